@@ -1,0 +1,244 @@
+//! The balancer itself: a tower service over the endpoints that discovery finds.
+
+mod builder;
+mod driver;
+mod future;
+mod outage;
+mod recovery;
+mod shared;
+mod watch;
+
+pub use builder::{BalanceBuilder, BalanceLayer};
+pub use future::ResponseFuture;
+pub use watch::{MembershipChange, Watch};
+
+use std::{
+    convert::Infallible,
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use tokio::{
+    sync::{futures::OwnedNotified, oneshot},
+    time::Instant,
+};
+use tower::Service;
+
+use self::shared::Shared;
+use crate::{
+    endpoint::Endpoint,
+    error::{BoxError, Error},
+    in_flight::{Completion, OnResponse},
+    policy::{Policy, RoundRobin},
+};
+
+/// A tower [`Service`] that spreads requests over the endpoints of a service.
+///
+/// - **Clone it** wherever it is needed: clones share the endpoints, their counters and the one background task. It is
+///   `Send` and `Sync`, and needs no `Buffer`.
+/// - **Picking** takes place in `call`, with the request in hand, on the newest set of endpoints. It takes no lock,
+///   allocates nothing and never waits.
+/// - **A request that an endpoint refuses costs its caller nothing**: where a service is not ready, with an error, or
+///   hands the request back ([`Unsent`](crate::Unsent)), the same request goes to another endpoint. The one that refused
+///   is passed over by all until it accepts requests again.
+/// - **When none accepts**, requests wait, unsent, for one that does, up to the
+///   [ready timeout](BalanceBuilder::ready_timeout).
+/// - **Cancelling** a request, by dropping its future at any time, counts it out and leaves nothing behind.
+///
+/// `poll_ready` waits for discovery's first answer, up to the ready timeout, and never fails: a service whose readiness
+/// fails is taken for dead by tower's middleware, and this one recovers. All errors come from the response future.
+///
+/// The background task ends, and all services are dropped, when the last clone is. Requests on their way at that time
+/// still run to their end.
+///
+/// ```
+/// use tower::{Service, ServiceExt, service_fn};
+/// use tower_headless::{Balance, BoxError, Endpoint, Fixed};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), BoxError> {
+/// let pods = Fixed::new(["10.244.1.7:80".parse()?, "10.244.2.4:80".parse()?]);
+/// let mut balance = Balance::builder(pods).build(|endpoint: &Endpoint| {
+///     let address = endpoint.address();
+///     service_fn(move |request: u32| async move { Ok::<_, BoxError>((address, request)) })
+/// });
+/// let (address, request) = balance.ready().await?.call(7).await?;
+/// assert_eq!(request, 7);
+/// # assert!(address.port() == 80);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Balance<S, P: Policy = RoundRobin, C = OnResponse> {
+    shared: Arc<Shared<S, P>>,
+    completion: C,
+    handle: Arc<Handle>,
+    /// Waits for the first answer; made before the check that it waits after, and kept from poll to poll.
+    opening: Option<Pin<Box<OwnedNotified>>>,
+}
+
+/// Keeps the background task running.
+struct Handle {
+    /// The task, as long as it could not be started for want of a runtime.
+    driver: Mutex<Option<BoxFuture<'static, ()>>>,
+    /// The task ends when this is dropped.
+    _alive: oneshot::Sender<Infallible>,
+}
+
+impl Handle {
+    /// Starts the background task if that has not been done and there is a runtime to do it.
+    fn start(&self) {
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let mut driver = self.driver.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(driver) = driver.take() {
+                runtime.spawn(driver);
+            }
+        }
+    }
+}
+
+impl Balance<()> {
+    /// Settings of a balancer over what `discovery` finds.
+    pub fn builder<D>(discovery: D) -> BalanceBuilder<D> {
+        BalanceBuilder::new(discovery)
+    }
+}
+
+impl<S, P: Policy, C> Balance<S, P, C> {
+    /// What the balancer knows of its endpoints now, in the order of their addresses. For looking at, not for picking.
+    pub fn endpoints(&self) -> Vec<EndpointStatus> {
+        let snapshot = self.shared.current.load();
+        let status = |load: &crate::load::Load| EndpointStatus {
+            endpoint: load.endpoint().clone(),
+            in_flight: load.in_flight(),
+            state: if load.is_unreachable() {
+                EndpointState::Unreachable
+            } else {
+                EndpointState::Available
+            },
+        };
+        snapshot
+            .entries()
+            .iter()
+            .map(|entry| status(&entry.load))
+            .collect()
+    }
+
+    /// A stream of the changes of the set, beginning with all that is in it.
+    pub fn watch(&self) -> Watch
+    where
+        S: Send + Sync + 'static,
+    {
+        self.handle.start();
+        Watch::new(&self.shared)
+    }
+
+    /// How long ago discovery last answered; none if it never has.
+    ///
+    /// With [`Dns`](crate::Dns) this stays below the refresh interval while all is well, and grows while DNS fails and
+    /// the last endpoints are used. [`Fixed`](crate::Fixed) answers once.
+    pub fn staleness(&self) -> Option<Duration> {
+        let answered = self.shared.notes().last_answer?;
+        Some(Instant::now().saturating_duration_since(answered))
+    }
+
+    fn poll_opened(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if self.shared.opened.load(Ordering::Acquire) {
+                self.opening = None;
+                return Poll::Ready(());
+            }
+            match &mut self.opening {
+                Some(opening) => {
+                    ready!(opening.as_mut().poll(cx));
+                    self.opening = None;
+                }
+                // Before the check above comes round again, so that it can't miss what happens after it.
+                None => {
+                    let opening = self.shared.opening.clone();
+                    self.opening = Some(Box::pin(opening.notified_owned()));
+                    self.handle.start();
+                    if tokio::runtime::Handle::try_current().is_err() {
+                        // The call will say so.
+                        return Poll::Ready(());
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<S, P, C, Req> Service<Req> for Balance<S, P, C>
+where
+    S: Service<Req> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    Req: 'static,
+    P: Policy,
+    C: Completion<S::Response> + Clone,
+{
+    type Response = C::Response;
+    type Error = Error;
+    type Future = ResponseFuture<S, Req, P, C>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.poll_opened(cx).map(Ok)
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        ResponseFuture::new(self.shared.clone(), self.completion.clone(), request)
+    }
+}
+
+impl<S, P: Policy, C: Clone> Clone for Balance<S, P, C> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+            completion: self.completion.clone(),
+            handle: self.handle.clone(),
+            opening: None,
+        }
+    }
+}
+
+impl<S, P: Policy, C> fmt::Debug for Balance<S, P, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Balance")
+            .field("endpoints", &self.endpoints())
+            .finish_non_exhaustive()
+    }
+}
+
+/// One endpoint as [`Balance::endpoints`] shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EndpointStatus {
+    /// The endpoint.
+    pub endpoint: Endpoint,
+    /// How many requests of this balancer it has at the moment.
+    pub in_flight: u32,
+    /// Whether it is picked, and if not, why not.
+    pub state: EndpointState,
+}
+
+/// Whether an endpoint is picked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EndpointState {
+    /// It gets requests.
+    Available,
+    /// It refused a request, and gets none until it has been found to accept them again.
+    Unreachable,
+}
+
+impl fmt::Display for EndpointState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Available => "available",
+            Self::Unreachable => "unreachable",
+        })
+    }
+}

@@ -1,0 +1,184 @@
+//! A balancer's settings, and what makes one of them: the builder, and the tower layer.
+
+use std::{sync::Arc, sync::Mutex, time::Duration};
+
+use tokio::sync::{mpsc, oneshot};
+use tower::Layer;
+
+use super::{
+    Balance, Handle,
+    driver::Driver,
+    shared::{Patience, Shared},
+};
+use crate::{
+    discovery::Discovery,
+    endpoint::Endpoint,
+    in_flight::OnResponse,
+    policy::{Policy, RoundRobin},
+    snapshot::Writer,
+};
+
+const READY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Settings of a [`Balance`].
+///
+/// | setting | default |
+/// | --- | --- |
+/// | [`policy`](Self::policy) | [`RoundRobin`] |
+/// | [`completion`](Self::completion) | [`OnResponse`]; HTTP wants `OnBodyEnd` |
+/// | [`ready_timeout`](Self::ready_timeout) | 5 s |
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it builds"]
+pub struct BalanceBuilder<D, P = RoundRobin, C = OnResponse> {
+    discovery: D,
+    policy: P,
+    completion: C,
+    patience: Patience,
+}
+
+impl<D> BalanceBuilder<D> {
+    pub(super) fn new(discovery: D) -> Self {
+        Self {
+            discovery,
+            policy: RoundRobin::new(),
+            completion: OnResponse,
+            patience: Patience::Bounded(READY_TIMEOUT),
+        }
+    }
+}
+
+impl<D, P, C> BalanceBuilder<D, P, C> {
+    /// Which endpoint gets the next request.
+    pub fn policy<Q: Policy>(self, policy: Q) -> BalanceBuilder<D, Q, C> {
+        BalanceBuilder {
+            discovery: self.discovery,
+            policy,
+            completion: self.completion,
+            patience: self.patience,
+        }
+    }
+
+    /// When a request stops counting as in flight.
+    pub fn completion<E>(self, completion: E) -> BalanceBuilder<D, P, E> {
+        BalanceBuilder {
+            discovery: self.discovery,
+            policy: self.policy,
+            completion,
+            patience: self.patience,
+        }
+    }
+
+    /// How long requests wait while no endpoint accepts them, because discovery has not answered yet or because all
+    /// endpoints refuse.
+    ///
+    /// The time counts from the beginning of the outage, not of the request: once it is over, requests fail at once
+    /// until an endpoint accepts one, so that nothing piles up. Zero means that requests never wait.
+    pub fn ready_timeout(mut self, timeout: Duration) -> Self {
+        self.patience = Patience::Bounded(timeout);
+        self
+    }
+
+    /// Requests wait for as long as no endpoint accepts them. (gRPC calls this "wait for ready".)
+    ///
+    /// Put a timeout around the balancer then. A service that is known to have no pods still fails its requests at once.
+    pub fn wait_for_ready(mut self) -> Self {
+        self.patience = Patience::Forever;
+        self
+    }
+
+    /// Requests never wait: while no endpoint accepts them, they fail at once. The same as a ready timeout of zero.
+    pub fn fail_fast(self) -> Self {
+        self.ready_timeout(Duration::ZERO)
+    }
+
+    /// Builds the balancer; `make` makes the service of an endpoint, once for as long as the endpoint is in the set.
+    ///
+    /// Discovery starts now if this is called within a tokio runtime, and else when the balancer is first used. Nothing
+    /// blocks, and nothing fails: requests find out.
+    pub fn build<S, M>(self, make: M) -> Balance<S, P, C>
+    where
+        D: Discovery,
+        P: Policy,
+        M: FnMut(&Endpoint) -> S + Send + 'static,
+        S: Clone + Send + Sync + 'static,
+    {
+        let (writer, current) = Writer::new(self.policy, make, &mut rand::rng());
+        let (events, requests) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared::new(current, self.patience, events));
+        let driver = Driver::new(shared.clone(), self.discovery, writer, requests);
+        let (alive, handles) = oneshot::channel();
+        let handle = Handle {
+            driver: Mutex::new(Some(Box::pin(driver.run(handles)))),
+            _alive: alive,
+        };
+        handle.start();
+        Balance {
+            shared,
+            completion: self.completion,
+            handle: Arc::new(handle),
+            opening: None,
+        }
+    }
+
+    /// A tower layer with these settings.
+    pub fn into_layer(self) -> BalanceLayer<D, P, C> {
+        BalanceLayer { builder: self }
+    }
+}
+
+/// A tower [`Layer`] over whatever makes a service per endpoint.
+///
+/// What it is put on is a closure from an [`Endpoint`] to a service, where a usual layer is put on a service: the
+/// balancer makes one for each pod. Layers above it see one service.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower::{ServiceBuilder, service_fn};
+/// use tower_headless::{BalanceLayer, BoxError, Endpoint, Fixed, Random};
+///
+/// let pods = Fixed::new(["127.0.0.1:8080".parse()?]);
+/// let service = ServiceBuilder::new()
+///     .timeout(Duration::from_secs(1))
+///     .layer(BalanceLayer::new(pods).policy(Random::new()))
+///     .service(|endpoint: &Endpoint| {
+///         let address = endpoint.address();
+///         service_fn(move |name: &'static str| async move {
+///             Ok::<_, BoxError>(format!("{name} from {address}"))
+///         })
+///     });
+/// # let _ = service;
+/// # Ok::<(), BoxError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct BalanceLayer<D, P = RoundRobin, C = OnResponse> {
+    builder: BalanceBuilder<D, P, C>,
+}
+
+impl<D> BalanceLayer<D> {
+    /// A layer with the default settings. [`BalanceBuilder::into_layer`] makes one with others.
+    pub fn new(discovery: D) -> Self {
+        Balance::builder(discovery).into_layer()
+    }
+}
+
+impl<D, P, C> BalanceLayer<D, P, C> {
+    /// Which endpoint gets the next request.
+    pub fn policy<Q: Policy>(self, policy: Q) -> BalanceLayer<D, Q, C> {
+        self.builder.policy(policy).into_layer()
+    }
+}
+
+impl<D, P, C, M, S> Layer<M> for BalanceLayer<D, P, C>
+where
+    D: Discovery + Clone,
+    P: Policy,
+    C: Clone,
+    M: FnMut(&Endpoint) -> S + Send + 'static,
+    S: Clone + Send + Sync + 'static,
+{
+    type Service = Balance<S, P, C>;
+
+    fn layer(&self, make: M) -> Self::Service {
+        self.builder.clone().build(make)
+    }
+}

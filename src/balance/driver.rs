@@ -1,0 +1,243 @@
+//! The one background task of a balancer: it polls discovery, publishes sets, and finds out when endpoints that refused
+//! requests accept them again. It ends when the last handle is dropped.
+
+use std::{
+    convert::Infallible, future::poll_fn, panic::AssertUnwindSafe, sync::Arc, time::Duration,
+};
+
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep_until, timeout},
+};
+use tracing::{debug, info};
+
+use super::{
+    recovery::{Recovery, Refusal},
+    shared::{Event, Probe, Shared},
+};
+use crate::{
+    discovery::Discovery, endpoint::Endpoint, error::BoxError, load::Load, policy::Policy,
+    snapshot::Writer,
+};
+
+/// How long an endpoint's service may take to become ready when it is probed. A connect timeout of its own, which should
+/// be shorter, belongs to the service.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How many endpoints are probed at the same time at most.
+const MAX_PROBES: usize = 16;
+
+pub(super) struct Driver<D, S, P: Policy, M> {
+    pub(super) shared: Arc<Shared<S, P>>,
+    pub(super) discovery: D,
+    pub(super) writer: Writer<P, M>,
+    pub(super) events: mpsc::UnboundedReceiver<Event<S>>,
+    recovery: Recovery,
+    probe: Option<Probe<S>>,
+    probes: FuturesUnordered<BoxFuture<'static, Probed>>,
+    opens_at: Option<Instant>,
+}
+
+/// What came of a probe.
+struct Probed {
+    load: Arc<Load>,
+    refusal: Refusal,
+    result: Result<(), BoxError>,
+}
+
+/// Tells everybody who waits that nothing will come any more, also if the task is aborted or panics.
+struct CloseOnDrop<S, P: Policy>(Arc<Shared<S, P>>);
+
+impl<S, P: Policy> Drop for CloseOnDrop<S, P> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+impl<D, S, P, M> Driver<D, S, P, M>
+where
+    D: Discovery,
+    S: Clone + Send + 'static,
+    P: Policy,
+    M: FnMut(&Endpoint) -> S,
+{
+    pub(super) fn new(
+        shared: Arc<Shared<S, P>>,
+        discovery: D,
+        writer: Writer<P, M>,
+        events: mpsc::UnboundedReceiver<Event<S>>,
+    ) -> Self {
+        Self {
+            shared,
+            discovery,
+            writer,
+            events,
+            recovery: Recovery::default(),
+            probe: None,
+            probes: FuturesUnordered::new(),
+            opens_at: None,
+        }
+    }
+
+    /// Runs until `handles`, of which every handle has a share of the other end, is closed.
+    pub(super) async fn run(mut self, mut handles: oneshot::Receiver<Infallible>) {
+        let _close = CloseOnDrop(self.shared.clone());
+        let now = Instant::now();
+        self.shared.outage.begin(now);
+        self.opens_at = self.shared.opens_at(now);
+        loop {
+            let due = self.due();
+            let wait = async {
+                match due {
+                    Some(due) => sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                _ = &mut handles => return,
+                Some(event) = self.events.recv() => self.on_event(event),
+                Some(probed) = self.probes.next() => self.on_probed(probed),
+                () = wait => self.on_due(),
+                () = self.shared.starved.notified() => self.discovery.refresh(),
+                answer = poll_fn(|cx| self.discovery.poll_next(cx)) => self.on_answer(answer),
+            }
+        }
+    }
+
+    fn due(&self) -> Option<Instant> {
+        let has_room = self.probes.len() < MAX_PROBES;
+        let probe = has_room.then(|| self.recovery.due(self.shared.outage.is_on()));
+        [probe.flatten(), self.opens_at].into_iter().flatten().min()
+    }
+
+    fn on_answer(&mut self, answer: Result<Vec<Endpoint>, BoxError>) {
+        match answer {
+            Ok(set) => {
+                let mut notes = self.shared.notes();
+                notes.last_answer = Some(Instant::now());
+                if !set.is_empty() {
+                    notes.last_error = None;
+                }
+                drop(notes);
+                self.publish(set);
+            }
+            Err(error) => self.shared.notes().last_error = Some(error.into()),
+        }
+        if self.shared.is_awaited() {
+            self.discovery.refresh();
+        }
+    }
+
+    fn publish(&mut self, set: Vec<Endpoint>) {
+        let first = !self.shared.current.load().is_discovered();
+        let update = self
+            .writer
+            .update(&self.shared.current, set, &mut rand::rng());
+        let Some(change) = update else { return };
+        info!(
+            endpoints = self.shared.current.load().entries().len(),
+            joined = change.joined.len(),
+            left = change.left.len(),
+            "endpoints changed",
+        );
+        debug!(joined = ?change.joined, left = ?change.left);
+        self.recovery.tidy();
+        if first {
+            // Until now there was nothing to refuse a request.
+            self.shared.outage.end();
+        }
+        self.shared.open();
+        self.opens_at = None;
+        self.shared.wake();
+        self.shared.members.send_replace(());
+    }
+
+    fn on_event(&mut self, event: Event<S>) {
+        match event {
+            Event::Refused {
+                load,
+                refusal,
+                probe,
+            } => {
+                info!(endpoint = %load.endpoint(), "endpoint refuses requests");
+                self.probe = Some(probe);
+                self.discovery.refused(load.endpoint());
+                self.refused(load, refusal);
+            }
+            Event::Accepted(load) => self.accepted(&load),
+        }
+    }
+
+    fn refused(&mut self, load: Arc<Load>, refusal: Refusal) {
+        self.recovery
+            .refused(load, refusal, Instant::now(), &mut rand::rng());
+    }
+
+    fn accepted(&mut self, load: &Arc<Load>) {
+        info!(endpoint = %load.endpoint(), "endpoint accepts requests again");
+        self.recovery.forget(load);
+        self.shared.outage.end();
+    }
+
+    fn on_due(&mut self) {
+        let now = Instant::now();
+        if self.opens_at.is_some_and(|at| at <= now) {
+            self.opens_at = None;
+            self.shared.open();
+        }
+        let outage = self.shared.outage.is_on();
+        while self.probes.len() < MAX_PROBES
+            && let Some((load, refusal)) = self.recovery.take_due(now, outage)
+        {
+            self.begin_probe(load, refusal);
+        }
+    }
+
+    fn begin_probe(&mut self, load: Arc<Load>, refusal: Refusal) {
+        let snapshot = self.shared.current.load();
+        let (Some(entry), Some(probe)) = (snapshot.entry(&load), self.probe) else {
+            self.recovery.forget(&load);
+            return;
+        };
+        let ready = AssertUnwindSafe(probe(entry.service.clone())).catch_unwind();
+        self.probes.push(Box::pin(async move {
+            let result = match timeout(PROBE_TIMEOUT, ready).await {
+                Ok(Ok(result)) => result,
+                Ok(Err(_)) => Err("the endpoint's service panicked".into()),
+                Err(elapsed) => Err(elapsed.into()),
+            };
+            Probed {
+                load,
+                refusal,
+                result,
+            }
+        }));
+    }
+
+    fn on_probed(&mut self, probed: Probed) {
+        let Probed {
+            load,
+            refusal,
+            result,
+        } = probed;
+        match (result, refusal) {
+            _ if load.is_removed() => self.recovery.forget(&load),
+            (Err(error), refusal) => {
+                debug!(endpoint = %load.endpoint(), %error, "endpoint still refuses");
+                self.shared.notes().last_refusal = Some(error.into());
+                self.refused(load, refusal);
+            }
+            (Ok(()), Refusal::NotReady) => {
+                load.accept();
+                self.accepted(&load);
+                self.shared.wake();
+            }
+            (Ok(()), Refusal::HandedBack) => {
+                load.offer_trial();
+                self.shared.wake();
+            }
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Where the endpoints come from.
+
+#[cfg(feature = "dns")]
+pub(crate) mod dns;
+#[cfg(feature = "dns")]
+pub(crate) mod schedule;
+
+use std::{
+    net::SocketAddr,
+    task::{Context, Poll},
+};
+
+use crate::{endpoint::Endpoint, error::BoxError};
+
+/// A source of endpoints: it yields the whole set, again and again.
+///
+/// The balancer polls it from its one background task and from nowhere else; what it yields is what requests see.
+/// [`Dns`](crate::Dns) and [`Fixed`] come with the crate; a source of your own implements the one required method.
+///
+/// ```
+/// use std::task::{Context, Poll, ready};
+/// use tokio::sync::mpsc;
+/// use tower_headless::{BoxError, Discovery, Endpoint};
+///
+/// /// Sets of endpoints that another part of the program sends.
+/// struct Channel(mpsc::Receiver<Vec<Endpoint>>);
+///
+/// impl Discovery for Channel {
+///     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>> {
+///         match ready!(self.0.poll_recv(cx)) {
+///             Some(set) => Poll::Ready(Ok(set)),
+///             None => Poll::Pending, // the last set stays
+///         }
+///     }
+/// }
+/// ```
+pub trait Discovery: Send + 'static {
+    /// Waits for the next answer.
+    ///
+    /// - `Ok`: the whole set as it is now, in any order; repetitions count once. Yield it after every successful look,
+    ///   changed or not: an unchanged set costs a comparison, and tells the balancer that its knowledge is fresh.
+    /// - `Err`: a look failed. The set stays as it is, and the error is what a caller who waits for endpoints gets to
+    ///   see. The source goes on.
+    ///
+    /// `Pending` arranges for a wakeup, as ever. A source with nothing more to say stays pending.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>>;
+
+    /// Hints that the set may be out of date: look again, as soon as the source can afford it.
+    ///
+    /// Comes often while no endpoint accepts requests; the source limits its own pace.
+    fn refresh(&mut self) {}
+
+    /// Hints that `endpoint` refused a connection. By default, as good as [`refresh`](Self::refresh).
+    fn refused(&mut self, endpoint: &Endpoint) {
+        let _ = endpoint;
+        self.refresh();
+    }
+}
+
+/// A set of endpoints that never changes.
+///
+/// ```
+/// use tower_headless::Fixed;
+///
+/// let pods = Fixed::new(["10.244.1.7:80".parse()?, "10.244.2.4:80".parse()?]);
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Fixed {
+    endpoints: Vec<Endpoint>,
+    told: bool,
+}
+
+impl Fixed {
+    /// The endpoints at `addresses`.
+    pub fn new(addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
+        Self {
+            endpoints: addresses.into_iter().map(Endpoint::new).collect(),
+            told: false,
+        }
+    }
+}
+
+impl Discovery for Fixed {
+    fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>> {
+        if std::mem::replace(&mut self.told, true) {
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(self.endpoints.clone()))
+    }
+}

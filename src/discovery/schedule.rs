@@ -1,0 +1,374 @@
+//! When to ask next, and what to make of the answer. Pure: no clock, no I/O, no randomness of its own.
+//!
+//! ```text
+//!              records                    name or records gone
+//!   ┌────────▶ Replace ◀──────┐      ┌──▶ Keep, and ask sooner ──▶ Drop, once confirmed
+//!   │ TTL within the bounds   │      │    (3 in a row and 10 s)
+//!   └─────────────────────────┴─ ask ┤
+//!   ┌────────▶ Keep ──────────┘      │
+//!   │ 1 s × 1.6, up to 30 s, ± 20 %  │
+//!   └──────────────── no answer ◀────┘
+//! ```
+//!
+//! One schedule serves one question: one name and one record type.
+
+use std::time::Duration;
+
+use rand::Rng;
+use tokio::time::Instant;
+
+use crate::backoff::{Backoff, jittered};
+
+/// Jitter of a regular refresh, so that clients started together don't ask together for ever.
+const JITTER: f64 = 0.1;
+
+/// After a sign of change, the pauses before the regular pace again: what changed once is likely to change further (a
+/// rolling update goes pod by pod).
+const EAGER: [Duration; 3] = [
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+];
+
+/// How many negative answers in a row, over how long at least, confirm that a name has no records any more.
+const CONFIRM_ANSWERS: u32 = 3;
+const CONFIRM_PERIOD: Duration = Duration::from_secs(10);
+
+/// What to believe when the answer is that there is no such name or that it has no addresses.
+///
+/// For a headless Service that is what a scale to zero looks like, and also what a DNS server says that has lost its
+/// data or doesn't have it yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnEmpty {
+    /// Keep the last endpoints until three answers in a row, over ten seconds at least, have said so. An endpoint that
+    /// refuses a connection meanwhile is dropped at once.
+    #[default]
+    Confirm,
+    /// Drop all endpoints at the first such answer.
+    Believe,
+    /// Keep the last endpoints for ever.
+    Ignore,
+}
+
+/// The bounds of a schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pace {
+    /// The shortest pause between two questions, whatever the TTL and however urgent.
+    pub(crate) min: Duration,
+    /// The longest pause after an answer.
+    pub(crate) max: Duration,
+    pub(crate) on_empty: OnEmpty,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            min: Duration::from_secs(1),
+            max: Duration::from_secs(5),
+            on_empty: OnEmpty::default(),
+        }
+    }
+}
+
+/// What came of a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// Records, and whether they differ from the ones before.
+    Records { ttl: Duration, changed: bool },
+    /// No such name, or no records of the type.
+    Empty { ttl: Option<Duration> },
+    /// SERVFAIL, silence, an answer cut short, or no sense in it.
+    Failed,
+}
+
+/// What to do with the last records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The answer's records take their place.
+    Replace,
+    /// They stay.
+    Keep,
+    /// They go.
+    Drop,
+}
+
+/// When to ask one question.
+#[derive(Debug)]
+pub(crate) struct Schedule {
+    pace: Pace,
+    due: Instant,
+    asked: Option<Instant>,
+    /// How many of [`EAGER`]'s pauses have passed.
+    eager: usize,
+    failures: Option<Backoff>,
+    negatives: Option<Negatives>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Negatives {
+    count: u32,
+    since: Instant,
+}
+
+impl Schedule {
+    /// A schedule whose first question is due now.
+    pub(crate) fn new(pace: Pace, now: Instant) -> Self {
+        Self {
+            pace,
+            due: now,
+            asked: None,
+            eager: EAGER.len(),
+            failures: None,
+            negatives: None,
+        }
+    }
+
+    /// When the next question is to be asked.
+    pub(crate) fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// The question has been asked.
+    pub(crate) fn asked(&mut self, now: Instant) {
+        self.asked = Some(now);
+    }
+
+    /// Whether negative answers wait for their confirmation.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.negatives.is_some()
+    }
+
+    /// A sign of change: ask as soon as the floor allows, and then a little more often.
+    pub(crate) fn refresh(&mut self, now: Instant) {
+        self.eager = 0;
+        let floor = self.asked.map_or(now, |asked| asked + self.pace.min);
+        self.due = self.due.min(floor.max(now));
+    }
+
+    /// The answer has come.
+    pub(crate) fn answered(&mut self, answer: Answer, now: Instant, rng: &mut impl Rng) -> Verdict {
+        let (pause, verdict) = match answer {
+            Answer::Failed => (self.pause_after_failure(rng), Verdict::Keep),
+            Answer::Records { ttl, changed } => {
+                self.failures = None;
+                self.negatives = None;
+                if changed {
+                    self.eager = 0;
+                }
+                (self.pause(ttl, rng), Verdict::Replace)
+            }
+            Answer::Empty { ttl } => {
+                self.failures = None;
+                let verdict = self.judge_empty(now);
+                (self.pause(ttl.unwrap_or(self.pace.max), rng), verdict)
+            }
+        };
+        self.due = now + pause;
+        verdict
+    }
+
+    fn judge_empty(&mut self, now: Instant) -> Verdict {
+        let negatives = self.negatives.get_or_insert_with(|| {
+            self.eager = 0;
+            Negatives {
+                count: 0,
+                since: now,
+            }
+        });
+        negatives.count = negatives.count.saturating_add(1);
+        let confirmed =
+            negatives.count >= CONFIRM_ANSWERS && now >= negatives.since + CONFIRM_PERIOD;
+        match self.pace.on_empty {
+            OnEmpty::Believe => Verdict::Drop,
+            OnEmpty::Confirm if confirmed => Verdict::Drop,
+            OnEmpty::Confirm | OnEmpty::Ignore => Verdict::Keep,
+        }
+    }
+
+    /// The regular pause: the TTL within the bounds, or less for a while after a sign of change.
+    fn pause(&mut self, ttl: Duration, rng: &mut impl Rng) -> Duration {
+        let regular = ttl.clamp(self.pace.min, self.pace.max);
+        let eager = EAGER.get(self.eager).copied();
+        self.eager = self.eager.saturating_add(1);
+        let pause = eager.map_or(regular, |eager| regular.min(eager.max(self.pace.min)));
+        jittered(pause, JITTER, rng).max(self.pace.min)
+    }
+
+    /// The pause after a failure: finagle's, gRPC's and resolvers' habit of backing off, with their usual factor.
+    fn pause_after_failure(&mut self, rng: &mut impl Rng) -> Duration {
+        let (min, max) = (Duration::from_secs(1), Duration::from_secs(30));
+        let failures = self
+            .failures
+            .get_or_insert_with(|| Backoff::new(min, 1.6, max, 0.2));
+        failures.next(rng).max(self.pace.min)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::{SeedableRng, rngs::SmallRng};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    struct Fixture {
+        schedule: Schedule,
+        now: Instant,
+        rng: SmallRng,
+    }
+
+    impl Fixture {
+        fn new(pace: Pace) -> Self {
+            let now = Instant::now();
+            Self {
+                schedule: Schedule::new(pace, now),
+                now,
+                rng: SmallRng::seed_from_u64(3),
+            }
+        }
+
+        /// Asks when due and gives `answer`; the verdict, and the pause until the next question in seconds.
+        fn ask(&mut self, answer: Answer) -> (Verdict, f64) {
+            self.now = self.schedule.due();
+            self.schedule.asked(self.now);
+            let verdict = self.schedule.answered(answer, self.now, &mut self.rng);
+            (verdict, (self.schedule.due() - self.now).as_secs_f64())
+        }
+    }
+
+    fn records(ttl: u64) -> Answer {
+        Answer::Records {
+            ttl: Duration::from_secs(ttl),
+            changed: false,
+        }
+    }
+
+    const EMPTY: Answer = Answer::Empty { ttl: Some(SECOND) };
+
+    fn about(seconds: f64, share: f64, pause: f64) -> bool {
+        (seconds * (1.0 - share) - 1e-6..=seconds * (1.0 + share) + 1e-6).contains(&pause)
+    }
+
+    #[test]
+    fn the_ttl_is_clamped_both_ways_and_jittered() {
+        let mut fixture = Fixture::new(Pace::default());
+        for (ttl, pause) in [
+            (0, 1.0),
+            (1, 1.0),
+            (3, 3.0),
+            (5, 5.0),
+            (30, 5.0),
+            (1 << 31, 5.0),
+        ] {
+            for _ in 0..100 {
+                let (verdict, waited) = fixture.ask(records(ttl));
+                assert_eq!(verdict, Verdict::Replace);
+                assert!(about(pause, JITTER, waited), "TTL {ttl}: {waited}");
+                assert!(waited >= 1.0, "never below the floor");
+            }
+        }
+    }
+
+    #[test]
+    fn a_change_is_followed_up_at_1_2_and_4_seconds() {
+        let mut fixture = Fixture::new(Pace::default());
+        let changed = Answer::Records {
+            ttl: 30 * SECOND,
+            changed: true,
+        };
+        let mut pauses = vec![fixture.ask(changed).1];
+        pauses.extend((0..4).map(|_| fixture.ask(records(30)).1));
+        for (pause, expected) in pauses.iter().zip([1.0, 2.0, 4.0, 5.0, 5.0]) {
+            assert!(about(expected, JITTER, *pause), "{pauses:?}");
+        }
+    }
+
+    #[test]
+    fn failures_back_off_to_30_seconds_and_keep_the_set() {
+        let mut fixture = Fixture::new(Pace::default());
+        let mut expected = 1.0_f64;
+        for _ in 0..12 {
+            let (verdict, pause) = fixture.ask(Answer::Failed);
+            assert_eq!(verdict, Verdict::Keep);
+            assert!(about(expected, 0.2, pause.max(expected * 0.8)), "{pause}");
+            expected = (expected * 1.6).min(30.0);
+        }
+        assert!(fixture.ask(records(5)).1 < 6.0, "one answer ends it");
+        assert!(fixture.ask(Answer::Failed).1 < 2.0, "and starts anew");
+    }
+
+    #[test]
+    fn a_blip_drops_nothing_and_a_steady_negative_drops_after_ten_seconds() {
+        let mut fixture = Fixture::new(Pace::default());
+        fixture.ask(records(5));
+        assert_eq!(fixture.ask(EMPTY).0, Verdict::Keep);
+        assert!(fixture.schedule.is_in_doubt());
+        fixture.ask(records(5));
+        assert!(!fixture.schedule.is_in_doubt());
+        let verdict = fixture.ask(EMPTY).0;
+        let since = fixture.now;
+        assert_eq!(verdict, Verdict::Keep, "the count begins anew");
+        while fixture.ask(EMPTY).0 == Verdict::Keep {}
+        let waited = fixture.now - since;
+        assert!(waited >= 10 * SECOND && waited <= 12 * SECOND, "{waited:?}");
+    }
+
+    #[test]
+    fn a_failure_between_negatives_neither_confirms_nor_refutes() {
+        let mut fixture = Fixture::new(Pace::default());
+        fixture.ask(EMPTY);
+        for _ in 0..10 {
+            assert_eq!(fixture.ask(Answer::Failed).0, Verdict::Keep);
+        }
+        assert_eq!(
+            fixture.ask(EMPTY).0,
+            Verdict::Keep,
+            "only the second negative"
+        );
+        assert_eq!(fixture.ask(EMPTY).0, Verdict::Drop);
+    }
+
+    #[test]
+    fn believing_drops_at_once_and_ignoring_never() {
+        let pace = |on_empty| Pace {
+            on_empty,
+            ..Pace::default()
+        };
+        assert_eq!(
+            Fixture::new(pace(OnEmpty::Believe)).ask(EMPTY).0,
+            Verdict::Drop
+        );
+        let mut ignoring = Fixture::new(pace(OnEmpty::Ignore));
+        for _ in 0..100 {
+            assert_eq!(ignoring.ask(EMPTY).0, Verdict::Keep);
+        }
+    }
+
+    #[test]
+    fn a_forced_refresh_comes_at_once_but_not_below_the_floor() {
+        let mut fixture = Fixture::new(Pace::default());
+        fixture.ask(records(5));
+        let asked = fixture.now;
+        fixture.schedule.refresh(asked + SECOND / 10);
+        assert_eq!(fixture.schedule.due(), asked + SECOND);
+        fixture.schedule.refresh(asked + SECOND / 5);
+        assert_eq!(
+            fixture.schedule.due(),
+            asked + SECOND,
+            "however often it is asked for"
+        );
+        while fixture.ask(records(5)).1 < 4.5 {}
+        let later = fixture.now + 2 * SECOND;
+        fixture.schedule.refresh(later);
+        assert_eq!(fixture.schedule.due(), later);
+    }
+
+    #[test]
+    fn a_refresh_never_postpones() {
+        let mut fixture = Fixture::new(Pace::default());
+        let due = fixture.schedule.due();
+        fixture.schedule.refresh(fixture.now + SECOND);
+        assert_eq!(fixture.schedule.due(), due);
+    }
+}

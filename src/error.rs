@@ -1,0 +1,202 @@
+//! What can go wrong, and whether the request had left this process when it did.
+
+use std::{
+    error::Error as StdError, fmt, sync::Arc, sync::Mutex, sync::PoisonError, time::Duration,
+};
+
+pub use tower::BoxError;
+
+use crate::endpoint::Endpoint;
+
+/// An error that several callers can be shown.
+pub(crate) type SharedError = Arc<dyn StdError + Send + Sync>;
+
+/// Why a balanced request failed.
+///
+/// Opaque: ask it with the `is_*` methods. [`source`](StdError::source) leads to the cause: the endpoint service's own
+/// error, the last refusal of a connection, or the failed DNS lookup.
+///
+/// A failed request changes nothing in the balancer: it stays usable, and so does every clone of it.
+#[derive(Debug)]
+pub struct Error(Box<Kind>);
+
+#[derive(Debug, thiserror::Error)]
+enum Kind {
+    #[error("no endpoints: {why}")]
+    NoEndpoints {
+        why: NoEndpoints,
+        source: Option<SharedError>,
+    },
+    #[error("none of {endpoints} endpoints accepts requests, for {for_:?} now")]
+    Unreachable {
+        endpoints: usize,
+        for_: Duration,
+        source: Option<SharedError>,
+    },
+    #[error("endpoint {endpoint} failed")]
+    Endpoint {
+        endpoint: Endpoint,
+        source: BoxError,
+    },
+    #[error("the balancer's background task has ended; was its runtime shut down?")]
+    Closed,
+    #[error("no tokio runtime: call the balancer from a task of one")]
+    NoRuntime,
+}
+
+/// The two ways to have no endpoints.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum NoEndpoints {
+    /// Discovery has not answered yet.
+    NotDiscovered,
+    /// Discovery says that there are none.
+    Empty,
+}
+
+impl fmt::Display for NoEndpoints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotDiscovered => "discovery has not answered yet",
+            Self::Empty => "the service has none at the moment (scaled to zero?)",
+        })
+    }
+}
+
+impl Error {
+    pub(crate) fn no_endpoints(why: NoEndpoints, source: Option<SharedError>) -> Self {
+        Self(Box::new(Kind::NoEndpoints { why, source }))
+    }
+
+    pub(crate) fn unreachable(
+        endpoints: usize,
+        for_: Duration,
+        source: Option<SharedError>,
+    ) -> Self {
+        Self(Box::new(Kind::Unreachable {
+            endpoints,
+            for_,
+            source,
+        }))
+    }
+
+    pub(crate) fn endpoint_failed(endpoint: Endpoint, source: BoxError) -> Self {
+        Self(Box::new(Kind::Endpoint { endpoint, source }))
+    }
+
+    pub(crate) fn closed() -> Self {
+        Self(Box::new(Kind::Closed))
+    }
+
+    pub(crate) fn no_runtime() -> Self {
+        Self(Box::new(Kind::NoRuntime))
+    }
+
+    /// Discovery knows no endpoint: it has not answered yet, or the service is scaled to zero.
+    ///
+    /// The source, if any, is discovery's last error. Discovery goes on; a later request may succeed.
+    pub fn is_no_endpoints(&self) -> bool {
+        matches!(*self.0, Kind::NoEndpoints { .. })
+    }
+
+    /// There are endpoints, but every one of them refuses connections. The source is the last refusal.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(*self.0, Kind::Unreachable { .. })
+    }
+
+    /// The request was handed to an endpoint's service and that service failed; it is the source.
+    ///
+    /// Whether the endpoint executed the request is for the service's own error to tell.
+    pub fn is_endpoint(&self) -> bool {
+        matches!(*self.0, Kind::Endpoint { .. })
+    }
+
+    /// The request never left this process: whatever it was, it can be sent again.
+    pub fn is_unsent(&self) -> bool {
+        !self.is_endpoint()
+    }
+
+    /// The endpoint whose service failed, where [`is_endpoint`](Self::is_endpoint).
+    pub fn endpoint(&self) -> Option<&Endpoint> {
+        match &*self.0 {
+            Kind::Endpoint { endpoint, .. } => Some(endpoint),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match &*self.0 {
+            Kind::NoEndpoints { source, .. } | Kind::Unreachable { source, .. } => {
+                source.as_ref().map(|shared| &**shared as _)
+            }
+            Kind::Endpoint { source, .. } => Some(&**source),
+            Kind::Closed | Kind::NoRuntime => None,
+        }
+    }
+}
+
+/// How an endpoint's service hands a request back that it has *not* sent.
+///
+/// A service that fails before the first byte of a request is written (the connection turned out to be closed, say) can
+/// give the request back by failing with this error, alone or boxed. The balancer then takes it to another endpoint, and
+/// the caller never knows. Any service can do so; the request needs no `Clone`.
+///
+/// ```
+/// use tower_headless::{BoxError, Unsent};
+///
+/// fn connection_was_closed(request: String) -> BoxError {
+///     Unsent::new(request, "connection closed").into()
+/// }
+/// # assert!(connection_was_closed("GET".into()).downcast::<Unsent<String>>().is_ok());
+/// ```
+pub struct Unsent<Req> {
+    // A Mutex makes the error `Sync` for requests that aren't, as `BoxError` asks; it is never locked.
+    request: Mutex<Req>,
+    source: BoxError,
+}
+
+impl<Req> Unsent<Req> {
+    /// Hands `request` back because of `source`.
+    pub fn new(request: Req, source: impl Into<BoxError>) -> Self {
+        Self {
+            request: Mutex::new(request),
+            source: source.into(),
+        }
+    }
+
+    /// The request, and why it could not be sent.
+    pub fn into_parts(self) -> (Req, BoxError) {
+        let request = self
+            .request
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        (request, self.source)
+    }
+}
+
+impl<Req> fmt::Debug for Unsent<Req> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unsent")
+            .field("source", &self.source)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<Req> fmt::Display for Unsent<Req> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the request was not sent")
+    }
+}
+
+impl<Req> StdError for Unsent<Req> {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&*self.source)
+    }
+}

@@ -1,0 +1,71 @@
+//! Which endpoint gets the next request.
+//!
+//! | policy | choose it when | cost of a pick |
+//! | --- | --- | --- |
+//! | [`RoundRobin`] | requests cost about the same; shares must be exact | constant |
+//! | [`Random`] | many clients of few requests each, where round robin's order would synchronise them | constant |
+//! | [`LeastConnections`] | requests differ in cost, or pods in speed: load moves away from the slow ones | grows to 256 endpoints, constant above |
+//!
+//! Every policy passes over the endpoints that are unreachable or gone. A policy is prepared into a picker whenever the
+//! set changes; a pick then reads the counters, draws from the caller's generator, and does nothing else.
+
+mod least_connections;
+mod random;
+mod round_robin;
+#[cfg(test)]
+mod suite;
+
+pub use least_connections::LeastConnections;
+pub use random::Random;
+pub use round_robin::RoundRobin;
+
+use rand::{Rng, RngExt};
+
+use crate::load::Loads;
+
+/// A way to choose the endpoint of a request.
+///
+/// Sealed: choose one of [`RoundRobin`], [`Random`] and [`LeastConnections`]. The trait will open once policies from
+/// outside have shown what it must offer.
+pub trait Policy: sealed::Prepare + Clone + Send + Sync + 'static {}
+
+impl<T: sealed::Prepare + Clone + Send + Sync + 'static> Policy for T {}
+
+pub(crate) mod sealed {
+    use rand::Rng;
+
+    use crate::load::Loads;
+
+    pub trait Prepare {
+        type Picker: Pick;
+
+        /// A picker for a set of `len` endpoints. Where there was a set before, `previous` has its picker and says
+        /// where the endpoint of an old index stands now (the next one in order, if it is gone).
+        fn prepare(
+            &self,
+            len: usize,
+            previous: Option<(&Self::Picker, &dyn Fn(usize) -> usize)>,
+            rng: &mut impl Rng,
+        ) -> Self::Picker;
+    }
+
+    pub trait Pick: Send + Sync + 'static {
+        /// Chooses an endpoint and counts one more request in; none if none is available.
+        fn pick(&self, loads: &Loads, rng: &mut impl Rng) -> Option<usize>;
+    }
+}
+
+/// Any of the available endpoints, each as likely as the other, however few they are.
+fn any_available(loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
+    let mut chosen = None;
+    let available = (0..loads.len()).filter(|&index| loads.is_available(index));
+    for (seen, index) in available.enumerate() {
+        if rng.random_range(0..=seen) == 0 {
+            chosen = Some(index);
+        }
+    }
+    chosen.inspect(|&index| {
+        let (line, lane) = loads.place(index);
+        line.begin(lane);
+    })
+}

@@ -1,0 +1,138 @@
+//! The endpoint with the fewest requests in flight.
+//!
+//! Up to [`EXACT`] endpoints every counter is read and the minimum is taken, ties broken uniformly at random. Reading
+//! costs about half a nanosecond an endpoint, because the counters are packed ([`crate::load`]). Above that, the best of
+//! [`SAMPLE`] distinct endpoints is taken, at a constant cost: more choices than the usual two bring most of what the
+//! full scan does (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001).
+
+use rand::{Rng, RngExt};
+
+use super::{any_available, sealed};
+use crate::load::{FLAGGED, Loads};
+
+/// The largest set that is scanned whole. `cargo bench --bench pick` shows both sides of the choice.
+const EXACT: usize = 256;
+
+/// How many endpoints are looked at in a larger set.
+const SAMPLE: usize = 16;
+
+/// How often to look again when another thread took the endpoint first. A pick that loses this often takes what it saw
+/// last: by then dozens of threads are picking at once, and one request more or less is noise.
+const ATTEMPTS: usize = 8;
+
+/// Each request goes to the endpoint with the fewest requests in flight from this balancer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LeastConnections(());
+
+impl LeastConnections {
+    /// The policy; it has no settings.
+    pub const fn new() -> Self {
+        Self(())
+    }
+}
+
+/// Least connections keeps nothing from one pick to the next: the counters are all there is.
+#[derive(Debug)]
+pub struct Picker;
+
+impl sealed::Prepare for LeastConnections {
+    type Picker = Picker;
+
+    fn prepare(
+        &self,
+        _: usize,
+        _: Option<(&Picker, &dyn Fn(usize) -> usize)>,
+        _: &mut impl Rng,
+    ) -> Picker {
+        Picker
+    }
+}
+
+impl sealed::Pick for Picker {
+    fn pick(&self, loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
+        let exact = loads.len() <= EXACT;
+        let mut last = None;
+        for _ in 0..ATTEMPTS {
+            let least = if exact {
+                least(loads, rng)
+            } else {
+                least_of_sample(loads, rng).or_else(|| least(loads, rng))
+            };
+            let Least { index, word } = least?;
+            let (line, lane) = loads.place(index);
+            if line.begin_if(lane, word) {
+                return Some(index);
+            }
+            last = Some(index);
+        }
+        last.filter(|&index| loads.begin_if_available(index))
+            .or_else(|| any_available(loads, rng))
+    }
+}
+
+/// An endpoint and its word when it was the smallest.
+struct Least {
+    index: usize,
+    word: u32,
+}
+
+/// The least loaded of all, each of several as likely as the other.
+///
+/// One pass: each line's minimum and how many words share it; a line replaces an equal one with the probability that
+/// makes every tied word equally likely in the end (reservoir sampling by groups).
+fn least(loads: &Loads, rng: &mut impl Rng) -> Option<Least> {
+    let (mut min, mut ties, mut chosen) = (FLAGGED, 0, None);
+    for (line, words) in loads.lines().iter().enumerate() {
+        let words = words.words();
+        let least = words.iter().fold(FLAGGED, |min, &word| min.min(word));
+        if least > min || least == FLAGGED {
+            continue;
+        }
+        let here = words.iter().filter(|&&word| word == least).count();
+        ties = if least < min { here } else { ties + here };
+        min = least;
+        if ties == here || rng.random_range(0..ties) < here {
+            chosen = Some((line, words, here));
+        }
+    }
+    let (line, words, here) = chosen?;
+    let nth = if here > 1 {
+        rng.random_range(0..here)
+    } else {
+        0
+    };
+    let mut tied = (0..words.len()).filter(|&lane| words[lane] == min);
+    let index = loads.member(line, tied.nth(nth)?)?;
+    Some(Least { index, word: min })
+}
+
+/// The least loaded of [`SAMPLE`] distinct endpoints: those at a random stride from a random start. The stride keeps
+/// them within one turn of the set, hence distinct; the start makes each endpoint as likely as the other.
+fn least_of_sample(loads: &Loads, rng: &mut impl Rng) -> Option<Least> {
+    let len = loads.len();
+    let start = rng.random_range(0..len);
+    let stride = rng.random_range(1..=len / SAMPLE);
+    let indices: [usize; SAMPLE] = std::array::from_fn(|step| {
+        let index = start + step * stride;
+        if index < len { index } else { index - len }
+    });
+    let words = indices.map(|index| {
+        let (line, lane) = loads.place(index);
+        line.word(lane)
+    });
+    let min = words.iter().fold(FLAGGED, |min, &word| min.min(word));
+    if min == FLAGGED {
+        return None;
+    }
+    let ties = words.iter().filter(|&&word| word == min).count();
+    let nth = if ties > 1 {
+        rng.random_range(0..ties)
+    } else {
+        0
+    };
+    let mut tied = (0..SAMPLE).filter(|&at| words[at] == min);
+    Some(Least {
+        index: indices[tied.nth(nth)?],
+        word: min,
+    })
+}

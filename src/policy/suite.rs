@@ -1,0 +1,384 @@
+//! What every policy promises, tested for each of them, and each against the simplest code that is plainly right.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use proptest::prelude::*;
+use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng};
+
+use super::{LeastConnections, Policy, Random, RoundRobin};
+use crate::{
+    endpoint::Endpoint,
+    load::Load,
+    snapshot::{Current, Writer},
+};
+
+/// A set of endpoints under a policy, without the balancer around it.
+struct Set<P: Policy> {
+    writer: Writer<P, fn(&Endpoint)>,
+    current: Current<(), P>,
+    rng: SmallRng,
+}
+
+fn endpoint(host: u32) -> Endpoint {
+    let [_, b, c, d] = host.to_be_bytes();
+    Endpoint::new(([10, b, c, d], 80).into())
+}
+
+impl<P: Policy> Set<P> {
+    fn new(policy: P, hosts: impl IntoIterator<Item = u32>) -> Self {
+        let mut rng = SmallRng::seed_from_u64(42);
+        let (writer, current) = Writer::new(policy, (|_| ()) as fn(&Endpoint), &mut rng);
+        let mut set = Self {
+            writer,
+            current,
+            rng,
+        };
+        set.update(hosts);
+        set
+    }
+
+    fn update(&mut self, hosts: impl IntoIterator<Item = u32>) {
+        let hosts = hosts.into_iter().map(endpoint).collect();
+        self.writer.update(&self.current, hosts, &mut self.rng);
+    }
+
+    fn loads(&self) -> Vec<Arc<Load>> {
+        let snapshot = self.current.load();
+        let entries = snapshot.entries().iter();
+        entries.map(|entry| entry.load.clone()).collect()
+    }
+
+    /// Picks an endpoint, whose request runs until it is ended.
+    fn pick(&mut self) -> Option<Arc<Load>> {
+        let snapshot = self.current.load();
+        let picked = snapshot.pick(&mut self.rng)?;
+        Some(picked.entry.load.clone())
+    }
+
+    /// Picks `times` times, each request ending at once, and counts the picks of each endpoint.
+    fn shares(&mut self, times: usize) -> Vec<u32> {
+        let loads = self.loads();
+        let mut shares = vec![0; loads.len()];
+        for _ in 0..times {
+            let picked = self.pick().expect("an endpoint");
+            picked.end();
+            let index = loads.iter().position(|load| Arc::ptr_eq(load, &picked));
+            shares[index.expect("one of the set")] += 1;
+        }
+        shares
+    }
+}
+
+/// Pearson's statistic against equal shares.
+fn chi_square(shares: &[u32]) -> f64 {
+    let expected = f64::from(shares.iter().sum::<u32>()) / shares.len() as f64;
+    let deviation = |&share| (f64::from(share) - expected).powi(2) / expected;
+    shares.iter().map(deviation).sum()
+}
+
+/// The 99.9 % quantile of chi-square with 9 degrees of freedom (NIST/SEMATECH e-Handbook, §1.3.6.7.4).
+const CHI_SQUARE_9: f64 = 27.877;
+
+fn shares_are_fair(policy: impl Policy) {
+    let shares = Set::new(policy, 0..10).shares(50_000);
+    assert!(chi_square(&shares) < CHI_SQUARE_9, "{shares:?}");
+}
+
+fn empty_sets_have_nothing_to_pick(policy: impl Policy) {
+    let mut set = Set::new(policy, []);
+    assert!(set.pick().is_none());
+    set.update([1]);
+    assert!(set.pick().is_some());
+    set.update([]);
+    assert!(set.pick().is_none());
+}
+
+fn the_unreachable_are_never_picked(policy: impl Policy) {
+    for len in [2, 10, 100, 600] {
+        let mut set = Set::new(policy.clone(), 0..len);
+        let loads = set.loads();
+        for load in loads.iter().skip(1) {
+            load.refuse();
+        }
+        for _ in 0..100 {
+            let picked = set.pick().expect("one is left");
+            assert!(Arc::ptr_eq(&picked, &loads[0]), "of {len}");
+        }
+        loads[0].refuse();
+        assert!(set.pick().is_none(), "none of {len} is left");
+        loads[1].accept();
+        assert!(Arc::ptr_eq(&set.pick().expect("one is back"), &loads[1]));
+    }
+}
+
+fn those_left_share_what_the_unreachable_had(policy: impl Policy) {
+    let mut set = Set::new(policy, 0..15);
+    for load in set.loads().iter().skip(10) {
+        load.refuse();
+    }
+    let shares = set.shares(50_000);
+    assert_eq!(shares[10..], [0; 5]);
+    assert!(chi_square(&shares[..10]) < CHI_SQUARE_9, "{shares:?}");
+}
+
+fn a_pick_counts_in_and_its_end_counts_out(policy: impl Policy) {
+    let mut set = Set::new(policy, 0..5);
+    let picked: Vec<_> = (0..50).map(|_| set.pick().expect("an endpoint")).collect();
+    let in_flight = |set: &Set<_>| set.loads().iter().map(|load| load.in_flight()).sum::<u32>();
+    assert_eq!(in_flight(&set), 50);
+    for load in picked {
+        load.end();
+    }
+    assert_eq!(in_flight(&set), 0);
+}
+
+fn an_update_is_seen_by_the_next_pick(policy: impl Policy) {
+    let mut set = Set::new(policy, 0..3);
+    set.update(3..6);
+    let hosts: BTreeSet<_> = (0..100)
+        .map(|_| set.pick().expect("an endpoint").endpoint().clone())
+        .collect();
+    assert_eq!(hosts, (3..6).map(endpoint).collect());
+}
+
+fn a_trial_goes_to_one_request(policy: impl Policy) {
+    let mut set = Set::new(policy, 0..5);
+    let loads = set.loads();
+    loads[2].refuse();
+    loads[2].offer_trial();
+    let picked: Vec<_> = (0..50).map(|_| set.pick().expect("an endpoint")).collect();
+    let trials = picked.iter().filter(|load| Arc::ptr_eq(load, &loads[2]));
+    assert_eq!(trials.count(), 1);
+}
+
+macro_rules! suite {
+    ($($module:ident: $policy:expr;)*) => {$(
+        mod $module {
+            use super::*;
+
+            suite!(@tests $policy;
+                shares_are_fair,
+                empty_sets_have_nothing_to_pick,
+                the_unreachable_are_never_picked,
+                those_left_share_what_the_unreachable_had,
+                a_pick_counts_in_and_its_end_counts_out,
+                an_update_is_seen_by_the_next_pick,
+                a_trial_goes_to_one_request,
+            );
+        }
+    )*};
+    (@tests $policy:expr; $($test:ident,)*) => {$(
+        #[test]
+        fn $test() {
+            super::$test($policy);
+        }
+    )*};
+}
+
+suite! {
+    round_robin: RoundRobin::new();
+    random: Random::new();
+    least_connections: LeastConnections::new();
+}
+
+#[test]
+fn least_connections_breaks_ties_uniformly() {
+    // Ties at both ends and in the middle, over three lines of words.
+    let tied = [0, 1, 2, 15, 16, 20, 31, 32, 38, 39];
+    let mut set = Set::new(LeastConnections::new(), 0..40);
+    let loads = set.loads();
+    while loads.iter().any(|load| load.in_flight() == 0) {
+        set.pick();
+    }
+    tied.iter().for_each(|&index| loads[index].end());
+    let shares = set.shares(50_000);
+    let shares = tied.map(|index| shares[index]);
+    assert!(chi_square(&shares) < CHI_SQUARE_9, "{shares:?}");
+}
+
+#[test]
+fn least_connections_keeps_the_spread() {
+    // (endpoints, requests that come and go, the largest spread: exact up to 256, by samples of 16 above)
+    for (len, spread) in [(3, 1), (100, 1), (256, 1), (1000, 3)] {
+        let mut set = Set::new(LeastConnections::new(), 0..len);
+        for _ in 0..len * 10 {
+            set.pick().expect("an endpoint");
+        }
+        let in_flight: Vec<_> = set.loads().iter().map(|load| load.in_flight()).collect();
+        let (min, max) = (in_flight.iter().min(), in_flight.iter().max());
+        let seen = max.zip(min).map(|(max, min)| max - min);
+        assert!(seen <= Some(spread), "{len} endpoints: {seen:?}");
+    }
+}
+
+/// What may happen to a set between two picks.
+#[derive(Clone, Debug)]
+enum Step {
+    Pick,
+    End(usize),
+    Refuse(usize),
+    Accept(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        6 => Just(Step::Pick),
+        3 => any::<usize>().prop_map(Step::End),
+        1 => any::<usize>().prop_map(Step::Refuse),
+        1 => any::<usize>().prop_map(Step::Accept),
+    ];
+    prop::collection::vec(step, 1..200)
+}
+
+/// Runs `steps` on a set and a naive model of it, and has `judge` say of each pick whether it was right.
+fn check_against_oracle<P: Policy>(
+    policy: P,
+    len: u32,
+    steps: Vec<Step>,
+    mut judge: impl FnMut(&[(u32, bool)], usize) -> bool,
+) -> Result<(), TestCaseError> {
+    let mut set = Set::new(policy, 0..len);
+    let loads = set.loads();
+    let mut model = vec![(0_u32, true); loads.len()];
+    let mut running = Vec::new();
+    for step in steps {
+        match step {
+            Step::Pick => {
+                let picked = set.pick();
+                prop_assert_eq!(picked.is_some(), model.iter().any(|&(_, up)| up));
+                let Some(picked) = picked else { continue };
+                let index = loads.iter().position(|load| Arc::ptr_eq(load, &picked));
+                let index = index.expect("one of the set");
+                prop_assert!(model[index].1, "picked one that is out");
+                prop_assert!(judge(&model, index), "picked {} of {:?}", index, model);
+                model[index].0 += 1;
+                running.push(index);
+            }
+            Step::End(at) if !running.is_empty() => {
+                let index = running.swap_remove(at % running.len());
+                loads[index].end();
+                model[index].0 -= 1;
+            }
+            Step::End(_) => {}
+            Step::Refuse(at) => {
+                loads[at % loads.len()].refuse();
+                model[at % loads.len()].1 = false;
+            }
+            Step::Accept(at) => {
+                loads[at % loads.len()].accept();
+                model[at % loads.len()].1 = true;
+            }
+        }
+        let counted: Vec<_> = loads.iter().map(|load| load.in_flight()).collect();
+        prop_assert_eq!(
+            counted,
+            model.iter().map(|&(count, _)| count).collect::<Vec<_>>()
+        );
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn random_picks_any_that_is_available(len in 1..40_u32, steps in steps()) {
+        check_against_oracle(Random::new(), len, steps, |_, _| true)?;
+    }
+
+    #[test]
+    fn least_connections_picks_one_with_the_fewest(len in 1..40_u32, steps in steps()) {
+        check_against_oracle(LeastConnections::new(), len, steps, |model, index| {
+            let available = model.iter().filter(|&&(_, up)| up);
+            available.map(|&(count, _)| count).min() == Some(model[index].0)
+        })?;
+    }
+
+    #[test]
+    fn round_robin_picks_the_next_that_is_available(len in 1..40_u32, steps in steps()) {
+        let mut last: Option<usize> = None;
+        check_against_oracle(RoundRobin::new(), len, steps, |model, index| {
+            let right = last.is_none_or(|last| {
+                let after = (1..=model.len()).map(|step| (last + step) % model.len());
+                after.into_iter().find(|&next| model[next].1) == Some(index)
+            });
+            last = Some(index);
+            right
+        })?;
+    }
+
+    /// Of two endpoints that are both there, neither gets two requests before the other gets one, across updates too.
+    #[test]
+    fn round_robin_alternates_across_updates(
+        seed in any::<u64>(),
+        rounds in prop::collection::vec((prop::collection::btree_set(0..12_u32, 1..12), 0..30_usize), 1..20),
+    ) {
+        let mut set = Set::new(RoundRobin::new(), []);
+        set.rng = SmallRng::seed_from_u64(seed);
+        let mut ahead = [[0_i32; 12]; 12];
+        let mut before = BTreeSet::new();
+        for (hosts, picks) in rounds {
+            set.update(hosts.iter().copied());
+            for &joined in hosts.difference(&before) {
+                // A newcomer has no past: neither it nor the others are ahead, as far as it is concerned.
+                for other in 0..12 {
+                    ahead[joined as usize][other] = 0;
+                    ahead[other][joined as usize] = 0;
+                }
+            }
+            let shares = (0..picks).map(|_| set.pick().expect("an endpoint")).collect::<Vec<_>>();
+            for picked in shares {
+                let host = (0..12).find(|&host| endpoint(host) == *picked.endpoint());
+                let host = host.expect("a known host") as usize;
+                for &other in hosts.iter().filter(|&&other| other as usize != host) {
+                    let other = other as usize;
+                    ahead[host][other] += 1;
+                    ahead[other][host] -= 1;
+                    prop_assert!(ahead[host][other] <= 1, "{} is ahead of {}", host, other);
+                }
+            }
+            before = hosts;
+        }
+    }
+}
+
+#[test]
+fn concurrent_picks_and_updates_lose_no_count() {
+    let set = Set::new(LeastConnections::new(), 0..8);
+    let Set {
+        mut writer,
+        current,
+        mut rng,
+    } = set;
+    std::thread::scope(|scope| {
+        let pickers: Vec<_> = (0..3)
+            .map(|seed| {
+                let current = &current;
+                scope.spawn(move || pick_and_end(current, SmallRng::seed_from_u64(seed)))
+            })
+            .collect();
+        for round in 0..2_000_u32 {
+            let hosts = (0..8).map(|host| endpoint(host + round % 5)).collect();
+            writer.update(&current, hosts, &mut rng);
+        }
+        for picker in pickers {
+            picker.join().expect("no picker panics");
+        }
+    });
+    for entry in current.load().entries() {
+        assert_eq!(entry.load.in_flight(), 0);
+    }
+}
+
+fn pick_and_end(current: &Current<(), LeastConnections>, mut rng: impl Rng) {
+    let mut running: Vec<Arc<Load>> = Vec::new();
+    for _ in 0..50_000 {
+        let snapshot = current.load();
+        if let Some(picked) = snapshot.pick(&mut rng) {
+            running.push(picked.entry.load.clone());
+        }
+        if running.len() > 10 {
+            let index = rng.random_range(0..running.len());
+            running.swap_remove(index).end();
+        }
+    }
+    running.iter().for_each(|load| load.end());
+}
