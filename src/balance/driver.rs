@@ -37,6 +37,7 @@ pub(super) struct Driver<D, S, P: Policy, M> {
     probe: Option<Probe<S>>,
     probes: FuturesUnordered<BoxFuture<'static, Probed>>,
     opens_at: Option<Instant>,
+    _close: CloseOnDrop<S, P>,
 }
 
 /// What came of a probe.
@@ -46,7 +47,7 @@ struct Probed {
     result: Result<(), BoxError>,
 }
 
-/// Tells everybody who waits that nothing will come any more, also if the task is aborted or panics.
+/// Tells everybody who waits that nothing will come any more, also if the task panics or its runtime is shut down.
 struct CloseOnDrop<S, P: Policy>(Arc<Shared<S, P>>);
 
 impl<S, P: Policy> Drop for CloseOnDrop<S, P> {
@@ -69,6 +70,7 @@ where
         events: mpsc::UnboundedReceiver<Event<S>>,
     ) -> Self {
         Self {
+            _close: CloseOnDrop(shared.clone()),
             shared,
             discovery,
             writer,
@@ -82,7 +84,6 @@ where
 
     /// Runs until `handles`, of which every handle has a share of the other end, is closed.
     pub(super) async fn run(mut self, mut handles: oneshot::Receiver<Infallible>) {
-        let _close = CloseOnDrop(self.shared.clone());
         let now = Instant::now();
         self.shared.outage.begin(now);
         self.opens_at = self.shared.opens_at(now);

@@ -1,0 +1,96 @@
+//! Packets in and out, over UDP and TCP.
+
+use std::{io, sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream, UdpSocket, tcp::OwnedReadHalf},
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
+
+use super::{Transport, zone::Zone};
+
+/// A reply and when to send it.
+pub(super) struct Delivery {
+    pub(super) wire: Vec<u8>,
+    pub(super) delay: Option<Duration>,
+}
+
+/// Serves until `stopped` resolves. All sockets are closed when it returns.
+pub(super) async fn serve(
+    udp: UdpSocket,
+    tcp: TcpListener,
+    zone: Arc<Zone>,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    let udp = Arc::new(udp);
+    let mut packet = vec![0; usize::from(u16::MAX)];
+    let mut tasks = JoinSet::new();
+    loop {
+        tokio::select! {
+            _ = &mut stopped => break,
+            Ok((length, peer)) = udp.recv_from(&mut packet) => {
+                let (zone, udp) = (Arc::clone(&zone), Arc::clone(&udp));
+                let packet = packet[..length].to_vec();
+                tasks.spawn(async move {
+                    if let Some(reply) = reply(&zone, &packet, Transport::Udp).await {
+                        // A client that is gone already is no error of ours.
+                        let _ = udp.send_to(&reply, peer).await;
+                    }
+                });
+            }
+            Ok((stream, _)) = tcp.accept() => {
+                tasks.spawn(serve_stream(stream, Arc::clone(&zone)));
+            }
+            Some(_) = tasks.join_next() => {}
+        }
+    }
+    drop((udp, tcp));
+    tasks.shutdown().await;
+}
+
+/// One TCP connection, any number of queries on it (RFC 7766 §6.2.1): replies go out as they are ready.
+async fn serve_stream(stream: TcpStream, zone: Arc<Zone>) {
+    let (mut reader, mut writer) = stream.into_split();
+    let (replies, mut outbox) = mpsc::unbounded_channel::<Vec<u8>>();
+    let read = async move {
+        let mut pending = JoinSet::new();
+        while let Ok(packet) = read_message(&mut reader).await {
+            let (zone, replies) = (Arc::clone(&zone), replies.clone());
+            pending.spawn(async move {
+                if let Some(reply) = reply(&zone, &packet, Transport::Tcp).await {
+                    // Fails only when the connection is closed.
+                    let _ = replies.send(reply);
+                }
+            });
+        }
+        drop(replies);
+        pending.join_all().await;
+    };
+    let write = async move {
+        while let Some(reply) = outbox.recv().await {
+            let length = u16::try_from(reply.len()).expect("replies are encoded to fit");
+            let framed = [&length.to_be_bytes()[..], &reply].concat();
+            if writer.write_all(&framed).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::join!(read, write);
+}
+
+async fn read_message(reader: &mut OwnedReadHalf) -> io::Result<Vec<u8>> {
+    let length = reader.read_u16().await?;
+    let mut message = vec![0; usize::from(length)];
+    reader.read_exact(&mut message).await?;
+    Ok(message)
+}
+
+async fn reply(zone: &Zone, packet: &[u8], transport: Transport) -> Option<Vec<u8>> {
+    let Delivery { wire, delay } = zone.answer(packet, transport)?;
+    if let Some(delay) = delay {
+        tokio::time::sleep(delay).await;
+    }
+    Some(wire)
+}

@@ -1,0 +1,155 @@
+//! What a pod answers, and the numbers it keeps.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
+use hyper::{
+    Request, Response, StatusCode,
+    body::{Body, Frame, Incoming, SizeHint},
+};
+use tokio::sync::watch;
+use tower::BoxError;
+
+use super::{Mode, Stats};
+
+/// The part of a pod that its connections share.
+pub(super) struct Behaviour {
+    name: String,
+    mode: Mutex<Mode>,
+    pub(super) stats: watch::Sender<Stats>,
+}
+
+impl Behaviour {
+    pub(super) fn new(name: String) -> Self {
+        Self {
+            name,
+            mode: Mutex::default(),
+            stats: watch::Sender::default(),
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn set(&self, mode: Mode) {
+        *self.mode.lock().unwrap_or_else(PoisonError::into_inner) = mode;
+    }
+
+    fn mode(&self) -> Mode {
+        *self.mode.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn connection_opened(self: &Arc<Self>) -> Counted {
+        self.stats.send_modify(|stats| stats.accepted += 1);
+        Counted::new(self, |stats| &mut stats.connections)
+    }
+
+    pub(super) async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<CountedBody>, BoxError> {
+        self.stats.send_modify(|stats| stats.requests += 1);
+        let in_flight = Counted::new(&self, |stats| &mut stats.in_flight);
+        let path = request.uri().path().to_owned();
+        // "Reads the request" means all of it: a body left unread would make closing a reset.
+        request.into_body().collect().await?;
+        let status = match self.mode() {
+            Mode::Healthy => StatusCode::OK,
+            Mode::Slow(delay) => {
+                tokio::time::sleep(delay).await;
+                StatusCode::OK
+            }
+            Mode::Status(status) => status,
+            Mode::Hung => std::future::pending().await,
+            Mode::CloseWithoutAnswer => return Err("told to close without an answer".into()),
+        };
+        let body = match streamed(&path) {
+            Some((chunks, interval)) if status.is_success() => spaced(chunks, interval),
+            _ => Full::from(format!("{status} from {}\n", self.name)).boxed(),
+        };
+        let response = Response::builder()
+            .status(status)
+            .header("x-pod", &self.name)
+            .body(CountedBody {
+                body,
+                _in_flight: in_flight,
+            });
+        Ok(response?)
+    }
+}
+
+/// `/stream/N/MS`
+fn streamed(path: &str) -> Option<(usize, Duration)> {
+    let (chunks, interval) = path.strip_prefix("/stream/")?.split_once('/')?;
+    let interval = Duration::from_millis(interval.parse().ok()?);
+    Some((chunks.parse().ok()?, interval))
+}
+
+/// `chunks` chunks, `interval` apart.
+fn spaced(chunks: usize, interval: Duration) -> BoxBody<Bytes, Infallible> {
+    let frames = stream::iter(0..chunks).then(move |chunk| async move {
+        if chunk > 0 {
+            tokio::time::sleep(interval).await;
+        }
+        Ok(Frame::data(Bytes::from(format!("chunk {chunk}\n"))))
+    });
+    BodyExt::boxed(StreamBody::new(frames))
+}
+
+/// A response's body, counted as in flight until it has ended or is dropped.
+pub(super) struct CountedBody {
+    body: BoxBody<Bytes, Infallible>,
+    _in_flight: Counted,
+}
+
+impl Body for CountedBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// One of a pod's numbers, one higher for as long as this lives.
+pub(super) struct Counted {
+    behaviour: Arc<Behaviour>,
+    number: fn(&mut Stats) -> &mut usize,
+}
+
+impl Counted {
+    fn new(behaviour: &Arc<Behaviour>, number: fn(&mut Stats) -> &mut usize) -> Self {
+        behaviour.stats.send_modify(|stats| *number(stats) += 1);
+        Self {
+            behaviour: Arc::clone(behaviour),
+            number,
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let stats = &self.behaviour.stats;
+        stats.send_modify(|stats| *(self.number)(stats) -= 1);
+    }
+}

@@ -1,0 +1,854 @@
+//! Tests of the test kit itself: what it promises is what every other test relies on.
+
+mod support;
+
+use std::{
+    io::ErrorKind,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::future::join;
+use hickory_resolver::{
+    TokioResolver,
+    config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig},
+    net::{NetError, runtime::TokioRuntimeProvider},
+    proto::{
+        op::{Edns, Message, MessageType, OpCode, Query, ResponseCode},
+        rr::{Name, RData, RecordType},
+    },
+};
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, UdpSocket},
+    time::timeout,
+};
+use tower::{BoxError, Service, ServiceExt};
+use tower_headless::Unsent;
+
+use support::{
+    cluster::{Cluster, SERVICE},
+    dns::{DnsServer, Fault, Transport},
+    http::{Connections, PodBody},
+    pod::{Mode, Pod},
+    within,
+};
+
+/// The second chunk comes an hour after the first.
+const LONG_BODY: &str = "/stream/2/3600000";
+const NAME: &str = "web.svc.";
+/// For what must *not* come. Long enough for anything on loopback that does come.
+const NOTHING: Duration = Duration::from_millis(200);
+/// For what must come later than something else. Long enough for a busy machine.
+const LATE: Duration = Duration::from_secs(1);
+
+// ---------------------------------------------------------------- DNS: records
+
+#[tokio::test]
+async fn records_come_as_given_whatever_the_case_of_the_name() {
+    let dns = DnsServer::start().await;
+    let given = [v4(3), v4(1), v4(3)];
+    dns.set_a("Web.SVC", 7, given);
+    dns.set_aaaa(NAME, 9, [Ipv6Addr::LOCALHOST]);
+
+    let answer = ask_udp(&dns, "wEB.svc.", RecordType::A, Some(1232)).await;
+    assert_eq!(addresses(&answer), given.map(IpAddr::V4));
+    assert!(answer.answers.iter().all(|record| record.ttl == 7));
+    assert!(answer.edns.is_some(), "an OPT is answered by an OPT");
+    let asked = Name::from_ascii("wEB.svc.").expect("a name");
+    assert!(answer.queries[0].name().eq_case(&asked));
+
+    let answer = ask_udp(&dns, NAME, RecordType::AAAA, None).await;
+    assert_eq!(addresses(&answer), [IpAddr::V6(Ipv6Addr::LOCALHOST)]);
+    assert!(answer.edns.is_none());
+}
+
+#[tokio::test]
+async fn absent_names_and_absent_families_differ() {
+    let dns = DnsServer::start().await;
+    dns.set_a(NAME, 5, [v4(1)]);
+    let nodata = ask_udp(&dns, NAME, RecordType::AAAA, None).await;
+    assert_eq!(nodata.response_code, ResponseCode::NoError);
+    assert_eq!(negative_ttl(&nodata), Some(5));
+
+    dns.set_negative_ttl(11);
+    let emptied = |dns: &DnsServer| dns.set_a(NAME, 5, []);
+    let removed = |dns: &DnsServer| dns.remove(NAME);
+    for absence in [emptied as fn(&DnsServer), removed] {
+        dns.set_a(NAME, 5, [v4(1)]);
+        absence(&dns);
+        let nxdomain = ask_udp(&dns, NAME, RecordType::A, None).await;
+        assert_eq!(nxdomain.response_code, ResponseCode::NXDomain);
+        assert_eq!(negative_ttl(&nxdomain), Some(11));
+    }
+}
+
+#[tokio::test]
+async fn shuffled_answers_hold_the_same_records() {
+    let dns = DnsServer::start().await;
+    let given: Vec<_> = many(20).map(IpAddr::V4).collect();
+    dns.set_a(NAME, 5, many(20));
+    dns.shuffle(true);
+    let first = addresses(&ask_udp(&dns, NAME, RecordType::A, None).await);
+    let second = addresses(&ask_udp(&dns, NAME, RecordType::A, None).await);
+    assert_ne!(first, second);
+    for mut answer in [first, second] {
+        answer.sort();
+        assert_eq!(answer, given);
+    }
+}
+
+#[tokio::test]
+async fn udp_answers_keep_to_the_payload_size() {
+    let dns = DnsServer::start().await;
+    dns.set_a(NAME, 5, many(200));
+    // 12 bytes of header, 13 of question ("web.svc." takes 9), 16 a record, 11 of OPT.
+    for (payload, fit) in [(None, 30), (Some(100), 29), (Some(1232), 74)] {
+        let answer = ask_udp(&dns, NAME, RecordType::A, payload).await;
+        assert!(answer.truncation, "payload {payload:?}");
+        assert_eq!(answer.answers.len(), fit, "payload {payload:?}");
+    }
+    let answer = ask_udp(&dns, NAME, RecordType::A, Some(4096)).await;
+    assert!(!answer.truncation);
+    assert_eq!(answer.answers.len(), 200);
+}
+
+#[tokio::test]
+async fn tcp_answers_hold_what_a_message_can() {
+    let dns = DnsServer::start().await;
+    let name = "web.default.svc.cluster.local.";
+    dns.set_a(name, 5, many(4_091));
+    let answer = ask_tcp(&dns, name, RecordType::A).await;
+    assert!(!answer.truncation);
+    assert_eq!(
+        addresses(&answer),
+        many(4_091).map(IpAddr::V4).collect::<Vec<_>>()
+    );
+
+    dns.set_a(name, 5, many(5_000));
+    let answer = ask_tcp(&dns, name, RecordType::A).await;
+    assert!(answer.truncation);
+    // 65,535 bytes, less 12 of header, 35 of question and 11 of OPT: 4,092.3 records.
+    assert_eq!(answer.answers.len(), 4_092);
+}
+
+#[tokio::test]
+async fn hickory_follows_truncation_to_tcp() {
+    for size in [1_000, 4_091] {
+        let dns = DnsServer::start().await;
+        dns.set_a(SERVICE, 30, many(size));
+        let lookup = resolver(&dns).lookup(SERVICE, RecordType::A).await;
+        let answers = lookup.expect("the whole answer").answers().len();
+        assert_eq!(answers, usize::from(size));
+        assert_eq!(transports(&dns), [Transport::Udp, Transport::Tcp]);
+    }
+}
+
+#[tokio::test]
+async fn one_tcp_connection_takes_several_queries() {
+    let dns = DnsServer::start().await;
+    dns.set_a("slow.svc", 5, [v4(1)]);
+    dns.set_a("fast.svc", 5, [v4(2)]);
+    dns.fault("slow.svc", RecordType::A, Fault::Delay(LATE));
+    let mut stream = connect(dns.addr()).await;
+    for name in ["slow.svc.", "fast.svc."] {
+        send_tcp(&mut stream, &question(name, RecordType::A, None)).await;
+    }
+    let first = receive_tcp(&mut stream).await;
+    let second = receive_tcp(&mut stream).await;
+    assert_eq!(addresses(&first), [IpAddr::V4(v4(2))]);
+    assert_eq!(addresses(&second), [IpAddr::V4(v4(1))]);
+}
+
+// ---------------------------------------------------------------- DNS: faults
+
+#[tokio::test]
+async fn faults_that_are_answers() {
+    use ResponseCode::{NXDomain, NoError, Refused, ServFail};
+    let dns = DnsServer::start().await;
+    dns.set_a(NAME, 5, [v4(1)]);
+    dns.set_aaaa(NAME, 5, [Ipv6Addr::LOCALHOST]);
+    for (fault, code, soa) in [
+        (Fault::Rcode(ServFail), ServFail, None),
+        (Fault::Rcode(Refused), Refused, None),
+        (Fault::NxDomain, NXDomain, Some(5)),
+        (Fault::EmptyNoError, NoError, Some(5)),
+    ] {
+        dns.fault("WEB.svc", RecordType::A, fault.clone());
+        for answer in [
+            ask_udp(&dns, NAME, RecordType::A, None).await,
+            ask_tcp(&dns, NAME, RecordType::A).await,
+        ] {
+            assert_eq!(answer.response_code, code, "{fault:?}");
+            assert_eq!(negative_ttl(&answer), soa, "{fault:?}");
+            assert!(answer.answers.is_empty());
+        }
+        let other = ask_udp(&dns, NAME, RecordType::AAAA, None).await;
+        assert_eq!(other.answers.len(), 1, "the other family is untouched");
+    }
+    dns.clear_faults();
+    let answer = ask_udp(&dns, NAME, RecordType::A, None).await;
+    assert_eq!(answer.answers.len(), 1);
+}
+
+#[tokio::test]
+async fn a_silent_server_says_nothing() {
+    let dns = DnsServer::start().await;
+    dns.set_a(NAME, 5, [v4(1)]);
+    dns.fault("*", RecordType::ANY, Fault::Silent);
+    let udp = udp_client(&dns).await;
+    let query = question(NAME, RecordType::A, None);
+    send_udp(&udp, &query).await;
+    assert_eq!(dns.next_query().await.transport, Transport::Udp);
+    let mut tcp = connect(dns.addr()).await;
+    send_tcp(&mut tcp, &query).await;
+    assert_eq!(dns.next_query().await.transport, Transport::Tcp);
+    let replies = futures::future::select(Box::pin(receive_udp(&udp)), Box::pin(tcp.read_u8()));
+    assert!(timeout(NOTHING, replies).await.is_err());
+}
+
+#[tokio::test]
+async fn a_delayed_answer_is_the_one_of_its_time() {
+    let dns = DnsServer::start().await;
+    dns.set_a(NAME, 5, [v4(1)]);
+    dns.fault(NAME, RecordType::A, Fault::Delay(LATE).times(1));
+    let udp = udp_client(&dns).await;
+    let delayed = question(NAME, RecordType::A, None);
+    send_udp(&udp, &delayed).await;
+    dns.wait_for_queries(1).await;
+    dns.set_a(NAME, 5, [v4(2)]);
+    let fast = question(NAME, RecordType::A, None);
+    send_udp(&udp, &fast).await;
+    let first = receive_udp(&udp).await;
+    let second = receive_udp(&udp).await;
+    assert_eq!(addresses(&first), [IpAddr::V4(v4(2))]);
+    assert_eq!(first.id, fast.id);
+    assert_eq!(addresses(&second), [IpAddr::V4(v4(1))]);
+    assert_eq!(second.id, delayed.id);
+}
+
+#[tokio::test]
+async fn truncation_on_udp_only_and_on_both() {
+    let dns = DnsServer::start().await;
+    dns.set_a(NAME, 5, [v4(1)]);
+    dns.fault(NAME, RecordType::A, Fault::TruncateUdp);
+    let lookup = resolver(&dns).lookup(NAME, RecordType::A).await;
+    assert_eq!(lookup.expect("TCP has it").answers().len(), 1);
+    assert_eq!(transports(&dns), [Transport::Udp, Transport::Tcp]);
+
+    dns.fault(NAME, RecordType::A, Fault::TruncateAll);
+    let answer = ask_tcp(&dns, NAME, RecordType::A).await;
+    assert!(answer.truncation);
+    assert!(answer.answers.is_empty());
+    let lookup = resolver(&dns).lookup(NAME, RecordType::A).await;
+    assert!(matches!(lookup, Err(NetError::Truncated)), "{lookup:?}");
+}
+
+#[tokio::test]
+async fn garbage_is_no_message() {
+    let dns = DnsServer::start().await;
+    dns.set_a(NAME, 5, [v4(1)]);
+    let query = question(NAME, RecordType::A, None);
+    for right_id in [true, false] {
+        dns.fault(NAME, RecordType::A, Fault::Garbage { right_id });
+        let udp = udp_client(&dns).await;
+        send_udp(&udp, &query).await;
+        let bytes = receive_udp_bytes(&udp).await;
+        assert!(Message::from_vec(&bytes).is_err());
+        assert_eq!(bytes.starts_with(&query.id.to_be_bytes()), right_id);
+    }
+}
+
+#[tokio::test]
+async fn hickory_takes_garbage_for_an_error_or_for_silence() {
+    let dns = DnsServer::start().await;
+    dns.set_a(NAME, 5, [v4(1)]);
+    dns.fault(NAME, RecordType::A, Fault::Garbage { right_id: true });
+    let lookup = resolver(&dns).lookup(NAME, RecordType::A).await;
+    assert!(matches!(lookup, Err(NetError::Proto(_))), "{lookup:?}");
+    dns.fault(NAME, RecordType::A, Fault::Garbage { right_id: false });
+    let lookup = resolver(&dns).lookup(NAME, RecordType::A).await;
+    assert!(matches!(lookup, Err(NetError::Timeout)), "{lookup:?}");
+}
+
+#[tokio::test]
+async fn a_counted_fault_ends() {
+    let dns = DnsServer::start().await;
+    dns.set_a(NAME, 5, [v4(1)]);
+    // TCP queries don't use up a fault of UDP.
+    dns.fault(NAME, RecordType::A, Fault::TruncateUdp.times(2));
+    assert!(!ask_tcp(&dns, NAME, RecordType::A).await.truncation);
+    for truncated in [true, true, false] {
+        let answer = ask_udp(&dns, NAME, RecordType::A, None).await;
+        assert_eq!(answer.truncation, truncated);
+    }
+}
+
+// ---------------------------------------------------------------- DNS: log, stop
+
+#[tokio::test]
+async fn queries_are_logged_in_order() {
+    let dns = DnsServer::start().await;
+    let before = tokio::time::Instant::now();
+    let asked = async {
+        ask_udp(&dns, "A.svc", RecordType::A, None).await;
+        ask_tcp(&dns, "b.svc", RecordType::AAAA).await;
+        ask_udp(&dns, "a.svc", RecordType::A, None).await;
+    };
+    let (_, ()) = join(asked, dns.wait_for_queries(3)).await;
+    let log = dns.queries();
+    let names: Vec<_> = log.iter().map(|query| query.name.as_str()).collect();
+    assert_eq!(names, ["a.svc.", "b.svc.", "a.svc."]);
+    assert_eq!(log[1].transport, Transport::Tcp);
+    assert_eq!(log[1].record_type, RecordType::AAAA);
+    assert!(before <= log[0].at && log.is_sorted_by_key(|query| query.at));
+    assert_eq!(dns.count("A.SVC", RecordType::A), 2);
+    assert_eq!(dns.count("a.svc.", RecordType::AAAA), 0);
+    for name in names {
+        assert_eq!(dns.next_query().await.name, name);
+    }
+    assert!(timeout(NOTHING, dns.next_query()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_stopped_server_is_nobody_and_comes_back() {
+    let dns = DnsServer::start().await;
+    dns.set_a(NAME, 5, [v4(1)]);
+    let mut open = connect(dns.addr()).await;
+    // Answered, so accepted: the kernel would reset it otherwise, where this server closes it in good order.
+    send_tcp(&mut open, &question(NAME, RecordType::A, None)).await;
+    receive_tcp(&mut open).await;
+    for _ in 0..3 {
+        dns.stop().await;
+        let udp = udp_client(&dns).await;
+        send_udp(&udp, &question(NAME, RecordType::A, None)).await;
+        let refused = within("ICMP", udp.recv(&mut [0; 1])).await;
+        assert_eq!(
+            refused.expect_err("nobody").kind(),
+            ErrorKind::ConnectionRefused
+        );
+        assert_refused(dns.addr()).await;
+        dns.restart().await;
+        let answer = ask_udp(&dns, NAME, RecordType::A, None).await;
+        assert_eq!(answer.answers.len(), 1);
+        let answer = ask_tcp(&dns, NAME, RecordType::A).await;
+        assert_eq!(answer.answers.len(), 1);
+    }
+    assert_eq!(open.read(&mut [0; 1]).await.expect("no reset"), 0);
+}
+
+#[tokio::test]
+async fn a_dropped_server_ends() {
+    let dns = DnsServer::start().await;
+    let addr = dns.addr();
+    let mut stream = connect(addr).await;
+    drop(dns);
+    let end = within("the connection's end", stream.read(&mut [0; 1])).await;
+    assert!(matches!(end, Ok(0) | Err(_)));
+    assert_refused(addr).await;
+}
+
+// ---------------------------------------------------------------- pods
+
+#[tokio::test]
+async fn a_healthy_pod_says_who_it_is() {
+    let pod = pod().await;
+    let mut http = Http::new(pod.addr());
+    let response = within("a response", send(&mut http, "/"))
+        .await
+        .expect("200");
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(response.headers()["x-pod"], pod.name());
+    assert_eq!(pod.name(), pod.addr().ip().to_string());
+    assert_eq!(
+        text(response).await,
+        format!("200 OK from {}\n", pod.name())
+    );
+    let stats = pod.wait_until(|stats| stats.in_flight == 0).await;
+    assert_eq!(
+        (stats.requests, stats.accepted, stats.connections),
+        (1, 1, 1)
+    );
+}
+
+#[tokio::test]
+async fn modes_change_what_a_pod_does() {
+    let pod = pod().await;
+    let mut http = Http::new(pod.addr());
+    pod.set(Mode::Status(StatusCode::SERVICE_UNAVAILABLE));
+    let response = send(&mut http, "/").await.expect("an answer");
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    drop(response);
+
+    pod.set(Mode::Slow(Duration::from_millis(1)));
+    let response = send(&mut http, "/").await.expect("an answer");
+    assert_eq!(response.status(), StatusCode::OK);
+    drop(response);
+
+    pod.set(Mode::CloseWithoutAnswer);
+    let error = send(&mut http, "/").await.expect_err("closed");
+    assert!(
+        error
+            .downcast_ref::<Unsent<Request<Empty<Bytes>>>>()
+            .is_none()
+    );
+    assert!(
+        error
+            .downcast::<hyper::Error>()
+            .expect("hyper's")
+            .is_incomplete_message()
+    );
+
+    pod.set(Mode::Hung);
+    tokio::select! {
+        _ = send(&mut http, "/") => panic!("a hung pod answered"),
+        _ = pod.wait_until(|stats| stats.in_flight == 1) => {}
+    }
+    // The client has given up and closed: that ends the request here too.
+    let stats = pod.wait_until(|stats| stats.in_flight == 0).await;
+    assert_eq!(stats.requests, 4);
+}
+
+#[tokio::test]
+async fn a_streamed_body_is_in_flight_to_its_end() {
+    let pod = pod().await;
+    let mut http = Http::new(pod.addr());
+    let response = send(&mut http, "/stream/3/50").await.expect("headers");
+    assert_eq!(text(response).await, "chunk 0\nchunk 1\nchunk 2\n");
+    pod.wait_until(|stats| stats.in_flight == 0).await;
+
+    let response = send(&mut http, LONG_BODY).await.expect("headers");
+    assert_eq!(pod.in_flight(), 1);
+    drop(response);
+    pod.wait_until(|stats| stats.in_flight == 0).await;
+}
+
+#[tokio::test]
+async fn a_killed_pod_resets_its_connections() {
+    let pod = pod().await;
+    pod.set(Mode::Hung);
+    let mut idle = connect(pod.addr()).await;
+    let mut busy = connect(pod.addr()).await;
+    busy.write_all(b"GET / HTTP/1.1\r\nhost: pod\r\n\r\n")
+        .await
+        .expect("written");
+    pod.wait_until(|stats| (stats.connections, stats.in_flight) == (2, 1))
+        .await;
+    pod.kill().await;
+    assert_eq!((pod.connections(), pod.in_flight()), (0, 0));
+    for stream in [&mut idle, &mut busy] {
+        let reset = stream.read(&mut [0; 1]).await.expect_err("a reset");
+        assert_eq!(reset.kind(), ErrorKind::ConnectionReset);
+    }
+    assert_refused(pod.addr()).await;
+
+    pod.restart().await.expect("the address is free");
+    pod.set(Mode::Healthy);
+    let response = send(&mut Http::new(pod.addr()), "/").await;
+    assert_eq!(response.expect("an answer").status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_pod_that_stops_gracefully_finishes_first() {
+    let pod = pod().await;
+    let mut http = Http::new(pod.addr());
+    let mut idle = connect(pod.addr()).await;
+    let response = send(&mut http, "/stream/4/50").await.expect("headers");
+    pod.wait_until(|stats| stats.connections == 2).await;
+    let client = async {
+        assert_eq!(idle.read(&mut [0; 1]).await.expect("no reset"), 0);
+        assert_refused(pod.addr()).await;
+        text(response).await
+    };
+    let ((), body) = join(within("the end", pod.stop_gracefully()), client).await;
+    assert_eq!(body, "chunk 0\nchunk 1\nchunk 2\nchunk 3\n");
+    assert_eq!((pod.connections(), pod.in_flight()), (0, 0));
+    pod.restart().await.expect("the address is free");
+    assert!(send(&mut http, "/").await.is_ok());
+}
+
+#[tokio::test]
+async fn a_pod_that_cannot_finish_can_be_killed() {
+    let pod = pod().await;
+    pod.set(Mode::Hung);
+    let mut http = Http::new(pod.addr());
+    let stopping = async {
+        pod.wait_until(|stats| stats.in_flight == 1).await;
+        assert!(timeout(NOTHING, pod.stop_gracefully()).await.is_err());
+        assert_eq!(pod.in_flight(), 1);
+        pod.kill().await;
+    };
+    let (answer, ()) = join(send(&mut http, "/"), stopping).await;
+    assert!(answer.is_err());
+}
+
+#[tokio::test]
+async fn a_black_hole_answers_no_syn_until_restarted() {
+    let pod = pod().await;
+    let mut open = connect(pod.addr()).await;
+    pod.wait_until(|stats| stats.connections == 1).await;
+    pod.black_hole().await.expect("a full backlog");
+    assert!(open.read(&mut [0; 1]).await.is_err());
+    for _ in 0..3 {
+        assert!(
+            timeout(NOTHING, TcpStream::connect(pod.addr()))
+                .await
+                .is_err()
+        );
+    }
+    pod.restart().await.expect("the address is free");
+    assert!(send(&mut Http::new(pod.addr()), "/").await.is_ok());
+}
+
+// ---------------------------------------------------------------- the HTTP client
+
+#[tokio::test]
+async fn a_connection_is_free_when_the_body_has_ended() {
+    fn is_shareable<T: Clone + Send + Sync + 'static>(_: &T) {}
+    let pod = pod().await;
+    let mut http = Http::new(pod.addr());
+    is_shareable(&http);
+    for _ in 0..10 {
+        let response = send(&mut http.clone(), "/").await.expect("an answer");
+        text(response).await;
+    }
+    assert_eq!(pod.stats().accepted, 1);
+    let long = send(&mut http, LONG_BODY).await.expect("headers");
+    for _ in 0..10 {
+        text(send(&mut http, "/").await.expect("an answer")).await;
+    }
+    assert_eq!(pod.stats().accepted, 2, "headers don't free a connection");
+    drop(long);
+    let stats = pod.wait_until(|stats| stats.connections == 1).await;
+    assert_eq!(stats.in_flight, 0, "half a body closes its connection");
+}
+
+#[tokio::test]
+async fn a_reserved_connection_goes_back_unused() {
+    let pod = pod().await;
+    let mut http = Http::new(pod.addr());
+    within("readiness", http.ready())
+        .await
+        .expect("a connection");
+    drop(http.clone());
+    let mut other = http.clone();
+    drop(http);
+    text(send(&mut other, "/").await.expect("an answer")).await;
+    assert_eq!(pod.stats().accepted, 1);
+}
+
+#[tokio::test]
+async fn a_request_that_was_not_written_comes_back() {
+    let pod = pod().await;
+    let mut http = Http::new(pod.addr());
+    within("readiness", http.ready())
+        .await
+        .expect("a connection");
+    let mut canary = connect(pod.addr()).await;
+    pod.wait_until(|stats| stats.connections == 2).await;
+    pod.kill().await;
+    // Once the runtime has told us of our reset, it has told hyper's task of its own; that task runs while we yield.
+    canary.read_u8().await.expect_err("a reset");
+    tokio::task::yield_now().await;
+
+    let error = within("an error", http.call(get("/back")))
+        .await
+        .expect_err("closed");
+    let unsent = error
+        .downcast::<Unsent<Request<Empty<Bytes>>>>()
+        .expect("unsent");
+    let (request, source) = unsent.into_parts();
+    assert_eq!(request.uri().path(), "/back");
+    assert!(source.is::<hyper::Error>());
+    let refused = within("a refusal", http.ready())
+        .await
+        .err()
+        .expect("closed");
+    assert!(refused.is::<std::io::Error>());
+}
+
+#[tokio::test]
+async fn dead_idle_connections_are_passed_over() {
+    let pod = pod().await;
+    let mut http = Http::new(pod.addr());
+    text(send(&mut http, "/").await.expect("an answer")).await;
+    pod.stop_gracefully().await;
+    pod.restart().await.expect("the address is free");
+    let mut canary = connect(pod.addr()).await;
+    canary
+        .write_all(b"GET / HTTP/1.0\r\n\r\n")
+        .await
+        .expect("written");
+    canary.read_u8().await.expect("an answer");
+    tokio::task::yield_now().await;
+    text(send(&mut http, "/").await.expect("an answer")).await;
+}
+
+// ---------------------------------------------------------------- the cluster
+
+#[tokio::test]
+async fn a_cluster_is_what_dns_says() {
+    let cluster = Cluster::start(3).await;
+    let target = cluster.service_target();
+    let expected = format!(
+        "dns://{}/web.default.svc.cluster.local:{}",
+        cluster.dns().addr(),
+        cluster.port()
+    );
+    assert_eq!(target, expected);
+    assert_eq!(published(&cluster).await, ips(&cluster));
+    for pod in cluster.pods() {
+        assert_eq!(pod.addr().port(), cluster.port());
+        assert!(!pod.ip().to_string().starts_with("127.0."));
+        assert!(send(&mut Http::new(pod.addr()), "/").await.is_ok());
+    }
+    cluster.wait_for_requests(3).await;
+    let other = Cluster::start(1).await;
+    assert!(!ips(&cluster).contains(&ips(&other)[0]));
+
+    cluster.set_ttl(77);
+    cluster.set_ready(1, false);
+    let answer = ask_udp(cluster.dns(), SERVICE, RecordType::A, None).await;
+    assert_eq!(answer.answers[0].ttl, 77);
+    assert_eq!(addresses(&answer), [ips(&cluster)[0], ips(&cluster)[2]]);
+}
+
+#[tokio::test]
+async fn a_cluster_scales_both_ways() {
+    let cluster = Cluster::start(0).await;
+    assert_ne!(cluster.port(), 0);
+    let nobody = ask_udp(cluster.dns(), SERVICE, RecordType::A, None).await;
+    assert_eq!(nobody.response_code, ResponseCode::NXDomain);
+    cluster.scale(4).await;
+    assert_eq!(published(&cluster).await.len(), 4);
+
+    let leaving = cluster.pod(3);
+    let mut http = Http::new(leaving.addr());
+    let response = send(&mut http, "/stream/3/50").await.expect("headers");
+    let ((), body) = join(cluster.scale(2), text(response)).await;
+    assert_eq!(body, "chunk 0\nchunk 1\nchunk 2\n");
+    assert_refused(leaving.addr()).await;
+    assert_eq!(published(&cluster).await, ips(&cluster));
+    assert_eq!(ips(&cluster).len(), 2);
+
+    let added = cluster.add_pod().await;
+    assert_ne!(
+        added.addr(),
+        leaving.addr(),
+        "addresses rest before they come again"
+    );
+    let removed = cluster.remove_pod(0).await;
+    assert_refused(removed.addr()).await;
+    assert_eq!(published(&cluster).await, ips(&cluster));
+    assert_eq!(ips(&cluster).len(), 2);
+}
+
+#[tokio::test]
+async fn dns_does_not_know_of_the_killed() {
+    let cluster = Cluster::start(2).await;
+    cluster.kill(0).await;
+    assert_refused(cluster.pod(0).addr()).await;
+    assert_eq!(published(&cluster).await, ips(&cluster));
+    cluster.pod(0).restart().await.expect("the address is free");
+    assert!(
+        send(&mut Http::new(cluster.pod(0).addr()), "/")
+            .await
+            .is_ok()
+    );
+}
+
+#[tokio::test]
+async fn a_replaced_set_is_published_late() {
+    let cluster = Cluster::start(3).await;
+    let old = ips(&cluster);
+    let looking = async {
+        // The new pods are there, and DNS has not heard of them.
+        while ips(&cluster).len() < 3 || ips(&cluster) == old {
+            tokio::task::yield_now().await;
+        }
+        published(&cluster).await
+    };
+    let ((), seen) = join(cluster.replace_all(LATE), looking).await;
+    assert_eq!(seen, old);
+    assert_eq!(published(&cluster).await, ips(&cluster));
+    assert!(ips(&cluster).iter().all(|ip| !old.contains(ip)));
+}
+
+// ---------------------------------------------------------------- helpers
+
+type Http = Connections<Empty<Bytes>>;
+
+fn v4(last: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 0, 0, last)
+}
+
+fn many(n: u16) -> impl Iterator<Item = Ipv4Addr> {
+    (0..n).map(|i| Ipv4Addr::from(0x0A00_0000 + u32::from(i)))
+}
+
+fn question(name: &str, record_type: RecordType, payload: Option<u16>) -> Message {
+    let mut message = Message::new(fresh_id(), MessageType::Query, OpCode::Query);
+    let mut name = Name::from_ascii(name).expect("a name");
+    name.set_fqdn(true);
+    message.add_query(Query::query(name, record_type));
+    if let Some(payload) = payload {
+        message
+            .set_edns(Edns::new())
+            .edns
+            .as_mut()
+            .expect("just set")
+            .set_max_payload(payload);
+    }
+    message
+}
+
+fn fresh_id() -> u16 {
+    use std::sync::atomic::{AtomicU16, Ordering};
+    static NEXT: AtomicU16 = AtomicU16::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+async fn udp_client(dns: &DnsServer) -> UdpSocket {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .expect("a socket");
+    socket.connect(dns.addr()).await.expect("connected");
+    socket
+}
+
+async fn send_udp(socket: &UdpSocket, query: &Message) {
+    let bytes = query.to_vec().expect("encodable");
+    socket.send(&bytes).await.expect("sent");
+}
+
+async fn receive_udp_bytes(socket: &UdpSocket) -> Vec<u8> {
+    let mut buffer = vec![0; 65_535];
+    let received = within("a UDP reply", socket.recv(&mut buffer)).await;
+    buffer.truncate(received.expect("a reply"));
+    buffer
+}
+
+async fn receive_udp(socket: &UdpSocket) -> Message {
+    Message::from_vec(&receive_udp_bytes(socket).await).expect("a DNS message")
+}
+
+async fn ask_udp(
+    dns: &DnsServer,
+    name: &str,
+    record_type: RecordType,
+    payload: Option<u16>,
+) -> Message {
+    let socket = udp_client(dns).await;
+    send_udp(&socket, &question(name, record_type, payload)).await;
+    receive_udp(&socket).await
+}
+
+async fn send_tcp(stream: &mut TcpStream, query: &Message) {
+    let bytes = query.to_vec().expect("encodable");
+    let length = u16::try_from(bytes.len()).expect("short");
+    stream.write_u16(length).await.expect("sent");
+    stream.write_all(&bytes).await.expect("sent");
+}
+
+async fn receive_tcp(stream: &mut TcpStream) -> Message {
+    let message = async {
+        let mut bytes = vec![0; usize::from(stream.read_u16().await.expect("a length"))];
+        stream.read_exact(&mut bytes).await.expect("a message");
+        Message::from_vec(&bytes).expect("a DNS message")
+    };
+    within("a TCP reply", message).await
+}
+
+async fn ask_tcp(dns: &DnsServer, name: &str, record_type: RecordType) -> Message {
+    let mut stream = connect(dns.addr()).await;
+    send_tcp(&mut stream, &question(name, record_type, Some(1232))).await;
+    receive_tcp(&mut stream).await
+}
+
+fn addresses(answer: &Message) -> Vec<IpAddr> {
+    let address = |data: &RData| match data {
+        RData::A(a) => Some(IpAddr::V4(a.0)),
+        RData::AAAA(aaaa) => Some(IpAddr::V6(aaaa.0)),
+        _ => None,
+    };
+    answer
+        .answers
+        .iter()
+        .filter_map(|record| address(&record.data))
+        .collect()
+}
+
+fn negative_ttl(answer: &Message) -> Option<u32> {
+    answer
+        .authorities
+        .iter()
+        .find_map(|record| match &record.data {
+            RData::SOA(soa) => Some(soa.minimum.min(record.ttl)),
+            _ => None,
+        })
+}
+
+fn transports(dns: &DnsServer) -> Vec<Transport> {
+    dns.queries().iter().map(|query| query.transport).collect()
+}
+
+fn resolver(dns: &DnsServer) -> TokioResolver {
+    let mut connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
+    for connection in &mut connections {
+        connection.port = dns.addr().port();
+    }
+    let server = NameServerConfig::new(dns.addr().ip(), true, connections);
+    let config = ResolverConfig::from_name_servers(vec![server]);
+    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    let options = builder.options_mut();
+    options.cache_size = 0;
+    options.attempts = 0;
+    options.edns0 = true;
+    options.timeout = Duration::from_secs(2);
+    options.use_hosts_file = ResolveHosts::Never;
+    builder.build().expect("a resolver")
+}
+
+async fn connect(address: SocketAddr) -> TcpStream {
+    TcpStream::connect(address).await.expect("somebody listens")
+}
+
+async fn assert_refused(address: SocketAddr) {
+    let refused = within("a refusal", TcpStream::connect(address)).await;
+    assert_eq!(
+        refused.expect_err("nobody listens").kind(),
+        ErrorKind::ConnectionRefused
+    );
+}
+
+/// A pod in a network of its own, so that no other test takes its port while it is down.
+async fn pod() -> Arc<Pod> {
+    Cluster::start(1).await.pod(0)
+}
+
+fn get(path: &str) -> Request<Empty<Bytes>> {
+    let request = Request::get(path).header("host", "pod");
+    request.body(Empty::new()).expect("a request")
+}
+
+async fn send(http: &mut Http, path: &str) -> Result<Response<PodBody<Empty<Bytes>>>, BoxError> {
+    http.ready().await?.call(get(path)).await
+}
+
+async fn text(response: Response<PodBody<Empty<Bytes>>>) -> String {
+    let body = within("the body's end", response.into_body().collect()).await;
+    let bytes = body.expect("a whole body").to_bytes();
+    String::from_utf8(bytes.to_vec()).expect("text")
+}
+
+async fn published(cluster: &Cluster) -> Vec<IpAddr> {
+    addresses(&ask_udp(cluster.dns(), SERVICE, RecordType::A, Some(4096)).await)
+}
+
+fn ips(cluster: &Cluster) -> Vec<IpAddr> {
+    cluster.pods().iter().map(|pod| pod.ip()).collect()
+}
