@@ -39,14 +39,20 @@ pub(crate) mod sealed {
     pub trait Prepare {
         type Picker: Pick;
 
-        /// A picker for a set of `len` endpoints. Where there was a set before, `previous` has its picker and says
-        /// where the endpoint of an old index stands now (the next one in order, if it is gone).
+        /// A picker for a set of `len` endpoints, which takes the place of `previous`.
         fn prepare(
             &self,
             len: usize,
-            previous: Option<(&Self::Picker, &dyn Fn(usize) -> usize)>,
+            previous: Option<Previous<'_, Self::Picker>>,
             rng: &mut impl Rng,
         ) -> Self::Picker;
+    }
+
+    /// The picker of the set before.
+    pub struct Previous<'a, K> {
+        pub picker: &'a K,
+        /// Where the endpoint of an old index stands now; the next one in order, if it is gone.
+        pub place: &'a dyn Fn(usize) -> usize,
     }
 
     pub trait Pick: Send + Sync + 'static {

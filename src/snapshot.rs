@@ -24,7 +24,7 @@ use crate::{
     load::{LANES, Line, Load, Loads},
     policy::{
         Policy,
-        sealed::{Pick, Prepare},
+        sealed::{Pick, Prepare, Previous},
     },
 };
 
@@ -159,9 +159,11 @@ impl<P: Policy, M> Writer<P, M> {
             let place = entries.partition_point(|entry| entry.identity() < identity);
             if place < entries.len() { place } else { 0 }
         };
-        let picker = self
-            .policy
-            .prepare(entries.len(), Some((&old.picker, &place)), rng);
+        let previous = Previous {
+            picker: &old.picker,
+            place: &place,
+        };
+        let picker = self.policy.prepare(entries.len(), Some(previous), rng);
         let slots = entries.iter().map(|entry| entry.load.slot() as u32);
         current.store(Arc::new(Snapshot {
             loads: Loads::new(&self.slots.lines, slots.collect()),

@@ -7,7 +7,10 @@
 
 use rand::{Rng, RngExt};
 
-use super::{any_available, sealed};
+use super::{
+    any_available,
+    sealed::{self, Previous},
+};
 use crate::load::{FLAGGED, Loads};
 
 /// The largest set that is scanned whole. `cargo bench --bench pick` shows both sides of the choice.
@@ -38,12 +41,7 @@ pub struct Picker;
 impl sealed::Prepare for LeastConnections {
     type Picker = Picker;
 
-    fn prepare(
-        &self,
-        _: usize,
-        _: Option<(&Picker, &dyn Fn(usize) -> usize)>,
-        _: &mut impl Rng,
-    ) -> Picker {
+    fn prepare(&self, _: usize, _: Option<Previous<'_, Picker>>, _: &mut impl Rng) -> Picker {
         Picker
     }
 }

@@ -2,7 +2,10 @@
 
 use rand::{Rng, RngExt};
 
-use super::{any_available, sealed};
+use super::{
+    any_available,
+    sealed::{self, Previous},
+};
 use crate::load::Loads;
 
 /// How often to draw again before looking at every endpoint. With half of them out, one pick in 256 gets that far.
@@ -26,12 +29,7 @@ pub struct Picker;
 impl sealed::Prepare for Random {
     type Picker = Picker;
 
-    fn prepare(
-        &self,
-        _: usize,
-        _: Option<(&Picker, &dyn Fn(usize) -> usize)>,
-        _: &mut impl Rng,
-    ) -> Picker {
+    fn prepare(&self, _: usize, _: Option<Previous<'_, Picker>>, _: &mut impl Rng) -> Picker {
         Picker
     }
 }

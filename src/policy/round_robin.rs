@@ -9,7 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use rand::{Rng, RngExt};
 
-use super::{any_available, sealed};
+use super::{
+    any_available,
+    sealed::{self, Previous},
+};
 use crate::load::Loads;
 
 /// Each request goes to the next endpoint in the order of their addresses, beginning at a random one.
@@ -42,10 +45,10 @@ impl sealed::Prepare for RoundRobin {
     fn prepare(
         &self,
         len: usize,
-        previous: Option<(&Picker, &dyn Fn(usize) -> usize)>,
+        previous: Option<Previous<'_, Picker>>,
         rng: &mut impl Rng,
     ) -> Picker {
-        let turn = previous.and_then(|(picker, moved)| Some(moved(picker.turn()?)));
+        let turn = previous.and_then(|previous| Some((previous.place)(previous.picker.turn()?)));
         let cursor = turn.unwrap_or_else(|| rng.random_range(0..len.max(1)));
         Picker {
             cursor: AtomicUsize::new(cursor),

@@ -319,10 +319,8 @@ proptest! {
             set.update(hosts.iter().copied());
             for &joined in hosts.difference(&before) {
                 // A newcomer has no past: neither it nor the others are ahead, as far as it is concerned.
-                for other in 0..12 {
-                    ahead[joined as usize][other] = 0;
-                    ahead[other][joined as usize] = 0;
-                }
+                ahead[joined as usize] = [0; 12];
+                ahead.iter_mut().for_each(|row| row[joined as usize] = 0);
             }
             let shares = (0..picks).map(|_| set.pick().expect("an endpoint")).collect::<Vec<_>>();
             for picked in shares {

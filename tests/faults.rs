@@ -1,0 +1,626 @@
+//! The faults that a client of a headless Service must survive, one test a row of the project's table; the number of the
+//! row is in the name. Row 14 (suspend) needs paused time without sockets, and stands in `src/discovery/dns/question.rs`.
+//!
+//! DNS and HTTP are real here, and so is time.
+
+mod support;
+
+use std::{error::Error as _, future::Future, net::IpAddr, net::Ipv4Addr, time::Duration};
+
+use futures::{StreamExt, future::join_all};
+use hickory_resolver::proto::{op::ResponseCode, rr::RecordType};
+use support::{
+    client::{HttpBalance, NoBody, Resend, balance, dns, get},
+    cluster::Cluster,
+    dns::{DnsServer, Fault, Transport},
+    http::Connections,
+    scripted::{Behaviour, Pods, Request, discovery, endpoint},
+    within,
+};
+use tokio::time::{Instant, sleep};
+use tokio_test::{assert_pending, task};
+use tower::{Service, ServiceExt, retry::Retry, service_fn};
+use tower_headless::{
+    Balance, BoxError, Dns, Endpoint, EndpointState, LeastConnections, LookupError, OnEmpty,
+    Policy, RoundRobin, Target,
+};
+
+const FAST: Duration = Duration::from_millis(50);
+const FAMILIES: [RecordType; 2] = [RecordType::A, RecordType::AAAA];
+
+/// The balancer of a cluster that looks every 50 ms, ready for requests.
+async fn ready(cluster: &Cluster) -> HttpBalance {
+    let mut balance = balance(dns(cluster).refresh_interval(FAST), RoundRobin::new());
+    within("readiness", balance.ready())
+        .await
+        .expect("readiness never fails");
+    balance
+}
+
+async fn get_all(balance: &HttpBalance, times: usize) {
+    for _ in 0..times {
+        get(balance, "/").await.expect("a response");
+    }
+}
+
+fn addresses<S, P: Policy, C>(balance: &Balance<S, P, C>) -> Vec<IpAddr> {
+    let endpoints = balance.endpoints().into_iter();
+    endpoints
+        .map(|status| status.endpoint.address().ip())
+        .collect()
+}
+
+/// Waits until `condition` holds, looking at every change of the set and every few milliseconds.
+async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    within(what, async {
+        while !condition() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+/// Waits for `looks` more questions of each family.
+async fn looks(server: &DnsServer, looks: usize) {
+    let count = |record_type| {
+        let queries = server.queries();
+        queries
+            .iter()
+            .filter(|query| query.record_type == record_type)
+            .count()
+    };
+    let before = FAMILIES.map(count);
+    until("the questions", || {
+        let now = FAMILIES.map(count);
+        now.iter()
+            .zip(before)
+            .all(|(now, before)| *now >= before + looks)
+    })
+    .await;
+}
+
+fn cause(error: &BoxError) -> Option<&LookupError> {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if let Some(lookup) = error.downcast_ref() {
+            return Some(lookup);
+        }
+        source = error.source();
+    }
+    None
+}
+
+/// A balancer whose service does nothing, over what the server tells of a name.
+fn idle_balance(
+    dns: Dns,
+) -> Balance<impl Service<(), Response = Endpoint, Error = BoxError, Future: Send> + Clone + Send> {
+    Balance::builder(dns).build(|endpoint: &Endpoint| {
+        let endpoint = endpoint.clone();
+        service_fn(move |()| std::future::ready(Ok(endpoint.clone())))
+    })
+}
+
+fn target(server: &DnsServer, name: &str) -> Target {
+    format!("dns://{}/{name}:80", server.addr())
+        .parse()
+        .expect("a target")
+}
+
+#[tokio::test]
+async fn row_01_dns_down_at_start() {
+    let cluster = Cluster::start(2).await;
+    cluster.dns().stop().await;
+    let started = Instant::now();
+    let balance = Balance::builder(dns(&cluster))
+        .completion(tower_headless::OnBodyEnd)
+        .ready_timeout(Duration::from_secs(6))
+        .build(|endpoint: &Endpoint| Connections::<NoBody>::new(endpoint.address()));
+    assert!(
+        started.elapsed() < Duration::from_secs(1),
+        "building doesn't block"
+    );
+    let error = within("the bound", get(&balance, "/"))
+        .await
+        .expect_err("no DNS");
+    assert!(cause(&error).is_some(), "the cause is named: {error:?}");
+    cluster.dns().restart().await;
+    until("recovery", || balance.endpoints().len() == 2).await;
+    get_all(&balance, 4).await;
+}
+
+#[tokio::test]
+async fn row_02_dns_down_midway() {
+    let cluster = Cluster::start(3).await;
+    let balance = ready(&cluster).await;
+    cluster.dns().stop().await;
+    until("staleness", || balance.staleness() > Some(20 * FAST)).await;
+    get_all(&balance, 12).await;
+    assert_eq!(addresses(&balance).len(), 3, "the last good set");
+    cluster.dns().restart().await;
+    until("freshness", || balance.staleness() < Some(5 * FAST)).await;
+}
+
+#[tokio::test]
+async fn row_03_servfail_and_refused() {
+    for code in [ResponseCode::ServFail, ResponseCode::Refused] {
+        let cluster = Cluster::start(3).await;
+        let balance = ready(&cluster).await;
+        for family in FAMILIES {
+            cluster
+                .dns()
+                .fault(cluster.service(), family, Fault::Rcode(code));
+        }
+        looks(cluster.dns(), 2).await;
+        get_all(&balance, 12).await;
+        assert_eq!(addresses(&balance).len(), 3, "{code}");
+        assert!(balance.staleness() > Some(FAST), "{code}");
+    }
+}
+
+/// A blip changes nothing; the fault for good empties the set once it is confirmed.
+async fn blip(fault: Fault) {
+    let cluster = Cluster::start(3).await;
+    let balance = ready(&cluster).await;
+    let mut changes = balance.watch();
+    changes.next().await.expect("the first set");
+    for family in FAMILIES {
+        cluster
+            .dns()
+            .fault(cluster.service(), family, fault.clone().times(1));
+    }
+    looks(cluster.dns(), 6).await;
+    get_all(&balance, 6).await;
+    assert!(
+        futures::poll!(changes.next()).is_pending(),
+        "nothing changed"
+    );
+}
+
+async fn for_good(fault: Fault) {
+    let cluster = Cluster::start(3).await;
+    let balance = ready(&cluster).await;
+    for family in FAMILIES {
+        cluster
+            .dns()
+            .fault(cluster.service(), family, fault.clone());
+    }
+    let began = Instant::now();
+    looks(cluster.dns(), 5).await;
+    get_all(&balance, 6).await;
+    assert_eq!(
+        addresses(&balance).len(),
+        3,
+        "five answers, but not for ten seconds"
+    );
+
+    cluster.kill(0).await;
+    while addresses(&balance).len() == 3 {
+        get(&balance, "/").await.expect("two pods are left");
+    }
+    assert!(
+        !addresses(&balance).contains(&cluster.pod(0).ip()),
+        "in doubt, a refusal is enough"
+    );
+
+    until("confirmation", || addresses(&balance).is_empty()).await;
+    assert!(began.elapsed() >= Duration::from_secs(10));
+    let asked = Instant::now();
+    get(&balance, "/").await.expect_err("scaled to zero");
+    assert!(asked.elapsed() < Duration::from_secs(1), "at once");
+
+    cluster.dns().clear_faults();
+    until("the pods' return", || addresses(&balance).len() == 3).await;
+    get_all(&balance, 6).await;
+}
+
+#[tokio::test]
+async fn row_04_nxdomain_blip() {
+    blip(Fault::NxDomain).await;
+}
+
+#[tokio::test]
+async fn row_05_scale_to_zero() {
+    for_good(Fault::NxDomain).await;
+}
+
+#[tokio::test]
+async fn row_05_scale_to_zero_believed_at_once_or_never() {
+    let cluster = Cluster::start(3).await;
+    let with = |on_empty| {
+        let dns = dns(&cluster).refresh_interval(FAST).on_empty(on_empty);
+        balance(dns, RoundRobin::new())
+    };
+    let (believing, ignoring) = (with(OnEmpty::Believe), with(OnEmpty::Ignore));
+    until("both sets", || {
+        addresses(&believing).len() + addresses(&ignoring).len() == 6
+    })
+    .await;
+    cluster.dns().remove(cluster.service());
+    until("belief", || addresses(&believing).is_empty()).await;
+    looks(cluster.dns(), 6).await;
+    assert_eq!(addresses(&ignoring).len(), 3);
+}
+
+#[tokio::test]
+async fn row_06_empty_noerror() {
+    tokio::join!(blip(Fault::EmptyNoError), for_good(Fault::EmptyNoError));
+}
+
+#[tokio::test]
+async fn row_07_one_family_failing() {
+    for failing in FAMILIES {
+        let server = DnsServer::start().await;
+        let v4 = Ipv4Addr::new(10, 0, 0, 1);
+        let v6 = "fd00::1".parse().expect("an address");
+        server.set_a("dual.svc.", 1, [v4]);
+        server.set_aaaa("dual.svc.", 1, [v6]);
+        for prefer_ipv6 in [false, true] {
+            let dns = Dns::new(target(&server, "dual.svc")).refresh_interval(FAST);
+            let balance = idle_balance(dns.prefer_ipv6(prefer_ipv6));
+            let expected = if prefer_ipv6 {
+                IpAddr::V6(v6)
+            } else {
+                IpAddr::V4(v4)
+            };
+            let mut changes = balance.watch();
+            within("the first set", changes.next())
+                .await
+                .expect("a set");
+            assert_eq!(addresses(&balance), [expected], "a pod counts once");
+            server.fault("dual.svc.", failing, Fault::Rcode(ResponseCode::ServFail));
+            looks(&server, 2).await;
+            assert_eq!(addresses(&balance), [expected], "{failing} failing");
+            assert!(futures::poll!(changes.next()).is_pending());
+            server.clear_faults();
+        }
+    }
+}
+
+#[tokio::test]
+async fn row_08_truncated() {
+    let cluster = Cluster::start(3).await;
+    let name = cluster.service().to_owned();
+    let fault = |fault: Fault| {
+        for family in FAMILIES {
+            cluster.dns().fault(&name, family, fault.clone());
+        }
+    };
+    fault(Fault::TruncateUdp);
+    let balance = ready(&cluster).await;
+    assert_eq!(addresses(&balance).len(), 3);
+    let by_tcp = |query: &support::dns::LoggedQuery| query.transport == Transport::Tcp;
+    assert!(cluster.dns().queries().iter().any(by_tcp));
+
+    cluster.dns().clear_faults();
+    fault(Fault::TruncateAll);
+    looks(cluster.dns(), 2).await;
+    get_all(&balance, 6).await;
+    assert_eq!(addresses(&balance).len(), 3, "the set is kept");
+    assert!(balance.staleness() > Some(FAST));
+
+    let newcomer = support::client::balance(dns(&cluster), RoundRobin::new());
+    let error = within("the bound", get(&newcomer, "/"))
+        .await
+        .expect_err("no endpoints");
+    assert!(
+        cause(&error).is_some_and(LookupError::is_truncated),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn row_09_thousands_of_records() {
+    let server = DnsServer::start().await;
+    for pods in [1000, 4000] {
+        let hosts = (0..pods).map(|host| Ipv4Addr::from_bits(0x0a00_0001 + host));
+        server.set_a("many.svc.", 30, hosts);
+        let mut balance = idle_balance(Dns::new(target(&server, "many.svc")));
+        let mut used = std::collections::BTreeSet::new();
+        for _ in 0..pods {
+            let ready = within("readiness", balance.ready()).await.expect("ready");
+            used.insert(ready.call(()).await.expect("an endpoint"));
+        }
+        assert_eq!(used.len(), pods as usize, "every one has had its turn");
+    }
+}
+
+#[tokio::test]
+async fn row_10_ttl_0_and_a_lifetime() {
+    let server = DnsServer::start().await;
+    let asked = |name: &str| {
+        let queries = server.queries().into_iter();
+        let of_name = queries
+            .filter(|query| query.record_type == RecordType::A && query.name.starts_with(name));
+        of_name.map(|query| query.at).collect::<Vec<_>>()
+    };
+    server.set_a("zero.svc.", 0, [Ipv4Addr::new(10, 0, 0, 1)]);
+    server.set_a("ever.svc.", 1 << 31, [Ipv4Addr::new(10, 0, 0, 1)]);
+    let zero = idle_balance(Dns::new(target(&server, "zero.svc")));
+    let max = Duration::from_secs(1);
+    let ever = idle_balance(Dns::new(target(&server, "ever.svc")).max_refresh(max));
+    until("no freeze", || {
+        asked("zero").len() >= 4 && asked("ever").len() >= 4
+    })
+    .await;
+    for name in ["zero", "ever"] {
+        for pair in asked(name).windows(2) {
+            assert!(
+                pair[1] - pair[0] >= Duration::from_millis(950),
+                "no hot loop: {:?}",
+                asked(name)
+            );
+        }
+    }
+    drop((zero, ever));
+}
+
+#[tokio::test]
+async fn row_11_duplicates_and_shuffled_order() {
+    let server = DnsServer::start().await;
+    let hosts = [1, 2, 3, 4, 3, 2, 1, 1].map(|host| Ipv4Addr::new(10, 0, 0, host));
+    server.set_a("web.svc.", 1, hosts);
+    server.shuffle(true);
+    let dns = Dns::new(target(&server, "web.svc")).refresh_interval(FAST);
+    let balance = idle_balance(dns);
+    let mut changes = balance.watch();
+    let first = within("the set", changes.next()).await.expect("a set");
+    assert_eq!(first.endpoints.len(), 4);
+    looks(&server, 10).await;
+    assert!(futures::poll!(changes.next()).is_pending(), "no churn");
+}
+
+#[tokio::test]
+async fn row_24_a_pod_back_on_the_same_address() {
+    let cluster = Cluster::start(3).await;
+    let balance = ready(&cluster).await;
+    get_all(&balance, 6).await;
+    cluster.kill(0).await;
+    let state = |balance: &HttpBalance| {
+        let endpoints = balance.endpoints().into_iter();
+        let mut of_pod =
+            endpoints.filter(|status| status.endpoint.address() == cluster.pod(0).addr());
+        of_pod.next().expect("DNS still has it").state
+    };
+    while state(&balance) == EndpointState::Available {
+        get(&balance, "/").await.expect("two pods are left");
+    }
+    cluster.pod(0).restart().await.expect("the address is free");
+    within("the pod's return", async {
+        while state(&balance) == EndpointState::Unreachable {
+            get(&balance, "/").await.expect("two pods are left");
+            sleep(FAST).await;
+        }
+    })
+    .await;
+    let before = cluster.pod(0).requests();
+    get_all(&balance, 3).await;
+    assert_eq!(cluster.pod(0).requests(), before + 1);
+}
+
+#[tokio::test]
+async fn row_26_the_last_handle_is_dropped() {
+    let cluster = Cluster::start(3).await;
+    let metrics = tokio::runtime::Handle::current().metrics();
+    let before = metrics.num_alive_tasks();
+    let balance = ready(&cluster).await;
+    let clone = balance.clone();
+    get_all(&balance, 6).await;
+    drop(balance);
+    get_all(&clone, 3).await;
+    drop(clone);
+    let dropped = Instant::now();
+    for pod in cluster.pods() {
+        within("no socket", pod.wait_until(|stats| stats.connections == 0)).await;
+    }
+    until("no task", || metrics.num_alive_tasks() <= before).await;
+    assert!(dropped.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_27_cancelled_at_each_await() {
+    let on_the_way = [
+        Behaviour::Pending,
+        Behaviour::Hold,
+        Behaviour::NotReady,
+        Behaviour::HandBack,
+    ];
+    for behaviour in on_the_way {
+        for polls in 0..4 {
+            let (script, source) = discovery();
+            let pods = Pods::default();
+            let mut balance = Balance::builder(source).build(pods.make());
+            script.answer([1, 2]);
+            balance.ready().await.expect("readiness never fails");
+            pods.set([1, 2], behaviour);
+            let mut request = task::spawn(balance.call(Request(1)));
+            for _ in 0..polls {
+                assert_pending!(request.poll());
+            }
+            drop(request);
+            let in_flight = balance
+                .endpoints()
+                .iter()
+                .map(|status| status.in_flight)
+                .sum::<u32>();
+            assert_eq!(in_flight, 0, "{behaviour:?} after {polls} polls");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_28_the_inner_service_panics() {
+    for bug in [
+        Behaviour::PanicInReady,
+        Behaviour::PanicInCall,
+        Behaviour::PanicInFuture,
+    ] {
+        let (script, source) = discovery();
+        let pods = Pods::default();
+        let balance = Balance::builder(source).build(pods.make());
+        script.answer([1, 2]);
+        pods.set([1], bug);
+        let mut panics = 0;
+        for _ in 0..10 {
+            match tokio::spawn(balance.clone().oneshot(Request(1))).await {
+                Ok(response) => assert_eq!(response.expect("pod 2 answers").0, endpoint(2)),
+                Err(error) => panics += u32::from(error.is_panic()),
+            }
+        }
+        assert_eq!(panics, 5, "round robin, {bug:?}");
+        let in_flight = balance
+            .endpoints()
+            .iter()
+            .map(|status| status.in_flight)
+            .sum::<u32>();
+        assert_eq!(in_flight, 0, "{bug:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_28_a_panic_of_a_probe_stays_there() {
+    let (script, source) = discovery();
+    let pods = Pods::default();
+    let mut balance = Balance::builder(source).build(pods.make());
+    script.answer([1, 2]);
+    pods.set([1], Behaviour::NotReady);
+    for _ in 0..2 {
+        balance
+            .ready()
+            .await
+            .expect("ready")
+            .call(Request(1))
+            .await
+            .expect("pod 2 answers");
+    }
+    pods.set([1], Behaviour::PanicInReady);
+    sleep(Duration::from_secs(10)).await;
+    pods.set([1], Behaviour::Answer);
+    sleep(Duration::from_secs(6)).await;
+    let states = balance.endpoints().into_iter().map(|status| status.state);
+    assert!(
+        states.eq([EndpointState::Available; 2]),
+        "the background task lives"
+    );
+}
+
+/// Requests at a steady rate until `story` ends: how each went, and the longest that one took.
+async fn under_load<T>(
+    client: &Retry<Resend, HttpBalance<LeastConnections>>,
+    story: impl Future<Output = T>,
+) -> (Vec<Result<IpAddr, String>>, Duration) {
+    let mut requests = Vec::new();
+    let mut story = std::pin::pin!(story);
+    let mut beat = tokio::time::interval(Duration::from_millis(2));
+    let mut ended = false;
+    let mut after = 500;
+    while after > 0 {
+        tokio::select! {
+            _ = &mut story, if !ended => ended = true,
+            _ = beat.tick() => {
+                after -= usize::from(ended);
+                let client = client.clone();
+                requests.push(tokio::spawn(async move {
+                    let started = Instant::now();
+                    let result = get(&client, "/").await.map_err(|error| format!("{error:?}"));
+                    (result, started.elapsed())
+                }));
+            }
+        }
+    }
+    let ended = join_all(requests).await;
+    let ended: Vec<_> = ended
+        .into_iter()
+        .map(|request| request.expect("no panic"))
+        .collect();
+    let longest = ended
+        .iter()
+        .map(|(_, took)| *took)
+        .max()
+        .expect("there were requests");
+    (
+        ended.into_iter().map(|(result, _)| result).collect(),
+        longest,
+    )
+}
+
+#[tokio::test]
+async fn row_32_the_whole_set_replaced_at_once() {
+    let cluster = Cluster::start(6).await;
+    cluster.set_ttl(30);
+    let balance = balance(dns(&cluster), LeastConnections::new());
+    let client = Retry::new(Resend { times: 3 }, balance.clone());
+    let story = async {
+        sleep(Duration::from_millis(500)).await;
+        cluster.replace_all(Duration::from_millis(500)).await;
+        until("the new set", || {
+            addresses(&balance)
+                .iter()
+                .all(|ip| cluster.pods().iter().any(|pod| pod.ip() == *ip))
+        })
+        .await;
+    };
+    let (results, longest) = within("the story", under_load(&client, story)).await;
+    let failed: Vec<_> = results.iter().filter(|result| result.is_err()).collect();
+    assert!(
+        failed.is_empty(),
+        "{} of {} failed: {:?}",
+        failed.len(),
+        results.len(),
+        failed[0]
+    );
+    assert!(longest <= Duration::from_secs(2), "one waited {longest:?}");
+    for pod in cluster.pods() {
+        assert!(
+            results.iter().any(|result| *result == Ok(pod.ip())),
+            "{} was used",
+            pod.ip()
+        );
+    }
+}
+
+#[tokio::test]
+async fn row_32_all_pods_down_for_good() {
+    let cluster = Cluster::start(4).await;
+    let bound = Duration::from_secs(2);
+    let balance = Balance::builder(dns(&cluster))
+        .completion(tower_headless::OnBodyEnd)
+        .ready_timeout(bound)
+        .build(|endpoint: &Endpoint| Connections::<NoBody>::new(endpoint.address()));
+    get_all(&balance, 8).await;
+    for pod in cluster.pods() {
+        pod.kill().await;
+    }
+    let started = Instant::now();
+    let first = join_all((0..20).map(|_| get(&balance, "/"))).await;
+    assert!(first.iter().all(Result::is_err));
+    assert!(
+        started.elapsed() >= bound,
+        "the first callers wait to the bound"
+    );
+    let again = Instant::now();
+    let error = get(&balance, "/").await.expect_err("later ones don't");
+    assert!(again.elapsed() < bound / 2);
+    let error = error.downcast::<tower_headless::Error>().expect("ours");
+    assert!(error.is_unreachable());
+    let refusal = error.source().expect("the refusal").to_string();
+    assert!(refusal.contains("refused"), "{refusal}");
+
+    cluster.pod(2).restart().await.expect("the address is free");
+    let back = Instant::now();
+    until("the first pod's return", || {
+        balance
+            .endpoints()
+            .iter()
+            .any(|status| status.state == EndpointState::Available)
+    })
+    .await;
+    assert_eq!(
+        get(&balance, "/").await.expect("one pod is back"),
+        cluster.pod(2).ip()
+    );
+    assert!(
+        back.elapsed() <= Duration::from_secs(1),
+        "{:?}",
+        back.elapsed()
+    );
+}

@@ -1,0 +1,85 @@
+//! What a user of the library builds from it for plain HTTP: the balancer over thin connections, and GETs sent again.
+
+use std::{future::Ready, net::IpAddr};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header::HOST};
+use http_body_util::{BodyExt, Empty};
+use tower::{Service, ServiceExt, retry::Retry};
+use tower_headless::{
+    Balance, BoxError, CountedBody, Discovery, Dns, Error, LeastConnections, OnBodyEnd, Policy,
+    RoundRobin,
+};
+
+use super::{
+    cluster::Cluster,
+    http::{Connections, PodBody},
+};
+
+/// A GET's body.
+pub type NoBody = Empty<Bytes>;
+
+/// The body of a balanced response.
+pub type ResponseBody = CountedBody<PodBody<NoBody>>;
+
+/// A balancer over the pods of a cluster.
+pub type HttpBalance<P = RoundRobin> = Balance<Connections<NoBody>, P, OnBodyEnd>;
+
+/// A balancer whose requests are sent again where that is safe.
+pub type HttpClient<P = LeastConnections> = Retry<Resend, HttpBalance<P>>;
+
+/// Discovery of a cluster's pods.
+pub fn dns(cluster: &Cluster) -> Dns {
+    let target = cluster.service_target().parse().expect("a valid target");
+    Dns::new(target).allow_loopback(true)
+}
+
+pub fn balance<P: Policy>(discovery: impl Discovery, policy: P) -> HttpBalance<P> {
+    Balance::builder(discovery)
+        .policy(policy)
+        .completion(OnBodyEnd)
+        .build(|endpoint| Connections::new(endpoint.address()))
+}
+
+/// A GET is safe to send again (RFC 9110 §9.2.1): where its pod died with it, another one gets it.
+#[derive(Clone, Debug)]
+pub struct Resend {
+    pub times: usize,
+}
+
+impl tower::retry::Policy<Request<NoBody>, Response<ResponseBody>, Error> for Resend {
+    type Future = Ready<()>;
+
+    fn retry(
+        &mut self,
+        _: &mut Request<NoBody>,
+        result: &mut Result<Response<ResponseBody>, Error>,
+    ) -> Option<Self::Future> {
+        let lost = result.as_ref().is_err_and(Error::is_endpoint);
+        self.times = self.times.checked_sub(usize::from(lost))?;
+        lost.then(|| std::future::ready(()))
+    }
+
+    fn clone_request(&mut self, request: &Request<NoBody>) -> Option<Request<NoBody>> {
+        Some(request.clone())
+    }
+}
+
+/// A GET of `path` from `service`, read to its end: the pod that answered.
+pub async fn get<S>(service: &S, path: &str) -> Result<IpAddr, BoxError>
+where
+    S: Service<Request<NoBody>, Response = Response<ResponseBody>, Error = Error> + Clone,
+{
+    let mut request = Request::new(NoBody::new());
+    *request.uri_mut() = path.parse()?;
+    let host = HeaderValue::from_static("web.default.svc.cluster.local");
+    request.headers_mut().insert(HOST, host);
+    let response = service.clone().ready().await?.call(request).await?;
+    if !response.status().is_success() {
+        return Err(response.status().to_string().into());
+    }
+    let pod = response.headers().get("x-pod").ok_or("no x-pod header")?;
+    let pod = pod.to_str()?.parse()?;
+    response.into_body().collect().await?;
+    Ok(pod)
+}
