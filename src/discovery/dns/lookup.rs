@@ -79,6 +79,14 @@ enum Reason {
 }
 
 impl LookupError {
+    #[cfg(test)]
+    pub(super) fn no_name(question: &str) -> Self {
+        Self {
+            question: question.to_owned(),
+            reason: Reason::NoName,
+        }
+    }
+
     /// DNS answered, and the answer was that there is nothing: NXDOMAIN, or no records.
     pub fn is_not_found(&self) -> bool {
         matches!(self.reason, Reason::NoName | Reason::NoRecords)

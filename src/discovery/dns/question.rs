@@ -148,3 +148,75 @@ fn is_same_set(a: &[IpAddr], b: &[IpAddr]) -> bool {
     };
     sorted(a) == sorted(b)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, future::poll_fn, time::Duration};
+
+    use super::*;
+
+    /// Asks as often as it is due, with answers at once, until nothing is due any more; counts the questions.
+    async fn drain(question: &mut Question, asked: &Cell<u32>) {
+        let ask = |_| -> Lookup {
+            asked.set(asked.get() + 1);
+            let addresses = vec![IpAddr::from([10, 0, 0, 1])];
+            let ttl = Duration::from_secs(5);
+            Box::pin(async move { Ok(Found::Addresses { addresses, ttl }) })
+        };
+        while futures::poll!(poll_fn(|cx| question.poll(ask, cx))).is_ready() {}
+    }
+
+    /// Row 14 of the faults: a suspended machine's clock jumps; monotonic time makes that one late question, no burst.
+    #[tokio::test(start_paused = true)]
+    async fn a_suspend_costs_one_question() {
+        let mut question = Question::new(Family::V4, Pace::default());
+        let asked = Cell::new(0);
+        drain(&mut question, &asked).await;
+        assert_eq!(asked.get(), 1);
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        drain(&mut question, &asked).await;
+        assert_eq!(asked.get(), 2, "one question for all that were missed");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        drain(&mut question, &asked).await;
+        assert_eq!(asked.get(), 2, "and then the schedule's pace");
+        tokio::time::advance(Duration::from_secs(2)).await;
+        drain(&mut question, &asked).await;
+        assert_eq!(asked.get(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_question_at_a_time_however_often_a_refresh_is_forced() {
+        let mut question = Question::new(Family::V4, Pace::default());
+        let asked = Cell::new(0);
+        let silent = |_| -> Lookup {
+            asked.set(asked.get() + 1);
+            Box::pin(std::future::pending())
+        };
+        for _ in 0..100 {
+            question.refresh();
+            let look = futures::poll!(poll_fn(|cx| question.poll(silent, cx)));
+            assert!(look.is_pending());
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert_eq!(asked.get(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_in_doubt_can_be_given_up_and_what_is_not_stays() {
+        let mut question = Question::new(Family::V4, Pace::default());
+        let asked = Cell::new(0);
+        drain(&mut question, &asked).await;
+        let address = IpAddr::from([10, 0, 0, 1]);
+        assert!(!question.give_up(address), "DNS still has it");
+        let error = LookupError::no_name("web.svc.");
+        let nothing = |_| -> Lookup {
+            let error = error.clone();
+            Box::pin(async move { Ok(Found::Nothing { ttl: None, error }) })
+        };
+        let look = poll_fn(|cx| question.poll(nothing, cx)).await;
+        assert!(matches!(look, Look::Kept(_)));
+        assert_eq!(question.addresses(), [address]);
+        assert!(question.give_up(address));
+        assert!(question.addresses().is_empty());
+    }
+}
