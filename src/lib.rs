@@ -1,4 +1,105 @@
-//! x
+//! Balance a [`tower::Service`] over the pods of a Kubernetes *headless* Service.
+//!
+//! A headless Service (`clusterIP: None`) has no virtual IP and no proxy: DNS answers with the addresses of its ready
+//! pods, and the choice is the client's. Long-lived connections make that choice last: one connection, one pod, for
+//! ever. This crate is that choice, made for each request: it keeps the set of pods fresh, spreads requests over it, and
+//! keeps working while pods and DNS fail.
+//!
+//! ```no_run
+//! # use tower::{Service, ServiceExt, service_fn};
+//! # async fn send(_: std::net::SocketAddr, request: String) -> Result<String, std::io::Error> { Ok(request) }
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+//! use tower_headless::{Balance, Dns, Endpoint, LeastConnections};
+//!
+//! let discovery = Dns::new("nginx-headless.default.svc.cluster.local:80".parse()?);
+//! let mut balance = Balance::builder(discovery)
+//!     .policy(LeastConnections::new())
+//!     .build(|endpoint: &Endpoint| {
+//!         let address = endpoint.address(); // any tower service that talks to one pod
+//!         service_fn(move |request: String| send(address, request))
+//!     });
+//! let response = balance.ready().await?.call("hello".to_owned()).await?;
+//! # drop(response);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it does
+//!
+//! | when | what happens |
+//! | --- | --- |
+//! | pods come and go | DNS is asked in the background, at the records' TTL but every 5 s at least; pods that stay keep their connections |
+//! | DNS fails, or answers with nothing for a moment | the last set stays; [`Balance::staleness`] tells for how long |
+//! | a pod refuses a connection | the same request goes to another pod; that one is passed over until it accepts again, and DNS is asked at once |
+//! | every pod refuses | requests wait, up to the [ready timeout](BalanceBuilder::ready_timeout), for a new set or a pod that accepts; after that they fail at once |
+//! | a request is cancelled | it is counted out, wherever it was |
+//! | the last clone is dropped | the background task ends and every service is dropped |
+//!
+//! An endpoint's service has two ways to refuse a request so that it costs its caller nothing: `poll_ready` fails, or
+//! the response future fails with [`Unsent`] and the request in it. A service that connects in `poll_ready` makes the
+//! most of it. Services that connect in `call` and eat the request when that fails, as many HTTP clients do, leave the
+//! balancer nothing to send again: their error reaches the caller.
+//!
+//! # What no client can do
+//!
+//! - A request that a pod was executing when it died is lost, unless it may be executed twice. [`Error::is_unsent`]
+//!   tells which of the two it was; sending again what may be is the job of a layer like `tower::retry`.
+//! - A pod that is terminating leaves DNS while it still serves, and one that is not ready is not in DNS at all.
+//! - DNS tells as late as its caches do: up to the records' TTL, 30 s in kubeadm's clusters where something caches them.
+//! - One DNS message carries up to 4,091 A or 2,338 AAAA records.
+//!
+//! # Policies
+//!
+//! | policy | choose it when | cost of a pick |
+//! | --- | --- | --- |
+//! | [`RoundRobin`] | requests cost about the same; shares must be exact | constant |
+//! | [`Random`] | many clients of few requests each, which a common order would synchronise | constant |
+//! | [`LeastConnections`] | requests differ in cost, or pods in speed: load moves away from the slow ones | grows up to 256 endpoints, constant above |
+//!
+//! Least connections believes a pod that answers errors at once to be idle, and sends it more: until the crate ejects
+//! failing pods, prefer round robin where pods fail fast instead of refusing connections.
+//!
+//! # Architecture
+//!
+//! ```text
+//!  DNS answer ──▶ discovery ──▶ whole set of endpoints ──▶ snapshot (one Arc, swapped)
+//!  (A, AAAA)      schedule decides when to ask again           │ immutable: endpoints, counters, prepared picker
+//!                      ▲                                       ▼
+//!                      │   request ──▶ Balance::call ──▶ pick ──▶ endpoint's service: poll_ready ──▶ call ──▶ response
+//!                      │                    ▲               │                │                    │
+//!                      │                    └───────────────┴── the request comes back, unsent ◀──┘
+//!                      │                                                     │
+//!  "ask again" ◀── background task ◀── "this endpoint refuses" ◀─────────────┘
+//!                      └──▶ probes it after a back-off ──▶ it accepts: picked again
+//!
+//!  response (or its body) ends, or is dropped ──▶ in-flight guard drops ──▶ one request fewer
+//! ```
+//!
+//! | file | what lives there |
+//! | --- | --- |
+//! | `endpoint.rs` | one pod as discovery names it, and when two answers mean the same pod |
+//! | `error.rs` | what can go wrong |
+//! | `backoff.rs` | growing delays and jitter |
+//! | `load.rs` | one endpoint's counters, packed into words |
+//! | `in_flight.rs` | the guard that counts a request from the pick to the end of its response |
+//! | `policy.rs`, `policy/` | which endpoint gets a request, one algorithm a file |
+//! | `snapshot.rs` | the immutable set; one writer, many readers |
+//! | `discovery.rs` | where sets come from |
+//! | `discovery/schedule.rs` | when to ask again, what to believe; pure |
+//! | `discovery/dns.rs`, `discovery/dns/` | A and AAAA lookups; `lookup.rs` alone names hickory |
+//! | `balance.rs`, `balance/` | the service, its builder and layer, its future, its one background task |
+//!
+//! Imports go downwards only, policies and discovery never meet, and decision code (`schedule`, `policy`, `recovery`)
+//! does no I/O, reads no clock and draws from the generator it is given. A pick takes no lock and allocates nothing.
+//!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! | --- | --- | --- |
+//! | `dns` | yes | [`Dns`]: discovery by A and AAAA records, on hickory-resolver |
+//! | `http-body` | yes | [`OnBodyEnd`]: HTTP requests count as in flight to the end of the response's body |
+
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod backoff;
