@@ -3,7 +3,6 @@
 mod builder;
 mod driver;
 mod future;
-mod outage;
 mod recovery;
 mod shared;
 mod watch;
@@ -53,8 +52,8 @@ use crate::{
 /// `poll_ready` waits for discovery's first answer, up to the ready timeout, and never fails: a service whose readiness
 /// fails is taken for dead by tower's middleware, and this one recovers. All errors come from the response future.
 ///
-/// The background task ends, and all services are dropped, when the last clone is. Requests on their way at that time
-/// still run to their end.
+/// The background task ends, and all services are dropped, when the last clone is. Requests that endpoints have at that
+/// time run to their end, but are not taken to another endpoint any more.
 ///
 /// ```
 /// use tower::{Service, ServiceExt, service_fn};
@@ -146,10 +145,13 @@ impl<S, P: Policy, C> Balance<S, P, C> {
         Some(Instant::now().saturating_duration_since(answered))
     }
 
+    #[inline]
     fn poll_opened(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             if self.shared.opened.load(Ordering::Acquire) {
-                self.opening = None;
+                if self.opening.is_some() {
+                    self.opening = None;
+                }
                 return Poll::Ready(());
             }
             match &mut self.opening {
@@ -174,7 +176,7 @@ impl<S, P: Policy, C> Balance<S, P, C> {
 
 impl<S, P, C, Req> Service<Req> for Balance<S, P, C>
 where
-    S: Service<Req> + Clone + Send + 'static,
+    S: Service<Req> + Clone + Send + Sync + 'static,
     S::Error: Into<BoxError>,
     Req: 'static,
     P: Policy,
@@ -184,12 +186,14 @@ where
     type Error = Error;
     type Future = ResponseFuture<S, Req, P, C>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.poll_opened(cx).map(Ok)
     }
 
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        ResponseFuture::new(self.shared.clone(), self.completion.clone(), request)
+        ResponseFuture::new(&self.shared, self.completion.clone(), request)
     }
 }
 

@@ -1,7 +1,9 @@
 //! What can go wrong, and whether the request had left this process when it did.
 
 use std::{
-    error::Error as StdError, fmt, sync::Arc, sync::Mutex, sync::PoisonError, time::Duration,
+    error::Error as StdError,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 pub use tower::BoxError;
@@ -27,10 +29,9 @@ enum Kind {
         why: NoEndpoints,
         source: Option<SharedError>,
     },
-    #[error("none of {endpoints} endpoints accepts requests, for {for_:?} now")]
+    #[error("none of {endpoints} endpoints accepts requests")]
     Unreachable {
         endpoints: usize,
-        for_: Duration,
         source: Option<SharedError>,
     },
     #[error("endpoint {endpoint} failed")]
@@ -38,8 +39,8 @@ enum Kind {
         endpoint: Endpoint,
         source: BoxError,
     },
-    #[error("the balancer's background task has ended; was its runtime shut down?")]
-    Closed,
+    #[error("the balancer is closed: its last handle was dropped, or its runtime has ended")]
+    Closed { source: Option<SharedError> },
     #[error("no tokio runtime: call the balancer from a task of one")]
     NoRuntime,
 }
@@ -47,7 +48,7 @@ enum Kind {
 /// The two ways to have no endpoints.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum NoEndpoints {
-    /// Discovery has not answered yet.
+    /// Discovery has not answered yet, or its answers are not believed yet.
     NotDiscovered,
     /// Discovery says that there are none.
     Empty,
@@ -56,7 +57,7 @@ pub(crate) enum NoEndpoints {
 impl fmt::Display for NoEndpoints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NotDiscovered => "discovery has not answered yet",
+            Self::NotDiscovered => "discovery has found none so far",
             Self::Empty => "the service has none at the moment (scaled to zero?)",
         })
     }
@@ -67,24 +68,16 @@ impl Error {
         Self(Box::new(Kind::NoEndpoints { why, source }))
     }
 
-    pub(crate) fn unreachable(
-        endpoints: usize,
-        for_: Duration,
-        source: Option<SharedError>,
-    ) -> Self {
-        Self(Box::new(Kind::Unreachable {
-            endpoints,
-            for_,
-            source,
-        }))
+    pub(crate) fn unreachable(endpoints: usize, source: Option<SharedError>) -> Self {
+        Self(Box::new(Kind::Unreachable { endpoints, source }))
     }
 
     pub(crate) fn endpoint_failed(endpoint: Endpoint, source: BoxError) -> Self {
         Self(Box::new(Kind::Endpoint { endpoint, source }))
     }
 
-    pub(crate) fn closed() -> Self {
-        Self(Box::new(Kind::Closed))
+    pub(crate) fn closed(source: Option<SharedError>) -> Self {
+        Self(Box::new(Kind::Closed { source }))
     }
 
     pub(crate) fn no_runtime() -> Self {
@@ -133,11 +126,11 @@ impl fmt::Display for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match &*self.0 {
-            Kind::NoEndpoints { source, .. } | Kind::Unreachable { source, .. } => {
-                source.as_ref().map(|shared| &**shared as _)
-            }
+            Kind::NoEndpoints { source, .. }
+            | Kind::Unreachable { source, .. }
+            | Kind::Closed { source } => source.as_ref().map(|shared| &**shared as _),
             Kind::Endpoint { source, .. } => Some(&**source),
-            Kind::Closed | Kind::NoRuntime => None,
+            Kind::NoRuntime => None,
         }
     }
 }

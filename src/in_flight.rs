@@ -15,6 +15,7 @@ pub struct InFlight {
 impl InFlight {
     /// Takes over a request that a pick has counted in; a `trial` is one sent to find out whether an endpoint accepts
     /// requests again.
+    #[inline]
     pub(crate) fn new(load: Arc<Load>, trial: bool) -> Self {
         Self { load, trial }
     }
@@ -24,17 +25,20 @@ impl InFlight {
         self.load.endpoint()
     }
 
+    #[inline]
     pub(crate) fn load(&self) -> &Arc<Load> {
         &self.load
     }
 
     /// Ends the trial, if this was one: its outcome is known.
+    #[inline]
     pub(crate) fn end_trial(&mut self) -> bool {
         std::mem::take(&mut self.trial)
     }
 }
 
 impl Drop for InFlight {
+    #[inline]
     fn drop(&mut self) {
         self.load.end();
         if self.trial {
@@ -69,6 +73,7 @@ pub struct OnResponse;
 impl<R> Completion<R> for OnResponse {
     type Response = R;
 
+    #[inline]
     fn complete(&self, _: InFlight, response: R) -> R {
         response
     }
@@ -98,6 +103,7 @@ mod body {
     impl<B: Body> Completion<http::Response<B>> for OnBodyEnd {
         type Response = http::Response<CountedBody<B>>;
 
+        #[inline]
         fn complete(&self, in_flight: InFlight, response: http::Response<B>) -> Self::Response {
             response.map(|body| CountedBody {
                 in_flight: (!body.is_end_stream()).then_some(in_flight),

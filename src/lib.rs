@@ -81,6 +81,7 @@
 //! | `endpoint.rs` | one pod as discovery names it, and when two answers mean the same pod |
 //! | `error.rs` | what can go wrong |
 //! | `backoff.rs` | growing delays and jitter |
+//! | `signals.rs` | what is rare and concerns every request: a trial on offer, an outage |
 //! | `load.rs` | one endpoint's counters, packed into words |
 //! | `in_flight.rs` | the guard that counts a request from the pick to the end of its response |
 //! | `policy.rs`, `policy/` | which endpoint gets a request, one algorithm a file |
@@ -110,6 +111,7 @@ mod error;
 mod in_flight;
 mod load;
 mod policy;
+mod signals;
 mod snapshot;
 
 pub use balance::{

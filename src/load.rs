@@ -1,7 +1,6 @@
 //! One endpoint's numbers, and the packed words that hold them for all endpoints.
 //!
-//! Every endpoint owns one 32-bit word for its whole life, in a cache line shared with up to 15 others, so that
-//! least-connections reads sixteen endpoints for one line fetched:
+//! Every endpoint owns one 32-bit word for its whole life:
 //!
 //! ```text
 //!  31        30            29      28                         0
@@ -12,16 +11,23 @@
 //!
 //! Any flag makes the word larger than every word without one, so a plain minimum skips the endpoints that must not be
 //! picked at no cost. All accesses are relaxed: the words order nothing but themselves.
+//!
+//! The words stand in cache lines of 16, and the lines in blocks of 16. A block is filled across its lines: the first 16
+//! endpoints have a line each, so that threads don't take it from each other; with 256, every line is full, and
+//! least-connections reads sixteen endpoints for one line fetched.
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed},
+    atomic::{AtomicU32, Ordering::Relaxed},
 };
 
-use crate::endpoint::Endpoint;
+use crate::{endpoint::Endpoint, signals::Signals};
 
 /// Words in a line: 64 bytes.
 pub(crate) const LANES: usize = 16;
+
+/// Lines in a block.
+pub(crate) const LINES: usize = 16;
 
 const REMOVED: u32 = 1 << 31;
 const UNREACHABLE: u32 = 1 << 30;
@@ -39,15 +45,19 @@ impl Line {
         Self([const { AtomicU32::new(REMOVED) }; LANES])
     }
 
-    pub(crate) fn words(&self) -> [u32; LANES] {
-        std::array::from_fn(|lane| self.0[lane].load(Relaxed))
+    /// The words of the first `lanes` lanes.
+    #[inline]
+    pub(crate) fn words(&self, lanes: usize) -> impl Iterator<Item = u32> {
+        self.0[..lanes].iter().map(|word| word.load(Relaxed))
     }
 
+    #[inline]
     pub(crate) fn word(&self, lane: usize) -> u32 {
         self.0[lane].load(Relaxed)
     }
 
     /// Counts one more request in, if the word still is `seen`.
+    #[inline]
     pub(crate) fn begin_if(&self, lane: usize, seen: u32) -> bool {
         self.0[lane]
             .compare_exchange(seen, seen + 1, Relaxed, Relaxed)
@@ -55,9 +65,20 @@ impl Line {
     }
 
     /// Counts one more request in.
+    #[inline]
     pub(crate) fn begin(&self, lane: usize) {
         self.0[lane].fetch_add(1, Relaxed);
     }
+}
+
+/// The line that slot number `slot` is in, among all lines.
+pub(crate) fn line_of(slot: usize) -> usize {
+    slot / (LINES * LANES) * LINES + slot % LINES
+}
+
+/// The lane of slot number `slot` in its line.
+fn lane_of(slot: usize) -> usize {
+    slot % (LINES * LANES) / LINES
 }
 
 /// One endpoint's numbers. Held by the snapshot for as long as the endpoint is in the set, and by each of its requests
@@ -66,33 +87,41 @@ impl Line {
 pub(crate) struct Load {
     endpoint: Endpoint,
     line: Arc<Line>,
+    lane: usize,
     slot: usize,
-    trials: Arc<AtomicUsize>,
+    signals: Arc<Signals>,
 }
 
 impl Load {
-    /// Takes `slot` of `line` for `endpoint`; `trials` counts the trials on offer in the whole set.
+    /// Takes `slot` of `line` for `endpoint` of the balancer that `signals` are of.
     pub(crate) fn new(
         endpoint: Endpoint,
         line: Arc<Line>,
         slot: usize,
-        trials: Arc<AtomicUsize>,
+        signals: Arc<Signals>,
     ) -> Self {
-        line.0[slot % LANES].store(0, Relaxed);
+        line.0[lane_of(slot)].store(0, Relaxed);
         Self {
             endpoint,
             line,
+            lane: lane_of(slot),
             slot,
-            trials,
+            signals,
         }
     }
 
+    #[inline]
     fn word(&self) -> &AtomicU32 {
-        &self.line.0[self.slot % LANES]
+        &self.line.0[self.lane]
     }
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    #[inline]
+    pub(crate) fn signals(&self) -> &Signals {
+        &self.signals
     }
 
     pub(crate) fn slot(&self) -> usize {
@@ -112,6 +141,7 @@ impl Load {
     }
 
     /// One request fewer.
+    #[inline]
     pub(crate) fn end(&self) {
         self.word().fetch_sub(1, Relaxed);
     }
@@ -142,7 +172,7 @@ impl Load {
     pub(crate) fn offer_trial(&self) {
         let word = self.word().fetch_or(TRIAL, Relaxed);
         if word & TRIAL == 0 {
-            self.trials.fetch_add(1, Relaxed);
+            self.signals.trials.fetch_add(1, Relaxed);
         }
         if word & UNREACHABLE == 0 || word & REMOVED != 0 {
             self.withdraw_trial();
@@ -162,65 +192,73 @@ impl Load {
     fn withdraw_trial(&self) -> bool {
         let withdrawn = self.word().fetch_and(!TRIAL, Relaxed) & TRIAL != 0;
         if withdrawn {
-            self.trials.fetch_sub(1, Relaxed);
+            self.signals.trials.fetch_sub(1, Relaxed);
         }
         withdrawn
     }
 }
 
-/// The words of one snapshot's endpoints, by index, and the endpoint's index by slot.
+/// The words of one snapshot's endpoints.
 #[derive(Debug)]
 pub struct Loads {
-    lines: Box<[Arc<Line>]>,
-    slots: Box<[u32]>,
-    members: Box<[u32]>,
+    /// All lines there are; other sets' endpoints may have words in them too.
+    lines: Arc<[Arc<Line>]>,
+    /// Where each endpoint's word is: its line's number times [`LANES`], plus its lane.
+    places: Box<[u32]>,
+    /// How many of the lines, and how many lanes of each, hold any endpoint's word.
+    used: (usize, usize),
 }
 
-const VACANT: u32 = u32::MAX;
-
 impl Loads {
-    /// The words at `slots` of `lines`, in the endpoints' order. Lines after the last one used are left out.
-    pub(crate) fn new(lines: &[Arc<Line>], slots: Box<[u32]>) -> Self {
-        let used = slots
-            .iter()
-            .max()
-            .map_or(0, |&last| last as usize / LANES + 1);
-        let mut members = vec![VACANT; used * LANES].into_boxed_slice();
-        for (index, &slot) in slots.iter().enumerate() {
-            members[slot as usize] = u32::try_from(index).expect("slots are 32 bits wide");
-        }
+    /// The words at `slots` of `lines`, in the endpoints' order.
+    pub(crate) fn new(lines: Arc<[Arc<Line>]>, slots: impl Iterator<Item = usize>) -> Self {
+        let mut used = (0, 0);
+        let place = |slot| {
+            let (line, lane) = (line_of(slot), lane_of(slot));
+            used = (used.0.max(line + 1), used.1.max(lane + 1));
+            (line * LANES + lane) as u32
+        };
+        let places = slots.map(place).collect();
         Self {
-            lines: lines[..used].into(),
-            slots,
-            members,
+            lines,
+            places,
+            used,
         }
     }
 
+    #[inline]
     pub(crate) fn len(&self) -> usize {
-        self.slots.len()
+        self.places.len()
     }
 
-    pub(crate) fn lines(&self) -> &[Arc<Line>] {
-        &self.lines
+    /// The smallest word. In the moment of an update it may be that of an endpoint of the next set.
+    #[inline]
+    pub(crate) fn min(&self) -> u32 {
+        let (lines, lanes) = self.used;
+        let words = self.lines[..lines]
+            .iter()
+            .flat_map(|line| line.words(lanes));
+        words.fold(u32::MAX, u32::min)
     }
 
-    /// The index of the endpoint whose word stands there, if it belongs to this snapshot.
-    pub(crate) fn member(&self, line: usize, lane: usize) -> Option<usize> {
-        let index = self.members[line * LANES + lane];
-        (index != VACANT).then_some(index as usize)
-    }
-
+    #[inline]
     pub(crate) fn place(&self, index: usize) -> (&Line, usize) {
-        let slot = self.slots[index] as usize;
-        (&self.lines[slot / LANES], slot % LANES)
+        let place = self.places[index] as usize;
+        (&self.lines[place / LANES], place % LANES)
+    }
+
+    #[inline]
+    pub(crate) fn word(&self, index: usize) -> u32 {
+        let (line, lane) = self.place(index);
+        line.word(lane)
     }
 
     pub(crate) fn is_available(&self, index: usize) -> bool {
-        let (line, lane) = self.place(index);
-        line.word(lane) < FLAGGED
+        self.word(index) < FLAGGED
     }
 
     /// Counts one more request in, if the endpoint may be picked.
+    #[inline]
     pub(crate) fn begin_if_available(&self, index: usize) -> bool {
         let (line, lane) = self.place(index);
         let available = line.word(lane) < FLAGGED;
@@ -237,7 +275,8 @@ mod tests {
 
     fn load() -> Load {
         let endpoint = Endpoint::new(([127, 0, 0, 1], 80).into());
-        Load::new(endpoint, Arc::new(Line::new()), 3, Arc::default())
+        let signals = Signals::new(tokio::time::Instant::now());
+        Load::new(endpoint, Arc::new(Line::new()), 3, Arc::new(signals))
     }
 
     #[test]
@@ -249,10 +288,13 @@ mod tests {
         assert!(!load.refuse(), "the second refusal is no news");
         load.offer_trial();
         load.offer_trial();
-        assert_eq!(load.trials.load(Relaxed), 1);
+        assert_eq!(load.signals.trials.load(Relaxed), 1);
         assert!(load.claim_trial());
         assert!(!load.claim_trial());
-        assert_eq!((load.in_flight(), load.trials.load(Relaxed)), (1, 0));
+        assert_eq!(
+            (load.in_flight(), load.signals.trials.load(Relaxed)),
+            (1, 0)
+        );
         load.accept();
         assert!(!load.is_unreachable());
         load.end();
@@ -265,7 +307,7 @@ mod tests {
         load.refuse();
         load.offer_trial();
         load.remove();
-        assert_eq!(load.trials.load(Relaxed), 0);
+        assert_eq!(load.signals.trials.load(Relaxed), 0);
         load.offer_trial();
         assert!(!load.claim_trial());
         load.restore();

@@ -19,7 +19,7 @@ pub use least_connections::LeastConnections;
 pub use random::Random;
 pub use round_robin::RoundRobin;
 
-use rand::{Rng, RngExt};
+use rand::{Rng, seq::IteratorRandom};
 
 use crate::load::Loads;
 
@@ -63,15 +63,7 @@ pub(crate) mod sealed {
 
 /// Any of the available endpoints, each as likely as the other, however few they are.
 fn any_available(loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
-    let mut chosen = None;
     let available = (0..loads.len()).filter(|&index| loads.is_available(index));
-    for (seen, index) in available.enumerate() {
-        if rng.random_range(0..=seen) == 0 {
-            chosen = Some(index);
-        }
-    }
-    chosen.inspect(|&index| {
-        let (line, lane) = loads.place(index);
-        line.begin(lane);
-    })
+    let chosen = available.choose(rng)?;
+    loads.begin_if_available(chosen).then_some(chosen)
 }

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, sync::Mutex, time::Duration};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 use tower::Layer;
 
 use super::{
@@ -15,6 +18,7 @@ use crate::{
     endpoint::Endpoint,
     in_flight::OnResponse,
     policy::{Policy, RoundRobin},
+    signals::Signals,
     snapshot::Writer,
 };
 
@@ -102,9 +106,12 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
         M: FnMut(&Endpoint) -> S + Send + 'static,
         S: Clone + Send + Sync + 'static,
     {
-        let (writer, current) = Writer::new(self.policy, make, &mut rand::rng());
+        let signals = Arc::new(Signals::new(Instant::now()));
+        let (writer, current) = Writer::new(self.policy, make, signals.clone(), &mut rand::rng());
         let (events, requests) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared::new(current, self.patience, events));
+        let shared = Shared::new(current, signals.clone(), self.patience, events);
+        let shared = Arc::new(shared);
+        signals.belong_to(&shared);
         let driver = Driver::new(shared.clone(), self.discovery, writer, requests);
         let (alive, handles) = oneshot::channel();
         let handle = Handle {

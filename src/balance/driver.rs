@@ -85,7 +85,7 @@ where
     /// Runs until `handles`, of which every handle has a share of the other end, is closed.
     pub(super) async fn run(mut self, mut handles: oneshot::Receiver<Infallible>) {
         let now = Instant::now();
-        self.shared.outage.begin(now);
+        self.shared.signals.outage.begin(now);
         self.opens_at = self.shared.opens_at(now);
         loop {
             let due = self.due();
@@ -109,7 +109,7 @@ where
 
     fn due(&self) -> Option<Instant> {
         let has_room = self.probes.len() < MAX_PROBES;
-        let probe = has_room.then(|| self.recovery.due(self.shared.outage.is_on()));
+        let probe = has_room.then(|| self.recovery.due(self.shared.signals.outage.is_on()));
         [probe.flatten(), self.opens_at].into_iter().flatten().min()
     }
 
@@ -139,15 +139,14 @@ where
         let Some(change) = update else { return };
         info!(
             endpoints = self.shared.current.load().entries().len(),
-            joined = change.joined.len(),
-            left = change.left.len(),
+            joined = change.joined,
+            left = change.left,
             "endpoints changed",
         );
-        debug!(joined = ?change.joined, left = ?change.left);
         self.recovery.tidy();
         if first {
             // Until now there was nothing to refuse a request.
-            self.shared.outage.end();
+            self.shared.signals.outage.end();
         }
         self.shared.open();
         self.opens_at = None;
@@ -179,7 +178,7 @@ where
     fn accepted(&mut self, load: &Arc<Load>) {
         info!(endpoint = %load.endpoint(), "endpoint accepts requests again");
         self.recovery.forget(load);
-        self.shared.outage.end();
+        self.shared.signals.outage.end();
     }
 
     fn on_due(&mut self) {
@@ -188,7 +187,7 @@ where
             self.opens_at = None;
             self.shared.open();
         }
-        let outage = self.shared.outage.is_on();
+        let outage = self.shared.signals.outage.is_on();
         while self.probes.len() < MAX_PROBES
             && let Some((load, refusal)) = self.recovery.take_due(now, outage)
         {

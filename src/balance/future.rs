@@ -1,14 +1,16 @@
 //! A request on its way: from the pick to the response, by way of as many endpoints as it takes.
 //!
 //! ```text
-//!               not ready, with an error
-//!              ┌────────────────────────┐
-//!              ▼                        │
-//!  place ──▶ Unsent ── is ready ──▶ Sent ── response, or the endpoint's error ──▶ done
-//!   │ ▲        ▲                        │
-//!   │ └─ woken │                        │
-//!   ▼          └────────────────────────┘
-//!  Waiting       the request is handed back
+//!           not ready, with an error
+//!          ┌───────────────────────┐
+//!          ▼                       │
+//!  pick ── is it ready? ── not yet: Unsent
+//!   │ ▲    │                       │
+//!   │ │    └── yes ──▶ Sent ◀──────┘ ── response, or the endpoint's error ──▶ done
+//!   │ │                 │
+//!   │ └─────────────────┘ the request is handed back
+//!   ▼ ▲
+//!  none accepts: Waiting, until something changes
 //! ```
 
 use std::{
@@ -17,7 +19,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use futures::future::{BoxFuture, poll_fn};
@@ -44,22 +46,24 @@ pin_project! {
         P: Policy,
     {
         #[pin]
-        state: State<S, S::Future, Req>,
-        shared: Arc<Shared<S, P>>,
+        state: State<S, S::Future, Req, P>,
         completion: C,
     }
 }
 
 pin_project! {
     #[project = StateProjection]
-    enum State<S, F, Req> {
-        /// An endpoint has been picked; the request is still here.
-        Unsent { service: S, held: Option<Held<Req>> },
+    enum State<S, F, Req, P>
+    where
+        P: Policy,
+    {
+        /// An endpoint has been picked and is not ready yet; the request is still here.
+        Unsent { service: S, held: Option<Held<Req>>, shared: Arc<Shared<S, P>> },
         /// The endpoint has the request. Its service is gone from here, so that the request doesn't keep a removed
-        /// endpoint's connections open.
+        /// endpoint's connections open; and so is the balancer, which the guard leads back to.
         Sent { #[pin] future: F, in_flight: Option<InFlight> },
         /// No endpoint accepts requests.
-        Waiting { change: BoxFuture<'static, ()>, request: Option<Req> },
+        Waiting { change: BoxFuture<'static, ()>, request: Option<Req>, shared: Arc<Shared<S, P>> },
         Failed { error: Option<Error> },
     }
 }
@@ -75,35 +79,98 @@ const TAKEN: &str = "polled after completion";
 
 impl<S, Req, P, C> ResponseFuture<S, Req, P, C>
 where
-    S: Service<Req> + Clone,
+    S: Service<Req> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
     P: Policy,
 {
-    pub(super) fn new(shared: Arc<Shared<S, P>>, completion: C, request: Req) -> Self {
+    #[inline]
+    pub(super) fn new(shared: &Arc<Shared<S, P>>, completion: C, request: Req) -> Self {
         Self {
-            state: place(&shared, request),
-            shared,
+            state: place(shared, request),
             completion,
         }
     }
 }
 
-fn place<S: Clone, F, P: Policy, Req>(shared: &Shared<S, P>, request: Req) -> State<S, F, Req> {
-    match shared.place() {
-        Placement::Picked { service, in_flight } => State::Unsent {
-            service,
-            held: Some(Held { request, in_flight }),
-        },
-        Placement::Waiting(change) => State::Waiting {
+/// Brings a request to an endpoint that is ready or may become so, past those that refuse.
+#[inline]
+fn place<S, Req, P>(shared: &Arc<Shared<S, P>>, request: Req) -> State<S, S::Future, Req, P>
+where
+    S: Service<Req> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    P: Policy,
+{
+    match shared.pick() {
+        Some((service, in_flight)) => offer(shared, service, in_flight, request),
+        None => place_later(shared, request),
+    }
+}
+
+#[cold]
+fn place_later<S, Req, P>(shared: &Arc<Shared<S, P>>, request: Req) -> State<S, S::Future, Req, P>
+where
+    S: Service<Req> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    P: Policy,
+{
+    match shared.pick_or_wait() {
+        Ok(Placement::Picked(service, in_flight)) => offer(shared, service, in_flight, request),
+        Ok(Placement::Waiting(change)) => State::Waiting {
             change,
             request: Some(request),
+            shared: shared.clone(),
         },
-        Placement::Failed(error) => State::Failed { error: Some(error) },
+        Err(error) => State::Failed { error: Some(error) },
     }
+}
+
+/// Gives a request to the endpoint that has been picked for it, if that is ready.
+#[inline]
+fn offer<S, Req, P>(
+    shared: &Arc<Shared<S, P>>,
+    mut service: S,
+    in_flight: InFlight,
+    request: Req,
+) -> State<S, S::Future, Req, P>
+where
+    S: Service<Req> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    P: Policy,
+{
+    // Most are. One that is not is polled again, by the task that is to be woken, before anything can be missed.
+    match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Ok(())) => State::Sent {
+            future: service.call(request),
+            in_flight: Some(in_flight),
+        },
+        Poll::Ready(Err(error)) => refused(shared, in_flight, request, error.into()),
+        Poll::Pending => State::Unsent {
+            service,
+            held: Some(Held { request, in_flight }),
+            shared: shared.clone(),
+        },
+    }
+}
+
+#[cold]
+fn refused<S, Req, P>(
+    shared: &Arc<Shared<S, P>>,
+    in_flight: InFlight,
+    request: Req,
+    error: BoxError,
+) -> State<S, S::Future, Req, P>
+where
+    S: Service<Req> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    P: Policy,
+{
+    shared.refused(in_flight, Refusal::NotReady, error, probe::<S, Req>);
+    place(shared, request)
 }
 
 impl<S, Req, P, C> Future for ResponseFuture<S, Req, P, C>
 where
-    S: Service<Req> + Clone + Send + 'static,
+    S: Service<Req> + Clone + Send + Sync + 'static,
     S::Error: Into<BoxError>,
     Req: 'static,
     P: Policy,
@@ -111,11 +178,30 @@ where
 {
     type Output = Result<C::Response, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
             let next = match this.state.as_mut().project() {
-                StateProjection::Unsent { service, held } => {
+                StateProjection::Sent { future, in_flight } => {
+                    let result = ready!(future.poll(cx));
+                    let mut in_flight = in_flight.take().expect(TAKEN);
+                    match result {
+                        Ok(response) => {
+                            Shared::<S, P>::accepted(&mut in_flight);
+                            return Poll::Ready(Ok(this.completion.complete(in_flight, response)));
+                        }
+                        Err(error) => match take_back(in_flight, error.into()) {
+                            Ok(state) => state,
+                            Err(error) => return Poll::Ready(Err(error)),
+                        },
+                    }
+                }
+                StateProjection::Unsent {
+                    service,
+                    held,
+                    shared,
+                } => {
                     let ready = ready!(service.poll_ready(cx));
                     let Held { request, in_flight } = held.take().expect(TAKEN);
                     match ready {
@@ -123,42 +209,16 @@ where
                             future: service.call(request),
                             in_flight: Some(in_flight),
                         },
-                        Err(error) => {
-                            let refusal = Refusal::NotReady;
-                            this.shared
-                                .refused(in_flight, refusal, error.into(), probe::<S, Req>);
-                            place(this.shared, request)
-                        }
+                        Err(error) => refused(shared, in_flight, request, error.into()),
                     }
                 }
-                StateProjection::Sent { future, in_flight } => {
-                    let result = ready!(future.poll(cx));
-                    let mut in_flight = in_flight.take().expect(TAKEN);
-                    let error: BoxError = match result {
-                        Ok(response) => {
-                            this.shared.accepted(&mut in_flight);
-                            return Poll::Ready(Ok(this.completion.complete(in_flight, response)));
-                        }
-                        Err(error) => error.into(),
-                    };
-                    match error.downcast::<Unsent<Req>>() {
-                        Ok(unsent) => {
-                            let (request, error) = unsent.into_parts();
-                            let refusal = Refusal::HandedBack;
-                            this.shared
-                                .refused(in_flight, refusal, error, probe::<S, Req>);
-                            place(this.shared, request)
-                        }
-                        Err(error) => {
-                            this.shared.accepted(&mut in_flight);
-                            let endpoint = in_flight.endpoint().clone();
-                            return Poll::Ready(Err(Error::endpoint_failed(endpoint, error)));
-                        }
-                    }
-                }
-                StateProjection::Waiting { change, request } => {
+                StateProjection::Waiting {
+                    change,
+                    request,
+                    shared,
+                } => {
                     ready!(change.as_mut().poll(cx));
-                    place(this.shared, request.take().expect(TAKEN))
+                    place(shared, request.take().expect(TAKEN))
                 }
                 StateProjection::Failed { error } => {
                     return Poll::Ready(Err(error.take().expect(TAKEN)));
@@ -167,6 +227,33 @@ where
             this.state.set(next);
         }
     }
+}
+
+/// Takes a request back that its endpoint has not sent; any other error is the endpoint's answer.
+#[cold]
+fn take_back<S, Req, P>(
+    mut in_flight: InFlight,
+    error: BoxError,
+) -> Result<State<S, S::Future, Req, P>, Error>
+where
+    S: Service<Req> + Clone + Send + Sync + 'static,
+    S::Error: Into<BoxError>,
+    Req: 'static,
+    P: Policy,
+{
+    let unsent = match error.downcast::<Unsent<Req>>() {
+        Ok(unsent) => unsent,
+        Err(error) => {
+            Shared::<S, P>::accepted(&mut in_flight);
+            return Err(Error::endpoint_failed(in_flight.endpoint().clone(), error));
+        }
+    };
+    let (request, error) = unsent.into_parts();
+    let Some(shared) = Shared::<S, P>::of(&in_flight) else {
+        return Err(Error::closed(Some(error.into())));
+    };
+    shared.refused(in_flight, Refusal::HandedBack, error, probe::<S, Req>);
+    Ok(place(&shared, request))
 }
 
 /// Waits for the readiness of a service of `Req`.

@@ -126,13 +126,14 @@ impl Recovery {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{endpoint::Endpoint, load::Line};
+    use crate::{endpoint::Endpoint, load::Line, signals::Signals};
     use rand::{SeedableRng, rngs::SmallRng};
 
     fn load(host: u8) -> Arc<Load> {
         let endpoint = Endpoint::new(([10, 0, 0, host], 80).into());
         let line = Arc::new(Line::new());
-        Arc::new(Load::new(endpoint, line, host.into(), Arc::default()))
+        let signals = Arc::new(Signals::new(Instant::now()));
+        Arc::new(Load::new(endpoint, line, host.into(), signals))
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What the clones of a balancer, their requests and the background task have in common.
 
 use std::{
+    cell::RefCell,
+    convert::Infallible,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -9,6 +11,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
+use rand::{Rng, TryRng, rngs::SmallRng};
 use tokio::{
     runtime::Handle,
     sync::{Notify, mpsc, watch},
@@ -16,12 +19,13 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{outage::Outage, recovery::Refusal};
+use super::recovery::Refusal;
 use crate::{
     error::{BoxError, Error, NoEndpoints, SharedError},
     in_flight::InFlight,
     load::Load,
     policy::Policy,
+    signals::Signals,
     snapshot::Current,
 };
 
@@ -51,7 +55,7 @@ pub(super) enum Event<S> {
 
 pub(super) struct Shared<S, P: Policy> {
     pub(super) current: Current<S, P>,
-    pub(super) outage: Outage,
+    pub(super) signals: Arc<Signals>,
     /// Set for good once there is an answer, or no use in waiting for one before calling.
     pub(super) opened: AtomicBool,
     /// Told when `opened` is set.
@@ -78,20 +82,21 @@ pub(super) struct Notes {
 
 /// Where a request goes.
 pub(super) enum Placement<S> {
-    Picked { service: S, in_flight: InFlight },
+    Picked(S, InFlight),
+    /// Nowhere before this future has ended.
     Waiting(BoxFuture<'static, ()>),
-    Failed(Error),
 }
 
 impl<S, P: Policy> Shared<S, P> {
     pub(super) fn new(
         current: Current<S, P>,
+        signals: Arc<Signals>,
         patience: Patience,
         events: mpsc::UnboundedSender<Event<S>>,
     ) -> Self {
         Self {
             current,
-            outage: Outage::new(Instant::now()),
+            signals,
             opened: AtomicBool::new(patience == Patience::Bounded(Duration::ZERO)),
             opening: Arc::default(),
             starved: Notify::new(),
@@ -169,60 +174,64 @@ impl<S, P: Policy> Shared<S, P> {
             });
         }
     }
+}
+
+impl<S: Send + Sync + 'static, P: Policy> Shared<S, P> {
+    /// The balancer that `in_flight` is a request of, unless it is gone.
+    pub(super) fn of(in_flight: &InFlight) -> Option<Arc<Self>> {
+        in_flight.load().signals().owner()
+    }
 
     /// The endpoint took the request of `in_flight` and answered, whatever the answer.
-    pub(super) fn accepted(&self, in_flight: &mut InFlight) {
+    #[inline]
+    pub(super) fn accepted(in_flight: &mut InFlight) {
         if in_flight.end_trial() {
-            in_flight.load().accept();
-            let _ = self.events.send(Event::Accepted(in_flight.load().clone()));
-            self.wake();
+            Self::accepted_trial(in_flight.load());
         }
-        self.outage.end();
+        in_flight.load().signals().outage.end();
+    }
+
+    #[cold]
+    fn accepted_trial(load: &Arc<Load>) {
+        load.accept();
+        if let Some(shared) = load.signals().owner::<Self>() {
+            let _ = shared.events.send(Event::Accepted(load.clone()));
+            shared.wake();
+        }
     }
 }
 
 impl<S: Clone, P: Policy> Shared<S, P> {
-    /// Finds a place for a request.
-    pub(super) fn place(&self) -> Placement<S> {
-        match self.pick() {
-            Some(picked) => picked,
-            None => self.place_later(),
-        }
-    }
-
-    fn pick(&self) -> Option<Placement<S>> {
+    /// Picks an endpoint: its service, and the guard of a request that is counted in.
+    #[inline]
+    pub(super) fn pick(&self) -> Option<(S, InFlight)> {
         let snapshot = self.current.load();
-        let picked = snapshot.pick(&mut rand::rng())?;
+        let picked = snapshot.pick(&mut ThreadRng)?;
         // The guard first: should the clone panic, the request is counted out again.
         let in_flight = InFlight::new(picked.entry.load.clone(), picked.trial);
-        Some(Placement::Picked {
-            service: picked.entry.service.clone(),
-            in_flight,
-        })
+        Some((picked.entry.service.clone(), in_flight))
     }
 
-    #[cold]
-    fn place_later(&self) -> Placement<S> {
+    /// For a request that found no endpoint: another look, and then a wait for one if that has a chance.
+    pub(super) fn pick_or_wait(&self) -> Result<Placement<S>, Error> {
         // Subscribed before the second look, so that no change falls between the look and the wait.
         let changes = self.changes.subscribe();
         match self.pick() {
-            Some(picked) => picked,
-            None => self.wait(changes),
+            Some((service, in_flight)) => Ok(Placement::Picked(service, in_flight)),
+            None => self.wait(changes).map(Placement::Waiting),
         }
     }
 
-    fn wait(&self, mut changes: watch::Receiver<()>) -> Placement<S> {
+    fn wait(&self, mut changes: watch::Receiver<()>) -> Result<BoxFuture<'static, ()>, Error> {
         let now = Instant::now();
-        let since = self.outage.begin(now);
+        let since = self.signals.outage.begin(now);
         let deadline = match self.patience {
             Patience::Bounded(timeout) => Some(since + timeout),
             Patience::Forever => None,
         };
         self.starved.notify_one();
-        if let Err(error) = self.may_wait(now, since, deadline) {
-            return Placement::Failed(error);
-        }
-        Placement::Waiting(Box::pin(async move {
+        self.may_wait(now, deadline)?;
+        Ok(Box::pin(async move {
             // Woken or out of time, the request is placed anew, and learns there how it stands.
             let _ = match deadline {
                 Some(deadline) => timeout_at(deadline, changes.changed()).await.is_ok(),
@@ -232,19 +241,14 @@ impl<S: Clone, P: Policy> Shared<S, P> {
     }
 
     /// Whether there is something to wait for, and time.
-    fn may_wait(
-        &self,
-        now: Instant,
-        since: Instant,
-        deadline: Option<Instant>,
-    ) -> Result<(), Error> {
+    fn may_wait(&self, now: Instant, deadline: Option<Instant>) -> Result<(), Error> {
         let snapshot = self.current.load();
         let notes = self.notes();
         if Handle::try_current().is_err() {
             return Err(Error::no_runtime());
         }
         if self.is_closed() {
-            return Err(Error::closed());
+            return Err(Error::closed(notes.last_refusal.clone()));
         }
         let empty = snapshot.entries().is_empty();
         if empty && snapshot.is_discovered() {
@@ -259,11 +263,34 @@ impl<S: Clone, P: Policy> Shared<S, P> {
         Err(if empty {
             Error::no_endpoints(NoEndpoints::NotDiscovered, notes.last_error.clone())
         } else {
-            Error::unreachable(
-                snapshot.entries().len(),
-                now.saturating_duration_since(since),
-                notes.last_refusal.clone(),
-            )
+            Error::unreachable(snapshot.entries().len(), notes.last_refusal.clone())
         })
+    }
+}
+
+thread_local! {
+    /// Picks need speed and evenness, no secrets.
+    static GENERATOR: RefCell<SmallRng> = RefCell::new(rand::make_rng());
+}
+
+/// The thread's generator, looked up at each draw: most picks draw nothing.
+struct ThreadRng;
+
+impl TryRng for ThreadRng {
+    type Error = Infallible;
+
+    #[inline]
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        Ok(GENERATOR.with_borrow_mut(SmallRng::next_u32))
+    }
+
+    #[inline]
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        Ok(GENERATOR.with_borrow_mut(SmallRng::next_u64))
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        GENERATOR.with_borrow_mut(|generator| generator.fill_bytes(bytes));
+        Ok(())
     }
 }

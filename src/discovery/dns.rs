@@ -49,8 +49,10 @@ const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 /// | [`allow_loopback`](Self::allow_loopback) | no |
 ///
 /// The price of freshness is two queries (A and AAAA) every 5 s for each process; 1,000 processes ask 400 queries a
-/// second. The names are taken as fully qualified. Where a family's lookup fails, for whatever reason, its last
-/// addresses stay, for as long as it takes, and it is asked again after 1 s, 1.6 s, 2.6 s … 30 s.
+/// second. Where a family's lookup fails, for whatever reason, its last addresses stay, for as long as it takes, and it is
+/// asked again after 1 s, 1.6 s, 2.6 s … 30 s.
+///
+/// Names are taken as fully qualified: `web.default.svc.cluster.local`, not `web`.
 ///
 /// A clone has the same settings and starts anew.
 pub struct Dns {

@@ -5,7 +5,7 @@
 //! [`SAMPLE`] distinct endpoints is taken, at a constant cost: more choices than the usual two bring most of what the
 //! full scan does (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001).
 
-use rand::{Rng, RngExt};
+use rand::{Rng, RngExt, seq::IteratorRandom};
 
 use super::{
     any_available,
@@ -18,6 +18,9 @@ const EXACT: usize = 256;
 
 /// How many endpoints are looked at in a larger set.
 const SAMPLE: usize = 16;
+
+/// How many random endpoints are tried before all that are tied are counted.
+const TIE_DRAWS: usize = 4;
 
 /// How often to look again when another thread took the endpoint first. A pick that loses this often takes what it saw
 /// last: by then dozens of threads are picking at once, and one request more or less is noise.
@@ -34,19 +37,17 @@ impl LeastConnections {
     }
 }
 
-/// Least connections keeps nothing from one pick to the next: the counters are all there is.
-#[derive(Debug)]
-pub struct Picker;
-
+/// Nothing is kept from one pick to the next, so the policy is its own picker.
 impl sealed::Prepare for LeastConnections {
-    type Picker = Picker;
+    type Picker = Self;
 
-    fn prepare(&self, _: usize, _: Option<Previous<'_, Picker>>, _: &mut impl Rng) -> Picker {
-        Picker
+    fn prepare(&self, _: usize, _: Option<Previous<'_, Self>>, _: &mut impl Rng) -> Self {
+        *self
     }
 }
 
-impl sealed::Pick for Picker {
+impl sealed::Pick for LeastConnections {
+    #[inline]
     fn pick(&self, loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
         let exact = loads.len() <= EXACT;
         let mut last = None;
@@ -56,7 +57,9 @@ impl sealed::Pick for Picker {
             } else {
                 least_of_sample(loads, rng).or_else(|| least(loads, rng))
             };
-            let Least { index, word } = least?;
+            let Some(Least { index, word }) = least else {
+                break;
+            };
             let (line, lane) = loads.place(index);
             if line.begin_if(lane, word) {
                 return Some(index);
@@ -75,32 +78,20 @@ struct Least {
 }
 
 /// The least loaded of all, each of several as likely as the other.
-///
-/// One pass: each line's minimum and how many words share it; a line replaces an equal one with the probability that
-/// makes every tied word equally likely in the end (reservoir sampling by groups).
 fn least(loads: &Loads, rng: &mut impl Rng) -> Option<Least> {
-    let (mut min, mut ties, mut chosen) = (FLAGGED, 0, None);
-    for (line, words) in loads.lines().iter().enumerate() {
-        let words = words.words();
-        let least = words.iter().fold(FLAGGED, |min, &word| min.min(word));
-        if least > min || least == FLAGGED {
-            continue;
-        }
-        let here = words.iter().filter(|&&word| word == least).count();
-        ties = if least < min { here } else { ties + here };
-        min = least;
-        if ties == here || rng.random_range(0..ties) < here {
-            chosen = Some((line, words, here));
+    let min = loads.min();
+    if min >= FLAGGED {
+        return None;
+    }
+    // The ties are many, as a rule, and a few draws find one; of those that it may find, each is as likely.
+    for _ in 0..TIE_DRAWS {
+        let index = rng.random_range(0..loads.len());
+        if loads.word(index) == min {
+            return Some(Least { index, word: min });
         }
     }
-    let (line, words, here) = chosen?;
-    let nth = if here > 1 {
-        rng.random_range(0..here)
-    } else {
-        0
-    };
-    let mut tied = (0..words.len()).filter(|&lane| words[lane] == min);
-    let index = loads.member(line, tied.nth(nth)?)?;
+    let tied = (0..loads.len()).filter(|&index| loads.word(index) == min);
+    let index = tied.choose(rng)?;
     Some(Least { index, word: min })
 }
 
@@ -114,10 +105,7 @@ fn least_of_sample(loads: &Loads, rng: &mut impl Rng) -> Option<Least> {
         let index = start + step * stride;
         if index < len { index } else { index - len }
     });
-    let words = indices.map(|index| {
-        let (line, lane) = loads.place(index);
-        line.word(lane)
-    });
+    let words = indices.map(|index| loads.word(index));
     let min = words.iter().fold(FLAGGED, |min, &word| min.min(word));
     if min == FLAGGED {
         return None;

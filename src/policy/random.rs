@@ -1,6 +1,6 @@
 //! Any endpoint, each as likely as the other.
 
-use rand::{Rng, RngExt};
+use rand::Rng;
 
 use super::{
     any_available,
@@ -22,25 +22,25 @@ impl Random {
     }
 }
 
-/// Random keeps nothing from one pick to the next.
-#[derive(Debug)]
-pub struct Picker;
-
+/// Nothing is kept from one pick to the next, so the policy is its own picker.
 impl sealed::Prepare for Random {
-    type Picker = Picker;
+    type Picker = Self;
 
-    fn prepare(&self, _: usize, _: Option<Previous<'_, Picker>>, _: &mut impl Rng) -> Picker {
-        Picker
+    fn prepare(&self, _: usize, _: Option<Previous<'_, Self>>, _: &mut impl Rng) -> Self {
+        *self
     }
 }
 
-impl sealed::Pick for Picker {
+impl sealed::Pick for Random {
+    #[inline]
     fn pick(&self, loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
         if loads.len() == 0 {
             return None;
         }
         for _ in 0..DRAWS {
-            let index = rng.random_range(0..loads.len());
+            // A multiplication, at half the cost of rand's exact range. It shifts an endpoint's probability by less than
+            // length / 2³² of it: a millionth for 4,096 endpoints.
+            let index = ((u64::from(rng.next_u32()) * loads.len() as u64) >> 32) as usize;
             if loads.begin_if_available(index) {
                 return Some(index);
             }

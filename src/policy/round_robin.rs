@@ -58,6 +58,7 @@ impl sealed::Prepare for RoundRobin {
 }
 
 impl sealed::Pick for Picker {
+    #[inline]
     fn pick(&self, loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
         for _ in 0..self.len {
             let index = self.cursor.fetch_add(1, Relaxed) % self.len;

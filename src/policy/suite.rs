@@ -9,6 +9,7 @@ use super::{LeastConnections, Policy, Random, RoundRobin};
 use crate::{
     endpoint::Endpoint,
     load::Load,
+    signals::Signals,
     snapshot::{Current, Writer},
 };
 
@@ -27,7 +28,8 @@ fn endpoint(host: u32) -> Endpoint {
 impl<P: Policy> Set<P> {
     fn new(policy: P, hosts: impl IntoIterator<Item = u32>) -> Self {
         let mut rng = SmallRng::seed_from_u64(42);
-        let (writer, current) = Writer::new(policy, (|_| ()) as fn(&Endpoint), &mut rng);
+        let signals = Arc::new(Signals::new(tokio::time::Instant::now()));
+        let (writer, current) = Writer::new(policy, (|_| ()) as fn(&Endpoint), signals, &mut rng);
         let mut set = Self {
             writer,
             current,

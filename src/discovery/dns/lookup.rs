@@ -19,11 +19,12 @@ use hickory_resolver::{
     system_conf::read_system_conf,
 };
 
-/// How long one question may take, over all attempts, name servers and protocols.
-const DEADLINE: Duration = Duration::from_secs(5);
+/// How long one question may take, over all attempts, name servers and protocols. Less than the balancer's ready timeout
+/// of 5 s, so that callers who wait for the first answer in vain are told why.
+const DEADLINE: Duration = Duration::from_secs(4);
 
 /// How long one attempt may take. Two fit into the deadline, with room for TCP after a truncated answer.
-const ATTEMPT: Duration = Duration::from_secs(2);
+const ATTEMPT: Duration = Duration::from_millis(1500);
 
 /// An address family, and the record type that has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -168,7 +168,7 @@ mod tests {
 
     /// Row 14 of the faults: a suspended machine's clock jumps; monotonic time makes that one late question, no burst.
     #[tokio::test(start_paused = true)]
-    async fn a_suspend_costs_one_question() {
+    async fn row_14_a_suspend_costs_one_question() {
         let mut question = Question::new(Family::V4, Pace::default());
         let asked = Cell::new(0);
         drain(&mut question, &asked).await;
