@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::future::join;
+use futures::{future::join, stream};
 use hickory_resolver::{
     TokioResolver,
     config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig},
@@ -21,10 +21,11 @@ use hickory_resolver::{
     },
 };
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, StreamBody};
+use hyper::body::Frame;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpStream, UdpSocket},
+    net::{TcpListener, TcpStream, UdpSocket},
     time::timeout,
 };
 use tower::{BoxError, Service, ServiceExt};
@@ -588,6 +589,32 @@ async fn dead_idle_connections_are_passed_over() {
     text(send(&mut http, "/").await.expect("an answer")).await;
 }
 
+#[tokio::test]
+async fn a_connection_that_still_sends_is_passed_over() {
+    // Answers when it has seen the head of a request, and never reads its body.
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+    let listener = listener.expect("a free port");
+    let mut http = Connections::new(listener.local_addr().expect("bound"));
+    let answering = async {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        stream.read_u8().await.expect("a request");
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        stream.write_all(answer).await.expect("written");
+        stream
+    };
+    let endless = StreamBody::new(stream::pending::<Result<Frame<Bytes>, BoxError>>());
+    let request = Request::post("/").header("host", "pod").body(endless);
+    let asking = async {
+        http.ready().await.expect("a connection");
+        let response = http.call(request.expect("a request")).await;
+        let body = response.expect("an answer").into_body();
+        body.collect().await.expect("an empty body");
+    };
+    let (_open, ()) = within("an early answer", join(answering, asking)).await;
+    let other = within("another connection", join(listener.accept(), http.ready())).await;
+    assert!(other.0.is_ok() && other.1.is_ok());
+}
+
 // ---------------------------------------------------------------- the cluster
 
 #[tokio::test]
@@ -645,6 +672,23 @@ async fn a_cluster_scales_both_ways() {
     assert_refused(removed.addr()).await;
     assert_eq!(published(&cluster).await, ips(&cluster));
     assert_eq!(ips(&cluster).len(), 2);
+}
+
+#[tokio::test]
+async fn a_draining_pod_serves_outside_of_dns() {
+    let cluster = Cluster::start(2).await;
+    cluster.set_drain(Duration::from_secs(3600));
+    let leaving = cluster.pod(1);
+    let looking = async {
+        assert_eq!(published(&cluster).await, ips(&cluster));
+        assert_eq!(ips(&cluster).len(), 1);
+        send(&mut Http::new(leaving.addr()), "/").await
+    };
+    tokio::select! {
+        biased;
+        () = cluster.scale(1) => panic!("the drain is an hour"),
+        answer = looking => assert!(answer.is_ok()),
+    }
 }
 
 #[tokio::test]

@@ -1,17 +1,15 @@
 //! A headless Service with its pods and its DNS, in miniature.
 
+mod network;
+
 use std::{
-    io,
-    net::{Ipv4Addr, SocketAddr},
-    process,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering},
-    },
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use super::{dns::DnsServer, pod::Pod};
+use network::Network;
 
 /// The name of the Service unless a test chooses another.
 pub const SERVICE: &str = "web.default.svc.cluster.local.";
@@ -34,6 +32,7 @@ struct State {
     /// Oldest first.
     members: Vec<Member>,
     ttl: u32,
+    drain: Duration,
 }
 
 #[derive(Clone)]
@@ -59,6 +58,7 @@ impl Cluster {
                 network,
                 members,
                 ttl: 1,
+                drain: Duration::ZERO,
             }),
         };
         cluster.publish();
@@ -116,6 +116,13 @@ impl Cluster {
         self.publish();
     }
 
+    /// How long a pod that is removed goes on serving after it has left DNS, as with a `preStop` hook that sleeps.
+    ///
+    /// Zero at first, so that tests are fast: then clients that act on what DNS said last are refused.
+    pub fn set_drain(&self, drain: Duration) {
+        self.lock().drain = drain;
+    }
+
     /// Whether pod `i` passes its readiness probe; publishes.
     pub fn set_ready(&self, i: usize, ready: bool) {
         self.lock().members[i].ready = ready;
@@ -158,7 +165,7 @@ impl Cluster {
         panic!("no address is left for another pod");
     }
 
-    /// Removes pod `i` as kubelet does: out of DNS first, then told to finish, then killed. Publishes.
+    /// Removes pod `i` as kubelet does: out of DNS first, told to finish after the drain, then killed. Publishes.
     pub async fn remove_pod(&self, i: usize) -> Arc<Pod> {
         let member = self.lock().members.remove(i);
         let pod = Arc::clone(&member.pod);
@@ -200,6 +207,8 @@ impl Cluster {
 
     async fn terminate(&self, leaving: Vec<Member>) {
         self.publish();
+        let drain = self.lock().drain;
+        tokio::time::sleep(drain).await;
         let stops = leaving.iter().map(async |member| {
             let finished = tokio::time::timeout(GRACE, member.pod.stop_gracefully()).await;
             if finished.is_err() {
@@ -236,53 +245,6 @@ impl State {
                 Network::HOSTS
             );
         }
-    }
-}
-
-/// A loopback /24 and a port.
-struct Network {
-    prefix: [u8; 3],
-    /// 0 until the first pod has chosen.
-    port: u16,
-    last_host: u8,
-}
-
-impl Network {
-    /// Host numbers 1 to 254.
-    const HOSTS: u8 = 254;
-
-    /// Another /24 with each call, never 127.0.0.0/24.
-    ///
-    /// Processes that run at the same time have process ids near each other: the factor keeps their ranges apart.
-    fn next() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        const RANGE: u32 = 61;
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let number = process::id().wrapping_mul(RANGE).wrapping_add(count) % (253 * 256);
-        let [_, _, high, low] = number.to_be_bytes();
-        Self {
-            prefix: [127, high + 1, low],
-            port: 0,
-            last_host: 0,
-        }
-    }
-
-    fn next_address(&mut self) -> SocketAddr {
-        self.last_host = self.last_host % Self::HOSTS + 1;
-        let [a, b, c] = self.prefix;
-        SocketAddr::from((Ipv4Addr::new(a, b, c, self.last_host), self.port))
-    }
-
-    async fn start_pods(&mut self, n: usize) -> io::Result<Vec<Pod>> {
-        let mut pods = Vec::new();
-        // A Service without pods has a port too: its first one opens it.
-        for _ in 0..n.max(1) {
-            let pod = Pod::start(self.next_address()).await?;
-            self.port = pod.addr().port();
-            pods.push(pod);
-        }
-        pods.truncate(n);
-        Ok(pods)
     }
 }
 

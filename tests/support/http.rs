@@ -39,8 +39,12 @@ pub struct Connections<B> {
 struct Idle<B>(Mutex<Vec<SendRequest<B>>>);
 
 impl<B> Idle<B> {
+    /// The last used one that is free. One that still writes a request that was answered early is left to it.
     fn pop(&self) -> Option<SendRequest<B>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()
+        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|connection| !connection.is_closed());
+        let free = idle.iter().rposition(SendRequest::is_ready)?;
+        Some(idle.remove(free))
     }
 
     fn push(&self, connection: SendRequest<B>) {
@@ -48,6 +52,13 @@ impl<B> Idle<B> {
         if !connection.is_closed() {
             idle.push(connection);
         }
+    }
+
+    fn clear(&self) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 }
 
@@ -99,7 +110,7 @@ where
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         loop {
             if let Some(reserved) = &mut self.reserved {
-                // A connection just back from a body may need a moment to be free; one that has closed says so here.
+                // hyper takes a moment to make a new connection ready; one that has closed says so here.
                 match ready!(reserved.poll_ready(cx)) {
                     Ok(()) => return Poll::Ready(Ok(())),
                     Err(_closed) => self.reserved = None,
@@ -127,11 +138,17 @@ where
         Box::pin(async move {
             match connection.try_send_request(request).await {
                 Ok(response) => Ok(response.map(|body| PodBody::new(body, connection, idle))),
-                Err(mut error) => Err(match error.take_message() {
-                    // Not a byte was written: whoever sent it may send it elsewhere.
-                    Some(request) => Unsent::new(request, error.into_error()).into(),
-                    None => error.into_error().into(),
-                }),
+                Err(mut error) => {
+                    // A pod that dies breaks all its connections: the next request is not to find out on another one.
+                    if let Some(idle) = idle.upgrade() {
+                        idle.clear();
+                    }
+                    Err(match error.take_message() {
+                        // Not a byte was written: whoever sent it may send it elsewhere.
+                        Some(request) => Unsent::new(request, error.into_error()).into(),
+                        None => error.into_error().into(),
+                    })
+                }
             }
         })
     }

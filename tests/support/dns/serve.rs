@@ -66,7 +66,8 @@ async fn serve_stream(stream: TcpStream, zone: Arc<Zone>) {
             });
         }
         drop(replies);
-        pending.join_all().await;
+        // Not `join_all`: it panics where a runtime that shuts down has cancelled them.
+        while pending.join_next().await.is_some() {}
     };
     let write = async move {
         while let Some(reply) = outbox.recv().await {

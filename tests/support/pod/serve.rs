@@ -43,7 +43,8 @@ pub(super) async fn serve(
         }
     }
     drop(listener);
-    connections.join_all().await;
+    // Not `join_all`: it panics where a runtime that shuts down has cancelled them.
+    while connections.join_next().await.is_some() {}
 }
 
 async fn next_command(commanded: &mut watch::Receiver<Command>) -> Command {
