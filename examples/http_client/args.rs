@@ -1,0 +1,97 @@
+//! What the command line says.
+
+use std::time::Duration;
+
+use clap::{CommandFactory, Parser, ValueEnum, error::ErrorKind};
+use http::{Request, header::HOST, uri::PathAndQuery};
+use tower_headless::Target;
+
+use crate::{story, support::client::NoBody};
+
+/// Sends requests at a steady rate to the pods of a headless Service, and shows what becomes of them.
+///
+/// Without --service it starts a small cluster inside this process, scales it, and kills one of its pods.
+#[derive(Debug, Parser)]
+#[command(name = "http_client")]
+pub(crate) struct Args {
+    /// Name of the Service, fully qualified: nginx-headless.default.svc.cluster.local
+    #[arg(long, value_name = "NAME", requires = "port")]
+    pub(crate) service: Option<String>,
+
+    /// Port of its pods
+    #[arg(long, value_name = "N", requires = "service", value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+
+    /// Name server to ask, IP or IP:port [default: those of the system]
+    #[arg(long, value_name = "A", requires = "service")]
+    nameserver: Option<String>,
+
+    /// Which pod gets the next request
+    #[arg(long, value_enum, default_value_t = PolicyName::RoundRobin)]
+    pub(crate) policy: PolicyName,
+
+    /// Requests a second
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) rate: u32,
+
+    /// Seconds to send requests for
+    #[arg(long, value_name = "S", default_value = "10", value_parser = parse_seconds)]
+    pub(crate) duration: Duration,
+
+    /// What to GET
+    #[arg(long, default_value = "/", value_parser = parse_path)]
+    path: PathAndQuery,
+
+    /// Take loopback addresses for pods too
+    #[arg(long)]
+    pub(crate) allow_loopback: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum PolicyName {
+    #[value(alias = "rr")]
+    RoundRobin,
+    Random,
+    #[value(alias = "lc")]
+    LeastConnections,
+}
+
+impl Args {
+    /// What `--service`, `--port` and `--nameserver` name. Ends the process, with a message, if they name nothing.
+    pub(crate) fn target(&self) -> Target {
+        let service = self.service.as_deref().unwrap_or_default();
+        let port = self.port.unwrap_or_default();
+        let server = self.nameserver.as_deref().unwrap_or_default();
+        let target = format!("dns://{server}/{service}:{port}").parse();
+        target.unwrap_or_else(|error| {
+            let mut command = Self::command();
+            command.error(ErrorKind::ValueValidation, error).exit()
+        })
+    }
+
+    /// The request that is sent over and over.
+    pub(crate) fn request(&self, target: &Target) -> Request<NoBody> {
+        let service = self.service.as_deref().unwrap_or(story::HOST);
+        let request = Request::get(self.path.clone())
+            .header(HOST, format!("{service}:{}", target.port()))
+            .body(NoBody::new());
+        request.expect("a target's name has only characters that a header may have")
+    }
+}
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().map_err(|_| "not a number".to_owned())?;
+    let duration = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
+    if duration.is_zero() {
+        return Err("no time at all".to_owned());
+    }
+    Ok(duration)
+}
+
+fn parse_path(text: &str) -> Result<PathAndQuery, String> {
+    if !text.starts_with('/') {
+        return Err("a path begins with '/'".to_owned());
+    }
+    text.parse()
+        .map_err(|error: http::uri::InvalidUri| error.to_string())
+}
