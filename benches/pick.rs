@@ -1,0 +1,238 @@
+//! What a pick costs: `cargo bench --bench pick`.
+//!
+//! Every figure is one whole request to a service that is ready and does nothing: `poll_ready`, `call`, and the future
+//! to its end, so that the guard and the health check are in it. Beside it, in the same rounds:
+//!
+//! - `limit`: what no balancer over a swappable set can go below. It loads a snapshot, counts a shared cursor up, clones
+//!   the service it points at and calls it.
+//! - `p2c`: tower's balancer, which needs `&mut` and so serves one caller only.
+//! - `p2c behind Buffer`: the same as one shares it, with a worker task in a current-thread runtime.
+
+mod support;
+
+use std::{
+    convert::Infallible,
+    future::Ready,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+};
+
+use arc_swap::ArcSwap;
+use tokio::runtime::{Builder, Runtime};
+use tower::{
+    Service, ServiceExt,
+    balance::p2c,
+    buffer::Buffer,
+    discover::ServiceList,
+    load::{CompleteOnResponse, PendingRequests},
+};
+use tower_headless::{Balance, Fixed, LeastConnections, Policy, Random, RoundRobin};
+
+use support::{
+    Field, Goals, NoOp, Plan, Times, address,
+    burst::{awaited_requests, cloned_requests, request, requests, requests_on_two_threads},
+};
+
+const SIZES: [usize; 5] = [3, 10, 100, 1_000, 10_000];
+
+fn main() {
+    let plan = Plan::from_args();
+    let mut goals = Goals::default();
+    for len in SIZES {
+        let times = measure(len, &plan);
+        judge(len, &times, &mut goals);
+        allocations(len, &mut goals);
+    }
+    thresholds(&plan);
+    goals.print();
+}
+
+fn runtime() -> Runtime {
+    let runtime = Builder::new_current_thread().enable_time().build();
+    runtime.expect("timers need nothing of the system")
+}
+
+/// A balancer that has heard of its endpoints.
+fn balance<P: Policy>(runtime: &Runtime, policy: P, len: usize) -> Balance<NoOp, P> {
+    runtime.block_on(async {
+        let mut balance = Balance::builder(Fixed::new((0..len).map(address)))
+            .policy(policy)
+            .build(|_: &_| NoOp::default());
+        let ready = balance.ready().await;
+        ready.expect("readiness never fails");
+        balance
+    })
+}
+
+type P2c = p2c::Balance<ServiceList<Vec<PendingRequests<NoOp>>>, ()>;
+
+fn p2c(len: usize) -> P2c {
+    let service = || PendingRequests::new(NoOp::default(), CompleteOnResponse::default());
+    let services = (0..len).map(|_| service()).collect();
+    p2c::Balance::new(ServiceList::new::<()>(services))
+}
+
+/// The least that picking from a swappable set can take.
+#[derive(Clone)]
+struct Limit {
+    services: Arc<ArcSwap<Vec<NoOp>>>,
+    cursor: Arc<AtomicUsize>,
+}
+
+impl Limit {
+    fn new(len: usize) -> Self {
+        let services = (0..len).map(|_| NoOp::default()).collect();
+        Self {
+            services: Arc::new(ArcSwap::from_pointee(services)),
+            cursor: Arc::default(),
+        }
+    }
+}
+
+impl Service<()> for Limit {
+    type Response = ();
+    type Error = Infallible;
+    type Future = Ready<Result<(), Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        let services = self.services.load();
+        let index = self.cursor.fetch_add(1, Relaxed) % services.len();
+        let mut service = services[index].clone();
+        service.call(())
+    }
+}
+
+/// A policy's name in goals, and of its candidates: one thread, two threads, a clone per request.
+struct Names {
+    policy: &'static str,
+    one: &'static str,
+    two: &'static str,
+    cloned: &'static str,
+}
+
+macro_rules! names {
+    ($policy:literal) => {
+        Names {
+            policy: $policy,
+            one: $policy,
+            two: concat!($policy, ", two threads"),
+            cloned: concat!($policy, ", cloned each"),
+        }
+    };
+}
+
+const ROUND_ROBIN: Names = names!("round_robin");
+const RANDOM: Names = names!("random");
+const LEAST_CONNECTIONS: Names = names!("least_connections");
+const LIMIT: Names = names!("limit");
+const P2C: &str = "p2c";
+const P2C_BUFFER: &str = "p2c behind Buffer";
+
+fn measure(len: usize, plan: &Plan) -> Times {
+    let runtime = runtime();
+    // A runtime of its own, so that no other task takes the worker's time.
+    let worker = self::runtime();
+    let buffer = worker.block_on(async { Buffer::new(p2c(len), 1024) });
+    let mut field = Field::new(format_args!("{len} endpoints, a request"));
+    let limit = Limit::new(len);
+    field.add(LIMIT.one, requests(limit.clone()));
+    field.add(LIMIT.two, requests_on_two_threads(limit));
+    add(
+        &mut field,
+        &ROUND_ROBIN,
+        balance(&runtime, RoundRobin::new(), len),
+    );
+    add(&mut field, &RANDOM, balance(&runtime, Random::new(), len));
+    let least = balance(&runtime, LeastConnections::new(), len);
+    add(&mut field, &LEAST_CONNECTIONS, least);
+    field.add(P2C, requests(p2c(len)));
+    field.add(P2C_BUFFER, awaited_requests(&worker, buffer));
+    field.measure(plan)
+}
+
+fn add<P: Policy>(field: &mut Field<'_>, names: &Names, balance: Balance<NoOp, P>) {
+    field.add(names.one, requests(balance.clone()));
+    field.add(names.two, requests_on_two_threads(balance.clone()));
+    field.add(names.cloned, cloned_requests(balance));
+}
+
+fn judge(len: usize, times: &Times, goals: &mut Goals) {
+    for names in [ROUND_ROBIN, RANDOM, LEAST_CONNECTIONS] {
+        let name = format!("pick/{}/n={len}", names.policy);
+        let least_connections = names.policy == LEAST_CONNECTIONS.policy;
+        if !least_connections {
+            let ratio = times.ratio(names.one, LIMIT.one);
+            goals.at_most(format_args!("{name}/limit"), ratio, 2.0);
+            if ratio <= 1.5 {
+                goals.note(format_args!("stretch {name}/limit {ratio:.3} <= 1.5"));
+            }
+        }
+        if len <= if least_connections { 100 } else { 1_000 } {
+            let ratio = times.ratio(P2C_BUFFER, names.one);
+            goals.at_least(format_args!("{name}/p2c_buffer"), ratio, 6.0);
+        }
+        if len >= 10 {
+            let ratio = times.ratio(names.two, names.one);
+            goals.at_most(format_args!("{name}/two_threads"), ratio, 1.5);
+            // The limit's threads take its cursor from each other as well.
+            let ratio = times.ratio(names.two, LIMIT.two);
+            goals.note(format_args!(
+                "beside {name}/limit_on_two_threads {ratio:.3}"
+            ));
+        }
+    }
+}
+
+fn allocations(len: usize, goals: &mut Goals) {
+    let runtime = runtime();
+    let mut count = |names: Names, allocations: f64| {
+        let name = format!("pick/{}/n={len}/allocations", names.policy);
+        goals.at_most(name, allocations, 0.0);
+    };
+    count(
+        ROUND_ROBIN,
+        per_pick(balance(&runtime, RoundRobin::new(), len)),
+    );
+    count(RANDOM, per_pick(balance(&runtime, Random::new(), len)));
+    let least = balance(&runtime, LeastConnections::new(), len);
+    count(LEAST_CONNECTIONS, per_pick(least));
+}
+
+/// Allocations of one request, once thread-local state is set up.
+fn per_pick(mut service: impl Service<()>) -> f64 {
+    const PICKS: u64 = 10_000;
+    request(&mut service);
+    let seen = allocation_counter::measure(|| (0..PICKS).for_each(|_| request(&mut service)));
+    seen.count_total as f64 / PICKS as f64
+}
+
+/// Least connections around its two thresholds: up to 256 endpoints it looks at all, above at 16. What it costs over
+/// round robin is what the look costs.
+fn thresholds(plan: &Plan) {
+    const SIZES: [(usize, &str); 8] = [
+        (16, "all of 16"),
+        (64, "all of 64"),
+        (128, "all of 128"),
+        (192, "all of 192"),
+        (256, "all of 256"),
+        (257, "16 of 257"),
+        (512, "16 of 512"),
+        (1_024, "16 of 1024"),
+    ];
+    let runtime = runtime();
+    let mut field = Field::new("least connections, a request, by what it looks at");
+    let none = balance(&runtime, RoundRobin::new(), 256);
+    field.add("none (round robin of 256)", requests(none));
+    for (len, name) in SIZES {
+        let balance = balance(&runtime, LeastConnections::new(), len);
+        field.add(name, requests(balance));
+    }
+    field.measure(plan);
+}
