@@ -335,6 +335,31 @@ async fn when_all_refuse_for_the_ready_timeout_calls_fail_at_once_until_one_acce
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_a_scale_from_zero_requests_wait_their_full_time() {
+    let (script, pods, balance) = balance([]).await;
+    assert!(
+        send(&balance)
+            .await
+            .is_err_and(|error| error.is_no_endpoints())
+    );
+    tokio::time::sleep(60 * SECOND).await;
+    pods.set([1], Behaviour::NotReady);
+    script.answer([1]);
+    settle().await;
+    let started = Instant::now();
+    assert!(
+        send(&balance)
+            .await
+            .is_err_and(|error| error.is_unreachable())
+    );
+    assert_eq!(
+        started.elapsed(),
+        5 * SECOND,
+        "the outage is the new pod's, not the empty set's"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_waiting_request_goes_to_the_first_that_accepts_again() {
     for refusing in [Behaviour::NotReady, Behaviour::HandBack] {
         let (_script, pods, balance) = balance([1, 2]).await;

@@ -132,7 +132,7 @@ where
     }
 
     fn publish(&mut self, set: Vec<Endpoint>) {
-        let first = !self.shared.current.load().is_discovered();
+        let was_empty = self.shared.current.load().entries().is_empty();
         let update = self
             .writer
             .update(&self.shared.current, set, &mut rand::rng());
@@ -144,7 +144,7 @@ where
             "endpoints changed",
         );
         self.recovery.tidy();
-        if first {
+        if was_empty {
             // Until now there was nothing to refuse a request.
             self.shared.signals.outage.end();
         }

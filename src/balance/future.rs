@@ -244,7 +244,7 @@ where
     let unsent = match error.downcast::<Unsent<Req>>() {
         Ok(unsent) => unsent,
         Err(error) => {
-            Shared::<S, P>::accepted(&mut in_flight);
+            Shared::<S, P>::end_trial(&mut in_flight);
             return Err(Error::endpoint_failed(in_flight.endpoint().clone(), error));
         }
     };

@@ -182,13 +182,19 @@ impl<S: Send + Sync + 'static, P: Policy> Shared<S, P> {
         in_flight.load().signals().owner()
     }
 
-    /// The endpoint took the request of `in_flight` and answered, whatever the answer.
+    /// The endpoint has answered the request of `in_flight`.
     #[inline]
     pub(super) fn accepted(in_flight: &mut InFlight) {
+        Self::end_trial(in_flight);
+        in_flight.load().signals().outage.end();
+    }
+
+    /// The endpoint took the request of `in_flight`, whatever came of it: if that was a trial, it has passed.
+    #[inline]
+    pub(super) fn end_trial(in_flight: &mut InFlight) {
         if in_flight.end_trial() {
             Self::accepted_trial(in_flight.load());
         }
-        in_flight.load().signals().outage.end();
     }
 
     #[cold]
