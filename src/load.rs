@@ -64,10 +64,21 @@ impl Line {
             .is_ok()
     }
 
-    /// Counts one more request in.
+    /// Counts one more request in, unless the word carries a flag.
+    ///
+    /// It counts first and looks then: few words carry one, and to look first costs every pick a memory access.
     #[inline]
-    pub(crate) fn begin(&self, lane: usize) {
-        self.0[lane].fetch_add(1, Relaxed);
+    pub(crate) fn begin_unless_flagged(&self, lane: usize) -> bool {
+        let available = self.0[lane].fetch_add(1, Relaxed) < FLAGGED;
+        if !available {
+            self.take_back(lane);
+        }
+        available
+    }
+
+    #[cold]
+    fn take_back(&self, lane: usize) {
+        self.0[lane].fetch_sub(1, Relaxed);
     }
 }
 
@@ -261,11 +272,7 @@ impl Loads {
     #[inline]
     pub(crate) fn begin_if_available(&self, index: usize) -> bool {
         let (line, lane) = self.place(index);
-        let available = line.word(lane) < FLAGGED;
-        if available {
-            line.begin(lane);
-        }
-        available
+        line.begin_unless_flagged(lane)
     }
 }
 

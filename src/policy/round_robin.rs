@@ -26,16 +26,22 @@ impl RoundRobin {
     }
 }
 
-/// The cursor: its remainder is the index whose turn it is.
+/// The turns taken so far: their remainder is the index whose turn it is.
 #[derive(Debug)]
 pub struct Picker {
-    cursor: AtomicUsize,
+    cursor: Apart<AtomicUsize>,
     len: usize,
 }
 
+/// On cache lines of its own (processors fetch them in pairs): every pick of every thread writes the cursor, and should not
+/// take from the others what they only read.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Apart<T>(T);
+
 impl Picker {
     fn turn(&self) -> Option<usize> {
-        self.cursor.load(Relaxed).checked_rem(self.len)
+        self.cursor.0.load(Relaxed).checked_rem(self.len)
     }
 }
 
@@ -51,7 +57,7 @@ impl sealed::Prepare for RoundRobin {
         let turn = previous.and_then(|previous| Some((previous.place)(previous.picker.turn()?)));
         let cursor = turn.unwrap_or_else(|| rng.random_range(0..len.max(1)));
         Picker {
-            cursor: AtomicUsize::new(cursor),
+            cursor: Apart(AtomicUsize::new(cursor)),
             len,
         }
     }
@@ -61,7 +67,7 @@ impl sealed::Pick for Picker {
     #[inline]
     fn pick(&self, loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
         for _ in 0..self.len {
-            let index = self.cursor.fetch_add(1, Relaxed) % self.len;
+            let index = self.cursor.0.fetch_add(1, Relaxed) % self.len;
             if loads.begin_if_available(index) {
                 return Some(index);
             }
