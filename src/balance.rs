@@ -33,6 +33,7 @@ use crate::{
     endpoint::Endpoint,
     error::{BoxError, Error},
     in_flight::{Completion, OnResponse},
+    load::Load,
     policy::{Policy, RoundRobin},
 };
 
@@ -111,7 +112,7 @@ impl<S, P: Policy, C> Balance<S, P, C> {
     /// What the balancer knows of its endpoints now, in the order of their addresses. For looking at, not for picking.
     pub fn endpoints(&self) -> Vec<EndpointStatus> {
         let snapshot = self.shared.current.load();
-        let status = |load: &crate::load::Load| EndpointStatus {
+        let status = |load: &Arc<Load>| EndpointStatus {
             endpoint: load.endpoint().clone(),
             in_flight: load.in_flight(),
             state: if load.is_unreachable() {
@@ -120,11 +121,7 @@ impl<S, P: Policy, C> Balance<S, P, C> {
                 EndpointState::Available
             },
         };
-        snapshot
-            .entries()
-            .iter()
-            .map(|entry| status(&entry.load))
-            .collect()
+        snapshot.loads().iter().map(status).collect()
     }
 
     /// A stream of the changes of the set, beginning with all that is in it.

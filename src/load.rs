@@ -16,9 +16,12 @@
 //! endpoints have a line each, so that threads don't take it from each other; with 256, every line is full, and
 //! least-connections reads sixteen endpoints for one line fetched.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering::Relaxed},
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
 };
 
 use crate::{endpoint::Endpoint, signals::Signals};
@@ -49,36 +52,6 @@ impl Line {
     #[inline]
     pub(crate) fn words(&self, lanes: usize) -> impl Iterator<Item = u32> {
         self.0[..lanes].iter().map(|word| word.load(Relaxed))
-    }
-
-    #[inline]
-    pub(crate) fn word(&self, lane: usize) -> u32 {
-        self.0[lane].load(Relaxed)
-    }
-
-    /// Counts one more request in, if the word still is `seen`.
-    #[inline]
-    pub(crate) fn begin_if(&self, lane: usize, seen: u32) -> bool {
-        self.0[lane]
-            .compare_exchange(seen, seen + 1, Relaxed, Relaxed)
-            .is_ok()
-    }
-
-    /// Counts one more request in, unless the word carries a flag.
-    ///
-    /// It counts first and looks then: few words carry one, and to look first costs every pick a memory access.
-    #[inline]
-    pub(crate) fn begin_unless_flagged(&self, lane: usize) -> bool {
-        let available = self.0[lane].fetch_add(1, Relaxed) < FLAGGED;
-        if !available {
-            self.take_back(lane);
-        }
-        available
-    }
-
-    #[cold]
-    fn take_back(&self, lane: usize) {
-        self.0[lane].fetch_sub(1, Relaxed);
     }
 }
 
@@ -151,6 +124,23 @@ impl Load {
         self.word().load(Relaxed) & REMOVED != 0
     }
 
+    /// Counts one more request in, unless the word carries a flag.
+    ///
+    /// It counts first and looks then: few words carry one, and to look first costs every pick a memory access.
+    #[inline]
+    pub(crate) fn begin(&self) -> bool {
+        let available = self.word().fetch_add(1, Relaxed) < FLAGGED;
+        if !available {
+            self.take_back();
+        }
+        available
+    }
+
+    #[cold]
+    fn take_back(&self) {
+        self.end();
+    }
+
     /// One request fewer.
     #[inline]
     pub(crate) fn end(&self) {
@@ -209,37 +199,44 @@ impl Load {
     }
 }
 
-/// The words of one snapshot's endpoints.
+/// The counters of one snapshot's endpoints, in the order of their identities.
 #[derive(Debug)]
 pub struct Loads {
+    loads: Box<[Arc<Load>]>,
     /// All lines there are; other sets' endpoints may have words in them too.
     lines: Arc<[Arc<Line>]>,
-    /// Where each endpoint's word is: its line's number times [`LANES`], plus its lane.
-    places: Box<[u32]>,
     /// How many of the lines, and how many lanes of each, hold any endpoint's word.
     used: (usize, usize),
 }
 
 impl Loads {
-    /// The words at `slots` of `lines`, in the endpoints' order.
-    pub(crate) fn new(lines: Arc<[Arc<Line>]>, slots: impl Iterator<Item = usize>) -> Self {
-        let mut used = (0, 0);
-        let place = |slot| {
-            let (line, lane) = (line_of(slot), lane_of(slot));
-            used = (used.0.max(line + 1), used.1.max(lane + 1));
-            (line * LANES + lane) as u32
-        };
-        let places = slots.map(place).collect();
+    /// `loads`, whose words are in `lines`.
+    pub(crate) fn new(loads: Vec<Arc<Load>>, lines: Arc<[Arc<Line>]>) -> Self {
+        let used = loads.iter().fold((0, 0), |(lines, lanes), load| {
+            (lines.max(line_of(load.slot) + 1), lanes.max(load.lane + 1))
+        });
         Self {
+            loads: loads.into_boxed_slice(),
             lines,
-            places,
             used,
         }
     }
 
+    /// The counters, by index.
+    #[inline]
+    pub(crate) fn all(&self) -> &[Arc<Load>] {
+        &self.loads
+    }
+
     #[inline]
     pub(crate) fn len(&self) -> usize {
-        self.places.len()
+        self.loads.len()
+    }
+
+    /// The index of the endpoint with this identity, or else where it would stand.
+    pub(crate) fn search(&self, identity: SocketAddr) -> Result<usize, usize> {
+        let loads = &self.loads;
+        loads.binary_search_by_key(&identity, |load| load.endpoint.identity())
     }
 
     /// The smallest word. In the moment of an update it may be that of an endpoint of the next set.
@@ -253,15 +250,8 @@ impl Loads {
     }
 
     #[inline]
-    pub(crate) fn place(&self, index: usize) -> (&Line, usize) {
-        let place = self.places[index] as usize;
-        (&self.lines[place / LANES], place % LANES)
-    }
-
-    #[inline]
     pub(crate) fn word(&self, index: usize) -> u32 {
-        let (line, lane) = self.place(index);
-        line.word(lane)
+        self.loads[index].word().load(Relaxed)
     }
 
     pub(crate) fn is_available(&self, index: usize) -> bool {
@@ -270,9 +260,16 @@ impl Loads {
 
     /// Counts one more request in, if the endpoint may be picked.
     #[inline]
-    pub(crate) fn begin_if_available(&self, index: usize) -> bool {
-        let (line, lane) = self.place(index);
-        line.begin_unless_flagged(lane)
+    pub(crate) fn begin(&self, index: usize) -> bool {
+        self.loads[index].begin()
+    }
+
+    /// Counts one more request in, if the endpoint's word still is `seen`.
+    #[inline]
+    pub(crate) fn begin_if(&self, index: usize, seen: u32) -> bool {
+        let word = self.loads[index].word();
+        word.compare_exchange(seen, seen + 1, Relaxed, Relaxed)
+            .is_ok()
     }
 }
 

@@ -65,5 +65,5 @@ pub(crate) mod sealed {
 fn any_available(loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
     let available = (0..loads.len()).filter(|&index| loads.is_available(index));
     let chosen = available.choose(rng)?;
-    loads.begin_if_available(chosen).then_some(chosen)
+    loads.begin(chosen).then_some(chosen)
 }

@@ -6,7 +6,6 @@
 //! and their slot is used again once their last request has ended.
 
 use std::{
-    cmp::Ordering,
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap},
     net::SocketAddr,
@@ -27,31 +26,19 @@ use crate::{
     signals::Signals,
 };
 
-/// One endpoint of a snapshot. It stands there by value, so that a pick has one memory access fewer to wait for; to keep
-/// an endpoint costs an update a clone of its service.
-#[derive(Clone, Debug)]
-pub(crate) struct Entry<S> {
-    pub(crate) load: Arc<Load>,
-    pub(crate) service: S,
-}
-
-impl<S> Entry<S> {
-    fn identity(&self) -> SocketAddr {
-        self.load.endpoint().identity()
-    }
-}
-
 /// An endpoint that a pick has chosen, its request counted in already.
 pub(crate) struct Picked<'a, S> {
-    pub(crate) entry: &'a Entry<S>,
+    pub(crate) load: &'a Arc<Load>,
+    pub(crate) service: &'a S,
     pub(crate) trial: bool,
 }
 
 /// A set of endpoints, and the picker prepared for it.
 #[derive(Debug)]
 pub(crate) struct Snapshot<S, K> {
-    entries: Box<[Entry<S>]>,
     loads: Loads,
+    /// The endpoints' services, in the same order.
+    services: Box<[S]>,
     picker: K,
     signals: Arc<Signals>,
     discovered: bool,
@@ -63,34 +50,33 @@ impl<S, K: Pick> Snapshot<S, K> {
         self.discovered
     }
 
-    pub(crate) fn entries(&self) -> &[Entry<S>] {
-        &self.entries
+    /// The counters of all endpoints, in the order of their identities.
+    pub(crate) fn loads(&self) -> &[Arc<Load>] {
+        self.loads.all()
     }
 
-    /// The entry of this very endpoint, unless it has left the set.
-    pub(crate) fn entry(&self, load: &Arc<Load>) -> Option<&Entry<S>> {
-        let identity = load.endpoint().identity();
-        let at = self
-            .entries
-            .binary_search_by_key(&identity, |entry| entry.identity())
-            .ok()?;
-        Some(&self.entries[at]).filter(|entry| Arc::ptr_eq(&entry.load, load))
+    /// The service of this very endpoint, unless it has left the set.
+    pub(crate) fn service(&self, load: &Arc<Load>) -> Option<&S> {
+        let index = self.loads.search(load.endpoint().identity()).ok()?;
+        let is_same = Arc::ptr_eq(&self.loads()[index], load);
+        is_same.then(|| &self.services[index])
     }
 
     /// Chooses an endpoint: one with a trial on offer if there is any, else as the policy says.
     #[inline]
     pub(crate) fn pick(&self, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
-        if self.signals.trials.load(Relaxed) > 0 {
-            let trial = self.entries.iter().find(|entry| entry.load.claim_trial());
-            if let Some(entry) = trial {
-                return Some(Picked { entry, trial: true });
-            }
-        }
-        let index = self.picker.pick(&self.loads, rng)?;
-        let entry = &self.entries[index];
+        let trial = match self.signals.trials.load(Relaxed) {
+            0 => None,
+            _ => self.loads().iter().position(|load| load.claim_trial()),
+        };
+        let index = match trial {
+            Some(index) => index,
+            None => self.picker.pick(&self.loads, rng)?,
+        };
         Some(Picked {
-            entry,
-            trial: false,
+            load: &self.loads()[index],
+            service: &self.services[index],
+            trial: trial.is_some(),
         })
     }
 }
@@ -125,8 +111,8 @@ impl<P: Policy, M> Writer<P, M> {
         M: FnMut(&Endpoint) -> S,
     {
         let nothing = Snapshot {
-            entries: Box::default(),
-            loads: Loads::new(Arc::default(), std::iter::empty()),
+            loads: Loads::new(Vec::new(), Arc::default()),
+            services: Box::default(),
             picker: policy.prepare(0, None, rng),
             signals: signals.clone(),
             discovered: false,
@@ -154,26 +140,26 @@ impl<P: Policy, M> Writer<P, M> {
         set.sort_unstable_by_key(Endpoint::identity);
         set.dedup_by_key(|endpoint| endpoint.identity());
         let old = current.load_full();
-        if old.discovered && is_same(&old.entries, &set) {
+        if old.discovered && is_same(old.loads(), &set) {
             return None;
         }
         self.slots.reclaim();
         let mut change = Change::default();
-        let entries = self.merge(&old.entries, set, &mut change);
+        let (loads, services) = self.merge(&old, set, &mut change);
+        let loads = Loads::new(loads, self.slots.lines.clone());
         let place = |index: usize| {
-            let identity = old.entries[index].identity();
-            let place = entries.partition_point(|entry| entry.identity() < identity);
-            if place < entries.len() { place } else { 0 }
+            let place = loads.search(old.loads()[index].endpoint().identity());
+            let (Ok(place) | Err(place)) = place;
+            if place < loads.len() { place } else { 0 }
         };
         let previous = Previous {
             picker: &old.picker,
             place: &place,
         };
-        let picker = self.policy.prepare(entries.len(), Some(previous), rng);
-        let slots = entries.iter().map(|entry| entry.load.slot());
+        let picker = self.policy.prepare(loads.len(), Some(previous), rng);
         current.store(Arc::new(Snapshot {
-            loads: Loads::new(self.slots.lines.clone(), slots),
-            entries: entries.into_boxed_slice(),
+            loads,
+            services: services.into_boxed_slice(),
             picker,
             signals: self.signals.clone(),
             discovered: true,
@@ -184,58 +170,58 @@ impl<P: Policy, M> Writer<P, M> {
     /// Both sides in order: what both have is kept, what only the new one has is made, what only the old one has goes.
     fn merge<S>(
         &mut self,
-        old: &[Entry<S>],
+        old: &Snapshot<S, P::Picker>,
         set: Vec<Endpoint>,
         change: &mut Change,
-    ) -> Vec<Entry<S>>
+    ) -> (Vec<Arc<Load>>, Vec<S>)
     where
         M: FnMut(&Endpoint) -> S,
         S: Clone,
     {
-        let mut entries = Vec::with_capacity(set.len());
-        let mut old = old.iter().peekable();
+        let mut loads = Vec::with_capacity(set.len());
+        let mut services = Vec::with_capacity(set.len());
+        let mut old = old.loads().iter().zip(&old.services).peekable();
         for endpoint in set {
             let identity = endpoint.identity();
-            while let Some(gone) = old.next_if(|entry| entry.identity() < identity) {
+            while let Some((gone, _)) =
+                old.next_if(|(load, _)| load.endpoint().identity() < identity)
+            {
                 self.remove(gone, change);
             }
-            let kept = old.next_if(|entry| entry.identity() == identity);
-            entries.push(match kept {
-                Some(entry) => entry.clone(),
-                None => self.add(endpoint, change),
-            });
+            match old.next_if(|(load, _)| load.endpoint().identity() == identity) {
+                Some((load, service)) => {
+                    loads.push(load.clone());
+                    services.push(service.clone());
+                }
+                None => {
+                    services.push((self.make)(&endpoint));
+                    loads.push(self.add(endpoint, change));
+                }
+            }
         }
-        for gone in old {
+        for (gone, _) in old {
             self.remove(gone, change);
         }
-        entries
+        (loads, services)
     }
 
-    fn add<S>(&mut self, endpoint: Endpoint, change: &mut Change) -> Entry<S>
-    where
-        M: FnMut(&Endpoint) -> S,
-    {
-        let service = (self.make)(&endpoint);
+    fn add(&mut self, endpoint: Endpoint, change: &mut Change) -> Arc<Load> {
         debug!(%endpoint, "endpoint joined");
         change.joined += 1;
-        let load = self.slots.load(endpoint, &self.signals);
-        Entry { load, service }
+        self.slots.load(endpoint, &self.signals)
     }
 
-    fn remove<S>(&mut self, entry: &Entry<S>, change: &mut Change) {
-        entry.load.remove();
-        debug!(endpoint = %entry.load.endpoint(), "endpoint left");
+    fn remove(&mut self, load: &Arc<Load>, change: &mut Change) {
+        load.remove();
+        debug!(endpoint = %load.endpoint(), "endpoint left");
         change.left += 1;
-        self.slots.drain(entry.load.clone());
+        self.slots.drain(load.clone());
     }
 }
 
-fn is_same<S>(entries: &[Entry<S>], set: &[Endpoint]) -> bool {
-    entries.len() == set.len()
-        && entries
-            .iter()
-            .zip(set)
-            .all(|(entry, endpoint)| entry.identity().cmp(&endpoint.identity()) == Ordering::Equal)
+fn is_same(loads: &[Arc<Load>], set: &[Endpoint]) -> bool {
+    let known = loads.iter().map(|load| load.endpoint().identity());
+    known.eq(set.iter().map(Endpoint::identity))
 }
 
 /// Hands out the words of the lines: the lowest free slot first, so that the words in use stay together.
@@ -324,13 +310,11 @@ mod tests {
             self.writer.update(&self.current, set(hosts), &mut self.rng)
         }
 
-        #[inline]
         fn pick(&mut self) -> Arc<Load> {
             let snapshot = self.current.load();
             snapshot
                 .pick(&mut self.rng)
                 .expect("endpoints")
-                .entry
                 .load
                 .clone()
         }
@@ -357,14 +341,14 @@ mod tests {
     fn who_stays_keeps_service_and_counters_and_who_leaves_is_dropped() {
         let mut fixture = fixture();
         fixture.update([1, 2]);
-        let before: Vec<_> = fixture.current.load().entries().to_vec();
-        let gone = Arc::downgrade(&before[0].service);
+        let before = fixture.current.load_full();
+        let gone = Arc::downgrade(&before.services[0]);
         let change = fixture.update([2, 3]).expect("a change");
         assert_eq!((change.joined, change.left), (1, 1));
-        let after = fixture.current.load().entries().to_vec();
-        assert!(Arc::ptr_eq(&before[1].load, &after[0].load));
-        assert!(Arc::ptr_eq(&before[1].service, &after[0].service));
-        assert!(before[0].load.is_removed());
+        let after = fixture.current.load_full();
+        assert!(Arc::ptr_eq(&before.loads()[1], &after.loads()[0]));
+        assert!(Arc::ptr_eq(&before.services[1], &after.services[0]));
+        assert!(before.loads()[0].is_removed());
         drop(before);
         assert!(gone.upgrade().is_none(), "no snapshot holds it any more");
     }
@@ -378,11 +362,7 @@ mod tests {
         fixture.update([2, 3]);
         let slots = |fixture: &Fixture<_>| -> Vec<usize> {
             let snapshot = fixture.current.load();
-            snapshot
-                .entries()
-                .iter()
-                .map(|entry| entry.load.slot())
-                .collect()
+            snapshot.loads().iter().map(|load| load.slot()).collect()
         };
         assert_eq!(slots(&fixture), [1, 2], "slot 0 still counts a request");
         request.end();
@@ -399,10 +379,10 @@ mod tests {
         fixture.update([2]);
         fixture.update([1, 2]);
         let snapshot = fixture.current.load_full();
-        assert_eq!(snapshot.entries()[0].load.in_flight(), 1);
-        assert!(!snapshot.entries()[0].load.is_removed());
+        assert_eq!(snapshot.loads()[0].in_flight(), 1);
+        assert!(!snapshot.loads()[0].is_removed());
         request.end();
-        assert_eq!(snapshot.entries()[0].load.in_flight(), 0);
+        assert_eq!(snapshot.loads()[0].in_flight(), 0);
     }
 
     #[test]

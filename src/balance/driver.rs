@@ -132,13 +132,13 @@ where
     }
 
     fn publish(&mut self, set: Vec<Endpoint>) {
-        let was_empty = self.shared.current.load().entries().is_empty();
+        let was_empty = self.shared.current.load().loads().is_empty();
         let update = self
             .writer
             .update(&self.shared.current, set, &mut rand::rng());
         let Some(change) = update else { return };
         info!(
-            endpoints = self.shared.current.load().entries().len(),
+            endpoints = self.shared.current.load().loads().len(),
             joined = change.joined,
             left = change.left,
             "endpoints changed",
@@ -197,11 +197,11 @@ where
 
     fn begin_probe(&mut self, load: Arc<Load>, refusal: Refusal) {
         let snapshot = self.shared.current.load();
-        let (Some(entry), Some(probe)) = (snapshot.entry(&load), self.probe) else {
+        let (Some(service), Some(probe)) = (snapshot.service(&load), self.probe) else {
             self.recovery.forget(&load);
             return;
         };
-        let ready = AssertUnwindSafe(probe(entry.service.clone())).catch_unwind();
+        let ready = AssertUnwindSafe(probe(service.clone())).catch_unwind();
         self.probes.push(Box::pin(async move {
             let result = match timeout(PROBE_TIMEOUT, ready).await {
                 Ok(Ok(result)) => result,

@@ -214,8 +214,8 @@ impl<S: Clone, P: Policy> Shared<S, P> {
         let snapshot = self.current.load();
         let picked = snapshot.pick(&mut ThreadRng)?;
         // The guard first: should the clone panic, the request is counted out again.
-        let in_flight = InFlight::new(picked.entry.load.clone(), picked.trial);
-        Some((picked.entry.service.clone(), in_flight))
+        let in_flight = InFlight::new(picked.load.clone(), picked.trial);
+        Some((picked.service.clone(), in_flight))
     }
 
     /// For a request that found no endpoint: another look, and then a wait for one if that has a chance.
@@ -256,7 +256,7 @@ impl<S: Clone, P: Policy> Shared<S, P> {
         if self.is_closed() {
             return Err(Error::closed(notes.last_refusal.clone()));
         }
-        let empty = snapshot.entries().is_empty();
+        let empty = snapshot.loads().is_empty();
         if empty && snapshot.is_discovered() {
             return Err(Error::no_endpoints(
                 NoEndpoints::Empty,
@@ -269,7 +269,7 @@ impl<S: Clone, P: Policy> Shared<S, P> {
         Err(if empty {
             Error::no_endpoints(NoEndpoints::NotDiscovered, notes.last_error.clone())
         } else {
-            Error::unreachable(snapshot.entries().len(), notes.last_refusal.clone())
+            Error::unreachable(snapshot.loads().len(), notes.last_refusal.clone())
         })
     }
 }

@@ -72,8 +72,8 @@ impl<S, P: Policy> Watching<S, P> {
                 if !snapshot.is_discovered() {
                     continue;
                 }
-                let entries = snapshot.entries().iter();
-                entries.map(|entry| entry.load.endpoint().clone()).collect()
+                let loads = snapshot.loads().iter();
+                loads.map(|load| load.endpoint().clone()).collect()
             };
             if self.known.as_ref() == Some(&endpoints) {
                 continue;

@@ -41,7 +41,7 @@ impl sealed::Pick for Random {
             // A multiplication, at half the cost of rand's exact range. It shifts an endpoint's probability by less than
             // length / 2³² of it: a millionth for 4,096 endpoints.
             let index = ((u64::from(rng.next_u32()) * loads.len() as u64) >> 32) as usize;
-            if loads.begin_if_available(index) {
+            if loads.begin(index) {
                 return Some(index);
             }
         }

@@ -68,7 +68,7 @@ impl sealed::Pick for Picker {
     fn pick(&self, loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
         for _ in 0..self.len {
             let index = self.cursor.0.fetch_add(1, Relaxed) % self.len;
-            if loads.begin_if_available(index) {
+            if loads.begin(index) {
                 return Some(index);
             }
         }

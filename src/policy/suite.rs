@@ -46,15 +46,14 @@ impl<P: Policy> Set<P> {
 
     fn loads(&self) -> Vec<Arc<Load>> {
         let snapshot = self.current.load();
-        let entries = snapshot.entries().iter();
-        entries.map(|entry| entry.load.clone()).collect()
+        snapshot.loads().to_vec()
     }
 
     /// Picks an endpoint, whose request runs until it is ended.
     fn pick(&mut self) -> Option<Arc<Load>> {
         let snapshot = self.current.load();
         let picked = snapshot.pick(&mut self.rng)?;
-        Some(picked.entry.load.clone())
+        Some(picked.load.clone())
     }
 
     /// Picks `times` times, each request ending at once, and counts the picks of each endpoint.
@@ -363,8 +362,8 @@ fn concurrent_picks_and_updates_lose_no_count() {
             picker.join().expect("no picker panics");
         }
     });
-    for entry in current.load().entries() {
-        assert_eq!(entry.load.in_flight(), 0);
+    for load in current.load().loads() {
+        assert_eq!(load.in_flight(), 0);
     }
 }
 
@@ -373,7 +372,7 @@ fn pick_and_end(current: &Current<(), LeastConnections>, mut rng: impl Rng) {
     for _ in 0..50_000 {
         let snapshot = current.load();
         if let Some(picked) = snapshot.pick(&mut rng) {
-            running.push(picked.entry.load.clone());
+            running.push(picked.load.clone());
         }
         if running.len() > 10 {
             let index = rng.random_range(0..running.len());
