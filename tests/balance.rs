@@ -156,6 +156,19 @@ async fn fail_fast_never_waits_and_wait_for_ready_never_fails() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_timeout_beyond_the_end_of_time_is_none() {
+    let (script, source) = discovery();
+    let balance = Balance::builder(source)
+        .ready_timeout(Duration::MAX)
+        .build(Pods::default().make());
+    let mut request = task::spawn(send(&balance));
+    assert_pending!(request.poll());
+    script.answer([1]);
+    settle().await;
+    assert!(assert_ready!(request.poll()).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_set_known_to_be_empty_fails_at_once() {
     let (script, _pods, balance) = balance([1]).await;
     script.answer([]);

@@ -275,6 +275,19 @@ async fn row_07_one_family_failing() {
 }
 
 #[tokio::test]
+async fn row_07_staleness_is_that_of_the_family_in_use() {
+    let cluster = Cluster::start(2).await;
+    let balance = ready(&cluster).await;
+    // AAAA goes on answering that there is nothing.
+    let servfail = Fault::Rcode(ResponseCode::ServFail);
+    cluster
+        .dns()
+        .fault(cluster.service(), RecordType::A, servfail);
+    until("staleness", || balance.staleness() > Some(20 * FAST)).await;
+    get_all(&balance, 4).await;
+}
+
+#[tokio::test]
 async fn row_08_truncated() {
     let cluster = Cluster::start(3).await;
     let name = cluster.service().to_owned();

@@ -120,7 +120,8 @@ impl<S, P: Policy> Shared<S, P> {
     pub(super) fn opens_at(&self, started: Instant) -> Option<Instant> {
         match self.patience {
             _ if self.opened.load(Ordering::Acquire) => None,
-            Patience::Bounded(timeout) => Some(started + timeout),
+            // One beyond the end of time never comes.
+            Patience::Bounded(timeout) => started.checked_add(timeout),
             Patience::Forever => None,
         }
     }
@@ -232,7 +233,7 @@ impl<S: Clone, P: Policy> Shared<S, P> {
         let now = Instant::now();
         let since = self.signals.outage.begin(now);
         let deadline = match self.patience {
-            Patience::Bounded(timeout) => Some(since + timeout),
+            Patience::Bounded(timeout) => since.checked_add(timeout),
             Patience::Forever => None,
         };
         self.starved.notify_one();

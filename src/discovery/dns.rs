@@ -35,6 +35,10 @@ use super::{
 };
 use crate::{endpoint::Endpoint, error::BoxError};
 
+/// The bounds of the bounds: neither a hot loop nor a freeze.
+const SHORTEST: Duration = Duration::from_millis(10);
+const LONGEST: Duration = Duration::from_secs(86_400);
+
 /// How long the first set waits for the other address family (RFC 8305 §3 gives the figure).
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 
@@ -91,17 +95,17 @@ impl Dns {
 
     /// The longest time between two looks while all is well, however long the records' TTL.
     ///
-    /// Raise it to save queries. A TTL shorter than this is honoured.
+    /// Raise it to save queries, up to a day. A TTL shorter than this is honoured.
     pub fn max_refresh(mut self, max: Duration) -> Self {
-        self.pace.max = max;
-        self.pace.min = self.pace.min.min(max);
+        self.pace.max = max.clamp(SHORTEST, LONGEST);
+        self.pace.min = self.pace.min.min(self.pace.max);
         self
     }
 
-    /// The shortest time between two looks, however short the TTL and however urgent the need.
+    /// The shortest time between two looks, however short the TTL and however urgent the need; 10 ms at least.
     pub fn min_refresh(mut self, min: Duration) -> Self {
-        self.pace.min = min;
-        self.pace.max = self.pace.max.max(min);
+        self.pace.min = min.clamp(SHORTEST, LONGEST);
+        self.pace.max = self.pace.max.max(self.pace.min);
         self
     }
 
@@ -244,7 +248,11 @@ impl Run {
                     Poll::Ready(Look::Nothing(error)) if !self.has_addresses() => {
                         return Poll::Ready(Err(error));
                     }
-                    Poll::Ready(Look::Nothing(_) | Look::Done) => self.news = true,
+                    // That one family has nothing makes the other's old addresses no fresher.
+                    Poll::Ready(Look::Nothing(_)) => {
+                        self.news |= !self.questions.iter().any(Question::is_stale);
+                    }
+                    Poll::Ready(Look::Done) => self.news = true,
                 }
             }
         }

@@ -36,6 +36,8 @@ pub(super) struct Question {
     addresses: Option<Vec<IpAddr>>,
     /// Whether a look has ended, however it did.
     looked: bool,
+    /// Whether the last look left the addresses as they were, for want of a better answer.
+    stale: bool,
 }
 
 impl Question {
@@ -48,6 +50,7 @@ impl Question {
             lookup: None,
             addresses: None,
             looked: false,
+            stale: false,
         }
     }
 
@@ -66,6 +69,11 @@ impl Question {
         self.looked
     }
 
+    /// Whether the addresses are older than the last look.
+    pub(super) fn is_stale(&self) -> bool {
+        self.stale
+    }
+
     /// Asks when it is due, and waits for the end of the look.
     pub(super) fn poll(
         &mut self,
@@ -81,7 +89,9 @@ impl Question {
         let result = ready!(lookup.as_mut().poll(cx));
         self.lookup = None;
         self.looked = true;
-        Poll::Ready(self.judge(result))
+        let look = self.judge(result);
+        self.stale = matches!(look, Look::Kept(_));
+        Poll::Ready(look)
     }
 
     fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<()> {

@@ -117,7 +117,14 @@ impl fmt::Display for Target {
 
 fn parse(text: &str) -> Result<Target, Problem> {
     let (name_server, rest) = match text.split_once("://") {
-        None => (None, text.strip_prefix("dns:").unwrap_or(text)),
+        // `dns:80` is a service of that name.
+        None => {
+            let opaque = text.strip_prefix("dns:");
+            (
+                None,
+                opaque.filter(|rest| rest.contains(':')).unwrap_or(text),
+            )
+        }
         Some(("dns", rest)) => {
             let (server, path) = rest.split_once('/').ok_or(Problem::NoPath)?;
             let server = (!server.is_empty()).then(|| parse_name_server(server));
@@ -227,6 +234,12 @@ mod tests {
             assert_eq!(target.host, name("nginx-headless.default"), "{text}");
             assert_eq!((target.port, target.name_server), (80, None), "{text}");
         }
+    }
+
+    #[test]
+    fn a_service_may_be_called_dns() {
+        assert_eq!(target("dns:80").host, name("dns"));
+        assert_eq!(target("dns:dns:80").host, name("dns"));
     }
 
     #[test]
