@@ -15,13 +15,14 @@ mod support;
 #[path = "../src"]
 mod source {
     pub(crate) mod endpoint;
+    pub(crate) mod in_flight;
     pub(crate) mod load;
     pub(crate) mod policy;
     pub(crate) mod signals;
     pub(crate) mod snapshot;
 }
 // Where the sources expect each other.
-use source::{endpoint, load, policy, signals, snapshot};
+use source::{endpoint, in_flight, load, policy, signals, snapshot};
 
 use std::{
     hint,
@@ -215,7 +216,6 @@ fn picks(current: &Current<NoOp, RoundRobin>) -> impl FnMut(u64) -> f64 {
         let snapshot = current.load();
         let picked = snapshot.pick(&mut rng).expect("the set is never empty");
         hint::black_box(picked.service.clone());
-        picked.load.end();
     };
     move |times| clock(times, || (0..times).for_each(|_| pick()))
 }

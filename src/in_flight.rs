@@ -2,32 +2,38 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{endpoint::Endpoint, load::Load};
+use crate::{
+    endpoint::Endpoint,
+    load::{Load, Share},
+};
 
 /// One request in flight. Dropping it, whenever and for whatever reason, counts the request out.
 ///
 /// A [`Completion`] decides how long it lives.
 pub struct InFlight {
-    load: Arc<Load>,
+    share: Arc<Share>,
     trial: bool,
 }
 
 impl InFlight {
-    /// Takes over a request that a pick has counted in; a `trial` is one sent to find out whether an endpoint accepts
-    /// requests again.
+    /// A request that a pick has brought to `load`; a `trial` is one sent to find out whether an endpoint accepts requests
+    /// again.
     #[inline]
-    pub(crate) fn new(load: Arc<Load>, trial: bool) -> Self {
-        Self { load, trial }
+    pub(crate) fn new(load: &Load, trial: bool) -> Self {
+        Self {
+            share: load.share(),
+            trial,
+        }
     }
 
     /// The endpoint that has the request.
     pub fn endpoint(&self) -> &Endpoint {
-        self.load.endpoint()
+        self.share.endpoint()
     }
 
     #[inline]
-    pub(crate) fn load(&self) -> &Arc<Load> {
-        &self.load
+    pub(crate) fn share(&self) -> &Share {
+        &self.share
     }
 
     /// Ends the trial, if this was one: its outcome is known.
@@ -40,10 +46,10 @@ impl InFlight {
 impl Drop for InFlight {
     #[inline]
     fn drop(&mut self) {
-        self.load.end();
+        self.share.end();
         if self.trial {
             // Cancelled before its outcome was known: the next request may try.
-            self.load.offer_trial();
+            self.share.offer_trial();
         }
     }
 }

@@ -82,7 +82,7 @@
 //! | `error.rs` | what can go wrong |
 //! | `backoff.rs` | growing delays and jitter |
 //! | `signals.rs` | what is rare and concerns every request: a trial on offer, an outage |
-//! | `load.rs` | one endpoint's counters, packed into words |
+//! | `load.rs` | one endpoint's numbers: the shares that count its requests, the words that policies scan |
 //! | `in_flight.rs` | the guard that counts a request from the pick to the end of its response |
 //! | `policy.rs`, `policy/` | which endpoint gets a request, one algorithm a file |
 //! | `snapshot.rs` | the immutable set; one writer, many readers |

@@ -1,25 +1,29 @@
-//! One endpoint's numbers, and the packed words that hold them for all endpoints.
+//! One endpoint's numbers.
 //!
-//! Every endpoint owns one 32-bit word for its whole life:
+//! A request in flight holds a share of its endpoint, an `Arc` that nothing else holds but the endpoint itself: the count
+//! of the shares is the count of the requests, and can't be wrong. What else is to be known of an endpoint is in one
+//! 32-bit word:
 //!
 //! ```text
-//!  31        30            29      28                         0
-//! ┌─────────┬─────────────┬───────┬────────────────────────────┐
-//! │ removed │ unreachable │ trial │ requests in flight         │
-//! └─────────┴─────────────┴───────┴────────────────────────────┘
+//!  31        30            29      28                                                   0
+//! ┌─────────┬─────────────┬───────┬──────────────────────────────────────────────────────┐
+//! │ removed │ unreachable │ trial │ requests in flight, again, where the policy scans it │
+//! └─────────┴─────────────┴───────┴──────────────────────────────────────────────────────┘
 //! ```
 //!
 //! Any flag makes the word larger than every word without one, so a plain minimum skips the endpoints that must not be
 //! picked at no cost. All accesses are relaxed: the words order nothing but themselves.
 //!
-//! The words stand in cache lines of 16, and the lines in blocks of 16. A block is filled across its lines: the first 16
-//! endpoints have a line each, so that threads don't take it from each other; with 256, every line is full, and
-//! least-connections reads sixteen endpoints for one line fetched.
+//! For a policy that scans, the words are packed: they stand in cache lines of 16, and the lines in blocks of 16. A block
+//! is filled across its lines: the first 16 endpoints have a line each, so that threads don't take it from each other; with
+//! 256, every line is full, and least-connections reads sixteen endpoints for one line fetched. For the others each word
+//! stands with its endpoint.
 
 use std::{
     net::SocketAddr,
+    ops::Deref,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
 };
@@ -65,38 +69,96 @@ fn lane_of(slot: usize) -> usize {
     slot % (LINES * LANES) / LINES
 }
 
-/// One endpoint's numbers. Held by the snapshot for as long as the endpoint is in the set, and by each of its requests
-/// for as long as that one runs.
+/// Where an endpoint's word is.
+#[derive(Debug)]
+pub(crate) enum Word {
+    /// With the endpoint: nobody scans it, and it counts nothing.
+    Own(AtomicU32),
+    /// In a lane of a line, where it counts the requests for those who scan.
+    Packed(Arc<Line>, usize),
+}
+
+impl Word {
+    /// A word with its endpoint.
+    pub(crate) fn own() -> Self {
+        Self::Own(AtomicU32::new(0))
+    }
+
+    /// Takes slot number `slot`, which is in `line`.
+    pub(crate) fn packed(line: Arc<Line>, slot: usize) -> Self {
+        line.0[lane_of(slot)].store(0, Relaxed);
+        Self::Packed(line, lane_of(slot))
+    }
+}
+
+/// One endpoint of a balancer, for as long as it is in the set or has requests.
 #[derive(Debug)]
 pub(crate) struct Load {
+    share: Arc<Share>,
+    slot: Option<usize>,
+}
+
+/// What a request in flight holds of its endpoint; nobody else does, but the endpoint itself.
+#[derive(Debug)]
+pub(crate) struct Share {
     endpoint: Endpoint,
-    line: Arc<Line>,
-    lane: usize,
-    slot: usize,
+    word: Word,
     signals: Arc<Signals>,
+    load: Weak<Load>,
 }
 
 impl Load {
-    /// Takes `slot` of `line` for `endpoint` of the balancer that `signals` are of.
+    /// `endpoint` of the balancer that `signals` are of, with a word with it, or in `slot` of `line`.
     pub(crate) fn new(
         endpoint: Endpoint,
-        line: Arc<Line>,
-        slot: usize,
+        packed: Option<(Arc<Line>, usize)>,
         signals: Arc<Signals>,
-    ) -> Self {
-        line.0[lane_of(slot)].store(0, Relaxed);
-        Self {
-            endpoint,
-            line,
-            lane: lane_of(slot),
+    ) -> Arc<Self> {
+        let slot = packed.as_ref().map(|&(_, slot)| slot);
+        let word = packed.map_or_else(Word::own, |(line, slot)| Word::packed(line, slot));
+        Arc::new_cyclic(|load| Self {
+            share: Arc::new(Share {
+                endpoint,
+                word,
+                signals,
+                load: load.clone(),
+            }),
             slot,
-            signals,
-        }
+        })
     }
 
+    pub(crate) fn slot(&self) -> Option<usize> {
+        self.slot
+    }
+
+    /// How many requests the endpoint has.
+    pub(crate) fn in_flight(&self) -> u32 {
+        u32::try_from(Arc::strong_count(&self.share) - 1).unwrap_or(u32::MAX)
+    }
+
+    /// A share, for a request that a pick has brought here.
+    #[inline]
+    pub(crate) fn share(&self) -> Arc<Share> {
+        self.share.clone()
+    }
+}
+
+impl Deref for Load {
+    type Target = Share;
+
+    #[inline]
+    fn deref(&self) -> &Share {
+        &self.share
+    }
+}
+
+impl Share {
     #[inline]
     fn word(&self) -> &AtomicU32 {
-        &self.line.0[self.lane]
+        match &self.word {
+            Word::Own(word) => word,
+            Word::Packed(line, lane) => &line.0[*lane],
+        }
     }
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
@@ -108,12 +170,9 @@ impl Load {
         &self.signals
     }
 
-    pub(crate) fn slot(&self) -> usize {
-        self.slot
-    }
-
-    pub(crate) fn in_flight(&self) -> u32 {
-        self.word().load(Relaxed) & (FLAGGED - 1)
+    /// The endpoint that this is a share of, unless it is gone.
+    pub(crate) fn load(&self) -> Option<Arc<Load>> {
+        self.load.upgrade()
     }
 
     pub(crate) fn is_unreachable(&self) -> bool {
@@ -124,27 +183,28 @@ impl Load {
         self.word().load(Relaxed) & REMOVED != 0
     }
 
-    /// Counts one more request in, unless the word carries a flag.
-    ///
-    /// It counts first and looks then: few words carry one, and to look first costs every pick a memory access.
+    /// Tells those who scan of one more request, which is to hold a share, unless the word carries a flag.
     #[inline]
     pub(crate) fn begin(&self) -> bool {
-        let available = self.word().fetch_add(1, Relaxed) < FLAGGED;
-        if !available {
-            self.take_back();
+        match &self.word {
+            Word::Own(word) => word.load(Relaxed) < FLAGGED,
+            Word::Packed(line, lane) => {
+                // First the count and then the look: few words carry a flag.
+                let available = line.0[*lane].fetch_add(1, Relaxed) < FLAGGED;
+                if !available {
+                    line.0[*lane].fetch_sub(1, Relaxed);
+                }
+                available
+            }
         }
-        available
     }
 
-    #[cold]
-    fn take_back(&self) {
-        self.end();
-    }
-
-    /// One request fewer.
+    /// Tells those who scan of one request fewer.
     #[inline]
     pub(crate) fn end(&self) {
-        self.word().fetch_sub(1, Relaxed);
+        if let Word::Packed(line, lane) = &self.word {
+            line.0[*lane].fetch_sub(1, Relaxed);
+        }
     }
 
     /// The endpoint left the set: no pick takes it any more.
@@ -180,12 +240,14 @@ impl Load {
         }
     }
 
-    /// Takes the trial on offer, if there is one, and counts its request in.
+    /// Takes the trial on offer, if there is one, for a request that is to hold a share.
     pub(crate) fn claim_trial(&self) -> bool {
         // A plain read first: every pick asks every endpoint while a trial is on offer.
         let claimed = self.word().load(Relaxed) & TRIAL != 0 && self.withdraw_trial();
-        if claimed {
-            self.word().fetch_add(1, Relaxed);
+        if let Word::Packed(line, lane) = &self.word
+            && claimed
+        {
+            line.0[*lane].fetch_add(1, Relaxed);
         }
         claimed
     }
@@ -212,8 +274,9 @@ pub struct Loads {
 impl Loads {
     /// `loads`, whose words are in `lines`.
     pub(crate) fn new(loads: Vec<Arc<Load>>, lines: Arc<[Arc<Line>]>) -> Self {
-        let used = loads.iter().fold((0, 0), |(lines, lanes), load| {
-            (lines.max(line_of(load.slot) + 1), lanes.max(load.lane + 1))
+        let slots = loads.iter().filter_map(|load| load.slot);
+        let used = slots.fold((0, 0), |(lines, lanes), slot| {
+            (lines.max(line_of(slot) + 1), lanes.max(lane_of(slot) + 1))
         });
         Self {
             loads: loads.into_boxed_slice(),
@@ -277,44 +340,67 @@ impl Loads {
 mod tests {
     use super::*;
 
-    fn load() -> Load {
+    fn loads() -> [Arc<Load>; 2] {
         let endpoint = Endpoint::new(([127, 0, 0, 1], 80).into());
-        let signals = Signals::new(tokio::time::Instant::now());
-        Load::new(endpoint, Arc::new(Line::new()), 3, Arc::new(signals))
+        let signals = || Arc::new(Signals::new(tokio::time::Instant::now()));
+        let packed = Some((Arc::new(Line::new()), 3));
+        [
+            Load::new(endpoint.clone(), None, signals()),
+            Load::new(endpoint, packed, signals()),
+        ]
     }
 
     #[test]
     fn a_trial_is_taken_once_and_only_while_unreachable() {
-        let load = load();
-        load.offer_trial();
-        assert!(!load.claim_trial(), "a reachable endpoint needs no trial");
-        assert!(load.refuse());
-        assert!(!load.refuse(), "the second refusal is no news");
-        load.offer_trial();
-        load.offer_trial();
-        assert_eq!(load.signals.trials.load(Relaxed), 1);
-        assert!(load.claim_trial());
-        assert!(!load.claim_trial());
-        assert_eq!(
-            (load.in_flight(), load.signals.trials.load(Relaxed)),
-            (1, 0)
-        );
-        load.accept();
-        assert!(!load.is_unreachable());
-        load.end();
-        assert_eq!(load.in_flight(), 0);
+        for load in loads() {
+            load.offer_trial();
+            assert!(!load.claim_trial(), "a reachable endpoint needs no trial");
+            assert!(load.refuse());
+            assert!(!load.refuse(), "the second refusal is no news");
+            load.offer_trial();
+            load.offer_trial();
+            assert_eq!(load.signals.trials.load(Relaxed), 1);
+            assert!(load.claim_trial());
+            assert!(!load.claim_trial());
+            assert_eq!(load.signals.trials.load(Relaxed), 0);
+            load.accept();
+            assert!(!load.is_unreachable());
+            load.end();
+            assert_eq!(load.word().load(Relaxed), 0);
+        }
     }
 
     #[test]
     fn a_removed_endpoint_offers_no_trial() {
-        let load = load();
-        load.refuse();
-        load.offer_trial();
-        load.remove();
-        assert_eq!(load.signals.trials.load(Relaxed), 0);
-        load.offer_trial();
-        assert!(!load.claim_trial());
-        load.restore();
-        assert!(!load.is_removed() && !load.is_unreachable());
+        for load in loads() {
+            load.refuse();
+            load.offer_trial();
+            load.remove();
+            assert_eq!(load.signals.trials.load(Relaxed), 0);
+            load.offer_trial();
+            assert!(!load.claim_trial());
+            load.restore();
+            assert!(!load.is_removed() && !load.is_unreachable());
+        }
+    }
+
+    #[test]
+    fn shares_are_requests() {
+        for load in loads() {
+            assert!(load.begin());
+            let share = load.share();
+            assert_eq!(load.in_flight(), 1);
+            share.end();
+            drop(share);
+            assert_eq!(load.in_flight(), 0);
+            load.refuse();
+            let word = load.word().load(Relaxed);
+            assert!(!load.begin());
+            assert_eq!(
+                load.word().load(Relaxed),
+                word,
+                "what is refused leaves no trace"
+            );
+        }
     }
 }

@@ -39,6 +39,9 @@ pub(crate) mod sealed {
     pub trait Prepare {
         type Picker: Pick;
 
+        /// Whether the picker scans the endpoints' words, and so needs them packed and counting.
+        const SCANS: bool;
+
         /// A picker for a set of `len` endpoints, which takes the place of `previous`.
         fn prepare(
             &self,
@@ -56,7 +59,7 @@ pub(crate) mod sealed {
     }
 
     pub trait Pick: Send + Sync + 'static {
-        /// Chooses an endpoint and counts one more request in; none if none is available.
+        /// Chooses an endpoint, and tells those who scan of one more request; none if none is available.
         fn pick(&self, loads: &Loads, rng: &mut impl Rng) -> Option<usize>;
     }
 }

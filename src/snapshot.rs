@@ -7,7 +7,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    collections::{BinaryHeap, HashMap},
     net::SocketAddr,
     sync::{Arc, atomic::Ordering::Relaxed},
 };
@@ -18,6 +18,7 @@ use tracing::debug;
 
 use crate::{
     endpoint::Endpoint,
+    in_flight::InFlight,
     load::{LINES, Line, Load, Loads, line_of},
     policy::{
         Policy,
@@ -26,11 +27,10 @@ use crate::{
     signals::Signals,
 };
 
-/// An endpoint that a pick has chosen, its request counted in already.
+/// What a pick has chosen, and the request that is in flight there from now on.
 pub(crate) struct Picked<'a, S> {
-    pub(crate) load: &'a Arc<Load>,
     pub(crate) service: &'a S,
-    pub(crate) trial: bool,
+    pub(crate) in_flight: InFlight,
 }
 
 /// A set of endpoints, and the picker prepared for it.
@@ -74,9 +74,8 @@ impl<S, K: Pick> Snapshot<S, K> {
             None => self.picker.pick(&self.loads, rng)?,
         };
         Some(Picked {
-            load: &self.loads()[index],
+            in_flight: InFlight::new(&self.loads()[index], trial.is_some()),
             service: &self.services[index],
-            trial: trial.is_some(),
         })
     }
 }
@@ -208,14 +207,14 @@ impl<P: Policy, M> Writer<P, M> {
     fn add(&mut self, endpoint: Endpoint, change: &mut Change) -> Arc<Load> {
         debug!(%endpoint, "endpoint joined");
         change.joined += 1;
-        self.slots.load(endpoint, &self.signals)
+        self.slots.load(endpoint, P::SCANS, &self.signals)
     }
 
     fn remove(&mut self, load: &Arc<Load>, change: &mut Change) {
         load.remove();
         debug!(endpoint = %load.endpoint(), "endpoint left");
         change.left += 1;
-        self.slots.drain(load.clone());
+        self.slots.drain(load);
     }
 }
 
@@ -224,22 +223,28 @@ fn is_same(loads: &[Arc<Load>], set: &[Endpoint]) -> bool {
     known.eq(set.iter().map(Endpoint::identity))
 }
 
-/// Hands out the words of the lines: the lowest free slot first, so that the words in use stay together.
+/// Hands out the endpoints' words. The packed ones have slots, of which the lowest free one goes first, so that the words
+/// in use stay together.
 #[derive(Debug, Default)]
 struct Slots {
     lines: Arc<[Arc<Line>]>,
     free: BinaryHeap<Reverse<usize>>,
     used: usize,
-    draining: BTreeMap<SocketAddr, Arc<Load>>,
+    draining: HashMap<SocketAddr, Arc<Load>>,
 }
 
 impl Slots {
-    /// The counters of `endpoint`: those it had, if its last requests still run, else new ones.
-    fn load(&mut self, endpoint: Endpoint, signals: &Arc<Signals>) -> Arc<Load> {
+    /// The numbers of `endpoint`: those it had, if its last requests still run, else new ones.
+    fn load(&mut self, endpoint: Endpoint, packed: bool, signals: &Arc<Signals>) -> Arc<Load> {
         if let Some(load) = self.draining.remove(&endpoint.identity()) {
             load.restore();
             return load;
         }
+        let packed = packed.then(|| self.allocate());
+        Load::new(endpoint, packed, signals.clone())
+    }
+
+    fn allocate(&mut self) -> (Arc<Line>, usize) {
         let slot = self.free.pop().map_or_else(
             || {
                 self.used += 1;
@@ -252,21 +257,24 @@ impl Slots {
             let more = std::iter::repeat_with(|| Arc::new(Line::new())).take(LINES);
             self.lines = self.lines.iter().cloned().chain(more).collect();
         }
-        let line = self.lines[line].clone();
-        Arc::new(Load::new(endpoint, line, slot, signals.clone()))
+        (self.lines[line].clone(), slot)
     }
 
-    fn drain(&mut self, load: Arc<Load>) {
-        self.draining.insert(load.endpoint().identity(), load);
+    /// Keeps an endpoint that has left for as long as there is something to keep: requests, or a slot to take back.
+    fn drain(&mut self, load: &Arc<Load>) {
+        if load.in_flight() > 0 || load.slot().is_some() {
+            self.draining
+                .insert(load.endpoint().identity(), load.clone());
+        }
     }
 
     /// Takes back the slots that nothing counts in any more: no request, and no snapshot that a reader still holds.
     fn reclaim(&mut self) {
         let free = &mut self.free;
         self.draining.retain(|_, load| {
-            let in_use = Arc::strong_count(load) > 1;
+            let in_use = Arc::strong_count(load) > 1 || load.in_flight() > 0;
             if !in_use {
-                free.push(Reverse(load.slot()));
+                free.extend(load.slot().map(Reverse));
             }
             in_use
         });
@@ -276,7 +284,7 @@ impl Slots {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::RoundRobin;
+    use crate::policy::LeastConnections;
     use rand::{SeedableRng, rngs::SmallRng};
 
     fn endpoint(host: u8) -> Endpoint {
@@ -288,8 +296,8 @@ mod tests {
     }
 
     struct Fixture<M> {
-        writer: Writer<RoundRobin, M>,
-        current: Current<Arc<()>, RoundRobin>,
+        writer: Writer<LeastConnections, M>,
+        current: Current<Arc<()>, LeastConnections>,
         rng: SmallRng,
     }
 
@@ -297,7 +305,7 @@ mod tests {
         let mut rng = SmallRng::seed_from_u64(1);
         let make = |_: &Endpoint| Arc::new(());
         let signals = Arc::new(Signals::new(tokio::time::Instant::now()));
-        let (writer, current) = Writer::new(RoundRobin::new(), make, signals, &mut rng);
+        let (writer, current) = Writer::new(LeastConnections::new(), make, signals, &mut rng);
         Fixture {
             writer,
             current,
@@ -310,13 +318,9 @@ mod tests {
             self.writer.update(&self.current, set(hosts), &mut self.rng)
         }
 
-        fn pick(&mut self) -> Arc<Load> {
+        fn pick(&mut self) -> InFlight {
             let snapshot = self.current.load();
-            snapshot
-                .pick(&mut self.rng)
-                .expect("endpoints")
-                .load
-                .clone()
+            snapshot.pick(&mut self.rng).expect("endpoints").in_flight
         }
     }
 
@@ -360,12 +364,15 @@ mod tests {
         let request = fixture.pick();
         fixture.update([2]);
         fixture.update([2, 3]);
-        let slots = |fixture: &Fixture<_>| -> Vec<usize> {
+        let slots = |fixture: &Fixture<_>| -> Vec<_> {
             let snapshot = fixture.current.load();
-            snapshot.loads().iter().map(|load| load.slot()).collect()
+            snapshot
+                .loads()
+                .iter()
+                .filter_map(|load| load.slot())
+                .collect::<Vec<_>>()
         };
         assert_eq!(slots(&fixture), [1, 2], "slot 0 still counts a request");
-        request.end();
         drop(request);
         fixture.update([2, 3, 4]);
         assert_eq!(slots(&fixture), [1, 2, 0]);
@@ -381,7 +388,7 @@ mod tests {
         let snapshot = fixture.current.load_full();
         assert_eq!(snapshot.loads()[0].in_flight(), 1);
         assert!(!snapshot.loads()[0].is_removed());
-        request.end();
+        drop(request);
         assert_eq!(snapshot.loads()[0].in_flight(), 0);
     }
 

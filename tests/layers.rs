@@ -15,7 +15,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("load", &["endpoint", "signals"]),
     ("in_flight", &["endpoint", "load"]),
     ("policy", &["load"]),
-    ("snapshot", &["endpoint", "load", "policy", "signals"]),
+    (
+        "snapshot",
+        &["endpoint", "in_flight", "load", "policy", "signals"],
+    ),
     ("discovery", &["backoff", "discovery", "endpoint", "error"]),
     (
         "balance",

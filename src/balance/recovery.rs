@@ -126,14 +126,13 @@ impl Recovery {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{endpoint::Endpoint, load::Line, signals::Signals};
+    use crate::{endpoint::Endpoint, signals::Signals};
     use rand::{SeedableRng, rngs::SmallRng};
 
     fn load(host: u8) -> Arc<Load> {
         let endpoint = Endpoint::new(([10, 0, 0, host], 80).into());
-        let line = Arc::new(Line::new());
         let signals = Arc::new(Signals::new(Instant::now()));
-        Arc::new(Load::new(endpoint, line, host.into(), signals))
+        Load::new(endpoint, None, signals)
     }
 
     #[test]

@@ -23,7 +23,7 @@ use super::recovery::Refusal;
 use crate::{
     error::{BoxError, Error, NoEndpoints, SharedError},
     in_flight::InFlight,
-    load::Load,
+    load::{Load, Share},
     policy::Policy,
     signals::Signals,
     snapshot::Current,
@@ -164,9 +164,10 @@ impl<S, P: Policy> Shared<S, P> {
         debug!(endpoint = %in_flight.endpoint(), %error, "request refused; it goes to another endpoint");
         self.notes().last_refusal = Some(error.into());
         let trial = in_flight.end_trial();
-        let load = in_flight.load().clone();
         // Of the many requests that meet a pod that has just gone, one tells.
-        if load.refuse() || trial {
+        if (in_flight.share().refuse() || trial)
+            && let Some(load) = in_flight.share().load()
+        {
             // An error means that the background task is gone, and with it the need to tell it anything.
             let _ = self.events.send(Event::Refused {
                 load,
@@ -180,29 +181,29 @@ impl<S, P: Policy> Shared<S, P> {
 impl<S: Send + Sync + 'static, P: Policy> Shared<S, P> {
     /// The balancer that `in_flight` is a request of, unless it is gone.
     pub(super) fn of(in_flight: &InFlight) -> Option<Arc<Self>> {
-        in_flight.load().signals().owner()
+        in_flight.share().signals().owner()
     }
 
     /// The endpoint has answered the request of `in_flight`.
     #[inline]
     pub(super) fn accepted(in_flight: &mut InFlight) {
         Self::end_trial(in_flight);
-        in_flight.load().signals().outage.end();
+        in_flight.share().signals().outage.end();
     }
 
     /// The endpoint took the request of `in_flight`, whatever came of it: if that was a trial, it has passed.
     #[inline]
     pub(super) fn end_trial(in_flight: &mut InFlight) {
         if in_flight.end_trial() {
-            Self::accepted_trial(in_flight.load());
+            Self::accepted_trial(in_flight.share());
         }
     }
 
     #[cold]
-    fn accepted_trial(load: &Arc<Load>) {
-        load.accept();
-        if let Some(shared) = load.signals().owner::<Self>() {
-            let _ = shared.events.send(Event::Accepted(load.clone()));
+    fn accepted_trial(share: &Share) {
+        share.accept();
+        if let (Some(load), Some(shared)) = (share.load(), share.signals().owner::<Self>()) {
+            let _ = shared.events.send(Event::Accepted(load));
             shared.wake();
         }
     }
@@ -214,9 +215,8 @@ impl<S: Clone, P: Policy> Shared<S, P> {
     pub(super) fn pick(&self) -> Option<(S, InFlight)> {
         let snapshot = self.current.load();
         let picked = snapshot.pick(&mut ThreadRng)?;
-        // The guard first: should the clone panic, the request is counted out again.
-        let in_flight = InFlight::new(picked.load.clone(), picked.trial);
-        Some((picked.service.clone(), in_flight))
+        // The guard is there first: should the clone panic, the request is counted out again.
+        Some((picked.service.clone(), picked.in_flight))
     }
 
     /// For a request that found no endpoint: another look, and then a wait for one if that has a chance.

@@ -42,6 +42,8 @@ impl LeastConnections {
 impl sealed::Prepare for LeastConnections {
     type Picker = Self;
 
+    const SCANS: bool = true;
+
     fn prepare(&self, _: usize, _: Option<Previous<'_, Self>>, _: &mut impl Rng) -> Self {
         *self
     }

@@ -26,6 +26,8 @@ impl Random {
 impl sealed::Prepare for Random {
     type Picker = Self;
 
+    const SCANS: bool = false;
+
     fn prepare(&self, _: usize, _: Option<Previous<'_, Self>>, _: &mut impl Rng) -> Self {
         *self
     }

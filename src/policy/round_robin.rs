@@ -48,6 +48,8 @@ impl Picker {
 impl sealed::Prepare for RoundRobin {
     type Picker = Picker;
 
+    const SCANS: bool = false;
+
     fn prepare(
         &self,
         len: usize,

@@ -8,6 +8,7 @@ use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng};
 use super::{LeastConnections, Policy, Random, RoundRobin};
 use crate::{
     endpoint::Endpoint,
+    in_flight::InFlight,
     load::Load,
     signals::Signals,
     snapshot::{Current, Writer},
@@ -49,22 +50,27 @@ impl<P: Policy> Set<P> {
         snapshot.loads().to_vec()
     }
 
-    /// Picks an endpoint, whose request runs until it is ended.
-    fn pick(&mut self) -> Option<Arc<Load>> {
+    /// Picks an endpoint, whose request runs until it is dropped.
+    fn pick(&mut self) -> Option<InFlight> {
         let snapshot = self.current.load();
-        let picked = snapshot.pick(&mut self.rng)?;
-        Some(picked.load.clone())
+        Some(snapshot.pick(&mut self.rng)?.in_flight)
+    }
+
+    /// The index of the endpoint that has a request.
+    fn index(&self, request: &InFlight) -> usize {
+        let loads = self.loads();
+        let index = loads
+            .iter()
+            .position(|load| load.endpoint() == request.endpoint());
+        index.expect("one of the set")
     }
 
     /// Picks `times` times, each request ending at once, and counts the picks of each endpoint.
     fn shares(&mut self, times: usize) -> Vec<u32> {
-        let loads = self.loads();
-        let mut shares = vec![0; loads.len()];
+        let mut shares = vec![0; self.loads().len()];
         for _ in 0..times {
-            let picked = self.pick().expect("an endpoint");
-            picked.end();
-            let index = loads.iter().position(|load| Arc::ptr_eq(load, &picked));
-            shares[index.expect("one of the set")] += 1;
+            let request = self.pick().expect("an endpoint");
+            shares[self.index(&request)] += 1;
         }
         shares
     }
@@ -102,13 +108,14 @@ fn the_unreachable_are_never_picked(policy: impl Policy) {
             load.refuse();
         }
         for _ in 0..100 {
-            let picked = set.pick().expect("one is left");
-            assert!(Arc::ptr_eq(&picked, &loads[0]), "of {len}");
+            let request = set.pick().expect("one is left");
+            assert_eq!(set.index(&request), 0, "of {len}");
         }
         loads[0].refuse();
         assert!(set.pick().is_none(), "none of {len} is left");
         loads[1].accept();
-        assert!(Arc::ptr_eq(&set.pick().expect("one is back"), &loads[1]));
+        let request = set.pick().expect("one is back");
+        assert_eq!(set.index(&request), 1);
     }
 }
 
@@ -127,9 +134,7 @@ fn a_pick_counts_in_and_its_end_counts_out(policy: impl Policy) {
     let picked: Vec<_> = (0..50).map(|_| set.pick().expect("an endpoint")).collect();
     let in_flight = |set: &Set<_>| set.loads().iter().map(|load| load.in_flight()).sum::<u32>();
     assert_eq!(in_flight(&set), 50);
-    for load in picked {
-        load.end();
-    }
+    drop(picked);
     assert_eq!(in_flight(&set), 0);
 }
 
@@ -148,7 +153,7 @@ fn a_trial_goes_to_one_request(policy: impl Policy) {
     loads[2].refuse();
     loads[2].offer_trial();
     let picked: Vec<_> = (0..50).map(|_| set.pick().expect("an endpoint")).collect();
-    let trials = picked.iter().filter(|load| Arc::ptr_eq(load, &loads[2]));
+    let trials = picked.iter().filter(|request| set.index(request) == 2);
     assert_eq!(trials.count(), 1);
 }
 
@@ -187,11 +192,9 @@ fn least_connections_breaks_ties_uniformly() {
     // Ties at both ends and in the middle, over three lines of words.
     let tied = [0, 1, 2, 15, 16, 20, 31, 32, 38, 39];
     let mut set = Set::new(LeastConnections::new(), 0..40);
-    let loads = set.loads();
-    while loads.iter().any(|load| load.in_flight() == 0) {
-        set.pick();
-    }
-    tied.iter().for_each(|&index| loads[index].end());
+    let requests: Vec<_> = (0..40).map(|_| set.pick().expect("an endpoint")).collect();
+    let untied = |request: &InFlight| !tied.contains(&set.index(request));
+    let _running: Vec<_> = requests.into_iter().filter(untied).collect();
     let shares = set.shares(50_000);
     let shares = tied.map(|index| shares[index]);
     assert!(chi_square(&shares) < CHI_SQUARE_9, "{shares:?}");
@@ -202,9 +205,8 @@ fn least_connections_keeps_the_spread() {
     // (endpoints, requests that come and go, the largest spread: exact up to 256, by samples of 16 above)
     for (len, spread) in [(3, 1), (100, 1), (256, 1), (1000, 3)] {
         let mut set = Set::new(LeastConnections::new(), 0..len);
-        for _ in 0..len * 10 {
-            set.pick().expect("an endpoint");
-        }
+        let pick = |_| set.pick().expect("an endpoint");
+        let _running: Vec<_> = (0..len * 10).map(pick).collect();
         let in_flight: Vec<_> = set.loads().iter().map(|load| load.in_flight()).collect();
         let (min, max) = (in_flight.iter().min(), in_flight.iter().max());
         let seen = max.zip(min).map(|(max, min)| max - min);
@@ -248,17 +250,15 @@ fn check_against_oracle<P: Policy>(
                 let picked = set.pick();
                 prop_assert_eq!(picked.is_some(), model.iter().any(|&(_, up)| up));
                 let Some(picked) = picked else { continue };
-                let index = loads.iter().position(|load| Arc::ptr_eq(load, &picked));
-                let index = index.expect("one of the set");
+                let index = set.index(&picked);
                 prop_assert!(model[index].1, "picked one that is out");
                 prop_assert!(judge(&model, index), "picked {} of {:?}", index, model);
                 model[index].0 += 1;
-                running.push(index);
+                running.push(picked);
             }
             Step::End(at) if !running.is_empty() => {
-                let index = running.swap_remove(at % running.len());
-                loads[index].end();
-                model[index].0 -= 1;
+                let request = running.swap_remove(at % running.len());
+                model[set.index(&request)].0 -= 1;
             }
             Step::End(_) => {}
             Step::Refuse(at) => {
@@ -368,16 +368,15 @@ fn concurrent_picks_and_updates_lose_no_count() {
 }
 
 fn pick_and_end(current: &Current<(), LeastConnections>, mut rng: impl Rng) {
-    let mut running: Vec<Arc<Load>> = Vec::new();
+    let mut running = Vec::new();
     for _ in 0..50_000 {
         let snapshot = current.load();
         if let Some(picked) = snapshot.pick(&mut rng) {
-            running.push(picked.load.clone());
+            running.push(picked.in_flight);
         }
         if running.len() > 10 {
             let index = rng.random_range(0..running.len());
-            running.swap_remove(index).end();
+            running.swap_remove(index);
         }
     }
-    running.iter().for_each(|load| load.end());
 }
