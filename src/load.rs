@@ -31,7 +31,7 @@ use std::{
 use crate::{endpoint::Endpoint, signals::Signals};
 
 /// Words in a line: 64 bytes.
-pub(crate) const LANES: usize = 16;
+const LANES: usize = 16;
 
 /// Lines in a block.
 pub(crate) const LINES: usize = 16;
@@ -71,7 +71,7 @@ fn lane_of(slot: usize) -> usize {
 
 /// Where an endpoint's word is.
 #[derive(Debug)]
-pub(crate) enum Word {
+enum Word {
     /// With the endpoint: nobody scans it, and it counts nothing.
     Own(AtomicU32),
     /// In a lane of a line, where it counts the requests for those who scan.
@@ -80,12 +80,12 @@ pub(crate) enum Word {
 
 impl Word {
     /// A word with its endpoint.
-    pub(crate) fn own() -> Self {
+    fn own() -> Self {
         Self::Own(AtomicU32::new(0))
     }
 
     /// Takes slot number `slot`, which is in `line`.
-    pub(crate) fn packed(line: Arc<Line>, slot: usize) -> Self {
+    fn packed(line: Arc<Line>, slot: usize) -> Self {
         line.0[lane_of(slot)].store(0, Relaxed);
         Self::Packed(line, lane_of(slot))
     }

@@ -200,6 +200,38 @@ async fn an_endpoint_that_refuses_costs_the_caller_nothing() {
     }
 }
 
+/// Refuses at once.
+#[derive(Clone)]
+struct Refusing;
+
+impl Service<[u8; 4096]> for Refusing {
+    type Response = ();
+    type Error = std::io::Error;
+    type Future = std::future::Ready<Result<(), std::io::Error>>;
+
+    fn poll_ready(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), Self::Error>> {
+        std::task::Poll::Ready(Err(std::io::ErrorKind::ConnectionRefused.into()))
+    }
+
+    fn call(&mut self, _: [u8; 4096]) -> Self::Future {
+        unreachable!("it is never ready")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_stack_does_not_grow_with_those_that_refuse() {
+    let addresses = (0..4_000_u16).map(|port| ([10, 0, 0, 1], port + 1).into());
+    let mut balance = Balance::builder(Fixed::new(addresses))
+        .fail_fast()
+        .build(|_: &_| Refusing);
+    settle().await;
+    let error = balance.ready().await.expect("ready").call([0; 4096]).await;
+    assert!(error.is_err_and(|error| error.is_unreachable()));
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_request_arrives_as_it_was_sent() {
     let (_script, pods, mut balance) = balance([1, 2]).await;

@@ -100,38 +100,53 @@ where
     S::Error: Into<BoxError>,
     P: Policy,
 {
-    match shared.pick() {
-        Some((service, in_flight)) => offer(shared, service, in_flight, request),
-        None => place_later(shared, request),
+    let Some((service, in_flight)) = shared.pick() else {
+        return place_later(shared, request);
+    };
+    match offer(shared, service, in_flight, request) {
+        Ok(state) => state,
+        Err(request) => place_later(shared, request),
     }
 }
 
+/// A loop: thousands of endpoints may refuse one after another, and the stack is not to grow with them.
 #[cold]
-fn place_later<S, Req, P>(shared: &Arc<Shared<S, P>>, request: Req) -> State<S, S::Future, Req, P>
+fn place_later<S, Req, P>(
+    shared: &Arc<Shared<S, P>>,
+    mut request: Req,
+) -> State<S, S::Future, Req, P>
 where
     S: Service<Req> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
     P: Policy,
 {
-    match shared.pick_or_wait() {
-        Ok(Placement::Picked(service, in_flight)) => offer(shared, service, in_flight, request),
-        Ok(Placement::Waiting(change)) => State::Waiting {
-            change,
-            request: Some(request),
-            shared: shared.clone(),
-        },
-        Err(error) => State::Failed { error: Some(error) },
+    loop {
+        let (service, in_flight) = match shared.pick_or_wait() {
+            Ok(Placement::Picked(service, in_flight)) => (service, in_flight),
+            Ok(Placement::Waiting(change)) => {
+                return State::Waiting {
+                    change,
+                    request: Some(request),
+                    shared: shared.clone(),
+                };
+            }
+            Err(error) => return State::Failed { error: Some(error) },
+        };
+        match offer(shared, service, in_flight, request) {
+            Ok(state) => return state,
+            Err(refused) => request = refused,
+        }
     }
 }
 
-/// Gives a request to the endpoint that has been picked for it, if that is ready.
+/// Gives a request to the endpoint that has been picked for it, if that is ready; gives it back if that refuses.
 #[inline]
 fn offer<S, Req, P>(
     shared: &Arc<Shared<S, P>>,
     mut service: S,
     in_flight: InFlight,
     request: Req,
-) -> State<S, S::Future, Req, P>
+) -> Result<State<S, S::Future, Req, P>, Req>
 where
     S: Service<Req> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
@@ -139,33 +154,21 @@ where
 {
     // Most are. One that is not is polled again, by the task that is to be woken, before anything can be missed.
     match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(Ok(())) => State::Sent {
+        Poll::Ready(Ok(())) => Ok(State::Sent {
             future: service.call(request),
             in_flight: Some(in_flight),
-        },
-        Poll::Ready(Err(error)) => refused(shared, in_flight, request, error.into()),
-        Poll::Pending => State::Unsent {
+        }),
+        Poll::Ready(Err(error)) => {
+            let refusal = Refusal::NotReady;
+            shared.refused(in_flight, refusal, error.into(), probe::<S, Req>);
+            Err(request)
+        }
+        Poll::Pending => Ok(State::Unsent {
             service,
             held: Some(Held { request, in_flight }),
             shared: shared.clone(),
-        },
+        }),
     }
-}
-
-#[cold]
-fn refused<S, Req, P>(
-    shared: &Arc<Shared<S, P>>,
-    in_flight: InFlight,
-    request: Req,
-    error: BoxError,
-) -> State<S, S::Future, Req, P>
-where
-    S: Service<Req> + Clone + Send + 'static,
-    S::Error: Into<BoxError>,
-    P: Policy,
-{
-    shared.refused(in_flight, Refusal::NotReady, error, probe::<S, Req>);
-    place(shared, request)
 }
 
 impl<S, Req, P, C> Future for ResponseFuture<S, Req, P, C>
@@ -209,7 +212,11 @@ where
                             future: service.call(request),
                             in_flight: Some(in_flight),
                         },
-                        Err(error) => refused(shared, in_flight, request, error.into()),
+                        Err(error) => {
+                            let refusal = Refusal::NotReady;
+                            shared.refused(in_flight, refusal, error.into(), probe::<S, Req>);
+                            place(shared, request)
+                        }
                     }
                 }
                 StateProjection::Waiting {
