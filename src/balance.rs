@@ -9,7 +9,6 @@ mod watch;
 
 pub use builder::{BalanceBuilder, BalanceLayer};
 pub use future::ResponseFuture;
-pub use watch::{MembershipChange, Watch};
 
 use std::{
     convert::Infallible,
@@ -34,6 +33,7 @@ use crate::{
     error::{BoxError, Error},
     in_flight::{Completion, OnResponse},
     load::Load,
+    membership::Watch,
     policy::{Policy, RoundRobin},
 };
 
@@ -130,7 +130,7 @@ impl<S, P: Policy, C> Balance<S, P, C> {
         S: Send + Sync + 'static,
     {
         self.handle.start();
-        Watch::new(&self.shared)
+        watch::watch(&self.shared)
     }
 
     /// How long ago discovery last answered; none if it never has.

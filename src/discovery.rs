@@ -4,6 +4,8 @@
 pub(crate) mod dns;
 #[cfg(feature = "dns")]
 pub(crate) mod schedule;
+#[cfg(feature = "dns")]
+mod shared;
 
 use std::{
     net::SocketAddr,

@@ -110,18 +110,18 @@ mod endpoint;
 mod error;
 mod in_flight;
 mod load;
+mod membership;
 mod policy;
 mod signals;
 mod snapshot;
 
 pub use balance::{
-    Balance, BalanceBuilder, BalanceLayer, EndpointState, EndpointStatus, MembershipChange,
-    ResponseFuture, Watch,
+    Balance, BalanceBuilder, BalanceLayer, EndpointState, EndpointStatus, ResponseFuture,
 };
 pub use discovery::{Discovery, Fixed};
 #[cfg(feature = "dns")]
 pub use discovery::{
-    dns::{Dns, LookupError, ParseTargetError, Target},
+    dns::{Dns, LookupError, ParseTargetError, Resolution, Target, Transport},
     schedule::OnEmpty,
 };
 pub use endpoint::Endpoint;
@@ -129,4 +129,5 @@ pub use error::{BoxError, Error, Unsent};
 pub use in_flight::{Completion, InFlight, OnResponse};
 #[cfg(feature = "http-body")]
 pub use in_flight::{CountedBody, OnBodyEnd};
+pub use membership::{MembershipChange, ServiceStream, Watch};
 pub use policy::{LeastConnections, Policy, Random, RoundRobin};

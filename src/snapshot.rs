@@ -8,7 +8,6 @@
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap},
-    net::SocketAddr,
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
@@ -136,7 +135,7 @@ impl<P: Policy, M> Writer<P, M> {
         M: FnMut(&Endpoint) -> S,
         S: Clone,
     {
-        set.sort_unstable_by_key(Endpoint::identity);
+        set.sort_unstable();
         set.dedup_by_key(|endpoint| endpoint.identity());
         let old = current.load_full();
         if old.discovered && is_same(old.loads(), &set) {
@@ -188,11 +187,14 @@ impl<P: Policy, M> Writer<P, M> {
                 self.remove(gone, change);
             }
             match old.next_if(|(load, _)| load.endpoint().identity() == identity) {
-                Some((load, service)) => {
+                Some((load, service)) if load.endpoint().is_same_pod(&endpoint) => {
                     loads.push(load.clone());
                     services.push(service.clone());
                 }
-                None => {
+                other => {
+                    if let Some((gone, _)) = other {
+                        self.remove(gone, change);
+                    }
                     services.push((self.make)(&endpoint));
                     loads.push(self.add(endpoint, change));
                 }
@@ -219,8 +221,8 @@ impl<P: Policy, M> Writer<P, M> {
 }
 
 fn is_same(loads: &[Arc<Load>], set: &[Endpoint]) -> bool {
-    let known = loads.iter().map(|load| load.endpoint().identity());
-    known.eq(set.iter().map(Endpoint::identity))
+    let mut pairs = loads.iter().zip(set);
+    loads.len() == set.len() && pairs.all(|(load, new)| load.endpoint().is_same_pod(new))
 }
 
 /// Hands out the endpoints' words. The packed ones have slots, of which the lowest free one goes first, so that the words
@@ -230,13 +232,13 @@ struct Slots {
     lines: Arc<[Arc<Line>]>,
     free: BinaryHeap<Reverse<usize>>,
     used: usize,
-    draining: HashMap<SocketAddr, Arc<Load>>,
+    draining: HashMap<Endpoint, Arc<Load>>,
 }
 
 impl Slots {
     /// The numbers of `endpoint`: those it had, if its last requests still run, else new ones.
     fn load(&mut self, endpoint: Endpoint, packed: bool, signals: &Arc<Signals>) -> Arc<Load> {
-        if let Some(load) = self.draining.remove(&endpoint.identity()) {
+        if let Some(load) = self.draining.remove(&endpoint) {
             load.restore();
             return load;
         }
@@ -263,8 +265,7 @@ impl Slots {
     /// Keeps an endpoint that has left for as long as there is something to keep: requests, or a slot to take back.
     fn drain(&mut self, load: &Arc<Load>) {
         if load.in_flight() > 0 || load.slot().is_some() {
-            self.draining
-                .insert(load.endpoint().identity(), load.clone());
+            self.draining.insert(load.endpoint().clone(), load.clone());
         }
     }
 

@@ -20,6 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &["endpoint", "in_flight", "load", "policy", "signals"],
     ),
     ("discovery", &["backoff", "discovery", "endpoint", "error"]),
+    ("membership", &["discovery", "endpoint"]),
     (
         "balance",
         &[
@@ -29,6 +30,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "error",
             "in_flight",
             "load",
+            "membership",
             "policy",
             "signals",
             "snapshot",
@@ -38,7 +40,8 @@ const LAYERS: &[(&str, &[&str])] = &[
 
 /// Dependencies that one room alone may name.
 const GUARDED: &[(&str, &str)] = &[
-    ("hickory", "discovery/dns/lookup.rs"),
+    ("hickory", "discovery/dns/client.rs"),
+    ("resolv_conf", "discovery/dns/system_conf.rs"),
     ("arc_swap", "snapshot.rs"),
     ("backon", "backoff.rs"),
     ("http_body", "in_flight.rs"),

@@ -14,8 +14,8 @@ use crate::{story, support::client::NoBody};
 #[derive(Debug, Parser)]
 #[command(name = "http_client")]
 pub(crate) struct Args {
-    /// Name of the Service, fully qualified: nginx-headless.default.svc.cluster.local
-    #[arg(long, value_name = "NAME", requires = "port")]
+    /// Name of the Service: nginx-headless.default with a --port, _http._tcp.nginx-headless.default without
+    #[arg(long, value_name = "NAME")]
     pub(crate) service: Option<String>,
 
     /// Port of its pods
@@ -60,9 +60,9 @@ impl Args {
     /// What `--service`, `--port` and `--nameserver` name. Ends the process, with a message, if they name nothing.
     pub(crate) fn target(&self) -> Target {
         let service = self.service.as_deref().unwrap_or_default();
-        let port = self.port.unwrap_or_default();
+        let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
         let server = self.nameserver.as_deref().unwrap_or_default();
-        let target = format!("dns://{server}/{service}:{port}").parse();
+        let target = format!("dns://{server}/{service}{port}").parse();
         target.unwrap_or_else(|error| {
             let mut command = Self::command();
             command.error(ErrorKind::ValueValidation, error).exit()
@@ -72,8 +72,13 @@ impl Args {
     /// The request that is sent over and over.
     pub(crate) fn request(&self, target: &Target) -> Request<NoBody> {
         let service = self.service.as_deref().unwrap_or(story::HOST);
+        let host = match target.port() {
+            Some(port) => format!("{service}:{port}"),
+            // `_port._protocol.` is for DNS alone.
+            None => service.splitn(3, '.').last().unwrap_or_default().to_owned(),
+        };
         let request = Request::get(self.path.clone())
-            .header(HOST, format!("{service}:{}", target.port()))
+            .header(HOST, host)
             .body(NoBody::new());
         request.expect("a target's name has only characters that a header may have")
     }

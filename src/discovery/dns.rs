@@ -1,48 +1,57 @@
 //! A headless Service's name, resolved to its pods and kept fresh.
 //!
-//! Each address family is a question of its own, with its own [`Schedule`](super::schedule::Schedule): while one family
-//! fails, it keeps its last addresses and the other one goes on. Nothing waits for a request: the questions are asked
-//! from the balancer's background task, whether requests come or not.
+//! | file | what lives there |
+//! | --- | --- |
+//! | `dns/target.rs`, `dns/name.rs` | what to look up, as text, and the full names that a short one may stand for |
+//! | `dns/settings.rs` | what the user has chosen |
+//! | `dns/lookup.rs` | what can be asked and what can come back, whoever is asked |
+//! | `dns/client.rs` | one name server, over UDP and TCP; it alone names hickory |
+//! | `dns/system_conf.rs`, `dns/resolver.rs` | the name servers that there are; from one to the next |
+//! | `dns/look.rs` | one look: the questions that it takes, the endpoints that come of them |
+//! | `dns/walk.rs` | the way through the search list |
+//! | `dns/filter.rs` | which addresses can be pods |
+//! | `dns/question.rs` | one look, repeated as its schedule says |
+//! | `dns/refresher.rs` | all of it together: the set, kept fresh |
+//! | `dns/resolution.rs` | all of it once |
+//!
+//! Nothing waits for a request: the questions are asked from the balancer's background task, whether requests come or not.
 
+mod client;
 mod filter;
+mod look;
 mod lookup;
+mod name;
 mod question;
+mod refresher;
+mod resolution;
+mod resolver;
+mod settings;
+mod system_conf;
 mod target;
+mod walk;
 
-pub use lookup::LookupError;
+pub use lookup::{LookupError, Transport};
+pub use resolution::Resolution;
 pub use target::{ParseTargetError, Target};
 
 use std::{
-    collections::HashSet,
-    future::Future,
-    net::{IpAddr, SocketAddr},
-    pin::Pin,
-    task::{Context, Poll, ready},
+    net::SocketAddr,
+    path::PathBuf,
+    task::{Context, Poll},
     time::Duration,
 };
 
-use tokio::time::{Sleep, sleep};
-use tracing::warn;
-
-use self::{
-    lookup::{Family, Resolver},
-    question::{Look, Lookup, Question},
-    target::Host,
-};
-use super::{
-    Discovery,
-    schedule::{OnEmpty, Pace},
-};
+use self::{refresher::Refresher, resolver::Resolver, settings::Settings};
+use super::{Discovery, schedule::OnEmpty, shared::Shared};
 use crate::{endpoint::Endpoint, error::BoxError};
 
 /// The bounds of the bounds: neither a hot loop nor a freeze.
 const SHORTEST: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_secs(86_400);
 
-/// How long the first set waits for the other address family (RFC 8305 §3 gives the figure).
-const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
-
-/// Discovery by DNS: the A and AAAA records of a headless Service's name.
+/// Discovery by DNS: the pods behind a headless Service's name.
+///
+/// The [`Target`] says what is asked: A and AAAA records for a name with a port, SRV records for `_port._protocol.name`.
 ///
 /// | setting | default |
 /// | --- | --- |
@@ -51,62 +60,92 @@ const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 /// | [`on_empty`](Self::on_empty) | [`OnEmpty::Confirm`] |
 /// | [`prefer_ipv6`](Self::prefer_ipv6) | no: of a dual-stack pod's two addresses the IPv4 one is used |
 /// | [`allow_loopback`](Self::allow_loopback) | no |
+/// | [`name_servers`](Self::name_servers) | those of the target, or else of resolv.conf |
+/// | [`resolv_conf`](Self::resolv_conf) | `/etc/resolv.conf` |
 ///
-/// The price of freshness is two queries (A and AAAA) every 5 s for each process; 1,000 processes ask 400 queries a
-/// second. Where a family's lookup fails, for whatever reason, its last addresses stay, for as long as it takes, and it is
-/// asked again after 1 s, 1.6 s, 2.6 s … 30 s.
+/// # Names
 ///
-/// Names are taken as fully qualified: `web.default.svc.cluster.local`, not `web`.
+/// A short name is tried with the domains of resolv.conf's search list, as resolv.conf(5) says, moving on only where DNS
+/// says that there is nothing: any failure on the way ends the try, which begins anew after a moment. The name that has
+/// pods is kept: a refresh asks for that one only. When that one has gone, and that is confirmed, the search begins again.
+/// resolv.conf is read anew whenever something is asked.
 ///
-/// A clone has the same settings and starts anew.
+/// # Name servers
+///
+/// A question goes to the name server that answered last, and to the next one where that fails or is silent; within 4 s
+/// there is an answer or an error. What doesn't fit into a packet of 1,232 bytes is asked for over TCP.
+///
+/// # Price
+///
+/// Freshness costs two queries (A and AAAA; one for SRV) every 5 s for each process; 1,000 processes ask 400 queries a
+/// second. Where a lookup fails, for whatever reason, its last addresses stay, for as long as it takes, and it is asked
+/// again after 1 s, 1.6 s, 2.6 s … 30 s.
+///
+/// **Clones share**: balancers built with clones of one `Dns` cost what one costs, and all see the same. (They have to
+/// run in the same runtime. A setting changed on a clone makes it one of its own.)
+#[derive(Clone)]
 pub struct Dns {
-    target: Target,
-    pace: Pace,
-    prefer_ipv6: bool,
-    allow_loopback: bool,
-    run: Option<Run>,
-}
-
-/// What there is once the first look has begun.
-struct Run {
-    resolver: Option<Resolver>,
-    questions: [Question; 2],
-    /// There is a set to tell.
-    news: bool,
-    /// A set has been told.
-    begun: bool,
-    /// Runs while the first set waits for the slower family.
-    delay: Option<Pin<Box<Sleep>>>,
-    /// Addresses that have been warned about.
-    rejected: HashSet<IpAddr>,
+    settings: Settings,
+    shared: Shared<Refresher<Resolver>>,
 }
 
 impl Dns {
     /// Discovery of the pods behind `target`. Nothing is asked until a balancer is built with it.
     pub fn new(target: Target) -> Self {
+        Self::with(Settings::new(target))
+    }
+
+    /// Discovery by the SRV records of `service`, such as `_http._tcp.nginx-headless.default`: the port named `http` of the
+    /// Service `nginx-headless`.
+    ///
+    /// The same as [`new`](Self::new) with a target of that form. Pods that have hostnames of their own, as those of a
+    /// StatefulSet do, come with them ([`Endpoint::hostname`]), as long as DNS sends the addresses along with the names:
+    /// CoreDNS does, up to some hundreds of pods, which is what one DNS message holds. Above that, and from servers that
+    /// don't, the addresses come from the Service's own name and the hostnames aren't known.
+    ///
+    /// ```
+    /// use tower_headless::Dns;
+    ///
+    /// let discovery = Dns::srv("_http._tcp.nginx-headless.default")?;
+    /// # Ok::<(), tower_headless::ParseTargetError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If `service` is not of that form.
+    pub fn srv(service: &str) -> Result<Self, ParseTargetError> {
+        Target::parse_service(service).map(Self::new)
+    }
+
+    fn with(settings: Settings) -> Self {
+        let refresher = Refresher::new(settings.clone(), settings.resolver());
         Self {
-            target,
-            pace: Pace::default(),
-            prefer_ipv6: false,
-            allow_loopback: false,
-            run: None,
+            settings,
+            shared: Shared::new(refresher),
         }
+    }
+
+    fn set(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(&mut self.settings);
+        Self::with(self.settings)
     }
 
     /// The longest time between two looks while all is well, however long the records' TTL.
     ///
     /// Raise it to save queries, up to a day. A TTL shorter than this is honoured.
-    pub fn max_refresh(mut self, max: Duration) -> Self {
-        self.pace.max = max.clamp(SHORTEST, LONGEST);
-        self.pace.min = self.pace.min.min(self.pace.max);
-        self
+    pub fn max_refresh(self, max: Duration) -> Self {
+        self.set(|settings| {
+            settings.pace.max = max.clamp(SHORTEST, LONGEST);
+            settings.pace.min = settings.pace.min.min(settings.pace.max);
+        })
     }
 
     /// The shortest time between two looks, however short the TTL and however urgent the need; 10 ms at least.
-    pub fn min_refresh(mut self, min: Duration) -> Self {
-        self.pace.min = min.clamp(SHORTEST, LONGEST);
-        self.pace.max = self.pace.max.max(self.pace.min);
-        self
+    pub fn min_refresh(self, min: Duration) -> Self {
+        self.set(|settings| {
+            settings.pace.min = min.clamp(SHORTEST, LONGEST);
+            settings.pace.max = settings.pace.max.max(settings.pace.min);
+        })
     }
 
     /// Looks every `interval`, whatever the TTL: both bounds at once.
@@ -115,199 +154,57 @@ impl Dns {
     }
 
     /// What to believe when DNS says that there is nothing.
-    pub fn on_empty(mut self, on_empty: OnEmpty) -> Self {
-        self.pace.on_empty = on_empty;
-        self
+    pub fn on_empty(self, on_empty: OnEmpty) -> Self {
+        self.set(|settings| settings.pace.on_empty = on_empty)
     }
 
     /// Whether to use the IPv6 addresses where there are both.
-    pub fn prefer_ipv6(mut self, prefer: bool) -> Self {
-        self.prefer_ipv6 = prefer;
-        self
+    pub fn prefer_ipv6(self, prefer: bool) -> Self {
+        self.set(|settings| settings.prefer_ipv6 = prefer)
     }
 
     /// Whether loopback addresses may be pods. They can't in a cluster; on a developer's machine they can.
-    pub fn allow_loopback(mut self, allow: bool) -> Self {
-        self.allow_loopback = allow;
-        self
+    pub fn allow_loopback(self, allow: bool) -> Self {
+        self.set(|settings| settings.allow_loopback = allow)
     }
-}
 
-impl Clone for Dns {
-    fn clone(&self) -> Self {
-        Self {
-            target: self.target.clone(),
-            run: None,
-            ..*self
-        }
+    /// The name servers to ask, instead of those of the target or of resolv.conf. With none, it is those again.
+    pub fn name_servers(self, servers: impl IntoIterator<Item = SocketAddr>) -> Self {
+        self.set(|settings| settings.name_servers = servers.into_iter().collect())
+    }
+
+    /// The file that names the search list, and the name servers where none are given.
+    pub fn resolv_conf(self, path: impl Into<PathBuf>) -> Self {
+        self.set(|settings| settings.resolv_conf = path.into())
+    }
+
+    /// Looks once, now, apart from every balancer, and tells what there is and how it was found. For looking at.
+    ///
+    /// # Errors
+    ///
+    /// If DNS can't be asked, doesn't answer within 4 s for each name of the search list, or says that there is nothing.
+    /// Dropping the future ends the look.
+    pub async fn resolve(&self) -> Result<Resolution, LookupError> {
+        resolution::resolve(&self.settings, &self.settings.resolver()).await
     }
 }
 
 impl std::fmt::Debug for Dns {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Dns")
-            .field("target", &self.target)
-            .field("pace", &self.pace)
-            .field("prefer_ipv6", &self.prefer_ipv6)
-            .field("allow_loopback", &self.allow_loopback)
-            .finish_non_exhaustive()
+        self.settings.fmt(f)
     }
 }
 
 impl Discovery for Dns {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>> {
-        let run = self.run.get_or_insert_with(|| Run::new(self.pace));
-        let addresses = match self.target.host() {
-            Host::Address(_) if run.begun => return Poll::Pending,
-            Host::Address(address) => vec![*address],
-            Host::Name(name) => {
-                let ask = |resolver: &mut Option<Resolver>, family| {
-                    ask(resolver, self.target.name_server(), name, family)
-                };
-                if let Err(error) = ready!(run.poll(ask, cx)) {
-                    warn!(target = %self.target, %error, "lookup failed; the last endpoints stay");
-                    return Poll::Ready(Err(error.into()));
-                }
-                let mut addresses = run.addresses(self.prefer_ipv6).to_vec();
-                addresses.retain(|&address| run.is_allowed(address, self.allow_loopback));
-                filter::cap(&mut addresses);
-                addresses
-            }
-        };
-        run.begun = true;
-        let port = self.target.port();
-        let endpoints = addresses
-            .into_iter()
-            .map(|address| Endpoint::new(SocketAddr::new(address, port)));
-        Poll::Ready(Ok(endpoints.collect()))
+        self.shared.poll_next(cx)
     }
 
     fn refresh(&mut self) {
-        for question in self.run.iter_mut().flat_map(|run| &mut run.questions) {
-            question.refresh();
-        }
+        self.shared.refresh();
     }
 
     fn refused(&mut self, endpoint: &Endpoint) {
-        if let Some(run) = &mut self.run {
-            for question in &mut run.questions {
-                run.news |= question.give_up(endpoint.address().ip());
-            }
-        }
-        self.refresh();
-    }
-}
-
-/// Begins a lookup; the resolver is made at the first one, and again as long as that fails.
-fn ask(
-    resolver: &mut Option<Resolver>,
-    name_server: Option<SocketAddr>,
-    name: &str,
-    family: Family,
-) -> Lookup {
-    let made = match resolver {
-        Some(resolver) => Ok(resolver.clone()),
-        None => Resolver::new(name_server),
-    };
-    match made {
-        Ok(made) => Box::pin(
-            resolver
-                .insert(made)
-                .clone()
-                .addresses(name.to_owned(), family),
-        ),
-        Err(error) => Box::pin(std::future::ready(Err(error))),
-    }
-}
-
-impl Run {
-    fn new(pace: Pace) -> Self {
-        Self {
-            resolver: None,
-            questions: [Family::V4, Family::V6].map(|family| Question::new(family, pace)),
-            news: false,
-            begun: false,
-            delay: None,
-            rejected: HashSet::new(),
-        }
-    }
-
-    /// Waits until there is a set to tell, or an error.
-    fn poll(
-        &mut self,
-        ask: impl Fn(&mut Option<Resolver>, Family) -> Lookup,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), LookupError>> {
-        for at in 0..self.questions.len() {
-            // To the point where it waits for its next turn, so that it will wake this task.
-            loop {
-                let resolver = &mut self.resolver;
-                match self.questions[at].poll(|family| ask(resolver, family), cx) {
-                    Poll::Pending => break,
-                    Poll::Ready(Look::Kept(error)) => return Poll::Ready(Err(error)),
-                    Poll::Ready(Look::Nothing(error)) if !self.has_addresses() => {
-                        return Poll::Ready(Err(error));
-                    }
-                    // That one family has nothing makes the other's old addresses no fresher.
-                    Poll::Ready(Look::Nothing(_)) => {
-                        self.news |= !self.questions.iter().any(Question::is_stale);
-                    }
-                    Poll::Ready(Look::Done) => self.news = true,
-                }
-            }
-        }
-        if !self.news {
-            return Poll::Pending;
-        }
-        ready!(self.poll_complete(cx));
-        self.news = false;
-        Poll::Ready(Ok(()))
-    }
-
-    /// Waits until the set can be told. Only the first one may have to wait: for the second family, so that a dual-stack
-    /// service does not begin with the family that is not wanted.
-    fn poll_complete(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.has_addresses() {
-            if self.begun || self.questions.iter().all(Question::has_looked) {
-                return Poll::Ready(());
-            }
-            let delay = || Box::pin(sleep(RESOLUTION_DELAY));
-            return self.delay.get_or_insert_with(delay).as_mut().poll(cx);
-        }
-        if self.begun || self.questions.iter().all(Question::is_empty) {
-            return Poll::Ready(());
-        }
-        Poll::Pending
-    }
-
-    fn has_addresses(&self) -> bool {
-        self.questions
-            .iter()
-            .any(|question| !question.addresses().is_empty())
-    }
-
-    /// The preferred family's addresses; the other one's where there are none.
-    fn addresses(&self, prefer_ipv6: bool) -> &[IpAddr] {
-        let [v4, v6] = &self.questions;
-        let (first, second) = if prefer_ipv6 { (v6, v4) } else { (v4, v6) };
-        match first.addresses() {
-            [] => second.addresses(),
-            addresses => addresses,
-        }
-    }
-
-    fn is_allowed(&mut self, address: IpAddr, allow_loopback: bool) -> bool {
-        let Some(why) = filter::reject(address, allow_loopback) else {
-            return true;
-        };
-        // Bounded: a hostile answer can't fill the memory, or the log.
-        if self.rejected.len() < 64 && self.rejected.insert(address) {
-            let advice = match address.to_canonical().is_loopback() {
-                true => "; allow it by `allow_loopback(true)`",
-                false => "",
-            };
-            warn!(%address, "no pod can have this address ({why}){advice}");
-        }
-        false
+        self.shared.refused(endpoint);
     }
 }

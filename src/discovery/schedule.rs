@@ -109,6 +109,7 @@ pub(crate) struct Schedule {
 struct Negatives {
     count: u32,
     since: Instant,
+    confirmed: bool,
 }
 
 impl Schedule {
@@ -137,6 +138,11 @@ impl Schedule {
     /// Whether negative answers wait for their confirmation.
     pub(crate) fn is_in_doubt(&self) -> bool {
         self.negatives.is_some()
+    }
+
+    /// Whether negative answers have been confirmed, or are believed without, be the records dropped for it or not.
+    pub(crate) fn is_confirmed_empty(&self) -> bool {
+        self.negatives.is_some_and(|negatives| negatives.confirmed)
     }
 
     /// A sign of change: ask as soon as the floor allows, and then a little more often.
@@ -174,15 +180,16 @@ impl Schedule {
             Negatives {
                 count: 0,
                 since: now,
+                confirmed: false,
             }
         });
         negatives.count = negatives.count.saturating_add(1);
-        let confirmed =
+        let repeated =
             negatives.count >= CONFIRM_ANSWERS && now >= negatives.since + CONFIRM_PERIOD;
+        negatives.confirmed |= repeated || self.pace.on_empty == OnEmpty::Believe;
         match self.pace.on_empty {
-            OnEmpty::Believe => Verdict::Drop,
-            OnEmpty::Confirm if confirmed => Verdict::Drop,
-            OnEmpty::Confirm | OnEmpty::Ignore => Verdict::Keep,
+            OnEmpty::Believe | OnEmpty::Confirm if negatives.confirmed => Verdict::Drop,
+            _ => Verdict::Keep,
         }
     }
 

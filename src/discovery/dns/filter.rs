@@ -1,22 +1,72 @@
 //! Which of the addresses in an answer can be pods. An answer is input from outside: it decides where requests go.
 
 use std::{
-    collections::hash_map::DefaultHasher,
+    collections::{HashSet, hash_map::DefaultHasher},
     hash::{Hash, Hasher},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+use tracing::warn;
+
+use super::lookup::Reason;
+use crate::endpoint::Endpoint;
+
 /// The most endpoints taken from one answer. One DNS message holds no more A records than 4,091.
 pub(super) const CAP: usize = 4096;
+
+/// How many addresses are warned about: a hostile answer can't fill the memory, or the log.
+const WARNINGS: usize = 64;
 
 /// The metadata services of the large clouds: credentials are to be had there.
 const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
-/// Whether a pod can have this address; if not, why not.
-pub(super) fn reject(address: IpAddr, allow_loopback: bool) -> Option<&'static str> {
+/// Lets pods' addresses pass, and warns once of each other one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Filter {
+    pub(super) allow_loopback: bool,
+    warned: HashSet<IpAddr>,
+}
+
+impl Filter {
+    pub(super) fn new(allow_loopback: bool) -> Self {
+        Self {
+            allow_loopback,
+            warned: HashSet::new(),
+        }
+    }
+
+    /// Takes out what can't be a pod, and what is more than [`CAP`]. An answer of which nothing is left is no answer: it
+    /// fails, so that it can't empty the set.
+    pub(super) fn apply(&mut self, endpoints: &mut Vec<Endpoint>) -> Result<(), Reason> {
+        let mut rejected = None;
+        endpoints.retain(|endpoint| {
+            let address = endpoint.address().ip();
+            let Some(why) = reject(address, self.allow_loopback) else {
+                return true;
+            };
+            self.warn(address, why);
+            rejected = Some(Reason::Rejected(address, why));
+            false
+        });
+        cap(endpoints);
+        match rejected {
+            Some(reason) if endpoints.is_empty() => Err(reason),
+            _ => Ok(()),
+        }
+    }
+
+    fn warn(&mut self, address: IpAddr, why: &str) {
+        if self.warned.len() < WARNINGS && self.warned.insert(address) {
+            warn!(%address, "no pod can have this address: it is {why}");
+        }
+    }
+}
+
+/// Whether a pod can have this address; if not, what it is instead.
+fn reject(address: IpAddr, allow_loopback: bool) -> Option<&'static str> {
     let address = address.to_canonical();
     if address.is_loopback() {
-        return (!allow_loopback).then_some("loopback");
+        return (!allow_loopback).then_some("loopback; allow it by `allow_loopback(true)`");
     }
     if address.is_unspecified() {
         return Some("unspecified");
@@ -33,19 +83,19 @@ pub(super) fn reject(address: IpAddr, allow_loopback: bool) -> Option<&'static s
     }
 }
 
-/// Reduces `addresses` to at most [`CAP`], always the same ones, in whatever order they come.
-pub(super) fn cap(addresses: &mut Vec<IpAddr>) {
-    if addresses.len() <= CAP {
+/// Reduces `endpoints` to at most [`CAP`], always the same ones, in whatever order they come.
+fn cap(endpoints: &mut Vec<Endpoint>) {
+    if endpoints.len() <= CAP {
         return;
     }
-    addresses.sort_unstable();
-    addresses.dedup();
-    addresses.sort_by_cached_key(|address| {
+    endpoints.sort_unstable();
+    endpoints.dedup();
+    endpoints.sort_by_cached_key(|endpoint| {
         let mut hasher = DefaultHasher::new();
-        address.hash(&mut hasher);
+        endpoint.address().hash(&mut hasher);
         hasher.finish()
     });
-    addresses.truncate(CAP);
+    endpoints.truncate(CAP);
 }
 
 #[cfg(test)]
@@ -92,15 +142,38 @@ mod tests {
         }
     }
 
+    fn endpoints(addresses: impl IntoIterator<Item = Ipv4Addr>) -> Vec<Endpoint> {
+        let endpoint = |address| Endpoint::new((address, 80).into());
+        addresses.into_iter().map(endpoint).collect()
+    }
+
     #[test]
     fn the_cap_keeps_the_same_ones_in_whatever_order() {
-        let mut forward: Vec<IpAddr> = (0..100_000_u32)
-            .map(|n| IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + n)))
-            .collect();
-        let mut backward: Vec<_> = forward.iter().rev().copied().collect();
-        cap(&mut forward);
-        cap(&mut backward);
+        let addresses = || (0..100_000_u32).map(|n| Ipv4Addr::from_bits(0x0a00_0000 + n));
+        let mut forward = endpoints(addresses());
+        let mut backward = endpoints(addresses().rev());
+        let mut filter = Filter::default();
+        assert!(filter.apply(&mut forward).is_ok());
+        assert!(filter.apply(&mut backward).is_ok());
         assert_eq!(forward.len(), CAP);
         assert_eq!(forward, backward);
+    }
+
+    #[test]
+    fn a_poisoned_answer_loses_its_poison_and_a_wholly_poisoned_one_fails() {
+        let (pod, metadata) = (
+            Ipv4Addr::new(10, 0, 0, 1),
+            Ipv4Addr::new(169, 254, 169, 254),
+        );
+        let mut filter = Filter::default();
+        let mut mixed = endpoints([metadata, pod]);
+        assert!(filter.apply(&mut mixed).is_ok());
+        assert_eq!(mixed, endpoints([pod]));
+        let reason = filter.apply(&mut endpoints([metadata]));
+        assert!(matches!(reason, Err(Reason::Rejected(address, _)) if address == metadata));
+        assert!(
+            filter.apply(&mut Vec::new()).is_ok(),
+            "nothing is not poison"
+        );
     }
 }

@@ -1,52 +1,109 @@
-//! One question to DNS. The only file that names hickory.
-//!
-//! What hickory does by default and what this needs differ in a few points:
-//! - the cache is off: a refresh that is answered from a cache is none;
-//! - EDNS is on: hickory turns it off when it reads a resolv.conf, and a plain message holds 28 addresses;
-//! - the hosts file is not read: a line in it would answer for ever;
-//! - A and AAAA are asked apart: `lookup_ip` passes off half an answer as the whole.
+//! What can be asked of DNS and what can come back, whoever is asked.
 
-use std::{net::IpAddr, net::SocketAddr, time::Duration};
+use std::{fmt, net::IpAddr, net::SocketAddr, sync::Arc, time::Duration};
 
-use hickory_resolver::{
-    TokioResolver,
-    config::{NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts},
-    net::{DnsError, NetError, NoRecords, runtime::TokioRuntimeProvider},
-    proto::{
-        op::ResponseCode,
-        rr::{RData, RecordType},
-    },
-    system_conf::read_system_conf,
-};
+use futures::future::BoxFuture;
 
-/// How long one question may take, over all attempts, name servers and protocols. Less than the balancer's ready timeout
-/// of 5 s, so that callers who wait for the first answer in vain are told why.
-const DEADLINE: Duration = Duration::from_secs(4);
+use super::name::Name;
+use crate::endpoint::Endpoint;
 
-/// How long one attempt may take. Two fit into the deadline, with room for TCP after a truncated answer.
-const ATTEMPT: Duration = Duration::from_millis(1500);
-
-/// An address family, and the record type that has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// An address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Family {
-    /// A records.
     V4,
-    /// AAAA records.
     V6,
 }
 
-/// What DNS says of a name.
+/// The type of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum RecordType {
+    A,
+    Aaaa,
+    Srv,
+}
+
+/// One question: the records of a type under a full name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Query {
+    pub(super) name: Arc<str>,
+    pub(super) record_type: RecordType,
+}
+
+/// How a question was put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Transport {
+    /// In a UDP packet.
+    Udp,
+    /// Over TCP, because the answer doesn't fit into a packet.
+    Tcp,
+}
+
+/// Who answered, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Via {
+    pub(super) name_server: SocketAddr,
+    pub(super) transport: Transport,
+}
+
+/// What a name server says.
 #[derive(Clone, Debug)]
-pub(super) enum Found {
-    Addresses {
-        addresses: Vec<IpAddr>,
-        ttl: Duration,
+pub(super) struct Reply {
+    pub(super) records: Records,
+    pub(super) ttl: Duration,
+    pub(super) via: Via,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Records {
+    Addresses(Vec<IpAddr>),
+    Services {
+        services: Vec<Service>,
+        /// Addresses by name, from the additional section.
+        glue: Vec<(String, IpAddr)>,
+        /// The answer was cut short: there may be more of either.
+        truncated: bool,
     },
-    /// No such name, or no records of the family.
-    Nothing {
-        ttl: Option<Duration>,
-        error: LookupError,
-    },
+}
+
+/// An SRV record. Names are in lower case, without the trailing dot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Service {
+    pub(super) priority: u16,
+    pub(super) port: u16,
+    pub(super) target: String,
+}
+
+/// That there is nothing, by DNS's own word: no such name, or no such records.
+#[derive(Clone, Debug)]
+pub(super) struct Nothing {
+    pub(super) ttl: Option<Duration>,
+    pub(super) error: LookupError,
+}
+
+/// The end of a question: a reply, or that there is nothing, or a failure.
+pub(super) type Answer<T = Reply> = Result<Result<T, Nothing>, LookupError>;
+
+/// What a look finds, which may have taken several questions.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    /// The full name that has them.
+    pub(super) name: Arc<str>,
+    pub(super) endpoints: Vec<Endpoint>,
+    pub(super) ttl: Duration,
+    pub(super) via: Via,
+}
+
+/// A look under way.
+pub(super) type Lookup = BoxFuture<'static, Answer<Found>>;
+
+/// Whom to ask. Clones are the same.
+pub(super) trait Resolve: Clone + Send + Sync + 'static {
+    /// The full names that `name` may stand for; one at least.
+    fn candidates(&self, name: &Name) -> Result<Vec<Arc<str>>, LookupError>;
+
+    /// Asks one question, in bounded time.
+    fn ask(&self, query: Query) -> BoxFuture<'static, Answer>;
 }
 
 /// Why a DNS lookup gave no addresses.
@@ -60,37 +117,55 @@ pub struct LookupError {
 }
 
 #[derive(Clone, Debug, thiserror::Error)]
-enum Reason {
+pub(super) enum Reason {
     #[error(
         "the name does not exist (NXDOMAIN): no pod is ready, or the service or its name is wrong"
     )]
     NoName,
     #[error("the name has no such records")]
     NoRecords,
+    #[error("no pod is ready, or the service or its name is wrong: there is nothing under {}", list(.0))]
+    NoCandidate(Vec<Arc<str>>),
     #[error("the answer was truncated, over TCP too")]
     Truncated,
-    #[error("no answer within {DEADLINE:?}")]
+    #[error("no answer in time")]
     Timeout,
-    #[error("the name server answered {0}")]
-    Refused(String),
-    #[error("{0}")]
-    Other(String),
+    #[error("{0} answered {1}")]
+    Refused(SocketAddr, String),
+    #[error("{0} answered with an alias (CNAME) alone; does it resolve for others?")]
+    Alias(SocketAddr),
+    #[error("{0} refers to other name servers; does it resolve for others?")]
+    Referral(SocketAddr),
+    #[error(
+        "the answer has SRV records of several ports or priorities, without the addresses of all their targets"
+    )]
+    NoGlue,
+    #[error("no pod can have the address {0}: it is {1}")]
+    Rejected(IpAddr, &'static str),
+    #[error("{0}: {1}")]
+    Other(SocketAddr, String),
     #[error("no usable DNS configuration: {0}")]
     Configuration(String),
 }
 
+fn list(names: &[Arc<str>]) -> String {
+    names.join("., ") + "."
+}
+
 impl LookupError {
-    #[cfg(test)]
-    pub(super) fn no_name(question: &str) -> Self {
+    pub(super) fn new(question: impl fmt::Display, reason: Reason) -> Self {
         Self {
-            question: question.to_owned(),
-            reason: Reason::NoName,
+            question: question.to_string(),
+            reason,
         }
     }
 
     /// DNS answered, and the answer was that there is nothing: NXDOMAIN, or no records.
     pub fn is_not_found(&self) -> bool {
-        matches!(self.reason, Reason::NoName | Reason::NoRecords)
+        matches!(
+            self.reason,
+            Reason::NoName | Reason::NoRecords | Reason::NoCandidate(_)
+        )
     }
 
     /// No answer came in time.
@@ -104,119 +179,36 @@ impl LookupError {
     }
 }
 
-/// Asks the name servers of the system, or a given one.
-#[derive(Clone)]
-pub(super) struct Resolver {
-    inner: TokioResolver,
+impl Family {
+    pub(super) fn record_type(self) -> RecordType {
+        match self {
+            Self::V4 => RecordType::A,
+            Self::V6 => RecordType::Aaaa,
+        }
+    }
 }
 
-impl Resolver {
-    /// A resolver that asks `server`, or else the ones in the system's configuration.
-    pub(super) fn new(server: Option<SocketAddr>) -> Result<Self, LookupError> {
-        let failed = |error: NetError| LookupError {
-            question: server.map_or("anything".to_owned(), |server| {
-                format!("anything at {server}")
-            }),
-            reason: Reason::Configuration(error.to_string()),
-        };
-        let (config, mut options) = match server {
-            Some(server) => (config_for(server), ResolverOpts::default()),
-            None => read_system_conf().map_err(failed)?,
-        };
-        options.cache_size = 0;
-        options.edns0 = true;
-        options.use_hosts_file = ResolveHosts::Never;
-        options.timeout = ATTEMPT;
-        options.attempts = 2;
-        let provider = TokioRuntimeProvider::default();
-        let inner = TokioResolver::builder_with_config(config, provider)
-            .with_options(options)
-            .build()
-            .map_err(failed)?;
-        Ok(Self { inner })
-    }
-
-    /// Looks up the addresses of `name`, which is taken as fully qualified.
-    pub(super) async fn addresses(
-        self,
-        name: String,
-        family: Family,
-    ) -> Result<Found, LookupError> {
-        let record_type = match family {
-            Family::V4 => RecordType::A,
-            Family::V6 => RecordType::AAAA,
-        };
-        let failed = |reason| LookupError {
-            question: format!("{name} ({record_type})"),
-            reason,
-        };
-        let lookup = self.inner.lookup(format!("{name}."), record_type);
-        let lookup = match tokio::time::timeout(DEADLINE, lookup).await {
-            Ok(Ok(lookup)) => lookup,
-            Ok(Err(error)) => {
-                let nothing = negative_ttl(&error);
-                let error = failed(reason(error));
-                return match nothing {
-                    Some(ttl) => Ok(Found::Nothing { ttl, error }),
-                    None => Err(error),
-                };
-            }
-            Err(_) => return Err(failed(Reason::Timeout)),
-        };
-        let answers = lookup.answers();
-        let ttl = answers.iter().map(|record| record.ttl).min();
-        let addresses: Vec<_> = answers
-            .iter()
-            .filter_map(|record| match record.data {
-                RData::A(address) => Some(IpAddr::V4(address.0)),
-                RData::AAAA(address) => Some(IpAddr::V6(address.0)),
-                _ => None,
-            })
-            .collect();
-        let ttl = Duration::from_secs(u64::from(ttl.unwrap_or_default()));
-        Ok(if addresses.is_empty() {
-            Found::Nothing {
-                ttl: Some(ttl),
-                error: failed(Reason::NoRecords),
-            }
-        } else {
-            Found::Addresses { addresses, ttl }
+impl fmt::Display for RecordType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::A => "A",
+            Self::Aaaa => "AAAA",
+            Self::Srv => "SRV",
         })
     }
 }
 
-fn config_for(server: SocketAddr) -> ResolverConfig {
-    let mut config = NameServerConfig::udp_and_tcp(server.ip());
-    for connection in &mut config.connections {
-        connection.port = server.port();
-    }
-    ResolverConfig::from_name_servers(vec![config])
-}
-
-/// Whether DNS said that there is nothing, and for how long it says so.
-fn negative_ttl(error: &NetError) -> Option<Option<Duration>> {
-    match error {
-        NetError::Dns(DnsError::NoRecordsFound(NoRecords {
-            response_code: ResponseCode::NXDomain | ResponseCode::NoError,
-            negative_ttl,
-            ..
-        })) => Some(negative_ttl.map(|ttl| Duration::from_secs(u64::from(ttl)))),
-        _ => None,
+impl fmt::Display for Query {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}. ({})", self.name, self.record_type)
     }
 }
 
-fn reason(error: NetError) -> Reason {
-    match error {
-        NetError::Dns(DnsError::NoRecordsFound(NoRecords { response_code, .. })) => {
-            match response_code {
-                ResponseCode::NXDomain => Reason::NoName,
-                ResponseCode::NoError => Reason::NoRecords,
-                code => Reason::Refused(code.to_string()),
-            }
-        }
-        NetError::Dns(DnsError::ResponseCode(code)) => Reason::Refused(code.to_string()),
-        NetError::Truncated => Reason::Truncated,
-        NetError::Timeout => Reason::Timeout,
-        error => Reason::Other(error.to_string()),
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Udp => "UDP",
+            Self::Tcp => "TCP",
+        })
     }
 }

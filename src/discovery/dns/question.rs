@@ -1,67 +1,80 @@
-//! One address family of one name, asked again and again as its schedule says.
+//! One kind of record of one name, asked again and again as its schedule says.
 
 use std::{
     future::Future,
-    net::IpAddr,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
-use futures::future::BoxFuture;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::lookup::{Family, Found, LookupError};
-use crate::discovery::schedule::{Answer, Pace, Schedule, Verdict};
+use super::{
+    filter::Filter,
+    look::Kind,
+    lookup::{Answer, Found, Lookup, LookupError, Nothing},
+};
+use crate::{
+    discovery::schedule::{self, Pace, Schedule, Verdict},
+    endpoint::Endpoint,
+};
 
-/// A lookup under way.
-pub(super) type Lookup = BoxFuture<'static, Result<Found, LookupError>>;
-
-/// What came of one look, beyond the addresses.
+/// What came of one look, beyond the endpoints.
 pub(super) enum Look {
-    /// The addresses are what DNS says.
+    /// The endpoints are what DNS says.
     Done,
     /// DNS says that there are none, and there were none.
     Nothing(LookupError),
-    /// The last addresses stay, against what DNS says or for want of an answer.
+    /// The last endpoints stay, against what DNS says or for want of an answer.
     Kept(LookupError),
 }
 
 /// A question and what is believed of its answer.
 pub(super) struct Question {
-    family: Family,
+    kind: Kind,
+    filter: Filter,
     schedule: Schedule,
     timer: Pin<Box<Sleep>>,
     lookup: Option<Lookup>,
-    /// The last addresses; none before the first answer that is believed.
-    addresses: Option<Vec<IpAddr>>,
+    /// The last endpoints; none before the first answer that is believed.
+    endpoints: Option<Vec<Endpoint>>,
     /// Whether a look has ended, however it did.
     looked: bool,
-    /// Whether the last look left the addresses as they were, for want of a better answer.
+    /// Whether the last look left the endpoints as they were, for want of a better answer.
     stale: bool,
 }
 
 impl Question {
-    pub(super) fn new(family: Family, pace: Pace) -> Self {
+    pub(super) fn new(kind: Kind, pace: Pace, filter: Filter) -> Self {
         let now = Instant::now();
         Self {
-            family,
+            kind,
+            filter,
             schedule: Schedule::new(pace, now),
             timer: Box::pin(sleep_until(now)),
             lookup: None,
-            addresses: None,
+            endpoints: None,
             looked: false,
             stale: false,
         }
     }
 
-    /// The addresses as last believed; empty before that.
-    pub(super) fn addresses(&self) -> &[IpAddr] {
-        self.addresses.as_deref().unwrap_or_default()
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The endpoints as last believed; empty before that.
+    pub(super) fn endpoints(&self) -> &[Endpoint] {
+        self.endpoints.as_deref().unwrap_or_default()
     }
 
     /// Whether it is certain that there are none.
     pub(super) fn is_empty(&self) -> bool {
-        matches!(self.addresses.as_deref(), Some([]))
+        matches!(self.endpoints.as_deref(), Some([]))
+    }
+
+    /// Whether DNS has said often enough that there is nothing, be it believed or not.
+    pub(super) fn is_confirmed_empty(&self) -> bool {
+        self.schedule.is_confirmed_empty()
     }
 
     /// Whether a look has ended, however it did.
@@ -69,54 +82,79 @@ impl Question {
         self.looked
     }
 
-    /// Whether the addresses are older than the last look.
+    /// Whether the endpoints are older than the last look.
     pub(super) fn is_stale(&self) -> bool {
         self.stale
     }
 
-    /// Asks when it is due, and waits for the end of the look.
-    pub(super) fn poll(
-        &mut self,
-        ask: impl FnOnce(Family) -> Lookup,
-        cx: &mut Context<'_>,
-    ) -> Poll<Look> {
-        if self.lookup.is_none() {
-            ready!(self.poll_due(cx));
-            self.schedule.asked(Instant::now());
+    /// Waits until it is time to ask. Never while a look is under way.
+    pub(super) fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.lookup.is_some() {
+            return Poll::Pending;
         }
-        let family = self.family;
-        let lookup = self.lookup.get_or_insert_with(|| ask(family));
-        let result = ready!(lookup.as_mut().poll(cx));
-        self.lookup = None;
-        self.looked = true;
-        let look = self.judge(result);
-        self.stale = matches!(look, Look::Kept(_));
-        Poll::Ready(look)
-    }
-
-    fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.timer.deadline() != self.schedule.due() {
             self.timer.as_mut().reset(self.schedule.due());
         }
         self.timer.as_mut().poll(cx)
     }
 
-    fn judge(&mut self, result: Result<Found, LookupError>) -> Look {
-        let (answer, found) = match result {
-            Ok(Found::Addresses { addresses, ttl }) => {
-                let changed = !is_same_set(self.addresses(), &addresses);
-                (Answer::Records { ttl, changed }, Ok(addresses))
+    /// The question is being asked, by whomever.
+    pub(super) fn asked(&mut self) {
+        self.schedule.asked(Instant::now());
+    }
+
+    /// Takes over a look that has begun.
+    pub(super) fn begin(&mut self, lookup: Lookup) {
+        self.lookup = Some(lookup);
+    }
+
+    /// Waits for the end of the look, if one is under way.
+    pub(super) fn poll_look(&mut self, cx: &mut Context<'_>) -> Poll<Look> {
+        let Some(lookup) = &mut self.lookup else {
+            return Poll::Pending;
+        };
+        let answer = ready!(lookup.as_mut().poll(cx));
+        self.lookup = None;
+        Poll::Ready(self.answered(answer))
+    }
+
+    /// Takes what a look has come to.
+    pub(super) fn answered(&mut self, answer: Answer<Found>) -> Look {
+        let answer = self.filtered(answer);
+        let look = self.judge(answer);
+        self.looked = true;
+        self.stale = matches!(look, Look::Kept(_));
+        look
+    }
+
+    fn filtered(&mut self, answer: Answer<Found>) -> Answer<Found> {
+        let mut answer = answer?;
+        if let Ok(Found {
+            name, endpoints, ..
+        }) = &mut answer
+        {
+            let allowed = self.filter.apply(endpoints);
+            allowed.map_err(|reason| LookupError::new(format_args!("{name}."), reason))?;
+        }
+        Ok(answer)
+    }
+
+    fn judge(&mut self, answer: Answer<Found>) -> Look {
+        let (answer, found) = match answer {
+            Ok(Ok(Found { ttl, endpoints, .. })) => {
+                let changed = !is_same_set(self.endpoints(), &endpoints);
+                (schedule::Answer::Records { ttl, changed }, Ok(endpoints))
             }
-            Ok(Found::Nothing { ttl, error }) => (Answer::Empty { ttl }, Err(error)),
-            Err(error) => (Answer::Failed, Err(error)),
+            Ok(Err(Nothing { ttl, error })) => (schedule::Answer::Empty { ttl }, Err(error)),
+            Err(error) => (schedule::Answer::Failed, Err(error)),
         };
         let verdict = self
             .schedule
             .answered(answer, Instant::now(), &mut rand::rng());
         match (verdict, found) {
-            (Verdict::Replace, Ok(addresses)) => self.addresses = Some(addresses),
-            (Verdict::Drop, _) => self.addresses = Some(Vec::new()),
-            (_, Err(error)) if error.is_not_found() && self.addresses().is_empty() => {
+            (Verdict::Replace, Ok(endpoints)) => self.endpoints = Some(endpoints),
+            (Verdict::Drop, _) => self.endpoints = Some(Vec::new()),
+            (_, Err(error)) if error.is_not_found() && self.endpoints().is_empty() => {
                 return Look::Nothing(error);
             }
             (_, Err(error)) => return Look::Kept(error),
@@ -130,31 +168,31 @@ impl Question {
         self.schedule.refresh(Instant::now());
     }
 
-    /// Gives `address` up, if DNS says that it is gone and only the confirmation is missing. True if so.
-    pub(super) fn give_up(&mut self, address: IpAddr) -> bool {
-        let Some(addresses) = self
-            .addresses
+    /// Gives `endpoint` up, if DNS says that it is gone and only the confirmation is missing. True if so.
+    pub(super) fn give_up(&mut self, endpoint: &Endpoint) -> bool {
+        let Some(endpoints) = self
+            .endpoints
             .as_mut()
             .filter(|_| self.schedule.is_in_doubt())
         else {
             return false;
         };
-        let before = addresses.len();
-        addresses.retain(|&held| held != address);
-        addresses.len() < before
+        let before = endpoints.len();
+        endpoints.retain(|held| held.address() != endpoint.address());
+        endpoints.len() < before
     }
 }
 
-/// Whether two answers have the same addresses, in whatever order and however often each.
-fn is_same_set(a: &[IpAddr], b: &[IpAddr]) -> bool {
+/// Whether two answers have the same endpoints, in whatever order and however often each.
+fn is_same_set(a: &[Endpoint], b: &[Endpoint]) -> bool {
     if a == b {
         return true;
     }
-    let sorted = |addresses: &[IpAddr]| {
-        let mut addresses = addresses.to_vec();
-        addresses.sort_unstable();
-        addresses.dedup();
-        addresses
+    let sorted = |endpoints: &[Endpoint]| {
+        let mut endpoints = endpoints.to_vec();
+        endpoints.sort_unstable();
+        endpoints.dedup();
+        endpoints
     };
     sorted(a) == sorted(b)
 }
@@ -164,22 +202,45 @@ mod tests {
     use std::{cell::Cell, future::poll_fn, time::Duration};
 
     use super::*;
+    use crate::discovery::dns::lookup::{Family, Reason, Transport, Via};
+
+    fn question() -> Question {
+        let kind = Kind::Addresses(Family::V4, 80);
+        Question::new(kind, Pace::default(), Filter::default())
+    }
+
+    fn endpoint() -> Endpoint {
+        Endpoint::new(([10, 0, 0, 1], 80).into())
+    }
+
+    fn found() -> Answer<Found> {
+        let via = Via {
+            name_server: ([10, 96, 0, 10], 53).into(),
+            transport: Transport::Udp,
+        };
+        Ok(Ok(Found {
+            name: "web.svc".into(),
+            endpoints: vec![endpoint()],
+            ttl: Duration::from_secs(5),
+            via,
+        }))
+    }
 
     /// Asks as often as it is due, with answers at once, until nothing is due any more; counts the questions.
     async fn drain(question: &mut Question, asked: &Cell<u32>) {
-        let ask = |_| -> Lookup {
+        while futures::poll!(poll_fn(|cx| question.poll_due(cx))).is_ready() {
             asked.set(asked.get() + 1);
-            let addresses = vec![IpAddr::from([10, 0, 0, 1])];
-            let ttl = Duration::from_secs(5);
-            Box::pin(async move { Ok(Found::Addresses { addresses, ttl }) })
-        };
-        while futures::poll!(poll_fn(|cx| question.poll(ask, cx))).is_ready() {}
+            question.asked();
+            question.begin(Box::pin(async { found() }));
+            let look = poll_fn(|cx| question.poll_look(cx)).await;
+            assert!(matches!(look, Look::Done));
+        }
     }
 
     /// Row 14 of the faults: a suspended machine's clock jumps; monotonic time makes that one late question, no burst.
     #[tokio::test(start_paused = true)]
     async fn row_14_a_suspend_costs_one_question() {
-        let mut question = Question::new(Family::V4, Pace::default());
+        let mut question = question();
         let asked = Cell::new(0);
         drain(&mut question, &asked).await;
         assert_eq!(asked.get(), 1);
@@ -196,37 +257,28 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_question_at_a_time_however_often_a_refresh_is_forced() {
-        let mut question = Question::new(Family::V4, Pace::default());
-        let asked = Cell::new(0);
-        let silent = |_| -> Lookup {
-            asked.set(asked.get() + 1);
-            Box::pin(std::future::pending())
-        };
+        let mut question = question();
+        assert!(futures::poll!(poll_fn(|cx| question.poll_due(cx))).is_ready());
+        question.asked();
+        question.begin(Box::pin(std::future::pending()));
         for _ in 0..100 {
             question.refresh();
-            let look = futures::poll!(poll_fn(|cx| question.poll(silent, cx)));
-            assert!(look.is_pending());
+            assert!(futures::poll!(poll_fn(|cx| question.poll_due(cx))).is_pending());
+            assert!(futures::poll!(poll_fn(|cx| question.poll_look(cx))).is_pending());
             tokio::time::advance(Duration::from_secs(1)).await;
         }
-        assert_eq!(asked.get(), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_in_doubt_can_be_given_up_and_what_is_not_stays() {
-        let mut question = Question::new(Family::V4, Pace::default());
-        let asked = Cell::new(0);
-        drain(&mut question, &asked).await;
-        let address = IpAddr::from([10, 0, 0, 1]);
-        assert!(!question.give_up(address), "DNS still has it");
-        let error = LookupError::no_name("web.svc.");
-        let nothing = |_| -> Lookup {
-            let error = error.clone();
-            Box::pin(async move { Ok(Found::Nothing { ttl: None, error }) })
-        };
-        let look = poll_fn(|cx| question.poll(nothing, cx)).await;
+        let mut question = question();
+        question.answered(found());
+        assert!(!question.give_up(&endpoint()), "DNS still has it");
+        let error = LookupError::new("web.svc.", Reason::NoName);
+        let look = question.answered(Ok(Err(Nothing { ttl: None, error })));
         assert!(matches!(look, Look::Kept(_)));
-        assert_eq!(question.addresses(), [address]);
-        assert!(question.give_up(address));
-        assert!(question.addresses().is_empty());
+        assert_eq!(question.endpoints(), [endpoint()]);
+        assert!(question.give_up(&endpoint()));
+        assert!(question.endpoints().is_empty());
     }
 }

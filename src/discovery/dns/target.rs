@@ -6,49 +6,61 @@ use std::{
     str::FromStr,
 };
 
+use super::name::{Name, NameError};
+
 /// A service's name and port as text, parsed.
 ///
 /// | form | meaning |
 /// | --- | --- |
-/// | `nginx-headless.default.svc.cluster.local:80` | the name servers of the system are asked |
-/// | `dns:///nginx-headless.default.svc.cluster.local:80` | the same, in gRPC's form |
-/// | `dns://10.96.0.10/nginx-headless.default.svc.cluster.local:80` | this name server is asked, at port 53 |
-/// | `dns://[fd00::a]:5353/nginx-headless.default.svc.cluster.local:80` | this name server is asked, at port 5353 |
+/// | `nginx-headless.default:80` | the pods of that name, at port 80; the name servers of the system are asked |
+/// | `_http._tcp.nginx-headless.default` | the pods of that name, at the service's port `http`, which DNS tells (SRV) |
+/// | `dns:///nginx-headless.default:80` | gRPC's form of the first |
+/// | `dns://10.96.0.10/nginx-headless.default:80` | this name server is asked, at port 53 |
+/// | `dns://[fd00::a]:5353/nginx-headless.default:80` | this name server is asked, at port 5353 |
 /// | `10.244.1.7:80`, `[fd00::7]:80` | one address; nothing is asked |
 ///
-/// The scheme is that of gRPC's naming document (`grpc/doc/naming.md`), with the port required. A trailing dot is
-/// allowed.
+/// A name may be as short as the search list of the system's resolv.conf allows: from a pod in the namespace `default`,
+/// `nginx-headless`, `nginx-headless.default` and `nginx-headless.default.svc` all do. A trailing dot says that the name
+/// is whole.
+///
+/// The scheme is that of gRPC's naming document (`grpc/doc/naming.md`), with the port required. The SRV form is that of
+/// RFC 2782 and of the Kubernetes DNS specification (§2.4.1): `_port._protocol.service`.
 ///
 /// ```
 /// use tower_headless::Target;
 ///
-/// let target: Target = "nginx-headless.default.svc.cluster.local:80".parse()?;
-/// assert_eq!(target.port(), 80);
+/// let target: Target = "nginx-headless.default:80".parse()?;
+/// assert_eq!(target.port(), Some(80));
 ///
-/// let error = "nginx_headless".parse::<Target>().unwrap_err();
+/// let error = "nginx-headless".parse::<Target>().unwrap_err();
 /// assert!(error.to_string().contains("port"));
 /// # Ok::<(), tower_headless::ParseTargetError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
     host: Host,
-    port: u16,
     name_server: Option<SocketAddr>,
 }
 
-/// What stands before the port.
+/// What is to be found.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Host {
-    /// A name, without its trailing dot.
-    Name(String),
+    /// The addresses of a name, at a port.
+    Name(Name, u16),
+    /// The SRV records of a name.
+    Service(Name),
     /// An address, which needs no lookup.
-    Address(IpAddr),
+    Address(SocketAddr),
 }
 
 impl Target {
-    /// The port of the endpoints.
-    pub fn port(&self) -> u16 {
-        self.port
+    /// The port of the endpoints; none where DNS tells it.
+    pub fn port(&self) -> Option<u16> {
+        match &self.host {
+            Host::Name(_, port) => Some(*port),
+            Host::Service(_) => None,
+            Host::Address(address) => Some(address.port()),
+        }
     }
 
     pub(crate) fn host(&self) -> &Host {
@@ -57,6 +69,15 @@ impl Target {
 
     pub(crate) fn name_server(&self) -> Option<SocketAddr> {
         self.name_server
+    }
+
+    /// Parses the name of SRV records.
+    pub(crate) fn parse_service(text: &str) -> Result<Self, ParseTargetError> {
+        let target: Self = text.parse()?;
+        match target.host {
+            Host::Service(_) => Ok(target),
+            _ => Err(Problem::NoService.of(text)),
+        }
     }
 }
 
@@ -76,30 +97,32 @@ enum Problem {
     NoPath,
     #[error("the name server {0:?} is no IP address, with or without a port")]
     NameServer(String),
-    #[error("no port; write name:port")]
+    #[error("no port; write name:port, or _port._tcp.name for a port that DNS tells")]
     NoPort,
     #[error("the port {0:?} is not a number from 1 to 65535")]
     Port(String),
     #[error("the address {0:?} is no IPv6 address in brackets")]
     Brackets(String),
-    #[error("no name")]
-    NoName,
-    #[error("the name is {0} bytes long; DNS allows 253")]
-    LongName(usize),
-    #[error("the label {0:?} of the name is empty or longer than 63 bytes")]
-    LabelLength(String),
-    #[error("the label {0:?} of the name has a character other than a-z, 0-9, '-' and '_'")]
-    LabelCharacter(String),
+    #[error("no name of SRV records; write _port._tcp.name, without a number")]
+    NoService,
+    #[error(transparent)]
+    Name(#[from] NameError),
+}
+
+impl Problem {
+    fn of(self, target: &str) -> ParseTargetError {
+        ParseTargetError {
+            target: target.to_owned(),
+            problem: self,
+        }
+    }
 }
 
 impl FromStr for Target {
     type Err = ParseTargetError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        parse(text).map_err(|problem| ParseTargetError {
-            target: text.to_owned(),
-            problem,
-        })
+        parse(text).map_err(|problem| problem.of(text))
     }
 }
 
@@ -109,8 +132,9 @@ impl fmt::Display for Target {
             write!(f, "dns://{server}/")?;
         }
         match &self.host {
-            Host::Name(name) => write!(f, "{name}:{}", self.port),
-            Host::Address(address) => SocketAddr::new(*address, self.port).fmt(f),
+            Host::Name(name, port) => write!(f, "{name}:{port}"),
+            Host::Service(name) => name.fmt(f),
+            Host::Address(address) => address.fmt(f),
         }
     }
 }
@@ -120,10 +144,8 @@ fn parse(text: &str) -> Result<Target, Problem> {
         // `dns:80` is a service of that name.
         None => {
             let opaque = text.strip_prefix("dns:");
-            (
-                None,
-                opaque.filter(|rest| rest.contains(':')).unwrap_or(text),
-            )
+            let is_target = |rest: &&str| rest.contains(':') || rest.starts_with('_');
+            (None, opaque.filter(is_target).unwrap_or(text))
         }
         Some(("dns", rest)) => {
             let (server, path) = rest.split_once('/').ok_or(Problem::NoPath)?;
@@ -132,12 +154,8 @@ fn parse(text: &str) -> Result<Target, Problem> {
         }
         Some((scheme, _)) => return Err(Problem::Scheme(scheme.to_owned())),
     };
-    let (host, port) = parse_host_and_port(rest)?;
-    Ok(Target {
-        host,
-        port,
-        name_server,
-    })
+    let host = parse_host(rest)?;
+    Ok(Target { host, name_server })
 }
 
 const DNS_PORT: u16 = 53;
@@ -155,24 +173,37 @@ fn parse_name_server(server: &str) -> Result<SocketAddr, Problem> {
         .map_err(|_| Problem::NameServer(server.to_owned()))
 }
 
-fn parse_host_and_port(text: &str) -> Result<(Host, u16), Problem> {
+fn parse_host(text: &str) -> Result<Host, Problem> {
     if let Some(rest) = text.strip_prefix('[') {
         let brackets = || Problem::Brackets(text.to_owned());
         let (address, port) = rest.split_once(']').ok_or_else(brackets)?;
         let address = address.parse().map_err(|_| brackets())?;
-        let port = port.strip_prefix(':').ok_or(Problem::NoPort)?;
-        return Ok((Host::Address(IpAddr::V6(address)), parse_port(port)?));
+        let port = parse_port(port.strip_prefix(':').ok_or(Problem::NoPort)?)?;
+        return Ok(Host::Address(SocketAddr::new(IpAddr::V6(address), port)));
     }
-    let (name, port) = text.rsplit_once(':').ok_or(Problem::NoPort)?;
+    let Some((name, port)) = text.rsplit_once(':') else {
+        return parse_service(text);
+    };
     if name.contains(':') {
         return Err(Problem::Brackets(text.to_owned()));
     }
     let port = parse_port(port)?;
-    let host = match name.parse() {
-        Ok(address) => Host::Address(IpAddr::V4(address)),
-        Err(_) => Host::Name(parse_name(name)?),
-    };
-    Ok((host, port))
+    Ok(match name.parse() {
+        Ok(address) => Host::Address(SocketAddr::new(IpAddr::V4(address), port)),
+        Err(_) => Host::Name(Name::parse(name)?, port),
+    })
+}
+
+fn parse_service(text: &str) -> Result<Host, Problem> {
+    let mut labels = text.split('.');
+    let mut underscored = || labels.next().is_some_and(|label| label.starts_with('_'));
+    if !(underscored() && underscored()) {
+        return Err(Problem::NoPort);
+    }
+    if labels.next().is_none_or(str::is_empty) {
+        return Err(NameError::Empty.into());
+    }
+    Ok(Host::Service(Name::parse(text)?))
 }
 
 fn parse_port(port: &str) -> Result<u16, Problem> {
@@ -181,28 +212,6 @@ fn parse_port(port: &str) -> Result<u16, Problem> {
     number
         .filter(|&number| number != 0)
         .ok_or_else(|| Problem::Port(port.to_owned()))
-}
-
-/// Checks a name against RFC 1035 §2.3.4's lengths and the characters of RFC 952, with the underscore that SRV names and
-/// many private zones have.
-fn parse_name(name: &str) -> Result<String, Problem> {
-    let name = name.strip_suffix('.').unwrap_or(name);
-    if name.is_empty() {
-        return Err(Problem::NoName);
-    }
-    if name.len() > 253 {
-        return Err(Problem::LongName(name.len()));
-    }
-    for label in name.split('.') {
-        if !(1..=63).contains(&label.len()) {
-            return Err(Problem::LabelLength(label.to_owned()));
-        }
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-        if !label.bytes().all(allowed) {
-            return Err(Problem::LabelCharacter(label.to_owned()));
-        }
-    }
-    Ok(name.to_ascii_lowercase())
 }
 
 #[cfg(test)]
@@ -217,29 +226,49 @@ mod tests {
         text.parse::<Target>().expect_err(text).problem
     }
 
-    fn name(name: &str) -> Host {
-        Host::Name(name.to_owned())
+    fn name(text: &str) -> Name {
+        Name::parse(text).expect(text)
     }
 
     #[test]
     fn names_with_ports() {
         for text in [
             "nginx-headless.default:80",
-            "nginx-headless.default.:80",
             "Nginx-Headless.default:80",
             "dns:nginx-headless.default:80",
             "dns:///nginx-headless.default:80",
         ] {
             let target = target(text);
-            assert_eq!(target.host, name("nginx-headless.default"), "{text}");
-            assert_eq!((target.port, target.name_server), (80, None), "{text}");
+            let host = Host::Name(name("nginx-headless.default"), 80);
+            assert_eq!((target.host, target.name_server), (host, None), "{text}");
         }
+        let whole = target("nginx-headless.default.:80").host;
+        assert_eq!(whole, Host::Name(name("nginx-headless.default."), 80));
+    }
+
+    #[test]
+    fn srv_names() {
+        let service = Host::Service(name("_http._tcp.nginx-headless.default"));
+        for text in [
+            "_http._tcp.nginx-headless.default",
+            "dns:_http._tcp.nginx-headless.default",
+            "dns:///_http._tcp.nginx-headless.default",
+            "dns://10.96.0.10/_http._tcp.nginx-headless.default",
+        ] {
+            assert_eq!(target(text).host, service, "{text}");
+            assert_eq!(target(text).port(), None);
+        }
+        // With a port it is the name of addresses like any other.
+        let addresses = target("_http._tcp.web:80").host;
+        assert_eq!(addresses, Host::Name(name("_http._tcp.web"), 80));
+        let error = Target::parse_service("web:80").expect_err("no SRV name");
+        assert_eq!(error.problem, Problem::NoService);
     }
 
     #[test]
     fn a_service_may_be_called_dns() {
-        assert_eq!(target("dns:80").host, name("dns"));
-        assert_eq!(target("dns:dns:80").host, name("dns"));
+        assert_eq!(target("dns:80").host, Host::Name(name("dns"), 80));
+        assert_eq!(target("dns:dns:80").host, Host::Name(name("dns"), 80));
     }
 
     #[test]
@@ -258,9 +287,9 @@ mod tests {
     #[test]
     fn addresses_need_no_lookup() {
         for (text, address) in [
-            ("10.244.1.7:80", "10.244.1.7"),
-            ("[fd00::7]:80", "fd00::7"),
-            ("dns:///[fd00::7]:80", "fd00::7"),
+            ("10.244.1.7:80", "10.244.1.7:80"),
+            ("[fd00::7]:80", "[fd00::7]:80"),
+            ("dns:///[fd00::7]:80", "[fd00::7]:80"),
         ] {
             let address = address.parse().expect("an address");
             assert_eq!(target(text).host, Host::Address(address), "{text}");
@@ -269,6 +298,7 @@ mod tests {
 
     #[test]
     fn errors_say_which_part_is_wrong() {
+        use NameError::*;
         use Problem::*;
         let owned = str::to_owned;
         for (text, expected) in [
@@ -276,6 +306,7 @@ mod tests {
             ("dns://10.96.0.10", NoPath),
             ("dns://kube-dns/a:80", NameServer(owned("kube-dns"))),
             ("a.b", NoPort),
+            ("_http.a.b", NoPort),
             ("[fd00::7]", NoPort),
             ("a:", Port(owned(""))),
             ("a:0", Port(owned("0"))),
@@ -285,25 +316,31 @@ mod tests {
             ("fd00::7:80", Brackets(owned("fd00::7:80"))),
             ("[fd00::g]:80", Brackets(owned("[fd00::g]:80"))),
             ("[10.0.0.1]:80", Brackets(owned("[10.0.0.1]:80"))),
-            (":80", NoName),
-            (".:80", NoName),
-            ("a..b:80", LabelLength(owned(""))),
-            ("a b:80", LabelCharacter(owned("a b"))),
-            ("dns:///a/b:80", LabelCharacter(owned("a/b"))),
+            (":80", Name(Empty)),
+            (".:80", Name(Empty)),
+            ("_http._tcp", Name(Empty)),
+            ("_http._tcp.", Name(Empty)),
+            ("a..b:80", Name(LabelLength(owned("")))),
+            ("_http._tcp.a..b", Name(LabelLength(owned("")))),
+            ("a b:80", Name(LabelCharacter(owned("a b")))),
+            ("dns:///a/b:80", Name(LabelCharacter(owned("a/b")))),
         ] {
             assert_eq!(problem(text), expected, "{text}");
         }
         let label = "a".repeat(64);
-        assert_eq!(problem(&format!("{label}:80")), LabelLength(label));
+        assert_eq!(problem(&format!("{label}:80")), Name(LabelLength(label)));
         let long = ["a".repeat(63).as_str(); 4].join(".");
-        assert_eq!(problem(&format!("{long}:80")), LongName(255));
+        assert_eq!(problem(&format!("{long}:80")), Name(Long(255)));
     }
 
     #[test]
     fn what_is_displayed_parses_to_the_same() {
         for text in [
             "nginx-headless.default:80",
+            "nginx-headless.default.:80",
+            "_http._tcp.nginx-headless.default",
             "dns://10.96.0.10:53/a.b:80",
+            "dns://10.96.0.10:53/_http._tcp.a.b.",
             "dns://[fd00::a]:5353/a.b:80",
             "[fd00::7]:80",
         ] {

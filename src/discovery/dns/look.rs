@@ -1,0 +1,185 @@
+//! One look at a name: the questions that it takes, and the endpoints that come of them.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use super::lookup::{
+    Answer, Family, Found, Lookup, LookupError, Nothing, Query, Reason, RecordType, Records, Reply,
+    Resolve, Service,
+};
+use crate::endpoint::Endpoint;
+
+/// What is looked for under a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Addresses, at a port.
+    Addresses(Family, u16),
+    /// SRV records; the family is preferred where a target has addresses of both.
+    Services(Family),
+}
+
+/// Looks once.
+pub(super) fn look<R: Resolve>(resolver: &R, name: Arc<str>, kind: Kind) -> Lookup {
+    let resolver = resolver.clone();
+    Box::pin(async move {
+        match kind {
+            Kind::Addresses(family, port) => addresses(&resolver, name, family, port).await,
+            Kind::Services(family) => services(&resolver, name, family).await,
+        }
+    })
+}
+
+async fn addresses<R: Resolve>(
+    resolver: &R,
+    name: Arc<str>,
+    family: Family,
+    port: u16,
+) -> Answer<Found> {
+    let record_type = family.record_type();
+    let query = Query {
+        name: name.clone(),
+        record_type,
+    };
+    let reply = match resolver.ask(query).await? {
+        Ok(reply) => reply,
+        Err(nothing) => return Ok(Err(nothing)),
+    };
+    let addresses = match reply.records {
+        Records::Addresses(addresses) => addresses,
+        Records::Services { .. } => Vec::new(),
+    };
+    let at_port = |address| Endpoint::new(SocketAddr::new(address, port));
+    Ok(Ok(Found {
+        name,
+        endpoints: addresses.into_iter().map(at_port).collect(),
+        ttl: reply.ttl,
+        via: reply.via,
+    }))
+}
+
+/// SRV records, joined with the addresses that come with them. Where some are missing, as from servers that send none or
+/// where the message has no room, the service's own name has them all: one more question, not one for each pod. Hostnames
+/// are then not to be had.
+async fn services<R: Resolve>(resolver: &R, name: Arc<str>, family: Family) -> Answer<Found> {
+    let query = Query {
+        name: name.clone(),
+        record_type: RecordType::Srv,
+    };
+    let reply = match resolver.ask(query.clone()).await? {
+        Ok(reply) => reply,
+        Err(nothing) => return Ok(Err(nothing)),
+    };
+    let Reply { records, ttl, via } = reply;
+    let Records::Services {
+        mut services,
+        glue,
+        truncated,
+    } = records
+    else {
+        return Err(LookupError::new(&query, Reason::NoRecords));
+    };
+    // "The Service is decidedly not available at this domain" (RFC 2782).
+    services.retain(|service| !service.target.is_empty());
+    let Some(&Service { port, priority, .. }) = services.first() else {
+        let error = LookupError::new(&query, Reason::NoRecords);
+        return Ok(Err(Nothing {
+            ttl: Some(ttl),
+            error,
+        }));
+    };
+    let parent = parent(&name);
+    if !truncated && let Some(endpoints) = join(&services, &glue, parent, family) {
+        return Ok(Ok(Found {
+            name,
+            endpoints,
+            ttl,
+            via,
+        }));
+    }
+    let alike = |service: &Service| service.port == port && service.priority == priority;
+    if !services.iter().all(alike) {
+        return Err(LookupError::new(&query, Reason::NoGlue));
+    }
+    let found = either(resolver, parent.into(), family, port).await?;
+    Ok(found.map(|found| Found {
+        name: name.clone(),
+        ttl: found.ttl.min(ttl),
+        ..found
+    }))
+}
+
+/// The addresses of the family; those of the other one where there are none.
+async fn either<R: Resolve>(
+    resolver: &R,
+    name: Arc<str>,
+    family: Family,
+    port: u16,
+) -> Answer<Found> {
+    match addresses(resolver, name.clone(), family, port).await? {
+        Err(_) => addresses(resolver, name, family.other(), port).await,
+        found => Ok(found),
+    }
+}
+
+/// The service that SRV records are of: `_port._protocol.service`.
+fn parent(name: &str) -> &str {
+    name.splitn(3, '.').nth(2).unwrap_or_default()
+}
+
+/// The endpoints of the records of the lowest priority (RFC 2782: "A client MUST attempt to contact the target host with
+/// the lowest-numbered priority"). None if a target's addresses are missing.
+fn join(
+    services: &[Service],
+    glue: &[(String, IpAddr)],
+    parent: &str,
+    family: Family,
+) -> Option<Vec<Endpoint>> {
+    let mut addresses = HashMap::<&str, Vec<IpAddr>>::with_capacity(services.len());
+    for (name, address) in glue {
+        addresses.entry(name).or_default().push(*address);
+    }
+    let lowest = services.iter().map(|service| service.priority).min()?;
+    let preferred = |address: &IpAddr| address.is_ipv4() == (family == Family::V4);
+    let mut endpoints = Vec::with_capacity(services.len());
+    for service in services {
+        if service.priority != lowest {
+            continue;
+        }
+        let all = addresses.get(service.target.as_str())?;
+        let hostname = hostname(&service.target, parent, all).map(Arc::<str>::from);
+        // A pod counts once, however many families it has.
+        let any = all.iter().any(preferred);
+        for &address in all.iter().filter(|address| !any || preferred(address)) {
+            let endpoint = Endpoint::new(SocketAddr::new(address, service.port));
+            endpoints.push(match &hostname {
+                Some(hostname) => endpoint.with_hostname(hostname.clone()),
+                None => endpoint,
+            });
+        }
+    }
+    Some(endpoints)
+}
+
+/// The pod's own name: what stands before the service's. A pod without one is named by its address there, with dashes
+/// (Kubernetes DNS specification §2.4.1).
+fn hostname<'a>(target: &'a str, parent: &str, addresses: &[IpAddr]) -> Option<&'a str> {
+    let label = target.strip_suffix(parent)?.strip_suffix('.')?;
+    let is_address = |separator| {
+        let address = label.replace('-', separator).parse();
+        address.is_ok_and(|address| addresses.contains(&address))
+    };
+    let is_name = !label.is_empty() && !label.contains('.') && !is_address(".") && !is_address(":");
+    is_name.then_some(label)
+}
+
+impl Family {
+    fn other(self) -> Self {
+        match self {
+            Self::V4 => Self::V6,
+            Self::V6 => Self::V4,
+        }
+    }
+}

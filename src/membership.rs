@@ -1,0 +1,116 @@
+//! The set of endpoints for those who need the set itself, or another balancer than this crate's.
+
+mod service_stream;
+mod watch;
+
+pub use service_stream::ServiceStream;
+pub use watch::Watch;
+
+use std::cmp::Ordering;
+
+use crate::endpoint::Endpoint;
+
+/// How the set of endpoints changed since the last time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MembershipChange {
+    /// All endpoints now, in the order of their addresses.
+    pub endpoints: Vec<Endpoint>,
+    /// Those that were not there before.
+    pub joined: Vec<Endpoint>,
+    /// Those that are there no more.
+    pub left: Vec<Endpoint>,
+}
+
+/// The set as it was the last time; none before the first.
+#[derive(Debug, Default)]
+pub(crate) struct Known(Option<Vec<Endpoint>>);
+
+impl Known {
+    /// What `set`, in whatever order and with whatever repetitions it comes, changes. The first one always is a change.
+    pub(crate) fn update(&mut self, mut set: Vec<Endpoint>) -> Option<MembershipChange> {
+        set.sort_unstable();
+        set.dedup_by_key(|endpoint| endpoint.identity());
+        let old = self.0.as_deref().unwrap_or_default();
+        let (joined, left) = differences(old, &set);
+        if self.0.is_some() && joined.is_empty() && left.is_empty() {
+            return None;
+        }
+        self.0 = Some(set.clone());
+        Some(MembershipChange {
+            endpoints: set,
+            joined,
+            left,
+        })
+    }
+}
+
+/// What only `new` has, and what only `old` has. Both are in order.
+fn differences(old: &[Endpoint], new: &[Endpoint]) -> (Vec<Endpoint>, Vec<Endpoint>) {
+    let (mut joined, mut left) = (Vec::new(), Vec::new());
+    let (mut olds, mut news) = (old.iter().peekable(), new.iter().peekable());
+    loop {
+        let order = match (olds.peek(), news.peek()) {
+            (None, None) => return (joined, left),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(old), Some(new)) => old.identity().cmp(&new.identity()),
+        };
+        let old = olds.next_if(|_| order.is_le());
+        let new = news.next_if(|_| order.is_ge());
+        match (old, new) {
+            (Some(old), Some(new)) if old.is_same_pod(new) => {}
+            (old, new) => {
+                left.extend(old.cloned());
+                joined.extend(new.cloned());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(host: u8) -> Endpoint {
+        Endpoint::new(([10, 0, 0, host], 80).into())
+    }
+
+    fn endpoints(hosts: impl IntoIterator<Item = u8>) -> Vec<Endpoint> {
+        hosts.into_iter().map(endpoint).collect()
+    }
+
+    #[test]
+    fn sets_are_compared_as_sets() {
+        let mut known = Known::default();
+        let first = known
+            .update(endpoints([3, 1, 2, 3]))
+            .expect("the first set");
+        assert_eq!(first.endpoints, endpoints([1, 2, 3]));
+        assert_eq!(first.joined, endpoints([1, 2, 3]));
+        assert_eq!(known.update(endpoints([2, 2, 3, 1])), None);
+        let second = known.update(endpoints([4, 2, 0])).expect("a change");
+        assert_eq!(second.joined, endpoints([0, 4]));
+        assert_eq!(second.left, endpoints([1, 3]));
+    }
+
+    #[test]
+    fn an_empty_first_set_is_news_too() {
+        let mut known = Known::default();
+        assert!(known.update(Vec::new()).is_some());
+        assert!(known.update(Vec::new()).is_none());
+    }
+
+    #[test]
+    fn another_hostname_is_another_pod_and_an_unknown_one_is_not() {
+        let mut known = Known::default();
+        let named = |name: &str| vec![endpoint(1).with_hostname(name)];
+        known.update(named("web-0"));
+        assert_eq!(known.update(endpoints([1])), None);
+        let change = known.update(named("web-1")).expect("a change");
+        assert_eq!(
+            (change.joined, change.left),
+            (named("web-1"), named("web-0"))
+        );
+    }
+}

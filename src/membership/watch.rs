@@ -1,0 +1,83 @@
+//! A stream of membership changes.
+
+use std::{
+    fmt,
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use futures::{
+    Stream, StreamExt,
+    stream::{BoxStream, unfold},
+};
+use tracing::debug;
+
+use super::{Known, MembershipChange};
+use crate::discovery::Discovery;
+
+/// A stream of membership changes. The first item has all endpoints as joined.
+///
+/// [`Balance::watch`](crate::Balance::watch) gives one of a balancer's endpoints. One of its own, over any discovery, is for
+/// programs that need to know their peers and send them nothing through this crate: gossip, sharding, a cache's ring.
+///
+/// No change is missed, but several may come as one where the reader is slow. A balancer's stream ends when the last
+/// clone of the balancer is dropped; one over discovery goes on for ever.
+///
+/// ```no_run
+/// use futures::StreamExt;
+/// use tower_headless::{Dns, Watch};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut peers = Watch::new(Dns::srv("_gossip._tcp.nginx-headless.default")?);
+/// while let Some(change) = peers.next().await {
+///     println!("{:?} joined, {:?} left", change.joined, change.left);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub struct Watch {
+    changes: BoxStream<'static, MembershipChange>,
+}
+
+impl Watch {
+    /// A stream of what `discovery` finds. It looks only while the stream is polled.
+    ///
+    /// Failed lookups change nothing, and don't show here.
+    pub fn new(discovery: impl Discovery) -> Self {
+        let next = |(mut discovery, mut known): (_, Known)| async move {
+            loop {
+                match poll_fn(|cx| Discovery::poll_next(&mut discovery, cx)).await {
+                    Ok(set) => {
+                        if let Some(change) = known.update(set) {
+                            return Some((change, (discovery, known)));
+                        }
+                    }
+                    Err(error) => debug!(%error, "discovery failed"),
+                }
+            }
+        };
+        Self::over(unfold((discovery, Known::default()), next))
+    }
+
+    pub(crate) fn over(changes: impl Stream<Item = MembershipChange> + Send + 'static) -> Self {
+        Self {
+            changes: changes.boxed(),
+        }
+    }
+}
+
+impl Stream for Watch {
+    type Item = MembershipChange;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.changes.poll_next_unpin(cx)
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").finish_non_exhaustive()
+    }
+}
