@@ -14,7 +14,8 @@ use futures::{future::join, stream};
 use hickory_resolver::{
     TokioResolver,
     config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig},
-    net::{NetError, runtime::TokioRuntimeProvider},
+    lookup::Lookup,
+    net::{DnsError, NetError, runtime::TokioRuntimeProvider},
     proto::{
         op::{Edns, Message, MessageType, OpCode, Query, ResponseCode},
         rr::{Name, RData, RecordType},
@@ -33,7 +34,7 @@ use tower_headless::Unsent;
 
 use support::{
     cluster::{Cluster, SERVICE},
-    dns::{DnsServer, Fault, Transport},
+    dns::{DnsServer, Fault, Glue, Srv, Transport},
     http::{Connections, PodBody},
     pod::{Mode, Pod},
     within,
@@ -42,6 +43,7 @@ use support::{
 /// The second chunk comes an hour after the first.
 const LONG_BODY: &str = "/stream/2/3600000";
 const NAME: &str = "web.svc.";
+const SRV_NAME: &str = "_http._tcp.web.default.svc.cluster.local.";
 /// For what must *not* come. Long enough for anything on loopback that does come.
 const NOTHING: Duration = Duration::from_millis(200);
 /// For what must come later than something else. Long enough for a busy machine.
@@ -165,6 +167,218 @@ async fn one_tcp_connection_takes_several_queries() {
     assert_eq!(addresses(&second), [IpAddr::V4(v4(1))]);
 }
 
+// ---------------------------------------------------------------- DNS: SRV, glue, CNAME
+
+#[tokio::test]
+async fn srv_records_come_as_given() {
+    let dns = DnsServer::start().await;
+    let full = Srv {
+        priority: 3,
+        weight: 7,
+        port: 65_535,
+        target: "Pod-0.web.svc.".to_owned(),
+    };
+    let short = Srv::new(80, "pod-1.web.svc");
+    assert_eq!((short.priority, short.weight), (0, 100));
+    let nowhere = Srv::new(0, ".");
+    let given = [full, short, nowhere];
+    dns.set_srv("_HTTP._tcp.web.default.svc.cluster.local", 7, given.clone());
+
+    for answer in [
+        ask_udp(&dns, SRV_NAME, RecordType::SRV, None).await,
+        ask_tcp(&dns, SRV_NAME, RecordType::SRV).await,
+    ] {
+        assert!(answer.answers.iter().all(|record| record.ttl == 7));
+        assert!(!answer.truncation && answer.additionals.is_empty());
+        let mut fqdns = given.clone();
+        fqdns[1].target.push('.');
+        assert_eq!(services(&answer), fqdns);
+    }
+    let lookup = resolver(&dns).lookup(SRV_NAME, RecordType::SRV).await;
+    assert_eq!(lookup.expect("an answer").answers().len(), 3);
+    let nodata = ask_udp(&dns, SRV_NAME, RecordType::A, None).await;
+    assert_eq!(nodata.response_code, ResponseCode::NoError);
+    assert_eq!(negative_ttl(&nodata), Some(5));
+}
+
+#[tokio::test]
+async fn srv_targets_are_whole_names_and_the_owners_of_glue_point_to_them() {
+    let dns = DnsServer::start().await;
+    dns.set_srv(NAME, 5, [Srv::new(80, NAME), Srv::new(80, "pod.web.svc")]);
+    dns.set_a(NAME, 5, [v4(1)]);
+    dns.set_a("pod.web.svc", 5, [v4(2)]);
+    let udp = udp_client(&dns).await;
+    send_udp(&udp, &question(NAME, RecordType::SRV, None)).await;
+    let bytes = receive_udp_bytes(&udp).await;
+    let count = |name: &[u8]| bytes.windows(name.len()).filter(|it| *it == name).count();
+    // The question and both targets, whose second ends as the first; the glue has pointers.
+    assert_eq!(count(b"\x03web\x03svc\x00"), 3);
+    assert_eq!(count(b"\x03pod\x03web\x03svc\x00"), 1);
+    let answer = Message::from_vec(&bytes).expect("a DNS message");
+    let glue = [(NAME, v4(1)), ("pod.web.svc.", v4(2))];
+    assert_eq!(
+        glued(&answer),
+        glue.map(|(name, ip)| (name.to_owned(), ip.into()))
+    );
+}
+
+#[tokio::test]
+async fn glue_is_what_the_zone_has_of_each_target() {
+    let dns = DnsServer::start().await;
+    let named = ["a.svc", "B.svc.", "none.svc", "b.svc"];
+    dns.set_srv(SRV_NAME, 5, named.map(|target| Srv::new(80, target)));
+    dns.set_a("a.svc", 77, [v4(1), v4(2)]);
+    dns.set_a("b.svc", 77, [v4(3)]);
+    dns.set_aaaa("b.svc", 77, [Ipv6Addr::LOCALHOST]);
+    let whole = [
+        ("a.svc.", IpAddr::V4(v4(1))),
+        ("a.svc.", IpAddr::V4(v4(2))),
+        ("B.svc.", IpAddr::V4(v4(3))),
+        ("B.svc.", IpAddr::V6(Ipv6Addr::LOCALHOST)),
+    ]
+    .map(|(name, ip)| (name.to_owned(), ip));
+    for (glue, count) in [
+        (None, 4), // the default
+        (Some(Glue::None), 0),
+        (Some(Glue::Partial(3)), 3),
+        (Some(Glue::Partial(9)), 4),
+        (Some(Glue::Whole), 4),
+    ] {
+        if let Some(glue) = glue {
+            dns.set_glue(glue);
+        }
+        let answer = ask_udp(&dns, SRV_NAME, RecordType::SRV, Some(1232)).await;
+        assert_eq!(services(&answer).len(), 4, "{glue:?}");
+        assert_eq!(glued(&answer), whole[..count], "{glue:?}");
+        assert!(!answer.truncation, "{glue:?}");
+        assert!(answer.edns.is_some());
+        assert!(answer.additionals.iter().all(|record| record.ttl == 77));
+    }
+    let lookup = resolver(&dns).lookup(SRV_NAME, RecordType::SRV).await;
+    assert_eq!(lookup.expect("an answer").additionals().len(), 4);
+    let address = ask_udp(&dns, "a.svc.", RecordType::A, None).await;
+    assert!(address.additionals.is_empty(), "only SRV has glue");
+}
+
+#[tokio::test]
+async fn a_lack_of_glue_truncates_only_where_the_glue_must_be_whole() {
+    let dns = DnsServer::start().await;
+    publish_srv(&dns, 10);
+    // 58 bytes of header and question and 11 of OPT, 57 an SRV and 16 an address.
+    let bare = 58 + 11 + 10 * 57;
+    let whole = bare + 10 * 16;
+    for (glue, payload, truncated, count) in [
+        (Glue::Whole, whole, false, 10),
+        (Glue::Whole, whole - 1, true, 9),
+        (Glue::Whole, bare, true, 0),
+        (Glue::Partial(8), whole - 1, false, 8),
+        (Glue::Partial(8), bare + 16, false, 1),
+        (Glue::None, bare, false, 0),
+    ] {
+        dns.set_glue(glue);
+        let answer = ask_udp(&dns, SRV_NAME, RecordType::SRV, Some(payload)).await;
+        assert_eq!(services(&answer).len(), 10, "{glue:?} {payload}");
+        assert_eq!(glued(&answer).len(), count, "{glue:?} {payload}");
+        assert_eq!(answer.truncation, truncated, "{glue:?} {payload}");
+    }
+    for glue in [Glue::Whole, Glue::Partial(10), Glue::None] {
+        dns.set_glue(glue);
+        // Room for 9 SRV and 3 addresses.
+        let answer = ask_udp(&dns, SRV_NAME, RecordType::SRV, Some(bare - 1)).await;
+        assert!(answer.truncation, "{glue:?}");
+        assert_eq!(services(&answer).len(), 9, "{glue:?}");
+        assert!(glued(&answer).is_empty(), "{glue:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_srv_are_whole_over_tcp_as_coredns_gives_them_glue_cut_and_tc_set() {
+    let dns = DnsServer::start().await;
+    publish_srv(&dns, 1_000);
+    let answer = ask_tcp(&dns, SRV_NAME, RecordType::SRV).await;
+    assert!(answer.truncation);
+    let whole: Vec<_> = (0..1_000).map(|i| Srv::new(8080, pod_name(i))).collect();
+    assert_eq!(services(&answer), whole);
+    // 65,535 bytes, less 69 of header, question and OPT, and 57 an SRV, leave 8,466. The first 287 targets stand below
+    // 16,384, where their glue can point to (16 bytes each); the other glue has its owner written out (53 bytes each).
+    let glue = (0..).zip(many(287 + 73));
+    let glue: Vec<_> = glue.map(|(i, ip)| (pod_name(i), ip.into())).collect();
+    assert_eq!(glued(&answer), glue);
+
+    for (glue, count) in [(Glue::None, 0), (Glue::Partial(7), 7)] {
+        dns.set_glue(glue);
+        let answer = ask_tcp(&dns, SRV_NAME, RecordType::SRV).await;
+        assert!(!answer.truncation, "{glue:?}");
+        assert_eq!(services(&answer), whole, "{glue:?}");
+        assert_eq!(glued(&answer).len(), count, "{glue:?}");
+    }
+}
+
+#[tokio::test]
+async fn hickory_gives_nothing_of_a_truncated_answer_on_tcp() {
+    let dns = DnsServer::start().await;
+    publish_srv(&dns, 1_000);
+    let lookup = resolver(&dns).lookup(SRV_NAME, RecordType::SRV).await;
+    assert!(matches!(lookup, Err(NetError::Truncated)), "{lookup:?}");
+    assert_eq!(transports(&dns), [Transport::Udp, Transport::Tcp]);
+    dns.set_glue(Glue::None);
+    let lookup = resolver(&dns).lookup(SRV_NAME, RecordType::SRV).await;
+    assert_eq!(lookup.expect("the whole answer").answers().len(), 1_000);
+}
+
+#[tokio::test]
+async fn an_alias_answers_with_its_target() {
+    let dns = DnsServer::start().await;
+    dns.set_cname("alias.svc", 9, "Middle.svc");
+    dns.set_cname("middle.svc", 8, NAME);
+    dns.set_a("alias.svc", 5, [v4(9)]); // hidden by the CNAME
+    dns.set_a(NAME, 7, [v4(1), v4(2)]);
+    let answer = ask_udp(&dns, "Alias.svc.", RecordType::A, None).await;
+    assert_eq!(answer.response_code, ResponseCode::NoError);
+    let aliases = [("Middle.svc.", 9), (NAME, 8)];
+    assert_eq!(
+        cnames(&answer),
+        aliases.map(|(name, ttl)| (name.to_owned(), ttl))
+    );
+    assert_eq!(addresses(&answer), [v4(1), v4(2)].map(IpAddr::V4));
+    assert_eq!(answer.answers[3].name.to_string(), NAME);
+    assert_eq!(answer.answers[3].ttl, 7);
+    dns.forget();
+    let lookup = resolver(&dns).lookup("alias.svc.", RecordType::A).await;
+    assert_eq!(lookup.expect("an answer").answers().len(), 4);
+    assert_eq!(dns.exchanges(), 1, "hickory needs to ask nothing else");
+    let itself = ask_udp(&dns, "alias.svc.", RecordType::CNAME, None).await;
+    assert_eq!(cnames(&itself).len(), 1);
+}
+
+#[tokio::test]
+async fn an_alias_of_nothing_is_a_bare_cname_and_a_circle_ends() {
+    let dns = DnsServer::start().await;
+    dns.set_cname("alias.svc", 9, NAME);
+    dns.set_aaaa(NAME, 5, [Ipv6Addr::LOCALHOST]);
+    for code in [ResponseCode::NoError, ResponseCode::NXDomain] {
+        if code == ResponseCode::NXDomain {
+            dns.remove(NAME);
+        }
+        let answer = ask_udp(&dns, "alias.svc.", RecordType::A, None).await;
+        assert_eq!(answer.response_code, ResponseCode::NoError);
+        assert_eq!(cnames(&answer), [(NAME.to_owned(), 9)]);
+        assert_eq!((answer.answers.len(), answer.authorities.len()), (1, 0));
+        // A resolver asks for the target itself, and so hears the truth of it.
+        let lookup = resolver(&dns).lookup("alias.svc.", RecordType::A).await;
+        assert_eq!(absence(&lookup), Some(code), "{lookup:?}");
+    }
+    dns.set_cname(NAME, 9, "alias.svc");
+    let circle = ask_udp(&dns, NAME, RecordType::A, None).await;
+    assert_eq!(cnames(&circle).len(), 8);
+    let lookup = resolver(&dns).lookup(NAME, RecordType::A).await;
+    assert!(absence(&lookup).is_some(), "{lookup:?}");
+
+    dns.remove("alias.svc");
+    let answer = ask_udp(&dns, "alias.svc.", RecordType::A, None).await;
+    assert_eq!(answer.response_code, ResponseCode::NXDomain);
+}
+
 // ---------------------------------------------------------------- DNS: faults
 
 #[tokio::test]
@@ -277,6 +491,59 @@ async fn hickory_takes_garbage_for_an_error_or_for_silence() {
 }
 
 #[tokio::test]
+async fn raw_bytes_come_with_the_query_s_id() {
+    let dns = DnsServer::start().await;
+    dns.set_a(NAME, 5, [v4(1)]);
+    let query = question(NAME, RecordType::A, None);
+    let id = query.id.to_be_bytes();
+    let raw = |bytes: &[u8]| dns.fault(NAME, RecordType::A, Fault::Raw(bytes.into()));
+    let udp = udp_client(&dns).await;
+    for (bytes, reply) in [
+        (&b"\xFF\xFFand more"[..], [&id[..], b"and more"].concat()),
+        (b"\xFF\xFF", id.to_vec()),
+        (b"\xFF", vec![0xFF]),
+        (b"", vec![]),
+    ] {
+        raw(bytes);
+        send_udp(&udp, &query).await;
+        assert_eq!(receive_udp_bytes(&udp).await, reply);
+    }
+
+    // A reply as long as TCP can carry, of another query: the header's counts don't cover what follows.
+    let mut long = question("other.svc.", RecordType::AAAA, None)
+        .to_vec()
+        .expect("encodable");
+    long.resize(65_535, 0xAB);
+    raw(&long);
+    let mut tcp = connect(dns.addr()).await;
+    send_tcp(&mut tcp, &query).await;
+    let bytes = receive_tcp_bytes(&mut tcp).await;
+    assert_eq!(bytes[..2], id);
+    assert_eq!(bytes[2..], long[2..]);
+}
+
+#[tokio::test]
+async fn a_server_that_is_silent_on_tcp_answers_on_udp() {
+    let dns = DnsServer::start().await;
+    dns.set_a(NAME, 5, many(100));
+    // UDP queries don't use it up.
+    dns.fault(NAME, RecordType::A, Fault::SilentTcp.times(1));
+    let cut = ask_udp(&dns, NAME, RecordType::A, Some(1232)).await;
+    assert!(cut.truncation && !cut.answers.is_empty());
+    let mut tcp = connect(dns.addr()).await;
+    send_tcp(&mut tcp, &question(NAME, RecordType::A, None)).await;
+    dns.wait_for_queries(2).await;
+    assert!(timeout(NOTHING, tcp.read_u8()).await.is_err());
+    // The connection lives, and the fault is over.
+    send_tcp(&mut tcp, &question(NAME, RecordType::A, None)).await;
+    assert_eq!(receive_tcp(&mut tcp).await.answers.len(), 100);
+
+    dns.fault(NAME, RecordType::A, Fault::SilentTcp);
+    let lookup = resolver(&dns).lookup(NAME, RecordType::A).await;
+    assert!(matches!(lookup, Err(NetError::Timeout)), "{lookup:?}");
+}
+
+#[tokio::test]
 async fn a_counted_fault_ends() {
     let dns = DnsServer::start().await;
     dns.set_a(NAME, 5, [v4(1)]);
@@ -313,6 +580,54 @@ async fn queries_are_logged_in_order() {
         assert_eq!(dns.next_query().await.name, name);
     }
     assert!(timeout(NOTHING, dns.next_query()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_forgotten_log_begins_anew() {
+    let dns = DnsServer::start().await;
+    ask_udp(&dns, "a.svc", RecordType::A, None).await;
+    ask_tcp(&dns, "b.svc", RecordType::A).await;
+    dns.fault("c.svc", RecordType::A, Fault::Silent);
+    let udp = udp_client(&dns).await;
+    send_udp(&udp, &question("c.svc", RecordType::A, None)).await;
+    dns.wait_for_queries(3).await;
+    assert_eq!(dns.exchanges(), 3, "the unanswered count too");
+    assert_eq!(dns.next_query().await.name, "a.svc.");
+
+    dns.forget();
+    assert_eq!((dns.exchanges(), dns.queries().len()), (0, 0));
+    assert_eq!(dns.count("a.svc", RecordType::A), 0);
+    let waiting = dns.wait_until(|queries| queries.iter().any(|query| query.name == "d.svc."));
+    let asking = async {
+        dns.forget();
+        ask_udp(&dns, "d.svc", RecordType::A, None).await;
+    };
+    join(waiting, asking).await;
+    assert_eq!(dns.exchanges(), 1);
+    assert_eq!(dns.next_query().await.name, "d.svc.");
+}
+
+#[tokio::test]
+async fn servers_have_the_addresses_they_ask_for() {
+    let first = DnsServer::start().await;
+    assert_eq!(first.addr().ip(), Ipv4Addr::LOCALHOST);
+    let ip = Ipv4Addr::new(127, 0, 0, 53);
+    let [second, third] = [DnsServer::start_at(ip).await, DnsServer::start_at(ip).await];
+    assert_eq!(second.addr().ip(), ip);
+    assert_ne!(second.addr(), third.addr());
+    for (n, dns) in (1..).zip([&first, &second, &third]) {
+        dns.set_a(NAME, 5, [v4(n)]);
+    }
+    second.restart().await;
+    for (n, dns) in (1..).zip([&first, &second, &third]) {
+        let udp = ask_udp(dns, NAME, RecordType::A, None).await;
+        let tcp = ask_tcp(dns, NAME, RecordType::A).await;
+        for answer in [udp, tcp] {
+            assert_eq!(addresses(&answer), [IpAddr::V4(v4(n))]);
+        }
+    }
+    second.stop().await;
+    assert_refused(second.addr()).await;
 }
 
 #[tokio::test]
@@ -798,13 +1113,17 @@ async fn send_tcp(stream: &mut TcpStream, query: &Message) {
     stream.write_all(&bytes).await.expect("sent");
 }
 
-async fn receive_tcp(stream: &mut TcpStream) -> Message {
+async fn receive_tcp_bytes(stream: &mut TcpStream) -> Vec<u8> {
     let message = async {
         let mut bytes = vec![0; usize::from(stream.read_u16().await.expect("a length"))];
         stream.read_exact(&mut bytes).await.expect("a message");
-        Message::from_vec(&bytes).expect("a DNS message")
+        bytes
     };
     within("a TCP reply", message).await
+}
+
+async fn receive_tcp(stream: &mut TcpStream) -> Message {
+    Message::from_vec(&receive_tcp_bytes(stream).await).expect("a DNS message")
 }
 
 async fn ask_tcp(dns: &DnsServer, name: &str, record_type: RecordType) -> Message {
@@ -813,17 +1132,68 @@ async fn ask_tcp(dns: &DnsServer, name: &str, record_type: RecordType) -> Messag
     receive_tcp(&mut stream).await
 }
 
-fn addresses(answer: &Message) -> Vec<IpAddr> {
-    let address = |data: &RData| match data {
+fn address(data: &RData) -> Option<IpAddr> {
+    match data {
         RData::A(a) => Some(IpAddr::V4(a.0)),
         RData::AAAA(aaaa) => Some(IpAddr::V6(aaaa.0)),
         _ => None,
-    };
+    }
+}
+
+fn addresses(answer: &Message) -> Vec<IpAddr> {
     answer
         .answers
         .iter()
         .filter_map(|record| address(&record.data))
         .collect()
+}
+
+fn glued(answer: &Message) -> Vec<(String, IpAddr)> {
+    let glue = answer.additionals.iter();
+    glue.map(|record| {
+        let ip = address(&record.data).expect("glue is addresses");
+        (record.name.to_string(), ip)
+    })
+    .collect()
+}
+
+fn services(answer: &Message) -> Vec<Srv> {
+    let service = |data: &RData| match data {
+        RData::SRV(srv) => Some(Srv {
+            priority: srv.priority,
+            weight: srv.weight,
+            port: srv.port,
+            target: srv.target.to_string(),
+        }),
+        _ => None,
+    };
+    let records = answer.answers.iter();
+    records.filter_map(|it| service(&it.data)).collect()
+}
+
+/// Targets and TTLs.
+fn cnames(answer: &Message) -> Vec<(String, u32)> {
+    let target = |data: &RData| match data {
+        RData::CNAME(target) => Some(target.0.to_string()),
+        _ => None,
+    };
+    let records = answer.answers.iter();
+    records
+        .filter_map(|it| Some((target(&it.data)?, it.ttl)))
+        .collect()
+}
+
+/// 39 bytes on the wire for every `i` of up to three digits.
+fn pod_name(i: u16) -> String {
+    format!("pod-{i:03}.web.default.svc.cluster.local.")
+}
+
+/// `n` SRV records at `SRV_NAME`, each with a target of its own, whose one address is of `many(n)`.
+fn publish_srv(dns: &DnsServer, n: u16) {
+    dns.set_srv(SRV_NAME, 5, (0..n).map(|i| Srv::new(8080, pod_name(i))));
+    for (i, ip) in (0..n).zip(many(n)) {
+        dns.set_a(&pod_name(i), 5, [ip]);
+    }
 }
 
 fn negative_ttl(answer: &Message) -> Option<u32> {
@@ -834,6 +1204,14 @@ fn negative_ttl(answer: &Message) -> Option<u32> {
             RData::SOA(soa) => Some(soa.minimum.min(record.ttl)),
             _ => None,
         })
+}
+
+/// What hickory says of records that aren't there.
+fn absence(lookup: &Result<Lookup, NetError>) -> Option<ResponseCode> {
+    match lookup {
+        Err(NetError::Dns(DnsError::NoRecordsFound(none))) => Some(none.response_code),
+        _ => None,
+    }
 }
 
 fn transports(dns: &DnsServer) -> Vec<Transport> {

@@ -1,9 +1,12 @@
 //! An in-process DNS server whose records and faults change while it runs.
 
 mod fault;
+mod glue;
 mod lease;
+mod record;
 mod serve;
 mod wire;
+mod writer;
 mod zone;
 
 use std::{
@@ -17,13 +20,15 @@ use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
 
 pub use fault::Fault;
 use fault::Faults;
+pub use glue::Glue;
 use lease::PortLease;
+pub use record::{RecordData, Srv};
 use zone::Zone;
 
-/// A DNS server on 127.0.0.1, UDP and TCP on one port. It ends when dropped.
+/// A DNS server on a loopback address, UDP and TCP on one port. It ends when dropped.
 ///
 /// Names are compared without regard to case or a trailing dot. A name without any record is NXDOMAIN, a name with
-/// records of another type only is NODATA; both carry an SOA.
+/// records of another type only is NODATA; both carry an SOA. An alias of such a name is answered by its CNAME alone.
 pub struct DnsServer {
     lease: PortLease,
     zone: Arc<Zone>,
@@ -46,22 +51,6 @@ pub enum Transport {
     Tcp,
 }
 
-/// A record's data. One more type of record is one more variant here, its `record_type` and its wire form in `wire.rs`.
-#[derive(Clone, Debug)]
-pub enum RecordData {
-    A(Ipv4Addr),
-    Aaaa(Ipv6Addr),
-}
-
-impl RecordData {
-    pub fn record_type(&self) -> RecordType {
-        match self {
-            Self::A(_) => RecordType::A,
-            Self::Aaaa(_) => RecordType::AAAA,
-        }
-    }
-}
-
 struct Running {
     /// Dropping it stops the server too.
     stop: oneshot::Sender<()>,
@@ -69,9 +58,15 @@ struct Running {
 }
 
 impl DnsServer {
+    /// On 127.0.0.1.
     pub async fn start() -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST).await
+    }
+
+    /// On any address of 127.0.0.0/8, at a port of its own.
+    pub async fn start_at(ip: Ipv4Addr) -> Self {
         let server = Self {
-            lease: PortLease::new().expect("a port that is free for UDP and TCP"),
+            lease: PortLease::new(ip).expect("a port that is free for UDP and TCP"),
             zone: Arc::default(),
             running: Mutex::default(),
         };
@@ -117,6 +112,22 @@ impl DnsServer {
         self.zone.set(name, RecordType::AAAA, ttl, data);
     }
 
+    /// Replaces the name's SRV records, as [`set_a`](Self::set_a) does.
+    ///
+    /// Their answer carries the targets' addresses too: see [`set_glue`](Self::set_glue).
+    pub fn set_srv(&self, name: &str, ttl: u32, records: impl IntoIterator<Item = Srv>) {
+        let data = records.into_iter().map(RecordData::Srv).collect();
+        self.zone.set(name, RecordType::SRV, ttl, data);
+    }
+
+    /// Makes the name an alias of `target`, for queries of every type but CNAME. It hides the name's other records.
+    ///
+    /// An answer is the CNAME, then what `target` has of the type asked for, aliases followed up to eight deep.
+    pub fn set_cname(&self, name: &str, ttl: u32, target: &str) {
+        let data = vec![RecordData::Cname(target.to_owned())];
+        self.zone.set(name, RecordType::CNAME, ttl, data);
+    }
+
     /// Removes all of the name's records.
     pub fn remove(&self, name: &str) {
         self.zone.lock().records.remove(&normal(name));
@@ -127,7 +138,12 @@ impl DnsServer {
         self.zone.lock().negative_ttl = ttl;
     }
 
-    /// Whether each answer's records come in another order, as CoreDNS's `loadbalance` does. Off at first.
+    /// Which glue goes with SRV records. [`Glue::Whole`] at first.
+    pub fn set_glue(&self, glue: Glue) {
+        self.zone.lock().glue = glue;
+    }
+
+    /// Whether each answer's records, and its glue, come in another order, as CoreDNS's `loadbalance` does. Off at first.
     ///
     /// The orders are the same in every run.
     pub fn shuffle(&self, on: bool) {
@@ -148,9 +164,19 @@ impl DnsServer {
         self.zone.lock().faults = Faults::default();
     }
 
-    /// All queries since the start, oldest first.
+    /// All queries since the start, or since [`forget`](Self::forget), oldest first.
     pub fn queries(&self) -> Vec<LoggedQuery> {
         self.zone.lock().log.clone()
+    }
+
+    /// How many queries the log holds, over UDP and TCP: each is an exchange, answered or not.
+    pub fn exchanges(&self) -> usize {
+        self.zone.lock().log.len()
+    }
+
+    /// Empties the log: all that counts queries or returns them begins anew.
+    pub fn forget(&self) {
+        self.zone.lock().forget();
     }
 
     /// How many queries for `name` and `record_type` have come.
@@ -161,7 +187,7 @@ impl DnsServer {
         self.zone.lock().log.iter().filter(asked).count()
     }
 
-    /// Waits until at least `n` queries have come since the start.
+    /// Waits until the log holds at least `n` queries.
     pub async fn wait_for_queries(&self, n: usize) {
         self.wait_until(|queries| queries.len() >= n).await;
     }

@@ -1,6 +1,6 @@
 //! What a DNS server can do wrong.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use hickory_resolver::proto::{op::ResponseCode, rr::RecordType};
 
@@ -13,6 +13,8 @@ pub enum Fault {
     Rcode(ResponseCode),
     /// No reply.
     Silent,
+    /// No reply over TCP, though connections are accepted; UDP is fine.
+    SilentTcp,
     /// The right answer at the time of the query, this much later. Other queries aren't held up.
     Delay(Duration),
     /// TC and no record over UDP; TCP is fine.
@@ -23,6 +25,10 @@ pub enum Fault {
     Garbage {
         right_id: bool,
     },
+    /// These bytes, with the query's ID in place of the first two; fewer than two go out as they are.
+    ///
+    /// At most 65,535 for TCP; UDP loses those of more than 65,507, and no limit of the query's is kept.
+    Raw(Arc<[u8]>),
     /// NOERROR without records: NODATA.
     EmptyNoError,
     NxDomain,
@@ -38,7 +44,11 @@ impl Fault {
     }
 
     fn applies_to(&self, transport: Transport) -> bool {
-        !(matches!(self, Self::TruncateUdp) && transport == Transport::Tcp)
+        match self {
+            Self::TruncateUdp => transport == Transport::Udp,
+            Self::SilentTcp => transport == Transport::Tcp,
+            _ => true,
+        }
     }
 }
 
@@ -60,6 +70,10 @@ impl Faults {
         while let Fault::Times(n, inner) = fault {
             left = Some(left.map_or(n, |outer: usize| outer.min(n)));
             fault = *inner;
+        }
+        if let Fault::Raw(bytes) = &fault {
+            let longest = usize::from(u16::MAX);
+            assert!(bytes.len() <= longest, "no DNS message is that long");
         }
         self.0
             .retain(|rule| !(rule.name == name && rule.record_type == record_type));

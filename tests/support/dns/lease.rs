@@ -1,4 +1,4 @@
-//! A port of 127.0.0.1 that stays ours while the server is stopped.
+//! A port of a loopback address that stays ours while the server is stopped.
 
 use std::{
     io,
@@ -20,11 +20,11 @@ pub(super) struct PortLease {
 }
 
 impl PortLease {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(super) fn new(ip: Ipv4Addr) -> io::Result<Self> {
         const ATTEMPTS: usize = 100;
         let mut last = None;
         for _ in 0..ATTEMPTS {
-            match Self::any() {
+            match Self::any(ip) {
                 Ok(lease) => return Ok(lease),
                 Err(error) => last = Some(error),
             }
@@ -32,8 +32,8 @@ impl PortLease {
         Err(last.expect("at least one attempt was made"))
     }
 
-    fn any() -> io::Result<Self> {
-        let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    fn any(ip: Ipv4Addr) -> io::Result<Self> {
+        let any_port = SocketAddr::from((ip, 0));
         let udp = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
         udp.bind(&any_port.into())?;
         let local = udp.local_addr()?;

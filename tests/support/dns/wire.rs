@@ -6,18 +6,11 @@ use hickory_resolver::proto::{
     rr::RecordType,
 };
 
-use super::{RecordData, Transport, normal};
-
-const HEADER: usize = 12;
-const CLASS_IN: u16 = 1;
-const TYPE_SOA: u16 = 6;
-const TYPE_OPT: u16 = 41;
-/// The wire size of an OPT record without options.
-const OPT: usize = 11;
-/// What we advertise ourselves; it doesn't matter, as nobody sends us big queries.
-const OUR_PAYLOAD: u16 = 1232;
-/// A compression pointer (RFC 1035 §4.1.4) to the question's name, which stands right after the header.
-const QUESTION_NAME: u16 = 0xC000 | HEADER as u16;
+use super::{
+    Glue, Transport, normal,
+    record::Record,
+    writer::{HEADER, OPT, Writer},
+};
 
 const QR: u16 = 1 << 15;
 const AA: u16 = 1 << 10;
@@ -66,6 +59,15 @@ impl Query {
         }
     }
 
+    /// `bytes` as a reply to this query: with its ID, where they have room for one.
+    pub(super) fn stamp(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut bytes = bytes.to_vec();
+        if let Some(id) = bytes.first_chunk_mut() {
+            *id = self.id.to_be_bytes();
+        }
+        bytes
+    }
+
     /// Bytes that no decoder takes: the header promises 65,535 questions, then come labels of a reserved kind.
     pub(super) fn garbage(&self, right_id: bool) -> Vec<u8> {
         let id = if right_id { self.id } else { !self.id };
@@ -77,12 +79,14 @@ impl Query {
     }
 }
 
-/// The owner name is the question's in all records.
+#[derive(Default)]
 pub(super) struct Reply {
     code: ResponseCode,
     truncated: bool,
-    ttl: u32,
-    answers: Vec<RecordData>,
+    answers: Vec<Record>,
+    glue: Vec<Record>,
+    /// Whether TC is set where the glue doesn't fit.
+    glue_must_fit: bool,
     /// The negative TTL, where an SOA goes with the reply.
     soa: Option<u32>,
 }
@@ -91,10 +95,7 @@ impl Reply {
     pub(super) fn code(code: ResponseCode) -> Self {
         Self {
             code,
-            truncated: false,
-            ttl: 0,
-            answers: Vec::new(),
-            soa: None,
+            ..Self::default()
         }
     }
 
@@ -108,51 +109,47 @@ impl Reply {
     pub(super) fn truncated() -> Self {
         Self {
             truncated: true,
-            ..Self::code(ResponseCode::NoError)
+            ..Self::default()
         }
     }
 
-    pub(super) fn records(ttl: u32, answers: Vec<RecordData>) -> Self {
+    /// `glue` is of kind `kind`.
+    pub(super) fn records(answers: Vec<Record>, glue: Vec<Record>, kind: Glue) -> Self {
         Self {
-            ttl,
             answers,
-            ..Self::code(ResponseCode::NoError)
+            glue,
+            glue_must_fit: kind.must_fit(),
+            ..Self::default()
         }
     }
 
-    /// The message, in at most `limit` bytes: where the records don't fit it has the first of them, and TC set.
+    /// The message, in at most `limit` bytes: where the answers don't fit it has the first of them, no glue, and TC set.
     pub(super) fn encode(&self, query: &Query, limit: usize) -> Vec<u8> {
-        let mut out = vec![0; HEADER];
-        out.extend(&query.question);
-        let room = limit - if query.edns.is_some() { OPT } else { 0 };
-        let mut count = 0;
-        for data in &self.answers {
-            let before = out.len();
-            self.write_record(data, &mut out);
-            if out.len() > room {
-                out.truncate(before);
-                break;
-            }
-            count += 1;
-        }
+        let opt = query.edns.is_some();
+        let room = limit - if opt { OPT } else { 0 };
+        let mut writer = Writer::new(&query.name, &query.question);
+        let answers = writer.records(&self.answers, room);
         if let Some(ttl) = self.soa {
-            write_soa(&query.question, ttl, &mut out);
+            writer.soa(ttl);
         }
-        if query.edns.is_some() {
-            write_opt(self.code.high(), &mut out);
+        let cut = answers < self.answers.len();
+        let glue = if cut {
+            0
+        } else {
+            writer.records(&self.glue, room)
+        };
+        let lacking = self.glue_must_fit && glue < self.glue.len();
+        if opt {
+            writer.opt(self.code.high());
         }
-        let truncated = self.truncated || count < self.answers.len();
-        let counts = [
+        writer.finish([
+            query.id,
+            self.flags(query, self.truncated || cut || lacking),
             1,
-            u16::try_from(count).expect("fewer records than bytes"),
+            u16::try_from(answers).expect("fewer records than bytes"),
             u16::from(self.soa.is_some()),
-            u16::from(query.edns.is_some()),
-        ];
-        let flags = self.flags(query, truncated);
-        let words = [query.id, flags].into_iter().chain(counts);
-        let header: Vec<u8> = words.flat_map(u16::to_be_bytes).collect();
-        out[..HEADER].copy_from_slice(&header);
-        out
+            u16::try_from(glue + usize::from(opt)).expect("fewer records than bytes"),
+        ])
     }
 
     fn flags(&self, query: &Query, truncated: bool) -> u16 {
@@ -165,48 +162,4 @@ impl Reply {
         }
         flags
     }
-
-    fn write_record(&self, data: &RecordData, out: &mut Vec<u8>) {
-        out.extend(QUESTION_NAME.to_be_bytes());
-        let record_type = u16::from(data.record_type());
-        match data {
-            RecordData::A(address) => write_rest(record_type, self.ttl, &address.octets(), out),
-            RecordData::Aaaa(address) => write_rest(record_type, self.ttl, &address.octets(), out),
-        }
-    }
-}
-
-/// What follows a record's owner name (RFC 1035 §3.2.1).
-fn write_rest(record_type: u16, ttl: u32, data: &[u8], out: &mut Vec<u8>) {
-    out.extend(record_type.to_be_bytes());
-    out.extend(CLASS_IN.to_be_bytes());
-    out.extend(ttl.to_be_bytes());
-    let length = u16::try_from(data.len()).expect("record data is short");
-    out.extend(length.to_be_bytes());
-    out.extend(data);
-}
-
-/// An SOA of the name's parent; its last field is the negative TTL (RFC 2308 §3).
-fn write_soa(question: &[u8], ttl: u32, out: &mut Vec<u8>) {
-    if question[0] == 0 {
-        out.push(0);
-    } else {
-        let parent = QUESTION_NAME + u16::from(question[0]) + 1;
-        out.extend(parent.to_be_bytes());
-    }
-    let mut data = Vec::new();
-    data.extend(b"\x02ns\x03dns\x00\x0ahostmaster\x00");
-    for field in [1u32, 7200, 1800, 86400, ttl] {
-        data.extend(field.to_be_bytes());
-    }
-    write_rest(TYPE_SOA, ttl, &data, out);
-}
-
-/// RFC 6891 §6.1.2: the TTL's first byte is the upper part of the response code.
-fn write_opt(code_high: u8, out: &mut Vec<u8>) {
-    out.push(0);
-    out.extend(TYPE_OPT.to_be_bytes());
-    out.extend(OUR_PAYLOAD.to_be_bytes());
-    out.extend([code_high, 0, 0, 0]);
-    out.extend([0, 0]);
 }

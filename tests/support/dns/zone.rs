@@ -1,7 +1,7 @@
 //! What a DNS server knows, and what it makes of a query.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Mutex, MutexGuard},
 };
 
@@ -10,12 +10,16 @@ use rand::{rngs::StdRng, seq::SliceRandom};
 use tokio::{sync::watch, time::Instant};
 
 use super::{
-    Fault, LoggedQuery, RecordData, Transport,
+    Fault, Glue, LoggedQuery, RecordData, Transport,
     fault::Faults,
     lock, normal,
+    record::Record,
     serve::Delivery,
     wire::{Query, Reply},
 };
+
+/// How many CNAMEs of a chain one reply holds: a chain may be a circle.
+const ALIASES: usize = 8;
 
 /// What the server knows, shared with its tasks. Its lock is never held over an await.
 pub(super) struct Zone {
@@ -31,6 +35,7 @@ pub(super) struct State {
     /// How much of the log `next_query` has returned.
     returned: usize,
     pub(super) negative_ttl: u32,
+    pub(super) glue: Glue,
     pub(super) shuffle: Option<StdRng>,
 }
 
@@ -49,6 +54,7 @@ impl Default for Zone {
                 log: Vec::new(),
                 returned: 0,
                 negative_ttl: 5,
+                glue: Glue::default(),
                 shuffle: None,
             }),
             logged: watch::Sender::new(0),
@@ -95,9 +101,13 @@ impl State {
         };
         let reply = match fault {
             None | Some(Fault::Delay(_)) => self.truth(query),
-            Some(Fault::Silent) => return None,
+            Some(Fault::Silent | Fault::SilentTcp) => return None,
             Some(Fault::Garbage { right_id }) => {
                 let wire = query.garbage(right_id);
+                return Some(Delivery { wire, delay });
+            }
+            Some(Fault::Raw(bytes)) => {
+                let wire = query.stamp(&bytes);
                 return Some(Delivery { wire, delay });
             }
             Some(Fault::TruncateUdp | Fault::TruncateAll) => Reply::truncated(),
@@ -111,20 +121,78 @@ impl State {
     }
 
     fn truth(&mut self, query: &Query) -> Reply {
-        let types = self
-            .records
-            .get(&query.name)
-            .filter(|types| !types.is_empty());
-        let Some(types) = types else {
-            return Reply::negative(ResponseCode::NXDomain, self.negative_ttl);
-        };
-        let Some(RecordSet { ttl, mut data }) = types.get(&query.record_type).cloned() else {
-            return Reply::negative(ResponseCode::NoError, self.negative_ttl);
-        };
+        let (mut answers, name) = self.aliases(&query.name, query.record_type);
+        let mut records = self.records(&name, query.record_type);
         if let Some(rng) = &mut self.shuffle {
-            data.shuffle(rng);
+            records.shuffle(rng);
         }
-        Reply::records(ttl, data)
+        answers.extend(records);
+        if answers.is_empty() {
+            return Reply::negative(self.absence(&query.name), self.negative_ttl);
+        }
+        let glue = self.glue(&answers);
+        Reply::records(answers, glue, self.glue)
+    }
+
+    /// The CNAMEs that lead away from `name`, and the name where they end (RFC 1034 §4.3.2, step 3a).
+    fn aliases(&self, name: &str, record_type: RecordType) -> (Vec<Record>, String) {
+        let mut chain = Vec::new();
+        let mut name = name.to_owned();
+        while record_type != RecordType::CNAME && chain.len() < ALIASES {
+            let alias = self.records(&name, RecordType::CNAME).pop();
+            let Some(alias) = alias else { break };
+            if let RecordData::Cname(target) = &alias.data {
+                name.clone_from(target);
+            }
+            chain.push(alias);
+        }
+        (chain, name)
+    }
+
+    /// Those of one name and type, in the order of the zone.
+    fn records(&self, name: &str, record_type: RecordType) -> Vec<Record> {
+        let types = self.records.get(&normal(name));
+        let Some(set) = types.and_then(|types| types.get(&record_type)) else {
+            return Vec::new();
+        };
+        let record = |data: &RecordData| Record {
+            owner: name.to_owned(),
+            ttl: set.ttl,
+            data: data.clone(),
+        };
+        set.data.iter().map(record).collect()
+    }
+
+    /// Why there is no such record of the name.
+    fn absence(&self, name: &str) -> ResponseCode {
+        match self.records.get(name) {
+            Some(types) if !types.is_empty() => ResponseCode::NoError,
+            _ => ResponseCode::NXDomain,
+        }
+    }
+
+    fn glue(&mut self, answers: &[Record]) -> Vec<Record> {
+        let mut targets = HashSet::new();
+        let mut glue = Vec::new();
+        for answer in answers {
+            if let RecordData::Srv(srv) = &answer.data
+                && targets.insert(normal(&srv.target))
+            {
+                glue.extend(self.records(&srv.target, RecordType::A));
+                glue.extend(self.records(&srv.target, RecordType::AAAA));
+            }
+        }
+        if let Some(rng) = &mut self.shuffle {
+            glue.shuffle(rng);
+        }
+        self.glue.pick(&mut glue);
+        glue
+    }
+
+    /// Empties the log.
+    pub(super) fn forget(&mut self) {
+        self.log.clear();
+        self.returned = 0;
     }
 
     pub(super) fn next_logged(&mut self) -> Option<LoggedQuery> {
