@@ -16,6 +16,7 @@ pub mod dns;
 pub mod http;
 pub mod pod;
 pub mod scripted;
+pub mod servers;
 
 use std::{future::Future, time::Duration};
 
