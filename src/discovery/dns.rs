@@ -26,6 +26,8 @@ mod refresher;
 mod resolution;
 mod resolver;
 mod settings;
+#[cfg(test)]
+mod suite;
 mod system_conf;
 mod target;
 mod walk;

@@ -14,13 +14,16 @@
 
 use std::time::Duration;
 
-use rand::Rng;
+use rand::{Rng, RngExt};
 use tokio::time::Instant;
 
-use crate::backoff::{Backoff, jittered};
+use crate::backoff::Backoff;
 
 /// Jitter of a regular refresh, so that clients started together don't ask together for ever.
 const JITTER: f64 = 0.1;
+
+/// How much later than at its time a question may be asked for the jitter's sake: who sets a long bound still counts on it.
+const LATE: Duration = Duration::from_millis(500);
 
 /// After a sign of change, the pauses before the regular pace again: what changed once is likely to change further (a
 /// rolling update goes pod by pod).
@@ -199,7 +202,9 @@ impl Schedule {
         let eager = EAGER.get(self.eager).copied();
         self.eager = self.eager.saturating_add(1);
         let pause = eager.map_or(regular, |eager| regular.min(eager.max(self.pace.min)));
-        jittered(pause, JITTER, rng).max(self.pace.min)
+        let early = pause.mul_f64(1.0 - JITTER).max(self.pace.min);
+        let late = (pause + pause.mul_f64(JITTER).min(LATE)).max(early);
+        rng.random_range(early..=late)
     }
 
     /// The pause after a failure: finagle's, gRPC's and resolvers' habit of backing off, with their usual factor.
@@ -275,6 +280,18 @@ mod tests {
                 assert!(waited >= 1.0, "never below the floor");
             }
         }
+    }
+
+    #[test]
+    fn a_long_pause_is_hardly_prolonged() {
+        let pace = Pace {
+            max: 60 * SECOND,
+            ..Pace::default()
+        };
+        let mut fixture = Fixture::new(pace);
+        let pauses: Vec<_> = (0..100).map(|_| fixture.ask(records(30)).1).collect();
+        assert!(pauses.iter().all(|pause| (27.0..=30.5).contains(pause)));
+        assert!(pauses.iter().any(|pause| *pause > 30.0));
     }
 
     #[test]

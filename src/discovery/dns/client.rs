@@ -175,6 +175,17 @@ impl From<RecordType> for Type {
     }
 }
 
+/// What the bytes of a response say of `query`, whoever sent them.
+#[cfg(test)]
+pub(super) fn read(query: &Query, bytes: Vec<u8>, via: Via) -> Answer {
+    let unreadable = |error: hickory_resolver::proto::ProtoError| {
+        let reason = Reason::Other(via.name_server, error.to_string());
+        LookupError::new(query, reason)
+    };
+    let response = DnsResponse::from_buffer(bytes).map_err(unreadable)?;
+    interpret(query, &response, via)
+}
+
 /// What `response` says of `query`.
 fn interpret(query: &Query, response: &DnsResponse, via: Via) -> Answer {
     let failed = |reason| LookupError::new(query, reason);

@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 use tracing::{debug, warn};
 
 use super::{
@@ -37,9 +37,8 @@ use crate::{discovery::shared::Source, endpoint::Endpoint};
 /// How long the first set waits for the other address family (RFC 8305 §3 gives the figure).
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 
-/// How many looks in a row, from the first on, find the same lone address before it is taken for a service's own: about a
-/// minute, by default.
-const LONE_LOOKS: u32 = 12;
+/// For how long, from the first look on, there has to be the same lone address before it is taken for a service's own.
+const LONE: Duration = Duration::from_secs(60);
 
 /// Keeps the set fresh, asking `R`.
 pub(super) struct Refresher<R> {
@@ -300,24 +299,26 @@ fn looks<R: Resolve>(resolver: &R, questions: &[Question]) -> impl Fn(&Arc<str>)
 /// Whether all answers since the first one had the same lone address.
 #[derive(Debug, Default)]
 struct Lone {
-    address: Option<IpAddr>,
-    looks: u32,
+    first: Option<(IpAddr, Instant)>,
+    /// There is nothing to tell any more.
+    settled: bool,
 }
 
 impl Lone {
     fn look(&mut self, endpoints: &[Endpoint], target: &Target) {
+        if self.settled {
+            return;
+        }
+        let now = Instant::now();
         let [endpoint] = endpoints else {
-            self.looks = LONE_LOOKS;
+            self.settled = true;
             return;
         };
         let address = endpoint.address().ip();
-        if self.looks < LONE_LOOKS && address == *self.address.get_or_insert(address) {
-            self.looks += 1;
-            if self.looks == LONE_LOOKS {
-                warn!(%target, %address, "resolved to a single address: is `clusterIP: None` set?");
-            }
-        } else {
-            self.looks = LONE_LOOKS;
+        let (first, since) = *self.first.get_or_insert((address, now));
+        self.settled = address != first || now >= since + LONE;
+        if self.settled && address == first {
+            warn!(%target, %address, "resolved to a single address: is `clusterIP: None` set?");
         }
     }
 }

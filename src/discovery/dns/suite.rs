@@ -1,0 +1,67 @@
+//! What discovery by DNS promises, tested under paused time with a resolver that says what it is told.
+//!
+//! What servers really send, and what hickory makes of it, is tested over sockets, in `tests/dns.rs` and `tests/servers.rs`.
+
+mod hostile;
+mod names;
+mod script;
+mod services;
+mod sharing;
+mod trouble;
+
+use std::{future::poll_fn, time::Duration};
+
+use futures::{StreamExt, future::poll_immediate};
+use tokio::time::{Instant, timeout};
+
+use super::{Dns, refresher::Refresher};
+use crate::{
+    discovery::{Discovery, shared::Shared},
+    endpoint::Endpoint,
+    error::BoxError,
+    membership::{MembershipChange, Watch},
+};
+use script::{Say, Script, hosts};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// Longer than anything takes here.
+const PATIENCE: Duration = Duration::from_secs(3600);
+
+/// Discovery that asks the script.
+fn discovery(target: &str, script: &Script) -> Shared<Refresher<Script>> {
+    with(Dns::new(target.parse().expect("a target")), script)
+}
+
+/// Discovery with the settings of `dns`, that asks the script.
+fn with(dns: Dns, script: &Script) -> Shared<Refresher<Script>> {
+    Shared::new(Refresher::new(dns.settings, script.clone()))
+}
+
+/// The next answer, whatever it is.
+async fn answer(discovery: &mut impl Discovery) -> Result<Vec<Endpoint>, BoxError> {
+    let answer = poll_fn(|cx| discovery.poll_next(cx));
+    timeout(PATIENCE, answer).await.expect("an answer")
+}
+
+/// The next answer that is a set.
+async fn set(discovery: &mut impl Discovery) -> Vec<Endpoint> {
+    loop {
+        if let Ok(set) = answer(discovery).await {
+            return set;
+        }
+    }
+}
+
+/// Lets discovery run for so long.
+async fn run(discovery: &mut impl Discovery, time: Duration) {
+    let end = Instant::now() + time;
+    while tokio::time::timeout_at(end, answer(discovery))
+        .await
+        .is_ok()
+    {}
+}
+
+async fn change(watch: &mut Watch) -> MembershipChange {
+    let change = timeout(PATIENCE, watch.next()).await;
+    change.expect("a change").expect("it never ends")
+}

@@ -1,0 +1,159 @@
+//! Short names: rows 2 and 3 of the promises.
+
+use super::*;
+use crate::discovery::dns::lookup::RecordType::{self, A, Aaaa};
+
+const FIRST: &str = "web.default.svc.cluster.local";
+const SECOND_NAME: &str = "web.svc.cluster.local";
+const THIRD: &str = "web.cluster.local";
+
+/// The questions of one look, by name.
+fn both(name: &str) -> Vec<(String, RecordType)> {
+    vec![(name.to_owned(), A), (name.to_owned(), Aaaa)]
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_search_list_is_walked_once_and_then_a_refresh_costs_a_query_a_family() {
+    let script = Script::new();
+    script.pods(SECOND_NAME, [1, 2]);
+    let mut dns = discovery("web:80", &script);
+    assert_eq!(set(&mut dns).await, hosts([1, 2]));
+    assert_eq!(
+        script.take_asked(),
+        [both(FIRST), both(SECOND_NAME)].concat()
+    );
+    run(&mut dns, 60 * SECOND).await;
+    let refreshes = script.take_asked();
+    assert!(refreshes.len() >= 20, "{}", refreshes.len());
+    assert!(refreshes.iter().all(|(name, _)| name == SECOND_NAME));
+    let of = |wanted| {
+        refreshes
+            .iter()
+            .filter(|(_, asked)| *asked == wanted)
+            .count()
+    };
+    assert!(of(A).abs_diff(of(Aaaa)) <= 2, "{} and {}", of(A), of(Aaaa));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_whole_name_asks_for_nothing_else() {
+    let script = Script::new();
+    script.pods(FIRST, [1]);
+    let mut dns = discovery(&format!("{FIRST}.:80"), &script);
+    assert_eq!(set(&mut dns).await, hosts([1]));
+    assert_eq!(script.take_asked(), both(FIRST));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodata_moves_on_as_nxdomain_does() {
+    let script = Script::new();
+    script.say(FIRST, RecordType::Srv, Say::ServFail); // the name is there, but has no addresses
+    script.pods(THIRD, [7]);
+    let mut dns = discovery("web:80", &script);
+    assert_eq!(set(&mut dns).await, hosts([7]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn trouble_on_the_way_ends_the_walk() {
+    for (trouble, record_type) in [(Say::ServFail, A), (Say::Silence, A), (Say::ServFail, Aaaa)] {
+        let script = Script::new();
+        script.say(FIRST, record_type, trouble.clone());
+        script.pods(SECOND_NAME, [9]); // another team's service of the same name
+        let mut dns = discovery("web:80", &script);
+        for _ in 0..3 {
+            let error = answer(&mut dns).await.expect_err("no answer yet");
+            assert!(error.to_string().contains(FIRST), "{error}");
+        }
+        let asked = script.take_asked();
+        assert!(
+            asked.iter().all(|(name, _)| name == FIRST),
+            "{trouble:?}: {asked:?}"
+        );
+        script.forget(FIRST);
+        script.pods(FIRST, [1]);
+        assert_eq!(set(&mut dns).await, hosts([1]), "{trouble:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_is_found_by_one_family_while_the_other_is_in_trouble() {
+    let script = Script::new();
+    script.pods(FIRST, [1]);
+    script.say(FIRST, Aaaa, Say::Silence);
+    let mut dns = discovery("web:80", &script);
+    let started = Instant::now();
+    assert_eq!(set(&mut dns).await, hosts([1]));
+    assert!(
+        started.elapsed() < SECOND,
+        "it waits for the other family no longer than 50 ms"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_under_any_name_is_told_with_all_of_them() {
+    let script = Script::new();
+    let mut dns = discovery("web:80", &script);
+    let error = answer(&mut dns).await.expect_err("there is nothing");
+    for name in [FIRST, SECOND_NAME, THIRD, "web."] {
+        assert!(error.to_string().contains(name), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_is_gone_is_looked_for_elsewhere_only_when_that_is_confirmed() {
+    let script = Script::new();
+    script.pods(FIRST, [1]);
+    script.pods(SECOND_NAME, [2]);
+    let mut dns = discovery("web:80", &script);
+    assert_eq!(set(&mut dns).await, hosts([1]));
+    run(&mut dns, 30 * SECOND).await;
+    script.take_asked();
+
+    // Gone for less than ten seconds.
+    let kept = script.blank();
+    run(&mut dns, 9 * SECOND).await;
+    drop(kept);
+    run(&mut dns, 30 * SECOND).await;
+    let asked = script.take_asked();
+    assert!(asked.iter().all(|(name, _)| name == FIRST), "{asked:?}");
+
+    // Gone for good.
+    script.forget(FIRST);
+    let gone = Instant::now();
+    while set(&mut dns).await != hosts([2]) {}
+    let took = gone.elapsed();
+    assert!((10 * SECOND..22 * SECOND).contains(&took), "{took:?}");
+    script.take_asked();
+    run(&mut dns, 30 * SECOND).await;
+    let asked = script.take_asked();
+    assert!(
+        asked.iter().all(|(name, _)| name == SECOND_NAME),
+        "pinned anew"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_search_list_begins_another_walk_and_the_set_stays_meanwhile() {
+    let script = Script::new();
+    script.pods(FIRST, [1]);
+    script.pods("web.other.svc.cluster.local", [2]);
+    let mut watch = Watch::new(discovery("web:80", &script));
+    assert_eq!(change(&mut watch).await.joined, hosts([1]));
+    script.search(&["other.svc.cluster.local"]);
+    let moved = change(&mut watch).await;
+    assert_eq!((moved.joined, moved.left), (hosts([2]), hosts([1])));
+}
+
+#[tokio::test(start_paused = true)]
+async fn ipv4_comes_first_unless_the_other_is_preferred() {
+    let script = Script::new();
+    script.pods(FIRST, [1]);
+    let v6 = "fd00::1".parse().expect("an address");
+    script.say(FIRST, Aaaa, Say::Addresses(vec![v6]));
+    let v6 = vec![Endpoint::new((v6, 80).into())];
+    let name = format!("{FIRST}.:80");
+    for (prefer, expected) in [(false, hosts([1])), (true, v6)] {
+        let dns = Dns::new(name.parse().expect("a target")).prefer_ipv6(prefer);
+        assert_eq!(set(&mut with(dns, &script)).await, expected);
+    }
+}

@@ -1,0 +1,213 @@
+//! A resolver that says what it is told.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    discovery::dns::{
+        lookup::{
+            Answer, LookupError, Nothing, Query, Reason, RecordType, Records, Reply, Resolve,
+            Service, Transport, Via,
+        },
+        name::Name,
+    },
+    endpoint::Endpoint,
+};
+
+/// How long a name server that is there takes.
+const LATENCY: Duration = Duration::from_millis(1);
+/// How long it takes to know that there is none.
+const SILENCE: Duration = Duration::from_secs(4);
+
+/// What is said to a question.
+#[derive(Clone, Debug)]
+pub(super) enum Say {
+    Addresses(Vec<IpAddr>),
+    Services {
+        services: Vec<Service>,
+        glue: Vec<(String, IpAddr)>,
+        truncated: bool,
+    },
+    ServFail,
+    Silence,
+}
+
+/// Clones are the same resolver.
+#[derive(Clone, Default)]
+pub(super) struct Script(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    search: Vec<Name>,
+    /// What there is by name and type; all else is NXDOMAIN, or NODATA where the name has something.
+    zone: HashMap<(String, RecordType), Say>,
+    /// What is said to every question, instead.
+    instead: Option<Say>,
+    ttl: Duration,
+    asked: Vec<(String, RecordType, Instant)>,
+}
+
+impl Script {
+    /// A resolver that knows nothing, with a pod's search list and a TTL of 30 s.
+    pub(super) fn new() -> Self {
+        let script = Self::default();
+        script.search(&[
+            "default.svc.cluster.local",
+            "svc.cluster.local",
+            "cluster.local",
+        ]);
+        script.ttl(30);
+        script
+    }
+
+    pub(super) fn search(&self, domains: &[&str]) {
+        let names = domains
+            .iter()
+            .map(|domain| Name::parse(domain).expect("a name"));
+        self.lock().search = names.collect();
+    }
+
+    pub(super) fn ttl(&self, seconds: u64) {
+        self.lock().ttl = Duration::from_secs(seconds);
+    }
+
+    pub(super) fn say(&self, name: &str, record_type: RecordType, say: Say) {
+        self.lock().zone.insert((name.to_owned(), record_type), say);
+    }
+
+    /// A records.
+    pub(super) fn pods(&self, name: &str, hosts: impl IntoIterator<Item = u8>) {
+        let addresses = hosts.into_iter().map(address).collect();
+        self.say(name, RecordType::A, Say::Addresses(addresses));
+    }
+
+    pub(super) fn forget(&self, name: &str) {
+        self.lock().zone.retain(|(known, _), _| known != name);
+    }
+
+    /// Says so to every question, until `None`.
+    pub(super) fn instead(&self, say: Option<Say>) {
+        self.lock().instead = say;
+    }
+
+    /// The zone is empty to all who ask: NXDOMAIN.
+    pub(super) fn blank(&self) -> Blank<'_> {
+        Blank {
+            zone: std::mem::take(&mut self.lock().zone),
+            script: self,
+        }
+    }
+
+    /// How many questions there have been since the last time this was called.
+    pub(super) fn take_asked(&self) -> Vec<(String, RecordType)> {
+        let asked = std::mem::take(&mut self.lock().asked);
+        asked
+            .into_iter()
+            .map(|(name, record_type, _)| (name, record_type))
+            .collect()
+    }
+
+    /// When each of the questions of a type came.
+    pub(super) fn times(&self, record_type: RecordType) -> Vec<Instant> {
+        let state = self.lock();
+        let asked = state.asked.iter();
+        asked
+            .filter(|(_, asked, _)| *asked == record_type)
+            .map(|(_, _, at)| *at)
+            .collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Gives a zone back that was blank.
+pub(super) struct Blank<'a> {
+    zone: HashMap<(String, RecordType), Say>,
+    script: &'a Script,
+}
+
+impl Drop for Blank<'_> {
+    fn drop(&mut self) {
+        self.script.lock().zone = std::mem::take(&mut self.zone);
+    }
+}
+
+pub(super) fn address(host: u8) -> IpAddr {
+    Ipv4Addr::new(10, 0, 0, host).into()
+}
+
+/// The endpoints at port 80 of those hosts.
+pub(super) fn hosts(hosts: impl IntoIterator<Item = u8>) -> Vec<Endpoint> {
+    let endpoint = |host| Endpoint::new((address(host), 80).into());
+    hosts.into_iter().map(endpoint).collect()
+}
+
+impl State {
+    fn answer(&self, query: &Query) -> Answer {
+        let failed = |reason| Err(LookupError::new(query, reason));
+        let name_server = ([10, 96, 0, 10], 53).into();
+        let key = (query.name.to_string(), query.record_type);
+        let reply = |records| {
+            Ok(Ok(Reply {
+                records,
+                ttl: self.ttl,
+                via: Via {
+                    name_server,
+                    transport: Transport::Udp,
+                },
+            }))
+        };
+        let nothing = |reason| {
+            Ok(Err(Nothing {
+                ttl: Some(Duration::from_secs(5)),
+                error: LookupError::new(query, reason),
+            }))
+        };
+        match self.instead.as_ref().or_else(|| self.zone.get(&key)) {
+            Some(Say::Addresses(addresses)) => reply(Records::Addresses(addresses.clone())),
+            Some(Say::Services {
+                services,
+                glue,
+                truncated,
+            }) => reply(Records::Services {
+                services: services.clone(),
+                glue: glue.clone(),
+                truncated: *truncated,
+            }),
+            Some(Say::ServFail) => failed(Reason::Refused(name_server, "SERVFAIL".into())),
+            Some(Say::Silence) => failed(Reason::Timeout),
+            None if self.zone.keys().any(|(name, _)| *name == key.0) => nothing(Reason::NoRecords),
+            None => nothing(Reason::NoName),
+        }
+    }
+}
+
+impl Resolve for Script {
+    fn candidates(&self, name: &Name) -> Result<Vec<Arc<str>>, LookupError> {
+        let candidates = name.candidates(&self.lock().search, 5);
+        Ok(candidates.iter().map(|name| name.text().into()).collect())
+    }
+
+    fn ask(&self, query: Query) -> BoxFuture<'static, Answer> {
+        let script = self.clone();
+        let name = query.name.to_string();
+        let asked = (name, query.record_type, Instant::now());
+        script.lock().asked.push(asked);
+        Box::pin(async move {
+            // What is said is what there is when the question arrives, not when the answer does.
+            let answer = script.lock().answer(&query);
+            let silent = matches!(&answer, Err(error) if error.is_timeout());
+            sleep(if silent { SILENCE } else { LATENCY }).await;
+            answer
+        })
+    }
+}
