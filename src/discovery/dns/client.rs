@@ -68,9 +68,9 @@ impl Client {
     }
 
     /// Asks, and gives up after `budget` at the latest.
-    pub(super) async fn ask(&self, query: &Query, budget: Duration) -> Answer {
+    pub(super) async fn ask(&self, query: &Query, over: Transport, budget: Duration) -> Answer {
         let failed = |error| LookupError::new(query, self.reason(error));
-        let exchange = self.exchange(query, budget);
+        let exchange = self.exchange(query, over, budget);
         let (response, transport) = match tokio::time::timeout(budget, exchange).await {
             Ok(result) => result.map_err(failed)?,
             Err(_) => return Err(failed(NetError::Timeout)),
@@ -85,10 +85,11 @@ impl Client {
     async fn exchange(
         &self,
         query: &Query,
+        over: Transport,
         budget: Duration,
     ) -> Result<(DnsResponse, Transport), NetError> {
         let request = request(query, budget / u32::from(SENDS))?;
-        if !lock(&self.large).contains(query) {
+        if over == Transport::Udp && !lock(&self.large).contains(query) {
             let response = self.exchange_udp(request.clone(), budget).await?;
             if !response.truncation {
                 return Ok((response, Transport::Udp));

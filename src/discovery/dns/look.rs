@@ -8,7 +8,7 @@ use std::{
 
 use super::lookup::{
     Answer, Family, Found, Lookup, LookupError, Nothing, Query, Reason, RecordType, Records, Reply,
-    Resolve, Service,
+    Resolve, Service, Transport,
 };
 use crate::endpoint::Endpoint;
 
@@ -26,7 +26,9 @@ pub(super) fn look<R: Resolve>(resolver: &R, name: Arc<str>, kind: Kind) -> Look
     let resolver = resolver.clone();
     Box::pin(async move {
         match kind {
-            Kind::Addresses(family, port) => addresses(&resolver, name, family, port).await,
+            Kind::Addresses(family, port) => {
+                addresses(&resolver, name, family, port, Transport::Udp).await
+            }
             Kind::Services(family) => services(&resolver, name, family).await,
         }
     })
@@ -37,13 +39,14 @@ async fn addresses<R: Resolve>(
     name: Arc<str>,
     family: Family,
     port: u16,
+    over: Transport,
 ) -> Answer<Found> {
     let record_type = family.record_type();
     let query = Query {
         name: name.clone(),
         record_type,
     };
-    let reply = match resolver.ask(query).await? {
+    let reply = match resolver.ask(query, over).await? {
         Ok(reply) => reply,
         Err(nothing) => return Ok(Err(nothing)),
     };
@@ -61,14 +64,14 @@ async fn addresses<R: Resolve>(
 }
 
 /// SRV records, joined with the addresses that come with them. Where some are missing, as from servers that send none or
-/// where the message has no room, the service's own name has them all: one more question, not one for each pod. Hostnames
-/// are then not to be had.
+/// where the message has no room, the service's own name has them all: one more question, not one for each pod, and over TCP
+/// if the records came over it. Hostnames are then not to be had.
 async fn services<R: Resolve>(resolver: &R, name: Arc<str>, family: Family) -> Answer<Found> {
     let query = Query {
         name: name.clone(),
         record_type: RecordType::Srv,
     };
-    let reply = match resolver.ask(query.clone()).await? {
+    let reply = match resolver.ask(query.clone(), Transport::Udp).await? {
         Ok(reply) => reply,
         Err(nothing) => return Ok(Err(nothing)),
     };
@@ -103,7 +106,7 @@ async fn services<R: Resolve>(resolver: &R, name: Arc<str>, family: Family) -> A
     if !services.iter().all(alike) {
         return Err(LookupError::new(&query, Reason::NoGlue));
     }
-    let found = either(resolver, parent.into(), family, port).await?;
+    let found = either(resolver, parent.into(), family, port, via.transport).await?;
     Ok(found.map(|found| Found {
         name: name.clone(),
         ttl: found.ttl.min(ttl),
@@ -117,9 +120,10 @@ async fn either<R: Resolve>(
     name: Arc<str>,
     family: Family,
     port: u16,
+    over: Transport,
 ) -> Answer<Found> {
-    match addresses(resolver, name.clone(), family, port).await? {
-        Err(_) => addresses(resolver, name, family.other(), port).await,
+    match addresses(resolver, name.clone(), family, port, over).await? {
+        Err(_) => addresses(resolver, name, family.other(), port, over).await,
         found => Ok(found),
     }
 }

@@ -102,8 +102,8 @@ pub(super) trait Resolve: Clone + Send + Sync + 'static {
     /// The full names that `name` may stand for; one at least.
     fn candidates(&self, name: &Name) -> Result<Vec<Arc<str>>, LookupError>;
 
-    /// Asks one question, in bounded time.
-    fn ask(&self, query: Query) -> BoxFuture<'static, Answer>;
+    /// Asks one question, in bounded time; over TCP at once where the answer is expected to be too large for UDP.
+    fn ask(&self, query: Query, over: Transport) -> BoxFuture<'static, Answer>;
 }
 
 /// Why a DNS lookup gave no addresses.

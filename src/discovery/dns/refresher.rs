@@ -242,10 +242,13 @@ impl<R: Resolve> Run<R> {
         if gone && self.candidates.len() > 1 {
             self.pinned = None;
         }
+        let all_looked = self.questions.iter().all(Question::has_looked);
         let mut result = Ok(());
         for look in looks {
             match look {
                 Look::Kept(error) => result = Err(error),
+                // What the other family comes to is not known yet.
+                Look::Nothing(_) if !all_looked => {}
                 Look::Nothing(error) if !self.has_endpoints() => result = Err(error),
                 // That one family has nothing makes the other's old addresses no fresher.
                 Look::Nothing(_) => self.news |= !self.questions.iter().any(Question::is_stale),

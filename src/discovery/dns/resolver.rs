@@ -17,7 +17,7 @@ use tracing::debug;
 
 use super::{
     client::Client,
-    lookup::{Answer, LookupError, Query, Reason, Resolve},
+    lookup::{Answer, LookupError, Query, Reason, Resolve, Transport},
     name::Name,
     system_conf::{ResolvConf, ResolvConfFile},
 };
@@ -83,12 +83,12 @@ impl Resolve for Resolver {
         Ok(names.collect())
     }
 
-    fn ask(&self, query: Query) -> BoxFuture<'static, Answer> {
+    fn ask(&self, query: Query, over: Transport) -> BoxFuture<'static, Answer> {
         let servers = self.lock().servers();
         Box::pin(async move {
             let reason = |error: std::io::Error| Reason::Configuration(error.to_string());
             let servers = servers.map_err(|error| LookupError::new(&query, reason(error)))?;
-            servers.ask(&query).await
+            servers.ask(&query, over).await
         })
     }
 }
@@ -121,7 +121,7 @@ impl Servers {
             .eq(addresses.iter().copied())
     }
 
-    async fn ask(&self, query: &Query) -> Answer {
+    async fn ask(&self, query: &Query, over: Transport) -> Answer {
         let count = self.clients.len();
         let budget = DEADLINE / u32::try_from(count.clamp(1, SHARES)).unwrap_or(1);
         let deadline = Instant::now() + DEADLINE;
@@ -132,7 +132,7 @@ impl Servers {
             if left.is_zero() {
                 break;
             }
-            match self.clients[at].ask(query, budget.min(left)).await {
+            match self.clients[at].ask(query, over, budget.min(left)).await {
                 // No other server has more room in its messages.
                 Err(error) if !error.is_truncated() => {
                     let name_server = self.clients[at].server();

@@ -40,7 +40,7 @@ impl Resolve for Wire {
         Ok(vec![name.text().into()])
     }
 
-    fn ask(&self, query: Query) -> BoxFuture<'static, Answer> {
+    fn ask(&self, query: Query, _: Transport) -> BoxFuture<'static, Answer> {
         let bytes = self.0.lock().expect("no panic").clone();
         let via = Via {
             name_server: ([127, 0, 0, 1], 53).into(),

@@ -197,7 +197,7 @@ impl Resolve for Script {
         Ok(candidates.iter().map(|name| name.text().into()).collect())
     }
 
-    fn ask(&self, query: Query) -> BoxFuture<'static, Answer> {
+    fn ask(&self, query: Query, _: Transport) -> BoxFuture<'static, Answer> {
         let script = self.clone();
         let name = query.name.to_string();
         let asked = (name, query.record_type, Instant::now());
