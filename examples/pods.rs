@@ -1,0 +1,207 @@
+//! `nslookup` done right: the pods behind a headless Service's name, as the balancer finds them.
+//!
+//! ```text
+//! cargo run --example pods                                       # a DNS server of its own; needs nothing but loopback
+//! cargo run --example pods -- nginx-headless.default:80
+//! cargo run --example pods -- _http._tcp.nginx-headless.default  # the port by its name, and the pods' hostnames
+//! cargo run --example pods -- nginx-headless:80 --watch          # go on, and tell what changes
+//! ```
+//!
+//! To learn how the crate is used, read [`look`] and [`watch`]: that is all of it.
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::Parser;
+use futures::StreamExt;
+use support::dns::{DnsServer, Srv};
+use tokio::time::{Instant, sleep};
+use tower_headless::{Dns, Endpoint, LookupError, Target, Watch};
+use tracing_subscriber::EnvFilter;
+
+/// Shows the pods behind the name of a headless Service.
+///
+/// Without a NAME it starts a DNS server inside this process and looks there; with --watch it scales that service, too.
+#[derive(Debug, Parser)]
+#[command(name = "pods")]
+struct Args {
+    /// nginx-headless.default:80, or _http._tcp.nginx-headless.default for the port of that name
+    name: Option<Target>,
+
+    /// Go on, and tell what changes
+    #[arg(long)]
+    watch: bool,
+
+    /// Name server to ask, IP:port, instead of the system's; may be repeated
+    #[arg(long, value_name = "A", requires = "name")]
+    nameserver: Vec<SocketAddr>,
+
+    /// Where the search list stands
+    #[arg(long, value_name = "FILE", default_value = "/etc/resolv.conf")]
+    resolv_conf: PathBuf,
+
+    /// Show IPv6 addresses where there are both
+    #[arg(long)]
+    prefer_ipv6: bool,
+
+    /// Take loopback addresses for pods too
+    #[arg(long)]
+    allow_loopback: bool,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // RUST_LOG=tower_headless=debug shows what discovery thinks.
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
+    let args = Args::parse();
+    let result = match &args.name {
+        Some(target) => {
+            let dns = Dns::new(target.clone())
+                .name_servers(args.nameserver.iter().copied())
+                .resolv_conf(&args.resolv_conf);
+            show(&args, target, dns).await
+        }
+        None => story(&args).await,
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn show(args: &Args, target: &Target, dns: Dns) -> Result<(), LookupError> {
+    let dns = dns
+        .prefer_ipv6(args.prefer_ipv6)
+        .allow_loopback(args.allow_loopback);
+    if args.watch {
+        watch(dns).await;
+        return Ok(());
+    }
+    look(target, &dns).await
+}
+
+/// One look, told in full.
+async fn look(target: &Target, dns: &Dns) -> Result<(), LookupError> {
+    let started = Instant::now();
+    let found = dns.resolve().await?;
+    let took = started.elapsed();
+    table(found.endpoints());
+    println!("{} behind {target}", count(found.endpoints().len()));
+    if let Some(name) = found.name() {
+        println!("name          {name}.");
+    }
+    if let Some(ttl) = found.ttl() {
+        println!("TTL           {} s", ttl.as_secs());
+    }
+    if let (Some(server), Some(transport)) = (found.name_server(), found.transport()) {
+        println!("answered by   {server} over {transport}");
+    }
+    println!("took          {:.1} ms", took.as_secs_f64() * 1000.0);
+    Ok(())
+}
+
+/// Every change of the set, as a balancer would hear of it, until interrupted.
+async fn watch(dns: Dns) {
+    let started = Instant::now();
+    let mut changes = Watch::new(dns);
+    loop {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => return,
+            Some(change) = changes.next() => {
+                let at = started.elapsed().as_secs_f64();
+                println!("{at:8.3} s  {}", count(change.endpoints.len()));
+                for pod in &change.joined {
+                    println!("            + {pod}");
+                }
+                for pod in &change.left {
+                    println!("            - {pod}");
+                }
+            }
+        }
+    }
+}
+
+fn table(endpoints: &[Endpoint]) {
+    let address = |endpoint: &Endpoint| endpoint.address().ip().to_string();
+    let widest = endpoints.iter().map(|endpoint| address(endpoint).len());
+    let width = widest.max().unwrap_or_default().max("address".len());
+    println!("{:width$}  {:5}  hostname", "address", "port");
+    for endpoint in endpoints {
+        let (port, hostname) = (endpoint.address().port(), endpoint.hostname());
+        println!(
+            "{:width$}  {port:<5}  {}",
+            address(endpoint),
+            hostname.unwrap_or("-")
+        );
+    }
+}
+
+fn count(pods: usize) -> String {
+    match pods {
+        1 => "1 pod".to_owned(),
+        pods => format!("{pods} pods"),
+    }
+}
+
+// ---------------------------------------------------------------- a service of its own
+
+const SERVICE: &str = "nginx-headless.default.svc.cluster.local.";
+
+/// A StatefulSet of three pods, looked at as from a pod of its namespace; with `--watch` it is scaled 3 → 5 → 2.
+async fn story(args: &Args) -> Result<(), LookupError> {
+    let server = DnsServer::start().await;
+    publish(&server, 3);
+    let conf = std::env::temp_dir().join(format!("tower-headless-pods-{}", std::process::id()));
+    let text =
+        "search default.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n";
+    std::fs::write(&conf, text).expect("a writable folder for temporary files");
+    let mut result = Ok(());
+    for name in ["nginx-headless:80", "_http._tcp.nginx-headless.default"] {
+        let target: Target = name.parse().expect("a target");
+        let dns = Dns::new(target.clone())
+            .name_servers([server.addr()])
+            .resolv_conf(&conf);
+        println!("$ pods {name}{}", if args.watch { " --watch" } else { "" });
+        tokio::select! {
+            shown = show(args, &target, dns) => result = result.and(shown),
+            () = scale(&server), if args.watch => {}
+        }
+        println!();
+    }
+    // What is left is the system's to clean up.
+    let _ = std::fs::remove_file(&conf);
+    result
+}
+
+async fn scale(server: &DnsServer) {
+    const PAUSE: Duration = Duration::from_secs(2);
+    for pods in [5, 2, 3] {
+        sleep(PAUSE).await;
+        publish(server, pods);
+    }
+    sleep(PAUSE).await;
+}
+
+fn publish(server: &DnsServer, pods: u8) {
+    let name = |pod| format!("web-{pod}.{SERVICE}");
+    let address = |pod| Ipv4Addr::new(10, 244, 1, 10 + pod);
+    let port = format!("_http._tcp.{SERVICE}");
+    server.set_srv(&port, 1, (0..pods).map(|pod| Srv::new(80, name(pod))));
+    for pod in 0..pods {
+        server.set_a(&name(pod), 1, [address(pod)]);
+    }
+    server.set_a(SERVICE, 1, (0..pods).map(address));
+}
