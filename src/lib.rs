@@ -12,7 +12,7 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 //! use tower_headless::{Balance, Dns, Endpoint, LeastConnections};
 //!
-//! let discovery = Dns::new("nginx-headless.default.svc.cluster.local:80".parse()?);
+//! let discovery = Dns::new("nginx-headless.default:80".parse()?);
 //! let mut balance = Balance::builder(discovery)
 //!     .policy(LeastConnections::new())
 //!     .build(|endpoint: &Endpoint| {
@@ -30,7 +30,10 @@
 //! | when | what happens |
 //! | --- | --- |
 //! | pods come and go | DNS is asked in the background, at the records' TTL but every 5 s at least; pods that stay keep their connections |
-//! | DNS fails, or answers with nothing for a moment | the last set stays; [`Balance::staleness`] tells for how long |
+//! | DNS fails | the last set stays, for as long as it takes; [`Balance::staleness`] tells for how long |
+//! | DNS answers with nothing | the last set stays until that is [confirmed](OnEmpty); a pod that refuses meanwhile is dropped |
+//! | a name server fails or is silent | the next one is asked, and stays the one that is asked |
+//! | the name is short | resolv.conf's search list is walked once; a refresh asks for the name that had pods, and no other |
 //! | a pod refuses a connection | the same request goes to another pod; that one is passed over until it accepts again, and DNS is asked at once |
 //! | every pod refuses | requests wait, up to the [ready timeout](BalanceBuilder::ready_timeout), for a new set or a pod that accepts; after that they fail at once |
 //! | a request is cancelled | it is counted out, wherever it was |
@@ -47,7 +50,14 @@
 //!   tells which of the two it was; sending again what may be is the job of a layer like `tower::retry`.
 //! - A pod that is terminating leaves DNS while it still serves, and one that is not ready is not in DNS at all.
 //! - DNS tells as late as its caches do: up to the records' TTL, 30 s in kubeadm's clusters where something caches them.
-//! - One DNS message carries up to 4,091 A or 2,338 AAAA records.
+//! - One DNS message carries up to 4,091 A or 2,338 AAAA records, or 675 SRV records with their addresses. CoreDNS 1.15
+//!   sends up to 1,132 SRV records with a part of the addresses; then, and where a server sends none, the addresses come
+//!   from the Service's own name and the pods' hostnames are not known.
+//!
+//! # The set itself
+//!
+//! Who needs the pods and not a balancer, for gossip, sharding or a cache's ring, reads [`Watch`], a stream of what joins
+//! and leaves. [`ServiceStream`] is the same for tower's own balancers. [`Dns::resolve`] looks once.
 //!
 //! # Policies
 //!
@@ -63,8 +73,8 @@
 //! # Architecture
 //!
 //! ```text
-//!  DNS answer ──▶ discovery ──▶ whole set of endpoints ──▶ snapshot (one Arc, swapped)
-//!  (A, AAAA)      schedule decides when to ask again           │ immutable: endpoints, counters, prepared picker
+//!  DNS answer ───▶ discovery ──▶ whole set of endpoints ──▶ snapshot (one Arc, swapped)
+//!  (A, AAAA, SRV)  schedule decides when to ask again          │ immutable: endpoints, counters, prepared picker
 //!                      ▲                                       ▼
 //!                      │   request ──▶ Balance::call ──▶ pick ──▶ endpoint's service: poll_ready ──▶ call ──▶ response
 //!                      │                    ▲               │                │                    │
@@ -88,7 +98,9 @@
 //! | `snapshot.rs` | the immutable set; one writer, many readers |
 //! | `discovery.rs` | where sets come from |
 //! | `discovery/schedule.rs` | when to ask again, what to believe; pure |
-//! | `discovery/dns.rs`, `discovery/dns/` | A and AAAA lookups; `lookup.rs` alone names hickory |
+//! | `discovery/shared.rs` | one source for several readers |
+//! | `discovery/dns.rs`, `discovery/dns/` | A, AAAA and SRV lookups, short names, name servers; `client.rs` alone names hickory |
+//! | `membership.rs`, `membership/` | what joins and leaves, for those who need the set itself |
 //! | `balance.rs`, `balance/` | the service, its builder and layer, its future, its one background task |
 //!
 //! Imports go downwards only, policies and discovery never meet, and decision code (`schedule`, `policy`, `recovery`)
@@ -98,7 +110,7 @@
 //!
 //! | feature | default | what it adds |
 //! | --- | --- | --- |
-//! | `dns` | yes | [`Dns`]: discovery by A and AAAA records, on hickory-resolver |
+//! | `dns` | yes | [`Dns`]: discovery by A, AAAA and SRV records, on hickory-resolver |
 //! | `http-body` | yes | [`OnBodyEnd`]: HTTP requests count as in flight to the end of the response's body |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]

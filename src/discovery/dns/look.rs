@@ -1,14 +1,15 @@
 //! One look at a name: the questions that it takes, and the endpoints that come of them.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use super::lookup::{
     Answer, Family, Found, Lookup, LookupError, Nothing, Query, Reason, RecordType, Records, Reply,
-    Resolve, Service, Transport,
+    Resolve, Service, Transport, Via,
 };
 use crate::endpoint::Endpoint;
 
@@ -63,29 +64,31 @@ async fn addresses<R: Resolve>(
     }))
 }
 
-/// SRV records, joined with the addresses that come with them. Where some are missing, as from servers that send none or
-/// where the message has no room, the service's own name has them all: one more question, not one for each pod, and over TCP
+/// SRV records, joined with the addresses that come with them. A packet may lack some for want of room and not be marked
+/// as cut short (RFC 2181 §9): then the question is put over TCP, too. Where they are still missing, or the server sends none, the service's own name has them all: one more question, not one for each pod, and over TCP
 /// if the records came over it. Hostnames are then not to be had.
 async fn services<R: Resolve>(resolver: &R, name: Arc<str>, family: Family) -> Answer<Found> {
     let query = Query {
         name: name.clone(),
         record_type: RecordType::Srv,
     };
-    let reply = match resolver.ask(query.clone(), Transport::Udp).await? {
-        Ok(reply) => reply,
+    let mut told = match told(resolver, &query, Transport::Udp).await? {
+        Ok(told) => told,
         Err(nothing) => return Ok(Err(nothing)),
     };
-    let Reply { records, ttl, via } = reply;
-    let Records::Services {
-        mut services,
+    if told.via.transport == Transport::Udp && told.lacks_some_addresses() {
+        told = match self::told(resolver, &query, Transport::Tcp).await? {
+            Ok(told) => told,
+            Err(nothing) => return Ok(Err(nothing)),
+        };
+    }
+    let Told {
+        services,
         glue,
         truncated,
-    } = records
-    else {
-        return Err(LookupError::new(&query, Reason::NoRecords));
-    };
-    // "The Service is decidedly not available at this domain" (RFC 2782).
-    services.retain(|service| !service.target.is_empty());
+        ttl,
+        via,
+    } = told;
     let Some(&Service { port, priority, .. }) = services.first() else {
         let error = LookupError::new(&query, Reason::NoRecords);
         return Ok(Err(Nothing {
@@ -112,6 +115,48 @@ async fn services<R: Resolve>(resolver: &R, name: Arc<str>, family: Family) -> A
         ttl: found.ttl.min(ttl),
         ..found
     }))
+}
+
+/// What a name server tells of SRV records.
+struct Told {
+    services: Vec<Service>,
+    glue: Vec<(String, IpAddr)>,
+    truncated: bool,
+    ttl: Duration,
+    via: Via,
+}
+
+async fn told<R: Resolve>(resolver: &R, query: &Query, over: Transport) -> Answer<Told> {
+    let Reply { records, ttl, via } = match resolver.ask(query.clone(), over).await? {
+        Ok(reply) => reply,
+        Err(nothing) => return Ok(Err(nothing)),
+    };
+    let Records::Services {
+        mut services,
+        glue,
+        truncated,
+    } = records
+    else {
+        return Err(LookupError::new(query, Reason::NoRecords));
+    };
+    // "The Service is decidedly not available at this domain" (RFC 2782).
+    services.retain(|service| !service.target.is_empty());
+    Ok(Ok(Told {
+        services,
+        glue,
+        truncated,
+        ttl,
+        via,
+    }))
+}
+
+impl Told {
+    /// Whether only a part of the targets has an address: a server that sends any would send all, if there were room.
+    fn lacks_some_addresses(&self) -> bool {
+        let named: HashSet<_> = self.glue.iter().map(|(name, _)| name).collect();
+        let mut services = self.services.iter();
+        !named.is_empty() && !services.all(|service| named.contains(&service.target))
+    }
 }
 
 /// The addresses of the family; those of the other one where there are none.

@@ -152,7 +152,7 @@ pub(super) fn hosts(hosts: impl IntoIterator<Item = u8>) -> Vec<Endpoint> {
 }
 
 impl State {
-    fn answer(&self, query: &Query) -> Answer {
+    fn answer(&self, query: &Query, transport: Transport) -> Answer {
         let failed = |reason| Err(LookupError::new(query, reason));
         let name_server = ([10, 96, 0, 10], 53).into();
         let key = (query.name.to_string(), query.record_type);
@@ -162,7 +162,7 @@ impl State {
                 ttl: self.ttl,
                 via: Via {
                     name_server,
-                    transport: Transport::Udp,
+                    transport,
                 },
             }))
         };
@@ -197,14 +197,14 @@ impl Resolve for Script {
         Ok(candidates.iter().map(|name| name.text().into()).collect())
     }
 
-    fn ask(&self, query: Query, _: Transport) -> BoxFuture<'static, Answer> {
+    fn ask(&self, query: Query, over: Transport) -> BoxFuture<'static, Answer> {
         let script = self.clone();
         let name = query.name.to_string();
         let asked = (name, query.record_type, Instant::now());
         script.lock().asked.push(asked);
         Box::pin(async move {
             // What is said is what there is when the question arrives, not when the answer does.
-            let answer = script.lock().answer(&query);
+            let answer = script.lock().answer(&query, over);
             let silent = matches!(&answer, Err(error) if error.is_timeout());
             sleep(if silent { SILENCE } else { LATENCY }).await;
             answer
