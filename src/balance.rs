@@ -142,6 +142,21 @@ impl<S, P: Policy, C> Balance<S, P, C> {
         Some(Instant::now().saturating_duration_since(answered))
     }
 
+    /// [`call`](Service::call), but with none of `avoid` unless there is no other endpoint that accepts.
+    #[cfg(feature = "http")]
+    pub(crate) fn call_avoiding<Req>(
+        &self,
+        request: Req,
+        avoid: &[std::net::SocketAddr],
+    ) -> ResponseFuture<S, Req, P, C>
+    where
+        S: Service<Req> + Clone + Send + Sync + 'static,
+        S::Error: Into<BoxError>,
+        C: Completion<S::Response> + Clone,
+    {
+        ResponseFuture::avoiding(&self.shared, self.completion.clone(), request, avoid)
+    }
+
     #[inline]
     fn poll_opened(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {

@@ -84,6 +84,15 @@ impl Error {
         Self(Box::new(Kind::NoRuntime))
     }
 
+    /// The endpoint that failed and its service's own error, where [`is_endpoint`](Self::is_endpoint).
+    #[cfg(feature = "http")]
+    pub(crate) fn into_endpoint_failure(self) -> Result<(Endpoint, BoxError), Self> {
+        match *self.0 {
+            Kind::Endpoint { endpoint, source } => Ok((endpoint, source)),
+            kind => Err(Self(Box::new(kind))),
+        }
+    }
+
     /// Discovery knows no endpoint: it has not answered yet, or the service is scaled to zero.
     ///
     /// The source, if any, is discovery's last error. Discovery goes on; a later request may succeed.
@@ -134,6 +143,11 @@ impl StdError for Error {
         }
     }
 }
+
+/// An endpoint's failure after which it is passed over, as one that refuses is, until it has answered a trial request.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(crate) struct Suspect(pub(crate) BoxError);
 
 /// How an endpoint's service hands a request back that it has *not* sent.
 ///

@@ -120,6 +120,8 @@ mod balance;
 mod discovery;
 mod endpoint;
 mod error;
+#[cfg(feature = "http")]
+pub mod http;
 mod in_flight;
 mod load;
 mod membership;

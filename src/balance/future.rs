@@ -13,6 +13,8 @@
 //!  none accepts: Waiting, until something changes
 //! ```
 
+#[cfg(feature = "http")]
+use std::net::SocketAddr;
 use std::{
     any::type_name,
     fmt,
@@ -31,7 +33,7 @@ use super::{
     shared::{Placement, Shared},
 };
 use crate::{
-    error::{BoxError, Error, Unsent},
+    error::{BoxError, Error, Suspect, Unsent},
     in_flight::{Completion, InFlight},
     policy::Policy,
 };
@@ -87,6 +89,24 @@ where
     pub(super) fn new(shared: &Arc<Shared<S, P>>, completion: C, request: Req) -> Self {
         Self {
             state: place(shared, request),
+            completion,
+        }
+    }
+
+    /// The same for a request that is not to go to any of `avoid` if another endpoint accepts it.
+    #[cfg(feature = "http")]
+    pub(super) fn avoiding(
+        shared: &Arc<Shared<S, P>>,
+        completion: C,
+        request: Req,
+        avoid: &[SocketAddr],
+    ) -> Self {
+        let offered = match shared.pick_avoiding(avoid) {
+            Some((service, in_flight)) => offer(shared, service, in_flight, request),
+            None => Err(request),
+        };
+        Self {
+            state: offered.unwrap_or_else(|request| place_later(shared, request)),
             completion,
         }
     }
@@ -250,6 +270,7 @@ where
 {
     let unsent = match error.downcast::<Unsent<Req>>() {
         Ok(unsent) => unsent,
+        Err(error) if error.is::<Suspect>() => return Err(suspect::<S, Req, P>(in_flight, error)),
         Err(error) => {
             Shared::<S, P>::end_trial(&mut in_flight);
             return Err(Error::endpoint_failed(in_flight.endpoint().clone(), error));
@@ -261,6 +282,25 @@ where
     };
     shared.refused(in_flight, Refusal::HandedBack, error, probe::<S, Req>);
     Ok(place(&shared, request))
+}
+
+/// The endpoint had the request and failed in a way that makes it one to be passed over.
+fn suspect<S, Req, P>(in_flight: InFlight, error: BoxError) -> Error
+where
+    S: Service<Req> + Clone + Send + Sync + 'static,
+    S::Error: Into<BoxError>,
+    Req: 'static,
+    P: Policy,
+{
+    let endpoint = in_flight.endpoint().clone();
+    if let Some(shared) = Shared::<S, P>::of(&in_flight) {
+        let why = error.to_string().into();
+        shared.refused(in_flight, Refusal::HandedBack, why, probe::<S, Req>);
+    }
+    let error = error
+        .downcast::<Suspect>()
+        .map_or_else(|error| error, |suspect| suspect.0);
+    Error::endpoint_failed(endpoint, error)
 }
 
 /// Waits for the readiness of a service of `Req`.

@@ -1,5 +1,7 @@
 //! What the clones of a balancer, their requests and the background task have in common.
 
+#[cfg(feature = "http")]
+use std::net::SocketAddr;
 use std::{
     cell::RefCell,
     convert::Infallible,
@@ -217,6 +219,22 @@ impl<S: Clone, P: Policy> Shared<S, P> {
         let picked = snapshot.pick(&mut ThreadRng)?;
         // The guard is there first: should the clone panic, the request is counted out again.
         Some((picked.service.clone(), picked.in_flight))
+    }
+
+    /// The same, but none of `avoid` unless there is no other. Those that come up are held meanwhile, so that policies which
+    /// count requests turn to others.
+    #[cfg(feature = "http")]
+    pub(super) fn pick_avoiding(&self, avoid: &[SocketAddr]) -> Option<(S, InFlight)> {
+        const ATTEMPTS: usize = 16;
+        let mut held = Vec::new();
+        for _ in 0..ATTEMPTS {
+            let picked = self.pick()?;
+            if !avoid.contains(&picked.1.endpoint().identity()) {
+                return Some(picked);
+            }
+            held.push(picked);
+        }
+        held.pop()
     }
 
     /// For a request that found no endpoint: another look, and then a wait for one if that has a chance.

@@ -1,0 +1,46 @@
+//! An HTTP client over the pods of a headless Service.
+//!
+//! ```text
+//!  Client ──▶ Balance ──▶ a pod's pool: a connection that is idle or shared, or a new one (poll_ready)
+//!    ▲  ▲                        │
+//!    │  │ handed back unwritten  ▼
+//!    │  └──────────────── the request over that connection (call) ──▶ response; its body holds connection and counter
+//!    │                           │
+//!    └── lost or refused ◀───────┘
+//!        sent again, to another pod, if that is safe and within the budget
+//! ```
+//!
+//! | file | what lives there |
+//! | --- | --- |
+//! | `http/client.rs`, `http/builder.rs`, `http/request.rs` | the client, its settings, its requests |
+//! | `http/replay.rs` | which requests may be sent again |
+//! | `http/pod.rs` | the service of one pod |
+//! | `http/pool.rs` | its connections |
+//! | `http/connect.rs`, `http/tls.rs` | how they are made |
+//! | `http/body.rs`, `http/response.rs`, `http/upgrade.rs` | request bodies, response bodies, upgraded streams |
+//! | `http/error.rs` | what can go wrong, and what it says of the request |
+
+mod body;
+mod builder;
+mod client;
+mod connect;
+mod error;
+mod pod;
+mod pool;
+mod replay;
+mod request;
+mod response;
+#[cfg(feature = "tls")]
+mod tls;
+mod upgrade;
+
+pub use builder::{BuildError, ClientBuilder};
+pub use client::{Client, ResponseFuture};
+pub use connect::Protocol;
+pub use error::Error;
+pub use replay::{Avoid, Idempotent};
+pub use request::RequestBuilder;
+pub use response::ResponseBody;
+#[cfg(feature = "tls")]
+pub use tls::Tls;
+pub use upgrade::{Upgraded, upgrade};

@@ -1,0 +1,283 @@
+//! Request bodies as pods get them: of one type whatever the caller's is, so that all requests share the connections, and
+//! made anew where that is possible, so that a request can be sent again.
+
+use std::{
+    any::Any,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+
+use crate::error::BoxError;
+
+/// A caller's body, whatever its type.
+type Stream = UnsyncBoxBody<Bytes, BoxError>;
+
+/// The body of a request on its way to a pod.
+pub(super) enum RequestBody {
+    Empty,
+    Whole(Option<Bytes>),
+    Stream(Stream),
+    Recorded(Playback),
+}
+
+impl RequestBody {
+    pub(super) fn new<B>(body: B) -> Self
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        if body.is_end_stream() {
+            return Self::Empty;
+        }
+        let mut body = Some(body);
+        if let Some(whole) = (&mut body as &mut dyn Any).downcast_mut::<Option<Full<Bytes>>>() {
+            return Self::whole(whole.take());
+        }
+        let body = body.expect("not taken above");
+        Self::Stream(body.map_err(Into::into).boxed_unsync())
+    }
+
+    fn whole(body: Option<Full<Bytes>>) -> Self {
+        let mut body = body.unwrap_or_default();
+        // It is ready at once, as its type says; nobody is woken.
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let data = match Pin::new(&mut body).poll_frame(&mut cx) {
+            Poll::Ready(Some(Ok(frame))) => frame.into_data().ok(),
+            _ => None,
+        };
+        Self::Whole(data)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(self, Self::Empty)
+    }
+
+    /// Records a stream as it is sent, so that up to `limit` bytes of it can be sent again.
+    pub(super) fn record(self, limit: usize) -> Self {
+        match self {
+            Self::Stream(stream) => Self::Recorded(Playback::new(stream, limit)),
+            other => other,
+        }
+    }
+
+    /// The same body again; none if it can be read only once, or more of it has been than was recorded.
+    pub(super) fn again(&self) -> Option<Self> {
+        match self {
+            Self::Empty => Some(Self::Empty),
+            Self::Whole(data) => Some(Self::Whole(data.clone())),
+            Self::Stream(_) => None,
+            Self::Recorded(playback) => Some(Self::Recorded(playback.again())),
+        }
+    }
+
+    /// Whether all that has been read of it was recorded.
+    pub(super) fn is_playable(&self) -> bool {
+        match self {
+            Self::Recorded(playback) => !lock(&playback.tape).overrun,
+            _ => true,
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut *self {
+            Self::Empty => Poll::Ready(None),
+            Self::Whole(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
+            Self::Stream(stream) => Pin::new(stream).poll_frame(cx),
+            Self::Recorded(playback) => playback.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Whole(data) => data.is_none(),
+            Self::Stream(stream) => stream.is_end_stream(),
+            Self::Recorded(playback) => playback.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Whole(data) => {
+                SizeHint::with_exact(data.as_ref().map_or(0, |data| data.len() as u64))
+            }
+            Self::Stream(stream) => stream.size_hint(),
+            Self::Recorded(playback) => playback.size_hint,
+        }
+    }
+}
+
+/// A stream that is recorded, and one place in the recording.
+///
+/// The last one made reads on where the recording ends; those before it belong to attempts that have failed.
+pub(super) struct Playback {
+    tape: Arc<Mutex<Tape>>,
+    at: usize,
+    /// Of the whole.
+    size_hint: SizeHint,
+}
+
+struct Tape {
+    stream: Stream,
+    recorded: Vec<Bytes>,
+    /// How many frames have been read, recorded or not.
+    read: usize,
+    room: usize,
+    /// More has been read than there was room for.
+    overrun: bool,
+    ended: bool,
+}
+
+impl Playback {
+    fn new(stream: Stream, limit: usize) -> Self {
+        let size_hint = stream.size_hint();
+        let tape = Tape {
+            stream,
+            recorded: Vec::new(),
+            read: 0,
+            room: limit,
+            overrun: false,
+            ended: false,
+        };
+        Self {
+            tape: Arc::new(Mutex::new(tape)),
+            at: 0,
+            size_hint,
+        }
+    }
+
+    fn again(&self) -> Self {
+        Self {
+            tape: self.tape.clone(),
+            at: 0,
+            size_hint: self.size_hint,
+        }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let mut tape = lock(&self.tape);
+        if self.at < tape.read {
+            let Some(data) = tape.recorded.get(self.at) else {
+                let lost = "the body was sent further than it was recorded";
+                return Poll::Ready(Some(Err(lost.into())));
+            };
+            self.at += 1;
+            return Poll::Ready(Some(Ok(Frame::data(data.clone()))));
+        }
+        if tape.ended {
+            return Poll::Ready(None);
+        }
+        let frame = ready!(Pin::new(&mut tape.stream).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                tape.record(frame);
+                self.at += 1;
+            }
+            Some(Err(_)) => tape.overrun = true,
+            None => tape.ended = true,
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let tape = lock(&self.tape);
+        self.at == tape.read && (tape.ended || tape.stream.is_end_stream())
+    }
+}
+
+impl Tape {
+    /// Trailers are not worth a recording: what has any is not sent again.
+    fn record(&mut self, frame: &Frame<Bytes>) {
+        self.read += 1;
+        match frame.data_ref() {
+            Some(data) if !self.overrun && data.len() <= self.room => {
+                self.room -= data.len();
+                self.recorded.push(data.clone());
+            }
+            _ => {
+                self.overrun = true;
+                self.recorded = Vec::new();
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::stream;
+    use http_body_util::{Empty, StreamBody};
+
+    fn chunks(chunks: &[&'static str]) -> RequestBody {
+        let frames = chunks.to_vec().into_iter();
+        let frames = frames.map(|chunk| Ok::<_, BoxError>(Frame::data(Bytes::from(chunk))));
+        RequestBody::new(StreamBody::new(stream::iter(frames)))
+    }
+
+    async fn read(body: &mut RequestBody, frames: usize) -> Vec<u8> {
+        let mut read = Vec::new();
+        for _ in 0..frames {
+            let frame = body.frame().await.expect("a frame").expect("no error");
+            read.extend(frame.into_data().expect("data"));
+        }
+        read
+    }
+
+    #[test]
+    fn a_body_is_known_for_what_it_is() {
+        assert!(RequestBody::new(Empty::new()).is_empty());
+        assert!(RequestBody::new(Full::new(Bytes::new())).is_empty());
+        let whole = RequestBody::new(Full::new(Bytes::from("abc")));
+        assert!(matches!(&whole, RequestBody::Whole(Some(data)) if data == "abc"));
+        assert_eq!(whole.size_hint().exact(), Some(3));
+        assert!(whole.again().is_some());
+        assert!(
+            chunks(&["a"]).again().is_none(),
+            "a stream can be read once"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_was_recorded_is_played_again_and_the_rest_read_on() {
+        let mut first = chunks(&["ab", "cd", "ef"]).record(10);
+        assert_eq!(read(&mut first, 2).await, b"abcd");
+        assert!(first.is_playable());
+        let mut second = first.again().expect("recorded");
+        drop(first);
+        assert!(!second.is_end_stream());
+        assert_eq!(read(&mut second, 3).await, b"abcdef");
+        assert!(second.frame().await.is_none());
+        let mut third = second.again().expect("recorded");
+        assert_eq!(read(&mut third, 3).await, b"abcdef");
+        assert!(third.frame().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn more_than_there_is_room_for_is_sent_but_not_again() {
+        let mut body = chunks(&["ab", "cd", "ef"]).record(3);
+        assert_eq!(read(&mut body, 3).await, b"abcdef");
+        assert!(body.frame().await.is_none());
+        assert!(!body.is_playable());
+        let mut again = body.again().expect("recorded");
+        let frame = again.frame().await.expect("a frame");
+        assert!(frame.is_err(), "not a body with a hole in it");
+    }
+}

@@ -1,0 +1,363 @@
+//! The client's settings.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use http::{
+    HeaderValue, Uri,
+    uri::{Authority, Scheme},
+};
+use tokio::sync::Semaphore;
+use tower::retry::budget::TpsBudget;
+
+#[cfg(feature = "tls")]
+use super::tls::Tls;
+use super::{
+    client::{Client, Shared},
+    connect::{Connector, Protocol},
+    pod::Pod,
+    pool::Config,
+    response::ToTheEnd,
+};
+use crate::{
+    balance::Balance,
+    discovery::{Discovery, dns::Dns},
+    endpoint::Endpoint,
+    error::BoxError,
+    policy::{Policy, RoundRobin},
+};
+
+/// How many requests may be sent again: a share of all, and some more each second, counted over ten seconds.
+const RETRY_SHARE: f32 = 0.2;
+const RETRIES_A_SECOND: u32 = 10;
+const RETRY_WINDOW: Duration = Duration::from_secs(10);
+
+/// Settings of a [`Client`].
+///
+/// | setting | default |
+/// | --- | --- |
+/// | [`policy`](Self::policy) | [`RoundRobin`] |
+/// | [`discovery`](Self::discovery), [`dns`](Self::dns) | [`Dns`] for the URI's host and port |
+/// | [`protocol`](Self::protocol) | [`Protocol::Negotiated`] |
+/// | [`connect_timeout`](Self::connect_timeout) | 1 s, all handshakes included |
+/// | [`first_byte_timeout`](Self::first_byte_timeout) | none |
+/// | [`timeout`](Self::timeout) | none |
+/// | [`ready_timeout`](Self::ready_timeout) | 5 s: how long requests wait while no pod accepts them |
+/// | [`retries`](Self::retries) | 3 for a request, within a budget of 20 % of all and 10 a second |
+/// | [`max_idle`](Self::max_idle) | 32 connections a pod |
+/// | [`idle_timeout`](Self::idle_timeout) | 30 s |
+/// | [`max_connections`](Self::max_connections) | 1,024 a pod |
+/// | [`tcp_keepalive`](Self::tcp_keepalive) | after 10 s of silence |
+/// | [`tcp_user_timeout`](Self::tcp_user_timeout) | 10 s (Linux) |
+/// | [`http2_ping`](Self::http2_ping) | none |
+#[must_use = "a builder does nothing until it builds"]
+pub struct ClientBuilder<D = Dns, P = RoundRobin> {
+    service: Result<(Scheme, Authority), BuildError>,
+    discovery: Result<D, BuildError>,
+    policy: P,
+    connector: Connector,
+    #[cfg(feature = "tls")]
+    tls: Option<Tls>,
+    limits: Limits,
+}
+
+#[derive(Clone, Copy)]
+struct Limits {
+    max_idle: usize,
+    idle_timeout: Duration,
+    max_connections: usize,
+    first_byte: Option<Duration>,
+    whole: Option<Duration>,
+    ready: Duration,
+    retries: usize,
+}
+
+/// Why a client can't be built.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("no client for {uri}: {why}")]
+pub struct BuildError {
+    uri: Uri,
+    why: String,
+}
+
+impl BuildError {
+    fn new(uri: &Uri, why: impl fmt::Display) -> Self {
+        Self {
+            uri: uri.clone(),
+            why: why.to_string(),
+        }
+    }
+}
+
+impl ClientBuilder {
+    pub(super) fn new(uri: Uri) -> Self {
+        Self {
+            service: service(&uri),
+            discovery: discovery(&uri),
+            policy: RoundRobin::new(),
+            connector: Connector {
+                protocol: Protocol::default(),
+                connect_timeout: Duration::from_secs(1),
+                keepalive: Some(Duration::from_secs(10)),
+                user_timeout: Some(Duration::from_secs(10)),
+                ping: None,
+                #[cfg(feature = "tls")]
+                tls: None,
+            },
+            #[cfg(feature = "tls")]
+            tls: None,
+            limits: Limits {
+                max_idle: 32,
+                idle_timeout: Duration::from_secs(30),
+                max_connections: 1024,
+                first_byte: None,
+                whole: None,
+                ready: Duration::from_secs(5),
+                retries: 3,
+            },
+        }
+    }
+}
+
+impl<P> ClientBuilder<Dns, P> {
+    /// Changes how the service's name is resolved.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    /// # let _entered = runtime.enter();
+    /// use tower_headless::http::Client;
+    ///
+    /// let client = Client::builder("http://nginx-headless.default:80".parse()?)
+    ///     .dns(|dns| dns.prefer_ipv6(true))
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn dns(mut self, change: impl FnOnce(Dns) -> Dns) -> Self {
+        self.discovery = self.discovery.map(change);
+        self
+    }
+}
+
+impl<D, P> ClientBuilder<D, P> {
+    /// Where the pods come from, instead of DNS; the URI then only says how they are spoken to.
+    pub fn discovery<E: Discovery>(self, discovery: E) -> ClientBuilder<E, P> {
+        ClientBuilder {
+            service: self.service,
+            discovery: Ok(discovery),
+            policy: self.policy,
+            connector: self.connector,
+            #[cfg(feature = "tls")]
+            tls: self.tls,
+            limits: self.limits,
+        }
+    }
+
+    /// Which pod gets the next request.
+    pub fn policy<Q: Policy>(self, policy: Q) -> ClientBuilder<D, Q> {
+        ClientBuilder {
+            service: self.service,
+            discovery: self.discovery,
+            policy,
+            connector: self.connector,
+            #[cfg(feature = "tls")]
+            tls: self.tls,
+            limits: self.limits,
+        }
+    }
+
+    /// Which protocol is spoken.
+    pub fn protocol(mut self, protocol: Protocol) -> Self {
+        self.connector.protocol = protocol;
+        self
+    }
+
+    /// Whom to trust, for `https`.
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// How long it may take to connect to a pod, TLS included. Then the request goes to another one.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connector.connect_timeout = timeout;
+        self
+    }
+
+    /// How long a pod may take from the request to the head of its response.
+    ///
+    /// A pod that lets it pass gets one request at a time, to see, until it answers again. The request that it had is sent
+    /// to another one if that is safe. Leave it out where answers may take any time, as with long polls.
+    pub fn first_byte_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.first_byte = Some(timeout);
+        self
+    }
+
+    /// How long all of a request may take, to the end of its response's body and with all retries.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.limits.whole = Some(timeout);
+        self
+    }
+
+    /// How long requests wait while no pod accepts them; see
+    /// [`BalanceBuilder::ready_timeout`](crate::BalanceBuilder::ready_timeout).
+    pub fn ready_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.ready = timeout;
+        self
+    }
+
+    /// How often one request may be sent again, at most. What was never written doesn't count.
+    pub fn retries(mut self, times: usize) -> Self {
+        self.limits.retries = times;
+        self
+    }
+
+    /// How many HTTP/1.1 connections without a request are kept for each pod.
+    pub fn max_idle(mut self, connections: usize) -> Self {
+        self.limits.max_idle = connections;
+        self
+    }
+
+    /// How long connections without a request are kept.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.idle_timeout = timeout;
+        self
+    }
+
+    /// How many connections there may be to each pod. Requests beyond wait for one; one at least.
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.limits.max_connections = connections.clamp(1, Semaphore::MAX_PERMITS);
+        self
+    }
+
+    /// After how long a silence the system asks whether the pod is still there; three times, at a third of this.
+    pub fn tcp_keepalive(mut self, idle: Option<Duration>) -> Self {
+        self.connector.keepalive = idle;
+        self
+    }
+
+    /// How long what was sent may go without acknowledgement before the connection is given up.
+    pub fn tcp_user_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.connector.user_timeout = timeout;
+        self
+    }
+
+    /// How often an HTTP/2 connection is pinged. One without an answer within 5 s is closed.
+    pub fn http2_ping(mut self, interval: Option<Duration>) -> Self {
+        self.connector.ping = interval;
+        self
+    }
+
+    /// Builds the client. Nothing is dialled before a request comes.
+    ///
+    /// # Errors
+    ///
+    /// If the URI names no service, or asks for TLS without settings for it.
+    pub fn build(self) -> Result<Client<P>, BuildError>
+    where
+        D: Discovery,
+        P: Policy,
+    {
+        let (scheme, authority) = self.service?;
+        #[cfg_attr(not(feature = "tls"), expect(unused_mut))]
+        let mut connector = self.connector;
+        if scheme == Scheme::HTTPS {
+            let failed = |why: BoxError| BuildError {
+                uri: format!("https://{authority}").parse().unwrap_or_default(),
+                why: why.to_string(),
+            };
+            #[cfg(feature = "tls")]
+            {
+                let tls = self
+                    .tls
+                    .ok_or_else(|| failed("give it `tls`: whom to trust".into()))?;
+                let handshake = tls.handshake(authority.host(), connector.protocol);
+                connector.tls = Some(handshake.map_err(failed)?);
+            }
+            #[cfg(not(feature = "tls"))]
+            return Err(failed("https needs the feature `tls`".into()));
+        }
+        let limits = self.limits;
+        let host = HeaderValue::from_str(authority.as_str());
+        let may_refuse = scheme == Scheme::HTTPS || connector.protocol == Protocol::Http2;
+        let config = Arc::new(Config {
+            connector,
+            host: host.expect("an authority is of visible ASCII"),
+            authority,
+            max_idle: limits.max_idle,
+            idle_timeout: limits.idle_timeout,
+            max_connections: limits.max_connections,
+            first_byte: limits.first_byte,
+        });
+        let shared = Shared {
+            scheme,
+            config: config.clone(),
+            retries: limits.retries,
+            budget: TpsBudget::new(RETRY_WINDOW, RETRIES_A_SECOND, RETRY_SHARE),
+            timeout: limits.whole,
+            may_refuse,
+        };
+        let pods = Balance::builder(self.discovery?)
+            .policy(self.policy)
+            .completion(ToTheEnd)
+            .ready_timeout(limits.ready)
+            .build(move |endpoint: &Endpoint| Pod::new(endpoint, config.clone()));
+        Ok(Client::new(pods, shared))
+    }
+}
+
+/// The service's name as requests have it: DNS alone knows `_port._protocol.`.
+fn service(uri: &Uri) -> Result<(Scheme, Authority), BuildError> {
+    let scheme = match uri.scheme() {
+        Some(scheme) if *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS => scheme.clone(),
+        _ => return Err(BuildError::new(uri, "write http:// or https://")),
+    };
+    let Some(authority) = uri.authority() else {
+        return Err(BuildError::new(uri, "it names no service"));
+    };
+    if authority.as_str().contains('@') {
+        return Err(BuildError::new(uri, "a service has no user information"));
+    }
+    let name = match srv_name(authority) {
+        Some(name) => name.splitn(3, '.').last().unwrap_or_default(),
+        None => authority.as_str(),
+    };
+    let name = name.trim_end_matches('.').parse();
+    Ok((scheme, name.map_err(|error| BuildError::new(uri, error))?))
+}
+
+fn srv_name(authority: &Authority) -> Option<&str> {
+    let name = authority.as_str();
+    name.starts_with('_').then_some(name)
+}
+
+fn discovery(uri: &Uri) -> Result<Dns, BuildError> {
+    let Some(authority) = uri.authority() else {
+        return Err(BuildError::new(uri, "it names no service"));
+    };
+    let default = if uri.scheme() == Some(&Scheme::HTTPS) {
+        443
+    } else {
+        80
+    };
+    let target = match (srv_name(authority), authority.port_u16()) {
+        (Some(name), None) => name.to_owned(),
+        (_, Some(_)) => authority.as_str().to_owned(),
+        (None, None) => format!("{authority}:{default}"),
+    };
+    let target = target
+        .parse()
+        .map_err(|error| BuildError::new(uri, error))?;
+    Ok(Dns::new(target))
+}
+
+impl<D: fmt::Debug, P> fmt::Debug for ClientBuilder<D, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientBuilder")
+            .field("service", &self.service)
+            .field("discovery", &self.discovery)
+            .finish_non_exhaustive()
+    }
+}

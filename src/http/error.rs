@@ -1,0 +1,159 @@
+//! What can go wrong with an HTTP request, and whether it may have been executed when it did.
+
+use std::{error::Error as StdError, fmt, time::Duration};
+
+use crate::{
+    endpoint::Endpoint,
+    error::{BoxError, Error as BalanceError},
+};
+
+/// Why an HTTP request failed.
+///
+/// Opaque: ask it with its methods. The one that matters most is [`is_unexecuted`](Self::is_unexecuted).
+#[derive(Debug)]
+pub struct Error(Box<Kind>);
+
+#[derive(Debug, thiserror::Error)]
+enum Kind {
+    #[error("invalid request: {0}")]
+    Request(String),
+    #[error("the request was not sent")]
+    Unsent(#[source] BalanceError),
+    #[error("pod {pod} failed; the request {outcome}")]
+    Pod {
+        pod: Endpoint,
+        outcome: Outcome,
+        source: BoxError,
+    },
+    #[error("pod {pod} failed while it sent its response")]
+    Body { pod: Endpoint, source: BoxError },
+    #[error("no end of the response within {0:?}")]
+    Deadline(Duration),
+}
+
+/// What became of a request that a pod has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// By the protocol's word it was not processed.
+    Unprocessed,
+    /// The connection broke, or the pod said nothing in time.
+    Unknown,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unprocessed => "was not executed",
+            Self::Unknown => "may have been executed",
+        })
+    }
+}
+
+/// A pod's failure on its way through the balancer.
+#[derive(Debug, thiserror::Error)]
+#[error("the request {outcome}")]
+pub(super) struct Failure {
+    pub(super) outcome: Outcome,
+    #[source]
+    pub(super) source: BoxError,
+}
+
+/// The pod sent no byte of a response in time.
+#[derive(Debug, thiserror::Error)]
+#[error("no response within {0:?}")]
+pub(super) struct NoFirstByte(pub(super) Duration);
+
+impl Error {
+    pub(super) fn request(what: impl fmt::Display) -> Self {
+        Self(Box::new(Kind::Request(what.to_string())))
+    }
+
+    pub(super) fn body(pod: Endpoint, source: impl Into<BoxError>) -> Self {
+        let source = source.into();
+        Self(Box::new(Kind::Body { pod, source }))
+    }
+
+    pub(super) fn deadline(after: Duration) -> Self {
+        Self(Box::new(Kind::Deadline(after)))
+    }
+
+    /// What the balancer says of a request.
+    pub(super) fn balance(error: BalanceError) -> Self {
+        let (pod, source) = match error.into_endpoint_failure() {
+            Ok(failure) => failure,
+            Err(error) => return Self(Box::new(Kind::Unsent(error))),
+        };
+        let (outcome, source) = match source.downcast::<Failure>() {
+            Ok(failure) => (failure.outcome, failure.source),
+            Err(source) => (Outcome::Unknown, source),
+        };
+        Self(Box::new(Kind::Pod {
+            pod,
+            outcome,
+            source,
+        }))
+    }
+
+    /// What became of the request, where a pod has failed it before a response began.
+    pub(super) fn outcome(&self) -> Option<Outcome> {
+        match *self.0 {
+            Kind::Pod { outcome, .. } => Some(outcome),
+            _ => None,
+        }
+    }
+
+    /// No pod has executed the request: whatever it was, it can be sent again.
+    ///
+    /// Where this is false it may have been executed, once.
+    pub fn is_unexecuted(&self) -> bool {
+        match *self.0 {
+            Kind::Request(_) | Kind::Unsent(_) => true,
+            Kind::Pod { outcome, .. } => outcome == Outcome::Unprocessed,
+            Kind::Body { .. } | Kind::Deadline(_) => false,
+        }
+    }
+
+    /// A timeout of the client's own has passed: that of the first byte, or that of the whole.
+    pub fn is_timeout(&self) -> bool {
+        match &*self.0 {
+            Kind::Deadline(_) => true,
+            Kind::Pod { source, .. } => source.is::<NoFirstByte>(),
+            _ => false,
+        }
+    }
+
+    /// The request itself makes no sense: the message tells how.
+    pub fn is_request(&self) -> bool {
+        matches!(*self.0, Kind::Request(_))
+    }
+
+    /// No pod took the request: there are none, or all refuse. The source is the balancer's own
+    /// [`Error`](crate::Error).
+    pub fn is_unreachable(&self) -> bool {
+        matches!(*self.0, Kind::Unsent(_))
+    }
+
+    /// The pod that failed, where one had the request.
+    pub fn pod(&self) -> Option<&Endpoint> {
+        match &*self.0 {
+            Kind::Pod { pod, .. } | Kind::Body { pod, .. } => Some(pod),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match &*self.0 {
+            Kind::Unsent(source) => Some(source),
+            Kind::Pod { source, .. } | Kind::Body { source, .. } => Some(&**source),
+            Kind::Request(_) | Kind::Deadline(_) => None,
+        }
+    }
+}

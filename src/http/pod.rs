@@ -1,0 +1,241 @@
+//! The service of one pod: a connection in `poll_ready`, a request over it in `call`.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Weak},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use http::{
+    HeaderValue, Method, Request, Response, Uri, Version,
+    header::HOST,
+    uri::{PathAndQuery, Scheme},
+};
+use hyper::{body::Incoming, client::conn::TrySendError};
+use tokio::time::timeout;
+use tower::Service;
+
+use super::{
+    body::RequestBody,
+    error::{Failure, NoFirstByte, Outcome},
+    pool::{Config, Http1, Pool, Reserved, Stream, Wait},
+    response::{Lease, PodBody},
+};
+use crate::{
+    endpoint::Endpoint,
+    error::{BoxError, Suspect, Unsent},
+};
+
+pub(super) struct Pod {
+    pool: Arc<Pool>,
+    reserved: Option<Reserved>,
+    wait: Option<Wait>,
+}
+
+impl Pod {
+    pub(super) fn new(endpoint: &Endpoint, config: Arc<Config>) -> Self {
+        Self {
+            pool: Arc::new(Pool::new(endpoint.clone(), config)),
+            reserved: None,
+            wait: None,
+        }
+    }
+}
+
+/// A clone shares the pool; what the original has reserved is its own.
+impl Clone for Pod {
+    fn clone(&self) -> Self {
+        Self {
+            pool: self.pool.clone(),
+            reserved: None,
+            wait: None,
+        }
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        if let Some(Reserved::Http1(unused)) = self.reserved.take() {
+            Pool::release(&Arc::downgrade(&self.pool), unused);
+        }
+    }
+}
+
+impl Service<Request<RequestBody>> for Pod {
+    type Response = Response<PodBody>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        loop {
+            if self.reserved.as_ref().is_some_and(Reserved::is_open) {
+                return Poll::Ready(Ok(()));
+            }
+            self.reserved = self.pool.reserve();
+            if self.reserved.is_some() {
+                // A connection that is being made will be the next one's.
+                self.wait = None;
+                continue;
+            }
+            let wait = self.wait.get_or_insert_with(|| self.pool.connect());
+            let waited = match wait {
+                Wait::Dial(dialed) => ready!(Pin::new(dialed).poll(cx))
+                    .unwrap_or_else(|_| Err("the runtime has ended".into()))
+                    .map(|connection| self.reserved = Some(Reserved::Http1(connection))),
+                Wait::Shared(dialed) => ready!(Pin::new(dialed).poll(cx)).map_err(BoxError::from),
+                Wait::Freed(freed) => {
+                    ready!(freed.as_mut().poll(cx));
+                    Ok(())
+                }
+            };
+            self.wait = None;
+            if let Err(error) = waited {
+                return Poll::Ready(Err(error));
+            }
+        }
+    }
+
+    fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
+        let reserved = self.reserved.take();
+        let call = Call {
+            pool: Arc::downgrade(&self.pool),
+            config: self.pool.config.clone(),
+        };
+        match reserved.expect("poll_ready comes before call") {
+            Reserved::Http1(connection) => Box::pin(call.http1(connection, request)),
+            Reserved::Http2(stream) => Box::pin(call.http2(stream, request)),
+        }
+    }
+}
+
+/// One request to one pod. It holds the pool weakly, so that a removed pod's connections close.
+struct Call {
+    pool: Weak<Pool>,
+    config: Arc<Config>,
+}
+
+impl Call {
+    async fn http1(
+        self,
+        mut connection: Http1,
+        mut request: Request<RequestBody>,
+    ) -> Result<Response<PodBody>, BoxError> {
+        let uri = self.to_http1(&mut request)?;
+        let sent = connection.sender.try_send_request(request);
+        match self.first_byte(sent).await? {
+            Ok(response) => Ok(self.response(response, |pool| Lease::http1(connection, pool))),
+            Err(error) => Err(self.failed(error, uri)),
+        }
+    }
+
+    async fn http2(
+        self,
+        stream: Stream,
+        mut request: Request<RequestBody>,
+    ) -> Result<Response<PodBody>, BoxError> {
+        let uri = request.uri().clone();
+        *request.version_mut() = Version::HTTP_2;
+        let sent = stream.sender().try_send_request(request);
+        match self.first_byte(sent).await? {
+            Ok(response) => Ok(self.response(response, |_| Lease::http2(stream))),
+            Err(error) => Err(self.failed(error, uri)),
+        }
+    }
+
+    /// Waits for the head of the response, in bounded time. A pod that lets it pass is passed over until it answers again.
+    async fn first_byte<T>(&self, sent: impl Future<Output = T>) -> Result<T, BoxError> {
+        let Some(bound) = self.config.first_byte else {
+            return Ok(sent.await);
+        };
+        timeout(bound, sent).await.map_err(|_| late(bound))
+    }
+
+    fn response(
+        self,
+        response: Response<Incoming>,
+        lease: impl FnOnce(Weak<Pool>) -> Lease,
+    ) -> Response<PodBody> {
+        response.map(|body| PodBody::new(body, lease(self.pool)))
+    }
+
+    fn failed(&self, mut error: TrySendError<Request<RequestBody>>, uri: Uri) -> BoxError {
+        let unsent = error.take_message();
+        let error = error.into_error();
+        let is_ours = error.is_user() || error.is_parse();
+        if !is_ours && let Some(pool) = self.pool.upgrade() {
+            pool.distrust();
+        }
+        match unsent {
+            Some(mut request) => {
+                *request.uri_mut() = uri;
+                Unsent::new(request, error).into()
+            }
+            None => Failure {
+                outcome: outcome(&error),
+                source: error.into(),
+            }
+            .into(),
+        }
+    }
+
+    /// HTTP/1.1 names the service in `Host`, and the path alone in the first line (RFC 9112 §3.2.1). The URI as it was is
+    /// returned.
+    fn to_http1(&self, request: &mut Request<RequestBody>) -> Result<Uri, BoxError> {
+        *request.version_mut() = Version::HTTP_11;
+        let uri = request.uri().clone();
+        if !request.headers().contains_key(HOST) {
+            let host = match uri.authority() {
+                Some(authority) if *authority != self.config.authority => {
+                    HeaderValue::from_str(authority.as_str())?
+                }
+                _ => self.config.host.clone(),
+            };
+            request.headers_mut().insert(HOST, host);
+        }
+        if request.method() != Method::CONNECT {
+            let path = uri.path_and_query().cloned();
+            *request.uri_mut() = path.unwrap_or(PathAndQuery::from_static("/")).into();
+        }
+        Ok(uri)
+    }
+}
+
+fn late(bound: Duration) -> BoxError {
+    Suspect(
+        Failure {
+            outcome: Outcome::Unknown,
+            source: NoFirstByte(bound).into(),
+        }
+        .into(),
+    )
+    .into()
+}
+
+/// Whether the protocol says that the request was not processed: HTTP/2 streams that are refused, or above the last one
+/// that a GOAWAY names (RFC 9113 §6.8 and §8.7). h2 ends the latter, and no others, with the peer's GOAWAY.
+fn outcome(error: &hyper::Error) -> Outcome {
+    let cause =
+        std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    let refused = |cause: &h2::Error| {
+        let reset = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
+        cause.is_remote() && (reset || cause.is_go_away())
+    };
+    match cause.is_some_and(refused) {
+        true => Outcome::Unprocessed,
+        false => Outcome::Unknown,
+    }
+}
+
+/// The URI with what it lacks: HTTP/2 has the service's name in it.
+pub(super) fn absolute(uri: Uri, scheme: &Scheme, config: &Config) -> Result<Uri, http::Error> {
+    let mut parts = uri.into_parts();
+    parts.scheme.get_or_insert_with(|| scheme.clone());
+    let authority = || config.authority.clone();
+    parts.authority.get_or_insert_with(authority);
+    let root = || PathAndQuery::from_static("/");
+    parts.path_and_query.get_or_insert_with(root);
+    Ok(Uri::from_parts(parts)?)
+}

@@ -1,0 +1,436 @@
+//! One pod's connections.
+//!
+//! ```text
+//!  HTTP/1.1   reserved by one request ──▶ in flight until the body ends ──▶ idle, the last used on top ──▶ too old: closed
+//!                 ▲                                                          │
+//!                 └──────────────────────────────────────────────────────────┘
+//!  HTTP/2     shared by as many requests as the pod allows at once; one more is opened when all are full
+//! ```
+//!
+//! A request that is in flight holds its connection, and the pool only weakly: when the pod leaves the set the pool goes,
+//! its idle connections with it, and connections in use close when their requests have ended.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
+use http::{HeaderValue, uri::Authority};
+use hyper::client::conn::{http1, http2};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, futures::OwnedNotified, oneshot},
+    time::{Instant, sleep_until},
+};
+use tracing::debug;
+
+use super::{
+    body::RequestBody,
+    connect::{Connection, Connector, Protocol},
+};
+use crate::{
+    endpoint::Endpoint,
+    error::{BoxError, SharedError},
+};
+
+/// What all pools of a client have in common.
+#[derive(Debug)]
+pub(super) struct Config {
+    pub(super) connector: Connector,
+    /// The service, as requests name it.
+    pub(super) authority: Authority,
+    pub(super) host: HeaderValue,
+    pub(super) max_idle: usize,
+    pub(super) idle_timeout: Duration,
+    pub(super) max_connections: usize,
+    pub(super) first_byte: Option<Duration>,
+}
+
+pub(super) struct Pool {
+    pod: Endpoint,
+    pub(super) config: Arc<Config>,
+    /// Room for connections.
+    room: Arc<Semaphore>,
+    /// There may be a connection to use, or room for one.
+    freed: Arc<Notify>,
+    /// What the pod speaks, once it is known.
+    spoken: AtomicU8,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// HTTP/1.1 connections without a request, the last used on top.
+    idle: Vec<Http1>,
+    http2: Vec<Arc<Http2>>,
+    dialing: Option<SharedDial>,
+    /// A task waits for the next idle connection to grow too old.
+    reaped: bool,
+}
+
+#[cfg(feature = "tls")]
+const UNKNOWN: u8 = 0;
+const HTTP1: u8 = 1;
+const HTTP2: u8 = 2;
+
+/// A connection for one request at a time.
+pub(super) struct Http1 {
+    pub(super) sender: http1::SendRequest<RequestBody>,
+    idle_since: Instant,
+    _room: Room,
+}
+
+/// A connection for many requests at a time.
+struct Http2 {
+    sender: http2::SendRequest<RequestBody>,
+    /// How many requests the pod allows at once.
+    allowed: Arc<AtomicUsize>,
+    streams: AtomicUsize,
+    idle_since: Mutex<Instant>,
+    _room: Room,
+}
+
+/// The place of one request on an HTTP/2 connection.
+pub(super) struct Stream {
+    connection: Arc<Http2>,
+    freed: Arc<Notify>,
+}
+
+/// The right to one connection.
+struct Room {
+    permit: Option<OwnedSemaphorePermit>,
+    freed: Arc<Notify>,
+}
+
+/// A connection reserved for one request.
+pub(super) enum Reserved {
+    Http1(Http1),
+    Http2(Stream),
+}
+
+/// What a request without a connection waits for.
+pub(super) enum Wait {
+    /// A connection of its own.
+    Dial(oneshot::Receiver<Result<Http1, BoxError>>),
+    /// A connection for all who wait.
+    Shared(SharedDial),
+    /// That somebody needs theirs no more.
+    Freed(Pin<Box<OwnedNotified>>),
+}
+
+pub(super) type SharedDial = Shared<BoxFuture<'static, Result<(), DialError>>>;
+
+/// An error of a connection that several requests waited for.
+#[derive(Clone, Debug)]
+pub(super) struct DialError(SharedError);
+
+impl Pool {
+    pub(super) fn new(pod: Endpoint, config: Arc<Config>) -> Self {
+        let spoken = match config.connector.protocol {
+            Protocol::Http1 => HTTP1,
+            Protocol::Http2 => HTTP2,
+            #[cfg(feature = "tls")]
+            Protocol::Negotiated if config.connector.tls.is_some() => UNKNOWN,
+            Protocol::Negotiated => HTTP1,
+        };
+        Self {
+            pod,
+            room: Arc::new(Semaphore::new(config.max_connections)),
+            config,
+            freed: Arc::default(),
+            spoken: AtomicU8::new(spoken),
+            state: Mutex::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection that there is.
+    pub(super) fn reserve(&self) -> Option<Reserved> {
+        let mut state = self.lock();
+        if self.spoken.load(Relaxed) != HTTP2
+            && let Some(connection) = state.pop_idle()
+        {
+            return Some(Reserved::Http1(connection));
+        }
+        state
+            .http2
+            .retain(|connection| !connection.sender.is_closed());
+        let connection = state.http2.iter().find(|connection| connection.begin())?;
+        Some(Reserved::Http2(Stream {
+            connection: connection.clone(),
+            freed: self.freed.clone(),
+        }))
+    }
+
+    /// Begins to connect, or waits for a connection where there is no room for one more.
+    pub(super) fn connect(self: &Arc<Self>) -> Wait {
+        if self.spoken.load(Relaxed) == HTTP1 {
+            return match self.take_room() {
+                Ok(room) => self.dial(room),
+                Err(wait) => wait,
+            };
+        }
+        let mut state = self.lock();
+        if let Some(dialing) = state.dialing.as_ref().filter(|dial| dial.peek().is_none()) {
+            return Wait::Shared(dialing.clone());
+        }
+        match self.take_room() {
+            Ok(room) => {
+                let dialing = self.dial_for_all(room);
+                state.dialing = Some(dialing.clone());
+                Wait::Shared(dialing)
+            }
+            Err(wait) => wait,
+        }
+    }
+
+    fn take_room(&self) -> Result<Room, Wait> {
+        // Listens before it looks: what is freed in between is not missed.
+        let mut freed = Box::pin(self.freed.clone().notified_owned());
+        freed.as_mut().enable();
+        match self.room.clone().try_acquire_owned() {
+            Ok(permit) => Ok(Room {
+                permit: Some(permit),
+                freed: self.freed.clone(),
+            }),
+            Err(_full) => Err(Wait::Freed(freed)),
+        }
+    }
+
+    /// Connects for one request. Should that be cancelled meanwhile, the next one has the connection.
+    fn dial(self: &Arc<Self>, room: Room) -> Wait {
+        let (sender, receiver) = oneshot::channel();
+        let (pool, config, pod) = self.parts();
+        tokio::spawn(async move {
+            let connected = config.connector.connect(&pod).await;
+            let result = connected.and_then(|connection| match connection {
+                Connection::Http1(sender) => Ok(Http1::new(sender, room)),
+                Connection::Http2(..) => Err("HTTP/2 where HTTP/1.1 was expected".into()),
+            });
+            if let Err(Ok(connection)) = sender.send(result) {
+                Self::release(&pool, connection);
+            }
+        });
+        Wait::Dial(receiver)
+    }
+
+    /// Connects for all requests that wait, whichever of them is cancelled.
+    fn dial_for_all(self: &Arc<Self>, room: Room) -> SharedDial {
+        let (pool, config, pod) = self.parts();
+        let task = tokio::spawn(async move {
+            let connection = config.connector.connect(&pod).await?;
+            if let Some(pool) = pool.upgrade() {
+                pool.add(connection, room);
+            }
+            Ok::<_, BoxError>(())
+        });
+        let told = async move {
+            match task.await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) => Err(DialError(error.into())),
+                Err(error) => Err(DialError(Arc::new(error))),
+            }
+        };
+        told.boxed().shared()
+    }
+
+    fn parts(self: &Arc<Self>) -> (Weak<Self>, Arc<Config>, Endpoint) {
+        (Arc::downgrade(self), self.config.clone(), self.pod.clone())
+    }
+
+    fn add(self: &Arc<Self>, connection: Connection, room: Room) {
+        match connection {
+            Connection::Http1(sender) => {
+                self.spoken.store(HTTP1, Relaxed);
+                Self::release(&Arc::downgrade(self), Http1::new(sender, room));
+            }
+            Connection::Http2(sender, allowed) => {
+                self.spoken.store(HTTP2, Relaxed);
+                let connection = Http2 {
+                    sender,
+                    allowed,
+                    streams: AtomicUsize::new(0),
+                    idle_since: Mutex::new(Instant::now()),
+                    _room: room,
+                };
+                let mut state = self.lock();
+                state.http2.push(Arc::new(connection));
+                self.reap_later(&mut state);
+            }
+        }
+    }
+
+    /// Takes an HTTP/1.1 connection back that has no request any more, or closes it.
+    pub(super) fn release(pool: &Weak<Self>, mut connection: Http1) {
+        let Some(pool) = pool.upgrade() else { return };
+        if connection.sender.is_closed() {
+            return;
+        }
+        connection.idle_since = Instant::now();
+        let mut state = pool.lock();
+        if state.idle.len() < pool.config.max_idle {
+            state.idle.push(connection);
+            pool.reap_later(&mut state);
+            drop(state);
+            pool.freed.notify_one();
+        }
+    }
+
+    /// A connection to the pod has broken: others are likely to be broken as well, and their next requests are not to find
+    /// out.
+    pub(super) fn distrust(&self) {
+        self.lock().idle.clear();
+    }
+
+    /// Sees to it that idle connections are closed when they grow too old.
+    fn reap_later(self: &Arc<Self>, state: &mut State) {
+        if std::mem::replace(&mut state.reaped, true) {
+            return;
+        }
+        let (pool, timeout) = (Arc::downgrade(self), self.config.idle_timeout);
+        tokio::spawn(async move {
+            let mut next = Instant::now() + timeout;
+            loop {
+                sleep_until(next).await;
+                let Some(pool) = pool.upgrade() else { return };
+                let mut state = pool.lock();
+                match state.reap(timeout) {
+                    Some(due) => next = due,
+                    None => {
+                        state.reaped = false;
+                        return;
+                    }
+                }
+            }
+        });
+    }
+}
+
+impl State {
+    /// The last used one that is free. One that still writes a request that was answered early is left to it.
+    fn pop_idle(&mut self) -> Option<Http1> {
+        while let Some(last) = self.idle.last() {
+            if last.sender.is_ready() {
+                return self.idle.pop();
+            }
+            if !last.sender.is_closed() {
+                break;
+            }
+            self.idle.pop();
+        }
+        self.idle
+            .retain(|connection| !connection.sender.is_closed());
+        let free = self.idle.iter().rposition(|it| it.sender.is_ready())?;
+        Some(self.idle.remove(free))
+    }
+
+    /// Closes what has been idle for too long, and says when to look again; never, where nothing is left that may be idle.
+    fn reap(&mut self, timeout: Duration) -> Option<Instant> {
+        let now = Instant::now();
+        let is_old = |since: Instant| now >= since + timeout;
+        let before = self.idle.len() + self.http2.len();
+        self.idle
+            .retain(|it| !it.sender.is_closed() && !is_old(it.idle_since));
+        let is_unused = |it: &Http2| it.is_idle() && is_old(it.idle_since());
+        self.http2
+            .retain(|it| !it.sender.is_closed() && !is_unused(it));
+        let left = self.idle.len() + self.http2.len();
+        if left < before {
+            debug!(closed = before - left, left, "idle connections closed");
+        }
+        let idle = self.idle.iter().map(|it| it.idle_since);
+        let http2 = self
+            .http2
+            .iter()
+            .map(|it| it.idle_since().max(now - timeout / 2));
+        Some(idle.chain(http2).min()? + timeout)
+    }
+}
+
+impl Http1 {
+    fn new(sender: http1::SendRequest<RequestBody>, room: Room) -> Self {
+        Self {
+            sender,
+            idle_since: Instant::now(),
+            _room: room,
+        }
+    }
+}
+
+impl Http2 {
+    /// One more request, if the pod allows it.
+    fn begin(&self) -> bool {
+        let allowed = self.allowed.load(Relaxed);
+        let one_more = |streams| (streams < allowed).then_some(streams + 1);
+        self.streams
+            .fetch_update(Relaxed, Relaxed, one_more)
+            .is_ok()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.streams.load(Relaxed) == 0
+    }
+
+    fn idle_since(&self) -> Instant {
+        *self
+            .idle_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Stream {
+    pub(super) fn sender(&self) -> http2::SendRequest<RequestBody> {
+        self.connection.sender.clone()
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let connection = &self.connection;
+        if connection.streams.fetch_sub(1, Relaxed) == 1 {
+            let mut since = connection.idle_since.lock();
+            *since.as_deref_mut().unwrap_or(&mut Instant::now()) = Instant::now();
+        }
+        self.freed.notify_one();
+    }
+}
+
+impl Reserved {
+    pub(super) fn is_open(&self) -> bool {
+        match self {
+            Self::Http1(connection) => connection.sender.is_ready(),
+            Self::Http2(stream) => !stream.connection.sender.is_closed(),
+        }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.permit = None;
+        self.freed.notify_one();
+    }
+}
+
+impl fmt::Display for DialError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for DialError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}

@@ -1,0 +1,112 @@
+//! Which requests may be sent again after a pod has failed them, and how.
+//!
+//! | what is known | sent again |
+//! | --- | --- |
+//! | not a byte was written | always; the balancer does it, and nothing comes here |
+//! | written, and by the protocol's word not processed | if its body can be had again |
+//! | written, and no byte of a response | if it is safe (RFC 9110 §9.2.1) and has no body, or its caller says that it is idempotent |
+//! | a response has begun | never |
+
+use std::net::SocketAddr;
+
+use http::{Request, request::Parts};
+use tower::retry::budget::Budget;
+
+use super::{
+    body::RequestBody,
+    error::{Error, Outcome},
+};
+use crate::endpoint::Endpoint;
+
+/// Says of a request, in its extensions, that it may be executed twice: it is sent again, to another pod, if it is lost.
+///
+/// A body that comes as a stream is recorded while it is sent; one of more bytes than this can't be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Idempotent {
+    /// How many bytes of the body are recorded at most.
+    pub record: usize,
+}
+
+impl Default for Idempotent {
+    /// Up to 64 KiB of a body.
+    fn default() -> Self {
+        Self { record: 64 * 1024 }
+    }
+}
+
+/// Says of a request, in its extensions, which pods it is not to be sent to if there is another one that takes it.
+///
+/// For retries of one's own: the pod that has failed is in the error ([`Error::pod`](super::Error::pod)), and in the
+/// extensions of a response as its [`Endpoint`].
+#[derive(Clone, Debug, Default)]
+pub struct Avoid(Vec<SocketAddr>);
+
+impl Avoid {
+    /// Avoids this pod, too.
+    pub fn and(mut self, pod: &Endpoint) -> Self {
+        self.0.push(pod.identity());
+        self
+    }
+
+    pub(super) fn pods(&self) -> &[SocketAddr] {
+        &self.0
+    }
+}
+
+/// What it takes to send a request again.
+pub(super) struct Replay {
+    parts: Parts,
+    body: RequestBody,
+    /// It may be executed twice.
+    repeatable: bool,
+    left: usize,
+    avoid: Avoid,
+}
+
+impl Replay {
+    /// Keeps what it takes; nothing where the request could in no case be sent again. `may_refuse` says whether the pods
+    /// speak a protocol that has a word for "not processed".
+    pub(super) fn of(
+        request: Request<RequestBody>,
+        times: usize,
+        may_refuse: bool,
+    ) -> (Request<RequestBody>, Option<Self>) {
+        let (parts, mut body) = request.into_parts();
+        let marked = parts.extensions.get::<Idempotent>().copied();
+        if let Some(Idempotent { record }) = marked {
+            body = body.record(record);
+        }
+        let repeatable = marked.is_some() || (parts.method.is_safe() && body.is_empty());
+        let wanted = times > 0 && (repeatable || may_refuse);
+        let copy = wanted.then(|| body.again()).flatten();
+        let replay = copy.map(|body| Self {
+            avoid: parts.extensions.get::<Avoid>().cloned().unwrap_or_default(),
+            parts: parts.clone(),
+            body,
+            repeatable,
+            left: times,
+        });
+        (Request::from_parts(parts, body), replay)
+    }
+
+    /// The request again, after `error`, and the pods that are to be avoided; none if it may not be sent again.
+    pub(super) fn again(
+        &mut self,
+        error: &Error,
+        budget: &impl Budget,
+    ) -> Option<(Request<RequestBody>, &Avoid)> {
+        let allowed = match error.outcome()? {
+            Outcome::Unprocessed => true,
+            Outcome::Unknown => self.repeatable,
+        };
+        if !allowed || self.left == 0 || !self.body.is_playable() || !budget.withdraw() {
+            return None;
+        }
+        self.left -= 1;
+        if let Some(pod) = error.pod() {
+            self.avoid = std::mem::take(&mut self.avoid).and(pod);
+        }
+        let body = self.body.again()?;
+        Some((Request::from_parts(self.parts.clone(), body), &self.avoid))
+    }
+}

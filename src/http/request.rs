@@ -1,0 +1,107 @@
+//! Requests, made by hand.
+
+use std::{
+    fmt,
+    future::{Future, IntoFuture},
+    pin::Pin,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Request, Response, Uri};
+use http_body_util::Full;
+use tower::ServiceExt;
+
+use super::{
+    client::{Client, Whole},
+    error::Error,
+    replay::Idempotent,
+    response::ResponseBody,
+};
+use crate::policy::Policy;
+
+/// A request in the making. Awaiting it sends it.
+#[must_use = "a request is sent when it is awaited"]
+pub struct RequestBuilder<P: Policy> {
+    client: Client<P>,
+    request: Result<Request<Full<Bytes>>, Error>,
+}
+
+impl<P: Policy> RequestBuilder<P> {
+    pub(super) fn new(client: Client<P>, method: Method, path: &str) -> Self {
+        let invalid = |error: &dyn fmt::Display| Error::request(format_args!("{path:?}: {error}"));
+        let request = match path.parse::<Uri>() {
+            Ok(uri) if path.starts_with('/') || uri.scheme().is_some() => {
+                let mut request = Request::new(Full::default());
+                *request.method_mut() = method;
+                *request.uri_mut() = uri;
+                Ok(request)
+            }
+            Ok(_) => Err(invalid(&"a path begins with '/'")),
+            Err(error) => Err(invalid(&error)),
+        };
+        Self { client, request }
+    }
+
+    /// Adds a header.
+    pub fn header<N, V>(mut self, name: N, value: V) -> Self
+    where
+        N: TryInto<HeaderName, Error: Into<http::Error>>,
+        V: TryInto<HeaderValue, Error: Into<http::Error>>,
+    {
+        self.request = self.request.and_then(|mut request| {
+            let name = name
+                .try_into()
+                .map_err(|error| Error::request(error.into()))?;
+            let value = value
+                .try_into()
+                .map_err(|error| Error::request(error.into()))?;
+            request.headers_mut().append(name, value);
+            Ok(request)
+        });
+        self
+    }
+
+    /// The body. For one that comes as a stream, call the client as a [`Service`](tower::Service).
+    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
+        if let Ok(request) = &mut self.request {
+            *request.body_mut() = Full::new(body.into());
+        }
+        self
+    }
+
+    /// It may be executed twice, and so is sent again if it is lost.
+    pub fn idempotent(self) -> Self {
+        self.extension(Idempotent::default())
+    }
+
+    /// How long all of it may take, to the end of the response's body.
+    pub fn timeout(self, whole: Duration) -> Self {
+        self.extension(Whole(whole))
+    }
+
+    fn extension<T: Clone + Send + Sync + 'static>(mut self, extension: T) -> Self {
+        if let Ok(request) = &mut self.request {
+            request.extensions_mut().insert(extension);
+        }
+        self
+    }
+}
+
+impl<P: Policy> IntoFuture for RequestBuilder<P> {
+    type Output = Result<Response<ResponseBody>, Error>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let Self { client, request } = self;
+        Box::pin(async move { client.oneshot(request?).await })
+    }
+}
+
+impl<P: Policy> fmt::Debug for RequestBuilder<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestBuilder")
+            .field("request", &self.request)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,175 @@
+//! Responses: whose they are, and what they hold until they end.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Weak,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::Response;
+use http_body::{Body, Frame, SizeHint};
+use hyper::{body::Incoming, upgrade::OnUpgrade as HyperUpgrade};
+use tokio::time::Sleep;
+
+use super::{
+    error::Error,
+    pool::{Http1, Pool, Stream},
+    upgrade::OnUpgrade,
+};
+use crate::{
+    endpoint::Endpoint,
+    in_flight::{Completion, InFlight},
+};
+
+/// What a response holds of its connection.
+pub(super) struct Lease(Held);
+
+enum Held {
+    Http1(Http1, Weak<Pool>),
+    Http2(#[expect(dead_code, reason = "held until the response ends")] Stream),
+}
+
+impl Lease {
+    pub(super) fn http1(connection: Http1, pool: Weak<Pool>) -> Self {
+        Self(Held::Http1(connection, pool))
+    }
+
+    pub(super) fn http2(stream: Stream) -> Self {
+        Self(Held::Http2(stream))
+    }
+
+    /// The response has been read to its end: another may come over the connection.
+    fn release(self) {
+        match self.0 {
+            Held::Http1(connection, pool) => Pool::release(&pool, connection),
+            Held::Http2(_) => {}
+        }
+    }
+}
+
+/// A body as the pod's connection has it.
+pub(super) struct PodBody {
+    body: Incoming,
+    lease: Lease,
+}
+
+impl PodBody {
+    pub(super) fn new(body: Incoming, lease: Lease) -> Self {
+        Self { body, lease }
+    }
+}
+
+/// Counts a request as in flight to the end of its response, upgraded streams included.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ToTheEnd;
+
+impl Completion<Response<PodBody>> for ToTheEnd {
+    type Response = Response<ResponseBody>;
+
+    fn complete(&self, in_flight: InFlight, mut response: Response<PodBody>) -> Self::Response {
+        let pod = in_flight.endpoint().clone();
+        let upgrade = response.extensions_mut().remove::<HyperUpgrade>();
+        response.extensions_mut().insert(pod.clone());
+        let (mut parts, PodBody { body, lease }) = response.into_parts();
+        let mut held = Some((lease, in_flight));
+        if let Some(upgrade) = upgrade {
+            let upgrade = OnUpgrade::new(upgrade, held.take());
+            parts.extensions.insert(upgrade);
+        }
+        let mut body = ResponseBody {
+            body,
+            pod,
+            held,
+            deadline: None,
+        };
+        if body.body.is_end_stream() {
+            body.end();
+        }
+        Response::from_parts(parts, body)
+    }
+}
+
+/// The body of a response.
+///
+/// Its connection is free again when it has been read to its end, and its request counts as in flight until then. Dropped
+/// early, it closes its connection (HTTP/1.1) or resets its stream (HTTP/2).
+pub struct ResponseBody {
+    body: Incoming,
+    pod: Endpoint,
+    held: Option<(Lease, InFlight)>,
+    deadline: Option<(Pin<Box<Sleep>>, Duration)>,
+}
+
+impl ResponseBody {
+    /// The pod that sends it.
+    pub fn pod(&self) -> &Endpoint {
+        &self.pod
+    }
+
+    /// Bounds the time that the rest may take, which is part of `whole`.
+    pub(super) fn until(&mut self, deadline: Pin<Box<Sleep>>, whole: Duration) {
+        if self.held.is_some() {
+            self.deadline = Some((deadline, whole));
+        }
+    }
+
+    fn end(&mut self) {
+        self.deadline = None;
+        if let Some((lease, in_flight)) = self.held.take() {
+            // Free first: who sees the request counted out may count on its connection.
+            lease.release();
+            drop(in_flight);
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = &mut *self;
+        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        if polled.is_pending()
+            && let Some((deadline, whole)) = &mut this.deadline
+        {
+            ready!(deadline.as_mut().poll(cx));
+            let error = Error::deadline(*whole);
+            this.held = None;
+            this.deadline = None;
+            return Poll::Ready(Some(Err(error)));
+        }
+        let frame = ready!(polled);
+        match &frame {
+            Some(Err(_)) => this.held = None,
+            // Not every caller asks once more after the last frame, where the length told which one that is.
+            Some(Ok(_)) if !this.body.is_end_stream() => {}
+            Some(Ok(_)) | None => this.end(),
+        }
+        let pod = || this.pod.clone();
+        Poll::Ready(frame.map(|frame| frame.map_err(|error| Error::body(pod(), error))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl fmt::Debug for ResponseBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseBody")
+            .field("pod", &self.pod)
+            .finish_non_exhaustive()
+    }
+}

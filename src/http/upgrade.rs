@@ -1,0 +1,95 @@
+//! Connections that stop speaking HTTP: WebSocket and the like (101), and CONNECT.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+};
+
+use http::Response;
+use hyper_util::rt::TokioIo;
+use tokio::io::{self, AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{error::Error, response::Lease};
+use crate::in_flight::InFlight;
+
+type Held = Option<(Lease, InFlight)>;
+
+/// A stream to come, in the extensions of the response that announces it.
+#[derive(Clone)]
+pub(super) struct OnUpgrade(Arc<Mutex<Option<(hyper::upgrade::OnUpgrade, Held)>>>);
+
+impl OnUpgrade {
+    pub(super) fn new(upgrade: hyper::upgrade::OnUpgrade, held: Held) -> Self {
+        Self(Arc::new(Mutex::new(Some((upgrade, held)))))
+    }
+}
+
+/// Takes over the connection of a response that has switched protocols, or of a successful CONNECT.
+///
+/// The request counts as in flight until the stream is dropped.
+///
+/// # Errors
+///
+/// If the response has not upgraded its connection, or this was asked before, or the connection has broken.
+pub async fn upgrade<B>(response: &mut Response<B>) -> Result<Upgraded, Error> {
+    let coming = response.extensions_mut().remove::<OnUpgrade>();
+    let coming = coming.and_then(|upgrade| {
+        let mut upgrade = upgrade.0.lock().unwrap_or_else(PoisonError::into_inner);
+        upgrade.take()
+    });
+    let Some((upgrade, held)) = coming else {
+        return Err(Error::request(
+            "the response has not upgraded its connection",
+        ));
+    };
+    let stream = upgrade.await.map_err(|error| match &held {
+        Some((_, in_flight)) => Error::body(in_flight.endpoint().clone(), error),
+        None => Error::request(error),
+    })?;
+    Ok(Upgraded {
+        stream: TokioIo::new(stream),
+        _held: held,
+    })
+}
+
+/// A connection to a pod that has switched to another protocol.
+pub struct Upgraded {
+    stream: TokioIo<hyper::upgrade::Upgraded>,
+    _held: Held,
+}
+
+impl AsyncRead for Upgraded {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Upgraded {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl fmt::Debug for Upgraded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upgraded").finish_non_exhaustive()
+    }
+}
