@@ -31,6 +31,8 @@ const RETRY_SHARE: f32 = 0.2;
 const RETRIES_A_SECOND: u32 = 10;
 const RETRY_WINDOW: Duration = Duration::from_secs(10);
 
+const DAY: Duration = Duration::from_secs(86_400);
+
 /// Settings of a [`Client`].
 ///
 /// | setting | default |
@@ -220,9 +222,9 @@ impl<D, P> ClientBuilder<D, P> {
         self
     }
 
-    /// How long connections without a request are kept.
+    /// How long connections without a request are kept; a day at most.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
-        self.limits.idle_timeout = timeout;
+        self.limits.idle_timeout = timeout.min(DAY);
         self
     }
 

@@ -108,7 +108,7 @@ impl Connector {
         let io = TokioIo::new(stream);
         if negotiated_http2 || self.protocol == Protocol::Http2 {
             let mut builder = http2::Builder::new(TokioExecutor::new());
-            builder.timer(TokioTimer::new()).adaptive_window(false);
+            builder.timer(TokioTimer::new());
             builder.initial_stream_window_size(STREAM_WINDOW);
             builder.initial_connection_window_size(CONNECTION_WINDOW);
             if let Some(interval) = self.ping {

@@ -1,7 +1,7 @@
 //! The service of one pod: a connection in `poll_ready`, a request over it in `call`.
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     pin::Pin,
     sync::{Arc, Weak},
     task::{Context, Poll, ready},
@@ -14,7 +14,7 @@ use http::{
     header::HOST,
     uri::{PathAndQuery, Scheme},
 };
-use hyper::{body::Incoming, client::conn::TrySendError};
+use hyper::client::conn::TrySendError;
 use tokio::time::timeout;
 use tower::Service;
 
@@ -104,12 +104,12 @@ impl Service<Request<RequestBody>> for Pod {
             pool: Arc::downgrade(&self.pool),
             config: self.pool.config.clone(),
         };
-        match reserved.expect("poll_ready comes before call") {
-            Reserved::Http1(connection) => Box::pin(call.http1(connection, request)),
-            Reserved::Http2(stream) => Box::pin(call.http2(stream, request)),
-        }
+        Box::pin(call.run(reserved.expect("poll_ready comes before call"), request))
     }
 }
+
+/// On how many connections a request is tried before it is taken to another pod.
+const CONNECTIONS: usize = 3;
 
 /// One request to one pod. It holds the pool weakly, so that a removed pod's connections close.
 struct Call {
@@ -117,68 +117,111 @@ struct Call {
     config: Arc<Config>,
 }
 
+/// Why a connection gave no response.
+enum Broken {
+    /// Nothing was written.
+    Unsent(Box<Request<RequestBody>>, hyper::Error),
+    Failed(BoxError),
+}
+
 impl Call {
-    async fn http1(
+    /// Sends the request, over another connection where one turns out to be closed before anything was written: servers
+    /// close idle connections as they please, and that says nothing of the pod.
+    async fn run(
         self,
-        mut connection: Http1,
+        mut reserved: Reserved,
         mut request: Request<RequestBody>,
     ) -> Result<Response<PodBody>, BoxError> {
-        let uri = self.to_http1(&mut request)?;
+        let mut left = CONNECTIONS;
+        loop {
+            let sent = match reserved {
+                Reserved::Http1(connection) => self.http1(connection, request).await,
+                Reserved::Http2(stream) => self.http2(stream, request).await,
+            };
+            let (unsent, error) = match sent {
+                Ok(response) => return Ok(response),
+                Err(Broken::Failed(error)) => return Err(error),
+                Err(Broken::Unsent(request, error)) => (request, error),
+            };
+            left -= 1;
+            reserved = match self.another(left).await {
+                Some(another) => another,
+                None => return Err(Unsent::new(*unsent, error).into()),
+            };
+            request = *unsent;
+        }
+    }
+
+    async fn another(&self, left: usize) -> Option<Reserved> {
+        if left == 0 {
+            return None;
+        }
+        let mut pod = Pod {
+            pool: self.pool.upgrade()?,
+            reserved: None,
+            wait: None,
+        };
+        poll_fn(|cx| pod.poll_ready(cx)).await.ok()?;
+        pod.reserved.take()
+    }
+
+    async fn http1(
+        &self,
+        mut connection: Http1,
+        mut request: Request<RequestBody>,
+    ) -> Result<Response<PodBody>, Broken> {
+        let uri = self.to_http1(&mut request).map_err(Broken::Failed)?;
         let sent = connection.sender.try_send_request(request);
         match self.first_byte(sent).await? {
-            Ok(response) => Ok(self.response(response, |pool| Lease::http1(connection, pool))),
-            Err(error) => Err(self.failed(error, uri)),
+            Ok(response) => {
+                let lease = Lease::http1(connection, self.pool.clone());
+                Ok(response.map(|body| PodBody::new(body, lease)))
+            }
+            Err(error) => Err(self.broken(error, uri)),
         }
     }
 
     async fn http2(
-        self,
+        &self,
         stream: Stream,
         mut request: Request<RequestBody>,
-    ) -> Result<Response<PodBody>, BoxError> {
+    ) -> Result<Response<PodBody>, Broken> {
         let uri = request.uri().clone();
         *request.version_mut() = Version::HTTP_2;
         let sent = stream.sender().try_send_request(request);
         match self.first_byte(sent).await? {
-            Ok(response) => Ok(self.response(response, |_| Lease::http2(stream))),
-            Err(error) => Err(self.failed(error, uri)),
+            Ok(response) => Ok(response.map(|body| PodBody::new(body, Lease::http2(stream)))),
+            Err(error) => {
+                // It takes no more requests, be it that the pod says so (GOAWAY) or that it has broken.
+                stream.retire();
+                Err(self.broken(error, uri))
+            }
         }
     }
 
     /// Waits for the head of the response, in bounded time. A pod that lets it pass is passed over until it answers again.
-    async fn first_byte<T>(&self, sent: impl Future<Output = T>) -> Result<T, BoxError> {
+    async fn first_byte<T>(&self, sent: impl Future<Output = T>) -> Result<T, Broken> {
         let Some(bound) = self.config.first_byte else {
             return Ok(sent.await);
         };
-        timeout(bound, sent).await.map_err(|_| late(bound))
+        let result = timeout(bound, sent).await;
+        result.map_err(|_| Broken::Failed(late(bound)))
     }
 
-    fn response(
-        self,
-        response: Response<Incoming>,
-        lease: impl FnOnce(Weak<Pool>) -> Lease,
-    ) -> Response<PodBody> {
-        response.map(|body| PodBody::new(body, lease(self.pool)))
-    }
-
-    fn failed(&self, mut error: TrySendError<Request<RequestBody>>, uri: Uri) -> BoxError {
+    fn broken(&self, mut error: TrySendError<Request<RequestBody>>, uri: Uri) -> Broken {
         let unsent = error.take_message();
         let error = error.into_error();
+        if let Some(mut request) = unsent {
+            *request.uri_mut() = uri;
+            return Broken::Unsent(request.into(), error);
+        }
         let is_ours = error.is_user() || error.is_parse();
         if !is_ours && let Some(pool) = self.pool.upgrade() {
             pool.distrust();
         }
-        match unsent {
-            Some(mut request) => {
-                *request.uri_mut() = uri;
-                Unsent::new(request, error).into()
-            }
-            None => Failure {
-                outcome: outcome(&error),
-                source: error.into(),
-            }
-            .into(),
-        }
+        let outcome = outcome(&error);
+        let source = error.into();
+        Broken::Failed(Failure { outcome, source }.into())
     }
 
     /// HTTP/1.1 names the service in `Host`, and the path alone in the first line (RFC 9112 §3.2.1). The URI as it was is

@@ -15,7 +15,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -94,6 +94,8 @@ struct Http2 {
     /// How many requests the pod allows at once.
     allowed: Arc<AtomicUsize>,
     streams: AtomicUsize,
+    /// It takes no more requests.
+    retired: AtomicBool,
     idle_since: Mutex<Instant>,
     _room: Room,
 }
@@ -163,9 +165,7 @@ impl Pool {
         {
             return Some(Reserved::Http1(connection));
         }
-        state
-            .http2
-            .retain(|connection| !connection.sender.is_closed());
+        state.http2.retain(|connection| !connection.is_over());
         let connection = state.http2.iter().find(|connection| connection.begin())?;
         Some(Reserved::Http2(Stream {
             connection: connection.clone(),
@@ -261,6 +261,7 @@ impl Pool {
                     sender,
                     allowed,
                     streams: AtomicUsize::new(0),
+                    retired: AtomicBool::new(false),
                     idle_since: Mutex::new(Instant::now()),
                     _room: room,
                 };
@@ -343,17 +344,14 @@ impl State {
         self.idle
             .retain(|it| !it.sender.is_closed() && !is_old(it.idle_since));
         let is_unused = |it: &Http2| it.is_idle() && is_old(it.idle_since());
-        self.http2
-            .retain(|it| !it.sender.is_closed() && !is_unused(it));
+        self.http2.retain(|it| !it.is_over() && !is_unused(it));
         let left = self.idle.len() + self.http2.len();
         if left < before {
             debug!(closed = before - left, left, "idle connections closed");
         }
         let idle = self.idle.iter().map(|it| it.idle_since);
-        let http2 = self
-            .http2
-            .iter()
-            .map(|it| it.idle_since().max(now - timeout / 2));
+        let since = |it: &Arc<Http2>| if it.is_idle() { it.idle_since() } else { now };
+        let http2 = self.http2.iter().map(since);
         Some(idle.chain(http2).min()? + timeout)
     }
 }
@@ -369,6 +367,10 @@ impl Http1 {
 }
 
 impl Http2 {
+    fn is_over(&self) -> bool {
+        self.sender.is_closed() || self.retired.load(Relaxed)
+    }
+
     /// One more request, if the pod allows it.
     fn begin(&self) -> bool {
         let allowed = self.allowed.load(Relaxed);
@@ -394,6 +396,11 @@ impl Stream {
     pub(super) fn sender(&self) -> http2::SendRequest<RequestBody> {
         self.connection.sender.clone()
     }
+
+    /// The connection takes no more requests.
+    pub(super) fn retire(&self) {
+        self.connection.retired.store(true, Relaxed);
+    }
 }
 
 impl Drop for Stream {
@@ -411,7 +418,7 @@ impl Reserved {
     pub(super) fn is_open(&self) -> bool {
         match self {
             Self::Http1(connection) => connection.sender.is_ready(),
-            Self::Http2(stream) => !stream.connection.sender.is_closed(),
+            Self::Http2(stream) => !stream.connection.is_over(),
         }
     }
 }
