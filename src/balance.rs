@@ -14,6 +14,7 @@ use std::{
     convert::Infallible,
     fmt,
     future::Future,
+    net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     task::{Context, Poll, ready},
@@ -142,12 +143,14 @@ impl<S, P: Policy, C> Balance<S, P, C> {
         Some(Instant::now().saturating_duration_since(answered))
     }
 
-    /// [`call`](Service::call), but with none of `avoid` unless there is no other endpoint that accepts.
-    #[cfg(feature = "http")]
-    pub(crate) fn call_avoiding<Req>(
+    /// [`call`](Service::call), but to none of the endpoints at `avoid` unless no other one accepts the request.
+    ///
+    /// For requests that are sent again. Of two other endpoints, chosen at random, the one with fewer requests gets it,
+    /// whatever the policy: it is no turn of the policy's, else an endpoint that fails would take its neighbour's turns.
+    pub fn call_avoiding<Req>(
         &self,
         request: Req,
-        avoid: &[std::net::SocketAddr],
+        avoid: &[SocketAddr],
     ) -> ResponseFuture<S, Req, P, C>
     where
         S: Service<Req> + Clone + Send + Sync + 'static,

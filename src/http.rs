@@ -13,6 +13,7 @@
 //! | file | what lives there |
 //! | --- | --- |
 //! | `http/client.rs`, `http/builder.rs`, `http/request.rs` | the client, its settings, its requests |
+//! | `http/address.rs` | whom a request names |
 //! | `http/replay.rs` | which requests may be sent again |
 //! | `http/pod.rs` | the service of one pod |
 //! | `http/pool.rs` | its connections |
@@ -20,6 +21,7 @@
 //! | `http/body.rs`, `http/response.rs`, `http/upgrade.rs` | request bodies, response bodies, upgraded streams |
 //! | `http/error.rs` | what can go wrong, and what it says of the request |
 
+mod address;
 mod body;
 mod builder;
 mod client;

@@ -44,6 +44,12 @@
 //! most of it. Services that connect in `call` and eat the request when that fails, as many HTTP clients do, leave the
 //! balancer nothing to send again: their error reaches the caller.
 //!
+//! # HTTP
+//!
+//! Feature `http` is [`http::Client`]: the balancer over connections of its own, HTTP/1.1 and HTTP/2, with TLS by feature
+//! `tls`. What was never written goes to another pod, whatever it is; what was lost is sent again where that is safe. It
+//! is a service of `http` requests, for tower's layers and for tonic's generated clients.
+//!
 //! # What no client can do
 //!
 //! - A request that a pod was executing when it died is lost, unless it may be executed twice. [`Error::is_unsent`]
@@ -102,6 +108,7 @@
 //! | `discovery/dns.rs`, `discovery/dns/` | A, AAAA and SRV lookups, short names, name servers; `client.rs` alone names hickory |
 //! | `membership.rs`, `membership/` | what joins and leaves, for those who need the set itself |
 //! | `balance.rs`, `balance/` | the service, its builder and layer, its future, its one background task |
+//! | `http.rs`, `http/` | feature `http`: the client, one pool of connections for each pod |
 //!
 //! Imports go downwards only, policies and discovery never meet, and decision code (`schedule`, `policy`, `recovery`)
 //! does no I/O, reads no clock and draws from the generator it is given. A pick takes no lock and allocates nothing.
@@ -112,6 +119,10 @@
 //! | --- | --- | --- |
 //! | `dns` | yes | [`Dns`]: discovery by A, AAAA and SRV records, on hickory-resolver |
 //! | `http-body` | yes | [`OnBodyEnd`]: HTTP requests count as in flight to the end of the response's body |
+//! | `http` | no | [`http::Client`]: HTTP/1.1 and HTTP/2, on hyper |
+//! | `tls` | no | HTTPS, on rustls; takes one of the two below |
+//! | `tls-ring`, `tls-aws-lc` | no | its provider of cryptography |
+//! | `tls-native-roots`, `tls-webpki-roots` | no | the system's and Mozilla's authorities, beside those of a file |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -8,11 +8,12 @@
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap},
+    net::SocketAddr,
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
 use arc_swap::ArcSwap;
-use rand::Rng;
+use rand::{Rng, seq::IteratorRandom};
 use tracing::debug;
 
 use crate::{
@@ -72,10 +73,32 @@ impl<S, K: Pick> Snapshot<S, K> {
             Some(index) => index,
             None => self.picker.pick(&self.loads, rng)?,
         };
-        Some(Picked {
-            in_flight: InFlight::new(&self.loads()[index], trial.is_some()),
+        Some(self.picked(index, trial.is_some()))
+    }
+
+    fn picked(&self, index: usize, trial: bool) -> Picked<'_, S> {
+        Picked {
+            in_flight: InFlight::new(&self.loads()[index], trial),
             service: &self.services[index],
-        })
+        }
+    }
+
+    /// Chooses one of the endpoints that are not to be avoided: of two at random the one with fewer requests. For requests
+    /// that are sent again: they are no turn of the policy's, else an endpoint that fails would take its neighbour's.
+    pub(crate) fn pick_avoiding(
+        &self,
+        avoid: &[SocketAddr],
+        rng: &mut impl Rng,
+    ) -> Option<Picked<'_, S>> {
+        let allowed = |&index: &usize| {
+            let identity = self.loads()[index].endpoint().identity();
+            self.loads.is_available(index) && !avoid.contains(&identity)
+        };
+        let two = (0..self.loads.len()).filter(allowed).sample(rng, 2);
+        let least = two
+            .into_iter()
+            .min_by_key(|&index| self.loads()[index].in_flight())?;
+        self.loads.begin(least).then(|| self.picked(least, false))
     }
 }
 

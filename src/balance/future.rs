@@ -13,12 +13,11 @@
 //!  none accepts: Waiting, until something changes
 //! ```
 
-#[cfg(feature = "http")]
-use std::net::SocketAddr;
 use std::{
     any::type_name,
     fmt,
     future::Future,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
@@ -65,7 +64,7 @@ pin_project! {
         /// endpoint's connections open; and so is the balancer, which the guard leads back to.
         Sent { #[pin] future: F, in_flight: Option<InFlight> },
         /// No endpoint accepts requests.
-        Waiting { change: BoxFuture<'static, ()>, request: Option<Req>, shared: Arc<Shared<S, P>> },
+        Waiting { change: BoxFuture<'static, ()>, request: Option<Req>, avoid: Avoid, shared: Arc<Shared<S, P>> },
         Failed { error: Option<Error> },
     }
 }
@@ -74,7 +73,11 @@ pin_project! {
 struct Held<Req> {
     request: Req,
     in_flight: InFlight,
+    avoid: Avoid,
 }
+
+/// Where a request is not to go as long as there are others.
+type Avoid = Option<Arc<[SocketAddr]>>;
 
 /// The fields of a state are taken once, on the way to the next one.
 const TAKEN: &str = "polled after completion";
@@ -94,19 +97,14 @@ where
     }
 
     /// The same for a request that is not to go to any of `avoid` if another endpoint accepts it.
-    #[cfg(feature = "http")]
     pub(super) fn avoiding(
         shared: &Arc<Shared<S, P>>,
         completion: C,
         request: Req,
         avoid: &[SocketAddr],
     ) -> Self {
-        let offered = match shared.pick_avoiding(avoid) {
-            Some((service, in_flight)) => offer(shared, service, in_flight, request),
-            None => Err(request),
-        };
         Self {
-            state: offered.unwrap_or_else(|request| place_later(shared, request)),
+            state: place_avoiding(shared, request, Some(avoid.into())),
             completion,
         }
     }
@@ -121,12 +119,36 @@ where
     P: Policy,
 {
     let Some((service, in_flight)) = shared.pick() else {
-        return place_later(shared, request);
+        return place_later(shared, request, None);
     };
-    match offer(shared, service, in_flight, request) {
+    match offer(shared, service, in_flight, request, None) {
         Ok(state) => state,
-        Err(request) => place_later(shared, request),
+        Err(request) => place_later(shared, request, None),
     }
+}
+
+/// The same, past those that are to be avoided as long as there are others.
+#[cold]
+fn place_avoiding<S, Req, P>(
+    shared: &Arc<Shared<S, P>>,
+    mut request: Req,
+    avoid: Avoid,
+) -> State<S, S::Future, Req, P>
+where
+    S: Service<Req> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    P: Policy,
+{
+    let Some(avoided) = &avoid else {
+        return place(shared, request);
+    };
+    while let Some((service, in_flight)) = shared.pick_avoiding(avoided) {
+        match offer(shared, service, in_flight, request, avoid.clone()) {
+            Ok(state) => return state,
+            Err(refused) => request = refused,
+        }
+    }
+    place_later(shared, request, avoid)
 }
 
 /// A loop: thousands of endpoints may refuse one after another, and the stack is not to grow with them.
@@ -134,6 +156,7 @@ where
 fn place_later<S, Req, P>(
     shared: &Arc<Shared<S, P>>,
     mut request: Req,
+    avoid: Avoid,
 ) -> State<S, S::Future, Req, P>
 where
     S: Service<Req> + Clone + Send + 'static,
@@ -147,12 +170,13 @@ where
                 return State::Waiting {
                     change,
                     request: Some(request),
+                    avoid,
                     shared: shared.clone(),
                 };
             }
             Err(error) => return State::Failed { error: Some(error) },
         };
-        match offer(shared, service, in_flight, request) {
+        match offer(shared, service, in_flight, request, None) {
             Ok(state) => return state,
             Err(refused) => request = refused,
         }
@@ -166,6 +190,7 @@ fn offer<S, Req, P>(
     mut service: S,
     in_flight: InFlight,
     request: Req,
+    avoid: Avoid,
 ) -> Result<State<S, S::Future, Req, P>, Req>
 where
     S: Service<Req> + Clone + Send + 'static,
@@ -185,7 +210,11 @@ where
         }
         Poll::Pending => Ok(State::Unsent {
             service,
-            held: Some(Held { request, in_flight }),
+            held: Some(Held {
+                request,
+                in_flight,
+                avoid,
+            }),
             shared: shared.clone(),
         }),
     }
@@ -226,7 +255,11 @@ where
                     shared,
                 } => {
                     let ready = ready!(service.poll_ready(cx));
-                    let Held { request, in_flight } = held.take().expect(TAKEN);
+                    let Held {
+                        request,
+                        in_flight,
+                        avoid,
+                    } = held.take().expect(TAKEN);
                     match ready {
                         Ok(()) => State::Sent {
                             future: service.call(request),
@@ -235,17 +268,18 @@ where
                         Err(error) => {
                             let refusal = Refusal::NotReady;
                             shared.refused(in_flight, refusal, error.into(), probe::<S, Req>);
-                            place(shared, request)
+                            place_avoiding(shared, request, avoid)
                         }
                     }
                 }
                 StateProjection::Waiting {
                     change,
                     request,
+                    avoid,
                     shared,
                 } => {
                     ready!(change.as_mut().poll(cx));
-                    place(shared, request.take().expect(TAKEN))
+                    place_avoiding(shared, request.take().expect(TAKEN), avoid.take())
                 }
                 StateProjection::Failed { error } => {
                     return Poll::Ready(Err(error.take().expect(TAKEN)));

@@ -1,10 +1,9 @@
 //! What the clones of a balancer, their requests and the background task have in common.
 
-#[cfg(feature = "http")]
-use std::net::SocketAddr;
 use std::{
     cell::RefCell,
     convert::Infallible,
+    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -221,20 +220,11 @@ impl<S: Clone, P: Policy> Shared<S, P> {
         Some((picked.service.clone(), picked.in_flight))
     }
 
-    /// The same, but none of `avoid` unless there is no other. Those that come up are held meanwhile, so that policies which
-    /// count requests turn to others.
-    #[cfg(feature = "http")]
+    /// The same, but none of `avoid`.
     pub(super) fn pick_avoiding(&self, avoid: &[SocketAddr]) -> Option<(S, InFlight)> {
-        const ATTEMPTS: usize = 16;
-        let mut held = Vec::new();
-        for _ in 0..ATTEMPTS {
-            let picked = self.pick()?;
-            if !avoid.contains(&picked.1.endpoint().identity()) {
-                return Some(picked);
-            }
-            held.push(picked);
-        }
-        held.pop()
+        let snapshot = self.current.load();
+        let picked = snapshot.pick_avoiding(avoid, &mut ThreadRng)?;
+        Some((picked.service.clone(), picked.in_flight))
     }
 
     /// For a request that found no endpoint: another look, and then a wait for one if that has a chance.

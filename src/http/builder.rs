@@ -69,7 +69,8 @@ struct Limits {
     max_connections: usize,
     first_byte: Option<Duration>,
     whole: Option<Duration>,
-    ready: Duration,
+    /// None waits for as long as it takes.
+    ready: Option<Duration>,
     retries: usize,
 }
 
@@ -113,7 +114,7 @@ impl ClientBuilder {
                 max_connections: 1024,
                 first_byte: None,
                 whole: None,
-                ready: Duration::from_secs(5),
+                ready: Some(Duration::from_secs(5)),
                 retries: 3,
             },
         }
@@ -206,8 +207,20 @@ impl<D, P> ClientBuilder<D, P> {
     /// How long requests wait while no pod accepts them; see
     /// [`BalanceBuilder::ready_timeout`](crate::BalanceBuilder::ready_timeout).
     pub fn ready_timeout(mut self, timeout: Duration) -> Self {
-        self.limits.ready = timeout;
+        self.limits.ready = Some(timeout);
         self
+    }
+
+    /// Requests wait for as long as no pod accepts them; see
+    /// [`BalanceBuilder::wait_for_ready`](crate::BalanceBuilder::wait_for_ready).
+    pub fn wait_for_ready(mut self) -> Self {
+        self.limits.ready = None;
+        self
+    }
+
+    /// Requests fail at once while no pod accepts them. The same as a ready timeout of zero.
+    pub fn fail_fast(self) -> Self {
+        self.ready_timeout(Duration::ZERO)
     }
 
     /// How often one request may be sent again, at most. What was never written doesn't count.
@@ -303,9 +316,12 @@ impl<D, P> ClientBuilder<D, P> {
         };
         let pods = Balance::builder(self.discovery?)
             .policy(self.policy)
-            .completion(ToTheEnd)
-            .ready_timeout(limits.ready)
-            .build(move |endpoint: &Endpoint| Pod::new(endpoint, config.clone()));
+            .completion(ToTheEnd);
+        let pods = match limits.ready {
+            Some(timeout) => pods.ready_timeout(timeout),
+            None => pods.wait_for_ready(),
+        };
+        let pods = pods.build(move |endpoint: &Endpoint| Pod::new(endpoint, config.clone()));
         Ok(Client::new(pods, shared))
     }
 }
@@ -322,12 +338,23 @@ fn service(uri: &Uri) -> Result<(Scheme, Authority), BuildError> {
     if authority.as_str().contains('@') {
         return Err(BuildError::new(uri, "a service has no user information"));
     }
-    let name = match srv_name(authority) {
+    if uri.query().is_some() || uri.path() != "/" {
+        return Err(BuildError::new(uri, "a service has no path: requests have"));
+    }
+    let host = match srv_name(authority) {
         Some(name) => name.splitn(3, '.').last().unwrap_or_default(),
-        None => authority.as_str(),
+        None => authority.host(),
     };
-    let name = name.trim_end_matches('.').parse();
-    Ok((scheme, name.map_err(|error| BuildError::new(uri, error))?))
+    // The dot at the end is for DNS alone, too.
+    let host = host.trim_end_matches('.');
+    let service = match authority.port() {
+        Some(port) => format!("{host}:{port}").parse(),
+        None => host.parse(),
+    };
+    Ok((
+        scheme,
+        service.map_err(|error| BuildError::new(uri, error))?,
+    ))
 }
 
 fn srv_name(authority: &Authority) -> Option<&str> {

@@ -20,10 +20,11 @@ use tower::{
 };
 
 use super::{
+    address::address,
     body::RequestBody,
     builder::ClientBuilder,
     error::Error,
-    pod::{Pod, absolute},
+    pod::Pod,
     pool::Config,
     replay::{Avoid, Replay},
     request::RequestBuilder,
@@ -65,6 +66,8 @@ pub(super) type Pods<P> = Balance<Pod, P, ToTheEnd>;
 pub struct Client<P: Policy = RoundRobin> {
     pods: Pods<P>,
     shared: Arc<Shared>,
+    /// Discovery has answered, as far as this clone knows.
+    opened: bool,
 }
 
 /// What the clones of a client have in common.
@@ -95,6 +98,7 @@ impl<P: Policy> Client<P> {
         Self {
             pods,
             shared: Arc::new(shared),
+            opened: false,
         }
     }
 
@@ -135,11 +139,7 @@ impl<P: Policy> Client<P> {
     {
         let mut request = request.map(RequestBody::new);
         let shared = &self.shared;
-        if request.method() != Method::CONNECT {
-            let uri = std::mem::take(request.uri_mut());
-            let uri = absolute(uri, &shared.scheme, &shared.config);
-            *request.uri_mut() = uri.map_err(Error::request)?;
-        }
+        address(&mut request, &shared.scheme, &shared.config.authority)?;
         let whole = request.extensions_mut().remove::<Whole>();
         let whole = whole.map(|Whole(whole)| whole).or(shared.timeout);
         shared.budget.deposit();
@@ -150,7 +150,9 @@ impl<P: Policy> Client<P> {
         };
         Ok(ResponseFuture {
             attempt: Attempt::Sent { future },
-            replay: replay.map(|replay| (replay, self.clone())),
+            // Who waits for discovery keeps it going.
+            client: (replay.is_some() || !self.opened).then(|| self.clone()),
+            replay,
             deadline: whole.map(|whole| (Box::pin(sleep(whole)), whole)),
         })
     }
@@ -161,6 +163,7 @@ impl<P: Policy> Clone for Client<P> {
         Self {
             pods: self.pods.clone(),
             shared: self.shared.clone(),
+            opened: self.opened,
         }
     }
 }
@@ -176,13 +179,16 @@ where
     type Future = ResponseFuture<P>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.pods.poll_ready(cx).map_err(Error::balance)
+        // Discovery begins, at the latest. Its first answer is waited for in `call`, where timeouts count.
+        self.opened = self.pods.poll_ready(cx).is_ready();
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         self.begin(request).unwrap_or_else(|error| ResponseFuture {
             attempt: Attempt::Failed { error: Some(error) },
             replay: None,
+            client: None,
             deadline: None,
         })
     }
@@ -193,7 +199,8 @@ pin_project! {
     pub struct ResponseFuture<P: Policy> {
         #[pin]
         attempt: Attempt<P>,
-        replay: Option<(Replay, Client<P>)>,
+        replay: Option<Replay>,
+        client: Option<Client<P>>,
         deadline: Option<(Pin<Box<Sleep>>, Duration)>,
     }
 }
@@ -238,13 +245,14 @@ impl<P: Policy> Future for ResponseFuture<P> {
                     continue;
                 }
             };
-            let Some((replay, client)) = this.replay else {
+            let (Some(replay), Some(client)) = (&mut *this.replay, &*this.client) else {
                 return Poll::Ready(Err(error));
             };
-            let Some((request, avoid)) = replay.again(&error, &client.shared.budget) else {
-                return Poll::Ready(Err(error));
+            tracing::debug!(%error, "request failed");
+            let (request, avoid) = match replay.again(error, &client.shared.budget) {
+                Ok(again) => again,
+                Err(error) => return Poll::Ready(Err(error)),
             };
-            tracing::debug!(%error, "request sent again");
             let future = client.pods.call_avoiding(request, avoid.pods());
             this.attempt.set(Attempt::Sent { future });
         }

@@ -4,10 +4,6 @@ use std::{
     future::{Future, poll_fn},
     io,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
     time::Duration,
 };
 
@@ -17,7 +13,8 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpSocket, TcpStream},
-    time::timeout,
+    sync::watch,
+    time::{interval, timeout},
 };
 
 use super::body::RequestBody;
@@ -54,16 +51,27 @@ pub(super) struct Connector {
 pub(super) enum Connection {
     Http1(http1::SendRequest<RequestBody>),
     /// With how many requests the pod allows at once.
-    Http2(http2::SendRequest<RequestBody>, Arc<AtomicUsize>),
+    Http2(http2::SendRequest<RequestBody>, watch::Receiver<usize>),
 }
+
+/// The system counts in seconds, and not far.
+const SECOND: Duration = Duration::from_secs(1);
+const HOURS: Duration = Duration::from_secs(32_000);
+
+/// How often a new HTTP/2 connection is asked whether the pod's SETTINGS have come: hyper tells nobody.
+const TICK: Duration = Duration::from_millis(1);
 
 /// How long a ping's answer may take.
 const PONG: Duration = Duration::from_secs(5);
 
 impl Connector {
-    /// Connects within the connect timeout, all handshakes included.
-    pub(super) async fn connect(&self, pod: &Endpoint) -> Result<Connection, BoxError> {
-        let connecting = self.connect_unbounded(pod);
+    /// Connects within the connect timeout, all handshakes included. `room` is held for as long as the connection is open.
+    pub(super) async fn connect(
+        &self,
+        pod: &Endpoint,
+        room: impl Send + 'static,
+    ) -> Result<Connection, BoxError> {
+        let connecting = self.connect_unbounded(pod, room);
         let Ok(connection) = timeout(self.connect_timeout, connecting).await else {
             let after = format!("no connection within {:?}", self.connect_timeout);
             return Err(io::Error::new(io::ErrorKind::TimedOut, after).into());
@@ -71,14 +79,18 @@ impl Connector {
         connection
     }
 
-    async fn connect_unbounded(&self, pod: &Endpoint) -> Result<Connection, BoxError> {
+    async fn connect_unbounded(
+        &self,
+        pod: &Endpoint,
+        room: impl Send + 'static,
+    ) -> Result<Connection, BoxError> {
         let stream = self.tcp(pod).await?;
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
             let (stream, negotiated_http2) = tls.handshake(pod, self.protocol, stream).await?;
-            return self.http(stream, negotiated_http2).await;
+            return self.http(stream, negotiated_http2, room).await;
         }
-        self.http(stream, false).await
+        self.http(stream, false, room).await
     }
 
     async fn tcp(&self, pod: &Endpoint) -> io::Result<TcpStream> {
@@ -92,16 +104,21 @@ impl Connector {
         options.set_tcp_nodelay(true)?;
         if let Some(idle) = self.keepalive {
             // Three probes, so that a peer that is gone is known to be within twice the time.
-            let probes = TcpKeepalive::new().with_time(idle);
-            let probes = probes.with_interval((idle / 3).max(Duration::from_secs(1)));
+            let probes = TcpKeepalive::new().with_time(idle.clamp(SECOND, HOURS));
+            let probes = probes.with_interval((idle / 3).clamp(SECOND, HOURS));
             options.set_tcp_keepalive(&probes.with_retries(3))?;
         }
         #[cfg(any(target_os = "linux", target_os = "android", target_os = "fuchsia"))]
-        options.set_tcp_user_timeout(self.user_timeout)?;
+        options.set_tcp_user_timeout(self.user_timeout.map(|timeout| timeout.min(HOURS)))?;
         socket.connect(address).await
     }
 
-    async fn http<T>(&self, stream: T, negotiated_http2: bool) -> Result<Connection, BoxError>
+    async fn http<T>(
+        &self,
+        stream: T,
+        negotiated_http2: bool,
+        room: impl Send + 'static,
+    ) -> Result<Connection, BoxError>
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -115,20 +132,30 @@ impl Connector {
                 builder.keep_alive_interval(interval);
                 builder.keep_alive_timeout(PONG).keep_alive_while_idle(true);
             }
+            // None, until the pod's SETTINGS say how many: a pod that never sends any is none.
+            builder.initial_max_send_streams(0);
             let (mut sender, mut connection) = builder.handshake(io).await?;
-            let allowed = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
-            let told = allowed.clone();
+            let (tell, mut allowed) = watch::channel(0);
+            let mut tick = interval(TICK);
             // Ends with the connection. Its error reaches the requests in flight.
             tokio::spawn(poll_fn(move |cx| {
+                let _held = &room;
                 let polled = Pin::new(&mut connection).poll(cx);
-                told.store(connection.current_max_send_streams(), Relaxed);
+                let now = connection.current_max_send_streams();
+                tell.send_if_modified(|allowed| std::mem::replace(allowed, now) != now);
+                while now == 0 && tick.poll_tick(cx).is_ready() {}
                 polled
             }));
             sender.ready().await?;
+            allowed.wait_for(|allowed| *allowed > 0).await?;
             return Ok(Connection::Http2(sender, allowed));
         }
         let (mut sender, connection) = http1::Builder::new().handshake(io).await?;
-        tokio::spawn(connection.with_upgrades());
+        tokio::spawn(async move {
+            // Its error reaches the request in flight.
+            let _ = connection.with_upgrades().await;
+            drop(room);
+        });
         sender.ready().await?;
         Ok(Connection::Http1(sender))
     }

@@ -9,11 +9,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use http::{
-    HeaderValue, Method, Request, Response, Uri, Version,
-    header::HOST,
-    uri::{PathAndQuery, Scheme},
-};
+use http::{HeaderValue, Method, Request, Response, Uri, Version, header::HOST, uri::PathAndQuery};
 use hyper::client::conn::TrySendError;
 use tokio::time::timeout;
 use tower::Service;
@@ -84,7 +80,7 @@ impl Service<Request<RequestBody>> for Pod {
             let waited = match wait {
                 Wait::Dial(dialed) => ready!(Pin::new(dialed).poll(cx))
                     .unwrap_or_else(|_| Err("the runtime has ended".into()))
-                    .map(|connection| self.reserved = Some(Reserved::Http1(connection))),
+                    .map(|connection| self.reserved = connection.map(Reserved::Http1)),
                 Wait::Shared(dialed) => ready!(Pin::new(dialed).poll(cx)).map_err(BoxError::from),
                 Wait::Freed(freed) => {
                     ready!(freed.as_mut().poll(cx));
@@ -192,8 +188,11 @@ impl Call {
         match self.first_byte(sent).await? {
             Ok(response) => Ok(response.map(|body| PodBody::new(body, Lease::http2(stream)))),
             Err(error) => {
-                // It takes no more requests, be it that the pod says so (GOAWAY) or that it has broken.
-                stream.retire();
+                // It takes no more requests, be it that the pod says so (GOAWAY) or that it has broken. Streams are reset
+                // one by one.
+                if !h2_cause(error.error()).is_some_and(h2::Error::is_reset) {
+                    stream.retire();
+                }
                 Err(self.broken(error, uri))
             }
         }
@@ -213,6 +212,7 @@ impl Call {
         let error = error.into_error();
         if let Some(mut request) = unsent {
             *request.uri_mut() = uri;
+            request.headers_mut().remove(HOST);
             return Broken::Unsent(request.into(), error);
         }
         let is_ours = error.is_user() || error.is_parse();
@@ -229,15 +229,13 @@ impl Call {
     fn to_http1(&self, request: &mut Request<RequestBody>) -> Result<Uri, BoxError> {
         *request.version_mut() = Version::HTTP_11;
         let uri = request.uri().clone();
-        if !request.headers().contains_key(HOST) {
-            let host = match uri.authority() {
-                Some(authority) if *authority != self.config.authority => {
-                    HeaderValue::from_str(authority.as_str())?
-                }
-                _ => self.config.host.clone(),
-            };
-            request.headers_mut().insert(HOST, host);
-        }
+        let host = match uri.authority() {
+            Some(authority) if *authority != self.config.authority => {
+                HeaderValue::from_str(authority.as_str())?
+            }
+            _ => self.config.host.clone(),
+        };
+        request.headers_mut().insert(HOST, host);
         if request.method() != Method::CONNECT {
             let path = uri.path_and_query().cloned();
             *request.uri_mut() = path.unwrap_or(PathAndQuery::from_static("/")).into();
@@ -260,25 +258,16 @@ fn late(bound: Duration) -> BoxError {
 /// Whether the protocol says that the request was not processed: HTTP/2 streams that are refused, or above the last one
 /// that a GOAWAY names (RFC 9113 §6.8 and §8.7). h2 ends the latter, and no others, with the peer's GOAWAY.
 fn outcome(error: &hyper::Error) -> Outcome {
-    let cause =
-        std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
     let refused = |cause: &h2::Error| {
         let reset = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
         cause.is_remote() && (reset || cause.is_go_away())
     };
-    match cause.is_some_and(refused) {
+    match h2_cause(error).is_some_and(refused) {
         true => Outcome::Unprocessed,
         false => Outcome::Unknown,
     }
 }
 
-/// The URI with what it lacks: HTTP/2 has the service's name in it.
-pub(super) fn absolute(uri: Uri, scheme: &Scheme, config: &Config) -> Result<Uri, http::Error> {
-    let mut parts = uri.into_parts();
-    parts.scheme.get_or_insert_with(|| scheme.clone());
-    let authority = || config.authority.clone();
-    parts.authority.get_or_insert_with(authority);
-    let root = || PathAndQuery::from_static("/");
-    parts.path_and_query.get_or_insert_with(root);
-    Ok(Uri::from_parts(parts)?)
+fn h2_cause(error: &hyper::Error) -> Option<&h2::Error> {
+    std::error::Error::source(error)?.downcast_ref()
 }

@@ -17,6 +17,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed},
     },
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -27,8 +28,8 @@ use futures::{
 use http::{HeaderValue, uri::Authority};
 use hyper::client::conn::{http1, http2};
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, futures::OwnedNotified, oneshot},
-    time::{Instant, sleep_until},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, futures::OwnedNotified, oneshot, watch},
+    time::{Instant, sleep_until, timeout},
 };
 use tracing::debug;
 
@@ -85,19 +86,17 @@ const HTTP2: u8 = 2;
 pub(super) struct Http1 {
     pub(super) sender: http1::SendRequest<RequestBody>,
     idle_since: Instant,
-    _room: Room,
 }
 
 /// A connection for many requests at a time.
 struct Http2 {
     sender: http2::SendRequest<RequestBody>,
     /// How many requests the pod allows at once.
-    allowed: Arc<AtomicUsize>,
+    allowed: watch::Receiver<usize>,
     streams: AtomicUsize,
     /// It takes no more requests.
     retired: AtomicBool,
     idle_since: Mutex<Instant>,
-    _room: Room,
 }
 
 /// The place of one request on an HTTP/2 connection.
@@ -106,7 +105,7 @@ pub(super) struct Stream {
     freed: Arc<Notify>,
 }
 
-/// The right to one connection.
+/// The right to one connection, for as long as that is open.
 struct Room {
     permit: Option<OwnedSemaphorePermit>,
     freed: Arc<Notify>,
@@ -120,8 +119,8 @@ pub(super) enum Reserved {
 
 /// What a request without a connection waits for.
 pub(super) enum Wait {
-    /// A connection of its own.
-    Dial(oneshot::Receiver<Result<Http1, BoxError>>),
+    /// A connection of its own; none where the pod speaks HTTP/2 by now, and there is one for all.
+    Dial(oneshot::Receiver<Result<Option<Http1>, BoxError>>),
     /// A connection for all who wait.
     Shared(SharedDial),
     /// That somebody needs theirs no more.
@@ -213,12 +212,15 @@ impl Pool {
         let (sender, receiver) = oneshot::channel();
         let (pool, config, pod) = self.parts();
         tokio::spawn(async move {
-            let connected = config.connector.connect(&pod).await;
-            let result = connected.and_then(|connection| match connection {
-                Connection::Http1(sender) => Ok(Http1::new(sender, room)),
-                Connection::Http2(..) => Err("HTTP/2 where HTTP/1.1 was expected".into()),
-            });
-            if let Err(Ok(connection)) = sender.send(result) {
+            let result = match config.connector.connect(&pod, room).await {
+                Ok(Connection::Http1(sender)) => Ok(Some(Http1::new(sender))),
+                Ok(connection) => {
+                    Self::add(&pool, connection);
+                    Ok(None)
+                }
+                Err(error) => Err(error),
+            };
+            if let Err(Ok(Some(connection))) = sender.send(result) {
                 Self::release(&pool, connection);
             }
         });
@@ -229,10 +231,8 @@ impl Pool {
     fn dial_for_all(self: &Arc<Self>, room: Room) -> SharedDial {
         let (pool, config, pod) = self.parts();
         let task = tokio::spawn(async move {
-            let connection = config.connector.connect(&pod).await?;
-            if let Some(pool) = pool.upgrade() {
-                pool.add(connection, room);
-            }
+            let connection = config.connector.connect(&pod, room).await?;
+            Self::add(&pool, connection);
             Ok::<_, BoxError>(())
         });
         let told = async move {
@@ -249,35 +249,55 @@ impl Pool {
         (Arc::downgrade(self), self.config.clone(), self.pod.clone())
     }
 
-    fn add(self: &Arc<Self>, connection: Connection, room: Room) {
+    fn add(pool: &Weak<Self>, connection: Connection) {
+        let Some(this) = pool.upgrade() else { return };
         match connection {
             Connection::Http1(sender) => {
-                self.spoken.store(HTTP1, Relaxed);
-                Self::release(&Arc::downgrade(self), Http1::new(sender, room));
+                this.spoken.store(HTTP1, Relaxed);
+                Self::release(pool, Http1::new(sender));
             }
             Connection::Http2(sender, allowed) => {
-                self.spoken.store(HTTP2, Relaxed);
+                this.spoken.store(HTTP2, Relaxed);
                 let connection = Http2 {
                     sender,
                     allowed,
                     streams: AtomicUsize::new(0),
                     retired: AtomicBool::new(false),
                     idle_since: Mutex::new(Instant::now()),
-                    _room: room,
                 };
-                let mut state = self.lock();
+                let mut state = this.lock();
                 state.http2.push(Arc::new(connection));
-                self.reap_later(&mut state);
+                this.reap_later(&mut state);
             }
         }
     }
 
     /// Takes an HTTP/1.1 connection back that has no request any more, or closes it.
     pub(super) fn release(pool: &Weak<Self>, mut connection: Http1) {
-        let Some(pool) = pool.upgrade() else { return };
-        if connection.sender.is_closed() {
-            return;
+        let mut cx = Context::from_waker(Waker::noop());
+        match connection.sender.poll_ready(&mut cx) {
+            Poll::Ready(Ok(())) => Self::take_back(pool, connection),
+            Poll::Ready(Err(_closed)) => {}
+            Poll::Pending => Self::release_later(pool, connection),
         }
+    }
+
+    /// The connection's own task is not done with the response, or the request still is on its way where it was answered
+    /// early.
+    fn release_later(pool: &Weak<Self>, mut connection: Http1) {
+        let Some(patience) = pool.upgrade().map(|pool| pool.config.idle_timeout) else {
+            return;
+        };
+        let pool = pool.clone();
+        tokio::spawn(async move {
+            if let Ok(Ok(())) = timeout(patience, connection.sender.ready()).await {
+                Self::take_back(&pool, connection);
+            }
+        });
+    }
+
+    fn take_back(pool: &Weak<Self>, mut connection: Http1) {
+        let Some(pool) = pool.upgrade() else { return };
         connection.idle_since = Instant::now();
         let mut state = pool.lock();
         if state.idle.len() < pool.config.max_idle {
@@ -319,21 +339,14 @@ impl Pool {
 }
 
 impl State {
-    /// The last used one that is free. One that still writes a request that was answered early is left to it.
+    /// The last used one that the pod has not closed.
     fn pop_idle(&mut self) -> Option<Http1> {
-        while let Some(last) = self.idle.last() {
+        loop {
+            let last = self.idle.pop()?;
             if last.sender.is_ready() {
-                return self.idle.pop();
+                return Some(last);
             }
-            if !last.sender.is_closed() {
-                break;
-            }
-            self.idle.pop();
         }
-        self.idle
-            .retain(|connection| !connection.sender.is_closed());
-        let free = self.idle.iter().rposition(|it| it.sender.is_ready())?;
-        Some(self.idle.remove(free))
     }
 
     /// Closes what has been idle for too long, and says when to look again; never, where nothing is left that may be idle.
@@ -357,11 +370,10 @@ impl State {
 }
 
 impl Http1 {
-    fn new(sender: http1::SendRequest<RequestBody>, room: Room) -> Self {
+    fn new(sender: http1::SendRequest<RequestBody>) -> Self {
         Self {
             sender,
             idle_since: Instant::now(),
-            _room: room,
         }
     }
 }
@@ -373,7 +385,7 @@ impl Http2 {
 
     /// One more request, if the pod allows it.
     fn begin(&self) -> bool {
-        let allowed = self.allowed.load(Relaxed);
+        let allowed = *self.allowed.borrow();
         let one_more = |streams| (streams < allowed).then_some(streams + 1);
         self.streams
             .fetch_update(Relaxed, Relaxed, one_more)

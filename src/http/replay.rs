@@ -61,6 +61,8 @@ pub(super) struct Replay {
     repeatable: bool,
     left: usize,
     avoid: Avoid,
+    /// An earlier attempt may have been executed, whatever becomes of the later ones.
+    lost: Option<Error>,
 }
 
 impl Replay {
@@ -73,7 +75,9 @@ impl Replay {
     ) -> (Request<RequestBody>, Option<Self>) {
         let (parts, mut body) = request.into_parts();
         let marked = parts.extensions.get::<Idempotent>().copied();
-        if let Some(Idempotent { record }) = marked {
+        // Pods that may refuse are likely to speak gRPC, whose bodies all come as streams.
+        let refusable = (may_refuse && times > 0).then(Idempotent::default);
+        if let Some(Idempotent { record }) = marked.or(refusable) {
             body = body.record(record);
         }
         let repeatable = marked.is_some() || (parts.method.is_safe() && body.is_empty());
@@ -85,28 +89,44 @@ impl Replay {
             body,
             repeatable,
             left: times,
+            lost: None,
         });
         (Request::from_parts(parts, body), replay)
     }
 
-    /// The request again, after `error`, and the pods that are to be avoided; none if it may not be sent again.
+    /// The request again, after `error`, and the pods that are to be avoided. If it may not be sent again, the error that
+    /// says what its caller has to know.
     pub(super) fn again(
         &mut self,
-        error: &Error,
+        error: Error,
         budget: &impl Budget,
-    ) -> Option<(Request<RequestBody>, &Avoid)> {
-        let allowed = match error.outcome()? {
-            Outcome::Unprocessed => true,
-            Outcome::Unknown => self.repeatable,
-        };
-        if !allowed || self.left == 0 || !self.body.is_playable() || !budget.withdraw() {
-            return None;
+    ) -> Result<(Request<RequestBody>, &Avoid), Error> {
+        if !self.may_be_sent_again(&error) || self.left == 0 || !budget.withdraw() {
+            return Err(match self.lost.take() {
+                Some(lost) if error.is_unexecuted() => lost,
+                _ => error,
+            });
         }
+        let Some(body) = self.body.again() else {
+            return Err(error);
+        };
         self.left -= 1;
         if let Some(pod) = error.pod() {
             self.avoid = std::mem::take(&mut self.avoid).and(pod);
         }
-        let body = self.body.again()?;
-        Some((Request::from_parts(self.parts.clone(), body), &self.avoid))
+        if !error.is_unexecuted() {
+            self.lost = Some(error);
+        }
+        let request = Request::from_parts(self.parts.clone(), body);
+        Ok((request, &self.avoid))
+    }
+
+    fn may_be_sent_again(&self, error: &Error) -> bool {
+        let allowed = match error.outcome() {
+            Some(Outcome::Unprocessed) => true,
+            Some(Outcome::Unknown) => self.repeatable,
+            None => false,
+        };
+        allowed && self.body.is_playable()
     }
 }

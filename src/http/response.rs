@@ -80,13 +80,14 @@ impl Completion<Response<PodBody>> for ToTheEnd {
             let upgrade = OnUpgrade::new(upgrade, held.take());
             parts.extensions.insert(upgrade);
         }
+        let ended = body.is_end_stream();
         let mut body = ResponseBody {
-            body,
+            body: Some(body),
             pod,
             held,
             deadline: None,
         };
-        if body.body.is_end_stream() {
+        if ended {
             body.end();
         }
         Response::from_parts(parts, body)
@@ -98,7 +99,8 @@ impl Completion<Response<PodBody>> for ToTheEnd {
 /// Its connection is free again when it has been read to its end, and its request counts as in flight until then. Dropped
 /// early, it closes its connection (HTTP/1.1) or resets its stream (HTTP/2).
 pub struct ResponseBody {
-    body: Incoming,
+    /// None once its time is up.
+    body: Option<Incoming>,
     pod: Endpoint,
     held: Option<(Lease, InFlight)>,
     deadline: Option<(Pin<Box<Sleep>>, Duration)>,
@@ -136,21 +138,24 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
-        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        let Some(body) = &mut this.body else {
+            return Poll::Ready(None);
+        };
+        let polled = Pin::new(&mut *body).poll_frame(cx);
         if polled.is_pending()
             && let Some((deadline, whole)) = &mut this.deadline
         {
             ready!(deadline.as_mut().poll(cx));
             let error = Error::deadline(*whole);
-            this.held = None;
-            this.deadline = None;
+            // All of it, so that the connection closes though the caller holds on to this.
+            (this.held, this.body, this.deadline) = (None, None, None);
             return Poll::Ready(Some(Err(error)));
         }
         let frame = ready!(polled);
         match &frame {
             Some(Err(_)) => this.held = None,
             // Not every caller asks once more after the last frame, where the length told which one that is.
-            Some(Ok(_)) if !this.body.is_end_stream() => {}
+            Some(Ok(_)) if !body.is_end_stream() => {}
             Some(Ok(_)) | None => this.end(),
         }
         let pod = || this.pod.clone();
@@ -158,11 +163,11 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map(Body::size_hint).unwrap_or_default()
     }
 }
 

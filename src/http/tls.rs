@@ -120,6 +120,8 @@ impl Tls {
         service: &str,
         protocol: Protocol,
     ) -> Result<Handshake, BoxError> {
+        // An IPv6 address has brackets in a URI, and none in a certificate.
+        let service = service.trim_start_matches('[').trim_end_matches(']');
         let name = ServerName::try_from(service.to_owned())?;
         let provider = Arc::new(provider()?);
         let builder = ClientConfig::builder_with_provider(provider)
