@@ -5,15 +5,22 @@
 
 mod support;
 
-use std::{error::Error as _, future::Future, net::IpAddr, net::Ipv4Addr, time::Duration};
+use std::{
+    error::Error as _,
+    future::{Future, IntoFuture},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 use futures::{StreamExt, future::join_all};
 use hickory_resolver::proto::{op::ResponseCode, rr::RecordType};
+use http_body_util::BodyExt;
 use support::{
     client::{HttpBalance, NoBody, Resend, balance, dns, get},
     cluster::Cluster,
     dns::{DnsServer, Fault, Transport},
     http::Connections,
+    pod::{Mode, Pod},
     scripted::{Behaviour, Pods, Request, discovery, endpoint},
     within,
 };
@@ -22,7 +29,7 @@ use tokio_test::{assert_pending, task};
 use tower::{Service, ServiceExt, retry::Retry, service_fn};
 use tower_headless::{
     Balance, BoxError, Dns, Endpoint, EndpointState, LeastConnections, LookupError, OnEmpty,
-    Policy, RoundRobin, Target,
+    Policy, RoundRobin, Target, http,
 };
 
 const FAST: Duration = Duration::from_millis(50);
@@ -636,5 +643,110 @@ async fn row_32_all_pods_down_for_good() {
     assert_eq!(
         get(&balance, "/").await.expect("one pod is back"),
         cluster.pod(2).ip()
+    );
+}
+
+/// A client of a cluster over HTTP, as its users have it.
+fn client(cluster: &Cluster) -> http::ClientBuilder {
+    let uri = format!("http://web.default.svc.cluster.local:{}", cluster.port());
+    http::Client::builder(uri.parse().expect("a URI")).dns(|_| dns(cluster).refresh_interval(FAST))
+}
+
+async fn fetch(client: &http::Client, path: &str) -> Result<IpAddr, http::Error> {
+    let response = within("an answer", client.get(path).into_future()).await?;
+    let pod = response.body().pod().address().ip();
+    let text = response.into_body().collect().await?.to_bytes();
+    assert!(!text.is_empty());
+    Ok(pod)
+}
+
+#[tokio::test]
+async fn row_13_ipv6_only() {
+    let pod = Pod::start("[::1]:0".parse().expect("an address")).await;
+    let pod = pod.expect("IPv6 on loopback");
+    let server = DnsServer::start().await;
+    server.set_aaaa("web.svc.", 1, [Ipv6Addr::LOCALHOST]);
+    let uri = format!("http://web.svc:{}", pod.addr().port());
+    let client = http::Client::builder(uri.parse().expect("a URI"))
+        .dns(|dns| dns.name_servers([server.addr()]).allow_loopback(true))
+        .build()
+        .expect("a client");
+    assert_eq!(fetch(&client, "/").await.expect("an answer"), pod.ip());
+}
+
+/// Requests that the pod had are lost: those that are safe go to another pod, the others fail and say so.
+#[tokio::test]
+async fn row_15_a_pod_is_killed() {
+    let cluster = Cluster::start(2).await;
+    let client = client(&cluster).build().expect("a client");
+    cluster.pod(0).set(Mode::Hung);
+    let (got, posted) = {
+        let get = async |path| client.get(path).await;
+        let post = async || client.post("/").body("once").await;
+        let killed = async {
+            cluster
+                .pod(0)
+                .wait_until(|stats| stats.in_flight == 2)
+                .await;
+            cluster.kill(0).await;
+        };
+        let requests = async { tokio::join!(get("/"), get("/"), post(), post()) };
+        let ((first, second, third, fourth), ()) = tokio::join!(requests, killed);
+        ([first, second], [third, fourth])
+    };
+    assert!(got.iter().all(Result::is_ok), "{got:?}");
+    let lost: Vec<_> = posted.into_iter().filter_map(Result::err).collect();
+    let [lost] = &lost[..] else {
+        panic!("{lost:?}")
+    };
+    assert_eq!(
+        lost.pod().map(Endpoint::address),
+        Some(cluster.pod(0).addr())
+    );
+    assert!(!lost.is_unexecuted());
+    for _ in 0..10 {
+        assert_eq!(
+            fetch(&client, "/").await.expect("an answer"),
+            cluster.pod(1).ip()
+        );
+    }
+}
+
+#[tokio::test]
+async fn row_16_a_pod_is_terminated_gracefully() {
+    let cluster = Cluster::start(3).await;
+    let client = client(&cluster).build().expect("a client");
+    fetch(&client, "/").await.expect("an answer");
+    let requests = async {
+        for _ in 0..200 {
+            fetch(&client, "/").await.expect("no request fails");
+            sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::join!(requests, cluster.remove_pod(0), cluster.remove_pod(0));
+}
+
+#[tokio::test]
+async fn row_17_a_black_hole_for_syns() {
+    let cluster = Cluster::start(2).await;
+    let patience = Duration::from_millis(300);
+    let client = client(&cluster)
+        .connect_timeout(patience)
+        .build()
+        .expect("a client");
+    cluster.pod(0).black_hole().await.expect("a full backlog");
+    let requests = join_all((0..10).map(|_| fetch(&client, "/"))).await;
+    for answered in requests {
+        assert_eq!(answered.expect("an answer"), cluster.pod(1).ip());
+    }
+    let unreachable =
+        |status: &tower_headless::EndpointStatus| status.state == EndpointState::Unreachable;
+    assert_eq!(
+        client
+            .endpoints()
+            .iter()
+            .filter(|status| unreachable(status))
+            .count(),
+        1
     );
 }

@@ -19,8 +19,14 @@ static EXAMPLE: LazyLock<PathBuf> = LazyLock::new(|| {
         panic!("{} is not in a target directory", test.display());
     };
     let name = profile.file_name().expect("a directory's name");
+    // Those that this test was built with, more or less: what is built already is not built over again.
+    let features: &[_] = match cfg!(feature = "tls") {
+        true => &["--all-features"],
+        false => &["--features", "http"],
+    };
     let status = Command::new(env!("CARGO"))
         .args(["build", "--quiet", "--example", "http_client"])
+        .args(features)
         .args([
             "--manifest-path",
             concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),

@@ -1,12 +1,13 @@
 //! What the command line says.
 
-use std::time::Duration;
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use clap::{CommandFactory, Parser, ValueEnum, error::ErrorKind};
-use http::{Request, header::HOST, uri::PathAndQuery};
-use tower_headless::Target;
-
-use crate::{story, support::client::NoBody};
+use http::{Uri, uri::PathAndQuery};
 
 /// Sends requests at a steady rate to the pods of a headless Service, and shows what becomes of them.
 ///
@@ -23,8 +24,8 @@ pub(crate) struct Args {
     port: Option<u16>,
 
     /// Name server to ask, IP or IP:port [default: those of the system]
-    #[arg(long, value_name = "A", requires = "service")]
-    nameserver: Option<String>,
+    #[arg(long, value_name = "A", requires = "service", value_parser = parse_name_server)]
+    pub(crate) nameserver: Option<SocketAddr>,
 
     /// Which pod gets the next request
     #[arg(long, value_enum, default_value_t = PolicyName::RoundRobin)]
@@ -40,7 +41,7 @@ pub(crate) struct Args {
 
     /// What to GET
     #[arg(long, default_value = "/", value_parser = parse_path)]
-    path: PathAndQuery,
+    pub(crate) path: PathAndQuery,
 
     /// Take loopback addresses for pods too
     #[arg(long)]
@@ -57,31 +58,30 @@ pub(crate) enum PolicyName {
 }
 
 impl Args {
-    /// What `--service`, `--port` and `--nameserver` name. Ends the process, with a message, if they name nothing.
-    pub(crate) fn target(&self) -> Target {
+    /// What `--service` and `--port` name. Ends the process, with a message, if they name nothing.
+    pub(crate) fn uri(&self) -> Uri {
         let service = self.service.as_deref().unwrap_or_default();
-        let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
-        let server = self.nameserver.as_deref().unwrap_or_default();
-        let target = format!("dns://{server}/{service}{port}").parse();
-        target.unwrap_or_else(|error| {
-            let mut command = Self::command();
-            command.error(ErrorKind::ValueValidation, error).exit()
-        })
+        let uri = match self.port {
+            Some(port) => format!("http://{service}:{port}"),
+            None if service.starts_with('_') => format!("http://{service}"),
+            // The client would take 80, as HTTP does. Pods listen elsewhere more often than not.
+            None => self.reject(format_args!("{service:?} needs a --port")),
+        };
+        uri.parse().unwrap_or_else(|error| self.reject(error))
     }
 
-    /// The request that is sent over and over.
-    pub(crate) fn request(&self, target: &Target) -> Request<NoBody> {
-        let service = self.service.as_deref().unwrap_or(story::HOST);
-        let host = match target.port() {
-            Some(port) => format!("{service}:{port}"),
-            // `_port._protocol.` is for DNS alone.
-            None => service.splitn(3, '.').last().unwrap_or_default().to_owned(),
-        };
-        let request = Request::get(self.path.clone())
-            .header(HOST, host)
-            .body(NoBody::new());
-        request.expect("a target's name has only characters that a header may have")
+    /// Ends the process, saying why these arguments are no good.
+    pub(crate) fn reject(&self, why: impl fmt::Display) -> ! {
+        let mut command = Self::command();
+        command.error(ErrorKind::ValueValidation, why).exit()
     }
+}
+
+/// An address, at DNS's own port unless it has another.
+fn parse_name_server(text: &str) -> Result<SocketAddr, String> {
+    let port_53 = text.parse().map(|ip: IpAddr| SocketAddr::new(ip, 53));
+    let address = port_53.or_else(|_| text.parse());
+    address.map_err(|_| "not an IP address, with or without a port".to_owned())
 }
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {

@@ -11,8 +11,9 @@ use std::{
     time::Duration,
 };
 
+use http::Uri;
 use tokio::time::Instant;
-use tower_headless::{Endpoint, EndpointStatus, MembershipChange, Target};
+use tower_headless::{Endpoint, EndpointStatus, MembershipChange};
 
 use crate::{
     screen::Screen,
@@ -51,9 +52,9 @@ struct State {
 }
 
 impl Report {
-    pub(crate) fn new(target: &Target, ttl: Option<Duration>) -> Self {
+    pub(crate) fn new(service: &Uri, ttl: Option<Duration>) -> Self {
         let mut screen = Screen::new();
-        screen.line(&format!("target {target}"));
+        screen.line(&format!("target {service}"));
         let began = Instant::now();
         Self(Mutex::new(State {
             screen,
@@ -122,10 +123,10 @@ impl Report {
     }
 
     /// The end of the story: how many requests failed.
-    pub(crate) fn summary(&self, endpoints: &[EndpointStatus], resent: usize) -> usize {
+    pub(crate) fn summary(&self, endpoints: &[EndpointStatus]) -> usize {
         let mut state = self.lock();
         state.look_at(endpoints);
-        let summary = state.summary(resent);
+        let summary = state.summary();
         state.screen.end(&summary);
         state.failed
     }
@@ -230,7 +231,7 @@ impl State {
         line
     }
 
-    fn summary(&self, resent: usize) -> String {
+    fn summary(&self) -> String {
         let ok = self.latencies.count();
         let failed = self.failed;
         let all = &self.latencies;
@@ -243,7 +244,6 @@ impl State {
             milliseconds(all.quantile(0.99)),
             milliseconds(all.quantile(1.0)),
         );
-        text += &format!("sent again {resent}, after their pod had failed them\n");
         text += &format!("failures   {failed}\n");
         for (endpoint, pod) in &self.pods {
             text += &self.newcomer(endpoint, pod).unwrap_or_default();

@@ -1,9 +1,9 @@
 //! A cluster in this process, and what happens to it.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
+use http::Uri;
 use tokio::time::{Instant, sleep_until};
-use tower_headless::Target;
 
 use crate::{
     report::Report,
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The Service's name.
-pub(crate) const HOST: &str = "web.default.svc.cluster.local";
+const HOST: &str = "web.default.svc.cluster.local";
 
 /// How long DNS answers may be used.
 pub(crate) const TTL: Duration = Duration::from_secs(2);
@@ -46,9 +46,14 @@ impl Story {
         Self { cluster }
     }
 
-    pub(crate) fn target(&self) -> Target {
-        let target = self.cluster.service_target().parse();
-        target.expect("a cluster's own target is valid")
+    pub(crate) fn uri(&self) -> Uri {
+        let uri = format!("http://{HOST}:{}", self.cluster.port()).parse();
+        uri.expect("a name and a port")
+    }
+
+    /// The one that knows the Service's name.
+    pub(crate) fn name_server(&self) -> SocketAddr {
+        self.cluster.dns().addr()
     }
 
     /// Scales up, kills, scales down. The cluster goes on after that.

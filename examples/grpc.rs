@@ -1,0 +1,133 @@
+//! gRPC: a client as tonic generates it, balanced call by call over the pods of a headless Service.
+//!
+//! ```text
+//! cargo run --features http --example grpc     # a DNS server and three pods of its own; needs nothing but loopback
+//! ```
+//!
+//! gRPC's calls share long-lived connections, so a client that balances connections, or leaves that to Kubernetes,
+//! speaks to one pod for ever. `tower_headless::http::Client` stands in the place of tonic's `Channel` and picks a pod
+//! for each call. The generated client here is that of `tonic-health`; yours goes the same way.
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
+
+use support::dns::DnsServer;
+use tokio::net::TcpListener;
+use tonic::{
+    Code, Request, Status,
+    transport::{Server, server::TcpIncoming},
+};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use tower::ServiceBuilder;
+use tower_headless::{
+    BoxError, Endpoint,
+    http::{Client, Error, Protocol},
+};
+
+const HOST: &str = "health.default.svc.cluster.local";
+const PODS: u8 = 3;
+const CALLS: usize = 300;
+const WATCHES: usize = 4;
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    let (dns_server, port) = start_cluster().await?;
+
+    // The transport. It is cheap to clone: all generated clients of a program share one, and its pods' connections.
+    let client = Client::builder(format!("http://{HOST}:{port}").parse()?)
+        .protocol(Protocol::Http2)
+        // A stream may be silent for hours: ping, so that a pod that has vanished is noticed.
+        .http2_ping(Some(Duration::from_secs(20)))
+        // In a cluster neither of these is needed: the system's name server is the right one, and pods have real addresses.
+        .dns(|dns| dns.name_servers([dns_server.addr()]).allow_loopback(true))
+        .build()?;
+
+    // `:authority` is the service's name. `HealthClient::with_origin(transport, uri)` makes it another one.
+    let transport = ServiceBuilder::new()
+        .map_err(status)
+        .service(client.clone());
+    let mut health = HealthClient::new(transport);
+
+    // Calls one after the other, over one client: each goes to the next pod.
+    let mut calls = BTreeMap::<Endpoint, usize>::new();
+    for _ in 0..CALLS {
+        let mut request = Request::new(HealthCheckRequest::default());
+        // Told to the pod, which gives up then. `Client::builder(…).timeout(…)` bounds the time on our side.
+        request.set_timeout(Duration::from_secs(1));
+        let answer = health.check(request).await?;
+        // Who has answered stands in the extensions.
+        let pod = answer.extensions().get::<Endpoint>();
+        *calls.entry(pod.expect("put there").clone()).or_default() += 1;
+    }
+
+    // A stream counts as in flight for as long as it runs, so least connections would see it.
+    let mut watches = Vec::new();
+    for _ in 0..WATCHES {
+        let watch = health.watch(HealthCheckRequest::default()).await?;
+        let mut watch = watch.into_inner();
+        watch.message().await?.expect("the state as it is now");
+        watches.push(watch);
+    }
+    let watching = client.endpoints();
+    // Dropping a stream cancels it.
+    drop(watches);
+    let idle = client.endpoints();
+
+    println!("{CALLS} unary calls and {WATCHES} streams to http://{HOST}:{port}\n");
+    println!("pod                    calls   in flight while watching   after");
+    for (watching, idle) in watching.iter().zip(&idle) {
+        let pod = &watching.endpoint;
+        println!(
+            "{:21}  {:>5}   {:>24}   {:>5}",
+            pod.to_string(),
+            calls.get(pod).copied().unwrap_or_default(),
+            watching.in_flight,
+            idle.in_flight
+        );
+    }
+
+    // A pod's own errors are answers, as far as balancing goes: they arrive as they are.
+    let unknown = HealthCheckRequest {
+        service: "shop.Orders".to_owned(),
+    };
+    let error = health.check(unknown).await.expect_err("no such service");
+    assert_eq!(error.code(), Code::NotFound);
+    println!("\nasked for a service that no pod knows: {error}");
+    Ok(())
+}
+
+/// What gRPC calls errors that the client has made. Without this, tonic calls most of them `Unknown`.
+fn status(error: Error) -> Status {
+    let code = if error.is_timeout() {
+        Code::DeadlineExceeded
+    } else {
+        // No pod took the call, or the one that had it died. `error.is_unexecuted()` tells which.
+        Code::Unavailable
+    };
+    let mut status = Status::new(code, error.to_string());
+    status.set_source(Arc::new(error));
+    status
+}
+
+// ---------------------------------------------------------------- a cluster of its own
+
+/// Starts the pods, which share a port, and a DNS server that knows their addresses.
+async fn start_cluster() -> Result<(DnsServer, u16), BoxError> {
+    let mut port = 0; // the first pod takes a free one
+    for host in 1..=PODS {
+        let listener = TcpListener::bind((address(host), port)).await?;
+        port = listener.local_addr()?.port();
+        let (_, health) = tonic_health::server::health_reporter();
+        let pod = Server::builder().add_service(health);
+        tokio::spawn(pod.serve_with_incoming(TcpIncoming::from(listener)));
+    }
+    let dns_server = DnsServer::start().await;
+    dns_server.set_a(&format!("{HOST}."), 5, (1..=PODS).map(address));
+    Ok((dns_server, port))
+}
+
+fn address(host: u8) -> Ipv4Addr {
+    Ipv4Addr::new(127, 81, 7, host)
+}

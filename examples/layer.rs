@@ -1,0 +1,150 @@
+//! Tower's middleware around the client; and the balancer alone, over an HTTP client that you have already.
+//!
+//! ```text
+//! cargo run --features http --example layer                              # needs nothing but loopback
+//! RUST_LOG=tower_http=debug cargo run --features http --example layer    # what TraceLayer sees
+//! ```
+//!
+//! Both send the same requests. Half-way one of three pods is killed, and DNS goes on telling of it: see what that costs.
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response, Uri, header::HOST, uri};
+use http_body::Body;
+use http_body_util::{BodyExt, Full};
+use hyper_util::{client::legacy::Client as LegacyClient, rt::TokioExecutor};
+use support::cluster::Cluster;
+use tower::{Service, ServiceBuilder, ServiceExt};
+use tower_headless::{Balance, BoxError, Dns, Endpoint, OnBodyEnd, http::Client};
+use tower_http::trace::TraceLayer;
+use tracing_subscriber::EnvFilter;
+
+const SERVICE: &str = "web.default.svc.cluster.local";
+const REQUESTS: usize = 60;
+
+type HttpRequest = Request<Full<Bytes>>;
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
+    println!("layers around the client");
+    around_the_client(&Cluster::start(3).await).await?;
+    println!("\nthe balancer over hyper-util's legacy client");
+    over_a_legacy_client(&Cluster::start(3).await).await
+}
+
+/// The client at the bottom, layers above it: they see one service, whichever pod it is.
+async fn around_the_client(cluster: &Cluster) -> Result<(), BoxError> {
+    let client = Client::builder(service(cluster)?)
+        .dns(|dns| here(cluster, dns))
+        .build()?;
+    let stack = ServiceBuilder::new()
+        // Spans and events for each request. One that is sent again is one request here.
+        .layer(TraceLayer::new_for_http())
+        // To the head of the response. The client's own `timeout` goes on to the end of the body.
+        .timeout(Duration::from_secs(2))
+        // Requests beyond these wait, in `poll_ready`, which the timeout above doesn't count.
+        .concurrency_limit(100)
+        .service(client);
+    send(cluster, stack).await
+}
+
+/// The balancer as a layer, for those who have a client already and want to keep it.
+///
+/// The legacy client connects where its URI says, so requests get their pod's address. What that loses, against
+/// `tower_headless::http::Client`:
+///
+/// - **A refused connection eats the request.** The legacy client connects when it has the request already, and doesn't
+///   give it back: the error is the caller's. The balancer doesn't learn that the pod refuses, and sends it more. (For
+///   requests that can be copied, `reqwest.rs` shows a way out.)
+/// - **Nothing is sent again** that died with its pod, GETs neither. `tower::retry` above the balancer does that.
+/// - **`Host` has to be set by hand**, since the URI names the pod. HTTP/2's `:authority`, and the name that a certificate
+///   has to have, still come from the URI: there, pods are spoken to by their addresses.
+/// - **Connections are pooled by the URI's host.** One client for all would keep those of pods that have left. One for
+///   each, as here, goes with its pod.
+/// - **Connecting takes as long as it takes**, minutes where a node has vanished, unless `HttpConnector` is told otherwise.
+/// - **Responses don't say whose they are**, unless they are made to.
+async fn over_a_legacy_client(cluster: &Cluster) -> Result<(), BoxError> {
+    let dns = Dns::new(cluster.service_target().parse()?);
+    let balance = Balance::builder(here(cluster, dns))
+        // Requests count as in flight to the end of the body. The client above always counts so.
+        .completion(OnBodyEnd)
+        .into_layer();
+    let stack = ServiceBuilder::new()
+        .timeout(Duration::from_secs(2))
+        .layer(balance)
+        .service(|pod: &Endpoint| {
+            let (asked, answered) = (pod.clone(), pod.clone());
+            LegacyClient::builder(TokioExecutor::new())
+                .build_http()
+                .map_request(move |request| to_pod(&asked, request))
+                .map_response(move |mut response: Response<_>| {
+                    response.extensions_mut().insert(answered.clone());
+                    response
+                })
+        });
+    send(cluster, stack).await
+}
+
+/// The same request with the pod's address in its URI; the service's name stays in `Host`.
+fn to_pod(pod: &Endpoint, mut request: HttpRequest) -> HttpRequest {
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    if let Some(service) = parts.authority.take() {
+        let host = service.as_str().parse().expect("an authority is a header");
+        request.headers_mut().insert(HOST, host);
+    }
+    parts.scheme = Some(uri::Scheme::HTTP);
+    let address = pod.address().to_string();
+    parts.authority = Some(address.parse().expect("an address is an authority"));
+    *request.uri_mut() = Uri::from_parts(parts).expect("it has all its parts");
+    request
+}
+
+/// Sends requests, kills a pod half-way, and shows who has answered.
+async fn send<S, B>(cluster: &Cluster, service: S) -> Result<(), BoxError>
+where
+    S: Service<HttpRequest, Response = Response<B>, Error = BoxError> + Clone,
+    B: Body<Error: Into<BoxError>>,
+{
+    let uri = self::service(cluster)?;
+    let mut answers = BTreeMap::<Endpoint, [usize; 2]>::new();
+    let mut failed = [0; 2];
+    for i in 0..REQUESTS {
+        if i == REQUESTS / 2 {
+            cluster.kill(0).await;
+        }
+        let half = i / (REQUESTS / 2);
+        let request = Request::get(&uri).body(Full::default())?;
+        match service.clone().oneshot(request).await {
+            Ok(response) => {
+                let pod = response.extensions().get::<Endpoint>().cloned();
+                answers.entry(pod.expect("put there")).or_default()[half] += 1;
+                response.into_body().collect().await.map_err(Into::into)?;
+            }
+            Err(_) => failed[half] += 1,
+        }
+    }
+    println!("answers of               three pods   one of them killed");
+    for (pod, [before, after]) in answers {
+        println!("{:21}    {before:>10}   {after:>18}", pod.to_string());
+    }
+    println!("{:21}    {:>10}   {:>18}", "failed", failed[0], failed[1]);
+    Ok(())
+}
+
+fn service(cluster: &Cluster) -> Result<Uri, BoxError> {
+    Ok(format!("http://{SERVICE}:{}/", cluster.port()).parse()?)
+}
+
+/// The cluster's DNS server instead of the system's, and its pods on loopback addresses.
+fn here(cluster: &Cluster, dns: Dns) -> Dns {
+    dns.name_servers([cluster.dns().addr()])
+        .allow_loopback(true)
+}

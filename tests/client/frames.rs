@@ -1,0 +1,117 @@
+//! HTTP/2 by the frame (RFC 9113 §4.1), for pods that do what no library would.
+
+// `pub` says what is offered to the tests, though nothing here can be reached from another crate.
+#![allow(unreachable_pub)]
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::kit::Peer;
+
+const DATA: u8 = 0;
+pub const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+
+const ACK: u8 = 1;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+const PREFACE: usize = 24;
+
+pub const NO_ERROR: u32 = 0;
+pub const REFUSED_STREAM: u32 = 7;
+
+pub struct Frame {
+    pub kind: u8,
+    flags: u8,
+    pub stream: u32,
+}
+
+/// The pod's end of an HTTP/2 connection.
+pub struct Frames<S>(pub Peer<S>);
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
+    /// Greets the client, and allows it so many streams at once.
+    pub async fn greet(mut peer: Peer<S>, streams: Option<u32>) -> Self {
+        peer.bytes::<PREFACE>().await;
+        let mut settings = Vec::new();
+        if let Some(streams) = streams {
+            settings.extend([0, 3]); // SETTINGS_MAX_CONCURRENT_STREAMS
+            settings.extend(streams.to_be_bytes());
+        }
+        let mut frames = Self(peer);
+        frames.write(SETTINGS, 0, 0, &settings).await;
+        frames
+    }
+
+    async fn write(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        let length = u32::try_from(payload.len()).expect("a short frame");
+        let mut frame = length.to_be_bytes()[1..].to_vec();
+        frame.extend([kind, flags]);
+        frame.extend(stream.to_be_bytes());
+        frame.extend(payload);
+        self.0.write(frame).await;
+    }
+
+    /// Waits for something to read, and reads nothing: it may be cancelled.
+    pub async fn arrived(&mut self) {
+        self.0.arrived().await;
+    }
+
+    /// One frame. Settings are acknowledged.
+    pub async fn frame(&mut self) -> Frame {
+        let head: [u8; 9] = self.0.bytes().await;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        for _ in 0..length {
+            self.0.bytes::<1>().await;
+        }
+        let frame = Frame {
+            kind: head[3],
+            flags: head[4],
+            stream: u32::from_be_bytes([head[5], head[6], head[7], head[8]]),
+        };
+        if frame.kind == SETTINGS && frame.flags & ACK == 0 {
+            self.write(SETTINGS, ACK, 0, &[]).await;
+        }
+        frame
+    }
+
+    /// The next stream that the client opens; what belongs to others is passed over.
+    pub async fn stream(&mut self) -> u32 {
+        loop {
+            let frame = self.frame().await;
+            if frame.kind == HEADERS {
+                return frame.stream;
+            }
+        }
+    }
+
+    /// Waits for the end of what the client sends on a stream.
+    pub async fn end_of(&mut self, stream: u32) {
+        loop {
+            let frame = self.frame().await;
+            let has_end = matches!(frame.kind, DATA | HEADERS);
+            if has_end && frame.stream == stream && frame.flags & END_STREAM != 0 {
+                return;
+            }
+        }
+    }
+
+    /// 200, and no body.
+    pub async fn ok(&mut self, stream: u32) {
+        let status_200 = 0x88; // RFC 7541, appendix A
+        let end = END_STREAM | END_HEADERS;
+        self.write(HEADERS, end, stream, &[status_200]).await;
+    }
+
+    pub async fn reset(&mut self, stream: u32, reason: u32) {
+        let reason = reason.to_be_bytes();
+        self.write(RST_STREAM, 0, stream, &reason).await;
+    }
+
+    pub async fn go_away(&mut self, last: u32, reason: u32) {
+        let payload = [last.to_be_bytes(), reason.to_be_bytes()].concat();
+        self.write(GOAWAY, 0, 0, &payload).await;
+    }
+}

@@ -1,0 +1,593 @@
+//! Connections that many requests share.
+
+use std::{convert::Infallible, future::IntoFuture, net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use futures::future::{join, join_all};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header::HOST};
+use http_body::Frame;
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::Instant,
+};
+use tower::ServiceExt;
+use tower_headless::{
+    BoxError, Endpoint, Fixed,
+    http::{Client, ClientBuilder, Protocol, ResponseBody},
+};
+
+use crate::{
+    frames::{Frames, HEADERS, NO_ERROR, REFUSED_STREAM},
+    kit::{
+        self, Count, SERVICE, accept, in_flight, listen, pod, sets, text, unresolved, wait_until,
+    },
+    support::within,
+};
+
+fn builder(pods: impl IntoIterator<Item = SocketAddr>) -> ClientBuilder<Fixed> {
+    kit::builder(pods).protocol(Protocol::Http2)
+}
+
+fn client(pods: impl IntoIterator<Item = SocketAddr>) -> Client {
+    builder(pods).build().expect("a client")
+}
+
+async fn greet(listener: &TcpListener, streams: Option<u32>) -> Frames<TcpStream> {
+    Frames::greet(accept(listener).await, streams).await
+}
+
+type Answer = Response<Full<Bytes>>;
+
+/// A pod that answers as `answer` does, and how many connections it has had.
+async fn serving<F>(
+    answer: impl Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+) -> (SocketAddr, Count)
+where
+    F: Future<Output = Answer> + Send + 'static,
+{
+    let connections = Count::default();
+    let seen = connections.clone();
+    let serve = move |peer: kit::Peer<TcpStream>| {
+        let (answer, seen) = (answer.clone(), seen.clone());
+        async move {
+            seen.add();
+            let service = service_fn(move |request| {
+                let response = answer(request);
+                async { Ok::<_, Infallible>(response.await) }
+            });
+            let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            // Ends with the connection, for good or bad.
+            let _ = server
+                .serve_connection(TokioIo::new(peer.into_inner()), service)
+                .await;
+        }
+    };
+    (pod(serve).await, connections)
+}
+
+fn answer(text: String) -> Answer {
+    Response::new(Full::from(text))
+}
+
+async fn get(client: &Client, path: &str) -> String {
+    let response = within("a response", client.get(path).into_future()).await;
+    text(response.expect("a response")).await
+}
+
+/// Waits for the response's head, and gives the test the rest of its body for an answer.
+async fn head(
+    client: &Client,
+    path: &str,
+) -> Result<Response<ResponseBody>, tower_headless::http::Error> {
+    within("a response", client.get(path).into_future()).await
+}
+
+#[tokio::test]
+async fn the_service_is_the_authority_whatever_pod_is_dialled() {
+    let (pod, _) =
+        serving(async |request| answer(format!("{} {:?}", request.uri(), request.version()))).await;
+    let client = client([pod]);
+    let seen = get(&client, "/a?b").await;
+    assert_eq!(seen, format!("http://{SERVICE}/a?b {:?}", Version::HTTP_2));
+    let seen = get(&client, "http://other:81/").await;
+    assert!(seen.starts_with("http://other:81/ "), "{seen}");
+}
+
+/// RFC 9113 §8.3.1: a `Host` must not differ from `:authority`.
+#[tokio::test]
+async fn a_host_of_the_callers_is_the_authority() {
+    let (pod, _) = serving(async |request: Request<Incoming>| {
+        let host = request
+            .headers()
+            .get(HOST)
+            .map_or("-", |it| it.to_str().expect("text"));
+        let authority = request.uri().authority().map_or("-", |it| it.as_str());
+        answer(format!("{authority} {host}"))
+    })
+    .await;
+    let client = client([pod]);
+    let response = client.get("/").header("host", "other").await;
+    let seen = text(response.expect("a response")).await;
+    let (authority, host) = seen.split_once(' ').expect("two words");
+    assert_eq!(authority, "other");
+    assert!(host == "-" || host == authority, "{host}");
+}
+
+#[tokio::test]
+async fn bodies_and_trailers_go_both_ways() {
+    let (pod, _) = serving(async |request: Request<Incoming>| {
+        let body = request.into_body().collect().await.expect("a body");
+        let sum = body.trailers().map(|trailers| trailers["sum"].clone());
+        let text = format!("{:?} {sum:?}", body.to_bytes());
+        answer(text)
+    })
+    .await;
+    let trailers = HeaderMap::from_iter([("sum".parse().expect("a name"), HeaderValue::from(2))]);
+    let frames = [Frame::data(Bytes::from("ab")), Frame::trailers(trailers)];
+    let body = StreamBody::new(futures::stream::iter(frames.map(Ok::<_, BoxError>)));
+    let request = Request::post("/").body(body).expect("a request");
+    let response = within("a response", client([pod]).oneshot(request)).await;
+    assert_eq!(
+        text(response.expect("a response")).await,
+        "b\"ab\" Some(\"2\")"
+    );
+}
+
+#[tokio::test]
+async fn fifty_requests_share_one_connection() {
+    let (pod, connections) = serving(async |_| {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        answer("ok".into())
+    })
+    .await;
+    let client = client([pod]);
+    let answers = join_all((0..50).map(|_| get(&client, "/"))).await;
+    assert_eq!(answers, vec!["ok"; 50]);
+    assert_eq!(connections.get(), 1);
+    assert_eq!(in_flight(&client), 0);
+}
+
+#[tokio::test]
+async fn a_request_ends_with_its_body_though_the_connection_goes_on() {
+    let (listener, pod) = listen().await;
+    let client = client([pod]);
+    let serve = async {
+        let mut frames = greet(&listener, None).await;
+        let stream = frames.stream().await;
+        frames.ok(stream).await;
+        let stream = frames.stream().await;
+        frames.ok(stream).await;
+    };
+    let ask = async {
+        let response = head(&client, "/").await.expect("a response");
+        assert_eq!(in_flight(&client), 0, "it ended at its head");
+        head(&client, "/").await.expect("a response");
+        drop(response);
+    };
+    join(serve, ask).await;
+}
+
+#[tokio::test]
+async fn who_waits_for_a_connection_has_it_though_the_first_gives_up() {
+    let (listener, pod) = listen().await;
+    let client = client([pod]);
+    let mut first = Box::pin(head(&client, "/first"));
+    let mut second = Box::pin(head(&client, "/second"));
+    // The pods are known after a while, and the connection is begun then.
+    while in_flight(&client) < 2 {
+        assert!(futures::poll!(&mut first).is_pending());
+        assert!(futures::poll!(&mut second).is_pending());
+        tokio::task::yield_now().await;
+    }
+    drop(first);
+    let serve = async {
+        let mut frames = greet(&listener, None).await;
+        let stream = frames.stream().await;
+        frames.ok(stream).await;
+        frames
+    };
+    let (_frames, response) = join(serve, second).await;
+    response.expect("a response");
+}
+
+/// A pod that allows each connection two streams, and answers when there are permits.
+async fn narrow(permits: &'static Semaphore) -> (SocketAddr, Count) {
+    let connections = Count::default();
+    let seen = connections.clone();
+    let serve = move |peer| {
+        let seen = seen.clone();
+        async move {
+            seen.add();
+            let mut frames = Frames::greet(peer, Some(2)).await;
+            let mut open = Vec::new();
+            loop {
+                tokio::select! {
+                    () = frames.arrived() => match frames.frame().await {
+                        frame if frame.kind == HEADERS => open.push(frame.stream),
+                        _ => {}
+                    },
+                    permit = permits.acquire(), if !open.is_empty() => {
+                        permit.expect("open").forget();
+                        frames.ok(open.remove(0)).await;
+                    }
+                }
+            }
+        }
+    };
+    (pod(serve).await, connections)
+}
+
+#[tokio::test]
+async fn when_a_connection_is_full_another_is_opened() {
+    static PERMITS: Semaphore = Semaphore::const_new(0);
+    let (pod, connections) = narrow(&PERMITS).await;
+    let client = client([pod]);
+    PERMITS.add_permits(1);
+    head(&client, "/")
+        .await
+        .expect("a response, and the pod's settings");
+    let requests = (0..5).map(|_| head(&client, "/"));
+    let enough = async {
+        wait_until("three connections", || connections.get() == 3).await;
+        PERMITS.add_permits(5);
+    };
+    let (responses, ()) = join(join_all(requests), enough).await;
+    for response in responses {
+        response.expect("a response");
+    }
+}
+
+/// The same without a request before: what the pod allows is to be known before it is relied on.
+#[tokio::test]
+async fn a_new_connection_is_not_overfilled() {
+    static PERMITS: Semaphore = Semaphore::const_new(0);
+    let (pod, connections) = narrow(&PERMITS).await;
+    let client = client([pod]);
+    let requests = (0..5).map(|_| head(&client, "/"));
+    let enough = async {
+        wait_until("three connections", || connections.get() == 3).await;
+        PERMITS.add_permits(5);
+    };
+    let (responses, ()) = join(join_all(requests), enough).await;
+    for response in responses {
+        response.expect("a response");
+    }
+}
+
+#[tokio::test]
+async fn requests_beyond_all_connections_wait() {
+    static PERMITS: Semaphore = Semaphore::const_new(0);
+    let (pod, connections) = narrow(&PERMITS).await;
+    let client = builder([pod]).max_connections(1).build();
+    let client = client.expect("a client");
+    PERMITS.add_permits(6);
+    head(&client, "/")
+        .await
+        .expect("a response, and the pod's settings");
+    let responses = join_all((0..5).map(|_| head(&client, "/"))).await;
+    for response in responses {
+        response.expect("a response");
+    }
+    assert_eq!(connections.get(), 1);
+}
+
+#[tokio::test]
+async fn a_connection_that_goes_away_ends_what_it_has_and_gets_nothing_new() {
+    let (listener, pod) = listen().await;
+    let client = client([pod]);
+    let serve = async {
+        let mut old = greet(&listener, None).await;
+        let first = old.stream().await;
+        old.go_away(first, NO_ERROR).await;
+        let mut new = greet(&listener, None).await;
+        let second = new.stream().await;
+        new.ok(second).await;
+        old.ok(first).await;
+        old.0.closed().await;
+        new
+    };
+    let ask = async {
+        let mut first = Box::pin(head(&client, "/first"));
+        // Until the pod has said that it goes.
+        let told = tokio::time::timeout(Duration::from_millis(50), &mut first);
+        assert!(told.await.is_err());
+        head(&client, "/second").await.expect("a response");
+        first.await.expect("a response");
+    };
+    join(serve, ask).await;
+}
+
+/// A pod may close connections as it likes (nginx after so many requests): nothing is wrong with it.
+#[tokio::test]
+async fn a_connection_that_goes_away_costs_a_lone_pod_no_pause() {
+    let (listener, pod) = listen().await;
+    let client = client([pod]);
+    let serve = async {
+        let mut old = greet(&listener, None).await;
+        let first = old.stream().await;
+        old.go_away(first, NO_ERROR).await;
+        let mut new = greet(&listener, None).await;
+        let second = new.stream().await;
+        new.ok(second).await;
+        old.ok(first).await;
+        new
+    };
+    let ask = async {
+        let mut first = Box::pin(head(&client, "/first"));
+        let told = tokio::time::timeout(Duration::from_millis(50), &mut first);
+        assert!(told.await.is_err());
+        let begun = Instant::now();
+        head(&client, "/second").await.expect("a response");
+        let took = begun.elapsed();
+        assert!(took < Duration::from_millis(100), "{took:?}");
+        first.await.expect("a response");
+    };
+    join(serve, ask).await;
+}
+
+fn post() -> Request<Full<Bytes>> {
+    let body = Full::from("hello");
+    Request::post("/").body(body).expect("a request")
+}
+
+#[tokio::test]
+async fn what_was_above_a_go_away_s_last_stream_is_sent_again() {
+    let (listener, pod) = listen().await;
+    let client = client([pod]);
+    let serve = async {
+        let mut old = greet(&listener, None).await;
+        let mut streams = Vec::new();
+        for _ in 0..3 {
+            streams.push(old.stream().await);
+        }
+        old.go_away(streams[0], NO_ERROR).await;
+        let mut new = greet(&listener, None).await;
+        for _ in 0..2 {
+            let stream = new.stream().await;
+            new.ok(stream).await;
+        }
+        old.ok(streams[0]).await;
+        (old, new)
+    };
+    let posts = join_all((0..3).map(|_| within("a response", client.clone().oneshot(post()))));
+    let (_connections, responses) = join(serve, posts).await;
+    for response in responses {
+        response.expect("a response");
+    }
+    assert_eq!(in_flight(&client), 0);
+}
+
+#[tokio::test]
+async fn a_stream_that_is_refused_is_sent_again() {
+    let (listener, pod) = listen().await;
+    let client = client([pod]);
+    let serve = async {
+        let mut frames = greet(&listener, None).await;
+        for _ in 0..3 {
+            let stream = frames.stream().await;
+            frames.reset(stream, REFUSED_STREAM).await;
+        }
+        let stream = frames.stream().await;
+        frames.end_of(stream).await;
+        frames.ok(stream).await;
+        frames
+    };
+    let (_frames, response) = join(serve, within("a response", client.oneshot(post()))).await;
+    response.expect("a response");
+}
+
+#[tokio::test]
+async fn a_stream_refused_too_often_was_not_executed() {
+    let (listener, pod) = listen().await;
+    let client = builder([pod]).retries(0).build().expect("a client");
+    let serve = async {
+        let mut frames = greet(&listener, None).await;
+        let stream = frames.stream().await;
+        frames.reset(stream, REFUSED_STREAM).await;
+        frames
+    };
+    let (_frames, response) = join(serve, client.oneshot(post())).await;
+    let error = response.expect_err("it was refused");
+    assert!(
+        error.is_unexecuted() && !error.is_unreachable(),
+        "{error:?}"
+    );
+    assert_eq!(error.pod().map(Endpoint::address), Some(pod));
+    assert!(error.to_string().contains("was not executed"), "{error}");
+}
+
+#[tokio::test]
+async fn a_post_on_a_connection_that_breaks_may_have_been_executed() {
+    let (listener, pod) = listen().await;
+    let client = client([pod]);
+    let serve = async {
+        let mut frames = greet(&listener, None).await;
+        let stream = frames.stream().await;
+        // Its stream is among those that the pod may have processed.
+        frames.go_away(stream, NO_ERROR).await;
+    };
+    let ((), response) = join(serve, within("an error", client.oneshot(post()))).await;
+    let error = response.expect_err("it was lost");
+    assert!(!error.is_unexecuted(), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_stream_that_is_reset_otherwise_may_have_been_executed() {
+    const CANCEL: u32 = 8;
+    let (listener, pod) = listen().await;
+    let client = client([pod]);
+    let serve = async {
+        let mut frames = greet(&listener, None).await;
+        let stream = frames.stream().await;
+        frames.reset(stream, CANCEL).await;
+        frames
+    };
+    let (_frames, response) = join(serve, within("an error", client.oneshot(post()))).await;
+    let error = response.expect_err("it was lost");
+    assert!(!error.is_unexecuted(), "{error:?}");
+}
+
+/// One that waits for its turn on a connection, where the client has put it there: its stream was never opened.
+#[tokio::test]
+async fn a_stream_that_was_never_opened_is_sent_again() {
+    let (listener, pod) = listen().await;
+    let client = client([pod]);
+    let serve = async {
+        let mut old = greet(&listener, Some(1)).await;
+        let first = old.stream().await;
+        old.ok(first).await;
+        let second = old.stream().await;
+        old.end_of(second).await;
+        old.go_away(second, NO_ERROR).await;
+        let mut new = greet(&listener, None).await;
+        let third = new.stream().await;
+        new.ok(third).await;
+        old.ok(second).await;
+        (old, new)
+    };
+    let ask = async {
+        let send = || within("a response", client.clone().oneshot(post()));
+        send().await.expect("a response, and the pod's settings");
+        let (second, third) = join(send(), send()).await;
+        second.expect("a response");
+        third.expect("a response");
+    };
+    join(serve, ask).await;
+}
+
+#[tokio::test]
+async fn a_cancelled_request_resets_its_stream_and_leaves_the_connection() {
+    let (listener, pod) = listen().await;
+    let client = client([pod]);
+    let mut first = Box::pin(head(&client, "/first"));
+    let serve = async {
+        let mut frames = greet(&listener, None).await;
+        frames.stream().await;
+        frames
+    };
+    let mut frames = tokio::select! {
+        frames = serve => frames,
+        _ = &mut first => panic!("not answered yet"),
+    };
+    assert_eq!(in_flight(&client), 1);
+    drop(first);
+    assert_eq!(in_flight(&client), 0);
+    let serve = async {
+        let stream = frames.stream().await;
+        frames.ok(stream).await;
+    };
+    let (response, ()) = join(head(&client, "/second"), serve).await;
+    response.expect("over the same connection");
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_in_time_and_one_in_use_is_not() {
+    let (listener, pod) = listen().await;
+    let client = builder([pod]).idle_timeout(Duration::from_millis(50));
+    let client = client.build().expect("a client");
+    let serve = async {
+        let mut frames = greet(&listener, None).await;
+        let stream = frames.stream().await;
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        frames.ok(stream).await;
+        frames
+    };
+    let (mut frames, response) = join(serve, head(&client, "/")).await;
+    response.expect("a response");
+    frames.0.closed().await;
+}
+
+#[tokio::test]
+async fn a_removed_pod_s_shared_connection_closes_when_its_last_request_ends() {
+    let (listener, leaving) = listen().await;
+    let (staying, _) = serving(async |_| answer("ok".into())).await;
+    let (sets, discovery) = sets(vec![leaving]);
+    let client = unresolved("http")
+        .protocol(Protocol::Http2)
+        .discovery(discovery);
+    let client = client.build().expect("a client");
+    let serve = async {
+        let mut frames = greet(&listener, None).await;
+        let stream = frames.stream().await;
+        sets.send_replace(vec![staying]);
+        let is_gone = || client.endpoints()[0].endpoint.address() == staying;
+        wait_until("the removal", is_gone).await;
+        frames.ok(stream).await;
+        frames.0.closed().await;
+    };
+    let ((), response) = join(serve, get(&client, "/")).await;
+    assert_eq!(response, "");
+}
+
+#[tokio::test]
+async fn a_pod_that_answers_no_ping_is_given_up() {
+    let (listener, pod) = listen().await;
+    let client = builder([pod]).http2_ping(Some(Duration::from_millis(100)));
+    let client = client.retries(0).build().expect("a client");
+    let serve = async {
+        let mut frames = greet(&listener, None).await;
+        frames.stream().await;
+        // Reads on, and never answers.
+        frames.0.closed().await;
+    };
+    let begun = Instant::now();
+    let ((), response) = join(serve, head(&client, "/")).await;
+    let error = response.expect_err("no answer");
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert!(!error.is_unexecuted() && error.pod().is_some(), "{error:?}");
+    assert_eq!(in_flight(&client), 0);
+}
+
+#[tokio::test]
+async fn a_pod_that_greets_nobody_is_not_connected() {
+    let (mute, _) = kit::silent().await;
+    let (good, _) = serving(async |_| answer("ok".into())).await;
+    let client = builder([mute, good]).connect_timeout(Duration::from_millis(100));
+    let client = client.first_byte_timeout(Duration::from_secs(2)).build();
+    let client = client.expect("a client");
+    let begun = Instant::now();
+    for _ in 0..4 {
+        let request = client.post("/").into_future();
+        within("a response", request).await.expect("a response");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn connect_opens_a_tunnel() {
+    let (pod, _) = serving(async |mut request: Request<Incoming>| {
+        let upgrade = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let stream = upgrade.await.expect("a stream");
+            let mut stream = TokioIo::new(stream);
+            let (mut read, mut write) = tokio::io::split(&mut stream);
+            // Ends when the client has gone.
+            let _ = tokio::io::copy(&mut read, &mut write).await;
+        });
+        Response::new(Full::default())
+    })
+    .await;
+    let client = client([pod]);
+    let request = Request::builder()
+        .method(Method::CONNECT)
+        .uri("far.example:443");
+    let request = request.body(Empty::<Bytes>::new()).expect("a request");
+    let response = within("a response", client.clone().oneshot(request)).await;
+    let mut response = response.expect("a response");
+    let stream = within("a stream", tower_headless::http::upgrade(&mut response));
+    let mut stream = stream.await.expect("a stream");
+    tokio::io::AsyncWriteExt::write_all(&mut stream, b"ping")
+        .await
+        .expect("written");
+    let mut echo = [0; 4];
+    let read = tokio::io::AsyncReadExt::read_exact(&mut stream, &mut echo);
+    within("the echo", read).await.expect("the echo");
+    assert_eq!(&echo, b"ping");
+    assert_eq!(in_flight(&client), 1);
+    drop(stream);
+    assert_eq!(in_flight(&client), 0);
+}

@@ -1,0 +1,313 @@
+//! Pods made by hand, and what the tests of the client have in common.
+
+// `pub` says what is offered to the tests, though nothing here can be reached from another crate.
+#![allow(unreachable_pub)]
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::stream;
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, watch},
+};
+use tower_headless::{
+    BoxError, Discovery, Endpoint, Fixed, Policy,
+    http::{Client, ClientBuilder, Error, ResponseBody},
+};
+
+use crate::support::within;
+
+pub const SERVICE: &str = "web.default.svc.cluster.local:8080";
+
+/// An answer that leaves the connection open.
+pub const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+/// A client of the service, over these pods.
+pub fn builder(pods: impl IntoIterator<Item = SocketAddr>) -> ClientBuilder<Fixed> {
+    unresolved("http").discovery(Fixed::new(pods))
+}
+
+pub fn unresolved(scheme: &str) -> ClientBuilder {
+    let uri = format!("{scheme}://{SERVICE}");
+    Client::builder(uri.parse().expect("a URI"))
+}
+
+pub fn client(pods: impl IntoIterator<Item = SocketAddr>) -> Client {
+    builder(pods).build().expect("a client")
+}
+
+/// Where pods of a test listen.
+pub async fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    (listener, address)
+}
+
+/// An address that refuses connections.
+pub async fn refusing() -> SocketAddr {
+    listen().await.1
+}
+
+/// The next connection of the client's.
+pub async fn accept(listener: &TcpListener) -> Peer<TcpStream> {
+    let (stream, _) = within("a connection", listener.accept())
+        .await
+        .expect("a connection");
+    Peer::new(stream)
+}
+
+/// The pod's end of a connection.
+pub struct Peer<S>(BufReader<S>);
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
+    pub fn new(stream: S) -> Self {
+        Self(BufReader::new(stream))
+    }
+
+    /// The head of a request, to its empty line; none if the connection ends before.
+    pub async fn try_head(&mut self) -> Option<String> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(self.0.read_u8().await.ok()?);
+        }
+        Some(String::from_utf8(head).expect("a head is text"))
+    }
+
+    pub async fn head(&mut self) -> String {
+        within("a request", self.try_head())
+            .await
+            .expect("a request")
+    }
+
+    /// The next bytes.
+    pub async fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        let mut bytes = [0; N];
+        within("bytes", self.0.read_exact(&mut bytes))
+            .await
+            .expect("bytes");
+        bytes
+    }
+
+    /// Waits for something to read.
+    pub async fn arrived(&mut self) {
+        // An error is for who reads.
+        let _ = self.0.fill_buf().await;
+    }
+
+    /// What comes up to `last`.
+    pub async fn until(&mut self, last: &str) -> String {
+        let mut text = Vec::new();
+        while !text.ends_with(last.as_bytes()) {
+            text.extend(self.bytes::<1>().await);
+        }
+        String::from_utf8(text).expect("text")
+    }
+
+    pub async fn write(&mut self, bytes: impl AsRef<[u8]>) {
+        // A client that has gone is what some tests are about.
+        let _ = self.0.get_mut().write_all(bytes.as_ref()).await;
+        let _ = self.0.get_mut().flush().await;
+    }
+
+    /// Reads the head of a request and writes this.
+    pub async fn answer(&mut self, response: &str) -> String {
+        let head = self.head().await;
+        self.write(response).await;
+        head
+    }
+
+    /// Waits for the client to close the connection; whatever it sends before is read.
+    pub async fn closed(&mut self) {
+        let end = async { while self.0.read_u8().await.is_ok() {} };
+        within("the connection's end", end).await;
+    }
+
+    /// Whether the client has closed the connection, or sent something, by now. Only for what can't be waited for: that
+    /// nothing happens.
+    pub async fn is_quiet(&mut self) -> bool {
+        let moment = Duration::from_millis(50);
+        tokio::time::timeout(moment, self.0.read_u8())
+            .await
+            .is_err()
+    }
+
+    /// The connection, of which nothing has been read yet.
+    pub fn into_inner(self) -> S {
+        self.0.into_inner()
+    }
+}
+
+/// How often something has happened.
+#[derive(Clone, Default)]
+pub struct Count(Arc<AtomicUsize>);
+
+impl Count {
+    pub fn add(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub fn get(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// A pod that gives each of its connections to `connection`.
+pub async fn pod<F>(connection: impl Fn(Peer<TcpStream>) -> F + Send + 'static) -> SocketAddr
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (listener, address) = listen().await;
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(connection(Peer::new(stream)));
+        }
+    });
+    address
+}
+
+/// A pod that answers every request, and how many it has had. Bodies of requests it takes for requests.
+pub async fn answering() -> (SocketAddr, Count) {
+    let requests = Count::default();
+    let seen = requests.clone();
+    let answer = move |mut peer: Peer<TcpStream>| {
+        let seen = seen.clone();
+        async move {
+            while peer.try_head().await.is_some() {
+                seen.add();
+                peer.write(OK).await;
+            }
+        }
+    };
+    (pod(answer).await, requests)
+}
+
+/// A pod that reads the head of a request, and then closes the connection; and how many it has had.
+pub async fn losing() -> (SocketAddr, Count) {
+    let requests = Count::default();
+    let seen = requests.clone();
+    let lose = move |mut peer: Peer<TcpStream>| {
+        let seen = seen.clone();
+        async move {
+            if peer.try_head().await.is_some() {
+                seen.add();
+            }
+        }
+    };
+    (pod(lose).await, requests)
+}
+
+/// A pod that reads what comes and never answers; and how many requests it has had.
+pub async fn silent() -> (SocketAddr, Count) {
+    let requests = Count::default();
+    let seen = requests.clone();
+    let swallow = move |mut peer: Peer<TcpStream>| {
+        let seen = seen.clone();
+        async move {
+            while peer.try_head().await.is_some() {
+                seen.add();
+            }
+        }
+    };
+    (pod(swallow).await, requests)
+}
+
+/// How many requests are in flight, over all pods.
+pub fn in_flight<P: Policy>(client: &Client<P>) -> u32 {
+    let pods = client.endpoints().into_iter();
+    pods.map(|pod| pod.in_flight).sum()
+}
+
+/// Waits for `condition`; for what nobody tells, such as another task's end.
+pub async fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let met = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    within(what, met).await;
+}
+
+/// The whole of a body, as text.
+pub async fn text(response: http::Response<ResponseBody>) -> String {
+    let body = within("the body", response.into_body().collect()).await;
+    let bytes = body.expect("a body").to_bytes();
+    String::from_utf8(bytes.to_vec()).expect("text")
+}
+
+/// Sends a request, and reads its response to the end.
+pub async fn get<P: Policy>(client: &Client<P>, path: &str) -> Result<String, Error> {
+    let response = within("a response", client.get(path).into_future()).await?;
+    Ok(text(response).await)
+}
+
+/// A body whose length nobody knows.
+pub fn stream_of(
+    chunks: &[&'static str],
+) -> impl http_body::Body<Data = Bytes, Error = BoxError> + use<> {
+    let frames = chunks.to_vec().into_iter();
+    let frames = frames.map(|chunk| Ok(Frame::data(Bytes::from(chunk))));
+    StreamBody::new(stream::iter(frames))
+}
+
+/// A body that a test writes as it goes, and its other end.
+pub fn written() -> (
+    mpsc::UnboundedSender<&'static str>,
+    impl http_body::Body<Data = Bytes, Error = BoxError> + use<>,
+) {
+    let (sender, mut chunks) = mpsc::unbounded_channel::<&'static str>();
+    let frames = stream::poll_fn(move |cx| {
+        let chunk = ready!(chunks.poll_recv(cx));
+        Poll::Ready(chunk.map(|chunk| Ok(Frame::data(Bytes::from(chunk)))))
+    });
+    (sender, StreamBody::new(frames))
+}
+
+/// Sets of pods that a test sends.
+pub struct Sets(watch::Receiver<Vec<SocketAddr>>, Option<Waiting>);
+
+type Waiting = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+pub fn sets(pods: Vec<SocketAddr>) -> (watch::Sender<Vec<SocketAddr>>, Sets) {
+    let (sender, mut receiver) = watch::channel(pods);
+    receiver.mark_changed();
+    (sender, Sets(receiver, None))
+}
+
+impl Discovery for Sets {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>> {
+        let mut receiver = self.0.clone();
+        let changed = self.1.get_or_insert_with(|| {
+            Box::pin(async move {
+                if receiver.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            })
+        });
+        ready!(changed.as_mut().poll(cx));
+        self.1 = None;
+        let set = self.0.borrow_and_update();
+        Poll::Ready(Ok(set.iter().copied().map(Endpoint::new).collect()))
+    }
+}
+
+/// Discovery that never answers.
+pub struct Never;
+
+impl Discovery for Never {
+    fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>> {
+        Poll::Pending
+    }
+}

@@ -1,0 +1,476 @@
+//! Which requests are sent again, where to, and what is said of those that are not.
+
+use std::{
+    future::{IntoFuture, Ready, ready},
+    net::SocketAddr,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::{
+    StreamExt,
+    future::{join, join_all},
+};
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt, Empty};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::Instant,
+};
+use tower::{Service, ServiceExt, retry};
+use tower_headless::{
+    Endpoint,
+    http::{Avoid, Client, Error, Idempotent, ResponseBody},
+};
+
+use crate::{
+    kit::{
+        OK, Peer, accept, answering, builder, client, get, in_flight, listen, losing, pod,
+        refusing, sets, silent, stream_of, text, unresolved,
+    },
+    support::within,
+};
+
+async fn post(client: &Client, path: &str) -> Result<String, Error> {
+    let request = client.post(path).body("hello").into_future();
+    Ok(text(within("a response", request).await?).await)
+}
+
+/// Waits until the client knows its pods, so that it begins with the first.
+async fn know(client: &Client) {
+    within("the pods", client.watch().next()).await;
+}
+
+/// Runs `test` where sockets are looked at before each task's turn.
+fn attentive(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .event_interval(1)
+        .build();
+    runtime.expect("a runtime").block_on(test);
+}
+
+/// Lets every other task wait while it is polled twice: its runtime looks at the sockets in between.
+///
+/// Tasks that do nothing stand in the queue before those whose sockets have something. For [`attentive`] tests.
+async fn look_at_sockets() {
+    let decoys: Vec<_> = (0..8)
+        .map(|_| tokio::spawn(std::future::poll_fn(|cx| again(cx))))
+        .collect();
+    for _ in 0..3 {
+        let mut polled = false;
+        std::future::poll_fn(|cx| match std::mem::replace(&mut polled, true) {
+            true => Poll::Ready(()),
+            false => again(cx),
+        })
+        .await;
+    }
+    decoys.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+fn again(cx: &mut Context<'_>) -> Poll<()> {
+    cx.waker().wake_by_ref();
+    Poll::Pending
+}
+
+/// A connection has answered once, and its pod closes it; its task knows when it has its next turn.
+async fn close_unseen(client: &Client, listener: &TcpListener, before: impl AsyncFnOnce()) {
+    let serve = async {
+        let mut peer = accept(listener).await;
+        peer.answer(OK).await;
+        peer
+    };
+    let (peer, response) = join(serve, get(client, "/first")).await;
+    response.expect("a response");
+    before().await;
+    drop(peer);
+    look_at_sockets().await;
+}
+
+#[test]
+fn a_request_that_was_never_written_goes_elsewhere_whatever_it_is() {
+    attentive(async {
+        let (listener, closing) = listen().await;
+        let (other, requests) = answering().await;
+        let (sets, discovery) = sets(vec![closing]);
+        // What was not written is no retry, and takes nothing from their number.
+        let client = unresolved("http").discovery(discovery).retries(0).build();
+        let client = client.expect("a client");
+        let mut members = client.watch();
+        within("the pod", members.next()).await;
+        close_unseen(&client, &listener, async || {
+            sets.send_replace(vec![closing, other]);
+            within("the other pod", members.next()).await;
+        })
+        .await;
+        drop(listener);
+        // Two turns, one of which is that of the pod that has closed.
+        let posts = join(
+            client.post("/").into_future(),
+            client.post("/").into_future(),
+        );
+        let (first, second) = within("responses", posts).await;
+        for response in [first, second] {
+            let response = response.expect("a response");
+            assert_eq!(response.body().pod().address(), other);
+        }
+        assert_eq!(requests.get(), 2);
+    });
+}
+
+/// Pods close connections that were idle for long: nothing is wrong with them.
+#[test]
+fn a_stale_connection_costs_a_lone_pod_no_pause() {
+    attentive(async {
+        let (listener, pod) = listen().await;
+        let client = builder([pod]).retries(0).build().expect("a client");
+        close_unseen(&client, &listener, async || {}).await;
+        let begun = Instant::now();
+        let serve = async { accept(&listener).await.answer(OK).await };
+        let (_, response) = join(serve, post(&client, "/second")).await;
+        response.expect("a response");
+        let took = begun.elapsed();
+        assert!(took < Duration::from_millis(100), "{took:?}");
+    });
+}
+
+#[tokio::test]
+async fn a_get_that_is_lost_is_sent_to_another_pod() {
+    let (bad, lost) = losing().await;
+    let (good, answered) = answering().await;
+    let client = client([bad, good]);
+    for _ in 0..10 {
+        get(&client, "/").await.expect("a response");
+    }
+    assert_eq!(answered.get(), 10);
+    assert!(
+        (1..=10).contains(&lost.get()),
+        "and none twice to the bad one"
+    );
+}
+
+#[tokio::test]
+async fn a_post_that_is_lost_is_the_callers_to_judge() {
+    let (bad, lost) = losing().await;
+    let client = client([bad]);
+    let error = post(&client, "/").await.expect_err("it was lost");
+    assert_eq!(lost.get(), 1, "{error}");
+    assert_eq!(error.pod().map(Endpoint::address), Some(bad));
+    assert!(!error.is_unexecuted() && !error.is_unreachable() && !error.is_timeout());
+    assert!(
+        error.to_string().contains("may have been executed"),
+        "{error}"
+    );
+    assert_eq!(in_flight(&client), 0);
+}
+
+#[tokio::test]
+async fn a_get_with_a_body_that_is_lost_is_not_sent_again() {
+    let (bad, lost) = losing().await;
+    let (good, answered) = answering().await;
+    let client = client([bad, good]);
+    let ask = || client.get("/").body("b").into_future();
+    let (first, second) = (ask().await, ask().await);
+    assert_eq!(u8::from(first.is_err()) + u8::from(second.is_err()), 1);
+    assert_eq!((lost.get(), answered.get() > 0), (1, true));
+}
+
+#[tokio::test]
+async fn what_is_idempotent_is_sent_again() {
+    let (bad, lost) = losing().await;
+    let (good, _) = answering().await;
+    let client = client([bad, good]);
+    for _ in 0..4 {
+        let request = client.request(Method::PUT, "/").idempotent();
+        text(request.await.expect("a response")).await;
+    }
+    assert!((1..=4).contains(&lost.get()));
+}
+
+/// A pod that reads all of a request's body and closes the connection.
+async fn losing_bodies() -> SocketAddr {
+    pod(|mut peer: Peer<TcpStream>| async move {
+        peer.head().await;
+        peer.until("0\r\n\r\n").await;
+    })
+    .await
+}
+
+/// A pod that answers requests in chunks with their bodies' length.
+async fn measuring() -> SocketAddr {
+    pod(|mut peer: Peer<TcpStream>| async move {
+        while peer.try_head().await.is_some() {
+            let length = peer.until("0\r\n\r\n").await.len().to_string();
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n",
+                length.len()
+            );
+            peer.write(head + &length).await;
+        }
+    })
+    .await
+}
+
+/// Sends a body of ten bytes that comes as a stream, `record` of which are recorded, twice; one of the two is lost.
+async fn streamed(record: usize) -> Vec<Result<String, Error>> {
+    let client = client([losing_bodies().await, measuring().await]);
+    let mut results = Vec::new();
+    for _ in 0..2 {
+        let request = Request::post("/").extension(Idempotent { record });
+        let request = request
+            .body(stream_of(&["01234", "56789"]))
+            .expect("a request");
+        let response = within("a response", client.clone().oneshot(request)).await;
+        results.push(match response {
+            Ok(response) => Ok(text(response).await),
+            Err(error) => Err(error),
+        });
+    }
+    results
+}
+
+#[tokio::test]
+async fn a_stream_is_sent_again_as_far_as_it_was_recorded() {
+    for result in streamed(10).await {
+        assert_eq!(
+            result.expect("a response"),
+            "25",
+            "both chunks and the last"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_stream_longer_than_its_recording_is_not_sent_again() {
+    let results = streamed(9).await;
+    let errors: Vec<_> = results.into_iter().filter_map(Result::err).collect();
+    assert_eq!(errors.len(), 1);
+    assert!(!errors[0].is_unexecuted());
+}
+
+#[tokio::test]
+async fn a_response_once_begun_is_never_asked_for_again() {
+    let broken = pod(|mut peer: Peer<TcpStream>| async move {
+        peer.answer("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nab")
+            .await;
+    });
+    let broken = broken.await;
+    let client = client([broken]);
+    let response = client.get("/").await.expect("a response");
+    assert_eq!(
+        response
+            .extensions()
+            .get::<Endpoint>()
+            .map(Endpoint::address),
+        Some(broken)
+    );
+    let error = within("the end", response.into_body().collect()).await;
+    let error = error.expect_err("half a body");
+    assert_eq!(error.pod().map(Endpoint::address), Some(broken));
+    assert!(!error.is_unexecuted() && !error.is_unreachable() && !error.is_request());
+    assert_eq!(in_flight(&client), 0);
+}
+
+#[tokio::test]
+async fn no_retries_means_none() {
+    let (bad, lost) = losing().await;
+    let (good, _) = answering().await;
+    let client = builder([bad, good]).retries(0).build().expect("a client");
+    let answers = [get(&client, "/").await, get(&client, "/").await];
+    let errors = answers.iter().filter(|answer| answer.is_err()).count();
+    assert_eq!((errors, lost.get()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_request_is_sent_again_as_often_as_allowed() {
+    for retries in [1, 3] {
+        let (bad, lost) = losing().await;
+        let client = builder([bad]).retries(retries).build().expect("a client");
+        let error = get(&client, "/").await.expect_err("the pod loses all");
+        assert_eq!(lost.get(), retries + 1, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn retries_stay_within_their_budget() {
+    const REQUESTS: usize = 1_000;
+    let pods = [losing().await, losing().await, losing().await];
+    let client = client(pods.iter().map(|pod| pod.0));
+    let begun = Instant::now();
+    for _ in 0..REQUESTS / 10 {
+        let lost = join_all((0..10).map(|_| get(&client, "/"))).await;
+        assert!(lost.iter().all(Result::is_err));
+    }
+    let attempts: usize = pods.iter().map(|(_, lost)| lost.get()).sum();
+    // The share of all, and ten a second; those of the window's ten seconds may come at once.
+    let seconds = begun.elapsed().as_secs_f64() + 10.0;
+    let allowed = REQUESTS as f64 * 1.2 + 10.0 * seconds;
+    assert!(attempts as f64 <= allowed, "{attempts} > {allowed}");
+    assert!(attempts > REQUESTS, "some are sent again");
+}
+
+#[tokio::test]
+async fn a_get_without_a_byte_of_answer_in_time_is_sent_to_another_pod() {
+    let (mute, swallowed) = silent().await;
+    let (good, _) = answering().await;
+    let client = builder([mute, good]).first_byte_timeout(Duration::from_millis(50));
+    let client = client.build().expect("a client");
+    for _ in 0..6 {
+        get(&client, "/").await.expect("a response");
+    }
+    let tried = swallowed.get();
+    assert!(
+        (1..=2).contains(&tried),
+        "it is passed over after the first: {tried}"
+    );
+}
+
+#[tokio::test]
+async fn a_post_without_a_byte_of_answer_in_time_is_a_timeout() {
+    let (mute, _) = silent().await;
+    let client = builder([mute]).first_byte_timeout(Duration::from_millis(50));
+    let client = client.build().expect("a client");
+    let error = post(&client, "/").await.expect_err("no answer");
+    assert!(error.is_timeout() && !error.is_unexecuted(), "{error}");
+    assert_eq!(error.pod().map(Endpoint::address), Some(mute));
+    assert_eq!(in_flight(&client), 0);
+}
+
+#[tokio::test]
+async fn the_whole_timeout_covers_all_attempts() {
+    let (mute, swallowed) = silent().await;
+    let client = builder([mute])
+        .first_byte_timeout(Duration::from_millis(20))
+        .timeout(Duration::from_millis(400))
+        .retries(100);
+    let client = client.build().expect("a client");
+    let error = get(&client, "/").await.expect_err("no answer");
+    assert!(error.is_timeout() && !error.is_unexecuted(), "{error}");
+    assert!(error.pod().is_none(), "not one pod's alone: {error}");
+    assert!(swallowed.get() >= 1);
+    assert_eq!(in_flight(&client), 0);
+}
+
+#[tokio::test]
+async fn a_request_s_own_timeout_goes_before_the_client_s() {
+    let (mute, _) = silent().await;
+    let client = builder([mute]).timeout(Duration::from_secs(600));
+    let client = client.build().expect("a client");
+    let request = client.get("/").timeout(Duration::from_millis(50));
+    let error = within("the timeout", request.into_future()).await;
+    assert!(error.expect_err("no answer").is_timeout());
+}
+
+/// One attempt may have been executed, and so may the request: that the next one found no pod doesn't change it.
+#[tokio::test]
+async fn a_lost_request_that_finds_no_other_pod_may_have_been_executed() {
+    let (listener, leaving) = listen().await;
+    let client = builder([leaving]).ready_timeout(Duration::from_millis(50));
+    let client = client.build().expect("a client");
+    let serve = async {
+        let mut peer = accept(&listener).await;
+        peer.head().await;
+        drop(listener);
+    };
+    let ((), result) = join(serve, get(&client, "/")).await;
+    let error = result.expect_err("the pod is gone");
+    assert!(!error.is_unexecuted(), "{error:?}");
+}
+
+fn avoiding(pods: &[SocketAddr]) -> Request<Empty<Bytes>> {
+    let avoid = pods.iter().fold(Avoid::default(), |avoid, &pod| {
+        avoid.and(&Endpoint::new(pod))
+    });
+    let request = Request::get("/").extension(avoid);
+    request.body(Empty::new()).expect("a request")
+}
+
+#[tokio::test]
+async fn a_pod_to_be_avoided_gets_no_request() {
+    let (avoided, unwanted) = answering().await;
+    let (other, wanted) = answering().await;
+    let client = client([avoided, other]);
+    know(&client).await;
+    for _ in 0..10 {
+        let response = client.clone().oneshot(avoiding(&[avoided])).await;
+        text(response.expect("a response")).await;
+    }
+    assert_eq!((unwanted.get(), wanted.get()), (0, 10));
+}
+
+#[tokio::test]
+async fn a_pod_to_be_avoided_is_better_than_none() {
+    let (only, _) = answering().await;
+    let lone = client([only]);
+    let response = lone.clone().oneshot(avoiding(&[only])).await;
+    text(response.expect("a response")).await;
+    let other = client([only, refusing().await]);
+    for _ in 0..4 {
+        let response = within("a response", other.clone().oneshot(avoiding(&[only])));
+        text(response.await.expect("a response")).await;
+    }
+}
+
+/// The second choice refuses; there is a third before the one to be avoided.
+#[tokio::test]
+async fn a_pod_to_be_avoided_is_the_last_resort_when_another_refuses() {
+    for _ in 0..3 {
+        let (avoided, unwanted) = answering().await;
+        let (other, _) = answering().await;
+        let client = client([avoided, refusing().await, other]);
+        for _ in 0..6 {
+            let response = client.clone().oneshot(avoiding(&[avoided])).await;
+            text(response.expect("a response")).await;
+        }
+        assert_eq!(unwanted.get(), 0);
+    }
+}
+
+/// Sends a request again, to another pod, when the answer is a 503.
+#[derive(Clone)]
+struct Elsewhere(u8);
+
+impl<E> retry::Policy<Request<Empty<Bytes>>, Response<ResponseBody>, E> for Elsewhere {
+    type Future = Ready<()>;
+
+    fn retry(
+        &mut self,
+        request: &mut Request<Empty<Bytes>>,
+        result: &mut Result<Response<ResponseBody>, E>,
+    ) -> Option<Ready<()>> {
+        let response = result.as_ref().ok()?;
+        self.0 = self.0.checked_sub(1)?;
+        let pod = response.extensions().get::<Endpoint>()?;
+        let avoid = request.extensions_mut().remove::<Avoid>();
+        let avoid = avoid.unwrap_or_default().and(pod);
+        request.extensions_mut().insert(avoid);
+        response.status().is_server_error().then(|| ready(()))
+    }
+
+    fn clone_request(&mut self, request: &Request<Empty<Bytes>>) -> Option<Request<Empty<Bytes>>> {
+        Some(request.clone())
+    }
+}
+
+#[tokio::test]
+async fn a_policy_of_one_s_own_retries_elsewhere() {
+    const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
+    let busy = || {
+        pod(|mut peer: Peer<TcpStream>| async move {
+            while peer.try_head().await.is_some() {
+                peer.write(BUSY).await;
+            }
+        })
+    };
+    let (good, answered) = answering().await;
+    let client = client([busy().await, good, busy().await]);
+    let mut service = retry::Retry::new(Elsewhere(2), client);
+    for _ in 0..6 {
+        let ready = within("readiness", service.ready()).await.expect("ready");
+        let response = ready.call(avoiding(&[])).await.expect("a response");
+        assert_eq!(response.body().pod().address(), good);
+        text(response).await;
+    }
+    assert_eq!(answered.get(), 6);
+}

@@ -1,0 +1,351 @@
+//! HTTPS: the pod is dialled, and the service is spoken to.
+
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::{
+    RootCertStore, ServerConfig,
+    crypto::ring::default_provider,
+    pki_types::{CertificateDer, PrivateKeyDer},
+    server::WebPkiClientVerifier,
+};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tower_headless::{
+    BoxError, Discovery, Endpoint, EndpointState,
+    http::{Client, ClientBuilder, Protocol, Tls},
+};
+
+use crate::{
+    kit::{self, Count, get, pod, unresolved},
+    support::within,
+};
+
+const NAME: &str = "web.default.svc.cluster.local";
+
+const H1: &[u8] = b"http/1.1";
+const H2: &[u8] = b"h2";
+
+/// An authority, as a cluster has one.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        Self(CertifiedIssuer::self_signed(params, key).expect("a certificate"))
+    }
+
+    fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// A certificate for these names, with its key.
+    fn sign(&self, names: &[&str]) -> (rcgen::Certificate, KeyPair) {
+        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+        let params = CertificateParams::new(names).expect("names");
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.0).expect("a certificate");
+        (certificate, key)
+    }
+
+    fn tls(&self) -> Tls {
+        let tls = Tls::new().trust_pem(self.pem().as_bytes());
+        tls.expect("certificates")
+    }
+
+    fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.0.der().clone()).expect("a certificate");
+        roots
+    }
+
+    /// A pod's side of TLS.
+    fn server(&self, names: &[&str], protocols: &[&[u8]], clients: bool) -> ServerConfig {
+        let (certificate, key) = self.sign(names);
+        let chain: Vec<CertificateDer<'static>> = vec![certificate.der().clone()];
+        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        let provider = Arc::new(default_provider());
+        let config = ServerConfig::builder_with_provider(provider.clone());
+        let config = config
+            .with_safe_default_protocol_versions()
+            .expect("versions");
+        let config = if clients {
+            let roots = Arc::new(self.roots());
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
+            config.with_client_cert_verifier(verifier.expect("roots"))
+        } else {
+            config.with_no_client_auth()
+        };
+        let mut config = config.with_single_cert(chain, key).expect("a certificate");
+        config.alpn_protocols = protocols.iter().map(|it| it.to_vec()).collect();
+        config
+    }
+}
+
+/// What a pod over TLS has seen.
+#[derive(Clone, Default)]
+struct Seen {
+    connections: Count,
+    requests: Count,
+}
+
+/// What is told of a connection in each response.
+fn describe(stream: &TlsStream<TcpStream>) -> String {
+    let connection = stream.get_ref().1;
+    let sni = connection.server_name().unwrap_or("-");
+    let clients = connection.peer_certificates().map_or(0, <[_]>::len);
+    format!("{sni} {clients}")
+}
+
+/// A pod that answers over TLS with the name it was asked for, the number of the client's certificates and the version.
+async fn secure(config: ServerConfig) -> (SocketAddr, Seen) {
+    let seen = Seen::default();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let counts = seen.clone();
+    let serve = move |peer: kit::Peer<TcpStream>| {
+        let (acceptor, seen) = (acceptor.clone(), counts.clone());
+        async move {
+            seen.connections.add();
+            let Ok(stream) = acceptor.accept(peer.into_inner()).await else {
+                return;
+            };
+            let told = describe(&stream);
+            let service = service_fn(move |request: Request<Incoming>| {
+                seen.requests.add();
+                let text = format!("{told} {:?}", request.version());
+                async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(text))) }
+            });
+            let server = auto::Builder::new(TokioExecutor::new());
+            // Ends with the connection, for good or bad.
+            let _ = server.serve_connection(TokioIo::new(stream), service).await;
+        }
+    };
+    (pod(serve).await, seen)
+}
+
+fn builder(pods: impl IntoIterator<Item = SocketAddr>, tls: Tls) -> ClientBuilder<Set> {
+    let pods = pods.into_iter().map(Endpoint::new).collect();
+    unresolved("https").discovery(Set(Some(pods))).tls(tls)
+}
+
+fn client(pods: impl IntoIterator<Item = SocketAddr>, tls: Tls) -> Client {
+    builder(pods, tls).build().expect("a client")
+}
+
+/// A set of endpoints, hostnames included.
+struct Set(Option<Vec<Endpoint>>);
+
+impl Discovery for Set {
+    fn poll_next(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<Vec<Endpoint>, BoxError>> {
+        match self.0.take() {
+            Some(set) => std::task::Poll::Ready(Ok(set)),
+            None => std::task::Poll::Pending,
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_certificate_has_to_name_the_service_and_the_pod_is_told_so() {
+    let authority = Authority::new();
+    let (pod, _) = secure(authority.server(&[NAME], &[H2, H1], false)).await;
+    let answer = get(&client([pod], authority.tls()), "/").await;
+    assert_eq!(answer.expect("a response"), format!("{NAME} 0 HTTP/2.0"));
+}
+
+#[tokio::test]
+async fn the_pod_chooses_the_protocol() {
+    let authority = Authority::new();
+    for (offered, spoken) in [
+        (&[H1][..], "HTTP/1.1"),
+        (&[H2], "HTTP/2.0"),
+        (&[], "HTTP/1.1"),
+        (&[H2, H1], "HTTP/2.0"),
+    ] {
+        let (pod, _) = secure(authority.server(&[NAME], offered, false)).await;
+        let answer = get(&client([pod], authority.tls()), "/").await;
+        assert_eq!(answer.expect("a response"), format!("{NAME} 0 {spoken}"));
+    }
+}
+
+#[tokio::test]
+async fn a_protocol_may_be_asked_for() {
+    let authority = Authority::new();
+    for (protocol, spoken) in [(Protocol::Http1, "HTTP/1.1"), (Protocol::Http2, "HTTP/2.0")] {
+        let (pod, _) = secure(authority.server(&[NAME], &[H2, H1], false)).await;
+        let client = builder([pod], authority.tls()).protocol(protocol);
+        let answer = get(&client.build().expect("a client"), "/").await;
+        assert_eq!(answer.expect("a response"), format!("{NAME} 0 {spoken}"));
+    }
+}
+
+#[tokio::test]
+async fn a_pod_that_does_not_speak_http2_is_passed_over_where_that_is_asked_for() {
+    let authority = Authority::new();
+    for offered in [&[H1][..], &[]] {
+        let (old, seen) = secure(authority.server(&[NAME], offered, false)).await;
+        let (new, _) = secure(authority.server(&[NAME], &[H2], false)).await;
+        let client = builder([old, new], authority.tls()).protocol(Protocol::Http2);
+        let client = client.build().expect("a client");
+        for _ in 0..3 {
+            get(&client, "/").await.expect("a response");
+        }
+        assert_eq!(seen.requests.get(), 0);
+    }
+}
+
+/// The address of a pod has gone to one of another service.
+#[tokio::test]
+async fn row_12_a_pod_of_another_service_is_passed_over_and_gets_no_request() {
+    let authority = Authority::new();
+    let other = ["db.default.svc.cluster.local"];
+    let (stranger, seen) = secure(authority.server(&other, &[H2, H1], false)).await;
+    let (ours, _) = secure(authority.server(&[NAME], &[H2, H1], false)).await;
+    let client = client([stranger, ours], authority.tls());
+    for _ in 0..6 {
+        get(&client, "/").await.expect("a response");
+    }
+    assert!(seen.connections.get() >= 1, "it was tried");
+    assert_eq!(seen.requests.get(), 0);
+    let states = client.endpoints().into_iter();
+    let refused = states.filter(|pod| pod.state == EndpointState::Unreachable);
+    let refused: Vec<_> = refused.map(|pod| pod.endpoint.address()).collect();
+    assert_eq!(refused, [stranger]);
+}
+
+#[tokio::test]
+async fn who_is_not_trusted_gets_no_request() {
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let (pod, seen) = secure(theirs.server(&[NAME], &[H2], false)).await;
+    let client = builder([pod], ours.tls()).ready_timeout(Duration::from_millis(100));
+    let error = get(&client.build().expect("a client"), "/").await;
+    let error = error.expect_err("a stranger");
+    assert!(error.is_unreachable() && error.is_unexecuted(), "{error:?}");
+    assert!(
+        format!("{error:?}").contains("InvalidCertificate"),
+        "{error:?}"
+    );
+    assert_eq!(seen.requests.get(), 0);
+}
+
+#[tokio::test]
+async fn a_client_shows_who_it_is() {
+    let authority = Authority::new();
+    let (certificate, key) = authority.sign(&["client.default.svc.cluster.local"]);
+    let (pod, _) = secure(authority.server(&[NAME], &[H2], true)).await;
+    let (chain, key) = (certificate.pem(), key.serialize_pem());
+    let tls = authority
+        .tls()
+        .identity_pem(chain.as_bytes(), key.as_bytes());
+    let answer = get(&client([pod], tls.expect("an identity")), "/").await;
+    assert_eq!(answer.expect("a response"), format!("{NAME} 1 HTTP/2.0"));
+}
+
+#[tokio::test]
+async fn an_identity_that_is_none_is_an_error() {
+    let authority = Authority::new();
+    let (certificate, key) = authority.sign(&["client"]);
+    let (chain, key) = (certificate.pem(), key.serialize_pem());
+    assert!(Tls::new().identity_pem(b"", key.as_bytes()).is_err());
+    assert!(Tls::new().identity_pem(chain.as_bytes(), b"").is_err());
+    let broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    assert!(Tls::new().trust_pem(broken).is_err());
+}
+
+#[tokio::test]
+async fn with_pod_names_the_certificate_has_to_name_the_pod() {
+    let authority = Authority::new();
+    let web_0 = format!("web-0.{NAME}");
+    let (first, _) = secure(authority.server(&[&web_0], &[H2], false)).await;
+    let (second, seen) = secure(authority.server(&[NAME], &[H2], false)).await;
+    let pods = vec![
+        Endpoint::new(first).with_hostname("web-0"),
+        Endpoint::new(second).with_hostname("web-1"),
+    ];
+    let client = unresolved("https").discovery(Set(Some(pods)));
+    let client = client.tls(authority.tls().pod_names(true)).build();
+    let client = client.expect("a client");
+    for _ in 0..4 {
+        let answer = get(&client, "/").await.expect("a response");
+        assert_eq!(answer, format!("{web_0} 0 HTTP/2.0"));
+    }
+    assert_eq!(seen.requests.get(), 0);
+}
+
+#[tokio::test]
+async fn with_pod_names_a_pod_without_a_hostname_is_the_service() {
+    let authority = Authority::new();
+    let (pod, _) = secure(authority.server(&[NAME], &[H2], false)).await;
+    let answer = get(&client([pod], authority.tls().pod_names(true)), "/").await;
+    assert_eq!(answer.expect("a response"), format!("{NAME} 0 HTTP/2.0"));
+}
+
+/// A container that is started again, in the same pod, with another configuration.
+#[tokio::test]
+async fn a_pod_may_come_back_with_another_protocol() {
+    let authority = Authority::new();
+    for protocols in [[H1, H2], [H2, H1]] {
+        let configs = protocols.map(|it| Arc::new(authority.server(&[NAME], &[it], false)));
+        let (address, current) = switching(configs.clone()).await;
+        let client = client([address], authority.tls());
+        let spoken = |answer: String| answer.rsplit(' ').next().map(str::to_owned);
+        let first = get(&client, "/").await.expect("a response");
+        current.send_replace(1);
+        let second = within("the other protocol", async {
+            loop {
+                match get(&client, "/").await {
+                    Ok(answer) if spoken(answer.clone()) != spoken(first.clone()) => return answer,
+                    // The connection that there was has closed, and the request may have been lost with it.
+                    _ => tokio::task::yield_now().await,
+                }
+            }
+        });
+        second.await;
+    }
+}
+
+/// A pod that has the configuration which it is told, and closes its connections when that changes.
+async fn switching(
+    configs: [Arc<ServerConfig>; 2],
+) -> (SocketAddr, tokio::sync::watch::Sender<usize>) {
+    let (sender, current) = tokio::sync::watch::channel(0);
+    let serve = move |peer: kit::Peer<TcpStream>| {
+        let mut current = current.clone();
+        let config = configs[*current.borrow_and_update()].clone();
+        async move {
+            let accepted = TlsAcceptor::from(config).accept(peer.into_inner()).await;
+            let Ok(stream) = accepted else { return };
+            let service = service_fn(|request: Request<Incoming>| async move {
+                let text = format!("- {:?}", request.version());
+                Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(text)))
+            });
+            let server = auto::Builder::new(TokioExecutor::new());
+            tokio::select! {
+                _ = server.serve_connection(TokioIo::new(stream), service) => {}
+                _ = current.changed() => {}
+            }
+        }
+    };
+    (pod(serve).await, sender)
+}
+
+#[tokio::test]
+async fn an_address_may_be_the_name() {
+    for host in ["127.0.0.1", "[::1]"] {
+        let uri = format!("https://{host}:8443").parse().expect("a URI");
+        let built = Client::builder(uri).discovery(Set(Some(Vec::new())));
+        built.tls(Tls::new()).build().expect("a client");
+    }
+}
