@@ -29,7 +29,7 @@ use http::{HeaderValue, uri::Authority};
 use hyper::client::conn::{http1, http2};
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, futures::OwnedNotified, oneshot, watch},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, timeout, timeout_at},
 };
 use tracing::debug;
 
@@ -73,8 +73,8 @@ struct State {
     idle: Vec<Http1>,
     http2: Vec<Arc<Http2>>,
     dialing: Option<SharedDial>,
-    /// A task waits for the next idle connection to grow too old.
-    reaped: bool,
+    /// A task waits for the next idle connection to grow too old. It ends with this.
+    reaper: Option<oneshot::Sender<()>>,
 }
 
 #[cfg(feature = "tls")]
@@ -316,20 +316,24 @@ impl Pool {
 
     /// Sees to it that idle connections are closed when they grow too old.
     fn reap_later(self: &Arc<Self>, state: &mut State) {
-        if std::mem::replace(&mut state.reaped, true) {
+        if state.reaper.is_some() {
             return;
         }
+        let (alive, mut pool_is_gone) = oneshot::channel();
+        state.reaper = Some(alive);
         let (pool, timeout) = (Arc::downgrade(self), self.config.idle_timeout);
         tokio::spawn(async move {
             let mut next = Instant::now() + timeout;
             loop {
-                sleep_until(next).await;
+                if timeout_at(next, &mut pool_is_gone).await.is_ok() {
+                    return;
+                }
                 let Some(pool) = pool.upgrade() else { return };
                 let mut state = pool.lock();
                 match state.reap(timeout) {
                     Some(due) => next = due,
                     None => {
-                        state.reaped = false;
+                        state.reaper = None;
                         return;
                     }
                 }
