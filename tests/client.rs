@@ -4,8 +4,6 @@ mod support;
 
 #[path = "client/connections.rs"]
 mod connections;
-#[path = "client/dbg.rs"]
-mod dbg;
 #[path = "client/frames.rs"]
 mod frames;
 #[path = "client/http2.rs"]

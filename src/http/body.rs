@@ -126,6 +126,8 @@ impl Body for RequestBody {
 /// The last one made reads on where the recording ends; those before it belong to attempts that have failed.
 pub(super) struct Playback {
     tape: Arc<Mutex<Tape>>,
+    /// Which of those that have been read this is; none before it is.
+    turn: Option<usize>,
     at: usize,
     /// Of the whole.
     size_hint: SizeHint,
@@ -134,6 +136,8 @@ pub(super) struct Playback {
 struct Tape {
     stream: Stream,
     recorded: Vec<Bytes>,
+    /// How many playbacks have been read: the last of them reads on.
+    turns: usize,
     /// How many frames have been read, recorded or not.
     read: usize,
     room: usize,
@@ -148,6 +152,7 @@ impl Playback {
         let tape = Tape {
             stream,
             recorded: Vec::new(),
+            turns: 0,
             read: 0,
             room: limit,
             overrun: false,
@@ -155,6 +160,7 @@ impl Playback {
         };
         Self {
             tape: Arc::new(Mutex::new(tape)),
+            turn: None,
             at: 0,
             size_hint,
         }
@@ -163,6 +169,7 @@ impl Playback {
     fn again(&self) -> Self {
         Self {
             tape: self.tape.clone(),
+            turn: None,
             at: 0,
             size_hint: self.size_hint,
         }
@@ -170,6 +177,14 @@ impl Playback {
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let mut tape = lock(&self.tape);
+        let turn = *self.turn.get_or_insert_with(|| {
+            tape.turns += 1;
+            tape.turns
+        });
+        if turn != tape.turns {
+            // Its attempt has failed, and its connection is the last to learn: it is to steal no frame, and no wakeup.
+            return Poll::Ready(Some(Err("the body is being sent elsewhere".into())));
+        }
         if self.at < tape.read {
             let Some(data) = tape.recorded.get(self.at) else {
                 let lost = "the body was sent further than it was recorded";
@@ -268,6 +283,18 @@ mod tests {
         let mut third = second.again().expect("recorded");
         assert_eq!(read(&mut third, 3).await, b"abcdef");
         assert!(third.frame().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn one_that_has_been_followed_reads_no_more() {
+        let mut first = chunks(&["ab", "cd"]).record(10);
+        let kept = first.again().expect("recorded");
+        assert_eq!(read(&mut first, 1).await, b"ab");
+        let mut second = kept.again().expect("recorded");
+        assert_eq!(read(&mut second, 1).await, b"ab");
+        let frame = first.frame().await.expect("a frame");
+        assert!(frame.is_err(), "what follows is the second's");
+        assert_eq!(read(&mut second, 1).await, b"cd");
     }
 
     #[tokio::test]

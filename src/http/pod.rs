@@ -76,7 +76,11 @@ impl Service<Request<RequestBody>> for Pod {
                 self.wait = None;
                 continue;
             }
-            let wait = self.wait.get_or_insert_with(|| self.pool.connect());
+            let Some(wait) = &mut self.wait else {
+                // Looks again before it waits: of two connections that were freed in between, only one is told.
+                self.wait = Some(self.pool.connect());
+                continue;
+            };
             let waited = match wait {
                 Wait::Dial(dialed) => ready!(Pin::new(dialed).poll(cx))
                     .unwrap_or_else(|_| Err("the runtime has ended".into()))

@@ -141,17 +141,16 @@ impl Body for ResponseBody {
         let Some(body) = &mut this.body else {
             return Poll::Ready(None);
         };
-        let polled = Pin::new(&mut *body).poll_frame(cx);
-        if polled.is_pending()
-            && let Some((deadline, whole)) = &mut this.deadline
+        // First: a body that always has something for a slow reader is late all the same.
+        if let Some((deadline, whole)) = &mut this.deadline
+            && deadline.as_mut().poll(cx).is_ready()
         {
-            ready!(deadline.as_mut().poll(cx));
             let error = Error::deadline(*whole);
             // All of it, so that the connection closes though the caller holds on to this.
             (this.held, this.body, this.deadline) = (None, None, None);
             return Poll::Ready(Some(Err(error)));
         }
-        let frame = ready!(polled);
+        let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
         match &frame {
             Some(Err(_)) => this.held = None,
             // Not every caller asks once more after the last frame, where the length told which one that is.

@@ -122,6 +122,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         let _ = self.0.get_mut().flush().await;
     }
 
+    /// Whether there is still somebody to write to.
+    pub async fn try_write(&mut self, bytes: &[u8]) -> bool {
+        self.0.get_mut().write_all(bytes).await.is_ok()
+    }
+
     /// Reads the head of a request and writes this.
     pub async fn answer(&mut self, response: &str) -> String {
         let head = self.head().await;
@@ -257,8 +262,8 @@ pub async fn get<P: Policy>(client: &Client<P>, path: &str) -> Result<String, Er
 pub fn stream_of(
     chunks: &[&'static str],
 ) -> impl http_body::Body<Data = Bytes, Error = BoxError> + use<> {
-    let frames = chunks.to_vec().into_iter();
-    let frames = frames.map(|chunk| Ok(Frame::data(Bytes::from(chunk))));
+    let frame = |&chunk: &&'static str| Ok(Frame::data(Bytes::from(chunk)));
+    let frames: Vec<_> = chunks.iter().map(frame).collect();
     StreamBody::new(stream::iter(frames))
 }
 

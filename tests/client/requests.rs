@@ -471,3 +471,29 @@ async fn the_whole_timeout_covers_the_body() {
     drop(body);
     peer.closed().await;
 }
+
+/// A body is never late to a reader who is slower than its pod; its time passes all the same.
+#[tokio::test]
+async fn the_whole_timeout_covers_a_body_that_is_read_slowly() {
+    let (listener, pod) = listen().await;
+    let client = builder([pod]).timeout(Duration::from_millis(100));
+    let client = client.build().expect("a client");
+    let serve = async {
+        let mut peer = accept(&listener).await;
+        peer.answer("HTTP/1.1 200 OK\r\n\r\n").await;
+        let chunk = vec![b'a'; 64 * 1024];
+        while peer.try_write(&chunk).await {}
+    };
+    let read = async {
+        let response = client.get("/").await.expect("a response");
+        let mut body = response.into_body();
+        loop {
+            match body.frame().await.expect("there is no end") {
+                Ok(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+                Err(error) => return error,
+            }
+        }
+    };
+    let (error, ()) = within("the timeout", join(read, serve)).await;
+    assert!(error.is_timeout(), "{error:?}");
+}
