@@ -3,7 +3,7 @@
 mod support;
 
 use std::{
-    io::ErrorKind,
+    io::{self, ErrorKind},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -23,12 +23,18 @@ use hickory_resolver::{
 };
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, StreamBody};
-use hyper::body::Frame;
+use hyper::{body::Frame, client::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
     time::timeout,
 };
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tower::{BoxError, Service, ServiceExt};
 use tower_headless::Unsent;
 
@@ -679,6 +685,9 @@ async fn a_healthy_pod_says_who_it_is() {
         .expect("200");
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(response.headers()["x-pod"], pod.name());
+    assert_eq!(response.headers()["x-version"], "HTTP/1.1");
+    assert_eq!(response.headers()["x-method"], "GET");
+    assert_eq!(response.headers()["x-host"], "pod");
     assert_eq!(pod.name(), pod.addr().ip().to_string());
     assert_eq!(
         text(response).await,
@@ -820,6 +829,82 @@ async fn a_black_hole_answers_no_syn_until_restarted() {
     assert!(send(&mut Http::new(pod.addr()), "/").await.is_ok());
 }
 
+#[tokio::test]
+async fn a_pod_speaks_http2_and_says_goodbye() {
+    let pod = pod().await;
+    let stream = TokioIo::new(connect(pod.addr()).await);
+    let handshake = http2::handshake(TokioExecutor::new(), stream).await;
+    let (mut http, connection) = handshake.expect("HTTP/2");
+    let connection = tokio::spawn(connection);
+    let mut ask = async |path: &str| {
+        let uri = format!("http://web.svc:80{path}");
+        let request = Request::get(uri).body(Empty::<Bytes>::new());
+        within("a response", http.send_request(request.expect("a request"))).await
+    };
+    let response = ask("/").await.expect("an answer");
+    let headers = response.headers();
+    assert_eq!(headers["x-version"], "HTTP/2.0");
+    assert_eq!(headers["x-method"], "GET");
+    assert_eq!(headers["x-host"], "web.svc:80");
+
+    let response = ask("/stream/4/50").await.expect("headers");
+    let body = response.into_body().collect();
+    let ((), body) = join(within("the end", pod.stop_gracefully()), body).await;
+    assert_eq!(body.expect("a whole body").to_bytes().len(), 4 * 8);
+    let ended = within("the connection's end", connection).await;
+    ended.expect("no panic").expect("GOAWAY, no error");
+    assert!(ask("/").await.is_err());
+}
+
+#[tokio::test]
+async fn a_pod_that_is_killed_ends_its_http2_streams() {
+    let pod = pod().await;
+    pod.set(Mode::Hung);
+    let stream = TokioIo::new(connect(pod.addr()).await);
+    let handshake = http2::handshake(TokioExecutor::new(), stream).await;
+    let (mut http, connection) = handshake.expect("HTTP/2");
+    tokio::spawn(connection);
+    let killed = async {
+        pod.wait_until(|stats| stats.in_flight == 1).await;
+        pod.kill().await;
+    };
+    let (lost, ()) = join(http.send_request(get("/")), killed).await;
+    assert!(lost.is_err());
+    pod.wait_until(|stats| stats.in_flight == 0).await;
+}
+
+#[tokio::test]
+async fn pods_with_tls_speak_what_the_client_prefers() {
+    let cluster = Cluster::start_tls(1).await;
+    let pod = cluster.pod(0);
+    for alpn in [&b"http/1.1"[..], b"h2"] {
+        let stream = handshake(&cluster, alpn).await.expect("TLS");
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(alpn));
+        if alpn == b"http/1.1" {
+            assert!(exchange(stream).await.starts_with("HTTP/1.1 200"));
+        } else {
+            let http = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+            let (mut http, connection) = http.expect("HTTP/2");
+            tokio::spawn(connection);
+            let response = within("a response", http.send_request(get("/"))).await;
+            assert_eq!(response.expect("an answer").status(), StatusCode::OK);
+        }
+    }
+    within("the end", pod.stop_gracefully()).await;
+    pod.restart().await.expect("the address is free");
+    assert!(handshake(&cluster, b"h2").await.is_ok());
+}
+
+#[tokio::test]
+async fn a_certificate_for_another_name_is_refused() {
+    let cluster = Cluster::start_tls_as("other.svc", 1).await;
+    assert!(handshake(&cluster, b"h2").await.is_err());
+    cluster
+        .pod(0)
+        .wait_until(|stats| stats.connections == 0)
+        .await;
+}
+
 // ---------------------------------------------------------------- the HTTP client
 
 #[tokio::test]
@@ -884,7 +969,7 @@ async fn a_request_that_was_not_written_comes_back() {
         .await
         .err()
         .expect("closed");
-    assert!(refused.is::<std::io::Error>());
+    assert!(refused.is::<io::Error>());
 }
 
 #[tokio::test]
@@ -1245,6 +1330,36 @@ async fn assert_refused(address: SocketAddr) {
         refused.expect_err("nobody listens").kind(),
         ErrorKind::ConnectionRefused
     );
+}
+
+/// TLS with a cluster's only pod, by the Service's name.
+async fn handshake(cluster: &Cluster, alpn: &[u8]) -> io::Result<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(cluster.trust_pem().as_bytes()) {
+        let added = roots.add(certificate.expect("PEM"));
+        added.expect("a certificate");
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider has them")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![alpn.to_vec()];
+    let name = ServerName::try_from(SERVICE.trim_end_matches('.')).expect("a name");
+    let stream = connect(cluster.pod(0).addr()).await;
+    let connector = TlsConnector::from(Arc::new(config));
+    within("the handshake", connector.connect(name, stream)).await
+}
+
+/// One request and its answer, both as text.
+async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> String {
+    let request = b"GET / HTTP/1.1\r\nhost: pod\r\nconnection: close\r\n\r\n";
+    stream.write_all(request).await.expect("written");
+    let mut answer = String::new();
+    let read = within("the answer's end", stream.read_to_string(&mut answer)).await;
+    read.expect("text and close_notify");
+    answer
 }
 
 /// A pod in a network of its own, so that no other test takes its port while it is down.

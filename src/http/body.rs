@@ -241,9 +241,11 @@ mod tests {
     use futures::stream;
     use http_body_util::{Empty, StreamBody};
 
-    fn chunks(chunks: &[&'static str]) -> RequestBody {
-        let frames = chunks.to_vec().into_iter();
-        let frames = frames.map(|chunk| Ok::<_, BoxError>(Frame::data(Bytes::from(chunk))));
+    fn chunks(chunks: &'static [&'static str]) -> RequestBody {
+        let frames = chunks
+            .iter()
+            .copied()
+            .map(|chunk| Ok::<_, BoxError>(Frame::data(Bytes::from(chunk))));
         RequestBody::new(StreamBody::new(stream::iter(frames)))
     }
 

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{dns::DnsServer, pod::Pod};
+use super::{dns::DnsServer, pod::Pod, tls::Identity};
 use network::Network;
 
 /// The name of the Service unless a test chooses another.
@@ -24,6 +24,8 @@ const GRACE: Duration = Duration::from_secs(2);
 pub struct Cluster {
     dns: DnsServer,
     service: String,
+    /// What the pods show, where they speak TLS.
+    identity: Option<Identity>,
     state: Mutex<State>,
 }
 
@@ -49,11 +51,26 @@ impl Cluster {
 
     /// [`start`](Self::start) with a Service name of the caller's choice, fully qualified.
     pub async fn start_named(service: &str, n: usize) -> Self {
-        let (network, pods) = first_pods(n).await;
+        Self::start_with(service, n, None).await
+    }
+
+    /// [`start`](Self::start) with pods that speak TLS, with a certificate for the Service's name.
+    pub async fn start_tls(n: usize) -> Self {
+        Self::start_tls_as(SERVICE, n).await
+    }
+
+    /// [`start_tls`](Self::start_tls) with a certificate for another name.
+    pub async fn start_tls_as(certified: &str, n: usize) -> Self {
+        Self::start_with(SERVICE, n, Some(Identity::new(certified))).await
+    }
+
+    async fn start_with(service: &str, n: usize, identity: Option<Identity>) -> Self {
+        let (network, pods) = first_pods(n, identity.as_ref()).await;
         let members = pods.into_iter().map(Member::ready).collect();
         let cluster = Self {
             dns: DnsServer::start().await,
             service: service.to_owned(),
+            identity,
             state: Mutex::new(State {
                 network,
                 members,
@@ -74,6 +91,20 @@ impl Cluster {
         &self.service
     }
 
+    /// The certificate that the pods show, which is its own authority.
+    ///
+    /// # Panics
+    ///
+    /// If the pods speak no TLS.
+    pub fn trust_pem(&self) -> &str {
+        self.identity().expect("pods with TLS").certificate_pem()
+    }
+
+    /// What the pods show, where they speak TLS.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+
     /// The port of every pod.
     pub fn port(&self) -> u16 {
         self.lock().network.port
@@ -83,6 +114,11 @@ impl Cluster {
     pub fn service_target(&self) -> String {
         let service = self.service.trim_end_matches('.');
         format!("dns://{}/{service}:{}", self.dns.addr(), self.port())
+    }
+
+    /// An address that no pod has had yet, for a pod that is not this process's own: `publish` doesn't know it.
+    pub fn next_address(&self) -> SocketAddr {
+        self.lock().next_address()
     }
 
     /// The pods that are not removed, ready or not, killed or not; oldest first.
@@ -155,7 +191,7 @@ impl Cluster {
         for _ in 0..Network::HOSTS {
             let address = self.lock().next_address();
             // Taken by some other process, hardly: on to the next address.
-            if let Ok(pod) = Pod::start(address).await {
+            if let Ok(pod) = Pod::start_with(address, self.identity()).await {
                 let member = Member::ready(pod);
                 let pod = Arc::clone(&member.pod);
                 self.lock().members.push(member);
@@ -248,12 +284,12 @@ impl State {
     }
 }
 
-async fn first_pods(n: usize) -> (Network, Vec<Pod>) {
+async fn first_pods(n: usize, tls: Option<&Identity>) -> (Network, Vec<Pod>) {
     const ATTEMPTS: usize = 20;
     let mut last = None;
     for _ in 0..ATTEMPTS {
         let mut network = Network::next();
-        match network.start_pods(n).await {
+        match network.start_pods(n, tls).await {
             Ok(pods) => return (network, pods),
             Err(error) => last = Some(error),
         }

@@ -14,9 +14,13 @@ pub mod client;
 pub mod cluster;
 pub mod dns;
 pub mod http;
+#[cfg(feature = "http")]
+pub mod load;
 pub mod pod;
+pub mod process;
 pub mod scripted;
 pub mod servers;
+pub mod tls;
 
 use std::{future::Future, time::Duration};
 

@@ -1,4 +1,4 @@
-//! A pod: an HTTP/1.1 server that can be slow, failing, hung, killed, unplugged and restarted.
+//! A pod: an HTTP server that can be slow, failing, hung, killed, unplugged and restarted.
 
 mod reply;
 mod serve;
@@ -16,16 +16,21 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
 };
+use tokio_rustls::TlsAcceptor;
 
+use super::tls::Identity;
 use reply::Behaviour;
 use serve::Command;
 
-/// An HTTP/1.1 server on one address. Dropping it kills it.
+/// A server of HTTP/1.1 and HTTP/2 (by ALPN over TLS, with prior knowledge in clear) on one address. Dropping it kills it.
 ///
 /// A healthy one answers 200 with the header `x-pod: <its IP>` and a short text; for the path `/stream/N/MS` the body is
-/// `N` chunks, the first at once and the others `MS` milliseconds apart.
+/// `N` chunks, the first at once and the others `MS` milliseconds apart, and for `/wait/MS` the answer comes `MS`
+/// milliseconds later. Every answer says what the request was: `x-method`, `x-version` (`HTTP/1.1`, `HTTP/2.0`) and
+/// `x-host`, which is its `:authority` or else its `Host`.
 pub struct Pod {
     address: SocketAddr,
+    tls: Option<TlsAcceptor>,
     behaviour: Arc<Behaviour>,
     state: Mutex<State>,
 }
@@ -41,7 +46,7 @@ pub enum Mode {
     Status(StatusCode),
     /// No answer, ever; the connection stays open.
     Hung,
-    /// The connection is closed instead of an answer.
+    /// The connection is closed instead of an answer (HTTP/2: the stream is reset).
     CloseWithoutAnswer,
 }
 
@@ -72,10 +77,17 @@ enum State {
 impl Pod {
     /// Starts a pod on `address`; port 0 takes a free one, and keeps it.
     pub async fn start(address: SocketAddr) -> io::Result<Self> {
+        Self::start_with(address, None).await
+    }
+
+    /// [`start`](Self::start), with TLS if there is an identity to show.
+    pub async fn start_with(address: SocketAddr, tls: Option<&Identity>) -> io::Result<Self> {
+        let tls = tls.map(Identity::acceptor).transpose()?;
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let pod = Self {
             address,
+            tls,
             behaviour: Arc::new(Behaviour::new(address.ip().to_string())),
             state: Mutex::new(State::Stopped),
         };
@@ -110,7 +122,8 @@ impl Pod {
         }
     }
 
-    /// Closes the listener and idle connections, and returns when the requests in flight have finished.
+    /// Closes the listener and idle connections, tells the others that no more requests are wanted (`Connection: close`,
+    /// GOAWAY), and returns when the requests in flight have finished.
     ///
     /// A request that never finishes is waited for: bound the wait, then [`kill`](Self::kill).
     pub async fn stop_gracefully(&self) {
@@ -185,6 +198,7 @@ impl Pod {
         let (commands, commanded) = watch::channel(Command::Serve);
         tokio::spawn(serve::serve(
             listener,
+            self.tls.clone(),
             Arc::clone(&self.behaviour),
             commanded,
         ));

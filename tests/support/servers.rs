@@ -10,12 +10,12 @@ mod knot;
 use std::{
     collections::{BTreeMap, BTreeSet},
     env,
-    fmt::Write as _,
+    fmt::{self, Write as _},
     fs::{self, File},
     io::{self, Write as _},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
-    process::{self, Child, Command, Stdio},
+    process::{self, Child, Command, ExitStatus, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
@@ -141,7 +141,7 @@ impl Server {
     }
 
     pub fn process_id(&self) -> u32 {
-        self.process.child.id()
+        self.process.id()
     }
 
     /// Replaces the name's A records. None at all removes them.
@@ -359,13 +359,13 @@ fn absolute(name: &str) -> String {
 }
 
 /// A server's process. Its end is waited for when dropped: no zombie, and its port is free.
-struct Process {
+pub(super) struct Process {
     child: Child,
     log: PathBuf,
 }
 
 impl Process {
-    fn spawn(mut command: Command, log: &Path) -> io::Result<Self> {
+    pub(super) fn spawn(mut command: Command, log: &Path) -> io::Result<Self> {
         let file = File::create(log)?;
         command
             .stdin(Stdio::null())
@@ -377,12 +377,21 @@ impl Process {
         })
     }
 
-    fn has_exited(&mut self) -> bool {
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(super) fn has_exited(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// How it ended, if it has.
+    pub(super) fn status(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.child.try_wait()
+    }
+
     /// The last lines it wrote.
-    fn log(&self) -> String {
+    pub(super) fn log(&self) -> String {
         const TAIL: usize = 30;
         let log = fs::read_to_string(&self.log).unwrap_or_else(|error| error.to_string());
         let lines: Vec<_> = log.lines().collect();
@@ -399,10 +408,10 @@ impl Drop for Process {
 }
 
 /// A folder that goes when dropped.
-struct TempDir(PathBuf);
+pub(super) struct TempDir(PathBuf);
 
 impl TempDir {
-    fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         loop {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -416,7 +425,7 @@ impl TempDir {
         }
     }
 
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.0
     }
 
@@ -454,7 +463,7 @@ fn free_port() -> io::Result<SocketAddr> {
 }
 
 /// Panics where the servers are required.
-fn skip(software: Software, missing: &str) {
+pub(super) fn skip(software: impl fmt::Debug, missing: &str) {
     let how = "`.ci/servers` installs it";
     let required = env::var_os("TOWER_HEADLESS_SERVERS").is_some_and(|value| value == "required");
     assert!(!required, "{software:?} is required: {missing}; {how}");
@@ -466,7 +475,7 @@ fn skip(software: Software, missing: &str) {
 }
 
 /// On the `PATH`, and where Debian's users don't look for servers.
-fn find_program(name: &str) -> Result<PathBuf, String> {
+pub(super) fn find_program(name: &str) -> Result<PathBuf, String> {
     let path = env::var_os("PATH").unwrap_or_default();
     let sbin = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
     env::split_paths(&path)

@@ -7,7 +7,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use super::super::pod::Pod;
+use super::super::{pod::Pod, tls::Identity};
 
 /// A loopback /24 and a port.
 pub(super) struct Network {
@@ -43,11 +43,15 @@ impl Network {
         SocketAddr::from((Ipv4Addr::new(a, b, c, self.last_host), self.port))
     }
 
-    pub(super) async fn start_pods(&mut self, n: usize) -> io::Result<Vec<Pod>> {
+    pub(super) async fn start_pods(
+        &mut self,
+        n: usize,
+        tls: Option<&Identity>,
+    ) -> io::Result<Vec<Pod>> {
         let mut pods = Vec::new();
         // A Service without pods has a port too: its first one opens it.
         for _ in 0..n.max(1) {
-            let pod = Pod::start(self.next_address()).await?;
+            let pod = Pod::start_with(self.next_address(), tls).await?;
             self.port = pod.addr().port();
             pods.push(pod);
         }

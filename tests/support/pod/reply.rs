@@ -12,8 +12,9 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::{
-    Request, Response, StatusCode,
+    HeaderMap, Request, Response, StatusCode, Version,
     body::{Body, Frame, Incoming, SizeHint},
+    header::{HOST, HeaderName, HeaderValue},
 };
 use tokio::sync::watch;
 use tower::BoxError;
@@ -60,8 +61,12 @@ impl Behaviour {
         self.stats.send_modify(|stats| stats.requests += 1);
         let in_flight = Counted::new(&self, |stats| &mut stats.in_flight);
         let path = request.uri().path().to_owned();
+        let echo = echo(&request);
         // "Reads the request" means all of it: a body left unread would make closing a reset.
         request.into_body().collect().await?;
+        if let Some(delay) = delayed(&path) {
+            tokio::time::sleep(delay).await;
+        }
         let status = match self.mode() {
             Mode::Healthy => StatusCode::OK,
             Mode::Slow(delay) => {
@@ -76,15 +81,47 @@ impl Behaviour {
             Some((chunks, interval)) if status.is_success() => spaced(chunks, interval),
             _ => Full::from(format!("{status} from {}\n", self.name)).boxed(),
         };
-        let response = Response::builder()
-            .status(status)
-            .header("x-pod", &self.name)
-            .body(CountedBody {
-                body,
-                _in_flight: in_flight,
-            });
-        Ok(response?)
+        let mut response = Response::new(CountedBody {
+            body,
+            _in_flight: in_flight,
+        });
+        *response.status_mut() = status;
+        *response.headers_mut() = echo;
+        let name = HeaderValue::from_str(&self.name)?;
+        response.headers_mut().insert("x-pod", name);
+        Ok(response)
     }
+}
+
+/// What the answer tells of its request.
+fn echo<B>(request: &Request<B>) -> HeaderMap {
+    let authority = request.uri().authority().map(|it| it.as_str().as_bytes());
+    let host = request.headers().get(HOST).map(HeaderValue::as_bytes);
+    let told = [
+        ("x-method", Some(request.method().as_str().as_bytes())),
+        ("x-version", Some(version(request.version()).as_bytes())),
+        ("x-host", authority.or(host)),
+    ];
+    let mut headers = HeaderMap::new();
+    for (name, value) in told {
+        let value = value.and_then(|value| HeaderValue::from_bytes(value).ok());
+        headers.extend(value.map(|value| (HeaderName::from_static(name), value)));
+    }
+    headers
+}
+
+fn version(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2.0",
+        _ => "HTTP/1.1",
+    }
+}
+
+/// `/wait/MS`
+fn delayed(path: &str) -> Option<Duration> {
+    let delay = path.strip_prefix("/wait/")?;
+    Some(Duration::from_millis(delay.parse().ok()?))
 }
 
 /// `/stream/N/MS`

@@ -2,14 +2,19 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use hyper::{server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
+use hyper::service::service_fn;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
 use socket2::SockRef;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinSet,
 };
+use tokio_rustls::TlsAcceptor;
 
 use super::reply::Behaviour;
 
@@ -26,6 +31,7 @@ pub(super) enum Command {
 /// Serves until told otherwise. All sockets are closed by the time the last receiver of commands is dropped.
 pub(super) async fn serve(
     listener: TcpListener,
+    tls: Option<TlsAcceptor>,
     behaviour: Arc<Behaviour>,
     mut commanded: watch::Receiver<Command>,
 ) {
@@ -36,8 +42,8 @@ pub(super) async fn serve(
             biased;
             _ = next_command(&mut commanded) => break,
             Ok((stream, _)) = listener.accept() => {
-                let connection = serve_connection(stream, Arc::clone(&behaviour), commanded.clone());
-                connections.spawn(connection);
+                let (tls, behaviour) = (tls.clone(), Arc::clone(&behaviour));
+                connections.spawn(serve_connection(stream, tls, behaviour, commanded.clone()));
             }
             Some(_) = connections.join_next() => {}
         }
@@ -56,6 +62,7 @@ async fn next_command(commanded: &mut watch::Receiver<Command>) -> Command {
 
 async fn serve_connection(
     stream: TcpStream,
+    tls: Option<TlsAcceptor>,
     behaviour: Arc<Behaviour>,
     mut commanded: watch::Receiver<Command>,
 ) {
@@ -64,23 +71,51 @@ async fn serve_connection(
     let Ok(socket) = prepare(&stream) else {
         return;
     };
+    let command = match tls {
+        None => serve_http(stream, behaviour, &mut commanded).await,
+        Some(tls) => {
+            tokio::select! {
+                biased;
+                // Nothing is in flight yet: there is nothing to finish.
+                command = next_command(&mut commanded) => Some(command),
+                stream = tls.accept(stream) => match stream {
+                    Ok(stream) => serve_http(stream, behaviour, &mut commanded).await,
+                    // The client doesn't like the certificate, or has gone.
+                    Err(_) => None,
+                },
+            }
+        }
+    };
+    if command == Some(Command::Kill) {
+        // Fails only if the peer has reset the connection itself.
+        let _ = socket.set_linger(Some(Duration::ZERO));
+    }
+}
+
+/// Serves HTTP/1.1 or HTTP/2, whichever the client begins with. Returns the command that ended it, or nothing where it
+/// has come to its own end.
+async fn serve_http<T>(
+    stream: T,
+    behaviour: Arc<Behaviour>,
+    commanded: &mut watch::Receiver<Command>,
+) -> Option<Command>
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+{
     let answer = service_fn(|request| Arc::clone(&behaviour).answer(request));
-    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), answer);
-    let mut connection = Box::pin(connection);
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let mut connection = Box::pin(builder.serve_connection(TokioIo::new(stream), answer));
     loop {
         tokio::select! {
             biased;
-            command = next_command(&mut commanded) => match command {
+            command = next_command(commanded) => match command {
                 Command::Serve => {}
+                // HTTP/1.1: closed once idle. HTTP/2: GOAWAY, and closed when the streams have ended.
                 Command::Finish => connection.as_mut().graceful_shutdown(),
-                Command::Kill => {
-                    // Fails only if the peer has reset the connection itself.
-                    let _ = socket.set_linger(Some(Duration::ZERO));
-                    return;
-                }
+                Command::Kill => return Some(command),
             },
             // An error is the peer's going away, or `Mode::CloseWithoutAnswer`.
-            _ = &mut connection => return,
+            _ = &mut connection => return None,
         }
     }
 }

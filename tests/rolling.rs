@@ -1,0 +1,371 @@
+//! Pods that are replaced, killed and paused under a steady load, each a process of its own.
+//!
+//! `TOWER_HEADLESS_SOAK=20` tells every story twenty times. Times are printed (`-- --nocapture`), not judged.
+
+mod support;
+
+use std::{env, future::IntoFuture, net::SocketAddr, time::Duration};
+
+use http::Version;
+use support::{
+    client::dns,
+    load::{Load, Report, Request},
+    process::{PodProcess, Software, Speech, service::Service},
+    within,
+};
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    task::JoinSet,
+    time::{Instant, interval, sleep},
+};
+use tower_headless::{
+    EndpointState,
+    http::{Client, ClientBuilder, Protocol, Tls},
+};
+
+const PODS: usize = 10;
+/// Requests a second.
+const RATE: u32 = 2_000;
+/// A pod is replaced this often: all are gone before the first answer of DNS has grown old.
+const BEAT: Duration = Duration::from_millis(300);
+/// In seconds.
+const TTL: u32 = 5;
+
+/// How an old pod ends when it has left DNS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Graceful,
+    Killed,
+}
+
+/// Each story loads both cores that a small machine has.
+async fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::const_new(());
+    ALONE.lock().await
+}
+
+/// How often each story is told.
+fn times() -> usize {
+    let times = env::var("TOWER_HEADLESS_SOAK").ok();
+    times.map_or(1, |times| times.parse().expect("a number of times"))
+}
+
+/// The client of a service, as its users have it.
+fn client(service: &Service) -> ClientBuilder {
+    let uri = service.uri().parse().expect("a URI");
+    let builder = Client::builder(uri).dns(|_| dns(service.cluster()));
+    match service.speech {
+        Speech::Http1 => builder.protocol(Protocol::Http1),
+        Speech::Http2 => builder.protocol(Protocol::Http2),
+        Speech::Tls => {
+            let tls = Tls::new().trust_pem(service.trust_pem().as_bytes());
+            builder.tls(tls.expect("a certificate"))
+        }
+    }
+}
+
+fn gets(client: &Client) -> Load {
+    let client = client.clone();
+    Load::start(RATE, move || client.get("/").into_future())
+}
+
+/// Each of them is in flight for a while.
+fn posts(client: &Client) -> Load {
+    let client = client.clone();
+    Load::start(RATE, move || {
+        client.post("/wait/50").body("once").into_future()
+    })
+}
+
+/// A service, its client, and a load that has reached all pods.
+async fn under_load(
+    software: Software,
+    speech: Speech,
+    load: fn(&Client) -> Load,
+) -> (Service, Client, Load) {
+    let service = Service::start(software, speech, PODS, TTL).await;
+    let client = client(&service).build().expect("a client");
+    assert_speaks(&client, speech).await;
+    let load = load(&client);
+    sleep(BEAT).await;
+    (service, client, load)
+}
+
+async fn assert_speaks(client: &Client, speech: Speech) {
+    let first = within("an answer", client.get("/").into_future()).await;
+    let spoken = first.expect("a response").version();
+    let expected = match speech {
+        Speech::Http1 => Version::HTTP_11,
+        Speech::Http2 | Speech::Tls => Version::HTTP_2,
+    };
+    assert_eq!(spoken, expected);
+}
+
+/// The end of one pod.
+struct Gone {
+    pod: SocketAddr,
+    begun: Instant,
+    over: Instant,
+}
+
+/// Replaces all pods, one after another: a new one is there and published before an old one goes. That hears of it when it
+/// leaves DNS, as from kubelet, while clients believe in it for as long as the TTL says.
+async fn replace_all(service: &mut Service, end: End) -> Vec<Gone> {
+    let mut ends = JoinSet::new();
+    let mut beat = interval(BEAT);
+    for _ in 0..PODS {
+        beat.tick().await;
+        service.start_pod().await;
+        service.publish();
+        sleep(BEAT / 3).await;
+        let old = service.pods.pop_front().expect("a pod");
+        service.publish();
+        ends.spawn(end_of(old, end));
+    }
+    within("the old pods' ends", ends.join_all()).await
+}
+
+async fn end_of(mut pod: PodProcess, end: End) -> Gone {
+    let begun = Instant::now();
+    match end {
+        End::Graceful => {
+            pod.terminate().await;
+            let status = pod.ended().await;
+            assert!(status.success(), "{status}");
+        }
+        End::Killed => pod.kill().await,
+    }
+    Gone {
+        pod: pod.addr(),
+        begun,
+        over: Instant::now(),
+    }
+}
+
+/// All pods replaced under GETs: no request fails.
+///
+/// But one may where a pod is killed after the head of its response and before the end: nginx writes the two apart, over
+/// HTTP/2 at least. The caller has the head by then.
+async fn rolling_restart(software: Software, end: End, speech: Speech) {
+    if !software.is_installed() {
+        return;
+    }
+    let _alone = alone().await;
+    for _ in 0..times() {
+        let (mut service, _client, load) = under_load(software, speech, gets).await;
+        let gone = replace_all(&mut service, end).await;
+        sleep(BEAT).await;
+        let report = load.stop().await;
+        println!("{software:?} {end:?} {speech:?}: {report}");
+        match end {
+            End::Graceful => report.assert_none_failed(),
+            End::Killed => report.assert_none_lost(),
+        }
+        for request in report.cut_short() {
+            println!("  cut short: {:?}", request.result);
+            assert_was_lost(request, &report, &gone);
+        }
+        assert!(report.requests.len() > PODS * 100, "{report}");
+    }
+}
+
+macro_rules! rolling_restarts {
+    ($($name:ident: $software:ident, $end:ident, $speech:ident;)*) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            rolling_restart(Software::$software, End::$end, Speech::$speech).await;
+        }
+    )*};
+}
+
+rolling_restarts! {
+    own_pods_are_replaced_gracefully_http1: OwnPod, Graceful, Http1;
+    own_pods_are_replaced_gracefully_http2: OwnPod, Graceful, Http2;
+    own_pods_are_replaced_gracefully_tls: OwnPod, Graceful, Tls;
+    own_pods_are_killed_and_replaced_http1: OwnPod, Killed, Http1;
+    own_pods_are_killed_and_replaced_http2: OwnPod, Killed, Http2;
+    own_pods_are_killed_and_replaced_tls: OwnPod, Killed, Tls;
+    nginx_pods_are_replaced_gracefully_http1: Nginx, Graceful, Http1;
+    nginx_pods_are_replaced_gracefully_http2: Nginx, Graceful, Http2;
+    nginx_pods_are_replaced_gracefully_tls: Nginx, Graceful, Tls;
+    nginx_pods_are_killed_and_replaced_http1: Nginx, Killed, Http1;
+    nginx_pods_are_killed_and_replaced_http2: Nginx, Killed, Http2;
+    nginx_pods_are_killed_and_replaced_tls: Nginx, Killed, Tls;
+}
+
+/// All pods replaced under POSTs, which are not to be sent twice: those that fail were in flight on a pod at its end, and
+/// say so.
+///
+/// A pod that ends gracefully loses none over HTTP/2, where GOAWAY tells which ones it has not taken. Over HTTP/1.1 it
+/// may close an idle connection just when a request is written to it, and nobody can tell whether that was read
+/// (RFC 9112 §9.5).
+async fn posts_while_replaced(end: End, speech: Speech) {
+    let _alone = alone().await;
+    for _ in 0..times() {
+        let (mut service, _client, load) = under_load(Software::OwnPod, speech, posts).await;
+        let gone = replace_all(&mut service, end).await;
+        sleep(BEAT).await;
+        let report = load.stop().await;
+        let in_flight: usize = gone.iter().map(|gone| in_flight(&report, gone)).sum();
+        println!("POSTs, {end:?} {speech:?}: {report}; {in_flight} in flight on pods that ended");
+        if end == End::Graceful && speech != Speech::Http1 {
+            report.assert_none_failed();
+        }
+        assert!(report.failed().count() <= in_flight, "{report}");
+        for request in report.failed() {
+            assert_was_lost(request, &report, &gone);
+        }
+    }
+}
+
+/// How many requests a pod had at its end, or was given before the client heard of it.
+fn in_flight(report: &Report, gone: &Gone) -> usize {
+    let heard = heard(report, gone);
+    let requests = report.requests.iter();
+    requests
+        .filter(|it| it.pod() == Some(gone.pod))
+        .filter(|it| it.sent <= heard && it.ended >= gone.begun)
+        .count()
+}
+
+/// When the client learnt of a pod's end: with the first request that it lost there, or before.
+fn heard(report: &Report, gone: &Gone) -> Instant {
+    let lost = report.failed().filter(|it| it.pod() == Some(gone.pod));
+    let first = lost.map(|it| it.ended).min();
+    first.map_or(gone.over, |first| first.max(gone.over))
+}
+
+fn assert_was_lost(request: &Request, report: &Report, gone: &[Gone]) {
+    let error = request.result.as_ref().expect_err("a failed one");
+    let pod = error.pod().map(|pod| pod.address());
+    let gone = gone.iter().find(|gone| Some(gone.pod) == pod);
+    let gone = gone.unwrap_or_else(|| panic!("its pod has not ended: {error:?}"));
+    let late = request.sent.saturating_duration_since(heard(report, gone));
+    assert!(late.is_zero(), "sent {late:?} after the end: {error:?}");
+    assert!(!error.is_unexecuted(), "{error:?}");
+}
+
+macro_rules! posts_while_replaced {
+    ($($name:ident: $end:ident, $speech:ident;)*) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            posts_while_replaced(End::$end, Speech::$speech).await;
+        }
+    )*};
+}
+
+posts_while_replaced! {
+    posts_fail_with_their_pods_only_http1: Killed, Http1;
+    posts_fail_with_their_pods_only_http2: Killed, Http2;
+    posts_fail_with_their_pods_only_tls: Killed, Tls;
+    posts_hardly_fail_where_pods_end_gracefully_http1: Graceful, Http1;
+    posts_survive_a_graceful_end_http2: Graceful, Http2;
+    posts_survive_a_graceful_end_tls: Graceful, Tls;
+}
+
+/// One of ten pods is away for 3 s of 8.
+async fn one_is_killed(speech: Speech) {
+    const PART: Duration = Duration::from_millis(2_500);
+    let _alone = alone().await;
+    for _ in 0..times() {
+        let (mut service, client, load) = under_load(Software::OwnPod, speech, gets).await;
+        // That was for the connections.
+        load.stop().await.assert_none_failed();
+        let load = gets(&client);
+        sleep(PART).await;
+        let undisturbed = load.stop().await;
+        let load = gets(&client);
+        sleep(PART).await;
+        service.pods[0].kill().await;
+        sleep(Duration::from_secs(3)).await;
+        service.restart_pod(0).await;
+        let back = service.pods[0].addr();
+        let (_, waited) = tokio::join!(sleep(PART), used_again(&client, back));
+        let report = load.stop().await;
+        println!("one killed, {speech:?}: {report}; used again {waited:.1?} after its start");
+        println!("  undisturbed, before that: {undisturbed}");
+        undisturbed.assert_none_failed();
+        report.assert_none_failed();
+    }
+}
+
+/// Waits until a pod that was killed gets requests again, and tells how long that took.
+async fn used_again(client: &Client, pod: SocketAddr) -> Duration {
+    let started = Instant::now();
+    let is_back = || {
+        let pods = client.endpoints().into_iter();
+        let mut pods = pods.filter(|it| it.endpoint.address() == pod);
+        pods.any(|it| it.state == EndpointState::Available)
+    };
+    within("the pod's return", async {
+        while !is_back() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    started.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_pod_is_killed_and_comes_back_http1() {
+    one_is_killed(Speech::Http1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_pod_is_killed_and_comes_back_http2() {
+    one_is_killed(Speech::Http2).await;
+}
+
+/// One of ten pods hangs: its requests go to others, and hardly any come to it.
+async fn one_hangs(speech: Speech) {
+    const FIRST_BYTE: Duration = Duration::from_millis(500);
+    let _alone = alone().await;
+    for _ in 0..times() {
+        let service = Service::start(Software::OwnPod, speech, PODS, TTL).await;
+        let client = client(&service).first_byte_timeout(FIRST_BYTE);
+        let client = client.build().expect("a client");
+        let load = gets(&client);
+        sleep(Duration::from_secs(1)).await;
+        let pod = &service.pods[0];
+        pod.pause().await;
+        sleep(Duration::from_secs(5)).await;
+        let begun = Instant::now();
+        let attempts = attempts(&client, pod.addr(), Duration::from_secs(2)).await;
+        let looked = begun..Instant::now();
+        pod.resume().await;
+        // Its next trial is a pause away, of 5 s and a fifth at most.
+        sleep(Duration::from_secs(1)).await;
+        let report = load.stop().await;
+        report.assert_none_failed();
+        let meanwhile = report.requests.iter();
+        let meanwhile = meanwhile.filter(|it| looked.contains(&it.sent)).count();
+        println!(
+            "one hangs, {speech:?}: {report}; after 5 s it got {attempts} or less of {meanwhile}"
+        );
+        assert!(attempts * 100 < meanwhile, "{attempts} of {meanwhile}");
+    }
+}
+
+/// How many requests a pod gets that answers none: an upper bound, for each stays there for longer than a look takes, and
+/// is counted at every look.
+async fn attempts(client: &Client, pod: SocketAddr, during: Duration) -> usize {
+    let mut beat = interval(Duration::from_millis(100));
+    let ends = Instant::now() + during;
+    let mut attempts = 0;
+    while beat.tick().await < ends {
+        let status = client.endpoints().into_iter();
+        let mut status = status.filter(|status| status.endpoint.address() == pod);
+        attempts += status.next().map_or(0, |status| status.in_flight as usize);
+    }
+    attempts
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_hangs_is_passed_over_http1() {
+    one_hangs(Speech::Http1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_hangs_is_passed_over_http2() {
+    one_hangs(Speech::Http2).await;
+}
