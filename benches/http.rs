@@ -51,8 +51,8 @@ fn main() {
     goals.print();
 }
 
-/// One worker: the pods take the other core of a small machine. With two, the client's threads and the pods' push each
-/// other off the cores: HTTP/1.1 made half the requests with three times the p99, whoever the client.
+/// One worker: the pods take the other core of a small machine. With two, the client's threads and the pods' take the
+/// cores from each other.
 fn runtime() -> Runtime {
     let runtime = Builder::new_multi_thread()
         .worker_threads(1)
