@@ -2,13 +2,14 @@
 
 mod support;
 
-use std::{fs, future::IntoFuture, net::Ipv4Addr};
+use std::{fs, future::IntoFuture, net::Ipv4Addr, time::Duration};
 
 use http_body_util::BodyExt;
 use support::{pod::Pod, within};
 use tokio::{
     runtime::{Builder, Handle},
     sync::watch,
+    time::sleep,
 };
 use tower_headless::{
     BoxError, Discovery, Endpoint,
@@ -65,10 +66,6 @@ impl Churn {
         for _ in 0..times {
             self.replace().await;
         }
-        // The last pod's connections, on both sides.
-        for _ in 0..100 {
-            tokio::task::yield_now().await;
-        }
     }
 }
 
@@ -108,9 +105,13 @@ fn churn(protocol: Protocol) {
     let tasks = || Handle::metrics(runtime.handle()).num_alive_tasks();
     let before = (tasks(), sockets());
     let kept = allocation_counter::measure(|| runtime.block_on(churn.replace_times(900)));
-    let after = (tasks(), sockets());
-    assert!(after.0 <= before.0 + 3, "tasks: {before:?}, {after:?}");
-    assert!(after.1 <= before.1 + 3, "sockets: {before:?}, {after:?}");
+    // A connection takes a moment to close; one that never did would be one of nine hundred.
+    let settled = async {
+        while tasks() > before.0 + 3 || sockets() > before.1 + 3 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    runtime.block_on(async { within("the end of all that is over", settled).await });
     // Nine hundred pods of which each left something behind would leave more.
     assert!(
         kept.bytes_current < 100 * 900,
