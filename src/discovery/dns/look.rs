@@ -65,19 +65,20 @@ async fn addresses<R: Resolve>(
 }
 
 /// SRV records, joined with the addresses that come with them. A packet may lack some for want of room and not be marked
-/// as cut short (RFC 2181 §9): then the question is put over TCP, too. Where they are still missing, or the server sends none, the service's own name has them all: one more question, not one for each pod, and over TCP
-/// if the records came over it. Hostnames are then not to be had.
+/// as cut short (RFC 2181 §9): then the question is put over TCP, too. Where they are still missing, or the server sends
+/// none, the service's own name has them all: one more question, not one for each pod, and over TCP if the records came
+/// over it. Hostnames are then not to be had.
 async fn services<R: Resolve>(resolver: &R, name: Arc<str>, family: Family) -> Answer<Found> {
     let query = Query {
         name: name.clone(),
         record_type: RecordType::Srv,
     };
-    let mut told = match told(resolver, &query, Transport::Udp).await? {
+    let mut told = match ask_services(resolver, &query, Transport::Udp).await? {
         Ok(told) => told,
         Err(nothing) => return Ok(Err(nothing)),
     };
     if told.via.transport == Transport::Udp && told.lacks_some_addresses() {
-        told = match self::told(resolver, &query, Transport::Tcp).await? {
+        told = match ask_services(resolver, &query, Transport::Tcp).await? {
             Ok(told) => told,
             Err(nothing) => return Ok(Err(nothing)),
         };
@@ -126,7 +127,7 @@ struct Told {
     via: Via,
 }
 
-async fn told<R: Resolve>(resolver: &R, query: &Query, over: Transport) -> Answer<Told> {
+async fn ask_services<R: Resolve>(resolver: &R, query: &Query, over: Transport) -> Answer<Told> {
     let Reply { records, ttl, via } = match resolver.ask(query.clone(), over).await? {
         Ok(reply) => reply,
         Err(nothing) => return Ok(Err(nothing)),
