@@ -4,13 +4,27 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 
 /// One pod behind the service: where it is, and what is known of it.
 ///
-/// Two endpoints are the same pod when their addresses are equal, unless both have hostnames and those differ: then the
-/// address has been given to another pod. A pod that stays in the set from one answer to the next keeps its service, its
-/// connections and its counters.
+/// Two endpoints are the same pod when their addresses are equal, unless both have hostnames, pod names or pod UIDs and
+/// those differ: then the address has been given to another pod. A pod that stays in the set from one answer to the next
+/// keeps its service, its connections and its counters, whatever else is learnt of it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
     address: SocketAddr,
     hostname: Option<Arc<str>>,
+    /// What DNS doesn't tell; shared, because endpoints are cloned often.
+    details: Option<Arc<Details>>,
+}
+
+/// What an EndpointSlice says beside the address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Details {
+    pod_name: Option<Box<str>>,
+    pod_uid: Option<Box<str>>,
+    node: Option<Box<str>>,
+    zone: Option<Box<str>>,
+    zone_hints: Vec<Box<str>>,
+    node_hints: Vec<Box<str>>,
+    is_terminating: bool,
 }
 
 impl Endpoint {
@@ -19,12 +33,55 @@ impl Endpoint {
         Self {
             address,
             hostname: None,
+            details: None,
         }
     }
 
     /// The same endpoint with the hostname of its pod.
     pub fn with_hostname(mut self, hostname: impl Into<Arc<str>>) -> Self {
         self.hostname = Some(hostname.into());
+        self
+    }
+
+    /// The same endpoint with the name of its pod.
+    pub fn with_pod_name(self, name: impl Into<Box<str>>) -> Self {
+        self.with(|details| details.pod_name = Some(name.into()))
+    }
+
+    /// The same endpoint with the UID of its pod.
+    pub fn with_pod_uid(self, uid: impl Into<Box<str>>) -> Self {
+        self.with(|details| details.pod_uid = Some(uid.into()))
+    }
+
+    /// The same endpoint with the name of the node that its pod runs on.
+    pub fn with_node(self, node: impl Into<Box<str>>) -> Self {
+        self.with(|details| details.node = Some(node.into()))
+    }
+
+    /// The same endpoint with the zone that its node stands in.
+    pub fn with_zone(self, zone: impl Into<Box<str>>) -> Self {
+        self.with(|details| details.zone = Some(zone.into()))
+    }
+
+    /// The same endpoint with the zones that it is meant to serve.
+    pub fn with_zone_hints<Z: Into<Box<str>>>(self, zones: impl IntoIterator<Item = Z>) -> Self {
+        let zones = zones.into_iter().map(Into::into).collect();
+        self.with(|details| details.zone_hints = zones)
+    }
+
+    /// The same endpoint with the nodes that it is meant to serve.
+    pub fn with_node_hints<N: Into<Box<str>>>(self, nodes: impl IntoIterator<Item = N>) -> Self {
+        let nodes = nodes.into_iter().map(Into::into).collect();
+        self.with(|details| details.node_hints = nodes)
+    }
+
+    /// The same endpoint, terminating or not.
+    pub fn with_terminating(self, is_terminating: bool) -> Self {
+        self.with(|details| details.is_terminating = is_terminating)
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Details)) -> Self {
+        change(Arc::make_mut(self.details.get_or_insert_default()));
         self
     }
 
@@ -40,18 +97,61 @@ impl Endpoint {
         self.hostname.as_deref()
     }
 
+    /// The name of the pod, where the source tells it, as EndpointSlices do.
+    pub fn pod_name(&self) -> Option<&str> {
+        self.details()?.pod_name.as_deref()
+    }
+
+    /// The UID of the pod, where the source tells it: a pod that is made anew has its predecessor's name, but not its UID.
+    pub fn pod_uid(&self) -> Option<&str> {
+        self.details()?.pod_uid.as_deref()
+    }
+
+    /// The node that the pod runs on, where the source tells it.
+    pub fn node(&self) -> Option<&str> {
+        self.details()?.node.as_deref()
+    }
+
+    /// The zone that the pod's node stands in (`topology.kubernetes.io/zone`), where the source tells it.
+    pub fn zone(&self) -> Option<&str> {
+        self.details()?.zone.as_deref()
+    }
+
+    /// The zones whose clients the pod is meant to serve, as the control plane has hinted (`hints.forZones`).
+    pub fn zone_hints(&self) -> impl Iterator<Item = &str> {
+        let hints = self.details().map(|details| &*details.zone_hints);
+        hints.unwrap_or_default().iter().map(|zone| &**zone)
+    }
+
+    /// The nodes whose clients the pod is meant to serve, as the control plane has hinted (`hints.forNodes`).
+    pub fn node_hints(&self) -> impl Iterator<Item = &str> {
+        let hints = self.details().map(|details| &*details.node_hints);
+        hints.unwrap_or_default().iter().map(|node| &**node)
+    }
+
+    /// Whether the pod is known to be on its way out.
+    pub fn is_terminating(&self) -> bool {
+        self.details().is_some_and(|details| details.is_terminating)
+    }
+
+    fn details(&self) -> Option<&Details> {
+        self.details.as_deref()
+    }
+
     /// The order in which a set is kept, in which no two pods are equal.
     pub(crate) fn identity(&self) -> SocketAddr {
         self.address
     }
 
-    /// Whether both may be the same pod: a hostname that one side doesn't know is no difference.
+    /// Whether both may be the same pod: what one side doesn't know is no difference.
     pub(crate) fn is_same_pod(&self, other: &Self) -> bool {
+        fn agree(ours: Option<&str>, theirs: Option<&str>) -> bool {
+            ours.is_none() || theirs.is_none() || ours == theirs
+        }
         self.address == other.address
-            && match (&self.hostname, &other.hostname) {
-                (Some(ours), Some(theirs)) => ours == theirs,
-                _ => true,
-            }
+            && agree(self.hostname(), other.hostname())
+            && agree(self.pod_name(), other.pod_name())
+            && agree(self.pod_uid(), other.pod_uid())
     }
 }
 
@@ -63,8 +163,8 @@ impl From<SocketAddr> for Endpoint {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.hostname {
-            Some(hostname) => write!(f, "{hostname} ({})", self.address),
+        match self.hostname().or(self.pod_name()) {
+            Some(name) => write!(f, "{name} ({})", self.address),
             None => self.address.fmt(f),
         }
     }
