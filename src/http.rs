@@ -17,7 +17,7 @@
 //! | `http/replay.rs` | which requests may be sent again |
 //! | `http/pod.rs` | the service of one pod |
 //! | `http/pool.rs` | its connections |
-//! | `http/connect.rs`, `http/tls.rs` | how they are made |
+//! | `http/connect.rs`, `http/tls.rs`, `http/task.rs` | how they are made, and run |
 //! | `http/body.rs`, `http/response.rs`, `http/upgrade.rs` | request bodies, response bodies, upgraded streams |
 //! | `http/error.rs` | what can go wrong, and what it says of the request |
 
@@ -32,6 +32,7 @@ mod pool;
 mod replay;
 mod request;
 mod response;
+mod task;
 #[cfg(feature = "tls")]
 mod tls;
 mod upgrade;

@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::Request;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 
@@ -17,12 +18,15 @@ use crate::error::BoxError;
 /// A caller's body, whatever its type.
 type Stream = UnsyncBoxBody<Bytes, BoxError>;
 
+/// A request on its way to a pod. It passes through many hands, and is too large to be moved each time.
+pub(super) type BoxRequest = Box<Request<RequestBody>>;
+
 /// The body of a request on its way to a pod.
 pub(super) enum RequestBody {
     Empty,
     Whole(Option<Bytes>),
     Stream(Stream),
-    Recorded(Playback),
+    Recorded(Box<Playback>),
 }
 
 impl RequestBody {
@@ -58,11 +62,11 @@ impl RequestBody {
     }
 
     /// Records a stream as it is sent, so that up to `limit` bytes of it can be sent again.
-    pub(super) fn record(self, limit: usize) -> Self {
-        match self {
-            Self::Stream(stream) => Self::Recorded(Playback::new(stream, limit)),
+    pub(super) fn record(&mut self, limit: usize) {
+        *self = match std::mem::replace(self, Self::Empty) {
+            Self::Stream(stream) => Self::Recorded(Box::new(Playback::new(stream, limit))),
             other => other,
-        }
+        };
     }
 
     /// The same body again; none if it can be read only once, or more of it has been than was recorded.
@@ -71,7 +75,7 @@ impl RequestBody {
             Self::Empty => Some(Self::Empty),
             Self::Whole(data) => Some(Self::Whole(data.clone())),
             Self::Stream(_) => None,
-            Self::Recorded(playback) => Some(Self::Recorded(playback.again())),
+            Self::Recorded(playback) => Some(Self::Recorded(Box::new(playback.again()))),
         }
     }
 
@@ -274,7 +278,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_recorded_is_played_again_and_the_rest_read_on() {
-        let mut first = chunks(&["ab", "cd", "ef"]).record(10);
+        let mut first = chunks(&["ab", "cd", "ef"]);
+        first.record(10);
         assert_eq!(read(&mut first, 2).await, b"abcd");
         assert!(first.is_playable());
         let mut second = first.again().expect("recorded");
@@ -289,7 +294,8 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_has_been_followed_reads_no_more() {
-        let mut first = chunks(&["ab", "cd"]).record(10);
+        let mut first = chunks(&["ab", "cd"]);
+        first.record(10);
         let kept = first.again().expect("recorded");
         assert_eq!(read(&mut first, 1).await, b"ab");
         let mut second = kept.again().expect("recorded");
@@ -301,7 +307,8 @@ mod tests {
 
     #[tokio::test]
     async fn more_than_there_is_room_for_is_sent_but_not_again() {
-        let mut body = chunks(&["ab", "cd", "ef"]).record(3);
+        let mut body = chunks(&["ab", "cd", "ef"]);
+        body.record(3);
         assert_eq!(read(&mut body, 3).await, b"abcdef");
         assert!(body.frame().await.is_none());
         assert!(!body.is_playable());

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use http::{
-    HeaderValue, Uri,
+    Uri,
     uri::{Authority, Scheme},
 };
 use tokio::sync::Semaphore;
@@ -12,6 +12,7 @@ use tower::retry::budget::TpsBudget;
 #[cfg(feature = "tls")]
 use super::tls::Tls;
 use super::{
+    address::Service,
     client::{Client, Shared},
     connect::{Connector, Protocol},
     pod::Pod,
@@ -295,19 +296,16 @@ impl<D, P> ClientBuilder<D, P> {
             return Err(failed("https needs the feature `tls`".into()));
         }
         let limits = self.limits;
-        let host = HeaderValue::from_str(authority.as_str());
         let may_refuse = scheme == Scheme::HTTPS || connector.protocol == Protocol::Http2;
         let config = Arc::new(Config {
             connector,
-            host: host.expect("an authority is of visible ASCII"),
-            authority,
+            service: Service::new(scheme, authority),
             max_idle: limits.max_idle,
             idle_timeout: limits.idle_timeout,
             max_connections: limits.max_connections,
             first_byte: limits.first_byte,
         });
         let shared = Shared {
-            scheme,
             config: config.clone(),
             retries: limits.retries,
             budget: TpsBudget::new(RETRY_WINDOW, RETRIES_A_SECOND, RETRY_SHARE),

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response, Uri, uri::Scheme};
+use http::{Method, Request, Response, Uri};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
@@ -20,8 +20,7 @@ use tower::{
 };
 
 use super::{
-    address::address,
-    body::RequestBody,
+    body::{BoxRequest, RequestBody},
     builder::ClientBuilder,
     error::Error,
     pod::Pod,
@@ -72,7 +71,6 @@ pub struct Client<P: Policy = RoundRobin> {
 
 /// What the clones of a client have in common.
 pub(super) struct Shared {
-    pub(super) scheme: Scheme,
     pub(super) config: Arc<Config>,
     pub(super) retries: usize,
     pub(super) budget: TpsBudget,
@@ -137,13 +135,13 @@ impl<P: Policy> Client<P> {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let mut request = request.map(RequestBody::new);
+        let mut request = Box::new(request.map(RequestBody::new));
         let shared = &self.shared;
-        address(&mut request, &shared.scheme, &shared.config.authority)?;
+        shared.config.service.check(&mut request)?;
         let whole = request.extensions_mut().remove::<Whole>();
         let whole = whole.map(|Whole(whole)| whole).or(shared.timeout);
         shared.budget.deposit();
-        let (request, replay) = Replay::of(request, shared.retries, shared.may_refuse);
+        let replay = Replay::of(&mut request, shared.retries, shared.may_refuse);
         let future = match request.extensions().get::<Avoid>().cloned() {
             Some(avoid) => self.pods.call_avoiding(request, avoid.pods()),
             None => self.pods.call(request),
@@ -199,7 +197,7 @@ pin_project! {
     pub struct ResponseFuture<P: Policy> {
         #[pin]
         attempt: Attempt<P>,
-        replay: Option<Replay>,
+        replay: Option<Box<Replay>>,
         client: Option<Client<P>>,
         deadline: Option<(Pin<Box<Sleep>>, Duration)>,
     }
@@ -208,7 +206,7 @@ pin_project! {
 pin_project! {
     #[project = AttemptProjection]
     enum Attempt<P: Policy> {
-        Sent { #[pin] future: BalanceFuture<Pod, Request<RequestBody>, P, ToTheEnd> },
+        Sent { #[pin] future: BalanceFuture<Pod, BoxRequest, P, ToTheEnd> },
         Failed { error: Option<Error> },
     }
 }
@@ -262,7 +260,7 @@ impl<P: Policy> Future for ResponseFuture<P> {
 impl<P: Policy> fmt::Debug for Client<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
-            .field("service", &self.shared.config.authority)
+            .field("service", &self.shared.config.service.authority)
             .field("pods", &self.pods)
             .finish_non_exhaustive()
     }

@@ -1,25 +1,26 @@
 //! From a pod's address to a connection that speaks HTTP.
 
 use std::{
-    future::{Future, poll_fn},
     io,
-    pin::Pin,
+    sync::{Arc, atomic::AtomicUsize},
     time::Duration,
 };
 
 use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpSocket, TcpStream},
-    sync::watch,
-    time::{interval, timeout},
+    time::timeout,
 };
 
-use super::body::RequestBody;
 #[cfg(feature = "tls")]
 use super::tls::Handshake;
+use super::{
+    body::RequestBody,
+    task::{Spawned, Task},
+};
 use crate::{endpoint::Endpoint, error::BoxError};
 
 /// Which protocol pods are spoken to in.
@@ -51,15 +52,12 @@ pub(super) struct Connector {
 pub(super) enum Connection {
     Http1(http1::SendRequest<RequestBody>),
     /// With how many requests the pod allows at once.
-    Http2(http2::SendRequest<RequestBody>, watch::Receiver<usize>),
+    Http2(http2::SendRequest<RequestBody>, Arc<AtomicUsize>),
 }
 
 /// The system counts in seconds, and not far.
 const SECOND: Duration = Duration::from_secs(1);
 const HOURS: Duration = Duration::from_secs(32_000);
-
-/// How often a new HTTP/2 connection is asked whether the pod's SETTINGS have come: hyper tells nobody.
-const TICK: Duration = Duration::from_millis(1);
 
 /// How long a ping's answer may take.
 const PONG: Duration = Duration::from_secs(5);
@@ -69,7 +67,7 @@ impl Connector {
     pub(super) async fn connect(
         &self,
         pod: &Endpoint,
-        room: impl Send + 'static,
+        room: impl Send + Unpin + 'static,
     ) -> Result<Connection, BoxError> {
         let connecting = self.connect_unbounded(pod, room);
         let Ok(connection) = timeout(self.connect_timeout, connecting).await else {
@@ -82,7 +80,7 @@ impl Connector {
     async fn connect_unbounded(
         &self,
         pod: &Endpoint,
-        room: impl Send + 'static,
+        room: impl Send + Unpin + 'static,
     ) -> Result<Connection, BoxError> {
         let stream = self.tcp(pod).await?;
         #[cfg(feature = "tls")]
@@ -117,38 +115,14 @@ impl Connector {
         &self,
         stream: T,
         negotiated_http2: bool,
-        room: impl Send + 'static,
+        room: impl Send + Unpin + 'static,
     ) -> Result<Connection, BoxError>
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let io = TokioIo::new(stream);
         if negotiated_http2 || self.protocol == Protocol::Http2 {
-            let mut builder = http2::Builder::new(TokioExecutor::new());
-            builder.timer(TokioTimer::new());
-            builder.initial_stream_window_size(STREAM_WINDOW);
-            builder.initial_connection_window_size(CONNECTION_WINDOW);
-            if let Some(interval) = self.ping {
-                builder.keep_alive_interval(interval);
-                builder.keep_alive_timeout(PONG).keep_alive_while_idle(true);
-            }
-            // None, until the pod's SETTINGS say how many: a pod that never sends any is none.
-            builder.initial_max_send_streams(0);
-            let (mut sender, mut connection) = builder.handshake(io).await?;
-            let (tell, mut allowed) = watch::channel(0);
-            let mut tick = interval(TICK);
-            // Ends with the connection. Its error reaches the requests in flight.
-            tokio::spawn(poll_fn(move |cx| {
-                let _held = &room;
-                let polled = Pin::new(&mut connection).poll(cx);
-                let now = connection.current_max_send_streams();
-                tell.send_if_modified(|allowed| std::mem::replace(allowed, now) != now);
-                while now == 0 && tick.poll_tick(cx).is_ready() {}
-                polled
-            }));
-            sender.ready().await?;
-            allowed.wait_for(|allowed| *allowed > 0).await?;
-            return Ok(Connection::Http2(sender, allowed));
+            return self.http2(io, room).await;
         }
         let (mut sender, connection) = http1::Builder::new().handshake(io).await?;
         tokio::spawn(async move {
@@ -158,6 +132,32 @@ impl Connector {
         });
         sender.ready().await?;
         Ok(Connection::Http1(sender))
+    }
+
+    async fn http2<T>(
+        &self,
+        io: TokioIo<T>,
+        room: impl Send + Unpin + 'static,
+    ) -> Result<Connection, BoxError>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (spawner, spawned) = Spawned::new();
+        let mut builder = http2::Builder::new(spawner);
+        builder.timer(TokioTimer::new());
+        builder.initial_stream_window_size(STREAM_WINDOW);
+        builder.initial_connection_window_size(CONNECTION_WINDOW);
+        if let Some(interval) = self.ping {
+            builder.keep_alive_interval(interval);
+            builder.keep_alive_timeout(PONG).keep_alive_while_idle(true);
+        }
+        // None, until the pod's SETTINGS say how many: a pod that never sends any is none.
+        builder.initial_max_send_streams(0);
+        let (sender, connection) = builder.handshake(io).await?;
+        let mut task = Task::new(connection, spawned, room);
+        let allowed = task.allowed().await?;
+        tokio::spawn(task);
+        Ok(Connection::Http2(sender, allowed))
     }
 }
 

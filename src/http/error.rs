@@ -25,6 +25,8 @@ enum Kind {
         outcome: Outcome,
         source: BoxError,
     },
+    #[error("the request's own body failed")]
+    RequestBody(#[source] BoxError),
     #[error("pod {pod} failed while it sent its response")]
     Body { pod: Endpoint, source: BoxError },
     #[error("no end of the response within {0:?}")]
@@ -38,6 +40,8 @@ pub(super) enum Outcome {
     Unprocessed,
     /// The connection broke, or the pod said nothing in time.
     Unknown,
+    /// The caller's body failed, and the pod has got a part of the request.
+    Abandoned,
 }
 
 impl fmt::Display for Outcome {
@@ -45,6 +49,7 @@ impl fmt::Display for Outcome {
         f.write_str(match self {
             Self::Unprocessed => "was not executed",
             Self::Unknown => "may have been executed",
+            Self::Abandoned => "was abandoned",
         })
     }
 }
@@ -87,6 +92,9 @@ impl Error {
             Ok(failure) => (failure.outcome, failure.source),
             Err(source) => (Outcome::Unknown, source),
         };
+        if outcome == Outcome::Abandoned {
+            return Self(Box::new(Kind::RequestBody(source)));
+        }
         Self(Box::new(Kind::Pod {
             pod,
             outcome,
@@ -109,7 +117,7 @@ impl Error {
         match *self.0 {
             Kind::Request(_) | Kind::Unsent(_) => true,
             Kind::Pod { outcome, .. } => outcome == Outcome::Unprocessed,
-            Kind::Body { .. } | Kind::Deadline(_) => false,
+            Kind::RequestBody(_) | Kind::Body { .. } | Kind::Deadline(_) => false,
         }
     }
 
@@ -125,6 +133,11 @@ impl Error {
     /// The request itself makes no sense: the message tells how.
     pub fn is_request(&self) -> bool {
         matches!(*self.0, Kind::Request(_))
+    }
+
+    /// The request's own body failed, which is nothing that a pod has done. A part of the request may have been sent.
+    pub fn is_request_body(&self) -> bool {
+        matches!(*self.0, Kind::RequestBody(_))
     }
 
     /// No pod took the request: there are none, or all refuse. The source is the balancer's own
@@ -152,7 +165,9 @@ impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match &*self.0 {
             Kind::Unsent(source) => Some(source),
-            Kind::Pod { source, .. } | Kind::Body { source, .. } => Some(&**source),
+            Kind::RequestBody(source) | Kind::Pod { source, .. } | Kind::Body { source, .. } => {
+                Some(&**source)
+            }
             Kind::Request(_) | Kind::Deadline(_) => None,
         }
     }

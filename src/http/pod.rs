@@ -1,23 +1,24 @@
 //! The service of one pod: a connection in `poll_ready`, a request over it in `call`.
 
 use std::{
-    future::{Future, poll_fn},
+    future::{Future, poll_fn, ready},
     pin::Pin,
     sync::{Arc, Weak},
-    task::{Context, Poll, ready},
+    task::{self, Context, Poll},
     time::Duration,
 };
 
 use futures::future::BoxFuture;
-use http::{HeaderValue, Method, Request, Response, Uri, Version, header::HOST, uri::PathAndQuery};
-use hyper::client::conn::TrySendError;
-use tokio::time::timeout;
+use http::{Request, Response, Uri, header::HOST};
+use hyper::{body::Incoming, client::conn::TrySendError};
+use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep};
 use tower::Service;
 
 use super::{
-    body::RequestBody,
+    body::{BoxRequest, RequestBody},
     error::{Failure, NoFirstByte, Outcome},
-    pool::{Config, Http1, Pool, Reserved, Stream, Wait},
+    pool::{Config, Pool, Reserved, Wait},
     response::{Lease, PodBody},
 };
 use crate::{
@@ -60,7 +61,7 @@ impl Drop for Pod {
     }
 }
 
-impl Service<Request<RequestBody>> for Pod {
+impl Service<BoxRequest> for Pod {
     type Response = Response<PodBody>;
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
@@ -82,12 +83,14 @@ impl Service<Request<RequestBody>> for Pod {
                 continue;
             };
             let waited = match wait {
-                Wait::Dial(dialed) => ready!(Pin::new(dialed).poll(cx))
+                Wait::Dial(dialed) => task::ready!(Pin::new(dialed).poll(cx))
                     .unwrap_or_else(|_| Err("the runtime has ended".into()))
                     .map(|connection| self.reserved = connection.map(Reserved::Http1)),
-                Wait::Shared(dialed) => ready!(Pin::new(dialed).poll(cx)).map_err(BoxError::from),
+                Wait::Shared(dialed) => {
+                    task::ready!(Pin::new(dialed).poll(cx)).map_err(BoxError::from)
+                }
                 Wait::Freed(freed) => {
-                    ready!(freed.as_mut().poll(cx));
+                    task::ready!(freed.as_mut().poll(cx));
                     Ok(())
                 }
             };
@@ -98,156 +101,195 @@ impl Service<Request<RequestBody>> for Pod {
         }
     }
 
-    fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
+    fn call(&mut self, request: BoxRequest) -> Self::Future {
         let reserved = self.reserved.take();
-        let call = Call {
-            pool: Arc::downgrade(&self.pool),
-            config: self.pool.config.clone(),
-        };
-        Box::pin(call.run(reserved.expect("poll_ready comes before call"), request))
+        let reserved = reserved.expect("poll_ready comes before call");
+        send(&self.pool, reserved, request, CONNECTIONS)
     }
 }
 
 /// On how many connections a request is tried before it is taken to another pod.
 const CONNECTIONS: usize = 3;
 
-/// One request to one pod. It holds the pool weakly, so that a removed pod's connections close.
-struct Call {
-    pool: Weak<Pool>,
-    config: Arc<Config>,
+type Sent = BoxFuture<'static, Result<Response<PodBody>, BoxError>>;
+
+/// Sends the request over one connection, and over others, up to `left` in all, if those turn out to be closed before
+/// anything was written: servers close idle connections as they please, and that says nothing of the pod.
+fn send(pool: &Arc<Pool>, mut connection: Reserved, mut request: BoxRequest, left: usize) -> Sent {
+    let service = &pool.config.service;
+    let addressed = match connection {
+        Reserved::Http1(_) => service.address_http1(&mut request),
+        Reserved::Http2(_) => service.address_http2(&mut request).map(|()| None),
+    };
+    let uri = match addressed {
+        Ok(uri) => uri,
+        Err(error) => return Box::pin(ready(Err(error.into()))),
+    };
+    let deadline = pool
+        .config
+        .first_byte
+        .map(|bound| (Box::pin(sleep(bound)), bound));
+    let call = |connection| Call {
+        pool: Arc::downgrade(pool),
+        connection,
+        uri,
+        left: left - 1,
+    };
+    match &mut connection {
+        Reserved::Http1(http1) => {
+            let sent = http1.sender.try_send_request(*request);
+            Sending::boxed(sent, call(connection), deadline)
+        }
+        Reserved::Http2(stream) => {
+            let sent = stream.sender().try_send_request(*request);
+            Sending::boxed(sent, call(connection), deadline)
+        }
+    }
 }
 
-/// Why a connection gave no response.
-enum Broken {
-    /// Nothing was written.
-    Unsent(Box<Request<RequestBody>>, hyper::Error),
-    Failed(BoxError),
+type Deadline = (Pin<Box<Sleep>>, Duration);
+
+pin_project! {
+    /// A request on its way over a connection. By hand, because it is made for every request: as an async function it would
+    /// be 2 KiB.
+    struct Sending<F> {
+        #[pin]
+        sent: F,
+        call: Option<Call>,
+        deadline: Option<Deadline>,
+        // Over another connection.
+        again: Option<Sent>,
+    }
+}
+
+impl<F> Sending<F>
+where
+    F: Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>>
+        + Send
+        + 'static,
+{
+    fn boxed(sent: F, call: Call, deadline: Option<Deadline>) -> Sent {
+        Box::pin(Self {
+            sent,
+            call: Some(call),
+            deadline,
+            again: None,
+        })
+    }
+}
+
+impl<F> Future for Sending<F>
+where
+    F: Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>>,
+{
+    type Output = Result<Response<PodBody>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Some(again) = this.again {
+            return again.as_mut().poll(cx);
+        }
+        let Poll::Ready(sent) = this.sent.poll(cx) else {
+            let Some((deadline, bound)) = this.deadline else {
+                return Poll::Pending;
+            };
+            task::ready!(deadline.as_mut().poll(cx));
+            return Poll::Ready(Err(late(*bound)));
+        };
+        let call = this.call.take().expect("polled after completion");
+        match sent {
+            Ok(response) => {
+                let lease = call.lease();
+                Poll::Ready(Ok(response.map(|body| PodBody::new(body, lease))))
+            }
+            Err(error) => this
+                .again
+                .insert(Box::pin(call.again(error)))
+                .as_mut()
+                .poll(cx),
+        }
+    }
+}
+
+/// One request on one connection. It holds the pool weakly, so that a removed pod's connections close.
+struct Call {
+    pool: Weak<Pool>,
+    connection: Reserved,
+    /// The request's as it was, where the connection has got another one.
+    uri: Option<Uri>,
+    left: usize,
 }
 
 impl Call {
-    /// Sends the request, over another connection where one turns out to be closed before anything was written: servers
-    /// close idle connections as they please, and that says nothing of the pod.
-    async fn run(
+    /// What the response holds.
+    fn lease(self) -> Lease {
+        match self.connection {
+            Reserved::Http1(connection) => Lease::http1(connection, self.pool),
+            Reserved::Http2(stream) => Lease::http2(stream),
+        }
+    }
+
+    /// The request over another connection, if nothing of it was written.
+    #[cold]
+    async fn again(
         self,
-        mut reserved: Reserved,
-        mut request: Request<RequestBody>,
+        mut error: TrySendError<Request<RequestBody>>,
     ) -> Result<Response<PodBody>, BoxError> {
-        let mut left = CONNECTIONS;
-        loop {
-            let sent = match reserved {
-                Reserved::Http1(connection) => self.http1(connection, request).await,
-                Reserved::Http2(stream) => self.http2(stream, request).await,
-            };
-            let (unsent, error) = match sent {
-                Ok(response) => return Ok(response),
-                Err(Broken::Failed(error)) => return Err(error),
-                Err(Broken::Unsent(request, error)) => (request, error),
-            };
-            left -= 1;
-            reserved = match self.another(left).await {
-                Some(another) => another,
-                None => return Err(Unsent::new(*unsent, error).into()),
-            };
-            request = *unsent;
-        }
-    }
-
-    async fn another(&self, left: usize) -> Option<Reserved> {
-        if left == 0 {
-            return None;
-        }
-        let mut pod = Pod {
-            pool: self.pool.upgrade()?,
-            reserved: None,
-            wait: None,
-        };
-        poll_fn(|cx| pod.poll_ready(cx)).await.ok()?;
-        pod.reserved.take()
-    }
-
-    async fn http1(
-        &self,
-        mut connection: Http1,
-        mut request: Request<RequestBody>,
-    ) -> Result<Response<PodBody>, Broken> {
-        let uri = self.to_http1(&mut request).map_err(Broken::Failed)?;
-        let sent = connection.sender.try_send_request(request);
-        match self.first_byte(sent).await? {
-            Ok(response) => {
-                let lease = Lease::http1(connection, self.pool.clone());
-                Ok(response.map(|body| PodBody::new(body, lease)))
-            }
-            Err(error) => Err(self.broken(error, uri)),
-        }
-    }
-
-    async fn http2(
-        &self,
-        stream: Stream,
-        mut request: Request<RequestBody>,
-    ) -> Result<Response<PodBody>, Broken> {
-        let uri = request.uri().clone();
-        *request.version_mut() = Version::HTTP_2;
-        let sent = stream.sender().try_send_request(request);
-        match self.first_byte(sent).await? {
-            Ok(response) => Ok(response.map(|body| PodBody::new(body, Lease::http2(stream)))),
-            Err(error) => {
-                // It takes no more requests, be it that the pod says so (GOAWAY) or that it has broken. Streams are reset
-                // one by one.
-                if !h2_cause(error.error()).is_some_and(h2::Error::is_reset) {
-                    stream.retire();
-                }
-                Err(self.broken(error, uri))
-            }
-        }
-    }
-
-    /// Waits for the head of the response, in bounded time. A pod that lets it pass is passed over until it answers again.
-    async fn first_byte<T>(&self, sent: impl Future<Output = T>) -> Result<T, Broken> {
-        let Some(bound) = self.config.first_byte else {
-            return Ok(sent.await);
-        };
-        let result = timeout(bound, sent).await;
-        result.map_err(|_| Broken::Failed(late(bound)))
-    }
-
-    fn broken(&self, mut error: TrySendError<Request<RequestBody>>, uri: Uri) -> Broken {
         let unsent = error.take_message();
         let error = error.into_error();
-        if let Some(mut request) = unsent {
-            *request.uri_mut() = uri;
-            request.headers_mut().remove(HOST);
-            return Broken::Unsent(request.into(), error);
+        // It takes no more requests, be it that the pod says so (GOAWAY) or that it has broken. Streams are reset one by
+        // one.
+        if let Reserved::Http2(stream) = &self.connection
+            && !h2_cause(&error).is_some_and(h2::Error::is_reset)
+        {
+            stream.retire();
         }
-        let is_ours = error.is_user() || error.is_parse();
-        if !is_ours && let Some(pool) = self.pool.upgrade() {
-            pool.distrust();
-        }
-        let outcome = outcome(&error);
-        let source = error.into();
-        Broken::Failed(Failure { outcome, source }.into())
-    }
-
-    /// HTTP/1.1 names the service in `Host`, and the path alone in the first line (RFC 9112 §3.2.1). The URI as it was is
-    /// returned.
-    fn to_http1(&self, request: &mut Request<RequestBody>) -> Result<Uri, BoxError> {
-        *request.version_mut() = Version::HTTP_11;
-        let uri = request.uri().clone();
-        let host = match uri.authority() {
-            Some(authority) if *authority != self.config.authority => {
-                HeaderValue::from_str(authority.as_str())?
-            }
-            _ => self.config.host.clone(),
+        drop(self.connection);
+        let Some(mut request) = unsent.map(Box::new) else {
+            return Err(failure(error, &self.pool));
         };
-        request.headers_mut().insert(HOST, host);
-        if request.method() != Method::CONNECT {
-            let path = uri.path_and_query().cloned();
-            *request.uri_mut() = path.unwrap_or(PathAndQuery::from_static("/")).into();
+        if let Some(uri) = self.uri {
+            *request.uri_mut() = uri;
         }
-        Ok(uri)
+        request.headers_mut().remove(HOST);
+        match another(&self.pool, self.left).await {
+            Some((pool, connection)) => {
+                let sent = send(&pool, connection, request, self.left);
+                drop(pool);
+                sent.await
+            }
+            None => Err(Unsent::new(request, error).into()),
+        }
     }
 }
 
+async fn another(pool: &Weak<Pool>, left: usize) -> Option<(Arc<Pool>, Reserved)> {
+    if left == 0 {
+        return None;
+    }
+    let mut pod = Pod {
+        pool: pool.upgrade()?,
+        reserved: None,
+        wait: None,
+    };
+    poll_fn(|cx| pod.poll_ready(cx)).await.ok()?;
+    let connection = pod.reserved.take()?;
+    Some((pod.pool.clone(), connection))
+}
+
+/// Of a request that was written, if only in part.
+fn failure(error: hyper::Error, pool: &Weak<Pool>) -> BoxError {
+    let outcome = outcome(&error);
+    // Whose connection breaks may have more broken ones.
+    let is_broken = outcome != Outcome::Abandoned && !error.is_user() && !error.is_parse();
+    if is_broken && let Some(pool) = pool.upgrade() {
+        pool.distrust();
+    }
+    let source = error.into();
+    Failure { outcome, source }.into()
+}
+
+/// A pod that lets the time for its first byte pass is passed over until it answers again.
 fn late(bound: Duration) -> BoxError {
     Suspect(
         Failure {
@@ -259,15 +301,22 @@ fn late(bound: Duration) -> BoxError {
     .into()
 }
 
-/// Whether the protocol says that the request was not processed: HTTP/2 streams that are refused, or above the last one
-/// that a GOAWAY names (RFC 9113 §6.8 and §8.7). h2 ends the latter, and no others, with the peer's GOAWAY.
+/// What became of the request. The protocol may say that it was not processed: HTTP/2 streams that are refused, or above the
+/// last one that a GOAWAY names (RFC 9113 §6.8 and §8.7). h2 ends the latter, and no others, with the peer's GOAWAY.
 fn outcome(error: &hyper::Error) -> Outcome {
-    let refused = |cause: &h2::Error| {
-        let reset = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
-        cause.is_remote() && (reset || cause.is_go_away())
+    let Some(cause) = h2_cause(error) else {
+        return match error.is_user() {
+            true => Outcome::Abandoned,
+            false => Outcome::Unknown,
+        };
     };
-    match h2_cause(error).is_some_and(refused) {
-        true => Outcome::Unprocessed,
+    let is_refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
+    if cause.is_remote() && (is_refused || cause.is_go_away()) {
+        return Outcome::Unprocessed;
+    }
+    // hyper resets the stream of a request whose body fails.
+    match cause.is_reset() && !cause.is_remote() && !cause.is_library() {
+        true => Outcome::Abandoned,
         false => Outcome::Unknown,
     }
 }

@@ -25,15 +25,15 @@ use futures::{
     FutureExt,
     future::{BoxFuture, Shared},
 };
-use http::{HeaderValue, uri::Authority};
 use hyper::client::conn::{http1, http2};
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, futures::OwnedNotified, oneshot, watch},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, futures::OwnedNotified, oneshot},
     time::{Instant, timeout, timeout_at},
 };
 use tracing::debug;
 
 use super::{
+    address::Service,
     body::RequestBody,
     connect::{Connection, Connector, Protocol},
 };
@@ -46,9 +46,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Config {
     pub(super) connector: Connector,
-    /// The service, as requests name it.
-    pub(super) authority: Authority,
-    pub(super) host: HeaderValue,
+    pub(super) service: Service,
     pub(super) max_idle: usize,
     pub(super) idle_timeout: Duration,
     pub(super) max_connections: usize,
@@ -92,18 +90,16 @@ pub(super) struct Http1 {
 struct Http2 {
     sender: http2::SendRequest<RequestBody>,
     /// How many requests the pod allows at once.
-    allowed: watch::Receiver<usize>,
+    allowed: Arc<AtomicUsize>,
     streams: AtomicUsize,
     /// It takes no more requests.
     retired: AtomicBool,
     idle_since: Mutex<Instant>,
+    freed: Arc<Notify>,
 }
 
 /// The place of one request on an HTTP/2 connection.
-pub(super) struct Stream {
-    connection: Arc<Http2>,
-    freed: Arc<Notify>,
-}
+pub(super) struct Stream(Arc<Http2>);
 
 /// The right to one connection, for as long as that is open.
 struct Room {
@@ -166,10 +162,7 @@ impl Pool {
         }
         state.http2.retain(|connection| !connection.is_over());
         let connection = state.http2.iter().find(|connection| connection.begin())?;
-        Some(Reserved::Http2(Stream {
-            connection: connection.clone(),
-            freed: self.freed.clone(),
-        }))
+        Some(Reserved::Http2(Stream(connection.clone())))
     }
 
     /// Begins to connect, or waits for a connection where there is no room for one more.
@@ -264,6 +257,7 @@ impl Pool {
                     streams: AtomicUsize::new(0),
                     retired: AtomicBool::new(false),
                     idle_since: Mutex::new(Instant::now()),
+                    freed: this.freed.clone(),
                 };
                 let mut state = this.lock();
                 state.http2.push(Arc::new(connection));
@@ -389,7 +383,7 @@ impl Http2 {
 
     /// One more request, if the pod allows it.
     fn begin(&self) -> bool {
-        let allowed = *self.allowed.borrow();
+        let allowed = self.allowed.load(Relaxed);
         let one_more = |streams| (streams < allowed).then_some(streams + 1);
         self.streams
             .fetch_update(Relaxed, Relaxed, one_more)
@@ -410,23 +404,23 @@ impl Http2 {
 
 impl Stream {
     pub(super) fn sender(&self) -> http2::SendRequest<RequestBody> {
-        self.connection.sender.clone()
+        self.0.sender.clone()
     }
 
     /// The connection takes no more requests.
     pub(super) fn retire(&self) {
-        self.connection.retired.store(true, Relaxed);
+        self.0.retired.store(true, Relaxed);
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        let connection = &self.connection;
+        let connection = &self.0;
         if connection.streams.fetch_sub(1, Relaxed) == 1 {
             let mut since = connection.idle_since.lock();
             *since.as_deref_mut().unwrap_or(&mut Instant::now()) = Instant::now();
         }
-        self.freed.notify_one();
+        connection.freed.notify_one();
     }
 }
 
@@ -434,7 +428,7 @@ impl Reserved {
     pub(super) fn is_open(&self) -> bool {
         match self {
             Self::Http1(connection) => connection.sender.is_ready(),
-            Self::Http2(stream) => !stream.connection.is_over(),
+            Self::Http2(stream) => !stream.0.is_over(),
         }
     }
 }

@@ -9,11 +9,11 @@
 
 use std::net::SocketAddr;
 
-use http::{Request, request::Parts};
+use http::Request;
 use tower::retry::budget::Budget;
 
 use super::{
-    body::RequestBody,
+    body::{BoxRequest, RequestBody},
     error::{Error, Outcome},
 };
 use crate::endpoint::Endpoint;
@@ -55,8 +55,7 @@ impl Avoid {
 
 /// What it takes to send a request again.
 pub(super) struct Replay {
-    parts: Parts,
-    body: RequestBody,
+    request: Request<RequestBody>,
     /// It may be executed twice.
     repeatable: bool,
     left: usize,
@@ -69,29 +68,26 @@ impl Replay {
     /// Keeps what it takes; nothing where the request could in no case be sent again. `may_refuse` says whether the pods
     /// speak a protocol that has a word for "not processed".
     pub(super) fn of(
-        request: Request<RequestBody>,
+        request: &mut Request<RequestBody>,
         times: usize,
         may_refuse: bool,
-    ) -> (Request<RequestBody>, Option<Self>) {
-        let (parts, mut body) = request.into_parts();
-        let marked = parts.extensions.get::<Idempotent>().copied();
-        // Pods that may refuse are likely to speak gRPC, whose bodies all come as streams.
-        let refusable = (may_refuse && times > 0).then(Idempotent::default);
-        if let Some(Idempotent { record }) = marked.or(refusable) {
-            body = body.record(record);
+    ) -> Option<Box<Self>> {
+        let marked = request.extensions().get::<Idempotent>().copied();
+        let repeatable =
+            marked.is_some() || (request.method().is_safe() && request.body().is_empty());
+        if times == 0 || !(repeatable || may_refuse) {
+            return None;
         }
-        let repeatable = marked.is_some() || (parts.method.is_safe() && body.is_empty());
-        let wanted = times > 0 && (repeatable || may_refuse);
-        let copy = wanted.then(|| body.again()).flatten();
-        let replay = copy.map(|body| Self {
-            avoid: parts.extensions.get::<Avoid>().cloned().unwrap_or_default(),
-            parts: parts.clone(),
-            body,
+        // Pods that may refuse are likely to speak gRPC, whose bodies all come as streams.
+        request.body_mut().record(marked.unwrap_or_default().record);
+        let avoid = request.extensions().get::<Avoid>().cloned();
+        Some(Box::new(Self {
+            request: again(request)?,
             repeatable,
             left: times,
+            avoid: avoid.unwrap_or_default(),
             lost: None,
-        });
-        (Request::from_parts(parts, body), replay)
+        }))
     }
 
     /// The request again, after `error`, and the pods that are to be avoided. If it may not be sent again, the error that
@@ -100,14 +96,14 @@ impl Replay {
         &mut self,
         error: Error,
         budget: &impl Budget,
-    ) -> Result<(Request<RequestBody>, &Avoid), Error> {
+    ) -> Result<(BoxRequest, &Avoid), Error> {
         if !self.may_be_sent_again(&error) || self.left == 0 || !budget.withdraw() {
             return Err(match self.lost.take() {
                 Some(lost) if error.is_unexecuted() => lost,
                 _ => error,
             });
         }
-        let Some(body) = self.body.again() else {
+        let Some(request) = again(&self.request) else {
             return Err(error);
         };
         self.left -= 1;
@@ -117,16 +113,31 @@ impl Replay {
         if !error.is_unexecuted() {
             self.lost = Some(error);
         }
-        let request = Request::from_parts(self.parts.clone(), body);
-        Ok((request, &self.avoid))
+        Ok((Box::new(request), &self.avoid))
     }
 
     fn may_be_sent_again(&self, error: &Error) -> bool {
         let allowed = match error.outcome() {
             Some(Outcome::Unprocessed) => true,
             Some(Outcome::Unknown) => self.repeatable,
-            None => false,
+            Some(Outcome::Abandoned) | None => false,
         };
-        allowed && self.body.is_playable()
+        allowed && self.request.body().is_playable()
     }
+}
+
+/// The same request, if its body can be had again.
+fn again(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    let mut again = Request::new(request.body().again()?);
+    again.method_mut().clone_from(request.method());
+    again.uri_mut().clone_from(request.uri());
+    *again.version_mut() = request.version();
+    // An empty map is cheaper made than cloned.
+    if !request.headers().is_empty() {
+        again.headers_mut().clone_from(request.headers());
+    }
+    if !request.extensions().is_empty() {
+        again.extensions_mut().clone_from(request.extensions());
+    }
+    Some(again)
 }

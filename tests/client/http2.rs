@@ -138,6 +138,31 @@ async fn bodies_and_trailers_go_both_ways() {
 }
 
 #[tokio::test]
+async fn a_caller_s_broken_body_fails_its_request_and_nothing_else() {
+    let (pod, connections) = serving(async |request: Request<Incoming>| {
+        let _broken = request.into_body().collect().await;
+        answer("ok".into())
+    })
+    .await;
+    let client = client([pod]);
+    let frames = [
+        Ok(Frame::data(Bytes::from("a part"))),
+        Err(BoxError::from("the disk is gone")),
+    ];
+    let body = StreamBody::new(futures::stream::iter(frames));
+    let request = Request::post("/").body(body).expect("a request");
+    let asked = within("an error", client.clone().oneshot(request)).await;
+    let error = asked.expect_err("no body");
+    assert!(
+        error.is_request_body() && error.pod().is_none(),
+        "{error:?}"
+    );
+    assert!(!error.is_unexecuted(), "a part has been sent");
+    assert_eq!(get(&client, "/").await, "ok");
+    assert_eq!(connections.get(), 1, "the connection is none the worse");
+}
+
+#[tokio::test]
 async fn fifty_requests_share_one_connection() {
     let (pod, connections) = serving(async |_| {
         tokio::time::sleep(Duration::from_millis(5)).await;
