@@ -331,6 +331,26 @@ async fn who_handed_a_request_back_gets_one_trial_and_all_others_pass_it_over() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_goes_to_whom_it_avoids_only_when_nobody_else_takes_it() {
+    let avoid = [endpoint(1).address()];
+    for _ in 0..20 {
+        let (_script, pods, balance) = balance([1, 2, 3]).await;
+        pods.set([2], Behaviour::HandBack);
+        let (pod, _) = balance
+            .call_avoiding(Request(7), &avoid)
+            .await
+            .expect("pod 3 answers");
+        assert_eq!(pod, endpoint(3), "whoever was asked first");
+        pods.set([3], Behaviour::HandBack);
+        let (pod, _) = balance
+            .call_avoiding(Request(7), &avoid)
+            .await
+            .expect("pod 1 answers");
+        assert_eq!(pod, endpoint(1), "better than nobody");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn when_all_refuse_requests_wait_for_something_new() {
     let (script, pods, balance) = balance([1, 2]).await;
     pods.set([1, 2], Behaviour::NotReady);

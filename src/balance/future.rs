@@ -62,7 +62,7 @@ pin_project! {
         Unsent { service: S, held: Option<Held<Req>>, shared: Arc<Shared<S, P>> },
         /// The endpoint has the request. Its service is gone from here, so that the request doesn't keep a removed
         /// endpoint's connections open; and so is the balancer, which the guard leads back to.
-        Sent { #[pin] future: F, in_flight: Option<InFlight> },
+        Sent { #[pin] future: F, in_flight: Option<InFlight>, avoid: Avoid },
         /// No endpoint accepts requests.
         Waiting { change: BoxFuture<'static, ()>, request: Option<Req>, avoid: Avoid, shared: Arc<Shared<S, P>> },
         Failed { error: Option<Error> },
@@ -202,6 +202,7 @@ where
         Poll::Ready(Ok(())) => Ok(State::Sent {
             future: service.call(request),
             in_flight: Some(in_flight),
+            avoid,
         }),
         Poll::Ready(Err(error)) => {
             let refusal = Refusal::NotReady;
@@ -235,7 +236,11 @@ where
         let mut this = self.project();
         loop {
             let next = match this.state.as_mut().project() {
-                StateProjection::Sent { future, in_flight } => {
+                StateProjection::Sent {
+                    future,
+                    in_flight,
+                    avoid,
+                } => {
                     let result = ready!(future.poll(cx));
                     let mut in_flight = in_flight.take().expect(TAKEN);
                     match result {
@@ -243,7 +248,7 @@ where
                             Shared::<S, P>::accepted(&mut in_flight);
                             return Poll::Ready(Ok(this.completion.complete(in_flight, response)));
                         }
-                        Err(error) => match take_back(in_flight, error.into()) {
+                        Err(error) => match take_back(in_flight, error.into(), avoid.take()) {
                             Ok(state) => state,
                             Err(error) => return Poll::Ready(Err(error)),
                         },
@@ -264,6 +269,7 @@ where
                         Ok(()) => State::Sent {
                             future: service.call(request),
                             in_flight: Some(in_flight),
+                            avoid,
                         },
                         Err(error) => {
                             let refusal = Refusal::NotReady;
@@ -295,6 +301,7 @@ where
 fn take_back<S, Req, P>(
     mut in_flight: InFlight,
     error: BoxError,
+    avoid: Avoid,
 ) -> Result<State<S, S::Future, Req, P>, Error>
 where
     S: Service<Req> + Clone + Send + Sync + 'static,
@@ -315,7 +322,7 @@ where
         return Err(Error::closed(Some(error.into())));
     };
     shared.refused(in_flight, Refusal::HandedBack, error, probe::<S, Req>);
-    Ok(place(&shared, request))
+    Ok(place_avoiding(&shared, request, avoid))
 }
 
 /// The endpoint had the request and failed in a way that makes it one to be passed over.
