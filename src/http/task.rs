@@ -58,20 +58,19 @@ impl Spawned {
 
     /// Ready when all have ended, and no more can come.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let no_more = loop {
+            match self.new.poll_recv(cx) {
+                Poll::Ready(Some(future)) => self.running.push(future),
+                Poll::Ready(None) => break true,
+                Poll::Pending => break false,
+            }
+        };
         loop {
-            let no_more = loop {
-                match self.new.poll_recv(cx) {
-                    Poll::Ready(Some(future)) => self.running.push(future),
-                    Poll::Ready(None) => break true,
-                    Poll::Pending => break false,
-                }
-            };
             match self.running.poll_next_unpin(cx) {
                 Poll::Ready(Some(())) => {}
                 Poll::Ready(None) if no_more => return Poll::Ready(()),
-                // One of them may have spawned another.
-                Poll::Ready(None) | Poll::Pending if self.new.is_empty() => return Poll::Pending,
-                Poll::Ready(None) | Poll::Pending => {}
+                // What they have spawned, or that none can do so any more, wakes this task again.
+                Poll::Ready(None) | Poll::Pending => return Poll::Pending,
             }
         }
     }

@@ -49,6 +49,17 @@ async fn serving<F>(
 where
     F: Future<Output = Answer> + Send + 'static,
 {
+    serving_many(200, answer).await
+}
+
+/// The same, which takes `streams` requests at once over a connection.
+async fn serving_many<F>(
+    streams: u32,
+    answer: impl Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+) -> (SocketAddr, Count)
+where
+    F: Future<Output = Answer> + Send + 'static,
+{
     let connections = Count::default();
     let seen = connections.clone();
     let serve = move |peer: kit::Peer<TcpStream>| {
@@ -59,7 +70,8 @@ where
                 let response = answer(request);
                 async { Ok::<_, Infallible>(response.await) }
             });
-            let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            let mut server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            server.max_concurrent_streams(streams);
             // Ends with the connection, for good or bad.
             let _ = server
                 .serve_connection(TokioIo::new(peer.into_inner()), service)
@@ -135,6 +147,17 @@ async fn bodies_and_trailers_go_both_ways() {
         text(response.expect("a response")).await,
         "b\"ab\" Some(\"2\")"
     );
+}
+
+/// More than a task may do before the runtime has it make way for others.
+#[tokio::test]
+async fn a_thousand_requests_at_once_share_one_connection() {
+    let (pod, connections) = serving_many(1_000, async |_| answer("ok".into())).await;
+    let client = client([pod]);
+    get(&client, "/").await;
+    let answers = join_all((0..1_000).map(|_| get(&client, "/"))).await;
+    assert!(answers.iter().all(|answer| answer == "ok"));
+    assert_eq!(connections.get(), 1);
 }
 
 #[tokio::test]
