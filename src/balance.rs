@@ -113,8 +113,8 @@ impl<S, P: Policy, C> Balance<S, P, C> {
     /// What the balancer knows of its endpoints now, in the order of their addresses. For looking at, not for picking.
     pub fn endpoints(&self) -> Vec<EndpointStatus> {
         let snapshot = self.shared.current.load();
-        let status = |load: &Arc<Load>| EndpointStatus {
-            endpoint: load.endpoint().clone(),
+        let status = |(endpoint, load): (&Endpoint, &Arc<Load>)| EndpointStatus {
+            endpoint: endpoint.clone(),
             in_flight: load.in_flight(),
             state: if load.is_unreachable() {
                 EndpointState::Unreachable
@@ -122,7 +122,8 @@ impl<S, P: Policy, C> Balance<S, P, C> {
                 EndpointState::Available
             },
         };
-        snapshot.loads().iter().map(status).collect()
+        let endpoints = snapshot.endpoints().iter().zip(snapshot.loads());
+        endpoints.map(status).collect()
     }
 
     /// A stream of the changes of the set, beginning with all that is in it.

@@ -155,6 +155,44 @@ impl Endpoint {
     }
 }
 
+impl Endpoint {
+    /// Whether `newer`, of the same pod or another one, tells nothing that isn't known.
+    pub(crate) fn covers(&self, newer: &Self) -> bool {
+        self == newer
+            || self.is_same_pod(newer) && {
+                let mut newer = newer.clone();
+                newer.recall(self);
+                *self == newer
+            }
+    }
+
+    /// Fills in what is known of the same pod from before: where it runs and what it is called stays true when the next
+    /// answer doesn't say so, as DNS doesn't. Hints, and whether it is terminating, are as the last answer has them.
+    pub(crate) fn recall(&mut self, older: &Self) {
+        self.hostname = self.hostname.take().or_else(|| older.hostname.clone());
+        let Some(older) = &older.details else { return };
+        if self.details.is_none() && older.is_lasting() {
+            self.details = Some(older.clone());
+            return;
+        }
+        let details = Arc::make_mut(self.details.get_or_insert_default());
+        let recall = |name: &mut Option<Box<str>>, older: &Option<Box<str>>| {
+            *name = name.take().or_else(|| older.clone());
+        };
+        recall(&mut details.pod_name, &older.pod_name);
+        recall(&mut details.pod_uid, &older.pod_uid);
+        recall(&mut details.node, &older.node);
+        recall(&mut details.zone, &older.zone);
+    }
+}
+
+impl Details {
+    /// Whether all of it stays true for as long as the pod lives.
+    fn is_lasting(&self) -> bool {
+        self.zone_hints.is_empty() && self.node_hints.is_empty() && !self.is_terminating
+    }
+}
+
 impl From<SocketAddr> for Endpoint {
     fn from(address: SocketAddr) -> Self {
         Self::new(address)

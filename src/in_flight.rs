@@ -26,7 +26,8 @@ impl InFlight {
         }
     }
 
-    /// The endpoint that has the request.
+    /// The endpoint that has the request, as it was known when it joined the set.
+    /// [`Balance::endpoints`](crate::Balance::endpoints) shows what has been learnt of it since.
     pub fn endpoint(&self) -> &Endpoint {
         self.share.endpoint()
     }

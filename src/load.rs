@@ -20,7 +20,6 @@
 //! stands with its endpoint.
 
 use std::{
-    net::SocketAddr,
     ops::Deref,
     sync::{
         Arc, Weak,
@@ -161,6 +160,7 @@ impl Share {
         }
     }
 
+    /// The endpoint as it was known when it joined.
     pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
@@ -294,12 +294,6 @@ impl Loads {
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.loads.len()
-    }
-
-    /// The index of the endpoint with this identity, or else where it would stand.
-    pub(crate) fn search(&self, identity: SocketAddr) -> Result<usize, usize> {
-        let loads = &self.loads;
-        loads.binary_search_by_key(&identity, |load| load.endpoint.identity())
     }
 
     /// The smallest word. In the moment of an update it may be that of an endpoint of the next set.

@@ -1,9 +1,9 @@
 //! The set of endpoints, immutable and swapped whole: one writer, any number of readers.
 //!
 //! An update merges the new set into the old one, both in the order of their identities. Endpoints that stay keep
-//! their service, with its connections, and their counters. Endpoints that leave are marked, so that no
-//! pick takes them even from a snapshot read a moment ago; their service is dropped with the last snapshot that has it,
-//! and their slot is used again once their last request has ended.
+//! their service, with its connections, and their counters, whatever else is learnt of them. Endpoints that leave are
+//! marked, so that no pick takes them even from a snapshot read a moment ago; their service is dropped with the last
+//! snapshot that has it, and their slot is used again once their last request has ended.
 
 use std::{
     cmp::Reverse,
@@ -36,8 +36,11 @@ pub(crate) struct Picked<'a, S> {
 /// A set of endpoints, and the picker prepared for it.
 #[derive(Debug)]
 pub(crate) struct Snapshot<S, K> {
+    /// What is known of the endpoints now, in the order of their identities.
+    endpoints: Box<[Endpoint]>,
+    /// Their counters, in the same order.
     loads: Loads,
-    /// The endpoints' services, in the same order.
+    /// Their services, in the same order.
     services: Box<[S]>,
     picker: K,
     signals: Arc<Signals>,
@@ -50,14 +53,19 @@ impl<S, K: Pick> Snapshot<S, K> {
         self.discovered
     }
 
-    /// The counters of all endpoints, in the order of their identities.
+    /// What is known of all endpoints, in the order of their identities.
+    pub(crate) fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
+    }
+
+    /// The counters of all endpoints, in the same order.
     pub(crate) fn loads(&self) -> &[Arc<Load>] {
         self.loads.all()
     }
 
     /// The service of this very endpoint, unless it has left the set.
     pub(crate) fn service(&self, load: &Arc<Load>) -> Option<&S> {
-        let index = self.loads.search(load.endpoint().identity()).ok()?;
+        let index = search(&self.endpoints, load.endpoint()).ok()?;
         let is_same = Arc::ptr_eq(&self.loads()[index], load);
         is_same.then(|| &self.services[index])
     }
@@ -91,7 +99,7 @@ impl<S, K: Pick> Snapshot<S, K> {
         rng: &mut impl Rng,
     ) -> Option<Picked<'_, S>> {
         let allowed = |&index: &usize| {
-            let identity = self.loads()[index].endpoint().identity();
+            let identity = self.endpoints[index].identity();
             self.loads.is_available(index) && !avoid.contains(&identity)
         };
         let two = (0..self.loads.len()).filter(allowed).sample(rng, 2);
@@ -107,6 +115,8 @@ impl<S, K: Pick> Snapshot<S, K> {
 pub(crate) struct Change {
     pub(crate) joined: usize,
     pub(crate) left: usize,
+    /// Those that stay, but of which something else is known now.
+    pub(crate) altered: usize,
 }
 
 /// The one writer of a snapshot.
@@ -132,6 +142,7 @@ impl<P: Policy, M> Writer<P, M> {
         M: FnMut(&Endpoint) -> S,
     {
         let nothing = Snapshot {
+            endpoints: Box::default(),
             loads: Loads::new(Vec::new(), Arc::default()),
             services: Box::default(),
             picker: policy.prepare(0, None, rng),
@@ -161,25 +172,24 @@ impl<P: Policy, M> Writer<P, M> {
         set.sort_unstable();
         set.dedup_by_key(|endpoint| endpoint.identity());
         let old = current.load_full();
-        if old.discovered && is_same(old.loads(), &set) {
+        if old.discovered && is_known(&old.endpoints, &set) {
             return None;
         }
         self.slots.reclaim();
         let mut change = Change::default();
-        let (loads, services) = self.merge(&old, set, &mut change);
-        let loads = Loads::new(loads, self.slots.lines.clone());
+        let (loads, services) = self.merge(&old, &mut set, &mut change);
         let place = |index: usize| {
-            let place = loads.search(old.loads()[index].endpoint().identity());
-            let (Ok(place) | Err(place)) = place;
-            if place < loads.len() { place } else { 0 }
+            let (Ok(place) | Err(place)) = search(&set, &old.endpoints[index]);
+            if place < set.len() { place } else { 0 }
         };
         let previous = Previous {
             picker: &old.picker,
             place: &place,
         };
-        let picker = self.policy.prepare(loads.len(), Some(previous), rng);
+        let picker = self.policy.prepare(set.len(), Some(previous), rng);
         current.store(Arc::new(Snapshot {
-            loads,
+            endpoints: set.into_boxed_slice(),
+            loads: Loads::new(loads, self.slots.lines.clone()),
             services: services.into_boxed_slice(),
             picker,
             signals: self.signals.clone(),
@@ -192,7 +202,7 @@ impl<P: Policy, M> Writer<P, M> {
     fn merge<S>(
         &mut self,
         old: &Snapshot<S, P::Picker>,
-        set: Vec<Endpoint>,
+        set: &mut [Endpoint],
         change: &mut Change,
     ) -> (Vec<Arc<Load>>, Vec<S>)
     where
@@ -201,51 +211,60 @@ impl<P: Policy, M> Writer<P, M> {
     {
         let mut loads = Vec::with_capacity(set.len());
         let mut services = Vec::with_capacity(set.len());
-        let mut old = old.loads().iter().zip(&old.services).peekable();
+        let numbers = old.loads().iter().zip(&old.services);
+        let mut old = old.endpoints.iter().zip(numbers).peekable();
         for endpoint in set {
             let identity = endpoint.identity();
-            while let Some((gone, _)) =
-                old.next_if(|(load, _)| load.endpoint().identity() < identity)
-            {
-                self.remove(gone, change);
+            while let Some((gone, (load, _))) = old.next_if(|(old, _)| old.identity() < identity) {
+                self.remove(gone, load, change);
             }
-            match old.next_if(|(load, _)| load.endpoint().identity() == identity) {
-                Some((load, service)) if load.endpoint().is_same_pod(&endpoint) => {
+            match old.next_if(|(old, _)| old.identity() == identity) {
+                Some((old, (load, service))) if old.is_same_pod(endpoint) => {
+                    if endpoint != old {
+                        endpoint.recall(old);
+                        change.altered += usize::from(endpoint != old);
+                    }
                     loads.push(load.clone());
                     services.push(service.clone());
                 }
                 other => {
-                    if let Some((gone, _)) = other {
-                        self.remove(gone, change);
+                    if let Some((gone, (load, _))) = other {
+                        self.remove(gone, load, change);
                     }
-                    services.push((self.make)(&endpoint));
+                    services.push((self.make)(endpoint));
                     loads.push(self.add(endpoint, change));
                 }
             }
         }
-        for (gone, _) in old {
-            self.remove(gone, change);
+        for (gone, (load, _)) in old {
+            self.remove(gone, load, change);
         }
         (loads, services)
     }
 
-    fn add(&mut self, endpoint: Endpoint, change: &mut Change) -> Arc<Load> {
+    fn add(&mut self, endpoint: &Endpoint, change: &mut Change) -> Arc<Load> {
         debug!(%endpoint, "endpoint joined");
         change.joined += 1;
         self.slots.load(endpoint, P::SCANS, &self.signals)
     }
 
-    fn remove(&mut self, load: &Arc<Load>, change: &mut Change) {
+    fn remove(&mut self, endpoint: &Endpoint, load: &Arc<Load>, change: &mut Change) {
         load.remove();
-        debug!(endpoint = %load.endpoint(), "endpoint left");
+        debug!(%endpoint, "endpoint left");
         change.left += 1;
-        self.slots.drain(load);
+        self.slots.drain(endpoint, load);
     }
 }
 
-fn is_same(loads: &[Arc<Load>], set: &[Endpoint]) -> bool {
-    let mut pairs = loads.iter().zip(set);
-    loads.len() == set.len() && pairs.all(|(load, new)| load.endpoint().is_same_pod(new))
+/// Whether `set` tells nothing that `endpoints` don't.
+fn is_known(endpoints: &[Endpoint], set: &[Endpoint]) -> bool {
+    let mut pairs = endpoints.iter().zip(set);
+    endpoints.len() == set.len() && pairs.all(|(known, new)| known.covers(new))
+}
+
+/// Where the endpoint of this identity is, or else where it would stand.
+fn search(endpoints: &[Endpoint], endpoint: &Endpoint) -> Result<usize, usize> {
+    endpoints.binary_search_by_key(&endpoint.identity(), Endpoint::identity)
 }
 
 /// Hands out the endpoints' words. The packed ones have slots, of which the lowest free one goes first, so that the words
@@ -255,18 +274,34 @@ struct Slots {
     lines: Arc<[Arc<Line>]>,
     free: BinaryHeap<Reverse<usize>>,
     used: usize,
-    draining: HashMap<Endpoint, Arc<Load>>,
+    /// What has left, by its identity. An address may have been that of several pods.
+    draining: HashMap<SocketAddr, Vec<Draining>>,
+}
+
+/// An endpoint that has left, as it was known at the end.
+#[derive(Debug)]
+struct Draining {
+    endpoint: Endpoint,
+    load: Arc<Load>,
 }
 
 impl Slots {
     /// The numbers of `endpoint`: those it had, if its last requests still run, else new ones.
-    fn load(&mut self, endpoint: Endpoint, packed: bool, signals: &Arc<Signals>) -> Arc<Load> {
-        if let Some(load) = self.draining.remove(&endpoint) {
+    fn load(&mut self, endpoint: &Endpoint, packed: bool, signals: &Arc<Signals>) -> Arc<Load> {
+        if let Some(load) = self.undrain(endpoint) {
             load.restore();
             return load;
         }
         let packed = packed.then(|| self.allocate());
-        Load::new(endpoint, packed, signals.clone())
+        Load::new(endpoint.clone(), packed, signals.clone())
+    }
+
+    fn undrain(&mut self, endpoint: &Endpoint) -> Option<Arc<Load>> {
+        let left = self.draining.get_mut(&endpoint.identity())?;
+        let index = left
+            .iter()
+            .rposition(|draining| draining.endpoint.is_same_pod(endpoint))?;
+        Some(left.remove(index).load)
     }
 
     fn allocate(&mut self) -> (Arc<Line>, usize) {
@@ -286,21 +321,29 @@ impl Slots {
     }
 
     /// Keeps an endpoint that has left for as long as there is something to keep: requests, or a slot to take back.
-    fn drain(&mut self, load: &Arc<Load>) {
+    fn drain(&mut self, endpoint: &Endpoint, load: &Arc<Load>) {
         if load.in_flight() > 0 || load.slot().is_some() {
-            self.draining.insert(load.endpoint().clone(), load.clone());
+            let left = self.draining.entry(endpoint.identity()).or_default();
+            left.push(Draining {
+                endpoint: endpoint.clone(),
+                load: load.clone(),
+            });
         }
     }
 
     /// Takes back the slots that nothing counts in any more: no request, and no snapshot that a reader still holds.
     fn reclaim(&mut self) {
         let free = &mut self.free;
-        self.draining.retain(|_, load| {
-            let in_use = Arc::strong_count(load) > 1 || load.in_flight() > 0;
-            if !in_use {
+        let mut is_used = |Draining { load, .. }: &Draining| {
+            let is_used = Arc::strong_count(load) > 1 || load.in_flight() > 0;
+            if !is_used {
                 free.extend(load.slot().map(Reverse));
             }
-            in_use
+            is_used
+        };
+        self.draining.retain(|_, left| {
+            left.retain(&mut is_used);
+            !left.is_empty()
         });
     }
 }
@@ -339,7 +382,11 @@ mod tests {
 
     impl<M: FnMut(&Endpoint) -> Arc<()>> Fixture<M> {
         fn update(&mut self, hosts: impl IntoIterator<Item = u8>) -> Option<Change> {
-            self.writer.update(&self.current, set(hosts), &mut self.rng)
+            self.publish(set(hosts))
+        }
+
+        fn publish(&mut self, set: impl Into<Vec<Endpoint>>) -> Option<Change> {
+            self.writer.update(&self.current, set.into(), &mut self.rng)
         }
 
         fn pick(&mut self) -> InFlight {
@@ -414,6 +461,57 @@ mod tests {
         assert!(!snapshot.loads()[0].is_removed());
         drop(request);
         assert_eq!(snapshot.loads()[0].in_flight(), 0);
+    }
+
+    #[test]
+    fn what_is_learnt_of_a_pod_shows_and_changes_nothing_else() {
+        let mut fixture = fixture();
+        fixture.update([1, 2]);
+        let before = fixture.current.load_full();
+        let _request = fixture.pick();
+        let learnt = endpoint(1).with_zone("a").with_zone_hints(["a"]);
+        let change = fixture.publish([learnt.clone(), endpoint(2)]);
+        let altered = Change {
+            altered: 1,
+            ..Change::default()
+        };
+        assert_eq!(change, Some(altered));
+        let after = fixture.current.load_full();
+        assert_eq!(after.endpoints(), [learnt.clone(), endpoint(2)]);
+        for index in 0..2 {
+            assert!(Arc::ptr_eq(&before.loads()[index], &after.loads()[index]));
+            assert!(Arc::ptr_eq(&before.services[index], &after.services[index]));
+        }
+        assert_eq!(fixture.publish([learnt, endpoint(2)]), None);
+    }
+
+    #[test]
+    fn names_outlast_answers_without_them_and_hints_do_not() {
+        let mut fixture = fixture();
+        let named = endpoint(1).with_pod_name("web-0").with_zone("a");
+        fixture.publish([named.clone().with_zone_hints(["a"])]);
+        assert!(fixture.publish([endpoint(1)]).is_some());
+        assert_eq!(fixture.current.load().endpoints(), [named.clone()]);
+        assert_eq!(fixture.publish([endpoint(1)]), None, "nothing new");
+        let other = endpoint(1).with_pod_name("web-1");
+        let change = fixture.publish([other]).expect("another pod");
+        assert_eq!((change.joined, change.left), (1, 1));
+    }
+
+    #[test]
+    fn who_returns_with_other_details_finds_its_counters_and_another_pod_does_not() {
+        let mut fixture = fixture();
+        fixture.update([1]);
+        let request = fixture.pick();
+        fixture.publish([endpoint(1).with_pod_name("web-0").with_zone("a")]);
+        fixture.publish([endpoint(1).with_pod_name("web-1")]);
+        let in_flight = |fixture: &Fixture<_>| fixture.current.load().loads()[0].in_flight();
+        assert_eq!(in_flight(&fixture), 0, "another pod at its address");
+        fixture.update([]);
+        fixture.publish([endpoint(1).with_pod_name("web-0").with_terminating(true)]);
+        assert_eq!(in_flight(&fixture), 1);
+        drop(request);
+        assert_eq!(in_flight(&fixture), 0);
     }
 
     #[test]

@@ -141,6 +141,7 @@ where
             endpoints = self.shared.current.load().loads().len(),
             joined = change.joined,
             left = change.left,
+            altered = change.altered,
             "endpoints changed",
         );
         self.recovery.tidy();

@@ -44,8 +44,7 @@ impl<S, P: Policy> Watching<S, P> {
                 if !snapshot.is_discovered() {
                     continue;
                 }
-                let loads = snapshot.loads().iter();
-                loads.map(|load| load.endpoint().clone()).collect()
+                snapshot.endpoints().to_vec()
             };
             if let Some(change) = self.known.update(endpoints) {
                 return Some((change, self));
