@@ -17,12 +17,13 @@ mod source {
     pub(crate) mod endpoint;
     pub(crate) mod in_flight;
     pub(crate) mod load;
+    pub(crate) mod near;
     pub(crate) mod policy;
     pub(crate) mod signals;
     pub(crate) mod snapshot;
 }
 // Where the sources expect each other.
-use source::{endpoint, in_flight, load, policy, signals, snapshot};
+use source::{endpoint, in_flight, load, near, policy, signals, snapshot};
 
 use std::{
     hint,
@@ -39,6 +40,7 @@ use arc_swap::ArcSwap;
 use rand::{SeedableRng, rngs::SmallRng, seq::SliceRandom};
 
 use endpoint::Endpoint;
+use near::Near;
 use policy::RoundRobin;
 use signals::Signals;
 use snapshot::{Current, Writer};
@@ -141,7 +143,8 @@ impl Set<fn(&Endpoint) -> NoOp> {
         let mut rng = SmallRng::seed_from_u64(1);
         let make: fn(&Endpoint) -> NoOp = |_| NoOp::default();
         let signals = Arc::new(Signals::new(tokio::time::Instant::now()));
-        let (writer, current) = Writer::new(RoundRobin::new(), make, signals, &mut rng);
+        let (writer, current) =
+            Writer::new(RoundRobin::new(), Near::default(), make, signals, &mut rng);
         let mut set = Self {
             writer,
             current: Arc::new(current),

@@ -5,10 +5,12 @@ mod driver;
 mod future;
 mod recovery;
 mod shared;
+mod status;
 mod watch;
 
 pub use builder::{BalanceBuilder, BalanceLayer};
 pub use future::ResponseFuture;
+pub use status::{EndpointState, EndpointStatus, Proximity};
 
 use std::{
     convert::Infallible,
@@ -30,10 +32,8 @@ use tower::Service;
 
 use self::shared::Shared;
 use crate::{
-    endpoint::Endpoint,
     error::{BoxError, Error},
     in_flight::{Completion, OnResponse},
-    load::Load,
     membership::Watch,
     policy::{Policy, RoundRobin},
 };
@@ -112,18 +112,7 @@ impl Balance<()> {
 impl<S, P: Policy, C> Balance<S, P, C> {
     /// What the balancer knows of its endpoints now, in the order of their addresses. For looking at, not for picking.
     pub fn endpoints(&self) -> Vec<EndpointStatus> {
-        let snapshot = self.shared.current.load();
-        let status = |(endpoint, load): (&Endpoint, &Arc<Load>)| EndpointStatus {
-            endpoint: endpoint.clone(),
-            in_flight: load.in_flight(),
-            state: if load.is_unreachable() {
-                EndpointState::Unreachable
-            } else {
-                EndpointState::Available
-            },
-        };
-        let endpoints = snapshot.endpoints().iter().zip(snapshot.loads());
-        endpoints.map(status).collect()
+        status::statuses::<S, P>(&self.shared.current.load())
     }
 
     /// A stream of the changes of the set, beginning with all that is in it.
@@ -229,36 +218,5 @@ impl<S, P: Policy, C> fmt::Debug for Balance<S, P, C> {
         f.debug_struct("Balance")
             .field("endpoints", &self.endpoints())
             .finish_non_exhaustive()
-    }
-}
-
-/// One endpoint as [`Balance::endpoints`] shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct EndpointStatus {
-    /// The endpoint.
-    pub endpoint: Endpoint,
-    /// How many requests of this balancer it has at the moment.
-    pub in_flight: u32,
-    /// Whether it is picked, and if not, why not.
-    pub state: EndpointState,
-}
-
-/// Whether an endpoint is picked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum EndpointState {
-    /// It gets requests.
-    Available,
-    /// It refused a request, and gets none until it has been found to accept them again.
-    Unreachable,
-}
-
-impl fmt::Display for EndpointState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Available => "available",
-            Self::Unreachable => "unreachable",
-        })
     }
 }

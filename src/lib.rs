@@ -100,7 +100,8 @@
 //! | `signals.rs` | what is rare and concerns every request: a trial on offer, an outage |
 //! | `load.rs` | one endpoint's numbers: the shares that count its requests, the words that policies scan |
 //! | `in_flight.rs` | the guard that counts a request from the pick to the end of its response |
-//! | `policy.rs`, `policy/` | which endpoint gets a request, one algorithm a file |
+//! | `near.rs` | which endpoints are near the client |
+//! | `policy.rs`, `policy/` | which endpoint gets a request, one algorithm a file; `split.rs` puts any of them over the near and the far ones |
 //! | `snapshot.rs` | the immutable set; one writer, many readers |
 //! | `discovery.rs` | where sets come from |
 //! | `discovery/schedule.rs` | when to ask again, what to believe; pure |
@@ -136,12 +137,13 @@ pub mod http;
 mod in_flight;
 mod load;
 mod membership;
+mod near;
 mod policy;
 mod signals;
 mod snapshot;
 
 pub use balance::{
-    Balance, BalanceBuilder, BalanceLayer, EndpointState, EndpointStatus, ResponseFuture,
+    Balance, BalanceBuilder, BalanceLayer, EndpointState, EndpointStatus, Proximity, ResponseFuture,
 };
 pub use discovery::{Discovery, Fixed};
 #[cfg(feature = "dns")]

@@ -269,6 +269,8 @@ pub struct Loads {
     lines: Arc<[Arc<Line>]>,
     /// How many of the lines, and how many lanes of each, hold any endpoint's word.
     used: (usize, usize),
+    /// In a part of a set: what makes the words of the other endpoints as large as those with a flag, line by line.
+    masks: Box<[[u32; LANES]]>,
 }
 
 impl Loads {
@@ -282,7 +284,20 @@ impl Loads {
             loads: loads.into_boxed_slice(),
             lines,
             used,
+            masks: Box::default(),
         }
+    }
+
+    /// Those of `members`, by index.
+    pub(crate) fn part(&self, members: &[usize]) -> Self {
+        let loads = members.iter().map(|&index| self.loads[index].clone());
+        let mut part = Self::new(loads.collect(), self.lines.clone());
+        let mut masks = vec![[REMOVED; LANES]; part.used.0];
+        for slot in part.loads.iter().filter_map(|load| load.slot) {
+            masks[line_of(slot)][lane_of(slot)] = 0;
+        }
+        part.masks = masks.into_boxed_slice();
+        part
     }
 
     /// The counters, by index.
@@ -300,9 +315,15 @@ impl Loads {
     #[inline]
     pub(crate) fn min(&self) -> u32 {
         let (lines, lanes) = self.used;
-        let words = self.lines[..lines]
-            .iter()
-            .flat_map(|line| line.words(lanes));
+        let lines = self.lines[..lines].iter();
+        if self.masks.is_empty() {
+            let words = lines.flat_map(|line| line.words(lanes));
+            return words.fold(u32::MAX, u32::min);
+        }
+        let words = lines.zip(&self.masks).flat_map(|(line, mask)| {
+            let pairs = line.words(lanes).zip(mask);
+            pairs.map(|(word, mask)| word | mask)
+        });
         words.fold(u32::MAX, u32::min)
     }
 
@@ -313,6 +334,12 @@ impl Loads {
 
     pub(crate) fn is_available(&self, index: usize) -> bool {
         self.word(index) < FLAGGED
+    }
+
+    /// How many endpoints may be picked.
+    pub(crate) fn available(&self) -> usize {
+        let all = 0..self.len();
+        all.filter(|&index| self.is_available(index)).count()
     }
 
     /// Counts one more request in, if the endpoint may be picked.

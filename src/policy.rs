@@ -12,12 +12,14 @@
 mod least_connections;
 mod random;
 mod round_robin;
+mod split;
 #[cfg(test)]
 mod suite;
 
 pub use least_connections::LeastConnections;
 pub use random::Random;
 pub use round_robin::RoundRobin;
+pub(crate) use split::{Before, Split};
 
 use rand::{Rng, seq::IteratorRandom};
 
@@ -58,11 +60,28 @@ pub(crate) mod sealed {
         pub place: &'a dyn Fn(usize) -> usize,
     }
 
+    impl<K> Clone for Previous<'_, K> {
+        fn clone(&self) -> Self {
+            *self
+        }
+    }
+
+    impl<K> Copy for Previous<'_, K> {}
+
     pub trait Pick: Send + Sync + 'static {
+        /// Whether shares are exact: then so is the split of the requests between near and far endpoints.
+        const EXACT: bool;
+
         /// Chooses an endpoint, and tells those who scan of one more request; none if none is available.
         fn pick(&self, loads: &Loads, rng: &mut impl Rng) -> Option<usize>;
     }
 }
+
+/// On cache lines of its own (processors fetch them in pairs): what every pick of every thread writes should not take from
+/// the others what they only read.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Apart<T>(T);
 
 /// Any of the available endpoints, each as likely as the other, however few they are.
 fn any_available(loads: &Loads, rng: &mut impl Rng) -> Option<usize> {

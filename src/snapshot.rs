@@ -20,8 +20,9 @@ use crate::{
     endpoint::Endpoint,
     in_flight::InFlight,
     load::{LINES, Line, Load, Loads, line_of},
+    near::Near,
     policy::{
-        Policy,
+        Before, Policy, Split,
         sealed::{Pick, Prepare, Previous},
     },
     signals::Signals,
@@ -42,7 +43,10 @@ pub(crate) struct Snapshot<S, K> {
     loads: Loads,
     /// Their services, in the same order.
     services: Box<[S]>,
+    /// For all of them.
     picker: K,
+    /// For the near and the far ones, if that makes a difference.
+    split: Option<Box<Split<K>>>,
     signals: Arc<Signals>,
     discovered: bool,
 }
@@ -70,6 +74,18 @@ impl<S, K: Pick> Snapshot<S, K> {
         is_same.then(|| &self.services[index])
     }
 
+    /// Whether the endpoint is one that is preferred for being near; none if there is no preference.
+    pub(crate) fn is_near(&self, index: usize) -> Option<bool> {
+        self.split.as_ref().map(|split| split.is_near(index))
+    }
+
+    /// Takes note that endpoints have become available, or are so no longer.
+    pub(crate) fn recount(&self) {
+        if let Some(split) = &self.split {
+            split.recount();
+        }
+    }
+
     /// Chooses an endpoint: one with a trial on offer if there is any, else as the policy says.
     #[inline]
     pub(crate) fn pick(&self, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
@@ -77,9 +93,10 @@ impl<S, K: Pick> Snapshot<S, K> {
             0 => None,
             _ => self.loads().iter().position(|load| load.claim_trial()),
         };
-        let index = match trial {
-            Some(index) => index,
-            None => self.picker.pick(&self.loads, rng)?,
+        let index = match (trial, &self.split) {
+            (Some(index), _) => index,
+            (None, None) => self.picker.pick(&self.loads, rng)?,
+            (None, Some(split)) => split.pick(rng)?,
         };
         Some(self.picked(index, trial.is_some()))
     }
@@ -98,9 +115,22 @@ impl<S, K: Pick> Snapshot<S, K> {
         avoid: &[SocketAddr],
         rng: &mut impl Rng,
     ) -> Option<Picked<'_, S>> {
+        let preferred = self.split.as_ref().map(|split| split.draw(rng));
+        let first = self.pick_of(preferred, avoid, rng);
+        first.or_else(|| self.pick_of(None, avoid, rng))
+    }
+
+    fn pick_of(
+        &self,
+        near: Option<bool>,
+        avoid: &[SocketAddr],
+        rng: &mut impl Rng,
+    ) -> Option<Picked<'_, S>> {
         let allowed = |&index: &usize| {
             let identity = self.endpoints[index].identity();
-            self.loads.is_available(index) && !avoid.contains(&identity)
+            self.loads.is_available(index)
+                && !avoid.contains(&identity)
+                && (near.is_none() || near == self.is_near(index))
         };
         let two = (0..self.loads.len()).filter(allowed).sample(rng, 2);
         let least = two
@@ -122,6 +152,7 @@ pub(crate) struct Change {
 /// The one writer of a snapshot.
 pub(crate) struct Writer<P, M> {
     policy: P,
+    near: Near,
     make: M,
     slots: Slots,
     signals: Arc<Signals>,
@@ -134,6 +165,7 @@ impl<P: Policy, M> Writer<P, M> {
     /// A writer, and the snapshot from before the first answer.
     pub(crate) fn new<S>(
         policy: P,
+        near: Near,
         make: M,
         signals: Arc<Signals>,
         rng: &mut impl Rng,
@@ -146,11 +178,13 @@ impl<P: Policy, M> Writer<P, M> {
             loads: Loads::new(Vec::new(), Arc::default()),
             services: Box::default(),
             picker: policy.prepare(0, None, rng),
+            split: None,
             signals: signals.clone(),
             discovered: false,
         };
         let writer = Self {
             policy,
+            near,
             make,
             slots: Slots::default(),
             signals,
@@ -187,11 +221,21 @@ impl<P: Policy, M> Writer<P, M> {
             place: &place,
         };
         let picker = self.policy.prepare(set.len(), Some(previous), rng);
+        let loads = Loads::new(loads, self.slots.lines.clone());
+        let before = Before {
+            split: old.split.as_deref(),
+            whole: previous,
+        };
+        let split = self.near.nearest(&set).map(|nearest| {
+            let split = Split::prepare(&self.policy, &loads, nearest, &before, rng);
+            Box::new(split)
+        });
         current.store(Arc::new(Snapshot {
             endpoints: set.into_boxed_slice(),
-            loads: Loads::new(loads, self.slots.lines.clone()),
+            loads,
             services: services.into_boxed_slice(),
             picker,
+            split,
             signals: self.signals.clone(),
             discovered: true,
         }));
@@ -372,7 +416,13 @@ mod tests {
         let mut rng = SmallRng::seed_from_u64(1);
         let make = |_: &Endpoint| Arc::new(());
         let signals = Arc::new(Signals::new(tokio::time::Instant::now()));
-        let (writer, current) = Writer::new(LeastConnections::new(), make, signals, &mut rng);
+        let (writer, current) = Writer::new(
+            LeastConnections::new(),
+            Near::default(),
+            make,
+            signals,
+            &mut rng,
+        );
         Fixture {
             writer,
             current,

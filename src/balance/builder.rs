@@ -17,6 +17,7 @@ use crate::{
     discovery::Discovery,
     endpoint::Endpoint,
     in_flight::OnResponse,
+    near::Near,
     policy::{Policy, RoundRobin},
     signals::Signals,
     snapshot::Writer,
@@ -31,11 +32,13 @@ const READY_TIMEOUT: Duration = Duration::from_secs(5);
 /// | [`policy`](Self::policy) | [`RoundRobin`] |
 /// | [`completion`](Self::completion) | [`OnResponse`]; HTTP wants `OnBodyEnd` |
 /// | [`ready_timeout`](Self::ready_timeout) | 5 s |
+/// | [`zone`](Self::zone), [`node`](Self::node), [`prefer_zone`](Self::prefer_zone), [`prefer_node`](Self::prefer_node) | not known: all pods are alike |
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it builds"]
 pub struct BalanceBuilder<D, P = RoundRobin, C = OnResponse> {
     discovery: D,
     policy: P,
+    near: Near,
     completion: C,
     patience: Patience,
 }
@@ -45,6 +48,7 @@ impl<D> BalanceBuilder<D> {
         Self {
             discovery,
             policy: RoundRobin::new(),
+            near: Near::default(),
             completion: OnResponse,
             patience: Patience::Bounded(READY_TIMEOUT),
         }
@@ -57,9 +61,48 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
         BalanceBuilder {
             discovery: self.discovery,
             policy,
+            near: self.near,
             completion: self.completion,
             patience: self.patience,
         }
+    }
+
+    /// The client's own zone, for hints: with `spec.trafficDistribution: PreferSameZone` the Service's EndpointSlices say
+    /// which pods are meant for it. Empty: not known.
+    ///
+    /// Requests stay with those as long as they have their fair part of the endpoints that accept requests. If they have
+    /// less, what is too much for them goes to the others, and if none is left all does:
+    /// see [near pods first](crate#near-pods-first). Needs a [`Discovery`] that tells hints; DNS doesn't.
+    pub fn zone(mut self, zone: impl Into<Box<str>>) -> Self {
+        self.near.zone(zone);
+        self
+    }
+
+    /// The client's own node, for hints: with `spec.trafficDistribution: PreferSameNode`. Hints for the node go before those
+    /// for the zone, which count where no pod is meant for the node. Empty: not known.
+    pub fn node(mut self, node: impl Into<Box<str>>) -> Self {
+        self.near.node(node);
+        self
+    }
+
+    /// The same as [`zone`](Self::zone); and where there are no hints, the pods that [stand in this
+    /// zone](Endpoint::zone) are the near ones.
+    pub fn prefer_zone(mut self, zone: impl Into<Box<str>>) -> Self {
+        self.near.prefer_zone(zone);
+        self
+    }
+
+    /// The same as [`node`](Self::node); and where there are no hints, the pods that [run on this
+    /// node](Endpoint::node) are the near ones.
+    pub fn prefer_node(mut self, node: impl Into<Box<str>>) -> Self {
+        self.near.prefer_node(node);
+        self
+    }
+
+    #[cfg(feature = "http")]
+    pub(crate) fn near(mut self, near: Near) -> Self {
+        self.near = near;
+        self
     }
 
     /// When a request stops counting as in flight.
@@ -67,6 +110,7 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
         BalanceBuilder {
             discovery: self.discovery,
             policy: self.policy,
+            near: self.near,
             completion,
             patience: self.patience,
         }
@@ -107,7 +151,13 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
         S: Clone + Send + Sync + 'static,
     {
         let signals = Arc::new(Signals::new(Instant::now()));
-        let (writer, current) = Writer::new(self.policy, make, signals.clone(), &mut rand::rng());
+        let (writer, current) = Writer::new(
+            self.policy,
+            self.near,
+            make,
+            signals.clone(),
+            &mut rand::rng(),
+        );
         let (events, requests) = mpsc::unbounded_channel();
         let shared = Shared::new(current, signals.clone(), self.patience, events);
         let shared = Arc::new(shared);

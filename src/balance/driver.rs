@@ -98,7 +98,7 @@ where
             tokio::select! {
                 biased;
                 _ = &mut handles => return,
-                Some(event) = self.events.recv() => self.on_event(event),
+                Some(event) = self.events.recv() => self.on_events(event),
                 Some(probed) = self.probes.next() => self.on_probed(probed),
                 () = wait => self.on_due(),
                 () = self.shared.starved.notified() => self.discovery.refresh(),
@@ -171,6 +171,16 @@ where
         }
     }
 
+    /// All the events there are, and then what they mean for the near endpoints' share: of a large set that refuses, each
+    /// is one.
+    fn on_events(&mut self, first: Event<S>) {
+        self.on_event(first);
+        while let Ok(event) = self.events.try_recv() {
+            self.on_event(event);
+        }
+        self.shared.current.load().recount();
+    }
+
     fn refused(&mut self, load: Arc<Load>, refusal: Refusal) {
         self.recovery
             .refused(load, refusal, Instant::now(), &mut rand::rng());
@@ -232,6 +242,7 @@ where
             }
             (Ok(()), Refusal::NotReady) => {
                 load.accept();
+                self.shared.current.load().recount();
                 self.accepted(&load);
                 self.shared.wake();
             }

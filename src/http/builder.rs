@@ -24,6 +24,7 @@ use crate::{
     discovery::{Discovery, dns::Dns},
     endpoint::Endpoint,
     error::BoxError,
+    near::Near,
     policy::{Policy, RoundRobin},
 };
 
@@ -46,6 +47,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// | [`timeout`](Self::timeout) | none |
 /// | [`ready_timeout`](Self::ready_timeout) | 5 s: how long requests wait while no pod accepts them |
 /// | [`retries`](Self::retries) | 3 for a request, within a budget of 20 % of all and 10 a second |
+/// | [`zone`](Self::zone), [`node`](Self::node), [`prefer_zone`](Self::prefer_zone), [`prefer_node`](Self::prefer_node) | not known: all pods are alike |
 /// | [`max_idle`](Self::max_idle) | 32 connections a pod |
 /// | [`idle_timeout`](Self::idle_timeout) | 30 s |
 /// | [`max_connections`](Self::max_connections) | 1,024 a pod |
@@ -57,6 +59,7 @@ pub struct ClientBuilder<D = Dns, P = RoundRobin> {
     service: Result<(Scheme, Authority), BuildError>,
     discovery: Result<D, BuildError>,
     policy: P,
+    near: Near,
     connector: Connector,
     #[cfg(feature = "tls")]
     tls: Option<Tls>,
@@ -98,6 +101,7 @@ impl ClientBuilder {
             service: service(&uri),
             discovery: discovery(&uri),
             policy: RoundRobin::new(),
+            near: Near::default(),
             connector: Connector {
                 protocol: Protocol::default(),
                 connect_timeout: Duration::from_secs(1),
@@ -150,6 +154,7 @@ impl<D, P> ClientBuilder<D, P> {
             service: self.service,
             discovery: Ok(discovery),
             policy: self.policy,
+            near: self.near,
             connector: self.connector,
             #[cfg(feature = "tls")]
             tls: self.tls,
@@ -163,11 +168,40 @@ impl<D, P> ClientBuilder<D, P> {
             service: self.service,
             discovery: self.discovery,
             policy,
+            near: self.near,
             connector: self.connector,
             #[cfg(feature = "tls")]
             tls: self.tls,
             limits: self.limits,
         }
+    }
+
+    /// The client's own zone, so that the pods that are meant for it come first; see
+    /// [`BalanceBuilder::zone`](crate::BalanceBuilder::zone).
+    pub fn zone(mut self, zone: impl Into<Box<str>>) -> Self {
+        self.near.zone(zone);
+        self
+    }
+
+    /// The client's own node, so that the pods that are meant for it come first; see
+    /// [`BalanceBuilder::node`](crate::BalanceBuilder::node).
+    pub fn node(mut self, node: impl Into<Box<str>>) -> Self {
+        self.near.node(node);
+        self
+    }
+
+    /// The pods of this zone come first where there are no hints, too; see
+    /// [`BalanceBuilder::prefer_zone`](crate::BalanceBuilder::prefer_zone).
+    pub fn prefer_zone(mut self, zone: impl Into<Box<str>>) -> Self {
+        self.near.prefer_zone(zone);
+        self
+    }
+
+    /// The pods of this node come first where there are no hints, too; see
+    /// [`BalanceBuilder::prefer_node`](crate::BalanceBuilder::prefer_node).
+    pub fn prefer_node(mut self, node: impl Into<Box<str>>) -> Self {
+        self.near.prefer_node(node);
+        self
     }
 
     /// Which protocol is spoken.
@@ -314,6 +348,7 @@ impl<D, P> ClientBuilder<D, P> {
         };
         let pods = Balance::builder(self.discovery?)
             .policy(self.policy)
+            .near(self.near)
             .completion(ToTheEnd);
         let pods = match limits.ready {
             Some(timeout) => pods.ready_timeout(timeout),

@@ -50,6 +50,8 @@ impl sealed::Prepare for LeastConnections {
 }
 
 impl sealed::Pick for LeastConnections {
+    const EXACT: bool = false;
+
     #[inline]
     fn pick(&self, loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
         let exact = loads.len() <= EXACT;

@@ -34,6 +34,8 @@ impl sealed::Prepare for Random {
 }
 
 impl sealed::Pick for Random {
+    const EXACT: bool = false;
+
     #[inline]
     fn pick(&self, loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
         if loads.len() == 0 {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use rand::{Rng, RngExt};
 
 use super::{
-    any_available,
+    Apart, any_available,
     sealed::{self, Previous},
 };
 use crate::load::Loads;
@@ -32,12 +32,6 @@ pub struct Picker {
     cursor: Apart<AtomicUsize>,
     len: usize,
 }
-
-/// On cache lines of its own (processors fetch them in pairs): every pick of every thread writes the cursor, and should not
-/// take from the others what they only read.
-#[derive(Debug)]
-#[repr(align(128))]
-struct Apart<T>(T);
 
 impl Picker {
     fn turn(&self) -> Option<usize> {
@@ -66,6 +60,8 @@ impl sealed::Prepare for RoundRobin {
 }
 
 impl sealed::Pick for Picker {
+    const EXACT: bool = true;
+
     #[inline]
     fn pick(&self, loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
         for _ in 0..self.len {

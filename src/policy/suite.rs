@@ -1,4 +1,7 @@
-//! What every policy promises, tested for each of them, and each against the simplest code that is plainly right.
+//! What every policy promises, tested for each of them, alone and over near and far endpoints, and each against the simplest
+//! code that is plainly right.
+
+mod near;
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -10,6 +13,7 @@ use crate::{
     endpoint::Endpoint,
     in_flight::InFlight,
     load::Load,
+    near::Near,
     signals::Signals,
     snapshot::{Current, Writer},
 };
@@ -21,16 +25,46 @@ struct Set<P: Policy> {
     rng: SmallRng,
 }
 
+/// A policy, and what it is put over.
+#[derive(Clone)]
+struct Setting<P> {
+    policy: P,
+    near: Near,
+}
+
+impl<P: Policy> From<P> for Setting<P> {
+    fn from(policy: P) -> Self {
+        let near = Near::default();
+        Self { policy, near }
+    }
+}
+
+/// `policy` with half of the endpoints near. As nothing else is known of the others, there is one zone, and the near ones'
+/// share is that of their number: all shares are fair.
+fn half_near<P: Policy>(policy: P) -> Setting<P> {
+    let mut near = Near::default();
+    near.prefer_zone("near");
+    Setting { policy, near }
+}
+
+/// The endpoint of pod number `host`; every other one is in the zone "near".
 fn endpoint(host: u32) -> Endpoint {
     let [_, b, c, d] = host.to_be_bytes();
-    Endpoint::new(([10, b, c, d], 80).into())
+    let endpoint = Endpoint::new(([10, b, c, d], 80).into());
+    if host.is_multiple_of(2) {
+        endpoint.with_zone("near")
+    } else {
+        endpoint
+    }
 }
 
 impl<P: Policy> Set<P> {
-    fn new(policy: P, hosts: impl IntoIterator<Item = u32>) -> Self {
+    fn new(setting: impl Into<Setting<P>>, hosts: impl IntoIterator<Item = u32>) -> Self {
+        let Setting { policy, near } = setting.into();
         let mut rng = SmallRng::seed_from_u64(42);
         let signals = Arc::new(Signals::new(tokio::time::Instant::now()));
-        let (writer, current) = Writer::new(policy, (|_| ()) as fn(&Endpoint), signals, &mut rng);
+        let (writer, current) =
+            Writer::new(policy, near, (|_| ()) as fn(&Endpoint), signals, &mut rng);
         let mut set = Self {
             writer,
             current,
@@ -41,8 +75,11 @@ impl<P: Policy> Set<P> {
     }
 
     fn update(&mut self, hosts: impl IntoIterator<Item = u32>) {
-        let hosts = hosts.into_iter().map(endpoint).collect();
-        self.writer.update(&self.current, hosts, &mut self.rng);
+        self.publish(hosts.into_iter().map(endpoint).collect());
+    }
+
+    fn publish(&mut self, set: Vec<Endpoint>) {
+        self.writer.update(&self.current, set, &mut self.rng);
     }
 
     fn loads(&self) -> Vec<Arc<Load>> {
@@ -53,15 +90,18 @@ impl<P: Policy> Set<P> {
     /// Picks an endpoint, whose request runs until it is dropped.
     fn pick(&mut self) -> Option<InFlight> {
         let snapshot = self.current.load();
+        // As the background task does whenever an endpoint refuses or accepts.
+        snapshot.recount();
         Some(snapshot.pick(&mut self.rng)?.in_flight)
     }
 
     /// The index of the endpoint that has a request.
     fn index(&self, request: &InFlight) -> usize {
-        let loads = self.loads();
-        let index = loads
-            .iter()
-            .position(|load| load.endpoint() == request.endpoint());
+        let address = request.endpoint().address();
+        let snapshot = self.current.load();
+        let index = snapshot
+            .endpoints()
+            .binary_search_by_key(&address, Endpoint::address);
         index.expect("one of the set")
     }
 
@@ -86,12 +126,12 @@ fn chi_square(shares: &[u32]) -> f64 {
 /// The 99.9 % quantile of chi-square with 9 degrees of freedom (NIST/SEMATECH e-Handbook, §1.3.6.7.4).
 const CHI_SQUARE_9: f64 = 27.877;
 
-fn shares_are_fair(policy: impl Policy) {
+fn shares_are_fair<P: Policy>(policy: impl Into<Setting<P>>) {
     let shares = Set::new(policy, 0..10).shares(50_000);
     assert!(chi_square(&shares) < CHI_SQUARE_9, "{shares:?}");
 }
 
-fn empty_sets_have_nothing_to_pick(policy: impl Policy) {
+fn empty_sets_have_nothing_to_pick<P: Policy>(policy: impl Into<Setting<P>>) {
     let mut set = Set::new(policy, []);
     assert!(set.pick().is_none());
     set.update([1]);
@@ -100,7 +140,8 @@ fn empty_sets_have_nothing_to_pick(policy: impl Policy) {
     assert!(set.pick().is_none());
 }
 
-fn the_unreachable_are_never_picked(policy: impl Policy) {
+fn the_unreachable_are_never_picked<P: Policy>(policy: impl Into<Setting<P>>) {
+    let policy = policy.into();
     for len in [2, 10, 100, 600] {
         let mut set = Set::new(policy.clone(), 0..len);
         let loads = set.loads();
@@ -119,7 +160,7 @@ fn the_unreachable_are_never_picked(policy: impl Policy) {
     }
 }
 
-fn those_left_share_what_the_unreachable_had(policy: impl Policy) {
+fn those_left_share_what_the_unreachable_had<P: Policy>(policy: impl Into<Setting<P>>) {
     let mut set = Set::new(policy, 0..15);
     for load in set.loads().iter().skip(10) {
         load.refuse();
@@ -129,7 +170,7 @@ fn those_left_share_what_the_unreachable_had(policy: impl Policy) {
     assert!(chi_square(&shares[..10]) < CHI_SQUARE_9, "{shares:?}");
 }
 
-fn a_pick_counts_in_and_its_end_counts_out(policy: impl Policy) {
+fn a_pick_counts_in_and_its_end_counts_out<P: Policy>(policy: impl Into<Setting<P>>) {
     let mut set = Set::new(policy, 0..5);
     let picked: Vec<_> = (0..50).map(|_| set.pick().expect("an endpoint")).collect();
     let in_flight = |set: &Set<_>| set.loads().iter().map(|load| load.in_flight()).sum::<u32>();
@@ -138,7 +179,7 @@ fn a_pick_counts_in_and_its_end_counts_out(policy: impl Policy) {
     assert_eq!(in_flight(&set), 0);
 }
 
-fn an_update_is_seen_by_the_next_pick(policy: impl Policy) {
+fn an_update_is_seen_by_the_next_pick<P: Policy>(policy: impl Into<Setting<P>>) {
     let mut set = Set::new(policy, 0..3);
     set.update(3..6);
     let hosts: BTreeSet<_> = (0..100)
@@ -147,7 +188,7 @@ fn an_update_is_seen_by_the_next_pick(policy: impl Policy) {
     assert_eq!(hosts, (3..6).map(endpoint).collect());
 }
 
-fn a_trial_goes_to_one_request(policy: impl Policy) {
+fn a_trial_goes_to_one_request<P: Policy>(policy: impl Into<Setting<P>>) {
     let mut set = Set::new(policy, 0..5);
     let loads = set.loads();
     loads[2].refuse();
@@ -185,6 +226,9 @@ suite! {
     round_robin: RoundRobin::new();
     random: Random::new();
     least_connections: LeastConnections::new();
+    near_round_robin: half_near(RoundRobin::new());
+    near_random: half_near(Random::new());
+    near_least_connections: half_near(LeastConnections::new());
 }
 
 #[test]
@@ -235,7 +279,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 /// Runs `steps` on a set and a naive model of it, and has `judge` say of each pick whether it was right.
 fn check_against_oracle<P: Policy>(
-    policy: P,
+    policy: impl Into<Setting<P>>,
     len: u32,
     steps: Vec<Step>,
     mut judge: impl FnMut(&[(u32, bool)], usize) -> bool,
@@ -341,7 +385,12 @@ proptest! {
 
 #[test]
 fn concurrent_picks_and_updates_lose_no_count() {
-    let set = Set::new(LeastConnections::new(), 0..8);
+    lose_no_count(LeastConnections::new().into());
+    lose_no_count(half_near(LeastConnections::new()));
+}
+
+fn lose_no_count(setting: Setting<LeastConnections>) {
+    let set = Set::new(setting, 0..8);
     let Set {
         mut writer,
         current,

@@ -1,0 +1,118 @@
+//! A balancer's endpoints as it shows them.
+
+use std::{fmt, sync::Arc};
+
+use crate::{endpoint::Endpoint, load::Load, policy::Policy, snapshot::Snapshot};
+
+/// One endpoint as [`Balance::endpoints`](super::Balance::endpoints) shows it.
+///
+/// Its `Display` says first what keeps requests away: `web-0 (10.244.1.7:80): far, unreachable, 0 in flight`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EndpointStatus {
+    /// The endpoint.
+    pub endpoint: Endpoint,
+    /// How many requests of this balancer it has at the moment.
+    pub in_flight: u32,
+    /// Whether it is picked, and if not, why not.
+    pub state: EndpointState,
+    /// Whether it is one of those that come first, for being near the client; none where that makes no difference.
+    pub proximity: Option<Proximity>,
+}
+
+/// Whether an endpoint is picked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EndpointState {
+    /// It gets requests.
+    Available,
+    /// It refused a request, and gets none until it has been found to accept them again.
+    Unreachable,
+}
+
+/// Whether an endpoint comes first, for being [near](crate#near-pods-first).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Proximity {
+    /// It does.
+    Near,
+    /// It gets only what is too much for the near ones, which may be nothing.
+    Far,
+}
+
+/// The endpoints of a snapshot, in the order of their addresses.
+pub(super) fn statuses<S, P: Policy>(snapshot: &Snapshot<S, P::Picker>) -> Vec<EndpointStatus> {
+    let endpoints = snapshot.endpoints().iter().zip(snapshot.loads());
+    let status = |(index, (endpoint, load)): (usize, (&Endpoint, &Arc<Load>))| EndpointStatus {
+        endpoint: endpoint.clone(),
+        in_flight: load.in_flight(),
+        state: if load.is_unreachable() {
+            EndpointState::Unreachable
+        } else {
+            EndpointState::Available
+        },
+        proximity: snapshot.is_near(index).map(|is_near| {
+            if is_near {
+                Proximity::Near
+            } else {
+                Proximity::Far
+            }
+        }),
+    };
+    endpoints.enumerate().map(status).collect()
+}
+
+impl fmt::Display for EndpointStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.endpoint)?;
+        if let Some(proximity) = self.proximity {
+            write!(f, "{proximity}, ")?;
+        }
+        if self.endpoint.is_terminating() {
+            f.write_str("terminating, ")?;
+        }
+        write!(f, "{}, {} in flight", self.state, self.in_flight)
+    }
+}
+
+impl fmt::Display for EndpointState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Available => "available",
+            Self::Unreachable => "unreachable",
+        })
+    }
+}
+
+impl fmt::Display for Proximity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Near => "near",
+            Self::Far => "far",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_keeps_requests_away_is_said_first() {
+        let endpoint = Endpoint::new(([10, 244, 1, 7], 80).into());
+        let mut status = EndpointStatus {
+            endpoint: endpoint.clone(),
+            in_flight: 2,
+            state: EndpointState::Available,
+            proximity: None,
+        };
+        assert_eq!(status.to_string(), "10.244.1.7:80: available, 2 in flight");
+        status.endpoint = endpoint.with_hostname("web-0").with_terminating(true);
+        status.state = EndpointState::Unreachable;
+        status.proximity = Some(Proximity::Far);
+        assert_eq!(
+            status.to_string(),
+            "web-0 (10.244.1.7:80): far, terminating, unreachable, 2 in flight"
+        );
+    }
+}
