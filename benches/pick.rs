@@ -29,7 +29,9 @@ use tower::{
     discover::ServiceList,
     load::{CompleteOnResponse, PendingRequests},
 };
-use tower_headless::{Balance, Fixed, LeastConnections, Policy, Random, RoundRobin};
+use tower_headless::{
+    Balance, BoxError, Discovery, Endpoint, Fixed, LeastConnections, Policy, Random, RoundRobin,
+};
 
 use support::{
     Field, Goals, NoOp, Plan, Times, address,
@@ -45,6 +47,7 @@ fn main() {
         let times = measure(len, &plan);
         judge(len, &times, &mut goals);
         allocations(len, &mut goals);
+        nearness(len, &plan, &mut goals);
     }
     thresholds(&plan);
     goals.print();
@@ -65,6 +68,35 @@ fn balance<P: Policy>(runtime: &Runtime, policy: P, len: usize) -> Balance<NoOp,
         ready.expect("readiness never fails");
         balance
     })
+}
+
+/// The same in one of two zones, which has a quarter of the endpoints: half of the requests stay there.
+fn near<P: Policy>(runtime: &Runtime, policy: P, len: usize) -> Balance<NoOp, P> {
+    runtime.block_on(async {
+        let mut balance = Balance::builder(Zones(len))
+            .policy(policy)
+            .zone("a")
+            .build(|_: &_| NoOp::default());
+        let ready = balance.ready().await;
+        ready.expect("readiness never fails");
+        balance
+    })
+}
+
+/// So many endpoints in zones a and b, told once.
+struct Zones(usize);
+
+impl Discovery for Zones {
+    fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>> {
+        let endpoint = |host: usize| {
+            let zone = if host.is_multiple_of(4) { "a" } else { "b" };
+            Endpoint::new(address(host)).with_zone_hints([zone])
+        };
+        match std::mem::take(&mut self.0) {
+            0 => Poll::Pending,
+            len => Poll::Ready(Ok((0..len).map(endpoint).collect())),
+        }
+    }
 }
 
 type P2c = p2c::Balance<ServiceList<Vec<PendingRequests<NoOp>>>, ()>;
@@ -109,12 +141,13 @@ impl Service<()> for Limit {
     }
 }
 
-/// A policy's name in goals, and of its candidates: one thread, two threads, a clone per request.
+/// A policy's name in goals, and of its candidates: one thread, two threads, a clone per request, near endpoints first.
 struct Names {
     policy: &'static str,
     one: &'static str,
     two: &'static str,
     cloned: &'static str,
+    near: &'static str,
 }
 
 macro_rules! names {
@@ -124,6 +157,7 @@ macro_rules! names {
             one: $policy,
             two: concat!($policy, ", two threads"),
             cloned: concat!($policy, ", cloned each"),
+            near: concat!($policy, ", near first"),
         }
     };
 }
@@ -211,6 +245,45 @@ fn per_pick(mut service: impl Service<()>) -> f64 {
     request(&mut service);
     let seen = allocation_counter::measure(|| (0..PICKS).for_each(|_| request(&mut service)));
     seen.count_total as f64 / PICKS as f64
+}
+
+/// What it costs to have near and far endpoints, beside all being alike.
+fn nearness(len: usize, plan: &Plan, goals: &mut Goals) {
+    let runtime = runtime();
+    let mut field = Field::new(format_args!("{len} endpoints, a request, near ones first"));
+    beside(&mut field, &runtime, &ROUND_ROBIN, RoundRobin::new(), len);
+    beside(&mut field, &runtime, &RANDOM, Random::new(), len);
+    let least = LeastConnections::new();
+    beside(&mut field, &runtime, &LEAST_CONNECTIONS, least, len);
+    let mut count = |names: Names, allocations: f64| {
+        let name = format!("pick/near/{}/n={len}/allocations", names.policy);
+        goals.at_most(name, allocations, 0.0);
+    };
+    count(
+        ROUND_ROBIN,
+        per_pick(near(&runtime, RoundRobin::new(), len)),
+    );
+    count(RANDOM, per_pick(near(&runtime, Random::new(), len)));
+    count(LEAST_CONNECTIONS, per_pick(near(&runtime, least, len)));
+    let times = field.measure(plan);
+    for names in [ROUND_ROBIN, RANDOM, LEAST_CONNECTIONS] {
+        let ratio = times.ratio(names.near, names.one);
+        goals.note(format_args!(
+            "beside pick/near/{}/n={len}/alike {ratio:.3}",
+            names.policy
+        ));
+    }
+}
+
+fn beside<P: Policy>(
+    field: &mut Field<'_>,
+    runtime: &Runtime,
+    names: &Names,
+    policy: P,
+    len: usize,
+) {
+    field.add(names.one, requests(balance(runtime, policy.clone(), len)));
+    field.add(names.near, requests(near(runtime, policy, len)));
 }
 
 /// Least connections around its two thresholds: up to 256 endpoints it looks at all, above at 16. What it costs over

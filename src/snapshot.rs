@@ -5,25 +5,26 @@
 //! marked, so that no pick takes them even from a snapshot read a moment ago; their service is dropped with the last
 //! snapshot that has it, and their slot is used again once their last request has ended.
 
+mod slots;
+mod writer;
+
+pub(crate) use writer::Writer;
+
 use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
     net::SocketAddr,
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
 use arc_swap::ArcSwap;
 use rand::{Rng, seq::IteratorRandom};
-use tracing::debug;
 
 use crate::{
     endpoint::Endpoint,
     in_flight::InFlight,
-    load::{LINES, Line, Load, Loads, line_of},
-    near::Near,
+    load::{Load, Loads},
     policy::{
-        Before, Policy, Split,
-        sealed::{Pick, Prepare, Previous},
+        Split,
+        sealed::{Pick, Prepare},
     },
     signals::Signals,
 };
@@ -43,12 +44,17 @@ pub(crate) struct Snapshot<S, K> {
     loads: Loads,
     /// Their services, in the same order.
     services: Box<[S]>,
-    /// For all of them.
-    picker: K,
-    /// For the near and the far ones, if that makes a difference.
-    split: Option<Box<Split<K>>>,
+    pickers: Pickers<K>,
     signals: Arc<Signals>,
     discovered: bool,
+}
+
+/// The pickers prepared for one set.
+#[derive(Debug)]
+struct Pickers<K> {
+    whole: K,
+    /// For the near and the far endpoints, if that makes a difference.
+    split: Option<Box<Split<K>>>,
 }
 
 impl<S, K: Pick> Snapshot<S, K> {
@@ -76,12 +82,15 @@ impl<S, K: Pick> Snapshot<S, K> {
 
     /// Whether the endpoint is one that is preferred for being near; none if there is no preference.
     pub(crate) fn is_near(&self, index: usize) -> Option<bool> {
-        self.split.as_ref().map(|split| split.is_near(index))
+        self.pickers
+            .split
+            .as_ref()
+            .map(|split| split.is_near(index))
     }
 
     /// Takes note that endpoints have become available, or are so no longer.
     pub(crate) fn recount(&self) {
-        if let Some(split) = &self.split {
+        if let Some(split) = &self.pickers.split {
             split.recount();
         }
     }
@@ -93,10 +102,9 @@ impl<S, K: Pick> Snapshot<S, K> {
             0 => None,
             _ => self.loads().iter().position(|load| load.claim_trial()),
         };
-        let index = match (trial, &self.split) {
-            (Some(index), _) => index,
-            (None, None) => self.picker.pick(&self.loads, rng)?,
-            (None, Some(split)) => split.pick(rng)?,
+        let index = match trial {
+            Some(index) => index,
+            None => self.pickers.pick(&self.loads, rng)?,
         };
         Some(self.picked(index, trial.is_some()))
     }
@@ -115,7 +123,7 @@ impl<S, K: Pick> Snapshot<S, K> {
         avoid: &[SocketAddr],
         rng: &mut impl Rng,
     ) -> Option<Picked<'_, S>> {
-        let preferred = self.split.as_ref().map(|split| split.draw(rng));
+        let preferred = self.pickers.split.as_ref().map(|split| split.draw(rng));
         let first = self.pick_of(preferred, avoid, rng);
         first.or_else(|| self.pick_of(None, avoid, rng))
     }
@@ -140,262 +148,28 @@ impl<S, K: Pick> Snapshot<S, K> {
     }
 }
 
-/// How many endpoints an update changed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Change {
-    pub(crate) joined: usize,
-    pub(crate) left: usize,
-    /// Those that stay, but of which something else is known now.
-    pub(crate) altered: usize,
-}
-
-/// The one writer of a snapshot.
-pub(crate) struct Writer<P, M> {
-    policy: P,
-    near: Near,
-    make: M,
-    slots: Slots,
-    signals: Arc<Signals>,
+impl<K: Pick> Pickers<K> {
+    #[inline]
+    fn pick(&self, loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
+        match &self.split {
+            None => self.whole.pick(loads, rng),
+            Some(split) => split.pick(rng),
+        }
+    }
 }
 
 /// Where readers find the current snapshot.
 pub(crate) type Current<S, P> = ArcSwap<Snapshot<S, <P as Prepare>::Picker>>;
-
-impl<P: Policy, M> Writer<P, M> {
-    /// A writer, and the snapshot from before the first answer.
-    pub(crate) fn new<S>(
-        policy: P,
-        near: Near,
-        make: M,
-        signals: Arc<Signals>,
-        rng: &mut impl Rng,
-    ) -> (Self, Current<S, P>)
-    where
-        M: FnMut(&Endpoint) -> S,
-    {
-        let nothing = Snapshot {
-            endpoints: Box::default(),
-            loads: Loads::new(Vec::new(), Arc::default()),
-            services: Box::default(),
-            picker: policy.prepare(0, None, rng),
-            split: None,
-            signals: signals.clone(),
-            discovered: false,
-        };
-        let writer = Self {
-            policy,
-            near,
-            make,
-            slots: Slots::default(),
-            signals,
-        };
-        (writer, ArcSwap::from_pointee(nothing))
-    }
-
-    /// Publishes `set`, in whatever order and with whatever repetitions it comes. None if it is what `current` has.
-    pub(crate) fn update<S>(
-        &mut self,
-        current: &Current<S, P>,
-        mut set: Vec<Endpoint>,
-        rng: &mut impl Rng,
-    ) -> Option<Change>
-    where
-        M: FnMut(&Endpoint) -> S,
-        S: Clone,
-    {
-        set.sort_unstable();
-        set.dedup_by_key(|endpoint| endpoint.identity());
-        let old = current.load_full();
-        if old.discovered && is_known(&old.endpoints, &set) {
-            return None;
-        }
-        self.slots.reclaim();
-        let mut change = Change::default();
-        let (loads, services) = self.merge(&old, &mut set, &mut change);
-        let place = |index: usize| {
-            let (Ok(place) | Err(place)) = search(&set, &old.endpoints[index]);
-            if place < set.len() { place } else { 0 }
-        };
-        let previous = Previous {
-            picker: &old.picker,
-            place: &place,
-        };
-        let picker = self.policy.prepare(set.len(), Some(previous), rng);
-        let loads = Loads::new(loads, self.slots.lines.clone());
-        let before = Before {
-            split: old.split.as_deref(),
-            whole: previous,
-        };
-        let split = self.near.nearest(&set).map(|nearest| {
-            let split = Split::prepare(&self.policy, &loads, nearest, &before, rng);
-            Box::new(split)
-        });
-        current.store(Arc::new(Snapshot {
-            endpoints: set.into_boxed_slice(),
-            loads,
-            services: services.into_boxed_slice(),
-            picker,
-            split,
-            signals: self.signals.clone(),
-            discovered: true,
-        }));
-        Some(change)
-    }
-
-    /// Both sides in order: what both have is kept, what only the new one has is made, what only the old one has goes.
-    fn merge<S>(
-        &mut self,
-        old: &Snapshot<S, P::Picker>,
-        set: &mut [Endpoint],
-        change: &mut Change,
-    ) -> (Vec<Arc<Load>>, Vec<S>)
-    where
-        M: FnMut(&Endpoint) -> S,
-        S: Clone,
-    {
-        let mut loads = Vec::with_capacity(set.len());
-        let mut services = Vec::with_capacity(set.len());
-        let numbers = old.loads().iter().zip(&old.services);
-        let mut old = old.endpoints.iter().zip(numbers).peekable();
-        for endpoint in set {
-            let identity = endpoint.identity();
-            while let Some((gone, (load, _))) = old.next_if(|(old, _)| old.identity() < identity) {
-                self.remove(gone, load, change);
-            }
-            match old.next_if(|(old, _)| old.identity() == identity) {
-                Some((old, (load, service))) if old.is_same_pod(endpoint) => {
-                    if endpoint != old {
-                        endpoint.recall(old);
-                        change.altered += usize::from(endpoint != old);
-                    }
-                    loads.push(load.clone());
-                    services.push(service.clone());
-                }
-                other => {
-                    if let Some((gone, (load, _))) = other {
-                        self.remove(gone, load, change);
-                    }
-                    services.push((self.make)(endpoint));
-                    loads.push(self.add(endpoint, change));
-                }
-            }
-        }
-        for (gone, (load, _)) in old {
-            self.remove(gone, load, change);
-        }
-        (loads, services)
-    }
-
-    fn add(&mut self, endpoint: &Endpoint, change: &mut Change) -> Arc<Load> {
-        debug!(%endpoint, "endpoint joined");
-        change.joined += 1;
-        self.slots.load(endpoint, P::SCANS, &self.signals)
-    }
-
-    fn remove(&mut self, endpoint: &Endpoint, load: &Arc<Load>, change: &mut Change) {
-        load.remove();
-        debug!(%endpoint, "endpoint left");
-        change.left += 1;
-        self.slots.drain(endpoint, load);
-    }
-}
-
-/// Whether `set` tells nothing that `endpoints` don't.
-fn is_known(endpoints: &[Endpoint], set: &[Endpoint]) -> bool {
-    let mut pairs = endpoints.iter().zip(set);
-    endpoints.len() == set.len() && pairs.all(|(known, new)| known.covers(new))
-}
 
 /// Where the endpoint of this identity is, or else where it would stand.
 fn search(endpoints: &[Endpoint], endpoint: &Endpoint) -> Result<usize, usize> {
     endpoints.binary_search_by_key(&endpoint.identity(), Endpoint::identity)
 }
 
-/// Hands out the endpoints' words. The packed ones have slots, of which the lowest free one goes first, so that the words
-/// in use stay together.
-#[derive(Debug, Default)]
-struct Slots {
-    lines: Arc<[Arc<Line>]>,
-    free: BinaryHeap<Reverse<usize>>,
-    used: usize,
-    /// What has left, by its identity. An address may have been that of several pods.
-    draining: HashMap<SocketAddr, Vec<Draining>>,
-}
-
-/// An endpoint that has left, as it was known at the end.
-#[derive(Debug)]
-struct Draining {
-    endpoint: Endpoint,
-    load: Arc<Load>,
-}
-
-impl Slots {
-    /// The numbers of `endpoint`: those it had, if its last requests still run, else new ones.
-    fn load(&mut self, endpoint: &Endpoint, packed: bool, signals: &Arc<Signals>) -> Arc<Load> {
-        if let Some(load) = self.undrain(endpoint) {
-            load.restore();
-            return load;
-        }
-        let packed = packed.then(|| self.allocate());
-        Load::new(endpoint.clone(), packed, signals.clone())
-    }
-
-    fn undrain(&mut self, endpoint: &Endpoint) -> Option<Arc<Load>> {
-        let left = self.draining.get_mut(&endpoint.identity())?;
-        let index = left
-            .iter()
-            .rposition(|draining| draining.endpoint.is_same_pod(endpoint))?;
-        Some(left.remove(index).load)
-    }
-
-    fn allocate(&mut self) -> (Arc<Line>, usize) {
-        let slot = self.free.pop().map_or_else(
-            || {
-                self.used += 1;
-                self.used - 1
-            },
-            |Reverse(slot)| slot,
-        );
-        let line = line_of(slot);
-        if self.lines.len() <= line {
-            let more = std::iter::repeat_with(|| Arc::new(Line::new())).take(LINES);
-            self.lines = self.lines.iter().cloned().chain(more).collect();
-        }
-        (self.lines[line].clone(), slot)
-    }
-
-    /// Keeps an endpoint that has left for as long as there is something to keep: requests, or a slot to take back.
-    fn drain(&mut self, endpoint: &Endpoint, load: &Arc<Load>) {
-        if load.in_flight() > 0 || load.slot().is_some() {
-            let left = self.draining.entry(endpoint.identity()).or_default();
-            left.push(Draining {
-                endpoint: endpoint.clone(),
-                load: load.clone(),
-            });
-        }
-    }
-
-    /// Takes back the slots that nothing counts in any more: no request, and no snapshot that a reader still holds.
-    fn reclaim(&mut self) {
-        let free = &mut self.free;
-        let mut is_used = |Draining { load, .. }: &Draining| {
-            let is_used = Arc::strong_count(load) > 1 || load.in_flight() > 0;
-            if !is_used {
-                free.extend(load.slot().map(Reverse));
-            }
-            is_used
-        };
-        self.draining.retain(|_, left| {
-            left.retain(&mut is_used);
-            !left.is_empty()
-        });
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::policy::LeastConnections;
+    use super::{writer::Change, *};
+    use crate::{near::Near, policy::LeastConnections};
     use rand::{SeedableRng, rngs::SmallRng};
 
     fn endpoint(host: u8) -> Endpoint {
@@ -541,7 +315,10 @@ mod tests {
         let named = endpoint(1).with_pod_name("web-0").with_zone("a");
         fixture.publish([named.clone().with_zone_hints(["a"])]);
         assert!(fixture.publish([endpoint(1)]).is_some());
-        assert_eq!(fixture.current.load().endpoints(), [named.clone()]);
+        assert_eq!(
+            fixture.current.load().endpoints(),
+            std::slice::from_ref(&named)
+        );
         assert_eq!(fixture.publish([endpoint(1)]), None, "nothing new");
         let other = endpoint(1).with_pod_name("web-1");
         let change = fixture.publish([other]).expect("another pod");
@@ -572,9 +349,9 @@ mod tests {
             fixture.update(hosts.map(|host| host as u8));
         }
         assert!(
-            fixture.writer.slots.used <= 9,
+            fixture.writer.slots.used() <= 9,
             "three sets of three at most"
         );
-        assert!(fixture.writer.slots.draining.len() <= 3);
+        assert!(fixture.writer.slots.draining() <= 3);
     }
 }

@@ -147,9 +147,9 @@ const ENOUGH: usize = 25_000;
 
 fn zones_of_equal_size_keep_their_requests(policy: &impl Policy) {
     let shares = Clients::new(policy, &pods([10; 3])).send(ENOUGH);
-    for at in 0..3 {
+    for (at, zone) in ZONES.iter().enumerate() {
         let stayed = part(&shares, at, at * 10..at * 10 + 10);
-        assert!(stayed >= 0.99, "{stayed} in {}", ZONES[at]);
+        assert!(stayed >= 0.99, "{stayed} in {zone}");
     }
     assert!(most(&shares) <= 1.1, "{shares:?}");
 }
@@ -172,7 +172,7 @@ fn two_short_zones_stay_below_the_bound(policy: &impl Policy) {
 
 fn hints_that_come_and_go_are_followed(policy: &impl Policy) {
     let hinted = pods([10; 3]);
-    let plain: Vec<_> = hinted.iter().map(|it| endpoint_at(it)).collect();
+    let plain: Vec<_> = hinted.iter().map(unhinted).collect();
     let mut clients = Clients::new(policy, &plain);
     let near = |shares: &Shares| part(shares, 0, 0..10);
     let spread = near(&clients.send(ENOUGH));
@@ -192,7 +192,7 @@ fn hints_that_come_and_go_are_followed(policy: &impl Policy) {
 }
 
 /// The same pod without its hints.
-fn endpoint_at(endpoint: &Endpoint) -> Endpoint {
+fn unhinted(endpoint: &Endpoint) -> Endpoint {
     Endpoint::new(endpoint.address())
 }
 
