@@ -51,6 +51,10 @@ struct Args {
     #[arg(long)]
     prefer_ipv6: bool,
 
+    /// Mark the pods that are meant for clients in this zone
+    #[arg(long, value_name = "Z", default_value_t)]
+    zone: String,
+
     /// Take loopback addresses for pods too
     #[arg(long)]
     allow_loopback: bool,
@@ -87,18 +91,18 @@ async fn show(args: &Args, target: &Target, dns: Dns) -> Result<(), LookupError>
         .prefer_ipv6(args.prefer_ipv6)
         .allow_loopback(args.allow_loopback);
     if args.watch {
-        watch(dns).await;
+        watch(dns, &args.zone).await;
         return Ok(());
     }
-    look(target, &dns).await
+    look(target, &dns, &args.zone).await
 }
 
 /// One look, told in full.
-async fn look(target: &Target, dns: &Dns) -> Result<(), LookupError> {
+async fn look(target: &Target, dns: &Dns, zone: &str) -> Result<(), LookupError> {
     let started = Instant::now();
     let found = dns.resolve().await?;
     let took = started.elapsed();
-    table(found.endpoints());
+    table(found.endpoints(), zone);
     println!("{} behind {target}", count(found.endpoints().len()));
     if let Some(name) = found.name() {
         println!("name          {name}.");
@@ -114,7 +118,7 @@ async fn look(target: &Target, dns: &Dns) -> Result<(), LookupError> {
 }
 
 /// Every change of the set, as a balancer would hear of it, until interrupted.
-async fn watch(dns: Dns) {
+async fn watch(dns: Dns, zone: &str) {
     let started = Instant::now();
     let mut changes = Watch::new(dns);
     loop {
@@ -124,7 +128,7 @@ async fn watch(dns: Dns) {
                 let at = started.elapsed().as_secs_f64();
                 println!("{at:8.3} s  {}", count(change.endpoints.len()));
                 for pod in &change.joined {
-                    println!("            + {pod}");
+                    println!("            + {pod}{}", mark(pod, zone));
                 }
                 for pod in &change.left {
                     println!("            - {pod}");
@@ -134,7 +138,7 @@ async fn watch(dns: Dns) {
     }
 }
 
-fn table(endpoints: &[Endpoint]) {
+fn table(endpoints: &[Endpoint], zone: &str) {
     let address = |endpoint: &Endpoint| endpoint.address().ip().to_string();
     let widest = endpoints.iter().map(|endpoint| address(endpoint).len());
     let width = widest.max().unwrap_or_default().max("address".len());
@@ -142,10 +146,20 @@ fn table(endpoints: &[Endpoint]) {
     for endpoint in endpoints {
         let (port, hostname) = (endpoint.address().port(), endpoint.hostname());
         println!(
-            "{:width$}  {port:<5}  {}",
+            "{:width$}  {port:<5}  {}{}",
             address(endpoint),
-            hostname.unwrap_or("-")
+            hostname.unwrap_or("-"),
+            mark(endpoint, zone)
         );
+    }
+}
+
+/// What marks the pods that are meant for clients in `zone`.
+fn mark(pod: &Endpoint, zone: &str) -> &'static str {
+    if pod.zone_hints().any(|hint| hint == zone) {
+        "  near"
+    } else {
+        ""
     }
 }
 

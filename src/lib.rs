@@ -34,6 +34,7 @@
 //! | DNS answers with nothing | the last set stays until that is [confirmed](OnEmpty); a pod that refuses meanwhile is dropped |
 //! | a name server fails or is silent | the next one is asked, and stays the one that is asked |
 //! | the name is short | resolv.conf's search list is walked once; a refresh asks for the name that had pods, and no other |
+//! | pods are hinted to be near | they get the requests as long as they have [their fair part](#near-pods-first) of the pods |
 //! | a pod refuses a connection | the same request goes to another pod; that one is passed over until it accepts again, and DNS is asked at once |
 //! | every pod refuses | requests wait, up to the [ready timeout](BalanceBuilder::ready_timeout), for a new set or a pod that accepts; after that they fail at once |
 //! | a request is cancelled | it is counted out, wherever it was |
@@ -76,6 +77,57 @@
 //! Least connections believes a pod that answers errors at once to be idle, and sends it more: until the crate ejects
 //! failing pods, prefer round robin where pods fail fast instead of refusing connections.
 //!
+//! # Near pods first
+//!
+//! A headless Service has no kube-proxy that would honour its `spec.trafficDistribution`. The control plane puts hints into
+//! its EndpointSlices all the same: `PreferSameZone` the zones whose clients a pod is meant for, `PreferSameNode` the nodes
+//! as well ([`Endpoint::zone_hints`], [`node_hints`](Endpoint::node_hints)). A balancer that is told where it runs, by
+//! [`zone`](BalanceBuilder::zone) and [`node`](BalanceBuilder::node), follows them, over any policy:
+//!
+//! - **Near** are the pods that are meant for its node; if none is, those that are meant for its zone. As kube-proxy does, it
+//!   ignores hints that not all pods have, and those of which none is for it. Without hints all pods are alike, unless
+//!   [`prefer_zone`](BalanceBuilder::prefer_zone) or [`prefer_node`](BalanceBuilder::prefer_node) says that the pods in
+//!   the same zone or on the same node are the near ones.
+//! - **The near pods get** the share `min(1, near ÷ all × zones)` of the requests, by the numbers of pods that accept
+//!   requests now, and the others get the rest in proportion, as with Envoy's [zone aware routing]. So everything stays
+//!   in the zone as long as its pods are not fewer than in the other zones. If they are, because pods refuse or were never
+//!   there, what is too much for them spills over: with 10, 10 and 5 pods in three zones, the zone of 5 keeps 5/25 × 3 = 60 %
+//!   of its clients' requests, and each of its pods gets as much as every other one, 1/25 of all. One near pod of many gets no
+//!   herd. If no near pod accepts requests, the far ones get them all, and the other way round.
+//! - **It assumes** that the clients are spread evenly over the zones that there are hints for (or pods in), for a client
+//!   does not know of the others. Where all clients are in one zone, they still send some requests elsewhere only if its
+//!   pods are fewer than their fair part; a zone with most of the clients loads its own pods more than the others'.
+//!   Of several zones that have less than their fair part, each gets a part of what the others spill: its pods get up to 1.2
+//!   times their share while one other of three zones has half of its part, and below twice in any case.
+//!
+//! [`Balance::endpoints`] says of each pod whether it is [near or far](Proximity). Requests that are sent again stay near in
+//! the same proportion.
+//!
+//! The pod's own node comes from the downward API. Its zone does so from Kubernetes 1.35 on, where pods get the zone of
+//! their node as a label (before: by a feature gate, or write it into one Deployment a zone, or let an init container with
+//! the right to read nodes look it up):
+//!
+//! ```yaml
+//! env:
+//!   - name: NODE_NAME
+//!     valueFrom: { fieldRef: { fieldPath: spec.nodeName } }
+//!   - name: ZONE
+//!     valueFrom: { fieldRef: { fieldPath: "metadata.labels['topology.kubernetes.io/zone']" } }
+//! ```
+//!
+//! ```
+//! # use tower_headless::{Balance, Endpoint, Fixed};
+//! # let discovery = Fixed::new([]);
+//! use std::env::var;
+//!
+//! let balance = Balance::builder(discovery)
+//!     .zone(var("ZONE").unwrap_or_default()) // what is empty is not known
+//!     .node(var("NODE_NAME").unwrap_or_default())
+//!     .build(|endpoint: &Endpoint| endpoint.address());
+//! ```
+//!
+//! [zone aware routing]: https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/load_balancing/zone_aware
+//!
 //! # Architecture
 //!
 //! ```text
@@ -102,7 +154,7 @@
 //! | `in_flight.rs` | the guard that counts a request from the pick to the end of its response |
 //! | `near.rs` | which endpoints are near the client |
 //! | `policy.rs`, `policy/` | which endpoint gets a request, one algorithm a file; `split.rs` puts any of them over the near and the far ones |
-//! | `snapshot.rs` | the immutable set; one writer, many readers |
+//! | `snapshot.rs`, `snapshot/` | the immutable set; one writer, many readers |
 //! | `discovery.rs` | where sets come from |
 //! | `discovery/schedule.rs` | when to ask again, what to believe; pure |
 //! | `discovery/shared.rs` | one source for several readers |

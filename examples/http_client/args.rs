@@ -31,6 +31,14 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t = PolicyName::RoundRobin)]
     pub(crate) policy: PolicyName,
 
+    /// Zone of this client: pods that are meant for it come first
+    #[arg(long, value_name = "Z", default_value_t)]
+    pub(crate) zone: String,
+
+    /// Node of this client: pods that are meant for it come first
+    #[arg(long, value_name = "N", default_value_t)]
+    pub(crate) node: String,
+
     /// Requests a second
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) rate: u32,

@@ -75,6 +75,8 @@ async fn run<P: Policy>(args: &Args, policy: P) -> usize {
     // is for its reader to see.
     let client = Client::builder(service.clone())
         .policy(policy)
+        .zone(args.zone.as_str())
+        .node(args.node.as_str())
         .dns(|dns| dns.name_servers(name_server).allow_loopback(allow_loopback))
         .timeout(TIMEOUT)
         .build()

@@ -54,6 +54,20 @@ proptest! {
     }
 }
 
+proptest! {
+    /// Within each group, as long as there is one that is near.
+    #[test]
+    fn near_round_robin_alternates_across_updates(seed in any::<u64>(), rounds in rounds()) {
+        let with_near = |(mut hosts, picks): (BTreeSet<u32>, usize)| {
+            hosts.insert(0);
+            (hosts, picks)
+        };
+        let rounds = rounds.into_iter().map(with_near).collect();
+        let same_group = |a: u32, b: u32| is_near(a as usize) == is_near(b as usize);
+        alternates(half_near(RoundRobin::new()), seed, rounds, same_group)?;
+    }
+}
+
 /// Pod number `host`, hinted for `zone`.
 fn pod(host: u32, zone: &str) -> Endpoint {
     endpoint(host).with_zone(zone).with_zone_hints([zone])
@@ -145,6 +159,9 @@ fn most(shares: &Shares) -> f64 {
 /// Enough for a pod's share to be within 10 % of what is meant (five standard deviations of the 2,500 that it gets).
 const ENOUGH: usize = 25_000;
 
+/// Enough for a zone's share of a client's requests to be within 0.03 of what is meant (four standard deviations).
+const SOME: usize = 5_000;
+
 fn zones_of_equal_size_keep_their_requests(policy: &impl Policy) {
     let shares = Clients::new(policy, &pods([10; 3])).send(ENOUGH);
     for (at, zone) in ZONES.iter().enumerate() {
@@ -175,19 +192,19 @@ fn hints_that_come_and_go_are_followed(policy: &impl Policy) {
     let plain: Vec<_> = hinted.iter().map(unhinted).collect();
     let mut clients = Clients::new(policy, &plain);
     let near = |shares: &Shares| part(shares, 0, 0..10);
-    let spread = near(&clients.send(ENOUGH));
-    assert!((spread - 1.0 / 3.0).abs() < 0.02, "{spread} without hints");
+    let spread = near(&clients.send(SOME));
+    assert!((spread - 1.0 / 3.0).abs() < 0.03, "{spread} without hints");
     for _ in 0..3 {
         let running = clients.0[0].pick().expect("an endpoint");
         clients.publish(&hinted);
         let index = clients.0[0].index(&running);
         assert_eq!(clients.0[0].loads()[index].in_flight(), 1);
-        assert!(near(&clients.send(ENOUGH)) >= 0.99);
+        assert!(near(&clients.send(SOME)) >= 0.99);
         let mut rewritten = hinted.clone();
         rewritten[29] = plain[29].clone();
         clients.publish(&rewritten);
-        let spread = near(&clients.send(ENOUGH));
-        assert!((spread - 1.0 / 3.0).abs() < 0.02, "{spread} without one");
+        let spread = near(&clients.send(SOME));
+        assert!((spread - 1.0 / 3.0).abs() < 0.03, "{spread} without one");
     }
 }
 
@@ -199,19 +216,19 @@ fn unhinted(endpoint: &Endpoint) -> Endpoint {
 fn refusals_move_the_share(policy: &impl Policy) {
     let mut clients = Clients::new(policy, &pods([10; 3]));
     clients.set(|index| index < 5, true);
-    let shares = clients.send(ENOUGH);
+    let shares = clients.send(SOME);
     let stayed = part(&shares, 0, 5..10);
-    assert!((stayed - 0.6).abs() < 0.02, "{stayed} of five pods' 25");
+    assert!((stayed - 0.6).abs() < 0.03, "{stayed} of five pods' 25");
     assert_eq!(shares[..5], [[0; 3]; 5]);
     clients.set(|index| index < 10, true);
-    let shares = clients.send(ENOUGH);
+    let shares = clients.send(SOME);
     assert_eq!(part(&shares, 0, 10..30), 1.0);
     let halves = part(&shares, 0, 10..20);
-    assert!((halves - 0.5).abs() < 0.02, "{halves} to b");
+    assert!((halves - 0.5).abs() < 0.03, "{halves} to b");
     clients.set(|index| index < 10, false);
-    assert!(part(&clients.send(ENOUGH), 0, 0..10) >= 0.99);
+    assert!(part(&clients.send(SOME), 0, 0..10) >= 0.99);
     clients.set(|index| index >= 10, true);
-    assert_eq!(part(&clients.send(ENOUGH), 2, 0..10), 1.0);
+    assert_eq!(part(&clients.send(SOME), 2, 0..10), 1.0);
 }
 
 fn a_group_without_endpoints_leaves_its_requests_at_once(policy: &impl Policy) {
@@ -234,10 +251,10 @@ fn one_near_pod_gets_no_herd(policy: &impl Policy) {
     let mut set = Set::new(Setting { policy, near }, []);
     // Ten pods in each of nine zones, and one in the tenth.
     set.publish((0..91).map(|host| pod(host, &zone(host))).collect());
-    let shares = set.shares(ENOUGH);
-    // Ten of 91 parts: five standard deviations are 250.
-    let expected = ENOUGH as u32 * 10 / 91;
-    assert!(shares[90].abs_diff(expected) < 250, "{}", shares[90]);
+    let shares = set.shares(SOME);
+    // Ten of 91 parts: five standard deviations are 111.
+    let expected = SOME as u32 * 10 / 91;
+    assert!(shares[90].abs_diff(expected) < 111, "{}", shares[90]);
 }
 
 fn what_is_sent_again_stays_near_too(policy: &impl Policy) {
