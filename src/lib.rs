@@ -150,7 +150,7 @@
 //! | `error.rs` | what can go wrong |
 //! | `backoff.rs` | growing delays and jitter |
 //! | `signals.rs` | what is rare and concerns every request: a trial on offer, an outage |
-//! | `load.rs` | one endpoint's numbers: the shares that count its requests, the words that policies scan |
+//! | `load.rs`, `load/` | one endpoint's numbers: the shares that count its requests, the words that policies scan |
 //! | `in_flight.rs` | the guard that counts a request from the pick to the end of its response |
 //! | `near.rs` | which endpoints are near the client |
 //! | `policy.rs`, `policy/` | which endpoint gets a request, one algorithm a file; `split.rs` puts any of them over the near and the far ones |

@@ -19,6 +19,10 @@
 //! 256, every line is full, and least-connections reads sixteen endpoints for one line fetched. For the others each word
 //! stands with its endpoint.
 
+mod loads;
+
+pub(crate) use loads::Loads;
+
 use std::{
     ops::Deref,
     sync::{
@@ -258,102 +262,6 @@ impl Share {
             self.signals.trials.fetch_sub(1, Relaxed);
         }
         withdrawn
-    }
-}
-
-/// The counters of one snapshot's endpoints, in the order of their identities.
-#[derive(Debug)]
-pub struct Loads {
-    loads: Box<[Arc<Load>]>,
-    /// All lines there are; other sets' endpoints may have words in them too.
-    lines: Arc<[Arc<Line>]>,
-    /// How many of the lines, and how many lanes of each, hold any endpoint's word.
-    used: (usize, usize),
-    /// In a part of a set: what makes the words of the other endpoints as large as those with a flag, line by line.
-    masks: Box<[[u32; LANES]]>,
-}
-
-impl Loads {
-    /// `loads`, whose words are in `lines`.
-    pub(crate) fn new(loads: Vec<Arc<Load>>, lines: Arc<[Arc<Line>]>) -> Self {
-        let slots = loads.iter().filter_map(|load| load.slot);
-        let used = slots.fold((0, 0), |(lines, lanes), slot| {
-            (lines.max(line_of(slot) + 1), lanes.max(lane_of(slot) + 1))
-        });
-        Self {
-            loads: loads.into_boxed_slice(),
-            lines,
-            used,
-            masks: Box::default(),
-        }
-    }
-
-    /// Those of `members`, by index.
-    pub(crate) fn part(&self, members: &[usize]) -> Self {
-        let loads = members.iter().map(|&index| self.loads[index].clone());
-        let mut part = Self::new(loads.collect(), self.lines.clone());
-        let mut masks = vec![[REMOVED; LANES]; part.used.0];
-        for slot in part.loads.iter().filter_map(|load| load.slot) {
-            masks[line_of(slot)][lane_of(slot)] = 0;
-        }
-        part.masks = masks.into_boxed_slice();
-        part
-    }
-
-    /// The counters, by index.
-    #[inline]
-    pub(crate) fn all(&self) -> &[Arc<Load>] {
-        &self.loads
-    }
-
-    #[inline]
-    pub(crate) fn len(&self) -> usize {
-        self.loads.len()
-    }
-
-    /// The smallest word. In the moment of an update it may be that of an endpoint of the next set.
-    #[inline]
-    pub(crate) fn min(&self) -> u32 {
-        let (lines, lanes) = self.used;
-        let lines = self.lines[..lines].iter();
-        if self.masks.is_empty() {
-            let words = lines.flat_map(|line| line.words(lanes));
-            return words.fold(u32::MAX, u32::min);
-        }
-        let words = lines.zip(&self.masks).flat_map(|(line, mask)| {
-            let pairs = line.words(lanes).zip(mask);
-            pairs.map(|(word, mask)| word | mask)
-        });
-        words.fold(u32::MAX, u32::min)
-    }
-
-    #[inline]
-    pub(crate) fn word(&self, index: usize) -> u32 {
-        self.loads[index].word().load(Relaxed)
-    }
-
-    pub(crate) fn is_available(&self, index: usize) -> bool {
-        self.word(index) < FLAGGED
-    }
-
-    /// How many endpoints may be picked.
-    pub(crate) fn available(&self) -> usize {
-        let all = 0..self.len();
-        all.filter(|&index| self.is_available(index)).count()
-    }
-
-    /// Counts one more request in, if the endpoint may be picked.
-    #[inline]
-    pub(crate) fn begin(&self, index: usize) -> bool {
-        self.loads[index].begin()
-    }
-
-    /// Counts one more request in, if the endpoint's word still is `seen`.
-    #[inline]
-    pub(crate) fn begin_if(&self, index: usize, seen: u32) -> bool {
-        let word = self.loads[index].word();
-        word.compare_exchange(seen, seen + 1, Relaxed, Relaxed)
-            .is_ok()
     }
 }
 
