@@ -65,14 +65,23 @@ impl Loads {
     /// The smallest word. In the moment of an update it may be that of an endpoint of the next set.
     #[inline]
     pub(crate) fn min(&self) -> u32 {
-        let (lines, lanes) = self.used;
-        let lines = self.lines[..lines].iter();
-        if self.masks.is_empty() {
-            let words = lines.flat_map(|line| line.words(lanes));
-            return words.fold(u32::MAX, u32::min);
+        if !self.masks.is_empty() {
+            return self.masked_min();
         }
-        let words = lines.zip(&self.masks).flat_map(|(line, mask)| {
-            let pairs = line.words(lanes).zip(mask);
+        let (lines, lanes) = self.used;
+        let words = self.lines[..lines]
+            .iter()
+            .flat_map(|line| line.words(lanes));
+        words.fold(u32::MAX, u32::min)
+    }
+
+    /// The same of a part.
+    // Not inlined: whole sets should not carry it.
+    #[inline(never)]
+    fn masked_min(&self) -> u32 {
+        let lines = self.lines.iter().zip(&self.masks);
+        let words = lines.flat_map(|(line, mask)| {
+            let pairs = line.words(self.used.1).zip(mask);
             pairs.map(|(word, mask)| word | mask)
         });
         words.fold(u32::MAX, u32::min)

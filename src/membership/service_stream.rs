@@ -1,9 +1,10 @@
 //! Tower's own interface for what comes and goes.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     convert::Infallible,
     fmt,
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -39,6 +40,8 @@ pub struct ServiceStream<D, M> {
     discovery: D,
     make: M,
     known: Known,
+    /// The endpoints as they were when they joined: that is what tower knows them by, whatever is learnt of them.
+    keys: HashMap<SocketAddr, Endpoint>,
     changes: VecDeque<Joining>,
 }
 
@@ -54,8 +57,20 @@ impl<D, M> ServiceStream<D, M> {
             discovery,
             make,
             known: Known::default(),
+            keys: HashMap::new(),
             changes: VecDeque::new(),
         }
+    }
+
+    /// Those that join come first, so that a set that is replaced whole is never empty on the way.
+    fn change(&mut self, change: MembershipChange) {
+        let key = |gone: Endpoint| self.keys.remove(&gone.identity()).unwrap_or(gone);
+        let left: Vec<_> = change.left.into_iter().map(key).collect();
+        for joined in change.joined {
+            self.keys.insert(joined.identity(), joined.clone());
+            self.changes.push_back(Joining::Yes(joined));
+        }
+        self.changes.extend(left.into_iter().map(Joining::No));
     }
 }
 
@@ -80,12 +95,10 @@ where
                 None => {}
             }
             match ready!(this.discovery.poll_next(cx)) {
-                // Those that join come first, so that a set that is replaced whole is never empty on the way.
                 Ok(set) => {
-                    let change = this.known.update(set);
-                    let (joined, left) = change.map_or_else(Default::default, parts);
-                    this.changes.extend(joined.into_iter().map(Joining::Yes));
-                    this.changes.extend(left.into_iter().map(Joining::No));
+                    if let Some(change) = this.known.update(set) {
+                        this.change(change);
+                    }
                 }
                 Err(error) => debug!(%error, "discovery failed"),
             }
@@ -93,14 +106,58 @@ where
     }
 }
 
-fn parts(change: MembershipChange) -> (Vec<Endpoint>, Vec<Endpoint>) {
-    (change.joined, change.left)
-}
-
 impl<D: fmt::Debug, M> fmt::Debug for ServiceStream<D, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServiceStream")
             .field("discovery", &self.discovery)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::BoxError;
+    use futures::{FutureExt, StreamExt};
+
+    struct Answers(VecDeque<Vec<Endpoint>>);
+
+    impl Discovery for Answers {
+        fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>> {
+            self.0
+                .pop_front()
+                .map_or(Poll::Pending, |set| Poll::Ready(Ok(set)))
+        }
+    }
+
+    #[test]
+    fn who_leaves_is_named_as_it_joined() {
+        let endpoint = |host| Endpoint::new(([10, 0, 0, host], 80).into());
+        let learnt = endpoint(1).with_zone("a");
+        let answers = [
+            vec![endpoint(1)],
+            vec![learnt.clone(), endpoint(2)],
+            vec![learnt.clone().with_zone_hints(["a"]), endpoint(2)],
+            vec![endpoint(2)],
+            vec![endpoint(2), learnt.clone()],
+            vec![],
+        ];
+        let mut stream = ServiceStream::new(Answers(answers.into()), |_: &_| ());
+        let mut seen = Vec::new();
+        while let Some(Some(Ok(change))) = stream.next().now_or_never() {
+            seen.push(match change {
+                Change::Insert(endpoint, ()) => (true, endpoint),
+                Change::Remove(endpoint) => (false, endpoint),
+            });
+        }
+        let expected = [
+            (true, endpoint(1)),
+            (true, endpoint(2)),
+            (false, endpoint(1)),
+            (true, learnt.clone()),
+            (false, learnt),
+            (false, endpoint(2)),
+        ];
+        assert_eq!(seen, expected);
     }
 }
