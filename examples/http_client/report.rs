@@ -83,7 +83,7 @@ impl Report {
 
     /// `pod` gave a good answer.
     pub(crate) fn answered(&self, pod: Endpoint, took: Duration) {
-        let now = Instant::now();
+        let (now, pod) = (Instant::now(), named(&pod));
         let mut state = self.lock();
         state.latencies.record(took);
         state
@@ -154,7 +154,7 @@ impl State {
     fn membership(&mut self, change: &MembershipChange) {
         let now = Instant::now();
         for endpoint in &change.joined {
-            let pod = self.pods.entry(endpoint.clone()).or_default();
+            let pod = self.pods.entry(named(endpoint)).or_default();
             // Those of the first answer are older than we are, and one that comes back is not new.
             if !std::mem::replace(&mut pod.known, true) {
                 pod.new_since = self.discovered.then(|| self.scaled_up.unwrap_or(now));
@@ -174,13 +174,16 @@ impl State {
         let since = self.since();
         let mut news = Vec::new();
         for status in endpoints {
-            self.pods.entry(status.endpoint.clone()).or_default();
+            self.pods.entry(named(&status.endpoint)).or_default();
         }
         for (endpoint, pod) in &mut self.pods {
             let ip = endpoint.address().ip();
             // They come in the order of their addresses.
-            let found = endpoints.binary_search_by_key(&endpoint, |status| &status.endpoint);
-            if let Some(change) = pod.look_at(found.ok().map(|index| &endpoints[index])) {
+            let address = |status: &EndpointStatus| status.endpoint.address();
+            let found = endpoints.binary_search_by_key(&endpoint.address(), address);
+            let status = found.ok().map(|index| &endpoints[index]);
+            let status = status.filter(|status| named(&status.endpoint) == *endpoint);
+            if let Some(change) = pod.look_at(status) {
                 news.push(format!("{ip} {change}"));
             }
             if let Some(after) = pod.take_into_use() {
@@ -268,6 +271,15 @@ impl State {
             Some(ttl) => format!("after DNS was told of it (TTL {} s)", ttl.as_secs()),
             None => "after it was discovered".to_owned(),
         }
+    }
+}
+
+/// A pod by its name and address, whatever else is learnt of it on the way.
+fn named(endpoint: &Endpoint) -> Endpoint {
+    let address = Endpoint::new(endpoint.address());
+    match endpoint.hostname() {
+        Some(hostname) => address.with_hostname(hostname),
+        None => address,
     }
 }
 
