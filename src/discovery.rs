@@ -2,9 +2,14 @@
 
 #[cfg(feature = "dns")]
 pub(crate) mod dns;
+#[cfg(feature = "kube")]
+pub(crate) mod endpoint_slices;
+#[cfg(any(feature = "dns", feature = "kube"))]
+mod filter;
+pub(crate) mod or;
 #[cfg(feature = "dns")]
 pub(crate) mod schedule;
-#[cfg(feature = "dns")]
+#[cfg(any(feature = "dns", feature = "kube"))]
 mod shared;
 
 use std::{
@@ -13,6 +18,7 @@ use std::{
 };
 
 use crate::{endpoint::Endpoint, error::BoxError};
+use or::Or;
 
 /// A source of endpoints: it yields the whole set, again and again.
 ///
@@ -56,6 +62,14 @@ pub trait Discovery: Send + 'static {
     fn refused(&mut self, endpoint: &Endpoint) {
         let _ = endpoint;
         self.refresh();
+    }
+
+    /// This source with `other` under it, which is asked where this one can't be: see [`Or`].
+    fn or<D: Discovery>(self, other: D) -> Or<Self, D>
+    where
+        Self: Sized,
+    {
+        Or::new(self, other)
     }
 }
 

@@ -155,10 +155,12 @@
 //! | `near.rs` | which endpoints are near the client |
 //! | `policy.rs`, `policy/` | which endpoint gets a request, one algorithm a file; `split.rs` puts any of them over the near and the far ones |
 //! | `snapshot.rs`, `snapshot/` | the immutable set; one writer, many readers |
-//! | `discovery.rs` | where sets come from |
+//! | `discovery.rs`, `discovery/or.rs` | where sets come from; one source with another under it |
 //! | `discovery/schedule.rs` | when to ask again, what to believe; pure |
 //! | `discovery/shared.rs` | one source for several readers |
 //! | `discovery/dns.rs`, `discovery/dns/` | A, AAAA and SRV lookups, short names, name servers; `client.rs` alone names hickory |
+//! | `discovery/filter.rs` | which addresses can be pods |
+//! | `discovery/endpoint_slices.rs`, `discovery/endpoint_slices/` | feature `kube`: the API server's slices, listed and watched; nothing else names kube |
 //! | `membership.rs`, `membership/` | what joins and leaves, for those who need the set itself |
 //! | `balance.rs`, `balance/` | the service, its builder and layer, its future, its one background task |
 //! | `http.rs`, `http/` | feature `http`: the client, one pool of connections for each pod |
@@ -176,6 +178,9 @@
 //! | `tls` | no | HTTPS, on rustls; takes one of the two below |
 //! | `tls-ring`, `tls-aws-lc` | no | its provider of cryptography |
 //! | `tls-native-roots`, `tls-webpki-roots` | no | the system's and Mozilla's authorities, beside those of a file |
+//! | `kube` | no | [`EndpointSlices`]: discovery by a watch of the API server, on kube; from Rust 1.89; takes a version of k8s-openapi, and one of the two below or above |
+//! | `kube-ring`, `kube-aws-lc` | no | its provider of cryptography |
+//! | `kube-latest` | no | all of it, for applications that don't care which |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -197,7 +202,11 @@ mod snapshot;
 pub use balance::{
     Balance, BalanceBuilder, BalanceLayer, EndpointState, EndpointStatus, Proximity, ResponseFuture,
 };
-pub use discovery::{Discovery, Fixed};
+#[cfg(feature = "kube")]
+pub use discovery::endpoint_slices::{
+    EndpointSlices, EndpointSlicesError, ParseServiceTargetError, ServiceTarget,
+};
+pub use discovery::{Discovery, Fixed, or::Or};
 #[cfg(feature = "dns")]
 pub use discovery::{
     dns::{Dns, LookupError, ParseTargetError, Resolution, Target, Transport},

@@ -9,7 +9,6 @@
 //! | `dns/system_conf.rs`, `dns/resolver.rs` | the name servers that there are; from one to the next |
 //! | `dns/look.rs` | one look: the questions that it takes, the endpoints that come of them |
 //! | `dns/walk.rs` | the way through the search list |
-//! | `dns/filter.rs` | which addresses can be pods |
 //! | `dns/question.rs` | one look, repeated as its schedule says |
 //! | `dns/refresher.rs` | all of it together: the set, kept fresh |
 //! | `dns/resolution.rs` | all of it once |
@@ -17,7 +16,6 @@
 //! Nothing waits for a request: the questions are asked from the balancer's background task, whether requests come or not.
 
 mod client;
-mod filter;
 mod look;
 mod lookup;
 mod name;

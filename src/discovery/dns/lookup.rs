@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr, net::SocketAddr, sync::Arc, time::Duration};
 use futures::future::BoxFuture;
 
 use super::name::Name;
-use crate::endpoint::Endpoint;
+use crate::{discovery::filter::Rejected, endpoint::Endpoint};
 
 /// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -176,6 +176,12 @@ impl LookupError {
     /// The answer did not fit into a DNS message, over TCP either.
     pub fn is_truncated(&self) -> bool {
         matches!(self.reason, Reason::Truncated)
+    }
+}
+
+impl From<Rejected> for Reason {
+    fn from(Rejected(address, why): Rejected) -> Self {
+        Self::Rejected(address, why)
     }
 }
 

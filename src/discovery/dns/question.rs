@@ -9,12 +9,14 @@ use std::{
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
-    filter::Filter,
     look::Kind,
     lookup::{Answer, Found, Lookup, LookupError, Nothing},
 };
 use crate::{
-    discovery::schedule::{self, Pace, Schedule, Verdict},
+    discovery::{
+        filter::Filter,
+        schedule::{self, Pace, Schedule, Verdict},
+    },
     endpoint::Endpoint,
 };
 
@@ -134,7 +136,8 @@ impl Question {
         }) = &mut answer
         {
             let allowed = self.filter.apply(endpoints);
-            allowed.map_err(|reason| LookupError::new(format_args!("{name}."), reason))?;
+            allowed
+                .map_err(|rejected| LookupError::new(format_args!("{name}."), rejected.into()))?;
         }
         Ok(answer)
     }

@@ -23,7 +23,6 @@ use tokio::time::{Instant, Sleep, sleep};
 use tracing::{debug, warn};
 
 use super::{
-    filter::Filter,
     look::look,
     lookup::{Lookup, LookupError, Resolve},
     name::Name,
@@ -32,7 +31,10 @@ use super::{
     target::{Host, Target},
     walk::{Step, Walk, Walked},
 };
-use crate::{discovery::shared::Source, endpoint::Endpoint};
+use crate::{
+    discovery::{filter::Filter, shared::Source},
+    endpoint::Endpoint,
+};
 
 /// How long the first set waits for the other address family (RFC 8305 §3 gives the figure).
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);

@@ -3,7 +3,6 @@
 use std::{future::poll_fn, net::SocketAddr, sync::Arc, task::Poll, time::Duration};
 
 use super::{
-    filter::Filter,
     look::{Kind, look},
     lookup::{Found, Lookup, LookupError, Resolve, Transport, Via},
     name::Name,
@@ -11,7 +10,7 @@ use super::{
     target::Host,
     walk::{Step, Walk, Walked},
 };
-use crate::endpoint::Endpoint;
+use crate::{discovery::filter::Filter, endpoint::Endpoint};
 
 /// What [`Dns::resolve`](crate::Dns::resolve) has found.
 #[derive(Clone, Debug)]
@@ -75,7 +74,7 @@ pub(super) async fn resolve<R: Resolve>(
         via,
     } = found;
     let allowed = Filter::new(settings.allow_loopback).apply(&mut endpoints);
-    allowed.map_err(|reason| LookupError::new(format_args!("{name}."), reason))?;
+    allowed.map_err(|rejected| LookupError::new(format_args!("{name}."), rejected.into()))?;
     endpoints.sort_unstable();
     endpoints.dedup();
     let found = Some(Source { name, ttl, via });

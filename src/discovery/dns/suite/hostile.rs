@@ -20,11 +20,11 @@ use super::*;
 use crate::discovery::{
     dns::{
         client,
-        filter::{CAP, Filter},
         look::{Kind, look},
         lookup::{Answer, Family, LookupError, Query, RecordType, Resolve, Transport, Via},
         name, question,
     },
+    filter::{CAP, Filter},
     schedule::{OnEmpty, Pace},
 };
 

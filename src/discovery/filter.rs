@@ -8,11 +8,10 @@ use std::{
 
 use tracing::warn;
 
-use super::lookup::Reason;
 use crate::endpoint::Endpoint;
 
-/// The most endpoints taken from one answer. One DNS message holds no more A records than 4,091.
-pub(super) const CAP: usize = 4096;
+/// The most endpoints taken from one answer, whoever gives it. One DNS message holds no more A records than 4,091.
+pub(crate) const CAP: usize = 4096;
 
 /// How many addresses are warned about: a hostile answer can't fill the memory, or the log.
 const WARNINGS: usize = 64;
@@ -20,15 +19,19 @@ const WARNINGS: usize = 64;
 /// The metadata services of the large clouds: credentials are to be had there.
 const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
+/// An address that no pod can have, and what it is instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rejected(pub(crate) IpAddr, pub(crate) &'static str);
+
 /// Lets pods' addresses pass, and warns once of each other one.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Filter {
-    pub(super) allow_loopback: bool,
+pub(crate) struct Filter {
+    allow_loopback: bool,
     warned: HashSet<IpAddr>,
 }
 
 impl Filter {
-    pub(super) fn new(allow_loopback: bool) -> Self {
+    pub(crate) fn new(allow_loopback: bool) -> Self {
         Self {
             allow_loopback,
             warned: HashSet::new(),
@@ -37,7 +40,7 @@ impl Filter {
 
     /// Takes out what can't be a pod, and what is more than [`CAP`]. An answer of which nothing is left is no answer: it
     /// fails, so that it can't empty the set.
-    pub(super) fn apply(&mut self, endpoints: &mut Vec<Endpoint>) -> Result<(), Reason> {
+    pub(crate) fn apply(&mut self, endpoints: &mut Vec<Endpoint>) -> Result<(), Rejected> {
         let mut rejected = None;
         endpoints.retain(|endpoint| {
             let address = endpoint.address().ip();
@@ -45,12 +48,12 @@ impl Filter {
                 return true;
             };
             self.warn(address, why);
-            rejected = Some(Reason::Rejected(address, why));
+            rejected = Some(Rejected(address, why));
             false
         });
         cap(endpoints);
         match rejected {
-            Some(reason) if endpoints.is_empty() => Err(reason),
+            Some(rejected) if endpoints.is_empty() => Err(rejected),
             _ => Ok(()),
         }
     }
@@ -169,8 +172,8 @@ mod tests {
         let mut mixed = endpoints([metadata, pod]);
         assert!(filter.apply(&mut mixed).is_ok());
         assert_eq!(mixed, endpoints([pod]));
-        let reason = filter.apply(&mut endpoints([metadata]));
-        assert!(matches!(reason, Err(Reason::Rejected(address, _)) if address == metadata));
+        let rejected = filter.apply(&mut endpoints([metadata]));
+        assert!(matches!(rejected, Err(Rejected(address, _)) if address == metadata));
         assert!(
             filter.apply(&mut Vec::new()).is_ok(),
             "nothing is not poison"

@@ -1,0 +1,221 @@
+//! A Service's pods, as the API server tells of them.
+//!
+//! | file | what lives there |
+//! | --- | --- |
+//! | `endpoint_slices/target.rs` | what to watch, as text |
+//! | `endpoint_slices/settings.rs` | what the user has chosen |
+//! | `endpoint_slices/endpoints.rs`, `endpoint_slices/ports.rs` | slices → endpoints; pure |
+//! | `endpoint_slices/slices.rs` | the slices as last heard |
+//! | `endpoint_slices/watcher.rs` | list, watch, and what to do when either fails |
+//! | `endpoint_slices/api.rs` | what is asked of an API server, whoever asks |
+//! | `endpoint_slices/client.rs` | kube's client, asked |
+//! | `endpoint_slices/config.rs`, `endpoint_slices/cryptography.rs` | how that client is made |
+//! | `endpoint_slices/error.rs`, `endpoint_slices/rbac.rs` | what can go wrong, and the Role that helps |
+
+mod api;
+mod client;
+mod config;
+mod cryptography;
+mod endpoints;
+mod error;
+mod ports;
+mod rbac;
+mod settings;
+mod slices;
+#[cfg(test)]
+mod suite;
+mod target;
+mod watcher;
+
+pub use error::EndpointSlicesError;
+pub use target::{ParseServiceTargetError, ServiceTarget};
+
+use std::{
+    fmt,
+    path::PathBuf,
+    task::{Context, Poll},
+};
+
+use self::{
+    client::ApiServer,
+    settings::{Access, Settings},
+    watcher::Watcher,
+};
+use super::{Discovery, shared::Shared};
+use crate::{endpoint::Endpoint, error::BoxError};
+
+/// Discovery by a watch of a Service's EndpointSlices (`discovery.k8s.io/v1`): the source that DNS echoes.
+///
+/// ```no_run
+/// use tower_headless::{Discovery, Dns, EndpointSlices};
+///
+/// let name = "nginx-headless.default:80";
+/// let discovery = EndpointSlices::new(name.parse()?).or(Dns::new(name.parse()?));
+/// # drop(discovery);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Which source when
+///
+/// | | `EndpointSlices` | [`Dns`](crate::Dns) |
+/// | --- | --- | --- |
+/// | a new pod is known | milliseconds after it is ready | at the next look, up to 5 s later, or what caches make of it |
+/// | a pod that terminates | gets nothing new from the moment of its deletion | from the next look on |
+/// | the last pods terminate | serve as the last resort | are gone |
+/// | ports by name | wherever they are at each pod | SRV records, up to some hundreds of pods |
+/// | pod name, UID, node, zone, hints | yes | hostname alone |
+/// | needs | a Role, and the API server | a name server |
+/// | price | one open connection and a bookmark a minute | two queries every 5 s |
+///
+/// [`Discovery::or`] has both: the watch where it is allowed, and DNS where it isn't, or while the API server can't be
+/// reached.
+///
+/// # What is used
+///
+/// Pods that are ready, which a Service with `publishNotReadyAddresses` says of all of them; where there is none, those
+/// that are terminating and still serve, as kube-proxy does. IPv4 where there is any, unless
+/// [told otherwise](Self::prefer_ipv6). That there are no pods, or no such Service, is believed at once: the API server
+/// knows.
+///
+/// The Service need not be headless: one with a virtual IP has slices, too, and so its pods can be balanced.
+///
+/// # What is trusted, and for how long
+///
+/// A list at first, and then one watch, which goes on from its last version when it ends. Any error leads to another list,
+/// after 1 s, 1.6 s, 2.6 s … 30 s; meanwhile the last set stays, for as long as it takes. A list replaces the set once it
+/// is complete.
+///
+/// [`Balance::staleness`](crate::Balance::staleness) begins anew with each word of the API server: a list, an event, and
+/// the bookmark that it sends about once a minute. So a minute is what it grows to while all is well; nothing in between
+/// could tell a quiet watch from a dead one. After 100 s of silence another watch is opened, and after 10 s if every pod
+/// refuses.
+///
+/// # Permission
+///
+/// `list` and `watch` for `endpointslices` in the Service's namespace, and nothing else:
+///
+/// ```yaml
+/// apiVersion: rbac.authorization.k8s.io/v1
+/// kind: Role
+/// metadata:
+///   name: watch-endpointslices
+///   namespace: default
+/// rules:
+/// - apiGroups: [discovery.k8s.io]
+///   resources: [endpointslices]
+///   verbs: [list, watch]
+/// ---
+/// apiVersion: rbac.authorization.k8s.io/v1
+/// kind: RoleBinding
+/// metadata:
+///   name: watch-endpointslices
+///   namespace: default
+/// roleRef:
+///   apiGroup: rbac.authorization.k8s.io
+///   kind: Role
+///   name: watch-endpointslices
+/// subjects:
+/// - kind: ServiceAccount
+///   name: client
+///   namespace: default
+/// ```
+///
+/// Where it is missing, the [error](EndpointSlicesError::is_forbidden) has this text with the names filled in.
+///
+/// # In Cargo.toml
+///
+/// Feature `kube`, from Rust 1.89 on, which kube asks for. k8s-openapi wants the application, and no library, to choose
+/// the version of the API; any will do:
+///
+/// ```toml
+/// tower-headless = { version = "0.1", features = ["kube", "kube-ring"] }
+/// k8s-openapi = { version = "0.29", features = ["v1_33"] }
+/// ```
+///
+/// Feature `kube-latest` is for applications that don't care:
+///
+/// ```toml
+/// tower-headless = { version = "0.1", features = ["kube-latest"] }
+/// ```
+///
+/// The connection's cryptography is rustls' default for the process, if the application has installed one; if not, ring
+/// (`kube-ring`, `tls-ring`) or aws-lc (`kube-aws-lc`, `tls-aws-lc`) becomes it.
+///
+/// **Clones share** one watch. (They have to run in the same runtime. A setting changed on a clone makes it one of its
+/// own.)
+#[derive(Clone)]
+pub struct EndpointSlices {
+    settings: Settings,
+    shared: Shared<Watcher<ApiServer>>,
+}
+
+impl EndpointSlices {
+    /// Discovery of the pods behind `target`. Nothing is asked until a balancer is built with it.
+    ///
+    /// The API server and the credentials are those of the kubeconfig (`KUBECONFIG`, or `~/.kube/config`), or else those
+    /// that every pod has. They are read when they are first needed; what is wrong with them is an error of discovery, and
+    /// tried again. A token that a file has is read again each minute. The namespace, where `target` has none, is that of
+    /// the kubeconfig's context, or the pod's own.
+    pub fn new(target: ServiceTarget) -> Self {
+        Self::with(Settings::new(target))
+    }
+
+    fn with(settings: Settings) -> Self {
+        Self {
+            shared: Shared::new(settings.watcher()),
+            settings,
+        }
+    }
+
+    fn set(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(&mut self.settings);
+        Self::with(self.settings)
+    }
+
+    /// The kubeconfig to use, and no other way to the API server.
+    pub fn kubeconfig(self, path: impl Into<PathBuf>) -> Self {
+        self.set(|settings| settings.access = Access::Kubeconfig(path.into()))
+    }
+
+    /// The client to use, for programs that have one, or one with proxies or credentials of its own.
+    ///
+    /// The one place where this crate's interface has a type of a dependency's: its version has to be the one that feature
+    /// `kube` has, 5.
+    pub fn client(self, client: kube::Client) -> Self {
+        self.set(|settings| settings.access = Access::Client(client))
+    }
+
+    /// Whether to use the IPv6 addresses where there are both.
+    pub fn prefer_ipv6(self, prefer: bool) -> Self {
+        self.set(|settings| settings.prefer_ipv6 = prefer)
+    }
+
+    /// Whether loopback addresses may be pods. They can't in a cluster; on a developer's machine they can.
+    pub fn allow_loopback(self, allow: bool) -> Self {
+        self.set(|settings| settings.allow_loopback = allow)
+    }
+}
+
+impl fmt::Debug for EndpointSlices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndpointSlices")
+            .field("target", &self.settings.target)
+            .field("prefer_ipv6", &self.settings.prefer_ipv6)
+            .field("allow_loopback", &self.settings.allow_loopback)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Discovery for EndpointSlices {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>> {
+        self.shared.poll_next(cx)
+    }
+
+    fn refresh(&mut self) {
+        self.shared.refresh();
+    }
+
+    fn refused(&mut self, endpoint: &Endpoint) {
+        self.shared.refused(endpoint);
+    }
+}

@@ -1,0 +1,178 @@
+//! The API server, asked by kube's client. Nothing else names kube, but for the builder that may be given a client.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::{FutureExt, StreamExt, TryFutureExt, future::BoxFuture};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::{
+    Api as Kube, Client, Error, ResourceExt,
+    api::{ListParams, WatchEvent, WatchParams},
+    core::Status,
+};
+use rand::RngExt;
+
+use super::{
+    api::{Api, Event, Events, Listed, What},
+    config,
+    error::Reason,
+    rbac::Forbidden,
+    settings::{Access, Settings},
+};
+
+/// How long a watch lasts, in seconds: the API server ends it then. kube allows no more than 295. Spread, so that clients
+/// started together don't begin anew together.
+const WATCH_SECONDS: std::ops::RangeInclusive<u32> = 220..=290;
+
+/// The slices of one Service, by way of one client, which is made when it is first needed.
+#[derive(Clone)]
+pub(super) struct ApiServer {
+    settings: Arc<Settings>,
+    client: Arc<Mutex<Option<Client>>>,
+}
+
+impl ApiServer {
+    pub(super) fn new(settings: Settings) -> Self {
+        Self {
+            settings: Arc::new(settings),
+            client: Arc::default(),
+        }
+    }
+
+    async fn slices(&self) -> Result<Slices, Reason> {
+        let client = self.client().await?;
+        let namespace = self.settings.target.namespace();
+        let namespace = namespace.unwrap_or(client.default_namespace()).to_owned();
+        Ok(Slices {
+            api: Kube::namespaced(client, &namespace),
+            label: format!(
+                "kubernetes.io/service-name={}",
+                self.settings.target.service()
+            ),
+            namespace,
+        })
+    }
+
+    async fn client(&self) -> Result<Client, Reason> {
+        if let Access::Client(client) = &self.settings.access {
+            return Ok(client.clone());
+        }
+        if let Some(client) = &*self.held() {
+            return Ok(client.clone());
+        }
+        let client = config::client(&self.settings.access).await?;
+        *self.held() = Some(client.clone());
+        Ok(client)
+    }
+
+    fn held(&self) -> MutexGuard<'_, Option<Client>> {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Credentials that aren't good any more are read anew by the next client.
+    fn heed(&self, reason: &Reason) {
+        if matches!(reason, Reason::Unauthorized(_)) {
+            *self.held() = None;
+        }
+    }
+}
+
+impl Api for ApiServer {
+    fn list(&self) -> BoxFuture<'static, Result<Listed, Reason>> {
+        let this = self.clone();
+        let list = async move { this.slices().await?.list().await };
+        let this = self.clone();
+        list.inspect_err(move |reason| this.heed(reason)).boxed()
+    }
+
+    fn watch(&self, version: &str) -> BoxFuture<'static, Result<Events, Reason>> {
+        let (this, version) = (self.clone(), version.to_owned());
+        let watch = async move { this.slices().await?.watch(&version).await };
+        let this = self.clone();
+        watch.inspect_err(move |reason| this.heed(reason)).boxed()
+    }
+}
+
+/// What is asked for.
+struct Slices {
+    api: Kube<EndpointSlice>,
+    label: String,
+    namespace: String,
+}
+
+impl Slices {
+    async fn list(self) -> Result<Listed, Reason> {
+        // Without a limit and a version, the server answers from its cache, and only once that is up to date (KEP-2340).
+        let params = ListParams::default().labels(&self.label);
+        let list = self.api.list(&params).await;
+        let list = list.map_err(|error| reason(error, &self.namespace))?;
+        let version = list
+            .metadata
+            .resource_version
+            .filter(|version| !version.is_empty());
+        Ok(Listed {
+            slices: list.items,
+            version: version.ok_or_else(no_version)?,
+        })
+    }
+
+    async fn watch(self, version: &str) -> Result<Events, Reason> {
+        let seconds = rand::rng().random_range(WATCH_SECONDS);
+        let params = WatchParams::default().labels(&self.label).timeout(seconds);
+        let Self { api, namespace, .. } = self;
+        let events = api.watch(&params, version).await;
+        let events = events.map_err(|error| reason(error, &namespace))?;
+        let events = events.map(move |event| match event {
+            Ok(event) => told(event, &namespace),
+            Err(error) => Err(reason(error, &namespace)),
+        });
+        Ok(events.boxed())
+    }
+}
+
+fn told(event: WatchEvent<EndpointSlice>, namespace: &str) -> Result<Event, Reason> {
+    let version_of = |slice: &EndpointSlice| slice.resource_version().ok_or_else(no_version);
+    let (version, what) = match event {
+        WatchEvent::Added(slice) | WatchEvent::Modified(slice) => {
+            (version_of(&slice)?, What::Applied(slice))
+        }
+        WatchEvent::Deleted(slice) => (version_of(&slice)?, What::Deleted(slice)),
+        WatchEvent::Bookmark(bookmark) => (bookmark.metadata.resource_version, What::Bookmark),
+        WatchEvent::Error(status) => return Err(refusal(&status, namespace)),
+    };
+    Ok(Event { what, version })
+}
+
+fn no_version() -> Reason {
+    Reason::Transport("an answer without metadata.resourceVersion".to_owned())
+}
+
+fn reason(error: Error, namespace: &str) -> Reason {
+    match error {
+        Error::Api(status) => refusal(&status, namespace),
+        error => Reason::Transport(chain(&error)),
+    }
+}
+
+fn refusal(status: &Status, namespace: &str) -> Reason {
+    let message = status.message.clone();
+    match (status.code, &*status.reason) {
+        (410, _) | (_, "Expired" | "Gone") => Reason::Expired,
+        (401, _) => Reason::Unauthorized(message),
+        (403, _) => Reason::Forbidden(Forbidden::new(namespace, &message)),
+        (code, _) => Reason::Status { code, message },
+    }
+}
+
+/// An error and what it comes from, each once: kube's own text has some of them, hyper's none.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let words = source.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        next = source.source();
+    }
+    text
+}

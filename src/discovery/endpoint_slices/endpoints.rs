@@ -1,0 +1,157 @@
+//! What a Service's slices say: the endpoints to use. Pure.
+//!
+//! The rules are those of the API (`discovery.k8s.io/v1`) and, where it leaves a choice, of kube-proxy:
+//!
+//! - `ready` that isn't given means yes; `serving` that isn't given is what `ready` says.
+//! - Pods that are ready are used. Only where there is none, those that are terminating and still serve.
+//! - A pod may stand in two slices while the controller moves it: it counts once.
+//! - Only the first of an endpoint's addresses has a meaning.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use k8s_openapi::api::discovery::v1::{Endpoint as Entry, EndpointSlice};
+
+use super::{
+    ports::{self, UnknownPort},
+    target::Port,
+};
+use crate::endpoint::Endpoint;
+
+/// The `addressType`s that have addresses, and the one that hasn't.
+pub(super) const IPV4: &str = "IPv4";
+pub(super) const IPV6: &str = "IPv6";
+pub(super) const FQDN: &str = "FQDN";
+
+/// How welcome an endpoint is: the greater the better.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    LastResort,
+    Ready,
+}
+
+/// The endpoints to use: of the first of `families` that has any.
+pub(super) fn endpoints<'a>(
+    slices: impl Iterator<Item = &'a EndpointSlice> + Clone,
+    families: [&str; 2],
+    port: &Port,
+) -> Result<Vec<Endpoint>, UnknownPort> {
+    for family in families {
+        // A slice without endpoints has no ports either.
+        let is_used = |slice: &&EndpointSlice| slice.endpoints.iter().flatten().next().is_some();
+        let of_family = slices.clone().filter(|slice| slice.address_type == family);
+        let slices: Vec<_> = of_family.filter(is_used).collect();
+        if !slices.is_empty()
+            && slices
+                .iter()
+                .all(|slice| ports::number(port, slice).is_none())
+        {
+            return Err(UnknownPort::new(port, slices));
+        }
+        let found = joined(&slices, port);
+        if !found.is_empty() {
+            return Ok(found);
+        }
+    }
+    Ok(Vec::new())
+}
+
+/// The endpoints of slices of one family: each address once, and only the most welcome.
+fn joined(slices: &[&EndpointSlice], port: &Port) -> Vec<Endpoint> {
+    let mut found = BTreeMap::new();
+    for slice in slices {
+        let Some(port) = ports::number(port, slice) else {
+            continue;
+        };
+        for entry in slice.endpoints.iter().flatten() {
+            if let Some(candidate) = endpoint(entry, port) {
+                let best = found
+                    .entry(candidate.1.address())
+                    .or_insert_with(|| candidate.clone());
+                if welcome(&candidate) > welcome(best) {
+                    *best = candidate;
+                }
+            }
+        }
+    }
+    let best = found.values().map(|(rank, _)| *rank).max();
+    let found = found.into_values();
+    found
+        .filter(|(rank, _)| Some(*rank) == best)
+        .map(|(_, endpoint)| endpoint)
+        .collect()
+}
+
+/// Of two entries of one address, the greater one is the pod that has it.
+fn welcome((rank, endpoint): &(Rank, Endpoint)) -> (Rank, bool) {
+    (*rank, !endpoint.is_terminating())
+}
+
+/// One entry of a slice, unless it is of no use.
+fn endpoint(entry: &Entry, port: u16) -> Option<(Rank, Endpoint)> {
+    let rank = rank(entry)?;
+    let address: IpAddr = entry.addresses.first()?.parse().ok()?;
+    let mut endpoint =
+        Endpoint::new((address, port).into()).with_terminating(is_terminating(entry));
+    if let Some(hostname) = &entry.hostname {
+        endpoint = endpoint.with_hostname(hostname.as_str());
+    }
+    if let Some(node) = &entry.node_name {
+        endpoint = endpoint.with_node(node.as_str());
+    }
+    if let Some(zone) = &entry.zone {
+        endpoint = endpoint.with_zone(zone.as_str());
+    }
+    Some((rank, with_hints(with_pod(endpoint, entry), entry)))
+}
+
+fn rank(entry: &Entry) -> Option<Rank> {
+    let conditions = entry.conditions.as_ref();
+    let ready = conditions
+        .and_then(|conditions| conditions.ready)
+        .unwrap_or(true);
+    let serving = conditions
+        .and_then(|conditions| conditions.serving)
+        .unwrap_or(ready);
+    match ready {
+        true => Some(Rank::Ready),
+        false if serving && is_terminating(entry) => Some(Rank::LastResort),
+        false => None,
+    }
+}
+
+fn is_terminating(entry: &Entry) -> bool {
+    let conditions = entry.conditions.as_ref();
+    conditions
+        .and_then(|conditions| conditions.terminating)
+        .unwrap_or(false)
+}
+
+fn with_pod(mut endpoint: Endpoint, entry: &Entry) -> Endpoint {
+    let target = entry.target_ref.as_ref();
+    let Some(pod) = target.filter(|target| target.kind.as_deref() == Some("Pod")) else {
+        return endpoint;
+    };
+    if let Some(name) = &pod.name {
+        endpoint = endpoint.with_pod_name(name.as_str());
+    }
+    if let Some(uid) = &pod.uid {
+        endpoint = endpoint.with_pod_uid(uid.as_str());
+    }
+    endpoint
+}
+
+fn with_hints(mut endpoint: Endpoint, entry: &Entry) -> Endpoint {
+    let Some(hints) = &entry.hints else {
+        return endpoint;
+    };
+    if let Some(zones) = &hints.for_zones {
+        endpoint = endpoint.with_zone_hints(zones.iter().map(|zone| zone.name.as_str()));
+    }
+    if let Some(nodes) = &hints.for_nodes {
+        endpoint = endpoint.with_node_hints(nodes.iter().map(|node| node.name.as_str()));
+    }
+    endpoint
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,284 @@
+//! Slices as the API server writes them, and what comes of them.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+const V4_FIRST: [&str; 2] = [IPV4, IPV6];
+
+fn slice(family: &str, ports: Value, endpoints: Value) -> EndpointSlice {
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": "web-abc"},
+        "addressType": family,
+        "ports": ports,
+        "endpoints": endpoints,
+    });
+    serde_json::from_value(slice).expect("a slice")
+}
+
+/// A slice of IPv4 with a port named `http`.
+fn web(endpoints: Value) -> EndpointSlice {
+    slice(
+        IPV4,
+        json!([{"name": "http", "port": 80, "protocol": "TCP"}]),
+        endpoints,
+    )
+}
+
+fn pod(address: &str, conditions: Value) -> Value {
+    json!({"addresses": [address], "conditions": conditions})
+}
+
+fn ready(address: &str) -> Value {
+    pod(
+        address,
+        json!({"ready": true, "serving": true, "terminating": false}),
+    )
+}
+
+fn terminating(address: &str) -> Value {
+    pod(
+        address,
+        json!({"ready": false, "serving": true, "terminating": true}),
+    )
+}
+
+fn port(text: &str) -> Port {
+    let target: super::super::ServiceTarget = text.parse().expect(text);
+    target.port().clone()
+}
+
+fn found(
+    slices: &[EndpointSlice],
+    families: [&str; 2],
+    wanted: &str,
+) -> Result<Vec<String>, String> {
+    let found = endpoints(slices.iter(), families, &port(wanted));
+    let found = found.map_err(|error| error.to_string())?;
+    Ok(found
+        .iter()
+        .map(|endpoint| endpoint.address().to_string())
+        .collect())
+}
+
+#[track_caller]
+fn check(slices: &[EndpointSlice], expected: &[&str]) {
+    let found = found(slices, V4_FIRST, "web:80").expect("a known port");
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn all_slices_are_joined_and_a_pod_in_two_counts_once() {
+    let slices = [
+        web(json!([ready("10.0.0.1"), ready("10.0.0.2")])),
+        web(json!([ready("10.0.0.2"), ready("10.0.0.3")])),
+    ];
+    check(&slices, &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
+}
+
+#[test]
+fn of_two_entries_of_a_pod_the_ready_one_wins() {
+    let (old, new) = (
+        web(json!([terminating("10.0.0.1")])),
+        web(json!([ready("10.0.0.1")])),
+    );
+    for slices in [[old.clone(), new.clone()], [new, old]] {
+        check(&slices, &["10.0.0.1:80"]);
+        let found = endpoints(slices.iter(), V4_FIRST, &port("web:80")).expect("a known port");
+        assert!(!found[0].is_terminating());
+    }
+}
+
+#[test]
+fn ready_that_is_not_given_means_yes() {
+    for conditions in [json!({}), json!({"ready": null}), Value::Null] {
+        check(
+            &[web(json!([pod("10.0.0.1", conditions)]))],
+            &["10.0.0.1:80"],
+        );
+    }
+    check(
+        &[web(json!([{"addresses": ["10.0.0.1"]}]))],
+        &["10.0.0.1:80"],
+    );
+}
+
+#[test]
+fn what_is_not_ready_is_not_used() {
+    let unready = json!({"ready": false, "serving": false, "terminating": false});
+    check(&[web(json!([pod("10.0.0.1", unready)]))], &[]);
+    // Neither serving nor terminating is given: it is as unready as it says.
+    check(
+        &[web(json!([pod("10.0.0.1", json!({"ready": false}))]))],
+        &[],
+    );
+}
+
+#[test]
+fn terminating_pods_are_the_last_resort() {
+    let both = web(json!([ready("10.0.0.1"), terminating("10.0.0.2")]));
+    check(&[both], &["10.0.0.1:80"]);
+    let last = [web(json!([
+        terminating("10.0.0.2"),
+        terminating("10.0.0.3")
+    ]))];
+    check(&last, &["10.0.0.2:80", "10.0.0.3:80"]);
+    let found = endpoints(last.iter(), V4_FIRST, &port("web:80")).expect("a known port");
+    assert!(found.iter().all(Endpoint::is_terminating));
+    // One that terminates and no longer serves is of no use.
+    let gone = json!({"ready": false, "serving": false, "terminating": true});
+    check(&[web(json!([pod("10.0.0.2", gone)]))], &[]);
+}
+
+#[test]
+fn publish_not_ready_addresses_is_the_controllers_word() {
+    // The controller calls all pods of such a Service ready, also those that terminate.
+    let published = json!({"ready": true, "serving": false, "terminating": true});
+    check(
+        &[web(json!([pod("10.0.0.1", published)]))],
+        &["10.0.0.1:80"],
+    );
+}
+
+#[test]
+fn ipv4_where_there_is_any_unless_ipv6_is_preferred() {
+    let ports = || json!([{"name": "http", "port": 80}]);
+    let v4 = slice(IPV4, ports(), json!([ready("10.0.0.1")]));
+    let v6 = slice(IPV6, ports(), json!([ready("fd00::1")]));
+    let both = [v6.clone(), v4.clone()];
+    assert_eq!(
+        found(&both, V4_FIRST, "web:80"),
+        Ok(vec!["10.0.0.1:80".to_owned()])
+    );
+    assert_eq!(
+        found(&both, [IPV6, IPV4], "web:80"),
+        Ok(vec!["[fd00::1]:80".to_owned()])
+    );
+    let none = slice(IPV4, Value::Null, json!([]));
+    assert_eq!(
+        found(&[none, v6], V4_FIRST, "web:80"),
+        Ok(vec!["[fd00::1]:80".to_owned()])
+    );
+    assert_eq!(
+        found(&[v4], [IPV6, IPV4], "web:80"),
+        Ok(vec!["10.0.0.1:80".to_owned()])
+    );
+}
+
+#[test]
+fn names_and_further_addresses_are_not_looked_at() {
+    let names = slice(
+        FQDN,
+        json!([{"name": "http", "port": 80}]),
+        json!([ready("a.example")]),
+    );
+    let two = web(json!([{"addresses": ["10.0.0.1", "10.0.0.2"]}]));
+    check(&[names, two], &["10.0.0.1:80"]);
+}
+
+#[test]
+fn each_slice_has_the_number_of_a_named_port() {
+    let at = |number: u16, address| {
+        let ports = json!([{"name": "metrics", "port": 9}, {"name": "http", "port": number}]);
+        slice(IPV4, ports, json!([ready(address)]))
+    };
+    let slices = [at(8080, "10.0.0.1"), at(9090, "10.0.0.2")];
+    let expected = Ok(vec!["10.0.0.1:8080".to_owned(), "10.0.0.2:9090".to_owned()]);
+    assert_eq!(found(&slices, V4_FIRST, "web:http"), expected);
+    assert_eq!(found(&slices, V4_FIRST, "_http._tcp.web"), expected);
+    // A number means those pods that have it.
+    assert_eq!(
+        found(&slices, V4_FIRST, "web:9090"),
+        Ok(vec!["10.0.0.2:9090".to_owned()])
+    );
+}
+
+#[test]
+fn an_srv_name_has_a_protocol() {
+    let ports = json!([{"name": "dns", "port": 53, "protocol": "UDP"}]);
+    let slices = [slice(IPV4, ports, json!([ready("10.0.0.1")]))];
+    assert!(found(&slices, V4_FIRST, "_dns._udp.web").is_ok());
+    let error = found(&slices, V4_FIRST, "_dns._tcp.web").expect_err("no such port");
+    assert!(error.contains("no TCP port named \"dns\""), "{error}");
+}
+
+#[test]
+fn a_service_without_ports_takes_any_number_and_no_name() {
+    for ports in [Value::Null, json!([])] {
+        let slices = [slice(IPV4, ports, json!([ready("10.0.0.1")]))];
+        assert_eq!(
+            found(&slices, V4_FIRST, "web:7"),
+            Ok(vec!["10.0.0.1:7".to_owned()])
+        );
+        let error = found(&slices, V4_FIRST, "web:http").expect_err("no such port");
+        assert!(error.contains("give a number"), "{error}");
+    }
+    // A port without a number is every port.
+    let every = [slice(
+        IPV4,
+        json!([{"name": ""}]),
+        json!([ready("10.0.0.1")]),
+    )];
+    assert_eq!(
+        found(&every, V4_FIRST, "web:7"),
+        Ok(vec!["10.0.0.1:7".to_owned()])
+    );
+}
+
+#[test]
+fn an_unknown_port_is_an_error_that_names_the_known_ones() {
+    let ports = json!([{"name": "http", "port": 8080}, {"name": "metrics", "port": 9090}]);
+    let slices = [slice(IPV4, ports, json!([ready("10.0.0.1")]))];
+    for (wanted, problem) in [
+        ("web:80", "the pods don't serve port 80"),
+        ("web:grpc", "the Service has no port named \"grpc\""),
+    ] {
+        let error = found(&slices, V4_FIRST, wanted).expect_err("no such port");
+        let known = "; the pods' ports are http = 8080/TCP, metrics = 9090/TCP";
+        assert_eq!(error, format!("{problem}{known}"));
+    }
+}
+
+#[test]
+fn a_service_without_pods_has_no_ports_to_be_wrong_about() {
+    // What the controller writes for a Service that selects nothing.
+    check(&[slice(IPV4, Value::Null, Value::Null)], &[]);
+    check(&[], &[]);
+    let named = found(&[slice(IPV4, json!([]), json!([]))], V4_FIRST, "web:http");
+    assert_eq!(named, Ok(Vec::new()));
+}
+
+#[test]
+fn all_that_a_slice_tells_is_kept() {
+    let entry = json!({
+        "addresses": ["10.0.0.1"],
+        "conditions": {"ready": true},
+        "hostname": "web-0",
+        "nodeName": "node-a",
+        "zone": "zone-a",
+        "hints": {"forZones": [{"name": "zone-a"}], "forNodes": [{"name": "node-a"}]},
+        "targetRef": {"kind": "Pod", "namespace": "default", "name": "web-0", "uid": "5f2c"},
+    });
+    let expected = Endpoint::new(([10, 0, 0, 1], 80).into())
+        .with_hostname("web-0")
+        .with_node("node-a")
+        .with_zone("zone-a")
+        .with_pod_name("web-0")
+        .with_pod_uid("5f2c")
+        .with_zone_hints(["zone-a"])
+        .with_node_hints(["node-a"])
+        .with_terminating(false);
+    let slices = [web(json!([entry]))];
+    let found = endpoints(slices.iter(), V4_FIRST, &port("web:80")).expect("a known port");
+    assert_eq!(found, [expected]);
+}
+
+#[test]
+fn what_is_no_pod_has_no_pods_name() {
+    let entry = json!({"addresses": ["10.0.0.1"], "targetRef": {"kind": "Node", "name": "node-a"}});
+    let slices = [web(json!([entry]))];
+    let found = endpoints(slices.iter(), V4_FIRST, &port("web:80")).expect("a known port");
+    assert_eq!((found[0].pod_name(), found[0].pod_uid()), (None, None));
+}

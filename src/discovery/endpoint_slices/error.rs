@@ -1,0 +1,73 @@
+//! What can go wrong with a watch.
+
+use std::{fmt, net::IpAddr, time::Duration};
+
+use super::{ports::UnknownPort, rbac::Forbidden};
+
+/// Why the EndpointSlices of a Service are not known, or no longer followed.
+///
+/// Opaque: ask it with the `is_*` methods. The endpoints stay as they were, and the watch is tried again.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("EndpointSlices of {service}: {reason}")]
+pub struct EndpointSlicesError {
+    service: String,
+    pub(super) reason: Reason,
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum Reason {
+    #[error("no way to the API server: {0}")]
+    Configuration(String),
+    #[error(
+        "no provider of cryptography: enable the feature kube-ring or kube-aws-lc, or install one as rustls' default"
+    )]
+    NoCryptography,
+    #[error("{0}")]
+    Forbidden(Forbidden),
+    #[error("the API server doesn't know the client (401): {0}")]
+    Unauthorized(String),
+    #[error("the API server says {code}: {message}")]
+    Status { code: u16, message: String },
+    /// What happened after this version is not known any more (410): the slices are to be listed again.
+    #[error("the API server has no history from where the watch stood (410)")]
+    Expired,
+    #[error("the API server can't be reached, or not understood: {0}")]
+    Transport(String),
+    #[error("the API server has not answered within {0:?}")]
+    Timeout(Duration),
+    #[error("the API server ends every watch at once")]
+    Ended,
+    #[error("{0}")]
+    UnknownPort(UnknownPort),
+    #[error("no pod can have the address {0}: it is {1}")]
+    Rejected(IpAddr, &'static str),
+}
+
+impl EndpointSlicesError {
+    pub(super) fn new(service: impl fmt::Display, reason: Reason) -> Self {
+        Self {
+            service: service.to_string(),
+            reason,
+        }
+    }
+
+    /// The client may not list or watch EndpointSlices in that namespace (403). The message has the Role to apply.
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self.reason, Reason::Forbidden(_))
+    }
+
+    /// The API server doesn't take the client's token or certificate (401). They are read again for the next try.
+    pub fn is_unauthorized(&self) -> bool {
+        matches!(self.reason, Reason::Unauthorized(_))
+    }
+
+    /// The pods don't have the port that was asked for. The message has those that they do have.
+    pub fn is_unknown_port(&self) -> bool {
+        matches!(self.reason, Reason::UnknownPort(_))
+    }
+
+    /// The API server did not answer in time.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self.reason, Reason::Timeout(_))
+    }
+}

@@ -1,0 +1,62 @@
+//! What discovery by EndpointSlices promises, tested under paused time with an API server that says what it is told.
+//!
+//! What an API server really sends, and what kube makes of it, is tested over sockets, in `tests/endpoint_slices.rs`.
+
+mod script;
+mod sets;
+mod trouble;
+
+use std::{future::poll_fn, time::Duration};
+
+use futures::future::poll_immediate;
+use tokio::time::{Instant, timeout};
+
+use super::{EndpointSlicesError, error::Reason, settings::Settings, watcher::Watcher};
+use crate::{
+    discovery::{Discovery, shared::Shared},
+    endpoint::Endpoint,
+    error::BoxError,
+};
+use script::{Asked, Script, hosts};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+/// Longer than anything takes here.
+const PATIENCE: Duration = Duration::from_secs(3600);
+
+/// Discovery that asks the script.
+fn discovery(script: &Script) -> Shared<Watcher<Script>> {
+    let target: super::ServiceTarget = "web.default:80".parse().expect("a target");
+    let slices = Settings::new(target.clone()).slices();
+    Shared::new(Watcher::new(target, slices, script.clone()))
+}
+
+/// The next answer, whatever it is.
+async fn answer(discovery: &mut impl Discovery) -> Result<Vec<Endpoint>, BoxError> {
+    let answer = poll_fn(|cx| discovery.poll_next(cx));
+    timeout(PATIENCE, answer).await.expect("an answer")
+}
+
+/// The next answer, which is a set.
+async fn set(discovery: &mut impl Discovery) -> Vec<Endpoint> {
+    answer(discovery).await.expect("a set")
+}
+
+/// The next answer, which is an error.
+async fn error(discovery: &mut impl Discovery) -> EndpointSlicesError {
+    let error = answer(discovery).await.expect_err("an error");
+    *error.downcast().expect("the error of this source")
+}
+
+/// What discovery says in so much time.
+async fn run(
+    discovery: &mut impl Discovery,
+    time: Duration,
+) -> Vec<Result<Vec<Endpoint>, BoxError>> {
+    let end = Instant::now() + time;
+    let mut answers = Vec::new();
+    while let Ok(answer) = tokio::time::timeout_at(end, answer(discovery)).await {
+        answers.push(answer);
+    }
+    answers
+}

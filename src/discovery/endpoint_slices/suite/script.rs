@@ -1,0 +1,202 @@
+//! An API server that says what it is told.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures::{StreamExt, future::BoxFuture, stream::unfold};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde_json::json;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
+
+use crate::{
+    discovery::endpoint_slices::{
+        api::{Api, Event, Events, Listed, What},
+        error::Reason,
+    },
+    endpoint::Endpoint,
+};
+
+/// How long a server that is there takes.
+const LATENCY: Duration = Duration::from_millis(1);
+
+/// What has been asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    List,
+    Watch(u64),
+}
+
+/// Clones are the same server.
+#[derive(Clone, Default)]
+pub(super) struct Script(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    slices: BTreeMap<String, EndpointSlice>,
+    version: u64,
+    refuse_list: Option<Reason>,
+    refuse_watch: Option<Reason>,
+    silent: bool,
+    asked: Vec<(Asked, Instant)>,
+    watch: Option<mpsc::UnboundedSender<Result<Event, Reason>>>,
+}
+
+/// Endpoints as the sets have them: what slices tell of them is little here.
+pub(super) fn hosts(hosts: impl IntoIterator<Item = u8>) -> Vec<Endpoint> {
+    let endpoint = |host| Endpoint::new(([10, 0, 0, host], 80).into()).with_terminating(false);
+    hosts.into_iter().map(endpoint).collect()
+}
+
+fn slice(name: &str, hosts: impl IntoIterator<Item = u8>, version: u64) -> EndpointSlice {
+    let endpoint = |host: u8| json!({"addresses": [format!("10.0.0.{host}")]});
+    let endpoints: Vec<_> = hosts.into_iter().map(endpoint).collect();
+    let slice = json!({
+        "metadata": {"name": name, "resourceVersion": version.to_string()},
+        "addressType": "IPv4",
+        "ports": [{"name": "http", "port": 80}],
+        "endpoints": endpoints,
+    });
+    serde_json::from_value(slice).expect("a slice")
+}
+
+impl Script {
+    /// The slice of that name has these pods now, and a watch tells so.
+    pub(super) fn slice(&self, name: &str, hosts: impl IntoIterator<Item = u8>) {
+        let mut state = self.lock();
+        state.version += 1;
+        let slice = slice(name, hosts, state.version);
+        state.slices.insert(name.to_owned(), slice.clone());
+        state.tell(What::Applied(slice));
+    }
+
+    /// The same, while no watch hears of it.
+    pub(super) fn slice_unheard(&self, name: &str, hosts: impl IntoIterator<Item = u8>) {
+        let watch = self.lock().watch.take();
+        self.slice(name, hosts);
+        self.lock().watch = watch;
+    }
+
+    pub(super) fn delete(&self, name: &str) {
+        let mut state = self.lock();
+        state.version += 1;
+        let slice = state.slices.remove(name).expect("such a slice");
+        state.tell(What::Deleted(slice));
+    }
+
+    pub(super) fn bookmark(&self) {
+        let mut state = self.lock();
+        state.version += 10;
+        state.tell(What::Bookmark);
+    }
+
+    /// Every list fails from now on, or none.
+    pub(super) fn refuse_lists(&self, reason: Option<Reason>) {
+        self.lock().refuse_list = reason;
+    }
+
+    /// Every watch fails from now on, or none.
+    pub(super) fn refuse_watches(&self, reason: Option<Reason>) {
+        self.lock().refuse_watch = reason;
+    }
+
+    /// Nothing is answered any more, or everything.
+    pub(super) fn silent(&self, silent: bool) {
+        self.lock().silent = silent;
+    }
+
+    /// The watch under way fails.
+    pub(super) fn fail(&self, reason: Reason) {
+        let watch = self.lock().watch.take().expect("a watch");
+        watch.send(Err(reason)).expect("somebody watches");
+    }
+
+    /// The watch under way ends.
+    pub(super) fn end(&self) {
+        assert!(self.lock().watch.take().is_some(), "a watch");
+    }
+
+    /// What has been asked since the last time.
+    pub(super) fn asked(&self) -> Vec<Asked> {
+        let asked = self.asked_at();
+        asked.into_iter().map(|(asked, _)| asked).collect()
+    }
+
+    pub(super) fn asked_at(&self) -> Vec<(Asked, Instant)> {
+        std::mem::take(&mut self.lock().asked)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The answer to a question, once it has one.
+    async fn answer<T>(
+        &self,
+        answer: impl FnOnce(&mut State) -> Result<T, Reason>,
+    ) -> Result<T, Reason> {
+        sleep(LATENCY).await;
+        if self.lock().silent {
+            std::future::pending::<()>().await;
+        }
+        answer(&mut self.lock())
+    }
+
+    fn ask(&self, asked: Asked) {
+        self.lock().asked.push((asked, Instant::now()));
+    }
+}
+
+impl State {
+    fn tell(&mut self, what: What) {
+        let event = Event {
+            what,
+            version: self.version.to_string(),
+        };
+        if let Some(watch) = &self.watch {
+            // A watch that has been given up hears nothing.
+            let _ = watch.send(Ok(event));
+        }
+    }
+
+    fn list(&mut self) -> Result<Listed, Reason> {
+        match &self.refuse_list {
+            Some(reason) => Err(reason.clone()),
+            None => Ok(Listed {
+                slices: self.slices.values().cloned().collect(),
+                version: self.version.to_string(),
+            }),
+        }
+    }
+
+    fn watch(&mut self) -> Result<Events, Reason> {
+        if let Some(reason) = &self.refuse_watch {
+            return Err(reason.clone());
+        }
+        let (sender, events) = mpsc::unbounded_channel();
+        self.watch = Some(sender);
+        let next = |mut events: mpsc::UnboundedReceiver<_>| async {
+            events.recv().await.map(|event| (event, events))
+        };
+        Ok(unfold(events, next).boxed())
+    }
+}
+
+impl Api for Script {
+    fn list(&self) -> BoxFuture<'static, Result<Listed, Reason>> {
+        self.ask(Asked::List);
+        let script = self.clone();
+        Box::pin(async move { script.answer(State::list).await })
+    }
+
+    fn watch(&self, version: &str) -> BoxFuture<'static, Result<Events, Reason>> {
+        self.ask(Asked::Watch(version.parse().expect("a version")));
+        let script = self.clone();
+        Box::pin(async move { script.answer(State::watch).await })
+    }
+}

@@ -1,0 +1,138 @@
+//! While all is well.
+
+use super::*;
+use crate::{Balance, discovery::endpoint_slices::ServiceTarget};
+
+#[tokio::test(start_paused = true)]
+async fn the_first_set_is_the_list_and_the_watch_goes_on_from_there() {
+    let script = Script::default();
+    script.slice("web-a", [1, 2]);
+    script.slice("web-b", [3]);
+    let mut discovery = discovery(&script);
+    assert_eq!(set(&mut discovery).await, hosts([1, 2, 3]));
+    run(&mut discovery, SECOND / 10).await;
+    assert_eq!(script.asked(), [Asked::List, Asked::Watch(2)]);
+    script.slice("web-b", [3, 4]);
+    assert_eq!(set(&mut discovery).await, hosts([1, 2, 3, 4]));
+    script.delete("web-a");
+    assert_eq!(set(&mut discovery).await, hosts([3, 4]));
+    script.delete("web-b");
+    assert_eq!(set(&mut discovery).await, hosts([]));
+    assert_eq!(script.asked(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_not_there_has_no_pods_which_is_believed_at_once() {
+    let script = Script::default();
+    let mut discovery = discovery(&script);
+    let began = Instant::now();
+    assert_eq!(set(&mut discovery).await, hosts([]));
+    assert!(began.elapsed() < SECOND / 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_told_before_the_list_is_there() {
+    let script = Script::default();
+    script.slice("web-a", [1]);
+    script.silent(true);
+    let mut discovery = discovery(&script);
+    assert_eq!(run(&mut discovery, 9 * SECOND).await.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_moves_from_slice_to_slice_is_not_missing_in_between() {
+    let script = Script::default();
+    script.slice("web-a", [1, 2]);
+    script.slice("web-b", [3]);
+    let mut discovery = discovery(&script);
+    run(&mut discovery, 2 * SECOND).await;
+    script.slice("web-a", [1]);
+    script.slice("web-b", [2, 3]);
+    assert_eq!(set(&mut discovery).await, hosts([1, 2, 3]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_ends_goes_on_from_the_last_version_even_a_bookmarks() {
+    let script = Script::default();
+    script.slice("web-a", [1]);
+    let mut discovery = discovery(&script);
+    run(&mut discovery, 2 * SECOND).await;
+    script.bookmark();
+    assert_eq!(set(&mut discovery).await, hosts([1]));
+    script.asked();
+    script.end();
+    let answers = run(&mut discovery, 2 * SECOND).await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    assert_eq!(script.asked(), [Asked::Watch(11)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_set_is_told_anew_when_a_watch_has_settled_and_at_bookmarks() {
+    let script = Script::default();
+    script.slice("web-a", [1]);
+    let mut discovery = discovery(&script);
+    let began = Instant::now();
+    set(&mut discovery).await;
+    assert_eq!(set(&mut discovery).await, hosts([1]), "settled");
+    assert!((SECOND..SECOND * 2).contains(&began.elapsed()));
+    for _ in 0..10 {
+        assert_eq!(run(&mut discovery, MINUTE).await.len(), 0);
+        script.bookmark();
+        assert_eq!(set(&mut discovery).await, hosts([1]));
+    }
+    assert_eq!(script.asked().len(), 2, "one list, one watch");
+}
+
+/// What a balancer makes of it: its knowledge of a quiet Service is never older than a bookmark.
+#[tokio::test(start_paused = true)]
+async fn staleness_stays_below_a_minute_while_a_quiet_watch_is_alive() {
+    let script = Script::default();
+    script.slice("web-a", [1]);
+    let balance = Balance::builder(discovery(&script)).build(|_: &Endpoint| {
+        tower::service_fn(|(): ()| async { Ok::<_, std::convert::Infallible>(()) })
+    });
+    let _changes = balance.watch();
+    for second in 1..=600 {
+        tokio::time::sleep(SECOND).await;
+        if second % 60 == 0 {
+            script.bookmark();
+        }
+        let staleness = balance.staleness().expect("an answer");
+        assert!(staleness <= MINUTE, "{second} s: {staleness:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn eight_readers_cost_one_watch() {
+    let script = Script::default();
+    script.slice("web-a", [1]);
+    let shared = discovery(&script);
+    let tasks: Vec<_> = (0..8)
+        .map(|_| {
+            let mut reader = shared.clone();
+            tokio::spawn(async move { set(&mut reader).await })
+        })
+        .collect();
+    for task in tasks {
+        assert_eq!(task.await.expect("no panic"), hosts([1]));
+    }
+    let mut last = shared;
+    run(&mut last, 10 * SECOND).await;
+    assert_eq!(script.asked(), [Asked::List, Asked::Watch(1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_port_is_an_error_that_ends_when_the_port_is_there() {
+    let script = Script::default();
+    script.slice("web-a", [1]);
+    let target: ServiceTarget = "web.default:grpc".parse().expect("a target");
+    let slices = Settings::new(target.clone()).slices();
+    let mut discovery = Shared::new(Watcher::new(target, slices, script.clone()));
+    let error = error(&mut discovery).await;
+    assert!(error.is_unknown_port());
+    assert!(error.to_string().contains("web.default:grpc"), "{error}");
+    assert!(error.to_string().contains("http = 80/TCP"), "{error}");
+    run(&mut discovery, 2 * SECOND).await;
+    script.delete("web-a");
+    assert_eq!(set(&mut discovery).await, hosts([]));
+}

@@ -1,0 +1,230 @@
+//! While the API server is away, says no, or has forgotten.
+
+use super::*;
+use crate::{Balance, discovery::endpoint_slices::rbac::Forbidden};
+
+fn server_error() -> Reason {
+    Reason::Status {
+        code: 500,
+        message: "etcd is away".to_owned(),
+    }
+}
+
+/// A watch under way, which has settled.
+async fn watching(script: &Script) -> Shared<Watcher<Script>> {
+    script.slice("web-a", [1, 2]);
+    let mut discovery = discovery(script);
+    run(&mut discovery, 5 * SECOND).await;
+    script.asked();
+    discovery
+}
+
+#[tokio::test(start_paused = true)]
+async fn errors_back_off_to_30_seconds_and_change_nothing() {
+    let script = Script::default();
+    let mut discovery = watching(&script).await;
+    script.refuse_lists(Some(server_error()));
+    script.fail(server_error());
+    let answers = run(&mut discovery, PATIENCE / 2).await;
+    assert!(answers.iter().all(Result::is_err));
+    let times: Vec<_> = script.asked_at().into_iter().map(|(_, at)| at).collect();
+    let mut expected = 1.6_f64;
+    for pair in times.windows(2) {
+        let pause = (pair[1] - pair[0]).as_secs_f64();
+        assert!(
+            (expected * 0.79..=expected * 1.21).contains(&pause),
+            "{pause} for {expected}"
+        );
+        expected = (expected * 1.6).min(30.0);
+    }
+    assert!(times.len() > 40, "it goes on: {}", times.len());
+    script.slice_unheard("web-a", [2, 3]);
+    script.refuse_lists(None);
+    loop {
+        if let Ok(set) = answer(&mut discovery).await {
+            assert_eq!(set, hosts([2, 3]));
+            break;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_api_server_away_for_hours_leaves_the_last_set_and_staleness_tells() {
+    let script = Script::default();
+    script.slice("web-a", [1, 2]);
+    let balance = Balance::builder(discovery(&script)).build(|_: &Endpoint| {
+        tower::service_fn(|(): ()| async { Ok::<_, std::convert::Infallible>(()) })
+    });
+    let _changes = balance.watch();
+    tokio::time::sleep(5 * SECOND).await;
+    script.silent(true);
+    tokio::time::sleep(3 * PATIENCE).await;
+    assert_eq!(balance.endpoints().len(), 2);
+    assert!(balance.staleness().expect("an answer") > 3 * PATIENCE - MINUTE);
+    script.silent(false);
+    // The longest pause, and an answer that doesn't come.
+    tokio::time::sleep(50 * SECOND).await;
+    assert!(balance.staleness().expect("an answer") < 50 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_after_an_error_replaces_the_set_without_a_gap() {
+    let script = Script::default();
+    let mut discovery = watching(&script).await;
+    script.slice_unheard("web-b", [3]);
+    script.fail(server_error());
+    error(&mut discovery).await;
+    assert_eq!(set(&mut discovery).await, hosts([1, 2, 3]));
+    assert_eq!(script.asked()[0], Asked::List);
+}
+
+#[tokio::test(start_paused = true)]
+async fn history_that_is_gone_is_made_good_by_a_list_at_once() {
+    let script = Script::default();
+    let mut discovery = watching(&script).await;
+    let began = Instant::now();
+    script.slice_unheard("web-a", [2, 3]);
+    script.fail(Reason::Expired);
+    assert_eq!(
+        set(&mut discovery).await,
+        hosts([2, 3]),
+        "no error, and nothing empty"
+    );
+    assert!(began.elapsed() < SECOND / 10);
+    run(&mut discovery, SECOND / 10).await;
+    assert_eq!(script.asked(), [Asked::List, Asked::Watch(2)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_refused_for_its_age_is_made_good_by_a_list_too() {
+    let script = Script::default();
+    let mut discovery = watching(&script).await;
+    script.refuse_watches(Some(Reason::Expired));
+    script.end();
+    assert_eq!(set(&mut discovery).await, hosts([1, 2]));
+    let again = [Asked::Watch(1), Asked::List, Asked::Watch(1)];
+    assert_eq!(script.asked(), again);
+    // Were it refused for ever, that would be a list now and then.
+    let sets = run(&mut discovery, 10 * MINUTE).await.len();
+    assert!((15..60).contains(&sets), "{sets}");
+    script.refuse_watches(None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn watches_that_end_at_once_are_an_error_and_paced() {
+    let script = Script::default();
+    let mut discovery = watching(&script).await;
+    script.end();
+    for _ in 0..5 {
+        // The next one has been opened, and is ended before it has settled.
+        run(&mut discovery, SECOND / 100).await;
+        script.end();
+        let error = error(&mut discovery).await;
+        assert!(error.to_string().contains("ends every watch"), "{error}");
+        set(&mut discovery).await;
+    }
+    assert_eq!(script.asked().len(), 1 + 2 * 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_watch_is_replaced_from_where_it_stood() {
+    let script = Script::default();
+    let mut discovery = watching(&script).await;
+    let answers = run(&mut discovery, 90 * SECOND).await;
+    assert!(answers.is_empty() && script.asked().is_empty());
+    let answers = run(&mut discovery, 20 * SECOND).await;
+    assert_eq!(script.asked(), [Asked::Watch(1)]);
+    assert_eq!(answers.len(), 1, "the new one has settled");
+    assert!(answers[0].is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_hangs_is_noticed_after_100_seconds_and_10() {
+    let script = Script::default();
+    let mut discovery = watching(&script).await;
+    let began = Instant::now();
+    script.silent(true);
+    let error = error(&mut discovery).await;
+    assert!(error.is_timeout(), "{error}");
+    assert!((100 * SECOND..115 * SECOND).contains(&(began.elapsed() + 5 * SECOND)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_cuts_the_pause_short_but_not_below_a_second() {
+    let script = Script::default();
+    let mut discovery = watching(&script).await;
+    script.refuse_lists(Some(server_error()));
+    script.fail(server_error());
+    run(&mut discovery, 10 * MINUTE).await;
+    script.asked();
+    for _ in 0..10 {
+        error(&mut discovery).await;
+        let failed = Instant::now();
+        for _ in 0..100 {
+            discovery.refused(&hosts([1])[0]);
+            discovery.refresh();
+        }
+        assert!(poll_immediate(answer(&mut discovery)).await.is_none());
+        script.asked();
+        run(&mut discovery, SECOND / 2).await;
+        assert_eq!(script.asked(), []);
+        discovery.refused(&hosts([1])[0]);
+        while script.asked().is_empty() {
+            run(&mut discovery, SECOND / 100).await;
+        }
+        assert!((SECOND..SECOND + SECOND / 10).contains(&failed.elapsed()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_refuses_is_no_reason_to_open_another_watch_but_a_whole_set_is() {
+    let script = Script::default();
+    let mut discovery = watching(&script).await;
+    discovery.refresh();
+    run(&mut discovery, SECOND).await;
+    assert_eq!(script.asked(), [], "it has spoken lately");
+    run(&mut discovery, 10 * SECOND).await;
+    discovery.refused(&hosts([1])[0]);
+    run(&mut discovery, SECOND).await;
+    assert_eq!(script.asked(), [], "one pod");
+    for _ in 0..30 {
+        discovery.refresh();
+        run(&mut discovery, SECOND).await;
+    }
+    let opened = script.asked().len();
+    assert!((2..=4).contains(&opened), "{opened}, each 10 s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_role_that_is_missing_is_told_and_noticed_when_it_is_there() {
+    let script = Script::default();
+    script.slice("web-a", [1]);
+    let message = "forbidden: User \"system:serviceaccount:apps:client\" cannot list";
+    let forbidden = Reason::Forbidden(Forbidden::new("default", message));
+    script.refuse_lists(Some(forbidden));
+    let mut discovery = discovery(&script);
+    for _ in 0..10 {
+        let error = error(&mut discovery).await;
+        assert!(error.is_forbidden());
+        assert!(
+            error.to_string().contains("verbs: [list, watch]"),
+            "{error}"
+        );
+    }
+    script.refuse_lists(None);
+    let granted = Instant::now();
+    assert_eq!(set(&mut discovery).await, hosts([1]));
+    assert!(granted.elapsed() <= 37 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_may_list_and_not_watch_is_told_so_and_lists() {
+    let script = Script::default();
+    script.slice("web-a", [1]);
+    script.refuse_watches(Some(Reason::Forbidden(Forbidden::new("default", "watch"))));
+    let mut discovery = discovery(&script);
+    for _ in 0..5 {
+        assert_eq!(set(&mut discovery).await, hosts([1]));
+        assert!(error(&mut discovery).await.is_forbidden());
+    }
+}

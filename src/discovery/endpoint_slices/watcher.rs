@@ -1,0 +1,344 @@
+//! The slices of a Service, listed and then watched.
+//!
+//! ```text
+//!             ┌────── no history from there (410) ───────┐
+//!             ▼                                          │
+//!   idle ──▶ list ──▶ open a watch from the list's ──▶ open: events and bookmarks ─┐
+//!             ▲       version      ▲                     │                         │
+//!             │                    └── it ends, or is ◀──┴─────────────────────────┘
+//!             │                        silent for too long: from the last version
+//!             └── back-off ◀── any error, wherever it happens
+//! ```
+//!
+//! A list replaces all that is known once it is complete, so that there is no gap in between. After an error there is
+//! always a list: whatever was wrong with the version, the list has another one.
+//!
+//! `kube_runtime::watcher` does the same on the whole, and doesn't serve: it keeps bookmarks to itself, so that a quiet
+//! watch can't be told from a dead one; it opens a watch that is refused with 410 from the same version for ever; its
+//! back-off can't be cut short; and it brings eight crates.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures::{FutureExt, StreamExt, future::BoxFuture};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tracing::{debug, warn};
+
+use super::{
+    api::{Api, Event, Events, Listed, What},
+    error::{EndpointSlicesError, Reason},
+    slices::Slices,
+    target::ServiceTarget,
+};
+use crate::{backoff::Backoff, discovery::shared::Source, endpoint::Endpoint};
+
+/// How long the API server may take to answer; a watch is answered at once, too, and goes on from there.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// A watch that has been open for so long without a word has nothing to tell: the set is as it is known. Also the shortest
+/// pause between two tries, however urgent.
+const SETTLED: Duration = Duration::from_secs(1);
+
+/// The API server sends a bookmark each minute or so. Silence for this long means that it is gone, or that it sends none.
+const SILENCE: Duration = Duration::from_secs(100);
+
+/// Silence for this long is suspicious where every pod refuses.
+const DOUBT: Duration = Duration::from_secs(10);
+
+/// Keeps the set fresh, by the watch of `A`.
+pub(super) struct Watcher<A> {
+    target: ServiceTarget,
+    api: A,
+    slices: Slices,
+    /// Up to where what happened is known; none where there has to be a list.
+    version: Option<String>,
+    state: State,
+    backoff: Option<Backoff>,
+    /// There is a set to tell.
+    news: bool,
+    /// What was logged last, so that hours of trouble don't fill the log.
+    logged: Option<String>,
+}
+
+enum State {
+    Idle,
+    Listing(Asked<Listed>),
+    Opening(Asked<Events>),
+    Open(Open),
+    Pausing {
+        since: Instant,
+        timer: Pin<Box<Sleep>>,
+    },
+}
+
+type Asked<T> = BoxFuture<'static, Result<T, Reason>>;
+
+/// A watch under way.
+struct Open {
+    events: Events,
+    since: Instant,
+    /// When the server last said something; the beginning counts.
+    heard: Instant,
+    /// It has said something, or has been open for so long that there is nothing to say.
+    settled: bool,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl<A: Api> Watcher<A> {
+    pub(super) fn new(target: ServiceTarget, slices: Slices, api: A) -> Self {
+        Self {
+            target,
+            api,
+            slices,
+            version: None,
+            state: State::Idle,
+            backoff: None,
+            news: false,
+            logged: None,
+        }
+    }
+
+    /// Goes on to the next state.
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
+        match &mut self.state {
+            State::Idle => self.ask(),
+            State::Pausing { timer, .. } => {
+                ready!(timer.as_mut().poll(cx));
+                self.ask();
+            }
+            State::Listing(list) => {
+                let Listed { slices, version } = ready!(list.poll_unpin(cx))?;
+                self.slices.replace(slices);
+                self.version = Some(version);
+                self.news = true;
+                self.ask();
+            }
+            State::Opening(watch) => match ready!(watch.poll_unpin(cx)) {
+                Ok(events) => self.state = State::Open(Open::new(events)),
+                Err(Reason::Expired) => self.expired(),
+                Err(reason) => return Poll::Ready(Err(reason)),
+            },
+            State::Open(open) => {
+                let heard = ready!(open.poll(cx));
+                self.hear(heard)?;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Lists, or watches from where the last list or watch has ended.
+    fn ask(&mut self) {
+        self.state = match &self.version {
+            None => State::Listing(bounded(self.api.list())),
+            Some(version) => State::Opening(bounded(self.api.watch(version))),
+        };
+    }
+
+    fn hear(&mut self, heard: Heard) -> Result<(), Reason> {
+        match heard {
+            Heard::Event(event) => {
+                self.take(*event);
+                self.fresh();
+            }
+            Heard::Settled => self.fresh(),
+            Heard::Failed(Reason::Expired) => self.expired(),
+            Heard::Failed(reason) => return Err(reason),
+            Heard::Ended { wordless: true, .. } => return Err(Reason::Ended),
+            Heard::Ended { since, .. } => {
+                let pause = SETTLED.saturating_sub(since.elapsed());
+                self.pause_for(pause);
+            }
+            Heard::Silence => {
+                debug!(target = %self.target, "the watch is silent; another one begins where it stood");
+                self.ask();
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, Event { what, version }: Event) {
+        match what {
+            What::Applied(slice) => self.slices.apply(slice),
+            What::Deleted(slice) => self.slices.remove(&slice),
+            What::Bookmark => {}
+        }
+        self.version = Some(version);
+    }
+
+    /// What is known is what the API server knows.
+    fn fresh(&mut self) {
+        self.news = true;
+        self.backoff = None;
+    }
+
+    /// There is no way on from the last version.
+    fn expired(&mut self) {
+        debug!(target = %self.target, "the watch's history has gone; the slices are listed again");
+        self.version = None;
+        // Paced, should the next version be no better.
+        let pause = match self.backoff {
+            Some(_) => self.pause(),
+            None => {
+                self.backoff = Some(new_backoff());
+                Duration::ZERO
+            }
+        };
+        self.pause_for(pause);
+    }
+
+    fn failed(&mut self, reason: Reason) -> EndpointSlicesError {
+        self.version = None;
+        let pause = self.pause();
+        self.pause_for(pause);
+        self.error(reason)
+    }
+
+    fn pause(&mut self) -> Duration {
+        let backoff = self.backoff.get_or_insert_with(new_backoff);
+        backoff.next(&mut rand::rng())
+    }
+
+    fn pause_for(&mut self, pause: Duration) {
+        let since = Instant::now();
+        let timer = Box::pin(sleep_until(since + pause));
+        self.state = State::Pausing { since, timer };
+    }
+
+    fn error(&mut self, reason: Reason) -> EndpointSlicesError {
+        let error = EndpointSlicesError::new(&self.target, reason);
+        let text = error.to_string();
+        if self.logged.as_ref() == Some(&text) {
+            debug!(target = %self.target, "the watch still fails");
+        } else {
+            warn!(%error, "the watch failed; the last endpoints stay");
+            self.logged = Some(text);
+        }
+        error
+    }
+
+    /// The set, if it can be told.
+    fn tell(&mut self) -> Result<Vec<Endpoint>, EndpointSlicesError> {
+        match self.slices.endpoints() {
+            Ok(endpoints) => {
+                if self.backoff.is_none() {
+                    self.logged = None;
+                }
+                Ok(endpoints)
+            }
+            Err(reason) => Err(self.error(reason)),
+        }
+    }
+
+    /// Cuts a pause short.
+    fn hurry(&mut self) {
+        if let State::Pausing { since, timer } = &mut self.state {
+            let soonest = (*since + SETTLED).max(Instant::now());
+            if soonest < timer.deadline() {
+                timer.as_mut().reset(soonest);
+            }
+        }
+    }
+}
+
+impl<A: Api> Source for Watcher<A> {
+    type Error = EndpointSlicesError;
+
+    fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Vec<Endpoint>, EndpointSlicesError>> {
+        // What has come meanwhile is taken together: a pod that moves from one slice to another isn't missing in between.
+        while let Poll::Ready(step) = self.poll_step(cx) {
+            if let Err(reason) = step {
+                return Poll::Ready(Err(self.failed(reason)));
+            }
+        }
+        if std::mem::take(&mut self.news) {
+            return Poll::Ready(self.tell());
+        }
+        Poll::Pending
+    }
+
+    fn refresh(&mut self) {
+        match &self.state {
+            // A watch tells what there is to tell, unless the server is gone and nobody has noticed.
+            State::Open(open) if open.heard.elapsed() >= DOUBT => self.ask(),
+            _ => self.hurry(),
+        }
+    }
+
+    fn refused(&mut self, _: &Endpoint) {
+        self.hurry();
+    }
+}
+
+/// What comes of a watch.
+enum Heard {
+    Event(Box<Event>),
+    /// It is there, and silent.
+    Settled,
+    /// It has been silent for too long.
+    Silence,
+    Failed(Reason),
+    Ended {
+        wordless: bool,
+        since: Instant,
+    },
+}
+
+impl Open {
+    fn new(events: Events) -> Self {
+        let now = Instant::now();
+        Self {
+            events,
+            since: now,
+            heard: now,
+            settled: false,
+            timer: Box::pin(sleep_until(now + SETTLED)),
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
+        if let Poll::Ready(event) = self.events.poll_next_unpin(cx) {
+            return Poll::Ready(match event {
+                Some(Ok(event)) => {
+                    self.heard();
+                    Heard::Event(Box::new(event))
+                }
+                Some(Err(reason)) => Heard::Failed(reason),
+                None => Heard::Ended {
+                    wordless: !self.settled,
+                    since: self.since,
+                },
+            });
+        }
+        ready!(self.timer.as_mut().poll(cx));
+        let settled = std::mem::replace(&mut self.settled, true);
+        self.timer.as_mut().reset(self.heard + SILENCE);
+        Poll::Ready(match settled {
+            false => Heard::Settled,
+            true => Heard::Silence,
+        })
+    }
+
+    fn heard(&mut self) {
+        self.heard = Instant::now();
+        self.settled = true;
+        self.timer.as_mut().reset(self.heard + SILENCE);
+    }
+}
+
+fn bounded<T: 'static>(asked: Asked<T>) -> Asked<T> {
+    let answer = timeout(ANSWER, asked);
+    Box::pin(answer.map(|answer| answer.unwrap_or(Err(Reason::Timeout(ANSWER)))))
+}
+
+/// Design row 6, as for DNS.
+fn new_backoff() -> Backoff {
+    let (min, max) = (Duration::from_secs(1), Duration::from_secs(30));
+    Backoff::new(min, 1.6, max, 0.2)
+}

@@ -1,0 +1,1 @@
+//! Discovery by EndpointSlices, over sockets.
