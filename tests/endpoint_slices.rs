@@ -1,1 +1,657 @@
-//! Discovery by EndpointSlices, over sockets.
+//! Discovery by EndpointSlices as it shows at the API server: what is asked, by what right, and what is made of the
+//! answers. The server is the kit's, on loopback; all that takes long stands in `src/discovery/endpoint_slices/suite`,
+//! under paused time.
+
+mod support;
+
+use std::{
+    future::poll_fn,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use futures::{StreamExt, future::poll_immediate};
+use hickory_resolver::proto::rr::RecordType;
+use rustls::crypto::CryptoProvider;
+use serde_json::{Value, json};
+use support::{
+    api_server::{ApiServer, Asked, Fault},
+    dns::DnsServer,
+    scripted::{Pods, Request},
+    tls::Identity,
+    within,
+};
+use tokio::process::Command;
+use tower::{Service, ServiceExt};
+use tower_headless::{
+    Balance, BoxError, Discovery, Dns, Endpoint, EndpointSlices, EndpointSlicesError,
+    MembershipChange, Watch,
+};
+
+const WEB: &str = "web.default:80";
+
+// ---------------------------------------------------------------- what is asked, and told
+
+#[tokio::test]
+async fn a_list_and_then_one_watch_from_its_version() {
+    let cluster = Cluster::start([1, 2]).await;
+    let mut slices = cluster.slices(WEB);
+    assert_eq!(
+        addresses(&set(&mut slices).await),
+        ["10.0.0.1:80", "10.0.0.2:80"]
+    );
+    assert!(poll_immediate(answer(&mut slices)).await.is_none());
+    drive_until(&mut slices, || cluster.api.watches() == 1).await;
+    let received = cluster.api.received();
+    let path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+    assert!(
+        received.iter().all(|received| received.path == path),
+        "{received:?}"
+    );
+    assert_eq!(cluster.api.asked(), [Asked::List, Asked::Watch(1)]);
+    let [list, watch] = &received[..] else {
+        panic!("{received:?}")
+    };
+    let selector = "labelSelector=kubernetes.io%2Fservice-name%3Dweb";
+    assert!(list.query.contains(selector), "{}", list.query);
+    assert!(
+        !list.query.contains("limit"),
+        "that would go past the server's cache"
+    );
+    for part in [selector, "allowWatchBookmarks=true", "timeoutSeconds=2"] {
+        assert!(watch.query.contains(part), "{}", watch.query);
+    }
+}
+
+#[tokio::test]
+async fn added_modified_and_deleted_slices_change_the_set() {
+    let cluster = Cluster::start([1]).await;
+    let mut watch = Watch::new(cluster.slices(WEB));
+    assert_eq!(joined(&mut watch).await, ["10.0.0.1:80"]);
+    let told = async {
+        cluster.api.wait_for_watch().await;
+        cluster.pods("web-b", [2]);
+    };
+    let ((), change) = tokio::join!(told, joined(&mut watch));
+    assert_eq!(change, ["10.0.0.2:80"]);
+    cluster.pods("web-b", [2, 3]);
+    assert_eq!(joined(&mut watch).await, ["10.0.0.3:80"]);
+    cluster.api.delete("web-b");
+    assert_eq!(left(&mut watch).await, ["10.0.0.2:80", "10.0.0.3:80"]);
+    assert_eq!(cluster.api.asked(), [Asked::List, Asked::Watch(1)]);
+}
+
+#[tokio::test]
+async fn another_services_slices_are_not_this_ones() {
+    let cluster = Cluster::start([1]).await;
+    cluster
+        .api
+        .slice("db", "db-a", slice(json!([pod("10.0.0.9")])));
+    assert_eq!(
+        addresses(&set(&mut cluster.slices(WEB)).await),
+        ["10.0.0.1:80"]
+    );
+}
+
+#[tokio::test]
+async fn all_that_a_slice_tells_comes_with_the_endpoint() {
+    let cluster = Cluster::start([]).await;
+    let entry = json!({
+        "addresses": ["10.0.0.1"],
+        "hostname": "web-0",
+        "nodeName": "node-a",
+        "zone": "zone-a",
+        "hints": {"forZones": [{"name": "zone-b"}], "forNodes": [{"name": "node-b"}]},
+        "targetRef": {"kind": "Pod", "name": "web-0", "uid": "5f2c"},
+    });
+    cluster.api.slice("web", "web-b", slice(json!([entry])));
+    let set = set(&mut cluster.slices("_http._tcp.web.default")).await;
+    let [endpoint] = &set[..] else {
+        panic!("{set:?}")
+    };
+    assert_eq!(endpoint.hostname(), Some("web-0"));
+    assert_eq!(endpoint.pod_name(), Some("web-0"));
+    assert_eq!(endpoint.pod_uid(), Some("5f2c"));
+    assert_eq!(endpoint.node(), Some("node-a"));
+    assert_eq!(endpoint.zone(), Some("zone-a"));
+    assert_eq!(endpoint.zone_hints().collect::<Vec<_>>(), ["zone-b"]);
+    assert_eq!(endpoint.node_hints().collect::<Vec<_>>(), ["node-b"]);
+    assert_eq!(endpoint.to_string(), "web-0 (10.0.0.1:80)");
+}
+
+#[tokio::test]
+async fn addresses_that_no_pod_can_have_are_no_pods() {
+    let cluster = Cluster::start([]).await;
+    let entries = json!([pod("10.0.0.1"), pod("169.254.169.254"), pod("127.0.0.1")]);
+    cluster.api.slice("web", "web-b", slice(entries));
+    assert_eq!(
+        addresses(&set(&mut cluster.slices(WEB)).await),
+        ["10.0.0.1:80"]
+    );
+    let mut loopback = cluster.slices(WEB).allow_loopback(true);
+    assert_eq!(
+        addresses(&set(&mut loopback).await),
+        ["10.0.0.1:80", "127.0.0.1:80"]
+    );
+    cluster
+        .api
+        .slice("web", "web-b", slice(json!([pod("169.254.169.254")])));
+    let error = error(&mut cluster.slices(WEB)).await;
+    assert!(error.to_string().contains("link-local"), "{error}");
+}
+
+#[tokio::test]
+async fn a_port_that_is_not_there_is_an_error_that_names_those_that_are() {
+    let cluster = Cluster::start([1]).await;
+    let error = error(&mut cluster.slices("web.default:8080")).await;
+    assert!(error.is_unknown_port());
+    let expected = "EndpointSlices of web.default:8080: the pods don't serve port 8080; the pods' ports are http = 80/TCP";
+    assert_eq!(error.to_string(), expected);
+}
+
+#[tokio::test]
+async fn ipv6_where_it_is_preferred() {
+    let cluster = Cluster::start([1]).await;
+    let mut v6 = slice(json!([pod("fd00::1")]));
+    v6["addressType"] = json!("IPv6");
+    cluster.api.slice("web", "web-6", v6);
+    assert_eq!(
+        addresses(&set(&mut cluster.slices(WEB)).await),
+        ["10.0.0.1:80"]
+    );
+    let mut preferred = cluster.slices(WEB).prefer_ipv6(true);
+    assert_eq!(addresses(&set(&mut preferred).await), ["[fd00::1]:80"]);
+}
+
+#[tokio::test]
+async fn clones_share_one_watch() {
+    let cluster = Cluster::start([1]).await;
+    let slices = cluster.slices(WEB);
+    let balancers: Vec<_> = (0..4)
+        .map(|_| Balance::builder(slices.clone()).build(Pods::default().make()))
+        .collect();
+    for mut balance in balancers.iter().cloned() {
+        balance.ready().await.expect("a pod");
+    }
+    cluster.api.wait_for_watch().await;
+    cluster.pods("web-a", [1, 2]);
+    for balance in &balancers {
+        let mut watch = balance.watch();
+        while change(&mut watch).await.endpoints.len() < 2 {}
+    }
+    assert_eq!(cluster.api.asked(), [Asked::List, Asked::Watch(1)]);
+}
+
+#[tokio::test]
+async fn the_watch_ends_with_the_last_balancer() {
+    let cluster = Cluster::start([1]).await;
+    let mut balance = Balance::builder(cluster.slices(WEB)).build(Pods::default().make());
+    balance.ready().await.expect("a pod");
+    cluster.api.wait_for_watch().await;
+    drop(balance);
+    within("the end of the watch", async {
+        while cluster.api.watches() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+// ---------------------------------------------------------------- ends, cuts, and lost history
+
+#[tokio::test]
+async fn a_watch_that_ends_goes_on_from_the_last_bookmark() {
+    let cluster = Cluster::start([1]).await;
+    let mut slices = cluster.watching().await;
+    let version = cluster.api.bookmark();
+    assert_eq!(
+        addresses(&set(&mut slices).await),
+        ["10.0.0.1:80"],
+        "told anew"
+    );
+    cluster.api.end();
+    cluster.goes_on(&mut slices, Asked::Watch(version)).await;
+}
+
+#[tokio::test]
+async fn a_connection_cut_in_the_middle_of_a_line_loses_nothing() {
+    let cluster = Cluster::start([1]).await;
+    let mut slices = cluster.watching().await;
+    cluster.pods("web-a", [1, 2]);
+    set(&mut slices).await;
+    cluster.api.cut();
+    // It happens while nobody watches, and comes with the next watch.
+    cluster.pods("web-a", [1, 2, 3]);
+    cluster.goes_on(&mut slices, Asked::Watch(2)).await;
+    let last = last_set(&mut slices, |set| set.len() == 3).await;
+    assert_eq!(
+        addresses(&last),
+        ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]
+    );
+}
+
+#[tokio::test]
+async fn history_lost_in_the_middle_of_a_watch_is_made_good_by_a_list() {
+    let cluster = Cluster::start([1, 2]).await;
+    let mut slices = cluster.watching().await;
+    cluster.api.expire();
+    cluster.pods("web-a", [2, 3]);
+    assert_eq!(
+        addresses(&set(&mut slices).await),
+        ["10.0.0.2:80", "10.0.0.3:80"]
+    );
+    cluster.goes_on(&mut slices, Asked::Watch(2)).await;
+    assert_eq!(cluster.api.asked()[2..], [Asked::List, Asked::Watch(2)]);
+}
+
+#[tokio::test]
+async fn history_lost_between_two_watches_is_made_good_by_a_list() {
+    for refused_at_once in [true, false] {
+        let cluster = Cluster::start([1, 2]).await;
+        let mut slices = cluster.watching().await;
+        cluster.api.end();
+        cluster.pods("web-a", [2, 3]);
+        cluster.api.forget(refused_at_once);
+        let last = last_set(&mut slices, |set| {
+            set.iter()
+                .any(|pod| pod.address().ip() == Ipv4Addr::new(10, 0, 0, 3))
+        })
+        .await;
+        assert_eq!(addresses(&last), ["10.0.0.2:80", "10.0.0.3:80"]);
+        cluster.goes_on(&mut slices, Asked::Watch(3)).await;
+        let asked = [Asked::Watch(1), Asked::List, Asked::Watch(3)];
+        assert_eq!(
+            cluster.api.asked()[2..],
+            asked,
+            "refused at once: {refused_at_once}"
+        );
+    }
+}
+
+// ---------------------------------------------------------------- trouble
+
+#[tokio::test]
+async fn a_server_that_fails_is_asked_again() {
+    let cluster = Cluster::start([1]).await;
+    cluster.api.fault_lists(Some(Fault::Status(500)));
+    let mut slices = cluster.slices(WEB);
+    let error = error(&mut slices).await;
+    assert!(
+        error.to_string().contains("says 500: etcdserver"),
+        "{error}"
+    );
+    cluster.api.fault_lists(None);
+    assert_eq!(addresses(&set(&mut slices).await), ["10.0.0.1:80"]);
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_is_an_error_after_ten_seconds() {
+    let cluster = Cluster::start([1]).await;
+    cluster.api.fault_lists(Some(Fault::Hang));
+    assert!(error(&mut cluster.slices(WEB)).await.is_timeout());
+}
+
+#[tokio::test]
+async fn a_server_that_goes_away_leaves_the_last_set_until_it_is_back() {
+    let cluster = Cluster::start([1]).await;
+    let mut slices = cluster.watching().await;
+    cluster.api.stop();
+    for _ in 0..2 {
+        let error = error(&mut slices).await;
+        assert!(error.to_string().contains("can't be reached"), "{error}");
+    }
+    cluster.pods("web-a", [2]);
+    cluster.api.restart().await;
+    let back = last_set(&mut slices, |_| true).await;
+    assert_eq!(addresses(&back), ["10.0.0.2:80"]);
+}
+
+#[tokio::test]
+async fn a_missing_role_is_printed_and_the_watch_begins_when_it_is_there() {
+    let cluster = Cluster::start([1]).await;
+    cluster.api.fault_lists(Some(Fault::Status(403)));
+    let mut slices = cluster.slices(WEB);
+    let error = error(&mut slices).await;
+    assert!(error.is_forbidden());
+    let text = error.to_string();
+    for part in [
+        "kind: Role\nmetadata:\n  name: watch-endpointslices\n  namespace: default\n",
+        "- apiGroups: [discovery.k8s.io]\n  resources: [endpointslices]\n  verbs: [list, watch]\n",
+        "- kind: ServiceAccount\n  name: client\n  namespace: apps\n",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+    cluster.api.fault_lists(None);
+    assert_eq!(addresses(&set(&mut slices).await), ["10.0.0.1:80"]);
+}
+
+#[tokio::test]
+async fn an_expired_token_is_read_again() {
+    let cluster = Cluster::start([1]).await;
+    cluster.api.require_token("the second");
+    let mut slices = cluster.slices(WEB);
+    assert!(error(&mut slices).await.is_unauthorized());
+    cluster.write_token("the second");
+    assert_eq!(addresses(&set(&mut slices).await), ["10.0.0.1:80"]);
+    let tokens = cluster
+        .api
+        .received()
+        .into_iter()
+        .take(2)
+        .map(|received| received.authorization);
+    let expected = ["Bearer the first", "Bearer the second"].map(|token| Some(token.to_owned()));
+    assert!(tokens.eq(expected));
+}
+
+#[tokio::test]
+async fn a_kubeconfig_that_is_not_there_is_an_error_until_it_is() {
+    let cluster = Cluster::start([1]).await;
+    let path = cluster.folder.join("later");
+    let mut slices = EndpointSlices::new(WEB.parse().expect("a target")).kubeconfig(&path);
+    let error = error(&mut slices).await;
+    assert!(error.to_string().contains("later"), "{error}");
+    std::fs::copy(cluster.kubeconfig(), &path).expect("a writable folder");
+    assert_eq!(addresses(&set(&mut slices).await), ["10.0.0.1:80"]);
+}
+
+#[tokio::test]
+async fn the_namespace_is_the_contexts_where_the_target_has_none() {
+    let cluster = Cluster::start([1]).await;
+    set(&mut cluster.slices("web:80")).await;
+    let path = &cluster.api.received()[0].path;
+    assert_eq!(
+        path,
+        "/apis/discovery.k8s.io/v1/namespaces/of-the-context/endpointslices"
+    );
+}
+
+#[tokio::test]
+async fn a_client_may_be_given() {
+    let cluster = Cluster::start([1]).await;
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let config = kube::Config::new(cluster.api.url().parse().expect("a URL"));
+    let client = kube::Client::try_from(config).expect("a client");
+    let mut slices = EndpointSlices::new(WEB.parse().expect("a target")).client(client);
+    assert_eq!(addresses(&set(&mut slices).await), ["10.0.0.1:80"]);
+}
+
+// ---------------------------------------------------------------- with DNS under it
+
+#[tokio::test]
+async fn dns_has_the_word_while_the_watch_is_forbidden_and_no_service_is_made_again() {
+    let cluster = Cluster::start([1, 2]).await;
+    let dns = DnsServer::start().await;
+    dns.set_a(
+        "web.default.",
+        1,
+        [1, 2].map(|host| Ipv4Addr::new(10, 0, 0, host)),
+    );
+    cluster.api.fault_lists(Some(Fault::Status(403)));
+    let target = "web.default.:80".parse().expect("a target");
+    let under = Dns::new(target)
+        .name_servers([dns.addr()])
+        .refresh_interval(Duration::from_millis(50));
+    let pods = Pods::default();
+    let balance = Balance::builder(cluster.slices(WEB).or(under)).build(pods.make());
+    let mut caller = balance.clone();
+    for n in 0..10 {
+        let ready = caller.ready().await.expect("a pod");
+        ready.call(Request(n)).await.expect("an answer");
+    }
+    assert!(dns.count("web.default.", RecordType::A) > 0);
+    let known = |pod_name: Option<&str>| {
+        balance
+            .endpoints()
+            .iter()
+            .all(|pod| pod.endpoint.pod_name() == pod_name)
+    };
+    assert!(known(None));
+    cluster.api.fault_lists(None);
+    cluster.api.wait_for_watch().await;
+    dns.forget();
+    cluster.pods("web-a", [1, 2, 3]);
+    let mut watch = balance.watch();
+    while change(&mut watch).await.endpoints.len() < 3 {}
+    for host in [1, 2, 3] {
+        let counts = pods.counts(host);
+        assert_eq!(counts.made, 1, "pod {host}");
+    }
+    // What was on its way when the watch had begun may still come: one look, of two questions.
+    assert!(dns.queries().len() <= 2, "{:?}", dns.queries());
+}
+
+// ---------------------------------------------------------------- processes of their own
+
+/// rustls has two providers in this build, so kube alone would panic for want of a default.
+#[tokio::test]
+async fn tls_works_where_two_providers_are_linked_and_none_is_installed() {
+    let identity = Identity::new("127.0.0.1");
+    let cluster = Cluster::start_tls(identity).await;
+    let output = cluster.child("child_without_a_provider").await;
+    assert!(output.contains("10.0.0.1:80"), "{output}");
+}
+
+#[tokio::test]
+#[ignore = "run by another test, in a process of its own"]
+async fn child_without_a_provider() {
+    assert!(CryptoProvider::get_default().is_none());
+    print_set().await;
+}
+
+#[tokio::test]
+async fn the_applications_own_provider_stays() {
+    let identity = Identity::new("127.0.0.1");
+    let cluster = Cluster::start_tls(identity).await;
+    let output = cluster.child("child_with_a_provider").await;
+    assert!(output.contains("10.0.0.1:80"), "{output}");
+}
+
+#[tokio::test]
+#[ignore = "run by another test, in a process of its own"]
+async fn child_with_a_provider() {
+    let mut own = rustls::crypto::ring::default_provider();
+    own.cipher_suites.truncate(1);
+    own.install_default().expect("the first one");
+    print_set().await;
+    let provider = CryptoProvider::get_default().expect("the application's");
+    assert_eq!(provider.cipher_suites.len(), 1);
+}
+
+/// The set, by way of what the environment says (`KUBECONFIG`).
+async fn print_set() {
+    let mut slices = EndpointSlices::new(WEB.parse().expect("a target"));
+    println!("{:?}", addresses(&set(&mut slices).await));
+}
+
+// ---------------------------------------------------------------- the kit
+
+/// An API server, and the way to it.
+struct Cluster {
+    api: ApiServer,
+    folder: PathBuf,
+}
+
+impl Cluster {
+    /// With a Service `web` in the namespace `default`, of these pods.
+    async fn start(hosts: impl IntoIterator<Item = u8>) -> Self {
+        let cluster = Self::over(ApiServer::start().await, None);
+        cluster.pods("web-a", hosts);
+        cluster
+    }
+
+    async fn start_tls(identity: Identity) -> Self {
+        let authority = identity.certificate_pem().to_owned();
+        let cluster = Self::over(ApiServer::start_tls(identity).await, Some(&authority));
+        cluster.pods("web-a", [1]);
+        cluster
+    }
+
+    fn over(api: ApiServer, authority: Option<&str>) -> Self {
+        static FOLDERS: AtomicU32 = AtomicU32::new(0);
+        let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
+        let name = format!("tower-headless-slices-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&folder).expect("a writable folder for temporary files");
+        let cluster = Self { api, folder };
+        cluster.write_token("the first");
+        cluster.write_kubeconfig(authority);
+        cluster
+    }
+
+    fn write_kubeconfig(&self, authority: Option<&str>) {
+        let mut server = json!({"server": self.api.url()});
+        if let Some(authority) = authority {
+            let path = self.folder.join("ca.crt");
+            std::fs::write(&path, authority).expect("a writable folder");
+            server["certificate-authority"] = json!(path);
+        }
+        let config = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "test",
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test", "namespace": "of-the-context"}}],
+            "clusters": [{"name": "test", "cluster": server}],
+            "users": [{"name": "test", "user": {"tokenFile": self.folder.join("token")}}],
+        });
+        // JSON is YAML.
+        std::fs::write(self.kubeconfig(), config.to_string()).expect("a writable folder");
+    }
+
+    fn write_token(&self, token: &str) {
+        std::fs::write(self.folder.join("token"), token).expect("a writable folder");
+    }
+
+    fn kubeconfig(&self) -> PathBuf {
+        self.folder.join("config")
+    }
+
+    fn slices(&self, target: &str) -> EndpointSlices {
+        let target = target.parse().expect("a target");
+        EndpointSlices::new(target).kubeconfig(self.kubeconfig())
+    }
+
+    /// The slice of that name has these pods now.
+    fn pods(&self, name: &str, hosts: impl IntoIterator<Item = u8>) {
+        let pods = hosts.into_iter().map(|host| pod(&format!("10.0.0.{host}")));
+        self.api.slice("web", name, slice(pods.collect()));
+    }
+
+    /// Discovery with a watch under way, which has settled.
+    async fn watching(&self) -> EndpointSlices {
+        let mut slices = self.slices(WEB);
+        set(&mut slices).await;
+        set(&mut slices).await;
+        assert_eq!(self.api.watches(), 1);
+        slices
+    }
+
+    /// Waits for a watch as the last thing asked, and for what it tells.
+    async fn goes_on(&self, slices: &mut EndpointSlices, expected: Asked) {
+        drive_until(slices, || self.api.watches() == 1).await;
+        assert_eq!(self.api.asked().pop(), Some(expected));
+    }
+
+    /// Runs one of this file's tests in a process of its own, with this cluster's kubeconfig.
+    async fn child(&self, test: &str) -> String {
+        let mut command = Command::new(std::env::current_exe().expect("this test's file"));
+        command.args(["--exact", test, "--ignored", "--nocapture"]);
+        command.env("KUBECONFIG", self.kubeconfig());
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        let output = within("the end of the process", command.output()).await;
+        let output = output.expect("a process");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let said = text(&output.stdout) + &text(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        said
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let folder: &Path = &self.folder;
+        // What is left is the system's to clean up.
+        let _ = std::fs::remove_dir_all(folder);
+    }
+}
+
+fn slice(endpoints: Value) -> Value {
+    json!({
+        "addressType": "IPv4",
+        "ports": [{"name": "http", "port": 80, "protocol": "TCP"}],
+        "endpoints": endpoints,
+    })
+}
+
+fn pod(address: &str) -> Value {
+    json!({
+        "addresses": [address],
+        "conditions": {"ready": true, "serving": true, "terminating": false},
+    })
+}
+
+fn addresses(endpoints: &[Endpoint]) -> Vec<String> {
+    let addresses = endpoints
+        .iter()
+        .map(|endpoint| endpoint.address().to_string());
+    addresses.collect()
+}
+
+/// The next answer, whatever it is.
+async fn answer(discovery: &mut impl Discovery) -> Result<Vec<Endpoint>, BoxError> {
+    poll_fn(|cx| discovery.poll_next(cx)).await
+}
+
+/// The next answer, which is a set.
+async fn set(discovery: &mut impl Discovery) -> Vec<Endpoint> {
+    within("a set", answer(discovery)).await.expect("a set")
+}
+
+/// The first set that is so; there may be errors before.
+async fn last_set(
+    discovery: &mut impl Discovery,
+    is_so: impl Fn(&[Endpoint]) -> bool,
+) -> Vec<Endpoint> {
+    within("such a set", async {
+        loop {
+            match answer(discovery).await {
+                Ok(set) if is_so(&set) => return set,
+                _ => {}
+            }
+        }
+    })
+    .await
+}
+
+/// The next answer, which is an error.
+async fn error(discovery: &mut impl Discovery) -> EndpointSlicesError {
+    let error = within("an error", answer(discovery)).await;
+    let error = error.expect_err("an error");
+    *error.downcast().expect("an error of this source")
+}
+
+/// Lets discovery run until something is so.
+async fn drive_until(discovery: &mut impl Discovery, is_so: impl Fn() -> bool) {
+    within("what is waited for", async {
+        while !is_so() {
+            let _ = tokio::time::timeout(Duration::from_millis(5), answer(discovery)).await;
+        }
+    })
+    .await;
+}
+
+async fn change(watch: &mut Watch) -> MembershipChange {
+    within("a change", watch.next())
+        .await
+        .expect("it never ends")
+}
+
+async fn joined(watch: &mut Watch) -> Vec<String> {
+    addresses(&change(watch).await.joined)
+}
+
+async fn left(watch: &mut Watch) -> Vec<String> {
+    addresses(&change(watch).await.left)
+}

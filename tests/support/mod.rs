@@ -10,6 +10,7 @@
 // them, though nothing of a private module is reachable from outside the crate.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod api_server;
 pub mod client;
 pub mod cluster;
 pub mod dns;
