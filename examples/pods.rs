@@ -5,9 +5,10 @@
 //! cargo run --example pods -- nginx-headless.default:80
 //! cargo run --example pods -- _http._tcp.nginx-headless.default  # the port by its name, and the pods' hostnames
 //! cargo run --example pods -- nginx-headless:80 --watch          # go on, and tell what changes
+//! cargo run --features kube-latest --example pods -- nginx-headless:80 --watch-api   # the same, as the API server tells it
 //! ```
 //!
-//! To learn how the crate is used, read [`look`] and [`watch`]: that is all of it.
+//! To learn how the crate is used, read [`look`], [`watch`] and [`slices`]: that is all of it.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -23,7 +24,7 @@ use clap::Parser;
 use futures::StreamExt;
 use support::dns::{DnsServer, Srv};
 use tokio::time::{Instant, sleep};
-use tower_headless::{Dns, Endpoint, LookupError, Target, Watch};
+use tower_headless::{BoxError, Discovery, Dns, Endpoint, LookupError, Target, Watch};
 use tracing_subscriber::EnvFilter;
 
 /// Shows the pods behind the name of a headless Service.
@@ -39,6 +40,10 @@ struct Args {
     #[arg(long)]
     watch: bool,
 
+    /// Go on, and tell what changes, by the API server's word instead of DNS's (needs the feature kube)
+    #[arg(long, requires = "name", conflicts_with_all = ["watch", "nameserver"])]
+    watch_api: bool,
+
     /// Name server to ask, IP:port, instead of the system's; may be repeated
     #[arg(long, value_name = "A", requires = "name")]
     nameserver: Vec<SocketAddr>,
@@ -51,8 +56,8 @@ struct Args {
     #[arg(long)]
     prefer_ipv6: bool,
 
-    /// Mark the pods that are meant for clients in this zone
-    #[arg(long, value_name = "Z", default_value_t)]
+    /// Mark the pods that are meant for clients in this zone, as the API server hints
+    #[arg(long, value_name = "Z", requires = "watch_api", default_value_t)]
     zone: String,
 
     /// Take loopback addresses for pods too
@@ -62,20 +67,23 @@ struct Args {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    // RUST_LOG=tower_headless=debug shows what discovery thinks.
+    // RUST_LOG=tower_headless=debug shows what discovery thinks; without it, what is wrong.
+    let warnings = "tower_headless=warn".parse().expect("a directive");
+    let filter = EnvFilter::builder().with_default_directive(warnings);
     tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::from_default_env())
+        .with_env_filter(filter.from_env_lossy())
         .with_writer(std::io::stderr)
         .init();
     let args = Args::parse();
     let result = match &args.name {
+        Some(target) if args.watch_api => watch_api(&args, target).await,
         Some(target) => {
             let dns = Dns::new(target.clone())
                 .name_servers(args.nameserver.iter().copied())
                 .resolv_conf(&args.resolv_conf);
-            show(&args, target, dns).await
+            show(&args, target, dns).await.map_err(BoxError::from)
         }
-        None => story(&args).await,
+        None => story(&args).await.map_err(BoxError::from),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -91,18 +99,18 @@ async fn show(args: &Args, target: &Target, dns: Dns) -> Result<(), LookupError>
         .prefer_ipv6(args.prefer_ipv6)
         .allow_loopback(args.allow_loopback);
     if args.watch {
-        watch(dns, &args.zone).await;
+        watch(dns, "").await;
         return Ok(());
     }
-    look(target, &dns, &args.zone).await
+    look(target, &dns).await
 }
 
 /// One look, told in full.
-async fn look(target: &Target, dns: &Dns, zone: &str) -> Result<(), LookupError> {
+async fn look(target: &Target, dns: &Dns) -> Result<(), LookupError> {
     let started = Instant::now();
     let found = dns.resolve().await?;
     let took = started.elapsed();
-    table(found.endpoints(), zone);
+    table(found.endpoints());
     println!("{} behind {target}", count(found.endpoints().len()));
     if let Some(name) = found.name() {
         println!("name          {name}.");
@@ -118,9 +126,9 @@ async fn look(target: &Target, dns: &Dns, zone: &str) -> Result<(), LookupError>
 }
 
 /// Every change of the set, as a balancer would hear of it, until interrupted.
-async fn watch(dns: Dns, zone: &str) {
+async fn watch(discovery: impl Discovery, zone: &str) {
     let started = Instant::now();
-    let mut changes = Watch::new(dns);
+    let mut changes = Watch::new(discovery);
     loop {
         tokio::select! {
             _ = tokio::signal::ctrl_c() => return,
@@ -138,20 +146,23 @@ async fn watch(dns: Dns, zone: &str) {
     }
 }
 
-fn table(endpoints: &[Endpoint], zone: &str) {
-    let address = |endpoint: &Endpoint| endpoint.address().ip().to_string();
-    let widest = endpoints.iter().map(|endpoint| address(endpoint).len());
-    let width = widest.max().unwrap_or_default().max("address".len());
-    println!("{:width$}  {:5}  hostname", "address", "port");
-    for endpoint in endpoints {
-        let (port, hostname) = (endpoint.address().port(), endpoint.hostname());
-        println!(
-            "{:width$}  {port:<5}  {}{}",
-            address(endpoint),
-            hostname.unwrap_or("-"),
-            mark(endpoint, zone)
-        );
-    }
+/// The same, by the API server's word. What goes wrong is logged: a right that is missing, with the Role that helps.
+async fn watch_api(args: &Args, target: &Target) -> Result<(), BoxError> {
+    watch(slices(args, target)?, &args.zone).await;
+    Ok(())
+}
+
+#[cfg(feature = "kube")]
+fn slices(args: &Args, target: &Target) -> Result<impl Discovery + use<>, BoxError> {
+    let slices = tower_headless::EndpointSlices::new(target.to_string().parse()?);
+    let slices = slices.prefer_ipv6(args.prefer_ipv6);
+    Ok(slices.allow_loopback(args.allow_loopback))
+}
+
+#[cfg(not(feature = "kube"))]
+fn slices(_: &Args, _: &Target) -> Result<impl Discovery + use<>, BoxError> {
+    let error = "--watch-api needs the feature kube: cargo run --features kube-latest …";
+    Err::<tower_headless::Fixed, _>(error.into())
 }
 
 /// What marks the pods that are meant for clients in `zone`.
@@ -160,6 +171,21 @@ fn mark(pod: &Endpoint, zone: &str) -> &'static str {
         "  near"
     } else {
         ""
+    }
+}
+
+fn table(endpoints: &[Endpoint]) {
+    let address = |endpoint: &Endpoint| endpoint.address().ip().to_string();
+    let widest = endpoints.iter().map(|endpoint| address(endpoint).len());
+    let width = widest.max().unwrap_or_default().max("address".len());
+    println!("{:width$}  {:5}  hostname", "address", "port");
+    for endpoint in endpoints {
+        let (port, hostname) = (endpoint.address().port(), endpoint.hostname());
+        println!(
+            "{:width$}  {port:<5}  {}",
+            address(endpoint),
+            hostname.unwrap_or("-")
+        );
     }
 }
 

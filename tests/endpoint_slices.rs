@@ -225,12 +225,12 @@ async fn a_connection_cut_in_the_middle_of_a_line_loses_nothing() {
     cluster.api.cut();
     // It happens while nobody watches, and comes with the next watch.
     cluster.pods("web-a", [1, 2, 3]);
-    cluster.goes_on(&mut slices, Asked::Watch(2)).await;
     let last = last_set(&mut slices, |set| set.len() == 3).await;
     assert_eq!(
         addresses(&last),
         ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]
     );
+    cluster.goes_on(&mut slices, Asked::Watch(2)).await;
 }
 
 #[tokio::test]

@@ -27,6 +27,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "A", requires = "service", value_parser = parse_name_server)]
     pub(crate) nameserver: Option<SocketAddr>,
 
+    /// Let the API server tell the pods, and DNS only where it can't (needs the feature kube)
+    #[arg(long, requires = "service")]
+    pub(crate) watch: bool,
+
     /// Which pod gets the next request
     #[arg(long, value_enum, default_value_t = PolicyName::RoundRobin)]
     pub(crate) policy: PolicyName,

@@ -4,11 +4,13 @@
 //! cargo run --features http --example http_client              # a cluster of its own; needs nothing but loopback
 //! cargo run --features http --example http_client -- --help
 //! cargo run --features http --example http_client -- --service nginx-headless.default --port 80
+//! cargo run --features http,kube-latest --example http_client -- --service nginx-headless.default --port 80 --watch
 //! ```
 //!
 //! Without arguments it starts a DNS server and three pods, and sends requests at a steady rate while the service is
 //! scaled 3 → 5 → 2 and one pod is killed without DNS knowing. With `--service` it does the same to a service of yours,
-//! and the changes are yours to make.
+//! and the changes are yours to make. With `--watch` the API server tells the pods, which takes the right to list and watch
+//! EndpointSlices.
 //!
 //! To learn how the crate is used, read [`run`], and `get` in `load.rs`: that is all of it. The rest is show: `load.rs`
 //! keeps the rate, `report.rs` and `screen.rs` show what became of the requests, `story.rs` runs the cluster.
@@ -21,6 +23,7 @@ mod story;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 mod table;
+mod watch;
 
 use std::{convert::Infallible, process::ExitCode, sync::Arc, time::Duration};
 
@@ -78,9 +81,12 @@ async fn run<P: Policy>(args: &Args, policy: P) -> usize {
         .zone(args.zone.as_str())
         .node(args.node.as_str())
         .dns(|dns| dns.name_servers(name_server).allow_loopback(allow_loopback))
-        .timeout(TIMEOUT)
-        .build()
-        .unwrap_or_else(|error| args.reject(error));
+        .timeout(TIMEOUT);
+    let client = match args.watch {
+        true => client.discovery(watch::discovery(args, &service)).build(),
+        false => client.build(),
+    };
+    let client = client.unwrap_or_else(|error| args.reject(error));
 
     let report = Arc::new(Report::new(&service, story.as_ref().map(|_| story::TTL)));
     let path = args.path.as_str();

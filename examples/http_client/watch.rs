@@ -1,0 +1,29 @@
+//! With `--watch`, the pods come from the API server.
+
+use http::Uri;
+use tower_headless::Discovery;
+
+use crate::args::Args;
+
+/// The Service's slices, watched; where that isn't allowed, or the API server can't be reached, what DNS says.
+#[cfg(feature = "kube")]
+pub(crate) fn discovery(args: &Args, service: &Uri) -> impl Discovery {
+    use tower_headless::{Dns, EndpointSlices};
+
+    let name = service
+        .authority()
+        .map_or("", |authority| authority.as_str());
+    let slices = name.parse().map(EndpointSlices::new);
+    let dns = name.parse().map(Dns::new);
+    let slices = slices.unwrap_or_else(|error| args.reject(error));
+    let dns = dns.unwrap_or_else(|error| args.reject(error));
+    slices.or(dns.name_servers(args.nameserver))
+}
+
+#[cfg(not(feature = "kube"))]
+pub(crate) fn discovery(args: &Args, _: &Uri) -> impl Discovery + use<> {
+    if args.watch {
+        args.reject("--watch needs the feature kube: cargo run --features http,kube-latest …");
+    }
+    tower_headless::Fixed::new([])
+}
