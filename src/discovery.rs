@@ -23,7 +23,8 @@ use or::Or;
 /// A source of endpoints: it yields the whole set, again and again.
 ///
 /// The balancer polls it from its one background task and from nowhere else; what it yields is what requests see.
-/// [`Dns`](crate::Dns) and [`Fixed`] come with the crate; a source of your own implements the one required method.
+/// [`Dns`](crate::Dns), `EndpointSlices` (feature `kube`) and [`Fixed`] come with the crate; a source of your own implements
+/// the one required method.
 ///
 /// ```
 /// use std::task::{Context, Poll, ready};

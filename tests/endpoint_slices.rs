@@ -2,33 +2,28 @@
 //! answers. The server is the kit's, on loopback; all that takes long stands in `src/discovery/endpoint_slices/suite`,
 //! under paused time.
 
+#[path = "endpoint_slices/kit.rs"]
+mod kit;
 mod support;
 
-use std::{
-    future::poll_fn,
-    net::Ipv4Addr,
-    path::{Path, PathBuf},
-    process::Stdio,
-    sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
-};
+use std::{net::Ipv4Addr, time::Duration};
 
-use futures::{StreamExt, future::poll_immediate};
+use futures::future::poll_immediate;
 use hickory_resolver::proto::rr::RecordType;
 use rustls::crypto::CryptoProvider;
-use serde_json::{Value, json};
+use serde_json::json;
+use tower::{Service, ServiceExt};
+use tower_headless::{Balance, Discovery, Dns, EndpointSlices, Watch};
+
+use kit::{
+    Cluster, addresses, answer, change, drive_until, error, joined, last_set, left, pod, set, slice,
+};
 use support::{
-    api_server::{ApiServer, Asked, Fault},
+    api_server::{Asked, Fault},
     dns::DnsServer,
     scripted::{Pods, Request},
     tls::Identity,
     within,
-};
-use tokio::process::Command;
-use tower::{Service, ServiceExt};
-use tower_headless::{
-    Balance, BoxError, Discovery, Dns, Endpoint, EndpointSlices, EndpointSlicesError,
-    MembershipChange, Watch,
 };
 
 const WEB: &str = "web.default:80";
@@ -464,194 +459,4 @@ async fn child_with_a_provider() {
 async fn print_set() {
     let mut slices = EndpointSlices::new(WEB.parse().expect("a target"));
     println!("{:?}", addresses(&set(&mut slices).await));
-}
-
-// ---------------------------------------------------------------- the kit
-
-/// An API server, and the way to it.
-struct Cluster {
-    api: ApiServer,
-    folder: PathBuf,
-}
-
-impl Cluster {
-    /// With a Service `web` in the namespace `default`, of these pods.
-    async fn start(hosts: impl IntoIterator<Item = u8>) -> Self {
-        let cluster = Self::over(ApiServer::start().await, None);
-        cluster.pods("web-a", hosts);
-        cluster
-    }
-
-    async fn start_tls(identity: Identity) -> Self {
-        let authority = identity.certificate_pem().to_owned();
-        let cluster = Self::over(ApiServer::start_tls(identity).await, Some(&authority));
-        cluster.pods("web-a", [1]);
-        cluster
-    }
-
-    fn over(api: ApiServer, authority: Option<&str>) -> Self {
-        static FOLDERS: AtomicU32 = AtomicU32::new(0);
-        let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
-        let name = format!("tower-headless-slices-{}-{number}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&folder).expect("a writable folder for temporary files");
-        let cluster = Self { api, folder };
-        cluster.write_token("the first");
-        cluster.write_kubeconfig(authority);
-        cluster
-    }
-
-    fn write_kubeconfig(&self, authority: Option<&str>) {
-        let mut server = json!({"server": self.api.url()});
-        if let Some(authority) = authority {
-            let path = self.folder.join("ca.crt");
-            std::fs::write(&path, authority).expect("a writable folder");
-            server["certificate-authority"] = json!(path);
-        }
-        let config = json!({
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "test",
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test", "namespace": "of-the-context"}}],
-            "clusters": [{"name": "test", "cluster": server}],
-            "users": [{"name": "test", "user": {"tokenFile": self.folder.join("token")}}],
-        });
-        // JSON is YAML.
-        std::fs::write(self.kubeconfig(), config.to_string()).expect("a writable folder");
-    }
-
-    fn write_token(&self, token: &str) {
-        std::fs::write(self.folder.join("token"), token).expect("a writable folder");
-    }
-
-    fn kubeconfig(&self) -> PathBuf {
-        self.folder.join("config")
-    }
-
-    fn slices(&self, target: &str) -> EndpointSlices {
-        let target = target.parse().expect("a target");
-        EndpointSlices::new(target).kubeconfig(self.kubeconfig())
-    }
-
-    /// The slice of that name has these pods now.
-    fn pods(&self, name: &str, hosts: impl IntoIterator<Item = u8>) {
-        let pods = hosts.into_iter().map(|host| pod(&format!("10.0.0.{host}")));
-        self.api.slice("web", name, slice(pods.collect()));
-    }
-
-    /// Discovery with a watch under way, which has settled.
-    async fn watching(&self) -> EndpointSlices {
-        let mut slices = self.slices(WEB);
-        set(&mut slices).await;
-        set(&mut slices).await;
-        assert_eq!(self.api.watches(), 1);
-        slices
-    }
-
-    /// Waits for a watch as the last thing asked, and for what it tells.
-    async fn goes_on(&self, slices: &mut EndpointSlices, expected: Asked) {
-        drive_until(slices, || self.api.watches() == 1).await;
-        assert_eq!(self.api.asked().pop(), Some(expected));
-    }
-
-    /// Runs one of this file's tests in a process of its own, with this cluster's kubeconfig.
-    async fn child(&self, test: &str) -> String {
-        let mut command = Command::new(std::env::current_exe().expect("this test's file"));
-        command.args(["--exact", test, "--ignored", "--nocapture"]);
-        command.env("KUBECONFIG", self.kubeconfig());
-        command.stdin(Stdio::null()).kill_on_drop(true);
-        let output = within("the end of the process", command.output()).await;
-        let output = output.expect("a process");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let said = text(&output.stdout) + &text(&output.stderr);
-        assert!(output.status.success(), "{said}");
-        said
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        let folder: &Path = &self.folder;
-        // What is left is the system's to clean up.
-        let _ = std::fs::remove_dir_all(folder);
-    }
-}
-
-fn slice(endpoints: Value) -> Value {
-    json!({
-        "addressType": "IPv4",
-        "ports": [{"name": "http", "port": 80, "protocol": "TCP"}],
-        "endpoints": endpoints,
-    })
-}
-
-fn pod(address: &str) -> Value {
-    json!({
-        "addresses": [address],
-        "conditions": {"ready": true, "serving": true, "terminating": false},
-    })
-}
-
-fn addresses(endpoints: &[Endpoint]) -> Vec<String> {
-    let addresses = endpoints
-        .iter()
-        .map(|endpoint| endpoint.address().to_string());
-    addresses.collect()
-}
-
-/// The next answer, whatever it is.
-async fn answer(discovery: &mut impl Discovery) -> Result<Vec<Endpoint>, BoxError> {
-    poll_fn(|cx| discovery.poll_next(cx)).await
-}
-
-/// The next answer, which is a set.
-async fn set(discovery: &mut impl Discovery) -> Vec<Endpoint> {
-    within("a set", answer(discovery)).await.expect("a set")
-}
-
-/// The first set that is so; there may be errors before.
-async fn last_set(
-    discovery: &mut impl Discovery,
-    is_so: impl Fn(&[Endpoint]) -> bool,
-) -> Vec<Endpoint> {
-    within("such a set", async {
-        loop {
-            match answer(discovery).await {
-                Ok(set) if is_so(&set) => return set,
-                _ => {}
-            }
-        }
-    })
-    .await
-}
-
-/// The next answer, which is an error.
-async fn error(discovery: &mut impl Discovery) -> EndpointSlicesError {
-    let error = within("an error", answer(discovery)).await;
-    let error = error.expect_err("an error");
-    *error.downcast().expect("an error of this source")
-}
-
-/// Lets discovery run until something is so.
-async fn drive_until(discovery: &mut impl Discovery, is_so: impl Fn() -> bool) {
-    within("what is waited for", async {
-        while !is_so() {
-            let _ = tokio::time::timeout(Duration::from_millis(5), answer(discovery)).await;
-        }
-    })
-    .await;
-}
-
-async fn change(watch: &mut Watch) -> MembershipChange {
-    within("a change", watch.next())
-        .await
-        .expect("it never ends")
-}
-
-async fn joined(watch: &mut Watch) -> Vec<String> {
-    addresses(&change(watch).await.joined)
-}
-
-async fn left(watch: &mut Watch) -> Vec<String> {
-    addresses(&change(watch).await.left)
 }

@@ -7,6 +7,7 @@
 //! | `endpoint_slices/endpoints.rs`, `endpoint_slices/ports.rs` | slices → endpoints; pure |
 //! | `endpoint_slices/slices.rs` | the slices as last heard |
 //! | `endpoint_slices/watcher.rs` | list, watch, and what to do when either fails |
+//! | `endpoint_slices/open.rs` | one watch under way |
 //! | `endpoint_slices/api.rs` | what is asked of an API server, whoever asks |
 //! | `endpoint_slices/client.rs` | kube's client, asked |
 //! | `endpoint_slices/config.rs`, `endpoint_slices/cryptography.rs` | how that client is made |
@@ -18,6 +19,7 @@ mod config;
 mod cryptography;
 mod endpoints;
 mod error;
+mod open;
 mod ports;
 mod rbac;
 mod settings;
@@ -155,7 +157,8 @@ impl EndpointSlices {
     /// The API server and the credentials are those of the kubeconfig (`KUBECONFIG`, or `~/.kube/config`), or else those
     /// that every pod has. They are read when they are first needed; what is wrong with them is an error of discovery, and
     /// tried again. A token that a file has is read again each minute. The namespace, where `target` has none, is that of
-    /// the kubeconfig's context, or the pod's own.
+    /// the kubeconfig's context, or the pod's own. A kubeconfig with a proxy takes kube's feature `http-proxy` or `socks5`,
+    /// which the application enables.
     pub fn new(target: ServiceTarget) -> Self {
         Self::with(Settings::new(target))
     }

@@ -24,13 +24,14 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, StreamExt, future::BoxFuture};
+use futures::{FutureExt, future::BoxFuture};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tracing::{debug, warn};
 
 use super::{
     api::{Api, Event, Events, Listed, What},
     error::{EndpointSlicesError, Reason},
+    open::{Heard, Open, SETTLED},
     slices::Slices,
     target::ServiceTarget,
 };
@@ -38,13 +39,6 @@ use crate::{backoff::Backoff, discovery::shared::Source, endpoint::Endpoint};
 
 /// How long the API server may take to answer; a watch is answered at once, too, and goes on from there.
 const ANSWER: Duration = Duration::from_secs(10);
-
-/// A watch that has been open for so long without a word has nothing to tell: the set is as it is known. Also the shortest
-/// pause between two tries, however urgent.
-const SETTLED: Duration = Duration::from_secs(1);
-
-/// The API server sends a bookmark each minute or so. Silence for this long means that it is gone, or that it sends none.
-const SILENCE: Duration = Duration::from_secs(100);
 
 /// Silence for this long is suspicious where every pod refuses.
 const DOUBT: Duration = Duration::from_secs(10);
@@ -76,17 +70,6 @@ enum State {
 }
 
 type Asked<T> = BoxFuture<'static, Result<T, Reason>>;
-
-/// A watch under way.
-struct Open {
-    events: Events,
-    since: Instant,
-    /// When the server last said something; the beginning counts.
-    heard: Instant,
-    /// It has said something, or has been open for so long that there is nothing to say.
-    settled: bool,
-    timer: Pin<Box<Sleep>>,
-}
 
 impl<A: Api> Watcher<A> {
     pub(super) fn new(target: ServiceTarget, slices: Slices, api: A) -> Self {
@@ -266,69 +249,13 @@ impl<A: Api> Source for Watcher<A> {
     fn refresh(&mut self) {
         match &self.state {
             // A watch tells what there is to tell, unless the server is gone and nobody has noticed.
-            State::Open(open) if open.heard.elapsed() >= DOUBT => self.ask(),
+            State::Open(open) if open.silence() >= DOUBT => self.ask(),
             _ => self.hurry(),
         }
     }
 
     fn refused(&mut self, _: &Endpoint) {
         self.hurry();
-    }
-}
-
-/// What comes of a watch.
-enum Heard {
-    Event(Box<Event>),
-    /// It is there, and silent.
-    Settled,
-    /// It has been silent for too long.
-    Silence,
-    Failed(Reason),
-    Ended {
-        wordless: bool,
-        since: Instant,
-    },
-}
-
-impl Open {
-    fn new(events: Events) -> Self {
-        let now = Instant::now();
-        Self {
-            events,
-            since: now,
-            heard: now,
-            settled: false,
-            timer: Box::pin(sleep_until(now + SETTLED)),
-        }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
-        if let Poll::Ready(event) = self.events.poll_next_unpin(cx) {
-            return Poll::Ready(match event {
-                Some(Ok(event)) => {
-                    self.heard();
-                    Heard::Event(Box::new(event))
-                }
-                Some(Err(reason)) => Heard::Failed(reason),
-                None => Heard::Ended {
-                    wordless: !self.settled,
-                    since: self.since,
-                },
-            });
-        }
-        ready!(self.timer.as_mut().poll(cx));
-        let settled = std::mem::replace(&mut self.settled, true);
-        self.timer.as_mut().reset(self.heard + SILENCE);
-        Poll::Ready(match settled {
-            false => Heard::Settled,
-            true => Heard::Silence,
-        })
-    }
-
-    fn heard(&mut self) {
-        self.heard = Instant::now();
-        self.settled = true;
-        self.timer.as_mut().reset(self.heard + SILENCE);
     }
 }
 
