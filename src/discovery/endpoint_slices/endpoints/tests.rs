@@ -1,5 +1,8 @@
 //! Slices as the API server writes them, and what comes of them.
 
+use std::collections::BTreeSet;
+
+use proptest::{collection::vec, prelude::*};
 use serde_json::{Value, json};
 
 use super::*;
@@ -281,4 +284,58 @@ fn what_is_no_pod_has_no_pods_name() {
     let slices = [web(json!([entry]))];
     let found = endpoints(slices.iter(), V4_FIRST, &port("web:80")).expect("a known port");
     assert_eq!((found[0].pod_name(), found[0].pod_uid()), (None, None));
+}
+
+type Condition = Option<bool>;
+/// One entry of a slice: the last number of its address, and whether it is ready, serving and terminating.
+type Drawn = (u8, Condition, Condition, Condition);
+
+proptest! {
+    /// Whatever slices there are, the set is that of the rules, applied address by address.
+    #[test]
+    fn the_rules_applied_address_by_address(
+        drawn in vec((any::<bool>(), 80..82_u16, vec((1..6_u8, any::<Condition>(), any::<Condition>(), any::<Condition>()), 0..6)), 0..6)
+    ) {
+        let slices: Vec<_> = drawn.iter().map(|(v6, port, entries)| drawn_slice(*v6, *port, entries)).collect();
+        let found = endpoints(slices.iter(), V4_FIRST, &port("web:http")).expect("each has that port");
+        let found: Vec<_> = found.iter().map(|endpoint| endpoint.address().to_string()).collect();
+        let expected = [false, true].map(|v6| {
+            let entries = || drawn.iter().filter(move |slice| slice.0 == v6).flat_map(|(_, port, entries)| {
+                entries.iter().map(|entry| (address(v6, entry.0, *port), *entry))
+            });
+            let ready = |entry: &Drawn| entry.1 != Some(false);
+            let last = |entry: &Drawn| entry.1 == Some(false) && entry.2 == Some(true) && entry.3 == Some(true);
+            let with = |rule: &dyn Fn(&Drawn) -> bool| -> BTreeSet<_> {
+                entries().filter(|(_, entry)| rule(entry)).map(|(address, _)| address).collect()
+            };
+            Some(with(&ready)).filter(|set| !set.is_empty()).unwrap_or_else(|| with(&last))
+        });
+        let expected = expected.into_iter().find(|set| !set.is_empty()).unwrap_or_default();
+        prop_assert_eq!(found.len(), expected.len(), "each once");
+        prop_assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), expected);
+    }
+}
+
+fn address(v6: bool, host: u8, port: u16) -> String {
+    match v6 {
+        false => format!("10.0.0.{host}:{port}"),
+        true => format!("[fd00::{host}]:{port}"),
+    }
+}
+
+fn drawn_slice(v6: bool, port: u16, entries: &[Drawn]) -> EndpointSlice {
+    let entry = |(host, ready, serving, terminating): &Drawn| {
+        let address = if v6 {
+            format!("fd00::{host}")
+        } else {
+            format!("10.0.0.{host}")
+        };
+        pod(
+            &address,
+            json!({"ready": ready, "serving": serving, "terminating": terminating}),
+        )
+    };
+    let family = if v6 { IPV6 } else { IPV4 };
+    let ports = json!([{"name": "http", "port": port}]);
+    slice(family, ports, entries.iter().map(entry).collect())
 }
