@@ -22,6 +22,23 @@ pub(super) const IPV4: &str = "IPv4";
 pub(super) const IPV6: &str = "IPv6";
 pub(super) const FQDN: &str = "FQDN";
 
+/// A slice's `endpoints`: a list in the types of some versions of the API, and one that may be missing in those of others.
+trait Entries {
+    fn entries(&self) -> &[Entry];
+}
+
+impl Entries for Vec<Entry> {
+    fn entries(&self) -> &[Entry] {
+        self
+    }
+}
+
+impl Entries for Option<Vec<Entry>> {
+    fn entries(&self) -> &[Entry] {
+        self.as_deref().unwrap_or_default()
+    }
+}
+
 /// How welcome an endpoint is: the greater the better.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
@@ -37,7 +54,7 @@ pub(super) fn endpoints<'a>(
 ) -> Result<Vec<Endpoint>, UnknownPort> {
     for family in families {
         // A slice without endpoints has no ports either.
-        let is_used = |slice: &&EndpointSlice| slice.endpoints.iter().flatten().next().is_some();
+        let is_used = |slice: &&EndpointSlice| !slice.endpoints.entries().is_empty();
         let of_family = slices.clone().filter(|slice| slice.address_type == family);
         let slices: Vec<_> = of_family.filter(is_used).collect();
         if !slices.is_empty()
@@ -62,7 +79,7 @@ fn joined(slices: &[&EndpointSlice], port: &Port) -> Vec<Endpoint> {
         let Some(port) = ports::number(port, slice) else {
             continue;
         };
-        for entry in slice.endpoints.iter().flatten() {
+        for entry in slice.endpoints.entries() {
             if let Some(candidate) = endpoint(entry, port) {
                 let best = found
                     .entry(candidate.1.address())
