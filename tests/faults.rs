@@ -525,6 +525,8 @@ struct Load {
     results: Vec<Result<IpAddr, String>>,
     /// The longest that one took.
     longest: Duration,
+    /// The same of those at the beginning and at the end, when nothing was in their way.
+    undisturbed: Duration,
     /// The longest that the machine kept this very task waiting for its turn: no business of the balancer's.
     stalled: Duration,
 }
@@ -560,9 +562,13 @@ async fn under_load<T>(
         .map(|request| request.expect("no panic"))
         .collect();
     let longest = ended.iter().map(|(_, took)| *took).max();
+    // Those of the 0.2 s at the beginning and at the end.
+    let calm = ended[..100].iter().chain(&ended[ended.len() - 100..]);
+    let undisturbed = calm.map(|(_, took)| *took).max();
     Load {
         results: ended.into_iter().map(|(result, _)| result).collect(),
         longest: longest.expect("there were requests"),
+        undisturbed: undisturbed.expect("there were requests"),
         stalled,
     }
 }
@@ -594,7 +600,8 @@ async fn row_32_the_whole_set_replaced_at_once() {
         results.len(),
         failed[0]
     );
-    let bound = Duration::from_secs(2) + 2 * load.stalled;
+    // The machine's own slowness on top: how late it woke the test, and how long requests took that nothing was in the way of.
+    let bound = Duration::from_secs(2) + 2 * load.stalled + 4 * load.undisturbed;
     assert!(load.longest <= bound, "one waited {:?}", load.longest);
     for pod in cluster.pods() {
         assert!(
