@@ -26,7 +26,7 @@ pub mod tls;
 use std::{future::Future, time::Duration};
 
 /// Far beyond what any wait takes on a busy machine: only a bug gets here.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Awaits `event`, and panics saying `what` was missed if it doesn't come.
 #[track_caller]

@@ -2,7 +2,7 @@
 //!
 //! nginx has to be installed: `.ci/servers` does that, and tests without it are skipped as those of `servers.rs` are.
 
-mod nginx;
+pub mod nginx;
 mod own;
 pub mod service;
 

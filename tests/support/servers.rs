@@ -359,13 +359,13 @@ fn absolute(name: &str) -> String {
 }
 
 /// A server's process. Its end is waited for when dropped: no zombie, and its port is free.
-pub(super) struct Process {
+pub struct Process {
     child: Child,
     log: PathBuf,
 }
 
 impl Process {
-    pub(super) fn spawn(mut command: Command, log: &Path) -> io::Result<Self> {
+    pub fn spawn(mut command: Command, log: &Path) -> io::Result<Self> {
         let file = File::create(log)?;
         command
             .stdin(Stdio::null())
@@ -377,21 +377,21 @@ impl Process {
         })
     }
 
-    pub(super) fn id(&self) -> u32 {
+    pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    pub(super) fn has_exited(&mut self) -> bool {
+    pub fn has_exited(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
     /// How it ended, if it has.
-    pub(super) fn status(&mut self) -> io::Result<Option<ExitStatus>> {
+    pub fn status(&mut self) -> io::Result<Option<ExitStatus>> {
         self.child.try_wait()
     }
 
     /// The last lines it wrote.
-    pub(super) fn log(&self) -> String {
+    pub fn log(&self) -> String {
         const TAIL: usize = 30;
         let log = fs::read_to_string(&self.log).unwrap_or_else(|error| error.to_string());
         let lines: Vec<_> = log.lines().collect();
@@ -408,10 +408,10 @@ impl Drop for Process {
 }
 
 /// A folder that goes when dropped.
-pub(super) struct TempDir(PathBuf);
+pub struct TempDir(PathBuf);
 
 impl TempDir {
-    pub(super) fn new() -> io::Result<Self> {
+    pub fn new() -> io::Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         loop {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -425,7 +425,7 @@ impl TempDir {
         }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.0
     }
 

@@ -20,10 +20,15 @@ pub(super) fn configure(
     address: SocketAddr,
     identity: &Identity,
 ) -> io::Result<Command> {
-    let file = dir.join("nginx.conf");
-    fs::write(&file, configuration(speech, address))?;
     fs::write(dir.join("cert.pem"), identity.certificate_pem())?;
     fs::write(dir.join("key.pem"), identity.key_pem())?;
+    command(dir, &configuration(speech, &[address]))
+}
+
+/// nginx in the foreground, with a folder of its own.
+pub fn command(dir: &Path, configuration: &str) -> io::Result<Command> {
+    let file = dir.join("nginx.conf");
+    fs::write(&file, configuration)?;
     let program = find().map_err(io::Error::other)?;
     let mut command = Command::new(program);
     // Names of files in the configuration are relative to the prefix.
@@ -38,7 +43,8 @@ pub(super) fn worker(log: &str) -> Option<u32> {
     id.lines().next()?.parse().ok()
 }
 
-fn configuration(speech: Speech, address: SocketAddr) -> String {
+/// A pod that listens on these addresses.
+pub fn configuration(speech: Speech, addresses: &[SocketAddr]) -> String {
     let (options, tls) = match speech {
         Speech::Http1 => ("", ""),
         // This version takes the word for HTTP/2 alone where there is no TLS.
@@ -48,6 +54,9 @@ fn configuration(speech: Speech, address: SocketAddr) -> String {
             "ssl_certificate cert.pem; ssl_certificate_key key.pem;",
         ),
     };
+    let listen = |address: &SocketAddr| format!("listen {address} {options};");
+    let listen: Vec<_> = addresses.iter().map(listen).collect();
+    let listen = listen.join("\n        ");
     format!(
         r#"
 worker_processes 1;
@@ -64,7 +73,7 @@ http {{
     uwsgi_temp_path uwsgi;
     scgi_temp_path scgi;
     server {{
-        listen {address} {options};
+        {listen}
         {tls}
         default_type text/plain;
         add_header x-pod $server_addr always;

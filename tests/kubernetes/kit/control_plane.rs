@@ -1,0 +1,156 @@
+//! etcd, the API server, the controller manager and CoreDNS, each as it is released.
+
+mod component;
+mod files;
+
+use std::{collections::BTreeMap, fs, path::Path, sync::Mutex, time::Duration};
+
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use tokio::{sync::OnceCell, time::sleep};
+
+use crate::support::{
+    PATIENCE,
+    servers::{Process, TempDir},
+};
+pub(crate) use component::Component;
+use files::Files;
+
+use super::kubectl::Kubectl;
+
+/// The first address of the Services' range, as ever.
+pub(crate) const API_SERVER: &str = "10.96.0.1";
+/// Where kubeadm puts the cluster's name server.
+pub(crate) const NAME_SERVER: &str = "10.96.0.10";
+
+/// How often we look whether something is there.
+const POLL: Duration = Duration::from_millis(10);
+
+/// Who asks the API server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum User {
+    /// May do everything.
+    Admin,
+    /// May do nothing until a role says otherwise.
+    Watcher,
+}
+
+/// A control plane. Its processes are killed when it is dropped, or by the end of the namespace that they run in.
+pub(crate) struct ControlPlane {
+    running: Mutex<BTreeMap<Component, Process>>,
+    files: Files,
+    // After the processes, which use it.
+    _folder: TempDir,
+}
+
+impl ControlPlane {
+    /// The one that all tests of this process share, started by the first.
+    pub(crate) async fn shared() -> &'static Self {
+        static SHARED: OnceCell<ControlPlane> = OnceCell::const_new();
+        SHARED.get_or_init(Self::start).await
+    }
+
+    async fn start() -> Self {
+        // A build with all features has two, and kube's client takes the default one. Only who comes second is refused.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let folder = TempDir::new().expect("a folder of its own");
+        let plane = Self {
+            running: Mutex::default(),
+            files: Files::write(folder.path()).expect("the files of a control plane"),
+            _folder: folder,
+        };
+        plane.start_component(Component::Etcd).await;
+        plane.start_component(Component::ApiServer).await;
+        plane.start_component(Component::ControllerManager).await;
+        let kubectl = plane.kubectl("kube-system");
+        kubectl.apply(files::COREDNS_ROLE).await;
+        plane.start_component(Component::CoreDns).await;
+        plane
+    }
+
+    /// Starts what has been stopped. Returns when it is at work.
+    pub(crate) async fn start_component(&self, component: Component) {
+        let command = component.command(&self.files);
+        let log = super::log_file(&format!("{}.log", component.name()));
+        let process = Process::spawn(command, &log);
+        let process = process.unwrap_or_else(|error| panic!("{component:?}: {error}"));
+        self.lock().insert(component, process);
+        let ready = async {
+            while !component.is_ready(self).await {
+                self.assert_runs(component);
+                sleep(POLL).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, ready).await.is_err() {
+            let log = log.display();
+            panic!("{component:?} isn't ready after {PATIENCE:?}: see {log}");
+        }
+    }
+
+    /// Kills a component.
+    pub(crate) fn stop_component(&self, component: Component) {
+        let process = self.lock().remove(&component);
+        drop(process.expect("a component that runs"));
+    }
+
+    /// The processes' IDs, for what they cost.
+    pub(crate) fn process_id(&self, component: Component) -> Option<u32> {
+        self.lock().get(&component).map(Process::id)
+    }
+
+    /// For kubectl and any other client.
+    pub(crate) fn kubeconfig(&self, user: User) -> &Path {
+        match user {
+            User::Admin => &self.files.admin,
+            User::Watcher => &self.files.watcher,
+        }
+    }
+
+    /// The certificate by which the API server is known.
+    pub(crate) fn authority(&self) -> &Path {
+        &self.files.authority
+    }
+
+    /// A client of the API server, for this runtime.
+    pub(crate) async fn client(&self, user: User) -> Client {
+        let config = self.config(user).await.expect("a kubeconfig");
+        Client::try_from(config).expect("a client")
+    }
+
+    pub(crate) fn kubectl(&self, namespace: &str) -> Kubectl {
+        Kubectl::new(&self.files.admin, namespace)
+    }
+
+    async fn config(&self, user: User) -> Result<Config, kube::config::KubeconfigError> {
+        let file = Kubeconfig::read_from(self.kubeconfig(user))?;
+        Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await
+    }
+
+    fn assert_runs(&self, component: Component) {
+        let mut running = self.lock();
+        let process = running.get_mut(&component).expect("it was started");
+        assert!(!process.has_exited(), "{component:?}:\n{}", process.log());
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Component, Process>> {
+        let running = self.running.lock();
+        running.unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Whether the API server says that it is ready.
+async fn api_server_is_ready(plane: &ControlPlane) -> bool {
+    // It writes its certificate when it starts for the first time.
+    if !fs::exists(plane.authority()).unwrap_or(false) {
+        return false;
+    }
+    let Ok(config) = plane.config(User::Admin).await else {
+        return false;
+    };
+    let client = Client::try_from(config).expect("a client");
+    let request = http::Request::get("/readyz").body(Vec::new());
+    let answer = client.request_text(request.expect("a request")).await;
+    answer.is_ok_and(|answer| answer == "ok")
+}

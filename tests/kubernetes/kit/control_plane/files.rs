@@ -1,0 +1,145 @@
+//! What the programs read.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use rcgen::KeyPair;
+
+use super::{API_SERVER, NAME_SERVER};
+use crate::kit::sandbox::{Sandbox, ServiceAccount};
+
+/// Who CoreDNS is, by a token of the file instead of one that expires.
+const COREDNS_TOKEN: &str = "coredns";
+
+/// Token, user, its ID, its groups.
+const TOKENS: &str = r#"admin,admin,1,"system:masters"
+watcher,watcher,2,
+coredns,system:serviceaccount:kube-system:coredns,3,"system:serviceaccounts,system:authenticated"
+"#;
+
+/// As kubeadm has it.
+pub(super) const COREDNS_ROLE: &str = r#"
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata:
+  name: system:coredns
+rules:
+- apiGroups: [""]
+  resources: [endpoints, services, pods, namespaces]
+  verbs: [list, watch]
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [list, watch]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata:
+  name: system:coredns
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: ClusterRole
+  name: system:coredns
+subjects:
+- kind: ServiceAccount
+  name: coredns
+  namespace: kube-system
+"#;
+
+/// The files of a control plane, in one folder.
+pub(super) struct Files {
+    pub(super) folder: PathBuf,
+    pub(super) tokens: PathBuf,
+    pub(super) private_key: PathBuf,
+    pub(super) public_key: PathBuf,
+    /// The API server makes it.
+    pub(super) authority: PathBuf,
+    pub(super) admin: PathBuf,
+    pub(super) watcher: PathBuf,
+    pub(super) corefile: PathBuf,
+}
+
+impl Files {
+    pub(super) fn write(folder: &Path) -> io::Result<Self> {
+        let files = Self {
+            folder: folder.to_owned(),
+            tokens: folder.join("tokens.csv"),
+            private_key: folder.join("service-account.key"),
+            public_key: folder.join("service-account.pub"),
+            authority: folder.join("apiserver.crt"),
+            admin: folder.join("admin.kubeconfig"),
+            watcher: folder.join("watcher.kubeconfig"),
+            corefile: folder.join("Corefile"),
+        };
+        let key = KeyPair::generate().map_err(io::Error::other)?;
+        fs::write(&files.private_key, key.serialize_pem())?;
+        fs::write(&files.public_key, key.public_key_pem())?;
+        fs::write(&files.tokens, TOKENS)?;
+        fs::write(&files.admin, kubeconfig(&files.authority, "admin"))?;
+        fs::write(&files.watcher, kubeconfig(&files.authority, "watcher"))?;
+        fs::write(&files.corefile, corefile())?;
+        Ok(files)
+    }
+
+    /// Where CoreDNS runs: in a pod, as far as it can see. The name server that it would forward to is none.
+    pub(super) fn coredns_sandbox(&self) -> io::Result<Sandbox> {
+        let account = ServiceAccount {
+            namespace: "kube-system",
+            token: COREDNS_TOKEN,
+            authority: &self.authority,
+        };
+        let folder = self.folder.join("coredns");
+        Sandbox::new(&folder, "nameserver 10.244.255.1\n", &account)
+    }
+}
+
+fn kubeconfig(authority: &Path, user: &str) -> String {
+    let authority = authority.display();
+    format!(
+        "apiVersion: v1
+kind: Config
+current-context: test
+clusters:
+- name: test
+  cluster: {{ server: 'https://{API_SERVER}:443', certificate-authority: {authority} }}
+users:
+- name: {user}
+  user: {{ token: {user} }}
+contexts:
+- name: test
+  context: {{ cluster: test, user: {user} }}
+"
+    )
+}
+
+/// kubeadm's, word by word but for `bind`: there it has an address to itself.
+fn corefile() -> String {
+    format!(
+        ".:53 {{
+    bind {NAME_SERVER}
+    errors
+    health {{
+       lameduck 5s
+    }}
+    ready
+    kubernetes cluster.local in-addr.arpa ip6.arpa {{
+       pods insecure
+       fallthrough in-addr.arpa ip6.arpa
+       ttl 30
+    }}
+    prometheus :9153
+    forward . /etc/resolv.conf {{
+       max_concurrent 1000
+    }}
+    cache 30 {{
+       disable success cluster.local
+       disable denial cluster.local
+    }}
+    loop
+    reload
+    loadbalance
+}}
+"
+    )
+}

@@ -1,0 +1,83 @@
+//! A Kubernetes namespace with nodes of its own: all that a test needs of the cluster.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::{Api, Client, ResourceExt, api::ListParams};
+
+use super::{
+    control_plane::{ControlPlane, User},
+    kubectl::Kubectl,
+    node::Nodes,
+};
+
+/// What one test has of the cluster. Its pods end with it.
+pub(crate) struct Namespace {
+    pub(crate) name: String,
+    pub(crate) plane: &'static ControlPlane,
+    pub(crate) client: Client,
+    pub(crate) kubectl: Kubectl,
+    pub(crate) nodes: Nodes,
+}
+
+impl Namespace {
+    /// A new one with a node in each of three zones.
+    pub(crate) async fn create(name: &str) -> Self {
+        Self::create_in(name, &["a", "b", "c"]).await
+    }
+
+    /// A new one with a node for each of these zones.
+    pub(crate) async fn create_in(name: &str, zones: &[&str]) -> Self {
+        let plane = ControlPlane::shared().await;
+        let client = plane.client(User::Admin).await;
+        let kubectl = plane.kubectl(name);
+        kubectl.run(&format!("create namespace {name}")).await;
+        // Each has one, made by a controller; pods have tokens of it.
+        let account = "wait --for=create serviceaccount/default --timeout=30s";
+        kubectl.run(account).await;
+        let nodes = Nodes::start(plane, client.clone(), name, zones).await;
+        Self {
+            name: name.to_owned(),
+            plane,
+            client,
+            kubectl,
+            nodes,
+        }
+    }
+
+    /// A Service's full name.
+    pub(crate) fn host(&self, service: &str) -> String {
+        format!("{service}.{}.svc.cluster.local", self.name)
+    }
+
+    /// The addresses of a Service's ready endpoints, as the control plane has them now.
+    pub(crate) async fn ready(&self, service: &str) -> Vec<IpAddr> {
+        let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &self.name);
+        let label = format!("kubernetes.io/service-name={service}");
+        let slices = slices.list(&ListParams::default().labels(&label)).await;
+        let slices = slices.unwrap_or_else(|error| panic!("no slices of {service}: {error}"));
+        let endpoints = slices
+            .into_iter()
+            .filter(|slice| slice.address_type == "IPv4");
+        let endpoints = endpoints.flat_map(|slice| slice.endpoints.unwrap_or_default());
+        let ready = endpoints.filter(|endpoint| {
+            let conditions = endpoint.conditions.as_ref();
+            conditions.and_then(|it| it.ready).unwrap_or(true)
+        });
+        let addresses = ready.filter_map(|endpoint| endpoint.addresses.first()?.parse().ok());
+        let mut addresses: Vec<_> = addresses.collect();
+        addresses.sort_unstable();
+        addresses
+    }
+
+    /// The names of the pods that the API server knows, in order.
+    pub(crate) async fn pods(&self) -> Vec<String> {
+        let pods: Api<k8s_openapi::api::core::v1::Pod> =
+            Api::namespaced(self.client.clone(), &self.name);
+        let pods = pods.list(&ListParams::default()).await;
+        let pods = pods.expect("a list of pods").into_iter();
+        let mut names: Vec<_> = pods.map(|pod| pod.name_any()).collect();
+        names.sort_unstable();
+        names
+    }
+}

@@ -1,0 +1,148 @@
+//! Which program an image stands for.
+
+use std::{
+    env, fs, io,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use k8s_openapi::{
+    api::{
+        authentication::v1::{TokenRequest, TokenRequestSpec},
+        core::v1::{Container, Pod, ServiceAccount as Account},
+    },
+    apimachinery::pkg::util::intstr::IntOrString,
+};
+use kube::{Api, api::PostParams};
+
+use super::{State, environment, probe::port_number};
+use crate::{
+    kit::{
+        control_plane::NAME_SERVER,
+        sandbox::{Sandbox, ServiceAccount},
+    },
+    support::process::{Speech, nginx},
+};
+
+/// What runs as a container.
+pub(super) struct Program {
+    pub(super) command: Command,
+    /// The image's STOPSIGNAL.
+    pub(super) stop_signal: &'static str,
+}
+
+/// The program of a pod's one container. The folder is the container's own.
+pub(super) async fn program(
+    state: &State,
+    pod: &Pod,
+    addresses: &[IpAddr],
+    folder: &Path,
+) -> io::Result<Program> {
+    let container = container(pod);
+    fs::create_dir_all(folder)?;
+    let image = container.image.as_deref().unwrap_or_default();
+    if name(image) == "nginx" {
+        return web_server(container, addresses, folder);
+    }
+    let example = example(name(image), container);
+    let example = example.unwrap_or_else(|| panic!("the node has no program for image {image:?}"));
+    let token = token(state, pod).await;
+    let account = ServiceAccount {
+        namespace: &state.namespace,
+        token: &token,
+        authority: state.plane.authority(),
+    };
+    let sandbox = Sandbox::new(folder, &resolv_conf(&state.namespace), &account)?;
+    let variables = environment::variables(pod, container, addresses);
+    let mut command = sandbox.command(&example);
+    command.args(environment::arguments(container, &variables, addresses));
+    command.envs(variables);
+    Ok(Program {
+        command,
+        stop_signal: "-TERM",
+    })
+}
+
+/// A pod's container. The node knows pods of one only.
+pub(super) fn container(pod: &Pod) -> &Container {
+    let spec = pod.spec.as_ref().expect("a pod has a spec");
+    let [container] = &spec.containers[..] else {
+        panic!("the node runs pods of one container only");
+    };
+    container
+}
+
+/// `registry.example/nginx:1.27` → `nginx`
+fn name(image: &str) -> &str {
+    let last = image.rsplit('/').next().unwrap_or(image);
+    last.split([':', '@']).next().unwrap_or(last)
+}
+
+/// Debian's nginx, on the port that the container names, or on 80 as the image has it.
+fn web_server(container: &Container, addresses: &[IpAddr], folder: &Path) -> io::Result<Program> {
+    let first = container.ports.iter().flatten().next();
+    let port = first.map_or(80, |port| {
+        port_number(container, &IntOrString::Int(port.container_port))
+    });
+    let addresses: Vec<_> = addresses
+        .iter()
+        .map(|ip| SocketAddr::new(*ip, port))
+        .collect();
+    // The only user there is where the namespace is rootless.
+    let configuration = format!(
+        "user root;\n{}",
+        nginx::configuration(Speech::Http1, &addresses)
+    );
+    Ok(Program {
+        command: nginx::command(folder, &configuration)?,
+        stop_signal: "-QUIT",
+    })
+}
+
+/// This crate's examples: `tower-headless-pod`, `tower-headless-client`, or the image of all with a command.
+fn example(image: &str, container: &Container) -> Option<PathBuf> {
+    let program = match image {
+        "tower-headless-pod" => "pod",
+        "tower-headless-client" => "http_client",
+        "tower-headless" => {
+            let command = container.command.as_ref()?.first()?;
+            Path::new(command).file_name()?.to_str()?
+        }
+        _ => return None,
+    };
+    // <target>/<profile>/deps/<this test>
+    let test = env::current_exe().expect("the test's own path");
+    let profile = test.ancestors().nth(2).expect("a target directory");
+    let example = profile.join("examples").join(program);
+    example.is_file().then_some(example)
+}
+
+/// As kubelet writes it (`dnsPolicy: ClusterFirst`).
+fn resolv_conf(namespace: &str) -> String {
+    format!(
+        "search {namespace}.svc.cluster.local svc.cluster.local cluster.local\n\
+         nameserver {NAME_SERVER}\n\
+         options ndots:5\n"
+    )
+}
+
+async fn token(state: &State, pod: &Pod) -> String {
+    let spec = pod.spec.as_ref().expect("a pod has a spec");
+    let account = spec.service_account_name.as_deref().unwrap_or("default");
+    let accounts: Api<Account> = Api::namespaced(state.client.clone(), &state.namespace);
+    let request = TokenRequest {
+        spec: Some(TokenRequestSpec {
+            expiration_seconds: Some(3_600),
+            ..TokenRequestSpec::default()
+        }),
+        ..TokenRequest::default()
+    };
+    let parameters = PostParams::default();
+    let answer = accounts
+        .create_token_request(account, &parameters, &request)
+        .await;
+    let answer = answer.unwrap_or_else(|error| panic!("service account {account}: {error}"));
+    let token = answer.status.and_then(|status| status.token);
+    token.expect("the API server gives one")
+}

@@ -1,0 +1,267 @@
+//! The life of one pod.
+
+use std::{net::IpAddr, path::PathBuf, process::ExitStatus, sync::Arc, time::Duration};
+
+use futures::future::OptionFuture;
+use k8s_openapi::api::core::v1::{LifecycleHandler, Pod};
+use kube::{Api, ResourceExt};
+use tokio::{
+    sync::mpsc::UnboundedReceiver,
+    time::{Instant, sleep, sleep_until},
+};
+
+use super::{
+    End, Notice, Order, State, agent::uid, container::Container, image, probe::Probe,
+    status::Reporter,
+};
+
+/// How long a container that ends for the second time or more waits for its next start. (kubelet's first pause; it doubles
+/// them.)
+const BACK_OFF: Duration = Duration::from_secs(10);
+
+/// Runs a pod from its start to the end of its object.
+pub(super) async fn run(
+    state: Arc<State>,
+    pod: Pod,
+    addresses: Vec<IpAddr>,
+    notices: UnboundedReceiver<Notice>,
+) {
+    let uid = uid(&pod);
+    let api = Api::namespaced(state.client.clone(), &state.namespace);
+    let container = image::container(&pod);
+    let mut kubelet = Kubelet {
+        probe: Probe::new(container, addresses[0]),
+        reporter: Reporter::new(api, pod.clone(), addresses.clone()),
+        forced: None,
+        probed: false,
+        restarts: 0,
+        folder: state.folder.path().join(&uid),
+        state,
+        pod,
+        addresses,
+        notices,
+    };
+    kubelet.live().await;
+    kubelet.state.lock().pods.remove(&uid);
+}
+
+struct Kubelet {
+    state: Arc<State>,
+    pod: Pod,
+    addresses: Vec<IpAddr>,
+    folder: PathBuf,
+    notices: UnboundedReceiver<Notice>,
+    reporter: Reporter,
+    probe: Option<Probe>,
+    /// What the probe said last.
+    probed: bool,
+    /// What it is to have said.
+    forced: Option<bool>,
+    restarts: u32,
+}
+
+/// Why a container isn't looked after any more.
+enum Over {
+    Deleted {
+        grace: Duration,
+    },
+    Forgotten,
+    NodeLost,
+    /// It has ended by itself.
+    Ended(ExitStatus),
+}
+
+impl Kubelet {
+    async fn live(&mut self) {
+        loop {
+            let (mut container, stop_signal) = self.start().await;
+            self.report().await;
+            match self.look_after(&mut container).await {
+                Over::Deleted { grace } => {
+                    return self.terminate(container, stop_signal, grace).await;
+                }
+                Over::Forgotten => return,
+                // It may still run there, unseen.
+                Over::NodeLost => return self.until_forgotten().await,
+                Over::Ended(status) if self.starts_again(status) => {
+                    if self.pause().await.is_break() {
+                        return;
+                    }
+                }
+                Over::Ended(status) => return self.rest(status).await,
+            }
+        }
+    }
+
+    async fn start(&mut self) -> (Container, &'static str) {
+        let program = image::program(&self.state, &self.pod, &self.addresses, &self.folder).await;
+        let program = program.expect("a container's files can be written");
+        let log = self.state.log_file(&self.pod.name_any());
+        let container = Container::start(program.command, &log).expect("a program that starts");
+        // A container without a probe is ready when it runs.
+        self.probed = self.probe.is_none();
+        (container, program.stop_signal)
+    }
+
+    /// Until there is something to be done about it.
+    async fn look_after(&mut self, container: &mut Container) -> Over {
+        loop {
+            let probe = OptionFuture::from(self.probe.as_mut().map(Probe::next));
+            tokio::select! {
+                Some(ready) = probe => self.has_probed(ready).await,
+                status = container.ended() => return Over::Ended(status),
+                notice = self.notices.recv() => match notice {
+                    Some(Notice::Order(order)) => self.obey(order, container).await,
+                    Some(Notice::Deleted { grace }) => return Over::Deleted { grace },
+                    Some(Notice::NodeLost) => return Over::NodeLost,
+                    Some(Notice::Forgotten) | None => return Over::Forgotten,
+                },
+            }
+        }
+    }
+
+    async fn has_probed(&mut self, ready: bool) {
+        if std::mem::replace(&mut self.probed, ready) != ready {
+            self.report().await;
+        }
+    }
+
+    async fn obey(&mut self, order: Order, container: &Container) {
+        match order {
+            Order::Crash => container.kill(),
+            Order::Hang => container.hang(),
+            Order::GoOn => container.go_on(),
+            Order::Ready(forced) => {
+                self.forced = forced;
+                self.report().await;
+            }
+        }
+    }
+
+    async fn report(&mut self) {
+        let ready = self.forced.unwrap_or(self.probed);
+        self.reporter.running(ready).await;
+    }
+
+    fn starts_again(&self, status: ExitStatus) -> bool {
+        let spec = self.pod.spec.as_ref();
+        match spec.and_then(|spec| spec.restart_policy.as_deref()) {
+            Some("Never") => false,
+            Some("OnFailure") => !status.success(),
+            _ => true,
+        }
+    }
+
+    /// Before it starts again. Breaks where it is to start no more.
+    async fn pause(&mut self) -> std::ops::ControlFlow<()> {
+        use std::ops::ControlFlow::{Break, Continue};
+        self.probe = Probe::new(image::container(&self.pod), self.addresses[0]);
+        self.probed = false;
+        self.reporter.restarted().await;
+        let pause = if self.restarts == 0 {
+            Duration::ZERO
+        } else {
+            BACK_OFF
+        };
+        self.restarts += 1;
+        let deadline = Instant::now() + pause;
+        loop {
+            tokio::select! {
+                biased;
+                notice = self.notices.recv() => match notice {
+                    Some(Notice::Order(_)) => {}
+                    Some(Notice::Deleted { .. }) => {
+                        self.reporter.delete().await;
+                        return Break(());
+                    }
+                    Some(Notice::Forgotten) | None => return Break(()),
+                    Some(Notice::NodeLost) => {
+                        self.until_forgotten().await;
+                        return Break(());
+                    }
+                },
+                () = sleep_until(deadline) => return Continue(()),
+            }
+        }
+    }
+
+    /// Ends the container of a pod that is deleted.
+    async fn terminate(&mut self, mut container: Container, stop_signal: &str, grace: Duration) {
+        if self.state.lock().end == End::Killed {
+            container.kill();
+        }
+        let hook = sleep(pre_stop(&self.pod));
+        let ended = async {
+            tokio::select! {
+                _ = container.ended() => {}
+                () = hook => {
+                    container.stop(stop_signal);
+                    container.ended().await;
+                }
+            }
+        };
+        tokio::select! {
+            () = ended => {}
+            () = sleep(grace) => {}
+            node_is_lost = gone(&mut self.notices) => {
+                if node_is_lost {
+                    self.until_forgotten().await;
+                }
+                return;
+            }
+        }
+        drop(container);
+        self.reporter.delete().await;
+    }
+
+    /// It has done what it had to do. Its object stays until it is deleted.
+    async fn rest(&mut self, status: ExitStatus) {
+        self.reporter.over(status.code().unwrap_or(137)).await;
+        loop {
+            match self.notices.recv().await {
+                Some(Notice::Deleted { .. }) => return self.reporter.delete().await,
+                Some(Notice::Forgotten) | None => return,
+                Some(Notice::NodeLost) => return self.until_forgotten().await,
+                Some(Notice::Order(_)) => {}
+            }
+        }
+    }
+
+    async fn until_forgotten(&mut self) {
+        loop {
+            if let Some(Notice::Forgotten) | None = self.notices.recv().await {
+                return;
+            }
+        }
+    }
+}
+
+/// Until there is nothing more to be reported, and whether that is because the node is lost.
+async fn gone(notices: &mut UnboundedReceiver<Notice>) -> bool {
+    loop {
+        match notices.recv().await {
+            Some(Notice::NodeLost) => return true,
+            Some(Notice::Forgotten) | None => return false,
+            Some(Notice::Order(_) | Notice::Deleted { .. }) => {}
+        }
+    }
+}
+
+/// How long the `preStop` hook takes: `sleep`, or an `exec` of sleep, by a shell or not.
+fn pre_stop(pod: &Pod) -> Duration {
+    let lifecycle = image::container(pod).lifecycle.as_ref();
+    let hook = lifecycle.and_then(|lifecycle| lifecycle.pre_stop.as_ref());
+    let seconds = hook.map_or(0, |hook| {
+        slept(hook).unwrap_or_else(|| panic!("the node knows no hook {hook:?}"))
+    });
+    Duration::from_secs(seconds)
+}
+
+fn slept(hook: &LifecycleHandler) -> Option<u64> {
+    if let Some(sleep) = &hook.sleep {
+        return sleep.seconds.try_into().ok();
+    }
+    let command = hook.exec.as_ref()?.command.as_ref()?.join(" ");
+    let (_, seconds) = command.split_once("sleep ")?;
+    seconds.trim().parse().ok()
+}

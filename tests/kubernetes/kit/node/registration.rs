@@ -1,0 +1,68 @@
+//! A node as the API server knows it.
+
+use k8s_openapi::{
+    api::core::v1::{Node as NodeObject, Pod},
+    jiff::Timestamp,
+};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{ListParams, Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+
+use super::{Node, State};
+
+/// Before any pod is bound to it: else the endpointslice controller skips the pod, and may take a minute to look again.
+pub(super) async fn register(client: &Client, node: &Node) {
+    let nodes: Api<NodeObject> = Api::all(client.clone());
+    let object = serde_json::from_value(json!({
+        "metadata": {
+            "name": node.name,
+            "labels": {
+                "kubernetes.io/hostname": node.name,
+                "topology.kubernetes.io/zone": node.zone,
+            },
+        },
+    }));
+    let created = nodes
+        .create(&PostParams::default(), &object.expect("a Node"))
+        .await;
+    created.expect("a node of that name is new");
+    report(&nodes, &node.name, "True").await;
+}
+
+/// The node is not ready, and neither are its pods.
+pub(super) async fn report_lost(state: &State, node: &str) {
+    report(&Api::all(state.client.clone()), node, "Unknown").await;
+    let pods: Api<Pod> = Api::namespaced(state.client.clone(), &state.namespace);
+    let there = ListParams::default().fields(&format!("spec.nodeName={node}"));
+    let status = json!({ "status": { "conditions": [{
+        "type": "Ready",
+        "status": "False",
+        "reason": "NodeNotReady",
+        "lastTransitionTime": Timestamp::now().to_string(),
+    }] } });
+    for pod in pods.list(&there).await.expect("a list of pods") {
+        let patch = Patch::Strategic(&status);
+        let (name, parameters) = (pod.name_any(), PatchParams::default());
+        let patched = pods.patch_status(&name, &parameters, &patch).await;
+        patched.expect("a pod's status can be changed");
+    }
+}
+
+async fn report(nodes: &Api<NodeObject>, node: &str, ready: &str) {
+    let now = Timestamp::now().to_string();
+    let status = json!({ "status": {
+        "conditions": [{
+            "type": "Ready",
+            "status": ready,
+            "reason": "Reported",
+            "lastHeartbeatTime": now,
+            "lastTransitionTime": now,
+        }],
+        "addresses": [{ "type": "InternalIP", "address": "10.244.255.1" }],
+    } });
+    let (parameters, patch) = (PatchParams::default(), Patch::Merge(&status));
+    let patched = nodes.patch_status(node, &parameters, &patch).await;
+    patched.expect("a node's status can be changed");
+}
