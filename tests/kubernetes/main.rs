@@ -35,4 +35,22 @@ macro_rules! stories {
 
 stories! {
     scale::scale_3_10_1_0_3
+    scale::a_thousand_endpoints
+    rollout::rollout_restart_of_a_deployment
+    rollout::rollout_restart_of_a_deployment_killed
+    rollout::rollout_restart_of_a_statefulset
+    rollout::rollout_restart_of_a_statefulset_killed
+    pods::unready_and_ready_again
+    pods::a_container_crashes
+    pods::a_node_is_lost
+    addresses::a_name_returns_at_another_address
+    addresses::an_address_passes_to_another_service
+    addresses::dual_stack
+    services::a_service_is_deleted_and_made_again
+    services::a_cluster_ip_is_asked_for_as_headless
+    services::a_client_in_a_pod
+    services::publish_not_ready_addresses
+    services::a_named_port
+    control_plane::coredns_is_restarted
+    control_plane::the_api_server_is_away
 }

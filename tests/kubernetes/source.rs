@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use tower_headless::http::{Client, ClientBuilder};
+use tower_headless::{Dns, http::Client};
 
 use crate::kit::{control_plane::NAME_SERVER, namespace::Namespace};
 
@@ -21,22 +21,38 @@ impl Source {
         }
     }
 
-    /// A client of a Service's port. Requests fail at once where there is nothing, and none lasts for ever.
+    /// A client of a Service's port.
     pub(crate) fn client(self, namespace: &Namespace, service: &str, port: u16) -> Client {
         self.client_of(&format!("http://{}:{port}", namespace.host(service)))
     }
 
     /// A client of what the URI names.
     pub(crate) fn client_of(self, uri: &str) -> Client {
+        self.build(uri, false)
+    }
+
+    /// The same, by the pods' IPv6 addresses.
+    pub(crate) fn ipv6_client_of(self, uri: &str) -> Client {
+        self.build(uri, true)
+    }
+
+    /// What `http_client` needs to be told.
+    pub(crate) fn arguments(self) -> &'static str {
+        match self {
+            Self::Dns => "",
+        }
+    }
+
+    fn build(self, uri: &str, ipv6: bool) -> Client {
         let builder = Client::builder(uri.parse().expect("a URI"));
         let built = match self {
-            Self::Dns => with_dns(builder).build(),
+            Self::Dns => builder.dns(|dns| asked(dns).prefer_ipv6(ipv6)).build(),
         };
         built.expect("a client")
     }
 }
 
-fn with_dns(builder: ClientBuilder) -> ClientBuilder {
+fn asked(dns: Dns) -> Dns {
     let server: IpAddr = NAME_SERVER.parse().expect("an address");
-    builder.dns(|dns| dns.name_servers([SocketAddr::new(server, 53)]))
+    dns.name_servers([SocketAddr::new(server, 53)])
 }

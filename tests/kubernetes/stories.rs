@@ -1,14 +1,55 @@
 //! The stories.
 
+pub(crate) mod addresses;
+pub(crate) mod control_plane;
 mod manifests;
+pub(crate) mod pods;
+pub(crate) mod rollout;
 pub(crate) mod scale;
+pub(crate) mod services;
 
-use std::net::IpAddr;
+use std::{error::Error, future::IntoFuture, net::IpAddr, time::Duration};
 
 use futures::StreamExt;
+use tokio::time::sleep;
 use tower_headless::http::Client;
 
-use crate::{kit::namespace::Namespace, support::within};
+use crate::{
+    kit::namespace::{Namespace, Use},
+    source::Source,
+    support::{load::Load, within},
+};
+
+/// The headless Service `web` and what stands behind it.
+const WEB: &str = "web";
+
+/// How often we look whether something has come about.
+const POLL: Duration = Duration::from_millis(20);
+
+/// The Service `web` with nginx pods of that kind, and a client that knows them all.
+async fn web(
+    source: Source,
+    story: &str,
+    usage: Use,
+    kind: &str,
+    replicas: usize,
+) -> (Namespace, Client) {
+    let namespace = Namespace::create(&source.namespace(story), usage).await;
+    let manifests = [
+        manifests::headless(WEB),
+        manifests::nginx(kind, WEB, replicas),
+    ];
+    namespace.kubectl.apply(&manifests.concat()).await;
+    let client = source.client(&namespace, WEB, 80);
+    settles(&client, &namespace, WEB, replicas).await;
+    (namespace, client)
+}
+
+/// GETs at a steady rate.
+fn gets(client: &Client, rate: u32) -> Load {
+    let client = client.clone();
+    Load::start(rate, move || client.get("/").into_future())
+}
 
 /// Waits until the client's pods are those that the control plane has ready, `count` of them.
 async fn settles(client: &Client, namespace: &Namespace, service: &str, count: usize) {
@@ -16,23 +57,55 @@ async fn settles(client: &Client, namespace: &Namespace, service: &str, count: u
     let settled = async {
         loop {
             let ready = namespace.ready(service).await;
-            if ready.len() == count && addresses(client) == ready {
+            if ready.len() == count && addresses_of(client) == ready {
                 return;
             }
-            let pause = tokio::time::sleep(std::time::Duration::from_millis(20));
             tokio::select! {
                 _ = changes.next() => {}
-                () = pause => {}
+                () = sleep(POLL) => {}
             }
         }
     };
     within(&format!("{count} pods of {service}"), settled).await;
 }
 
+/// Waits until the client's pods are these.
+async fn becomes(client: &Client, addresses: &[IpAddr]) {
+    let mut changes = client.watch();
+    let arrived = async {
+        while addresses_of(client) != addresses {
+            changes.next().await;
+        }
+    };
+    within(&format!("{addresses:?}"), arrived).await;
+}
+
+/// Waits until something holds.
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let arrived = async {
+        while !holds().await {
+            sleep(POLL).await;
+        }
+    };
+    within(what, arrived).await;
+}
+
 /// The addresses of the pods that a client knows, in order.
-fn addresses(client: &Client) -> Vec<IpAddr> {
+fn addresses_of(client: &Client) -> Vec<IpAddr> {
     let endpoints = client.endpoints().into_iter();
     let mut addresses: Vec<_> = endpoints.map(|it| it.endpoint.address().ip()).collect();
     addresses.sort_unstable();
     addresses
+}
+
+/// Whether a request failed because the Service is known to have no pods.
+fn has_no_pods(error: &tower_headless::http::Error) -> bool {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<tower_headless::Error>() {
+            return error.is_no_endpoints();
+        }
+        source = error.source();
+    }
+    false
 }

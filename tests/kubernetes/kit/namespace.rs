@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::{Api, Client, ResourceExt, api::ListParams};
+use kube::{Api, Client, api::ListParams};
+
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{
     control_plane::{ControlPlane, User},
@@ -18,16 +20,52 @@ pub(crate) struct Namespace {
     pub(crate) client: Client,
     pub(crate) kubectl: Kubectl,
     pub(crate) nodes: Nodes,
+    _turn: Turn,
+}
+
+/// How a test uses the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// Beside others.
+    Shared,
+    /// Others wait: it loads both cores that a small machine has, or stops what all need.
+    Alone,
+}
+
+/// The turn of one test.
+#[derive(Debug)]
+enum Turn {
+    Shared {
+        _guard: RwLockReadGuard<'static, ()>,
+    },
+    Alone {
+        _guard: RwLockWriteGuard<'static, ()>,
+    },
+}
+
+impl Turn {
+    async fn take(usage: Use) -> Self {
+        static TURNS: RwLock<()> = RwLock::const_new(());
+        match usage {
+            Use::Shared => Self::Shared {
+                _guard: TURNS.read().await,
+            },
+            Use::Alone => Self::Alone {
+                _guard: TURNS.write().await,
+            },
+        }
+    }
 }
 
 impl Namespace {
     /// A new one with a node in each of three zones.
-    pub(crate) async fn create(name: &str) -> Self {
-        Self::create_in(name, &["a", "b", "c"]).await
+    pub(crate) async fn create(name: &str, usage: Use) -> Self {
+        Self::create_in(name, usage, &["a", "b", "c"]).await
     }
 
     /// A new one with a node for each of these zones.
-    pub(crate) async fn create_in(name: &str, zones: &[&str]) -> Self {
+    pub(crate) async fn create_in(name: &str, usage: Use, zones: &[&str]) -> Self {
+        let turn = Turn::take(usage).await;
         let plane = ControlPlane::shared().await;
         let client = plane.client(User::Admin).await;
         let kubectl = plane.kubectl(name);
@@ -42,7 +80,14 @@ impl Namespace {
             client,
             kubectl,
             nodes,
+            _turn: turn,
         }
+    }
+
+    /// Changes the number of a Deployment's or a StatefulSet's replicas.
+    pub(crate) async fn scale(&self, what: &str, replicas: usize) {
+        let arguments = format!("scale {what} --replicas={replicas}");
+        self.kubectl.run(&arguments).await;
     }
 
     /// A Service's full name.
@@ -68,16 +113,5 @@ impl Namespace {
         let mut addresses: Vec<_> = addresses.collect();
         addresses.sort_unstable();
         addresses
-    }
-
-    /// The names of the pods that the API server knows, in order.
-    pub(crate) async fn pods(&self) -> Vec<String> {
-        let pods: Api<k8s_openapi::api::core::v1::Pod> =
-            Api::namespaced(self.client.clone(), &self.name);
-        let pods = pods.list(&ListParams::default()).await;
-        let pods = pods.expect("a list of pods").into_iter();
-        let mut names: Vec<_> = pods.map(|pod| pod.name_any()).collect();
-        names.sort_unstable();
-        names
     }
 }

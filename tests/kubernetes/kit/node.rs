@@ -24,7 +24,7 @@ use std::{
 use kube::Client;
 use tokio::{sync::mpsc, task::JoinSet};
 
-use crate::support::{servers::TempDir, within};
+use crate::support::servers::TempDir;
 use addresses::Addresses;
 
 use super::control_plane::ControlPlane;
@@ -160,11 +160,11 @@ impl Nodes {
         running.addresses.clone()
     }
 
-    /// Where a pod runs.
-    pub(crate) fn node_of(&self, pod: &str) -> String {
+    /// The names of the pods that run on a node.
+    pub(crate) fn on(&self, node: &str) -> Vec<String> {
         let shared = self.state.lock();
-        let running = shared.pods.values().find(|running| running.name == pod);
-        running.map_or_else(|| panic!("no pod {pod} runs here"), |it| it.node.clone())
+        let there = shared.pods.values().filter(|running| running.node == node);
+        there.map(|running| running.name.clone()).collect()
     }
 
     /// The names of the pods whose processes haven't ended.
@@ -212,16 +212,6 @@ impl Nodes {
     /// What a pod's process has written, of the latest pod of that name.
     pub(crate) fn log(&self, pod: &str) -> String {
         std::fs::read_to_string(self.state.log_file(pod)).unwrap_or_default()
-    }
-
-    /// Waits until no pod runs.
-    pub(crate) async fn are_empty(&self) {
-        within("the end of all pods", async {
-            while !self.running().is_empty() {
-                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-            }
-        })
-        .await;
     }
 }
 

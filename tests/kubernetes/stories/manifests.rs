@@ -1,5 +1,7 @@
 //! What the stories apply.
 
+use crate::source::Source;
+
 /// A headless Service of pods with the label `app: NAME`.
 pub(super) fn headless(name: &str) -> String {
     format!(
@@ -57,6 +59,60 @@ spec:
           preStop:
             sleep:
               seconds: 2
+---"
+    )
+}
+
+/// A headless Service with something more to its specification.
+fn headless_with(name: &str, more: &str) -> String {
+    headless(name).replace("  clusterIP: None\n", &format!("  clusterIP: None\n{more}"))
+}
+
+/// With IPv4 and IPv6.
+pub(super) fn dual_stack(name: &str) -> String {
+    headless_with(
+        name,
+        "  ipFamilyPolicy: RequireDualStack\n  ipFamilies: [IPv4, IPv6]\n",
+    )
+}
+
+pub(super) fn published_unready(name: &str) -> String {
+    headless_with(name, "  publishNotReadyAddresses: true\n")
+}
+
+/// The pods' port is the one that they call `http`.
+pub(super) fn named_port(name: &str) -> String {
+    headless(name).replace("    port: 80\n", "    port: 80\n    targetPort: http\n")
+}
+
+/// Not headless.
+pub(super) fn cluster_ip(name: &str) -> String {
+    headless(name).replace("  clusterIP: None\n", "")
+}
+
+/// Its endpoints are written by someone else.
+pub(super) fn without_selector(name: &str) -> String {
+    headless(name).replace(&format!("  selector:\n    app: {name}\n"), "")
+}
+
+/// A pod that runs `http_client` once, for so many seconds.
+pub(super) fn client(name: &str, service: &str, source: Source, seconds: u32) -> String {
+    let arguments = source.arguments();
+    format!(
+        "
+apiVersion: v1
+kind: Pod
+metadata:
+  name: {name}
+spec:
+  restartPolicy: Never
+  containers:
+  - name: client
+    image: tower-headless-client
+    args: [--service, {service}, --port, '80', --rate, '100', --duration, '{seconds}'{arguments}]
+    env:
+    - name: RUST_LOG
+      value: warn
 ---"
     )
 }

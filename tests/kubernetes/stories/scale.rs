@@ -1,38 +1,103 @@
-//! A Deployment that grows and shrinks.
+//! A Deployment that grows and shrinks, and a Service of very many endpoints.
 
-use std::future::IntoFuture;
+use std::{net::IpAddr, ops::Range};
 
-use super::{manifests, settles};
-use crate::{kit::namespace::Namespace, source::Source, support::load::Load};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::{
+    Api,
+    api::{DeleteParams, Patch, PatchParams},
+};
+use serde_json::json;
 
-const RATE: u32 = 100;
+use super::{Use, WEB, becomes, gets, has_no_pods, manifests, settles, web};
+use crate::{kit::namespace::Namespace, source::Source};
 
 pub(crate) async fn scale_3_10_1_0_3(source: Source) {
-    let namespace = Namespace::create(&source.namespace("scale")).await;
-    let manifests = [
-        manifests::headless("web"),
-        manifests::nginx("Deployment", "web", 3),
-    ];
-    namespace.kubectl.apply(&manifests.concat()).await;
-    let client = source.client(&namespace, "web", 80);
-    settles(&client, &namespace, "web", 3).await;
-    let clone = client.clone();
-    let load = Load::start(RATE, move || clone.get("/").into_future());
+    let (namespace, client) = web(source, "scale", Use::Shared, "Deployment", 3).await;
+    let load = gets(&client, 100);
     for count in [10, 1] {
-        scale(&namespace, count).await;
-        settles(&client, &namespace, "web", count).await;
+        namespace.scale("deployment/web", count).await;
+        settles(&client, &namespace, WEB, count).await;
     }
     load.stop().await.assert_none_failed();
-    scale(&namespace, 0).await;
-    settles(&client, &namespace, "web", 0).await;
+    namespace.scale("deployment/web", 0).await;
+    settles(&client, &namespace, WEB, 0).await;
     let refused = client.get("/").await.expect_err("no pod is left");
-    assert!(refused.to_string().contains("no endpoints"), "{refused}");
-    scale(&namespace, 3).await;
-    settles(&client, &namespace, "web", 3).await;
+    assert!(has_no_pods(&refused), "{refused:?}");
+    namespace.scale("deployment/web", 3).await;
+    settles(&client, &namespace, WEB, 3).await;
     client.get("/").await.expect("three pods");
 }
 
-async fn scale(namespace: &Namespace, replicas: usize) {
-    let arguments = format!("scale deployment/web --replicas={replicas}");
-    namespace.kubectl.run(&arguments).await;
+/// Ten slices of a hundred, then half of them in others, then fewer. Nobody listens there: the set is what is looked at.
+pub(crate) async fn a_thousand_endpoints(source: Source) {
+    let namespace = Namespace::create(&source.namespace("thousand"), Use::Shared).await;
+    namespace
+        .kubectl
+        .apply(&manifests::without_selector(WEB))
+        .await;
+    let slices = Slices::new(&namespace);
+    for i in 0..10 {
+        slices.write(i, i * 100..(i + 1) * 100).await;
+    }
+    let client = source.client(&namespace, WEB, 80);
+    becomes(&client, &hosts(0..1_000)).await;
+    // The same endpoints in slices of another size. On the way some stand in two of them.
+    for i in 0..10 {
+        slices.write(100 + i, i * 100..(i * 100 + 50)).await;
+        slices.write(i, (i * 100 + 50)..((i + 1) * 100)).await;
+    }
+    becomes(&client, &hosts(0..1_000)).await;
+    for i in 5..10 {
+        slices.delete(i).await;
+        slices.delete(100 + i).await;
+    }
+    becomes(&client, &hosts(0..500)).await;
+}
+
+/// EndpointSlices written by hand.
+struct Slices(Api<EndpointSlice>);
+
+impl Slices {
+    fn new(namespace: &Namespace) -> Self {
+        Self(Api::namespaced(namespace.client.clone(), &namespace.name))
+    }
+
+    /// Makes or replaces slice `i`.
+    async fn write(&self, i: u16, endpoints: Range<u16>) {
+        let name = format!("{WEB}-{i}");
+        let endpoints = endpoints
+            .map(|number| json!({ "addresses": [host(number)], "conditions": { "ready": true } }));
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                "name": name,
+                "labels": { "kubernetes.io/service-name": WEB },
+            },
+            "addressType": "IPv4",
+            "endpoints": endpoints.collect::<Vec<_>>(),
+            "ports": [{ "name": "http", "port": 80, "protocol": "TCP" }],
+        });
+        let parameters = PatchParams::apply("test").force();
+        let patch = Patch::Apply(&slice);
+        let written = self.0.patch(&name, &parameters, &patch);
+        written.await.expect("a slice can be written");
+    }
+
+    async fn delete(&self, i: u16) {
+        let name = format!("{WEB}-{i}");
+        let deleted = self.0.delete(&name, &DeleteParams::default()).await;
+        deleted.expect("a slice can be deleted");
+    }
+}
+
+/// From the half of the range that no pod gets.
+fn host(number: u16) -> IpAddr {
+    let [high, low] = (0x8000 + number).to_be_bytes();
+    [10, 244, high, low].into()
+}
+
+fn hosts(numbers: Range<u16>) -> Vec<IpAddr> {
+    numbers.map(host).collect()
 }

@@ -1,0 +1,40 @@
+//! The control plane itself fails.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::{Use, WEB, gets, settles, web};
+use crate::{
+    kit::{control_plane::Component, node::Order},
+    source::Source,
+};
+
+/// The Service is scaled while nobody can be asked.
+pub(crate) async fn coredns_is_restarted(source: Source) {
+    let (namespace, client) = web(source, "coredns", Use::Alone, "Deployment", 3).await;
+    let load = gets(&client, 100);
+    namespace.plane.stop_component(Component::CoreDns);
+    namespace.scale("deployment/web", 5).await;
+    // More than one look fails.
+    sleep(Duration::from_secs(7)).await;
+    namespace.plane.start_component(Component::CoreDns).await;
+    settles(&client, &namespace, WEB, 5).await;
+    load.stop().await.assert_none_failed();
+}
+
+/// For a minute nobody hears of anything: what is known serves, and a pod that crashes is gone around.
+pub(crate) async fn the_api_server_is_away(source: Source) {
+    let (namespace, client) = web(source, "api-server", Use::Alone, "StatefulSet", 3).await;
+    let load = gets(&client, 100);
+    namespace.plane.stop_component(Component::ApiServer);
+    sleep(Duration::from_secs(20)).await;
+    namespace.nodes.order("web-1", Order::Crash);
+    sleep(Duration::from_secs(40)).await;
+    namespace.plane.start_component(Component::ApiServer).await;
+    namespace.scale("statefulset/web", 5).await;
+    settles(&client, &namespace, WEB, 5).await;
+    let report = load.stop().await;
+    println!("the API server away: {report}");
+    report.assert_none_failed();
+}

@@ -1,0 +1,91 @@
+//! Pods that fail in their own ways.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use tokio::time::Instant;
+
+use super::{Use, WEB, addresses_of, gets, settles, until, web};
+use crate::{kit::node::Order, source::Source, support::load::Report};
+
+pub(crate) async fn unready_and_ready_again(source: Source) {
+    let (namespace, client) = web(source, "unready", Use::Shared, "StatefulSet", 3).await;
+    let load = gets(&client, 100);
+    let address = namespace.nodes.addresses_of("web-1")[0];
+    namespace.nodes.order("web-1", Order::Ready(Some(false)));
+    settles(&client, &namespace, WEB, 2).await;
+    let settled = Instant::now();
+    assert!(!addresses_of(&client).contains(&address));
+    // It is there, and passed over.
+    namespace.nodes.order("web-1", Order::Ready(None));
+    until("an unready pod's return", async || {
+        addresses_of(&client).contains(&address)
+    })
+    .await;
+    let returned = Instant::now();
+    let used = gets(&client, 100);
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    let used = used.stop().await;
+    assert!(pods_of(&used).contains(&address), "it is used again");
+    let report = load.stop().await;
+    report.assert_none_failed();
+    let meanwhile = settled..returned;
+    let mut meanwhile = report
+        .requests
+        .iter()
+        .filter(|it| meanwhile.contains(&it.sent));
+    assert!(
+        meanwhile.all(|it| it.pod().is_some_and(|pod| pod.ip() != address)
+            || it.sent + std::time::Duration::from_millis(50) > returned)
+    );
+}
+
+/// Its clients lose their connections, and the pod is back before the control plane has told of it.
+pub(crate) async fn a_container_crashes(source: Source) {
+    let (namespace, client) = web(source, "crash", Use::Shared, "StatefulSet", 3).await;
+    let load = gets(&client, 100);
+    namespace.nodes.order("web-1", Order::Crash);
+    until("a restart", async || {
+        let pod = namespace.kubectl.run("get pod web-1 -o jsonpath={.status.containerStatuses[0].restartCount}:{.status.containerStatuses[0].ready}").await;
+        pod == "1:true"
+    })
+    .await;
+    settles(&client, &namespace, WEB, 3).await;
+    load.stop().await.assert_none_failed();
+}
+
+/// Packets to its pods vanish at once, and the control plane notices only later.
+pub(crate) async fn a_node_is_lost(source: Source) {
+    let (namespace, client) = web(source, "node-lost", Use::Alone, "Deployment", 6).await;
+    let load = gets(&client, 200);
+    // All pods have connections.
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    let node = namespace.nodes.all()[0].name.clone();
+    let lost = namespace.nodes.on(&node);
+    assert_eq!(lost.len(), 2, "six pods on three nodes");
+    namespace.nodes.lose(&node).await;
+    let since = Instant::now();
+    // Longer than TCP_USER_TIMEOUT, which is when the last of the dead connections is found out.
+    tokio::time::sleep(std::time::Duration::from_secs(15)).await;
+    assert_eq!(namespace.ready(WEB).await.len(), 6, "nobody has noticed");
+    namespace.nodes.report_lost(&node).await;
+    settles(&client, &namespace, WEB, 4).await;
+    let report = load.stop().await;
+    println!("a node lost: {report}");
+    report.assert_none_failed();
+    // What is sent once the pods are known to be dead is not held up by them.
+    let late = report.requests.iter().filter(|it| it.sent > since);
+    let late: Vec<_> = late
+        .filter(|it| it.sent.duration_since(since).as_secs() >= 5)
+        .collect();
+    let slow = late
+        .iter()
+        .filter(|it| it.took().as_millis() >= 900)
+        .count();
+    println!("  {slow} of {} were slow from 5 s on", late.len());
+    assert!(slow * 50 < late.len(), "{slow} of {} were slow", late.len());
+}
+
+fn pods_of(report: &Report) -> BTreeSet<IpAddr> {
+    let pods = report.requests.iter().filter_map(|it| it.pod());
+    pods.map(|pod| pod.ip()).collect()
+}

@@ -1,0 +1,89 @@
+//! Services of other kinds, and Services that go.
+
+use super::{Use, WEB, becomes, gets, has_no_pods, manifests, settles, until, web};
+use crate::{kit::namespace::Namespace, kit::node::Order, source::Source};
+
+/// Deleted for a moment, nothing happens; deleted for longer, there is nothing; made again, all is well.
+pub(crate) async fn a_service_is_deleted_and_made_again(source: Source) {
+    let (namespace, client) = web(source, "service-again", Use::Shared, "Deployment", 3).await;
+    let load = gets(&client, 100);
+    namespace.kubectl.run("delete service web").await;
+    namespace.kubectl.apply(&manifests::headless(WEB)).await;
+    settles(&client, &namespace, WEB, 3).await;
+    load.stop().await.assert_none_failed();
+    namespace.kubectl.run("delete service web").await;
+    becomes(&client, &[]).await;
+    let refused = client.get("/").await.expect_err("there is no Service");
+    assert!(has_no_pods(&refused), "{refused:?}");
+    namespace.kubectl.apply(&manifests::headless(WEB)).await;
+    settles(&client, &namespace, WEB, 3).await;
+    client.get("/").await.expect("three pods");
+}
+
+/// By its short name, from a pod. The client says what is wrong.
+pub(crate) async fn a_cluster_ip_is_asked_for_as_headless(source: Source) {
+    let namespace = Namespace::create(&source.namespace("cluster-ip"), Use::Shared).await;
+    let manifests = [
+        manifests::cluster_ip(WEB),
+        manifests::nginx("Deployment", WEB, 3),
+        manifests::client("client", "web", source, 20),
+    ];
+    namespace.kubectl.apply(&manifests.concat()).await;
+    let warning = "is `clusterIP: None` set?";
+    until("the warning", async || {
+        namespace.nodes.log("client").contains(warning)
+    })
+    .await;
+}
+
+/// The crate's own example in a pod, by the Service's short name: it ends well.
+pub(crate) async fn a_client_in_a_pod(source: Source) {
+    let (namespace, _) = web(source, "in-a-pod", Use::Shared, "Deployment", 3).await;
+    let client = manifests::client("client", "web", source, 5);
+    namespace.kubectl.apply(&client).await;
+    until("the client's end", async || {
+        let phase = namespace
+            .kubectl
+            .run("get pod client -o jsonpath={.status.phase}")
+            .await;
+        assert_ne!(phase, "Failed", "{}", namespace.nodes.log("client"));
+        phase == "Succeeded"
+    })
+    .await;
+}
+
+/// Its pods are to be known before they are ready: databases find their peers so.
+pub(crate) async fn publish_not_ready_addresses(source: Source) {
+    let namespace = Namespace::create(&source.namespace("not-ready"), Use::Shared).await;
+    let manifests = [
+        manifests::published_unready(WEB),
+        manifests::nginx("StatefulSet", WEB, 2),
+    ];
+    namespace.kubectl.apply(&manifests.concat()).await;
+    let client = source.client(&namespace, WEB, 80);
+    settles(&client, &namespace, WEB, 2).await;
+    let load = gets(&client, 100);
+    namespace.nodes.order("web-0", Order::Ready(Some(false)));
+    until("an unready pod", async || {
+        let ready = "get pod web-0 -o jsonpath={.status.containerStatuses[0].ready}";
+        namespace.kubectl.run(ready).await == "false"
+    })
+    .await;
+    // It is ready as its slice has it. Two looks later it is still there.
+    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+    settles(&client, &namespace, WEB, 2).await;
+    load.stop().await.assert_none_failed();
+}
+
+/// The pods listen on a port that the Service knows by its name.
+pub(crate) async fn a_named_port(source: Source) {
+    let namespace = Namespace::create(&source.namespace("named-port"), Use::Shared).await;
+    let pods = manifests::nginx("Deployment", WEB, 3);
+    let pods = pods.replace("containerPort: 80", "containerPort: 8080");
+    let manifests = [manifests::named_port(WEB), pods];
+    namespace.kubectl.apply(&manifests.concat()).await;
+    let client = source.client_of(&format!("http://_http._tcp.{}", namespace.host(WEB)));
+    settles(&client, &namespace, WEB, 3).await;
+    let response = client.get("/").await.expect("three pods");
+    assert_eq!(response.body().pod().address().port(), 8080);
+}
