@@ -11,7 +11,7 @@ pub(crate) mod services;
 use std::{error::Error, future::IntoFuture, net::IpAddr, time::Duration};
 
 use futures::StreamExt;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tower_headless::http::Client;
 
 use crate::{
@@ -22,6 +22,13 @@ use crate::{
 
 /// The headless Service `web` and what stands behind it.
 const WEB: &str = "web";
+
+/// Beyond what it takes a cluster to come to rest: after an outage of the API server its clients pause for up to 30 s, and
+/// now and then for twice that.
+const PATIENCE: Duration = Duration::from_secs(100);
+
+/// Long enough for each pod to get some requests of a load.
+const MOMENT: Duration = Duration::from_millis(500);
 
 /// How often we look whether something has come about.
 const POLL: Duration = Duration::from_millis(20);
@@ -66,7 +73,8 @@ async fn settles(client: &Client, namespace: &Namespace, service: &str, count: u
             }
         }
     };
-    within(&format!("{count} pods of {service}"), settled).await;
+    let settled = timeout(PATIENCE, settled).await;
+    settled.unwrap_or_else(|_| panic!("{service} hasn't come to {count} pods: {client:?}"));
 }
 
 /// Waits until the client's pods are these.
@@ -87,7 +95,8 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
             sleep(POLL).await;
         }
     };
-    within(what, arrived).await;
+    let arrived = timeout(PATIENCE, arrived).await;
+    arrived.unwrap_or_else(|_| panic!("{what} hasn't come within {PATIENCE:?}"));
 }
 
 /// The addresses of the pods that a client knows, in order.

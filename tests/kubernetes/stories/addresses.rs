@@ -1,6 +1,8 @@
 //! Addresses that change their pods, and pods that change their addresses.
 
-use super::{Use, WEB, addresses_of, gets, manifests, settles, until, web};
+use tokio::time::sleep;
+
+use super::{MOMENT, Use, WEB, addresses_of, gets, manifests, settles, until, web};
 use crate::{kit::namespace::Namespace, source::Source};
 
 /// A StatefulSet's pod is deleted: the next one has its name, and another address.
@@ -57,7 +59,7 @@ pub(crate) async fn an_address_passes_to_another_service(source: Source) {
     // From here on each client has its own pods' answers only.
     for (client, theirs) in [(&client, false), (&other, true)] {
         let load = gets(client, 100);
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        sleep(MOMENT).await;
         let report = load.stop().await;
         report.assert_none_failed();
         let pods = report.requests.iter().filter_map(|it| it.pod());
@@ -90,7 +92,7 @@ pub(crate) async fn dual_stack(source: Source) {
     .await;
     for client in [client, ipv6] {
         let load = gets(&client, 100);
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        sleep(MOMENT).await;
         load.stop().await.assert_none_failed();
     }
 }

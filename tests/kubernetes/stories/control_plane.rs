@@ -27,11 +27,16 @@ pub(crate) async fn coredns_is_restarted(source: Source) {
 pub(crate) async fn the_api_server_is_away(source: Source) {
     let (namespace, client) = web(source, "api-server", Use::Alone, "StatefulSet", 3).await;
     let load = gets(&client, 100);
-    namespace.plane.stop_component(Component::ApiServer);
+    // With the controllers, which would be slow to notice that it is back.
+    for component in [Component::ControllerManager, Component::ApiServer] {
+        namespace.plane.stop_component(component);
+    }
     sleep(Duration::from_secs(20)).await;
     namespace.nodes.order("web-1", Order::Crash);
     sleep(Duration::from_secs(40)).await;
-    namespace.plane.start_component(Component::ApiServer).await;
+    for component in [Component::ApiServer, Component::ControllerManager] {
+        namespace.plane.start_component(component).await;
+    }
     namespace.scale("statefulset/web", 5).await;
     settles(&client, &namespace, WEB, 5).await;
     let report = load.stop().await;

@@ -1,10 +1,10 @@
 //! Pods that fail in their own ways.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
-use super::{Use, WEB, addresses_of, gets, settles, until, web};
+use super::{MOMENT, Use, WEB, gets, settles, until, web};
 use crate::{kit::node::Order, source::Source, support::load::Report};
 
 pub(crate) async fn unready_and_ready_again(source: Source) {
@@ -14,29 +14,18 @@ pub(crate) async fn unready_and_ready_again(source: Source) {
     namespace.nodes.order("web-1", Order::Ready(Some(false)));
     settles(&client, &namespace, WEB, 2).await;
     let settled = Instant::now();
-    assert!(!addresses_of(&client).contains(&address));
-    // It is there, and passed over.
+    sleep(MOMENT).await;
+    let ordered = Instant::now();
     namespace.nodes.order("web-1", Order::Ready(None));
-    until("an unready pod's return", async || {
-        addresses_of(&client).contains(&address)
-    })
-    .await;
+    settles(&client, &namespace, WEB, 3).await;
     let returned = Instant::now();
-    let used = gets(&client, 100);
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-    let used = used.stop().await;
-    assert!(pods_of(&used).contains(&address), "it is used again");
+    sleep(MOMENT).await;
     let report = load.stop().await;
     report.assert_none_failed();
-    let meanwhile = settled..returned;
-    let mut meanwhile = report
-        .requests
-        .iter()
-        .filter(|it| meanwhile.contains(&it.sent));
-    assert!(
-        meanwhile.all(|it| it.pod().is_some_and(|pod| pod.ip() != address)
-            || it.sent + std::time::Duration::from_millis(50) > returned)
-    );
+    let unready = pods_used(&report, |sent| settled < sent && sent < ordered);
+    assert!(!unready.contains(&address), "it was unready");
+    let ready = pods_used(&report, |sent| sent > returned);
+    assert!(ready.contains(&address), "it is ready again");
 }
 
 /// Its clients lose their connections, and the pod is back before the control plane has told of it.
@@ -44,9 +33,10 @@ pub(crate) async fn a_container_crashes(source: Source) {
     let (namespace, client) = web(source, "crash", Use::Shared, "StatefulSet", 3).await;
     let load = gets(&client, 100);
     namespace.nodes.order("web-1", Order::Crash);
+    let status = "get pod web-1 -o jsonpath={.status.containerStatuses[0].restartCount}\
+        :{.status.containerStatuses[0].ready}";
     until("a restart", async || {
-        let pod = namespace.kubectl.run("get pod web-1 -o jsonpath={.status.containerStatuses[0].restartCount}:{.status.containerStatuses[0].ready}").await;
-        pod == "1:true"
+        namespace.kubectl.run(status).await == "1:true"
     })
     .await;
     settles(&client, &namespace, WEB, 3).await;
@@ -58,14 +48,14 @@ pub(crate) async fn a_node_is_lost(source: Source) {
     let (namespace, client) = web(source, "node-lost", Use::Alone, "Deployment", 6).await;
     let load = gets(&client, 200);
     // All pods have connections.
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    sleep(Duration::from_secs(1)).await;
     let node = namespace.nodes.all()[0].name.clone();
     let lost = namespace.nodes.on(&node);
     assert_eq!(lost.len(), 2, "six pods on three nodes");
     namespace.nodes.lose(&node).await;
     let since = Instant::now();
     // Longer than TCP_USER_TIMEOUT, which is when the last of the dead connections is found out.
-    tokio::time::sleep(std::time::Duration::from_secs(15)).await;
+    sleep(Duration::from_secs(15)).await;
     assert_eq!(namespace.ready(WEB).await.len(), 6, "nobody has noticed");
     namespace.nodes.report_lost(&node).await;
     settles(&client, &namespace, WEB, 4).await;
@@ -85,7 +75,23 @@ pub(crate) async fn a_node_is_lost(source: Source) {
     assert!(slow * 50 < late.len(), "{slow} of {} were slow", late.len());
 }
 
-fn pods_of(report: &Report) -> BTreeSet<IpAddr> {
-    let pods = report.requests.iter().filter_map(|it| it.pod());
-    pods.map(|pod| pod.ip()).collect()
+/// Once pods are known to be dead, hardly a request waits for one: a trial now and then, which lasts as long as it takes to
+/// give up connecting.
+fn assert_few_wait(report: &Report, since: Instant) {
+    let later = report.requests.iter().filter(|it| it.sent > since);
+    let later: Vec<_> = later.collect();
+    let waited = later
+        .iter()
+        .filter(|it| it.took() >= Duration::from_millis(900));
+    let (waited, later) = (waited.count(), later.len());
+    assert!(waited * 50 < later, "{waited} of {later} have waited");
+}
+
+/// The pods of the requests that were sent then.
+fn pods_used(report: &Report, then: impl Fn(Instant) -> bool) -> BTreeSet<IpAddr> {
+    let requests = report.requests.iter().filter(|it| then(it.sent));
+    requests
+        .filter_map(|it| it.pod())
+        .map(|pod| pod.ip())
+        .collect()
 }

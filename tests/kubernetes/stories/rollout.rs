@@ -1,6 +1,8 @@
 //! `kubectl rollout restart` under load.
 
-use super::{Use, WEB, gets, settles, web};
+use tokio::time::sleep;
+
+use super::{MOMENT, Use, WEB, gets, settles, web};
 use crate::{kit::node::End, source::Source};
 
 const PODS: usize = 6;
@@ -36,6 +38,7 @@ async fn rollout_restart(source: Source, kind: &str, end: End) {
         .run(&format!("rollout status {kind}/{WEB} --timeout=110s"))
         .await;
     settles(&client, &namespace, WEB, PODS).await;
+    sleep(MOMENT).await;
     let report = load.stop().await;
     println!("{kind} {end:?}: {report}");
     report.assert_none_failed();

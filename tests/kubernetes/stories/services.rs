@@ -1,5 +1,9 @@
 //! Services of other kinds, and Services that go.
 
+use std::time::Duration;
+
+use tokio::time::sleep;
+
 use super::{Use, WEB, becomes, gets, has_no_pods, manifests, settles, until, web};
 use crate::{kit::namespace::Namespace, kit::node::Order, source::Source};
 
@@ -26,7 +30,7 @@ pub(crate) async fn a_cluster_ip_is_asked_for_as_headless(source: Source) {
     let manifests = [
         manifests::cluster_ip(WEB),
         manifests::nginx("Deployment", WEB, 3),
-        manifests::client("client", "web", source, 20),
+        manifests::client("client", "web", source, 60),
     ];
     namespace.kubectl.apply(&manifests.concat()).await;
     let warning = "is `clusterIP: None` set?";
@@ -70,7 +74,7 @@ pub(crate) async fn publish_not_ready_addresses(source: Source) {
     })
     .await;
     // It is ready as its slice has it. Two looks later it is still there.
-    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+    sleep(Duration::from_secs(6)).await;
     settles(&client, &namespace, WEB, 2).await;
     load.stop().await.assert_none_failed();
 }

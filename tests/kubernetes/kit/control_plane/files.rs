@@ -113,22 +113,22 @@ contexts:
     )
 }
 
-/// kubeadm's, word by word but for `bind`: there it has an address to itself.
+/// kubeadm's, word by word but for the address that it listens on: there its pod has a network to itself.
 fn corefile() -> String {
     format!(
         ".:53 {{
     bind {NAME_SERVER}
     errors
-    health {{
+    health {NAME_SERVER}:8080 {{
        lameduck 5s
     }}
-    ready
+    ready {NAME_SERVER}:8181
     kubernetes cluster.local in-addr.arpa ip6.arpa {{
        pods insecure
        fallthrough in-addr.arpa ip6.arpa
        ttl 30
     }}
-    prometheus :9153
+    prometheus {NAME_SERVER}:9153
     forward . /etc/resolv.conf {{
        max_concurrent 1000
     }}

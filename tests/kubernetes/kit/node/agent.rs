@@ -6,15 +6,15 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, ResourceExt,
-    runtime::{
-        WatchStreamExt,
-        watcher::{self, Event, watcher},
-    },
+    runtime::watcher::{self, Event, watcher},
 };
 use serde_json::json;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 
 use super::{Notice, Running, State, kubelet};
+
+/// How long until we try again while the API server is away.
+pub(super) const PAUSE: Duration = Duration::from_millis(200);
 
 /// Runs until it is dropped, and all pods with it.
 pub(super) async fn run(state: Arc<State>) {
@@ -25,14 +25,14 @@ pub(super) async fn run(state: Arc<State>) {
         kubelets: JoinSet::new(),
         next: 0,
     };
-    let events = watcher(api, watcher::Config::default()).default_backoff();
+    let events = watcher(api, watcher::Config::default());
     let mut events = std::pin::pin!(events);
     loop {
         tokio::select! {
             event = events.next() => match event {
                 Some(Ok(event)) => agent.hear(event).await,
-                // The API server is away, and the watcher tries again.
-                Some(Err(_)) => {}
+                // The API server is away. The watcher tries again when it is asked for more.
+                Some(Err(_)) => sleep(PAUSE).await,
                 None => return,
             },
             Some(ended) = agent.kubelets.join_next() => ended.expect("no kubelet panics"),

@@ -60,6 +60,9 @@ async fn report(nodes: &Api<NodeObject>, node: &str, ready: &str) {
             "lastHeartbeatTime": now,
             "lastTransitionTime": now,
         }],
+        // The endpointslice controller weighs zones by it.
+        "allocatable": { "cpu": "4", "memory": "8Gi", "pods": "110" },
+        "capacity": { "cpu": "4", "memory": "8Gi", "pods": "110" },
         "addresses": [{ "type": "InternalIP", "address": "10.244.255.1" }],
     } });
     let (parameters, patch) = (PatchParams::default(), Patch::Merge(&status));

@@ -1,6 +1,6 @@
 //! A pod's status, as kubelet reports it.
 
-use std::{net::IpAddr, time::Duration};
+use std::net::IpAddr;
 
 use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use kube::{
@@ -10,12 +10,9 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::image::container;
+use super::{agent::PAUSE, image::container};
 
 pub(super) const NODE_ADDRESS: &str = "10.244.255.1";
-
-/// How long until we try again while the API server is away.
-const PAUSE: Duration = Duration::from_millis(200);
 
 /// What is reported of one pod.
 pub(super) struct Reporter {
