@@ -10,6 +10,12 @@ mod stories;
 #[path = "../support/mod.rs"]
 mod support;
 
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kit::{
+    control_plane::User,
+    namespace::{Namespace, Use},
+};
+use kube::{Api, api::ListParams};
 use source::Source;
 
 /// The stories, once for each source of endpoints.
@@ -40,8 +46,10 @@ stories! {
     rollout::rollout_restart_of_a_deployment_killed
     rollout::rollout_restart_of_a_statefulset
     rollout::rollout_restart_of_a_statefulset_killed
+    freshness::freshness
     pods::unready_and_ready_again
     pods::a_container_crashes
+    pods::a_pod_hangs
     pods::a_node_is_lost
     addresses::a_name_returns_at_another_address
     addresses::an_address_passes_to_another_service
@@ -53,4 +61,29 @@ stories! {
     services::a_named_port
     control_plane::coredns_is_restarted
     control_plane::the_api_server_is_away
+}
+
+/// The API server refuses who has no role, and hears of one at once: what the stories of the watch stand on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rights_are_refused_then_granted() {
+    if !kit::is_here("rights_are_refused_then_granted") {
+        return;
+    }
+    let namespace = Namespace::create("rights", Use::Shared).await;
+    let client = namespace.plane.client(User::Watcher).await;
+    let slices: Api<EndpointSlice> = Api::namespaced(client, &namespace.name);
+    let refused = slices.list(&ListParams::default()).await;
+    let refused = refused.expect_err("it has no role");
+    assert!(
+        matches!(&refused, kube::Error::Api(status) if status.code == 403),
+        "{refused}"
+    );
+    let role = "create role reader --verb=list,watch --resource=endpointslices.discovery.k8s.io";
+    namespace.kubectl.run(role).await;
+    let binding = "create rolebinding reader --role=reader --user=watcher";
+    namespace.kubectl.run(binding).await;
+    stories::until("the role's effect", async || {
+        slices.list(&ListParams::default()).await.is_ok()
+    })
+    .await;
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod addresses;
 pub(crate) mod control_plane;
+pub(crate) mod freshness;
 mod manifests;
 pub(crate) mod pods;
 pub(crate) mod rollout;
@@ -89,7 +90,7 @@ async fn becomes(client: &Client, addresses: &[IpAddr]) {
 }
 
 /// Waits until something holds.
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let arrived = async {
         while !holds().await {
             sleep(POLL).await;

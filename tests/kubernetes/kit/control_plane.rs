@@ -2,6 +2,7 @@
 
 mod component;
 mod files;
+pub(crate) mod processor;
 
 use std::{collections::BTreeMap, fs, path::Path, sync::Mutex, time::Duration};
 

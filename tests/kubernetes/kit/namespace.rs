@@ -20,7 +20,7 @@ pub(crate) struct Namespace {
     pub(crate) client: Client,
     pub(crate) kubectl: Kubectl,
     pub(crate) nodes: Nodes,
-    _turn: Turn,
+    turn: Option<Turn>,
 }
 
 /// How a test uses the cluster.
@@ -80,8 +80,13 @@ impl Namespace {
             client,
             kubectl,
             nodes,
-            _turn: turn,
+            turn: Some(turn),
         }
+    }
+
+    /// Lets others be alone, even while it waits.
+    pub(crate) fn give_way(&mut self) {
+        self.turn = None;
     }
 
     /// Changes the number of a Deployment's or a StatefulSet's replicas.

@@ -62,17 +62,24 @@ pub(crate) async fn a_node_is_lost(source: Source) {
     let report = load.stop().await;
     println!("a node lost: {report}");
     report.assert_none_failed();
-    // What is sent once the pods are known to be dead is not held up by them.
-    let late = report.requests.iter().filter(|it| it.sent > since);
-    let late: Vec<_> = late
-        .filter(|it| it.sent.duration_since(since).as_secs() >= 5)
-        .collect();
-    let slow = late
-        .iter()
-        .filter(|it| it.took().as_millis() >= 900)
-        .count();
-    println!("  {slow} of {} were slow from 5 s on", late.len());
-    assert!(slow * 50 < late.len(), "{slow} of {} were slow", late.len());
+    assert_few_wait(&report, since + Duration::from_secs(5));
+}
+
+/// Its kernel goes on accepting connections, and nobody answers.
+pub(crate) async fn a_pod_hangs(source: Source) {
+    const FIRST_BYTE: Duration = Duration::from_millis(500);
+    let (namespace, _) = web(source, "hang", Use::Shared, "StatefulSet", 3).await;
+    let uri = format!("http://{}:80", namespace.host(WEB));
+    let client = source.impatient_client_of(&uri, FIRST_BYTE);
+    settles(&client, &namespace, WEB, 3).await;
+    let load = gets(&client, 100);
+    sleep(MOMENT).await;
+    namespace.nodes.order("web-1", Order::Hang);
+    // Its readiness probe fails three times, a second apart.
+    settles(&client, &namespace, WEB, 2).await;
+    namespace.nodes.order("web-1", Order::GoOn);
+    settles(&client, &namespace, WEB, 3).await;
+    load.stop().await.assert_none_failed();
 }
 
 /// Once pods are known to be dead, hardly a request waits for one: a trial now and then, which lasts as long as it takes to

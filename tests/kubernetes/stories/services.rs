@@ -24,16 +24,21 @@ pub(crate) async fn a_service_is_deleted_and_made_again(source: Source) {
     client.get("/").await.expect("three pods");
 }
 
-/// By its short name, from a pod. The client says what is wrong.
+/// By its short name, from a pod. The client says what is wrong, after the minute that it takes to be sure.
 pub(crate) async fn a_cluster_ip_is_asked_for_as_headless(source: Source) {
-    let namespace = Namespace::create(&source.namespace("cluster-ip"), Use::Shared).await;
+    let mut namespace = Namespace::create(&source.namespace("cluster-ip"), Use::Shared).await;
     let manifests = [
         manifests::cluster_ip(WEB),
         manifests::nginx("Deployment", WEB, 3),
-        manifests::client("client", "web", source, 60),
+        manifests::client("client", "web", source, 90),
     ];
     namespace.kubectl.apply(&manifests.concat()).await;
-    let warning = "is `clusterIP: None` set?";
+    until("the client's start", async || {
+        namespace.nodes.log("client").contains("10.96.")
+    })
+    .await;
+    namespace.give_way();
+    let warning = "resolved to a single address: is `clusterIP: None` set?";
     until("the warning", async || {
         namespace.nodes.log("client").contains(warning)
     })
