@@ -10,6 +10,7 @@ mod environment;
 mod hole;
 mod image;
 mod kubelet;
+mod persistence;
 mod probe;
 mod registration;
 mod status;

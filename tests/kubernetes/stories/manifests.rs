@@ -21,7 +21,7 @@ spec:
     )
 }
 
-/// nginx in a Deployment or a StatefulSet, with the label `app: NAME`. A pod that is deleted serves for two more seconds.
+/// nginx in a Deployment or a StatefulSet, with the label `app: NAME`. A pod that is deleted serves for one more second.
 pub(super) fn nginx(kind: &str, name: &str, replicas: usize) -> String {
     let service_name = match kind {
         "StatefulSet" => format!("serviceName: {name}"),
@@ -58,7 +58,7 @@ spec:
         lifecycle:
           preStop:
             sleep:
-              seconds: 2
+              seconds: 1
 ---"
     )
 }

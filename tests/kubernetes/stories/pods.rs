@@ -45,7 +45,7 @@ pub(crate) async fn a_container_crashes(source: Source) {
 
 /// Packets to its pods vanish at once, and the control plane notices only later.
 pub(crate) async fn a_node_is_lost(source: Source) {
-    let (namespace, client) = web(source, "node-lost", Use::Alone, "Deployment", 6).await;
+    let (namespace, client) = web(source, "node-lost", Use::Shared, "Deployment", 6).await;
     let load = gets(&client, 200);
     // All pods have connections.
     sleep(Duration::from_secs(1)).await;

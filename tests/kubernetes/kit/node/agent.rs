@@ -1,20 +1,21 @@
 //! What happens to pods, told to their kubelets; a pod without a node gets one.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, ResourceExt,
+    api::PostParams,
     runtime::watcher::{self, Event, watcher},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 
-use super::{Notice, Running, State, kubelet};
-
-/// How long until we try again while the API server is away.
-pub(super) const PAUSE: Duration = Duration::from_millis(200);
+use super::{
+    Notice, Running, State, kubelet,
+    persistence::{PAUSE, is_heard},
+};
 
 /// Runs until it is dropped, and all pods with it.
 pub(super) async fn run(state: Arc<State>) {
@@ -24,6 +25,7 @@ pub(super) async fn run(state: Arc<State>) {
         state,
         kubelets: JoinSet::new(),
         next: 0,
+        listed: BTreeSet::new(),
     };
     let events = watcher(api, watcher::Config::default());
     let mut events = std::pin::pin!(events);
@@ -46,34 +48,46 @@ struct Agent {
     kubelets: JoinSet<()>,
     /// The node that the next pod gets.
     next: usize,
+    /// The unique IDs of the pods in the list that is being read.
+    listed: BTreeSet<String>,
 }
 
 impl Agent {
     async fn hear(&mut self, event: Event<Pod>) {
         match event {
-            Event::Apply(pod) | Event::InitApply(pod) => self.applied(pod).await,
-            Event::Delete(pod) => self.notify(&pod, Notice::Forgotten),
-            Event::Init | Event::InitDone => {}
+            Event::Apply(pod) => self.applied(pod).await,
+            Event::InitApply(pod) => {
+                self.listed.insert(uid(&pod));
+                self.applied(pod).await;
+            }
+            Event::Delete(pod) => self.notify(&uid(&pod), Notice::Forgotten),
+            Event::Init => self.listed.clear(),
+            Event::InitDone => self.forget_others(),
         }
     }
 
     async fn applied(&mut self, pod: Pod) {
         let spec = pod.spec.as_ref().expect("a pod has a spec");
-        let is_known = self.state.lock().pods.contains_key(&uid(&pod));
-        match &spec.node_name {
-            None if pod.metadata.deletion_timestamp.is_none() => self.bind(&pod).await,
-            None => {}
-            Some(_) if is_known => {
-                if pod.metadata.deletion_timestamp.is_some() {
-                    let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or(0);
-                    let grace = Duration::from_secs(grace.try_into().unwrap_or(0));
-                    self.notify(&pod, Notice::Deleted { grace });
+        let grace = grace(&pod);
+        match spec.node_name.clone() {
+            // The API server deletes it by itself.
+            None if grace.is_some() => {}
+            None => self.bind(&pod).await,
+            Some(node) => {
+                let uid = uid(&pod);
+                self.start_once(pod, node);
+                if let Some(grace) = grace {
+                    self.notify(&uid, Notice::Deleted { grace });
                 }
             }
-            Some(node) => {
-                let node = node.clone();
-                self.start(pod, node);
-            }
+        }
+    }
+
+    /// Pods that went while the API server told nothing.
+    fn forget_others(&self) {
+        let known: Vec<_> = self.state.lock().pods.keys().cloned().collect();
+        for uid in known.iter().filter(|uid| !self.listed.contains(*uid)) {
+            self.notify(uid, Notice::Forgotten);
         }
     }
 
@@ -90,29 +104,25 @@ impl Agent {
             "metadata": { "name": pod.name_any() },
             "target": { "apiVersion": "v1", "kind": "Node", "name": node.name },
         });
-        let binding = serde_json::to_vec(&binding).expect("JSON");
-        let path = format!(
-            "/api/v1/namespaces/{}/pods/{}/binding",
-            self.state.namespace,
-            pod.name_any()
-        );
-        let request = http::Request::post(path)
-            .header("content-type", "application/json")
-            .body(binding);
-        let client = self.api.clone().into_client();
-        // It may be gone already, or bound by the request that we repeat.
-        let _ = client
-            .request::<serde_json::Value>(request.expect("a request"))
-            .await;
+        let (name, parameters) = (pod.name_any(), PostParams::default());
+        loop {
+            let bound = self
+                .api
+                .create_subresource("binding", &name, &parameters, &binding);
+            let bound: kube::Result<Value> = bound.await;
+            if is_heard(bound).await {
+                return;
+            }
+        }
     }
 
-    fn start(&mut self, pod: Pod, node: String) {
-        if pod.metadata.deletion_timestamp.is_some() && is_over(&pod) {
+    fn start_once(&mut self, pod: Pod, node: String) {
+        let mut shared = self.state.lock();
+        if shared.pods.contains_key(&uid(&pod)) {
             return;
         }
         let (notices, heard) = mpsc::unbounded_channel();
         let name = pod.name_any();
-        let mut shared = self.state.lock();
         let addresses = shared.addresses.assign(&name);
         let running = Running {
             name,
@@ -122,26 +132,25 @@ impl Agent {
         };
         shared.pods.insert(uid(&pod), running);
         drop(shared);
-        self.kubelets
-            .spawn(kubelet::run(self.state.clone(), pod, addresses, heard));
+        let kubelet = kubelet::run(self.state.clone(), pod, addresses, heard);
+        self.kubelets.spawn(kubelet);
     }
 
-    fn notify(&self, pod: &Pod, notice: Notice) {
-        if let Some(running) = self.state.lock().pods.get(&uid(pod)) {
+    fn notify(&self, uid: &str, notice: Notice) {
+        if let Some(running) = self.state.lock().pods.get(uid) {
             // One that has just ended has no ears.
             let _ = running.notices.send(notice);
         }
     }
 }
 
-pub(super) fn uid(pod: &Pod) -> String {
-    pod.uid().expect("the API server gives it one")
+/// How long a pod may take to end that is deleted.
+fn grace(pod: &Pod) -> Option<Duration> {
+    pod.metadata.deletion_timestamp.as_ref()?;
+    let seconds = pod.metadata.deletion_grace_period_seconds.unwrap_or(0);
+    Some(Duration::from_secs(seconds.try_into().unwrap_or(0)))
 }
 
-fn is_over(pod: &Pod) -> bool {
-    let phase = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
+pub(super) fn uid(pod: &Pod) -> String {
+    pod.uid().expect("the API server gives it one")
 }

@@ -4,13 +4,12 @@ use std::net::IpAddr;
 
 use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use kube::{
-    Api, Error, ResourceExt,
+    Api, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
 };
 use serde_json::{Value, json};
-use tokio::time::sleep;
 
-use super::{agent::PAUSE, image::container};
+use super::{image::container, persistence::is_heard};
 
 pub(super) const NODE_ADDRESS: &str = "10.244.255.1";
 
@@ -72,9 +71,7 @@ impl Reporter {
             ..DeleteParams::default().grace_period(0)
         };
         let name = self.pod.name_any();
-        while is_to_be_repeated(self.api.delete(&name, &parameters).await.map(drop)) {
-            sleep(PAUSE).await;
-        }
+        while !is_heard(self.api.delete(&name, &parameters).await).await {}
     }
 
     async fn report(&self, phase: &str, state: Value) {
@@ -83,17 +80,9 @@ impl Reporter {
             "metadata": { "uid": self.pod.uid() },
             "status": self.status(phase, state),
         });
-        let name = self.pod.name_any();
-        let parameters = PatchParams::default();
+        let (name, parameters) = (self.pod.name_any(), PatchParams::default());
         let patch = Patch::Strategic(&patch);
-        while is_to_be_repeated(
-            self.api
-                .patch_status(&name, &parameters, &patch)
-                .await
-                .map(drop),
-        ) {
-            sleep(PAUSE).await;
-        }
+        while !is_heard(self.api.patch_status(&name, &parameters, &patch).await).await {}
     }
 
     fn status(&self, phase: &str, state: Value) -> Value {
@@ -129,14 +118,5 @@ impl Reporter {
             "status": if holds { "True" } else { "False" },
             "lastTransitionTime": since.to_string(),
         })
-    }
-}
-
-/// What the API server refuses is over: the pod has gone, or another one has its name. What doesn't reach it is tried again.
-fn is_to_be_repeated(answer: Result<(), Error>) -> bool {
-    match answer {
-        Ok(()) => false,
-        Err(Error::Api(status)) => !matches!(status.code, 404 | 409),
-        Err(_) => true,
     }
 }
