@@ -46,7 +46,6 @@ stories! {
     rollout::rollout_restart_of_a_deployment_killed
     rollout::rollout_restart_of_a_statefulset
     rollout::rollout_restart_of_a_statefulset_killed
-    freshness::freshness
     pods::unready_and_ready_again
     pods::a_container_crashes
     pods::a_pod_hangs
@@ -60,6 +59,27 @@ stories! {
     services::publish_not_ready_addresses
     services::a_named_port
     control_plane::coredns_is_restarted
+}
+
+/// Stories that take long, each told once, with a client for each source.
+macro_rules! long_stories {
+    ($($room:ident::$story:ident)*) => {
+        mod all {
+            use super::{Source, kit, stories};
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $story() {
+                    if kit::is_here(concat!("all::", stringify!($story))) {
+                        stories::$room::$story(Source::ALL).await;
+                    }
+                }
+            )*
+        }
+    };
+}
+
+long_stories! {
+    freshness::freshness
     control_plane::the_api_server_is_away
 }
 

@@ -27,6 +27,8 @@ pub(crate) struct Lateness {
 }
 
 impl Source {
+    pub(crate) const ALL: &[Self] = &[Self::Dns];
+
     /// The name of this story's Kubernetes namespace.
     pub(crate) fn namespace(self, story: &str) -> String {
         match self {

@@ -43,14 +43,17 @@ async fn web(
     replicas: usize,
 ) -> (Namespace, Client) {
     let namespace = Namespace::create(&source.namespace(story), usage).await;
-    let manifests = [
-        manifests::headless(WEB),
-        manifests::nginx(kind, WEB, replicas),
-    ];
-    namespace.kubectl.apply(&manifests.concat()).await;
+    deploy(&namespace, kind, replicas).await;
     let client = source.client(&namespace, WEB, 80);
     settles(&client, &namespace, WEB, replicas).await;
     (namespace, client)
+}
+
+/// The headless Service `web` with nginx pods of that kind.
+async fn deploy(namespace: &Namespace, kind: &str, replicas: usize) {
+    let pods = manifests::nginx(kind, WEB, replicas);
+    let manifests = [manifests::headless(WEB), pods];
+    namespace.kubectl.apply(&manifests.concat()).await;
 }
 
 /// GETs at a steady rate.

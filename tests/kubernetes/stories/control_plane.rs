@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::{Use, WEB, gets, settles, web};
+use super::{Use, WEB, deploy, gets, settles, web};
 use crate::{
-    kit::{control_plane::Component, node::Order},
+    kit::{control_plane::Component, namespace::Namespace, node::Order},
     source::Source,
 };
 
@@ -24,9 +24,16 @@ pub(crate) async fn coredns_is_restarted(source: Source) {
 }
 
 /// For a minute nobody hears of anything: what is known serves, and a pod that crashes is gone around.
-pub(crate) async fn the_api_server_is_away(source: Source) {
-    let (namespace, client) = web(source, "api-server", Use::Alone, "StatefulSet", 3).await;
-    let load = gets(&client, 100);
+pub(crate) async fn the_api_server_is_away(sources: &[Source]) {
+    let namespace = Namespace::create("all-api-server", Use::Alone).await;
+    deploy(&namespace, "StatefulSet", 3).await;
+    let mut clients = Vec::new();
+    for source in sources {
+        let client = source.client(&namespace, WEB, 80);
+        settles(&client, &namespace, WEB, 3).await;
+        let load = gets(&client, 100);
+        clients.push((source, client, load));
+    }
     // With the controllers, which would be slow to notice that it is back.
     for component in [Component::ControllerManager, Component::ApiServer] {
         namespace.plane.stop_component(component);
@@ -38,8 +45,10 @@ pub(crate) async fn the_api_server_is_away(source: Source) {
         namespace.plane.start_component(component).await;
     }
     namespace.scale("statefulset/web", 5).await;
-    settles(&client, &namespace, WEB, 5).await;
-    let report = load.stop().await;
-    println!("the API server away: {report}");
-    report.assert_none_failed();
+    for (source, client, load) in clients {
+        settles(&client, &namespace, WEB, 5).await;
+        let report = load.stop().await;
+        println!("{source:?}, the API server away: {report}");
+        report.assert_none_failed();
+    }
 }

@@ -16,10 +16,10 @@ use kube::{
 };
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep},
+    time::{Instant, sleep, sleep_until},
 };
 
-use super::{Use, WEB, gets, settles, web};
+use super::{MOMENT, Use, WEB, deploy, gets, settles};
 use crate::{
     kit::{
         control_plane::{Component, processor},
@@ -30,37 +30,67 @@ use crate::{
 };
 
 /// Six pods, restarted at 3 s, nine at 18 s, four at 33 s.
-pub(crate) async fn freshness(source: Source) {
-    let (namespace, client) = web(source, "freshness", Use::Alone, "Deployment", 6).await;
+pub(crate) async fn freshness(sources: &[Source]) {
+    let namespace = Namespace::create("all-freshness", Use::Alone).await;
+    deploy(&namespace, "Deployment", 6).await;
     let watched = Watched::start(&namespace);
+    let mut clients = Vec::new();
+    for source in sources {
+        let client = source.client(&namespace, WEB, 80);
+        settles(&client, &namespace, WEB, 6).await;
+        let load = gets(&client, 500);
+        clients.push((*source, client, load));
+    }
     let coredns = namespace.plane.process_id(Component::CoreDns);
     let coredns = coredns.expect("it runs");
     let before = processor::time_of(coredns);
-    let load = gets(&client, 500);
+    let times = tell(&namespace).await;
+    let mut reports = Vec::new();
+    for (source, client, load) in clients {
+        settles(&client, &namespace, WEB, 4).await;
+        sleep(MOMENT).await;
+        reports.push((source, load.stop().await));
+    }
+    let cost = processor::time_of(coredns) - before;
+    println!("CoreDNS: {cost:.2?} in {:.0?}", times.began.elapsed());
+    let seen = watched.stop();
+    for (source, report) in reports {
+        assert_is_fresh(source, &report, &seen, &times);
+    }
+}
+
+/// When the story turned.
+struct Times {
+    began: Instant,
+    restarted: Instant,
+    scaled: Instant,
+}
+
+async fn tell(namespace: &Namespace) -> Times {
     let began = Instant::now();
-    sleep(Duration::from_secs(3)).await;
+    sleep_until(began + Duration::from_secs(3)).await;
     let restarted = Instant::now();
     namespace
         .kubectl
         .run("rollout restart deployment/web")
         .await;
-    tokio::time::sleep_until(began + Duration::from_secs(18)).await;
-    let rolled = Instant::now();
+    sleep_until(began + Duration::from_secs(18)).await;
+    let scaled = Instant::now();
     namespace.scale("deployment/web", 9).await;
-    tokio::time::sleep_until(began + Duration::from_secs(33)).await;
+    sleep_until(began + Duration::from_secs(33)).await;
     namespace.scale("deployment/web", 4).await;
-    settles(&client, &namespace, WEB, 4).await;
-    sleep(Duration::from_secs(2)).await;
-    let report = load.stop().await;
-    let cost = processor::time_of(coredns) - before;
-    println!(
-        "{source:?}: {report}; CoreDNS {cost:.1?} in {:.0?}",
-        began.elapsed()
-    );
+    Times {
+        began,
+        restarted,
+        scaled,
+    }
+}
+
+fn assert_is_fresh(source: Source, report: &Report, seen: &Seen, times: &Times) {
+    println!("{source:?}: {report}");
     report.assert_none_failed();
-    let seen = watched.stop();
-    let roll = seen.lateness(&report, restarted..rolled);
-    let scaling = seen.lateness(&report, rolled..Instant::now());
+    let roll = seen.lateness(report, times.restarted..times.scaled);
+    let scaling = seen.lateness(report, times.scaled..Instant::now());
     println!("  while rolled: {roll}\n  while scaled: {scaling}");
     assert!(roll.joined.len() >= 6 && scaling.joined.len() >= 3);
     let bounds = source.lateness();
