@@ -41,7 +41,13 @@ pub(crate) async fn the_api_server_is_away(sources: &[Source]) {
     sleep(Duration::from_secs(20)).await;
     namespace.nodes.order("web-1", Order::Crash);
     sleep(Duration::from_secs(40)).await;
-    for component in [Component::ApiServer, Component::ControllerManager] {
+    // CoreDNS too would be slow to notice, by up to a minute: begun anew, it is in step at once.
+    namespace.plane.stop_component(Component::CoreDns);
+    for component in [
+        Component::ApiServer,
+        Component::ControllerManager,
+        Component::CoreDns,
+    ] {
         namespace.plane.start_component(component).await;
     }
     namespace.scale("statefulset/web", 5).await;
