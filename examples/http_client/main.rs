@@ -25,11 +25,12 @@ mod support;
 mod table;
 mod watch;
 
-use std::{convert::Infallible, process::ExitCode, sync::Arc, time::Duration};
+use std::{convert::Infallible, env, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Parser;
 use futures::{StreamExt, future::OptionFuture};
 use tokio::{
+    signal::unix::{SignalKind, signal},
     task::JoinSet,
     time::{interval, sleep},
 };
@@ -89,18 +90,31 @@ async fn run<P: Policy>(args: &Args, policy: P) -> usize {
     let client = client.unwrap_or_else(|error| args.reject(error));
 
     let report = Arc::new(Report::new(&service, story.as_ref().map(|_| story::TTL)));
+    // As the manifest tells it by the downward API.
+    if let (Ok(pod), Ok(node)) = (env::var("POD_NAME"), env::var("NODE_NAME")) {
+        report.note("client", &format!("in pod {pod} on node {node}"));
+    }
     let path = args.path.as_str();
     let mut requests = JoinSet::new();
     let told = OptionFuture::from(story.as_ref().map(|story| story.tell(&report)));
     tokio::select! {
         () = sleep(args.duration) => {}
-        _ = tokio::signal::ctrl_c() => report.note("client", "interrupted"),
+        () = stopped() => report.note("client", "interrupted"),
         never = load::send(&client, path, args.rate, &mut requests, &report) => match never {},
         never = follow(&client, &report) => match never {},
         Some(never) = told => match never {},
     }
     requests.join_all().await;
     report.summary(&client.endpoints())
+}
+
+/// Returns on ^C, and on SIGTERM, which is kubelet's way.
+async fn stopped() {
+    let mut terminate = signal(SignalKind::terminate()).expect("a signal that can be caught");
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
 }
 
 /// Shows the pods as they come, go and change. Reading them costs the requests nothing.

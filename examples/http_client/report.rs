@@ -223,7 +223,9 @@ impl State {
         let answers = self.recent.len();
         let rows = self.rows(|pod| pod.recent, answers as u64);
         let in_flight: u32 = rows.iter().filter_map(|row| row.in_flight).sum();
-        let mut line = format!("{answers} answers/s, {in_flight} in flight:");
+        let failed = self.failed;
+        let mut line =
+            format!("{answers} answers/s, {failed} failed so far, {in_flight} in flight:");
         let used: Vec<_> = rows.iter().filter(|row| row.share > 0.0).collect();
         for row in used.iter().take(MAX_NAMED) {
             let _infallible = write!(line, "  {} {:.0} %", row.address.ip(), row.share * 100.0);

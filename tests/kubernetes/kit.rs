@@ -25,7 +25,7 @@ pub(crate) fn is_here(test: &str) -> bool {
     is_here
 }
 
-fn tool(name: &str) -> PathBuf {
+pub(crate) fn tool(name: &str) -> PathBuf {
     Path::new(TARGET).join("tools").join(name)
 }
 

@@ -83,6 +83,17 @@ long_stories! {
     control_plane::the_api_server_is_away
 }
 
+mod deploy {
+    use super::{kit, stories};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_readme_is_followed_word_by_word() {
+        if kit::is_here("deploy::the_readme_is_followed_word_by_word") {
+            stories::deploy::the_readme_is_followed_word_by_word().await;
+        }
+    }
+}
+
 /// The API server refuses who has no role, and hears of one at once: what the stories of the watch stand on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rights_are_refused_then_granted() {

@@ -2,6 +2,7 @@
 
 pub(crate) mod addresses;
 pub(crate) mod control_plane;
+pub(crate) mod deploy;
 pub(crate) mod freshness;
 mod manifests;
 pub(crate) mod pods;

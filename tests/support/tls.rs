@@ -42,7 +42,7 @@ impl Identity {
     }
 
     /// The server's side of TLS, HTTP/2 and HTTP/1.1 on offer.
-    pub(super) fn acceptor(&self) -> io::Result<TlsAcceptor> {
+    pub fn acceptor(&self) -> io::Result<TlsAcceptor> {
         let config = self.server_config().map_err(io::Error::other)?;
         Ok(TlsAcceptor::from(Arc::new(config)))
     }

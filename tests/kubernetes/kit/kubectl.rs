@@ -10,6 +10,9 @@ use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 
 use super::tool;
 
+/// Whose first argument is `kubectl`.
+pub(crate) const PROGRAM: &str = "kubernetes-1.37.2/kubernetes";
+
 /// Beyond what a rollout of a few pods takes.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -44,7 +47,7 @@ impl Kubectl {
 
     /// What it has printed, or said on stderr.
     pub(crate) async fn try_run(&self, arguments: &[&str], input: &str) -> Result<String, String> {
-        let mut child = Command::new(tool("kubernetes-1.37.2/kubernetes"))
+        let mut child = Command::new(tool(PROGRAM))
             .args(["kubectl", "--kubeconfig"])
             .arg(&self.kubeconfig)
             .args(["--namespace", &self.namespace, "--cache-dir"])

@@ -5,11 +5,14 @@
 
 mod addresses;
 mod agent;
+mod api;
 mod container;
 mod environment;
 mod hole;
+mod hook;
 mod image;
 mod kubelet;
+mod log;
 mod persistence;
 mod probe;
 mod registration;
@@ -70,7 +73,7 @@ enum Notice {
 /// The nodes of one test. Everything they run is killed when they are dropped.
 pub(crate) struct Nodes {
     state: Arc<State>,
-    /// The agent, and with it all kubelets.
+    /// The agent, and with it all kubelets; and the API.
     _tasks: JoinSet<()>,
 }
 
@@ -88,6 +91,8 @@ struct State {
     namespace: String,
     nodes: Vec<Node>,
     folder: TempDir,
+    /// Where the API server asks for logs.
+    port: u16,
     shared: Mutex<Shared>,
 }
 
@@ -105,6 +110,10 @@ struct Running {
     name: String,
     node: String,
     addresses: Vec<IpAddr>,
+    /// Where the log of its container begins in the file, which is that of all pods of this name.
+    log_begins: u64,
+    /// Its container is not to be started again.
+    is_over: bool,
     notices: mpsc::UnboundedSender<Notice>,
 }
 
@@ -120,19 +129,22 @@ impl Nodes {
             name: format!("{namespace}-{i}"),
             zone: (*zone).to_owned(),
         };
+        let listener = api::listen().await;
         let state = Arc::new(State {
             plane,
             client,
             namespace: namespace.to_owned(),
             nodes: zones.iter().enumerate().map(node).collect(),
             folder: TempDir::new().expect("a folder of its own"),
+            port: listener.local_addr().expect("it listens").port(),
             shared: Mutex::default(),
         });
         for node in &state.nodes {
-            registration::register(&state.client, node).await;
+            registration::register(&state, node).await;
         }
         let mut tasks = JoinSet::new();
         tasks.spawn(agent::run(state.clone()));
+        tasks.spawn(api::serve(listener, state.clone()));
         Self {
             state,
             _tasks: tasks,
@@ -219,6 +231,12 @@ impl Nodes {
 impl State {
     fn lock(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn update(&self, uid: &str, change: impl FnOnce(&mut Running)) {
+        if let Some(running) = self.lock().pods.get_mut(uid) {
+            change(running);
+        }
     }
 
     fn log_file(&self, pod: &str) -> PathBuf {

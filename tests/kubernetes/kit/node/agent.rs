@@ -128,6 +128,8 @@ impl Agent {
             name,
             node,
             addresses: addresses.clone(),
+            log_begins: 0,
+            is_over: false,
             notices,
         };
         shared.pods.insert(uid(&pod), running);

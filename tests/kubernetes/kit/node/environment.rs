@@ -20,14 +20,16 @@ pub(super) fn variables(
     variables
 }
 
-/// The arguments. `0.0.0.0` is the pod's address, for its network is ours.
+/// The arguments, and those of the command, which is a program's name and whatever follows. `0.0.0.0` is the pod's address,
+/// for its network is ours.
 pub(super) fn arguments(
     container: &Container,
     variables: &BTreeMap<String, String>,
     addresses: &[IpAddr],
 ) -> Vec<String> {
     let ip = addresses[0].to_string();
-    let arguments = container.args.iter().flatten();
+    let command = container.command.iter().flatten().skip(1);
+    let arguments = command.chain(container.args.iter().flatten());
     arguments
         .map(|argument| expand(argument, variables).replace("0.0.0.0", &ip))
         .collect()

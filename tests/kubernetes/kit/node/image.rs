@@ -32,22 +32,24 @@ pub(super) struct Program {
     pub(super) stop_signal: &'static str,
 }
 
-/// The program of a pod's one container. The folder is the container's own.
+/// The program of a pod's one container; `None` while its service account isn't there. The folder is the container's own.
 pub(super) async fn program(
     state: &State,
     pod: &Pod,
     addresses: &[IpAddr],
     folder: &Path,
-) -> io::Result<Program> {
+) -> io::Result<Option<Program>> {
     let container = container(pod);
     fs::create_dir_all(folder)?;
     let image = container.image.as_deref().unwrap_or_default();
     if name(image) == "nginx" {
-        return web_server(container, addresses, folder);
+        return web_server(container, addresses, folder).map(Some);
     }
     let example = example(name(image), container);
     let example = example.unwrap_or_else(|| panic!("the node has no program for image {image:?}"));
-    let token = token(state, pod).await;
+    let Some(token) = token(state, pod).await else {
+        return Ok(None);
+    };
     let account = ServiceAccount {
         namespace: &state.namespace,
         token: &token,
@@ -58,10 +60,10 @@ pub(super) async fn program(
     let mut command = sandbox.command(&example);
     command.args(environment::arguments(container, &variables, addresses));
     command.envs(variables);
-    Ok(Program {
+    Ok(Some(Program {
         command,
         stop_signal: "-TERM",
-    })
+    }))
 }
 
 /// A pod's container. The node knows pods of one only.
@@ -127,7 +129,8 @@ fn resolv_conf(namespace: &str) -> String {
     )
 }
 
-async fn token(state: &State, pod: &Pod) -> String {
+/// `None` where there is no such account.
+async fn token(state: &State, pod: &Pod) -> Option<String> {
     let spec = pod.spec.as_ref().expect("a pod has a spec");
     let account = spec.service_account_name.as_deref().unwrap_or("default");
     let accounts: Api<Account> = Api::namespaced(state.client.clone(), &state.namespace);
@@ -142,7 +145,11 @@ async fn token(state: &State, pod: &Pod) -> String {
     let answer = accounts
         .create_token_request(account, &parameters, &request)
         .await;
-    let answer = answer.unwrap_or_else(|error| panic!("service account {account}: {error}"));
+    let answer = match answer {
+        Err(kube::Error::Api(status)) if status.code == 404 => return None,
+        Err(error) => panic!("service account {account}: {error}"),
+        Ok(answer) => answer,
+    };
     let token = answer.status.and_then(|status| status.token);
-    token.expect("the API server gives one")
+    Some(token.expect("the API server gives one"))
 }

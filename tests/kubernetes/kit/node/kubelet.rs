@@ -1,9 +1,12 @@
 //! The life of one pod.
 
-use std::{net::IpAddr, path::PathBuf, process::ExitStatus, sync::Arc, time::Duration};
+use std::{
+    fs, net::IpAddr, ops::ControlFlow, path::PathBuf, process::ExitStatus, sync::Arc,
+    time::Duration,
+};
 
 use futures::future::OptionFuture;
-use k8s_openapi::api::core::v1::{LifecycleHandler, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt};
 use tokio::{
     sync::mpsc::UnboundedReceiver,
@@ -11,7 +14,13 @@ use tokio::{
 };
 
 use super::{
-    End, Notice, Order, State, agent::uid, container::Container, image, probe::Probe,
+    End, Notice, Order, State,
+    agent::uid,
+    container::Container,
+    hook,
+    image::{self, Program},
+    persistence::PAUSE,
+    probe::Probe,
     status::Reporter,
 };
 
@@ -73,8 +82,14 @@ enum Over {
 
 impl Kubelet {
     async fn live(&mut self) {
+        if self.pod.metadata.deletion_timestamp.is_some() {
+            // It was deleted before it started; or it has ended, and this is late news of it.
+            return self.reporter.delete().await;
+        }
         loop {
-            let (mut container, stop_signal) = self.start().await;
+            let Some((mut container, stop_signal)) = self.start().await else {
+                return;
+            };
             self.report().await;
             match self.look_after(&mut container).await {
                 Over::Deleted { grace } => {
@@ -93,14 +108,31 @@ impl Kubelet {
         }
     }
 
-    async fn start(&mut self) -> (Container, &'static str) {
-        let program = image::program(&self.state, &self.pod, &self.addresses, &self.folder).await;
-        let program = program.expect("a container's files can be written");
+    /// `None` where it is to start no more.
+    async fn start(&mut self) -> Option<(Container, &'static str)> {
+        let program = self.program().await?;
         let log = self.state.log_file(&self.pod.name_any());
+        let log_begins = fs::metadata(&log).map_or(0, |file| file.len());
+        self.state
+            .update(&uid(&self.pod), |running| running.log_begins = log_begins);
         let container = Container::start(program.command, &log).expect("a program that starts");
         // A container without a probe is ready when it runs.
         self.probed = self.probe.is_none();
-        (container, program.stop_signal)
+        Some((container, program.stop_signal))
+    }
+
+    /// Waits for the pod's service account, whose token it brings along.
+    async fn program(&mut self) -> Option<Program> {
+        loop {
+            let program = image::program(&self.state, &self.pod, &self.addresses, &self.folder);
+            let program = program.await.expect("a container's files can be written");
+            if program.is_some() {
+                return program;
+            }
+            if self.wait(PAUSE).await.is_break() {
+                return None;
+            }
+        }
     }
 
     /// Until there is something to be done about it.
@@ -153,8 +185,7 @@ impl Kubelet {
     }
 
     /// Before it starts again. Breaks where it is to start no more.
-    async fn pause(&mut self) -> std::ops::ControlFlow<()> {
-        use std::ops::ControlFlow::{Break, Continue};
+    async fn pause(&mut self) -> ControlFlow<()> {
         self.probe = Probe::new(image::container(&self.pod), self.addresses[0]);
         self.probed = false;
         self.reporter.restarted().await;
@@ -164,6 +195,11 @@ impl Kubelet {
             BACK_OFF
         };
         self.restarts += 1;
+        self.wait(pause).await
+    }
+
+    /// While no container runs. Breaks where none is to start any more.
+    async fn wait(&mut self, pause: Duration) -> ControlFlow<()> {
         let deadline = Instant::now() + pause;
         loop {
             tokio::select! {
@@ -172,15 +208,15 @@ impl Kubelet {
                     Some(Notice::Order(_)) => {}
                     Some(Notice::Deleted { .. }) => {
                         self.reporter.delete().await;
-                        return Break(());
+                        return ControlFlow::Break(());
                     }
-                    Some(Notice::Forgotten) | None => return Break(()),
+                    Some(Notice::Forgotten) | None => return ControlFlow::Break(()),
                     Some(Notice::NodeLost) => {
                         self.until_forgotten().await;
-                        return Break(());
+                        return ControlFlow::Break(());
                     }
                 },
-                () = sleep_until(deadline) => return Continue(()),
+                () = sleep_until(deadline) => return ControlFlow::Continue(()),
             }
         }
     }
@@ -190,7 +226,7 @@ impl Kubelet {
         if self.state.lock().end == End::Killed {
             container.kill();
         }
-        let hook = sleep(pre_stop(&self.pod));
+        let hook = sleep(hook::pre_stop(&self.pod));
         let ended = async {
             tokio::select! {
                 _ = container.ended() => {}
@@ -216,6 +252,8 @@ impl Kubelet {
 
     /// It has done what it had to do. Its object stays until it is deleted.
     async fn rest(&mut self, status: ExitStatus) {
+        self.state
+            .update(&uid(&self.pod), |running| running.is_over = true);
         self.reporter.over(status.code().unwrap_or(137)).await;
         loop {
             match self.notices.recv().await {
@@ -245,23 +283,4 @@ async fn gone(notices: &mut UnboundedReceiver<Notice>) -> bool {
             Some(Notice::Order(_) | Notice::Deleted { .. }) => {}
         }
     }
-}
-
-/// How long the `preStop` hook takes: `sleep`, or an `exec` of sleep, by a shell or not.
-fn pre_stop(pod: &Pod) -> Duration {
-    let lifecycle = image::container(pod).lifecycle.as_ref();
-    let hook = lifecycle.and_then(|lifecycle| lifecycle.pre_stop.as_ref());
-    let seconds = hook.map_or(0, |hook| {
-        slept(hook).unwrap_or_else(|| panic!("the node knows no hook {hook:?}"))
-    });
-    Duration::from_secs(seconds)
-}
-
-fn slept(hook: &LifecycleHandler) -> Option<u64> {
-    if let Some(sleep) = &hook.sleep {
-        return sleep.seconds.try_into().ok();
-    }
-    let command = hook.exec.as_ref()?.command.as_ref()?.join(" ");
-    let (_, seconds) = command.split_once("sleep ")?;
-    seconds.trim().parse().ok()
 }

@@ -5,16 +5,15 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::{
-    Api, Client, ResourceExt,
+    Api, ResourceExt,
     api::{ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
 
-use super::{Node, State};
+use super::{Node, State, status::NODE_ADDRESS};
 
 /// Before any pod is bound to it: else the endpointslice controller skips the pod, and may take a minute to look again.
-pub(super) async fn register(client: &Client, node: &Node) {
-    let nodes: Api<NodeObject> = Api::all(client.clone());
+pub(super) async fn register(state: &State, node: &Node) {
     let object = serde_json::from_value(json!({
         "metadata": {
             "name": node.name,
@@ -24,16 +23,17 @@ pub(super) async fn register(client: &Client, node: &Node) {
             },
         },
     }));
+    let nodes: Api<NodeObject> = Api::all(state.client.clone());
     let created = nodes
         .create(&PostParams::default(), &object.expect("a Node"))
         .await;
     created.expect("a node of that name is new");
-    report(&nodes, &node.name, "True").await;
+    report(state, &node.name, "True").await;
 }
 
 /// The node is not ready, and neither are its pods.
 pub(super) async fn report_lost(state: &State, node: &str) {
-    report(&Api::all(state.client.clone()), node, "Unknown").await;
+    report(state, node, "Unknown").await;
     let pods: Api<Pod> = Api::namespaced(state.client.clone(), &state.namespace);
     let there = ListParams::default().fields(&format!("spec.nodeName={node}"));
     let status = json!({ "status": { "conditions": [{
@@ -50,7 +50,8 @@ pub(super) async fn report_lost(state: &State, node: &str) {
     }
 }
 
-async fn report(nodes: &Api<NodeObject>, node: &str, ready: &str) {
+async fn report(state: &State, node: &str, ready: &str) {
+    let nodes: Api<NodeObject> = Api::all(state.client.clone());
     let now = Timestamp::now().to_string();
     let status = json!({ "status": {
         "conditions": [{
@@ -63,7 +64,8 @@ async fn report(nodes: &Api<NodeObject>, node: &str, ready: &str) {
         // The endpointslice controller weighs zones by it.
         "allocatable": { "cpu": "4", "memory": "8Gi", "pods": "110" },
         "capacity": { "cpu": "4", "memory": "8Gi", "pods": "110" },
-        "addresses": [{ "type": "InternalIP", "address": "10.244.255.1" }],
+        "addresses": [{ "type": "InternalIP", "address": NODE_ADDRESS }],
+        "daemonEndpoints": { "kubeletEndpoint": { "Port": state.port } },
     } });
     let (parameters, patch) = (PatchParams::default(), Patch::Merge(&status));
     let patched = nodes.patch_status(node, &parameters, &patch).await;

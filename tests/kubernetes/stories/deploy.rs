@@ -1,0 +1,156 @@
+//! `deploy/`, for users: its README is followed word by word, with the files that are there.
+
+mod image;
+mod log;
+mod readme;
+mod shell;
+
+use super::{Use, until};
+use crate::kit::namespace::Namespace;
+use readme::Readme;
+use shell::Shell;
+
+/// All that the README tells; so nothing is passed over, and nothing is left unchecked.
+const SECTIONS: [&str; 8] = [
+    "The image",
+    "The pods",
+    "Balance",
+    "Scale",
+    "Roll",
+    "Watch",
+    "A StatefulSet",
+    "Clean up",
+];
+
+/// The Deployments of clients.
+const BY_DNS: &str = "client";
+const BY_WATCH: &str = "client-watch";
+
+/// Each block of commands is run in its place, and has to do what it says. Only the image is not made by Docker, and is
+/// not brought anywhere: what its Dockerfile says is done here.
+pub(crate) async fn the_readme_is_followed_word_by_word() {
+    let readme = Readme::read();
+    let titles: Vec<_> = readme.sections.iter().map(|it| &*it.title).collect();
+    assert_eq!(titles, SECTIONS);
+    let mut story = Story::begin().await;
+    for section in &readme.sections {
+        let mut told = String::new();
+        for block in &section.blocks {
+            if block.is_outside {
+                image::builds(&block.commands).await;
+                continue;
+            }
+            let output = story.shell.run(&block.commands).await;
+            block.assert_expected(&output, &story.namespace.name);
+            told += &output;
+        }
+        story.check(&section.title, &told).await;
+    }
+}
+
+struct Story {
+    namespace: Namespace,
+    shell: Shell,
+    /// The pods of clients that have been seen, which have to end well.
+    clients: Vec<String>,
+}
+
+impl Story {
+    async fn begin() -> Self {
+        let namespace = Namespace::create("deploy-readme", Use::Shared).await;
+        let shell = Shell::new(&namespace).await;
+        Self {
+            namespace,
+            shell,
+            clients: Vec::new(),
+        }
+    }
+
+    /// What has to be true after a section.
+    async fn check(&mut self, title: &str, told: &str) {
+        match title {
+            // Where it is skipped.
+            "The image" => {}
+            "The pods" => self.pods_are_told(told).await,
+            "Balance" => {
+                self.client_is_seen(BY_DNS).await;
+                self.all_is_well(3).await;
+            }
+            "Scale" | "Roll" => self.all_is_well(5).await,
+            "Watch" => {
+                self.client_is_seen(BY_WATCH).await;
+                self.all_is_well(5).await;
+            }
+            "A StatefulSet" => {
+                self.hostnames_are_told(told).await;
+                self.all_is_well(3).await;
+            }
+            "Clean up" => self.all_has_ended().await,
+            _ => panic!("there is no check of {title:?}"),
+        }
+    }
+
+    /// One address of the ordinary Service, three of the headless one: those of the pods.
+    async fn pods_are_told(&self, told: &str) {
+        let get = "get service nginx -o jsonpath={.spec.clusterIP}";
+        let address = self.namespace.kubectl.run(get).await;
+        let (ordinary, headless) = told
+            .split_once("1 pod behind nginx:80\n")
+            .unwrap_or_else(|| panic!("nginx has one address:\n{told}"));
+        assert!(ordinary.contains(&address), "{address}:\n{told}");
+        let headline = "3 pods behind nginx-headless:80\n";
+        assert!(headless.contains(headline), "{headless}");
+        let ready = self.namespace.ready("nginx-headless").await;
+        assert_eq!(ready.len(), 3);
+        for pod in ready {
+            assert!(headless.contains(&pod.to_string()), "{pod}:\n{told}");
+        }
+    }
+
+    async fn hostnames_are_told(&self, told: &str) {
+        for pod in ["web-0", "web-1", "web-2"] {
+            let address = self.namespace.nodes.addresses_of(pod)[0].to_string();
+            let is_told = |line: &str| line.starts_with(&address) && line.ends_with(pod);
+            assert!(told.lines().any(is_told), "{pod} {address}:\n{told}");
+        }
+    }
+
+    async fn client_is_seen(&mut self, deployment: &str) {
+        let get = format!("get pods --selector app={deployment} --output name");
+        let pods = self.namespace.kubectl.run(&get).await;
+        let pod = pods.trim().strip_prefix("pod/");
+        let pod = pod.filter(|pod| !pod.contains('\n'));
+        let pod = pod.unwrap_or_else(|| panic!("one pod of {deployment}: {pods:?}"));
+        self.clients.push(pod.to_owned());
+    }
+
+    /// All clients use all pods and no other, each for its share, and nothing has failed.
+    async fn all_is_well(&self, count: usize) {
+        let ready = self.namespace.ready("nginx-headless").await;
+        assert_eq!(ready.len(), count, "{ready:?}");
+        for client in &self.clients {
+            let what = format!("{client} on {ready:?} in equal shares");
+            until(&what, async || {
+                log::is_even(&self.namespace.nodes.log(client), &ready)
+            })
+            .await;
+            log::assert_none_failed(&self.namespace.nodes.log(client));
+        }
+    }
+
+    /// Nothing is left, and the clients ended as they are told to: with a report.
+    async fn all_has_ended(&self) {
+        const KINDS: &str =
+            "deployments,statefulsets,services,pods,roles,rolebindings,serviceaccounts";
+        until("an empty namespace", async || {
+            let get = format!("get {KINDS} --output name");
+            let left = self.namespace.kubectl.run(&get).await;
+            left.trim() == "serviceaccount/default"
+        })
+        .await;
+        assert_eq!(self.clients.len(), 2);
+        for client in &self.clients {
+            log::assert_ended_well(&self.namespace.nodes.log(client));
+        }
+    }
+}
