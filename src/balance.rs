@@ -127,7 +127,8 @@ impl<S, P: Policy, C> Balance<S, P, C> {
     /// How long ago discovery last answered; none if it never has.
     ///
     /// With [`Dns`](crate::Dns) this stays below the refresh interval while all is well, and grows while DNS fails and
-    /// the last endpoints are used. [`Fixed`](crate::Fixed) answers once.
+    /// the last endpoints are used. A watch of EndpointSlices (feature `kube`) begins anew with each word of the API server:
+    /// up to about a minute while all is well, for then a bookmark comes. [`Fixed`](crate::Fixed) answers once.
     pub fn staleness(&self) -> Option<Duration> {
         let answered = self.shared.notes().last_answer?;
         Some(Instant::now().saturating_duration_since(answered))

@@ -4,7 +4,9 @@ pub(crate) mod control_plane;
 pub(crate) mod kubectl;
 pub(crate) mod namespace;
 pub(crate) mod node;
+pub(crate) mod relay;
 mod sandbox;
+pub(crate) mod stall;
 
 use std::{
     env,

@@ -10,18 +10,13 @@ mod stories;
 #[path = "../support/mod.rs"]
 mod support;
 
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kit::{
-    control_plane::User,
-    namespace::{Namespace, Use},
-};
-use kube::{Api, api::ListParams};
 use source::Source;
 
 /// The stories, once for each source of endpoints.
 macro_rules! stories {
     ($($room:ident::$story:ident)*) => {
         stories!(dns = Source::Dns; $($room::$story)*);
+        stories!(watch = Source::Watch; $($room::$story)*);
     };
     ($name:ident = $source:expr; $($room:ident::$story:ident)*) => {
         mod $name {
@@ -41,6 +36,7 @@ macro_rules! stories {
 
 stories! {
     scale::scale_3_10_1_0_3
+    scale::terminating_pods_are_the_last_resort
     scale::a_thousand_endpoints
     rollout::rollout_restart_of_a_deployment
     rollout::rollout_restart_of_a_deployment_killed
@@ -59,6 +55,40 @@ stories! {
     services::publish_not_ready_addresses
     services::a_named_port
     control_plane::coredns_is_restarted
+}
+
+/// Stories that only a watch has.
+macro_rules! watch_stories {
+    ($($room:ident::$story:ident)*) => {
+        mod watch_alone {
+            use super::{kit, stories};
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $story() {
+                    if kit::is_here(concat!("watch_alone::", stringify!($story))) {
+                        stories::$room::$story().await;
+                    }
+                }
+            )*
+        }
+    };
+}
+
+watch_stories! {
+    rights::rights_are_refused_then_granted
+    rights::dns_serves_while_rights_are_refused
+    rights::a_token_expires
+    near::near_pods_come_first
+    near::what_is_too_much_for_near_pods_spills_over
+}
+
+/// No test but a measurement, of minutes: `tests/kubernetes/run watchers --ignored --nocapture`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement: tests/kubernetes/run watchers --ignored --nocapture"]
+async fn what_watchers_cost() {
+    if kit::is_here("what_watchers_cost") {
+        stories::watchers::what_watchers_cost().await;
+    }
 }
 
 /// Stories that take long, each told once, with a client for each source.
@@ -92,29 +122,4 @@ mod deploy {
             stories::deploy::the_readme_is_followed_word_by_word().await;
         }
     }
-}
-
-/// The API server refuses who has no role, and hears of one at once: what the stories of the watch stand on.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rights_are_refused_then_granted() {
-    if !kit::is_here("rights_are_refused_then_granted") {
-        return;
-    }
-    let namespace = Namespace::create("rights", Use::Shared).await;
-    let client = namespace.plane.client(User::Watcher).await;
-    let slices: Api<EndpointSlice> = Api::namespaced(client, &namespace.name);
-    let refused = slices.list(&ListParams::default()).await;
-    let refused = refused.expect_err("it has no role");
-    assert!(
-        matches!(&refused, kube::Error::Api(status) if status.code == 403),
-        "{refused}"
-    );
-    let role = "create role reader --verb=list,watch --resource=endpointslices.discovery.k8s.io";
-    namespace.kubectl.run(role).await;
-    let binding = "create rolebinding reader --role=reader --user=watcher";
-    namespace.kubectl.run(binding).await;
-    stories::until("the role's effect", async || {
-        slices.list(&ListParams::default()).await.is_ok()
-    })
-    .await;
 }

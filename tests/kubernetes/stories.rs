@@ -5,10 +5,13 @@ pub(crate) mod control_plane;
 pub(crate) mod deploy;
 pub(crate) mod freshness;
 mod manifests;
+pub(crate) mod near;
 pub(crate) mod pods;
+pub(crate) mod rights;
 pub(crate) mod rollout;
 pub(crate) mod scale;
 pub(crate) mod services;
+pub(crate) mod watchers;
 
 use std::{error::Error, future::IntoFuture, net::IpAddr, time::Duration};
 

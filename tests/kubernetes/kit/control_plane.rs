@@ -4,7 +4,14 @@ mod component;
 mod files;
 pub(crate) mod processor;
 
-use std::{collections::BTreeMap, fs, path::Path, sync::Mutex, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Mutex,
+    time::Duration,
+};
 
 use kube::{
     Client, Config,
@@ -99,6 +106,11 @@ impl ControlPlane {
     /// The processes' IDs, for what they cost.
     pub(crate) fn process_id(&self, component: Component) -> Option<u32> {
         self.lock().get(&component).map(Process::id)
+    }
+
+    /// A kubeconfig for whoever has the token of a file, by way of the API server's address or that of a relay.
+    pub(crate) fn kubeconfig_of_token(&self, token: &Path, server: SocketAddr) -> PathBuf {
+        self.files.kubeconfig_of_token(token, server)
     }
 
     /// For kubectl and any other client.

@@ -3,12 +3,18 @@
 use tokio::time::sleep;
 
 use super::{MOMENT, Use, WEB, addresses_of, gets, manifests, settles, until, web};
-use crate::{kit::namespace::Namespace, source::Source};
+use crate::{
+    kit::namespace::Namespace,
+    source::{Source, uri},
+};
 
 /// A StatefulSet's pod is deleted: the next one has its name, and another address.
 pub(crate) async fn a_name_returns_at_another_address(source: Source) {
     let (namespace, client) = web(source, "same-name", Use::Shared, "StatefulSet", 3).await;
-    let by_name = source.client_of(&format!("http://_http._tcp.{}", namespace.host(WEB)));
+    let by_name = source.client_of(
+        &namespace,
+        &format!("http://_http._tcp.{}", namespace.host(WEB)),
+    );
     settles(&by_name, &namespace, WEB, 3).await;
     let load = gets(&client, 100);
     let old = namespace.nodes.addresses_of("web-1")[0];
@@ -78,8 +84,7 @@ pub(crate) async fn dual_stack(source: Source) {
     namespace.kubectl.apply(&manifests.concat()).await;
     let client = source.client(&namespace, WEB, 80);
     settles(&client, &namespace, WEB, 3).await;
-    let uri = format!("http://{}:80", namespace.host(WEB));
-    let ipv6 = source.ipv6_client_of(&uri);
+    let ipv6 = source.ipv6_client_of(&namespace, &uri(&namespace, WEB, 80));
     let expected = || {
         let names = ["web-0", "web-1", "web-2"];
         let mut addresses = names.map(|name| namespace.nodes.addresses_of(name)[1]);

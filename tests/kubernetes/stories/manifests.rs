@@ -76,6 +76,11 @@ pub(super) fn dual_stack(name: &str) -> String {
     )
 }
 
+/// Clients are meant to stay in their zones.
+pub(super) fn same_zone(name: &str) -> String {
+    headless_with(name, "  trafficDistribution: PreferSameZone\n")
+}
+
 pub(super) fn published_unready(name: &str) -> String {
     headless_with(name, "  publishNotReadyAddresses: true\n")
 }
@@ -113,6 +118,35 @@ spec:
     env:
     - name: RUST_LOG
       value: warn
+---"
+    )
+}
+
+/// What a service account may, that watches slices.
+pub(super) fn role(account: &str, namespace: &str) -> String {
+    format!(
+        "
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata:
+  name: watch-endpointslices
+rules:
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [list, watch]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata:
+  name: watch-endpointslices
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: Role
+  name: watch-endpointslices
+subjects:
+- kind: ServiceAccount
+  name: {account}
+  namespace: {namespace}
 ---"
     )
 }

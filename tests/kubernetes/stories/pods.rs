@@ -5,7 +5,11 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 use tokio::time::{Instant, sleep};
 
 use super::{MOMENT, Use, WEB, gets, settles, until, web};
-use crate::{kit::node::Order, source::Source, support::load::Report};
+use crate::{
+    kit::node::Order,
+    source::{Source, uri},
+    support::load::Report,
+};
 
 pub(crate) async fn unready_and_ready_again(source: Source) {
     let (namespace, client) = web(source, "unready", Use::Shared, "StatefulSet", 3).await;
@@ -69,8 +73,8 @@ pub(crate) async fn a_node_is_lost(source: Source) {
 pub(crate) async fn a_pod_hangs(source: Source) {
     const FIRST_BYTE: Duration = Duration::from_millis(500);
     let (namespace, _) = web(source, "hang", Use::Shared, "StatefulSet", 3).await;
-    let uri = format!("http://{}:80", namespace.host(WEB));
-    let client = source.impatient_client_of(&uri, FIRST_BYTE);
+    let uri = uri(&namespace, WEB, 80);
+    let client = source.impatient_client_of(&namespace, &uri, FIRST_BYTE);
     settles(&client, &namespace, WEB, 3).await;
     let load = gets(&client, 100);
     sleep(MOMENT).await;

@@ -1,6 +1,6 @@
 //! A Deployment that grows and shrinks, and a Service of very many endpoints.
 
-use std::{net::IpAddr, ops::Range};
+use std::{net::IpAddr, ops::Range, time::Duration};
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{
@@ -8,8 +8,9 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams},
 };
 use serde_json::json;
+use tokio::time::Instant;
 
-use super::{Use, WEB, becomes, gets, has_no_pods, manifests, settles, web};
+use super::{Use, WEB, becomes, gets, has_no_pods, manifests, settles, until, web};
 use crate::{kit::namespace::Namespace, source::Source};
 
 pub(crate) async fn scale_3_10_1_0_3(source: Source) {
@@ -27,6 +28,48 @@ pub(crate) async fn scale_3_10_1_0_3(source: Source) {
     namespace.scale("deployment/web", 3).await;
     settles(&client, &namespace, WEB, 3).await;
     client.get("/").await.expect("three pods");
+}
+
+/// Scaled to none, the pods go on serving for a while: requests are answered until the last one ends.
+pub(crate) async fn terminating_pods_are_the_last_resort(source: Source) {
+    const DRAINED_FOR: Duration = Duration::from_secs(6);
+    let namespace = Namespace::create(&source.namespace("last-resort"), Use::Shared).await;
+    let pods = manifests::nginx("Deployment", WEB, 3);
+    let pods = pods.replace(
+        "seconds: 1\n",
+        &format!("seconds: {}\n", DRAINED_FOR.as_secs()),
+    );
+    let manifests = [manifests::headless(WEB), pods];
+    namespace.kubectl.apply(&manifests.concat()).await;
+    let client = source.client(&namespace, WEB, 80);
+    settles(&client, &namespace, WEB, 3).await;
+    let load = gets(&client, 100);
+    let deleted = Instant::now();
+    namespace.scale("deployment/web", 0).await;
+    until("no pod that is ready", async || {
+        namespace.ready(WEB).await.is_empty()
+    })
+    .await;
+    let unready = Instant::now();
+    if source == Source::Watch {
+        until("terminating pods only", async || {
+            let endpoints = client.endpoints();
+            !endpoints.is_empty() && endpoints.iter().all(|it| it.endpoint.is_terminating())
+        })
+        .await;
+    }
+    settles(&client, &namespace, WEB, 0).await;
+    let report = load.stop().await;
+    let resorted = report.requests.iter().filter(|it| it.sent > unready);
+    assert!(
+        resorted.filter(|it| it.result.is_ok()).count() > 0,
+        "{report}"
+    );
+    // Whatever the machine's pace, no pod has ended before.
+    let early = report.failed().find(|it| it.ended < deleted + DRAINED_FOR);
+    assert!(early.is_none(), "{early:?}");
+    let refused = client.get("/").await.expect_err("no pod is left");
+    assert!(has_no_pods(&refused), "{refused:?}");
 }
 
 /// Ten slices of a hundred, then half of them in others, then fewer. Nobody listens there: the set is what is looked at.

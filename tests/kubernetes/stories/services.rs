@@ -1,20 +1,29 @@
 //! Services of other kinds, and Services that go.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::sleep;
 
-use super::{Use, WEB, becomes, gets, has_no_pods, manifests, settles, until, web};
+use super::{MOMENT, Use, WEB, becomes, gets, has_no_pods, manifests, settles, until, web};
 use crate::{kit::namespace::Namespace, kit::node::Order, source::Source};
 
-/// Deleted for a moment, nothing happens; deleted for longer, there is nothing; made again, all is well.
+/// Deleted for a moment, nothing happens by DNS, while a watch believes it; deleted for longer, there is nothing; made again,
+/// all is well.
 pub(crate) async fn a_service_is_deleted_and_made_again(source: Source) {
     let (namespace, client) = web(source, "service-again", Use::Shared, "Deployment", 3).await;
     let load = gets(&client, 100);
     namespace.kubectl.run("delete service web").await;
     namespace.kubectl.apply(&manifests::headless(WEB)).await;
     settles(&client, &namespace, WEB, 3).await;
-    load.stop().await.assert_none_failed();
+    let report = load.stop().await;
+    match source {
+        Source::Dns => report.assert_none_failed(),
+        // At once, and with the reason.
+        Source::Watch => {
+            let mut errors = report.failed().filter_map(|it| it.result.as_ref().err());
+            assert!(errors.all(has_no_pods), "{report}");
+        }
+    }
     namespace.kubectl.run("delete service web").await;
     becomes(&client, &[]).await;
     let refused = client.get("/").await.expect_err("there is no Service");
@@ -24,15 +33,33 @@ pub(crate) async fn a_service_is_deleted_and_made_again(source: Source) {
     client.get("/").await.expect("three pods");
 }
 
-/// By its short name, from a pod. The client says what is wrong, after the minute that it takes to be sure.
+/// By DNS, the client says what is wrong, after the minute that it takes to be sure. A watch has its pods all the same.
 pub(crate) async fn a_cluster_ip_is_asked_for_as_headless(source: Source) {
-    let mut namespace = Namespace::create(&source.namespace("cluster-ip"), Use::Shared).await;
+    let namespace = Namespace::create(&source.namespace("cluster-ip"), Use::Shared).await;
     let manifests = [
         manifests::cluster_ip(WEB),
         manifests::nginx("Deployment", WEB, 3),
-        manifests::client("client", "web", source, 90),
     ];
     namespace.kubectl.apply(&manifests.concat()).await;
+    match source {
+        Source::Dns => a_warning_comes(namespace).await,
+        Source::Watch => {
+            let client = source.client(&namespace, WEB, 80);
+            settles(&client, &namespace, WEB, 3).await;
+            let load = gets(&client, 100);
+            sleep(MOMENT).await;
+            let report = load.stop().await;
+            report.assert_none_failed();
+            let pods = report.requests.iter().filter_map(|it| it.pod());
+            assert_eq!(pods.collect::<BTreeSet<_>>().len(), 3);
+        }
+    }
+}
+
+/// From a client in a pod, by the Service's short name.
+async fn a_warning_comes(mut namespace: Namespace) {
+    let client = manifests::client("client", WEB, Source::Dns, 90);
+    namespace.kubectl.apply(&client).await;
     until("the client's start", async || {
         namespace.nodes.log("client").contains("10.96.")
     })
@@ -45,11 +72,12 @@ pub(crate) async fn a_cluster_ip_is_asked_for_as_headless(source: Source) {
     .await;
 }
 
-/// The crate's own example in a pod, by the Service's short name: it ends well.
+/// The crate's own example in a pod, by the Service's short name: it ends well. A watch has the pod's own credentials.
 pub(crate) async fn a_client_in_a_pod(source: Source) {
-    let (namespace, _) = web(source, "in-a-pod", Use::Shared, "Deployment", 3).await;
-    let client = manifests::client("client", "web", source, 5);
-    namespace.kubectl.apply(&client).await;
+    let (namespace, _) = web(source, "in-a-pod", Use::Shared, "StatefulSet", 3).await;
+    let role = manifests::role("default", &namespace.name);
+    let client = manifests::client("client", WEB, source, 5);
+    namespace.kubectl.apply(&[role, client].concat()).await;
     until("the client's end", async || {
         let phase = namespace
             .kubectl
@@ -59,6 +87,8 @@ pub(crate) async fn a_client_in_a_pod(source: Source) {
         phase == "Succeeded"
     })
     .await;
+    let log = namespace.nodes.log("client");
+    assert!(!log.contains("WARN"), "{log}");
 }
 
 /// Its pods are to be known before they are ready: databases find their peers so.
@@ -91,7 +121,10 @@ pub(crate) async fn a_named_port(source: Source) {
     let pods = pods.replace("containerPort: 80", "containerPort: 8080");
     let manifests = [manifests::named_port(WEB), pods];
     namespace.kubectl.apply(&manifests.concat()).await;
-    let client = source.client_of(&format!("http://_http._tcp.{}", namespace.host(WEB)));
+    let client = source.client_of(
+        &namespace,
+        &format!("http://_http._tcp.{}", namespace.host(WEB)),
+    );
     settles(&client, &namespace, WEB, 3).await;
     let response = client.get("/").await.expect("three pods");
     assert_eq!(response.body().pod().address().port(), 8080);

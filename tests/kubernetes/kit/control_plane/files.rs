@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -82,6 +83,15 @@ impl Files {
         Ok(files)
     }
 
+    /// Beside the token's file.
+    pub(super) fn kubeconfig_of_token(&self, token: &Path, server: SocketAddr) -> PathBuf {
+        let credentials = format!("tokenFile: {}", token.display());
+        let text = kubeconfig_with(&self.authority, &server.to_string(), &credentials);
+        let file = token.with_extension("kubeconfig");
+        fs::write(&file, text).expect("the folder can be written to");
+        file
+    }
+
     /// Where CoreDNS runs: in a pod, as far as it can see. The name server that it would forward to is none.
     pub(super) fn coredns_sandbox(&self) -> io::Result<Sandbox> {
         let account = ServiceAccount {
@@ -94,7 +104,16 @@ impl Files {
     }
 }
 
+/// For a user of the file of tokens.
 fn kubeconfig(authority: &Path, user: &str) -> String {
+    kubeconfig_with(
+        authority,
+        &format!("{API_SERVER}:443"),
+        &format!("token: {user}"),
+    )
+}
+
+fn kubeconfig_with(authority: &Path, server: &str, credentials: &str) -> String {
     let authority = authority.display();
     format!(
         "apiVersion: v1
@@ -102,13 +121,16 @@ kind: Config
 current-context: test
 clusters:
 - name: test
-  cluster: {{ server: 'https://{API_SERVER}:443', certificate-authority: {authority} }}
+  cluster:
+    server: https://{server}
+    tls-server-name: {API_SERVER}
+    certificate-authority: {authority}
 users:
-- name: {user}
-  user: {{ token: {user} }}
+- name: test
+  user: {{ {credentials} }}
 contexts:
 - name: test
-  context: {{ cluster: test, user: {user} }}
+  context: {{ cluster: test, user: test }}
 "
     )
 }
