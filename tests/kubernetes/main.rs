@@ -10,23 +10,15 @@ mod stories;
 #[path = "../support/mod.rs"]
 mod support;
 
-use source::Source;
-
-/// The stories, once for each source of endpoints.
-macro_rules! stories {
-    ($($room:ident::$story:ident)*) => {
-        stories!(dns = Source::Dns; $($room::$story)*);
-        stories!(watch = Source::Watch; $($room::$story)*);
-    };
-    ($name:ident = $source:expr; $($room:ident::$story:ident)*) => {
+/// Stories as tests of a module, each called with these arguments.
+macro_rules! tests {
+    (mod $name:ident $arguments:tt $($room:ident::$story:ident)*) => {
         mod $name {
-            use super::{Source, kit, stories};
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $story() {
-                    let test = concat!(stringify!($name), "::", stringify!($story));
-                    if kit::is_here(test) {
-                        stories::$room::$story($source).await;
+                    if crate::kit::is_here(concat!(module_path!(), "::", stringify!($story))) {
+                        crate::stories::$room::$story $arguments.await;
                     }
                 }
             )*
@@ -34,14 +26,18 @@ macro_rules! stories {
     };
 }
 
+/// Stories that are told once for each source of endpoints.
+macro_rules! stories {
+    ($($story:tt)*) => {
+        tests!(mod dns (crate::source::Source::Dns) $($story)*);
+        tests!(mod watch (crate::source::Source::Watch) $($story)*);
+    };
+}
+
 stories! {
     scale::scale_3_10_1_0_3
     scale::terminating_pods_are_the_last_resort
     scale::a_thousand_endpoints
-    rollout::rollout_restart_of_a_deployment
-    rollout::rollout_restart_of_a_deployment_killed
-    rollout::rollout_restart_of_a_statefulset
-    rollout::rollout_restart_of_a_statefulset_killed
     pods::unready_and_ready_again
     pods::a_container_crashes
     pods::a_pod_hangs
@@ -54,27 +50,10 @@ stories! {
     services::a_client_in_a_pod
     services::publish_not_ready_addresses
     services::a_named_port
-    control_plane::coredns_is_restarted
 }
 
-/// Stories that only a watch has.
-macro_rules! watch_stories {
-    ($($room:ident::$story:ident)*) => {
-        mod watch_alone {
-            use super::{kit, stories};
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $story() {
-                    if kit::is_here(concat!("watch_alone::", stringify!($story))) {
-                        stories::$room::$story().await;
-                    }
-                }
-            )*
-        }
-    };
-}
-
-watch_stories! {
+// What only a watch has.
+tests! { mod watch_only ()
     rights::rights_are_refused_then_granted
     rights::dns_serves_while_rights_are_refused
     rights::a_token_expires
@@ -82,35 +61,30 @@ watch_stories! {
     near::what_is_too_much_for_near_pods_spills_over
 }
 
-/// No test but a measurement, of minutes: `tests/kubernetes/run watchers --ignored --nocapture`.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement: tests/kubernetes/run watchers --ignored --nocapture"]
-async fn what_watchers_cost() {
-    if kit::is_here("what_watchers_cost") {
-        stories::watchers::what_watchers_cost().await;
+/// While one of these is told, no other is. By their names they come first, so that nothing has to come to an end for them.
+mod alone {
+    stories! {
+        rollout::rollout_restart_of_a_deployment
+        rollout::rollout_restart_of_a_deployment_killed
+        rollout::rollout_restart_of_a_statefulset
+        rollout::rollout_restart_of_a_statefulset_killed
+        control_plane::coredns_is_restarted
     }
-}
 
-/// Stories that take long, each told once, with a client for each source.
-macro_rules! long_stories {
-    ($($room:ident::$story:ident)*) => {
-        mod all {
-            use super::{Source, kit, stories};
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $story() {
-                    if kit::is_here(concat!("all::", stringify!($story))) {
-                        stories::$room::$story(Source::ALL).await;
-                    }
-                }
-            )*
+    // They take long: told once, with a client for each source.
+    tests! { mod all (crate::source::Source::ALL)
+        freshness::freshness
+        control_plane::the_api_server_is_away
+    }
+
+    /// No test but a measurement, of minutes.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "a measurement: tests/kubernetes/run watchers --ignored --nocapture"]
+    async fn what_watchers_cost() {
+        if crate::kit::is_here("what_watchers_cost") {
+            crate::stories::watchers::what_watchers_cost().await;
         }
-    };
-}
-
-long_stories! {
-    freshness::freshness
-    control_plane::the_api_server_is_away
+    }
 }
 
 mod deploy {
