@@ -90,8 +90,12 @@ impl Cost {
     fn of(self, alone: &Self, count: u64) -> String {
         let each = (WATCHERS * count) as f64;
         let bytes = (self.bytes - alone.bytes) as f64 / each;
-        let time = self.time.saturating_sub(alone.time).as_secs_f64() * 1e6 / each;
-        format!("{bytes:.0} bytes, {time:.0} µs of processor time")
+        let more = self.time.as_secs_f64() - alone.time.as_secs_f64();
+        let micros = more * 1e6 / each;
+        format!(
+            "{bytes:.0} bytes, {micros:.0} µs of processor time ({:.2?} for all, {:.2?} without them)",
+            self.time, alone.time
+        )
     }
 }
 
