@@ -122,7 +122,8 @@ async fn a_name_that_is_gone_is_looked_for_elsewhere_only_when_that_is_confirmed
     let gone = Instant::now();
     while set(&mut dns).await != hosts([2]) {}
     let took = gone.elapsed();
-    assert!((10 * SECOND..22 * SECOND).contains(&took), "{took:?}");
+    // A look finds it gone within 5.5 s, one 13.2 s later at most confirms it, and one of the next few looks elsewhere.
+    assert!((10 * SECOND..25 * SECOND).contains(&took), "{took:?}");
     script.take_asked();
     run(&mut dns, 30 * SECOND).await;
     let asked = script.take_asked();
