@@ -281,7 +281,7 @@ async fn another(pool: &Weak<Pool>, left: usize) -> Option<(Arc<Pool>, Reserved)
 fn failure(error: hyper::Error, pool: &Weak<Pool>) -> BoxError {
     let outcome = outcome(&error);
     // Whose connection breaks may have more broken ones.
-    let is_broken = outcome != Outcome::Abandoned && !error.is_user() && !error.is_parse();
+    let is_broken = outcome != Outcome::Abandoned && !error.is_parse();
     if is_broken && let Some(pool) = pool.upgrade() {
         pool.distrust();
     }
@@ -304,11 +304,11 @@ fn late(bound: Duration) -> BoxError {
 /// What became of the request. The protocol may say that it was not processed: HTTP/2 streams that are refused, or above the
 /// last one that a GOAWAY names (RFC 9113 §6.8 and §8.7). h2 ends the latter, and no others, with the peer's GOAWAY.
 fn outcome(error: &hyper::Error) -> Outcome {
+    if error.is_user() {
+        return Outcome::Abandoned;
+    }
     let Some(cause) = h2_cause(error) else {
-        return match error.is_user() {
-            true => Outcome::Abandoned,
-            false => Outcome::Unknown,
-        };
+        return Outcome::Unknown;
     };
     let is_refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
     if cause.is_remote() && (is_refused || cause.is_go_away()) {
