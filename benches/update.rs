@@ -15,15 +15,17 @@ mod support;
 #[path = "../src"]
 mod source {
     pub(crate) mod endpoint;
+    pub(crate) mod error;
     pub(crate) mod in_flight;
     pub(crate) mod load;
     pub(crate) mod near;
+    pub(crate) mod outcome;
     pub(crate) mod policy;
     pub(crate) mod signals;
     pub(crate) mod snapshot;
 }
 // Where the sources expect each other.
-use source::{endpoint, in_flight, load, near, policy, signals, snapshot};
+use source::{endpoint, error, in_flight, load, near, outcome, policy, signals, snapshot};
 
 use std::{
     hint,

@@ -75,7 +75,7 @@ async fn over_a_legacy_client(cluster: &Cluster) -> Result<(), BoxError> {
     let dns = Dns::new(cluster.service_target().parse()?);
     let balance = Balance::builder(here(cluster, dns))
         // Requests count as in flight to the end of the body. The client above always counts so.
-        .completion(OnBodyEnd)
+        .completion(OnBodyEnd::new())
         .into_layer();
     let stack = ServiceBuilder::new()
         .timeout(Duration::from_secs(2))

@@ -41,7 +41,7 @@ async fn main() -> Result<(), BoxError> {
     // In a cluster: `Dns::new("web.default:80".parse()?)`. This target names the example's own DNS server, too.
     let dns = Dns::new(cluster.service_target().parse()?).allow_loopback(true);
     let balance = Balance::builder(dns)
-        .completion(OnBodyEnd)
+        .completion(OnBodyEnd::new())
         .build(|pod: &Endpoint| {
             let client = client_of(pod);
             service_fn(move |request| send(client.clone(), request))

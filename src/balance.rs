@@ -1,6 +1,7 @@
 //! The balancer itself: a tower service over the endpoints that discovery finds.
 
 mod builder;
+mod care;
 mod driver;
 mod future;
 mod recovery;

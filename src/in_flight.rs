@@ -1,28 +1,43 @@
-//! The guard that counts a request in flight, from the pick to the end of its response, exactly once.
+//! The guard that counts a request in flight, from the pick to the end of its response, and reports what came of it, exactly
+//! once.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
 
 use crate::{
     endpoint::Endpoint,
-    load::{Load, Share},
+    error::BoxError,
+    load::{Load, Share, Verdict},
+    outcome::{ByResult, Classify, Outcome},
 };
 
-/// One request in flight. Dropping it, whenever and for whatever reason, counts the request out.
+/// One request in flight. Dropping it, whenever and for whatever reason, counts the request out and reports its [`Outcome`].
 ///
 /// A [`Completion`] decides how long it lives.
 pub struct InFlight {
     share: Arc<Share>,
-    trial: bool,
+    /// Since when it has waited for an answer, and how far its endpoint was with its answers then.
+    waits: Option<(Instant, u64)>,
+    is_answered: bool,
+    outcome: Option<Outcome>,
+    /// It is to find out whether the endpoint accepts requests again.
+    is_trial: bool,
+    /// It is to find out whether the endpoint is well again.
+    is_probe: bool,
 }
 
 impl InFlight {
-    /// A request that a pick has brought to `load`; a `trial` is one sent to find out whether an endpoint accepts requests
-    /// again.
+    /// A request that a pick has brought to `load`; a `trial` is one sent to find out how an endpoint is that gets no others.
     #[inline]
-    pub(crate) fn new(load: &Load, trial: bool) -> Self {
+    pub(crate) fn new(load: &Load, is_trial: bool) -> Self {
         Self {
             share: load.share(),
-            trial,
+            waits: None,
+            is_answered: false,
+            outcome: None,
+            is_trial,
+            is_probe: is_trial && load.is_ejected(),
         }
     }
 
@@ -30,6 +45,18 @@ impl InFlight {
     /// [`Balance::endpoints`](crate::Balance::endpoints) shows what has been learnt of it since.
     pub fn endpoint(&self) -> &Endpoint {
         self.share.endpoint()
+    }
+
+    /// Says what has come of the request; the last word before the end counts.
+    ///
+    /// If nothing is said, a request that was answered was a success, and one that wasn't was cancelled.
+    pub fn report(&mut self, outcome: Outcome) {
+        self.outcome = Some(outcome);
+        let looks_good = matches!(outcome, Outcome::Success | Outcome::Overload);
+        if self.is_probe && looks_good {
+            // Its end may be far away.
+            self.judge(Verdict::Answered);
+        }
     }
 
     #[inline]
@@ -40,17 +67,102 @@ impl InFlight {
     /// Ends the trial, if this was one: its outcome is known.
     #[inline]
     pub(crate) fn end_trial(&mut self) -> bool {
-        std::mem::take(&mut self.trial)
+        std::mem::take(&mut self.is_trial)
+    }
+
+    /// The endpoint has it, and no answer yet.
+    #[inline]
+    pub(crate) fn wait(&mut self) {
+        if self.waits.is_none() && self.share.signals().is_timed() {
+            self.waits = Some((Instant::now(), self.share.record().progress()));
+        }
+    }
+
+    /// The endpoint's answer has begun.
+    #[inline]
+    pub(crate) fn answer(&mut self) {
+        self.is_answered = true;
+        // What was there at the first look took no time.
+        let waited = self
+            .waits
+            .map_or(Duration::ZERO, |(since, _)| since.elapsed());
+        self.share.record().answered(waited);
+        if self.is_probe {
+            self.report(self.outcome.unwrap_or(Outcome::Success));
+        }
+    }
+
+    /// The endpoint has not taken it, and it goes to another one.
+    pub(crate) fn refuse(&mut self) {
+        self.outcome = Some(Outcome::Nothing);
+        if std::mem::take(&mut self.is_probe) {
+            self.judge(Verdict::Failed);
+        }
+    }
+
+    #[cold]
+    fn judge(&self, verdict: Verdict) {
+        self.share.record().judge(verdict);
+        self.share.signals().review.notify_one();
+    }
+
+    #[inline]
+    fn end(&self) -> Outcome {
+        match self.outcome {
+            Some(outcome) => outcome,
+            None if self.is_answered => Outcome::Success,
+            None if self.was_given_up() => Outcome::Failure,
+            None => Outcome::Nothing,
+        }
+    }
+
+    /// Whether its caller has waited for long, and all that time the endpoint has answered nothing to anyone: a hedge that has
+    /// lost its race says nothing of the kind.
+    #[cold]
+    fn was_given_up(&self) -> bool {
+        let Some((since, progress)) = self.waits else {
+            return false;
+        };
+        self.share.record().progress() == progress
+            && (self.share.signals().patience()).is_some_and(|patience| since.elapsed() >= patience)
+    }
+
+    #[cold]
+    fn was_turned_away(&self, outcome: Outcome) {
+        if outcome == Outcome::Failure {
+            let in_a_row = self.share.record().failed(self.is_answered);
+            self.share.signals().failed(in_a_row);
+        }
+        if !self.share.owe() {
+            self.share.end();
+        }
+    }
+
+    #[cold]
+    fn end_trials(&self, outcome: Outcome) {
+        match outcome {
+            Outcome::Success | Outcome::Overload if self.is_probe => self.judge(Verdict::Passed),
+            Outcome::Failure if self.is_probe => self.judge(Verdict::Failed),
+            // Cancelled before it was known how the endpoint is: the next request may try.
+            _ => self.share.offer_trial(),
+        }
     }
 }
 
 impl Drop for InFlight {
     #[inline]
     fn drop(&mut self) {
-        self.share.end();
-        if self.trial {
-            // Cancelled before its outcome was known: the next request may try.
-            self.share.offer_trial();
+        let outcome = self.end();
+        if outcome.is_turned_away() {
+            self.was_turned_away(outcome);
+        } else {
+            if outcome == Outcome::Success {
+                self.share.record().succeeded();
+            }
+            self.share.end();
+        }
+        if self.is_trial || self.is_probe {
+            self.end_trials(outcome);
         }
     }
 }
@@ -61,7 +173,7 @@ impl fmt::Debug for InFlight {
     }
 }
 
-/// When a request stops counting as in flight, given its response.
+/// When a request stops counting as in flight, and what came of it, given its response or its error.
 ///
 /// [`OnResponse`] suits responses that come whole; [`OnBodyEnd`] suits HTTP. A protocol with a response of its own kind
 /// implements this by moving the guard into that response.
@@ -69,20 +181,45 @@ pub trait Completion<R>: Send + Sync + 'static {
     /// The response as the caller gets it.
     type Response;
 
-    /// Keeps `in_flight` for as long as the request runs.
+    /// Keeps `in_flight` for as long as the request runs, and [reports](InFlight::report) its outcome unless that is a success.
     fn complete(&self, in_flight: InFlight, response: R) -> Self::Response;
+
+    /// What an error of the endpoint's service says of the endpoint: a failure, unless this says otherwise.
+    fn failed(&self, error: &BoxError) -> Outcome {
+        let _ = error;
+        Outcome::Failure
+    }
 }
 
 /// A request ends when its response comes.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct OnResponse;
+pub struct OnResponse<C = ByResult>(C);
 
-impl<R> Completion<R> for OnResponse {
+impl OnResponse {
+    /// A response is a success, an error a failure.
+    pub const fn new() -> Self {
+        Self(ByResult)
+    }
+}
+
+impl<C> OnResponse<C> {
+    /// What the result says is `classify`'s to say: any closure from a result to an [`Outcome`].
+    pub const fn by(classify: C) -> Self {
+        Self(classify)
+    }
+}
+
+impl<R, C: Classify<R>> Completion<R> for OnResponse<C> {
     type Response = R;
 
     #[inline]
-    fn complete(&self, _: InFlight, response: R) -> R {
+    fn complete(&self, mut in_flight: InFlight, response: R) -> R {
+        in_flight.report(self.0.classify(Ok(&response)));
         response
+    }
+
+    fn failed(&self, error: &BoxError) -> Outcome {
+        self.0.classify(Err(error))
     }
 }
 
@@ -100,22 +237,50 @@ mod body {
     use pin_project_lite::pin_project;
 
     use super::{Completion, InFlight};
+    use crate::{
+        error::BoxError,
+        outcome::{ByStatus, ClassifyHttp, Outcome},
+    };
 
     /// A request ends when the body of its HTTP response has: at the end of the stream, at an error, or when it is
     /// dropped.
+    ///
+    /// What came of it is the status' to say, [of HTTP and of gRPC](ByStatus), unless there is a
+    /// [classifier](ClassifyHttp) of one's own. A body that breaks off is a failure; one that is dropped is what its head
+    /// said.
     #[derive(Clone, Copy, Debug, Default)]
     #[cfg_attr(docsrs, doc(cfg(feature = "http-body")))]
-    pub struct OnBodyEnd;
+    pub struct OnBodyEnd<C = ByStatus>(C);
 
-    impl<B: Body> Completion<http::Response<B>> for OnBodyEnd {
-        type Response = http::Response<CountedBody<B>>;
+    impl OnBodyEnd {
+        /// Outcomes are [`ByStatus`].
+        pub const fn new() -> Self {
+            Self(ByStatus)
+        }
+    }
+
+    impl<C> OnBodyEnd<C> {
+        /// Outcomes are what `classify` says.
+        pub const fn by(classify: C) -> Self {
+            Self(classify)
+        }
+    }
+
+    impl<B: Body, C: ClassifyHttp + Clone> Completion<http::Response<B>> for OnBodyEnd<C> {
+        type Response = http::Response<CountedBody<B, C>>;
 
         #[inline]
-        fn complete(&self, in_flight: InFlight, response: http::Response<B>) -> Self::Response {
+        fn complete(&self, mut in_flight: InFlight, response: http::Response<B>) -> Self::Response {
+            in_flight.report(self.0.head(response.status(), response.headers()));
             response.map(|body| CountedBody {
                 in_flight: (!body.is_end_stream()).then_some(in_flight),
                 body,
+                classify: self.0.clone(),
             })
+        }
+
+        fn failed(&self, error: &BoxError) -> Outcome {
+            self.0.error(error)
         }
     }
 
@@ -123,14 +288,15 @@ mod body {
         /// A response body that keeps its request counted as in flight until it ends.
         #[derive(Debug)]
         #[cfg_attr(docsrs, doc(cfg(feature = "http-body")))]
-        pub struct CountedBody<B> {
+        pub struct CountedBody<B, C = ByStatus> {
             #[pin]
             body: B,
             in_flight: Option<InFlight>,
+            classify: C,
         }
     }
 
-    impl<B: Body> Body for CountedBody<B> {
+    impl<B: Body, C: ClassifyHttp> Body for CountedBody<B, C> {
         type Data = B::Data;
         type Error = B::Error;
 
@@ -140,6 +306,9 @@ mod body {
         ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
             let mut this = self.project();
             let frame = ready!(this.body.as_mut().poll_frame(cx));
+            if let Some(in_flight) = this.in_flight {
+                in_flight.look_at(&frame, this.classify);
+            }
             if !matches!(frame, Some(Ok(_))) || this.body.is_end_stream() {
                 *this.in_flight = None;
             }
@@ -152,6 +321,27 @@ mod body {
 
         fn size_hint(&self) -> SizeHint {
             self.body.size_hint()
+        }
+    }
+
+    impl InFlight {
+        /// What a frame of the response says of how the endpoint does.
+        #[inline]
+        pub(crate) fn look_at<D, E>(
+            &mut self,
+            frame: &Option<Result<Frame<D>, E>>,
+            classify: &(impl ClassifyHttp + ?Sized),
+        ) {
+            match frame {
+                Some(Err(_)) => self.report(Outcome::Failure),
+                Some(Ok(frame)) => {
+                    let trailers = frame.trailers_ref();
+                    if let Some(outcome) = trailers.and_then(|it| classify.trailers(it)) {
+                        self.report(outcome);
+                    }
+                }
+                None => {}
+            }
         }
     }
 }

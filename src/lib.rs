@@ -141,7 +141,9 @@
 //!  "ask again" ◀── background task ◀── "this endpoint refuses" ◀─────────────┘
 //!                      └──▶ probes it after a back-off ──▶ it accepts: picked again
 //!
-//!  response (or its body) ends, or is dropped ──▶ in-flight guard drops ──▶ one request fewer
+//!  response (or its body) ends, or is dropped ──▶ in-flight guard drops ──▶ one request fewer, and its outcome
+//!                      ┌──────────────────────────────────────────────────────────────┘
+//!  background task ──▶ health: a review of all outcomes ──▶ out, or back in, or one request to see: the endpoint's word
 //! ```
 //!
 //! | file | what lives there |
@@ -150,8 +152,10 @@
 //! | `error.rs` | what can go wrong |
 //! | `backoff.rs` | growing delays and jitter |
 //! | `signals.rs` | what is rare and concerns every request: a trial on offer, an outage |
-//! | `load.rs`, `load/` | one endpoint's numbers: the shares that count its requests, the words that policies scan |
-//! | `in_flight.rs` | the guard that counts a request from the pick to the end of its response |
+//! | `load.rs`, `load/` | one endpoint's numbers: the shares that count its requests, the words that policies scan, the record of what came of them |
+//! | `outcome.rs` | what a request's end says of its endpoint |
+//! | `health.rs`, `health/` | who is passed over for what its requests came to; pure |
+//! | `in_flight.rs` | the guard that counts a request from the pick to the end of its response, and reports what came of it |
 //! | `near.rs` | which endpoints are near the client |
 //! | `policy.rs`, `policy/` | which endpoint gets a request, one algorithm a file; `split.rs` puts any of them over the near and the far ones |
 //! | `snapshot.rs`, `snapshot/` | the immutable set; one writer, many readers |
@@ -165,7 +169,7 @@
 //! | `balance.rs`, `balance/` | the service, its builder and layer, its future, its one background task |
 //! | `http.rs`, `http/` | feature `http`: the client, one pool of connections for each pod |
 //!
-//! Imports go downwards only, policies and discovery never meet, and decision code (`schedule`, `policy`, `recovery`)
+//! Imports go downwards only, policies and discovery never meet, and decision code (`schedule`, `policy`, `health`, `recovery`)
 //! does no I/O, reads no clock and draws from the generator it is given. A pick takes no lock and allocates nothing.
 //!
 //! # Features
@@ -189,12 +193,14 @@ mod balance;
 mod discovery;
 mod endpoint;
 mod error;
+mod health;
 #[cfg(feature = "http")]
 pub mod http;
 mod in_flight;
 mod load;
 mod membership;
 mod near;
+mod outcome;
 mod policy;
 mod signals;
 mod snapshot;
@@ -214,8 +220,13 @@ pub use discovery::{
 };
 pub use endpoint::Endpoint;
 pub use error::{BoxError, Error, Unsent};
+pub use health::Health;
 pub use in_flight::{Completion, InFlight, OnResponse};
 #[cfg(feature = "http-body")]
 pub use in_flight::{CountedBody, OnBodyEnd};
+pub use load::EjectionReason;
 pub use membership::{MembershipChange, ServiceStream, Watch};
+pub use outcome::{ByResult, Classify, Outcome};
+#[cfg(feature = "http-body")]
+pub use outcome::{ByStatus, ClassifyHttp};
 pub use policy::{LeastConnections, Policy, Random, RoundRobin};

@@ -5,10 +5,10 @@
 //! 32-bit word:
 //!
 //! ```text
-//!  31        30            29      28                                                   0
-//! ┌─────────┬─────────────┬───────┬──────────────────────────────────────────────────────┐
-//! │ removed │ unreachable │ trial │ requests in flight, again, where the policy scans it │
-//! └─────────┴─────────────┴───────┴──────────────────────────────────────────────────────┘
+//!  31        30            29        28      27                                                   0
+//! ┌─────────┬─────────────┬─────────┬───────┬──────────────────────────────────────────────────────┐
+//! │ removed │ unreachable │ ejected │ trial │ requests in flight, again, where the policy scans it │
+//! └─────────┴─────────────┴─────────┴───────┴──────────────────────────────────────────────────────┘
 //! ```
 //!
 //! Any flag makes the word larger than every word without one, so a plain minimum skips the endpoints that must not be
@@ -20,8 +20,11 @@
 //! stands with its endpoint.
 
 mod loads;
+mod record;
 
 pub(crate) use loads::Loads;
+pub use record::EjectionReason;
+pub(crate) use record::{Counts, News, Record, Verdict};
 
 use std::{
     ops::Deref,
@@ -41,9 +44,11 @@ pub(crate) const LINES: usize = 16;
 
 const REMOVED: u32 = 1 << 31;
 const UNREACHABLE: u32 = 1 << 30;
-const TRIAL: u32 = 1 << 29;
+const EJECTED: u32 = 1 << 29;
+const TRIAL: u32 = 1 << 28;
 /// Every word from here up carries a flag.
 pub(crate) const FLAGGED: u32 = TRIAL;
+const COUNT: u32 = FLAGGED - 1;
 
 /// One cache line of words.
 #[derive(Debug)]
@@ -106,6 +111,7 @@ pub(crate) struct Load {
 pub(crate) struct Share {
     endpoint: Endpoint,
     word: Word,
+    record: Record,
     signals: Arc<Signals>,
     load: Weak<Load>,
 }
@@ -123,6 +129,7 @@ impl Load {
             share: Arc::new(Share {
                 endpoint,
                 word,
+                record: Record::default(),
                 signals,
                 load: load.clone(),
             }),
@@ -174,6 +181,11 @@ impl Share {
         &self.signals
     }
 
+    #[inline]
+    pub(crate) fn record(&self) -> &Record {
+        &self.record
+    }
+
     /// The endpoint that this is a share of, unless it is gone.
     pub(crate) fn load(&self) -> Option<Arc<Load>> {
         self.load.upgrade()
@@ -181,6 +193,10 @@ impl Share {
 
     pub(crate) fn is_unreachable(&self) -> bool {
         self.word().load(Relaxed) & UNREACHABLE != 0
+    }
+
+    pub(crate) fn is_ejected(&self) -> bool {
+        self.word().load(Relaxed) & EJECTED != 0
     }
 
     pub(crate) fn is_removed(&self) -> bool {
@@ -203,12 +219,34 @@ impl Share {
         }
     }
 
+    /// Tells those who scan of one more request at an endpoint that is ejected, and nothing worse.
+    pub(crate) fn begin_ejected(&self) -> bool {
+        let is_ejected = self.word().load(Relaxed) & !TRIAL & !COUNT == EJECTED;
+        if let Word::Packed(line, lane) = &self.word
+            && is_ejected
+        {
+            line.0[*lane].fetch_add(1, Relaxed);
+        }
+        is_ejected
+    }
+
     /// Tells those who scan of one request fewer.
     #[inline]
     pub(crate) fn end(&self) {
+        self.end_all(1);
+    }
+
+    /// The same of several.
+    #[inline]
+    pub(crate) fn end_all(&self, requests: u32) {
         if let Word::Packed(line, lane) = &self.word {
-            line.0[*lane].fetch_sub(1, Relaxed);
+            line.0[*lane].fetch_sub(requests, Relaxed);
         }
+    }
+
+    /// Whether requests that were turned away can count as load for a while yet, and this one does.
+    pub(crate) fn owe(&self) -> bool {
+        matches!(self.word, Word::Packed(..)) && self.record.owe()
     }
 
     /// The endpoint left the set: no pick takes it any more.
@@ -219,7 +257,8 @@ impl Share {
 
     /// The endpoint is back in the set before its last request has ended.
     pub(crate) fn restore(&self) {
-        self.word().fetch_and(!(REMOVED | UNREACHABLE), Relaxed);
+        self.word()
+            .fetch_and(!(REMOVED | UNREACHABLE | EJECTED), Relaxed);
     }
 
     /// The endpoint refused a request. True if it was reachable until now.
@@ -229,17 +268,32 @@ impl Share {
 
     /// The endpoint accepts requests again.
     pub(crate) fn accept(&self) {
-        self.withdraw_trial();
-        self.word().fetch_and(!UNREACHABLE, Relaxed);
+        if self.word().fetch_and(!UNREACHABLE, Relaxed) & EJECTED == 0 {
+            self.withdraw_trial();
+        }
     }
 
-    /// Lets one request try an unreachable endpoint.
+    /// Lets no pick take the endpoint, because of what its requests have come to. True if some did until now.
+    pub(crate) fn eject(&self) -> bool {
+        self.word().fetch_or(EJECTED, Relaxed) & EJECTED == 0
+    }
+
+    /// The opposite. True if none did until now.
+    pub(crate) fn readmit(&self) -> bool {
+        let was_ejected = self.word().fetch_and(!EJECTED, Relaxed) & EJECTED != 0;
+        if was_ejected && !self.is_unreachable() {
+            self.withdraw_trial();
+        }
+        was_ejected
+    }
+
+    /// Lets one request try an endpoint that is out.
     pub(crate) fn offer_trial(&self) {
         let word = self.word().fetch_or(TRIAL, Relaxed);
         if word & TRIAL == 0 {
-            self.signals.trials.fetch_add(1, Relaxed);
+            self.signals.add_trial();
         }
-        if word & UNREACHABLE == 0 || word & REMOVED != 0 {
+        if word & (UNREACHABLE | EJECTED) == 0 || word & REMOVED != 0 {
             self.withdraw_trial();
         }
     }
@@ -259,7 +313,7 @@ impl Share {
     fn withdraw_trial(&self) -> bool {
         let withdrawn = self.word().fetch_and(!TRIAL, Relaxed) & TRIAL != 0;
         if withdrawn {
-            self.signals.trials.fetch_sub(1, Relaxed);
+            self.signals.take_trial();
         }
         withdrawn
     }
@@ -288,10 +342,10 @@ mod tests {
             assert!(!load.refuse(), "the second refusal is no news");
             load.offer_trial();
             load.offer_trial();
-            assert_eq!(load.signals.trials.load(Relaxed), 1);
+            assert_eq!(load.signals.trials(), 1);
             assert!(load.claim_trial());
             assert!(!load.claim_trial());
-            assert_eq!(load.signals.trials.load(Relaxed), 0);
+            assert_eq!(load.signals.trials(), 0);
             load.accept();
             assert!(!load.is_unreachable());
             load.end();
@@ -305,7 +359,7 @@ mod tests {
             load.refuse();
             load.offer_trial();
             load.remove();
-            assert_eq!(load.signals.trials.load(Relaxed), 0);
+            assert_eq!(load.signals.trials(), 0);
             load.offer_trial();
             assert!(!load.claim_trial());
             load.restore();

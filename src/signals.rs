@@ -1,5 +1,5 @@
-//! What every request of a balancer may have to know, and seldom does: a trial on offer, an outage, the balancer itself.
-//! Looking for the first two costs a plain load.
+//! What every request of a balancer may have to know, and seldom does: a trial on offer, that its endpoints' health is watched,
+//! an outage, the balancer itself. Looking for the first two costs a plain load, and so does the third.
 
 use std::{
     any::Any,
@@ -10,23 +10,120 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 /// The signals of one balancer.
 #[derive(Debug)]
 pub(crate) struct Signals {
-    /// How many of its endpoints have a trial on offer.
-    pub(crate) trials: AtomicUsize,
+    /// How many of its endpoints have a trial on offer, and the two bits below.
+    attention: AtomicUsize,
     pub(crate) outage: Outage,
     owner: OnceLock<Weak<dyn Any + Send + Sync>>,
+    /// Wakes the background task for a review of the endpoints' health.
+    pub(crate) review: Notify,
+    /// So many failures in a row are reason enough for a review; zero: none are.
+    failures: u32,
+    /// Whether it is worth a look at the clock when requests begin to wait.
+    is_timed: bool,
+    /// In nanoseconds, how long a request waits before its being given up says something; zero if that isn't known.
+    patience: AtomicU64,
 }
+
+/// There was no pick since the last review.
+const QUIET: usize = 1 << (usize::BITS - 1);
+
+/// The next pick is to wake the background task.
+const ASLEEP: usize = 1 << (usize::BITS - 2);
 
 impl Signals {
     pub(crate) fn new(now: Instant) -> Self {
         Self {
-            trials: AtomicUsize::new(0),
+            attention: AtomicUsize::new(0),
             outage: Outage::new(now),
             owner: OnceLock::new(),
+            review: Notify::new(),
+            failures: 0,
+            is_timed: false,
+            patience: AtomicU64::new(0),
+        }
+    }
+
+    /// The same for a balancer that reviews its endpoints' health: at once after so many failures in a row.
+    pub(crate) fn reviewed(self, failures: Option<u32>) -> Self {
+        Self {
+            attention: AtomicUsize::new(QUIET | ASLEEP),
+            failures: failures.unwrap_or(0),
+            is_timed: true,
+            ..self
+        }
+    }
+
+    /// Whether a pick has anything to attend to but the policy.
+    #[inline]
+    pub(crate) fn ask_attention(&self) -> bool {
+        self.attention.load(Relaxed) != 0
+    }
+
+    /// There is a pick. True if a trial is on offer.
+    #[cold]
+    pub(crate) fn attend(&self) -> bool {
+        let attention = self.attention.load(Relaxed);
+        if attention & (QUIET | ASLEEP) != 0 {
+            let before = self.attention.fetch_and(!(QUIET | ASLEEP), Relaxed);
+            if before & ASLEEP != 0 {
+                self.review.notify_one();
+            }
+        }
+        attention & !(QUIET | ASLEEP) != 0
+    }
+
+    /// Begins to look out for picks. False if there was none since it last began.
+    pub(crate) fn look_out(&self) -> bool {
+        self.attention.fetch_or(QUIET, Relaxed) & QUIET == 0
+    }
+
+    /// Has the next pick wake the background task. False if there was one just now.
+    pub(crate) fn fall_asleep(&self) -> bool {
+        let asleep = |attention| (attention & QUIET != 0).then_some(attention | ASLEEP);
+        self.attention
+            .fetch_update(Relaxed, Relaxed, asleep)
+            .is_ok()
+    }
+
+    pub(crate) fn add_trial(&self) {
+        self.attention.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn take_trial(&self) {
+        self.attention.fetch_sub(1, Relaxed);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn trials(&self) -> usize {
+        self.attention.load(Relaxed) & !(QUIET | ASLEEP)
+    }
+
+    #[inline]
+    pub(crate) fn is_timed(&self) -> bool {
+        self.is_timed
+    }
+
+    pub(crate) fn set_patience(&self, patience: Duration) {
+        let nanos = u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX);
+        self.patience.store(nanos, Relaxed);
+    }
+
+    /// How long a request waits before its being given up says something, if that is known.
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        let nanos = self.patience.load(Relaxed);
+        (nanos != 0).then(|| Duration::from_nanos(nanos))
+    }
+
+    /// An endpoint has failed so many requests in a row.
+    pub(crate) fn failed(&self, in_a_row: u32) {
+        // Once: the background task looks at all of them, and looks again by itself.
+        if in_a_row == self.failures {
+            self.review.notify_one();
         }
     }
 

@@ -10,10 +10,7 @@ mod writer;
 
 pub(crate) use writer::Writer;
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, atomic::Ordering::Relaxed},
-};
+use std::{net::SocketAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
 use rand::{Rng, seq::IteratorRandom};
@@ -98,15 +95,32 @@ impl<S, K: Pick> Snapshot<S, K> {
     /// Chooses an endpoint: one with a trial on offer if there is any, else as the policy says.
     #[inline]
     pub(crate) fn pick(&self, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
-        let trial = match self.signals.trials.load(Relaxed) {
-            0 => None,
-            _ => self.loads().iter().position(|load| load.claim_trial()),
-        };
-        let index = match trial {
-            Some(index) => index,
-            None => self.pickers.pick(&self.loads, rng)?,
-        };
-        Some(self.picked(index, trial.is_some()))
+        if self.signals.ask_attention()
+            && let Some(picked) = self.pick_trial()
+        {
+            return Some(picked);
+        }
+        match self.pickers.pick(&self.loads, rng) {
+            Some(index) => Some(self.picked(index, false)),
+            None => self.pick_ejected(rng),
+        }
+    }
+
+    #[cold]
+    fn pick_trial(&self) -> Option<Picked<'_, S>> {
+        let trials = self.signals.attend();
+        let mut loads = trials.then(|| self.loads())?.iter();
+        let index = loads.position(|load| load.claim_trial())?;
+        Some(self.picked(index, true))
+    }
+
+    /// Where none is left but what was ejected, as when the last healthy one refuses: better a bad endpoint than none.
+    #[cold]
+    fn pick_ejected(&self, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
+        let ejected = (0..self.loads.len()).filter(|&index| self.loads()[index].is_ejected());
+        let index = ejected.choose(rng)?;
+        let begun = self.loads()[index].begin_ejected();
+        begun.then(|| self.picked(index, false))
     }
 
     fn picked(&self, index: usize, trial: bool) -> Picked<'_, S> {

@@ -119,7 +119,7 @@ async fn row_01_dns_down_at_start() {
     cluster.dns().stop().await;
     let started = Instant::now();
     let balance = Balance::builder(dns(&cluster))
-        .completion(tower_headless::OnBodyEnd)
+        .completion(tower_headless::OnBodyEnd::new())
         .ready_timeout(Duration::from_secs(6))
         .build(|endpoint: &Endpoint| Connections::<NoBody>::new(endpoint.address()));
     assert!(
@@ -617,7 +617,7 @@ async fn row_32_all_pods_down_for_good() {
     let cluster = Cluster::start(4).await;
     let bound = Duration::from_secs(2);
     let balance = Balance::builder(dns(&cluster))
-        .completion(tower_headless::OnBodyEnd)
+        .completion(tower_headless::OnBodyEnd::new())
         .ready_timeout(bound)
         .build(|endpoint: &Endpoint| Connections::<NoBody>::new(endpoint.address()));
     get_all(&balance, 8).await;

@@ -10,12 +10,14 @@ use tower::Layer;
 
 use super::{
     Balance, Handle,
+    care::Care,
     driver::Driver,
     shared::{Patience, Shared},
 };
 use crate::{
     discovery::Discovery,
     endpoint::Endpoint,
+    health::Health,
     in_flight::OnResponse,
     near::Near,
     policy::{Policy, RoundRobin},
@@ -31,6 +33,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(5);
 /// | --- | --- |
 /// | [`policy`](Self::policy) | [`RoundRobin`] |
 /// | [`completion`](Self::completion) | [`OnResponse`]; HTTP wants `OnBodyEnd` |
+/// | [`health`](Self::health) | endpoints that fail are passed over: [`Health`] |
 /// | [`ready_timeout`](Self::ready_timeout) | 5 s |
 /// | [`zone`](Self::zone), [`node`](Self::node), [`prefer_zone`](Self::prefer_zone), [`prefer_node`](Self::prefer_node) | not known: all pods are alike |
 #[derive(Clone, Debug)]
@@ -39,6 +42,7 @@ pub struct BalanceBuilder<D, P = RoundRobin, C = OnResponse> {
     discovery: D,
     policy: P,
     near: Near,
+    health: Health,
     completion: C,
     patience: Patience,
 }
@@ -49,7 +53,8 @@ impl<D> BalanceBuilder<D> {
             discovery,
             policy: RoundRobin::new(),
             near: Near::default(),
-            completion: OnResponse,
+            health: Health::new(),
+            completion: OnResponse::new(),
             patience: Patience::Bounded(READY_TIMEOUT),
         }
     }
@@ -62,6 +67,7 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
             discovery: self.discovery,
             policy,
             near: self.near,
+            health: self.health,
             completion: self.completion,
             patience: self.patience,
         }
@@ -105,12 +111,19 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
         self
     }
 
-    /// When a request stops counting as in flight.
+    /// When endpoints are passed over because of what their requests have come to; [`Health::off`] for never.
+    pub fn health(mut self, health: Health) -> Self {
+        self.health = health;
+        self
+    }
+
+    /// When a request stops counting as in flight, and what came of it.
     pub fn completion<E>(self, completion: E) -> BalanceBuilder<D, P, E> {
         BalanceBuilder {
             discovery: self.discovery,
             policy: self.policy,
             near: self.near,
+            health: self.health,
             completion,
             patience: self.patience,
         }
@@ -150,7 +163,7 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
         M: FnMut(&Endpoint) -> S + Send + 'static,
         S: Clone + Send + Sync + 'static,
     {
-        let signals = Arc::new(Signals::new(Instant::now()));
+        let signals = Arc::new(self.signals());
         let (writer, current) = Writer::new(
             self.policy,
             self.near,
@@ -162,7 +175,8 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
         let shared = Shared::new(current, signals.clone(), self.patience, events);
         let shared = Arc::new(shared);
         signals.belong_to(&shared);
-        let driver = Driver::new(shared.clone(), self.discovery, writer, requests);
+        let care = Care::new(self.health, signals);
+        let driver = Driver::new(shared.clone(), self.discovery, writer, care, requests);
         let (alive, handles) = oneshot::channel();
         let handle = Handle {
             driver: Mutex::new(Some(Box::pin(driver.run(handles)))),
@@ -174,6 +188,19 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
             completion: self.completion,
             handle: Arc::new(handle),
             opening: None,
+        }
+    }
+
+    fn signals(&self) -> Signals
+    where
+        P: Policy,
+    {
+        let signals = Signals::new(Instant::now());
+        // Whoever counts requests has some to count out later.
+        if self.health.is_off() && !P::SCANS {
+            signals
+        } else {
+            signals.reviewed(self.health.limit())
         }
     }
 

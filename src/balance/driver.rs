@@ -13,6 +13,7 @@ use tokio::{
 use tracing::{debug, info};
 
 use super::{
+    care::Care,
     recovery::{Recovery, Refusal},
     shared::{Event, Probe, Shared},
 };
@@ -34,6 +35,7 @@ pub(super) struct Driver<D, S, P: Policy, M> {
     pub(super) writer: Writer<P, M>,
     pub(super) events: mpsc::UnboundedReceiver<Event<S>>,
     recovery: Recovery,
+    care: Care,
     probe: Option<Probe<S>>,
     probes: FuturesUnordered<BoxFuture<'static, Probed>>,
     opens_at: Option<Instant>,
@@ -67,6 +69,7 @@ where
         shared: Arc<Shared<S, P>>,
         discovery: D,
         writer: Writer<P, M>,
+        care: Care,
         events: mpsc::UnboundedReceiver<Event<S>>,
     ) -> Self {
         Self {
@@ -76,6 +79,7 @@ where
             writer,
             events,
             recovery: Recovery::default(),
+            care,
             probe: None,
             probes: FuturesUnordered::new(),
             opens_at: None,
@@ -101,6 +105,7 @@ where
                 Some(event) = self.events.recv() => self.on_events(event),
                 Some(probed) = self.probes.next() => self.on_probed(probed),
                 () = wait => self.on_due(),
+                () = self.shared.signals.review.notified() => self.review(),
                 () = self.shared.starved.notified() => self.discovery.refresh(),
                 answer = poll_fn(|cx| self.discovery.poll_next(cx)) => self.on_answer(answer),
             }
@@ -110,7 +115,8 @@ where
     fn due(&self) -> Option<Instant> {
         let has_room = self.probes.len() < MAX_PROBES;
         let probe = has_room.then(|| self.recovery.due(self.shared.signals.outage.is_on()));
-        [probe.flatten(), self.opens_at].into_iter().flatten().min()
+        let due = [probe.flatten(), self.care.due(), self.opens_at];
+        due.into_iter().flatten().min()
     }
 
     fn on_answer(&mut self, answer: Result<Vec<Endpoint>, BoxError>) {
@@ -145,6 +151,11 @@ where
             "endpoints changed",
         );
         self.recovery.tidy();
+        let snapshot = self.shared.current.load();
+        self.care
+            .admit(snapshot.endpoints(), snapshot.loads(), Instant::now());
+        drop(snapshot);
+        self.review();
         if was_empty {
             // Until now there was nothing to refuse a request.
             self.shared.signals.outage.end();
@@ -194,6 +205,9 @@ where
 
     fn on_due(&mut self) {
         let now = Instant::now();
+        if self.care.due().is_some_and(|due| due <= now) {
+            self.review();
+        }
         if self.opens_at.is_some_and(|at| at <= now) {
             self.opens_at = None;
             self.shared.open();
@@ -203,6 +217,14 @@ where
             && let Some((load, refusal)) = self.recovery.take_due(now, outage)
         {
             self.begin_probe(load, refusal);
+        }
+    }
+
+    /// Has the endpoints' health judged.
+    fn review(&mut self) {
+        if self.care.review(Instant::now(), &mut rand::rng()) {
+            self.shared.current.load().recount();
+            self.shared.wake();
         }
     }
 

@@ -241,17 +241,26 @@ where
                     in_flight,
                     avoid,
                 } => {
-                    let result = ready!(future.poll(cx));
+                    let Poll::Ready(result) = future.poll(cx) else {
+                        if let Some(in_flight) = in_flight {
+                            in_flight.wait();
+                        }
+                        return Poll::Pending;
+                    };
                     let mut in_flight = in_flight.take().expect(TAKEN);
                     match result {
                         Ok(response) => {
                             Shared::<S, P>::accepted(&mut in_flight);
                             return Poll::Ready(Ok(this.completion.complete(in_flight, response)));
                         }
-                        Err(error) => match take_back(in_flight, error.into(), avoid.take()) {
-                            Ok(state) => state,
-                            Err(error) => return Poll::Ready(Err(error)),
-                        },
+                        Err(error) => {
+                            let error = error.into();
+                            in_flight.report(this.completion.failed(&error));
+                            match take_back(in_flight, error, avoid.take()) {
+                                Ok(state) => state,
+                                Err(error) => return Poll::Ready(Err(error)),
+                            }
+                        }
                     }
                 }
                 StateProjection::Unsent {

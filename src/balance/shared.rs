@@ -164,6 +164,7 @@ impl<S, P: Policy> Shared<S, P> {
     ) {
         debug!(endpoint = %in_flight.endpoint(), %error, "request refused; it goes to another endpoint");
         self.notes().last_refusal = Some(error.into());
+        in_flight.refuse();
         let trial = in_flight.end_trial();
         // Of the many requests that meet a pod that has just gone, one tells.
         if (in_flight.share().refuse() || trial)
@@ -188,6 +189,7 @@ impl<S: Send + Sync + 'static, P: Policy> Shared<S, P> {
     /// The endpoint has answered the request of `in_flight`.
     #[inline]
     pub(super) fn accepted(in_flight: &mut InFlight) {
+        in_flight.answer();
         Self::end_trial(in_flight);
         in_flight.share().signals().outage.end();
     }

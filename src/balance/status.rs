@@ -2,7 +2,12 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{endpoint::Endpoint, load::Load, policy::Policy, snapshot::Snapshot};
+use crate::{
+    endpoint::Endpoint,
+    load::{EjectionReason, Load},
+    policy::Policy,
+    snapshot::Snapshot,
+};
 
 /// One endpoint as [`Balance::endpoints`](super::Balance::endpoints) shows it.
 ///
@@ -26,6 +31,9 @@ pub struct EndpointStatus {
 pub enum EndpointState {
     /// It gets requests.
     Available,
+    /// It is passed over because of what its requests have come to ([`Health`](crate::Health)), until a request that tries it
+    /// succeeds.
+    Ejected(EjectionReason),
     /// It refused a request, and gets none until it has been found to accept them again.
     Unreachable,
 }
@@ -46,11 +54,7 @@ pub(super) fn statuses<S, P: Policy>(snapshot: &Snapshot<S, P::Picker>) -> Vec<E
     let status = |(index, (endpoint, load)): (usize, (&Endpoint, &Arc<Load>))| EndpointStatus {
         endpoint: endpoint.clone(),
         in_flight: load.in_flight(),
-        state: if load.is_unreachable() {
-            EndpointState::Unreachable
-        } else {
-            EndpointState::Available
-        },
+        state: state(load),
         proximity: snapshot.is_near(index).map(|is_near| {
             if is_near {
                 Proximity::Near
@@ -60,6 +64,14 @@ pub(super) fn statuses<S, P: Policy>(snapshot: &Snapshot<S, P::Picker>) -> Vec<E
         }),
     };
     endpoints.enumerate().map(status).collect()
+}
+
+fn state(load: &Load) -> EndpointState {
+    if load.is_unreachable() {
+        return EndpointState::Unreachable;
+    }
+    let reason = load.record().reason();
+    reason.map_or(EndpointState::Available, EndpointState::Ejected)
 }
 
 impl fmt::Display for EndpointStatus {
@@ -77,10 +89,11 @@ impl fmt::Display for EndpointStatus {
 
 impl fmt::Display for EndpointState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Available => "available",
-            Self::Unreachable => "unreachable",
-        })
+        match self {
+            Self::Available => f.write_str("available"),
+            Self::Ejected(reason) => write!(f, "ejected ({reason})"),
+            Self::Unreachable => f.write_str("unreachable"),
+        }
     }
 }
 

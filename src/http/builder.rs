@@ -17,14 +17,16 @@ use super::{
     connect::{Connector, Protocol},
     pod::Pod,
     pool::Config,
-    response::ToTheEnd,
+    response::{SharedClassify, ToTheEnd},
 };
 use crate::{
     balance::Balance,
     discovery::{Discovery, dns::Dns},
     endpoint::Endpoint,
     error::BoxError,
+    health::Health,
     near::Near,
+    outcome::{ByStatus, ClassifyHttp},
     policy::{Policy, RoundRobin},
 };
 
@@ -46,6 +48,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// | [`first_byte_timeout`](Self::first_byte_timeout) | none |
 /// | [`timeout`](Self::timeout) | none |
 /// | [`ready_timeout`](Self::ready_timeout) | 5 s: how long requests wait while no pod accepts them |
+/// | [`health`](Self::health), [`classify`](Self::classify) | pods that fail are passed over: [`Health`], [`ByStatus`] |
 /// | [`retries`](Self::retries) | 3 for a request, within a budget of 20 % of all and 10 a second |
 /// | [`zone`](Self::zone), [`node`](Self::node), [`prefer_zone`](Self::prefer_zone), [`prefer_node`](Self::prefer_node) | not known: all pods are alike |
 /// | [`max_idle`](Self::max_idle) | 32 connections a pod |
@@ -60,6 +63,8 @@ pub struct ClientBuilder<D = Dns, P = RoundRobin> {
     discovery: Result<D, BuildError>,
     policy: P,
     near: Near,
+    health: Health,
+    classify: SharedClassify,
     connector: Connector,
     #[cfg(feature = "tls")]
     tls: Option<Tls>,
@@ -102,6 +107,8 @@ impl ClientBuilder {
             discovery: discovery(&uri),
             policy: RoundRobin::new(),
             near: Near::default(),
+            health: Health::new(),
+            classify: Arc::new(ByStatus),
             connector: Connector {
                 protocol: Protocol::default(),
                 connect_timeout: Duration::from_secs(1),
@@ -155,6 +162,8 @@ impl<D, P> ClientBuilder<D, P> {
             discovery: Ok(discovery),
             policy: self.policy,
             near: self.near,
+            health: self.health,
+            classify: self.classify,
             connector: self.connector,
             #[cfg(feature = "tls")]
             tls: self.tls,
@@ -169,6 +178,8 @@ impl<D, P> ClientBuilder<D, P> {
             discovery: self.discovery,
             policy,
             near: self.near,
+            health: self.health,
+            classify: self.classify,
             connector: self.connector,
             #[cfg(feature = "tls")]
             tls: self.tls,
@@ -201,6 +212,19 @@ impl<D, P> ClientBuilder<D, P> {
     /// [`BalanceBuilder::prefer_node`](crate::BalanceBuilder::prefer_node).
     pub fn prefer_node(mut self, node: impl Into<Box<str>>) -> Self {
         self.near.prefer_node(node);
+        self
+    }
+
+    /// When pods are passed over because of what their requests have come to; [`Health::off`] for never.
+    pub fn health(mut self, health: Health) -> Self {
+        self.health = health;
+        self
+    }
+
+    /// What the end of a request says of its pod. A caller whose own body fails, and a request that the pod says it has not
+    /// processed, say nothing, and come not here.
+    pub fn classify(mut self, classify: impl ClassifyHttp) -> Self {
+        self.classify = Arc::new(classify);
         self
     }
 
@@ -349,7 +373,10 @@ impl<D, P> ClientBuilder<D, P> {
         let pods = Balance::builder(self.discovery?)
             .policy(self.policy)
             .near(self.near)
-            .completion(ToTheEnd);
+            .health(self.health)
+            .completion(ToTheEnd {
+                classify: self.classify,
+            });
         let pods = match limits.ready {
             Some(timeout) => pods.ready_timeout(timeout),
             None => pods.wait_for_ready(),

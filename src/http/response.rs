@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::Weak,
+    sync::{Arc, Weak},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -16,13 +16,15 @@ use hyper::{body::Incoming, upgrade::OnUpgrade as HyperUpgrade};
 use tokio::time::Sleep;
 
 use super::{
-    error::Error,
+    error::{Error, Failure, Outcome},
     pool::{Http1, Pool, Stream},
     upgrade::OnUpgrade,
 };
 use crate::{
     endpoint::Endpoint,
+    error::{BoxError, Suspect},
     in_flight::{Completion, InFlight},
+    outcome::{self, ClassifyHttp},
 };
 
 /// What a response holds of its connection.
@@ -63,14 +65,20 @@ impl PodBody {
     }
 }
 
+/// Who says what came of a request.
+pub(super) type SharedClassify = Arc<dyn ClassifyHttp>;
+
 /// Counts a request as in flight to the end of its response, upgraded streams included.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ToTheEnd;
+#[derive(Clone)]
+pub(super) struct ToTheEnd {
+    pub(super) classify: SharedClassify,
+}
 
 impl Completion<Response<PodBody>> for ToTheEnd {
     type Response = Response<ResponseBody>;
 
-    fn complete(&self, in_flight: InFlight, mut response: Response<PodBody>) -> Self::Response {
+    fn complete(&self, mut in_flight: InFlight, mut response: Response<PodBody>) -> Self::Response {
+        in_flight.report(self.classify.head(response.status(), response.headers()));
         let pod = in_flight.endpoint().clone();
         let upgrade = response.extensions_mut().remove::<HyperUpgrade>();
         response.extensions_mut().insert(pod.clone());
@@ -85,12 +93,25 @@ impl Completion<Response<PodBody>> for ToTheEnd {
             body: Some(body),
             pod,
             held,
+            classify: self.classify.clone(),
             deadline: None,
         };
         if ended {
             body.end();
         }
         Response::from_parts(parts, body)
+    }
+
+    fn failed(&self, error: &BoxError) -> outcome::Outcome {
+        let (failure, error) = match error.downcast_ref::<Suspect>() {
+            Some(suspect) => (suspect.0.downcast_ref::<Failure>(), &suspect.0),
+            None => (error.downcast_ref::<Failure>(), error),
+        };
+        match failure.map(|failure| failure.outcome) {
+            // It is the caller's fault, or the pod has said that it won't: it closes, as a rule.
+            Some(Outcome::Abandoned | Outcome::Unprocessed) => outcome::Outcome::Nothing,
+            Some(Outcome::Unknown) | None => self.classify.error(error),
+        }
     }
 }
 
@@ -103,6 +124,7 @@ pub struct ResponseBody {
     body: Option<Incoming>,
     pod: Endpoint,
     held: Option<(Lease, InFlight)>,
+    classify: SharedClassify,
     deadline: Option<(Pin<Box<Sleep>>, Duration)>,
 }
 
@@ -151,6 +173,9 @@ impl Body for ResponseBody {
             return Poll::Ready(Some(Err(error)));
         }
         let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+        if let Some((_, in_flight)) = &mut this.held {
+            in_flight.look_at(&frame, &*this.classify);
+        }
         match &frame {
             Some(Err(_)) => this.held = None,
             // Not every caller asks once more after the last frame, where the length told which one that is.

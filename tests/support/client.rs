@@ -37,7 +37,7 @@ pub fn dns(cluster: &Cluster) -> Dns {
 pub fn balance<P: Policy>(discovery: impl Discovery, policy: P) -> HttpBalance<P> {
     Balance::builder(discovery)
         .policy(policy)
-        .completion(OnBodyEnd)
+        .completion(OnBodyEnd::new())
         .build(|endpoint| Connections::new(endpoint.address()))
 }
 

@@ -1,0 +1,178 @@
+//! Which endpoints are passed over because of what their requests have come to (passive health checks, outlier ejection).
+//!
+//! ```text
+//!                5 failures in a row, or success < 80 %                    the pause is over
+//!   ┌─────────┐ ──────────────────────────────────────▶ ┌───────────────┐ ────────────────▶ ┌──────────────┐
+//!   │ healthy │                                         │ ejected       │                   │ on probation │
+//!   └─────────┘ ◀──────┐                                │ 5 s … 300 s   │ ◀──────────────── └──────────────┘
+//!     │     ▲          │ answers                        └───────────────┘   its one request        │
+//!     │     │     ┌────────┐  all its requests were given up    ▲           fails: twice as long   │
+//!     └─────┼───▶ │ silent │ ───────────────────────────────────┘                                  │
+//!   no answer     └────────┘                                                                       │
+//!   to several         │ no answer for the length of a pause, requests still there                 │
+//!   requests           └─────────────────────────────────────────────────────────────▶ (probation) │
+//!           └──────────────────────────── its one request succeeds ────────────────────────────────┘
+//! ```
+//!
+//! The figures are Finagle's (`FailureAccrualFactory`): they work with two endpoints, where those of Envoy (a tenth of the set at
+//! most) and gRPC (A50: from five endpoints with a hundred requests each) do nothing. At most half of the set is out, and
+//! never the last one that accepts requests. With less than half available, *panic*: what looks like that many bad
+//! endpoints is more likely to be something else, such as a bad client or a database behind all of them. Ejections
+//! are ignored then, and the requests spread over all.
+//!
+//! Silence is what a hung pod shows: its connections stand, its requests get no answer, and whoever waits for them gives up some
+//! day. Long before that, others answer, and it doesn't.
+//!
+//! Pure: takes `now`, the generator, and what the endpoints' records tell.
+
+mod standing;
+mod ward;
+mod window;
+
+pub(crate) use standing::Standing;
+pub(crate) use ward::{Finding, Treatment, Ward};
+
+use std::time::Duration;
+
+/// When endpoints are passed over because of what their requests have come to.
+///
+/// | setting | default | source |
+/// | --- | --- | --- |
+/// | [`failures_in_a_row`](Self::failures_in_a_row) | 5 | Finagle |
+/// | [`success_rate`](Self::success_rate) | 80 % over 30 s, with 5 requests or more | Finagle |
+/// | [`pause`](Self::pause) | 5 s, doubling to 300 s, ± 10 % | Finagle |
+/// | [`max_ejected`](Self::max_ejected) | half of the endpoints | |
+/// | [`panic_threshold`](Self::panic_threshold) | half of the endpoints | Envoy |
+/// | [`silence`](Self::silence) | four times the usual time, 50 ms at least | |
+///
+/// What counts as a failure is the [`Completion`](crate::Completion)'s to say.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_headless::{Balance, Endpoint, Fixed, Health};
+///
+/// let balance = Balance::builder(Fixed::new([]))
+///     .health(Health::new().failures_in_a_row(10).pause(Duration::from_secs(1), Duration::from_secs(60)))
+///     .build(|endpoint: &Endpoint| endpoint.address());
+/// # let _ = balance;
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[must_use = "settings do nothing until a builder has them"]
+pub struct Health {
+    failures_in_a_row: Option<u32>,
+    success_rate: Option<f64>,
+    silence: Option<Duration>,
+    min_pause: Duration,
+    max_pause: Duration,
+    max_ejected: f64,
+    panic_threshold: f64,
+}
+
+impl Health {
+    /// The default settings.
+    pub const fn new() -> Self {
+        Self {
+            failures_in_a_row: Some(5),
+            success_rate: Some(0.8),
+            silence: Some(Duration::from_millis(50)),
+            min_pause: Duration::from_secs(5),
+            max_pause: Duration::from_secs(300),
+            max_ejected: 0.5,
+            panic_threshold: 0.5,
+        }
+    }
+
+    /// No endpoint is ejected, whatever its requests come to. Those that refuse connections are passed over all the same.
+    pub const fn off() -> Self {
+        Self {
+            failures_in_a_row: None,
+            success_rate: None,
+            silence: None,
+            ..Self::new()
+        }
+    }
+
+    /// So many failures, without a success among them, eject; one at least. None: however many.
+    pub fn failures_in_a_row(mut self, failures: impl Into<Option<u32>>) -> Self {
+        self.failures_in_a_row = failures.into().map(|failures| failures.max(1));
+        self
+    }
+
+    /// An endpoint with a smaller part of successes, from 0 to 1, is ejected. None: however small.
+    ///
+    /// The part is that of the last 30 s, once there were 5 requests in them; or of the last 3 s, once there were 100 in
+    /// those, for an endpoint that was well for a long time has many successes to its name.
+    pub fn success_rate(mut self, rate: impl Into<Option<f64>>) -> Self {
+        self.success_rate = rate.into();
+        self
+    }
+
+    /// For how long several requests may wait at an endpoint, of which none is answered, while the others answer theirs. It is four
+    /// times the usual time to an answer, but this at least. None: for ever.
+    ///
+    /// With this goes the rule that a request counts as a failure if its caller gives it up after such a time without any answer
+    /// of the endpoint in all of it, neither to this request nor to another one. A hedge that lost the race gives up
+    /// sooner, or while the endpoint answers others.
+    pub fn silence(mut self, least: impl Into<Option<Duration>>) -> Self {
+        self.silence = least.into();
+        self
+    }
+
+    /// For how long an endpoint is out the first time, and at most. The time doubles with each ejection, and begins anew once
+    /// the endpoint has been in for as long as it was out, and for 30 s.
+    pub fn pause(mut self, min: Duration, max: Duration) -> Self {
+        // A pause of nothing would be no pause, and one beyond a day an end.
+        self.min_pause = min.clamp(Duration::from_millis(1), DAY);
+        self.max_pause = max.clamp(self.min_pause, DAY);
+        self
+    }
+
+    /// How many of the endpoints may be ejected, as a part of all from 0 to 1. The last one that accepts requests never is.
+    pub fn max_ejected(mut self, part: f64) -> Self {
+        self.max_ejected = part;
+        self
+    }
+
+    /// With fewer endpoints available than this part of all, from 0 to 1, ejections are ignored. Zero: they never are.
+    pub fn panic_threshold(mut self, part: f64) -> Self {
+        self.panic_threshold = part;
+        self
+    }
+
+    pub(crate) fn is_off(&self) -> bool {
+        self.failures_in_a_row.is_none() && self.success_rate.is_none() && self.silence.is_none()
+    }
+
+    /// How many failures in a row are reason enough.
+    pub(crate) fn limit(&self) -> Option<u32> {
+        self.failures_in_a_row
+    }
+
+    /// How many of `all` may be out.
+    fn may_be_out(&self, all: usize) -> usize {
+        // Half of two is one, in spite of rounding.
+        ((all as f64 * self.max_ejected + 1e-9) as usize).min(all.saturating_sub(1))
+    }
+
+    /// Whether so few of `all` are available that ejections are to be ignored.
+    fn is_panic(&self, available: usize, all: usize) -> bool {
+        (available as f64) < all as f64 * self.panic_threshold - 1e-9
+    }
+
+    /// For how long an endpoint may be silent, where answers usually take so long.
+    pub(crate) fn patience(&self, usual: Duration) -> Option<Duration> {
+        let least = self.silence?;
+        Some(least.max(usual.saturating_mul(USUAL)))
+    }
+}
+
+/// How many times the usual time is a long time.
+pub(crate) const USUAL: u32 = 4;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+impl Default for Health {
+    fn default() -> Self {
+        Self::new()
+    }
+}

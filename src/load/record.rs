@@ -1,0 +1,261 @@
+//! What an endpoint's requests have come to since the last review.
+//!
+//! Every request writes here, so it is little: one addition when its answer begins and one read when it ends, if all is well.
+//! The background task reads it at its leisure, and does what takes thought.
+
+use std::{
+    fmt,
+    sync::atomic::{
+        AtomicU8, AtomicU32, AtomicU64,
+        Ordering::{AcqRel, Acquire, Relaxed, Release},
+    },
+    time::Duration,
+};
+
+/// The answers stand above this bit, and what they took, in microseconds, below.
+const ANSWER: u64 = 1 << 40;
+
+/// How many requests an endpoint owes at most.
+const MAX_DEBTS: u32 = 64;
+
+/// An endpoint's record.
+#[derive(Debug, Default)]
+pub(crate) struct Record {
+    /// The answers that have begun, and the sum of the time that they took to. It never goes back: what is new is the difference.
+    answers: AtomicU64,
+    failures: AtomicU32,
+    /// Failures without an answer among them.
+    unanswered: AtomicU32,
+    in_a_row: AtomicU32,
+    /// Requests that were turned away and are still counted as load, new ones and all.
+    fresh_debts: AtomicU32,
+    debts: AtomicU32,
+    verdict: AtomicU8,
+    /// Why the endpoint is out, plus one; zero while it isn't.
+    reason: AtomicU8,
+}
+
+/// Why an endpoint is ejected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EjectionReason {
+    /// [Too many failures in a row](crate::Health::failures_in_a_row).
+    FailuresInARow,
+    /// [Too few successes](crate::Health::success_rate).
+    SuccessRate,
+    /// Several requests wait, and [none is answered](crate::Health::silence).
+    Silence,
+}
+
+impl fmt::Display for EjectionReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::FailuresInARow => "failures in a row",
+            Self::SuccessRate => "too few successes",
+            Self::Silence => "silence",
+        })
+    }
+}
+
+/// What came of the request that an ejected endpoint was tried with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Its answer has begun, and looks good.
+    Answered,
+    Passed,
+    Failed,
+}
+
+/// Counters as they stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    answers: u64,
+    failures: u32,
+    unanswered: u32,
+}
+
+/// What is new since some earlier counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct News {
+    pub(crate) answers: u32,
+    /// The answers' mean time; none without answers.
+    pub(crate) mean: Option<Duration>,
+    pub(crate) failures: u32,
+    /// Requests that have come to something.
+    pub(crate) requests: u32,
+}
+
+impl Record {
+    /// An answer has begun, after so long.
+    #[inline]
+    pub(crate) fn answered(&self, after: Duration) {
+        // The sum has room for twelve days: one wait can't fill it, and the sums' difference holds though they wrap.
+        let micros = (after.as_micros() as u64).min(u64::from(u32::MAX));
+        self.answers.fetch_add(ANSWER + micros, Relaxed);
+    }
+
+    /// How many answers there have been; to be compared with a later one.
+    #[inline]
+    pub(crate) fn progress(&self) -> u64 {
+        self.answers.load(Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn succeeded(&self) {
+        if self.in_a_row.load(Relaxed) != 0 {
+            self.in_a_row.store(0, Relaxed);
+        }
+    }
+
+    /// A request has failed; how many in a row that makes.
+    pub(crate) fn failed(&self, answered: bool) -> u32 {
+        self.failures.fetch_add(1, Relaxed);
+        if !answered {
+            self.unanswered.fetch_add(1, Relaxed);
+        }
+        self.in_a_row.fetch_add(1, Relaxed) + 1
+    }
+
+    pub(crate) fn in_a_row(&self) -> u32 {
+        self.in_a_row.load(Relaxed)
+    }
+
+    /// The failures so far are dealt with.
+    pub(crate) fn forgive(&self) {
+        self.in_a_row.store(0, Relaxed);
+    }
+
+    /// Whether a request that was turned away is to be counted for a while yet. If so, the background task counts it out.
+    pub(crate) fn owe(&self) -> bool {
+        if self.debts.fetch_add(1, Relaxed) >= MAX_DEBTS {
+            self.debts.fetch_sub(1, Relaxed);
+            return false;
+        }
+        self.fresh_debts.fetch_add(1, Relaxed);
+        true
+    }
+
+    /// The debts that are new.
+    pub(crate) fn take_debts(&self) -> u32 {
+        match self.fresh_debts.load(Relaxed) {
+            0 => 0,
+            _ => self.fresh_debts.swap(0, Relaxed),
+        }
+    }
+
+    pub(crate) fn settle(&self, debts: u32) {
+        self.debts.fetch_sub(debts, Relaxed);
+    }
+
+    pub(crate) fn judge(&self, verdict: Verdict) {
+        let verdict = match verdict {
+            Verdict::Answered => 1,
+            Verdict::Passed => 2,
+            Verdict::Failed => 3,
+        };
+        self.verdict.store(verdict, Release);
+    }
+
+    /// The verdict, unless it was taken before.
+    pub(crate) fn take_verdict(&self) -> Option<Verdict> {
+        if self.verdict.load(Acquire) == 0 {
+            return None;
+        }
+        match self.verdict.swap(0, AcqRel) {
+            1 => Some(Verdict::Answered),
+            2 => Some(Verdict::Passed),
+            3 => Some(Verdict::Failed),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn set_reason(&self, reason: Option<EjectionReason>) {
+        let reason = match reason {
+            None => 0,
+            Some(EjectionReason::FailuresInARow) => 1,
+            Some(EjectionReason::SuccessRate) => 2,
+            Some(EjectionReason::Silence) => 3,
+        };
+        self.reason.store(reason, Relaxed);
+    }
+
+    /// Why the endpoint is out, if it is.
+    pub(crate) fn reason(&self) -> Option<EjectionReason> {
+        match self.reason.load(Relaxed) {
+            1 => Some(EjectionReason::FailuresInARow),
+            2 => Some(EjectionReason::SuccessRate),
+            3 => Some(EjectionReason::Silence),
+            _ => None,
+        }
+    }
+
+    /// What is new since `seen`, which becomes what there is now.
+    pub(crate) fn news(&self, seen: &mut Counts) -> News {
+        let now = Counts {
+            answers: self.answers.load(Relaxed),
+            failures: self.failures.load(Relaxed),
+            unanswered: self.unanswered.load(Relaxed),
+        };
+        let before = std::mem::replace(seen, now);
+        let difference = now.answers.wrapping_sub(before.answers);
+        let answers = (difference / ANSWER) as u32;
+        let micros = Duration::from_micros(difference % ANSWER);
+        News {
+            answers,
+            mean: micros.checked_div(answers),
+            failures: now.failures.wrapping_sub(before.failures),
+            requests: answers.saturating_add(now.unanswered.wrapping_sub(before.unanswered)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn news_are_what_was_not_seen() {
+        let (record, mut seen) = (Record::default(), Counts::default());
+        assert_eq!(record.news(&mut seen), News::default());
+        for millis in [1, 2, 3] {
+            record.answered(Duration::from_millis(millis));
+        }
+        record.failed(true);
+        record.failed(false);
+        let news = record.news(&mut seen);
+        assert_eq!((news.answers, news.requests, news.failures), (3, 4, 2));
+        assert_eq!(news.mean, Some(Duration::from_millis(2)));
+        assert_eq!(record.news(&mut seen), News::default());
+    }
+
+    #[test]
+    fn sums_may_wrap() {
+        let (record, mut seen) = (Record::default(), Counts::default());
+        let day = Duration::from_secs(3_600);
+        for _ in 0..600 {
+            record.answered(day);
+            let news = record.news(&mut seen);
+            assert_eq!((news.answers, news.mean), (1, Some(day)));
+        }
+    }
+
+    #[test]
+    fn a_success_ends_the_row() {
+        let record = Record::default();
+        assert_eq!([record.failed(true), record.failed(true)], [1, 2]);
+        record.succeeded();
+        assert_eq!(record.in_a_row(), 0);
+        assert_eq!(record.failed(true), 1);
+    }
+
+    #[test]
+    fn debts_are_bounded() {
+        let record = Record::default();
+        let owed = (0..100).filter(|_| record.owe()).count();
+        assert_eq!(owed, MAX_DEBTS as usize);
+        assert_eq!((record.take_debts(), record.take_debts()), (MAX_DEBTS, 0));
+        assert!(!record.owe());
+        record.settle(MAX_DEBTS);
+        assert!(record.owe());
+    }
+}
