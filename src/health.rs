@@ -26,6 +26,8 @@
 //! Pure: takes `now`, the generator, and what the endpoints' records tell.
 
 mod standing;
+#[cfg(test)]
+mod suite;
 mod ward;
 mod window;
 

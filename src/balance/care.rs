@@ -90,7 +90,10 @@ impl Care {
                     if let Some((member, standing)) = other {
                         self.remember(member.endpoint, standing, now);
                     }
-                    self.recall(endpoint, now)
+                    let mut standing = self.recall(endpoint, now);
+                    // What its record tells of before is no news.
+                    load.record().news(standing.seen());
+                    standing
                 }
             };
             self.ward.standings.push(standing);
@@ -114,7 +117,7 @@ impl Care {
     fn recall(&mut self, endpoint: &Endpoint, now: Instant) -> Standing {
         match self.departed.remove(&endpoint.identity()) {
             Some((before, mut standing)) if before.is_same_pod(endpoint) => {
-                standing.restart();
+                standing.resume(now);
                 standing
             }
             _ => Standing::new(now),

@@ -182,13 +182,14 @@ where
         }
     }
 
-    /// All the events there are, and then what they mean for the near endpoints' share: of a large set that refuses, each
-    /// is one.
+    /// All the events there are, and then what they mean for the near endpoints' share and for how many may be ejected: of a
+    /// large set that refuses, each is one.
     fn on_events(&mut self, first: Event<S>) {
         self.on_event(first);
         while let Ok(event) = self.events.try_recv() {
             self.on_event(event);
         }
+        self.review();
         self.shared.current.load().recount();
     }
 

@@ -29,6 +29,7 @@ enum State {
         until: Instant,
     },
     Probation {
+        since: Instant,
         /// Since when its request has an answer that looks good.
         answered: Option<Instant>,
     },
@@ -79,13 +80,15 @@ impl Standing {
         }
     }
 
-    /// Its record begins anew, for it is back in the set.
-    pub(crate) fn restart(&mut self) {
-        self.seen = Counts::default();
+    /// It is back in the set: who was on probation is to be tried anew.
+    pub(crate) fn resume(&mut self, now: Instant) {
         self.quiet = None;
+        if self.is_on_probation() {
+            self.state = State::Ejected { until: now };
+        }
     }
 
-    pub(super) fn seen(&mut self) -> &mut Counts {
+    pub(crate) fn seen(&mut self) -> &mut Counts {
         &mut self.seen
     }
 
@@ -111,12 +114,12 @@ impl Standing {
     pub(super) fn due(&self) -> Option<Instant> {
         match self.state {
             State::Silent { until } | State::Ejected { until } => Some(until),
-            State::Probation { answered } => answered.map(|at| at + LONG_ANSWER),
+            State::Probation { answered, .. } => answered.map(|at| at + LONG_ANSWER),
             State::Healthy => None,
         }
     }
 
-    /// Whether it is healthy and should not be, and why.
+    /// Why it should be out, though it isn't.
     pub(super) fn complaint(
         &mut self,
         health: &Health,
@@ -127,9 +130,6 @@ impl Standing {
         let news = &finding.news;
         self.window.add(now, news.requests, news.failures);
         let is_silent = self.is_silent(finding, around, now);
-        if self.is_out() {
-            return None;
-        }
         let limit = health.failures_in_a_row;
         let many = limit.is_some_and(|limit| finding.in_a_row >= limit);
         let below = || {
@@ -219,15 +219,40 @@ impl Standing {
             // It was not hung, or is so no more: no pause, for it has answered what it had.
             (State::Silent { .. }, _) if finding.news.answers > 0 => self.state = State::Healthy,
             (State::Silent { .. }, _) if finding.in_flight == 0 => self.pause(health, now, rng),
-            (State::Probation { .. }, Some(Verdict::Passed)) => self.readmit(now),
-            (State::Probation { .. }, Some(Verdict::Failed)) => self.pause(health, now, rng),
-            (State::Probation { answered: None }, Some(Verdict::Answered)) => {
-                let answered = Some(now);
-                self.state = State::Probation { answered };
+            // Late, perhaps, but a success.
+            (State::Probation { .. } | State::Ejected { .. }, Some(Verdict::Passed)) => {
+                self.readmit(now);
             }
-            _ if self.due().is_none_or(|due| due > now) => {}
-            (State::Probation { .. }, _) => self.readmit(now),
-            _ => self.state = State::Probation { answered: None },
+            (State::Probation { .. }, Some(Verdict::Failed)) => self.pause(health, now, rng),
+            (State::Probation { since, .. }, Some(Verdict::Answered)) => {
+                let answered = Some(now);
+                self.state = State::Probation { since, answered };
+            }
+            (
+                State::Probation {
+                    since,
+                    answered: None,
+                },
+                None,
+            ) if finding.in_flight > 0 && now >= since + health.min_pause => {
+                // Its one request hangs, and would for ever.
+                self.pause(health, now, rng);
+            }
+            _ => self.on_due(now),
+        }
+    }
+
+    fn on_due(&mut self, now: Instant) {
+        if self.due().is_none_or(|due| due > now) {
+            return;
+        }
+        if self.is_on_probation() {
+            self.readmit(now);
+        } else {
+            self.state = State::Probation {
+                since: now,
+                answered: None,
+            };
         }
     }
 

@@ -144,10 +144,13 @@ impl Ward {
         };
         let mut complaints = Vec::new();
         for (index, (standing, finding)) in self.standings.iter_mut().zip(findings).enumerate() {
-            standing.reconsider(&self.health, finding, now, rng);
-            if let Some(reason) = standing.complaint(&self.health, finding, &around, now)
-                && !finding.is_unreachable
-            {
+            if standing.is_out() {
+                // What has failed meanwhile is dealt with, whether it is taken back or not.
+                standing.reconsider(&self.health, finding, now, rng);
+                continue;
+            }
+            let complaint = standing.complaint(&self.health, finding, &around, now);
+            if let Some(reason) = complaint.filter(|_| !finding.is_unreachable) {
                 complaints.push((index, reason));
             }
         }

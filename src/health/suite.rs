@@ -1,0 +1,463 @@
+//! What health promises, on endpoints' real records and a time of its own.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use rand::{SeedableRng, rngs::SmallRng};
+use tokio::time::Instant;
+
+use super::{Finding, Health, Standing, Treatment, Ward};
+use crate::load::{Counts, EjectionReason, Record, Verdict};
+
+const TICK: Duration = Duration::from_millis(25);
+const MILLI: Duration = Duration::from_millis(1);
+
+/// Endpoints as their requests' records show them.
+struct Set {
+    ward: Ward,
+    pods: Vec<Pod>,
+    treatments: Vec<Treatment>,
+    now: Instant,
+    rng: SmallRng,
+}
+
+#[derive(Default)]
+struct Pod {
+    record: Record,
+    in_flight: u32,
+    is_unreachable: bool,
+}
+
+impl Set {
+    fn new(len: usize, health: Health) -> Self {
+        let now = Instant::now();
+        let mut ward = Ward::new(health);
+        ward.standings = (0..len).map(|_| Standing::new(now)).collect();
+        Self {
+            ward,
+            pods: (0..len).map(|_| Pod::default()).collect(),
+            treatments: vec![Treatment::default(); len],
+            now,
+            rng: SmallRng::seed_from_u64(9),
+        }
+    }
+
+    fn succeed(&self, pod: usize, times: usize) {
+        for _ in 0..times {
+            self.pods[pod].record.answered(MILLI);
+            self.pods[pod].record.succeeded();
+        }
+    }
+
+    fn fail(&self, pod: usize, times: usize) {
+        for _ in 0..times {
+            self.pods[pod].record.answered(MILLI);
+            self.pods[pod].record.failed(true);
+        }
+    }
+
+    /// As the background task does it.
+    fn review(&mut self) {
+        let pods = &self.pods;
+        let examine = |index: usize, seen: &mut Counts| {
+            let Pod {
+                record,
+                in_flight,
+                is_unreachable,
+            } = &pods[index];
+            Finding {
+                news: record.news(seen),
+                in_a_row: record.in_a_row(),
+                in_flight: *in_flight,
+                verdict: record.take_verdict(),
+                is_unreachable: *is_unreachable,
+            }
+        };
+        let treatments = self.ward.review(examine, self.now, &mut self.rng);
+        self.treatments = treatments.to_vec();
+        for (pod, treatment) in self.pods.iter().zip(&self.treatments) {
+            if treatment.is_news {
+                pod.record.forgive();
+            }
+        }
+    }
+
+    fn wait(&mut self, time: Duration) {
+        self.now += time;
+        self.review();
+    }
+
+    fn out(&self) -> Vec<Option<EjectionReason>> {
+        self.treatments
+            .iter()
+            .map(|treatment| treatment.out)
+            .collect()
+    }
+
+    fn is_out(&self, pod: usize) -> bool {
+        self.treatments[pod].out.is_some()
+    }
+
+    /// Waits until the pod may be tried, and tells for how long that was.
+    fn until_probation(&mut self, pod: usize) -> Duration {
+        let begun = self.now;
+        while !self.treatments[pod].begins_probation {
+            self.wait(TICK);
+            assert!(self.is_out(pod), "until it has been tried");
+        }
+        self.now - begun
+    }
+
+    fn judge(&mut self, pod: usize, verdict: Verdict) {
+        self.pods[pod].record.judge(verdict);
+        self.wait(TICK);
+    }
+}
+
+/// Within the jitter, and the tick that it is noticed at.
+fn about(pause: Duration, seconds: f64) -> bool {
+    (seconds * 0.899..=seconds * 1.101 + 0.026).contains(&pause.as_secs_f64())
+}
+
+#[test]
+fn five_failures_in_a_row_eject_and_four_do_not() {
+    let mut set = Set::new(4, Health::new().success_rate(None));
+    set.fail(1, 4);
+    set.review();
+    assert_eq!(set.out(), [None; 4]);
+    set.succeed(1, 1);
+    set.fail(1, 4);
+    set.review();
+    assert_eq!(set.out(), [None; 4], "a success begins the count anew");
+    set.fail(1, 1);
+    set.review();
+    let reason = Some(EjectionReason::FailuresInARow);
+    assert_eq!(set.out(), [None, reason, None, None]);
+}
+
+#[test]
+fn too_few_successes_eject() {
+    let mut set = Set::new(4, Health::new());
+    for _ in 0..3 {
+        set.fail(2, 1);
+        set.succeed(2, 2);
+    }
+    set.wait(TICK);
+    let reason = Some(EjectionReason::SuccessRate);
+    assert_eq!(set.out(), [None, None, reason, None]);
+}
+
+#[test]
+fn a_third_failing_after_a_long_good_time_is_out_within_ten_seconds() {
+    let health = Health::new().failures_in_a_row(None);
+    let mut set = Set::new(10, health);
+    for _ in 0..1_200 {
+        set.succeed(3, 5);
+        set.wait(TICK);
+    }
+    let begun = set.now;
+    while !set.is_out(3) {
+        set.fail(3, 3);
+        set.succeed(3, 7);
+        set.wait(Duration::from_millis(50));
+        assert!(set.now - begun < Duration::from_secs(10));
+    }
+}
+
+#[test]
+fn pauses_double_to_the_longest_and_begin_anew_after_a_good_time() {
+    let mut set = Set::new(2, Health::new());
+    set.fail(0, 5);
+    set.review();
+    for seconds in [5, 10, 20, 40, 80, 160, 300, 300] {
+        let pause = set.until_probation(0);
+        assert!(about(pause, f64::from(seconds)), "{seconds} s: {pause:?}");
+        set.judge(0, Verdict::Failed);
+    }
+    set.until_probation(0);
+    set.judge(0, Verdict::Passed);
+    assert!(!set.is_out(0));
+    // Not long enough in.
+    set.wait(Duration::from_secs(200));
+    set.fail(0, 5);
+    set.wait(TICK);
+    assert!(about(set.until_probation(0), 300.0));
+    set.judge(0, Verdict::Passed);
+    set.wait(Duration::from_secs(331));
+    set.fail(0, 5);
+    set.wait(TICK);
+    assert!(about(set.until_probation(0), 5.0));
+}
+
+#[test]
+fn the_failures_of_one_crash_are_one_step() {
+    let mut set = Set::new(3, Health::new());
+    set.fail(0, 40);
+    set.review();
+    // The rest of those that were there.
+    set.fail(0, 60);
+    set.wait(TICK);
+    assert!(about(set.until_probation(0), 5.0));
+    set.fail(0, 7);
+    set.judge(0, Verdict::Passed);
+    set.wait(TICK);
+    assert!(!set.is_out(0), "back, with nothing to its name");
+}
+
+#[test]
+fn a_long_answer_that_begins_well_is_a_success() {
+    let mut set = Set::new(3, Health::new());
+    set.fail(0, 5);
+    set.review();
+    set.until_probation(0);
+    set.judge(0, Verdict::Answered);
+    assert!(set.is_out(0), "its end may come soon");
+    set.wait(Duration::from_secs(1));
+    assert!(!set.is_out(0));
+}
+
+#[test]
+fn a_probe_that_hangs_is_a_failure_until_it_succeeds() {
+    let mut set = Set::new(3, Health::new());
+    set.fail(0, 5);
+    set.review();
+    set.until_probation(0);
+    set.pods[0].in_flight = 1;
+    set.wait(Duration::from_secs(5));
+    assert!(about(set.until_probation(0), 10.0));
+    set.wait(Duration::from_secs(5));
+    set.judge(0, Verdict::Passed);
+    assert!(!set.is_out(0), "late, but a success");
+}
+
+#[test]
+fn half_may_be_out_and_never_the_last() {
+    for (len, most) in [(1, 0), (2, 1), (3, 1), (4, 2), (5, 2), (10, 5)] {
+        let mut set = Set::new(len, Health::new());
+        (0..len).for_each(|pod| set.fail(pod, 10));
+        set.review();
+        set.wait(TICK);
+        let out = set.out().iter().flatten().count();
+        assert_eq!(out, most, "of {len}");
+    }
+}
+
+#[test]
+fn if_not_all_can_be_out_the_worst_are() {
+    let mut set = Set::new(4, Health::new());
+    for (pod, times) in [(0, 5), (1, 9), (2, 7), (3, 20)] {
+        set.fail(pod, times);
+    }
+    set.review();
+    let out: Vec<_> = (0..4).filter(|&pod| set.is_out(pod)).collect();
+    assert_eq!(out, [1, 3]);
+}
+
+#[test]
+fn panic_brings_back_the_ejected_and_not_those_that_refuse() {
+    let mut set = Set::new(10, Health::new());
+    (0..5).for_each(|pod| set.fail(pod, 5));
+    set.review();
+    assert_eq!(set.out().iter().flatten().count(), 5);
+    set.pods[9].is_unreachable = true;
+    set.wait(TICK);
+    assert_eq!(set.out(), [None; 10], "four of ten are too few");
+    set.pods[9].is_unreachable = false;
+    set.wait(TICK);
+    assert_eq!(set.out().iter().flatten().count(), 5, "half is enough");
+}
+
+#[test]
+fn those_that_refuse_use_up_nothing() {
+    let mut set = Set::new(4, Health::new().panic_threshold(0.0));
+    set.pods[0].is_unreachable = true;
+    set.fail(0, 5);
+    (1..3).for_each(|pod| set.fail(pod, 5));
+    set.review();
+    let out: Vec<_> = (0..4).filter(|&pod| set.is_out(pod)).collect();
+    assert_eq!(out, [1, 2]);
+}
+
+/// A pod that answers nothing while the others do, with so many requests that wait for it.
+fn hang(set: &mut Set, waiting: u32) {
+    set.pods[0].in_flight = waiting;
+    for _ in 0..8 {
+        (1..set.pods.len()).for_each(|pod| set.succeed(pod, 5));
+        set.wait(TICK);
+    }
+}
+
+#[test]
+fn several_requests_without_an_answer_are_a_silence() {
+    let mut set = Set::new(4, Health::new());
+    hang(&mut set, 4);
+    assert!(!set.is_out(0), "too few to tell");
+    hang(&mut set, 5);
+    assert_eq!(set.out()[0], Some(EjectionReason::Silence));
+    set.succeed(0, 1);
+    set.wait(TICK);
+    assert!(!set.is_out(0), "back at its first answer");
+}
+
+#[test]
+fn nobody_is_silent_where_answers_usually_take_that_long() {
+    let mut set = Set::new(4, Health::new());
+    set.pods[0].in_flight = 20;
+    for _ in 0..8 {
+        for pod in 1..4 {
+            for _ in 0..5 {
+                set.pods[pod].record.answered(Duration::from_millis(100));
+            }
+        }
+        set.wait(TICK);
+        assert!(!set.is_out(0));
+    }
+}
+
+#[test]
+fn a_silence_that_all_share_is_none() {
+    let mut set = Set::new(4, Health::new());
+    (0..4).for_each(|pod| set.succeed(pod, 50));
+    set.review();
+    set.pods.iter_mut().for_each(|pod| pod.in_flight = 20);
+    for _ in 0..400 {
+        set.wait(TICK);
+        assert_eq!(set.out(), [None; 4]);
+    }
+}
+
+#[test]
+fn who_is_silent_to_the_end_is_ejected_and_tried() {
+    let mut set = Set::new(4, Health::new());
+    hang(&mut set, 10);
+    assert!(set.is_out(0));
+    set.pods[0].in_flight = 0;
+    set.wait(TICK);
+    assert!(about(set.until_probation(0), 5.0));
+    // The same for one whose requests nobody gives up.
+    hang(&mut set, 0);
+    set.judge(0, Verdict::Passed);
+    hang(&mut set, 10);
+    assert!(set.is_out(0));
+    assert!(about(set.until_probation(0), 5.0));
+}
+
+/// Good for ten seconds, bad for ten.
+#[test]
+fn a_flapping_pod_fails_few_requests_in_ten_minutes() {
+    let mut set = Set::new(10, Health::new());
+    let begun = set.now;
+    let (mut failed, mut probes, mut probing) = (0, 0, false);
+    while set.now - begun < Duration::from_secs(600) {
+        let is_good = (set.now - begun).as_secs() % 20 < 10;
+        (1..10).for_each(|pod| set.succeed(pod, 5));
+        probing |= set.treatments[0].begins_probation;
+        if !set.is_out(0) {
+            if is_good {
+                set.succeed(0, 5);
+            } else {
+                set.fail(0, 5);
+                failed += 5;
+            }
+        } else if std::mem::take(&mut probing) {
+            probes += 1;
+            failed += u32::from(!is_good);
+            let verdict = if is_good {
+                Verdict::Passed
+            } else {
+                Verdict::Failed
+            };
+            set.pods[0].record.judge(verdict);
+        }
+        set.wait(TICK);
+    }
+    // 5, 10, 20 … 300 s: seven or eight intervals, each with a probe and at most one burst.
+    assert!(probes <= 9, "{probes} probes");
+    assert!(
+        failed <= 6 * (probes + 1),
+        "{failed} failed, {probes} probes"
+    );
+    assert!(failed >= 10, "it has been bad");
+}
+
+#[test]
+fn who_comes_back_to_the_set_is_tried_anew() {
+    let mut set = Set::new(2, Health::new());
+    set.fail(0, 5);
+    set.review();
+    set.until_probation(0);
+    let now = set.now;
+    assert!(set.ward.standings[0].is_worth_keeping(now));
+    set.ward.standings[0].resume(now);
+    set.wait(TICK);
+    assert!(set.treatments[0].begins_probation);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Succeed(usize),
+    Fail(usize),
+    Wait(u64),
+    Refuse(usize, bool),
+    Hold(usize, u32),
+    Judge(usize, bool),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let pod = any::<usize>;
+    let step = prop_oneof![
+        3 => pod().prop_map(Step::Succeed),
+        5 => pod().prop_map(Step::Fail),
+        3 => (1..8_000_u64).prop_map(Step::Wait),
+        1 => (pod(), any::<bool>()).prop_map(|(pod, is)| Step::Refuse(pod, is)),
+        1 => (pod(), 0..20_u32).prop_map(|(pod, held)| Step::Hold(pod, held)),
+        2 => (pod(), any::<bool>()).prop_map(|(pod, passed)| Step::Judge(pod, passed)),
+    ];
+    prop::collection::vec(step, 1..300)
+}
+
+proptest! {
+    /// Whatever happens, half at most is out, one that accepts requests is left, and who is out may be tried after the
+    /// longest pause at the latest.
+    #[test]
+    fn never_more_than_half_never_the_last_and_never_for_ever(len in 1..12_usize, steps in steps()) {
+        let health = Health::new().pause(Duration::from_secs(1), Duration::from_secs(20));
+        let mut set = Set::new(len, health);
+        for step in steps {
+            match step {
+                Step::Succeed(pod) => set.succeed(pod % len, 3),
+                Step::Fail(pod) => set.fail(pod % len, 3),
+                Step::Wait(millis) => set.now += Duration::from_millis(millis),
+                Step::Refuse(pod, is) => set.pods[pod % len].is_unreachable = is,
+                Step::Hold(pod, held) => set.pods[pod % len].in_flight = held,
+                Step::Judge(pod, passed) => {
+                    let verdict = if passed { Verdict::Passed } else { Verdict::Failed };
+                    set.pods[pod % len].record.judge(verdict);
+                }
+            }
+            let before = set.out();
+            set.review();
+            let out = set.out();
+            let reachable = |pod: &usize| !set.pods[*pod].is_unreachable;
+            let newly_out = (0..len).any(|pod| out[pod].is_some() && before[pod].is_none());
+            let left = (0..len).filter(reachable).any(|pod| out[pod].is_none());
+            prop_assert!(!newly_out || left, "the last one is out");
+            let out_now = (0..len).filter(reachable).filter(|&pod| out[pod].is_some()).count();
+            prop_assert!(!newly_out || out_now <= len / 2, "{} of {} are out", out_now, len);
+            // From here on nothing happens but time: who is out comes up for trial.
+            let due = set.ward.due();
+            prop_assert!(due.is_none_or(|due| due <= set.now + Duration::from_secs(22)));
+        }
+        for pod in 0..len {
+            set.pods[pod].is_unreachable = false;
+            set.pods[pod].in_flight = 0;
+        }
+        // A good probe for everybody: all are back at the end of the longest pause.
+        for _ in 0..60 {
+            (0..len).for_each(|pod| set.pods[pod].record.judge(Verdict::Passed));
+            (0..len).for_each(|pod| set.succeed(pod, 30));
+            set.wait(Duration::from_secs(1));
+        }
+        prop_assert!(set.out().iter().all(Option::is_none));
+    }
+}
