@@ -3,6 +3,8 @@
 //!
 //! DNS and HTTP are real here, and so is time.
 
+#[path = "faults/bad_pods.rs"]
+mod bad_pods;
 mod support;
 
 use std::{

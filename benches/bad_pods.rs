@@ -1,0 +1,227 @@
+//! What one bad pod of ten does to 2,000 requests a second, by policy: `cargo bench --bench bad_pods`.
+//!
+//! Ten pods in processes of their own, HTTP/1.1, a caller that gives its request up after a second, nothing sent again but
+//! where that is said. Every story has a client of its own, which is used to all pods when it begins. A figure that depends on
+//! how fast the machine is stands beside that of the same load with ten good pods, from the same run.
+
+mod support;
+
+#[path = "bad_pods/load.rs"]
+mod load;
+#[path = "bad_pods/pods.rs"]
+mod pods;
+
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::{runtime::Builder, time::sleep};
+use tower_headless::{
+    EndpointState, Fixed, Health, LeastConnections, Policy, Random, RoundRobin, http::Client,
+};
+
+use load::{Report, load};
+use pods::{Mode, Pods};
+use support::Goals;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn main() {
+    pods::serve_if_told();
+    let said = |word: &str| std::env::args().any(|argument| argument == word);
+    let is_short = !said("--bench") || said("--test");
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build();
+    let runtime = runtime.expect("a runtime");
+    let mut stage = Stage::new(is_short);
+    runtime.block_on(async {
+        stage.all("round_robin", RoundRobin::new()).await;
+        stage.all("random", Random::new()).await;
+        stage
+            .all("least_connections", LeastConnections::new())
+            .await;
+    });
+    stage.goals.print();
+}
+
+/// The pods, and what was seen of them.
+struct Stage {
+    good: Pods,
+    bad: Pods,
+    /// Just enough to see that everything runs.
+    is_short: bool,
+    goals: Goals,
+}
+
+impl Stage {
+    fn new(is_short: bool) -> Self {
+        Self {
+            good: Pods::start(1, 9),
+            bad: Pods::start(10, 10),
+            is_short,
+            goals: Goals::default(),
+        }
+    }
+
+    async fn all<P: Policy>(&mut self, name: &str, policy: P) {
+        println!("\n{name}");
+        self.slow(name, policy.clone()).await;
+        self.of_twenty(name, policy.clone()).await;
+        self.failing(name, policy.clone(), 100).await;
+        self.failing(name, policy.clone(), 30).await;
+        self.hung(name, policy.clone()).await;
+        self.killed(name, policy).await;
+    }
+
+    fn long(&self, time: Duration) -> Duration {
+        if self.is_short { time / 50 } else { time }
+    }
+
+    fn addresses(&self) -> impl Iterator<Item = SocketAddr> + use<> {
+        let all = [&self.good.addresses[..], &self.bad.addresses[..]].concat();
+        all.into_iter()
+    }
+
+    /// A client that has connections to all pods, which answer after so many milliseconds.
+    async fn client<P: Policy>(&mut self, policy: P, retries: usize, after: u64) -> Client<P> {
+        self.good.set(Mode::After(after));
+        self.bad.set(Mode::After(after));
+        let uri = "http://pods.default:80".parse().expect("a URI");
+        let client = Client::builder(uri)
+            .discovery(Fixed::new(self.addresses()))
+            .policy(policy)
+            .health(Health::new())
+            .retries(retries)
+            .build()
+            .expect("a client");
+        load(&client, self.long(SECOND)).await;
+        client
+    }
+
+    fn tell(&mut self, story: &str, name: &str, report: &Report) {
+        let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|part| report.percentile(part));
+        let (sent, failed) = (report.len(), report.failed());
+        let share = report.share(self.bad.addresses[0], Duration::ZERO, 60 * SECOND) * 100.0;
+        println!(
+            "  {story:<16} {sent} sent, {failed} failed; the pod answered {share:.2} %; {p50:.1} / {p99:.1} / {p999:.1} ms"
+        );
+        let name = format_args!("{story}/{name}");
+        self.goals.note(format_args!(
+            "seen bad_pods/{name}/share {:.5}",
+            share / 100.0
+        ));
+    }
+
+    /// Half of the time all pods are good, and half of it one takes 200 ms longer.
+    async fn slow<P: Policy>(&mut self, name: &str, policy: P) {
+        let client = self.client(policy, 0, 2).await;
+        let without = load(&client, self.long(8 * SECOND)).await;
+        self.bad.set(Mode::After(202));
+        let with = load(&client, self.long(8 * SECOND)).await;
+        self.tell("good", name, &without);
+        self.tell("slow", name, &with);
+        let ratio = with.percentile(0.99) / without.percentile(0.99);
+        self.judge(format!("slow/{name}/p99"), ratio, 1.3, adapts(name));
+    }
+
+    /// One pod takes 20 ms where the others take one.
+    async fn of_twenty<P: Policy>(&mut self, name: &str, policy: P) {
+        let client = self.client(policy, 0, 1).await;
+        self.bad.set(Mode::After(20));
+        load(&client, self.long(SECOND)).await;
+        let report = load(&client, self.long(8 * SECOND)).await;
+        self.tell("20 ms of 1", name, &report);
+        let share = report.share(self.bad.addresses[0], Duration::ZERO, 60 * SECOND);
+        let counts = name == "least_connections";
+        self.judge(format!("20ms/{name}/share"), share, 0.022, counts);
+        let p99 = report.percentile(0.99);
+        self.judge(format!("20ms/{name}/p99_ms"), p99, 3.0, name == "peak_ewma");
+    }
+
+    /// One answers 503 at once, to all or some.
+    async fn failing<P: Policy>(&mut self, name: &str, policy: P, part: u64) {
+        let client = self.client(policy, 0, 2).await;
+        self.bad.set(Mode::Failing(part));
+        let report = load(
+            &client,
+            self.long(if part == 100 { 60 } else { 15 } * SECOND),
+        )
+        .await;
+        let story = format!("503 to {part} %");
+        self.tell(&story, name, &report);
+        let bad = self.bad.addresses[0];
+        let left = report.left(bad);
+        println!("    left alone after {left:.2?}");
+        let failed = report.failed() as f64 / report.len() as f64;
+        if part == 100 {
+            self.judge(format!("503/{name}/failed"), failed, 0.005, true);
+            // A tenth is fair; in a window of 200 requests a random policy's is 20 ± 4.2.
+            let share = report.largest_share(bad, left);
+            self.judge(format!("503/{name}/share_before"), share, 0.16, true);
+        } else {
+            let seconds = left.as_secs_f64();
+            self.judge(format!("503_to_30/{name}/seconds"), seconds, 10.0, true);
+        }
+    }
+
+    /// One is stopped for 3 s of 8.
+    async fn hung<P: Policy>(&mut self, name: &str, policy: P) {
+        let client = self.client(policy, 0, 0).await;
+        let story = async {
+            sleep(self.long(2 * SECOND)).await;
+            self.bad.pause();
+            sleep(self.long(3 * SECOND)).await;
+            self.bad.resume();
+        };
+        let (report, ()) = tokio::join!(load(&client, self.long(8 * SECOND)), story);
+        self.tell("hung", name, &report);
+        let bound = if adapts(name) { 3.0 } else { 20.0 };
+        self.judge(
+            format!("hung/{name}/failed"),
+            report.failed() as f64,
+            bound,
+            true,
+        );
+    }
+
+    /// One is away for 3 s of 8, and half of its share or more must be back at the end of 30 s more.
+    async fn killed<P: Policy>(&mut self, name: &str, policy: P) {
+        let client = self.client(policy, 3, 0).await;
+        let length = self.long(8 * SECOND);
+        let running = tokio::spawn({
+            let client = client.clone();
+            async move { load(&client, length).await }
+        });
+        sleep(self.long(2 * SECOND)).await;
+        self.bad.kill();
+        sleep(self.long(3 * SECOND)).await;
+        self.bad.restart();
+        let report = running.await.expect("no panic");
+        self.tell("killed", name, &report);
+        self.judge(
+            format!("killed/{name}/failed"),
+            report.failed() as f64,
+            0.0,
+            true,
+        );
+        let back = client.endpoints().into_iter();
+        let back = back.filter(|status| status.state == EndpointState::Available);
+        println!("    {} of 10 available at the end", back.count());
+    }
+
+    /// A goal, or a figure to compare with.
+    fn judge(&mut self, name: String, value: f64, bound: f64, is_goal: bool) {
+        if is_goal {
+            self.goals
+                .at_most(format_args!("bad_pods/{name}"), value, bound);
+        } else {
+            self.goals
+                .note(format_args!("beside bad_pods/{name} {value:.3}"));
+        }
+    }
+}
+
+/// Whether a policy moves load away from pods that are slow.
+fn adapts(name: &str) -> bool {
+    matches!(name, "least_connections" | "peak_ewma")
+}

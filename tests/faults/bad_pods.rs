@@ -1,0 +1,237 @@
+//! Rows 19 to 23: pods that are slow, fail at once, come and go.
+
+use super::*;
+use http_body_util::BodyExt;
+use hyper::StatusCode;
+use std::{future::IntoFuture, net::SocketAddr, sync::Arc};
+use tokio::task::JoinSet;
+use tower_headless::{EjectionReason, Health, Random};
+
+/// What became of requests to a cluster.
+#[derive(Debug, Default)]
+struct Tally {
+    ok: usize,
+    failed: usize,
+}
+
+/// The cluster's client under `policy`, which never sends again.
+fn client<P: Policy>(cluster: &Cluster, policy: P, health: Health) -> http::Client<P> {
+    let uri = format!("http://{}", cluster.service())
+        .parse()
+        .expect("a URI");
+    http::Client::builder(uri)
+        .dns(|_| dns(cluster))
+        .policy(policy)
+        .health(health)
+        .retries(0)
+        .build()
+        .expect("a client")
+}
+
+/// Sends so many requests, `lanes` at a time.
+async fn send<P: Policy>(client: &http::Client<P>, requests: usize, lanes: usize) -> Tally {
+    let mut tally = Tally::default();
+    let mut tasks = JoinSet::new();
+    for lane in 0..lanes {
+        let client = client.clone();
+        let share = requests / lanes + usize::from(lane < requests % lanes);
+        tasks.spawn(async move {
+            let mut ok = 0;
+            for _ in 0..share {
+                let Ok(response) = client.get("/").into_future().await else {
+                    continue;
+                };
+                let status = response.status();
+                let _ = response.into_body().collect().await;
+                ok += usize::from(status == StatusCode::OK);
+            }
+            (ok, share - ok)
+        });
+    }
+    for (ok, failed) in tasks.join_all().await {
+        tally.ok += ok;
+        tally.failed += failed;
+    }
+    tally
+}
+
+fn state<P: Policy>(client: &http::Client<P>, pod: SocketAddr) -> EndpointState {
+    let endpoints = client.endpoints().into_iter();
+    let mut endpoints = endpoints.filter(|status| status.endpoint.address() == pod);
+    endpoints.next().expect("an endpoint of the set").state
+}
+
+/// The part of so many requests that pod 0 gets.
+async fn share_of_the_first<P: Policy>(cluster: &Cluster, policy: P, mode: Mode) -> f64 {
+    cluster.pod(0).set(mode);
+    let client = client(cluster, policy, Health::off());
+    send(&client, 100, 10).await;
+    let before = cluster.pod(0).requests();
+    send(&client, 2_000, 20).await;
+    (cluster.pod(0).requests() - before) as f64 / 2_000.0
+}
+
+#[tokio::test]
+async fn row_19_a_slow_pod() {
+    let cluster = Cluster::start(5).await;
+    let slow = Mode::Slow(Duration::from_millis(200));
+    let share = share_of_the_first(&cluster, LeastConnections::new(), slow).await;
+    assert!(share < 0.1, "{share}");
+    let share = share_of_the_first(&cluster, RoundRobin::new(), slow).await;
+    assert!((share - 0.2).abs() < 0.01, "{share}");
+}
+
+/// Without ejection, so that it is the policies that keep away, or rather don't come near.
+async fn is_not_attracted<P: Policy>(policy: P) {
+    for status in [
+        StatusCode::SERVICE_UNAVAILABLE,
+        StatusCode::TOO_MANY_REQUESTS,
+    ] {
+        let cluster = Cluster::start(5).await;
+        for pod in cluster.pods() {
+            pod.set(Mode::Slow(Duration::from_millis(5)));
+        }
+        let mode = Mode::Status(status);
+        let share = share_of_the_first(&cluster, policy.clone(), mode).await;
+        // A fifth is fair; the random ones' are 400 ± 18 of 2,000.
+        assert!(share <= 0.23, "{status}: {share}");
+    }
+}
+
+#[tokio::test]
+async fn row_20_an_instant_503_or_429_attracts_nothing() {
+    is_not_attracted(RoundRobin::new()).await;
+    is_not_attracted(Random::new()).await;
+    is_not_attracted(LeastConnections::new()).await;
+}
+
+async fn an_instant_503_is_ejected<P: Policy>(policy: P) {
+    let cluster = Cluster::start(5).await;
+    let client = client(&cluster, policy, Health::new());
+    send(&client, 100, 10).await;
+    let bad = cluster.pod(0);
+    bad.set(Mode::Status(StatusCode::SERVICE_UNAVAILABLE));
+    let before = bad.requests();
+    let tally = send(&client, 2_000, 10).await;
+    let reason = EjectionReason::FailuresInARow;
+    assert_eq!(state(&client, bad.addr()), EndpointState::Ejected(reason));
+    // Five in a row, and what was on its way when they were noticed.
+    assert!(tally.failed <= 30, "{tally:?}");
+    assert_eq!(tally.failed, bad.requests() - before);
+}
+
+#[tokio::test]
+async fn row_20_an_instant_503_is_ejected() {
+    an_instant_503_is_ejected(RoundRobin::new()).await;
+    an_instant_503_is_ejected(Random::new()).await;
+    an_instant_503_is_ejected(LeastConnections::new()).await;
+}
+
+#[tokio::test]
+async fn row_21_all_pods_bad() {
+    let cluster = Cluster::start(4).await;
+    let client = client(&cluster, RoundRobin::new(), Health::new());
+    for pod in cluster.pods() {
+        pod.set(Mode::Status(StatusCode::SERVICE_UNAVAILABLE));
+    }
+    let tally = send(&client, 400, 4).await;
+    assert_eq!(tally.failed, 400);
+    let response = client.get("/").into_future().await.expect("an answer");
+    assert_eq!(
+        response.status(),
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the pod's own"
+    );
+    let is_out = |pod: &Arc<Pod>| matches!(state(&client, pod.addr()), EndpointState::Ejected(_));
+    assert_eq!(cluster.pods().iter().filter(|pod| is_out(pod)).count(), 2);
+    // One more away, and those that were ejected get requests again.
+    let last = cluster.pods().into_iter().find(|pod| !is_out(pod));
+    last.expect("half are left").kill().await;
+    let before: Vec<_> = cluster.pods().iter().map(|pod| pod.requests()).collect();
+    send(&client, 200, 4).await;
+    let now = cluster.pods();
+    let now = now.iter().map(|pod| pod.requests());
+    assert_eq!(
+        now.zip(before).filter(|(now, before)| now > before).count(),
+        3
+    );
+    for pod in cluster.pods() {
+        pod.set(Mode::Healthy);
+    }
+    let tally = send(&client, 100, 4).await;
+    assert_eq!(tally.failed, 0, "they serve as soon as they can");
+}
+
+#[tokio::test]
+async fn row_22_no_herd_on_a_new_pod() {
+    let cluster = Cluster::start(4).await;
+    for pod in cluster.pods() {
+        pod.set(Mode::Slow(Duration::from_millis(20)));
+    }
+    let uri = format!("http://{}", cluster.service())
+        .parse()
+        .expect("a URI");
+    let client = http::Client::builder(uri)
+        .dns(|_| dns(&cluster).refresh_interval(FAST))
+        .policy(LeastConnections::new())
+        .build()
+        .expect("a client");
+    send(&client, 40, 40).await;
+    let load = {
+        let client = client.clone();
+        tokio::spawn(async move { send(&client, 4_000, 40).await })
+    };
+    let new = cluster.start_pod().await;
+    new.set(Mode::Slow(Duration::from_millis(20)));
+    cluster.publish();
+    let mut most = 0;
+    while !load.is_finished() {
+        for status in client.endpoints() {
+            if status.endpoint.address() == new.addr() {
+                most = most.max(status.in_flight);
+            }
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
+    assert!(new.requests() > 100, "it is used");
+    // 40 in flight over five pods are 8 each.
+    assert!(most <= 10, "{most} in flight on the new pod");
+    assert_eq!(load.await.expect("no panic").failed, 0);
+}
+
+#[tokio::test]
+async fn row_23_a_flapping_pod() {
+    let cluster = Cluster::start(4).await;
+    let health = Health::new().pause(Duration::from_millis(100), Duration::from_secs(10));
+    let client = client(&cluster, RoundRobin::new(), health);
+    let bad = cluster.pod(0);
+    let (mut failed, begun) = (0, Instant::now());
+    // Toggled with every look; its probes alone fail, and they come ever more seldom: at 0.1, 0.3, 0.7 and 1.5 s.
+    for turn in 0..160 {
+        let mode = if turn % 8 < 4 {
+            Mode::Status(StatusCode::SERVICE_UNAVAILABLE)
+        } else {
+            Mode::CloseWithoutAnswer
+        };
+        bad.set(mode);
+        failed += send(&client, 40, 4).await.failed;
+        sleep(Duration::from_millis(10)).await;
+    }
+    // One step for each doubling of the time since.
+    let steps = (begun.elapsed().as_secs_f64() / 0.09).log2().ceil() as usize;
+    assert!(
+        (5..=5 + 8 + steps).contains(&failed),
+        "{failed} failed in {steps} steps"
+    );
+    // The listener comes and goes: that costs nobody anything.
+    bad.set(Mode::Healthy);
+    for turn in 0..20 {
+        if turn % 2 == 0 {
+            bad.kill().await;
+        } else {
+            bad.restart().await.expect("its address is free");
+        }
+        let tally = send(&client, 40, 1).await;
+        assert!(tally.failed <= 1, "one was on its way: {tally:?}");
+    }
+}
