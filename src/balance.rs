@@ -152,6 +152,32 @@ impl<S, P: Policy, C> Balance<S, P, C> {
         ResponseFuture::avoiding(&self.shared, self.completion.clone(), request, avoid)
     }
 
+    /// The same with another completion around the balancer's own. A request that avoids nobody is a turn of the policy's.
+    pub(crate) fn call_completing<Req, D>(
+        &self,
+        request: Req,
+        avoid: &[SocketAddr],
+        around: impl FnOnce(C) -> D,
+    ) -> ResponseFuture<S, Req, P, D>
+    where
+        S: Service<Req> + Clone + Send + Sync + 'static,
+        S::Error: Into<BoxError>,
+        C: Clone,
+    {
+        let completion = around(self.completion.clone());
+        match avoid {
+            [] => ResponseFuture::new(&self.shared, completion, request),
+            _ => ResponseFuture::avoiding(&self.shared, completion, request, avoid),
+        }
+    }
+
+    /// Whether there is an endpoint besides `avoid` that accepts requests.
+    pub(crate) fn has_other(&self, avoid: &[SocketAddr]) -> bool {
+        let snapshot = self.shared.current.load();
+        let mut loads = snapshot.loads().iter();
+        loads.any(|load| !load.is_unreachable() && !avoid.contains(&load.endpoint().identity()))
+    }
+
     #[inline]
     fn poll_opened(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {

@@ -37,6 +37,7 @@
 //! | pods are hinted to be near | they get the requests as long as they have [their fair part](#near-pods-first) of the pods |
 //! | a pod refuses a connection | the same request goes to another pod; that one is passed over until it accepts again, and DNS is asked at once |
 //! | every pod refuses | requests wait, up to the [ready timeout](BalanceBuilder::ready_timeout), for a new set or a pod that accepts; after that they fail at once |
+//! | a pod fails a request that it had | with [`RetryLayer`], or in the HTTP client where that is safe, another pod gets it, within a budget |
 //! | a request is cancelled | it is counted out, wherever it was |
 //! | the last clone is dropped | the background task ends and every service is dropped |
 //!
@@ -54,7 +55,7 @@
 //! # What no client can do
 //!
 //! - A request that a pod was executing when it died is lost, unless it may be executed twice. [`Error::is_unsent`]
-//!   tells which of the two it was; sending again what may be is the job of a layer like `tower::retry`.
+//!   tells which of the two it was; [`RetryLayer`] sends again what may be, to another pod.
 //! - A pod that is terminating leaves DNS while it still serves, and one that is not ready is not in DNS at all.
 //! - DNS tells as late as its caches do: up to the records' TTL, 30 s in kubeadm's clusters where something caches them.
 //! - One DNS message carries up to 4,091 A or 2,338 AAAA records, or 675 SRV records with their addresses. CoreDNS 1.15
@@ -167,6 +168,7 @@
 //! | `discovery/endpoint_slices.rs`, `discovery/endpoint_slices/` | feature `kube`: the API server's slices, listed and watched; nothing else names kube |
 //! | `membership.rs`, `membership/` | what joins and leaves, for those who need the set itself |
 //! | `balance.rs`, `balance/` | the service, its builder and layer, its future, its one background task |
+//! | `retry.rs`, `retry/` | requests sent again, elsewhere and within a budget: the layer, its policies |
 //! | `http.rs`, `http/` | feature `http`: the client, one pool of connections for each pod |
 //!
 //! Imports go downwards only, policies and discovery never meet, and decision code (`schedule`, `policy`, `health`, `recovery`)
@@ -202,6 +204,7 @@ mod membership;
 mod near;
 mod outcome;
 mod policy;
+mod retry;
 mod signals;
 mod snapshot;
 
@@ -230,3 +233,6 @@ pub use outcome::{ByResult, Classify, Outcome};
 #[cfg(feature = "http-body")]
 pub use outcome::{ByStatus, ClassifyHttp};
 pub use policy::{LeastConnections, Policy, Random, RoundRobin};
+#[cfg(feature = "http-body")]
+pub use retry::RetryUnavailable;
+pub use retry::{Anywhere, CallAvoiding, Retry, RetryFailed, RetryFuture, RetryLayer, RetryPolicy};

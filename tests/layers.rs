@@ -41,6 +41,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "snapshot",
         ],
     ),
+    ("retry", &["balance", "error", "in_flight", "policy"]),
     (
         "http",
         &[
@@ -54,6 +55,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "near",
             "outcome",
             "policy",
+            "retry",
         ],
     ),
 ];

@@ -1,0 +1,35 @@
+//! What HTTP services need: so are the answers of those who can't serve.
+
+use http::{Request, Response, StatusCode};
+use http_body::Body;
+
+use super::RetryPolicy;
+use crate::error::Error;
+
+/// What a pod answers that can't serve: it, or what stands before it, has no one who does (RFC 9110 §15.6.3–5). The
+/// same as Envoy's `gateway-error`. Not 500, which tells of the request as often as of the pod.
+pub(crate) const UNAVAILABLE: [StatusCode; 3] = [
+    StatusCode::BAD_GATEWAY,
+    StatusCode::SERVICE_UNAVAILABLE,
+    StatusCode::GATEWAY_TIMEOUT,
+];
+
+/// Retries HTTP requests that an endpoint has failed, or answered with 502, 503 or 504: those whose methods are safe
+/// (RFC 9110 §9.2.1) and that have no body.
+#[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(docsrs, doc(cfg(feature = "http-body")))]
+pub struct RetryUnavailable;
+
+impl<B: Body + Clone, R> RetryPolicy<Request<B>, Response<R>, Error> for RetryUnavailable {
+    fn again(&self, request: &Request<B>) -> Option<Request<B>> {
+        let is_safe = request.method().is_safe() && request.body().is_end_stream();
+        is_safe.then(|| request.clone())
+    }
+
+    fn retry(&self, result: Result<&Response<R>, &Error>) -> bool {
+        match result {
+            Ok(response) => UNAVAILABLE.contains(&response.status()),
+            Err(error) => error.is_endpoint(),
+        }
+    }
+}

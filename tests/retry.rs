@@ -1,0 +1,419 @@
+//! Requests that are sent again, under paused time, with pods that do what they are told.
+
+mod support;
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use futures::future::join_all;
+use support::scripted::{Behaviour, PodService, Pods, Request, Script, discovery, endpoint};
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_test::{assert_pending, assert_ready, task};
+use tower::{
+    Layer, Service, ServiceExt,
+    retry::budget::{Budget, TpsBudget},
+    service_fn,
+};
+use tower_headless::{
+    Anywhere, Balance, BoxError, Endpoint, Error, Fixed, Random, Retry, RetryFailed, RetryLayer,
+    RetryPolicy, RoundRobin,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Makes requests again, which are not `Clone`, unless they are odd.
+#[derive(Clone, Copy, Debug)]
+struct Even;
+
+impl<Res> RetryPolicy<Request, Res, Error> for Even {
+    fn again(&self, request: &Request) -> Option<Request> {
+        request.0.is_multiple_of(2).then_some(Request(request.0))
+    }
+
+    fn retry(&self, result: Result<&Res, &Error>) -> bool {
+        result.is_err_and(Error::is_endpoint)
+    }
+}
+
+type Retried<L = Even> = Retry<Balance<PodService>, L>;
+
+async fn balance(hosts: impl IntoIterator<Item = u8>) -> (Script, Pods, Balance<PodService>) {
+    let (script, discovery) = discovery();
+    let pods = Pods::default();
+    let mut balance = Balance::builder(discovery)
+        .ready_timeout(SECOND)
+        .build(pods.make());
+    script.answer(hosts);
+    balance.ready().await.expect("readiness never fails");
+    (script, pods, balance)
+}
+
+async fn retried(hosts: impl IntoIterator<Item = u8>) -> (Script, Pods, Retried) {
+    let (script, pods, balance) = balance(hosts).await;
+    (script, pods, RetryLayer::new(Even).layer(balance))
+}
+
+async fn send<L>(service: &Retried<L>, request: u32) -> Result<Endpoint, Error>
+where
+    L: RetryPolicy<Request, (Endpoint, u32), Error>,
+{
+    let mut service = service.clone();
+    let response = service.ready().await?.call(Request(request)).await;
+    response.map(|(endpoint, _)| endpoint)
+}
+
+fn calls(pods: &Pods, hosts: impl IntoIterator<Item = u8>) -> usize {
+    hosts.into_iter().map(|host| pods.counts(host).calls).sum()
+}
+
+fn in_flight<L>(service: &Retried<L>) -> u32 {
+    let endpoints = service.get_ref().endpoints();
+    endpoints.iter().map(|status| status.in_flight).sum()
+}
+
+#[test]
+fn a_retried_balancer_can_go_anywhere() {
+    fn check<T: Clone + Send + Sync + 'static>() {}
+    fn future<S: Service<Request, Future: Send + 'static>>() {}
+    check::<Retried>();
+    check::<RetryLayer<RetryFailed>>();
+    future::<Retried>();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_pod_has_failed_another_one_gets() {
+    let (_script, pods, service) = retried([1, 2, 3]).await;
+    pods.set([1, 2], Behaviour::Fail);
+    for _ in 0..30 {
+        assert_eq!(send(&service, 2).await.expect("pod 3's"), endpoint(3));
+    }
+    assert_eq!(calls(&pods, [3]), 30);
+    assert_eq!(in_flight(&service), 0);
+}
+
+/// Left to chance, a request would come back to one of four pods in nine of ten rounds.
+#[tokio::test(start_paused = true)]
+async fn no_pod_gets_a_request_twice_while_there_are_others() {
+    let pods = Pods::default();
+    let balance = Balance::builder(Fixed::new((1..=4).map(|host| endpoint(host).address())))
+        .policy(Random::new())
+        .build(pods.make());
+    let mut service = RetryLayer::new(Even).layer(balance);
+    pods.set(1..=4, Behaviour::Fail);
+    for round in 1..=10 {
+        let ready = service.ready().await.expect("readiness never fails");
+        let error = ready.call(Request(2)).await.expect_err("all fail");
+        assert!(error.is_endpoint());
+        assert_eq!([1, 2, 3, 4].map(|host| calls(&pods, [host])), [round; 4]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_request_comes_back_to_the_only_pod() {
+    let (_script, pods, service) = retried([1]).await;
+    pods.set([1], Behaviour::Fail);
+    send(&service, 2).await.expect_err("it fails");
+    assert_eq!(calls(&pods, [1]), 4, "three retries");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_sent_again_as_often_as_allowed() {
+    for retries in [0, 1, 5] {
+        let (_script, pods, balance) = balance(1..=9).await;
+        pods.set(1..=9, Behaviour::Fail);
+        let service = RetryLayer::new(Even).retries(retries).layer(balance);
+        send(&service, 2).await.expect_err("all fail");
+        assert_eq!(calls(&pods, 1..=9), retries + 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_to_be_executed_twice_is_not() {
+    let (_script, pods, service) = retried([1, 2]).await;
+    pods.set([1, 2], Behaviour::Fail);
+    let error = send(&service, 3).await.expect_err("they fail");
+    assert!(error.is_endpoint());
+    assert_eq!(calls(&pods, [1, 2]), 1);
+}
+
+/// What no pod has got is offered to all of them by the balancer, and once is enough.
+#[tokio::test(start_paused = true)]
+async fn what_was_not_sent_passes_through() {
+    let (_script, pods, service) = retried([1, 2]).await;
+    pods.set([1, 2], Behaviour::NotReady);
+    let begun = Instant::now();
+    let error = send(&service, 2).await.expect_err("they refuse");
+    assert!(error.is_unreachable());
+    assert_eq!(begun.elapsed(), SECOND, "one ready timeout, not four");
+}
+
+/// The first attempt may have been executed, and so may the request.
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_not_hidden_by_a_later_attempt_that_nobody_took() {
+    let (script, pods, balance) = balance([1]).await;
+    let service = RetryLayer::new(Leaving(Arc::new(Mutex::new(Some((script, pods.clone()))))));
+    let service = service.layer(balance);
+    pods.set([1], Behaviour::Fail);
+    let error = send(&service, 2).await.expect_err("it fails, and refuses");
+    assert!(error.is_endpoint(), "{error}");
+    assert_eq!(error.endpoint(), Some(&endpoint(1)));
+    assert_eq!(calls(&pods, [1]), 1);
+}
+
+/// The pods refuse everything once one has failed.
+#[derive(Clone)]
+struct Leaving(Arc<Mutex<Option<(Script, Pods)>>>);
+
+impl<Res> RetryPolicy<Request, Res, Error> for Leaving {
+    fn again(&self, request: &Request) -> Option<Request> {
+        Some(Request(request.0))
+    }
+
+    fn retry(&self, result: Result<&Res, &Error>) -> bool {
+        let lost = result.is_err_and(Error::is_endpoint);
+        if lost && let Some((_, pods)) = self.0.lock().expect("no panic").as_ref() {
+            pods.set([1], Behaviour::NotReady);
+        }
+        lost
+    }
+}
+
+/// Retries every answer, and keeps where they come from.
+#[derive(Clone, Default)]
+struct Picky(Arc<Mutex<Vec<Endpoint>>>);
+
+impl RetryPolicy<Request, (Endpoint, u32), Error> for Picky {
+    fn again(&self, request: &Request) -> Option<Request> {
+        Some(Request(request.0))
+    }
+
+    fn retry(&self, result: Result<&(Endpoint, u32), &Error>) -> bool {
+        let (endpoint, _) = result.expect("an answer");
+        self.0.lock().expect("no panic").push(endpoint.clone());
+        true
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_asked_for_elsewhere_and_nowhere_twice() {
+    let (_script, pods, balance) = balance([1, 2, 3]).await;
+    let picky = Picky::default();
+    let service = RetryLayer::new(picky.clone()).retries(9).layer(balance);
+    let last = send(&service, 7).await.expect("an answer all the same");
+    let seen = picky.0.lock().expect("no panic").clone();
+    assert_eq!(seen.last(), Some(&last), "the last one is the caller's");
+    assert_eq!(seen.iter().collect::<HashSet<_>>().len(), 3, "{seen:?}");
+    assert_eq!(calls(&pods, [1, 2, 3]), 3);
+}
+
+/// A pod that refuses connections is nobody to ask.
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_not_asked_for_where_nobody_takes_requests() {
+    let (_script, pods, balance) = balance([1, 2]).await;
+    pods.set([2], Behaviour::NotReady);
+    let service = RetryLayer::new(Picky::default()).layer(balance);
+    for _ in 0..2 {
+        send(&service, 7).await.expect("an answer");
+    }
+    let before = calls(&pods, [1]);
+    send(&service, 7).await.expect("an answer");
+    assert_eq!(calls(&pods, [1]), before + 1, "pod 2 is known to refuse");
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancelling_leaves_nothing_in_flight() {
+    let (_script, pods, service) = retried([1, 2]).await;
+    pods.set([1], Behaviour::Fail);
+    pods.set([2], Behaviour::Hold);
+    let mut requests: Vec<_> = (0..6)
+        .map(|_| task::spawn(service.clone().oneshot(Request(2))))
+        .collect();
+    for request in &mut requests {
+        assert_pending!(request.poll());
+    }
+    assert_eq!(in_flight(&service), 6, "all of them on pod 2");
+    assert_eq!(calls(&pods, [1]), 3, "half of them by way of pod 1");
+    drop(requests);
+    assert_eq!(in_flight(&service), 0);
+    pods.set([2], Behaviour::Answer);
+    assert_eq!(send(&service, 2).await.expect("an answer"), endpoint(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_second_attempt_is_waited_for() {
+    let (_script, pods, service) = retried([1, 2]).await;
+    pods.set([1], Behaviour::Fail);
+    pods.set([2], Behaviour::Hold);
+    let mut request = task::spawn(service.clone().oneshot(Request(2)));
+    assert_pending!(request.poll());
+    pods.set([2], Behaviour::Answer);
+    assert!(request.is_woken());
+    let (from, _) = assert_ready!(request.poll()).expect("an answer");
+    assert_eq!(from, endpoint(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_under_way_keep_the_balancer() {
+    let (_script, pods, service) = retried([1]).await;
+    pods.set([1], Behaviour::Pending);
+    let mut request = task::spawn(service.oneshot(Request(2)));
+    assert_pending!(request.poll());
+    tokio::task::yield_now().await;
+    pods.set([1], Behaviour::Answer);
+    let response = request.await;
+    assert_eq!(response.expect("an answer").0, endpoint(1));
+}
+
+// ---------------------------------------------------------------- the budget
+
+/// Sends `seconds` × `rate` requests, spread evenly, and returns how many requests the pods have had.
+async fn storm(service: &Retried, pods: &Pods, rate: u32, seconds: u32) -> usize {
+    let before = calls(pods, 1..=5);
+    let begun = Instant::now();
+    for request in 0..rate * seconds {
+        sleep_until(begun + SECOND * request / rate).await;
+        let _ = send(service, 2).await;
+    }
+    calls(pods, 1..=5) - before
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_everything_failing_the_pods_get_a_fifth_more() {
+    for (rate, seconds) in [(1_000, 10), (1_000, 60), (100, 60)] {
+        let (_script, pods, service) = retried(1..=5).await;
+        pods.set(1..=5, Behaviour::Fail);
+        let attempts = storm(&service, &pods, rate, seconds).await;
+        let requests = (rate * seconds) as usize;
+        // Ten a second on top, whose window is ten seconds long however short the storm is.
+        let allowed = requests + requests / 5 + 10 * (seconds as usize).max(10);
+        assert!(attempts <= allowed, "{attempts} of {requests}");
+        assert!(
+            attempts >= requests + requests / 6,
+            "{attempts} of {requests}: what is allowed is used"
+        );
+    }
+}
+
+/// What is saved while all is well is bounded, too: ten seconds of it.
+#[tokio::test(start_paused = true)]
+async fn a_storm_after_a_calm_has_the_budget_of_ten_seconds() {
+    let (_script, pods, service) = retried(1..=5).await;
+    assert_eq!(storm(&service, &pods, 500, 60).await, 30_000);
+    pods.set(1..=5, Behaviour::Fail);
+    let first = storm(&service, &pods, 500, 1).await;
+    assert!(first <= 4 * 500, "{first}");
+    let rest = storm(&service, &pods, 500, 9).await;
+    assert!(
+        first + rest <= 5_000 + 1_000 + 100 + 100,
+        "{first} + {rest}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn clones_and_services_of_one_layer_share_the_budget() {
+    let (_script, pods, balance) = balance(1..=5).await;
+    pods.set(1..=5, Behaviour::Fail);
+    let layer = RetryLayer::new(Even).budget(TpsBudget::new(SECOND, 10, 0.0));
+    let services = [layer.layer(balance.clone()), layer.layer(balance)];
+    let requests = (0..100).map(|request| send(&services[request % 2], 2));
+    assert!(join_all(requests).await.iter().all(Result::is_err));
+    assert_eq!(calls(&pods, 1..=5), 110);
+}
+
+/// Counts, and allows everything.
+#[derive(Default)]
+struct Ledger {
+    deposits: AtomicUsize,
+    withdrawals: AtomicUsize,
+}
+
+impl Budget for &'static Ledger {
+    fn deposit(&self) {
+        self.deposits.fetch_add(1, Relaxed);
+    }
+
+    fn withdraw(&self) -> bool {
+        self.withdrawals.fetch_add(1, Relaxed);
+        true
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_request_is_a_deposit_and_every_retry_a_withdrawal() {
+    let ledger: &'static Ledger = Box::leak(Box::default());
+    let (_script, pods, balance) = balance([1, 2]).await;
+    let service = RetryLayer::new(Even).budget(ledger).layer(balance);
+    for _ in 0..4 {
+        send(&service, 2).await.expect("an answer");
+    }
+    pods.set([1, 2], Behaviour::Fail);
+    send(&service, 1).await.expect_err("not made again");
+    send(&service, 2).await.expect_err("three times again");
+    let counted = [&ledger.deposits, &ledger.withdrawals].map(|count| count.load(Relaxed));
+    assert_eq!(counted, [6, 3]);
+}
+
+// ---------------------------------------------------------------- policies and services
+
+#[tokio::test]
+async fn retry_failed_is_for_any_request_that_is_clone() {
+    let pods = Fixed::new([endpoint(1).address(), endpoint(2).address()]);
+    let balance = Balance::builder(pods)
+        .policy(RoundRobin::new())
+        .build(|pod: &Endpoint| {
+            let is_broken = *pod == endpoint(1);
+            service_fn(move |request: String| async move {
+                match is_broken {
+                    true => Err("connection reset"),
+                    false => Ok(request),
+                }
+            })
+        });
+    let mut service = RetryLayer::new(RetryFailed).layer(balance);
+    for _ in 0..4 {
+        let response = service.ready().await.expect("ready").call("abc".to_owned());
+        assert_eq!(response.await.expect("pod 2's"), "abc");
+    }
+}
+
+/// Any error is worth another try.
+#[derive(Clone, Copy)]
+struct Always;
+
+impl RetryPolicy<u32, u32, BoxError> for Always {
+    fn again(&self, request: &u32) -> Option<u32> {
+        Some(*request)
+    }
+
+    fn retry(&self, result: Result<&u32, &BoxError>) -> bool {
+        result.is_err()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_service_can_be_retried_and_waits_for_its_own_readiness() {
+    let tries = Arc::new(AtomicUsize::new(0));
+    let seen = tries.clone();
+    let flaky = service_fn(move |request: u32| {
+        let attempt = seen.fetch_add(1, Relaxed);
+        async move {
+            sleep(SECOND).await;
+            match attempt {
+                2 => Ok(request),
+                _ => Err(BoxError::from("try again")),
+            }
+        }
+    });
+    // One request at a time: an attempt that went out unready would panic.
+    let limited = tower::limit::ConcurrencyLimit::new(flaky, 1);
+    let mut service = RetryLayer::new(Always).layer(Anywhere(limited));
+    let response = service.ready().await.expect("ready").call(7).await;
+    assert_eq!(response.expect("the third's"), 7);
+    assert_eq!(tries.load(Relaxed), 3);
+}
