@@ -6,7 +6,7 @@
 //!    │  │ handed back unwritten  ▼
 //!    │  └──────────────── the request over that connection (call) ──▶ response; its body holds connection and counter
 //!    │                           │
-//!    └── lost or refused ◀───────┘
+//!    └── lost, refused or 503 ◀──┘
 //!        sent again, to another pod, if that is safe and within the budget
 //! ```
 //!
@@ -19,9 +19,11 @@
 //! | `http/pool.rs` | its connections |
 //! | `http/connect.rs`, `http/tls.rs`, `http/task.rs` | how they are made, and run |
 //! | `http/body.rs`, `http/response.rs`, `http/upgrade.rs` | request bodies, response bodies, upgraded streams |
+//! | `http/ahead.rs` | response bodies that are read before somebody asks |
 //! | `http/error.rs` | what can go wrong, and what it says of the request |
 
 mod address;
+mod ahead;
 mod body;
 mod builder;
 mod client;

@@ -17,6 +17,7 @@ use std::{
 use futures::{StreamExt, future::join_all};
 use hickory_resolver::proto::{op::ResponseCode, rr::RecordType};
 use http_body_util::BodyExt;
+use hyper::StatusCode;
 use support::{
     client::{HttpBalance, NoBody, Resend, balance, dns, get},
     cluster::Cluster,
@@ -28,10 +29,14 @@ use support::{
 };
 use tokio::time::{Instant, sleep};
 use tokio_test::{assert_pending, task};
-use tower::{Service, ServiceExt, retry::Retry, service_fn};
+use tower::{
+    Layer, Service, ServiceExt,
+    retry::{Retry, budget::TpsBudget},
+    service_fn,
+};
 use tower_headless::{
     Balance, BoxError, Dns, Endpoint, EndpointState, LeastConnections, LookupError, OnEmpty,
-    Policy, RoundRobin, Target, http,
+    Policy, RetryLayer, RetryUnavailable, RoundRobin, Target, http,
 };
 
 const FAST: Duration = Duration::from_millis(50);
@@ -758,4 +763,63 @@ async fn row_17_a_black_hole_for_syns() {
             .count(),
         1
     );
+}
+
+/// Every pod answers 503: what can be asked for again is, within the budget, and every caller gets a pod's own answer.
+#[tokio::test]
+async fn row_30_retry_storm_with_503_everywhere() {
+    const REQUESTS: usize = 10_000;
+    const AT_ONCE: usize = 20;
+    let cluster = Cluster::start(4).await;
+    for pod in cluster.pods() {
+        pod.set(Mode::Status(StatusCode::SERVICE_UNAVAILABLE));
+    }
+    let client = client(&cluster).build().expect("a client");
+    let begun = Instant::now();
+    let callers = (0..AT_ONCE).map(async |_| {
+        for _ in 0..REQUESTS / AT_ONCE {
+            let answer = within("an answer", client.get("/").into_future()).await;
+            let answer = answer.expect("a pod's answer");
+            assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+            let text = answer.into_body().collect().await.expect("its body");
+            assert!(text.to_bytes().starts_with(b"503"));
+        }
+    });
+    join_all(callers).await;
+    let got: usize = cluster.pods().iter().map(|pod| pod.requests()).sum();
+    // A fifth of all, and ten a second; those of the window's ten seconds may come at once.
+    let seconds = begun.elapsed().as_secs() as usize + 1;
+    let allowed = REQUESTS + REQUESTS / 5 + 10 * (seconds + 10);
+    assert!(got <= allowed, "{got} for {REQUESTS} in {seconds} s");
+    assert!(
+        got >= REQUESTS + REQUESTS / 10,
+        "{got}: some are sent again"
+    );
+    let in_flight = |status: tower_headless::EndpointStatus| status.in_flight;
+    assert_eq!(
+        client.endpoints().into_iter().map(in_flight).sum::<u32>(),
+        0
+    );
+}
+
+/// The same with a client of one's own, and exactly.
+#[tokio::test]
+async fn row_30_retry_storm_over_the_generic_balancer() {
+    const REQUESTS: usize = 2_000;
+    let cluster = Cluster::start(4).await;
+    let balance = ready(&cluster).await;
+    for pod in cluster.pods() {
+        pod.set(Mode::Status(StatusCode::SERVICE_UNAVAILABLE));
+    }
+    // Nothing a second, so that what there is depends on no clock.
+    let budget = TpsBudget::new(Duration::from_secs(60), 0, 0.2);
+    let service = RetryLayer::new(RetryUnavailable)
+        .budget(budget)
+        .layer(balance);
+    for _ in 0..REQUESTS {
+        let error = get(&service, "/").await.expect_err("no success");
+        assert_eq!(error.to_string(), "503 Service Unavailable");
+    }
+    let got: usize = cluster.pods().iter().map(|pod| pod.requests()).sum();
+    assert_eq!(got, REQUESTS + REQUESTS / 5);
 }

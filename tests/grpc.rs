@@ -37,7 +37,7 @@ use tonic_health::pb::{
 use tower::{ServiceExt, util::MapRequestLayer};
 use tower_headless::{
     Endpoint, Fixed,
-    http::{Client, Protocol},
+    http::{Client, Idempotent, Protocol},
 };
 
 const SERVICE: &str = "http://health.default.svc.cluster.local:50051";
@@ -60,6 +60,8 @@ struct Pod {
 #[derive(Default)]
 struct Seen {
     checks: AtomicUsize,
+    /// It can't serve, and says so.
+    is_busy: AtomicBool,
     authority: Mutex<String>,
 }
 
@@ -134,6 +136,7 @@ impl Health for Answers {
     ) -> Result<Response<HealthCheckResponse>, Status> {
         self.seen.checks.fetch_add(1, Relaxed);
         match &*request.get_ref().service {
+            _ if self.seen.is_busy.load(Relaxed) => Err(Status::unavailable("busy")),
             "" => Ok(Response::new(serving())),
             HANGS => pending().await,
             unknown => Err(Status::not_found(unknown)),
@@ -214,6 +217,27 @@ async fn so_are_those_that_clones_make_at_the_same_time() {
     assert!(answers.iter().all(Result::is_ok));
     let checks: Vec<_> = pods.iter().map(Pod::checks).collect();
     assert_eq!(checks, [100, 100, 100]);
+}
+
+#[tokio::test]
+async fn a_pod_that_is_unavailable_is_passed_over_where_a_call_may_be_made_twice() {
+    let pods = pods::<2>().await;
+    pods[0].seen.is_busy.store(true, Relaxed);
+    let client = client(&pods);
+    let mut health = HealthClient::new(client.clone());
+    for _ in 0..4 {
+        let mut call = tonic::Request::new(ask(""));
+        call.extensions_mut().insert(Idempotent::default());
+        let answer = within("an answer", health.check(call)).await;
+        assert_eq!(answer.expect("the other pod's").into_inner(), serving());
+    }
+    assert_eq!(pods[0].checks(), 2, "every other turn");
+    // One that is not marked has the status that it gets.
+    let calls = [health.check(ask("")).await, health.check(ask("")).await];
+    let statuses: Vec<_> = calls.into_iter().filter_map(Result::err).collect();
+    assert_eq!(statuses.len(), 1);
+    assert_eq!(statuses[0].code(), Code::Unavailable);
+    assert_eq!(in_flight(&client), [0, 0]);
 }
 
 #[tokio::test]

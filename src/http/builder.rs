@@ -3,11 +3,11 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use http::{
-    Uri,
+    StatusCode, Uri,
     uri::{Authority, Scheme},
 };
 use tokio::sync::Semaphore;
-use tower::retry::budget::TpsBudget;
+use tower::retry::budget::Budget;
 
 #[cfg(feature = "tls")]
 use super::tls::Tls;
@@ -28,12 +28,8 @@ use crate::{
     near::Near,
     outcome::{ByStatus, ClassifyHttp},
     policy::{Policy, RoundRobin},
+    retry::{self, RETRIES, SharedBudget, UNAVAILABLE},
 };
-
-/// How many requests may be sent again: a share of all, and some more each second, counted over ten seconds.
-const RETRY_SHARE: f32 = 0.2;
-const RETRIES_A_SECOND: u32 = 10;
-const RETRY_WINDOW: Duration = Duration::from_secs(10);
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -49,7 +45,9 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// | [`timeout`](Self::timeout) | none |
 /// | [`ready_timeout`](Self::ready_timeout) | 5 s: how long requests wait while no pod accepts them |
 /// | [`health`](Self::health), [`classify`](Self::classify) | pods that fail are passed over: [`Health`], [`ByStatus`] |
-/// | [`retries`](Self::retries) | 3 for a request, within a budget of 20 % of all and 10 a second |
+/// | [`retries`](Self::retries) | 3 for a request |
+/// | [`retry_budget`](Self::retry_budget) | 20 % of all requests and 10 a second, over 10 s |
+/// | [`retry_statuses`](Self::retry_statuses) | 502, 503 and 504 |
 /// | [`zone`](Self::zone), [`node`](Self::node), [`prefer_zone`](Self::prefer_zone), [`prefer_node`](Self::prefer_node) | not known: all pods are alike |
 /// | [`max_idle`](Self::max_idle) | 32 connections a pod |
 /// | [`idle_timeout`](Self::idle_timeout) | 30 s |
@@ -69,6 +67,7 @@ pub struct ClientBuilder<D = Dns, P = RoundRobin> {
     #[cfg(feature = "tls")]
     tls: Option<Tls>,
     limits: Limits,
+    retries: Retries,
 }
 
 #[derive(Clone, Copy)]
@@ -80,7 +79,15 @@ struct Limits {
     whole: Option<Duration>,
     /// None waits for as long as it takes.
     ready: Option<Duration>,
-    retries: usize,
+}
+
+pub(super) struct Retries {
+    /// Of one request, at most.
+    pub(super) times: usize,
+    /// Of all of them.
+    pub(super) budget: SharedBudget,
+    /// Answers that are asked for again elsewhere.
+    pub(super) statuses: Box<[StatusCode]>,
 }
 
 /// Why a client can't be built.
@@ -127,7 +134,11 @@ impl ClientBuilder {
                 first_byte: None,
                 whole: None,
                 ready: Some(Duration::from_secs(5)),
-                retries: 3,
+            },
+            retries: Retries {
+                times: RETRIES,
+                budget: retry::default_budget(),
+                statuses: UNAVAILABLE.into(),
             },
         }
     }
@@ -168,6 +179,7 @@ impl<D, P> ClientBuilder<D, P> {
             #[cfg(feature = "tls")]
             tls: self.tls,
             limits: self.limits,
+            retries: self.retries,
         }
     }
 
@@ -184,6 +196,7 @@ impl<D, P> ClientBuilder<D, P> {
             #[cfg(feature = "tls")]
             tls: self.tls,
             limits: self.limits,
+            retries: self.retries,
         }
     }
 
@@ -284,7 +297,33 @@ impl<D, P> ClientBuilder<D, P> {
 
     /// How often one request may be sent again, at most. What was never written doesn't count.
     pub fn retries(mut self, times: usize) -> Self {
-        self.limits.retries = times;
+        self.retries.times = times;
+        self
+    }
+
+    /// What bounds the retries of all requests, as [`RetryLayer::budget`](crate::RetryLayer::budget) does.
+    ///
+    /// What it bounds with everything failing is said [there](crate::RetryLayer#how-often).
+    pub fn retry_budget(mut self, budget: impl Budget + Send + Sync + 'static) -> Self {
+        self.retries.budget = Arc::new(budget);
+        self
+    }
+
+    /// Which answers are no good, so that another pod is asked: 502, 503 and 504 by default. An empty list turns that off.
+    ///
+    /// They are what a pod says that can't serve for now; another one often can. It is done for those requests only that
+    /// are sent again when they are lost: with a safe method and no body, or [`Idempotent`](super::Idempotent). The caller
+    /// has seen nothing of the first answer by then. When no more retries are allowed, or all pods have been asked, the last
+    /// answer is the caller's, as the pod has sent it.
+    ///
+    /// This is on by default because such a request may be sent twice anyway, and because the budget bounds what it adds to
+    /// an outage: a service that sheds load with 503 gets at most a fifth more of it. Where even that is too much, turn it
+    /// off.
+    ///
+    /// gRPC's `UNAVAILABLE` counts as 503 where it is all of the response. `Retry-After` is left to the caller: it says
+    /// when to come back, not where to go meanwhile.
+    pub fn retry_statuses(mut self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
+        self.retries.statuses = statuses.into_iter().collect();
         self
     }
 
@@ -365,8 +404,7 @@ impl<D, P> ClientBuilder<D, P> {
         });
         let shared = Shared {
             config: config.clone(),
-            retries: limits.retries,
-            budget: TpsBudget::new(RETRY_WINDOW, RETRIES_A_SECOND, RETRY_SHARE),
+            retries: self.retries,
             timeout: limits.whole,
             may_refuse,
         };

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     future::Future,
+    ops::ControlFlow,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -14,18 +15,15 @@ use http::{Method, Request, Response, Uri};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
-use tower::{
-    Service,
-    retry::budget::{Budget, TpsBudget},
-};
+use tower::Service;
 
 use super::{
     body::{BoxRequest, RequestBody},
-    builder::ClientBuilder,
+    builder::{ClientBuilder, Retries},
     error::Error,
     pod::Pod,
     pool::Config,
-    replay::{Avoid, Replay},
+    replay::{Answer, Avoid, Replay},
     request::RequestBuilder,
     response::{ResponseBody, ToTheEnd},
 };
@@ -37,6 +35,8 @@ use crate::{
 };
 
 pub(super) type Pods<P> = Balance<Pod, P, ToTheEnd>;
+
+type Sent<P> = BalanceFuture<Pod, BoxRequest, P, ToTheEnd>;
 
 /// An HTTP client of one service, balanced over its pods.
 ///
@@ -72,8 +72,7 @@ pub struct Client<P: Policy = RoundRobin> {
 /// What the clones of a client have in common.
 pub(super) struct Shared {
     pub(super) config: Arc<Config>,
-    pub(super) retries: usize,
-    pub(super) budget: TpsBudget,
+    pub(super) retries: Retries,
     pub(super) timeout: Option<Duration>,
     /// The pods may say that they have not processed a request.
     pub(super) may_refuse: bool,
@@ -140,8 +139,8 @@ impl<P: Policy> Client<P> {
         shared.config.service.check(&mut request)?;
         let whole = request.extensions_mut().remove::<Whole>();
         let whole = whole.map(|Whole(whole)| whole).or(shared.timeout);
-        shared.budget.deposit();
-        let replay = Replay::of(&mut request, shared.retries, shared.may_refuse);
+        shared.retries.budget.deposit();
+        let replay = Replay::of(&mut request, shared.retries.times, shared.may_refuse);
         let future = match request.extensions().get::<Avoid>().cloned() {
             Some(avoid) => self.pods.call_avoiding(request, avoid.pods()),
             None => self.pods.call(request),
@@ -153,6 +152,14 @@ impl<P: Policy> Client<P> {
             replay,
             deadline: whole.map(|whole| (Box::pin(sleep(whole)), whole)),
         })
+    }
+
+    /// What follows from a pod's answer: another attempt, or the caller's answer.
+    fn again(&self, replay: &mut Replay, answer: Answer) -> ControlFlow<Answer, Sent<P>> {
+        let has_other = |avoid: &Avoid| self.pods.has_other(avoid.pods());
+        let request = replay.next(answer, &self.shared.retries, has_other)?;
+        let future = self.pods.call_avoiding(request, replay.avoid().pods());
+        ControlFlow::Continue(future)
     }
 }
 
@@ -206,7 +213,7 @@ pin_project! {
 pin_project! {
     #[project = AttemptProjection]
     enum Attempt<P: Policy> {
-        Sent { #[pin] future: BalanceFuture<Pod, BoxRequest, P, ToTheEnd> },
+        Sent { #[pin] future: Sent<P> },
         Failed { error: Option<Error> },
     }
 }
@@ -224,37 +231,44 @@ impl<P: Policy> Future for ResponseFuture<P> {
                     return Poll::Ready(Err(error));
                 }
             };
-            let error = match polled {
-                Poll::Ready(Ok(mut response)) => {
-                    if let Some((deadline, whole)) = this.deadline.take() {
-                        response.body_mut().until(deadline, whole);
-                    }
-                    return Poll::Ready(Ok(response));
-                }
-                Poll::Ready(Err(error)) => Error::balance(error),
+            let answer = match polled {
+                Poll::Ready(answer) => answer.map_err(Error::balance),
                 Poll::Pending => {
+                    if let Some(replay) = this.replay {
+                        replay.poll_before(cx);
+                    }
                     let Some((deadline, whole)) = this.deadline else {
                         return Poll::Pending;
                     };
                     std::task::ready!(deadline.as_mut().poll(cx));
                     // The request is cancelled here, not when its caller gets round to dropping this.
                     let error = Some(Error::deadline(*whole));
+                    *this.replay = None;
                     this.attempt.set(Attempt::Failed { error });
                     continue;
                 }
             };
-            let (Some(replay), Some(client)) = (&mut *this.replay, &*this.client) else {
-                return Poll::Ready(Err(error));
+            let next = match (&mut *this.replay, &*this.client) {
+                (Some(replay), Some(client)) => client.again(replay, answer),
+                _ => ControlFlow::Break(answer),
             };
-            tracing::debug!(%error, "request failed");
-            let (request, avoid) = match replay.again(error, &client.shared.budget) {
-                Ok(again) => again,
-                Err(error) => return Poll::Ready(Err(error)),
-            };
-            let future = client.pods.call_avoiding(request, avoid.pods());
-            this.attempt.set(Attempt::Sent { future });
+            match next {
+                ControlFlow::Continue(future) => this.attempt.set(Attempt::Sent { future }),
+                ControlFlow::Break(answer) => {
+                    *this.replay = None;
+                    return Poll::Ready(bounded(answer, this.deadline.take()));
+                }
+            }
         }
     }
+}
+
+/// The rest of an answer takes the rest of the time.
+fn bounded(mut answer: Answer, deadline: Option<(Pin<Box<Sleep>>, Duration)>) -> Answer {
+    if let (Ok(response), Some((deadline, whole))) = (&mut answer, deadline) {
+        response.body_mut().until(deadline, whole);
+    }
+    answer
 }
 
 impl<P: Policy> fmt::Debug for Client<P> {

@@ -5,20 +5,30 @@
 //! | not a byte was written | always; the balancer does it, and nothing comes here |
 //! | written, and by the protocol's word not processed | if its body can be had again |
 //! | written, and no byte of a response | if it is safe (RFC 9110 §9.2.1) and has no body, or its caller says that it is idempotent |
-//! | a response has begun | never |
+//! | answered with one of the [statuses](super::ClientBuilder::retry_statuses) that are retried | the same, if there is a pod that has not been asked |
+//! | a response has reached the caller | never |
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, ops::ControlFlow, task::Context};
 
-use http::Request;
-use tower::retry::budget::Budget;
+use http::{HeaderValue, Request, Response, StatusCode};
 
 use super::{
     body::{BoxRequest, RequestBody},
+    builder::Retries,
     error::{Error, Outcome},
+    response::ResponseBody,
 };
 use crate::endpoint::Endpoint;
 
-/// Says of a request, in its extensions, that it may be executed twice: it is sent again, to another pod, if it is lost.
+/// What becomes of a request.
+pub(super) type Answer = Result<Response<ResponseBody>, Error>;
+
+/// How much of an answer is read while another pod is asked, so that its connection is free for others: more than any page
+/// that says that there is nothing to see.
+const READ_AHEAD: usize = 16 * 1024;
+
+/// Says of a request, in its extensions, that it may be executed twice: it is sent again, to another pod, if it is lost or
+/// answered with 502, 503 or 504.
 ///
 /// A body that comes as a stream is recorded while it is sent; one of more bytes than this can't be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +70,8 @@ pub(super) struct Replay {
     repeatable: bool,
     left: usize,
     avoid: Avoid,
-    /// An earlier attempt may have been executed, whatever becomes of the later ones.
-    lost: Option<Error>,
+    /// What became of the last attempt that may have been executed, whatever becomes of the later ones.
+    before: Option<Box<Answer>>,
 }
 
 impl Replay {
@@ -86,43 +96,88 @@ impl Replay {
             repeatable,
             left: times,
             avoid: avoid.unwrap_or_default(),
-            lost: None,
+            before: None,
         }))
     }
 
-    /// The request again, after `error`, and the pods that are to be avoided. If it may not be sent again, the error that
-    /// says what its caller has to know.
-    pub(super) fn again(
+    /// The request again, after `answer`. If it may not be sent again, the answer that its caller has to know.
+    pub(super) fn next(
         &mut self,
-        error: Error,
-        budget: &impl Budget,
-    ) -> Result<(BoxRequest, &Avoid), Error> {
-        if !self.may_be_sent_again(&error) || self.left == 0 || !budget.withdraw() {
-            return Err(match self.lost.take() {
-                Some(lost) if error.is_unexecuted() => lost,
-                _ => error,
-            });
+        answer: Answer,
+        retries: &Retries,
+        has_other: impl FnOnce(&Avoid) -> bool,
+    ) -> ControlFlow<Answer, BoxRequest> {
+        let is_wanted = self.left > 0 && self.may_be_sent_again(&answer, retries);
+        if !is_wanted || !self.has_where(&answer, has_other) || !retries.budget.withdraw() {
+            return ControlFlow::Break(self.most_telling(answer));
         }
         let Some(request) = again(&self.request) else {
-            return Err(error);
+            return ControlFlow::Break(answer);
         };
+        match &answer {
+            Ok(response) => tracing::debug!(status = %response.status(), "request sent again"),
+            Err(error) => tracing::debug!(%error, "request sent again"),
+        }
         self.left -= 1;
-        if let Some(pod) = error.pod() {
-            self.avoid = std::mem::take(&mut self.avoid).and(pod);
+        if !answer.as_ref().is_err_and(Error::is_unexecuted) {
+            self.before = Some(Box::new(answer));
         }
-        if !error.is_unexecuted() {
-            self.lost = Some(error);
-        }
-        Ok((Box::new(request), &self.avoid))
+        ControlFlow::Continue(Box::new(request))
     }
 
-    fn may_be_sent_again(&self, error: &Error) -> bool {
-        let allowed = match error.outcome() {
-            Some(Outcome::Unprocessed) => true,
-            Some(Outcome::Unknown) => self.repeatable,
-            Some(Outcome::Abandoned) | None => false,
+    /// The pods that are not to have the request again.
+    pub(super) fn avoid(&self) -> &Avoid {
+        &self.avoid
+    }
+
+    /// Reads on what an earlier attempt was answered.
+    pub(super) fn poll_before(&mut self, cx: &mut Context<'_>) {
+        if let Some(Ok(response)) = self.before.as_deref_mut() {
+            response.body_mut().read_ahead(cx, READ_AHEAD);
+        }
+    }
+
+    /// Avoids the pod that has failed. One that was lost with a request may have it again if no other one takes it; one
+    /// that has answered would answer the same.
+    fn has_where(&mut self, answer: &Answer, has_other: impl FnOnce(&Avoid) -> bool) -> bool {
+        let pod = match answer {
+            Ok(response) => Some(response.body().pod()),
+            Err(error) => error.pod(),
         };
-        allowed && self.request.body().is_playable()
+        if let Some(pod) = pod {
+            self.avoid = std::mem::take(&mut self.avoid).and(pod);
+        }
+        answer.is_err() || has_other(&self.avoid)
+    }
+
+    /// That one attempt was not executed doesn't say that the request was not.
+    fn most_telling(&mut self, answer: Answer) -> Answer {
+        match self.before.take() {
+            Some(before) if answer.as_ref().is_err_and(Error::is_unexecuted) => *before,
+            _ => answer,
+        }
+    }
+
+    fn may_be_sent_again(&self, answer: &Answer, retries: &Retries) -> bool {
+        let is_allowed = match answer {
+            Ok(response) => self.repeatable && retries.statuses.contains(&status(response)),
+            Err(error) => match error.outcome() {
+                Some(Outcome::Unprocessed) => true,
+                Some(Outcome::Unknown) => self.repeatable,
+                Some(Outcome::Abandoned) | None => false,
+            },
+        };
+        is_allowed && self.request.body().is_playable()
+    }
+}
+
+/// The status that an answer stands for: gRPC's `UNAVAILABLE` is 503, where it comes without a body and so in the headers.
+fn status(response: &Response<ResponseBody>) -> StatusCode {
+    const GRPC_UNAVAILABLE: &[u8] = b"14";
+    let grpc = response.headers().get("grpc-status");
+    match grpc.map(HeaderValue::as_bytes) {
+        Some(GRPC_UNAVAILABLE) => StatusCode::SERVICE_UNAVAILABLE,
+        _ => response.status(),
     }
 }
 

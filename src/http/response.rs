@@ -16,6 +16,7 @@ use hyper::{body::Incoming, upgrade::OnUpgrade as HyperUpgrade};
 use tokio::time::Sleep;
 
 use super::{
+    ahead::ReadAhead,
     error::{Error, Failure, Outcome},
     pool::{Http1, Pool, Stream},
     upgrade::OnUpgrade,
@@ -90,7 +91,7 @@ impl Completion<Response<PodBody>> for ToTheEnd {
         }
         let ended = body.is_end_stream();
         let mut body = ResponseBody {
-            body: Some(body),
+            body: Some(ReadAhead::new(body)),
             pod,
             held,
             classify: self.classify.clone(),
@@ -121,7 +122,7 @@ impl Completion<Response<PodBody>> for ToTheEnd {
 /// early, it closes its connection (HTTP/1.1) or resets its stream (HTTP/2).
 pub struct ResponseBody {
     /// None once its time is up.
-    body: Option<Incoming>,
+    body: Option<ReadAhead<Incoming>>,
     pod: Endpoint,
     held: Option<(Lease, InFlight)>,
     classify: SharedClassify,
@@ -138,6 +139,16 @@ impl ResponseBody {
     pub(super) fn until(&mut self, deadline: Pin<Box<Sleep>>, whole: Duration) {
         if self.held.is_some() {
             self.deadline = Some((deadline, whole));
+        }
+    }
+
+    /// Reads up to about `limit` bytes before the caller asks, so that the connection comes free.
+    pub(super) fn read_ahead(&mut self, cx: &mut Context<'_>, limit: usize) {
+        if self.held.is_some()
+            && let Some(body) = &mut self.body
+            && body.read_ahead(cx, limit)
+        {
+            self.end();
         }
     }
 

@@ -3,6 +3,7 @@
 use std::{
     future::{IntoFuture, Ready, ready},
     net::SocketAddr,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -12,22 +13,26 @@ use futures::{
     StreamExt,
     future::{join, join_all},
 };
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::Semaphore,
     time::Instant,
 };
-use tower::{Service, ServiceExt, retry};
+use tower::{
+    Service, ServiceExt,
+    retry::{self, budget::TpsBudget},
+};
 use tower_headless::{
-    Endpoint,
-    http::{Avoid, Client, Error, Idempotent, ResponseBody},
+    Endpoint, RoundRobin,
+    http::{Avoid, Client, Error, Idempotent, RequestBuilder, ResponseBody},
 };
 
 use crate::{
     kit::{
-        OK, Peer, accept, answering, builder, client, get, in_flight, listen, losing, pod,
-        refusing, sets, silent, stream_of, text, unresolved,
+        Count, OK, Peer, accept, answering, builder, client, get, in_flight, listen, losing, pod,
+        refusing, sets, silent, stream_of, text, unresolved, wait_until,
     },
     support::within,
 };
@@ -456,16 +461,9 @@ impl<E> retry::Policy<Request<Empty<Bytes>>, Response<ResponseBody>, E> for Else
 
 #[tokio::test]
 async fn a_policy_of_one_s_own_retries_elsewhere() {
-    const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
-    let busy = || {
-        pod(|mut peer: Peer<TcpStream>| async move {
-            while peer.try_head().await.is_some() {
-                peer.write(BUSY).await;
-            }
-        })
-    };
     let (good, answered) = answering().await;
-    let client = client([busy().await, good, busy().await]);
+    let pods = [busy().await.0, good, busy().await.0];
+    let client = builder(pods).retries(0).build().expect("a client");
     let mut service = retry::Retry::new(Elsewhere(2), client);
     for _ in 0..6 {
         let ready = within("readiness", service.ready()).await.expect("ready");
@@ -474,4 +472,237 @@ async fn a_policy_of_one_s_own_retries_elsewhere() {
         text(response).await;
     }
     assert_eq!(answered.get(), 6);
+}
+
+// ---------------------------------------------------------------- answers that are no good
+
+const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\n\r\nbusy";
+
+/// A pod that answers every request with this, and how many requests and connections it has had.
+async fn always(answer: &'static str) -> (SocketAddr, Count, Count) {
+    let (requests, connections) = (Count::default(), Count::default());
+    let seen = (requests.clone(), connections.clone());
+    let serve = move |mut peer: Peer<TcpStream>| {
+        let (requests, connections) = seen.clone();
+        connections.add();
+        async move {
+            while peer.try_head().await.is_some() {
+                requests.add();
+                peer.write(answer).await;
+            }
+        }
+    };
+    (pod(serve).await, requests, connections)
+}
+
+async fn busy() -> (SocketAddr, Count, Count) {
+    always(BUSY).await
+}
+
+/// The status and the pod of an answer, once its body has been read.
+async fn answer(request: RequestBuilder<RoundRobin>) -> (u16, SocketAddr) {
+    let response = within("a response", request.into_future()).await;
+    let response = response.expect("a response");
+    let answer = (response.status().as_u16(), response.body().pod().address());
+    text(response).await;
+    answer
+}
+
+#[tokio::test]
+async fn a_get_that_a_pod_can_t_serve_is_another_s() {
+    for status in ["502 Bad Gateway", "503 Busy", "504 Gateway Timeout"] {
+        let busy = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+        let (bad, asked, _) = always(busy.leak()).await;
+        let (good, _) = answering().await;
+        let client = client([bad, good]);
+        know(&client).await;
+        for _ in 0..10 {
+            assert_eq!(answer(client.get("/")).await, (200, good));
+        }
+        assert_eq!(asked.get(), 5, "every other turn");
+        assert_eq!(in_flight(&client), 0);
+    }
+}
+
+/// The answer that nobody gets is read all the same, so that its connection serves others.
+#[tokio::test]
+async fn an_answer_that_is_no_good_costs_no_connection() {
+    let (bad, asked, connections) = busy().await;
+    let (received, answers) = (Count::default(), Arc::new(Semaphore::new(0)));
+    let seen = (received.clone(), answers.clone());
+    let good = pod(move |mut peer: Peer<TcpStream>| {
+        let (received, answers) = seen.clone();
+        async move {
+            while peer.try_head().await.is_some() {
+                received.add();
+                answers.acquire().await.expect("it is open").forget();
+                peer.write(OK).await;
+            }
+        }
+    });
+    let client = client([bad, good.await]);
+    know(&client).await;
+    for round in 1..=10 {
+        // The second pod answers once the first one's answer has been read.
+        let read = wait_until("the first answer's end", || {
+            received.get() == round && in_flight(&client) == 1
+        });
+        let permit = async {
+            read.await;
+            answers.add_permits(1);
+        };
+        let (answer, ()) = join(answer(client.get("/")), permit).await;
+        assert_eq!(answer.0, 200);
+    }
+    assert_eq!((asked.get(), connections.get()), (5, 1));
+}
+
+#[tokio::test]
+async fn an_answer_that_never_ends_is_given_up() {
+    let endless = "HTTP/1.1 503 Busy\r\ntransfer-encoding: chunked\r\n\r\n4\r\nbusy\r\n";
+    let (bad, asked, _) = always(endless).await;
+    let (good, _) = answering().await;
+    let client = client([bad, good]);
+    know(&client).await;
+    for _ in 0..4 {
+        assert_eq!(answer(client.get("/")).await, (200, good));
+    }
+    assert_eq!(asked.get(), 2);
+    assert_eq!(in_flight(&client), 0);
+}
+
+#[tokio::test]
+async fn a_post_has_the_answer_that_it_gets() {
+    let ((bad, asked, _), (good, _)) = (busy().await, answering().await);
+    let client = client([bad, good]);
+    know(&client).await;
+    let answers = [
+        answer(client.post("/")).await,
+        answer(client.post("/")).await,
+    ];
+    let statuses = answers.map(|(status, _)| status);
+    assert!(
+        statuses.contains(&503) && statuses.contains(&200),
+        "{statuses:?}"
+    );
+    let marked = [
+        answer(client.post("/").idempotent()).await,
+        answer(client.post("/").idempotent()).await,
+    ];
+    assert_eq!(marked, [(200, good); 2]);
+    assert_eq!(asked.get(), 2);
+}
+
+#[tokio::test]
+async fn other_answers_are_the_caller_s_at_once() {
+    for status in [
+        "500 Internal Server Error",
+        "429 Too Many Requests",
+        "404 Not Found",
+    ] {
+        let other = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+        let (bad, asked, _) = always(other.leak()).await;
+        let client = client([bad, answering().await.0]);
+        for _ in 0..2 {
+            answer(client.get("/")).await;
+        }
+        assert_eq!(asked.get(), 1, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn which_answers_are_no_good_can_be_set() {
+    let teapot = "HTTP/1.1 418 I'm a teapot\r\ncontent-length: 0\r\n\r\n";
+    let ((bad, _, _), (worse, _, _)) = (busy().await, always(teapot).await);
+    let build = |statuses: &[StatusCode]| {
+        let builder = builder([bad, worse]).retry_statuses(statuses.iter().copied());
+        builder.build().expect("a client")
+    };
+    let client = build(&[StatusCode::IM_A_TEAPOT]);
+    for _ in 0..2 {
+        assert_eq!(answer(client.get("/")).await, (503, bad));
+    }
+    let client = build(&[]);
+    let answers = [answer(client.get("/")).await, answer(client.get("/")).await];
+    assert!(answers.contains(&(418, worse)), "{answers:?}");
+}
+
+/// The caller gets what the last pod has said, body and all.
+#[tokio::test]
+async fn when_all_pods_have_been_asked_the_last_answer_is_the_caller_s() {
+    let pods = [busy().await, busy().await, busy().await];
+    let client = builder(pods.each_ref().map(|pod| pod.0)).retries(9);
+    let client = client.build().expect("a client");
+    know(&client).await;
+    for round in 1..=5 {
+        let response = within("a response", client.get("/").into_future()).await;
+        let response = response.expect("no error is made of it");
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(text(response).await, "busy");
+        let asked = pods.each_ref().map(|pod| pod.1.get());
+        assert_eq!(asked, [round; 3], "once each");
+    }
+    assert_eq!(in_flight(&client), 0);
+}
+
+/// The other pod goes away just when it is asked: what the first one said is not lost for that.
+#[tokio::test]
+async fn an_answer_stands_when_nobody_else_takes_the_request() {
+    let (bad, asked, _) = busy().await;
+    let other = refusing().await;
+    let client = client([bad, other]);
+    know(&client).await;
+    for _ in 0..4 {
+        let response = within("a response", client.get("/").into_future()).await;
+        let response = response.expect("no error is made of it");
+        assert_eq!(response.body().pod().address(), bad);
+        assert_eq!(text(response).await, "busy");
+    }
+    assert!(asked.get() >= 4);
+    assert_eq!(in_flight(&client), 0);
+}
+
+/// A pod that answers with 503 and is gone, so that the next attempt finds nobody.
+#[tokio::test]
+async fn an_answer_stands_when_its_pod_is_gone_and_so_are_the_others() {
+    let (listener, leaving) = listen().await;
+    let (sets, discovery) = sets(vec![leaving]);
+    let client = unresolved("http").discovery(discovery).fail_fast();
+    let client = client.build().expect("a client");
+    know(&client).await;
+    let other = refusing().await;
+    let serve = async {
+        let mut peer = accept(&listener).await;
+        peer.head().await;
+        let mut members = client.watch();
+        sets.send_replace(vec![other]);
+        within("the other pod", async {
+            while client.endpoints()[0].endpoint.address() != other {
+                members.next().await;
+            }
+        })
+        .await;
+        peer.write(BUSY).await;
+    };
+    let (response, ()) = join(client.get("/").into_future(), serve).await;
+    let response = response.expect("no error is made of it");
+    assert_eq!(response.body().pod().address(), leaving);
+    let body = within("the body", response.into_body().collect()).await;
+    assert_eq!(body.expect("a body").to_bytes(), "busy");
+}
+
+#[tokio::test]
+async fn a_budget_of_one_s_own_bounds_retries() {
+    let pods = [busy().await, busy().await, busy().await];
+    let client = builder(pods.each_ref().map(|pod| pod.0)).retry_budget(TpsBudget::new(
+        Duration::from_secs(60),
+        0,
+        0.5,
+    ));
+    let client = client.build().expect("a client");
+    for _ in 0..20 {
+        answer(client.get("/")).await;
+    }
+    let asked: usize = pods.iter().map(|pod| pod.1.get()).sum();
+    assert_eq!(asked, 30);
 }

@@ -1,0 +1,143 @@
+//! A response's body, of which a part may have been read before its caller asks.
+//!
+//! For a response that stands by while another pod is asked: once it has been read to its end, its connection is free.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+pub(super) struct ReadAhead<B: Body> {
+    body: B,
+    read: VecDeque<Result<Frame<Bytes>, B::Error>>,
+    /// Of the data in `read`.
+    bytes: usize,
+}
+
+impl<B: Body<Data = Bytes> + Unpin> ReadAhead<B> {
+    pub(super) fn new(body: B) -> Self {
+        Self {
+            body,
+            read: VecDeque::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Reads on, until there are more than `limit` bytes. Whether the body has been read to its end.
+    pub(super) fn read_ahead(&mut self, cx: &mut Context<'_>, limit: usize) -> bool {
+        while self.bytes <= limit && !matches!(self.read.back(), Some(Err(_))) {
+            match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Ready(Some(frame)) => self.push(frame),
+                Poll::Ready(None) => return true,
+                Poll::Pending => break,
+            }
+        }
+        self.body.is_end_stream() && !matches!(self.read.back(), Some(Err(_)))
+    }
+
+    fn push(&mut self, frame: Result<Frame<Bytes>, B::Error>) {
+        let data = frame.as_ref().ok().and_then(Frame::data_ref);
+        self.bytes += data.map_or(0, Bytes::len);
+        self.read.push_back(frame);
+    }
+
+    fn pop(&mut self) -> Option<Result<Frame<Bytes>, B::Error>> {
+        let frame = self.read.pop_front()?;
+        let data = frame.as_ref().ok().and_then(Frame::data_ref);
+        self.bytes -= data.map_or(0, Bytes::len);
+        Some(frame)
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for ReadAhead<B>
+where
+    B::Error: Unpin,
+{
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        match self.pop() {
+            Some(frame) => Poll::Ready(Some(frame)),
+            None => Pin::new(&mut self.body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.read.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let mut hint = self.body.size_hint();
+        let ahead = self.bytes as u64;
+        // The upper bound first: it is never to be below the lower one.
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper.saturating_add(ahead));
+        }
+        hint.set_lower(hint.lower().saturating_add(ahead));
+        hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::stream;
+    use http_body_util::{BodyExt, Full, StreamBody};
+    use std::task::Waker;
+
+    fn of(
+        chunks: &[Result<&'static str, &'static str>],
+    ) -> ReadAhead<impl Body<Data = Bytes, Error = &'static str> + Unpin + use<>> {
+        let frames: Vec<_> = chunks
+            .iter()
+            .map(|&chunk| chunk.map(|chunk| Frame::data(Bytes::from(chunk))))
+            .collect();
+        ReadAhead::new(StreamBody::new(stream::iter(frames)))
+    }
+
+    fn context() -> Context<'static> {
+        Context::from_waker(Waker::noop())
+    }
+
+    #[tokio::test]
+    async fn what_was_read_ahead_comes_first_and_the_rest_after_it() {
+        let mut body = of(&[Ok("ab"), Ok("cd"), Ok("ef"), Ok("gh")]);
+        assert!(!body.read_ahead(&mut context(), 3), "two of four");
+        assert_eq!(body.read.len(), 2);
+        assert_eq!(body.size_hint().lower(), 4);
+        assert!(!body.is_end_stream());
+        let whole = body.collect().await.expect("no error").to_bytes();
+        assert_eq!(whole, "abcdefgh");
+    }
+
+    #[tokio::test]
+    async fn a_body_read_to_its_end_is_still_all_there() {
+        let mut body = ReadAhead::new(Full::new(Bytes::from("abc")));
+        assert_eq!(body.size_hint().exact(), Some(3));
+        assert!(body.read_ahead(&mut context(), 100));
+        assert!(body.read_ahead(&mut context(), 100), "however often");
+        assert!(!body.is_end_stream());
+        assert_eq!(body.size_hint().exact(), Some(3));
+        assert_eq!(body.frame().await.map(|frame| frame.is_ok()), Some(true));
+        assert!(body.is_end_stream());
+        assert_eq!(body.size_hint().exact(), Some(0));
+    }
+
+    #[tokio::test]
+    async fn an_error_waits_for_who_reads_and_is_no_end() {
+        let mut body = of(&[Ok("ab"), Err("reset"), Ok("cd")]);
+        assert!(!body.read_ahead(&mut context(), 100));
+        assert!(!body.read_ahead(&mut context(), 100));
+        assert_eq!(body.read.len(), 2, "nothing is read after it");
+        assert!(body.frame().await.is_some_and(|frame| frame.is_ok()));
+        assert!(body.frame().await.is_some_and(|frame| frame.is_err()));
+    }
+}
