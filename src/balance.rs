@@ -171,11 +171,11 @@ impl<S, P: Policy, C> Balance<S, P, C> {
         }
     }
 
-    /// Whether there is an endpoint besides `avoid` that accepts requests.
+    /// Whether there is an endpoint besides `avoid` that requests may be sent to.
     pub(crate) fn has_other(&self, avoid: &[SocketAddr]) -> bool {
         let snapshot = self.shared.current.load();
         let mut loads = snapshot.loads().iter();
-        loads.any(|load| !load.is_unreachable() && !avoid.contains(&load.endpoint().identity()))
+        loads.any(|load| load.is_available() && !avoid.contains(&load.endpoint().identity()))
     }
 
     #[inline]

@@ -195,6 +195,11 @@ impl Share {
         self.word().load(Relaxed) & UNREACHABLE != 0
     }
 
+    /// Whether picks take it.
+    pub(crate) fn is_available(&self) -> bool {
+        self.word().load(Relaxed) < FLAGGED
+    }
+
     pub(crate) fn is_ejected(&self) -> bool {
         self.word().load(Relaxed) & EJECTED != 0
     }
