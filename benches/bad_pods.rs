@@ -136,6 +136,14 @@ impl Stage {
         self.judge(format!("20ms/{name}/share"), share, 0.022, counts);
         let p99 = report.percentile(0.99);
         self.judge(format!("20ms/{name}/p99_ms"), p99, 3.0, name == "peak_ewma");
+        // It is as fast as the others again, and has half of its share or more before 30 s are over.
+        self.bad.set(Mode::After(1));
+        load(&client, self.long(27 * SECOND)).await;
+        let report = load(&client, self.long(3 * SECOND)).await;
+        self.tell("1 ms again", name, &report);
+        let share = report.share(self.bad.addresses[0], Duration::ZERO, 60 * SECOND);
+        let name = format_args!("bad_pods/recovered/{name}/share");
+        self.goals.at_least(name, share, 0.05);
     }
 
     /// One answers 503 at once, to all or some.

@@ -73,7 +73,7 @@ impl InFlight {
     /// The endpoint has it, and no answer yet.
     #[inline]
     pub(crate) fn wait(&mut self) {
-        if self.waits.is_none() && self.share.signals().is_timed() {
+        if self.waits.is_none() && self.share.signals().is_reviewed() {
             self.waits = Some((Instant::now(), self.share.record().progress()));
         }
     }

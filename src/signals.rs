@@ -23,8 +23,8 @@ pub(crate) struct Signals {
     pub(crate) review: Notify,
     /// So many failures in a row are reason enough for a review; zero: none are.
     failures: u32,
-    /// Whether it is worth a look at the clock when requests begin to wait.
-    is_timed: bool,
+    /// Whether the endpoints' health is reviewed at all, and a look at the clock is worth its while when requests begin to wait.
+    is_reviewed: bool,
     /// In nanoseconds, how long a request waits before its being given up says something; zero if that isn't known.
     patience: AtomicU64,
 }
@@ -43,7 +43,7 @@ impl Signals {
             owner: OnceLock::new(),
             review: Notify::new(),
             failures: 0,
-            is_timed: false,
+            is_reviewed: false,
             patience: AtomicU64::new(0),
         }
     }
@@ -53,7 +53,7 @@ impl Signals {
         Self {
             attention: AtomicUsize::new(QUIET | ASLEEP),
             failures: failures.unwrap_or(0),
-            is_timed: true,
+            is_reviewed: true,
             ..self
         }
     }
@@ -104,8 +104,8 @@ impl Signals {
     }
 
     #[inline]
-    pub(crate) fn is_timed(&self) -> bool {
-        self.is_timed
+    pub(crate) fn is_reviewed(&self) -> bool {
+        self.is_reviewed
     }
 
     pub(crate) fn set_patience(&self, patience: Duration) {

@@ -126,6 +126,9 @@ impl Care {
 
     /// Looks at all endpoints, and does what there is to do. True if other endpoints than before may be picked.
     pub(super) fn review(&mut self, now: Instant, rng: &mut impl Rng) -> bool {
+        if !self.signals.is_reviewed() {
+            return false;
+        }
         self.settle(now);
         let was_panic = self.ward.is_panic();
         let members = &self.members;
