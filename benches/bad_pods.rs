@@ -1,7 +1,7 @@
 //! What one bad pod of ten does to 2,000 requests a second, by policy: `cargo bench --bench bad_pods`.
 //!
 //! Ten pods in processes of their own, HTTP/1.1, a caller that gives its request up after a second, nothing sent again but
-//! where that is said. Every story has a client of its own, which is used to all pods when it begins. A figure that depends on
+//! where that is said. `-- hung killed` tells those stories only, and `--no-health` without ejections. Every story has a client of its own, which is used to all pods when it begins. A figure that depends on
 //! how fast the machine is stands beside that of the same load with ten good pods, from the same run.
 
 mod support;
@@ -26,14 +26,13 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn main() {
     pods::serve_if_told();
-    let said = |word: &str| std::env::args().any(|argument| argument == word);
-    let is_short = !said("--bench") || said("--test");
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
     let runtime = Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build();
     let runtime = runtime.expect("a runtime");
-    let mut stage = Stage::new(is_short);
+    let mut stage = Stage::new(arguments);
     runtime.block_on(async {
         stage.all("round_robin", RoundRobin::new()).await;
         stage.all("random", Random::new()).await;
@@ -50,27 +49,50 @@ struct Stage {
     bad: Pods,
     /// Just enough to see that everything runs.
     is_short: bool,
+    health: Health,
+    /// Which ones are told; all if none is named.
+    stories: Vec<String>,
     goals: Goals,
 }
 
 impl Stage {
-    fn new(is_short: bool) -> Self {
+    fn new(mut arguments: Vec<String>) -> Self {
+        let said = |word: &str| arguments.iter().any(|argument| argument == word);
+        let is_short = !said("--bench") || said("--test");
+        let is_off = said("--no-health");
+        arguments.retain(|argument| !argument.starts_with("--"));
         Self {
             good: Pods::start(1, 9),
             bad: Pods::start(10, 10),
             is_short,
+            health: if is_off { Health::off() } else { Health::new() },
+            stories: arguments,
             goals: Goals::default(),
         }
     }
 
     async fn all<P: Policy>(&mut self, name: &str, policy: P) {
         println!("\n{name}");
-        self.slow(name, policy.clone()).await;
-        self.of_twenty(name, policy.clone()).await;
-        self.failing(name, policy.clone(), 100).await;
-        self.failing(name, policy.clone(), 30).await;
-        self.hung(name, policy.clone()).await;
-        self.killed(name, policy).await;
+        if self.tells("slow") {
+            self.slow(name, policy.clone()).await;
+        }
+        if self.tells("20ms") {
+            self.of_twenty(name, policy.clone()).await;
+        }
+        if self.tells("503") {
+            self.failing(name, policy.clone(), 100).await;
+            self.failing(name, policy.clone(), 30).await;
+        }
+        if self.tells("hung") {
+            self.hung(name, policy.clone()).await;
+        }
+        if self.tells("killed") {
+            self.killed(name, policy).await;
+        }
+    }
+
+    fn tells(&self, story: &str) -> bool {
+        self.stories.is_empty() || self.stories.iter().any(|told| told == story)
     }
 
     fn long(&self, time: Duration) -> Duration {
@@ -90,7 +112,7 @@ impl Stage {
         let client = Client::builder(uri)
             .discovery(Fixed::new(self.addresses()))
             .policy(policy)
-            .health(Health::new())
+            .health(self.health.clone())
             .retries(retries)
             .build()
             .expect("a client");
