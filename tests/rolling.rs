@@ -369,3 +369,43 @@ async fn a_pod_that_hangs_is_passed_over_http1() {
 async fn a_pod_that_hangs_is_passed_over_http2() {
     one_hangs(Speech::Http2).await;
 }
+
+/// One of ten pods hangs for 3 s of 8, and callers give up after a second. In that time 600 requests are its share, and the 400
+/// of them that it can't answer in time would be lost: it is out long before anybody has given up.
+async fn one_hangs_for_a_while(speech: Speech) {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let _alone = alone().await;
+    for _ in 0..times() {
+        let service = Service::start(Software::OwnPod, speech, PODS, TTL).await;
+        let client = client(&service).timeout(PATIENCE).retries(0);
+        let client = client.build().expect("a client");
+        gets_for(&client, Duration::from_secs(1)).await;
+        let load = gets(&client);
+        sleep(Duration::from_secs(2)).await;
+        service.pods[0].pause().await;
+        sleep(Duration::from_secs(3)).await;
+        service.pods[0].resume().await;
+        sleep(Duration::from_secs(3)).await;
+        let report = load.stop().await;
+        println!("one hangs for a while, {speech:?}: {report}");
+        let lost = report.failed().count();
+        assert!(lost <= 100, "{report}");
+    }
+}
+
+/// Gets the client used to its pods.
+async fn gets_for(client: &Client, time: Duration) {
+    let load = gets(client);
+    sleep(time).await;
+    load.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_hangs_for_a_while_loses_few_http1() {
+    one_hangs_for_a_while(Speech::Http1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_hangs_for_a_while_loses_few_http2() {
+    one_hangs_for_a_while(Speech::Http2).await;
+}
