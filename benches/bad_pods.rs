@@ -11,11 +11,16 @@ mod load;
 #[path = "bad_pods/pods.rs"]
 mod pods;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use tokio::{runtime::Builder, time::sleep};
+use tokio::{runtime::Builder, sync::mpsc, time::sleep};
 use tower_headless::{
-    EndpointState, Fixed, Health, LeastConnections, Policy, Random, RoundRobin, http::Client,
+    BoxError, Discovery, Endpoint, EndpointState, EndpointStatus, Fixed, Health, LeastConnections,
+    Policy, Random, RoundRobin, http::Client,
 };
 
 use load::{Report, load};
@@ -87,7 +92,10 @@ impl Stage {
             self.hung(name, policy.clone()).await;
         }
         if self.tells("killed") {
-            self.killed(name, policy).await;
+            self.killed(name, policy.clone()).await;
+        }
+        if self.tells("new") {
+            self.joining(name, policy).await;
         }
     }
 
@@ -239,6 +247,44 @@ impl Stage {
         println!("    {} of 10 available at the end", back.count());
     }
 
+    /// Nine take 20 ms, and a tenth one joins them. How many times as many requests as the middle one of the others it has, at
+    /// most.
+    async fn joining<P: Policy>(&mut self, name: &str, policy: P) {
+        self.good.set(Mode::After(20));
+        self.bad.set(Mode::After(20));
+        let (announce, sets) = mpsc::unbounded_channel();
+        let told = "the client listens";
+        announce.send(self.good.addresses.clone()).expect(told);
+        let uri = "http://pods.default:80".parse().expect("a URI");
+        let client = Client::builder(uri).discovery(Told(sets)).policy(policy);
+        let client = client.health(self.health.clone()).build();
+        let client = client.expect("a client");
+        load(&client, self.long(SECOND)).await;
+        let length = self.long(4 * SECOND);
+        let running = tokio::spawn({
+            let client = client.clone();
+            async move { load(&client, length).await }
+        });
+        sleep(self.long(SECOND)).await;
+        announce.send(self.addresses().collect()).expect(told);
+        let mut most = 0.0_f64;
+        while !running.is_finished() {
+            most = most.max(self.times_the_others(&client));
+            sleep(SECOND / 1_000).await;
+        }
+        let report = running.await.expect("no panic");
+        self.tell("new", name, &report);
+        self.judge(format!("new/{name}/in_flight"), most, 2.0, adapts(name));
+    }
+
+    fn times_the_others<P: Policy>(&self, client: &Client<P>) -> f64 {
+        let is_bad = |status: &EndpointStatus| status.endpoint.address() == self.bad.addresses[0];
+        let (new, others): (Vec<_>, Vec<_>) = client.endpoints().into_iter().partition(is_bad);
+        let median = support::median(others.iter().map(|other| f64::from(other.in_flight)));
+        let new = new.first().map_or(0.0, |new| f64::from(new.in_flight));
+        new / median.max(1.0)
+    }
+
     /// A goal, or a figure to compare with.
     fn judge(&mut self, name: String, value: f64, bound: f64, is_goal: bool) {
         if is_goal {
@@ -247,6 +293,18 @@ impl Stage {
         } else {
             self.goals
                 .note(format_args!("beside bad_pods/{name} {value:.3}"));
+        }
+    }
+}
+
+/// Discovery that finds what it is told.
+struct Told(mpsc::UnboundedReceiver<Vec<SocketAddr>>);
+
+impl Discovery for Told {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>> {
+        match self.0.poll_recv(cx) {
+            Poll::Ready(Some(set)) => Poll::Ready(Ok(set.into_iter().map(Endpoint::new).collect())),
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
     }
 }
