@@ -30,7 +30,8 @@ use tower::{
     load::{CompleteOnResponse, PendingRequests},
 };
 use tower_headless::{
-    Balance, BoxError, Discovery, Endpoint, Fixed, LeastConnections, Policy, Random, RoundRobin,
+    Balance, BoxError, Discovery, Endpoint, Fixed, LeastConnections, Policy, PowerOfTwo, Random,
+    RoundRobin,
 };
 
 use support::{
@@ -165,6 +166,7 @@ macro_rules! names {
 const ROUND_ROBIN: Names = names!("round_robin");
 const RANDOM: Names = names!("random");
 const LEAST_CONNECTIONS: Names = names!("least_connections");
+const POWER_OF_TWO: Names = names!("power_of_two");
 const LIMIT: Names = names!("limit");
 const P2C: &str = "p2c";
 const P2C_BUFFER: &str = "p2c behind Buffer";
@@ -186,6 +188,8 @@ fn measure(len: usize, plan: &Plan) -> Times {
     add(&mut field, &RANDOM, balance(&runtime, Random::new(), len));
     let least = balance(&runtime, LeastConnections::new(), len);
     add(&mut field, &LEAST_CONNECTIONS, least);
+    let two = balance(&runtime, PowerOfTwo::new(), len);
+    add(&mut field, &POWER_OF_TWO, two);
     field.add(P2C, requests(p2c(len)));
     field.add(P2C_BUFFER, awaited_requests(&worker, buffer));
     field.measure(plan)
@@ -198,7 +202,7 @@ fn add<P: Policy>(field: &mut Field<'_>, names: &Names, balance: Balance<NoOp, P
 }
 
 fn judge(len: usize, times: &Times, goals: &mut Goals) {
-    for names in [ROUND_ROBIN, RANDOM, LEAST_CONNECTIONS] {
+    for names in [ROUND_ROBIN, RANDOM, LEAST_CONNECTIONS, POWER_OF_TWO] {
         let name = format!("pick/{}/n={len}", names.policy);
         let least_connections = names.policy == LEAST_CONNECTIONS.policy;
         if !least_connections {
@@ -237,6 +241,8 @@ fn allocations(len: usize, goals: &mut Goals) {
     count(RANDOM, per_pick(balance(&runtime, Random::new(), len)));
     let least = balance(&runtime, LeastConnections::new(), len);
     count(LEAST_CONNECTIONS, per_pick(least));
+    let two = balance(&runtime, PowerOfTwo::new(), len);
+    count(POWER_OF_TWO, per_pick(two));
 }
 
 /// Allocations of one request, once thread-local state is set up.
@@ -255,6 +261,8 @@ fn nearness(len: usize, plan: &Plan, goals: &mut Goals) {
     beside(&mut field, &runtime, &RANDOM, Random::new(), len);
     let least = LeastConnections::new();
     beside(&mut field, &runtime, &LEAST_CONNECTIONS, least, len);
+    let two = PowerOfTwo::new();
+    beside(&mut field, &runtime, &POWER_OF_TWO, two, len);
     let mut count = |names: Names, allocations: f64| {
         let name = format!("pick/near/{}/n={len}/allocations", names.policy);
         goals.at_most(name, allocations, 0.0);
@@ -265,8 +273,9 @@ fn nearness(len: usize, plan: &Plan, goals: &mut Goals) {
     );
     count(RANDOM, per_pick(near(&runtime, Random::new(), len)));
     count(LEAST_CONNECTIONS, per_pick(near(&runtime, least, len)));
+    count(POWER_OF_TWO, per_pick(near(&runtime, two, len)));
     let times = field.measure(plan);
-    for names in [ROUND_ROBIN, RANDOM, LEAST_CONNECTIONS] {
+    for names in [ROUND_ROBIN, RANDOM, LEAST_CONNECTIONS, POWER_OF_TWO] {
         let ratio = times.ratio(names.near, names.one);
         goals.note(format_args!(
             "beside pick/near/{}/n={len}/alike {ratio:.3}",

@@ -75,9 +75,11 @@
 //! | [`RoundRobin`] | requests cost about the same; shares must be exact | constant |
 //! | [`Random`] | many clients of few requests each, which a common order would synchronise | constant |
 //! | [`LeastConnections`] | requests differ in cost, or pods in speed: load moves away from the slow ones | grows up to 256 endpoints, constant above |
+//! | [`PowerOfTwo`] | the same, where the set is large: it is a little less even, and as cheap for any size | constant |
 //!
-//! Least connections believes a pod that answers errors at once to be idle, and sends it more: until the crate ejects
-//! failing pods, prefer round robin where pods fail fast instead of refusing connections.
+//! A pod that answers errors at once is no idle pod, though it has nothing in flight. What counts requests in flight goes on
+//! counting the failed ones for four times as long as an answer usually takes, so that failing fast attracts nothing;
+//! and under every policy a pod that goes on failing is [ejected](Health).
 //!
 //! # Bad pods
 //!
@@ -255,7 +257,7 @@ pub use membership::{MembershipChange, ServiceStream, Watch};
 pub use outcome::{ByResult, Classify, Outcome};
 #[cfg(feature = "http-body")]
 pub use outcome::{ByStatus, ClassifyHttp};
-pub use policy::{LeastConnections, Policy, Random, RoundRobin};
+pub use policy::{LeastConnections, Policy, PowerOfTwo, Random, RoundRobin};
 #[cfg(feature = "http-body")]
 pub use retry::RetryUnavailable;
 pub use retry::{Anywhere, CallAvoiding, Retry, RetryFailed, RetryFuture, RetryLayer, RetryPolicy};

@@ -5,11 +5,14 @@
 //! | [`RoundRobin`] | requests cost about the same; shares must be exact | constant |
 //! | [`Random`] | many clients of few requests each, where round robin's order would synchronise them | constant |
 //! | [`LeastConnections`] | requests differ in cost, or pods in speed: load moves away from the slow ones | grows to 256 endpoints, constant above |
+//! | [`PowerOfTwo`] | the same, where the set is large: it is a little less even, and as cheap for any size | constant |
 //!
-//! Every policy passes over the endpoints that are unreachable or gone. A policy is prepared into a picker whenever the
+//! Every policy passes over the endpoints that are unreachable, ejected or gone. A policy is prepared into a picker whenever the
 //! set changes; a pick then reads the counters, draws from the caller's generator, and does nothing else.
 
 mod least_connections;
+mod pair;
+mod power_of_two;
 mod random;
 mod round_robin;
 mod split;
@@ -17,6 +20,7 @@ mod split;
 mod suite;
 
 pub use least_connections::LeastConnections;
+pub use power_of_two::PowerOfTwo;
 pub use random::Random;
 pub use round_robin::RoundRobin;
 pub(crate) use split::{Before, Split};
@@ -27,7 +31,7 @@ use crate::load::Loads;
 
 /// A way to choose the endpoint of a request.
 ///
-/// Sealed: choose one of [`RoundRobin`], [`Random`] and [`LeastConnections`]. The trait will open once policies from
+/// Sealed: choose one of [`RoundRobin`], [`Random`], [`LeastConnections`] and [`PowerOfTwo`]. The trait will open once policies from
 /// outside have shown what it must offer.
 pub trait Policy: sealed::Prepare + Clone + Send + Sync + 'static {}
 

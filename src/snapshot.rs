@@ -117,8 +117,12 @@ impl<S, K: Pick> Snapshot<S, K> {
     /// Where none is left but what was ejected, as when the last healthy one refuses: better a bad endpoint than none.
     #[cold]
     fn pick_ejected(&self, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
-        let ejected = (0..self.loads.len()).filter(|&index| self.loads()[index].is_ejected());
-        let index = ejected.choose(rng)?;
+        let no_more_than_ejected = |&index: &usize| {
+            let load = &self.loads()[index];
+            load.is_ejected() && !load.is_unreachable()
+        };
+        let all = 0..self.loads.len();
+        let index = all.filter(no_more_than_ejected).choose(rng)?;
         let begun = self.loads()[index].begin_ejected();
         begun.then(|| self.picked(index, false))
     }

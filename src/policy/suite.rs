@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use proptest::prelude::*;
 use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng};
 
-use super::{LeastConnections, Policy, Random, RoundRobin};
+use super::{LeastConnections, Policy, PowerOfTwo, Random, RoundRobin};
 use crate::{
     endpoint::Endpoint,
     in_flight::InFlight,
@@ -160,6 +160,32 @@ fn the_unreachable_are_never_picked<P: Policy>(policy: impl Into<Setting<P>>) {
     }
 }
 
+fn the_ejected_are_never_picked<P: Policy>(policy: impl Into<Setting<P>>) {
+    let policy = policy.into();
+    for len in [2, 10, 100, 600] {
+        let mut set = Set::new(policy.clone(), 0..len);
+        let loads = set.loads();
+        for load in loads.iter().skip(1) {
+            load.eject();
+        }
+        for _ in 0..100 {
+            let request = set.pick().expect("one is left");
+            assert_eq!(set.index(&request), 0, "of {len}");
+        }
+        loads[1].readmit();
+        let (first, second) = (&loads[0], &loads[1]);
+        first.eject();
+        let request = set.pick().expect("one is back");
+        assert_eq!(set.index(&request), 1, "of {len}");
+        // Better a bad endpoint than none.
+        second.eject();
+        assert!(set.pick().is_some(), "all of {len} are ejected");
+        second.refuse();
+        let request = set.pick().expect("an ejected one");
+        assert_ne!(set.index(&request), 1, "it refuses");
+    }
+}
+
 fn those_left_share_what_the_unreachable_had<P: Policy>(policy: impl Into<Setting<P>>) {
     let mut set = Set::new(policy, 0..15);
     for load in set.loads().iter().skip(10) {
@@ -207,6 +233,7 @@ macro_rules! suite {
                 shares_are_fair,
                 empty_sets_have_nothing_to_pick,
                 the_unreachable_are_never_picked,
+                the_ejected_are_never_picked,
                 those_left_share_what_the_unreachable_had,
                 a_pick_counts_in_and_its_end_counts_out,
                 an_update_is_seen_by_the_next_pick,
@@ -226,9 +253,11 @@ suite! {
     round_robin: RoundRobin::new();
     random: Random::new();
     least_connections: LeastConnections::new();
+    power_of_two: PowerOfTwo::new();
     near_round_robin: half_near(RoundRobin::new());
     near_random: half_near(Random::new());
     near_least_connections: half_near(LeastConnections::new());
+    near_power_of_two: half_near(PowerOfTwo::new());
 }
 
 #[test]
@@ -338,6 +367,11 @@ proptest! {
     }
 
     #[test]
+    fn power_of_two_picks_one_of_two(len in 2..40_u32, steps in steps()) {
+        check_against_oracle(PowerOfTwo::new(), len, steps, picks_no_single_worst)?;
+    }
+
+    #[test]
     fn round_robin_picks_the_next_that_is_available(len in 1..40_u32, steps in steps()) {
         let mut last: Option<usize> = None;
         check_against_oracle(RoundRobin::new(), len, steps, |model, index| {
@@ -354,6 +388,13 @@ proptest! {
     fn round_robin_alternates_across_updates(seed in any::<u64>(), rounds in rounds()) {
         alternates(RoundRobin::new().into(), seed, rounds, |_, _| true)?;
     }
+}
+
+/// Whether another one that is available has as many requests as the endpoint picked, or there is no other one: of two distinct
+/// ones, the picked one was not the worse.
+fn picks_no_single_worst(model: &[(u32, bool)], picked: usize) -> bool {
+    let mut others = (0..model.len()).filter(|&other| other != picked && model[other].1);
+    others.clone().next().is_none() || others.any(|other| model[other].0 >= model[picked].0)
 }
 
 /// Sets of hosts, and how many requests each gets.

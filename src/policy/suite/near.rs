@@ -285,6 +285,7 @@ macro_rules! under_every_policy {
             super::$test(&RoundRobin::new());
             super::$test(&Random::new());
             super::$test(&LeastConnections::new());
+            super::$test(&PowerOfTwo::new());
         }
     )*};
 }
