@@ -15,7 +15,7 @@ use std::{
     future::Ready,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll},
 };
@@ -30,13 +30,16 @@ use tower::{
     load::{CompleteOnResponse, PendingRequests},
 };
 use tower_headless::{
-    Balance, BoxError, Discovery, Endpoint, Fixed, LeastConnections, Policy, PowerOfTwo, Random,
-    RoundRobin,
+    Balance, BoxError, Discovery, Endpoint, Fixed, Health, LeastConnections, PeakEwma, Policy,
+    PowerOfTwo, Random, RoundRobin,
 };
 
 use support::{
-    Field, Goals, NoOp, Plan, Times, address,
-    burst::{awaited_requests, cloned_requests, request, requests, requests_on_two_threads},
+    Field, Goals, NoOp, Plan, TakesTime, Times, address,
+    burst::{
+        awaited_requests, clock, cloned_requests, patient_request, request, requests,
+        requests_on_two_threads,
+    },
 };
 
 const SIZES: [usize; 5] = [3, 10, 100, 1_000, 10_000];
@@ -49,6 +52,9 @@ fn main() {
         judge(len, &times, &mut goals);
         allocations(len, &mut goals);
         nearness(len, &plan, &mut goals);
+    }
+    for len in [10, 100] {
+        watchfulness(len, &plan, &mut goals);
     }
     thresholds(&plan);
     goals.print();
@@ -167,6 +173,14 @@ const ROUND_ROBIN: Names = names!("round_robin");
 const RANDOM: Names = names!("random");
 const LEAST_CONNECTIONS: Names = names!("least_connections");
 const POWER_OF_TWO: Names = names!("power_of_two");
+const PEAK_EWMA: Names = names!("peak_ewma");
+const POLICIES: [Names; 5] = [
+    ROUND_ROBIN,
+    RANDOM,
+    LEAST_CONNECTIONS,
+    POWER_OF_TWO,
+    PEAK_EWMA,
+];
 const LIMIT: Names = names!("limit");
 const P2C: &str = "p2c";
 const P2C_BUFFER: &str = "p2c behind Buffer";
@@ -190,6 +204,8 @@ fn measure(len: usize, plan: &Plan) -> Times {
     add(&mut field, &LEAST_CONNECTIONS, least);
     let two = balance(&runtime, PowerOfTwo::new(), len);
     add(&mut field, &POWER_OF_TWO, two);
+    let ewma = balance(&runtime, PeakEwma::new(), len);
+    add(&mut field, &PEAK_EWMA, ewma);
     field.add(P2C, requests(p2c(len)));
     field.add(P2C_BUFFER, awaited_requests(&worker, buffer));
     field.measure(plan)
@@ -202,7 +218,7 @@ fn add<P: Policy>(field: &mut Field<'_>, names: &Names, balance: Balance<NoOp, P
 }
 
 fn judge(len: usize, times: &Times, goals: &mut Goals) {
-    for names in [ROUND_ROBIN, RANDOM, LEAST_CONNECTIONS, POWER_OF_TWO] {
+    for names in POLICIES {
         let name = format!("pick/{}/n={len}", names.policy);
         let least_connections = names.policy == LEAST_CONNECTIONS.policy;
         if !least_connections {
@@ -243,6 +259,8 @@ fn allocations(len: usize, goals: &mut Goals) {
     count(LEAST_CONNECTIONS, per_pick(least));
     let two = balance(&runtime, PowerOfTwo::new(), len);
     count(POWER_OF_TWO, per_pick(two));
+    let ewma = balance(&runtime, PeakEwma::new(), len);
+    count(PEAK_EWMA, per_pick(ewma));
 }
 
 /// Allocations of one request, once thread-local state is set up.
@@ -263,6 +281,8 @@ fn nearness(len: usize, plan: &Plan, goals: &mut Goals) {
     beside(&mut field, &runtime, &LEAST_CONNECTIONS, least, len);
     let two = PowerOfTwo::new();
     beside(&mut field, &runtime, &POWER_OF_TWO, two, len);
+    let ewma = PeakEwma::new();
+    beside(&mut field, &runtime, &PEAK_EWMA, ewma, len);
     let mut count = |names: Names, allocations: f64| {
         let name = format!("pick/near/{}/n={len}/allocations", names.policy);
         goals.at_most(name, allocations, 0.0);
@@ -274,8 +294,9 @@ fn nearness(len: usize, plan: &Plan, goals: &mut Goals) {
     count(RANDOM, per_pick(near(&runtime, Random::new(), len)));
     count(LEAST_CONNECTIONS, per_pick(near(&runtime, least, len)));
     count(POWER_OF_TWO, per_pick(near(&runtime, two, len)));
+    count(PEAK_EWMA, per_pick(near(&runtime, ewma, len)));
     let times = field.measure(plan);
-    for names in [ROUND_ROBIN, RANDOM, LEAST_CONNECTIONS, POWER_OF_TWO] {
+    for names in POLICIES {
         let ratio = times.ratio(names.near, names.one);
         goals.note(format_args!(
             "beside pick/near/{}/n={len}/alike {ratio:.3}",
@@ -293,6 +314,92 @@ fn beside<P: Policy>(
 ) {
     field.add(names.one, requests(balance(runtime, policy.clone(), len)));
     field.add(names.near, requests(near(runtime, policy, len)));
+}
+
+/// What it costs to watch the endpoints' health, and their latency, by requests that are answered at once (a pick) and by
+/// requests that have to wait (a pick and a completion, with two looks at the clock).
+fn watchfulness(len: usize, plan: &Plan, goals: &mut Goals) {
+    const UNWATCHED: [&str; 2] = ["without health", "without health, waits"];
+    const WATCHED: [&str; 2] = ["with health", "with health, waits"];
+    const TWO: [&str; 2] = ["power_of_two", "power_of_two, waits"];
+    const EWMA: [&str; 2] = ["peak_ewma", "peak_ewma, waits"];
+    let runtime = runtime();
+    let mut field = Field::new(format_args!("{len} endpoints, a request, watched"));
+    let round_robin = RoundRobin::new();
+    watch(
+        &mut field,
+        &runtime,
+        UNWATCHED,
+        round_robin,
+        Health::off(),
+        len,
+    );
+    watch(
+        &mut field,
+        &runtime,
+        WATCHED,
+        round_robin,
+        Health::new(),
+        len,
+    );
+    watch(
+        &mut field,
+        &runtime,
+        TWO,
+        PowerOfTwo::new(),
+        Health::new(),
+        len,
+    );
+    watch(
+        &mut field,
+        &runtime,
+        EWMA,
+        PeakEwma::new(),
+        Health::new(),
+        len,
+    );
+    let times = field.measure(plan);
+    for (name, [more, less]) in [("health", [WATCHED, UNWATCHED]), ("latency", [EWMA, TWO])] {
+        let pick = times.difference(more[0], less[0]);
+        goals.more_at_most(format_args!("pick/{name}/n={len}/pick"), pick, 10.0);
+        let completion = times.difference(more[1], less[1]) - pick;
+        goals.more_at_most(
+            format_args!("pick/{name}/n={len}/completion"),
+            completion,
+            60.0,
+        );
+    }
+}
+
+fn watch<P: Policy>(
+    field: &mut Field<'_>,
+    runtime: &Runtime,
+    names: [&'static str; 2],
+    policy: P,
+    health: Health,
+    len: usize,
+) {
+    for (name, waits) in names.into_iter().zip([false, true]) {
+        let pends = Arc::new(AtomicBool::new(true));
+        let service = TakesTime(pends.clone());
+        let mut balance = runtime.block_on(async {
+            let mut balance = Balance::builder(Fixed::new((0..len).map(address)))
+                .policy(policy.clone())
+                .health(health.clone())
+                .build(move |_: &_| service.clone());
+            let ready = balance.ready().await;
+            ready.expect("readiness never fails");
+            balance
+        });
+        // Of every endpoint something is known then.
+        (0..len * 20).for_each(|_| patient_request(&mut balance));
+        pends.store(waits, Relaxed);
+        field.add(name, move |times| {
+            clock(times, || {
+                (0..times).for_each(|_| patient_request(&mut balance))
+            })
+        });
+    }
 }
 
 /// Least connections around its two thresholds: up to 256 endpoints it looks at all, above at 16. What it costs over

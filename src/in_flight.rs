@@ -82,10 +82,18 @@ impl InFlight {
     #[inline]
     pub(crate) fn answer(&mut self) {
         self.is_answered = true;
-        // What was there at the first look took no time.
-        let waited = self
-            .waits
-            .map_or(Duration::ZERO, |(since, _)| since.elapsed());
+        let waited = match self.waits {
+            // What was there at the first look took no time.
+            None => Duration::ZERO,
+            Some((since, _)) => {
+                let now = Instant::now();
+                let waited = now - since;
+                if let Some(latency) = self.share.latency() {
+                    latency.answered(waited, now, &self.share.signals().latencies);
+                }
+                waited
+            }
+        };
         self.share.record().answered(waited);
         if self.is_probe {
             self.report(self.outcome.unwrap_or(Outcome::Success));
@@ -95,6 +103,7 @@ impl InFlight {
     /// The endpoint has not taken it, and it goes to another one.
     pub(crate) fn refuse(&mut self) {
         self.outcome = Some(Outcome::Nothing);
+        self.waits = None;
         if std::mem::take(&mut self.is_probe) {
             self.judge(Verdict::Failed);
         }
@@ -127,14 +136,30 @@ impl InFlight {
             && (self.share.signals().patience()).is_some_and(|patience| since.elapsed() >= patience)
     }
 
+    /// For how long it has waited for an answer that hasn't come.
+    fn waited_in_vain(&self) -> Duration {
+        let waits = self.waits.filter(|_| !self.is_answered);
+        waits.map_or(Duration::ZERO, |(since, _)| since.elapsed())
+    }
+
     #[cold]
     fn was_turned_away(&self, outcome: Outcome) {
+        if let Some(latency) = self.share.latency() {
+            latency.failed(self.waited_in_vain(), &self.share.signals().latencies);
+        }
         if outcome == Outcome::Failure {
             let in_a_row = self.share.record().failed(self.is_answered);
             self.share.signals().failed(in_a_row);
         }
         if !self.share.owe() {
             self.share.end();
+        }
+    }
+
+    #[cold]
+    fn was_cancelled(&self) {
+        if let Some(latency) = self.share.latency() {
+            latency.waited(self.waited_in_vain(), &self.share.signals().latencies);
         }
     }
 
@@ -158,6 +183,8 @@ impl Drop for InFlight {
         } else {
             if outcome == Outcome::Success {
                 self.share.record().succeeded();
+            } else {
+                self.was_cancelled();
             }
             self.share.end();
         }

@@ -76,10 +76,11 @@
 //! | [`Random`] | many clients of few requests each, which a common order would synchronise | constant |
 //! | [`LeastConnections`] | requests differ in cost, or pods in speed: load moves away from the slow ones | grows up to 256 endpoints, constant above |
 //! | [`PowerOfTwo`] | the same, where the set is large: it is a little less even, and as cheap for any size | constant |
+//! | [`PeakEwma`] | pods differ in speed, and latency counts: those that answer late get next to nothing, before requests pile up there | constant |
 //!
 //! A pod that answers errors at once is no idle pod, though it has nothing in flight. What counts requests in flight goes on
 //! counting the failed ones for four times as long as an answer usually takes, so that failing fast attracts nothing;
-//! and under every policy a pod that goes on failing is [ejected](Health).
+//! to [`PeakEwma`], a failure is a slow answer besides; and under every policy a pod that goes on failing is [ejected](Health).
 //!
 //! # Bad pods
 //!
@@ -178,6 +179,7 @@
 //! | `error.rs` | what can go wrong |
 //! | `backoff.rs` | growing delays and jitter |
 //! | `signals.rs` | what is rare and concerns every request: a trial on offer, an outage |
+//! | `latency.rs` | how long an endpoint takes to answer: a moving average that believes bad news at once |
 //! | `load.rs`, `load/` | one endpoint's numbers: the shares that count its requests, the words that policies scan, the record of what came of them |
 //! | `outcome.rs` | what a request's end says of its endpoint |
 //! | `health.rs`, `health/` | who is passed over for what its requests came to; pure |
@@ -224,6 +226,7 @@ mod health;
 #[cfg(feature = "http")]
 pub mod http;
 mod in_flight;
+mod latency;
 mod load;
 mod membership;
 mod near;
@@ -257,7 +260,7 @@ pub use membership::{MembershipChange, ServiceStream, Watch};
 pub use outcome::{ByResult, Classify, Outcome};
 #[cfg(feature = "http-body")]
 pub use outcome::{ByStatus, ClassifyHttp};
-pub use policy::{LeastConnections, Policy, PowerOfTwo, Random, RoundRobin};
+pub use policy::{LeastConnections, PeakEwma, Policy, PowerOfTwo, Random, RoundRobin};
 #[cfg(feature = "http-body")]
 pub use retry::RetryUnavailable;
 pub use retry::{Anywhere, CallAvoiding, Retry, RetryFailed, RetryFuture, RetryLayer, RetryPolicy};

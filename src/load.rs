@@ -32,9 +32,10 @@ use std::{
         Arc, Weak,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
-use crate::{endpoint::Endpoint, signals::Signals};
+use crate::{endpoint::Endpoint, latency::Latency, signals::Signals};
 
 /// Words in a line: 64 bytes.
 const LANES: usize = 16;
@@ -112,24 +113,30 @@ pub(crate) struct Share {
     endpoint: Endpoint,
     word: Word,
     record: Record,
+    /// If the policy asks for it.
+    latency: Option<Latency>,
     signals: Arc<Signals>,
     load: Weak<Load>,
 }
 
 impl Load {
-    /// `endpoint` of the balancer that `signals` are of, with a word with it, or in `slot` of `line`.
+    /// `endpoint` of the balancer that `signals` are of, with a word with it, or in `slot` of `line`, and with an average of its
+    /// latency that decays in so long.
     pub(crate) fn new(
         endpoint: Endpoint,
         packed: Option<(Arc<Line>, usize)>,
+        decay: Option<Duration>,
         signals: Arc<Signals>,
     ) -> Arc<Self> {
         let slot = packed.as_ref().map(|&(_, slot)| slot);
         let word = packed.map_or_else(Word::own, |(line, slot)| Word::packed(line, slot));
+        let latency = decay.map(|decay| signals.latencies.latency(decay));
         Arc::new_cyclic(|load| Self {
             share: Arc::new(Share {
                 endpoint,
                 word,
                 record: Record::default(),
+                latency,
                 signals,
                 load: load.clone(),
             }),
@@ -184,6 +191,11 @@ impl Share {
     #[inline]
     pub(crate) fn record(&self) -> &Record {
         &self.record
+    }
+
+    #[inline]
+    pub(crate) fn latency(&self) -> Option<&Latency> {
+        self.latency.as_ref()
     }
 
     /// The endpoint that this is a share of, unless it is gone.
@@ -333,8 +345,8 @@ mod tests {
         let signals = || Arc::new(Signals::new(tokio::time::Instant::now()));
         let packed = Some((Arc::new(Line::new()), 3));
         [
-            Load::new(endpoint.clone(), None, signals()),
-            Load::new(endpoint, packed, signals()),
+            Load::new(endpoint.clone(), None, None, signals()),
+            Load::new(endpoint, packed, None, signals()),
         ]
     }
 

@@ -6,12 +6,14 @@
 //! | [`Random`] | many clients of few requests each, where round robin's order would synchronise them | constant |
 //! | [`LeastConnections`] | requests differ in cost, or pods in speed: load moves away from the slow ones | grows to 256 endpoints, constant above |
 //! | [`PowerOfTwo`] | the same, where the set is large: it is a little less even, and as cheap for any size | constant |
+//! | [`PeakEwma`] | pods differ in speed, and latency counts: those that answer late get next to nothing, before requests pile up there | constant |
 //!
 //! Every policy passes over the endpoints that are unreachable, ejected or gone. A policy is prepared into a picker whenever the
 //! set changes; a pick then reads the counters, draws from the caller's generator, and does nothing else.
 
 mod least_connections;
 mod pair;
+mod peak_ewma;
 mod power_of_two;
 mod random;
 mod round_robin;
@@ -20,6 +22,7 @@ mod split;
 mod suite;
 
 pub use least_connections::LeastConnections;
+pub use peak_ewma::PeakEwma;
 pub use power_of_two::PowerOfTwo;
 pub use random::Random;
 pub use round_robin::RoundRobin;
@@ -31,13 +34,15 @@ use crate::load::Loads;
 
 /// A way to choose the endpoint of a request.
 ///
-/// Sealed: choose one of [`RoundRobin`], [`Random`], [`LeastConnections`] and [`PowerOfTwo`]. The trait will open once policies from
+/// Sealed: choose one of [`RoundRobin`], [`Random`], [`LeastConnections`], [`PowerOfTwo`] and [`PeakEwma`]. The trait will open once policies from
 /// outside have shown what it must offer.
 pub trait Policy: sealed::Prepare + Clone + Send + Sync + 'static {}
 
 impl<T: sealed::Prepare + Clone + Send + Sync + 'static> Policy for T {}
 
 pub(crate) mod sealed {
+    use std::time::Duration;
+
     use rand::Rng;
 
     use crate::load::Loads;
@@ -47,6 +52,11 @@ pub(crate) mod sealed {
 
         /// Whether the picker scans the endpoints' words, and so needs them packed and counting.
         const SCANS: bool;
+
+        /// How fast the averages of the endpoints' latencies decay, if the picker reads them.
+        fn decay(&self) -> Option<Duration> {
+            None
+        }
 
         /// A picker for a set of `len` endpoints, which takes the place of `previous`.
         fn prepare(

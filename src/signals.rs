@@ -12,6 +12,8 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
+use crate::latency::Latencies;
+
 /// The signals of one balancer.
 #[derive(Debug)]
 pub(crate) struct Signals {
@@ -27,6 +29,7 @@ pub(crate) struct Signals {
     is_reviewed: bool,
     /// In nanoseconds, how long a request waits before its being given up says something; zero if that isn't known.
     patience: AtomicU64,
+    pub(crate) latencies: Latencies,
 }
 
 /// There was no pick since the last review.
@@ -45,6 +48,7 @@ impl Signals {
             failures: 0,
             is_reviewed: false,
             patience: AtomicU64::new(0),
+            latencies: Latencies::new(now),
         }
     }
 

@@ -37,6 +37,19 @@ pub(crate) fn request(service: &mut impl Service<()>) {
     assert!(matches!(response, Poll::Ready(Ok(_))), "no response");
 }
 
+/// The same of a service that may have to be looked at twice.
+pub(crate) fn patient_request(service: &mut impl Service<()>) {
+    let mut cx = Context::from_waker(Waker::noop());
+    let ready = service.poll_ready(&mut cx);
+    assert!(matches!(ready, Poll::Ready(Ok(()))), "not ready at once");
+    let mut response = pin!(service.call(()));
+    let first = response.as_mut().poll(&mut cx);
+    if first.is_pending() {
+        let response = response.poll(&mut cx);
+        assert!(matches!(response, Poll::Ready(Ok(_))), "no response");
+    }
+}
+
 /// A thread's requests, one after the other.
 pub(crate) fn requests(mut service: impl Service<()>) -> impl FnMut(u64) -> f64 {
     move |times| clock(times, || (0..times).for_each(|_| request(&mut service)))

@@ -9,10 +9,14 @@
 use std::{
     convert::Infallible,
     fmt,
-    future::{Ready, ready},
+    future::{Future, Ready, ready},
     hint,
     net::SocketAddr,
-    sync::Arc,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll},
 };
 
@@ -121,6 +125,12 @@ impl Times {
         let rounds = self.of(dividend).iter().zip(self.of(divisor));
         median(rounds.map(|(dividend, divisor)| dividend / divisor))
     }
+
+    /// The median of the differences of each round.
+    pub(crate) fn difference(&self, minuend: &str, subtrahend: &str) -> f64 {
+        let rounds = self.of(minuend).iter().zip(self.of(subtrahend));
+        median(rounds.map(|(minuend, subtrahend)| minuend - subtrahend))
+    }
 }
 
 impl fmt::Display for Times {
@@ -158,6 +168,12 @@ impl Goals {
             .push(format!("ratio {name} {value:.3} goal >= {bound}"));
     }
 
+    /// A difference, in nanoseconds.
+    pub(crate) fn more_at_most(&mut self, name: impl fmt::Display, nanos: f64, bound: f64) {
+        self.0
+            .push(format!("difference {name} {nanos:.1} ns goal <= {bound}"));
+    }
+
     pub(crate) fn note(&mut self, note: impl fmt::Display) {
         self.0.push(note.to_string());
     }
@@ -184,6 +200,41 @@ impl Service<()> for NoOp {
     fn call(&mut self, (): ()) -> Self::Future {
         hint::black_box(&self.0);
         ready(Ok(()))
+    }
+}
+
+/// The same, answering at the second look while it is told to take its time. All its clones are told at once.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TakesTime(pub(crate) Arc<AtomicBool>);
+
+impl Service<()> for TakesTime {
+    type Response = ();
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        Answer {
+            pends: self.0.load(Relaxed),
+        }
+    }
+}
+
+pub(crate) struct Answer {
+    pends: bool,
+}
+
+impl Future for Answer {
+    type Output = Result<(), Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        if std::mem::take(&mut self.pends) {
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -134,9 +134,16 @@ impl Care {
         let members = &self.members;
         let examine = |index: usize, seen: &mut Counts| examine(&members[index].load, seen);
         let treatments = self.ward.review(examine, now, rng);
-        let mut changed = false;
+        let latencies = &self.signals.latencies;
+        let (mut changed, mut averages) = (false, Vec::new());
         for (member, treatment) in members.iter().zip(treatments) {
             changed |= member.apply(treatment);
+            let latency = member.load.latency();
+            averages.extend(latency.and_then(|it| it.review(now, treatment.quiet, latencies)));
+        }
+        latencies.learn(&mut averages);
+        if let Some(usual) = self.ward.usual() {
+            latencies.set_usual(usual);
         }
         if let Some(patience) = self.patience() {
             self.signals.set_patience(patience);

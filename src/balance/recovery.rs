@@ -132,7 +132,7 @@ mod tests {
     fn load(host: u8) -> Arc<Load> {
         let endpoint = Endpoint::new(([10, 0, 0, host], 80).into());
         let signals = Arc::new(Signals::new(Instant::now()));
-        Load::new(endpoint, None, signals)
+        Load::new(endpoint, None, None, signals)
     }
 
     #[test]

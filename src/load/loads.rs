@@ -5,6 +5,8 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
+use crate::latency::Latency;
+
 use super::{FLAGGED, LANES, Line, Load, REMOVED, lane_of, line_of};
 
 /// The counters of one snapshot's endpoints, in the order of their identities.
@@ -90,6 +92,12 @@ impl Loads {
     #[inline]
     pub(crate) fn word(&self, index: usize) -> u32 {
         self.loads[index].word().load(Relaxed)
+    }
+
+    /// The average latency in nanoseconds; zero if it isn't known.
+    #[inline]
+    pub(crate) fn average(&self, index: usize) -> f64 {
+        self.loads[index].latency().map_or(0.0, Latency::average)
     }
 
     pub(crate) fn is_available(&self, index: usize) -> bool {

@@ -3,12 +3,12 @@
 
 mod near;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use proptest::prelude::*;
 use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng};
 
-use super::{LeastConnections, Policy, PowerOfTwo, Random, RoundRobin};
+use super::{LeastConnections, PeakEwma, Policy, PowerOfTwo, Random, RoundRobin};
 use crate::{
     endpoint::Endpoint,
     in_flight::InFlight,
@@ -254,10 +254,12 @@ suite! {
     random: Random::new();
     least_connections: LeastConnections::new();
     power_of_two: PowerOfTwo::new();
+    peak_ewma: PeakEwma::new();
     near_round_robin: half_near(RoundRobin::new());
     near_random: half_near(Random::new());
     near_least_connections: half_near(LeastConnections::new());
     near_power_of_two: half_near(PowerOfTwo::new());
+    near_peak_ewma: half_near(PeakEwma::new());
 }
 
 #[test]
@@ -372,6 +374,26 @@ proptest! {
     }
 
     #[test]
+    fn peak_ewma_picks_the_cheaper_of_two(millis in prop::collection::vec(0..50_u64, 2..20), ends in any::<u64>()) {
+        let mut set = Set::new(PeakEwma::new(), 0..millis.len() as u32);
+        let (loads, mut running) = (set.loads(), Vec::new());
+        learn(&loads, &millis);
+        let mut ends = SmallRng::seed_from_u64(ends);
+        for _ in 0..200 {
+            let costs: Vec<_> = loads.iter().zip(&millis).map(|(load, millis)| millis * u64::from(load.in_flight() + 1)).collect();
+            let request = set.pick().expect("an endpoint");
+            let picked = set.index(&request);
+            let mut others = (0..costs.len()).filter(|&other| other != picked);
+            // What nothing is known of is like any other.
+            prop_assert!(millis[picked] == 0 || others.any(|other| millis[other] == 0 || costs[other] >= costs[picked]));
+            running.push(request);
+            if ends.random() {
+                running.swap_remove(ends.random_range(0..running.len()));
+            }
+        }
+    }
+
+    #[test]
     fn round_robin_picks_the_next_that_is_available(len in 1..40_u32, steps in steps()) {
         let mut last: Option<usize> = None;
         check_against_oracle(RoundRobin::new(), len, steps, |model, index| {
@@ -395,6 +417,19 @@ proptest! {
 fn picks_no_single_worst(model: &[(u32, bool)], picked: usize) -> bool {
     let mut others = (0..model.len()).filter(|&other| other != picked && model[other].1);
     others.clone().next().is_none() || others.any(|other| model[other].0 >= model[picked].0)
+}
+
+/// Has each endpoint answer once, after so many milliseconds; not at all if zero.
+fn learn(loads: &[Arc<Load>], millis: &[u64]) {
+    let now = tokio::time::Instant::now();
+    for (load, &millis) in loads.iter().zip(millis).filter(|(_, millis)| **millis > 0) {
+        let latency = load.latency().expect("the policy asks for it");
+        latency.answered(
+            Duration::from_millis(millis),
+            now,
+            &load.signals().latencies,
+        );
+    }
 }
 
 /// Sets of hosts, and how many requests each gets.

@@ -5,6 +5,7 @@ use std::{
     collections::{BinaryHeap, HashMap},
     net::SocketAddr,
     sync::Arc,
+    time::Duration,
 };
 
 use crate::{
@@ -42,6 +43,7 @@ impl Slots {
         &mut self,
         endpoint: &Endpoint,
         packed: bool,
+        decay: Option<Duration>,
         signals: &Arc<Signals>,
     ) -> Arc<Load> {
         if let Some(load) = self.undrain(endpoint) {
@@ -49,7 +51,7 @@ impl Slots {
             return load;
         }
         let packed = packed.then(|| self.allocate());
-        Load::new(endpoint.clone(), packed, signals.clone())
+        Load::new(endpoint.clone(), packed, decay, signals.clone())
     }
 
     fn undrain(&mut self, endpoint: &Endpoint) -> Option<Arc<Load>> {

@@ -175,7 +175,8 @@ impl<P: Policy, M> Writer<P, M> {
     fn add(&mut self, endpoint: &Endpoint, change: &mut Change) -> Arc<Load> {
         debug!(%endpoint, "endpoint joined");
         change.joined += 1;
-        self.slots.load(endpoint, P::SCANS, &self.signals)
+        let decay = self.policy.decay();
+        self.slots.load(endpoint, P::SCANS, decay, &self.signals)
     }
 
     fn remove(&mut self, endpoint: &Endpoint, load: &Arc<Load>, change: &mut Change) {

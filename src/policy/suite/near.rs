@@ -286,6 +286,7 @@ macro_rules! under_every_policy {
             super::$test(&Random::new());
             super::$test(&LeastConnections::new());
             super::$test(&PowerOfTwo::new());
+            super::$test(&PeakEwma::new());
         }
     )*};
 }

@@ -1,0 +1,322 @@
+//! How long an endpoint takes to begin its answers: a moving average that believes bad news at once and good news slowly.
+//!
+//! A sample above the average takes its place (a peak); one below moves it by 1 − e^(−Δt/τ), where Δt is the time since the average
+//! last moved (Finagle's and linkerd's "peak EWMA"). Time without samples moves it towards *zero*: an endpoint that is no
+//! longer picked becomes the cheapest one day, and is picked to see how it does. Towards what is typical it would only
+//! become like the others, of which half are always a little better, and might wait for ever. As all averages sink
+//! alike, a lull changes nothing between them.
+//!
+//! A pick reads the average and nothing else: no clock, no exponential. Samples come with their time, and the sinking is the
+//! background task's.
+//!
+//! No average is above [`CEILING`] times what is typical, whatever the endpoint did: from there it sinks to the typical one within
+//! τ × ln 10, which is 23 s by default, however long it hung. A request in that time is spared all the same, for ten
+//! times the cost is enough to lose.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// How many times the typical average is the largest.
+const CEILING: f64 = 10.0;
+
+/// How many times the usual time a failure counts as, at least.
+const SLOW: f64 = 4.0;
+
+/// The most that one look lets pass: an average doesn't sink while there are no requests that could have moved it.
+const MAX_STEP: Duration = Duration::from_secs(1);
+
+/// What is known of the latencies of a balancer's endpoints.
+#[derive(Debug)]
+pub(crate) struct Latencies {
+    epoch: Instant,
+    /// The median of the endpoints' averages.
+    typical: Nanos,
+    /// How long an answer takes to begin, without peaks.
+    usual: Nanos,
+}
+
+/// The latency of one endpoint.
+#[derive(Debug)]
+pub(crate) struct Latency {
+    average: Nanos,
+    /// When the average moved, in nanoseconds from the epoch.
+    moved: AtomicU64,
+    epoch: Instant,
+    decay: Duration,
+}
+
+/// A number of nanoseconds; zero if it isn't known.
+#[derive(Debug, Default)]
+struct Nanos(AtomicU64);
+
+impl Nanos {
+    #[inline]
+    fn load(&self) -> f64 {
+        f64::from_bits(self.0.load(Relaxed))
+    }
+
+    /// What is known is at least a nanosecond.
+    fn store(&self, nanos: f64) {
+        self.0.store(nanos.max(1.0).to_bits(), Relaxed);
+    }
+
+    #[inline]
+    fn update(&self, change: impl Fn(f64) -> f64) {
+        let change = |bits| {
+            let (before, after) = (f64::from_bits(bits), change(f64::from_bits(bits)));
+            (after != before).then(|| after.max(1.0).to_bits())
+        };
+        // An error means that there is nothing to change.
+        let _ = self.0.fetch_update(Relaxed, Relaxed, change);
+    }
+}
+
+impl Latencies {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self {
+            epoch: now,
+            typical: Nanos::default(),
+            usual: Nanos::default(),
+        }
+    }
+
+    /// The latency of a new endpoint, which is taken for a typical one.
+    pub(crate) fn latency(&self, decay: Duration) -> Latency {
+        Latency {
+            average: Nanos(AtomicU64::new(self.typical.load().to_bits())),
+            moved: AtomicU64::new(0),
+            epoch: self.epoch,
+            decay,
+        }
+    }
+
+    /// An endpoint takes so long usually.
+    pub(crate) fn set_usual(&self, usual: Duration) {
+        self.usual.store(usual.as_nanos() as f64);
+    }
+
+    /// Learns what is typical of these averages.
+    pub(crate) fn learn(&self, averages: &mut [f64]) {
+        if averages.is_empty() {
+            return;
+        }
+        let middle = averages.len() / 2;
+        let (_, &mut median, _) = averages.select_nth_unstable_by(middle, f64::total_cmp);
+        self.typical.store(median);
+    }
+
+    #[inline]
+    fn ceiling(&self) -> f64 {
+        match self.typical.load() {
+            0.0 => f64::INFINITY,
+            typical => typical * CEILING,
+        }
+    }
+
+    /// What a failure counts as. No multiple of what is typical: where most endpoints fail, that would grow by itself.
+    fn slow(&self) -> f64 {
+        (self.usual.load() * SLOW).max(self.typical.load())
+    }
+}
+
+impl Latency {
+    /// The average in nanoseconds; zero if nothing is known.
+    #[inline]
+    pub(crate) fn average(&self) -> f64 {
+        self.average.load()
+    }
+
+    /// An answer has begun, after so long.
+    #[inline]
+    pub(crate) fn answered(&self, after: Duration, now: Instant, latencies: &Latencies) {
+        let sample = (after.as_nanos() as f64).min(latencies.ceiling());
+        let passed = self.pass(now);
+        let weight = -(-passed.as_secs_f64() / self.decay.as_secs_f64()).exp_m1();
+        self.average.update(|average| {
+            if sample >= average {
+                sample
+            } else {
+                average + (sample - average) * weight
+            }
+        });
+    }
+
+    /// A request was turned away, and says that the endpoint is slow.
+    pub(crate) fn failed(&self, after: Duration, latencies: &Latencies) {
+        self.raise(latencies.slow().max(after.as_nanos() as f64), latencies);
+    }
+
+    /// A request has waited for so long, and has no answer.
+    pub(crate) fn waited(&self, time: Duration, latencies: &Latencies) {
+        self.raise(time.as_nanos() as f64, latencies);
+    }
+
+    /// Lets the average sink. For `quiet`, the endpoint has had requests and answered none. Returns the average, if it is known.
+    pub(crate) fn review(
+        &self,
+        now: Instant,
+        quiet: Duration,
+        latencies: &Latencies,
+    ) -> Option<f64> {
+        let passed = self.pass(now).min(MAX_STEP);
+        let left = (-passed.as_secs_f64() / self.decay.as_secs_f64()).exp();
+        let ceiling = latencies.ceiling();
+        let sink = |average: f64| match average {
+            0.0 => 0.0,
+            average => (average * left).min(ceiling),
+        };
+        self.average.update(sink);
+        self.waited(quiet, latencies);
+        Some(self.average()).filter(|&average| average > 0.0)
+    }
+
+    /// How much time has passed since the average last moved. It is over with that.
+    #[inline]
+    fn pass(&self, now: Instant) -> Duration {
+        let nanos = now.saturating_duration_since(self.epoch).as_nanos() as u64;
+        let before = self.moved.swap(nanos, Relaxed);
+        Duration::from_nanos(nanos.saturating_sub(before))
+    }
+
+    fn raise(&self, nanos: f64, latencies: &Latencies) {
+        let nanos = nanos.min(latencies.ceiling());
+        self.average.update(|average| average.max(nanos));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TAU: Duration = Duration::from_secs(10);
+    const MILLI: Duration = Duration::from_millis(1);
+
+    struct Fixture {
+        latency: Latency,
+        latencies: Latencies,
+        now: Instant,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let now = Instant::now();
+            let latencies = Latencies::new(now);
+            Self {
+                latency: latencies.latency(TAU),
+                latencies,
+                now,
+            }
+        }
+
+        /// With a typical latency of 1 ms.
+        fn among_others() -> Self {
+            let fixture = Self::new();
+            fixture.latencies.learn(&mut [5e5, 1e6, 9e6]);
+            fixture.latencies.set_usual(MILLI);
+            fixture
+        }
+
+        fn answer(&mut self, later: Duration, after: Duration) -> f64 {
+            self.now += later;
+            self.latency.answered(after, self.now, &self.latencies);
+            self.millis()
+        }
+
+        /// Reviews for so long, and returns the average.
+        fn review(&mut self, time: Duration, quiet: Duration) -> f64 {
+            const STEP: Duration = Duration::from_millis(25);
+            let steps = time.as_millis() / STEP.as_millis();
+            for _ in 0..steps {
+                self.now += STEP;
+                self.latency.review(self.now, quiet, &self.latencies);
+            }
+            self.millis()
+        }
+
+        fn millis(&self) -> f64 {
+            self.latency.average() / 1e6
+        }
+    }
+
+    fn is_close(value: f64, expected: f64) -> bool {
+        (value - expected).abs() < expected * 1e-3
+    }
+
+    #[test]
+    fn peaks_count_at_once_and_good_news_as_time_goes_by() {
+        let mut fixture = Fixture::new();
+        assert_eq!(fixture.answer(MILLI, 10 * MILLI), 10.0);
+        assert_eq!(fixture.answer(MILLI, 20 * MILLI), 20.0);
+        let after_tau = fixture.answer(TAU, 10 * MILLI);
+        assert!(is_close(after_tau, 10.0 + 10.0 / std::f64::consts::E));
+        // As many samples as one likes: what counts is the time that they took to come.
+        let many = (0..1_000).map(|_| fixture.answer(Duration::ZERO, 10 * MILLI));
+        assert_eq!(many.last(), Some(after_tau));
+    }
+
+    #[test]
+    fn what_is_not_picked_becomes_cheap() {
+        let mut fixture = Fixture::among_others();
+        fixture.answer(MILLI, 20 * MILLI);
+        assert_eq!(fixture.millis(), 10.0, "the ceiling");
+        let sunk = fixture.review(TAU.mul_f64(10_f64.ln()), Duration::ZERO);
+        assert!((sunk - 1.0).abs() < 0.01, "{sunk}");
+        assert_eq!(fixture.answer(MILLI, 20 * MILLI), 10.0, "it still is slow");
+    }
+
+    #[test]
+    fn a_lull_changes_little() {
+        let mut fixture = Fixture::new();
+        fixture.answer(MILLI, 10 * MILLI);
+        fixture.now += Duration::from_secs(3_600);
+        let latencies = &fixture.latencies;
+        fixture
+            .latency
+            .review(fixture.now, Duration::ZERO, latencies);
+        assert!(is_close(fixture.millis(), 10.0 * (-0.1_f64).exp()));
+    }
+
+    #[test]
+    fn silence_and_waiting_are_a_lower_bound() {
+        let mut fixture = Fixture::among_others();
+        fixture.answer(MILLI, MILLI);
+        assert_eq!(fixture.review(25 * MILLI, 7 * MILLI), 7.0);
+        fixture.latency.waited(5 * MILLI, &fixture.latencies);
+        assert_eq!(fixture.millis(), 7.0);
+        fixture.latency.waited(8 * MILLI, &fixture.latencies);
+        assert_eq!(fixture.millis(), 8.0);
+        assert_eq!(fixture.review(TAU, TAU), 10.0, "the ceiling");
+    }
+
+    #[test]
+    fn failures_are_slow() {
+        let mut fixture = Fixture::among_others();
+        fixture.answer(MILLI, MILLI / 10);
+        fixture.latency.failed(MILLI / 10, &fixture.latencies);
+        assert_eq!(fixture.millis(), 4.0);
+        fixture.latency.failed(6 * MILLI, &fixture.latencies);
+        assert_eq!(fixture.millis(), 6.0);
+    }
+
+    #[test]
+    fn failures_of_all_make_nothing_grow() {
+        let fixture = Fixture::among_others();
+        for _ in 0..100 {
+            fixture.latency.failed(MILLI, &fixture.latencies);
+            fixture.latencies.learn(&mut [fixture.latency.average()]);
+        }
+        assert_eq!(fixture.millis(), 4.0);
+    }
+
+    #[test]
+    fn a_new_endpoint_is_typical() {
+        let fixture = Fixture::among_others();
+        let new = fixture.latencies.latency(TAU);
+        assert_eq!(new.average(), 1e6);
+        assert_eq!(Fixture::new().millis(), 0.0, "nothing is known");
+    }
+}
