@@ -4,6 +4,7 @@ mod builder;
 mod care;
 mod driver;
 mod future;
+mod generator;
 mod recovery;
 mod shared;
 mod status;

@@ -199,7 +199,8 @@
 //! | `http.rs`, `http/` | feature `http`: the client, one pool of connections for each pod |
 //!
 //! Imports go downwards only, policies and discovery never meet, and decision code (`schedule`, `policy`, `health`, `recovery`)
-//! does no I/O, reads no clock and draws from the generator it is given. A pick takes no lock and allocates nothing.
+//! does no I/O, reads no clock and draws from the generator it is given. A pick allocates nothing, and takes no lock unless
+//! its balancer is [seeded](BalanceBuilder::seed).
 //!
 //! # Features
 //!

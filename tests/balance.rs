@@ -583,6 +583,39 @@ fn without_a_runtime_a_call_says_so() {
     assert!(error.to_string().contains("runtime"), "{error}");
 }
 
+/// Where a seeded balancer sends its requests, with a change of the set and a pod that refuses among them.
+async fn seeded_picks(seed: u64) -> Vec<Endpoint> {
+    let (script, discovery) = discovery();
+    let pods = Pods::default();
+    let mut balance = Balance::builder(discovery)
+        .policy(Random::new())
+        .seed(seed)
+        .build(pods.make());
+    script.answer(1..=5);
+    balance.ready().await.expect("readiness never fails");
+    let mut picks = Vec::new();
+    for round in 0..4 {
+        if round == 1 {
+            pods.set([2], Behaviour::NotReady);
+        }
+        if round == 2 {
+            script.answer(2..=9);
+        }
+        for _ in 0..20 {
+            picks.push(send(&balance).await.expect("another pod answers"));
+        }
+        tokio::time::sleep(SECOND).await;
+    }
+    picks
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seed_repeats_the_picks() {
+    let picks = seeded_picks(7).await;
+    assert_eq!(picks, seeded_picks(7).await);
+    assert_ne!(picks, seeded_picks(8).await);
+}
+
 #[test]
 fn built_outside_a_runtime_it_starts_when_used() {
     let addresses = [endpoint(1).address()];

@@ -12,6 +12,7 @@ use super::{
     Balance, Handle,
     care::Care,
     driver::Driver,
+    generator::Generator,
     shared::{Patience, Shared},
 };
 use crate::{
@@ -36,6 +37,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(5);
 /// | [`health`](Self::health) | endpoints that fail are passed over: [`Health`] |
 /// | [`ready_timeout`](Self::ready_timeout) | 5 s |
 /// | [`zone`](Self::zone), [`node`](Self::node), [`prefer_zone`](Self::prefer_zone), [`prefer_node`](Self::prefer_node) | not known: all pods are alike |
+/// | [`seed`](Self::seed) | none: picks can't be foreseen |
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it builds"]
 pub struct BalanceBuilder<D, P = RoundRobin, C = OnResponse> {
@@ -45,6 +47,7 @@ pub struct BalanceBuilder<D, P = RoundRobin, C = OnResponse> {
     health: Health,
     completion: C,
     patience: Patience,
+    seed: Option<u64>,
 }
 
 impl<D> BalanceBuilder<D> {
@@ -56,6 +59,7 @@ impl<D> BalanceBuilder<D> {
             health: Health::new(),
             completion: OnResponse::new(),
             patience: Patience::Bounded(READY_TIMEOUT),
+            seed: None,
         }
     }
 }
@@ -70,6 +74,7 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
             health: self.health,
             completion: self.completion,
             patience: self.patience,
+            seed: self.seed,
         }
     }
 
@@ -126,6 +131,7 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
             health: self.health,
             completion,
             patience: self.patience,
+            seed: self.seed,
         }
     }
 
@@ -152,6 +158,17 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
         self.ready_timeout(Duration::ZERO)
     }
 
+    /// Draws all random numbers from a generator with this seed: the same requests, answers and times then lead to the same
+    /// picks.
+    ///
+    /// For simulations and tests on one thread and tokio's paused clock. Not for production: each draw
+    /// takes a lock that all threads share, and clients of the same seed make the same choices at the same time. Clones
+    /// share the generator; each balancer of a [layer](Self::into_layer) has one of its own, of this same seed.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
     /// Builds the balancer; `make` makes the service of an endpoint, once for as long as the endpoint is in the set.
     ///
     /// Discovery starts now if this is called within a tokio runtime, and else when the balancer is first used. Nothing
@@ -164,15 +181,16 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
         S: Clone + Send + Sync + 'static,
     {
         let signals = Arc::new(self.signals());
+        let generator = Generator::new(self.seed);
         let (writer, current) = Writer::new(
             self.policy,
             self.near,
             make,
             signals.clone(),
-            &mut rand::rng(),
+            &mut &generator,
         );
         let (events, requests) = mpsc::unbounded_channel();
-        let shared = Shared::new(current, signals.clone(), self.patience, events);
+        let shared = Shared::new(current, signals.clone(), generator, self.patience, events);
         let shared = Arc::new(shared);
         signals.belong_to(&shared);
         let care = Care::new(self.health, signals);

@@ -141,7 +141,7 @@ where
         let was_empty = self.shared.current.load().loads().is_empty();
         let update = self
             .writer
-            .update(&self.shared.current, set, &mut rand::rng());
+            .update(&self.shared.current, set, &mut &self.shared.generator);
         let Some(change) = update else { return };
         info!(
             endpoints = self.shared.current.load().loads().len(),
@@ -194,8 +194,9 @@ where
     }
 
     fn refused(&mut self, load: Arc<Load>, refusal: Refusal) {
+        let generator = &mut &self.shared.generator;
         self.recovery
-            .refused(load, refusal, Instant::now(), &mut rand::rng());
+            .refused(load, refusal, Instant::now(), generator);
     }
 
     fn accepted(&mut self, load: &Arc<Load>) {
@@ -223,7 +224,8 @@ where
 
     /// Has the endpoints' health judged.
     fn review(&mut self) {
-        if self.care.review(Instant::now(), &mut rand::rng()) {
+        let generator = &mut &self.shared.generator;
+        if self.care.review(Instant::now(), generator) {
             self.shared.current.load().recount();
             self.shared.wake();
         }

@@ -14,7 +14,7 @@
 //! for a service that connects there. A service that took requests and handed them back has shown that its readiness
 //! means little, so one request is let through to it first.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use rand::Rng;
 use tokio::time::Instant;
@@ -41,7 +41,8 @@ pub(super) enum Refusal {
 /// The endpoints to be tried again.
 #[derive(Debug, Default)]
 pub(super) struct Recovery {
-    suspects: HashMap<SocketAddr, Suspect>,
+    /// In an order of its own, so that of several that are due at the same time it is always the same one that is next.
+    suspects: BTreeMap<SocketAddr, Suspect>,
 }
 
 #[derive(Debug)]

@@ -1,8 +1,6 @@
 //! What the clones of a balancer, their requests and the background task have in common.
 
 use std::{
-    cell::RefCell,
-    convert::Infallible,
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -12,7 +10,6 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use rand::{Rng, TryRng, rngs::SmallRng};
 use tokio::{
     runtime::Handle,
     sync::{Notify, mpsc, watch},
@@ -20,7 +17,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::recovery::Refusal;
+use super::{generator::Generator, recovery::Refusal};
 use crate::{
     error::{BoxError, Error, NoEndpoints, SharedError},
     in_flight::InFlight,
@@ -57,6 +54,7 @@ pub(super) enum Event<S> {
 pub(super) struct Shared<S, P: Policy> {
     pub(super) current: Current<S, P>,
     pub(super) signals: Arc<Signals>,
+    pub(super) generator: Generator,
     /// Set for good once there is an answer, or no use in waiting for one before calling.
     pub(super) opened: AtomicBool,
     /// Told when `opened` is set.
@@ -92,12 +90,14 @@ impl<S, P: Policy> Shared<S, P> {
     pub(super) fn new(
         current: Current<S, P>,
         signals: Arc<Signals>,
+        generator: Generator,
         patience: Patience,
         events: mpsc::UnboundedSender<Event<S>>,
     ) -> Self {
         Self {
             current,
             signals,
+            generator,
             opened: AtomicBool::new(patience == Patience::Bounded(Duration::ZERO)),
             opening: Arc::default(),
             starved: Notify::new(),
@@ -217,7 +217,7 @@ impl<S: Clone, P: Policy> Shared<S, P> {
     #[inline]
     pub(super) fn pick(&self) -> Option<(S, InFlight)> {
         let snapshot = self.current.load();
-        let picked = snapshot.pick(&mut ThreadRng)?;
+        let picked = snapshot.pick(&mut &self.generator)?;
         // The guard is there first: should the clone panic, the request is counted out again.
         Some((picked.service.clone(), picked.in_flight))
     }
@@ -225,7 +225,7 @@ impl<S: Clone, P: Policy> Shared<S, P> {
     /// The same, but none of `avoid`.
     pub(super) fn pick_avoiding(&self, avoid: &[SocketAddr]) -> Option<(S, InFlight)> {
         let snapshot = self.current.load();
-        let picked = snapshot.pick_avoiding(avoid, &mut ThreadRng)?;
+        let picked = snapshot.pick_avoiding(avoid, &mut &self.generator)?;
         Some((picked.service.clone(), picked.in_flight))
     }
 
@@ -282,32 +282,5 @@ impl<S: Clone, P: Policy> Shared<S, P> {
         } else {
             Error::unreachable(snapshot.loads().len(), notes.last_refusal.clone())
         })
-    }
-}
-
-thread_local! {
-    /// Picks need speed and evenness, no secrets.
-    static GENERATOR: RefCell<SmallRng> = RefCell::new(rand::make_rng());
-}
-
-/// The thread's generator, looked up at each draw: most picks draw nothing.
-struct ThreadRng;
-
-impl TryRng for ThreadRng {
-    type Error = Infallible;
-
-    #[inline]
-    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
-        Ok(GENERATOR.with_borrow_mut(SmallRng::next_u32))
-    }
-
-    #[inline]
-    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
-        Ok(GENERATOR.with_borrow_mut(SmallRng::next_u64))
-    }
-
-    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
-        GENERATOR.with_borrow_mut(|generator| generator.fill_bytes(bytes));
-        Ok(())
     }
 }

@@ -1,0 +1,61 @@
+//! Where a balancer's random draws come from: the thread's own generator, or one with a seed.
+
+use std::{
+    cell::RefCell,
+    convert::Infallible,
+    sync::{Mutex, PoisonError},
+};
+
+use rand::{Rng, SeedableRng, TryRng, rngs::SmallRng};
+
+thread_local! {
+    /// Picks need speed and evenness, no secrets.
+    static OF_THREAD: RefCell<SmallRng> = RefCell::new(rand::make_rng());
+}
+
+/// A balancer's generator; shared references draw from it.
+///
+/// It is looked up at each draw, as most picks draw nothing. The thread's takes no lock.
+#[derive(Debug)]
+pub(super) struct Generator {
+    seeded: Option<Mutex<SmallRng>>,
+}
+
+impl Generator {
+    pub(super) fn new(seed: Option<u64>) -> Self {
+        let seeded = seed.map(|seed| Mutex::new(SmallRng::seed_from_u64(seed)));
+        Self { seeded }
+    }
+
+    #[inline]
+    fn with<T>(&self, draw: impl FnOnce(&mut SmallRng) -> T) -> T {
+        match &self.seeded {
+            None => OF_THREAD.with_borrow_mut(draw),
+            Some(seeded) => locked(seeded, draw),
+        }
+    }
+}
+
+#[cold]
+fn locked<T>(generator: &Mutex<SmallRng>, draw: impl FnOnce(&mut SmallRng) -> T) -> T {
+    draw(&mut generator.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+impl TryRng for &Generator {
+    type Error = Infallible;
+
+    #[inline]
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        Ok(self.with(SmallRng::next_u32))
+    }
+
+    #[inline]
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        Ok(self.with(SmallRng::next_u64))
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        self.with(|generator| generator.fill_bytes(bytes));
+        Ok(())
+    }
+}
