@@ -1,0 +1,164 @@
+//! One simulated pod: some workers, a queue before them, and whatever is wrong with it.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use futures::channel::oneshot;
+
+use crate::{event::Event, queue::Queue};
+
+/// How long an answer takes that is no work: an error, at once.
+const AT_ONCE: Duration = Duration::from_micros(200);
+
+/// How a pod is.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) enum Condition {
+    #[default]
+    Healthy,
+    /// Each request takes this much longer.
+    Slow(Duration),
+    /// Each request takes this many times as long, as in a program that has yet to warm up.
+    Cold(f64),
+    /// This part of the requests gets an error, at once.
+    Failing(f64),
+    /// It takes requests, and goes on with them once it is in another condition.
+    Hung,
+    /// It refuses requests, and those it had are lost.
+    Dead,
+}
+
+/// A request, with all of it that is left to chance: every policy gets the same ones.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request {
+    /// How long a healthy pod works on it.
+    pub(crate) work: Duration,
+    /// From 0 to 1: a pod that fails a part of the requests fails those of the least luck.
+    pub(crate) luck: f64,
+}
+
+/// What a pod says.
+pub(crate) type Answer = Result<(), &'static str>;
+
+pub(crate) struct Job {
+    pub(crate) request: Request,
+    /// Nobody may listen any more: a pod doesn't notice, and works all the same.
+    pub(crate) answer: oneshot::Sender<Answer>,
+}
+
+/// A request that a worker has, or that is being refused.
+struct Running {
+    answer: oneshot::Sender<Answer>,
+    says: Answer,
+    has_worker: bool,
+}
+
+pub(crate) struct Pod {
+    number: usize,
+    condition: Condition,
+    idle: usize,
+    waiting: VecDeque<Job>,
+    running: BTreeMap<u64, Running>,
+    /// Those whose time came while the pod hung.
+    overdue: Vec<u64>,
+    taken: u64,
+}
+
+impl Pod {
+    pub(crate) fn new(number: usize, workers: usize) -> Self {
+        Self {
+            number,
+            condition: Condition::Healthy,
+            idle: workers,
+            waiting: VecDeque::new(),
+            running: BTreeMap::new(),
+            overdue: Vec::new(),
+            taken: 0,
+        }
+    }
+
+    pub(crate) fn accepts(&self) -> bool {
+        self.condition != Condition::Dead
+    }
+
+    /// How many requests it has, whether or not anybody still waits for them.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.waiting.len() + self.running.len()
+    }
+
+    pub(crate) fn take(&mut self, job: Job, queue: &mut Queue<Event>) {
+        match self.condition {
+            Condition::Failing(part) if job.request.luck < part => {
+                let refused = Running {
+                    answer: job.answer,
+                    says: Err("503 Service Unavailable"),
+                    has_worker: false,
+                };
+                self.run(refused, AT_ONCE, queue);
+            }
+            _ => {
+                self.waiting.push_back(job);
+                self.begin(queue);
+            }
+        }
+    }
+
+    /// The time of a request has come.
+    pub(crate) fn finish(&mut self, job: u64, queue: &mut Queue<Event>) {
+        if self.condition == Condition::Hung {
+            self.overdue.push(job);
+            return;
+        }
+        // It is not there if the pod has died since.
+        if let Some(running) = self.running.remove(&job) {
+            self.idle += usize::from(running.has_worker);
+            let _ = running.answer.send(running.says);
+        }
+        self.begin(queue);
+    }
+
+    pub(crate) fn change(&mut self, condition: Condition, queue: &mut Queue<Event>) {
+        self.condition = condition;
+        if condition == Condition::Dead {
+            self.waiting.clear();
+            for running in std::mem::take(&mut self.running).into_values() {
+                self.idle += usize::from(running.has_worker);
+            }
+        }
+        for job in std::mem::take(&mut self.overdue) {
+            self.finish(job, queue);
+        }
+        self.begin(queue);
+    }
+
+    /// Gives the first in the queue to the idle workers.
+    fn begin(&mut self, queue: &mut Queue<Event>) {
+        while self.condition != Condition::Hung
+            && self.idle > 0
+            && let Some(job) = self.waiting.pop_front()
+        {
+            self.idle -= 1;
+            let work = job.request.work;
+            let takes = match self.condition {
+                Condition::Slow(more) => work + more,
+                Condition::Cold(times) => work.mul_f64(times),
+                _ => work,
+            };
+            let running = Running {
+                answer: job.answer,
+                says: Ok(()),
+                has_worker: true,
+            };
+            self.run(running, takes, queue);
+        }
+    }
+
+    fn run(&mut self, running: Running, takes: Duration, queue: &mut Queue<Event>) {
+        let job = self.taken;
+        self.taken += 1;
+        self.running.insert(job, running);
+        let pod = self.number;
+        queue.after(takes, Event::Finished { pod, job });
+    }
+}

@@ -1,0 +1,293 @@
+//! The simulation: a clock, the clients, and their requests.
+//!
+//! Time goes from event to event. The balancers' own background tasks live by tokio's paused clock, which is moved along,
+//! and get to run before and after each event; tokio's timers have a resolution of a millisecond, and everything else has
+//! nanoseconds. One thread does it all, and requests are polled in the order of their numbers: a seed repeats a run.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, Wake, Waker},
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng};
+use rand_distr::{Distribution, Exp1};
+use tokio::task::yield_now;
+use tower_headless::Error;
+
+use crate::{
+    client::{Client, Contender, Teller},
+    cluster::Cluster,
+    event::Event,
+    pod::Request,
+    run::{Outcome, Record, Run},
+    scenario::{Scenario, Step},
+};
+
+const TICK: Duration = Duration::from_millis(1);
+
+/// How long after the last request was sent a run ends at the latest. What is not answered by then has timed out.
+const REST: Duration = Duration::from_secs(30);
+
+/// Runs `scenario` with the policy of `contender`.
+pub(crate) fn simulate(scenario: &Scenario, contender: &Contender, seed: u64) -> Run {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().start_paused(true).build();
+    let runtime = runtime.expect("a runtime without I/O needs nothing");
+    runtime.block_on(async {
+        let mut world = World::new(scenario, contender, seed);
+        world.begin().await;
+        world.run().await;
+        world.end(contender.name)
+    })
+}
+
+struct World<'a> {
+    scenario: &'a Scenario,
+    cluster: Cluster,
+    clients: Vec<Source>,
+    /// By number; none where it has ended.
+    requests: Vec<Option<InFlight>>,
+    in_flight: usize,
+    woken: Woken,
+    records: Vec<Record>,
+    samples: Vec<Vec<usize>>,
+}
+
+/// A client, and the requests it has to send.
+struct Source {
+    client: Box<dyn Client>,
+    teller: Teller,
+    rng: SmallRng,
+    lag: Duration,
+}
+
+struct InFlight {
+    future: BoxFuture<'static, Result<(), Error>>,
+    waker: Waker,
+    since: Duration,
+}
+
+/// The numbers of the requests to poll.
+type Woken = Arc<Mutex<Vec<usize>>>;
+
+struct WakeRequest {
+    number: usize,
+    woken: Woken,
+}
+
+impl Wake for WakeRequest {
+    fn wake(self: Arc<Self>) {
+        let mut woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
+        woken.push(self.number);
+    }
+}
+
+impl<'a> World<'a> {
+    fn new(scenario: &'a Scenario, contender: &Contender, seed: u64) -> Self {
+        let cluster = Cluster::new(scenario.workers);
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let source = |_| {
+            let (teller, client) = contender.client(&cluster, rng.next_u64());
+            Source {
+                client,
+                teller,
+                lag: scenario.lag.mul_f64(rng.random()),
+                rng: SmallRng::from_rng(&mut rng),
+            }
+        };
+        Self {
+            clients: (0..scenario.clients).map(source).collect(),
+            scenario,
+            cluster,
+            requests: Vec::new(),
+            in_flight: 0,
+            woken: Woken::default(),
+            records: Vec::new(),
+            samples: Vec::new(),
+        }
+    }
+
+    /// All clients know the pods, and are about to send their first request.
+    async fn begin(&mut self) {
+        for client in 0..self.clients.len() {
+            self.tell(client, (0..self.scenario.pods).collect());
+            self.clients[client].client.ready().await;
+            self.expect_arrival(client);
+        }
+        let queue = &mut self.cluster.lock().queue;
+        for (at, step) in &self.scenario.steps {
+            queue.at(*at, Event::Step(step.clone()));
+        }
+        queue.at(Duration::ZERO, Event::Tick);
+    }
+
+    async fn run(&mut self) {
+        while let Some(event) = self.next().await {
+            self.handle(event);
+            self.poll_woken();
+            // What a request told the background task is to be heard at the time it was said.
+            yield_now().await;
+            self.poll_woken();
+        }
+    }
+
+    /// The next event, at its time.
+    async fn next(&mut self) -> Option<Event> {
+        let (event, passed, now) = {
+            let queue = &mut self.cluster.lock().queue;
+            let before = queue.now();
+            let event = queue.pop()?;
+            (event, queue.now() - before, queue.now())
+        };
+        let over = now >= self.scenario.duration;
+        if over && (self.in_flight == 0 || now >= self.scenario.duration + REST) {
+            return None;
+        }
+        if !passed.is_zero() {
+            // Timers fire at the end of this, and the tasks that wait for them run after it.
+            tokio::time::advance(passed).await;
+            yield_now().await;
+            self.poll_woken();
+        }
+        Some(event)
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Arrival { client } => self.send(client),
+            Event::Finished { pod, job } => self.cluster.lock().finish(pod, job),
+            Event::Timeout { request } => self.give_up(request),
+            Event::Step(Step::Pod(pod, condition)) => self.cluster.lock().change(pod, condition),
+            Event::Step(Step::Members(pods)) => self.announce(&pods),
+            Event::Discovered { client, pods } => self.tell(client, pods),
+            Event::Tick => self.tick(),
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.cluster.lock().queue.now()
+    }
+
+    fn expect_arrival(&mut self, client: usize) {
+        let rate = self.scenario.rate / self.clients.len() as f64;
+        let pause: f64 = Exp1.sample(&mut self.clients[client].rng);
+        let queue = &mut self.cluster.lock().queue;
+        let at = queue.now() + Duration::from_secs_f64(pause / rate);
+        if at < self.scenario.duration {
+            queue.at(at, Event::Arrival { client });
+        }
+    }
+
+    fn send(&mut self, client: usize) {
+        self.expect_arrival(client);
+        let source = &mut self.clients[client];
+        let request = Request {
+            work: self.scenario.work.draw(&mut source.rng),
+            luck: source.rng.random(),
+        };
+        let number = self.requests.len();
+        let wake = WakeRequest {
+            number,
+            woken: self.woken.clone(),
+        };
+        let future = source.client.send(request);
+        let since = self.now();
+        self.requests.push(Some(InFlight {
+            future,
+            waker: Arc::new(wake).into(),
+            since,
+        }));
+        self.in_flight += 1;
+        if let Some(timeout) = self.scenario.timeout {
+            let event = Event::Timeout { request: number };
+            self.cluster.lock().queue.after(timeout, event);
+        }
+        self.poll(number);
+    }
+
+    fn poll_woken(&mut self) {
+        loop {
+            let mut woken = {
+                let mut woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
+                std::mem::take(&mut *woken)
+            };
+            if woken.is_empty() {
+                return;
+            }
+            woken.sort_unstable();
+            woken.dedup();
+            for number in woken {
+                self.poll(number);
+            }
+        }
+    }
+
+    fn poll(&mut self, number: usize) {
+        let Some(request) = &mut self.requests[number] else {
+            return;
+        };
+        let cx = &mut Context::from_waker(&request.waker);
+        if let Poll::Ready(result) = request.future.as_mut().poll(cx) {
+            self.ended(
+                number,
+                match result {
+                    Ok(()) => Outcome::Answered,
+                    Err(error) if error.is_unsent() => Outcome::Unsent,
+                    Err(_) => Outcome::Failed,
+                },
+            );
+        }
+    }
+
+    fn ended(&mut self, number: usize, outcome: Outcome) {
+        if let Some(request) = self.requests[number].take() {
+            self.in_flight -= 1;
+            self.records.push(Record {
+                at: request.since,
+                took: self.now() - request.since,
+                outcome,
+            });
+        }
+    }
+
+    fn give_up(&mut self, number: usize) {
+        self.ended(number, Outcome::TimedOut);
+    }
+
+    /// Each client learns it when its own discovery looks next.
+    fn announce(&mut self, pods: &[usize]) {
+        let queue = &mut self.cluster.lock().queue;
+        for (client, source) in self.clients.iter().enumerate() {
+            let pods = pods.to_vec();
+            queue.after(source.lag, Event::Discovered { client, pods });
+        }
+    }
+
+    fn tell(&self, client: usize, pods: Vec<usize>) {
+        // Nobody listens once the client's background task has ended, which it does with the client.
+        let _ = self.clients[client].teller.unbounded_send(pods);
+    }
+
+    fn tick(&mut self) {
+        let mut cluster = self.cluster.lock();
+        self.samples.push(cluster.in_flight());
+        cluster.queue.after(TICK, Event::Tick);
+    }
+
+    fn end(mut self, policy: &'static str) -> Run {
+        for number in 0..self.requests.len() {
+            self.ended(number, Outcome::TimedOut);
+        }
+        let calls = std::mem::take(&mut self.cluster.lock().calls);
+        let last = calls.iter().map(|call| call.pod + 1).max();
+        Run {
+            policy,
+            pods: last.unwrap_or(0).max(self.scenario.pods),
+            records: self.records,
+            calls,
+            samples: self.samples,
+        }
+    }
+}
