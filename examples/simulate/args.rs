@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser, error::ErrorKind};
+
+use crate::scenario::{self, Scenario};
 
 /// Runs the balancer's own code against simulated pods, on a clock that is simulated too, and compares its policies.
 #[derive(Debug, Parser)]
@@ -10,11 +12,15 @@ use clap::Parser;
 pub(crate) struct Args {
     /// Which scenarios to run [default: all of them]
     #[arg(value_name = "SCENARIO")]
-    pub(crate) scenarios: Vec<String>,
+    names: Vec<String>,
 
     /// The same seed leads to the same figures
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
+
+    /// Leave out the health checks, which eject pods that fail
+    #[arg(long)]
+    pub(crate) no_health: bool,
 
     /// Where to write the plots to
     #[arg(long, value_name = "DIR", default_value = "target/simulation")]
@@ -23,4 +29,20 @@ pub(crate) struct Args {
     /// Tell which scenarios there are, and do nothing
     #[arg(long)]
     pub(crate) list: bool,
+}
+
+impl Args {
+    /// The scenarios that are asked for. Ends the process, with a message, if there is none of a name.
+    pub(crate) fn scenarios(&self) -> Vec<Scenario> {
+        let mut all = scenario::all();
+        let is_known = |name: &&String| all.iter().any(|scenario| scenario.name == **name);
+        if let Some(name) = self.names.iter().find(|name| !is_known(name)) {
+            let why = format!("there is no scenario {name:?}; --list tells which there are");
+            Self::command().error(ErrorKind::InvalidValue, why).exit();
+        }
+        if !self.names.is_empty() {
+            all.retain(|scenario| self.names.iter().any(|name| name == scenario.name));
+        }
+        all
+    }
 }

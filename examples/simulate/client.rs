@@ -5,7 +5,8 @@ use std::task::{Context, Poll, ready};
 use futures::{FutureExt, StreamExt, channel::mpsc, future::BoxFuture};
 use tower::{Service, ServiceExt};
 use tower_headless::{
-    Balance, BoxError, Discovery, Endpoint, Error, LeastConnections, Policy, Random, RoundRobin,
+    Balance, BoxError, Discovery, Endpoint, Error, Health, LeastConnections, Policy, Random,
+    RoundRobin,
 };
 
 use crate::{
@@ -40,6 +41,7 @@ pub(crate) const CONTENDERS: &[Contender] = &[
 pub(crate) struct Setup {
     cluster: Cluster,
     discovery: Told,
+    health: Health,
     seed: u64,
 }
 
@@ -58,11 +60,17 @@ pub(crate) trait Client {
 
 impl Contender {
     /// A client, and who tells its discovery.
-    pub(crate) fn client(&self, cluster: &Cluster, seed: u64) -> (Teller, Box<dyn Client>) {
+    pub(crate) fn client(
+        &self,
+        cluster: &Cluster,
+        health: Health,
+        seed: u64,
+    ) -> (Teller, Box<dyn Client>) {
         let (teller, told) = mpsc::unbounded();
         let client = (self.connect)(Setup {
             cluster: cluster.clone(),
             discovery: Told(told),
+            health,
             seed,
         });
         (teller, client)
@@ -74,6 +82,7 @@ impl Setup {
         let cluster = self.cluster;
         let balance = Balance::builder(self.discovery)
             .policy(policy)
+            .health(self.health)
             .seed(self.seed)
             .build(move |endpoint: &Endpoint| cluster.service(endpoint));
         Box::new(balance)

@@ -12,30 +12,33 @@
 mod args;
 mod client;
 mod cluster;
+mod contest;
 mod event;
 mod pod;
 mod queue;
 mod report;
 mod run;
 mod scenario;
+#[cfg(test)]
+mod tests;
 mod world;
 
 use clap::Parser;
 
 use args::Args;
-use client::CONTENDERS;
-use world::simulate;
+use contest::Contest;
 
 fn main() {
     let args = Args::parse();
-    for scenario in scenario::all() {
-        if !args.scenarios.is_empty() && !args.scenarios.iter().any(|name| name == scenario.name) {
-            continue;
+    let scenarios = args.scenarios();
+    if args.list {
+        for scenario in scenarios {
+            println!("{:<14}{}", scenario.name, scenario.about);
         }
-        let runs: Vec<_> = CONTENDERS
-            .iter()
-            .map(|contender| simulate(&scenario, contender, args.seed))
-            .collect();
-        println!("{}", report::table(&scenario, &runs, args.seed));
+        return;
+    }
+    for scenario in scenarios {
+        let contest = Contest::hold(scenario, args.seed, args.no_health);
+        println!("{}", report::table(&contest));
     }
 }

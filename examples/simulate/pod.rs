@@ -25,6 +25,8 @@ pub(crate) enum Condition {
     Failing(f64),
     /// It takes requests, and goes on with them once it is in another condition.
     Hung,
+    /// It refuses requests, and finishes those it has.
+    Closed,
     /// It refuses requests, and those it had are lost.
     Dead,
 }
@@ -79,7 +81,7 @@ impl Pod {
     }
 
     pub(crate) fn accepts(&self) -> bool {
-        self.condition != Condition::Dead
+        !matches!(self.condition, Condition::Closed | Condition::Dead)
     }
 
     /// How many requests it has, whether or not anybody still waits for them.

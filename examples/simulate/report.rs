@@ -2,32 +2,31 @@
 
 use std::{fmt::Write, time::Duration};
 
-use crate::{run::Run, scenario::Scenario};
+use crate::{contest::Contest, run::Run, scenario::Scenario};
 
 /// The whole table, with its title.
-pub(crate) fn table(scenario: &Scenario, runs: &[Run], seed: u64) -> String {
-    let mut columns = vec!["policy", "success", "p50", "p99", "p99.9"];
-    columns.extend(scenario.marked.iter().map(|(_, what)| *what));
-    columns.extend(scenario.figures.iter().map(|figure| figure.title));
-    let header = columns.into_iter().map(str::to_owned).collect();
-    let mut rows: Vec<Vec<String>> = vec![header];
-    rows.extend(runs.iter().map(|run| row(scenario, run)));
+pub(crate) fn table(contest: &Contest) -> String {
+    let scenario = &contest.scenario;
+    let mut rows = vec![header(scenario)];
+    rows.extend(
+        contest
+            .entries
+            .iter()
+            .map(|entry| row(scenario, entry.name(), &entry.run)),
+    );
     let mut text = format!(
         "{}: {}\n{}\n",
         scenario.name,
         scenario.about,
-        terms(scenario, seed)
+        terms(contest)
     );
-    let widths: Vec<_> = (0..rows[0].len())
-        .map(|column| rows.iter().map(|row| row[column].chars().count()).max())
-        .collect();
-    for row in rows {
-        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            let width = width.unwrap_or(0);
-            let _ = match column {
-                0 => write!(text, "  {cell:<width$}"),
-                _ => write!(text, "  {cell:>width$}"),
-            };
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: Vec<_> = (0..rows[0].len()).filter_map(width).collect();
+    for row in &rows {
+        text.push_str(&format!("  {:<1$}", row[0], widths[0]));
+        for (cell, width) in row.iter().zip(&widths).skip(1) {
+            // Nothing fails that writes to a string.
+            let _ = write!(text, "  {cell:>width$}");
         }
         text.push('\n');
     }
@@ -35,33 +34,60 @@ pub(crate) fn table(scenario: &Scenario, runs: &[Run], seed: u64) -> String {
 }
 
 /// What it was measured with.
-fn terms(scenario: &Scenario, seed: u64) -> String {
+fn terms(contest: &Contest) -> String {
+    let scenario = &contest.scenario;
     format!(
-        "  {} req/s from {} client{} for {} s, seed {seed}",
+        "  {} req/s from {} client{} for {} s, seed {}",
         scenario.rate,
         scenario.clients,
         if scenario.clients == 1 { "" } else { "s" },
         scenario.duration.as_secs(),
+        contest.seed,
     )
 }
 
-fn row(scenario: &Scenario, run: &Run) -> Vec<String> {
-    let mut row = vec![run.policy.to_owned(), percent(run.success())];
-    row.extend([0.5, 0.99, 0.999].map(|part| milliseconds(run.quantile(part))));
+fn header(scenario: &Scenario) -> Vec<String> {
+    let common = ["policy", "success", "p50", "p99", "p99.9"];
+    let shares = scenario
+        .marked
+        .iter()
+        .map(|(_, what)| format!("{what}: share"));
+    let figures = scenario
+        .figures
+        .iter()
+        .map(|figure| figure.title.to_owned());
+    let common = common.into_iter().map(str::to_owned);
+    common.chain(shares).chain(figures).collect()
+}
+
+fn row(scenario: &Scenario, name: String, run: &Run) -> Vec<String> {
+    let mut row = vec![name, success(run.success())];
+    row.extend([0.5, 0.99, 0.999].map(|part| time(run.quantile(part))));
     let shares = run.shares();
-    row.extend(scenario.marked.iter().map(|(pod, _)| percent(shares[*pod])));
+    let share = |pods: &std::ops::Range<usize>| percent(shares[pods.clone()].iter().sum());
+    row.extend(scenario.marked.iter().map(|(pods, _)| share(pods)));
     row.extend(scenario.figures.iter().map(|figure| (figure.of)(run)));
     row
 }
 
 pub(crate) fn percent(part: f64) -> String {
-    // Rounding must not make a success of a failure.
-    let percent = (part * 1e4).floor() / 1e2;
-    format!("{percent:.2} %")
+    format!("{:.2} %", part * 1e2)
 }
 
-pub(crate) fn milliseconds(time: Duration) -> String {
+/// Rounded down: a failure is to be seen.
+pub(crate) fn success(part: f64) -> String {
+    percent((part * 1e4).floor() / 1e4)
+}
+
+pub(crate) fn time(time: Duration) -> String {
     let milliseconds = time.as_secs_f64() * 1e3;
-    let decimals = usize::from(milliseconds < 100.0);
-    format!("{milliseconds:.decimals$} ms")
+    match milliseconds {
+        ..100.0 => format!("{milliseconds:.1} ms"),
+        ..10_000.0 => format!("{milliseconds:.0} ms"),
+        _ => format!("{:.1} s", time.as_secs_f64()),
+    }
+}
+
+pub(crate) fn or_never(found: Option<Duration>) -> String {
+    found.map_or("never".to_owned(), time)
 }

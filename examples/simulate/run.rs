@@ -1,12 +1,11 @@
 //! What came of one simulation, and the questions it answers.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use crate::cluster::Call;
 
 /// What one policy made of a scenario.
 pub(crate) struct Run {
-    pub(crate) policy: &'static str,
     pub(crate) pods: usize,
     /// In the order the requests ended in.
     pub(crate) records: Vec<Record>,
@@ -39,20 +38,41 @@ pub(crate) enum Outcome {
 impl Run {
     /// The part of the requests that were answered.
     pub(crate) fn success(&self) -> f64 {
-        let answered = self.records.iter().filter(|record| record.is_answered());
-        answered.count() as f64 / self.records.len() as f64
+        self.success_in(Duration::ZERO..Duration::MAX)
+    }
+
+    /// The same, of those that were sent in this time.
+    pub(crate) fn success_in(&self, time: Range<Duration>) -> f64 {
+        self.part(|record| time.contains(&record.at), Record::is_answered)
+    }
+
+    /// The part of the requests that were answered within `limit`.
+    pub(crate) fn within(&self, limit: Duration) -> f64 {
+        self.part(
+            |_| true,
+            |record| record.is_answered() && record.took <= limit,
+        )
+    }
+
+    fn part(&self, of: impl Fn(&Record) -> bool, which: impl Fn(&Record) -> bool) -> f64 {
+        let (mut all, mut some) = (0_u32, 0_u32);
+        for record in self.records.iter().filter(|record| of(record)) {
+            all += 1;
+            some += u32::from(which(record));
+        }
+        f64::from(some) / f64::from(all.max(1))
+    }
+
+    /// How many requests were not answered.
+    pub(crate) fn lost(&self) -> usize {
+        let lost = self.records.iter().filter(|record| !record.is_answered());
+        lost.count()
     }
 
     /// The time within which this part of the answered requests were.
     pub(crate) fn quantile(&self, part: f64) -> Duration {
         let answered = self.records.iter().filter(|record| record.is_answered());
-        let mut took: Vec<_> = answered.map(|record| record.took).collect();
-        if took.is_empty() {
-            return Duration::ZERO;
-        }
-        let rank = (took.len() as f64 * part).ceil() as usize;
-        let index = rank.clamp(1, took.len()) - 1;
-        *took.select_nth_unstable(index).1
+        quantile(answered.map(|record| record.took).collect(), part)
     }
 
     /// Each pod's part of all requests that pods got.
@@ -63,6 +83,77 @@ impl Run {
         }
         let all = self.calls.len().max(1) as f64;
         counts.iter().map(|&count| f64::from(count) / all).collect()
+    }
+
+    /// The part that `pods` got of the requests that pods got in this time.
+    pub(crate) fn share_in(&self, pods: Range<usize>, time: Range<Duration>) -> f64 {
+        let calls = self.calls.iter().filter(|call| time.contains(&call.at));
+        let (mut all, mut some) = (0_u32, 0_u32);
+        for call in calls {
+            all += 1;
+            some += u32::from(pods.contains(&call.pod));
+        }
+        f64::from(some) / f64::from(all.max(1))
+    }
+
+    /// For how long from `since` on `pod` got requests, until it got none for a second.
+    pub(crate) fn in_for(&self, pod: usize, since: Duration) -> Option<Duration> {
+        let calls = self.calls.iter().filter(|call| call.pod == pod);
+        let mut last = since;
+        for call in calls.skip_while(|call| call.at < since) {
+            if call.at - last >= OUT {
+                return Some(last - since);
+            }
+            last = call.at;
+        }
+        let end = self.calls.last().map_or(last, |call| call.at);
+        (end - last >= OUT).then(|| last - since)
+    }
+
+    /// The greatest share `pod` had in a tenth of a second, until it got none for a second.
+    pub(crate) fn worst_share(&self, pod: usize, since: Duration) -> f64 {
+        let until = since.saturating_add(self.in_for(pod, since).unwrap_or(Duration::MAX));
+        let end = self.calls.last().map_or(since, |call| call.at);
+        let (mut worst, mut start) = (0.0_f64, since);
+        let mut calls = self
+            .calls
+            .iter()
+            .skip_while(|call| call.at < since)
+            .peekable();
+        while start <= until && start + WINDOW <= end {
+            let (mut all, mut some) = (0_u32, 0_u32);
+            while let Some(call) = calls.next_if(|call| call.at < start + WINDOW) {
+                all += 1;
+                some += u32::from(call.pod == pod);
+            }
+            worst = worst.max(f64::from(some) / f64::from(all.max(1)));
+            start += WINDOW;
+        }
+        worst
+    }
+
+    /// Most requests that `pods` had at a time within this time, but for one millisecond in a hundred.
+    pub(crate) fn peak(&self, pods: Range<usize>, time: Range<usize>) -> usize {
+        let samples = self.samples.iter().take(time.end).skip(time.start);
+        let most = samples.map(|sample| {
+            let some = sample.iter().take(pods.end).skip(pods.start);
+            some.copied().max().unwrap_or(0)
+        });
+        quantile(most.collect(), 0.99)
+    }
+}
+
+/// A pod that gets no request for so long has been taken out.
+const OUT: Duration = Duration::from_secs(1);
+
+const WINDOW: Duration = Duration::from_millis(100);
+
+/// The least that this part of `values` does not exceed.
+fn quantile<T: Copy + Default + Ord>(mut values: Vec<T>, part: f64) -> T {
+    let rank = (values.len() as f64 * part).ceil() as usize;
+    match values.len() {
+        0 => T::default(),
+        len => *values.select_nth_unstable(rank.clamp(1, len) - 1).1,
     }
 }
 

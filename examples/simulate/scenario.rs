@@ -1,12 +1,14 @@
 //! What a simulation is of: pods, what becomes of them, who sends how much, and what to look at afterwards.
 
-mod catalog;
+mod change;
+mod failing;
+mod gone;
+mod slow;
 mod work;
 
-pub(crate) use catalog::all;
 pub(crate) use work::Work;
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use crate::{pod::Condition, run::Run};
 
@@ -28,8 +30,12 @@ pub(crate) struct Scenario {
     pub(crate) lag: Duration,
     pub(crate) steps: Vec<(Duration, Step)>,
     /// The pods to look at, and what is the matter with them.
-    pub(crate) marked: Vec<(usize, &'static str)>,
+    pub(crate) marked: Vec<(Range<usize>, &'static str)>,
     pub(crate) figures: Vec<Figure>,
+    /// Whether the figures without health checks are worth a look.
+    pub(crate) compares_health: bool,
+    /// Whether the pods' requests are counted all the time.
+    pub(crate) samples: bool,
 }
 
 /// Something that happens by the script.
@@ -46,8 +52,14 @@ pub(crate) struct Figure {
     pub(crate) of: fn(&Run) -> String,
 }
 
+/// All there are, in the order they are run in.
+pub(crate) fn all() -> Vec<Scenario> {
+    let all = [slow::all(), failing::all(), gone::all(), change::all()];
+    all.into_iter().flatten().collect()
+}
+
 impl Scenario {
-    fn new(name: &'static str, about: &'static str) -> Self {
+    pub(crate) fn new(name: &'static str, about: &'static str) -> Self {
         Self {
             name,
             about,
@@ -62,6 +74,8 @@ impl Scenario {
             steps: Vec::new(),
             marked: Vec::new(),
             figures: Vec::new(),
+            compares_health: false,
+            samples: false,
         }
     }
 
@@ -75,8 +89,12 @@ impl Scenario {
         self.step(at, Step::Pod(pod, condition))
     }
 
-    fn mark(mut self, pod: usize, what: &'static str) -> Self {
-        self.marked.push((pod, what));
+    fn mark(self, pod: usize, what: &'static str) -> Self {
+        self.mark_all(pod..pod + 1, what)
+    }
+
+    fn mark_all(mut self, pods: Range<usize>, what: &'static str) -> Self {
+        self.marked.push((pods, what));
         self
     }
 
@@ -84,4 +102,12 @@ impl Scenario {
         self.figures.push(Figure { title, of });
         self
     }
+}
+
+const fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
 }

@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng};
 use rand_distr::{Distribution, Exp1};
 use tokio::task::yield_now;
-use tower_headless::Error;
+use tower_headless::{Error, Health};
 
 use crate::{
     client::{Client, Contender, Teller},
@@ -31,15 +31,20 @@ const TICK: Duration = Duration::from_millis(1);
 const REST: Duration = Duration::from_secs(30);
 
 /// Runs `scenario` with the policy of `contender`.
-pub(crate) fn simulate(scenario: &Scenario, contender: &Contender, seed: u64) -> Run {
+pub(crate) fn simulate(
+    scenario: &Scenario,
+    contender: &Contender,
+    health: &Health,
+    seed: u64,
+) -> Run {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_time().start_paused(true).build();
     let runtime = runtime.expect("a runtime without I/O needs nothing");
     runtime.block_on(async {
-        let mut world = World::new(scenario, contender, seed);
+        let mut world = World::new(scenario, contender, health, seed);
         world.begin().await;
         world.run().await;
-        world.end(contender.name)
+        world.end()
     })
 }
 
@@ -85,11 +90,11 @@ impl Wake for WakeRequest {
 }
 
 impl<'a> World<'a> {
-    fn new(scenario: &'a Scenario, contender: &Contender, seed: u64) -> Self {
+    fn new(scenario: &'a Scenario, contender: &Contender, health: &Health, seed: u64) -> Self {
         let cluster = Cluster::new(scenario.workers);
         let mut rng = SmallRng::seed_from_u64(seed);
         let source = |_| {
-            let (teller, client) = contender.client(&cluster, rng.next_u64());
+            let (teller, client) = contender.client(&cluster, health.clone(), rng.next_u64());
             Source {
                 client,
                 teller,
@@ -272,18 +277,19 @@ impl<'a> World<'a> {
 
     fn tick(&mut self) {
         let mut cluster = self.cluster.lock();
-        self.samples.push(cluster.in_flight());
+        if self.scenario.samples {
+            self.samples.push(cluster.in_flight());
+        }
         cluster.queue.after(TICK, Event::Tick);
     }
 
-    fn end(mut self, policy: &'static str) -> Run {
+    fn end(mut self) -> Run {
         for number in 0..self.requests.len() {
             self.ended(number, Outcome::TimedOut);
         }
         let calls = std::mem::take(&mut self.cluster.lock().calls);
         let last = calls.iter().map(|call| call.pod + 1).max();
         Run {
-            policy,
             pods: last.unwrap_or(0).max(self.scenario.pods),
             records: self.records,
             calls,
