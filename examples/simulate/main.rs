@@ -14,31 +14,40 @@ mod client;
 mod cluster;
 mod contest;
 mod event;
+mod plot;
 mod pod;
 mod queue;
 mod report;
+mod requests;
 mod run;
 mod scenario;
 #[cfg(test)]
 mod tests;
 mod world;
 
+use std::{error::Error, fs};
+
 use clap::Parser;
 
 use args::Args;
 use contest::Contest;
 
-fn main() {
+fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     let scenarios = args.scenarios();
     if args.list {
         for scenario in scenarios {
             println!("{:<14}{}", scenario.name, scenario.about);
         }
-        return;
+        return Ok(());
     }
+    fs::create_dir_all(&args.out)?;
     for scenario in scenarios {
         let contest = Contest::hold(scenario, args.seed, args.no_health);
         println!("{}", report::table(&contest));
+        let file = format!("{}.svg", contest.scenario.name);
+        plot::write(&contest, &args.out.join(file))?;
     }
+    println!("Plots: {}", args.out.display());
+    Ok(())
 }

@@ -15,7 +15,7 @@ pub(crate) fn table(contest: &Contest) -> String {
             .map(|entry| row(scenario, entry.name(), &entry.run)),
     );
     let mut text = format!(
-        "{}: {}\n{}\n",
+        "{}: {}\n  {}\n",
         scenario.name,
         scenario.about,
         terms(contest)
@@ -34,16 +34,24 @@ pub(crate) fn table(contest: &Contest) -> String {
 }
 
 /// What it was measured with.
-fn terms(contest: &Contest) -> String {
+pub(crate) fn terms(contest: &Contest) -> String {
     let scenario = &contest.scenario;
-    format!(
-        "  {} req/s from {} client{} for {} s, seed {}",
-        scenario.rate,
-        scenario.clients,
-        if scenario.clients == 1 { "" } else { "s" },
-        scenario.duration.as_secs(),
-        contest.seed,
-    )
+    let clients = match scenario.clients {
+        1 => "one client".to_owned(),
+        clients => format!("{clients} clients"),
+    };
+    let (rate, seconds) = (thousands(scenario.rate), scenario.duration.as_secs());
+    let seed = contest.seed;
+    format!("{rate} requests/s from {clients} for {seconds} s, seed {seed}")
+}
+
+/// The nearest whole number, with a comma where it has thousands.
+fn thousands(number: f64) -> String {
+    let number = number.round() as u64;
+    match number {
+        ..1_000 => number.to_string(),
+        _ => format!("{},{:03}", number / 1_000, number % 1_000),
+    }
 }
 
 fn header(scenario: &Scenario) -> Vec<String> {

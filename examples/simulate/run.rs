@@ -132,14 +132,11 @@ impl Run {
         worst
     }
 
-    /// Most requests that `pods` had at a time within this time, but for one millisecond in a hundred.
-    pub(crate) fn peak(&self, pods: Range<usize>, time: Range<usize>) -> usize {
-        let samples = self.samples.iter().take(time.end).skip(time.start);
-        let most = samples.map(|sample| {
-            let some = sample.iter().take(pods.end).skip(pods.start);
-            some.copied().max().unwrap_or(0)
-        });
-        quantile(most.collect(), 0.99)
+    /// Most requests that `pod` had at a time, in all but one of a hundred milliseconds.
+    pub(crate) fn peak(&self, pod: usize, milliseconds: Range<usize>) -> usize {
+        let samples = &self.samples[milliseconds];
+        let in_flight = |sample: &Vec<usize>| sample.get(pod).copied().unwrap_or(0);
+        quantile(samples.iter().map(in_flight).collect(), 0.99)
     }
 }
 
@@ -148,8 +145,8 @@ const OUT: Duration = Duration::from_secs(1);
 
 const WINDOW: Duration = Duration::from_millis(100);
 
-/// The least that this part of `values` does not exceed.
-fn quantile<T: Copy + Default + Ord>(mut values: Vec<T>, part: f64) -> T {
+/// The least value that this part of `values` does not exceed.
+pub(crate) fn quantile<T: Copy + Default + Ord>(mut values: Vec<T>, part: f64) -> T {
     let rank = (values.len() as f64 * part).ceil() as usize;
     match values.len() {
         0 => T::default(),

@@ -26,6 +26,8 @@ pub(crate) struct Scenario {
     pub(crate) duration: Duration,
     /// When a caller gives up.
     pub(crate) timeout: Option<Duration>,
+    /// What is answered later is of no use, to whoever looks at the plot.
+    pub(crate) limit: Option<Duration>,
     /// How late a client's discovery may learn of a change.
     pub(crate) lag: Duration,
     pub(crate) steps: Vec<(Duration, Step)>,
@@ -70,6 +72,7 @@ impl Scenario {
             rate: 2_000.0,
             duration: Duration::from_secs(60),
             timeout: None,
+            limit: None,
             lag: Duration::ZERO,
             steps: Vec::new(),
             marked: Vec::new(),

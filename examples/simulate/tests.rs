@@ -104,6 +104,13 @@ fn a_pod_that_dies_loses_what_it_has_and_one_that_closes_does_not() {
 }
 
 #[test]
+fn titles_fit_their_plots() {
+    for scenario in scenario::all() {
+        assert!(scenario.about.len() <= 72, "{}", scenario.about);
+    }
+}
+
+#[test]
 fn scenarios_have_names_of_their_own() {
     let mut names: Vec<_> = scenario::all().iter().map(|it| it.name).collect();
     let all = names.len();

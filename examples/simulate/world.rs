@@ -4,24 +4,20 @@
 //! and get to run before and after each event; tokio's timers have a resolution of a millisecond, and everything else has
 //! nanoseconds. One thread does it all, and requests are polled in the order of their numbers: a seed repeats a run.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll, Wake, Waker},
-    time::Duration,
-};
+use std::time::Duration;
 
-use futures::future::BoxFuture;
 use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng};
 use rand_distr::{Distribution, Exp1};
 use tokio::task::yield_now;
-use tower_headless::{Error, Health};
+use tower_headless::Health;
 
 use crate::{
     client::{Client, Contender, Teller},
     cluster::Cluster,
     event::Event,
     pod::Request,
-    run::{Outcome, Record, Run},
+    requests::Requests,
+    run::Run,
     scenario::{Scenario, Step},
 };
 
@@ -52,11 +48,7 @@ struct World<'a> {
     scenario: &'a Scenario,
     cluster: Cluster,
     clients: Vec<Source>,
-    /// By number; none where it has ended.
-    requests: Vec<Option<InFlight>>,
-    in_flight: usize,
-    woken: Woken,
-    records: Vec<Record>,
+    requests: Requests,
     samples: Vec<Vec<usize>>,
 }
 
@@ -66,27 +58,6 @@ struct Source {
     teller: Teller,
     rng: SmallRng,
     lag: Duration,
-}
-
-struct InFlight {
-    future: BoxFuture<'static, Result<(), Error>>,
-    waker: Waker,
-    since: Duration,
-}
-
-/// The numbers of the requests to poll.
-type Woken = Arc<Mutex<Vec<usize>>>;
-
-struct WakeRequest {
-    number: usize,
-    woken: Woken,
-}
-
-impl Wake for WakeRequest {
-    fn wake(self: Arc<Self>) {
-        let mut woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
-        woken.push(self.number);
-    }
 }
 
 impl<'a> World<'a> {
@@ -106,10 +77,7 @@ impl<'a> World<'a> {
             clients: (0..scenario.clients).map(source).collect(),
             scenario,
             cluster,
-            requests: Vec::new(),
-            in_flight: 0,
-            woken: Woken::default(),
-            records: Vec::new(),
+            requests: Requests::default(),
             samples: Vec::new(),
         }
     }
@@ -131,10 +99,10 @@ impl<'a> World<'a> {
     async fn run(&mut self) {
         while let Some(event) = self.next().await {
             self.handle(event);
-            self.poll_woken();
+            self.requests.poll_woken(self.now());
             // What a request told the background task is to be heard at the time it was said.
             yield_now().await;
-            self.poll_woken();
+            self.requests.poll_woken(self.now());
         }
     }
 
@@ -147,14 +115,14 @@ impl<'a> World<'a> {
             (event, queue.now() - before, queue.now())
         };
         let over = now >= self.scenario.duration;
-        if over && (self.in_flight == 0 || now >= self.scenario.duration + REST) {
+        if over && (self.requests.is_empty() || now >= self.scenario.duration + REST) {
             return None;
         }
         if !passed.is_zero() {
             // Timers fire at the end of this, and the tasks that wait for them run after it.
             tokio::time::advance(passed).await;
             yield_now().await;
-            self.poll_woken();
+            self.requests.poll_woken(self.now());
         }
         Some(event)
     }
@@ -163,7 +131,7 @@ impl<'a> World<'a> {
         match event {
             Event::Arrival { client } => self.send(client),
             Event::Finished { pod, job } => self.cluster.lock().finish(pod, job),
-            Event::Timeout { request } => self.give_up(request),
+            Event::Timeout { request } => self.requests.give_up(request, self.now()),
             Event::Step(Step::Pod(pod, condition)) => self.cluster.lock().change(pod, condition),
             Event::Step(Step::Members(pods)) => self.announce(&pods),
             Event::Discovered { client, pods } => self.tell(client, pods),
@@ -192,73 +160,12 @@ impl<'a> World<'a> {
             work: self.scenario.work.draw(&mut source.rng),
             luck: source.rng.random(),
         };
-        let number = self.requests.len();
-        let wake = WakeRequest {
-            number,
-            woken: self.woken.clone(),
-        };
-        let future = source.client.send(request);
-        let since = self.now();
-        self.requests.push(Some(InFlight {
-            future,
-            waker: Arc::new(wake).into(),
-            since,
-        }));
-        self.in_flight += 1;
+        let sent = source.client.send(request);
+        let request = self.requests.begin(sent, self.now());
         if let Some(timeout) = self.scenario.timeout {
-            let event = Event::Timeout { request: number };
+            let event = Event::Timeout { request };
             self.cluster.lock().queue.after(timeout, event);
         }
-        self.poll(number);
-    }
-
-    fn poll_woken(&mut self) {
-        loop {
-            let mut woken = {
-                let mut woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
-                std::mem::take(&mut *woken)
-            };
-            if woken.is_empty() {
-                return;
-            }
-            woken.sort_unstable();
-            woken.dedup();
-            for number in woken {
-                self.poll(number);
-            }
-        }
-    }
-
-    fn poll(&mut self, number: usize) {
-        let Some(request) = &mut self.requests[number] else {
-            return;
-        };
-        let cx = &mut Context::from_waker(&request.waker);
-        if let Poll::Ready(result) = request.future.as_mut().poll(cx) {
-            self.ended(
-                number,
-                match result {
-                    Ok(()) => Outcome::Answered,
-                    Err(error) if error.is_unsent() => Outcome::Unsent,
-                    Err(_) => Outcome::Failed,
-                },
-            );
-        }
-    }
-
-    fn ended(&mut self, number: usize, outcome: Outcome) {
-        if let Some(request) = self.requests[number].take() {
-            self.in_flight -= 1;
-            self.records.push(Record {
-                at: request.since,
-                took: self.now() - request.since,
-                outcome,
-            });
-        }
-    }
-
-    fn give_up(&mut self, number: usize) {
-        self.ended(number, Outcome::TimedOut);
     }
 
     /// Each client learns it when its own discovery looks next.
@@ -283,15 +190,13 @@ impl<'a> World<'a> {
         cluster.queue.after(TICK, Event::Tick);
     }
 
-    fn end(mut self) -> Run {
-        for number in 0..self.requests.len() {
-            self.ended(number, Outcome::TimedOut);
-        }
+    fn end(self) -> Run {
+        let now = self.now();
         let calls = std::mem::take(&mut self.cluster.lock().calls);
         let last = calls.iter().map(|call| call.pod + 1).max();
         Run {
             pods: last.unwrap_or(0).max(self.scenario.pods),
-            records: self.records,
+            records: self.requests.finish(now),
             calls,
             samples: self.samples,
         }

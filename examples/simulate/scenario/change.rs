@@ -1,7 +1,12 @@
 //! Pods that come and go, as the Service says.
 
+use std::ops::Range;
+
 use super::{Scenario, Step, s};
-use crate::{pod::Condition, run::Run};
+use crate::{
+    pod::Condition,
+    run::{Run, quantile},
+};
 
 pub(super) fn all() -> Vec<Scenario> {
     vec![new_pod(), new_pod_cold(), rolling()]
@@ -9,20 +14,20 @@ pub(super) fn all() -> Vec<Scenario> {
 
 const NEW: usize = 10;
 
-/// The first second of the new pod, as numbers of samples: milliseconds.
-const FIRST_SECOND: std::ops::Range<usize> = 5_000..6_000;
+/// The new pod's, in milliseconds.
+const FIRST_SECOND: Range<usize> = 5_000..6_000;
 
 fn new_pod() -> Scenario {
     joining(
         "new-pod",
-        "a pod joins ten; how many requests it has at a time, and how many the fullest of the others",
+        "a pod joins ten; how many requests it has at a time in its first second",
     )
 }
 
 fn new_pod_cold() -> Scenario {
     joining(
         "new-pod-cold",
-        "the same, and the new pod takes five times as long in its first 5 s",
+        "a pod joins ten, and takes five times as long in its first 5 s",
     )
     .pod(s(5), NEW, Condition::Cold(5.0))
     .pod(s(10), NEW, Condition::Healthy)
@@ -38,12 +43,16 @@ fn joining(name: &'static str, about: &'static str) -> Scenario {
     }
     .step(s(5), Step::Members((0..=NEW).collect()))
     .mark(NEW, "new")
-    .figure("new, first second", |run| peak(run, NEW..NEW + 1))
-    .figure("others", |run| peak(run, 0..NEW))
+    .figure("new: in flight", |run| {
+        run.peak(NEW, FIRST_SECOND).to_string()
+    })
+    .figure("others: in flight", |run| others(run).to_string())
 }
 
-fn peak(run: &Run, pods: std::ops::Range<usize>) -> String {
-    run.peak(pods, FIRST_SECOND).to_string()
+/// The same of the others: their median.
+fn others(run: &Run) -> usize {
+    let peaks = (0..NEW).map(|pod| run.peak(pod, FIRST_SECOND));
+    quantile(peaks.collect(), 0.5)
 }
 
 /// A pod that is told to end leaves the Service, serves for two seconds more and closes: by then not all clients have
@@ -54,7 +63,7 @@ fn rolling() -> Scenario {
         lag: s(5),
         ..Scenario::new(
             "rolling",
-            "ten pods are replaced, one every 5 s; clients learn of it up to 5 s later, pods close after 2 s",
+            "ten pods are replaced in turn; clients hear of it up to 5 s later",
         )
     };
     for old in 0..10 {

@@ -37,7 +37,7 @@ fn failing_30() -> Scenario {
         compares_health: true,
         ..Scenario::new(
             "failing-30",
-            "one of ten pods answers 503 at once to 30 % of its requests, from 10 s on",
+            "one of ten pods answers 503 at once to 30 % of requests, from 10 s on",
         )
     }
     .pod(BEGIN, POD, Condition::Failing(0.3))

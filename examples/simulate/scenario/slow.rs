@@ -29,6 +29,7 @@ fn slow() -> Scenario {
         pods: 11,
         // It takes them all, however long they take.
         workers: 1_000,
+        limit: Some(s(1)),
         rate: 1_000.0,
         compares_health: true,
         ..Scenario::new("slow", "one of eleven pods takes 2 s, for 30 s of 60")
@@ -64,7 +65,7 @@ fn hung() -> Scenario {
     .figure("lost", |run| run.lost().to_string())
 }
 
-/// All pods are alike, and the policy still makes a difference: by where the long requests go.
+/// All pods are alike, busy to 68 %, and the policy still makes a difference: by where the long requests go.
 fn uneven() -> Scenario {
     let (short, long) = (Duration::from_millis(2), Duration::from_millis(40));
     let kinds = (
@@ -78,7 +79,7 @@ fn uneven() -> Scenario {
         work: Work::Mixed(Box::new(kinds), 0.05),
         ..Scenario::new(
             "uneven",
-            "ten good pods with four workers, busy to 68 %; one request in twenty takes twenty times as long",
+            "ten good pods; one request in twenty takes twenty times as long",
         )
     }
 }
@@ -91,7 +92,7 @@ fn large() -> Scenario {
         duration: s(10),
         ..Scenario::new(
             "large",
-            "ten slow pods (+200 ms) and ten that answer 503 at once, of a thousand",
+            "ten slow pods (+200 ms) and ten that answer 503 at once, of 1,000",
         )
     };
     for pod in 0..10 {
