@@ -8,6 +8,9 @@
 //!
 //! The clients are the crate's own [`Balance`](tower_headless::Balance) with the policies and the health of production;
 //! simulated are the pods and the clock. So a minute takes a second, and the same seed leads to the same figures.
+//!
+//! What the pods do is in `scenario/`; a policy more is an entry more in `client.rs`; `world.rs` moves the time. The README's
+//! picture is `hero.svg`, made by `cargo run --release --example simulate -- hero --out examples/simulate`.
 
 mod args;
 mod client;
