@@ -20,7 +20,7 @@ use std::{
 use tokio::{runtime::Builder, sync::mpsc, time::sleep};
 use tower_headless::{
     BoxError, Discovery, Endpoint, EndpointState, EndpointStatus, Fixed, Health, LeastConnections,
-    Policy, Random, RoundRobin, http::Client,
+    PeakEwma, Policy, PowerOfTwo, Random, RoundRobin, http::Client,
 };
 
 use load::{Report, load};
@@ -44,6 +44,8 @@ fn main() {
         stage
             .all("least_connections", LeastConnections::new())
             .await;
+        stage.all("power_of_two", PowerOfTwo::new()).await;
+        stage.all("peak_ewma", PeakEwma::new()).await;
     });
     stage.goals.print();
 }

@@ -17,6 +17,7 @@ mod source {
     pub(crate) mod endpoint;
     pub(crate) mod error;
     pub(crate) mod in_flight;
+    pub(crate) mod latency;
     pub(crate) mod load;
     pub(crate) mod near;
     pub(crate) mod outcome;
@@ -25,7 +26,7 @@ mod source {
     pub(crate) mod snapshot;
 }
 // Where the sources expect each other.
-use source::{endpoint, error, in_flight, load, near, outcome, policy, signals, snapshot};
+use source::{endpoint, error, in_flight, latency, load, near, outcome, policy, signals, snapshot};
 
 use std::{
     hint,
