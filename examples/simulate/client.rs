@@ -5,8 +5,8 @@ use std::task::{Context, Poll, ready};
 use futures::{FutureExt, StreamExt, channel::mpsc, future::BoxFuture};
 use tower::{Service, ServiceExt};
 use tower_headless::{
-    Balance, BoxError, Discovery, Endpoint, Error, Health, LeastConnections, Policy, Random,
-    RoundRobin,
+    Balance, BoxError, Discovery, Endpoint, Error, Health, LeastConnections, PeakEwma, Policy,
+    PowerOfTwo, Random, RoundRobin,
 };
 
 use crate::{
@@ -34,6 +34,14 @@ pub(crate) const CONTENDERS: &[Contender] = &[
     Contender {
         name: "least connections",
         connect: |setup| setup.connect(LeastConnections::new()),
+    },
+    Contender {
+        name: "power of two",
+        connect: |setup| setup.connect(PowerOfTwo::new()),
+    },
+    Contender {
+        name: "peak EWMA",
+        connect: |setup| setup.connect(PeakEwma::new()),
     },
 ];
 
