@@ -61,7 +61,7 @@ pub(crate) fn write(contest: &Contest, path: &Path) -> Drawn {
     Ok(())
 }
 
-/// The entries with health checks, or those without if there are no others.
+/// The entries with ejection, or those without if there are no others.
 fn rows(contest: &Contest) -> Vec<Row<'_>> {
     let entries = &contest.entries;
     let any = entries.iter().any(|entry| entry.has_health);
@@ -110,7 +110,7 @@ fn legend(root: &Area<'_>) -> Drawn {
     root.draw(&Rectangle::new(square(left), MUTED.filled()))?;
     text(
         root,
-        "with health checks",
+        "with ejection",
         (left + 15, 51),
         12,
         Weight::Normal,
