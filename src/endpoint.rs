@@ -11,11 +11,11 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 pub struct Endpoint {
     address: SocketAddr,
     hostname: Option<Arc<str>>,
-    /// What DNS doesn't tell; shared, because endpoints are cloned often.
+    /// What DNS seldom tells; shared, because endpoints are cloned often.
     details: Option<Arc<Details>>,
 }
 
-/// What an EndpointSlice says beside the address.
+/// What may be known beside the address.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Details {
     pod_name: Option<Box<str>>,
@@ -25,6 +25,8 @@ struct Details {
     zone_hints: Vec<Box<str>>,
     node_hints: Vec<Box<str>>,
     is_terminating: bool,
+    /// 1 if none.
+    weight: Option<u32>,
 }
 
 impl Endpoint {
@@ -78,6 +80,14 @@ impl Endpoint {
     /// The same endpoint, terminating or not.
     pub fn with_terminating(self, is_terminating: bool) -> Self {
         self.with(|details| details.is_terminating = is_terminating)
+    }
+
+    /// The same endpoint with a [weight](Self::weight).
+    pub fn with_weight(self, weight: u32) -> Self {
+        if weight == self.weight() {
+            return self;
+        }
+        self.with(|details| details.weight = (weight != 1).then_some(weight))
     }
 
     fn with(mut self, change: impl FnOnce(&mut Details)) -> Self {
@@ -134,6 +144,18 @@ impl Endpoint {
         self.details().is_some_and(|details| details.is_terminating)
     }
 
+    /// How much it is to get beside the others: with a weight of 3, three times as much as one with 1. 1 if nobody has said.
+    ///
+    /// Only the weights' proportion counts, and where all are equal they count for nothing. Zero: it gets requests when no
+    /// endpoint with a weight accepts any. What a weight comes to is the policy's matter: [`RoundRobin`](crate::RoundRobin) and
+    /// [`Random`](crate::Random) share out requests in proportion; the others do so with requests in flight.
+    ///
+    /// SRV records tell weights ([`Dns::srv`](crate::Dns::srv)), and any [`Discovery`](crate::Discovery) may. A weight is as the last
+    /// answer has it.
+    pub fn weight(&self) -> u32 {
+        self.details().and_then(|it| it.weight).unwrap_or(1)
+    }
+
     fn details(&self) -> Option<&Details> {
         self.details.as_deref()
     }
@@ -167,7 +189,8 @@ impl Endpoint {
     }
 
     /// Fills in what is known of the same pod from before: where it runs and what it is called stays true when the next
-    /// answer doesn't say so, as DNS doesn't. Hints, and whether it is terminating, are as the last answer has them.
+    /// answer doesn't say so, as DNS doesn't. Hints, its weight, and whether it is
+    /// terminating, are as the last answer has them.
     pub(crate) fn recall(&mut self, older: &Self) {
         self.hostname = self.hostname.take().or_else(|| older.hostname.clone());
         let Some(older) = &older.details else { return };
@@ -189,7 +212,10 @@ impl Endpoint {
 impl Details {
     /// Whether all of it stays true for as long as the pod lives.
     fn is_lasting(&self) -> bool {
-        self.zone_hints.is_empty() && self.node_hints.is_empty() && !self.is_terminating
+        self.zone_hints.is_empty()
+            && self.node_hints.is_empty()
+            && !self.is_terminating
+            && self.weight.is_none()
     }
 }
 

@@ -78,6 +78,9 @@
 //! | [`PowerOfTwo`] | the same, where the set is large: it is a little less even, and as cheap for any size | constant |
 //! | [`PeakEwma`] | pods differ in speed, and latency counts: those that answer late get next to nothing, before requests pile up there | constant |
 //!
+//! Where pods are to get more than others, a source gives them [weights](Endpoint::weight): SRV records do, and any
+//! [`Discovery`] of one's own may. Kubernetes knows none.
+//!
 //! A pod that answers errors at once is no idle pod, though it has nothing in flight. What counts requests in flight goes on
 //! counting the failed ones for four times as long as an answer usually takes, so that failing fast attracts nothing;
 //! to [`PeakEwma`], a failure is a slow answer besides; and under every policy a pod that goes on failing is [ejected](Health).
@@ -185,7 +188,7 @@
 //! | `health.rs`, `health/` | who is passed over for what its requests came to; pure |
 //! | `in_flight.rs` | the guard that counts a request from the pick to the end of its response, and reports what came of it |
 //! | `near.rs` | which endpoints are near the client |
-//! | `policy.rs`, `policy/` | which endpoint gets a request, one algorithm a file; `split.rs` puts any of them over the near and the far ones |
+//! | `policy.rs`, `policy/` | which endpoint gets a request, one algorithm a file; `split.rs` puts any of them over the near and the far ones, `weights.rs` and `turns.rs` give some more than others |
 //! | `snapshot.rs`, `snapshot/` | the immutable set; one writer, many readers |
 //! | `discovery.rs`, `discovery/or.rs` | where sets come from; one source with another under it |
 //! | `discovery/schedule.rs` | when to ask again, what to believe; pure |

@@ -20,6 +20,8 @@ mod round_robin;
 mod split;
 #[cfg(test)]
 mod suite;
+mod turns;
+mod weights;
 
 pub use least_connections::LeastConnections;
 pub use peak_ewma::PeakEwma;
@@ -27,9 +29,11 @@ pub use power_of_two::PowerOfTwo;
 pub use random::Random;
 pub use round_robin::RoundRobin;
 pub(crate) use split::{Before, Split};
+pub(crate) use weights::are_equal;
 
 use rand::{Rng, seq::IteratorRandom};
 
+use self::weights::Weights;
 use crate::load::Loads;
 
 /// A way to choose the endpoint of a request.
@@ -58,10 +62,10 @@ pub(crate) mod sealed {
             None
         }
 
-        /// A picker for a set of `len` endpoints, which takes the place of `previous`.
+        /// A picker for a set of endpoints with these weights, which takes the place of `previous`.
         fn prepare(
             &self,
-            len: usize,
+            weights: &[u32],
             previous: Option<Previous<'_, Self::Picker>>,
             rng: &mut impl Rng,
         ) -> Self::Picker;
@@ -97,8 +101,11 @@ pub(crate) mod sealed {
 #[repr(align(128))]
 struct Apart<T>(T);
 
-/// Any of the available endpoints, each as likely as the other, however few they are.
-fn any_available(loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
+/// Any of the available endpoints, each as likely as the other or as its weight says, however few they are.
+fn any_available(loads: &Loads, weights: Option<&Weights>, rng: &mut impl Rng) -> Option<usize> {
+    if let Some(weights) = weights {
+        return weights.any_available(loads, rng);
+    }
     let available = (0..loads.len()).filter(|&index| loads.is_available(index));
     let chosen = available.choose(rng)?;
     loads.begin(chosen).then_some(chosen)

@@ -134,7 +134,7 @@ impl<S, K: Pick> Snapshot<S, K> {
         }
     }
 
-    /// Chooses one of the endpoints that are not to be avoided: of two at random the one with fewer requests. For requests
+    /// Chooses one of the endpoints that are not to be avoided: of two at random the one with fewer requests for its weight. For requests
     /// that are sent again: they are no turn of the policy's, else an endpoint that fails would take its neighbour's.
     pub(crate) fn pick_avoiding(
         &self,
@@ -142,26 +142,31 @@ impl<S, K: Pick> Snapshot<S, K> {
         rng: &mut impl Rng,
     ) -> Option<Picked<'_, S>> {
         let preferred = self.pickers.split.as_ref().map(|split| split.draw(rng));
-        let first = self.pick_of(preferred, avoid, rng);
-        first.or_else(|| self.pick_of(None, avoid, rng))
+        let wishes = [(preferred, true), (None, true), (None, false)];
+        wishes.into_iter().find_map(|(near, weighted)| {
+            self.pick_of(avoid, rng, |index| {
+                (near.is_none() || near == self.is_near(index))
+                    && (self.endpoints[index].weight() > 0) == weighted
+            })
+        })
     }
 
     fn pick_of(
         &self,
-        near: Option<bool>,
         avoid: &[SocketAddr],
         rng: &mut impl Rng,
+        which: impl Fn(usize) -> bool,
     ) -> Option<Picked<'_, S>> {
         let allowed = |&index: &usize| {
             let identity = self.endpoints[index].identity();
-            self.loads.is_available(index)
-                && !avoid.contains(&identity)
-                && (near.is_none() || near == self.is_near(index))
+            self.loads.is_available(index) && !avoid.contains(&identity) && which(index)
         };
         let two = (0..self.loads.len()).filter(allowed).sample(rng, 2);
+        let load = |index: usize| u64::from(self.loads()[index].in_flight());
+        let weight = |index: usize| u64::from(self.endpoints[index].weight());
         let least = two
             .into_iter()
-            .min_by_key(|&index| self.loads()[index].in_flight())?;
+            .min_by(|&one, &other| (load(one) * weight(other)).cmp(&(load(other) * weight(one))))?;
         self.loads.begin(least).then(|| self.picked(least, false))
     }
 }
@@ -325,6 +330,18 @@ mod tests {
             assert!(Arc::ptr_eq(&before.services[index], &after.services[index]));
         }
         assert_eq!(fixture.publish([learnt, endpoint(2)]), None);
+    }
+
+    #[test]
+    fn a_weight_is_as_the_last_answer_has_it() {
+        let mut fixture = fixture();
+        fixture.publish([endpoint(1).with_weight(3)]);
+        let weight = |fixture: &Fixture<_>| fixture.current.load().endpoints()[0].weight();
+        assert_eq!(weight(&fixture), 3);
+        let change = fixture.publish([endpoint(1)]).expect("news");
+        assert_eq!((change.altered, weight(&fixture)), (1, 1));
+        let same = endpoint(1).with_weight(1);
+        assert_eq!(fixture.publish([same]), None, "what it was anyway");
     }
 
     #[test]

@@ -103,6 +103,10 @@ impl Dns {
     /// CoreDNS does, up to some hundreds of pods, which is what one DNS message holds. Above that, and from servers that
     /// don't, the addresses come from the Service's own name and the hostnames aren't known.
     ///
+    /// Of records with several priorities those with the lowest count (RFC 2782), and where their weights differ, so do the
+    /// endpoints' ([`Endpoint::weight`]). In a Kubernetes cluster they never do: CoreDNS gives all pods of a Service the same. With
+    /// the addresses from the Service's own name there are no weights.
+    ///
     /// ```
     /// use tower_headless::Dns;
     ///

@@ -104,12 +104,6 @@ impl Loads {
         self.word(index) < FLAGGED
     }
 
-    /// How many endpoints may be picked.
-    pub(crate) fn available(&self) -> usize {
-        let all = 0..self.len();
-        all.filter(|&index| self.is_available(index)).count()
-    }
-
     /// Counts one more request in, if the endpoint may be picked.
     #[inline]
     pub(crate) fn begin(&self, index: usize) -> bool {

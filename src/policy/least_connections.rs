@@ -10,6 +10,7 @@ use rand::{Rng, RngExt, seq::IteratorRandom};
 use super::{
     any_available,
     sealed::{self, Previous},
+    weights::{Weighted, Weights},
 };
 use crate::load::{FLAGGED, Loads};
 
@@ -28,6 +29,9 @@ const TIE_DRAWS: usize = 4;
 const ATTEMPTS: usize = 8;
 
 /// Each request goes to the endpoint with the fewest requests in flight from this balancer.
+///
+/// Where [weights](crate::Endpoint::weight) differ, they are divided by the weight, and of endpoints that are tied each is as likely as
+/// its weight says: an idle set shares out its requests in proportion.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LeastConnections(());
 
@@ -38,41 +42,76 @@ impl LeastConnections {
     }
 }
 
-/// Nothing is kept from one pick to the next, so the policy is its own picker.
+/// Nothing is kept from one pick to the next.
+#[derive(Debug)]
+pub struct Picker {
+    weights: Option<Box<Weights>>,
+}
+
 impl sealed::Prepare for LeastConnections {
-    type Picker = Self;
+    type Picker = Picker;
 
     const SCANS: bool = true;
 
-    fn prepare(&self, _: usize, _: Option<Previous<'_, Self>>, _: &mut impl Rng) -> Self {
-        *self
+    fn prepare(
+        &self,
+        weights: &[u32],
+        _: Option<Previous<'_, Picker>>,
+        _: &mut impl Rng,
+    ) -> Picker {
+        Picker {
+            weights: Weights::of(weights),
+        }
     }
 }
 
-impl sealed::Pick for LeastConnections {
+impl sealed::Pick for Picker {
     const EXACT: bool = false;
 
     #[inline]
     fn pick(&self, loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
+        if let Some(weights) = &self.weights {
+            return pick_weighted(weights, loads, rng);
+        }
         let exact = loads.len() <= EXACT;
-        let mut last = None;
-        for _ in 0..ATTEMPTS {
-            let least = if exact {
+        let look = || {
+            if exact {
                 least(loads, rng)
             } else {
                 least_of_sample(loads, rng).or_else(|| least(loads, rng))
-            };
-            let Some(Least { index, word }) = least else {
-                break;
-            };
-            if loads.begin_if(index, word) {
-                return Some(index);
             }
-            last = Some(index);
-        }
-        last.filter(|&index| loads.begin(index))
-            .or_else(|| any_available(loads, rng))
+        };
+        take(loads, look).or_else(|| any_available(loads, None, rng))
     }
+}
+
+#[inline(never)]
+fn pick_weighted(weights: &Weights, loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
+    let exact = loads.len() <= EXACT;
+    let look = || {
+        if exact {
+            least_weighted(weights, loads, rng)
+        } else {
+            least_of_drawn(weights, loads, rng).or_else(|| least_weighted(weights, loads, rng))
+        }
+    };
+    take(loads, look).or_else(|| any_available(loads, Some(weights), rng))
+}
+
+/// Takes what a look has found, if no other thread was faster; else looks again.
+#[inline]
+fn take(loads: &Loads, mut look: impl FnMut() -> Option<Least>) -> Option<usize> {
+    let mut last = None;
+    for _ in 0..ATTEMPTS {
+        let Some(Least { index, word }) = look() else {
+            break;
+        };
+        if loads.begin_if(index, word) {
+            return Some(index);
+        }
+        last = Some(index);
+    }
+    last.filter(|&index| loads.begin(index))
 }
 
 /// An endpoint and its word when it was the smallest.
@@ -125,4 +164,32 @@ fn least_of_sample(loads: &Loads, rng: &mut impl Rng) -> Option<Least> {
         index: indices[tied.nth(nth)?],
         word: min,
     })
+}
+
+/// The least loaded of all for its weight, each of several in proportion to its own.
+fn least_weighted(weights: &Weights, loads: &Loads, rng: &mut impl Rng) -> Option<Least> {
+    let load = |index| weights.load(index, loads.word(index));
+    let less = |least: Weighted, index| {
+        let load = load(index);
+        if load.is_less(least) { load } else { least }
+    };
+    let least = (0..loads.len()).fold(Weighted::MAX, less);
+    let index = weights.choose(loads, rng, |index| load(index).is_equal(least))?;
+    let word = loads.word(index);
+    Some(Least { index, word })
+}
+
+/// The least loaded of [`SAMPLE`] endpoints for its weight, which are drawn in proportion to theirs; the first of several.
+fn least_of_drawn(weights: &Weights, loads: &Loads, rng: &mut impl Rng) -> Option<Least> {
+    let mut least = None;
+    let mut load = Weighted::MAX;
+    for _ in 0..SAMPLE {
+        let index = weights.draw(rng);
+        let word = loads.word(index);
+        let drawn = weights.load(index, word);
+        if drawn.is_less(load) {
+            (least, load) = (Some(Least { index, word }), drawn);
+        }
+    }
+    least
 }

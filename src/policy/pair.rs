@@ -2,6 +2,7 @@
 
 use rand::{Rng, RngExt, seq::IteratorRandom};
 
+use super::weights::Weights;
 use crate::load::Loads;
 
 /// How often to draw before looking at every endpoint. With half of them out, one pick in 28 gets that far.
@@ -32,6 +33,37 @@ impl Pair {
         Self::draw_available(loads, rng)
     }
 
+    /// The same, each of the two in proportion to its weight. What has none is never drawn.
+    pub(super) fn draw_weighted(loads: &Loads, weights: &Weights, rng: &mut impl Rng) -> Self {
+        let mut first = None;
+        for _ in 0..DRAWS {
+            let index = weights.draw(rng);
+            match first {
+                _ if !loads.is_available(index) => {}
+                None => first = Some(index),
+                Some(first) if first != index => return Self::Two(first, index),
+                Some(_) => {}
+            }
+        }
+        let Some(first) = first.or_else(|| weights.choose(loads, rng, |_| true)) else {
+            return Self::None;
+        };
+        let second = weights.choose(loads, rng, |index| index != first);
+        second.map_or(Self::One(first), |second| Self::Two(first, second))
+    }
+
+    /// Of two, the second one if that is better, by this question.
+    #[inline]
+    pub(super) fn choose(self, is_second_better: impl Fn(usize, usize) -> bool) -> Option<usize> {
+        match self {
+            Self::None => None,
+            Self::One(only) => Some(only),
+            Self::Two(first, second) if is_second_better(first, second) => Some(second),
+            // As they are drawn alike, the first of two that tie is either.
+            Self::Two(first, _) => Some(first),
+        }
+    }
+
     #[cold]
     fn draw_available(loads: &Loads, rng: &mut impl Rng) -> Self {
         let mut first = None;
@@ -44,10 +76,10 @@ impl Pair {
                 Some(_) => {}
             }
         }
-        Self::choose(loads, rng)
+        Self::draw_of_all(loads, rng)
     }
 
-    fn choose(loads: &Loads, rng: &mut impl Rng) -> Self {
+    fn draw_of_all(loads: &Loads, rng: &mut impl Rng) -> Self {
         let available = (0..loads.len()).filter(|&index| loads.is_available(index));
         let Some(first) = available.clone().choose(rng) else {
             return Self::None;

@@ -12,6 +12,7 @@ use super::{
     any_available,
     pair::Pair,
     sealed::{self, Previous},
+    weights::Weights,
 };
 use crate::load::Loads;
 
@@ -27,6 +28,9 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// time at least. An endpoint that has requests and answers none is as slow as that has lasted. A new endpoint is as fast as is
 /// typical of the others. None counts as more than ten times as slow as is typical, and one that gets no requests
 /// becomes cheaper again, so that each is tried from time to time.
+///
+/// Where [weights](crate::Endpoint::weight) differ, endpoints are drawn in proportion to them, and a request in flight counts for
+/// as much as the mean weight is of the endpoint's. A weight is no promise of a share: who answers later gets less.
 #[derive(Clone, Copy, Debug)]
 pub struct PeakEwma {
     decay: Duration,
@@ -53,17 +57,38 @@ impl Default for PeakEwma {
     }
 }
 
-/// The pickers keep nothing: what is known of an endpoint is with the endpoint.
-#[derive(Clone, Copy, Debug)]
-pub struct Picker(());
+/// What is known of an endpoint is with the endpoint.
+#[derive(Debug)]
+pub struct Picker {
+    weights: Option<Box<Weights>>,
+}
+
+impl Picker {
+    #[inline(never)]
+    fn pick_weighted(weights: &Weights, loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
+        let requests = |index, word| weights.scaled(index, word);
+        let chosen = Pair::draw_weighted(loads, weights, rng)
+            .choose(|first, second| is_cheaper(loads, second, first, requests));
+        chosen
+            .filter(|&index| loads.begin(index))
+            .or_else(|| any_available(loads, Some(weights), rng))
+    }
+}
 
 impl sealed::Prepare for PeakEwma {
     type Picker = Picker;
 
     const SCANS: bool = true;
 
-    fn prepare(&self, _: usize, _: Option<Previous<'_, Picker>>, _: &mut impl Rng) -> Picker {
-        Picker(())
+    fn prepare(
+        &self,
+        weights: &[u32],
+        _: Option<Previous<'_, Picker>>,
+        _: &mut impl Rng,
+    ) -> Picker {
+        Picker {
+            weights: Weights::of(weights),
+        }
     }
 
     fn decay(&self) -> Option<Duration> {
@@ -76,29 +101,31 @@ impl sealed::Pick for Picker {
 
     #[inline]
     fn pick(&self, loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
-        let chosen = match Pair::draw(loads, rng) {
-            Pair::None => None,
-            Pair::One(only) => Some(only),
-            Pair::Two(first, second) if is_cheaper(loads, second, first) => Some(second),
-            // As they are drawn alike, the first of two that tie is either.
-            Pair::Two(first, _) => Some(first),
-        };
+        if let Some(weights) = &self.weights {
+            return Self::pick_weighted(weights, loads, rng);
+        }
+        let requests = |_, word| f64::from(word);
+        let chosen = Pair::draw(loads, rng)
+            .choose(|first, second| is_cheaper(loads, second, first, requests));
         chosen
             .filter(|&index| loads.begin(index))
-            .or_else(|| any_available(loads, rng))
+            .or_else(|| any_available(loads, None, rng))
     }
 }
 
+/// Whether the first of two costs less; `requests` says what an endpoint's word is worth.
 #[inline]
-fn is_cheaper(loads: &Loads, one: usize, other: usize) -> bool {
+fn is_cheaper(
+    loads: &Loads,
+    one: usize,
+    other: usize,
+    requests: impl Fn(usize, u32) -> f64,
+) -> bool {
     // A flag that came up meanwhile makes it the dearer one.
-    let (words, averages) = (
-        [loads.word(one), loads.word(other)],
-        [loads.average(one), loads.average(other)],
-    );
+    let requests = [one, other].map(|index| requests(index, loads.word(index)));
+    let averages = [one, other].map(|index| loads.average(index));
     if averages.contains(&0.0) {
-        return words[0] < words[1];
+        return requests[0] < requests[1];
     }
-    let cost = |at: usize| averages[at] * (f64::from(words[at]) + 1.0);
-    cost(0) < cost(1)
+    averages[0] * (requests[0] + 1.0) < averages[1] * (requests[1] + 1.0)
 }

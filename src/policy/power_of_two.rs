@@ -10,10 +10,14 @@ use super::{
     any_available,
     pair::Pair,
     sealed::{self, Previous},
+    weights::Weights,
 };
 use crate::load::Loads;
 
 /// Each request goes to that one of two endpoints, drawn anew each time, that has fewer requests in flight from this balancer.
+///
+/// Where [weights](crate::Endpoint::weight) differ, endpoints are drawn in proportion to them, and it is the requests in flight
+/// divided by the weight that count.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PowerOfTwo(());
 
@@ -24,32 +28,55 @@ impl PowerOfTwo {
     }
 }
 
-/// Nothing is kept from one pick to the next, so the policy is its own picker.
-impl sealed::Prepare for PowerOfTwo {
-    type Picker = Self;
+/// Nothing is kept from one pick to the next.
+#[derive(Debug)]
+pub struct Picker {
+    weights: Option<Box<Weights>>,
+}
 
-    const SCANS: bool = true;
-
-    fn prepare(&self, _: usize, _: Option<Previous<'_, Self>>, _: &mut impl Rng) -> Self {
-        *self
+impl Picker {
+    #[inline(never)]
+    fn pick_weighted(weights: &Weights, loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
+        let chosen = Pair::draw_weighted(loads, weights, rng).choose(|first, second| {
+            let load = |index| weights.load(index, loads.word(index));
+            load(second).is_less(load(first))
+        });
+        chosen
+            .filter(|&index| loads.begin(index))
+            .or_else(|| any_available(loads, Some(weights), rng))
     }
 }
 
-impl sealed::Pick for PowerOfTwo {
+impl sealed::Prepare for PowerOfTwo {
+    type Picker = Picker;
+
+    const SCANS: bool = true;
+
+    fn prepare(
+        &self,
+        weights: &[u32],
+        _: Option<Previous<'_, Picker>>,
+        _: &mut impl Rng,
+    ) -> Picker {
+        Picker {
+            weights: Weights::of(weights),
+        }
+    }
+}
+
+impl sealed::Pick for Picker {
     const EXACT: bool = false;
 
     #[inline]
     fn pick(&self, loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
-        let chosen = match Pair::draw(loads, rng) {
-            Pair::None => None,
-            Pair::One(only) => Some(only),
-            // A flag that came up meanwhile makes a word the larger one.
-            Pair::Two(first, second) if loads.word(second) < loads.word(first) => Some(second),
-            // As they are drawn alike, the first of two that tie is either.
-            Pair::Two(first, _) => Some(first),
-        };
+        if let Some(weights) = &self.weights {
+            return Self::pick_weighted(weights, loads, rng);
+        }
+        // A flag that came up meanwhile makes a word the larger one.
+        let chosen =
+            Pair::draw(loads, rng).choose(|first, second| loads.word(second) < loads.word(first));
         chosen
             .filter(|&index| loads.begin(index))
-            .or_else(|| any_available(loads, rng))
+            .or_else(|| any_available(loads, None, rng))
     }
 }

@@ -4,6 +4,8 @@
 //! that were both available differ by at most one. An endpoint that is out is skipped by moving the cursor on, so that
 //! the one after it gets its own turn and no other. When the set changes, the cursor stays at the endpoint whose turn it
 //! is.
+//!
+//! Where weights differ, a turn of the set has several turns of an endpoint, in an order that is prepared with the set.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -12,10 +14,15 @@ use rand::{Rng, RngExt};
 use super::{
     Apart, any_available,
     sealed::{self, Previous},
+    turns::interleave,
+    weights::Weights,
 };
 use crate::load::Loads;
 
 /// Each request goes to the next endpoint in the order of their addresses, beginning at a random one.
+///
+/// Where [weights](crate::Endpoint::weight) differ, each endpoint has turns in proportion, spread evenly over at most 4,096 of
+/// all, or four for each endpoint of a large set.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RoundRobin(());
 
@@ -26,16 +33,58 @@ impl RoundRobin {
     }
 }
 
-/// The turns taken so far: their remainder is the index whose turn it is.
+/// The turns taken so far: their remainder is the one whose turn it is.
 #[derive(Debug)]
 pub struct Picker {
     cursor: Apart<AtomicUsize>,
+    /// How many turns there are.
     len: usize,
+    weighted: Option<Box<Turns>>,
+}
+
+/// The turns of endpoints with weights.
+#[derive(Debug)]
+struct Turns {
+    order: Box<[u32]>,
+    weights: Box<Weights>,
 }
 
 impl Picker {
-    fn turn(&self) -> Option<usize> {
-        self.cursor.0.load(Relaxed).checked_rem(self.len)
+    /// The turn it is, and the endpoint whose it is.
+    fn turn(&self) -> Option<(usize, usize)> {
+        let turn = self.cursor.0.load(Relaxed).checked_rem(self.len)?;
+        Some((turn, self.endpoint(turn)))
+    }
+
+    fn endpoint(&self, turn: usize) -> usize {
+        match &self.weighted {
+            None => turn,
+            Some(turns) => turns.order[turn] as usize,
+        }
+    }
+
+    /// The turn of the endpoint that comes next after `part` of all turns.
+    fn next(&self, endpoint: usize, part: f64) -> usize {
+        let Some(turns) = &self.weighted else {
+            return endpoint;
+        };
+        let start = (part * self.len as f64) as usize;
+        let mut turns_from = (start..self.len).chain(0..start);
+        let found = turns_from.find(|&turn| turns.order[turn] as usize == endpoint);
+        found.unwrap_or(start)
+    }
+
+    // Not inlined: sets without weights should not carry it.
+    #[inline(never)]
+    fn pick_weighted(&self, turns: &Turns, loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
+        for _ in 0..self.len {
+            let turn = self.cursor.0.fetch_add(1, Relaxed) % self.len;
+            let index = turns.order[turn] as usize;
+            if loads.begin(index) {
+                return Some(index);
+            }
+        }
+        any_available(loads, Some(&turns.weights), rng)
     }
 }
 
@@ -46,16 +95,35 @@ impl sealed::Prepare for RoundRobin {
 
     fn prepare(
         &self,
-        len: usize,
+        weights: &[u32],
         previous: Option<Previous<'_, Picker>>,
         rng: &mut impl Rng,
     ) -> Picker {
-        let turn = previous.and_then(|previous| Some((previous.place)(previous.picker.turn()?)));
-        let cursor = turn.unwrap_or_else(|| rng.random_range(0..len.max(1)));
-        Picker {
-            cursor: Apart(AtomicUsize::new(cursor)),
+        let weighted = Weights::of(weights).map(|differing| {
+            let order = interleave(weights);
+            Box::new(Turns {
+                order,
+                weights: differing,
+            })
+        });
+        let len = weighted.as_ref().map_or(weights.len(), |it| it.order.len());
+        let mut picker = Picker {
+            cursor: Apart(AtomicUsize::new(0)),
             len,
-        }
+            weighted,
+        };
+        let turn = previous.and_then(
+            |Previous {
+                 picker: before,
+                 place,
+             }| {
+                let (turn, endpoint) = before.turn()?;
+                Some(picker.next(place(endpoint), turn as f64 / before.len as f64))
+            },
+        );
+        let turn = turn.unwrap_or_else(|| rng.random_range(0..len.max(1)));
+        *picker.cursor.0.get_mut() = turn;
+        picker
     }
 }
 
@@ -64,6 +132,9 @@ impl sealed::Pick for Picker {
 
     #[inline]
     fn pick(&self, loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
+        if let Some(turns) = &self.weighted {
+            return self.pick_weighted(turns, loads, rng);
+        }
         for _ in 0..self.len {
             let index = self.cursor.0.fetch_add(1, Relaxed) % self.len;
             if loads.begin(index) {
@@ -71,6 +142,6 @@ impl sealed::Pick for Picker {
             }
         }
         // Nothing found in a whole turn: none is available, or other threads moved the cursor past the few that are.
-        any_available(loads, rng)
+        any_available(loads, None, rng)
     }
 }

@@ -25,6 +25,8 @@
 //! *other* short places with parts f of the endpoints. That is exactly 1 if one place is short, 1.2 if one of three is short
 //! and another one has half its part, and below 2 always.
 //!
+//! Where weights differ, an endpoint counts for as much as its weight.
+//!
 //! Availability changes between two sets: the share is counted anew when the background task hears of it, and is read by
 //! the picks. A group of which nothing is available leaves its requests to the other one at once.
 //!
@@ -63,6 +65,8 @@ pub(crate) struct Split<K> {
 struct Group<K> {
     /// Its endpoints, by their indices in the set.
     members: Box<[usize]>,
+    /// Their weights.
+    weights: Box<[u32]>,
     loads: Loads,
     picker: K,
 }
@@ -74,10 +78,10 @@ pub(crate) struct Before<'a, K> {
 }
 
 impl<K: Pick> Split<K> {
-    /// The set of `loads` in two groups under `policy`, which take the place of what was `before`.
+    /// The set of `loads` with these weights in two groups under `policy`, which take the place of what was `before`.
     pub(crate) fn prepare(
         policy: &impl Prepare<Picker = K>,
-        loads: &Loads,
+        (loads, weights): (&Loads, &[u32]),
         nearest: Nearest,
         before: &Before<'_, K>,
         rng: &mut impl Rng,
@@ -87,7 +91,7 @@ impl<K: Pick> Split<K> {
             let previous = before.split.map(|split| split.group(is_near));
             Group::prepare(
                 policy,
-                loads,
+                (loads, weights),
                 members.collect(),
                 previous,
                 &before.whole,
@@ -120,8 +124,8 @@ impl<K: Pick> Split<K> {
 
     /// Fits the near group's share to what is available now.
     pub(crate) fn recount(&self) {
-        let near = self.near.loads.available();
-        let all = near + self.far.loads.available();
+        let near = self.near.available();
+        let all = near + self.far.available();
         let share = share(near, all, self.nearest.places);
         self.share.store(share, Relaxed);
     }
@@ -159,7 +163,7 @@ impl<K: Pick> Split<K> {
 impl<K: Pick> Group<K> {
     fn prepare(
         policy: &impl Prepare<Picker = K>,
-        loads: &Loads,
+        (loads, weights): (&Loads, &[u32]),
         members: Box<[usize]>,
         previous: Option<&Self>,
         whole: &Previous<'_, K>,
@@ -174,13 +178,22 @@ impl<K: Pick> Group<K> {
             picker: previous.map_or(whole.picker, |group| &group.picker),
             place: &place,
         };
-        let picker = policy.prepare(members.len(), Some(previous), rng);
+        let weights: Box<[_]> = members.iter().map(|&member| weights[member]).collect();
+        let picker = policy.prepare(&weights, Some(previous), rng);
         let loads = loads.part(&members);
         Self {
             members,
+            weights,
             loads,
             picker,
         }
+    }
+
+    /// The weight of what is available.
+    fn available(&self) -> u64 {
+        let all = self.weights.iter().enumerate();
+        let available = all.filter(|&(index, _)| self.loads.is_available(index));
+        available.map(|(_, &weight)| u64::from(weight)).sum()
     }
 
     fn pick(&self, rng: &mut impl Rng) -> Option<usize> {
@@ -189,10 +202,10 @@ impl<K: Pick> Group<K> {
     }
 }
 
-/// The part of the requests that `near` of `all` endpoints get, in 2⁻³², of those from one of `places` places.
-fn share(near: usize, all: usize, places: usize) -> u64 {
-    let part = (near as u128 * places as u128) << 32;
-    let share = part.checked_div(all as u128).unwrap_or(0);
+/// The part of the requests that endpoints of weight `near` of `all` get, in 2⁻³², of those from one of `places` places.
+fn share(near: u64, all: u64, places: usize) -> u64 {
+    let part = (u128::from(near) * places as u128) << 32;
+    let share = part.checked_div(u128::from(all)).unwrap_or(0);
     share.min(u128::from(ALL)) as u64
 }
 

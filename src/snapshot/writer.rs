@@ -10,7 +10,7 @@ use crate::{
     endpoint::Endpoint,
     load::{Load, Loads},
     near::Near,
-    policy::{Before, Policy, Split, sealed::Previous},
+    policy::{Before, Policy, Split, are_equal, sealed::Previous},
     signals::Signals,
 };
 
@@ -49,7 +49,7 @@ impl<P: Policy, M> Writer<P, M> {
             loads: Loads::new(Vec::new(), Arc::default()),
             services: Box::default(),
             pickers: Pickers {
-                whole: policy.prepare(0, None, rng),
+                whole: policy.prepare(&[], None, rng),
                 split: None,
             },
             signals: signals.clone(),
@@ -118,12 +118,14 @@ impl<P: Policy, M> Writer<P, M> {
             split: old.pickers.split.as_deref(),
             whole,
         };
+        let weights = weights(set);
         let split = self.near.nearest(set).map(|nearest| {
-            let split = Split::prepare(&self.policy, loads, nearest, &before, rng);
+            let set = (loads, &*weights);
+            let split = Split::prepare(&self.policy, set, nearest, &before, rng);
             Box::new(split)
         });
         Pickers {
-            whole: self.policy.prepare(set.len(), Some(whole), rng),
+            whole: self.policy.prepare(&weights, Some(whole), rng),
             split,
         }
     }
@@ -185,6 +187,15 @@ impl<P: Policy, M> Writer<P, M> {
         change.left += 1;
         self.slots.drain(endpoint, load);
     }
+}
+
+/// The endpoints' weights; all are 1 if they are equal, even at zero.
+fn weights(set: &[Endpoint]) -> Vec<u32> {
+    let weights: Vec<_> = set.iter().map(Endpoint::weight).collect();
+    if are_equal(&weights) {
+        return vec![1; set.len()];
+    }
+    weights
 }
 
 /// Whether `set` tells nothing that `endpoints` don't.

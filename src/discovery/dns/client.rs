@@ -288,6 +288,7 @@ fn service(record: &Record) -> Option<Service> {
     };
     Some(Service {
         priority: srv.priority,
+        weight: srv.weight,
         port: srv.port,
         target: text(&srv.target),
     })

@@ -192,22 +192,29 @@ fn join(
         addresses.entry(name).or_default().push(*address);
     }
     let lowest = services.iter().map(|service| service.priority).min()?;
+    let chosen = || services.iter().filter(|it| it.priority == lowest);
+    let first = chosen().next()?;
+    // CoreDNS shares 100 out among a Service's pods: not to be news whenever one comes or goes, equal weights are none.
+    let is_weighted = chosen().any(|service| service.weight != first.weight);
     let preferred = |address: &IpAddr| address.is_ipv4() == (family == Family::V4);
     let mut endpoints = Vec::with_capacity(services.len());
-    for service in services {
-        if service.priority != lowest {
-            continue;
-        }
+    for service in chosen() {
         let all = addresses.get(service.target.as_str())?;
         let hostname = hostname(&service.target, parent, all).map(Arc::<str>::from);
         // A pod counts once, however many families it has.
         let any = all.iter().any(preferred);
         for &address in all.iter().filter(|address| !any || preferred(address)) {
             let endpoint = Endpoint::new(SocketAddr::new(address, service.port));
-            endpoints.push(match &hostname {
+            let endpoint = match &hostname {
                 Some(hostname) => endpoint.with_hostname(hostname.clone()),
                 None => endpoint,
-            });
+            };
+            let weight = if is_weighted {
+                service.weight.into()
+            } else {
+                1
+            };
+            endpoints.push(endpoint.with_weight(weight));
         }
     }
     Some(endpoints)

@@ -70,6 +70,7 @@ pub(super) enum Records {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Service {
     pub(super) priority: u16,
+    pub(super) weight: u16,
     pub(super) port: u16,
     pub(super) target: String,
 }

@@ -14,6 +14,7 @@ const PORT: &str = "_http._tcp.web.default.svc.cluster.local";
 fn service(target: &str, port: u16) -> Service {
     Service {
         priority: 0,
+        weight: 100,
         port,
         target: target.to_owned(),
     }
@@ -192,6 +193,33 @@ async fn the_lowest_priority_counts_and_a_root_target_is_nothing() {
         gone.elapsed() >= 10 * SECOND,
         "confirmed, as NXDOMAIN has to be"
     );
+}
+
+/// CoreDNS shares 100 out among the pods: 100, then 50 each, then 33.
+#[tokio::test(start_paused = true)]
+async fn weights_count_where_they_differ() {
+    let target = |pod| format!("web-{pod}.{SERVICE}");
+    let say = |weights: &[u16]| {
+        let weighted = |(pod, &weight)| Service {
+            weight,
+            ..service(&target(pod), 80)
+        };
+        Say::Services {
+            services: (1..).zip(weights).map(weighted).collect(),
+            glue: (1..=4).map(|pod| (target(pod), address(pod))).collect(),
+            truncated: false,
+        }
+    };
+    let script = Script::new();
+    let weights = async |weights: &[u16]| {
+        script.say(PORT, Srv, say(weights));
+        let set = set(&mut discover(&script)).await;
+        set.iter().map(Endpoint::weight).collect::<Vec<_>>()
+    };
+    assert_eq!(weights(&[100]).await, [1]);
+    assert_eq!(weights(&[33, 33, 33]).await, [1, 1, 1]);
+    assert_eq!(weights(&[0, 0]).await, [1, 1]);
+    assert_eq!(weights(&[60, 0, 1, 60]).await, [60, 0, 1, 60]);
 }
 
 #[tokio::test(start_paused = true)]
