@@ -34,7 +34,7 @@ impl Backoff {
 }
 
 /// `delay` ± `share` of it, uniformly.
-fn jittered(delay: Duration, share: f64, rng: &mut impl Rng) -> Duration {
+pub(crate) fn jittered(delay: Duration, share: f64, rng: &mut impl Rng) -> Duration {
     delay.mul_f64(rng.random_range(1.0 - share..=1.0 + share))
 }
 

@@ -2,6 +2,7 @@
 
 mod builder;
 mod care;
+mod checks;
 mod driver;
 mod future;
 mod generator;

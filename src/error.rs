@@ -100,7 +100,8 @@ impl Error {
         matches!(*self.0, Kind::NoEndpoints { .. })
     }
 
-    /// There are endpoints, but every one of them refuses connections. The source is the last refusal.
+    /// There are endpoints, but every one of them refuses connections, or fails its [health check](crate::HealthCheck). The
+    /// source is the last refusal, or tells which check failed and why.
     pub fn is_unreachable(&self) -> bool {
         matches!(*self.0, Kind::Unreachable { .. })
     }

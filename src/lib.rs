@@ -39,6 +39,7 @@
 //! | a pod's requests fail, or get no answer | [it is passed over](#bad-pods) for a while, and then tried with one request |
 //! | every pod refuses | requests wait, up to the [ready timeout](BalanceBuilder::ready_timeout), for a new set or a pod that accepts; after that they fail at once |
 //! | a pod fails a request that it had | with [`RetryLayer`], or in the HTTP client where that is safe, another pod gets it, within a budget |
+//! | pods are to be asked whether they are well | a [`HealthCheck`], by TCP, HTTP, gRPC or anything else: a pod that fails its checks gets no requests until one passes, and a new one none before, if so wanted |
 //! | a request is cancelled | it is counted out, wherever it was |
 //! | the last clone is dropped | the background task ends and every service is dropped |
 //!
@@ -174,6 +175,7 @@
 //!  response (or its body) ends, or is dropped ──▶ in-flight guard drops ──▶ one request fewer, and its outcome
 //!                      ┌──────────────────────────────────────────────────────────────┘
 //!  background task ──▶ health: a review of all outcomes ──▶ out, or back in, or one request to see: the endpoint's word
+//!                  ──▶ check: asks each endpoint, if so wanted ──▶ out, or back in: the same word
 //! ```
 //!
 //! | file | what lives there |
@@ -186,6 +188,7 @@
 //! | `load.rs`, `load/` | one endpoint's numbers: the shares that count its requests, the words that policies scan, the record of what came of them |
 //! | `outcome.rs` | what a request's end says of its endpoint |
 //! | `health.rs`, `health/` | who is passed over for what its requests came to; pure |
+//! | `check.rs`, `check/rounds.rs` | how endpoints are asked whether they are well; who is asked when, and what follows; the latter pure |
 //! | `in_flight.rs` | the guard that counts a request from the pick to the end of its response, and reports what came of it |
 //! | `near.rs` | which endpoints are near the client |
 //! | `policy.rs`, `policy/` | which endpoint gets a request, one algorithm a file; `split.rs` puts any of them over the near and the far ones, `weights.rs` and `turns.rs` give some more than others |
@@ -201,8 +204,8 @@
 //! | `retry.rs`, `retry/` | requests sent again, elsewhere and within a budget: the layer, its policies |
 //! | `http.rs`, `http/` | feature `http`: the client, one pool of connections for each pod |
 //!
-//! Imports go downwards only, policies and discovery never meet, and decision code (`schedule`, `policy`, `health`, `recovery`)
-//! does no I/O, reads no clock and draws from the generator it is given. A pick allocates nothing, and takes no lock unless
+//! Imports go downwards only, policies and discovery never meet, and decision code (`schedule`, `policy`, `health`, `rounds`,
+//! `recovery`) does no I/O, reads no clock and draws from the generator it is given. A pick allocates nothing, and takes no lock unless
 //! its balancer is [seeded](BalanceBuilder::seed).
 //!
 //! # Features
@@ -211,7 +214,7 @@
 //! | --- | --- | --- |
 //! | `dns` | yes | [`Dns`]: discovery by A, AAAA and SRV records, on hickory-resolver |
 //! | `http-body` | yes | [`OnBodyEnd`]: HTTP requests count as in flight to the end of the response's body |
-//! | `http` | no | [`http::Client`]: HTTP/1.1 and HTTP/2, on hyper |
+//! | `http` | no | [`http::Client`]: HTTP/1.1 and HTTP/2, on hyper; [`HealthCheck::http`] and [`HealthCheck::grpc`] |
 //! | `tls` | no | HTTPS, on rustls; takes one of the two below |
 //! | `tls-ring`, `tls-aws-lc` | no | its provider of cryptography |
 //! | `tls-native-roots`, `tls-webpki-roots` | no | the system's and Mozilla's authorities, beside those of a file |
@@ -223,6 +226,7 @@
 
 mod backoff;
 mod balance;
+mod check;
 mod discovery;
 mod endpoint;
 mod error;
@@ -243,6 +247,7 @@ mod snapshot;
 pub use balance::{
     Balance, BalanceBuilder, BalanceLayer, EndpointState, EndpointStatus, Proximity, ResponseFuture,
 };
+pub use check::HealthCheck;
 #[cfg(feature = "kube")]
 pub use discovery::endpoint_slices::{
     EndpointSlices, EndpointSlicesError, ParseServiceTargetError, ServiceTarget,

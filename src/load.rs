@@ -5,14 +5,17 @@
 //! 32-bit word:
 //!
 //! ```text
-//!  31        30            29        28      27                                                   0
-//! ┌─────────┬─────────────┬─────────┬───────┬──────────────────────────────────────────────────────┐
-//! │ removed │ unreachable │ ejected │ trial │ requests in flight, again, where the policy scans it │
-//! └─────────┴─────────────┴─────────┴───────┴──────────────────────────────────────────────────────┘
+//!  31        30            29        28      27      26                                           0
+//! ┌─────────┬─────────────┬─────────┬───────┬───────┬──────────────────────────────────────────────┐
+//! │ removed │ unreachable │ ejected │ trial │ unfit │ requests in flight, again, for who scans it  │
+//! └─────────┴─────────────┴─────────┴───────┴───────┴──────────────────────────────────────────────┘
 //! ```
 //!
 //! Any flag makes the word larger than every word without one, so a plain minimum skips the endpoints that must not be
 //! picked at no cost. All accesses are relaxed: the words order nothing but themselves.
+//!
+//! *Unfit* is what an endpoint's own checks have to say, beside what its requests came to (*ejected*): each comes and goes
+//! without the other. A trial is on offer only while the endpoint is not unfit: its check brings it back.
 //!
 //! For a policy that scans, the words are packed: they stand in cache lines of 16, and the lines in blocks of 16. A block
 //! is filled across its lines: the first 16 endpoints have a line each, so that threads don't take it from each other; with
@@ -24,7 +27,7 @@ mod record;
 
 pub(crate) use loads::Loads;
 pub use record::EjectionReason;
-pub(crate) use record::{Counts, News, Record, Verdict};
+pub(crate) use record::{Checked, Counts, News, Record, Verdict};
 
 use std::{
     ops::Deref,
@@ -47,9 +50,15 @@ const REMOVED: u32 = 1 << 31;
 const UNREACHABLE: u32 = 1 << 30;
 const EJECTED: u32 = 1 << 29;
 const TRIAL: u32 = 1 << 28;
+const UNFIT: u32 = 1 << 27;
 /// Every word from here up carries a flag.
-pub(crate) const FLAGGED: u32 = TRIAL;
+pub(crate) const FLAGGED: u32 = UNFIT;
 const COUNT: u32 = FLAGGED - 1;
+
+/// Whether a word says that a request may try the endpoint.
+fn is_on_offer(word: u32) -> bool {
+    word & (TRIAL | UNFIT) == TRIAL
+}
 
 /// One cache line of words.
 #[derive(Debug)]
@@ -216,6 +225,15 @@ impl Share {
         self.word().load(Relaxed) & EJECTED != 0
     }
 
+    /// Whether it is ejected, and nothing worse.
+    pub(crate) fn is_only_ejected(&self) -> bool {
+        self.word().load(Relaxed) & !TRIAL & !COUNT == EJECTED
+    }
+
+    pub(crate) fn is_unfit(&self) -> bool {
+        self.word().load(Relaxed) & UNFIT != 0
+    }
+
     pub(crate) fn is_removed(&self) -> bool {
         self.word().load(Relaxed) & REMOVED != 0
     }
@@ -238,7 +256,7 @@ impl Share {
 
     /// Tells those who scan of one more request at an endpoint that is ejected, and nothing worse.
     pub(crate) fn begin_ejected(&self) -> bool {
-        let is_ejected = self.word().load(Relaxed) & !TRIAL & !COUNT == EJECTED;
+        let is_ejected = self.is_only_ejected();
         if let Word::Packed(line, lane) = &self.word
             && is_ejected
         {
@@ -272,7 +290,8 @@ impl Share {
         self.word().fetch_or(REMOVED, Relaxed);
     }
 
-    /// The endpoint is back in the set before its last request has ended.
+    /// The endpoint is back in the set before its last request has ended. Whether it is fit is for its checks to say, first
+    /// of all that it isn't if it is to wait for them.
     pub(crate) fn restore(&self) {
         self.word()
             .fetch_and(!(REMOVED | UNREACHABLE | EJECTED), Relaxed);
@@ -304,12 +323,26 @@ impl Share {
         was_ejected
     }
 
+    /// Lets no pick take the endpoint, because of its checks. True if some did until now.
+    pub(crate) fn set_unfit(&self) -> bool {
+        !self.is_unfit() && self.set(UNFIT) & UNFIT == 0
+    }
+
+    /// The opposite. True if none did until now.
+    pub(crate) fn set_fit(&self) -> bool {
+        // A plain read first: most endpoints are fit, and every review says so.
+        self.is_unfit() && self.clear(UNFIT) & UNFIT != 0
+    }
+
+    /// A new endpoint is to pass a check before it gets requests.
+    pub(crate) fn hold_back(&self) {
+        self.record.set_checked(Checked::Pending);
+        self.set_unfit();
+    }
+
     /// Lets one request try an endpoint that is out.
     pub(crate) fn offer_trial(&self) {
-        let word = self.word().fetch_or(TRIAL, Relaxed);
-        if word & TRIAL == 0 {
-            self.signals.add_trial();
-        }
+        let word = self.set(TRIAL);
         if word & (UNREACHABLE | EJECTED) == 0 || word & REMOVED != 0 {
             self.withdraw_trial();
         }
@@ -318,7 +351,7 @@ impl Share {
     /// Takes the trial on offer, if there is one, for a request that is to hold a share.
     pub(crate) fn claim_trial(&self) -> bool {
         // A plain read first: every pick asks every endpoint while a trial is on offer.
-        let claimed = self.word().load(Relaxed) & TRIAL != 0 && self.withdraw_trial();
+        let claimed = is_on_offer(self.word().load(Relaxed)) && self.withdraw_trial();
         if let Word::Packed(line, lane) = &self.word
             && claimed
         {
@@ -328,11 +361,30 @@ impl Share {
     }
 
     fn withdraw_trial(&self) -> bool {
-        let withdrawn = self.word().fetch_and(!TRIAL, Relaxed) & TRIAL != 0;
-        if withdrawn {
-            self.signals.take_trial();
+        self.clear(TRIAL) & TRIAL != 0
+    }
+
+    /// Sets a flag that a trial depends on; returns the word before.
+    fn set(&self, flag: u32) -> u32 {
+        let before = self.word().fetch_or(flag, Relaxed);
+        self.count_trial(before, before | flag);
+        before
+    }
+
+    /// Clears a flag that a trial depends on; returns the word before.
+    fn clear(&self, flag: u32) -> u32 {
+        let before = self.word().fetch_and(!flag, Relaxed);
+        self.count_trial(before, before & !flag);
+        before
+    }
+
+    /// Each change of the word is one step from before to after, so that the trials are counted right whoever else is at it.
+    fn count_trial(&self, before: u32, after: u32) {
+        match (is_on_offer(before), is_on_offer(after)) {
+            (false, true) => self.signals.add_trial(),
+            (true, false) => self.signals.take_trial(),
+            _ => {}
         }
-        withdrawn
     }
 }
 
@@ -381,6 +433,27 @@ mod tests {
             assert!(!load.claim_trial());
             load.restore();
             assert!(!load.is_removed() && !load.is_unreachable());
+        }
+    }
+
+    #[test]
+    fn no_trial_is_on_offer_while_unfit() {
+        for load in loads() {
+            load.eject();
+            load.offer_trial();
+            assert!(load.set_unfit() && !load.set_unfit());
+            assert_eq!(load.signals.trials(), 0);
+            assert!(!load.claim_trial() && !load.begin() && !load.begin_ejected());
+            assert!(load.set_fit() && !load.set_fit());
+            assert_eq!(load.signals.trials(), 1);
+            assert!(load.claim_trial());
+            assert_eq!(load.signals.trials(), 0);
+            load.set_unfit();
+            load.offer_trial();
+            assert_eq!(load.signals.trials(), 0);
+            load.remove();
+            load.set_fit();
+            assert_eq!(load.signals.trials(), 0);
         }
     }
 

@@ -117,12 +117,8 @@ impl<S, K: Pick> Snapshot<S, K> {
     /// Where none is left but what was ejected, as when the last healthy one refuses: better a bad endpoint than none.
     #[cold]
     fn pick_ejected(&self, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
-        let no_more_than_ejected = |&index: &usize| {
-            let load = &self.loads()[index];
-            load.is_ejected() && !load.is_unreachable()
-        };
-        let all = 0..self.loads.len();
-        let index = all.filter(no_more_than_ejected).choose(rng)?;
+        let ejected = (0..self.loads.len()).filter(|&index| self.loads()[index].is_only_ejected());
+        let index = ejected.choose(rng)?;
         let begun = self.loads()[index].begin_ejected();
         begun.then(|| self.picked(index, false))
     }
@@ -374,6 +370,38 @@ mod tests {
         assert_eq!(in_flight(&fixture), 1);
         drop(request);
         assert_eq!(in_flight(&fixture), 0);
+    }
+
+    #[test]
+    fn of_the_ejected_one_that_is_nothing_worse_is_better_than_none() {
+        let mut fixture = fixture();
+        fixture.update([1, 2, 3, 4]);
+        let snapshot = fixture.current.load_full();
+        for load in snapshot.loads() {
+            load.eject();
+        }
+        snapshot.loads()[0].refuse();
+        snapshot.loads()[1].set_unfit();
+        snapshot.loads()[2].remove();
+        for _ in 0..20 {
+            let request = fixture.pick();
+            assert_eq!(*request.endpoint(), endpoint(4));
+        }
+    }
+
+    #[test]
+    fn who_is_held_back_is_so_from_the_beginning() {
+        let mut fixture = fixture();
+        fixture.update([1]);
+        let request = fixture.pick();
+        fixture.update([]);
+        fixture.writer = fixture.writer.hold_back(true);
+        fixture.update([1, 2]);
+        let snapshot = fixture.current.load_full();
+        assert_eq!(snapshot.loads()[0].in_flight(), 1, "it is back");
+        assert!(snapshot.loads().iter().all(|load| load.is_unfit()));
+        assert!(snapshot.pick(&mut fixture.rng).is_none());
+        drop(request);
     }
 
     #[test]

@@ -16,6 +16,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("load", &["endpoint", "latency", "signals"]),
     ("outcome", &["error"]),
     ("health", &["backoff", "load"]),
+    ("check", &["backoff", "endpoint", "error", "load"]),
     ("in_flight", &["endpoint", "error", "load", "outcome"]),
     ("near", &["endpoint"]),
     ("policy", &["load", "near"]),
@@ -29,6 +30,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "balance",
         &[
             "backoff",
+            "check",
             "discovery",
             "endpoint",
             "error",
@@ -47,6 +49,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "http",
         &[
             "balance",
+            "check",
             "discovery",
             "endpoint",
             "error",
@@ -70,6 +73,7 @@ const GUARDED: &[(&str, &[&str])] = &[
     ("arc_swap", &["snapshot.rs"]),
     ("backon", &["backoff.rs"]),
     ("socket2", &["http/connect.rs"]),
+    ("prost", &["http/check/grpc.rs"]),
     (
         "rustls",
         &["http/tls.rs", "discovery/endpoint_slices/cryptography.rs"],

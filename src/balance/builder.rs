@@ -11,11 +11,13 @@ use tower::Layer;
 use super::{
     Balance, Handle,
     care::Care,
+    checks::Checks,
     driver::Driver,
     generator::Generator,
     shared::{Patience, Shared},
 };
 use crate::{
+    check::HealthCheck,
     discovery::Discovery,
     endpoint::Endpoint,
     health::Health,
@@ -35,6 +37,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(5);
 /// | [`policy`](Self::policy) | [`RoundRobin`] |
 /// | [`completion`](Self::completion) | [`OnResponse`]; HTTP wants `OnBodyEnd` |
 /// | [`health`](Self::health) | endpoints that fail are passed over: [`Health`] |
+/// | [`health_check`](Self::health_check) | none: endpoints are not asked |
 /// | [`ready_timeout`](Self::ready_timeout) | 5 s |
 /// | [`zone`](Self::zone), [`node`](Self::node), [`prefer_zone`](Self::prefer_zone), [`prefer_node`](Self::prefer_node) | not known: all pods are alike |
 /// | [`seed`](Self::seed) | none: picks can't be foreseen |
@@ -45,6 +48,7 @@ pub struct BalanceBuilder<D, P = RoundRobin, C = OnResponse> {
     policy: P,
     near: Near,
     health: Health,
+    check: Option<HealthCheck>,
     completion: C,
     patience: Patience,
     seed: Option<u64>,
@@ -57,6 +61,7 @@ impl<D> BalanceBuilder<D> {
             policy: RoundRobin::new(),
             near: Near::default(),
             health: Health::new(),
+            check: None,
             completion: OnResponse::new(),
             patience: Patience::Bounded(READY_TIMEOUT),
             seed: None,
@@ -72,6 +77,7 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
             policy,
             near: self.near,
             health: self.health,
+            check: self.check,
             completion: self.completion,
             patience: self.patience,
             seed: self.seed,
@@ -122,6 +128,12 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
         self
     }
 
+    /// How endpoints are asked whether they are well, beside what their requests come to; not at all by default.
+    pub fn health_check(mut self, check: HealthCheck) -> Self {
+        self.check = Some(check);
+        self
+    }
+
     /// When a request stops counting as in flight, and what came of it.
     pub fn completion<E>(self, completion: E) -> BalanceBuilder<D, P, E> {
         BalanceBuilder {
@@ -129,6 +141,7 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
             policy: self.policy,
             near: self.near,
             health: self.health,
+            check: self.check,
             completion,
             patience: self.patience,
             seed: self.seed,
@@ -189,11 +202,13 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
             signals.clone(),
             &mut &generator,
         );
+        let check = self.check.as_ref();
+        let writer = writer.hold_back(check.is_some_and(|check| check.pace.before_first_request));
         let (events, requests) = mpsc::unbounded_channel();
         let shared = Shared::new(current, signals.clone(), generator, self.patience, events);
         let shared = Arc::new(shared);
         signals.belong_to(&shared);
-        let care = Care::new(self.health, signals);
+        let care = (Care::new(self.health, signals), Checks::new(self.check));
         let driver = Driver::new(shared.clone(), self.discovery, writer, care, requests);
         let (alive, handles) = oneshot::channel();
         let handle = Handle {

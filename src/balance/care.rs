@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 use crate::{
     endpoint::Endpoint,
     health::{Finding, Health, Standing, Treatment, USUAL, Ward},
-    load::{Counts, EjectionReason, Load},
+    load::{Checked, Counts, EjectionReason, Load},
     signals::Signals,
 };
 
@@ -145,6 +145,10 @@ impl Care {
         if let Some(usual) = self.ward.usual() {
             latencies.set_usual(usual);
         }
+        let is_panic = self.ward.is_panic();
+        for member in members {
+            changed |= member.heed_checks(is_panic);
+        }
         if let Some(patience) = self.patience() {
             self.signals.set_patience(patience);
         }
@@ -194,12 +198,15 @@ impl Care {
 
 fn examine(load: &Load, seen: &mut Counts) -> Finding {
     let record = load.record();
+    let checked = record.checked();
     Finding {
         news: record.news(seen),
         in_a_row: record.in_a_row(),
         in_flight: load.in_flight(),
         verdict: record.take_verdict(),
-        is_unreachable: load.is_unreachable(),
+        // Out anyway, whatever its requests come to.
+        is_unreachable: load.is_unreachable() || checked != Checked::Passes,
+        is_pending: checked == Checked::Pending,
     }
 }
 
@@ -234,6 +241,20 @@ impl Member {
             load.offer_trial();
         }
         changed || treatment.begins_probation
+    }
+
+    /// The same for what its checks say. A panic takes back those that fail, but not those that are yet to pass one.
+    fn heed_checks(&self, is_panic: bool) -> bool {
+        let load = &self.load;
+        let is_out = match load.record().checked() {
+            Checked::Passes => false,
+            Checked::Fails => !is_panic,
+            Checked::Pending => true,
+        };
+        match is_out {
+            true => load.set_unfit(),
+            false => load.set_fit(),
+        }
     }
 }
 

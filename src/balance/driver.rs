@@ -14,6 +14,7 @@ use tracing::{debug, info};
 
 use super::{
     care::Care,
+    checks::{Answer, Checks},
     recovery::{Recovery, Refusal},
     shared::{Event, Probe, Shared},
 };
@@ -36,6 +37,7 @@ pub(super) struct Driver<D, S, P: Policy, M> {
     pub(super) events: mpsc::UnboundedReceiver<Event<S>>,
     recovery: Recovery,
     care: Care,
+    checks: Checks,
     probe: Option<Probe<S>>,
     probes: FuturesUnordered<BoxFuture<'static, Probed>>,
     opens_at: Option<Instant>,
@@ -69,7 +71,7 @@ where
         shared: Arc<Shared<S, P>>,
         discovery: D,
         writer: Writer<P, M>,
-        care: Care,
+        (care, checks): (Care, Checks),
         events: mpsc::UnboundedReceiver<Event<S>>,
     ) -> Self {
         Self {
@@ -80,6 +82,7 @@ where
             events,
             recovery: Recovery::default(),
             care,
+            checks,
             probe: None,
             probes: FuturesUnordered::new(),
             opens_at: None,
@@ -104,6 +107,7 @@ where
                 _ = &mut handles => return,
                 Some(event) = self.events.recv() => self.on_events(event),
                 Some(probed) = self.probes.next() => self.on_probed(probed),
+                Some(answer) = self.checks.next() => self.on_checked(answer),
                 () = wait => self.on_due(),
                 () = self.shared.signals.review.notified() => self.review(),
                 () = self.shared.starved.notified() => self.discovery.refresh(),
@@ -115,7 +119,12 @@ where
     fn due(&self) -> Option<Instant> {
         let has_room = self.probes.len() < MAX_PROBES;
         let probe = has_room.then(|| self.recovery.due(self.shared.signals.outage.is_on()));
-        let due = [probe.flatten(), self.care.due(), self.opens_at];
+        let due = [
+            probe.flatten(),
+            self.care.due(),
+            self.checks.due(),
+            self.opens_at,
+        ];
         due.into_iter().flatten().min()
     }
 
@@ -152,8 +161,9 @@ where
         );
         self.recovery.tidy();
         let snapshot = self.shared.current.load();
-        self.care
-            .admit(snapshot.endpoints(), snapshot.loads(), Instant::now());
+        let now = Instant::now();
+        self.care.admit(snapshot.endpoints(), snapshot.loads(), now);
+        self.checks.admit(snapshot.loads(), now, &mut rand::rng());
         drop(snapshot);
         self.review();
         if was_empty {
@@ -214,6 +224,7 @@ where
             self.opens_at = None;
             self.shared.open();
         }
+        self.checks.begin(now);
         let outage = self.shared.signals.outage.is_on();
         while self.probes.len() < MAX_PROBES
             && let Some((load, refusal)) = self.recovery.take_due(now, outage)
@@ -228,6 +239,18 @@ where
         if self.care.review(Instant::now(), generator) {
             self.shared.current.load().recount();
             self.shared.wake();
+        }
+    }
+
+    fn on_checked(&mut self, answer: Answer) {
+        let news = self.checks.judge(answer, Instant::now(), &mut rand::rng());
+        if let Some(refusal) = news.refusal {
+            self.shared.notes().last_refusal = Some(refusal);
+        } else if news.is_change {
+            self.shared.signals.outage.end();
+        }
+        if news.is_change {
+            self.review();
         }
     }
 

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use crate::{
     endpoint::Endpoint,
-    load::{EjectionReason, Load},
+    load::{Checked, EjectionReason, Load},
     policy::Policy,
     snapshot::Snapshot,
 };
@@ -32,8 +32,10 @@ pub enum EndpointState {
     /// It gets requests.
     Available,
     /// It is passed over because of what its requests have come to ([`Health`](crate::Health)), until a request that tries it
-    /// succeeds.
+    /// succeeds; or because its checks fail ([`HealthCheck`](crate::HealthCheck)), until they pass.
     Ejected(EjectionReason),
+    /// It is new, and gets no request [before it has passed a check](crate::HealthCheck::before_first_request).
+    Pending,
     /// It refused a request, and gets none until it has been found to accept them again.
     Unreachable,
 }
@@ -70,6 +72,12 @@ fn state(load: &Load) -> EndpointState {
     if load.is_unreachable() {
         return EndpointState::Unreachable;
     }
+    if load.is_unfit() {
+        return match load.record().checked() {
+            Checked::Pending => EndpointState::Pending,
+            _ => EndpointState::Ejected(EjectionReason::CheckFailed),
+        };
+    }
     let reason = load.record().reason();
     reason.map_or(EndpointState::Available, EndpointState::Ejected)
 }
@@ -92,6 +100,7 @@ impl fmt::Display for EndpointState {
         match self {
             Self::Available => f.write_str("available"),
             Self::Ejected(reason) => write!(f, "ejected ({reason})"),
+            Self::Pending => f.write_str("pending (no health check passed yet)"),
             Self::Unreachable => f.write_str("unreachable"),
         }
     }

@@ -71,6 +71,7 @@ impl Set {
                 in_flight: *in_flight,
                 verdict: record.take_verdict(),
                 is_unreachable: *is_unreachable,
+                is_pending: false,
             }
         };
         let treatments = self.ward.review(examine, self.now, &mut self.rng);

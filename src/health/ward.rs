@@ -32,6 +32,8 @@ pub(crate) struct Finding {
     pub(crate) in_flight: u32,
     pub(crate) verdict: Option<Verdict>,
     pub(crate) is_unreachable: bool,
+    /// It is yet to become one of the set.
+    pub(crate) is_pending: bool,
 }
 
 /// What is to be done with an endpoint.
@@ -95,7 +97,7 @@ impl Ward {
         let before: Vec<_> = self.standings.iter().map(state).collect();
         let complaints = self.reconsider(&findings, now, rng);
         let available = self.eject(complaints, &findings, now, rng);
-        self.is_panic = self.health.is_panic(available, self.standings.len());
+        self.is_panic = self.health.is_panic(available, members(&findings));
         let is_panic = self.is_panic;
         self.treatments.clear();
         for (standing, (was_out, was_on_probation)) in self.standings.iter_mut().zip(before) {
@@ -176,8 +178,9 @@ impl Ward {
         for is_out in reachable {
             *if is_out { &mut out } else { &mut available } += 1;
         }
+        let most = self.health.may_be_out(members(findings));
         for (index, reason) in complaints {
-            if out >= self.health.may_be_out(self.standings.len()) || available <= 1 {
+            if out >= most || available <= 1 {
                 break;
             }
             self.standings[index].eject(reason, &self.health, now, rng);
@@ -185,4 +188,9 @@ impl Ward {
         }
         available
     }
+}
+
+/// How many endpoints there are to speak of.
+fn members(findings: &[Finding]) -> usize {
+    findings.iter().filter(|it| !it.is_pending).count()
 }

@@ -33,6 +33,8 @@ pub(crate) struct Record {
     verdict: AtomicU8,
     /// Why the endpoint is out, plus one; zero while it isn't.
     reason: AtomicU8,
+    /// What its checks say.
+    checked: AtomicU8,
 }
 
 /// Why an endpoint is ejected.
@@ -45,6 +47,18 @@ pub enum EjectionReason {
     SuccessRate,
     /// Several requests wait, and [none is answered](crate::Health::silence).
     Silence,
+    /// [Its health checks](crate::HealthCheck) fail.
+    CheckFailed,
+}
+
+/// How an endpoint stands with its checks; one without any passes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Checked {
+    #[default]
+    Passes,
+    Fails,
+    /// It is new, and is to pass one before it gets requests.
+    Pending,
 }
 
 impl fmt::Display for EjectionReason {
@@ -53,6 +67,7 @@ impl fmt::Display for EjectionReason {
             Self::FailuresInARow => "failures in a row",
             Self::SuccessRate => "too few successes",
             Self::Silence => "silence",
+            Self::CheckFailed => "health check failed",
         })
     }
 }
@@ -175,6 +190,7 @@ impl Record {
             Some(EjectionReason::FailuresInARow) => 1,
             Some(EjectionReason::SuccessRate) => 2,
             Some(EjectionReason::Silence) => 3,
+            Some(EjectionReason::CheckFailed) => 4,
         };
         self.reason.store(reason, Relaxed);
     }
@@ -185,7 +201,23 @@ impl Record {
             1 => Some(EjectionReason::FailuresInARow),
             2 => Some(EjectionReason::SuccessRate),
             3 => Some(EjectionReason::Silence),
+            4 => Some(EjectionReason::CheckFailed),
             _ => None,
+        }
+    }
+
+    pub(crate) fn set_checked(&self, checked: Checked) {
+        self.checked.store(checked as u8, Relaxed);
+    }
+
+    /// What the endpoint's checks say.
+    pub(crate) fn checked(&self) -> Checked {
+        const FAILS: u8 = Checked::Fails as u8;
+        const PENDING: u8 = Checked::Pending as u8;
+        match self.checked.load(Relaxed) {
+            FAILS => Checked::Fails,
+            PENDING => Checked::Pending,
+            _ => Checked::Passes,
         }
     }
 

@@ -25,6 +25,17 @@ pub(super) struct Slots {
     draining: HashMap<SocketAddr, Vec<Draining>>,
 }
 
+/// What an endpoint begins with.
+#[derive(Clone, Copy)]
+pub(super) struct New {
+    /// A word among those of the others, for who scans them.
+    pub(super) packed: bool,
+    /// How fast what is known of its latency fades, for who looks at that.
+    pub(super) decay: Option<Duration>,
+    /// No pick takes it before it has passed a check.
+    pub(super) held_back: bool,
+}
+
 /// An endpoint that has left, as it was known at the end.
 #[derive(Debug)]
 struct Draining {
@@ -38,20 +49,25 @@ impl Slots {
         self.lines.clone()
     }
 
-    /// The numbers of `endpoint`: those it had, if its last requests still run, else new ones.
+    /// The numbers of `endpoint`: those it had, if its last requests still run, else new ones. One that is `held_back` is to
+    /// pass a check first.
     pub(super) fn load(
         &mut self,
         endpoint: &Endpoint,
-        packed: bool,
-        decay: Option<Duration>,
+        new: New,
         signals: &Arc<Signals>,
     ) -> Arc<Load> {
+        let hold = |load: &Load| new.held_back.then(|| load.hold_back());
         if let Some(load) = self.undrain(endpoint) {
+            // Before anybody may pick it.
+            hold(&load);
             load.restore();
             return load;
         }
-        let packed = packed.then(|| self.allocate());
-        Load::new(endpoint.clone(), packed, decay, signals.clone())
+        let packed = new.packed.then(|| self.allocate());
+        let load = Load::new(endpoint.clone(), packed, new.decay, signals.clone());
+        hold(&load);
+        load
     }
 
     fn undrain(&mut self, endpoint: &Endpoint) -> Option<Arc<Load>> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rand::Rng;
 use tracing::debug;
 
-use super::{Current, Pickers, Snapshot, search, slots::Slots};
+use super::{Current, Pickers, Snapshot, search, slots::{New, Slots};
 use crate::{
     endpoint::Endpoint,
     load::{Load, Loads},
@@ -28,6 +28,8 @@ pub(crate) struct Writer<P, M> {
     policy: P,
     near: Near,
     make: M,
+    /// Whether endpoints are to pass a check before they get requests.
+    holds_back: bool,
     pub(super) slots: Slots,
     signals: Arc<Signals>,
 }
@@ -59,10 +61,17 @@ impl<P: Policy, M> Writer<P, M> {
             policy,
             near,
             make,
+            holds_back: false,
             slots: Slots::default(),
             signals,
         };
         (writer, Current::<S, P>::from_pointee(nothing))
+    }
+
+    /// The same with endpoints that get no request before they have passed a check, if that is wanted.
+    pub(crate) fn hold_back(mut self, holds_back: bool) -> Self {
+        self.holds_back = holds_back;
+        self
     }
 
     /// Publishes `set`, in whatever order and with whatever repetitions it comes. None if it is what `current` has.
@@ -177,8 +186,12 @@ impl<P: Policy, M> Writer<P, M> {
     fn add(&mut self, endpoint: &Endpoint, change: &mut Change) -> Arc<Load> {
         debug!(%endpoint, "endpoint joined");
         change.joined += 1;
-        let decay = self.policy.decay();
-        self.slots.load(endpoint, P::SCANS, decay, &self.signals)
+        let new = New {
+            packed: P::SCANS,
+            decay: self.policy.decay(),
+            held_back: self.holds_back,
+        };
+        self.slots.load(endpoint, new, &self.signals)
     }
 
     fn remove(&mut self, endpoint: &Endpoint, load: &Arc<Load>, change: &mut Change) {
