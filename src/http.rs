@@ -19,6 +19,7 @@
 //! | `http/pool.rs` | its connections |
 //! | `http/connect.rs`, `http/tls.rs`, `http/task.rs` | how they are made, and run |
 //! | `http/body.rs`, `http/response.rs`, `http/upgrade.rs` | request bodies, response bodies, upgraded streams |
+//! | `http/check.rs`, `http/check/` | health checks over HTTP and gRPC |
 //! | `http/ahead.rs` | response bodies that are read before somebody asks |
 //! | `http/error.rs` | what can go wrong, and what it says of the request |
 
@@ -26,6 +27,7 @@ mod address;
 mod ahead;
 mod body;
 mod builder;
+mod check;
 mod client;
 mod connect;
 mod error;

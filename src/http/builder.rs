@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     balance::Balance,
+    check::HealthCheck,
     discovery::{Discovery, dns::Dns},
     endpoint::Endpoint,
     error::BoxError,
@@ -45,6 +46,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// | [`timeout`](Self::timeout) | none |
 /// | [`ready_timeout`](Self::ready_timeout) | 5 s: how long requests wait while no pod accepts them |
 /// | [`health`](Self::health), [`classify`](Self::classify) | pods that fail are passed over: [`Health`], [`ByStatus`] |
+/// | [`health_check`](Self::health_check) | none: pods are not asked |
 /// | [`retries`](Self::retries) | 3 for a request |
 /// | [`retry_budget`](Self::retry_budget) | 20 % of all requests and 10 a second, over 10 s |
 /// | [`retry_statuses`](Self::retry_statuses) | 502, 503 and 504 |
@@ -62,6 +64,7 @@ pub struct ClientBuilder<D = Dns, P = RoundRobin> {
     policy: P,
     near: Near,
     health: Health,
+    check: Option<HealthCheck>,
     classify: SharedClassify,
     connector: Connector,
     #[cfg(feature = "tls")]
@@ -115,16 +118,9 @@ impl ClientBuilder {
             policy: RoundRobin::new(),
             near: Near::default(),
             health: Health::new(),
+            check: None,
             classify: Arc::new(ByStatus),
-            connector: Connector {
-                protocol: Protocol::default(),
-                connect_timeout: Duration::from_secs(1),
-                keepalive: Some(Duration::from_secs(10)),
-                user_timeout: Some(Duration::from_secs(10)),
-                ping: None,
-                #[cfg(feature = "tls")]
-                tls: None,
-            },
+            connector: Connector::default(),
             #[cfg(feature = "tls")]
             tls: None,
             limits: Limits {
@@ -174,6 +170,7 @@ impl<D, P> ClientBuilder<D, P> {
             policy: self.policy,
             near: self.near,
             health: self.health,
+            check: self.check,
             classify: self.classify,
             connector: self.connector,
             #[cfg(feature = "tls")]
@@ -191,6 +188,7 @@ impl<D, P> ClientBuilder<D, P> {
             policy,
             near: self.near,
             health: self.health,
+            check: self.check,
             classify: self.classify,
             connector: self.connector,
             #[cfg(feature = "tls")]
@@ -231,6 +229,25 @@ impl<D, P> ClientBuilder<D, P> {
     /// When pods are passed over because of what their requests have come to; [`Health::off`] for never.
     pub fn health(mut self, health: Health) -> Self {
         self.health = health;
+        self
+    }
+
+    /// How pods are asked whether they are well, beside what their requests come to; not at all by default.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), tower_headless::BoxError> {
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    /// # let _entered = runtime.enter();
+    /// use tower_headless::{HealthCheck, http::Client};
+    ///
+    /// let client = Client::builder("http://nginx-headless.default:80".parse()?)
+    ///     .health_check(HealthCheck::http("/healthz")?)
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn health_check(mut self, check: HealthCheck) -> Self {
+        self.check = Some(check);
         self
     }
 
@@ -394,9 +411,11 @@ impl<D, P> ClientBuilder<D, P> {
         }
         let limits = self.limits;
         let may_refuse = scheme == Scheme::HTTPS || connector.protocol == Protocol::Http2;
+        let service = Service::new(scheme, authority);
+        let check = self.check.map(|check| check.over(&connector, &service));
         let config = Arc::new(Config {
             connector,
-            service: Service::new(scheme, authority),
+            service,
             max_idle: limits.max_idle,
             idle_timeout: limits.idle_timeout,
             max_connections: limits.max_connections,
@@ -415,6 +434,10 @@ impl<D, P> ClientBuilder<D, P> {
             .completion(ToTheEnd {
                 classify: self.classify,
             });
+        let pods = match check {
+            Some(check) => pods.health_check(check),
+            None => pods,
+        };
         let pods = match limits.ready {
             Some(timeout) => pods.ready_timeout(timeout),
             None => pods.wait_for_ready(),

@@ -48,6 +48,20 @@ pub(super) struct Connector {
     pub(super) tls: Option<Handshake>,
 }
 
+impl Default for Connector {
+    fn default() -> Self {
+        Self {
+            protocol: Protocol::default(),
+            connect_timeout: SECOND,
+            keepalive: Some(10 * SECOND),
+            user_timeout: Some(10 * SECOND),
+            ping: None,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
+    }
+}
+
 /// A connection that has just been made.
 pub(super) enum Connection {
     Http1(http1::SendRequest<RequestBody>),
