@@ -1,0 +1,478 @@
+//! What becomes of pods that are asked whether they are well: under paused time with answers that a test gives, and over
+//! real sockets.
+
+mod support;
+
+#[path = "checks/probes.rs"]
+mod probes;
+#[path = "checks/sockets.rs"]
+mod sockets;
+
+use std::{collections::HashMap, error::Error as _, time::Duration};
+
+use probes::{Answer, Probes};
+use support::scripted::{Behaviour, PodService, Pods, Request, Script, discovery, endpoint};
+use tokio::time::{Instant, sleep};
+use tokio_test::{assert_pending, task};
+use tower::{Service, ServiceExt};
+use tower_headless::{
+    Balance, EjectionReason, Endpoint, EndpointState, Error, Health, HealthCheck,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const OUT: EndpointState = EndpointState::Ejected(EjectionReason::CheckFailed);
+
+struct Story {
+    script: Script,
+    pods: Pods,
+    probes: Probes,
+    balance: Balance<PodService>,
+}
+
+/// A balancer of pods `hosts`, which pass their checks until told otherwise.
+async fn story(hosts: impl IntoIterator<Item = u8>) -> Story {
+    story_with(hosts, Health::new(), |check| check).await
+}
+
+async fn story_with(
+    hosts: impl IntoIterator<Item = u8>,
+    health: Health,
+    change: impl FnOnce(HealthCheck) -> HealthCheck,
+) -> Story {
+    let (script, discovery) = discovery();
+    let (pods, probes) = (Pods::default(), Probes::default());
+    let mut balance = Balance::builder(discovery)
+        .health(health)
+        .health_check(change(probes.check()))
+        .build(pods.make());
+    script.answer(hosts);
+    balance.ready().await.expect("readiness never fails");
+    Story {
+        script,
+        pods,
+        probes,
+        balance,
+    }
+}
+
+impl Story {
+    async fn send(&self) -> Result<Endpoint, Error> {
+        let mut balance = self.balance.clone();
+        let response = balance.ready().await?.call(Request(7)).await;
+        response.map(|(endpoint, _)| endpoint)
+    }
+
+    /// Sends requests one after another: how many came to which pod.
+    async fn shares(&self, requests: usize, hosts: impl IntoIterator<Item = u8>) -> Vec<usize> {
+        let hosts: Vec<_> = hosts.into_iter().collect();
+        let calls = || hosts.iter().map(|&host| self.calls(host));
+        let before: Vec<_> = calls().collect();
+        for _ in 0..requests {
+            let _ = self.send().await;
+            settle().await;
+        }
+        calls()
+            .zip(before)
+            .map(|(now, before)| now - before)
+            .collect()
+    }
+
+    fn calls(&self, host: u8) -> usize {
+        self.pods.counts(host).calls
+    }
+
+    fn state(&self, host: u8) -> EndpointState {
+        let endpoints = self.balance.endpoints().into_iter();
+        let mut endpoints = endpoints.filter(|status| status.endpoint == endpoint(host));
+        endpoints.next().expect("an endpoint of the set").state
+    }
+
+    fn states<const N: usize>(&self, hosts: [u8; N]) -> [EndpointState; N] {
+        hosts.map(|host| self.state(host))
+    }
+
+    /// So many requests that pods do not answer.
+    fn hold(&self, requests: usize) -> impl Sized + use<> {
+        self.pods.set(1..=4, Behaviour::Hold);
+        let call = |_| {
+            let mut request = task::spawn(self.balance.clone().call(Request(1)));
+            assert!(request.poll().is_pending());
+            request
+        };
+        (0..requests).map(call).collect::<Vec<_>>()
+    }
+
+    /// Waits until the pod is in this state, and tells how long that took.
+    async fn until(&self, host: u8, state: EndpointState) -> Duration {
+        let begun = Instant::now();
+        while self.state(host) != state {
+            assert!(begun.elapsed() < 120 * SECOND, "{:?}", self.state(host));
+            sleep(Duration::from_millis(10)).await;
+        }
+        begun.elapsed()
+    }
+}
+
+/// Lets the background task catch up.
+async fn settle() {
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// All that an error says, down to its first cause.
+fn causes(error: &Error) -> Vec<String> {
+    let mut causes = vec![error.to_string()];
+    let mut source = error.source();
+    while let Some(cause) = source {
+        causes.push(cause.to_string());
+        source = cause.source();
+    }
+    causes
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_is_out_after_three_checks_that_fail_and_back_after_one_that_passes() {
+    let story = story(1..=4).await;
+    story.probes.set([2], Answer::Fail);
+    let took = story.until(2, OUT).await.as_secs_f64();
+    assert_eq!(story.probes.begun(2), 3);
+    // Somewhere in the first interval, and two more after it.
+    assert!((18.0..=32.1).contains(&took), "{took}");
+    assert_eq!(story.states([1, 3, 4]), [EndpointState::Available; 3]);
+    assert_eq!(story.shares(30, 1..=4).await, [10, 0, 10, 10]);
+    let shown = &story.balance.endpoints()[1];
+    let expected = "10.0.0.2:80: ejected (health check failed), 0 in flight";
+    assert_eq!(shown.to_string(), expected);
+
+    story.probes.set([2], Answer::Pass);
+    let took = story.until(2, EndpointState::Available).await;
+    assert!(took <= 11_100 * SECOND / 1_000, "{took:?}");
+    assert_eq!(story.probes.begun(2), 4);
+    assert_eq!(story.shares(40, 1..=4).await, [10; 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_that_passes_in_between_begins_the_count_anew() {
+    let story = story([1, 2]).await;
+    story.probes.set([2], Answer::Fail);
+    for begun in [2, 5, 8] {
+        story.probes.until_begun(2, begun).await;
+        story.probes.set([2], Answer::Pass);
+        story.probes.until_begun(2, begun + 1).await;
+        story.probes.set([2], Answer::Fail);
+    }
+    assert_eq!(story.state(2), EndpointState::Available);
+    story.until(2, OUT).await;
+    assert_eq!(story.probes.begun(2), 12);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_without_an_end_fails_after_its_timeout_and_one_that_panics_at_once() {
+    for answer in [Answer::Hang, Answer::Panic] {
+        let story = story([1, 2]).await;
+        story.probes.set([2], answer);
+        story.probes.until_begun(2, 3).await;
+        sleep(SECOND * 9 / 10).await;
+        let expected = match answer {
+            Answer::Hang => EndpointState::Available,
+            _ => OUT,
+        };
+        assert_eq!(story.state(2), expected, "{answer:?}");
+        sleep(SECOND / 5).await;
+        assert_eq!(story.state(2), OUT, "{answer:?}");
+        assert_eq!(story.probes.running(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_the_last_handle_go_the_checks() {
+    let story = story_with(1..=4, Health::new(), |check| {
+        check.timeout(3600 * SECOND).before_first_request(true)
+    })
+    .await;
+    story.probes.set(1..=4, Answer::Hang);
+    settle().await;
+    // What was begun before that has passed.
+    sleep(12 * SECOND).await;
+    assert_eq!(story.probes.running(), 4);
+    let clone = story.balance.clone();
+    drop(story.balance);
+    settle().await;
+    assert_eq!(story.probes.running(), 4);
+    drop(clone);
+    story.script.closed().await;
+    assert_eq!(story.probes.running(), 0);
+    let begun = story.probes.all().len();
+    sleep(60 * SECOND).await;
+    assert_eq!(story.probes.all().len(), begun);
+    assert_eq!(story.probes.holders(), 1, "the test's own");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_checks_run_at_a_time_than_may_and_all_have_their_turn() {
+    let change = |check: HealthCheck| check.concurrency(4).before_first_request(true);
+    let (script, discovery) = discovery();
+    let (pods, probes) = (Pods::default(), Probes::default());
+    probes.set(1..=40, Answer::Slow(SECOND / 2));
+    let check = change(probes.check());
+    let balance = Balance::builder(discovery)
+        .health_check(check)
+        .build(pods.make());
+    script.answer(1..=40);
+    sleep(SECOND * 51 / 10).await;
+    let states = balance.endpoints();
+    let available = |it: &&_| matches!(it, EndpointState::Available);
+    let states: Vec<_> = states.iter().map(|it| it.state).collect();
+    assert_eq!(states.iter().filter(available).count(), 40);
+    assert_eq!(probes.most(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn checks_are_spread_and_jittered() {
+    let begun = Instant::now();
+    let story = story(1..=200).await;
+    sleep(60 * SECOND).await;
+    let (mut firsts, mut last) = ([0; 10], HashMap::new());
+    let mut pauses = Vec::new();
+    for (at, host) in story.probes.all() {
+        match last.insert(host, at) {
+            None => firsts[(at.duration_since(begun).as_secs() as usize).min(9)] += 1,
+            Some(before) => pauses.push(at.duration_since(before).as_secs_f64()),
+        }
+    }
+    assert_eq!(last.len(), 200);
+    // Twenty on average; a burst would be all of them.
+    assert!(firsts.iter().all(|&checks| checks < 60), "{firsts:?}");
+    assert!(pauses.iter().all(|it| (8.99..=11.01).contains(it)));
+    assert!(pauses.iter().any(|it| *it < 9.7) && pauses.iter().any(|it| *it > 10.3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_request_comes_before_the_first_check_has_passed() {
+    let (script, discovery) = discovery();
+    let (pods, probes) = (Pods::default(), Probes::default());
+    probes.set(1..=3, Answer::Fail);
+    let mut balance = Balance::builder(discovery)
+        .health_check(probes.check().before_first_request(true))
+        .build(pods.make());
+    script.answer(1..=3);
+    balance.ready().await.expect("readiness never fails");
+    let mut request = task::spawn(balance.call(Request(7)));
+    assert_pending!(request.poll());
+    sleep(SECOND * 5 / 2).await;
+    assert_pending!(request.poll(), "all are asked, and fail");
+    let shown = balance.endpoints()[0].to_string();
+    let expected = "10.0.0.1:80: pending (no health check passed yet), 0 in flight";
+    assert_eq!(shown, expected);
+
+    probes.set([2], Answer::Pass);
+    let (endpoint, _) = request.await.expect("an answer");
+    assert_eq!(endpoint, support::scripted::endpoint(2));
+    let story = Story {
+        script,
+        pods,
+        probes,
+        balance,
+    };
+    assert_eq!(story.shares(30, 1..=3).await, [0, 30, 0]);
+    // A new one has to pass, too.
+    story.probes.set([4], Answer::Slow(SECOND / 2));
+    story.script.answer(1..=4);
+    settle().await;
+    assert_eq!(story.state(4), EndpointState::Pending);
+    assert_eq!(story.shares(30, 1..=4).await, [0, 30, 0, 0]);
+    sleep(SECOND).await;
+    assert_eq!(story.shares(30, 1..=4).await, [0, 15, 0, 15]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_none_passes_requests_fail_after_the_ready_timeout_and_say_why() {
+    let story = story_with(1..=3, Health::new(), |check| {
+        check.before_first_request(true)
+    });
+    let story = story.await;
+    story.probes.set(1..=3, Answer::Fail);
+    // Whatever has passed before it was told otherwise is not meant here.
+    story.script.answer(11..=13);
+    story.probes.set(11..=13, Answer::Fail);
+    settle().await;
+    let begun = Instant::now();
+    let error = story.send().await.expect_err("none passes");
+    assert!(error.is_unreachable() && error.is_unsent());
+    assert_eq!(begun.elapsed(), 5 * SECOND);
+    let [what, check, why] = &causes(&error)[..] else {
+        panic!("{:?}", causes(&error));
+    };
+    assert_eq!(what, "none of 3 endpoints accepts requests");
+    assert!(check.starts_with("the health check of 10.0.0.1"), "{check}");
+    assert_eq!(why, "not well");
+    let begun = Instant::now();
+    story.send().await.expect_err("none passes");
+    assert_eq!(begun.elapsed(), Duration::ZERO, "and nothing piles up");
+
+    story.probes.set([12], Answer::Pass);
+    story.until(12, EndpointState::Available).await;
+    // That was the end of the outage: should it refuse, there is time again.
+    story.pods.set([12], Behaviour::NotReady);
+    let mut balance = story.balance.clone();
+    let mut request = task::spawn(balance.call(Request(7)));
+    assert_pending!(request.poll());
+    story.pods.set([12], Behaviour::Answer);
+    request.await.expect("an answer");
+    assert_eq!(story.send().await.expect("an answer"), endpoint(12));
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_than_may_be_ejected_may_fail_their_checks() {
+    let health = Health::new().max_ejected(0.1);
+    let story = story_with(1..=10, health, |check| check).await;
+    story.probes.set(1..=5, Answer::Fail);
+    for host in 1..=5 {
+        story.until(host, OUT).await;
+    }
+    let shares = story.shares(50, 1..=10).await;
+    assert_eq!(shares, [0, 0, 0, 0, 0, 10, 10, 10, 10, 10]);
+    // One more is what requests may put out, and that brings panic: fewer than half are left.
+    story.pods.set([6], Behaviour::Fail);
+    let shares = story.shares(200, 1..=10).await;
+    assert!(shares.iter().all(|&calls| calls >= 10), "{shares:?}");
+    assert_eq!(story.states([1, 5]), [EndpointState::Available; 2]);
+    // With enough of them well again it is over.
+    story.probes.set([1], Answer::Pass);
+    story.until(2, OUT).await;
+    assert_eq!(story.state(1), EndpointState::Available);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_panic_threshold_all_can_be_out() {
+    let health = Health::off().panic_threshold(0.0);
+    let story = story_with(1..=4, health, |check| check).await;
+    story.probes.set(1..=4, Answer::Fail);
+    for host in 1..=4 {
+        story.until(host, OUT).await;
+    }
+    let error = story.send().await.expect_err("all fail");
+    assert!(error.is_unreachable());
+    assert!(causes(&error)[1].starts_with("the health check of"));
+    assert_eq!((1..=4).map(|host| story.calls(host)).sum::<usize>(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_is_not_for_those_that_never_passed_nor_because_of_them() {
+    let change = |check: HealthCheck| check.before_first_request(true);
+    let story = story_with(1..=2, Health::new(), change).await;
+    for host in 1..=2 {
+        story.until(host, EndpointState::Available).await;
+    }
+    story.probes.set(3..=8, Answer::Fail);
+    story.script.answer(1..=8);
+    settle().await;
+    story.pods.set([2], Behaviour::Fail);
+    story.shares(40, 1..=8).await;
+    let ejected = EndpointState::Ejected(EjectionReason::FailuresInARow);
+    assert_eq!(story.state(2), ejected, "one of two, not one of eight");
+    assert_eq!(story.states([3, 8]), [EndpointState::Pending; 2]);
+    // Of the two none is left: they are back, and nobody else.
+    story.pods.set([2], Behaviour::Answer);
+    story.probes.set(1..=2, Answer::Fail);
+    sleep(40 * SECOND).await;
+    story.shares(40, 1..=8).await;
+    assert_eq!(story.states([1, 2]), [EndpointState::Available; 2]);
+    assert_eq!(story.shares(40, 1..=8).await, [20, 20, 0, 0, 0, 0, 0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn checks_that_pass_do_not_end_an_ejection_for_failed_requests() {
+    let change = |check: HealthCheck| check.interval(SECOND / 10);
+    let story = story_with(1..=4, Health::new(), change).await;
+    story.pods.set([2], Behaviour::Fail);
+    story.shares(40, 1..=4).await;
+    story.pods.set([2], Behaviour::Answer);
+    let before = story.probes.begun(2);
+    sleep(4 * SECOND).await;
+    assert!(story.probes.begun(2) > before + 30);
+    let ejected = EndpointState::Ejected(EjectionReason::FailuresInARow);
+    assert_eq!(story.state(2), ejected);
+    sleep(2 * SECOND).await;
+    assert!(story.shares(40, 1..=4).await[1] > 8, "its one request did");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_request_tries_a_pod_while_its_checks_fail() {
+    let change = |check: HealthCheck| check.interval(SECOND);
+    let story = story_with(1..=10, Health::new(), change).await;
+    story.pods.set([2, 3], Behaviour::Fail);
+    story.pods.set([4], Behaviour::HandBack);
+    story.probes.set([2, 4], Answer::Fail);
+    story.shares(100, 1..=10).await;
+    story.until(2, OUT).await;
+    sleep(20 * SECOND).await;
+    // Pod 3 is tried, and its trial gives nobody else's away.
+    let shares = story.shares(100, 1..=10).await;
+    assert_eq!((shares[1], shares[2], shares[3]), (0, 1, 0));
+    story.pods.set([2, 4], Behaviour::Answer);
+    assert_eq!(story.shares(100, 1..=10).await[1], 0);
+
+    story.probes.set([2, 4], Answer::Pass);
+    sleep(2 * SECOND).await;
+    let ejected = EndpointState::Ejected(EjectionReason::FailuresInARow);
+    assert_eq!(story.state(2), ejected, "its requests have failed, too");
+    assert_eq!(story.state(4), EndpointState::Unreachable);
+    story.shares(2, [1]).await;
+    assert_eq!(story.states([2, 4]), [EndpointState::Available; 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_failed_with_the_checks_is_over_when_they_pass() {
+    let health = Health::new().success_rate(None);
+    let change = |check: HealthCheck| check.interval(SECOND);
+    let story = story_with(1..=4, health, change).await;
+    story.pods.set([2], Behaviour::Fail);
+    assert_eq!(
+        story.shares(16, 1..=4).await[1],
+        4,
+        "one short of an ejection"
+    );
+    story.probes.set([2], Answer::Fail);
+    story.until(2, OUT).await;
+    story.probes.set([2], Answer::Pass);
+    story.until(2, EndpointState::Available).await;
+    assert_eq!(story.shares(16, 1..=4).await[1], 4);
+    assert_eq!(story.state(2), EndpointState::Available);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leaves_and_returns_begins_anew() {
+    let story = story(1..=4).await;
+    // Its counters are still there when it returns.
+    let _held = story.hold(4);
+    story.probes.set([2], Answer::Fail);
+    story.until(2, OUT).await;
+    story.script.answer([1, 3, 4]);
+    settle().await;
+    story.script.answer(1..=4);
+    settle().await;
+    assert_eq!(story.state(2), EndpointState::Available);
+    assert_eq!(story.balance.endpoints()[1].in_flight, 1);
+    story.until(2, OUT).await;
+    assert_eq!(story.probes.begun(2), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_returns_with_a_request_still_running_is_to_pass_first_all_the_same() {
+    let change = |check: HealthCheck| check.before_first_request(true);
+    let story = story_with(1..=2, Health::new(), change).await;
+    story.until(1, EndpointState::Available).await;
+    story.until(2, EndpointState::Available).await;
+    let _held = story.hold(2);
+    story.probes.set([2], Answer::Fail);
+    story.script.answer([1]);
+    settle().await;
+    story.script.answer([1, 2]);
+    settle().await;
+    assert_eq!(story.state(2), EndpointState::Pending);
+    assert_eq!(story.balance.endpoints()[1].in_flight, 1);
+    story.pods.set([1, 2], Behaviour::Answer);
+    assert_eq!(story.shares(20, 1..=2).await, [20, 0]);
+}

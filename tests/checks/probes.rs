@@ -1,0 +1,126 @@
+//! Checks whose answers are what a test says.
+
+// `pub` says what is offered to the tests, though nothing here can be reached from another crate.
+#![allow(unreachable_pub)]
+
+use std::{
+    collections::HashMap,
+    future::pending,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep};
+use tower_headless::{BoxError, Endpoint, HealthCheck};
+
+/// What a check comes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Answer {
+    #[default]
+    Pass,
+    Fail,
+    /// Passes, this much later.
+    Slow(Duration),
+    /// No answer, ever.
+    Hang,
+    Panic,
+}
+
+/// All checks of a test.
+#[derive(Clone, Default)]
+pub struct Probes(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    answers: HashMap<u8, Answer>,
+    begun: Vec<(Instant, u8)>,
+    running: usize,
+    most: usize,
+}
+
+/// A check that runs.
+struct Running(Probes);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.lock().running -= 1;
+    }
+}
+
+impl Probes {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn check(&self) -> HealthCheck {
+        let probes = self.clone();
+        HealthCheck::by(move |endpoint: Endpoint| {
+            let (running, answer) = probes.begin(&endpoint);
+            async move {
+                let _running = running;
+                match answer {
+                    Answer::Pass => Ok(()),
+                    Answer::Fail => Err(BoxError::from("not well")),
+                    Answer::Hang => pending().await,
+                    Answer::Panic => panic!("a bug in a check"),
+                    Answer::Slow(time) => {
+                        sleep(time).await;
+                        Ok(())
+                    }
+                }
+            }
+        })
+    }
+
+    fn begin(&self, endpoint: &Endpoint) -> (Running, Answer) {
+        let host = match endpoint.address().ip() {
+            IpAddr::V4(address) => address.octets()[3],
+            IpAddr::V6(_) => unreachable!("the pods are IPv4"),
+        };
+        let mut state = self.lock();
+        state.begun.push((Instant::now(), host));
+        state.running += 1;
+        state.most = state.most.max(state.running);
+        let answer = state.answers.get(&host).copied().unwrap_or_default();
+        (Running(self.clone()), answer)
+    }
+
+    pub fn set(&self, hosts: impl IntoIterator<Item = u8>, answer: Answer) {
+        let hosts = hosts.into_iter().map(|host| (host, answer));
+        self.lock().answers.extend(hosts);
+    }
+
+    /// When a check of which pod has begun.
+    pub fn all(&self) -> Vec<(Instant, u8)> {
+        self.lock().begun.clone()
+    }
+
+    /// How many checks of the pod have begun.
+    pub fn begun(&self, host: u8) -> usize {
+        let all = &self.lock().begun;
+        all.iter().filter(|(_, it)| *it == host).count()
+    }
+
+    /// Waits until so many have, and a millisecond more.
+    pub async fn until_begun(&self, host: u8, checks: usize) {
+        while self.begun(host) < checks {
+            sleep(Duration::from_millis(1)).await;
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
+
+    pub fn running(&self) -> usize {
+        self.lock().running
+    }
+
+    /// How many ran at the same time, at most.
+    pub fn most(&self) -> usize {
+        self.lock().most
+    }
+
+    /// How many hold on to the checks: each that has some, or runs one.
+    pub fn holders(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+}
