@@ -200,7 +200,7 @@ mod tests {
 
     fn load(host: u8) -> Arc<Load> {
         let endpoint = Endpoint::new(([10, 0, 0, host], 80).into());
-        Load::new(endpoint, None, Arc::new(Signals::new(Instant::now())))
+        Load::new(endpoint, None, None, Arc::new(Signals::new(Instant::now())))
     }
 
     fn loads(hosts: u8) -> Vec<Arc<Load>> {

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use rand::Rng;
 use tracing::debug;
 
-use super::{Current, Pickers, Snapshot, search, slots::{New, Slots};
+use super::{
+    Current, Pickers, Snapshot, search,
+    slots::{New, Slots},
+};
 use crate::{
     endpoint::Endpoint,
     load::{Load, Loads},
