@@ -229,11 +229,12 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
         P: Policy,
     {
         let signals = Signals::new(Instant::now());
-        // Whoever counts requests has some to count out later.
-        if self.health.is_off() && !P::SCANS {
-            signals
-        } else {
+        // Who counts requests has some to count out later, and who asks endpoints puts them out.
+        let is_reviewed = !self.health.is_off() || P::SCANS || self.check.is_some();
+        if is_reviewed {
             signals.reviewed(self.health.limit())
+        } else {
+            signals
         }
     }
 
