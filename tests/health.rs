@@ -129,7 +129,7 @@ async fn it_is_tried_with_one_request_after_pauses_that_double() {
     let story = story(1..=4).await;
     story.pods.set([2], Behaviour::Fail);
     story.failures(40).await;
-    let seen = story.when_called(2, 80 * SECOND).await;
+    let seen = story.when_called(2, 90 * SECOND).await;
     // 5 s, then 10, 20 and 40 after the one before, ± 10 %.
     let before = std::iter::once(&Duration::ZERO).chain(&seen);
     let pauses: Vec<_> = seen
