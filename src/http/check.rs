@@ -43,6 +43,8 @@ impl HealthCheck {
     /// [`BalanceBuilder`](crate::BalanceBuilder::health_check), which knows no such thing, it goes in clear, over HTTP/1.1,
     /// with the endpoint's address as `Host`.
     ///
+    /// Each check makes a connection of its own, TLS handshake and all, and closes it.
+    ///
     /// # Errors
     ///
     /// If `path` is none.

@@ -167,7 +167,11 @@ async fn http_checks_speak_tls_where_the_client_does() {
     assert!(cluster.pods().iter().all(|pod| pod.requests() > 0));
 
     let stranger = client(Tls::new());
-    sleep(Duration::from_millis(100)).await;
+    for pod in cluster.pods() {
+        let accepted = pod.stats().accepted;
+        pod.wait_until(move |stats| stats.accepted > accepted + 2)
+            .await;
+    }
     let states = stranger.endpoints();
     let pending = states
         .iter()
@@ -285,7 +289,7 @@ async fn nothing_of_the_checks_outlives_the_last_handle() {
         (healthz(), Protocol::Http1),
         (healthz(), Protocol::Http2),
         (quickly(HealthCheck::grpc("")), Protocol::Http2),
-        (quickly(HealthCheck::tcp()), Protocol::Http1),
+        (quickly(HealthCheck::tcp()), Protocol::Negotiated),
     ];
     let before = tasks();
     for (check, protocol) in checks {
@@ -300,8 +304,10 @@ async fn nothing_of_the_checks_outlives_the_last_handle() {
             pod.wait_until(move |stats| stats.accepted > accepted + 2)
                 .await;
             pod.set(Mode::Hung);
+            // A connection is all that TCP asks for; the others wait for an answer.
+            let asks = protocol != Protocol::Negotiated;
+            pod.wait_until(|stats| stats.in_flight > 0 || !asks).await;
         }
-        sleep(Duration::from_millis(50)).await;
         drop(client);
         for pod in &pods {
             pod.wait_until(|stats| stats.connections == 0).await;
