@@ -8,6 +8,7 @@ mod future;
 mod generator;
 mod recovery;
 mod shared;
+mod slow_start;
 mod status;
 mod watch;
 

@@ -82,6 +82,8 @@
 //! Where pods are to get more than others, a source gives them [weights](Endpoint::weight): SRV records do, and any
 //! [`Discovery`] of one's own may. Kubernetes knows none.
 //!
+//! A new pod gets its share at once, or [by and by](BalanceBuilder::slow_start).
+//!
 //! A pod that answers errors at once is no idle pod, though it has nothing in flight. What counts requests in flight goes on
 //! counting the failed ones for four times as long as an answer usually takes, so that failing fast attracts nothing;
 //! to [`PeakEwma`], a failure is a slow answer besides; and under every policy a pod that goes on failing is [ejected](Health).
@@ -183,7 +185,7 @@
 //! | `endpoint.rs` | one pod as discovery names it, and when two answers mean the same pod |
 //! | `error.rs` | what can go wrong |
 //! | `backoff.rs` | growing delays and jitter |
-//! | `signals.rs` | what is rare and concerns every request: a trial on offer, an outage |
+//! | `signals.rs` | what is rare and concerns every request: a trial on offer, a new endpoint, an outage |
 //! | `latency.rs` | how long an endpoint takes to answer: a moving average that believes bad news at once |
 //! | `load.rs`, `load/` | one endpoint's numbers: the shares that count its requests, the words that policies scan, the record of what came of them |
 //! | `outcome.rs` | what a request's end says of its endpoint |

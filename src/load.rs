@@ -124,6 +124,8 @@ pub(crate) struct Share {
     record: Record,
     /// If the policy asks for it.
     latency: Option<Latency>,
+    /// What part of its share the endpoint gets, as the bits of a floating-point number.
+    warmth: AtomicU32,
     signals: Arc<Signals>,
     load: Weak<Load>,
 }
@@ -146,6 +148,7 @@ impl Load {
                 word,
                 record: Record::default(),
                 latency,
+                warmth: AtomicU32::new(1_f32.to_bits()),
                 signals,
                 load: load.clone(),
             }),
@@ -205,6 +208,15 @@ impl Share {
     #[inline]
     pub(crate) fn latency(&self) -> Option<&Latency> {
         self.latency.as_ref()
+    }
+
+    /// What part of its share the endpoint gets, from 0 to 1.
+    pub(crate) fn warmth(&self) -> f64 {
+        f64::from(f32::from_bits(self.warmth.load(Relaxed)))
+    }
+
+    pub(crate) fn set_warmth(&self, part: f64) {
+        self.warmth.store((part as f32).to_bits(), Relaxed);
     }
 
     /// The endpoint that this is a share of, unless it is gone.

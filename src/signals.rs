@@ -1,4 +1,4 @@
-//! What every request of a balancer may have to know, and seldom does: a trial on offer, that its endpoints' health is watched,
+//! What every request of a balancer may have to know, and seldom does: a trial on offer, a new endpoint, that health is watched,
 //! an outage, the balancer itself. Looking for the first two costs a plain load, and so does the third.
 
 use std::{
@@ -17,7 +17,7 @@ use crate::latency::Latencies;
 /// The signals of one balancer.
 #[derive(Debug)]
 pub(crate) struct Signals {
-    /// How many of its endpoints have a trial on offer, and the two bits below.
+    /// How many of its endpoints have a trial on offer, and the three bits below.
     attention: AtomicUsize,
     pub(crate) outage: Outage,
     owner: OnceLock<Weak<dyn Any + Send + Sync>>,
@@ -37,6 +37,18 @@ const QUIET: usize = 1 << (usize::BITS - 1);
 
 /// The next pick is to wake the background task.
 const ASLEEP: usize = 1 << (usize::BITS - 2);
+
+/// An endpoint gets less than its share, for it is new.
+const WARMING: usize = 1 << (usize::BITS - 3);
+
+/// What a pick has to attend to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Attention {
+    /// A trial is on offer.
+    pub(crate) trials: bool,
+    /// An endpoint is new.
+    pub(crate) warming: bool,
+}
 
 impl Signals {
     pub(crate) fn new(now: Instant) -> Self {
@@ -68,9 +80,9 @@ impl Signals {
         self.attention.load(Relaxed) != 0
     }
 
-    /// There is a pick. True if a trial is on offer.
+    /// There is a pick.
     #[cold]
-    pub(crate) fn attend(&self) -> bool {
+    pub(crate) fn attend(&self) -> Attention {
         let attention = self.attention.load(Relaxed);
         if attention & (QUIET | ASLEEP) != 0 {
             let before = self.attention.fetch_and(!(QUIET | ASLEEP), Relaxed);
@@ -78,7 +90,19 @@ impl Signals {
                 self.review.notify_one();
             }
         }
-        attention & !(QUIET | ASLEEP) != 0
+        Attention {
+            trials: attention & !(QUIET | ASLEEP | WARMING) != 0,
+            warming: attention & WARMING != 0,
+        }
+    }
+
+    /// Whether an endpoint is new.
+    pub(crate) fn set_warming(&self, warming: bool) {
+        if warming {
+            self.attention.fetch_or(WARMING, Relaxed);
+        } else {
+            self.attention.fetch_and(!WARMING, Relaxed);
+        }
     }
 
     /// Begins to look out for picks. False if there was none since it last began.
@@ -104,7 +128,7 @@ impl Signals {
 
     #[cfg(test)]
     pub(crate) fn trials(&self) -> usize {
-        self.attention.load(Relaxed) & !(QUIET | ASLEEP)
+        self.attention.load(Relaxed) & !(QUIET | ASLEEP | WARMING)
     }
 
     #[inline]

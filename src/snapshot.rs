@@ -6,6 +6,7 @@
 //! snapshot that has it, and their slot is used again once their last request has ended.
 
 mod slots;
+mod warm_up;
 mod writer;
 
 pub(crate) use writer::Writer;
@@ -23,7 +24,7 @@ use crate::{
         Split,
         sealed::{Pick, Prepare},
     },
-    signals::Signals,
+    signals::{Attention, Signals},
 };
 
 /// What a pick has chosen, and the request that is in flight there from now on.
@@ -96,7 +97,7 @@ impl<S, K: Pick> Snapshot<S, K> {
     #[inline]
     pub(crate) fn pick(&self, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
         if self.signals.ask_attention()
-            && let Some(picked) = self.pick_trial()
+            && let Some(picked) = self.pick_attentively(rng)
         {
             return Some(picked);
         }
@@ -107,11 +108,17 @@ impl<S, K: Pick> Snapshot<S, K> {
     }
 
     #[cold]
-    fn pick_trial(&self) -> Option<Picked<'_, S>> {
-        let trials = self.signals.attend();
-        let mut loads = trials.then(|| self.loads())?.iter();
-        let index = loads.position(|load| load.claim_trial())?;
-        Some(self.picked(index, true))
+    fn pick_attentively(&self, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
+        let Attention { trials, warming } = self.signals.attend();
+        let trial = trials.then(|| {
+            let mut loads = self.loads().iter();
+            loads.position(|load| load.claim_trial())
+        });
+        if let Some(index) = trial.flatten() {
+            return Some(self.picked(index, true));
+        }
+        let index = warming.then(|| self.pick_warm(rng))?;
+        index.map(|index| self.picked(index, false))
     }
 
     /// Where none is left but what was ejected, as when the last healthy one refuses: better a bad endpoint than none.

@@ -6,15 +6,18 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tower::{Service, ServiceExt, service_fn, util::BoxCloneSyncService};
-use tower_headless::{Balance, BoxError, Endpoint, Fixed, Health, PeakEwma, Policy};
+use tower_headless::{
+    Balance, BoxError, Discovery, Endpoint, Health, LeastConnections, PeakEwma, Policy, RoundRobin,
+};
 
 const MILLI: Duration = Duration::from_millis(1);
 
@@ -51,23 +54,43 @@ impl Pod {
     }
 }
 
+/// Discovery that tells what it is told.
+struct Told(mpsc::UnboundedReceiver<Vec<Endpoint>>);
+
+impl Discovery for Told {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>> {
+        match self.0.poll_recv(cx) {
+            Poll::Ready(Some(set)) => Poll::Ready(Ok(set)),
+            _ => Poll::Pending,
+        }
+    }
+}
+
 type Service_ = BoxCloneSyncService<(), (), BoxError>;
 
 /// Ten pods behind a balancer; the first one is the odd one.
 struct Fleet<P: Policy> {
     pods: Vec<Arc<Pod>>,
     balance: Balance<Service_, P>,
+    sets: mpsc::UnboundedSender<Vec<Endpoint>>,
     lost: Arc<AtomicU32>,
 }
 
 impl<P: Policy> Fleet<P> {
     fn new(policy: P, health: Health) -> Self {
+        let fleet = Self::starting_slowly(policy, health, Duration::ZERO);
+        fleet.tell(0..10);
+        fleet
+    }
+
+    fn starting_slowly(policy: P, health: Health, window: Duration) -> Self {
         let pods: Vec<_> = (0..10).map(|_| Arc::new(Pod::new())).collect();
-        let endpoints = (0..10).map(|host| ([10, 0, 0, host], 80).into());
         let services = pods.clone();
-        let balance = Balance::builder(Fixed::new(endpoints))
+        let (sets, told) = mpsc::unbounded_channel();
+        let balance = Balance::builder(Told(told))
             .policy(policy)
             .health(health)
+            .slow_start(window)
             .build(move |endpoint: &Endpoint| {
                 let host = endpoint.address().to_string();
                 let host = host.split(['.', ':']).nth(3).and_then(|it| it.parse().ok());
@@ -77,8 +100,16 @@ impl<P: Policy> Fleet<P> {
         Self {
             pods,
             balance,
+            sets,
             lost: Arc::default(),
         }
+    }
+
+    /// The set is these pods.
+    fn tell(&self, hosts: std::ops::Range<u8>) {
+        let endpoints = hosts.map(|host| Endpoint::new(([10, 0, 0, host], 80).into()));
+        let told = self.sets.send(endpoints.collect());
+        told.expect("a balancer");
     }
 
     fn odd(&self) -> &Pod {
@@ -143,6 +174,37 @@ async fn peak_ewma_believes_no_pod_that_fails_at_once(health: Health) {
     assert!(share <= FAIR, "{share}");
 }
 
+async fn a_new_pod_starts_slowly(health: Health) {
+    starts_slowly(RoundRobin::new(), health.clone()).await;
+    starts_slowly(LeastConnections::new(), health.clone()).await;
+    starts_slowly(PeakEwma::new(), health).await;
+}
+
+async fn starts_slowly(policy: impl Policy, health: Health) {
+    const SECOND: Duration = Duration::from_secs(1);
+    let fleet = Fleet::starting_slowly(policy, health, 10 * SECOND);
+    fleet.tell(1..10);
+    let others = fleet.send(SECOND).await;
+    assert_eq!(others, 0.0, "it isn't there yet");
+    let got = |pod: &Arc<Pod>| pod.got.load(Relaxed);
+    let fair = 2_000 / 9;
+    assert!(
+        fleet.pods[1..]
+            .iter()
+            .all(|pod| got(pod).abs_diff(fair) < 70),
+        "those of the beginning get their shares at once"
+    );
+    fleet.tell(0..10);
+    for second in 0..10 {
+        let part = fleet.send(SECOND).await / FAIR;
+        let expected = (f64::from(second) + 0.5) / 10.0;
+        assert!((part - expected).abs() < 0.35, "{part} in second {second}");
+        assert!(second > 0 || part < 0.3, "{part} in the first second");
+    }
+    let part = fleet.send(2 * SECOND).await / FAIR;
+    assert!((0.8..1.2).contains(&part), "{part}");
+}
+
 macro_rules! with_and_without_health {
     ($($test:ident),*) => {
         mod with_health {
@@ -164,5 +226,6 @@ macro_rules! with_and_without_health {
 with_and_without_health!(
     peak_ewma_spares_a_slow_pod,
     peak_ewma_spares_a_pod_that_hangs,
-    peak_ewma_believes_no_pod_that_fails_at_once
+    peak_ewma_believes_no_pod_that_fails_at_once,
+    a_new_pod_starts_slowly
 );

@@ -15,6 +15,7 @@ use super::{
     driver::Driver,
     generator::Generator,
     shared::{Patience, Shared},
+    slow_start::SlowStart,
 };
 use crate::{
     check::HealthCheck,
@@ -38,6 +39,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(5);
 /// | [`completion`](Self::completion) | [`OnResponse`]; HTTP wants `OnBodyEnd` |
 /// | [`health`](Self::health) | endpoints that fail are passed over: [`Health`] |
 /// | [`health_check`](Self::health_check) | none: endpoints are not asked |
+/// | [`slow_start`](Self::slow_start) | off |
 /// | [`ready_timeout`](Self::ready_timeout) | 5 s |
 /// | [`zone`](Self::zone), [`node`](Self::node), [`prefer_zone`](Self::prefer_zone), [`prefer_node`](Self::prefer_node) | not known: all pods are alike |
 /// | [`seed`](Self::seed) | none: picks can't be foreseen |
@@ -49,6 +51,7 @@ pub struct BalanceBuilder<D, P = RoundRobin, C = OnResponse> {
     near: Near,
     health: Health,
     check: Option<HealthCheck>,
+    slow_start: Duration,
     completion: C,
     patience: Patience,
     seed: Option<u64>,
@@ -62,6 +65,7 @@ impl<D> BalanceBuilder<D> {
             near: Near::default(),
             health: Health::new(),
             check: None,
+            slow_start: Duration::ZERO,
             completion: OnResponse::new(),
             patience: Patience::Bounded(READY_TIMEOUT),
             seed: None,
@@ -78,6 +82,7 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
             near: self.near,
             health: self.health,
             check: self.check,
+            slow_start: self.slow_start,
             completion: self.completion,
             patience: self.patience,
             seed: self.seed,
@@ -134,6 +139,16 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
         self
     }
 
+    /// For how long a new endpoint gets less than its share. Zero, the default: for no time.
+    ///
+    /// It begins with a tenth, which grows to all of it over the window: for pods that begin with empty caches or have code to
+    /// compile, 10 s may do. New is what joins endpoints that are there already; while most of them are new, all
+    /// get their shares. An endpoint that comes back after it was ejected is not new.
+    pub fn slow_start(mut self, window: Duration) -> Self {
+        self.slow_start = window;
+        self
+    }
+
     /// When a request stops counting as in flight, and what came of it.
     pub fn completion<E>(self, completion: E) -> BalanceBuilder<D, P, E> {
         BalanceBuilder {
@@ -142,6 +157,7 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
             near: self.near,
             health: self.health,
             check: self.check,
+            slow_start: self.slow_start,
             completion,
             patience: self.patience,
             seed: self.seed,
@@ -208,7 +224,9 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
         let shared = Shared::new(current, signals.clone(), generator, self.patience, events);
         let shared = Arc::new(shared);
         signals.belong_to(&shared);
-        let care = (Care::new(self.health, signals), Checks::new(self.check));
+        let slow_start = SlowStart::new(self.slow_start);
+        let care = Care::new(self.health, slow_start, signals);
+        let care = (care, Checks::new(self.check));
         let driver = Driver::new(shared.clone(), self.discovery, writer, care, requests);
         let (alive, handles) = oneshot::channel();
         let handle = Handle {
@@ -230,7 +248,8 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
     {
         let signals = Signals::new(Instant::now());
         // Who counts requests has some to count out later, and who asks endpoints puts them out.
-        let is_reviewed = !self.health.is_off() || P::SCANS || self.check.is_some();
+        let is_reviewed =
+            !self.health.is_off() || !self.slow_start.is_zero() || self.check.is_some() || P::SCANS;
         if is_reviewed {
             signals.reviewed(self.health.limit())
         } else {

@@ -11,6 +11,7 @@ use rand::Rng;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use super::slow_start::SlowStart;
 use crate::{
     endpoint::Endpoint,
     health::{Finding, Health, Standing, Treatment, USUAL, Ward},
@@ -30,6 +31,7 @@ const MAX_DEBT: Duration = Duration::from_secs(1);
 pub(super) struct Care {
     ward: Ward,
     signals: Arc<Signals>,
+    slow_start: SlowStart,
     /// The set, in its order.
     members: Vec<Member>,
     /// Those that left in a state worth remembering, for they may come back.
@@ -52,10 +54,11 @@ struct Debt {
 }
 
 impl Care {
-    pub(super) fn new(health: Health, signals: Arc<Signals>) -> Self {
+    pub(super) fn new(health: Health, slow_start: SlowStart, signals: Arc<Signals>) -> Self {
         Self {
             ward: Ward::new(health),
             signals,
+            slow_start,
             members: Vec::new(),
             departed: HashMap::new(),
             debts: VecDeque::new(),
@@ -75,6 +78,8 @@ impl Care {
     /// The set is now this. Who stays, or comes back, keeps its standing.
     pub(super) fn admit(&mut self, endpoints: &[Endpoint], loads: &[Arc<Load>], now: Instant) {
         let members = std::mem::take(&mut self.members);
+        // What a client finds in the beginning may have been there for long.
+        let is_first = members.is_empty();
         let mut known: HashMap<_, _> = members
             .into_iter()
             .zip(std::mem::take(&mut self.ward.standings))
@@ -89,6 +94,9 @@ impl Care {
                 other => {
                     if let Some((member, standing)) = other {
                         self.remember(member.endpoint, standing, now);
+                    }
+                    if !is_first {
+                        self.slow_start.join(load, now);
                     }
                     let mut standing = self.recall(endpoint, now);
                     // What its record tells of before is no news.
@@ -130,6 +138,8 @@ impl Care {
             return false;
         }
         self.settle(now);
+        self.slow_start
+            .review(self.members.len(), &self.signals, now);
         let was_panic = self.ward.is_panic();
         let members = &self.members;
         let examine = |index: usize, seen: &mut Counts| examine(&members[index].load, seen);

@@ -46,6 +46,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// | [`timeout`](Self::timeout) | none |
 /// | [`ready_timeout`](Self::ready_timeout) | 5 s: how long requests wait while no pod accepts them |
 /// | [`health`](Self::health), [`classify`](Self::classify) | pods that fail are passed over: [`Health`], [`ByStatus`] |
+/// | [`slow_start`](Self::slow_start) | off |
 /// | [`health_check`](Self::health_check) | none: pods are not asked |
 /// | [`retries`](Self::retries) | 3 for a request |
 /// | [`retry_budget`](Self::retry_budget) | 20 % of all requests and 10 a second, over 10 s |
@@ -65,6 +66,7 @@ pub struct ClientBuilder<D = Dns, P = RoundRobin> {
     near: Near,
     health: Health,
     check: Option<HealthCheck>,
+    slow_start: Duration,
     classify: SharedClassify,
     connector: Connector,
     #[cfg(feature = "tls")]
@@ -119,6 +121,7 @@ impl ClientBuilder {
             near: Near::default(),
             health: Health::new(),
             check: None,
+            slow_start: Duration::ZERO,
             classify: Arc::new(ByStatus),
             connector: Connector::default(),
             #[cfg(feature = "tls")]
@@ -171,6 +174,7 @@ impl<D, P> ClientBuilder<D, P> {
             near: self.near,
             health: self.health,
             check: self.check,
+            slow_start: self.slow_start,
             classify: self.classify,
             connector: self.connector,
             #[cfg(feature = "tls")]
@@ -189,6 +193,7 @@ impl<D, P> ClientBuilder<D, P> {
             near: self.near,
             health: self.health,
             check: self.check,
+            slow_start: self.slow_start,
             classify: self.classify,
             connector: self.connector,
             #[cfg(feature = "tls")]
@@ -248,6 +253,12 @@ impl<D, P> ClientBuilder<D, P> {
     /// ```
     pub fn health_check(mut self, check: HealthCheck) -> Self {
         self.check = Some(check);
+        self
+    }
+
+    /// For how long a new pod gets less than its share; see [`BalanceBuilder::slow_start`](crate::BalanceBuilder::slow_start).
+    pub fn slow_start(mut self, window: Duration) -> Self {
+        self.slow_start = window;
         self
     }
 
@@ -431,6 +442,7 @@ impl<D, P> ClientBuilder<D, P> {
             .policy(self.policy)
             .near(self.near)
             .health(self.health)
+            .slow_start(self.slow_start)
             .completion(ToTheEnd {
                 classify: self.classify,
             });

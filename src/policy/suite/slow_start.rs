@@ -1,0 +1,44 @@
+//! What every policy makes of an endpoint that is new.
+
+use super::*;
+
+/// The new endpoint's share of an even one, with as many requests running as there are endpoints, or as many for each of them.
+fn share_of_a_new_one<P: Policy>(setting: Setting<P>, warmth: f64, running: usize) -> f64 {
+    let mut set = Set::new(setting, 0..20);
+    let loads = set.loads();
+    loads[4].set_warmth(warmth);
+    loads[4].signals().set_warming(true);
+    let mut requests = std::collections::VecDeque::new();
+    let mut got = 0;
+    for turn in 0..40_000 {
+        let request = set.pick().expect("an endpoint");
+        got += u32::from(turn >= 20_000 && set.index(&request) == 4);
+        requests.push_back(request);
+        if requests.len() > running {
+            requests.pop_front();
+        }
+    }
+    f64::from(got) / 1_000.0
+}
+
+pub(super) fn a_new_one_gets_its_part<P: Policy>(policy: impl Into<Setting<P>>) {
+    let setting = policy.into();
+    for (warmth, running) in [(0.1, 0), (0.1, 400), (0.5, 0), (0.5, 400)] {
+        let share = share_of_a_new_one(setting.clone(), warmth, running);
+        let error = (share - warmth).abs();
+        assert!(error < 0.1, "{share} with {running} running");
+    }
+    // With about one request for each, half of one is one or none.
+    let share = share_of_a_new_one(setting, 0.5, 20);
+    assert!((0.4..1.0).contains(&share), "{share}");
+}
+
+pub(super) fn where_all_are_new_all_are_picked<P: Policy>(policy: impl Into<Setting<P>>) {
+    let mut set = Set::new(policy, 0..10);
+    for load in set.loads() {
+        load.set_warmth(0.1);
+        load.signals().set_warming(true);
+    }
+    let shares = set.shares(50_000);
+    assert!(chi_square(&shares) < CHI_SQUARE_9, "{shares:?}");
+}

@@ -1,0 +1,152 @@
+//! What every policy makes of weights.
+
+use super::*;
+
+/// Pearson's statistic against shares in proportion.
+fn chi_square_against(shares: &[u32], weights: &[u32]) -> f64 {
+    let all = f64::from(shares.iter().sum::<u32>()) / f64::from(weights.iter().sum::<u32>());
+    let deviation = |(&share, &weight): (&u32, &u32)| {
+        let expected = all * f64::from(weight);
+        (f64::from(share) - expected).powi(2) / expected
+    };
+    shares.iter().zip(weights).map(deviation).sum()
+}
+
+/// Pods number 0, 1, … with these weights.
+fn weighted(weights: impl IntoIterator<Item = u32>) -> Vec<Endpoint> {
+    let pods = (0..).zip(weights);
+    pods.map(|(host, weight)| endpoint(host).with_weight(weight))
+        .collect()
+}
+
+const WEIGHTS: [u32; 10] = [1, 1, 2, 3, 5, 8, 10, 10, 4, 6];
+
+pub(super) fn shares_are_as_the_weights_say<P: Policy>(policy: impl Into<Setting<P>>) {
+    let mut set = Set::new(policy, 0..10);
+    // As learnt later of a set that is there.
+    set.publish(weighted(WEIGHTS));
+    let shares = set.shares(50_000);
+    assert!(
+        chi_square_against(&shares, &WEIGHTS) < CHI_SQUARE_9,
+        "{shares:?}"
+    );
+    set.publish(weighted([7; 10]));
+    let shares = set.shares(50_000);
+    assert!(chi_square(&shares) < CHI_SQUARE_9, "{shares:?}");
+}
+
+pub(super) fn large_sets_share_as_the_weights_say<P: Policy>(policy: impl Into<Setting<P>>) {
+    let mut set = Set::new(policy, []);
+    set.publish(weighted((0..300).map(|host| host / 2 % 10 + 1)));
+    let shares = set.shares(200_000);
+    let by_weight = (0..10).map(|weight| {
+        let hosts = (0..300).filter(|host| host / 2 % 10 == weight);
+        hosts.map(|host| shares[host]).sum()
+    });
+    let by_weight: Vec<_> = by_weight.collect();
+    let expected: Vec<_> = (1..=10).collect();
+    assert!(
+        chi_square_against(&by_weight, &expected) < CHI_SQUARE_9,
+        "{by_weight:?}"
+    );
+}
+
+pub(super) fn those_left_share_by_weight<P: Policy>(policy: impl Into<Setting<P>>) {
+    let mut set = Set::new(policy, []);
+    set.publish(weighted(WEIGHTS.into_iter().chain([20, 1, 0, 9, 10])));
+    for load in set.loads().iter().skip(10) {
+        load.eject();
+    }
+    let shares = set.shares(50_000);
+    assert_eq!(shares[10..], [0; 5]);
+    assert!(
+        chi_square_against(&shares[..10], &WEIGHTS) < CHI_SQUARE_9,
+        "{shares:?}"
+    );
+}
+
+pub(super) fn those_without_weight_are_the_last_resort<P: Policy>(policy: impl Into<Setting<P>>) {
+    let policy = policy.into();
+    for len in [2, 10, 100, 600] {
+        let mut set = Set::new(policy.clone(), []);
+        set.publish(weighted((0..len).map(|host| u32::from(host < 2))));
+        let loads = set.loads();
+        for _ in 0..100 {
+            let request = set.pick().expect("an endpoint");
+            assert!(set.index(&request) < 2, "of {len}");
+        }
+        loads[0].refuse();
+        for _ in 0..100 {
+            let request = set.pick().expect("an endpoint");
+            assert_eq!(set.index(&request), 1, "of {len}");
+        }
+        loads[1].refuse();
+        assert_eq!(set.pick().is_some(), len > 2, "of {len}");
+    }
+    let mut set = Set::new(policy, []);
+    set.publish(weighted([0; 10]));
+    assert!(chi_square(&set.shares(10_000)) < CHI_SQUARE_9);
+}
+
+/// Of 5,000 running requests each unit of 50 has 100, to within so many.
+fn loads_are_as_the_weights_say(policy: impl Policy, within: f64) {
+    let mut set = Set::new(policy, []);
+    set.publish(weighted(WEIGHTS));
+    let pick = |_| set.pick().expect("an endpoint");
+    let _running: Vec<_> = (0..5_000).map(pick).collect();
+    for (load, weight) in set.loads().into_iter().zip(WEIGHTS) {
+        let load = f64::from(load.in_flight()) / f64::from(weight);
+        assert!((load - 100.0).abs() <= within, "{load} of {weight}");
+    }
+}
+
+#[test]
+fn requests_in_flight_are_as_the_weights_say() {
+    loads_are_as_the_weights_say(LeastConnections::new(), 1.0);
+    loads_are_as_the_weights_say(PowerOfTwo::new(), 5.0);
+    loads_are_as_the_weights_say(PeakEwma::new(), 5.0);
+}
+
+#[test]
+fn what_is_sent_again_goes_to_those_with_weights() {
+    let mut set = Set::new(RoundRobin::new(), []);
+    set.publish(weighted([1, 0, 1]));
+    let snapshot = set.current.load_full();
+    let mut again = |avoid: &[u32]| {
+        let avoid: Vec<_> = avoid.iter().map(|&host| endpoint(host).address()).collect();
+        let picked = snapshot.pick_avoiding(&avoid, &mut set.rng)?;
+        Some(picked.in_flight.endpoint().address())
+    };
+    for _ in 0..20 {
+        assert_eq!(again(&[0]), Some(endpoint(2).address()));
+        assert_eq!(again(&[0, 2]), Some(endpoint(1).address()));
+    }
+    assert_eq!(again(&[0, 1, 2]), None);
+}
+
+proptest! {
+    /// Each has its share of every turn, whoever is out; the turn goes on where an update found it.
+    #[test]
+    fn round_robin_keeps_weighted_turns(
+        weights in prop::collection::vec(1..9_u32, 2..9),
+        out in any::<usize>(),
+        start in 0..50_usize,
+        update in 0..50_usize,
+    ) {
+        let mut set = Set::new(RoundRobin::new(), []);
+        set.publish(weighted(weights.clone()));
+        let out = out % weights.len();
+        set.loads()[out].eject();
+        set.shares(start);
+        let left: usize = (weights.iter().sum::<u32>() - weights[out]) as usize;
+        let mut shares = set.shares(update % left);
+        // News of something else than weights.
+        let zoned = weighted(weights.clone()).into_iter().map(|it| it.with_zone_hints(["z"]));
+        set.publish(zoned.collect());
+        let rest = set.shares(left - update % left);
+        shares.iter_mut().zip(rest).for_each(|(share, rest)| *share += rest);
+        let mut expected = weights;
+        expected[out] = 0;
+        prop_assert_eq!(shares, expected);
+    }
+}

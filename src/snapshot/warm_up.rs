@@ -1,0 +1,64 @@
+//! Picks while an endpoint is new, and is to get a part of its share only.
+//!
+//! A policy that takes turns or draws is asked again where it chose a new endpoint out of turn. One that looks for few requests
+//! in flight would choose the same one again: there, the new one gets the request if it has no more of them than its
+//! part of what another one has, and else the other one does.
+
+use rand::{Rng, RngExt};
+
+use super::Snapshot;
+use crate::policy::sealed::Pick;
+
+/// How often the policy is asked, and others are drawn. Beyond that there is hardly anything that isn't new.
+const ATTEMPTS: usize = 16;
+
+impl<S, K: Pick> Snapshot<S, K> {
+    /// The policy's choice, or another endpoint where that is new. It is counted in, as a policy's is.
+    pub(super) fn pick_warm(&self, rng: &mut impl Rng) -> Option<usize> {
+        for _ in 0..ATTEMPTS {
+            let index = self.pickers.pick(&self.loads, rng)?;
+            let load = &self.loads()[index];
+            let warmth = load.warmth();
+            if warmth >= 1.0 {
+                return Some(index);
+            }
+            let is_drawn = rng.random_bool(warmth);
+            let takes_turns = load.slot().is_none();
+            if takes_turns && is_drawn {
+                return Some(index);
+            }
+            let other = (!takes_turns).then(|| self.other(index, rng)).flatten();
+            let is_full = |other| self.load(index) > self.load(other) * warmth;
+            if !takes_turns && other.is_none_or(|other| is_drawn && !is_full(other)) {
+                return Some(index);
+            }
+            load.end();
+            if let Some(other) = other.filter(|&other| self.loads.begin(other)) {
+                return Some(other);
+            }
+        }
+        self.pickers.pick(&self.loads, rng)
+    }
+
+    /// Of two endpoints at random that aren't new, near as the new one is near, the one with fewer requests for its weight.
+    fn other(&self, new: usize, rng: &mut impl Rng) -> Option<usize> {
+        let may_be = |&index: &usize| {
+            self.loads.is_available(index)
+                && self.loads()[index].warmth() >= 1.0
+                && self.endpoints[index].weight() > 0
+                && self.is_near(index) == self.is_near(new)
+        };
+        let mut draws = (0..ATTEMPTS)
+            .map(|_| rng.random_range(0..self.loads.len()))
+            .filter(may_be);
+        let first = draws.next()?;
+        let second = draws.find(|&index| index != first);
+        let is_less = |&second: &usize| self.load(second) < self.load(first);
+        second.filter(is_less).or(Some(first))
+    }
+
+    /// Requests in flight for each unit of weight.
+    fn load(&self, index: usize) -> f64 {
+        f64::from(self.loads()[index].in_flight()) / f64::from(self.endpoints[index].weight())
+    }
+}
