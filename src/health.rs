@@ -102,8 +102,9 @@ impl Health {
 
     /// An endpoint with a smaller part of successes, from 0 to 1, is ejected. None: however small.
     ///
-    /// The part is that of the last 30 s, once there were 5 requests in them; or of the last 3 s, once there were 100 in
-    /// those, for an endpoint that was well for a long time has many successes to its name.
+    /// The part is that of the last 30 s, once there were 5 requests in them. An endpoint that was well for a long time has many
+    /// successes to its name: so the last 3, 6, 9 … s alone count as well, once there were 20 requests in them and the part
+    /// is below the rate by two standard deviations.
     pub fn success_rate(mut self, rate: impl Into<Option<f64>>) -> Self {
         self.success_rate = rate.into();
         self

@@ -10,11 +10,14 @@ const BUCKETS: usize = 10;
 const BUCKET: Duration = Duration::from_secs(3);
 
 /// From so many requests on, a window tells something.
-const ENOUGH: u32 = 5;
+const ENOUGH: f64 = 5.0;
 
-/// From so many on, its last bucket alone does. That one with a true rate of 90 % seems to have less than 80 happens once in
-/// a thousand times.
-const ENOUGH_FOR_ONE: u32 = 100;
+/// From so many on, the last part of it alone does, if it is beyond doubt.
+const ENOUGH_OF_LATE: f64 = 20.0;
+
+/// Beyond doubt is so many standard deviations of a binomial distribution. Of an endpoint with 90 % of successes, twenty requests look
+/// like less than 80 % so clearly once in 2,400 times, and more of them yet less often.
+const DOUBT: f64 = 2.0;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Bucket {
@@ -55,18 +58,21 @@ impl Window {
         last.failures = last.failures.saturating_add(failures);
     }
 
-    /// Whether enough is known to say that the part of successes is below `rate`.
+    /// Whether enough is known to say that the part of successes is below `rate`: of all that is in the window, or beyond
+    /// doubt of what came last. One that was well for long has many successes to its name, and needs the latter.
     pub(super) fn is_below(&self, rate: f64) -> bool {
-        let is_below = |buckets: &[Bucket], enough: u32| {
-            let sum = |number: fn(&Bucket) -> u32| -> u64 {
-                buckets.iter().map(|bucket| u64::from(number(bucket))).sum()
-            };
-            let requests = sum(|bucket| bucket.requests);
-            let failures = sum(|bucket| bucket.failures);
-            requests >= u64::from(enough)
-                && (requests.saturating_sub(failures) as f64) < requests as f64 * rate
-        };
-        is_below(&self.buckets, ENOUGH) || is_below(&self.buckets[BUCKETS - 1..], ENOUGH_FOR_ONE)
+        let (mut requests, mut failures) = (0.0, 0.0);
+        for bucket in self.buckets.iter().rev() {
+            requests += f64::from(bucket.requests);
+            failures += f64::from(bucket.failures);
+            let doubt = DOUBT * (requests * rate * (1.0 - rate)).sqrt();
+            let excess = failures - requests * (1.0 - rate);
+            if requests >= ENOUGH_OF_LATE && excess > doubt {
+                return true;
+            }
+        }
+        // Exactly the rate is enough, in spite of rounding.
+        requests >= ENOUGH && failures - requests * (1.0 - rate) > 1e-9
     }
 
     /// What was is not to count again.
@@ -115,16 +121,25 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_bucket_of_many_is_enough_after_a_long_good_time() {
+    fn what_came_last_is_enough_after_a_long_good_time_if_it_is_beyond_doubt() {
         let start = Instant::now();
         let mut window = Window::new(start);
         for second in 0..30 {
             window.add(start + Duration::from_secs(second), 200, 0);
         }
         let bad = start + Duration::from_secs(31);
-        window.add(bad, 99, 99);
-        assert!(!window.is_below(0.8));
+        window.add(bad, 19, 19);
+        assert!(!window.is_below(0.8), "too few");
         window.add(bad, 1, 0);
+        assert!(window.is_below(0.8));
+        // A quarter failing may be chance, of so few.
+        let later = bad + Duration::from_secs(40);
+        for second in 0..20 {
+            window.add(later + Duration::from_secs(second), 200, 0);
+        }
+        window.add(later + Duration::from_secs(24), 40, 10);
+        assert!(!window.is_below(0.8));
+        window.add(later + Duration::from_secs(24), 400, 100);
         assert!(window.is_below(0.8));
     }
 }
