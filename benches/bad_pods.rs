@@ -1,7 +1,8 @@
 //! What one bad pod of ten does to 2,000 requests a second, by policy: `cargo bench --bench bad_pods`.
 //!
 //! Ten pods in processes of their own, HTTP/1.1, a caller that gives its request up after a second, nothing sent again but
-//! where that is said. `-- hung killed` tells those stories only, and `--no-health` without ejections. Every story has a client of its own, which is used to all pods when it begins. A figure that depends on
+//! where that is said. `-- hung killed` tells those stories only,
+//! `--policy=peak_ewma` of that policy, and `--no-health` without ejections. Every story has a client of its own, which is used to all pods when it begins. A figure that depends on
 //! how fast the machine is stands beside that of the same load with ten good pods, from the same run.
 
 mod support;
@@ -59,6 +60,8 @@ struct Stage {
     health: Health,
     /// Which ones are told; all if none is named.
     stories: Vec<String>,
+    /// Of which policy; of all if none is named.
+    policy: Option<String>,
     goals: Goals,
 }
 
@@ -67,6 +70,8 @@ impl Stage {
         let said = |word: &str| arguments.iter().any(|argument| argument == word);
         let is_short = !said("--bench") || said("--test");
         let is_off = said("--no-health");
+        let policy = |argument: &String| argument.strip_prefix("--policy=").map(str::to_owned);
+        let policy = arguments.iter().find_map(policy);
         arguments.retain(|argument| !argument.starts_with("--"));
         Self {
             good: Pods::start(1, 9),
@@ -74,11 +79,15 @@ impl Stage {
             is_short,
             health: if is_off { Health::off() } else { Health::new() },
             stories: arguments,
+            policy,
             goals: Goals::default(),
         }
     }
 
     async fn all<P: Policy>(&mut self, name: &str, policy: P) {
+        if self.policy.as_ref().is_some_and(|policy| policy != name) {
+            return;
+        }
         println!("\n{name}");
         if self.tells("slow") {
             self.slow(name, policy.clone()).await;
@@ -269,22 +278,17 @@ impl Stage {
         });
         sleep(self.long(SECOND)).await;
         announce.send(self.addresses().collect()).expect(told);
-        let mut most = 0.0_f64;
+        let [new, old] = [self.bad.addresses[0], self.good.addresses[0]];
+        let (mut most, mut most_of_an_old) = (0.0_f64, 0.0_f64);
         while !running.is_finished() {
-            most = most.max(self.times_the_others(&client));
+            most = most.max(times_the_others(&client, new));
+            most_of_an_old = most_of_an_old.max(times_the_others(&client, old));
             sleep(SECOND / 1_000).await;
         }
+        println!("    one of the old has {most_of_an_old:.2} times the others' median at most");
         let report = running.await.expect("no panic");
         self.tell("new", name, &report);
         self.judge(format!("new/{name}/in_flight"), most, 2.0, adapts(name));
-    }
-
-    fn times_the_others<P: Policy>(&self, client: &Client<P>) -> f64 {
-        let is_bad = |status: &EndpointStatus| status.endpoint.address() == self.bad.addresses[0];
-        let (new, others): (Vec<_>, Vec<_>) = client.endpoints().into_iter().partition(is_bad);
-        let median = support::median(others.iter().map(|other| f64::from(other.in_flight)));
-        let new = new.first().map_or(0.0, |new| f64::from(new.in_flight));
-        new / median.max(1.0)
     }
 
     /// A goal, or a figure to compare with.
@@ -297,6 +301,15 @@ impl Stage {
                 .note(format_args!("beside bad_pods/{name} {value:.3}"));
         }
     }
+}
+
+/// How many times as many requests one has as the middle one of the others.
+fn times_the_others<P: Policy>(client: &Client<P>, one: SocketAddr) -> f64 {
+    let is_it = |status: &EndpointStatus| status.endpoint.address() == one;
+    let (it, others): (Vec<_>, Vec<_>) = client.endpoints().into_iter().partition(is_it);
+    let median = support::median(others.iter().map(|other| f64::from(other.in_flight)));
+    let it = it.first().map_or(0.0, |it| f64::from(it.in_flight));
+    it / median.max(1.0)
 }
 
 /// Discovery that finds what it is told.
