@@ -1,5 +1,9 @@
 //! The client's settings.
 
+mod service;
+
+pub use service::BuildError;
+
 use std::{fmt, sync::Arc, time::Duration};
 
 use http::{
@@ -24,7 +28,6 @@ use crate::{
     check::HealthCheck,
     discovery::{Discovery, dns::Dns},
     endpoint::Endpoint,
-    error::BoxError,
     health::Health,
     near::Near,
     outcome::{ByStatus, ClassifyHttp},
@@ -95,28 +98,11 @@ pub(super) struct Retries {
     pub(super) statuses: Box<[StatusCode]>,
 }
 
-/// Why a client can't be built.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("no client for {uri}: {why}")]
-pub struct BuildError {
-    uri: Uri,
-    why: String,
-}
-
-impl BuildError {
-    fn new(uri: &Uri, why: impl fmt::Display) -> Self {
-        Self {
-            uri: uri.clone(),
-            why: why.to_string(),
-        }
-    }
-}
-
 impl ClientBuilder {
     pub(super) fn new(uri: Uri) -> Self {
         Self {
-            service: service(&uri),
-            discovery: discovery(&uri),
+            service: service::name(&uri),
+            discovery: service::discovery(&uri),
             policy: RoundRobin::new(),
             near: Near::default(),
             health: Health::new(),
@@ -402,23 +388,15 @@ impl<D, P> ClientBuilder<D, P> {
         P: Policy,
     {
         let (scheme, authority) = self.service?;
-        #[cfg_attr(not(feature = "tls"), expect(unused_mut))]
-        let mut connector = self.connector;
-        if scheme == Scheme::HTTPS {
-            let failed = |why: BoxError| BuildError {
-                uri: format!("https://{authority}").parse().unwrap_or_default(),
-                why: why.to_string(),
-            };
-            #[cfg(feature = "tls")]
-            {
-                let tls = self
-                    .tls
-                    .ok_or_else(|| failed("give it `tls`: whom to trust".into()))?;
-                let handshake = tls.handshake(authority.host(), connector.protocol);
-                connector.tls = Some(handshake.map_err(failed)?);
-            }
-            #[cfg(not(feature = "tls"))]
-            return Err(failed("https needs the feature `tls`".into()));
+        #[cfg(feature = "tls")]
+        let connector = secured(self.connector, self.tls, &scheme, &authority)?;
+        #[cfg(not(feature = "tls"))]
+        let connector = self.connector;
+        if scheme == Scheme::HTTPS && !cfg!(feature = "tls") {
+            return Err(BuildError::of_service(
+                &authority,
+                "https needs the feature `tls`",
+            ));
         }
         let limits = self.limits;
         let may_refuse = scheme == Scheme::HTTPS || connector.protocol == Protocol::Http2;
@@ -459,60 +437,22 @@ impl<D, P> ClientBuilder<D, P> {
     }
 }
 
-/// The service's name as requests have it: DNS alone knows `_port._protocol.`.
-fn service(uri: &Uri) -> Result<(Scheme, Authority), BuildError> {
-    let scheme = match uri.scheme() {
-        Some(scheme) if *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS => scheme.clone(),
-        _ => return Err(BuildError::new(uri, "write http:// or https://")),
-    };
-    let Some(authority) = uri.authority() else {
-        return Err(BuildError::new(uri, "it names no service"));
-    };
-    if authority.as_str().contains('@') {
-        return Err(BuildError::new(uri, "a service has no user information"));
+/// The same connector over TLS, where the scheme asks for it.
+#[cfg(feature = "tls")]
+fn secured(
+    mut connector: Connector,
+    tls: Option<Tls>,
+    scheme: &Scheme,
+    authority: &Authority,
+) -> Result<Connector, BuildError> {
+    if *scheme == Scheme::HTTPS {
+        let untold = || BuildError::of_service(authority, "give it `tls`: whom to trust");
+        let tls = tls.ok_or_else(untold)?;
+        let handshake = tls.handshake(authority.host(), connector.protocol);
+        let handshake = handshake.map_err(|why| BuildError::of_service(authority, why))?;
+        connector.tls = Some(handshake);
     }
-    if uri.query().is_some() || uri.path() != "/" {
-        return Err(BuildError::new(uri, "a service has no path: requests have"));
-    }
-    let host = match srv_name(authority) {
-        Some(name) => name.splitn(3, '.').last().unwrap_or_default(),
-        None => authority.host(),
-    };
-    // The dot at the end is for DNS alone, too.
-    let host = host.trim_end_matches('.');
-    let service = match authority.port() {
-        Some(port) => format!("{host}:{port}").parse(),
-        None => host.parse(),
-    };
-    Ok((
-        scheme,
-        service.map_err(|error| BuildError::new(uri, error))?,
-    ))
-}
-
-fn srv_name(authority: &Authority) -> Option<&str> {
-    let name = authority.as_str();
-    name.starts_with('_').then_some(name)
-}
-
-fn discovery(uri: &Uri) -> Result<Dns, BuildError> {
-    let Some(authority) = uri.authority() else {
-        return Err(BuildError::new(uri, "it names no service"));
-    };
-    let default = if uri.scheme() == Some(&Scheme::HTTPS) {
-        443
-    } else {
-        80
-    };
-    let target = match (srv_name(authority), authority.port_u16()) {
-        (Some(name), None) => name.to_owned(),
-        (_, Some(_)) => authority.as_str().to_owned(),
-        (None, None) => format!("{authority}:{default}"),
-    };
-    let target = target
-        .parse()
-        .map_err(|error| BuildError::new(uri, error))?;
-    Ok(Dns::new(target))
+    Ok(connector)
 }
 
 impl<D: fmt::Debug, P> fmt::Debug for ClientBuilder<D, P> {

@@ -1,0 +1,89 @@
+//! The service that a URI names: as requests have it, and as DNS does.
+
+use std::fmt;
+
+use http::{
+    Uri,
+    uri::{Authority, Scheme},
+};
+
+use crate::discovery::dns::Dns;
+
+/// Why a client can't be built.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("no client for {uri}: {why}")]
+pub struct BuildError {
+    uri: Uri,
+    why: String,
+}
+
+impl BuildError {
+    pub(super) fn new(uri: &Uri, why: impl fmt::Display) -> Self {
+        Self {
+            uri: uri.clone(),
+            why: why.to_string(),
+        }
+    }
+
+    /// Of the service at `authority`, over TLS.
+    pub(super) fn of_service(authority: &Authority, why: impl fmt::Display) -> Self {
+        let uri = format!("https://{authority}").parse().unwrap_or_default();
+        Self::new(&uri, why)
+    }
+}
+
+/// The service's name as requests have it: DNS alone knows `_port._protocol.`.
+pub(super) fn name(uri: &Uri) -> Result<(Scheme, Authority), BuildError> {
+    let scheme = match uri.scheme() {
+        Some(scheme) if *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS => scheme.clone(),
+        _ => return Err(BuildError::new(uri, "write http:// or https://")),
+    };
+    let Some(authority) = uri.authority() else {
+        return Err(BuildError::new(uri, "it names no service"));
+    };
+    if authority.as_str().contains('@') {
+        return Err(BuildError::new(uri, "a service has no user information"));
+    }
+    if uri.query().is_some() || uri.path() != "/" {
+        return Err(BuildError::new(uri, "a service has no path: requests have"));
+    }
+    let host = match srv_name(authority) {
+        Some(name) => name.splitn(3, '.').last().unwrap_or_default(),
+        None => authority.host(),
+    };
+    // The dot at the end is for DNS alone, too.
+    let host = host.trim_end_matches('.');
+    let service = match authority.port() {
+        Some(port) => format!("{host}:{port}").parse(),
+        None => host.parse(),
+    };
+    Ok((
+        scheme,
+        service.map_err(|error| BuildError::new(uri, error))?,
+    ))
+}
+
+fn srv_name(authority: &Authority) -> Option<&str> {
+    let name = authority.as_str();
+    name.starts_with('_').then_some(name)
+}
+
+pub(super) fn discovery(uri: &Uri) -> Result<Dns, BuildError> {
+    let Some(authority) = uri.authority() else {
+        return Err(BuildError::new(uri, "it names no service"));
+    };
+    let default = if uri.scheme() == Some(&Scheme::HTTPS) {
+        443
+    } else {
+        80
+    };
+    let target = match (srv_name(authority), authority.port_u16()) {
+        (Some(name), None) => name.to_owned(),
+        (_, Some(_)) => authority.as_str().to_owned(),
+        (None, None) => format!("{authority}:{default}"),
+    };
+    let target = target
+        .parse()
+        .map_err(|error| BuildError::new(uri, error))?;
+    Ok(Dns::new(target))
+}
