@@ -1,5 +1,7 @@
 //! Two distinct endpoints at random, of those that are available.
 
+use std::hint::select_unpredictable;
+
 use rand::{Rng, RngExt, seq::IteratorRandom};
 
 use super::weights::Weights;
@@ -58,9 +60,11 @@ impl Pair {
         match self {
             Self::None => None,
             Self::One(only) => Some(only),
-            Self::Two(first, second) if is_second_better(first, second) => Some(second),
-            // As they are drawn alike, the first of two that tie is either.
-            Self::Two(first, _) => Some(first),
+            Self::Two(first, second) => {
+                // As they are drawn alike, the first of two that tie is either. No branch could be foreseen.
+                let second_is_better = is_second_better(first, second);
+                Some(select_unpredictable(second_is_better, second, first))
+            }
         }
     }
 
