@@ -82,6 +82,17 @@ pub trait Discovery: Send + 'static {
 /// let pods = Fixed::new(["10.244.1.7:80".parse()?, "10.244.2.4:80".parse()?]);
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
+///
+/// Endpoints of which more is known than the address are collected:
+///
+/// ```
+/// use tower_headless::{Endpoint, Fixed};
+///
+/// let large = Endpoint::new("10.244.1.7:80".parse()?).with_weight(3);
+/// let small = Endpoint::new("10.244.2.4:80".parse()?);
+/// let pods: Fixed = [large, small].into_iter().collect();
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Fixed {
     endpoints: Vec<Endpoint>,
@@ -91,8 +102,14 @@ pub struct Fixed {
 impl Fixed {
     /// The endpoints at `addresses`.
     pub fn new(addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
+        addresses.into_iter().map(Endpoint::new).collect()
+    }
+}
+
+impl FromIterator<Endpoint> for Fixed {
+    fn from_iter<I: IntoIterator<Item = Endpoint>>(endpoints: I) -> Self {
         Self {
-            endpoints: addresses.into_iter().map(Endpoint::new).collect(),
+            endpoints: endpoints.into_iter().collect(),
             told: false,
         }
     }

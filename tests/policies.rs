@@ -91,6 +91,7 @@ impl<P: Policy> Fleet<P> {
             .policy(policy)
             .health(health)
             .slow_start(window)
+            .seed(11)
             .build(move |endpoint: &Endpoint| {
                 let host = endpoint.address().to_string();
                 let host = host.split(['.', ':']).nth(3).and_then(|it| it.parse().ok());
