@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// How often the endpoints are looked at while there are requests. A large set takes longer, and can wait.
-const INTERVAL: Duration = Duration::from_millis(25);
+const INTERVAL: Duration = Duration::from_millis(10);
 const LARGE: usize = 256;
 const LARGE_INTERVAL: Duration = Duration::from_millis(100);
 
