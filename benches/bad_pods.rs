@@ -2,8 +2,9 @@
 //!
 //! Ten pods in processes of their own, HTTP/1.1, a caller that gives its request up after a second, nothing sent again but
 //! where that is said. `-- hung killed` tells those stories only,
-//! `--policy=peak_ewma` of that policy, and `--no-health` without ejections. Every story has a client of its own, which is used to all pods when it begins. A figure that depends on
-//! how fast the machine is stands beside that of the same load with ten good pods, from the same run.
+//! `--policy=peak_ewma` of that policy, and `--no-health` without ejections. Every story has a client of its own, which is used
+//! to all pods when it begins. A figure that depends on how fast the machine is stands beside that of the same load with ten
+//! good pods, from the same run.
 
 mod support;
 

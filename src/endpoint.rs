@@ -150,8 +150,8 @@ impl Endpoint {
     /// endpoint with a weight accepts any. What a weight comes to is the policy's matter: [`RoundRobin`](crate::RoundRobin) and
     /// [`Random`](crate::Random) share out requests in proportion; the others do so with requests in flight.
     ///
-    /// SRV records tell weights ([`Dns::srv`](crate::Dns::srv)), and any [`Discovery`](crate::Discovery) may. A weight is as the last
-    /// answer has it.
+    /// SRV records tell weights ([`Dns::srv`](crate::Dns::srv)), and any [`Discovery`](crate::Discovery) may. A weight is as
+    /// the last answer has it.
     pub fn weight(&self) -> u32 {
         self.details().and_then(|it| it.weight).unwrap_or(1)
     }

@@ -14,14 +14,14 @@
 //!           └──────────────────────────── its one request succeeds ────────────────────────────────┘
 //! ```
 //!
-//! The figures are Finagle's (`FailureAccrualFactory`): they work with two endpoints, where those of Envoy (a tenth of the set at
-//! most) and gRPC (A50: from five endpoints with a hundred requests each) do nothing. At most half of the set is out, and
-//! never the last one that accepts requests. With less than half available, *panic*: what looks like that many bad
-//! endpoints is more likely to be something else, such as a bad client or a database behind all of them. Ejections
-//! are ignored then, and the requests spread over all.
+//! The figures are Finagle's (`FailureAccrualFactory`): they work with two endpoints, where those of Envoy (a tenth of the set
+//! at most) and gRPC (A50: from five endpoints with a hundred requests each) do nothing. At most half of the set is out, and
+//! never the last one that accepts requests. With less than half available, *panic*: what looks like that many bad endpoints is
+//! more likely to be something else, such as a bad client or a database behind all of them. Ejections are ignored then, and the
+//! requests spread over all.
 //!
-//! Silence is what a hung pod shows: its connections stand, its requests get no answer, and whoever waits for them gives up some
-//! day. Long before that, others answer, and it doesn't.
+//! Silence is what a hung pod shows: its connections stand, its requests get no answer, and whoever waits for them gives up
+//! some day. Long before that, others answer, and it doesn't.
 //!
 //! Pure: takes `now`, the generator, and what the endpoints' records tell.
 
@@ -102,19 +102,19 @@ impl Health {
 
     /// An endpoint with a smaller part of successes, from 0 to 1, is ejected. None: however small.
     ///
-    /// The part is that of the last 30 s, once there were 5 requests in them. An endpoint that was well for a long time has many
-    /// successes to its name: so the last 3, 6, 9 … s alone count as well, once there were 20 requests in them and the part
-    /// is below the rate by two standard deviations.
+    /// The part is that of the last 30 s, once there were 5 requests in them. An endpoint that was well for a long time has
+    /// many successes to its name: so the last 3, 6, 9 … s alone count as well, once there were 20 requests in them and the
+    /// part is below the rate by two standard deviations.
     pub fn success_rate(mut self, rate: impl Into<Option<f64>>) -> Self {
         self.success_rate = rate.into();
         self
     }
 
-    /// For how long several requests may wait at an endpoint, of which none is answered, while the others answer theirs. It is four
-    /// times the usual time to an answer, but this at least. None: for ever.
+    /// For how long several requests may wait at an endpoint, of which none is answered, while the others answer theirs. It is
+    /// four times the usual time to an answer, but this at least. None: for ever.
     ///
-    /// With this goes the rule that a request counts as a failure if its caller gives it up after such a time without any answer
-    /// of the endpoint in all of it, neither to this request nor to another one. A hedge that lost the race gives up
+    /// With this goes the rule that a request counts as a failure if its caller gives it up after such a time without any
+    /// answer of the endpoint in all of it, neither to this request nor to another one. A hedge that lost the race gives up
     /// sooner, or while the endpoint answers others.
     pub fn silence(mut self, least: impl Into<Option<Duration>>) -> Self {
         self.silence = least.into();

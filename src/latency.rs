@@ -1,16 +1,16 @@
 //! How long an endpoint takes to begin its answers: a moving average that believes bad news at once and good news slowly.
 //!
-//! A sample above the average takes its place (a peak); one below moves it by 1 − e^(−Δt/τ), where Δt is the time since the average
-//! last moved (Finagle's and linkerd's "peak EWMA"). Time without samples moves it towards *zero*: an endpoint that is no
-//! longer picked becomes the cheapest one day, and is picked to see how it does. Towards what is typical it would only
-//! become like the others, of which half are always a little better, and might wait for ever. As all averages sink
-//! alike, a lull changes nothing between them.
+//! A sample above the average takes its place (a peak); one below moves it by 1 − e^(−Δt/τ), where Δt is the time since the
+//! average last moved (Finagle's and linkerd's "peak EWMA"). Time without samples moves it towards *zero*: an endpoint that is
+//! no longer picked becomes the cheapest one day, and is picked to see how it does. Towards what is typical it would only
+//! become like the others, of which half are always a little better, and might wait for ever. As all averages sink alike, a
+//! lull changes nothing between them.
 //!
 //! A pick reads the average and nothing else: no clock, no exponential. Samples come with their time, and the sinking is the
 //! background task's.
 //!
-//! No average is above [`CEILING`] times what is typical, whatever the endpoint did: from there it sinks to the typical one within
-//! τ × ln 10, which is 23 s by default, however long it hung. A request in that time is spared all the same, for ten
+//! No average is above [`CEILING`] times what is typical, whatever the endpoint did: from there it sinks to the typical one
+//! within τ × ln 10, which is 23 s by default, however long it hung. A request in that time is spared all the same, for ten
 //! times the cost is enough to lose.
 
 use std::{
@@ -155,7 +155,8 @@ impl Latency {
         self.raise(time.as_nanos() as f64, latencies);
     }
 
-    /// Lets the average sink. For `quiet`, the endpoint has had requests and answered none. Returns the average, if it is known.
+    /// Lets the average sink. For `quiet`, the endpoint has had requests and answered none. Returns the average, if it is
+    /// known.
     pub(crate) fn review(
         &self,
         now: Instant,

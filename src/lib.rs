@@ -90,23 +90,25 @@
 //!
 //! # Bad pods
 //!
-//! Each request ends once, with an [`Outcome`]: a success, a failure, an overload, or nothing, where it was cancelled or its caller
-//! is to blame. The [`Completion`] says which, and a classifier of one's own may ([`OnResponse::by`], [`OnBodyEnd::by`],
-//! [`http::ClientBuilder::classify`]). Of HTTP 502, 503 and 504 are failures, and of gRPC `UNAVAILABLE` and `DEADLINE_EXCEEDED`.
+//! Each request ends once, with an [`Outcome`]: a success, a failure, an overload, or nothing, where it was cancelled or its
+//! caller is to blame. The [`Completion`] says which, and a classifier of one's own may ([`OnResponse::by`], [`OnBodyEnd::by`],
+//! [`http::ClientBuilder::classify`]). Of HTTP 502, 503 and 504 are failures, and of gRPC `UNAVAILABLE` and
+//! `DEADLINE_EXCEEDED`.
 //!
-//! - **An endpoint is ejected** after 5 failures in a row, or when fewer than 80 % of its requests of 30 s succeed; also when several of
-//!   its requests wait and none is answered, four times as long as usual, while the others answer theirs ([`Health`]).
-//! - **It comes back** when one request that is let through to it succeeds: after 5 s the first time, and twice as long after each
-//!   failure, up to 5 minutes. One that was silent is back at its first answer.
-//! - **Half of the endpoints at most** are out, and never the last one that accepts requests. When fewer than half are available, be it
-//!   that others refuse, all get requests again: so many bad pods are more likely to be something else.
-//! - **Failing fast attracts nothing.** A policy that counts requests goes on counting one that was turned away, four times as long as an
-//!   answer takes, so that a pod that says 503 at once never looks idle.
+//! - **An endpoint is ejected** after 5 failures in a row, or when fewer than 80 % of its requests of 30 s succeed; also when
+//!   several of its requests wait and none is answered, four times as long as usual, while the others answer theirs
+//!   ([`Health`]).
+//! - **It comes back** when one request that is let through to it succeeds: after 5 s the first time, and twice as long after
+//!   each failure, up to 5 minutes. One that was silent is back at its first answer.
+//! - **Half of the endpoints at most** are out, and never the last one that accepts requests. When fewer than half are
+//!   available, be it that others refuse, all get requests again: so many bad pods are more likely to be something else.
+//! - **Failing fast attracts nothing.** A policy that counts requests goes on counting one that was turned away, four times as
+//!   long as an answer takes, so that a pod that says 503 at once never looks idle.
 //! - **A caller that gives up** says something of a pod if it has waited for long, and the pod has answered nobody meanwhile: a
 //!   timeout around a hung pod is a failure, and a hedge that lost its race is not.
 //!
-//! What one bad pod of ten does to 2,000 requests a second, measured over HTTP/1.1 (`cargo bench --bench bad_pods`) and computed
-//! (`cargo run --release --example simulate`), without anything sent again:
+//! What one bad pod of ten does to 2,000 requests a second, measured over HTTP/1.1 (`cargo bench --bench bad_pods`) and
+//! computed (`cargo run --release --example simulate`), without anything sent again:
 //!
 //! | one of ten | | [`RoundRobin`] | [`Random`] | [`LeastConnections`] | [`PowerOfTwo`] | [`PeakEwma`] |
 //! | --- | --- | --- | --- | --- | --- | --- |
@@ -119,9 +121,9 @@
 //! | answers 503 to 30 %: out after | live | 2.0 s | 2.1 s | 2.9 s | 2.7 s | 3.8 s |
 //! | | simulated | 2.2 s | 2.1 s | 2.4 s | 2.2 s | 2.2 s |
 //!
-//! Live and simulated, the policies rank alike by what a slow pod gets and what it does to the latency. What is simulated are pods with a
-//! queue each and service times that vary, which is why they are slower. By how many requests a hung pod costs, two groups are
-//! to be told apart and no more: those that look at what is in flight, and those that don't.
+//! Live and simulated, the policies rank alike by what a slow pod gets and what it does to the latency. What is simulated are
+//! pods with a queue each and service times that vary, which is why they are slower. By how many requests a hung pod costs, two
+//! groups are to be told apart and no more: those that look at what is in flight, and those that don't.
 //!
 //! # Near pods first
 //!
@@ -220,8 +222,8 @@
 //! | `http.rs`, `http/` | feature `http`: the client, one pool of connections for each pod |
 //!
 //! Imports go downwards only, policies and discovery never meet, and decision code (`schedule`, `policy`, `health`, `rounds`,
-//! `recovery`) does no I/O, reads no clock and draws from the generator it is given. A pick allocates nothing, and takes no lock unless
-//! its balancer is [seeded](BalanceBuilder::seed).
+//! `recovery`) does no I/O, reads no clock and draws from the generator it is given. A pick allocates nothing, and takes no
+//! lock unless its balancer is [seeded](BalanceBuilder::seed).
 //!
 //! # Features
 //!

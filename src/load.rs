@@ -131,8 +131,8 @@ pub(crate) struct Share {
 }
 
 impl Load {
-    /// `endpoint` of the balancer that `signals` are of, with a word with it, or in `slot` of `line`, and with an average of its
-    /// latency that decays in so long.
+    /// `endpoint` of the balancer that `signals` are of, with a word with it, or in `slot` of `line`, and with an average of
+    /// its latency that decays in so long.
     pub(crate) fn new(
         endpoint: Endpoint,
         packed: Option<(Arc<Line>, usize)>,

@@ -8,8 +8,8 @@
 //! | [`PowerOfTwo`] | the same, where the set is large: it is a little less even, and as cheap for any size | constant |
 //! | [`PeakEwma`] | pods differ in speed, and latency counts: those that answer late get next to nothing, before requests pile up there | constant |
 //!
-//! Every policy passes over the endpoints that are unreachable, ejected or gone. A policy is prepared into a picker whenever the
-//! set changes; a pick then reads the counters, draws from the caller's generator, and does nothing else.
+//! Every policy passes over the endpoints that are unreachable, ejected or gone. A policy is prepared into a picker whenever
+//! the set changes; a pick then reads the counters, draws from the caller's generator, and does nothing else.
 
 mod least_connections;
 mod pair;
@@ -38,8 +38,8 @@ use crate::load::Loads;
 
 /// A way to choose the endpoint of a request.
 ///
-/// Sealed: choose one of [`RoundRobin`], [`Random`], [`LeastConnections`], [`PowerOfTwo`] and [`PeakEwma`]. The trait will open once policies from
-/// outside have shown what it must offer.
+/// Sealed: choose one of [`RoundRobin`], [`Random`], [`LeastConnections`], [`PowerOfTwo`] and [`PeakEwma`]. The trait will open
+/// once policies from outside have shown what it must offer.
 pub trait Policy: sealed::Prepare + Clone + Send + Sync + 'static {}
 
 impl<T: sealed::Prepare + Clone + Send + Sync + 'static> Policy for T {}

@@ -1,5 +1,5 @@
-//! What every request of a balancer may have to know, and seldom does: a trial on offer, a new endpoint, that health is watched,
-//! an outage, the balancer itself. Looking for the first two costs a plain load, and so does the third.
+//! What every request of a balancer may have to know, and seldom does: a trial on offer, a new endpoint, that health is
+//! watched, an outage, the balancer itself. Looking for the first two costs a plain load, and so does the third.
 
 use std::{
     any::Any,
@@ -25,7 +25,8 @@ pub(crate) struct Signals {
     pub(crate) review: Notify,
     /// So many failures in a row are reason enough for a review; zero: none are.
     failures: u32,
-    /// Whether the endpoints' health is reviewed at all, and a look at the clock is worth its while when requests begin to wait.
+    /// Whether the endpoints' health is reviewed at all, and a look at the clock is worth its while when requests begin to
+    /// wait.
     is_reviewed: bool,
     /// In nanoseconds, how long a request waits before its being given up says something; zero if that isn't known.
     patience: AtomicU64,

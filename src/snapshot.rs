@@ -137,8 +137,9 @@ impl<S, K: Pick> Snapshot<S, K> {
         }
     }
 
-    /// Chooses one of the endpoints that are not to be avoided: of two at random the one with fewer requests for its weight. For requests
-    /// that are sent again: they are no turn of the policy's, else an endpoint that fails would take its neighbour's.
+    /// Chooses one of the endpoints that are not to be avoided: of two at random the one with fewer requests for its weight.
+    /// For requests that are sent again: they are no turn of the policy's, else an endpoint that fails would take its
+    /// neighbour's.
     pub(crate) fn pick_avoiding(
         &self,
         avoid: &[SocketAddr],

@@ -1,7 +1,8 @@
 //! Slow start: a new endpoint's share grows with its age.
 //!
 //! From a tenth of its fair share it grows to all of it, linearly over the window; Envoy's slow start does the same, with
-//! weights. What a client finds in the beginning is not new. It is suspended while most of the endpoints are new: they have nobody to leave their requests to.
+//! weights. What a client finds in the beginning is not new. It is suspended while most of the endpoints are new: they have
+//! nobody to leave their requests to.
 
 use std::{sync::Arc, time::Duration};
 

@@ -104,8 +104,8 @@ impl Dns {
     /// don't, the addresses come from the Service's own name and the hostnames aren't known.
     ///
     /// Of records with several priorities those with the lowest count (RFC 2782), and where their weights differ, so do the
-    /// endpoints' ([`Endpoint::weight`]). In a Kubernetes cluster they never do: CoreDNS gives all pods of a Service the same. With
-    /// the addresses from the Service's own name there are no weights.
+    /// endpoints' ([`Endpoint::weight`]). In a Kubernetes cluster they never do: CoreDNS gives all pods of a Service the same.
+    /// With the addresses from the Service's own name there are no weights.
     ///
     /// ```
     /// use tower_headless::Dns;

@@ -15,8 +15,8 @@ const ENOUGH: f64 = 5.0;
 /// From so many on, the last part of it alone does, if it is beyond doubt.
 const ENOUGH_OF_LATE: f64 = 20.0;
 
-/// Beyond doubt is so many standard deviations of a binomial distribution. Of an endpoint with 90 % of successes, twenty requests look
-/// like less than 80 % so clearly once in 2,400 times, and more of them yet less often.
+/// Beyond doubt is so many standard deviations of a binomial distribution. Of an endpoint with 90 % of successes, twenty
+/// requests look like less than 80 % so clearly once in 2,400 times, and more of them yet less often.
 const DOUBT: f64 = 2.0;
 
 #[derive(Clone, Copy, Debug, Default)]

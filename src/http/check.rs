@@ -38,8 +38,8 @@ impl HealthCheck {
     /// An endpoint passes if it answers a GET of `path`, `/healthz` say, with a status of 200 to 299. The answer's body is not
     /// read.
     ///
-    /// Given to an [`http::ClientBuilder`](crate::http::ClientBuilder::health_check), it goes over the same kind of connections as the
-    /// client's requests do: its protocol, its TLS, and the service's name as `Host`. Given to a
+    /// Given to an [`http::ClientBuilder`](crate::http::ClientBuilder::health_check), it goes over the same kind of connections
+    /// as the client's requests do: its protocol, its TLS, and the service's name as `Host`. Given to a
     /// [`BalanceBuilder`](crate::BalanceBuilder::health_check), which knows no such thing, it goes in clear, over HTTP/1.1,
     /// with the endpoint's address as `Host`.
     ///

@@ -21,7 +21,8 @@ const MAX_DEBTS: u32 = 64;
 /// An endpoint's record.
 #[derive(Debug, Default)]
 pub(crate) struct Record {
-    /// The answers that have begun, and the sum of the time that they took to. It never goes back: what is new is the difference.
+    /// The answers that have begun, and the sum of the time that they took to. It never goes back: what is new is the
+    /// difference.
     answers: AtomicU64,
     failures: AtomicU32,
     /// Failures without an answer among them.

@@ -30,8 +30,8 @@ const ATTEMPTS: usize = 8;
 
 /// Each request goes to the endpoint with the fewest requests in flight from this balancer.
 ///
-/// Where [weights](crate::Endpoint::weight) differ, they are divided by the weight, and of endpoints that are tied each is as likely as
-/// its weight says: an idle set shares out its requests in proportion.
+/// Where [weights](crate::Endpoint::weight) differ, they are divided by the weight, and of endpoints that are tied each is as
+/// likely as its weight says: an idle set shares out its requests in proportion.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LeastConnections(());
 

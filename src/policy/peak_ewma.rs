@@ -29,8 +29,8 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// typical of the others. None counts as more than ten times as slow as is typical, and one that gets no requests
 /// becomes cheaper again, so that each is tried from time to time.
 ///
-/// Where [weights](crate::Endpoint::weight) differ, endpoints are drawn in proportion to them, and a request in flight counts for
-/// as much as the mean weight is of the endpoint's. A weight is no promise of a share: who answers later gets less.
+/// Where [weights](crate::Endpoint::weight) differ, endpoints are drawn in proportion to them, and a request in flight counts
+/// for as much as the mean weight is of the endpoint's. A weight is no promise of a share: who answers later gets less.
 #[derive(Clone, Copy, Debug)]
 pub struct PeakEwma {
     decay: Duration,
