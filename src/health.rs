@@ -1,17 +1,19 @@
 //! Which endpoints are passed over because of what their requests have come to (passive health checks, outlier ejection).
 //!
 //! ```text
-//!                5 failures in a row, or success < 80 %                    the pause is over
-//!   ┌─────────┐ ──────────────────────────────────────▶ ┌───────────────┐ ────────────────▶ ┌──────────────┐
-//!   │ healthy │                                         │ ejected       │                   │ on probation │
-//!   └─────────┘ ◀──────┐                                │ 5 s … 300 s   │ ◀──────────────── └──────────────┘
-//!     │     ▲          │ answers                        └───────────────┘   its one request        │
-//!     │     │     ┌────────┐  all its requests were given up    ▲           fails: twice as long   │
-//!     └─────┼───▶ │ silent │ ───────────────────────────────────┘                                  │
-//!   no answer     └────────┘                                                                       │
-//!   to several         │ no answer for the length of a pause, requests still there                 │
-//!   requests           └─────────────────────────────────────────────────────────────▶ (probation) │
-//!           └──────────────────────────── its one request succeeds ────────────────────────────────┘
+//!                    5 failures in a row, or fewer than 80 % successes
+//!               ┌────────────────────────────────────────────────────────────┐
+//!               │                                                            ▼
+//!  ┌─────────────┐  requests without an answer  ┌────────┐  given up  ┌──────────────┐
+//!  │   healthy   │ ───────────────────────────▶ │ silent │ ─────────▶ │   ejected    │
+//!  │             │ ◀─────────────────────────── │        │            │ 5 s … 300 s  │
+//!  └─────────────┘           an answer          └────────┘            └──────────────┘
+//!               ▲                        still silent │   the pause is over │     ▲ its one request fails:
+//!               │                                     ▼                     ▼     │ twice as long
+//!               │                                ┌──────────────────────────────────┐
+//!               └─────────────────────────────── │ on probation: one request at a   │
+//!                    its one request succeeds    │ time                             │
+//!                                                └──────────────────────────────────┘
 //! ```
 //!
 //! The figures are Finagle's (`FailureAccrualFactory`): they work with two endpoints, where those of Envoy (a tenth of the set
