@@ -3,12 +3,13 @@
 use std::{
     io,
     sync::{
-        Arc, Mutex,
+        Arc, LazyLock, Mutex,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
 
 use tower::{Service, ServiceExt, service_fn, util::BoxCloneSyncService};
+use tracing::{Dispatch, dispatcher};
 
 use super::*;
 use crate::{Balance, discovery::dns::lookup::RecordType};
@@ -150,16 +151,25 @@ async fn without_any_answer_requests_fail_in_time_and_recover() {
     client.get().await.expect("a response");
 }
 
+/// Warnings are written to what `writer` makes.
+fn subscriber<W: io::Write + 'static>(writer: impl Fn() -> W + Send + Sync + 'static) -> Dispatch {
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_ansi(false)
+        .with_writer(writer);
+    Dispatch::new(subscriber.finish())
+}
+
+/// While there is one subscriber only, tracing asks for interest in a line whatever the thread has that meets it first, and
+/// remembers the answer for all. That may be another test's, which has none. With two, it asks both.
+static SECOND: LazyLock<Dispatch> = LazyLock::new(|| subscriber(io::sink));
+
 /// What is logged at `warn` while `body` runs on this thread.
 async fn warnings(body: impl Future<Output = ()>) -> String {
     let log = Log::default();
     let written = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::WARN)
-        .with_ansi(false)
-        .with_writer(move || written.clone())
-        .finish();
-    let guard = tracing::subscriber::set_default(subscriber);
+    LazyLock::force(&SECOND);
+    let guard = dispatcher::set_default(&subscriber(move || written.clone()));
     body.await;
     drop(guard);
     let log = log.0.lock().expect("no panic");
