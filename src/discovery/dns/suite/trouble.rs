@@ -162,13 +162,13 @@ fn subscriber<W: io::Write + 'static>(writer: impl Fn() -> W + Send + Sync + 'st
 
 /// While there is one subscriber only, tracing asks for interest in a line whatever the thread has that meets it first, and
 /// remembers the answer for all. That may be another test's, which has none. With two, it asks both.
-static SECOND: LazyLock<Dispatch> = LazyLock::new(|| subscriber(io::sink));
+static ANOTHER: LazyLock<Dispatch> = LazyLock::new(|| subscriber(io::sink));
 
 /// What is logged at `warn` while `body` runs on this thread.
 async fn warnings(body: impl Future<Output = ()>) -> String {
     let log = Log::default();
     let written = log.clone();
-    LazyLock::force(&SECOND);
+    LazyLock::force(&ANOTHER);
     let guard = dispatcher::set_default(&subscriber(move || written.clone()));
     body.await;
     drop(guard);
