@@ -50,6 +50,7 @@ impl InFlight {
     /// Says what has come of the request; the last word before the end counts.
     ///
     /// If nothing is said, a request that was answered was a success, and one that wasn't was cancelled.
+    #[inline]
     pub fn report(&mut self, outcome: Outcome) {
         self.outcome = Some(outcome);
         let looks_good = matches!(outcome, Outcome::Success | Outcome::Overload);
@@ -175,7 +176,8 @@ impl InFlight {
 }
 
 impl Drop for InFlight {
-    #[inline]
+    // Always: left to itself, the compiler calls it, at 10 ns of every request.
+    #[inline(always)]
     fn drop(&mut self) {
         let outcome = self.end();
         if outcome.is_turned_away() {
