@@ -101,6 +101,19 @@ pub(crate) mod sealed {
 #[repr(align(128))]
 struct Apart<T>(T);
 
+/// Counts a request in at the endpoint that was chosen, or else, as when a flag has come up there since, at any that is available.
+#[inline]
+fn begin_or_any(
+    chosen: Option<usize>,
+    loads: &Loads,
+    weights: Option<&Weights>,
+    rng: &mut impl Rng,
+) -> Option<usize> {
+    chosen
+        .filter(|&index| loads.begin(index))
+        .or_else(|| any_available(loads, weights, rng))
+}
+
 /// Any of the available endpoints, each as likely as the other or as its weight says, however few they are.
 fn any_available(loads: &Loads, weights: Option<&Weights>, rng: &mut impl Rng) -> Option<usize> {
     if let Some(weights) = weights {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rand::Rng;
 
 use super::{
-    any_available,
+    begin_or_any,
     pair::Pair,
     sealed::{self, Previous},
     weights::Weights,
@@ -68,9 +68,7 @@ impl Picker {
     fn pick_weighted(weights: &Weights, loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
         let chosen = Pair::draw_weighted(loads, weights, rng)
             .choose(|first, second| is_cheaper_by_weight(weights, loads, second, first));
-        chosen
-            .filter(|&index| loads.begin(index))
-            .or_else(|| any_available(loads, Some(weights), rng))
+        begin_or_any(chosen, loads, Some(weights), rng)
     }
 }
 
@@ -105,9 +103,7 @@ impl sealed::Pick for Picker {
         }
         let chosen =
             Pair::draw(loads, rng).choose(|first, second| is_cheaper(loads, second, first));
-        chosen
-            .filter(|&index| loads.begin(index))
-            .or_else(|| any_available(loads, None, rng))
+        begin_or_any(chosen, loads, None, rng)
     }
 }
 

@@ -7,7 +7,7 @@
 use rand::Rng;
 
 use super::{
-    any_available,
+    begin_or_any,
     pair::Pair,
     sealed::{self, Previous},
     weights::Weights,
@@ -41,9 +41,7 @@ impl Picker {
             let load = |index| weights.load(index, loads.word(index));
             load(second).is_less(load(first))
         });
-        chosen
-            .filter(|&index| loads.begin(index))
-            .or_else(|| any_available(loads, Some(weights), rng))
+        begin_or_any(chosen, loads, Some(weights), rng)
     }
 }
 
@@ -75,8 +73,6 @@ impl sealed::Pick for Picker {
         // A flag that came up meanwhile makes a word the larger one.
         let chosen =
             Pair::draw(loads, rng).choose(|first, second| loads.word(second) < loads.word(first));
-        chosen
-            .filter(|&index| loads.begin(index))
-            .or_else(|| any_available(loads, None, rng))
+        begin_or_any(chosen, loads, None, rng)
     }
 }
