@@ -163,7 +163,8 @@ where
         let snapshot = self.shared.current.load();
         let now = Instant::now();
         self.care.admit(snapshot.endpoints(), snapshot.loads(), now);
-        self.checks.admit(snapshot.loads(), now, &mut rand::rng());
+        let generator = &mut &self.shared.generator;
+        self.checks.admit(snapshot.loads(), now, generator);
         drop(snapshot);
         self.review();
         if was_empty {
@@ -243,7 +244,8 @@ where
     }
 
     fn on_checked(&mut self, answer: Answer) {
-        let news = self.checks.judge(answer, Instant::now(), &mut rand::rng());
+        let generator = &mut &self.shared.generator;
+        let news = self.checks.judge(answer, Instant::now(), generator);
         if let Some(refusal) = news.refusal {
             self.shared.notes().last_refusal = Some(refusal);
         } else if news.is_change {
