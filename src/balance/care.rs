@@ -162,8 +162,8 @@ impl Care {
         if let Some(patience) = self.patience() {
             self.signals.set_patience(patience);
         }
-        if self.ward.is_panic() != was_panic {
-            tell_of_panic(!was_panic);
+        if is_panic != was_panic {
+            tell_of_panic(is_panic);
         }
         self.schedule(now);
         changed
@@ -214,8 +214,8 @@ fn examine(load: &Load, seen: &mut Counts) -> Finding {
         in_a_row: record.in_a_row(),
         in_flight: load.in_flight(),
         verdict: record.take_verdict(),
-        // Out anyway, whatever its requests come to.
-        is_unreachable: load.is_unreachable() || checked != Checked::Passes,
+        // Whatever its requests come to.
+        is_out_anyway: load.is_unreachable() || checked != Checked::Passes,
         is_pending: checked == Checked::Pending,
     }
 }

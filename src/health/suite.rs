@@ -70,7 +70,7 @@ impl Set {
                 in_a_row: record.in_a_row(),
                 in_flight: *in_flight,
                 verdict: record.take_verdict(),
-                is_unreachable: *is_unreachable,
+                is_out_anyway: *is_unreachable,
                 is_pending: false,
             }
         };

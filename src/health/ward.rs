@@ -31,7 +31,8 @@ pub(crate) struct Finding {
     pub(crate) in_a_row: u32,
     pub(crate) in_flight: u32,
     pub(crate) verdict: Option<Verdict>,
-    pub(crate) is_unreachable: bool,
+    /// It refuses connections, or has not passed its checks.
+    pub(crate) is_out_anyway: bool,
     /// It is yet to become one of the set.
     pub(crate) is_pending: bool,
 }
@@ -152,7 +153,7 @@ impl Ward {
                 continue;
             }
             let complaint = standing.complaint(&self.health, finding, &around, now);
-            if let Some(reason) = complaint.filter(|_| !finding.is_unreachable) {
+            if let Some(reason) = complaint.filter(|_| !finding.is_out_anyway) {
                 complaints.push((index, reason));
             }
         }
@@ -171,7 +172,7 @@ impl Ward {
     ) -> usize {
         // Those that refuse are out anyway, and use up nothing.
         let reachable = |(standing, finding): (&Standing, &Finding)| {
-            (!finding.is_unreachable).then(|| standing.is_out())
+            (!finding.is_out_anyway).then(|| standing.is_out())
         };
         let reachable = self.standings.iter().zip(findings).filter_map(reachable);
         let (mut out, mut available) = (0, 0);
