@@ -176,8 +176,7 @@ impl InFlight {
 }
 
 impl Drop for InFlight {
-    // Always: left to itself, the compiler calls it, at 10 ns of every request.
-    #[inline(always)]
+    #[inline]
     fn drop(&mut self) {
         let outcome = self.end();
         if outcome.is_turned_away() {
