@@ -1,10 +1,13 @@
 //! The guard that counts a request in flight, from the pick to the end of its response, and reports what came of it, exactly
 //! once.
 
+mod course;
+
 use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
+use self::course::Course;
 use crate::{
     endpoint::Endpoint,
     error::BoxError,
@@ -17,15 +20,11 @@ use crate::{
 /// A [`Completion`] decides how long it lives.
 pub struct InFlight {
     share: Arc<Share>,
-    /// Since when it has waited for an answer, and how far its endpoint was with its answers then.
-    waits: Option<(Instant, u64)>,
-    is_answered: bool,
-    outcome: Option<Outcome>,
-    /// It is to find out whether the endpoint accepts requests again.
-    is_trial: bool,
-    /// It is to find out whether the endpoint is well again.
-    is_probe: bool,
+    course: Course,
 }
+
+/// Two words, which go in registers.
+const _: () = assert!(size_of::<Option<InFlight>>() == 2 * size_of::<u64>());
 
 impl InFlight {
     /// A request that a pick has brought to `load`; a `trial` is one sent to find out how an endpoint is that gets no others.
@@ -33,11 +32,7 @@ impl InFlight {
     pub(crate) fn new(load: &Load, is_trial: bool) -> Self {
         Self {
             share: load.share(),
-            waits: None,
-            is_answered: false,
-            outcome: None,
-            is_trial,
-            is_probe: is_trial && load.is_ejected(),
+            course: Course::new(is_trial, is_trial && load.is_ejected()),
         }
     }
 
@@ -52,9 +47,9 @@ impl InFlight {
     /// If nothing is said, a request that was answered was a success, and one that wasn't was cancelled.
     #[inline]
     pub fn report(&mut self, outcome: Outcome) {
-        self.outcome = Some(outcome);
+        self.course.report(outcome);
         let looks_good = matches!(outcome, Outcome::Success | Outcome::Overload);
-        if self.is_probe && looks_good {
+        if self.course.is_probe() && looks_good {
             // Its end may be far away.
             self.judge(Verdict::Answered);
         }
@@ -68,44 +63,54 @@ impl InFlight {
     /// Ends the trial, if this was one: its outcome is known.
     #[inline]
     pub(crate) fn end_trial(&mut self) -> bool {
-        std::mem::take(&mut self.is_trial)
+        self.course.end_trial()
     }
 
     /// The endpoint has it, and no answer yet.
     #[inline]
     pub(crate) fn wait(&mut self) {
-        if self.waits.is_none() && self.share.signals().is_reviewed() {
-            self.waits = Some((Instant::now(), self.share.record().progress()));
+        if !self.course.waits() && self.share.signals().is_reviewed() {
+            let answers = self.share.record().progress();
+            self.course.wait(self.now(), answers);
         }
     }
 
     /// The endpoint's answer has begun.
     #[inline]
     pub(crate) fn answer(&mut self) {
-        self.is_answered = true;
-        let waited = match self.waits {
-            // What was there at the first look took no time.
-            None => Duration::ZERO,
-            Some((since, _)) => {
-                let now = Instant::now();
-                let waited = now - since;
-                if let Some(latency) = self.share.latency() {
-                    latency.answered(waited, now, &self.share.signals().latencies);
-                }
-                waited
-            }
+        self.course.answer();
+        // What was there at the first look took no time.
+        let waited = if self.course.waits() {
+            self.answer_late()
+        } else {
+            Duration::ZERO
         };
         self.share.record().answered(waited);
-        if self.is_probe {
-            self.report(self.outcome.unwrap_or(Outcome::Success));
+        if self.course.is_probe() {
+            self.report(self.course.outcome().unwrap_or(Outcome::Success));
         }
+    }
+
+    /// How long it has waited for the answer.
+    fn answer_late(&self) -> Duration {
+        let now = self.now();
+        let waited = self.course.waited(now).unwrap_or_default();
+        if let Some(latency) = self.share.latency() {
+            latency.answered(waited, now, &self.share.signals().latencies);
+        }
+        waited
+    }
+
+    /// In nanoseconds of the balancer's life.
+    fn now(&self) -> u64 {
+        self.share.signals().age(Instant::now())
     }
 
     /// The endpoint has not taken it, and it goes to another one.
     pub(crate) fn refuse(&mut self) {
-        self.outcome = Some(Outcome::Nothing);
-        self.waits = None;
-        if std::mem::take(&mut self.is_probe) {
+        self.course.report(Outcome::Nothing);
+        self.course.end_wait();
+        if self.course.end_probe() {
             self.judge(Verdict::Failed);
         }
     }
@@ -118,9 +123,9 @@ impl InFlight {
 
     #[inline]
     fn end(&self) -> Outcome {
-        match self.outcome {
+        match self.course.outcome() {
             Some(outcome) => outcome,
-            None if self.is_answered => Outcome::Success,
+            None if self.course.is_answered() => Outcome::Success,
             None if self.was_given_up() => Outcome::Failure,
             None => Outcome::Nothing,
         }
@@ -130,17 +135,19 @@ impl InFlight {
     /// lost its race says nothing of the kind.
     #[cold]
     fn was_given_up(&self) -> bool {
-        let Some((since, progress)) = self.waits else {
-            return false;
-        };
-        self.share.record().progress() == progress
-            && (self.share.signals().patience()).is_some_and(|patience| since.elapsed() >= patience)
+        let answers = self.share.record().progress();
+        self.course.waits()
+            && self.course.has_seen_none_of(answers)
+            && (self.share.signals().patience())
+                .is_some_and(|patience| self.waited_in_vain() >= patience)
     }
 
     /// For how long it has waited for an answer that hasn't come.
     fn waited_in_vain(&self) -> Duration {
-        let waits = self.waits.filter(|_| !self.is_answered);
-        waits.map_or(Duration::ZERO, |(since, _)| since.elapsed())
+        if self.course.is_answered() || !self.course.waits() {
+            return Duration::ZERO;
+        }
+        self.course.waited(self.now()).unwrap_or_default()
     }
 
     #[cold]
@@ -149,7 +156,7 @@ impl InFlight {
             latency.failed(self.waited_in_vain(), &self.share.signals().latencies);
         }
         if outcome == Outcome::Failure {
-            let in_a_row = self.share.record().failed(self.is_answered);
+            let in_a_row = self.share.record().failed(self.course.is_answered());
             self.share.signals().failed(in_a_row);
         }
         if !self.share.owe() {
@@ -167,8 +174,10 @@ impl InFlight {
     #[cold]
     fn end_trials(&self, outcome: Outcome) {
         match outcome {
-            Outcome::Success | Outcome::Overload if self.is_probe => self.judge(Verdict::Passed),
-            Outcome::Failure if self.is_probe => self.judge(Verdict::Failed),
+            Outcome::Success | Outcome::Overload if self.course.is_probe() => {
+                self.judge(Verdict::Passed)
+            }
+            Outcome::Failure if self.course.is_probe() => self.judge(Verdict::Failed),
             // Cancelled before it was known how the endpoint is: the next request may try.
             _ => self.share.offer_trial(),
         }
@@ -189,7 +198,7 @@ impl Drop for InFlight {
             }
             self.share.end();
         }
-        if self.is_trial || self.is_probe {
+        if self.course.is_trial_or_probe() {
             self.end_trials(outcome);
         }
     }

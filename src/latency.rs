@@ -18,8 +18,6 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
-
 /// How many times the typical average is the largest.
 const CEILING: f64 = 10.0;
 
@@ -30,9 +28,8 @@ const SLOW: f64 = 4.0;
 const MAX_STEP: Duration = Duration::from_secs(1);
 
 /// What is known of the latencies of a balancer's endpoints.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Latencies {
-    epoch: Instant,
     /// The median of the endpoints' averages.
     typical: Nanos,
     /// How long an answer takes to begin, without peaks.
@@ -43,9 +40,8 @@ pub(crate) struct Latencies {
 #[derive(Debug)]
 pub(crate) struct Latency {
     average: Nanos,
-    /// When the average moved, in nanoseconds from the epoch.
+    /// When the average moved, in nanoseconds of the balancer's life.
     moved: AtomicU64,
-    epoch: Instant,
     decay: Duration,
 }
 
@@ -76,20 +72,11 @@ impl Nanos {
 }
 
 impl Latencies {
-    pub(crate) fn new(now: Instant) -> Self {
-        Self {
-            epoch: now,
-            typical: Nanos::default(),
-            usual: Nanos::default(),
-        }
-    }
-
     /// The latency of a new endpoint, which is taken for a typical one.
     pub(crate) fn latency(&self, decay: Duration) -> Latency {
         Latency {
             average: Nanos(AtomicU64::new(self.typical.load().to_bits())),
             moved: AtomicU64::new(0),
-            epoch: self.epoch,
             decay,
         }
     }
@@ -130,9 +117,9 @@ impl Latency {
         self.average.load()
     }
 
-    /// An answer has begun, after so long.
+    /// An answer has begun, after so long, `now` in nanoseconds of the balancer's life.
     #[inline]
-    pub(crate) fn answered(&self, after: Duration, now: Instant, latencies: &Latencies) {
+    pub(crate) fn answered(&self, after: Duration, now: u64, latencies: &Latencies) {
         let sample = (after.as_nanos() as f64).min(latencies.ceiling());
         let passed = self.pass(now);
         let weight = -(-passed.as_secs_f64() / self.decay.as_secs_f64()).exp_m1();
@@ -157,12 +144,7 @@ impl Latency {
 
     /// Lets the average sink. For `quiet`, the endpoint has had requests and answered none. Returns the average, if it is
     /// known.
-    pub(crate) fn review(
-        &self,
-        now: Instant,
-        quiet: Duration,
-        latencies: &Latencies,
-    ) -> Option<f64> {
+    pub(crate) fn review(&self, now: u64, quiet: Duration, latencies: &Latencies) -> Option<f64> {
         let passed = self.pass(now).min(MAX_STEP);
         let left = (-passed.as_secs_f64() / self.decay.as_secs_f64()).exp();
         let ceiling = latencies.ceiling();
@@ -177,10 +159,9 @@ impl Latency {
 
     /// How much time has passed since the average last moved. It is over with that.
     #[inline]
-    fn pass(&self, now: Instant) -> Duration {
-        let nanos = now.saturating_duration_since(self.epoch).as_nanos() as u64;
-        let before = self.moved.swap(nanos, Relaxed);
-        Duration::from_nanos(nanos.saturating_sub(before))
+    fn pass(&self, now: u64) -> Duration {
+        let before = self.moved.swap(now, Relaxed);
+        Duration::from_nanos(now.saturating_sub(before))
     }
 
     fn raise(&self, nanos: f64, latencies: &Latencies) {
@@ -199,18 +180,21 @@ mod tests {
     struct Fixture {
         latency: Latency,
         latencies: Latencies,
-        now: Instant,
+        now: Duration,
     }
 
     impl Fixture {
         fn new() -> Self {
-            let now = Instant::now();
-            let latencies = Latencies::new(now);
+            let latencies = Latencies::default();
             Self {
                 latency: latencies.latency(TAU),
                 latencies,
-                now,
+                now: Duration::ZERO,
             }
+        }
+
+        fn now(&self) -> u64 {
+            self.now.as_nanos() as u64
         }
 
         /// With a typical latency of 1 ms.
@@ -223,7 +207,7 @@ mod tests {
 
         fn answer(&mut self, later: Duration, after: Duration) -> f64 {
             self.now += later;
-            self.latency.answered(after, self.now, &self.latencies);
+            self.latency.answered(after, self.now(), &self.latencies);
             self.millis()
         }
 
@@ -233,7 +217,7 @@ mod tests {
             let steps = time.as_millis() / STEP.as_millis();
             for _ in 0..steps {
                 self.now += STEP;
-                self.latency.review(self.now, quiet, &self.latencies);
+                self.latency.review(self.now(), quiet, &self.latencies);
             }
             self.millis()
         }
@@ -277,7 +261,7 @@ mod tests {
         let latencies = &fixture.latencies;
         fixture
             .latency
-            .review(fixture.now, Duration::ZERO, latencies);
+            .review(fixture.now(), Duration::ZERO, latencies);
         assert!(is_close(fixture.millis(), 10.0 * (-0.1_f64).exp()));
     }
 

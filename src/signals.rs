@@ -17,6 +17,8 @@ use crate::latency::Latencies;
 /// The signals of one balancer.
 #[derive(Debug)]
 pub(crate) struct Signals {
+    /// When the balancer's life began.
+    epoch: Instant,
     /// How many of its endpoints have a trial on offer, and the three bits below.
     attention: AtomicUsize,
     pub(crate) outage: Outage,
@@ -54,6 +56,7 @@ pub(crate) struct Attention {
 impl Signals {
     pub(crate) fn new(now: Instant) -> Self {
         Self {
+            epoch: now,
             attention: AtomicUsize::new(0),
             outage: Outage::new(now),
             owner: OnceLock::new(),
@@ -61,7 +64,7 @@ impl Signals {
             failures: 0,
             is_reviewed: false,
             patience: AtomicU64::new(0),
-            latencies: Latencies::new(now),
+            latencies: Latencies::default(),
         }
     }
 
@@ -73,6 +76,12 @@ impl Signals {
             is_reviewed: true,
             ..self
         }
+    }
+
+    /// How old the balancer is at `now`, in nanoseconds: for those who have to keep many times, a word each.
+    #[inline]
+    pub(crate) fn age(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.epoch).as_nanos() as u64
     }
 
     /// Whether a pick has anything to attend to but the policy.

@@ -146,10 +146,11 @@ impl Care {
         let treatments = self.ward.review(examine, now, rng);
         let latencies = &self.signals.latencies;
         let (mut changed, mut averages) = (false, Vec::new());
+        let age = self.signals.age(now);
         for (member, treatment) in members.iter().zip(treatments) {
             changed |= member.apply(treatment);
             let latency = member.load.latency();
-            averages.extend(latency.and_then(|it| it.review(now, treatment.quiet, latencies)));
+            averages.extend(latency.and_then(|it| it.review(age, treatment.quiet, latencies)));
         }
         latencies.learn(&mut averages);
         if let Some(usual) = self.ward.usual() {

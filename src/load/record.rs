@@ -110,10 +110,10 @@ impl Record {
         self.answers.fetch_add(ANSWER + micros, Relaxed);
     }
 
-    /// How many answers there have been; to be compared with a later one.
+    /// How many answers have begun, counted anew after 2²⁴; to be compared with a later one.
     #[inline]
-    pub(crate) fn progress(&self) -> u64 {
-        self.answers.load(Relaxed)
+    pub(crate) fn progress(&self) -> u32 {
+        (self.answers.load(Relaxed) / ANSWER) as u32
     }
 
     #[inline]

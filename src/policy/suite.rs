@@ -438,11 +438,8 @@ fn learn(loads: &[Arc<Load>], millis: &[u64]) {
     let now = tokio::time::Instant::now();
     for (load, &millis) in loads.iter().zip(millis).filter(|(_, millis)| **millis > 0) {
         let latency = load.latency().expect("the policy asks for it");
-        latency.answered(
-            Duration::from_millis(millis),
-            now,
-            &load.signals().latencies,
-        );
+        let (signals, after) = (load.signals(), Duration::from_millis(millis));
+        latency.answered(after, signals.age(now), &signals.latencies);
     }
 }
 
