@@ -159,7 +159,7 @@ impl InFlight {
             let in_a_row = self.share.record().failed(self.course.is_answered());
             self.share.signals().failed(in_a_row);
         }
-        if !self.share.owe() {
+        if !self.share.record().owe() {
             self.share.end();
         }
     }

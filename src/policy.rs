@@ -54,9 +54,6 @@ pub(crate) mod sealed {
     pub trait Prepare {
         type Picker: Pick;
 
-        /// Whether the picker scans the endpoints' words, and so needs them packed and counting.
-        const SCANS: bool;
-
         /// How fast the averages of the endpoints' latencies decay, if the picker reads them.
         fn decay(&self) -> Option<Duration> {
             None
@@ -69,6 +66,16 @@ pub(crate) mod sealed {
             previous: Option<Previous<'_, Self::Picker>>,
             rng: &mut impl Rng,
         ) -> Self::Picker;
+    }
+
+    /// What a picker reads of the requests that the endpoints have.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Reads {
+        Nothing,
+        /// How many they are at a few endpoints; their counters say it.
+        Few,
+        /// How many they are at all, for which the endpoints' words are packed and count them again.
+        All,
     }
 
     /// The picker of the set before.
@@ -89,6 +96,8 @@ pub(crate) mod sealed {
     pub trait Pick: Send + Sync + 'static {
         /// Whether shares are exact: then so is the split of the requests between near and far endpoints.
         const EXACT: bool;
+
+        const READS: Reads;
 
         /// Chooses an endpoint, and tells those who scan of one more request; none if none is available.
         fn pick(&self, loads: &Loads, rng: &mut impl Rng) -> Option<usize>;

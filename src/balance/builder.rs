@@ -24,7 +24,10 @@ use crate::{
     health::Health,
     in_flight::OnResponse,
     near::Near,
-    policy::{Policy, RoundRobin},
+    policy::{
+        Policy, RoundRobin,
+        sealed::{Pick, Reads},
+    },
     signals::Signals,
     snapshot::Writer,
 };
@@ -248,8 +251,10 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
     {
         let signals = Signals::new(Instant::now());
         // Who counts requests has some to count out later, and who asks endpoints puts them out.
-        let is_reviewed =
-            !self.health.is_off() || !self.slow_start.is_zero() || self.check.is_some() || P::SCANS;
+        let is_reviewed = !self.health.is_off()
+            || !self.slow_start.is_zero()
+            || self.check.is_some()
+            || P::Picker::READS != Reads::Nothing;
         if is_reviewed {
             signals.reviewed(self.health.limit())
         } else {

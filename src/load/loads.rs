@@ -94,6 +94,12 @@ impl Loads {
         self.loads[index].word().load(Relaxed)
     }
 
+    /// The word with the requests in it, whether or not it counts them itself.
+    #[inline]
+    pub(crate) fn busy(&self, index: usize) -> u32 {
+        self.loads[index].busy()
+    }
+
     /// The average latency in nanoseconds; zero if it isn't known.
     #[inline]
     pub(crate) fn average(&self, index: usize) -> f64 {

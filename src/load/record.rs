@@ -159,6 +159,11 @@ impl Record {
         }
     }
 
+    #[inline]
+    pub(crate) fn debts(&self) -> u32 {
+        self.debts.load(Relaxed)
+    }
+
     pub(crate) fn settle(&self, debts: u32) {
         self.debts.fetch_sub(debts, Relaxed);
     }

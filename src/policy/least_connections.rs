@@ -9,7 +9,7 @@ use rand::{Rng, RngExt, seq::IteratorRandom};
 
 use super::{
     any_available,
-    sealed::{self, Previous},
+    sealed::{self, Previous, Reads},
     weights::{Weighted, Weights},
 };
 use crate::load::{FLAGGED, Loads};
@@ -51,8 +51,6 @@ pub struct Picker {
 impl sealed::Prepare for LeastConnections {
     type Picker = Picker;
 
-    const SCANS: bool = true;
-
     fn prepare(
         &self,
         weights: &[u32],
@@ -67,6 +65,7 @@ impl sealed::Prepare for LeastConnections {
 
 impl sealed::Pick for Picker {
     const EXACT: bool = false;
+    const READS: Reads = Reads::All;
 
     #[inline]
     fn pick(&self, loads: &Loads, rng: &mut impl Rng) -> Option<usize> {

@@ -11,7 +11,7 @@ use rand::Rng;
 use super::{
     begin_or_any,
     pair::Pair,
-    sealed::{self, Previous},
+    sealed::{self, Previous, Reads},
     weights::Weights,
 };
 use crate::load::Loads;
@@ -75,8 +75,6 @@ impl Picker {
 impl sealed::Prepare for PeakEwma {
     type Picker = Picker;
 
-    const SCANS: bool = true;
-
     fn prepare(
         &self,
         weights: &[u32],
@@ -95,6 +93,7 @@ impl sealed::Prepare for PeakEwma {
 
 impl sealed::Pick for Picker {
     const EXACT: bool = false;
+    const READS: Reads = Reads::Few;
 
     #[inline]
     fn pick(&self, loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
@@ -112,7 +111,7 @@ impl sealed::Pick for Picker {
 fn is_cheaper(loads: &Loads, one: usize, other: usize) -> bool {
     // A flag that came up meanwhile makes it the dearer one.
     let (words, averages) = (
-        [loads.word(one), loads.word(other)],
+        [loads.busy(one), loads.busy(other)],
         [loads.average(one), loads.average(other)],
     );
     if averages.contains(&0.0) {
@@ -124,7 +123,7 @@ fn is_cheaper(loads: &Loads, one: usize, other: usize) -> bool {
 
 /// The same for endpoints with weights.
 fn is_cheaper_by_weight(weights: &Weights, loads: &Loads, one: usize, other: usize) -> bool {
-    let requests = [one, other].map(|index| weights.scaled(index, loads.word(index)));
+    let requests = [one, other].map(|index| weights.scaled(index, loads.busy(index)));
     let averages = [one, other].map(|index| loads.average(index));
     if averages.contains(&0.0) {
         return requests[0] < requests[1];

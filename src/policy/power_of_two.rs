@@ -9,7 +9,7 @@ use rand::Rng;
 use super::{
     begin_or_any,
     pair::Pair,
-    sealed::{self, Previous},
+    sealed::{self, Previous, Reads},
     weights::Weights,
 };
 use crate::load::Loads;
@@ -38,7 +38,7 @@ impl Picker {
     #[inline(never)]
     fn pick_weighted(weights: &Weights, loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
         let chosen = Pair::draw_weighted(loads, weights, rng).choose(|first, second| {
-            let load = |index| weights.load(index, loads.word(index));
+            let load = |index| weights.load(index, loads.busy(index));
             load(second).is_less(load(first))
         });
         begin_or_any(chosen, loads, Some(weights), rng)
@@ -47,8 +47,6 @@ impl Picker {
 
 impl sealed::Prepare for PowerOfTwo {
     type Picker = Picker;
-
-    const SCANS: bool = true;
 
     fn prepare(
         &self,
@@ -64,6 +62,7 @@ impl sealed::Prepare for PowerOfTwo {
 
 impl sealed::Pick for Picker {
     const EXACT: bool = false;
+    const READS: Reads = Reads::Few;
 
     #[inline]
     fn pick(&self, loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
@@ -72,7 +71,7 @@ impl sealed::Pick for Picker {
         }
         // A flag that came up meanwhile makes a word the larger one.
         let chosen =
-            Pair::draw(loads, rng).choose(|first, second| loads.word(second) < loads.word(first));
+            Pair::draw(loads, rng).choose(|first, second| loads.busy(second) < loads.busy(first));
         begin_or_any(chosen, loads, None, rng)
     }
 }

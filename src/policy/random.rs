@@ -4,7 +4,7 @@ use rand::Rng;
 
 use super::{
     any_available,
-    sealed::{self, Previous},
+    sealed::{self, Previous, Reads},
     weights::Weights,
 };
 use crate::load::Loads;
@@ -46,8 +46,6 @@ impl Picker {
 impl sealed::Prepare for Random {
     type Picker = Picker;
 
-    const SCANS: bool = false;
-
     fn prepare(
         &self,
         weights: &[u32],
@@ -62,6 +60,7 @@ impl sealed::Prepare for Random {
 
 impl sealed::Pick for Picker {
     const EXACT: bool = false;
+    const READS: Reads = Reads::Nothing;
 
     #[inline]
     fn pick(&self, loads: &Loads, rng: &mut impl Rng) -> Option<usize> {

@@ -13,7 +13,7 @@ use rand::{Rng, RngExt};
 
 use super::{
     Apart, any_available,
-    sealed::{self, Previous},
+    sealed::{self, Previous, Reads},
     turns::interleave,
     weights::Weights,
 };
@@ -91,8 +91,6 @@ impl Picker {
 impl sealed::Prepare for RoundRobin {
     type Picker = Picker;
 
-    const SCANS: bool = false;
-
     fn prepare(
         &self,
         weights: &[u32],
@@ -129,6 +127,7 @@ impl sealed::Prepare for RoundRobin {
 
 impl sealed::Pick for Picker {
     const EXACT: bool = true;
+    const READS: Reads = Reads::Nothing;
 
     #[inline]
     fn pick(&self, loads: &Loads, rng: &mut impl Rng) -> Option<usize> {

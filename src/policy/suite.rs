@@ -10,12 +10,16 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use proptest::prelude::*;
 use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng};
 
-use super::{LeastConnections, PeakEwma, Policy, PowerOfTwo, Random, RoundRobin};
+use super::{
+    LeastConnections, PeakEwma, Policy, PowerOfTwo, Random, RoundRobin,
+    sealed::{Pick, Reads},
+};
 use crate::{
     endpoint::Endpoint,
     in_flight::InFlight,
     load::Load,
     near::Near,
+    outcome::Outcome,
     signals::Signals,
     snapshot::{Current, Writer},
 };
@@ -232,6 +236,23 @@ fn a_trial_goes_to_one_request<P: Policy>(policy: impl Into<Setting<P>>) {
     assert_eq!(trials.count(), 1);
 }
 
+fn who_turns_a_request_away_looks_busy_for_a_while<P: Policy>(policy: impl Into<Setting<P>>) {
+    let mut set = Set::new(policy, [0, 2]);
+    let mut request = set.pick().expect("an endpoint");
+    let at = set.index(&request);
+    request.report(Outcome::Overload);
+    drop(request);
+    let shares = set.shares(20);
+    let counts = P::Picker::READS != Reads::Nothing;
+    assert_eq!(shares[at] == 0, counts, "{shares:?}");
+    let load = &set.loads()[at];
+    assert_eq!(load.in_flight(), 0);
+    // As the background task does after a while.
+    load.record().settle(1);
+    load.end_all(1);
+    assert!(set.shares(20)[at] > 0);
+}
+
 macro_rules! suite {
     ($($module:ident: $policy:expr;)*) => {$(
         mod $module {
@@ -250,6 +271,7 @@ macro_rules! suite {
                 a_pick_counts_in_and_its_end_counts_out,
                 an_update_is_seen_by_the_next_pick,
                 a_trial_goes_to_one_request,
+                who_turns_a_request_away_looks_busy_for_a_while,
                 a_new_one_gets_its_part,
                 where_all_are_new_all_are_picked,
             );

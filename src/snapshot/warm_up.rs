@@ -7,7 +7,7 @@
 use rand::{Rng, RngExt};
 
 use super::Snapshot;
-use crate::policy::sealed::Pick;
+use crate::policy::sealed::{Pick, Reads};
 
 /// How often the policy is asked, and others are drawn. Beyond that there is hardly anything that isn't new.
 const ATTEMPTS: usize = 16;
@@ -23,7 +23,7 @@ impl<S, K: Pick> Snapshot<S, K> {
                 return Some(index);
             }
             let is_drawn = rng.random_bool(warmth);
-            let takes_turns = load.slot().is_none();
+            let takes_turns = K::READS == Reads::Nothing;
             if takes_turns && is_drawn {
                 return Some(index);
             }

@@ -13,7 +13,10 @@ use crate::{
     endpoint::Endpoint,
     load::{Load, Loads},
     near::Near,
-    policy::{Before, Policy, Split, are_equal, sealed::Previous},
+    policy::{
+        Before, Policy, Split, are_equal,
+        sealed::{Pick, Previous, Reads},
+    },
     signals::Signals,
 };
 
@@ -190,7 +193,7 @@ impl<P: Policy, M> Writer<P, M> {
         debug!(%endpoint, "endpoint joined");
         change.joined += 1;
         let new = New {
-            packed: P::SCANS,
+            packed: P::Picker::READS == Reads::All,
             decay: self.policy.decay(),
             held_back: self.holds_back,
         };
