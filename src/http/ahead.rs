@@ -13,43 +13,63 @@ use http_body::{Body, Frame, SizeHint};
 
 pub(super) struct ReadAhead<B: Body> {
     body: B,
-    read: VecDeque<Result<Frame<Bytes>, B::Error>>,
-    /// Of the data in `read`.
+    /// Most bodies have none of it, and all of them are moved.
+    ahead: Option<Box<Ahead<B::Error>>>,
+}
+
+/// What has been read of a body, and not asked for.
+struct Ahead<E> {
+    frames: VecDeque<Result<Frame<Bytes>, E>>,
+    /// Of the data in them.
     bytes: usize,
 }
 
-impl<B: Body<Data = Bytes> + Unpin> ReadAhead<B> {
-    pub(super) fn new(body: B) -> Self {
+impl<E> Ahead<E> {
+    fn new() -> Self {
         Self {
-            body,
-            read: VecDeque::new(),
+            frames: VecDeque::new(),
             bytes: 0,
         }
     }
 
+    fn push(&mut self, frame: Result<Frame<Bytes>, E>) {
+        self.bytes += len(&frame);
+        self.frames.push_back(frame);
+    }
+
+    fn pop(&mut self) -> Option<Result<Frame<Bytes>, E>> {
+        let frame = self.frames.pop_front()?;
+        self.bytes -= len(&frame);
+        Some(frame)
+    }
+
+    fn ends_in_an_error(&self) -> bool {
+        matches!(self.frames.back(), Some(Err(_)))
+    }
+}
+
+/// The data in a frame.
+fn len<E>(frame: &Result<Frame<Bytes>, E>) -> usize {
+    let data = frame.as_ref().ok().and_then(Frame::data_ref);
+    data.map_or(0, Bytes::len)
+}
+
+impl<B: Body<Data = Bytes> + Unpin> ReadAhead<B> {
+    pub(super) fn new(body: B) -> Self {
+        Self { body, ahead: None }
+    }
+
     /// Reads on, until there are more than `limit` bytes. Whether the body has been read to its end.
     pub(super) fn read_ahead(&mut self, cx: &mut Context<'_>, limit: usize) -> bool {
-        while self.bytes <= limit && !matches!(self.read.back(), Some(Err(_))) {
+        let ahead = self.ahead.get_or_insert_with(|| Box::new(Ahead::new()));
+        while ahead.bytes <= limit && !ahead.ends_in_an_error() {
             match Pin::new(&mut self.body).poll_frame(cx) {
-                Poll::Ready(Some(frame)) => self.push(frame),
+                Poll::Ready(Some(frame)) => ahead.push(frame),
                 Poll::Ready(None) => return true,
                 Poll::Pending => break,
             }
         }
-        self.body.is_end_stream() && !matches!(self.read.back(), Some(Err(_)))
-    }
-
-    fn push(&mut self, frame: Result<Frame<Bytes>, B::Error>) {
-        let data = frame.as_ref().ok().and_then(Frame::data_ref);
-        self.bytes += data.map_or(0, Bytes::len);
-        self.read.push_back(frame);
-    }
-
-    fn pop(&mut self) -> Option<Result<Frame<Bytes>, B::Error>> {
-        let frame = self.read.pop_front()?;
-        let data = frame.as_ref().ok().and_then(Frame::data_ref);
-        self.bytes -= data.map_or(0, Bytes::len);
-        Some(frame)
+        self.body.is_end_stream() && !ahead.ends_in_an_error()
     }
 }
 
@@ -64,19 +84,23 @@ where
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        match self.pop() {
-            Some(frame) => Poll::Ready(Some(frame)),
-            None => Pin::new(&mut self.body).poll_frame(cx),
+        if let Some(frame) = self.ahead.as_mut().and_then(|ahead| ahead.pop()) {
+            return Poll::Ready(Some(frame));
         }
+        Pin::new(&mut self.body).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.read.is_empty() && self.body.is_end_stream()
+        let ahead = self.ahead.as_ref();
+        ahead.is_none_or(|ahead| ahead.frames.is_empty()) && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
         let mut hint = self.body.size_hint();
-        let ahead = self.bytes as u64;
+        let Some(ahead) = &self.ahead else {
+            return hint;
+        };
+        let ahead = ahead.bytes as u64;
         // The upper bound first: it is never to be below the lower one.
         if let Some(upper) = hint.upper() {
             hint.set_upper(upper.saturating_add(ahead));
@@ -103,6 +127,10 @@ mod tests {
         ReadAhead::new(StreamBody::new(stream::iter(frames)))
     }
 
+    fn read<B: Body>(body: &ReadAhead<B>) -> usize {
+        body.ahead.as_ref().map_or(0, |ahead| ahead.frames.len())
+    }
+
     fn context() -> Context<'static> {
         Context::from_waker(Waker::noop())
     }
@@ -111,7 +139,7 @@ mod tests {
     async fn what_was_read_ahead_comes_first_and_the_rest_after_it() {
         let mut body = of(&[Ok("ab"), Ok("cd"), Ok("ef"), Ok("gh")]);
         assert!(!body.read_ahead(&mut context(), 3), "two of four");
-        assert_eq!(body.read.len(), 2);
+        assert_eq!(read(&body), 2);
         assert_eq!(body.size_hint().lower(), 4);
         assert!(!body.is_end_stream());
         let whole = body.collect().await.expect("no error").to_bytes();
@@ -136,7 +164,7 @@ mod tests {
         let mut body = of(&[Ok("ab"), Err("reset"), Ok("cd")]);
         assert!(!body.read_ahead(&mut context(), 100));
         assert!(!body.read_ahead(&mut context(), 100));
-        assert_eq!(body.read.len(), 2, "nothing is read after it");
+        assert_eq!(read(&body), 2, "nothing is read after it");
         assert!(body.frame().await.is_some_and(|frame| frame.is_ok()));
         assert!(body.frame().await.is_some_and(|frame| frame.is_err()));
     }

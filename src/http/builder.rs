@@ -30,7 +30,7 @@ use crate::{
     endpoint::Endpoint,
     health::Health,
     near::Near,
-    outcome::{ByStatus, ClassifyHttp},
+    outcome::ClassifyHttp,
     policy::{Policy, RoundRobin},
     retry::{self, RETRIES, SharedBudget, UNAVAILABLE},
 };
@@ -48,7 +48,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// | [`first_byte_timeout`](Self::first_byte_timeout) | none |
 /// | [`timeout`](Self::timeout) | none |
 /// | [`ready_timeout`](Self::ready_timeout) | 5 s: how long requests wait while no pod accepts them |
-/// | [`health`](Self::health), [`classify`](Self::classify) | pods that fail are passed over: [`Health`], [`ByStatus`] |
+/// | [`health`](Self::health), [`classify`](Self::classify) | pods that fail are passed over: [`Health`], [`ByStatus`](crate::ByStatus) |
 /// | [`slow_start`](Self::slow_start) | off |
 /// | [`health_check`](Self::health_check) | none: pods are not asked |
 /// | [`retries`](Self::retries) | 3 for a request |
@@ -108,7 +108,7 @@ impl ClientBuilder {
             health: Health::new(),
             check: None,
             slow_start: Duration::ZERO,
-            classify: Arc::new(ByStatus),
+            classify: SharedClassify::ByStatus,
             connector: Connector::default(),
             #[cfg(feature = "tls")]
             tls: None,
@@ -251,7 +251,7 @@ impl<D, P> ClientBuilder<D, P> {
     /// What the end of a request says of its pod. A caller whose own body fails, and a request that the pod says it has not
     /// processed, say nothing, and come not here.
     pub fn classify(mut self, classify: impl ClassifyHttp) -> Self {
-        self.classify = Arc::new(classify);
+        self.classify = SharedClassify::Own(Arc::new(classify));
         self
     }
 
@@ -410,12 +410,6 @@ impl<D, P> ClientBuilder<D, P> {
             max_connections: limits.max_connections,
             first_byte: limits.first_byte,
         });
-        let shared = Shared {
-            config: config.clone(),
-            retries: self.retries,
-            timeout: limits.whole,
-            may_refuse,
-        };
         let pods = Balance::builder(self.discovery?)
             .policy(self.policy)
             .near(self.near)
@@ -432,8 +426,17 @@ impl<D, P> ClientBuilder<D, P> {
             Some(timeout) => pods.ready_timeout(timeout),
             None => pods.wait_for_ready(),
         };
-        let pods = pods.build(move |endpoint: &Endpoint| Pod::new(endpoint, config.clone()));
-        Ok(Client::new(pods, shared))
+        let pods = pods.build({
+            let config = config.clone();
+            move |endpoint: &Endpoint| Pod::new(endpoint, config.clone())
+        });
+        Ok(Client::new(Shared {
+            pods,
+            config,
+            retries: self.retries,
+            timeout: limits.whole,
+            may_refuse,
+        }))
     }
 }
 

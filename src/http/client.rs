@@ -64,13 +64,15 @@ type Sent<P> = BalanceFuture<Pod, BoxRequest, P, ToTheEnd>;
 /// Dropping the response's future or its body cancels the request.
 pub struct Client<P: Policy = RoundRobin> {
     pods: Pods<P>,
-    shared: Arc<Shared>,
+    shared: Arc<Shared<P>>,
     /// Discovery has answered, as far as this clone knows.
     opened: bool,
 }
 
-/// What the clones of a client have in common.
-pub(super) struct Shared {
+/// What the clones of a client and their requests have in common.
+pub(super) struct Shared<P: Policy> {
+    /// For requests that are sent again.
+    pub(super) pods: Pods<P>,
     pub(super) config: Arc<Config>,
     pub(super) retries: Retries,
     pub(super) timeout: Option<Duration>,
@@ -91,9 +93,9 @@ impl Client {
 }
 
 impl<P: Policy> Client<P> {
-    pub(super) fn new(pods: Pods<P>, shared: Shared) -> Self {
+    pub(super) fn new(shared: Shared<P>) -> Self {
         Self {
-            pods,
+            pods: shared.pods.clone(),
             shared: Arc::new(shared),
             opened: false,
         }
@@ -148,16 +150,18 @@ impl<P: Policy> Client<P> {
         Ok(ResponseFuture {
             attempt: Attempt::Sent { future },
             // Who waits for discovery keeps it going.
-            client: (replay.is_some() || !self.opened).then(|| self.clone()),
+            shared: (replay.is_some() || !self.opened).then(|| self.shared.clone()),
             replay,
             deadline: whole.map(|whole| (Box::pin(sleep(whole)), whole)),
         })
     }
+}
 
+impl<P: Policy> Shared<P> {
     /// What follows from a pod's answer: another attempt, or the caller's answer.
     fn again(&self, replay: &mut Replay, answer: Answer) -> ControlFlow<Answer, Sent<P>> {
         let has_other = |avoid: &Avoid| self.pods.has_other(avoid.pods());
-        let request = replay.next(answer, &self.shared.retries, has_other)?;
+        let request = replay.next(answer, &self.retries, has_other)?;
         let future = self.pods.call_avoiding(request, replay.avoid().pods());
         ControlFlow::Continue(future)
     }
@@ -193,7 +197,7 @@ where
         self.begin(request).unwrap_or_else(|error| ResponseFuture {
             attempt: Attempt::Failed { error: Some(error) },
             replay: None,
-            client: None,
+            shared: None,
             deadline: None,
         })
     }
@@ -204,8 +208,8 @@ pin_project! {
     pub struct ResponseFuture<P: Policy> {
         #[pin]
         attempt: Attempt<P>,
-        replay: Option<Box<Replay>>,
-        client: Option<Client<P>>,
+        replay: Option<Replay>,
+        shared: Option<Arc<Shared<P>>>,
         deadline: Option<(Pin<Box<Sleep>>, Duration)>,
     }
 }
@@ -232,6 +236,14 @@ impl<P: Policy> Future for ResponseFuture<P> {
                 }
             };
             let answer = match polled {
+                // Responses are large, and most go straight to their callers.
+                Poll::Ready(Ok(mut response))
+                    if !is_retried(this.replay, this.shared, &response) =>
+                {
+                    *this.replay = None;
+                    bound(&mut response, this.deadline);
+                    return Poll::Ready(Ok(response));
+                }
                 Poll::Ready(answer) => answer.map_err(Error::balance),
                 Poll::Pending => {
                     if let Some(replay) = this.replay {
@@ -248,27 +260,41 @@ impl<P: Policy> Future for ResponseFuture<P> {
                     continue;
                 }
             };
-            let next = match (&mut *this.replay, &*this.client) {
-                (Some(replay), Some(client)) => client.again(replay, answer),
+            let next = match (&mut *this.replay, &*this.shared) {
+                (Some(replay), Some(shared)) => shared.again(replay, answer),
                 _ => ControlFlow::Break(answer),
             };
             match next {
                 ControlFlow::Continue(future) => this.attempt.set(Attempt::Sent { future }),
-                ControlFlow::Break(answer) => {
+                ControlFlow::Break(mut answer) => {
                     *this.replay = None;
-                    return Poll::Ready(bounded(answer, this.deadline.take()));
+                    if let Ok(response) = &mut answer {
+                        bound(response, this.deadline);
+                    }
+                    return Poll::Ready(answer);
                 }
             }
         }
     }
 }
 
-/// The rest of an answer takes the rest of the time.
-fn bounded(mut answer: Answer, deadline: Option<(Pin<Box<Sleep>>, Duration)>) -> Answer {
-    if let (Ok(response), Some((deadline, whole))) = (&mut answer, deadline) {
+fn is_retried<P: Policy>(
+    replay: &Option<Replay>,
+    shared: &Option<Arc<Shared<P>>>,
+    response: &Response<ResponseBody>,
+) -> bool {
+    let both = replay.as_ref().zip(shared.as_ref());
+    both.is_some_and(|(replay, shared)| replay.is_retried(response, &shared.retries))
+}
+
+/// The rest of a response takes the rest of the time.
+fn bound(
+    response: &mut Response<ResponseBody>,
+    deadline: &mut Option<(Pin<Box<Sleep>>, Duration)>,
+) {
+    if let Some((deadline, whole)) = deadline.take() {
         response.body_mut().until(deadline, whole);
     }
-    answer
 }
 
 impl<P: Policy> fmt::Debug for Client<P> {

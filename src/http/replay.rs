@@ -65,7 +65,7 @@ impl Avoid {
 
 /// What it takes to send a request again.
 pub(super) struct Replay {
-    request: Request<RequestBody>,
+    request: BoxRequest,
     /// It may be executed twice.
     repeatable: bool,
     left: usize,
@@ -81,7 +81,7 @@ impl Replay {
         request: &mut Request<RequestBody>,
         times: usize,
         may_refuse: bool,
-    ) -> Option<Box<Self>> {
+    ) -> Option<Self> {
         let marked = request.extensions().get::<Idempotent>().copied();
         let repeatable =
             marked.is_some() || (request.method().is_safe() && request.body().is_empty());
@@ -91,13 +91,13 @@ impl Replay {
         // Pods that may refuse are likely to speak gRPC, whose bodies all come as streams.
         request.body_mut().record(marked.unwrap_or_default().record);
         let avoid = request.extensions().get::<Avoid>().cloned();
-        Some(Box::new(Self {
+        Some(Self {
             request: again(request)?,
             repeatable,
             left: times,
             avoid: avoid.unwrap_or_default(),
             before: None,
-        }))
+        })
     }
 
     /// The request again, after `answer`. If it may not be sent again, the answer that its caller has to know.
@@ -122,7 +122,7 @@ impl Replay {
         if !answer.as_ref().is_err_and(Error::is_unexecuted) {
             self.before = Some(Box::new(answer));
         }
-        ControlFlow::Continue(Box::new(request))
+        ControlFlow::Continue(request)
     }
 
     /// The pods that are not to have the request again.
@@ -158,9 +158,14 @@ impl Replay {
         }
     }
 
+    /// Whether a response is one that another pod may better.
+    pub(super) fn is_retried(&self, response: &Response<ResponseBody>, retries: &Retries) -> bool {
+        self.repeatable && retries.statuses.contains(&status(response))
+    }
+
     fn may_be_sent_again(&self, answer: &Answer, retries: &Retries) -> bool {
         let is_allowed = match answer {
-            Ok(response) => self.repeatable && retries.statuses.contains(&status(response)),
+            Ok(response) => self.is_retried(response, retries),
             Err(error) => match error.outcome() {
                 Some(Outcome::Unprocessed) => true,
                 Some(Outcome::Unknown) => self.repeatable,
@@ -182,8 +187,8 @@ fn status(response: &Response<ResponseBody>) -> StatusCode {
 }
 
 /// The same request, if its body can be had again.
-fn again(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-    let mut again = Request::new(request.body().again()?);
+fn again(request: &Request<RequestBody>) -> Option<BoxRequest> {
+    let mut again = Box::new(Request::new(request.body().again()?));
     again.method_mut().clone_from(request.method());
     again.uri_mut().clone_from(request.uri());
     *again.version_mut() = request.version();

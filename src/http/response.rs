@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::Response;
+use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, upgrade::OnUpgrade as HyperUpgrade};
 use tokio::time::Sleep;
@@ -25,7 +25,7 @@ use crate::{
     endpoint::Endpoint,
     error::{BoxError, Suspect},
     in_flight::{Completion, InFlight},
-    outcome::{self, ClassifyHttp},
+    outcome::{self, ByStatus, ClassifyHttp},
 };
 
 /// What a response holds of its connection.
@@ -66,8 +66,35 @@ impl PodBody {
     }
 }
 
-/// Who says what came of a request.
-pub(super) type SharedClassify = Arc<dyn ClassifyHttp>;
+/// Who says what came of a request. Each request has a clone or two.
+#[derive(Clone)]
+pub(super) enum SharedClassify {
+    ByStatus,
+    Own(Arc<dyn ClassifyHttp>),
+}
+
+impl SharedClassify {
+    fn inner(&self) -> &dyn ClassifyHttp {
+        match self {
+            Self::ByStatus => &ByStatus,
+            Self::Own(own) => &**own,
+        }
+    }
+}
+
+impl ClassifyHttp for SharedClassify {
+    fn head(&self, status: StatusCode, headers: &HeaderMap) -> outcome::Outcome {
+        self.inner().head(status, headers)
+    }
+
+    fn trailers(&self, trailers: &HeaderMap) -> Option<outcome::Outcome> {
+        self.inner().trailers(trailers)
+    }
+
+    fn error(&self, error: &BoxError) -> outcome::Outcome {
+        self.inner().error(error)
+    }
+}
 
 /// Counts a request as in flight to the end of its response, upgraded streams included.
 #[derive(Clone)]
@@ -185,7 +212,7 @@ impl Body for ResponseBody {
         }
         let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
         if let Some((_, in_flight)) = &mut this.held {
-            in_flight.look_at(&frame, &*this.classify);
+            in_flight.look_at(&frame, &this.classify);
         }
         match &frame {
             Some(Err(_)) => this.held = None,
