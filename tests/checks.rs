@@ -228,6 +228,30 @@ async fn no_more_checks_run_at_a_time_than_may_and_all_have_their_turn() {
     assert_eq!(probes.most(), 4);
 }
 
+/// When which pod is checked by a seeded balancer, in the first minute of its life.
+async fn seeded_checks(seed: u64) -> Vec<(Duration, u8)> {
+    let (script, discovery) = discovery();
+    let (pods, probes) = (Pods::default(), Probes::default());
+    let begun = Instant::now();
+    let mut balance = Balance::builder(discovery)
+        .seed(seed)
+        .health_check(probes.check())
+        .build(pods.make());
+    script.answer(1..=4);
+    balance.ready().await.expect("readiness never fails");
+    sleep(60 * SECOND).await;
+    let all = probes.all().into_iter();
+    all.map(|(at, host)| (at - begun, host)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seed_repeats_the_checks() {
+    let checks = seeded_checks(7).await;
+    assert!(checks.len() > 20, "{checks:?}");
+    assert_eq!(checks, seeded_checks(7).await);
+    assert_ne!(checks, seeded_checks(8).await);
+}
+
 #[tokio::test(start_paused = true)]
 async fn checks_are_spread_and_jittered() {
     let begun = Instant::now();

@@ -122,6 +122,17 @@ mod tests {
     }
 
     #[test]
+    fn the_role_is_that_of_the_deployment() {
+        let deployed = include_str!("../../../deploy/rbac.yaml");
+        let rules = |text: &str| {
+            let (_, rest) = text.split_once("rules:\n").expect("rules");
+            let (rules, _) = rest.split_once("---").expect("a binding");
+            rules.to_owned()
+        };
+        assert_eq!(rules(&text("jane")), rules(deployed));
+    }
+
+    #[test]
     fn who_it_is_may_be_missing() {
         let text = Forbidden::new("web", "no").to_string();
         assert!(text.contains("- kind: ServiceAccount\n  name: default\n  namespace: web"));

@@ -122,31 +122,9 @@ spec:
     )
 }
 
-/// What a service account may, that watches slices.
-pub(super) fn role(account: &str, namespace: &str) -> String {
-    format!(
-        "
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata:
-  name: watch-endpointslices
-rules:
-- apiGroups: [discovery.k8s.io]
-  resources: [endpointslices]
-  verbs: [list, watch]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata:
-  name: watch-endpointslices
-roleRef:
-  apiGroup: rbac.authorization.k8s.io
-  kind: Role
-  name: watch-endpointslices
-subjects:
-- kind: ServiceAccount
-  name: {account}
-  namespace: {namespace}
----"
-    )
+/// What a service account may, that watches slices: as the deployment's manifest says.
+pub(super) fn role(account: &str) -> String {
+    let rbac = include_str!("../../../deploy/rbac.yaml");
+    assert!(rbac.contains("name: client-watch\n"));
+    format!("\n{}---", rbac.replace("client-watch", account))
 }

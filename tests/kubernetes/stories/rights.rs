@@ -51,7 +51,7 @@ pub(crate) async fn dns_serves_while_rights_are_refused() {
 pub(crate) async fn a_token_expires() {
     let namespace = Namespace::create("watch-token", Use::Shared).await;
     deploy(&namespace, "Deployment", 3).await;
-    let role = manifests::role("client", &namespace.name);
+    let role = manifests::role("client");
     namespace.kubectl.apply(&role).await;
     let folder = TempDir::new().expect("a folder of its own");
     let token = folder.path().join("token");

@@ -75,7 +75,7 @@ async fn a_warning_comes(mut namespace: Namespace) {
 /// The crate's own example in a pod, by the Service's short name: it ends well. A watch has the pod's own credentials.
 pub(crate) async fn a_client_in_a_pod(source: Source) {
     let (namespace, _) = web(source, "in-a-pod", Use::Shared, "StatefulSet", 3).await;
-    let role = manifests::role("default", &namespace.name);
+    let role = manifests::role("default");
     let client = manifests::client("client", WEB, source, 5);
     namespace.kubectl.apply(&[role, client].concat()).await;
     until("the client's end", async || {
