@@ -6,6 +6,7 @@ mod checks;
 mod driver;
 mod future;
 mod generator;
+mod place;
 mod recovery;
 mod shared;
 mod slow_start;

@@ -1,7 +1,12 @@
 //! The guard that counts a request in flight, from the pick to the end of its response, and reports what came of it, exactly
 //! once.
 
+#[cfg(feature = "http-body")]
+mod body;
 mod course;
+
+#[cfg(feature = "http-body")]
+pub use body::{CountedBody, OnBodyEnd};
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -24,7 +29,7 @@ pub struct InFlight {
 }
 
 /// Two words, which go in registers.
-const _: () = assert!(size_of::<Option<InFlight>>() == 2 * size_of::<u64>());
+const _: () = assert!(size_of::<Option<InFlight>>() <= 2 * size_of::<u64>());
 
 impl InFlight {
     /// A request that a pick has brought to `load`; a `trial` is one sent to find out how an endpoint is that gets no others.
@@ -257,128 +262,5 @@ impl<R, C: Classify<R>> Completion<R> for OnResponse<C> {
 
     fn failed(&self, error: &BoxError) -> Outcome {
         self.0.classify(Err(error))
-    }
-}
-
-#[cfg(feature = "http-body")]
-pub use body::{CountedBody, OnBodyEnd};
-
-#[cfg(feature = "http-body")]
-mod body {
-    use std::{
-        pin::Pin,
-        task::{Context, Poll, ready},
-    };
-
-    use http_body::{Body, Frame, SizeHint};
-    use pin_project_lite::pin_project;
-
-    use super::{Completion, InFlight};
-    use crate::{
-        error::BoxError,
-        outcome::{ByStatus, ClassifyHttp, Outcome},
-    };
-
-    /// A request ends when the body of its HTTP response has: at the end of the stream, at an error, or when it is
-    /// dropped.
-    ///
-    /// What came of it is the status' to say, [of HTTP and of gRPC](ByStatus), unless there is a
-    /// [classifier](ClassifyHttp) of one's own. A body that breaks off is a failure; one that is dropped is what its head
-    /// said.
-    #[derive(Clone, Copy, Debug, Default)]
-    #[cfg_attr(docsrs, doc(cfg(feature = "http-body")))]
-    pub struct OnBodyEnd<C = ByStatus>(C);
-
-    impl OnBodyEnd {
-        /// Outcomes are [`ByStatus`].
-        pub const fn new() -> Self {
-            Self(ByStatus)
-        }
-    }
-
-    impl<C> OnBodyEnd<C> {
-        /// Outcomes are what `classify` says.
-        pub const fn by(classify: C) -> Self {
-            Self(classify)
-        }
-    }
-
-    impl<B: Body, C: ClassifyHttp + Clone> Completion<http::Response<B>> for OnBodyEnd<C> {
-        type Response = http::Response<CountedBody<B, C>>;
-
-        #[inline]
-        fn complete(&self, mut in_flight: InFlight, response: http::Response<B>) -> Self::Response {
-            in_flight.report(self.0.head(response.status(), response.headers()));
-            response.map(|body| CountedBody {
-                in_flight: (!body.is_end_stream()).then_some(in_flight),
-                body,
-                classify: self.0.clone(),
-            })
-        }
-
-        fn failed(&self, error: &BoxError) -> Outcome {
-            self.0.error(error)
-        }
-    }
-
-    pin_project! {
-        /// A response body that keeps its request counted as in flight until it ends.
-        #[derive(Debug)]
-        #[cfg_attr(docsrs, doc(cfg(feature = "http-body")))]
-        pub struct CountedBody<B, C = ByStatus> {
-            #[pin]
-            body: B,
-            in_flight: Option<InFlight>,
-            classify: C,
-        }
-    }
-
-    impl<B: Body, C: ClassifyHttp> Body for CountedBody<B, C> {
-        type Data = B::Data;
-        type Error = B::Error;
-
-        fn poll_frame(
-            self: Pin<&mut Self>,
-            cx: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-            let mut this = self.project();
-            let frame = ready!(this.body.as_mut().poll_frame(cx));
-            if let Some(in_flight) = this.in_flight {
-                in_flight.look_at(&frame, this.classify);
-            }
-            if !matches!(frame, Some(Ok(_))) || this.body.is_end_stream() {
-                *this.in_flight = None;
-            }
-            Poll::Ready(frame)
-        }
-
-        fn is_end_stream(&self) -> bool {
-            self.body.is_end_stream()
-        }
-
-        fn size_hint(&self) -> SizeHint {
-            self.body.size_hint()
-        }
-    }
-
-    impl InFlight {
-        /// What a frame of the response says of how the endpoint does.
-        #[inline]
-        pub(crate) fn look_at<D, E>(
-            &mut self,
-            frame: &Option<Result<Frame<D>, E>>,
-            classify: &(impl ClassifyHttp + ?Sized),
-        ) {
-            match frame {
-                Some(Err(_)) => self.report(Outcome::Failure),
-                Some(Ok(frame)) => {
-                    let trailers = frame.trailers_ref();
-                    if let Some(outcome) = trailers.and_then(|it| classify.trailers(it)) {
-                        self.report(outcome);
-                    }
-                }
-                None => {}
-            }
-        }
     }
 }

@@ -206,7 +206,7 @@
 //! | `outcome.rs` | what a request's end says of its endpoint |
 //! | `health.rs`, `health/` | who is passed over for what its requests came to; pure |
 //! | `check.rs`, `check/rounds.rs` | how endpoints are asked whether they are well; who is asked when, and what follows; the latter pure |
-//! | `in_flight.rs` | the guard that counts a request from the pick to the end of its response, and reports what came of it |
+//! | `in_flight.rs`, `in_flight/course.rs` | the guard that counts a request from the pick to the end of its response, and reports what came of it; a request's course so far, in one word |
 //! | `near.rs` | which endpoints are near the client |
 //! | `policy.rs`, `policy/` | which endpoint gets a request, one algorithm a file; `split.rs` puts any of them over the near and the far ones, `weights.rs` and `turns.rs` give some more than others |
 //! | `snapshot.rs`, `snapshot/` | the immutable set; one writer, many readers |

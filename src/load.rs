@@ -1,34 +1,17 @@
 //! One endpoint's numbers.
 //!
 //! A request in flight holds a share of its endpoint, an `Arc` that nothing else holds but the endpoint itself: the count
-//! of the shares is the count of the requests, and can't be wrong. What else is to be known of an endpoint is in one
-//! 32-bit word:
-//!
-//! ```text
-//!  31        30            29        28      27      26                                           0
-//! ┌─────────┬─────────────┬─────────┬───────┬───────┬──────────────────────────────────────────────┐
-//! │ removed │ unreachable │ ejected │ trial │ unfit │ requests in flight, again, for who scans it  │
-//! └─────────┴─────────────┴─────────┴───────┴───────┴──────────────────────────────────────────────┘
-//! ```
-//!
-//! Any flag makes the word larger than every word without one, so a plain minimum skips the endpoints that must not be
-//! picked at no cost. All accesses are relaxed: the words order nothing but themselves.
-//!
-//! *Unfit* is what an endpoint's own checks have to say, beside what its requests came to (*ejected*): each comes and goes
-//! without the other. A trial is on offer only while the endpoint is not unfit: its check brings it back.
-//!
-//! For a policy that looks at all endpoints, the words are packed and count: they stand in cache lines of 16, and the lines
-//! in blocks of 16. A block is filled across its lines: the first 16 endpoints have a line each, so that threads don't take
-//! it from each other; with 256, every line is full, and least-connections reads sixteen endpoints for one line fetched.
-//! For the others each word stands with its endpoint and counts nothing, which spares every request two atomic operations: a
-//! policy that looks at two endpoints asks for the count of their shares.
+//! of the shares is the count of the requests, and can't be wrong. What else is to be known of an endpoint is in its
+//! [word](word).
 
 mod loads;
 mod record;
+mod word;
 
 pub(crate) use loads::Loads;
 pub use record::EjectionReason;
 pub(crate) use record::{Checked, Counts, News, Record, Verdict};
+pub(crate) use word::{FLAGGED, LINES, Line, line_of};
 
 use std::{
     ops::Deref,
@@ -39,76 +22,8 @@ use std::{
     time::Duration,
 };
 
+use self::word::{COUNT, EJECTED, REMOVED, TRIAL, UNFIT, UNREACHABLE, Word, is_on_offer};
 use crate::{endpoint::Endpoint, latency::Latency, signals::Signals};
-
-/// Words in a line: 64 bytes.
-const LANES: usize = 16;
-
-/// Lines in a block.
-pub(crate) const LINES: usize = 16;
-
-const REMOVED: u32 = 1 << 31;
-const UNREACHABLE: u32 = 1 << 30;
-const EJECTED: u32 = 1 << 29;
-const TRIAL: u32 = 1 << 28;
-const UNFIT: u32 = 1 << 27;
-/// Every word from here up carries a flag.
-pub(crate) const FLAGGED: u32 = UNFIT;
-const COUNT: u32 = FLAGGED - 1;
-
-/// Whether a word says that a request may try the endpoint.
-fn is_on_offer(word: u32) -> bool {
-    word & (TRIAL | UNFIT) == TRIAL
-}
-
-/// One cache line of words.
-#[derive(Debug)]
-#[repr(align(64))]
-pub(crate) struct Line([AtomicU32; LANES]);
-
-impl Line {
-    pub(crate) fn new() -> Self {
-        Self([const { AtomicU32::new(REMOVED) }; LANES])
-    }
-
-    /// The words of the first `lanes` lanes.
-    #[inline]
-    pub(crate) fn words(&self, lanes: usize) -> impl Iterator<Item = u32> {
-        self.0[..lanes].iter().map(|word| word.load(Relaxed))
-    }
-}
-
-/// The line that slot number `slot` is in, among all lines.
-pub(crate) fn line_of(slot: usize) -> usize {
-    slot / (LINES * LANES) * LINES + slot % LINES
-}
-
-/// The lane of slot number `slot` in its line.
-fn lane_of(slot: usize) -> usize {
-    slot % (LINES * LANES) / LINES
-}
-
-/// Where an endpoint's word is.
-#[derive(Debug)]
-enum Word {
-    /// With the endpoint: nobody looks at all of them, and it counts nothing.
-    Own(AtomicU32),
-    /// In a lane of a line, where it counts the requests for those who scan.
-    Packed(Arc<Line>, usize),
-}
-
-impl Word {
-    /// A word with its endpoint.
-    fn own() -> Self {
-        Self::Own(AtomicU32::new(0))
-    }
-
-    /// Takes slot number `slot`, which is in `line`.
-    fn packed(line: Arc<Line>, slot: usize) -> Self {
-        line.0[lane_of(slot)].store(0, Relaxed);
-        Self::Packed(line, lane_of(slot))
-    }
-}
 
 /// One endpoint of a balancer, for as long as it is in the set or has requests.
 #[derive(Debug)]
@@ -171,12 +86,12 @@ impl Load {
     /// them.
     #[inline]
     fn busy(&self) -> u32 {
-        match &self.share.word {
-            Word::Own(word) => {
+        match self.share.word.counting() {
+            Some(word) => word.load(Relaxed),
+            None => {
                 let requests = self.in_flight().saturating_add(self.share.record.debts());
-                word.load(Relaxed) | requests.min(COUNT)
+                self.word().load(Relaxed) | requests.min(COUNT)
             }
-            Word::Packed(line, lane) => line.0[*lane].load(Relaxed),
         }
     }
 
@@ -199,10 +114,7 @@ impl Deref for Load {
 impl Share {
     #[inline]
     fn word(&self) -> &AtomicU32 {
-        match &self.word {
-            Word::Own(word) => word,
-            Word::Packed(line, lane) => &line.0[*lane],
-        }
+        self.word.get()
     }
 
     /// The endpoint as it was known when it joined.
@@ -244,6 +156,7 @@ impl Share {
     }
 
     /// Whether picks take it.
+    #[inline]
     pub(crate) fn is_available(&self) -> bool {
         self.word().load(Relaxed) < FLAGGED
     }
@@ -268,26 +181,22 @@ impl Share {
     /// Tells those who scan of one more request, which is to hold a share, unless the word carries a flag.
     #[inline]
     pub(crate) fn begin(&self) -> bool {
-        match &self.word {
-            Word::Own(word) => word.load(Relaxed) < FLAGGED,
-            Word::Packed(line, lane) => {
-                // First the count and then the look: few words carry a flag.
-                let available = line.0[*lane].fetch_add(1, Relaxed) < FLAGGED;
-                if !available {
-                    line.0[*lane].fetch_sub(1, Relaxed);
-                }
-                available
-            }
+        let Some(word) = self.word.counting() else {
+            return self.is_available();
+        };
+        // First the count and then the look: few words carry a flag.
+        let available = word.fetch_add(1, Relaxed) < FLAGGED;
+        if !available {
+            word.fetch_sub(1, Relaxed);
         }
+        available
     }
 
     /// Tells those who scan of one more request at an endpoint that is ejected, and nothing worse.
     pub(crate) fn begin_ejected(&self) -> bool {
         let is_ejected = self.is_only_ejected();
-        if let Word::Packed(line, lane) = &self.word
-            && is_ejected
-        {
-            line.0[*lane].fetch_add(1, Relaxed);
+        if is_ejected && let Some(word) = self.word.counting() {
+            word.fetch_add(1, Relaxed);
         }
         is_ejected
     }
@@ -301,8 +210,8 @@ impl Share {
     /// The same of several.
     #[inline]
     pub(crate) fn end_all(&self, requests: u32) {
-        if let Word::Packed(line, lane) = &self.word {
-            line.0[*lane].fetch_sub(requests, Relaxed);
+        if let Some(word) = self.word.counting() {
+            word.fetch_sub(requests, Relaxed);
         }
     }
 
@@ -374,10 +283,8 @@ impl Share {
     pub(crate) fn claim_trial(&self) -> bool {
         // A plain read first: every pick asks every endpoint while a trial is on offer.
         let claimed = is_on_offer(self.word().load(Relaxed)) && self.withdraw_trial();
-        if let Word::Packed(line, lane) = &self.word
-            && claimed
-        {
-            line.0[*lane].fetch_add(1, Relaxed);
+        if claimed && let Some(word) = self.word.counting() {
+            word.fetch_add(1, Relaxed);
         }
         claimed
     }

@@ -54,6 +54,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "endpoint",
             "error",
             "health",
+            "http",
             "in_flight",
             "membership",
             "near",

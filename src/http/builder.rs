@@ -1,7 +1,10 @@
 //! The client's settings.
 
+mod build;
+mod limits;
 mod service;
 
+pub(super) use limits::Retries;
 pub use service::BuildError;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -13,31 +16,25 @@ use http::{
 use tokio::sync::Semaphore;
 use tower::retry::budget::Budget;
 
+use self::limits::Limits;
 #[cfg(feature = "tls")]
 use super::tls::Tls;
 use super::{
-    address::Service,
-    client::{Client, Shared},
     connect::{Connector, Protocol},
-    pod::Pod,
-    pool::Config,
-    response::{SharedClassify, ToTheEnd},
+    response::SharedClassify,
 };
 use crate::{
-    balance::Balance,
     check::HealthCheck,
     discovery::{Discovery, dns::Dns},
-    endpoint::Endpoint,
     health::Health,
     near::Near,
     outcome::ClassifyHttp,
     policy::{Policy, RoundRobin},
-    retry::{self, RETRIES, SharedBudget, UNAVAILABLE},
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Settings of a [`Client`].
+/// Settings of a [`Client`](super::Client).
 ///
 /// | setting | default |
 /// | --- | --- |
@@ -78,26 +75,6 @@ pub struct ClientBuilder<D = Dns, P = RoundRobin> {
     retries: Retries,
 }
 
-#[derive(Clone, Copy)]
-struct Limits {
-    max_idle: usize,
-    idle_timeout: Duration,
-    max_connections: usize,
-    first_byte: Option<Duration>,
-    whole: Option<Duration>,
-    /// None waits for as long as it takes.
-    ready: Option<Duration>,
-}
-
-pub(super) struct Retries {
-    /// Of one request, at most.
-    pub(super) times: usize,
-    /// Of all of them.
-    pub(super) budget: SharedBudget,
-    /// Answers that are asked for again elsewhere.
-    pub(super) statuses: Box<[StatusCode]>,
-}
-
 impl ClientBuilder {
     pub(super) fn new(uri: Uri) -> Self {
         Self {
@@ -112,19 +89,8 @@ impl ClientBuilder {
             connector: Connector::default(),
             #[cfg(feature = "tls")]
             tls: None,
-            limits: Limits {
-                max_idle: 32,
-                idle_timeout: Duration::from_secs(30),
-                max_connections: 1024,
-                first_byte: None,
-                whole: None,
-                ready: Some(Duration::from_secs(5)),
-            },
-            retries: Retries {
-                times: RETRIES,
-                budget: retry::default_budget(),
-                statuses: UNAVAILABLE.into(),
-            },
+            limits: Limits::default(),
+            retries: Retries::default(),
         }
     }
 }
@@ -376,86 +342,6 @@ impl<D, P> ClientBuilder<D, P> {
         self.connector.ping = interval;
         self
     }
-
-    /// Builds the client. Nothing is dialled before a request comes.
-    ///
-    /// # Errors
-    ///
-    /// If the URI names no service, or asks for TLS without settings for it.
-    pub fn build(self) -> Result<Client<P>, BuildError>
-    where
-        D: Discovery,
-        P: Policy,
-    {
-        let (scheme, authority) = self.service?;
-        #[cfg(feature = "tls")]
-        let connector = secured(self.connector, self.tls, &scheme, &authority)?;
-        #[cfg(not(feature = "tls"))]
-        let connector = self.connector;
-        if scheme == Scheme::HTTPS && !cfg!(feature = "tls") {
-            return Err(BuildError::of_service(
-                &authority,
-                "https needs the feature `tls`",
-            ));
-        }
-        let limits = self.limits;
-        let may_refuse = scheme == Scheme::HTTPS || connector.protocol == Protocol::Http2;
-        let service = Service::new(scheme, authority);
-        let check = self.check.map(|check| check.over(&connector, &service));
-        let config = Arc::new(Config {
-            connector,
-            service,
-            max_idle: limits.max_idle,
-            idle_timeout: limits.idle_timeout,
-            max_connections: limits.max_connections,
-            first_byte: limits.first_byte,
-        });
-        let pods = Balance::builder(self.discovery?)
-            .policy(self.policy)
-            .near(self.near)
-            .health(self.health)
-            .slow_start(self.slow_start)
-            .completion(ToTheEnd {
-                classify: self.classify,
-            });
-        let pods = match check {
-            Some(check) => pods.health_check(check),
-            None => pods,
-        };
-        let pods = match limits.ready {
-            Some(timeout) => pods.ready_timeout(timeout),
-            None => pods.wait_for_ready(),
-        };
-        let pods = pods.build({
-            let config = config.clone();
-            move |endpoint: &Endpoint| Pod::new(endpoint, config.clone())
-        });
-        Ok(Client::new(Shared {
-            pods,
-            config,
-            retries: self.retries,
-            timeout: limits.whole,
-            may_refuse,
-        }))
-    }
-}
-
-/// The same connector over TLS, where the scheme asks for it.
-#[cfg(feature = "tls")]
-fn secured(
-    mut connector: Connector,
-    tls: Option<Tls>,
-    scheme: &Scheme,
-    authority: &Authority,
-) -> Result<Connector, BuildError> {
-    if *scheme == Scheme::HTTPS {
-        let untold = || BuildError::of_service(authority, "give it `tls`: whom to trust");
-        let tls = tls.ok_or_else(untold)?;
-        let handshake = tls.handshake(authority.host(), connector.protocol);
-        let handshake = handshake.map_err(|why| BuildError::of_service(authority, why))?;
-        connector.tls = Some(handshake);
-    }
-    Ok(connector)
 }
 
 impl<D: fmt::Debug, P> fmt::Debug for ClientBuilder<D, P> {

@@ -10,12 +10,16 @@
 //! A request that is in flight holds its connection, and the pool only weakly: when the pod leaves the set the pool goes,
 //! its idle connections with it, and connections in use close when their requests have ended.
 
+mod connection;
+
+pub(super) use connection::{Http1, Reserved, Stream};
+
 use std::{
     fmt,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU8, Ordering::Relaxed},
     },
     task::{Context, Poll, Waker},
     time::Duration,
@@ -25,13 +29,13 @@ use futures::{
     FutureExt,
     future::{BoxFuture, Shared},
 };
-use hyper::client::conn::{http1, http2};
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, futures::OwnedNotified, oneshot},
     time::{Instant, timeout, timeout_at},
 };
 use tracing::debug;
 
+use self::connection::Http2;
 use super::{
     address::Service,
     body::RequestBody,
@@ -80,37 +84,10 @@ const UNKNOWN: u8 = 0;
 const HTTP1: u8 = 1;
 const HTTP2: u8 = 2;
 
-/// A connection for one request at a time.
-pub(super) struct Http1 {
-    pub(super) sender: http1::SendRequest<RequestBody>,
-    idle_since: Instant,
-}
-
-/// A connection for many requests at a time.
-struct Http2 {
-    sender: http2::SendRequest<RequestBody>,
-    /// How many requests the pod allows at once.
-    allowed: Arc<AtomicUsize>,
-    streams: AtomicUsize,
-    /// It takes no more requests.
-    retired: AtomicBool,
-    idle_since: Mutex<Instant>,
-    freed: Arc<Notify>,
-}
-
-/// The place of one request on an HTTP/2 connection.
-pub(super) struct Stream(Arc<Http2>);
-
 /// The right to one connection, for as long as that is open.
 struct Room {
     permit: Option<OwnedSemaphorePermit>,
     freed: Arc<Notify>,
-}
-
-/// A connection reserved for one request.
-pub(super) enum Reserved {
-    Http1(Http1),
-    Http2(Stream),
 }
 
 /// What a request without a connection waits for.
@@ -161,8 +138,8 @@ impl Pool {
             return Some(Reserved::Http1(connection));
         }
         state.http2.retain(|connection| !connection.is_over());
-        let connection = state.http2.iter().find(|connection| connection.begin())?;
-        Some(Reserved::Http2(Stream(connection.clone())))
+        let stream = state.http2.iter().find_map(Stream::begin)?;
+        Some(Reserved::Http2(stream))
     }
 
     /// Begins to connect, or waits for a connection where there is no room for one more.
@@ -251,14 +228,7 @@ impl Pool {
             }
             Connection::Http2(sender, allowed) => {
                 this.spoken.store(HTTP2, Relaxed);
-                let connection = Http2 {
-                    sender,
-                    allowed,
-                    streams: AtomicUsize::new(0),
-                    retired: AtomicBool::new(false),
-                    idle_since: Mutex::new(Instant::now()),
-                    freed: this.freed.clone(),
-                };
+                let connection = Http2::new(sender, allowed, this.freed.clone());
                 let mut state = this.lock();
                 state.http2.push(Arc::new(connection));
                 this.reap_later(&mut state);
@@ -354,82 +324,16 @@ impl State {
         let before = self.idle.len() + self.http2.len();
         self.idle
             .retain(|it| !it.sender.is_closed() && !is_old(it.idle_since));
-        let is_unused = |it: &Http2| it.is_idle() && is_old(it.idle_since());
+        let is_unused = |it: &Http2| it.idle_since().is_some_and(is_old);
         self.http2.retain(|it| !it.is_over() && !is_unused(it));
         let left = self.idle.len() + self.http2.len();
         if left < before {
             debug!(closed = before - left, left, "idle connections closed");
         }
         let idle = self.idle.iter().map(|it| it.idle_since);
-        let since = |it: &Arc<Http2>| if it.is_idle() { it.idle_since() } else { now };
+        let since = |it: &Arc<Http2>| it.idle_since().unwrap_or(now);
         let http2 = self.http2.iter().map(since);
         Some(idle.chain(http2).min()? + timeout)
-    }
-}
-
-impl Http1 {
-    fn new(sender: http1::SendRequest<RequestBody>) -> Self {
-        Self {
-            sender,
-            idle_since: Instant::now(),
-        }
-    }
-}
-
-impl Http2 {
-    fn is_over(&self) -> bool {
-        self.sender.is_closed() || self.retired.load(Relaxed)
-    }
-
-    /// One more request, if the pod allows it.
-    fn begin(&self) -> bool {
-        let allowed = self.allowed.load(Relaxed);
-        let one_more = |streams| (streams < allowed).then_some(streams + 1);
-        self.streams
-            .fetch_update(Relaxed, Relaxed, one_more)
-            .is_ok()
-    }
-
-    fn is_idle(&self) -> bool {
-        self.streams.load(Relaxed) == 0
-    }
-
-    fn idle_since(&self) -> Instant {
-        *self
-            .idle_since
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Stream {
-    pub(super) fn sender(&self) -> http2::SendRequest<RequestBody> {
-        self.0.sender.clone()
-    }
-
-    /// The connection takes no more requests.
-    pub(super) fn retire(&self) {
-        self.0.retired.store(true, Relaxed);
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        let connection = &self.0;
-        if connection.streams.fetch_sub(1, Relaxed) == 1 {
-            let mut since = connection.idle_since.lock();
-            *since.as_deref_mut().unwrap_or(&mut Instant::now()) = Instant::now();
-        }
-        connection.freed.notify_one();
-    }
-}
-
-impl Reserved {
-    pub(super) fn is_open(&self) -> bool {
-        match self {
-            Self::Http1(connection) => connection.sender.is_ready(),
-            Self::Http2(stream) => !stream.0.is_over(),
-        }
     }
 }
 

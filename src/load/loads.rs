@@ -7,7 +7,10 @@ use std::{
 
 use crate::latency::Latency;
 
-use super::{FLAGGED, LANES, Line, Load, REMOVED, lane_of, line_of};
+use super::{
+    Load,
+    word::{FLAGGED, LANES, Line, REMOVED, lane_of, line_of},
+};
 
 /// The counters of one snapshot's endpoints, in the order of their identities.
 #[derive(Debug)]

@@ -1,0 +1,108 @@
+//! The client, of its settings.
+
+use std::sync::Arc;
+
+use http::uri::Scheme;
+
+use super::{BuildError, ClientBuilder};
+use crate::{
+    balance::Balance,
+    discovery::Discovery,
+    endpoint::Endpoint,
+    http::{
+        address::Service,
+        client::{Client, Shared},
+        connect::Protocol,
+        pod::Pod,
+        pool::Config,
+        response::ToTheEnd,
+    },
+    policy::Policy,
+};
+#[cfg(feature = "tls")]
+use {
+    crate::http::{connect::Connector, tls::Tls},
+    http::uri::Authority,
+};
+
+impl<D, P> ClientBuilder<D, P> {
+    /// Builds the client. Nothing is dialled before a request comes.
+    ///
+    /// # Errors
+    ///
+    /// If the URI names no service, or asks for TLS without settings for it.
+    pub fn build(self) -> Result<Client<P>, BuildError>
+    where
+        D: Discovery,
+        P: Policy,
+    {
+        let (scheme, authority) = self.service?;
+        #[cfg(feature = "tls")]
+        let connector = secured(self.connector, self.tls, &scheme, &authority)?;
+        #[cfg(not(feature = "tls"))]
+        let connector = self.connector;
+        if scheme == Scheme::HTTPS && !cfg!(feature = "tls") {
+            return Err(BuildError::of_service(
+                &authority,
+                "https needs the feature `tls`",
+            ));
+        }
+        let limits = self.limits;
+        let may_refuse = scheme == Scheme::HTTPS || connector.protocol == Protocol::Http2;
+        let service = Service::new(scheme, authority);
+        let check = self.check.map(|check| check.over(&connector, &service));
+        let config = Arc::new(Config {
+            connector,
+            service,
+            max_idle: limits.max_idle,
+            idle_timeout: limits.idle_timeout,
+            max_connections: limits.max_connections,
+            first_byte: limits.first_byte,
+        });
+        let pods = Balance::builder(self.discovery?)
+            .policy(self.policy)
+            .near(self.near)
+            .health(self.health)
+            .slow_start(self.slow_start)
+            .completion(ToTheEnd {
+                classify: self.classify,
+            });
+        let pods = match check {
+            Some(check) => pods.health_check(check),
+            None => pods,
+        };
+        let pods = match limits.ready {
+            Some(timeout) => pods.ready_timeout(timeout),
+            None => pods.wait_for_ready(),
+        };
+        let pods = pods.build({
+            let config = config.clone();
+            move |endpoint: &Endpoint| Pod::new(endpoint, config.clone())
+        });
+        Ok(Client::new(Shared {
+            pods,
+            config,
+            retries: self.retries,
+            timeout: limits.whole,
+            may_refuse,
+        }))
+    }
+}
+
+/// The same connector over TLS, where the scheme asks for it.
+#[cfg(feature = "tls")]
+fn secured(
+    mut connector: Connector,
+    tls: Option<Tls>,
+    scheme: &Scheme,
+    authority: &Authority,
+) -> Result<Connector, BuildError> {
+    if *scheme == Scheme::HTTPS {
+        let untold = || BuildError::of_service(authority, "give it `tls`: whom to trust");
+        let tls = tls.ok_or_else(untold)?;
+        let handshake = tls.handshake(authority.host(), connector.protocol);
+        let handshake = handshake.map_err(|why| BuildError::of_service(authority, why))?;
+        connector.tls = Some(handshake);
+    }
+    Ok(connector)
+}
