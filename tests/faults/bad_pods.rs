@@ -5,7 +5,7 @@ use http_body_util::BodyExt;
 use hyper::StatusCode;
 use std::{future::IntoFuture, net::SocketAddr, sync::Arc};
 use tokio::task::JoinSet;
-use tower_headless::{EjectionReason, Health, Random};
+use tower_headless::{EjectionReason, Health, PeakEwma, PowerOfTwo, Random};
 
 /// What became of requests to a cluster.
 #[derive(Debug, Default)]
@@ -82,7 +82,7 @@ async fn row_19_a_slow_pod() {
 }
 
 /// Without ejection, so that it is the policies that keep away, or rather don't come near.
-async fn is_not_attracted<P: Policy>(policy: P) {
+async fn is_not_attracted<P: Policy>(policy: P, most: f64) {
     for status in [
         StatusCode::SERVICE_UNAVAILABLE,
         StatusCode::TOO_MANY_REQUESTS,
@@ -93,16 +93,19 @@ async fn is_not_attracted<P: Policy>(policy: P) {
         }
         let mode = Mode::Status(status);
         let share = share_of_the_first(&cluster, policy.clone(), mode).await;
-        // A fifth is fair; the random ones' are 400 ± 18 of 2,000.
-        assert!(share <= 0.23, "{status}: {share}");
+        assert!(share <= most, "{status}: {share}");
     }
 }
 
 #[tokio::test]
 async fn row_20_an_instant_503_or_429_attracts_nothing() {
-    is_not_attracted(RoundRobin::new()).await;
-    is_not_attracted(Random::new()).await;
-    is_not_attracted(LeastConnections::new()).await;
+    // A fifth, and what idle connections that close may add. The random share is 400 ± 18 of 2,000: five times that.
+    let fair = 0.205;
+    is_not_attracted(RoundRobin::new(), fair).await;
+    is_not_attracted(Random::new(), 0.245).await;
+    is_not_attracted(LeastConnections::new(), fair).await;
+    is_not_attracted(PowerOfTwo::new(), fair).await;
+    is_not_attracted(PeakEwma::new(), fair).await;
 }
 
 async fn an_instant_503_is_ejected<P: Policy>(policy: P) {
