@@ -58,7 +58,7 @@ impl Signals {
         Self {
             epoch: now,
             attention: AtomicUsize::new(0),
-            outage: Outage::new(now),
+            outage: Outage::default(),
             owner: OnceLock::new(),
             review: Notify::new(),
             failures: 0,
@@ -82,6 +82,11 @@ impl Signals {
     #[inline]
     pub(crate) fn age(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.epoch).as_nanos() as u64
+    }
+
+    /// Begins an outage, unless there is one, and returns its beginning.
+    pub(crate) fn begin_outage(&self, now: Instant) -> Instant {
+        self.epoch + Duration::from_nanos(self.outage.begin(self.age(now)))
     }
 
     /// Whether a pick has anything to attend to but the policy.
@@ -190,35 +195,25 @@ impl Signals {
 ///      ▲      an endpoint accepts a request                                └───────────────┘
 ///      └───────────────────────────────────────────────────────────────────────────┘
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Outage {
-    epoch: Instant,
-    /// Nanoseconds from the epoch, plus one; zero while there is none.
+    /// The balancer's age then, in nanoseconds, plus one; zero while there is none.
     since: AtomicU64,
 }
 
 impl Outage {
-    pub(crate) fn new(now: Instant) -> Self {
-        Self {
-            epoch: now,
-            since: AtomicU64::new(0),
-        }
-    }
-
     #[inline]
     pub(crate) fn is_on(&self) -> bool {
         self.since.load(Relaxed) != 0
     }
 
-    /// Begins an outage, unless there is one, and returns its beginning.
-    pub(crate) fn begin(&self, now: Instant) -> Instant {
-        let nanos = now.saturating_duration_since(self.epoch).as_nanos();
-        let since = u64::try_from(nanos).unwrap_or(u64::MAX - 1) + 1;
-        let since = match self.since.compare_exchange(0, since, Relaxed, Relaxed) {
-            Ok(_) => since,
-            Err(earlier) => earlier,
-        };
-        self.epoch + Duration::from_nanos(since - 1)
+    /// Begins an outage at this age, unless there is one, and returns the age at which it began.
+    fn begin(&self, age: u64) -> u64 {
+        let since = age.saturating_add(1);
+        match self.since.compare_exchange(0, since, Relaxed, Relaxed) {
+            Ok(_) => since - 1,
+            Err(earlier) => earlier - 1,
+        }
     }
 
     /// An endpoint has accepted a request. True if that ends an outage.
@@ -235,12 +230,13 @@ mod tests {
     #[test]
     fn the_first_to_notice_sets_the_beginning() {
         let now = Instant::now();
-        let outage = Outage::new(now);
+        let signals = Signals::new(now);
+        let outage = &signals.outage;
         assert!(!outage.end());
-        assert_eq!(outage.begin(now), now);
-        assert_eq!(outage.begin(now + Duration::from_secs(3)), now);
+        assert_eq!(signals.begin_outage(now), now);
+        assert_eq!(signals.begin_outage(now + Duration::from_secs(3)), now);
         assert!(outage.end());
         let later = now + Duration::from_secs(9);
-        assert_eq!(outage.begin(later), later);
+        assert_eq!(signals.begin_outage(later), later);
     }
 }

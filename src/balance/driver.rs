@@ -92,7 +92,7 @@ where
     /// Runs until `handles`, of which every handle has a share of the other end, is closed.
     pub(super) async fn run(mut self, mut handles: oneshot::Receiver<Infallible>) {
         let now = Instant::now();
-        self.shared.signals.outage.begin(now);
+        self.shared.signals.begin_outage(now);
         self.opens_at = self.shared.opens_at(now);
         loop {
             let due = self.due();

@@ -241,7 +241,7 @@ impl<S: Clone, P: Policy> Shared<S, P> {
 
     fn wait(&self, mut changes: watch::Receiver<()>) -> Result<BoxFuture<'static, ()>, Error> {
         let now = Instant::now();
-        let since = self.signals.outage.begin(now);
+        let since = self.signals.begin_outage(now);
         let deadline = match self.patience {
             Patience::Bounded(timeout) => since.checked_add(timeout),
             Patience::Forever => None,
