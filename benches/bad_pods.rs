@@ -21,8 +21,9 @@ use std::{
 
 use tokio::{runtime::Builder, sync::mpsc, time::sleep};
 use tower_headless::{
-    BoxError, Discovery, Endpoint, EndpointState, EndpointStatus, Fixed, Health, LeastConnections,
-    PeakEwma, Policy, PowerOfTwo, Random, RoundRobin, http::Client,
+    BoxError, Discovery, Endpoint, EndpointState, EndpointStatus, LeastConnections,
+    OutlierDetection, PeakEwma, Policy, PowerOfTwo, Random, RoundRobin, StaticEndpoints,
+    http::Client,
 };
 
 use load::{Report, load};
@@ -58,7 +59,7 @@ struct Stage {
     bad: Pods,
     /// Just enough to see that everything runs.
     is_short: bool,
-    health: Health,
+    health: OutlierDetection,
     /// Which ones are told; all if none is named.
     stories: Vec<String>,
     /// Of which policy; of all if none is named.
@@ -78,7 +79,11 @@ impl Stage {
             good: Pods::start(1, 9),
             bad: Pods::start(10, 10),
             is_short,
-            health: if is_off { Health::off() } else { Health::new() },
+            health: if is_off {
+                OutlierDetection::off()
+            } else {
+                OutlierDetection::new()
+            },
             stories: arguments,
             policy,
             goals: Goals::default(),
@@ -130,9 +135,9 @@ impl Stage {
         self.bad.set(Mode::After(after));
         let uri = "http://pods.default:80".parse().expect("a URI");
         let client = Client::builder(uri)
-            .discovery(Fixed::new(self.addresses()))
+            .discovery(StaticEndpoints::new(self.addresses()))
             .policy(policy)
-            .health(self.health.clone())
+            .outlier_detection(self.health.clone())
             .retries(retries)
             .build()
             .expect("a client");
@@ -269,7 +274,7 @@ impl Stage {
         announce.send(self.good.addresses.clone()).expect(told);
         let uri = "http://pods.default:80".parse().expect("a URI");
         let client = Client::builder(uri).discovery(Told(sets)).policy(policy);
-        let client = client.health(self.health.clone()).build();
+        let client = client.outlier_detection(self.health.clone()).build();
         let client = client.expect("a client");
         load(&client, self.long(SECOND)).await;
         let length = self.long(4 * SECOND);

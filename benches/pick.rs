@@ -30,8 +30,8 @@ use tower::{
     load::{CompleteOnResponse, PendingRequests},
 };
 use tower_headless::{
-    Balance, BoxError, Discovery, Endpoint, Fixed, Health, LeastConnections, PeakEwma, Policy,
-    PowerOfTwo, Random, RoundRobin,
+    Balance, BoxError, Discovery, Endpoint, LeastConnections, OutlierDetection, PeakEwma, Policy,
+    PowerOfTwo, Random, RoundRobin, StaticEndpoints,
 };
 
 use support::{
@@ -68,7 +68,7 @@ fn runtime() -> Runtime {
 /// A balancer that has heard of its endpoints.
 fn balance<P: Policy>(runtime: &Runtime, policy: P, len: usize) -> Balance<NoOp, P> {
     runtime.block_on(async {
-        let mut balance = Balance::builder(Fixed::new((0..len).map(address)))
+        let mut balance = Balance::builder(StaticEndpoints::new((0..len).map(address)))
             .policy(policy)
             .build(|_: &_| NoOp::default());
         let ready = balance.ready().await;
@@ -331,7 +331,7 @@ fn watchfulness(len: usize, plan: &Plan, goals: &mut Goals) {
         &runtime,
         UNWATCHED,
         round_robin,
-        Health::off(),
+        OutlierDetection::off(),
         len,
     );
     watch(
@@ -339,7 +339,7 @@ fn watchfulness(len: usize, plan: &Plan, goals: &mut Goals) {
         &runtime,
         WATCHED,
         round_robin,
-        Health::new(),
+        OutlierDetection::new(),
         len,
     );
     watch(
@@ -347,7 +347,7 @@ fn watchfulness(len: usize, plan: &Plan, goals: &mut Goals) {
         &runtime,
         TWO,
         PowerOfTwo::new(),
-        Health::new(),
+        OutlierDetection::new(),
         len,
     );
     watch(
@@ -355,7 +355,7 @@ fn watchfulness(len: usize, plan: &Plan, goals: &mut Goals) {
         &runtime,
         EWMA,
         PeakEwma::new(),
-        Health::new(),
+        OutlierDetection::new(),
         len,
     );
     let times = field.measure(plan);
@@ -376,16 +376,16 @@ fn watch<P: Policy>(
     runtime: &Runtime,
     names: [&'static str; 2],
     policy: P,
-    health: Health,
+    health: OutlierDetection,
     len: usize,
 ) {
     for (name, waits) in names.into_iter().zip([false, true]) {
         let pends = Arc::new(AtomicBool::new(true));
         let service = TakesTime(pends.clone());
         let mut balance = runtime.block_on(async {
-            let mut balance = Balance::builder(Fixed::new((0..len).map(address)))
+            let mut balance = Balance::builder(StaticEndpoints::new((0..len).map(address)))
                 .policy(policy.clone())
-                .health(health.clone())
+                .outlier_detection(health.clone())
                 .build(move |_: &_| service.clone());
             let ready = balance.ready().await;
             ready.expect("readiness never fails");

@@ -24,7 +24,7 @@ use clap::Parser;
 use futures::StreamExt;
 use support::dns::{DnsServer, Srv};
 use tokio::time::{Instant, sleep};
-use tower_headless::{BoxError, Discovery, Dns, Endpoint, LookupError, Target, Watch};
+use tower_headless::{BoxError, Discovery, Dns, Endpoint, LookupError, MembershipStream, Target};
 use tracing_subscriber::EnvFilter;
 
 /// Shows the pods behind the name of a headless Service.
@@ -128,7 +128,7 @@ async fn look(target: &Target, dns: &Dns) -> Result<(), LookupError> {
 /// Every change of the set, as a balancer would hear of it, until interrupted.
 async fn watch(discovery: impl Discovery, zone: &str) {
     let started = Instant::now();
-    let mut changes = Watch::new(discovery);
+    let mut changes = MembershipStream::new(discovery);
     loop {
         tokio::select! {
             _ = tokio::signal::ctrl_c() => return,
@@ -162,7 +162,7 @@ fn slices(args: &Args, target: &Target) -> Result<impl Discovery + use<>, BoxErr
 #[cfg(not(feature = "kube"))]
 fn slices(_: &Args, _: &Target) -> Result<impl Discovery + use<>, BoxError> {
     let error = "--watch-api needs the feature kube: cargo run --features kube-latest …";
-    Err::<tower_headless::Fixed, _>(error.into())
+    Err::<tower_headless::StaticEndpoints, _>(error.into())
 }
 
 /// What marks the pods that are meant for clients in `zone`.

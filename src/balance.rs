@@ -39,7 +39,7 @@ use self::shared::Shared;
 use crate::{
     error::{BoxError, Error},
     in_flight::{Completion, OnResponse},
-    membership::Watch,
+    membership::MembershipStream,
     policy::{Policy, RoundRobin},
 };
 
@@ -64,11 +64,11 @@ use crate::{
 ///
 /// ```
 /// use tower::{Service, ServiceExt, service_fn};
-/// use tower_headless::{Balance, BoxError, Endpoint, Fixed};
+/// use tower_headless::{Balance, BoxError, Endpoint, StaticEndpoints};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), BoxError> {
-/// let pods = Fixed::new(["10.244.1.7:80".parse()?, "10.244.2.4:80".parse()?]);
+/// let pods = StaticEndpoints::new(["10.244.1.7:80".parse()?, "10.244.2.4:80".parse()?]);
 /// let mut balance = Balance::builder(pods).build(|endpoint: &Endpoint| {
 ///     let address = endpoint.address();
 ///     service_fn(move |request: u32| async move { Ok::<_, BoxError>((address, request)) })
@@ -121,7 +121,7 @@ impl<S, P: Policy, C> Balance<S, P, C> {
     }
 
     /// A stream of the changes of the set, beginning with all that is in it.
-    pub fn watch(&self) -> Watch
+    pub fn watch(&self) -> MembershipStream
     where
         S: Send + Sync + 'static,
     {
@@ -133,7 +133,7 @@ impl<S, P: Policy, C> Balance<S, P, C> {
     ///
     /// With [`Dns`](crate::Dns) this stays below the refresh interval while all is well, and grows while DNS fails and
     /// the last endpoints are used. A watch of EndpointSlices (feature `kube`) begins anew with each word of the API server:
-    /// up to about a minute while all is well, for then a bookmark comes. [`Fixed`](crate::Fixed) answers once.
+    /// up to about a minute while all is well, for then a bookmark comes. [`StaticEndpoints`](crate::StaticEndpoints) answers once.
     pub fn staleness(&self) -> Option<Duration> {
         let answered = self.shared.notes().last_answer?;
         Some(Instant::now().saturating_duration_since(answered))

@@ -5,7 +5,7 @@
 //! The figures are those of Kubernetes' readiness probe, which asks the same question from the node that the pod is on; this
 //! one asks it from where the requests come from. Who leaves the set and returns begins anew.
 //!
-//! What a check says and what requests say ([`Health`](crate::Health)) are two things, and neither overrules the other: an
+//! What a check says and what requests say ([`OutlierDetection`](crate::OutlierDetection)) are two things, and neither overrules the other: an
 //! endpoint is picked if both let it. A check that passes does not end an ejection for failed requests, and a request that
 //! succeeds does not end one for failed checks; no trial request is offered to an endpoint whose check fails.
 //!
@@ -41,7 +41,7 @@ pub(crate) trait Probe: Any + Send + Sync {
 /// | [`failures`](Self::failures) | 3 in a row | Kubernetes (`failureThreshold`) |
 /// | [`successes`](Self::successes) | 1 | Kubernetes (`successThreshold`) |
 /// | [`concurrency`](Self::concurrency) | 16 at a time | |
-/// | [`before_first_request`](Self::before_first_request) | no | |
+/// | [`require_initial_pass`](Self::require_initial_pass) | no | |
 ///
 /// ```text
 ///                                3 checks in a row fail
@@ -51,18 +51,18 @@ pub(crate) trait Probe: Any + Send + Sync {
 ///                      ▲            1 check passes
 ///                      │ 1 check passes
 ///             ┌──────────────────────┐
-///  joins ───▶ │ gets none: pending   │ with `before_first_request`
+///  joins ───▶ │ gets none: pending   │ with `require_initial_pass`
 ///             └──────────────────────┘
 /// ```
 ///
 /// - **An endpoint that fails its checks** gets no requests: it is
 ///   [ejected](crate::EndpointState::Ejected), until its check passes again. No request is sent to try it.
 /// - **Checks and requests** know different things, and neither overrules the other. A check that passes does not end an
-///   ejection for failed requests ([`Health`](crate::Health)); nor does it say that an endpoint that refused a request
+///   ejection for failed requests ([`OutlierDetection`](crate::OutlierDetection)); nor does it say that an endpoint that refused a request
 ///   accepts some again. What requests failed before a check did is forgotten when it passes.
 /// - **It is known to be bad**, not only believed to be: such endpoints don't count against
-///   [`Health::max_ejected`](crate::Health::max_ejected), and all of them can be out, as with Envoy. They count as not
-///   available for [`Health::panic_threshold`](crate::Health::panic_threshold), and a panic brings them back as it does the
+///   [`OutlierDetection::max_ejection_ratio`](crate::OutlierDetection::max_ejection_ratio), and all of them can be out, as with Envoy. They count as not
+///   available for [`OutlierDetection::panic_threshold`](crate::OutlierDetection::panic_threshold), and a panic brings them back as it does the
 ///   other ejected ones: that most endpoints fail a check at one time is more likely the check's fault. Where the threshold
 ///   is zero nothing brings them back but their checks.
 /// - **It costs** a question of each client to every endpoint in each interval: a hundred clients of a hundred pods ask a
@@ -75,10 +75,10 @@ pub(crate) trait Probe: Any + Send + Sync {
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_headless::{Balance, Endpoint, Fixed, HealthCheck};
+/// use tower_headless::{Balance, Endpoint, StaticEndpoints, HealthCheck};
 ///
-/// let balance = Balance::builder(Fixed::new([]))
-///     .health_check(HealthCheck::tcp().interval(Duration::from_secs(5)).before_first_request(true))
+/// let balance = Balance::builder(StaticEndpoints::new([]))
+///     .health_check(HealthCheck::tcp().interval(Duration::from_secs(5)).require_initial_pass(true))
 ///     .build(|endpoint: &Endpoint| endpoint.address());
 /// # let _ = balance;
 /// ```
@@ -97,7 +97,7 @@ pub(crate) struct Pace {
     pub(crate) failures: u32,
     pub(crate) successes: u32,
     pub(crate) concurrency: usize,
-    pub(crate) before_first_request: bool,
+    pub(crate) require_initial_pass: bool,
 }
 
 impl Pace {
@@ -108,7 +108,7 @@ impl Pace {
             failures: 3,
             successes: 1,
             concurrency: 16,
-            before_first_request: false,
+            require_initial_pass: false,
         }
     }
 }
@@ -158,7 +158,7 @@ impl HealthCheck {
     /// How long it is from one check of an endpoint to the next, ± 10 %. The first one comes at some time within the
     /// interval, so that those of a new set are spread out.
     ///
-    /// An endpoint that is [waited for](Self::before_first_request) is checked at once, and again after a second, or after
+    /// An endpoint that is [waited for](Self::require_initial_pass) is checked at once, and again after a second, or after
     /// the interval if that is shorter, until it passes.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.pace.interval = interval.clamp(SHORTEST, DAY);
@@ -195,8 +195,8 @@ impl HealthCheck {
     /// While none has, requests wait, up to the [ready timeout](crate::BalanceBuilder::ready_timeout), and fail then with an
     /// error that [is unreachable](crate::Error::is_unreachable), whose source tells of the last check that failed. Endpoints
     /// that have passed none yet are not brought back by a panic, and are no reason for one: they don't count.
-    pub fn before_first_request(mut self, before_first_request: bool) -> Self {
-        self.pace.before_first_request = before_first_request;
+    pub fn require_initial_pass(mut self, require_initial_pass: bool) -> Self {
+        self.pace.require_initial_pass = require_initial_pass;
         self
     }
 }

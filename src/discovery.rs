@@ -4,9 +4,9 @@
 pub(crate) mod dns;
 #[cfg(feature = "kube")]
 pub(crate) mod endpoint_slices;
+pub(crate) mod fallback;
 #[cfg(any(feature = "dns", feature = "kube"))]
 mod filter;
-pub(crate) mod or;
 #[cfg(feature = "dns")]
 pub(crate) mod schedule;
 #[cfg(any(feature = "dns", feature = "kube"))]
@@ -18,12 +18,12 @@ use std::{
 };
 
 use crate::{endpoint::Endpoint, error::BoxError};
-use or::Or;
+use fallback::Fallback;
 
 /// A source of endpoints: it yields the whole set, again and again.
 ///
 /// The balancer polls it from its one background task and from nowhere else; what it yields is what requests see.
-/// [`Dns`](crate::Dns), `EndpointSlices` (feature `kube`) and [`Fixed`] come with the crate; a source of your own implements
+/// [`Dns`](crate::Dns), `EndpointSlices` (feature `kube`) and [`StaticEndpoints`] come with the crate; a source of your own implements
 /// the one required method.
 ///
 /// ```
@@ -65,48 +65,48 @@ pub trait Discovery: Send + 'static {
         self.refresh();
     }
 
-    /// This source with `other` under it, which is asked where this one can't be: see [`Or`].
-    fn or<D: Discovery>(self, other: D) -> Or<Self, D>
+    /// This source with `other` under it, which is asked where this one can't be: see [`Fallback`].
+    fn or<D: Discovery>(self, other: D) -> Fallback<Self, D>
     where
         Self: Sized,
     {
-        Or::new(self, other)
+        Fallback::new(self, other)
     }
 }
 
 /// A set of endpoints that never changes.
 ///
 /// ```
-/// use tower_headless::Fixed;
+/// use tower_headless::StaticEndpoints;
 ///
-/// let pods = Fixed::new(["10.244.1.7:80".parse()?, "10.244.2.4:80".parse()?]);
+/// let pods = StaticEndpoints::new(["10.244.1.7:80".parse()?, "10.244.2.4:80".parse()?]);
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
 ///
 /// Endpoints of which more is known than the address are collected:
 ///
 /// ```
-/// use tower_headless::{Endpoint, Fixed};
+/// use tower_headless::{Endpoint, StaticEndpoints};
 ///
 /// let large = Endpoint::new("10.244.1.7:80".parse()?).with_weight(3);
 /// let small = Endpoint::new("10.244.2.4:80".parse()?);
-/// let pods: Fixed = [large, small].into_iter().collect();
+/// let pods: StaticEndpoints = [large, small].into_iter().collect();
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct Fixed {
+pub struct StaticEndpoints {
     endpoints: Vec<Endpoint>,
     told: bool,
 }
 
-impl Fixed {
+impl StaticEndpoints {
     /// The endpoints at `addresses`.
     pub fn new(addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
         addresses.into_iter().map(Endpoint::new).collect()
     }
 }
 
-impl FromIterator<Endpoint> for Fixed {
+impl FromIterator<Endpoint> for StaticEndpoints {
     fn from_iter<I: IntoIterator<Item = Endpoint>>(endpoints: I) -> Self {
         Self {
             endpoints: endpoints.into_iter().collect(),
@@ -115,7 +115,7 @@ impl FromIterator<Endpoint> for Fixed {
     }
 }
 
-impl Discovery for Fixed {
+impl Discovery for StaticEndpoints {
     fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>> {
         if std::mem::replace(&mut self.told, true) {
             return Poll::Pending;

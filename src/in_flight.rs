@@ -113,7 +113,7 @@ impl InFlight {
 
     /// The endpoint has not taken it, and it goes to another one.
     pub(crate) fn refuse(&mut self) {
-        self.course.report(Outcome::Nothing);
+        self.course.report(Outcome::Ignored);
         self.course.end_wait();
         if self.course.end_probe() {
             self.judge(Verdict::Failed);
@@ -132,7 +132,7 @@ impl InFlight {
             Some(outcome) => outcome,
             None if self.course.is_answered() => Outcome::Success,
             None if self.was_given_up() => Outcome::Failure,
-            None => Outcome::Nothing,
+            None => Outcome::Ignored,
         }
     }
 

@@ -66,7 +66,7 @@
 //!
 //! # The set itself
 //!
-//! Who needs the pods and not a balancer, for gossip, sharding or a cache's ring, reads [`Watch`], a stream of what joins
+//! Who needs the pods and not a balancer, for gossip, sharding or a cache's ring, reads [`MembershipStream`], a stream of what joins
 //! and leaves. [`ServiceStream`] is the same for tower's own balancers. [`Dns::resolve`] looks once.
 //!
 //! # Policies
@@ -86,7 +86,7 @@
 //!
 //! A pod that answers errors at once is no idle pod, though it has nothing in flight. What counts requests in flight goes on
 //! counting the failed ones for four times as long as an answer usually takes, so that failing fast attracts nothing;
-//! to [`PeakEwma`], a failure is a slow answer besides; and under every policy a pod that goes on failing is [ejected](Health).
+//! to [`PeakEwma`], a failure is a slow answer besides; and under every policy a pod that goes on failing is [ejected](OutlierDetection).
 //!
 //! # Bad pods
 //!
@@ -97,7 +97,7 @@
 //!
 //! - **An endpoint is ejected** after 5 failures in a row, or when fewer than 80 % of its requests of 30 s succeed; also when
 //!   several of its requests wait and none is answered, four times as long as usual, while the others answer theirs
-//!   ([`Health`]).
+//!   ([`OutlierDetection`]).
 //! - **It comes back** when one request that is let through to it succeeds: after 5 s the first time, and twice as long after
 //!   each failure, up to 5 minutes. One that was silent is back at its first answer.
 //! - **Half of the endpoints at most** are out, and never the last one that accepts requests. When fewer than half are
@@ -164,8 +164,8 @@
 //! ```
 //!
 //! ```
-//! # use tower_headless::{Balance, Endpoint, Fixed};
-//! # let discovery = Fixed::new([]);
+//! # use tower_headless::{Balance, Endpoint, StaticEndpoints};
+//! # let discovery = StaticEndpoints::new([]);
 //! use std::env::var;
 //!
 //! let balance = Balance::builder(discovery)
@@ -204,7 +204,7 @@
 //! | `latency.rs` | how long an endpoint takes to answer: a moving average that believes bad news at once |
 //! | `load.rs`, `load/` | one endpoint's numbers: the shares that count its requests, the words that policies scan, the record of what came of them |
 //! | `outcome.rs` | what a request's end says of its endpoint |
-//! | `health.rs`, `health/` | who is passed over for what its requests came to; pure |
+//! | `outlier.rs`, `outlier/` | who is passed over for what its requests came to; pure |
 //! | `check.rs`, `check/rounds.rs` | how endpoints are asked whether they are well; who is asked when, and what follows; the latter pure |
 //! | `in_flight.rs`, `in_flight/course.rs` | the guard that counts a request from the pick to the end of its response, and reports what came of it; a request's course so far, in one word |
 //! | `near.rs` | which endpoints are near the client |
@@ -247,7 +247,7 @@ mod check;
 mod discovery;
 mod endpoint;
 mod error;
-mod health;
+
 #[cfg(feature = "http")]
 pub mod http;
 mod in_flight;
@@ -256,6 +256,7 @@ mod load;
 mod membership;
 mod near;
 mod outcome;
+mod outlier;
 mod policy;
 mod retry;
 mod signals;
@@ -269,7 +270,7 @@ pub use check::HealthCheck;
 pub use discovery::endpoint_slices::{
     EndpointSlices, EndpointSlicesError, ParseServiceTargetError, ServiceTarget,
 };
-pub use discovery::{Discovery, Fixed, or::Or};
+pub use discovery::{Discovery, StaticEndpoints, fallback::Fallback};
 #[cfg(feature = "dns")]
 pub use discovery::{
     dns::{Dns, LookupError, ParseTargetError, Resolution, Target, Transport},
@@ -277,15 +278,15 @@ pub use discovery::{
 };
 pub use endpoint::Endpoint;
 pub use error::{BoxError, Error, Unsent};
-pub use health::Health;
 pub use in_flight::{Completion, InFlight, OnResponse};
 #[cfg(feature = "http-body")]
 pub use in_flight::{CountedBody, OnBodyEnd};
 pub use load::EjectionReason;
-pub use membership::{MembershipChange, ServiceStream, Watch};
+pub use membership::{MembershipChange, MembershipStream, ServiceStream};
 pub use outcome::{ByResult, Classify, Outcome};
 #[cfg(feature = "http-body")]
 pub use outcome::{ByStatus, ClassifyHttp};
+pub use outlier::OutlierDetection;
 pub use policy::{LeastConnections, PeakEwma, Policy, PowerOfTwo, Random, RoundRobin};
 #[cfg(feature = "http-body")]
 pub use retry::RetryUnavailable;

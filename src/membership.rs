@@ -1,10 +1,10 @@
 //! The set of endpoints for those who need the set itself, or another balancer than this crate's.
 
+mod membership_stream;
 mod service_stream;
-mod watch;
 
+pub use membership_stream::MembershipStream;
 pub use service_stream::ServiceStream;
-pub use watch::Watch;
 
 use std::cmp::Ordering;
 

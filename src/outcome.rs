@@ -12,8 +12,8 @@ pub enum Outcome {
     Failure,
     /// The endpoint has too much to do and says so, as by 429. It gets fewer requests, but is not to blame.
     Overload,
-    /// Nothing: the request was cancelled, or failed for the caller's own fault.
-    Nothing,
+    /// It says nothing: the request was cancelled, or failed for the caller's own fault.
+    Ignored,
 }
 
 impl Outcome {

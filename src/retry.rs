@@ -88,11 +88,11 @@ pub trait RetryPolicy<Req, Res, E> {
 ///
 /// ```
 /// use tower::{Layer, Service, ServiceExt, service_fn};
-/// use tower_headless::{Balance, BoxError, Endpoint, Fixed, RetryFailed, RetryLayer};
+/// use tower_headless::{Balance, BoxError, Endpoint, StaticEndpoints, RetryFailed, RetryLayer};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), BoxError> {
-/// let pods = Fixed::new(["10.244.1.7:80".parse()?, "10.244.2.4:80".parse()?]);
+/// let pods = StaticEndpoints::new(["10.244.1.7:80".parse()?, "10.244.2.4:80".parse()?]);
 /// let balance = Balance::builder(pods).build(|endpoint: &Endpoint| {
 ///     let is_broken = endpoint.address().ip().to_string() == "10.244.1.7";
 ///     service_fn(move |request: u32| async move {

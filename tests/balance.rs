@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_headless::{
-    Balance, BalanceLayer, Endpoint, EndpointState, Error, Fixed, LeastConnections, Policy, Random,
-    RoundRobin,
+    Balance, BalanceLayer, Endpoint, EndpointState, Error, LeastConnections, Policy, Random,
+    RoundRobin, StaticEndpoints,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -224,7 +224,7 @@ impl Service<[u8; 4096]> for Refusing {
 #[tokio::test(start_paused = true)]
 async fn the_stack_does_not_grow_with_those_that_refuse() {
     let addresses = (0..4_000_u16).map(|port| ([10, 0, 0, 1], port + 1).into());
-    let mut balance = Balance::builder(Fixed::new(addresses))
+    let mut balance = Balance::builder(StaticEndpoints::new(addresses))
         .fail_fast()
         .build(|_: &_| Refusing);
     settle().await;
@@ -536,7 +536,7 @@ async fn watching_shows_what_joins_and_leaves() {
 async fn a_layer_makes_a_balancer_that_fits_into_a_stack() {
     let pods = Pods::default();
     let addresses = [1, 2].map(|host| endpoint(host).address());
-    let layer = BalanceLayer::new(Fixed::new(addresses)).policy(LeastConnections::new());
+    let layer = BalanceLayer::new(StaticEndpoints::new(addresses)).policy(LeastConnections::new());
     let mut service = ServiceBuilder::new()
         .timeout(SECOND)
         .concurrency_limit(10)
@@ -576,7 +576,7 @@ async fn the_last_request_goes_on_without_a_handle() {
 
 #[test]
 fn without_a_runtime_a_call_says_so() {
-    let mut balance = Balance::builder(Fixed::new([])).build(Pods::default().make());
+    let mut balance = Balance::builder(StaticEndpoints::new([])).build(Pods::default().make());
     let error =
         futures::executor::block_on(async { balance.ready().await?.call(Request(1)).await })
             .expect_err("no runtime");
@@ -619,7 +619,7 @@ async fn a_seed_repeats_the_picks() {
 #[test]
 fn built_outside_a_runtime_it_starts_when_used() {
     let addresses = [endpoint(1).address()];
-    let balance = Balance::builder(Fixed::new(addresses)).build(Pods::default().make());
+    let balance = Balance::builder(StaticEndpoints::new(addresses)).build(Pods::default().make());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

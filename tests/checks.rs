@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 use tokio_test::{assert_pending, task};
 use tower::{Service, ServiceExt};
 use tower_headless::{
-    Balance, EjectionReason, Endpoint, EndpointState, Error, Health, HealthCheck,
+    Balance, EjectionReason, Endpoint, EndpointState, Error, HealthCheck, OutlierDetection,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -31,18 +31,18 @@ struct Story {
 
 /// A balancer of pods `hosts`, which pass their checks until told otherwise.
 async fn story(hosts: impl IntoIterator<Item = u8>) -> Story {
-    story_with(hosts, Health::new(), |check| check).await
+    story_with(hosts, OutlierDetection::new(), |check| check).await
 }
 
 async fn story_with(
     hosts: impl IntoIterator<Item = u8>,
-    health: Health,
+    health: OutlierDetection,
     change: impl FnOnce(HealthCheck) -> HealthCheck,
 ) -> Story {
     let (script, discovery) = discovery();
     let (pods, probes) = (Pods::default(), Probes::default());
     let mut balance = Balance::builder(discovery)
-        .health(health)
+        .outlier_detection(health)
         .health_check(change(probes.check()))
         .build(pods.make());
     script.answer(hosts);
@@ -187,8 +187,8 @@ async fn a_check_without_an_end_fails_after_its_timeout_and_one_that_panics_at_o
 
 #[tokio::test(start_paused = true)]
 async fn with_the_last_handle_go_the_checks() {
-    let story = story_with(1..=4, Health::new(), |check| {
-        check.timeout(3600 * SECOND).before_first_request(true)
+    let story = story_with(1..=4, OutlierDetection::new(), |check| {
+        check.timeout(3600 * SECOND).require_initial_pass(true)
     })
     .await;
     story.probes.set(1..=4, Answer::Hang);
@@ -211,7 +211,7 @@ async fn with_the_last_handle_go_the_checks() {
 
 #[tokio::test(start_paused = true)]
 async fn no_more_checks_run_at_a_time_than_may_and_all_have_their_turn() {
-    let change = |check: HealthCheck| check.concurrency(4).before_first_request(true);
+    let change = |check: HealthCheck| check.concurrency(4).require_initial_pass(true);
     let (script, discovery) = discovery();
     let (pods, probes) = (Pods::default(), Probes::default());
     probes.set(1..=40, Answer::Slow(SECOND / 2));
@@ -278,7 +278,7 @@ async fn no_request_comes_before_the_first_check_has_passed() {
     let (pods, probes) = (Pods::default(), Probes::default());
     probes.set(1..=3, Answer::Fail);
     let mut balance = Balance::builder(discovery)
-        .health_check(probes.check().before_first_request(true))
+        .health_check(probes.check().require_initial_pass(true))
         .build(pods.make());
     script.answer(1..=3);
     balance.ready().await.expect("readiness never fails");
@@ -312,8 +312,8 @@ async fn no_request_comes_before_the_first_check_has_passed() {
 
 #[tokio::test(start_paused = true)]
 async fn where_none_passes_requests_fail_after_the_ready_timeout_and_say_why() {
-    let story = story_with(1..=3, Health::new(), |check| {
-        check.before_first_request(true)
+    let story = story_with(1..=3, OutlierDetection::new(), |check| {
+        check.require_initial_pass(true)
     });
     let story = story.await;
     story.probes.set(1..=3, Answer::Fail);
@@ -349,7 +349,7 @@ async fn where_none_passes_requests_fail_after_the_ready_timeout_and_say_why() {
 
 #[tokio::test(start_paused = true)]
 async fn more_than_may_be_ejected_may_fail_their_checks() {
-    let health = Health::new().max_ejected(0.1);
+    let health = OutlierDetection::new().max_ejection_ratio(0.1);
     let story = story_with(1..=10, health, |check| check).await;
     story.probes.set(1..=5, Answer::Fail);
     for host in 1..=5 {
@@ -370,7 +370,7 @@ async fn more_than_may_be_ejected_may_fail_their_checks() {
 
 #[tokio::test(start_paused = true)]
 async fn without_a_panic_threshold_all_can_be_out() {
-    let health = Health::off().panic_threshold(0.0);
+    let health = OutlierDetection::off().panic_threshold(0.0);
     let story = story_with(1..=4, health, |check| check).await;
     story.probes.set(1..=4, Answer::Fail);
     for host in 1..=4 {
@@ -384,8 +384,8 @@ async fn without_a_panic_threshold_all_can_be_out() {
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_is_not_for_those_that_never_passed_nor_because_of_them() {
-    let change = |check: HealthCheck| check.before_first_request(true);
-    let story = story_with(1..=2, Health::new(), change).await;
+    let change = |check: HealthCheck| check.require_initial_pass(true);
+    let story = story_with(1..=2, OutlierDetection::new(), change).await;
     for host in 1..=2 {
         story.until(host, EndpointState::Available).await;
     }
@@ -394,7 +394,7 @@ async fn a_panic_is_not_for_those_that_never_passed_nor_because_of_them() {
     settle().await;
     story.pods.set([2], Behaviour::Fail);
     story.shares(40, 1..=8).await;
-    let ejected = EndpointState::Ejected(EjectionReason::FailuresInARow);
+    let ejected = EndpointState::Ejected(EjectionReason::ConsecutiveFailures);
     assert_eq!(story.state(2), ejected, "one of two, not one of eight");
     assert_eq!(story.states([3, 8]), [EndpointState::Pending; 2]);
     // Of the two none is left: they are back, and nobody else.
@@ -409,14 +409,14 @@ async fn a_panic_is_not_for_those_that_never_passed_nor_because_of_them() {
 #[tokio::test(start_paused = true)]
 async fn checks_that_pass_do_not_end_an_ejection_for_failed_requests() {
     let change = |check: HealthCheck| check.interval(SECOND / 10);
-    let story = story_with(1..=4, Health::new(), change).await;
+    let story = story_with(1..=4, OutlierDetection::new(), change).await;
     story.pods.set([2], Behaviour::Fail);
     story.shares(40, 1..=4).await;
     story.pods.set([2], Behaviour::Answer);
     let before = story.probes.begun(2);
     sleep(4 * SECOND).await;
     assert!(story.probes.begun(2) > before + 30);
-    let ejected = EndpointState::Ejected(EjectionReason::FailuresInARow);
+    let ejected = EndpointState::Ejected(EjectionReason::ConsecutiveFailures);
     assert_eq!(story.state(2), ejected);
     sleep(2 * SECOND).await;
     assert!(story.shares(40, 1..=4).await[1] > 8, "its one request did");
@@ -425,7 +425,7 @@ async fn checks_that_pass_do_not_end_an_ejection_for_failed_requests() {
 #[tokio::test(start_paused = true)]
 async fn no_request_tries_a_pod_while_its_checks_fail() {
     let change = |check: HealthCheck| check.interval(SECOND);
-    let story = story_with(1..=10, Health::new(), change).await;
+    let story = story_with(1..=10, OutlierDetection::new(), change).await;
     story.pods.set([2, 3], Behaviour::Fail);
     story.pods.set([4], Behaviour::HandBack);
     story.probes.set([2, 4], Answer::Fail);
@@ -440,7 +440,7 @@ async fn no_request_tries_a_pod_while_its_checks_fail() {
 
     story.probes.set([2, 4], Answer::Pass);
     sleep(2 * SECOND).await;
-    let ejected = EndpointState::Ejected(EjectionReason::FailuresInARow);
+    let ejected = EndpointState::Ejected(EjectionReason::ConsecutiveFailures);
     assert_eq!(story.state(2), ejected, "its requests have failed, too");
     assert_eq!(story.state(4), EndpointState::Unreachable);
     story.shares(2, [1]).await;
@@ -449,7 +449,7 @@ async fn no_request_tries_a_pod_while_its_checks_fail() {
 
 #[tokio::test(start_paused = true)]
 async fn what_failed_with_the_checks_is_over_when_they_pass() {
-    let health = Health::new().success_rate(None);
+    let health = OutlierDetection::new().success_rate(None);
     let change = |check: HealthCheck| check.interval(SECOND);
     let story = story_with(1..=4, health, change).await;
     story.pods.set([2], Behaviour::Fail);
@@ -485,8 +485,8 @@ async fn who_leaves_and_returns_begins_anew() {
 
 #[tokio::test(start_paused = true)]
 async fn who_returns_with_a_request_still_running_is_to_pass_first_all_the_same() {
-    let change = |check: HealthCheck| check.before_first_request(true);
-    let story = story_with(1..=2, Health::new(), change).await;
+    let change = |check: HealthCheck| check.require_initial_pass(true);
+    let story = story_with(1..=2, OutlierDetection::new(), change).await;
     story.until(1, EndpointState::Available).await;
     story.until(2, EndpointState::Available).await;
     let _held = story.hold(2);

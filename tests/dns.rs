@@ -24,7 +24,8 @@ use support::{
 use tokio::time::Instant;
 use tower::{Service, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_headless::{
-    Balance, BoxError, Discovery, Dns, Endpoint, MembershipChange, OnEmpty, Unsent, Watch,
+    Balance, BoxError, Discovery, Dns, Endpoint, MembershipChange, MembershipStream, OnEmpty,
+    Unsent,
 };
 
 const FAST: Duration = Duration::from_millis(50);
@@ -52,7 +53,7 @@ async fn row_01_refreshes_need_no_requests_and_keep_to_the_interval() {
 #[tokio::test]
 async fn row_01_one_question_a_family_is_under_way_however_slow_the_server() {
     let server = web(3).await;
-    let mut watch = Watch::new(ask(&server, WEB).refresh_interval(FAST / 5));
+    let mut watch = MembershipStream::new(ask(&server, WEB).refresh_interval(FAST / 5));
     change(&mut watch).await;
     for family in FAMILIES {
         server.fault(WEB, family, Fault::Delay(4 * FAST));
@@ -128,7 +129,7 @@ async fn row_01_eight_balancers_that_share_a_dns_cost_what_one_costs() {
 #[tokio::test]
 async fn row_02_both_families_of_the_whole_name_and_nothing_else() {
     let server = web(3).await;
-    let mut watch = Watch::new(ask(&server, WEB).refresh_interval(FAST));
+    let mut watch = MembershipStream::new(ask(&server, WEB).refresh_interval(FAST));
     change(&mut watch).await;
     let asking = async { while watch.next().await.is_some() {} };
     tokio::select! {
@@ -180,7 +181,7 @@ async fn row_03_a_steady_refresh_of_a_short_name_costs_one_query_a_family() {
         assert_eq!(found.name(), WEB.strip_suffix('.'), "{name}");
         assert_eq!(server.exchanges(), 2 * walk, "{name}: a walk");
 
-        let mut watch = Watch::new(dns);
+        let mut watch = MembershipStream::new(dns);
         change(&mut watch).await;
         // The walk, and perhaps the answer of the slower family, is over.
         let refreshes = async {
@@ -227,7 +228,7 @@ async fn row_03_a_search_list_that_changes_is_heeded() {
     let dns = ask(&server, "web")
         .resolv_conf(&conf.0)
         .refresh_interval(FAST);
-    let mut watch = Watch::new(dns);
+    let mut watch = MembershipStream::new(dns);
     assert_eq!(hosts(&change(&mut watch).await.joined), [pod(1)].into());
     std::fs::write(&conf.0, "search other.svc.cluster.local\noptions ndots:5\n").expect("written");
     let moved = change(&mut watch).await;
@@ -240,7 +241,7 @@ async fn row_03_an_alias_is_followed_and_one_that_leads_nowhere_empties_nothing(
     let server = web(2).await;
     server.set_cname("alias.default.svc.cluster.local.", 5, WEB);
     let dns = ask(&server, "alias.default.svc.cluster.local.").on_empty(OnEmpty::Believe);
-    let mut watch = Watch::new(dns.refresh_interval(FAST));
+    let mut watch = MembershipStream::new(dns.refresh_interval(FAST));
     assert_eq!(change(&mut watch).await.joined.len(), 2);
     server.remove(WEB);
     let asked = server.exchanges();
@@ -257,7 +258,7 @@ async fn row_04_a_pod_of_two_families_counts_once() {
     let server = web(2).await;
     let v6 = ["fd00::1", "fd00::2"].map(|address| address.parse().expect("an address"));
     server.set_aaaa(WEB, 30, v6);
-    let first = async |dns: Dns| hosts(&change(&mut Watch::new(dns)).await.endpoints);
+    let first = async |dns: Dns| hosts(&change(&mut MembershipStream::new(dns)).await.endpoints);
     assert_eq!(first(ask(&server, WEB)).await, [pod(1), pod(2)].into());
     let preferred = first(ask(&server, WEB).prefer_ipv6(true)).await;
     assert_eq!(preferred, v6.map(IpAddr::V6).into());
@@ -290,7 +291,7 @@ async fn row_05_a_thousand_srv_targets_cost_three_exchanges_at_most() {
         let server = DnsServer::start().await;
         server.set_glue(glue);
         stateful(&server, 1_000);
-        let mut watch = Watch::new(srv(&server).refresh_interval(4 * FAST));
+        let mut watch = MembershipStream::new(srv(&server).refresh_interval(4 * FAST));
         let set = change(&mut watch).await;
         assert_eq!(set.endpoints.len(), 1_000, "{glue:?}");
         assert!(set.endpoints.iter().all(|pod| pod.address().port() == 8080));
@@ -347,7 +348,9 @@ async fn row_06_refusals_silence_and_nonsense_leave_the_set() {
 #[tokio::test]
 async fn row_07_nothing_is_held_until_confirmed_unless_it_is_to_be_believed() {
     let server = web(2).await;
-    let watch = |on_empty| Watch::new(ask(&server, WEB).refresh_interval(FAST).on_empty(on_empty));
+    let watch = |on_empty| {
+        MembershipStream::new(ask(&server, WEB).refresh_interval(FAST).on_empty(on_empty))
+    };
     let mut believing = watch(OnEmpty::Believe);
     let mut confirming = watch(OnEmpty::Confirm);
     change(&mut believing).await;
@@ -505,7 +508,7 @@ async fn a_silent_name_server_costs_its_share_of_the_time_once() {
     silent.fault("*", RecordType::ANY, Fault::Silent);
     let dns = ask(&silent, WEB).name_servers([silent.addr(), good.addr()]);
     let started = Instant::now();
-    let mut watch = Watch::new(dns.refresh_interval(FAST));
+    let mut watch = MembershipStream::new(dns.refresh_interval(FAST));
     change(&mut watch).await;
     let took = started.elapsed();
     assert!(
@@ -528,7 +531,7 @@ async fn a_name_server_that_dies_on_tcp_costs_no_more_than_one_timeout() {
         server.set_a(WEB, 30, (0..1_000).map(many));
     }
     let dns = ask(&dying, WEB).name_servers([dying.addr(), good.addr()]);
-    let mut watch = Watch::new(dns.refresh_interval(FAST));
+    let mut watch = MembershipStream::new(dns.refresh_interval(FAST));
     assert_eq!(change(&mut watch).await.endpoints.len(), 1_000);
     assert_eq!(good.exchanges(), 0);
 
@@ -616,7 +619,7 @@ fn srv(server: &DnsServer) -> Dns {
         .name_servers([server.addr()])
 }
 
-async fn change(watch: &mut Watch) -> MembershipChange {
+async fn change(watch: &mut MembershipStream) -> MembershipChange {
     let change = within("a change", watch.next()).await;
     change.expect("it never ends")
 }

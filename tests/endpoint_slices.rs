@@ -13,7 +13,7 @@ use hickory_resolver::proto::rr::RecordType;
 use rustls::crypto::CryptoProvider;
 use serde_json::json;
 use tower::{Service, ServiceExt};
-use tower_headless::{Balance, Discovery, Dns, EndpointSlices, Watch};
+use tower_headless::{Balance, Discovery, Dns, EndpointSlices, MembershipStream};
 
 use kit::{
     Cluster, addresses, answer, change, drive_until, error, joined, last_set, left, pod, set, slice,
@@ -64,7 +64,7 @@ async fn a_list_and_then_one_watch_from_its_version() {
 #[tokio::test]
 async fn added_modified_and_deleted_slices_change_the_set() {
     let cluster = Cluster::start([1]).await;
-    let mut watch = Watch::new(cluster.slices(WEB));
+    let mut watch = MembershipStream::new(cluster.slices(WEB));
     assert_eq!(joined(&mut watch).await, ["10.0.0.1:80"]);
     let told = async {
         cluster.api.wait_for_watch().await;

@@ -36,7 +36,7 @@ use tonic_health::pb::{
 };
 use tower::{ServiceExt, util::MapRequestLayer};
 use tower_headless::{
-    Endpoint, Fixed,
+    Endpoint, StaticEndpoints,
     http::{Client, Idempotent, Protocol},
 };
 
@@ -164,7 +164,7 @@ async fn pods<const N: usize>() -> [Pod; N] {
 }
 
 fn client(pods: &[Pod]) -> Client {
-    let pods = Fixed::new(pods.iter().map(|pod| pod.address));
+    let pods = StaticEndpoints::new(pods.iter().map(|pod| pod.address));
     Client::builder(SERVICE.parse().expect("a URI"))
         .discovery(pods)
         .protocol(Protocol::Http2)
@@ -463,7 +463,7 @@ async fn a_call_that_a_pod_refuses_is_another_pods() {
     let pods = pods::<1>().await;
     let addresses = [pods[0].address, start_refusing().await];
     let client = Client::builder(SERVICE.parse().expect("a URI"))
-        .discovery(Fixed::new(addresses))
+        .discovery(StaticEndpoints::new(addresses))
         .protocol(Protocol::Http2)
         .build()
         .expect("a client");

@@ -10,8 +10,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_test::{assert_pending, task};
 use tower::{Service, ServiceExt, service_fn};
 use tower_headless::{
-    Balance, BoxError, EjectionReason, Endpoint, EndpointState, Error, Fixed, Health,
-    LeastConnections, OnResponse, Outcome, Policy, Random, RoundRobin,
+    Balance, BoxError, EjectionReason, Endpoint, EndpointState, Error, LeastConnections,
+    OnResponse, Outcome, OutlierDetection, Policy, Random, RoundRobin, StaticEndpoints,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -25,19 +25,19 @@ struct Story<P: Policy = RoundRobin> {
 
 /// A balancer that knows pods `hosts`.
 async fn story(hosts: impl IntoIterator<Item = u8>) -> Story {
-    story_with(hosts, RoundRobin::new(), Health::new()).await
+    story_with(hosts, RoundRobin::new(), OutlierDetection::new()).await
 }
 
 async fn story_with<P: Policy>(
     hosts: impl IntoIterator<Item = u8>,
     policy: P,
-    health: Health,
+    health: OutlierDetection,
 ) -> Story<P> {
     let (script, discovery) = discovery();
     let pods = Pods::default();
     let mut balance = Balance::builder(discovery)
         .policy(policy)
-        .health(health)
+        .outlier_detection(health)
         .build(pods.make());
     script.answer(hosts);
     balance.ready().await.expect("readiness never fails");
@@ -108,7 +108,7 @@ async fn a_pod_that_fails_is_passed_over_after_five_failures() {
     let story = story(1..=4).await;
     story.pods.set([2], Behaviour::Fail);
     assert_eq!(story.failures(100).await, 5);
-    let reason = EjectionReason::FailuresInARow;
+    let reason = EjectionReason::ConsecutiveFailures;
     assert_eq!(story.state(2), EndpointState::Ejected(reason));
     assert_eq!(story.state(1), EndpointState::Available);
 }
@@ -257,7 +257,7 @@ async fn give_up(story: &Story, patience: Duration, times: usize) {
 
 #[tokio::test(start_paused = true)]
 async fn requests_given_up_after_a_long_wait_for_a_pod_that_answers_nobody_are_failures() {
-    let health = Health::new().success_rate(None);
+    let health = OutlierDetection::new().success_rate(None);
     let story = story_with(1..=4, RoundRobin::new(), health).await;
     story.failures(40).await;
     sleep(4 * TICK).await;
@@ -303,7 +303,7 @@ async fn who_answers_others_meanwhile_has_not_failed_those_who_give_up() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_hangs_is_passed_over_before_anybody_gives_up() {
-    let story = story_with(1..=4, RoundRobin::new(), Health::new()).await;
+    let story = story_with(1..=4, RoundRobin::new(), OutlierDetection::new()).await;
     story.failures(100).await;
     story.pods.set([3], Behaviour::Hold);
     let before = story.calls(3);
@@ -327,7 +327,7 @@ async fn a_pod_that_hangs_is_passed_over_before_anybody_gives_up() {
 
 #[tokio::test(start_paused = true)]
 async fn outcomes_are_what_the_callers_classifier_says() {
-    let health = Health::new().failures_in_a_row(2);
+    let health = OutlierDetection::new().consecutive_failures(2);
     let classify = |result: Result<&u16, &BoxError>| match result {
         Ok(503) => Outcome::Failure,
         Ok(429) => Outcome::Overload,
@@ -335,8 +335,8 @@ async fn outcomes_are_what_the_callers_classifier_says() {
     };
     let pods = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80", "10.0.0.4:80"];
     let pods = pods.map(|pod| pod.parse().expect("an address"));
-    let balance = Balance::builder(Fixed::new(pods))
-        .health(health)
+    let balance = Balance::builder(StaticEndpoints::new(pods))
+        .outlier_detection(health)
         .completion(OnResponse::by(classify))
         .build(|endpoint: &Endpoint| {
             let ip = endpoint.address().ip().to_string();
@@ -356,14 +356,14 @@ async fn outcomes_are_what_the_callers_classifier_says() {
         settle().await;
     }
     let states: Vec<_> = balance.endpoints().iter().map(|it| it.state).collect();
-    let ejected = EndpointState::Ejected(EjectionReason::FailuresInARow);
+    let ejected = EndpointState::Ejected(EjectionReason::ConsecutiveFailures);
     let available = EndpointState::Available;
     assert_eq!(states, [ejected, available, available, available]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn switched_off_nobody_is_passed_over() {
-    let story = story_with(1..=4, RoundRobin::new(), Health::off()).await;
+    let story = story_with(1..=4, RoundRobin::new(), OutlierDetection::off()).await;
     story.pods.set([2], Behaviour::Fail);
     assert_eq!(story.failures(400).await, 100);
 }
@@ -376,9 +376,9 @@ async fn shares<P: Policy>(policy: P, turned_away: Outcome) -> BTreeMap<u8, usiz
         Ok(1) => turned_away,
         _ => Outcome::Success,
     };
-    let mut balance = Balance::builder(Fixed::new(pods))
+    let mut balance = Balance::builder(StaticEndpoints::new(pods))
         .policy(policy)
-        .health(Health::off())
+        .outlier_detection(OutlierDetection::off())
         .completion(OnResponse::by(classify))
         .build(|endpoint: &Endpoint| {
             let host = endpoint.address().to_string();

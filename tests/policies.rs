@@ -16,7 +16,8 @@ use tokio::{
 };
 use tower::{Service, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_headless::{
-    Balance, BoxError, Discovery, Endpoint, Health, LeastConnections, PeakEwma, Policy, RoundRobin,
+    Balance, BoxError, Discovery, Endpoint, LeastConnections, OutlierDetection, PeakEwma, Policy,
+    RoundRobin,
 };
 
 const MILLI: Duration = Duration::from_millis(1);
@@ -77,19 +78,19 @@ struct Fleet<P: Policy> {
 }
 
 impl<P: Policy> Fleet<P> {
-    fn new(policy: P, health: Health) -> Self {
+    fn new(policy: P, health: OutlierDetection) -> Self {
         let fleet = Self::starting_slowly(policy, health, Duration::ZERO);
         fleet.tell(0..10);
         fleet
     }
 
-    fn starting_slowly(policy: P, health: Health, window: Duration) -> Self {
+    fn starting_slowly(policy: P, health: OutlierDetection, window: Duration) -> Self {
         let pods: Vec<_> = (0..10).map(|_| Arc::new(Pod::new())).collect();
         let services = pods.clone();
         let (sets, told) = mpsc::unbounded_channel();
         let balance = Balance::builder(Told(told))
             .policy(policy)
-            .health(health)
+            .outlier_detection(health)
             .slow_start(window)
             .seed(11)
             .build(move |endpoint: &Endpoint| {
@@ -142,7 +143,7 @@ impl<P: Policy> Fleet<P> {
 
 const FAIR: f64 = 0.1;
 
-async fn peak_ewma_spares_a_slow_pod(health: Health) {
+async fn peak_ewma_spares_a_slow_pod(health: OutlierDetection) {
     let fleet = Fleet::new(PeakEwma::new(), health);
     fleet.odd().millis.store(20, Relaxed);
     fleet.send(Duration::from_secs(2)).await;
@@ -154,7 +155,7 @@ async fn peak_ewma_spares_a_slow_pod(health: Health) {
     assert!(share > FAIR / 2.0, "{share}");
 }
 
-async fn peak_ewma_spares_a_pod_that_hangs(health: Health) {
+async fn peak_ewma_spares_a_pod_that_hangs(health: OutlierDetection) {
     let fleet = Fleet::new(PeakEwma::new(), health);
     fleet.send(Duration::from_secs(3)).await;
     fleet.odd().hangs.send_replace(true);
@@ -168,20 +169,20 @@ async fn peak_ewma_spares_a_pod_that_hangs(health: Health) {
     assert!(share > FAIR / 2.0, "{share}");
 }
 
-async fn peak_ewma_believes_no_pod_that_fails_at_once(health: Health) {
+async fn peak_ewma_believes_no_pod_that_fails_at_once(health: OutlierDetection) {
     let fleet = Fleet::new(PeakEwma::new(), health);
     fleet.odd().fails.store(true, Relaxed);
     let share = fleet.send(Duration::from_secs(10)).await;
     assert!(share <= FAIR, "{share}");
 }
 
-async fn a_new_pod_starts_slowly(health: Health) {
+async fn a_new_pod_starts_slowly(health: OutlierDetection) {
     starts_slowly(RoundRobin::new(), health.clone()).await;
     starts_slowly(LeastConnections::new(), health.clone()).await;
     starts_slowly(PeakEwma::new(), health).await;
 }
 
-async fn starts_slowly(policy: impl Policy, health: Health) {
+async fn starts_slowly(policy: impl Policy, health: OutlierDetection) {
     const SECOND: Duration = Duration::from_secs(1);
     let fleet = Fleet::starting_slowly(policy, health, 10 * SECOND);
     fleet.tell(1..10);
@@ -211,14 +212,14 @@ macro_rules! with_and_without_health {
         mod with_health {
             $(#[tokio::test(start_paused = true)]
             async fn $test() {
-                super::$test(super::Health::new()).await;
+                super::$test(super::OutlierDetection::new()).await;
             })*
         }
 
         mod without_health {
             $(#[tokio::test(start_paused = true)]
             async fn $test() {
-                super::$test(super::Health::off()).await;
+                super::$test(super::OutlierDetection::off()).await;
             })*
         }
     };

@@ -21,8 +21,8 @@ use tower::{
     service_fn,
 };
 use tower_headless::{
-    Anywhere, Balance, BoxError, Endpoint, Error, Fixed, Random, Retry, RetryFailed, RetryLayer,
-    RetryPolicy, RoundRobin,
+    Anywhere, Balance, BoxError, Endpoint, Error, Random, Retry, RetryFailed, RetryLayer,
+    RetryPolicy, RoundRobin, StaticEndpoints,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -101,9 +101,11 @@ async fn what_a_pod_has_failed_another_one_gets() {
 #[tokio::test(start_paused = true)]
 async fn no_pod_gets_a_request_twice_while_there_are_others() {
     let pods = Pods::default();
-    let balance = Balance::builder(Fixed::new((1..=4).map(|host| endpoint(host).address())))
-        .policy(Random::new())
-        .build(pods.make());
+    let balance = Balance::builder(StaticEndpoints::new(
+        (1..=4).map(|host| endpoint(host).address()),
+    ))
+    .policy(Random::new())
+    .build(pods.make());
     let mut service = RetryLayer::new(Even).layer(balance);
     pods.set(1..=4, Behaviour::Fail);
     for round in 1..=10 {
@@ -363,7 +365,7 @@ async fn every_request_is_a_deposit_and_every_retry_a_withdrawal() {
 
 #[tokio::test]
 async fn retry_failed_is_for_any_request_that_is_clone() {
-    let pods = Fixed::new([endpoint(1).address(), endpoint(2).address()]);
+    let pods = StaticEndpoints::new([endpoint(1).address(), endpoint(2).address()]);
     let balance = Balance::builder(pods)
         .policy(RoundRobin::new())
         .build(|pod: &Endpoint| {

@@ -27,8 +27,8 @@ use support::{
 use tokio::sync::mpsc;
 use tower::service_fn;
 use tower_headless::{
-    Balance, BoxError, Discovery, Dns, Endpoint, LookupError, MembershipChange, OnEmpty, Transport,
-    Watch,
+    Balance, BoxError, Discovery, Dns, Endpoint, LookupError, MembershipChange, MembershipStream,
+    OnEmpty, Transport,
 };
 
 const FAST: Duration = Duration::from_millis(50);
@@ -520,7 +520,7 @@ impl Discovery for Reported {
 
 /// A watch whose looks show.
 struct Watched {
-    watch: Watch,
+    watch: MembershipStream,
     looks: mpsc::UnboundedReceiver<Look>,
     /// As of the last change.
     set: Vec<Endpoint>,
@@ -530,7 +530,7 @@ impl Watched {
     fn new(dns: Dns) -> Self {
         let (sender, looks) = mpsc::unbounded_channel();
         Self {
-            watch: Watch::new(Reported { dns, looks: sender }),
+            watch: MembershipStream::new(Reported { dns, looks: sender }),
             looks,
             set: Vec::new(),
         }

@@ -34,7 +34,7 @@ use tower::{
     service_fn,
 };
 use tower_headless::{
-    Fixed, Policy,
+    Policy, StaticEndpoints,
     http::{Client, Protocol},
 };
 
@@ -128,7 +128,7 @@ pub(crate) fn ours<P: Policy>(
 fn client<P: Policy>(pods: &[SocketAddr], protocol: Protocol, policy: P) -> Client<P> {
     let service = Uri::from_static("http://nginx-headless.default:80");
     Client::builder(service)
-        .discovery(Fixed::new(pods.iter().copied()))
+        .discovery(StaticEndpoints::new(pods.iter().copied()))
         .protocol(protocol)
         .policy(policy)
         .build()

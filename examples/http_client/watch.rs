@@ -25,5 +25,5 @@ pub(crate) fn discovery(args: &Args, _: &Uri) -> impl Discovery + use<> {
     if args.watch {
         args.reject("--watch needs the feature kube: cargo run --features http,kube-latest …");
     }
-    tower_headless::Fixed::new([])
+    tower_headless::StaticEndpoints::new([])
 }

@@ -5,8 +5,8 @@ use std::task::{Context, Poll, ready};
 use futures::{FutureExt, StreamExt, channel::mpsc, future::BoxFuture};
 use tower::{Service, ServiceExt};
 use tower_headless::{
-    Balance, BoxError, Discovery, Endpoint, Error, Health, LeastConnections, PeakEwma, Policy,
-    PowerOfTwo, Random, RoundRobin,
+    Balance, BoxError, Discovery, Endpoint, Error, LeastConnections, OutlierDetection, PeakEwma,
+    Policy, PowerOfTwo, Random, RoundRobin,
 };
 
 use crate::{
@@ -49,7 +49,7 @@ pub(crate) const CONTENDERS: &[Contender] = &[
 pub(crate) struct Setup {
     cluster: Cluster,
     discovery: Told,
-    health: Health,
+    health: OutlierDetection,
     seed: u64,
 }
 
@@ -71,7 +71,7 @@ impl Contender {
     pub(crate) fn client(
         &self,
         cluster: &Cluster,
-        health: Health,
+        health: OutlierDetection,
         seed: u64,
     ) -> (Teller, Box<dyn Client>) {
         let (teller, told) = mpsc::unbounded();
@@ -90,7 +90,7 @@ impl Setup {
         let cluster = self.cluster;
         let balance = Balance::builder(self.discovery)
             .policy(policy)
-            .health(self.health)
+            .outlier_detection(self.health)
             .seed(self.seed)
             .build(move |endpoint: &Endpoint| cluster.service(endpoint));
         Box::new(balance)

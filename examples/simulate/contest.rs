@@ -1,6 +1,6 @@
 //! One scenario, with each policy.
 
-use tower_headless::Health;
+use tower_headless::OutlierDetection;
 
 use crate::{
     client::{CONTENDERS, Contender},
@@ -31,9 +31,9 @@ impl Contest {
         };
         let entry = |has_health: &bool, contender: &Contender| {
             let health = if *has_health {
-                Health::new()
+                OutlierDetection::new()
             } else {
-                Health::off()
+                OutlierDetection::off()
             };
             Entry {
                 policy: contender.name,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng};
 use rand_distr::{Distribution, Exp1};
 use tokio::task::yield_now;
-use tower_headless::Health;
+use tower_headless::OutlierDetection;
 
 use crate::{
     client::{Client, Contender, Teller},
@@ -30,7 +30,7 @@ const REST: Duration = Duration::from_secs(30);
 pub(crate) fn simulate(
     scenario: &Scenario,
     contender: &Contender,
-    health: &Health,
+    health: &OutlierDetection,
     seed: u64,
 ) -> Run {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
@@ -61,7 +61,12 @@ struct Source {
 }
 
 impl<'a> World<'a> {
-    fn new(scenario: &'a Scenario, contender: &Contender, health: &Health, seed: u64) -> Self {
+    fn new(
+        scenario: &'a Scenario,
+        contender: &Contender,
+        health: &OutlierDetection,
+        seed: u64,
+    ) -> Self {
         let cluster = Cluster::new(scenario.workers);
         let mut rng = SmallRng::seed_from_u64(seed);
         let source = |_| {

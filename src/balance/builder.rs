@@ -21,9 +21,9 @@ use crate::{
     check::HealthCheck,
     discovery::Discovery,
     endpoint::Endpoint,
-    health::Health,
     in_flight::OnResponse,
     near::Near,
+    outlier::OutlierDetection,
     policy::{
         Policy, RoundRobin,
         sealed::{Pick, Reads},
@@ -40,7 +40,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(5);
 /// | --- | --- |
 /// | [`policy`](Self::policy) | [`RoundRobin`] |
 /// | [`completion`](Self::completion) | [`OnResponse`]; HTTP wants `OnBodyEnd` |
-/// | [`health`](Self::health) | endpoints that fail are passed over: [`Health`] |
+/// | [`outlier_detection`](Self::outlier_detection) | endpoints that fail are passed over: [`OutlierDetection`] |
 /// | [`health_check`](Self::health_check) | none: endpoints are not asked |
 /// | [`slow_start`](Self::slow_start) | off |
 /// | [`ready_timeout`](Self::ready_timeout) | 5 s |
@@ -52,7 +52,7 @@ pub struct BalanceBuilder<D, P = RoundRobin, C = OnResponse> {
     discovery: D,
     policy: P,
     near: Near,
-    health: Health,
+    detection: OutlierDetection,
     check: Option<HealthCheck>,
     slow_start: Duration,
     completion: C,
@@ -66,7 +66,7 @@ impl<D> BalanceBuilder<D> {
             discovery,
             policy: RoundRobin::new(),
             near: Near::default(),
-            health: Health::new(),
+            detection: OutlierDetection::new(),
             check: None,
             slow_start: Duration::ZERO,
             completion: OnResponse::new(),
@@ -83,7 +83,7 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
             discovery: self.discovery,
             policy,
             near: self.near,
-            health: self.health,
+            detection: self.detection,
             check: self.check,
             slow_start: self.slow_start,
             completion: self.completion,
@@ -130,9 +130,9 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
         self
     }
 
-    /// When endpoints are passed over because of what their requests have come to; [`Health::off`] for never.
-    pub fn health(mut self, health: Health) -> Self {
-        self.health = health;
+    /// When endpoints are passed over because of what their requests have come to; [`OutlierDetection::off`] for never.
+    pub fn outlier_detection(mut self, detection: OutlierDetection) -> Self {
+        self.detection = detection;
         self
     }
 
@@ -158,7 +158,7 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
             discovery: self.discovery,
             policy: self.policy,
             near: self.near,
-            health: self.health,
+            detection: self.detection,
             check: self.check,
             slow_start: self.slow_start,
             completion,
@@ -222,13 +222,13 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
             &mut &generator,
         );
         let check = self.check.as_ref();
-        let writer = writer.hold_back(check.is_some_and(|check| check.pace.before_first_request));
+        let writer = writer.hold_back(check.is_some_and(|check| check.pace.require_initial_pass));
         let (events, requests) = mpsc::unbounded_channel();
         let shared = Shared::new(current, signals.clone(), generator, self.patience, events);
         let shared = Arc::new(shared);
         signals.belong_to(&shared);
         let slow_start = SlowStart::new(self.slow_start);
-        let care = Care::new(self.health, slow_start, signals);
+        let care = Care::new(self.detection, slow_start, signals);
         let care = (care, Checks::new(self.check));
         let driver = Driver::new(shared.clone(), self.discovery, writer, care, requests);
         let (alive, handles) = oneshot::channel();
@@ -251,12 +251,12 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
     {
         let signals = Signals::new(Instant::now());
         // Who counts requests has some to count out later, and who asks endpoints puts them out.
-        let is_reviewed = !self.health.is_off()
+        let is_reviewed = !self.detection.is_off()
             || !self.slow_start.is_zero()
             || self.check.is_some()
             || P::Picker::READS != Reads::Nothing;
         if is_reviewed {
-            signals.reviewed(self.health.limit())
+            signals.reviewed(self.detection.limit())
         } else {
             signals
         }
@@ -276,9 +276,9 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
 /// ```
 /// use std::time::Duration;
 /// use tower::{ServiceBuilder, service_fn};
-/// use tower_headless::{BalanceLayer, BoxError, Endpoint, Fixed, Random};
+/// use tower_headless::{BalanceLayer, BoxError, Endpoint, StaticEndpoints, Random};
 ///
-/// let pods = Fixed::new(["127.0.0.1:8080".parse()?]);
+/// let pods = StaticEndpoints::new(["127.0.0.1:8080".parse()?]);
 /// let service = ServiceBuilder::new()
 ///     .timeout(Duration::from_secs(1))
 ///     .layer(BalanceLayer::new(pods).policy(Random::new()))

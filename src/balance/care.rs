@@ -14,8 +14,8 @@ use tracing::{debug, info, warn};
 use super::slow_start::SlowStart;
 use crate::{
     endpoint::Endpoint,
-    health::{Finding, Health, Standing, Treatment, USUAL, Ward},
     load::{Checked, Counts, EjectionReason, Load},
+    outlier::{Finding, OutlierDetection, Standing, Treatment, USUAL, Ward},
     signals::Signals,
 };
 
@@ -54,7 +54,11 @@ struct Debt {
 }
 
 impl Care {
-    pub(super) fn new(health: Health, slow_start: SlowStart, signals: Arc<Signals>) -> Self {
+    pub(super) fn new(
+        health: OutlierDetection,
+        slow_start: SlowStart,
+        signals: Arc<Signals>,
+    ) -> Self {
         Self {
             ward: Ward::new(health),
             signals,
@@ -234,7 +238,9 @@ impl Member {
                 let is_new = load.eject();
                 match reason {
                     _ if !is_new => {}
-                    EjectionReason::Silence => debug!(%endpoint, "endpoint is silent, and ejected"),
+                    EjectionReason::Unresponsive => {
+                        debug!(%endpoint, "endpoint is silent, and ejected")
+                    }
                     _ => info!(%endpoint, %reason, "endpoint ejected"),
                 }
                 is_new

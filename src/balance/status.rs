@@ -31,10 +31,10 @@ pub struct EndpointStatus {
 pub enum EndpointState {
     /// It gets requests.
     Available,
-    /// It is passed over because of what its requests have come to ([`Health`](crate::Health)), until a request that tries it
+    /// It is passed over because of what its requests have come to ([`OutlierDetection`](crate::OutlierDetection)), until a request that tries it
     /// succeeds; or because its checks fail ([`HealthCheck`](crate::HealthCheck)), until they pass.
     Ejected(EjectionReason),
-    /// It is new, and gets no request [before it has passed a check](crate::HealthCheck::before_first_request).
+    /// It is new, and gets no request [before it has passed a check](crate::HealthCheck::require_initial_pass).
     Pending,
     /// It refused a request, and gets none until it has been found to accept them again.
     Unreachable,

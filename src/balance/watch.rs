@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::shared::Shared;
 use crate::{
-    membership::{Known, MembershipChange, Watch},
+    membership::{Known, MembershipChange, MembershipStream},
     policy::Policy,
 };
 
@@ -18,7 +18,7 @@ struct Watching<S, P: Policy> {
 }
 
 /// The changes of the set, beginning with what is there. The stream does not keep the balancer alive.
-pub(super) fn watch<S, P>(shared: &Arc<Shared<S, P>>) -> Watch
+pub(super) fn watch<S, P>(shared: &Arc<Shared<S, P>>) -> MembershipStream
 where
     S: Send + Sync + 'static,
     P: Policy,
@@ -31,7 +31,7 @@ where
         receiver,
         known: Known::default(),
     };
-    Watch::over(unfold(watching, Watching::next))
+    MembershipStream::over(unfold(watching, Watching::next))
 }
 
 impl<S, P: Policy> Watching<S, P> {

@@ -80,7 +80,7 @@ impl Rounds {
     ) -> (Vec<Arc<Load>>, Checked) {
         let mut before = std::mem::take(&mut self.pods);
         self.queue.clear();
-        let begins = match self.pace.before_first_request {
+        let begins = match self.pace.require_initial_pass {
             true => Checked::Pending,
             false => Checked::Passes,
         };
@@ -103,7 +103,7 @@ impl Rounds {
 
     /// When a new endpoint is checked: at some time, lest all are at the same time; at once if it is waited for.
     fn first(&self, now: Instant, rng: &mut impl Rng) -> Instant {
-        match self.pace.before_first_request {
+        match self.pace.require_initial_pass {
             true => now,
             false => now + self.pace.interval.mul_f64(rng.random()),
         }
@@ -270,7 +270,7 @@ mod tests {
         use Checked::{Fails, Passes, Pending};
         let mut set = set(|pace| {
             (pace.failures, pace.successes) = (1, 2);
-            pace.before_first_request = true;
+            pace.require_initial_pass = true;
         });
         assert_eq!(set.admit(&loads(1)), (1, Pending));
         let answers = [false, false, true, false, true, false, true, true];
@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn who_is_waited_for_is_asked_at_once_and_again_after_a_second() {
-        let mut set = set(|pace| pace.before_first_request = true);
+        let mut set = set(|pace| pace.require_initial_pass = true);
         set.admit(&loads(1));
         assert_eq!(set.rounds.due(), Some(set.now));
         let check = set.next();
@@ -328,7 +328,7 @@ mod tests {
 
     #[test]
     fn no_more_run_than_may() {
-        let mut set = set(|pace| (pace.concurrency, pace.before_first_request) = (3, true));
+        let mut set = set(|pace| (pace.concurrency, pace.require_initial_pass) = (3, true));
         set.admit(&loads(10));
         let running: Vec<_> = std::iter::from_fn(|| set.take()).collect();
         assert_eq!((running.len(), set.rounds.due()), (3, None));
@@ -378,7 +378,7 @@ mod tests {
 
     /// What a stay in the set has seen, and what that comes to.
     fn judged(pace: &Pace, answers: &[bool]) -> Checked {
-        let mut checked = match pace.before_first_request {
+        let mut checked = match pace.require_initial_pass {
             true => Checked::Pending,
             false => Checked::Passes,
         };
@@ -402,10 +402,10 @@ mod tests {
         fn rounds_are_what_the_answers_of_each_stay_come_to(
             steps in steps(),
             (failures, successes, concurrency) in (1_u32..4, 1_u32..4, 1_usize..5),
-            before_first_request: bool,
+            require_initial_pass: bool,
             seed: u64,
         ) {
-            let pace = Pace { failures, successes, concurrency, before_first_request, ..Pace::new() };
+            let pace = Pace { failures, successes, concurrency, require_initial_pass, ..Pace::new() };
             let mut rng = SmallRng::seed_from_u64(seed);
             let (mut rounds, mut now) = (Rounds::new(pace), Instant::now());
             let all = loads(6);

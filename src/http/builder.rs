@@ -26,9 +26,9 @@ use super::{
 use crate::{
     check::HealthCheck,
     discovery::{Discovery, dns::Dns},
-    health::Health,
     near::Near,
     outcome::ClassifyHttp,
+    outlier::OutlierDetection,
     policy::{Policy, RoundRobin},
 };
 
@@ -45,7 +45,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// | [`first_byte_timeout`](Self::first_byte_timeout) | none |
 /// | [`timeout`](Self::timeout) | none |
 /// | [`ready_timeout`](Self::ready_timeout) | 5 s: how long requests wait while no pod accepts them |
-/// | [`health`](Self::health), [`classify`](Self::classify) | pods that fail are passed over: [`Health`], [`ByStatus`](crate::ByStatus) |
+/// | [`outlier_detection`](Self::outlier_detection), [`classify`](Self::classify) | pods that fail are passed over: [`OutlierDetection`], [`ByStatus`](crate::ByStatus) |
 /// | [`slow_start`](Self::slow_start) | off |
 /// | [`health_check`](Self::health_check) | none: pods are not asked |
 /// | [`retries`](Self::retries) | 3 for a request |
@@ -64,7 +64,7 @@ pub struct ClientBuilder<D = Dns, P = RoundRobin> {
     discovery: Result<D, BuildError>,
     policy: P,
     near: Near,
-    health: Health,
+    detection: OutlierDetection,
     check: Option<HealthCheck>,
     slow_start: Duration,
     classify: SharedClassify,
@@ -82,7 +82,7 @@ impl ClientBuilder {
             discovery: service::discovery(&uri),
             policy: RoundRobin::new(),
             near: Near::default(),
-            health: Health::new(),
+            detection: OutlierDetection::new(),
             check: None,
             slow_start: Duration::ZERO,
             classify: SharedClassify::ByStatus,
@@ -124,7 +124,7 @@ impl<D, P> ClientBuilder<D, P> {
             discovery: Ok(discovery),
             policy: self.policy,
             near: self.near,
-            health: self.health,
+            detection: self.detection,
             check: self.check,
             slow_start: self.slow_start,
             classify: self.classify,
@@ -143,7 +143,7 @@ impl<D, P> ClientBuilder<D, P> {
             discovery: self.discovery,
             policy,
             near: self.near,
-            health: self.health,
+            detection: self.detection,
             check: self.check,
             slow_start: self.slow_start,
             classify: self.classify,
@@ -183,9 +183,9 @@ impl<D, P> ClientBuilder<D, P> {
         self
     }
 
-    /// When pods are passed over because of what their requests have come to; [`Health::off`] for never.
-    pub fn health(mut self, health: Health) -> Self {
-        self.health = health;
+    /// When pods are passed over because of what their requests have come to; [`OutlierDetection::off`] for never.
+    pub fn outlier_detection(mut self, detection: OutlierDetection) -> Self {
+        self.detection = detection;
         self
     }
 

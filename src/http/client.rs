@@ -30,7 +30,7 @@ use super::{
 use crate::{
     balance::{Balance, EndpointStatus, ResponseFuture as BalanceFuture},
     error::BoxError,
-    membership::Watch,
+    membership::MembershipStream,
     policy::{Policy, RoundRobin},
 };
 
@@ -122,7 +122,7 @@ impl<P: Policy> Client<P> {
     }
 
     /// The changes of the set of pods; see [`Balance::watch`].
-    pub fn watch(&self) -> Watch {
+    pub fn watch(&self) -> MembershipStream {
         self.pods.watch()
     }
 

@@ -137,7 +137,7 @@ impl Completion<Response<PodBody>> for ToTheEnd {
         };
         match failure.map(|failure| failure.outcome) {
             // It is the caller's fault, or the pod has said that it won't: it closes, as a rule.
-            Some(Outcome::Abandoned | Outcome::Unprocessed) => outcome::Outcome::Nothing,
+            Some(Outcome::Abandoned | Outcome::Unprocessed) => outcome::Outcome::Ignored,
             Some(Outcome::Unknown) | None => self.classify.error(error),
         }
     }

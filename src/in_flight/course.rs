@@ -87,7 +87,7 @@ impl Course {
             1 => Some(Outcome::Success),
             2 => Some(Outcome::Failure),
             3 => Some(Outcome::Overload),
-            4 => Some(Outcome::Nothing),
+            4 => Some(Outcome::Ignored),
             _ => None,
         }
     }
@@ -98,7 +98,7 @@ impl Course {
             Outcome::Success => 1,
             Outcome::Failure => 2,
             Outcome::Overload => 3,
-            Outcome::Nothing => 4,
+            Outcome::Ignored => 4,
         };
         self.0 = (self.0 & !OUTCOMES) | (outcome << OUTCOME);
     }
@@ -146,7 +146,7 @@ mod tests {
             Outcome::Success,
             Outcome::Failure,
             Outcome::Overload,
-            Outcome::Nothing,
+            Outcome::Ignored,
         ];
         for (trial, probe) in [(false, false), (false, true), (true, false), (true, true)] {
             let mut course = Course::new(trial, probe);
@@ -166,7 +166,7 @@ mod tests {
             assert_eq!((course.end_probe(), course.end_probe()), (probe, false));
             course.end_wait();
             assert!(!course.waits() && course.is_answered());
-            assert_eq!(course.outcome(), Some(Outcome::Nothing));
+            assert_eq!(course.outcome(), Some(Outcome::Ignored));
         }
     }
 

@@ -42,12 +42,12 @@ pub(crate) struct Record {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EjectionReason {
-    /// [Too many failures in a row](crate::Health::failures_in_a_row).
-    FailuresInARow,
-    /// [Too few successes](crate::Health::success_rate).
+    /// [Too many failures in a row](crate::OutlierDetection::consecutive_failures).
+    ConsecutiveFailures,
+    /// [Too few successes](crate::OutlierDetection::success_rate).
     SuccessRate,
-    /// Several requests wait, and [none is answered](crate::Health::silence).
-    Silence,
+    /// Several requests wait, and [none is answered](crate::OutlierDetection::unresponsive_after).
+    Unresponsive,
     /// [Its health checks](crate::HealthCheck) fail.
     CheckFailed,
 }
@@ -65,9 +65,9 @@ pub(crate) enum Checked {
 impl fmt::Display for EjectionReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::FailuresInARow => "failures in a row",
+            Self::ConsecutiveFailures => "consecutive failures",
             Self::SuccessRate => "too few successes",
-            Self::Silence => "silence",
+            Self::Unresponsive => "unresponsive",
             Self::CheckFailed => "health check failed",
         })
     }
@@ -193,9 +193,9 @@ impl Record {
     pub(crate) fn set_reason(&self, reason: Option<EjectionReason>) {
         let reason = match reason {
             None => 0,
-            Some(EjectionReason::FailuresInARow) => 1,
+            Some(EjectionReason::ConsecutiveFailures) => 1,
             Some(EjectionReason::SuccessRate) => 2,
-            Some(EjectionReason::Silence) => 3,
+            Some(EjectionReason::Unresponsive) => 3,
             Some(EjectionReason::CheckFailed) => 4,
         };
         self.reason.store(reason, Relaxed);
@@ -204,9 +204,9 @@ impl Record {
     /// Why the endpoint is out, if it is.
     pub(crate) fn reason(&self) -> Option<EjectionReason> {
         match self.reason.load(Relaxed) {
-            1 => Some(EjectionReason::FailuresInARow),
+            1 => Some(EjectionReason::ConsecutiveFailures),
             2 => Some(EjectionReason::SuccessRate),
-            3 => Some(EjectionReason::Silence),
+            3 => Some(EjectionReason::Unresponsive),
             4 => Some(EjectionReason::CheckFailed),
             _ => None,
         }

@@ -18,7 +18,8 @@ use tonic::transport::{Server, server::TcpIncoming};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::service_fn;
 use tower_headless::{
-    Balance, BoxError, EjectionReason, Endpoint, EndpointState, EndpointStatus, Fixed, HealthCheck,
+    Balance, BoxError, EjectionReason, Endpoint, EndpointState, EndpointStatus, HealthCheck,
+    StaticEndpoints,
     http::{Client, ClientBuilder, Protocol, Tls},
 };
 
@@ -41,9 +42,12 @@ fn healthz() -> HealthCheck {
     quickly(HealthCheck::http("/healthz").expect("a path"))
 }
 
-fn builder(scheme: &str, pods: impl IntoIterator<Item = SocketAddr>) -> ClientBuilder<Fixed> {
+fn builder(
+    scheme: &str,
+    pods: impl IntoIterator<Item = SocketAddr>,
+) -> ClientBuilder<StaticEndpoints> {
     let uri = format!("{scheme}://{SERVICE}:8080");
-    Client::builder(uri.parse().expect("a URI")).discovery(Fixed::new(pods))
+    Client::builder(uri.parse().expect("a URI")).discovery(StaticEndpoints::new(pods))
 }
 
 async fn pods(n: usize) -> Vec<Pod> {
@@ -159,7 +163,7 @@ async fn http_checks_speak_tls_where_the_client_does() {
     let addresses: Vec<_> = cluster.pods().iter().map(|pod| pod.addr()).collect();
     let client = |trust: Tls| {
         let client = builder("https", addresses.clone()).tls(trust);
-        let check = healthz().before_first_request(true);
+        let check = healthz().require_initial_pass(true);
         client.health_check(check).build().expect("a client")
     };
     let trust = Tls::new().trust_pem(cluster.trust_pem().as_bytes());
@@ -183,7 +187,7 @@ fn balance(
     pods: impl IntoIterator<Item = SocketAddr>,
     check: HealthCheck,
 ) -> Balance<impl tower::Service<(), Response = SocketAddr, Error = BoxError> + Clone> {
-    Balance::builder(Fixed::new(pods))
+    Balance::builder(StaticEndpoints::new(pods))
         .health_check(check)
         .build(|endpoint: &Endpoint| {
             let address = endpoint.address();
@@ -268,7 +272,7 @@ async fn grpc_checks_see_what_the_health_service_says() {
         until(|| balance.endpoints(), sick, IN).await;
     }
     // NOT_FOUND, says the service.
-    let check = quickly(HealthCheck::grpc("unknown")).before_first_request(true);
+    let check = quickly(HealthCheck::grpc("unknown")).require_initial_pass(true);
     let client = builder("http", addresses).health_check(check);
     let client = client.ready_timeout(Duration::from_millis(300)).build();
     let error = client.expect("a client").get("/").await;

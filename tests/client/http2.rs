@@ -16,7 +16,7 @@ use tokio::{
 };
 use tower::ServiceExt;
 use tower_headless::{
-    BoxError, Endpoint, Fixed,
+    BoxError, Endpoint, StaticEndpoints,
     http::{Client, ClientBuilder, Protocol, ResponseBody},
 };
 
@@ -28,7 +28,7 @@ use crate::{
     support::within,
 };
 
-fn builder(pods: impl IntoIterator<Item = SocketAddr>) -> ClientBuilder<Fixed> {
+fn builder(pods: impl IntoIterator<Item = SocketAddr>) -> ClientBuilder<StaticEndpoints> {
     kit::builder(pods).protocol(Protocol::Http2)
 }
 

@@ -24,7 +24,7 @@ use tokio::{
     sync::{mpsc, watch},
 };
 use tower_headless::{
-    BoxError, Discovery, Endpoint, Fixed, Policy,
+    BoxError, Discovery, Endpoint, Policy, StaticEndpoints,
     http::{Client, ClientBuilder, Error, ResponseBody},
 };
 
@@ -36,8 +36,8 @@ pub const SERVICE: &str = "web.default.svc.cluster.local:8080";
 pub const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 /// A client of the service, over these pods.
-pub fn builder(pods: impl IntoIterator<Item = SocketAddr>) -> ClientBuilder<Fixed> {
-    unresolved("http").discovery(Fixed::new(pods))
+pub fn builder(pods: impl IntoIterator<Item = SocketAddr>) -> ClientBuilder<StaticEndpoints> {
+    unresolved("http").discovery(StaticEndpoints::new(pods))
 }
 
 pub fn unresolved(scheme: &str) -> ClientBuilder {

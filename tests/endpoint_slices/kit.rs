@@ -12,7 +12,8 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::process::Command;
 use tower_headless::{
-    BoxError, Discovery, Endpoint, EndpointSlices, EndpointSlicesError, MembershipChange, Watch,
+    BoxError, Discovery, Endpoint, EndpointSlices, EndpointSlicesError, MembershipChange,
+    MembershipStream,
 };
 
 use crate::{
@@ -198,16 +199,16 @@ pub(crate) async fn drive_until(discovery: &mut impl Discovery, is_so: impl Fn()
     .await;
 }
 
-pub(crate) async fn change(watch: &mut Watch) -> MembershipChange {
+pub(crate) async fn change(watch: &mut MembershipStream) -> MembershipChange {
     within("a change", watch.next())
         .await
         .expect("it never ends")
 }
 
-pub(crate) async fn joined(watch: &mut Watch) -> Vec<String> {
+pub(crate) async fn joined(watch: &mut MembershipStream) -> Vec<String> {
     addresses(&change(watch).await.joined)
 }
 
-pub(crate) async fn left(watch: &mut Watch) -> Vec<String> {
+pub(crate) async fn left(watch: &mut MembershipStream) -> Vec<String> {
     addresses(&change(watch).await.left)
 }

@@ -5,7 +5,7 @@ use http_body_util::BodyExt;
 use hyper::StatusCode;
 use std::{future::IntoFuture, net::SocketAddr, sync::Arc};
 use tokio::task::JoinSet;
-use tower_headless::{EjectionReason, Health, PeakEwma, PowerOfTwo, Random};
+use tower_headless::{EjectionReason, OutlierDetection, PeakEwma, PowerOfTwo, Random};
 
 /// What became of requests to a cluster.
 #[derive(Debug, Default)]
@@ -15,14 +15,14 @@ struct Tally {
 }
 
 /// The cluster's client under `policy`, which never sends again.
-fn client<P: Policy>(cluster: &Cluster, policy: P, health: Health) -> http::Client<P> {
+fn client<P: Policy>(cluster: &Cluster, policy: P, health: OutlierDetection) -> http::Client<P> {
     let uri = format!("http://{}", cluster.service())
         .parse()
         .expect("a URI");
     http::Client::builder(uri)
         .dns(|_| dns(cluster))
         .policy(policy)
-        .health(health)
+        .outlier_detection(health)
         .retries(0)
         .build()
         .expect("a client")
@@ -64,7 +64,7 @@ fn state<P: Policy>(client: &http::Client<P>, pod: SocketAddr) -> EndpointState 
 /// The part of so many requests that pod 0 gets.
 async fn share_of_the_first<P: Policy>(cluster: &Cluster, policy: P, mode: Mode) -> f64 {
     cluster.pod(0).set(mode);
-    let client = client(cluster, policy, Health::off());
+    let client = client(cluster, policy, OutlierDetection::off());
     send(&client, 100, 10).await;
     let before = cluster.pod(0).requests();
     send(&client, 2_000, 20).await;
@@ -110,13 +110,13 @@ async fn row_20_an_instant_503_or_429_attracts_nothing() {
 
 async fn an_instant_503_is_ejected<P: Policy>(policy: P) {
     let cluster = Cluster::start(5).await;
-    let client = client(&cluster, policy, Health::new());
+    let client = client(&cluster, policy, OutlierDetection::new());
     send(&client, 100, 10).await;
     let bad = cluster.pod(0);
     bad.set(Mode::Status(StatusCode::SERVICE_UNAVAILABLE));
     let before = bad.requests();
     let tally = send(&client, 2_000, 10).await;
-    let reason = EjectionReason::FailuresInARow;
+    let reason = EjectionReason::ConsecutiveFailures;
     assert_eq!(state(&client, bad.addr()), EndpointState::Ejected(reason));
     // Five in a row, and what was on its way when they were noticed.
     assert!(tally.failed <= 30, "{tally:?}");
@@ -133,7 +133,7 @@ async fn row_20_an_instant_503_is_ejected() {
 #[tokio::test]
 async fn row_21_all_pods_bad() {
     let cluster = Cluster::start(4).await;
-    let client = client(&cluster, RoundRobin::new(), Health::new());
+    let client = client(&cluster, RoundRobin::new(), OutlierDetection::new());
     for pod in cluster.pods() {
         pod.set(Mode::Status(StatusCode::SERVICE_UNAVAILABLE));
     }
@@ -205,7 +205,8 @@ async fn row_22_no_herd_on_a_new_pod() {
 #[tokio::test]
 async fn row_23_a_flapping_pod() {
     let cluster = Cluster::start(4).await;
-    let health = Health::new().pause(Duration::from_millis(100), Duration::from_secs(10));
+    let health =
+        OutlierDetection::new().ejection_time(Duration::from_millis(100), Duration::from_secs(10));
     let client = client(&cluster, RoundRobin::new(), health);
     let bad = cluster.pod(0);
     let (mut failed, begun) = (0, Instant::now());

@@ -19,7 +19,7 @@ use crate::{
     discovery::{Discovery, shared::Shared},
     endpoint::Endpoint,
     error::BoxError,
-    membership::{MembershipChange, Watch},
+    membership::{MembershipChange, MembershipStream},
 };
 use script::{Say, Script, hosts};
 
@@ -61,7 +61,7 @@ async fn run(discovery: &mut impl Discovery, time: Duration) {
     {}
 }
 
-async fn change(watch: &mut Watch) -> MembershipChange {
+async fn change(watch: &mut MembershipStream) -> MembershipChange {
     let change = timeout(PATIENCE, watch.next()).await;
     change.expect("a change").expect("it never ends")
 }

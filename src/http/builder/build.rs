@@ -62,7 +62,7 @@ impl<D, P> ClientBuilder<D, P> {
         let pods = Balance::builder(self.discovery?)
             .policy(self.policy)
             .near(self.near)
-            .health(self.health)
+            .outlier_detection(self.detection)
             .slow_start(self.slow_start)
             .completion(ToTheEnd {
                 classify: self.classify,

@@ -231,7 +231,7 @@ async fn another_pod_at_the_same_address_is_another_pod() {
         truncated: false,
     };
     script.say(PORT, Srv, at(0));
-    let mut watch = Watch::new(discover(&script));
+    let mut watch = MembershipStream::new(discover(&script));
     change(&mut watch).await;
     script.say(PORT, Srv, at(1));
     let change = change(&mut watch).await;

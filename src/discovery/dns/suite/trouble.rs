@@ -222,7 +222,7 @@ async fn poison_is_warned_of_once_and_changes_nothing() {
     let script = Script::new();
     script.pods(WEB, [1, 2]);
     let log = warnings(async {
-        let mut watch = Watch::new(discovery(NAME, &script));
+        let mut watch = MembershipStream::new(discovery(NAME, &script));
         change(&mut watch).await;
         let metadata = [169, 254, 169, 254].into();
         script.say(WEB, RecordType::A, Say::Addresses(vec![metadata]));

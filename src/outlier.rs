@@ -42,46 +42,46 @@ use std::time::Duration;
 ///
 /// | setting | default | source |
 /// | --- | --- | --- |
-/// | [`failures_in_a_row`](Self::failures_in_a_row) | 5 | Finagle |
+/// | [`consecutive_failures`](Self::consecutive_failures) | 5 | Finagle |
 /// | [`success_rate`](Self::success_rate) | 80 % over 30 s, with 5 requests or more | Finagle |
-/// | [`pause`](Self::pause) | 5 s, doubling to 300 s, ± 10 % | Finagle |
-/// | [`max_ejected`](Self::max_ejected) | half of the endpoints | |
+/// | [`ejection_time`](Self::ejection_time) | 5 s, doubling to 300 s, ± 10 % | Finagle |
+/// | [`max_ejection_ratio`](Self::max_ejection_ratio) | half of the endpoints | |
 /// | [`panic_threshold`](Self::panic_threshold) | half of the endpoints | Envoy |
-/// | [`silence`](Self::silence) | four times the usual time, 50 ms at least | |
+/// | [`unresponsive_after`](Self::unresponsive_after) | four times the usual time, 50 ms at least | |
 ///
 /// What counts as a failure is the [`Completion`](crate::Completion)'s to say.
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_headless::{Balance, Endpoint, Fixed, Health};
+/// use tower_headless::{Balance, Endpoint, StaticEndpoints, OutlierDetection};
 ///
-/// let balance = Balance::builder(Fixed::new([]))
-///     .health(Health::new().failures_in_a_row(10).pause(Duration::from_secs(1), Duration::from_secs(60)))
+/// let balance = Balance::builder(StaticEndpoints::new([]))
+///     .outlier_detection(OutlierDetection::new().consecutive_failures(10).ejection_time(Duration::from_secs(1), Duration::from_secs(60)))
 ///     .build(|endpoint: &Endpoint| endpoint.address());
 /// # let _ = balance;
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[must_use = "settings do nothing until a builder has them"]
-pub struct Health {
-    failures_in_a_row: Option<u32>,
+pub struct OutlierDetection {
+    consecutive_failures: Option<u32>,
     success_rate: Option<f64>,
     silence: Option<Duration>,
     min_pause: Duration,
     max_pause: Duration,
-    max_ejected: f64,
+    max_ejection_ratio: f64,
     panic_threshold: f64,
 }
 
-impl Health {
+impl OutlierDetection {
     /// The default settings.
     pub const fn new() -> Self {
         Self {
-            failures_in_a_row: Some(5),
+            consecutive_failures: Some(5),
             success_rate: Some(0.8),
             silence: Some(Duration::from_millis(50)),
             min_pause: Duration::from_secs(5),
             max_pause: Duration::from_secs(300),
-            max_ejected: 0.5,
+            max_ejection_ratio: 0.5,
             panic_threshold: 0.5,
         }
     }
@@ -89,7 +89,7 @@ impl Health {
     /// No endpoint is ejected, whatever its requests come to. Those that refuse connections are passed over all the same.
     pub const fn off() -> Self {
         Self {
-            failures_in_a_row: None,
+            consecutive_failures: None,
             success_rate: None,
             silence: None,
             ..Self::new()
@@ -97,8 +97,8 @@ impl Health {
     }
 
     /// So many failures, without a success among them, eject; one at least. None: however many.
-    pub fn failures_in_a_row(mut self, failures: impl Into<Option<u32>>) -> Self {
-        self.failures_in_a_row = failures.into().map(|failures| failures.max(1));
+    pub fn consecutive_failures(mut self, failures: impl Into<Option<u32>>) -> Self {
+        self.consecutive_failures = failures.into().map(|failures| failures.max(1));
         self
     }
 
@@ -118,14 +118,14 @@ impl Health {
     /// With this goes the rule that a request counts as a failure if its caller gives it up after such a time without any
     /// answer of the endpoint in all of it, neither to this request nor to another one. A hedge that lost the race gives up
     /// sooner, or while the endpoint answers others.
-    pub fn silence(mut self, least: impl Into<Option<Duration>>) -> Self {
+    pub fn unresponsive_after(mut self, least: impl Into<Option<Duration>>) -> Self {
         self.silence = least.into();
         self
     }
 
     /// For how long an endpoint is out the first time, and at most. The time doubles with each ejection, and begins anew once
     /// the endpoint has been in for as long as it was out, and for 30 s.
-    pub fn pause(mut self, min: Duration, max: Duration) -> Self {
+    pub fn ejection_time(mut self, min: Duration, max: Duration) -> Self {
         // A pause of nothing would be no pause, and one beyond a day an end.
         self.min_pause = min.clamp(Duration::from_millis(1), DAY);
         self.max_pause = max.clamp(self.min_pause, DAY);
@@ -133,8 +133,8 @@ impl Health {
     }
 
     /// How many of the endpoints may be ejected, as a part of all from 0 to 1. The last one that accepts requests never is.
-    pub fn max_ejected(mut self, part: f64) -> Self {
-        self.max_ejected = part;
+    pub fn max_ejection_ratio(mut self, part: f64) -> Self {
+        self.max_ejection_ratio = part;
         self
     }
 
@@ -145,18 +145,18 @@ impl Health {
     }
 
     pub(crate) fn is_off(&self) -> bool {
-        self.failures_in_a_row.is_none() && self.success_rate.is_none() && self.silence.is_none()
+        self.consecutive_failures.is_none() && self.success_rate.is_none() && self.silence.is_none()
     }
 
     /// How many failures in a row are reason enough.
     pub(crate) fn limit(&self) -> Option<u32> {
-        self.failures_in_a_row
+        self.consecutive_failures
     }
 
     /// How many of `all` may be out.
     fn may_be_out(&self, all: usize) -> usize {
         // Half of two is one, in spite of rounding.
-        ((all as f64 * self.max_ejected + 1e-9) as usize).min(all.saturating_sub(1))
+        ((all as f64 * self.max_ejection_ratio + 1e-9) as usize).min(all.saturating_sub(1))
     }
 
     /// Whether so few of `all` are available that ejections are to be ignored.
@@ -176,7 +176,7 @@ pub(crate) const USUAL: u32 = 4;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-impl Default for Health {
+impl Default for OutlierDetection {
     fn default() -> Self {
         Self::new()
     }

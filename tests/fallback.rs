@@ -11,9 +11,9 @@ use support::{
 };
 use tokio::time::sleep;
 use tower::{Service, ServiceExt};
-use tower_headless::{Balance, Discovery, MembershipChange, Watch};
+use tower_headless::{Balance, Discovery, MembershipChange, MembershipStream};
 
-async fn change(watch: &mut Watch) -> MembershipChange {
+async fn change(watch: &mut MembershipStream) -> MembershipChange {
     within("a change", watch.next())
         .await
         .expect("it never ends")

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rand::Rng;
 use tokio::time::Instant;
 
-use super::{Health, ward::Finding, window::Window};
+use super::{OutlierDetection, ward::Finding, window::Window};
 use crate::{
     backoff::Backoff,
     load::{Counts, EjectionReason, Verdict},
@@ -70,7 +70,7 @@ impl Standing {
     pub(crate) fn new(now: Instant) -> Self {
         Self {
             state: State::Healthy,
-            reason: EjectionReason::FailuresInARow,
+            reason: EjectionReason::ConsecutiveFailures,
             window: Window::new(now),
             seen: Counts::default(),
             pauses: None,
@@ -122,7 +122,7 @@ impl Standing {
     /// Why it should be out, though it isn't.
     pub(super) fn complaint(
         &mut self,
-        health: &Health,
+        health: &OutlierDetection,
         finding: &Finding,
         around: &Around,
         now: Instant,
@@ -130,7 +130,7 @@ impl Standing {
         let news = &finding.news;
         self.window.add(now, news.requests, news.failures);
         let is_silent = self.is_silent(finding, around, now);
-        let limit = health.failures_in_a_row;
+        let limit = health.consecutive_failures;
         let many = limit.is_some_and(|limit| finding.in_a_row >= limit);
         let below = || {
             let rate = health.success_rate;
@@ -138,9 +138,9 @@ impl Standing {
         };
         // The window is looked at when there is something new in it.
         match () {
-            () if many => Some(EjectionReason::FailuresInARow),
+            () if many => Some(EjectionReason::ConsecutiveFailures),
             () if news.failures > 0 && below() => Some(EjectionReason::SuccessRate),
-            () if is_silent => Some(EjectionReason::Silence),
+            () if is_silent => Some(EjectionReason::Unresponsive),
             () => None,
         }
     }
@@ -171,12 +171,12 @@ impl Standing {
     pub(super) fn eject(
         &mut self,
         reason: EjectionReason,
-        health: &Health,
+        health: &OutlierDetection,
         now: Instant,
         rng: &mut impl Rng,
     ) {
         self.reason = reason;
-        if reason == EjectionReason::Silence {
+        if reason == EjectionReason::Unresponsive {
             let until = now + health.min_pause;
             self.state = State::Silent { until };
         } else {
@@ -184,7 +184,7 @@ impl Standing {
         }
     }
 
-    fn pause(&mut self, health: &Health, now: Instant, rng: &mut impl Rng) {
+    fn pause(&mut self, health: &OutlierDetection, now: Instant, rng: &mut impl Rng) {
         if self.is_well(now) {
             self.pauses = None;
         }
@@ -209,7 +209,7 @@ impl Standing {
     /// What its record and the time say of one that is out.
     pub(super) fn reconsider(
         &mut self,
-        health: &Health,
+        health: &OutlierDetection,
         finding: &Finding,
         now: Instant,
         rng: &mut impl Rng,

@@ -26,22 +26,22 @@ use crate::discovery::Discovery;
 ///
 /// ```no_run
 /// use futures::StreamExt;
-/// use tower_headless::{Dns, Watch};
+/// use tower_headless::{Dns, MembershipStream};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let mut peers = Watch::new(Dns::srv("_gossip._tcp.nginx-headless.default")?);
+/// let mut peers = MembershipStream::new(Dns::srv("_gossip._tcp.nginx-headless.default")?);
 /// while let Some(change) = peers.next().await {
 ///     println!("{:?} joined, {:?} left", change.joined, change.left);
 /// }
 /// # Ok(())
 /// # }
 /// ```
-pub struct Watch {
+pub struct MembershipStream {
     changes: BoxStream<'static, MembershipChange>,
 }
 
-impl Watch {
+impl MembershipStream {
     /// A stream of what `discovery` finds. It looks only while the stream is polled.
     ///
     /// Failed lookups change nothing, and don't show here.
@@ -68,7 +68,7 @@ impl Watch {
     }
 }
 
-impl Stream for Watch {
+impl Stream for MembershipStream {
     type Item = MembershipChange;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -76,8 +76,8 @@ impl Stream for Watch {
     }
 }
 
-impl fmt::Debug for Watch {
+impl fmt::Debug for MembershipStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watch").finish_non_exhaustive()
+        f.debug_struct("MembershipStream").finish_non_exhaustive()
     }
 }

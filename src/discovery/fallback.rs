@@ -45,14 +45,14 @@ const TRUST: Duration = Duration::from_secs(60);
 /// nothing while the first works. A pod that both name keeps its connections when the word passes on.
 ///
 /// ```
-/// use tower_headless::{Discovery, Fixed};
-/// # fn of_your_own() -> impl Discovery { Fixed::new([]) }
+/// use tower_headless::{Discovery, StaticEndpoints};
+/// # fn of_your_own() -> impl Discovery { StaticEndpoints::new([]) }
 ///
-/// let discovery = of_your_own().or(Fixed::new(["10.244.1.7:80".parse()?]));
+/// let discovery = of_your_own().or(StaticEndpoints::new(["10.244.1.7:80".parse()?]));
 /// # drop(discovery);
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
-pub struct Or<A, B> {
+pub struct Fallback<A, B> {
     first: A,
     second: B,
     turn: Turn,
@@ -70,7 +70,7 @@ enum Turn {
     Seconds,
 }
 
-impl<A, B> Or<A, B> {
+impl<A, B> Fallback<A, B> {
     pub(crate) fn new(first: A, second: B) -> Self {
         Self {
             first,
@@ -123,7 +123,7 @@ impl Turn {
     }
 }
 
-impl<A: Discovery, B: Discovery> Discovery for Or<A, B> {
+impl<A: Discovery, B: Discovery> Discovery for Fallback<A, B> {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>> {
         self.begin();
         if let Poll::Ready(answer) = self.first.poll_next(cx) {
@@ -156,15 +156,15 @@ impl<A: Discovery, B: Discovery> Discovery for Or<A, B> {
 }
 
 /// Begins anew: a clone finds out for itself whose turn it is.
-impl<A: Clone, B: Clone> Clone for Or<A, B> {
+impl<A: Clone, B: Clone> Clone for Fallback<A, B> {
     fn clone(&self) -> Self {
         Self::new(self.first.clone(), self.second.clone())
     }
 }
 
-impl<A: fmt::Debug, B: fmt::Debug> fmt::Debug for Or<A, B> {
+impl<A: fmt::Debug, B: fmt::Debug> fmt::Debug for Fallback<A, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Or")
+        f.debug_struct("Fallback")
             .field("first", &self.first)
             .field("second", &self.second)
             .finish_non_exhaustive()

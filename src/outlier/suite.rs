@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use rand::{SeedableRng, rngs::SmallRng};
 use tokio::time::Instant;
 
-use super::{Finding, Health, Standing, Treatment, Ward};
+use super::{Finding, OutlierDetection, Standing, Treatment, Ward};
 use crate::load::{Counts, EjectionReason, Record, Verdict};
 
 const TICK: Duration = Duration::from_millis(25);
@@ -29,7 +29,7 @@ struct Pod {
 }
 
 impl Set {
-    fn new(len: usize, health: Health) -> Self {
+    fn new(len: usize, health: OutlierDetection) -> Self {
         let now = Instant::now();
         let mut ward = Ward::new(health);
         ward.standings = (0..len).map(|_| Standing::new(now)).collect();
@@ -122,7 +122,7 @@ fn about(pause: Duration, seconds: f64) -> bool {
 
 #[test]
 fn five_failures_in_a_row_eject_and_four_do_not() {
-    let mut set = Set::new(4, Health::new().success_rate(None));
+    let mut set = Set::new(4, OutlierDetection::new().success_rate(None));
     set.fail(1, 4);
     set.review();
     assert_eq!(set.out(), [None; 4]);
@@ -132,13 +132,13 @@ fn five_failures_in_a_row_eject_and_four_do_not() {
     assert_eq!(set.out(), [None; 4], "a success begins the count anew");
     set.fail(1, 1);
     set.review();
-    let reason = Some(EjectionReason::FailuresInARow);
+    let reason = Some(EjectionReason::ConsecutiveFailures);
     assert_eq!(set.out(), [None, reason, None, None]);
 }
 
 #[test]
 fn too_few_successes_eject() {
-    let mut set = Set::new(4, Health::new());
+    let mut set = Set::new(4, OutlierDetection::new());
     for _ in 0..3 {
         set.fail(2, 1);
         set.succeed(2, 2);
@@ -150,7 +150,7 @@ fn too_few_successes_eject() {
 
 #[test]
 fn a_third_failing_after_a_long_good_time_is_out_within_ten_seconds() {
-    let health = Health::new().failures_in_a_row(None);
+    let health = OutlierDetection::new().consecutive_failures(None);
     let mut set = Set::new(10, health);
     for _ in 0..1_200 {
         set.succeed(3, 5);
@@ -167,7 +167,7 @@ fn a_third_failing_after_a_long_good_time_is_out_within_ten_seconds() {
 
 #[test]
 fn pauses_double_to_the_longest_and_begin_anew_after_a_good_time() {
-    let mut set = Set::new(2, Health::new());
+    let mut set = Set::new(2, OutlierDetection::new());
     set.fail(0, 5);
     set.review();
     for seconds in [5, 10, 20, 40, 80, 160, 300, 300] {
@@ -192,7 +192,7 @@ fn pauses_double_to_the_longest_and_begin_anew_after_a_good_time() {
 
 #[test]
 fn the_failures_of_one_crash_are_one_step() {
-    let mut set = Set::new(3, Health::new());
+    let mut set = Set::new(3, OutlierDetection::new());
     set.fail(0, 40);
     set.review();
     // The rest of those that were there.
@@ -207,7 +207,7 @@ fn the_failures_of_one_crash_are_one_step() {
 
 #[test]
 fn a_long_answer_that_begins_well_is_a_success() {
-    let mut set = Set::new(3, Health::new());
+    let mut set = Set::new(3, OutlierDetection::new());
     set.fail(0, 5);
     set.review();
     set.until_probation(0);
@@ -219,7 +219,7 @@ fn a_long_answer_that_begins_well_is_a_success() {
 
 #[test]
 fn a_probe_that_hangs_is_a_failure_until_it_succeeds() {
-    let mut set = Set::new(3, Health::new());
+    let mut set = Set::new(3, OutlierDetection::new());
     set.fail(0, 5);
     set.review();
     set.until_probation(0);
@@ -234,7 +234,7 @@ fn a_probe_that_hangs_is_a_failure_until_it_succeeds() {
 #[test]
 fn half_may_be_out_and_never_the_last() {
     for (len, most) in [(1, 0), (2, 1), (3, 1), (4, 2), (5, 2), (10, 5)] {
-        let mut set = Set::new(len, Health::new());
+        let mut set = Set::new(len, OutlierDetection::new());
         (0..len).for_each(|pod| set.fail(pod, 10));
         set.review();
         set.wait(TICK);
@@ -245,7 +245,7 @@ fn half_may_be_out_and_never_the_last() {
 
 #[test]
 fn if_not_all_can_be_out_the_worst_are() {
-    let mut set = Set::new(4, Health::new());
+    let mut set = Set::new(4, OutlierDetection::new());
     for (pod, times) in [(0, 5), (1, 9), (2, 7), (3, 20)] {
         set.fail(pod, times);
     }
@@ -256,7 +256,7 @@ fn if_not_all_can_be_out_the_worst_are() {
 
 #[test]
 fn panic_brings_back_the_ejected_and_not_those_that_refuse() {
-    let mut set = Set::new(10, Health::new());
+    let mut set = Set::new(10, OutlierDetection::new());
     (0..5).for_each(|pod| set.fail(pod, 5));
     set.review();
     assert_eq!(set.out().iter().flatten().count(), 5);
@@ -270,7 +270,7 @@ fn panic_brings_back_the_ejected_and_not_those_that_refuse() {
 
 #[test]
 fn those_that_refuse_use_up_nothing() {
-    let mut set = Set::new(4, Health::new().panic_threshold(0.0));
+    let mut set = Set::new(4, OutlierDetection::new().panic_threshold(0.0));
     set.pods[0].is_unreachable = true;
     set.fail(0, 5);
     (1..3).for_each(|pod| set.fail(pod, 5));
@@ -290,11 +290,11 @@ fn hang(set: &mut Set, waiting: u32) {
 
 #[test]
 fn several_requests_without_an_answer_are_a_silence() {
-    let mut set = Set::new(4, Health::new());
+    let mut set = Set::new(4, OutlierDetection::new());
     hang(&mut set, 4);
     assert!(!set.is_out(0), "too few to tell");
     hang(&mut set, 5);
-    assert_eq!(set.out()[0], Some(EjectionReason::Silence));
+    assert_eq!(set.out()[0], Some(EjectionReason::Unresponsive));
     set.succeed(0, 1);
     set.wait(TICK);
     assert!(!set.is_out(0), "back at its first answer");
@@ -302,7 +302,7 @@ fn several_requests_without_an_answer_are_a_silence() {
 
 #[test]
 fn nobody_is_silent_where_answers_usually_take_that_long() {
-    let mut set = Set::new(4, Health::new());
+    let mut set = Set::new(4, OutlierDetection::new());
     set.pods[0].in_flight = 20;
     for _ in 0..8 {
         for pod in 1..4 {
@@ -317,7 +317,7 @@ fn nobody_is_silent_where_answers_usually_take_that_long() {
 
 #[test]
 fn a_silence_that_all_share_is_none() {
-    let mut set = Set::new(4, Health::new());
+    let mut set = Set::new(4, OutlierDetection::new());
     (0..4).for_each(|pod| set.succeed(pod, 50));
     set.review();
     set.pods.iter_mut().for_each(|pod| pod.in_flight = 20);
@@ -329,7 +329,7 @@ fn a_silence_that_all_share_is_none() {
 
 #[test]
 fn who_is_silent_to_the_end_is_ejected_and_tried() {
-    let mut set = Set::new(4, Health::new());
+    let mut set = Set::new(4, OutlierDetection::new());
     hang(&mut set, 10);
     assert!(set.is_out(0));
     set.pods[0].in_flight = 0;
@@ -346,7 +346,7 @@ fn who_is_silent_to_the_end_is_ejected_and_tried() {
 /// Good for ten seconds, bad for ten.
 #[test]
 fn a_flapping_pod_fails_few_requests_in_ten_minutes() {
-    let mut set = Set::new(10, Health::new());
+    let mut set = Set::new(10, OutlierDetection::new());
     let begun = set.now;
     let (mut failed, mut probes, mut probing) = (0, 0, false);
     while set.now - begun < Duration::from_secs(600) {
@@ -383,7 +383,7 @@ fn a_flapping_pod_fails_few_requests_in_ten_minutes() {
 
 #[test]
 fn who_comes_back_to_the_set_is_tried_anew() {
-    let mut set = Set::new(2, Health::new());
+    let mut set = Set::new(2, OutlierDetection::new());
     set.fail(0, 5);
     set.review();
     set.until_probation(0);
@@ -422,7 +422,7 @@ proptest! {
     /// longest pause at the latest.
     #[test]
     fn never_more_than_half_never_the_last_and_never_for_ever(len in 1..12_usize, steps in steps()) {
-        let health = Health::new().pause(Duration::from_secs(1), Duration::from_secs(20));
+        let health = OutlierDetection::new().ejection_time(Duration::from_secs(1), Duration::from_secs(20));
         let mut set = Set::new(len, health);
         for step in steps {
             match step {

@@ -5,7 +5,7 @@ use std::{cmp::Reverse, time::Duration};
 use rand::Rng;
 use tokio::time::Instant;
 
-use super::{Health, Standing, standing::Around};
+use super::{OutlierDetection, Standing, standing::Around};
 use crate::load::{Counts, EjectionReason, News, Verdict};
 
 /// How much of the usual time is taken from the last review.
@@ -14,7 +14,7 @@ const FRESH: f64 = 0.2;
 /// The health of a set of endpoints, in the order of the set.
 #[derive(Debug)]
 pub(crate) struct Ward {
-    health: Health,
+    health: OutlierDetection,
     pub(crate) standings: Vec<Standing>,
     /// What the last review has come to.
     treatments: Vec<Treatment>,
@@ -51,7 +51,7 @@ pub(crate) struct Treatment {
 }
 
 impl Ward {
-    pub(crate) fn new(health: Health) -> Self {
+    pub(crate) fn new(health: OutlierDetection) -> Self {
         Self {
             health,
             standings: Vec::new(),
@@ -62,7 +62,7 @@ impl Ward {
         }
     }
 
-    pub(crate) fn health(&self) -> &Health {
+    pub(crate) fn health(&self) -> &OutlierDetection {
         &self.health
     }
 
