@@ -21,7 +21,6 @@ use std::{
     convert::Infallible,
     fmt,
     future::Future,
-    net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     task::{Context, Poll, ready},
@@ -37,10 +36,12 @@ use tower::Service;
 
 use self::shared::Shared;
 use crate::{
+    endpoint::Endpoint,
     error::{BoxError, Error},
     in_flight::{Completion, OnResponse},
     membership::MembershipStream,
     policy::{Policy, RoundRobin},
+    route::Route,
 };
 
 /// A tower [`Service`] that spreads requests over the endpoints of a service.
@@ -139,28 +140,21 @@ impl<S, P: Policy, C> Balance<S, P, C> {
         Some(Instant::now().saturating_duration_since(answered))
     }
 
-    /// [`call`](Service::call), but to none of the endpoints at `avoid` unless no other one accepts the request.
-    ///
-    /// For requests that are sent again. Of two other endpoints, chosen at random, the one with fewer requests gets it,
-    /// whatever the policy: it is no turn of the policy's, else an endpoint that fails would take its neighbour's turns.
-    pub fn call_avoiding<Req>(
-        &self,
-        request: Req,
-        avoid: &[SocketAddr],
-    ) -> ResponseFuture<S, Req, P, C>
+    /// [`call`](Service::call) with a word on where the request wants to go.
+    pub fn call_with<Req>(&self, request: Req, route: Route) -> ResponseFuture<S, Req, P, C>
     where
         S: Service<Req> + Clone + Send + Sync + 'static,
         S::Error: Into<BoxError>,
         C: Completion<S::Response> + Clone,
     {
-        ResponseFuture::avoiding(&self.shared, self.completion.clone(), request, avoid)
+        self.call_completing(request, route, |completion| completion)
     }
 
-    /// The same with another completion around the balancer's own. A request that avoids nobody is a turn of the policy's.
+    /// The same with another completion around the balancer's own.
     pub(crate) fn call_completing<Req, D>(
         &self,
         request: Req,
-        avoid: &[SocketAddr],
+        route: Route,
         around: impl FnOnce(C) -> D,
     ) -> ResponseFuture<S, Req, P, D>
     where
@@ -169,17 +163,18 @@ impl<S, P: Policy, C> Balance<S, P, C> {
         C: Clone,
     {
         let completion = around(self.completion.clone());
-        match avoid {
+        let avoid: Vec<_> = route.avoided().iter().map(Endpoint::address).collect();
+        match &*avoid {
             [] => ResponseFuture::new(&self.shared, completion, request),
-            _ => ResponseFuture::avoiding(&self.shared, completion, request, avoid),
+            avoid => ResponseFuture::avoiding(&self.shared, completion, request, avoid),
         }
     }
 
-    /// Whether there is an endpoint besides `avoid` that requests may be sent to.
-    pub(crate) fn has_other(&self, avoid: &[SocketAddr]) -> bool {
+    /// Whether there is an endpoint that requests may be sent to and that `route` doesn't avoid.
+    pub(crate) fn has_other(&self, route: &Route) -> bool {
         let snapshot = self.shared.current.load();
         let mut loads = snapshot.loads().iter();
-        loads.any(|load| load.is_available() && !avoid.contains(&load.endpoint().identity()))
+        loads.any(|load| load.is_available() && !route.avoids(load.endpoint()))
     }
 
     #[inline]

@@ -259,6 +259,7 @@ mod outcome;
 mod outlier;
 mod policy;
 mod retry;
+mod route;
 mod signals;
 mod snapshot;
 
@@ -291,3 +292,4 @@ pub use policy::{LeastConnections, PeakEwma, Policy, PowerOfTwo, Random, RoundRo
 #[cfg(feature = "http-body")]
 pub use retry::RetryUnavailable;
 pub use retry::{Anywhere, CallAvoiding, Retry, RetryFailed, RetryFuture, RetryLayer, RetryPolicy};
+pub use route::{Route, RouteKey};

@@ -11,7 +11,7 @@ use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_headless::{
     Balance, BalanceLayer, Endpoint, EndpointState, Error, LeastConnections, Policy, Random,
-    RoundRobin, StaticEndpoints,
+    RoundRobin, Route, StaticEndpoints,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -332,18 +332,18 @@ async fn who_handed_a_request_back_gets_one_trial_and_all_others_pass_it_over() 
 
 #[tokio::test(start_paused = true)]
 async fn a_request_goes_to_whom_it_avoids_only_when_nobody_else_takes_it() {
-    let avoid = [endpoint(1).address()];
+    let avoid = Route::new().avoid(&endpoint(1));
     for _ in 0..20 {
         let (_script, pods, balance) = balance([1, 2, 3]).await;
         pods.set([2], Behaviour::HandBack);
         let (pod, _) = balance
-            .call_avoiding(Request(7), &avoid)
+            .call_with(Request(7), avoid.clone())
             .await
             .expect("pod 3 answers");
         assert_eq!(pod, endpoint(3), "whoever was asked first");
         pods.set([3], Behaviour::HandBack);
         let (pod, _) = balance
-            .call_avoiding(Request(7), &avoid)
+            .call_with(Request(7), avoid.clone())
             .await
             .expect("pod 1 answers");
         assert_eq!(pod, endpoint(1), "better than nobody");

@@ -9,6 +9,7 @@ use std::{
 /// Each room, and the rooms that its code may name. A room is a file and the folder of the same name.
 const LAYERS: &[(&str, &[&str])] = &[
     ("endpoint", &[]),
+    ("route", &["endpoint"]),
     ("backoff", &[]),
     ("error", &["endpoint"]),
     ("latency", &[]),
@@ -40,11 +41,15 @@ const LAYERS: &[(&str, &[&str])] = &[
             "membership",
             "near",
             "policy",
+            "route",
             "signals",
             "snapshot",
         ],
     ),
-    ("retry", &["balance", "error", "in_flight", "policy"]),
+    (
+        "retry",
+        &["balance", "error", "in_flight", "policy", "route"],
+    ),
     (
         "http",
         &[
@@ -60,6 +65,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "near",
             "outcome",
             "policy",
+            "route",
             "retry",
         ],
     ),

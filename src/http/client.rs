@@ -144,7 +144,7 @@ impl<P: Policy> Client<P> {
         shared.retries.budget.deposit();
         let replay = Replay::of(&mut request, shared.retries.times, shared.may_refuse);
         let future = match request.extensions().get::<Avoid>().cloned() {
-            Some(avoid) => self.pods.call_avoiding(request, avoid.pods()),
+            Some(avoid) => self.pods.call_with(request, avoid.route()),
             None => self.pods.call(request),
         };
         Ok(ResponseFuture {
@@ -160,9 +160,9 @@ impl<P: Policy> Client<P> {
 impl<P: Policy> Shared<P> {
     /// What follows from a pod's answer: another attempt, or the caller's answer.
     fn again(&self, replay: &mut Replay, answer: Answer) -> ControlFlow<Answer, Sent<P>> {
-        let has_other = |avoid: &Avoid| self.pods.has_other(avoid.pods());
+        let has_other = |avoid: &Avoid| self.pods.has_other(&avoid.route());
         let request = replay.next(answer, &self.retries, has_other)?;
-        let future = self.pods.call_avoiding(request, replay.avoid().pods());
+        let future = self.pods.call_with(request, replay.avoid().route());
         ControlFlow::Continue(future)
     }
 }

@@ -58,8 +58,11 @@ impl Avoid {
         self
     }
 
-    pub(super) fn pods(&self) -> &[SocketAddr] {
-        &self.0
+    pub(super) fn route(&self) -> crate::route::Route {
+        let route = crate::route::Route::new();
+        self.0
+            .iter()
+            .fold(route, |route, &address| route.avoid(&address.into()))
     }
 }
 

@@ -57,11 +57,11 @@ where
     type Attempt = ResponseFuture<S, Req, P, Located<C>>;
 
     fn attempt(&mut self, request: Req, avoid: &[SocketAddr]) -> Self::Attempt {
-        self.call_completing(request, avoid, Located)
+        self.call_completing(request, route(avoid), Located)
     }
 
     fn has_other(&self, avoid: &[SocketAddr]) -> bool {
-        Self::has_other(self, avoid)
+        Self::has_other(self, &route(avoid))
     }
 
     fn failed(error: &Error) -> Option<SocketAddr> {
@@ -71,6 +71,14 @@ where
     fn is_unsent(error: &Error) -> bool {
         error.is_unsent()
     }
+}
+
+fn route(avoid: &[SocketAddr]) -> crate::route::Route {
+    avoid
+        .iter()
+        .fold(crate::route::Route::new(), |route, &address| {
+            route.avoid(&address.into())
+        })
 }
 
 /// A completion that tells where the response comes from.
