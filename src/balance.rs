@@ -1,17 +1,19 @@
 //! The balancer itself: a tower service over the endpoints that discovery finds.
 
+mod attempts;
 mod builder;
-mod care;
 mod checks;
 mod driver;
 mod future;
 mod generator;
+mod health_monitor;
+mod membership;
 mod place;
-mod recovery;
+mod reconnect;
+mod registry;
 mod shared;
 mod slow_start;
 mod status;
-mod watch;
 
 pub use builder::{BalanceBuilder, BalanceLayer};
 pub use future::ResponseFuture;
@@ -22,25 +24,22 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use futures::future::BoxFuture;
 use tokio::{
     sync::{futures::OwnedNotified, oneshot},
     time::Instant,
 };
 use tower::Service;
 
-use self::shared::Shared;
+use self::shared::{Shared, Starter};
 use crate::{
-    endpoint::Endpoint,
     error::{BoxError, Error},
     in_flight::{Completion, OnResponse},
     membership::MembershipStream,
-    policy::{Policy, RoundRobin},
     route::Route,
 };
 
@@ -80,8 +79,8 @@ use crate::{
 /// # Ok(())
 /// # }
 /// ```
-pub struct Balance<S, P: Policy = RoundRobin, C = OnResponse> {
-    shared: Arc<Shared<S, P>>,
+pub struct Balance<S, C = OnResponse> {
+    shared: Arc<Shared<S>>,
     completion: C,
     handle: Arc<Handle>,
     /// Waits for the first answer; made before the check that it waits after, and kept from poll to poll.
@@ -90,22 +89,9 @@ pub struct Balance<S, P: Policy = RoundRobin, C = OnResponse> {
 
 /// Keeps the background task running.
 struct Handle {
-    /// The task, as long as it could not be started for want of a runtime.
-    driver: Mutex<Option<BoxFuture<'static, ()>>>,
+    starter: Arc<Starter>,
     /// The task ends when this is dropped.
     _alive: oneshot::Sender<Infallible>,
-}
-
-impl Handle {
-    /// Starts the background task if that has not been done and there is a runtime to do it.
-    fn start(&self) {
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let mut driver = self.driver.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(driver) = driver.take() {
-                runtime.spawn(driver);
-            }
-        }
-    }
 }
 
 impl Balance<()> {
@@ -115,10 +101,10 @@ impl Balance<()> {
     }
 }
 
-impl<S, P: Policy, C> Balance<S, P, C> {
+impl<S, C> Balance<S, C> {
     /// What the balancer knows of its endpoints now, in the order of their addresses. For looking at, not for picking.
     pub fn endpoints(&self) -> Vec<EndpointStatus> {
-        status::statuses::<S, P>(&self.shared.current.load())
+        status::statuses(&self.shared.current.load())
     }
 
     /// A stream of the changes of the set, beginning with all that is in it.
@@ -126,8 +112,8 @@ impl<S, P: Policy, C> Balance<S, P, C> {
     where
         S: Send + Sync + 'static,
     {
-        self.handle.start();
-        watch::watch(&self.shared)
+        self.handle.starter.start();
+        membership::stream(&self.shared)
     }
 
     /// How long ago discovery last answered; none if it never has.
@@ -140,8 +126,14 @@ impl<S, P: Policy, C> Balance<S, P, C> {
         Some(Instant::now().saturating_duration_since(answered))
     }
 
-    /// [`call`](Service::call) with a word on where the request wants to go.
-    pub fn call_with<Req>(&self, request: Req, route: Route) -> ResponseFuture<S, Req, P, C>
+    /// [`call`](Service::call) with a [`Route`]: by key, to one pod, or away from some.
+    ///
+    /// A request that avoids pods goes to one of two others, chosen at random: the one with the smaller load, whatever the
+    /// policy. It is no turn of the policy's, else an endpoint that fails would take its neighbour's turns. The avoided pods
+    /// get it only if no other one takes it.
+    ///
+    /// Needs no `poll_ready` before it: where discovery hasn't answered yet, the request waits.
+    pub fn call_with<Req>(&self, request: Req, route: Route) -> ResponseFuture<S, Req, C>
     where
         S: Service<Req> + Clone + Send + Sync + 'static,
         S::Error: Into<BoxError>,
@@ -156,25 +148,22 @@ impl<S, P: Policy, C> Balance<S, P, C> {
         request: Req,
         route: Route,
         around: impl FnOnce(C) -> D,
-    ) -> ResponseFuture<S, Req, P, D>
+    ) -> ResponseFuture<S, Req, D>
     where
         S: Service<Req> + Clone + Send + Sync + 'static,
         S::Error: Into<BoxError>,
         C: Clone,
     {
         let completion = around(self.completion.clone());
-        let avoid: Vec<_> = route.avoided().iter().map(Endpoint::address).collect();
-        match &*avoid {
-            [] => ResponseFuture::new(&self.shared, completion, request),
-            avoid => ResponseFuture::avoiding(&self.shared, completion, request, avoid),
+        match route.is_empty() {
+            true => ResponseFuture::new(&self.shared, completion, request),
+            false => ResponseFuture::routed(&self.shared, completion, request, route),
         }
     }
 
     /// Whether there is an endpoint that requests may be sent to and that `route` doesn't avoid.
     pub(crate) fn has_other(&self, route: &Route) -> bool {
-        let snapshot = self.shared.current.load();
-        let mut loads = snapshot.loads().iter();
-        loads.any(|load| load.is_available() && !route.avoids(load.endpoint()))
+        self.shared.current.load().has_other(route)
     }
 
     #[inline]
@@ -195,7 +184,7 @@ impl<S, P: Policy, C> Balance<S, P, C> {
                 None => {
                     let opening = self.shared.opening.clone();
                     self.opening = Some(Box::pin(opening.notified_owned()));
-                    self.handle.start();
+                    self.handle.starter.start();
                     if tokio::runtime::Handle::try_current().is_err() {
                         // The call will say so.
                         return Poll::Ready(());
@@ -206,17 +195,16 @@ impl<S, P: Policy, C> Balance<S, P, C> {
     }
 }
 
-impl<S, P, C, Req> Service<Req> for Balance<S, P, C>
+impl<S, C, Req> Service<Req> for Balance<S, C>
 where
     S: Service<Req> + Clone + Send + Sync + 'static,
     S::Error: Into<BoxError>,
     Req: 'static,
-    P: Policy,
     C: Completion<S::Response> + Clone,
 {
     type Response = C::Response;
     type Error = Error;
-    type Future = ResponseFuture<S, Req, P, C>;
+    type Future = ResponseFuture<S, Req, C>;
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
@@ -229,7 +217,7 @@ where
     }
 }
 
-impl<S, P: Policy, C: Clone> Clone for Balance<S, P, C> {
+impl<S, C: Clone> Clone for Balance<S, C> {
     fn clone(&self) -> Self {
         Self {
             shared: self.shared.clone(),
@@ -240,7 +228,7 @@ impl<S, P: Policy, C: Clone> Clone for Balance<S, P, C> {
     }
 }
 
-impl<S, P: Policy, C> fmt::Debug for Balance<S, P, C> {
+impl<S, C> fmt::Debug for Balance<S, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Balance")
             .field("endpoints", &self.endpoints())

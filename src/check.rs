@@ -11,9 +11,11 @@
 //!
 //! | file | what lives there |
 //! | --- | --- |
-//! | `check/rounds.rs` | who is to be asked when, and what follows from the answers; pure |
+//! | `check/scheduler.rs` | which endpoint is asked when, and what follows from the answers; pure |
 
-pub(crate) mod rounds;
+mod scheduler;
+
+pub(crate) use scheduler::{CheckScheduler, CheckState};
 
 use std::{any::Any, fmt, future::Future, sync::Arc, time::Duration};
 

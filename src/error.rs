@@ -34,6 +34,11 @@ enum Kind {
         endpoints: usize,
         source: Option<SharedError>,
     },
+    #[error("pod {pod:?} accepts no requests, or isn't there")]
+    PodUnreachable {
+        pod: Box<str>,
+        source: Option<SharedError>,
+    },
     #[error("endpoint {endpoint} failed")]
     Endpoint {
         endpoint: Endpoint,
@@ -72,6 +77,11 @@ impl Error {
         Self(Box::new(Kind::Unreachable { endpoints, source }))
     }
 
+    pub(crate) fn pod_unreachable(pod: &str, source: Option<SharedError>) -> Self {
+        let pod = pod.into();
+        Self(Box::new(Kind::PodUnreachable { pod, source }))
+    }
+
     pub(crate) fn endpoint_failed(endpoint: Endpoint, source: BoxError) -> Self {
         Self(Box::new(Kind::Endpoint { endpoint, source }))
     }
@@ -100,10 +110,14 @@ impl Error {
         matches!(*self.0, Kind::NoEndpoints { .. })
     }
 
-    /// There are endpoints, but every one of them refuses connections, or fails its [health check](crate::HealthCheck). The
-    /// source is the last refusal, or tells which check failed and why.
+    /// There are endpoints, but every one of them refuses connections, or fails its [health check](crate::HealthCheck); or the
+    /// one [pod](crate::Route::pod) that was asked for does, or isn't there. The source is the last refusal, or tells which
+    /// check failed and why.
     pub fn is_unreachable(&self) -> bool {
-        matches!(*self.0, Kind::Unreachable { .. })
+        matches!(
+            *self.0,
+            Kind::Unreachable { .. } | Kind::PodUnreachable { .. }
+        )
     }
 
     /// The request was handed to an endpoint's service and that service failed; it is the source.
@@ -138,6 +152,7 @@ impl StdError for Error {
         match &*self.0 {
             Kind::NoEndpoints { source, .. }
             | Kind::Unreachable { source, .. }
+            | Kind::PodUnreachable { source, .. }
             | Kind::Closed { source } => source.as_ref().map(|shared| &**shared as _),
             Kind::Endpoint { source, .. } => Some(&**source),
             Kind::NoRuntime => None,

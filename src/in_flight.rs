@@ -3,7 +3,7 @@
 
 #[cfg(feature = "http-body")]
 mod body;
-mod course;
+mod request_state;
 
 #[cfg(feature = "http-body")]
 pub use body::{CountedBody, OnBodyEnd};
@@ -12,11 +12,11 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use self::course::Course;
+use self::request_state::RequestState;
 use crate::{
     endpoint::Endpoint,
     error::BoxError,
-    load::{Load, Share, Verdict},
+    member::{Member, MemberRef, Verdict},
     outcome::{ByResult, Classify, Outcome},
 };
 
@@ -24,27 +24,27 @@ use crate::{
 ///
 /// A [`Completion`] decides how long it lives.
 pub struct InFlight {
-    share: Arc<Share>,
-    course: Course,
+    member: Arc<MemberRef>,
+    state: RequestState,
 }
 
 /// Two words, which go in registers.
 const _: () = assert!(size_of::<Option<InFlight>>() <= 2 * size_of::<u64>());
 
 impl InFlight {
-    /// A request that a pick has brought to `load`; a `trial` is one sent to find out how an endpoint is that gets no others.
+    /// A request that a pick has brought to `member`; a `trial` is one sent to find out how an endpoint is that gets no others.
     #[inline]
-    pub(crate) fn new(load: &Load, is_trial: bool) -> Self {
+    pub(crate) fn new(member: &Member, is_trial: bool) -> Self {
         Self {
-            share: load.share(),
-            course: Course::new(is_trial, is_trial && load.is_ejected()),
+            member: member.member_ref(),
+            state: RequestState::new(is_trial, is_trial && member.is_ejected()),
         }
     }
 
     /// The endpoint that has the request, as it was known when it joined the set.
     /// [`Balance::endpoints`](crate::Balance::endpoints) shows what has been learnt of it since.
     pub fn endpoint(&self) -> &Endpoint {
-        self.share.endpoint()
+        self.member.endpoint()
     }
 
     /// Says what has come of the request; the last word before the end counts.
@@ -52,85 +52,102 @@ impl InFlight {
     /// If nothing is said, a request that was answered was a success, and one that wasn't was cancelled.
     #[inline]
     pub fn report(&mut self, outcome: Outcome) {
-        self.course.report(outcome);
-        let looks_good = matches!(outcome, Outcome::Success | Outcome::Overload);
-        if self.course.is_probe() && looks_good {
-            // Its end may be far away.
-            self.judge(Verdict::Answered);
+        self.state.report(outcome);
+        if self.state.is_probe() {
+            self.judge_probe(outcome);
+        }
+    }
+
+    /// What a probe has come to so far: its end may be far away.
+    #[cold]
+    fn judge_probe(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Success | Outcome::Overload => self.judge(Verdict::Answered),
+            Outcome::Failure => {
+                self.state.end_probe();
+                self.judge(Verdict::Failed);
+            }
+            Outcome::Ignored => {}
         }
     }
 
     #[inline]
-    pub(crate) fn share(&self) -> &Share {
-        &self.share
+    pub(crate) fn member(&self) -> &MemberRef {
+        &self.member
     }
 
     /// Ends the trial, if this was one: its outcome is known.
     #[inline]
     pub(crate) fn end_trial(&mut self) -> bool {
-        self.course.end_trial()
+        self.state.end_trial()
     }
 
     /// The endpoint has it, and no answer yet.
     #[inline]
     pub(crate) fn wait(&mut self) {
-        if !self.course.waits() && self.share.signals().is_reviewed() {
-            let answers = self.share.record().progress();
-            self.course.wait(self.now(), answers);
+        if !self.state.waits() && self.member.signals().is_reviewed() {
+            let answers = self.member.stats().progress();
+            self.state.wait(self.now(), answers);
         }
     }
 
-    /// The endpoint's answer has begun.
+    /// The endpoint's answer has begun. Unless it comes whole, its end may be far away: until then the request is in flight,
+    /// but it doesn't wait.
     #[inline]
-    pub(crate) fn answer(&mut self) {
-        self.course.answer();
+    pub(crate) fn answer(&mut self, is_whole: bool) {
+        self.state.answer();
         // What was there at the first look took no time.
-        let waited = if self.course.waits() {
+        let waited = if self.state.waits() {
             self.answer_late()
         } else {
             Duration::ZERO
         };
-        self.share.record().answered(waited);
-        if self.course.is_probe() {
-            self.report(self.course.outcome().unwrap_or(Outcome::Success));
+        self.member.stats().answered(waited);
+        if !is_whole {
+            self.state.stream();
+            self.member.stats().begin_stream();
+        }
+        if self.state.is_probe() {
+            // Good so far, unless the completion finds otherwise.
+            self.judge(Verdict::Answered);
         }
     }
 
     /// How long it has waited for the answer.
     fn answer_late(&self) -> Duration {
         let now = self.now();
-        let waited = self.course.waited(now).unwrap_or_default();
-        if let Some(latency) = self.share.latency() {
-            latency.answered(waited, now, &self.share.signals().latencies);
+        let waited = self.state.waited(now).unwrap_or_default();
+        if let Some(latency) = self.member.latency() {
+            latency.answered(waited, now, &self.member.signals().latencies);
         }
         waited
     }
 
     /// In nanoseconds of the balancer's life.
     fn now(&self) -> u64 {
-        self.share.signals().age(Instant::now())
+        self.member.signals().age(Instant::now())
     }
 
     /// The endpoint has not taken it, and it goes to another one.
     pub(crate) fn refuse(&mut self) {
-        self.course.report(Outcome::Ignored);
-        self.course.end_wait();
-        if self.course.end_probe() {
+        self.state.report(Outcome::Ignored);
+        self.state.end_wait();
+        if self.state.end_probe() {
             self.judge(Verdict::Failed);
         }
     }
 
     #[cold]
     fn judge(&self, verdict: Verdict) {
-        self.share.record().judge(verdict);
-        self.share.signals().review.notify_one();
+        self.member.stats().judge(verdict);
+        self.member.signals().review.notify_one();
     }
 
     #[inline]
     fn end(&self) -> Outcome {
-        match self.course.outcome() {
+        match self.state.outcome() {
             Some(outcome) => outcome,
-            None if self.course.is_answered() => Outcome::Success,
+            None if self.state.is_answered() => Outcome::Success,
             None if self.was_given_up() => Outcome::Failure,
             None => Outcome::Ignored,
         }
@@ -140,51 +157,58 @@ impl InFlight {
     /// lost its race says nothing of the kind.
     #[cold]
     fn was_given_up(&self) -> bool {
-        let answers = self.share.record().progress();
-        self.course.waits()
-            && self.course.has_seen_none_of(answers)
-            && (self.share.signals().patience())
-                .is_some_and(|patience| self.waited_in_vain() >= patience)
+        let answers = self.member.stats().progress();
+        let limit = self.member.signals().unresponsive_after();
+        self.state.waits()
+            && self.state.has_seen_none_of(answers)
+            && limit.is_some_and(|limit| self.waited_without_answer() >= limit)
     }
 
-    /// For how long it has waited for an answer that hasn't come.
-    fn waited_in_vain(&self) -> Duration {
-        if self.course.is_answered() || !self.course.waits() {
+    fn waited_without_answer(&self) -> Duration {
+        if self.state.is_answered() || !self.state.waits() {
             return Duration::ZERO;
         }
-        self.course.waited(self.now()).unwrap_or_default()
+        self.state.waited(self.now()).unwrap_or_default()
     }
 
     #[cold]
     fn was_turned_away(&self, outcome: Outcome) {
-        if let Some(latency) = self.share.latency() {
-            latency.failed(self.waited_in_vain(), &self.share.signals().latencies);
+        if let Some(latency) = self.member.latency() {
+            let waited = self.waited_without_answer();
+            latency.failed(waited, &self.member.signals().latencies);
         }
         if outcome == Outcome::Failure {
-            let in_a_row = self.share.record().failed(self.course.is_answered());
-            self.share.signals().failed(in_a_row);
+            let in_a_row = self.member.stats().failed(self.state.is_answered());
+            self.member.signals().failed(in_a_row);
         }
-        if !self.share.record().owe() {
-            self.share.end();
+        if !self.member.stats().penalise() {
+            self.member.end();
         }
     }
 
     #[cold]
     fn was_cancelled(&self) {
-        if let Some(latency) = self.share.latency() {
-            latency.waited(self.waited_in_vain(), &self.share.signals().latencies);
+        if let Some(latency) = self.member.latency() {
+            let waited = self.waited_without_answer();
+            latency.waited(waited, &self.member.signals().latencies);
         }
     }
 
     #[cold]
-    fn end_trials(&self, outcome: Outcome) {
+    fn end_special(&self, outcome: Outcome) {
+        if self.state.streams() {
+            self.member.stats().end_stream();
+        }
+        if !self.state.is_trial_or_probe() {
+            return;
+        }
         match outcome {
-            Outcome::Success | Outcome::Overload if self.course.is_probe() => {
+            Outcome::Success | Outcome::Overload if self.state.is_probe() => {
                 self.judge(Verdict::Passed)
             }
-            Outcome::Failure if self.course.is_probe() => self.judge(Verdict::Failed),
+            Outcome::Failure if self.state.is_probe() => self.judge(Verdict::Failed),
             // Cancelled before it was known how the endpoint is: the next request may try.
-            _ => self.share.offer_trial(),
+            _ => self.member.offer_trial(),
         }
     }
 }
@@ -197,14 +221,14 @@ impl Drop for InFlight {
             self.was_turned_away(outcome);
         } else {
             if outcome == Outcome::Success {
-                self.share.record().succeeded();
+                self.member.stats().succeeded();
             } else {
                 self.was_cancelled();
             }
-            self.share.end();
+            self.member.end();
         }
-        if self.course.is_trial_or_probe() {
-            self.end_trials(outcome);
+        if self.state.is_special() {
+            self.end_special(outcome);
         }
     }
 }
@@ -230,6 +254,15 @@ pub trait Completion<R>: Send + Sync + 'static {
     fn failed(&self, error: &BoxError) -> Outcome {
         let _ = error;
         Outcome::Failure
+    }
+
+    /// Whether [`complete`](Self::complete) always drops the guard, because responses come whole. False, unless this says
+    /// otherwise: the guard may live on with a response that streams.
+    ///
+    /// A request whose response streams is in flight, but doesn't wait. If this says true though the guard lives on, an
+    /// endpoint with many long responses is taken for unresponsive.
+    fn is_whole(&self) -> bool {
+        false
     }
 }
 
@@ -262,5 +295,10 @@ impl<R, C: Classify<R>> Completion<R> for OnResponse<C> {
 
     fn failed(&self, error: &BoxError) -> Outcome {
         self.0.classify(Err(error))
+    }
+
+    #[inline]
+    fn is_whole(&self) -> bool {
+        true
     }
 }

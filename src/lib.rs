@@ -125,7 +125,7 @@
 //! pods with a queue each and service times that vary, which is why they are slower. By how many requests a hung pod costs, two
 //! groups are to be told apart and no more: those that look at what is in flight, and those that don't.
 //!
-//! # Near pods first
+//! # LocalityPreference pods first
 //!
 //! A headless Service has no kube-proxy that would honour its `spec.trafficDistribution`. The control plane puts hints into
 //! its EndpointSlices all the same: `PreferSameZone` the zones whose clients a pod is meant for, `PreferSameNode` the nodes
@@ -144,7 +144,7 @@
 //!   herd. If no near pod accepts requests, the far ones get them all, and the other way round.
 //! - **It assumes** that the clients are spread evenly over the zones that there are hints for (or pods in), for a client
 //!   does not know of the others. Where all clients are in one zone, they still send some requests elsewhere only if its
-//!   pods are fewer than their fair part; a zone with most of the clients loads its own pods more than the others'.
+//!   pods are fewer than their fair part; a zone with most of the clients members its own pods more than the others'.
 //!   Of several zones that have less than their fair part, each gets a part of what the others spill: its pods get up to 1.2
 //!   times their share while one other of three zones has half of its part, and below twice in any case.
 //!
@@ -202,11 +202,11 @@
 //! | `backoff.rs` | growing delays and jitter |
 //! | `signals.rs` | what is rare and concerns every request: a trial on offer, a new endpoint, an outage |
 //! | `latency.rs` | how long an endpoint takes to answer: a moving average that believes bad news at once |
-//! | `load.rs`, `load/` | one endpoint's numbers: the shares that count its requests, the words that policies scan, the record of what came of them |
+//! | `member.rs`, `load/` | one endpoint's numbers: the shares that count its requests, the words that policies scan, the record of what came of them |
 //! | `outcome.rs` | what a request's end says of its endpoint |
 //! | `outlier.rs`, `outlier/` | who is passed over for what its requests came to; pure |
 //! | `check.rs`, `check/rounds.rs` | how endpoints are asked whether they are well; who is asked when, and what follows; the latter pure |
-//! | `in_flight.rs`, `in_flight/course.rs` | the guard that counts a request from the pick to the end of its response, and reports what came of it; a request's course so far, in one word |
+//! | `in_flight.rs`, `in_flight/state.rs` | the guard that counts a request from the pick to the end of its response, and reports what came of it; a request's state so far, in one word |
 //! | `near.rs` | which endpoints are near the client |
 //! | `policy.rs`, `policy/` | which endpoint gets a request, one algorithm a file; `split.rs` puts any of them over the near and the far ones, `weights.rs` and `turns.rs` give some more than others |
 //! | `snapshot.rs`, `snapshot/` | the immutable set; one writer, many readers |
@@ -244,6 +244,7 @@
 mod backoff;
 mod balance;
 mod check;
+mod comparison;
 mod discovery;
 mod endpoint;
 mod error;
@@ -252,9 +253,9 @@ mod error;
 pub mod http;
 mod in_flight;
 mod latency;
-mod load;
+mod locality;
+mod member;
 mod membership;
-mod near;
 mod outcome;
 mod outlier;
 mod policy;
@@ -282,13 +283,16 @@ pub use error::{BoxError, Error, Unsent};
 pub use in_flight::{Completion, InFlight, OnResponse};
 #[cfg(feature = "http-body")]
 pub use in_flight::{CountedBody, OnBodyEnd};
-pub use load::EjectionReason;
+pub use member::{EjectionReason, Members};
 pub use membership::{MembershipChange, MembershipStream, ServiceStream};
 pub use outcome::{ByResult, Classify, Outcome};
 #[cfg(feature = "http-body")]
 pub use outcome::{ByStatus, ClassifyHttp};
 pub use outlier::OutlierDetection;
-pub use policy::{LeastConnections, PeakEwma, Policy, PowerOfTwo, Random, RoundRobin};
+pub use policy::{
+    BuiltInPolicy, LeastConnections, ParsePolicyError, PeakEwma, Picker, Policy, PowerOfTwo,
+    Previous, Random, RoundRobin,
+};
 #[cfg(feature = "http-body")]
 pub use retry::RetryUnavailable;
 pub use retry::{Anywhere, CallAvoiding, Retry, RetryFailed, RetryFuture, RetryLayer, RetryPolicy};

@@ -6,9 +6,10 @@ mod service_stream;
 pub use membership_stream::MembershipStream;
 pub use service_stream::ServiceStream;
 
-use std::cmp::Ordering;
-
-use crate::endpoint::Endpoint;
+use crate::{
+    comparison::{Fate, compare, normalise},
+    endpoint::Endpoint,
+};
 
 /// How the set of endpoints changed since the last time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,49 +23,39 @@ pub struct MembershipChange {
     pub left: Vec<Endpoint>,
 }
 
-/// The set as it was the last time; none before the first.
+/// The set as it was the last time, with all that was ever learnt of its pods; none before the first.
 #[derive(Debug, Default)]
 pub(crate) struct Known(Option<Vec<Endpoint>>);
 
 impl Known {
     /// What `set`, in whatever order and with whatever repetitions it comes, changes. The first one always is a change.
-    pub(crate) fn update(&mut self, mut set: Vec<Endpoint>) -> Option<MembershipChange> {
-        set.sort_unstable();
-        set.dedup_by_key(|endpoint| endpoint.identity());
-        let old = self.0.as_deref().unwrap_or_default();
-        let (joined, left) = differences(old, &set);
-        if self.0.is_some() && joined.is_empty() && left.is_empty() {
+    ///
+    /// What is learnt of a pod that stays is kept even if nothing else changes: it may tell the next pod at that address
+    /// from this one.
+    pub(crate) fn update(&mut self, set: Vec<Endpoint>) -> Option<MembershipChange> {
+        let mut endpoints = normalise(set);
+        let is_first = self.0.is_none();
+        let old = self.0.take().unwrap_or_default();
+        let (mut joined, mut left) = (Vec::new(), Vec::new());
+        let key = |new: &&mut Endpoint| new.identity();
+        let is_same = |old: &Endpoint, new: &&mut Endpoint| old.is_same_pod(new);
+        for fate in compare(old, &mut endpoints, Endpoint::identity, key, is_same) {
+            match fate {
+                Fate::Joined(new) => joined.push(new.clone()),
+                Fate::Left(old) => left.push(old),
+                Fate::Stayed(old, new) => new.recall(&old),
+            }
+        }
+        if !is_first && joined.is_empty() && left.is_empty() {
+            self.0 = Some(endpoints);
             return None;
         }
-        self.0 = Some(set.clone());
+        self.0 = Some(endpoints.clone());
         Some(MembershipChange {
-            endpoints: set,
+            endpoints,
             joined,
             left,
         })
-    }
-}
-
-/// What only `new` has, and what only `old` has. Both are in order.
-fn differences(old: &[Endpoint], new: &[Endpoint]) -> (Vec<Endpoint>, Vec<Endpoint>) {
-    let (mut joined, mut left) = (Vec::new(), Vec::new());
-    let (mut olds, mut news) = (old.iter().peekable(), new.iter().peekable());
-    loop {
-        let order = match (olds.peek(), news.peek()) {
-            (None, None) => return (joined, left),
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (Some(old), Some(new)) => old.identity().cmp(&new.identity()),
-        };
-        let old = olds.next_if(|_| order.is_le());
-        let new = news.next_if(|_| order.is_ge());
-        match (old, new) {
-            (Some(old), Some(new)) if old.is_same_pod(new) => {}
-            (old, new) => {
-                left.extend(old.cloned());
-                joined.extend(new.cloned());
-            }
-        }
     }
 }
 
@@ -112,5 +103,20 @@ mod tests {
             (change.joined, change.left),
             (named("web-1"), named("web-0"))
         );
+    }
+
+    #[test]
+    fn what_is_learnt_late_tells_the_next_pod_from_this_one() {
+        let mut known = Known::default();
+        let of = |uid: &str| vec![endpoint(1).with_pod_uid(uid)];
+        known.update(endpoints([1]));
+        assert_eq!(known.update(of("a")), None);
+        assert_eq!(
+            known.update(endpoints([1])),
+            None,
+            "an answer that knows less"
+        );
+        let change = known.update(of("b")).expect("a change");
+        assert_eq!((change.joined, change.left), (of("b"), of("a")));
     }
 }

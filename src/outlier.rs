@@ -8,7 +8,7 @@
 //!  │   healthy   │ ───────────────────────────▶ │ silent │ ─────────▶ │   ejected    │
 //!  │             │ ◀─────────────────────────── │        │            │ 5 s … 300 s  │
 //!  └─────────────┘           an answer          └────────┘            └──────────────┘
-//!               ▲                        still silent │   the pause is over │     ▲ its one request fails:
+//!               ▲                        still silent │   the time is over │     ▲ its one request fails:
 //!               │                                     ▼                     ▼     │ twice as long
 //!               │                                ┌──────────────────────────────────┐
 //!               └─────────────────────────────── │ on probation: one request at a   │
@@ -27,14 +27,16 @@
 //!
 //! Pure: takes `now`, the generator, and what the endpoints' records tell.
 
-mod standing;
+mod detector;
+mod endpoint_health;
+mod observation;
 #[cfg(test)]
 mod suite;
-mod ward;
 mod window;
 
-pub(crate) use standing::Standing;
-pub(crate) use ward::{Finding, Treatment, Ward};
+pub(crate) use detector::{Case, OutlierDetector};
+pub(crate) use endpoint_health::EndpointHealth;
+pub(crate) use observation::{Decision, Observation};
 
 use std::time::Duration;
 
@@ -51,12 +53,18 @@ use std::time::Duration;
 ///
 /// What counts as a failure is the [`Completion`](crate::Completion)'s to say.
 ///
+/// No setting can do harm by its value: ratios outside of 0 to 1 are taken for the nearer end, NaN for the default, and times
+/// for the nearest from 1 ms to a day.
+///
 /// ```
 /// use std::time::Duration;
-/// use tower_headless::{Balance, Endpoint, StaticEndpoints, OutlierDetection};
+/// use tower_headless::{Balance, Endpoint, OutlierDetection, StaticEndpoints};
 ///
+/// let detection = OutlierDetection::new()
+///     .consecutive_failures(10)
+///     .ejection_time(Duration::from_secs(1), Duration::from_secs(60));
 /// let balance = Balance::builder(StaticEndpoints::new([]))
-///     .outlier_detection(OutlierDetection::new().consecutive_failures(10).ejection_time(Duration::from_secs(1), Duration::from_secs(60)))
+///     .outlier_detection(detection)
 ///     .build(|endpoint: &Endpoint| endpoint.address());
 /// # let _ = balance;
 /// ```
@@ -65,24 +73,28 @@ use std::time::Duration;
 pub struct OutlierDetection {
     consecutive_failures: Option<u32>,
     success_rate: Option<f64>,
-    silence: Option<Duration>,
-    min_pause: Duration,
-    max_pause: Duration,
+    unresponsive_after: Option<Duration>,
+    min_ejection: Duration,
+    max_ejection: Duration,
     max_ejection_ratio: f64,
     panic_threshold: f64,
 }
+
+const SUCCESS_RATE: f64 = 0.8;
+const MAX_EJECTION_RATIO: f64 = 0.5;
+const PANIC_THRESHOLD: f64 = 0.5;
 
 impl OutlierDetection {
     /// The default settings.
     pub const fn new() -> Self {
         Self {
             consecutive_failures: Some(5),
-            success_rate: Some(0.8),
-            silence: Some(Duration::from_millis(50)),
-            min_pause: Duration::from_secs(5),
-            max_pause: Duration::from_secs(300),
-            max_ejection_ratio: 0.5,
-            panic_threshold: 0.5,
+            success_rate: Some(SUCCESS_RATE),
+            unresponsive_after: Some(Duration::from_millis(50)),
+            min_ejection: Duration::from_secs(5),
+            max_ejection: Duration::from_secs(300),
+            max_ejection_ratio: MAX_EJECTION_RATIO,
+            panic_threshold: PANIC_THRESHOLD,
         }
     }
 
@@ -91,12 +103,12 @@ impl OutlierDetection {
         Self {
             consecutive_failures: None,
             success_rate: None,
-            silence: None,
+            unresponsive_after: None,
             ..Self::new()
         }
     }
 
-    /// So many failures, without a success among them, eject; one at least. None: however many.
+    /// How many failures, without a success among them, eject; one at least. None: no number does.
     pub fn consecutive_failures(mut self, failures: impl Into<Option<u32>>) -> Self {
         self.consecutive_failures = failures.into().map(|failures| failures.max(1));
         self
@@ -108,44 +120,47 @@ impl OutlierDetection {
     /// many successes to its name: so the last 3, 6, 9 … s alone count as well, once there were 20 requests in them and the
     /// part is below the rate by two standard deviations.
     pub fn success_rate(mut self, rate: impl Into<Option<f64>>) -> Self {
-        self.success_rate = rate.into();
+        self.success_rate = rate.into().map(|rate| ratio(rate, SUCCESS_RATE));
         self
     }
 
-    /// For how long several requests may wait at an endpoint, of which none is answered, while the others answer theirs. It is
+    /// How long several requests may wait at an endpoint, of which none is answered, while the others answer theirs. It is
     /// four times the usual time to an answer, but this at least. None: for ever.
     ///
-    /// With this goes the rule that a request counts as a failure if its caller gives it up after such a time without any
-    /// answer of the endpoint in all of it, neither to this request nor to another one. A hedge that lost the race gives up
-    /// sooner, or while the endpoint answers others.
+    /// A request waits until the head of its response comes: a response that streams is no silence.
+    ///
+    /// With this goes the rule that a cancelled request counts as a failure if it waited this long and the endpoint answered
+    /// nobody meanwhile. A hedge that lost the race gives up sooner, or while the endpoint answers others.
     pub fn unresponsive_after(mut self, least: impl Into<Option<Duration>>) -> Self {
-        self.silence = least.into();
+        self.unresponsive_after = least.into().map(|least| least.clamp(MILLI, DAY));
         self
     }
 
-    /// For how long an endpoint is out the first time, and at most. The time doubles with each ejection, and begins anew once
+    /// How long an endpoint is out the first time, and at most. The time doubles with each ejection, and begins anew once
     /// the endpoint has been in for as long as it was out, and for 30 s.
     pub fn ejection_time(mut self, min: Duration, max: Duration) -> Self {
-        // A pause of nothing would be no pause, and one beyond a day an end.
-        self.min_pause = min.clamp(Duration::from_millis(1), DAY);
-        self.max_pause = max.clamp(self.min_pause, DAY);
+        // An ejection of no time would be none, and one of more than a day an end.
+        self.min_ejection = min.clamp(MILLI, DAY);
+        self.max_ejection = max.clamp(self.min_ejection, DAY);
         self
     }
 
     /// How many of the endpoints may be ejected, as a part of all from 0 to 1. The last one that accepts requests never is.
     pub fn max_ejection_ratio(mut self, part: f64) -> Self {
-        self.max_ejection_ratio = part;
+        self.max_ejection_ratio = ratio(part, MAX_EJECTION_RATIO);
         self
     }
 
     /// With fewer endpoints available than this part of all, from 0 to 1, ejections are ignored. Zero: they never are.
     pub fn panic_threshold(mut self, part: f64) -> Self {
-        self.panic_threshold = part;
+        self.panic_threshold = ratio(part, PANIC_THRESHOLD);
         self
     }
 
     pub(crate) fn is_off(&self) -> bool {
-        self.consecutive_failures.is_none() && self.success_rate.is_none() && self.silence.is_none()
+        self.consecutive_failures.is_none()
+            && self.success_rate.is_none()
+            && self.unresponsive_after.is_none()
     }
 
     /// How many failures in a row are reason enough.
@@ -159,14 +174,14 @@ impl OutlierDetection {
         ((all as f64 * self.max_ejection_ratio + 1e-9) as usize).min(all.saturating_sub(1))
     }
 
-    /// Whether so few of `all` are available that ejections are to be ignored.
+    /// Whether so few of `all` are available that ejections are ignored.
     fn is_panic(&self, available: usize, all: usize) -> bool {
         (available as f64) < all as f64 * self.panic_threshold - 1e-9
     }
 
-    /// For how long an endpoint may be silent, where answers usually take so long.
-    pub(crate) fn patience(&self, usual: Duration) -> Option<Duration> {
-        let least = self.silence?;
+    /// How long an endpoint may leave requests unanswered, where answers usually take so long.
+    pub(crate) fn unresponsive_limit(&self, usual: Duration) -> Option<Duration> {
+        let least = self.unresponsive_after?;
         Some(least.max(usual.saturating_mul(USUAL)))
     }
 }
@@ -174,10 +189,51 @@ impl OutlierDetection {
 /// How many times the usual time is a long time.
 pub(crate) const USUAL: u32 = 4;
 
+const MILLI: Duration = Duration::from_millis(1);
 const DAY: Duration = Duration::from_secs(86_400);
+
+fn ratio(value: f64, default: f64) -> f64 {
+    match value.is_nan() {
+        true => default,
+        false => value.clamp(0.0, 1.0),
+    }
+}
 
 impl Default for OutlierDetection {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_out_of_range_are_taken_for_the_nearest_in_it() {
+        let new = OutlierDetection::new;
+        assert_eq!(new().success_rate(1.5), new().success_rate(1.0));
+        assert_eq!(new().success_rate(f64::NAN), new());
+        assert_eq!(
+            new().max_ejection_ratio(-1.0),
+            new().max_ejection_ratio(0.0)
+        );
+        assert_eq!(new().max_ejection_ratio(f64::NAN), new());
+        assert_eq!(
+            new().panic_threshold(f64::INFINITY),
+            new().panic_threshold(1.0)
+        );
+        assert_eq!(new().panic_threshold(f64::NAN), new());
+        assert_eq!(new().consecutive_failures(0), new().consecutive_failures(1));
+        assert_eq!(
+            new().unresponsive_after(Duration::ZERO),
+            new().unresponsive_after(MILLI)
+        );
+        let times = new().ejection_time(Duration::ZERO, Duration::ZERO);
+        assert_eq!(times, new().ejection_time(MILLI, MILLI));
+        assert_eq!(
+            new().ejection_time(DAY, Duration::MAX),
+            new().ejection_time(DAY, DAY)
+        );
     }
 }

@@ -1,134 +1,207 @@
 //! Which endpoint gets the next request.
 //!
-//! | policy | choose it when | cost of a pick |
-//! | --- | --- | --- |
-//! | [`RoundRobin`] | requests cost about the same; shares must be exact | constant |
-//! | [`Random`] | many clients of few requests each, where round robin's order would synchronise them | constant |
-//! | [`LeastConnections`] | requests differ in cost, or pods in speed: load moves away from the slow ones | grows to 256 endpoints, constant above |
-//! | [`PowerOfTwo`] | the same, where the set is large: it is a little less even, and as cheap for any size | constant |
-//! | [`PeakEwma`] | pods differ in speed, and latency counts: those that answer late get next to nothing, before requests pile up there | constant |
+//! A policy prepares a [`Picker`] whenever the set of endpoints changes. A pick then reads the counters, draws from the
+//! generator that it is given, and does nothing else: it never blocks, allocates, or looks at a clock.
 //!
-//! Every policy passes over the endpoints that are unreachable, ejected or gone. A policy is prepared into a picker whenever
-//! the set changes; a pick then reads the counters, draws from the caller's generator, and does nothing else.
+//! The policies of this crate are one enum, so that a pick knows which code it runs; one from outside is a boxed picker.
 
+mod any;
+mod built_in;
 mod least_connections;
 mod pair;
 mod peak_ewma;
 mod power_of_two;
 mod random;
 mod round_robin;
-mod split;
-#[cfg(test)]
-mod suite;
 mod turns;
 mod weights;
 
+pub(crate) use any::{AnyPicker, AnyPolicy};
+pub use built_in::{BuiltInPolicy, ParsePolicyError};
 pub use least_connections::LeastConnections;
 pub use peak_ewma::PeakEwma;
 pub use power_of_two::PowerOfTwo;
 pub use random::Random;
 pub use round_robin::RoundRobin;
-pub(crate) use split::{Before, Split};
-pub(crate) use weights::are_equal;
+
+use std::{any::Any, time::Duration};
 
 use rand::{Rng, seq::IteratorRandom};
 
 use self::weights::Weights;
-use crate::load::Loads;
+use crate::{member::Members, route::Route};
 
-/// A way to choose the endpoint of a request.
+/// A way to choose the endpoint of a request: one of this crate's, or one of your own.
 ///
-/// Sealed: choose one of [`RoundRobin`], [`Random`], [`LeastConnections`], [`PowerOfTwo`] and [`PeakEwma`]. The trait will open
-/// once policies from outside have shown what it must offer.
-pub trait Policy: sealed::Prepare + Clone + Send + Sync + 'static {}
+/// | policy | choose it when | cost of a pick |
+/// | --- | --- | --- |
+/// | [`RoundRobin`] | requests cost about the same; shares must be exact | constant |
+/// | [`Random`] | many clients of few requests each, which a common order would synchronise | constant |
+/// | [`LeastConnections`] | requests differ in cost, or pods in speed: load moves away from the slow ones | grows up to 256 endpoints, constant above |
+/// | [`PowerOfTwo`] | as with least connections, where the set is large: a little less even, and as cheap for any size | constant |
+/// | [`PeakEwma`] | pods differ in speed, and latency counts: those that answer late get next to nothing, before requests pile up there | constant |
+///
+/// A [`BuiltInPolicy`] is any of these, chosen at run time, as from a configuration file.
+///
+/// # A policy of your own
+///
+/// It prepares a [`Picker`] for each set of endpoints. What the balancer does around it, it does for any policy: it passes
+/// over endpoints that refuse, are ejected or fail their checks, tries them again, sends requests to near endpoints first, and
+/// gives new ones a growing share (slow start).
+///
+/// ```
+/// use rand::{Rng, RngExt};
+/// use tower_headless::{Balance, Endpoint, Members, Picker, Policy, Previous, Route, StaticEndpoints};
+///
+/// /// Of `0` endpoints at random, the one with the fewest requests.
+/// struct BestOf(usize);
+///
+/// impl Policy for BestOf {
+///     fn prepare(&self, _: &Members, _: Option<Previous<'_>>, _: &mut dyn Rng) -> Box<dyn Picker> {
+///         Box::new(BestOf(self.0))
+///     }
+/// }
+///
+/// impl Picker for BestOf {
+///     fn pick(&self, members: &Members, _: &Route, rng: &mut dyn Rng) -> Option<usize> {
+///         let drawn = (0..self.0).map(|_| rng.random_range(0..members.len()));
+///         drawn.filter(|&index| members.is_available(index)).min_by_key(|&index| members.load(index))
+///     }
+/// }
+///
+/// let balance = Balance::builder(StaticEndpoints::new(["10.244.1.7:80".parse()?]))
+///     .policy(BestOf(5))
+///     .build(|endpoint: &Endpoint| endpoint.address());
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+pub trait Policy: Any + Send + Sync {
+    /// Prepares a picker for a set of endpoints. `previous` is the picker of the set before it, if there was one: a cursor,
+    /// say, goes on from there.
+    ///
+    /// Called in the balancer's background task when endpoints join, leave, or change what is known of them, and once, with
+    /// no endpoints, when the balancer is built. With [near pods first](crate#near-pods-first) there are pickers for the whole
+    /// set, for the near endpoints and for the far ones.
+    fn prepare(
+        &self,
+        members: &Members,
+        previous: Option<Previous<'_>>,
+        rng: &mut dyn Rng,
+    ) -> Box<dyn Picker>;
 
-impl<T: sealed::Prepare + Clone + Send + Sync + 'static> Policy for T {}
+    /// How fast [`Members::latency`] forgets: after this time a past latency counts by 1/e. None, the default: the pickers
+    /// don't look at latencies, and none are kept.
+    fn latency_decay(&self) -> Option<Duration> {
+        None
+    }
+}
 
-pub(crate) mod sealed {
-    use std::time::Duration;
+/// Chooses endpoints of one set; prepared by a [`Policy`].
+///
+/// All threads share it. Whatever it counts, it counts in atomics, and not by locking.
+pub trait Picker: Any + Send + Sync {
+    /// Chooses an endpoint of `members`, the set that this was prepared for, by its index.
+    ///
+    /// - An endpoint that is not [available](Members::is_available), or none: any available endpoint gets the request. The
+    ///   same goes for an index that is out of range.
+    /// - `route` is what the request says of where it wants to go: its [key](Route::requested_key), if it has one. Whom it
+    ///   wants or avoids is settled without the policy.
+    /// - `rng` is the balancer's generator: with a [seed](crate::BalanceBuilder::seed), what is drawn from it can be repeated.
+    ///
+    /// Called for each request, again where the endpoint refuses, and again where it is new and has had its part (slow start).
+    fn pick(&self, members: &Members, route: &Route, rng: &mut dyn Rng) -> Option<usize>;
 
-    use rand::Rng;
+    /// Whether it looks at how many requests the endpoints have. True, unless this says otherwise.
+    ///
+    /// A picker that takes turns or draws says false: where it has chosen a new endpoint out of turn (slow start), it is
+    /// asked again, and chooses another one.
+    fn is_load_aware(&self) -> bool {
+        true
+    }
+}
 
-    use crate::load::Loads;
-
-    pub trait Prepare {
-        type Picker: Pick;
-
-        /// How fast the averages of the endpoints' latencies decay, if the picker reads them.
-        fn decay(&self) -> Option<Duration> {
-            None
-        }
-
-        /// A picker for a set of endpoints with these weights, which takes the place of `previous`.
-        fn prepare(
-            &self,
-            weights: &[u32],
-            previous: Option<Previous<'_, Self::Picker>>,
-            rng: &mut impl Rng,
-        ) -> Self::Picker;
+impl Policy for Box<dyn Policy> {
+    fn prepare(
+        &self,
+        members: &Members,
+        previous: Option<Previous<'_>>,
+        rng: &mut dyn Rng,
+    ) -> Box<dyn Picker> {
+        (**self).prepare(members, previous, rng)
     }
 
-    /// What a picker reads of the requests that the endpoints have.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub enum Reads {
-        Nothing,
-        /// How many they are at a few endpoints; their counters say it.
-        Few,
-        /// How many they are at all, for which the endpoints' words are packed and count them again.
-        All,
+    fn latency_decay(&self) -> Option<Duration> {
+        (**self).latency_decay()
+    }
+}
+
+/// The picker of the set before, for one that takes its place.
+#[derive(Clone, Copy)]
+pub struct Previous<'a> {
+    picker: &'a dyn Picker,
+    place: &'a dyn Fn(usize) -> usize,
+}
+
+impl<'a> Previous<'a> {
+    /// `place` tells where the endpoint of an old index stands now, or the next one in order if it is gone.
+    pub(crate) fn new(picker: &'a dyn Picker, place: &'a dyn Fn(usize) -> usize) -> Self {
+        Self { picker, place }
     }
 
-    /// The picker of the set before.
-    pub struct Previous<'a, K> {
-        pub picker: &'a K,
-        /// Where the endpoint of an old index stands now; the next one in order, if it is gone.
-        pub place: &'a dyn Fn(usize) -> usize,
+    /// The picker, if it is of this type.
+    pub fn picker<K: Picker>(&self) -> Option<&'a K> {
+        (self.picker as &dyn Any).downcast_ref()
     }
 
-    impl<K> Clone for Previous<'_, K> {
-        fn clone(&self) -> Self {
-            *self
-        }
+    /// The same for another picker of that set, such as one within the picker that this has.
+    pub fn within(self, picker: &'a dyn Picker) -> Self {
+        Self { picker, ..self }
     }
 
-    impl<K> Copy for Previous<'_, K> {}
-
-    pub trait Pick: Send + Sync + 'static {
-        /// Whether shares are exact: then so is the split of the requests between near and far endpoints.
-        const EXACT: bool;
-
-        const READS: Reads;
-
-        /// Chooses an endpoint, and tells those who scan of one more request; none if none is available.
-        fn pick(&self, loads: &Loads, rng: &mut impl Rng) -> Option<usize>;
+    /// Where the endpoint at this index of the set before stands now; if it is gone, the next one in order does.
+    pub fn place(&self, index: usize) -> usize {
+        (self.place)(index)
     }
+}
+
+/// What a picker reads of the requests that the endpoints have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reads {
+    Nothing,
+    /// How many they are at a few endpoints; their counters say it.
+    Few,
+    /// How many they are at all, for which the endpoints' words are packed and count them again.
+    All,
 }
 
 /// On cache lines of its own (processors fetch them in pairs): what every pick of every thread writes should not take from
 /// the others what they only read.
 #[derive(Debug)]
 #[repr(align(128))]
-struct Apart<T>(T);
+pub(crate) struct CachePadded<T>(pub(crate) T);
 
-/// Counts a request in at the endpoint that was chosen, or else, as when a flag has come up there since, at any that is available.
+/// Counts a request in at the chosen endpoint, or else, as when a flag has come up there since, at any that is available.
 #[inline]
 fn begin_or_any(
     chosen: Option<usize>,
-    loads: &Loads,
+    members: &Members,
     weights: Option<&Weights>,
     rng: &mut impl Rng,
 ) -> Option<usize> {
     chosen
-        .filter(|&index| loads.begin(index))
-        .or_else(|| any_available(loads, weights, rng))
+        .filter(|&index| members.begin(index))
+        .or_else(|| any_available(members, weights, rng))
 }
 
 /// Any of the available endpoints, each as likely as the other or as its weight says, however few they are.
-fn any_available(loads: &Loads, weights: Option<&Weights>, rng: &mut impl Rng) -> Option<usize> {
+fn any_available(
+    members: &Members,
+    weights: Option<&Weights>,
+    rng: &mut impl Rng,
+) -> Option<usize> {
     if let Some(weights) = weights {
-        return weights.any_available(loads, rng);
+        return weights.any_available(members, rng);
     }
-    let available = (0..loads.len()).filter(|&index| loads.is_available(index));
+    let available = (0..members.len()).filter(|&index| members.is_available(index));
     let chosen = available.choose(rng)?;
-    loads.begin(chosen).then_some(chosen)
+    members.begin(chosen).then_some(chosen)
 }

@@ -1,5 +1,4 @@
-//! What every request of a balancer may have to know, and seldom does: a trial on offer, a new endpoint, that health is
-//! watched, an outage, the balancer itself. Looking for the first two costs a plain load, and so does the third.
+//! Rare conditions that each pick checks with one load, and what else all members of a balancer share.
 
 use std::{
     any::Any,
@@ -20,7 +19,7 @@ pub(crate) struct Signals {
     /// When the balancer's life began.
     epoch: Instant,
     /// How many of its endpoints have a trial on offer, and the three bits below.
-    attention: AtomicUsize,
+    flags: AtomicUsize,
     pub(crate) outage: Outage,
     owner: OnceLock<Weak<dyn Any + Send + Sync>>,
     /// Wakes the background task for a review of the endpoints' health.
@@ -30,23 +29,29 @@ pub(crate) struct Signals {
     /// Whether the endpoints' health is reviewed at all, and a look at the clock is worth its while when requests begin to
     /// wait.
     is_reviewed: bool,
-    /// In nanoseconds, how long a request waits before its being given up says something; zero if that isn't known.
-    patience: AtomicU64,
+    /// In nanoseconds, how long an endpoint may leave requests unanswered; zero if that isn't known.
+    unresponsive_after: AtomicU64,
     pub(crate) latencies: Latencies,
+    /// How many members there have been.
+    members: AtomicU64,
 }
 
 /// There was no pick since the last review.
-const QUIET: usize = 1 << (usize::BITS - 1);
+const QUIET: usize = 1;
 
-/// The next pick is to wake the background task.
-const ASLEEP: usize = 1 << (usize::BITS - 2);
+/// The next pick has to wake the background task.
+const ASLEEP: usize = 1 << 1;
 
-/// An endpoint gets less than its share, for it is new.
-const WARMING: usize = 1 << (usize::BITS - 3);
+/// An endpoint gets less than its share, for it is new (slow start).
+const WARMING: usize = 1 << 2;
 
-/// What a pick has to attend to.
+/// One trial. The trials stand above the flags: their count may be below zero for a moment, when one is taken before it is
+/// added, and that leaves the flags alone.
+const A_TRIAL: usize = 1 << 3;
+
+/// What a pick has to heed before the policy.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Attention {
+pub(crate) struct PickFlags {
     /// A trial is on offer.
     pub(crate) trials: bool,
     /// An endpoint is new.
@@ -57,21 +62,27 @@ impl Signals {
     pub(crate) fn new(now: Instant) -> Self {
         Self {
             epoch: now,
-            attention: AtomicUsize::new(0),
+            flags: AtomicUsize::new(0),
             outage: Outage::default(),
             owner: OnceLock::new(),
             review: Notify::new(),
             failures: 0,
             is_reviewed: false,
-            patience: AtomicU64::new(0),
+            unresponsive_after: AtomicU64::new(0),
             latencies: Latencies::default(),
+            members: AtomicU64::new(0),
         }
+    }
+
+    /// The number of the next member.
+    pub(crate) fn next_member(&self) -> u64 {
+        self.members.fetch_add(1, Relaxed)
     }
 
     /// The same for a balancer that reviews its endpoints' health: at once after so many failures in a row.
     pub(crate) fn reviewed(self, failures: Option<u32>) -> Self {
         Self {
-            attention: AtomicUsize::new(QUIET | ASLEEP),
+            flags: AtomicUsize::new(QUIET | ASLEEP),
             failures: failures.unwrap_or(0),
             is_reviewed: true,
             ..self
@@ -91,59 +102,57 @@ impl Signals {
 
     /// Whether a pick has anything to attend to but the policy.
     #[inline]
-    pub(crate) fn ask_attention(&self) -> bool {
-        self.attention.load(Relaxed) != 0
+    pub(crate) fn has_flags(&self) -> bool {
+        self.flags.load(Relaxed) != 0
     }
 
     /// There is a pick.
     #[cold]
-    pub(crate) fn attend(&self) -> Attention {
-        let attention = self.attention.load(Relaxed);
-        if attention & (QUIET | ASLEEP) != 0 {
-            let before = self.attention.fetch_and(!(QUIET | ASLEEP), Relaxed);
+    pub(crate) fn heed(&self) -> PickFlags {
+        let flags = self.flags.load(Relaxed);
+        if flags & (QUIET | ASLEEP) != 0 {
+            let before = self.flags.fetch_and(!(QUIET | ASLEEP), Relaxed);
             if before & ASLEEP != 0 {
                 self.review.notify_one();
             }
         }
-        Attention {
-            trials: attention & !(QUIET | ASLEEP | WARMING) != 0,
-            warming: attention & WARMING != 0,
+        PickFlags {
+            trials: flags >= A_TRIAL,
+            warming: flags & WARMING != 0,
         }
     }
 
     /// Whether an endpoint is new.
     pub(crate) fn set_warming(&self, warming: bool) {
         if warming {
-            self.attention.fetch_or(WARMING, Relaxed);
+            self.flags.fetch_or(WARMING, Relaxed);
         } else {
-            self.attention.fetch_and(!WARMING, Relaxed);
+            self.flags.fetch_and(!WARMING, Relaxed);
         }
     }
 
     /// Begins to look out for picks. False if there was none since it last began.
     pub(crate) fn look_out(&self) -> bool {
-        self.attention.fetch_or(QUIET, Relaxed) & QUIET == 0
+        self.flags.fetch_or(QUIET, Relaxed) & QUIET == 0
     }
 
     /// Has the next pick wake the background task. False if there was one just now.
     pub(crate) fn fall_asleep(&self) -> bool {
-        let asleep = |attention| (attention & QUIET != 0).then_some(attention | ASLEEP);
-        self.attention
-            .fetch_update(Relaxed, Relaxed, asleep)
-            .is_ok()
+        let asleep = |flags| (flags & QUIET != 0).then_some(flags | ASLEEP);
+        self.flags.fetch_update(Relaxed, Relaxed, asleep).is_ok()
     }
 
     pub(crate) fn add_trial(&self) {
-        self.attention.fetch_add(1, Relaxed);
+        self.flags.fetch_add(A_TRIAL, Relaxed);
     }
 
     pub(crate) fn take_trial(&self) {
-        self.attention.fetch_sub(1, Relaxed);
+        self.flags.fetch_sub(A_TRIAL, Relaxed);
     }
 
     #[cfg(test)]
     pub(crate) fn trials(&self) -> usize {
-        self.attention.load(Relaxed) & !(QUIET | ASLEEP | WARMING)
+        self.flags.load(Relaxed) / A_TRIAL
     }
 
     #[inline]
@@ -151,14 +160,14 @@ impl Signals {
         self.is_reviewed
     }
 
-    pub(crate) fn set_patience(&self, patience: Duration) {
-        let nanos = u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX);
-        self.patience.store(nanos, Relaxed);
+    pub(crate) fn set_unresponsive_after(&self, time: Duration) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.unresponsive_after.store(nanos, Relaxed);
     }
 
-    /// How long a request waits before its being given up says something, if that is known.
-    pub(crate) fn patience(&self) -> Option<Duration> {
-        let nanos = self.patience.load(Relaxed);
+    /// How long an endpoint may leave requests unanswered, if that is known: a request that is given up sooner says nothing.
+    pub(crate) fn unresponsive_after(&self) -> Option<Duration> {
+        let nanos = self.unresponsive_after.load(Relaxed);
         (nanos != 0).then(|| Duration::from_nanos(nanos))
     }
 

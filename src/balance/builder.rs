@@ -1,6 +1,6 @@
 //! A balancer's settings, and what makes one of them: the builder, and the tower layer.
 
-use std::{sync::Arc, sync::Mutex, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot},
@@ -10,11 +10,11 @@ use tower::Layer;
 
 use super::{
     Balance, Handle,
-    care::Care,
     checks::Checks,
     driver::Driver,
     generator::Generator,
-    shared::{Patience, Shared},
+    health_monitor::HealthMonitor,
+    shared::{ReadyTimeout, Shared, Starter},
     slow_start::SlowStart,
 };
 use crate::{
@@ -22,12 +22,9 @@ use crate::{
     discovery::Discovery,
     endpoint::Endpoint,
     in_flight::OnResponse,
-    near::Near,
+    locality::LocalityPreference,
     outlier::OutlierDetection,
-    policy::{
-        Policy, RoundRobin,
-        sealed::{Pick, Reads},
-    },
+    policy::{AnyPolicy, Policy, Reads, RoundRobin},
     signals::Signals,
     snapshot::Writer,
 };
@@ -48,15 +45,15 @@ const READY_TIMEOUT: Duration = Duration::from_secs(5);
 /// | [`seed`](Self::seed) | none: picks can't be foreseen |
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it builds"]
-pub struct BalanceBuilder<D, P = RoundRobin, C = OnResponse> {
+pub struct BalanceBuilder<D, C = OnResponse> {
     discovery: D,
-    policy: P,
-    near: Near,
+    policy: AnyPolicy,
+    locality: LocalityPreference,
     detection: OutlierDetection,
     check: Option<HealthCheck>,
     slow_start: Duration,
     completion: C,
-    patience: Patience,
+    ready_timeout: ReadyTimeout,
     seed: Option<u64>,
 }
 
@@ -64,32 +61,23 @@ impl<D> BalanceBuilder<D> {
     pub(super) fn new(discovery: D) -> Self {
         Self {
             discovery,
-            policy: RoundRobin::new(),
-            near: Near::default(),
+            policy: AnyPolicy::new(RoundRobin::new()),
+            locality: LocalityPreference::default(),
             detection: OutlierDetection::new(),
             check: None,
             slow_start: Duration::ZERO,
             completion: OnResponse::new(),
-            patience: Patience::Bounded(READY_TIMEOUT),
+            ready_timeout: ReadyTimeout::Bounded(READY_TIMEOUT),
             seed: None,
         }
     }
 }
 
-impl<D, P, C> BalanceBuilder<D, P, C> {
-    /// Which endpoint gets the next request.
-    pub fn policy<Q: Policy>(self, policy: Q) -> BalanceBuilder<D, Q, C> {
-        BalanceBuilder {
-            discovery: self.discovery,
-            policy,
-            near: self.near,
-            detection: self.detection,
-            check: self.check,
-            slow_start: self.slow_start,
-            completion: self.completion,
-            patience: self.patience,
-            seed: self.seed,
-        }
+impl<D, C> BalanceBuilder<D, C> {
+    /// Which endpoint gets the next request: one of this crate's policies, or one of your own.
+    pub fn policy(mut self, policy: impl Policy) -> Self {
+        self.policy = AnyPolicy::new(policy);
+        self
     }
 
     /// The client's own zone, for hints: with `spec.trafficDistribution: PreferSameZone` the Service's EndpointSlices say
@@ -99,34 +87,34 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
     /// less, what is too much for them goes to the others, and if none is left all does:
     /// see [near pods first](crate#near-pods-first). Needs a [`Discovery`] that tells hints; DNS doesn't.
     pub fn zone(mut self, zone: impl Into<Box<str>>) -> Self {
-        self.near.zone(zone);
+        self.locality.zone(zone);
         self
     }
 
     /// The client's own node, for hints: with `spec.trafficDistribution: PreferSameNode`. Hints for the node go before those
     /// for the zone, which count where no pod is meant for the node. Empty: not known.
     pub fn node(mut self, node: impl Into<Box<str>>) -> Self {
-        self.near.node(node);
+        self.locality.node(node);
         self
     }
 
     /// The same as [`zone`](Self::zone); and where there are no hints, the pods that [stand in this
     /// zone](Endpoint::zone) are the near ones.
     pub fn prefer_zone(mut self, zone: impl Into<Box<str>>) -> Self {
-        self.near.prefer_zone(zone);
+        self.locality.prefer_zone(zone);
         self
     }
 
     /// The same as [`node`](Self::node); and where there are no hints, the pods that [run on this
     /// node](Endpoint::node) are the near ones.
     pub fn prefer_node(mut self, node: impl Into<Box<str>>) -> Self {
-        self.near.prefer_node(node);
+        self.locality.prefer_node(node);
         self
     }
 
     #[cfg(feature = "http")]
-    pub(crate) fn near(mut self, near: Near) -> Self {
-        self.near = near;
+    pub(crate) fn locality(mut self, locality: LocalityPreference) -> Self {
+        self.locality = locality;
         self
     }
 
@@ -153,16 +141,16 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
     }
 
     /// When a request stops counting as in flight, and what came of it.
-    pub fn completion<E>(self, completion: E) -> BalanceBuilder<D, P, E> {
+    pub fn completion<E>(self, completion: E) -> BalanceBuilder<D, E> {
         BalanceBuilder {
             discovery: self.discovery,
             policy: self.policy,
-            near: self.near,
+            locality: self.locality,
             detection: self.detection,
             check: self.check,
             slow_start: self.slow_start,
             completion,
-            patience: self.patience,
+            ready_timeout: self.ready_timeout,
             seed: self.seed,
         }
     }
@@ -173,7 +161,7 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
     /// The time counts from the beginning of the outage, not of the request: once it is over, requests fail at once
     /// until an endpoint accepts one, so that nothing piles up. Zero means that requests never wait.
     pub fn ready_timeout(mut self, timeout: Duration) -> Self {
-        self.patience = Patience::Bounded(timeout);
+        self.ready_timeout = ReadyTimeout::Bounded(timeout);
         self
     }
 
@@ -181,7 +169,7 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
     ///
     /// Put a timeout around the balancer then. A service that is known to have no pods still fails its requests at once.
     pub fn wait_for_ready(mut self) -> Self {
-        self.patience = Patience::Forever;
+        self.ready_timeout = ReadyTimeout::Forever;
         self
     }
 
@@ -205,10 +193,9 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
     ///
     /// Discovery starts now if this is called within a tokio runtime, and else when the balancer is first used. Nothing
     /// blocks, and nothing fails: requests find out.
-    pub fn build<S, M>(self, make: M) -> Balance<S, P, C>
+    pub fn build<S, M>(self, make: M) -> Balance<S, C>
     where
         D: Discovery,
-        P: Policy,
         M: FnMut(&Endpoint) -> S + Send + 'static,
         S: Clone + Send + Sync + 'static,
     {
@@ -216,7 +203,7 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
         let generator = Generator::new(self.seed);
         let (writer, current) = Writer::new(
             self.policy,
-            self.near,
+            self.locality,
             make,
             signals.clone(),
             &mut &generator,
@@ -224,37 +211,36 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
         let check = self.check.as_ref();
         let writer = writer.hold_back(check.is_some_and(|check| check.pace.require_initial_pass));
         let (events, requests) = mpsc::unbounded_channel();
-        let shared = Shared::new(current, signals.clone(), generator, self.patience, events);
+        let ready_timeout = self.ready_timeout;
+        let shared = Shared::new(current, signals.clone(), generator, ready_timeout, events);
         let shared = Arc::new(shared);
         signals.belong_to(&shared);
         let slow_start = SlowStart::new(self.slow_start);
-        let care = Care::new(self.detection, slow_start, signals);
-        let care = (care, Checks::new(self.check));
-        let driver = Driver::new(shared.clone(), self.discovery, writer, care, requests);
+        let monitor = HealthMonitor::new(self.detection, slow_start, signals);
+        let health = (monitor, Checks::new(self.check));
+        let driver = Driver::new(shared.clone(), self.discovery, writer, health, requests);
         let (alive, handles) = oneshot::channel();
-        let handle = Handle {
-            driver: Mutex::new(Some(Box::pin(driver.run(handles)))),
-            _alive: alive,
-        };
-        handle.start();
+        let starter = Arc::new(Starter::new(Box::pin(driver.run(handles))));
+        shared.set_starter(&starter);
+        starter.start();
         Balance {
             shared,
             completion: self.completion,
-            handle: Arc::new(handle),
+            handle: Arc::new(Handle {
+                starter,
+                _alive: alive,
+            }),
             opening: None,
         }
     }
 
-    fn signals(&self) -> Signals
-    where
-        P: Policy,
-    {
+    fn signals(&self) -> Signals {
         let signals = Signals::new(Instant::now());
         // Who counts requests has some to count out later, and who asks endpoints puts them out.
         let is_reviewed = !self.detection.is_off()
             || !self.slow_start.is_zero()
             || self.check.is_some()
-            || P::Picker::READS != Reads::Nothing;
+            || self.policy.reads() != Reads::Nothing;
         if is_reviewed {
             signals.reviewed(self.detection.limit())
         } else {
@@ -263,7 +249,7 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
     }
 
     /// A tower layer with these settings.
-    pub fn into_layer(self) -> BalanceLayer<D, P, C> {
+    pub fn into_layer(self) -> BalanceLayer<D, C> {
         BalanceLayer { builder: self }
     }
 }
@@ -292,8 +278,8 @@ impl<D, P, C> BalanceBuilder<D, P, C> {
 /// # Ok::<(), BoxError>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct BalanceLayer<D, P = RoundRobin, C = OnResponse> {
-    builder: BalanceBuilder<D, P, C>,
+pub struct BalanceLayer<D, C = OnResponse> {
+    builder: BalanceBuilder<D, C>,
 }
 
 impl<D> BalanceLayer<D> {
@@ -303,22 +289,21 @@ impl<D> BalanceLayer<D> {
     }
 }
 
-impl<D, P, C> BalanceLayer<D, P, C> {
+impl<D, C> BalanceLayer<D, C> {
     /// Which endpoint gets the next request.
-    pub fn policy<Q: Policy>(self, policy: Q) -> BalanceLayer<D, Q, C> {
+    pub fn policy(self, policy: impl Policy) -> Self {
         self.builder.policy(policy).into_layer()
     }
 }
 
-impl<D, P, C, M, S> Layer<M> for BalanceLayer<D, P, C>
+impl<D, C, M, S> Layer<M> for BalanceLayer<D, C>
 where
     D: Discovery + Clone,
-    P: Policy,
     C: Clone,
     M: FnMut(&Endpoint) -> S + Send + 'static,
     S: Clone + Send + Sync + 'static,
 {
-    type Service = Balance<S, P, C>;
+    type Service = Balance<S, C>;
 
     fn layer(&self, make: M) -> Self::Service {
         self.builder.clone().build(make)

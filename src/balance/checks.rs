@@ -1,4 +1,4 @@
-//! The endpoints' checks put into practice: runs those that are due, and tells the endpoints' records what comes of them.
+//! Runs the health checks that are due, and tells the members what comes of them.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -7,37 +7,36 @@ use rand::Rng;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
 
+use super::registry::{Life, Lives};
 use crate::{
-    check::{
-        CheckFailed, HealthCheck, Probe,
-        rounds::{Check, Rounds},
-    },
+    check::{CheckFailed, CheckScheduler, HealthCheck, Probe},
+    endpoint::Endpoint,
     error::{BoxError, SharedError},
-    load::{Checked, Load},
+    member::{Checked, MemberId},
 };
 
 /// The checks of a balancer that has any.
 pub(super) struct Checks {
     active: Option<Active>,
-    /// Those that run.
-    running: FuturesUnordered<BoxFuture<'static, Answer>>,
+    /// Those that run. One of a member that has left ends with its timeout at the latest, and says nothing.
+    running: FuturesUnordered<BoxFuture<'static, CheckResult>>,
 }
 
 struct Active {
     probe: Arc<dyn Probe>,
     timeout: Duration,
-    rounds: Rounds,
+    scheduler: CheckScheduler,
 }
 
 /// What came of a check.
-pub(super) struct Answer {
-    check: Check,
+pub(super) struct CheckResult {
+    id: MemberId,
     result: Result<(), BoxError>,
 }
 
 /// What follows from a check.
 #[derive(Default)]
-pub(super) struct News {
+pub(super) struct Consequence {
     /// The endpoint stands in another way than before.
     pub(super) is_change: bool,
     /// Why it gets no requests, if its check failed and that is so.
@@ -49,7 +48,7 @@ impl Checks {
         let active = check.map(|check| Active {
             probe: check.probe,
             timeout: check.pace.timeout,
-            rounds: Rounds::new(check.pace),
+            scheduler: CheckScheduler::new(check.pace),
         });
         Self {
             active,
@@ -59,67 +58,85 @@ impl Checks {
 
     /// When there is a check to be made.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.active.as_ref()?.rounds.due()
+        self.active.as_ref()?.scheduler.due()
     }
 
-    /// The set is now this.
-    pub(super) fn admit(&mut self, loads: &[Arc<Load>], now: Instant, rng: &mut impl Rng) {
-        let Some(active) = &mut self.active else {
-            return;
-        };
-        let (new, begins) = active.rounds.admit(loads, now, rng);
-        for load in new {
-            load.record().set_checked(begins);
+    /// A member has joined.
+    pub(super) fn join<S>(&mut self, life: &mut Life<S>, now: Instant, rng: &mut impl Rng) {
+        if let Some(active) = &mut self.active {
+            let state = active.scheduler.join(life.member.id(), now, rng);
+            life.member.stats().set_checked(state.checked());
+            life.check = Some(state);
+        }
+    }
+
+    /// A member has left.
+    pub(super) fn leave<S>(&mut self, life: &Life<S>) {
+        if let (Some(active), Some(state)) = (&mut self.active, &life.check) {
+            active.scheduler.leave(life.member.id(), state);
         }
     }
 
     /// Begins the checks that are due.
-    pub(super) fn begin(&mut self, now: Instant) {
+    pub(super) fn begin<S>(&mut self, lives: &mut Lives<S>, now: Instant) {
         let Some(active) = &mut self.active else {
             return;
         };
-        while let Some(check) = active.rounds.take_due(now) {
-            self.running.push(active.run(check));
+        while let Some(id) = active.scheduler.take_due(now) {
+            let Some(life) = lives.get_mut(&id) else {
+                continue;
+            };
+            if let Some(state) = &mut life.check {
+                active.scheduler.begin(state, now);
+                self.running.push(active.run(id, life.endpoint.clone()));
+            }
         }
     }
 
-    /// The next answer; none, at once, while no check runs.
-    pub(super) async fn next(&mut self) -> Option<Answer> {
+    /// The next result; none, at once, while no check runs.
+    pub(super) async fn next(&mut self) -> Option<CheckResult> {
         self.running.next().await
     }
 
-    /// Takes note of an answer.
-    pub(super) fn judge(&mut self, answer: Answer, now: Instant, rng: &mut impl Rng) -> News {
-        let Answer { check, result } = answer;
-        let rounds = self.active.as_mut().map(|active| &mut active.rounds);
-        let told = rounds.and_then(|rounds| rounds.tell(&check, result.is_ok(), now, rng));
-        let Some(checked) = told else {
-            return News::default();
+    /// Takes note of a result.
+    pub(super) fn judge<S>(
+        &mut self,
+        CheckResult { id, result }: CheckResult,
+        lives: &mut Lives<S>,
+        now: Instant,
+        rng: &mut impl Rng,
+    ) -> Consequence {
+        let Some(active) = &mut self.active else {
+            return Consequence::default();
         };
-        let load = check.load;
-        let before = load.record().checked();
-        load.record().set_checked(checked);
+        active.scheduler.end();
+        let Some(life) = lives.get_mut(&id) else {
+            return Consequence::default();
+        };
+        let Some(state) = &mut life.check else {
+            return Consequence::default();
+        };
+        let before = state.checked();
+        let checked = active.scheduler.tell(id, state, result.is_ok(), now, rng);
         let is_change = checked != before;
+        life.member.stats().set_checked(checked);
         if is_change {
             // When its checks pass again, what it failed before is over.
-            load.record().forgive();
+            life.member.stats().forget_failures();
         }
-        tell_of(&load, is_change.then_some(checked), &result);
-        News {
+        tell_of(&life.endpoint, is_change.then_some(checked), &result);
+        let error = result.err().filter(|_| checked != Checked::Passes);
+        Consequence {
             is_change,
-            refusal: result
-                .err()
-                .filter(|_| checked != Checked::Passes)
-                .map(|error| refusal(&load, error)),
+            refusal: error.map(|error| refusal(&life.endpoint, error)),
         }
     }
 }
 
 impl Active {
-    fn run(&self, check: Check) -> BoxFuture<'static, Answer> {
+    fn run(&self, id: MemberId, endpoint: Endpoint) -> BoxFuture<'static, CheckResult> {
         let (probe, bound) = (self.probe.clone(), self.timeout);
         let asked = async move {
-            let endpoint = check.load.endpoint().clone();
             // What makes the future may panic, too.
             let asked = AssertUnwindSafe(async { probe.probe(&endpoint).await }).catch_unwind();
             let result = match timeout(bound, asked).await {
@@ -127,14 +144,13 @@ impl Active {
                 Ok(Err(_)) => Err("the check panicked".into()),
                 Err(_) => Err(format!("no answer within {bound:?}").into()),
             };
-            Answer { check, result }
+            CheckResult { id, result }
         };
         asked.boxed()
     }
 }
 
-fn tell_of(load: &Load, change: Option<Checked>, result: &Result<(), BoxError>) {
-    let endpoint = load.endpoint();
+fn tell_of(endpoint: &Endpoint, change: Option<Checked>, result: &Result<(), BoxError>) {
     match (change, result) {
         (Some(_), Err(error)) => info!(%endpoint, %error, "endpoint fails its health checks"),
         (Some(_), Ok(())) => info!(%endpoint, "endpoint passes its health check"),
@@ -143,9 +159,9 @@ fn tell_of(load: &Load, change: Option<Checked>, result: &Result<(), BoxError>) 
     }
 }
 
-fn refusal(load: &Load, error: BoxError) -> SharedError {
+fn refusal(endpoint: &Endpoint, error: BoxError) -> SharedError {
     Arc::new(CheckFailed {
-        endpoint: load.endpoint().clone(),
+        endpoint: endpoint.clone(),
         source: error.into(),
     })
 }

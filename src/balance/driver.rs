@@ -1,90 +1,75 @@
-//! The one background task of a balancer: it polls discovery, publishes sets, and finds out when endpoints that refused
-//! requests accept them again. It ends when the last handle is dropped.
+//! The one background task of a balancer: it polls discovery, publishes sets, judges the endpoints' health, and finds out
+//! when endpoints that refused requests accept them again. It ends when the last handle is dropped.
+//!
+//! ```text
+//!  source's answer ─▶ registry compares it with the set ─▶ joined: a new member, a new life, even at an old address
+//!                                                       ├▶ stayed: what is newly known of it
+//!                                                       └▶ left:   no pick takes it; its requests end; then nothing is left
+//! ```
 
-use std::{
-    convert::Infallible, future::poll_fn, panic::AssertUnwindSafe, sync::Arc, time::Duration,
-};
+use std::{convert::Infallible, future::poll_fn, sync::Arc};
 
-use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until},
 };
 use tracing::{debug, info};
 
 use super::{
-    care::Care,
-    checks::{Answer, Checks},
-    recovery::{Recovery, Refusal},
-    shared::{Event, Probe, Shared},
+    attempts::{self, Attempt, Attempts},
+    checks::{CheckResult, Checks},
+    health_monitor::HealthMonitor,
+    reconnect::Refusal,
+    registry::Registry,
+    shared::{Event, Shared},
 };
 use crate::{
-    discovery::Discovery, endpoint::Endpoint, error::BoxError, load::Load, policy::Policy,
-    snapshot::Writer,
+    discovery::Discovery, endpoint::Endpoint, error::BoxError, member::Member, snapshot::Writer,
 };
 
-/// How long an endpoint's service may take to become ready when it is probed. A connect timeout of its own, which should
-/// be shorter, belongs to the service.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How many endpoints are probed at the same time at most.
-const MAX_PROBES: usize = 16;
-
-pub(super) struct Driver<D, S, P: Policy, M> {
-    pub(super) shared: Arc<Shared<S, P>>,
-    pub(super) discovery: D,
-    pub(super) writer: Writer<P, M>,
-    pub(super) events: mpsc::UnboundedReceiver<Event<S>>,
-    recovery: Recovery,
-    care: Care,
+pub(super) struct Driver<D, S, M> {
+    shared: Arc<Shared<S>>,
+    discovery: D,
+    registry: Registry<S, M>,
+    events: mpsc::UnboundedReceiver<Event<S>>,
+    monitor: HealthMonitor,
     checks: Checks,
-    probe: Option<Probe<S>>,
-    probes: FuturesUnordered<BoxFuture<'static, Probed>>,
+    attempts: Attempts<S>,
     opens_at: Option<Instant>,
-    _close: CloseOnDrop<S, P>,
-}
-
-/// What came of a probe.
-struct Probed {
-    load: Arc<Load>,
-    refusal: Refusal,
-    result: Result<(), BoxError>,
+    _close: CloseOnDrop<S>,
 }
 
 /// Tells everybody who waits that nothing will come any more, also if the task panics or its runtime is shut down.
-struct CloseOnDrop<S, P: Policy>(Arc<Shared<S, P>>);
+struct CloseOnDrop<S>(Arc<Shared<S>>);
 
-impl<S, P: Policy> Drop for CloseOnDrop<S, P> {
+impl<S> Drop for CloseOnDrop<S> {
     fn drop(&mut self) {
         self.0.close();
     }
 }
 
-impl<D, S, P, M> Driver<D, S, P, M>
+impl<D, S, M> Driver<D, S, M>
 where
     D: Discovery,
     S: Clone + Send + 'static,
-    P: Policy,
     M: FnMut(&Endpoint) -> S,
 {
     pub(super) fn new(
-        shared: Arc<Shared<S, P>>,
+        shared: Arc<Shared<S>>,
         discovery: D,
-        writer: Writer<P, M>,
-        (care, checks): (Care, Checks),
+        writer: Writer<M>,
+        (monitor, checks): (HealthMonitor, Checks),
         events: mpsc::UnboundedReceiver<Event<S>>,
     ) -> Self {
         Self {
             _close: CloseOnDrop(shared.clone()),
             shared,
             discovery,
-            writer,
+            registry: Registry::new(writer),
             events,
-            recovery: Recovery::default(),
-            care,
+            monitor,
             checks,
-            probe: None,
-            probes: FuturesUnordered::new(),
+            attempts: Attempts::new(),
             opens_at: None,
         }
     }
@@ -106,8 +91,8 @@ where
                 biased;
                 _ = &mut handles => return,
                 Some(event) = self.events.recv() => self.on_events(event),
-                Some(probed) = self.probes.next() => self.on_probed(probed),
-                Some(answer) = self.checks.next() => self.on_checked(answer),
+                Some(attempt) = self.attempts.next() => self.on_attempt(attempt),
+                Some(result) = self.checks.next() => self.on_checked(result),
                 () = wait => self.on_due(),
                 () = self.shared.signals.review.notified() => self.review(),
                 () = self.shared.starved.notified() => self.discovery.refresh(),
@@ -117,11 +102,10 @@ where
     }
 
     fn due(&self) -> Option<Instant> {
-        let has_room = self.probes.len() < MAX_PROBES;
-        let probe = has_room.then(|| self.recovery.due(self.shared.signals.outage.is_on()));
+        let is_outage = self.shared.signals.outage.is_on();
         let due = [
-            probe.flatten(),
-            self.care.due(),
+            self.attempts.due(&self.registry.lives, is_outage),
+            self.monitor.due(),
             self.checks.due(),
             self.opens_at,
         ];
@@ -133,9 +117,7 @@ where
             Ok(set) => {
                 let mut notes = self.shared.notes();
                 notes.last_answer = Some(Instant::now());
-                if !set.is_empty() {
-                    notes.last_error = None;
-                }
+                notes.last_error = None;
                 drop(notes);
                 self.publish(set);
             }
@@ -147,50 +129,41 @@ where
     }
 
     fn publish(&mut self, set: Vec<Endpoint>) {
-        let was_empty = self.shared.current.load().loads().is_empty();
-        let update = self
-            .writer
-            .update(&self.shared.current, set, &mut &self.shared.generator);
-        let Some(change) = update else { return };
+        let (shared, now) = (self.shared.clone(), Instant::now());
+        let generator = &mut &shared.generator;
+        let Some(change) = self.registry.update(&shared.current, set, now, generator) else {
+            return;
+        };
         info!(
-            endpoints = self.shared.current.load().loads().len(),
-            joined = change.joined,
-            left = change.left,
+            endpoints = self.registry.lives.len(),
+            joined = change.joined.len(),
+            left = change.left.len(),
             altered = change.altered,
             "endpoints changed",
         );
-        self.recovery.tidy();
-        let snapshot = self.shared.current.load();
-        let now = Instant::now();
-        self.care.admit(snapshot.endpoints(), snapshot.loads(), now);
-        let generator = &mut &self.shared.generator;
-        self.checks.admit(snapshot.loads(), now, generator);
-        drop(snapshot);
-        self.review();
-        if was_empty {
-            // Until now there was nothing to refuse a request.
-            self.shared.signals.outage.end();
+        for life in &change.left {
+            self.attempts.leave(life.member.id());
+            self.checks.leave(life);
         }
-        self.shared.open();
-        self.opens_at = None;
-        self.shared.wake();
-        self.shared.members.send_replace(());
-    }
-
-    fn on_event(&mut self, event: Event<S>) {
-        match event {
-            Event::Refused {
-                load,
-                refusal,
-                probe,
-            } => {
-                info!(endpoint = %load.endpoint(), "endpoint refuses requests");
-                self.probe = Some(probe);
-                self.discovery.refused(load.endpoint());
-                self.refused(load, refusal);
+        for id in &change.joined {
+            let Some(life) = self.registry.lives.get_mut(id) else {
+                continue;
+            };
+            self.checks.join(life, now, generator);
+            if !change.is_first {
+                // What a client finds in the beginning may have been there for long.
+                self.monitor.slow_start().join(life, now);
             }
-            Event::Accepted(load) => self.accepted(&load),
         }
+        self.review();
+        if change.is_first {
+            // Until now there was nothing to refuse a request.
+            shared.signals.outage.end();
+        }
+        shared.open();
+        self.opens_at = None;
+        shared.wake();
+        shared.members.send_replace(());
     }
 
     /// All the events there are, and then what they mean for the near endpoints' share and for how many may be ejected: of a
@@ -204,100 +177,98 @@ where
         self.shared.current.load().recount();
     }
 
-    fn refused(&mut self, load: Arc<Load>, refusal: Refusal) {
-        let generator = &mut &self.shared.generator;
-        self.recovery
-            .refused(load, refusal, Instant::now(), generator);
+    fn on_event(&mut self, event: Event<S>) {
+        match event {
+            Event::Refused {
+                member,
+                refusal,
+                ready,
+            } => {
+                info!(endpoint = %member.endpoint(), "endpoint refuses requests");
+                self.attempts.set_ready(ready);
+                self.discovery.refused(member.endpoint());
+                self.refused(&member, refusal);
+            }
+            Event::Accepted(member) => self.accepted(&member),
+        }
     }
 
-    fn accepted(&mut self, load: &Arc<Load>) {
-        info!(endpoint = %load.endpoint(), "endpoint accepts requests again");
-        self.recovery.forget(load);
+    fn refused(&mut self, member: &Member, refusal: Refusal) {
+        let (lives, now) = (&mut self.registry.lives, Instant::now());
+        let generator = &mut &self.shared.generator;
+        self.attempts
+            .refused(lives, member, refusal, now, generator);
+    }
+
+    fn accepted(&mut self, member: &Member) {
+        info!(endpoint = %member.endpoint(), "endpoint accepts requests again");
+        // What it refused before is over.
+        member.stats().forget_failures();
+        self.attempts.accepted(&mut self.registry.lives, member);
         self.shared.signals.outage.end();
     }
 
     fn on_due(&mut self) {
         let now = Instant::now();
-        if self.care.due().is_some_and(|due| due <= now) {
+        if self.monitor.due().is_some_and(|due| due <= now) {
             self.review();
         }
         if self.opens_at.is_some_and(|at| at <= now) {
             self.opens_at = None;
             self.shared.open();
         }
-        self.checks.begin(now);
-        let outage = self.shared.signals.outage.is_on();
-        while self.probes.len() < MAX_PROBES
-            && let Some((load, refusal)) = self.recovery.take_due(now, outage)
-        {
-            self.begin_probe(load, refusal);
-        }
+        self.checks.begin(&mut self.registry.lives, now);
+        let is_outage = self.shared.signals.outage.is_on();
+        self.attempts
+            .begin(&mut self.registry.lives, now, is_outage);
     }
 
     /// Has the endpoints' health judged.
     fn review(&mut self) {
         let generator = &mut &self.shared.generator;
-        if self.care.review(Instant::now(), generator) {
+        let lives = &mut self.registry.lives;
+        if self.monitor.review(lives, Instant::now(), generator) {
             self.shared.current.load().recount();
             self.shared.wake();
         }
     }
 
-    fn on_checked(&mut self, answer: Answer) {
+    fn on_checked(&mut self, result: CheckResult) {
         let generator = &mut &self.shared.generator;
-        let news = self.checks.judge(answer, Instant::now(), generator);
-        if let Some(refusal) = news.refusal {
+        let lives = &mut self.registry.lives;
+        let consequence = self.checks.judge(result, lives, Instant::now(), generator);
+        if let Some(refusal) = consequence.refusal {
             self.shared.notes().last_refusal = Some(refusal);
-        } else if news.is_change {
+        } else if consequence.is_change {
             self.shared.signals.outage.end();
         }
-        if news.is_change {
+        if consequence.is_change {
             self.review();
         }
     }
 
-    fn begin_probe(&mut self, load: Arc<Load>, refusal: Refusal) {
-        let snapshot = self.shared.current.load();
-        let (Some(service), Some(probe)) = (snapshot.service(&load), self.probe) else {
-            self.recovery.forget(&load);
+    /// An attempt has ended. One of a member that has left says nothing.
+    fn on_attempt(&mut self, attempt: Option<Attempt>) {
+        let Some(Attempt { id, result }) = attempt else {
             return;
         };
-        let ready = AssertUnwindSafe(probe(service.clone())).catch_unwind();
-        self.probes.push(Box::pin(async move {
-            let result = match timeout(PROBE_TIMEOUT, ready).await {
-                Ok(Ok(result)) => result,
-                Ok(Err(_)) => Err("the endpoint's service panicked".into()),
-                Err(elapsed) => Err(elapsed.into()),
-            };
-            Probed {
-                load,
-                refusal,
-                result,
-            }
-        }));
-    }
-
-    fn on_probed(&mut self, probed: Probed) {
-        let Probed {
-            load,
-            refusal,
-            result,
-        } = probed;
+        let Some((member, refusal)) = attempts::of(&self.registry.lives, id) else {
+            return;
+        };
         match (result, refusal) {
-            _ if load.is_removed() => self.recovery.forget(&load),
             (Err(error), refusal) => {
-                debug!(endpoint = %load.endpoint(), %error, "endpoint still refuses");
+                debug!(endpoint = %member.endpoint(), %error, "endpoint still refuses");
                 self.shared.notes().last_refusal = Some(error.into());
-                self.refused(load, refusal);
+                self.refused(&member, refusal);
             }
             (Ok(()), Refusal::NotReady) => {
-                load.accept();
+                member.accept();
                 self.shared.current.load().recount();
-                self.accepted(&load);
+                self.accepted(&member);
                 self.shared.wake();
             }
             (Ok(()), Refusal::HandedBack) => {
-                load.offer_trial();
+                member.offer_trial();
                 self.shared.wake();
             }
         }

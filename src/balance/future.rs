@@ -17,103 +17,74 @@ use std::{
     any::type_name,
     fmt,
     future::Future,
-    net::SocketAddr,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{self, Context, Poll},
 };
 
-use futures::future::BoxFuture;
 use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::{
-    place::{Avoid, place, place_avoiding, probe, take_back},
-    recovery::Refusal,
+    place::{Held, State, StateProjection, place, place_routed, ready, take_back},
+    reconnect::Refusal,
     shared::Shared,
 };
 use crate::{
     error::{BoxError, Error},
-    in_flight::{Completion, InFlight},
-    policy::Policy,
+    in_flight::Completion,
+    route::Route,
 };
 
 pin_project! {
     /// The future of a balanced request.
     ///
     /// Dropping it at any time cancels the request and counts it out.
-    pub struct ResponseFuture<S, Req, P, C>
+    pub struct ResponseFuture<S, Req, C>
     where
         S: Service<Req>,
-        P: Policy,
     {
         #[pin]
-        state: State<S, S::Future, Req, P>,
+        state: State<S, S::Future, Req>,
         completion: C,
     }
-}
-
-pin_project! {
-    #[project = StateProjection]
-    pub(super) enum State<S, F, Req, P>
-    where
-        P: Policy,
-    {
-        /// An endpoint has been picked and is not ready yet; the request is still here.
-        Unsent { service: S, held: Option<Held<Req>>, shared: Arc<Shared<S, P>> },
-        /// The endpoint has the request. Its service is gone from here, so that the request doesn't keep a removed
-        /// endpoint's connections open; and so is the balancer, which the guard leads back to.
-        Sent { #[pin] future: F, in_flight: Option<InFlight>, avoid: Avoid },
-        /// No endpoint accepts requests.
-        Waiting { change: BoxFuture<'static, ()>, request: Option<Req>, avoid: Avoid, shared: Arc<Shared<S, P>> },
-        Failed { error: Option<Error> },
-    }
-}
-
-/// A request that waits for its endpoint's readiness.
-pub(super) struct Held<Req> {
-    pub(super) request: Req,
-    pub(super) in_flight: InFlight,
-    pub(super) avoid: Avoid,
 }
 
 /// The fields of a state are taken once, on the way to the next one.
 const TAKEN: &str = "polled after completion";
 
-impl<S, Req, P, C> ResponseFuture<S, Req, P, C>
+impl<S, Req, C> ResponseFuture<S, Req, C>
 where
     S: Service<Req> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
-    P: Policy,
 {
     #[inline]
-    pub(super) fn new(shared: &Arc<Shared<S, P>>, completion: C, request: Req) -> Self {
+    pub(super) fn new(shared: &Arc<Shared<S>>, completion: C, request: Req) -> Self {
         Self {
             state: place(shared, request),
             completion,
         }
     }
 
-    /// The same for a request that is not to go to any of `avoid` if another endpoint accepts it.
-    pub(super) fn avoiding(
-        shared: &Arc<Shared<S, P>>,
+    /// A request that says where it wants to go.
+    pub(super) fn routed(
+        shared: &Arc<Shared<S>>,
         completion: C,
         request: Req,
-        avoid: &[SocketAddr],
+        route: Route,
     ) -> Self {
         Self {
-            state: place_avoiding(shared, request, Some(avoid.into())),
+            state: place_routed(shared, request, route, None),
             completion,
         }
     }
 }
 
-impl<S, Req, P, C> Future for ResponseFuture<S, Req, P, C>
+impl<S, Req, C> Future for ResponseFuture<S, Req, C>
 where
     S: Service<Req> + Clone + Send + Sync + 'static,
     S::Error: Into<BoxError>,
     Req: 'static,
-    P: Policy,
     C: Completion<S::Response>,
 {
     type Output = Result<C::Response, Error>;
@@ -126,7 +97,7 @@ where
                 StateProjection::Sent {
                     future,
                     in_flight,
-                    avoid,
+                    route,
                 } => {
                     let Poll::Ready(result) = future.poll(cx) else {
                         if let Some(in_flight) = in_flight {
@@ -137,13 +108,13 @@ where
                     let mut in_flight = in_flight.take().expect(TAKEN);
                     match result {
                         Ok(response) => {
-                            Shared::<S, P>::accepted(&mut in_flight);
+                            Shared::<S>::accepted(&mut in_flight, this.completion.is_whole());
                             return Poll::Ready(Ok(this.completion.complete(in_flight, response)));
                         }
                         Err(error) => {
                             let error = error.into();
                             in_flight.report(this.completion.failed(&error));
-                            match take_back(in_flight, error, avoid.take()) {
+                            match take_back(in_flight, error, std::mem::take(route)) {
                                 Ok(state) => state,
                                 Err(error) => return Poll::Ready(Err(error)),
                             }
@@ -155,33 +126,35 @@ where
                     held,
                     shared,
                 } => {
-                    let ready = ready!(service.poll_ready(cx));
+                    let is_ready = task::ready!(service.poll_ready(cx));
                     let Held {
                         request,
                         in_flight,
-                        avoid,
+                        route,
                     } = held.take().expect(TAKEN);
-                    match ready {
+                    match is_ready {
                         Ok(()) => State::Sent {
                             future: service.call(request),
                             in_flight: Some(in_flight),
-                            avoid,
+                            route,
                         },
                         Err(error) => {
                             let refusal = Refusal::NotReady;
-                            shared.refused(in_flight, refusal, error.into(), probe::<S, Req>);
-                            place_avoiding(shared, request, avoid)
+                            shared.refused(in_flight, refusal, error.into(), ready::<S, Req>);
+                            place_routed(shared, request, route, None)
                         }
                     }
                 }
                 StateProjection::Waiting {
                     change,
                     request,
-                    avoid,
+                    route,
+                    deadline,
                     shared,
                 } => {
-                    ready!(change.as_mut().poll(cx));
-                    place_avoiding(shared, request.take().expect(TAKEN), avoid.take())
+                    task::ready!(change.as_mut().poll(cx));
+                    let request = request.take().expect(TAKEN);
+                    place_routed(shared, request, std::mem::take(route), *deadline)
                 }
                 StateProjection::Failed { error } => {
                     return Poll::Ready(Err(error.take().expect(TAKEN)));
@@ -192,7 +165,7 @@ where
     }
 }
 
-impl<S: Service<Req>, Req, P: Policy, C> fmt::Debug for ResponseFuture<S, Req, P, C> {
+impl<S: Service<Req>, Req, C> fmt::Debug for ResponseFuture<S, Req, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(type_name::<Self>())
     }

@@ -1,98 +1,102 @@
 //! Which endpoint has a request: the one that was picked for it, or another one where that refuses.
 
 use std::{
-    net::SocketAddr,
     sync::Arc,
     task::{Context, Poll, Waker},
 };
 
 use futures::future::{BoxFuture, poll_fn};
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
 use tower::Service;
 
 use super::{
-    future::{Held, State},
-    recovery::Refusal,
+    reconnect::Refusal,
     shared::{Placement, Shared},
 };
 use crate::{
     error::{BoxError, Error, Suspect, Unsent},
     in_flight::InFlight,
-    policy::Policy,
+    route::Route,
 };
 
-/// Where a request is not to go as long as there are others.
-pub(super) type Avoid = Option<Arc<[SocketAddr]>>;
+pin_project! {
+    /// Where a request stands.
+    #[project = StateProjection]
+    pub(super) enum State<S, F, Req> {
+        /// An endpoint has been picked and is not ready yet; the request is still here.
+        Unsent { service: S, held: Option<Held<Req>>, shared: Arc<Shared<S>> },
+        /// The endpoint has the request. Its service is gone from here, so that the request doesn't keep a removed
+        /// endpoint's connections open; and so is the balancer, which the guard leads back to.
+        Sent { #[pin] future: F, in_flight: Option<InFlight>, route: Route },
+        /// No endpoint accepts requests.
+        Waiting {
+            change: BoxFuture<'static, ()>,
+            request: Option<Req>,
+            route: Route,
+            // Of a request for one pod, until when it waits.
+            deadline: Option<Instant>,
+            shared: Arc<Shared<S>>,
+        },
+        Failed { error: Option<Error> },
+    }
+}
+
+/// A request that waits for its endpoint's readiness.
+pub(super) struct Held<Req> {
+    pub(super) request: Req,
+    pub(super) in_flight: InFlight,
+    pub(super) route: Route,
+}
 
 /// Brings a request to an endpoint that is ready or may become so, past those that refuse.
 #[inline]
-pub(super) fn place<S, Req, P>(
-    shared: &Arc<Shared<S, P>>,
-    request: Req,
-) -> State<S, S::Future, Req, P>
+pub(super) fn place<S, Req>(shared: &Arc<Shared<S>>, request: Req) -> State<S, S::Future, Req>
 where
     S: Service<Req> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
-    P: Policy,
 {
     let Some((service, in_flight)) = shared.pick() else {
-        return place_later(shared, request, None);
+        return place_routed(shared, request, Route::new(), None);
     };
-    match offer(shared, service, in_flight, request, None) {
+    match offer(shared, service, in_flight, request, Route::new()) {
         Ok(state) => state,
-        Err(request) => place_later(shared, request, None),
+        Err(request) => place_routed(shared, request, Route::new(), None),
     }
 }
 
-/// The same, past those that are to be avoided as long as there are others.
+/// Brings a request to where its `route` leads. One for a single pod has waited for it until `deadline`, if it has waited.
+///
+/// A loop: thousands of endpoints may refuse one after another, and the stack must not grow with them.
 #[cold]
-pub(super) fn place_avoiding<S, Req, P>(
-    shared: &Arc<Shared<S, P>>,
+pub(super) fn place_routed<S, Req>(
+    shared: &Arc<Shared<S>>,
     mut request: Req,
-    avoid: Avoid,
-) -> State<S, S::Future, Req, P>
+    route: Route,
+    deadline: Option<Instant>,
+) -> State<S, S::Future, Req>
 where
     S: Service<Req> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
-    P: Policy,
-{
-    let Some(avoided) = &avoid else {
-        return place(shared, request);
-    };
-    while let Some((service, in_flight)) = shared.pick_avoiding(avoided) {
-        match offer(shared, service, in_flight, request, avoid.clone()) {
-            Ok(state) => return state,
-            Err(refused) => request = refused,
-        }
-    }
-    place_later(shared, request, avoid)
-}
-
-/// A loop: thousands of endpoints may refuse one after another, and the stack is not to grow with them.
-#[cold]
-fn place_later<S, Req, P>(
-    shared: &Arc<Shared<S, P>>,
-    mut request: Req,
-    avoid: Avoid,
-) -> State<S, S::Future, Req, P>
-where
-    S: Service<Req> + Clone + Send + 'static,
-    S::Error: Into<BoxError>,
-    P: Policy,
 {
     loop {
-        let (service, in_flight) = match shared.pick_or_wait() {
-            Ok(Placement::Picked(service, in_flight)) => (service, in_flight),
-            Ok(Placement::Waiting(change)) => {
-                return State::Waiting {
-                    change,
-                    request: Some(request),
-                    avoid,
-                    shared: shared.clone(),
-                };
-            }
-            Err(error) => return State::Failed { error: Some(error) },
+        let (service, in_flight) = match shared.pick_routed(&route) {
+            Some(picked) => picked,
+            None => match shared.pick_or_wait(&route, deadline) {
+                Ok(Placement::Picked(service, in_flight)) => (service, in_flight),
+                Ok(Placement::Waiting { change, deadline }) => {
+                    return State::Waiting {
+                        change,
+                        request: Some(request),
+                        route,
+                        deadline,
+                        shared: shared.clone(),
+                    };
+                }
+                Err(error) => return State::Failed { error: Some(error) },
+            },
         };
-        match offer(shared, service, in_flight, request, None) {
+        match offer(shared, service, in_flight, request, route.clone()) {
             Ok(state) => return state,
             Err(refused) => request = refused,
         }
@@ -101,28 +105,27 @@ where
 
 /// Gives a request to the endpoint that has been picked for it, if that is ready; gives it back if that refuses.
 #[inline]
-fn offer<S, Req, P>(
-    shared: &Arc<Shared<S, P>>,
+fn offer<S, Req>(
+    shared: &Arc<Shared<S>>,
     mut service: S,
     in_flight: InFlight,
     request: Req,
-    avoid: Avoid,
-) -> Result<State<S, S::Future, Req, P>, Req>
+    route: Route,
+) -> Result<State<S, S::Future, Req>, Req>
 where
     S: Service<Req> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
-    P: Policy,
 {
     // Most are. One that is not is polled again, by the task that is to be woken, before anything can be missed.
     match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(Ok(())) => Ok(State::Sent {
             future: service.call(request),
             in_flight: Some(in_flight),
-            avoid,
+            route,
         }),
         Poll::Ready(Err(error)) => {
             let refusal = Refusal::NotReady;
-            shared.refused(in_flight, refusal, error.into(), probe::<S, Req>);
+            shared.refused(in_flight, refusal, error.into(), ready::<S, Req>);
             Err(request)
         }
         Poll::Pending => Ok(State::Unsent {
@@ -130,7 +133,7 @@ where
             held: Some(Held {
                 request,
                 in_flight,
-                avoid,
+                route,
             }),
             shared: shared.clone(),
         }),
@@ -139,45 +142,43 @@ where
 
 /// Takes a request back that its endpoint has not sent; any other error is the endpoint's answer.
 #[cold]
-pub(super) fn take_back<S, Req, P>(
+pub(super) fn take_back<S, Req>(
     mut in_flight: InFlight,
     error: BoxError,
-    avoid: Avoid,
-) -> Result<State<S, S::Future, Req, P>, Error>
+    route: Route,
+) -> Result<State<S, S::Future, Req>, Error>
 where
     S: Service<Req> + Clone + Send + Sync + 'static,
     S::Error: Into<BoxError>,
     Req: 'static,
-    P: Policy,
 {
     let unsent = match error.downcast::<Unsent<Req>>() {
         Ok(unsent) => unsent,
-        Err(error) if error.is::<Suspect>() => return Err(suspect::<S, Req, P>(in_flight, error)),
+        Err(error) if error.is::<Suspect>() => return Err(suspect::<S, Req>(in_flight, error)),
         Err(error) => {
-            Shared::<S, P>::end_trial(&mut in_flight);
+            Shared::<S>::end_trial(&mut in_flight);
             return Err(Error::endpoint_failed(in_flight.endpoint().clone(), error));
         }
     };
     let (request, error) = unsent.into_parts();
-    let Some(shared) = Shared::<S, P>::of(&in_flight) else {
+    let Some(shared) = Shared::<S>::of(&in_flight) else {
         return Err(Error::closed(Some(error.into())));
     };
-    shared.refused(in_flight, Refusal::HandedBack, error, probe::<S, Req>);
-    Ok(place_avoiding(&shared, request, avoid))
+    shared.refused(in_flight, Refusal::HandedBack, error, ready::<S, Req>);
+    Ok(place_routed(&shared, request, route, None))
 }
 
 /// The endpoint had the request and failed in a way that makes it one to be passed over.
-fn suspect<S, Req, P>(in_flight: InFlight, error: BoxError) -> Error
+fn suspect<S, Req>(in_flight: InFlight, error: BoxError) -> Error
 where
     S: Service<Req> + Clone + Send + Sync + 'static,
     S::Error: Into<BoxError>,
     Req: 'static,
-    P: Policy,
 {
     let endpoint = in_flight.endpoint().clone();
-    if let Some(shared) = Shared::<S, P>::of(&in_flight) {
+    if let Some(shared) = Shared::<S>::of(&in_flight) {
         let why = error.to_string().into();
-        shared.refused(in_flight, Refusal::HandedBack, why, probe::<S, Req>);
+        shared.refused(in_flight, Refusal::HandedBack, why, ready::<S, Req>);
     }
     let error = error
         .downcast::<Suspect>()
@@ -186,7 +187,7 @@ where
 }
 
 /// Waits for the readiness of a service of `Req`.
-pub(super) fn probe<S, Req>(mut service: S) -> BoxFuture<'static, Result<(), BoxError>>
+pub(super) fn ready<S, Req>(mut service: S) -> BoxFuture<'static, Result<(), BoxError>>
 where
     S: Service<Req> + Send + 'static,
     S::Error: Into<BoxError>,

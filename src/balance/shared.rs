@@ -1,9 +1,8 @@
 //! What the clones of a balancer, their requests and the background task have in common.
 
 use std::{
-    net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -11,25 +10,25 @@ use std::{
 
 use futures::future::BoxFuture;
 use tokio::{
-    runtime::Handle,
+    runtime,
     sync::{Notify, mpsc, watch},
     time::{Instant, timeout_at},
 };
 use tracing::debug;
 
-use super::{generator::Generator, recovery::Refusal};
+use super::{generator::Generator, reconnect::Refusal};
 use crate::{
     error::{BoxError, Error, NoEndpoints, SharedError},
     in_flight::InFlight,
-    load::{Load, Share},
-    policy::Policy,
+    member::{Member, MemberRef},
+    route::Route,
     signals::Signals,
     snapshot::Current,
 };
 
-/// What a call does when no endpoint accepts its request.
+/// How long a call waits when no endpoint accepts its request (the ready timeout).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Patience {
+pub(super) enum ReadyTimeout {
     /// It waits until the outage has lasted this long, and fails at once after that.
     Bounded(Duration),
     /// It waits for as long as it takes.
@@ -37,22 +36,22 @@ pub(super) enum Patience {
 }
 
 /// Waits for a service's readiness; made where the type of its requests is known.
-pub(super) type Probe<S> = fn(S) -> BoxFuture<'static, Result<(), BoxError>>;
+pub(super) type ReadyFn<S> = fn(S) -> BoxFuture<'static, Result<(), BoxError>>;
 
 /// What requests tell the background task.
 pub(super) enum Event<S> {
     /// An endpoint refused a request, and so is how to find out when it accepts some again.
     Refused {
-        load: Arc<Load>,
+        member: Arc<Member>,
         refusal: Refusal,
-        probe: Probe<S>,
+        ready: ReadyFn<S>,
     },
     /// An endpoint has accepted its trial request.
-    Accepted(Arc<Load>),
+    Accepted(Arc<Member>),
 }
 
-pub(super) struct Shared<S, P: Policy> {
-    pub(super) current: Current<S, P>,
+pub(super) struct Shared<S> {
+    pub(super) current: Current<S>,
     pub(super) signals: Arc<Signals>,
     pub(super) generator: Generator,
     /// Set for good once there is an answer, or no use in waiting for one before calling.
@@ -66,9 +65,34 @@ pub(super) struct Shared<S, P: Policy> {
     /// A request that found no endpoint may find one now. Its receivers are the requests that wait.
     changes: watch::Sender<()>,
     events: mpsc::UnboundedSender<Event<S>>,
-    patience: Patience,
+    ready_timeout: ReadyTimeout,
     closed: AtomicBool,
     notes: Mutex<Notes>,
+    starter: OnceLock<Weak<Starter>>,
+}
+
+/// Starts the background task, when there is a runtime to do so.
+pub(super) struct Starter {
+    /// The task, as long as it could not be started for want of a runtime.
+    driver: Mutex<Option<BoxFuture<'static, ()>>>,
+}
+
+impl Starter {
+    pub(super) fn new(driver: BoxFuture<'static, ()>) -> Self {
+        Self {
+            driver: Mutex::new(Some(driver)),
+        }
+    }
+
+    /// Starts the background task if that has not been done and there is a runtime to do it.
+    pub(super) fn start(&self) {
+        if let Ok(runtime) = runtime::Handle::try_current() {
+            let mut driver = self.driver.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(driver) = driver.take() {
+                runtime.spawn(driver);
+            }
+        }
+    }
 }
 
 /// What errors and staleness tell of the past.
@@ -82,31 +106,47 @@ pub(super) struct Notes {
 /// Where a request goes.
 pub(super) enum Placement<S> {
     Picked(S, InFlight),
-    /// Nowhere before this future has ended.
-    Waiting(BoxFuture<'static, ()>),
+    /// Nowhere before `change` has ended, and if that is none either, not beyond the deadline.
+    Waiting {
+        change: BoxFuture<'static, ()>,
+        deadline: Option<Instant>,
+    },
 }
 
-impl<S, P: Policy> Shared<S, P> {
+impl<S> Shared<S> {
     pub(super) fn new(
-        current: Current<S, P>,
+        current: Current<S>,
         signals: Arc<Signals>,
         generator: Generator,
-        patience: Patience,
+        ready_timeout: ReadyTimeout,
         events: mpsc::UnboundedSender<Event<S>>,
     ) -> Self {
         Self {
             current,
             signals,
             generator,
-            opened: AtomicBool::new(patience == Patience::Bounded(Duration::ZERO)),
+            opened: AtomicBool::new(ready_timeout == ReadyTimeout::Bounded(Duration::ZERO)),
             opening: Arc::default(),
             starved: Notify::new(),
             members: watch::Sender::new(()),
             changes: watch::Sender::new(()),
             events,
-            patience,
+            ready_timeout,
             closed: AtomicBool::new(false),
             notes: Mutex::default(),
+            starter: OnceLock::new(),
+        }
+    }
+
+    /// Says what starts the background task, once.
+    pub(super) fn set_starter(&self, starter: &Arc<Starter>) {
+        let _ = self.starter.set(Arc::downgrade(starter));
+    }
+
+    /// Starts the background task, unless that has been done. For requests: each that finds no endpoint sees to it.
+    fn start(&self) {
+        if let Some(starter) = self.starter.get().and_then(Weak::upgrade) {
+            starter.start();
         }
     }
 
@@ -119,11 +159,11 @@ impl<S, P: Policy> Shared<S, P> {
 
     /// When calls are let through whatever discovery does.
     pub(super) fn opens_at(&self, started: Instant) -> Option<Instant> {
-        match self.patience {
+        match self.ready_timeout {
             _ if self.opened.load(Ordering::Acquire) => None,
             // One beyond the end of time never comes.
-            Patience::Bounded(timeout) => started.checked_add(timeout),
-            Patience::Forever => None,
+            ReadyTimeout::Bounded(timeout) => started.checked_add(timeout),
+            ReadyTimeout::Forever => None,
         }
     }
 
@@ -160,114 +200,121 @@ impl<S, P: Policy> Shared<S, P> {
         mut in_flight: InFlight,
         refusal: Refusal,
         error: BoxError,
-        probe: Probe<S>,
+        ready: ReadyFn<S>,
     ) {
         debug!(endpoint = %in_flight.endpoint(), %error, "request refused; it goes to another endpoint");
         self.notes().last_refusal = Some(error.into());
         in_flight.refuse();
         let trial = in_flight.end_trial();
         // Of the many requests that meet a pod that has just gone, one tells.
-        if (in_flight.share().refuse() || trial)
-            && let Some(load) = in_flight.share().load()
+        if (in_flight.member().refuse() || trial)
+            && let Some(member) = in_flight.member().member()
         {
             // An error means that the background task is gone, and with it the need to tell it anything.
             let _ = self.events.send(Event::Refused {
-                load,
+                member,
                 refusal,
-                probe,
+                ready,
             });
         }
     }
 }
 
-impl<S: Send + Sync + 'static, P: Policy> Shared<S, P> {
+impl<S: Send + Sync + 'static> Shared<S> {
     /// The balancer that `in_flight` is a request of, unless it is gone.
     pub(super) fn of(in_flight: &InFlight) -> Option<Arc<Self>> {
-        in_flight.share().signals().owner()
+        in_flight.member().signals().owner()
     }
 
-    /// The endpoint has answered the request of `in_flight`.
+    /// The endpoint has answered the request of `in_flight`; unless the answer is whole, its end may be far away.
     #[inline]
-    pub(super) fn accepted(in_flight: &mut InFlight) {
-        in_flight.answer();
+    pub(super) fn accepted(in_flight: &mut InFlight, is_whole: bool) {
+        in_flight.answer(is_whole);
         Self::end_trial(in_flight);
-        in_flight.share().signals().outage.end();
+        in_flight.member().signals().outage.end();
     }
 
     /// The endpoint took the request of `in_flight`, whatever came of it: if that was a trial, it has passed.
     #[inline]
     pub(super) fn end_trial(in_flight: &mut InFlight) {
         if in_flight.end_trial() {
-            Self::accepted_trial(in_flight.share());
+            Self::accepted_trial(in_flight.member());
         }
     }
 
     #[cold]
-    fn accepted_trial(share: &Share) {
-        share.accept();
-        if let (Some(load), Some(shared)) = (share.load(), share.signals().owner::<Self>()) {
-            let _ = shared.events.send(Event::Accepted(load));
+    fn accepted_trial(member: &MemberRef) {
+        // A trial of one that is ejected, and no more, is judged by what comes of it.
+        if member.accept()
+            && let (Some(member), Some(shared)) =
+                (member.member(), member.signals().owner::<Self>())
+        {
+            let _ = shared.events.send(Event::Accepted(member));
             shared.wake();
         }
     }
 }
 
-impl<S: Clone, P: Policy> Shared<S, P> {
+impl<S: Clone> Shared<S> {
     /// Picks an endpoint: its service, and the guard of a request that is counted in.
     #[inline]
     pub(super) fn pick(&self) -> Option<(S, InFlight)> {
         let snapshot = self.current.load();
-        let picked = snapshot.pick(&mut &self.generator)?;
+        let picked = snapshot.pick(&const { Route::new() }, &mut &self.generator)?;
         // The guard is there first: should the clone panic, the request is counted out again.
         Some((picked.service.clone(), picked.in_flight))
     }
 
-    /// The same, but none of `avoid`.
-    pub(super) fn pick_avoiding(&self, avoid: &[SocketAddr]) -> Option<(S, InFlight)> {
+    /// Picks an endpoint for a request that says where it wants to go.
+    pub(super) fn pick_routed(&self, route: &Route) -> Option<(S, InFlight)> {
         let snapshot = self.current.load();
-        let picked = snapshot.pick_avoiding(avoid, &mut &self.generator)?;
+        let picked = snapshot.pick_routed(route, &mut &self.generator)?;
         Some((picked.service.clone(), picked.in_flight))
     }
 
-    /// For a request that found no endpoint: another look, and then a wait for one if that has a chance.
-    pub(super) fn pick_or_wait(&self) -> Result<Placement<S>, Error> {
+    /// For a request that found no endpoint: another look, and then a wait for one if that has a chance. A request for one
+    /// pod has waited until its `deadline` by then, if it has waited before.
+    pub(super) fn pick_or_wait(
+        &self,
+        route: &Route,
+        deadline: Option<Instant>,
+    ) -> Result<Placement<S>, Error> {
         // Subscribed before the second look, so that no change falls between the look and the wait.
         let changes = self.changes.subscribe();
-        match self.pick() {
-            Some((service, in_flight)) => Ok(Placement::Picked(service, in_flight)),
-            None => self.wait(changes).map(Placement::Waiting),
+        if let Some((service, in_flight)) = self.pick_routed(route) {
+            return Ok(Placement::Picked(service, in_flight));
+        }
+        self.start();
+        self.starved.notify_one();
+        let now = Instant::now();
+        match route.requested_pod() {
+            Some(pod) => {
+                let deadline = deadline.or_else(|| self.deadline(now));
+                self.may_wait_for(pod, now, deadline)?;
+                Ok(Placement::waiting(changes, deadline))
+            }
+            None => {
+                let deadline = self.deadline(self.signals.begin_outage(now));
+                self.may_wait(now, deadline)?;
+                Ok(Placement::waiting(changes, deadline))
+            }
         }
     }
 
-    fn wait(&self, mut changes: watch::Receiver<()>) -> Result<BoxFuture<'static, ()>, Error> {
-        let now = Instant::now();
-        let since = self.signals.begin_outage(now);
-        let deadline = match self.patience {
-            Patience::Bounded(timeout) => since.checked_add(timeout),
-            Patience::Forever => None,
-        };
-        self.starved.notify_one();
-        self.may_wait(now, deadline)?;
-        Ok(Box::pin(async move {
-            // Woken or out of time, the request is placed anew, and learns there how it stands.
-            let _ = match deadline {
-                Some(deadline) => timeout_at(deadline, changes.changed()).await.is_ok(),
-                None => changes.changed().await.is_ok(),
-            };
-        }))
+    /// Until when a request waits that waits since then; none waits for ever. One beyond the end of time never comes.
+    fn deadline(&self, since: Instant) -> Option<Instant> {
+        match self.ready_timeout {
+            ReadyTimeout::Bounded(timeout) => since.checked_add(timeout),
+            ReadyTimeout::Forever => None,
+        }
     }
 
     /// Whether there is something to wait for, and time.
     fn may_wait(&self, now: Instant, deadline: Option<Instant>) -> Result<(), Error> {
         let snapshot = self.current.load();
+        self.is_running()?;
         let notes = self.notes();
-        if Handle::try_current().is_err() {
-            return Err(Error::no_runtime());
-        }
-        if self.is_closed() {
-            return Err(Error::closed(notes.last_refusal.clone()));
-        }
-        let empty = snapshot.loads().is_empty();
+        let empty = snapshot.members().is_empty();
         if empty && snapshot.is_discovered() {
             return Err(Error::no_endpoints(
                 NoEndpoints::Empty,
@@ -280,7 +327,50 @@ impl<S: Clone, P: Policy> Shared<S, P> {
         Err(if empty {
             Error::no_endpoints(NoEndpoints::NotDiscovered, notes.last_error.clone())
         } else {
-            Error::unreachable(snapshot.loads().len(), notes.last_refusal.clone())
+            Error::unreachable(snapshot.members().len(), notes.last_refusal.clone())
         })
+    }
+
+    /// Whether a request may go on waiting for the pod of this name. It may be away: a StatefulSet's come back.
+    fn may_wait_for(
+        &self,
+        pod: &str,
+        now: Instant,
+        deadline: Option<Instant>,
+    ) -> Result<(), Error> {
+        self.is_running()?;
+        if deadline.is_none_or(|deadline| deadline > now) {
+            return Ok(());
+        }
+        let notes = self.notes();
+        let cause = notes.last_refusal.as_ref().or(notes.last_error.as_ref());
+        Err(Error::pod_unreachable(pod, cause.cloned()))
+    }
+
+    /// Whether anything can still change.
+    fn is_running(&self) -> Result<(), Error> {
+        if runtime::Handle::try_current().is_err() {
+            return Err(Error::no_runtime());
+        }
+        if self.is_closed() {
+            return Err(Error::closed(self.notes().last_refusal.clone()));
+        }
+        Ok(())
+    }
+}
+
+impl<S> Placement<S> {
+    fn waiting(mut changes: watch::Receiver<()>, deadline: Option<Instant>) -> Self {
+        let change = async move {
+            // Woken or out of time, the request is placed anew, and learns there how it stands.
+            let _ = match deadline {
+                Some(deadline) => timeout_at(deadline, changes.changed()).await.is_ok(),
+                None => changes.changed().await.is_ok(),
+            };
+        };
+        Self::Waiting {
+            change: Box::pin(change),
+            deadline,
+        }
     }
 }

@@ -4,148 +4,177 @@
 //! weights. What a client finds in the beginning is not new. It is suspended while most of the endpoints are new: they have
 //! nobody to leave their requests to.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::{
-    load::{Checked, Load},
-    signals::Signals,
-};
+use super::registry::{Life, Lives};
+use crate::{member::Checked, signals::Signals};
 
 /// The share that a new endpoint begins with.
 const FIRST: f64 = 0.1;
 
-/// The endpoints that are new.
-#[derive(Debug, Default)]
+/// How long an endpoint is new.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct SlowStart {
     /// Zero: it is off.
     window: Duration,
-    young: Vec<(Arc<Load>, Instant)>,
 }
 
 impl SlowStart {
     pub(super) fn new(window: Duration) -> Self {
-        Self {
-            window,
-            young: Vec::new(),
-        }
+        Self { window }
     }
 
-    /// This endpoint is new.
-    pub(super) fn join(&mut self, load: &Arc<Load>, now: Instant) {
+    /// This member has joined others that are there already.
+    pub(super) fn join<S>(&self, life: &mut Life<S>, now: Instant) {
         if !self.window.is_zero() {
-            self.young.push((load.clone(), now));
+            life.new_since = Some(now);
         }
     }
 
-    /// Gives the new ones of `all` endpoints the shares of their age.
-    pub(super) fn review(&mut self, all: usize, signals: &Signals, now: Instant) {
-        if self.young.is_empty() {
+    /// Gives the new ones the shares of their age.
+    pub(super) fn review<S>(&self, lives: &mut Lives<S>, signals: &Signals, now: Instant) {
+        if self.window.is_zero() {
             return;
         }
-        let window = self.window;
-        let age = |since: Instant| now.saturating_duration_since(since);
-        self.young.retain_mut(|(load, since)| {
-            if load.record().checked() == Checked::Pending {
-                // It gets nothing before its first check has passed.
-                *since = now;
-            }
-            let is_young = age(*since) < window && !load.is_removed();
-            if !is_young {
-                load.set_warmth(1.0);
-            }
-            is_young
-        });
-        let is_suspended = self.young.len() * 2 > all;
-        for (load, since) in &self.young {
-            let part = age(*since).div_duration_f64(window).max(FIRST);
-            load.set_warmth(if is_suspended { 1.0 } else { part });
+        let new = lives.values_mut().map(|life| self.is_new(life, now));
+        let new = new.filter(|&is_new| is_new).count();
+        let is_suspended = new * 2 > lives.len();
+        for life in lives.values() {
+            let share = match life.new_since {
+                Some(since) if !is_suspended => self.share(since, now),
+                _ => 1.0,
+            };
+            life.member.set_warmth(share);
         }
-        signals.set_warming(!self.young.is_empty() && !is_suspended);
+        signals.set_warming(new > 0 && !is_suspended);
     }
+
+    fn is_new<S>(&self, life: &mut Life<S>, now: Instant) -> bool {
+        if life.new_since.is_some() && life.member.stats().checked() == Checked::Pending {
+            // It gets nothing before its first check has passed.
+            life.new_since = Some(now);
+        }
+        life.new_since = life
+            .new_since
+            .filter(|&since| age(since, now) < self.window);
+        life.new_since.is_some()
+    }
+
+    fn share(&self, since: Instant, now: Instant) -> f64 {
+        age(since, now).div_duration_f64(self.window).max(FIRST)
+    }
+}
+
+fn age(since: Instant, now: Instant) -> Duration {
+    now.saturating_duration_since(since)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::endpoint::Endpoint;
+    use crate::{endpoint::Endpoint, member::Member};
 
     const WINDOW: Duration = Duration::from_secs(10);
 
     struct Fixture {
         slow_start: SlowStart,
+        lives: Lives<()>,
         signals: Arc<Signals>,
         now: Instant,
     }
 
     impl Fixture {
-        fn new() -> Self {
+        /// With so many endpoints that aren't new.
+        fn new(old: usize) -> Self {
             let now = Instant::now();
-            Self {
+            let mut fixture = Self {
                 slow_start: SlowStart::new(WINDOW),
+                lives: Lives::new(),
                 signals: Arc::new(Signals::new(now)),
                 now,
+            };
+            for _ in 0..old {
+                let life = fixture.life();
+                fixture.lives.insert(life.member.id(), life);
             }
+            fixture
         }
 
-        fn join(&mut self) -> Arc<Load> {
+        fn life(&self) -> Life<()> {
             let endpoint = Endpoint::new(([10, 0, 0, 1], 80).into());
-            let load = Load::new(endpoint, None, None, self.signals.clone());
-            self.slow_start.join(&load, self.now);
-            load
+            let member = Member::new(endpoint, None, None, self.signals.clone());
+            Life::new(member, (), self.now)
         }
 
-        fn review(&mut self, later: f64, all: usize) {
+        fn join(&mut self) -> Arc<Member> {
+            let mut life = self.life();
+            self.slow_start.join(&mut life, self.now);
+            let member = life.member.clone();
+            self.lives.insert(member.id(), life);
+            member
+        }
+
+        fn review(&mut self, later: f64) {
             self.now += Duration::from_secs_f64(later);
-            self.slow_start.review(all, &self.signals, self.now);
+            self.slow_start
+                .review(&mut self.lives, &self.signals, self.now);
         }
     }
 
     #[test]
     fn the_share_grows_from_a_tenth_to_all_of_it() {
-        let mut fixture = Fixture::new();
-        let load = fixture.join();
+        let mut fixture = Fixture::new(2);
+        let member = fixture.join();
         for (later, warmth) in [(0.0, 0.1), (0.5, 0.1), (1.5, 0.2), (3.0, 0.5), (4.9, 0.99)] {
-            fixture.review(later, 3);
-            assert!((load.warmth() - warmth).abs() < 1e-6, "{warmth}");
-            assert!(fixture.signals.ask_attention());
+            fixture.review(later);
+            assert!((member.warmth() - warmth).abs() < 1e-6, "{warmth}");
+            assert!(fixture.signals.has_flags());
         }
-        fixture.review(0.1, 3);
-        assert_eq!(load.warmth(), 1.0);
-        assert!(!fixture.signals.ask_attention(), "nobody is new any more");
+        fixture.review(0.1);
+        assert_eq!(member.warmth(), 1.0);
+        assert!(!fixture.signals.has_flags(), "nobody is new any more");
     }
 
     #[test]
     fn what_is_held_back_for_its_check_stays_new() {
-        let mut fixture = Fixture::new();
-        let load = fixture.join();
-        load.hold_back();
-        fixture.review(20.0, 3);
-        load.record().set_checked(Checked::Passes);
-        fixture.review(2.0, 3);
-        assert!((load.warmth() - 0.2).abs() < 1e-6);
+        let mut fixture = Fixture::new(2);
+        let member = fixture.join();
+        member.hold_back();
+        fixture.review(20.0);
+        member.stats().set_checked(Checked::Passes);
+        fixture.review(2.0);
+        assert!((member.warmth() - 0.2).abs() < 1e-6);
     }
 
     #[test]
     fn where_most_are_new_none_is() {
-        let mut fixture = Fixture::new();
+        let mut fixture = Fixture::new(1);
         let first = [fixture.join(), fixture.join()];
-        fixture.review(0.0, 3);
-        assert!(first.iter().all(|load| load.warmth() == 1.0));
-        assert!(!fixture.signals.ask_attention());
-        fixture.review(2.0, 4);
-        assert!(first.iter().all(|load| (load.warmth() - 0.2).abs() < 1e-6));
+        fixture.review(0.0);
+        assert!(first.iter().all(|member| member.warmth() == 1.0));
+        assert!(!fixture.signals.has_flags());
+        let life = fixture.life();
+        fixture.lives.insert(life.member.id(), life);
+        fixture.review(2.0);
+        assert!(
+            first
+                .iter()
+                .all(|member| (member.warmth() - 0.2).abs() < 1e-6)
+        );
     }
 
     #[test]
     fn who_leaves_warms_up_no_more() {
-        let mut fixture = Fixture::new();
-        let load = fixture.join();
-        fixture.review(1.0, 3);
-        load.remove();
-        fixture.review(1.0, 3);
-        assert_eq!(load.warmth(), 1.0);
-        assert!(!fixture.signals.ask_attention());
+        let mut fixture = Fixture::new(2);
+        let member = fixture.join();
+        fixture.review(1.0);
+        assert!(fixture.signals.has_flags());
+        fixture.lives.remove(&member.id());
+        fixture.review(1.0);
+        assert!(!fixture.signals.has_flags());
     }
 }

@@ -4,8 +4,7 @@ use std::{fmt, sync::Arc};
 
 use crate::{
     endpoint::Endpoint,
-    load::{Checked, EjectionReason, Load},
-    policy::Policy,
+    member::{Checked, EjectionReason, Member},
     snapshot::Snapshot,
 };
 
@@ -51,12 +50,12 @@ pub enum Proximity {
 }
 
 /// The endpoints of a snapshot, in the order of their addresses.
-pub(super) fn statuses<S, P: Policy>(snapshot: &Snapshot<S, P::Picker>) -> Vec<EndpointStatus> {
-    let endpoints = snapshot.endpoints().iter().zip(snapshot.loads());
-    let status = |(index, (endpoint, load)): (usize, (&Endpoint, &Arc<Load>))| EndpointStatus {
+pub(super) fn statuses<S>(snapshot: &Snapshot<S>) -> Vec<EndpointStatus> {
+    let endpoints = snapshot.endpoints().iter().zip(snapshot.members());
+    let status = |(index, (endpoint, member)): (usize, (&Endpoint, &Arc<Member>))| EndpointStatus {
         endpoint: endpoint.clone(),
-        in_flight: load.in_flight(),
-        state: state(load),
+        in_flight: member.in_flight(),
+        state: state(member),
         proximity: snapshot.is_near(index).map(|is_near| {
             if is_near {
                 Proximity::Near
@@ -68,17 +67,17 @@ pub(super) fn statuses<S, P: Policy>(snapshot: &Snapshot<S, P::Picker>) -> Vec<E
     endpoints.enumerate().map(status).collect()
 }
 
-fn state(load: &Load) -> EndpointState {
-    if load.is_unreachable() {
+fn state(member: &Member) -> EndpointState {
+    if member.is_unreachable() {
         return EndpointState::Unreachable;
     }
-    if load.is_unfit() {
-        return match load.record().checked() {
+    if member.is_unfit() {
+        return match member.stats().checked() {
             Checked::Pending => EndpointState::Pending,
             _ => EndpointState::Ejected(EjectionReason::CheckFailed),
         };
     }
-    let reason = load.record().reason();
+    let reason = member.stats().reason();
     reason.map_or(EndpointState::Available, EndpointState::Ejected)
 }
 

@@ -1,42 +1,63 @@
 //! What health promises, on endpoints' real records and a time of its own.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use proptest::prelude::*;
 use rand::{SeedableRng, rngs::SmallRng};
 use tokio::time::Instant;
 
-use super::{Finding, OutlierDetection, Standing, Treatment, Ward};
-use crate::load::{Counts, EjectionReason, Record, Verdict};
+use super::{Case, Decision, EndpointHealth, OutlierDetection, OutlierDetector};
+use crate::{
+    endpoint::Endpoint,
+    member::{EjectionReason, Member, MemberRef, RequestStats, Verdict},
+    signals::Signals,
+};
 
 const TICK: Duration = Duration::from_millis(25);
 const MILLI: Duration = Duration::from_millis(1);
 
 /// Endpoints as their requests' records show them.
 struct Set {
-    ward: Ward,
+    detector: OutlierDetector,
     pods: Vec<Pod>,
-    treatments: Vec<Treatment>,
+    decisions: Vec<Decision>,
     now: Instant,
     rng: SmallRng,
 }
 
-#[derive(Default)]
 struct Pod {
-    record: Record,
-    in_flight: u32,
-    is_unreachable: bool,
+    member: Arc<Member>,
+    health: EndpointHealth,
+    requests: Vec<Arc<MemberRef>>,
+}
+
+impl Pod {
+    fn stats(&self) -> &RequestStats {
+        self.member.stats()
+    }
+
+    /// So many requests, none of which is answered.
+    fn wait(&mut self, requests: usize) {
+        self.requests = (0..requests).map(|_| self.member.member_ref()).collect();
+    }
 }
 
 impl Set {
-    fn new(len: usize, health: OutlierDetection) -> Self {
+    fn new(len: usize, settings: OutlierDetection) -> Self {
         let now = Instant::now();
-        let mut ward = Ward::new(health);
-        ward.standings = (0..len).map(|_| Standing::new(now)).collect();
+        let signals = Arc::new(Signals::new(now));
+        let pod = |host: usize| Pod {
+            member: {
+                let address = ([10, 0, 0, host as u8], 80).into();
+                Member::new(Endpoint::new(address), None, None, signals.clone())
+            },
+            health: EndpointHealth::new(now),
+            requests: Vec::new(),
+        };
         Self {
-            ward,
-            pods: (0..len).map(|_| Pod::default()).collect(),
-            treatments: vec![Treatment::default(); len],
+            detector: OutlierDetector::new(settings),
+            pods: (0..len).map(pod).collect(),
+            decisions: vec![Decision::default(); len],
             now,
             rng: SmallRng::seed_from_u64(9),
         }
@@ -44,43 +65,30 @@ impl Set {
 
     fn succeed(&self, pod: usize, times: usize) {
         for _ in 0..times {
-            self.pods[pod].record.answered(MILLI);
-            self.pods[pod].record.succeeded();
+            self.pods[pod].stats().answered(MILLI);
+            self.pods[pod].stats().succeeded();
         }
     }
 
     fn fail(&self, pod: usize, times: usize) {
         for _ in 0..times {
-            self.pods[pod].record.answered(MILLI);
-            self.pods[pod].record.failed(true);
+            self.pods[pod].stats().answered(MILLI);
+            self.pods[pod].stats().failed(true);
         }
     }
 
     /// As the background task does it.
     fn review(&mut self) {
-        let pods = &self.pods;
-        let examine = |index: usize, seen: &mut Counts| {
-            let Pod {
-                record,
-                in_flight,
-                is_unreachable,
-            } = &pods[index];
-            Finding {
-                news: record.news(seen),
-                in_a_row: record.in_a_row(),
-                in_flight: *in_flight,
-                verdict: record.take_verdict(),
-                is_out_anyway: *is_unreachable,
-                is_pending: false,
-            }
-        };
-        let treatments = self.ward.review(examine, self.now, &mut self.rng);
-        self.treatments = treatments.to_vec();
-        for (pod, treatment) in self.pods.iter().zip(&self.treatments) {
-            if treatment.is_news {
-                pod.record.forgive();
-            }
+        let cases = self
+            .pods
+            .iter_mut()
+            .map(|pod| Case::observe(&pod.member, &mut pod.health));
+        let mut cases: Vec<_> = cases.collect();
+        self.detector.review(&mut cases, self.now, &mut self.rng);
+        for case in cases.iter().filter(|case| case.decision.is_news) {
+            case.member.stats().forget_failures();
         }
+        self.decisions = cases.into_iter().map(|case| case.decision).collect();
     }
 
     fn wait(&mut self, time: Duration) {
@@ -89,20 +97,17 @@ impl Set {
     }
 
     fn out(&self) -> Vec<Option<EjectionReason>> {
-        self.treatments
-            .iter()
-            .map(|treatment| treatment.out)
-            .collect()
+        self.decisions.iter().map(|decision| decision.out).collect()
     }
 
     fn is_out(&self, pod: usize) -> bool {
-        self.treatments[pod].out.is_some()
+        self.decisions[pod].out.is_some()
     }
 
     /// Waits until the pod may be tried, and tells for how long that was.
     fn until_probation(&mut self, pod: usize) -> Duration {
         let begun = self.now;
-        while !self.treatments[pod].begins_probation {
+        while !self.decisions[pod].begins_probation {
             self.wait(TICK);
             assert!(self.is_out(pod), "until it has been tried");
         }
@@ -110,7 +115,7 @@ impl Set {
     }
 
     fn judge(&mut self, pod: usize, verdict: Verdict) {
-        self.pods[pod].record.judge(verdict);
+        self.pods[pod].stats().judge(verdict);
         self.wait(TICK);
     }
 }
@@ -223,7 +228,7 @@ fn a_probe_that_hangs_is_a_failure_until_it_succeeds() {
     set.fail(0, 5);
     set.review();
     set.until_probation(0);
-    set.pods[0].in_flight = 1;
+    set.pods[0].wait(1);
     set.wait(Duration::from_secs(5));
     assert!(about(set.until_probation(0), 10.0));
     set.wait(Duration::from_secs(5));
@@ -260,10 +265,10 @@ fn panic_brings_back_the_ejected_and_not_those_that_refuse() {
     (0..5).for_each(|pod| set.fail(pod, 5));
     set.review();
     assert_eq!(set.out().iter().flatten().count(), 5);
-    set.pods[9].is_unreachable = true;
+    set.pods[9].member.refuse();
     set.wait(TICK);
     assert_eq!(set.out(), [None; 10], "four of ten are too few");
-    set.pods[9].is_unreachable = false;
+    set.pods[9].member.accept();
     set.wait(TICK);
     assert_eq!(set.out().iter().flatten().count(), 5, "half is enough");
 }
@@ -271,7 +276,7 @@ fn panic_brings_back_the_ejected_and_not_those_that_refuse() {
 #[test]
 fn those_that_refuse_use_up_nothing() {
     let mut set = Set::new(4, OutlierDetection::new().panic_threshold(0.0));
-    set.pods[0].is_unreachable = true;
+    set.pods[0].member.refuse();
     set.fail(0, 5);
     (1..3).for_each(|pod| set.fail(pod, 5));
     set.review();
@@ -280,8 +285,8 @@ fn those_that_refuse_use_up_nothing() {
 }
 
 /// A pod that answers nothing while the others do, with so many requests that wait for it.
-fn hang(set: &mut Set, waiting: u32) {
-    set.pods[0].in_flight = waiting;
+fn hang(set: &mut Set, waiting: usize) {
+    set.pods[0].wait(waiting);
     for _ in 0..8 {
         (1..set.pods.len()).for_each(|pod| set.succeed(pod, 5));
         set.wait(TICK);
@@ -303,11 +308,11 @@ fn several_requests_without_an_answer_are_a_silence() {
 #[test]
 fn nobody_is_silent_where_answers_usually_take_that_long() {
     let mut set = Set::new(4, OutlierDetection::new());
-    set.pods[0].in_flight = 20;
+    set.pods[0].wait(20);
     for _ in 0..8 {
         for pod in 1..4 {
             for _ in 0..5 {
-                set.pods[pod].record.answered(Duration::from_millis(100));
+                set.pods[pod].stats().answered(Duration::from_millis(100));
             }
         }
         set.wait(TICK);
@@ -320,7 +325,7 @@ fn a_silence_that_all_share_is_none() {
     let mut set = Set::new(4, OutlierDetection::new());
     (0..4).for_each(|pod| set.succeed(pod, 50));
     set.review();
-    set.pods.iter_mut().for_each(|pod| pod.in_flight = 20);
+    set.pods.iter_mut().for_each(|pod| pod.wait(20));
     for _ in 0..400 {
         set.wait(TICK);
         assert_eq!(set.out(), [None; 4]);
@@ -332,7 +337,7 @@ fn who_is_silent_to_the_end_is_ejected_and_tried() {
     let mut set = Set::new(4, OutlierDetection::new());
     hang(&mut set, 10);
     assert!(set.is_out(0));
-    set.pods[0].in_flight = 0;
+    set.pods[0].wait(0);
     set.wait(TICK);
     assert!(about(set.until_probation(0), 5.0));
     // The same for one whose requests nobody gives up.
@@ -352,7 +357,7 @@ fn a_flapping_pod_fails_few_requests_in_ten_minutes() {
     while set.now - begun < Duration::from_secs(600) {
         let is_good = (set.now - begun).as_secs() % 20 < 10;
         (1..10).for_each(|pod| set.succeed(pod, 5));
-        probing |= set.treatments[0].begins_probation;
+        probing |= set.decisions[0].begins_probation;
         if !set.is_out(0) {
             if is_good {
                 set.succeed(0, 5);
@@ -368,7 +373,7 @@ fn a_flapping_pod_fails_few_requests_in_ten_minutes() {
             } else {
                 Verdict::Failed
             };
-            set.pods[0].record.judge(verdict);
+            set.pods[0].stats().judge(verdict);
         }
         set.wait(TICK);
     }
@@ -382,16 +387,28 @@ fn a_flapping_pod_fails_few_requests_in_ten_minutes() {
 }
 
 #[test]
-fn who_comes_back_to_the_set_is_tried_anew() {
-    let mut set = Set::new(2, OutlierDetection::new());
-    set.fail(0, 5);
-    set.review();
-    set.until_probation(0);
-    let now = set.now;
-    assert!(set.ward.standings[0].is_worth_keeping(now));
-    set.ward.standings[0].resume(now);
+fn an_old_silence_counts_for_nothing_once_it_has_ended() {
+    let mut set = Set::new(4, OutlierDetection::new());
+    hang(&mut set, 5);
+    assert_eq!(set.out()[0], Some(EjectionReason::Unresponsive));
+    // It answers one, and goes on being busy with the others.
+    set.succeed(0, 1);
     set.wait(TICK);
-    assert!(set.treatments[0].begins_probation);
+    assert!(!set.is_out(0));
+    (1..4).for_each(|pod| set.succeed(pod, 100));
+    set.wait(Duration::from_millis(10));
+    assert!(!set.is_out(0), "it has been silent for 10 ms since");
+}
+
+#[test]
+fn responses_that_stream_are_no_silence() {
+    let mut set = Set::new(4, OutlierDetection::new());
+    (0..10).for_each(|_| set.pods[0].stats().begin_stream());
+    hang(&mut set, 10);
+    hang(&mut set, 14);
+    assert!(!set.is_out(0), "four wait");
+    hang(&mut set, 15);
+    assert!(set.is_out(0), "five wait");
 }
 
 #[derive(Clone, Debug)]
@@ -400,7 +417,7 @@ enum Step {
     Fail(usize),
     Wait(u64),
     Refuse(usize, bool),
-    Hold(usize, u32),
+    Hold(usize, usize),
     Judge(usize, bool),
 }
 
@@ -411,7 +428,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         5 => pod().prop_map(Step::Fail),
         3 => (1..8_000_u64).prop_map(Step::Wait),
         1 => (pod(), any::<bool>()).prop_map(|(pod, is)| Step::Refuse(pod, is)),
-        1 => (pod(), 0..20_u32).prop_map(|(pod, held)| Step::Hold(pod, held)),
+        1 => (pod(), 0..20_usize).prop_map(|(pod, held)| Step::Hold(pod, held)),
         2 => (pod(), any::<bool>()).prop_map(|(pod, passed)| Step::Judge(pod, passed)),
     ];
     prop::collection::vec(step, 1..300)
@@ -429,33 +446,34 @@ proptest! {
                 Step::Succeed(pod) => set.succeed(pod % len, 3),
                 Step::Fail(pod) => set.fail(pod % len, 3),
                 Step::Wait(millis) => set.now += Duration::from_millis(millis),
-                Step::Refuse(pod, is) => set.pods[pod % len].is_unreachable = is,
-                Step::Hold(pod, held) => set.pods[pod % len].in_flight = held,
+                Step::Refuse(pod, true) => drop(set.pods[pod % len].member.refuse()),
+                Step::Refuse(pod, false) => drop(set.pods[pod % len].member.accept()),
+                Step::Hold(pod, held) => set.pods[pod % len].wait(held),
                 Step::Judge(pod, passed) => {
                     let verdict = if passed { Verdict::Passed } else { Verdict::Failed };
-                    set.pods[pod % len].record.judge(verdict);
+                    set.pods[pod % len].stats().judge(verdict);
                 }
             }
             let before = set.out();
             set.review();
             let out = set.out();
-            let reachable = |pod: &usize| !set.pods[*pod].is_unreachable;
+            let reachable = |pod: &usize| !set.pods[*pod].member.is_unreachable();
             let newly_out = (0..len).any(|pod| out[pod].is_some() && before[pod].is_none());
             let left = (0..len).filter(reachable).any(|pod| out[pod].is_none());
             prop_assert!(!newly_out || left, "the last one is out");
             let out_now = (0..len).filter(reachable).filter(|&pod| out[pod].is_some()).count();
             prop_assert!(!newly_out || out_now <= len / 2, "{} of {} are out", out_now, len);
             // From here on nothing happens but time: who is out comes up for trial.
-            let due = set.ward.due();
+            let due = set.detector.due();
             prop_assert!(due.is_none_or(|due| due <= set.now + Duration::from_secs(22)));
         }
         for pod in 0..len {
-            set.pods[pod].is_unreachable = false;
-            set.pods[pod].in_flight = 0;
+            set.pods[pod].member.accept();
+            set.pods[pod].wait(0);
         }
         // A good probe for everybody: all are back at the end of the longest pause.
         for _ in 0..60 {
-            (0..len).for_each(|pod| set.pods[pod].record.judge(Verdict::Passed));
+            (0..len).for_each(|pod| set.pods[pod].stats().judge(Verdict::Passed));
             (0..len).for_each(|pod| set.succeed(pod, 30));
             set.wait(Duration::from_secs(1));
         }

@@ -1,18 +1,17 @@
 //! The endpoint with the fewest requests in flight.
 //!
 //! Up to [`EXACT`] endpoints every counter is read and the minimum is taken, ties broken uniformly at random. Reading
-//! costs 0.2 to 0.4 ns an endpoint, because the counters are packed ([`crate::load`]). Above that, the best of [`SAMPLE`]
+//! costs 0.2 to 0.4 ns an endpoint, because the counters are packed ([`crate::member`]). Above that, the best of [`SAMPLE`]
 //! distinct endpoints is taken, at a constant cost: more choices than the usual two bring most of what the full scan does
-//! (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001).
+//! (Mitzenmacher, "The Power of Two Choices in Randomized Member Balancing", 2001).
 
 use rand::{Rng, RngExt, seq::IteratorRandom};
 
 use super::{
-    any_available,
-    sealed::{self, Previous, Reads},
+    any_available, begin_or_any,
     weights::{Weighted, Weights},
 };
-use crate::load::{FLAGGED, Loads};
+use crate::member::{FLAGGED, Members};
 
 /// The largest set that is scanned whole. By `cargo bench --bench pick` the scan costs as much as the sample at about 190
 /// endpoints on one machine and at about 300 on another, and 25 ns more at 256 on the first, which its exactness is worth: a
@@ -45,73 +44,85 @@ impl LeastConnections {
 
 /// Nothing is kept from one pick to the next.
 #[derive(Debug)]
-pub struct Picker {
+pub(crate) struct Picker {
     weights: Option<Box<Weights>>,
 }
 
-impl sealed::Prepare for LeastConnections {
-    type Picker = Picker;
-
-    fn prepare(
-        &self,
-        weights: &[u32],
-        _: Option<Previous<'_, Picker>>,
-        _: &mut impl Rng,
-    ) -> Picker {
-        Picker {
+impl Picker {
+    /// A picker for endpoints with these weights.
+    pub(super) fn new(weights: &[u32]) -> Self {
+        Self {
             weights: Weights::of(weights),
         }
     }
-}
 
-impl sealed::Pick for Picker {
-    const EXACT: bool = false;
-    const READS: Reads = Reads::All;
-
+    /// Chooses an endpoint, and counts one more request in.
     #[inline]
-    fn pick(&self, loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
-        if let Some(weights) = &self.weights {
-            return pick_weighted(weights, loads, rng);
+    pub(super) fn pick(&self, members: &Members, rng: &mut impl Rng) -> Option<usize> {
+        if !members.are_packed() {
+            return pick_unpacked(self.weights.as_deref(), members, rng);
         }
-        let exact = loads.len() <= EXACT;
+        if let Some(weights) = &self.weights {
+            return pick_weighted(weights, members, rng);
+        }
+        let exact = members.len() <= EXACT;
         let look = || {
             if exact {
-                least(loads, rng)
+                least(members, rng)
             } else {
-                least_of_sample(loads, rng).or_else(|| least(loads, rng))
+                least_of_sample(members, rng).or_else(|| least(members, rng))
             }
         };
-        take(loads, look).or_else(|| any_available(loads, None, rng))
+        take(members, look).or_else(|| any_available(members, None, rng))
     }
 }
 
+/// The least loaded where the words count nothing, because another policy asks this one: by the members' own counters.
+#[cold]
+fn pick_unpacked(
+    weights: Option<&Weights>,
+    members: &Members,
+    rng: &mut impl Rng,
+) -> Option<usize> {
+    let is_open = |&index: &usize| members.is_available(index) && members.weight(index) > 0;
+    let part = |index| f64::from(members.load(index)) / f64::from(members.weight(index));
+    let open = (0..members.len()).filter(is_open);
+    let least = open.clone().map(part).fold(f64::INFINITY, f64::min);
+    let is_least = |index| members.weight(index) > 0 && part(index) <= least;
+    let chosen = match weights {
+        Some(weights) => weights.choose(members, rng, is_least),
+        None => open.filter(|&index| is_least(index)).choose(rng),
+    };
+    begin_or_any(chosen, members, weights, rng)
+}
+
 #[inline(never)]
-fn pick_weighted(weights: &Weights, loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
-    let exact = loads.len() <= EXACT;
+fn pick_weighted(weights: &Weights, members: &Members, rng: &mut impl Rng) -> Option<usize> {
+    let exact = members.len() <= EXACT;
     let look = || {
         if exact {
-            least_weighted(weights, loads, rng)
+            least_weighted(weights, members, rng)
         } else {
-            least_of_drawn(weights, loads, rng).or_else(|| least_weighted(weights, loads, rng))
+            least_of_drawn(weights, members, rng).or_else(|| least_weighted(weights, members, rng))
         }
     };
-    take(loads, look).or_else(|| any_available(loads, Some(weights), rng))
+    take(members, look).or_else(|| any_available(members, Some(weights), rng))
 }
 
 /// Takes what a look has found, if no other thread was faster; else looks again.
 #[inline]
-fn take(loads: &Loads, mut look: impl FnMut() -> Option<Least>) -> Option<usize> {
+fn take(members: &Members, mut look: impl FnMut() -> Option<Least>) -> Option<usize> {
     let mut last = None;
     for _ in 0..ATTEMPTS {
         let Some(Least { index, word }) = look() else {
             break;
         };
-        if loads.begin_if(index, word) {
+        if members.begin_if(index, word) {
             return Some(index);
         }
         last = Some(index);
     }
-    last.filter(|&index| loads.begin(index))
+    last.filter(|&index| members.begin(index))
 }
 
 /// An endpoint and its word when it was the smallest.
@@ -121,34 +132,34 @@ struct Least {
 }
 
 /// The least loaded of all, each of several as likely as the other.
-fn least(loads: &Loads, rng: &mut impl Rng) -> Option<Least> {
-    let min = loads.min();
+fn least(members: &Members, rng: &mut impl Rng) -> Option<Least> {
+    let min = members.min();
     if min >= FLAGGED {
         return None;
     }
     // The ties are many, as a rule, and a few draws find one; of those that it may find, each is as likely.
     for _ in 0..TIE_DRAWS {
-        let index = rng.random_range(0..loads.len());
-        if loads.word(index) == min {
+        let index = rng.random_range(0..members.len());
+        if members.word(index) == min {
             return Some(Least { index, word: min });
         }
     }
-    let tied = (0..loads.len()).filter(|&index| loads.word(index) == min);
+    let tied = (0..members.len()).filter(|&index| members.word(index) == min);
     let index = tied.choose(rng)?;
     Some(Least { index, word: min })
 }
 
 /// The least loaded of [`SAMPLE`] distinct endpoints: those at a random stride from a random start. The stride keeps
 /// them within one turn of the set, hence distinct; the start makes each endpoint as likely as the other.
-fn least_of_sample(loads: &Loads, rng: &mut impl Rng) -> Option<Least> {
-    let len = loads.len();
+fn least_of_sample(members: &Members, rng: &mut impl Rng) -> Option<Least> {
+    let len = members.len();
     let start = rng.random_range(0..len);
     let stride = rng.random_range(1..=len / SAMPLE);
     let indices: [usize; SAMPLE] = std::array::from_fn(|step| {
         let index = start + step * stride;
         if index < len { index } else { index - len }
     });
-    let words = indices.map(|index| loads.word(index));
+    let words = indices.map(|index| members.word(index));
     let min = words.iter().fold(FLAGGED, |min, &word| min.min(word));
     if min == FLAGGED {
         return None;
@@ -167,28 +178,28 @@ fn least_of_sample(loads: &Loads, rng: &mut impl Rng) -> Option<Least> {
 }
 
 /// The least loaded of all for its weight, each of several in proportion to its own.
-fn least_weighted(weights: &Weights, loads: &Loads, rng: &mut impl Rng) -> Option<Least> {
-    let load = |index| weights.load(index, loads.word(index));
+fn least_weighted(weights: &Weights, members: &Members, rng: &mut impl Rng) -> Option<Least> {
+    let load = |index| weights.load(index, members.word(index));
     let less = |least: Weighted, index| {
         let load = load(index);
         if load.is_less(least) { load } else { least }
     };
-    let least = (0..loads.len()).fold(Weighted::MAX, less);
-    let index = weights.choose(loads, rng, |index| load(index).is_equal(least))?;
-    let word = loads.word(index);
+    let least = (0..members.len()).fold(Weighted::MAX, less);
+    let index = weights.choose(members, rng, |index| load(index).is_equal(least))?;
+    let word = members.word(index);
     Some(Least { index, word })
 }
 
 /// The least loaded of [`SAMPLE`] endpoints for its weight, which are drawn in proportion to theirs; the first of several.
-fn least_of_drawn(weights: &Weights, loads: &Loads, rng: &mut impl Rng) -> Option<Least> {
+fn least_of_drawn(weights: &Weights, members: &Members, rng: &mut impl Rng) -> Option<Least> {
     let mut least = None;
-    let mut load = Weighted::MAX;
+    let mut member = Weighted::MAX;
     for _ in 0..SAMPLE {
         let index = weights.draw(rng);
-        let word = loads.word(index);
+        let word = members.word(index);
         let drawn = weights.load(index, word);
-        if drawn.is_less(load) {
-            (least, load) = (Some(Least { index, word }), drawn);
+        if drawn.is_less(member) {
+            (least, member) = (Some(Least { index, word }), drawn);
         }
     }
     least

@@ -5,7 +5,7 @@ use std::hint::select_unpredictable;
 use rand::{Rng, RngExt, seq::IteratorRandom};
 
 use super::weights::Weights;
-use crate::load::Loads;
+use crate::member::Members;
 
 /// How often to draw before looking at every endpoint. With half of them out, one pick in 28 gets that far.
 const DRAWS: usize = 8;
@@ -20,8 +20,8 @@ pub(super) enum Pair {
 
 impl Pair {
     #[inline]
-    pub(super) fn draw(loads: &Loads, rng: &mut impl Rng) -> Self {
-        let len = loads.len();
+    pub(super) fn draw(members: &Members, rng: &mut impl Rng) -> Self {
+        let len = members.len();
         if len < 2 {
             return if len == 0 { Self::None } else { Self::One(0) };
         }
@@ -29,28 +29,28 @@ impl Pair {
         // One of the others, each as likely.
         let other = rng.random_range(0..len - 1);
         let second = if other < first { other } else { other + 1 };
-        if loads.is_available(first) && loads.is_available(second) {
+        if members.is_available(first) && members.is_available(second) {
             return Self::Two(first, second);
         }
-        Self::draw_available(loads, rng)
+        Self::draw_available(members, rng)
     }
 
     /// The same, each of the two in proportion to its weight. What has none is never drawn.
-    pub(super) fn draw_weighted(loads: &Loads, weights: &Weights, rng: &mut impl Rng) -> Self {
+    pub(super) fn draw_weighted(members: &Members, weights: &Weights, rng: &mut impl Rng) -> Self {
         let mut first = None;
         for _ in 0..DRAWS {
             let index = weights.draw(rng);
             match first {
-                _ if !loads.is_available(index) => {}
+                _ if !members.is_available(index) => {}
                 None => first = Some(index),
                 Some(first) if first != index => return Self::Two(first, index),
                 Some(_) => {}
             }
         }
-        let Some(first) = first.or_else(|| weights.choose(loads, rng, |_| true)) else {
+        let Some(first) = first.or_else(|| weights.choose(members, rng, |_| true)) else {
             return Self::None;
         };
-        let second = weights.choose(loads, rng, |index| index != first);
+        let second = weights.choose(members, rng, |index| index != first);
         second.map_or(Self::One(first), |second| Self::Two(first, second))
     }
 
@@ -69,22 +69,22 @@ impl Pair {
     }
 
     #[cold]
-    fn draw_available(loads: &Loads, rng: &mut impl Rng) -> Self {
+    fn draw_available(members: &Members, rng: &mut impl Rng) -> Self {
         let mut first = None;
         for _ in 0..DRAWS {
-            let index = rng.random_range(0..loads.len());
+            let index = rng.random_range(0..members.len());
             match first {
-                _ if !loads.is_available(index) => {}
+                _ if !members.is_available(index) => {}
                 None => first = Some(index),
                 Some(first) if first != index => return Self::Two(first, index),
                 Some(_) => {}
             }
         }
-        Self::draw_of_all(loads, rng)
+        Self::draw_of_all(members, rng)
     }
 
-    fn draw_of_all(loads: &Loads, rng: &mut impl Rng) -> Self {
-        let available = (0..loads.len()).filter(|&index| loads.is_available(index));
+    fn draw_of_all(members: &Members, rng: &mut impl Rng) -> Self {
+        let available = (0..members.len()).filter(|&index| members.is_available(index));
         let Some(first) = available.clone().choose(rng) else {
             return Self::None;
         };

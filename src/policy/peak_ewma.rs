@@ -8,13 +8,8 @@ use std::time::Duration;
 
 use rand::Rng;
 
-use super::{
-    begin_or_any,
-    pair::Pair,
-    sealed::{self, Previous, Reads},
-    weights::Weights,
-};
-use crate::load::Loads;
+use super::{begin_or_any, pair::Pair, weights::Weights};
+use crate::member::Members;
 
 const DECAY: Duration = Duration::from_secs(10);
 const MIN_DECAY: Duration = Duration::from_millis(1);
@@ -42,6 +37,10 @@ impl PeakEwma {
         Self { decay: DECAY }
     }
 
+    pub(super) const fn decay_time(&self) -> Duration {
+        self.decay
+    }
+
     /// After which time a past latency counts by 1/e, 37 %; from 1 ms to a day.
     ///
     /// An endpoint that was as slow as can be gets requests again after 2.3 times this at the latest.
@@ -59,60 +58,46 @@ impl Default for PeakEwma {
 
 /// What is known of an endpoint is with the endpoint.
 #[derive(Debug)]
-pub struct Picker {
+pub(crate) struct Picker {
     weights: Option<Box<Weights>>,
 }
 
 impl Picker {
     #[inline(never)]
-    fn pick_weighted(weights: &Weights, loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
-        let chosen = Pair::draw_weighted(loads, weights, rng)
-            .choose(|first, second| is_cheaper_by_weight(weights, loads, second, first));
-        begin_or_any(chosen, loads, Some(weights), rng)
+    fn pick_weighted(weights: &Weights, members: &Members, rng: &mut impl Rng) -> Option<usize> {
+        let chosen = Pair::draw_weighted(members, weights, rng)
+            .choose(|first, second| is_cheaper_by_weight(weights, members, second, first));
+        begin_or_any(chosen, members, Some(weights), rng)
     }
 }
 
-impl sealed::Prepare for PeakEwma {
-    type Picker = Picker;
-
-    fn prepare(
-        &self,
-        weights: &[u32],
-        _: Option<Previous<'_, Picker>>,
-        _: &mut impl Rng,
-    ) -> Picker {
-        Picker {
+impl Picker {
+    /// A picker for endpoints with these weights.
+    pub(super) fn new(weights: &[u32]) -> Self {
+        Self {
             weights: Weights::of(weights),
         }
     }
 
-    fn decay(&self) -> Option<Duration> {
-        Some(self.decay)
-    }
-}
-
-impl sealed::Pick for Picker {
-    const EXACT: bool = false;
-    const READS: Reads = Reads::Few;
-
+    /// Chooses an endpoint, and counts one more request in.
     #[inline]
-    fn pick(&self, loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
+    pub(super) fn pick(&self, members: &Members, rng: &mut impl Rng) -> Option<usize> {
         if let Some(weights) = &self.weights {
-            return Self::pick_weighted(weights, loads, rng);
+            return Self::pick_weighted(weights, members, rng);
         }
         let chosen =
-            Pair::draw(loads, rng).choose(|first, second| is_cheaper(loads, second, first));
-        begin_or_any(chosen, loads, None, rng)
+            Pair::draw(members, rng).choose(|first, second| is_cheaper(members, second, first));
+        begin_or_any(chosen, members, None, rng)
     }
 }
 
 /// Whether the first of two costs less. Not the one below with weights of 1: that costs 10 ns more.
 #[inline]
-fn is_cheaper(loads: &Loads, one: usize, other: usize) -> bool {
+fn is_cheaper(members: &Members, one: usize, other: usize) -> bool {
     // A flag that came up meanwhile makes it the dearer one.
     let (words, averages) = (
-        [loads.busy(one), loads.busy(other)],
-        [loads.average(one), loads.average(other)],
+        [members.loaded(one), members.loaded(other)],
+        [members.average(one), members.average(other)],
     );
     if averages.contains(&0.0) {
         return words[0] < words[1];
@@ -122,9 +107,9 @@ fn is_cheaper(loads: &Loads, one: usize, other: usize) -> bool {
 }
 
 /// The same for endpoints with weights.
-fn is_cheaper_by_weight(weights: &Weights, loads: &Loads, one: usize, other: usize) -> bool {
-    let requests = [one, other].map(|index| weights.scaled(index, loads.busy(index)));
-    let averages = [one, other].map(|index| loads.average(index));
+fn is_cheaper_by_weight(weights: &Weights, members: &Members, one: usize, other: usize) -> bool {
+    let requests = [one, other].map(|index| weights.scaled(index, members.loaded(index)));
+    let averages = [one, other].map(|index| members.average(index));
     if averages.contains(&0.0) {
         return requests[0] < requests[1];
     }

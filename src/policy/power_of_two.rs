@@ -1,18 +1,13 @@
 //! Of two endpoints at random the one with fewer requests in flight.
 //!
-//! Two choices bring most of what looking at all does (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing",
+//! Two choices bring most of what looking at all does (Mitzenmacher, "The Power of Two Choices in Randomized Member Balancing",
 //! 2001), at a cost that doesn't grow with the set. The two are distinct: in a set of three, an endpoint that hangs would
 //! else be its own alternative in one pick of nine.
 
 use rand::Rng;
 
-use super::{
-    begin_or_any,
-    pair::Pair,
-    sealed::{self, Previous, Reads},
-    weights::Weights,
-};
-use crate::load::Loads;
+use super::{begin_or_any, pair::Pair, weights::Weights};
+use crate::member::Members;
 
 /// Each request goes to that one of two endpoints, drawn anew each time, that has fewer requests in flight from this balancer.
 ///
@@ -30,48 +25,38 @@ impl PowerOfTwo {
 
 /// Nothing is kept from one pick to the next.
 #[derive(Debug)]
-pub struct Picker {
+pub(crate) struct Picker {
     weights: Option<Box<Weights>>,
 }
 
 impl Picker {
     #[inline(never)]
-    fn pick_weighted(weights: &Weights, loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
-        let chosen = Pair::draw_weighted(loads, weights, rng).choose(|first, second| {
-            let load = |index| weights.load(index, loads.busy(index));
+    fn pick_weighted(weights: &Weights, members: &Members, rng: &mut impl Rng) -> Option<usize> {
+        let chosen = Pair::draw_weighted(members, weights, rng).choose(|first, second| {
+            let load = |index| weights.load(index, members.loaded(index));
             load(second).is_less(load(first))
         });
-        begin_or_any(chosen, loads, Some(weights), rng)
+        begin_or_any(chosen, members, Some(weights), rng)
     }
 }
 
-impl sealed::Prepare for PowerOfTwo {
-    type Picker = Picker;
-
-    fn prepare(
-        &self,
-        weights: &[u32],
-        _: Option<Previous<'_, Picker>>,
-        _: &mut impl Rng,
-    ) -> Picker {
-        Picker {
+impl Picker {
+    /// A picker for endpoints with these weights.
+    pub(super) fn new(weights: &[u32]) -> Self {
+        Self {
             weights: Weights::of(weights),
         }
     }
-}
 
-impl sealed::Pick for Picker {
-    const EXACT: bool = false;
-    const READS: Reads = Reads::Few;
-
+    /// Chooses an endpoint, and counts one more request in.
     #[inline]
-    fn pick(&self, loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
+    pub(super) fn pick(&self, members: &Members, rng: &mut impl Rng) -> Option<usize> {
         if let Some(weights) = &self.weights {
-            return Self::pick_weighted(weights, loads, rng);
+            return Self::pick_weighted(weights, members, rng);
         }
         // A flag that came up meanwhile makes a word the larger one.
-        let chosen =
-            Pair::draw(loads, rng).choose(|first, second| loads.busy(second) < loads.busy(first));
-        begin_or_any(chosen, loads, None, rng)
+        let chosen = Pair::draw(members, rng)
+            .choose(|first, second| members.loaded(second) < members.loaded(first));
+        begin_or_any(chosen, members, None, rng)
     }
 }

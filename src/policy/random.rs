@@ -2,12 +2,8 @@
 
 use rand::Rng;
 
-use super::{
-    any_available,
-    sealed::{self, Previous, Reads},
-    weights::Weights,
-};
-use crate::load::Loads;
+use super::{any_available, weights::Weights};
+use crate::member::Members;
 
 /// How often to draw again before looking at every endpoint. With half of them out, one pick in 256 gets that far.
 const DRAWS: usize = 8;
@@ -26,58 +22,48 @@ impl Random {
 
 /// Nothing is kept from one pick to the next.
 #[derive(Debug)]
-pub struct Picker {
+pub(crate) struct Picker {
     weights: Option<Box<Weights>>,
 }
 
 impl Picker {
     #[inline(never)]
-    fn pick_weighted(weights: &Weights, loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
+    fn pick_weighted(weights: &Weights, members: &Members, rng: &mut impl Rng) -> Option<usize> {
         for _ in 0..DRAWS {
             let index = weights.draw(rng);
-            if loads.begin(index) {
+            if members.begin(index) {
                 return Some(index);
             }
         }
-        any_available(loads, Some(weights), rng)
+        any_available(members, Some(weights), rng)
     }
 }
 
-impl sealed::Prepare for Random {
-    type Picker = Picker;
-
-    fn prepare(
-        &self,
-        weights: &[u32],
-        _: Option<Previous<'_, Picker>>,
-        _: &mut impl Rng,
-    ) -> Picker {
-        Picker {
+impl Picker {
+    /// A picker for endpoints with these weights.
+    pub(super) fn new(weights: &[u32]) -> Self {
+        Self {
             weights: Weights::of(weights),
         }
     }
-}
 
-impl sealed::Pick for Picker {
-    const EXACT: bool = false;
-    const READS: Reads = Reads::Nothing;
-
+    /// Chooses an endpoint, and counts one more request in.
     #[inline]
-    fn pick(&self, loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
-        if loads.len() == 0 {
+    pub(super) fn pick(&self, members: &Members, rng: &mut impl Rng) -> Option<usize> {
+        if members.len() == 0 {
             return None;
         }
         if let Some(weights) = &self.weights {
-            return Self::pick_weighted(weights, loads, rng);
+            return Self::pick_weighted(weights, members, rng);
         }
         for _ in 0..DRAWS {
             // A multiplication, at half the cost of rand's exact range. It shifts an endpoint's probability by less than
             // length / 2³² of it: a millionth for 4,096 endpoints.
-            let index = ((u64::from(rng.next_u32()) * loads.len() as u64) >> 32) as usize;
-            if loads.begin(index) {
+            let index = ((u64::from(rng.next_u32()) * members.len() as u64) >> 32) as usize;
+            if members.begin(index) {
                 return Some(index);
             }
         }
-        any_available(loads, None, rng)
+        any_available(members, None, rng)
     }
 }

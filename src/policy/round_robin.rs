@@ -11,13 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use rand::{Rng, RngExt};
 
-use super::{
-    Apart, any_available,
-    sealed::{self, Previous, Reads},
-    turns::interleave,
-    weights::Weights,
-};
-use crate::load::Loads;
+use super::{AnyPicker, CachePadded, Previous, any_available, turns::interleave, weights::Weights};
+use crate::member::Members;
 
 /// Each request goes to the next endpoint in the order of their addresses, beginning at a random one.
 ///
@@ -35,8 +30,8 @@ impl RoundRobin {
 
 /// The turns taken so far: their remainder is the one whose turn it is.
 #[derive(Debug)]
-pub struct Picker {
-    cursor: Apart<AtomicUsize>,
+pub(crate) struct Picker {
+    cursor: CachePadded<AtomicUsize>,
     /// How many turns there are.
     len: usize,
     weighted: Option<Box<Turns>>,
@@ -76,27 +71,21 @@ impl Picker {
 
     // Not inlined: sets without weights should not carry it.
     #[inline(never)]
-    fn pick_weighted(&self, turns: &Turns, loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
+    fn pick_weighted(&self, turns: &Turns, members: &Members, rng: &mut impl Rng) -> Option<usize> {
         for _ in 0..self.len {
             let turn = self.cursor.0.fetch_add(1, Relaxed) % self.len;
             let index = turns.order[turn] as usize;
-            if loads.begin(index) {
+            if members.begin(index) {
                 return Some(index);
             }
         }
-        any_available(loads, Some(&turns.weights), rng)
+        any_available(members, Some(&turns.weights), rng)
     }
 }
 
-impl sealed::Prepare for RoundRobin {
-    type Picker = Picker;
-
-    fn prepare(
-        &self,
-        weights: &[u32],
-        previous: Option<Previous<'_, Picker>>,
-        rng: &mut impl Rng,
-    ) -> Picker {
+impl Picker {
+    /// A picker for endpoints with these weights, which takes the place of `previous`.
+    pub(super) fn new(weights: &[u32], previous: Option<Previous<'_>>, rng: &mut impl Rng) -> Self {
         let weighted = Weights::of(weights).map(|differing| {
             let order = interleave(weights);
             Box::new(Turns {
@@ -106,41 +95,42 @@ impl sealed::Prepare for RoundRobin {
         });
         let len = weighted.as_ref().map_or(weights.len(), |it| it.order.len());
         let mut picker = Picker {
-            cursor: Apart(AtomicUsize::new(0)),
+            cursor: CachePadded(AtomicUsize::new(0)),
             len,
             weighted,
         };
-        let turn = previous.and_then(
-            |Previous {
-                 picker: before,
-                 place,
-             }| {
-                let (turn, endpoint) = before.turn()?;
-                Some(picker.next(place(endpoint), turn as f64 / before.len as f64))
-            },
-        );
+        let turn = previous.and_then(|previous| {
+            let before = Self::before(&previous)?;
+            let (turn, endpoint) = before.turn()?;
+            let part = turn as f64 / before.len as f64;
+            Some(picker.next(previous.place(endpoint), part))
+        });
         let turn = turn.unwrap_or_else(|| rng.random_range(0..len.max(1)));
         *picker.cursor.0.get_mut() = turn;
         picker
     }
-}
 
-impl sealed::Pick for Picker {
-    const EXACT: bool = true;
-    const READS: Reads = Reads::Nothing;
+    /// The picker that this one takes the place of, if it is of this kind.
+    fn before<'a>(previous: &Previous<'a>) -> Option<&'a Self> {
+        match previous.picker::<AnyPicker>()? {
+            AnyPicker::RoundRobin(before) => Some(before),
+            _ => None,
+        }
+    }
 
+    /// Takes the next turn, and counts one more request in.
     #[inline]
-    fn pick(&self, loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
+    pub(super) fn pick(&self, members: &Members, rng: &mut impl Rng) -> Option<usize> {
         if let Some(turns) = &self.weighted {
-            return self.pick_weighted(turns, loads, rng);
+            return self.pick_weighted(turns, members, rng);
         }
         for _ in 0..self.len {
             let index = self.cursor.0.fetch_add(1, Relaxed) % self.len;
-            if loads.begin(index) {
+            if members.begin(index) {
                 return Some(index);
             }
         }
         // Nothing found in a whole turn: none is available, or other threads moved the cursor past the few that are.
-        any_available(loads, None, rng)
+        any_available(members, None, rng)
     }
 }

@@ -5,11 +5,11 @@
 
 use rand::{Rng, RngExt, seq::IteratorRandom};
 
-use crate::load::{FLAGGED, Loads};
+use crate::member::{FLAGGED, Members};
 
 /// Weights that differ.
 #[derive(Debug)]
-pub(super) struct Weights {
+pub(crate) struct Weights {
     weights: Box<[u32]>,
     /// Of each endpoint, its weight and all before it.
     sums: Box<[u64]>,
@@ -49,14 +49,14 @@ impl Weights {
     /// An available endpoint in proportion to its weight, of those that `which` allows; none if they have no weight.
     pub(super) fn choose(
         &self,
-        loads: &Loads,
+        members: &Members,
         rng: &mut impl Rng,
         which: impl Fn(usize) -> bool,
     ) -> Option<usize> {
-        let allowed = |&index: &usize| loads.is_available(index) && which(index);
+        let allowed = |&index: &usize| members.is_available(index) && which(index);
         let mut all = 0;
         let mut chosen = None;
-        for index in (0..loads.len()).filter(allowed) {
+        for index in (0..members.len()).filter(allowed) {
             let weight = u64::from(self.weight(index));
             all += weight;
             if weight > 0 && rng.random_range(0..all) < weight {
@@ -67,12 +67,12 @@ impl Weights {
     }
 
     /// Any of the available endpoints, in proportion to their weights; each as likely as the other if they have none.
-    pub(super) fn any_available(&self, loads: &Loads, rng: &mut impl Rng) -> Option<usize> {
-        let chosen = self.choose(loads, rng, |_| true).or_else(|| {
-            let available = (0..loads.len()).filter(|&index| loads.is_available(index));
+    pub(super) fn any_available(&self, members: &Members, rng: &mut impl Rng) -> Option<usize> {
+        let chosen = self.choose(members, rng, |_| true).or_else(|| {
+            let available = (0..members.len()).filter(|&index| members.is_available(index));
             available.choose(rng)
         })?;
-        loads.begin(chosen).then_some(chosen)
+        members.begin(chosen).then_some(chosen)
     }
 
     /// What an endpoint's requests in flight are worth, of which there are `word`.

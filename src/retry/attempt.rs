@@ -13,7 +13,6 @@ use crate::{
     balance::{Balance, ResponseFuture},
     error::{BoxError, Error},
     in_flight::{Completion, InFlight},
-    policy::Policy,
 };
 
 /// A service that can be told where not to send a request: a [`Balance`], or any service in [`Anywhere`].
@@ -46,15 +45,14 @@ pub(super) mod sealed {
     }
 }
 
-impl<S, P, C, Req> Attempt<Req> for Balance<S, P, C>
+impl<S, C, Req> Attempt<Req> for Balance<S, C>
 where
     S: Service<Req> + Clone + Send + Sync + 'static,
     S::Error: Into<BoxError>,
     Req: 'static,
-    P: Policy,
     C: Completion<S::Response> + Clone,
 {
-    type Attempt = ResponseFuture<S, Req, P, Located<C>>;
+    type Attempt = ResponseFuture<S, Req, Located<C>>;
 
     fn attempt(&mut self, request: Req, avoid: &[SocketAddr]) -> Self::Attempt {
         self.call_completing(request, route(avoid), Located)

@@ -1,4 +1,4 @@
-//! Picks while an endpoint is new, and is to get a part of its share only.
+//! Picks while an endpoint is new, and gets only a part of its share (slow start).
 //!
 //! A policy that takes turns or draws is asked again where it chose a new endpoint out of turn. One that looks for few requests
 //! in flight would choose the same one again: there, the new one gets the request if it has no more of them than its
@@ -7,23 +7,23 @@
 use rand::{Rng, RngExt};
 
 use super::Snapshot;
-use crate::policy::sealed::{Pick, Reads};
+use crate::{policy::Picker, route::Route};
 
 /// How often the policy is asked, and others are drawn. Beyond that there is hardly anything that isn't new.
 const ATTEMPTS: usize = 16;
 
-impl<S, K: Pick> Snapshot<S, K> {
+impl<S> Snapshot<S> {
     /// The policy's choice, or another endpoint where that is new. It is counted in, as a policy's is.
-    pub(super) fn pick_warm(&self, rng: &mut impl Rng) -> Option<usize> {
+    pub(super) fn pick_warm(&self, route: &Route, rng: &mut impl Rng) -> Option<usize> {
+        let takes_turns = !self.pickers.whole.is_load_aware();
         for _ in 0..ATTEMPTS {
-            let index = self.pickers.pick(&self.loads, rng)?;
-            let load = &self.loads()[index];
-            let warmth = load.warmth();
+            let index = self.pickers.pick(&self.members, route, rng)?;
+            let member = &self.members()[index];
+            let warmth = member.warmth();
             if warmth >= 1.0 {
                 return Some(index);
             }
             let is_drawn = rng.random_bool(warmth);
-            let takes_turns = K::READS == Reads::Nothing;
             if takes_turns && is_drawn {
                 return Some(index);
             }
@@ -32,24 +32,24 @@ impl<S, K: Pick> Snapshot<S, K> {
             if !takes_turns && other.is_none_or(|other| is_drawn && !is_full(other)) {
                 return Some(index);
             }
-            load.end();
-            if let Some(other) = other.filter(|&other| self.loads.begin(other)) {
+            member.end();
+            if let Some(other) = other.filter(|&other| self.members.begin(other)) {
                 return Some(other);
             }
         }
-        self.pickers.pick(&self.loads, rng)
+        self.pickers.pick(&self.members, route, rng)
     }
 
     /// Of two endpoints at random that aren't new, near as the new one is near, the one with fewer requests for its weight.
     fn other(&self, new: usize, rng: &mut impl Rng) -> Option<usize> {
         let may_be = |&index: &usize| {
-            self.loads.is_available(index)
-                && self.loads()[index].warmth() >= 1.0
-                && self.endpoints[index].weight() > 0
+            self.members.is_available(index)
+                && self.members()[index].warmth() >= 1.0
+                && self.members.endpoint(index).weight() > 0
                 && self.is_near(index) == self.is_near(new)
         };
         let mut draws = (0..ATTEMPTS)
-            .map(|_| rng.random_range(0..self.loads.len()))
+            .map(|_| rng.random_range(0..self.members.len()))
             .filter(may_be);
         let first = draws.next()?;
         let second = draws.find(|&index| index != first);
@@ -59,6 +59,6 @@ impl<S, K: Pick> Snapshot<S, K> {
 
     /// Requests in flight for each unit of weight.
     fn load(&self, index: usize) -> f64 {
-        f64::from(self.loads()[index].in_flight()) / f64::from(self.endpoints[index].weight())
+        f64::from(self.members.in_flight(index)) / f64::from(self.members.endpoint(index).weight())
     }
 }

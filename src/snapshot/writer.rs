@@ -5,76 +5,79 @@ use std::sync::Arc;
 use rand::Rng;
 use tracing::debug;
 
-use super::{
-    Current, Pickers, Snapshot, search,
-    slots::{New, Slots},
-};
+use super::{Current, Pickers, Snapshot};
 use crate::{
+    comparison::{Fate, compare, normalise},
     endpoint::Endpoint,
-    load::{Load, Loads},
-    near::Near,
-    policy::{
-        Before, Policy, Split, are_equal,
-        sealed::{Pick, Previous, Reads},
-    },
+    locality::{Before, LocalityPreference, LocalitySplit},
+    member::{Member, MemberId, Members, Slots},
+    policy::{AnyPolicy, Reads},
     signals::Signals,
 };
 
-/// How many endpoints an update changed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Change {
-    pub(crate) joined: usize,
-    pub(crate) left: usize,
+/// What an update has changed.
+#[derive(Debug)]
+pub(crate) struct Update<S> {
+    pub(crate) joined: Vec<(Arc<Member>, S)>,
+    pub(crate) left: Vec<Arc<Member>>,
     /// Those that stay, but of which something else is known now.
-    pub(crate) altered: usize,
+    pub(crate) altered: Vec<(MemberId, Endpoint)>,
 }
 
 /// The one writer of a snapshot.
-pub(crate) struct Writer<P, M> {
-    policy: P,
-    near: Near,
+pub(crate) struct Writer<M> {
+    policy: AnyPolicy,
+    locality: LocalityPreference,
     make: M,
-    /// Whether endpoints are to pass a check before they get requests.
+    /// Whether endpoints have to pass a check before they get requests.
     holds_back: bool,
-    pub(super) slots: Slots,
+    slots: Slots,
     signals: Arc<Signals>,
 }
 
-impl<P: Policy, M> Writer<P, M> {
+/// The next snapshot in the making, and what changes by it.
+struct Merged<S> {
+    members: Vec<Arc<Member>>,
+    services: Vec<S>,
+    update: Update<S>,
+}
+
+impl<M> Writer<M> {
     /// A writer, and the snapshot from before the first answer.
     pub(crate) fn new<S>(
-        policy: P,
-        near: Near,
+        policy: AnyPolicy,
+        locality: LocalityPreference,
         make: M,
         signals: Arc<Signals>,
         rng: &mut impl Rng,
-    ) -> (Self, Current<S, P>)
+    ) -> (Self, Current<S>)
     where
         M: FnMut(&Endpoint) -> S,
     {
+        let slots = Slots::default();
+        let members = Members::new(Vec::new(), Vec::new(), &slots);
         let nothing = Snapshot {
-            endpoints: Box::default(),
-            loads: Loads::new(Vec::new(), Arc::default()),
-            services: Box::default(),
             pickers: Pickers {
-                whole: policy.prepare(&[], None, rng),
+                whole: policy.prepare(&members, None, rng),
                 split: None,
             },
+            members,
+            services: Box::default(),
             signals: signals.clone(),
             discovered: false,
         };
         let writer = Self {
             policy,
-            near,
+            locality,
             make,
             holds_back: false,
-            slots: Slots::default(),
+            slots,
             signals,
         };
-        (writer, Current::<S, P>::from_pointee(nothing))
+        (writer, Current::from_pointee(nothing))
     }
 
-    /// The same with endpoints that get no request before they have passed a check, if that is wanted.
+    /// If `holds_back`, new endpoints get no request before they have passed a check.
     pub(crate) fn hold_back(mut self, holds_back: bool) -> Self {
         self.holds_back = holds_back;
         self
@@ -83,138 +86,128 @@ impl<P: Policy, M> Writer<P, M> {
     /// Publishes `set`, in whatever order and with whatever repetitions it comes. None if it is what `current` has.
     pub(crate) fn update<S>(
         &mut self,
-        current: &Current<S, P>,
-        mut set: Vec<Endpoint>,
+        current: &Current<S>,
+        set: Vec<Endpoint>,
         rng: &mut impl Rng,
-    ) -> Option<Change>
+    ) -> Option<Update<S>>
     where
         M: FnMut(&Endpoint) -> S,
         S: Clone,
     {
-        set.sort_unstable();
-        set.dedup_by_key(|endpoint| endpoint.identity());
+        let mut set = normalise(set);
         let old = current.load_full();
-        if old.discovered && is_known(&old.endpoints, &set) {
+        if old.discovered && is_known(old.endpoints(), &set) {
             return None;
         }
-        self.slots.reclaim();
-        let mut change = Change::default();
-        let (loads, services) = self.merge(&old, &mut set, &mut change);
-        let loads = Loads::new(loads, self.slots.lines());
-        let pickers = self.prepare(&old, &set, &loads, rng);
+        let merged = self.merge(&old, &mut set);
+        let members = Members::new(set, merged.members, &self.slots);
+        let pickers = self.prepare(&old, &members, rng);
         current.store(Arc::new(Snapshot {
-            endpoints: set.into_boxed_slice(),
-            loads,
-            services: services.into_boxed_slice(),
+            members,
+            services: merged.services.into_boxed_slice(),
             pickers,
             signals: self.signals.clone(),
             discovered: true,
         }));
-        Some(change)
+        Some(merged.update)
     }
 
     /// The pickers of a set that takes the place of `old`.
-    fn prepare<S>(
-        &self,
-        old: &Snapshot<S, P::Picker>,
-        set: &[Endpoint],
-        loads: &Loads,
-        rng: &mut impl Rng,
-    ) -> Pickers<P::Picker> {
+    fn prepare<S>(&self, old: &Snapshot<S>, members: &Members, rng: &mut impl Rng) -> Pickers {
+        let endpoints = members.endpoints();
         let place = |index: usize| {
-            let (Ok(place) | Err(place)) = search(set, &old.endpoints[index]);
-            if place < set.len() { place } else { 0 }
-        };
-        let whole = Previous {
-            picker: &old.pickers.whole,
-            place: &place,
+            let identity = old.endpoints()[index].identity();
+            let place = endpoints.partition_point(|endpoint| endpoint.identity() < identity);
+            if place < endpoints.len() { place } else { 0 }
         };
         let before = Before {
             split: old.pickers.split.as_deref(),
-            whole,
+            whole: &old.pickers.whole,
+            place: &place,
         };
-        let weights = weights(set);
-        let split = self.near.nearest(set).map(|nearest| {
-            let set = (loads, &*weights);
-            let split = Split::prepare(&self.policy, set, nearest, &before, rng);
+        let split = self.locality.nearest(endpoints).map(|nearest| {
+            let split = LocalitySplit::prepare(&self.policy, members, nearest, &before, rng);
             Box::new(split)
         });
+        let previous = Some((&old.pickers.whole, &place as &dyn Fn(usize) -> usize));
         Pickers {
-            whole: self.policy.prepare(&weights, Some(whole), rng),
+            whole: self.policy.prepare(members, previous, rng),
             split,
         }
     }
 
-    /// Both sides in order: what both have is kept, what only the new one has is made, what only the old one has goes.
-    fn merge<S>(
-        &mut self,
-        old: &Snapshot<S, P::Picker>,
-        set: &mut [Endpoint],
-        change: &mut Change,
-    ) -> (Vec<Arc<Load>>, Vec<S>)
+    /// What both sets have is kept, what only the new one has is made, what only the old one has goes.
+    fn merge<S>(&mut self, old: &Snapshot<S>, set: &mut [Endpoint]) -> Merged<S>
     where
         M: FnMut(&Endpoint) -> S,
         S: Clone,
     {
-        let mut loads = Vec::with_capacity(set.len());
-        let mut services = Vec::with_capacity(set.len());
-        let numbers = old.loads().iter().zip(&old.services);
-        let mut old = old.endpoints.iter().zip(numbers).peekable();
-        for endpoint in set {
-            let identity = endpoint.identity();
-            while let Some((gone, (load, _))) = old.next_if(|(old, _)| old.identity() < identity) {
-                self.remove(gone, load, change);
-            }
-            match old.next_if(|(old, _)| old.identity() == identity) {
-                Some((old, (load, service))) if old.is_same_pod(endpoint) => {
-                    if endpoint != old {
-                        endpoint.recall(old);
-                        change.altered += usize::from(endpoint != old);
-                    }
-                    loads.push(load.clone());
-                    services.push(service.clone());
-                }
-                other => {
-                    if let Some((gone, (load, _))) = other {
-                        self.remove(gone, load, change);
-                    }
-                    services.push((self.make)(endpoint));
-                    loads.push(self.add(endpoint, change));
-                }
-            }
-        }
-        for (gone, (load, _)) in old {
-            self.remove(gone, load, change);
-        }
-        (loads, services)
-    }
-
-    fn add(&mut self, endpoint: &Endpoint, change: &mut Change) -> Arc<Load> {
-        debug!(%endpoint, "endpoint joined");
-        change.joined += 1;
-        let new = New {
-            packed: P::Picker::READS == Reads::All,
-            decay: self.policy.decay(),
-            held_back: self.holds_back,
+        let mut merged = Merged {
+            members: Vec::with_capacity(set.len()),
+            services: Vec::with_capacity(set.len()),
+            update: Update {
+                joined: Vec::new(),
+                left: Vec::new(),
+                altered: Vec::new(),
+            },
         };
-        self.slots.load(endpoint, new, &self.signals)
+        let before = old.endpoints();
+        let is_same = |&old: &usize, new: &&mut Endpoint| before[old].is_same_pod(new);
+        let old_key = |&old: &usize| before[old].identity();
+        let new_key = |new: &&mut Endpoint| new.identity();
+        for fate in compare(0..before.len(), set, old_key, new_key, is_same) {
+            match fate {
+                Fate::Joined(endpoint) => self.join(endpoint, &mut merged),
+                Fate::Left(index) => merged.leave(&old.members()[index]),
+                Fate::Stayed(index, endpoint) => merged.stay(old, index, endpoint),
+            }
+        }
+        merged
     }
 
-    fn remove(&mut self, endpoint: &Endpoint, load: &Arc<Load>, change: &mut Change) {
-        load.remove();
-        debug!(%endpoint, "endpoint left");
-        change.left += 1;
-        self.slots.drain(endpoint, load);
+    fn join<S>(&mut self, endpoint: &Endpoint, merged: &mut Merged<S>)
+    where
+        M: FnMut(&Endpoint) -> S,
+        S: Clone,
+    {
+        debug!(%endpoint, "endpoint joined");
+        let service = (self.make)(endpoint);
+        let slot = (self.policy.reads() == Reads::All).then(|| self.slots.take());
+        let decay = self.policy.latency_decay();
+        let member = Member::new(endpoint.clone(), slot, decay, self.signals.clone());
+        if self.holds_back {
+            // Before anybody may pick it.
+            member.hold_back();
+        }
+        merged.update.joined.push((member.clone(), service.clone()));
+        merged.members.push(member);
+        merged.services.push(service);
+    }
+
+    #[cfg(test)]
+    pub(super) fn slots(&self) -> (usize, usize) {
+        self.slots.count()
     }
 }
 
-/// The endpoints' weights; all are 1 if they are equal, even at zero.
-fn weights(set: &[Endpoint]) -> Vec<u32> {
-    let weights: Vec<_> = set.iter().map(Endpoint::weight).collect();
-    if are_equal(&weights) {
-        return vec![1; set.len()];
+impl<S: Clone> Merged<S> {
+    fn leave(&mut self, member: &Arc<Member>) {
+        debug!(endpoint = %member.endpoint(), "endpoint left");
+        member.remove();
+        self.update.left.push(member.clone());
     }
-    weights
+
+    fn stay(&mut self, old: &Snapshot<S>, index: usize, endpoint: &mut Endpoint) {
+        let (before, member) = (&old.endpoints()[index], &old.members()[index]);
+        if endpoint != before {
+            endpoint.recall(before);
+            if endpoint != before {
+                self.update.altered.push((member.id(), endpoint.clone()));
+            }
+        }
+        self.members.push(member.clone());
+        self.services.push(old.services[index].clone());
+    }
 }
 
 /// Whether `set` tells nothing that `endpoints` don't.

@@ -3,11 +3,11 @@
 use super::*;
 
 /// The new endpoint's share of an even one, with as many requests running as there are endpoints, or as many for each of them.
-fn share_of_a_new_one<P: Policy>(setting: Setting<P>, warmth: f64, running: usize) -> f64 {
+fn share_of_a_new_one(setting: Setting, warmth: f64, running: usize) -> f64 {
     let mut set = Set::new(setting, 0..20);
-    let loads = set.loads();
-    loads[4].set_warmth(warmth);
-    loads[4].signals().set_warming(true);
+    let members = set.members();
+    members[4].set_warmth(warmth);
+    members[4].signals().set_warming(true);
     let mut requests = std::collections::VecDeque::new();
     let mut got = 0;
     for turn in 0..40_000 {
@@ -21,7 +21,7 @@ fn share_of_a_new_one<P: Policy>(setting: Setting<P>, warmth: f64, running: usiz
     f64::from(got) / 1_000.0
 }
 
-pub(super) fn a_new_one_gets_its_part<P: Policy>(policy: impl Into<Setting<P>>) {
+pub(super) fn a_new_one_gets_its_part(policy: impl Into<Setting>) {
     let setting = policy.into();
     for (warmth, running) in [(0.1, 0), (0.1, 400), (0.5, 0), (0.5, 400)] {
         let share = share_of_a_new_one(setting.clone(), warmth, running);
@@ -33,11 +33,11 @@ pub(super) fn a_new_one_gets_its_part<P: Policy>(policy: impl Into<Setting<P>>) 
     assert!((0.4..1.0).contains(&share), "{share}");
 }
 
-pub(super) fn where_all_are_new_all_are_picked<P: Policy>(policy: impl Into<Setting<P>>) {
+pub(super) fn where_all_are_new_all_are_picked(policy: impl Into<Setting>) {
     let mut set = Set::new(policy, 0..10);
-    for load in set.loads() {
-        load.set_warmth(0.1);
-        load.signals().set_warming(true);
+    for member in set.members() {
+        member.set_warmth(0.1);
+        member.signals().set_warming(true);
     }
     let shares = set.shares(50_000);
     assert!(chi_square(&shares) < CHI_SQUARE_9, "{shares:?}");

@@ -15,22 +15,25 @@ use std::{
 /// The answers stand above this bit, and what they took, in microseconds, below.
 const ANSWER: u64 = 1 << 40;
 
-/// How many requests an endpoint owes at most.
-const MAX_DEBTS: u32 = 64;
+/// How many failure penalties an endpoint has at most.
+const MAX_PENALTIES: u32 = 64;
 
-/// An endpoint's record.
+/// What an endpoint's requests have come to.
 #[derive(Debug, Default)]
-pub(crate) struct Record {
+pub(crate) struct RequestStats {
     /// The answers that have begun, and the sum of the time that they took to. It never goes back: what is new is the
     /// difference.
     answers: AtomicU64,
     failures: AtomicU32,
     /// Failures without an answer among them.
     unanswered: AtomicU32,
+    /// Requests without a success among them that failed or were refused.
     in_a_row: AtomicU32,
-    /// Requests that were turned away and are still counted as load, new ones and all.
-    fresh_debts: AtomicU32,
-    debts: AtomicU32,
+    /// Requests in flight whose answer has begun, where it may take long to end.
+    streaming: AtomicU32,
+    /// Requests that were turned away and still count as load (failure penalties); those that are new, and all of them.
+    new_penalties: AtomicU32,
+    penalties: AtomicU32,
     verdict: AtomicU8,
     /// Why the endpoint is out, plus one; zero while it isn't.
     reason: AtomicU8,
@@ -101,7 +104,7 @@ pub(crate) struct News {
     pub(crate) requests: u32,
 }
 
-impl Record {
+impl RequestStats {
     /// An answer has begun, after so long.
     #[inline]
     pub(crate) fn answered(&self, after: Duration) {
@@ -123,6 +126,11 @@ impl Record {
         }
     }
 
+    /// An endpoint refused a request that it had got; how many in a row that makes.
+    pub(crate) fn refused(&self) -> u32 {
+        self.in_a_row.fetch_add(1, Relaxed) + 1
+    }
+
     /// A request has failed; how many in a row that makes.
     pub(crate) fn failed(&self, answered: bool) -> u32 {
         self.failures.fetch_add(1, Relaxed);
@@ -137,35 +145,50 @@ impl Record {
     }
 
     /// The failures so far are dealt with.
-    pub(crate) fn forgive(&self) {
+    pub(crate) fn forget_failures(&self) {
         self.in_a_row.store(0, Relaxed);
     }
 
-    /// Whether a request that was turned away is to be counted for a while yet. If so, the background task counts it out.
-    pub(crate) fn owe(&self) -> bool {
-        if self.debts.fetch_add(1, Relaxed) >= MAX_DEBTS {
-            self.debts.fetch_sub(1, Relaxed);
+    /// An answer has begun that may take long to end.
+    pub(crate) fn begin_stream(&self) {
+        self.streaming.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn end_stream(&self) {
+        self.streaming.fetch_sub(1, Relaxed);
+    }
+
+    /// How many answers have begun that may take long to end, and haven't.
+    pub(crate) fn streaming(&self) -> u32 {
+        self.streaming.load(Relaxed)
+    }
+
+    /// Goes on counting a request that was turned away. If true, the background task counts it out.
+    pub(crate) fn penalise(&self) -> bool {
+        if self.penalties.fetch_add(1, Relaxed) >= MAX_PENALTIES {
+            self.penalties.fetch_sub(1, Relaxed);
             return false;
         }
-        self.fresh_debts.fetch_add(1, Relaxed);
+        self.new_penalties.fetch_add(1, Relaxed);
         true
     }
 
-    /// The debts that are new.
-    pub(crate) fn take_debts(&self) -> u32 {
-        match self.fresh_debts.load(Relaxed) {
+    /// The penalties that are new since the last time.
+    pub(crate) fn take_penalties(&self) -> u32 {
+        match self.new_penalties.load(Relaxed) {
             0 => 0,
-            _ => self.fresh_debts.swap(0, Relaxed),
+            _ => self.new_penalties.swap(0, Relaxed),
         }
     }
 
     #[inline]
-    pub(crate) fn debts(&self) -> u32 {
-        self.debts.load(Relaxed)
+    pub(crate) fn penalties(&self) -> u32 {
+        self.penalties.load(Relaxed)
     }
 
-    pub(crate) fn settle(&self, debts: u32) {
-        self.debts.fetch_sub(debts, Relaxed);
+    /// So many penalties are over.
+    pub(crate) fn forget_penalties(&self, penalties: u32) {
+        self.penalties.fetch_sub(penalties, Relaxed);
     }
 
     pub(crate) fn judge(&self, verdict: Verdict) {
@@ -253,7 +276,7 @@ mod tests {
 
     #[test]
     fn news_are_what_was_not_seen() {
-        let (record, mut seen) = (Record::default(), Counts::default());
+        let (record, mut seen) = (RequestStats::default(), Counts::default());
         assert_eq!(record.news(&mut seen), News::default());
         for millis in [1, 2, 3] {
             record.answered(Duration::from_millis(millis));
@@ -268,7 +291,7 @@ mod tests {
 
     #[test]
     fn sums_may_wrap() {
-        let (record, mut seen) = (Record::default(), Counts::default());
+        let (record, mut seen) = (RequestStats::default(), Counts::default());
         let day = Duration::from_secs(3_600);
         for _ in 0..600 {
             record.answered(day);
@@ -279,7 +302,7 @@ mod tests {
 
     #[test]
     fn a_success_ends_the_row() {
-        let record = Record::default();
+        let record = RequestStats::default();
         assert_eq!([record.failed(true), record.failed(true)], [1, 2]);
         record.succeeded();
         assert_eq!(record.in_a_row(), 0);
@@ -287,13 +310,14 @@ mod tests {
     }
 
     #[test]
-    fn debts_are_bounded() {
-        let record = Record::default();
-        let owed = (0..100).filter(|_| record.owe()).count();
-        assert_eq!(owed, MAX_DEBTS as usize);
-        assert_eq!((record.take_debts(), record.take_debts()), (MAX_DEBTS, 0));
-        assert!(!record.owe());
-        record.settle(MAX_DEBTS);
-        assert!(record.owe());
+    fn penalties_are_bounded() {
+        let stats = RequestStats::default();
+        let counted = (0..100).filter(|_| stats.penalise()).count();
+        assert_eq!(counted, MAX_PENALTIES as usize);
+        let taken = (stats.take_penalties(), stats.take_penalties());
+        assert_eq!(taken, (MAX_PENALTIES, 0));
+        assert!(!stats.penalise());
+        stats.forget_penalties(MAX_PENALTIES);
+        assert!(stats.penalise());
     }
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 use rand::Rng;
 use tokio::time::Instant;
 
-use super::{OutlierDetection, ward::Finding, window::Window};
+use super::{Observation, OutlierDetection, observation::SetStats, window::Window};
 use crate::{
     backoff::Backoff,
-    load::{Counts, EjectionReason, Verdict},
+    member::{Counts, EjectionReason, Verdict},
 };
 
 const JITTER: f64 = 0.1;
@@ -37,7 +37,7 @@ enum State {
 
 /// What is known of an endpoint's health.
 #[derive(Debug)]
-pub(crate) struct Standing {
+pub(crate) struct EndpointHealth {
     state: State,
     reason: EjectionReason,
     window: Window,
@@ -50,23 +50,13 @@ pub(crate) struct Standing {
     quiet: Option<(Instant, u64)>,
 }
 
-/// What the set is like while one endpoint is looked at.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Around {
-    /// How many answers there have been, of all endpoints.
-    pub(super) answers: u64,
-    pub(super) endpoints: usize,
-    /// How long an endpoint may be silent, if that is known.
-    pub(super) patience: Option<Duration>,
-}
-
 /// A silence counts from so many requests on: those of fewer may be the slow ones that there always are.
 const WAITING: u32 = 5;
 
 /// A silence counts if the others have answered so many, each, meanwhile.
 const OTHERS_ANSWERS: u64 = 10;
 
-impl Standing {
+impl EndpointHealth {
     pub(crate) fn new(now: Instant) -> Self {
         Self {
             state: State::Healthy,
@@ -77,14 +67,6 @@ impl Standing {
             pause: Duration::ZERO,
             returned: None,
             quiet: None,
-        }
-    }
-
-    /// It is back in the set: who was on probation is to be tried anew.
-    pub(crate) fn resume(&mut self, now: Instant) {
-        self.quiet = None;
-        if self.is_on_probation() {
-            self.state = State::Ejected { until: now };
         }
     }
 
@@ -105,11 +87,6 @@ impl Standing {
         matches!(self.state, State::Probation { .. })
     }
 
-    /// Whether anything is kept in mind that a new endpoint has not.
-    pub(crate) fn is_worth_keeping(&self, now: Instant) -> bool {
-        self.is_out() || (self.pauses.is_some() && !self.is_well(now))
-    }
-
     /// When the state changes by itself.
     pub(super) fn due(&self) -> Option<Instant> {
         match self.state {
@@ -122,18 +99,18 @@ impl Standing {
     /// Why it should be out, though it isn't.
     pub(super) fn complaint(
         &mut self,
-        health: &OutlierDetection,
-        finding: &Finding,
-        around: &Around,
+        settings: &OutlierDetection,
+        observation: &Observation,
+        set: &SetStats,
         now: Instant,
     ) -> Option<EjectionReason> {
-        let news = &finding.news;
+        let news = &observation.news;
         self.window.add(now, news.requests, news.failures);
-        let is_silent = self.is_silent(finding, around, now);
-        let limit = health.consecutive_failures;
-        let many = limit.is_some_and(|limit| finding.in_a_row >= limit);
+        let is_silent = self.is_silent(observation, set, now);
+        let limit = settings.consecutive_failures;
+        let many = limit.is_some_and(|limit| observation.in_a_row >= limit);
         let below = || {
-            let rate = health.success_rate;
+            let rate = settings.success_rate;
             rate.is_some_and(|rate| self.window.is_below(rate))
         };
         // The window is looked at when there is something new in it.
@@ -146,19 +123,19 @@ impl Standing {
     }
 
     /// Whether it has left so many requests waiting for so long while the others answered theirs.
-    fn is_silent(&mut self, finding: &Finding, around: &Around, now: Instant) -> bool {
-        if finding.news.requests > 0 || finding.in_flight == 0 {
+    fn is_silent(&mut self, observation: &Observation, set: &SetStats, now: Instant) -> bool {
+        if observation.news.requests > 0 || observation.waiting == 0 {
             self.quiet = None;
             return false;
         }
-        let (since, answers) = *self.quiet.get_or_insert((now, around.answers));
-        let others = around.endpoints.saturating_sub(1) as u64;
-        finding.in_flight >= WAITING
+        let (since, answers) = *self.quiet.get_or_insert((now, set.answers));
+        let others = set.endpoints.saturating_sub(1) as u64;
+        observation.waiting >= WAITING
             && others > 0
-            && around.answers - answers >= OTHERS_ANSWERS * others
-            && around
-                .patience
-                .is_some_and(|patience| now.duration_since(since) >= patience)
+            && set.answers - answers >= OTHERS_ANSWERS * others
+            && set
+                .unresponsive_limit
+                .is_some_and(|limit| now.duration_since(since) >= limit)
     }
 
     /// For how long it has had requests and answered none.
@@ -171,24 +148,24 @@ impl Standing {
     pub(super) fn eject(
         &mut self,
         reason: EjectionReason,
-        health: &OutlierDetection,
+        settings: &OutlierDetection,
         now: Instant,
         rng: &mut impl Rng,
     ) {
         self.reason = reason;
         if reason == EjectionReason::Unresponsive {
-            let until = now + health.min_pause;
+            let until = now + settings.min_ejection;
             self.state = State::Silent { until };
         } else {
-            self.pause(health, now, rng);
+            self.pause(settings, now, rng);
         }
     }
 
-    fn pause(&mut self, health: &OutlierDetection, now: Instant, rng: &mut impl Rng) {
+    fn pause(&mut self, settings: &OutlierDetection, now: Instant, rng: &mut impl Rng) {
         if self.is_well(now) {
             self.pauses = None;
         }
-        let (min, max) = (health.min_pause, health.max_pause);
+        let (min, max) = (settings.min_ejection, settings.max_ejection);
         let pauses = self
             .pauses
             .get_or_insert_with(|| Backoff::new(min, 2.0, max, JITTER));
@@ -209,21 +186,24 @@ impl Standing {
     /// What its record and the time say of one that is out.
     pub(super) fn reconsider(
         &mut self,
-        health: &OutlierDetection,
-        finding: &Finding,
+        settings: &OutlierDetection,
+        observation: &Observation,
         now: Instant,
         rng: &mut impl Rng,
     ) {
-        match (self.state, finding.verdict) {
+        match (self.state, observation.verdict) {
             (State::Healthy, _) => {}
             // It was not hung, or is so no more: no pause, for it has answered what it had.
-            (State::Silent { .. }, _) if finding.news.answers > 0 => self.state = State::Healthy,
-            (State::Silent { .. }, _) if finding.in_flight == 0 => self.pause(health, now, rng),
+            (State::Silent { .. }, _) if observation.news.answers > 0 => {
+                self.state = State::Healthy;
+                self.quiet = None;
+            }
+            (State::Silent { .. }, _) if observation.waiting == 0 => self.pause(settings, now, rng),
             // Late, perhaps, but a success.
             (State::Probation { .. } | State::Ejected { .. }, Some(Verdict::Passed)) => {
                 self.readmit(now);
             }
-            (State::Probation { .. }, Some(Verdict::Failed)) => self.pause(health, now, rng),
+            (State::Probation { .. }, Some(Verdict::Failed)) => self.pause(settings, now, rng),
             (State::Probation { since, .. }, Some(Verdict::Answered)) => {
                 let answered = Some(now);
                 self.state = State::Probation { since, answered };
@@ -234,9 +214,9 @@ impl Standing {
                     answered: None,
                 },
                 None,
-            ) if finding.in_flight > 0 && now >= since + health.min_pause => {
+            ) if observation.waiting > 0 && now >= since + settings.min_ejection => {
                 // Its one request hangs, and would for ever.
-                self.pause(health, now, rng);
+                self.pause(settings, now, rng);
             }
             _ => self.on_due(now),
         }

@@ -6,13 +6,17 @@
 //! all or none, for an endpoint without any says that the slices are being rewritten, and none where no endpoint is meant
 //! for this client. Where there are none, the zones or nodes that the pods are in may serve instead, by choice.
 
+mod split;
+
+pub(crate) use split::{Before, LocalitySplit};
+
 use std::collections::HashSet;
 
 use crate::endpoint::Endpoint;
 
 /// Where the client is, and what to make of it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Near {
+pub(crate) struct LocalityPreference {
     zone: Place,
     node: Place,
 }
@@ -34,7 +38,7 @@ pub(crate) struct Nearest {
     pub(crate) places: usize,
 }
 
-impl Near {
+impl LocalityPreference {
     pub(crate) fn zone(&mut self, name: impl Into<Box<str>>) {
         self.zone.name = name.into();
     }
@@ -123,8 +127,11 @@ mod tests {
             .with_node_hints([node])
     }
 
-    fn near(change: impl Fn(&mut Near), endpoints: &[Endpoint]) -> Option<(Vec<bool>, usize)> {
-        let mut near = Near::default();
+    fn near(
+        change: impl Fn(&mut LocalityPreference),
+        endpoints: &[Endpoint],
+    ) -> Option<(Vec<bool>, usize)> {
+        let mut near = LocalityPreference::default();
         change(&mut near);
         let nearest = near.nearest(endpoints)?;
         Some((nearest.is_near.into(), nearest.places))

@@ -1,4 +1,4 @@
-//! Near and far endpoints under every policy: how requests are split between them, and what each zone's pods get.
+//! LocalityPreference and far endpoints under every policy: how requests are split between them, and what each zone's pods get.
 
 use proptest::prelude::*;
 
@@ -84,18 +84,17 @@ fn pods(counts: [u32; 3]) -> Vec<Endpoint> {
 }
 
 /// A client in each zone, which knows that it is, over the same pods.
-struct Clients<P: Policy>([Set<P>; 3]);
+struct Clients([Set; 3]);
 
 /// What each pod got of each client.
 type Shares = Vec<[u32; 3]>;
 
-impl<P: Policy> Clients<P> {
-    fn new(policy: &P, pods: &[Endpoint]) -> Self {
+impl Clients {
+    fn new(policy: &(impl Policy + Clone), pods: &[Endpoint]) -> Self {
         let mut clients = Self([0, 1, 2].map(|at: usize| {
-            let mut near = Near::default();
-            near.zone(ZONES[at]);
-            let policy = policy.clone();
-            let mut client = Set::new(Setting { policy, near }, []);
+            let mut setting = Setting::from(policy.clone());
+            setting.locality.zone(ZONES[at]);
+            let mut client = Set::new(setting, []);
             client.rng = SmallRng::seed_from_u64(at as u64);
             client
         }));
@@ -111,7 +110,7 @@ impl<P: Policy> Clients<P> {
 
     /// As many requests of each, ten at a time.
     fn send(&mut self, each: usize) -> Shares {
-        let mut shares = vec![[0; 3]; self.0[0].loads().len()];
+        let mut shares = vec![[0; 3]; self.0[0].members().len()];
         for (at, client) in self.0.iter_mut().enumerate() {
             let mut running = Vec::new();
             for turn in 0..each {
@@ -130,12 +129,12 @@ impl<P: Policy> Clients<P> {
     /// Each of the pods that `which` says refuses, or accepts again.
     fn set(&self, which: impl Fn(usize) -> bool, refuses: bool) {
         for client in &self.0 {
-            let loads = client.loads().into_iter().enumerate();
-            for (_, load) in loads.filter(|(index, _)| which(*index)) {
+            let members = client.members().into_iter().enumerate();
+            for (_, member) in members.filter(|(index, _)| which(*index)) {
                 if refuses {
-                    load.refuse();
+                    member.refuse();
                 } else {
-                    load.accept();
+                    member.accept();
                 }
             }
         }
@@ -162,7 +161,7 @@ const ENOUGH: usize = 25_000;
 /// Enough for a zone's share of a client's requests to be within 0.03 of what is meant (four standard deviations).
 const SOME: usize = 5_000;
 
-fn zones_of_equal_size_keep_their_requests(policy: &impl Policy) {
+fn zones_of_equal_size_keep_their_requests(policy: &(impl Policy + Clone)) {
     let shares = Clients::new(policy, &pods([10; 3])).send(ENOUGH);
     for (at, zone) in ZONES.iter().enumerate() {
         let stayed = part(&shares, at, at * 10..at * 10 + 10);
@@ -171,7 +170,7 @@ fn zones_of_equal_size_keep_their_requests(policy: &impl Policy) {
     assert!(most(&shares) <= 1.1, "{shares:?}");
 }
 
-fn a_zone_at_half_its_share_spills_evenly(policy: &impl Policy) {
+fn a_zone_at_half_its_share_spills_evenly(policy: &(impl Policy + Clone)) {
     let shares = Clients::new(policy, &pods([10, 10, 5])).send(ENOUGH);
     let stayed = part(&shares, 2, 20..25);
     assert!((stayed - 0.6).abs() < 0.02, "{stayed} stayed in c");
@@ -181,13 +180,13 @@ fn a_zone_at_half_its_share_spills_evenly(policy: &impl Policy) {
     assert!(most(&shares) <= 1.1, "{shares:?}");
 }
 
-fn two_short_zones_stay_below_the_bound(policy: &impl Policy) {
+fn two_short_zones_stay_below_the_bound(policy: &(impl Policy + Clone)) {
     let shares = Clients::new(policy, &pods([15, 4, 4])).send(ENOUGH);
     // By `split.rs`: 1 + (1/3 - 4/23) / (1 - 4/23) = 1.19.
     assert!(most(&shares) <= 1.25, "{shares:?}");
 }
 
-fn hints_that_come_and_go_are_followed(policy: &impl Policy) {
+fn hints_that_come_and_go_are_followed(policy: &(impl Policy + Clone)) {
     let hinted = pods([10; 3]);
     let plain: Vec<_> = hinted.iter().map(unhinted).collect();
     let mut clients = Clients::new(policy, &plain);
@@ -198,7 +197,7 @@ fn hints_that_come_and_go_are_followed(policy: &impl Policy) {
         let running = clients.0[0].pick().expect("an endpoint");
         clients.publish(&hinted);
         let index = clients.0[0].index(&running);
-        assert_eq!(clients.0[0].loads()[index].in_flight(), 1);
+        assert_eq!(clients.0[0].members()[index].in_flight(), 1);
         assert!(near(&clients.send(SOME)) >= 0.99);
         let mut rewritten = hinted.clone();
         rewritten[29] = plain[29].clone();
@@ -213,7 +212,7 @@ fn unhinted(endpoint: &Endpoint) -> Endpoint {
     Endpoint::new(endpoint.address())
 }
 
-fn refusals_move_the_share(policy: &impl Policy) {
+fn refusals_move_the_share(policy: &(impl Policy + Clone)) {
     let mut clients = Clients::new(policy, &pods([10; 3]));
     clients.set(|index| index < 5, true);
     let shares = clients.send(SOME);
@@ -231,24 +230,25 @@ fn refusals_move_the_share(policy: &impl Policy) {
     assert_eq!(part(&clients.send(SOME), 2, 0..10), 1.0);
 }
 
-fn a_group_without_endpoints_leaves_its_requests_at_once(policy: &impl Policy) {
+fn a_group_without_endpoints_leaves_its_requests_at_once(policy: &(impl Policy + Clone)) {
     let mut clients = Clients::new(policy, &pods([1, 1, 1]));
     let client = &mut clients.0[0];
-    client.loads()[0].refuse();
+    client.members()[0].refuse();
     // Before anybody has counted again.
     let snapshot = client.current.load();
     for _ in 0..10 {
-        let picked = snapshot.pick(&mut client.rng).expect("two are left");
-        assert_ne!(picked.in_flight.endpoint(), client.loads()[0].endpoint());
+        let picked = snapshot
+            .pick(&Route::new(), &mut client.rng)
+            .expect("two are left");
+        assert_ne!(picked.in_flight.endpoint(), client.members()[0].endpoint());
     }
 }
 
-fn one_near_pod_gets_no_herd(policy: &impl Policy) {
+fn one_near_pod_gets_no_herd(policy: &(impl Policy + Clone)) {
     let zone = |host: u32| (host.min(90) / 10).to_string();
-    let mut near = Near::default();
-    near.zone("9");
-    let policy = policy.clone();
-    let mut set = Set::new(Setting { policy, near }, []);
+    let mut setting = Setting::from(policy.clone());
+    setting.locality.zone("9");
+    let mut set = Set::new(setting, []);
     // Ten pods in each of nine zones, and one in the tenth.
     set.publish((0..91).map(|host| pod(host, &zone(host))).collect());
     let shares = set.shares(SOME);
@@ -257,23 +257,24 @@ fn one_near_pod_gets_no_herd(policy: &impl Policy) {
     assert!(shares[90].abs_diff(expected) < 111, "{}", shares[90]);
 }
 
-fn what_is_sent_again_stays_near_too(policy: &impl Policy) {
+fn what_is_sent_again_stays_near_too(policy: &(impl Policy + Clone)) {
     let mut clients = Clients::new(policy, &pods([10, 10, 5]));
     let client = &mut clients.0[0];
     let snapshot = client.current.load();
-    let avoided = [client.loads()[3].endpoint().address()];
+    let avoided = client.members()[3].endpoint().clone();
+    let route = Route::new().avoid(&avoided);
     for _ in 0..100 {
-        let picked = snapshot.pick_avoiding(&avoided, &mut client.rng);
+        let picked = snapshot.pick_routed(&route, &mut client.rng);
         let endpoint = picked.expect("others").in_flight.endpoint().clone();
         assert_eq!(endpoint.zone(), Some("a"));
-        assert_ne!(endpoint.address(), avoided[0]);
+        assert_ne!(endpoint, avoided);
     }
-    let near: Vec<_> = client.loads()[..10]
+    let members = client.members();
+    let near = members[..10]
         .iter()
-        .map(|load| load.endpoint().address())
-        .collect();
+        .fold(Route::new(), |route, member| route.avoid(member.endpoint()));
     let picked = snapshot
-        .pick_avoiding(&near, &mut client.rng)
+        .pick_routed(&near, &mut client.rng)
         .expect("far ones");
     assert_ne!(picked.in_flight.endpoint().zone(), Some("a"));
 }

@@ -4,10 +4,10 @@
 //! these a request took 20 ns longer.
 //!
 //! ```text
-//!  63                            24 23              8  7    6   5       3    2        1       0
-//! ┌────────────────────────────────┬─────────────────┬───┬───────┬─────────┬──────────┬───────┬───────┐
-//! │ since when it waits, in ticks  │ answers by then │   │ waits │ outcome │ answered │ probe │ trial │
-//! └────────────────────────────────┴─────────────────┴───┴───────┴─────────┴──────────┴───────┴───────┘
+//!  63                            24 23              8     7        6   5       3      2        1       0
+//! ┌────────────────────────────────┬─────────────────┬─────────┬───────┬─────────┬──────────┬───────┬───────┐
+//! │ since when it waits, in ticks  │ answers by then │ streams │ waits │ outcome │ answered │ probe │ trial │
+//! └────────────────────────────────┴─────────────────┴─────────┴───────┴─────────┴──────────┴───────┴───────┘
 //! ```
 
 use std::time::Duration;
@@ -20,6 +20,7 @@ const ANSWERED: u64 = 1 << 2;
 const OUTCOME: u32 = 3;
 const OUTCOMES: u64 = 0b111 << OUTCOME;
 const WAITS: u64 = 1 << 6;
+const STREAMS: u64 = 1 << 7;
 const ANSWERS: u32 = 8;
 const SINCE: u32 = 24;
 
@@ -29,11 +30,11 @@ const TICK: u32 = 7;
 /// The ticks begin anew after 2⁴⁰, which is 39 hours.
 const TICKS: u64 = u64::MAX >> SINCE;
 
-/// A request's course so far.
+/// A request's state so far.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Course(u64);
+pub(super) struct RequestState(u64);
 
-impl Course {
+impl RequestState {
     /// It has been picked: as a `trial`, to find out whether the endpoint accepts requests again, or as a `probe`, to find out
     /// whether it is well again.
     #[inline]
@@ -49,6 +50,21 @@ impl Course {
     #[inline]
     pub(super) fn is_trial_or_probe(self) -> bool {
         self.0 & (TRIAL | PROBE) != 0
+    }
+
+    /// Its answer has begun, and may take long to end.
+    pub(super) fn stream(&mut self) {
+        self.0 |= STREAMS;
+    }
+
+    pub(super) fn streams(self) -> bool {
+        self.0 & STREAMS != 0
+    }
+
+    /// Whether there is more to do at its end than for most.
+    #[inline]
+    pub(super) fn is_special(self) -> bool {
+        self.0 & (TRIAL | PROBE | STREAMS) != 0
     }
 
     /// It is no trial any more; whether it was.
@@ -117,7 +133,7 @@ impl Course {
 
     #[inline]
     pub(super) fn end_wait(&mut self) {
-        self.0 &= WAITS - 1;
+        self.0 &= (WAITS - 1) | STREAMS;
     }
 
     /// How long it has waited, to a tick, if it has begun to.
@@ -149,24 +165,25 @@ mod tests {
             Outcome::Ignored,
         ];
         for (trial, probe) in [(false, false), (false, true), (true, false), (true, true)] {
-            let mut course = Course::new(trial, probe);
-            assert!(!course.is_answered() && !course.waits() && course.outcome().is_none());
-            assert_eq!(course.waited(HOUR), None);
-            course.wait(HOUR, 70_001);
-            course.answer();
+            let mut state = RequestState::new(trial, probe);
+            assert!(!state.is_answered() && !state.waits() && state.outcome().is_none());
+            assert_eq!(state.waited(HOUR), None);
+            state.wait(HOUR, 70_001);
+            state.answer();
             for outcome in outcomes {
-                course.report(outcome);
-                assert_eq!(course.outcome(), Some(outcome));
+                state.report(outcome);
+                assert_eq!(state.outcome(), Some(outcome));
             }
-            assert!(course.is_answered() && course.waits());
-            assert_eq!(course.is_trial_or_probe(), trial || probe);
-            assert!(course.has_seen_none_of(70_001) && !course.has_seen_none_of(70_002));
-            assert_eq!((course.end_trial(), course.end_trial()), (trial, false));
-            assert_eq!(course.is_probe(), probe);
-            assert_eq!((course.end_probe(), course.end_probe()), (probe, false));
-            course.end_wait();
-            assert!(!course.waits() && course.is_answered());
-            assert_eq!(course.outcome(), Some(Outcome::Ignored));
+            assert!(state.is_answered() && state.waits());
+            assert_eq!(state.is_trial_or_probe(), trial || probe);
+            assert!(state.has_seen_none_of(70_001) && !state.has_seen_none_of(70_002));
+            assert_eq!((state.end_trial(), state.end_trial()), (trial, false));
+            assert_eq!(state.is_probe(), probe);
+            assert_eq!((state.end_probe(), state.end_probe()), (probe, false));
+            state.stream();
+            state.end_wait();
+            assert!(!state.waits() && state.is_answered() && state.streams());
+            assert_eq!(state.outcome(), Some(Outcome::Ignored));
         }
     }
 
@@ -174,9 +191,9 @@ mod tests {
     fn waits_are_right_to_a_tick_whatever_the_time() {
         for begun in [0, 1, 127, 128, HOUR, 39 * HOUR, 1_000_000 * HOUR + 1] {
             for wait in [0, 1_000, 1_000_000_000, 38 * HOUR] {
-                let mut course = Course::new(false, false);
-                course.wait(begun, 0);
-                let waited = course.waited(begun + wait).expect("it waits");
+                let mut state = RequestState::new(false, false);
+                state.wait(begun, 0);
+                let waited = state.waited(begun + wait).expect("it waits");
                 let error = i128::from(wait) - waited.as_nanos() as i128;
                 assert!(error.abs() <= 128, "{begun} {wait} {waited:?}");
             }
@@ -185,10 +202,10 @@ mod tests {
 
     #[test]
     fn a_second_wait_is_a_new_one() {
-        let mut course = Course::new(true, false);
-        course.wait(HOUR, u32::MAX);
-        course.wait(2 * HOUR, 5);
-        assert_eq!(course.waited(2 * HOUR), Some(Duration::ZERO));
-        assert!(course.has_seen_none_of(5) && course.end_trial());
+        let mut state = RequestState::new(true, false);
+        state.wait(HOUR, u32::MAX);
+        state.wait(2 * HOUR, 5);
+        assert_eq!(state.waited(2 * HOUR), Some(Duration::ZERO));
+        assert!(state.has_seen_none_of(5) && state.end_trial());
     }
 }

@@ -39,64 +39,57 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use rand::Rng;
 
-use super::{
-    Apart,
-    sealed::{Pick, Prepare, Previous},
+use super::Nearest;
+use crate::{
+    member::Members,
+    policy::{AnyPicker, AnyPolicy, CachePadded},
+    route::Route,
 };
-use crate::{load::Loads, near::Nearest};
 
 /// A share of 1, in 2⁻³².
 const ALL: u64 = 1 << 32;
 
 /// A set in two groups.
 #[derive(Debug)]
-pub(crate) struct Split<K> {
-    near: Group<K>,
-    far: Group<K>,
+pub(crate) struct LocalitySplit {
+    near: Group,
+    far: Group,
     nearest: Nearest,
     /// The near group's share of the requests, in 2⁻³².
     share: AtomicU64,
     /// The sum of the shares so far, of which only the fraction is kept.
-    sum: Apart<AtomicU32>,
+    sum: CachePadded<AtomicU32>,
 }
 
 /// A part of the set.
 #[derive(Debug)]
-struct Group<K> {
+struct Group {
     /// Its endpoints, by their indices in the set.
-    members: Box<[usize]>,
-    /// Their weights.
-    weights: Box<[u32]>,
-    loads: Loads,
-    picker: K,
+    indices: Box<[usize]>,
+    members: Members,
+    picker: AnyPicker,
 }
 
 /// The set before: split or not, it has a picker for the whole.
-pub(crate) struct Before<'a, K> {
-    pub(crate) split: Option<&'a Split<K>>,
-    pub(crate) whole: Previous<'a, K>,
+pub(crate) struct Before<'a> {
+    pub(crate) split: Option<&'a LocalitySplit>,
+    pub(crate) whole: &'a AnyPicker,
+    /// Where the endpoint of an old index stands now; the next one in order, if it is gone.
+    pub(crate) place: &'a dyn Fn(usize) -> usize,
 }
 
-impl<K: Pick> Split<K> {
-    /// The set of `loads` with these weights in two groups under `policy`, which take the place of what was `before`.
+impl LocalitySplit {
+    /// `members` in two groups under `policy`, which take the place of what was `before`.
     pub(crate) fn prepare(
-        policy: &impl Prepare<Picker = K>,
-        (loads, weights): (&Loads, &[u32]),
+        policy: &AnyPolicy,
+        members: &Members,
         nearest: Nearest,
-        before: &Before<'_, K>,
+        before: &Before<'_>,
         rng: &mut impl Rng,
     ) -> Self {
         let mut group = |is_near: bool| {
-            let members = (0..loads.len()).filter(|&index| nearest.is_near[index] == is_near);
-            let previous = before.split.map(|split| split.group(is_near));
-            Group::prepare(
-                policy,
-                (loads, weights),
-                members.collect(),
-                previous,
-                &before.whole,
-                rng,
-            )
+            let indices = (0..members.len()).filter(|&index| nearest.is_near[index] == is_near);
+            Group::prepare(policy, members, indices.collect(), is_near, before, rng)
         };
         let (near, far) = (group(true), group(false));
         let sum = match before.split {
@@ -108,13 +101,13 @@ impl<K: Pick> Split<K> {
             far,
             nearest,
             share: AtomicU64::new(0),
-            sum: Apart(AtomicU32::new(sum)),
+            sum: CachePadded(AtomicU32::new(sum)),
         };
         split.recount();
         split
     }
 
-    fn group(&self, is_near: bool) -> &Group<K> {
+    fn group(&self, is_near: bool) -> &Group {
         if is_near { &self.near } else { &self.far }
     }
 
@@ -133,14 +126,14 @@ impl<K: Pick> Split<K> {
     /// Chooses an endpoint, by its index in the set: of the group whose turn it is, or else of the other one.
     // Not inlined: sets that are not split should not carry it.
     #[inline(never)]
-    pub(crate) fn pick(&self, rng: &mut impl Rng) -> Option<usize> {
-        let is_near = if K::EXACT {
+    pub(crate) fn pick(&self, route: &Route, rng: &mut impl Rng) -> Option<usize> {
+        let is_near = if self.near.picker.is_exact() {
             self.turn()
         } else {
             self.draw(rng)
         };
-        let first = self.group(is_near).pick(rng);
-        first.or_else(|| self.group(!is_near).pick(rng))
+        let first = self.group(is_near).pick(route, rng);
+        first.or_else(|| self.group(!is_near).pick(route, rng))
     }
 
     /// Whether the next request is for the near group, by adding up its share.
@@ -160,45 +153,42 @@ impl<K: Pick> Split<K> {
     }
 }
 
-impl<K: Pick> Group<K> {
+impl Group {
     fn prepare(
-        policy: &impl Prepare<Picker = K>,
-        (loads, weights): (&Loads, &[u32]),
-        members: Box<[usize]>,
-        previous: Option<&Self>,
-        whole: &Previous<'_, K>,
+        policy: &AnyPolicy,
+        members: &Members,
+        indices: Box<[usize]>,
+        is_near: bool,
+        before: &Before<'_>,
         rng: &mut impl Rng,
     ) -> Self {
+        let previous = before.split.map(|split| split.group(is_near));
         let place = |index: usize| {
-            let place = (whole.place)(previous.map_or(index, |group| group.members[index]));
-            let next = members.partition_point(|&member| member < place);
-            if next < members.len() { next } else { 0 }
+            let place = (before.place)(previous.map_or(index, |group| group.indices[index]));
+            let next = indices.partition_point(|&index| index < place);
+            if next < indices.len() { next } else { 0 }
         };
-        let previous = Previous {
-            picker: previous.map_or(whole.picker, |group| &group.picker),
-            place: &place,
-        };
-        let weights: Box<[_]> = members.iter().map(|&member| weights[member]).collect();
-        let picker = policy.prepare(&weights, Some(previous), rng);
-        let loads = loads.part(&members);
+        let picker = previous.map_or(before.whole, |group| &group.picker);
+        let members = members.part(&indices);
+        let picker = policy.prepare(&members, Some((picker, &place)), rng);
         Self {
+            indices,
             members,
-            weights,
-            loads,
             picker,
         }
     }
 
     /// The weight of what is available.
     fn available(&self) -> u64 {
-        let all = self.weights.iter().enumerate();
-        let available = all.filter(|&(index, _)| self.loads.is_available(index));
-        available.map(|(_, &weight)| u64::from(weight)).sum()
+        let available = (0..self.members.len()).filter(|&index| self.members.is_available(index));
+        available
+            .map(|index| u64::from(self.members.weight(index)))
+            .sum()
     }
 
-    fn pick(&self, rng: &mut impl Rng) -> Option<usize> {
-        let index = self.picker.pick(&self.loads, rng)?;
-        Some(self.members[index])
+    fn pick(&self, route: &Route, rng: &mut impl Rng) -> Option<usize> {
+        let index = self.picker.pick(&self.members, route, rng)?;
+        Some(self.indices[index])
     }
 }
 

@@ -1,0 +1,217 @@
+//! Runs outlier detection; ejects and readmits endpoints.
+//!
+//! ```text
+//!  requests' ends, checks, refusals ──▶ observations ──▶ the detector judges them all (pure) ──▶ decisions are applied
+//! ```
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use rand::Rng;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::{registry::Lives, slow_start::SlowStart};
+use crate::{
+    member::{Checked, EjectionReason, Member},
+    outlier::{Case, Decision, OutlierDetection, OutlierDetector, USUAL},
+    signals::Signals,
+};
+
+/// How often the endpoints are looked at while there are requests. A large set takes longer, and can wait.
+const INTERVAL: Duration = Duration::from_millis(10);
+const LARGE: usize = 256;
+const LARGE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long a request that was turned away counts as load: four times as long as an answer usually takes, within these
+/// bounds.
+const MIN_PENALTY: Duration = Duration::from_millis(1);
+const MAX_PENALTY: Duration = Duration::from_secs(1);
+
+pub(super) struct HealthMonitor {
+    detector: OutlierDetector,
+    signals: Arc<Signals>,
+    slow_start: SlowStart,
+    /// Failure penalties, in the order of their ends. Those of members that have left end with them, a second later at most.
+    penalties: VecDeque<Penalty>,
+    /// When the next look is due; none while there are no requests.
+    next: Option<Instant>,
+}
+
+/// Requests that were turned away and still count as load.
+struct Penalty {
+    due: Instant,
+    member: Arc<Member>,
+    requests: u32,
+}
+
+impl HealthMonitor {
+    pub(super) fn new(
+        settings: OutlierDetection,
+        slow_start: SlowStart,
+        signals: Arc<Signals>,
+    ) -> Self {
+        Self {
+            detector: OutlierDetector::new(settings),
+            signals,
+            slow_start,
+            penalties: VecDeque::new(),
+            next: None,
+        }
+    }
+
+    /// When there is something to do.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let penalty = self.penalties.front().map(|penalty| penalty.due);
+        [self.next, self.detector.due(), penalty]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// How slow start takes a member that joins now.
+    pub(super) fn slow_start(&self) -> &SlowStart {
+        &self.slow_start
+    }
+
+    /// Looks at all endpoints, and does what there is to do. True if other endpoints than before may be picked.
+    pub(super) fn review<S>(
+        &mut self,
+        lives: &mut Lives<S>,
+        now: Instant,
+        rng: &mut impl Rng,
+    ) -> bool {
+        if !self.signals.is_reviewed() {
+            return false;
+        }
+        self.end_penalties(now);
+        self.begin_penalties(lives, now);
+        self.slow_start.review(lives, &self.signals, now);
+        let was_panic = self.detector.is_panic();
+        let observe = lives
+            .values_mut()
+            .map(|life| Case::observe(&life.member, &mut life.health));
+        let mut cases: Vec<_> = observe.collect();
+        self.detector.review(&mut cases, now, rng);
+        let is_panic = self.detector.is_panic();
+        let mut changed = false;
+        for case in &cases {
+            changed |= apply(&case.decision, case.member) | heed_checks(case.member, is_panic);
+        }
+        self.learn(&cases, now);
+        if is_panic != was_panic {
+            tell_of_panic(is_panic);
+        }
+        self.schedule(lives.len(), now);
+        changed
+    }
+
+    /// What is usual, for those that compare with it.
+    fn learn(&self, cases: &[Case<'_>], now: Instant) {
+        let latencies = &self.signals.latencies;
+        let age = self.signals.age(now);
+        let latency = |case: &Case<'_>| {
+            let latency = case.member.latency()?;
+            latency.review(age, case.decision.quiet, latencies)
+        };
+        let mut averages: Vec<_> = cases.iter().filter_map(latency).collect();
+        latencies.learn(&mut averages);
+        if let Some(usual) = self.detector.usual() {
+            latencies.set_usual(usual);
+        }
+        if let Some(limit) = self.detector.unresponsive_limit() {
+            self.signals.set_unresponsive_after(limit);
+        }
+    }
+
+    /// Counts out the requests that have counted for long enough.
+    fn end_penalties(&mut self, now: Instant) {
+        let over = self.penalties.partition_point(|penalty| penalty.due <= now);
+        for penalty in self.penalties.drain(..over) {
+            penalty.member.stats().forget_penalties(penalty.requests);
+            penalty.member.end_all(penalty.requests);
+        }
+    }
+
+    /// Takes note of the requests that were turned away since the last look.
+    fn begin_penalties<S>(&mut self, lives: &Lives<S>, now: Instant) {
+        let usual = self.detector.usual().unwrap_or_default();
+        let due = now + usual.saturating_mul(USUAL).clamp(MIN_PENALTY, MAX_PENALTY);
+        for life in lives.values() {
+            let requests = life.member.stats().take_penalties();
+            if requests > 0 {
+                let member = life.member.clone();
+                self.penalties.push_back(Penalty {
+                    due,
+                    member,
+                    requests,
+                });
+            }
+        }
+    }
+
+    /// Looks again after a while, as long as there are requests.
+    fn schedule(&mut self, endpoints: usize, now: Instant) {
+        if self.next.is_some_and(|next| next > now) {
+            return;
+        }
+        let is_large = endpoints > LARGE;
+        let interval = if is_large { LARGE_INTERVAL } else { INTERVAL };
+        let has_picks = self.signals.look_out() || !self.signals.fall_asleep();
+        self.next = has_picks.then(|| now + interval);
+    }
+}
+
+/// True if picks treat the endpoint differently from now on.
+fn apply(decision: &Decision, member: &Member) -> bool {
+    if decision.is_news {
+        member.stats().forget_failures();
+    }
+    let endpoint = member.endpoint();
+    member.stats().set_reason(decision.out);
+    let changed = match decision.out {
+        Some(reason) => {
+            let is_new = member.eject();
+            match reason {
+                _ if !is_new => {}
+                EjectionReason::Unresponsive => {
+                    debug!(%endpoint, "endpoint answers nothing, and is ejected");
+                }
+                _ => info!(%endpoint, %reason, "endpoint ejected"),
+            }
+            is_new
+        }
+        None => {
+            let is_new = member.readmit();
+            if is_new {
+                info!(%endpoint, "endpoint readmitted");
+            }
+            is_new
+        }
+    };
+    if decision.begins_probation {
+        member.offer_trial();
+    }
+    changed || decision.begins_probation
+}
+
+/// Does what the endpoint's checks say. A panic takes back those that fail, but not those that have passed none yet. True
+/// if picks treat the endpoint differently from now on.
+fn heed_checks(member: &Member, is_panic: bool) -> bool {
+    let is_out = match member.stats().checked() {
+        Checked::Passes => false,
+        Checked::Fails => !is_panic,
+        Checked::Pending => true,
+    };
+    match is_out {
+        true => member.set_unfit(),
+        false => member.set_fit(),
+    }
+}
+
+fn tell_of_panic(begins: bool) {
+    if begins {
+        warn!("too few endpoints are healthy: all get requests");
+    } else {
+        info!("enough endpoints are healthy: the others are passed over");
+    }
+}

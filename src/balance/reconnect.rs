@@ -1,0 +1,140 @@
+//! When an endpoint that refuses requests is tried again. Pure: takes `now` and the generator.
+//!
+//! ```text
+//!                refuses                    back-off over               is ready
+//!  ┌───────────┐ ──────▶ ┌─────────────┐ ───────────────▶ ┌─────────┐ ──────────▶ ┌──────────────────┐
+//!  │ available │         │ unreachable │                  │ attempt │             │ handed requests  │
+//!  └───────────┘         └─────────────┘ ◀─────────────── └─────────┘             │ back? then trial │
+//!       ▲                      ▲             fails                                └──────────────────┘
+//!       │                      └──────────────── the trial request is refused ────────┘      │
+//!       └───────────────────────────────────────────────────────── no, or it is accepted ────┘
+//! ```
+//!
+//! An attempt drives an endpoint's `poll_ready` in the background, so that no caller pays for finding out. It proves enough
+//! for a service that connects there. A service that took requests and handed them back has shown that its readiness
+//! means little, so one request is let through to it first.
+
+use std::time::Duration;
+
+use futures::future::AbortHandle;
+use rand::Rng;
+use tokio::time::Instant;
+
+use crate::backoff::Backoff;
+
+/// The first pause before an endpoint that refused is tried again; it doubles up to [`MAX_PAUSE`].
+const MIN_PAUSE: Duration = Duration::from_millis(200);
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+const JITTER: f64 = 0.2;
+
+/// The longest pause while no endpoint at all accepts requests: the first one back has to be found within a second.
+const OUTAGE_PAUSE: Duration = Duration::from_millis(500);
+
+/// How an endpoint refused a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// It was not ready, with an error.
+    NotReady,
+    /// It took the request and handed it back.
+    HandedBack,
+}
+
+/// The state of a member that refuses requests.
+#[derive(Debug)]
+pub(super) struct Reconnect {
+    refusal: Refusal,
+    backoff: Backoff,
+    since: Instant,
+    due: Instant,
+    /// An attempt or a trial request is under way.
+    is_busy: bool,
+}
+
+impl Reconnect {
+    pub(super) fn new(refusal: Refusal, now: Instant, rng: &mut impl Rng) -> Self {
+        let mut new = Self {
+            refusal,
+            backoff: Backoff::new(MIN_PAUSE, 2.0, MAX_PAUSE, JITTER),
+            since: now,
+            due: now,
+            is_busy: false,
+        };
+        new.refused(refusal, now, rng);
+        new
+    }
+
+    /// The endpoint has refused a request or an attempt again.
+    pub(super) fn refused(&mut self, refusal: Refusal, now: Instant, rng: &mut impl Rng) {
+        self.refusal = refusal;
+        self.since = now;
+        self.due = now + self.backoff.next(rng);
+        self.is_busy = false;
+    }
+
+    pub(super) fn refusal(&self) -> Refusal {
+        self.refusal
+    }
+
+    /// When it has to be tried again, unless that is being done.
+    pub(super) fn due(&self, is_outage: bool) -> Option<Instant> {
+        let due = match is_outage {
+            true => self.due.min(self.since + OUTAGE_PAUSE),
+            false => self.due,
+        };
+        (!self.is_busy).then_some(due)
+    }
+
+    /// An attempt begins. What comes of it is told by [`refused`](Self::refused), or by dropping this.
+    pub(super) fn begin(&mut self) {
+        self.is_busy = true;
+    }
+}
+
+/// Ends an attempt when its member leaves the set.
+#[derive(Debug)]
+pub(super) struct Running(AbortHandle);
+
+impl Running {
+    pub(super) fn new(handle: AbortHandle) -> Self {
+        Self(handle)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::{SeedableRng, rngs::SmallRng};
+
+    #[test]
+    fn pauses_double_from_a_fifth_of_a_second_to_five() {
+        let (mut now, rng) = (Instant::now(), &mut SmallRng::seed_from_u64(5));
+        let mut reconnect = Reconnect::new(Refusal::NotReady, now, rng);
+        let mut expected = 0.2_f64;
+        for _ in 0..10 {
+            let due = reconnect.due(false).expect("it waits");
+            let pause = (due - now).as_secs_f64();
+            let bounds = expected * 0.799..=expected * 1.201;
+            assert!(bounds.contains(&pause), "{pause}");
+            reconnect.begin();
+            assert_eq!(reconnect.due(false), None, "one attempt at a time");
+            expected = (expected * 2.0).min(5.0);
+            now = due;
+            reconnect.refused(Refusal::NotReady, now, rng);
+        }
+    }
+
+    #[test]
+    fn in_an_outage_nobody_waits_longer_than_half_a_second() {
+        let (now, rng) = (Instant::now(), &mut SmallRng::seed_from_u64(5));
+        let mut reconnect = Reconnect::new(Refusal::NotReady, now, rng);
+        (0..10).for_each(|_| reconnect.refused(Refusal::NotReady, now, rng));
+        assert!(reconnect.due(false) > Some(now + 2 * OUTAGE_PAUSE));
+        assert_eq!(reconnect.due(true), Some(now + OUTAGE_PAUSE));
+    }
+}

@@ -1,0 +1,447 @@
+//! One endpoint as a balancer has it, for one life.
+//!
+//! A pod that leaves the set and returns, even at its old address, is another member: nothing of its former life counts.
+//! Whoever has something to say of an endpoint says it of its member, and never of an address.
+//!
+//! A request in flight holds a [`MemberRef`], an `Arc` that nothing else holds but the member itself: the count of the
+//! references is the count of the requests, and can't be wrong. What every pick has to know stands in the member's
+//! [status word](status_word), what the background task has to know in its [`RequestStats`].
+
+mod members;
+mod request_stats;
+mod slots;
+mod status_word;
+
+pub use members::Members;
+pub use request_stats::EjectionReason;
+pub(crate) use request_stats::{Checked, Counts, News, RequestStats, Verdict};
+pub(crate) use slots::{Slot, Slots};
+pub(crate) use status_word::FLAGGED;
+
+use std::{
+    ops::Deref,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use self::status_word::{
+    COUNT, EJECTED, REMOVED, StatusWord, TRIAL, UNFIT, UNREACHABLE, is_on_offer,
+};
+use crate::{endpoint::Endpoint, latency::Latency, signals::Signals};
+
+/// Tells one member of a balancer from every other it has ever had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct MemberId(u64);
+
+#[cfg(test)]
+impl MemberId {
+    pub(crate) const fn numbered(number: u64) -> Self {
+        Self(number)
+    }
+}
+
+/// One endpoint of a balancer, from when it joins the set until it has left and its last request has ended.
+#[derive(Debug)]
+pub(crate) struct Member {
+    member_ref: Arc<MemberRef>,
+}
+
+/// What a request in flight holds of its member; nobody else does, but the member itself.
+#[derive(Debug)]
+pub(crate) struct MemberRef {
+    endpoint: Endpoint,
+    id: MemberId,
+    word: StatusWord,
+    stats: RequestStats,
+    /// If the policy asks for it.
+    latency: Option<Latency>,
+    /// What part of its share a new endpoint gets (slow start), as the bits of a floating-point number.
+    warmth: AtomicU32,
+    signals: Arc<Signals>,
+    member: Weak<Member>,
+}
+
+impl Member {
+    /// A new life of `endpoint`, in the balancer that `signals` are of. With a `slot` its word stands among those of the
+    /// others; with a `decay` there is an average of its latency, which decays in so long.
+    pub(crate) fn new(
+        endpoint: Endpoint,
+        slot: Option<Slot>,
+        decay: Option<Duration>,
+        signals: Arc<Signals>,
+    ) -> Arc<Self> {
+        let latency = decay.map(|decay| signals.latencies.latency(decay));
+        Arc::new_cyclic(|member| Self {
+            member_ref: Arc::new(MemberRef {
+                endpoint,
+                id: MemberId(signals.next_member()),
+                word: slot.map_or_else(StatusWord::own, StatusWord::packed),
+                stats: RequestStats::default(),
+                latency,
+                warmth: AtomicU32::new(1_f32.to_bits()),
+                signals,
+                member: member.clone(),
+            }),
+        })
+    }
+
+    /// How many requests the endpoint has, up to the ends of their responses.
+    #[inline]
+    pub(crate) fn in_flight(&self) -> u32 {
+        u32::try_from(Arc::strong_count(&self.member_ref) - 1).unwrap_or(u32::MAX)
+    }
+
+    /// How many of them have no answer yet: a response that streams is none of these.
+    pub(crate) fn waiting(&self) -> u32 {
+        self.in_flight().saturating_sub(self.stats.streaming())
+    }
+
+    /// Status flags plus load, whether or not the word counts requests itself. The load is the requests in flight and the
+    /// failure penalties: what was turned away a moment ago.
+    #[inline]
+    fn loaded(&self) -> u32 {
+        match self.word.counting() {
+            Some(word) => word.load(Relaxed),
+            None => {
+                let requests = self.in_flight().saturating_add(self.stats.penalties());
+                self.word().load(Relaxed) | requests.min(COUNT)
+            }
+        }
+    }
+
+    /// A reference, for a request that a pick has brought here.
+    #[inline]
+    pub(crate) fn member_ref(&self) -> Arc<MemberRef> {
+        self.member_ref.clone()
+    }
+}
+
+impl Deref for Member {
+    type Target = MemberRef;
+
+    #[inline]
+    fn deref(&self) -> &MemberRef {
+        &self.member_ref
+    }
+}
+
+impl MemberRef {
+    #[inline]
+    fn word(&self) -> &AtomicU32 {
+        self.word.get()
+    }
+
+    /// The endpoint as it was known when it joined.
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    pub(crate) fn id(&self) -> MemberId {
+        self.id
+    }
+
+    #[inline]
+    pub(crate) fn signals(&self) -> &Signals {
+        &self.signals
+    }
+
+    #[inline]
+    pub(crate) fn stats(&self) -> &RequestStats {
+        &self.stats
+    }
+
+    #[inline]
+    pub(crate) fn latency(&self) -> Option<&Latency> {
+        self.latency.as_ref()
+    }
+
+    /// What part of its share the endpoint gets, from 0 to 1.
+    pub(crate) fn warmth(&self) -> f64 {
+        f64::from(f32::from_bits(self.warmth.load(Relaxed)))
+    }
+
+    pub(crate) fn set_warmth(&self, part: f64) {
+        self.warmth.store((part as f32).to_bits(), Relaxed);
+    }
+
+    /// The member that this refers to, unless it has left and nobody holds it.
+    pub(crate) fn member(&self) -> Option<Arc<Member>> {
+        self.member.upgrade()
+    }
+
+    pub(crate) fn is_unreachable(&self) -> bool {
+        self.has(UNREACHABLE)
+    }
+
+    /// Whether picks take it.
+    #[inline]
+    pub(crate) fn is_available(&self) -> bool {
+        self.word().load(Relaxed) < FLAGGED
+    }
+
+    pub(crate) fn is_ejected(&self) -> bool {
+        self.has(EJECTED)
+    }
+
+    /// Whether it is ejected, and nothing worse.
+    pub(crate) fn is_only_ejected(&self) -> bool {
+        self.word().load(Relaxed) & !TRIAL & !COUNT == EJECTED
+    }
+
+    pub(crate) fn is_unfit(&self) -> bool {
+        self.has(UNFIT)
+    }
+
+    pub(crate) fn is_removed(&self) -> bool {
+        self.has(REMOVED)
+    }
+
+    /// Whether one request may try it.
+    pub(crate) fn has_trial(&self) -> bool {
+        is_on_offer(self.word().load(Relaxed))
+    }
+
+    fn has(&self, flag: u32) -> bool {
+        self.word().load(Relaxed) & flag != 0
+    }
+
+    /// Tells those who scan of one more request, which is to hold a reference, unless the word carries a flag.
+    #[inline]
+    pub(crate) fn begin(&self) -> bool {
+        let Some(word) = self.word.counting() else {
+            return self.is_available();
+        };
+        // First the count and then the look: few words carry a flag.
+        let available = word.fetch_add(1, Relaxed) < FLAGGED;
+        if !available {
+            word.fetch_sub(1, Relaxed);
+        }
+        available
+    }
+
+    /// Tells those who scan of one more request at an endpoint that is ejected, and nothing worse.
+    pub(crate) fn begin_ejected(&self) -> bool {
+        let is_ejected = self.is_only_ejected();
+        if is_ejected && let Some(word) = self.word.counting() {
+            word.fetch_add(1, Relaxed);
+        }
+        is_ejected
+    }
+
+    /// Tells those who scan of one request fewer.
+    #[inline]
+    pub(crate) fn end(&self) {
+        self.end_all(1);
+    }
+
+    /// Tells those who scan of several requests fewer.
+    #[inline]
+    pub(crate) fn end_all(&self, requests: u32) {
+        if let Some(word) = self.word.counting() {
+            word.fetch_sub(requests, Relaxed);
+        }
+    }
+
+    /// The endpoint left the set: no pick takes it any more, and no trial is offered.
+    pub(crate) fn remove(&self) {
+        self.change(|word| (word | REMOVED) & !TRIAL);
+    }
+
+    /// The endpoint refused a request. True if it was reachable until now.
+    pub(crate) fn refuse(&self) -> bool {
+        self.set(UNREACHABLE)
+    }
+
+    /// The endpoint accepts requests again. True if it refused some until now.
+    pub(crate) fn accept(&self) -> bool {
+        self.clear(UNREACHABLE, EJECTED)
+    }
+
+    /// Lets no pick take the endpoint, because of what its requests have come to. True if some did until now.
+    pub(crate) fn eject(&self) -> bool {
+        !self.is_ejected() && self.set(EJECTED)
+    }
+
+    /// Takes an ejection back. True if there was one.
+    pub(crate) fn readmit(&self) -> bool {
+        // A plain read first, here and below: most endpoints are well, and every review says so.
+        self.is_ejected() && self.clear(EJECTED, UNREACHABLE)
+    }
+
+    /// Lets no pick take the endpoint, because of its checks. True if some did until now.
+    pub(crate) fn set_unfit(&self) -> bool {
+        !self.is_unfit() && self.set(UNFIT)
+    }
+
+    /// Its checks say nothing against it. True if they did until now.
+    pub(crate) fn set_fit(&self) -> bool {
+        self.is_unfit() && self.change(|word| word & !UNFIT) & UNFIT != 0
+    }
+
+    /// A new endpoint has to pass a check before it gets requests.
+    pub(crate) fn hold_back(&self) {
+        self.stats.set_checked(Checked::Pending);
+        self.set_unfit();
+    }
+
+    /// Lets one request try an endpoint that is out.
+    pub(crate) fn offer_trial(&self) {
+        self.change(|word| {
+            let is_out = word & (UNREACHABLE | EJECTED) != 0;
+            let may_be_tried = is_out && word & REMOVED == 0;
+            word | if may_be_tried { TRIAL } else { 0 }
+        });
+    }
+
+    /// Takes the trial on offer, if there is one, for a request that is to hold a reference.
+    pub(crate) fn claim_trial(&self) -> bool {
+        // A plain read first: every pick asks every endpoint while a trial is on offer.
+        if !self.has_trial() {
+            return false;
+        }
+        let withdraw = |word| {
+            if is_on_offer(word) {
+                word & !TRIAL
+            } else {
+                word
+            }
+        };
+        let claimed = is_on_offer(self.change(withdraw));
+        if claimed && let Some(word) = self.word.counting() {
+            word.fetch_add(1, Relaxed);
+        }
+        claimed
+    }
+
+    /// True if the flag is new.
+    fn set(&self, flag: u32) -> bool {
+        self.change(|word| word | flag) & flag == 0
+    }
+
+    /// Clears a reason to be out, and the trial with it unless there is this other reason. True if the flag was there.
+    fn clear(&self, flag: u32, other: u32) -> bool {
+        let trial = |word| if word & other == 0 { TRIAL } else { 0 };
+        self.change(|word| word & !(flag | trial(word))) & flag != 0
+    }
+
+    /// Changes the flags; returns the word before. All flags change here, in one step from before to after: so the number
+    /// of trials on offer is right whoever else is at it.
+    fn change(&self, change: impl Fn(u32) -> u32) -> u32 {
+        let changed = self
+            .word()
+            .fetch_update(Relaxed, Relaxed, |word| Some(change(word)));
+        let before = changed.unwrap_or_else(|word| word);
+        match (is_on_offer(before), is_on_offer(change(before))) {
+            (false, true) => self.signals.add_trial(),
+            (true, false) => self.signals.take_trial(),
+            _ => {}
+        }
+        before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn members() -> [Arc<Member>; 2] {
+        let endpoint = Endpoint::new(([127, 0, 0, 1], 80).into());
+        let signals = || Arc::new(Signals::new(tokio::time::Instant::now()));
+        let packed = Some(Slots::default().take());
+        [
+            Member::new(endpoint.clone(), None, None, signals()),
+            Member::new(endpoint, packed, None, signals()),
+        ]
+    }
+
+    #[test]
+    fn a_trial_is_taken_once_and_only_while_unreachable() {
+        for member in members() {
+            member.offer_trial();
+            assert!(!member.claim_trial(), "a reachable endpoint needs no trial");
+            assert!(member.refuse());
+            assert!(!member.refuse(), "the second refusal is no news");
+            member.offer_trial();
+            member.offer_trial();
+            assert_eq!(member.signals.trials(), 1);
+            assert!(member.claim_trial());
+            assert!(!member.claim_trial());
+            assert_eq!(member.signals.trials(), 0);
+            member.accept();
+            assert!(!member.is_unreachable());
+            member.end();
+            assert_eq!(member.word().load(Relaxed), 0);
+        }
+    }
+
+    #[test]
+    fn a_removed_endpoint_offers_no_trial() {
+        for member in members() {
+            member.refuse();
+            member.offer_trial();
+            member.remove();
+            assert_eq!(member.signals.trials(), 0);
+            member.offer_trial();
+            assert!(!member.claim_trial() && !member.has_trial());
+        }
+    }
+
+    #[test]
+    fn whoever_ends_the_reason_for_a_trial_ends_the_trial() {
+        for member in members() {
+            member.refuse();
+            member.eject();
+            member.offer_trial();
+            assert!(member.accept());
+            assert_eq!(member.signals.trials(), 1, "it is ejected, too");
+            assert!(member.readmit());
+            assert_eq!(member.signals.trials(), 0);
+            assert!(member.refuse());
+            assert!(!member.has_trial(), "of a former refusal nothing is left");
+        }
+    }
+
+    #[test]
+    fn no_trial_is_on_offer_while_unfit() {
+        for member in members() {
+            member.eject();
+            member.offer_trial();
+            assert!(member.set_unfit() && !member.set_unfit());
+            assert_eq!(member.signals.trials(), 0);
+            assert!(!member.claim_trial() && !member.begin() && !member.begin_ejected());
+            assert!(member.set_fit() && !member.set_fit());
+            assert_eq!(member.signals.trials(), 1);
+            assert!(member.claim_trial());
+            assert_eq!(member.signals.trials(), 0);
+            member.set_unfit();
+            member.offer_trial();
+            assert_eq!(member.signals.trials(), 0);
+            member.remove();
+            member.set_fit();
+            assert_eq!(member.signals.trials(), 0);
+        }
+    }
+
+    #[test]
+    fn references_are_requests() {
+        for member in members() {
+            assert!(member.begin());
+            let request = member.member_ref();
+            assert_eq!(member.in_flight(), 1);
+            request.end();
+            drop(request);
+            assert_eq!(member.in_flight(), 0);
+            member.refuse();
+            let word = member.word().load(Relaxed);
+            assert!(!member.begin());
+            assert_eq!(
+                member.word().load(Relaxed),
+                word,
+                "what is refused leaves no trace"
+            );
+        }
+    }
+}

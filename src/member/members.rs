@@ -1,0 +1,215 @@
+//! A set of members, or a part of it, as policies see it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use super::{
+    Member,
+    slots::{LANES, Line, Slots, lane_of, line_of},
+    status_word::{FLAGGED, REMOVED},
+};
+use crate::{endpoint::Endpoint, latency::Latency};
+
+/// The endpoints that a [`Picker`](crate::Picker) chooses from, with their counters. They have the indices from zero, in the
+/// order of their addresses.
+///
+/// The set never changes: when endpoints join, leave, or change their weights, the policy prepares a new picker for a new one.
+/// The counters change all the time.
+#[derive(Debug)]
+pub struct Members {
+    /// What is known of the endpoints now.
+    endpoints: Box<[Endpoint]>,
+    members: Box<[Arc<Member>]>,
+    weights: Box<[u32]>,
+    /// All lines there are, or those of a part; other endpoints may have words in them too.
+    lines: Arc<[Arc<Line>]>,
+    /// How many of the lines, and how many lanes of each, hold any endpoint's word.
+    used: (usize, usize),
+    /// In a part of a set: what makes the words of the other endpoints as large as those with a flag, line by line.
+    masks: Box<[[u32; LANES]]>,
+}
+
+impl Members {
+    /// How many endpoints there are.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether there is no endpoint.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// The endpoint at `index`: its address, names, zone and node.
+    ///
+    /// # Panics
+    ///
+    /// Like all methods with an index: if it is not below [`len`](Self::len).
+    pub fn endpoint(&self, index: usize) -> &Endpoint {
+        &self.endpoints[index]
+    }
+
+    /// The endpoint's [weight](Endpoint::weight); 1 where all weights are equal.
+    pub fn weight(&self, index: usize) -> u32 {
+        self.weights[index]
+    }
+
+    /// Whether the endpoint gets requests now: it refuses none, is not ejected, and its checks say nothing against it.
+    #[inline]
+    pub fn is_available(&self, index: usize) -> bool {
+        self.word(index) < FLAGGED
+    }
+
+    /// How many requests the endpoint has from this balancer, up to the ends of their responses.
+    pub fn in_flight(&self, index: usize) -> u32 {
+        self.members[index].in_flight()
+    }
+
+    /// The requests in flight, and for a while those that failed at once: by this number, failing fast attracts nothing.
+    pub fn load(&self, index: usize) -> u32 {
+        let member = &self.members[index];
+        member
+            .in_flight()
+            .saturating_add(member.stats().penalties())
+    }
+
+    /// How long the endpoint takes to begin its answers: a moving average that believes bad news at once (peak EWMA). None
+    /// while nothing is known, or if the policy has no [`latency_decay`](crate::Policy::latency_decay).
+    pub fn latency(&self, index: usize) -> Option<Duration> {
+        match self.average(index) {
+            0.0 => None,
+            nanos => Some(Duration::from_nanos(nanos as u64)),
+        }
+    }
+}
+
+impl Members {
+    /// `endpoints`, whose members are `members`, in the same order, and have their slots in `slots`.
+    pub(crate) fn new(endpoints: Vec<Endpoint>, members: Vec<Arc<Member>>, slots: &Slots) -> Self {
+        let taken = members.iter().filter_map(|member| member.word.slot());
+        let used = taken.fold((0, 0), |(lines, lanes), slot| {
+            (lines.max(line_of(slot) + 1), lanes.max(lane_of(slot) + 1))
+        });
+        Self {
+            weights: weights(&endpoints),
+            endpoints: endpoints.into_boxed_slice(),
+            members: members.into_boxed_slice(),
+            lines: slots.lines(),
+            used,
+            masks: Box::default(),
+        }
+    }
+
+    /// Those at `indices`.
+    pub(crate) fn part(&self, indices: &[usize]) -> Self {
+        let members: Box<[_]> = indices.iter().map(|&at| self.members[at].clone()).collect();
+        let mut masks = BTreeMap::new();
+        for slot in members.iter().filter_map(|member| member.word.slot()) {
+            let mask = masks.entry(line_of(slot)).or_insert([REMOVED; LANES]);
+            mask[lane_of(slot)] = 0;
+        }
+        Self {
+            endpoints: indices
+                .iter()
+                .map(|&at| self.endpoints[at].clone())
+                .collect(),
+            weights: indices.iter().map(|&at| self.weights[at]).collect(),
+            members,
+            // The few lines of a small part of a large set, and not all there are.
+            lines: masks.keys().map(|&line| self.lines[line].clone()).collect(),
+            used: (masks.len(), self.used.1),
+            masks: masks.into_values().collect(),
+        }
+    }
+
+    /// What is known of the endpoints now, by index.
+    pub(crate) fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
+    }
+
+    /// The members, by index.
+    #[inline]
+    pub(crate) fn all(&self) -> &[Arc<Member>] {
+        &self.members
+    }
+
+    /// The weights, by index; all are 1 if they are equal, even at zero.
+    pub(crate) fn weights(&self) -> &[u32] {
+        &self.weights
+    }
+
+    /// Whether the words are packed and count requests, for who scans them.
+    #[inline]
+    pub(crate) fn are_packed(&self) -> bool {
+        self.used.0 > 0
+    }
+
+    /// The smallest word. In the moment of an update it may be that of an endpoint of the next set.
+    #[inline]
+    pub(crate) fn min(&self) -> u32 {
+        if !self.masks.is_empty() {
+            return self.masked_min();
+        }
+        let (lines, lanes) = self.used;
+        let words = self.lines[..lines]
+            .iter()
+            .flat_map(|line| line.words(lanes));
+        words.fold(u32::MAX, u32::min)
+    }
+
+    /// The smallest word of a part.
+    // Not inlined: whole sets should not carry it.
+    #[inline(never)]
+    fn masked_min(&self) -> u32 {
+        let lines = self.lines.iter().zip(&self.masks);
+        let words = lines.flat_map(|(line, mask)| {
+            let pairs = line.words(self.used.1).zip(mask);
+            pairs.map(|(word, mask)| word | mask)
+        });
+        words.fold(u32::MAX, u32::min)
+    }
+
+    #[inline]
+    pub(crate) fn word(&self, index: usize) -> u32 {
+        self.members[index].word().load(Relaxed)
+    }
+
+    /// Status flags plus load, whether or not the word counts requests itself.
+    #[inline]
+    pub(crate) fn loaded(&self, index: usize) -> u32 {
+        self.members[index].loaded()
+    }
+
+    /// The average latency in nanoseconds; zero if it isn't known.
+    #[inline]
+    pub(crate) fn average(&self, index: usize) -> f64 {
+        self.members[index].latency().map_or(0.0, Latency::average)
+    }
+
+    /// Counts one more request in, if the endpoint may be picked.
+    #[inline]
+    pub(crate) fn begin(&self, index: usize) -> bool {
+        self.members[index].begin()
+    }
+
+    /// Counts one more request in, if the endpoint's packed word still is `seen`.
+    #[inline]
+    pub(crate) fn begin_if(&self, index: usize, seen: u32) -> bool {
+        let word = self.members[index].word();
+        word.compare_exchange(seen, seen + 1, Relaxed, Relaxed)
+            .is_ok()
+    }
+}
+
+fn weights(endpoints: &[Endpoint]) -> Box<[u32]> {
+    let weights: Box<[_]> = endpoints.iter().map(Endpoint::weight).collect();
+    if weights.windows(2).all(|two| two[0] == two[1]) {
+        return vec![1; endpoints.len()].into();
+    }
+    weights
+}

@@ -1,0 +1,149 @@
+//! Any policy, and any picker, as the balancer has them: this crate's as an enum, others boxed.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use rand::Rng;
+
+use super::{
+    BuiltInPolicy, Picker, Policy, Previous, Reads, any_available, least_connections, peak_ewma,
+    power_of_two, random, round_robin, weights::Weights,
+};
+use crate::{member::Members, route::Route};
+
+/// The policy of a balancer.
+#[derive(Clone)]
+pub(crate) enum AnyPolicy {
+    BuiltIn(BuiltInPolicy),
+    Other(Arc<dyn Policy>),
+}
+
+impl AnyPolicy {
+    pub(crate) fn new(policy: impl Policy) -> Self {
+        match BuiltInPolicy::of(&policy) {
+            Some(policy) => Self::BuiltIn(policy),
+            None => Self::Other(Arc::new(policy)),
+        }
+    }
+
+    /// What its pickers read.
+    pub(crate) fn reads(&self) -> Reads {
+        match self {
+            Self::BuiltIn(policy) => policy.reads(),
+            Self::Other(_) => Reads::Few,
+        }
+    }
+
+    pub(crate) fn latency_decay(&self) -> Option<Duration> {
+        match self {
+            Self::BuiltIn(policy) => policy.latency_decay(),
+            Self::Other(policy) => policy.latency_decay(),
+        }
+    }
+
+    pub(crate) fn prepare(
+        &self,
+        members: &Members,
+        previous: Option<(&AnyPicker, &dyn Fn(usize) -> usize)>,
+        rng: &mut impl Rng,
+    ) -> AnyPicker {
+        let previous = previous.map(|(picker, place)| Previous::new(picker.inner(), place));
+        match self {
+            Self::BuiltIn(policy) => policy.picker(members, previous, rng),
+            Self::Other(policy) => AnyPicker::Other {
+                picker: policy.prepare(members, previous, rng),
+                weights: Weights::of(members.weights()),
+            },
+        }
+    }
+}
+
+impl fmt::Debug for AnyPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BuiltIn(policy) => policy.fmt(f),
+            Self::Other(_) => f.write_str("Policy"),
+        }
+    }
+}
+
+/// The picker of a set.
+pub(crate) enum AnyPicker {
+    RoundRobin(round_robin::Picker),
+    Random(random::Picker),
+    LeastConnections(least_connections::Picker),
+    PowerOfTwo(power_of_two::Picker),
+    PeakEwma(peak_ewma::Picker),
+    Other {
+        picker: Box<dyn Picker>,
+        /// For requests that the picker has no endpoint for.
+        weights: Option<Box<Weights>>,
+    },
+}
+
+impl AnyPicker {
+    /// Chooses an endpoint, and counts one more request in there; none if none is available.
+    #[inline]
+    pub(crate) fn pick(
+        &self,
+        members: &Members,
+        route: &Route,
+        rng: &mut impl Rng,
+    ) -> Option<usize> {
+        match self {
+            Self::RoundRobin(picker) => picker.pick(members, rng),
+            Self::Random(picker) => picker.pick(members, rng),
+            Self::LeastConnections(picker) => picker.pick(members, rng),
+            Self::PowerOfTwo(picker) => picker.pick(members, rng),
+            Self::PeakEwma(picker) => picker.pick(members, rng),
+            Self::Other { picker, weights } => {
+                let chosen = picker.pick(members, route, rng);
+                chosen
+                    .filter(|&index| index < members.len() && members.begin(index))
+                    .or_else(|| any_available(members, weights.as_deref(), rng))
+            }
+        }
+    }
+
+    /// Whether shares are exact: then so is the split of the requests between near and far endpoints.
+    pub(crate) fn is_exact(&self) -> bool {
+        matches!(self, Self::RoundRobin(_))
+    }
+
+    /// As policies see it.
+    fn inner(&self) -> &dyn Picker {
+        match self {
+            Self::Other { picker, .. } => &**picker,
+            built_in => built_in,
+        }
+    }
+}
+
+/// A picker of this crate's in the hands of another policy, which asks and doesn't count.
+impl Picker for AnyPicker {
+    fn pick(&self, members: &Members, route: &Route, mut rng: &mut dyn Rng) -> Option<usize> {
+        let index = Self::pick(self, members, route, &mut rng)?;
+        members.all()[index].end();
+        Some(index)
+    }
+
+    fn is_load_aware(&self) -> bool {
+        match self {
+            Self::RoundRobin(_) | Self::Random(_) => false,
+            Self::LeastConnections(_) | Self::PowerOfTwo(_) | Self::PeakEwma(_) => true,
+            Self::Other { picker, .. } => picker.is_load_aware(),
+        }
+    }
+}
+
+impl fmt::Debug for AnyPicker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::RoundRobin(_) => "RoundRobin",
+            Self::Random(_) => "Random",
+            Self::LeastConnections(_) => "LeastConnections",
+            Self::PowerOfTwo(_) => "PowerOfTwo",
+            Self::PeakEwma(_) => "PeakEwma",
+            Self::Other { .. } => "Picker",
+        })
+    }
+}
