@@ -1,12 +1,12 @@
 //! The set of endpoints for those who need the set itself, or another balancer than this crate's.
 
+mod comparison;
 mod membership_stream;
 mod service_stream;
 
+pub(crate) use comparison::{Fate, compare, normalise};
 pub use membership_stream::MembershipStream;
 pub use service_stream::ServiceStream;
-
-use std::cmp::Ordering;
 
 use crate::endpoint::Endpoint;
 
@@ -28,11 +28,20 @@ pub(crate) struct Known(Option<Vec<Endpoint>>);
 
 impl Known {
     /// What `set`, in whatever order and with whatever repetitions it comes, changes. The first one always is a change.
-    pub(crate) fn update(&mut self, mut set: Vec<Endpoint>) -> Option<MembershipChange> {
-        set.sort_unstable();
-        set.dedup_by_key(|endpoint| endpoint.identity());
+    pub(crate) fn update(&mut self, set: Vec<Endpoint>) -> Option<MembershipChange> {
+        let set = normalise(set);
         let old = self.0.as_deref().unwrap_or_default();
-        let (joined, left) = differences(old, &set);
+        let (mut joined, mut left) = (Vec::new(), Vec::new());
+        let identity = |endpoint: &&Endpoint| endpoint.identity();
+        for fate in compare(old, &set, identity, identity, |old, new| {
+            old.is_same_pod(new)
+        }) {
+            match fate {
+                Fate::Joined(new) => joined.push(new.clone()),
+                Fate::Left(old) => left.push(old.clone()),
+                Fate::Stayed(..) => {}
+            }
+        }
         if self.0.is_some() && joined.is_empty() && left.is_empty() {
             return None;
         }
@@ -42,29 +51,6 @@ impl Known {
             joined,
             left,
         })
-    }
-}
-
-/// What only `new` has, and what only `old` has. Both are in order.
-fn differences(old: &[Endpoint], new: &[Endpoint]) -> (Vec<Endpoint>, Vec<Endpoint>) {
-    let (mut joined, mut left) = (Vec::new(), Vec::new());
-    let (mut olds, mut news) = (old.iter().peekable(), new.iter().peekable());
-    loop {
-        let order = match (olds.peek(), news.peek()) {
-            (None, None) => return (joined, left),
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (Some(old), Some(new)) => old.identity().cmp(&new.identity()),
-        };
-        let old = olds.next_if(|_| order.is_le());
-        let new = news.next_if(|_| order.is_ge());
-        match (old, new) {
-            (Some(old), Some(new)) if old.is_same_pod(new) => {}
-            (old, new) => {
-                left.extend(old.cloned());
-                joined.extend(new.cloned());
-            }
-        }
     }
 }
 

@@ -1,0 +1,151 @@
+//! What becomes of each endpoint from one set to the next.
+//!
+//! Both sets are in the order of [`Endpoint::identity`], without repetitions ([`normalise`]), so one merge compares them:
+//! no hashing, no allocation, and each side is looked at once.
+
+use std::{cmp::Ordering, iter::Peekable, net::SocketAddr};
+
+use crate::endpoint::Endpoint;
+
+/// What becomes of one member of the old set `O` or the new set `N`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate<O, N> {
+    /// Only the new set has it.
+    Joined(N),
+    /// Only the old set has it.
+    Left(O),
+    /// Both sets have it: the old member and the new one are the same pod.
+    Stayed(O, N),
+}
+
+/// Sorts `set` by identity and keeps one endpoint of each identity, the same one in whatever order they come.
+pub(crate) fn normalise(mut set: Vec<Endpoint>) -> Vec<Endpoint> {
+    set.sort_unstable();
+    set.dedup_by_key(|endpoint| endpoint.identity());
+    set
+}
+
+/// Compares two sets; both have to be in the order of their keys, which don't repeat.
+///
+/// The fates come in the order of the keys. Where one key stands for two different pods, as `is_same` says, the old one
+/// leaves and then the new one joins.
+pub(crate) fn compare<O, N>(
+    old: impl IntoIterator<Item = O>,
+    new: impl IntoIterator<Item = N>,
+    old_key: impl Fn(&O) -> SocketAddr,
+    new_key: impl Fn(&N) -> SocketAddr,
+    is_same: impl Fn(&O, &N) -> bool,
+) -> impl Iterator<Item = Fate<O, N>> {
+    let mut old = old.into_iter().peekable();
+    let mut new = new.into_iter().peekable();
+    std::iter::from_fn(
+        move || match side(&mut old, &mut new, &old_key, &new_key)? {
+            Ordering::Less => old.next().map(Fate::Left),
+            Ordering::Greater => new.next().map(Fate::Joined),
+            Ordering::Equal => {
+                let (older, newer) = (old.next()?, new.peek()?);
+                match is_same(&older, newer) {
+                    true => new.next().map(|newer| Fate::Stayed(older, newer)),
+                    // The new one is left where it is. Nothing of the old side is as small now, so it comes next.
+                    false => Some(Fate::Left(older)),
+                }
+            }
+        },
+    )
+}
+
+/// The side that has the smallest key: `Less` is the old one, `Equal` both. None at the end of both.
+fn side<O, N>(
+    old: &mut Peekable<impl Iterator<Item = O>>,
+    new: &mut Peekable<impl Iterator<Item = N>>,
+    old_key: impl Fn(&O) -> SocketAddr,
+    new_key: impl Fn(&N) -> SocketAddr,
+) -> Option<Ordering> {
+    match (old.peek(), new.peek()) {
+        (None, None) => None,
+        (Some(_), None) => Some(Ordering::Less),
+        (None, Some(_)) => Some(Ordering::Greater),
+        (Some(old), Some(new)) => Some(old_key(old).cmp(&new_key(new))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::{collection::vec, prelude::*};
+
+    fn endpoint(host: u8) -> Endpoint {
+        Endpoint::new(([10, 0, 0, host], 80).into())
+    }
+
+    fn compared<'a>(
+        old: &'a [Endpoint],
+        new: &'a [Endpoint],
+    ) -> Vec<Fate<&'a Endpoint, &'a Endpoint>> {
+        let key = |endpoint: &&Endpoint| endpoint.identity();
+        compare(old, new, key, key, |old, new| old.is_same_pod(new)).collect()
+    }
+
+    /// What the fates come to, by looking at each pair.
+    fn naive<'a>(
+        old: &'a [Endpoint],
+        new: &'a [Endpoint],
+    ) -> Vec<Fate<&'a Endpoint, &'a Endpoint>> {
+        let mut fates = Vec::new();
+        for host in 0..=u8::MAX {
+            let is_here =
+                |endpoint: &&Endpoint| endpoint.identity() == self::endpoint(host).identity();
+            match (old.iter().find(is_here), new.iter().find(is_here)) {
+                (None, None) => {}
+                (Some(old), None) => fates.push(Fate::Left(old)),
+                (None, Some(new)) => fates.push(Fate::Joined(new)),
+                (Some(old), Some(new)) if old.is_same_pod(new) => {
+                    fates.push(Fate::Stayed(old, new))
+                }
+                (Some(old), Some(new)) => fates.extend([Fate::Left(old), Fate::Joined(new)]),
+            }
+        }
+        fates
+    }
+
+    /// A set in any order, with repetitions and with pods that may be known or unknown by UID.
+    fn set() -> impl Strategy<Value = Vec<Endpoint>> {
+        let pod = (0..24_u8, proptest::option::of(0..3_u8));
+        vec(pod, 0..32).prop_map(|pods| {
+            let endpoint = |(host, uid): (u8, Option<u8>)| match uid {
+                Some(uid) => endpoint(host).with_pod_uid(uid.to_string()),
+                None => endpoint(host),
+            };
+            pods.into_iter().map(endpoint).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_as_comparing_each_with_each(old in set(), new in set()) {
+            let (old, new) = (normalise(old), normalise(new));
+            prop_assert_eq!(compared(&old, &new), naive(&old, &new));
+        }
+
+        #[test]
+        fn a_normalised_set_is_in_order_and_does_not_depend_on_it(set in set()) {
+            let reversed = normalise(set.iter().rev().cloned().collect());
+            let normal = normalise(set.clone());
+            prop_assert!(normal.is_sorted_by(|a, b| a.identity() < b.identity()));
+            prop_assert!(set.iter().all(|it| normal.iter().any(|kept| kept.identity() == it.identity())));
+            prop_assert_eq!(normal, reversed);
+        }
+    }
+
+    #[test]
+    fn a_replaced_pod_leaves_before_its_successor_joins() {
+        let old = [endpoint(1).with_pod_uid("a"), endpoint(2)];
+        let new = [endpoint(1).with_pod_uid("b"), endpoint(2)];
+        let expected = [
+            Fate::Left(&old[0]),
+            Fate::Joined(&new[0]),
+            Fate::Stayed(&old[1], &new[1]),
+        ];
+        assert_eq!(compared(&old, &new), expected);
+    }
+}
