@@ -22,32 +22,36 @@ pub struct MembershipChange {
     pub left: Vec<Endpoint>,
 }
 
-/// The set as it was the last time; none before the first.
+/// The set as it was the last time, with all that was ever learnt of its pods; none before the first.
 #[derive(Debug, Default)]
 pub(crate) struct Known(Option<Vec<Endpoint>>);
 
 impl Known {
     /// What `set`, in whatever order and with whatever repetitions it comes, changes. The first one always is a change.
+    ///
+    /// What is learnt of a pod that stays is kept even if nothing else changes: it may tell the next pod at that address
+    /// from this one.
     pub(crate) fn update(&mut self, set: Vec<Endpoint>) -> Option<MembershipChange> {
-        let set = normalise(set);
-        let old = self.0.as_deref().unwrap_or_default();
+        let mut endpoints = normalise(set);
+        let is_first = self.0.is_none();
+        let old = self.0.take().unwrap_or_default();
         let (mut joined, mut left) = (Vec::new(), Vec::new());
-        let identity = |endpoint: &&Endpoint| endpoint.identity();
-        for fate in compare(old, &set, identity, identity, |old, new| {
-            old.is_same_pod(new)
-        }) {
+        let key = |new: &&mut Endpoint| new.identity();
+        let is_same = |old: &Endpoint, new: &&mut Endpoint| old.is_same_pod(new);
+        for fate in compare(old, &mut endpoints, Endpoint::identity, key, is_same) {
             match fate {
                 Fate::Joined(new) => joined.push(new.clone()),
-                Fate::Left(old) => left.push(old.clone()),
-                Fate::Stayed(..) => {}
+                Fate::Left(old) => left.push(old),
+                Fate::Stayed(old, new) => new.recall(&old),
             }
         }
-        if self.0.is_some() && joined.is_empty() && left.is_empty() {
+        if !is_first && joined.is_empty() && left.is_empty() {
+            self.0 = Some(endpoints);
             return None;
         }
-        self.0 = Some(set.clone());
+        self.0 = Some(endpoints.clone());
         Some(MembershipChange {
-            endpoints: set,
+            endpoints,
             joined,
             left,
         })
@@ -98,5 +102,20 @@ mod tests {
             (change.joined, change.left),
             (named("web-1"), named("web-0"))
         );
+    }
+
+    #[test]
+    fn what_is_learnt_late_tells_the_next_pod_from_this_one() {
+        let mut known = Known::default();
+        let of = |uid: &str| vec![endpoint(1).with_pod_uid(uid)];
+        known.update(endpoints([1]));
+        assert_eq!(known.update(of("a")), None);
+        assert_eq!(
+            known.update(endpoints([1])),
+            None,
+            "an answer that knows less"
+        );
+        let change = known.update(of("b")).expect("a change");
+        assert_eq!((change.joined, change.left), (of("b"), of("a")));
     }
 }
