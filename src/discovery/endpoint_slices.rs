@@ -39,8 +39,10 @@ use std::{
 };
 
 use self::{
+    api::Api,
     client::ApiServer,
     settings::{Access, Settings},
+    slices::Slices,
     watcher::Watcher,
 };
 use super::{Discovery, shared::Shared};
@@ -165,7 +167,7 @@ impl EndpointSlices {
 
     fn with(settings: Settings) -> Self {
         Self {
-            shared: Shared::new(settings.watcher()),
+            shared: Shared::new(watcher(&settings, ApiServer::new(settings.clone()))),
             settings,
         }
     }
@@ -197,6 +199,13 @@ impl EndpointSlices {
     pub fn allow_loopback(self, allow: bool) -> Self {
         self.set(|settings| settings.allow_loopback = allow)
     }
+}
+
+/// What follows the slices, as `settings` say, by way of `api`.
+fn watcher<A: Api>(settings: &Settings, api: A) -> Watcher<A> {
+    let port = settings.target.port().clone();
+    let slices = Slices::new(port, settings.prefer_ipv6, settings.allow_loopback);
+    Watcher::new(settings.target.clone(), slices, api)
 }
 
 impl fmt::Debug for EndpointSlices {

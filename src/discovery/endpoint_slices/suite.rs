@@ -27,8 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(3600);
 /// Discovery that asks the script.
 fn discovery(script: &Script) -> Shared<Watcher<Script>> {
     let target: super::ServiceTarget = "web.default:80".parse().expect("a target");
-    let slices = Settings::new(target.clone()).slices();
-    Shared::new(Watcher::new(target, slices, script.clone()))
+    Shared::new(super::watcher(&Settings::new(target), script.clone()))
 }
 
 /// The next answer, whatever it is.
