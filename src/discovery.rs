@@ -11,10 +11,12 @@ mod filter;
 pub(crate) mod schedule;
 #[cfg(any(feature = "dns", feature = "kube"))]
 mod shared;
+pub(crate) mod stream_discovery;
 
 use std::{
     net::SocketAddr,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use crate::{endpoint::Endpoint, error::BoxError};
@@ -23,8 +25,8 @@ use fallback::Fallback;
 /// A source of endpoints: it yields the whole set, again and again.
 ///
 /// The balancer polls it from its one background task and from nowhere else; what it yields is what requests see.
-/// [`Dns`](crate::Dns), `EndpointSlices` (feature `kube`) and [`StaticEndpoints`] come with the crate; a source of your own implements
-/// the one required method.
+/// [`Dns`](crate::Dns), `EndpointSlices` (feature `kube`), [`StaticEndpoints`] and
+/// [`StreamDiscovery`](crate::StreamDiscovery) come with the crate. A source of your own implements the one required method:
 ///
 /// ```
 /// use std::task::{Context, Poll, ready};
@@ -65,12 +67,40 @@ pub trait Discovery: Send + 'static {
         self.refresh();
     }
 
-    /// This source with `other` under it, which is asked where this one can't be: see [`Fallback`].
+    /// How old the last set was when it was yielded; zero unless the source had kept it from before.
+    ///
+    /// A clone of a source that nobody has polled for a while may have nothing better than an old set. The balancer counts
+    /// its [staleness](crate::Balance::staleness) from the set's true age. A source that yields what it has just learnt
+    /// needn't implement this.
+    fn age(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// This source as the primary, with `other` as its fallback while this one can't be asked: see [`Fallback`].
     fn or<D: Discovery>(self, other: D) -> Fallback<Self, D>
     where
         Self: Sized,
     {
         Fallback::new(self, other)
+    }
+}
+
+/// A boxed source, which may be chosen at run time: `Box<dyn Discovery>`.
+impl<D: Discovery + ?Sized> Discovery for Box<D> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>> {
+        (**self).poll_next(cx)
+    }
+
+    fn refresh(&mut self) {
+        (**self).refresh();
+    }
+
+    fn refused(&mut self, endpoint: &Endpoint) {
+        (**self).refused(endpoint);
+    }
+
+    fn age(&self) -> Duration {
+        (**self).age()
     }
 }
 
