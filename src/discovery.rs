@@ -52,6 +52,7 @@ pub trait Discovery: Send + 'static {
     ///   changed or not: an unchanged set costs a comparison, and tells the balancer that its knowledge is fresh.
     /// - `Err`: a look failed. The set stays as it is, and the error is what a caller who waits for endpoints gets to
     ///   see. The source goes on.
+    /// - An empty set may be followed at once by an `Err` that says why it is empty. That is no failure of the source.
     ///
     /// `Pending` arranges for a wakeup, as ever. A source with nothing more to say stays pending.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>>;
