@@ -4,6 +4,7 @@
 pub(crate) mod dns;
 #[cfg(feature = "kube")]
 pub(crate) mod endpoint_slices;
+mod failure_log;
 pub(crate) mod fallback;
 #[cfg(any(feature = "dns", feature = "kube"))]
 mod filter;
@@ -12,6 +13,8 @@ pub(crate) mod schedule;
 #[cfg(any(feature = "dns", feature = "kube"))]
 mod shared;
 pub(crate) mod stream_discovery;
+
+pub(crate) use failure_log::FailureLog;
 
 use std::{
     net::SocketAddr,
@@ -51,7 +54,7 @@ pub trait Discovery: Send + 'static {
     /// - `Ok`: the whole set as it is now, in any order; repetitions count once. Yield it after every successful look,
     ///   changed or not: an unchanged set costs a comparison, and tells the balancer that its knowledge is fresh.
     /// - `Err`: a look failed. The set stays as it is, and the error is what a caller who waits for endpoints gets to
-    ///   see. The source goes on.
+    ///   see. The source goes on. The reader logs the error, each text once in ten minutes; a source needn't.
     /// - An empty set may be followed at once by an `Err` that says why it is empty. That is no failure of the source.
     ///
     /// `Pending` arranges for a wakeup, as ever. A source with nothing more to say stays pending.

@@ -212,6 +212,7 @@
 //! | `snapshot.rs`, `snapshot/` | the immutable set; one writer, many readers |
 //! | `discovery.rs` | where sets come from |
 //! | `discovery/fallback.rs`, `discovery/stream_discovery.rs` | a primary source with a fallback; any stream of sets as a source |
+//! | `discovery/failure_log.rs` | which of a source's failures are worth a warning |
 //! | `discovery/schedule.rs` | when to ask again, what to believe; pure |
 //! | `discovery/shared.rs` | one source for several readers |
 //! | `discovery/dns.rs`, `discovery/dns/` | A, AAAA and SRV lookups, short names, name servers; `client.rs` alone names hickory |
