@@ -92,7 +92,10 @@ const LONGEST: Duration = Duration::from_secs(86_400);
 /// again after 1 s, 1.6 s, 2.6 s … 30 s.
 ///
 /// **Clones share**: balancers built with clones of one `Dns` cost what one costs, and all see the same. (They have to
-/// run in the same runtime. A setting changed on a clone makes it one of its own.)
+/// run in the same runtime. A setting changed on a clone makes it one of its own.) A clone begins with the last set, if the
+/// last look is no older than [`max_refresh`](Self::max_refresh), as it is while any clone is in use. If it is older, the
+/// clone looks at once and begins with the answer; with the old set, and its [age](Discovery::age), only if that look fails
+/// or takes more than 3 s.
 #[derive(Clone)]
 pub struct Dns {
     settings: Settings,
@@ -223,5 +226,9 @@ impl Discovery for Dns {
 
     fn refused(&mut self, endpoint: &Endpoint) {
         self.shared.refused(endpoint);
+    }
+
+    fn age(&self) -> Duration {
+        self.shared.age()
     }
 }

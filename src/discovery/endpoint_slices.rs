@@ -36,6 +36,7 @@ use std::{
     fmt,
     path::PathBuf,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use self::{
@@ -146,7 +147,9 @@ use crate::{endpoint::Endpoint, error::BoxError};
 /// (`kube-ring`, `tls-ring`) or aws-lc (`kube-aws-lc`, `tls-aws-lc`) becomes it.
 ///
 /// **Clones share** one watch. (They have to run in the same runtime. A setting changed on a clone makes it one of its
-/// own.)
+/// own.) A clone begins with the last set, if the API server has been heard in the last 100 s, as it is while any clone is
+/// in use. If not, it begins with the next set; with the old one, and its [age](Discovery::age), only if the API server
+/// says nothing for 3 s or can't be asked.
 #[derive(Clone)]
 pub struct EndpointSlices {
     settings: Settings,
@@ -229,5 +232,9 @@ impl Discovery for EndpointSlices {
 
     fn refused(&mut self, endpoint: &Endpoint) {
         self.shared.refused(endpoint);
+    }
+
+    fn age(&self) -> Duration {
+        self.shared.age()
     }
 }

@@ -1,6 +1,9 @@
 //! The set of a target's pods: those of a name, or the one address that needs no lookup.
 
-use std::task::{Context, Poll, ready};
+use std::{
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use tracing::debug;
 
@@ -63,6 +66,13 @@ impl<R: Resolve> Source for Refresher<R> {
     fn refused(&mut self, endpoint: &Endpoint) {
         if let Some(run) = &mut self.run {
             run.refused(endpoint);
+        }
+    }
+
+    fn fresh_for(&self) -> Duration {
+        match self.settings.target.host() {
+            Host::Address(_) => Duration::MAX,
+            Host::Name(..) | Host::Service(_) => self.settings.pace.max,
         }
     }
 }

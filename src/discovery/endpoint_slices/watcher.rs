@@ -31,7 +31,7 @@ use tracing::debug;
 use super::{
     api::{Api, Event, Events, Listed, What},
     error::{EndpointSlicesError, Reason},
-    open::{Heard, Open, SETTLED},
+    open::{Heard, Open, SETTLED, SILENCE},
     slices::Slices,
     target::ServiceTarget,
 };
@@ -238,6 +238,11 @@ impl<A: Api> Source for Watcher<A> {
 
     fn refused(&mut self, _: &Endpoint) {
         self.hurry();
+    }
+
+    /// A quiet watch has a bookmark about once a minute.
+    fn fresh_for(&self) -> Duration {
+        SILENCE
     }
 }
 
