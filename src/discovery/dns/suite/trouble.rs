@@ -198,6 +198,22 @@ async fn each_empty_set_is_followed_by_its_reason() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_confirmed_nxdomain_is_why_there_are_no_endpoints() {
+    let script = Script::new();
+    script.pods(WEB, [1]);
+    let client = client(discovery(NAME, &script));
+    client.get().await.expect("a response");
+    script.forget(WEB);
+    for _ in 0..10 {
+        tokio::time::sleep(30 * SECOND).await;
+        let error = client.get().await.expect_err("scaled to zero");
+        assert!(error.is_no_endpoints());
+        let cause = std::error::Error::source(&error).expect("DNS's reason");
+        assert!(cause.to_string().contains("NXDOMAIN"), "{cause}");
+    }
+}
+
 /// That one family has nothing, which is confirmed, makes the other's old addresses no fresher.
 #[tokio::test(start_paused = true)]
 async fn a_family_without_addresses_does_not_hide_that_the_other_one_fails() {
