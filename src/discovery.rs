@@ -4,6 +4,7 @@
 pub(crate) mod dns;
 #[cfg(feature = "kube")]
 pub(crate) mod endpoint_slices;
+mod failure_log;
 pub(crate) mod fallback;
 #[cfg(any(feature = "dns", feature = "kube"))]
 mod filter;
@@ -11,10 +12,14 @@ mod filter;
 pub(crate) mod schedule;
 #[cfg(any(feature = "dns", feature = "kube"))]
 mod shared;
+pub(crate) mod stream_discovery;
+
+pub(crate) use failure_log::FailureLog;
 
 use std::{
     net::SocketAddr,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use crate::{endpoint::Endpoint, error::BoxError};
@@ -23,8 +28,8 @@ use fallback::Fallback;
 /// A source of endpoints: it yields the whole set, again and again.
 ///
 /// The balancer polls it from its one background task and from nowhere else; what it yields is what requests see.
-/// [`Dns`](crate::Dns), `EndpointSlices` (feature `kube`) and [`StaticEndpoints`] come with the crate; a source of your own implements
-/// the one required method.
+/// [`Dns`](crate::Dns), `EndpointSlices` (feature `kube`), [`StaticEndpoints`] and
+/// [`StreamDiscovery`](crate::StreamDiscovery) come with the crate. A source of your own implements the one required method:
 ///
 /// ```
 /// use std::task::{Context, Poll, ready};
@@ -49,7 +54,8 @@ pub trait Discovery: Send + 'static {
     /// - `Ok`: the whole set as it is now, in any order; repetitions count once. Yield it after every successful look,
     ///   changed or not: an unchanged set costs a comparison, and tells the balancer that its knowledge is fresh.
     /// - `Err`: a look failed. The set stays as it is, and the error is what a caller who waits for endpoints gets to
-    ///   see. The source goes on.
+    ///   see. The source goes on. The reader logs the error, each text once in ten minutes; a source needn't.
+    /// - An empty set may be followed at once by an `Err` that says why it is empty. That is no failure of the source.
     ///
     /// `Pending` arranges for a wakeup, as ever. A source with nothing more to say stays pending.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>>;
@@ -65,12 +71,40 @@ pub trait Discovery: Send + 'static {
         self.refresh();
     }
 
-    /// This source with `other` under it, which is asked where this one can't be: see [`Fallback`].
+    /// How old the last set was when it was yielded; zero unless the source had kept it from before.
+    ///
+    /// A clone of a source that nobody has polled for a while may have nothing better than an old set. The balancer counts
+    /// its [staleness](crate::Balance::staleness) from the set's true age. A source that yields what it has just learnt
+    /// needn't implement this.
+    fn age(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// This source as the primary, with `other` as its fallback while this one can't be asked: see [`Fallback`].
     fn or<D: Discovery>(self, other: D) -> Fallback<Self, D>
     where
         Self: Sized,
     {
         Fallback::new(self, other)
+    }
+}
+
+/// A boxed source, which may be chosen at run time: `Box<dyn Discovery>`.
+impl<D: Discovery + ?Sized> Discovery for Box<D> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>> {
+        (**self).poll_next(cx)
+    }
+
+    fn refresh(&mut self) {
+        (**self).refresh();
+    }
+
+    fn refused(&mut self, endpoint: &Endpoint) {
+        (**self).refused(endpoint);
+    }
+
+    fn age(&self) -> Duration {
+        (**self).age()
     }
 }
 

@@ -13,6 +13,20 @@ use crate::endpoint::Endpoint;
 /// An error that several callers can be shown.
 pub(crate) type SharedError = Arc<dyn StdError + Send + Sync>;
 
+/// The text of an error and of its sources, each once: some errors already have their source's text in their own.
+pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let words = source.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        next = source.source();
+    }
+    text
+}
+
 /// Why a balanced request failed.
 ///
 /// Opaque: ask it with the `is_*` methods. [`source`](StdError::source) leads to the cause: the endpoint service's own
@@ -221,5 +235,24 @@ impl<Req> fmt::Display for Unsent<Req> {
 impl<Req> StdError for Unsent<Req> {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         Some(&*self.source)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_has_each_text_once() {
+        let error = Error::endpoint_failed(
+            Endpoint::new(([10, 0, 0, 1], 80).into()),
+            Unsent::new((), "connection closed").into(),
+        );
+        let text = "endpoint 10.0.0.1:80 failed: the request was not sent: connection closed";
+        assert_eq!(chain(&error), text);
+        assert_eq!(
+            chain(&Suspect("connection closed".into())),
+            "connection closed"
+        );
     }
 }

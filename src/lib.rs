@@ -210,13 +210,15 @@
 //! | `near.rs` | which endpoints are near the client |
 //! | `policy.rs`, `policy/` | which endpoint gets a request, one algorithm a file; `split.rs` puts any of them over the near and the far ones, `weights.rs` and `turns.rs` give some more than others |
 //! | `snapshot.rs`, `snapshot/` | the immutable set; one writer, many readers |
-//! | `discovery.rs`, `discovery/or.rs` | where sets come from; one source with another under it |
+//! | `discovery.rs` | where sets come from |
+//! | `discovery/fallback.rs`, `discovery/stream_discovery.rs` | a primary source with a fallback; any stream of sets as a source |
+//! | `discovery/failure_log.rs` | which of a source's failures are worth a warning |
 //! | `discovery/schedule.rs` | when to ask again, what to believe; pure |
 //! | `discovery/shared.rs` | one source for several readers |
 //! | `discovery/dns.rs`, `discovery/dns/` | A, AAAA and SRV lookups, short names, name servers; `client.rs` alone names hickory |
 //! | `discovery/filter.rs` | which addresses can be pods |
 //! | `discovery/endpoint_slices.rs`, `discovery/endpoint_slices/` | feature `kube`: the API server's slices, listed and watched; nothing else names kube |
-//! | `membership.rs`, `membership/` | what joins and leaves, for those who need the set itself |
+//! | `membership.rs`, `membership/` | what joins and leaves, for those who need the set itself; `comparison.rs` compares two sets |
 //! | `balance.rs`, `balance/` | the service, its builder and layer, its future, its one background task |
 //! | `retry.rs`, `retry/` | requests sent again, elsewhere and within a budget: the layer, its policies |
 //! | `http.rs`, `http/` | feature `http`: the client, one pool of connections for each pod |
@@ -272,7 +274,9 @@ pub use check::HealthCheck;
 pub use discovery::endpoint_slices::{
     EndpointSlices, EndpointSlicesError, ParseServiceTargetError, ServiceTarget,
 };
-pub use discovery::{Discovery, StaticEndpoints, fallback::Fallback};
+pub use discovery::{
+    Discovery, StaticEndpoints, fallback::Fallback, stream_discovery::StreamDiscovery,
+};
 #[cfg(feature = "dns")]
 pub use discovery::{
     dns::{Dns, LookupError, ParseTargetError, Resolution, Target, Transport},

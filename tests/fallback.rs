@@ -1,4 +1,4 @@
-//! One source with another under it, as a balancer has them: the word passes on, the connections stay.
+//! A primary source with a fallback, as a balancer has them: at a switch the connections stay.
 
 mod support;
 
@@ -20,11 +20,11 @@ async fn change(watch: &mut MembershipStream) -> MembershipChange {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_word_passes_on_and_back_and_no_service_is_made_again() {
-    let ((watch, first), (dns, second)) = (scripted::discovery(), scripted::discovery());
+async fn no_service_is_made_again_at_a_switch_there_and_back() {
+    let ((watch, primary), (dns, fallback)) = (scripted::discovery(), scripted::discovery());
     let pods = Pods::default();
     pods.set([1], Behaviour::Hold);
-    let mut balance = Balance::builder(first.or(second)).build(pods.make());
+    let mut balance = Balance::builder(primary.or(fallback)).build(pods.make());
     let mut changes = balance.watch();
     watch.fail("forbidden");
     dns.answer([1, 2]);
@@ -32,7 +32,7 @@ async fn the_word_passes_on_and_back_and_no_service_is_made_again() {
         change(&mut changes).await.joined,
         [endpoint(1), endpoint(2)]
     );
-    // One of these is held by pod 1, and is there still when the word passes on.
+    // One of these is held by pod 1, and is there still after the switch.
     let ready = balance.ready().await.expect("a pod");
     let held = [ready.call(Request(1)), ready.call(Request(2))].map(tokio::spawn);
 
@@ -53,10 +53,10 @@ async fn the_word_passes_on_and_back_and_no_service_is_made_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refusals_are_told_to_whoever_is_asked() {
-    let ((watch, first), (dns, second)) = (scripted::discovery(), scripted::discovery());
+async fn refusals_are_told_to_the_source_that_is_used() {
+    let ((watch, primary), (dns, fallback)) = (scripted::discovery(), scripted::discovery());
     let pods = Pods::default();
-    let mut balance = Balance::builder(first.or(second)).build(pods.make());
+    let mut balance = Balance::builder(primary.or(fallback)).build(pods.make());
     watch.answer([1, 2]);
     pods.set([1], Behaviour::NotReady);
     for n in 0..4 {

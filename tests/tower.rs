@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::{collections::BTreeMap, convert::Infallible};
+use std::{collections::BTreeMap, convert::Infallible, task::Poll};
 
 use futures::{StreamExt, poll};
 use support::scripted::{Pods, Request, discovery, endpoint};
@@ -71,6 +71,28 @@ async fn who_joins_comes_before_who_leaves() {
     let expected = [('+', 1), ('+', 2), ('+', 3), ('-', 1)];
     assert_eq!(heard, expected.map(|(sign, host)| (sign, endpoint(host))));
     assert!(poll!(services.next()).is_pending());
+}
+
+/// Tower knows a pod as it joined: that is what is removed, whatever was learnt of it since.
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_takes_over_an_address_replaces_the_service() {
+    let (script, source) = discovery();
+    let mut services = ServiceStream::new(source, |_: &Endpoint| ());
+    let uid = |uid: &str| endpoint(1).with_pod_uid(uid);
+    script.answer([1]);
+    script.endpoints(vec![uid("a")]);
+    script.endpoints(vec![uid("b")]);
+    let mut heard = Vec::new();
+    while let Poll::Ready(Some(Ok(change))) = poll!(services.next()) {
+        heard.push(match change {
+            Change::Insert(pod, ()) => ('+', pod),
+            Change::Remove(pod) => ('-', pod),
+        });
+    }
+    assert_eq!(
+        heard,
+        [('+', endpoint(1)), ('+', uid("b")), ('-', endpoint(1))]
+    );
 }
 
 #[test]

@@ -116,7 +116,7 @@ where
         match answer {
             Ok(set) => {
                 let mut notes = self.shared.notes();
-                notes.last_answer = Some(Instant::now());
+                notes.last_answer = Instant::now().checked_sub(age);
                 notes.last_error = None;
                 drop(notes);
                 self.publish(set);

@@ -10,7 +10,9 @@
 //! | `dns/look.rs` | one look: the questions that it takes, the endpoints that come of them |
 //! | `dns/walk.rs` | the way through the search list |
 //! | `dns/question.rs` | one look, repeated as its schedule says |
-//! | `dns/refresher.rs` | all of it together: the set, kept fresh |
+//! | `dns/single_address.rs` | whether one address is a Service's virtual IP |
+//! | `dns/run.rs` | all of it together: the set of a name's pods, kept fresh |
+//! | `dns/refresher.rs` | the same for a target, which may be an address |
 //! | `dns/resolution.rs` | all of it once |
 //!
 //! Nothing waits for a request: the questions are asked from the balancer's background task, whether requests come or not.
@@ -23,7 +25,9 @@ mod question;
 mod refresher;
 mod resolution;
 mod resolver;
+mod run;
 mod settings;
+mod single_address;
 #[cfg(test)]
 mod suite;
 mod system_conf;
@@ -75,6 +79,12 @@ const LONGEST: Duration = Duration::from_secs(86_400);
 /// A question goes to the name server that answered last, and to the next one where that fails or is silent; within 4 s
 /// there is an answer or an error. What doesn't fit into a packet of 1,232 bytes is asked for over TCP.
 ///
+/// # A virtual IP
+///
+/// A Service without `clusterIP: None` works, as one endpoint. SRV records tell such a Service from a headless one with one
+/// pod, and it is warned about once. A and AAAA records don't tell them apart: where a Service has had the same one address
+/// for a minute, an `info` says once that it may be either. Nothing is said of a pod's own name (`web-0.web.default`).
+///
 /// # Price
 ///
 /// Freshness costs two queries (A and AAAA; one for SRV) every 5 s for each process; 1,000 processes ask 400 queries a
@@ -82,7 +92,10 @@ const LONGEST: Duration = Duration::from_secs(86_400);
 /// again after 1 s, 1.6 s, 2.6 s … 30 s.
 ///
 /// **Clones share**: balancers built with clones of one `Dns` cost what one costs, and all see the same. (They have to
-/// run in the same runtime. A setting changed on a clone makes it one of its own.)
+/// run in the same runtime. A setting changed on a clone makes it one of its own.) A clone begins with the last set, if the
+/// last look is no older than [`max_refresh`](Self::max_refresh), as it is while any clone is in use. If it is older, the
+/// clone looks at once and begins with the answer; with the old set, and its [age](Discovery::age), only if that look fails
+/// or takes more than 3 s.
 #[derive(Clone)]
 pub struct Dns {
     settings: Settings,
@@ -136,7 +149,8 @@ impl Dns {
 
     /// The longest time between two looks while all is well, however long the records' TTL.
     ///
-    /// Raise it to save queries, up to a day. A TTL shorter than this is honoured.
+    /// Raise it to save queries. A TTL shorter than this is honoured. From 10 ms to a day: what is outside, zero too, is
+    /// taken for the nearer of both.
     pub fn max_refresh(self, max: Duration) -> Self {
         self.set(|settings| {
             settings.pace.max = max.clamp(SHORTEST, LONGEST);
@@ -144,7 +158,9 @@ impl Dns {
         })
     }
 
-    /// The shortest time between two looks, however short the TTL and however urgent the need; 10 ms at least.
+    /// The shortest time between two looks, however short the TTL and however urgent the need.
+    ///
+    /// From 10 ms to a day: what is outside, zero too, is taken for the nearer of both.
     pub fn min_refresh(self, min: Duration) -> Self {
         self.set(|settings| {
             settings.pace.min = min.clamp(SHORTEST, LONGEST);
@@ -152,7 +168,7 @@ impl Dns {
         })
     }
 
-    /// Looks every `interval`, whatever the TTL: both bounds at once.
+    /// Looks every `interval`, whatever the TTL: both bounds at once, with the same limits.
     pub fn refresh_interval(self, interval: Duration) -> Self {
         self.max_refresh(interval).min_refresh(interval)
     }
@@ -210,5 +226,9 @@ impl Discovery for Dns {
 
     fn refused(&mut self, endpoint: &Endpoint) {
         self.shared.refused(endpoint);
+    }
+
+    fn age(&self) -> Duration {
+        self.shared.age()
     }
 }

@@ -36,11 +36,14 @@ use std::{
     fmt,
     path::PathBuf,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use self::{
+    api::Api,
     client::ApiServer,
     settings::{Access, Settings},
+    slices::Slices,
     watcher::Watcher,
 };
 use super::{Discovery, shared::Shared};
@@ -144,7 +147,9 @@ use crate::{endpoint::Endpoint, error::BoxError};
 /// (`kube-ring`, `tls-ring`) or aws-lc (`kube-aws-lc`, `tls-aws-lc`) becomes it.
 ///
 /// **Clones share** one watch. (They have to run in the same runtime. A setting changed on a clone makes it one of its
-/// own.)
+/// own.) A clone begins with the last set, if the API server has been heard in the last 100 s, as it is while any clone is
+/// in use. If not, it begins with the next set; with the old one, and its [age](Discovery::age), only if the API server
+/// says nothing for 3 s or can't be asked.
 #[derive(Clone)]
 pub struct EndpointSlices {
     settings: Settings,
@@ -165,7 +170,7 @@ impl EndpointSlices {
 
     fn with(settings: Settings) -> Self {
         Self {
-            shared: Shared::new(settings.watcher()),
+            shared: Shared::new(watcher(&settings, ApiServer::new(settings.clone()))),
             settings,
         }
     }
@@ -199,6 +204,13 @@ impl EndpointSlices {
     }
 }
 
+/// What follows the slices, as `settings` say, by way of `api`.
+fn watcher<A: Api>(settings: &Settings, api: A) -> Watcher<A> {
+    let port = settings.target.port().clone();
+    let slices = Slices::new(port, settings.prefer_ipv6, settings.allow_loopback);
+    Watcher::new(settings.target.clone(), slices, api)
+}
+
 impl fmt::Debug for EndpointSlices {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EndpointSlices")
@@ -220,5 +232,9 @@ impl Discovery for EndpointSlices {
 
     fn refused(&mut self, endpoint: &Endpoint) {
         self.shared.refused(endpoint);
+    }
+
+    fn age(&self) -> Duration {
+        self.shared.age()
     }
 }

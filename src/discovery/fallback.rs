@@ -1,17 +1,16 @@
-//! One source with another under it.
+//! A primary source of endpoints, and a fallback for when it can't be asked.
 //!
 //! ```text
-//!               the first answers
-//!   ┌──────────────────────────────────────┐
-//!   ▼                                      │
-//!  first ── it fails before it has ever ──▶ both: the second one's sets are told, and the first goes on trying
-//!   alone    answered, or is silent for
-//!            2 s; or it has failed for a
-//!            minute
+//!                  the primary answers
+//!   ┌──────────────────────────────────────────┐
+//!   ▼                                          │
+//!  primary ── it fails, or is silent for 2 s, ──▶ fallback: its sets are used, and the primary goes on trying
+//!             before it has ever answered; or
+//!             it has failed for a minute
 //! ```
 //!
-//! While the first one works the second one isn't polled: it costs nothing, and asks nobody. Switching over, either way,
-//! is an update like any other: pods that both sources name keep their connections and counters.
+//! While the primary works the fallback isn't polled: it costs nothing, and asks nobody. Switching over, either way, is an
+//! update like any other: pods that both sources name keep their connections and counters.
 
 use std::{
     fmt,
@@ -27,22 +26,24 @@ use tracing::info;
 use super::Discovery;
 use crate::{endpoint::Endpoint, error::BoxError};
 
-/// How long the first source may take to say its first word. Callers wait for the first endpoints 5 s by default.
+/// How long the primary may take for its first answer. Callers wait for the first endpoints 5 s by default.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// How long a first source that fails is still believed: a control plane that restarts is no reason to take another one's
-/// word.
+/// How long the last set of a primary that fails is still used: a control plane that restarts is no reason to take
+/// another source's word. A set that is older when the primary yields it does not count as an answer.
 const TRUST: Duration = Duration::from_secs(60);
 
-/// A source of endpoints with another one under it, for when the first can't be asked. Made by [`Discovery::or`].
+/// A primary source of endpoints with a fallback for when it can't be asked. Made by [`Discovery::or`].
 ///
-/// The first source's sets are used as long as it works. The second one's are used
+/// The primary's sets are used as long as it works. The fallback's are used
 ///
-/// - from the start, when the first fails, or hasn't said anything for two seconds;
-/// - later, when the first has failed for a minute. Up to then its last set stays.
+/// - from the start, when the primary fails, or says nothing for two seconds;
+/// - later, when the primary has failed for a minute. Up to then its last set stays.
 ///
-/// The first source goes on trying meanwhile, and has the word again as soon as it answers. The second one is asked
-/// nothing while the first works. A pod that both name keeps its connections when the word passes on.
+/// The primary goes on trying meanwhile, and is used again as soon as it answers. The fallback is asked nothing while the
+/// primary works. A pod that both name keeps its connections at the switch.
+///
+/// That the primary has no endpoints is an answer, not a failure: the fallback isn't asked.
 ///
 /// ```
 /// use tower_headless::{Discovery, StaticEndpoints};
@@ -52,121 +53,160 @@ const TRUST: Duration = Duration::from_secs(60);
 /// # drop(discovery);
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
-pub struct Fallback<A, B> {
-    first: A,
-    second: B,
-    turn: Turn,
-    /// The first one has answered.
+pub struct Fallback<P, F> {
+    primary: P,
+    fallback: F,
+    active: Active,
+    /// The primary has answered.
     answered: bool,
+    /// The primary's last answer was an empty set: an error right after it is the reason, and no failure.
+    emptied: bool,
+    /// How old the set was that was yielded last.
+    age: Duration,
 }
 
-/// Whose sets are told.
-enum Turn {
+/// Whose sets are used.
+enum Active {
     /// Nothing has been asked yet.
-    Nobodys,
-    /// The first one's; if it fails or is silent, until a time.
-    Firsts(Option<Pin<Box<Sleep>>>),
-    /// The second one's, until the first answers.
-    Seconds,
+    Neither,
+    /// The primary's; if it fails or is silent, until a time.
+    Primary(Option<Pin<Box<Sleep>>>),
+    /// The fallback's, until the primary answers.
+    Fallback,
 }
 
-impl<A, B> Fallback<A, B> {
-    pub(crate) fn new(first: A, second: B) -> Self {
+impl<P, F> Fallback<P, F> {
+    pub(crate) fn new(primary: P, fallback: F) -> Self {
         Self {
-            first,
-            second,
-            turn: Turn::Nobodys,
+            primary,
+            fallback,
+            active: Active::Neither,
             answered: false,
+            emptied: false,
+            age: Duration::ZERO,
         }
     }
 
     fn begin(&mut self) {
-        if matches!(self.turn, Turn::Nobodys) {
-            self.turn = Turn::until(Instant::now() + SILENCE);
+        if matches!(self.active, Active::Neither) {
+            self.active = Active::primary_until(Instant::now() + SILENCE);
         }
     }
 
-    fn on_answer(&mut self) {
-        if matches!(self.turn, Turn::Seconds) {
-            info!("the first source of endpoints answers; the second one is asked no longer");
+    fn on_answer(&mut self, set: &[Endpoint]) {
+        if matches!(self.active, Active::Fallback) {
+            info!("the primary source of endpoints answers; the fallback is no longer used");
         }
         self.answered = true;
-        self.turn = Turn::Firsts(None);
+        self.emptied = set.is_empty();
+        self.active = Active::Primary(None);
     }
 
     fn on_error(&mut self) {
-        match (&self.turn, self.answered) {
-            (Turn::Firsts(None), true) => self.turn = Turn::until(Instant::now() + TRUST),
-            (Turn::Firsts(_), false) => self.pass_on(),
+        if std::mem::take(&mut self.emptied) {
+            return;
+        }
+        match (&self.active, self.answered) {
+            (Active::Primary(None), true) => {
+                self.active = Active::primary_until(Instant::now() + TRUST);
+            }
+            (Active::Primary(_), false) => self.fall_back(),
             _ => {}
         }
     }
 
-    fn pass_on(&mut self) {
-        info!("the first source of endpoints fails; the second one is asked");
-        self.turn = Turn::Seconds;
+    fn fall_back(&mut self) {
+        info!("the primary source of endpoints fails; the fallback is used");
+        self.active = Active::Fallback;
     }
 
-    /// Waits until the first one has failed for long enough.
-    fn poll_turn(&mut self, cx: &mut Context<'_>) {
-        if let Turn::Firsts(Some(until)) = &mut self.turn
+    /// Falls back if the primary has failed for long enough.
+    fn poll_active(&mut self, cx: &mut Context<'_>) {
+        if let Active::Primary(Some(until)) = &mut self.active
             && until.as_mut().poll(cx).is_ready()
         {
-            self.pass_on();
+            self.fall_back();
         }
     }
 }
 
-impl Turn {
-    fn until(time: Instant) -> Self {
-        Self::Firsts(Some(Box::pin(sleep_until(time))))
+impl Active {
+    fn primary_until(time: Instant) -> Self {
+        Self::Primary(Some(Box::pin(sleep_until(time))))
     }
 }
 
-impl<A: Discovery, B: Discovery> Discovery for Fallback<A, B> {
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>> {
-        self.begin();
-        if let Poll::Ready(answer) = self.first.poll_next(cx) {
+impl<P: Discovery, F: Discovery> Fallback<P, F> {
+    /// Waits for an answer of the primary that is to be yielded.
+    fn poll_primary(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>> {
+        loop {
+            let Poll::Ready(answer) = self.primary.poll_next(cx) else {
+                return Poll::Pending;
+            };
+            let age = self.primary.age();
             match &answer {
-                Ok(_) => self.on_answer(),
+                // It had nothing better: an old set is no sign that it works, and no better than the fallback's.
+                Ok(_) if age > TRUST && matches!(self.active, Active::Fallback) => continue,
+                Ok(_) if age > TRUST => self.age = age,
+                Ok(set) => {
+                    self.age = age;
+                    self.on_answer(set);
+                }
                 Err(_) => self.on_error(),
             }
             return Poll::Ready(answer);
         }
-        self.poll_turn(cx);
-        match self.turn {
-            Turn::Seconds => self.second.poll_next(cx),
-            _ => Poll::Pending,
+    }
+}
+
+impl<P: Discovery, F: Discovery> Discovery for Fallback<P, F> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>> {
+        self.begin();
+        if let Poll::Ready(answer) = self.poll_primary(cx) {
+            return Poll::Ready(answer);
         }
+        self.poll_active(cx);
+        if !matches!(self.active, Active::Fallback) {
+            return Poll::Pending;
+        }
+        let answer = self.fallback.poll_next(cx);
+        if let Poll::Ready(Ok(_)) = &answer {
+            self.age = self.fallback.age();
+        }
+        answer
     }
 
     fn refresh(&mut self) {
-        self.first.refresh();
-        if matches!(self.turn, Turn::Seconds) {
-            self.second.refresh();
+        self.primary.refresh();
+        if matches!(self.active, Active::Fallback) {
+            self.fallback.refresh();
         }
     }
 
     fn refused(&mut self, endpoint: &Endpoint) {
-        self.first.refused(endpoint);
-        if matches!(self.turn, Turn::Seconds) {
-            self.second.refused(endpoint);
+        self.primary.refused(endpoint);
+        if matches!(self.active, Active::Fallback) {
+            self.fallback.refused(endpoint);
         }
     }
-}
 
-/// Begins anew: a clone finds out for itself whose turn it is.
-impl<A: Clone, B: Clone> Clone for Fallback<A, B> {
-    fn clone(&self) -> Self {
-        Self::new(self.first.clone(), self.second.clone())
+    fn age(&self) -> Duration {
+        self.age
     }
 }
 
-impl<A: fmt::Debug, B: fmt::Debug> fmt::Debug for Fallback<A, B> {
+/// Begins anew: a clone finds out for itself whether the primary works.
+impl<P: Clone, F: Clone> Clone for Fallback<P, F> {
+    fn clone(&self) -> Self {
+        Self::new(self.primary.clone(), self.fallback.clone())
+    }
+}
+
+impl<P: fmt::Debug, F: fmt::Debug> fmt::Debug for Fallback<P, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Fallback")
-            .field("first", &self.first)
-            .field("second", &self.second)
+            .field("primary", &self.primary)
+            .field("fallback", &self.fallback)
             .finish_non_exhaustive()
     }
 }

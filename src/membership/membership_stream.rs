@@ -11,10 +11,9 @@ use futures::{
     Stream, StreamExt,
     stream::{BoxStream, unfold},
 };
-use tracing::debug;
 
 use super::{Known, MembershipChange};
-use crate::discovery::Discovery;
+use crate::discovery::{Discovery, FailureLog};
 
 /// A stream of membership changes. The first item has all endpoints as joined.
 ///
@@ -44,26 +43,38 @@ pub struct MembershipStream {
 impl MembershipStream {
     /// A stream of what `discovery` finds. It looks only while the stream is polled.
     ///
-    /// Failed lookups change nothing, and don't show here.
+    /// Failed lookups change nothing. They are logged, each error once in ten minutes.
     pub fn new(discovery: impl Discovery) -> Self {
-        let next = |(mut discovery, mut known): (_, Known)| async move {
-            loop {
-                match poll_fn(|cx| Discovery::poll_next(&mut discovery, cx)).await {
-                    Ok(set) => {
-                        if let Some(change) = known.update(set) {
-                            return Some((change, (discovery, known)));
-                        }
-                    }
-                    Err(error) => debug!(%error, "discovery failed"),
-                }
-            }
+        let source = Source {
+            discovery,
+            known: Known::default(),
+            failures: FailureLog::default(),
         };
-        Self::over(unfold((discovery, Known::default()), next))
+        Self::over(unfold(source, Source::next))
     }
 
     pub(crate) fn over(changes: impl Stream<Item = MembershipChange> + Send + 'static) -> Self {
         Self {
             changes: changes.boxed(),
+        }
+    }
+}
+
+/// What a stream of its own reads.
+struct Source<D> {
+    discovery: D,
+    known: Known,
+    failures: FailureLog,
+}
+
+impl<D: Discovery> Source<D> {
+    async fn next(mut self) -> Option<(MembershipChange, Self)> {
+        loop {
+            let answer = poll_fn(|cx| self.discovery.poll_next(cx)).await;
+            self.failures.note(&answer);
+            if let Some(change) = answer.ok().and_then(|set| self.known.update(set)) {
+                return Some((change, self));
+            }
         }
     }
 }

@@ -11,14 +11,17 @@ use std::{
 
 use futures::Stream;
 use tower::discover::Change;
-use tracing::debug;
 
 use super::{Known, MembershipChange};
-use crate::{discovery::Discovery, endpoint::Endpoint};
+use crate::{
+    discovery::{Discovery, FailureLog},
+    endpoint::Endpoint,
+};
 
 /// A service for each endpoint that discovery finds, as a [`tower::discover::Discover`]: for tower's own balancers.
 ///
-/// It never yields an error: tower takes one for the end. A failed lookup changes nothing.
+/// It never yields an error: tower takes one for the end. A failed lookup changes nothing; it is logged, each error once
+/// in ten minutes.
 ///
 /// ```no_run
 /// use tower::{balance::p2c::Balance, load::Constant, service_fn};
@@ -40,6 +43,7 @@ pub struct ServiceStream<D, M> {
     discovery: D,
     make: M,
     known: Known,
+    failures: FailureLog,
     /// The endpoints as they were when they joined: that is what tower knows them by, whatever is learnt of them.
     keys: HashMap<SocketAddr, Endpoint>,
     changes: VecDeque<Joining>,
@@ -57,6 +61,7 @@ impl<D, M> ServiceStream<D, M> {
             discovery,
             make,
             known: Known::default(),
+            failures: FailureLog::default(),
             keys: HashMap::new(),
             changes: VecDeque::new(),
         }
@@ -94,13 +99,10 @@ where
                 }
                 None => {}
             }
-            match ready!(this.discovery.poll_next(cx)) {
-                Ok(set) => {
-                    if let Some(change) = this.known.update(set) {
-                        this.change(change);
-                    }
-                }
-                Err(error) => debug!(%error, "discovery failed"),
+            let answer = ready!(this.discovery.poll_next(cx));
+            this.failures.note(&answer);
+            if let Some(change) = answer.ok().and_then(|set| this.known.update(set)) {
+                this.change(change);
             }
         }
     }

@@ -61,6 +61,7 @@ async fn addresses<R: Resolve>(
         endpoints: addresses.into_iter().map(at_port).collect(),
         ttl: reply.ttl,
         via: reply.via,
+        is_virtual: false,
     }))
 }
 
@@ -98,12 +99,14 @@ async fn services<R: Resolve>(resolver: &R, name: Arc<str>, family: Family) -> A
         }));
     };
     let parent = parent(&name);
+    let is_virtual = services.iter().all(|service| service.target == parent);
     if !truncated && let Some(endpoints) = join(&services, &glue, parent, family) {
         return Ok(Ok(Found {
             name,
             endpoints,
             ttl,
             via,
+            is_virtual,
         }));
     }
     let alike = |service: &Service| service.port == port && service.priority == priority;
@@ -114,6 +117,7 @@ async fn services<R: Resolve>(resolver: &R, name: Arc<str>, family: Family) -> A
     Ok(found.map(|found| Found {
         name: name.clone(),
         ttl: found.ttl.min(ttl),
+        is_virtual,
         ..found
     }))
 }

@@ -93,6 +93,8 @@ pub(super) struct Found {
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) ttl: Duration,
     pub(super) via: Via,
+    /// SRV records lead to the Service itself, not to pods below it: it has a virtual IP.
+    pub(super) is_virtual: bool,
 }
 
 /// A look under way.

@@ -26,6 +26,8 @@ pub(super) enum Look {
     Done,
     /// DNS says that there are none, and there were none.
     Nothing(LookupError),
+    /// DNS says that there are none, and is believed: those that there were are dropped.
+    Gone { error: LookupError, changed: bool },
     /// The last endpoints stay, against what DNS says or for want of an answer.
     Kept(LookupError),
 }
@@ -39,6 +41,8 @@ pub(super) struct Question {
     lookup: Option<Lookup>,
     /// The last endpoints; none before the first answer that is believed.
     endpoints: Option<Vec<Endpoint>>,
+    /// Whether the last records were those of a Service with a virtual IP.
+    is_virtual: bool,
     /// Whether a look has ended, however it did.
     looked: bool,
     /// Whether the last look left the endpoints as they were, for want of a better answer.
@@ -55,6 +59,7 @@ impl Question {
             timer: Box::pin(sleep_until(now)),
             lookup: None,
             endpoints: None,
+            is_virtual: false,
             looked: false,
             stale: false,
         }
@@ -79,9 +84,19 @@ impl Question {
         self.schedule.is_confirmed_empty()
     }
 
+    /// Whether the last records were those of a Service with a virtual IP.
+    pub(super) fn is_virtual(&self) -> bool {
+        self.is_virtual
+    }
+
     /// Whether a look has ended, however it did.
     pub(super) fn has_looked(&self) -> bool {
         self.looked
+    }
+
+    /// Whether a look is under way.
+    pub(super) fn is_looking(&self) -> bool {
+        self.lookup.is_some()
     }
 
     /// Whether the endpoints are older than the last look.
@@ -144,7 +159,13 @@ impl Question {
 
     fn judge(&mut self, answer: Answer<Found>) -> Look {
         let (answer, found) = match answer {
-            Ok(Ok(Found { ttl, endpoints, .. })) => {
+            Ok(Ok(Found {
+                ttl,
+                endpoints,
+                is_virtual,
+                ..
+            })) => {
+                self.is_virtual = is_virtual;
                 let changed = !is_same_set(self.endpoints(), &endpoints);
                 (schedule::Answer::Records { ttl, changed }, Ok(endpoints))
             }
@@ -156,12 +177,17 @@ impl Question {
             .answered(answer, Instant::now(), &mut rand::rng());
         match (verdict, found) {
             (Verdict::Replace, Ok(endpoints)) => self.endpoints = Some(endpoints),
-            (Verdict::Drop, _) => self.endpoints = Some(Vec::new()),
+            (Verdict::Drop, Err(error)) => {
+                let changed = !self.endpoints().is_empty();
+                self.endpoints = Some(Vec::new());
+                return Look::Gone { error, changed };
+            }
             (_, Err(error)) if error.is_not_found() && self.endpoints().is_empty() => {
                 return Look::Nothing(error);
             }
             (_, Err(error)) => return Look::Kept(error),
-            (Verdict::Keep, Ok(_)) => {}
+            // Records are never judged so.
+            (Verdict::Keep | Verdict::Drop, Ok(_)) => {}
         }
         Look::Done
     }
@@ -226,6 +252,7 @@ mod tests {
             endpoints: vec![endpoint()],
             ttl: Duration::from_secs(5),
             via,
+            is_virtual: false,
         }))
     }
 

@@ -1,73 +1,28 @@
-//! The set of a target's pods, kept fresh.
-//!
-//! ```text
-//!            a candidate has pods ───────────────▶ pinned: each question by its own schedule
-//!   walking                                           │
-//!      ▲                                              │
-//!      └─── all answers say that there is nothing, and have been confirmed; or resolv.conf names other candidates
-//! ```
-//!
-//! Each address family is a question of its own, with its own [`Schedule`](crate::discovery::schedule::Schedule): while one
-//! fails, it keeps its last addresses and the other one goes on. A name that is whole is pinned from the beginning.
+//! The set of a target's pods: those of a name, or the one address that needs no lookup.
 
 use std::{
-    future::Future,
-    net::IpAddr,
-    pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use tokio::time::{Instant, Sleep, sleep};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{
-    look::look,
-    lookup::{Lookup, LookupError, Resolve},
-    name::Name,
-    question::{Look, Question},
+    lookup::{LookupError, Resolve},
+    run::Run,
     settings::Settings,
-    target::{Host, Target},
-    walk::{Step, Walk, Walked},
+    target::Host,
 };
-use crate::{
-    discovery::{filter::Filter, shared::Source},
-    endpoint::Endpoint,
-};
-
-/// How long the first set waits for the other address family (RFC 8305 §3 gives the figure).
-const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
-
-/// For how long, from the first look on, there has to be the same lone address before it is taken for a service's own.
-const LONE: Duration = Duration::from_secs(60);
+use crate::{discovery::shared::Source, endpoint::Endpoint};
 
 /// Keeps the set fresh, asking `R`.
 pub(super) struct Refresher<R> {
     settings: Settings,
     resolver: R,
+    /// None before the first look.
     run: Option<Run<R>>,
-    /// The lone endpoint of a target that needs no lookup has been told.
+    /// The one endpoint of a target that needs no lookup has been told.
     told: bool,
-}
-
-/// What there is once the first look has begun.
-struct Run<R> {
-    resolver: R,
-    name: Name,
-    questions: Vec<Question>,
-    /// What `name` may stand for, as far as is known.
-    candidates: Arc<[Arc<str>]>,
-    /// The candidate that it does stand for.
-    pinned: Option<Arc<str>>,
-    walk: Option<Walk>,
-    /// There is a set to tell.
-    news: bool,
-    /// A set has been told.
-    begun: bool,
-    /// Runs while the first set waits for the slower family.
-    delay: Option<Pin<Box<Sleep>>>,
-    lone: Lone,
 }
 
 impl<R> Refresher<R> {
@@ -95,235 +50,29 @@ impl<R: Resolve> Source for Refresher<R> {
         };
         let run = || Run::new(&self.settings, name.clone(), self.resolver.clone());
         let run = self.run.get_or_insert_with(run);
-        if let Err(error) = ready!(run.poll(cx)) {
-            warn!(target = %self.settings.target, %error, "lookup failed; the last endpoints stay");
-            return Poll::Ready(Err(error));
+        let answer = ready!(run.poll_next(cx));
+        if let Err(error) = &answer {
+            debug!(target = %self.settings.target, %error, "lookup failed");
         }
-        let endpoints = run.endpoints().to_vec();
-        run.lone.look(&endpoints, &self.settings.target);
-        Poll::Ready(Ok(endpoints))
+        Poll::Ready(answer)
     }
 
     fn refresh(&mut self) {
-        for question in self.run.iter_mut().flat_map(|run| &mut run.questions) {
-            question.refresh();
+        if let Some(run) = &mut self.run {
+            run.refresh();
         }
     }
 
     fn refused(&mut self, endpoint: &Endpoint) {
         if let Some(run) = &mut self.run {
-            for question in &mut run.questions {
-                run.news |= question.give_up(endpoint);
-            }
-        }
-        self.refresh();
-    }
-}
-
-impl<R: Resolve> Run<R> {
-    fn new(settings: &Settings, name: Name, resolver: R) -> Self {
-        let filter = Filter::new(settings.allow_loopback);
-        let question = |kind| Question::new(kind, settings.pace, filter.clone());
-        Self {
-            resolver,
-            name,
-            questions: settings.kinds().into_iter().map(question).collect(),
-            candidates: Arc::default(),
-            pinned: None,
-            walk: None,
-            news: false,
-            begun: false,
-            delay: None,
-            lone: Lone::default(),
+            run.refused(endpoint);
         }
     }
 
-    /// Waits until there is a set to tell, or an error.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LookupError>> {
-        loop {
-            self.ask_what_is_due(cx);
-            let mut looks = self.poll_walk(cx);
-            for question in &mut self.questions {
-                if let Poll::Ready(look) = question.poll_look(cx) {
-                    looks.push(look);
-                }
-            }
-            // To the point where all wait for their next turn, so that they will wake this task.
-            if looks.is_empty() {
-                break;
-            }
-            self.heed(looks)?;
-        }
-        if !self.news {
-            return Poll::Pending;
-        }
-        ready!(self.poll_complete(cx));
-        self.news = false;
-        Poll::Ready(Ok(()))
-    }
-
-    fn ask_what_is_due(&mut self, cx: &mut Context<'_>) {
-        if self.walk.is_some() {
-            return;
-        }
-        let due = |question: &mut Question| question.poll_due(cx).is_ready();
-        let due: Vec<_> = self.questions.iter_mut().map(due).collect();
-        if !due.contains(&true) {
-            return;
-        }
-        if let Err(error) = self.learn_candidates() {
-            for (question, _) in self.questions.iter_mut().zip(due).filter(|(_, due)| *due) {
-                question.asked();
-                let error = error.clone();
-                question.begin(Box::pin(async { Err(error) }));
-            }
-            return;
-        }
-        let Some(name) = self.pinned.clone() else {
-            self.questions.iter_mut().for_each(Question::asked);
-            let look = looks(&self.resolver, &self.questions);
-            self.walk = Some(Walk::new(self.candidates.clone(), look));
-            return;
-        };
-        for (question, _) in self.questions.iter_mut().zip(due).filter(|(_, due)| *due) {
-            question.asked();
-            question.begin(look(&self.resolver, name.clone(), question.kind()));
-        }
-    }
-
-    /// Finds out what the name may stand for, and whether that has changed.
-    fn learn_candidates(&mut self) -> Result<(), LookupError> {
-        let candidates = self.resolver.candidates(&self.name)?;
-        if *candidates != *self.candidates {
-            self.candidates = candidates.into();
-            self.pinned = None;
-            if let [only] = &*self.candidates {
-                self.pinned = Some(only.clone());
-            }
-        }
-        Ok(())
-    }
-
-    /// Goes on with the walk, if there is one, and brings what it comes to to the questions.
-    fn poll_walk(&mut self, cx: &mut Context<'_>) -> Vec<Look> {
-        let Some(walk) = &mut self.walk else {
-            return Vec::new();
-        };
-        let begin = looks(&self.resolver, &self.questions);
-        let Poll::Ready(walked) = walk.poll(&self.name.to_string(), begin, cx) else {
-            return Vec::new();
-        };
-        self.walk = None;
-        let questions = self.questions.iter_mut();
-        match walked {
-            Walked::Found { name, steps } => {
-                debug!(from = %self.name, name = %name, "name found");
-                self.pinned = Some(name);
-                let pairs = questions.zip(steps);
-                let take = |(question, step): (&mut Question, _)| match step {
-                    Step::Done(answer) => Some(question.answered(answer)),
-                    Step::Asking(lookup) => {
-                        question.begin(lookup);
-                        None
-                    }
-                };
-                pairs.filter_map(take).collect()
-            }
-            Walked::Nothing(nothing) => questions
-                .map(|question| question.answered(Ok(Err(nothing.clone()))))
-                .collect(),
-            Walked::Failed(error) => questions
-                .map(|question| question.answered(Err(error.clone())))
-                .collect(),
-        }
-    }
-
-    /// Takes note of what looks came to; an error is for telling.
-    fn heed(&mut self, looks: Vec<Look>) -> Result<(), LookupError> {
-        let gone = self.questions.iter().all(Question::is_confirmed_empty);
-        if gone && self.candidates.len() > 1 {
-            self.pinned = None;
-        }
-        let all_looked = self.questions.iter().all(Question::has_looked);
-        let mut result = Ok(());
-        for look in looks {
-            match look {
-                Look::Kept(error) => result = Err(error),
-                // What the other family comes to is not known yet.
-                Look::Nothing(_) if !all_looked => {}
-                Look::Nothing(error) if !self.has_endpoints() => result = Err(error),
-                // That one family has nothing makes the other's old addresses no fresher.
-                Look::Nothing(_) => self.news |= !self.questions.iter().any(Question::is_stale),
-                Look::Done => self.news = true,
-            }
-        }
-        result
-    }
-
-    /// Waits until the set can be told. Only the first one may have to wait: for the second family, so that a dual-stack
-    /// service does not begin with the family that is not wanted.
-    fn poll_complete(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let complete = match self.has_endpoints() {
-            true => self.questions.iter().all(Question::has_looked),
-            false => self.questions.iter().all(Question::is_empty),
-        };
-        if !self.begun && !complete {
-            if !self.has_endpoints() {
-                return Poll::Pending;
-            }
-            let delay = || Box::pin(sleep(RESOLUTION_DELAY));
-            ready!(self.delay.get_or_insert_with(delay).as_mut().poll(cx));
-        }
-        self.begun = true;
-        Poll::Ready(())
-    }
-
-    fn has_endpoints(&self) -> bool {
-        !self.endpoints().is_empty()
-    }
-
-    /// The preferred family's endpoints; the other one's where there are none.
-    fn endpoints(&self) -> &[Endpoint] {
-        let mut sets = self.questions.iter().map(Question::endpoints);
-        sets.find(|set| !set.is_empty()).unwrap_or_default()
-    }
-}
-
-/// Begins what is wanted of a candidate: a look for each question.
-fn looks<R: Resolve>(resolver: &R, questions: &[Question]) -> impl Fn(&Arc<str>) -> Vec<Lookup> {
-    let resolver = resolver.clone();
-    let kinds: Vec<_> = questions.iter().map(Question::kind).collect();
-    move |name| {
-        let looks = kinds
-            .iter()
-            .map(|&kind| look(&resolver, name.clone(), kind));
-        looks.collect()
-    }
-}
-
-/// Whether all answers since the first one had the same lone address.
-#[derive(Debug, Default)]
-struct Lone {
-    first: Option<(IpAddr, Instant)>,
-    /// There is nothing to tell any more.
-    settled: bool,
-}
-
-impl Lone {
-    fn look(&mut self, endpoints: &[Endpoint], target: &Target) {
-        if self.settled {
-            return;
-        }
-        let now = Instant::now();
-        let [endpoint] = endpoints else {
-            self.settled = true;
-            return;
-        };
-        let address = endpoint.address().ip();
-        let (first, since) = *self.first.get_or_insert((address, now));
-        self.settled = address != first || now >= since + LONE;
-        if self.settled && address == first {
-            warn!(%target, %address, "resolved to a single address: is `clusterIP: None` set?");
+    fn fresh_for(&self) -> Duration {
+        match self.settings.target.host() {
+            Host::Address(_) => Duration::MAX,
+            Host::Name(..) | Host::Service(_) => self.settings.pace.max,
         }
     }
 }

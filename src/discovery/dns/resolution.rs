@@ -72,6 +72,7 @@ pub(super) async fn resolve<R: Resolve>(
         mut endpoints,
         ttl,
         via,
+        ..
     } = found;
     let allowed = Filter::new(settings.allow_loopback).apply(&mut endpoints);
     allowed.map_err(|rejected| LookupError::new(format_args!("{name}."), rejected.into()))?;

@@ -3,10 +3,12 @@
 //! What servers really send, and what hickory makes of it, is tested over sockets, in `tests/dns.rs` and `tests/servers.rs`.
 
 mod hostile;
+mod logs;
 mod names;
 mod script;
 mod services;
 mod sharing;
+mod single;
 mod trouble;
 
 use std::{future::poll_fn, time::Duration};
@@ -14,7 +16,7 @@ use std::{future::poll_fn, time::Duration};
 use futures::{StreamExt, future::poll_immediate};
 use tokio::time::{Instant, timeout};
 
-use super::{Dns, refresher::Refresher};
+use super::{Dns, OnEmpty, refresher::Refresher};
 use crate::{
     discovery::{Discovery, shared::Shared},
     endpoint::Endpoint,

@@ -18,6 +18,7 @@ use super::{
     rbac::Forbidden,
     settings::{Access, Settings},
 };
+use crate::error::chain;
 
 /// How long a watch lasts, in seconds: the API server ends it then. kube allows no more than 295. Spread, so that clients
 /// started together don't begin anew together.
@@ -161,18 +162,4 @@ fn refusal(status: &Status, namespace: &str) -> Reason {
         (403, _) => Reason::Forbidden(Forbidden::new(namespace, &message)),
         (code, _) => Reason::Status { code, message },
     }
-}
-
-/// An error and what it comes from, each once: kube's own text has some of them, hyper's none.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        let words = source.to_string();
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        next = source.source();
-    }
-    text
 }

@@ -6,7 +6,8 @@ use kube::{
 };
 use tokio::task::spawn_blocking;
 
-use super::{client::chain, cryptography, error::Reason, settings::Access};
+use super::{cryptography, error::Reason, settings::Access};
+use crate::error::chain;
 
 /// A client as `access` says.
 pub(super) async fn client(access: &Access) -> Result<Client, Reason> {
@@ -29,6 +30,6 @@ pub(super) async fn client(access: &Access) -> Result<Client, Reason> {
     client.map_err(|error| configuration(&error))
 }
 
-fn configuration(error: &dyn std::error::Error) -> Reason {
+fn configuration(error: &(dyn std::error::Error + 'static)) -> Reason {
     Reason::Configuration(chain(error))
 }

@@ -20,7 +20,7 @@ use super::{
 pub(super) const SETTLED: Duration = Duration::from_secs(1);
 
 /// The API server sends a bookmark each minute or so. Silence for this long means that it is gone, or that it sends none.
-const SILENCE: Duration = Duration::from_secs(100);
+pub(super) const SILENCE: Duration = Duration::from_secs(100);
 
 /// A watch under way.
 pub(super) struct Open {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use kube::Client;
 
-use super::{client::ApiServer, slices::Slices, target::ServiceTarget, watcher::Watcher};
+use super::target::ServiceTarget;
 
 #[derive(Clone)]
 pub(super) struct Settings {
@@ -31,15 +31,5 @@ impl Settings {
             prefer_ipv6: false,
             allow_loopback: false,
         }
-    }
-
-    pub(super) fn slices(&self) -> Slices {
-        let port = self.target.port().clone();
-        Slices::new(port, self.prefer_ipv6, self.allow_loopback)
-    }
-
-    pub(super) fn watcher(&self) -> Watcher<ApiServer> {
-        let api = ApiServer::new(self.clone());
-        Watcher::new(self.target.clone(), self.slices(), api)
     }
 }

@@ -4,6 +4,7 @@
 
 mod script;
 mod sets;
+mod sharing;
 mod trouble;
 
 use std::{future::poll_fn, time::Duration};
@@ -26,9 +27,13 @@ const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Discovery that asks the script.
 fn discovery(script: &Script) -> Shared<Watcher<Script>> {
-    let target: super::ServiceTarget = "web.default:80".parse().expect("a target");
-    let slices = Settings::new(target.clone()).slices();
-    Shared::new(Watcher::new(target, slices, script.clone()))
+    follow("web.default:80", script)
+}
+
+/// Discovery of that target.
+fn follow(target: &str, script: &Script) -> Shared<Watcher<Script>> {
+    let settings = Settings::new(target.parse().expect("a target"));
+    Shared::new(super::watcher(&settings, script.clone()))
 }
 
 /// The next answer, whatever it is.

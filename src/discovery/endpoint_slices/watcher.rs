@@ -26,12 +26,12 @@ use std::{
 
 use futures::{FutureExt, future::BoxFuture};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{
     api::{Api, Event, Events, Listed, What},
     error::{EndpointSlicesError, Reason},
-    open::{Heard, Open, SETTLED},
+    open::{Heard, Open, SETTLED, SILENCE},
     slices::Slices,
     target::ServiceTarget,
 };
@@ -54,8 +54,6 @@ pub(super) struct Watcher<A> {
     backoff: Option<Backoff>,
     /// There is a set to tell.
     news: bool,
-    /// What was logged last, so that hours of trouble don't fill the log.
-    logged: Option<String>,
 }
 
 enum State {
@@ -81,7 +79,6 @@ impl<A: Api> Watcher<A> {
             state: State::Idle,
             backoff: None,
             news: false,
-            logged: None,
         }
     }
 
@@ -191,29 +188,14 @@ impl<A: Api> Watcher<A> {
         self.state = State::Pausing { since, timer };
     }
 
-    fn error(&mut self, reason: Reason) -> EndpointSlicesError {
-        let error = EndpointSlicesError::new(&self.target, reason);
-        let text = error.to_string();
-        if self.logged.as_ref() == Some(&text) {
-            debug!(target = %self.target, "the watch still fails");
-        } else {
-            warn!(%error, "the watch failed; the last endpoints stay");
-            self.logged = Some(text);
-        }
-        error
+    fn error(&self, reason: Reason) -> EndpointSlicesError {
+        EndpointSlicesError::new(&self.target, reason)
     }
 
     /// The set, if it can be told.
     fn tell(&mut self) -> Result<Vec<Endpoint>, EndpointSlicesError> {
-        match self.slices.endpoints() {
-            Ok(endpoints) => {
-                if self.backoff.is_none() {
-                    self.logged = None;
-                }
-                Ok(endpoints)
-            }
-            Err(reason) => Err(self.error(reason)),
-        }
+        let endpoints = self.slices.endpoints();
+        endpoints.map_err(|reason| self.error(reason))
     }
 
     /// Cuts a pause short.
@@ -256,6 +238,11 @@ impl<A: Api> Source for Watcher<A> {
 
     fn refused(&mut self, _: &Endpoint) {
         self.hurry();
+    }
+
+    /// A quiet watch has a bookmark about once a minute.
+    fn fresh_for(&self) -> Duration {
+        SILENCE
     }
 }
 

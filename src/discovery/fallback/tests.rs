@@ -21,6 +21,7 @@ type Answer = Result<Vec<Endpoint>, BoxError>;
 struct Scripted {
     answers: mpsc::UnboundedReceiver<Answer>,
     uses: Arc<Uses>,
+    age: Duration,
 }
 
 #[derive(Default)]
@@ -42,7 +43,12 @@ fn scripted() -> (Script, Scripted) {
         answers: sender,
         uses: uses.clone(),
     };
-    (script, Scripted { answers, uses })
+    let source = Scripted {
+        answers,
+        uses,
+        age: Duration::ZERO,
+    };
+    (script, source)
 }
 
 impl Script {
@@ -82,6 +88,10 @@ impl Discovery for Scripted {
     fn refused(&mut self, _: &Endpoint) {
         self.uses.refusals.fetch_add(1, Ordering::Relaxed);
     }
+
+    fn age(&self) -> Duration {
+        self.age
+    }
 }
 
 fn endpoints(hosts: impl IntoIterator<Item = u8>) -> Vec<Endpoint> {
@@ -103,94 +113,128 @@ fn set(hosts: impl IntoIterator<Item = u8>) -> Option<Vec<Endpoint>> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_second_is_not_asked_while_the_first_works() {
-    let ((first, one), (second, two)) = (scripted(), scripted());
-    let mut or = one.or(two);
-    second.answer([9]);
-    first.answer([1]);
-    assert_eq!(run(&mut or, SECOND).await, [set([1])]);
+async fn the_fallback_is_not_asked_while_the_primary_works() {
+    let ((primary, one), (fallback, two)) = (scripted(), scripted());
+    let mut discovery = one.or(two);
+    fallback.answer([9]);
+    primary.answer([1]);
+    assert_eq!(run(&mut discovery, SECOND).await, [set([1])]);
     for _ in 0..100 {
-        first.answer([1]);
-        run(&mut or, 60 * SECOND).await;
+        primary.answer([1]);
+        run(&mut discovery, 60 * SECOND).await;
     }
     // An hour without a word isn't a failure either: the source that has nothing to say stays pending.
-    run(&mut or, 3600 * SECOND).await;
-    or.refresh();
-    or.refused(&endpoints([1])[0]);
-    assert_eq!((second.polls(), second.hints()), (0, (0, 0)));
-    assert_eq!(first.hints(), (1, 1));
+    run(&mut discovery, 3600 * SECOND).await;
+    discovery.refresh();
+    discovery.refused(&endpoints([1])[0]);
+    assert_eq!((fallback.polls(), fallback.hints()), (0, (0, 0)));
+    assert_eq!(primary.hints(), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_second_is_asked_at_once_where_the_first_fails_from_the_start() {
-    let ((first, one), (second, two)) = (scripted(), scripted());
-    let mut or = one.or(two);
-    second.answer([9]);
-    first.fail();
+async fn the_fallback_is_asked_at_once_if_the_primary_fails_from_the_start() {
+    let ((primary, one), (fallback, two)) = (scripted(), scripted());
+    let mut discovery = one.or(two);
+    fallback.answer([9]);
+    primary.fail();
     let began = Instant::now();
-    // The first one's error is told: it says what is wrong, should the second one fail as well.
-    assert_eq!(run(&mut or, SECOND / 10).await, [None, set([9])]);
+    // The primary's error is told: it says what is wrong, should the fallback fail as well.
+    assert_eq!(run(&mut discovery, SECOND / 10).await, [None, set([9])]);
     assert!(began.elapsed() < SECOND);
-    or.refresh();
-    or.refused(&endpoints([1])[0]);
-    assert_eq!((first.hints(), second.hints()), ((1, 1), (1, 1)));
+    discovery.refresh();
+    discovery.refused(&endpoints([1])[0]);
+    assert_eq!((primary.hints(), fallback.hints()), ((1, 1), (1, 1)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_second_is_asked_after_two_seconds_of_silence_from_the_start() {
-    let ((_first, one), (second, two)) = (scripted(), scripted());
-    let mut or = one.or(two);
-    second.answer([9]);
-    assert_eq!(run(&mut or, SILENCE - SECOND / 100).await, []);
-    assert_eq!(second.polls(), 0);
-    assert_eq!(run(&mut or, SECOND).await, [set([9])]);
+async fn the_fallback_is_asked_after_two_seconds_of_silence_from_the_start() {
+    let ((_primary, one), (fallback, two)) = (scripted(), scripted());
+    let mut discovery = one.or(two);
+    fallback.answer([9]);
+    assert_eq!(run(&mut discovery, SILENCE - SECOND / 100).await, []);
+    assert_eq!(fallback.polls(), 0);
+    assert_eq!(run(&mut discovery, SECOND).await, [set([9])]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_has_the_word_again_as_soon_as_it_answers() {
-    let ((first, one), (second, two)) = (scripted(), scripted());
-    let mut or = one.or(two);
-    first.fail();
-    second.answer([9]);
-    run(&mut or, SECOND).await;
-    first.fail();
-    second.answer([9, 8]);
-    assert_eq!(run(&mut or, SECOND).await, [None, set([9, 8])]);
-    first.answer([1]);
-    second.answer([7]);
-    second.polls();
-    assert_eq!(run(&mut or, 600 * SECOND).await, [set([1])]);
-    assert_eq!(second.polls(), 0);
+async fn the_primary_is_used_again_as_soon_as_it_answers() {
+    let ((primary, one), (fallback, two)) = (scripted(), scripted());
+    let mut discovery = one.or(two);
+    primary.fail();
+    fallback.answer([9]);
+    run(&mut discovery, SECOND).await;
+    primary.fail();
+    fallback.answer([9, 8]);
+    assert_eq!(run(&mut discovery, SECOND).await, [None, set([9, 8])]);
+    primary.answer([1]);
+    fallback.answer([7]);
+    fallback.polls();
+    assert_eq!(run(&mut discovery, 600 * SECOND).await, [set([1])]);
+    assert_eq!(fallback.polls(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_first_that_fails_later_is_believed_for_a_minute() {
-    let ((first, one), (second, two)) = (scripted(), scripted());
-    let mut or = one.or(two);
-    first.answer([1]);
-    run(&mut or, 20 * SECOND).await;
-    second.answer([9]);
+async fn a_primary_that_fails_later_is_believed_for_a_minute() {
+    let ((primary, one), (fallback, two)) = (scripted(), scripted());
+    let mut discovery = one.or(two);
+    primary.answer([1]);
+    run(&mut discovery, 20 * SECOND).await;
+    fallback.answer([9]);
     for _ in 0..5 {
-        first.fail();
-        assert_eq!(run(&mut or, 10 * SECOND).await, [None]);
+        primary.fail();
+        assert_eq!(run(&mut discovery, 10 * SECOND).await, [None]);
     }
-    assert_eq!(second.polls(), 0);
-    assert_eq!(run(&mut or, 9 * SECOND).await, []);
-    assert_eq!(run(&mut or, 2 * SECOND).await, [set([9])]);
-    first.answer([1]);
-    assert_eq!(run(&mut or, SECOND).await, [set([1])]);
+    assert_eq!(fallback.polls(), 0);
+    assert_eq!(run(&mut discovery, 9 * SECOND).await, []);
+    assert_eq!(run(&mut discovery, 2 * SECOND).await, [set([9])]);
+    primary.answer([1]);
+    assert_eq!(run(&mut discovery, SECOND).await, [set([1])]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn trouble_that_passes_leaves_the_word_with_the_first() {
-    let ((first, one), (second, two)) = (scripted(), scripted());
-    let mut or = one.or(two);
-    first.answer([1]);
+async fn trouble_that_passes_is_no_reason_to_fall_back() {
+    let ((primary, one), (fallback, two)) = (scripted(), scripted());
+    let mut discovery = one.or(two);
+    primary.answer([1]);
     for _ in 0..10 {
-        first.fail();
-        run(&mut or, 50 * SECOND).await;
-        first.answer([1]);
-        run(&mut or, 50 * SECOND).await;
+        primary.fail();
+        run(&mut discovery, 50 * SECOND).await;
+        primary.answer([1]);
+        run(&mut discovery, 50 * SECOND).await;
     }
-    assert_eq!(second.polls(), 0);
+    assert_eq!(fallback.polls(), 0);
+}
+
+/// A clone of a source that nobody has polled may have nothing better, and then fails.
+#[tokio::test(start_paused = true)]
+async fn an_old_set_of_the_primary_is_no_answer() {
+    let ((primary, mut one), (fallback, two)) = (scripted(), scripted());
+    one.age = 3600 * SECOND;
+    let mut discovery = one.or(two);
+    primary.answer([1]);
+    fallback.answer([9]);
+    assert_eq!(run(&mut discovery, SECOND).await, [set([1])]);
+    assert_eq!(discovery.age(), 3600 * SECOND);
+    primary.fail();
+    assert_eq!(run(&mut discovery, SECOND).await, [None, set([9])]);
+    assert_eq!(discovery.age(), Duration::ZERO);
+    primary.answer([1]);
+    assert_eq!(run(&mut discovery, SECOND).await, []);
+    discovery.primary.age = 5 * SECOND;
+    primary.answer([1]);
+    assert_eq!(run(&mut discovery, SECOND).await, [set([1])]);
+    assert_eq!(discovery.age(), 5 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_reason_of_an_empty_set_is_no_failure() {
+    let ((primary, one), (fallback, two)) = (scripted(), scripted());
+    let mut discovery = one.or(two);
+    primary.answer([]);
+    primary.fail();
+    assert_eq!(run(&mut discovery, 600 * SECOND).await, [set([]), None]);
+    assert_eq!(fallback.polls(), 0);
+    primary.fail();
+    run(&mut discovery, 61 * SECOND).await;
+    assert!(fallback.polls() > 0);
 }

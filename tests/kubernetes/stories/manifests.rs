@@ -117,7 +117,7 @@ spec:
     args: [--service, {service}, --port, '80', --rate, '100', --duration, '{seconds}'{arguments}]
     env:
     - name: RUST_LOG
-      value: warn
+      value: warn,tower_headless::discovery=info
 ---"
     )
 }

@@ -33,7 +33,7 @@ pub(crate) async fn a_service_is_deleted_and_made_again(source: Source) {
     client.get("/").await.expect("three pods");
 }
 
-/// By DNS, the client says what is wrong, after the minute that it takes to be sure. A watch has its pods all the same.
+/// By DNS, the client says what may be wrong, after a minute with the same address. A watch has its pods all the same.
 pub(crate) async fn a_cluster_ip_is_asked_for_as_headless(source: Source) {
     let namespace = Namespace::create(&source.namespace("cluster-ip"), Use::Shared).await;
     let manifests = [
@@ -42,7 +42,7 @@ pub(crate) async fn a_cluster_ip_is_asked_for_as_headless(source: Source) {
     ];
     namespace.kubectl.apply(&manifests.concat()).await;
     match source {
-        Source::Dns => a_warning_comes(namespace).await,
+        Source::Dns => a_hint_comes(namespace).await,
         Source::MembershipStream => {
             let client = source.client(&namespace, WEB, 80);
             settles(&client, &namespace, WEB, 3).await;
@@ -57,7 +57,7 @@ pub(crate) async fn a_cluster_ip_is_asked_for_as_headless(source: Source) {
 }
 
 /// From a client in a pod, by the Service's short name.
-async fn a_warning_comes(mut namespace: Namespace) {
+async fn a_hint_comes(mut namespace: Namespace) {
     let client = manifests::client("client", WEB, Source::Dns, 90);
     namespace.kubectl.apply(&client).await;
     until("the client's start", async || {
@@ -65,9 +65,9 @@ async fn a_warning_comes(mut namespace: Namespace) {
     })
     .await;
     namespace.give_way();
-    let warning = "resolved to a single address: is `clusterIP: None` set?";
-    until("the warning", async || {
-        namespace.nodes.log("client").contains(warning)
+    let hint = "if it has more, is `clusterIP: None` set?";
+    until("the hint", async || {
+        namespace.nodes.log("client").contains(hint)
     })
     .await;
 }

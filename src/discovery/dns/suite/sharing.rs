@@ -50,15 +50,109 @@ async fn readers_go_on_when_the_one_that_asked_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_late_gets_the_last_set_at_once() {
+async fn a_late_reader_gets_a_fresh_set_at_once() {
     let script = Script::new();
     script.pods(WEB, [1]);
     let mut first = discovery(NAME, &script);
     set(&mut first).await;
+    assert_eq!(first.age(), Duration::ZERO);
+    tokio::time::sleep(3 * SECOND).await;
     script.take_asked();
+    let mut late = first.clone();
+    let answer = poll_immediate(answer(&mut late)).await;
+    assert_eq!(answer.expect("at once").expect("a set"), hosts([1]));
+    assert_eq!(late.age(), 3 * SECOND, "its age is known");
+    assert!(script.take_asked().is_empty());
+}
+
+/// Nobody has kept the source going for an hour.
+async fn old(script: &Script) -> Shared<Refresher<Script>> {
+    script.pods(WEB, [1]);
+    let mut first = discovery(NAME, script);
+    set(&mut first).await;
+    tokio::time::sleep(3600 * SECOND).await;
+    first
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_reader_does_not_get_an_old_set_but_the_next() {
+    let script = Script::new();
+    let first = old(&script).await;
+    script.pods(WEB, [2]);
+    let (asked, mut late) = (Instant::now(), first.clone());
+    assert_eq!(answer(&mut late).await.expect("a set"), hosts([2]));
+    assert!(asked.elapsed() < SECOND / 10);
+    assert_eq!(late.age(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn if_the_next_answer_is_an_error_a_late_reader_gets_the_old_set_with_its_age() {
+    let script = Script::new();
+    let first = old(&script).await;
+    script.instead(Some(Say::ServFail));
+    let mut late = first.clone();
+    assert_eq!(answer(&mut late).await.expect("a set"), hosts([1]));
+    assert!((3599 * SECOND..3601 * SECOND).contains(&late.age()));
+    answer(&mut late).await.expect_err("and then the error");
+    script.instead(None);
+    assert_eq!(set(&mut late).await, hosts([1]));
+    assert_eq!(late.age(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_nobody_answers_a_late_reader_gets_the_old_set_after_three_seconds() {
+    let script = Script::new();
+    let first = old(&script).await;
+    script.instead(Some(Say::Silence));
+    let (asked, mut late) = (Instant::now(), first.clone());
+    assert_eq!(answer(&mut late).await.expect("a set"), hosts([1]));
+    assert_eq!(asked.elapsed(), 3 * SECOND);
+    assert!(late.age() >= 3600 * SECOND);
+    answer(&mut late).await.expect_err("no answer");
+    assert_eq!(asked.elapsed(), 4 * SECOND);
+}
+
+/// In an outage that others know of, there is no reason to wait.
+#[tokio::test(start_paused = true)]
+async fn a_late_reader_gets_the_old_set_at_once_if_the_source_has_just_failed() {
+    let script = Script::new();
+    script.pods(WEB, [1]);
+    let mut first = discovery(NAME, &script);
+    run(&mut first, 60 * SECOND).await;
+    script.instead(Some(Say::ServFail));
+    run(&mut first, 300 * SECOND).await;
+    first.refresh();
+    while answer(&mut first).await.is_ok() {}
+    let mut late = first.clone();
+    let kept = poll_immediate(answer(&mut late)).await.expect("at once");
+    assert_eq!(kept.expect("a set"), hosts([1]));
+    assert!(late.age() >= 299 * SECOND, "{:?}", late.age());
+    let error = poll_immediate(answer(&mut late)).await.expect("at once");
+    error.expect_err("what others have heard");
+}
+
+/// A reader that was away finds what the others have left: the same holds for it.
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_was_away_does_not_get_an_old_set_either() {
+    let script = Script::new();
+    script.pods(WEB, [1]);
+    let mut away = discovery(NAME, &script);
+    let mut other = away.clone();
+    set(&mut away).await;
+    run(&mut other, 60 * SECOND).await;
+    drop(other);
+    tokio::time::sleep(3600 * SECOND).await;
+    script.pods(WEB, [2]);
+    assert_eq!(answer(&mut away).await.expect("a set"), hosts([2]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_never_grows_old() {
+    let mut first = discovery("10.0.0.1:80", &Script::new());
+    set(&mut first).await;
+    tokio::time::sleep(3600 * SECOND).await;
     let late = poll_immediate(answer(&mut first.clone())).await;
     assert_eq!(late.expect("at once").expect("a set"), hosts([1]));
-    assert!(script.take_asked().is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,17 +1,14 @@
-//! A balancer while DNS is in trouble: rows 1, 6, 7, 10 and 11 of the promises.
+//! A balancer while DNS is in trouble: rows 1, 6, 7 and 11 of the promises.
 
-use std::{
-    io,
-    sync::{
-        Arc, LazyLock, Mutex,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
 use tower::{Service, ServiceExt, service_fn, util::BoxCloneSyncService};
-use tracing::{Dispatch, dispatcher};
+use tracing::Level;
 
-use super::*;
+use super::{logs::logged, *};
 use crate::{Balance, discovery::dns::lookup::RecordType};
 
 const NAME: &str = "web.default.svc.cluster.local.:80";
@@ -151,77 +148,11 @@ async fn without_any_answer_requests_fail_in_time_and_recover() {
     client.get().await.expect("a response");
 }
 
-/// Warnings are written to what `writer` makes.
-fn subscriber<W: io::Write + 'static>(writer: impl Fn() -> W + Send + Sync + 'static) -> Dispatch {
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::WARN)
-        .with_ansi(false)
-        .with_writer(writer);
-    Dispatch::new(subscriber.finish())
-}
-
-/// While there is one subscriber only, tracing asks for interest in a line whatever the thread has that meets it first, and
-/// remembers the answer for all. That may be another test's, which has none. With two, it asks both.
-static ANOTHER: LazyLock<Dispatch> = LazyLock::new(|| subscriber(io::sink));
-
-/// What is logged at `warn` while `body` runs on this thread.
-async fn warnings(body: impl Future<Output = ()>) -> String {
-    let log = Log::default();
-    let written = log.clone();
-    LazyLock::force(&ANOTHER);
-    let guard = dispatcher::set_default(&subscriber(move || written.clone()));
-    body.await;
-    drop(guard);
-    let log = log.0.lock().expect("no panic");
-    String::from_utf8(log.clone()).expect("text")
-}
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("no panic").extend(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_address_that_is_alone_for_ever_is_asked_about_once() {
-    let script = Script::new();
-    script.pods(WEB, [1]);
-    let log = warnings(async {
-        run(&mut discovery(NAME, &script), 1_000 * SECOND).await;
-    });
-    let log = log.await;
-    assert_eq!(log.matches("clusterIP: None").count(), 1, "{log}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn pods_that_change_or_are_many_are_not_asked_about() {
-    let script = Script::new();
-    script.pods(WEB, [1]);
-    let log = warnings(async {
-        let mut dns = discovery(NAME, &script);
-        run(&mut dns, 30 * SECOND).await;
-        script.pods(WEB, [2]); // its only pod was replaced
-        run(&mut dns, 1_000 * SECOND).await;
-        script.pods(WEB, [1, 2]);
-        run(&mut discovery(NAME, &script), 1_000 * SECOND).await;
-    });
-    let log = log.await;
-    assert!(!log.contains("clusterIP"), "{log}");
-}
-
 #[tokio::test(start_paused = true)]
 async fn poison_is_warned_of_once_and_changes_nothing() {
     let script = Script::new();
     script.pods(WEB, [1, 2]);
-    let log = warnings(async {
+    let log = logged(Level::WARN, async {
         let mut watch = MembershipStream::new(discovery(NAME, &script));
         change(&mut watch).await;
         let metadata = [169, 254, 169, 254].into();
@@ -237,4 +168,120 @@ async fn poison_is_warned_of_once_and_changes_nothing() {
         1,
         "{log}"
     );
+}
+
+/// The reason survives a reader that forgets its last error at each set.
+#[tokio::test(start_paused = true)]
+async fn each_empty_set_is_followed_by_its_reason() {
+    for on_empty in [OnEmpty::Confirm, OnEmpty::Believe] {
+        let script = Script::new();
+        script.pods(WEB, [1]);
+        let dns = Dns::new(NAME.parse().expect("a target")).on_empty(on_empty);
+        let mut discovery = with(dns, &script);
+        set(&mut discovery).await;
+        script.forget(WEB);
+        while set(&mut discovery).await != [] {}
+        for _ in 0..10 {
+            let error = answer(&mut discovery).await.expect_err("the reason");
+            assert!(error.to_string().contains("NXDOMAIN"), "{error}");
+            let next = timeout(SECOND / 100, answer(&mut discovery)).await;
+            // The other family's answer is another one.
+            let empty = match next {
+                Ok(answer) => answer.expect("a set"),
+                Err(_) => answer(&mut discovery).await.expect("a set"),
+            };
+            assert_eq!(empty, []);
+        }
+        script.pods(WEB, [1]);
+        while set(&mut discovery).await != hosts([1]) {}
+        assert!(timeout(SECOND / 100, answer(&mut discovery)).await.is_err());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_confirmed_nxdomain_is_why_there_are_no_endpoints() {
+    let script = Script::new();
+    script.pods(WEB, [1]);
+    let client = client(discovery(NAME, &script));
+    client.get().await.expect("a response");
+    script.forget(WEB);
+    for _ in 0..10 {
+        tokio::time::sleep(30 * SECOND).await;
+        let error = client.get().await.expect_err("scaled to zero");
+        assert!(error.is_no_endpoints());
+        let cause = std::error::Error::source(&error).expect("DNS's reason");
+        assert!(cause.to_string().contains("NXDOMAIN"), "{cause}");
+    }
+}
+
+/// That one family has nothing, which is confirmed, makes the other's old addresses no fresher.
+#[tokio::test(start_paused = true)]
+async fn a_family_without_addresses_does_not_hide_that_the_other_one_fails() {
+    let script = Script::new();
+    script.pods(WEB, [1]);
+    let mut discovery = discovery(NAME, &script);
+    run(&mut discovery, 60 * SECOND).await;
+    script.say(WEB, RecordType::A, Say::ServFail);
+    let end = Instant::now() + 300 * SECOND;
+    set_before_the_failure_is_known(&mut discovery).await;
+    while let Ok(answer) = tokio::time::timeout_at(end, answer(&mut discovery)).await {
+        answer.expect_err("no set is fresh");
+    }
+}
+
+/// The look for IPv6 addresses may end before the first failed one for IPv4 addresses.
+async fn set_before_the_failure_is_known(discovery: &mut impl Discovery) {
+    while answer(discovery).await.is_ok() {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_warned_about_once_and_what_is_said_of_the_endpoints_is_true() {
+    let script = Script::new();
+    let log = logged(Level::INFO, async {
+        let mut stream = MembershipStream::new(discovery(NAME, &script));
+        script.instead(Some(Say::ServFail));
+        assert!(timeout(300 * SECOND, stream.next()).await.is_err());
+        script.instead(None);
+        script.pods(WEB, [1]);
+        change(&mut stream).await;
+        script.instead(Some(Say::Silence));
+        assert!(timeout(300 * SECOND, stream.next()).await.is_err());
+    });
+    let log = log.await;
+    let count = |text: &str| log.matches(text).count();
+    // Each family's is another text.
+    assert_eq!(count("no endpoints yet"), 2, "{log}");
+    assert_eq!(count("discovery succeeds again"), 1, "{log}");
+    assert_eq!(count("the last endpoints stay"), 2, "{log}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn absurd_intervals_are_taken_for_the_nearest_that_make_sense() {
+    let (shortest, longest) = (Duration::from_millis(10), Duration::from_secs(86_400));
+    let dns = || Dns::new(NAME.parse().expect("a target"));
+    let bounds = |dns: &Dns| (dns.settings.pace.min, dns.settings.pace.max);
+    for zero in [Duration::ZERO, Duration::from_nanos(1)] {
+        assert_eq!(bounds(&dns().min_refresh(zero)), (shortest, 5 * SECOND));
+        assert_eq!(bounds(&dns().max_refresh(zero)), (shortest, shortest));
+        assert_eq!(bounds(&dns().refresh_interval(zero)), (shortest, shortest));
+    }
+    let ever = Duration::MAX;
+    assert_eq!(bounds(&dns().min_refresh(ever)), (longest, longest));
+    assert_eq!(bounds(&dns().max_refresh(ever)), (SECOND, longest));
+    assert_eq!(bounds(&dns().refresh_interval(ever)), (longest, longest));
+    for interval in [shortest, longest] {
+        let script = Script::new();
+        script.pods(WEB, [1]);
+        let absurd = if interval == shortest {
+            Duration::ZERO
+        } else {
+            ever
+        };
+        let mut discovery = with(dns().refresh_interval(absurd), &script);
+        set(&mut discovery).await;
+        let looks = async { while poll_fn(|cx| discovery.poll_next(cx)).await.is_ok() {} };
+        assert!(timeout(20 * interval, looks).await.is_err());
+        let looks = script.times(RecordType::A).len();
+        assert!((15..=24).contains(&looks), "{interval:?}: {looks} looks");
+    }
 }

@@ -1,7 +1,7 @@
 //! While all is well.
 
 use super::*;
-use crate::{Balance, discovery::endpoint_slices::ServiceTarget};
+use crate::Balance;
 
 #[tokio::test(start_paused = true)]
 async fn the_first_set_is_the_list_and_the_watch_goes_on_from_there() {
@@ -103,31 +103,10 @@ async fn staleness_stays_below_a_minute_while_a_quiet_watch_is_alive() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn eight_readers_cost_one_watch() {
-    let script = Script::default();
-    script.slice("web-a", [1]);
-    let shared = discovery(&script);
-    let tasks: Vec<_> = (0..8)
-        .map(|_| {
-            let mut reader = shared.clone();
-            tokio::spawn(async move { set(&mut reader).await })
-        })
-        .collect();
-    for task in tasks {
-        assert_eq!(task.await.expect("no panic"), hosts([1]));
-    }
-    let mut last = shared;
-    run(&mut last, 10 * SECOND).await;
-    assert_eq!(script.asked(), [Asked::List, Asked::Watch(1)]);
-}
-
-#[tokio::test(start_paused = true)]
 async fn an_unknown_port_is_an_error_that_ends_when_the_port_is_there() {
     let script = Script::default();
     script.slice("web-a", [1]);
-    let target: ServiceTarget = "web.default:grpc".parse().expect("a target");
-    let slices = Settings::new(target.clone()).slices();
-    let mut discovery = Shared::new(Watcher::new(target, slices, script.clone()));
+    let mut discovery = follow("web.default:grpc", &script);
     let error = error(&mut discovery).await;
     assert!(error.is_unknown_port());
     assert!(error.to_string().contains("web.default:grpc"), "{error}");

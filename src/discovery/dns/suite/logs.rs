@@ -1,0 +1,50 @@
+//! What is logged.
+
+use std::{
+    io,
+    sync::{Arc, LazyLock, Mutex},
+};
+
+use tracing::{Dispatch, Level, dispatcher};
+
+/// What is logged at `level` and above while `body` runs on this thread.
+pub(super) async fn logged(level: Level, body: impl Future<Output = ()>) -> String {
+    let log = Log::default();
+    let written = log.clone();
+    LazyLock::force(&ANOTHER);
+    let guard = dispatcher::set_default(&subscriber(level, move || written.clone()));
+    body.await;
+    drop(guard);
+    let log = log.0.lock().expect("no panic");
+    String::from_utf8(log.clone()).expect("text")
+}
+
+/// What is logged is written to what `writer` makes.
+fn subscriber<W: io::Write + 'static>(
+    level: Level,
+    writer: impl Fn() -> W + Send + Sync + 'static,
+) -> Dispatch {
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_ansi(false)
+        .with_writer(writer);
+    Dispatch::new(subscriber.finish())
+}
+
+/// While there is one subscriber only, tracing asks for interest in a line whatever the thread has that meets it first, and
+/// remembers the answer for all. That may be another test's, which has none. With two, it asks both.
+static ANOTHER: LazyLock<Dispatch> = LazyLock::new(|| subscriber(Level::INFO, io::sink));
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("no panic").extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,121 @@
+//! A source's failures in the log.
+//!
+//! A source may fail every few seconds for hours. An operator wants to read of it when it begins, when the reason
+//! changes, now and then while it lasts, and when it is over. So a text is warned about once in ten minutes, and at most
+//! eight texts are: some texts differ each time, by a port or a time. All else is for `debug`.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use crate::{
+    endpoint::Endpoint,
+    error::{BoxError, chain},
+};
+
+/// How long a text isn't warned about again.
+const PERIOD: Duration = Duration::from_secs(600);
+
+/// How many texts are warned about in that time.
+const MOST: usize = 8;
+
+/// Logs what comes of one source. Whoever reads a source has one: sources don't warn about their failures themselves.
+#[derive(Debug, Default)]
+pub(crate) struct FailureLog {
+    /// The warnings of the last ten minutes.
+    warned: Vec<(String, Instant)>,
+    /// Whether the last set had endpoints; none before the first set.
+    has_endpoints: Option<bool>,
+    /// A failure has been warned about, and there has been no set with endpoints since.
+    is_failing: bool,
+}
+
+impl FailureLog {
+    /// Logs `answer`, if it is worth it.
+    pub(crate) fn note(&mut self, answer: &Result<Vec<Endpoint>, BoxError>) {
+        match answer {
+            Ok(set) => {
+                self.has_endpoints = Some(!set.is_empty());
+                if !set.is_empty() && std::mem::take(&mut self.is_failing) {
+                    info!(endpoints = set.len(), "discovery succeeds again");
+                }
+            }
+            Err(error) => {
+                let (error, state) = (chain(&**error), self.state());
+                if !self.is_due(&error, Instant::now()) {
+                    debug!(error, "discovery failed; {state}");
+                    return;
+                }
+                self.is_failing = true;
+                warn!(error, "discovery failed; {state}");
+            }
+        }
+    }
+
+    fn state(&self) -> &'static str {
+        match self.has_endpoints {
+            None => "no endpoints yet",
+            Some(true) => "the last endpoints stay",
+            Some(false) => "there are no endpoints",
+        }
+    }
+
+    /// Whether to warn of `text`, and if so takes note of it.
+    fn is_due(&mut self, text: &str, now: Instant) -> bool {
+        self.warned.retain(|(_, at)| *at + PERIOD > now);
+        let is_known = self.warned.iter().any(|(warned, _)| warned == text);
+        let is_due = !is_known && self.warned.len() < MOST;
+        if is_due {
+            self.warned.push((text.to_owned(), now));
+        }
+        is_due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// How many warnings an hour of failures makes, one a second.
+    fn warnings(text: impl Fn(u32) -> String) -> usize {
+        let (mut log, began) = (FailureLog::default(), Instant::now());
+        let is_due = |second| log.is_due(&text(second), began + second * SECOND);
+        (0..3600).map(is_due).filter(|is_due| *is_due).count()
+    }
+
+    #[test]
+    fn a_text_is_warned_about_once_in_ten_minutes() {
+        assert_eq!(warnings(|_| "no".to_owned()), 6);
+    }
+
+    #[test]
+    fn a_change_is_warned_about_at_once_and_going_back_and_forth_is_not() {
+        assert_eq!(
+            warnings(|second| (second / 1000).to_string()),
+            2 + 2 + 2 + 1
+        );
+        assert_eq!(warnings(|second| (second % 2).to_string()), 2 * 6);
+    }
+
+    #[test]
+    fn texts_that_never_repeat_have_a_bound() {
+        assert_eq!(warnings(|second| second.to_string()), 8 * 6);
+    }
+
+    #[test]
+    fn what_is_said_of_the_endpoints_is_true() {
+        let mut log = FailureLog::default();
+        let endpoint = Endpoint::new(([10, 0, 0, 1], 80).into());
+        assert_eq!(log.state(), "no endpoints yet");
+        log.note(&Err("no".into()));
+        assert_eq!(log.state(), "no endpoints yet");
+        log.note(&Ok(vec![endpoint]));
+        assert_eq!(log.state(), "the last endpoints stay");
+        assert!(!log.is_failing);
+        log.note(&Ok(Vec::new()));
+        assert_eq!(log.state(), "there are no endpoints");
+    }
+}
