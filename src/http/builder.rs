@@ -4,7 +4,6 @@ mod build;
 mod limits;
 mod service;
 
-pub(super) use limits::Retries;
 pub use service::BuildError;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -19,10 +18,7 @@ use tower::retry::budget::Budget;
 use self::limits::Limits;
 #[cfg(feature = "tls")]
 use super::tls::Tls;
-use super::{
-    connect::{Connector, Protocol},
-    response::SharedClassify,
-};
+use super::{connect::Connector, protocol::Protocol, replay::Retries, response::SharedClassify};
 use crate::{
     check::HealthCheck,
     discovery::{Discovery, dns::Dns},

@@ -19,22 +19,10 @@ use tokio::{
 use super::tls::Handshake;
 use super::{
     body::RequestBody,
-    task::{Spawned, Task},
+    h2_task::{Http2Task, Spawned},
+    protocol::Protocol,
 };
 use crate::{endpoint::Endpoint, error::BoxError};
-
-/// Which protocol pods are spoken to in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Protocol {
-    /// Over TLS, what the pod chooses of the two (ALPN); in clear, HTTP/1.1.
-    #[default]
-    Negotiated,
-    /// HTTP/1.1 only.
-    Http1,
-    /// HTTP/2 only; in clear with prior knowledge (RFC 9113 §3.3), as gRPC has it.
-    Http2,
-}
 
 /// How connections are made.
 #[derive(Clone, Debug)]
@@ -168,7 +156,7 @@ impl Connector {
         // None, until the pod's SETTINGS say how many: a pod that never sends any is none.
         builder.initial_max_send_streams(0);
         let (sender, connection) = builder.handshake(io).await?;
-        let mut task = Task::new(connection, spawned, room);
+        let mut task = Http2Task::new(connection, spawned, room);
         let allowed = task.allowed().await?;
         tokio::spawn(task);
         Ok(Connection::Http2(sender, allowed))

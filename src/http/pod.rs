@@ -18,21 +18,21 @@ use tower::Service;
 use super::{
     body::{BoxRequest, RequestBody},
     error::{Failure, NoFirstByte, Outcome},
-    pool::{Config, Pool, Reserved, Wait},
-    response::{Lease, PodBody},
+    pool::{Config, Lease, Pool, Reserved, Wait},
+    response::PodBody,
 };
 use crate::{
     endpoint::Endpoint,
     error::{BoxError, Suspect, Unsent},
 };
 
-pub(super) struct Pod {
+pub(super) struct PodService {
     pool: Arc<Pool>,
     reserved: Option<Reserved>,
     wait: Option<Wait>,
 }
 
-impl Pod {
+impl PodService {
     pub(super) fn new(endpoint: &Endpoint, config: Arc<Config>) -> Self {
         Self {
             pool: Arc::new(Pool::new(endpoint.clone(), config)),
@@ -43,7 +43,7 @@ impl Pod {
 }
 
 /// A clone shares the pool; what the original has reserved is its own.
-impl Clone for Pod {
+impl Clone for PodService {
     fn clone(&self) -> Self {
         Self {
             pool: self.pool.clone(),
@@ -53,7 +53,7 @@ impl Clone for Pod {
     }
 }
 
-impl Drop for Pod {
+impl Drop for PodService {
     fn drop(&mut self) {
         if let Some(Reserved::Http1(unused)) = self.reserved.take() {
             Pool::release(&Arc::downgrade(&self.pool), unused);
@@ -61,7 +61,7 @@ impl Drop for Pod {
     }
 }
 
-impl Service<BoxRequest> for Pod {
+impl Service<BoxRequest> for PodService {
     type Response = Response<PodBody>;
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
@@ -223,10 +223,7 @@ struct Call {
 impl Call {
     /// What the response holds.
     fn lease(self) -> Lease {
-        match self.connection {
-            Reserved::Http1(connection) => Lease::http1(connection, self.pool),
-            Reserved::Http2(stream) => Lease::http2(stream),
-        }
+        Lease::new(self.connection, self.pool)
     }
 
     /// The request over another connection, if nothing of it was written.
@@ -267,7 +264,7 @@ async fn another(pool: &Weak<Pool>, left: usize) -> Option<(Arc<Pool>, Reserved)
     if left == 0 {
         return None;
     }
-    let mut pod = Pod {
+    let mut pod = PodService {
         pool: pool.upgrade()?,
         reserved: None,
         wait: None,

@@ -11,8 +11,10 @@
 //! its idle connections with it, and connections in use close when their requests have ended.
 
 mod connection;
+mod lease;
 
-pub(super) use connection::{Http1, Reserved, Stream};
+pub(super) use connection::Reserved;
+pub(super) use lease::Lease;
 
 use std::{
     fmt,
@@ -35,11 +37,11 @@ use tokio::{
 };
 use tracing::debug;
 
-use self::connection::Http2;
+use self::connection::{Http1, Http2, Stream};
 use super::{
     address::Service,
-    body::RequestBody,
-    connect::{Connection, Connector, Protocol},
+    connect::{Connection, Connector},
+    protocol::Protocol,
 };
 use crate::{
     endpoint::Endpoint,

@@ -8,17 +8,19 @@
 //! | answered with one of the [statuses](super::ClientBuilder::retry_statuses) that are retried | the same, if there is a pod that has not been asked |
 //! | a response has reached the caller | never |
 
-use std::{net::SocketAddr, ops::ControlFlow, task::Context};
+use std::{net::SocketAddr, ops::ControlFlow, task::Context, time::Duration};
 
 use http::{HeaderValue, Request, Response, StatusCode};
 
 use super::{
     body::{BoxRequest, RequestBody},
-    builder::Retries,
     error::{Error, Outcome},
     response::ResponseBody,
 };
-use crate::endpoint::Endpoint;
+use crate::{
+    endpoint::Endpoint,
+    retry::{self, RETRIES, SharedBudget, UNAVAILABLE},
+};
 
 /// What becomes of a request.
 pub(super) type Answer = Result<Response<ResponseBody>, Error>;
@@ -41,6 +43,30 @@ impl Default for Idempotent {
     /// Up to 64 KiB of a body.
     fn default() -> Self {
         Self { record: 64 * 1024 }
+    }
+}
+
+/// How long all of a request may take, in its extensions.
+#[derive(Clone, Copy)]
+pub(super) struct RequestTimeout(pub(super) Duration);
+
+/// How often, and after which answers, a client's requests are sent again.
+pub(super) struct Retries {
+    /// Of one request, at most.
+    pub(super) times: usize,
+    /// Of all of them.
+    pub(super) budget: SharedBudget,
+    /// Answers that are asked for again elsewhere.
+    pub(super) statuses: Box<[StatusCode]>,
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        Self {
+            times: RETRIES,
+            budget: retry::default_budget(),
+            statuses: UNAVAILABLE.into(),
+        }
     }
 }
 

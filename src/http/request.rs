@@ -1,4 +1,4 @@
-//! Requests, made by hand.
+//! Requests, made by hand: the client's everyday words.
 
 use std::{
     fmt,
@@ -13,12 +13,29 @@ use http_body_util::Full;
 use tower::ServiceExt;
 
 use super::{
-    client::{Client, Whole},
+    client::Client,
     error::Error,
-    replay::Idempotent,
+    replay::{Idempotent, RequestTimeout},
     response::ResponseBody,
 };
 use crate::policy::Policy;
+
+impl<P: Policy> Client<P> {
+    /// A GET of `path`.
+    pub fn get(&self, path: &str) -> RequestBuilder<P> {
+        self.request(Method::GET, path)
+    }
+
+    /// A POST to `path`.
+    pub fn post(&self, path: &str) -> RequestBuilder<P> {
+        self.request(Method::POST, path)
+    }
+
+    /// Any request.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder<P> {
+        RequestBuilder::new(self.clone(), method, path)
+    }
+}
 
 /// A request in the making. Awaiting it sends it.
 #[must_use = "a request is sent when it is awaited"]
@@ -77,7 +94,7 @@ impl<P: Policy> RequestBuilder<P> {
 
     /// How long all of it may take, to the end of the response's body.
     pub fn timeout(self, whole: Duration) -> Self {
-        self.extension(Whole(whole))
+        self.extension(RequestTimeout(whole))
     }
 
     fn extension<T: Clone + Send + Sync + 'static>(mut self, extension: T) -> Self {

@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, Weak},
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -16,9 +16,9 @@ use hyper::{body::Incoming, upgrade::OnUpgrade as HyperUpgrade};
 use tokio::time::Sleep;
 
 use super::{
-    ahead::ReadAhead,
     error::{Error, Failure, Outcome},
-    pool::{Http1, Pool, Stream},
+    pool::Lease,
+    read_ahead::ReadAhead,
     upgrade::OnUpgrade,
 };
 use crate::{
@@ -27,32 +27,6 @@ use crate::{
     in_flight::{Completion, InFlight},
     outcome::{self, ByStatus, ClassifyHttp},
 };
-
-/// What a response holds of its connection.
-pub(super) struct Lease(Held);
-
-enum Held {
-    Http1(Http1, Weak<Pool>),
-    Http2(#[expect(dead_code, reason = "held until the response ends")] Stream),
-}
-
-impl Lease {
-    pub(super) fn http1(connection: Http1, pool: Weak<Pool>) -> Self {
-        Self(Held::Http1(connection, pool))
-    }
-
-    pub(super) fn http2(stream: Stream) -> Self {
-        Self(Held::Http2(stream))
-    }
-
-    /// The response has been read to its end: another may come over the connection.
-    fn release(self) {
-        match self.0 {
-            Held::Http1(connection, pool) => Pool::release(&pool, connection),
-            Held::Http2(_) => {}
-        }
-    }
-}
 
 /// A body as the pod's connection has it.
 pub(super) struct PodBody {
@@ -98,11 +72,11 @@ impl ClassifyHttp for SharedClassify {
 
 /// Counts a request as in flight to the end of its response, upgraded streams included.
 #[derive(Clone)]
-pub(super) struct ToTheEnd {
+pub(super) struct OnResponseEnd {
     pub(super) classify: SharedClassify,
 }
 
-impl Completion<Response<PodBody>> for ToTheEnd {
+impl Completion<Response<PodBody>> for OnResponseEnd {
     type Response = Response<ResponseBody>;
 
     fn complete(&self, mut in_flight: InFlight, mut response: Response<PodBody>) -> Self::Response {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::uri::Scheme;
+use http::{Uri, uri::Scheme};
 
 use super::{BuildError, ClientBuilder};
 use crate::{
@@ -10,12 +10,8 @@ use crate::{
     discovery::Discovery,
     endpoint::Endpoint,
     http::{
-        address::Service,
-        client::{Client, Shared},
-        connect::Protocol,
-        pod::Pod,
-        pool::Config,
-        response::ToTheEnd,
+        address::Service, client::Client, future::Shared, pod::PodService, pool::Config,
+        protocol::Protocol, response::OnResponseEnd,
     },
     policy::Policy,
 };
@@ -24,6 +20,14 @@ use {
     crate::http::{connect::Connector, tls::Tls},
     http::uri::Authority,
 };
+
+impl Client {
+    /// Settings of a client of the service that `uri` names: `http://nginx-headless.default:80`, or
+    /// `http://_http._tcp.nginx-headless.default` for the port of that name.
+    pub fn builder(uri: Uri) -> ClientBuilder {
+        ClientBuilder::new(uri)
+    }
+}
 
 impl<D, P> ClientBuilder<D, P> {
     /// Builds the client. Nothing is dialled before a request comes.
@@ -64,7 +68,7 @@ impl<D, P> ClientBuilder<D, P> {
             .near(self.near)
             .outlier_detection(self.detection)
             .slow_start(self.slow_start)
-            .completion(ToTheEnd {
+            .completion(OnResponseEnd {
                 classify: self.classify,
             });
         let pods = match check {
@@ -77,7 +81,7 @@ impl<D, P> ClientBuilder<D, P> {
         };
         let pods = pods.build({
             let config = config.clone();
-            move |endpoint: &Endpoint| Pod::new(endpoint, config.clone())
+            move |endpoint: &Endpoint| PodService::new(endpoint, config.clone())
         });
         Ok(Client::new(Shared {
             pods,

@@ -1,10 +1,6 @@
-//! How much, how long and how often.
+//! How much and how long.
 
 use std::time::Duration;
-
-use http::StatusCode;
-
-use crate::retry::{self, RETRIES, SharedBudget, UNAVAILABLE};
 
 #[derive(Clone, Copy)]
 pub(super) struct Limits {
@@ -26,25 +22,6 @@ impl Default for Limits {
             first_byte: None,
             whole: None,
             ready: Some(Duration::from_secs(5)),
-        }
-    }
-}
-
-pub(in crate::http) struct Retries {
-    /// Of one request, at most.
-    pub(in crate::http) times: usize,
-    /// Of all of them.
-    pub(in crate::http) budget: SharedBudget,
-    /// Answers that are asked for again elsewhere.
-    pub(in crate::http) statuses: Box<[StatusCode]>,
-}
-
-impl Default for Retries {
-    fn default() -> Self {
-        Self {
-            times: RETRIES,
-            budget: retry::default_budget(),
-            statuses: UNAVAILABLE.into(),
         }
     }
 }
