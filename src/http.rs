@@ -49,7 +49,7 @@ pub use client::Client;
 pub use error::Error;
 pub use future::ResponseFuture;
 pub use protocol::Protocol;
-pub use replay::{Avoid, Idempotent};
+pub use replay::Idempotent;
 pub use request::RequestBuilder;
 pub use response::ResponseBody;
 #[cfg(feature = "tls")]

@@ -291,5 +291,5 @@ pub use outlier::OutlierDetection;
 pub use policy::{LeastConnections, PeakEwma, Policy, PowerOfTwo, Random, RoundRobin};
 #[cfg(feature = "http-body")]
 pub use retry::RetryUnavailable;
-pub use retry::{Anywhere, CallAvoiding, Retry, RetryFailed, RetryFuture, RetryLayer, RetryPolicy};
+pub use retry::{Retry, RetryFailed, RetryFuture, RetryLayer, RetryPolicy};
 pub use route::{Route, RouteKey};

@@ -48,7 +48,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     (
         "retry",
-        &["balance", "error", "in_flight", "policy", "route"],
+        &[
+            "balance",
+            "endpoint",
+            "error",
+            "in_flight",
+            "outcome",
+            "policy",
+            "route",
+        ],
     ),
     (
         "http",

@@ -273,7 +273,7 @@ impl<D, P> ClientBuilder<D, P> {
 
     /// How often one request may be sent again, at most. What was never written doesn't count.
     pub fn retries(mut self, times: usize) -> Self {
-        self.retries.times = times;
+        self.retries.allowance.times = times;
         self
     }
 
@@ -281,7 +281,7 @@ impl<D, P> ClientBuilder<D, P> {
     ///
     /// What it bounds with everything failing is said [there](crate::RetryLayer#how-often).
     pub fn retry_budget(mut self, budget: impl Budget + Send + Sync + 'static) -> Self {
-        self.retries.budget = Arc::new(budget);
+        self.retries.allowance.budget = Arc::new(budget);
         self
     }
 

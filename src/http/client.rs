@@ -16,7 +16,7 @@ use super::{
     body::RequestBody,
     error::Error,
     future::{Pods, ResponseFuture, Shared},
-    replay::{Avoid, Replay, RequestTimeout},
+    replay::{Replay, RequestTimeout},
     response::ResponseBody,
 };
 use crate::{
@@ -24,6 +24,7 @@ use crate::{
     error::BoxError,
     membership::MembershipStream,
     policy::{Policy, RoundRobin},
+    route::Route,
 };
 
 /// An HTTP client of one service, balanced over its pods.
@@ -49,6 +50,9 @@ use crate::{
 /// A request names a path, or a whole URI; `Host` and `:authority` are the service's unless the request has others.
 /// Whatever pod is dialled, the service is spoken to.
 ///
+/// A [`Route`] in a request's extensions says where it wants to go: by a key, to one pod, or away from some. It is taken out
+/// before the request is sent. A retry avoids the pods that have failed as well.
+///
 /// Dropping the response's future or its body cancels the request.
 pub struct Client<P: Policy = RoundRobin> {
     pods: Pods<P>,
@@ -66,17 +70,17 @@ impl<P: Policy> Client<P> {
         }
     }
 
-    /// What is known of the pods now; see [`Balance::endpoints`].
+    /// What is known of the pods now; see [`Balance::endpoints`](crate::Balance::endpoints).
     pub fn endpoints(&self) -> Vec<EndpointStatus> {
         self.pods.endpoints()
     }
 
-    /// The changes of the set of pods; see [`Balance::watch`].
+    /// The changes of the set of pods; see [`Balance::watch`](crate::Balance::watch).
     pub fn watch(&self) -> MembershipStream {
         self.pods.watch()
     }
 
-    /// How long ago discovery last answered; see [`Balance::staleness`].
+    /// How long ago discovery last answered; see [`Balance::staleness`](crate::Balance::staleness).
     pub fn staleness(&self) -> Option<Duration> {
         self.pods.staleness()
     }
@@ -91,12 +95,11 @@ impl<P: Policy> Client<P> {
         shared.config.service.check(&mut request)?;
         let timeout = request.extensions_mut().remove::<RequestTimeout>();
         let timeout = timeout.map(|RequestTimeout(own)| own).or(shared.timeout);
-        shared.retries.budget.deposit();
-        let replay = Replay::of(&mut request, shared.retries.times, shared.may_refuse);
-        let future = match request.extensions().get::<Avoid>().cloned() {
-            Some(avoid) => self.pods.call_with(request, avoid.route()),
-            None => self.pods.call(request),
-        };
+        let route: Option<Route> = request.extensions_mut().remove();
+        let route = route.unwrap_or_default();
+        shared.retries.allowance.budget.deposit();
+        let replay = Replay::of(&mut request, &route, &shared.retries, shared.may_refuse);
+        let future = self.pods.call_with(request, route);
         // Who waits for discovery keeps it going.
         let shared = (replay.is_some() || !self.opened).then(|| shared.clone());
         Ok(ResponseFuture::new(future, replay, shared, timeout))

@@ -19,12 +19,13 @@ use super::{
     error::Error,
     pod::PodService,
     pool::Config,
-    replay::{Answer, Avoid, Replay, Retries},
+    replay::{Answer, Replay, Retries},
     response::{OnResponseEnd, ResponseBody},
 };
 use crate::{
     balance::{Balance, ResponseFuture as BalanceFuture},
     policy::Policy,
+    route::Route,
 };
 
 pub(super) type Pods<P> = Balance<PodService, P, OnResponseEnd>;
@@ -45,10 +46,9 @@ pub(super) struct Shared<P: Policy> {
 impl<P: Policy> Shared<P> {
     /// What follows from a pod's answer: another attempt, or the caller's answer.
     fn again(&self, replay: &mut Replay, answer: Answer) -> ControlFlow<Answer, Sent<P>> {
-        let has_other = |avoid: &Avoid| self.pods.has_other(&avoid.route());
-        let request = replay.next(answer, &self.retries, has_other)?;
-        let future = self.pods.call_with(request, replay.avoid().route());
-        ControlFlow::Continue(future)
+        let has_other = |route: &Route| self.pods.has_other(route);
+        let (request, route) = replay.next(answer, &self.retries, has_other)?;
+        ControlFlow::Continue(self.pods.call_with(request, route))
     }
 }
 

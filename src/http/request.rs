@@ -18,7 +18,7 @@ use super::{
     replay::{Idempotent, RequestTimeout},
     response::ResponseBody,
 };
-use crate::policy::Policy;
+use crate::{policy::Policy, route::Route};
 
 impl<P: Policy> Client<P> {
     /// A GET of `path`.
@@ -95,6 +95,11 @@ impl<P: Policy> RequestBuilder<P> {
     /// How long all of it may take, to the end of the response's body.
     pub fn timeout(self, whole: Duration) -> Self {
         self.extension(RequestTimeout(whole))
+    }
+
+    /// Where it wants to go; see [`Route`].
+    pub fn route(self, route: Route) -> Self {
+        self.extension(route)
     }
 
     fn extension<T: Clone + Send + Sync + 'static>(mut self, extension: T) -> Self {
