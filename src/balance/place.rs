@@ -15,7 +15,7 @@ use super::{
     shared::{Placement, Shared},
 };
 use crate::{
-    error::{BoxError, Error, Suspect, Unsent},
+    error::{BoxError, Error, Refused, Suspect, Unsent},
     in_flight::InFlight,
     policy::Policy,
 };
@@ -152,7 +152,11 @@ where
 {
     let unsent = match error.downcast::<Unsent<Req>>() {
         Ok(unsent) => unsent,
-        Err(error) if error.is::<Suspect>() => return Err(suspect::<S, Req, P>(in_flight, error)),
+        // core: one that refuses is passed over at once, and its trial counts as `Ignored`. It is to be three in a row without
+        // an answer between; before that, the refusal is an answer, and `Overload` stands.
+        Err(error) if error.is::<Suspect>() || error.is::<Refused>() => {
+            return Err(suspect::<S, Req, P>(in_flight, error));
+        }
         Err(error) => {
             Shared::<S, P>::end_trial(&mut in_flight);
             return Err(Error::endpoint_failed(in_flight.endpoint().clone(), error));
@@ -179,9 +183,13 @@ where
         let why = error.to_string().into();
         shared.refused(in_flight, Refusal::HandedBack, why, probe::<S, Req>);
     }
+    // core: whichever way a refusal goes, the mark is taken off here before the caller sees the error.
     let error = error
         .downcast::<Suspect>()
         .map_or_else(|error| error, |suspect| suspect.0);
+    let error = error
+        .downcast::<Refused>()
+        .map_or_else(|error| error, |refused| refused.0);
     Error::endpoint_failed(endpoint, error)
 }
 

@@ -210,8 +210,10 @@ impl<D, P> ClientBuilder<D, P> {
         self
     }
 
-    /// What the end of a request says of its pod. A caller whose own body fails, and a request that the pod says it has not
-    /// processed, say nothing, and come not here.
+    /// What the end of a request says of its pod.
+    ///
+    /// Two ends are not passed to the classifier. A request whose own body fails says nothing of its pod. A request that the
+    /// pod refuses unprocessed (HTTP/2's `REFUSED_STREAM` and GOAWAY) is [overload](crate::Outcome::Overload).
     pub fn classify(mut self, classify: impl ClassifyHttp) -> Self {
         self.classify = SharedClassify::Own(Arc::new(classify));
         self
@@ -271,7 +273,11 @@ impl<D, P> ClientBuilder<D, P> {
         self.ready_timeout(Duration::ZERO)
     }
 
-    /// How often one request may be sent again, at most. What was never written doesn't count.
+    /// How often one request may be sent again, at most; 0 for never.
+    ///
+    /// Two kinds of attempts count neither here nor in the [budget](Self::retry_budget). A request that was never written goes
+    /// to another pod whatever this says. One that a pod refuses unprocessed (HTTP/2's `REFUSED_STREAM` and GOAWAY) is sent
+    /// again once for each pod that does so, unless this is 0.
     pub fn retries(mut self, times: usize) -> Self {
         self.retries.allowance.times = times;
         self

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     endpoint::Endpoint,
-    error::{BoxError, Suspect, Unsent},
+    error::{BoxError, Refused, Suspect, Unsent},
 };
 
 pub(super) struct PodService {
@@ -282,8 +282,13 @@ fn failure(error: hyper::Error, pool: &Weak<Pool>) -> BoxError {
     if is_broken && let Some(pool) = pool.upgrade() {
         pool.distrust();
     }
+    let is_refused = h2_cause(&error).is_some_and(is_refused);
     let source = error.into();
-    Failure { outcome, source }.into()
+    let failure = Failure { outcome, source }.into();
+    match is_refused {
+        true => Refused(failure).into(),
+        false => failure,
+    }
 }
 
 /// A pod that lets the time for its first byte pass is passed over until it answers again.
@@ -307,8 +312,7 @@ fn outcome(error: &hyper::Error) -> Outcome {
     let Some(cause) = h2_cause(error) else {
         return Outcome::Unknown;
     };
-    let is_refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
-    if cause.is_remote() && (is_refused || cause.is_go_away()) {
+    if is_refused(cause) || (cause.is_remote() && cause.is_go_away()) {
         return Outcome::Unprocessed;
     }
     // hyper resets the stream of a request whose body fails.
@@ -316,6 +320,11 @@ fn outcome(error: &hyper::Error) -> Outcome {
         true => Outcome::Abandoned,
         false => Outcome::Unknown,
     }
+}
+
+/// The pod keeps the connection and refuses this one stream. A GOAWAY is none of that: the pod may go on over another one.
+fn is_refused(cause: &h2::Error) -> bool {
+    cause.is_remote() && cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM)
 }
 
 fn h2_cause(error: &hyper::Error) -> Option<&h2::Error> {

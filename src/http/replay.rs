@@ -3,7 +3,7 @@
 //! | what is known | sent again |
 //! | --- | --- |
 //! | not a byte was written | always; the balancer does it, and nothing comes here |
-//! | written, and by the protocol's word not processed | if its body can be had again |
+//! | written, and by the protocol's word not processed | if its body can be had again; once for each pod that refuses it, the budget aside |
 //! | written, and no byte of a response | if it is safe (RFC 9110 §9.2.1) and has no body, or its caller says that it is idempotent |
 //! | answered with one of the [statuses](super::ClientBuilder::retry_statuses) that are retried | the same, if there is a pod that has not been asked |
 //! | a response has reached the caller | never |

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     endpoint::Endpoint,
-    error::{BoxError, Suspect},
+    error::{BoxError, unmarked},
     in_flight::{Completion, InFlight},
     outcome::{self, ByStatus, ClassifyHttp},
 };
@@ -105,13 +105,15 @@ impl Completion<Response<PodBody>> for OnResponseEnd {
     }
 
     fn failed(&self, error: &BoxError) -> outcome::Outcome {
-        let (failure, error) = match error.downcast_ref::<Suspect>() {
-            Some(suspect) => (suspect.0.downcast_ref::<Failure>(), &suspect.0),
-            None => (error.downcast_ref::<Failure>(), error),
-        };
-        match failure.map(|failure| failure.outcome) {
-            // It is the caller's fault, or the pod has said that it won't: it closes, as a rule.
-            Some(Outcome::Abandoned | Outcome::Unprocessed) => outcome::Outcome::Ignored,
+        let error = unmarked(error);
+        match error
+            .downcast_ref::<Failure>()
+            .map(|failure| failure.outcome)
+        {
+            // It is the caller's fault.
+            Some(Outcome::Abandoned) => outcome::Outcome::Ignored,
+            // The pod has said that it won't: it closes, or has too much to do. A refusal is quick, and must not attract more.
+            Some(Outcome::Unprocessed) => outcome::Outcome::Overload,
             Some(Outcome::Unknown) | None => self.classify.error(error),
         }
     }
@@ -212,5 +214,39 @@ impl fmt::Debug for ResponseBody {
         f.debug_struct("ResponseBody")
             .field("pod", &self.pod)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Refused, Suspect};
+
+    fn failed(outcome: Outcome, mark: fn(BoxError) -> BoxError) -> outcome::Outcome {
+        let failure = Failure {
+            outcome,
+            source: "reset".into(),
+        };
+        let completion = OnResponseEnd {
+            classify: SharedClassify::ByStatus,
+        };
+        completion.failed(&mark(failure.into()))
+    }
+
+    #[test]
+    fn what_a_pod_refuses_unprocessed_is_overload_and_never_nothing() {
+        let marks: [fn(BoxError) -> BoxError; 2] = [|error| error, |error| Refused(error).into()];
+        for mark in marks {
+            let outcome = failed(Outcome::Unprocessed, mark);
+            assert_eq!(outcome, outcome::Outcome::Overload);
+        }
+    }
+
+    #[test]
+    fn a_mark_doesn_t_change_what_an_error_says() {
+        let mark = |error| Suspect(error).into();
+        let outcomes = [Outcome::Unknown, Outcome::Abandoned].map(|outcome| failed(outcome, mark));
+        let (failure, ignored) = (outcome::Outcome::Failure, outcome::Outcome::Ignored);
+        assert_eq!(outcomes, [failure, ignored]);
     }
 }

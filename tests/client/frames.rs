@@ -59,6 +59,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
         self.0.arrived().await;
     }
 
+    /// One frame, or none if the connection ends first.
+    pub async fn try_frame(&mut self) -> Option<Frame> {
+        if !self.0.is_open().await {
+            return None;
+        }
+        Some(self.frame().await)
+    }
+
     /// One frame. Settings are acknowledged.
     pub async fn frame(&mut self) -> Frame {
         let head: [u8; 9] = self.0.bytes().await;

@@ -107,6 +107,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         let _ = self.0.fill_buf().await;
     }
 
+    /// Waits for something to read; whether there is any before the connection ends.
+    pub async fn is_open(&mut self) -> bool {
+        self.0.fill_buf().await.is_ok_and(|bytes| !bytes.is_empty())
+    }
+
     /// What comes up to `last`.
     pub async fn until(&mut self, last: &str) -> String {
         let mut text = Vec::new();
