@@ -22,7 +22,7 @@
 //! | `http/body.rs`, `http/response.rs`, `http/upgrade.rs` | request bodies, response bodies, upgraded streams |
 //! | `http/check.rs`, `http/check/` | health checks over HTTP and gRPC |
 //! | `http/read_ahead.rs` | response bodies that are read before somebody asks |
-//! | `http/error.rs` | what can go wrong, and what it says of the request |
+//! | `http/error.rs`, `http/failure.rs` | what can go wrong, and what it says of the request and its pod |
 
 mod address;
 mod body;
@@ -31,6 +31,7 @@ mod check;
 mod client;
 mod connect;
 mod error;
+mod failure;
 mod future;
 mod h2_task;
 mod pod;

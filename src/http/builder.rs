@@ -1,6 +1,7 @@
 //! The client's settings.
 
 mod build;
+mod connections;
 mod limits;
 mod service;
 
@@ -12,13 +13,12 @@ use http::{
     StatusCode, Uri,
     uri::{Authority, Scheme},
 };
-use tokio::sync::Semaphore;
 use tower::retry::budget::Budget;
 
 use self::limits::Limits;
 #[cfg(feature = "tls")]
 use super::tls::Tls;
-use super::{connect::Connector, protocol::Protocol, replay::Retries, response::SharedClassify};
+use super::{connect::Connector, replay::Retries, response::SharedClassify};
 use crate::{
     check::HealthCheck,
     discovery::{Discovery, dns::Dns},
@@ -28,15 +28,13 @@ use crate::{
     policy::{Policy, RoundRobin},
 };
 
-const DAY: Duration = Duration::from_secs(86_400);
-
 /// Settings of a [`Client`](super::Client).
 ///
 /// | setting | default |
 /// | --- | --- |
 /// | [`policy`](Self::policy) | [`RoundRobin`] |
 /// | [`discovery`](Self::discovery), [`dns`](Self::dns) | [`Dns`] for the URI's host and port |
-/// | [`protocol`](Self::protocol) | [`Protocol::Negotiated`] |
+/// | [`protocol`](Self::protocol) | [`Protocol::Negotiated`](super::Protocol::Negotiated) |
 /// | [`connect_timeout`](Self::connect_timeout) | 1 s, all handshakes included |
 /// | [`first_byte_timeout`](Self::first_byte_timeout) | none |
 /// | [`timeout`](Self::timeout) | none |
@@ -219,36 +217,9 @@ impl<D, P> ClientBuilder<D, P> {
         self
     }
 
-    /// Which protocol is spoken.
-    pub fn protocol(mut self, protocol: Protocol) -> Self {
-        self.connector.protocol = protocol;
-        self
-    }
-
-    /// Whom to trust, for `https`.
-    #[cfg(feature = "tls")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
-    pub fn tls(mut self, tls: Tls) -> Self {
-        self.tls = Some(tls);
-        self
-    }
-
-    /// How long it may take to connect to a pod, TLS included. Then the request goes to another one.
-    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connector.connect_timeout = timeout;
-        self
-    }
-
-    /// How long a pod may take from the request to the head of its response.
-    ///
-    /// A pod that lets it pass gets one request at a time, to see, until it answers again. The request that it had is sent
-    /// to another one if that is safe. Leave it out where answers may take any time, as with long polls.
-    pub fn first_byte_timeout(mut self, timeout: Duration) -> Self {
-        self.limits.first_byte = Some(timeout);
-        self
-    }
-
     /// How long all of a request may take, to the end of its response's body and with all retries.
+    ///
+    /// Counted in milliseconds, one at least: a client with none to spare gets no answers, and no panic.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.limits.whole = Some(timeout);
         self
@@ -306,42 +277,6 @@ impl<D, P> ClientBuilder<D, P> {
     /// when to come back, not where to go meanwhile.
     pub fn retry_statuses(mut self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
         self.retries.statuses = statuses.into_iter().collect();
-        self
-    }
-
-    /// How many HTTP/1.1 connections without a request are kept for each pod.
-    pub fn max_idle(mut self, connections: usize) -> Self {
-        self.limits.max_idle = connections;
-        self
-    }
-
-    /// How long connections without a request are kept; a day at most.
-    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
-        self.limits.idle_timeout = timeout.min(DAY);
-        self
-    }
-
-    /// How many connections there may be to each pod. Requests beyond wait for one; one at least.
-    pub fn max_connections(mut self, connections: usize) -> Self {
-        self.limits.max_connections = connections.clamp(1, Semaphore::MAX_PERMITS);
-        self
-    }
-
-    /// After how long a silence the system asks whether the pod is still there; three times, at a third of this.
-    pub fn tcp_keepalive(mut self, idle: Option<Duration>) -> Self {
-        self.connector.keepalive = idle;
-        self
-    }
-
-    /// How long what was sent may go without acknowledgement before the connection is given up.
-    pub fn tcp_user_timeout(mut self, timeout: Option<Duration>) -> Self {
-        self.connector.user_timeout = timeout;
-        self
-    }
-
-    /// How often an HTTP/2 connection is pinged. One without an answer within 5 s is closed.
-    pub fn http2_ping(mut self, interval: Option<Duration>) -> Self {
-        self.connector.ping = interval;
         self
     }
 }

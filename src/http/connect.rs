@@ -29,6 +29,7 @@ use crate::{endpoint::Endpoint, error::BoxError};
 pub(super) struct Connector {
     pub(super) protocol: Protocol,
     pub(super) connect_timeout: Duration,
+    /// From 1 to 32,000 seconds, as is the next: more or less is not what every system takes.
     pub(super) keepalive: Option<Duration>,
     pub(super) user_timeout: Option<Duration>,
     pub(super) ping: Option<Duration>,
@@ -57,9 +58,8 @@ pub(super) enum Connection {
     Http2(http2::SendRequest<RequestBody>, Arc<AtomicUsize>),
 }
 
-/// The system counts in seconds, and not far.
+/// The system counts in seconds.
 const SECOND: Duration = Duration::from_secs(1);
-const HOURS: Duration = Duration::from_secs(32_000);
 
 /// How long a ping's answer may take.
 const PONG: Duration = Duration::from_secs(5);
@@ -104,12 +104,12 @@ impl Connector {
         options.set_tcp_nodelay(true)?;
         if let Some(idle) = self.keepalive {
             // Three probes, so that a peer that is gone is known to be within twice the time.
-            let probes = TcpKeepalive::new().with_time(idle.clamp(SECOND, HOURS));
-            let probes = probes.with_interval((idle / 3).clamp(SECOND, HOURS));
+            let probes = TcpKeepalive::new().with_time(idle);
+            let probes = probes.with_interval((idle / 3).max(SECOND));
             options.set_tcp_keepalive(&probes.with_retries(3))?;
         }
         #[cfg(any(target_os = "linux", target_os = "android", target_os = "fuchsia"))]
-        options.set_tcp_user_timeout(self.user_timeout.map(|timeout| timeout.min(HOURS)))?;
+        options.set_tcp_user_timeout(self.user_timeout)?;
         socket.connect(address).await
     }
 

@@ -17,13 +17,13 @@ use tower::Service;
 
 use super::{
     body::{BoxRequest, RequestBody},
-    error::{Failure, NoFirstByte, Outcome},
+    failure::{failure, h2_cause, late},
     pool::{Config, Lease, Pool, Reserved, Wait},
     response::PodBody,
 };
 use crate::{
     endpoint::Endpoint,
-    error::{BoxError, Refused, Suspect, Unsent},
+    error::{BoxError, Unsent},
 };
 
 pub(super) struct PodService {
@@ -272,61 +272,4 @@ async fn another(pool: &Weak<Pool>, left: usize) -> Option<(Arc<Pool>, Reserved)
     poll_fn(|cx| pod.poll_ready(cx)).await.ok()?;
     let connection = pod.reserved.take()?;
     Some((pod.pool.clone(), connection))
-}
-
-/// Of a request that was written, if only in part.
-fn failure(error: hyper::Error, pool: &Weak<Pool>) -> BoxError {
-    let outcome = outcome(&error);
-    // Whose connection breaks may have more broken ones.
-    let is_broken = outcome != Outcome::Abandoned && !error.is_parse();
-    if is_broken && let Some(pool) = pool.upgrade() {
-        pool.distrust();
-    }
-    let is_refused = h2_cause(&error).is_some_and(is_refused);
-    let source = error.into();
-    let failure = Failure { outcome, source }.into();
-    match is_refused {
-        true => Refused(failure).into(),
-        false => failure,
-    }
-}
-
-/// A pod that lets the time for its first byte pass is passed over until it answers again.
-fn late(bound: Duration) -> BoxError {
-    Suspect(
-        Failure {
-            outcome: Outcome::Unknown,
-            source: NoFirstByte(bound).into(),
-        }
-        .into(),
-    )
-    .into()
-}
-
-/// What became of the request. The protocol may say that it was not processed: HTTP/2 streams that are refused, or above the
-/// last one that a GOAWAY names (RFC 9113 §6.8 and §8.7). h2 ends the latter, and no others, with the peer's GOAWAY.
-fn outcome(error: &hyper::Error) -> Outcome {
-    if error.is_user() {
-        return Outcome::Abandoned;
-    }
-    let Some(cause) = h2_cause(error) else {
-        return Outcome::Unknown;
-    };
-    if is_refused(cause) || (cause.is_remote() && cause.is_go_away()) {
-        return Outcome::Unprocessed;
-    }
-    // hyper resets the stream of a request whose body fails.
-    match cause.is_reset() && !cause.is_remote() && !cause.is_library() {
-        true => Outcome::Abandoned,
-        false => Outcome::Unknown,
-    }
-}
-
-/// The pod keeps the connection and refuses this one stream. A GOAWAY is none of that: the pod may go on over another one.
-fn is_refused(cause: &h2::Error) -> bool {
-    cause.is_remote() && cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM)
-}
-
-fn h2_cause(error: &hyper::Error) -> Option<&h2::Error> {
-    std::error::Error::source(error)?.downcast_ref()
 }

@@ -21,7 +21,7 @@ use tower_headless::{
 };
 
 use crate::{
-    frames::{Frames, HEADERS, NO_ERROR, REFUSED_STREAM},
+    frames::{Frames, HEADERS, NO_ERROR, PING, REFUSED_STREAM},
     kit::{
         self, Count, SERVICE, accept, in_flight, listen, pod, sets, text, unresolved, wait_until,
     },
@@ -657,6 +657,26 @@ async fn a_removed_pod_s_shared_connection_closes_when_its_last_request_ends() {
     };
     let ((), response) = join(serve, get(&client, "/")).await;
     assert_eq!(response, "");
+}
+
+#[tokio::test]
+async fn pings_without_a_pause_are_ten_a_second_at_most() {
+    let (listener, pod) = listen().await;
+    let client = builder([pod]).http2_ping(Some(Duration::ZERO)).build();
+    let client = client.expect("a client");
+    let serve = async {
+        let mut frames = greet(&listener, None).await;
+        let (begun, mut pings) = (Instant::now(), 0);
+        let stream = frames.stream().await;
+        while pings < 3 {
+            pings += u32::from(frames.frame().await.kind == PING);
+        }
+        assert!(begun.elapsed() >= Duration::from_millis(250), "too often");
+        frames.ok(stream).await;
+        frames
+    };
+    let (_frames, response) = join(serve, head(&client, "/")).await;
+    response.expect("a response");
 }
 
 #[tokio::test]

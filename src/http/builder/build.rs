@@ -4,22 +4,19 @@ use std::sync::Arc;
 
 use http::{Uri, uri::Scheme};
 
-use super::{BuildError, ClientBuilder};
+use super::{BuildError, ClientBuilder, limits::Limits};
 use crate::{
     balance::Balance,
     discovery::Discovery,
     endpoint::Endpoint,
     http::{
-        address::Service, client::Client, future::Shared, pod::PodService, pool::Config,
-        protocol::Protocol, response::OnResponseEnd,
+        address::Service, client::Client, connect::Connector, future::Shared, pod::PodService,
+        pool::Config, protocol::Protocol, response::OnResponseEnd,
     },
     policy::Policy,
 };
 #[cfg(feature = "tls")]
-use {
-    crate::http::{connect::Connector, tls::Tls},
-    http::uri::Authority,
-};
+use {crate::http::tls::Tls, http::uri::Authority};
 
 impl Client {
     /// Settings of a client of the service that `uri` names: `http://nginx-headless.default:80`, or
@@ -55,14 +52,7 @@ impl<D, P> ClientBuilder<D, P> {
         let may_refuse = scheme == Scheme::HTTPS || connector.protocol == Protocol::Http2;
         let service = Service::new(scheme, authority);
         let check = self.check.map(|check| check.over(&connector, &service));
-        let config = Arc::new(Config {
-            connector,
-            service,
-            max_idle: limits.max_idle,
-            idle_timeout: limits.idle_timeout,
-            max_connections: limits.max_connections,
-            first_byte: limits.first_byte,
-        });
+        let config = Arc::new(config(&limits, connector, service));
         let pods = Balance::builder(self.discovery?)
             .policy(self.policy)
             .near(self.near)
@@ -93,7 +83,18 @@ impl<D, P> ClientBuilder<D, P> {
     }
 }
 
-/// The same connector over TLS, where the scheme asks for it.
+fn config(limits: &Limits, connector: Connector, service: Service) -> Config {
+    Config {
+        connector,
+        service,
+        max_idle: limits.max_idle,
+        idle_timeout: limits.idle_timeout,
+        max_connections: limits.max_connections,
+        first_byte: limits.first_byte,
+    }
+}
+
+/// The connector over TLS, where the scheme asks for it.
 #[cfg(feature = "tls")]
 fn secured(
     mut connector: Connector,
