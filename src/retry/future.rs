@@ -39,6 +39,9 @@ type Outcome<S, Req, C> = Result<<C as Completion<<S as Service<Req>>::Response>
 
 type Attempt<S, Req, P, C> = ResponseFuture<S, Req, P, Located<C>>;
 
+/// What follows from an attempt: another one, or the caller's result.
+type Next<S, Req, P, C> = ControlFlow<Outcome<S, Req, C>, Attempt<S, Req, P, C>>;
+
 pin_project! {
     /// The future of a request that may be sent again. Dropping it cancels the request.
     pub struct RetryFuture<S, Req, P, C, L>
@@ -137,11 +140,7 @@ where
     C: Completion<S::Response> + Clone,
     L: RetryPolicy<Req, C::Response>,
 {
-    /// What follows from an attempt: another one, or the caller's result.
-    fn next(
-        &mut self,
-        result: Result<(Endpoint, C::Response), Error>,
-    ) -> ControlFlow<Outcome<S, Req, C>, Attempt<S, Req, P, C>> {
+    fn next(&mut self, result: Result<(Endpoint, C::Response), Error>) -> Next<S, Req, P, C> {
         let (fate, endpoint, result) = match result {
             Ok((endpoint, response)) => (Fate::Answered, Some(endpoint), Ok(response)),
             Err(error) if error.is_unsent() => (Fate::Unsent, None, Err(error)),
