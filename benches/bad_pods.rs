@@ -130,7 +130,7 @@ impl Stage {
     }
 
     /// A client that has connections to all pods, which answer after so many milliseconds.
-    async fn client<P: Policy>(&mut self, policy: P, retries: usize, after: u64) -> Client<P> {
+    async fn client<P: Policy>(&mut self, policy: P, retries: usize, after: u64) -> Client {
         self.good.set(Mode::After(after));
         self.bad.set(Mode::After(after));
         let uri = "http://pods.default:80".parse().expect("a URI");
@@ -310,7 +310,7 @@ impl Stage {
 }
 
 /// How many times as many requests one has as the middle one of the others.
-fn times_the_others<P: Policy>(client: &Client<P>, one: SocketAddr) -> f64 {
+fn times_the_others(client: &Client, one: SocketAddr) -> f64 {
     let is_it = |status: &EndpointStatus| status.endpoint.address() == one;
     let (it, others): (Vec<_>, Vec<_>) = client.endpoints().into_iter().partition(is_it);
     let median = support::median(others.iter().map(|other| f64::from(other.in_flight)));

@@ -66,7 +66,7 @@ fn runtime() -> Runtime {
 }
 
 /// A balancer that has heard of its endpoints.
-fn balance<P: Policy>(runtime: &Runtime, policy: P, len: usize) -> Balance<NoOp, P> {
+fn balance<P: Policy>(runtime: &Runtime, policy: P, len: usize) -> Balance<NoOp> {
     runtime.block_on(async {
         let mut balance = Balance::builder(StaticEndpoints::new((0..len).map(address)))
             .policy(policy)
@@ -78,7 +78,7 @@ fn balance<P: Policy>(runtime: &Runtime, policy: P, len: usize) -> Balance<NoOp,
 }
 
 /// The same in one of two zones, which has a quarter of the endpoints: half of the requests stay there.
-fn near<P: Policy>(runtime: &Runtime, policy: P, len: usize) -> Balance<NoOp, P> {
+fn near<P: Policy>(runtime: &Runtime, policy: P, len: usize) -> Balance<NoOp> {
     runtime.block_on(async {
         let mut balance = Balance::builder(Zones(len))
             .policy(policy)
@@ -211,7 +211,7 @@ fn measure(len: usize, plan: &Plan) -> Times {
     field.measure(plan)
 }
 
-fn add<P: Policy>(field: &mut Field<'_>, names: &Names, balance: Balance<NoOp, P>) {
+fn add(field: &mut Field<'_>, names: &Names, balance: Balance<NoOp>) {
     field.add(names.one, requests(balance.clone()));
     field.add(names.two, requests_on_two_threads(balance.clone()));
     field.add(names.cloned, cloned_requests(balance));

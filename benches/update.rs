@@ -14,19 +14,24 @@ mod support;
 )]
 #[path = "../src"]
 mod source {
+    pub(crate) mod comparison;
     pub(crate) mod endpoint;
     pub(crate) mod error;
     pub(crate) mod in_flight;
     pub(crate) mod latency;
-    pub(crate) mod load;
-    pub(crate) mod near;
+    pub(crate) mod locality;
+    pub(crate) mod member;
     pub(crate) mod outcome;
     pub(crate) mod policy;
+    pub(crate) mod route;
     pub(crate) mod signals;
     pub(crate) mod snapshot;
 }
 // Where the sources expect each other.
-use source::{endpoint, error, in_flight, latency, load, near, outcome, policy, signals, snapshot};
+use source::{
+    comparison, endpoint, error, in_flight, latency, locality, member, outcome, policy, route,
+    signals, snapshot,
+};
 
 use std::{
     hint,
@@ -43,8 +48,9 @@ use arc_swap::ArcSwap;
 use rand::{SeedableRng, rngs::SmallRng, seq::SliceRandom};
 
 use endpoint::Endpoint;
-use near::Near;
-use policy::RoundRobin;
+use locality::LocalityPreference;
+use policy::{AnyPolicy, RoundRobin};
+use route::Route;
 use signals::Signals;
 use snapshot::{Current, Writer};
 use support::{Field, Goals, NoOp, Plan, address, burst::clock};
@@ -136,8 +142,8 @@ fn timed(len: usize, mut update: impl FnMut(Vec<Endpoint>)) -> impl FnMut(u64) -
 
 /// A set under round robin, with its writer.
 struct Set<M> {
-    writer: Writer<RoundRobin, M>,
-    current: Arc<Current<NoOp, RoundRobin>>,
+    writer: Writer<M>,
+    current: Arc<Current<NoOp>>,
     rng: SmallRng,
 }
 
@@ -146,8 +152,9 @@ impl Set<fn(&Endpoint) -> NoOp> {
         let mut rng = SmallRng::seed_from_u64(1);
         let make: fn(&Endpoint) -> NoOp = |_| NoOp::default();
         let signals = Arc::new(Signals::new(tokio::time::Instant::now()));
-        let (writer, current) =
-            Writer::new(RoundRobin::new(), Near::default(), make, signals, &mut rng);
+        let policy = AnyPolicy::new(RoundRobin::new());
+        let locality = LocalityPreference::default();
+        let (writer, current) = Writer::new(policy, locality, make, signals, &mut rng);
         let mut set = Self {
             writer,
             current: Arc::new(current),
@@ -216,13 +223,13 @@ fn picks_meanwhile(len: usize, plan: &Plan, goals: &mut Goals) {
 }
 
 /// Picks whose requests end at once.
-fn picks(current: &Current<NoOp, RoundRobin>) -> impl FnMut(u64) -> f64 {
+fn picks(current: &Current<NoOp>) -> impl FnMut(u64) -> f64 {
     let mut rng = SmallRng::seed_from_u64(7);
     let mut pick = move || {
         // A thread that the system puts aside for long finds that all of its set has left, and looks again.
         loop {
             let snapshot = current.load();
-            if let Some(picked) = snapshot.pick(&mut rng) {
+            if let Some(picked) = snapshot.pick(&Route::new(), &mut rng) {
                 hint::black_box(picked.service.clone());
                 break;
             }

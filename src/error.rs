@@ -179,6 +179,25 @@ impl StdError for Error {
 #[error(transparent)]
 pub(crate) struct Suspect(pub(crate) BoxError);
 
+/// An endpoint's refusal of one request, which it has not processed: it has too much to do, or takes none at all.
+///
+/// The endpoint took the connection and says no to what comes over it (HTTP/2's `REFUSED_STREAM`).
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(crate) struct Refused(pub(crate) BoxError);
+
+/// The endpoint service's own error, without the mark that says what it means to the balancer.
+#[cfg(feature = "http")]
+pub(crate) fn unmarked(error: &BoxError) -> &BoxError {
+    if let Some(Suspect(error)) = error.downcast_ref() {
+        return error;
+    }
+    match error.downcast_ref() {
+        Some(Refused(error)) => error,
+        None => error,
+    }
+}
+
 /// How an endpoint's service hands a request back that it has *not* sent.
 ///
 /// A service that fails before the first byte of a request is written (the connection turned out to be closed, say) can

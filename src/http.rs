@@ -12,40 +12,45 @@
 //!
 //! | file | what lives there |
 //! | --- | --- |
-//! | `http/client.rs`, `http/builder.rs`, `http/request.rs` | the client, its settings, its requests |
+//! | `http/client.rs`, `http/builder.rs`, `http/request.rs` | the client, its settings, and requests made with its words |
+//! | `http/future.rs` | one request: its attempts, in the time that it has |
 //! | `http/address.rs` | whom a request names |
 //! | `http/replay.rs` | which requests may be sent again |
 //! | `http/pod.rs` | the service of one pod |
-//! | `http/pool.rs` | its connections |
-//! | `http/connect.rs`, `http/tls.rs`, `http/task.rs` | how they are made, and run |
+//! | `http/pool.rs`, `http/pool/` | its connections, and what requests and responses hold of them |
+//! | `http/connect.rs`, `http/protocol.rs`, `http/tls.rs`, `http/h2_task.rs` | how they are made, and run |
 //! | `http/body.rs`, `http/response.rs`, `http/upgrade.rs` | request bodies, response bodies, upgraded streams |
 //! | `http/check.rs`, `http/check/` | health checks over HTTP and gRPC |
-//! | `http/ahead.rs` | response bodies that are read before somebody asks |
-//! | `http/error.rs` | what can go wrong, and what it says of the request |
+//! | `http/read_ahead.rs` | response bodies that are read before somebody asks |
+//! | `http/error.rs`, `http/failure.rs` | what can go wrong, and what it says of the request and its pod |
 
 mod address;
-mod ahead;
 mod body;
 mod builder;
 mod check;
 mod client;
 mod connect;
 mod error;
+mod failure;
+mod future;
+mod h2_task;
 mod pod;
 mod pool;
+mod protocol;
+mod read_ahead;
 mod replay;
 mod request;
 mod response;
-mod task;
 #[cfg(feature = "tls")]
 mod tls;
 mod upgrade;
 
 pub use builder::{BuildError, ClientBuilder};
-pub use client::{Client, ResponseFuture};
-pub use connect::Protocol;
+pub use client::Client;
 pub use error::Error;
-pub use replay::{Avoid, Idempotent};
+pub use future::ResponseFuture;
+pub use protocol::Protocol;
+pub use replay::Idempotent;
 pub use request::RequestBuilder;
 pub use response::ResponseBody;
 #[cfg(feature = "tls")]

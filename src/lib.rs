@@ -299,5 +299,5 @@ pub use policy::{
 };
 #[cfg(feature = "http-body")]
 pub use retry::RetryUnavailable;
-pub use retry::{Anywhere, CallAvoiding, Retry, RetryFailed, RetryFuture, RetryLayer, RetryPolicy};
+pub use retry::{Retry, RetryFailed, RetryFuture, RetryLayer, RetryPolicy};
 pub use route::{Route, RouteKey};

@@ -6,8 +6,8 @@ use crate::endpoint::Endpoint;
 
 /// What a request says of where it wants to go: by key, to one pod, or away from some. Most requests say nothing.
 ///
-/// It travels with the request, through [`Balance::call_with`](crate::Balance::call_with) or, in HTTP, in the request's
-/// extensions, and reaches the policy's `Picker`. An empty one costs nothing.
+/// It travels with the request, through [`Balance::call_with`](crate::Balance::call_with) or, with the HTTP client, in the
+/// request's extensions, and reaches the policy's `Picker`. An empty one costs nothing.
 ///
 /// ```
 /// use tower_headless::{Endpoint, Route};
@@ -46,8 +46,12 @@ impl Route {
         self.with(|wishes| wishes.pod = Some(name.into()))
     }
 
-    /// One pod more that gets the request only if no other one takes it. For requests that are sent again: the pod that
-    /// failed is in the error ([`Error::endpoint`](crate::Error::endpoint)).
+    /// One pod more that gets the request only if no other one takes it.
+    ///
+    /// For retries of one's own. The pod that failed is in the balancer's error
+    /// ([`Error::endpoint`](crate::Error::endpoint)) and in the HTTP client's (`http::Error::pod`). The pod that answered is
+    /// in the extensions of an HTTP response, as its [`Endpoint`]. [`RetryLayer`](crate::RetryLayer) and the HTTP client avoid
+    /// the pods that failed by themselves.
     pub fn avoid(self, endpoint: &Endpoint) -> Self {
         self.with(|wishes| wishes.avoid.push(endpoint.clone()))
     }

@@ -26,7 +26,7 @@ async fn balance(hosts: impl IntoIterator<Item = u8>) -> Pods3 {
 async fn balance_with<P: Policy>(
     hosts: impl IntoIterator<Item = u8>,
     policy: P,
-) -> (Script, Pods, Balance<PodService, P>) {
+) -> (Script, Pods, Balance<PodService>) {
     let (script, discovery) = discovery();
     let pods = Pods::default();
     let mut balance = Balance::builder(discovery)
@@ -37,7 +37,7 @@ async fn balance_with<P: Policy>(
     (script, pods, balance)
 }
 
-async fn send<P: Policy>(balance: &Balance<PodService, P>) -> Result<Endpoint, Error> {
+async fn send(balance: &Balance<PodService>) -> Result<Endpoint, Error> {
     let mut balance = balance.clone();
     let response = balance.ready().await?.call(Request(7)).await;
     response.map(|(endpoint, _)| endpoint)
@@ -50,7 +50,7 @@ async fn settle() {
     }
 }
 
-fn in_flight<P: Policy>(balance: &Balance<PodService, P>) -> u32 {
+fn in_flight(balance: &Balance<PodService>) -> u32 {
     balance
         .endpoints()
         .iter()
@@ -58,7 +58,7 @@ fn in_flight<P: Policy>(balance: &Balance<PodService, P>) -> u32 {
         .sum()
 }
 
-fn unreachable<P: Policy>(balance: &Balance<PodService, P>) -> Vec<Endpoint> {
+fn unreachable(balance: &Balance<PodService>) -> Vec<Endpoint> {
     let endpoints = balance.endpoints().into_iter();
     let unreachable = endpoints.filter(|status| status.state == EndpointState::Unreachable);
     unreachable.map(|status| status.endpoint).collect()

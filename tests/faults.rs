@@ -57,7 +57,7 @@ async fn get_all(balance: &HttpBalance, times: usize) {
     }
 }
 
-fn addresses<S, P: Policy, C>(balance: &Balance<S, P, C>) -> Vec<IpAddr> {
+fn addresses<S, C>(balance: &Balance<S, C>) -> Vec<IpAddr> {
     let endpoints = balance.endpoints().into_iter();
     endpoints
         .map(|status| status.endpoint.address().ip())

@@ -17,10 +17,10 @@ use tower_headless::{
 const SECOND: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(25);
 
-struct Story<P: Policy = RoundRobin> {
+struct Story {
     script: Script,
     pods: Pods,
-    balance: Balance<PodService, P>,
+    balance: Balance<PodService>,
 }
 
 /// A balancer that knows pods `hosts`.
@@ -32,7 +32,7 @@ async fn story_with<P: Policy>(
     hosts: impl IntoIterator<Item = u8>,
     policy: P,
     health: OutlierDetection,
-) -> Story<P> {
+) -> Story {
     let (script, discovery) = discovery();
     let pods = Pods::default();
     let mut balance = Balance::builder(discovery)
@@ -48,7 +48,7 @@ async fn story_with<P: Policy>(
     }
 }
 
-impl<P: Policy> Story<P> {
+impl Story {
     async fn send(&self) -> Result<Endpoint, Error> {
         let mut balance = self.balance.clone();
         let response = balance.ready().await?.call(Request(7)).await;

@@ -15,7 +15,7 @@ use support::{
 use tower::{Service, ServiceExt};
 use tower_headless::{LeastConnections, Policy, RoundRobin};
 
-fn in_flight<P: Policy>(balance: &HttpBalance<P>) -> Vec<u32> {
+fn in_flight(balance: &HttpBalance) -> Vec<u32> {
     let endpoints = balance.endpoints().into_iter();
     endpoints.map(|status| status.in_flight).collect()
 }

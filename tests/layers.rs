@@ -48,7 +48,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     (
         "retry",
-        &["balance", "error", "in_flight", "policy", "route"],
+        &[
+            "balance",
+            "endpoint",
+            "error",
+            "in_flight",
+            "outcome",
+            "policy",
+            "route",
+        ],
     ),
     (
         "http",
@@ -117,7 +125,7 @@ fn sources() -> BTreeMap<String, String> {
     sources
 }
 
-fn room(file: &str) -> &str {
+fn room_of(file: &str) -> &str {
     let first = file.split('/').next().unwrap_or(file);
     first.trim_end_matches(".rs")
 }
@@ -154,11 +162,103 @@ fn named_rooms(code: &str) -> Vec<&str> {
     named
 }
 
+/// Rooms whose files import each other downwards only, too.
+const WITHOUT_CIRCLES: &[&str] = &["http", "retry"];
+
+/// The paths that `use` imports, one for each name; what a file passes on (`pub use`) is not its own need.
+fn imports(code: &str) -> Vec<String> {
+    let statements = code.split(';').filter_map(|statement| {
+        let start = statement.rfind("\nuse ")?;
+        Some(statement[start + "\nuse ".len()..].trim())
+    });
+    statements.flat_map(|tree| flatten("", tree)).collect()
+}
+
+/// `a::{b, c::d}` as `a::b` and `a::c::d`.
+fn flatten(prefix: &str, tree: &str) -> Vec<String> {
+    let Some(open) = tree.find('{') else {
+        return vec![format!("{prefix}{}", tree.trim())];
+    };
+    let prefix = format!("{prefix}{}", tree[..open].trim());
+    let group = &tree[open + 1..tree.rfind('}').unwrap_or(tree.len())];
+    let (mut depth, mut start, mut all) = (0, 0, Vec::new());
+    for (at, c) in group.char_indices().chain([(group.len(), ',')]) {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                let item = group[start..at].trim();
+                start = group.len().min(at + 1);
+                if !item.is_empty() {
+                    all.extend(flatten(&prefix, item));
+                }
+            }
+            _ => {}
+        }
+    }
+    all
+}
+
+/// The file of the same room that `import`, of `file`, is in; another one's re-export counts as its own.
+fn imported_file(import: &str, file: &str, room: &BTreeMap<String, String>) -> Option<String> {
+    let module: Vec<_> = file.trim_end_matches(".rs").split('/').collect();
+    let mut steps = import.split("::").peekable();
+    let mut path = match *steps.peek()? {
+        "crate" => Vec::new(),
+        "self" | "super" => module.clone(),
+        child => {
+            let child = format!("{}/{child}.rs", module.join("/"));
+            return room.contains_key(&child).then_some(child);
+        }
+    };
+    for step in steps {
+        match step {
+            "crate" | "self" => {}
+            "super" => drop(path.pop()),
+            name => {
+                let deeper = format!("{}.rs", [path.clone(), vec![name]].concat().join("/"));
+                if !room.contains_key(&deeper) {
+                    break;
+                }
+                path.push(name);
+            }
+        }
+    }
+    let found = format!("{}.rs", path.join("/"));
+    (found != file && room.contains_key(&found)).then_some(found)
+}
+
+#[test]
+fn files_of_a_room_make_no_circles() {
+    for name in WITHOUT_CIRCLES {
+        let room: BTreeMap<_, _> = sources()
+            .into_iter()
+            .filter(|(file, _)| room_of(file) == *name)
+            .collect();
+        let mut needs: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (file, code) in &room {
+            let found = imports(code)
+                .into_iter()
+                .filter_map(|import| imported_file(&import, file, &room));
+            needs.insert(file.clone(), found.collect());
+        }
+        // Whatever needs nothing that is left goes; only circles, and what needs them, stay.
+        while let Some(free) = needs
+            .iter()
+            .find(|(_, needed)| !needed.iter().any(|file| needs.contains_key(file)))
+            .map(|(file, _)| file.clone())
+        {
+            needs.remove(&free);
+        }
+        assert!(needs.is_empty(), "circles in {name}: {needs:#?}");
+    }
+}
+
 #[test]
 fn imports_go_downwards_only() {
     let layers: BTreeMap<_, _> = LAYERS.iter().copied().collect();
     for (file, code) in sources().iter().filter(|(file, _)| *file != "lib.rs") {
-        let allowed = layers.get(room(file));
+        let allowed = layers.get(room_of(file));
         let allowed = allowed.unwrap_or_else(|| panic!("{file} has no place in the picture"));
         for named in named_rooms(code) {
             assert!(allowed.contains(&named), "{file} names crate::{named}");
@@ -193,4 +293,23 @@ fn the_root_has_docs_and_names_only() {
 fn the_parser_sees_what_it_should() {
     let code = "use crate::{\n    load::{A, B},\n    policy,\n};\nfn f(x: crate::error::Error) {}\nuse crate::endpoint::Endpoint;";
     assert_eq!(named_rooms(code), ["load", "policy", "error", "endpoint"]);
+    let code = "\npub use a::B;\nuse super::{\n    x::{A, b::C},\n    y,\n};\nuse z::Z;";
+    assert_eq!(
+        imports(code),
+        ["super::x::A", "super::x::b::C", "super::y", "z::Z"]
+    );
+    let room =
+        ["http.rs", "http/pool.rs", "http/pool/lease.rs"].map(|file| (file.into(), "".into()));
+    let room = BTreeMap::from(room);
+    let from_pool = |import| imported_file(import, "http/pool.rs", &room);
+    assert_eq!(
+        from_pool("lease::Lease").as_deref(),
+        Some("http/pool/lease.rs")
+    );
+    assert_eq!(from_pool("super::Error").as_deref(), Some("http.rs"));
+    assert_eq!(
+        from_pool("crate::http::pool::lease::Lease").as_deref(),
+        Some("http/pool/lease.rs")
+    );
+    assert_eq!(from_pool("crate::error::Error"), None);
 }

@@ -23,14 +23,14 @@ const ZONES: [&str; 3] = ["eu-1a", "eu-1b", "eu-1c"];
 const REQUESTS: usize = 500;
 
 /// Pods in three zones, and a client in each.
-struct Fleet<P: Policy> {
+struct Fleet {
     pods: Vec<Pod>,
     zones: Vec<usize>,
-    clients: Vec<Client<P>>,
+    clients: Vec<Client>,
     scripts: Vec<Script>,
 }
 
-impl<P: Policy> Fleet<P> {
+impl Fleet {
     async fn start(policy: P, counts: [usize; 3]) -> Self {
         let zones: Vec<_> = (0..3)
             .flat_map(|zone| std::iter::repeat_n(zone, counts[zone]))
@@ -103,7 +103,7 @@ impl<P: Policy> Fleet<P> {
     }
 }
 
-fn client<P: Policy>(policy: &P, zone: &str) -> (Script, Client<P>) {
+fn client<P: Policy>(policy: &P, zone: &str) -> (Script, Client) {
     let (script, discovery) = discovery();
     let uri = "http://web.default:80".parse().expect("a URI");
     let client = Client::builder(uri)
@@ -114,12 +114,12 @@ fn client<P: Policy>(policy: &P, zone: &str) -> (Script, Client<P>) {
     (script, client.expect("a client"))
 }
 
-async fn get<P: Policy>(client: &Client<P>) {
+async fn get(client: &Client) {
     let response = client.get("/").await.expect("a response");
     response.into_body().collect().await.expect("its body");
 }
 
-async fn send<P: Policy>(client: &Client<P>) {
+async fn send(client: &Client) {
     for _ in 0..REQUESTS {
         get(client).await;
     }
@@ -169,7 +169,7 @@ async fn hints_that_come_late_and_go_are_followed() {
 }
 
 /// Waits until the first pod is this to the client.
-async fn proximity<P: Policy>(client: &Client<P>, expected: Option<Proximity>) {
+async fn proximity(client: &Client, expected: Option<Proximity>) {
     within("the hints", async {
         while client.endpoints().first().and_then(|pod| pod.proximity) != expected {
             sleep(Duration::from_millis(1)).await;
@@ -197,7 +197,7 @@ async fn pods_that_are_killed_take_their_share_with_them() {
     assert!(fleet.part(0, 0..4).await >= 0.99, "they are back");
 }
 
-type ScriptedBalance = Balance<support::scripted::PodService, RoundRobin>;
+type ScriptedBalance = Balance<support::scripted::PodService>;
 
 /// A balancer in zone a over pods 1 and 2 of zone a, and pods 3 to 6 of zone b.
 async fn balance(pods: &Pods) -> (Script, ScriptedBalance) {

@@ -70,14 +70,14 @@ impl Discovery for Told {
 type Service_ = BoxCloneSyncService<(), (), BoxError>;
 
 /// Ten pods behind a balancer; the first one is the odd one.
-struct Fleet<P: Policy> {
+struct Fleet {
     pods: Vec<Arc<Pod>>,
-    balance: Balance<Service_, P>,
+    balance: Balance<Service_>,
     sets: mpsc::UnboundedSender<Vec<Endpoint>>,
     lost: Arc<AtomicU32>,
 }
 
-impl<P: Policy> Fleet<P> {
+impl Fleet {
     fn new(policy: P, health: OutlierDetection) -> Self {
         let fleet = Self::starting_slowly(policy, health, Duration::ZERO);
         fleet.tell(0..10);

@@ -21,8 +21,8 @@ use tower::{
     service_fn,
 };
 use tower_headless::{
-    Anywhere, Balance, BoxError, Endpoint, Error, Random, Retry, RetryFailed, RetryLayer,
-    RetryPolicy, RoundRobin, StaticEndpoints,
+    Balance, BoxError, Endpoint, EndpointState, EndpointStatus, Error, OnResponse, Outcome, Random,
+    Retry, RetryFailed, RetryLayer, RetryPolicy, RoundRobin, Route, StaticEndpoints,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -31,7 +31,7 @@ const SECOND: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug)]
 struct Even;
 
-impl<Res> RetryPolicy<Request, Res, Error> for Even {
+impl<Res> RetryPolicy<Request, Res> for Even {
     fn again(&self, request: &Request) -> Option<Request> {
         request.0.is_multiple_of(2).then_some(Request(request.0))
     }
@@ -61,7 +61,7 @@ async fn retried(hosts: impl IntoIterator<Item = u8>) -> (Script, Pods, Retried)
 
 async fn send<L>(service: &Retried<L>, request: u32) -> Result<Endpoint, Error>
 where
-    L: RetryPolicy<Request, (Endpoint, u32), Error>,
+    L: RetryPolicy<Request, (Endpoint, u32)>,
 {
     let mut service = service.clone();
     let response = service.ready().await?.call(Request(request)).await;
@@ -172,7 +172,7 @@ async fn a_failure_is_not_hidden_by_a_later_attempt_that_nobody_took() {
 #[derive(Clone)]
 struct Leaving(Arc<Mutex<Option<(Script, Pods)>>>);
 
-impl<Res> RetryPolicy<Request, Res, Error> for Leaving {
+impl<Res> RetryPolicy<Request, Res> for Leaving {
     fn again(&self, request: &Request) -> Option<Request> {
         Some(Request(request.0))
     }
@@ -190,7 +190,7 @@ impl<Res> RetryPolicy<Request, Res, Error> for Leaving {
 #[derive(Clone, Default)]
 struct Picky(Arc<Mutex<Vec<Endpoint>>>);
 
-impl RetryPolicy<Request, (Endpoint, u32), Error> for Picky {
+impl RetryPolicy<Request, (Endpoint, u32)> for Picky {
     fn again(&self, request: &Request) -> Option<Request> {
         Some(Request(request.0))
     }
@@ -384,38 +384,46 @@ async fn retry_failed_is_for_any_request_that_is_clone() {
     }
 }
 
-/// Any error is worth another try.
-#[derive(Clone, Copy)]
-struct Always;
-
-impl RetryPolicy<u32, u32, BoxError> for Always {
-    fn again(&self, request: &u32) -> Option<u32> {
-        Some(*request)
+/// What the balancer's own completion makes of errors holds for requests that are sent again, too.
+#[tokio::test(start_paused = true)]
+async fn errors_are_classified_as_without_the_layer() {
+    let pods = StaticEndpoints::new([endpoint(1).address(), endpoint(2).address()]);
+    let ignore = OnResponse::by(|result: Result<&u32, &BoxError>| match result {
+        Ok(_) => Outcome::Success,
+        Err(_) => Outcome::Ignored,
+    });
+    let balance = Balance::builder(pods)
+        .completion(ignore)
+        .build(|pod: &Endpoint| {
+            let is_broken = *pod == endpoint(1);
+            service_fn(move |request: u32| async move {
+                match is_broken {
+                    true => Err("not today"),
+                    false => Ok(request),
+                }
+            })
+        });
+    let mut service = RetryLayer::new(RetryFailed).layer(balance);
+    for _ in 0..40 {
+        let response = service.ready().await.expect("ready").call(7).await;
+        response.expect("pod 2's");
     }
-
-    fn retry(&self, result: Result<&u32, &BoxError>) -> bool {
-        result.is_err()
-    }
+    // The background task has time to judge.
+    sleep(SECOND).await;
+    let endpoints = service.get_ref().endpoints();
+    let is_available = |pod: &EndpointStatus| pod.state == EndpointState::Available;
+    assert!(endpoints.iter().all(is_available), "{endpoints:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn any_service_can_be_retried_and_waits_for_its_own_readiness() {
-    let tries = Arc::new(AtomicUsize::new(0));
-    let seen = tries.clone();
-    let flaky = service_fn(move |request: u32| {
-        let attempt = seen.fetch_add(1, Relaxed);
-        async move {
-            sleep(SECOND).await;
-            match attempt {
-                2 => Ok(request),
-                _ => Err(BoxError::from("try again")),
-            }
-        }
-    });
-    // One request at a time: an attempt that went out unready would panic.
-    let limited = tower::limit::ConcurrencyLimit::new(flaky, 1);
-    let mut service = RetryLayer::new(Always).layer(Anywhere(limited));
-    let response = service.ready().await.expect("ready").call(7).await;
-    assert_eq!(response.expect("the third's"), 7);
-    assert_eq!(tries.load(Relaxed), 3);
+async fn every_attempt_keeps_to_its_caller_s_route() {
+    let (_script, pods, service) = retried([1, 2, 3]).await;
+    pods.set([2], Behaviour::Fail);
+    for _ in 0..6 {
+        let route = Route::new().avoid(&endpoint(1));
+        let response = service.call_with(Request(2), route).await;
+        assert_eq!(response.expect("pod 3's").0, endpoint(3));
+    }
+    assert_eq!(calls(&pods, [1]), 0);
+    assert!(calls(&pods, [2]) > 0, "some are sent again");
 }

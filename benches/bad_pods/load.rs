@@ -29,7 +29,7 @@ pub(crate) struct Request {
 pub(crate) struct Report(Vec<Request>);
 
 /// Sends requests at even times for so long; none waits for another one.
-pub(crate) async fn load<P: Policy>(client: &Client<P>, length: Duration) -> Report {
+pub(crate) async fn load(client: &Client, length: Duration) -> Report {
     let begun = Instant::now();
     let mut beat = interval(Duration::from_secs(1) / RATE);
     beat.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -48,7 +48,7 @@ pub(crate) async fn load<P: Policy>(client: &Client<P>, length: Duration) -> Rep
     Report(requests)
 }
 
-async fn request<P: Policy>(client: Client<P>, begun: Instant) -> Request {
+async fn request(client: Client, begun: Instant) -> Request {
     let sent = begun.elapsed();
     let answer = async {
         match client.get("/").into_future().await {

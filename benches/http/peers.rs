@@ -114,18 +114,14 @@ where
 }
 
 /// Ours.
-pub(crate) fn ours<P: Policy>(
-    pods: &[SocketAddr],
-    protocol: Protocol,
-    policy: P,
-) -> Over<Client<P>> {
+pub(crate) fn ours<P: Policy>(pods: &[SocketAddr], protocol: Protocol, policy: P) -> Over<Client> {
     Over {
         service: client(pods, protocol, policy),
         uris: Turns::new([Uri::from_static("/")]),
     }
 }
 
-fn client<P: Policy>(pods: &[SocketAddr], protocol: Protocol, policy: P) -> Client<P> {
+fn client<P: Policy>(pods: &[SocketAddr], protocol: Protocol, policy: P) -> Client {
     let service = Uri::from_static("http://nginx-headless.default:80");
     Client::builder(service)
         .discovery(StaticEndpoints::new(pods.iter().copied()))
@@ -353,7 +349,7 @@ macro_rules! check {
     };
 }
 check!(Channel);
-check!(Client<P>, P: Policy);
+check!(Client);
 check!(Bare<S>, S: Http2Limit<tonic::body::Body>);
 
 /// A transport of bare connections.
@@ -374,7 +370,7 @@ impl<S: Http2Limit<tonic::body::Body>> Service<Request<tonic::body::Body>> for B
     }
 }
 
-pub(crate) fn grpc_ours<P: Policy>(pods: &[SocketAddr], policy: P) -> Check<Client<P>> {
+pub(crate) fn grpc_ours<P: Policy>(pods: &[SocketAddr], policy: P) -> Check<Client> {
     Check(HealthClient::new(client(pods, Protocol::Http2, policy)))
 }
 

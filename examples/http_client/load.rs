@@ -18,8 +18,8 @@ use crate::report::Report;
 const MAX_AT_A_TIME: usize = 10_000;
 
 /// GETs `path` `rate` times a second into `requests`, whether answers come or not.
-pub(crate) async fn send<P: Policy>(
-    client: &Client<P>,
+pub(crate) async fn send(
+    client: &Client,
     path: &str,
     rate: u32,
     requests: &mut JoinSet<()>,
@@ -45,7 +45,7 @@ pub(crate) async fn send<P: Policy>(
 }
 
 /// One request, its answer read to the end: the pod that gave it.
-async fn get<P: Policy>(request: RequestBuilder<P>) -> Result<Endpoint, BoxError> {
+async fn get(request: RequestBuilder) -> Result<Endpoint, BoxError> {
     let response = request.await?;
     let pod = response.body().pod().clone();
     let status = response.status();

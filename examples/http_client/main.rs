@@ -118,7 +118,7 @@ async fn stopped() {
 }
 
 /// Shows the pods as they come, go and change. Reading them costs the requests nothing.
-async fn follow<P: Policy>(client: &Client<P>, report: &Report) -> Infallible {
+async fn follow(client: &Client, report: &Report) -> Infallible {
     let mut changes = client.watch();
     let mut frames = interval(Duration::from_millis(200));
     loop {

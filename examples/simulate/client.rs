@@ -97,7 +97,7 @@ impl Setup {
     }
 }
 
-impl<P: Policy> Client for Balance<PodService, P> {
+impl Client for Balance<PodService> {
     fn ready(&mut self) -> BoxFuture<'_, ()> {
         let ready = ServiceExt::ready(self);
         ready

@@ -113,6 +113,12 @@ impl<D, C> BalanceBuilder<D, C> {
     }
 
     #[cfg(feature = "http")]
+    pub(crate) fn any_policy(mut self, policy: AnyPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    #[cfg(feature = "http")]
     pub(crate) fn locality(mut self, locality: LocalityPreference) -> Self {
         self.locality = locality;
         self

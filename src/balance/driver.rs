@@ -24,12 +24,17 @@ use super::{
     shared::{Event, Shared},
 };
 use crate::{
-    discovery::Discovery, endpoint::Endpoint, error::BoxError, member::Member, snapshot::Writer,
+    discovery::{Discovery, FailureLog},
+    endpoint::Endpoint,
+    error::BoxError,
+    member::Member,
+    snapshot::Writer,
 };
 
 pub(super) struct Driver<D, S, M> {
     shared: Arc<Shared<S>>,
     discovery: D,
+    failures: FailureLog,
     registry: Registry<S, M>,
     events: mpsc::UnboundedReceiver<Event<S>>,
     monitor: HealthMonitor,
@@ -65,6 +70,7 @@ where
             _close: CloseOnDrop(shared.clone()),
             shared,
             discovery,
+            failures: FailureLog::default(),
             registry: Registry::new(writer),
             events,
             monitor,
@@ -113,10 +119,11 @@ where
     }
 
     fn on_answer(&mut self, answer: Result<Vec<Endpoint>, BoxError>) {
+        self.failures.note(&answer);
         match answer {
             Ok(set) => {
                 let mut notes = self.shared.notes();
-                notes.last_answer = Instant::now().checked_sub(age);
+                notes.last_answer = Instant::now().checked_sub(self.discovery.age());
                 notes.last_error = None;
                 drop(notes);
                 self.publish(set);

@@ -15,7 +15,7 @@ use super::{
     shared::{Placement, Shared},
 };
 use crate::{
-    error::{BoxError, Error, Suspect, Unsent},
+    error::{BoxError, Error, Refused, Suspect, Unsent},
     in_flight::InFlight,
     route::Route,
 };
@@ -143,7 +143,7 @@ where
 /// Takes a request back that its endpoint has not sent; any other error is the endpoint's answer.
 #[cold]
 pub(super) fn take_back<S, Req>(
-    mut in_flight: InFlight,
+    in_flight: InFlight,
     error: BoxError,
     route: Route,
 ) -> Result<State<S, S::Future, Req>, Error>
@@ -154,11 +154,7 @@ where
 {
     let unsent = match error.downcast::<Unsent<Req>>() {
         Ok(unsent) => unsent,
-        Err(error) if error.is::<Suspect>() => return Err(suspect::<S, Req>(in_flight, error)),
-        Err(error) => {
-            Shared::<S>::end_trial(&mut in_flight);
-            return Err(Error::endpoint_failed(in_flight.endpoint().clone(), error));
-        }
+        Err(error) => return Err(fail::<S, Req>(in_flight, error)),
     };
     let (request, error) = unsent.into_parts();
     let Some(shared) = Shared::<S>::of(&in_flight) else {
@@ -168,22 +164,38 @@ where
     Ok(place_routed(&shared, request, route, None))
 }
 
-/// The endpoint had the request and failed in a way that makes it one to be passed over.
-fn suspect<S, Req>(in_flight: InFlight, error: BoxError) -> Error
+/// How many requests in a row an endpoint refuses before it is passed over. One alone may be that its limit was lowered a
+/// moment ago.
+const REFUSED_IN_A_ROW: u32 = 3;
+
+/// The endpoint had the request, and failed. In some ways of failing it is passed over, as one that accepts no requests.
+fn fail<S, Req>(mut in_flight: InFlight, error: BoxError) -> Error
 where
     S: Service<Req> + Clone + Send + Sync + 'static,
     S::Error: Into<BoxError>,
     Req: 'static,
 {
     let endpoint = in_flight.endpoint().clone();
-    if let Some(shared) = Shared::<S>::of(&in_flight) {
+    let (is_passed_over, error) = match error.downcast::<Suspect>() {
+        Ok(suspect) => (true, suspect.0),
+        Err(error) => match error.downcast::<Refused>() {
+            Ok(refused) => (refuses(&in_flight), refused.0),
+            Err(error) => (false, error),
+        },
+    };
+    if !is_passed_over {
+        Shared::<S>::end_trial(&mut in_flight);
+    } else if let Some(shared) = Shared::<S>::of(&in_flight) {
         let why = error.to_string().into();
         shared.refused(in_flight, Refusal::HandedBack, why, ready::<S, Req>);
     }
-    let error = error
-        .downcast::<Suspect>()
-        .map_or_else(|error| error, |suspect| suspect.0);
     Error::endpoint_failed(endpoint, error)
+}
+
+/// Whether an endpoint that has refused one more request refuses them all, as far as can be told.
+fn refuses(in_flight: &InFlight) -> bool {
+    let in_a_row = in_flight.member().stats().refused();
+    in_a_row >= REFUSED_IN_A_ROW || in_flight.member().is_unreachable()
 }
 
 /// Waits for the readiness of a service of `Req`.

@@ -26,7 +26,7 @@ pub(super) enum RequestBody {
     Empty,
     Whole(Option<Bytes>),
     Stream(Stream),
-    Recorded(Box<Playback>),
+    Recorded(Box<ReplayBody>),
 }
 
 impl RequestBody {
@@ -64,7 +64,7 @@ impl RequestBody {
     /// Records a stream as it is sent, so that up to `limit` bytes of it can be sent again.
     pub(super) fn record(&mut self, limit: usize) {
         *self = match std::mem::replace(self, Self::Empty) {
-            Self::Stream(stream) => Self::Recorded(Box::new(Playback::new(stream, limit))),
+            Self::Stream(stream) => Self::Recorded(Box::new(ReplayBody::new(stream, limit))),
             other => other,
         };
     }
@@ -75,14 +75,14 @@ impl RequestBody {
             Self::Empty => Some(Self::Empty),
             Self::Whole(data) => Some(Self::Whole(data.clone())),
             Self::Stream(_) => None,
-            Self::Recorded(playback) => Some(Self::Recorded(Box::new(playback.again()))),
+            Self::Recorded(replayed) => Some(Self::Recorded(Box::new(replayed.again()))),
         }
     }
 
     /// Whether all that has been read of it was recorded.
     pub(super) fn is_playable(&self) -> bool {
         match self {
-            Self::Recorded(playback) => !lock(&playback.tape).overrun,
+            Self::Recorded(replayed) => !lock(&replayed.recording).overrun,
             _ => true,
         }
     }
@@ -100,7 +100,7 @@ impl Body for RequestBody {
             Self::Empty => Poll::Ready(None),
             Self::Whole(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
             Self::Stream(stream) => Pin::new(stream).poll_frame(cx),
-            Self::Recorded(playback) => playback.poll_frame(cx),
+            Self::Recorded(replayed) => replayed.poll_frame(cx),
         }
     }
 
@@ -109,7 +109,7 @@ impl Body for RequestBody {
             Self::Empty => true,
             Self::Whole(data) => data.is_none(),
             Self::Stream(stream) => stream.is_end_stream(),
-            Self::Recorded(playback) => playback.is_end_stream(),
+            Self::Recorded(replayed) => replayed.is_end_stream(),
         }
     }
 
@@ -120,7 +120,7 @@ impl Body for RequestBody {
                 SizeHint::with_exact(data.as_ref().map_or(0, |data| data.len() as u64))
             }
             Self::Stream(stream) => stream.size_hint(),
-            Self::Recorded(playback) => playback.size_hint,
+            Self::Recorded(replayed) => replayed.size_hint,
         }
     }
 }
@@ -128,8 +128,8 @@ impl Body for RequestBody {
 /// A stream that is recorded, and one place in the recording.
 ///
 /// The last one made reads on where the recording ends; those before it belong to attempts that have failed.
-pub(super) struct Playback {
-    tape: Arc<Mutex<Tape>>,
+pub(super) struct ReplayBody {
+    recording: Arc<Mutex<Recording>>,
     /// Which of those that have been read this is; none before it is.
     turn: Option<usize>,
     at: usize,
@@ -137,10 +137,10 @@ pub(super) struct Playback {
     size_hint: SizeHint,
 }
 
-struct Tape {
+struct Recording {
     stream: Stream,
     recorded: Vec<Bytes>,
-    /// How many playbacks have been read: the last of them reads on.
+    /// How many replays have been read: the last of them reads on.
     turns: usize,
     /// How many frames have been read, recorded or not.
     read: usize,
@@ -150,10 +150,10 @@ struct Tape {
     ended: bool,
 }
 
-impl Playback {
+impl ReplayBody {
     fn new(stream: Stream, limit: usize) -> Self {
         let size_hint = stream.size_hint();
-        let tape = Tape {
+        let recording = Recording {
             stream,
             recorded: Vec::new(),
             turns: 0,
@@ -163,7 +163,7 @@ impl Playback {
             ended: false,
         };
         Self {
-            tape: Arc::new(Mutex::new(tape)),
+            recording: Arc::new(Mutex::new(recording)),
             turn: None,
             at: 0,
             size_hint,
@@ -172,7 +172,7 @@ impl Playback {
 
     fn again(&self) -> Self {
         Self {
-            tape: self.tape.clone(),
+            recording: self.recording.clone(),
             turn: None,
             at: 0,
             size_hint: self.size_hint,
@@ -180,45 +180,45 @@ impl Playback {
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let mut tape = lock(&self.tape);
+        let mut recording = lock(&self.recording);
         let turn = *self.turn.get_or_insert_with(|| {
-            tape.turns += 1;
-            tape.turns
+            recording.turns += 1;
+            recording.turns
         });
-        if turn != tape.turns {
+        if turn != recording.turns {
             // Its attempt has failed, and its connection is the last to learn: it is to steal no frame, and no wakeup.
             return Poll::Ready(Some(Err("the body is being sent elsewhere".into())));
         }
-        if self.at < tape.read {
-            let Some(data) = tape.recorded.get(self.at) else {
+        if self.at < recording.read {
+            let Some(data) = recording.recorded.get(self.at) else {
                 let lost = "the body was sent further than it was recorded";
                 return Poll::Ready(Some(Err(lost.into())));
             };
             self.at += 1;
             return Poll::Ready(Some(Ok(Frame::data(data.clone()))));
         }
-        if tape.ended {
+        if recording.ended {
             return Poll::Ready(None);
         }
-        let frame = ready!(Pin::new(&mut tape.stream).poll_frame(cx));
+        let frame = ready!(Pin::new(&mut recording.stream).poll_frame(cx));
         match &frame {
             Some(Ok(frame)) => {
-                tape.record(frame);
+                recording.record(frame);
                 self.at += 1;
             }
-            Some(Err(_)) => tape.overrun = true,
-            None => tape.ended = true,
+            Some(Err(_)) => recording.overrun = true,
+            None => recording.ended = true,
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        let tape = lock(&self.tape);
-        self.at == tape.read && (tape.ended || tape.stream.is_end_stream())
+        let recording = lock(&self.recording);
+        self.at == recording.read && (recording.ended || recording.stream.is_end_stream())
     }
 }
 
-impl Tape {
+impl Recording {
     /// Trailers are not worth a recording: what has any is not sent again.
     fn record(&mut self, frame: &Frame<Bytes>) {
         self.read += 1;

@@ -1,10 +1,10 @@
 //! The client's settings.
 
 mod build;
+mod connections;
 mod limits;
 mod service;
 
-pub(super) use limits::Retries;
 pub use service::BuildError;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -13,26 +13,20 @@ use http::{
     StatusCode, Uri,
     uri::{Authority, Scheme},
 };
-use tokio::sync::Semaphore;
 use tower::retry::budget::Budget;
 
 use self::limits::Limits;
 #[cfg(feature = "tls")]
 use super::tls::Tls;
-use super::{
-    connect::{Connector, Protocol},
-    response::SharedClassify,
-};
+use super::{connect::Connector, replay::Retries, response::SharedClassify};
 use crate::{
     check::HealthCheck,
     discovery::{Discovery, dns::Dns},
-    near::Near,
+    locality::LocalityPreference,
     outcome::ClassifyHttp,
     outlier::OutlierDetection,
-    policy::{Policy, RoundRobin},
+    policy::{AnyPolicy, Policy, RoundRobin},
 };
-
-const DAY: Duration = Duration::from_secs(86_400);
 
 /// Settings of a [`Client`](super::Client).
 ///
@@ -40,7 +34,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// | --- | --- |
 /// | [`policy`](Self::policy) | [`RoundRobin`] |
 /// | [`discovery`](Self::discovery), [`dns`](Self::dns) | [`Dns`] for the URI's host and port |
-/// | [`protocol`](Self::protocol) | [`Protocol::Negotiated`] |
+/// | [`protocol`](Self::protocol) | [`Protocol::Negotiated`](super::Protocol::Negotiated) |
 /// | [`connect_timeout`](Self::connect_timeout) | 1 s, all handshakes included |
 /// | [`first_byte_timeout`](Self::first_byte_timeout) | none |
 /// | [`timeout`](Self::timeout) | none |
@@ -59,11 +53,11 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// | [`tcp_user_timeout`](Self::tcp_user_timeout) | 10 s (Linux) |
 /// | [`http2_ping`](Self::http2_ping) | none |
 #[must_use = "a builder does nothing until it builds"]
-pub struct ClientBuilder<D = Dns, P = RoundRobin> {
+pub struct ClientBuilder<D = Dns> {
     service: Result<(Scheme, Authority), BuildError>,
     discovery: Result<D, BuildError>,
-    policy: P,
-    near: Near,
+    policy: AnyPolicy,
+    locality: LocalityPreference,
     detection: OutlierDetection,
     check: Option<HealthCheck>,
     slow_start: Duration,
@@ -80,8 +74,8 @@ impl ClientBuilder {
         Self {
             service: service::name(&uri),
             discovery: service::discovery(&uri),
-            policy: RoundRobin::new(),
-            near: Near::default(),
+            policy: AnyPolicy::new(RoundRobin::new()),
+            locality: LocalityPreference::default(),
             detection: OutlierDetection::new(),
             check: None,
             slow_start: Duration::ZERO,
@@ -95,7 +89,7 @@ impl ClientBuilder {
     }
 }
 
-impl<P> ClientBuilder<Dns, P> {
+impl ClientBuilder<Dns> {
     /// Changes how the service's name is resolved.
     ///
     /// ```
@@ -116,14 +110,14 @@ impl<P> ClientBuilder<Dns, P> {
     }
 }
 
-impl<D, P> ClientBuilder<D, P> {
+impl<D> ClientBuilder<D> {
     /// Where the pods come from, instead of DNS; the URI then only says how they are spoken to.
-    pub fn discovery<E: Discovery>(self, discovery: E) -> ClientBuilder<E, P> {
+    pub fn discovery<E: Discovery>(self, discovery: E) -> ClientBuilder<E> {
         ClientBuilder {
             service: self.service,
             discovery: Ok(discovery),
             policy: self.policy,
-            near: self.near,
+            locality: self.locality,
             detection: self.detection,
             check: self.check,
             slow_start: self.slow_start,
@@ -136,50 +130,37 @@ impl<D, P> ClientBuilder<D, P> {
         }
     }
 
-    /// Which pod gets the next request.
-    pub fn policy<Q: Policy>(self, policy: Q) -> ClientBuilder<D, Q> {
-        ClientBuilder {
-            service: self.service,
-            discovery: self.discovery,
-            policy,
-            near: self.near,
-            detection: self.detection,
-            check: self.check,
-            slow_start: self.slow_start,
-            classify: self.classify,
-            connector: self.connector,
-            #[cfg(feature = "tls")]
-            tls: self.tls,
-            limits: self.limits,
-            retries: self.retries,
-        }
+    /// Which pod gets the next request: one of this crate's policies, or one of your own.
+    pub fn policy(mut self, policy: impl Policy) -> Self {
+        self.policy = AnyPolicy::new(policy);
+        self
     }
 
     /// The client's own zone, so that the pods that are meant for it come first; see
     /// [`BalanceBuilder::zone`](crate::BalanceBuilder::zone).
     pub fn zone(mut self, zone: impl Into<Box<str>>) -> Self {
-        self.near.zone(zone);
+        self.locality.zone(zone);
         self
     }
 
     /// The client's own node, so that the pods that are meant for it come first; see
     /// [`BalanceBuilder::node`](crate::BalanceBuilder::node).
     pub fn node(mut self, node: impl Into<Box<str>>) -> Self {
-        self.near.node(node);
+        self.locality.node(node);
         self
     }
 
     /// The pods of this zone come first where there are no hints, too; see
     /// [`BalanceBuilder::prefer_zone`](crate::BalanceBuilder::prefer_zone).
     pub fn prefer_zone(mut self, zone: impl Into<Box<str>>) -> Self {
-        self.near.prefer_zone(zone);
+        self.locality.prefer_zone(zone);
         self
     }
 
     /// The pods of this node come first where there are no hints, too; see
     /// [`BalanceBuilder::prefer_node`](crate::BalanceBuilder::prefer_node).
     pub fn prefer_node(mut self, node: impl Into<Box<str>>) -> Self {
-        self.near.prefer_node(node);
+        self.locality.prefer_node(node);
         self
     }
 
@@ -214,43 +195,18 @@ impl<D, P> ClientBuilder<D, P> {
         self
     }
 
-    /// What the end of a request says of its pod. A caller whose own body fails, and a request that the pod says it has not
-    /// processed, say nothing, and come not here.
+    /// What the end of a request says of its pod.
+    ///
+    /// Two ends are not passed to the classifier. A request whose own body fails says nothing of its pod. A request that the
+    /// pod refuses unprocessed (HTTP/2's `REFUSED_STREAM` and GOAWAY) is [overload](crate::Outcome::Overload).
     pub fn classify(mut self, classify: impl ClassifyHttp) -> Self {
         self.classify = SharedClassify::Own(Arc::new(classify));
         self
     }
 
-    /// Which protocol is spoken.
-    pub fn protocol(mut self, protocol: Protocol) -> Self {
-        self.connector.protocol = protocol;
-        self
-    }
-
-    /// Whom to trust, for `https`.
-    #[cfg(feature = "tls")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
-    pub fn tls(mut self, tls: Tls) -> Self {
-        self.tls = Some(tls);
-        self
-    }
-
-    /// How long it may take to connect to a pod, TLS included. Then the request goes to another one.
-    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connector.connect_timeout = timeout;
-        self
-    }
-
-    /// How long a pod may take from the request to the head of its response.
-    ///
-    /// A pod that lets it pass gets one request at a time, to see, until it answers again. The request that it had is sent
-    /// to another one if that is safe. Leave it out where answers may take any time, as with long polls.
-    pub fn first_byte_timeout(mut self, timeout: Duration) -> Self {
-        self.limits.first_byte = Some(timeout);
-        self
-    }
-
     /// How long all of a request may take, to the end of its response's body and with all retries.
+    ///
+    /// Counted in milliseconds, one at least: a client with none to spare gets no answers, and no panic.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.limits.whole = Some(timeout);
         self
@@ -275,9 +231,13 @@ impl<D, P> ClientBuilder<D, P> {
         self.ready_timeout(Duration::ZERO)
     }
 
-    /// How often one request may be sent again, at most. What was never written doesn't count.
+    /// How often one request may be sent again, at most; 0 for never.
+    ///
+    /// Two kinds of attempts count neither here nor in the [budget](Self::retry_budget). A request that was never written goes
+    /// to another pod whatever this says. One that a pod refuses unprocessed (HTTP/2's `REFUSED_STREAM` and GOAWAY) is sent
+    /// again once for each pod that does so, unless this is 0.
     pub fn retries(mut self, times: usize) -> Self {
-        self.retries.times = times;
+        self.retries.allowance.times = times;
         self
     }
 
@@ -285,7 +245,7 @@ impl<D, P> ClientBuilder<D, P> {
     ///
     /// What it bounds with everything failing is said [there](crate::RetryLayer#how-often).
     pub fn retry_budget(mut self, budget: impl Budget + Send + Sync + 'static) -> Self {
-        self.retries.budget = Arc::new(budget);
+        self.retries.allowance.budget = Arc::new(budget);
         self
     }
 
@@ -306,45 +266,9 @@ impl<D, P> ClientBuilder<D, P> {
         self.retries.statuses = statuses.into_iter().collect();
         self
     }
-
-    /// How many HTTP/1.1 connections without a request are kept for each pod.
-    pub fn max_idle(mut self, connections: usize) -> Self {
-        self.limits.max_idle = connections;
-        self
-    }
-
-    /// How long connections without a request are kept; a day at most.
-    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
-        self.limits.idle_timeout = timeout.min(DAY);
-        self
-    }
-
-    /// How many connections there may be to each pod. Requests beyond wait for one; one at least.
-    pub fn max_connections(mut self, connections: usize) -> Self {
-        self.limits.max_connections = connections.clamp(1, Semaphore::MAX_PERMITS);
-        self
-    }
-
-    /// After how long a silence the system asks whether the pod is still there; three times, at a third of this.
-    pub fn tcp_keepalive(mut self, idle: Option<Duration>) -> Self {
-        self.connector.keepalive = idle;
-        self
-    }
-
-    /// How long what was sent may go without acknowledgement before the connection is given up.
-    pub fn tcp_user_timeout(mut self, timeout: Option<Duration>) -> Self {
-        self.connector.user_timeout = timeout;
-        self
-    }
-
-    /// How often an HTTP/2 connection is pinged. One without an answer within 5 s is closed.
-    pub fn http2_ping(mut self, interval: Option<Duration>) -> Self {
-        self.connector.ping = interval;
-        self
-    }
 }
 
-impl<D: fmt::Debug, P> fmt::Debug for ClientBuilder<D, P> {
+impl<D: fmt::Debug> fmt::Debug for ClientBuilder<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientBuilder")
             .field("service", &self.service)

@@ -19,7 +19,8 @@ use hyper::body::Incoming;
 use super::{
     address::Service,
     body::RequestBody,
-    connect::{Connection, Connector, Protocol},
+    connect::{Connection, Connector},
+    protocol::Protocol,
 };
 use crate::{
     check::{HealthCheck, Probe},

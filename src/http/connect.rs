@@ -19,28 +19,17 @@ use tokio::{
 use super::tls::Handshake;
 use super::{
     body::RequestBody,
-    task::{Spawned, Task},
+    h2_task::{Http2Task, Spawned},
+    protocol::Protocol,
 };
 use crate::{endpoint::Endpoint, error::BoxError};
-
-/// Which protocol pods are spoken to in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Protocol {
-    /// Over TLS, what the pod chooses of the two (ALPN); in clear, HTTP/1.1.
-    #[default]
-    Negotiated,
-    /// HTTP/1.1 only.
-    Http1,
-    /// HTTP/2 only; in clear with prior knowledge (RFC 9113 §3.3), as gRPC has it.
-    Http2,
-}
 
 /// How connections are made.
 #[derive(Clone, Debug)]
 pub(super) struct Connector {
     pub(super) protocol: Protocol,
     pub(super) connect_timeout: Duration,
+    /// From 1 to 32,000 seconds, as is the next: more or less is not what every system takes.
     pub(super) keepalive: Option<Duration>,
     pub(super) user_timeout: Option<Duration>,
     pub(super) ping: Option<Duration>,
@@ -69,9 +58,8 @@ pub(super) enum Connection {
     Http2(http2::SendRequest<RequestBody>, Arc<AtomicUsize>),
 }
 
-/// The system counts in seconds, and not far.
+/// The system counts in seconds.
 const SECOND: Duration = Duration::from_secs(1);
-const HOURS: Duration = Duration::from_secs(32_000);
 
 /// How long a ping's answer may take.
 const PONG: Duration = Duration::from_secs(5);
@@ -116,12 +104,12 @@ impl Connector {
         options.set_tcp_nodelay(true)?;
         if let Some(idle) = self.keepalive {
             // Three probes, so that a peer that is gone is known to be within twice the time.
-            let probes = TcpKeepalive::new().with_time(idle.clamp(SECOND, HOURS));
-            let probes = probes.with_interval((idle / 3).clamp(SECOND, HOURS));
+            let probes = TcpKeepalive::new().with_time(idle);
+            let probes = probes.with_interval((idle / 3).max(SECOND));
             options.set_tcp_keepalive(&probes.with_retries(3))?;
         }
         #[cfg(any(target_os = "linux", target_os = "android", target_os = "fuchsia"))]
-        options.set_tcp_user_timeout(self.user_timeout.map(|timeout| timeout.min(HOURS)))?;
+        options.set_tcp_user_timeout(self.user_timeout)?;
         socket.connect(address).await
     }
 
@@ -168,7 +156,7 @@ impl Connector {
         // None, until the pod's SETTINGS say how many: a pod that never sends any is none.
         builder.initial_max_send_streams(0);
         let (sender, connection) = builder.handshake(io).await?;
-        let mut task = Task::new(connection, spawned, room);
+        let mut task = Http2Task::new(connection, spawned, room);
         let allowed = task.allowed().await?;
         tokio::spawn(task);
         Ok(Connection::Http2(sender, allowed))

@@ -17,22 +17,22 @@ use tower::Service;
 
 use super::{
     body::{BoxRequest, RequestBody},
-    error::{Failure, NoFirstByte, Outcome},
-    pool::{Config, Pool, Reserved, Wait},
-    response::{Lease, PodBody},
+    failure::{failure, h2_cause, late},
+    pool::{Config, Lease, Pool, Reserved, Wait},
+    response::PodBody,
 };
 use crate::{
     endpoint::Endpoint,
-    error::{BoxError, Suspect, Unsent},
+    error::{BoxError, Unsent},
 };
 
-pub(super) struct Pod {
+pub(super) struct PodService {
     pool: Arc<Pool>,
     reserved: Option<Reserved>,
     wait: Option<Wait>,
 }
 
-impl Pod {
+impl PodService {
     pub(super) fn new(endpoint: &Endpoint, config: Arc<Config>) -> Self {
         Self {
             pool: Arc::new(Pool::new(endpoint.clone(), config)),
@@ -43,7 +43,7 @@ impl Pod {
 }
 
 /// A clone shares the pool; what the original has reserved is its own.
-impl Clone for Pod {
+impl Clone for PodService {
     fn clone(&self) -> Self {
         Self {
             pool: self.pool.clone(),
@@ -53,7 +53,7 @@ impl Clone for Pod {
     }
 }
 
-impl Drop for Pod {
+impl Drop for PodService {
     fn drop(&mut self) {
         if let Some(Reserved::Http1(unused)) = self.reserved.take() {
             Pool::release(&Arc::downgrade(&self.pool), unused);
@@ -61,7 +61,7 @@ impl Drop for Pod {
     }
 }
 
-impl Service<BoxRequest> for Pod {
+impl Service<BoxRequest> for PodService {
     type Response = Response<PodBody>;
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
@@ -223,10 +223,7 @@ struct Call {
 impl Call {
     /// What the response holds.
     fn lease(self) -> Lease {
-        match self.connection {
-            Reserved::Http1(connection) => Lease::http1(connection, self.pool),
-            Reserved::Http2(stream) => Lease::http2(stream),
-        }
+        Lease::new(self.connection, self.pool)
     }
 
     /// The request over another connection, if nothing of it was written.
@@ -267,7 +264,7 @@ async fn another(pool: &Weak<Pool>, left: usize) -> Option<(Arc<Pool>, Reserved)
     if left == 0 {
         return None;
     }
-    let mut pod = Pod {
+    let mut pod = PodService {
         pool: pool.upgrade()?,
         reserved: None,
         wait: None,
@@ -275,52 +272,4 @@ async fn another(pool: &Weak<Pool>, left: usize) -> Option<(Arc<Pool>, Reserved)
     poll_fn(|cx| pod.poll_ready(cx)).await.ok()?;
     let connection = pod.reserved.take()?;
     Some((pod.pool.clone(), connection))
-}
-
-/// Of a request that was written, if only in part.
-fn failure(error: hyper::Error, pool: &Weak<Pool>) -> BoxError {
-    let outcome = outcome(&error);
-    // Whose connection breaks may have more broken ones.
-    let is_broken = outcome != Outcome::Abandoned && !error.is_parse();
-    if is_broken && let Some(pool) = pool.upgrade() {
-        pool.distrust();
-    }
-    let source = error.into();
-    Failure { outcome, source }.into()
-}
-
-/// A pod that lets the time for its first byte pass is passed over until it answers again.
-fn late(bound: Duration) -> BoxError {
-    Suspect(
-        Failure {
-            outcome: Outcome::Unknown,
-            source: NoFirstByte(bound).into(),
-        }
-        .into(),
-    )
-    .into()
-}
-
-/// What became of the request. The protocol may say that it was not processed: HTTP/2 streams that are refused, or above the
-/// last one that a GOAWAY names (RFC 9113 §6.8 and §8.7). h2 ends the latter, and no others, with the peer's GOAWAY.
-fn outcome(error: &hyper::Error) -> Outcome {
-    if error.is_user() {
-        return Outcome::Abandoned;
-    }
-    let Some(cause) = h2_cause(error) else {
-        return Outcome::Unknown;
-    };
-    let is_refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
-    if cause.is_remote() && (is_refused || cause.is_go_away()) {
-        return Outcome::Unprocessed;
-    }
-    // hyper resets the stream of a request whose body fails.
-    match cause.is_reset() && !cause.is_remote() && !cause.is_library() {
-        true => Outcome::Abandoned,
-        false => Outcome::Unknown,
-    }
-}
-
-fn h2_cause(error: &hyper::Error) -> Option<&h2::Error> {
-    std::error::Error::source(error)?.downcast_ref()
 }

@@ -11,12 +11,15 @@
 //! its idle connections with it, and connections in use close when their requests have ended.
 
 mod connection;
+mod lease;
+mod state;
+mod wait;
 
-pub(super) use connection::{Http1, Reserved, Stream};
+pub(super) use connection::Reserved;
+pub(super) use lease::Lease;
+pub(super) use wait::Wait;
 
 use std::{
-    fmt,
-    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU8, Ordering::Relaxed},
@@ -25,26 +28,23 @@ use std::{
     time::Duration,
 };
 
-use futures::{
-    FutureExt,
-    future::{BoxFuture, Shared},
-};
+use futures::FutureExt;
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, futures::OwnedNotified, oneshot},
+    sync::{Notify, Semaphore, oneshot},
     time::{Instant, timeout, timeout_at},
 };
-use tracing::debug;
 
-use self::connection::Http2;
+use self::{
+    connection::{Http1, Http2, Stream},
+    state::State,
+    wait::{DialError, Room, SharedDial},
+};
 use super::{
     address::Service,
-    body::RequestBody,
-    connect::{Connection, Connector, Protocol},
+    connect::{Connection, Connector},
+    protocol::Protocol,
 };
-use crate::{
-    endpoint::Endpoint,
-    error::{BoxError, SharedError},
-};
+use crate::{endpoint::Endpoint, error::BoxError};
 
 /// What all pools of a client have in common.
 #[derive(Debug)]
@@ -69,42 +69,10 @@ pub(super) struct Pool {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
-struct State {
-    /// HTTP/1.1 connections without a request, the last used on top.
-    idle: Vec<Http1>,
-    http2: Vec<Arc<Http2>>,
-    dialing: Option<SharedDial>,
-    /// A task waits for the next idle connection to grow too old. It ends with this.
-    reaper: Option<oneshot::Sender<()>>,
-}
-
 #[cfg(feature = "tls")]
 const UNKNOWN: u8 = 0;
 const HTTP1: u8 = 1;
 const HTTP2: u8 = 2;
-
-/// The right to one connection, for as long as that is open.
-struct Room {
-    permit: Option<OwnedSemaphorePermit>,
-    freed: Arc<Notify>,
-}
-
-/// What a request without a connection waits for.
-pub(super) enum Wait {
-    /// A connection of its own; none where the pod speaks HTTP/2 by now, and there is one for all.
-    Dial(oneshot::Receiver<Result<Option<Http1>, BoxError>>),
-    /// A connection for all who wait.
-    Shared(SharedDial),
-    /// That somebody needs theirs no more.
-    Freed(Pin<Box<OwnedNotified>>),
-}
-
-pub(super) type SharedDial = Shared<BoxFuture<'static, Result<(), DialError>>>;
-
-/// An error of a connection that several requests waited for.
-#[derive(Clone, Debug)]
-pub(super) struct DialError(SharedError);
 
 impl Pool {
     pub(super) fn new(pod: Endpoint, config: Arc<Config>) -> Self {
@@ -145,7 +113,7 @@ impl Pool {
     /// Begins to connect, or waits for a connection where there is no room for one more.
     pub(super) fn connect(self: &Arc<Self>) -> Wait {
         if self.spoken.load(Relaxed) == HTTP1 {
-            return match self.take_room() {
+            return match Room::take(&self.room, &self.freed) {
                 Ok(room) => self.dial(room),
                 Err(wait) => wait,
             };
@@ -154,26 +122,13 @@ impl Pool {
         if let Some(dialing) = state.dialing.as_ref().filter(|dial| dial.peek().is_none()) {
             return Wait::Shared(dialing.clone());
         }
-        match self.take_room() {
+        match Room::take(&self.room, &self.freed) {
             Ok(room) => {
                 let dialing = self.dial_for_all(room);
                 state.dialing = Some(dialing.clone());
                 Wait::Shared(dialing)
             }
             Err(wait) => wait,
-        }
-    }
-
-    fn take_room(&self) -> Result<Room, Wait> {
-        // Listens before it looks: what is freed in between is not missed.
-        let mut freed = Box::pin(self.freed.clone().notified_owned());
-        freed.as_mut().enable();
-        match self.room.clone().try_acquire_owned() {
-            Ok(permit) => Ok(Room {
-                permit: Some(permit),
-                freed: self.freed.clone(),
-            }),
-            Err(_full) => Err(Wait::Freed(freed)),
         }
     }
 
@@ -303,55 +258,5 @@ impl Pool {
                 }
             }
         });
-    }
-}
-
-impl State {
-    /// The last used one that the pod has not closed.
-    fn pop_idle(&mut self) -> Option<Http1> {
-        loop {
-            let last = self.idle.pop()?;
-            if last.sender.is_ready() {
-                return Some(last);
-            }
-        }
-    }
-
-    /// Closes what has been idle for too long, and says when to look again; never, where nothing is left that may be idle.
-    fn reap(&mut self, timeout: Duration) -> Option<Instant> {
-        let now = Instant::now();
-        let is_old = |since: Instant| now >= since + timeout;
-        let before = self.idle.len() + self.http2.len();
-        self.idle
-            .retain(|it| !it.sender.is_closed() && !is_old(it.idle_since));
-        let is_unused = |it: &Http2| it.idle_since().is_some_and(is_old);
-        self.http2.retain(|it| !it.is_over() && !is_unused(it));
-        let left = self.idle.len() + self.http2.len();
-        if left < before {
-            debug!(closed = before - left, left, "idle connections closed");
-        }
-        let idle = self.idle.iter().map(|it| it.idle_since);
-        let since = |it: &Arc<Http2>| it.idle_since().unwrap_or(now);
-        let http2 = self.http2.iter().map(since);
-        Some(idle.chain(http2).min()? + timeout)
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        self.permit = None;
-        self.freed.notify_one();
-    }
-}
-
-impl fmt::Display for DialError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl std::error::Error for DialError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source()
     }
 }

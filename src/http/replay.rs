@@ -3,22 +3,24 @@
 //! | what is known | sent again |
 //! | --- | --- |
 //! | not a byte was written | always; the balancer does it, and nothing comes here |
-//! | written, and by the protocol's word not processed | if its body can be had again |
+//! | written, and by the protocol's word not processed | if its body can be had again; once for each pod that refuses it, the budget aside |
 //! | written, and no byte of a response | if it is safe (RFC 9110 §9.2.1) and has no body, or its caller says that it is idempotent |
 //! | answered with one of the [statuses](super::ClientBuilder::retry_statuses) that are retried | the same, if there is a pod that has not been asked |
 //! | a response has reached the caller | never |
 
-use std::{net::SocketAddr, ops::ControlFlow, task::Context};
+use std::{ops::ControlFlow, task::Context, time::Duration};
 
 use http::{HeaderValue, Request, Response, StatusCode};
 
 use super::{
     body::{BoxRequest, RequestBody},
-    builder::Retries,
     error::{Error, Outcome},
     response::ResponseBody,
 };
-use crate::endpoint::Endpoint;
+use crate::{
+    retry::{Allowance, Attempts, Ended, Fate, UNAVAILABLE},
+    route::Route,
+};
 
 /// What becomes of a request.
 pub(super) type Answer = Result<Response<ResponseBody>, Error>;
@@ -44,25 +46,23 @@ impl Default for Idempotent {
     }
 }
 
-/// Says of a request, in its extensions, which pods it is not to be sent to if there is another one that takes it.
-///
-/// For retries of one's own: the pod that has failed is in the error ([`Error::pod`](super::Error::pod)), and in the
-/// extensions of a response as its [`Endpoint`].
-#[derive(Clone, Debug, Default)]
-pub struct Avoid(Vec<SocketAddr>);
+/// How long all of a request may take, in its extensions.
+#[derive(Clone, Copy)]
+pub(super) struct RequestTimeout(pub(super) Duration);
 
-impl Avoid {
-    /// Avoids this pod, too.
-    pub fn and(mut self, pod: &Endpoint) -> Self {
-        self.0.push(pod.identity());
-        self
-    }
+/// How often, and after which answers, a client's requests are sent again.
+pub(super) struct Retries {
+    pub(super) allowance: Allowance,
+    /// Answers that are asked for again elsewhere.
+    pub(super) statuses: Box<[StatusCode]>,
+}
 
-    pub(super) fn route(&self) -> crate::route::Route {
-        let route = crate::route::Route::new();
-        self.0
-            .iter()
-            .fold(route, |route, &address| route.avoid(&address.into()))
+impl Default for Retries {
+    fn default() -> Self {
+        Self {
+            allowance: Allowance::default(),
+            statuses: UNAVAILABLE.into(),
+        }
     }
 }
 
@@ -71,10 +71,7 @@ pub(super) struct Replay {
     request: BoxRequest,
     /// It may be executed twice.
     repeatable: bool,
-    left: usize,
-    avoid: Avoid,
-    /// What became of the last attempt that may have been executed, whatever becomes of the later ones.
-    before: Option<Box<Answer>>,
+    attempts: Attempts<Answer>,
 }
 
 impl Replay {
@@ -82,82 +79,42 @@ impl Replay {
     /// speak a protocol that has a word for "not processed".
     pub(super) fn of(
         request: &mut Request<RequestBody>,
-        times: usize,
+        route: &Route,
+        retries: &Retries,
         may_refuse: bool,
     ) -> Option<Self> {
         let marked = request.extensions().get::<Idempotent>().copied();
         let repeatable =
             marked.is_some() || (request.method().is_safe() && request.body().is_empty());
-        if times == 0 || !(repeatable || may_refuse) {
+        if retries.allowance.times == 0 || !(repeatable || may_refuse) {
             return None;
         }
         // Pods that may refuse are likely to speak gRPC, whose bodies all come as streams.
         request.body_mut().record(marked.unwrap_or_default().record);
-        let avoid = request.extensions().get::<Avoid>().cloned();
         Some(Self {
             request: again(request)?,
             repeatable,
-            left: times,
-            avoid: avoid.unwrap_or_default(),
-            before: None,
+            attempts: Attempts::new(&retries.allowance, route.clone()),
         })
     }
 
-    /// The request again, after `answer`. If it may not be sent again, the answer that its caller has to know.
+    /// The request again, after `answer`, and its route. If it may not be sent again, the answer that its caller has to know.
     pub(super) fn next(
         &mut self,
         answer: Answer,
         retries: &Retries,
-        has_other: impl FnOnce(&Avoid) -> bool,
-    ) -> ControlFlow<Answer, BoxRequest> {
-        let is_wanted = self.left > 0 && self.may_be_sent_again(&answer, retries);
-        if !is_wanted || !self.has_where(&answer, has_other) || !retries.budget.withdraw() {
-            return ControlFlow::Break(self.most_telling(answer));
-        }
-        let Some(request) = again(&self.request) else {
-            return ControlFlow::Break(answer);
-        };
-        match &answer {
-            Ok(response) => tracing::debug!(status = %response.status(), "request sent again"),
-            Err(error) => tracing::debug!(%error, "request sent again"),
-        }
-        self.left -= 1;
-        if !answer.as_ref().is_err_and(Error::is_unexecuted) {
-            self.before = Some(Box::new(answer));
-        }
-        ControlFlow::Continue(request)
-    }
-
-    /// The pods that are not to have the request again.
-    pub(super) fn avoid(&self) -> &Avoid {
-        &self.avoid
+        has_other: impl FnOnce(&Route) -> bool,
+    ) -> ControlFlow<Answer, (BoxRequest, Route)> {
+        let ended = self.ended(&answer, retries);
+        let allowance = &retries.allowance;
+        let again = || again(&self.request);
+        (self.attempts).next(answer, &ended, allowance, has_other, again)
     }
 
     /// Reads on what an earlier attempt was answered.
     pub(super) fn poll_before(&mut self, cx: &mut Context<'_>) {
-        if let Some(Ok(response)) = self.before.as_deref_mut() {
+        if let Some(Ok(response)) = self.attempts.before() {
             response.body_mut().read_ahead(cx, READ_AHEAD);
-        }
-    }
-
-    /// Avoids the pod that has failed. One that was lost with a request may have it again if no other one takes it; one
-    /// that has answered would answer the same.
-    fn has_where(&mut self, answer: &Answer, has_other: impl FnOnce(&Avoid) -> bool) -> bool {
-        let pod = match answer {
-            Ok(response) => Some(response.body().pod()),
-            Err(error) => error.pod(),
-        };
-        if let Some(pod) = pod {
-            self.avoid = std::mem::take(&mut self.avoid).and(pod);
-        }
-        answer.is_err() || has_other(&self.avoid)
-    }
-
-    /// That one attempt was not executed doesn't say that the request was not.
-    fn most_telling(&mut self, answer: Answer) -> Answer {
-        match self.before.take() {
-            Some(before) if answer.as_ref().is_err_and(Error::is_unexecuted) => *before,
-            _ => answer,
         }
     }
 
@@ -166,16 +123,26 @@ impl Replay {
         self.repeatable && retries.statuses.contains(&status(response))
     }
 
-    fn may_be_sent_again(&self, answer: &Answer, retries: &Retries) -> bool {
-        let is_allowed = match answer {
-            Ok(response) => self.is_retried(response, retries),
+    /// What an attempt has come to.
+    fn ended(&self, answer: &Answer, retries: &Retries) -> Ended {
+        let (fate, pod, may_be_sent_again) = match answer {
+            Ok(response) => {
+                let is_retried = self.is_retried(response, retries);
+                (Fate::Answered, Some(response.body().pod()), is_retried)
+            }
             Err(error) => match error.outcome() {
-                Some(Outcome::Unprocessed) => true,
-                Some(Outcome::Unknown) => self.repeatable,
-                Some(Outcome::Abandoned) | None => false,
+                Some(Outcome::Unprocessed) => (Fate::Unprocessed, error.pod(), true),
+                Some(Outcome::Unknown) => (Fate::Lost, error.pod(), self.repeatable),
+                // What is unsent has been offered to all pods by then.
+                _ if error.is_unexecuted() => (Fate::Unsent, None, false),
+                _ => (Fate::Lost, error.pod(), false),
             },
         };
-        is_allowed && self.request.body().is_playable()
+        Ended {
+            fate,
+            endpoint: pod.cloned(),
+            is_retried: may_be_sent_again && self.request.body().is_playable(),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Requests, made by hand.
+//! Requests, made by hand: the client's everyday words.
 
 use std::{
     fmt,
@@ -13,22 +13,39 @@ use http_body_util::Full;
 use tower::ServiceExt;
 
 use super::{
-    client::{Client, Whole},
+    client::Client,
     error::Error,
-    replay::Idempotent,
+    replay::{Idempotent, RequestTimeout},
     response::ResponseBody,
 };
-use crate::policy::Policy;
+use crate::route::Route;
+
+impl Client {
+    /// A GET of `path`.
+    pub fn get(&self, path: &str) -> RequestBuilder {
+        self.request(Method::GET, path)
+    }
+
+    /// A POST to `path`.
+    pub fn post(&self, path: &str) -> RequestBuilder {
+        self.request(Method::POST, path)
+    }
+
+    /// Any request.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        RequestBuilder::new(self.clone(), method, path)
+    }
+}
 
 /// A request in the making. Awaiting it sends it.
 #[must_use = "a request is sent when it is awaited"]
-pub struct RequestBuilder<P: Policy> {
-    client: Client<P>,
+pub struct RequestBuilder {
+    client: Client,
     request: Result<Request<Full<Bytes>>, Error>,
 }
 
-impl<P: Policy> RequestBuilder<P> {
-    pub(super) fn new(client: Client<P>, method: Method, path: &str) -> Self {
+impl RequestBuilder {
+    pub(super) fn new(client: Client, method: Method, path: &str) -> Self {
         let invalid = |error: &dyn fmt::Display| Error::request(format_args!("{path:?}: {error}"));
         let request = match path.parse::<Uri>() {
             Ok(uri) if path.starts_with('/') || uri.scheme().is_some() => {
@@ -77,7 +94,12 @@ impl<P: Policy> RequestBuilder<P> {
 
     /// How long all of it may take, to the end of the response's body.
     pub fn timeout(self, whole: Duration) -> Self {
-        self.extension(Whole(whole))
+        self.extension(RequestTimeout(whole))
+    }
+
+    /// Where it wants to go; see [`Route`].
+    pub fn route(self, route: Route) -> Self {
+        self.extension(route)
     }
 
     fn extension<T: Clone + Send + Sync + 'static>(mut self, extension: T) -> Self {
@@ -88,7 +110,7 @@ impl<P: Policy> RequestBuilder<P> {
     }
 }
 
-impl<P: Policy> IntoFuture for RequestBuilder<P> {
+impl IntoFuture for RequestBuilder {
     type Output = Result<Response<ResponseBody>, Error>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
@@ -98,7 +120,7 @@ impl<P: Policy> IntoFuture for RequestBuilder<P> {
     }
 }
 
-impl<P: Policy> fmt::Debug for RequestBuilder<P> {
+impl fmt::Debug for RequestBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RequestBuilder")
             .field("request", &self.request)

@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, Weak},
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -16,43 +16,17 @@ use hyper::{body::Incoming, upgrade::OnUpgrade as HyperUpgrade};
 use tokio::time::Sleep;
 
 use super::{
-    ahead::ReadAhead,
     error::{Error, Failure, Outcome},
-    pool::{Http1, Pool, Stream},
+    pool::Lease,
+    read_ahead::ReadAhead,
     upgrade::OnUpgrade,
 };
 use crate::{
     endpoint::Endpoint,
-    error::{BoxError, Suspect},
+    error::{BoxError, unmarked},
     in_flight::{Completion, InFlight},
     outcome::{self, ByStatus, ClassifyHttp},
 };
-
-/// What a response holds of its connection.
-pub(super) struct Lease(Held);
-
-enum Held {
-    Http1(Http1, Weak<Pool>),
-    Http2(#[expect(dead_code, reason = "held until the response ends")] Stream),
-}
-
-impl Lease {
-    pub(super) fn http1(connection: Http1, pool: Weak<Pool>) -> Self {
-        Self(Held::Http1(connection, pool))
-    }
-
-    pub(super) fn http2(stream: Stream) -> Self {
-        Self(Held::Http2(stream))
-    }
-
-    /// The response has been read to its end: another may come over the connection.
-    fn release(self) {
-        match self.0 {
-            Held::Http1(connection, pool) => Pool::release(&pool, connection),
-            Held::Http2(_) => {}
-        }
-    }
-}
 
 /// A body as the pod's connection has it.
 pub(super) struct PodBody {
@@ -98,11 +72,11 @@ impl ClassifyHttp for SharedClassify {
 
 /// Counts a request as in flight to the end of its response, upgraded streams included.
 #[derive(Clone)]
-pub(super) struct ToTheEnd {
+pub(super) struct OnResponseEnd {
     pub(super) classify: SharedClassify,
 }
 
-impl Completion<Response<PodBody>> for ToTheEnd {
+impl Completion<Response<PodBody>> for OnResponseEnd {
     type Response = Response<ResponseBody>;
 
     fn complete(&self, mut in_flight: InFlight, mut response: Response<PodBody>) -> Self::Response {
@@ -131,13 +105,15 @@ impl Completion<Response<PodBody>> for ToTheEnd {
     }
 
     fn failed(&self, error: &BoxError) -> outcome::Outcome {
-        let (failure, error) = match error.downcast_ref::<Suspect>() {
-            Some(suspect) => (suspect.0.downcast_ref::<Failure>(), &suspect.0),
-            None => (error.downcast_ref::<Failure>(), error),
-        };
-        match failure.map(|failure| failure.outcome) {
-            // It is the caller's fault, or the pod has said that it won't: it closes, as a rule.
-            Some(Outcome::Abandoned | Outcome::Unprocessed) => outcome::Outcome::Ignored,
+        let error = unmarked(error);
+        match error
+            .downcast_ref::<Failure>()
+            .map(|failure| failure.outcome)
+        {
+            // It is the caller's fault.
+            Some(Outcome::Abandoned) => outcome::Outcome::Ignored,
+            // The pod has said that it won't: it closes, or has too much to do. A refusal is quick, and must not attract more.
+            Some(Outcome::Unprocessed) => outcome::Outcome::Overload,
             Some(Outcome::Unknown) | None => self.classify.error(error),
         }
     }
@@ -238,5 +214,39 @@ impl fmt::Debug for ResponseBody {
         f.debug_struct("ResponseBody")
             .field("pod", &self.pod)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Refused, Suspect};
+
+    fn failed(outcome: Outcome, mark: fn(BoxError) -> BoxError) -> outcome::Outcome {
+        let failure = Failure {
+            outcome,
+            source: "reset".into(),
+        };
+        let completion = OnResponseEnd {
+            classify: SharedClassify::ByStatus,
+        };
+        completion.failed(&mark(failure.into()))
+    }
+
+    #[test]
+    fn what_a_pod_refuses_unprocessed_is_overload_and_never_nothing() {
+        let marks: [fn(BoxError) -> BoxError; 2] = [|error| error, |error| Refused(error).into()];
+        for mark in marks {
+            let outcome = failed(Outcome::Unprocessed, mark);
+            assert_eq!(outcome, outcome::Outcome::Overload);
+        }
+    }
+
+    #[test]
+    fn a_mark_doesn_t_change_what_an_error_says() {
+        let mark = |error| Suspect(error).into();
+        let outcomes = [Outcome::Unknown, Outcome::Abandoned].map(|outcome| failed(outcome, mark));
+        let (failure, ignored) = (outcome::Outcome::Failure, outcome::Outcome::Ignored);
+        assert_eq!(outcomes, [failure, ignored]);
     }
 }

@@ -10,7 +10,7 @@ use rustls::{
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::connect::Protocol;
+use super::protocol::Protocol;
 use crate::{endpoint::Endpoint, error::BoxError};
 
 /// Settings of TLS: whom to trust, and who to be.

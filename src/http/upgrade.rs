@@ -11,7 +11,7 @@ use http::Response;
 use hyper_util::rt::TokioIo;
 use tokio::io::{self, AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{error::Error, response::Lease};
+use super::{error::Error, pool::Lease};
 use crate::in_flight::InFlight;
 
 type Held = Option<(Lease, InFlight)>;

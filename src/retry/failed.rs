@@ -1,6 +1,6 @@
 //! What most services need: errors of endpoints are retried.
 
-use super::RetryPolicy;
+use super::policy::RetryPolicy;
 use crate::error::Error;
 
 /// Retries whatever an endpoint has failed with an error, of requests that are [`Clone`].
@@ -9,7 +9,7 @@ use crate::error::Error;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RetryFailed;
 
-impl<Req: Clone, Res> RetryPolicy<Req, Res, Error> for RetryFailed {
+impl<Req: Clone, Res> RetryPolicy<Req, Res> for RetryFailed {
     fn again(&self, request: &Req) -> Option<Req> {
         Some(request.clone())
     }

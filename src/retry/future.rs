@@ -1,17 +1,9 @@
 //! One request, and its attempts one after another.
-//!
-//! ```text
-//!  Sent ── the result is good, or no retry is allowed ──▶ done
-//!   ▲ │
-//!   │ └── no good ──▶ Preparing: the service becomes ready
-//!   └─────────────────────┘
-//! ```
 
 use std::{
     any::type_name,
     fmt,
     future::Future,
-    net::SocketAddr,
     ops::ControlFlow,
     pin::Pin,
     sync::Arc,
@@ -19,108 +11,113 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-
 use tower::Service;
 
-use super::{CallAvoiding, RetryPolicy, Terms, attempt::sealed::Attempt};
+use super::{
+    attempts::{Allowance, Attempts, Ended, Fate},
+    located::Located,
+    policy::RetryPolicy,
+};
+use crate::{
+    balance::{Balance, ResponseFuture},
+    endpoint::Endpoint,
+    error::{BoxError, Error},
+    in_flight::Completion,
+    route::Route,
+};
+
+/// What the clones of a service have in common.
+#[derive(Clone)]
+pub(super) struct Terms<L> {
+    pub(super) policy: L,
+    pub(super) allowance: Allowance,
+}
 
 /// What becomes of a request.
-type Outcome<S, Req> = Result<<S as Service<Req>>::Response, <S as Service<Req>>::Error>;
+type Outcome<S, Req, C> = Result<<C as Completion<<S as Service<Req>>::Response>>::Response, Error>;
 
-/// What follows from an attempt: the caller's outcome, or another attempt.
-type Next<S, Req> = ControlFlow<Outcome<S, Req>, State<<S as Attempt<Req>>::Attempt, Req>>;
+type Attempt<S, Req, C> = ResponseFuture<S, Req, Located<C>>;
+
+/// What follows from an attempt: another one, or the caller's result.
+type Next<S, Req, C> = ControlFlow<Outcome<S, Req, C>, Attempt<S, Req, C>>;
 
 pin_project! {
     /// The future of a request that may be sent again. Dropping it cancels the request.
-    pub struct RetryFuture<S, L, Req>
+    pub struct RetryFuture<S, Req, C, L>
     where
-        S: CallAvoiding<Req>,
+        S: Service<Req>,
+        C: Completion<S::Response>,
     {
         #[pin]
-        state: State<S::Attempt, Req>,
+        attempt: Attempt<S, Req, C>,
         // None if it is not to be sent again, whatever comes.
-        replay: Option<Replay<S, L, Req, Outcome<S, Req>>>,
-    }
-}
-
-pin_project! {
-    #[project = StateProjection]
-    enum State<F, Req> {
-        Sent { #[pin] attempt: F },
-        Preparing { request: Option<Req> },
+        replay: Option<Replay<S, Req, C, L>>,
     }
 }
 
 /// What it takes to send a request again.
-struct Replay<S, L, Req, T> {
+struct Replay<S, Req, C, L>
+where
+    S: Service<Req>,
+    C: Completion<S::Response>,
+{
     request: Req,
-    service: S,
+    balance: Balance<S, C>,
     terms: Arc<Terms<L>>,
-    left: usize,
-    /// Where it has been.
-    avoid: Vec<SocketAddr>,
-    /// The last result after which the request may have been executed, whatever becomes of the later attempts.
-    before: Option<T>,
+    attempts: Attempts<Outcome<S, Req, C>>,
 }
 
-impl<S, L, Req> RetryFuture<S, L, Req>
+impl<S, Req, C, L> RetryFuture<S, Req, C, L>
 where
-    S: CallAvoiding<Req> + Clone,
-    L: RetryPolicy<Req, S::Response, S::Error>,
+    S: Service<Req> + Clone + Send + Sync + 'static,
+    S::Error: Into<BoxError>,
+    C: Completion<S::Response> + Clone,
+    L: RetryPolicy<Req, C::Response>,
 {
-    pub(super) fn new(service: &mut S, terms: &Arc<Terms<L>>, request: Req) -> Self {
-        let again = match terms.retries {
+    pub(super) fn new(
+        balance: &Balance<S, C>,
+        terms: &Arc<Terms<L>>,
+        request: Req,
+        route: Route,
+    ) -> Self {
+        terms.allowance.budget.deposit();
+        let again = match terms.allowance.times {
             0 => None,
             _ => terms.policy.again(&request),
         };
         let replay = again.map(|request| Replay {
             request,
-            service: service.clone(),
+            balance: balance.clone(),
             terms: terms.clone(),
-            left: terms.retries,
-            avoid: Vec::new(),
-            before: None,
+            attempts: Attempts::new(&terms.allowance, route.clone()),
         });
-        let attempt = service.attempt(request, &[]);
         Self {
-            state: State::Sent { attempt },
+            attempt: balance.call_completing(request, route, Located),
             replay,
         }
     }
 }
 
-impl<S, L, Req> Future for RetryFuture<S, L, Req>
+impl<S, Req, C, L> Future for RetryFuture<S, Req, C, L>
 where
-    S: CallAvoiding<Req>,
-    L: RetryPolicy<Req, S::Response, S::Error>,
+    S: Service<Req> + Clone + Send + Sync + 'static,
+    S::Error: Into<BoxError>,
+    Req: 'static,
+    C: Completion<S::Response> + Clone,
+    L: RetryPolicy<Req, C::Response>,
 {
-    type Output = Outcome<S, Req>;
+    type Output = Outcome<S, Req, C>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
-            let next = match this.state.as_mut().project() {
-                StateProjection::Sent { attempt } => {
-                    let result = ready!(attempt.poll(cx));
-                    match this.replay {
-                        Some(replay) => replay.next(result),
-                        None => ControlFlow::Break(result.map(|(_, response)| response)),
-                    }
-                }
-                StateProjection::Preparing { request } => {
-                    let replay = this.replay.as_mut().expect("it is there while retrying");
-                    match ready!(replay.service.poll_ready(cx)) {
-                        Ok(()) => {
-                            let request = request.take().expect("taken once, to be sent");
-                            let attempt = replay.service.attempt(request, &replay.avoid);
-                            ControlFlow::Continue(State::Sent { attempt })
-                        }
-                        Err(error) => ControlFlow::Break(replay.unsent(error)),
-                    }
-                }
+            let result = ready!(this.attempt.as_mut().poll(cx));
+            let next = match this.replay {
+                Some(replay) => replay.next(result),
+                None => ControlFlow::Break(result.map(|(_, response)| response)),
             };
             match next {
-                ControlFlow::Continue(state) => this.state.set(state),
+                ControlFlow::Continue(attempt) => this.attempt.set(attempt),
                 ControlFlow::Break(result) => {
                     *this.replay = None;
                     return Poll::Ready(result);
@@ -130,55 +127,40 @@ where
     }
 }
 
-impl<S, L, Req> Replay<S, L, Req, Outcome<S, Req>>
+impl<S, Req, C, L> Replay<S, Req, C, L>
 where
-    S: CallAvoiding<Req>,
-    L: RetryPolicy<Req, S::Response, S::Error>,
+    S: Service<Req> + Clone + Send + Sync + 'static,
+    S::Error: Into<BoxError>,
+    C: Completion<S::Response> + Clone,
+    L: RetryPolicy<Req, C::Response>,
 {
-    fn next(
-        &mut self,
-        result: Result<(Option<SocketAddr>, S::Response), S::Error>,
-    ) -> Next<S, Req> {
-        let (endpoint, result) = match result {
-            Ok((endpoint, response)) => (endpoint, Ok(response)),
-            Err(error) => (S::failed(&error), Err(error)),
+    fn next(&mut self, result: Result<(Endpoint, C::Response), Error>) -> Next<S, Req, C> {
+        let (fate, endpoint, result) = match result {
+            Ok((endpoint, response)) => (Fate::Answered, Some(endpoint), Ok(response)),
+            Err(error) if error.is_unsent() => (Fate::Unsent, None, Err(error)),
+            Err(error) => (Fate::Lost, error.endpoint().cloned(), Err(error)),
         };
-        let Some(request) = self.again(endpoint, &result) else {
-            return ControlFlow::Break(match result {
-                Err(error) if S::is_unsent(&error) => self.unsent(error),
-                result => result,
-            });
+        let Terms { policy, allowance } = &*self.terms;
+        let ended = Ended {
+            fate,
+            endpoint,
+            is_retried: !self.attempts.are_used_up() && policy.retry(result.as_ref()),
         };
-        if !result.as_ref().is_err_and(S::is_unsent) {
-            self.before = Some(result);
-        }
-        let request = Some(request);
-        ControlFlow::Continue(State::Preparing { request })
-    }
-
-    /// The request again, if that is to be and is allowed.
-    fn again(&mut self, endpoint: Option<SocketAddr>, result: &Outcome<S, Req>) -> Option<Req> {
-        let terms = &self.terms;
-        if self.left == 0 || !terms.policy.retry(result.as_ref()) {
-            return None;
-        }
-        self.avoid.extend(endpoint);
-        // Who has answered would answer the same.
-        let has_where = result.is_err() || self.service.has_other(&self.avoid);
-        if !has_where || !terms.budget.withdraw() {
-            return None;
-        }
-        self.left -= 1;
-        terms.policy.again(&self.request)
-    }
-
-    /// The caller's result after an attempt that no endpoint has got.
-    fn unsent(&mut self, error: S::Error) -> Outcome<S, Req> {
-        self.before.take().unwrap_or(Err(error))
+        let has_other = |route: &Route| self.balance.has_other(route);
+        let again = || policy.again(&self.request);
+        let next = self
+            .attempts
+            .next(result, &ended, allowance, has_other, again);
+        let (request, route) = next?;
+        ControlFlow::Continue(self.balance.call_completing(request, route, Located))
     }
 }
 
-impl<S: CallAvoiding<Req>, L, Req> fmt::Debug for RetryFuture<S, L, Req> {
+impl<S, Req, C, L> fmt::Debug for RetryFuture<S, Req, C, L>
+where
+    S: Service<Req>,
+    C: Completion<S::Response>,
+{
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(type_name::<Self>())
     }

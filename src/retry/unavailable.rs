@@ -3,7 +3,7 @@
 use http::{Request, Response, StatusCode};
 use http_body::Body;
 
-use super::RetryPolicy;
+use super::policy::RetryPolicy;
 use crate::error::Error;
 
 /// What a pod answers that can't serve: it, or what stands before it, has no one who does (RFC 9110 §15.6.3–5). The
@@ -20,7 +20,7 @@ pub(crate) const UNAVAILABLE: [StatusCode; 3] = [
 #[cfg_attr(docsrs, doc(cfg(feature = "http-body")))]
 pub struct RetryUnavailable;
 
-impl<B: Body + Clone, R> RetryPolicy<Request<B>, Response<R>, Error> for RetryUnavailable {
+impl<B: Body + Clone, R> RetryPolicy<Request<B>, Response<R>> for RetryUnavailable {
     fn again(&self, request: &Request<B>) -> Option<Request<B>> {
         let is_safe = request.method().is_safe() && request.body().is_end_stream();
         is_safe.then(|| request.clone())

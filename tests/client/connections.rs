@@ -16,7 +16,7 @@ use tower_headless::http::Client;
 use crate::{
     kit::{
         Count, OK, Peer, accept, answering, builder, client, get, in_flight, listen, pod, sets,
-        text, unresolved, wait_until, written,
+        silent, text, unresolved, wait_until, written,
     },
     support::within,
 };
@@ -522,6 +522,7 @@ async fn full_backlog() -> (SocketAddr, TcpListener, Vec<TcpStream>) {
 async fn extreme_tcp_settings_still_connect() {
     let (pod, _) = answering().await;
     for time in [
+        Duration::ZERO,
         Duration::from_millis(1),
         Duration::from_micros(1),
         Duration::MAX,
@@ -554,6 +555,26 @@ async fn the_longest_timeouts_are_no_panics() {
     for _ in 0..3 {
         get(&client, "/").await.expect("a response");
     }
+}
+
+#[tokio::test]
+async fn the_shortest_times_leave_a_client_that_works() {
+    let (pod, _) = answering().await;
+    let client = builder([pod])
+        .idle_timeout(Duration::ZERO)
+        .tcp_keepalive(Some(Duration::ZERO))
+        .tcp_user_timeout(Some(Duration::ZERO))
+        .max_idle(0)
+        .max_connections(0);
+    let client = client.build().expect("a client");
+    for _ in 0..3 {
+        get(&client, "/").await.expect("a response");
+    }
+    let (mute, _) = silent().await;
+    let client = builder([mute]).timeout(Duration::ZERO).build();
+    let error = get(&client.expect("a client"), "/").await;
+    let error = error.expect_err("no time");
+    assert!(error.is_timeout(), "{error}");
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+pub const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 
 const ACK: u8 = 1;
@@ -59,12 +60,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
         self.0.arrived().await;
     }
 
-    /// One frame. Settings are acknowledged.
+    /// One frame, or none if the connection ends first.
+    pub async fn try_frame(&mut self) -> Option<Frame> {
+        if !self.0.is_open().await {
+            return None;
+        }
+        Some(self.frame().await)
+    }
+
+    /// One frame. Settings and pings are acknowledged.
     pub async fn frame(&mut self) -> Frame {
         let head: [u8; 9] = self.0.bytes().await;
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = Vec::new();
         for _ in 0..length {
-            self.0.bytes::<1>().await;
+            payload.extend(self.0.bytes::<1>().await);
         }
         let frame = Frame {
             kind: head[3],
@@ -73,6 +83,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
         };
         if frame.kind == SETTINGS && frame.flags & ACK == 0 {
             self.write(SETTINGS, ACK, 0, &[]).await;
+        }
+        if frame.kind == PING && frame.flags & ACK == 0 {
+            self.write(PING, ACK, 0, &payload).await;
         }
         frame
     }

@@ -14,14 +14,14 @@ use tokio::{
     sync::Semaphore,
     time::Instant,
 };
-use tower::ServiceExt;
+use tower::{ServiceExt, retry::budget::TpsBudget};
 use tower_headless::{
     BoxError, Endpoint, StaticEndpoints,
     http::{Client, ClientBuilder, Protocol, ResponseBody},
 };
 
 use crate::{
-    frames::{Frames, HEADERS, NO_ERROR, REFUSED_STREAM},
+    frames::{Frames, HEADERS, NO_ERROR, PING, REFUSED_STREAM},
     kit::{
         self, Count, SERVICE, accept, in_flight, listen, pod, sets, text, unresolved, wait_until,
     },
@@ -428,6 +428,94 @@ async fn a_stream_that_is_refused_is_sent_again() {
     response.expect("a response");
 }
 
+/// A pod that keeps its connections and refuses every stream; and how many it has refused.
+async fn refusing() -> (SocketAddr, Count) {
+    let refused = Count::default();
+    let seen = refused.clone();
+    let serve = move |peer| {
+        let seen = seen.clone();
+        async move {
+            let mut frames = Frames::greet(peer, None).await;
+            while let Some(frame) = frames.try_frame().await {
+                if frame.kind == HEADERS {
+                    seen.add();
+                    frames.reset(frame.stream, REFUSED_STREAM).await;
+                }
+            }
+        }
+    };
+    (pod(serve).await, refused)
+}
+
+/// Allows no retry at all.
+fn no_budget() -> TpsBudget {
+    TpsBudget::new(Duration::from_secs(1), 0, 0.0)
+}
+
+#[tokio::test]
+async fn a_pod_that_refuses_every_stream_is_passed_over() {
+    let ((bad, refused), (good, _)) = (
+        refusing().await,
+        serving(async |_| answer("ok".into())).await,
+    );
+    let client = client([bad, good]);
+    for _ in 0..250 {
+        let posts = (0..4).map(|_| within("a response", client.clone().oneshot(post())));
+        for response in join_all(posts).await {
+            let response = response.expect("the other pod's");
+            assert_eq!(response.body().pod().address(), good);
+            text(response).await;
+        }
+    }
+    let refused = refused.get();
+    assert!((1..=20).contains(&refused), "{refused} of 1,000");
+    assert_eq!(in_flight(&client), 0);
+}
+
+#[tokio::test]
+async fn a_request_that_all_pods_but_one_refuse_costs_no_budget() {
+    let bad = [refusing().await, refusing().await, refusing().await];
+    let (good, _) = serving(async |_| answer("ok".into())).await;
+    let pods = bad.iter().map(|pod| pod.0).chain([good]);
+    let client = builder(pods).retry_budget(no_budget()).retries(1).build();
+    let client = client.expect("a client");
+    for _ in 0..8 {
+        let response = within("a response", client.clone().oneshot(post())).await;
+        text(response.expect("the good pod's")).await;
+    }
+    assert!(bad.iter().any(|pod| pod.1.get() > 0));
+}
+
+#[tokio::test]
+async fn requests_that_a_pod_going_away_has_not_processed_are_other_pods() {
+    const EACH: usize = 10;
+    let (listener, going) = listen().await;
+    let (other, _) = serving(async |_| answer("ok".into())).await;
+    let client = builder([going, other]).retry_budget(no_budget()).build();
+    let client = client.expect("a client");
+    let serve = async {
+        let mut frames = greet(&listener, None).await;
+        let mut streams = Vec::new();
+        for _ in 0..EACH {
+            streams.push(frames.stream().await);
+        }
+        frames.go_away(streams[0], NO_ERROR).await;
+        frames.ok(streams[0]).await;
+        frames
+    };
+    let posts = (0..2 * EACH).map(|_| within("a response", client.clone().oneshot(post())));
+    let (_frames, responses) = join(serve, join_all(posts)).await;
+    let mut pods = Vec::new();
+    for response in responses {
+        let response = response.expect("none fails");
+        pods.push(response.body().pod().address());
+        text(response).await;
+    }
+    let processed = pods.iter().filter(|pod| **pod == going).count();
+    assert_eq!(processed, 1, "the others' went elsewhere");
+    assert_eq!(in_flight(&client), 0);
+}
+
 #[tokio::test]
 async fn a_stream_refused_too_often_was_not_executed() {
     let (listener, pod) = listen().await;
@@ -569,6 +657,26 @@ async fn a_removed_pod_s_shared_connection_closes_when_its_last_request_ends() {
     };
     let ((), response) = join(serve, get(&client, "/")).await;
     assert_eq!(response, "");
+}
+
+#[tokio::test]
+async fn pings_without_a_pause_are_ten_a_second_at_most() {
+    let (listener, pod) = listen().await;
+    let client = builder([pod]).http2_ping(Some(Duration::ZERO)).build();
+    let client = client.expect("a client");
+    let serve = async {
+        let mut frames = greet(&listener, None).await;
+        let (begun, mut pings) = (Instant::now(), 0);
+        let stream = frames.stream().await;
+        while pings < 3 {
+            pings += u32::from(frames.frame().await.kind == PING);
+        }
+        assert!(begun.elapsed() >= Duration::from_millis(250), "too often");
+        frames.ok(stream).await;
+        frames
+    };
+    let (_frames, response) = join(serve, head(&client, "/")).await;
+    response.expect("a response");
 }
 
 #[tokio::test]

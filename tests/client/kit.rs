@@ -107,6 +107,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         let _ = self.0.fill_buf().await;
     }
 
+    /// Waits for something to read; whether there is any before the connection ends.
+    pub async fn is_open(&mut self) -> bool {
+        self.0.fill_buf().await.is_ok_and(|bytes| !bytes.is_empty())
+    }
+
     /// What comes up to `last`.
     pub async fn until(&mut self, last: &str) -> String {
         let mut text = Vec::new();
@@ -230,7 +235,7 @@ pub async fn silent() -> (SocketAddr, Count) {
 }
 
 /// How many requests are in flight, over all pods.
-pub fn in_flight<P: Policy>(client: &Client<P>) -> u32 {
+pub fn in_flight(client: &Client) -> u32 {
     let pods = client.endpoints().into_iter();
     pods.map(|pod| pod.in_flight).sum()
 }
@@ -253,7 +258,7 @@ pub async fn text(response: http::Response<ResponseBody>) -> String {
 }
 
 /// Sends a request, and reads its response to the end.
-pub async fn get<P: Policy>(client: &Client<P>, path: &str) -> Result<String, Error> {
+pub async fn get(client: &Client, path: &str) -> Result<String, Error> {
     let response = within("a response", client.get(path).into_future()).await?;
     Ok(text(response).await)
 }

@@ -25,8 +25,8 @@ use tower::{
     retry::{self, budget::TpsBudget},
 };
 use tower_headless::{
-    Endpoint, RoundRobin,
-    http::{Avoid, Client, Error, Idempotent, RequestBuilder, ResponseBody},
+    Endpoint, RoundRobin, Route,
+    http::{Client, Error, Idempotent, RequestBuilder, ResponseBody},
 };
 
 use crate::{
@@ -385,10 +385,10 @@ async fn a_lost_request_that_finds_no_other_pod_may_have_been_executed() {
 }
 
 fn avoiding(pods: &[SocketAddr]) -> Request<Empty<Bytes>> {
-    let avoid = pods.iter().fold(Avoid::default(), |avoid, &pod| {
-        avoid.and(&Endpoint::new(pod))
-    });
-    let request = Request::get("/").extension(avoid);
+    let route = pods
+        .iter()
+        .fold(Route::new(), |route, &pod| route.avoid(&Endpoint::new(pod)));
+    let request = Request::get("/").extension(route);
     request.body(Empty::new()).expect("a request")
 }
 
@@ -403,6 +403,21 @@ async fn a_pod_to_be_avoided_gets_no_request() {
         text(response.expect("a response")).await;
     }
     assert_eq!((unwanted.get(), wanted.get()), (0, 10));
+}
+
+#[tokio::test]
+async fn a_retry_keeps_to_its_caller_s_route() {
+    let (avoided, unwanted) = answering().await;
+    let ((bad, lost), (good, _)) = (losing().await, answering().await);
+    let client = client([avoided, bad, good]);
+    know(&client).await;
+    for _ in 0..6 {
+        let route = Route::new().avoid(&Endpoint::new(avoided));
+        let (status, pod) = answer(client.get("/").route(route)).await;
+        assert_eq!((status, pod), (200, good));
+    }
+    assert_eq!(unwanted.get(), 0);
+    assert!(lost.get() > 0, "some are sent again");
 }
 
 #[tokio::test]
@@ -448,9 +463,9 @@ impl<E> retry::Policy<Request<Empty<Bytes>>, Response<ResponseBody>, E> for Else
         let response = result.as_ref().ok()?;
         self.0 = self.0.checked_sub(1)?;
         let pod = response.extensions().get::<Endpoint>()?;
-        let avoid = request.extensions_mut().remove::<Avoid>();
-        let avoid = avoid.unwrap_or_default().and(pod);
-        request.extensions_mut().insert(avoid);
+        let route: Option<Route> = request.extensions_mut().remove();
+        let route = route.unwrap_or_default().avoid(pod);
+        request.extensions_mut().insert(route);
         response.status().is_server_error().then(|| ready(()))
     }
 

@@ -15,7 +15,7 @@ struct Tally {
 }
 
 /// The cluster's client under `policy`, which never sends again.
-fn client<P: Policy>(cluster: &Cluster, policy: P, health: OutlierDetection) -> http::Client<P> {
+fn client<P: Policy>(cluster: &Cluster, policy: P, health: OutlierDetection) -> http::Client {
     let uri = format!("http://{}", cluster.service())
         .parse()
         .expect("a URI");
@@ -29,7 +29,7 @@ fn client<P: Policy>(cluster: &Cluster, policy: P, health: OutlierDetection) -> 
 }
 
 /// Sends so many requests, `lanes` at a time.
-async fn send<P: Policy>(client: &http::Client<P>, requests: usize, lanes: usize) -> Tally {
+async fn send(client: &http::Client, requests: usize, lanes: usize) -> Tally {
     let mut tally = Tally::default();
     let mut tasks = JoinSet::new();
     for lane in 0..lanes {
@@ -55,7 +55,7 @@ async fn send<P: Policy>(client: &http::Client<P>, requests: usize, lanes: usize
     tally
 }
 
-fn state<P: Policy>(client: &http::Client<P>, pod: SocketAddr) -> EndpointState {
+fn state(client: &http::Client, pod: SocketAddr) -> EndpointState {
     let endpoints = client.endpoints().into_iter();
     let mut endpoints = endpoints.filter(|status| status.endpoint.address() == pod);
     endpoints.next().expect("an endpoint of the set").state

@@ -26,7 +26,7 @@ pub type ResponseBody = CountedBody<PodBody<NoBody>>;
 pub type HttpBalance<P = RoundRobin> = Balance<Connections<NoBody>, P, OnBodyEnd>;
 
 /// A balancer whose requests are sent again where that is safe.
-pub type HttpClient<P = LeastConnections> = Retry<Resend, HttpBalance<P>>;
+pub type HttpClient = Retry<Resend, HttpBalance>;
 
 /// Discovery of a cluster's pods.
 pub fn dns(cluster: &Cluster) -> Dns {
@@ -34,7 +34,7 @@ pub fn dns(cluster: &Cluster) -> Dns {
     Dns::new(target).allow_loopback(true)
 }
 
-pub fn balance<P: Policy>(discovery: impl Discovery, policy: P) -> HttpBalance<P> {
+pub fn balance<P: Policy>(discovery: impl Discovery, policy: P) -> HttpBalance {
     Balance::builder(discovery)
         .policy(policy)
         .completion(OnBodyEnd::new())

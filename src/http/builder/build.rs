@@ -2,39 +2,38 @@
 
 use std::sync::Arc;
 
-use http::uri::Scheme;
+use http::{Uri, uri::Scheme};
 
-use super::{BuildError, ClientBuilder};
+use super::{BuildError, ClientBuilder, limits::Limits};
 use crate::{
     balance::Balance,
     discovery::Discovery,
     endpoint::Endpoint,
     http::{
-        address::Service,
-        client::{Client, Shared},
-        connect::Protocol,
-        pod::Pod,
-        pool::Config,
-        response::ToTheEnd,
+        address::Service, client::Client, connect::Connector, future::Shared, pod::PodService,
+        pool::Config, protocol::Protocol, response::OnResponseEnd,
     },
-    policy::Policy,
 };
 #[cfg(feature = "tls")]
-use {
-    crate::http::{connect::Connector, tls::Tls},
-    http::uri::Authority,
-};
+use {crate::http::tls::Tls, http::uri::Authority};
 
-impl<D, P> ClientBuilder<D, P> {
+impl Client {
+    /// Settings of a client of the service that `uri` names: `http://nginx-headless.default:80`, or
+    /// `http://_http._tcp.nginx-headless.default` for the port of that name.
+    pub fn builder(uri: Uri) -> ClientBuilder {
+        ClientBuilder::new(uri)
+    }
+}
+
+impl<D> ClientBuilder<D> {
     /// Builds the client. Nothing is dialled before a request comes.
     ///
     /// # Errors
     ///
     /// If the URI names no service, or asks for TLS without settings for it.
-    pub fn build(self) -> Result<Client<P>, BuildError>
+    pub fn build(self) -> Result<Client, BuildError>
     where
         D: Discovery,
-        P: Policy,
     {
         let (scheme, authority) = self.service?;
         #[cfg(feature = "tls")]
@@ -51,20 +50,13 @@ impl<D, P> ClientBuilder<D, P> {
         let may_refuse = scheme == Scheme::HTTPS || connector.protocol == Protocol::Http2;
         let service = Service::new(scheme, authority);
         let check = self.check.map(|check| check.over(&connector, &service));
-        let config = Arc::new(Config {
-            connector,
-            service,
-            max_idle: limits.max_idle,
-            idle_timeout: limits.idle_timeout,
-            max_connections: limits.max_connections,
-            first_byte: limits.first_byte,
-        });
+        let config = Arc::new(config(&limits, connector, service));
         let pods = Balance::builder(self.discovery?)
-            .policy(self.policy)
-            .near(self.near)
+            .any_policy(self.policy)
+            .locality(self.locality)
             .outlier_detection(self.detection)
             .slow_start(self.slow_start)
-            .completion(ToTheEnd {
+            .completion(OnResponseEnd {
                 classify: self.classify,
             });
         let pods = match check {
@@ -77,7 +69,7 @@ impl<D, P> ClientBuilder<D, P> {
         };
         let pods = pods.build({
             let config = config.clone();
-            move |endpoint: &Endpoint| Pod::new(endpoint, config.clone())
+            move |endpoint: &Endpoint| PodService::new(endpoint, config.clone())
         });
         Ok(Client::new(Shared {
             pods,
@@ -89,7 +81,18 @@ impl<D, P> ClientBuilder<D, P> {
     }
 }
 
-/// The same connector over TLS, where the scheme asks for it.
+fn config(limits: &Limits, connector: Connector, service: Service) -> Config {
+    Config {
+        connector,
+        service,
+        max_idle: limits.max_idle,
+        idle_timeout: limits.idle_timeout,
+        max_connections: limits.max_connections,
+        first_byte: limits.first_byte,
+    }
+}
+
+/// The connector over TLS, where the scheme asks for it.
 #[cfg(feature = "tls")]
 fn secured(
     mut connector: Connector,

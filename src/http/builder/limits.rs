@@ -1,10 +1,23 @@
-//! How much, how long and how often.
+//! How much and how long.
 
 use std::time::Duration;
 
-use http::StatusCode;
+/// A task that looks at something this often costs next to nothing, and nobody wants it sooner.
+pub(super) const SHORTEST: Duration = Duration::from_millis(10);
+pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
+/// The shortest time between two pings.
+pub(super) const MOST_PINGS: Duration = Duration::from_millis(100);
+/// The bounds of the system's own clocks of a connection.
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const HOURS: Duration = Duration::from_secs(32_000);
 
-use crate::retry::{self, RETRIES, SharedBudget, UNAVAILABLE};
+/// Far from where adding it to a clock overflows.
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// The time itself, unless it is shorter than `least` or longer than a day.
+pub(super) fn bounded(time: Duration, least: Duration) -> Duration {
+    time.clamp(least, DAY)
+}
 
 #[derive(Clone, Copy)]
 pub(super) struct Limits {
@@ -26,25 +39,6 @@ impl Default for Limits {
             first_byte: None,
             whole: None,
             ready: Some(Duration::from_secs(5)),
-        }
-    }
-}
-
-pub(in crate::http) struct Retries {
-    /// Of one request, at most.
-    pub(in crate::http) times: usize,
-    /// Of all of them.
-    pub(in crate::http) budget: SharedBudget,
-    /// Answers that are asked for again elsewhere.
-    pub(in crate::http) statuses: Box<[StatusCode]>,
-}
-
-impl Default for Retries {
-    fn default() -> Self {
-        Self {
-            times: RETRIES,
-            budget: retry::default_budget(),
-            statuses: UNAVAILABLE.into(),
         }
     }
 }

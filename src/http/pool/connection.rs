@@ -8,7 +8,7 @@ use std::sync::{
 use hyper::client::conn::{http1, http2};
 use tokio::{sync::Notify, time::Instant};
 
-use super::RequestBody;
+use crate::http::body::RequestBody;
 
 /// A connection reserved for one request.
 pub(in crate::http) enum Reserved {

@@ -77,7 +77,7 @@ impl Spawned {
 }
 
 /// All of a connection.
-pub(super) struct Task<T, H>
+pub(super) struct Http2Task<T, H>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -91,7 +91,7 @@ where
     _held: H,
 }
 
-impl<T, H> Task<T, H>
+impl<T, H> Http2Task<T, H>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Unpin,
@@ -148,7 +148,7 @@ where
     }
 }
 
-impl<T, H> Future for Task<T, H>
+impl<T, H> Future for Http2Task<T, H>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Unpin,

@@ -1,0 +1,66 @@
+//! What a failed request says of itself and of its pod.
+
+use std::{sync::Weak, time::Duration};
+
+use super::{
+    error::{Failure, NoFirstByte, Outcome},
+    pool::Pool,
+};
+use crate::error::{BoxError, Refused, Suspect};
+
+/// Of a request that was written, if only in part.
+pub(super) fn failure(error: hyper::Error, pool: &Weak<Pool>) -> BoxError {
+    let outcome = outcome(&error);
+    // Whose connection breaks may have more broken ones.
+    let is_broken = outcome != Outcome::Abandoned && !error.is_parse();
+    if is_broken && let Some(pool) = pool.upgrade() {
+        pool.distrust();
+    }
+    let is_refused = h2_cause(&error).is_some_and(is_refused);
+    let source = error.into();
+    let failure = Failure { outcome, source }.into();
+    match is_refused {
+        true => Refused(failure).into(),
+        false => failure,
+    }
+}
+
+/// A pod that lets the time for its first byte pass is passed over until it answers again.
+pub(super) fn late(bound: Duration) -> BoxError {
+    Suspect(
+        Failure {
+            outcome: Outcome::Unknown,
+            source: NoFirstByte(bound).into(),
+        }
+        .into(),
+    )
+    .into()
+}
+
+/// What became of the request. The protocol may say that it was not processed: HTTP/2 streams that are refused, or above the
+/// last one that a GOAWAY names (RFC 9113 §6.8 and §8.7). h2 ends the latter, and no others, with the peer's GOAWAY.
+fn outcome(error: &hyper::Error) -> Outcome {
+    if error.is_user() {
+        return Outcome::Abandoned;
+    }
+    let Some(cause) = h2_cause(error) else {
+        return Outcome::Unknown;
+    };
+    if is_refused(cause) || (cause.is_remote() && cause.is_go_away()) {
+        return Outcome::Unprocessed;
+    }
+    // hyper resets the stream of a request whose body fails.
+    match cause.is_reset() && !cause.is_remote() && !cause.is_library() {
+        true => Outcome::Abandoned,
+        false => Outcome::Unknown,
+    }
+}
+
+/// The pod keeps the connection and refuses this one stream. A GOAWAY is none of that: the pod may go on over another one.
+fn is_refused(cause: &h2::Error) -> bool {
+    cause.is_remote() && cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM)
+}
+
+pub(super) fn h2_cause(error: &hyper::Error) -> Option<&h2::Error> {
+    std::error::Error::source(error)?.downcast_ref()
+}

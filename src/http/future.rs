@@ -1,0 +1,187 @@
+//! One request: its attempts one after another, in the time that it has.
+
+use std::{
+    fmt,
+    future::Future,
+    ops::ControlFlow,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use http::Response;
+use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep};
+
+use super::{
+    body::BoxRequest,
+    error::Error,
+    pod::PodService,
+    pool::Config,
+    replay::{Answer, Replay, Retries},
+    response::{OnResponseEnd, ResponseBody},
+};
+use crate::{
+    balance::{Balance, ResponseFuture as BalanceFuture},
+    route::Route,
+};
+
+pub(super) type Pods = Balance<PodService, OnResponseEnd>;
+
+type Sent = BalanceFuture<PodService, BoxRequest, OnResponseEnd>;
+
+/// What the clones of a client and their requests have in common.
+pub(super) struct Shared {
+    /// For requests that are sent again.
+    pub(super) pods: Pods,
+    pub(super) config: Arc<Config>,
+    pub(super) retries: Retries,
+    pub(super) timeout: Option<Duration>,
+    /// The pods may say that they have not processed a request.
+    pub(super) may_refuse: bool,
+}
+
+impl Shared {
+    /// What follows from a pod's answer: another attempt, or the caller's answer.
+    fn again(&self, replay: &mut Replay, answer: Answer) -> ControlFlow<Answer, Sent> {
+        let has_other = |route: &Route| self.pods.has_other(route);
+        let (request, route) = replay.next(answer, &self.retries, has_other)?;
+        ControlFlow::Continue(self.pods.call_with(request, route))
+    }
+}
+
+/// When all of a request has to be over, and how long that is from its beginning.
+type Deadline = (Pin<Box<Sleep>>, Duration);
+
+pin_project! {
+    /// The future of a request. Dropping it cancels the request.
+    pub struct ResponseFuture {
+        #[pin]
+        attempt: Attempt,
+        replay: Option<Replay>,
+        shared: Option<Arc<Shared>>,
+        deadline: Option<Deadline>,
+    }
+}
+
+pin_project! {
+    #[project = AttemptProjection]
+    enum Attempt {
+        Sent { #[pin] future: Sent },
+        Failed { error: Option<Error> },
+    }
+}
+
+impl ResponseFuture {
+    /// A request that has been given to the balancer. `shared` keeps that alive, for replays or until discovery has answered.
+    pub(super) fn new(
+        future: Sent,
+        replay: Option<Replay>,
+        shared: Option<Arc<Shared>>,
+        timeout: Option<Duration>,
+    ) -> Self {
+        Self {
+            attempt: Attempt::Sent { future },
+            replay,
+            shared,
+            deadline: timeout.map(|timeout| (Box::pin(sleep(timeout)), timeout)),
+        }
+    }
+
+    pub(super) fn failed(error: Error) -> Self {
+        Self {
+            attempt: Attempt::Failed { error: Some(error) },
+            replay: None,
+            shared: None,
+            deadline: None,
+        }
+    }
+}
+
+impl Future for ResponseFuture {
+    type Output = Result<Response<ResponseBody>, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let polled = match this.attempt.as_mut().project() {
+                AttemptProjection::Sent { future } => future.poll(cx),
+                AttemptProjection::Failed { error } => {
+                    let error = error.take().expect("polled after completion");
+                    return Poll::Ready(Err(error));
+                }
+            };
+            let answer = match polled {
+                // Responses are large, and most go straight to their callers.
+                Poll::Ready(Ok(mut response))
+                    if !is_retried(this.replay, this.shared, &response) =>
+                {
+                    *this.replay = None;
+                    bound(&mut response, this.deadline);
+                    return Poll::Ready(Ok(response));
+                }
+                Poll::Ready(answer) => answer.map_err(Error::balance),
+                Poll::Pending => {
+                    let timeout = ready!(poll_late(this.replay, this.deadline, cx));
+                    // The request is cancelled here, not when its caller gets round to dropping this.
+                    let error = Some(Error::deadline(timeout));
+                    *this.replay = None;
+                    this.attempt.set(Attempt::Failed { error });
+                    continue;
+                }
+            };
+            let next = match (&mut *this.replay, &*this.shared) {
+                (Some(replay), Some(shared)) => shared.again(replay, answer),
+                _ => ControlFlow::Break(answer),
+            };
+            match next {
+                ControlFlow::Continue(future) => this.attempt.set(Attempt::Sent { future }),
+                ControlFlow::Break(mut answer) => {
+                    *this.replay = None;
+                    if let Ok(response) = &mut answer {
+                        bound(response, this.deadline);
+                    }
+                    return Poll::Ready(answer);
+                }
+            }
+        }
+    }
+}
+
+/// Ready when a request without an answer has run out of its time; reads on in an earlier answer until then.
+fn poll_late(
+    replay: &mut Option<Replay>,
+    deadline: &mut Option<Deadline>,
+    cx: &mut Context<'_>,
+) -> Poll<Duration> {
+    if let Some(replay) = replay {
+        replay.poll_before(cx);
+    }
+    match deadline {
+        Some((deadline, timeout)) => deadline.as_mut().poll(cx).map(|()| *timeout),
+        None => Poll::Pending,
+    }
+}
+
+fn is_retried(
+    replay: &Option<Replay>,
+    shared: &Option<Arc<Shared>>,
+    response: &Response<ResponseBody>,
+) -> bool {
+    let both = replay.as_ref().zip(shared.as_ref());
+    both.is_some_and(|(replay, shared)| replay.is_retried(response, &shared.retries))
+}
+
+/// The rest of a response takes the rest of the time.
+fn bound(response: &mut Response<ResponseBody>, deadline: &mut Option<Deadline>) {
+    if let Some((deadline, timeout)) = deadline.take() {
+        response.body_mut().until(deadline, timeout);
+    }
+}
+
+impl fmt::Debug for ResponseFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,33 @@
+//! A connection as a response has it.
+
+use std::sync::Weak;
+
+use super::{
+    Pool,
+    connection::{Http1, Reserved, Stream},
+};
+
+/// What a response holds of its connection.
+pub(in crate::http) struct Lease(Held);
+
+enum Held {
+    Http1(Http1, Weak<Pool>),
+    Http2(#[expect(dead_code, reason = "held until the response ends")] Stream),
+}
+
+impl Lease {
+    pub(in crate::http) fn new(connection: Reserved, pool: Weak<Pool>) -> Self {
+        Self(match connection {
+            Reserved::Http1(connection) => Held::Http1(connection, pool),
+            Reserved::Http2(stream) => Held::Http2(stream),
+        })
+    }
+
+    /// The response has been read to its end: another may come over the connection.
+    pub(in crate::http) fn release(self) {
+        match self.0 {
+            Held::Http1(connection, pool) => Pool::release(&pool, connection),
+            Held::Http2(_) => {}
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! The attempts of one request: whether there is another one, where it goes, and which result its caller gets.
+//!
+//! ```text
+//!  an attempt has ended ──▶ is another one wanted, are there any left, does the budget allow it?
+//!                             │ yes: the request again, on a route that avoids where it has been
+//!                             └ no:  the most telling result is the caller's
+//! ```
+//!
+//! Those who use this say what an attempt has come to ([`Ended`]); everything that follows from it is decided here.
+
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
+
+use tower::retry::budget::{Budget, TpsBudget};
+
+use crate::{endpoint::Endpoint, route::Route};
+
+/// How often one request is sent again, at most.
+const TIMES: usize = 3;
+
+/// How many requests may be sent again: a share of all, and some more each second, counted over ten seconds.
+const SHARE: f32 = 0.2;
+const A_SECOND: u32 = 10;
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// How often requests may be sent again.
+#[derive(Clone)]
+pub(crate) struct Allowance {
+    /// One of them, at most.
+    pub(crate) times: usize,
+    /// All of them. Each request is a deposit, and each retry a withdrawal.
+    pub(crate) budget: Arc<dyn Budget + Send + Sync>,
+}
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self {
+            times: TIMES,
+            budget: Arc::new(TpsBudget::new(WINDOW, A_SECOND, SHARE)),
+        }
+    }
+}
+
+/// What an attempt has come to, as far as the next one depends on it.
+pub(crate) struct Ended {
+    pub(crate) fate: Fate,
+    /// Where the request was.
+    pub(crate) endpoint: Option<Endpoint>,
+    /// Another result is wanted, and the request may be sent again.
+    pub(crate) is_retried: bool,
+}
+
+/// What became of a request at the endpoint that it was sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It was answered. The same endpoint would answer the same.
+    Answered,
+    /// It was lost, and may have been executed.
+    Lost,
+    /// The endpoint refused it unprocessed, in the protocol's own words.
+    Unprocessed,
+    /// No endpoint has got it: the balancer has offered it to all.
+    Unsent,
+}
+
+impl Fate {
+    fn may_be_executed(self) -> bool {
+        matches!(self, Self::Answered | Self::Lost)
+    }
+}
+
+/// The attempts of one request whose results are of type `T`.
+pub(crate) struct Attempts<T> {
+    left: usize,
+    /// The caller's, and away from where the request has been.
+    route: Route,
+    /// The last result after which the request may have been executed, whatever becomes of the later attempts.
+    before: Option<Box<T>>,
+}
+
+impl<T> Attempts<T> {
+    pub(crate) fn new(allowance: &Allowance, route: Route) -> Self {
+        Self {
+            left: allowance.times,
+            route,
+            before: None,
+        }
+    }
+
+    /// Whether as many retries have been made as one request may have.
+    pub(crate) fn are_used_up(&self) -> bool {
+        self.left == 0
+    }
+
+    /// The result that the caller gets if no later attempt is executed.
+    #[cfg(feature = "http")]
+    pub(crate) fn before(&mut self) -> Option<&mut T> {
+        self.before.as_deref_mut()
+    }
+
+    /// The request for another attempt, and its route. If there is to be none, the result that the caller has to know.
+    ///
+    /// `has_other` tells whether there is an endpoint that a route doesn't avoid; `again` makes the request again.
+    pub(crate) fn next<Req>(
+        &mut self,
+        result: T,
+        ended: &Ended,
+        allowance: &Allowance,
+        has_other: impl FnOnce(&Route) -> bool,
+        again: impl FnOnce() -> Option<Req>,
+    ) -> ControlFlow<T, (Req, Route)> {
+        let allowed = ended.is_retried && self.allow(ended, allowance, has_other);
+        let Some(request) = allowed.then(again).flatten() else {
+            return ControlFlow::Break(self.most_telling(result, ended.fate));
+        };
+        let endpoint = ended.endpoint.as_ref().map(tracing::field::display);
+        tracing::debug!(endpoint, fate = ?ended.fate, "request sent again");
+        if ended.fate.may_be_executed() {
+            self.before = Some(Box::new(result));
+        }
+        ControlFlow::Continue((request, self.route.clone()))
+    }
+
+    fn allow(
+        &mut self,
+        ended: &Ended,
+        allowance: &Allowance,
+        has_other: impl FnOnce(&Route) -> bool,
+    ) -> bool {
+        let is_new = self.avoid(ended.endpoint.as_ref());
+        // gRFC A6, "transparent retries": what was not processed is no more work than what was never sent. Each endpoint can
+        // make use of that once, so that it ends; an endpoint that refuses the request a second time makes a retry of it.
+        if ended.fate == Fate::Unprocessed && is_new {
+            return true;
+        }
+        if self.left == 0 || (ended.fate == Fate::Answered && !self.has_where(has_other)) {
+            return false;
+        }
+        let allowed = allowance.budget.withdraw();
+        self.left -= usize::from(allowed);
+        allowed
+    }
+
+    /// Avoids the endpoint from now on; whether it was not avoided before.
+    fn avoid(&mut self, endpoint: Option<&Endpoint>) -> bool {
+        let Some(endpoint) = endpoint.filter(|endpoint| !self.route.avoids(endpoint)) else {
+            return false;
+        };
+        self.route = std::mem::take(&mut self.route).avoid(endpoint);
+        true
+    }
+
+    /// Whether an endpoint is left that may answer otherwise. Where one pod is asked for, no other one gets the request.
+    fn has_where(&self, has_other: impl FnOnce(&Route) -> bool) -> bool {
+        self.route.requested_pod().is_none() && has_other(&self.route)
+    }
+
+    /// That the last attempt was not executed doesn't say that the request was not.
+    fn most_telling(&mut self, result: T, fate: Fate) -> T {
+        match self.before.take() {
+            Some(before) if !fate.may_be_executed() => *before,
+            _ => result,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    /// Allows so many retries, and no more.
+    struct Only(AtomicUsize);
+
+    impl Budget for Only {
+        fn deposit(&self) {}
+
+        fn withdraw(&self) -> bool {
+            let one_less = |left: usize| left.checked_sub(1);
+            self.0.fetch_update(Relaxed, Relaxed, one_less).is_ok()
+        }
+    }
+
+    fn allowance(times: usize, all: usize) -> Allowance {
+        Allowance {
+            times,
+            budget: Arc::new(Only(AtomicUsize::new(all))),
+        }
+    }
+
+    fn endpoint(host: u8) -> Endpoint {
+        Endpoint::new(([10, 0, 0, host], 80).into())
+    }
+
+    fn ended(fate: Fate, host: u8) -> Ended {
+        Ended {
+            fate,
+            endpoint: Some(endpoint(host)),
+            is_retried: true,
+        }
+    }
+
+    /// Lets attempts end at these endpoints, of four; the result that the caller gets is the number of its attempt.
+    fn run(allowance: &Allowance, route: Route, ends: &[(Fate, u8)]) -> (usize, Vec<Route>) {
+        let (mut attempts, mut routes) = (Attempts::new(allowance, route), Vec::new());
+        let has_other = |route: &Route| (1..=4).any(|host| !route.avoids(&endpoint(host)));
+        for (attempt, &(fate, host)) in ends.iter().enumerate() {
+            let ended = ended(fate, host);
+            match attempts.next(attempt, &ended, allowance, has_other, || Some(())) {
+                ControlFlow::Continue(((), route)) => routes.push(route),
+                ControlFlow::Break(result) => return (result, routes),
+            }
+        }
+        panic!("it goes on after {}", ends.len());
+    }
+
+    use Fate::{Answered, Lost, Unprocessed, Unsent};
+
+    #[test]
+    fn a_route_grows_and_keeps_what_its_caller_said() {
+        let route = Route::new().key("k").avoid(&endpoint(9));
+        let ends = [(Lost, 1), (Lost, 2), (Lost, 2), (Lost, 3)];
+        let (_, routes) = run(&allowance(3, 9), route.clone(), &ends);
+        assert_eq!(routes.len(), 3);
+        assert_eq!(routes[0], route.clone().avoid(&endpoint(1)));
+        let both = route.avoid(&endpoint(1)).avoid(&endpoint(2));
+        assert_eq!(
+            routes[1..],
+            [both.clone(), both],
+            "nothing stands in it twice"
+        );
+    }
+
+    #[test]
+    fn a_request_is_sent_again_as_often_as_it_may_be() {
+        let (result, routes) = run(&allowance(2, 9), Route::new(), &[(Lost, 1); 3]);
+        assert_eq!((result, routes.len()), (2, 2));
+        let (result, routes) = run(&allowance(9, 1), Route::new(), &[(Lost, 1); 2]);
+        assert_eq!((result, routes.len()), (1, 1), "the budget's only one");
+    }
+
+    #[test]
+    fn an_answer_is_asked_for_where_it_has_not_been() {
+        let ends = [(Answered, 1), (Answered, 2), (Answered, 3), (Answered, 4)];
+        assert_eq!(run(&allowance(9, 9), Route::new(), &ends).0, 3);
+        let pinned = Route::new().pod("web-0");
+        assert_eq!(run(&allowance(9, 9), pinned, &ends).0, 0, "nobody else may");
+    }
+
+    #[test]
+    fn what_each_endpoint_refuses_once_is_charged_to_nobody() {
+        let ends = [1, 2, 3, 4, 4].map(|host| (Unprocessed, host));
+        let (result, routes) = run(&allowance(0, 0), Route::new(), &ends);
+        assert_eq!((result, routes.len()), (4, 4), "the second time is a retry");
+        let ends = [(Unprocessed, 1); 4];
+        let (result, _) = run(&allowance(2, 9), Route::new(), &ends);
+        assert_eq!(result, 3, "once for nothing, and twice as a retry");
+    }
+
+    #[test]
+    fn the_last_result_that_may_have_been_executed_is_told() {
+        let ends = [
+            (Lost, 1),
+            (Lost, 2),
+            (Unprocessed, 3),
+            (Unsent, 0),
+            (Unsent, 0),
+        ];
+        assert_eq!(run(&allowance(3, 9), Route::new(), &ends).0, 1);
+        assert_eq!(run(&allowance(0, 9), Route::new(), &[(Unsent, 1)]).0, 0);
+    }
+}

@@ -1,0 +1,200 @@
+//! The layer, and its service.
+
+use std::{
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use tower::{Layer, Service, retry::budget::Budget};
+
+use super::{
+    attempts::Allowance,
+    future::{RetryFuture, Terms},
+    policy::RetryPolicy,
+};
+use crate::{
+    balance::Balance,
+    error::{BoxError, Error},
+    in_flight::Completion,
+    route::Route,
+};
+
+/// Sends requests again that an endpoint has failed: to another endpoint, at once, and within a budget.
+///
+/// It goes around a [`Balance`], directly. Layers for each attempt, such as a timeout, go around the endpoints' services;
+/// layers for the whole, around this one. [`http::Client`](crate::http) has retries of its own.
+///
+/// Over any other service, use tower's own [`Retry`](tower::retry::Retry); it takes the same budgets. If the service carries
+/// requests to a balancer and hands their [`Route`] on, tower's policy can [avoid](Route::avoid) the endpoints that failed.
+///
+/// ```
+/// use tower::{Layer, Service, ServiceExt, service_fn};
+/// use tower_headless::{Balance, BoxError, Endpoint, StaticEndpoints, RetryFailed, RetryLayer};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), BoxError> {
+/// let pods = StaticEndpoints::new(["10.244.1.7:80".parse()?, "10.244.2.4:80".parse()?]);
+/// let balance = Balance::builder(pods).build(|endpoint: &Endpoint| {
+///     let is_broken = endpoint.address().ip().to_string() == "10.244.1.7";
+///     service_fn(move |request: u32| async move {
+///         if is_broken { Err("connection reset") } else { Ok(request) }
+///     })
+/// });
+/// // Every one of these requests may be executed twice.
+/// let mut service = RetryLayer::new(RetryFailed).layer(balance);
+/// for request in 0..10 {
+///     assert_eq!(service.ready().await?.call(request).await?, request);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # What is sent again
+///
+/// What the [`RetryPolicy`] says: [`RetryFailed`](crate::RetryFailed), [`RetryUnavailable`](crate::RetryUnavailable), or one's own. That a request failed says nothing
+/// of whether it was executed: a policy makes only those again that may be executed twice. Requests that an endpoint has
+/// *not* got are none of this layer's business: the balancer takes them elsewhere by itself, whatever they are.
+///
+/// # Where to
+///
+/// To none of the endpoints that the request has been on, as long as another one takes it. When all of them have failed
+/// it, a request that was *lost* may come back to one of them; one that was *answered* does not.
+///
+/// # How often
+///
+/// A request at most [3 times](Self::retries), and all requests together within a [budget](Self::budget): of the requests
+/// of any 10 seconds 20 %, and 100 more. Services made by one layer, and their clones, share it.
+///
+/// With everything failing, the endpoints so get 1.2 + 10/*r* attempts for each of *r* requests a second: 1.21 at 1,000 a
+/// second, 1.3 at 100. Below 4 a second the bound of each request is the tighter one.
+///
+/// That is a mean over 11 seconds, for the budget is counted in slots of one second. What healthy seconds have saved may be
+/// spent at once: when everything begins to fail, each request is sent up to 4 times until those 20 % are spent, and again
+/// when what was spent has left the window. At 500 requests a second, one second of each eleven has 3.4 attempts for each
+/// request, and the others one. It takes a budget of one's own to have it otherwise: `TpsBudget` over one second saves less
+/// for the moment in which a pod dies with many requests on it, and spends it more evenly.
+///
+/// # What the caller gets
+///
+/// The last result, be it because it is good, or because no more retries are allowed. An error that says that the request
+/// [was not sent](crate::Error::is_unsent) is true of the last attempt only: then the result before it is returned, for the
+/// request may have been executed. For that, a result is kept until the next one comes.
+///
+/// Dropping the future cancels whatever attempt is under way.
+#[derive(Clone)]
+pub struct RetryLayer<L> {
+    terms: Terms<L>,
+}
+
+impl<L> RetryLayer<L> {
+    /// A layer that retries as `policy` says.
+    pub fn new(policy: L) -> Self {
+        Self {
+            terms: Terms {
+                policy,
+                allowance: Allowance::default(),
+            },
+        }
+    }
+
+    /// How often one request may be sent again, at most; 3 by default. What no endpoint has got doesn't count.
+    pub fn retries(mut self, times: usize) -> Self {
+        self.terms.allowance.times = times;
+        self
+    }
+
+    /// What bounds the retries of all requests. Each request is a deposit, and each retry a withdrawal.
+    ///
+    /// By default `TpsBudget::new(Duration::from_secs(10), 10, 0.2)`. Of shares, [`TpsBudget`](tower::retry::budget::TpsBudget) knows those that are one in
+    /// a whole number; it takes others for the next larger one of these, 0.3 for 1/3 and 0.8 for all.
+    pub fn budget(mut self, budget: impl Budget + Send + Sync + 'static) -> Self {
+        self.terms.allowance.budget = Arc::new(budget);
+        self
+    }
+}
+
+impl<S, C, L: Clone> Layer<Balance<S, C>> for RetryLayer<L> {
+    type Service = Retry<Balance<S, C>, L>;
+
+    fn layer(&self, balance: Balance<S, C>) -> Self::Service {
+        Retry {
+            balance,
+            terms: Arc::new(self.terms.clone()),
+        }
+    }
+}
+
+/// A [`Balance`] whose requests are sent again; made by [`RetryLayer`].
+pub struct Retry<B, L> {
+    balance: B,
+    terms: Arc<Terms<L>>,
+}
+
+impl<B, L> Retry<B, L> {
+    /// The balancer that the requests go to.
+    pub fn get_ref(&self) -> &B {
+        &self.balance
+    }
+}
+
+impl<S, C, L> Retry<Balance<S, C>, L> {
+    /// [`call`](Service::call) with a [`Route`] that every attempt keeps to; see [`Balance::call_with`].
+    pub fn call_with<Req>(&self, request: Req, route: Route) -> RetryFuture<S, Req, C, L>
+    where
+        S: Service<Req> + Clone + Send + Sync + 'static,
+        S::Error: Into<BoxError>,
+        Req: 'static,
+        C: Completion<S::Response> + Clone,
+        L: RetryPolicy<Req, C::Response>,
+    {
+        RetryFuture::new(&self.balance, &self.terms, request, route)
+    }
+}
+
+impl<S, C, L, Req> Service<Req> for Retry<Balance<S, C>, L>
+where
+    S: Service<Req> + Clone + Send + Sync + 'static,
+    S::Error: Into<BoxError>,
+    Req: 'static,
+    C: Completion<S::Response> + Clone,
+    L: RetryPolicy<Req, C::Response>,
+{
+    type Response = C::Response;
+    type Error = Error;
+    type Future = RetryFuture<S, Req, C, L>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.balance.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        self.call_with(request, Route::new())
+    }
+}
+
+impl<B: Clone, L> Clone for Retry<B, L> {
+    fn clone(&self) -> Self {
+        Self {
+            balance: self.balance.clone(),
+            terms: self.terms.clone(),
+        }
+    }
+}
+
+impl<L: fmt::Debug> fmt::Debug for RetryLayer<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetryLayer")
+            .field("policy", &self.terms.policy)
+            .field("retries", &self.terms.allowance.times)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<B: fmt::Debug, L> fmt::Debug for Retry<B, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Retry")
+            .field("balance", &self.balance)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,39 @@
+//! Which results are no good, and how a request is made again.
+
+use crate::error::Error;
+
+/// Which results are no good, and how a request is made again.
+///
+/// ```
+/// use tower_headless::{Error, RetryPolicy};
+///
+/// struct Job { reads_only: bool, body: Vec<u8> } // not Clone
+///
+/// #[derive(Clone)]
+/// struct Reads;
+///
+/// impl<Res> RetryPolicy<Job, Res> for Reads {
+///     fn again(&self, job: &Job) -> Option<Job> {
+///         job.reads_only.then(|| Job { reads_only: true, body: job.body.clone() })
+///     }
+///
+///     fn retry(&self, result: Result<&Res, &Error>) -> bool {
+///         result.is_err_and(Error::is_endpoint)
+///     }
+/// }
+/// # let job = |reads_only| Job { reads_only, body: Vec::new() };
+/// # let again = |job: Job| RetryPolicy::<Job, ()>::again(&Reads, &job).is_some();
+/// # assert!(again(job(true)) && !again(job(false)));
+/// ```
+pub trait RetryPolicy<Req, Res> {
+    /// The same request again; none if it must not be executed twice, or can't be had twice.
+    ///
+    /// Asked before the request is sent for the first time, and then of that copy for each time that it is sent again.
+    fn again(&self, request: &Req) -> Option<Req>;
+
+    /// Whether another endpoint is to get the request after this result.
+    ///
+    /// A request that no endpoint has got ([`Error::is_unsent`]) has been offered to all of them
+    /// by then.
+    fn retry(&self, result: Result<&Res, &Error>) -> bool;
+}
