@@ -195,6 +195,7 @@ impl MemberRef {
         self.has(UNFIT)
     }
 
+    #[cfg(test)]
     pub(crate) fn is_removed(&self) -> bool {
         self.has(REMOVED)
     }

@@ -540,7 +540,7 @@ struct Load {
 
 /// Sends requests at a steady rate until a second after the end of `story`.
 async fn under_load<T>(
-    client: &Retry<Resend, HttpBalance<LeastConnections>>,
+    client: &Retry<Resend, HttpBalance>,
     story: impl Future<Output = T>,
 ) -> Load {
     let mut requests = Vec::new();
