@@ -94,13 +94,6 @@ struct Handle {
     _alive: oneshot::Sender<Infallible>,
 }
 
-impl Balance<()> {
-    /// Settings of a balancer over what `discovery` finds.
-    pub fn builder<D>(discovery: D) -> BalanceBuilder<D> {
-        BalanceBuilder::new(discovery)
-    }
-}
-
 impl<S, C> Balance<S, C> {
     /// What the balancer knows of its endpoints now, in the order of their addresses. For looking at, not for picking.
     pub fn endpoints(&self) -> Vec<EndpointStatus> {

@@ -7,16 +7,17 @@
 //! references is the count of the requests, and can't be wrong. What every pick has to know stands in the member's
 //! [status word](status_word), what the background task has to know in its [`RequestStats`].
 
+mod flags;
 mod members;
 mod request_stats;
 mod slots;
 mod status_word;
 
+pub(crate) use flags::FLAGGED;
 pub use members::Members;
 pub use request_stats::EjectionReason;
 pub(crate) use request_stats::{Checked, Counts, News, RequestStats, Verdict};
 pub(crate) use slots::{Slot, Slots};
-pub(crate) use status_word::FLAGGED;
 
 use std::{
     ops::Deref,
@@ -27,8 +28,9 @@ use std::{
     time::Duration,
 };
 
-use self::status_word::{
-    COUNT, EJECTED, REMOVED, StatusWord, TRIAL, UNFIT, UNREACHABLE, is_on_offer,
+use self::{
+    flags::{COUNT, EJECTED, REMOVED, TRIAL, UNFIT, UNREACHABLE, is_on_offer},
+    status_word::StatusWord,
 };
 use crate::{endpoint::Endpoint, latency::Latency, signals::Signals};
 

@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use super::status_word::REMOVED;
+use super::flags::REMOVED;
 
 /// Words in a line: 64 bytes.
 pub(super) const LANES: usize = 16;
