@@ -291,6 +291,32 @@ fn imports_go_downwards_only() {
     }
 }
 
+/// Nothing is known of an address: what is known is known of a member, or of an endpoint of a set.
+#[test]
+fn no_room_of_the_core_keeps_anything_by_address() {
+    let core = [
+        "balance",
+        "check",
+        "in_flight",
+        "locality",
+        "member",
+        "membership",
+        "outlier",
+        "policy",
+        "retry",
+        "route",
+        "snapshot",
+    ];
+    for (file, code) in sources()
+        .iter()
+        .filter(|(file, _)| core.contains(&room_of(file)))
+    {
+        for address in ["SocketAddr", "IpAddr", ".address()"] {
+            assert!(!code.contains(address), "{file} names {address}");
+        }
+    }
+}
+
 #[test]
 fn a_dependency_is_named_where_it_belongs() {
     for (file, code) in sources() {
