@@ -1,0 +1,337 @@
+//! What is promised at any time, checked after every step.
+//!
+//! Each is a sentence of the README, of the crate's documentation or of the builder's settings. Where a rule needs to know
+//! what happened between two looks and can't, it says nothing: a false alarm costs more than a fault that another seed finds.
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tower_headless::{EjectionReason, EndpointState, EndpointStatus};
+
+use crate::{
+    cluster::{Cluster, host},
+    failures::{self, Facts},
+    plan::{CHECK_FAILURES, CHECK_INTERVAL, Checks, Config, Ready},
+    pod::{Life, Log, lock},
+    users::{Answer, User},
+    world::{Broken, Trace, broken},
+};
+
+/// An endpoint that refused is tried again after 5 s ± 20 % at most.
+pub(crate) const BACK_OFF: Duration = Duration::from_millis(6_100);
+
+/// A pod whose checks pass is known to be well after so long.
+pub(crate) const CHECKED: Duration = Duration::from_millis(4 * CHECK_INTERVAL);
+
+/// The balancer's own attempt to find out whether an endpoint accepts requests may take as long.
+pub(crate) const PROBE: Duration = Duration::from_millis(5_100);
+
+/// What is seen at one time.
+pub(crate) struct View {
+    at: Instant,
+    version: u32,
+    pods: Vec<Seen>,
+}
+
+/// What is seen of one pod.
+struct Seen {
+    life: Arc<Life>,
+    status: EndpointStatus,
+    log: Log,
+    /// What it had answered well when it was last seen in the set's good graces, if it has lost them since, and the set of
+    /// that time.
+    good_before: Option<(u32, u32)>,
+}
+
+impl Seen {
+    fn is_out(&self) -> bool {
+        use EjectionReason::CheckFailed;
+        matches!(self.status.state, EndpointState::Ejected(reason) if reason != CheckFailed)
+    }
+
+    fn is_available(&self) -> bool {
+        self.status.state == EndpointState::Available
+    }
+}
+
+impl View {
+    /// What the balancer says of its endpoints, which are to be those that discovery has told.
+    pub(crate) fn new(cluster: &Cluster, statuses: Vec<EndpointStatus>) -> Result<Self, Broken> {
+        let lives: Vec<_> = cluster.lives().cloned().collect();
+        let told = lives.iter().map(|life| life.host);
+        let shown = statuses.iter().map(|status| host(&status.endpoint));
+        if told.clone().ne(shown.clone()) {
+            let (told, shown): (Vec<_>, Vec<_>) = (told.collect(), shown.collect());
+            return broken("the set is discovery's", format!("{told:?}, not {shown:?}"));
+        }
+        let seen = |(life, status): (Arc<Life>, EndpointStatus)| Seen {
+            log: life.log(),
+            life,
+            status,
+            good_before: None,
+        };
+        Ok(Self {
+            at: Instant::now(),
+            version: cluster.version,
+            pods: lives.into_iter().zip(statuses).map(seen).collect(),
+        })
+    }
+
+    fn of(&self, life: &Arc<Life>) -> Option<&Seen> {
+        self.pods.iter().find(|seen| Arc::ptr_eq(&seen.life, life))
+    }
+
+    fn refusals(&self) -> u32 {
+        let refusals = |seen: &Seen| seen.log.refusals + seen.log.handed_back;
+        self.pods.iter().map(refusals).sum()
+    }
+
+    /// Whether nothing but requests has kept a pod away.
+    fn is_plain(&self) -> bool {
+        let mut pods = self.pods.iter();
+        pods.all(|seen| seen.is_available() || seen.is_out())
+    }
+}
+
+/// What has been seen so far.
+#[derive(Default)]
+pub(crate) struct Promises {
+    pub(crate) previous: Option<View>,
+    pub(crate) trace: Trace,
+    facts: Facts,
+}
+
+impl Promises {
+    pub(crate) fn check(
+        &mut self,
+        config: &Config,
+        cluster: &Cluster,
+        view: &mut View,
+        users: &mut [User],
+        started: Instant,
+    ) -> Result<(), Broken> {
+        self.note(view);
+        each_pod_is_made_once(cluster)?;
+        for seen in &view.pods {
+            requests_are_counted(cluster, seen)?;
+            a_state_has_its_reason(config, cluster, seen)?;
+            who_accepts_is_found(view, seen)?;
+        }
+        self.who_is_pending_gets_nothing(view)?;
+        self.few_are_ejected(config, view)?;
+        self.who_comes_back_has_answered(config, view)?;
+        nothing_is_kept(cluster, users, view.at)?;
+        for user in users.iter_mut() {
+            if user.times_sent() > 1 {
+                return broken("nothing is sent twice", format!("request {}", user.number));
+            }
+            self.see(config, cluster, user, started)?;
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, view: &View) {
+        let mut hasher = DefaultHasher::new();
+        self.trace.hash(&mut hasher);
+        for seen in &view.pods {
+            let log = seen.log;
+            (seen.status.to_string(), log.begun, log.good, log.bad).hash(&mut hasher);
+        }
+        self.trace = hasher.finish();
+    }
+
+    /// The last handle has been dropped.
+    pub(crate) fn close(&mut self) {
+        self.facts.is_closed = true;
+    }
+
+    /// Takes note of an answer, and asks whether it may be one.
+    pub(crate) fn see(
+        &mut self,
+        config: &Config,
+        cluster: &Cluster,
+        user: &mut User,
+        started: Instant,
+    ) -> Result<(), Broken> {
+        let record = lock(&user.record);
+        let Some((at, answer)) = &record.answer else {
+            return Ok(());
+        };
+        if std::mem::replace(&mut user.is_seen, true) {
+            return Ok(());
+        }
+        match answer {
+            Answer::Head { .. } => self.facts.accepted(*at),
+            Answer::Panic => {}
+            Answer::Error(error) => {
+                let case = failures::Case {
+                    number: user.number,
+                    at: *at,
+                    started,
+                };
+                self.facts.may_fail(config, cluster, &case, error)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn who_is_pending_gets_nothing(&self, view: &View) -> Result<(), Broken> {
+        for seen in &view.pods {
+            if seen.status.state == EndpointState::Pending && seen.log.begun > 0 {
+                return broken("no request before the first check", seen.status.to_string());
+            }
+        }
+        Ok(())
+    }
+
+    /// The view before, if the set is the same and nothing has come between but requests.
+    fn plainly_before(&self, view: &View) -> Option<&View> {
+        let before = self.previous.as_ref()?;
+        let is_plain = before.version == view.version
+            && before.refusals() == view.refusals()
+            && before.is_plain()
+            && view.is_plain();
+        is_plain.then_some(before)
+    }
+
+    fn few_are_ejected(&self, config: &Config, view: &View) -> Result<(), Broken> {
+        let Some(before) = self.plainly_before(view) else {
+            return Ok(());
+        };
+        let is_new = |seen: &&Seen| {
+            seen.is_out() && before.of(&seen.life).is_some_and(Seen::is_available)
+        };
+        let Some(new) = view.pods.iter().find(is_new) else {
+            return Ok(());
+        };
+        let all = view.pods.len();
+        let out = view.pods.iter().filter(|seen| seen.is_out()).count();
+        if out as f64 > all as f64 * config.max_ejected + 1e-6 {
+            let what = format!("{out} of {all}: {}", new.status);
+            return broken("no more are ejected than may be", what);
+        }
+        if out == all {
+            return broken("the last one is never ejected", new.status.to_string());
+        }
+        Ok(())
+    }
+
+    /// Who was ejected for what its requests came to comes back when a request succeeds.
+    fn who_comes_back_has_answered(&self, config: &Config, view: &mut View) -> Result<(), Broken> {
+        let all = view.pods.len() as f64;
+        let may_panic = all - (all * config.max_ejected + 1e-6).floor()
+            < all * config.panic_threshold - 1e-6;
+        let Some(before) = self.plainly_before(view).filter(|_| !may_panic) else {
+            return Ok(());
+        };
+        for seen in &mut view.pods {
+            let Some(was) = before.of(&seen.life) else {
+                continue;
+            };
+            use EndpointState::{Available, Ejected};
+            let good_before = match (was.status.state, seen.status.state) {
+                (Available, Ejected(reason)) if reason != EjectionReason::Unresponsive => {
+                    Some((was.log.good, view.version))
+                }
+                (Ejected(_), _) => was.good_before,
+                _ => None,
+            };
+            if seen.is_available() && good_before.is_some_and(|(good, _)| good == seen.log.good) {
+                let what = format!("{}, and was {}", seen.status, was.status.state);
+                return broken("who is ejected comes back by a success", what);
+            }
+            seen.good_before = good_before;
+        }
+        Ok(())
+    }
+}
+
+fn each_pod_is_made_once(cluster: &Cluster) -> Result<(), Broken> {
+    let births = cluster.births();
+    if let Some(fault) = lock(&births.faults).first() {
+        return broken("each life has one service", fault);
+    }
+    if births.are_unborn() {
+        return broken("each life has one service", "none was made for one that joined");
+    }
+    Ok(())
+}
+
+/// In flight is what the pod has, and what waits for its readiness.
+fn requests_are_counted(cluster: &Cluster, seen: &Seen) -> Result<(), Broken> {
+    let Log { open, stalled, .. } = seen.log;
+    // What an earlier life at the address has may be counted here or not.
+    let earlier = cluster.departed.iter().map(|(life, _)| life);
+    let earlier = earlier.filter(|life| life.host == seen.life.host);
+    let earlier: u32 = earlier.map(|life| life.log().open + life.log().stalled).sum();
+    let in_flight = seen.status.in_flight;
+    if in_flight < open || in_flight > open + stalled + earlier {
+        let what = format!("{}; it has {open}, and {stalled} wait", seen.status);
+        return broken("in flight are those that are", what);
+    }
+    Ok(())
+}
+
+/// Nothing is held against a pod but what it did in this life.
+fn a_state_has_its_reason(config: &Config, cluster: &Cluster, seen: &Seen) -> Result<(), Broken> {
+    let log = seen.log;
+    let has_reason = match seen.status.state {
+        EndpointState::Unreachable => log.refusals + log.handed_back > 0,
+        EndpointState::Pending => config.checks == Checks::First,
+        EndpointState::Ejected(reason) => match reason {
+            EjectionReason::ConsecutiveFailures => log.bad >= u32::from(config.failures),
+            EjectionReason::SuccessRate => log.bad > 0,
+            EjectionReason::Unresponsive => log.most_waiting >= 2,
+            EjectionReason::CheckFailed => {
+                config.checks != Checks::Off
+                    && cluster.failed_checks(seen.life.host) >= CHECK_FAILURES
+            }
+            _ => true,
+        },
+        _ => true,
+    };
+    if !has_reason {
+        let what = format!("{}; in this life: {log:?}", seen.status);
+        return broken("a state has a reason in this life", what);
+    }
+    Ok(())
+}
+
+/// Who refused and accepts again is found within the longest back-off.
+fn who_accepts_is_found(view: &View, seen: &Seen) -> Result<(), Broken> {
+    let prompt_since = seen.life.prompt_since();
+    let is_late = prompt_since.is_some_and(|since| view.at - since > BACK_OFF);
+    let is_unreachable = seen.status.state == EndpointState::Unreachable;
+    // One that handed requests back is tried by a request, and there may be none.
+    if is_late && is_unreachable && seen.log.handed_back == 0 {
+        return broken("who accepts again is found", seen.status.to_string());
+    }
+    Ok(())
+}
+
+/// A service is dropped when its pod has left and the last request is over that could use it.
+fn nothing_is_kept(cluster: &Cluster, users: &[User], now: Instant) -> Result<(), Broken> {
+    if users.iter().any(User::is_running) {
+        return Ok(());
+    }
+    for (life, since) in &cluster.departed {
+        if now - *since > PROBE && life.is_held() {
+            let what = format!("pod {} left {:?} ago", life.host, now - *since);
+            return broken("nothing is kept of who left", what);
+        }
+    }
+    Ok(())
+}
+
+/// The ready timeout, if requests ever fail for want of an endpoint.
+pub(crate) fn ready_timeout(config: &Config) -> Option<Duration> {
+    match config.ready {
+        Ready::Timeout(millis) => Some(Duration::from_millis(millis.into())),
+        Ready::FailFast => Some(Duration::ZERO),
+        Ready::Wait => None,
+    }
+}
