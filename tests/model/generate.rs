@@ -299,8 +299,15 @@ impl Story {
     /// Responses that go on, while others come and go.
     fn streams(&mut self, host: u8) {
         self.steps.push(Step::Behave(host, Mood::Stream));
-        self.traffic();
-        self.traffic();
+        // A policy that looks at what is in flight brings them here only if they avoid the others.
+        let others = Hosts(self.set.0 & !(1 << host));
+        for _ in 0..self.rng.random_range(1..8) {
+            self.steps.push(Step::Send(others, Keep));
+        }
+        let requests = self.rng.random_range(10..60);
+        let every = any(&mut self.rng, &[1, 5]);
+        let take = self.take();
+        self.steps.push(Step::Traffic(requests, every, take));
         if self.rng.random_bool(0.5) {
             self.behave(host);
         }

@@ -278,27 +278,42 @@ fn requests_are_counted(cluster: &Cluster, seen: &Seen) -> Result<(), Broken> {
 
 /// Nothing is held against a pod but what it did in this life.
 fn a_state_has_its_reason(config: &Config, cluster: &Cluster, seen: &Seen) -> Result<(), Broken> {
+    use EjectionReason::{CheckFailed, ConsecutiveFailures, SuccessRate, Unresponsive};
+    use EndpointState::{Ejected, Pending, Unreachable};
     let log = seen.log;
-    let has_reason = match seen.status.state {
-        EndpointState::Unreachable => log.refusals + log.handed_back > 0,
-        EndpointState::Pending => config.checks == Checks::First,
-        EndpointState::Ejected(reason) => match reason {
-            EjectionReason::ConsecutiveFailures => log.bad >= u32::from(config.failures),
-            EjectionReason::SuccessRate => log.bad > 0,
-            EjectionReason::Unresponsive => log.most_waiting >= 2,
-            EjectionReason::CheckFailed => {
-                config.checks != Checks::Off
-                    && cluster.failed_checks(seen.life.host) >= CHECK_FAILURES
-            }
-            _ => true,
-        },
-        _ => true,
+    let has_checks = config.checks != Checks::Off;
+    let failed_checks = cluster.failed_checks(seen.life.host);
+    let (promise, is_kept) = match seen.status.state {
+        Unreachable => (
+            "who is unreachable has refused",
+            log.refusals + log.handed_back > 0,
+        ),
+        Pending => (
+            "who is pending waits for a check",
+            config.checks == Checks::First,
+        ),
+        Ejected(ConsecutiveFailures) => (
+            "who is ejected for failures has failed",
+            log.bad >= u32::from(config.failures),
+        ),
+        Ejected(SuccessRate) => ("who is ejected for failures has failed", log.bad > 0),
+        Ejected(Unresponsive) => (
+            "who is ejected for silence left requests waiting",
+            log.most_waiting >= 2,
+        ),
+        Ejected(CheckFailed) => (
+            "who is ejected for checks has failed some",
+            has_checks && failed_checks >= CHECK_FAILURES,
+        ),
+        _ => return Ok(()),
     };
-    if !has_reason {
-        let what = format!("{}; in this life: {log:?}", seen.status);
-        return broken("a state has a reason in this life", what);
+    if is_kept {
+        return Ok(());
     }
-    Ok(())
+    broken(
+        promise,
+        format!("{}; in this life: {log:?}", seen.status),
+    )
 }
 
 /// Who refused and accepts again is found within the longest back-off.

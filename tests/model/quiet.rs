@@ -7,7 +7,7 @@ use tower_headless::{EndpointState, Proximity};
 
 use crate::{
     cluster::host,
-    plan::{Config, Hosts, Locality, PolicyName, Take, hosts},
+    plan::{Config, Hosts, Locality, Mood, PolicyName, Take, hosts},
     pod::lock,
     promises::{BACK_OFF, CHECKED, PROBE},
     users::{Answer, Stage, User},
@@ -68,6 +68,10 @@ impl World {
     async fn ask(&mut self) -> Result<u8, Broken> {
         self.send(Hosts::default(), true, Take::Drop);
         self.settle().await;
+        if self.users.last().is_some_and(User::is_running) {
+            sleep(MILLI).await;
+            self.settle().await;
+        }
         let answer = self.users.last().and_then(|user| lock(&user.record).answer.take());
         self.check()?;
         match answer {
@@ -99,6 +103,11 @@ impl World {
         let statuses = self.endpoints().into_iter();
         let near = statuses.filter(|status| status.proximity != Some(Proximity::Far));
         let mut missing: Vec<_> = near.map(|status| host(&status.endpoint)).collect();
+        if self.config.policy == PolicyName::PeakEwma {
+            // It learns nothing from answers that take no time.
+            let cluster = lock(&self.cluster);
+            cluster.lives().for_each(|life| life.set(Mood::Slow(1)));
+        }
         for _ in 0..REQUESTS {
             let host = self.ask().await?;
             missing.retain(|&other| other != host);
@@ -107,10 +116,15 @@ impl World {
             }
             // To peak EWMA, who was slow becomes cheaper again by and by.
             if self.config.policy == PolicyName::PeakEwma {
-                sleep(PAUSE).await;
+                sleep(5 * PAUSE).await;
             }
         }
-        broken("whoever is available is picked", format!("not {missing:?}"))
+        let statuses = self.endpoints().into_iter();
+        let mut away = statuses.filter(|status| status.state != EndpointState::Available);
+        match away.next() {
+            Some(away) => broken("who is well stays available", away.to_string()),
+            None => broken("whoever is available is picked", format!("not {missing:?}")),
+        }
     }
 
     async fn shares_are_fair(&mut self) -> Result<(), Broken> {
