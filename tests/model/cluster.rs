@@ -128,7 +128,9 @@ impl Cluster {
 
     pub(crate) fn all_become_well(&mut self) {
         let departed = self.departed.iter().map(|(life, _)| life);
-        departed.chain(self.lives()).for_each(|life| life.set(Mood::Well));
+        departed
+            .chain(self.lives())
+            .for_each(|life| life.set(Mood::Well));
         for host in 0..=HOSTS {
             self.check(host, true);
         }

@@ -60,7 +60,8 @@ impl Facts {
             let Case { number, at, .. } = case;
             let at = *at - case.started;
             let source = error.source().map(ToString::to_string);
-            let what = format!("request {number} failed after {at:?} ({error}: {source:?}), but {why}");
+            let what =
+                format!("request {number} failed after {at:?} ({error}: {source:?}), but {why}");
             broken("a request fails only if it may", what)
         })
     }
@@ -72,7 +73,10 @@ impl Facts {
         };
         let since = self.last_answer.unwrap_or(case.started);
         if since < case.at && case.at < since + timeout {
-            return Err(format!("a request was answered {:?} before", case.at - since));
+            return Err(format!(
+                "a request was answered {:?} before",
+                case.at - since
+            ));
         }
         Ok(())
     }
@@ -104,7 +108,11 @@ fn has_no_endpoints(
     let before = cluster.told.iter().filter(|(told, _)| *told < case.at);
     let last = before.last();
     let with = cluster.told.iter().filter(|(told, _)| *told == case.at);
-    if last.into_iter().chain(with).any(|(_, set)| set.iter().next().is_none()) {
+    if last
+        .into_iter()
+        .chain(with)
+        .any(|(_, set)| set.iter().next().is_none())
+    {
         return Ok(());
     }
     Err("the set is not empty".into())
@@ -123,7 +131,10 @@ fn none_accepts(config: &Config, cluster: &Cluster, case: &Case) -> Result<(), S
     for life in cluster.lives() {
         let passes = cluster.checks_pass_since(life.host);
         let is_fit = config.checks == Checks::Off || is_known(passes, BACK_OFF + CHECKED);
-        if is_fit && is_known(life.prompt_since(), BACK_OFF) && is_known(Some(life.joined), BACK_OFF) {
+        if is_fit
+            && is_known(life.prompt_since(), BACK_OFF)
+            && is_known(Some(life.joined), BACK_OFF)
+        {
             return Err(format!("pod {} accepts requests", life.host));
         }
     }

@@ -47,7 +47,13 @@ fn config(rng: &mut SmallRng) -> Config {
         seed: rng.random_range(0..1_000),
         checks: any(
             rng,
-            &[Checks::Off, Checks::Off, Checks::Off, Checks::On, Checks::First],
+            &[
+                Checks::Off,
+                Checks::Off,
+                Checks::Off,
+                Checks::On,
+                Checks::First,
+            ],
         ),
         slow_start: any(rng, &[0, 0, 2_000]),
         locality: any(
@@ -74,7 +80,10 @@ fn config(rng: &mut SmallRng) -> Config {
         max_ejection: min_ejection * any(rng, &[1, 4]),
         max_ejected: any(rng, &[0.5, 0.5, 0.34, 0.8]),
         panic_threshold: any(rng, &[0.5, 0.5, 0.0]),
-        ending: any(rng, &[Ending::Quiet, Ending::Quiet, Ending::Quiet, Ending::Abrupt]),
+        ending: any(
+            rng,
+            &[Ending::Quiet, Ending::Quiet, Ending::Quiet, Ending::Abrupt],
+        ),
     }
 }
 

@@ -202,9 +202,8 @@ impl Promises {
         let Some(before) = self.plainly_before(view) else {
             return Ok(());
         };
-        let is_new = |seen: &&Seen| {
-            seen.is_out() && before.of(&seen.life).is_some_and(Seen::is_available)
-        };
+        let is_new =
+            |seen: &&Seen| seen.is_out() && before.of(&seen.life).is_some_and(Seen::is_available);
         let Some(new) = view.pods.iter().find(is_new) else {
             return Ok(());
         };
@@ -223,8 +222,8 @@ impl Promises {
     /// Who was ejected for what its requests came to comes back when a request succeeds.
     fn who_comes_back_has_answered(&self, config: &Config, view: &mut View) -> Result<(), Broken> {
         let all = view.pods.len() as f64;
-        let may_panic = all - (all * config.max_ejected + 1e-6).floor()
-            < all * config.panic_threshold - 1e-6;
+        let may_panic =
+            all - (all * config.max_ejected + 1e-6).floor() < all * config.panic_threshold - 1e-6;
         let Some(before) = self.plainly_before(view).filter(|_| !may_panic) else {
             return Ok(());
         };
@@ -256,7 +255,10 @@ fn each_pod_is_made_once(cluster: &Cluster) -> Result<(), Broken> {
         return broken("each life has one service", fault);
     }
     if births.are_unborn() {
-        return broken("each life has one service", "none was made for one that joined");
+        return broken(
+            "each life has one service",
+            "none was made for one that joined",
+        );
     }
     Ok(())
 }
@@ -267,7 +269,9 @@ fn requests_are_counted(cluster: &Cluster, seen: &Seen) -> Result<(), Broken> {
     // What an earlier life at the address has may be counted here or not.
     let earlier = cluster.departed.iter().map(|(life, _)| life);
     let earlier = earlier.filter(|life| life.host == seen.life.host);
-    let earlier: u32 = earlier.map(|life| life.log().open + life.log().stalled).sum();
+    let earlier: u32 = earlier
+        .map(|life| life.log().open + life.log().stalled)
+        .sum();
     let in_flight = seen.status.in_flight;
     if in_flight < open || in_flight > open + stalled + earlier {
         let what = format!("{}; it has {open}, and {stalled} wait", seen.status);
@@ -310,10 +314,7 @@ fn a_state_has_its_reason(config: &Config, cluster: &Cluster, seen: &Seen) -> Re
     if is_kept {
         return Ok(());
     }
-    broken(
-        promise,
-        format!("{}; in this life: {log:?}", seen.status),
-    )
+    broken(promise, format!("{}; in this life: {log:?}", seen.status))
 }
 
 /// Who refused and accepts again is found within the longest back-off.

@@ -36,7 +36,11 @@ impl World {
         self.wait(BACK_OFF + CHECKED).await?;
         self.nothing_is_in_flight()?;
         self.everybody_comes_back().await?;
-        self.wait(Duration::from_millis(self.config.slow_start.into()) + 2_000 * MILLI).await?;
+        self.wait(Duration::from_millis(self.config.slow_start.into()) + 2_000 * MILLI)
+            .await?;
+        // A request that a pod turned away counts as in flight for up to a second after the next one.
+        self.ask().await?;
+        self.wait(FORGIVEN).await?;
         self.everybody_is_picked().await?;
         self.shares_are_fair().await?;
         self.wait(PROBE).await?;
@@ -72,13 +76,17 @@ impl World {
             sleep(MILLI).await;
             self.settle().await;
         }
-        let answer = self.users.last().and_then(|user| lock(&user.record).answer.take());
+        let answer = self
+            .users
+            .last()
+            .and_then(|user| lock(&user.record).answer.take());
         self.check()?;
         match answer {
             Some((_, Answer::Head { host: Some(host) })) => Ok(host),
-            Some((_, Answer::Error(error))) => {
-                broken("requests succeed where all pods are well", error.to_string())
-            }
+            Some((_, Answer::Error(error))) => broken(
+                "requests succeed where all pods are well",
+                error.to_string(),
+            ),
             _ => broken("requests succeed where all pods are well", "no answer"),
         }
     }
@@ -142,7 +150,9 @@ impl World {
         }
         let shares: Vec<_> = shares.into_values().collect();
         let is_fair = match self.config.policy {
-            PolicyName::RoundRobin => shares.iter().all(|share| share.abs_diff(ROUNDS as u32) <= 1),
+            PolicyName::RoundRobin => shares
+                .iter()
+                .all(|share| share.abs_diff(ROUNDS as u32) <= 1),
             _ => is_even(&shares),
         };
         if !is_fair {
@@ -154,7 +164,10 @@ impl World {
     /// The last handle is dropped.
     pub(crate) async fn end(&mut self) -> Result<(), Broken> {
         // Who waits for readiness has a handle.
-        let readying = self.users.iter().filter(|user| user.stage() == Stage::Readying);
+        let readying = self
+            .users
+            .iter()
+            .filter(|user| user.stage() == Stage::Readying);
         readying.for_each(User::give_up);
         self.settle().await;
         self.check()?;
@@ -163,7 +176,10 @@ impl World {
         sleep(1_000 * MILLI).await;
         self.settle().await;
         if !lock(&self.cluster).source.is_dropped() {
-            return broken("the background task ends with the last handle", "1 s later it runs");
+            return broken(
+                "the background task ends with the last handle",
+                "1 s later it runs",
+            );
         }
         lock(&self.cluster).all_become_well();
         self.users.iter().for_each(User::release);
@@ -175,7 +191,8 @@ impl World {
         }
         let cluster = lock(&self.cluster);
         for mut user in std::mem::take(&mut self.users) {
-            self.promises.see(&self.config, &cluster, &mut user, self.started)?;
+            self.promises
+                .see(&self.config, &cluster, &mut user, self.started)?;
         }
         let departed = cluster.departed.iter().map(|(life, _)| life);
         match departed.chain(cluster.lives()).find(|life| life.is_held()) {
@@ -184,6 +201,9 @@ impl World {
         }
     }
 }
+
+/// For how long requests that were turned away are counted.
+const FORGIVEN: Duration = Duration::from_millis(1_100);
 
 /// How many requests reach everybody, but for one time in 10¹⁸.
 const REQUESTS: usize = 400;

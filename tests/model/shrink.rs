@@ -103,7 +103,11 @@ fn simpler(step: Step) -> Vec<Step> {
             let mut simpler = vec![Step::Send(none, take)];
             simpler.extend((requests > 2).then_some(Step::Traffic(requests / 2, every, take)));
             simpler.extend((requests > 1).then_some(Step::Traffic(requests - 1, every, take)));
-            simpler.extend((take != Take::Drop).then_some(Step::Traffic(requests, every, Take::Drop)));
+            simpler.extend((take != Take::Drop).then_some(Step::Traffic(
+                requests,
+                every,
+                Take::Drop,
+            )));
             simpler
         }
         Step::Call(take) => vec![Step::Send(none, take)],

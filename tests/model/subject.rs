@@ -12,7 +12,9 @@ use tower_headless::{
 };
 
 use crate::{
-    plan::{CHECK_FAILURES, CHECK_INTERVAL, CHECK_TIMEOUT, Checks, Config, Locality, PolicyName, Ready},
+    plan::{
+        CHECK_FAILURES, CHECK_INTERVAL, CHECK_TIMEOUT, Checks, Config, Locality, PolicyName, Ready,
+    },
     pod::{Pod, PodBody, Request},
 };
 
@@ -65,7 +67,12 @@ impl<P: Policy> Subject for Balance<Pod, P, OnBodyEnd> {
 }
 
 /// The balancer of `config`, over what `discovery` finds.
-pub(crate) fn build<D, M, K, F>(config: &Config, discovery: D, make: M, check: K) -> Box<dyn Subject>
+pub(crate) fn build<D, M, K, F>(
+    config: &Config,
+    discovery: D,
+    make: M,
+    check: K,
+) -> Box<dyn Subject>
 where
     D: Discovery,
     M: FnMut(&Endpoint) -> Pod + Send + 'static,

@@ -134,7 +134,9 @@ impl World {
                 let wish = self.wish(Hosts::default(), true, Take::Drop);
                 self.start(wish, looks, false);
             }
-            Step::GiveUp(which) => nth(&self.users, which, User::is_running).map_or((), User::give_up),
+            Step::GiveUp(which) => {
+                nth(&self.users, which, User::is_running).map_or((), User::give_up)
+            }
             Step::Release(which) => nth(&self.users, which, User::keeps).map_or((), User::release),
             Step::CloneHandle => self.handles.push(self.handles[0].handle()),
             Step::DropHandle => drop((self.handles.len() > 1).then(|| self.handles.remove(0))),
@@ -193,8 +195,13 @@ impl World {
     pub(crate) fn check(&mut self) -> Result<(), Broken> {
         let cluster = lock(&self.cluster);
         let mut view = View::new(&cluster, self.endpoints())?;
-        self.promises
-            .check(&self.config, &cluster, &mut view, &mut self.users, self.started)?;
+        self.promises.check(
+            &self.config,
+            &cluster,
+            &mut view,
+            &mut self.users,
+            self.started,
+        )?;
         drop(cluster);
         self.promises.previous = Some(view);
         self.users.retain(|user| user.is_running() || user.keeps());
