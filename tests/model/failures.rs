@@ -106,7 +106,7 @@ fn has_no_endpoints(
     }
     // The one before counts for as long as the newer one may not have arrived.
     let before = cluster.told.iter().filter(|(told, _)| *told < case.at);
-    let last = before.last();
+    let last = before.max_by_key(|(told, _)| *told);
     let with = cluster.told.iter().filter(|(told, _)| *told == case.at);
     if last
         .into_iter()

@@ -6,7 +6,7 @@ use crate::plan::{
     PolicyName::{LeastConnections, PowerOfTwo},
     Ready::Wait,
     Step,
-    Take::{Drop, Keep, Read},
+    Take::{Drop, Keep},
     hosts,
 };
 
@@ -133,19 +133,17 @@ pub(crate) const KEPT: &[Kept] = &[
     Kept {
         name: "what a pod failed in its last life ejects it in the next one",
         config: Config {
-            seed: 186,
             failures: 1,
             ..Config::PLAIN
         },
         steps: &[
-            Step::Set(hosts(&[1])),
+            Step::Set(hosts(&[1, 3])),
             Step::Behave(1, StreamUnavailable),
-            Step::Send(hosts(&[]), Read),
-            Step::Set(hosts(&[])),
-            Step::Set(hosts(&[1, 3, 5])),
-            Step::Send(hosts(&[]), Drop),
-            Step::Behave(1, Refuse),
-            Step::Send(hosts(&[]), Drop),
+            Step::Traffic(2, 1, Keep),
+            Step::Set(hosts(&[3])),
+            Step::Set(hosts(&[1, 3])),
+            Step::Release(0),
+            Step::Traffic(2, 1, Drop),
         ],
     },
 ];

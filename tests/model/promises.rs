@@ -188,10 +188,12 @@ impl Promises {
         Ok(())
     }
 
-    /// The view before, if the set is the same and nothing has come between but requests.
-    fn plainly_before(&self, view: &View) -> Option<&View> {
+    /// The view before, if the set is the same and nothing has come between but requests. Checks that fail may bring a panic
+    /// about, in which they don't show.
+    fn plainly_before(&self, config: &Config, view: &View) -> Option<&View> {
         let before = self.previous.as_ref()?;
-        let is_plain = before.version == view.version
+        let is_plain = config.checks == Checks::Off
+            && before.version == view.version
             && before.refusals() == view.refusals()
             && before.is_plain()
             && view.is_plain();
@@ -199,7 +201,7 @@ impl Promises {
     }
 
     fn few_are_ejected(&self, config: &Config, view: &View) -> Result<(), Broken> {
-        let Some(before) = self.plainly_before(view) else {
+        let Some(before) = self.plainly_before(config, view) else {
             return Ok(());
         };
         let is_new =
@@ -224,7 +226,7 @@ impl Promises {
         let all = view.pods.len() as f64;
         let may_panic =
             all - (all * config.max_ejected + 1e-6).floor() < all * config.panic_threshold - 1e-6;
-        let Some(before) = self.plainly_before(view).filter(|_| !may_panic) else {
+        let Some(before) = self.plainly_before(config, view).filter(|_| !may_panic) else {
             return Ok(());
         };
         for seen in &mut view.pods {

@@ -16,6 +16,10 @@ use crate::{
 
 const MILLI: Duration = Duration::from_millis(1);
 
+fn millis(millis: u16) -> Duration {
+    Duration::from_millis(millis.into())
+}
+
 /// Between two requests while pods come back.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -36,11 +40,12 @@ impl World {
         self.wait(BACK_OFF + CHECKED).await?;
         self.nothing_is_in_flight()?;
         self.everybody_comes_back().await?;
-        self.wait(Duration::from_millis(self.config.slow_start.into()) + 2_000 * MILLI)
-            .await?;
-        // A request that a pod turned away counts as in flight for up to a second after the next one.
+        // Only now that there are others may one be ejected for what it failed while it was the last. And a request that a pod
+        // turned away counts as in flight for up to a second after the next one.
         self.ask().await?;
-        self.wait(FORGIVEN).await?;
+        self.wait(FORGIVEN + millis(self.config.slow_start)).await?;
+        self.everybody_comes_back().await?;
+        self.wait(millis(self.config.slow_start)).await?;
         self.everybody_is_picked().await?;
         self.shares_are_fair().await?;
         self.wait(PROBE).await?;
@@ -216,8 +221,8 @@ const LONGEST_ANSWER: Duration = Duration::from_secs(4);
 
 /// How long it takes at most until a pod that is well is available, as long as there are requests.
 fn longest_absence(config: &Config) -> Duration {
-    let longest = Duration::from_millis(config.max_ejection.max(config.min_ejection).into());
-    let shortest = Duration::from_millis(config.min_ejection.into());
+    let longest = millis(config.max_ejection.max(config.min_ejection));
+    let shortest = millis(config.min_ejection);
     // One that was silent, and was given up, may have its first ejection before it.
     longest.mul_f64(1.1) + shortest + BACK_OFF + CHECKED
 }
