@@ -25,6 +25,7 @@
 //! | `pod.rs`, `cluster.rs` | the pods, one life after another, and discovery |
 //! | `users.rs` | requests, and what they come to |
 //! | `world.rs` | all of them together, step by step |
+//! | `view.rs` | what can be seen at one time |
 //! | `promises.rs`, `failures.rs` | what holds at any time; which requests may fail, and how |
 //! | `quiet.rs` | what holds in the end |
 //! | `shrink.rs`, `kept.rs` | how failed runs become short; those that were kept |
@@ -40,6 +41,7 @@ mod quiet;
 mod shrink;
 mod subject;
 mod users;
+mod view;
 mod world;
 
 use std::{

@@ -5,19 +5,19 @@
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
-    sync::Arc,
     time::Duration,
 };
 
 use tokio::time::Instant;
-use tower_headless::{EjectionReason, EndpointState, EndpointStatus};
+use tower_headless::{EjectionReason, EndpointState};
 
 use crate::{
-    cluster::{Cluster, host},
+    cluster::Cluster,
     failures::{self, Facts},
     plan::{CHECK_FAILURES, CHECK_INTERVAL, Checks, Config, Ready},
-    pod::{Life, Log, lock},
+    pod::{Log, lock},
     users::{Answer, User},
+    view::{Seen, View},
     world::{Broken, Trace, broken},
 };
 
@@ -29,73 +29,6 @@ pub(crate) const CHECKED: Duration = Duration::from_millis(4 * CHECK_INTERVAL);
 
 /// The balancer's own attempt to find out whether an endpoint accepts requests may take as long.
 pub(crate) const PROBE: Duration = Duration::from_millis(5_100);
-
-/// What is seen at one time.
-pub(crate) struct View {
-    at: Instant,
-    version: u32,
-    pods: Vec<Seen>,
-}
-
-/// What is seen of one pod.
-struct Seen {
-    life: Arc<Life>,
-    status: EndpointStatus,
-    log: Log,
-    /// What it had answered well when it was last seen in the set's good graces, if it has lost them since, and the set of
-    /// that time.
-    good_before: Option<(u32, u32)>,
-}
-
-impl Seen {
-    fn is_out(&self) -> bool {
-        use EjectionReason::CheckFailed;
-        matches!(self.status.state, EndpointState::Ejected(reason) if reason != CheckFailed)
-    }
-
-    fn is_available(&self) -> bool {
-        self.status.state == EndpointState::Available
-    }
-}
-
-impl View {
-    /// What the balancer says of its endpoints, which are to be those that discovery has told.
-    pub(crate) fn new(cluster: &Cluster, statuses: Vec<EndpointStatus>) -> Result<Self, Broken> {
-        let lives: Vec<_> = cluster.lives().cloned().collect();
-        let told = lives.iter().map(|life| life.host);
-        let shown = statuses.iter().map(|status| host(&status.endpoint));
-        if told.clone().ne(shown.clone()) {
-            let (told, shown): (Vec<_>, Vec<_>) = (told.collect(), shown.collect());
-            return broken("the set is discovery's", format!("{told:?}, not {shown:?}"));
-        }
-        let seen = |(life, status): (Arc<Life>, EndpointStatus)| Seen {
-            log: life.log(),
-            life,
-            status,
-            good_before: None,
-        };
-        Ok(Self {
-            at: Instant::now(),
-            version: cluster.version,
-            pods: lives.into_iter().zip(statuses).map(seen).collect(),
-        })
-    }
-
-    fn of(&self, life: &Arc<Life>) -> Option<&Seen> {
-        self.pods.iter().find(|seen| Arc::ptr_eq(&seen.life, life))
-    }
-
-    fn refusals(&self) -> u32 {
-        let refusals = |seen: &Seen| seen.log.refusals + seen.log.handed_back;
-        self.pods.iter().map(refusals).sum()
-    }
-
-    /// Whether nothing but requests has kept a pod away.
-    fn is_plain(&self) -> bool {
-        let mut pods = self.pods.iter();
-        pods.all(|seen| seen.is_available() || seen.is_out())
-    }
-}
 
 /// What has been seen so far.
 #[derive(Default)]
@@ -126,6 +59,7 @@ impl Promises {
         self.who_comes_back_has_answered(config, view)?;
         nothing_is_kept(cluster, users, view.at)?;
         for user in users.iter_mut() {
+            self.who_is_avoided_is_the_last_resort(view, user)?;
             if user.times_sent() > 1 {
                 return broken("nothing is sent twice", format!("request {}", user.number));
             }
@@ -177,6 +111,38 @@ impl Promises {
             }
         }
         Ok(())
+    }
+
+    /// A request goes to a pod that it avoids only if no other one takes it.
+    fn who_is_avoided_is_the_last_resort(&self, view: &View, user: &User) -> Result<(), Broken> {
+        let record = lock(&user.record);
+        let (Some((at, Answer::Head { host: Some(host) })), Some(before)) =
+            (&record.answer, &self.previous)
+        else {
+            return Ok(());
+        };
+        // Only of what was begun and answered at the time of the last look is it known how the others were.
+        let is_known = *at == user.begun && before.at == *at && before.version == view.version;
+        if user.is_seen || !is_known || !user.avoids.contains(*host) {
+            return Ok(());
+        }
+        let would_take = |seen: &&Seen| {
+            let is_there = |was: &Seen| was.is_available() && was.refusals() == seen.refusals();
+            !user.avoids.contains(seen.life.host)
+                && seen.is_available()
+                && before.of(&seen.life).is_some_and(is_there)
+                && seen.life.prompt_since().is_some_and(|since| since <= *at)
+        };
+        match view.pods.iter().find(would_take) {
+            Some(other) => {
+                let what = format!(
+                    "pod {host} got request {}, and {}",
+                    user.number, other.status
+                );
+                broken("who is avoided is the last resort", what)
+            }
+            None => Ok(()),
+        }
     }
 
     fn who_is_pending_gets_nothing(&self, view: &View) -> Result<(), Broken> {

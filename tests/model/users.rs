@@ -17,7 +17,8 @@ use tokio::{task::AbortHandle, time::Instant};
 use tower_headless::{Endpoint, Error, Route};
 
 use crate::{
-    plan::Take,
+    cluster::address,
+    plan::{Hosts, Take},
     pod::{Request, ServedBy, lock},
     subject::{PodResponse, Subject},
 };
@@ -49,6 +50,7 @@ pub(crate) struct Record {
 pub(crate) struct User {
     pub(crate) number: u32,
     pub(crate) begun: Instant,
+    pub(crate) avoids: Hosts,
     pub(crate) sent: Arc<AtomicU32>,
     pub(crate) record: Arc<Mutex<Record>>,
     task: Option<AbortHandle>,
@@ -58,7 +60,7 @@ pub(crate) struct User {
 /// What a request is to be.
 pub(crate) struct Wish {
     pub(crate) number: u32,
-    pub(crate) avoid: Vec<Endpoint>,
+    pub(crate) avoid: Hosts,
     /// Whether it waits for readiness first.
     pub(crate) readies: bool,
     pub(crate) take: Take,
@@ -75,6 +77,7 @@ impl User {
         let mut user = Self {
             number: wish.number,
             begun: Instant::now(),
+            avoids: wish.avoid,
             sent: Arc::default(),
             record: record.clone(),
             task: None,
@@ -147,7 +150,8 @@ fn run(
     request: Request,
     record: Arc<Mutex<Record>>,
 ) -> BoxFuture<'static, ()> {
-    let Wish { avoid, take, .. } = wish;
+    let avoid = wish.avoid.iter().map(|host| address(host).into());
+    let (avoid, take): (Vec<Endpoint>, _) = (avoid.collect(), wish.take);
     let future: BoxFuture<'static, _> = if wish.readies {
         let (ready, record) = (subject.ready(), record.clone());
         Box::pin(async move {

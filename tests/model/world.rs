@@ -14,12 +14,13 @@ use tokio::{
 use tower_headless::EndpointStatus;
 
 use crate::{
-    cluster::{Change, Cluster, address, host},
+    cluster::{Change, Cluster, host},
     plan::{Config, Ending, Hosts, Step, Take},
     pod::lock,
-    promises::{Promises, View},
+    promises::Promises,
     subject::{self, Subject},
     users::{User, Wish},
+    view::View,
 };
 
 /// A promise that was broken.
@@ -162,7 +163,7 @@ impl World {
         self.next_number += 1;
         Wish {
             number: self.next_number,
-            avoid: avoid.iter().map(|host| address(host).into()).collect(),
+            avoid,
             readies,
             take,
         }
