@@ -10,8 +10,9 @@ use tokio::time::Instant;
 use tower_headless::{BoxError, Discovery, Endpoint};
 
 use crate::{
+    life::{Life, lock},
     plan::{Config, Hosts, Locality, Mood},
-    pod::{Life, Pod, lock},
+    pod::Pod,
 };
 
 pub(crate) const HOSTS: u8 = 6;
@@ -66,7 +67,7 @@ impl Births {
             lock(&self.faults).push(format!("a service is made for {endpoint}, which stayed"));
             Life::new(host)
         });
-        life.service()
+        Pod::new(&life)
     }
 
     pub(crate) fn are_unborn(&self) -> bool {

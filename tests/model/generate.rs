@@ -1,7 +1,4 @@
 //! From a seed to a world's configuration and steps.
-//!
-//! Steps drawn at random alone seldom lead anywhere: a probe that is under way while its pod leaves and returns takes six steps
-//! in the right order. So there are stories among them, of what happens to pods, with figures that are drawn.
 
 use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng, seq::IndexedRandom};
 
@@ -25,78 +22,75 @@ pub(crate) fn world(seed: u64) -> (Config, Vec<Step>) {
     (config, story.steps)
 }
 
-fn any<T: Copy>(rng: &mut impl Rng, of: &[T]) -> T {
+pub(crate) fn any<T: Copy>(rng: &mut impl Rng, of: &[T]) -> T {
     *of.choose(rng).expect("something to choose from")
 }
 
+const POLICIES: [PolicyName; 6] = [
+    PolicyName::RoundRobin,
+    PolicyName::RoundRobin,
+    PolicyName::Random,
+    PolicyName::LeastConnections,
+    PolicyName::PowerOfTwo,
+    PolicyName::PeakEwma,
+];
+
+const CHECKS: [Checks; 5] = [
+    Checks::Off,
+    Checks::Off,
+    Checks::Off,
+    Checks::On,
+    Checks::First,
+];
+
+const LOCALITIES: [Locality; 4] = [
+    Locality::Off,
+    Locality::Off,
+    Locality::Zone,
+    Locality::PreferZone,
+];
+
+const PATIENCE: [Ready; 4] = [
+    Ready::Timeout(5_000),
+    Ready::Timeout(1_000),
+    Ready::FailFast,
+    Ready::Wait,
+];
+
 fn config(rng: &mut SmallRng) -> Config {
-    use PolicyName::*;
     let min_ejection = any(rng, &[50, 200, 200, 1_000, 5_000]);
+    let is_abrupt = rng.random_bool(0.25);
     Config {
-        policy: any(
-            rng,
-            &[
-                RoundRobin,
-                RoundRobin,
-                Random,
-                LeastConnections,
-                PowerOfTwo,
-                PeakEwma,
-            ],
-        ),
+        policy: any(rng, &POLICIES),
         seed: rng.random_range(0..1_000),
-        checks: any(
-            rng,
-            &[
-                Checks::Off,
-                Checks::Off,
-                Checks::Off,
-                Checks::On,
-                Checks::First,
-            ],
-        ),
+        checks: any(rng, &CHECKS),
         slow_start: any(rng, &[0, 0, 2_000]),
-        locality: any(
-            rng,
-            &[
-                Locality::Off,
-                Locality::Off,
-                Locality::Zone,
-                Locality::PreferZone,
-            ],
-        ),
-        ready: any(
-            rng,
-            &[
-                Ready::Timeout(5_000),
-                Ready::Timeout(1_000),
-                Ready::FailFast,
-                Ready::Wait,
-            ],
-        ),
+        locality: any(rng, &LOCALITIES),
+        ready: any(rng, &PATIENCE),
         detection: rng.random_bool(0.9),
         failures: any(rng, &[1, 3, 5]),
         min_ejection,
         max_ejection: min_ejection * any(rng, &[1, 4]),
         max_ejected: any(rng, &[0.5, 0.5, 0.34, 0.8]),
         panic_threshold: any(rng, &[0.5, 0.5, 0.0]),
-        ending: any(
-            rng,
-            &[Ending::Quiet, Ending::Quiet, Ending::Quiet, Ending::Abrupt],
-        ),
+        ending: if is_abrupt {
+            Ending::Abrupt
+        } else {
+            Ending::Quiet
+        },
     }
 }
 
 /// Steps in the making.
-struct Story {
-    rng: SmallRng,
-    steps: Vec<Step>,
-    set: Hosts,
-    all: u8,
+pub(crate) struct Story {
+    pub(crate) rng: SmallRng,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) set: Hosts,
+    pub(crate) all: u8,
 }
 
 impl Story {
-    fn new(mut rng: SmallRng) -> Self {
+    pub(crate) fn new(mut rng: SmallRng) -> Self {
         let all = rng.random_range(1..=HOSTS);
         let set = (1..=all).fold(Hosts::default(), Hosts::toggle);
         let mut story = Self {
@@ -118,35 +112,11 @@ impl Story {
         story
     }
 
-    fn host(&mut self) -> u8 {
+    pub(crate) fn host(&mut self) -> u8 {
         self.rng.random_range(1..=self.all)
     }
 
-    /// One more step, or several that belong together.
-    fn go_on(&mut self, config: &Config) {
-        let host = self.host();
-        match self.rng.random_range(0..100) {
-            0..20 => self.requests(),
-            20..30 => self.traffic(),
-            30..46 => self.behave(host),
-            46..58 => self.advance(),
-            58..64 => self.set(self.set.toggle(host)),
-            64..70 => self.identity(host),
-            70..76 => self.end_of_request(),
-            76..79 => self.oddity(host),
-            79..82 if config.locality != Locality::Off => {
-                let zone = self.rng.random_range(0..=2);
-                self.steps.push(Step::Zone(host, zone));
-            }
-            79..84 if config.checks != Checks::Off => self.checks_fail(host),
-            79..88 => self.restart(host),
-            88..92 => self.goes_bad(host),
-            92..96 => self.streams(host),
-            _ => self.blip(),
-        }
-    }
-
-    fn push(&mut self, step: Step) {
+    pub(crate) fn push(&mut self, step: Step) {
         // Whoever has something to do has it to do still.
         if self.rng.random_bool(0.2) {
             self.steps.push(Step::Rush);
@@ -154,17 +124,17 @@ impl Story {
         self.steps.push(step);
     }
 
-    fn set(&mut self, set: Hosts) {
+    pub(crate) fn set(&mut self, set: Hosts) {
         self.set = set;
         self.push(Step::Set(set));
     }
 
-    fn behave(&mut self, host: u8) {
+    pub(crate) fn behave(&mut self, host: u8) {
         let mood = self.mood();
         self.push(Step::Behave(host, mood));
     }
 
-    fn mood(&mut self) -> Mood {
+    pub(crate) fn mood(&mut self) -> Mood {
         use Mood::*;
         let time = any(&mut self.rng, &[1, 20, 300, 2_000]);
         any(
@@ -193,11 +163,11 @@ impl Story {
         )
     }
 
-    fn take(&mut self) -> Take {
+    pub(crate) fn take(&mut self) -> Take {
         any(&mut self.rng, &[Drop, Read, Keep])
     }
 
-    fn requests(&mut self) {
+    pub(crate) fn requests(&mut self) {
         for _ in 0..self.rng.random_range(1..=4) {
             let take = self.take();
             let step = match self.rng.random_range(0..8) {
@@ -215,14 +185,14 @@ impl Story {
         }
     }
 
-    fn traffic(&mut self) {
+    pub(crate) fn traffic(&mut self) {
         let requests = self.rng.random_range(3..25);
         let every = any(&mut self.rng, &[0, 1, 5, 20]);
         let take = self.take();
         self.steps.push(Step::Traffic(requests, every, take));
     }
 
-    fn advance(&mut self) {
+    pub(crate) fn advance(&mut self) {
         const TIMES: [u16; 13] = [
             1, 10, 50, 100, 200, 250, 300, 500, 1_000, 1_100, 3_000, 5_500, 7_000,
         ];
@@ -230,7 +200,7 @@ impl Story {
         self.steps.push(Step::Advance(time));
     }
 
-    fn identity(&mut self, host: u8) {
+    pub(crate) fn identity(&mut self, host: u8) {
         let is_told = self.rng.random_bool(0.7);
         let weight = any(&mut self.rng, &[0, 1, 3]);
         let step = match self.rng.random_range(0..6) {
@@ -241,105 +211,18 @@ impl Story {
         self.push(step);
     }
 
-    fn end_of_request(&mut self) {
+    pub(crate) fn end_of_request(&mut self) {
         let which = self.rng.random();
         let step = any(&mut self.rng, &[Step::GiveUp(which), Step::Release(which)]);
         self.push(step);
     }
 
-    fn oddity(&mut self, host: u8) {
+    pub(crate) fn oddity(&mut self, host: u8) {
         let clone = any(&mut self.rng, &[Step::CloneHandle, Step::DropHandle]);
         let step = any(
             &mut self.rng,
             &[clone, Step::SourceFails, Step::Behave(host, Mood::Well)],
         );
         self.push(step);
-    }
-
-    fn checks_fail(&mut self, host: u8) {
-        self.steps.push(Step::Check(host, false));
-        self.advance();
-        if self.rng.random_bool(0.7) {
-            self.steps.push(Step::Check(host, true));
-        }
-    }
-
-    /// A pod goes and returns at the same address, and what was begun with its former life is under way.
-    fn restart(&mut self, host: u8) {
-        let before = any(&mut self.rng, &[Mood::Refuse, Mood::Refuse, Mood::HandBack]);
-        let meanwhile = any(&mut self.rng, &[Mood::Stall, Mood::Stall, Mood::Hang]);
-        let after = any(&mut self.rng, &[Mood::Refuse, Mood::HandBack, Mood::Well]);
-        self.steps.push(Step::Behave(host, before));
-        self.requests();
-        self.steps.push(Step::Behave(host, meanwhile));
-        self.advance();
-        let set = self.set;
-        if set.contains(host) {
-            self.set(set.toggle(host));
-        }
-        if self.rng.random_bool(0.3) {
-            self.advance();
-        }
-        self.set(Hosts(set.0 | 1 << host));
-        self.push(Step::Behave(host, after));
-        self.requests();
-        self.advance();
-        self.behave(host);
-    }
-
-    /// A pod fails its requests, and something happens to it while it is out.
-    fn goes_bad(&mut self, host: u8) {
-        use Mood::*;
-        let bad = any(
-            &mut self.rng,
-            &[Unavailable, Error, StreamUnavailable, Break, Hang],
-        );
-        self.steps.push(Step::Behave(host, bad));
-        self.traffic();
-        if self.rng.random_bool(0.3) {
-            self.set(self.set.toggle(host));
-            self.set(self.set.toggle(host));
-        }
-        self.advance();
-        self.traffic();
-        self.advance();
-    }
-
-    /// Responses that go on, while others come and go.
-    fn streams(&mut self, host: u8) {
-        self.steps.push(Step::Behave(host, Mood::Stream));
-        // A policy that looks at what is in flight brings them here only if they avoid the others.
-        let others = Hosts(self.set.0 & !(1 << host));
-        for _ in 0..self.rng.random_range(1..8) {
-            self.steps.push(Step::Send(others, Keep));
-        }
-        let requests = self.rng.random_range(10..60);
-        let every = any(&mut self.rng, &[1, 5]);
-        let take = self.take();
-        self.steps.push(Step::Traffic(requests, every, take));
-        if self.rng.random_bool(0.5) {
-            self.behave(host);
-        }
-    }
-
-    /// Nobody accepts for a moment, or there is nobody.
-    fn blip(&mut self) {
-        let set = self.set;
-        if self.rng.random_bool(0.4) {
-            self.set(Hosts::default());
-            self.requests();
-            self.set(set);
-            return;
-        }
-        for host in 1..=self.all {
-            self.steps.push(Step::Behave(host, Mood::Refuse));
-        }
-        self.requests();
-        self.advance();
-        for host in 1..=self.all {
-            if self.rng.random_bool(0.7) {
-                self.steps.push(Step::Behave(host, Mood::Well));
-            }
-        }
     }
 }

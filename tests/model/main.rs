@@ -20,13 +20,14 @@
 //! | file | what lives there |
 //! | --- | --- |
 //! | `plan.rs` | configurations and steps, as plain data |
-//! | `generate.rs` | what a seed makes of them |
+//! | `generate.rs`, `stories.rs` | what a seed makes of them |
 //! | `subject.rs` | the balancer; nothing else names its parameters |
-//! | `pod.rs`, `cluster.rs` | the pods, one life after another, and discovery |
+//! | `life.rs`, `pod.rs`, `cluster.rs` | the pods, one life after another, and discovery |
 //! | `users.rs` | requests, and what they come to |
 //! | `world.rs` | all of them together, step by step |
 //! | `view.rs` | what can be seen at one time |
-//! | `promises.rs`, `failures.rs` | what holds at any time; which requests may fail, and how |
+//! | `promises.rs`, `states.rs` | what holds at any time |
+//! | `failures.rs` | which requests may fail, and how |
 //! | `quiet.rs` | what holds in the end |
 //! | `shrink.rs`, `kept.rs` | how failed runs become short; those that were kept |
 
@@ -34,11 +35,14 @@ mod cluster;
 mod failures;
 mod generate;
 mod kept;
+mod life;
 mod plan;
 mod pod;
 mod promises;
 mod quiet;
 mod shrink;
+mod states;
+mod stories;
 mod subject;
 mod users;
 mod view;

@@ -14,8 +14,9 @@ use tower_headless::{EjectionReason, EndpointState};
 use crate::{
     cluster::Cluster,
     failures::{self, Facts},
-    plan::{CHECK_FAILURES, CHECK_INTERVAL, Checks, Config, Ready},
-    pod::{Log, lock},
+    life::lock,
+    plan::{CHECK_INTERVAL, Checks, Config, Ready},
+    states,
     users::{Answer, User},
     view::{Seen, View},
     world::{Broken, Trace, broken},
@@ -48,16 +49,16 @@ impl Promises {
         started: Instant,
     ) -> Result<(), Broken> {
         self.note(view);
-        each_pod_is_made_once(cluster)?;
+        states::each_pod_is_made_once(cluster)?;
         for seen in &view.pods {
-            requests_are_counted(cluster, seen)?;
-            a_state_has_its_reason(config, cluster, seen)?;
-            who_accepts_is_found(view, seen)?;
+            states::requests_are_counted(cluster, seen)?;
+            states::a_state_has_its_reason(config, cluster, seen)?;
+            states::who_accepts_is_found(view, seen)?;
         }
         self.who_is_pending_gets_nothing(view)?;
         self.few_are_ejected(config, view)?;
         self.who_comes_back_has_answered(config, view)?;
-        nothing_is_kept(cluster, users, view.at)?;
+        states::nothing_is_kept(cluster, users, view.at)?;
         for user in users.iter_mut() {
             self.who_is_avoided_is_the_last_resort(view, user)?;
             if user.times_sent() > 1 {
@@ -215,100 +216,6 @@ impl Promises {
         }
         Ok(())
     }
-}
-
-fn each_pod_is_made_once(cluster: &Cluster) -> Result<(), Broken> {
-    let births = cluster.births();
-    if let Some(fault) = lock(&births.faults).first() {
-        return broken("each life has one service", fault);
-    }
-    if births.are_unborn() {
-        return broken(
-            "each life has one service",
-            "none was made for one that joined",
-        );
-    }
-    Ok(())
-}
-
-/// In flight is what the pod has, and what waits for its readiness.
-fn requests_are_counted(cluster: &Cluster, seen: &Seen) -> Result<(), Broken> {
-    let Log { open, stalled, .. } = seen.log;
-    // What an earlier life at the address has may be counted here or not.
-    let earlier = cluster.departed.iter().map(|(life, _)| life);
-    let earlier = earlier.filter(|life| life.host == seen.life.host);
-    let earlier: u32 = earlier
-        .map(|life| life.log().open + life.log().stalled)
-        .sum();
-    let in_flight = seen.status.in_flight;
-    if in_flight < open || in_flight > open + stalled + earlier {
-        let what = format!("{}; it has {open}, and {stalled} wait", seen.status);
-        return broken("in flight are those that are", what);
-    }
-    Ok(())
-}
-
-/// Nothing is held against a pod but what it did in this life.
-fn a_state_has_its_reason(config: &Config, cluster: &Cluster, seen: &Seen) -> Result<(), Broken> {
-    use EjectionReason::{CheckFailed, ConsecutiveFailures, SuccessRate, Unresponsive};
-    use EndpointState::{Ejected, Pending, Unreachable};
-    let log = seen.log;
-    let has_checks = config.checks != Checks::Off;
-    let failed_checks = cluster.failed_checks(seen.life.host);
-    let (promise, is_kept) = match seen.status.state {
-        Unreachable => (
-            "who is unreachable has refused",
-            log.refusals + log.handed_back > 0,
-        ),
-        Pending => (
-            "who is pending waits for a check",
-            config.checks == Checks::First,
-        ),
-        Ejected(ConsecutiveFailures) => (
-            "who is ejected for failures has failed",
-            log.bad >= u32::from(config.failures),
-        ),
-        Ejected(SuccessRate) => ("who is ejected for failures has failed", log.bad > 0),
-        Ejected(Unresponsive) => (
-            "who is ejected for silence left requests waiting",
-            log.most_waiting >= 2,
-        ),
-        Ejected(CheckFailed) => (
-            "who is ejected for checks has failed some",
-            has_checks && failed_checks >= CHECK_FAILURES,
-        ),
-        _ => return Ok(()),
-    };
-    if is_kept {
-        return Ok(());
-    }
-    broken(promise, format!("{}; in this life: {log:?}", seen.status))
-}
-
-/// Who refused and accepts again is found within the longest back-off.
-fn who_accepts_is_found(view: &View, seen: &Seen) -> Result<(), Broken> {
-    let prompt_since = seen.life.prompt_since();
-    let is_late = prompt_since.is_some_and(|since| view.at - since > BACK_OFF);
-    let is_unreachable = seen.status.state == EndpointState::Unreachable;
-    // One that handed requests back is tried by a request, and there may be none.
-    if is_late && is_unreachable && seen.log.handed_back == 0 {
-        return broken("who accepts again is found", seen.status.to_string());
-    }
-    Ok(())
-}
-
-/// A service is dropped when its pod has left and the last request is over that could use it.
-fn nothing_is_kept(cluster: &Cluster, users: &[User], now: Instant) -> Result<(), Broken> {
-    if users.iter().any(User::is_running) {
-        return Ok(());
-    }
-    for (life, since) in &cluster.departed {
-        if now - *since > PROBE && life.is_held() {
-            let what = format!("pod {} left {:?} ago", life.host, now - *since);
-            return broken("nothing is kept of who left", what);
-        }
-    }
-    Ok(())
 }
 
 /// The ready timeout, if requests ever fail for want of an endpoint.

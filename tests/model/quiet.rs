@@ -7,8 +7,8 @@ use tower_headless::{EndpointState, Proximity};
 
 use crate::{
     cluster::host,
+    life::lock,
     plan::{Config, Hosts, Locality, Mood, PolicyName, Take, hosts},
-    pod::lock,
     promises::{BACK_OFF, CHECKED, PROBE},
     users::{Answer, Stage, User},
     world::{Broken, World, broken},

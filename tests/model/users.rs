@@ -18,8 +18,9 @@ use tower_headless::{Endpoint, Error, Route};
 
 use crate::{
     cluster::address,
+    life::lock,
     plan::{Hosts, Take},
-    pod::{Request, ServedBy, lock},
+    pod::{Request, ServedBy},
     subject::{PodResponse, Subject},
 };
 

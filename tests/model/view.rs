@@ -7,7 +7,7 @@ use tower_headless::{EjectionReason, EndpointState, EndpointStatus};
 
 use crate::{
     cluster::{Cluster, host},
-    pod::{Life, Log},
+    life::{Life, Log},
     world::{Broken, broken},
 };
 

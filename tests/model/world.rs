@@ -15,8 +15,8 @@ use tower_headless::EndpointStatus;
 
 use crate::{
     cluster::{Change, Cluster, host},
+    life::lock,
     plan::{Config, Ending, Hosts, Step, Take},
-    pod::lock,
     promises::Promises,
     subject::{self, Subject},
     users::{User, Wish},
