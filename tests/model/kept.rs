@@ -1,12 +1,9 @@
 //! Runs that have broken promises, and must not do so again.
 
+// All of them, so that what is printed can be pasted.
+#[allow(unused_imports)]
 use crate::plan::{
-    Config,
-    Mood::{HandBack, Refuse, Stall, Stream, StreamUnavailable, Unavailable},
-    PolicyName::{LeastConnections, PowerOfTwo},
-    Ready::Wait,
-    Step,
-    Take::{Drop, Keep},
+    Checks::*, Config, Ending::*, Locality::*, Mood::*, PolicyName::*, Ready::*, Step, Take::*,
     hosts,
 };
 

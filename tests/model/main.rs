@@ -4,6 +4,7 @@
 //! ```sh
 //! cargo test --test model                                     # 500 seeds
 //! MODEL_SEEDS=100000 cargo test --release --test model        # more
+//! MODEL_FIRST=500 MODEL_SEEDS=1000 cargo test --test model    # others
 //! MODEL_SEED=17 cargo test --test model                       # one
 //! MODEL_SURVEY=1 cargo test --test model                      # the first seed of each promise that is broken
 //! ```
@@ -118,7 +119,10 @@ fn pasteable(case: &Case) -> String {
 fn worlds_keep_all_promises() {
     let seeds = match number("MODEL_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("MODEL_SEEDS").unwrap_or(SEEDS),
+        None => {
+            let first = number("MODEL_FIRST").unwrap_or(0);
+            first..first + number("MODEL_SEEDS").unwrap_or(SEEDS)
+        }
     };
     let survey = number("MODEL_SURVEY").is_some();
     let mut found = broken(seeds, survey);
