@@ -6,9 +6,8 @@ use futures::future::BoxFuture;
 use http::Response;
 use tower::{Service, ServiceExt};
 use tower_headless::{
-    Balance, BalanceBuilder, BoxError, CountedBody, Discovery, Endpoint, EndpointStatus, Error,
-    HealthCheck, LeastConnections, OnBodyEnd, OutlierDetection, PeakEwma, Policy, PowerOfTwo,
-    Random, RoundRobin, Route,
+    Balance, BoxError, BuiltInPolicy, CountedBody, Discovery, Endpoint, EndpointStatus, Error,
+    HealthCheck, OnBodyEnd, OutlierDetection, Route,
 };
 
 use crate::{
@@ -35,7 +34,7 @@ pub(crate) trait Subject {
     ) -> BoxFuture<'static, Result<PodResponse, Error>>;
 }
 
-impl<P: Policy> Subject for Balance<Pod, P, OnBodyEnd> {
+impl Subject for Balance<Pod, OnBodyEnd> {
     fn handle(&self) -> Box<dyn Subject> {
         Box::new(self.clone())
     }
@@ -98,21 +97,19 @@ where
         Checks::Off => builder,
         checks => builder.health_check(health_check(checks, check)),
     };
-    match config.policy {
-        PolicyName::RoundRobin => finish(builder, RoundRobin::new(), make),
-        PolicyName::Random => finish(builder, Random::new(), make),
-        PolicyName::LeastConnections => finish(builder, LeastConnections::new(), make),
-        PolicyName::PowerOfTwo => finish(builder, PowerOfTwo::new(), make),
-        PolicyName::PeakEwma => finish(builder, PeakEwma::new(), make),
-    }
+    Box::new(builder.policy(policy(config.policy)).build(make))
 }
 
-fn finish<D: Discovery, P: Policy, M: FnMut(&Endpoint) -> Pod + Send + 'static>(
-    builder: BalanceBuilder<D, RoundRobin, OnBodyEnd>,
-    policy: P,
-    make: M,
-) -> Box<dyn Subject> {
-    Box::new(builder.policy(policy).build(make))
+/// By its name, as a configuration has it.
+fn policy(name: PolicyName) -> BuiltInPolicy {
+    let name = match name {
+        PolicyName::RoundRobin => "round-robin",
+        PolicyName::Random => "random",
+        PolicyName::LeastConnections => "least-connections",
+        PolicyName::PowerOfTwo => "power-of-two",
+        PolicyName::PeakEwma => "peak-ewma",
+    };
+    name.parse().expect("a policy of the crate")
 }
 
 fn detection(config: &Config) -> OutlierDetection {
