@@ -53,18 +53,18 @@ impl InFlight {
     #[inline]
     pub fn report(&mut self, outcome: Outcome) {
         self.state.report(outcome);
-        if self.state.is_probe() {
-            self.judge_probe(outcome);
+        if self.state.is_half_open() {
+            self.judge_half_open(outcome);
         }
     }
 
-    /// What a probe has come to so far: its end may be far away.
+    /// What the one request of a half-open endpoint has come to so far: its end may be far away.
     #[cold]
-    fn judge_probe(&mut self, outcome: Outcome) {
+    fn judge_half_open(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Success | Outcome::Overload => self.judge(Verdict::Answered),
             Outcome::Failure => {
-                self.state.end_probe();
+                self.state.end_half_open();
                 self.judge(Verdict::Failed);
             }
             Outcome::Ignored => {}
@@ -107,7 +107,7 @@ impl InFlight {
             self.state.stream();
             self.member.stats().begin_stream();
         }
-        if self.state.is_probe() {
+        if self.state.is_half_open() {
             // Good so far, unless the completion finds otherwise.
             self.judge(Verdict::Answered);
         }
@@ -132,7 +132,7 @@ impl InFlight {
     pub(crate) fn refuse(&mut self) {
         self.state.report(Outcome::Ignored);
         self.state.end_wait();
-        if self.state.end_probe() {
+        if self.state.end_half_open() {
             self.judge(Verdict::Failed);
         }
     }
@@ -199,14 +199,14 @@ impl InFlight {
         if self.state.streams() {
             self.member.stats().end_stream();
         }
-        if !self.state.is_trial_or_probe() {
+        if !self.state.is_trial_or_half_open() {
             return;
         }
         match outcome {
-            Outcome::Success | Outcome::Overload if self.state.is_probe() => {
+            Outcome::Success | Outcome::Overload if self.state.is_half_open() => {
                 self.judge(Verdict::Passed)
             }
-            Outcome::Failure if self.state.is_probe() => self.judge(Verdict::Failed),
+            Outcome::Failure if self.state.is_half_open() => self.judge(Verdict::Failed),
             // Cancelled before it was known how the endpoint is: the next request may try.
             _ => self.member.offer_trial(),
         }

@@ -9,7 +9,7 @@ use tracing::{debug, info};
 
 use super::registry::{Life, Lives};
 use crate::{
-    check::{CheckFailed, CheckScheduler, HealthCheck, Probe},
+    check::{CheckFailed, CheckScheduler, Checker, HealthCheck},
     endpoint::Endpoint,
     error::{BoxError, SharedError},
     member::{Checked, MemberId},
@@ -23,7 +23,7 @@ pub(super) struct Checks {
 }
 
 struct Active {
-    probe: Arc<dyn Probe>,
+    checker: Arc<dyn Checker>,
     timeout: Duration,
     scheduler: CheckScheduler,
 }
@@ -46,7 +46,7 @@ pub(super) struct Consequence {
 impl Checks {
     pub(super) fn new(check: Option<HealthCheck>) -> Self {
         let active = check.map(|check| Active {
-            probe: check.probe,
+            checker: check.checker,
             timeout: check.pace.timeout,
             scheduler: CheckScheduler::new(check.pace),
         });
@@ -135,10 +135,10 @@ impl Checks {
 
 impl Active {
     fn run(&self, id: MemberId, endpoint: Endpoint) -> BoxFuture<'static, CheckResult> {
-        let (probe, bound) = (self.probe.clone(), self.timeout);
+        let (checker, bound) = (self.checker.clone(), self.timeout);
         let asked = async move {
             // What makes the future may panic, too.
-            let asked = AssertUnwindSafe(async { probe.probe(&endpoint).await }).catch_unwind();
+            let asked = AssertUnwindSafe(async { checker.check(&endpoint).await }).catch_unwind();
             let result = match timeout(bound, asked).await {
                 Ok(Ok(result)) => result,
                 Ok(Err(_)) => Err("the check panicked".into()),

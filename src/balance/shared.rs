@@ -1,6 +1,7 @@
 //! What the clones of a balancer, their requests and the background task have in common.
 
 use std::{
+    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
@@ -8,10 +9,10 @@ use std::{
     time::Duration,
 };
 
-use futures::future::BoxFuture;
+use futures::{FutureExt, future::BoxFuture};
 use tokio::{
     runtime,
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, futures::OwnedNotified, mpsc, watch},
     time::{Instant, timeout_at},
 };
 use tracing::debug;
@@ -62,8 +63,9 @@ pub(super) struct Shared<S> {
     pub(super) starved: Notify,
     /// The set has changed.
     pub(super) members: watch::Sender<()>,
-    /// A request that found no endpoint may find one now. Its receivers are the requests that wait.
-    changes: watch::Sender<()>,
+    /// A request that found no endpoint may find one now. Those that wait are woken in the order in which they came, and
+    /// hold a share of this.
+    changes: Arc<Notify>,
     events: mpsc::UnboundedSender<Event<S>>,
     ready_timeout: ReadyTimeout,
     closed: AtomicBool,
@@ -129,7 +131,7 @@ impl<S> Shared<S> {
             opening: Arc::default(),
             starved: Notify::new(),
             members: watch::Sender::new(()),
-            changes: watch::Sender::new(()),
+            changes: Arc::default(),
             events,
             ready_timeout,
             closed: AtomicBool::new(false),
@@ -181,12 +183,12 @@ impl<S> Shared<S> {
 
     /// Lets the requests that wait try again.
     pub(super) fn wake(&self) {
-        self.changes.send_replace(());
+        self.changes.notify_waiters();
     }
 
     /// Whether requests wait for an endpoint.
     pub(super) fn is_awaited(&self) -> bool {
-        self.changes.receiver_count() > 0
+        Arc::strong_count(&self.changes) > 1
     }
 
     pub(super) fn notes(&self) -> MutexGuard<'_, Notes> {
@@ -279,8 +281,9 @@ impl<S: Clone> Shared<S> {
         route: &Route,
         deadline: Option<Instant>,
     ) -> Result<Placement<S>, Error> {
-        // Subscribed before the second look, so that no change falls between the look and the wait.
-        let changes = self.changes.subscribe();
+        // Enabled before the second look, so that no change falls between the look and the wait.
+        let mut change = Box::pin(self.changes.clone().notified_owned());
+        change.as_mut().enable();
         if let Some((service, in_flight)) = self.pick_routed(route) {
             return Ok(Placement::Picked(service, in_flight));
         }
@@ -291,12 +294,12 @@ impl<S: Clone> Shared<S> {
             Some(pod) => {
                 let deadline = deadline.or_else(|| self.deadline(now));
                 self.may_wait_for(pod, now, deadline)?;
-                Ok(Placement::waiting(changes, deadline))
+                Ok(Placement::waiting(change, deadline))
             }
             None => {
                 let deadline = self.deadline(self.signals.begin_outage(now));
                 self.may_wait(now, deadline)?;
-                Ok(Placement::waiting(changes, deadline))
+                Ok(Placement::waiting(change, deadline))
             }
         }
     }
@@ -360,17 +363,12 @@ impl<S: Clone> Shared<S> {
 }
 
 impl<S> Placement<S> {
-    fn waiting(mut changes: watch::Receiver<()>, deadline: Option<Instant>) -> Self {
-        let change = async move {
-            // Woken or out of time, the request is placed anew, and learns there how it stands.
-            let _ = match deadline {
-                Some(deadline) => timeout_at(deadline, changes.changed()).await.is_ok(),
-                None => changes.changed().await.is_ok(),
-            };
+    fn waiting(change: Pin<Box<OwnedNotified>>, deadline: Option<Instant>) -> Self {
+        // Woken or out of time, the request is placed anew, and learns there how it stands.
+        let change: BoxFuture<'static, ()> = match deadline {
+            Some(deadline) => Box::pin(timeout_at(deadline, change).map(drop)),
+            None => change,
         };
-        Self::Waiting {
-            change: Box::pin(change),
-            deadline,
-        }
+        Self::Waiting { change, deadline }
     }
 }

@@ -29,7 +29,7 @@ pub(crate) struct Case<'a> {
     health: &'a mut EndpointHealth,
     observation: Observation,
     was_out: bool,
-    was_on_probation: bool,
+    was_half_open: bool,
     pub(crate) decision: Decision,
 }
 
@@ -40,7 +40,7 @@ impl<'a> Case<'a> {
         Self {
             member,
             was_out: health.is_out(),
-            was_on_probation: health.is_on_probation(),
+            was_half_open: health.is_half_open(),
             health,
             observation,
             decision: Decision::default(),
@@ -175,14 +175,14 @@ impl OutlierDetector {
 
 impl Case<'_> {
     fn decide(&mut self, is_panic: bool, now: Instant) {
-        if is_panic && self.health.is_on_probation() {
+        if is_panic && self.health.is_half_open() {
             // It has requests enough to show how it is.
             self.health.readmit(now);
         }
         self.decision = Decision {
             out: self.health.reason().filter(|_| !is_panic),
             is_news: self.health.is_out() != self.was_out,
-            begins_probation: self.health.is_on_probation() && !self.was_on_probation,
+            becomes_half_open: self.health.is_half_open() && !self.was_half_open,
             quiet: self.health.quiet_for(now),
         };
     }

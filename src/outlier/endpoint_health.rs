@@ -1,4 +1,4 @@
-//! One endpoint's standing: the state machine of the picture above.
+//! One endpoint's health: the state machine of the picture above.
 
 use std::time::Duration;
 
@@ -22,13 +22,13 @@ const LONG_ANSWER: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Healthy,
-    Silent {
+    Unresponsive {
         until: Instant,
     },
     Ejected {
         until: Instant,
     },
-    Probation {
+    HalfOpen {
         since: Instant,
         /// Since when its request has an answer that looks good.
         answered: Option<Instant>,
@@ -83,15 +83,15 @@ impl EndpointHealth {
         self.is_out().then_some(self.reason)
     }
 
-    pub(super) fn is_on_probation(&self) -> bool {
-        matches!(self.state, State::Probation { .. })
+    pub(super) fn is_half_open(&self) -> bool {
+        matches!(self.state, State::HalfOpen { .. })
     }
 
     /// When the state changes by itself.
     pub(super) fn due(&self) -> Option<Instant> {
         match self.state {
-            State::Silent { until } | State::Ejected { until } => Some(until),
-            State::Probation { answered, .. } => answered.map(|at| at + LONG_ANSWER),
+            State::Unresponsive { until } | State::Ejected { until } => Some(until),
+            State::HalfOpen { answered, .. } => answered.map(|at| at + LONG_ANSWER),
             State::Healthy => None,
         }
     }
@@ -106,7 +106,7 @@ impl EndpointHealth {
     ) -> Option<EjectionReason> {
         let news = &observation.news;
         self.window.add(now, news.requests, news.failures);
-        let is_silent = self.is_silent(observation, set, now);
+        let is_unresponsive = self.is_unresponsive(observation, set, now);
         let limit = settings.consecutive_failures;
         let many = limit.is_some_and(|limit| observation.in_a_row >= limit);
         let below = || {
@@ -117,13 +117,13 @@ impl EndpointHealth {
         match () {
             () if many => Some(EjectionReason::ConsecutiveFailures),
             () if news.failures > 0 && below() => Some(EjectionReason::SuccessRate),
-            () if is_silent => Some(EjectionReason::Unresponsive),
+            () if is_unresponsive => Some(EjectionReason::Unresponsive),
             () => None,
         }
     }
 
     /// Whether it has left so many requests waiting for so long while the others answered theirs.
-    fn is_silent(&mut self, observation: &Observation, set: &SetStats, now: Instant) -> bool {
+    fn is_unresponsive(&mut self, observation: &Observation, set: &SetStats, now: Instant) -> bool {
         if observation.news.requests > 0 || observation.waiting == 0 {
             self.quiet = None;
             return false;
@@ -155,7 +155,7 @@ impl EndpointHealth {
         self.reason = reason;
         if reason == EjectionReason::Unresponsive {
             let until = now + settings.min_ejection;
-            self.state = State::Silent { until };
+            self.state = State::Unresponsive { until };
         } else {
             self.pause(settings, now, rng);
         }
@@ -194,22 +194,24 @@ impl EndpointHealth {
         match (self.state, observation.verdict) {
             (State::Healthy, _) => {}
             // It was not hung, or is so no more: no pause, for it has answered what it had.
-            (State::Silent { .. }, _) if observation.news.answers > 0 => {
+            (State::Unresponsive { .. }, _) if observation.news.answers > 0 => {
                 self.state = State::Healthy;
                 self.quiet = None;
             }
-            (State::Silent { .. }, _) if observation.waiting == 0 => self.pause(settings, now, rng),
+            (State::Unresponsive { .. }, _) if observation.waiting == 0 => {
+                self.pause(settings, now, rng)
+            }
             // Late, perhaps, but a success.
-            (State::Probation { .. } | State::Ejected { .. }, Some(Verdict::Passed)) => {
+            (State::HalfOpen { .. } | State::Ejected { .. }, Some(Verdict::Passed)) => {
                 self.readmit(now);
             }
-            (State::Probation { .. }, Some(Verdict::Failed)) => self.pause(settings, now, rng),
-            (State::Probation { since, .. }, Some(Verdict::Answered)) => {
+            (State::HalfOpen { .. }, Some(Verdict::Failed)) => self.pause(settings, now, rng),
+            (State::HalfOpen { since, .. }, Some(Verdict::Answered)) => {
                 let answered = Some(now);
-                self.state = State::Probation { since, answered };
+                self.state = State::HalfOpen { since, answered };
             }
             (
-                State::Probation {
+                State::HalfOpen {
                     since,
                     answered: None,
                 },
@@ -226,10 +228,10 @@ impl EndpointHealth {
         if self.due().is_none_or(|due| due > now) {
             return;
         }
-        if self.is_on_probation() {
+        if self.is_half_open() {
             self.readmit(now);
         } else {
-            self.state = State::Probation {
+            self.state = State::HalfOpen {
                 since: now,
                 answered: None,
             };
