@@ -4,6 +4,7 @@ mod attempts;
 mod builder;
 mod checks;
 mod driver;
+mod errand;
 mod future;
 mod generator;
 mod health_monitor;

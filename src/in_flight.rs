@@ -67,7 +67,10 @@ impl InFlight {
                 self.state.end_half_open();
                 self.judge(Verdict::Failed);
             }
-            Outcome::Ignored => {}
+            Outcome::Ignored => {
+                self.state.end_half_open();
+                self.judge(Verdict::GivenUp);
+            }
         }
     }
 
@@ -85,7 +88,8 @@ impl InFlight {
     /// The endpoint has it, and no answer yet.
     #[inline]
     pub(crate) fn wait(&mut self) {
-        if !self.state.waits() && self.member.signals().is_reviewed() {
+        let is_told = self.state.is_trial_or_half_open() || self.member.signals().is_reviewed();
+        if is_told && !self.state.waits() {
             let answers = self.member.stats().progress();
             self.state.wait(self.now(), answers);
         }
@@ -181,7 +185,9 @@ impl InFlight {
             let in_a_row = self.member.stats().failed(self.state.is_answered());
             self.member.signals().failed(in_a_row);
         }
-        if !self.member.stats().penalise() {
+        // What nobody reviews, nobody counts out.
+        let is_reviewed = self.member.signals().is_reviewed();
+        if !is_reviewed || !self.member.stats().penalise() {
             self.member.end();
         }
     }
@@ -207,8 +213,24 @@ impl InFlight {
                 self.judge(Verdict::Passed)
             }
             Outcome::Failure if self.state.is_half_open() => self.judge(Verdict::Failed),
-            // Cancelled before it was known how the endpoint is: the next request may try.
-            _ => self.member.offer_trial(),
+            _ => self.give_up_trial(outcome),
+        }
+    }
+
+    /// It ends before it is known how the endpoint is. When another one may try is for the background task to say: else a
+    /// hung endpoint would get all requests, one after another.
+    fn give_up_trial(&self, outcome: Outcome) {
+        let verdict = match outcome {
+            Outcome::Ignored if !self.state.waits() => Verdict::Cancelled,
+            _ => Verdict::GivenUp,
+        };
+        if self.member.is_unreachable() {
+            self.member.stats().end_trial(verdict);
+        }
+        if self.state.is_half_open() {
+            self.judge(verdict);
+        } else {
+            self.member.signals().review.notify_one();
         }
     }
 }

@@ -197,7 +197,6 @@ impl MemberRef {
         self.has(UNFIT)
     }
 
-    #[cfg(test)]
     pub(crate) fn is_removed(&self) -> bool {
         self.has(REMOVED)
     }
@@ -255,7 +254,12 @@ impl MemberRef {
 
     /// The endpoint refused a request. True if it was reachable until now.
     pub(crate) fn refuse(&self) -> bool {
-        self.set(UNREACHABLE)
+        // A trial that is on offer for another reason has to wait until the endpoint is reachable again.
+        let refuse = |word| match word & UNREACHABLE {
+            0 => (word | UNREACHABLE) & !TRIAL,
+            _ => word,
+        };
+        self.change(refuse) & UNREACHABLE == 0
     }
 
     /// The endpoint accepts requests again. True if it refused some until now.
@@ -398,12 +402,18 @@ mod tests {
             member.refuse();
             member.eject();
             member.offer_trial();
+            assert!(member.has_trial());
             assert!(member.accept());
             assert_eq!(member.signals.trials(), 1, "it is ejected, too");
             assert!(member.readmit());
             assert_eq!(member.signals.trials(), 0);
             assert!(member.refuse());
             assert!(!member.has_trial(), "of a former refusal nothing is left");
+            member.accept();
+            member.eject();
+            member.offer_trial();
+            member.refuse();
+            assert!(!member.has_trial(), "it is tried after its back-off");
         }
     }
 

@@ -106,6 +106,11 @@ impl Signals {
         self.flags.load(Relaxed) != 0
     }
 
+    /// There is a pick that has its own way. True if a trial is on offer.
+    pub(crate) fn heed_if_any(&self) -> bool {
+        self.has_flags() && self.heed().trials
+    }
+
     /// There is a pick.
     #[cold]
     pub(crate) fn heed(&self) -> PickFlags {

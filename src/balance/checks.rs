@@ -2,12 +2,19 @@
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures::{
+    FutureExt, StreamExt,
+    future::{BoxFuture, abortable},
+    stream::FuturesUnordered,
+};
 use rand::Rng;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
 
-use super::registry::{Life, Lives};
+use super::{
+    reconnect::Running,
+    registry::{Life, Lives},
+};
 use crate::{
     check::{CheckFailed, CheckScheduler, Checker, HealthCheck},
     endpoint::Endpoint,
@@ -18,8 +25,8 @@ use crate::{
 /// The checks of a balancer that has any.
 pub(super) struct Checks {
     active: Option<Active>,
-    /// Those that run. One of a member that has left ends with its timeout at the latest, and says nothing.
-    running: FuturesUnordered<BoxFuture<'static, CheckResult>>,
+    /// Those that run. One of a member that has left is aborted, and says nothing.
+    running: FuturesUnordered<BoxFuture<'static, Option<CheckResult>>>,
 }
 
 struct Active {
@@ -40,7 +47,7 @@ pub(super) struct Consequence {
     /// The endpoint stands in another way than before.
     pub(super) is_change: bool,
     /// Why it gets no requests, if its check failed and that is so.
-    pub(super) refusal: Option<SharedError>,
+    pub(super) refusal: Option<(MemberId, SharedError)>,
 }
 
 impl Checks {
@@ -88,20 +95,22 @@ impl Checks {
             };
             if let Some(state) = &mut life.check {
                 active.scheduler.begin(state, now);
-                self.running.push(active.run(id, life.endpoint.clone()));
+                let (check, handle) = abortable(active.run(id, life.endpoint.clone()));
+                life.checking = Some(Running::new(handle));
+                self.running.push(check.map(Result::ok).boxed());
             }
         }
     }
 
     /// The next result; none, at once, while no check runs.
-    pub(super) async fn next(&mut self) -> Option<CheckResult> {
+    pub(super) async fn next(&mut self) -> Option<Option<CheckResult>> {
         self.running.next().await
     }
 
     /// Takes note of a result.
     pub(super) fn judge<S>(
         &mut self,
-        CheckResult { id, result }: CheckResult,
+        result: Option<CheckResult>,
         lives: &mut Lives<S>,
         now: Instant,
         rng: &mut impl Rng,
@@ -110,6 +119,9 @@ impl Checks {
             return Consequence::default();
         };
         active.scheduler.end();
+        let Some(CheckResult { id, result }) = result else {
+            return Consequence::default();
+        };
         let Some(life) = lives.get_mut(&id) else {
             return Consequence::default();
         };
@@ -128,7 +140,7 @@ impl Checks {
         let error = result.err().filter(|_| checked != Checked::Passes);
         Consequence {
             is_change,
-            refusal: error.map(|error| refusal(&life.endpoint, error)),
+            refusal: error.map(|error| (id, refusal(&life.endpoint, error))),
         }
     }
 }

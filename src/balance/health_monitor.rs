@@ -188,7 +188,8 @@ fn apply(decision: &Decision, member: &Member) -> bool {
             is_new
         }
     };
-    if decision.becomes_half_open {
+    // One that refuses is tried when it accepts again, and not before.
+    if decision.becomes_half_open && !member.is_unreachable() {
         member.offer_trial();
     }
     changed || decision.becomes_half_open

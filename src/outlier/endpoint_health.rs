@@ -19,6 +19,9 @@ const WELL: Duration = Duration::from_secs(30);
 /// How long a good beginning may stay without an end before it is taken for a success: the answer may be a stream.
 const LONG_ANSWER: Duration = Duration::from_secs(1);
 
+/// How long it is from a trial request that was given up to the next one.
+const AGAIN: Duration = Duration::from_secs(1);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Healthy,
@@ -48,6 +51,8 @@ pub(crate) struct EndpointHealth {
     returned: Option<Instant>,
     /// Since when it has had requests and answered none, and what the others had answered by then.
     quiet: Option<(Instant, u64)>,
+    /// One request may try it now, and that hasn't been told.
+    may_be_tried: bool,
 }
 
 /// A silence counts from so many requests on: those of fewer may be the slow ones that there always are.
@@ -67,6 +72,7 @@ impl EndpointHealth {
             pause: Duration::ZERO,
             returned: None,
             quiet: None,
+            may_be_tried: false,
         }
     }
 
@@ -83,8 +89,13 @@ impl EndpointHealth {
         self.is_out().then_some(self.reason)
     }
 
-    pub(super) fn is_half_open(&self) -> bool {
+    pub(crate) fn is_half_open(&self) -> bool {
         matches!(self.state, State::HalfOpen { .. })
+    }
+
+    /// Whether one request may try it from now on; told once.
+    pub(super) fn take_trial(&mut self) -> bool {
+        std::mem::take(&mut self.may_be_tried) && self.is_half_open()
     }
 
     /// When the state changes by itself.
@@ -206,6 +217,12 @@ impl EndpointHealth {
                 self.readmit(now);
             }
             (State::HalfOpen { .. }, Some(Verdict::Failed)) => self.pause(settings, now, rng),
+            (State::HalfOpen { .. }, Some(Verdict::GivenUp)) => {
+                // It says little of the endpoint. The next one is not the very next, lest a hung endpoint get them all.
+                let until = now + AGAIN;
+                self.state = State::Ejected { until };
+            }
+            (State::HalfOpen { .. }, Some(Verdict::Cancelled)) => self.open(now),
             (State::HalfOpen { since, .. }, Some(Verdict::Answered)) => {
                 let answered = Some(now);
                 self.state = State::HalfOpen { since, answered };
@@ -231,11 +248,17 @@ impl EndpointHealth {
         if self.is_half_open() {
             self.readmit(now);
         } else {
-            self.state = State::HalfOpen {
-                since: now,
-                answered: None,
-            };
+            self.open(now);
         }
+    }
+
+    /// Lets one request try it.
+    fn open(&mut self, now: Instant) {
+        self.may_be_tried = true;
+        self.state = State::HalfOpen {
+            since: now,
+            answered: None,
+        };
     }
 
     /// Takes it back.
