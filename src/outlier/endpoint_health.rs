@@ -19,7 +19,7 @@ const WELL: Duration = Duration::from_secs(30);
 /// How long a good beginning may stay without an end before it is taken for a success: the answer may be a stream.
 const LONG_ANSWER: Duration = Duration::from_secs(1);
 
-/// How long it is from a trial request that was given up to the next one.
+/// How long it is from a trial request that was given up to the next one; twice as long after each one more.
 const AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,8 @@ pub(crate) struct EndpointHealth {
     quiet: Option<(Instant, u64)>,
     /// One request may try it now, and that hasn't been told.
     may_be_tried: bool,
+    /// How many trial requests in a row were given up.
+    given_up: u32,
 }
 
 /// A silence counts from so many requests on: those of fewer may be the slow ones that there always are.
@@ -73,6 +75,7 @@ impl EndpointHealth {
             returned: None,
             quiet: None,
             may_be_tried: false,
+            given_up: 0,
         }
     }
 
@@ -181,6 +184,7 @@ impl EndpointHealth {
             .pauses
             .get_or_insert_with(|| Backoff::new(min, 2.0, max, JITTER));
         self.pause = pauses.next(rng);
+        self.given_up = 0;
         self.returned = None;
         self.window.clear();
         self.state = State::Ejected {
@@ -219,7 +223,9 @@ impl EndpointHealth {
             (State::HalfOpen { .. }, Some(Verdict::Failed)) => self.pause(settings, now, rng),
             (State::HalfOpen { .. }, Some(Verdict::GivenUp)) => {
                 // It says little of the endpoint. The next one is not the very next, lest a hung endpoint get them all.
-                let until = now + AGAIN;
+                let pause = AGAIN.saturating_mul(2_u32.saturating_pow(self.given_up));
+                self.given_up += 1;
+                let until = now + pause.min(settings.max_ejection);
                 self.state = State::Ejected { until };
             }
             (State::HalfOpen { .. }, Some(Verdict::Cancelled)) => self.open(now),
@@ -265,6 +271,7 @@ impl EndpointHealth {
     pub(super) fn readmit(&mut self, now: Instant) {
         self.state = State::Healthy;
         self.returned = Some(now);
+        self.given_up = 0;
         self.window.clear();
         self.quiet = None;
     }

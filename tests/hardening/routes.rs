@@ -1,8 +1,4 @@
-//! Adversarial: routes, penalties, updates, and what user code may do.
-
-#[path = "support/scripted.rs"]
-#[allow(dead_code, unreachable_pub)]
-mod scripted;
+//! Routes, updates of the set, and what user code may do.
 
 use std::{
     error::Error as _,
@@ -11,9 +7,9 @@ use std::{
     time::Duration,
 };
 
+use crate::support::scripted::{Behaviour, PodService, Pods, Request, discovery, endpoint};
 use futures::FutureExt;
 use rand::Rng;
-use scripted::{Behaviour, PodService, Pods, Request, discovery, endpoint};
 use tokio::time::{Instant, sleep};
 use tower::{Service, ServiceExt, service_fn};
 use tower_headless::{
@@ -56,11 +52,17 @@ async fn failures_of_long_ago_count_for_nothing_with_detection_off() {
     let before = pods.counts(2).calls;
     for _ in 0..60 {
         let route = Route::new().avoid(&endpoint(1));
-        balance.call_with(Request(1), route).await.expect("an answer");
+        balance
+            .call_with(Request(1), route)
+            .await
+            .expect("an answer");
         settle().await;
     }
     let calls = pods.counts(2).calls - before;
-    assert!((15..=45).contains(&calls), "of 60 requests for pods 2 and 3, pod 2 has {calls}");
+    assert!(
+        (15..=45).contains(&calls),
+        "of 60 requests for pods 2 and 3, pod 2 has {calls}"
+    );
 }
 
 /// Requests that avoid pods don't wake the review, and take no trial: a pod that is back is never found.
@@ -74,14 +76,20 @@ async fn who_is_back_is_found_though_all_requests_avoid_somebody() {
     pods.set([2], Behaviour::HandBack);
     let route = || Route::new().avoid(&endpoint(4));
     for _ in 0..30 {
-        balance.call_with(Request(1), route()).await.expect("an answer");
+        balance
+            .call_with(Request(1), route())
+            .await
+            .expect("an answer");
         settle().await;
     }
     assert_eq!(state(&balance, 2), EndpointState::Unreachable);
     pods.set([2], Behaviour::Answer);
     let begun = Instant::now();
     while begun.elapsed() < 120 * SECOND {
-        balance.call_with(Request(1), route()).await.expect("an answer");
+        balance
+            .call_with(Request(1), route())
+            .await
+            .expect("an answer");
         sleep(100 * MILLI).await;
     }
     assert_eq!(state(&balance, 2), EndpointState::Available);
@@ -127,14 +135,16 @@ async fn a_set_that_is_replaced_fails_no_request() {
     let seen = Arc::new(Mutex::new(None));
     let mut balance = {
         let (handle, seen, mut make) = (handle.clone(), seen.clone(), pods.make());
-        Balance::builder(source).fail_fast().build(move |it: &Endpoint| {
-            if *it == endpoint(2) {
-                // As a request on another thread would, while this takes its time.
-                let mut balance = handle.get().expect("set").lock().expect("lock");
-                *seen.lock().expect("lock") = balance.call(Request(1)).now_or_never();
-            }
-            make(it)
-        })
+        Balance::builder(source)
+            .fail_fast()
+            .build(move |it: &Endpoint| {
+                if *it == endpoint(2) {
+                    // As a request on another thread would, while this takes its time.
+                    let mut balance = handle.get().expect("set").lock().expect("lock");
+                    *seen.lock().expect("lock") = balance.call(Request(1)).now_or_never();
+                }
+                make(it)
+            })
     };
     let _ = handle.set(Mutex::new(balance.clone()));
     script.answer([1]);
@@ -144,7 +154,10 @@ async fn a_set_that_is_replaced_fails_no_request() {
     settle().await;
     balance.call(Request(1)).await.expect("pod 2 answers");
     let seen = seen.lock().expect("lock").take().expect("it was called");
-    assert!(seen.is_ok(), "pod 1 is well, pod 2 is well, and yet: {seen:?}");
+    assert!(
+        seen.is_ok(),
+        "pod 1 is well, pod 2 is well, and yet: {seen:?}"
+    );
 }
 
 /// Of two pods of one name the one that is not on its way out.
@@ -153,7 +166,10 @@ async fn of_two_pods_of_one_name_the_terminating_one_comes_last() {
     let (script, source) = discovery();
     let pods = Pods::default();
     let mut balance = Balance::builder(source).build(pods.make());
-    let old = endpoint(1).with_pod_name("web-0").with_pod_uid("a").with_terminating(true);
+    let old = endpoint(1)
+        .with_pod_name("web-0")
+        .with_pod_uid("a")
+        .with_terminating(true);
     let new = endpoint(2).with_pod_name("web-0").with_pod_uid("b");
     script.endpoints(vec![old, new]);
     balance.ready().await.expect("ready");
@@ -169,7 +185,9 @@ async fn of_two_pods_of_one_name_the_terminating_one_comes_last() {
 async fn the_cause_of_an_error_is_its_own() {
     let (script, source) = discovery();
     let pods = Pods::default();
-    let mut balance = Balance::builder(source).ready_timeout(SECOND).build(pods.make());
+    let mut balance = Balance::builder(source)
+        .ready_timeout(SECOND)
+        .build(pods.make());
     let named = |host: u8| endpoint(host).with_hostname(format!("web-{host}"));
     script.endpoints(vec![named(1), named(2)]);
     balance.ready().await.expect("ready");
@@ -183,7 +201,10 @@ async fn the_cause_of_an_error_is_its_own() {
     let error = request.await.expect_err("no such pod");
     assert!(error.is_unreachable());
     let source = error.source().map(ToString::to_string);
-    assert_eq!(source, None, "web-9 isn't there; pod web-1 refused, and left an hour ago");
+    assert_eq!(
+        source, None,
+        "web-9 isn't there; pod web-1 refused, and left an hour ago"
+    );
 }
 
 /// User code is called while a lock is held that requests need.
@@ -216,7 +237,8 @@ async fn a_source_is_asked_without_a_lock() {
     }
     let (cell, free) = (Cell::default(), Arc::<Mutex<Option<bool>>>::default());
     let pods = Pods::default();
-    let mut balance = Balance::builder(Source(cell.clone(), free.clone(), false)).build(pods.make());
+    let mut balance =
+        Balance::builder(Source(cell.clone(), free.clone(), false)).build(pods.make());
     let _ = cell.set(balance.clone());
     balance.ready().await.expect("ready");
     assert_eq!(*free.lock().expect("lock"), Some(true));
@@ -227,7 +249,12 @@ async fn a_source_is_asked_without_a_lock() {
 async fn a_latency_that_decays_at_once_is_a_latency() {
     struct Looks(Arc<Mutex<Vec<Duration>>>);
     impl Policy for Looks {
-        fn prepare(&self, _: &Members, _: Option<Previous<'_>>, _: &mut dyn Rng) -> Box<dyn Picker> {
+        fn prepare(
+            &self,
+            _: &Members,
+            _: Option<Previous<'_>>,
+            _: &mut dyn Rng,
+        ) -> Box<dyn Picker> {
             Box::new(Looks(self.0.clone()))
         }
         fn latency_decay(&self) -> Option<Duration> {
@@ -257,7 +284,10 @@ async fn a_latency_that_decays_at_once_is_a_latency() {
     let seen = seen.lock().expect("lock");
     let (least, most) = (seen.iter().min(), seen.iter().max());
     let range = MILLI..100 * MILLI;
-    assert!(seen.iter().all(|it| range.contains(it)), "10 ms is told as {least:?} to {most:?}");
+    assert!(
+        seen.iter().all(|it| range.contains(it)),
+        "10 ms is told as {least:?} to {most:?}"
+    );
 }
 
 /// A panic in `make` for a pod that joins leaves the pods that are well usable.
@@ -276,5 +306,9 @@ async fn a_panic_for_one_new_pod_costs_the_old_ones_nothing() {
     script.answer([2, 3]);
     settle().await;
     let answer = balance.call(Request(1)).await;
-    assert!(answer.is_ok(), "{:?}", answer.map_err(|error| error.to_string()));
+    assert!(
+        answer.is_ok(),
+        "{:?}",
+        answer.map_err(|error| error.to_string())
+    );
 }

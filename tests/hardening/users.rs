@@ -1,8 +1,4 @@
-//! Adversarial: large sets, locks under which user code runs, requests that wait for a pod that has gone.
-
-#[path = "support/scripted.rs"]
-#[allow(dead_code, unreachable_pub)]
-mod scripted;
+//! Large sets, user code and locks, and requests that wait for a pod that has gone.
 
 use std::{
     fmt,
@@ -12,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use scripted::{Behaviour, Pods, Request, discovery, endpoint};
+use crate::support::scripted::{Behaviour, Pods, Request, discovery, endpoint};
 use tokio::time::{Instant, sleep, timeout};
 use tower::{Service, ServiceExt};
 use tower_headless::{Balance, BoxError, Endpoint, Route};
@@ -30,7 +26,9 @@ async fn settle() {
 async fn an_unsent_request_leaves_a_pod_that_has_left() {
     let (script, source) = discovery();
     let pods = Pods::default();
-    let mut balance = Balance::builder(source).ready_timeout(SECOND).build(pods.make());
+    let mut balance = Balance::builder(source)
+        .ready_timeout(SECOND)
+        .build(pods.make());
     pods.set([1], Behaviour::Pending);
     script.answer([1]);
     balance.ready().await.expect("ready");
@@ -38,7 +36,10 @@ async fn an_unsent_request_leaves_a_pod_that_has_left() {
     settle().await;
     script.answer([2]);
     let answer = timeout(600 * SECOND, request).await;
-    assert!(answer.is_ok(), "after ten minutes it still waits for a pod that isn't there");
+    assert!(
+        answer.is_ok(),
+        "after ten minutes it still waits for a pod that isn't there"
+    );
 }
 
 /// The same for one pod by name: no ready timeout while it connects.
@@ -46,12 +47,17 @@ async fn an_unsent_request_leaves_a_pod_that_has_left() {
 async fn a_request_for_one_pod_that_does_not_get_ready_ends() {
     let (script, source) = discovery();
     let pods = Pods::default();
-    let mut balance = Balance::builder(source).ready_timeout(SECOND).build(pods.make());
+    let mut balance = Balance::builder(source)
+        .ready_timeout(SECOND)
+        .build(pods.make());
     pods.set([1], Behaviour::Pending);
     script.endpoints(vec![endpoint(1).with_hostname("web-0")]);
     balance.ready().await.expect("ready");
     let request = balance.call_with(Request(1), Route::new().pod("web-0"));
-    assert!(timeout(600 * SECOND, request).await.is_ok(), "it waits for ever");
+    assert!(
+        timeout(600 * SECOND, request).await.is_ok(),
+        "it waits for ever"
+    );
 }
 
 /// A named pod is back while a request waits for it: it is found before the request gives up, as in an outage.
@@ -59,7 +65,9 @@ async fn a_request_for_one_pod_that_does_not_get_ready_ends() {
 async fn a_named_pod_that_is_back_is_found_while_a_request_waits_for_it() {
     let (script, source) = discovery();
     let pods = Pods::default();
-    let mut balance = Balance::builder(source).ready_timeout(3 * SECOND).build(pods.make());
+    let mut balance = Balance::builder(source)
+        .ready_timeout(3 * SECOND)
+        .build(pods.make());
     let named = |host: u8| endpoint(host).with_hostname(format!("web-{host}"));
     script.endpoints(vec![named(1), named(2)]);
     balance.ready().await.expect("ready");
@@ -80,7 +88,10 @@ async fn a_named_pod_that_is_back_is_found_while_a_request_waits_for_it() {
         lost += usize::from(request.await.expect("no panic").is_err());
         sleep(10 * SECOND).await;
     }
-    assert_eq!(lost, 0, "of 20 requests so many failed, 2.5 s after their pod had come back");
+    assert_eq!(
+        lost, 0,
+        "of 20 requests so many failed, 2.5 s after their pod had come back"
+    );
 }
 
 /// Before the first answer, what is missing is an answer, whichever pod is asked for.
@@ -88,7 +99,10 @@ async fn a_named_pod_that_is_back_is_found_while_a_request_waits_for_it() {
 async fn without_any_answer_a_named_pod_fails_as_any_other() {
     let (_script, source) = discovery();
     let balance = Balance::builder(source).build(Pods::default().make());
-    let error = balance.call_with(Request(1), Route::new()).await.expect_err("no answer");
+    let error = balance
+        .call_with(Request(1), Route::new())
+        .await
+        .expect_err("no answer");
     assert!(error.is_no_endpoints());
     let named = balance.call_with(Request(1), Route::new().pod("web-0"));
     let error = named.await.expect_err("no answer");
@@ -100,17 +114,25 @@ async fn without_any_answer_a_named_pod_fails_as_any_other() {
 async fn slow_start_holds_for_requests_that_avoid_somebody() {
     let (script, source) = discovery();
     let pods = Pods::default();
-    let mut balance = Balance::builder(source).slow_start(600 * SECOND).build(pods.make());
+    let mut balance = Balance::builder(source)
+        .slow_start(600 * SECOND)
+        .build(pods.make());
     script.answer(1..=4);
     balance.ready().await.expect("ready");
     script.answer(1..=5);
     settle().await;
     for _ in 0..400 {
         let route = Route::new().avoid(&endpoint(1));
-        balance.call_with(Request(1), route).await.expect("an answer");
+        balance
+            .call_with(Request(1), route)
+            .await
+            .expect("an answer");
     }
     let calls = pods.counts(5).calls;
-    assert!(calls <= 40, "a tenth of its share would be 10 of 400; it has {calls}");
+    assert!(
+        calls <= 40,
+        "a tenth of its share would be 10 of 400; it has {calls}"
+    );
 }
 
 type Handle = Arc<OnceLock<Balance<Refusing>>>;
@@ -194,7 +216,11 @@ impl Service<()> for Large {
     type Future = std::future::Ready<Result<(), BoxError>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(if self.is_good { Ok(()) } else { Err("refused".into()) })
+        Poll::Ready(if self.is_good {
+            Ok(())
+        } else {
+            Err("refused".into())
+        })
     }
 
     fn call(&mut self, (): ()) -> Self::Future {
@@ -212,7 +238,9 @@ async fn in_an_outage_of_many_pods_the_next_set_is_heard() {
     let (script, source) = discovery();
     let mut balance = Balance::builder(source)
         .wait_for_ready()
-        .build(move |it: &Endpoint| Large { is_good: it.address() == good });
+        .build(move |it: &Endpoint| Large {
+            is_good: it.address() == good,
+        });
     script.endpoints((0..pods).map(|host| Endpoint::new(address(host))).collect());
     balance.ready().await.expect("ready");
     let begun = Instant::now();
@@ -225,5 +253,8 @@ async fn in_an_outage_of_many_pods_the_next_set_is_heard() {
     let answer = timeout(60 * SECOND, waiting).await;
     let took = begun.elapsed();
     eprintln!("the new set was heard after {took:?}");
-    assert!(answer.is_ok() && took < 5 * SECOND, "the new set was heard after {took:?}");
+    assert!(
+        answer.is_ok() && took < 5 * SECOND,
+        "the new set was heard after {took:?}"
+    );
 }

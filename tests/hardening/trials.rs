@@ -1,8 +1,4 @@
-//! Adversarial: trials, probes, back-offs and the requests that wait for them.
-
-#[path = "support/scripted.rs"]
-#[allow(dead_code, unreachable_pub)]
-mod scripted;
+//! Trial requests, back-offs, and the requests that wait for them.
 
 use std::{
     sync::{
@@ -12,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use scripted::{Behaviour, PodService, Pods, Request, Script, discovery, endpoint};
+use crate::support::scripted::{Behaviour, PodService, Pods, Request, Script, discovery, endpoint};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_test::{assert_pending, task};
 use tower::{Service, ServiceExt, service_fn};
@@ -36,10 +32,7 @@ struct Story {
     balance: Balance<PodService>,
 }
 
-async fn story_with(
-    hosts: impl IntoIterator<Item = u8>,
-    detection: OutlierDetection,
-) -> Story {
+async fn story_with(hosts: impl IntoIterator<Item = u8>, detection: OutlierDetection) -> Story {
     let (script, source) = discovery();
     let pods = Pods::default();
     let mut balance = Balance::builder(source)
@@ -47,7 +40,11 @@ async fn story_with(
         .build(pods.make());
     script.answer(hosts);
     balance.ready().await.expect("readiness never fails");
-    Story { script, pods, balance }
+    Story {
+        script,
+        pods,
+        balance,
+    }
 }
 
 impl Story {
@@ -88,7 +85,10 @@ async fn who_waits_hears_of_a_trial_that_was_given_back() {
     drop(first);
     pods.set([1], Behaviour::Answer);
     let answer = timeout(3_600 * SECOND, second).await;
-    assert!(answer.is_ok(), "the pod would accept, and nobody asks it for an hour");
+    assert!(
+        answer.is_ok(),
+        "the pod would accept, and nobody asks it for an hour"
+    );
 }
 
 /// A request for one pod that is handed back gets a new ready timeout each time.
@@ -96,11 +96,16 @@ async fn who_waits_hears_of_a_trial_that_was_given_back() {
 async fn a_request_for_one_pod_ends_within_the_ready_timeout() {
     let (script, source) = discovery();
     let pods = Pods::default();
-    let mut balance = Balance::builder(source).ready_timeout(SECOND).build(pods.make());
+    let mut balance = Balance::builder(source)
+        .ready_timeout(SECOND)
+        .build(pods.make());
     script.endpoints(vec![endpoint(1).with_hostname("web-0")]);
     balance.ready().await.expect("ready");
     pods.set([1], Behaviour::HandBack);
-    balance.call(Request(0)).await.expect_err("it hands all back");
+    balance
+        .call(Request(0))
+        .await
+        .expect_err("it hands all back");
     let request = balance.call_with(Request(1), Route::new().pod("web-0"));
     let error = timeout(600 * SECOND, request).await;
     assert!(error.is_ok(), "still waiting after 600 × the ready timeout");
@@ -121,19 +126,25 @@ async fn a_hung_pod_on_trial_gets_few_of_the_requests() {
         failed += usize::from(timeout(SECOND, story.send()).await.is_err());
         sleep(100 * MILLI).await;
     }
-    assert!(failed <= 10, "{failed} of 100 requests went to the one hung pod of four");
+    assert!(
+        failed <= 10,
+        "{failed} of 100 requests went to the one hung pod of four"
+    );
 }
 
 /// The same for an ejected one, with default settings: the callers give up before it is known to be unresponsive.
 #[tokio::test(start_paused = true)]
-async fn a_hung_pod_on_probation_gets_few_of_the_requests() {
+async fn a_hung_pod_that_is_half_open_gets_few_of_the_requests() {
     let hangs = Arc::new(AtomicBool::new(false));
     let called = Arc::new(AtomicUsize::new(0));
     let pods = StaticEndpoints::new((1..=4).map(|host| endpoint(host).address()));
     let (hung, calls) = (hangs.clone(), called.clone());
     let mut balance = Balance::builder(pods).build(move |it: &Endpoint| {
-        let (is_bad, hangs, called) =
-            (it.address() == endpoint(2).address(), hung.clone(), calls.clone());
+        let (is_bad, hangs, called) = (
+            it.address() == endpoint(2).address(),
+            hung.clone(),
+            calls.clone(),
+        );
         service_fn(move |()| {
             let (hangs, called) = (hangs.clone(), called.clone());
             async move {
@@ -169,7 +180,10 @@ async fn a_hung_pod_on_probation_gets_few_of_the_requests() {
         sent += 1;
     }
     let calls = called.load(Relaxed) - before;
-    assert!(failed <= 20, "{failed} of {sent} requests failed, {calls} went to the pod that is out");
+    assert!(
+        failed <= 20,
+        "{failed} of {sent} requests failed, {calls} went to the pod that is out"
+    );
 }
 
 /// An ejected pod that refuses connections as well gets its probe, though its back-off is not over.
@@ -231,12 +245,15 @@ async fn no_more_than_the_allowed_part_is_ejected() {
         let _ = story.send().await;
         sleep(50 * MILLI).await;
     }
-    assert!(most <= 2, "{most} of 4 are ejected at one time; half may be");
+    assert!(
+        most <= 2,
+        "{most} of 4 are ejected at one time; half may be"
+    );
 }
 
 /// A probe that says nothing (its outcome is ignored) brings nobody back.
 #[tokio::test(start_paused = true)]
-async fn a_probe_that_says_nothing_brings_nobody_back() {
+async fn a_trial_that_says_nothing_brings_nobody_back() {
     let (script, source) = discovery();
     let pods = Pods::default();
     let classify = |result: Result<&(Endpoint, u32), &BoxError>| match result {
@@ -253,7 +270,10 @@ async fn a_probe_that_says_nothing_brings_nobody_back() {
         let _ = balance.ready().await.expect("ready").call(Request(1)).await;
         settle().await;
     }
-    assert!(matches!(balance.endpoints()[1].state, EndpointState::Ejected(_)));
+    assert!(matches!(
+        balance.endpoints()[1].state,
+        EndpointState::Ejected(_)
+    ));
     pods.set([2], Behaviour::Answer);
     for _ in 0..10 {
         let _ = balance.ready().await.expect("ready").call(Request(1)).await;
@@ -284,7 +304,10 @@ async fn among_many_black_holes_who_is_back_is_found_in_time() {
         sleep(100 * MILLI).await;
     }
     let took = begun.elapsed();
-    assert!(took < 12 * SECOND, "it took {took:?}; the back-off is 6 s at most");
+    assert!(
+        took < 12 * SECOND,
+        "it took {took:?}; the back-off is 6 s at most"
+    );
 }
 
 /// The check of a pod that has left takes nobody's turn.
@@ -318,7 +341,7 @@ async fn the_check_of_one_that_left_holds_nobody_up() {
 
 /// Keeps the script used.
 #[tokio::test(start_paused = true)]
-async fn baseline() {
+async fn a_pod_that_hands_one_request_back_is_tried_again() {
     let story = story_with([1], OutlierDetection::new()).await;
     story.script.answer([1, 2]);
     settle().await;
