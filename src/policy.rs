@@ -107,6 +107,8 @@ pub trait Picker: Any + Send + Sync {
     ///   wants or avoids is settled without the policy.
     /// - `rng` is the balancer's generator: with a [seed](crate::BalanceBuilder::seed), what is drawn from it can be repeated.
     ///
+    /// There is at least one endpoint, though it may not be available.
+    ///
     /// Called for each request, again where the endpoint refuses, and again where it is new and has had its part (slow start).
     fn pick(&self, members: &Members, route: &Route, rng: &mut dyn Rng) -> Option<usize>;
 

@@ -4,7 +4,7 @@ mod support;
 
 use std::{net::SocketAddr, time::Duration};
 
-use rand::Rng;
+use rand::{Rng, RngExt};
 use support::scripted::{Behaviour, PodService, Pods, Request, Script, discovery, endpoint};
 use tokio::time::{Instant, sleep};
 use tokio_test::{assert_pending, assert_ready, task};
@@ -182,6 +182,44 @@ async fn a_key_reaches_a_policy_of_ones_own() {
             .await
             .is_ok()
     );
+}
+
+/// As one writes it who has no empty set in mind.
+struct AnyOfThem;
+
+impl Policy for AnyOfThem {
+    fn prepare(&self, _: &Members, _: Option<Previous<'_>>, _: &mut dyn Rng) -> Box<dyn Picker> {
+        Box::new(AnyOfThem)
+    }
+}
+
+impl Picker for AnyOfThem {
+    fn pick(&self, members: &Members, _: &Route, rng: &mut dyn Rng) -> Option<usize> {
+        Some(rng.random_range(0..members.len()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_is_never_asked_to_choose_from_nothing() {
+    let (script, source) = discovery();
+    let pods = Pods::default();
+    let balance = Balance::builder(source)
+        .policy(AnyOfThem)
+        .zone("a")
+        .build(pods.make());
+    let mut request = task::spawn(balance.call_with(Request(1), Route::new()));
+    assert_pending!(request.poll());
+    // All near, so that the far group is empty.
+    script.endpoints(vec![endpoint(1).with_zone_hints(["a"])]);
+    settle().await;
+    assert!(assert_ready!(request.poll()).is_ok());
+    script.endpoints(vec![]);
+    settle().await;
+    let error = balance
+        .call_with(Request(1), Route::new())
+        .await
+        .expect_err("no pods");
+    assert!(error.is_no_endpoints());
 }
 
 /// Chooses what isn't there.

@@ -99,6 +99,7 @@ impl AnyPicker {
             Self::LeastConnections(picker) => picker.pick(members, rng),
             Self::PowerOfTwo(picker) => picker.pick(members, rng),
             Self::PeakEwma(picker) => picker.pick(members, rng),
+            Self::Other { .. } if members.is_empty() => None,
             Self::Other { picker, weights } => {
                 let chosen = picker.pick(members, route, rng);
                 chosen
