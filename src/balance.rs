@@ -7,6 +7,8 @@ mod driver;
 mod future;
 mod generator;
 mod health_monitor;
+#[cfg(all(test, tower_headless_shuttle))]
+mod interleavings;
 mod membership;
 mod place;
 mod reconnect;

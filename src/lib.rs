@@ -209,6 +209,7 @@
 //! | `in_flight.rs`, `in_flight/state.rs` | the guard that counts a request from the pick to the end of its response, and reports what came of it; a request's state so far, in one word |
 //! | `near.rs` | which endpoints are near the client |
 //! | `policy.rs`, `policy/` | which endpoint gets a request, one algorithm a file; `split.rs` puts any of them over the near and the far ones, `weights.rs` and `turns.rs` give some more than others |
+//! | `sync.rs`, `interleavings.rs`, `interleavings/` | the atomics and the lock by which threads meet: std's, or those of a checker; what the tests under such a checker share |
 //! | `snapshot.rs`, `snapshot/` | the immutable set; one writer, many readers |
 //! | `discovery.rs` | where sets come from |
 //! | `discovery/fallback.rs`, `discovery/stream_discovery.rs` | a primary source with a fallback; any stream of sets as a source |
@@ -254,6 +255,8 @@ mod error;
 #[cfg(feature = "http")]
 pub mod http;
 mod in_flight;
+#[cfg(all(test, any(tower_headless_loom, tower_headless_shuttle)))]
+mod interleavings;
 mod latency;
 mod locality;
 mod member;
@@ -265,6 +268,7 @@ mod retry;
 mod route;
 mod signals;
 mod snapshot;
+mod sync;
 
 pub use balance::{
     Balance, BalanceBuilder, BalanceLayer, EndpointState, EndpointStatus, Proximity, ResponseFuture,

@@ -7,6 +7,8 @@
 //! references is the count of the requests, and can't be wrong. What every pick has to know stands in the member's
 //! [status word](status_word), what the background task has to know in its [`RequestStats`].
 
+#[cfg(all(test, tower_headless_loom))]
+mod interleavings;
 mod members;
 mod request_stats;
 mod slots;
@@ -20,17 +22,19 @@ pub(crate) use status_word::FLAGGED;
 
 use std::{
     ops::Deref,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicU32, Ordering::Relaxed},
-    },
+    sync::{Arc, Weak},
     time::Duration,
 };
 
 use self::status_word::{
     COUNT, EJECTED, REMOVED, StatusWord, TRIAL, UNFIT, UNREACHABLE, is_on_offer,
 };
-use crate::{endpoint::Endpoint, latency::Latency, signals::Signals};
+use crate::{
+    endpoint::Endpoint,
+    latency::Latency,
+    signals::Signals,
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+};
 
 /// Tells one member of a balancer from every other it has ever had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -314,6 +318,12 @@ impl MemberRef {
             word.fetch_add(1, Relaxed);
         }
         claimed
+    }
+
+    /// How many requests its word counts.
+    #[cfg(all(test, any(tower_headless_loom, tower_headless_shuttle)))]
+    pub(crate) fn counted(&self) -> u32 {
+        self.word().load(Relaxed) & COUNT
     }
 
     /// True if the flag is new.

@@ -2,16 +2,23 @@
 
 use std::{
     any::Any,
-    sync::{
-        Arc, OnceLock, Weak,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
 
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
-use crate::latency::Latencies;
+use crate::{
+    latency::Latencies,
+    sync::{
+        Step,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        step,
+    },
+};
 
 /// The signals of one balancer.
 #[derive(Debug)]
@@ -23,7 +30,9 @@ pub(crate) struct Signals {
     pub(crate) outage: Outage,
     owner: OnceLock<Weak<dyn Any + Send + Sync>>,
     /// Wakes the background task for a review of the endpoints' health.
-    pub(crate) review: Notify,
+    pub(crate) review: Step<Notify>,
+    /// A request that found no endpoint may find one now. Its receivers are the requests that wait.
+    pub(crate) changes: Step<watch::Sender<()>>,
     /// So many failures in a row are reason enough for a review; zero: none are.
     failures: u32,
     /// Whether the endpoints' health is reviewed at all, and a look at the clock is worth its while when requests begin to
@@ -65,7 +74,8 @@ impl Signals {
             flags: AtomicUsize::new(0),
             outage: Outage::default(),
             owner: OnceLock::new(),
-            review: Notify::new(),
+            review: step(Notify::new()),
+            changes: step(watch::Sender::new(())),
             failures: 0,
             is_reviewed: false,
             unresponsive_after: AtomicU64::new(0),
@@ -98,6 +108,11 @@ impl Signals {
     /// Begins an outage, unless there is one, and returns its beginning.
     pub(crate) fn begin_outage(&self, now: Instant) -> Instant {
         self.epoch + Duration::from_nanos(self.outage.begin(self.age(now)))
+    }
+
+    /// Lets the requests that wait for an endpoint try again.
+    pub(crate) fn wake(&self) {
+        self.changes.send_replace(());
     }
 
     /// Whether a pick has anything to attend to but the policy.

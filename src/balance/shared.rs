@@ -1,10 +1,7 @@
 //! What the clones of a balancer, their requests and the background task have in common.
 
 use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock, PoisonError, Weak},
     time::Duration,
 };
 
@@ -24,6 +21,11 @@ use crate::{
     route::Route,
     signals::Signals,
     snapshot::Current,
+    sync::{
+        Mutex, MutexGuard, Step,
+        atomic::{AtomicBool, Ordering},
+        step,
+    },
 };
 
 /// How long a call waits when no endpoint accepts its request (the ready timeout).
@@ -51,20 +53,18 @@ pub(super) enum Event<S> {
 }
 
 pub(super) struct Shared<S> {
-    pub(super) current: Current<S>,
+    pub(super) current: Step<Current<S>>,
     pub(super) signals: Arc<Signals>,
     pub(super) generator: Generator,
     /// Set for good once there is an answer, or no use in waiting for one before calling.
     pub(super) opened: AtomicBool,
     /// Told when `opened` is set.
-    pub(super) opening: Arc<Notify>,
+    pub(super) opening: Step<Arc<Notify>>,
     /// A request found no endpoint.
-    pub(super) starved: Notify,
+    pub(super) starved: Step<Notify>,
     /// The set has changed.
     pub(super) members: watch::Sender<()>,
-    /// A request that found no endpoint may find one now. Its receivers are the requests that wait.
-    changes: watch::Sender<()>,
-    events: mpsc::UnboundedSender<Event<S>>,
+    events: Step<mpsc::UnboundedSender<Event<S>>>,
     ready_timeout: ReadyTimeout,
     closed: AtomicBool,
     notes: Mutex<Notes>,
@@ -82,6 +82,12 @@ impl Starter {
         Self {
             driver: Mutex::new(Some(driver)),
         }
+    }
+
+    /// The background task, for those who run it themselves.
+    #[cfg(all(test, tower_headless_shuttle))]
+    pub(super) fn take(&self) -> Option<BoxFuture<'static, ()>> {
+        self.driver.lock().unwrap().take()
     }
 
     /// Starts the background task if that has not been done and there is a runtime to do it.
@@ -122,15 +128,14 @@ impl<S> Shared<S> {
         events: mpsc::UnboundedSender<Event<S>>,
     ) -> Self {
         Self {
-            current,
+            current: step(current),
             signals,
             generator,
             opened: AtomicBool::new(ready_timeout == ReadyTimeout::Bounded(Duration::ZERO)),
-            opening: Arc::default(),
-            starved: Notify::new(),
+            opening: step(Arc::default()),
+            starved: step(Notify::new()),
             members: watch::Sender::new(()),
-            changes: watch::Sender::new(()),
-            events,
+            events: step(events),
             ready_timeout,
             closed: AtomicBool::new(false),
             notes: Mutex::default(),
@@ -181,12 +186,12 @@ impl<S> Shared<S> {
 
     /// Lets the requests that wait try again.
     pub(super) fn wake(&self) {
-        self.changes.send_replace(());
+        self.signals.wake();
     }
 
     /// Whether requests wait for an endpoint.
     pub(super) fn is_awaited(&self) -> bool {
-        self.changes.receiver_count() > 0
+        self.signals.changes.receiver_count() > 0
     }
 
     pub(super) fn notes(&self) -> MutexGuard<'_, Notes> {
@@ -280,7 +285,7 @@ impl<S: Clone> Shared<S> {
         deadline: Option<Instant>,
     ) -> Result<Placement<S>, Error> {
         // Subscribed before the second look, so that no change falls between the look and the wait.
-        let changes = self.changes.subscribe();
+        let changes = self.signals.changes.subscribe();
         if let Some((service, in_flight)) = self.pick_routed(route) {
             return Ok(Placement::Picked(service, in_flight));
         }

@@ -20,9 +20,8 @@
 //! For the others each word stands with its endpoint and counts nothing, which spares every request two atomic operations: a
 //! policy that looks at two endpoints asks for the count of their shares.
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-
 use super::slots::Slot;
+use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 pub(super) const REMOVED: u32 = 1 << 31;
 pub(super) const UNREACHABLE: u32 = 1 << 30;

@@ -1,0 +1,60 @@
+//! Random interleavings, by shuttle.
+//!
+//! A story that fails prints the seed of its order, or the order itself. `SHUTTLE_RANDOM_SEED=<seed>` runs it again.
+
+use std::{ops::Deref, sync::Arc};
+
+use shuttle::{
+    Config, MaxSteps, Runner,
+    scheduler::{PctScheduler, RandomScheduler, Scheduler},
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+/// How many orders of a story are tried by each of the two schedulers.
+const ORDERS: usize = 1_000;
+
+/// What a fault needs at most: so many interruptions in the right places (PCT's depth).
+const DEPTH: usize = 3;
+
+/// A story that takes longer waits for something that never comes.
+const STEPS: usize = 5_000;
+
+const STACK: usize = 1 << 18;
+
+/// Runs `story` in some orders of its threads.
+pub(crate) fn explore(story: impl Fn() + Send + Sync + 'static) {
+    let story = Arc::new(story);
+    run(RandomScheduler::new(ORDERS), story.clone());
+    run(PctScheduler::new(DEPTH, ORDERS), story);
+}
+
+fn run(scheduler: impl Scheduler + 'static, story: Arc<impl Fn() + Send + Sync + 'static>) {
+    let mut config = Config::new();
+    config.stack_size = STACK;
+    config.max_steps = MaxSteps::FailAfter(STEPS);
+    config.silence_warnings = true;
+    Runner::new(scheduler, config).run(move || story());
+}
+
+/// Something that the checker doesn't know: before each access it may let others go first.
+#[derive(Debug)]
+pub(crate) struct Step<T> {
+    it: T,
+    turn: AtomicUsize,
+}
+
+pub(crate) fn step<T>(it: T) -> Step<T> {
+    Step {
+        it,
+        turn: AtomicUsize::new(0),
+    }
+}
+
+impl<T> Deref for Step<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.turn.load(Relaxed);
+        &self.it
+    }
+}
