@@ -209,11 +209,8 @@ impl InFlight {
                 self.judge(Verdict::Passed)
             }
             Outcome::Failure if self.state.is_probe() => self.judge(Verdict::Failed),
-            // Cancelled before it was known how the endpoint is: the next request may try. One may be waiting.
-            _ => {
-                self.member.offer_trial();
-                self.member.signals().wake();
-            }
+            // Cancelled before it was known how the endpoint is: the next request may try.
+            _ => self.member.offer_trial(),
         }
     }
 }
