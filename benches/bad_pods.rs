@@ -90,7 +90,7 @@ impl Stage {
         }
     }
 
-    async fn all<P: Policy>(&mut self, name: &str, policy: P) {
+    async fn all<P: Policy + Clone>(&mut self, name: &str, policy: P) {
         if self.policy.as_ref().is_some_and(|policy| policy != name) {
             return;
         }

@@ -305,7 +305,7 @@ fn nearness(len: usize, plan: &Plan, goals: &mut Goals) {
     }
 }
 
-fn beside<P: Policy>(
+fn beside<P: Policy + Clone>(
     field: &mut Field<'_>,
     runtime: &Runtime,
     names: &Names,
@@ -371,7 +371,7 @@ fn watchfulness(len: usize, plan: &Plan, goals: &mut Goals) {
     }
 }
 
-fn watch<P: Policy>(
+fn watch<P: Policy + Clone>(
     field: &mut Field<'_>,
     runtime: &Runtime,
     names: [&'static str; 2],

@@ -4,6 +4,7 @@ mod attempts;
 mod builder;
 mod checks;
 mod driver;
+mod errand;
 mod future;
 mod generator;
 mod health_monitor;
@@ -94,13 +95,6 @@ struct Handle {
     starter: Arc<Starter>,
     /// The task ends when this is dropped.
     _alive: oneshot::Sender<Infallible>,
-}
-
-impl Balance<()> {
-    /// Settings of a balancer over what `discovery` finds.
-    pub fn builder<D>(discovery: D) -> BalanceBuilder<D> {
-        BalanceBuilder::new(discovery)
-    }
 }
 
 impl<S, C> Balance<S, C> {

@@ -30,8 +30,8 @@ use crate::{
 /// A question to an endpoint, and what it says to it.
 ///
 /// `Any`, so that the HTTP client finds its own, which are to go over its kind of connections.
-pub(crate) trait Probe: Any + Send + Sync {
-    fn probe(&self, endpoint: &Endpoint) -> BoxFuture<'static, Result<(), BoxError>>;
+pub(crate) trait Checker: Any + Send + Sync {
+    fn check(&self, endpoint: &Endpoint) -> BoxFuture<'static, Result<(), BoxError>>;
 }
 
 /// How endpoints are asked whether they are well (active health checks). Off unless a builder is given one.
@@ -87,7 +87,7 @@ pub(crate) trait Probe: Any + Send + Sync {
 #[derive(Clone)]
 #[must_use = "settings do nothing until a builder has them"]
 pub struct HealthCheck {
-    pub(crate) probe: Arc<dyn Probe>,
+    pub(crate) checker: Arc<dyn Checker>,
     pub(crate) pace: Pace,
 }
 
@@ -129,7 +129,7 @@ impl HealthCheck {
         })
     }
 
-    /// An endpoint passes if the future that `probe` makes for it ends well, within the [`timeout`](Self::timeout). It is
+    /// An endpoint passes if the future that `checker` makes for it ends well, within the [`timeout`](Self::timeout). It is
     /// dropped when that has passed, or the balancer is gone.
     ///
     /// The futures run in the balancer's background task, several at a time: they must not block. One that panics fails.
@@ -141,18 +141,18 @@ impl HealthCheck {
     /// let check = HealthCheck::by(|endpoint: Endpoint| async move { ping(endpoint.address()).await });
     /// # let _ = check;
     /// ```
-    pub fn by<F, R, E>(probe: F) -> Self
+    pub fn by<F, R, E>(checker: F) -> Self
     where
         F: Fn(Endpoint) -> R + Send + Sync + 'static,
         R: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        Self::with(By(probe))
+        Self::with(By(checker))
     }
 
-    pub(crate) fn with(probe: impl Probe) -> Self {
+    pub(crate) fn with(checker: impl Checker) -> Self {
         Self {
-            probe: Arc::new(probe),
+            checker: Arc::new(checker),
             pace: Pace::new(),
         }
     }
@@ -213,13 +213,13 @@ impl fmt::Debug for HealthCheck {
 
 struct By<F>(F);
 
-impl<F, R, E> Probe for By<F>
+impl<F, R, E> Checker for By<F>
 where
     F: Fn(Endpoint) -> R + Send + Sync + 'static,
     R: Future<Output = Result<(), E>> + Send + 'static,
     E: Into<BoxError> + 'static,
 {
-    fn probe(&self, endpoint: &Endpoint) -> BoxFuture<'static, Result<(), BoxError>> {
+    fn check(&self, endpoint: &Endpoint) -> BoxFuture<'static, Result<(), BoxError>> {
         (self.0)(endpoint.clone()).map_err(Into::into).boxed()
     }
 }

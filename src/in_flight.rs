@@ -55,21 +55,24 @@ impl InFlight {
     #[inline]
     pub fn report(&mut self, outcome: Outcome) {
         self.state.report(outcome);
-        if self.state.is_probe() {
-            self.judge_probe(outcome);
+        if self.state.is_half_open() {
+            self.judge_half_open(outcome);
         }
     }
 
-    /// What a probe has come to so far: its end may be far away.
+    /// What the one request of a half-open endpoint has come to so far: its end may be far away.
     #[cold]
-    fn judge_probe(&mut self, outcome: Outcome) {
+    fn judge_half_open(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Success | Outcome::Overload => self.judge(Verdict::Answered),
             Outcome::Failure => {
-                self.state.end_probe();
+                self.state.end_half_open();
                 self.judge(Verdict::Failed);
             }
-            Outcome::Ignored => {}
+            Outcome::Ignored => {
+                self.state.end_half_open();
+                self.judge(Verdict::GivenUp);
+            }
         }
     }
 
@@ -87,7 +90,8 @@ impl InFlight {
     /// The endpoint has it, and no answer yet.
     #[inline]
     pub(crate) fn wait(&mut self) {
-        if !self.state.waits() && self.member.signals().is_reviewed() {
+        let is_told = self.state.is_trial_or_half_open() || self.member.signals().is_reviewed();
+        if is_told && !self.state.waits() {
             let answers = self.member.stats().progress();
             self.state.wait(self.now(), answers);
         }
@@ -109,7 +113,7 @@ impl InFlight {
             self.state.stream();
             self.member.stats().begin_stream();
         }
-        if self.state.is_probe() {
+        if self.state.is_half_open() {
             // Good so far, unless the completion finds otherwise.
             self.judge(Verdict::Answered);
         }
@@ -134,7 +138,7 @@ impl InFlight {
     pub(crate) fn refuse(&mut self) {
         self.state.report(Outcome::Ignored);
         self.state.end_wait();
-        if self.state.end_probe() {
+        if self.state.end_half_open() {
             self.judge(Verdict::Failed);
         }
     }
@@ -183,7 +187,9 @@ impl InFlight {
             let in_a_row = self.member.stats().failed(self.state.is_answered());
             self.member.signals().failed(in_a_row);
         }
-        if !self.member.stats().penalise() {
+        // What nobody reviews, nobody counts out.
+        let is_reviewed = self.member.signals().is_reviewed();
+        if !is_reviewed || !self.member.stats().penalise() {
             self.member.end();
         }
     }
@@ -201,16 +207,32 @@ impl InFlight {
         if self.state.streams() {
             self.member.stats().end_stream();
         }
-        if !self.state.is_trial_or_probe() {
+        if !self.state.is_trial_or_half_open() {
             return;
         }
         match outcome {
-            Outcome::Success | Outcome::Overload if self.state.is_probe() => {
+            Outcome::Success | Outcome::Overload if self.state.is_half_open() => {
                 self.judge(Verdict::Passed)
             }
-            Outcome::Failure if self.state.is_probe() => self.judge(Verdict::Failed),
-            // Cancelled before it was known how the endpoint is: the next request may try.
-            _ => self.member.offer_trial(),
+            Outcome::Failure if self.state.is_half_open() => self.judge(Verdict::Failed),
+            _ => self.give_up_trial(outcome),
+        }
+    }
+
+    /// It ends before it is known how the endpoint is. When another one may try is for the background task to say: else a
+    /// hung endpoint would get all requests, one after another.
+    fn give_up_trial(&self, outcome: Outcome) {
+        let verdict = match outcome {
+            Outcome::Ignored if !self.state.waits() => Verdict::Cancelled,
+            _ => Verdict::GivenUp,
+        };
+        if self.member.is_unreachable() {
+            self.member.stats().end_trial(verdict);
+        }
+        if self.state.is_half_open() {
+            self.judge(verdict);
+        } else {
+            self.member.signals().review.notify_one();
         }
     }
 }

@@ -91,7 +91,8 @@ impl Latencies {
         if averages.is_empty() {
             return;
         }
-        let middle = averages.len() / 2;
+        // The lower one of two: else the slower of two endpoints would set its own ceiling.
+        let middle = (averages.len() - 1) / 2;
         let (_, &mut median, _) = averages.select_nth_unstable_by(middle, f64::total_cmp);
         self.typical.store(median);
     }

@@ -39,7 +39,7 @@
 //! | a pod's requests fail, or get no answer | [it is passed over](#bad-pods) for a while, and then tried with one request |
 //! | every pod refuses | requests wait, up to the [ready timeout](BalanceBuilder::ready_timeout), for a new set or a pod that accepts; after that they fail at once |
 //! | a pod fails a request that it had | with [`RetryLayer`], or in the HTTP client where that is safe, another pod gets it, within a budget |
-//! | pods are to be asked whether they are well | a [`HealthCheck`], by TCP, HTTP, gRPC or anything else: a pod that fails its checks gets no requests until one passes, and a new one none before, if so wanted |
+//! | pods are asked whether they are well | a [`HealthCheck`], by TCP, HTTP, gRPC or anything else: a pod that fails its checks gets no requests until one passes, and a new one none before, if so wanted |
 //! | a request is cancelled | it is counted out, wherever it was |
 //! | the last clone is dropped | the background task ends and every service is dropped |
 //!
@@ -76,8 +76,12 @@
 //! | [`RoundRobin`] | requests cost about the same; shares must be exact | constant |
 //! | [`Random`] | many clients of few requests each, which a common order would synchronise | constant |
 //! | [`LeastConnections`] | requests differ in cost, or pods in speed: load moves away from the slow ones | grows up to 256 endpoints, constant above |
-//! | [`PowerOfTwo`] | the same, where the set is large: it is a little less even, and as cheap for any size | constant |
+//! | [`PowerOfTwo`] | as with least connections, where the set is large: a little less even, and as cheap for any size | constant |
 //! | [`PeakEwma`] | pods differ in speed, and latency counts: those that answer late get next to nothing, before requests pile up there | constant |
+//! | [one of your own](Policy#a-policy-of-your-own) | these don't know what you know of your pods or your requests | yours |
+//!
+//! A [`BuiltInPolicy`] is read from a configuration: `"least-connections".parse()`. A request may say where it wants to go: a
+//! [`Route`] has a key, which policies see, one pod's name, or pods to avoid.
 //!
 //! Where pods are to get more than others, a source gives them [weights](Endpoint::weight): SRV records do, and any
 //! [`Discovery`] of one's own may. Kubernetes knows none.
@@ -180,36 +184,51 @@
 //!
 //! ```text
 //!  DNS answer ───▶ discovery ──▶ whole set of endpoints ──▶ snapshot (one Arc, swapped)
-//!  (A, AAAA, SRV)  schedule decides when to ask again          │ immutable: endpoints, counters, prepared picker
+//!  (A, AAAA, SRV)  schedule decides when to ask again          │ immutable: endpoints, members, prepared picker
 //!                      ▲                                       ▼
 //!                      │   request ──▶ Balance::call ──▶ pick ──▶ endpoint's service: poll_ready ──▶ call ──▶ response
-//!                      │                    ▲               │                │                    │
+//!                      │    (+ Route)       ▲               │                │                    │
 //!                      │                    └───────────────┴── the request comes back, unsent ◀──┘
 //!                      │                                                     │
-//!  "ask again" ◀── background task ◀── "this endpoint refuses" ◀─────────────┘
-//!                      └──▶ probes it after a back-off ──▶ it accepts: picked again
+//!  "ask again" ◀── background task ◀── "this member refuses" ◀───────────────┘
+//!                      └──▶ tries it after a back-off ──▶ it accepts: picked again
 //!
 //!  response (or its body) ends, or is dropped ──▶ in-flight guard drops ──▶ one request fewer, and its outcome
-//!                      ┌──────────────────────────────────────────────────────────────┘
-//!  background task ──▶ health: a review of all outcomes ──▶ out, or back in, or one request to see: the endpoint's word
-//!                  ──▶ check: asks each endpoint, if so wanted ──▶ out, or back in: the same word
 //! ```
+//!
+//! The background task (`balance/driver.rs`) is the one writer. It keeps a registry of members (`balance/registry.rs`), which
+//! holds all that is known of an endpoint, for one life:
+//!
+//! ```text
+//!  source's answer ─▶ compare(old set, new set) ─▶ joined: Member::new (a new life, even at an old address)
+//!     (comparison.rs, the only place)           ├▶ stayed: what is newly known of it
+//!                                               └▶ left:   no pick takes it, its requests end, then nothing of it is left
+//!
+//!  requests' ends ─┐                                                            ┌─▶ status word: ejected, unfit, unreachable
+//!  checks ─────────┼─▶ observations ─▶ outlier detector (pure) ─▶ decisions ────┼─▶ one trial request on offer
+//!  refusals ───────┘                                                            └─▶ picks see it at once, in one word
+//! ```
+//!
+//! The way of a request: `balance.rs` (`call`) ▶ `balance/place.rs` (which endpoint gets it, and what if that refuses) ▶
+//! `snapshot.rs` (`pick`) ▶ `policy/` ▶ `balance/future.rs` (to the response) ▶ `in_flight.rs` (to its end).
 //!
 //! | file | what lives there |
 //! | --- | --- |
+//! | `sync.rs`, `interleavings.rs`, `interleavings/` | the atomics and the lock by which threads meet: std's, or those of a checker; what the tests under such a checker share |
 //! | `endpoint.rs` | one pod as discovery names it, and when two answers mean the same pod |
+//! | `comparison.rs` | how two sets differ: who joined, left, stayed |
 //! | `error.rs` | what can go wrong |
 //! | `backoff.rs` | growing delays and jitter |
-//! | `signals.rs` | what is rare and concerns every request: a trial on offer, a new endpoint, an outage |
+//! | `route.rs` | what a request says of where it wants to go |
+//! | `signals.rs` | rare conditions that each pick checks with one load: a trial on offer, a new endpoint, an outage |
 //! | `latency.rs` | how long an endpoint takes to answer: a moving average that believes bad news at once |
-//! | `member.rs`, `load/` | one endpoint's numbers: the shares that count its requests, the words that policies scan, the record of what came of them |
+//! | `member.rs`, `member/` | one endpoint as a balancer has it, for one life: status word, requests in flight, statistics; a set of them, as policies see it |
 //! | `outcome.rs` | what a request's end says of its endpoint |
-//! | `outlier.rs`, `outlier/` | who is passed over for what its requests came to; pure |
-//! | `check.rs`, `check/rounds.rs` | how endpoints are asked whether they are well; who is asked when, and what follows; the latter pure |
-//! | `in_flight.rs`, `in_flight/state.rs` | the guard that counts a request from the pick to the end of its response, and reports what came of it; a request's state so far, in one word |
-//! | `near.rs` | which endpoints are near the client |
-//! | `policy.rs`, `policy/` | which endpoint gets a request, one algorithm a file; `split.rs` puts any of them over the near and the far ones, `weights.rs` and `turns.rs` give some more than others |
-//! | `sync.rs`, `interleavings.rs`, `interleavings/` | the atomics and the lock by which threads meet: std's, or those of a checker; what the tests under such a checker share |
+//! | `in_flight.rs`, `in_flight/` | the guard that counts a request from the pick to the end of its response, and reports what came of it |
+//! | `outlier.rs`, `outlier/` | which endpoints are passed over for what their requests came to: observations in, decisions out; pure |
+//! | `check.rs`, `check/scheduler.rs` | how endpoints are asked whether they are well; which one when; the latter pure |
+//! | `policy.rs`, `policy/` | which endpoint gets a request, one algorithm a file; the traits for policies of one's own |
+//! | `locality.rs`, `locality/split.rs` | which endpoints are near the client; the two groups under any policy |
 //! | `snapshot.rs`, `snapshot/` | the immutable set; one writer, many readers |
 //! | `discovery.rs` | where sets come from |
 //! | `discovery/fallback.rs`, `discovery/stream_discovery.rs` | a primary source with a fallback; any stream of sets as a source |
@@ -219,14 +238,14 @@
 //! | `discovery/dns.rs`, `discovery/dns/` | A, AAAA and SRV lookups, short names, name servers; `client.rs` alone names hickory |
 //! | `discovery/filter.rs` | which addresses can be pods |
 //! | `discovery/endpoint_slices.rs`, `discovery/endpoint_slices/` | feature `kube`: the API server's slices, listed and watched; nothing else names kube |
-//! | `membership.rs`, `membership/` | what joins and leaves, for those who need the set itself; `comparison.rs` compares two sets |
-//! | `balance.rs`, `balance/` | the service, its builder and layer, its future, its one background task |
-//! | `retry.rs`, `retry/` | requests sent again, elsewhere and within a budget: the layer, its policies |
+//! | `membership.rs`, `membership/` | what joins and leaves, for those who need the set itself |
+//! | `balance.rs`, `balance/` | the service, its builder and layer, its future, its one background task and the registry of members |
+//! | `retry.rs`, `retry/` | requests sent again, elsewhere and within a budget: one engine, the layer, its policies |
 //! | `http.rs`, `http/` | feature `http`: the client, one pool of connections for each pod |
 //!
-//! Imports go downwards only, policies and discovery never meet, and decision code (`schedule`, `policy`, `health`, `rounds`,
-//! `recovery`) does no I/O, reads no clock and draws from the generator it is given. A pick allocates nothing, and takes no
-//! lock unless its balancer is [seeded](BalanceBuilder::seed).
+//! Imports go downwards only, between the rooms and inside them; policies and discovery never meet. Decision code (`schedule`,
+//! `policy`, `outlier`, `scheduler`, `reconnect`) does no I/O, reads no clock and draws from the generator it is given. A pick
+//! allocates nothing, and takes no lock unless its balancer is [seeded](BalanceBuilder::seed).
 //!
 //! # Features
 //!
@@ -251,7 +270,6 @@ mod comparison;
 mod discovery;
 mod endpoint;
 mod error;
-
 #[cfg(feature = "http")]
 pub mod http;
 mod in_flight;

@@ -7,6 +7,7 @@
 //! references is the count of the requests, and can't be wrong. What every pick has to know stands in the member's
 //! [status word](status_word), what the background task has to know in its [`RequestStats`].
 
+mod flags;
 #[cfg(all(test, tower_headless_loom))]
 mod interleavings;
 mod members;
@@ -14,11 +15,11 @@ mod request_stats;
 mod slots;
 mod status_word;
 
+pub(crate) use flags::FLAGGED;
 pub use members::Members;
 pub use request_stats::EjectionReason;
 pub(crate) use request_stats::{Checked, Counts, News, RequestStats, Verdict};
 pub(crate) use slots::{Slot, Slots};
-pub(crate) use status_word::FLAGGED;
 
 use std::{
     ops::Deref,
@@ -26,8 +27,9 @@ use std::{
     time::Duration,
 };
 
-use self::status_word::{
-    COUNT, EJECTED, REMOVED, StatusWord, TRIAL, UNFIT, UNREACHABLE, is_on_offer,
+use self::{
+    flags::{COUNT, EJECTED, REMOVED, TRIAL, UNFIT, UNREACHABLE, is_on_offer},
+    status_word::StatusWord,
 };
 use crate::{
     endpoint::Endpoint,
@@ -256,7 +258,12 @@ impl MemberRef {
 
     /// The endpoint refused a request. True if it was reachable until now.
     pub(crate) fn refuse(&self) -> bool {
-        self.set(UNREACHABLE)
+        // A trial that is on offer for another reason has to wait until the endpoint is reachable again.
+        let refuse = |word| match word & UNREACHABLE {
+            0 => (word | UNREACHABLE) & !TRIAL,
+            _ => word,
+        };
+        self.change(refuse) & UNREACHABLE == 0
     }
 
     /// The endpoint accepts requests again. True if it refused some until now.
@@ -405,12 +412,18 @@ mod tests {
             member.refuse();
             member.eject();
             member.offer_trial();
+            assert!(member.has_trial());
             assert!(member.accept());
             assert_eq!(member.signals.trials(), 1, "it is ejected, too");
             assert!(member.readmit());
             assert_eq!(member.signals.trials(), 0);
             assert!(member.refuse());
             assert!(!member.has_trial(), "of a former refusal nothing is left");
+            member.accept();
+            member.eject();
+            member.offer_trial();
+            member.refuse();
+            assert!(!member.has_trial(), "it is tried after its back-off");
         }
     }
 

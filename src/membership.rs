@@ -23,38 +23,69 @@ pub struct MembershipChange {
     pub left: Vec<Endpoint>,
 }
 
-/// The set as it was the last time, with all that was ever learnt of its pods; none before the first.
-#[derive(Debug, Default)]
-pub(crate) struct Known(Option<Vec<Endpoint>>);
+/// The set as it was the last time, with all that was ever learnt of its pods; none before the first. Of each pod there is
+/// something besides, from when it joined.
+#[derive(Debug)]
+pub(crate) struct Known<T = ()>(Option<Vec<(Endpoint, T)>>);
 
-impl Known {
+/// What has changed since the last time.
+#[derive(Debug)]
+pub(crate) struct Change<T> {
+    pub(crate) joined: Vec<Endpoint>,
+    pub(crate) left: Vec<(Endpoint, T)>,
+}
+
+impl<T> Default for Known<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T> Known<T> {
     /// What `set`, in whatever order and with whatever repetitions it comes, changes. The first one always is a change.
     ///
     /// What is learnt of a pod that stays is kept even if nothing else changes: it may tell the next pod at that address
     /// from this one.
-    pub(crate) fn update(&mut self, set: Vec<Endpoint>) -> Option<MembershipChange> {
-        let mut endpoints = normalise(set);
+    fn update(
+        &mut self,
+        set: Vec<Endpoint>,
+        besides: impl Fn(&Endpoint) -> T,
+    ) -> Option<Change<T>> {
         let is_first = self.0.is_none();
         let old = self.0.take().unwrap_or_default();
         let (mut joined, mut left) = (Vec::new(), Vec::new());
-        let key = |new: &&mut Endpoint| new.identity();
-        let is_same = |old: &Endpoint, new: &&mut Endpoint| old.is_same_pod(new);
-        for fate in compare(old, &mut endpoints, Endpoint::identity, key, is_same) {
+        let mut known = Vec::with_capacity(set.len());
+        let old_key = |(old, _): &(Endpoint, T)| old.identity();
+        let is_same = |(old, _): &(Endpoint, T), new: &Endpoint| old.is_same_pod(new);
+        for fate in compare(old, normalise(set), old_key, Endpoint::identity, is_same) {
             match fate {
-                Fate::Joined(new) => joined.push(new.clone()),
+                Fate::Joined(new) => {
+                    joined.push(new.clone());
+                    let besides = besides(&new);
+                    known.push((new, besides));
+                }
                 Fate::Left(old) => left.push(old),
-                Fate::Stayed(old, new) => new.recall(&old),
+                Fate::Stayed((old, besides), mut new) => {
+                    new.recall(&old);
+                    known.push((new, besides));
+                }
             }
         }
-        if !is_first && joined.is_empty() && left.is_empty() {
-            self.0 = Some(endpoints);
-            return None;
-        }
-        self.0 = Some(endpoints.clone());
+        self.0 = Some(known);
+        let is_news = is_first || !joined.is_empty() || !left.is_empty();
+        is_news.then_some(Change { joined, left })
+    }
+}
+
+impl Known {
+    /// What `set` changes, with all that there is now.
+    fn change(&mut self, set: Vec<Endpoint>) -> Option<MembershipChange> {
+        let Change { joined, left } = self.update(set, |_| ())?;
+        let now = self.0.iter().flatten();
         Some(MembershipChange {
-            endpoints,
+            endpoints: now.map(|(endpoint, ())| endpoint.clone()).collect(),
             joined,
-            left,
+            left: left.into_iter().map(|(endpoint, ())| endpoint).collect(),
         })
     }
 }
@@ -73,32 +104,32 @@ mod tests {
 
     #[test]
     fn sets_are_compared_as_sets() {
-        let mut known = Known::default();
+        let mut known = Known::<()>::default();
         let first = known
-            .update(endpoints([3, 1, 2, 3]))
+            .change(endpoints([3, 1, 2, 3]))
             .expect("the first set");
         assert_eq!(first.endpoints, endpoints([1, 2, 3]));
         assert_eq!(first.joined, endpoints([1, 2, 3]));
-        assert_eq!(known.update(endpoints([2, 2, 3, 1])), None);
-        let second = known.update(endpoints([4, 2, 0])).expect("a change");
+        assert_eq!(known.change(endpoints([2, 2, 3, 1])), None);
+        let second = known.change(endpoints([4, 2, 0])).expect("a change");
         assert_eq!(second.joined, endpoints([0, 4]));
         assert_eq!(second.left, endpoints([1, 3]));
     }
 
     #[test]
     fn an_empty_first_set_is_news_too() {
-        let mut known = Known::default();
-        assert!(known.update(Vec::new()).is_some());
-        assert!(known.update(Vec::new()).is_none());
+        let mut known = Known::<()>::default();
+        assert!(known.change(Vec::new()).is_some());
+        assert!(known.change(Vec::new()).is_none());
     }
 
     #[test]
     fn another_hostname_is_another_pod_and_an_unknown_one_is_not() {
-        let mut known = Known::default();
+        let mut known = Known::<()>::default();
         let named = |name: &str| vec![endpoint(1).with_hostname(name)];
-        known.update(named("web-0"));
-        assert_eq!(known.update(endpoints([1])), None);
-        let change = known.update(named("web-1")).expect("a change");
+        known.change(named("web-0"));
+        assert_eq!(known.change(endpoints([1])), None);
+        let change = known.change(named("web-1")).expect("a change");
         assert_eq!(
             (change.joined, change.left),
             (named("web-1"), named("web-0"))
@@ -107,16 +138,16 @@ mod tests {
 
     #[test]
     fn what_is_learnt_late_tells_the_next_pod_from_this_one() {
-        let mut known = Known::default();
+        let mut known = Known::<()>::default();
         let of = |uid: &str| vec![endpoint(1).with_pod_uid(uid)];
-        known.update(endpoints([1]));
-        assert_eq!(known.update(of("a")), None);
+        known.change(endpoints([1]));
+        assert_eq!(known.change(of("a")), None);
         assert_eq!(
-            known.update(endpoints([1])),
+            known.change(endpoints([1])),
             None,
             "an answer that knows less"
         );
-        let change = known.update(of("b")).expect("a change");
+        let change = known.change(of("b")).expect("a change");
         assert_eq!((change.joined, change.left), (of("b"), of("a")));
     }
 }

@@ -2,18 +2,17 @@
 //!
 //! ```text
 //!                    5 failures in a row, or fewer than 80 % successes
-//!               ┌────────────────────────────────────────────────────────────┐
-//!               │                                                            ▼
-//!  ┌─────────────┐  requests without an answer  ┌────────┐  given up  ┌──────────────┐
-//!  │   healthy   │ ───────────────────────────▶ │ silent │ ─────────▶ │   ejected    │
-//!  │             │ ◀─────────────────────────── │        │            │ 5 s … 300 s  │
-//!  └─────────────┘           an answer          └────────┘            └──────────────┘
-//!               ▲                        still silent │   the time is over │     ▲ its one request fails:
-//!               │                                     ▼                     ▼     │ twice as long
-//!               │                                ┌──────────────────────────────────┐
-//!               └─────────────────────────────── │ on probation: one request at a   │
-//!                    its one request succeeds    │ time                             │
-//!                                                └──────────────────────────────────┘
+//!               ┌──────────────────────────────────────────────────────────────────┐
+//!               │                                                                  ▼
+//!  ┌─────────────┐  requests without an answer  ┌──────────────┐  given up  ┌──────────────┐
+//!  │   healthy   │ ───────────────────────────▶ │ unresponsive │ ─────────▶ │   ejected    │
+//!  │             │ ◀─────────────────────────── │              │            │ 5 s … 300 s  │
+//!  └─────────────┘           an answer          └──────────────┘            └──────────────┘
+//!               ▲                  still no answer │       the time is over │     ▲ its one request fails:
+//!               │                                  ▼                        ▼     │ twice as long
+//!               │                                ┌───────────────────────────────────┐
+//!               └─────────────────────────────── │ half-open: one request at a time  │
+//!                    its one request succeeds    └───────────────────────────────────┘
 //! ```
 //!
 //! The figures are Finagle's (`FailureAccrualFactory`): they work with two endpoints, where those of Envoy (a tenth of the set
@@ -22,10 +21,10 @@
 //! more likely to be something else, such as a bad client or a database behind all of them. Ejections are ignored then, and the
 //! requests spread over all.
 //!
-//! Silence is what a hung pod shows: its connections stand, its requests get no answer, and whoever waits for them gives up
-//! some day. Long before that, others answer, and it doesn't.
+//! A hung pod is unresponsive: its connections stand, its requests get no answer, and their callers give up some day. Long
+//! before that, the other pods answer, and it doesn't.
 //!
-//! Pure: takes `now`, the generator, and what the endpoints' records tell.
+//! Pure: takes `now`, the generator, and what the members' statistics tell.
 
 mod detector;
 mod endpoint_health;

@@ -6,10 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
-};
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     latency::Latencies,
@@ -31,8 +28,6 @@ pub(crate) struct Signals {
     owner: OnceLock<Weak<dyn Any + Send + Sync>>,
     /// Wakes the background task for a review of the endpoints' health.
     pub(crate) review: Step<Notify>,
-    /// A request that found no endpoint may find one now. Its receivers are the requests that wait.
-    pub(crate) changes: Step<watch::Sender<()>>,
     /// So many failures in a row are reason enough for a review; zero: none are.
     failures: u32,
     /// Whether the endpoints' health is reviewed at all, and a look at the clock is worth its while when requests begin to
@@ -75,7 +70,6 @@ impl Signals {
             outage: Outage::default(),
             owner: OnceLock::new(),
             review: step(Notify::new()),
-            changes: step(watch::Sender::new(())),
             failures: 0,
             is_reviewed: false,
             unresponsive_after: AtomicU64::new(0),
@@ -110,15 +104,15 @@ impl Signals {
         self.epoch + Duration::from_nanos(self.outage.begin(self.age(now)))
     }
 
-    /// Lets the requests that wait for an endpoint try again.
-    pub(crate) fn wake(&self) {
-        self.changes.send_replace(());
-    }
-
     /// Whether a pick has anything to attend to but the policy.
     #[inline]
     pub(crate) fn has_flags(&self) -> bool {
         self.flags.load(Relaxed) != 0
+    }
+
+    /// There is a pick that has its own way. True if a trial is on offer.
+    pub(crate) fn heed_if_any(&self) -> bool {
+        self.has_flags() && self.heed().trials
     }
 
     /// There is a pick.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_headless::{
-    Balance, BalanceLayer, Endpoint, EndpointState, Error, LeastConnections, Policy, Random,
+    Balance, BalanceLayer, Endpoint, EndpointState, Error, LeastConnections, OnBodyEnd, Policy,
     RoundRobin, Route, StaticEndpoints,
 };
 
@@ -68,7 +68,7 @@ fn unreachable(balance: &Balance<PodService>) -> Vec<Endpoint> {
 fn a_balancer_can_go_anywhere() {
     fn check<T: Clone + Send + Sync + 'static>() {}
     check::<Balance<PodService>>();
-    check::<Balance<PodService, Random>>();
+    check::<Balance<PodService, OnBodyEnd>>();
 }
 
 #[tokio::test(start_paused = true)]
@@ -588,7 +588,7 @@ async fn seeded_picks(seed: u64) -> Vec<Endpoint> {
     let (script, discovery) = discovery();
     let pods = Pods::default();
     let mut balance = Balance::builder(discovery)
-        .policy(Random::new())
+        .policy(tower_headless::Random::new())
         .seed(seed)
         .build(pods.make());
     script.answer(1..=5);
@@ -648,4 +648,38 @@ fn after_its_runtime_has_ended_a_waiting_call_fails() {
     drop(first);
     let error = second.block_on(request).expect_err("nothing will come");
     assert!(error.to_string().contains("runtime has ended"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_discovery_failed_before_is_no_reason_once_it_has_answered() {
+    let (script, _pods, balance) = balance([]).await;
+    script.fail("the registry is down");
+    settle().await;
+    let error = send(&balance).await.expect_err("no pods");
+    assert!(
+        error.is_no_endpoints() && error.source().is_some(),
+        "{error:?}"
+    );
+    script.answer([]);
+    settle().await;
+    let error = send(&balance).await.expect_err("no pods");
+    assert!(
+        error.is_no_endpoints() && error.source().is_none(),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn a_balancer_that_is_only_called_with_routes_begins_all_the_same() {
+    let pods = Pods::default();
+    let fixed = StaticEndpoints::new([endpoint(1).address(), endpoint(2).address()]);
+    let balance = Balance::builder(fixed).build(pods.make());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let answered = runtime.expect("a runtime").block_on(async {
+        let route = Route::new().avoid(&endpoint(1));
+        balance.call_with(Request(1), route).await
+    });
+    assert_eq!(answered.expect("a response").0, endpoint(2));
 }

@@ -469,7 +469,7 @@ async fn what_failed_with_the_checks_is_over_when_they_pass() {
 #[tokio::test(start_paused = true)]
 async fn who_leaves_and_returns_begins_anew() {
     let story = story(1..=4).await;
-    // Its counters are still there when it returns.
+    // A request of its former life still runs.
     let _held = story.hold(4);
     story.probes.set([2], Answer::Fail);
     story.until(2, OUT).await;
@@ -478,7 +478,7 @@ async fn who_leaves_and_returns_begins_anew() {
     story.script.answer(1..=4);
     settle().await;
     assert_eq!(story.state(2), EndpointState::Available);
-    assert_eq!(story.balance.endpoints()[1].in_flight, 1);
+    assert_eq!(story.balance.endpoints()[1].in_flight, 0);
     story.until(2, OUT).await;
     assert_eq!(story.probes.begun(2), 6);
 }
@@ -496,7 +496,7 @@ async fn who_returns_with_a_request_still_running_is_to_pass_first_all_the_same(
     story.script.answer([1, 2]);
     settle().await;
     assert_eq!(story.state(2), EndpointState::Pending);
-    assert_eq!(story.balance.endpoints()[1].in_flight, 1);
+    assert_eq!(story.balance.endpoints()[1].in_flight, 0);
     story.pods.set([1, 2], Behaviour::Answer);
     assert_eq!(story.shares(20, 1..=2).await, [20, 0]);
 }

@@ -101,7 +101,10 @@ async fn row_01_a_refused_connection_asks_at_once_but_not_below_the_floor() {
     let times = times(&server, RecordType::A);
     let pauses: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!(!pauses.is_empty() && pauses[0] < 10 * SECOND, "{pauses:?}");
-    assert!(pauses.iter().all(|pause| *pause >= floor), "{pauses:?}");
+    // Measured at the server: the first question may have been on its way for longer than the second.
+    let on_the_way = SECOND / 100;
+    let keeps_to_it = |pause: &Duration| *pause + on_the_way >= floor;
+    assert!(pauses.iter().all(keeps_to_it), "{pauses:?}");
 }
 
 #[tokio::test]

@@ -540,7 +540,7 @@ struct Load {
 
 /// Sends requests at a steady rate until a second after the end of `story`.
 async fn under_load<T>(
-    client: &Retry<Resend, HttpBalance<LeastConnections>>,
+    client: &Retry<Resend, HttpBalance>,
     story: impl Future<Output = T>,
 ) -> Load {
     let mut requests = Vec::new();
@@ -768,7 +768,8 @@ async fn row_17_a_black_hole_for_syns() {
 /// Every pod answers 503: what can be asked for again is, within the budget, and every caller gets a pod's own answer.
 #[tokio::test]
 async fn row_30_retry_storm_with_503_everywhere() {
-    const REQUESTS: usize = 10_000;
+    // Few enough to be over, on any machine, before the budget's first ten seconds are.
+    const REQUESTS: usize = 3_000;
     const AT_ONCE: usize = 20;
     let cluster = Cluster::start(4).await;
     for pod in cluster.pods() {

@@ -13,7 +13,7 @@ use support::{
     within,
 };
 use tower::{Service, ServiceExt};
-use tower_headless::{LeastConnections, Policy, RoundRobin};
+use tower_headless::{LeastConnections, RoundRobin};
 
 fn in_flight(balance: &HttpBalance) -> Vec<u32> {
     let endpoints = balance.endpoints().into_iter();

@@ -31,7 +31,7 @@ struct Fleet {
 }
 
 impl Fleet {
-    async fn start(policy: P, counts: [usize; 3]) -> Self {
+    async fn start<P: Policy + Clone>(policy: P, counts: [usize; 3]) -> Self {
         let zones: Vec<_> = (0..3)
             .flat_map(|zone| std::iter::repeat_n(zone, counts[zone]))
             .collect();
@@ -103,7 +103,7 @@ impl Fleet {
     }
 }
 
-fn client<P: Policy>(policy: &P, zone: &str) -> (Script, Client) {
+fn client<P: Policy + Clone>(policy: &P, zone: &str) -> (Script, Client) {
     let (script, discovery) = discovery();
     let uri = "http://web.default:80".parse().expect("a URI");
     let client = Client::builder(uri)
@@ -125,7 +125,7 @@ async fn send(client: &Client) {
     }
 }
 
-async fn zones_of_equal_size_keep_their_requests(policy: impl Policy) {
+async fn zones_of_equal_size_keep_their_requests(policy: impl Policy + Clone) {
     let fleet = Fleet::start(policy, [3, 3, 3]).await;
     for (at, zone) in ZONES.iter().enumerate() {
         let stayed = fleet.part(at, at * 3..at * 3 + 3).await;

@@ -78,13 +78,13 @@ struct Fleet {
 }
 
 impl Fleet {
-    fn new(policy: P, health: OutlierDetection) -> Self {
+    fn new(policy: impl Policy, health: OutlierDetection) -> Self {
         let fleet = Self::starting_slowly(policy, health, Duration::ZERO);
         fleet.tell(0..10);
         fleet
     }
 
-    fn starting_slowly(policy: P, health: OutlierDetection, window: Duration) -> Self {
+    fn starting_slowly(policy: impl Policy, health: OutlierDetection, window: Duration) -> Self {
         let pods: Vec<_> = (0..10).map(|_| Arc::new(Pod::new())).collect();
         let services = pods.clone();
         let (sets, told) = mpsc::unbounded_channel();

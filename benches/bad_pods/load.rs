@@ -8,7 +8,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
-use tower_headless::{Policy, http::Client};
+use tower_headless::http::Client;
 
 /// Requests a second.
 pub(crate) const RATE: u32 = 2_000;

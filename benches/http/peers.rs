@@ -34,7 +34,7 @@ use tower::{
     service_fn,
 };
 use tower_headless::{
-    Policy, StaticEndpoints,
+    Policy, RoundRobin, StaticEndpoints,
     http::{Client, Protocol},
 };
 
@@ -137,7 +137,7 @@ pub(crate) struct Get(Client);
 
 impl Get {
     pub(crate) fn new(pods: &[SocketAddr], protocol: Protocol) -> Self {
-        Self(client(pods, protocol, Default::default()))
+        Self(client(pods, protocol, RoundRobin::new()))
     }
 }
 

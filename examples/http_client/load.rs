@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, interval},
 };
 use tower_headless::{
-    BoxError, Endpoint, Policy,
+    BoxError, Endpoint,
     http::{Client, RequestBuilder},
 };
 

@@ -1,6 +1,11 @@
 //! Tries endpoints that refuse requests again, in the background.
 
-use std::{collections::BTreeSet, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::{
     FutureExt, StreamExt,
@@ -17,24 +22,30 @@ use super::{
 };
 use crate::{
     error::BoxError,
-    member::{Member, MemberId},
+    member::{Member, MemberId, Verdict},
 };
 
 /// How long an endpoint's service may take to become ready in an attempt. A connect timeout of its own, which should be
 /// shorter, belongs to the service.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How many attempts are made at the same time at most.
-const MAX_RUNNING: usize = 16;
+/// How many attempts are made at the same time at most. An attempt at a black hole holds its place for as long as the timeout.
+const MAX_RUNNING: usize = 256;
 
 /// The attempts of a balancer.
 pub(super) struct Attempts<S> {
-    /// The members that refuse requests.
-    refusing: BTreeSet<MemberId>,
+    /// The members that refuse requests, by when they are due, unless an attempt or a trial is under way.
+    queue: BTreeSet<Due>,
+    /// The same members by when they are due while none accepts requests.
+    hurried: BTreeSet<Due>,
+    /// All members that refuse requests, with their places in both queues.
+    refusing: BTreeMap<MemberId, Option<(Due, Due)>>,
     running: FuturesUnordered<BoxFuture<'static, Option<Attempt>>>,
     /// How to wait for a service's readiness; none before the first refusal.
     ready: Option<ReadyFn<S>>,
 }
+
+type Due = (Instant, MemberId);
 
 /// What came of an attempt.
 pub(super) struct Attempt {
@@ -45,7 +56,9 @@ pub(super) struct Attempt {
 impl<S: Clone + Send + 'static> Attempts<S> {
     pub(super) fn new() -> Self {
         Self {
-            refusing: BTreeSet::new(),
+            queue: BTreeSet::new(),
+            hurried: BTreeSet::new(),
+            refusing: BTreeMap::new(),
             running: FuturesUnordered::new(),
             ready: None,
         }
@@ -56,19 +69,15 @@ impl<S: Clone + Send + 'static> Attempts<S> {
     }
 
     /// When the next attempt is due, if there is room for one.
-    pub(super) fn due(&self, lives: &Lives<S>, is_outage: bool) -> Option<Instant> {
-        if self.running.len() >= MAX_RUNNING {
-            return None;
-        }
-        self.next_due(lives, is_outage).map(|(due, _)| due)
-    }
-
-    fn next_due(&self, lives: &Lives<S>, is_outage: bool) -> Option<(Instant, MemberId)> {
-        let due = |&id: &MemberId| {
-            let reconnect = lives.get(&id)?.reconnect.as_ref()?;
-            Some((reconnect.due(is_outage)?, id))
+    pub(super) fn due(&self, is_outage: bool) -> Option<Instant> {
+        let has_room = self.running.len() < MAX_RUNNING;
+        let queue = if is_outage {
+            &self.hurried
+        } else {
+            &self.queue
         };
-        self.refusing.iter().filter_map(due).min()
+        let first = queue.first().filter(|_| has_room);
+        first.map(|&(due, _)| due)
     }
 
     /// A member has refused a request or an attempt: it is tried again after its next pause. One that has left, or accepts
@@ -86,11 +95,38 @@ impl<S: Clone + Send + 'static> Attempts<S> {
             return;
         };
         life.running = None;
+        member.stats().take_trial();
         match &mut life.reconnect {
             Some(reconnect) => reconnect.refused(refusal, now, rng),
             None => life.reconnect = Some(Reconnect::new(refusal, now, rng)),
         }
-        self.refusing.insert(id);
+        self.place(life);
+    }
+
+    /// Requests wait for this very member, until then at the most.
+    pub(super) fn want(&mut self, lives: &mut Lives<S>, member: &Member, until: Instant) {
+        if let Some(life) = lives.get_mut(&member.id())
+            && let Some(reconnect) = &mut life.reconnect
+        {
+            reconnect.want(until);
+            self.place(life);
+        }
+    }
+
+    /// Puts a member that refuses where it belongs in the queues.
+    fn place(&mut self, life: &Life<S>) {
+        let id = life.member.id();
+        self.leave(id);
+        let refusing = self.refusing.len() + 1;
+        let due = life.reconnect.as_ref().and_then(|reconnect| {
+            let due = (reconnect.due()?, id);
+            Some((due, (reconnect.hurried_due(refusing)?, id)))
+        });
+        if let Some((due, hurried)) = due {
+            self.queue.insert(due);
+            self.hurried.insert(hurried);
+        }
+        self.refusing.insert(id, due);
     }
 
     /// A member has accepted a request or an attempt, and is tried no longer; unless it has refused another one since, which
@@ -103,32 +139,57 @@ impl<S: Clone + Send + 'static> Attempts<S> {
             life.reconnect = None;
             life.running = None;
         }
-        self.refusing.remove(&member.id());
+        self.leave(member.id());
     }
 
     /// A member has left.
     pub(super) fn leave(&mut self, id: MemberId) {
-        self.refusing.remove(&id);
+        if let Some(Some((due, hurried))) = self.refusing.remove(&id) {
+            self.queue.remove(&due);
+            self.hurried.remove(&hurried);
+        }
+    }
+
+    /// The members whose trial requests have ended without an answer, and how.
+    pub(super) fn ended_trials(&self, lives: &Lives<S>) -> Vec<(Arc<Member>, Verdict)> {
+        let ended = |id| {
+            let life: &Life<S> = lives.get(id)?;
+            let verdict = life.member.stats().take_trial()?;
+            Some((life.member.clone(), verdict))
+        };
+        self.refusing.keys().filter_map(ended).collect()
     }
 
     /// Begins the attempts that are due.
     pub(super) fn begin(&mut self, lives: &mut Lives<S>, now: Instant, is_outage: bool) {
-        while self.running.len() < MAX_RUNNING
-            && let Some((due, id)) = self.next_due(lives, is_outage)
-            && due <= now
-            && let Some(life) = lives.get_mut(&id)
-        {
-            self.try_again(life);
+        while self.due(is_outage).is_some_and(|due| due <= now) {
+            let queue = if is_outage {
+                &self.hurried
+            } else {
+                &self.queue
+            };
+            let Some(&(_, id)) = queue.first() else {
+                return;
+            };
+            let life = lives.get_mut(&id).filter(|life| life.reconnect.is_some());
+            match life {
+                Some(life) => self.try_again(life),
+                None => self.leave(id),
+            }
         }
     }
 
     fn try_again(&mut self, life: &mut Life<S>) {
+        let id = life.member.id();
         let (Some(reconnect), Some(ready)) = (&mut life.reconnect, self.ready) else {
-            return;
+            return self.leave(id);
         };
         reconnect.begin();
-        let id = life.member.id();
-        let ready = AssertUnwindSafe(ready(life.service.clone())).catch_unwind();
+        // What clones the service, and what makes the future, may panic, too.
+        let service = catch_unwind(AssertUnwindSafe(|| life.service.clone()));
+        let ready =
+            async move { ready(service.map_err(|_| "the endpoint's service panicked")?).await };
+        let ready = AssertUnwindSafe(ready).catch_unwind();
         let (attempt, handle) = abortable(async move {
             let result = match timeout(TIMEOUT, ready).await {
                 Ok(Ok(result)) => result,
@@ -139,6 +200,7 @@ impl<S: Clone + Send + 'static> Attempts<S> {
         });
         life.running = Some(Running::new(handle));
         self.running.push(attempt.map(Result::ok).boxed());
+        self.place(life);
     }
 
     /// The next attempt that has ended, with its member if that is still here; none, at once, while none runs.

@@ -57,8 +57,15 @@ pub struct BalanceBuilder<D, C = OnResponse> {
     seed: Option<u64>,
 }
 
+impl Balance<()> {
+    /// Settings of a balancer over what `discovery` finds.
+    pub fn builder<D>(discovery: D) -> BalanceBuilder<D> {
+        BalanceBuilder::new(discovery)
+    }
+}
+
 impl<D> BalanceBuilder<D> {
-    pub(super) fn new(discovery: D) -> Self {
+    fn new(discovery: D) -> Self {
         Self {
             discovery,
             policy: AnyPolicy::new(RoundRobin::new()),

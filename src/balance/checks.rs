@@ -2,14 +2,21 @@
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures::{
+    FutureExt, StreamExt,
+    future::{BoxFuture, abortable},
+    stream::FuturesUnordered,
+};
 use rand::Rng;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
 
-use super::registry::{Life, Lives};
+use super::{
+    reconnect::Running,
+    registry::{Life, Lives},
+};
 use crate::{
-    check::{CheckFailed, CheckScheduler, HealthCheck, Probe},
+    check::{CheckFailed, CheckScheduler, Checker, HealthCheck},
     endpoint::Endpoint,
     error::{BoxError, SharedError},
     member::{Checked, MemberId},
@@ -18,12 +25,12 @@ use crate::{
 /// The checks of a balancer that has any.
 pub(super) struct Checks {
     active: Option<Active>,
-    /// Those that run. One of a member that has left ends with its timeout at the latest, and says nothing.
-    running: FuturesUnordered<BoxFuture<'static, CheckResult>>,
+    /// Those that run. One of a member that has left is aborted, and says nothing.
+    running: FuturesUnordered<BoxFuture<'static, Option<CheckResult>>>,
 }
 
 struct Active {
-    probe: Arc<dyn Probe>,
+    checker: Arc<dyn Checker>,
     timeout: Duration,
     scheduler: CheckScheduler,
 }
@@ -40,13 +47,13 @@ pub(super) struct Consequence {
     /// The endpoint stands in another way than before.
     pub(super) is_change: bool,
     /// Why it gets no requests, if its check failed and that is so.
-    pub(super) refusal: Option<SharedError>,
+    pub(super) refusal: Option<(MemberId, SharedError)>,
 }
 
 impl Checks {
     pub(super) fn new(check: Option<HealthCheck>) -> Self {
         let active = check.map(|check| Active {
-            probe: check.probe,
+            checker: check.checker,
             timeout: check.pace.timeout,
             scheduler: CheckScheduler::new(check.pace),
         });
@@ -88,20 +95,22 @@ impl Checks {
             };
             if let Some(state) = &mut life.check {
                 active.scheduler.begin(state, now);
-                self.running.push(active.run(id, life.endpoint.clone()));
+                let (check, handle) = abortable(active.run(id, life.endpoint.clone()));
+                life.checking = Some(Running::new(handle));
+                self.running.push(check.map(Result::ok).boxed());
             }
         }
     }
 
     /// The next result; none, at once, while no check runs.
-    pub(super) async fn next(&mut self) -> Option<CheckResult> {
+    pub(super) async fn next(&mut self) -> Option<Option<CheckResult>> {
         self.running.next().await
     }
 
     /// Takes note of a result.
     pub(super) fn judge<S>(
         &mut self,
-        CheckResult { id, result }: CheckResult,
+        result: Option<CheckResult>,
         lives: &mut Lives<S>,
         now: Instant,
         rng: &mut impl Rng,
@@ -110,6 +119,9 @@ impl Checks {
             return Consequence::default();
         };
         active.scheduler.end();
+        let Some(CheckResult { id, result }) = result else {
+            return Consequence::default();
+        };
         let Some(life) = lives.get_mut(&id) else {
             return Consequence::default();
         };
@@ -128,17 +140,17 @@ impl Checks {
         let error = result.err().filter(|_| checked != Checked::Passes);
         Consequence {
             is_change,
-            refusal: error.map(|error| refusal(&life.endpoint, error)),
+            refusal: error.map(|error| (id, refusal(&life.endpoint, error))),
         }
     }
 }
 
 impl Active {
     fn run(&self, id: MemberId, endpoint: Endpoint) -> BoxFuture<'static, CheckResult> {
-        let (probe, bound) = (self.probe.clone(), self.timeout);
+        let (checker, bound) = (self.checker.clone(), self.timeout);
         let asked = async move {
             // What makes the future may panic, too.
-            let asked = AssertUnwindSafe(async { probe.probe(&endpoint).await }).catch_unwind();
+            let asked = AssertUnwindSafe(async { checker.check(&endpoint).await }).catch_unwind();
             let result = match timeout(bound, asked).await {
                 Ok(Ok(result)) => result,
                 Ok(Err(_)) => Err("the check panicked".into()),

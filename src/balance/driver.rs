@@ -7,13 +7,18 @@
 //!                                                       └▶ left:   no pick takes it; its requests end; then nothing is left
 //! ```
 
-use std::{convert::Infallible, future::poll_fn, sync::Arc};
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, sleep_until},
 };
-use tracing::{debug, info};
+use tracing::{debug, error, info};
 
 use super::{
     attempts::{self, Attempt, Attempts},
@@ -27,7 +32,7 @@ use crate::{
     discovery::{Discovery, FailureLog},
     endpoint::Endpoint,
     error::BoxError,
-    member::Member,
+    member::{Member, Verdict},
     snapshot::Writer,
 };
 
@@ -97,12 +102,13 @@ where
                 biased;
                 _ = &mut handles => return,
                 Some(event) = self.events.recv() => self.on_events(event),
+                // Before what a large set that refuses keeps busy: a new set may be the end of that.
+                answer = poll_fn(|cx| self.discovery.poll_next(cx)) => self.on_answer(answer),
                 Some(attempt) = self.attempts.next() => self.on_attempt(attempt),
                 Some(result) = self.checks.next() => self.on_checked(result),
                 () = wait => self.on_due(),
-                () = self.shared.signals.review.notified() => self.review(),
+                () = self.shared.signals.review.notified() => self.on_review(),
                 () = self.shared.starved.notified() => self.discovery.refresh(),
-                answer = poll_fn(|cx| self.discovery.poll_next(cx)) => self.on_answer(answer),
             }
         }
     }
@@ -110,7 +116,7 @@ where
     fn due(&self) -> Option<Instant> {
         let is_outage = self.shared.signals.outage.is_on();
         let due = [
-            self.attempts.due(&self.registry.lives, is_outage),
+            self.attempts.due(is_outage),
             self.monitor.due(),
             self.checks.due(),
             self.opens_at,
@@ -122,13 +128,11 @@ where
         self.failures.note(&answer);
         match answer {
             Ok(set) => {
-                let mut notes = self.shared.notes();
-                notes.last_answer = Instant::now().checked_sub(self.discovery.age());
-                notes.last_error = None;
-                drop(notes);
+                let answered = Instant::now().checked_sub(self.discovery.age());
+                self.shared.note_answer(answered);
                 self.publish(set);
             }
-            Err(error) => self.shared.notes().last_error = Some(error.into()),
+            Err(error) => self.shared.note_error(error.into()),
         }
         if self.shared.is_awaited() {
             self.discovery.refresh();
@@ -138,8 +142,18 @@ where
     fn publish(&mut self, set: Vec<Endpoint>) {
         let (shared, now) = (self.shared.clone(), Instant::now());
         let generator = &mut &shared.generator;
-        let Some(change) = self.registry.update(&shared.current, set, now, generator) else {
-            return;
+        // What makes services, and what prepares pickers, is the user's.
+        let update =
+            AssertUnwindSafe(|| self.registry.update(&shared.current, set, now, generator));
+        let change = match catch_unwind(update) {
+            Ok(Some(change)) => change,
+            Ok(None) => return,
+            Err(_) => {
+                error!(
+                    "what makes an endpoint's service, or a policy, panicked: the last endpoints stay"
+                );
+                return;
+            }
         };
         info!(
             endpoints = self.registry.lives.len(),
@@ -197,6 +211,9 @@ where
                 self.refused(&member, refusal);
             }
             Event::Accepted(member) => self.accepted(&member),
+            Event::Wanted(member, until) => {
+                self.attempts.want(&mut self.registry.lives, &member, until);
+            }
         }
     }
 
@@ -212,7 +229,27 @@ where
         // What it refused before is over.
         member.stats().forget_failures();
         self.attempts.accepted(&mut self.registry.lives, member);
+        let life = self.registry.lives.get(&member.id());
+        if life.is_some_and(|life| life.health.is_half_open()) {
+            // Its trial had to wait for this.
+            member.offer_trial();
+        }
         self.shared.signals.outage.end();
+    }
+
+    /// A request has told something that can't wait for the next look.
+    fn on_review(&mut self) {
+        for (member, verdict) in self.attempts.ended_trials(&self.registry.lives) {
+            match verdict {
+                // It has waited in vain, as far as anybody knows.
+                Verdict::GivenUp | Verdict::Failed => self.refused(&member, Refusal::HandedBack),
+                _ => {
+                    member.offer_trial();
+                    self.shared.wake();
+                }
+            }
+        }
+        self.review();
     }
 
     fn on_due(&mut self) {
@@ -240,12 +277,12 @@ where
         }
     }
 
-    fn on_checked(&mut self, result: CheckResult) {
+    fn on_checked(&mut self, result: Option<CheckResult>) {
         let generator = &mut &self.shared.generator;
         let lives = &mut self.registry.lives;
         let consequence = self.checks.judge(result, lives, Instant::now(), generator);
-        if let Some(refusal) = consequence.refusal {
-            self.shared.notes().last_refusal = Some(refusal);
+        if let Some((id, refusal)) = consequence.refusal {
+            self.shared.note_refusal(id, refusal);
         } else if consequence.is_change {
             self.shared.signals.outage.end();
         }
@@ -265,7 +302,7 @@ where
         match (result, refusal) {
             (Err(error), refusal) => {
                 debug!(endpoint = %member.endpoint(), %error, "endpoint still refuses");
-                self.shared.notes().last_refusal = Some(error.into());
+                self.shared.note_refusal(id, error.into());
                 self.refused(&member, refusal);
             }
             (Ok(()), Refusal::NotReady) => {

@@ -22,11 +22,13 @@ use std::{
     task::{self, Context, Poll},
 };
 
+use futures::future::BoxFuture;
 use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::{
-    place::{Held, State, StateProjection, place, place_routed, ready, take_back},
+    errand::Errand,
+    place::{Held, State, StateProjection, place, place_errand, ready, take_back},
     reconnect::Refusal,
     shared::Shared,
 };
@@ -74,7 +76,7 @@ where
         route: Route,
     ) -> Self {
         Self {
-            state: place_routed(shared, request, route, None),
+            state: place_errand(shared, request, Errand::new(route)),
             completion,
         }
     }
@@ -97,7 +99,7 @@ where
                 StateProjection::Sent {
                     future,
                     in_flight,
-                    route,
+                    errand,
                 } => {
                     let Poll::Ready(result) = future.poll(cx) else {
                         if let Some(in_flight) = in_flight {
@@ -114,7 +116,7 @@ where
                         Err(error) => {
                             let error = error.into();
                             in_flight.report(this.completion.failed(&error));
-                            match take_back(in_flight, error, std::mem::take(route)) {
+                            match take_back(in_flight, error, std::mem::take(errand)) {
                                 Ok(state) => state,
                                 Err(error) => return Poll::Ready(Err(error)),
                             }
@@ -124,43 +126,82 @@ where
                 StateProjection::Unsent {
                     service,
                     held,
+                    change,
                     shared,
-                } => {
-                    let is_ready = task::ready!(service.poll_ready(cx));
-                    let Held {
-                        request,
-                        in_flight,
-                        route,
-                    } = held.take().expect(TAKEN);
-                    match is_ready {
-                        Ok(()) => State::Sent {
-                            future: service.call(request),
-                            in_flight: Some(in_flight),
-                            route,
-                        },
-                        Err(error) => {
-                            let refusal = Refusal::NotReady;
-                            shared.refused(in_flight, refusal, error.into(), ready::<S, Req>);
-                            place_routed(shared, request, route, None)
+                } => match service.poll_ready(cx) {
+                    Poll::Ready(is_ready) => {
+                        let Held {
+                            request,
+                            in_flight,
+                            errand,
+                        } = held.take().expect(TAKEN);
+                        match is_ready {
+                            Ok(()) => State::Sent {
+                                future: service.call(request),
+                                in_flight: Some(in_flight),
+                                errand,
+                            },
+                            Err(error) => {
+                                let (refusal, error) = (Refusal::NotReady, error.into());
+                                shared.refused(in_flight, refusal, error, ready::<S, Req>);
+                                place_errand(shared, request, errand)
+                            }
                         }
                     }
-                }
+                    Poll::Pending => task::ready!(poll_elsewhere(held, change, shared, cx)),
+                },
                 StateProjection::Waiting {
                     change,
                     request,
-                    route,
-                    deadline,
+                    errand,
                     shared,
                 } => {
                     task::ready!(change.as_mut().poll(cx));
                     let request = request.take().expect(TAKEN);
-                    place_routed(shared, request, std::mem::take(route), *deadline)
+                    place_errand(shared, request, std::mem::take(errand))
                 }
                 StateProjection::Failed { error } => {
                     return Poll::Ready(Err(error.take().expect(TAKEN)));
                 }
             };
             this.state.set(next);
+        }
+    }
+}
+
+/// Takes a request elsewhere whose endpoint has left the set before it became ready, or ends it if its time is up.
+fn poll_elsewhere<S, Req>(
+    held: &mut Option<Held<Req>>,
+    change: &mut Option<BoxFuture<'static, ()>>,
+    shared: &Arc<Shared<S>>,
+    cx: &mut Context<'_>,
+) -> Poll<State<S, S::Future, Req>>
+where
+    S: Service<Req> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+{
+    loop {
+        let waiting = held.as_mut().expect(TAKEN);
+        let next = change.get_or_insert_with(|| shared.change_or_deadline(&mut waiting.errand));
+        // Looked at after the wait for changes has begun, so that none is missed.
+        let has_left = waiting.in_flight.member().is_removed();
+        if !has_left {
+            task::ready!(next.as_mut().poll(cx));
+            *change = None;
+        }
+        if let Some(error) = shared.is_over(&mut waiting.errand) {
+            *held = None;
+            return Poll::Ready(State::Failed { error: Some(error) });
+        }
+        if has_left && !shared.is_closed() {
+            let Held {
+                request, errand, ..
+            } = held.take().expect(TAKEN);
+            return Poll::Ready(place_errand(shared, request, errand));
+        }
+        if has_left {
+            // Nobody takes it elsewhere any more; this one may become ready yet.
+            return Poll::Pending;
         }
     }
 }

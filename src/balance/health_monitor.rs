@@ -188,10 +188,11 @@ fn apply(decision: &Decision, member: &Member) -> bool {
             is_new
         }
     };
-    if decision.begins_probation {
+    // One that refuses is tried when it accepts again, and not before.
+    if decision.becomes_half_open && !member.is_unreachable() {
         member.offer_trial();
     }
-    changed || decision.begins_probation
+    changed || decision.becomes_half_open
 }
 
 /// Does what the endpoint's checks say. A panic takes back those that fail, but not those that have passed none yet. True

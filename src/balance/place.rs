@@ -7,17 +7,16 @@ use std::{
 
 use futures::future::{BoxFuture, poll_fn};
 use pin_project_lite::pin_project;
-use tokio::time::Instant;
 use tower::Service;
 
 use super::{
+    errand::Errand,
     reconnect::Refusal,
     shared::{Placement, Shared},
 };
 use crate::{
     error::{BoxError, Error, Refused, Suspect, Unsent},
     in_flight::InFlight,
-    route::Route,
 };
 
 pin_project! {
@@ -25,17 +24,21 @@ pin_project! {
     #[project = StateProjection]
     pub(super) enum State<S, F, Req> {
         /// An endpoint has been picked and is not ready yet; the request is still here.
-        Unsent { service: S, held: Option<Held<Req>>, shared: Arc<Shared<S>> },
+        Unsent {
+            service: S,
+            held: Option<Held<Req>>,
+            // Once it has been polled: that pod may leave.
+            change: Option<BoxFuture<'static, ()>>,
+            shared: Arc<Shared<S>>,
+        },
         /// The endpoint has the request. Its service is gone from here, so that the request doesn't keep a removed
         /// endpoint's connections open; and so is the balancer, which the guard leads back to.
-        Sent { #[pin] future: F, in_flight: Option<InFlight>, route: Route },
+        Sent { #[pin] future: F, in_flight: Option<InFlight>, errand: Errand },
         /// No endpoint accepts requests.
         Waiting {
             change: BoxFuture<'static, ()>,
             request: Option<Req>,
-            route: Route,
-            // Of a request for one pod, until when it waits.
-            deadline: Option<Instant>,
+            errand: Errand,
             shared: Arc<Shared<S>>,
         },
         Failed { error: Option<Error> },
@@ -46,7 +49,7 @@ pin_project! {
 pub(super) struct Held<Req> {
     pub(super) request: Req,
     pub(super) in_flight: InFlight,
-    pub(super) route: Route,
+    pub(super) errand: Errand,
 }
 
 /// Brings a request to an endpoint that is ready or may become so, past those that refuse.
@@ -57,46 +60,44 @@ where
     S::Error: Into<BoxError>,
 {
     let Some((service, in_flight)) = shared.pick() else {
-        return place_routed(shared, request, Route::new(), None);
+        return place_errand(shared, request, Errand::default());
     };
-    match offer(shared, service, in_flight, request, Route::new()) {
+    match offer(shared, service, in_flight, request, Errand::default()) {
         Ok(state) => state,
-        Err(request) => place_routed(shared, request, Route::new(), None),
+        Err(request) => place_errand(shared, request, Errand::default()),
     }
 }
 
-/// Brings a request to where its `route` leads. One for a single pod has waited for it until `deadline`, if it has waited.
+/// Brings a request to where its errand leads.
 ///
 /// A loop: thousands of endpoints may refuse one after another, and the stack must not grow with them.
 #[cold]
-pub(super) fn place_routed<S, Req>(
+pub(super) fn place_errand<S, Req>(
     shared: &Arc<Shared<S>>,
     mut request: Req,
-    route: Route,
-    deadline: Option<Instant>,
+    mut errand: Errand,
 ) -> State<S, S::Future, Req>
 where
     S: Service<Req> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
 {
     loop {
-        let (service, in_flight) = match shared.pick_routed(&route) {
+        let (service, in_flight) = match shared.pick_routed(errand.route()) {
             Some(picked) => picked,
-            None => match shared.pick_or_wait(&route, deadline) {
+            None => match shared.pick_or_wait(&mut errand) {
                 Ok(Placement::Picked(service, in_flight)) => (service, in_flight),
-                Ok(Placement::Waiting { change, deadline }) => {
+                Ok(Placement::Waiting(change)) => {
                     return State::Waiting {
                         change,
                         request: Some(request),
-                        route,
-                        deadline,
+                        errand,
                         shared: shared.clone(),
                     };
                 }
                 Err(error) => return State::Failed { error: Some(error) },
             },
         };
-        match offer(shared, service, in_flight, request, route.clone()) {
+        match offer(shared, service, in_flight, request, errand.clone()) {
             Ok(state) => return state,
             Err(refused) => request = refused,
         }
@@ -110,7 +111,7 @@ fn offer<S, Req>(
     mut service: S,
     in_flight: InFlight,
     request: Req,
-    route: Route,
+    errand: Errand,
 ) -> Result<State<S, S::Future, Req>, Req>
 where
     S: Service<Req> + Clone + Send + 'static,
@@ -121,7 +122,7 @@ where
         Poll::Ready(Ok(())) => Ok(State::Sent {
             future: service.call(request),
             in_flight: Some(in_flight),
-            route,
+            errand,
         }),
         Poll::Ready(Err(error)) => {
             let refusal = Refusal::NotReady;
@@ -133,8 +134,9 @@ where
             held: Some(Held {
                 request,
                 in_flight,
-                route,
+                errand,
             }),
+            change: None,
             shared: shared.clone(),
         }),
     }
@@ -145,7 +147,7 @@ where
 pub(super) fn take_back<S, Req>(
     in_flight: InFlight,
     error: BoxError,
-    route: Route,
+    errand: Errand,
 ) -> Result<State<S, S::Future, Req>, Error>
 where
     S: Service<Req> + Clone + Send + Sync + 'static,
@@ -161,7 +163,7 @@ where
         return Err(Error::closed(Some(error.into())));
     };
     shared.refused(in_flight, Refusal::HandedBack, error, ready::<S, Req>);
-    Ok(place_routed(&shared, request, route, None))
+    Ok(place_errand(&shared, request, errand))
 }
 
 /// How many requests in a row an endpoint refuses before it is passed over. One alone may be that its limit was lowered a

@@ -27,8 +27,12 @@ const MIN_PAUSE: Duration = Duration::from_millis(200);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 const JITTER: f64 = 0.2;
 
-/// The longest pause while no endpoint at all accepts requests: the first one back has to be found within a second.
-const OUTAGE_PAUSE: Duration = Duration::from_millis(500);
+/// The longest pause while requests wait for the endpoint, or for any at all: one that is back has to be found within a
+/// second.
+const MAX_HURRIED_PAUSE: Duration = Duration::from_millis(500);
+
+/// In a large set that refuses, each endpoint adds this much to that pause.
+const PAUSE_PER_ENDPOINT: Duration = Duration::from_millis(1);
 
 /// How an endpoint refused a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +50,8 @@ pub(super) struct Reconnect {
     backoff: Backoff,
     since: Instant,
     due: Instant,
+    /// Until when requests wait for this very endpoint.
+    wanted_until: Option<Instant>,
     /// An attempt or a trial request is under way.
     is_busy: bool,
 }
@@ -57,6 +63,7 @@ impl Reconnect {
             backoff: Backoff::new(MIN_PAUSE, 2.0, MAX_PAUSE, JITTER),
             since: now,
             due: now,
+            wanted_until: None,
             is_busy: false,
         };
         new.refused(refusal, now, rng);
@@ -69,6 +76,15 @@ impl Reconnect {
         self.since = now;
         self.due = now + self.backoff.next(rng);
         self.is_busy = false;
+        if self.wanted_until.is_some_and(|until| until > now) {
+            self.due = self.hurried(0);
+        }
+    }
+
+    /// Requests wait for this very endpoint, until then at the most.
+    pub(super) fn want(&mut self, until: Instant) {
+        self.wanted_until = self.wanted_until.max(Some(until));
+        self.due = self.hurried(0);
     }
 
     pub(super) fn refusal(&self) -> Refusal {
@@ -76,12 +92,19 @@ impl Reconnect {
     }
 
     /// When it has to be tried again, unless that is being done.
-    pub(super) fn due(&self, is_outage: bool) -> Option<Instant> {
-        let due = match is_outage {
-            true => self.due.min(self.since + OUTAGE_PAUSE),
-            false => self.due,
-        };
-        (!self.is_busy).then_some(due)
+    pub(super) fn due(&self) -> Option<Instant> {
+        (!self.is_busy).then_some(self.due)
+    }
+
+    /// When it has to be tried again while none of so many endpoints accepts requests.
+    pub(super) fn hurried_due(&self, refusing: usize) -> Option<Instant> {
+        (!self.is_busy).then(|| self.hurried(refusing))
+    }
+
+    fn hurried(&self, refusing: usize) -> Instant {
+        let refusing = u32::try_from(refusing).unwrap_or(u32::MAX);
+        let pause = MAX_HURRIED_PAUSE.max(PAUSE_PER_ENDPOINT.saturating_mul(refusing));
+        self.due.min(self.since + pause)
     }
 
     /// An attempt begins. What comes of it is told by [`refused`](Self::refused), or by dropping this.
@@ -90,7 +113,7 @@ impl Reconnect {
     }
 }
 
-/// Ends an attempt when its member leaves the set.
+/// Ends an attempt, or a check, when its member leaves the set.
 #[derive(Debug)]
 pub(super) struct Running(AbortHandle);
 
@@ -117,12 +140,12 @@ mod tests {
         let mut reconnect = Reconnect::new(Refusal::NotReady, now, rng);
         let mut expected = 0.2_f64;
         for _ in 0..10 {
-            let due = reconnect.due(false).expect("it waits");
+            let due = reconnect.due().expect("it waits");
             let pause = (due - now).as_secs_f64();
             let bounds = expected * 0.799..=expected * 1.201;
             assert!(bounds.contains(&pause), "{pause}");
             reconnect.begin();
-            assert_eq!(reconnect.due(false), None, "one attempt at a time");
+            assert_eq!(reconnect.due(), None, "one attempt at a time");
             expected = (expected * 2.0).min(5.0);
             now = due;
             reconnect.refused(Refusal::NotReady, now, rng);
@@ -130,11 +153,24 @@ mod tests {
     }
 
     #[test]
-    fn in_an_outage_nobody_waits_longer_than_half_a_second() {
+    fn who_is_waited_for_is_tried_within_half_a_second() {
         let (now, rng) = (Instant::now(), &mut SmallRng::seed_from_u64(5));
         let mut reconnect = Reconnect::new(Refusal::NotReady, now, rng);
         (0..10).for_each(|_| reconnect.refused(Refusal::NotReady, now, rng));
-        assert!(reconnect.due(false) > Some(now + 2 * OUTAGE_PAUSE));
-        assert_eq!(reconnect.due(true), Some(now + OUTAGE_PAUSE));
+        assert!(reconnect.due() > Some(now + 2 * MAX_HURRIED_PAUSE));
+        assert_eq!(reconnect.hurried_due(100), Some(now + MAX_HURRIED_PAUSE));
+        let many = reconnect.hurried_due(2_000);
+        assert_eq!(many, Some(now + Duration::from_secs(2)), "spread out");
+        reconnect.want(now + Duration::from_secs(5));
+        assert_eq!(reconnect.due(), Some(now + MAX_HURRIED_PAUSE));
+        let later = now + Duration::from_secs(4);
+        reconnect.refused(Refusal::NotReady, later, rng);
+        assert_eq!(reconnect.due(), Some(later + MAX_HURRIED_PAUSE));
+        let later = now + Duration::from_secs(6);
+        reconnect.refused(Refusal::NotReady, later, rng);
+        assert!(
+            reconnect.due() > Some(later + MAX_HURRIED_PAUSE),
+            "nobody waits any more"
+        );
     }
 }

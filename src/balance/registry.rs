@@ -40,6 +40,8 @@ pub(super) struct Life<S> {
     pub(super) reconnect: Option<Reconnect>,
     /// While an attempt to reach it runs.
     pub(super) running: Option<Running>,
+    /// While a check of it runs.
+    pub(super) checking: Option<Running>,
     /// Since when it is new, for slow start.
     pub(super) new_since: Option<Instant>,
 }
@@ -115,6 +117,7 @@ impl<S> Life<S> {
             check: None,
             reconnect: None,
             running: None,
+            checking: None,
             new_since: None,
         }
     }

@@ -1,23 +1,24 @@
 //! What the clones of a balancer, their requests and the background task have in common.
 
 use std::{
+    pin::Pin,
     sync::{Arc, OnceLock, PoisonError, Weak},
     time::Duration,
 };
 
-use futures::future::BoxFuture;
+use futures::{FutureExt, future::BoxFuture};
 use tokio::{
     runtime,
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, futures::OwnedNotified, mpsc, watch},
     time::{Instant, timeout_at},
 };
 use tracing::debug;
 
-use super::{generator::Generator, reconnect::Refusal};
+use super::{errand::Errand, generator::Generator, reconnect::Refusal};
 use crate::{
     error::{BoxError, Error, NoEndpoints, SharedError},
     in_flight::InFlight,
-    member::{Member, MemberRef},
+    member::{Member, MemberId, MemberRef},
     route::Route,
     signals::Signals,
     snapshot::Current,
@@ -27,6 +28,9 @@ use crate::{
         step,
     },
 };
+
+/// How long a pod is tried often that requests wait for without a deadline, each time that they look.
+const WANTED: Duration = Duration::from_secs(60);
 
 /// How long a call waits when no endpoint accepts its request (the ready timeout).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +54,8 @@ pub(super) enum Event<S> {
     },
     /// An endpoint has accepted its trial request.
     Accepted(Arc<Member>),
+    /// Requests wait for this very endpoint, until then at the most.
+    Wanted(Arc<Member>, Instant),
 }
 
 pub(super) struct Shared<S> {
@@ -64,6 +70,9 @@ pub(super) struct Shared<S> {
     pub(super) starved: Step<Notify>,
     /// The set has changed.
     pub(super) members: watch::Sender<()>,
+    /// A request that found no endpoint may find one now. Those that wait are woken in the order in which they came, and
+    /// hold a share of this.
+    changes: Step<Arc<Notify>>,
     events: Step<mpsc::UnboundedSender<Event<S>>>,
     ready_timeout: ReadyTimeout,
     closed: AtomicBool,
@@ -106,17 +115,15 @@ impl Starter {
 pub(super) struct Notes {
     pub(super) last_answer: Option<Instant>,
     pub(super) last_error: Option<SharedError>,
-    pub(super) last_refusal: Option<SharedError>,
+    /// With the member that refused.
+    pub(super) last_refusal: Option<(MemberId, SharedError)>,
 }
 
 /// Where a request goes.
 pub(super) enum Placement<S> {
     Picked(S, InFlight),
-    /// Nowhere before `change` has ended, and if that is none either, not beyond the deadline.
-    Waiting {
-        change: BoxFuture<'static, ()>,
-        deadline: Option<Instant>,
-    },
+    /// Nowhere before this future has ended.
+    Waiting(BoxFuture<'static, ()>),
 }
 
 impl<S> Shared<S> {
@@ -135,6 +142,7 @@ impl<S> Shared<S> {
             opening: step(Arc::default()),
             starved: step(Notify::new()),
             members: watch::Sender::new(()),
+            changes: step(Arc::default()),
             events: step(events),
             ready_timeout,
             closed: AtomicBool::new(false),
@@ -186,12 +194,41 @@ impl<S> Shared<S> {
 
     /// Lets the requests that wait try again.
     pub(super) fn wake(&self) {
-        self.signals.wake();
+        self.changes.notify_waiters();
     }
 
     /// Whether requests wait for an endpoint.
     pub(super) fn is_awaited(&self) -> bool {
-        self.signals.changes.receiver_count() > 0
+        Arc::strong_count(&self.changes) > 1
+    }
+
+    /// Discovery has answered; what it failed before is over.
+    pub(super) fn note_answer(&self, answered: Option<Instant>) {
+        let mut notes = self.notes();
+        notes.last_answer = answered;
+        let error = notes.last_error.take();
+        // An error is the user's, and may look at the balancer when it is dropped.
+        drop(notes);
+        drop(error);
+    }
+
+    pub(super) fn note_error(&self, error: SharedError) {
+        let before = self.notes().last_error.replace(error);
+        drop(before);
+    }
+
+    /// A member has refused a request, an attempt or a check.
+    pub(super) fn note_refusal(&self, id: MemberId, refusal: SharedError) {
+        let before = self.notes().last_refusal.replace((id, refusal));
+        drop(before);
+    }
+
+    fn last_refusal(&self) -> Option<SharedError> {
+        let notes = self.notes();
+        notes
+            .last_refusal
+            .as_ref()
+            .map(|(_, refusal)| refusal.clone())
     }
 
     pub(super) fn notes(&self) -> MutexGuard<'_, Notes> {
@@ -208,7 +245,7 @@ impl<S> Shared<S> {
         ready: ReadyFn<S>,
     ) {
         debug!(endpoint = %in_flight.endpoint(), %error, "request refused; it goes to another endpoint");
-        self.notes().last_refusal = Some(error.into());
+        self.note_refusal(in_flight.member().id(), error.into());
         in_flight.refuse();
         let trial = in_flight.end_trial();
         // Of the many requests that meet a pod that has just gone, one tells.
@@ -277,33 +314,48 @@ impl<S: Clone> Shared<S> {
         Some((picked.service.clone(), picked.in_flight))
     }
 
-    /// For a request that found no endpoint: another look, and then a wait for one if that has a chance. A request for one
-    /// pod has waited until its `deadline` by then, if it has waited before.
-    pub(super) fn pick_or_wait(
-        &self,
-        route: &Route,
-        deadline: Option<Instant>,
-    ) -> Result<Placement<S>, Error> {
-        // Subscribed before the second look, so that no change falls between the look and the wait.
-        let changes = self.signals.changes.subscribe();
-        if let Some((service, in_flight)) = self.pick_routed(route) {
+    /// For a request that found no endpoint: another look, and then a wait for one if that has a chance.
+    pub(super) fn pick_or_wait(&self, errand: &mut Errand) -> Result<Placement<S>, Error> {
+        // Enabled before the second look, so that no change falls between the look and the wait.
+        let change = self.next_change();
+        if let Some((service, in_flight)) = self.pick_routed(errand.route()) {
             return Ok(Placement::Picked(service, in_flight));
         }
         self.start();
         self.starved.notify_one();
         let now = Instant::now();
-        match route.requested_pod() {
+        let route = errand.route().clone();
+        let deadline = match route.requested_pod() {
             Some(pod) => {
-                let deadline = deadline.or_else(|| self.deadline(now));
+                let deadline = errand.deadline(|| self.deadline(now));
                 self.may_wait_for(pod, now, deadline)?;
-                Ok(Placement::waiting(changes, deadline))
+                deadline
             }
             None => {
                 let deadline = self.deadline(self.signals.begin_outage(now));
                 self.may_wait(now, deadline)?;
-                Ok(Placement::waiting(changes, deadline))
+                deadline
             }
-        }
+        };
+        Ok(Placement::Waiting(until(change, deadline)))
+    }
+
+    /// Waits for the next change that may concern requests; from now on, and not from its first poll.
+    fn next_change(&self) -> Pin<Box<OwnedNotified>> {
+        let mut change = Box::pin(self.changes.clone().notified_owned());
+        change.as_mut().enable();
+        change
+    }
+
+    /// For a request whose endpoint isn't ready yet: waits for the next change, or for its deadline if it has one.
+    pub(super) fn change_or_deadline(&self, errand: &mut Errand) -> BoxFuture<'static, ()> {
+        let now = Instant::now();
+        let is_bounded = errand.route().requested_pod().is_some();
+        let deadline = match is_bounded {
+            true => errand.deadline(|| self.deadline(now)),
+            false => None,
+        };
+        until(self.next_change(), deadline)
     }
 
     /// Until when a request waits that waits since then; none waits for ever. One beyond the end of time never comes.
@@ -332,24 +384,52 @@ impl<S: Clone> Shared<S> {
         Err(if empty {
             Error::no_endpoints(NoEndpoints::NotDiscovered, notes.last_error.clone())
         } else {
-            Error::unreachable(snapshot.members().len(), notes.last_refusal.clone())
+            let refusal = notes
+                .last_refusal
+                .as_ref()
+                .map(|(_, refusal)| refusal.clone());
+            Error::unreachable(snapshot.members().len(), refusal)
         })
     }
 
     /// Whether a request may go on waiting for the pod of this name. It may be away: a StatefulSet's come back.
-    fn may_wait_for(
+    pub(super) fn may_wait_for(
         &self,
         pod: &str,
         now: Instant,
         deadline: Option<Instant>,
     ) -> Result<(), Error> {
         self.is_running()?;
+        let snapshot = self.current.load();
+        let named: Vec<_> = snapshot.named(pod).collect();
         if deadline.is_none_or(|deadline| deadline > now) {
+            for member in named.into_iter().filter(|member| member.is_unreachable()) {
+                let until = deadline.unwrap_or(now + WANTED);
+                let _ = self.events.send(Event::Wanted(member.clone(), until));
+            }
             return Ok(());
         }
         let notes = self.notes();
-        let cause = notes.last_refusal.as_ref().or(notes.last_error.as_ref());
-        Err(Error::pod_unreachable(pod, cause.cloned()))
+        if !snapshot.is_discovered() {
+            let why = NoEndpoints::NotDiscovered;
+            return Err(Error::no_endpoints(why, notes.last_error.clone()));
+        }
+        let is_its_own =
+            |(id, _): &&(MemberId, SharedError)| named.iter().any(|member| member.id() == *id);
+        let cause = notes.last_refusal.as_ref().filter(is_its_own);
+        Err(Error::pod_unreachable(
+            pod,
+            cause.map(|(_, refusal)| refusal.clone()),
+        ))
+    }
+
+    /// Why a request for one pod waits no longer for it to become ready, if its time is up.
+    pub(super) fn is_over(&self, errand: &mut Errand) -> Option<Error> {
+        let now = Instant::now();
+        let deadline = errand.deadline(|| self.deadline(now));
+        let pod = errand.route().requested_pod()?;
+        let is_over = deadline.is_some_and(|deadline| deadline <= now);
+        is_over.then(|| self.may_wait_for(pod, now, deadline).err())?
     }
 
     /// Whether anything can still change.
@@ -358,24 +438,16 @@ impl<S: Clone> Shared<S> {
             return Err(Error::no_runtime());
         }
         if self.is_closed() {
-            return Err(Error::closed(self.notes().last_refusal.clone()));
+            return Err(Error::closed(self.last_refusal()));
         }
         Ok(())
     }
 }
 
-impl<S> Placement<S> {
-    fn waiting(mut changes: watch::Receiver<()>, deadline: Option<Instant>) -> Self {
-        let change = async move {
-            // Woken or out of time, the request is placed anew, and learns there how it stands.
-            let _ = match deadline {
-                Some(deadline) => timeout_at(deadline, changes.changed()).await.is_ok(),
-                None => changes.changed().await.is_ok(),
-            };
-        };
-        Self::Waiting {
-            change: Box::pin(change),
-            deadline,
-        }
+/// Waits for a change, but not beyond the deadline. Woken or out of time, the request learns anew how it stands.
+fn until(change: Pin<Box<OwnedNotified>>, deadline: Option<Instant>) -> BoxFuture<'static, ()> {
+    match deadline {
+        Some(deadline) => Box::pin(timeout_at(deadline, change).map(drop)),
+        None => change,
     }
 }

@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn first_checks_are_spread_over_the_interval_and_the_next_follow_at_it() {
         let mut set = set(|_| {});
-        (0..200).for_each(|_| drop(set.join()));
+        (0..200).for_each(|_| _ = set.join());
         let begun = set.now;
         let mut firsts = [0; 10];
         let mut last = HashMap::new();
@@ -310,7 +310,7 @@ mod tests {
     #[test]
     fn no_more_run_than_may() {
         let mut set = set(|pace| (pace.concurrency, pace.require_initial_pass) = (3, true));
-        (0..10).for_each(|_| drop(set.join()));
+        (0..10).for_each(|_| _ = set.join());
         let running: Vec<_> = std::iter::from_fn(|| set.take()).collect();
         assert_eq!((running.len(), set.scheduler.due()), (3, None));
         set.end(running[1], true);

@@ -23,7 +23,7 @@ use super::{
     protocol::Protocol,
 };
 use crate::{
-    check::{HealthCheck, Probe},
+    check::{Checker, HealthCheck},
     endpoint::Endpoint,
     error::BoxError,
 };
@@ -55,7 +55,7 @@ impl HealthCheck {
             return Err(format!("{path:?}: a path begins with '/'").into());
         }
         let question = Question::Get(path.parse()?);
-        Ok(Self::with(HttpProbe::new(question)))
+        Ok(Self::with(HttpChecker::new(question)))
     }
 
     /// An endpoint passes if its [gRPC health service](https://github.com/grpc/grpc/blob/master/doc/health-checking.md),
@@ -65,14 +65,14 @@ impl HealthCheck {
     #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
     pub fn grpc(service: impl Into<String>) -> Self {
         let question = Question::Grpc(grpc::request(service.into()));
-        Self::with(HttpProbe::new(question))
+        Self::with(HttpChecker::new(question))
     }
 
     /// The same, over a client's kind of connections if it is a question of HTTP.
     pub(super) fn over(mut self, connector: &Connector, service: &Service) -> Self {
-        let probe: &dyn std::any::Any = &*self.probe;
-        if let Some(probe) = probe.downcast_ref::<HttpProbe>() {
-            self.probe = Arc::new(probe.over(connector, service));
+        let checker: &dyn std::any::Any = &*self.checker;
+        if let Some(checker) = checker.downcast_ref::<HttpChecker>() {
+            self.checker = Arc::new(checker.over(connector, service));
         }
         self
     }
@@ -80,7 +80,7 @@ impl HealthCheck {
 
 /// Asks pods over HTTP.
 #[derive(Clone, Debug)]
-struct HttpProbe {
+struct HttpChecker {
     question: Question,
     connector: Connector,
     /// Whom requests name; the pod itself, if it is not known.
@@ -94,13 +94,13 @@ enum Question {
     Grpc(Bytes),
 }
 
-impl Probe for HttpProbe {
-    fn probe(&self, endpoint: &Endpoint) -> BoxFuture<'static, Result<(), BoxError>> {
+impl Checker for HttpChecker {
+    fn check(&self, endpoint: &Endpoint) -> BoxFuture<'static, Result<(), BoxError>> {
         Box::pin(self.clone().ask(endpoint.clone()))
     }
 }
 
-impl HttpProbe {
+impl HttpChecker {
     fn new(question: Question) -> Self {
         let mut connector = Connector::default();
         connector.protocol = question.protocol(connector.protocol);

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use futures::FutureExt;
 use shuttle::thread;
 
 use super::*;
@@ -104,23 +105,45 @@ fn one_request_at_a_time_tries_an_ejected_endpoint_and_is_judged_once() {
     });
 }
 
+/// Offers the next trial if the last one has ended without an answer, as the background task does once it is woken; returns
+/// whether that says something of the endpoint.
+fn offer_next(member: &Member) -> Option<bool> {
+    member.signals().review.notified().now_or_never()?;
+    let verdict = member.stats().take_trial()?;
+    member.offer_trial();
+    Some(verdict == Verdict::GivenUp)
+}
+
 #[test]
-fn a_trial_that_is_given_up_is_on_offer_again() {
+fn the_background_task_hears_of_each_trial_that_is_given_up_and_offers_the_next() {
     explore(|| {
         let member = member();
         member.refuse();
         member.offer_trial();
         let threads: Vec<_> = (0..3)
-            .map(|_| {
+            .map(|thread| {
                 let member = member.clone();
                 thread::spawn(move || {
-                    if member.claim_trial() {
-                        InFlight::new(&member, true).wait();
+                    let claimed = member.claim_trial();
+                    if claimed {
+                        let mut trial = InFlight::new(&member, true);
+                        if thread > 0 {
+                            trial.wait();
+                            trial.report(Outcome::Failure);
+                        }
                     }
+                    claimed.then_some(thread > 0)
                 })
             })
             .collect();
-        threads.into_iter().for_each(|it| it.join().unwrap());
+        let mut told: Vec<_> = (0..2).filter_map(|_| offer_next(&member)).collect();
+        let trials = threads.into_iter().map(|it| it.join().unwrap());
+        let mut trials: Vec<_> = trials.flatten().collect();
+        told.extend(offer_next(&member));
+        assert_eq!(review(&member), None, "it is not ejected");
+        told.sort();
+        trials.sort();
+        assert_eq!(told, trials);
         assert!(member.has_trial());
         assert_eq!(member.signals().trials(), 1);
         assert_eq!((member.in_flight(), member.counted()), (0, 0));

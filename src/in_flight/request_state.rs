@@ -6,7 +6,7 @@
 //! ```text
 //!  63                            24 23              8     7        6   5       3      2        1       0
 //! ┌────────────────────────────────┬─────────────────┬─────────┬───────┬─────────┬──────────┬───────┬───────┐
-//! │ since when it waits, in ticks  │ answers by then │ streams │ waits │ outcome │ answered │ probe │ trial │
+//! │ since when it waits, in ticks  │ answers by then │ streams │ waits │ outcome │ answered │ half-open │ trial │
 //! └────────────────────────────────┴─────────────────┴─────────┴───────┴─────────┴──────────┴───────┴───────┘
 //! ```
 
@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::outcome::Outcome;
 
 const TRIAL: u64 = 1;
-const PROBE: u64 = 1 << 1;
+const HALF_OPEN: u64 = 1 << 1;
 const ANSWERED: u64 = 1 << 2;
 const OUTCOME: u32 = 3;
 const OUTCOMES: u64 = 0b111 << OUTCOME;
@@ -35,21 +35,21 @@ const TICKS: u64 = u64::MAX >> SINCE;
 pub(super) struct RequestState(u64);
 
 impl RequestState {
-    /// It has been picked: as a `trial`, to find out whether the endpoint accepts requests again, or as a `probe`, to find out
-    /// whether it is well again.
+    /// It has been picked: as a `trial`, to find out whether the endpoint accepts requests again, or whether it is well
+    /// again (`half_open`).
     #[inline]
-    pub(super) fn new(is_trial: bool, is_probe: bool) -> Self {
-        Self((u64::from(is_trial) * TRIAL) | (u64::from(is_probe) * PROBE))
+    pub(super) fn new(is_trial: bool, is_half_open: bool) -> Self {
+        Self((u64::from(is_trial) * TRIAL) | (u64::from(is_half_open) * HALF_OPEN))
     }
 
     #[inline]
-    pub(super) fn is_probe(self) -> bool {
-        self.0 & PROBE != 0
+    pub(super) fn is_half_open(self) -> bool {
+        self.0 & HALF_OPEN != 0
     }
 
     #[inline]
-    pub(super) fn is_trial_or_probe(self) -> bool {
-        self.0 & (TRIAL | PROBE) != 0
+    pub(super) fn is_trial_or_half_open(self) -> bool {
+        self.0 & (TRIAL | HALF_OPEN) != 0
     }
 
     /// Its answer has begun, and may take long to end.
@@ -64,7 +64,7 @@ impl RequestState {
     /// Whether there is more to do at its end than for most.
     #[inline]
     pub(super) fn is_special(self) -> bool {
-        self.0 & (TRIAL | PROBE | STREAMS) != 0
+        self.0 & (TRIAL | HALF_OPEN | STREAMS) != 0
     }
 
     /// It is no trial any more; whether it was.
@@ -73,10 +73,10 @@ impl RequestState {
         self.take(TRIAL)
     }
 
-    /// It is no probe any more; whether it was.
+    /// It is no longer the one request of a half-open endpoint; whether it was.
     #[inline]
-    pub(super) fn end_probe(&mut self) -> bool {
-        self.take(PROBE)
+    pub(super) fn end_half_open(&mut self) -> bool {
+        self.take(HALF_OPEN)
     }
 
     #[inline]
@@ -164,8 +164,8 @@ mod tests {
             Outcome::Overload,
             Outcome::Ignored,
         ];
-        for (trial, probe) in [(false, false), (false, true), (true, false), (true, true)] {
-            let mut state = RequestState::new(trial, probe);
+        for (trial, half_open) in [(false, false), (false, true), (true, false), (true, true)] {
+            let mut state = RequestState::new(trial, half_open);
             assert!(!state.is_answered() && !state.waits() && state.outcome().is_none());
             assert_eq!(state.waited(HOUR), None);
             state.wait(HOUR, 70_001);
@@ -175,11 +175,14 @@ mod tests {
                 assert_eq!(state.outcome(), Some(outcome));
             }
             assert!(state.is_answered() && state.waits());
-            assert_eq!(state.is_trial_or_probe(), trial || probe);
+            assert_eq!(state.is_trial_or_half_open(), trial || half_open);
             assert!(state.has_seen_none_of(70_001) && !state.has_seen_none_of(70_002));
             assert_eq!((state.end_trial(), state.end_trial()), (trial, false));
-            assert_eq!(state.is_probe(), probe);
-            assert_eq!((state.end_probe(), state.end_probe()), (probe, false));
+            assert_eq!(state.is_half_open(), half_open);
+            assert_eq!(
+                (state.end_half_open(), state.end_half_open()),
+                (half_open, false)
+            );
             state.stream();
             state.end_wait();
             assert!(!state.waits() && state.is_answered() && state.streams());

@@ -2,7 +2,7 @@
 //!
 //! A story that fails prints the seed of its order, or the order itself. `SHUTTLE_RANDOM_SEED=<seed>` runs it again.
 
-use std::{ops::Deref, sync::Arc};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
 use shuttle::{
     Config, MaxSteps, Runner,
@@ -10,8 +10,9 @@ use shuttle::{
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-/// How many orders of a story are tried by each of the two schedulers.
+/// How many orders of a story are tried by each of the two schedulers, unless time is up before.
 const ORDERS: usize = 1_000;
+const TIME: Duration = Duration::from_secs(4);
 
 /// What a fault needs at most: so many interruptions in the right places (PCT's depth).
 const DEPTH: usize = 3;
@@ -24,16 +25,21 @@ const STACK: usize = 1 << 18;
 /// Runs `story` in some orders of its threads.
 pub(crate) fn explore(story: impl Fn() + Send + Sync + 'static) {
     let story = Arc::new(story);
-    run(RandomScheduler::new(ORDERS), story.clone());
-    run(PctScheduler::new(DEPTH, ORDERS), story);
+    let random = run(RandomScheduler::new(ORDERS), story.clone());
+    let interrupted = run(PctScheduler::new(DEPTH, ORDERS), story);
+    println!("{random} and {interrupted} orders");
 }
 
-fn run(scheduler: impl Scheduler + 'static, story: Arc<impl Fn() + Send + Sync + 'static>) {
+fn run(
+    scheduler: impl Scheduler + 'static,
+    story: Arc<impl Fn() + Send + Sync + 'static>,
+) -> usize {
     let mut config = Config::new();
     config.stack_size = STACK;
     config.max_steps = MaxSteps::FailAfter(STEPS);
+    config.max_time = Some(TIME);
     config.silence_warnings = true;
-    Runner::new(scheduler, config).run(move || story());
+    Runner::new(scheduler, config).run(move || story())
 }
 
 /// Something that the checker doesn't know: before each access it may let others go first.

@@ -8,8 +8,8 @@ use std::{
 
 use super::{
     Member,
+    flags::{FLAGGED, REMOVED},
     slots::{LANES, Line, Slots, lane_of, line_of},
-    status_word::{FLAGGED, REMOVED},
 };
 use crate::{endpoint::Endpoint, latency::Latency};
 

@@ -32,7 +32,10 @@ pub(crate) struct RequestStats {
     /// Requests that were turned away and still count as load (failure penalties); those that are new, and all of them.
     new_penalties: AtomicU32,
     penalties: AtomicU32,
+    /// What came of the one request of a half-open endpoint.
     verdict: AtomicU8,
+    /// What came of the trial request of one that refuses, if nobody else says so.
+    trial: AtomicU8,
     /// Why the endpoint is out, plus one; zero while it isn't.
     reason: AtomicU8,
     /// What its checks say.
@@ -81,6 +84,36 @@ pub(crate) enum Verdict {
     Answered,
     Passed,
     Failed,
+    /// Its caller gave it up while it waited, or it says nothing of the endpoint.
+    GivenUp,
+    /// It was cancelled before the endpoint had it.
+    Cancelled,
+}
+
+impl Verdict {
+    const ALL: [Self; 5] = [
+        Self::Answered,
+        Self::Passed,
+        Self::Failed,
+        Self::GivenUp,
+        Self::Cancelled,
+    ];
+
+    /// Zero is none.
+    fn code(self) -> u8 {
+        self as u8 + 1
+    }
+}
+
+fn take(code: &AtomicU8) -> Option<Verdict> {
+    // A plain read first: most of the time there is nothing.
+    if code.load(Acquire) == 0 {
+        return None;
+    }
+    let code = code.swap(0, AcqRel);
+    Verdict::ALL
+        .into_iter()
+        .find(|verdict| verdict.code() == code)
 }
 
 /// Counters as they stand.
@@ -190,25 +223,22 @@ impl RequestStats {
     }
 
     pub(crate) fn judge(&self, verdict: Verdict) {
-        let verdict = match verdict {
-            Verdict::Answered => 1,
-            Verdict::Passed => 2,
-            Verdict::Failed => 3,
-        };
-        self.verdict.store(verdict, Release);
+        self.verdict.store(verdict.code(), Release);
     }
 
     /// The verdict, unless it was taken before.
     pub(crate) fn take_verdict(&self) -> Option<Verdict> {
-        if self.verdict.load(Acquire) == 0 {
-            return None;
-        }
-        match self.verdict.swap(0, AcqRel) {
-            1 => Some(Verdict::Answered),
-            2 => Some(Verdict::Passed),
-            3 => Some(Verdict::Failed),
-            _ => None,
-        }
+        take(&self.verdict)
+    }
+
+    /// A trial request has ended without an answer, and without being refused.
+    pub(crate) fn end_trial(&self, verdict: Verdict) {
+        self.trial.store(verdict.code(), Release);
+    }
+
+    /// How a trial request has ended without an answer, unless that was taken before.
+    pub(crate) fn take_trial(&self) -> Option<Verdict> {
+        take(&self.trial)
     }
 
     pub(crate) fn set_reason(&self, reason: Option<EjectionReason>) {

@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, PoisonError},
 };
 
-use super::status_word::REMOVED;
+use super::flags::REMOVED;
 use crate::sync::{
     Mutex, MutexGuard,
     atomic::{AtomicU32, Ordering::Relaxed},

@@ -72,7 +72,7 @@ impl<D: Discovery> Source<D> {
         loop {
             let answer = poll_fn(|cx| self.discovery.poll_next(cx)).await;
             self.failures.note(&answer);
-            if let Some(change) = answer.ok().and_then(|set| self.known.update(set)) {
+            if let Some(change) = answer.ok().and_then(|set| self.known.change(set)) {
                 return Some((change, self));
             }
         }

@@ -1,10 +1,9 @@
 //! Tower's own interface for what comes and goes.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     convert::Infallible,
     fmt,
-    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -12,7 +11,7 @@ use std::{
 use futures::Stream;
 use tower::discover::Change;
 
-use super::{Known, MembershipChange};
+use super::{Change as Membership, Known};
 use crate::{
     discovery::{Discovery, FailureLog},
     endpoint::Endpoint,
@@ -42,10 +41,9 @@ use crate::{
 pub struct ServiceStream<D, M> {
     discovery: D,
     make: M,
-    known: Known,
+    /// With the endpoints as they were when they joined: tower knows them by that, whatever is learnt of them.
+    known: Known<Endpoint>,
     failures: FailureLog,
-    /// The endpoints as they were when they joined: that is what tower knows them by, whatever is learnt of them.
-    keys: HashMap<SocketAddr, Endpoint>,
     changes: VecDeque<Joining>,
 }
 
@@ -62,20 +60,19 @@ impl<D, M> ServiceStream<D, M> {
             make,
             known: Known::default(),
             failures: FailureLog::default(),
-            keys: HashMap::new(),
             changes: VecDeque::new(),
         }
     }
 
     /// Those that join come first, so that a set that is replaced whole is never empty on the way.
-    fn change(&mut self, change: MembershipChange) {
-        let key = |gone: Endpoint| self.keys.remove(&gone.identity()).unwrap_or(gone);
-        let left: Vec<_> = change.left.into_iter().map(key).collect();
-        for joined in change.joined {
-            self.keys.insert(joined.identity(), joined.clone());
-            self.changes.push_back(Joining::Yes(joined));
-        }
-        self.changes.extend(left.into_iter().map(Joining::No));
+    fn change(&mut self, change: Membership<Endpoint>) {
+        let left = change
+            .left
+            .into_iter()
+            .map(|(_, as_joined)| Joining::No(as_joined));
+        self.changes
+            .extend(change.joined.into_iter().map(Joining::Yes));
+        self.changes.extend(left);
     }
 }
 
@@ -101,7 +98,10 @@ where
             }
             let answer = ready!(this.discovery.poll_next(cx));
             this.failures.note(&answer);
-            if let Some(change) = answer.ok().and_then(|set| this.known.update(set)) {
+            let change = answer
+                .ok()
+                .and_then(|set| this.known.update(set, Endpoint::clone));
+            if let Some(change) = change {
                 this.change(change);
             }
         }

@@ -29,7 +29,6 @@ pub(crate) struct Case<'a> {
     health: &'a mut EndpointHealth,
     observation: Observation,
     was_out: bool,
-    was_on_probation: bool,
     pub(crate) decision: Decision,
 }
 
@@ -40,7 +39,6 @@ impl<'a> Case<'a> {
         Self {
             member,
             was_out: health.is_out(),
-            was_on_probation: health.is_on_probation(),
             health,
             observation,
             decision: Decision::default(),
@@ -151,16 +149,11 @@ impl OutlierDetector {
         now: Instant,
         rng: &mut impl Rng,
     ) -> usize {
-        // Those that refuse are out anyway, and use up nothing.
-        let reachable = cases.iter().filter(|case| !case.observation.is_out_anyway);
-        let (mut out, mut available) = (0, 0);
-        for case in reachable {
-            *if case.health.is_out() {
-                &mut out
-            } else {
-                &mut available
-            } += 1;
-        }
+        // One that refuses, or fails its checks, uses up nothing, unless it is ejected besides.
+        let mut out = cases.iter().filter(|case| case.health.is_out()).count();
+        let is_available =
+            |case: &&Case<'_>| !case.observation.is_out_anyway && !case.health.is_out();
+        let mut available = cases.iter().filter(is_available).count();
         let most = self.settings.may_be_out(members(cases));
         for (index, reason) in complaints {
             if out >= most || available <= 1 {
@@ -175,14 +168,14 @@ impl OutlierDetector {
 
 impl Case<'_> {
     fn decide(&mut self, is_panic: bool, now: Instant) {
-        if is_panic && self.health.is_on_probation() {
+        if is_panic && self.health.is_half_open() {
             // It has requests enough to show how it is.
             self.health.readmit(now);
         }
         self.decision = Decision {
             out: self.health.reason().filter(|_| !is_panic),
             is_news: self.health.is_out() != self.was_out,
-            begins_probation: self.health.is_on_probation() && !self.was_on_probation,
+            becomes_half_open: self.health.take_trial(),
             quiet: self.health.quiet_for(now),
         };
     }

@@ -1,4 +1,4 @@
-//! One endpoint's standing: the state machine of the picture above.
+//! One endpoint's health: the state machine of the picture above.
 
 use std::time::Duration;
 
@@ -19,16 +19,19 @@ const WELL: Duration = Duration::from_secs(30);
 /// How long a good beginning may stay without an end before it is taken for a success: the answer may be a stream.
 const LONG_ANSWER: Duration = Duration::from_secs(1);
 
+/// How long it is from a trial request that was given up to the next one; twice as long after each one more.
+const AGAIN: Duration = Duration::from_secs(1);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Healthy,
-    Silent {
+    Unresponsive {
         until: Instant,
     },
     Ejected {
         until: Instant,
     },
-    Probation {
+    HalfOpen {
         since: Instant,
         /// Since when its request has an answer that looks good.
         answered: Option<Instant>,
@@ -48,6 +51,10 @@ pub(crate) struct EndpointHealth {
     returned: Option<Instant>,
     /// Since when it has had requests and answered none, and what the others had answered by then.
     quiet: Option<(Instant, u64)>,
+    /// One request may try it now, and that hasn't been told.
+    may_be_tried: bool,
+    /// How many trial requests in a row were given up.
+    given_up: u32,
 }
 
 /// A silence counts from so many requests on: those of fewer may be the slow ones that there always are.
@@ -67,6 +74,8 @@ impl EndpointHealth {
             pause: Duration::ZERO,
             returned: None,
             quiet: None,
+            may_be_tried: false,
+            given_up: 0,
         }
     }
 
@@ -83,15 +92,20 @@ impl EndpointHealth {
         self.is_out().then_some(self.reason)
     }
 
-    pub(super) fn is_on_probation(&self) -> bool {
-        matches!(self.state, State::Probation { .. })
+    pub(crate) fn is_half_open(&self) -> bool {
+        matches!(self.state, State::HalfOpen { .. })
+    }
+
+    /// Whether one request may try it from now on; told once.
+    pub(super) fn take_trial(&mut self) -> bool {
+        std::mem::take(&mut self.may_be_tried) && self.is_half_open()
     }
 
     /// When the state changes by itself.
     pub(super) fn due(&self) -> Option<Instant> {
         match self.state {
-            State::Silent { until } | State::Ejected { until } => Some(until),
-            State::Probation { answered, .. } => answered.map(|at| at + LONG_ANSWER),
+            State::Unresponsive { until } | State::Ejected { until } => Some(until),
+            State::HalfOpen { answered, .. } => answered.map(|at| at + LONG_ANSWER),
             State::Healthy => None,
         }
     }
@@ -106,7 +120,7 @@ impl EndpointHealth {
     ) -> Option<EjectionReason> {
         let news = &observation.news;
         self.window.add(now, news.requests, news.failures);
-        let is_silent = self.is_silent(observation, set, now);
+        let is_unresponsive = self.is_unresponsive(observation, set, now);
         let limit = settings.consecutive_failures;
         let many = limit.is_some_and(|limit| observation.in_a_row >= limit);
         let below = || {
@@ -117,13 +131,13 @@ impl EndpointHealth {
         match () {
             () if many => Some(EjectionReason::ConsecutiveFailures),
             () if news.failures > 0 && below() => Some(EjectionReason::SuccessRate),
-            () if is_silent => Some(EjectionReason::Unresponsive),
+            () if is_unresponsive => Some(EjectionReason::Unresponsive),
             () => None,
         }
     }
 
     /// Whether it has left so many requests waiting for so long while the others answered theirs.
-    fn is_silent(&mut self, observation: &Observation, set: &SetStats, now: Instant) -> bool {
+    fn is_unresponsive(&mut self, observation: &Observation, set: &SetStats, now: Instant) -> bool {
         if observation.news.requests > 0 || observation.waiting == 0 {
             self.quiet = None;
             return false;
@@ -155,7 +169,7 @@ impl EndpointHealth {
         self.reason = reason;
         if reason == EjectionReason::Unresponsive {
             let until = now + settings.min_ejection;
-            self.state = State::Silent { until };
+            self.state = State::Unresponsive { until };
         } else {
             self.pause(settings, now, rng);
         }
@@ -170,6 +184,7 @@ impl EndpointHealth {
             .pauses
             .get_or_insert_with(|| Backoff::new(min, 2.0, max, JITTER));
         self.pause = pauses.next(rng);
+        self.given_up = 0;
         self.returned = None;
         self.window.clear();
         self.state = State::Ejected {
@@ -194,22 +209,32 @@ impl EndpointHealth {
         match (self.state, observation.verdict) {
             (State::Healthy, _) => {}
             // It was not hung, or is so no more: no pause, for it has answered what it had.
-            (State::Silent { .. }, _) if observation.news.answers > 0 => {
+            (State::Unresponsive { .. }, _) if observation.news.answers > 0 => {
                 self.state = State::Healthy;
                 self.quiet = None;
             }
-            (State::Silent { .. }, _) if observation.waiting == 0 => self.pause(settings, now, rng),
+            (State::Unresponsive { .. }, _) if observation.waiting == 0 => {
+                self.pause(settings, now, rng)
+            }
             // Late, perhaps, but a success.
-            (State::Probation { .. } | State::Ejected { .. }, Some(Verdict::Passed)) => {
+            (State::HalfOpen { .. } | State::Ejected { .. }, Some(Verdict::Passed)) => {
                 self.readmit(now);
             }
-            (State::Probation { .. }, Some(Verdict::Failed)) => self.pause(settings, now, rng),
-            (State::Probation { since, .. }, Some(Verdict::Answered)) => {
+            (State::HalfOpen { .. }, Some(Verdict::Failed)) => self.pause(settings, now, rng),
+            (State::HalfOpen { .. }, Some(Verdict::GivenUp)) => {
+                // It says little of the endpoint. The next one is not the very next, lest a hung endpoint get them all.
+                let pause = AGAIN.saturating_mul(2_u32.saturating_pow(self.given_up));
+                self.given_up += 1;
+                let until = now + pause.min(settings.max_ejection);
+                self.state = State::Ejected { until };
+            }
+            (State::HalfOpen { .. }, Some(Verdict::Cancelled)) => self.open(now),
+            (State::HalfOpen { since, .. }, Some(Verdict::Answered)) => {
                 let answered = Some(now);
-                self.state = State::Probation { since, answered };
+                self.state = State::HalfOpen { since, answered };
             }
             (
-                State::Probation {
+                State::HalfOpen {
                     since,
                     answered: None,
                 },
@@ -226,20 +251,27 @@ impl EndpointHealth {
         if self.due().is_none_or(|due| due > now) {
             return;
         }
-        if self.is_on_probation() {
+        if self.is_half_open() {
             self.readmit(now);
         } else {
-            self.state = State::Probation {
-                since: now,
-                answered: None,
-            };
+            self.open(now);
         }
+    }
+
+    /// Lets one request try it.
+    fn open(&mut self, now: Instant) {
+        self.may_be_tried = true;
+        self.state = State::HalfOpen {
+            since: now,
+            answered: None,
+        };
     }
 
     /// Takes it back.
     pub(super) fn readmit(&mut self, now: Instant) {
         self.state = State::Healthy;
         self.returned = Some(now);
+        self.given_up = 0;
         self.window.clear();
         self.quiet = None;
     }

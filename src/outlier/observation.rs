@@ -43,7 +43,7 @@ pub(crate) struct Decision {
     /// Its state has changed: the failures that it has in a row are dealt with.
     pub(crate) is_news: bool,
     /// From now on one request may see how it is.
-    pub(crate) begins_probation: bool,
+    pub(crate) becomes_half_open: bool,
     /// How long it has had requests and answered none.
     pub(crate) quiet: Duration,
 }

@@ -105,9 +105,9 @@ impl Set {
     }
 
     /// Waits until the pod may be tried, and tells for how long that was.
-    fn until_probation(&mut self, pod: usize) -> Duration {
+    fn until_half_open(&mut self, pod: usize) -> Duration {
         let begun = self.now;
-        while !self.decisions[pod].begins_probation {
+        while !self.decisions[pod].becomes_half_open {
             self.wait(TICK);
             assert!(self.is_out(pod), "until it has been tried");
         }
@@ -176,23 +176,23 @@ fn pauses_double_to_the_longest_and_begin_anew_after_a_good_time() {
     set.fail(0, 5);
     set.review();
     for seconds in [5, 10, 20, 40, 80, 160, 300, 300] {
-        let pause = set.until_probation(0);
+        let pause = set.until_half_open(0);
         assert!(about(pause, f64::from(seconds)), "{seconds} s: {pause:?}");
         set.judge(0, Verdict::Failed);
     }
-    set.until_probation(0);
+    set.until_half_open(0);
     set.judge(0, Verdict::Passed);
     assert!(!set.is_out(0));
     // Not long enough in.
     set.wait(Duration::from_secs(200));
     set.fail(0, 5);
     set.wait(TICK);
-    assert!(about(set.until_probation(0), 300.0));
+    assert!(about(set.until_half_open(0), 300.0));
     set.judge(0, Verdict::Passed);
     set.wait(Duration::from_secs(331));
     set.fail(0, 5);
     set.wait(TICK);
-    assert!(about(set.until_probation(0), 5.0));
+    assert!(about(set.until_half_open(0), 5.0));
 }
 
 #[test]
@@ -203,7 +203,7 @@ fn the_failures_of_one_crash_are_one_step() {
     // The rest of those that were there.
     set.fail(0, 60);
     set.wait(TICK);
-    assert!(about(set.until_probation(0), 5.0));
+    assert!(about(set.until_half_open(0), 5.0));
     set.fail(0, 7);
     set.judge(0, Verdict::Passed);
     set.wait(TICK);
@@ -215,7 +215,7 @@ fn a_long_answer_that_begins_well_is_a_success() {
     let mut set = Set::new(3, OutlierDetection::new());
     set.fail(0, 5);
     set.review();
-    set.until_probation(0);
+    set.until_half_open(0);
     set.judge(0, Verdict::Answered);
     assert!(set.is_out(0), "its end may come soon");
     set.wait(Duration::from_secs(1));
@@ -227,10 +227,10 @@ fn a_probe_that_hangs_is_a_failure_until_it_succeeds() {
     let mut set = Set::new(3, OutlierDetection::new());
     set.fail(0, 5);
     set.review();
-    set.until_probation(0);
+    set.until_half_open(0);
     set.pods[0].wait(1);
     set.wait(Duration::from_secs(5));
-    assert!(about(set.until_probation(0), 10.0));
+    assert!(about(set.until_half_open(0), 10.0));
     set.wait(Duration::from_secs(5));
     set.judge(0, Verdict::Passed);
     assert!(!set.is_out(0), "late, but a success");
@@ -339,13 +339,13 @@ fn who_is_silent_to_the_end_is_ejected_and_tried() {
     assert!(set.is_out(0));
     set.pods[0].wait(0);
     set.wait(TICK);
-    assert!(about(set.until_probation(0), 5.0));
+    assert!(about(set.until_half_open(0), 5.0));
     // The same for one whose requests nobody gives up.
     hang(&mut set, 0);
     set.judge(0, Verdict::Passed);
     hang(&mut set, 10);
     assert!(set.is_out(0));
-    assert!(about(set.until_probation(0), 5.0));
+    assert!(about(set.until_half_open(0), 5.0));
 }
 
 /// Good for ten seconds, bad for ten.
@@ -357,7 +357,7 @@ fn a_flapping_pod_fails_few_requests_in_ten_minutes() {
     while set.now - begun < Duration::from_secs(600) {
         let is_good = (set.now - begun).as_secs() % 20 < 10;
         (1..10).for_each(|pod| set.succeed(pod, 5));
-        probing |= set.decisions[0].begins_probation;
+        probing |= set.decisions[0].becomes_half_open;
         if !set.is_out(0) {
             if is_good {
                 set.succeed(0, 5);

@@ -1,14 +1,17 @@
 //! Picks for requests that say where they want to go.
 
-use rand::{Rng, seq::IteratorRandom};
+use std::sync::Arc;
+
+use rand::{Rng, RngExt, seq::IteratorRandom};
 
 use super::{Picked, Snapshot};
-use crate::route::Route;
+use crate::{member::Member, route::Route};
 
 impl<S> Snapshot<S> {
     /// Chooses an endpoint for a request that says where it wants to go. None: that can't be had now.
     pub(crate) fn pick_routed(&self, route: &Route, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
         if let Some(pod) = route.requested_pod() {
+            self.signals.heed_if_any();
             return self.pick_pod(pod);
         }
         if !route.avoided().is_empty()
@@ -17,6 +20,22 @@ impl<S> Snapshot<S> {
             return Some(picked);
         }
         self.pick(route, rng)
+    }
+
+    /// The members of the pods of this name; those that terminate come last.
+    pub(crate) fn named(&self, name: &str) -> impl Iterator<Item = &Arc<Member>> {
+        self.indices_of(name).map(|index| &self.members()[index])
+    }
+
+    fn indices_of(&self, name: &str) -> impl Iterator<Item = usize> {
+        let all = || 0..self.members.len();
+        let names = move |&index: &usize| {
+            let endpoint = self.members.endpoint(index);
+            endpoint.hostname() == Some(name) || endpoint.pod_name() == Some(name)
+        };
+        let terminates = |index: &usize| self.members.endpoint(*index).is_terminating();
+        let first = all().filter(names).filter(move |index| !terminates(index));
+        first.chain(all().filter(names).filter(terminates))
     }
 
     /// Whether an endpoint is available that `route` doesn't avoid.
@@ -29,11 +48,7 @@ impl<S> Snapshot<S> {
 
     /// The pod of this name, though it is ejected: no other one will do. One trial of it is as good as any.
     fn pick_pod(&self, name: &str) -> Option<Picked<'_, S>> {
-        let names = |index: &usize| {
-            let endpoint = self.members.endpoint(*index);
-            endpoint.hostname() == Some(name) || endpoint.pod_name() == Some(name)
-        };
-        (0..self.members.len()).filter(names).find_map(|index| {
+        self.indices_of(name).find_map(|index| {
             let member = &self.members()[index];
             let is_trial = member.claim_trial();
             let begun = is_trial || member.begin() || member.begin_ejected();
@@ -44,6 +59,13 @@ impl<S> Snapshot<S> {
     /// Chooses one of the endpoints that aren't avoided: of two at random the one with the smaller load for its weight. For
     /// requests that are sent again: they are no turn of the policy's, else an endpoint that fails would take its neighbour's.
     fn pick_avoiding(&self, route: &Route, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
+        if self.signals.heed_if_any() {
+            let all = 0..self.members.len();
+            let mut others = all.filter(|&index| !route.avoids(self.members.endpoint(index)));
+            if let Some(index) = others.find(|&index| self.members()[index].claim_trial()) {
+                return Some(self.picked(index, true));
+            }
+        }
         let preferred = self.pickers.split.as_ref().map(|split| split.draw(rng));
         let wishes = [(preferred, true), (None, true), (None, false)];
         wishes.into_iter().find_map(|(near, weighted)| {
@@ -64,7 +86,14 @@ impl<S> Snapshot<S> {
         let load = |index: usize| u64::from(self.members.load(index));
         let weight = |index: usize| u64::from(self.members.weight(index));
         let is_less = |&second: &usize| load(second) * weight(first) < load(first) * weight(second);
-        let chosen = second.filter(is_less).unwrap_or(first);
+        let (chosen, other) = match second {
+            Some(second) if is_less(&second) => (second, Some(first)),
+            _ => (first, second),
+        };
+        // A new one gets only its part (slow start); else the other one is as good.
+        let warmth = self.members()[chosen].warmth();
+        let is_spared = warmth < 1.0 && !rng.random_bool(warmth);
+        let chosen = other.filter(|_| is_spared).unwrap_or(chosen);
         self.members
             .begin(chosen)
             .then(|| self.picked(chosen, false))

@@ -109,6 +109,10 @@ impl<M> Writer<M> {
             signals: self.signals.clone(),
             discovered: true,
         }));
+        // Not before the new set is there: a pick in between would find nobody.
+        for member in &merged.update.left {
+            member.remove();
+        }
         Some(merged.update)
     }
 
@@ -193,7 +197,6 @@ impl<M> Writer<M> {
 impl<S: Clone> Merged<S> {
     fn leave(&mut self, member: &Arc<Member>) {
         debug!(endpoint = %member.endpoint(), "endpoint left");
-        member.remove();
         self.update.left.push(member.clone());
     }
 

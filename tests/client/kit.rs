@@ -24,7 +24,7 @@ use tokio::{
     sync::{mpsc, watch},
 };
 use tower_headless::{
-    BoxError, Discovery, Endpoint, Policy, StaticEndpoints,
+    BoxError, Discovery, Endpoint, StaticEndpoints,
     http::{Client, ClientBuilder, Error, ResponseBody},
 };
 

@@ -25,7 +25,7 @@ use tower::{
     retry::{self, budget::TpsBudget},
 };
 use tower_headless::{
-    Endpoint, RoundRobin, Route,
+    Endpoint, Route,
     http::{Client, Error, Idempotent, RequestBuilder, ResponseBody},
 };
 
@@ -515,7 +515,7 @@ async fn busy() -> (SocketAddr, Count, Count) {
 }
 
 /// The status and the pod of an answer, once its body has been read.
-async fn answer(request: RequestBuilder<RoundRobin>) -> (u16, SocketAddr) {
+async fn answer(request: RequestBuilder) -> (u16, SocketAddr) {
     let response = within("a response", request.into_future()).await;
     let response = response.expect("a response");
     let answer = (response.status().as_u16(), response.body().pod().address());

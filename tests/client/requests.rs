@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::{Service, ServiceExt};
 use tower_headless::{
-    BoxError,
+    BoxError, BuiltInPolicy,
     http::{Client, Error, upgrade},
 };
 
@@ -496,4 +496,28 @@ async fn the_whole_timeout_covers_a_body_that_is_read_slowly() {
     };
     let (error, ()) = within("the timeout", join(read, serve)).await;
     assert!(error.is_timeout(), "{error:?}");
+}
+
+/// What an application keeps, whatever its configuration says.
+struct App {
+    client: Client,
+}
+
+#[tokio::test]
+async fn a_policy_is_chosen_by_its_name_and_the_client_is_a_plain_type() {
+    for name in [
+        "round-robin",
+        "random",
+        "least-connections",
+        "power-of-two",
+        "peak-ewma",
+    ] {
+        let (listener, pod) = listen().await;
+        let policy: BuiltInPolicy = name.parse().expect("a policy");
+        let client = builder([pod]).policy(policy).build().expect("a client");
+        let app = App { client };
+        let serve = async { accept(&listener).await.answer(OK).await };
+        let (_, answered) = join(serve, get(&app.client, "/")).await;
+        assert!(answered.is_ok(), "{name}");
+    }
 }

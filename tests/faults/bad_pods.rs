@@ -82,7 +82,7 @@ async fn row_19_a_slow_pod() {
 }
 
 /// Without ejection, so that it is the policies that keep away, or rather don't come near.
-async fn is_not_attracted<P: Policy>(policy: P, most: f64) {
+async fn is_not_attracted<P: Policy + Clone>(policy: P, most: f64) {
     for status in [
         StatusCode::SERVICE_UNAVAILABLE,
         StatusCode::TOO_MANY_REQUESTS,

@@ -6,10 +6,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header::HOST};
 use http_body_util::{BodyExt, Empty};
 use tower::{Service, ServiceExt, retry::Retry};
-use tower_headless::{
-    Balance, BoxError, CountedBody, Discovery, Dns, Error, LeastConnections, OnBodyEnd, Policy,
-    RoundRobin,
-};
+use tower_headless::{Balance, BoxError, CountedBody, Discovery, Dns, Error, OnBodyEnd, Policy};
 
 use super::{
     cluster::Cluster,
@@ -23,7 +20,7 @@ pub type NoBody = Empty<Bytes>;
 pub type ResponseBody = CountedBody<PodBody<NoBody>>;
 
 /// A balancer over the pods of a cluster.
-pub type HttpBalance<P = RoundRobin> = Balance<Connections<NoBody>, P, OnBodyEnd>;
+pub type HttpBalance = Balance<Connections<NoBody>, OnBodyEnd>;
 
 /// A balancer whose requests are sent again where that is safe.
 pub type HttpClient = Retry<Resend, HttpBalance>;

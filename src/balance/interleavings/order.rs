@@ -41,6 +41,9 @@ impl Background {
                 } => self
                     .attempts
                     .refused(&mut self.lives, &member, refusal, now, &mut self.rng),
+                Event::Wanted(member, until) => {
+                    self.attempts.want(&mut self.lives, &member, until);
+                }
             }
         }
     }
@@ -118,7 +121,7 @@ fn whoever_refuses_is_tried_again_in_whatever_order_that_is_told() {
         refusing.join().unwrap();
         let mut background = hearing.join().unwrap();
         background.hear();
-        let is_due = background.attempts.due(&background.lives, false).is_some();
+        let is_due = background.attempts.due(false).is_some();
         assert_eq!(member.is_unreachable(), is_due);
         assert!(!member.has_trial() && member.in_flight() == 0);
     });

@@ -74,6 +74,13 @@ fn an_endpoint_that_refused_in_both_ways_is_not_lost() {
     tell(|| Pod::new(0b1001, 0b10_1011), PLAIN, &[&[1]], clients);
 }
 
+/// The background task hears of it, and has another one try.
+#[test]
+fn a_trial_that_is_given_up_is_the_next_requests() {
+    let clients: &[Client] = &[call, give_up, give_up];
+    tell(|| Pod::new(0, 0b101), PLAIN, &[&[1]], clients);
+}
+
 #[test]
 fn a_request_that_found_no_endpoint_sees_a_new_one() {
     let clients: &[Client] = &[call, call];

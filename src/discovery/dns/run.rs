@@ -51,8 +51,10 @@ pub(super) struct Run<R> {
     begun: bool,
     /// Runs while the first set waits for the slower family.
     delay: Option<Pin<Box<Sleep>>>,
-    /// Why the set is empty, if it is; to be told after the set.
+    /// Why there are no endpoints, as the last look says.
     reason: Option<LookupError>,
+    /// What is to be told next: why the set is empty that has just been told.
+    next: Option<LookupError>,
     single: SingleAddress,
 }
 
@@ -71,6 +73,7 @@ impl<R: Resolve> Run<R> {
             begun: false,
             delay: None,
             reason: None,
+            next: None,
             single: SingleAddress::default(),
         }
     }
@@ -80,14 +83,12 @@ impl<R: Resolve> Run<R> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Vec<Endpoint>, LookupError>> {
-        if let Some(reason) = self.reason.take() {
+        if let Some(reason) = self.next.take() {
             return Poll::Ready(Err(reason));
         }
         ready!(self.poll_news(cx))?;
         let endpoints = self.endpoints().to_vec();
-        if !endpoints.is_empty() {
-            self.reason = None;
-        }
+        self.next = self.reason.take().filter(|_| endpoints.is_empty());
         if let Some(name) = &self.pinned {
             let is_virtual = self.questions.iter().any(Question::is_virtual);
             self.single.look(&endpoints, name, is_virtual);
@@ -214,15 +215,15 @@ impl<R: Resolve> Run<R> {
         if gone && self.candidates.len() > 1 {
             self.pinned = None;
         }
-        let all_looked = !self.questions.iter().any(Question::is_looking);
+        let is_looking = self.questions.iter().any(Question::is_looking);
         let mut result = Ok(());
         for look in looks {
             match look {
                 Look::Kept(error) => result = Err(error),
-                // What the other family comes to is not known yet.
-                Look::Nothing(_) if !all_looked => {}
+                // The other family decides: what it comes to is not known yet, or it fails, which has been told.
+                Look::Nothing(_) if is_looking || !self.is_fresh() => {}
                 Look::Nothing(error) if !self.has_endpoints() => result = Err(error),
-                Look::Nothing(_) => self.news |= self.is_fresh(),
+                Look::Nothing(_) => self.news = true,
                 Look::Gone { error, changed } => {
                     self.news |= changed || !self.has_endpoints() || self.is_fresh();
                     self.reason = Some(error);

@@ -37,15 +37,24 @@ fn a_verdict_is_taken_once() {
     let orders = explore(|| {
         let member = member(None);
         let judging = member.clone();
-        let judge = thread::spawn(move || judging.stats.judge(Verdict::Passed));
+        let judge = thread::spawn(move || {
+            judging.stats.judge(Verdict::GivenUp);
+            judging.stats.end_trial(Verdict::Cancelled);
+        });
+        let take = |member: &Member| (member.stats.take_verdict(), member.stats.take_trial());
         let taking = member.clone();
-        let take = thread::spawn(move || taking.stats.take_verdict());
-        let mine = member.stats.take_verdict();
+        let others = thread::spawn(move || take(&taking));
+        let mine = take(&member);
         judge.join().unwrap();
-        let others = take.join().unwrap();
-        let taken = [mine, others, member.stats.take_verdict()];
-        let passed = taken.iter().filter(|it| **it == Some(Verdict::Passed));
-        assert_eq!(passed.count(), 1);
+        let (verdicts, trials): (Vec<_>, Vec<_>) = [mine, others.join().unwrap(), take(&member)]
+            .into_iter()
+            .unzip();
+        let once = |taken: Vec<_>, verdict| {
+            let taken: Vec<_> = taken.into_iter().flatten().collect();
+            assert_eq!(taken, [verdict]);
+        };
+        once(verdicts, Verdict::GivenUp);
+        once(trials, Verdict::Cancelled);
     });
     println!("{orders} orders");
 }

@@ -161,7 +161,7 @@ fn two_changes_at_the_same_time_are_one_after_the_other() {
 
 #[test]
 fn three_changes_at_the_same_time_are_one_after_the_other() {
-    let triples: [[Step; 3]; 10] = [
+    let triples: [[Step; 3]; 12] = [
         [CLAIM, CLAIM, REMOVE],
         [CLAIM, CLAIM, OFFER],
         [CLAIM, CLAIM, ACCEPT],
@@ -171,6 +171,8 @@ fn three_changes_at_the_same_time_are_one_after_the_other() {
         [OFFER, SET_UNFIT, CLAIM],
         [EJECT, READMIT, OFFER],
         [READMIT, ACCEPT, CLAIM],
+        [REFUSE, CLAIM, OFFER],
+        [REFUSE, READMIT, ACCEPT],
         [SET_FIT, SET_UNFIT, CLAIM],
     ];
     let mut orders = 0;

@@ -1,0 +1,146 @@
+//! Runs that have broken promises, and must not do so again.
+
+// All of them, so that what is printed can be pasted.
+#[allow(unused_imports)]
+use crate::plan::{
+    Checks::*, Config, Ending::*, Locality::*, Mood::*, PolicyName::*, Ready::*, Step, Take::*,
+    hosts,
+};
+
+/// A run.
+pub(crate) struct Kept {
+    /// What was wrong.
+    pub(crate) name: &'static str,
+    pub(crate) config: Config,
+    pub(crate) steps: &'static [Step],
+}
+
+pub(crate) const KEPT: &[Kept] = &[
+    Kept {
+        name: "the probe of a pod that left ends, and the next pod at its address is lost",
+        config: Config::PLAIN,
+        steps: &[
+            Step::Set(hosts(&[1])),
+            Step::Behave(1, Refuse),
+            Step::Send(hosts(&[]), Drop),
+            Step::Behave(1, Stall),
+            Step::Advance(275),
+            Step::Set(hosts(&[])),
+            Step::Set(hosts(&[1])),
+            Step::Behave(1, Refuse),
+            Step::Send(hosts(&[]), Drop),
+        ],
+    },
+    Kept {
+        name: "the same, where another pod keeps the service going",
+        config: Config::PLAIN,
+        steps: &[
+            Step::Set(hosts(&[2])),
+            Step::Behave(2, Refuse),
+            Step::Send(hosts(&[]), Drop),
+            Step::Behave(2, Stall),
+            Step::Advance(275),
+            Step::Set(hosts(&[])),
+            Step::Set(hosts(&[1, 2])),
+            Step::Behave(2, HandBack),
+            Step::Send(hosts(&[]), Drop),
+        ],
+    },
+    Kept {
+        name: "the same, and the only pod hands requests back: all fail for ever",
+        config: Config::PLAIN,
+        steps: &[
+            Step::Set(hosts(&[1])),
+            Step::Behave(1, HandBack),
+            Step::Send(hosts(&[]), Drop),
+            Step::Behave(1, Stall),
+            Step::Advance(250),
+            Step::Set(hosts(&[])),
+            Step::Set(hosts(&[1])),
+            Step::Behave(1, HandBack),
+            Step::Send(hosts(&[]), Drop),
+        ],
+    },
+    Kept {
+        name: "the same, and a request that waits for readiness waits for ever",
+        config: Config {
+            ready: Wait,
+            ..Config::PLAIN
+        },
+        steps: &[
+            Step::Set(hosts(&[1])),
+            Step::Behave(1, Refuse),
+            Step::Send(hosts(&[]), Drop),
+            Step::Behave(1, Stall),
+            Step::Advance(300),
+            Step::Set(hosts(&[])),
+            Step::Set(hosts(&[1])),
+            Step::Behave(1, HandBack),
+            Step::Send(hosts(&[]), Drop),
+        ],
+    },
+    Kept {
+        name: "five responses that stream are taken for silence",
+        config: Config {
+            policy: PowerOfTwo,
+            seed: 89,
+            ..Config::PLAIN
+        },
+        steps: &[
+            Step::Set(hosts(&[2, 3])),
+            Step::Behave(2, Stream),
+            Step::Send(hosts(&[]), Keep),
+            Step::Send(hosts(&[1, 3]), Keep),
+            Step::Send(hosts(&[1, 3]), Keep),
+            Step::Send(hosts(&[1, 3]), Keep),
+            Step::Send(hosts(&[1, 3]), Keep),
+            Step::Traffic(12, 20, Drop),
+        ],
+    },
+    Kept {
+        name: "a trial that is answered 503, with a long body, brings its pod back",
+        config: Config {
+            min_ejection: 200,
+            ..Config::PLAIN
+        },
+        steps: &[
+            Step::Set(hosts(&[2, 3])),
+            Step::Behave(2, StreamUnavailable),
+            Step::Traffic(10, 1, Drop),
+            Step::Advance(200),
+            Step::Send(hosts(&[]), Keep),
+            Step::Advance(1_000),
+        ],
+    },
+    Kept {
+        name: "a pod that left while it was ejected is so when it returns",
+        config: Config {
+            policy: LeastConnections,
+            failures: 1,
+            ..Config::PLAIN
+        },
+        steps: &[
+            Step::Set(hosts(&[2, 4])),
+            Step::Behave(2, Unavailable),
+            Step::Traffic(4, 1, Drop),
+            Step::Set(hosts(&[4])),
+            Step::Set(hosts(&[2, 4])),
+        ],
+    },
+    Kept {
+        name: "what a pod failed in its last life ejects it in the next one",
+        config: Config {
+            failures: 1,
+            ..Config::PLAIN
+        },
+        steps: &[
+            Step::Set(hosts(&[1, 3])),
+            Step::Behave(1, StreamUnavailable),
+            Step::Traffic(2, 1, Keep),
+            Step::Set(hosts(&[3])),
+            Step::Set(hosts(&[1, 3])),
+            Step::Release(0),
+            Step::Traffic(2, 1, Drop),
+        ],
+    },
+];

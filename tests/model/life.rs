@@ -1,0 +1,131 @@
+//! A pod's life, and what happens in it.
+
+use std::{
+    panic::resume_unwind,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    task::{Context, Poll, Waker},
+};
+
+use tokio::time::Instant;
+
+use crate::plan::Mood;
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A pod's life: from when it joins to when it leaves.
+pub(crate) struct Life {
+    pub(crate) host: u8,
+    pub(crate) joined: Instant,
+    state: Mutex<State>,
+}
+
+struct State {
+    mood: Mood,
+    /// Since when every request would get an answer at once.
+    prompt_since: Option<Instant>,
+    wakers: Vec<Waker>,
+    service: Option<Weak<()>>,
+    log: Log,
+}
+
+/// What has happened in a life.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Log {
+    /// Requests taken.
+    pub(crate) begun: u32,
+    /// Requests whose answers have not ended.
+    pub(crate) open: u32,
+    /// Requests without the beginning of an answer, those that wait for readiness and the balancer's own among them.
+    pub(crate) waiting: u32,
+    pub(crate) most_waiting: u32,
+    /// Waits for readiness.
+    pub(crate) stalled: u32,
+    /// Answers that say that the pod is well.
+    pub(crate) good: u32,
+    /// What may be held against the pod: failures, refusals, requests that were given up.
+    pub(crate) bad: u32,
+    /// Times it was not ready, or panicked.
+    pub(crate) refusals: u32,
+    pub(crate) handed_back: u32,
+}
+
+impl Life {
+    pub(crate) fn new(host: u8) -> Arc<Self> {
+        Arc::new(Self {
+            host,
+            joined: Instant::now(),
+            state: Mutex::new(State {
+                mood: Mood::Well,
+                prompt_since: Some(Instant::now()),
+                wakers: Vec::new(),
+                service: None,
+                log: Log::default(),
+            }),
+        })
+    }
+
+    pub(crate) fn mood(&self) -> Mood {
+        lock(&self.state).mood
+    }
+
+    pub(crate) fn set(&self, mood: Mood) {
+        let mut state = lock(&self.state);
+        state.mood = mood;
+        state.prompt_since = match mood.is_prompt() {
+            true => state.prompt_since.or_else(|| Some(Instant::now())),
+            false => None,
+        };
+        let wakers = std::mem::take(&mut state.wakers);
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    pub(crate) fn prompt_since(&self) -> Option<Instant> {
+        lock(&self.state).prompt_since
+    }
+
+    pub(crate) fn log(&self) -> Log {
+        lock(&self.state).log
+    }
+
+    pub(crate) fn note<R>(&self, change: impl FnOnce(&mut Log) -> R) -> R {
+        let mut state = lock(&self.state);
+        let result = change(&mut state.log);
+        state.log.most_waiting = state.log.most_waiting.max(state.log.waiting);
+        result
+    }
+
+    /// What its service and the clones of it are to hold.
+    pub(crate) fn alive(&self) -> Arc<()> {
+        let alive = Arc::new(());
+        lock(&self.state).service = Some(Arc::downgrade(&alive));
+        alive
+    }
+
+    /// Whether anybody holds its service.
+    pub(crate) fn is_held(&self) -> bool {
+        let state = lock(&self.state);
+        state
+            .service
+            .as_ref()
+            .is_some_and(|it| it.strong_count() > 0)
+    }
+
+    /// Waits until the pod behaves in none of these ways.
+    pub(crate) fn poll_other(&self, moods: &[Mood], cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = lock(&self.state);
+        if !moods.contains(&state.mood) {
+            return Poll::Ready(());
+        }
+        state.wakers.push(cx.waker().clone());
+        Poll::Pending
+    }
+
+    pub(crate) fn panic(&self) -> ! {
+        self.note(|log| (log.refusals, log.bad) = (log.refusals + 1, log.bad + 1));
+        // Without the hook: this is no news.
+        resume_unwind(Box::new("a pod's service panics"))
+    }
+}

@@ -1,0 +1,218 @@
+//! What a world is made of, as plain data that can be printed, shrunk and pasted into a test.
+
+use std::fmt;
+
+/// A set of pods, by their numbers from 1 to 6.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Hosts(pub(crate) u8);
+
+/// The pods of these numbers.
+pub(crate) const fn hosts(numbers: &[u8]) -> Hosts {
+    let (mut bits, mut index) = (0, 0);
+    while index < numbers.len() {
+        bits |= 1 << numbers[index];
+        index += 1;
+    }
+    Hosts(bits)
+}
+
+impl Hosts {
+    pub(crate) fn contains(self, host: u8) -> bool {
+        self.0 & (1 << host) != 0
+    }
+
+    pub(crate) fn toggle(self, host: u8) -> Self {
+        Self(self.0 ^ (1 << host))
+    }
+
+    pub(crate) fn iter(self) -> impl Iterator<Item = u8> {
+        (0..8).filter(move |&host| self.contains(host))
+    }
+}
+
+impl fmt::Debug for Hosts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "hosts(&{:?})", self.iter().collect::<Vec<_>>())
+    }
+}
+
+/// How a pod behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mood {
+    /// It answers 200 at once.
+    Well,
+    /// It answers after so many milliseconds.
+    Slow(u16),
+    /// It answers 503 at once.
+    Unavailable,
+    /// Its service fails with an error of its own.
+    Error,
+    /// It fails to become ready.
+    Refuse,
+    /// It becomes ready once it behaves otherwise.
+    Stall,
+    /// It takes requests and hands them back unsent.
+    HandBack,
+    /// It takes requests and answers once it behaves otherwise.
+    Hang,
+    /// It answers 200 at once; the body ends once it behaves otherwise.
+    Stream,
+    /// It answers 503 at once; the body ends once it behaves otherwise.
+    StreamUnavailable,
+    /// It answers 200 at once; the body breaks off.
+    Break,
+    /// Its service panics in `call`.
+    Panic,
+    /// Its service panics in `poll_ready`.
+    PanicInReady,
+}
+
+impl Mood {
+    /// Whether every request gets an answer or an error at once.
+    pub(crate) fn is_prompt(self) -> bool {
+        use Mood::*;
+        matches!(
+            self,
+            Well | Unavailable | Error | Stream | StreamUnavailable | Break
+        )
+    }
+}
+
+/// What a user does with a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Take {
+    Drop,
+    /// Reads the body to its end.
+    Read,
+    /// Holds it, unread, until it is told to release it.
+    Keep,
+}
+
+/// What happens next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// The next step comes before anybody else gets a turn.
+    Rush,
+    Advance(u16),
+    /// Discovery says that these are the pods. One that joins is well.
+    Set(Hosts),
+    /// Another pod takes this one's address, which shows if its UID is told.
+    Replace(u8),
+    /// From now on the pod's UID is told, or isn't any more.
+    Uid(u8, bool),
+    Weight(u8, u8),
+    /// The zone that the pod is in and meant for: 1 is the client's. Zero: not told.
+    Zone(u8, u8),
+    SourceFails,
+    Behave(u8, Mood),
+    Check(u8, bool),
+    Send(Hosts, Take),
+    /// The same without `poll_ready`.
+    Call(Take),
+    /// So many requests, each so many milliseconds after the one before.
+    Traffic(u8, u16, Take),
+    /// A request that is polled so many times and dropped.
+    Glance(u8),
+    /// One of the requests that run is cancelled.
+    GiveUp(u8),
+    /// One of the responses that are kept is dropped.
+    Release(u8),
+    CloneHandle,
+    DropHandle,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PolicyName {
+    RoundRobin,
+    Random,
+    LeastConnections,
+    PowerOfTwo,
+    PeakEwma,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Checks {
+    Off,
+    On,
+    /// With `require_initial_pass`.
+    First,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ready {
+    /// A ready timeout of so many milliseconds.
+    Timeout(u16),
+    FailFast,
+    Wait,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Locality {
+    Off,
+    Zone,
+    PreferZone,
+}
+
+/// How a world ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// All becomes quiet and well first.
+    Quiet,
+    /// The last handle is dropped in the middle of it all.
+    Abrupt,
+}
+
+/// Defines the configuration, a plain one, its simplifications, and a `Debug` that shows what is not plain.
+macro_rules! config {
+    ($($(#[$doc:meta])* $field:ident: $type:ty = $plain:expr,)*) => {
+        /// How the balancer is built.
+        #[derive(Clone, Copy, PartialEq)]
+        pub(crate) struct Config { $($(#[$doc])* pub(crate) $field: $type,)* }
+
+        impl Config {
+            pub(crate) const PLAIN: Self = Self { $($field: $plain,)* };
+
+            /// This configuration with one setting as it is in the plain one, for each.
+            pub(crate) fn simpler(self) -> Vec<Self> {
+                let all = vec![$(Self { $field: Self::PLAIN.$field, ..self },)*];
+                all.into_iter().filter(|&simpler| simpler != self).collect()
+            }
+        }
+
+        impl fmt::Debug for Config {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("Config { ")?;
+                $(if self.$field != Self::PLAIN.$field {
+                    write!(f, "{}: {:?}, ", stringify!($field), self.$field)?;
+                })*
+                f.write_str("..Config::PLAIN }")
+            }
+        }
+    };
+}
+
+config! {
+    policy: PolicyName = PolicyName::RoundRobin,
+    seed: u64 = 1,
+    checks: Checks = Checks::Off,
+    /// In milliseconds.
+    slow_start: u16 = 0,
+    locality: Locality = Locality::Off,
+    ready: Ready = Ready::Timeout(5_000),
+    detection: bool = true,
+    failures: u8 = 5,
+    /// In milliseconds.
+    min_ejection: u16 = 5_000,
+    /// In milliseconds.
+    max_ejection: u16 = 20_000,
+    max_ejected: f64 = 0.5,
+    panic_threshold: f64 = 0.5,
+    ending: Ending = Ending::Quiet,
+}
+
+/// The interval of health checks, in milliseconds; they take two failures, or one success.
+pub(crate) const CHECK_INTERVAL: u64 = 300;
+/// How long a check may take, in milliseconds.
+pub(crate) const CHECK_TIMEOUT: u64 = 100;
+/// How many failed checks eject.
+pub(crate) const CHECK_FAILURES: u32 = 2;

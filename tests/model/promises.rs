@@ -1,0 +1,228 @@
+//! What is promised at any time, checked after every step.
+//!
+//! Each is a sentence of the README, of the crate's documentation or of the builder's settings. Where a rule needs to know
+//! what happened between two looks and can't, it says nothing: a false alarm costs more than a fault that another seed finds.
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tower_headless::{EjectionReason, EndpointState};
+
+use crate::{
+    cluster::Cluster,
+    failures::{self, Facts},
+    life::lock,
+    plan::{CHECK_INTERVAL, Checks, Config, Ready},
+    states,
+    users::{Answer, User},
+    view::{Seen, View},
+    world::{Broken, Trace, broken},
+};
+
+/// An endpoint that refused is tried again after 5 s ± 20 % at most.
+pub(crate) const BACK_OFF: Duration = Duration::from_millis(6_100);
+
+/// A pod whose checks pass is known to be well after so long.
+pub(crate) const CHECKED: Duration = Duration::from_millis(4 * CHECK_INTERVAL);
+
+/// The balancer's own attempt to find out whether an endpoint accepts requests may take as long.
+pub(crate) const PROBE: Duration = Duration::from_millis(5_100);
+
+/// What has been seen so far.
+#[derive(Default)]
+pub(crate) struct Promises {
+    pub(crate) previous: Option<View>,
+    pub(crate) trace: Trace,
+    facts: Facts,
+}
+
+impl Promises {
+    pub(crate) fn check(
+        &mut self,
+        config: &Config,
+        cluster: &Cluster,
+        view: &mut View,
+        users: &mut [User],
+        started: Instant,
+    ) -> Result<(), Broken> {
+        self.note(view);
+        states::each_pod_is_made_once(cluster)?;
+        for seen in &view.pods {
+            states::requests_are_counted(cluster, seen)?;
+            states::a_state_has_its_reason(config, cluster, seen)?;
+            states::who_accepts_is_found(view, seen)?;
+        }
+        self.who_is_pending_gets_nothing(view)?;
+        self.few_are_ejected(config, view)?;
+        self.who_comes_back_has_answered(config, view)?;
+        states::nothing_is_kept(cluster, users, view.at)?;
+        for user in users.iter_mut() {
+            self.who_is_avoided_is_the_last_resort(view, user)?;
+            if user.times_sent() > 1 {
+                return broken("nothing is sent twice", format!("request {}", user.number));
+            }
+            self.see(config, cluster, user, started)?;
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, view: &View) {
+        let mut hasher = DefaultHasher::new();
+        self.trace.hash(&mut hasher);
+        for seen in &view.pods {
+            let log = seen.log;
+            (seen.status.to_string(), log.begun, log.good, log.bad).hash(&mut hasher);
+        }
+        self.trace = hasher.finish();
+    }
+
+    /// The last handle has been dropped.
+    pub(crate) fn close(&mut self) {
+        self.facts.is_closed = true;
+    }
+
+    /// Takes note of an answer, and asks whether it may be one.
+    pub(crate) fn see(
+        &mut self,
+        config: &Config,
+        cluster: &Cluster,
+        user: &mut User,
+        started: Instant,
+    ) -> Result<(), Broken> {
+        let record = lock(&user.record);
+        let Some((at, answer)) = &record.answer else {
+            return Ok(());
+        };
+        if std::mem::replace(&mut user.is_seen, true) {
+            return Ok(());
+        }
+        match answer {
+            Answer::Head { .. } => self.facts.accepted(*at),
+            Answer::Panic => {}
+            Answer::Error(error) => {
+                let case = failures::Case {
+                    number: user.number,
+                    at: *at,
+                    started,
+                };
+                self.facts.may_fail(config, cluster, &case, error)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A request goes to a pod that it avoids only if no other one takes it.
+    fn who_is_avoided_is_the_last_resort(&self, view: &View, user: &User) -> Result<(), Broken> {
+        let record = lock(&user.record);
+        let (Some((at, Answer::Head { host: Some(host) })), Some(before)) =
+            (&record.answer, &self.previous)
+        else {
+            return Ok(());
+        };
+        // Only of what was begun and answered at the time of the last look is it known how the others were.
+        let is_known = *at == user.begun && before.at == *at && before.version == view.version;
+        if user.is_seen || !is_known || !user.avoids.contains(*host) {
+            return Ok(());
+        }
+        let would_take = |seen: &&Seen| {
+            let is_there = |was: &Seen| was.is_available() && was.refusals() == seen.refusals();
+            !user.avoids.contains(seen.life.host)
+                && seen.is_available()
+                && before.of(&seen.life).is_some_and(is_there)
+                && seen.life.prompt_since().is_some_and(|since| since <= *at)
+        };
+        match view.pods.iter().find(would_take) {
+            Some(other) => {
+                let what = format!(
+                    "pod {host} got request {}, and {}",
+                    user.number, other.status
+                );
+                broken("who is avoided is the last resort", what)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn who_is_pending_gets_nothing(&self, view: &View) -> Result<(), Broken> {
+        for seen in &view.pods {
+            if seen.status.state == EndpointState::Pending && seen.log.begun > 0 {
+                return broken("no request before the first check", seen.status.to_string());
+            }
+        }
+        Ok(())
+    }
+
+    /// The view before, if the set is the same and nothing has come between but requests. Checks that fail may bring a panic
+    /// about, in which they don't show.
+    fn plainly_before(&self, config: &Config, view: &View) -> Option<&View> {
+        let before = self.previous.as_ref()?;
+        let is_plain = config.checks == Checks::Off
+            && before.version == view.version
+            && before.refusals() == view.refusals()
+            && before.is_plain()
+            && view.is_plain();
+        is_plain.then_some(before)
+    }
+
+    fn few_are_ejected(&self, config: &Config, view: &View) -> Result<(), Broken> {
+        let Some(before) = self.plainly_before(config, view) else {
+            return Ok(());
+        };
+        let is_new =
+            |seen: &&Seen| seen.is_out() && before.of(&seen.life).is_some_and(Seen::is_available);
+        let Some(new) = view.pods.iter().find(is_new) else {
+            return Ok(());
+        };
+        let all = view.pods.len();
+        let out = view.pods.iter().filter(|seen| seen.is_out()).count();
+        if out as f64 > all as f64 * config.max_ejected + 1e-6 {
+            let what = format!("{out} of {all}: {}", new.status);
+            return broken("no more are ejected than may be", what);
+        }
+        if out == all {
+            return broken("the last one is never ejected", new.status.to_string());
+        }
+        Ok(())
+    }
+
+    /// Who was ejected for what its requests came to comes back when a request succeeds.
+    fn who_comes_back_has_answered(&self, config: &Config, view: &mut View) -> Result<(), Broken> {
+        let all = view.pods.len() as f64;
+        let may_panic =
+            all - (all * config.max_ejected + 1e-6).floor() < all * config.panic_threshold - 1e-6;
+        let Some(before) = self.plainly_before(config, view).filter(|_| !may_panic) else {
+            return Ok(());
+        };
+        for seen in &mut view.pods {
+            let Some(was) = before.of(&seen.life) else {
+                continue;
+            };
+            use EndpointState::{Available, Ejected};
+            let good_before = match (was.status.state, seen.status.state) {
+                (Available, Ejected(reason)) if reason != EjectionReason::Unresponsive => {
+                    Some((was.log.good, view.version))
+                }
+                (Ejected(_), _) => was.good_before,
+                _ => None,
+            };
+            if seen.is_available() && good_before.is_some_and(|(good, _)| good == seen.log.good) {
+                let what = format!("{}, and was {}", seen.status, was.status.state);
+                return broken("who is ejected comes back by a success", what);
+            }
+            seen.good_before = good_before;
+        }
+        Ok(())
+    }
+}
+
+/// The ready timeout, if requests ever fail for want of an endpoint.
+pub(crate) fn ready_timeout(config: &Config) -> Option<Duration> {
+    match config.ready {
+        Ready::Timeout(millis) => Some(Duration::from_millis(millis.into())),
+        Ready::FailFast => Some(Duration::ZERO),
+        Ready::Wait => None,
+    }
+}

@@ -1,0 +1,236 @@
+//! How a world ends: all becomes quiet and well, and then nothing may be left of what has been.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tokio::time::{Instant, sleep};
+use tower_headless::{EndpointState, Proximity};
+
+use crate::{
+    cluster::host,
+    life::lock,
+    plan::{Config, Hosts, Locality, Mood, PolicyName, Take, hosts},
+    promises::{BACK_OFF, CHECKED, PROBE},
+    users::{Answer, Stage, User},
+    world::{Broken, World, broken},
+};
+
+const MILLI: Duration = Duration::from_millis(1);
+
+fn millis(millis: u16) -> Duration {
+    Duration::from_millis(millis.into())
+}
+
+/// Between two requests while pods come back.
+const PAUSE: Duration = Duration::from_millis(100);
+
+impl World {
+    /// All pods become well, and all requests end; then everybody is available, is picked, and gets a fair share.
+    pub(crate) async fn become_quiet(&mut self) -> Result<(), Broken> {
+        self.users.iter().for_each(User::release);
+        {
+            let mut cluster = lock(&self.cluster);
+            cluster.all_become_well();
+            cluster.all_become_alike();
+            if cluster.set.is_none_or(|set| set == Hosts::default()) {
+                cluster.set(hosts(&[1, 2, 3]));
+            } else {
+                cluster.tell();
+            }
+        }
+        self.wait(BACK_OFF + CHECKED).await?;
+        self.nothing_is_in_flight()?;
+        self.everybody_comes_back().await?;
+        // Only now that there are others may one be ejected for what it failed while it was the last. And a request that a pod
+        // turned away counts as in flight for up to a second after the next one.
+        self.ask().await?;
+        self.wait(FORGIVEN + millis(self.config.slow_start)).await?;
+        self.everybody_comes_back().await?;
+        self.wait(millis(self.config.slow_start)).await?;
+        self.everybody_is_picked().await?;
+        self.shares_are_fair().await?;
+        self.wait(PROBE).await?;
+        self.nothing_is_in_flight()
+    }
+
+    async fn wait(&mut self, time: Duration) -> Result<(), Broken> {
+        for _ in 0..4 {
+            sleep(time / 4).await;
+            self.settle().await;
+            self.check()?;
+        }
+        Ok(())
+    }
+
+    fn nothing_is_in_flight(&self) -> Result<(), Broken> {
+        if let Some(user) = self.users.iter().find(|user| user.is_running()) {
+            let age = user.begun.elapsed();
+            let what = format!("request {} after {age:?}: {:?}", user.number, user.stage());
+            return broken("each request ends", what);
+        }
+        match self.endpoints().iter().find(|status| status.in_flight > 0) {
+            Some(status) => broken("nothing is in flight when all is quiet", status.to_string()),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends a request that can't but succeed; returns which pod has answered.
+    async fn ask(&mut self) -> Result<u8, Broken> {
+        self.send(Hosts::default(), true, Take::Drop);
+        self.settle().await;
+        if self.users.last().is_some_and(User::is_running) {
+            sleep(MILLI).await;
+            self.settle().await;
+        }
+        let answer = self
+            .users
+            .last()
+            .and_then(|user| lock(&user.record).answer.take());
+        self.check()?;
+        match answer {
+            Some((_, Answer::Head { host: Some(host) })) => Ok(host),
+            Some((_, Answer::Error(error))) => broken(
+                "requests succeed where all pods are well",
+                error.to_string(),
+            ),
+            _ => broken("requests succeed where all pods are well", "no answer"),
+        }
+    }
+
+    async fn everybody_comes_back(&mut self) -> Result<(), Broken> {
+        let begun = Instant::now();
+        loop {
+            let statuses = self.endpoints().into_iter();
+            let mut away = statuses.filter(|status| status.state != EndpointState::Available);
+            let Some(away) = away.next() else {
+                return Ok(());
+            };
+            if begun.elapsed() > longest_absence(&self.config) {
+                return broken("nobody is lost", away.to_string());
+            }
+            self.ask().await?;
+            sleep(PAUSE).await;
+        }
+    }
+
+    async fn everybody_is_picked(&mut self) -> Result<(), Broken> {
+        let statuses = self.endpoints().into_iter();
+        let near = statuses.filter(|status| status.proximity != Some(Proximity::Far));
+        let mut missing: Vec<_> = near.map(|status| host(&status.endpoint)).collect();
+        if self.config.policy == PolicyName::PeakEwma {
+            // It learns nothing from answers that take no time.
+            let cluster = lock(&self.cluster);
+            cluster.lives().for_each(|life| life.set(Mood::Slow(1)));
+        }
+        for _ in 0..REQUESTS {
+            let host = self.ask().await?;
+            missing.retain(|&other| other != host);
+            if missing.is_empty() {
+                return Ok(());
+            }
+            // To peak EWMA, who was slow becomes cheaper again by and by.
+            if self.config.policy == PolicyName::PeakEwma {
+                sleep(5 * PAUSE).await;
+            }
+        }
+        let statuses = self.endpoints().into_iter();
+        let mut away = statuses.filter(|status| status.state != EndpointState::Available);
+        match away.next() {
+            Some(away) => broken("who is well stays available", away.to_string()),
+            None => broken("whoever is available is picked", format!("not {missing:?}")),
+        }
+    }
+
+    async fn shares_are_fair(&mut self) -> Result<(), Broken> {
+        let is_split = self.config.locality != Locality::Off;
+        let pods = self.endpoints().len();
+        if is_split || self.config.policy == PolicyName::PeakEwma || pods < 2 {
+            return Ok(());
+        }
+        let mut shares = BTreeMap::new();
+        for status in self.endpoints() {
+            shares.insert(host(&status.endpoint), 0_u32);
+        }
+        for _ in 0..pods * ROUNDS {
+            *shares.entry(self.ask().await?).or_default() += 1;
+        }
+        let shares: Vec<_> = shares.into_values().collect();
+        let is_fair = match self.config.policy {
+            PolicyName::RoundRobin => shares
+                .iter()
+                .all(|share| share.abs_diff(ROUNDS as u32) <= 1),
+            _ => is_even(&shares),
+        };
+        if !is_fair {
+            return broken("shares are fair", format!("{shares:?}"));
+        }
+        Ok(())
+    }
+
+    /// The last handle is dropped.
+    pub(crate) async fn end(&mut self) -> Result<(), Broken> {
+        // Who waits for readiness has a handle.
+        let readying = self
+            .users
+            .iter()
+            .filter(|user| user.stage() == Stage::Readying);
+        readying.for_each(User::give_up);
+        self.settle().await;
+        self.check()?;
+        self.handles.clear();
+        self.promises.close();
+        sleep(1_000 * MILLI).await;
+        self.settle().await;
+        if !lock(&self.cluster).source.is_dropped() {
+            return broken(
+                "the background task ends with the last handle",
+                "1 s later it runs",
+            );
+        }
+        lock(&self.cluster).all_become_well();
+        self.users.iter().for_each(User::release);
+        sleep(LONGEST_ANSWER).await;
+        self.settle().await;
+        if let Some(user) = self.users.iter().find(|user| user.is_running()) {
+            let what = format!("request {}: {:?}", user.number, user.stage());
+            return broken("each request ends, after the last handle, too", what);
+        }
+        let cluster = lock(&self.cluster);
+        for mut user in std::mem::take(&mut self.users) {
+            self.promises
+                .see(&self.config, &cluster, &mut user, self.started)?;
+        }
+        let departed = cluster.departed.iter().map(|(life, _)| life);
+        match departed.chain(cluster.lives()).find(|life| life.is_held()) {
+            Some(life) => broken("all services are dropped", format!("pod {}", life.host)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// For how long requests that were turned away are counted.
+const FORGIVEN: Duration = Duration::from_millis(1_100);
+
+/// How many requests reach everybody, but for one time in 10¹⁸.
+const REQUESTS: usize = 400;
+
+/// How many requests each pod is to get, as shares are counted.
+const ROUNDS: usize = 8;
+
+/// More than any pod takes to answer.
+const LONGEST_ANSWER: Duration = Duration::from_secs(4);
+
+/// How long it takes at most until a pod that is well is available, as long as there are requests.
+fn longest_absence(config: &Config) -> Duration {
+    let longest = millis(config.max_ejection.max(config.min_ejection));
+    let shortest = millis(config.min_ejection);
+    // One that was silent, and was given up, may have its first ejection before it.
+    longest.mul_f64(1.1) + shortest + BACK_OFF + CHECKED
+}
+
+/// Whether these can be the shares of a policy that draws evenly: χ² at one in 10⁹, for there are many seeds.
+fn is_even(shares: &[u32]) -> bool {
+    const LIMITS: [f64; 6] = [0.0, 37.3, 41.5, 44.8, 47.9, 50.8];
+    let mean = f64::from(shares.iter().sum::<u32>()) / shares.len() as f64;
+    let square = |&share: &u32| (f64::from(share) - mean).powi(2) / mean;
+    shares.iter().map(square).sum::<f64>() <= LIMITS[shares.len() - 1]
+}

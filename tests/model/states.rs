@@ -1,0 +1,116 @@
+//! Promises of which a single look tells whether they are kept.
+
+use tokio::time::Instant;
+use tower_headless::{EjectionReason, EndpointState};
+
+use crate::{
+    cluster::Cluster,
+    life::{Log, lock},
+    plan::{CHECK_FAILURES, Checks, Config},
+    promises::{BACK_OFF, PROBE},
+    users::User,
+    view::{Seen, View},
+    world::{Broken, broken},
+};
+
+pub(crate) fn each_pod_is_made_once(cluster: &Cluster) -> Result<(), Broken> {
+    let births = cluster.births();
+    if let Some(fault) = lock(&births.faults).first() {
+        return broken("each life has one service", fault);
+    }
+    if births.are_unborn() {
+        return broken(
+            "each life has one service",
+            "none was made for one that joined",
+        );
+    }
+    Ok(())
+}
+
+/// In flight is what the pod has, and what waits for its readiness.
+pub(crate) fn requests_are_counted(cluster: &Cluster, seen: &Seen) -> Result<(), Broken> {
+    let Log { open, stalled, .. } = seen.log;
+    // What an earlier life at the address has may be counted here or not.
+    let earlier = cluster.departed.iter().map(|(life, _)| life);
+    let earlier = earlier.filter(|life| life.host == seen.life.host);
+    let earlier: u32 = earlier
+        .map(|life| life.log().open + life.log().stalled)
+        .sum();
+    let in_flight = seen.status.in_flight;
+    if in_flight < open || in_flight > open + stalled + earlier {
+        let what = format!("{}; it has {open}, and {stalled} wait", seen.status);
+        return broken("in flight are those that are", what);
+    }
+    Ok(())
+}
+
+/// Nothing is held against a pod but what it did in this life.
+pub(crate) fn a_state_has_its_reason(
+    config: &Config,
+    cluster: &Cluster,
+    seen: &Seen,
+) -> Result<(), Broken> {
+    use EjectionReason::{CheckFailed, ConsecutiveFailures, SuccessRate, Unresponsive};
+    use EndpointState::{Ejected, Pending, Unreachable};
+    let log = seen.log;
+    let has_checks = config.checks != Checks::Off;
+    let failed_checks = cluster.failed_checks(seen.life.host);
+    let (promise, is_kept) = match seen.status.state {
+        Unreachable => (
+            "who is unreachable has refused",
+            log.refusals + log.handed_back > 0,
+        ),
+        Pending => (
+            "who is pending waits for a check",
+            config.checks == Checks::First,
+        ),
+        Ejected(ConsecutiveFailures) => (
+            "who is ejected for failures has failed",
+            log.bad >= u32::from(config.failures),
+        ),
+        Ejected(SuccessRate) => ("who is ejected for failures has failed", log.bad > 0),
+        Ejected(Unresponsive) => (
+            "who is ejected for silence left requests waiting",
+            log.most_waiting >= 2,
+        ),
+        Ejected(CheckFailed) => (
+            "who is ejected for checks has failed some",
+            has_checks && failed_checks >= CHECK_FAILURES,
+        ),
+        _ => return Ok(()),
+    };
+    if is_kept {
+        return Ok(());
+    }
+    broken(promise, format!("{}; in this life: {log:?}", seen.status))
+}
+
+/// Who refused and accepts again is found within the longest back-off.
+pub(crate) fn who_accepts_is_found(view: &View, seen: &Seen) -> Result<(), Broken> {
+    let prompt_since = seen.life.prompt_since();
+    let is_late = prompt_since.is_some_and(|since| view.at - since > BACK_OFF);
+    let is_unreachable = seen.status.state == EndpointState::Unreachable;
+    // One that handed requests back is tried by a request, and there may be none.
+    if is_late && is_unreachable && seen.log.handed_back == 0 {
+        return broken("who accepts again is found", seen.status.to_string());
+    }
+    Ok(())
+}
+
+/// A service is dropped when its pod has left and the last request is over that could use it.
+pub(crate) fn nothing_is_kept(
+    cluster: &Cluster,
+    users: &[User],
+    now: Instant,
+) -> Result<(), Broken> {
+    if users.iter().any(User::is_running) {
+        return Ok(());
+    }
+    for (life, since) in &cluster.departed {
+        if now - *since > PROBE && life.is_held() {
+            let what = format!("pod {} left {:?} ago", life.host, now - *since);
+            return broken("nothing is kept of who left", what);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,124 @@
+//! What may happen next: one step, or several that belong together.
+//!
+//! Steps drawn at random alone seldom lead anywhere: a probe that is under way while its pod leaves and returns takes six steps
+//! in the right order. So there are stories among them, of what happens to pods, with figures that are drawn.
+
+use rand::RngExt;
+
+use crate::{
+    generate::{Story, any},
+    plan::{Checks, Config, Hosts, Locality, Mood, Step, Take::Keep},
+};
+
+impl Story {
+    /// One more step, or several that belong together.
+    pub(crate) fn go_on(&mut self, config: &Config) {
+        let host = self.host();
+        match self.rng.random_range(0..100) {
+            0..20 => self.requests(),
+            20..30 => self.traffic(),
+            30..46 => self.behave(host),
+            46..58 => self.advance(),
+            58..64 => self.set(self.set.toggle(host)),
+            64..70 => self.identity(host),
+            70..76 => self.end_of_request(),
+            76..79 => self.oddity(host),
+            79..82 if config.locality != Locality::Off => {
+                let zone = self.rng.random_range(0..=2);
+                self.steps.push(Step::Zone(host, zone));
+            }
+            79..84 if config.checks != Checks::Off => self.checks_fail(host),
+            79..88 => self.restart(host),
+            88..92 => self.goes_bad(host),
+            92..96 => self.streams(host),
+            _ => self.blip(),
+        }
+    }
+
+    fn checks_fail(&mut self, host: u8) {
+        self.steps.push(Step::Check(host, false));
+        self.advance();
+        if self.rng.random_bool(0.7) {
+            self.steps.push(Step::Check(host, true));
+        }
+    }
+
+    /// A pod goes and returns at the same address, and what was begun with its former life is under way.
+    fn restart(&mut self, host: u8) {
+        let before = any(&mut self.rng, &[Mood::Refuse, Mood::Refuse, Mood::HandBack]);
+        let meanwhile = any(&mut self.rng, &[Mood::Stall, Mood::Stall, Mood::Hang]);
+        let after = any(&mut self.rng, &[Mood::Refuse, Mood::HandBack, Mood::Well]);
+        self.steps.push(Step::Behave(host, before));
+        self.requests();
+        self.steps.push(Step::Behave(host, meanwhile));
+        self.advance();
+        let set = self.set;
+        if set.contains(host) {
+            self.set(set.toggle(host));
+        }
+        if self.rng.random_bool(0.3) {
+            self.advance();
+        }
+        self.set(Hosts(set.0 | 1 << host));
+        self.push(Step::Behave(host, after));
+        self.requests();
+        self.advance();
+        self.behave(host);
+    }
+
+    /// A pod fails its requests, and something happens to it while it is out.
+    fn goes_bad(&mut self, host: u8) {
+        use Mood::*;
+        let bad = any(
+            &mut self.rng,
+            &[Unavailable, Error, StreamUnavailable, Break, Hang],
+        );
+        self.steps.push(Step::Behave(host, bad));
+        self.traffic();
+        if self.rng.random_bool(0.3) {
+            self.set(self.set.toggle(host));
+            self.set(self.set.toggle(host));
+        }
+        self.advance();
+        self.traffic();
+        self.advance();
+    }
+
+    /// Responses that go on, while others come and go.
+    fn streams(&mut self, host: u8) {
+        self.steps.push(Step::Behave(host, Mood::Stream));
+        // A policy that looks at what is in flight brings them here only if they avoid the others.
+        let others = Hosts(self.set.0 & !(1 << host));
+        for _ in 0..self.rng.random_range(1..8) {
+            self.steps.push(Step::Send(others, Keep));
+        }
+        let requests = self.rng.random_range(10..60);
+        let every = any(&mut self.rng, &[1, 5]);
+        let take = self.take();
+        self.steps.push(Step::Traffic(requests, every, take));
+        if self.rng.random_bool(0.5) {
+            self.behave(host);
+        }
+    }
+
+    /// Nobody accepts for a moment, or there is nobody.
+    fn blip(&mut self) {
+        let set = self.set;
+        if self.rng.random_bool(0.4) {
+            self.set(Hosts::default());
+            self.requests();
+            self.set(set);
+            return;
+        }
+        for host in 1..=self.all {
+            self.steps.push(Step::Behave(host, Mood::Refuse));
+        }
+        self.requests();
+        self.advance();
+        for host in 1..=self.all {
+            if self.rng.random_bool(0.7) {
+                self.steps.push(Step::Behave(host, Mood::Well));
+            }
+        }
+    }
+}

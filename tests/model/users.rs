@@ -1,0 +1,195 @@
+//! Those who send requests, and what becomes of each.
+
+use std::{
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    task::{Context, Waker},
+};
+
+use futures::{FutureExt, future::BoxFuture};
+use http_body_util::BodyExt;
+use tokio::{task::AbortHandle, time::Instant};
+use tower_headless::{Endpoint, Error, Route};
+
+use crate::{
+    cluster::address,
+    life::lock,
+    plan::{Hosts, Take},
+    pod::{Request, ServedBy},
+    subject::{PodResponse, Subject},
+};
+
+/// Where a request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Readying,
+    Calling,
+    Reading,
+    Ended,
+}
+
+/// What a request has come to.
+pub(crate) enum Answer {
+    Head { host: Option<u8> },
+    Error(Error),
+    Panic,
+}
+
+/// What a user knows.
+pub(crate) struct Record {
+    pub(crate) stage: Stage,
+    pub(crate) answer: Option<(Instant, Answer)>,
+    kept: Option<PodResponse>,
+}
+
+/// One request, and who waits for it.
+pub(crate) struct User {
+    pub(crate) number: u32,
+    pub(crate) begun: Instant,
+    pub(crate) avoids: Hosts,
+    pub(crate) sent: Arc<AtomicU32>,
+    pub(crate) record: Arc<Mutex<Record>>,
+    task: Option<AbortHandle>,
+    pub(crate) is_seen: bool,
+}
+
+/// What a request is to be.
+pub(crate) struct Wish {
+    pub(crate) number: u32,
+    pub(crate) avoid: Hosts,
+    /// Whether it waits for readiness first.
+    pub(crate) readies: bool,
+    pub(crate) take: Take,
+}
+
+impl User {
+    /// Begins a request, and looks at it so many times before anybody else gets a turn; then it runs, if it is to `stay`.
+    pub(crate) fn start(subject: &dyn Subject, wish: Wish, looks: u8, stays: bool) -> Self {
+        let record = Arc::new(Mutex::new(Record {
+            stage: Stage::Readying,
+            answer: None,
+            kept: None,
+        }));
+        let mut user = Self {
+            number: wish.number,
+            begun: Instant::now(),
+            avoids: wish.avoid,
+            sent: Arc::default(),
+            record: record.clone(),
+            task: None,
+            is_seen: false,
+        };
+        let request = Request {
+            number: wish.number,
+            sent: user.sent.clone(),
+        };
+        let mut request = run(subject, wish, request, record.clone());
+        let mut is_done = false;
+        for _ in 0..looks {
+            let cx = &mut Context::from_waker(Waker::noop());
+            is_done = is_done || Pin::new(&mut request).poll(cx).is_ready();
+        }
+        if !is_done && stays {
+            user.task = Some(tokio::spawn(request).abort_handle());
+        } else {
+            drop(request);
+            lock(&record).stage = Stage::Ended;
+        }
+        user
+    }
+
+    pub(crate) fn stage(&self) -> Stage {
+        lock(&self.record).stage
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.stage() != Stage::Ended
+    }
+
+    /// Whether its response is held.
+    pub(crate) fn keeps(&self) -> bool {
+        lock(&self.record).kept.is_some()
+    }
+
+    pub(crate) fn release(&self) {
+        let kept = lock(&self.record).kept.take();
+        drop(kept);
+    }
+
+    pub(crate) fn give_up(&self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+        lock(&self.record).stage = Stage::Ended;
+    }
+
+    /// How many times its request was sent, and not handed back.
+    pub(crate) fn times_sent(&self) -> u32 {
+        self.sent.load(Relaxed)
+    }
+}
+
+fn call(
+    subject: &dyn Subject,
+    request: Request,
+    avoid: &[Endpoint],
+) -> BoxFuture<'static, Result<PodResponse, Error>> {
+    match avoid {
+        [] => subject.call(request),
+        avoid => subject.call_with(request, avoid.iter().fold(Route::new(), Route::avoid)),
+    }
+}
+
+fn run(
+    subject: &dyn Subject,
+    wish: Wish,
+    request: Request,
+    record: Arc<Mutex<Record>>,
+) -> BoxFuture<'static, ()> {
+    let avoid = wish.avoid.iter().map(|host| address(host).into());
+    let (avoid, take): (Vec<Endpoint>, _) = (avoid.collect(), wish.take);
+    let future: BoxFuture<'static, _> = if wish.readies {
+        let (ready, record) = (subject.ready(), record.clone());
+        Box::pin(async move {
+            let subject = ready.await;
+            lock(&record).stage = Stage::Calling;
+            let response = call(&*subject, request, &avoid);
+            // The request itself holds no handle.
+            drop(subject);
+            response.await
+        })
+    } else {
+        lock(&record).stage = Stage::Calling;
+        let called = catch_unwind(AssertUnwindSafe(|| call(subject, request, &avoid)));
+        called.unwrap_or_else(|panic| Box::pin(async { resume_unwind(panic) }))
+    };
+    Box::pin(async move {
+        let result = AssertUnwindSafe(future).catch_unwind().await;
+        let (answer, response) = match result {
+            Ok(Ok(response)) => (served(&response), Some(response)),
+            Ok(Err(error)) => (Answer::Error(error), None),
+            Err(_) => (Answer::Panic, None),
+        };
+        {
+            let mut record = lock(&record);
+            record.answer = Some((Instant::now(), answer));
+            record.stage = Stage::Reading;
+        }
+        match (take, response) {
+            (Take::Read, Some(response)) => drop(response.into_body().collect().await),
+            (Take::Keep, Some(response)) => lock(&record).kept = Some(response),
+            (_, response) => drop(response),
+        }
+        lock(&record).stage = Stage::Ended;
+    })
+}
+
+fn served(response: &PodResponse) -> Answer {
+    let host = response.extensions().get().map(|&ServedBy(host)| host);
+    Answer::Head { host }
+}

@@ -1,0 +1,82 @@
+//! What can be seen of the balancer and its pods at one time.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tower_headless::{EjectionReason, EndpointState, EndpointStatus};
+
+use crate::{
+    cluster::{Cluster, host},
+    life::{Life, Log},
+    world::{Broken, broken},
+};
+
+/// What is seen at one time.
+pub(crate) struct View {
+    pub(crate) at: Instant,
+    pub(crate) version: u32,
+    pub(crate) pods: Vec<Seen>,
+}
+
+/// What is seen of one pod.
+pub(crate) struct Seen {
+    pub(crate) life: Arc<Life>,
+    pub(crate) status: EndpointStatus,
+    pub(crate) log: Log,
+    /// What it had answered well when it was last seen in the set's good graces, if it has lost them since, and the set of
+    /// that time.
+    pub(crate) good_before: Option<(u32, u32)>,
+}
+
+impl Seen {
+    pub(crate) fn is_out(&self) -> bool {
+        use EjectionReason::CheckFailed;
+        matches!(self.status.state, EndpointState::Ejected(reason) if reason != CheckFailed)
+    }
+
+    pub(crate) fn refusals(&self) -> u32 {
+        self.log.refusals + self.log.handed_back
+    }
+
+    pub(crate) fn is_available(&self) -> bool {
+        self.status.state == EndpointState::Available
+    }
+}
+
+impl View {
+    /// What the balancer says of its endpoints, which are to be those that discovery has told.
+    pub(crate) fn new(cluster: &Cluster, statuses: Vec<EndpointStatus>) -> Result<Self, Broken> {
+        let lives: Vec<_> = cluster.lives().cloned().collect();
+        let told = lives.iter().map(|life| life.host);
+        let shown = statuses.iter().map(|status| host(&status.endpoint));
+        if told.clone().ne(shown.clone()) {
+            let (told, shown): (Vec<_>, Vec<_>) = (told.collect(), shown.collect());
+            return broken("the set is discovery's", format!("{told:?}, not {shown:?}"));
+        }
+        let seen = |(life, status): (Arc<Life>, EndpointStatus)| Seen {
+            log: life.log(),
+            life,
+            status,
+            good_before: None,
+        };
+        Ok(Self {
+            at: Instant::now(),
+            version: cluster.version,
+            pods: lives.into_iter().zip(statuses).map(seen).collect(),
+        })
+    }
+
+    pub(crate) fn of(&self, life: &Arc<Life>) -> Option<&Seen> {
+        self.pods.iter().find(|seen| Arc::ptr_eq(&seen.life, life))
+    }
+
+    pub(crate) fn refusals(&self) -> u32 {
+        self.pods.iter().map(Seen::refusals).sum()
+    }
+
+    /// Whether nothing but requests has kept a pod away.
+    pub(crate) fn is_plain(&self) -> bool {
+        let mut pods = self.pods.iter();
+        pods.all(|seen| seen.is_available() || seen.is_out())
+    }
+}

@@ -1,0 +1,242 @@
+//! Requests that say where they want to go, and policies that listen: chosen by name, or of one's own.
+
+mod support;
+
+use std::time::Duration;
+
+use rand::Rng;
+use support::scripted::{Behaviour, PodService, Pods, Request, Script, discovery, endpoint};
+use tokio::time::{Instant, sleep};
+use tokio_test::{assert_pending, assert_ready, task};
+use tower::ServiceExt;
+use tower_headless::{
+    Balance, BalanceBuilder, BuiltInPolicy, Endpoint, Error, Members, Picker, Policy, Previous,
+    Route, RouteKey,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn named(host: u8, name: &str) -> Endpoint {
+    endpoint(host).with_pod_name(name)
+}
+
+type Change<D> = fn(BalanceBuilder<D>) -> BalanceBuilder<D>;
+
+/// A StatefulSet of three.
+async fn stateful(
+    change: Change<support::scripted::Scripted>,
+) -> (Script, Pods, Balance<PodService>) {
+    let (script, source) = discovery();
+    let pods = Pods::default();
+    let mut balance = change(Balance::builder(source)).build(pods.make());
+    script.endpoints(vec![named(1, "kv-0"), named(2, "kv-1"), named(3, "kv-2")]);
+    if !matches!(ServiceExt::<Request>::ready(&mut balance).await, Ok(_)) {
+        unreachable!("readiness never fails");
+    }
+    settle().await;
+    (script, pods, balance)
+}
+
+async fn settle() {
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn ask(balance: &Balance<PodService>, pod: &str) -> Result<Endpoint, Error> {
+    let response = balance.call_with(Request(1), Route::new().pod(pod)).await;
+    response.map(|(endpoint, _)| endpoint)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_is_named_gets_the_request_and_no_other_one() {
+    let (script, pods, balance) = stateful(|builder| builder).await;
+    for _ in 0..20 {
+        let answered = ask(&balance, "kv-1").await.expect("it is there");
+        assert_eq!(answered, named(2, "kv-1"));
+    }
+    // It is rescheduled, to another address.
+    script.endpoints(vec![named(1, "kv-0"), named(3, "kv-2")]);
+    settle().await;
+    let mut waiting = task::spawn(ask(&balance, "kv-1"));
+    assert_pending!(waiting.poll());
+    sleep(4 * SECOND).await;
+    assert_pending!(waiting.poll());
+    script.endpoints(vec![named(1, "kv-0"), named(9, "kv-1"), named(3, "kv-2")]);
+    settle().await;
+    let answered = assert_ready!(waiting.poll()).expect("it is back");
+    assert_eq!(answered, named(9, "kv-1"));
+    assert_eq!([1, 3].map(|host| pods.counts(host).calls), [0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_named_pod_that_is_away_is_waited_for_up_to_the_ready_timeout() {
+    let (_script, pods, balance) = stateful(|builder| builder).await;
+    let begun = Instant::now();
+    let error = ask(&balance, "kv-7").await.expect_err("there is none");
+    assert!(error.is_unreachable() && error.is_unsent(), "{error}");
+    assert_eq!(
+        error.to_string(),
+        "pod \"kv-7\" accepts no requests, or isn't there"
+    );
+    let waited = begun.elapsed();
+    assert!((5 * SECOND..6 * SECOND).contains(&waited), "{waited:?}");
+    // The other requests had no part in it.
+    assert!(balance.call_with(Request(1), Route::new()).await.is_ok());
+    assert_eq!(
+        [1, 2, 3]
+            .map(|host| pods.counts(host).calls)
+            .iter()
+            .sum::<usize>(),
+        1
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn fail_fast_waits_for_no_pod_and_wait_for_ready_for_ever() {
+    let (_script, _pods, balance) = stateful(|builder| builder.fail_fast()).await;
+    let mut request = task::spawn(ask(&balance, "kv-7"));
+    assert!(assert_ready!(request.poll()).is_err());
+    let (script, _pods, balance) = stateful(|builder| builder.wait_for_ready()).await;
+    let mut request = task::spawn(ask(&balance, "kv-7"));
+    assert_pending!(request.poll());
+    sleep(3_600 * SECOND).await;
+    assert_pending!(request.poll());
+    script.endpoints(vec![named(7, "kv-7")]);
+    settle().await;
+    assert!(assert_ready!(request.poll()).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_named_pod_that_hands_requests_back_is_waited_for() {
+    let (_script, pods, balance) = stateful(|builder| builder).await;
+    pods.set([2], Behaviour::HandBack);
+    let mut request = task::spawn(ask(&balance, "kv-1"));
+    assert_pending!(request.poll());
+    pods.set([2], Behaviour::Answer);
+    sleep(SECOND).await;
+    settle().await;
+    assert!(assert_ready!(request.poll()).is_ok(), "its trial");
+    assert_eq!([1, 3].map(|host| pods.counts(host).calls), [0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_avoided_gets_the_request_if_no_other_one_takes_it() {
+    let (_script, pods, balance) = stateful(|builder| builder).await;
+    let route = Route::new().avoid(&endpoint(1)).avoid(&named(2, "kv-1"));
+    for _ in 0..20 {
+        let answered = balance.call_with(Request(1), route.clone()).await;
+        assert_eq!(answered.expect("a response").0, named(3, "kv-2"));
+    }
+    pods.set([3], Behaviour::NotReady);
+    let answered = balance.call_with(Request(1), route).await;
+    assert_ne!(answered.expect("better than none").0, named(3, "kv-2"));
+}
+
+/// Sends equal keys to equal pods, and requests without a key to nobody in particular.
+struct ByKey;
+
+impl Policy for ByKey {
+    fn prepare(&self, _: &Members, _: Option<Previous<'_>>, _: &mut dyn Rng) -> Box<dyn Picker> {
+        Box::new(ByKey)
+    }
+}
+
+impl Picker for ByKey {
+    fn pick(&self, members: &Members, route: &Route, _: &mut dyn Rng) -> Option<usize> {
+        let keys = [RouteKey::from("a"), RouteKey::from("b"), RouteKey::from(3)];
+        let key = route.requested_key()?;
+        let index = keys.iter().position(|known| known == key)?;
+        (index < members.len()).then_some(index)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_reaches_a_policy_of_ones_own() {
+    let (_script, pods, balance) = stateful(|builder| builder.policy(ByKey)).await;
+    for _ in 0..5 {
+        for (host, route) in [
+            (1, Route::new().key("a")),
+            (2, Route::new().key(String::from("b"))),
+            (3, Route::new().key(3_u64)),
+        ] {
+            let answered = balance.call_with(Request(1), route).await;
+            assert_eq!(
+                answered.expect("a response").0.address(),
+                endpoint(host).address()
+            );
+        }
+    }
+    // Its pod refuses: any other one will do, as the policy has none for it.
+    pods.set([1], Behaviour::NotReady);
+    for _ in 0..5 {
+        let answered = balance.call_with(Request(1), Route::new().key("a")).await;
+        assert_ne!(
+            answered.expect("a response").0.address(),
+            endpoint(1).address()
+        );
+    }
+    assert!(
+        balance
+            .call_with(Request(1), Route::new().key("else"))
+            .await
+            .is_ok()
+    );
+}
+
+/// Chooses what isn't there.
+struct Nonsense;
+
+impl Policy for Nonsense {
+    fn prepare(&self, _: &Members, _: Option<Previous<'_>>, _: &mut dyn Rng) -> Box<dyn Picker> {
+        Box::new(Nonsense)
+    }
+}
+
+impl Picker for Nonsense {
+    fn pick(&self, members: &Members, _: &Route, _: &mut dyn Rng) -> Option<usize> {
+        Some(members.len() + 7)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_that_chooses_nothing_of_use_costs_no_request() {
+    let (_script, pods, balance) = stateful(|builder| builder.policy(Nonsense)).await;
+    for _ in 0..300 {
+        assert!(balance.call_with(Request(1), Route::new()).await.is_ok());
+    }
+    let calls = [1, 2, 3].map(|host| pods.counts(host).calls);
+    assert!(calls.iter().all(|&calls| calls > 50), "{calls:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_chosen_by_its_name_leaves_the_type_as_it_is() {
+    let mut balances: Vec<Balance<PodService>> = Vec::new();
+    for name in [
+        "round-robin",
+        "random",
+        "least-connections",
+        "power-of-two",
+        "peak-ewma",
+    ] {
+        let policy: BuiltInPolicy = name.parse().expect("a policy");
+        let (_script, source) = discovery();
+        balances.push(
+            Balance::builder(source)
+                .policy(policy)
+                .build(Pods::default().make()),
+        );
+        let policy: Box<dyn Policy> = match name.len() > 10 {
+            true => Box::new(policy),
+            false => Box::new(ByKey),
+        };
+        let (_script, source) = discovery();
+        balances.push(
+            Balance::builder(source)
+                .policy(policy)
+                .build(Pods::default().make()),
+        );
+    }
+    assert_eq!(balances.len(), 10);
+    assert!("fastest".parse::<BuiltInPolicy>().is_err());
+}
