@@ -30,6 +30,9 @@ pub struct InFlight {
     state: RequestState,
 }
 
+/// A trial request that is given up sooner says nothing of the endpoint: hardly any would have answered by then.
+const SOON: Duration = Duration::from_millis(10);
+
 /// Two words, which go in registers.
 const _: () = assert!(size_of::<Option<InFlight>>() <= 2 * size_of::<u64>());
 
@@ -223,7 +226,7 @@ impl InFlight {
     /// hung endpoint would get all requests, one after another.
     fn give_up_trial(&self, outcome: Outcome) {
         let verdict = match outcome {
-            Outcome::Ignored if !self.state.waits() => Verdict::Cancelled,
+            Outcome::Ignored if self.waited_without_answer() < SOON => Verdict::Cancelled,
             _ => Verdict::GivenUp,
         };
         if self.member.is_unreachable() {

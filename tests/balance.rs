@@ -318,6 +318,7 @@ async fn who_handed_a_request_back_gets_one_trial_and_all_others_pass_it_over() 
     assert_eq!(pods.counts(1).calls, 2, "one trial at a time");
 
     drop(trial);
+    settle().await;
     let mut second = task::spawn(send(&balance));
     assert_pending!(second.poll());
     assert_eq!(

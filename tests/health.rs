@@ -159,7 +159,7 @@ async fn it_is_back_when_its_probe_succeeds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_that_is_cancelled_leaves_its_place_to_another() {
+async fn a_trial_that_is_cancelled_leaves_its_place_to_another() {
     let story = story(1..=4).await;
     story.pods.set([2], Behaviour::Fail);
     story.failures(40).await;

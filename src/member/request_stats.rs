@@ -86,7 +86,7 @@ pub(crate) enum Verdict {
     Failed,
     /// Its caller gave it up while it waited, or it says nothing of the endpoint.
     GivenUp,
-    /// It was cancelled before the endpoint had it.
+    /// It was cancelled before the endpoint had it, or at once.
     Cancelled,
 }
 
