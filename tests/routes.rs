@@ -30,9 +30,8 @@ async fn stateful(
     let pods = Pods::default();
     let mut balance = change(Balance::builder(source)).build(pods.make());
     script.endpoints(vec![named(1, "kv-0"), named(2, "kv-1"), named(3, "kv-2")]);
-    if !matches!(ServiceExt::<Request>::ready(&mut balance).await, Ok(_)) {
-        unreachable!("readiness never fails");
-    }
+    let ready = ServiceExt::<Request>::ready(&mut balance).await;
+    ready.expect("readiness never fails");
     settle().await;
     (script, pods, balance)
 }

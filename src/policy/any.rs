@@ -67,6 +67,10 @@ impl fmt::Debug for AnyPolicy {
 }
 
 /// The picker of a set.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a set has two or three, and a box would cost each pick of round robin a load"
+)]
 pub(crate) enum AnyPicker {
     RoundRobin(round_robin::Picker),
     Random(random::Picker),

@@ -50,7 +50,7 @@ impl Picker {
     /// Chooses an endpoint, and counts one more request in.
     #[inline]
     pub(super) fn pick(&self, members: &Members, rng: &mut impl Rng) -> Option<usize> {
-        if members.len() == 0 {
+        if members.is_empty() {
             return None;
         }
         if let Some(weights) = &self.weights {
