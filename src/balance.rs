@@ -8,6 +8,8 @@ mod errand;
 mod future;
 mod generator;
 mod health_monitor;
+#[cfg(all(test, tower_headless_shuttle))]
+mod interleavings;
 mod membership;
 mod place;
 mod reconnect;

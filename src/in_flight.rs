@@ -3,6 +3,8 @@
 
 #[cfg(feature = "http-body")]
 mod body;
+#[cfg(all(test, tower_headless_shuttle))]
+mod interleavings;
 mod request_state;
 
 #[cfg(feature = "http-body")]

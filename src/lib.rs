@@ -214,6 +214,7 @@
 //!
 //! | file | what lives there |
 //! | --- | --- |
+//! | `sync.rs`, `interleavings.rs`, `interleavings/` | the atomics and the lock by which threads meet: std's, or those of a checker; what the tests under such a checker share |
 //! | `endpoint.rs` | one pod as discovery names it, and when two answers mean the same pod |
 //! | `comparison.rs` | how two sets differ: who joined, left, stayed |
 //! | `error.rs` | what can go wrong |
@@ -272,6 +273,8 @@ mod error;
 #[cfg(feature = "http")]
 pub mod http;
 mod in_flight;
+#[cfg(all(test, any(tower_headless_loom, tower_headless_shuttle)))]
+mod interleavings;
 mod latency;
 mod locality;
 mod member;
@@ -283,6 +286,7 @@ mod retry;
 mod route;
 mod signals;
 mod snapshot;
+mod sync;
 
 pub use balance::{
     Balance, BalanceBuilder, BalanceLayer, EndpointState, EndpointStatus, Proximity, ResponseFuture,

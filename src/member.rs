@@ -8,6 +8,8 @@
 //! [status word](status_word), what the background task has to know in its [`RequestStats`].
 
 mod flags;
+#[cfg(all(test, tower_headless_loom))]
+mod interleavings;
 mod members;
 mod request_stats;
 mod slots;
@@ -21,10 +23,7 @@ pub(crate) use slots::{Slot, Slots};
 
 use std::{
     ops::Deref,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicU32, Ordering::Relaxed},
-    },
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -32,7 +31,12 @@ use self::{
     flags::{COUNT, EJECTED, REMOVED, TRIAL, UNFIT, UNREACHABLE, is_on_offer},
     status_word::StatusWord,
 };
-use crate::{endpoint::Endpoint, latency::Latency, signals::Signals};
+use crate::{
+    endpoint::Endpoint,
+    latency::Latency,
+    signals::Signals,
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+};
 
 /// Tells one member of a balancer from every other it has ever had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -321,6 +325,12 @@ impl MemberRef {
             word.fetch_add(1, Relaxed);
         }
         claimed
+    }
+
+    /// How many requests its word counts.
+    #[cfg(all(test, any(tower_headless_loom, tower_headless_shuttle)))]
+    pub(crate) fn counted(&self) -> u32 {
+        self.word().load(Relaxed) & COUNT
     }
 
     /// True if the flag is new.

@@ -2,16 +2,20 @@
 
 use std::{
     any::Any,
-    sync::{
-        Arc, OnceLock, Weak,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
 
 use tokio::{sync::Notify, time::Instant};
 
-use crate::latency::Latencies;
+use crate::{
+    latency::Latencies,
+    sync::{
+        Step,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        step,
+    },
+};
 
 /// The signals of one balancer.
 #[derive(Debug)]
@@ -23,7 +27,7 @@ pub(crate) struct Signals {
     pub(crate) outage: Outage,
     owner: OnceLock<Weak<dyn Any + Send + Sync>>,
     /// Wakes the background task for a review of the endpoints' health.
-    pub(crate) review: Notify,
+    pub(crate) review: Step<Notify>,
     /// So many failures in a row are reason enough for a review; zero: none are.
     failures: u32,
     /// Whether the endpoints' health is reviewed at all, and a look at the clock is worth its while when requests begin to
@@ -65,7 +69,7 @@ impl Signals {
             flags: AtomicUsize::new(0),
             outage: Outage::default(),
             owner: OnceLock::new(),
-            review: Notify::new(),
+            review: step(Notify::new()),
             failures: 0,
             is_reviewed: false,
             unresponsive_after: AtomicU64::new(0),

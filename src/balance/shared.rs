@@ -2,10 +2,7 @@
 
 use std::{
     pin::Pin,
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock, PoisonError, Weak},
     time::Duration,
 };
 
@@ -25,6 +22,11 @@ use crate::{
     route::Route,
     signals::Signals,
     snapshot::Current,
+    sync::{
+        Mutex, MutexGuard, Step,
+        atomic::{AtomicBool, Ordering},
+        step,
+    },
 };
 
 /// How long a pod is tried often that requests wait for without a deadline, each time that they look.
@@ -57,21 +59,21 @@ pub(super) enum Event<S> {
 }
 
 pub(super) struct Shared<S> {
-    pub(super) current: Current<S>,
+    pub(super) current: Step<Current<S>>,
     pub(super) signals: Arc<Signals>,
     pub(super) generator: Generator,
     /// Set for good once there is an answer, or no use in waiting for one before calling.
     pub(super) opened: AtomicBool,
     /// Told when `opened` is set.
-    pub(super) opening: Arc<Notify>,
+    pub(super) opening: Step<Arc<Notify>>,
     /// A request found no endpoint.
-    pub(super) starved: Notify,
+    pub(super) starved: Step<Notify>,
     /// The set has changed.
     pub(super) members: watch::Sender<()>,
     /// A request that found no endpoint may find one now. Those that wait are woken in the order in which they came, and
     /// hold a share of this.
-    changes: Arc<Notify>,
-    events: mpsc::UnboundedSender<Event<S>>,
+    changes: Step<Arc<Notify>>,
+    events: Step<mpsc::UnboundedSender<Event<S>>>,
     ready_timeout: ReadyTimeout,
     closed: AtomicBool,
     notes: Mutex<Notes>,
@@ -89,6 +91,12 @@ impl Starter {
         Self {
             driver: Mutex::new(Some(driver)),
         }
+    }
+
+    /// The background task, for those who run it themselves.
+    #[cfg(all(test, tower_headless_shuttle))]
+    pub(super) fn take(&self) -> Option<BoxFuture<'static, ()>> {
+        self.driver.lock().unwrap().take()
     }
 
     /// Starts the background task if that has not been done and there is a runtime to do it.
@@ -127,15 +135,15 @@ impl<S> Shared<S> {
         events: mpsc::UnboundedSender<Event<S>>,
     ) -> Self {
         Self {
-            current,
+            current: step(current),
             signals,
             generator,
             opened: AtomicBool::new(ready_timeout == ReadyTimeout::Bounded(Duration::ZERO)),
-            opening: Arc::default(),
-            starved: Notify::new(),
+            opening: step(Arc::default()),
+            starved: step(Notify::new()),
             members: watch::Sender::new(()),
-            changes: Arc::default(),
-            events,
+            changes: step(Arc::default()),
+            events: step(events),
             ready_timeout,
             closed: AtomicBool::new(false),
             notes: Mutex::default(),

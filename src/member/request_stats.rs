@@ -3,13 +3,11 @@
 //! Every request writes here, so it is little: one addition when its answer begins and one read when it ends, if all is well.
 //! The background task reads it at its leisure, and does what takes thought.
 
-use std::{
-    fmt,
-    sync::atomic::{
-        AtomicU8, AtomicU32, AtomicU64,
-        Ordering::{AcqRel, Acquire, Relaxed, Release},
-    },
-    time::Duration,
+use std::{fmt, time::Duration};
+
+use crate::sync::atomic::{
+    AtomicU8, AtomicU32, AtomicU64,
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 
 /// The answers stand above this bit, and what they took, in microseconds, below.

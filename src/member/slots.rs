@@ -6,13 +6,14 @@
 use std::{
     cmp::Reverse,
     collections::BinaryHeap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering::Relaxed},
-    },
+    sync::{Arc, PoisonError},
 };
 
 use super::flags::REMOVED;
+use crate::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicU32, Ordering::Relaxed},
+};
 
 /// Words in a line: 64 bytes.
 pub(super) const LANES: usize = 16;
@@ -27,7 +28,7 @@ pub(super) struct Line([AtomicU32; LANES]);
 
 impl Line {
     fn new() -> Self {
-        Self([const { AtomicU32::new(REMOVED) }; LANES])
+        Self(std::array::from_fn(|_| AtomicU32::new(REMOVED)))
     }
 
     /// The words of the first `lanes` lanes.

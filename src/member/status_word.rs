@@ -20,9 +20,8 @@
 //! For the others each word stands with its endpoint and counts nothing, which spares every request two atomic operations: a
 //! policy that looks at two endpoints asks for the count of their shares.
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-
 use super::slots::Slot;
+use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// Where an endpoint's word is.
 #[derive(Debug)]

@@ -1,0 +1,99 @@
+//! Clients whose requests are refused and accepted at the same time, wait, and are given up.
+
+use futures::FutureExt;
+
+use super::*;
+use crate::interleavings::explore;
+
+/// Two requests, one after the other.
+fn call_twice(balance: Balance<Pod>) {
+    call(balance.clone());
+    call(balance);
+}
+
+/// Waits for the first answer, and then calls.
+fn ready_and_call(mut balance: Balance<Pod>) {
+    let ready = std::future::poll_fn(|cx| Service::<u32>::poll_ready(&mut balance, cx));
+    block_on(ready).unwrap();
+    call(balance);
+}
+
+/// Gives its request up at some time.
+fn give_up(balance: Balance<Pod>) {
+    let mut request = Box::pin(balance.call_with(7, Route::new()));
+    for _ in 0..4 {
+        if request.as_mut().now_or_never().is_some() {
+            return;
+        }
+        thread::yield_now();
+    }
+}
+
+/// A request that may fail: there may be no endpoints.
+fn try_to_call(balance: Balance<Pod>) {
+    let _ = block_on(balance.call_with(7, Route::new()));
+}
+
+fn tell(
+    pod: impl Fn() -> Pod + Send + Sync + 'static,
+    settings: Settings,
+    told: &'static [&[u8]],
+    clients: &'static [Client],
+) {
+    let runtime = clock();
+    explore(move || {
+        play(&runtime, scene(pod(), settings), sets(told), clients);
+    });
+}
+
+#[test]
+fn whoever_waits_for_the_first_answer_is_woken() {
+    let clients: &[Client] = &[ready_and_call, ready_and_call, call];
+    tell(|| Pod::new(0, 0), PLAIN, &[&[1]], clients);
+}
+
+#[test]
+fn an_endpoint_that_was_not_ready_is_not_lost() {
+    for settings in [PLAIN, PACKED] {
+        let clients: &[Client] = &[call, call_twice];
+        tell(|| Pod::new(0b1_0101, 0), settings, &[&[1]], clients);
+    }
+}
+
+#[test]
+fn an_endpoint_that_handed_requests_back_is_not_lost() {
+    for settings in [PLAIN, PACKED] {
+        let clients: &[Client] = &[call, call_twice];
+        tell(|| Pod::new(0, 0b1_0101), settings, &[&[1]], clients);
+    }
+}
+
+#[test]
+fn an_endpoint_that_refused_in_both_ways_is_not_lost() {
+    let clients: &[Client] = &[call, call, call_twice];
+    tell(|| Pod::new(0b1001, 0b10_1011), PLAIN, &[&[1]], clients);
+}
+
+/// The background task hears of it, and has another one try.
+#[test]
+fn a_trial_that_is_given_up_is_the_next_requests() {
+    let clients: &[Client] = &[call, give_up, give_up];
+    tell(|| Pod::new(0, 0b101), PLAIN, &[&[1]], clients);
+}
+
+#[test]
+fn a_request_that_found_no_endpoint_sees_a_new_one() {
+    let clients: &[Client] = &[call, call];
+    tell(
+        || Pod::new(0b11, 0b1),
+        PACKED,
+        &[&[1], &[1, 2], &[2]],
+        clients,
+    );
+}
+
+#[test]
+fn a_pod_that_left_and_came_back_is_not_lost() {
+    let clients: &[Client] = &[try_to_call, try_to_call, give_up];
+    tell(|| Pod::new(0b1, 0b110), PACKED, &[&[1], &[], &[1]], clients);
+}
