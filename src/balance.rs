@@ -16,7 +16,9 @@ mod reconnect;
 mod registry;
 mod shared;
 mod slow_start;
+mod starter;
 mod status;
+mod waiting;
 
 pub use builder::{BalanceBuilder, BalanceLayer};
 pub use future::ResponseFuture;
@@ -38,7 +40,7 @@ use tokio::{
 };
 use tower::Service;
 
-use self::shared::{Shared, Starter};
+use self::{shared::Shared, starter::Starter};
 use crate::{
     error::{BoxError, Error},
     in_flight::{Completion, OnResponse},

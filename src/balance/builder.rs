@@ -14,8 +14,9 @@ use super::{
     driver::Driver,
     generator::Generator,
     health_monitor::HealthMonitor,
-    shared::{ReadyTimeout, Shared, Starter},
+    shared::{ReadyTimeout, Shared},
     slow_start::SlowStart,
+    starter::Starter,
 };
 use crate::{
     check::HealthCheck,

@@ -9,11 +9,7 @@ use futures::future::{BoxFuture, poll_fn};
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::{
-    errand::Errand,
-    reconnect::Refusal,
-    shared::{Placement, Shared},
-};
+use super::{errand::Errand, reconnect::Refusal, shared::Shared, waiting::Placement};
 use crate::{
     error::{BoxError, Error, Refused, Suspect, Unsent},
     in_flight::InFlight,

@@ -1,22 +1,20 @@
 //! What the clones of a balancer, their requests and the background task have in common.
 
 use std::{
-    pin::Pin,
     sync::{Arc, OnceLock, PoisonError, Weak},
     time::Duration,
 };
 
-use futures::{FutureExt, future::BoxFuture};
+use futures::future::BoxFuture;
 use tokio::{
-    runtime,
-    sync::{Notify, futures::OwnedNotified, mpsc, watch},
-    time::{Instant, timeout_at},
+    sync::{Notify, mpsc, watch},
+    time::Instant,
 };
 use tracing::debug;
 
-use super::{errand::Errand, generator::Generator, reconnect::Refusal};
+use super::{generator::Generator, reconnect::Refusal, starter::Starter};
 use crate::{
-    error::{BoxError, Error, NoEndpoints, SharedError},
+    error::{BoxError, SharedError},
     in_flight::InFlight,
     member::{Member, MemberId, MemberRef},
     route::Route,
@@ -28,9 +26,6 @@ use crate::{
         step,
     },
 };
-
-/// How long a pod is tried often that requests wait for without a deadline, each time that they look.
-const WANTED: Duration = Duration::from_secs(60);
 
 /// How long a call waits when no endpoint accepts its request (the ready timeout).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,42 +67,12 @@ pub(super) struct Shared<S> {
     pub(super) members: watch::Sender<()>,
     /// A request that found no endpoint may find one now. Those that wait are woken in the order in which they came, and
     /// hold a share of this.
-    changes: Step<Arc<Notify>>,
-    events: Step<mpsc::UnboundedSender<Event<S>>>,
-    ready_timeout: ReadyTimeout,
+    pub(super) changes: Step<Arc<Notify>>,
+    pub(super) events: Step<mpsc::UnboundedSender<Event<S>>>,
+    pub(super) ready_timeout: ReadyTimeout,
     closed: AtomicBool,
     notes: Mutex<Notes>,
     starter: OnceLock<Weak<Starter>>,
-}
-
-/// Starts the background task, when there is a runtime to do so.
-pub(super) struct Starter {
-    /// The task, as long as it could not be started for want of a runtime.
-    driver: Mutex<Option<BoxFuture<'static, ()>>>,
-}
-
-impl Starter {
-    pub(super) fn new(driver: BoxFuture<'static, ()>) -> Self {
-        Self {
-            driver: Mutex::new(Some(driver)),
-        }
-    }
-
-    /// The background task, for those who run it themselves.
-    #[cfg(all(test, tower_headless_shuttle))]
-    pub(super) fn take(&self) -> Option<BoxFuture<'static, ()>> {
-        self.driver.lock().unwrap().take()
-    }
-
-    /// Starts the background task if that has not been done and there is a runtime to do it.
-    pub(super) fn start(&self) {
-        if let Ok(runtime) = runtime::Handle::try_current() {
-            let mut driver = self.driver.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(driver) = driver.take() {
-                runtime.spawn(driver);
-            }
-        }
-    }
 }
 
 /// What errors and staleness tell of the past.
@@ -117,13 +82,6 @@ pub(super) struct Notes {
     pub(super) last_error: Option<SharedError>,
     /// With the member that refused.
     pub(super) last_refusal: Option<(MemberId, SharedError)>,
-}
-
-/// Where a request goes.
-pub(super) enum Placement<S> {
-    Picked(S, InFlight),
-    /// Nowhere before this future has ended.
-    Waiting(BoxFuture<'static, ()>),
 }
 
 impl<S> Shared<S> {
@@ -157,7 +115,7 @@ impl<S> Shared<S> {
     }
 
     /// Starts the background task, unless that has been done. For requests: each that finds no endpoint sees to it.
-    fn start(&self) {
+    pub(super) fn start(&self) {
         if let Some(starter) = self.starter.get().and_then(Weak::upgrade) {
             starter.start();
         }
@@ -223,7 +181,7 @@ impl<S> Shared<S> {
         drop(before);
     }
 
-    fn last_refusal(&self) -> Option<SharedError> {
+    pub(super) fn last_refusal(&self) -> Option<SharedError> {
         let notes = self.notes();
         notes
             .last_refusal
@@ -312,142 +270,5 @@ impl<S: Clone> Shared<S> {
         let snapshot = self.current.load();
         let picked = snapshot.pick_routed(route, &mut &self.generator)?;
         Some((picked.service.clone(), picked.in_flight))
-    }
-
-    /// For a request that found no endpoint: another look, and then a wait for one if that has a chance.
-    pub(super) fn pick_or_wait(&self, errand: &mut Errand) -> Result<Placement<S>, Error> {
-        // Enabled before the second look, so that no change falls between the look and the wait.
-        let change = self.next_change();
-        if let Some((service, in_flight)) = self.pick_routed(errand.route()) {
-            return Ok(Placement::Picked(service, in_flight));
-        }
-        self.start();
-        self.starved.notify_one();
-        let now = Instant::now();
-        let route = errand.route().clone();
-        let deadline = match route.requested_pod() {
-            Some(pod) => {
-                let deadline = errand.deadline(|| self.deadline(now));
-                self.may_wait_for(pod, now, deadline)?;
-                deadline
-            }
-            None => {
-                let deadline = self.deadline(self.signals.begin_outage(now));
-                self.may_wait(now, deadline)?;
-                deadline
-            }
-        };
-        Ok(Placement::Waiting(until(change, deadline)))
-    }
-
-    /// Waits for the next change that may concern requests; from now on, and not from its first poll.
-    fn next_change(&self) -> Pin<Box<OwnedNotified>> {
-        let mut change = Box::pin(self.changes.clone().notified_owned());
-        change.as_mut().enable();
-        change
-    }
-
-    /// For a request whose endpoint isn't ready yet: waits for the next change, or for its deadline if it has one.
-    pub(super) fn change_or_deadline(&self, errand: &mut Errand) -> BoxFuture<'static, ()> {
-        let now = Instant::now();
-        let is_bounded = errand.route().requested_pod().is_some();
-        let deadline = match is_bounded {
-            true => errand.deadline(|| self.deadline(now)),
-            false => None,
-        };
-        until(self.next_change(), deadline)
-    }
-
-    /// Until when a request waits that waits since then; none waits for ever. One beyond the end of time never comes.
-    fn deadline(&self, since: Instant) -> Option<Instant> {
-        match self.ready_timeout {
-            ReadyTimeout::Bounded(timeout) => since.checked_add(timeout),
-            ReadyTimeout::Forever => None,
-        }
-    }
-
-    /// Whether there is something to wait for, and time.
-    fn may_wait(&self, now: Instant, deadline: Option<Instant>) -> Result<(), Error> {
-        let snapshot = self.current.load();
-        self.is_running()?;
-        let notes = self.notes();
-        let empty = snapshot.members().is_empty();
-        if empty && snapshot.is_discovered() {
-            return Err(Error::no_endpoints(
-                NoEndpoints::Empty,
-                notes.last_error.clone(),
-            ));
-        }
-        if deadline.is_none_or(|deadline| deadline > now) {
-            return Ok(());
-        }
-        Err(if empty {
-            Error::no_endpoints(NoEndpoints::NotDiscovered, notes.last_error.clone())
-        } else {
-            let refusal = notes
-                .last_refusal
-                .as_ref()
-                .map(|(_, refusal)| refusal.clone());
-            Error::unreachable(snapshot.members().len(), refusal)
-        })
-    }
-
-    /// Whether a request may go on waiting for the pod of this name. It may be away: a StatefulSet's come back.
-    pub(super) fn may_wait_for(
-        &self,
-        pod: &str,
-        now: Instant,
-        deadline: Option<Instant>,
-    ) -> Result<(), Error> {
-        self.is_running()?;
-        let snapshot = self.current.load();
-        let named: Vec<_> = snapshot.named(pod).collect();
-        if deadline.is_none_or(|deadline| deadline > now) {
-            for member in named.into_iter().filter(|member| member.is_unreachable()) {
-                let until = deadline.unwrap_or(now + WANTED);
-                let _ = self.events.send(Event::Wanted(member.clone(), until));
-            }
-            return Ok(());
-        }
-        let notes = self.notes();
-        if !snapshot.is_discovered() {
-            let why = NoEndpoints::NotDiscovered;
-            return Err(Error::no_endpoints(why, notes.last_error.clone()));
-        }
-        let is_its_own =
-            |(id, _): &&(MemberId, SharedError)| named.iter().any(|member| member.id() == *id);
-        let cause = notes.last_refusal.as_ref().filter(is_its_own);
-        Err(Error::pod_unreachable(
-            pod,
-            cause.map(|(_, refusal)| refusal.clone()),
-        ))
-    }
-
-    /// Why a request for one pod waits no longer for it to become ready, if its time is up.
-    pub(super) fn is_over(&self, errand: &mut Errand) -> Option<Error> {
-        let now = Instant::now();
-        let deadline = errand.deadline(|| self.deadline(now));
-        let pod = errand.route().requested_pod()?;
-        let is_over = deadline.is_some_and(|deadline| deadline <= now);
-        is_over.then(|| self.may_wait_for(pod, now, deadline).err())?
-    }
-
-    /// Whether anything can still change.
-    fn is_running(&self) -> Result<(), Error> {
-        if runtime::Handle::try_current().is_err() {
-            return Err(Error::no_runtime());
-        }
-        if self.is_closed() {
-            return Err(Error::closed(self.last_refusal()));
-        }
-        Ok(())
-    }
-}
-
-/// Waits for a change, but not beyond the deadline. Woken or out of time, the request learns anew how it stands.
-fn until(change: Pin<Box<OwnedNotified>>, deadline: Option<Instant>) -> BoxFuture<'static, ()> {
-    match deadline {
-        Some(deadline) => Box::pin(timeout_at(deadline, change).map(drop)),
-        None => change,
     }
 }
