@@ -26,11 +26,12 @@ mod source {
     pub(crate) mod route;
     pub(crate) mod signals;
     pub(crate) mod snapshot;
+    pub(crate) mod sync;
 }
 // Where the sources expect each other.
 use source::{
     comparison, endpoint, error, in_flight, latency, locality, member, outcome, policy, route,
-    signals, snapshot,
+    signals, snapshot, sync,
 };
 
 use std::{

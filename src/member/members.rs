@@ -23,6 +23,7 @@ pub struct Members {
     /// What is known of the endpoints now.
     endpoints: Box<[Endpoint]>,
     members: Box<[Arc<Member>]>,
+    /// Empty if all are equal.
     weights: Box<[u32]>,
     /// All lines there are, or those of a part; other endpoints may have words in them too.
     lines: Arc<[Arc<Line>]>,
@@ -56,7 +57,7 @@ impl Members {
 
     /// The endpoint's [weight](Endpoint::weight); 1 where all weights are equal.
     pub fn weight(&self, index: usize) -> u32 {
-        self.weights[index]
+        self.weights.get(index).copied().unwrap_or(1)
     }
 
     /// Whether the endpoint gets requests now: it refuses none, is not ejected, and its checks say nothing against it.
@@ -118,7 +119,10 @@ impl Members {
                 .iter()
                 .map(|&at| self.endpoints[at].clone())
                 .collect(),
-            weights: indices.iter().map(|&at| self.weights[at]).collect(),
+            weights: match self.weights.is_empty() {
+                true => Box::default(),
+                false => indices.iter().map(|&at| self.weights[at]).collect(),
+            },
             members,
             // The few lines of a small part of a large set, and not all there are.
             lines: masks.keys().map(|&line| self.lines[line].clone()).collect(),
@@ -138,7 +142,7 @@ impl Members {
         &self.members
     }
 
-    /// The weights, by index; all are 1 if they are equal, even at zero.
+    /// The weights, by index; none if they are equal, even at zero.
     pub(crate) fn weights(&self) -> &[u32] {
         &self.weights
     }
@@ -207,9 +211,9 @@ impl Members {
 }
 
 fn weights(endpoints: &[Endpoint]) -> Box<[u32]> {
-    let weights: Box<[_]> = endpoints.iter().map(Endpoint::weight).collect();
-    if weights.windows(2).all(|two| two[0] == two[1]) {
-        return vec![1; endpoints.len()].into();
+    let mut pairs = endpoints.windows(2);
+    match pairs.all(|two| two[0].weight() == two[1].weight()) {
+        true => Box::default(),
+        false => endpoints.iter().map(Endpoint::weight).collect(),
     }
-    weights
 }

@@ -71,7 +71,7 @@ impl BuiltInPolicy {
         let weights = members.weights();
         match self {
             Self::RoundRobin(_) => {
-                let picker = round_robin::Picker::new(weights, previous, rng);
+                let picker = round_robin::Picker::new(members.len(), weights, previous, rng);
                 AnyPicker::RoundRobin(picker)
             }
             Self::Random(_) => AnyPicker::Random(random::Picker::new(weights)),

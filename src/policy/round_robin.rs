@@ -84,8 +84,13 @@ impl Picker {
 }
 
 impl Picker {
-    /// A picker for endpoints with these weights, which takes the place of `previous`.
-    pub(super) fn new(weights: &[u32], previous: Option<Previous<'_>>, rng: &mut impl Rng) -> Self {
+    /// A picker for so many endpoints with these weights, which takes the place of `previous`.
+    pub(super) fn new(
+        endpoints: usize,
+        weights: &[u32],
+        previous: Option<Previous<'_>>,
+        rng: &mut impl Rng,
+    ) -> Self {
         let weighted = Weights::of(weights).map(|differing| {
             let order = interleave(weights);
             Box::new(Turns {
@@ -93,7 +98,7 @@ impl Picker {
                 weights: differing,
             })
         });
-        let len = weighted.as_ref().map_or(weights.len(), |it| it.order.len());
+        let len = weighted.as_ref().map_or(endpoints, |it| it.order.len());
         let mut picker = Picker {
             cursor: CachePadded(AtomicUsize::new(0)),
             len,

@@ -150,7 +150,7 @@ impl<M> Writer<M> {
             members: Vec::with_capacity(set.len()),
             services: Vec::with_capacity(set.len()),
             update: Update {
-                joined: Vec::new(),
+                joined: Vec::with_capacity(set.len().saturating_sub(old.members().len()).max(1)),
                 left: Vec::new(),
                 altered: Vec::new(),
             },
