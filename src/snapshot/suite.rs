@@ -130,7 +130,8 @@ impl Set {
 
     fn of(policy: &AnyPolicy, locality: LocalityPreference) -> Self {
         let mut rng = SmallRng::seed_from_u64(42);
-        let signals = Arc::new(Signals::new(tokio::time::Instant::now()));
+        let signals = Signals::new(tokio::time::Instant::now());
+        let signals = Arc::new(signals.reviewed(None));
         let make = (|_| ()) as fn(&Endpoint);
         let (writer, current) = Writer::new(policy.clone(), locality, make, signals, &mut rng);
         Self {
