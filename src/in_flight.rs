@@ -210,32 +210,27 @@ impl InFlight {
         if self.state.streams() {
             self.member.stats().end_stream();
         }
-        if !self.state.is_trial_or_half_open() {
-            return;
+        // When another request may try is for the background task to say: else a hung endpoint would get them all, one
+        // after another.
+        if self.state.is_trial() && self.member.is_unreachable() {
+            // It was neither accepted nor refused, so this is the last that anybody hears of it.
+            self.member.stats().end_trial(self.given_up(outcome));
+            self.member.signals().review.notify_one();
         }
-        match outcome {
-            Outcome::Success | Outcome::Overload if self.state.is_half_open() => {
-                self.judge(Verdict::Passed)
-            }
-            Outcome::Failure if self.state.is_half_open() => self.judge(Verdict::Failed),
-            _ => self.give_up_trial(outcome),
+        if self.state.is_half_open() {
+            self.judge(match outcome {
+                Outcome::Success | Outcome::Overload => Verdict::Passed,
+                Outcome::Failure => Verdict::Failed,
+                Outcome::Ignored => self.given_up(outcome),
+            });
         }
     }
 
-    /// It ends before it is known how the endpoint is. When another one may try is for the background task to say: else a
-    /// hung endpoint would get all requests, one after another.
-    fn give_up_trial(&self, outcome: Outcome) {
-        let verdict = match outcome {
+    /// What a trial has come to that ends before it is known how the endpoint is.
+    fn given_up(&self, outcome: Outcome) -> Verdict {
+        match outcome {
             Outcome::Ignored if self.waited_without_answer() < SOON => Verdict::Cancelled,
             _ => Verdict::GivenUp,
-        };
-        if self.member.is_unreachable() {
-            self.member.stats().end_trial(verdict);
-        }
-        if self.state.is_half_open() {
-            self.judge(verdict);
-        } else {
-            self.member.signals().review.notify_one();
         }
     }
 }

@@ -67,6 +67,11 @@ impl RequestState {
         self.0 & (TRIAL | HALF_OPEN | STREAMS) != 0
     }
 
+    #[inline]
+    pub(super) fn is_trial(self) -> bool {
+        self.0 & TRIAL != 0
+    }
+
     /// It is no trial any more; whether it was.
     #[inline]
     pub(super) fn end_trial(&mut self) -> bool {

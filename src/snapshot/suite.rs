@@ -353,9 +353,7 @@ suite! {
     power_of_two: PowerOfTwo::new();
     peak_ewma: PeakEwma::new();
     outside_round_robin: outside(RoundRobin::new());
-    outside_random: outside(Random::new());
     outside_least_connections: outside(LeastConnections::new());
-    outside_power_of_two: outside(PowerOfTwo::new());
     outside_peak_ewma: outside(PeakEwma::new());
     outside_near_least_connections: half_near(outside(LeastConnections::new()));
     near_round_robin: half_near(RoundRobin::new());
