@@ -143,4 +143,21 @@ pub(crate) const KEPT: &[Kept] = &[
             Step::Traffic(2, 1, Drop),
         ],
     },
+    // The model was wrong: no one is ejected anew.
+    Kept {
+        name: "an ejection from when there were more pods shows again after a panic",
+        config: Config {
+            failures: 1,
+            max_ejected: 0.34,
+            ..Config::PLAIN
+        },
+        steps: &[
+            Step::Set(hosts(&[2, 3, 4])),
+            Step::Behave(4, Error),
+            Step::Send(hosts(&[]), Drop),
+            Step::Set(hosts(&[3, 4])),
+            Step::Behave(3, Refuse),
+            Step::Send(hosts(&[]), Drop),
+        ],
+    },
 ];

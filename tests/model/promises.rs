@@ -49,6 +49,7 @@ impl Promises {
         started: Instant,
     ) -> Result<(), Broken> {
         self.note(view);
+        view.note_ejections(self.previous.as_ref());
         states::each_pod_is_made_once(cluster)?;
         for seen in &view.pods {
             states::requests_are_counted(cluster, seen)?;
@@ -171,8 +172,12 @@ impl Promises {
         let Some(before) = self.plainly_before(config, view) else {
             return Ok(());
         };
-        let is_new =
-            |seen: &&Seen| seen.is_out() && before.of(&seen.life).is_some_and(Seen::is_available);
+        // One of an earlier set may have been taken back by a panic, and shows again when that ends.
+        let is_new = |seen: &&Seen| {
+            seen.is_out()
+                && seen.out_in == Some(view.version)
+                && before.of(&seen.life).is_some_and(Seen::is_available)
+        };
         let Some(new) = view.pods.iter().find(is_new) else {
             return Ok(());
         };
