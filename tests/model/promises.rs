@@ -60,12 +60,15 @@ impl Promises {
         self.few_are_ejected(config, view)?;
         self.who_comes_back_has_answered(config, view)?;
         states::nothing_is_kept(cluster, users, view.at)?;
+        states::nobody_waits_for_who_left(cluster)?;
+        states::nobody_waits_in_vain(cluster, view, users)?;
         for user in users.iter_mut() {
             self.who_is_avoided_is_the_last_resort(view, user)?;
             if user.times_sent() > 1 {
                 return broken("nothing is sent twice", format!("request {}", user.number));
             }
             self.see(config, cluster, user, started)?;
+            states::who_wants_a_pod_waits_no_longer(config, cluster, user, view.at)?;
         }
         Ok(())
     }
@@ -101,6 +104,12 @@ impl Promises {
             return Ok(());
         }
         match answer {
+            Answer::Head { host: Some(host) }
+                if user.wants.is_some_and(|wanted| wanted != *host) =>
+            {
+                let what = format!("request {} was answered by {host}", user.number);
+                return broken("no other pod will do", what);
+            }
             Answer::Head { .. } => self.facts.accepted(*at),
             Answer::Panic => {}
             Answer::Error(error) => {
@@ -108,6 +117,8 @@ impl Promises {
                     number: user.number,
                     at: *at,
                     started,
+                    begun: user.begun,
+                    wants: user.wants,
                 };
                 self.facts.may_fail(config, cluster, &case, error)?;
             }
