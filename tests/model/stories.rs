@@ -95,7 +95,10 @@ impl Story {
         let pause = any(&mut self.rng, &[250, 300, 500]);
         self.steps.push(Step::Advance(pause));
         self.steps.push(Step::Behave(host, meanwhile));
-        self.steps.push(Step::Send(others, Keep));
+        // The others may have to wait for what comes of the first.
+        for _ in 0..self.rng.random_range(1..=3) {
+            self.steps.push(Step::Send(others, Keep));
+        }
         if self.rng.random_bool(0.5) {
             self.steps.push(Step::Advance(50));
         }
