@@ -160,4 +160,25 @@ pub(crate) const KEPT: &[Kept] = &[
             Step::Send(hosts(&[]), Drop),
         ],
     },
+    Kept {
+        name: "a trial of a pod that is ejected and refuses is given up after long, and the pod is lost",
+        config: Config {
+            failures: 1,
+            min_ejection: 200,
+            ..Config::PLAIN
+        },
+        steps: &[
+            Step::Set(hosts(&[2, 3])),
+            Step::Behave(3, Error),
+            Step::Send(hosts(&[]), Drop),
+            Step::Advance(250),
+            Step::Behave(3, HandBack),
+            Step::Send(hosts(&[]), Drop),
+            Step::Behave(3, Hang),
+            Step::Advance(250),
+            Step::Send(hosts(&[]), Drop),
+            Step::Advance(50),
+            Step::GiveUp(114),
+        ],
+    },
 ];
