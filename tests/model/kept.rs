@@ -181,4 +181,16 @@ pub(crate) const KEPT: &[Kept] = &[
             Step::GiveUp(114),
         ],
     },
+    // The model was wrong: there was no other one when it was sent.
+    Kept {
+        name: "who is avoided has the request, and another one joins before the answer",
+        config: Config::PLAIN,
+        steps: &[
+            Step::Set(hosts(&[2])),
+            Step::Behave(2, Hang),
+            Step::Send(hosts(&[2]), Drop),
+            Step::Set(hosts(&[1, 2])),
+            Step::Behave(2, Well),
+        ],
+    },
 ];

@@ -69,6 +69,7 @@ impl Promises {
             }
             self.see(config, cluster, user, started)?;
             states::who_wants_a_pod_waits_no_longer(config, cluster, user, view.at)?;
+            user.is_old = true;
         }
         Ok(())
     }
@@ -134,9 +135,9 @@ impl Promises {
         else {
             return Ok(());
         };
-        // Only of what was begun and answered at the time of the last look is it known how the others were.
+        // Only of what was begun and answered since the last look, at the same time, is it known how the others were.
         let is_known = *at == user.begun && before.at == *at && before.version == view.version;
-        if user.is_seen || !is_known || !user.avoids.contains(*host) {
+        if user.is_seen || user.is_old || !is_known || !user.avoids.contains(*host) {
             return Ok(());
         }
         let would_take = |seen: &&Seen| {

@@ -58,6 +58,8 @@ pub(crate) struct User {
     pub(crate) record: Arc<Mutex<Record>>,
     task: Option<AbortHandle>,
     pub(crate) is_seen: bool,
+    /// Whether it was there at the last look.
+    pub(crate) is_old: bool,
 }
 
 /// What a request is to be.
@@ -98,6 +100,7 @@ impl User {
             record: record.clone(),
             task: None,
             is_seen: false,
+            is_old: false,
         };
         let request = Request {
             number: wish.number,
