@@ -79,6 +79,11 @@ pub(crate) fn address(host: u8) -> std::net::SocketAddr {
     ([10, 0, 0, host], 80).into()
 }
 
+/// What the pod at an address is called, one after another as in a StatefulSet.
+pub(crate) fn name(host: u8) -> String {
+    format!("pod-{host}")
+}
+
 pub(crate) fn host(endpoint: &Endpoint) -> u8 {
     match endpoint.address().ip() {
         std::net::IpAddr::V4(ip) => ip.octets()[3],
@@ -181,7 +186,9 @@ impl Cluster {
 
     fn endpoint(&self, host: u8) -> Endpoint {
         let pod = &self.pods[usize::from(host)];
-        let mut endpoint = Endpoint::new(address(host)).with_weight(pod.weight.into());
+        let mut endpoint = Endpoint::new(address(host))
+            .with_pod_name(name(host))
+            .with_weight(pod.weight.into());
         if pod.is_uid_told {
             endpoint = endpoint.with_pod_uid(format!("{host}-{}", pod.uid));
         }

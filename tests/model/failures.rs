@@ -1,12 +1,13 @@
 //! Which requests may fail, and how.
 
-use std::{error::Error as _, time::Duration};
+use std::{error::Error as _, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tower_headless::Error;
 
 use crate::{
     cluster::{Cluster, host},
+    life::Life,
     plan::{Checks, Config},
     pod::PodError,
     promises::{BACK_OFF, CHECKED, ready_timeout},
@@ -28,6 +29,9 @@ pub(crate) struct Case {
     pub(crate) at: Instant,
     /// When the balancer was built.
     pub(crate) started: Instant,
+    pub(crate) begun: Instant,
+    /// The one pod that was to have it.
+    pub(crate) wants: Option<u8>,
 }
 
 impl Facts {
@@ -50,6 +54,8 @@ impl Facts {
             Ok(())
         } else if error.is_no_endpoints() {
             has_no_endpoints(cluster, case, timeout)
+        } else if error.is_unreachable() && case.wants.is_some() {
+            has_waited(case, timeout).and_then(|()| none_accepts(config, cluster, case))
         } else if error.is_unreachable() {
             self.has_lasted(case, timeout)
                 .and_then(|()| none_accepts(config, cluster, case))
@@ -87,8 +93,28 @@ fn is_the_pods_own(case: &Case, error: &Error) -> Result<(), String> {
     let given = error.source().and_then(|it| it.downcast_ref::<PodError>());
     let named = error.endpoint().map(host);
     match given {
-        Some(given) if given.number == case.number && named == Some(given.host) => Ok(()),
+        Some(given) if given.number == case.number && named == Some(given.host) => {
+            is_wanted(case, given.host)
+        }
         _ => Err("no pod said so".into()),
+    }
+}
+
+fn is_wanted(case: &Case, host: u8) -> Result<(), String> {
+    match case.wants {
+        Some(wanted) if wanted != host => Err(format!("it was for pod {wanted}")),
+        _ => Ok(()),
+    }
+}
+
+/// One for a pod of its own waits for the ready timeout itself, however long there have been none.
+fn has_waited(case: &Case, timeout: Option<Duration>) -> Result<(), String> {
+    match timeout {
+        None => Err("requests wait for ever".into()),
+        Some(timeout) if case.at < case.begun + timeout => {
+            Err(format!("it waited {:?}", case.at - case.begun))
+        }
+        Some(_) => Ok(()),
     }
 }
 
@@ -128,7 +154,8 @@ fn is_over(case: &Case, timeout: Option<Duration>) -> Result<(), String> {
 /// There is none that would have taken the request and could be known to.
 fn none_accepts(config: &Config, cluster: &Cluster, case: &Case) -> Result<(), String> {
     let is_known = |since: Option<Instant>, bound| since.is_some_and(|at| at + bound < case.at);
-    for life in cluster.lives() {
+    let may_take = |life: &&Arc<Life>| case.wants.is_none_or(|host| host == life.host);
+    for life in cluster.lives().filter(may_take) {
         let passes = cluster.checks_pass_since(life.host);
         let is_fit = config.checks == Checks::Off || is_known(passes, BACK_OFF + CHECKED);
         if is_fit

@@ -170,7 +170,7 @@ impl Story {
     pub(crate) fn requests(&mut self) {
         for _ in 0..self.rng.random_range(1..=4) {
             let take = self.take();
-            let step = match self.rng.random_range(0..8) {
+            let step = match self.rng.random_range(0..9) {
                 0 => Step::Call(take),
                 1 => Step::Glance(self.rng.random_range(0..3)),
                 2 | 3 => {
@@ -179,6 +179,7 @@ impl Story {
                     let both = one != other && self.rng.random_bool(0.3);
                     Step::Send(if both { avoid.toggle(other) } else { avoid }, take)
                 }
+                4 => Step::SendTo(self.host(), take),
                 _ => Step::Send(Hosts::default(), take),
             };
             self.push(step);

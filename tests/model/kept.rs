@@ -143,4 +143,54 @@ pub(crate) const KEPT: &[Kept] = &[
             Step::Traffic(2, 1, Drop),
         ],
     },
+    // The model was wrong: no one is ejected anew.
+    Kept {
+        name: "an ejection from when there were more pods shows again after a panic",
+        config: Config {
+            failures: 1,
+            max_ejected: 0.34,
+            ..Config::PLAIN
+        },
+        steps: &[
+            Step::Set(hosts(&[2, 3, 4])),
+            Step::Behave(4, Error),
+            Step::Send(hosts(&[]), Drop),
+            Step::Set(hosts(&[3, 4])),
+            Step::Behave(3, Refuse),
+            Step::Send(hosts(&[]), Drop),
+        ],
+    },
+    Kept {
+        name: "a trial of a pod that is ejected and refuses is given up after long, and the pod is lost",
+        config: Config {
+            failures: 1,
+            min_ejection: 200,
+            ..Config::PLAIN
+        },
+        steps: &[
+            Step::Set(hosts(&[2, 3])),
+            Step::Behave(3, Error),
+            Step::Send(hosts(&[]), Drop),
+            Step::Advance(250),
+            Step::Behave(3, HandBack),
+            Step::Send(hosts(&[]), Drop),
+            Step::Behave(3, Hang),
+            Step::Advance(250),
+            Step::Send(hosts(&[]), Drop),
+            Step::Advance(50),
+            Step::GiveUp(114),
+        ],
+    },
+    // The model was wrong: there was no other one when it was sent.
+    Kept {
+        name: "who is avoided has the request, and another one joins before the answer",
+        config: Config::PLAIN,
+        steps: &[
+            Step::Set(hosts(&[2])),
+            Step::Behave(2, Hang),
+            Step::Send(hosts(&[2]), Drop),
+            Step::Set(hosts(&[1, 2])),
+            Step::Behave(2, Well),
+        ],
+    },
 ];

@@ -107,7 +107,9 @@ pub(crate) enum Step {
     Behave(u8, Mood),
     Check(u8, bool),
     Send(Hosts, Take),
-    /// The same without `poll_ready`.
+    /// For this pod, by its name; no other one will do.
+    SendTo(u8, Take),
+    /// Without `poll_ready`, to any.
     Call(Take),
     /// So many requests, each so many milliseconds after the one before.
     Traffic(u8, u16, Take),

@@ -49,6 +49,7 @@ impl Promises {
         started: Instant,
     ) -> Result<(), Broken> {
         self.note(view);
+        view.note_ejections(self.previous.as_ref());
         states::each_pod_is_made_once(cluster)?;
         for seen in &view.pods {
             states::requests_are_counted(cluster, seen)?;
@@ -59,12 +60,16 @@ impl Promises {
         self.few_are_ejected(config, view)?;
         self.who_comes_back_has_answered(config, view)?;
         states::nothing_is_kept(cluster, users, view.at)?;
+        states::nobody_waits_for_who_left(cluster)?;
+        states::nobody_waits_in_vain(cluster, view, users)?;
         for user in users.iter_mut() {
             self.who_is_avoided_is_the_last_resort(view, user)?;
             if user.times_sent() > 1 {
                 return broken("nothing is sent twice", format!("request {}", user.number));
             }
             self.see(config, cluster, user, started)?;
+            states::who_wants_a_pod_waits_no_longer(config, cluster, user, view.at)?;
+            user.is_old = true;
         }
         Ok(())
     }
@@ -100,6 +105,12 @@ impl Promises {
             return Ok(());
         }
         match answer {
+            Answer::Head { host: Some(host) }
+                if user.wants.is_some_and(|wanted| wanted != *host) =>
+            {
+                let what = format!("request {} was answered by {host}", user.number);
+                return broken("no other pod will do", what);
+            }
             Answer::Head { .. } => self.facts.accepted(*at),
             Answer::Panic => {}
             Answer::Error(error) => {
@@ -107,6 +118,8 @@ impl Promises {
                     number: user.number,
                     at: *at,
                     started,
+                    begun: user.begun,
+                    wants: user.wants,
                 };
                 self.facts.may_fail(config, cluster, &case, error)?;
             }
@@ -122,9 +135,9 @@ impl Promises {
         else {
             return Ok(());
         };
-        // Only of what was begun and answered at the time of the last look is it known how the others were.
+        // Only of what was begun and answered since the last look, at the same time, is it known how the others were.
         let is_known = *at == user.begun && before.at == *at && before.version == view.version;
-        if user.is_seen || !is_known || !user.avoids.contains(*host) {
+        if user.is_seen || user.is_old || !is_known || !user.avoids.contains(*host) {
             return Ok(());
         }
         let would_take = |seen: &&Seen| {
@@ -171,8 +184,12 @@ impl Promises {
         let Some(before) = self.plainly_before(config, view) else {
             return Ok(());
         };
-        let is_new =
-            |seen: &&Seen| seen.is_out() && before.of(&seen.life).is_some_and(Seen::is_available);
+        // One of an earlier set may have been taken back by a panic, and shows again when that ends.
+        let is_new = |seen: &&Seen| {
+            seen.is_out()
+                && seen.out_in == Some(view.version)
+                && before.of(&seen.life).is_some_and(Seen::is_available)
+        };
         let Some(new) = view.pods.iter().find(is_new) else {
             return Ok(());
         };

@@ -8,7 +8,7 @@ use tower_headless::{EndpointState, Proximity};
 use crate::{
     cluster::host,
     life::lock,
-    plan::{Config, Hosts, Locality, Mood, PolicyName, Take, hosts},
+    plan::{Config, Hosts, Locality, Mood, PolicyName, Ready, Take, hosts},
     promises::{BACK_OFF, CHECKED, PROBE},
     users::{Answer, Stage, User},
     world::{Broken, World, broken},
@@ -35,6 +35,13 @@ impl World {
                 cluster.set(hosts(&[1, 2, 3]));
             } else {
                 cluster.tell();
+            }
+            // Who waits for a pod that is away, and may do so for ever, is to.
+            let is_away =
+                |user: &&User| user.wants.is_some_and(|host| cluster.life(host).is_none());
+            let waiting = self.users.iter().filter(is_away);
+            if self.config.ready == Ready::Wait {
+                waiting.filter(|user| user.waits()).for_each(User::give_up);
             }
         }
         self.wait(BACK_OFF + CHECKED).await?;
@@ -75,7 +82,7 @@ impl World {
 
     /// Sends a request that can't but succeed; returns which pod has answered.
     async fn ask(&mut self) -> Result<u8, Broken> {
-        self.send(Hosts::default(), true, Take::Drop);
+        self.send(Hosts::default(), None, true, Take::Drop);
         self.settle().await;
         if self.users.last().is_some_and(User::is_running) {
             sleep(MILLI).await;

@@ -110,7 +110,7 @@ fn simpler(step: Step) -> Vec<Step> {
             )));
             simpler
         }
-        Step::Call(take) => vec![Step::Send(none, take)],
+        Step::Call(take) | Step::SendTo(_, take) => vec![Step::Send(none, take)],
         Step::Glance(_) => vec![Step::Send(none, Take::Drop)],
         Step::Send(avoid, take) => {
             let mut simpler = Vec::new();

@@ -1,5 +1,7 @@
 //! Promises of which a single look tells whether they are kept.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 use tower_headless::{EjectionReason, EndpointState};
 
@@ -7,7 +9,7 @@ use crate::{
     cluster::Cluster,
     life::{Log, lock},
     plan::{CHECK_FAILURES, Checks, Config},
-    promises::{BACK_OFF, PROBE},
+    promises::{BACK_OFF, PROBE, ready_timeout},
     users::User,
     view::{Seen, View},
     world::{Broken, broken},
@@ -110,6 +112,65 @@ pub(crate) fn nothing_is_kept(
         if now - *since > PROBE && life.is_held() {
             let what = format!("pod {} left {:?} ago", life.host, now - *since);
             return broken("nothing is kept of who left", what);
+        }
+    }
+    Ok(())
+}
+
+/// Who wants one pod, which doesn't take the request, waits for the ready timeout.
+pub(crate) fn who_wants_a_pod_waits_no_longer(
+    config: &Config,
+    cluster: &Cluster,
+    user: &User,
+    now: Instant,
+) -> Result<(), Broken> {
+    let (Some(wanted), Some(timeout)) = (user.wants, ready_timeout(config)) else {
+        return Ok(());
+    };
+    // Before there is a set, it waits for readiness.
+    let first = cluster.told.first().map(|&(told, _)| told);
+    let is_late = first.is_some_and(|first| now > first.max(user.begun) + timeout + MILLI);
+    if is_late && user.waits() {
+        let what = format!("request {} for pod {wanted} still waits", user.number);
+        return broken("who wants one pod waits for the ready timeout", what);
+    }
+    Ok(())
+}
+
+/// The runtime's clock ticks that seldom.
+const MILLI: Duration = Duration::from_millis(1);
+
+/// A request whose pod leaves before it is ready goes elsewhere.
+pub(crate) fn nobody_waits_for_who_left(cluster: &Cluster) -> Result<(), Broken> {
+    let mut departed = cluster.departed.iter();
+    match departed.find(|(life, _)| life.log().stalled > 0) {
+        Some((life, _)) => broken("nobody waits for who left", format!("pod {}", life.host)),
+        None => Ok(()),
+    }
+}
+
+/// A request that waits for an endpoint is woken as soon as there is one.
+pub(crate) fn nobody_waits_in_vain(
+    cluster: &Cluster,
+    view: &View,
+    users: &[User],
+) -> Result<(), Broken> {
+    // Those that wait for their pod's readiness are not told from the others.
+    let departed = cluster.departed.iter().map(|(life, _)| life);
+    if departed
+        .chain(cluster.lives())
+        .any(|life| life.log().stalled > 0)
+    {
+        return Ok(());
+    }
+    for user in users.iter().filter(|user| user.waits()) {
+        let may_take = |seen: &&Seen| {
+            let is_wanted = user.wants.is_none_or(|wanted| wanted == seen.life.host);
+            is_wanted && seen.is_available() && seen.life.prompt_since().is_some()
+        };
+        if let Some(seen) = view.pods.iter().find(may_take) {
+            let what = format!("request {} does, and {}", user.number, seen.status);
+            return broken("nobody waits in vain", what);
         }
     }
     Ok(())

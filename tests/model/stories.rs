@@ -30,7 +30,8 @@ impl Story {
             79..84 if config.checks != Checks::Off => self.checks_fail(host),
             79..88 => self.restart(host),
             88..92 => self.goes_bad(host),
-            92..96 => self.streams(host),
+            92..95 => self.streams(host),
+            95..97 => self.trial_is_given_up(host),
             _ => self.blip(),
         }
     }
@@ -82,6 +83,30 @@ impl Story {
         self.advance();
         self.traffic();
         self.advance();
+    }
+
+    /// A pod hands requests back, and the one that it is tried with hangs and is given up.
+    fn trial_is_given_up(&mut self, host: u8) {
+        let others = Hosts(self.set.0 & !(1 << host));
+        let meanwhile = any(&mut self.rng, &[Mood::Stall, Mood::Hang]);
+        self.steps.push(Step::Behave(host, Mood::HandBack));
+        self.steps.push(Step::Send(others, Keep));
+        self.steps.push(Step::Behave(host, Mood::Hang));
+        let pause = any(&mut self.rng, &[250, 300, 500]);
+        self.steps.push(Step::Advance(pause));
+        self.steps.push(Step::Behave(host, meanwhile));
+        // The others may have to wait for what comes of the first.
+        for _ in 0..self.rng.random_range(1..=3) {
+            self.steps.push(Step::Send(others, Keep));
+        }
+        if self.rng.random_bool(0.5) {
+            self.steps.push(Step::Advance(50));
+        }
+        for _ in 0..self.rng.random_range(1..4) {
+            let which = self.rng.random();
+            self.steps.push(Step::GiveUp(which));
+        }
+        self.requests();
     }
 
     /// Responses that go on, while others come and go.

@@ -17,7 +17,7 @@ use tokio::{task::AbortHandle, time::Instant};
 use tower_headless::{Endpoint, Error, Route};
 
 use crate::{
-    cluster::address,
+    cluster::{address, name},
     life::lock,
     plan::{Hosts, Take},
     pod::{Request, ServedBy},
@@ -52,19 +52,35 @@ pub(crate) struct User {
     pub(crate) number: u32,
     pub(crate) begun: Instant,
     pub(crate) avoids: Hosts,
+    /// The one pod that is to have it.
+    pub(crate) wants: Option<u8>,
     pub(crate) sent: Arc<AtomicU32>,
     pub(crate) record: Arc<Mutex<Record>>,
     task: Option<AbortHandle>,
     pub(crate) is_seen: bool,
+    /// Whether it was there at the last look.
+    pub(crate) is_old: bool,
 }
 
 /// What a request is to be.
 pub(crate) struct Wish {
     pub(crate) number: u32,
     pub(crate) avoid: Hosts,
+    pub(crate) pod: Option<u8>,
     /// Whether it waits for readiness first.
     pub(crate) readies: bool,
     pub(crate) take: Take,
+}
+
+impl Wish {
+    fn route(&self) -> Route {
+        let avoid = self.avoid.iter().map(|host| address(host).into());
+        let avoid = avoid.fold(Route::new(), |route, pod: Endpoint| route.avoid(&pod));
+        match self.pod {
+            Some(host) => avoid.pod(name(host)),
+            None => avoid,
+        }
+    }
 }
 
 impl User {
@@ -79,10 +95,12 @@ impl User {
             number: wish.number,
             begun: Instant::now(),
             avoids: wish.avoid,
+            wants: wish.pod,
             sent: Arc::default(),
             record: record.clone(),
             task: None,
             is_seen: false,
+            is_old: false,
         };
         let request = Request {
             number: wish.number,
@@ -111,6 +129,11 @@ impl User {
         self.stage() != Stage::Ended
     }
 
+    /// Whether no pod has its request.
+    pub(crate) fn waits(&self) -> bool {
+        self.stage() == Stage::Calling && self.times_sent() == 0
+    }
+
     /// Whether its response is held.
     pub(crate) fn keeps(&self) -> bool {
         lock(&self.record).kept.is_some()
@@ -137,12 +160,12 @@ impl User {
 fn call(
     subject: &dyn Subject,
     request: Request,
-    avoid: &[Endpoint],
+    route: Route,
 ) -> BoxFuture<'static, Result<PodResponse, Error>> {
-    match avoid {
-        [] => subject.call(request),
-        avoid => subject.call_with(request, avoid.iter().fold(Route::new(), Route::avoid)),
+    if route.is_empty() {
+        return subject.call(request);
     }
+    subject.call_with(request, route)
 }
 
 fn run(
@@ -151,21 +174,20 @@ fn run(
     request: Request,
     record: Arc<Mutex<Record>>,
 ) -> BoxFuture<'static, ()> {
-    let avoid = wish.avoid.iter().map(|host| address(host).into());
-    let (avoid, take): (Vec<Endpoint>, _) = (avoid.collect(), wish.take);
+    let (route, take) = (wish.route(), wish.take);
     let future: BoxFuture<'static, _> = if wish.readies {
         let (ready, record) = (subject.ready(), record.clone());
         Box::pin(async move {
             let subject = ready.await;
             lock(&record).stage = Stage::Calling;
-            let response = call(&*subject, request, &avoid);
+            let response = call(&*subject, request, route);
             // The request itself holds no handle.
             drop(subject);
             response.await
         })
     } else {
         lock(&record).stage = Stage::Calling;
-        let called = catch_unwind(AssertUnwindSafe(|| call(subject, request, &avoid)));
+        let called = catch_unwind(AssertUnwindSafe(|| call(subject, request, route)));
         called.unwrap_or_else(|panic| Box::pin(async { resume_unwind(panic) }))
     };
     Box::pin(async move {

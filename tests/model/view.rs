@@ -26,6 +26,8 @@ pub(crate) struct Seen {
     /// What it had answered well when it was last seen in the set's good graces, if it has lost them since, and the set of
     /// that time.
     pub(crate) good_before: Option<(u32, u32)>,
+    /// The set in which it was ejected first, if that has been seen.
+    pub(crate) out_in: Option<u32>,
 }
 
 impl Seen {
@@ -58,6 +60,7 @@ impl View {
             life,
             status,
             good_before: None,
+            out_in: None,
         };
         Ok(Self {
             at: Instant::now(),
@@ -68,6 +71,16 @@ impl View {
 
     pub(crate) fn of(&self, life: &Arc<Life>) -> Option<&Seen> {
         self.pods.iter().find(|seen| Arc::ptr_eq(&seen.life, life))
+    }
+
+    /// Takes note of who is ejected, and since which set.
+    pub(crate) fn note_ejections(&mut self, before: Option<&Self>) {
+        let version = before.map_or(self.version, |before| before.version);
+        for seen in &mut self.pods {
+            let before = before.and_then(|before| before.of(&seen.life));
+            let known = before.and_then(|before| before.out_in);
+            seen.out_in = known.or(seen.is_out().then_some(version));
+        }
     }
 
     pub(crate) fn refusals(&self) -> u32 {

@@ -128,11 +128,12 @@ impl World {
             Step::SourceFails => lock(&self.cluster).source.say(Err("SERVFAIL".into())),
             Step::Behave(host, mood) => lock(&self.cluster).behave(host, mood),
             Step::Check(host, passes) => lock(&self.cluster).check(host, passes),
-            Step::Send(avoid, take) => self.send(avoid, true, take),
-            Step::Call(take) => self.send(Hosts::default(), false, take),
+            Step::Send(avoid, take) => self.send(avoid, None, true, take),
+            Step::SendTo(host, take) => self.send(Hosts::default(), Some(host), true, take),
+            Step::Call(take) => self.send(Hosts::default(), None, false, take),
             Step::Traffic(requests, every, take) => self.traffic(requests, every, take).await?,
             Step::Glance(looks) => {
-                let wish = self.wish(Hosts::default(), true, Take::Drop);
+                let wish = self.wish(Hosts::default(), None, true, Take::Drop);
                 self.start(wish, looks, false);
             }
             Step::GiveUp(which) => {
@@ -151,7 +152,7 @@ impl World {
 
     async fn traffic(&mut self, requests: u8, every: u16, take: Take) -> Result<(), Broken> {
         for _ in 0..requests {
-            self.send(Hosts::default(), true, take);
+            self.send(Hosts::default(), None, true, take);
             self.settle().await;
             self.check()?;
             sleep(Duration::from_millis(every.into())).await;
@@ -159,19 +160,20 @@ impl World {
         Ok(())
     }
 
-    fn wish(&mut self, avoid: Hosts, readies: bool, take: Take) -> Wish {
+    fn wish(&mut self, avoid: Hosts, pod: Option<u8>, readies: bool, take: Take) -> Wish {
         self.next_number += 1;
         Wish {
             number: self.next_number,
             avoid,
+            pod,
             readies,
             take,
         }
     }
 
-    pub(crate) fn send(&mut self, avoid: Hosts, readies: bool, take: Take) {
+    pub(crate) fn send(&mut self, avoid: Hosts, pod: Option<u8>, readies: bool, take: Take) {
         if self.users.len() < MOST_USERS {
-            let wish = self.wish(avoid, readies, take);
+            let wish = self.wish(avoid, pod, readies, take);
             self.start(wish, 1, true);
         }
     }
