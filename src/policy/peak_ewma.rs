@@ -43,7 +43,9 @@ impl PeakEwma {
 
     /// After which time a past latency counts by 1/e, 37 %; from 1 ms to a day.
     ///
-    /// An endpoint that was as slow as can be gets requests again after 2.3 times this at the latest.
+    /// Among endpoints of a steady latency, one that was as slow as can be gets requests again after 2.3 times this at the
+    /// latest. Where the others have just become faster, too, it takes until theirs is forgotten: this times the logarithm of
+    /// how many times faster they are.
     pub fn decay(mut self, decay: Duration) -> Self {
         self.decay = decay.clamp(MIN_DECAY, DAY);
         self
