@@ -39,7 +39,7 @@
 //! | a pod's requests fail, or get no answer | [it is passed over](#bad-pods) for a while, and then tried with one request |
 //! | every pod refuses | requests wait, up to the [ready timeout](BalanceBuilder::ready_timeout), for a new set or a pod that accepts; after that they fail at once |
 //! | a pod fails a request that it had | with [`RetryLayer`], or in the HTTP client where that is safe, another pod gets it, within a budget |
-//! | pods are asked whether they are well | a [`HealthCheck`], by TCP, HTTP, gRPC or anything else: a pod that fails its checks gets no requests until one passes, and a new one none before, if so wanted |
+//! | pods are asked whether they are well | a [`HealthCheck`], by TCP, HTTP, gRPC or anything else: a pod that fails its checks gets no requests until one passes; a new one may have to pass one first |
 //! | a request is cancelled | it is counted out, wherever it was |
 //! | the last clone is dropped | the background task ends and every service is dropped |
 //!
@@ -101,11 +101,13 @@
 //!
 //! - **An endpoint is ejected** after 5 failures in a row, or when fewer than 80 % of its requests of 30 s succeed; also when
 //!   several of its requests wait and none is answered, four times as long as usual, while the others answer theirs
-//!   ([`OutlierDetection`]).
+//!   ([`OutlierDetection`]). A request waits until the head of its response comes: a stream is no silence.
 //! - **It comes back** when one request that is let through to it succeeds: after 5 s the first time, and twice as long after
-//!   each failure, up to 5 minutes. One that was silent is back at its first answer.
+//!   each failure, up to 5 minutes. One that was silent is back at its first answer. A pod that leaves the set and returns is a new one:
+//!   nothing of its former life counts.
 //! - **Half of the endpoints at most** are out, and never the last one that accepts requests. When fewer than half are
-//!   available, be it that others refuse, all get requests again: so many bad pods are more likely to be something else.
+//!   available, all get requests again: so many bad pods are more likely to be something else. Pods that refuse count as not
+//!   available.
 //! - **Failing fast attracts nothing.** A policy that counts requests goes on counting one that was turned away, four times as
 //!   long as an answer takes, so that a pod that says 503 at once never looks idle.
 //! - **A caller that gives up** says something of a pod if it has waited for long, and the pod has answered nobody meanwhile: a

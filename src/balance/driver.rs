@@ -241,7 +241,7 @@ where
     fn on_review(&mut self) {
         for (member, verdict) in self.attempts.ended_trials(&self.registry.lives) {
             match verdict {
-                // It has waited in vain, as far as anybody knows.
+                // It has waited, and got no answer.
                 Verdict::GivenUp | Verdict::Failed => self.refused(&member, Refusal::HandedBack),
                 _ => {
                     member.offer_trial();

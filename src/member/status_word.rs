@@ -1,4 +1,4 @@
-//! What is to be known of an endpoint with every pick, in one 32-bit word.
+//! What each pick has to know of an endpoint, in one 32-bit word.
 //!
 //! ```text
 //!  31        30            29        28      27      26                                           0
