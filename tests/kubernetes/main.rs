@@ -30,7 +30,7 @@ macro_rules! tests {
 macro_rules! stories {
     ($($story:tt)*) => {
         tests!(mod dns (crate::source::Source::Dns) $($story)*);
-        tests!(mod watch (crate::source::Source::MembershipStream) $($story)*);
+        tests!(mod watch (crate::source::Source::Watch) $($story)*);
     };
 }
 

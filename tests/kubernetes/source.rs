@@ -22,7 +22,7 @@ pub(crate) enum Source {
     /// A and AAAA records, or SRV records, from CoreDNS.
     Dns,
     /// EndpointSlices from the API server.
-    MembershipStream,
+    Watch,
 }
 
 /// How late a client may be that learns of endpoints, after a bare watcher of the slices.
@@ -33,13 +33,13 @@ pub(crate) struct Lateness {
 }
 
 impl Source {
-    pub(crate) const ALL: &[Self] = &[Self::Dns, Self::MembershipStream];
+    pub(crate) const ALL: &[Self] = &[Self::Dns, Self::Watch];
 
     /// The name of this story's Kubernetes namespace.
     pub(crate) fn namespace(self, story: &str) -> String {
         match self {
             Self::Dns => format!("dns-{story}"),
-            Self::MembershipStream => format!("watch-{story}"),
+            Self::Watch => format!("watch-{story}"),
         }
     }
 
@@ -74,7 +74,7 @@ impl Source {
         match self {
             Self::Dns => "",
             // Where nobody answers: DNS, which it would turn to, is no help.
-            Self::MembershipStream => ", --watch, --nameserver, 10.244.255.1",
+            Self::Watch => ", --watch, --nameserver, 10.244.255.1",
         }
     }
 
@@ -84,7 +84,7 @@ impl Source {
             // A look every 5 s, or 10 % later, and after a change at 1, 2 and 4 s.
             Self::Dns => (Duration::from_secs(6), Duration::from_secs(6)),
             // Each pod's turn comes within 20 ms of a load of 500 requests a second.
-            Self::MembershipStream => (Duration::from_millis(50), Duration::from_millis(50)),
+            Self::Watch => (Duration::from_millis(50), Duration::from_millis(50)),
         };
         Lateness { at_rest, rolled }
     }
@@ -92,7 +92,7 @@ impl Source {
     fn build(self, namespace: &Namespace, uri: &str, ipv6: bool, builder: ClientBuilder) -> Client {
         let built = match self {
             Self::Dns => builder.dns(|dns| asked(dns).prefer_ipv6(ipv6)).build(),
-            Self::MembershipStream => {
+            Self::Watch => {
                 let kubeconfig = namespace.plane.kubeconfig(User::Admin);
                 let slices = slices(uri, kubeconfig).prefer_ipv6(ipv6);
                 builder.discovery(slices).build()

@@ -17,7 +17,7 @@ const SECTIONS: [&str; 8] = [
     "Balance",
     "Scale",
     "Roll",
-    "MembershipStream",
+    "Watch",
     "A StatefulSet",
     "Clean up",
 ];
@@ -77,7 +77,7 @@ impl Story {
                 self.all_is_well(3).await;
             }
             "Scale" | "Roll" => self.all_is_well(5).await,
-            "MembershipStream" => {
+            "Watch" => {
                 self.client_is_seen(BY_WATCH).await;
                 self.all_is_well(5).await;
             }

@@ -51,7 +51,7 @@ pub(crate) async fn terminating_pods_are_the_last_resort(source: Source) {
     })
     .await;
     let unready = Instant::now();
-    if source == Source::MembershipStream {
+    if source == Source::Watch {
         until("terminating pods only", async || {
             let endpoints = client.endpoints();
             !endpoints.is_empty() && endpoints.iter().all(|it| it.endpoint.is_terminating())

@@ -19,7 +19,7 @@ pub(crate) async fn a_service_is_deleted_and_made_again(source: Source) {
     match source {
         Source::Dns => report.assert_none_failed(),
         // At once, and with the reason.
-        Source::MembershipStream => {
+        Source::Watch => {
             let mut errors = report.failed().filter_map(|it| it.result.as_ref().err());
             assert!(errors.all(has_no_pods), "{report}");
         }
@@ -43,7 +43,7 @@ pub(crate) async fn a_cluster_ip_is_asked_for_as_headless(source: Source) {
     namespace.kubectl.apply(&manifests.concat()).await;
     match source {
         Source::Dns => a_hint_comes(namespace).await,
-        Source::MembershipStream => {
+        Source::Watch => {
             let client = source.client(&namespace, WEB, 80);
             settles(&client, &namespace, WEB, 3).await;
             let load = gets(&client, 100);

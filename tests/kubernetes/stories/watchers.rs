@@ -35,7 +35,7 @@ const QUIET: Duration = Duration::from_secs(120);
 pub(crate) async fn what_watchers_cost() {
     let namespace = Namespace::create("all-watchers", Use::Alone).await;
     deploy(&namespace, "StatefulSet", 10).await;
-    let client = Source::MembershipStream.client(&namespace, WEB, 80);
+    let client = Source::Watch.client(&namespace, WEB, 80);
     settles(&client, &namespace, WEB, 10).await;
     drop(client);
     let relay = Relay::start().await;
