@@ -44,11 +44,12 @@ impl FailureLog {
             Err(error) => {
                 let (error, state) = (chain(&**error), self.state());
                 if !self.is_due(&error, Instant::now()) {
-                    debug!(error, "discovery failed; {state}");
+                    debug!(%error, "discovery failed; {state}");
                     return;
                 }
                 self.is_failing = true;
-                warn!(error, "discovery failed; {state}");
+                // Not as a quoted string: an error may show a manifest to copy, in lines.
+                warn!(%error, "discovery failed; {state}");
             }
         }
     }
