@@ -34,6 +34,7 @@ mod error;
 mod failure;
 mod future;
 mod h2_task;
+mod plain_write;
 mod pod;
 mod pool;
 mod protocol;

@@ -66,12 +66,14 @@ impl<R> Classify<R> for ByResult {
     }
 }
 
+#[cfg(feature = "http")]
+pub(crate) use http::GRPC_STATUS;
 #[cfg(feature = "http-body")]
 pub use http::{ByStatus, ClassifyHttp};
 
 #[cfg(feature = "http-body")]
 mod http {
-    use http::{HeaderMap, StatusCode};
+    use http::{HeaderMap, HeaderName, StatusCode};
 
     use super::Outcome;
     use crate::error::BoxError;
@@ -109,14 +111,23 @@ mod http {
     #[cfg_attr(docsrs, doc(cfg(feature = "http-body")))]
     pub struct ByStatus;
 
-    impl ClassifyHttp for ByStatus {
-        fn head(&self, status: StatusCode, headers: &HeaderMap) -> Outcome {
+    impl ByStatus {
+        /// What a status says, in a head that can't have gRPC's.
+        pub(crate) fn status(status: StatusCode) -> Outcome {
             match status.as_u16() {
-                // A gRPC response without messages has its status here.
-                200 => grpc(headers).unwrap_or(Outcome::Success),
                 502..=504 => Outcome::Failure,
                 429 => Outcome::Overload,
                 _ => Outcome::Success,
+            }
+        }
+    }
+
+    impl ClassifyHttp for ByStatus {
+        fn head(&self, status: StatusCode, headers: &HeaderMap) -> Outcome {
+            match status {
+                // A gRPC response without messages has its status here.
+                StatusCode::OK => grpc(headers).unwrap_or(Outcome::Success),
+                _ => Self::status(status),
             }
         }
 
@@ -125,12 +136,15 @@ mod http {
         }
     }
 
+    /// gRPC's status: in the trailers, or in the head of a response without a body.
+    pub(crate) static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
     fn grpc(headers: &HeaderMap) -> Option<Outcome> {
         // An empty map is what most responses' trailers are; nothing is hashed for it.
         if headers.is_empty() {
             return None;
         }
-        Some(match headers.get("grpc-status")?.as_bytes() {
+        Some(match headers.get(&GRPC_STATUS)?.as_bytes() {
             b"4" | b"14" => Outcome::Failure,
             b"8" => Outcome::Overload,
             _ => Outcome::Success,

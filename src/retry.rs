@@ -13,6 +13,7 @@
 //! | `retry/policy.rs`, `retry/failed.rs`, `retry/unavailable.rs` | which results are no good |
 
 mod attempts;
+mod budget;
 mod failed;
 mod future;
 mod layer;

@@ -1,6 +1,9 @@
 //! The load, and what is seen of it: requests per second and per second of processor time, and how long they take.
 
-use std::{fmt, fs, time::Duration};
+use std::{
+    fmt, fs,
+    time::{Duration, Instant},
+};
 
 use hdrhistogram::Histogram;
 use tokio::runtime::Runtime;
@@ -14,22 +17,50 @@ pub(crate) trait Caller: Clone + Send + 'static {
     fn request(&mut self) -> impl Future<Output = ()> + Send;
 }
 
-/// How long and how often to measure.
-#[derive(Clone, Copy)]
-pub(crate) struct Plan {
-    rounds: usize,
-    window: Duration,
+/// What to do with the candidates.
+#[derive(Clone)]
+pub(crate) enum Plan {
+    /// Measure all of them, so often and for so long.
+    Race { rounds: usize, window: Duration },
+    /// Let one of them make so many requests and do nothing else, for a tool that counts instructions.
+    Count { candidate: String, requests: u32 },
 }
 
 impl Plan {
-    /// As the command line says, with the same words as the other benchmarks.
+    /// As the command line says, with the same words as the other benchmarks, or `--count http1/limit 10000`.
     pub(crate) fn from_args() -> Self {
         let said = |word| std::env::args().any(|argument| argument == word);
+        let mut count = std::env::args().skip_while(|argument| argument != "--count");
+        if count.next().is_some() {
+            return Self::Count {
+                candidate: count.next().expect("a race and a candidate"),
+                requests: count
+                    .next()
+                    .and_then(|it| it.parse().ok())
+                    .expect("how many"),
+            };
+        }
         let (rounds, window) = match said("--bench") && !said("--test") {
             true => (31, Duration::from_millis(100)),
             false => (1, Duration::from_millis(10)),
         };
-        Self { rounds, window }
+        Self::Race { rounds, window }
+    }
+}
+
+/// When callers stop.
+#[derive(Clone, Copy)]
+enum End {
+    At(Instant),
+    After(u32),
+}
+
+impl End {
+    fn has_come(self, now: Instant, requests: usize) -> bool {
+        match self {
+            Self::At(end) => now >= end,
+            Self::After(last) => requests >= last as usize,
+        }
     }
 }
 
@@ -45,7 +76,7 @@ struct Seen {
     p99: f64,
 }
 
-type Run<'a> = Box<dyn FnMut(Duration) -> Seen + 'a>;
+type Run<'a> = Box<dyn FnMut(End) -> Seen + 'a>;
 
 /// Candidates that are measured side by side.
 pub(crate) struct Race<'a> {
@@ -65,25 +96,49 @@ impl<'a> Race<'a> {
 
     pub(crate) fn add(&mut self, name: &'static str, caller: impl Caller) {
         let runtime = self.runtime;
-        let run = move |window| runtime.block_on(load(&caller, window));
+        let run = move |end| runtime.block_on(load(&caller, end));
         self.candidates.push((name, Box::new(run)));
     }
 
+    /// Does what is planned. There are results if all candidates were measured.
+    pub(crate) fn run(self, plan: &Plan) -> Option<Results> {
+        match plan {
+            &Plan::Race { rounds, window } => Some(self.measure(rounds, window)),
+            Plan::Count {
+                candidate,
+                requests,
+            } => {
+                self.count(candidate, *requests);
+                None
+            }
+        }
+    }
+
+    fn count(mut self, wanted: &str, requests: u32) {
+        let title = self.title;
+        let is_wanted = |name: &str| format!("{title}/{name}") == wanted;
+        if let Some((_, run)) = self.candidates.iter_mut().find(|(name, _)| is_wanted(name)) {
+            run(End::After(requests / CALLERS as u32));
+            println!("{wanted}: {requests} requests");
+        }
+    }
+
     /// Measures all candidates, once in every round, and prints their medians.
-    pub(crate) fn run(mut self, plan: Plan) -> Results {
-        let mut seen = vec![Vec::with_capacity(plan.rounds); self.candidates.len()];
+    fn measure(mut self, rounds: usize, window: Duration) -> Results {
+        let mut seen = vec![Vec::with_capacity(rounds); self.candidates.len()];
+        let after = |window| End::At(now() + window);
         for (_, run) in &mut self.candidates {
             // Connections are made.
-            run(plan.window);
+            run(after(window));
         }
         let len = self.candidates.len();
-        for round in 0..plan.rounds {
+        for round in 0..rounds {
             for candidate in 0..len {
                 // Each round begins with another one, so that none always follows the same predecessor's caches.
                 let candidate = (round + candidate) % len;
                 let (_, run) = &mut self.candidates[candidate];
-                run(plan.window / 5);
-                seen[candidate].push(run(plan.window));
+                run(after(window / 5));
+                seen[candidate].push(run(after(window)));
             }
         }
         let names = self.candidates.iter().map(|(name, _)| *name);
@@ -97,9 +152,9 @@ impl<'a> Race<'a> {
 }
 
 /// All callers at once, each with its next request as soon as it has the last answer.
-async fn load<C: Caller>(caller: &C, window: Duration) -> Seen {
+async fn load<C: Caller>(caller: &C, end: End) -> Seen {
     let (start, before) = (now(), computed());
-    let call = |_| tokio::spawn(call_until(caller.clone(), start + window));
+    let call = |_| tokio::spawn(call_until(caller.clone(), end));
     let callers: Vec<_> = (0..CALLERS).map(call).collect();
     let mut times = Vec::new();
     for caller in callers {
@@ -121,11 +176,11 @@ async fn load<C: Caller>(caller: &C, window: Duration) -> Seen {
 }
 
 /// The nanoseconds that each request took.
-async fn call_until(mut caller: impl Caller, end: std::time::Instant) -> Vec<u32> {
+async fn call_until(mut caller: impl Caller, end: End) -> Vec<u32> {
     // Room for all of a window: a few hundred requests a caller.
     let mut times = Vec::with_capacity(4096);
     let mut start = now();
-    while start < end {
+    while !end.has_come(start, times.len()) {
         caller.request().await;
         let done = now();
         let took = (done - start).as_nanos();

@@ -31,6 +31,9 @@ pub(crate) const PODS: u8 = 10;
 /// What tells the benchmark that it is to be the pods.
 const SERVE: &str = "--serve-pods";
 
+/// What tells it, and then the pods, that these never sleep.
+const SPIN: &str = "--spin";
+
 /// As long as an answer of a small API may be.
 const BODY: &[u8] = &[b'x'; 128];
 
@@ -43,8 +46,10 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn start() -> Self {
         let this = env::current_exe().expect("the path of this program");
+        let spin = env::args().find(|argument| argument == SPIN);
         let mut child = Command::new(this)
             .arg(SERVE)
+            .args(spin)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -80,7 +85,18 @@ pub(crate) fn serve_if_told() {
         std::process::exit(0);
     });
     let runtime = Builder::new_current_thread().enable_all().build();
-    runtime.expect("a runtime").block_on(serve());
+    let runtime = runtime.expect("a runtime");
+    if env::args().any(|argument| argument == SPIN) {
+        runtime.spawn(spin());
+    }
+    runtime.block_on(serve());
+}
+
+/// Always has something to do, so that the runtime looks at its sockets and never waits for them.
+async fn spin() {
+    loop {
+        tokio::task::yield_now().await;
+    }
 }
 
 async fn serve() {

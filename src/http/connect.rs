@@ -20,6 +20,7 @@ use super::tls::Handshake;
 use super::{
     body::RequestBody,
     h2_task::{Http2Task, Spawned},
+    plain_write::PlainWrite,
     protocol::Protocol,
 };
 use crate::{endpoint::Endpoint, error::BoxError};
@@ -122,7 +123,7 @@ impl Connector {
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let io = TokioIo::new(stream);
+        let io = TokioIo::new(PlainWrite(stream));
         if negotiated_http2 || self.protocol == Protocol::Http2 {
             return self.http2(io, room).await;
         }

@@ -11,6 +11,7 @@
 use std::{ops::ControlFlow, task::Context, time::Duration};
 
 use http::{HeaderValue, Request, Response, StatusCode};
+use http_body::Body;
 
 use super::{
     body::{BoxRequest, RequestBody},
@@ -18,6 +19,7 @@ use super::{
     response::ResponseBody,
 };
 use crate::{
+    outcome::GRPC_STATUS,
     retry::{Allowance, Attempts, Ended, Fate, UNAVAILABLE},
     route::Route,
 };
@@ -149,7 +151,10 @@ impl Replay {
 /// The status that an answer stands for: gRPC's `UNAVAILABLE` is 503, where it comes without a body and so in the headers.
 fn status(response: &Response<ResponseBody>) -> StatusCode {
     const GRPC_UNAVAILABLE: &[u8] = b"14";
-    let grpc = response.headers().get("grpc-status");
+    if !response.body().is_end_stream() {
+        return response.status();
+    }
+    let grpc = response.headers().get(&GRPC_STATUS);
     match grpc.map(HeaderValue::as_bytes) {
         Some(GRPC_UNAVAILABLE) => StatusCode::SERVICE_UNAVAILABLE,
         _ => response.status(),

@@ -48,6 +48,16 @@ pub(super) enum SharedClassify {
 }
 
 impl SharedClassify {
+    /// What a head says. Only without a body behind it can there be a status of gRPC's in it: most are not searched for one.
+    fn answered(&self, response: &Response<PodBody>) -> outcome::Outcome {
+        match self {
+            Self::ByStatus if !response.body().body.is_end_stream() => {
+                ByStatus::status(response.status())
+            }
+            _ => self.head(response.status(), response.headers()),
+        }
+    }
+
     fn inner(&self) -> &dyn ClassifyHttp {
         match self {
             Self::ByStatus => &ByStatus,
@@ -80,7 +90,7 @@ impl Completion<Response<PodBody>> for OnResponseEnd {
     type Response = Response<ResponseBody>;
 
     fn complete(&self, mut in_flight: InFlight, mut response: Response<PodBody>) -> Self::Response {
-        in_flight.report(self.classify.head(response.status(), response.headers()));
+        in_flight.report(self.classify.answered(&response));
         let pod = in_flight.endpoint().clone();
         let upgrade = response.extensions_mut().remove::<HyperUpgrade>();
         response.extensions_mut().insert(pod.clone());

@@ -8,19 +8,15 @@
 //!
 //! Those who use this say what an attempt has come to ([`Ended`]); everything that follows from it is decided here.
 
-use std::{ops::ControlFlow, sync::Arc, time::Duration};
+use std::{ops::ControlFlow, sync::Arc};
 
-use tower::retry::budget::{Budget, TpsBudget};
+use tower::retry::budget::Budget;
 
+use super::budget::DefaultBudget;
 use crate::{endpoint::Endpoint, route::Route};
 
 /// How often one request is sent again, at most.
 const TIMES: usize = 3;
-
-/// How many requests may be sent again: a share of all, and some more each second, counted over ten seconds.
-const SHARE: f32 = 0.2;
-const A_SECOND: u32 = 10;
-const WINDOW: Duration = Duration::from_secs(10);
 
 /// How often requests may be sent again.
 #[derive(Clone)]
@@ -35,7 +31,7 @@ impl Default for Allowance {
     fn default() -> Self {
         Self {
             times: TIMES,
-            budget: Arc::new(TpsBudget::new(WINDOW, A_SECOND, SHARE)),
+            budget: Arc::new(DefaultBudget::default()),
         }
     }
 }

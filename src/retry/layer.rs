@@ -106,7 +106,8 @@ impl<L> RetryLayer<L> {
 
     /// What bounds the retries of all requests. Each request is a deposit, and each retry a withdrawal.
     ///
-    /// By default `TpsBudget::new(Duration::from_secs(10), 10, 0.2)`. Of shares, [`TpsBudget`](tower::retry::budget::TpsBudget) knows those that are one in
+    /// By default 20 % of the requests and 10 a second more, over ten seconds: what `TpsBudget::new(Duration::from_secs(10), 10, 0.2)`
+    /// allows, with the deposits of ten requests made at once. Of shares, [`TpsBudget`](tower::retry::budget::TpsBudget) knows those that are one in
     /// a whole number; it takes others for the next larger one of these, 0.3 for 1/3 and 0.8 for all.
     pub fn budget(mut self, budget: impl Budget + Send + Sync + 'static) -> Self {
         self.terms.allowance.budget = Arc::new(budget);
