@@ -111,11 +111,11 @@ impl Response {
         self.to_opt && code.is_ok_and(rejects)
     }
 
-    /// Whether it answers a message without an OPT record, and would not be the same refusal with one.
-    pub(super) fn owes_its_sense_to_no_opt(&self) -> bool {
+    /// Whether it is an answer, and one to a message without an OPT record.
+    pub(super) fn is_answer_without_opt(&self) -> bool {
         let code = self.content.as_ref().map(|response| response.response_code);
-        let refuses = |code| matches!(code, ResponseCode::FormErr | ResponseCode::NotImp);
-        !self.to_opt && code.is_ok_and(|code| !refuses(code))
+        let answers = |code| matches!(code, ResponseCode::NoError | ResponseCode::NXDomain);
+        !self.to_opt && code.is_ok_and(answers)
     }
 
     /// Whether the bytes are no DNS message, or one that has been cut.

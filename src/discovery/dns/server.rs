@@ -214,7 +214,7 @@ impl Server {
         match (half.ask(bare, accept).await, refusal) {
             (Err(error), Some(refusal)) if error.kind() == io::ErrorKind::TimedOut => Ok(refusal),
             (Ok(response), _) => {
-                if response.owes_its_sense_to_no_opt() {
+                if response.is_answer_without_opt() {
                     self.edns.is_missing(Instant::now());
                 }
                 Ok(response)
