@@ -16,8 +16,8 @@ use super::lookup::RecordType;
 /// For how long a server is asked last after it has failed; twice as long each time, up to the second figure.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
-/// A server that has given no answer for so long is away, not just slow.
-const AWAY: Duration = Duration::from_secs(5);
+/// A server that has given no answer for so long, which is as long as a question may take, is away and not just slow.
+const AWAY: Duration = Duration::from_secs(4);
 
 /// The failures of a list of servers, which are named by their place in it.
 #[derive(Debug, Default)]
@@ -108,14 +108,14 @@ mod tests {
     }
 
     #[test]
-    fn a_server_is_away_once_it_has_failed_for_five_seconds() {
+    fn a_server_is_away_once_it_has_failed_for_four_seconds() {
         let (troubles, now) = (Troubles::default(), Instant::now());
         let is_away = |second| troubles.is_away(0, RecordType::A, now + second * SECOND);
         troubles.failed(0, RecordType::A, now);
-        assert!(!is_away(4));
-        troubles.failed(0, RecordType::A, now + 4 * SECOND);
-        assert!(is_away(5));
+        assert!(!is_away(3));
+        troubles.failed(0, RecordType::A, now + 3 * SECOND);
+        assert!(is_away(4));
         troubles.answered(0, RecordType::A);
-        assert!(!is_away(5));
+        assert!(!is_away(4));
     }
 }
