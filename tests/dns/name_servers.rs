@@ -151,7 +151,7 @@ async fn a_second_server_isnt_asked_what_the_first_one_denies() {
 
 // ---------------------------------------------------------------- EDNS (D6)
 
-/// A reply of nothing but a header with this code: no question.
+/// A reply of nothing but a header with this code: no question, and no OPT record.
 fn bare_header(code: u8) -> Fault {
     let mut header = vec![0, 0, 0x80, code];
     header.extend([0; 8]);
@@ -165,6 +165,8 @@ async fn a_name_server_without_edns_is_asked_without_it() {
         bare_header(1),
         Fault::Rcode(ResponseCode::NotImp),
         bare_header(4),
+        bare_header(2),
+        bare_header(5),
         Fault::Rcode(ResponseCode::BADVERS),
         Fault::Silent,
     ];

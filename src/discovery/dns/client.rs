@@ -101,14 +101,15 @@ impl Message {
 }
 
 impl Response {
-    /// Whether the server doesn't take an OPT record (RFC 6891 §6.1.3 and §7; some that don't know it say NOTIMP).
+    /// Whether the server may not take an OPT record: FORMERR (RFC 6891 §7), BADVERS (§6.1.3), NOTIMP, or any other failure
+    /// without an OPT record of its own, which a server that knows EDNS has to send (§6.1.1).
     pub(super) fn rejects_opt(&self) -> bool {
-        let code = self.content.as_ref().map(|response| response.response_code);
-        let rejects = |code| {
-            let named = matches!(code, ResponseCode::FormErr | ResponseCode::NotImp);
-            named || u16::from(code) == BADVERS
+        let rejects = |response: &DnsResponse| match response.response_code {
+            ResponseCode::NoError | ResponseCode::NXDomain => false,
+            ResponseCode::FormErr | ResponseCode::NotImp => true,
+            code => u16::from(code) == BADVERS || response.edns.is_none(),
         };
-        self.to_opt && code.is_ok_and(rejects)
+        self.to_opt && self.content.as_ref().is_ok_and(rejects)
     }
 
     /// Whether it is an answer, and one to a message without an OPT record.
