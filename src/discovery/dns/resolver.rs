@@ -47,7 +47,7 @@ struct Servers {
     options: Options,
     servers: Vec<Server>,
     troubles: Troubles,
-    trust: Trust,
+    trust: Arc<Trust>,
 }
 
 impl Resolver {
@@ -55,7 +55,7 @@ impl Resolver {
     pub(super) fn new(resolv_conf: PathBuf, given: Vec<SocketAddr>) -> Self {
         let state = State {
             file: ResolvConfFile::new(resolv_conf),
-            servers: Arc::new(Servers::new(&given, Options::default())),
+            servers: Arc::new(Servers::new(&given, Options::default(), Arc::default())),
             given,
         };
         Self {
@@ -105,20 +105,21 @@ impl State {
             Err(_) => (&self.given, Options::default()),
         };
         if !self.servers.are(addresses, options) {
-            self.servers = Arc::new(Servers::new(addresses, options));
+            let trust = self.servers.trust.clone();
+            self.servers = Arc::new(Servers::new(addresses, options, trust));
         }
         Ok(self.servers.clone())
     }
 }
 
 impl Servers {
-    fn new(addresses: &[SocketAddr], options: Options) -> Self {
+    fn new(addresses: &[SocketAddr], options: Options, trust: Arc<Trust>) -> Self {
         let server = |&address| Server::new(address, options);
         Self {
             options,
             servers: addresses.iter().map(server).collect(),
             troubles: Troubles::default(),
-            trust: Trust::default(),
+            trust,
         }
     }
 
@@ -130,44 +131,50 @@ impl Servers {
     async fn ask(&self, query: &Query, over: Transport) -> Answer {
         let began = Instant::now();
         let asked = query.record_type;
-        let mut hearing = self.trust.hear(&query.name);
-        let mut waiting = self.servers.len();
-        for at in self.troubles.order(waiting, asked, began) {
+        let addresses: Vec<_> = self.servers.iter().map(Server::address).collect();
+        let mut hearing = self.trust.hear(&query.name, &addresses);
+        let mut waiting: Vec<_> = self.servers.iter().collect();
+        waiting.sort_by_key(|server| self.troubles.is_late(server.address(), asked, began));
+        while !waiting.is_empty() {
             let left = (began + DEADLINE).saturating_duration_since(Instant::now());
+            let share = self.share(left, waiting.len());
+            let server = waiting.remove(0);
+            let address = server.address();
             if left.is_zero() {
-                hearing.failed(at, LookupError::new(query, Reason::Timeout));
+                hearing.failed(address, LookupError::new(query, Reason::Timeout));
                 break;
             }
-            let shares = u32::try_from(waiting.min(SHARES)).unwrap_or(1);
-            let budget = self
-                .options
-                .longest()
-                .map_or(left / shares, |longest| longest.min(left / shares));
-            waiting -= 1;
-            let heard = self.servers[at].ask(query, over, budget).await;
+            let heard = server.ask(query, over, share).await;
             match heard.answer {
                 Ok(Ok(reply)) => {
-                    self.troubles.answered(at, asked);
-                    self.trust.named(&query.name, at);
+                    self.troubles.answered(address, asked);
+                    self.trust.named(&query.name, address);
                     return Ok(Ok(reply));
                 }
                 Ok(Err(nothing)) => {
-                    self.troubles.answered(at, asked);
-                    if hearing.is_decided_by(at) {
+                    self.troubles.answered(address, asked);
+                    if hearing.is_decided_by(address) {
                         return Ok(Err(nothing));
                     }
-                    hearing.denied(at, nothing, heard.is_denied_below_the_root);
+                    debug!(name_server = %address, error = %nothing.error, "it may not know");
+                    hearing.denied(address, nothing, heard.is_denied_below_the_root);
                 }
                 // No other server has more room in its messages.
                 Err(error) if error.is_truncated() => return Err(error),
                 Err(error) => {
-                    let name_server = self.servers[at].address();
-                    debug!(%name_server, %error, "a name server failed");
-                    self.troubles.failed(at, asked, Instant::now());
-                    hearing.failed(at, error);
+                    debug!(name_server = %address, %error, "a name server failed");
+                    self.troubles.failed(address, asked, Instant::now());
+                    hearing.failed(address, error);
                 }
             }
         }
-        hearing.end(|at| self.troubles.is_away(at, asked, Instant::now()))
+        hearing.end(|address| self.troubles.is_away(address, asked, Instant::now()))
+    }
+
+    /// What one server gets of the time that is left, while so many are `waiting`.
+    fn share(&self, left: Duration, waiting: usize) -> Duration {
+        let shares = u32::try_from(waiting.clamp(1, SHARES)).unwrap_or(1);
+        let longest = self.options.longest().unwrap_or(DEADLINE);
+        longest.min(left / shares)
     }
 }

@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    net::SocketAddr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -19,9 +20,9 @@ const PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs
 /// A server that has given no answer for so long, which is as long as a question may take, is away and not just slow.
 const AWAY: Duration = Duration::from_secs(4);
 
-/// The failures of a list of servers, which are named by their place in it.
+/// The failures of servers.
 #[derive(Debug, Default)]
-pub(super) struct Troubles(Mutex<HashMap<(usize, RecordType), Trouble>>);
+pub(super) struct Troubles(Mutex<HashMap<(SocketAddr, RecordType), Trouble>>);
 
 /// A server's failures since its last answer.
 #[derive(Clone, Copy, Debug)]
@@ -32,19 +33,13 @@ struct Trouble {
 }
 
 impl Troubles {
-    /// All `count` servers in the order in which to ask them.
-    pub(super) fn order(&self, count: usize, asked: RecordType, now: Instant) -> Vec<usize> {
-        let troubles = self.lock();
-        let is_late = |server: &usize| {
-            let trouble = troubles.get(&(*server, asked));
-            trouble.is_some_and(|trouble| now < trouble.until)
-        };
-        let mut servers: Vec<_> = (0..count).collect();
-        servers.sort_by_key(is_late);
-        servers
+    /// Whether a server is to be asked after the others.
+    pub(super) fn is_late(&self, server: SocketAddr, asked: RecordType, now: Instant) -> bool {
+        let trouble = self.lock().get(&(server, asked)).copied();
+        trouble.is_some_and(|trouble| now < trouble.until)
     }
 
-    pub(super) fn failed(&self, server: usize, asked: RecordType, now: Instant) {
+    pub(super) fn failed(&self, server: SocketAddr, asked: RecordType, now: Instant) {
         let mut troubles = self.lock();
         let trouble = troubles.entry((server, asked)).or_insert(Trouble {
             since: now,
@@ -58,17 +53,17 @@ impl Troubles {
         }
     }
 
-    pub(super) fn answered(&self, server: usize, asked: RecordType) {
+    pub(super) fn answered(&self, server: SocketAddr, asked: RecordType) {
         self.lock().remove(&(server, asked));
     }
 
     /// Whether a server has given no answer for a while.
-    pub(super) fn is_away(&self, server: usize, asked: RecordType, now: Instant) -> bool {
+    pub(super) fn is_away(&self, server: SocketAddr, asked: RecordType, now: Instant) -> bool {
         let trouble = self.lock().get(&(server, asked)).copied();
         trouble.is_some_and(|trouble| now >= trouble.since + AWAY)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<(usize, RecordType), Trouble>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(SocketAddr, RecordType), Trouble>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -79,43 +74,47 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    fn server() -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, 10], 53))
+    }
+
     #[test]
     fn a_server_that_fails_is_asked_last_for_a_while_and_by_type() {
         let (troubles, now) = (Troubles::default(), Instant::now());
-        let order = |asked, later| troubles.order(3, asked, now + later);
-        assert_eq!(order(RecordType::A, SECOND), [0, 1, 2]);
-        troubles.failed(0, RecordType::Aaaa, now);
-        assert_eq!(order(RecordType::A, SECOND), [0, 1, 2]);
-        assert_eq!(order(RecordType::Aaaa, SECOND), [1, 2, 0]);
-        assert_eq!(order(RecordType::Aaaa, 5 * SECOND), [0, 1, 2]);
-        troubles.answered(0, RecordType::Aaaa);
-        assert_eq!(order(RecordType::Aaaa, SECOND), [0, 1, 2]);
+        let is_late = |asked, later| troubles.is_late(server(), asked, now + later);
+        assert!(!is_late(RecordType::Aaaa, SECOND));
+        troubles.failed(server(), RecordType::Aaaa, now);
+        assert!(!is_late(RecordType::A, SECOND));
+        assert!(is_late(RecordType::Aaaa, SECOND));
+        assert!(!is_late(RecordType::Aaaa, 5 * SECOND));
+        troubles.answered(server(), RecordType::Aaaa);
+        assert!(!is_late(RecordType::Aaaa, SECOND));
     }
 
     #[test]
     fn a_server_that_is_gone_costs_its_share_seldom() {
         let (troubles, now) = (Troubles::default(), Instant::now());
-        let is_first = |second: &u32| {
+        let is_tried = |second: &u32| {
             let then = now + *second * SECOND;
-            let first = troubles.order(2, RecordType::A, then)[0] == 0;
-            if first {
-                troubles.failed(0, RecordType::A, then);
+            let tried = !troubles.is_late(server(), RecordType::A, then);
+            if tried {
+                troubles.failed(server(), RecordType::A, then);
             }
-            first
+            tried
         };
-        let tried: Vec<_> = (0..200).filter(is_first).collect();
+        let tried: Vec<_> = (0..200).filter(is_tried).collect();
         assert_eq!(tried, [0, 5, 15, 35, 75, 135, 195]);
     }
 
     #[test]
     fn a_server_is_away_once_it_has_failed_for_four_seconds() {
         let (troubles, now) = (Troubles::default(), Instant::now());
-        let is_away = |second| troubles.is_away(0, RecordType::A, now + second * SECOND);
-        troubles.failed(0, RecordType::A, now);
+        let is_away = |second| troubles.is_away(server(), RecordType::A, now + second * SECOND);
+        troubles.failed(server(), RecordType::A, now);
         assert!(!is_away(3));
-        troubles.failed(0, RecordType::A, now + 3 * SECOND);
+        troubles.failed(server(), RecordType::A, now + 3 * SECOND);
         assert!(is_away(4));
-        troubles.answered(0, RecordType::A);
+        troubles.answered(server(), RecordType::A);
         assert!(!is_away(4));
     }
 }

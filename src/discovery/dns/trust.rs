@@ -15,6 +15,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -23,33 +24,35 @@ use super::lookup::{Answer, LookupError, Nothing};
 /// How many names are remembered. A target has a handful.
 const NAMES: usize = 1024;
 
-/// Who has named something, by name; servers by their place in the list.
+/// Who has named something, by name. It outlives a change of the list of servers: their order may be all that has changed.
 #[derive(Debug, Default)]
 pub(super) struct Trust(Mutex<HashMap<Arc<str>, Namers>>);
 
 #[derive(Clone, Debug)]
 struct Namers {
-    last: usize,
-    ever: BTreeSet<usize>,
+    last: SocketAddr,
+    ever: BTreeSet<SocketAddr>,
 }
 
 /// What the servers say to one question.
 pub(super) struct Hearing {
+    /// Whose "no" decides.
+    decides: Option<SocketAddr>,
     namers: Option<Namers>,
     denials: Vec<Denial>,
-    failed: Vec<usize>,
+    failed: Vec<SocketAddr>,
     failure: Option<LookupError>,
 }
 
 struct Denial {
-    server: usize,
+    server: SocketAddr,
     nothing: Nothing,
     is_below_the_root: bool,
 }
 
 impl Trust {
     /// A server has named something under `name`.
-    pub(super) fn named(&self, name: &Arc<str>, server: usize) {
+    pub(super) fn named(&self, name: &Arc<str>, server: SocketAddr) {
         let mut names = self.lock();
         if let Some(namers) = names.get_mut(name) {
             namers.last = server;
@@ -63,10 +66,14 @@ impl Trust {
         }
     }
 
-    /// Opens the hearing of a question about `name`.
-    pub(super) fn hear(&self, name: &Arc<str>) -> Hearing {
+    /// Opens the hearing of a question about `name`. A namer that isn't one of the `servers` any more doesn't count.
+    pub(super) fn hear(&self, name: &Arc<str>, servers: &[SocketAddr]) -> Hearing {
+        let namers = self.lock().get(name).cloned();
+        let namers = namers.filter(|namers| servers.contains(&namers.last));
+        let last = namers.as_ref().map(|namers| namers.last);
         Hearing {
-            namers: self.lock().get(name).cloned(),
+            decides: last.or_else(|| servers.first().copied()),
+            namers,
             denials: Vec::new(),
             failed: Vec::new(),
             failure: None,
@@ -80,13 +87,12 @@ impl Trust {
 
 impl Hearing {
     /// Whether nobody else needs to be asked if `server` says that there is nothing.
-    pub(super) fn is_decided_by(&self, server: usize) -> bool {
-        let decides = self.namers.as_ref().map_or(0, |namers| namers.last);
-        server == decides
+    pub(super) fn is_decided_by(&self, server: SocketAddr) -> bool {
+        self.decides == Some(server)
     }
 
     /// A server says that there is nothing.
-    pub(super) fn denied(&mut self, server: usize, nothing: Nothing, is_below_the_root: bool) {
+    pub(super) fn denied(&mut self, server: SocketAddr, nothing: Nothing, is_below_the_root: bool) {
         self.denials.push(Denial {
             server,
             nothing,
@@ -95,17 +101,15 @@ impl Hearing {
     }
 
     /// A server has given no answer.
-    pub(super) fn failed(&mut self, server: usize, error: LookupError) {
+    pub(super) fn failed(&mut self, server: SocketAddr, error: LookupError) {
         self.failed.push(server);
         self.failure = Some(error);
     }
 
     /// What comes of it once all have been asked. `is_away`: a server has been failing for a while.
-    pub(super) fn end(self, is_away: impl Fn(usize) -> bool) -> Answer {
+    pub(super) fn end(self, is_away: impl Fn(SocketAddr) -> bool) -> Answer {
         let Some(failure) = self.failure else {
-            let mut denials = self.denials;
-            denials.sort_by_key(|denial| denial.server);
-            let first = denials.into_iter().next();
+            let first = self.denials.into_iter().next();
             return Ok(Err(first.expect("a server has been asked").nothing));
         };
         let are_away = self.failed.iter().all(|&server| is_away(server));
@@ -129,33 +133,37 @@ mod tests {
     #[derive(Clone, Copy)]
     enum Said {
         /// As the root does.
-        No(usize),
+        No(u8),
         /// As the zone does.
-        ZoneHasNo(usize),
-        Fails(usize),
+        ZoneHasNo(u8),
+        Fails(u8),
     }
     use Said::{Fails, No, ZoneHasNo};
 
-    /// Whether there is nothing, where `namers` have named something, in this order.
-    fn is_nothing(namers: &[usize], said: &[Said], is_away: bool) -> bool {
+    fn server(host: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, host], 53))
+    }
+
+    /// Whether there is nothing, where `namers` have named something, in this order; server 0 is the first of three.
+    fn is_nothing(namers: &[u8], said: &[Said], is_away: bool) -> bool {
         let (trust, name) = (Trust::default(), NAME.into());
-        for &server in namers {
-            trust.named(&name, server);
+        for &namer in namers {
+            trust.named(&name, server(namer));
         }
-        let mut hearing = trust.hear(&name);
+        let mut hearing = trust.hear(&name, &[0, 1, 2].map(server));
         for &said in said {
             let error = |reason| LookupError::new(NAME, reason);
             match said {
-                Fails(server) => hearing.failed(server, error(Reason::Timeout)),
-                No(server) | ZoneHasNo(server) => {
-                    if hearing.is_decided_by(server) {
+                Fails(host) => hearing.failed(server(host), error(Reason::Timeout)),
+                No(host) | ZoneHasNo(host) => {
+                    if hearing.is_decided_by(server(host)) {
                         return true;
                     }
                     let nothing = Nothing {
                         ttl: None,
                         error: error(Reason::NoName),
                     };
-                    hearing.denied(server, nothing, matches!(said, ZoneHasNo(_)));
+                    hearing.denied(server(host), nothing, matches!(said, ZoneHasNo(_)));
                 }
             }
         }
@@ -193,5 +201,18 @@ mod tests {
     #[test]
     fn what_all_servers_say_is_believed() {
         assert!(is_nothing(&[2], &[No(1), No(0)], false));
+    }
+
+    #[test]
+    fn a_namer_counts_wherever_it_stands_in_the_list_and_not_once_it_has_left_it() {
+        let (trust, name) = (Trust::default(), NAME.into());
+        trust.named(&name, server(1));
+        let decides = |servers: &[u8], host| {
+            let servers: Vec<_> = servers.iter().copied().map(server).collect();
+            trust.hear(&name, &servers).is_decided_by(server(host))
+        };
+        assert!(decides(&[0, 1], 1) && !decides(&[0, 1], 0));
+        assert!(decides(&[1, 0], 1) && !decides(&[1, 0], 0));
+        assert!(decides(&[0, 2], 0));
     }
 }
