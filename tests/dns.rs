@@ -3,6 +3,8 @@
 //! DNS is real here, and so is time. The rows are those of the crate's promises that concern DNS; row 10, which takes a
 //! minute, and all that takes longer stand in `src/discovery/dns/suite`, under paused time.
 
+#[path = "dns/name_servers.rs"]
+mod name_servers;
 mod support;
 
 use std::{

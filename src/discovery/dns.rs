@@ -5,8 +5,10 @@
 //! | `dns/target.rs`, `dns/name.rs` | what to look up, as text, and the full names that a short one may stand for |
 //! | `dns/settings.rs` | what the user has chosen |
 //! | `dns/lookup.rs` | what can be asked and what can come back, whoever is asked |
-//! | `dns/client.rs` | one name server, over UDP and TCP; it alone names hickory |
+//! | `dns/client.rs` | DNS messages; it alone names hickory, and lists its bounds |
+//! | `dns/udp.rs`, `dns/tcp.rs`, `dns/edns.rs`, `dns/server.rs` | one name server, and the ways to an answer of it |
 //! | `dns/system_conf.rs`, `dns/resolver.rs` | the name servers that there are; from one to the next |
+//! | `dns/trouble.rs`, `dns/trust.rs` | which of them has failed lately; whose word that there is nothing is believed |
 //! | `dns/look.rs` | one look: the questions that it takes, the endpoints that come of them |
 //! | `dns/walk.rs` | the way through the search list |
 //! | `dns/question.rs` | one look, repeated as its schedule says |
@@ -18,6 +20,7 @@
 //! Nothing waits for a request: the questions are asked from the balancer's background task, whether requests come or not.
 
 mod client;
+mod edns;
 mod look;
 mod lookup;
 mod name;
@@ -26,12 +29,17 @@ mod refresher;
 mod resolution;
 mod resolver;
 mod run;
+mod server;
 mod settings;
 mod single_address;
 #[cfg(test)]
 mod suite;
 mod system_conf;
 mod target;
+mod tcp;
+mod trouble;
+mod trust;
+mod udp;
 mod walk;
 
 pub use lookup::{LookupError, Transport};
@@ -76,8 +84,17 @@ const LONGEST: Duration = Duration::from_secs(86_400);
 ///
 /// # Name servers
 ///
-/// A question goes to the name server that answered last, and to the next one where that fails or is silent; within 4 s
-/// there is an answer or an error. What doesn't fit into a packet of 1,232 bytes is asked for over TCP.
+/// A question goes to the first name server, and to the next one where that fails or is silent; within 4 s there is an
+/// answer or an error. A server that has failed is asked last for a while, 5 s at first and a minute at most.
+///
+/// Records are believed whoever sends them. That there is nothing is believed of the server that last named pods; before
+/// any has, of the first one; and of all together. So a public name server in the second line of resolv.conf, which knows
+/// nothing of a cluster, empties no set while the first one has trouble: the last addresses stay.
+///
+/// What doesn't fit into a packet of 1,232 bytes, or arrives cut, is asked for over TCP. A server that doesn't take EDNS is
+/// asked without it for ten minutes, and then with it again. Of resolv.conf's options `ndots`, `timeout`, `attempts` and
+/// `use-vc` count, with the C library's limits; `timeout` and `attempts` only shorten the 4 s. They count for
+/// [`name_servers`](Self::name_servers), too. Of its name servers the first three count.
 ///
 /// # A virtual IP
 ///
@@ -193,7 +210,7 @@ impl Dns {
         self.set(|settings| settings.name_servers = servers.into_iter().collect())
     }
 
-    /// The file that names the search list, and the name servers where none are given.
+    /// The file that names the search list and the options, and the name servers where none are given.
     pub fn resolv_conf(self, path: impl Into<PathBuf>) -> Self {
         self.set(|settings| settings.resolv_conf = path.into())
     }

@@ -42,6 +42,8 @@ pub struct LoggedQuery {
     pub name: String,
     pub record_type: RecordType,
     pub transport: Transport,
+    /// Whether it came with an OPT record.
+    pub edns: bool,
     pub at: Instant,
 }
 

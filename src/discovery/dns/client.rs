@@ -1,169 +1,174 @@
-//! One name server, asked over UDP and, where that is too small, over TCP. The only file that names hickory.
+//! DNS messages: what is sent to a name server, and what is made of what comes back. The only file that names hickory.
 //!
-//! hickory has the wire format, the sockets, the retransmissions and the checks of who answers what. Its resolver, a layer
-//! above that, is not used: it throws away what a truncated answer has, doesn't take SERVFAIL to another name server, and
-//! tells neither who answered nor how. What is asked goes out once, in a packet of the size that DNS flag day 2020
-//! recommends (1,232 bytes); what is known not to fit goes over TCP at once.
+//! hickory has the wire format. Its resolver is not used: it throws away what a truncated answer has, doesn't take SERVFAIL
+//! to another name server, and tells neither who answered nor how. Its transports are not used either: they drop answers
+//! without a question section, which is what a server without EDNS sends, cut UDP packets to the advertised size unseen, and
+//! don't hear that a port is closed. So few of its bounds are left that can end or change a question:
+//!
+//! | bound | value | why | setting |
+//! | --- | --- | --- | --- |
+//! | payload size in the OPT record | [`PAYLOAD`], which is hickory's default, too | DNS flag day 2020; said here, so that no release of hickory changes it | none |
+//! | no OPT record | over TCP, and to servers that don't take one (`edns.rs`) | RFC 6891 §7 | none |
+//! | recursion desired | yes, hickory's default | name servers of resolv.conf are resolvers | none |
+//! | spelling of the name (0x20) | as asked, hickory's default | servers exist that answer in lower case | none |
+//! | DNSSEC (DO bit, request depth) | off, hickory's default | cluster domains aren't signed | none |
+//! | aliases followed | [`ALIASES`] | a chain may be a circle; Kubernetes makes chains of two | none |
+//! | a name | 255 bytes, 63 a label (RFC 1035 §2.3.4) | DNS's own limits; a longer one makes the message unreadable | none |
+//! | a message | 65,535 bytes; over UDP, what arrives | DNS's own limit | none |
+//!
+//! Sizes, times and repetitions of the sockets are our own: see `server.rs`, `udp.rs`, `tcp.rs` and `resolver.rs`.
 
-use std::{
-    collections::HashSet,
-    net::{IpAddr, SocketAddr},
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{net::IpAddr, time::Duration};
 
-use hickory_resolver::{
-    net::{
-        NetError,
-        runtime::TokioRuntimeProvider,
-        tcp::TcpClientStream,
-        udp::UdpClientStream,
-        xfer::{DnsExchange, DnsHandle, DnsRequestSender, FirstAnswer},
-    },
-    proto::{
-        op::{DnsRequest, DnsRequestOptions, DnsResponse, Query as Question, ResponseCode},
-        rr::{Name, RData, Record, RecordType as Type},
-    },
+use hickory_resolver::proto::{
+    ProtoError,
+    op::{DnsRequest, DnsRequestOptions, DnsResponse, Query as Question, ResponseCode},
+    rr::{Name, RData, Record, RecordType as Type},
 };
 
 use super::lookup::{
-    Answer, LookupError, Nothing, Query, Reason, RecordType, Records, Reply, Service, Transport,
-    Via,
+    Answer, LookupError, Nothing, Query, Reason, RecordType, Records, Reply, Service, Via,
 };
 
 /// The largest packet that is asked for.
 const PAYLOAD: u16 = 1232;
 
-/// How often a question is sent over UDP at most before its time is up.
-const SENDS: u8 = 4;
+/// The largest packet that may come where no size was told (RFC 1035 §2.3.4).
+const PAYLOAD_WITHOUT_OPT: u16 = 512;
 
 /// How many CNAMEs in a row are followed.
 const ALIASES: usize = 8;
 
-type Connection = DnsExchange<TokioRuntimeProvider>;
+/// The response code that says that the version of EDNS is unknown (RFC 6891 §9); hickory takes it for TSIG's BADSIG.
+const BADVERS: u16 = 16;
 
-/// A name server.
-pub(super) struct Client {
-    server: SocketAddr,
-    /// Has the tasks that drive the connections: they end with it.
-    provider: TokioRuntimeProvider,
-    /// The TCP connection of the last large answer, for the next one.
-    connection: Mutex<Option<Connection>>,
-    /// Questions whose answers didn't fit into a packet last time.
-    large: Mutex<HashSet<Query>>,
+/// A question as bytes.
+pub(super) struct Message {
+    id: u16,
+    has_opt: bool,
+    pub(super) bytes: Vec<u8>,
 }
 
-impl Client {
-    pub(super) fn new(server: SocketAddr) -> Self {
-        Self {
-            server,
-            provider: TokioRuntimeProvider::default(),
-            connection: Mutex::default(),
-            large: Mutex::default(),
+/// What came back to a [`Message`].
+#[derive(Debug)]
+pub(super) struct Response {
+    content: Result<DnsResponse, ProtoError>,
+    length: usize,
+    to_opt: bool,
+}
+
+impl Message {
+    /// With an OPT record, which tells how large the answer may be and which not every server takes, or without.
+    pub(super) fn new(query: &Query, has_opt: bool) -> Result<Self, String> {
+        let mut name = Name::from_ascii(&*query.name).map_err(|error| error.to_string())?;
+        name.set_fqdn(true);
+        let mut options = DnsRequestOptions::default();
+        options.use_edns = has_opt;
+        options.edns_payload_len = PAYLOAD;
+        let question = Question::query(name, query.record_type.into());
+        let request = DnsRequest::from_query(question, options);
+        Ok(Self {
+            id: request.id,
+            has_opt,
+            bytes: request.to_vec().map_err(|error| error.to_string())?,
+        })
+    }
+
+    /// `bytes`, if they can be a response to this message: its ID and its question, or no question if it was refused.
+    pub(super) fn response(&self, query: &Query, bytes: &[u8]) -> Option<Response> {
+        if bytes.first_chunk() != Some(&self.id.to_be_bytes()) {
+            return None;
         }
+        let content = DnsResponse::from_buffer(bytes.to_vec());
+        match &content {
+            // The mere question is no answer.
+            Err(ProtoError::NotAResponse) => return None,
+            // A server that can't read the message can't repeat its question.
+            Ok(response) if response.queries.is_empty() => {
+                let code = response.response_code;
+                let is_refusal = !matches!(code, ResponseCode::NoError | ResponseCode::NXDomain);
+                is_refusal.then_some(())?;
+            }
+            Ok(response) => drop(asked(query, response)?),
+            Err(_) => {}
+        }
+        Some(Response {
+            content,
+            length: bytes.len(),
+            to_opt: self.has_opt,
+        })
     }
+}
 
-    pub(super) fn server(&self) -> SocketAddr {
-        self.server
-    }
-
-    /// Asks, and gives up after `budget` at the latest.
-    pub(super) async fn ask(&self, query: &Query, over: Transport, budget: Duration) -> Answer {
-        let failed = |error| LookupError::new(query, self.reason(error));
-        let exchange = self.exchange(query, over, budget);
-        let (response, transport) = match tokio::time::timeout(budget, exchange).await {
-            Ok(result) => result.map_err(failed)?,
-            Err(_) => return Err(failed(NetError::Timeout)),
+impl Response {
+    /// Whether the server may not take an OPT record: FORMERR (RFC 6891 §7), BADVERS (§6.1.3), NOTIMP, or any other failure
+    /// without an OPT record of its own, which a server that knows EDNS has to send (§6.1.1).
+    pub(super) fn rejects_opt(&self) -> bool {
+        let rejects = |response: &DnsResponse| match response.response_code {
+            ResponseCode::NoError | ResponseCode::NXDomain => false,
+            ResponseCode::FormErr | ResponseCode::NotImp => true,
+            code => u16::from(code) == BADVERS || response.edns.is_none(),
         };
-        let via = Via {
-            name_server: self.server,
-            transport,
-        };
-        interpret(query, &response, via)
+        self.to_opt && self.content.as_ref().is_ok_and(rejects)
     }
 
-    async fn exchange(
-        &self,
-        query: &Query,
-        over: Transport,
-        budget: Duration,
-    ) -> Result<(DnsResponse, Transport), NetError> {
-        let request = request(query, budget / u32::from(SENDS))?;
-        if over == Transport::Udp && !lock(&self.large).contains(query) {
-            let response = self.exchange_udp(request.clone(), budget).await?;
-            if !response.truncation {
-                return Ok((response, Transport::Udp));
+    /// Whether it is an answer, and one to a message without an OPT record.
+    pub(super) fn is_answer_without_opt(&self) -> bool {
+        let code = self.content.as_ref().map(|response| response.response_code);
+        let answers = |code| matches!(code, ResponseCode::NoError | ResponseCode::NXDomain);
+        !self.to_opt && code.is_ok_and(answers)
+    }
+
+    /// Whether the bytes are no DNS message, or one that has been cut.
+    pub(super) fn is_unreadable(&self) -> bool {
+        self.content.is_err()
+    }
+
+    /// Whether the server has said that there is more.
+    pub(super) fn is_truncated(&self) -> bool {
+        let response = self.content.as_ref();
+        response.is_ok_and(|response| response.truncation)
+    }
+
+    /// Whether it is larger than a packet may be.
+    pub(super) fn is_oversized(&self) -> bool {
+        let limit = match self.to_opt {
+            true => PAYLOAD,
+            false => PAYLOAD_WITHOUT_OPT,
+        };
+        self.length > usize::from(limit)
+    }
+
+    /// Whether a packet would have held it, if the question had come in one `with_opt`.
+    pub(super) fn fits_a_packet(&self, with_opt: bool) -> bool {
+        // The OPT record that it would have had (RFC 6891 §6.1.2).
+        let (limit, opt) = match with_opt {
+            true => (PAYLOAD, 11),
+            false => (PAYLOAD_WITHOUT_OPT, 0),
+        };
+        !self.is_truncated() && self.length + opt <= usize::from(limit)
+    }
+
+    /// Whether a zone below the root says that there is nothing. The root says so of every name of a cluster: who passes
+    /// that on knows nothing of clusters.
+    pub(super) fn is_denied_below_the_root(&self) -> bool {
+        let Ok(response) = &self.content else {
+            return false;
+        };
+        let mut authorities = response.authorities.iter();
+        authorities.any(|record| record.record_type() == Type::SOA && !record.name.is_root())
+    }
+
+    /// What it says of `query`.
+    pub(super) fn answer(&self, query: &Query, via: Via) -> Answer {
+        match &self.content {
+            Ok(response) => interpret(query, response, via),
+            Err(error) => {
+                let reason = Reason::Other(via.name_server, error.to_string());
+                Err(LookupError::new(query, reason))
             }
         }
-        // Two attempts fit: a connection that has died costs no more than one.
-        let response = self.exchange_tcp(request, budget / 2).await?;
-        let fits = response.as_buffer().len() <= usize::from(PAYLOAD) && !response.truncation;
-        let mut large = lock(&self.large);
-        let _ = match fits {
-            true => large.remove(query),
-            false => large.insert(query.clone()),
-        };
-        Ok((response, Transport::Tcp))
     }
-
-    async fn exchange_udp(
-        &self,
-        request: DnsRequest,
-        budget: Duration,
-    ) -> Result<DnsResponse, NetError> {
-        let mut socket = UdpClientStream::builder(self.server, self.provider.clone())
-            .with_timeout(Some(budget))
-            .with_max_retries(SENDS)
-            .with_retry_interval_floor(0)
-            .build();
-        socket.send_message(request).first_answer().await
-    }
-
-    /// Asks over the connection that there is, and over a new one if that leads to nothing.
-    async fn exchange_tcp(
-        &self,
-        request: DnsRequest,
-        attempt: Duration,
-    ) -> Result<DnsResponse, NetError> {
-        let kept = lock(&self.connection).clone();
-        if let Some(connection) = kept {
-            match connection.send(request.clone()).first_answer().await {
-                Ok(response) => return Ok(response),
-                Err(_) => *lock(&self.connection) = None,
-            }
-        }
-        let provider = self.provider.clone();
-        let connect = TcpClientStream::exchange(self.server, None, attempt, None, provider);
-        let connection = connect.await?;
-        *lock(&self.connection) = Some(connection.clone());
-        let answer = connection.send(request).first_answer().await;
-        if answer.is_err() {
-            *lock(&self.connection) = None;
-        }
-        answer
-    }
-
-    fn reason(&self, error: NetError) -> Reason {
-        match error {
-            NetError::Timeout => Reason::Timeout,
-            error => Reason::Other(self.server, error.to_string()),
-        }
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn request(query: &Query, retry_interval: Duration) -> Result<DnsRequest, NetError> {
-    let mut name = Name::from_ascii(&query.name)?;
-    name.set_fqdn(true);
-    let mut options = DnsRequestOptions::default();
-    options.use_edns = true;
-    options.edns_payload_len = PAYLOAD;
-    options.retry_interval = retry_interval;
-    let question = Question::query(name, query.record_type.into());
-    Ok(DnsRequest::from_query(question, options))
 }
 
 impl From<RecordType> for Type {
@@ -179,7 +184,7 @@ impl From<RecordType> for Type {
 /// What the bytes of a response say of `query`, whoever sent them.
 #[cfg(test)]
 pub(super) fn read(query: &Query, bytes: Vec<u8>, via: Via) -> Answer {
-    let unreadable = |error: hickory_resolver::proto::ProtoError| {
+    let unreadable = |error: ProtoError| {
         let reason = Reason::Other(via.name_server, error.to_string());
         LookupError::new(query, reason)
     };
@@ -200,6 +205,10 @@ fn interpret(query: &Query, response: &DnsResponse, via: Via) -> Answer {
     match response.response_code {
         ResponseCode::NoError => {}
         ResponseCode::NXDomain => return nothing(Reason::NoName),
+        code if u16::from(code) == BADVERS => {
+            let what = "Unknown EDNS version (BADVERS)".to_owned();
+            return Err(failed(Reason::Refused(via.name_server, what)));
+        }
         code => {
             return Err(failed(Reason::Refused(via.name_server, code.to_string())));
         }
@@ -238,7 +247,7 @@ fn interpret(query: &Query, response: &DnsResponse, via: Via) -> Answer {
     }
 }
 
-/// The question that was answered, if it is the one that was asked. hickory checks it for UDP only.
+/// The question that was answered, if it is the one that was asked.
 fn asked<'a>(query: &Query, response: &'a DnsResponse) -> Option<&'a Question> {
     match &response.queries[..] {
         [question] if question.query_type() == query.record_type.into() => {

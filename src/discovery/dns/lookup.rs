@@ -35,7 +35,7 @@ pub(super) struct Query {
 pub enum Transport {
     /// In a UDP packet.
     Udp,
-    /// Over TCP, because the answer doesn't fit into a packet.
+    /// Over TCP, because the answer doesn't fit into a packet, or resolv.conf says `use-vc`.
     Tcp,
 }
 

@@ -1,13 +1,11 @@
-//! All name servers that may be asked. A question goes to the one that answered last, and from there to the next at
-//! SERVFAIL, REFUSED, silence or nonsense; what is records, or the word that there are none, is an answer, whoever gives it.
+//! All name servers that may be asked. Each question begins at the first one, and goes on to the next at SERVFAIL, REFUSED,
+//! silence or nonsense, and where a server says that there is nothing and can't be believed (`trust.rs`). A server that has
+//! failed is asked last for a while (`trouble.rs`).
 
 use std::{
     net::SocketAddr,
     path::PathBuf,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -16,17 +14,20 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::{
-    client::Client,
     lookup::{Answer, LookupError, Query, Reason, Resolve, Transport},
     name::Name,
-    system_conf::{ResolvConf, ResolvConfFile},
+    server::Server,
+    system_conf::{Options, ResolvConf, ResolvConfFile},
+    trouble::Troubles,
+    trust::Trust,
 };
 
 /// How long one question may take, over all name servers and attempts. Less than the balancer's ready timeout of 5 s, so
 /// that callers who wait for the first answer in vain are told why.
 const DEADLINE: Duration = Duration::from_secs(4);
 
-/// How many name servers share the time. Of more than these, the others get their turn when the question is put again.
+/// How many name servers share the time that is left. Of more than these, the others get their turn when the first ones
+/// have failed and are asked last.
 const SHARES: usize = 4;
 
 /// The name servers of the system, or given ones. Clones are the same resolver.
@@ -41,11 +42,12 @@ struct State {
     servers: Arc<Servers>,
 }
 
-/// The name servers of one configuration.
+/// The name servers of one configuration, and what is known of them.
 struct Servers {
-    clients: Vec<Client>,
-    /// The one that answered last.
-    current: AtomicUsize,
+    options: Options,
+    servers: Vec<Server>,
+    troubles: Troubles,
+    trust: Arc<Trust>,
 }
 
 impl Resolver {
@@ -53,7 +55,7 @@ impl Resolver {
     pub(super) fn new(resolv_conf: PathBuf, given: Vec<SocketAddr>) -> Self {
         let state = State {
             file: ResolvConfFile::new(resolv_conf),
-            servers: Arc::new(Servers::new(&given)),
+            servers: Arc::new(Servers::new(&given, Options::default(), Arc::default())),
             given,
         };
         Self {
@@ -96,56 +98,83 @@ impl Resolve for Resolver {
 impl State {
     /// The name servers as they are configured now.
     fn servers(&mut self) -> std::io::Result<Arc<Servers>> {
-        if self.given.is_empty() {
-            let addresses = &self.file.read()?.name_servers;
-            if !self.servers.are(addresses) {
-                self.servers = Arc::new(Servers::new(addresses));
-            }
+        let (addresses, options) = match self.file.read() {
+            Ok(conf) if self.given.is_empty() => (&conf.name_servers, conf.options),
+            Ok(conf) => (&self.given, conf.options),
+            Err(error) if self.given.is_empty() => return Err(error),
+            Err(_) => (&self.given, Options::default()),
+        };
+        if !self.servers.are(addresses, options) {
+            let trust = self.servers.trust.clone();
+            self.servers = Arc::new(Servers::new(addresses, options, trust));
         }
         Ok(self.servers.clone())
     }
 }
 
 impl Servers {
-    fn new(addresses: &[SocketAddr]) -> Self {
+    fn new(addresses: &[SocketAddr], options: Options, trust: Arc<Trust>) -> Self {
+        let server = |&address| Server::new(address, options);
         Self {
-            clients: addresses.iter().copied().map(Client::new).collect(),
-            current: AtomicUsize::new(0),
+            options,
+            servers: addresses.iter().map(server).collect(),
+            troubles: Troubles::default(),
+            trust,
         }
     }
 
-    fn are(&self, addresses: &[SocketAddr]) -> bool {
-        self.clients
-            .iter()
-            .map(Client::server)
-            .eq(addresses.iter().copied())
+    fn are(&self, addresses: &[SocketAddr], options: Options) -> bool {
+        let own = self.servers.iter().map(Server::address);
+        self.options == options && own.eq(addresses.iter().copied())
     }
 
     async fn ask(&self, query: &Query, over: Transport) -> Answer {
-        let count = self.clients.len();
-        let budget = DEADLINE / u32::try_from(count.clamp(1, SHARES)).unwrap_or(1);
-        let deadline = Instant::now() + DEADLINE;
-        let first = self.current.load(Relaxed);
-        let mut last = LookupError::new(query, Reason::Timeout);
-        for at in (0..count).map(|turn| (first + turn) % count) {
-            let left = deadline.saturating_duration_since(Instant::now());
+        let began = Instant::now();
+        let asked = query.record_type;
+        let addresses: Vec<_> = self.servers.iter().map(Server::address).collect();
+        let mut hearing = self.trust.hear(&query.name, &addresses);
+        let mut waiting: Vec<_> = self.servers.iter().collect();
+        waiting.sort_by_key(|server| self.troubles.is_late(server.address(), asked, began));
+        while !waiting.is_empty() {
+            let left = (began + DEADLINE).saturating_duration_since(Instant::now());
+            let share = self.share(left, waiting.len());
+            let server = waiting.remove(0);
+            let address = server.address();
             if left.is_zero() {
+                hearing.failed(address, LookupError::new(query, Reason::Timeout));
                 break;
             }
-            match self.clients[at].ask(query, over, budget.min(left)).await {
-                // No other server has more room in its messages.
-                Err(error) if !error.is_truncated() => {
-                    let name_server = self.clients[at].server();
-                    debug!(%name_server, %error, "a name server failed");
-                    last = error;
-                    self.current.store((at + 1) % count, Relaxed);
+            let heard = server.ask(query, over, share).await;
+            match heard.answer {
+                Ok(Ok(reply)) => {
+                    self.troubles.answered(address, asked);
+                    self.trust.named(&query.name, address);
+                    return Ok(Ok(reply));
                 }
-                answer => {
-                    self.current.store(at, Relaxed);
-                    return answer;
+                Ok(Err(nothing)) => {
+                    self.troubles.answered(address, asked);
+                    if hearing.is_decided_by(address) {
+                        return Ok(Err(nothing));
+                    }
+                    debug!(name_server = %address, error = %nothing.error, "it may not know");
+                    hearing.denied(address, nothing, heard.is_denied_below_the_root);
+                }
+                // No other server has more room in its messages.
+                Err(error) if error.is_truncated() => return Err(error),
+                Err(error) => {
+                    debug!(name_server = %address, %error, "a name server failed");
+                    self.troubles.failed(address, asked, Instant::now());
+                    hearing.failed(address, error);
                 }
             }
         }
-        Err(last)
+        hearing.end(|address| self.troubles.is_away(address, asked, Instant::now()))
+    }
+
+    /// What one server gets of the time that is left, while so many are `waiting`.
+    fn share(&self, left: Duration, waiting: usize) -> Duration {
+        let shares = u32::try_from(waiting.clamp(1, SHARES)).unwrap_or(1);
+        let longest = self.options.longest().unwrap_or(DEADLINE);
+        longest.min(left / shares)
     }
 }

@@ -1,20 +1,44 @@
-//! The system's resolv.conf: whom to ask, and how short names become full ones. The only file that names resolv-conf.
+//! The system's resolv.conf: whom to ask and how, and how short names become full ones.
 //!
 //! It is read anew whenever something is asked: a file of a few lines, which a kubelet or a node's agent may replace while
 //! the process runs. A file that can't be read at that moment changes nothing once there has been one that could.
+//!
+//! It is read as the C library reads it (glibc's `res_init.c`), so that a process sees what its neighbours see:
+//!
+//! | line | meaning |
+//! | --- | --- |
+//! | `nameserver` | one address, with an interface if it is link-local; the first 3 count, as in Kubernetes |
+//! | `search`, `domain` | the last line counts, whichever it is |
+//! | `options ndots:n` | up to 15; 1 by default; a space before the number is fine |
+//! | `options timeout:n`, `attempts:n` | up to 30 s and up to 5. They shorten what a server gets of a question's time, and set how often it is sent; they never prolong the question |
+//! | `options use-vc` | TCP only |
+//! | `options edns0` | nothing: EDNS is tried anyway, and left where it is not understood |
+//! | `options single-request`, `single-request-reopen` | nothing: each question has its own socket, which is what they are for |
+//! | `options rotate` | nothing: the order of the servers is that of their trustworthiness |
+//! | anything after `#` or `;` | a comment, in whatever encoding |
 
 use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6},
     path::PathBuf,
+    time::Duration,
 };
 
-use resolv_conf::{Config, ScopedIp};
 use tracing::warn;
 
 use super::name::Name;
 
 const DNS_PORT: u16 = 53;
+
+/// glibc's `MAXNS`, `RES_MAXNDOTS`, `RES_MAXRETRANS` and `RES_MAXRETRY`.
+const MAX_NAME_SERVERS: usize = 3;
+const MAX_NDOTS: u32 = 15;
+const MAX_TIMEOUT: u32 = 30;
+const MAX_ATTEMPTS: u32 = 5;
+
+/// glibc's `RES_TIMEOUT` and `RES_DFLRETRY`: what one of the two means where only the other one is given.
+const TIMEOUT: Duration = Duration::from_secs(5);
+const ATTEMPTS: u32 = 2;
 
 /// What stands in a resolv.conf, as far as it is of use here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +46,16 @@ pub(super) struct ResolvConf {
     pub(super) name_servers: Vec<SocketAddr>,
     pub(super) search: Vec<Name>,
     pub(super) ndots: usize,
+    pub(super) options: Options,
+}
+
+/// How name servers are to be asked; none of it by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Options {
+    pub(super) use_tcp: bool,
+    timeout: Option<Duration>,
+    /// How often a question is sent; once at least.
+    pub(super) attempts: Option<u32>,
 }
 
 /// The file, and what it had in it when it was last read.
@@ -55,40 +89,105 @@ impl ResolvConfFile {
     }
 }
 
+impl Options {
+    /// How long one server may be asked one question, if that is said.
+    pub(super) fn longest(&self) -> Option<Duration> {
+        let is_said = self.timeout.is_some() || self.attempts.is_some();
+        let longest = self.timeout.unwrap_or(TIMEOUT) * self.attempts.unwrap_or(ATTEMPTS);
+        is_said.then_some(longest)
+    }
+}
+
 impl ResolvConf {
     /// What resolv.conf(5) says of an empty file: the local machine's name server, no search list, `ndots:1`.
     fn parse(text: &[u8]) -> Self {
-        let (config, errors) = Config::parse_with_errors(text);
-        for error in errors {
-            warn!(%error, "a line of resolv.conf makes no sense and is passed over");
+        let mut conf = Self {
+            name_servers: Vec::new(),
+            search: Vec::new(),
+            ndots: 1,
+            options: Options::default(),
+        };
+        for line in text.split(|byte| *byte == b'\n') {
+            let end = line.iter().position(|byte| b"#;".contains(byte));
+            let line = &line[..end.unwrap_or(line.len())];
+            let line = String::from_utf8_lossy(line);
+            if let Err(why) = conf.read_line(line.trim()) {
+                warn!(%line, why, "a line of resolv.conf makes no sense and is passed over");
+            }
         }
-        let servers = config.nameservers.iter().filter_map(name_server);
-        let mut name_servers: Vec<_> = servers.collect();
-        if name_servers.is_empty() {
-            name_servers.push(SocketAddr::from((Ipv4Addr::LOCALHOST, DNS_PORT)));
+        if conf.name_servers.is_empty() {
+            let local = SocketAddr::from((Ipv4Addr::LOCALHOST, DNS_PORT));
+            conf.name_servers.push(local);
         }
-        let domains = config.get_last_search_or_domain();
-        Self {
-            name_servers,
-            search: domains
-                .filter_map(|domain| Name::parse(domain).ok())
-                .collect(),
-            ndots: usize::try_from(config.ndots).unwrap_or(usize::MAX),
+        conf
+    }
+
+    fn read_line(&mut self, line: &str) -> Result<(), &'static str> {
+        let (keyword, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+        let words = rest.split_whitespace();
+        match keyword {
+            "nameserver" if self.name_servers.len() < MAX_NAME_SERVERS => {
+                let server = words.take(1).next().and_then(name_server);
+                self.name_servers.push(server.ok_or("no such address")?);
+            }
+            "domain" => self.read_search(words.take(1)),
+            "search" => self.read_search(words),
+            "options" => self.read_options(rest),
+            // More than there may be; what others make use of; nothing.
+            "nameserver" | "sortlist" | "lookup" | "family" | "" => {}
+            _ => return Err("unknown keyword"),
+        }
+        Ok(())
+    }
+
+    fn read_search<'a>(&mut self, domains: impl Iterator<Item = &'a str>) {
+        let mut domains = domains.peekable();
+        if domains.peek().is_some() {
+            let parsed = domains.filter_map(|domain| Name::parse(domain).ok());
+            self.search = parsed.collect();
+        }
+    }
+
+    fn read_options(&mut self, mut rest: &str) {
+        while !rest.is_empty() {
+            let (word, _) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+            // The number may stand after a space: it is `atoi` that reads it.
+            let number = |name: &str| Some(leading_number(rest.strip_prefix(name)?));
+            if let Some(ndots) = number("ndots:") {
+                self.ndots = ndots.min(MAX_NDOTS) as usize;
+            } else if let Some(seconds) = number("timeout:") {
+                let seconds = seconds.clamp(1, MAX_TIMEOUT);
+                self.options.timeout = Some(Duration::from_secs(seconds.into()));
+            } else if let Some(attempts) = number("attempts:") {
+                self.options.attempts = Some(attempts.clamp(1, MAX_ATTEMPTS));
+            } else if word == "use-vc" {
+                self.options.use_tcp = true;
+            }
+            rest = rest[word.len()..].trim_start();
         }
     }
 }
 
-fn name_server(server: &ScopedIp) -> Option<SocketAddr> {
-    match server {
-        ScopedIp::V6(address, Some(scope)) => {
-            let scope_id = scope_id(scope);
-            if scope_id.is_none() {
-                warn!(%address, scope, "no such network interface; the name server is passed over");
-            }
-            Some(SocketAddrV6::new(*address, DNS_PORT, 0, scope_id?).into())
-        }
-        server => Some(SocketAddr::new(IpAddr::from(server), DNS_PORT)),
+/// As `atoi` reads it: none is 0, what follows doesn't count. Less than 0 is 0, too.
+fn leading_number(text: &str) -> u32 {
+    let text = text.trim_start();
+    let text = text.strip_prefix('+').unwrap_or(text);
+    let digits = text.bytes().map_while(|byte| char::from(byte).to_digit(10));
+    digits.fold(0, |number: u32, digit| {
+        number.saturating_mul(10).saturating_add(digit)
+    })
+}
+
+fn name_server(text: &str) -> Option<SocketAddr> {
+    let Some((address, interface)) = text.split_once('%') else {
+        return Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, DNS_PORT));
+    };
+    let address = address.parse().ok()?;
+    let scope_id = scope_id(interface);
+    if scope_id.is_none() {
+        warn!(%address, interface, "no such network interface");
     }
+    Some(SocketAddrV6::new(address, DNS_PORT, 0, scope_id?).into())
 }
 
 /// The index of a network interface, which a link-local address goes with (RFC 4007 §11).
@@ -141,6 +240,74 @@ mod tests {
         );
         assert_eq!(conf.name_servers, [SocketAddr::from(([10, 96, 0, 10], 53))]);
         assert_eq!(names(&conf.search), ["svc.cluster.local"]);
+    }
+
+    #[test]
+    fn a_comment_may_have_any_encoding_and_costs_nothing() {
+        let conf = ResolvConf::parse(
+            b"# Gr\xfc\xdfe\nnameserver 10.0.0.10 # Z\xfcrich\nnameserver 10.0.0.11\t;\xe9t\xe9\n\
+              ; \xff\noptions ndots:5 # m\xf6glichst ndots:2\nsearch a.example #\xa4 b.example\r\n",
+        );
+        let servers = [10, 11].map(|host| SocketAddr::from(([10, 0, 0, host], 53)));
+        assert_eq!(conf.name_servers, servers);
+        assert_eq!(conf.ndots, 5);
+        assert_eq!(names(&conf.search), ["a.example"]);
+    }
+
+    #[test]
+    fn options_count_as_the_c_library_reads_them() {
+        let ndots = |text: &str| ResolvConf::parse(text.as_bytes()).ndots;
+        for text in [
+            "options ndots:5",
+            "options ndots: 5",
+            "options\tndots:\t5",
+            "options rotate ndots: 5 use-vc",
+            "options ndots:2 ndots:5",
+            "options ndots:2\noptions ndots:5\n",
+            "options ndots:5x",
+            "options ndots:+5",
+        ] {
+            assert_eq!(ndots(text), 5, "{text}");
+        }
+        assert_eq!(ndots("options ndots:99999999999"), 15);
+        assert_eq!(ndots("options ndots:"), 0);
+        assert_eq!(ndots("options ndots:-1"), 0);
+        assert_eq!(ndots("options rotate"), 1);
+    }
+
+    #[test]
+    fn timeout_and_attempts_are_capped_and_are_never_nothing() {
+        let options = |text: &str| ResolvConf::parse(text.as_bytes()).options;
+        let seconds = |text: &str| options(text).longest().map(|longest| longest.as_secs());
+        assert_eq!(seconds("options edns0"), None);
+        assert_eq!(seconds("options timeout:1"), Some(2));
+        assert_eq!(seconds("options attempts: 3"), Some(15));
+        assert_eq!(seconds("options timeout:2 attempts:1"), Some(2));
+        assert_eq!(seconds("options timeout:100 attempts:100"), Some(150));
+        assert_eq!(seconds("options timeout:0 attempts:0"), Some(1));
+        assert_eq!(options("options attempts:0").attempts, Some(1));
+    }
+
+    #[test]
+    fn use_vc_is_tcp() {
+        let uses_tcp = |text: &str| ResolvConf::parse(text.as_bytes()).options.use_tcp;
+        assert!(uses_tcp("options use-vc"));
+        assert!(uses_tcp("options ndots:5 use-vc edns0"));
+        assert!(!uses_tcp("options ndots:5"));
+        assert!(!uses_tcp("options ndots:5 # use-vc"));
+    }
+
+    #[test]
+    fn three_name_servers_count_and_the_last_search_list() {
+        let conf = ResolvConf::parse(
+            b"nameserver 10.0.0.1\nnameserver 10.0.0.2 10.0.0.9\nnameserver 10.0.0.3\nnameserver 10.0.0.4\n\
+              search a.example\nsearch b.example\tc.example\nsearch\nsortlist 130.155.160.0\n",
+        );
+        let servers = [1, 2, 3].map(|host| SocketAddr::from(([10, 0, 0, host], 53)));
+        assert_eq!(conf.name_servers, servers);
+        assert_eq!(names(&conf.search), ["b.example", "c.example"]);
+        let conf = ResolvConf::parse(b"search a.example\ndomain b.example c.example");
+        assert_eq!(names(&conf.search), ["b.example"]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use hickory_resolver::proto::{op::ResponseCode, rr::RecordType};
 
-use super::Transport;
+use super::{Transport, wire::Query};
 
 /// What happens to a query instead of its right answer.
 #[derive(Clone, Debug)]
@@ -32,6 +32,11 @@ pub enum Fault {
     /// NOERROR without records: NODATA.
     EmptyNoError,
     NxDomain,
+    /// The right answer over UDP, as far as its first bytes go, without TC and without regard to what the query has room
+    /// for; TCP is fine.
+    CutUdp(usize),
+    /// The fault for queries with an OPT record; the others are fine.
+    OnEdns(Box<Fault>),
     /// The fault for the next `n` queries that it applies to, then the truth again.
     Times(usize, Box<Fault>),
 }
@@ -43,9 +48,16 @@ impl Fault {
         Self::Times(n, Box::new(self))
     }
 
-    fn applies_to(&self, transport: Transport) -> bool {
+    /// This fault for queries with an OPT record only.
+    #[must_use]
+    pub fn on_edns(self) -> Self {
+        Self::OnEdns(Box::new(self))
+    }
+
+    fn applies_to(&self, query: &Query, transport: Transport) -> bool {
         match self {
-            Self::TruncateUdp => transport == Transport::Udp,
+            Self::OnEdns(fault) => query.edns.is_some() && fault.applies_to(query, transport),
+            Self::TruncateUdp | Self::CutUdp(_) => transport == Transport::Udp,
             Self::SilentTcp => transport == Transport::Tcp,
             _ => true,
         }
@@ -86,21 +98,19 @@ impl Faults {
     }
 
     /// The fault that this query meets, counted.
-    pub(super) fn take(
-        &mut self,
-        name: &str,
-        record_type: RecordType,
-        transport: Transport,
-    ) -> Option<Fault> {
+    pub(super) fn take(&mut self, query: &Query, transport: Transport) -> Option<Fault> {
         let rule = self.0.iter_mut().rev().find(|rule| {
-            (rule.name == "*" || rule.name == name)
-                && (rule.record_type == RecordType::ANY || rule.record_type == record_type)
-                && rule.fault.applies_to(transport)
+            (rule.name == "*" || rule.name == query.name)
+                && (rule.record_type == RecordType::ANY || rule.record_type == query.record_type)
+                && rule.fault.applies_to(query, transport)
                 && rule.left != Some(0)
         })?;
         if let Some(left) = &mut rule.left {
             *left -= 1;
         }
-        Some(rule.fault.clone())
+        match &rule.fault {
+            Fault::OnEdns(fault) => Some((**fault).clone()),
+            fault => Some(fault.clone()),
+        }
     }
 }

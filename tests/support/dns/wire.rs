@@ -24,7 +24,7 @@ pub(super) struct Query {
     pub(super) record_type: RecordType,
     recursion_desired: bool,
     /// The payload size of the OPT record, where there is one.
-    edns: Option<u16>,
+    pub(super) edns: Option<u16>,
     /// The question as it came, letter case included.
     question: Vec<u8>,
 }

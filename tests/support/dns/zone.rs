@@ -92,13 +92,19 @@ impl State {
             name: format!("{}.", query.name),
             record_type: query.record_type,
             transport,
+            edns: query.edns.is_some(),
             at: Instant::now(),
         });
-        let fault = self.faults.take(&query.name, query.record_type, transport);
+        let fault = self.faults.take(query, transport);
         let delay = match fault {
             Some(Fault::Delay(delay)) => Some(delay),
             _ => None,
         };
+        if let Some(Fault::CutUdp(length)) = fault {
+            let mut wire = self.truth(query).encode(query, usize::from(u16::MAX));
+            wire.truncate(length);
+            return Some(Delivery { wire, delay });
+        }
         let reply = match fault {
             None | Some(Fault::Delay(_)) => self.truth(query),
             Some(Fault::Silent | Fault::SilentTcp) => return None,
@@ -114,7 +120,9 @@ impl State {
             Some(Fault::Rcode(code)) => Reply::code(code),
             Some(Fault::NxDomain) => Reply::negative(ResponseCode::NXDomain, self.negative_ttl),
             Some(Fault::EmptyNoError) => Reply::negative(ResponseCode::NoError, self.negative_ttl),
-            Some(Fault::Times(..)) => unreachable!("`Faults` unwraps it"),
+            Some(Fault::Times(..) | Fault::OnEdns(_) | Fault::CutUdp(_)) => {
+                unreachable!("unwrapped by `Faults`, or answered above")
+            }
         };
         let wire = reply.encode(query, query.limit(transport));
         Some(Delivery { wire, delay })

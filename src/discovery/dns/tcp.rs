@@ -1,0 +1,91 @@
+//! Questions over TCP connections, one at a time on each, and the connections kept for the next ones (RFC 7766 §6.2.1).
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+/// How many idle connections are kept: A and AAAA are asked for at the same time.
+const KEPT: usize = 2;
+
+/// The connections to one name server.
+pub(super) struct Connections {
+    server: SocketAddr,
+    idle: Mutex<Vec<TcpStream>>,
+}
+
+impl Connections {
+    pub(super) fn new(server: SocketAddr) -> Self {
+        Self {
+            server,
+            idle: Mutex::default(),
+        }
+    }
+
+    /// Asks over a connection that there is, and over a new one if that leads to nothing; `attempt` is the time for each.
+    pub(super) async fn ask<T>(
+        &self,
+        message: &[u8],
+        attempt: Duration,
+        accept: impl Fn(&[u8]) -> Option<T>,
+    ) -> io::Result<T> {
+        let kept = self.lock().pop();
+        if let Some(stream) = kept {
+            match timeout(attempt, self.exchange(stream, message, &accept)).await {
+                Ok(Ok(accepted)) => return Ok(accepted),
+                // What one of them has met, the others have: the server was away, or closes what is idle.
+                Ok(Err(_)) | Err(_) => self.lock().clear(),
+            }
+        }
+        let exchange = async {
+            let stream = TcpStream::connect(self.server).await?;
+            // A question is one small segment: nothing is gained by waiting for more.
+            stream.set_nodelay(true)?;
+            self.exchange(stream, message, &accept).await
+        };
+        match timeout(attempt, exchange).await {
+            Ok(result) => result,
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    async fn exchange<T>(
+        &self,
+        mut stream: TcpStream,
+        message: &[u8],
+        accept: impl Fn(&[u8]) -> Option<T>,
+    ) -> io::Result<T> {
+        let length = u16::try_from(message.len()).map_err(io::Error::other)?;
+        // In one write: some servers expect length and message in one segment (RFC 7766 §8).
+        let framed = [&length.to_be_bytes()[..], message].concat();
+        stream.write_all(&framed).await?;
+        loop {
+            let length = stream.read_u16().await?;
+            let mut response = vec![0; usize::from(length)];
+            stream.read_exact(&mut response).await?;
+            if let Some(accepted) = accept(&response) {
+                self.keep(stream);
+                return Ok(accepted);
+            }
+        }
+    }
+
+    fn keep(&self, stream: TcpStream) {
+        let mut idle = self.lock();
+        if idle.len() < KEPT {
+            idle.push(stream);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<TcpStream>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

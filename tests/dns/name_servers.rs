@@ -1,0 +1,415 @@
+//! Which name server is asked, how, and whose "no" is believed: field cases D1, D2, D6 to D9 and D15, and their kin.
+
+use super::*;
+
+/// A public name server: it knows nothing of the cluster, and says so.
+async fn public() -> DnsServer {
+    DnsServer::start().await
+}
+
+/// Silence is found out sooner, so that the tests take less time.
+const IMPATIENT: &str = "options timeout:1 attempts:1\n";
+
+/// Discovery that believes each "no" it is told: one that shouldn't be believed shows at once.
+struct Believing {
+    watch: MembershipStream,
+    _conf: TempFile,
+}
+
+fn believing(first: &DnsServer, second: &DnsServer) -> Believing {
+    let conf = resolv_conf(IMPATIENT);
+    let dns = ask(first, WEB).name_servers([first.addr(), second.addr()]);
+    let dns = dns.resolv_conf(&conf.0).refresh_interval(FAST);
+    Believing {
+        watch: MembershipStream::new(dns.on_empty(OnEmpty::Believe)),
+        _conf: conf,
+    }
+}
+
+/// Lets discovery run until `event`; the set must not change.
+async fn unchanged(watch: &mut MembershipStream, event: impl Future<Output = ()>) {
+    tokio::select! {
+        change = watch.next() => panic!("{change:?}"),
+        () = event => {}
+    }
+}
+
+// ---------------------------------------------------------------- whose "no" is believed (D1, D2)
+
+#[tokio::test]
+async fn a_second_servers_no_empties_nothing_while_the_first_one_fails_for_aaaa() {
+    let faults = [
+        Fault::Rcode(ResponseCode::ServFail),
+        Fault::Rcode(ResponseCode::NotImp),
+        Fault::Rcode(ResponseCode::Refused),
+        Fault::Silent,
+    ];
+    let stories = faults.map(async |fault| {
+        let (own, public) = (web(3).await, public().await);
+        own.fault("*", RecordType::AAAA, fault.clone());
+        let mut discovery = believing(&own, &public);
+        let watch = &mut discovery.watch;
+        assert_eq!(change(watch).await.joined.len(), 3, "{fault:?}");
+        own.forget();
+        let both = async {
+            public.wait_for_queries(1).await;
+            own.wait_for_queries(20).await;
+        };
+        unchanged(watch, both).await;
+        assert_eq!(public.count(WEB, RecordType::A), 0, "{fault:?}: needlessly");
+        // What comes and goes is still seen.
+        own.set_a(WEB, 30, [pod_v4(7)]);
+        assert_eq!(hosts(&change(watch).await.joined), [pod(7)].into());
+    });
+    join_all(stories).await;
+}
+
+#[tokio::test]
+async fn a_second_servers_no_empties_nothing_while_the_first_one_fails_altogether() {
+    let faults = [
+        (Fault::Rcode(ResponseCode::ServFail), 1),
+        (Fault::Rcode(ResponseCode::ServFail), 8),
+        // The questions' share of the time, and more.
+        (Fault::Silent, 8),
+    ];
+    let stories = faults.map(async |(fault, failures)| {
+        let (own, public) = (web(3).await, public().await);
+        let mut discovery = believing(&own, &public);
+        let watch = &mut discovery.watch;
+        assert_eq!(change(watch).await.joined.len(), 3);
+        own.fault("*", RecordType::ANY, fault.clone().times(failures));
+        unchanged(watch, public.wait_for_queries(2)).await;
+        own.clear_faults();
+        own.forget();
+        unchanged(watch, own.wait_for_queries(10)).await;
+        own.set_a(WEB, 30, [pod_v4(7)]);
+        let moved = change(watch).await;
+        assert_eq!(hosts(&moved.joined), [pod(7)].into(), "{fault:?}");
+        assert_eq!(moved.left.len(), 3, "{fault:?}");
+    });
+    join_all(stories).await;
+}
+
+#[tokio::test]
+async fn a_scale_to_zero_is_believed_from_the_server_that_had_named_the_pods() {
+    for named_by_second in [false, true] {
+        let (first, second) = (web(2).await, web(2).await);
+        if named_by_second {
+            let fault = Fault::Rcode(ResponseCode::ServFail);
+            first.fault("*", RecordType::ANY, fault);
+        }
+        let mut discovery = believing(&first, &second);
+        let watch = &mut discovery.watch;
+        assert_eq!(change(watch).await.joined.len(), 2);
+        first.remove(WEB);
+        second.remove(WEB);
+        let emptied = change(watch).await;
+        assert_eq!(emptied.left.len(), 2, "{named_by_second}");
+    }
+}
+
+#[tokio::test]
+async fn a_first_server_that_has_lost_its_data_empties_nothing_that_the_second_one_names() {
+    let (first, second) = (public().await, web(2).await);
+    let fault = Fault::Rcode(ResponseCode::ServFail);
+    first.fault(WEB, RecordType::A, fault.clone().times(1));
+    let mut discovery = believing(&first, &second);
+    let watch = &mut discovery.watch;
+    assert_eq!(change(watch).await.joined.len(), 2);
+    // The first one has its turn again, and says that there is nothing.
+    second.fault(WEB, RecordType::A, fault.times(1));
+    first.forget();
+    let asked = |queries: &[LoggedQuery]| {
+        let mut of_type = queries.iter().filter(|it| it.record_type == RecordType::A);
+        of_type.nth(4).is_some()
+    };
+    unchanged(watch, first.wait_until(asked)).await;
+}
+
+#[tokio::test]
+async fn the_failure_of_the_first_server_is_the_error_and_not_the_no_of_the_second_one() {
+    let (own, public) = (web(1).await, public().await);
+    let fault = Fault::Rcode(ResponseCode::ServFail);
+    own.fault("*", RecordType::ANY, fault);
+    let dns = ask(&own, WEB).name_servers([own.addr(), public.addr()]);
+    let error = dns.resolve().await.expect_err("nobody knows");
+    assert!(!error.is_not_found(), "{error}");
+    assert!(
+        error.to_string().contains(&own.addr().to_string()),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_second_server_isnt_asked_what_the_first_one_denies() {
+    let (own, other) = (DnsServer::start().await, web(1).await);
+    let dns = ask(&own, WEB).name_servers([own.addr(), other.addr()]);
+    let error = dns.resolve().await.expect_err("nothing there");
+    assert!(error.is_not_found(), "{error}");
+    assert_eq!(other.exchanges(), 0);
+}
+
+// ---------------------------------------------------------------- EDNS (D6)
+
+/// A reply of nothing but a header with this code: no question, and no OPT record.
+fn bare_header(code: u8) -> Fault {
+    let mut header = vec![0, 0, 0x80, code];
+    header.extend([0; 8]);
+    Fault::Raw(header.into())
+}
+
+#[tokio::test]
+async fn a_name_server_without_edns_is_asked_without_it() {
+    let faults = [
+        Fault::Rcode(ResponseCode::FormErr),
+        bare_header(1),
+        Fault::Rcode(ResponseCode::NotImp),
+        bare_header(4),
+        bare_header(2),
+        bare_header(5),
+        Fault::Rcode(ResponseCode::BADVERS),
+        Fault::Silent,
+    ];
+    let stories = faults.map(async |fault| {
+        let server = web(3).await;
+        server.fault("*", RecordType::ANY, fault.clone().on_edns());
+        let conf = resolv_conf(IMPATIENT);
+        let dns = ask(&server, WEB).resolv_conf(&conf.0);
+        let mut watch = MembershipStream::new(dns.refresh_interval(FAST));
+        assert_eq!(change(&mut watch).await.joined.len(), 3, "{fault:?}");
+        // It is remembered: both families have learnt it by now, or are about to.
+        let bare = |queries: &[LoggedQuery]| {
+            let mut families = FAMILIES.iter();
+            families.all(|family| {
+                let mut of_family = queries.iter().filter(|it| it.record_type == *family);
+                of_family.any(|query| !query.edns)
+            })
+        };
+        unchanged(&mut watch, server.wait_until(bare)).await;
+        server.forget();
+        unchanged(&mut watch, server.wait_for_queries(20)).await;
+        let queries = server.queries();
+        let rich = queries.iter().filter(|query| query.edns).count();
+        assert_eq!(rich, 0, "{fault:?}: {queries:?}");
+    });
+    join_all(stories).await;
+}
+
+#[tokio::test]
+async fn an_answer_too_large_for_a_name_server_without_edns_comes_over_tcp() {
+    let server = web(60).await;
+    let fault = Fault::Rcode(ResponseCode::FormErr);
+    server.fault("*", RecordType::ANY, fault.on_edns());
+    let found = ask(&server, WEB).resolve().await.expect("pods");
+    assert_eq!(found.endpoints().len(), 60);
+    assert_eq!(found.transport(), Some(tower_headless::Transport::Tcp));
+}
+
+#[tokio::test]
+async fn a_code_that_has_nothing_to_do_with_edns_is_no_reason_to_leave_it() {
+    // As often as both families are asked in one look: with an OPT record, and in doubt without.
+    let codes = [
+        (ResponseCode::ServFail, 2),
+        (ResponseCode::Refused, 2),
+        (ResponseCode::FormErr, 4),
+        (ResponseCode::NotImp, 4),
+    ];
+    let stories = codes.map(async |(code, asked)| {
+        let server = web(1).await;
+        server.fault("*", RecordType::ANY, Fault::Rcode(code).times(asked));
+        let mut watch = MembershipStream::new(ask(&server, WEB).refresh_interval(FAST));
+        change(&mut watch).await;
+        server.forget();
+        unchanged(&mut watch, server.wait_for_queries(4)).await;
+        let queries = server.queries();
+        assert!(
+            queries.iter().all(|query| query.edns),
+            "{code}: {queries:?}"
+        );
+    });
+    join_all(stories).await;
+}
+
+#[tokio::test]
+async fn badvers_is_called_by_its_name() {
+    let server = web(1).await;
+    server.fault("*", RecordType::ANY, Fault::Silent);
+    let fault = Fault::Rcode(ResponseCode::BADVERS).on_edns();
+    server.fault(WEB, RecordType::ANY, fault);
+    let conf = resolv_conf(IMPATIENT);
+    let dns = ask(&server, WEB).resolv_conf(&conf.0);
+    let error = dns.resolve().await.expect_err("no answer").to_string();
+    assert!(
+        error.contains("BADVERS") && !error.contains("TSIG"),
+        "{error}"
+    );
+}
+
+// ---------------------------------------------------------------- what UDP doesn't carry (D7, D8)
+
+#[tokio::test]
+async fn what_cannot_be_read_whole_over_udp_is_asked_for_over_tcp() {
+    // Larger than was asked for, and cut in the middle of a record, of the header, of everything; never with TC.
+    for length in [65_535, 2_758, 1_500, 1_232, 700, 13] {
+        let server = DnsServer::start().await;
+        server.set_a(WEB, 30, (0..200).map(many));
+        server.fault("*", RecordType::ANY, Fault::CutUdp(length));
+        let found = ask(&server, WEB).resolve().await.expect("pods");
+        assert_eq!(found.endpoints().len(), 200, "{length}");
+        assert_eq!(
+            found.transport(),
+            Some(tower_headless::Transport::Tcp),
+            "{length}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_packet_larger_than_asked_for_is_used_where_tcp_is_blocked() {
+    let server = DnsServer::start().await;
+    server.set_a(WEB, 30, (0..200).map(many));
+    let relay = UdpRelay::start(server.addr()).await;
+    server.fault("*", RecordType::ANY, Fault::CutUdp(65_535));
+    let found = ask(&server, WEB).name_servers([relay.address]);
+    let found = found.resolve().await.expect("pods");
+    assert_eq!(found.endpoints().len(), 200);
+    assert_eq!(found.transport(), Some(tower_headless::Transport::Udp));
+}
+
+#[tokio::test]
+async fn a_question_that_was_too_large_comes_back_to_udp_where_tcp_is_blocked() {
+    let server = DnsServer::start().await;
+    server.set_a(WEB, 30, (0..500).map(many));
+    let conf = resolv_conf(IMPATIENT);
+    let dns = ask(&server, WEB).resolv_conf(&conf.0);
+    let mut watch = MembershipStream::new(dns.refresh_interval(FAST));
+    assert_eq!(change(&mut watch).await.joined.len(), 500);
+    server.fault("*", RecordType::ANY, Fault::SilentTcp);
+    server.set_a(WEB, 30, (0..3).map(many));
+    assert_eq!(change(&mut watch).await.endpoints.len(), 3);
+    server.forget();
+    unchanged(&mut watch, server.wait_for_queries(6)).await;
+    let queries = server.queries();
+    let by_udp = |query: &LoggedQuery| query.transport == Transport::Udp;
+    assert!(queries.iter().all(by_udp), "{queries:?}");
+}
+
+#[tokio::test]
+async fn use_vc_is_tcp_and_nothing_else() {
+    let server = web(3).await;
+    let conf = resolv_conf("options use-vc\n");
+    let dns = ask(&server, WEB).resolv_conf(&conf.0);
+    let mut watch = MembershipStream::new(dns.refresh_interval(FAST));
+    assert_eq!(change(&mut watch).await.joined.len(), 3);
+    unchanged(&mut watch, server.wait_for_queries(12)).await;
+    let by_tcp = |query: &LoggedQuery| query.transport == Transport::Tcp;
+    assert!(
+        server.queries().iter().all(by_tcp),
+        "{:?}",
+        server.queries()
+    );
+    // A file that says otherwise is heeded at the next look.
+    std::fs::write(&conf.0, "options ndots:5\n").expect("a writable folder");
+    let by_udp = |query: &LoggedQuery| query.transport == Transport::Udp;
+    let back = server.wait_until(|queries| queries.iter().any(by_udp));
+    unchanged(&mut watch, back).await;
+}
+
+#[tokio::test]
+async fn attempts_and_timeout_are_those_of_resolv_conf() {
+    let (silent, good) = (web(1).await, web(1).await);
+    silent.fault("*", RecordType::ANY, Fault::Silent);
+    let conf = resolv_conf(IMPATIENT);
+    let dns = ask(&silent, WEB).name_servers([silent.addr(), good.addr()]);
+    let began = Instant::now();
+    let found = dns.resolv_conf(&conf.0).resolve().await.expect("a pod");
+    assert_eq!(found.name_server(), Some(good.addr()));
+    assert!(began.elapsed() >= SECOND);
+    // Once with an OPT record, and once without.
+    assert_eq!(
+        silent.count(WEB, RecordType::A),
+        2,
+        "{:?}",
+        silent.queries()
+    );
+}
+
+// ---------------------------------------------------------------- a closed port (D9)
+
+#[tokio::test]
+async fn a_closed_port_is_no_silence() {
+    let (closed, good) = (web(1).await, web(2).await);
+    closed.stop().await;
+    let error = ask(&closed, WEB).resolve().await.expect_err("nobody there");
+    assert!(!error.is_timeout() && !error.is_not_found(), "{error}");
+    assert!(error.to_string().contains("refused"), "{error}");
+    let dns = ask(&closed, WEB).name_servers([closed.addr(), good.addr()]);
+    let found = dns.resolve().await.expect("pods");
+    assert_eq!(found.name_server(), Some(good.addr()));
+}
+
+#[tokio::test]
+async fn a_name_server_that_restarts_is_found_again() {
+    let server = web(2).await;
+    let mut watch = MembershipStream::new(ask(&server, WEB).refresh_interval(FAST));
+    change(&mut watch).await;
+    server.stop().await;
+    unchanged(&mut watch, tokio::time::sleep(4 * FAST)).await;
+    server.restart().await;
+    server.set_a(WEB, 30, [pod_v4(7)]);
+    assert_eq!(hosts(&change(&mut watch).await.joined), [pod(7)].into());
+}
+
+// ---------------------------------------------------------------- resolv.conf (D15)
+
+#[tokio::test]
+async fn ndots_counts_with_a_space_before_its_number() {
+    let server = web(1).await;
+    let conf = resolv_conf("search cluster.local # \u{e9}\noptions ndots: 5\n");
+    let dns = ask(&server, "web.default.svc").resolv_conf(&conf.0);
+    let found = dns.resolve().await.expect("a pod");
+    assert_eq!(found.name(), WEB.strip_suffix('.'));
+    let queries = server.queries();
+    assert!(queries.iter().all(|query| query.name == WEB), "{queries:?}");
+}
+
+// ---------------------------------------------------------------- helpers
+
+fn resolv_conf(text: &str) -> TempFile {
+    let file = pods_resolv_conf();
+    std::fs::write(&file.0, text).expect("a writable folder");
+    file
+}
+
+/// A server's UDP port, at another address where TCP is refused.
+struct UdpRelay {
+    address: SocketAddr,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl UdpRelay {
+    async fn start(server: SocketAddr) -> Self {
+        let bind = || tokio::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
+        let front = bind().await.expect("a socket");
+        let address = front.local_addr().expect("its address");
+        let task = tokio::spawn(async move {
+            let mut packet = vec![0; 65_535];
+            while let Ok((length, client)) = front.recv_from(&mut packet).await {
+                let back = bind().await.expect("a socket");
+                let sent = back.send_to(&packet[..length], server).await;
+                sent.expect("sent");
+                let length = within("an answer", back.recv(&mut packet)).await;
+                let length = length.expect("received");
+                // A client that is gone already is no error of ours.
+                let _ = front.send_to(&packet[..length], client).await;
+            }
+        });
+        Self { address, task }
+    }
+}
+
+impl Drop for UdpRelay {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
