@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!            a candidate has pods ───────────────▶ pinned: each question by its own schedule
-//!   walking                                           │
+//!   walking                                           │    (and from time to time the candidates before it)
 //!      ▲                                              │
 //!      └─── all answers say that there is nothing, and have been confirmed; or resolv.conf names other candidates
 //! ```
@@ -19,16 +19,18 @@ use std::{
 };
 
 use tokio::time::{Sleep, sleep};
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::{
+    candidates::Candidates,
+    families::{Families, Sets},
     look::look,
-    lookup::{Lookup, LookupError, Resolve},
+    lookup::{LookupError, Resolve},
     name::Name,
     question::{Look, Question},
     settings::Settings,
     single_address::SingleAddress,
-    walk::{Step, Walk, Walked},
+    walk::{Looks, Step, Walk, Walked},
 };
 use crate::{discovery::filter::Filter, endpoint::Endpoint};
 
@@ -39,12 +41,13 @@ const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 pub(super) struct Run<R> {
     resolver: R,
     name: Name,
+    filter: Filter,
     questions: Vec<Question>,
-    /// What `name` may stand for, as far as is known.
-    candidates: Arc<[Arc<str>]>,
-    /// The candidate that it does stand for.
-    pinned: Option<Arc<str>>,
-    walk: Option<Walk>,
+    candidates: Candidates<R>,
+    walk: Option<Walk<R>>,
+    /// The name that the questions' endpoints are of.
+    found: Option<Arc<str>>,
+    families: Families,
     /// There is a set to tell.
     news: bool,
     /// A set has been told.
@@ -60,15 +63,16 @@ pub(super) struct Run<R> {
 
 impl<R: Resolve> Run<R> {
     pub(super) fn new(settings: &Settings, name: Name, resolver: R) -> Self {
-        let filter = Filter::new(settings.allow_loopback);
-        let question = |kind| Question::new(kind, settings.pace, filter.clone());
+        let question = |kind| Question::new(kind, settings.pace);
         Self {
             resolver,
             name,
+            filter: Filter::new(settings.allow_loopback),
             questions: settings.kinds().into_iter().map(question).collect(),
-            candidates: Arc::default(),
-            pinned: None,
+            candidates: Candidates::default(),
             walk: None,
+            found: None,
+            families: Families::default(),
             news: false,
             begun: false,
             delay: None,
@@ -89,7 +93,8 @@ impl<R: Resolve> Run<R> {
         ready!(self.poll_news(cx))?;
         let endpoints = self.endpoints().to_vec();
         self.next = self.reason.take().filter(|_| endpoints.is_empty());
-        if let Some(name) = &self.pinned {
+        self.families.retain(&endpoints);
+        if let Some(name) = self.candidates.pinned() {
             let is_virtual = self.questions.iter().any(Question::is_virtual);
             self.single.look(&endpoints, name, is_virtual);
         }
@@ -106,7 +111,13 @@ impl<R: Resolve> Run<R> {
         for question in &mut self.questions {
             self.news |= question.give_up(endpoint);
         }
+        self.families.refused(endpoint);
         self.refresh();
+    }
+
+    /// `endpoint` accepts connections again.
+    pub(super) fn accepted(&mut self, endpoint: &Endpoint) {
+        self.families.accepted(endpoint);
     }
 
     /// Waits until there is a set to tell, or an error.
@@ -114,13 +125,14 @@ impl<R: Resolve> Run<R> {
         loop {
             self.ask_what_is_due(cx);
             let mut looks = self.poll_walk(cx);
+            looks.extend(self.poll_earlier(cx));
             for question in &mut self.questions {
                 if let Poll::Ready(look) = question.poll_look(cx) {
                     looks.push(look);
                 }
             }
             // To the point where all wait for their next turn, so that they will wake this task.
-            if looks.is_empty() {
+            if looks.is_empty() && self.poll_families(cx).is_pending() {
                 break;
             }
             self.heed(looks)?;
@@ -150,28 +162,23 @@ impl<R: Resolve> Run<R> {
             }
             return;
         }
-        let Some(name) = self.pinned.clone() else {
+        let Some(name) = self.candidates.pinned().cloned() else {
             self.questions.iter_mut().for_each(Question::asked);
-            let look = looks(&self.resolver, &self.questions);
-            self.walk = Some(Walk::new(self.candidates.clone(), look));
+            let looks = looks(&self.resolver, &self.filter, &self.questions);
+            self.walk = Some(Walk::new(self.candidates.names().clone(), looks));
             return;
         };
         for (question, _) in self.questions.iter_mut().zip(due).filter(|(_, due)| *due) {
             question.asked();
-            question.begin(look(&self.resolver, name.clone(), question.kind()));
+            let kind = question.kind();
+            question.begin(look(&self.resolver, &self.filter, name.clone(), kind));
         }
     }
 
     /// Finds out what the name may stand for, and whether that has changed.
     fn learn_candidates(&mut self) -> Result<(), LookupError> {
-        let candidates = self.resolver.candidates(&self.name)?;
-        if *candidates != *self.candidates {
-            self.candidates = candidates.into();
-            self.pinned = None;
-            if let [only] = &*self.candidates {
-                self.pinned = Some(only.clone());
-            }
-        }
+        let names = self.resolver.candidates(&self.name)?;
+        self.candidates.learn(names);
         Ok(())
     }
 
@@ -180,25 +187,15 @@ impl<R: Resolve> Run<R> {
         let Some(walk) = &mut self.walk else {
             return Vec::new();
         };
-        let begin = looks(&self.resolver, &self.questions);
-        let Poll::Ready(walked) = walk.poll(&self.name.to_string(), begin, cx) else {
+        let Poll::Ready(walked) = walk.poll(&self.name.to_string(), cx) else {
             return Vec::new();
         };
         self.walk = None;
         let questions = self.questions.iter_mut();
         match walked {
             Walked::Found { name, steps } => {
-                debug!(from = %self.name, name = %name, "name found");
-                self.pinned = Some(name);
-                let pairs = questions.zip(steps);
-                let take = |(question, step): (&mut Question, _)| match step {
-                    Step::Done(answer) => Some(question.answered(answer)),
-                    Step::Asking(lookup) => {
-                        question.begin(lookup);
-                        None
-                    }
-                };
-                pairs.filter_map(take).collect()
+                self.candidates.pin(&name);
+                self.take(name, steps)
             }
             Walked::Nothing(nothing) => questions
                 .map(|question| question.answered(Ok(Err(nothing.clone()))))
@@ -209,24 +206,72 @@ impl<R: Resolve> Run<R> {
         }
     }
 
+    /// Whether a candidate before the pinned one has pods now.
+    fn poll_earlier(&mut self, cx: &mut Context<'_>) -> Vec<Look> {
+        let looks = || looks(&self.resolver, &self.filter, &self.questions);
+        match self.candidates.poll_earlier(&self.name, looks, cx) {
+            Poll::Ready((name, steps)) => self.take(name, steps),
+            Poll::Pending => Vec::new(),
+        }
+    }
+
+    /// Has the questions go on with the name that has been found. What they know of another one is over.
+    fn take(&mut self, name: Arc<str>, steps: Vec<Step>) -> Vec<Look> {
+        debug!(from = %self.name, name = %name, "name found");
+        if self.found.as_ref().is_some_and(|last| *last != name) {
+            self.questions.iter_mut().for_each(Question::forget);
+            self.families = Families::default();
+        }
+        self.found = Some(name);
+        let pairs = self.questions.iter_mut().zip(steps);
+        let take = |(question, step): (&mut Question, _)| match step {
+            Step::Done(answer) => Some(question.answered(answer)),
+            Step::Asking(lookup) => {
+                question.begin(lookup);
+                None
+            }
+        };
+        pairs.filter_map(take).collect()
+    }
+
+    /// Uses the other address family where all of the one in use refuse.
+    fn poll_families(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (in_use, other) = sets(&self.questions, &self.families);
+        let is_known = self.questions.len() > 1;
+        let sets = Sets {
+            in_use,
+            other: is_known.then_some(other),
+            preferred: is_known.then(|| self.questions[0].endpoints()),
+        };
+        ready!(self.families.poll_change(sets, cx));
+        info!(name = %self.name, "the other address family is used: the endpoints of this one refuse connections");
+        match &mut self.questions[..] {
+            // One question is for both.
+            [question] => question.change_family(),
+            _ => self.news = true,
+        }
+        Poll::Ready(())
+    }
+
     /// Takes note of what looks came to; an error is for telling.
     fn heed(&mut self, looks: Vec<Look>) -> Result<(), LookupError> {
-        let gone = self.questions.iter().all(Question::is_confirmed_empty);
-        if gone && self.candidates.len() > 1 {
-            self.pinned = None;
+        if self.is_gone() {
+            self.candidates.release();
         }
         let is_looking = self.questions.iter().any(Question::is_looking);
         let mut result = Ok(());
         for look in looks {
             match look {
-                Look::Kept(error) => result = Err(error),
+                // It is the name that doesn't exist, whatever the trouble with this type.
+                Look::Kept(error) => result = Err(self.no_name().unwrap_or(error)),
                 // The other family decides: what it comes to is not known yet, or it fails, which has been told.
                 Look::Nothing(_) if is_looking || !self.is_fresh() => {}
                 Look::Nothing(error) if !self.has_endpoints() => result = Err(error),
                 Look::Nothing(_) => self.news = true,
                 Look::Gone { error, changed } => {
-                    self.news |= changed || !self.has_endpoints() || self.is_fresh();
-                    self.reason = Some(error);
+                    self.news |= changed || self.is_fresh() || self.no_name().is_some();
+                    // A failure goes before a "nothing": who knows what is there?
+                    self.reason = Some(self.no_name().or(self.failure()).unwrap_or(error));
                 }
                 Look::Done => self.news = true,
             }
@@ -234,10 +279,35 @@ impl<R: Resolve> Run<R> {
         result
     }
 
+    /// Whether it is confirmed that the name has nothing.
+    fn is_gone(&self) -> bool {
+        let is_gone = |question: &Question| {
+            question.is_confirmed_empty()
+                || (question.endpoints().is_empty() && self.is_no_name_confirmed())
+        };
+        self.questions.iter().all(is_gone)
+    }
+
+    fn is_no_name_confirmed(&self) -> bool {
+        let mut questions = self.questions.iter();
+        questions.any(|question| question.no_name().is_some() && question.is_confirmed_empty())
+    }
+
+    /// That the name does not exist, if an answer says so and there are no endpoints against it.
+    fn no_name(&self) -> Option<LookupError> {
+        let error = self.questions.iter().find_map(Question::no_name);
+        error.filter(|_| !self.has_endpoints()).cloned()
+    }
+
+    /// Why some endpoints are older than the last looks, or why there may be some.
+    fn failure(&self) -> Option<LookupError> {
+        self.questions.iter().find_map(Question::kept).cloned()
+    }
+
     /// Whether all endpoints are as old as the last looks: that one family has nothing makes the other's old addresses no
     /// fresher.
     fn is_fresh(&self) -> bool {
-        !self.questions.iter().any(Question::is_stale)
+        self.failure().is_none()
     }
 
     /// Waits until the set can be told. Only the first one may have to wait: for the second family, so that a dual-stack
@@ -245,7 +315,7 @@ impl<R: Resolve> Run<R> {
     fn poll_complete(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let complete = match self.has_endpoints() {
             true => self.questions.iter().all(Question::has_looked),
-            false => self.questions.iter().all(Question::is_empty),
+            false => self.questions.iter().all(Question::is_empty) || self.is_no_name_confirmed(),
         };
         if !self.begun && !complete {
             if !self.has_endpoints() {
@@ -262,21 +332,29 @@ impl<R: Resolve> Run<R> {
         !self.endpoints().is_empty()
     }
 
-    /// The preferred family's endpoints; the other one's where there are none.
+    /// The endpoints of the family in use; the other one's where there are none.
     fn endpoints(&self) -> &[Endpoint] {
-        let mut sets = self.questions.iter().map(Question::endpoints);
-        sets.find(|set| !set.is_empty()).unwrap_or_default()
+        sets(&self.questions, &self.families).0
     }
 }
 
-/// Begins what is wanted of a candidate: a look for each question.
-fn looks<R: Resolve>(resolver: &R, questions: &[Question]) -> impl Fn(&Arc<str>) -> Vec<Lookup> {
-    let resolver = resolver.clone();
-    let kinds: Vec<_> = questions.iter().map(Question::kind).collect();
-    move |name| {
-        let looks = kinds
-            .iter()
-            .map(|&kind| look(&resolver, name.clone(), kind));
-        looks.collect()
+/// The endpoints that are told, and those of the other family.
+fn sets<'a>(questions: &'a [Question], families: &Families) -> (&'a [Endpoint], &'a [Endpoint]) {
+    let mut sets = questions.iter().map(Question::endpoints);
+    let first = sets.next().unwrap_or_default();
+    let second = sets.next().unwrap_or_default();
+    match families.is_other() {
+        true if !second.is_empty() => (second, first),
+        false if first.is_empty() => (second, first),
+        _ => (first, second),
+    }
+}
+
+/// What is wanted of a candidate: a look for each question.
+fn looks<R: Resolve>(resolver: &R, filter: &Filter, questions: &[Question]) -> Looks<R> {
+    Looks {
+        resolver: resolver.clone(),
+        filter: filter.clone(),
+        kinds: questions.iter().map(Question::kind).collect(),
     }
 }
