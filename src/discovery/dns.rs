@@ -9,13 +9,14 @@
 //! | `dns/system_conf.rs`, `dns/resolver.rs` | the name servers that there are; from one to the next |
 //! | `dns/local.rs` | the names that nobody is asked for: localhost, and those of the hosts file |
 //! | `dns/addresses.rs` | the addresses of a name |
-//! | `dns/services.rs`, `dns/targets.rs` | SRV records, and where their targets' addresses come from |
+//! | `dns/srv_records.rs`, `dns/services.rs`, `dns/targets.rs` | SRV records, and where their targets' addresses come from |
 //! | `dns/look.rs` | one look: what is looked for, the endpoints that come of it |
 //! | `dns/walk.rs` | the way through the search list |
 //! | `dns/candidates.rs` | the name that has been found, and whether it is still the right one |
 //! | `dns/families.rs` | which address family's endpoints are used |
 //! | `dns/question.rs` | one look, repeated as its schedule says |
 //! | `dns/single_address.rs` | whether one address is a Service's virtual IP |
+//! | `dns/questions.rs` | the questions that a name takes, and what is known of it by all of them |
 //! | `dns/run.rs` | all of it together: the set of a name's pods, kept fresh |
 //! | `dns/refresher.rs` | the same for a target, which may be an address |
 //! | `dns/resolution.rs` | all of it once |
@@ -31,6 +32,7 @@ mod look;
 mod lookup;
 mod name;
 mod question;
+mod questions;
 mod refresher;
 mod resolution;
 mod resolver;
@@ -38,6 +40,7 @@ mod run;
 mod services;
 mod settings;
 mod single_address;
+mod srv_records;
 #[cfg(test)]
 mod suite;
 mod system_conf;

@@ -35,6 +35,8 @@ const SOON: Duration = Duration::from_secs(10);
 
 /// The candidates of a name, and the one that it does stand for.
 pub(super) struct Candidates<R> {
+    /// The shortest time between two looks, as the user has it.
+    floor: Duration,
     names: Arc<[Arc<str>]>,
     pinned: Option<Arc<str>>,
     /// Runs to the next look at those before the pinned one; none where there are none.
@@ -42,18 +44,18 @@ pub(super) struct Candidates<R> {
     walk: Option<Walk<R>>,
 }
 
-impl<R> Default for Candidates<R> {
-    fn default() -> Self {
+impl<R: Resolve> Candidates<R> {
+    /// None yet. `floor` is the shortest time between two looks.
+    pub(super) fn new(floor: Duration) -> Self {
         Self {
+            floor,
             names: Arc::default(),
             pinned: None,
             timer: None,
             walk: None,
         }
     }
-}
 
-impl<R: Resolve> Candidates<R> {
     pub(super) fn names(&self) -> &Arc<[Arc<str>]> {
         &self.names
     }
@@ -101,9 +103,9 @@ impl<R: Resolve> Candidates<R> {
     }
 
     fn wait(&mut self, time: Duration) {
-        let jitter = rand::rng().random_range(0.9..=1.0);
+        let time = time.mul_f64(rand::rng().random_range(0.9..=1.0));
         let is_first = self.earlier().is_empty();
-        self.timer = (!is_first).then(|| Box::pin(sleep(time.mul_f64(jitter))));
+        self.timer = (!is_first).then(|| Box::pin(sleep(time.max(self.floor))));
     }
 
     /// Looks at the candidates before the pinned one from time to time, until one of them has something: then that one is

@@ -28,9 +28,10 @@ use super::{
     lookup::{LookupError, Resolve},
     name::Name,
     question::{Look, Question},
+    questions::Questions,
     settings::Settings,
     single_address::SingleAddress,
-    walk::{Looks, Step, Walk, Walked},
+    walk::{Step, Walk, Walked},
 };
 use crate::{discovery::filter::Filter, endpoint::Endpoint};
 
@@ -42,7 +43,7 @@ pub(super) struct Run<R> {
     resolver: R,
     name: Name,
     filter: Filter,
-    questions: Vec<Question>,
+    questions: Questions,
     candidates: Candidates<R>,
     walk: Option<Walk<R>>,
     /// The name that the questions' endpoints are of.
@@ -63,13 +64,12 @@ pub(super) struct Run<R> {
 
 impl<R: Resolve> Run<R> {
     pub(super) fn new(settings: &Settings, name: Name, resolver: R) -> Self {
-        let question = |kind| Question::new(kind, settings.pace);
         Self {
             resolver,
             name,
             filter: Filter::new(settings.allow_loopback),
-            questions: settings.kinds().into_iter().map(question).collect(),
-            candidates: Candidates::default(),
+            questions: Questions::new(settings.kinds(), settings.pace),
+            candidates: Candidates::new(settings.pace.min),
             walk: None,
             found: None,
             families: Families::default(),
@@ -103,12 +103,12 @@ impl<R: Resolve> Run<R> {
 
     /// A sign of change: all is asked again soon.
     pub(super) fn refresh(&mut self) {
-        self.questions.iter_mut().for_each(Question::refresh);
+        self.questions.refresh();
     }
 
     /// Drops `endpoint` if DNS says that it is gone and only the confirmation is missing, and asks again soon.
     pub(super) fn refused(&mut self, endpoint: &Endpoint) {
-        for question in &mut self.questions {
+        for question in self.questions.iter_mut() {
             self.news |= question.give_up(endpoint);
         }
         self.families.refused(endpoint);
@@ -126,7 +126,7 @@ impl<R: Resolve> Run<R> {
             self.ask_what_is_due(cx);
             let mut looks = self.poll_walk(cx);
             looks.extend(self.poll_earlier(cx));
-            for question in &mut self.questions {
+            for question in self.questions.iter_mut() {
                 if let Poll::Ready(look) = question.poll_look(cx) {
                     looks.push(look);
                 }
@@ -164,7 +164,7 @@ impl<R: Resolve> Run<R> {
         }
         let Some(name) = self.candidates.pinned().cloned() else {
             self.questions.iter_mut().for_each(Question::asked);
-            let looks = looks(&self.resolver, &self.filter, &self.questions);
+            let looks = self.questions.looks(&self.resolver, &self.filter);
             self.walk = Some(Walk::new(self.candidates.names().clone(), looks));
             return;
         };
@@ -208,7 +208,7 @@ impl<R: Resolve> Run<R> {
 
     /// Whether a candidate before the pinned one has pods now.
     fn poll_earlier(&mut self, cx: &mut Context<'_>) -> Vec<Look> {
-        let looks = || looks(&self.resolver, &self.filter, &self.questions);
+        let looks = || self.questions.looks(&self.resolver, &self.filter);
         match self.candidates.poll_earlier(&self.name, looks, cx) {
             Poll::Ready((name, steps)) => self.take(name, steps),
             Poll::Pending => Vec::new(),
@@ -236,26 +236,22 @@ impl<R: Resolve> Run<R> {
 
     /// Uses the other address family where all of the one in use refuse.
     fn poll_families(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let (in_use, other) = sets(&self.questions, &self.families);
-        let is_known = self.questions.len() > 1;
+        let (in_use, other) = self.questions.sets(self.families.is_other());
+        let preferred = self.questions.of_preferred_family();
         let sets = Sets {
             in_use,
-            other: is_known.then_some(other),
-            preferred: is_known.then(|| self.questions[0].endpoints()),
+            other: preferred.map(|_| other),
+            preferred,
         };
         ready!(self.families.poll_change(sets, cx));
         info!(name = %self.name, "the other address family is used: the endpoints of this one refuse connections");
-        match &mut self.questions[..] {
-            // One question is for both.
-            [question] => question.change_family(),
-            _ => self.news = true,
-        }
+        self.news |= !self.questions.change_family();
         Poll::Ready(())
     }
 
     /// Takes note of what looks came to; an error is for telling.
     fn heed(&mut self, looks: Vec<Look>) -> Result<(), LookupError> {
-        if self.is_gone() {
+        if self.questions.are_gone() {
             self.candidates.release();
         }
         let is_looking = self.questions.iter().any(Question::is_looking);
@@ -263,15 +259,20 @@ impl<R: Resolve> Run<R> {
         for look in looks {
             match look {
                 // It is the name that doesn't exist, whatever the trouble with this type.
-                Look::Kept(error) => result = Err(self.no_name().unwrap_or(error)),
+                Look::Kept(error) => result = Err(self.questions.no_name().unwrap_or(error)),
                 // The other family decides: what it comes to is not known yet, or it fails, which has been told.
                 Look::Nothing(_) if is_looking || !self.is_fresh() => {}
                 Look::Nothing(error) if !self.has_endpoints() => result = Err(error),
                 Look::Nothing(_) => self.news = true,
                 Look::Gone { error, changed } => {
-                    self.news |= changed || self.is_fresh() || self.no_name().is_some();
+                    self.news |= changed || self.is_fresh() || self.questions.no_name().is_some();
                     // A failure goes before a "nothing": who knows what is there?
-                    self.reason = Some(self.no_name().or(self.failure()).unwrap_or(error));
+                    self.reason = Some(
+                        self.questions
+                            .no_name()
+                            .or(self.questions.failure())
+                            .unwrap_or(error),
+                    );
                 }
                 Look::Done => self.news = true,
             }
@@ -279,43 +280,15 @@ impl<R: Resolve> Run<R> {
         result
     }
 
-    /// Whether it is confirmed that the name has nothing.
-    fn is_gone(&self) -> bool {
-        let is_gone = |question: &Question| {
-            question.is_confirmed_empty()
-                || (question.endpoints().is_empty() && self.is_no_name_confirmed())
-        };
-        self.questions.iter().all(is_gone)
-    }
-
-    fn is_no_name_confirmed(&self) -> bool {
-        let mut questions = self.questions.iter();
-        questions.any(|question| question.no_name().is_some() && question.is_confirmed_empty())
-    }
-
-    /// That the name does not exist, if an answer says so and there are no endpoints against it.
-    fn no_name(&self) -> Option<LookupError> {
-        let error = self.questions.iter().find_map(Question::no_name);
-        error.filter(|_| !self.has_endpoints()).cloned()
-    }
-
-    /// Why some endpoints are older than the last looks, or why there may be some.
-    fn failure(&self) -> Option<LookupError> {
-        self.questions.iter().find_map(Question::kept).cloned()
-    }
-
-    /// Whether all endpoints are as old as the last looks: that one family has nothing makes the other's old addresses no
-    /// fresher.
-    fn is_fresh(&self) -> bool {
-        self.failure().is_none()
-    }
-
     /// Waits until the set can be told. Only the first one may have to wait: for the second family, so that a dual-stack
     /// service does not begin with the family that is not wanted.
     fn poll_complete(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let complete = match self.has_endpoints() {
             true => self.questions.iter().all(Question::has_looked),
-            false => self.questions.iter().all(Question::is_empty) || self.is_no_name_confirmed(),
+            false => {
+                self.questions.iter().all(Question::is_empty)
+                    || self.questions.is_no_name_confirmed()
+            }
         };
         if !self.begun && !complete {
             if !self.has_endpoints() {
@@ -328,33 +301,18 @@ impl<R: Resolve> Run<R> {
         Poll::Ready(())
     }
 
-    fn has_endpoints(&self) -> bool {
-        !self.endpoints().is_empty()
-    }
-
     /// The endpoints of the family in use; the other one's where there are none.
     fn endpoints(&self) -> &[Endpoint] {
-        sets(&self.questions, &self.families).0
+        self.questions.sets(self.families.is_other()).0
     }
-}
 
-/// The endpoints that are told, and those of the other family.
-fn sets<'a>(questions: &'a [Question], families: &Families) -> (&'a [Endpoint], &'a [Endpoint]) {
-    let mut sets = questions.iter().map(Question::endpoints);
-    let first = sets.next().unwrap_or_default();
-    let second = sets.next().unwrap_or_default();
-    match families.is_other() {
-        true if !second.is_empty() => (second, first),
-        false if first.is_empty() => (second, first),
-        _ => (first, second),
+    fn has_endpoints(&self) -> bool {
+        self.questions.have_endpoints()
     }
-}
 
-/// What is wanted of a candidate: a look for each question.
-fn looks<R: Resolve>(resolver: &R, filter: &Filter, questions: &[Question]) -> Looks<R> {
-    Looks {
-        resolver: resolver.clone(),
-        filter: filter.clone(),
-        kinds: questions.iter().map(Question::kind).collect(),
+    /// Whether all endpoints are as old as the last looks: that one family has nothing makes the other's old addresses no
+    /// fresher.
+    fn is_fresh(&self) -> bool {
+        self.questions.failure().is_none()
     }
 }

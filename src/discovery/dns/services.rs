@@ -12,7 +12,7 @@
 //! is that to be expected; of any other it would be another machine's address.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -20,16 +20,11 @@ use std::{
 
 use super::{
     addresses::{Addresses, either},
-    lookup::{
-        Answer, Family, Found, LookupError, Nothing, Query, Reason, RecordType, Records, Reply,
-        Resolve, Service, Transport, Via,
-    },
+    lookup::{Answer, Family, Found, LookupError, Nothing, Query, Reason, RecordType, Resolve},
+    srv_records::{SrvRecords, ask_whole},
     targets,
 };
 use crate::{discovery::filter::Filter, endpoint::Endpoint};
-
-/// How many aliases in a row are followed from a target to its addresses.
-const ALIASES: usize = 8;
 
 /// The most endpoints made of one answer. An honest message has room for some thousands of addresses; a hostile one may name
 /// each of them in each record.
@@ -75,144 +70,12 @@ pub(super) async fn services<R: Resolve>(
     Ok(Ok(found))
 }
 
-/// What a name server tells of SRV records.
-struct Told {
-    /// The name that has them.
-    owner: String,
-    services: Vec<Service>,
-    addresses: HashMap<String, Vec<IpAddr>>,
-    aliases: HashMap<String, String>,
-    truncated: bool,
-    ttl: Duration,
-    via: Via,
-}
-
-/// Asks for the records. A packet may lack some addresses for want of room and not be marked as cut short (RFC 2181 §9): then
-/// the question is put over TCP, too.
-async fn ask_whole<R: Resolve>(resolver: &R, query: &Query) -> Answer<Told> {
-    let told = match ask(resolver, query, Transport::Udp).await? {
-        Ok(told) => told,
-        Err(nothing) => return Ok(Err(nothing)),
-    };
-    if told.via.transport == Transport::Udp && told.lacks_some_addresses() {
-        return ask(resolver, query, Transport::Tcp).await;
-    }
-    Ok(Ok(told))
-}
-
-async fn ask<R: Resolve>(resolver: &R, query: &Query, over: Transport) -> Answer<Told> {
-    let Reply { records, ttl, via } = match resolver.ask(query.clone(), over).await? {
-        Ok(reply) => reply,
-        Err(nothing) => return Ok(Err(nothing)),
-    };
-    let Records::Services {
-        owner,
-        mut services,
-        glue,
-        aliases,
-        truncated,
-    } = records
-    else {
-        return Err(LookupError::new(query, Reason::NoRecords));
-    };
-    // "The service is decidedly not available at this domain" (RFC 2782).
-    services.retain(|service| !service.target.is_empty());
-    let mut addresses = HashMap::<_, Vec<_>>::with_capacity(services.len());
-    for (name, address) in glue {
-        addresses.entry(name).or_default().push(address);
-    }
-    Ok(Ok(Told {
-        owner,
-        services,
-        addresses,
-        aliases: aliases.into_iter().collect(),
-        truncated,
-        ttl,
-        via,
-    }))
-}
-
-impl Told {
-    /// A target's addresses, as far as they came along: its own, or those at the end of its aliases.
-    fn addresses(&self, target: &str) -> Option<&[IpAddr]> {
-        let mut name = target;
-        for _ in 0..=ALIASES {
-            if let Some(addresses) = self.addresses.get(name) {
-                return Some(addresses);
-            }
-            name = self.aliases.get(name)?;
-        }
-        None
-    }
-
-    /// Whether only a part of the targets has an address: a server that sends any would send all, if there were room.
-    fn lacks_some_addresses(&self) -> bool {
-        let has = |service: &Service| self.addresses(&service.target).is_some();
-        !self.addresses.is_empty() && !self.services.iter().all(has)
-    }
-
-    /// The service that the records are of: `_port._protocol.service`, at the end of all aliases.
-    fn parent(&self) -> Option<&str> {
-        let rest = self.owner.strip_prefix('_')?.split_once('.')?.1;
-        let parent = rest.strip_prefix('_')?.split_once('.')?.1;
-        (!parent.is_empty()).then_some(parent)
-    }
-
-    /// The records of the lowest priority (RFC 2782: "A client MUST attempt to contact the target host with the
-    /// lowest-numbered priority").
-    fn chosen(&self) -> impl Iterator<Item = &Service> {
-        let lowest = self.services.iter().map(|service| service.priority).min();
-        let services = self.services.iter();
-        services.filter(move |service| Some(service.priority) == lowest)
-    }
-
-    /// The chosen targets whose addresses are missing, each once.
-    fn missing(&self) -> Vec<Arc<str>> {
-        let mut seen = HashSet::new();
-        let targets = self.chosen().map(|service| service.target.as_str());
-        let missing = targets.filter(|target| self.addresses(target).is_none());
-        missing
-            .filter(|target| seen.insert(*target))
-            .map(Arc::from)
-            .collect()
-    }
-
-    /// The service whose own addresses may stand for those of all targets, and the port.
-    fn stand_in(&self) -> Option<(Arc<str>, u16)> {
-        let parent = self.parent()?;
-        let first = self.services.first()?;
-        let fits = |service: &Service| {
-            service.port == first.port
-                && service.priority == first.priority
-                && is_under(&service.target, parent)
-        };
-        let all = self.services.iter().all(fits);
-        all.then(|| (parent.into(), first.port))
-    }
-
-    fn is_virtual(&self) -> bool {
-        let parent = self.parent().unwrap_or_default();
-        let mut services = self.services.iter();
-        services.all(|service| service.target == parent)
-    }
-
-    fn targets(&self) -> usize {
-        let targets = self.services.iter().map(|service| &service.target);
-        targets.collect::<HashSet<_>>().len()
-    }
-}
-
-fn is_under(name: &str, parent: &str) -> bool {
-    let rest = name.strip_suffix(parent);
-    rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-}
-
 /// Joins the records with addresses, and asks for those that are missing. Where there are records, it never says that there
 /// is nothing.
 async fn join<R: Resolve>(
     resolver: &R,
     query: &Query,
-    mut told: Told,
+    mut told: SrvRecords,
     family: Family,
 ) -> Result<Found, LookupError> {
     let missing = told.missing();
@@ -248,7 +111,7 @@ async fn join<R: Resolve>(
 async fn stand_in<R: Resolve>(
     resolver: &R,
     query: &Query,
-    told: &Told,
+    told: &SrvRecords,
     family: Family,
 ) -> Result<Option<Found>, LookupError> {
     let Some((parent, port)) = told.stand_in() else {
@@ -278,7 +141,7 @@ async fn stand_in<R: Resolve>(
 }
 
 /// The endpoints of the chosen records, as far as their addresses are known.
-fn endpoints(told: &Told, family: Family) -> Vec<Endpoint> {
+fn endpoints(told: &SrvRecords, family: Family) -> Vec<Endpoint> {
     let parent = told.parent();
     let mut weights = told.chosen().map(|service| service.weight);
     let first = weights.next();
