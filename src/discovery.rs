@@ -71,6 +71,11 @@ pub trait Discovery: Send + 'static {
         self.refresh();
     }
 
+    /// Hints that `endpoint`, which [refused](Self::refused), accepts connections again. By default, nothing follows.
+    fn accepted(&mut self, endpoint: &Endpoint) {
+        let _ = endpoint;
+    }
+
     /// How old the last set was when it was yielded; zero unless the source had kept it from before.
     ///
     /// A clone of a source that nobody has polled for a while may have nothing better than an old set. The balancer counts
@@ -101,6 +106,10 @@ impl<D: Discovery + ?Sized> Discovery for Box<D> {
 
     fn refused(&mut self, endpoint: &Endpoint) {
         (**self).refused(endpoint);
+    }
+
+    fn accepted(&mut self, endpoint: &Endpoint) {
+        (**self).accepted(endpoint);
     }
 
     fn age(&self) -> Duration {

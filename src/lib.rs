@@ -33,10 +33,11 @@
 //! | DNS fails | the last set stays, for as long as it takes; [`Balance::staleness`] tells for how long |
 //! | DNS answers with nothing | the last set stays until that is [confirmed](OnEmpty); a pod that refuses meanwhile is dropped |
 //! | a name server fails or is silent | the next one is asked, and the failed one last for a while; that there is nothing is believed only of the server that last named pods, or of all |
-//! | the name is short | resolv.conf's search list is walked once; a refresh asks for the name that had pods, and no other |
+//! | the name is short | resolv.conf's search list is walked once; a refresh asks for the name that had pods, and no other; an earlier one that gets pods wins back within a minute |
 //! | pods are hinted to be near | they get the requests as long as they have [their fair part](#near-pods-first) of the pods |
 //! | a pod refuses a connection | the same request goes to another pod; that one is passed over until it accepts again, and DNS is asked at once |
 //! | a pod's requests fail, or get no answer | [it is passed over](#bad-pods) for a while, and then tried with one request |
+//! | all addresses of one family refuse | the other family's are used, if there are any |
 //! | every pod refuses | requests wait, up to the [ready timeout](BalanceBuilder::ready_timeout), for a new set or a pod that accepts; after that they fail at once |
 //! | a pod fails a request that it had | with [`RetryLayer`], or in the HTTP client where that is safe, another pod gets it, within a budget |
 //! | pods are asked whether they are well | a [`HealthCheck`], by TCP, HTTP, gRPC or anything else: a pod that fails its checks gets no requests until one passes; a new one may have to pass one first |

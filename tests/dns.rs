@@ -320,6 +320,253 @@ async fn row_05_a_thousand_srv_targets_cost_three_exchanges_at_most() {
     }
 }
 
+// ---------------------------------------------------------------- names, as they are in the field
+
+/// RFC 8020: NXDOMAIN is of the name, whatever the type.
+#[tokio::test]
+async fn a_name_that_does_not_exist_is_passed_over_whatever_the_trouble_with_ipv6() {
+    let faults = [
+        Fault::Silent,
+        Fault::Rcode(ResponseCode::ServFail),
+        Fault::Rcode(ResponseCode::NotImp),
+        Fault::Rcode(ResponseCode::Refused),
+    ];
+    let stories = faults.map(async |fault| {
+        let server = web(2).await;
+        server.fault("*", RecordType::AAAA, fault.clone());
+        let conf = pods_resolv_conf();
+        let balance = balance(ask(&server, "web.default").resolv_conf(&conf.0));
+        get(&balance).await.expect("a response");
+        assert_eq!(balance.endpoints().len(), 2, "{fault:?}");
+    });
+    join_all(stories).await;
+}
+
+#[tokio::test]
+async fn no_ipv4_addresses_and_trouble_with_ipv6_end_the_walk() {
+    let server = DnsServer::start().await;
+    // The name is there, without A records.
+    server.set_srv(WEB, 30, [Srv::new(80, PORT)]);
+    server.fault(WEB, RecordType::AAAA, Fault::Rcode(ResponseCode::ServFail));
+    server.set_a("web.svc.cluster.local.", 5, [pod_v4(9)]);
+    let conf = pods_resolv_conf();
+    let dns = ask(&server, "web").resolv_conf(&conf.0);
+    let error = dns.resolve().await.expect_err("who knows what is there?");
+    assert!(!error.is_not_found(), "{error}");
+}
+
+/// The cause of a request that found no endpoint is what went wrong, and not that the other family has nothing.
+#[tokio::test]
+async fn a_failure_is_told_before_the_word_that_there_is_nothing() {
+    // Silence takes 4 s; it is tested under paused time.
+    let stories = [
+        (Some(Fault::Rcode(ResponseCode::ServFail)), "Server Failure"),
+        (None, "allow_loopback"),
+    ];
+    let stories = stories.map(async |(fault, expected)| {
+        let server = DnsServer::start().await;
+        server.set_a(WEB, 30, [Ipv4Addr::LOCALHOST]);
+        if let Some(fault) = fault {
+            server.fault(WEB, RecordType::A, fault);
+        }
+        let dns = ask(&server, WEB).refresh_interval(FAST);
+        for on_empty in [OnEmpty::Confirm, OnEmpty::Believe] {
+            let balance = Balance::builder(dns.clone().on_empty(on_empty))
+                .ready_timeout(10 * FAST)
+                .build(pods);
+            let error = get(&balance).await.expect_err("nobody to send to");
+            let cause = error.source().expect("DNS's error");
+            assert!(cause.to_string().contains(expected), "{cause}");
+            let cause = cause.downcast_ref::<tower_headless::LookupError>();
+            assert!(!cause.expect("DNS's").is_not_found());
+        }
+        let told = dns.resolve().await.expect_err("no pod").to_string();
+        assert!(told.contains(expected), "{told}");
+    });
+    join_all(stories).await;
+}
+
+// ---------------------------------------------------------------- SRV records, as they are in the field
+
+/// SRV records whose targets are nodes of another domain.
+async fn nodes(glue: Glue) -> DnsServer {
+    let server = DnsServer::start().await;
+    server.set_glue(glue);
+    let name = |node| format!("node{node}.hosts.example.");
+    server.set_srv(PORT, 30, (1..=3).map(|node| Srv::new(8080, name(node))));
+    for node in 1..=3 {
+        server.set_a(&name(node), 30, [pod_v4(node)]);
+    }
+    server
+}
+
+#[tokio::test]
+async fn srv_targets_without_addresses_are_asked_for() {
+    let expected = [pod(1), pod(2), pod(3)].into();
+    for glue in [Glue::None, Glue::Partial(1)] {
+        let server = nodes(glue).await;
+        let found = srv(&server)
+            .resolve()
+            .await
+            .expect("the parent is NXDOMAIN");
+        assert_eq!(hosts(found.endpoints()), expected, "{glue:?}");
+        server.set_a(WEB, 30, [pod_v4(99)]);
+        let found = srv(&server).resolve().await.expect("the nodes");
+        assert_eq!(hosts(found.endpoints()), expected, "{glue:?}");
+        assert!(
+            found
+                .endpoints()
+                .iter()
+                .all(|it| it.address().port() == 8080)
+        );
+        assert_eq!(server.count(WEB, RecordType::A), 0, "another machine's");
+    }
+}
+
+#[tokio::test]
+async fn srv_targets_that_have_no_address_are_an_error_and_never_nothing() {
+    let server = nodes(Glue::None).await;
+    (1..=3).for_each(|node| server.remove(&format!("node{node}.hosts.example.")));
+    let error = srv(&server).resolve().await.expect_err("where are they?");
+    assert!(!error.is_not_found(), "{error}");
+    // One that is left is used.
+    server.set_a("node2.hosts.example.", 30, [pod_v4(2)]);
+    let found = srv(&server).resolve().await.expect("one");
+    assert_eq!(hosts(found.endpoints()), [pod(2)].into());
+}
+
+#[tokio::test]
+async fn an_srv_target_that_is_an_alias_is_followed_in_what_came_along() {
+    let server = DnsServer::start().await;
+    let target = "web-0.web.default.svc.cluster.local.";
+    server.set_srv(PORT, 30, [Srv::new(8080, target)]);
+    server.set_cname(target, 30, "x.example.");
+    server.set_cname("x.example.", 30, "y.example.");
+    server.set_a("y.example.", 30, [pod_v4(1)]);
+    let found = srv(&server).resolve().await.expect("y's address");
+    assert_eq!(hosts(found.endpoints()), [pod(1)].into());
+    assert_eq!(found.endpoints()[0].hostname(), Some("web-0"));
+    assert_eq!(server.exchanges(), 1);
+    // A circle leads nowhere, and ends.
+    server.remove("y.example.");
+    server.set_cname("y.example.", 30, "x.example.");
+    let error = srv(&server).resolve().await.expect_err("a circle");
+    assert!(!error.is_not_found(), "{error}");
+}
+
+#[tokio::test]
+async fn hostnames_of_srv_records_asked_for_by_an_alias_are_known() {
+    let server = DnsServer::start().await;
+    stateful(&server, 2);
+    server.set_cname("_http._tcp.shop.example.", 30, PORT);
+    let shop = || {
+        let dns = Dns::srv("_http._tcp.shop.example.").expect("a service");
+        dns.name_servers([server.addr()])
+    };
+    let found = shop().resolve().await.expect("pods");
+    let hostnames = found.endpoints().iter().map(Endpoint::hostname);
+    assert_eq!(
+        hostnames.collect::<Vec<_>>(),
+        [Some("web-0"), Some("web-1")]
+    );
+    // Without glue it is the parent of the records' own name that is asked.
+    server.set_glue(Glue::None);
+    server.set_a("shop.example.", 30, [pod_v4(98), pod_v4(99)]);
+    let found = shop().resolve().await.expect("pods");
+    let expected = [many(0).into(), many(1).into()];
+    assert_eq!(hosts(found.endpoints()), expected.into());
+}
+
+#[tokio::test]
+async fn srv_records_with_port_0_or_without_a_target_are_left_out() {
+    let server = DnsServer::start().await;
+    stateful(&server, 3);
+    let target = |n: u8| format!("web-{n}.{WEB}");
+    let records = |ports: [u16; 2]| {
+        [
+            Srv::new(ports[0], target(0)),
+            Srv::new(ports[1], target(1)),
+            Srv::new(8080, "."),
+        ]
+    };
+    server.set_srv(PORT, 30, records([0, 8080]));
+    let found = srv(&server).resolve().await.expect("one");
+    let addresses = found.endpoints().iter().map(Endpoint::address);
+    let expected = SocketAddr::from((many(1), 8080));
+    assert_eq!(addresses.collect::<Vec<_>>(), [expected]);
+    server.set_srv(PORT, 30, records([0, 0]));
+    let error = srv(&server).resolve().await.expect_err("nothing is left");
+    assert!(error.to_string().contains("port 0"), "{error}");
+    assert!(!error.is_not_found(), "{error}");
+}
+
+// ---------------------------------------------------------------- two families, of which one refuses
+
+/// Pods that refuse by one family, and answer by the other.
+fn refusing(dns: Dns, refuses: fn(&IpAddr) -> bool) -> Balance<Pod> {
+    Balance::builder(dns).build(move |endpoint: &Endpoint| {
+        let endpoint = endpoint.clone();
+        Pod::new(service_fn(move |()| {
+            let answer = match refuses(&endpoint.address().ip()) {
+                true => Err(Unsent::new((), "connection refused").into()),
+                false => Ok(endpoint.clone()),
+            };
+            std::future::ready(answer)
+        }))
+    })
+}
+
+#[tokio::test]
+async fn the_other_family_is_used_where_all_of_the_preferred_one_refuse() {
+    let server = web(3).await;
+    let v6 = ["fd00::1", "fd00::2", "fd00::3"].map(|address| address.parse().expect("an address"));
+    server.set_aaaa(WEB, 30, v6);
+    for (prefer_ipv6, refuses) in [
+        (false, IpAddr::is_ipv4 as fn(&IpAddr) -> bool),
+        (true, IpAddr::is_ipv6),
+    ] {
+        let balance = refusing(ask(&server, WEB).prefer_ipv6(prefer_ipv6), refuses);
+        for _ in 0..10 {
+            let pod = get(&balance).await.expect("the other family's");
+            assert_eq!(pod.address().is_ipv6(), !prefer_ipv6);
+        }
+        assert_eq!(balance.endpoints().len(), 3, "each pod once");
+    }
+}
+
+// ---------------------------------------------------------------- names of this machine
+
+#[tokio::test]
+async fn localhost_is_found_without_asking_and_is_allowed() {
+    let server = web(1).await;
+    for (name, prefer_ipv6, expected) in [
+        ("localhost", false, "127.0.0.1:80"),
+        ("Web.Localhost.", true, "[::1]:80"),
+    ] {
+        let dns = ask(&server, name).prefer_ipv6(prefer_ipv6);
+        let found = dns.resolve().await.expect("this machine");
+        let addresses = found.endpoints().iter().map(Endpoint::address);
+        assert_eq!(
+            addresses.collect::<Vec<_>>(),
+            [expected.parse().expect("an address")]
+        );
+        assert_eq!((found.name_server(), found.transport()), (None, None));
+        get(&balance(dns)).await.expect("a response");
+    }
+    assert_eq!(server.exchanges(), 0, "{:?}", server.queries());
+}
+
+#[tokio::test]
+async fn the_error_of_a_single_label_says_what_to_use_locally() {
+    let server = DnsServer::start().await;
+    let conf = pods_resolv_conf();
+    let dns = ask(&server, "web").resolv_conf(&conf.0);
+    let told = dns.resolve().await.expect_err("nothing").to_string();
+    for word in ["localhost", "hosts_file(true)"] {
+        assert!(told.contains(word), "{told}");
+    }
+}
+
 // ---------------------------------------------------------------- rows 6 to 9: trouble
 
 #[tokio::test]

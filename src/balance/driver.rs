@@ -226,6 +226,7 @@ where
 
     fn accepted(&mut self, member: &Member) {
         info!(endpoint = %member.endpoint(), "endpoint accepts requests again");
+        self.discovery.accepted(member.endpoint());
         // What it refused before is over.
         member.stats().forget_failures();
         self.attempts.accepted(&mut self.registry.lives, member);

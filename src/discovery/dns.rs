@@ -9,33 +9,47 @@
 //! | `dns/udp.rs`, `dns/tcp.rs`, `dns/edns.rs`, `dns/server.rs` | one name server, and the ways to an answer of it |
 //! | `dns/system_conf.rs`, `dns/resolver.rs` | the name servers that there are; from one to the next |
 //! | `dns/trouble.rs`, `dns/trust.rs` | which of them has failed lately; whose word that there is nothing is believed |
-//! | `dns/look.rs` | one look: the questions that it takes, the endpoints that come of them |
+//! | `dns/local.rs` | the names that nobody is asked for: localhost, and those of the hosts file |
+//! | `dns/addresses.rs` | the addresses of a name |
+//! | `dns/srv_records.rs`, `dns/services.rs`, `dns/targets.rs` | SRV records, and where their targets' addresses come from |
+//! | `dns/look.rs` | one look: what is looked for, the endpoints that come of it |
 //! | `dns/walk.rs` | the way through the search list |
+//! | `dns/candidates.rs` | the name that has been found, and whether it is still the right one |
+//! | `dns/families.rs` | which address family's endpoints are used |
 //! | `dns/question.rs` | one look, repeated as its schedule says |
 //! | `dns/single_address.rs` | whether one address is a Service's virtual IP |
+//! | `dns/questions.rs` | the questions that a name takes, and what is known of it by all of them |
 //! | `dns/run.rs` | all of it together: the set of a name's pods, kept fresh |
 //! | `dns/refresher.rs` | the same for a target, which may be an address |
 //! | `dns/resolution.rs` | all of it once |
 //!
 //! Nothing waits for a request: the questions are asked from the balancer's background task, whether requests come or not.
 
+mod addresses;
+mod candidates;
 mod client;
 mod edns;
+mod families;
+mod local;
 mod look;
 mod lookup;
 mod name;
 mod question;
+mod questions;
 mod refresher;
 mod resolution;
 mod resolver;
 mod run;
 mod server;
+mod services;
 mod settings;
 mod single_address;
+mod srv_records;
 #[cfg(test)]
 mod suite;
 mod system_conf;
 mod target;
+mod targets;
 mod tcp;
 mod trouble;
 mod trust;
@@ -74,13 +88,19 @@ const LONGEST: Duration = Duration::from_secs(86_400);
 /// | [`allow_loopback`](Self::allow_loopback) | no |
 /// | [`name_servers`](Self::name_servers) | those of the target, or else of resolv.conf |
 /// | [`resolv_conf`](Self::resolv_conf) | `/etc/resolv.conf` |
+/// | [`hosts_file`](Self::hosts_file) | no: /etc/hosts isn't read |
 ///
 /// # Names
 ///
 /// A short name is tried with the domains of resolv.conf's search list, as resolv.conf(5) says, moving on only where DNS
-/// says that there is nothing: any failure on the way ends the try, which begins anew after a moment. The name that has
-/// pods is kept: a refresh asks for that one only. When that one has gone, and that is confirmed, the search begins again.
-/// resolv.conf is read anew whenever something is asked.
+/// says that there is nothing: any failure on the way ends the try, which begins anew after a moment. (NXDOMAIN to the
+/// question for A records is of the name, whatever the type: then trouble with AAAA is none.) The name that has pods is
+/// kept: a refresh asks for that one only. While it isn't the first, those before it are looked at every 40 s: as soon as one
+/// of them has pods, that one is kept. When the name has gone, and that is confirmed, the search begins again. resolv.conf
+/// is read anew whenever something is asked.
+///
+/// `localhost`, and every name that ends in `.localhost`, is this machine: 127.0.0.1 and ::1, without asking anybody
+/// (RFC 6761 §6.3).
 ///
 /// # Name servers
 ///
@@ -95,6 +115,13 @@ const LONGEST: Duration = Duration::from_secs(86_400);
 /// asked without it for ten minutes, and then with it again. Of resolv.conf's options `ndots`, `timeout`, `attempts` and
 /// `use-vc` count, with the C library's limits; `timeout` and `attempts` only shorten the 4 s. They count for
 /// [`name_servers`](Self::name_servers), too. Of its name servers the first three count.
+///
+/// # Two address families
+///
+/// A pod counts once: the preferred family's endpoints are used, the other one's where there are none. Where all endpoints
+/// of the family in use refuse connections, the other one's take their place, if there are any; as soon as those refuse, or
+/// the preferred family has only endpoints that are new, it is the other way round again. If both refuse, they take turns:
+/// after 1 s, 2 s … 30 s.
 ///
 /// # A virtual IP
 ///
@@ -131,7 +158,10 @@ impl Dns {
     /// The same as [`new`](Self::new) with a target of that form. Pods that have hostnames of their own, as those of a
     /// StatefulSet do, come with them ([`Endpoint::hostname`]), as long as DNS sends the addresses along with the names:
     /// CoreDNS does, up to some hundreds of pods, which is what one DNS message holds. Above that, and from servers that
-    /// don't, the addresses come from the Service's own name and the hostnames aren't known.
+    /// don't, the addresses come from the Service's own name and the hostnames aren't known. That is the name without
+    /// `_port._protocol` of the records themselves, at the end of all aliases, and only where all targets are below it and it
+    /// has an address for each. Otherwise each target is asked for, up to 64 of them; one that doesn't exist is left out.
+    /// Records with port 0 are left out, too.
     ///
     /// Of records with several priorities those with the lowest count (RFC 2782), and where their weights differ, so do the
     /// endpoints' ([`Endpoint::weight`]). In a Kubernetes cluster they never do: CoreDNS gives all pods of a Service the same.
@@ -215,6 +245,16 @@ impl Dns {
         self.set(|settings| settings.resolv_conf = path.into())
     }
 
+    /// Whether names are looked for in /etc/hosts first, as they are written. For work on a machine outside the cluster; off by
+    /// default.
+    ///
+    /// The addresses that stand there may be loopback addresses, whatever [`allow_loopback`](Self::allow_loopback) says, and
+    /// no name server is asked. A name that isn't there is looked for as ever. The file is read anew at each look.
+    /// (`localhost` needs no setting.)
+    pub fn hosts_file(self, read: bool) -> Self {
+        self.set(|settings| settings.hosts_file = read.then(|| "/etc/hosts".into()))
+    }
+
     /// Looks once, now, apart from every balancer, and tells what there is and how it was found. For looking at.
     ///
     /// # Errors
@@ -243,6 +283,10 @@ impl Discovery for Dns {
 
     fn refused(&mut self, endpoint: &Endpoint) {
         self.shared.refused(endpoint);
+    }
+
+    fn accepted(&mut self, endpoint: &Endpoint) {
+        self.shared.accepted(endpoint);
     }
 
     fn age(&self) -> Duration {

@@ -190,6 +190,13 @@ impl<P: Discovery, F: Discovery> Discovery for Fallback<P, F> {
         }
     }
 
+    fn accepted(&mut self, endpoint: &Endpoint) {
+        self.primary.accepted(endpoint);
+        if matches!(self.active, Active::Fallback) {
+            self.fallback.accepted(endpoint);
+        }
+    }
+
     fn age(&self) -> Duration {
         self.age
     }

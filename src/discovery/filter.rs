@@ -4,6 +4,7 @@ use std::{
     collections::{HashSet, hash_map::DefaultHasher},
     hash::{Hash, Hasher},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use tracing::warn;
@@ -23,27 +24,49 @@ const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rejected(pub(crate) IpAddr, pub(crate) &'static str);
 
-/// Lets pods' addresses pass, and warns once of each other one.
+/// Why an endpoint at port 0 is left out.
+const NO_PORT: &str = "named with port 0, where no pod can listen";
+
+/// Lets pods' addresses pass, and warns once of each other one. Clones share what has been warned about.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Filter {
     allow_loopback: bool,
-    warned: HashSet<IpAddr>,
+    warned: Arc<Mutex<Warned>>,
+}
+
+#[derive(Debug, Default)]
+struct Warned {
+    addresses: HashSet<IpAddr>,
+    port: bool,
 }
 
 impl Filter {
     pub(crate) fn new(allow_loopback: bool) -> Self {
         Self {
             allow_loopback,
-            warned: HashSet::new(),
+            warned: Arc::default(),
+        }
+    }
+
+    /// The same filter, with loopback addresses let through.
+    #[cfg(feature = "dns")]
+    pub(crate) fn with_loopback(&self) -> Self {
+        Self {
+            allow_loopback: true,
+            warned: self.warned.clone(),
         }
     }
 
     /// Takes out what can't be a pod, and what is more than [`CAP`]. An answer of which nothing is left is no answer: it
     /// fails, so that it can't empty the set.
-    pub(crate) fn apply(&mut self, endpoints: &mut Vec<Endpoint>) -> Result<(), Rejected> {
+    pub(crate) fn apply(&self, endpoints: &mut Vec<Endpoint>) -> Result<(), Rejected> {
         let mut rejected = None;
         endpoints.retain(|endpoint| {
             let address = endpoint.address().ip();
+            if !self.allows_port(endpoint.address().port()) {
+                rejected = Some(Rejected(address, NO_PORT));
+                return false;
+            }
             let Some(why) = reject(address, self.allow_loopback) else {
                 return true;
             };
@@ -58,10 +81,23 @@ impl Filter {
         }
     }
 
-    fn warn(&mut self, address: IpAddr, why: &str) {
-        if self.warned.len() < WARNINGS && self.warned.insert(address) {
+    /// Whether a pod can listen at `port`: at 0 none can. Warns once, however many endpoints are named with it.
+    pub(crate) fn allows_port(&self, port: u16) -> bool {
+        if port == 0 && !std::mem::replace(&mut self.warned().port, true) {
+            warn!("endpoints named with port 0 are left out: no pod can listen there");
+        }
+        port != 0
+    }
+
+    fn warn(&self, address: IpAddr, why: &str) {
+        let addresses = &mut self.warned().addresses;
+        if addresses.len() < WARNINGS && addresses.insert(address) {
             warn!(%address, "no pod can have this address: it is {why}");
         }
+    }
+
+    fn warned(&self) -> std::sync::MutexGuard<'_, Warned> {
+        self.warned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -155,7 +191,7 @@ mod tests {
         let addresses = || (0..100_000_u32).map(|n| Ipv4Addr::from_bits(0x0a00_0000 + n));
         let mut forward = endpoints(addresses());
         let mut backward = endpoints(addresses().rev());
-        let mut filter = Filter::default();
+        let filter = Filter::default();
         assert!(filter.apply(&mut forward).is_ok());
         assert!(filter.apply(&mut backward).is_ok());
         assert_eq!(forward.len(), CAP);
@@ -168,7 +204,7 @@ mod tests {
             Ipv4Addr::new(10, 0, 0, 1),
             Ipv4Addr::new(169, 254, 169, 254),
         );
-        let mut filter = Filter::default();
+        let filter = Filter::default();
         let mut mixed = endpoints([metadata, pod]);
         assert!(filter.apply(&mut mixed).is_ok());
         assert_eq!(mixed, endpoints([pod]));
@@ -178,5 +214,16 @@ mod tests {
             filter.apply(&mut Vec::new()).is_ok(),
             "nothing is not poison"
         );
+    }
+
+    #[test]
+    fn what_is_named_with_port_0_is_left_out() {
+        let at = |port| Endpoint::new((Ipv4Addr::new(10, 0, 0, 1), port).into());
+        let filter = Filter::default();
+        let mut some = vec![at(0), at(80)];
+        assert!(filter.apply(&mut some).is_ok());
+        assert_eq!(some, [at(80)]);
+        let rejected = filter.apply(&mut vec![at(0)]).expect_err("nothing is left");
+        assert!(rejected.1.contains("port 0"), "{rejected:?}");
     }
 }

@@ -42,6 +42,10 @@ pub(crate) trait Source: Send + 'static {
 
     fn refused(&mut self, endpoint: &Endpoint);
 
+    fn accepted(&mut self, endpoint: &Endpoint) {
+        let _ = endpoint;
+    }
+
     /// For how long an answer is fresh: while the source is polled, the next one comes in about this time at the latest.
     fn fresh_for(&self) -> Duration;
 }
@@ -149,6 +153,10 @@ impl<S: Source> Discovery for Shared<S> {
 
     fn refused(&mut self, endpoint: &Endpoint) {
         lock(&self.hub.state).source.refused(endpoint);
+    }
+
+    fn accepted(&mut self, endpoint: &Endpoint) {
+        lock(&self.hub.state).source.accepted(endpoint);
     }
 
     fn age(&self) -> Duration {

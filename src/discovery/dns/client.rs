@@ -236,8 +236,10 @@ fn interpret(query: &Query, response: &DnsResponse, via: Via) -> Answer {
                     Records::Addresses(records.filter_map(address).collect())
                 }
                 RecordType::Srv => Records::Services {
+                    owner: text(name),
                     services: records.filter_map(service).collect(),
                     glue: glue(response),
+                    aliases: aliases(response),
                     truncated: response.truncation,
                 },
             },
@@ -308,6 +310,16 @@ fn glue(response: &DnsResponse) -> Vec<(String, IpAddr)> {
     records
         .filter_map(|record| Some((text(&record.name), address(record)?)))
         .collect()
+}
+
+/// The aliases that come with SRV records: a target may be one (RFC 2782 forbids it, Consul does it).
+fn aliases(response: &DnsResponse) -> Vec<(String, String)> {
+    let records = response.additionals.iter();
+    let alias = |record: &Record| match &record.data {
+        RData::CNAME(target) => Some((text(&record.name), text(&target.0))),
+        _ => None,
+    };
+    records.filter_map(alias).collect()
 }
 
 fn text(name: &Name) -> String {

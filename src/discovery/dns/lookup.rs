@@ -58,9 +58,13 @@ pub(super) struct Reply {
 pub(super) enum Records {
     Addresses(Vec<IpAddr>),
     Services {
+        /// The name that has the records, at the end of the aliases of the one that was asked.
+        owner: String,
         services: Vec<Service>,
         /// Addresses by name, from the additional section.
         glue: Vec<(String, IpAddr)>,
+        /// Names and what they are aliases of, from there too.
+        aliases: Vec<(String, String)>,
         /// The answer was cut short: there may be more of either.
         truncated: bool,
     },
@@ -90,9 +94,13 @@ pub(super) type Answer<T = Reply> = Result<Result<T, Nothing>, LookupError>;
 pub(super) struct Found {
     /// The full name that has them.
     pub(super) name: Arc<str>,
+    /// Those that can be pods; one at least.
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) ttl: Duration,
-    pub(super) via: Via,
+    /// None where no name server was asked.
+    pub(super) via: Option<Via>,
+    /// Why there may be more endpoints: the addresses of some target could not be had.
+    pub(super) incomplete: Option<LookupError>,
     /// SRV records lead to the Service itself, not to pods below it: it has a virtual IP.
     pub(super) is_virtual: bool,
 }
@@ -105,6 +113,12 @@ pub(super) trait Resolve: Clone + Send + Sync + 'static {
     /// The full names that `name` may stand for; one at least.
     fn candidates(&self, name: &Name) -> Result<Vec<Arc<str>>, LookupError>;
 
+    /// The addresses of a name that no name server is asked for; none if it is asked for like any other.
+    fn local(&self, name: &str) -> Option<Vec<IpAddr>> {
+        let _ = name;
+        None
+    }
+
     /// Asks one question, in bounded time; over TCP at once where the answer is expected to be too large for UDP.
     fn ask(&self, query: Query, over: Transport) -> BoxFuture<'static, Answer>;
 }
@@ -113,7 +127,7 @@ pub(super) trait Resolve: Clone + Send + Sync + 'static {
 ///
 /// It is the source of [`Error`](crate::Error) where a request found no endpoints.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("DNS lookup of {question} failed: {reason}")]
+#[error("DNS lookup of {question} failed: {reason}{}", self.hint())]
 pub struct LookupError {
     question: String,
     reason: Reason,
@@ -139,10 +153,14 @@ pub(super) enum Reason {
     Alias(SocketAddr),
     #[error("{0} refers to other name servers; does it resolve for others?")]
     Referral(SocketAddr),
+    #[error("the answer has SRV records, but none of their targets has an address: {}", list(.0))]
+    NoTarget(Vec<Arc<str>>),
     #[error(
-        "the answer has SRV records of several ports or priorities, without the addresses of all their targets"
+        "the answer has SRV records of {0} targets without their addresses; more than {1} are not asked for one by one"
     )]
-    NoGlue,
+    ManyTargets(usize, usize),
+    #[error("all SRV records name port 0, where no pod can listen")]
+    NoPort,
     #[error("no pod can have the address {0}: it is {1}")]
     Rejected(IpAddr, &'static str),
     #[error("{0}: {1}")]
@@ -169,6 +187,23 @@ impl LookupError {
             self.reason,
             Reason::NoName | Reason::NoRecords | Reason::NoCandidate(_)
         )
+    }
+
+    /// The name itself does not exist: it has no records of other types either (RFC 8020).
+    pub(super) fn is_no_name(&self) -> bool {
+        matches!(self.reason, Reason::NoName)
+    }
+
+    /// What to do about a name without a dot that does not exist: on a machine outside the cluster none of them does.
+    fn hint(&self) -> &'static str {
+        let name = self.question.split(' ').next().unwrap_or_default();
+        let is_single = !name.trim_end_matches('.').contains('.');
+        match is_single && self.is_not_found() {
+            true => {
+                "; outside the cluster use `localhost`, an address, or `hosts_file(true)` for a name in /etc/hosts"
+            }
+            false => "",
+        }
     }
 
     /// No answer came in time.

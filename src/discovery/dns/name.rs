@@ -6,6 +6,12 @@ use std::fmt;
 const LONGEST_NAME: usize = 253;
 const LONGEST_LABEL: usize = 63;
 
+/// Whether a name, in lower case and without the trailing dot, is this machine's own (RFC 6761 §6.3).
+pub(super) fn is_localhost(name: &str) -> bool {
+    let rest = name.strip_suffix("localhost");
+    rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
 /// A name that may be short.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Name {
@@ -117,6 +123,16 @@ mod tests {
         ];
         let candidates = name(text).candidates(&search.map(name), ndots);
         candidates.iter().map(Name::to_string).collect()
+    }
+
+    #[test]
+    fn localhost_is_a_label() {
+        for name in ["localhost", "web.localhost", "a.b.localhost"] {
+            assert!(is_localhost(name), "{name}");
+        }
+        for name in ["mylocalhost", "localhost.corp", "local", ""] {
+            assert!(!is_localhost(name), "{name}");
+        }
     }
 
     #[test]

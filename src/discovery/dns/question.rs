@@ -1,12 +1,15 @@
 //! One kind of record of one name, asked again and again as its schedule says.
 
 use std::{
+    collections::HashSet,
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use tokio::time::{Instant, Sleep, sleep_until};
+use tracing::warn;
 
 use super::{
     look::Kind,
@@ -14,11 +17,14 @@ use super::{
 };
 use crate::{
     discovery::{
-        filter::Filter,
+        filter::CAP,
         schedule::{self, Pace, Schedule, Verdict},
     },
     endpoint::Endpoint,
 };
+
+/// For how long endpoints stay that the looks can't find again, because their targets' addresses can't be had.
+const GAP: Duration = Duration::from_secs(60);
 
 /// What came of one look, beyond the endpoints.
 pub(super) enum Look {
@@ -35,7 +41,7 @@ pub(super) enum Look {
 /// A question and what is believed of its answer.
 pub(super) struct Question {
     kind: Kind,
-    filter: Filter,
+    pace: Pace,
     schedule: Schedule,
     timer: Pin<Box<Sleep>>,
     lookup: Option<Lookup>,
@@ -45,24 +51,44 @@ pub(super) struct Question {
     is_virtual: bool,
     /// Whether a look has ended, however it did.
     looked: bool,
-    /// Whether the last look left the endpoints as they were, for want of a better answer.
-    stale: bool,
+    /// Why the last look left the endpoints as they were, if it did.
+    kept: Option<LookupError>,
+    /// Since when looks find only a part of the endpoints, if they do.
+    incomplete: Option<Instant>,
+    /// The last answer was that the name does not exist, whatever the type.
+    no_name: Option<LookupError>,
 }
 
 impl Question {
-    pub(super) fn new(kind: Kind, pace: Pace, filter: Filter) -> Self {
+    pub(super) fn new(kind: Kind, pace: Pace) -> Self {
         let now = Instant::now();
         Self {
             kind,
-            filter,
+            pace,
             schedule: Schedule::new(pace, now),
             timer: Box::pin(sleep_until(now)),
             lookup: None,
             endpoints: None,
             is_virtual: false,
             looked: false,
-            stale: false,
+            kept: None,
+            incomplete: None,
+            no_name: None,
         }
+    }
+
+    /// Another name is asked for from now on: what was believed of the last one is none of its.
+    pub(super) fn forget(&mut self) {
+        let looked = self.looked;
+        *self = Self::new(self.kind, self.pace);
+        self.looked = looked;
+    }
+
+    /// Prefers the other address family from now on, and asks again soon.
+    pub(super) fn change_family(&mut self) {
+        self.kind = self.kind.other_family();
+        self.lookup = None;
+        self.refresh();
     }
 
     pub(super) fn kind(&self) -> Kind {
@@ -99,9 +125,14 @@ impl Question {
         self.lookup.is_some()
     }
 
-    /// Whether the endpoints are older than the last look.
-    pub(super) fn is_stale(&self) -> bool {
-        self.stale
+    /// Why the endpoints are older than the last look, if they are.
+    pub(super) fn kept(&self) -> Option<&LookupError> {
+        self.kept.as_ref()
+    }
+
+    /// That the name does not exist, whatever the type, if the last answer was that.
+    pub(super) fn no_name(&self) -> Option<&LookupError> {
+        self.no_name.as_ref()
     }
 
     /// Waits until it is time to ask. Never while a look is under way.
@@ -137,35 +168,57 @@ impl Question {
 
     /// Takes what a look has come to.
     pub(super) fn answered(&mut self, answer: Answer<Found>) -> Look {
-        let answer = self.filtered(answer);
+        self.no_name = match &answer {
+            Ok(Err(nothing)) if self.kind.is_trusted() && nothing.error.is_no_name() => {
+                Some(nothing.error.clone())
+            }
+            _ => None,
+        };
         let look = self.judge(answer);
         self.looked = true;
-        self.stale = matches!(look, Look::Kept(_));
+        self.kept = match &look {
+            Look::Kept(error) => Some(error.clone()),
+            _ => None,
+        };
         look
     }
 
-    fn filtered(&mut self, answer: Answer<Found>) -> Answer<Found> {
-        let mut answer = answer?;
-        if let Ok(Found {
-            name, endpoints, ..
-        }) = &mut answer
-        {
-            let allowed = self.filter.apply(endpoints);
-            allowed
-                .map_err(|rejected| LookupError::new(format_args!("{name}."), rejected.into()))?;
+    /// What an incomplete answer lacks is taken from the last endpoints, for a while: nobody says that those have gone.
+    fn complete(&mut self, endpoints: &mut Vec<Endpoint>, incomplete: Option<&LookupError>) {
+        let Some(error) = incomplete else {
+            self.incomplete = None;
+            return;
+        };
+        if self.incomplete.is_none() {
+            warn!(%error, "the addresses of some SRV targets can't be had");
         }
-        Ok(answer)
+        let since = *self.incomplete.get_or_insert_with(Instant::now);
+        if since.elapsed() < GAP {
+            let addresses: HashSet<_> = endpoints.iter().map(Endpoint::address).collect();
+            let hostnames = endpoints.iter().filter_map(Endpoint::hostname);
+            let hostnames: HashSet<_> = hostnames.map(str::to_owned).collect();
+            let is_known = |old: &&Endpoint| {
+                let hostname = old.hostname();
+                addresses.contains(&old.address())
+                    || hostname.is_some_and(|hostname| hostnames.contains(hostname))
+            };
+            let old = self.endpoints().iter().filter(|old| !is_known(old));
+            endpoints.extend(old.cloned());
+            endpoints.truncate(CAP);
+        }
     }
 
     fn judge(&mut self, answer: Answer<Found>) -> Look {
         let (answer, found) = match answer {
             Ok(Ok(Found {
                 ttl,
-                endpoints,
+                mut endpoints,
+                incomplete,
                 is_virtual,
                 ..
             })) => {
                 self.is_virtual = is_virtual;
+                self.complete(&mut endpoints, incomplete.as_ref());
                 let changed = !is_same_set(self.endpoints(), &endpoints);
                 (schedule::Answer::Records { ttl, changed }, Ok(endpoints))
             }
@@ -235,7 +288,7 @@ mod tests {
 
     fn question() -> Question {
         let kind = Kind::Addresses(Family::V4, 80);
-        Question::new(kind, Pace::default(), Filter::default())
+        Question::new(kind, Pace::default())
     }
 
     fn endpoint() -> Endpoint {
@@ -251,7 +304,8 @@ mod tests {
             name: "web.svc".into(),
             endpoints: vec![endpoint()],
             ttl: Duration::from_secs(5),
-            via,
+            via: Some(via),
+            incomplete: None,
             is_virtual: false,
         }))
     }

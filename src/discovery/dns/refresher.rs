@@ -8,6 +8,7 @@ use std::{
 use tracing::debug;
 
 use super::{
+    local::Local,
     lookup::{LookupError, Resolve},
     run::Run,
     settings::Settings,
@@ -20,7 +21,7 @@ pub(super) struct Refresher<R> {
     settings: Settings,
     resolver: R,
     /// None before the first look.
-    run: Option<Run<R>>,
+    run: Option<Run<Local<R>>>,
     /// The one endpoint of a target that needs no lookup has been told.
     told: bool,
 }
@@ -48,7 +49,11 @@ impl<R: Resolve> Source for Refresher<R> {
             }
             Host::Name(name, _) | Host::Service(name) => name,
         };
-        let run = || Run::new(&self.settings, name.clone(), self.resolver.clone());
+        let run = || {
+            let hosts_file = self.settings.hosts_file.clone();
+            let resolver = Local::new(self.resolver.clone(), hosts_file, name);
+            Run::new(&self.settings, name.clone(), resolver)
+        };
         let run = self.run.get_or_insert_with(run);
         let answer = ready!(run.poll_next(cx));
         if let Err(error) = &answer {
@@ -66,6 +71,12 @@ impl<R: Resolve> Source for Refresher<R> {
     fn refused(&mut self, endpoint: &Endpoint) {
         if let Some(run) = &mut self.run {
             run.refused(endpoint);
+        }
+    }
+
+    fn accepted(&mut self, endpoint: &Endpoint) {
+        if let Some(run) = &mut self.run {
+            run.accepted(endpoint);
         }
     }
 

@@ -1,14 +1,14 @@
 //! One look, told in full.
 
-use std::{future::poll_fn, net::SocketAddr, sync::Arc, task::Poll, time::Duration};
+use std::{future::poll_fn, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
-    look::{Kind, look},
-    lookup::{Found, Lookup, LookupError, Resolve, Transport, Via},
+    local::Local,
+    lookup::{Found, LookupError, Resolve, Transport, Via},
     name::Name,
     settings::Settings,
     target::Host,
-    walk::{Step, Walk, Walked},
+    walk::{Looks, Step, Walk, Walked},
 };
 use crate::{discovery::filter::Filter, endpoint::Endpoint};
 
@@ -23,7 +23,7 @@ pub struct Resolution {
 struct Source {
     name: Arc<str>,
     ttl: Duration,
-    via: Via,
+    via: Option<Via>,
 }
 
 impl Resolution {
@@ -42,14 +42,18 @@ impl Resolution {
         self.found.as_ref().map(|source| source.ttl)
     }
 
-    /// The name server that answered.
+    /// The name server that answered. None where none was asked, as for `localhost`.
     pub fn name_server(&self) -> Option<SocketAddr> {
-        self.found.as_ref().map(|source| source.via.name_server)
+        Some(self.via()?.name_server)
     }
 
-    /// How the endpoints came.
+    /// How the endpoints came. None where no name server was asked.
     pub fn transport(&self) -> Option<Transport> {
-        self.found.as_ref().map(|source| source.via.transport)
+        Some(self.via()?.transport)
+    }
+
+    fn via(&self) -> Option<Via> {
+        self.found.as_ref()?.via
     }
 }
 
@@ -66,16 +70,18 @@ pub(super) async fn resolve<R: Resolve>(
             });
         }
     };
-    let found = find(name, &settings.kinds(), resolver).await?;
+    let looks = Looks {
+        resolver: Local::new(resolver.clone(), settings.hosts_file.clone(), name),
+        filter: Filter::new(settings.allow_loopback),
+        kinds: settings.kinds(),
+    };
     let Found {
         name,
         mut endpoints,
         ttl,
         via,
         ..
-    } = found;
-    let allowed = Filter::new(settings.allow_loopback).apply(&mut endpoints);
-    allowed.map_err(|rejected| LookupError::new(format_args!("{name}."), rejected.into()))?;
+    } = find(name, looks).await?;
     endpoints.sort_unstable();
     endpoints.dedup();
     let found = Some(Source { name, ttl, via });
@@ -83,19 +89,11 @@ pub(super) async fn resolve<R: Resolve>(
 }
 
 /// What the most welcome kind finds under the first candidate that has anything.
-async fn find<R: Resolve>(name: &Name, kinds: &[Kind], resolver: &R) -> Result<Found, LookupError> {
-    let candidates = resolver.candidates(name)?;
-    let look = |name: &Arc<str>| -> Vec<Lookup> {
-        let looks = kinds.iter().map(|&kind| look(resolver, name.clone(), kind));
-        looks.collect()
-    };
-    let mut walk = Walk::new(candidates.into(), look);
+async fn find<R: Resolve>(name: &Name, looks: Looks<R>) -> Result<Found, LookupError> {
+    let candidates = looks.resolver.candidates(name)?;
+    let mut walk = Walk::new(candidates.into(), looks);
     let original = name.to_string();
-    let walked = poll_fn(|cx| match walk.poll(&original, look, cx) {
-        Poll::Ready(walked) => Poll::Ready(walked),
-        Poll::Pending => Poll::Pending,
-    });
-    let steps = match walked.await {
+    let steps = match poll_fn(|cx| walk.poll(&original, cx)).await {
         Walked::Found { steps, .. } => steps,
         Walked::Nothing(nothing) => return Err(nothing.error),
         Walked::Failed(error) => return Err(error),
@@ -108,7 +106,7 @@ async fn find<R: Resolve>(name: &Name, kinds: &[Kind], resolver: &R) -> Result<F
         };
         match answer {
             Ok(Ok(found)) => return Ok(found),
-            Ok(Err(nothing)) => failed = Some(nothing.error),
+            Ok(Err(nothing)) => failed = failed.or(Some(nothing.error)),
             Err(error) => failed = Some(error),
         }
     }

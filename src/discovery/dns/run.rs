@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!            a candidate has pods ───────────────▶ pinned: each question by its own schedule
-//!   walking                                           │
+//!   walking                                           │    (and from time to time the candidates before it)
 //!      ▲                                              │
 //!      └─── all answers say that there is nothing, and have been confirmed; or resolv.conf names other candidates
 //! ```
@@ -19,13 +19,16 @@ use std::{
 };
 
 use tokio::time::{Sleep, sleep};
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::{
+    candidates::Candidates,
+    families::{Families, Sets},
     look::look,
-    lookup::{Lookup, LookupError, Resolve},
+    lookup::{LookupError, Resolve},
     name::Name,
     question::{Look, Question},
+    questions::Questions,
     settings::Settings,
     single_address::SingleAddress,
     walk::{Step, Walk, Walked},
@@ -39,12 +42,13 @@ const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 pub(super) struct Run<R> {
     resolver: R,
     name: Name,
-    questions: Vec<Question>,
-    /// What `name` may stand for, as far as is known.
-    candidates: Arc<[Arc<str>]>,
-    /// The candidate that it does stand for.
-    pinned: Option<Arc<str>>,
-    walk: Option<Walk>,
+    filter: Filter,
+    questions: Questions,
+    candidates: Candidates<R>,
+    walk: Option<Walk<R>>,
+    /// The name that the questions' endpoints are of.
+    found: Option<Arc<str>>,
+    families: Families,
     /// There is a set to tell.
     news: bool,
     /// A set has been told.
@@ -60,15 +64,15 @@ pub(super) struct Run<R> {
 
 impl<R: Resolve> Run<R> {
     pub(super) fn new(settings: &Settings, name: Name, resolver: R) -> Self {
-        let filter = Filter::new(settings.allow_loopback);
-        let question = |kind| Question::new(kind, settings.pace, filter.clone());
         Self {
             resolver,
             name,
-            questions: settings.kinds().into_iter().map(question).collect(),
-            candidates: Arc::default(),
-            pinned: None,
+            filter: Filter::new(settings.allow_loopback),
+            questions: Questions::new(settings.kinds(), settings.pace),
+            candidates: Candidates::new(settings.pace.min),
             walk: None,
+            found: None,
+            families: Families::default(),
             news: false,
             begun: false,
             delay: None,
@@ -89,7 +93,8 @@ impl<R: Resolve> Run<R> {
         ready!(self.poll_news(cx))?;
         let endpoints = self.endpoints().to_vec();
         self.next = self.reason.take().filter(|_| endpoints.is_empty());
-        if let Some(name) = &self.pinned {
+        self.families.retain(&endpoints);
+        if let Some(name) = self.candidates.pinned() {
             let is_virtual = self.questions.iter().any(Question::is_virtual);
             self.single.look(&endpoints, name, is_virtual);
         }
@@ -98,15 +103,21 @@ impl<R: Resolve> Run<R> {
 
     /// A sign of change: all is asked again soon.
     pub(super) fn refresh(&mut self) {
-        self.questions.iter_mut().for_each(Question::refresh);
+        self.questions.refresh();
     }
 
     /// Drops `endpoint` if DNS says that it is gone and only the confirmation is missing, and asks again soon.
     pub(super) fn refused(&mut self, endpoint: &Endpoint) {
-        for question in &mut self.questions {
+        for question in self.questions.iter_mut() {
             self.news |= question.give_up(endpoint);
         }
+        self.families.refused(endpoint);
         self.refresh();
+    }
+
+    /// `endpoint` accepts connections again.
+    pub(super) fn accepted(&mut self, endpoint: &Endpoint) {
+        self.families.accepted(endpoint);
     }
 
     /// Waits until there is a set to tell, or an error.
@@ -114,13 +125,14 @@ impl<R: Resolve> Run<R> {
         loop {
             self.ask_what_is_due(cx);
             let mut looks = self.poll_walk(cx);
-            for question in &mut self.questions {
+            looks.extend(self.poll_earlier(cx));
+            for question in self.questions.iter_mut() {
                 if let Poll::Ready(look) = question.poll_look(cx) {
                     looks.push(look);
                 }
             }
             // To the point where all wait for their next turn, so that they will wake this task.
-            if looks.is_empty() {
+            if looks.is_empty() && self.poll_families(cx).is_pending() {
                 break;
             }
             self.heed(looks)?;
@@ -150,28 +162,23 @@ impl<R: Resolve> Run<R> {
             }
             return;
         }
-        let Some(name) = self.pinned.clone() else {
+        let Some(name) = self.candidates.pinned().cloned() else {
             self.questions.iter_mut().for_each(Question::asked);
-            let look = looks(&self.resolver, &self.questions);
-            self.walk = Some(Walk::new(self.candidates.clone(), look));
+            let looks = self.questions.looks(&self.resolver, &self.filter);
+            self.walk = Some(Walk::new(self.candidates.names().clone(), looks));
             return;
         };
         for (question, _) in self.questions.iter_mut().zip(due).filter(|(_, due)| *due) {
             question.asked();
-            question.begin(look(&self.resolver, name.clone(), question.kind()));
+            let kind = question.kind();
+            question.begin(look(&self.resolver, &self.filter, name.clone(), kind));
         }
     }
 
     /// Finds out what the name may stand for, and whether that has changed.
     fn learn_candidates(&mut self) -> Result<(), LookupError> {
-        let candidates = self.resolver.candidates(&self.name)?;
-        if *candidates != *self.candidates {
-            self.candidates = candidates.into();
-            self.pinned = None;
-            if let [only] = &*self.candidates {
-                self.pinned = Some(only.clone());
-            }
-        }
+        let names = self.resolver.candidates(&self.name)?;
+        self.candidates.learn(names);
         Ok(())
     }
 
@@ -180,25 +187,15 @@ impl<R: Resolve> Run<R> {
         let Some(walk) = &mut self.walk else {
             return Vec::new();
         };
-        let begin = looks(&self.resolver, &self.questions);
-        let Poll::Ready(walked) = walk.poll(&self.name.to_string(), begin, cx) else {
+        let Poll::Ready(walked) = walk.poll(&self.name.to_string(), cx) else {
             return Vec::new();
         };
         self.walk = None;
         let questions = self.questions.iter_mut();
         match walked {
             Walked::Found { name, steps } => {
-                debug!(from = %self.name, name = %name, "name found");
-                self.pinned = Some(name);
-                let pairs = questions.zip(steps);
-                let take = |(question, step): (&mut Question, _)| match step {
-                    Step::Done(answer) => Some(question.answered(answer)),
-                    Step::Asking(lookup) => {
-                        question.begin(lookup);
-                        None
-                    }
-                };
-                pairs.filter_map(take).collect()
+                self.candidates.pin(&name);
+                self.take(name, steps)
             }
             Walked::Nothing(nothing) => questions
                 .map(|question| question.answered(Ok(Err(nothing.clone()))))
@@ -209,24 +206,73 @@ impl<R: Resolve> Run<R> {
         }
     }
 
+    /// Whether a candidate before the pinned one has pods now.
+    fn poll_earlier(&mut self, cx: &mut Context<'_>) -> Vec<Look> {
+        let looks = || self.questions.looks(&self.resolver, &self.filter);
+        match self.candidates.poll_earlier(&self.name, looks, cx) {
+            Poll::Ready((name, steps)) => self.take(name, steps),
+            Poll::Pending => Vec::new(),
+        }
+    }
+
+    /// Has the questions go on with the name that has been found. What they know of another one is over.
+    fn take(&mut self, name: Arc<str>, steps: Vec<Step>) -> Vec<Look> {
+        debug!(from = %self.name, name = %name, "name found");
+        if self.found.as_ref().is_some_and(|last| *last != name) {
+            self.questions.iter_mut().for_each(Question::forget);
+            self.families = Families::default();
+        }
+        self.found = Some(name);
+        let pairs = self.questions.iter_mut().zip(steps);
+        let take = |(question, step): (&mut Question, _)| match step {
+            Step::Done(answer) => Some(question.answered(answer)),
+            Step::Asking(lookup) => {
+                question.begin(lookup);
+                None
+            }
+        };
+        pairs.filter_map(take).collect()
+    }
+
+    /// Uses the other address family where all of the one in use refuse.
+    fn poll_families(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (in_use, other) = self.questions.sets(self.families.is_other());
+        let preferred = self.questions.of_preferred_family();
+        let sets = Sets {
+            in_use,
+            other: preferred.map(|_| other),
+            preferred,
+        };
+        ready!(self.families.poll_change(sets, cx));
+        info!(name = %self.name, "the other address family is used: the endpoints of this one refuse connections");
+        self.news |= !self.questions.change_family();
+        Poll::Ready(())
+    }
+
     /// Takes note of what looks came to; an error is for telling.
     fn heed(&mut self, looks: Vec<Look>) -> Result<(), LookupError> {
-        let gone = self.questions.iter().all(Question::is_confirmed_empty);
-        if gone && self.candidates.len() > 1 {
-            self.pinned = None;
+        if self.questions.are_gone() {
+            self.candidates.release();
         }
         let is_looking = self.questions.iter().any(Question::is_looking);
         let mut result = Ok(());
         for look in looks {
             match look {
-                Look::Kept(error) => result = Err(error),
+                // It is the name that doesn't exist, whatever the trouble with this type.
+                Look::Kept(error) => result = Err(self.questions.no_name().unwrap_or(error)),
                 // The other family decides: what it comes to is not known yet, or it fails, which has been told.
                 Look::Nothing(_) if is_looking || !self.is_fresh() => {}
                 Look::Nothing(error) if !self.has_endpoints() => result = Err(error),
                 Look::Nothing(_) => self.news = true,
                 Look::Gone { error, changed } => {
-                    self.news |= changed || !self.has_endpoints() || self.is_fresh();
-                    self.reason = Some(error);
+                    self.news |= changed || self.is_fresh() || self.questions.no_name().is_some();
+                    // A failure goes before a "nothing": who knows what is there?
+                    self.reason = Some(
+                        self.questions
+                            .no_name()
+                            .or(self.questions.failure())
+                            .unwrap_or(error),
+                    );
                 }
                 Look::Done => self.news = true,
             }
@@ -234,18 +280,15 @@ impl<R: Resolve> Run<R> {
         result
     }
 
-    /// Whether all endpoints are as old as the last looks: that one family has nothing makes the other's old addresses no
-    /// fresher.
-    fn is_fresh(&self) -> bool {
-        !self.questions.iter().any(Question::is_stale)
-    }
-
     /// Waits until the set can be told. Only the first one may have to wait: for the second family, so that a dual-stack
     /// service does not begin with the family that is not wanted.
     fn poll_complete(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let complete = match self.has_endpoints() {
             true => self.questions.iter().all(Question::has_looked),
-            false => self.questions.iter().all(Question::is_empty),
+            false => {
+                self.questions.iter().all(Question::is_empty)
+                    || self.questions.is_no_name_confirmed()
+            }
         };
         if !self.begun && !complete {
             if !self.has_endpoints() {
@@ -258,25 +301,18 @@ impl<R: Resolve> Run<R> {
         Poll::Ready(())
     }
 
-    fn has_endpoints(&self) -> bool {
-        !self.endpoints().is_empty()
-    }
-
-    /// The preferred family's endpoints; the other one's where there are none.
+    /// The endpoints of the family in use; the other one's where there are none.
     fn endpoints(&self) -> &[Endpoint] {
-        let mut sets = self.questions.iter().map(Question::endpoints);
-        sets.find(|set| !set.is_empty()).unwrap_or_default()
+        self.questions.sets(self.families.is_other()).0
     }
-}
 
-/// Begins what is wanted of a candidate: a look for each question.
-fn looks<R: Resolve>(resolver: &R, questions: &[Question]) -> impl Fn(&Arc<str>) -> Vec<Lookup> {
-    let resolver = resolver.clone();
-    let kinds: Vec<_> = questions.iter().map(Question::kind).collect();
-    move |name| {
-        let looks = kinds
-            .iter()
-            .map(|&kind| look(&resolver, name.clone(), kind));
-        looks.collect()
+    fn has_endpoints(&self) -> bool {
+        self.questions.have_endpoints()
+    }
+
+    /// Whether all endpoints are as old as the last looks: that one family has nothing makes the other's old addresses no
+    /// fresher.
+    fn is_fresh(&self) -> bool {
+        self.questions.failure().is_none()
     }
 }

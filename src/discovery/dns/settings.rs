@@ -18,6 +18,8 @@ pub(super) struct Settings {
     pub(super) allow_loopback: bool,
     pub(super) name_servers: Vec<SocketAddr>,
     pub(super) resolv_conf: PathBuf,
+    /// None: it isn't read.
+    pub(super) hosts_file: Option<PathBuf>,
 }
 
 impl Settings {
@@ -29,6 +31,7 @@ impl Settings {
             prefer_ipv6: false,
             allow_loopback: false,
             resolv_conf: "/etc/resolv.conf".into(),
+            hosts_file: None,
         }
     }
 

@@ -2,7 +2,9 @@
 //!
 //! What servers really send, and what hickory makes of it, is tested over sockets, in `tests/dns.rs` and `tests/servers.rs`.
 
+mod families;
 mod hostile;
+mod local;
 mod logs;
 mod names;
 mod script;

@@ -4,25 +4,51 @@
 //!   first candidate ──▶ all that is wanted of it, at once ──▶ something is there: this is the name
 //!         ▲                        │
 //!         │                        ├──▶ a failure (SERVFAIL, silence, …): so ends the walk, for who knows what is there
-//!         └── the next candidate ◀─┴──▶ by DNS's own word there is nothing
+//!         └── the next candidate ◀─┴──▶ DNS says that there is nothing
 //! ```
+//!
+//! NXDOMAIN is of the name, whatever the type (RFC 8020): it is enough that the question for A records gets it, however the
+//! one for AAAA fares. Not the other way round: some servers say NXDOMAIN to AAAA of names that have A records (RFC 4074
+//! §4.2).
 //!
 //! The C library skips a candidate whose lookup fails; a moment's trouble then leads to another service, or to the word of
 //! some name server on the internet that a name doesn't exist.
 
 use std::{
+    future::Future,
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use super::lookup::{Answer, Found, Lookup, LookupError, Nothing, Reason};
+use tokio::time::{Sleep, sleep};
+
+use super::{
+    look::{Kind, look},
+    lookup::{Answer, Family, Found, Lookup, LookupError, Nothing, Reason, Resolve},
+};
+use crate::discovery::filter::Filter;
+
+/// How long the other question is waited for once one has said that the name doesn't exist.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// How looks are made, and which ones.
+#[derive(Clone)]
+pub(super) struct Looks<R> {
+    pub(super) resolver: R,
+    pub(super) filter: Filter,
+    pub(super) kinds: Vec<Kind>,
+}
 
 /// A walk under way.
-pub(super) struct Walk {
+pub(super) struct Walk<R> {
+    looks: Looks<R>,
     candidates: Arc<[Arc<str>]>,
     at: usize,
     steps: Vec<Step>,
+    /// Runs once the candidate is known not to exist.
+    grace: Option<Pin<Box<Sleep>>>,
     ttl: Option<Duration>,
 }
 
@@ -44,34 +70,29 @@ pub(super) enum Walked {
     Failed(LookupError),
 }
 
-impl Walk {
-    /// A walk over `candidates`, of which there is one at least; `look` begins what is wanted of one.
-    pub(super) fn new(
-        candidates: Arc<[Arc<str>]>,
-        look: impl Fn(&Arc<str>) -> Vec<Lookup>,
-    ) -> Self {
-        let mut walk = Self {
+impl<R: Resolve> Looks<R> {
+    fn begin(&self, name: &Arc<str>) -> Vec<Step> {
+        let kinds = self.kinds.iter();
+        let look = |&kind| look(&self.resolver, &self.filter, name.clone(), kind);
+        kinds.map(look).map(Step::Asking).collect()
+    }
+}
+
+impl<R: Resolve> Walk<R> {
+    /// A walk over `candidates`, of which there is one at least.
+    pub(super) fn new(candidates: Arc<[Arc<str>]>, looks: Looks<R>) -> Self {
+        Self {
+            steps: looks.begin(&candidates[0]),
+            looks,
             candidates,
             at: 0,
-            steps: Vec::new(),
+            grace: None,
             ttl: None,
-        };
-        walk.begin(look);
-        walk
-    }
-
-    fn begin(&mut self, look: impl Fn(&Arc<str>) -> Vec<Lookup>) {
-        let looks = look(&self.candidates[self.at]);
-        self.steps = looks.into_iter().map(Step::Asking).collect();
+        }
     }
 
     /// Goes on. `original` is the name as it was written.
-    pub(super) fn poll(
-        &mut self,
-        original: &str,
-        look: impl Fn(&Arc<str>) -> Vec<Lookup>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Walked> {
+    pub(super) fn poll(&mut self, original: &str, cx: &mut Context<'_>) -> Poll<Walked> {
         loop {
             let mut pending = false;
             for step in &mut self.steps {
@@ -83,25 +104,49 @@ impl Walk {
                     steps: std::mem::take(&mut self.steps),
                 });
             }
-            if pending {
+            let is_no_name = self.is_no_name();
+            if pending && !(is_no_name && self.poll_grace(cx).is_ready()) {
                 return Poll::Pending;
             }
-            for step in self.steps.drain(..) {
-                match step {
-                    Step::Done(Err(error)) => return Poll::Ready(Walked::Failed(error)),
-                    Step::Done(Ok(Err(nothing))) => {
-                        let ttls = [self.ttl, nothing.ttl].into_iter().flatten();
-                        self.ttl = ttls.min();
-                    }
-                    Step::Done(Ok(Ok(_))) | Step::Asking(_) => {}
-                }
+            if let Some(error) = self.end_candidate(is_no_name) {
+                return Poll::Ready(Walked::Failed(error));
             }
             self.at += 1;
-            if self.at == self.candidates.len() {
+            let Some(next) = self.candidates.get(self.at) else {
                 return Poll::Ready(Walked::Nothing(self.nothing(original)));
-            }
-            self.begin(&look);
+            };
+            self.steps = self.looks.begin(next);
         }
+    }
+
+    /// Whether the candidate is known not to exist.
+    fn is_no_name(&self) -> bool {
+        let mut steps = self.steps.iter().zip(&self.looks.kinds);
+        steps.any(|(step, kind)| match step {
+            Step::Done(Ok(Err(nothing))) => kind.is_trusted() && nothing.error.is_no_name(),
+            _ => false,
+        })
+    }
+
+    fn poll_grace(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let grace = self.grace.get_or_insert_with(|| Box::pin(sleep(GRACE)));
+        grace.as_mut().poll(cx)
+    }
+
+    /// There is nothing under the candidate, unless it is not known: then this is why.
+    fn end_candidate(&mut self, is_no_name: bool) -> Option<LookupError> {
+        self.grace = None;
+        for step in self.steps.drain(..) {
+            match step {
+                Step::Done(Err(error)) if !is_no_name => return Some(error),
+                Step::Done(Ok(Err(nothing))) => {
+                    let ttls = [self.ttl, nothing.ttl].into_iter().flatten();
+                    self.ttl = ttls.min();
+                }
+                Step::Done(_) | Step::Asking(_) => {}
+            }
+        }
+        None
     }
 
     fn nothing(&self, original: &str) -> Nothing {
@@ -110,6 +155,13 @@ impl Walk {
             ttl: self.ttl,
             error: LookupError::new(original, Reason::NoCandidate(names)),
         }
+    }
+}
+
+impl Kind {
+    /// Whether NXDOMAIN to this question is of the name, whatever the type.
+    pub(super) fn is_trusted(self) -> bool {
+        !matches!(self, Self::Addresses(Family::V6, _))
     }
 }
 

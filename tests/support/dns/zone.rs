@@ -186,8 +186,11 @@ impl State {
             if let RecordData::Srv(srv) = &answer.data
                 && targets.insert(normal(&srv.target))
             {
-                glue.extend(self.records(&srv.target, RecordType::A));
-                glue.extend(self.records(&srv.target, RecordType::AAAA));
+                // A target that is an alias comes with what it is an alias of, as Consul's do.
+                let (aliases, name) = self.aliases(&srv.target, RecordType::A);
+                glue.extend(aliases);
+                glue.extend(self.records(&name, RecordType::A));
+                glue.extend(self.records(&name, RecordType::AAAA));
             }
         }
         if let Some(rng) = &mut self.shuffle {

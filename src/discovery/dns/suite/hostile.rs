@@ -56,7 +56,7 @@ fn questions(on_empty: OnEmpty) -> Vec<(&'static str, question::Question)> {
         on_empty,
         ..Pace::default()
     };
-    let question = |kind| question::Question::new(kind, pace, Filter::new(false));
+    let question = |kind| question::Question::new(kind, pace);
     vec![
         (SERVICE, question(Kind::Addresses(Family::V4, 80))),
         (SERVICE, question(Kind::Addresses(Family::V6, 80))),
@@ -212,7 +212,7 @@ proptest! {
             for (name, mut question) in questions(on_empty) {
                 for bytes in &answers {
                     let wire = Wire(Arc::new(Mutex::new(bytes.clone())));
-                    let looked = look(&wire, name.into(), question.kind()).now_or_never();
+                    let looked = look(&wire, &Filter::new(false), name.into(), question.kind()).now_or_never();
                     let before = question.endpoints().to_vec();
                     let answer = looked.expect("there is nothing to wait for");
                     let failed = answer.is_err();

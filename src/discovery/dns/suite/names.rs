@@ -1,7 +1,10 @@
 //! Short names: rows 2 and 3 of the promises.
 
 use super::*;
-use crate::discovery::dns::lookup::RecordType::{self, A, Aaaa};
+use crate::discovery::dns::lookup::{
+    LookupError,
+    RecordType::{self, A, Aaaa},
+};
 
 const FIRST: &str = "web.default.svc.cluster.local";
 const SECOND_NAME: &str = "web.svc.cluster.local";
@@ -22,9 +25,9 @@ async fn the_search_list_is_walked_once_and_then_a_refresh_costs_a_query_a_famil
         script.take_asked(),
         [both(FIRST), both(SECOND_NAME)].concat()
     );
-    run(&mut dns, 60 * SECOND).await;
+    run(&mut dns, 35 * SECOND).await;
     let refreshes = script.take_asked();
-    assert!(refreshes.len() >= 20, "{}", refreshes.len());
+    assert!(refreshes.len() >= 12, "{}", refreshes.len());
     assert!(refreshes.iter().all(|(name, _)| name == SECOND_NAME));
     let of = |wanted| {
         refreshes
@@ -156,5 +159,157 @@ async fn ipv4_comes_first_unless_the_other_is_preferred() {
     for (prefer, expected) in [(false, hosts([1])), (true, v6)] {
         let dns = Dns::new(name.parse().expect("a target")).prefer_ipv6(prefer);
         assert_eq!(set(&mut with(dns, &script)).await, expected);
+    }
+}
+
+/// How long it takes until the endpoints of `pods` are the set.
+async fn until(discovery: &mut impl Discovery, pods: &[Endpoint]) -> Duration {
+    let began = Instant::now();
+    while set(discovery).await != pods {}
+    began.elapsed()
+}
+
+/// A wildcard in the last domain of the search list; and a public name of the same text.
+#[tokio::test(start_paused = true)]
+async fn an_earlier_candidate_wins_back_within_a_minute_of_having_pods() {
+    for (target, ours, foreign) in [
+        ("web:80", FIRST, "web.corp.example"),
+        ("web:80", SECOND_NAME, "web.corp.example"),
+        ("api.dev:80", "api.dev.svc.cluster.local", "api.dev"),
+    ] {
+        for pods_come_after in [1, 39, 40, 41, 200, 1000] {
+            let script = Script::new();
+            script.search(&[
+                "default.svc.cluster.local",
+                "svc.cluster.local",
+                "cluster.local",
+                "corp.example",
+            ]);
+            script.pods(foreign, [99]);
+            let mut dns = discovery(target, &script);
+            assert_eq!(set(&mut dns).await, hosts([99]));
+            run(&mut dns, pods_come_after * SECOND).await;
+            script.pods(ours, [1, 2]);
+            let took = until(&mut dns, &hosts([1, 2])).await;
+            assert!(took < 60 * SECOND, "{target}: {took:?}");
+            script.take_asked();
+            run(&mut dns, 30 * SECOND).await;
+            let asked = script.take_asked();
+            assert!(asked.iter().all(|(name, _)| name == ours), "{asked:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_foreign_address_of_the_preferred_family_goes_with_its_name() {
+    let script = Script::new();
+    script.search(&["default.svc.cluster.local", "corp.example"]);
+    script.pods("web.corp.example", [99]);
+    let mut dns = discovery("web:80", &script);
+    assert_eq!(set(&mut dns).await, hosts([99]));
+    let v6 = "fd00::1".parse().expect("an address");
+    script.say(FIRST, Aaaa, Say::Addresses(vec![v6]));
+    let ours = [Endpoint::new((v6, 80).into())];
+    assert!(until(&mut dns, &ours).await < 60 * SECOND);
+    run(&mut dns, 60 * SECOND).await;
+    let mut again = dns.clone();
+    assert_eq!(set(&mut again).await, ours);
+}
+
+#[tokio::test(start_paused = true)]
+async fn trouble_with_an_earlier_candidate_keeps_the_pinned_one_and_is_asked_again_sooner() {
+    let script = Script::new();
+    script.pods(SECOND_NAME, [2]);
+    let mut dns = discovery("web:80", &script);
+    assert_eq!(set(&mut dns).await, hosts([2]));
+    for trouble in [Say::ServFail, Say::Silence] {
+        script.say(FIRST, A, trouble.clone());
+        script.say(FIRST, Aaaa, trouble);
+        let end = Instant::now() + 300 * SECOND;
+        while let Ok(answer) = tokio::time::timeout_at(end, answer(&mut dns)).await {
+            assert_eq!(answer.expect("a set"), hosts([2]));
+        }
+    }
+    script.forget(FIRST);
+    script.pods(FIRST, [1]);
+    let took = until(&mut dns, &hosts([1])).await;
+    assert!(took < 20 * SECOND, "{took:?}");
+}
+
+/// RFC 8020: NXDOMAIN is of the name, whatever the type.
+#[tokio::test(start_paused = true)]
+async fn a_name_that_does_not_exist_is_passed_over_whatever_the_trouble_with_the_other_family() {
+    const OTHER: &str = "web.other.svc.cluster.local";
+    let (first, second) = ("web.other.default.svc.cluster.local", OTHER);
+    for trouble in [Say::Silence, Say::ServFail] {
+        for prefer_ipv6 in [false, true] {
+            let script = Script::new();
+            script.fails(Aaaa, trouble.clone());
+            script.pods(second, [1, 2]);
+            let target = "web.other:80".parse().expect("a target");
+            let dns = Dns::new(target).prefer_ipv6(prefer_ipv6);
+            let mut dns = with(dns, &script);
+            let began = Instant::now();
+            assert_eq!(set(&mut dns).await, hosts([1, 2]), "{trouble:?}");
+            assert!(began.elapsed() < 2 * SECOND, "{:?}", began.elapsed());
+            let asked = script.take_asked();
+            assert!(asked.contains(&(first.to_owned(), A)), "{asked:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_records_and_trouble_with_the_other_family_end_the_walk() {
+    for trouble in [Say::Silence, Say::ServFail] {
+        let script = Script::new();
+        // The name has something, so that A is NODATA.
+        script.say(FIRST, RecordType::Srv, Say::ServFail);
+        script.say(FIRST, Aaaa, trouble);
+        script.pods(SECOND_NAME, [9]);
+        let mut dns = discovery("web:80", &script);
+        for _ in 0..3 {
+            answer(&mut dns)
+                .await
+                .expect_err("who knows what is there?");
+        }
+        let asked = script.take_asked();
+        assert!(asked.iter().all(|(name, _)| name == FIRST), "{asked:?}");
+    }
+}
+
+/// A service that has gone is looked for elsewhere, though one family never has an answer.
+#[tokio::test(start_paused = true)]
+async fn a_pinned_name_that_does_not_exist_any_more_is_left_whatever_the_trouble_with_the_other_family()
+ {
+    let script = Script::new();
+    script.fails(Aaaa, Say::ServFail);
+    script.pods(FIRST, [1]);
+    let mut dns = discovery("web:80", &script);
+    assert_eq!(set(&mut dns).await, hosts([1]));
+    script.forget(FIRST);
+    script.pods(THIRD, [3]);
+    let took = until(&mut dns, &hosts([3])).await;
+    assert!(took < 60 * SECOND, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_does_not_exist_is_told_as_that_whatever_the_trouble_with_the_other_family() {
+    for target in ["web:80", "web.default.svc.cluster.local.:80"] {
+        let script = Script::new();
+        script.fails(Aaaa, Say::ServFail);
+        let mut dns = discovery(target, &script);
+        let end = Instant::now() + 120 * SECOND;
+        let mut empty = false;
+        let mut told = None;
+        while let Ok(answer) = tokio::time::timeout_at(end, answer(&mut dns)).await {
+            match answer {
+                Ok(set) => empty = set.is_empty(),
+                Err(error) => told = Some(error),
+            }
+        }
+        let told = told.expect("an error");
+        let error = told.downcast_ref::<LookupError>().expect("of DNS");
+        assert!(error.is_not_found(), "{target}: {error}");
+        assert!(empty, "{target}: it is confirmed");
     }
 }

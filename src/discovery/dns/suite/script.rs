@@ -50,7 +50,15 @@ struct State {
     zone: HashMap<(String, RecordType), Say>,
     /// What is said to every question, instead.
     instead: Option<Say>,
+    /// What is said to every question of a type.
+    failing: HashMap<RecordType, Say>,
+    /// And to every question for a name.
+    failing_names: HashMap<String, Say>,
     ttl: Duration,
+    /// The names at the end of those that are aliases.
+    owners: HashMap<String, String>,
+    /// The aliases that come along with SRV records.
+    aliases: Vec<(String, String)>,
     asked: Vec<(String, RecordType, Instant)>,
 }
 
@@ -82,6 +90,17 @@ impl Script {
         self.lock().zone.insert((name.to_owned(), record_type), say);
     }
 
+    /// SRV records of `name` are those of `owner`, of which it is an alias.
+    pub(super) fn owner(&self, name: &str, owner: &str) {
+        self.lock().owners.insert(name.to_owned(), owner.to_owned());
+    }
+
+    /// What comes along with SRV records says that `name` is an alias of `target`.
+    pub(super) fn alias(&self, name: &str, target: &str) {
+        let alias = (name.to_owned(), target.to_owned());
+        self.lock().aliases.push(alias);
+    }
+
     /// A records.
     pub(super) fn pods(&self, name: &str, hosts: impl IntoIterator<Item = u8>) {
         let addresses = hosts.into_iter().map(address).collect();
@@ -95,6 +114,20 @@ impl Script {
     /// Says so to every question, until `None`.
     pub(super) fn instead(&self, say: Option<Say>) {
         self.lock().instead = say;
+    }
+
+    /// Says so to every question of a type.
+    pub(super) fn fails(&self, record_type: RecordType, say: Say) {
+        self.lock().failing.insert(record_type, say);
+    }
+
+    /// Says so to every question for a name, until `None`.
+    pub(super) fn fails_name(&self, name: &str, say: Option<Say>) {
+        let mut state = self.lock();
+        match say {
+            Some(say) => state.failing_names.insert(name.to_owned(), say),
+            None => state.failing_names.remove(name),
+        };
     }
 
     /// The zone is empty to all who ask: NXDOMAIN.
@@ -172,15 +205,22 @@ impl State {
                 error: LookupError::new(query, reason),
             }))
         };
-        match self.instead.as_ref().or_else(|| self.zone.get(&key)) {
+        let failing = || {
+            let of_type = self.failing.get(&key.1);
+            of_type.or_else(|| self.failing_names.get(&key.0))
+        };
+        let said = self.instead.as_ref().or_else(failing);
+        match said.or_else(|| self.zone.get(&key)) {
             Some(Say::Addresses(addresses)) => reply(Records::Addresses(addresses.clone())),
             Some(Say::Services {
                 services,
                 glue,
                 truncated,
             }) => reply(Records::Services {
+                owner: self.owners.get(&key.0).unwrap_or(&key.0).clone(),
                 services: services.clone(),
                 glue: glue.clone(),
+                aliases: self.aliases.clone(),
                 truncated: *truncated,
             }),
             Some(Say::ServFail) => failed(Reason::Refused(name_server, "SERVFAIL".into())),

@@ -89,7 +89,7 @@ async fn a_service_of_the_other_family_only_is_found_there() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ports_that_differ_need_their_addresses() {
+async fn ports_that_differ_need_their_own_addresses() {
     let target = |pod| format!("web-{pod}.{SERVICE}");
     let services = vec![service(&target(1), 80), service(&target(2), 8080)];
     let say = |glue: &[u8]| Say::Services {
@@ -103,13 +103,19 @@ async fn ports_that_differ_need_their_addresses() {
     let script = Script::new();
     script.say(PORT, Srv, say(&[1, 2]));
     let mut dns = discover(&script);
-    let endpoints = set(&mut dns).await;
-    let ports = endpoints.iter().map(|endpoint| endpoint.address().port());
-    assert_eq!(ports.collect::<Vec<_>>(), [80, 8080]);
+    let ports = |endpoints: Vec<Endpoint>| -> Vec<_> {
+        let ports = endpoints.iter().map(|endpoint| endpoint.address().port());
+        ports.collect()
+    };
+    assert_eq!(ports(set(&mut dns).await), [80, 8080]);
+    // Which port is whose isn't to be had from the service's own addresses.
     script.say(PORT, Srv, say(&[1]));
     script.pods(SERVICE, [1, 2]);
-    let error = answer(&mut dns).await.expect_err("which port is whose?");
-    assert!(error.to_string().contains("several ports"), "{error}");
+    script.pods(&target(2), [2]);
+    assert_eq!(ports(set(&mut discover(&script)).await), [80, 8080]);
+    // A target that doesn't exist any more is left out.
+    script.forget(&target(2));
+    assert_eq!(ports(set(&mut discover(&script)).await), [80]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -248,4 +254,210 @@ async fn a_short_service_name_is_walked_as_any_other() {
     run(&mut dns, 30 * SECOND).await;
     let asked = script.take_asked();
     assert!(asked.iter().all(|asked| *asked == (PORT.to_owned(), Srv)));
+}
+
+const NODES: &str = "hosts.example";
+
+/// SRV records of nodes that have names of their own, without their addresses.
+fn nodes(nodes: impl IntoIterator<Item = u8>) -> Say {
+    let target = |node| service(&format!("node{node}.{NODES}"), 8080);
+    Say::Services {
+        services: nodes.into_iter().map(target).collect(),
+        glue: Vec::new(),
+        truncated: false,
+    }
+}
+
+fn at_8080(hosts: impl IntoIterator<Item = u8>) -> Vec<Endpoint> {
+    let endpoint = |host| Endpoint::new((address(host), 8080).into());
+    hosts.into_iter().map(endpoint).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn targets_elsewhere_are_asked_for_and_another_machines_address_is_not_used() {
+    for parent in [Some(99), None] {
+        let script = Script::new();
+        script.say(PORT, Srv, nodes([1, 2]));
+        if let Some(host) = parent {
+            script.pods(SERVICE, [host]);
+        }
+        script.pods(&format!("node1.{NODES}"), [1]);
+        script.pods(&format!("node2.{NODES}"), [2]);
+        assert_eq!(set(&mut discover(&script)).await, at_8080([1, 2]));
+        let asked = script.take_asked();
+        assert!(asked.iter().all(|(name, _)| name != SERVICE), "{asked:?}");
+    }
+}
+
+/// The service's name is that of a website, say: it has not as many addresses as there are targets.
+#[tokio::test(start_paused = true)]
+async fn a_parent_with_too_few_addresses_does_not_stand_in() {
+    let script = Script::new();
+    script.say(PORT, Srv, stateful(2, 0, false));
+    script.pods(SERVICE, [99]);
+    script.pods(&format!("web-1.{SERVICE}"), [1]);
+    script.pods(&format!("web-2.{SERVICE}"), [2]);
+    assert_eq!(set(&mut discover(&script)).await, named([1, 2]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn targets_below_a_parent_without_addresses_are_asked_for() {
+    let script = Script::new();
+    script.say(PORT, Srv, stateful(2, 0, false));
+    script.pods(&format!("web-1.{SERVICE}"), [1]);
+    let v6: IpAddr = "fd00::2".parse().expect("an address");
+    script.say(&format!("web-2.{SERVICE}"), Aaaa, Say::Addresses(vec![v6]));
+    let second = Endpoint::new((v6, 80).into()).with_hostname("web-2");
+    let expected = [named([1]), vec![second]].concat();
+    assert_eq!(set(&mut discover(&script)).await, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn srv_records_whose_targets_have_no_address_are_an_error_and_never_nothing() {
+    let script = Script::new();
+    script.say(PORT, Srv, nodes([1, 2]));
+    let dns = Dns::srv(&format!("{PORT}.")).expect("a service");
+    let mut dns = with(dns.on_empty(OnEmpty::Believe), &script);
+    let error = answer(&mut dns).await.expect_err("where are they?");
+    let told = error.to_string();
+    assert!(told.contains("node1.hosts.example."), "{told}");
+    let error = error.downcast_ref::<crate::LookupError>().expect("DNS's");
+    assert!(!error.is_not_found(), "{told}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_can_not_be_asked_for_keeps_its_last_address_for_a_minute() {
+    let script = Script::new();
+    script.say(PORT, Srv, nodes([1, 2]));
+    script.pods(&format!("node1.{NODES}"), [1]);
+    script.pods(&format!("node2.{NODES}"), [2]);
+    let mut dns = discover(&script);
+    assert_eq!(set(&mut dns).await, at_8080([1, 2]));
+    script.fails_name(&format!("node2.{NODES}"), Some(Say::ServFail));
+    let began = Instant::now();
+    let last = loop {
+        let set = set(&mut dns).await;
+        if set != at_8080([1, 2]) {
+            break set;
+        }
+    };
+    let stayed = began.elapsed();
+    assert!((60 * SECOND..80 * SECOND).contains(&stayed), "{stayed:?}");
+    assert_eq!(last, at_8080([1]));
+    script.fails_name(&format!("node2.{NODES}"), None);
+    while set(&mut dns).await != at_8080([1, 2]) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_very_many_targets_without_addresses_some_are_asked_for_and_always_the_same() {
+    let script = Script::new();
+    script.say(PORT, Srv, nodes(0..=255));
+    (0..=255).for_each(|node| script.pods(&format!("node{node}.{NODES}"), [node]));
+    let mut first = set(&mut discover(&script)).await;
+    assert_eq!(first.len(), 64);
+    assert!(script.take_asked().len() <= 65);
+    script.say(PORT, Srv, nodes((0..=255).rev()));
+    let mut second = set(&mut discover(&script)).await;
+    first.sort_unstable();
+    second.sort_unstable();
+    assert_eq!(first, second);
+}
+
+/// Consul: a target is the alias of a name whose addresses come along.
+#[tokio::test(start_paused = true)]
+async fn an_alias_among_the_addresses_that_came_along_is_followed() {
+    let script = Script::new();
+    let target = format!("web-1.{SERVICE}");
+    script.alias(&target, "x.example");
+    script.alias("x.example", "y.example");
+    script.say(
+        PORT,
+        Srv,
+        Say::Services {
+            services: vec![service(&target, 80)],
+            glue: vec![("y.example".to_owned(), address(1))],
+            truncated: false,
+        },
+    );
+    assert_eq!(set(&mut discover(&script)).await, named([1]));
+    assert_eq!(script.take_asked(), [(PORT.to_owned(), Srv)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn aliases_in_a_circle_or_without_end_are_given_up_and_the_target_is_asked_for() {
+    let chain = |n: usize| format!("{n}.example");
+    let circle = [("0.example", "1.example"), ("1.example", "0.example")];
+    let circle = circle.map(|(name, target)| (name.to_owned(), target.to_owned()));
+    let long = (0..1000).map(|n| (chain(n), chain(n + 1))).collect();
+    for aliases in [circle.to_vec(), long] {
+        let script = Script::new();
+        for (name, target) in &aliases {
+            script.alias(name, target);
+        }
+        script.say(
+            PORT,
+            Srv,
+            Say::Services {
+                services: vec![service("0.example", 8080)],
+                glue: vec![(chain(1000), address(9))],
+                truncated: false,
+            },
+        );
+        script.pods("0.example", [1]);
+        assert_eq!(set(&mut discover(&script)).await, at_8080([1]));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn hostnames_and_the_parent_are_those_of_the_name_that_has_the_records() {
+    const ALIAS: &str = "_http._tcp.shop.example";
+    let srv = || {
+        let dns = Dns::srv(&format!("{ALIAS}.")).expect("a service");
+        dns
+    };
+    let script = Script::new();
+    script.owner(ALIAS, PORT);
+    script.say(ALIAS, Srv, stateful(2, 2, false));
+    assert_eq!(set(&mut with(srv(), &script)).await, named([1, 2]));
+    // Without their addresses: the alias's parent is none of theirs.
+    script.say(ALIAS, Srv, stateful(2, 0, false));
+    script.pods("shop.example", [98, 99]);
+    script.pods(SERVICE, [1, 2]);
+    assert_eq!(set(&mut with(srv(), &script)).await, hosts([1, 2]));
+    // An owner that is no SRV name has no parent.
+    script.owner(ALIAS, "records.example");
+    script.pods("example", [97, 98]);
+    script.pods(&format!("web-1.{SERVICE}"), [1]);
+    script.pods(&format!("web-2.{SERVICE}"), [2]);
+    assert_eq!(set(&mut with(srv(), &script)).await, hosts([1, 2]));
+}
+
+/// RFC 2782 knows no port 0; some registries write it for "none".
+#[tokio::test(start_paused = true)]
+async fn records_with_port_0_are_left_out_with_one_warning() {
+    let script = Script::new();
+    let target = |pod| format!("web-{pod}.{SERVICE}");
+    let say = |ports: &[u16]| Say::Services {
+        services: (1..)
+            .zip(ports)
+            .map(|(pod, port)| service(&target(pod), *port))
+            .collect(),
+        glue: (1..4).map(|pod| (target(pod), address(pod))).collect(),
+        truncated: false,
+    };
+    let log = logs::logged(tracing::Level::WARN, async {
+        script.say(PORT, Srv, say(&[0, 80, 0]));
+        let mut dns = discover(&script);
+        assert_eq!(set(&mut dns).await, named([2]));
+        run(&mut dns, 60 * SECOND).await;
+        script.say(PORT, Srv, say(&[0, 0]));
+        let error = loop {
+            if let Err(error) = answer(&mut dns).await {
+                break error;
+            }
+        };
+        assert!(error.to_string().contains("port 0"), "{error}");
+    });
+    let log = log.await;
+    assert_eq!(log.matches("port 0").count(), 1, "{log}");
 }

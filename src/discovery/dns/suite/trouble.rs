@@ -285,3 +285,65 @@ async fn absurd_intervals_are_taken_for_the_nearest_that_make_sense() {
         assert!((15..=24).contains(&looks), "{interval:?}: {looks} looks");
     }
 }
+
+/// A failure goes before a "nothing": whatever comes last, callers are told what is wrong.
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_told_and_not_that_the_other_family_has_nothing() {
+    let loopback = || Say::Addresses(vec![[127, 0, 0, 1].into()]);
+    for (say, expected) in [
+        (Say::ServFail, "SERVFAIL"),
+        (Say::Silence, "no answer in time"),
+        (loopback(), "allow_loopback"),
+    ] {
+        for target in [NAME, "web:80"] {
+            for (failing, on_empty) in [
+                (RecordType::A, OnEmpty::Confirm),
+                (RecordType::Aaaa, OnEmpty::Confirm),
+                (RecordType::A, OnEmpty::Believe),
+            ] {
+                let say = match (&say, failing) {
+                    (Say::Addresses(_), RecordType::Aaaa) => {
+                        Say::Addresses(vec!["::1".parse().expect("an address")])
+                    }
+                    (say, _) => say.clone(),
+                };
+                let script = Script::new();
+                // So that the other family is NODATA.
+                script.say(WEB, RecordType::Srv, Say::ServFail);
+                script.say(WEB, failing, say);
+                let dns = Dns::new(target.parse().expect("a target")).on_empty(on_empty);
+                let client = client(with(dns, &script));
+                told(&client, expected).await;
+            }
+        }
+    }
+}
+
+/// Every request fails for a while, with that as the cause.
+async fn told(client: &Client, expected: &str) {
+    for _ in 0..20 {
+        tokio::time::sleep(3 * SECOND).await;
+        let error = client.get().await.expect_err("nobody to send to");
+        let cause = std::error::Error::source(&error).expect("DNS's error");
+        assert!(cause.to_string().contains(expected), "{cause}");
+        let cause = cause.downcast_ref::<crate::LookupError>().expect("DNS's");
+        assert!(!cause.is_not_found(), "{cause}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_after_the_last_pod_has_gone_is_told_too() {
+    let script = Script::new();
+    script.pods(WEB, [1]);
+    let client = client(discovery(NAME, &script));
+    client.get().await.expect("a response");
+    script.forget(WEB);
+    script.say(WEB, RecordType::Srv, Say::ServFail);
+    tokio::time::sleep(60 * SECOND).await;
+    let error = client.get().await.expect_err("nobody to send to");
+    let cause = std::error::Error::source(&error).expect("DNS's error");
+    assert!(cause.to_string().contains("no such records"), "{cause}");
+    script.say(WEB, RecordType::A, Say::ServFail);
+    tokio::time::sleep(10 * SECOND).await;
+    told(&client, "SERVFAIL").await;
+}

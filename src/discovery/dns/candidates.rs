@@ -1,0 +1,140 @@
+//! Which of the names that a short one may stand for is asked for.
+//!
+//! ```text
+//!            a candidate has pods ──▶ pinned ──▶ is it the first? ── yes ──▶ that's it
+//!   none ◀── its absence is confirmed ──┘  ▲           │ no
+//!                                          │           ▼ every 40 s
+//!                    this one from now on ─┴── an earlier one has pods
+//! ```
+//!
+//! A later candidate may have answered only because the first one had no pods at that moment: a wildcard, or a public name of
+//! the same text, would keep the client for ever.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use rand::RngExt;
+use tokio::time::{Sleep, sleep};
+
+use super::{
+    lookup::Resolve,
+    name::Name,
+    walk::{Looks, Step, Walk, Walked},
+};
+
+/// How long after the last time the candidates before the pinned one are looked at: less than a minute, with the look.
+const AGAIN: Duration = Duration::from_secs(40);
+
+/// The same where that has failed.
+const SOON: Duration = Duration::from_secs(10);
+
+/// The candidates of a name, and the one that it does stand for.
+pub(super) struct Candidates<R> {
+    /// The shortest time between two looks, as the user has it.
+    floor: Duration,
+    names: Arc<[Arc<str>]>,
+    pinned: Option<Arc<str>>,
+    /// Runs to the next look at those before the pinned one; none where there are none.
+    timer: Option<Pin<Box<Sleep>>>,
+    walk: Option<Walk<R>>,
+}
+
+impl<R: Resolve> Candidates<R> {
+    /// None yet. `floor` is the shortest time between two looks.
+    pub(super) fn new(floor: Duration) -> Self {
+        Self {
+            floor,
+            names: Arc::default(),
+            pinned: None,
+            timer: None,
+            walk: None,
+        }
+    }
+
+    pub(super) fn names(&self) -> &Arc<[Arc<str>]> {
+        &self.names
+    }
+
+    pub(super) fn pinned(&self) -> Option<&Arc<str>> {
+        self.pinned.as_ref()
+    }
+
+    /// Takes the candidates as they are now. A change begins anew; a single one is pinned from the beginning.
+    pub(super) fn learn(&mut self, names: Vec<Arc<str>>) {
+        if *names == *self.names {
+            return;
+        }
+        self.names = names.into();
+        self.forget();
+        if let [only] = &*self.names {
+            self.pinned = Some(only.clone());
+        }
+    }
+
+    pub(super) fn pin(&mut self, name: &Arc<str>) {
+        self.forget();
+        self.pinned = Some(name.clone());
+        self.wait(AGAIN);
+    }
+
+    /// The pinned one has nothing any more, which is confirmed: all are looked at again, if there are others.
+    pub(super) fn release(&mut self) {
+        if self.names.len() > 1 {
+            self.forget();
+        }
+    }
+
+    fn forget(&mut self) {
+        self.pinned = None;
+        self.timer = None;
+        self.walk = None;
+    }
+
+    /// The candidates that would be preferred to the pinned one.
+    fn earlier(&self) -> Arc<[Arc<str>]> {
+        let pinned = self.pinned.as_ref();
+        let before = |name: &&Arc<str>| pinned.is_some_and(|pinned| *name != pinned);
+        self.names.iter().take_while(before).cloned().collect()
+    }
+
+    fn wait(&mut self, time: Duration) {
+        let time = time.mul_f64(rand::rng().random_range(0.9..=1.0));
+        let is_first = self.earlier().is_empty();
+        self.timer = (!is_first).then(|| Box::pin(sleep(time.max(self.floor))));
+    }
+
+    /// Looks at the candidates before the pinned one from time to time, until one of them has something: then that one is
+    /// pinned. `name` is the name as it was written.
+    pub(super) fn poll_earlier(
+        &mut self,
+        name: &Name,
+        looks: impl Fn() -> Looks<R>,
+        cx: &mut Context<'_>,
+    ) -> Poll<(Arc<str>, Vec<Step>)> {
+        loop {
+            let Some(timer) = &mut self.timer else {
+                return Poll::Pending;
+            };
+            let Some(walk) = &mut self.walk else {
+                ready!(timer.as_mut().poll(cx));
+                self.walk = Some(Walk::new(self.earlier(), looks()));
+                continue;
+            };
+            let walked = ready!(walk.poll(&name.to_string(), cx));
+            self.walk = None;
+            match walked {
+                Walked::Found { name, steps } => {
+                    self.pin(&name);
+                    return Poll::Ready((name, steps));
+                }
+                Walked::Nothing(_) => self.wait(AGAIN),
+                Walked::Failed(_) => self.wait(SOON),
+            }
+        }
+    }
+}

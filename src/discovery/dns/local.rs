@@ -1,0 +1,107 @@
+//! Names that no name server is asked for.
+//!
+//! `localhost` and what is below it are this machine, always (RFC 6761 §6.3). What stands in /etc/hosts counts only if asked
+//! for: in a cluster that file is no one's source of pods.
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use futures::future::BoxFuture;
+use tracing::debug;
+
+use super::{
+    lookup::{Answer, LookupError, Query, Resolve, Transport},
+    name::{Name, is_localhost},
+};
+
+/// Answers for this machine's own names, and has `R` asked for all others.
+#[derive(Clone)]
+pub(super) struct Local<R> {
+    resolver: R,
+    /// The hosts file, and the name that it is read for: the one that the user wrote.
+    hosts: Option<(Arc<Path>, Arc<str>)>,
+}
+
+impl<R> Local<R> {
+    pub(super) fn new(resolver: R, hosts_file: Option<PathBuf>, name: &Name) -> Self {
+        let hosts = hosts_file.map(|path| (path.into(), name.text().into()));
+        Self { resolver, hosts }
+    }
+
+    fn addresses(&self, name: &str) -> Option<Vec<IpAddr>> {
+        if is_localhost(name) {
+            return Some(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+        }
+        let (path, written) = self.hosts.as_ref()?;
+        if **written != *name {
+            return None;
+        }
+        let addresses = match fs::read(path) {
+            Ok(text) => in_hosts(&String::from_utf8_lossy(&text), name),
+            Err(error) => {
+                debug!(path = %path.display(), %error, "the hosts file can't be read");
+                Vec::new()
+            }
+        };
+        (!addresses.is_empty()).then_some(addresses)
+    }
+}
+
+impl<R: Resolve> Resolve for Local<R> {
+    fn candidates(&self, name: &Name) -> Result<Vec<Arc<str>>, LookupError> {
+        if self.addresses(name.text()).is_some() {
+            return Ok(vec![name.text().into()]);
+        }
+        let mut candidates = self.resolver.candidates(name)?;
+        // A domain of the search list makes no name of this machine of one that isn't.
+        candidates.retain(|candidate| !is_localhost(candidate));
+        Ok(candidates)
+    }
+
+    fn local(&self, name: &str) -> Option<Vec<IpAddr>> {
+        self.addresses(name)
+    }
+
+    fn ask(&self, query: Query, over: Transport) -> BoxFuture<'static, Answer> {
+        self.resolver.ask(query, over)
+    }
+}
+
+/// The addresses of a name in the text of a hosts file, in its order, each once: see hosts(5).
+fn in_hosts(text: &str, name: &str) -> Vec<IpAddr> {
+    let mut addresses = Vec::new();
+    for line in text.lines() {
+        let line = line.split('#').next().unwrap_or_default();
+        let mut words = line.split_ascii_whitespace();
+        let Some(address) = words.next().and_then(|word| word.parse().ok()) else {
+            continue;
+        };
+        let is_it = |word: &str| word.trim_end_matches('.').eq_ignore_ascii_case(name);
+        if words.any(is_it) && !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    addresses
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hosts_file_is_read_as_its_manual_says() {
+        let text = "127.0.0.1 localhost\n# 10.0.0.9 web\n10.0.0.1\tdb Web.local web # the first\n\
+                    10.0.0.1 web\nfd00::1 web.\nfe80::1%lo0 web\nnonsense\n10.0.0.2 webs\n";
+        let found = |name| in_hosts(text, name);
+        let expected: Vec<IpAddr> = ["10.0.0.1", "fd00::1"]
+            .map(|address| address.parse().expect("an address"))
+            .into();
+        assert_eq!(found("web"), expected);
+        assert_eq!(found("web.local"), expected[..1]);
+        assert!(found("first").is_empty());
+    }
+}

@@ -1,0 +1,110 @@
+//! The questions that a name takes, and what is known of it by all of them: one for each address family, or one for SRV
+//! records.
+
+use super::{
+    look::Kind,
+    lookup::{LookupError, Resolve},
+    question::Question,
+    walk::Looks,
+};
+use crate::{
+    discovery::{filter::Filter, schedule::Pace},
+    endpoint::Endpoint,
+};
+
+/// The preferred family's question first.
+pub(super) struct Questions(Vec<Question>);
+
+impl Questions {
+    pub(super) fn new(kinds: Vec<Kind>, pace: Pace) -> Self {
+        let question = |kind| Question::new(kind, pace);
+        Self(kinds.into_iter().map(question).collect())
+    }
+
+    pub(super) fn iter(&self) -> std::slice::Iter<'_, Question> {
+        self.0.iter()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> std::slice::IterMut<'_, Question> {
+        self.0.iter_mut()
+    }
+
+    pub(super) fn refresh(&mut self) {
+        self.iter_mut().for_each(Question::refresh);
+    }
+
+    /// What is wanted of a candidate: a look for each question.
+    pub(super) fn looks<R: Resolve>(&self, resolver: &R, filter: &Filter) -> Looks<R> {
+        Looks {
+            resolver: resolver.clone(),
+            filter: filter.clone(),
+            kinds: self.iter().map(Question::kind).collect(),
+        }
+    }
+
+    /// The endpoints that are told, and those of the other family. The preferred family's come first, unless the other one
+    /// is to be used; one that has none gives way.
+    pub(super) fn sets(&self, is_other: bool) -> (&[Endpoint], &[Endpoint]) {
+        let mut sets = self.iter().map(Question::endpoints);
+        let first = sets.next().unwrap_or_default();
+        let second = sets.next().unwrap_or_default();
+        let is_second = match is_other {
+            true => !second.is_empty(),
+            false => first.is_empty(),
+        };
+        match is_second {
+            true => (second, first),
+            false => (first, second),
+        }
+    }
+
+    /// The preferred family's endpoints, where each family has a question of its own.
+    pub(super) fn of_preferred_family(&self) -> Option<&[Endpoint]> {
+        match &self.0[..] {
+            [preferred, _] => Some(preferred.endpoints()),
+            _ => None,
+        }
+    }
+
+    /// Has the other family asked for, where one question is for both. False if each has one of its own.
+    pub(super) fn change_family(&mut self) -> bool {
+        match &mut self.0[..] {
+            [question] => {
+                question.change_family();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn have_endpoints(&self) -> bool {
+        self.iter().any(|question| !question.endpoints().is_empty())
+    }
+
+    /// Whether it is confirmed that the name has nothing.
+    pub(super) fn are_gone(&self) -> bool {
+        let is_gone = |question: &Question| {
+            question.is_confirmed_empty()
+                || (question.endpoints().is_empty() && self.is_no_name_confirmed())
+        };
+        self.iter().all(is_gone)
+    }
+
+    /// Whether it is confirmed that the name doesn't exist, whatever the type.
+    pub(super) fn is_no_name_confirmed(&self) -> bool {
+        let is_it =
+            |question: &Question| question.no_name().is_some() && question.is_confirmed_empty();
+        self.iter().any(is_it)
+    }
+
+    /// That the name doesn't exist, if an answer says so and there are no endpoints against it.
+    pub(super) fn no_name(&self) -> Option<LookupError> {
+        let error = self.iter().find_map(Question::no_name);
+        error.filter(|_| !self.have_endpoints()).cloned()
+    }
+
+    /// Why some endpoints are older than the last looks, or why there may be some.
+    pub(super) fn failure(&self) -> Option<LookupError> {
+        self.iter().find_map(Question::kept).cloned()
+    }
+}

@@ -1,0 +1,189 @@
+//! A look for SRV records: the targets, and where their addresses come from.
+//!
+//! ```text
+//!  SRV records ─▶ all addresses came along (glue) ─────────────────────────────▶ endpoints with hostnames and weights
+//!                 some are missing ─▶ the question again, over TCP ─▶ still missing:
+//!                   ├─ all targets are below the service's own name, and have one port and one priority
+//!                   │    └▶ that name's addresses, if there are enough of them ─▶ endpoints, without hostnames
+//!                   └─ else ─▶ each target's own addresses ─▶ endpoints with hostnames and weights
+//! ```
+//!
+//! The service's own name has the addresses of all its pods at once, for one more question. Only of a name above all targets
+//! is that to be expected; of any other it would be another machine's address.
+
+use std::{
+    collections::HashSet,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    addresses::{Addresses, either},
+    lookup::{Answer, Family, Found, LookupError, Nothing, Query, Reason, RecordType, Resolve},
+    srv_records::{SrvRecords, ask_whole},
+    targets,
+};
+use crate::{discovery::filter::Filter, endpoint::Endpoint};
+
+/// The most endpoints made of one answer. An honest message has room for some thousands of addresses; a hostile one may name
+/// each of them in each record.
+const LIMIT: usize = 65_536;
+
+/// How many targets an error names.
+const NAMED: usize = 4;
+
+/// SRV records, joined with their targets' addresses.
+pub(super) async fn services<R: Resolve>(
+    resolver: &R,
+    filter: &Filter,
+    name: Arc<str>,
+    family: Family,
+) -> Answer<Found> {
+    let query = Query {
+        name: name.clone(),
+        record_type: RecordType::Srv,
+    };
+    let nothing = |ttl| Nothing {
+        ttl: Some(ttl),
+        error: LookupError::new(&query, Reason::NoRecords),
+    };
+    if resolver.local(&name).is_some() {
+        // "Negative responses for all other query types" (RFC 6761 §6.3).
+        return Ok(Err(nothing(Duration::from_secs(30))));
+    }
+    let mut told = match ask_whole(resolver, &query).await? {
+        Ok(told) => told,
+        Err(nothing) => return Ok(Err(nothing)),
+    };
+    if told.services.is_empty() {
+        return Ok(Err(nothing(told.ttl)));
+    }
+    told.services
+        .retain(|service| filter.allows_port(service.port));
+    if told.services.is_empty() {
+        return Err(LookupError::new(&query, Reason::NoPort));
+    }
+    let mut found = join(resolver, &query, told, family).await?;
+    let allowed = filter.apply(&mut found.endpoints);
+    allowed.map_err(|rejected| LookupError::new(&query, rejected.into()))?;
+    Ok(Ok(found))
+}
+
+/// Joins the records with addresses, and asks for those that are missing. Where there are records, it never says that there
+/// is nothing.
+async fn join<R: Resolve>(
+    resolver: &R,
+    query: &Query,
+    mut told: SrvRecords,
+    family: Family,
+) -> Result<Found, LookupError> {
+    let missing = told.missing();
+    let mut incomplete = None;
+    if told.truncated || !missing.is_empty() {
+        if let Some(found) = stand_in(resolver, query, &told, family).await? {
+            return Ok(found);
+        }
+        let resolved = targets::resolve(resolver, query, missing, family).await;
+        told.ttl = resolved.ttl.map_or(told.ttl, |ttl| ttl.min(told.ttl));
+        told.addresses.extend(resolved.addresses);
+        incomplete = resolved.failure;
+    }
+    let endpoints = endpoints(&told, family);
+    if endpoints.is_empty() {
+        let none = || {
+            let names = told.chosen().map(|service| service.target.as_str().into());
+            LookupError::new(query, Reason::NoTarget(names.take(NAMED).collect()))
+        };
+        return Err(incomplete.unwrap_or_else(none));
+    }
+    Ok(Found {
+        name: query.name.clone(),
+        endpoints,
+        ttl: told.ttl,
+        via: Some(told.via),
+        incomplete,
+        is_virtual: told.is_virtual(),
+    })
+}
+
+/// The service's own addresses, where they may stand for those of its targets, and prove enough: that there is one for each.
+async fn stand_in<R: Resolve>(
+    resolver: &R,
+    query: &Query,
+    told: &SrvRecords,
+    family: Family,
+) -> Result<Option<Found>, LookupError> {
+    let Some((parent, port)) = told.stand_in() else {
+        return Ok(None);
+    };
+    let Ok(found) = either(resolver, parent, family, told.via.transport).await? else {
+        return Ok(None);
+    };
+    let Addresses {
+        addresses,
+        ttl,
+        via,
+    } = found;
+    let targets = told.targets();
+    if addresses.iter().collect::<HashSet<_>>().len() < targets && targets <= targets::MOST {
+        return Ok(None);
+    }
+    let endpoint = |address| Endpoint::new(SocketAddr::new(address, port));
+    Ok(Some(Found {
+        name: query.name.clone(),
+        endpoints: addresses.into_iter().map(endpoint).collect(),
+        ttl: ttl.min(told.ttl),
+        via,
+        incomplete: None,
+        is_virtual: told.is_virtual(),
+    }))
+}
+
+/// The endpoints of the chosen records, as far as their addresses are known.
+fn endpoints(told: &SrvRecords, family: Family) -> Vec<Endpoint> {
+    let parent = told.parent();
+    let mut weights = told.chosen().map(|service| service.weight);
+    let first = weights.next();
+    // CoreDNS shares 100 out among a Service's pods: not to be news whenever one comes or goes, equal weights are none.
+    let is_weighted = weights.any(|weight| Some(weight) != first);
+    let mut endpoints = Vec::with_capacity(told.services.len());
+    for service in told.chosen() {
+        let Some(all) = told.addresses(&service.target) else {
+            continue;
+        };
+        let hostname = parent.and_then(|parent| hostname(&service.target, parent, all));
+        let hostname = hostname.map(Arc::<str>::from);
+        // A pod counts once, however many families it has.
+        let any = all.iter().any(|address| family.has(address));
+        for &address in all.iter().filter(|address| !any || family.has(address)) {
+            let endpoint = Endpoint::new(SocketAddr::new(address, service.port));
+            let endpoint = match &hostname {
+                Some(hostname) => endpoint.with_hostname(hostname.clone()),
+                None => endpoint,
+            };
+            let weight = if is_weighted {
+                service.weight.into()
+            } else {
+                1
+            };
+            endpoints.push(endpoint.with_weight(weight));
+        }
+        if endpoints.len() >= LIMIT {
+            break;
+        }
+    }
+    endpoints
+}
+
+/// The pod's own name: what stands before the service's. A pod without one is named by its address there, with dashes
+/// (Kubernetes DNS specification §2.4.1).
+fn hostname<'a>(target: &'a str, parent: &str, addresses: &[IpAddr]) -> Option<&'a str> {
+    let label = target.strip_suffix(parent)?.strip_suffix('.')?;
+    let is_address = |separator| {
+        let address = label.replace('-', separator).parse();
+        address.is_ok_and(|address| addresses.contains(&address))
+    };
+    let is_name = !label.is_empty() && !label.contains('.') && !is_address(".") && !is_address(":");
+    is_name.then_some(label)
+}

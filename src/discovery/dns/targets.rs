@@ -1,0 +1,90 @@
+//! SRV targets' own addresses, asked for one by one: a bounded number of questions in bounded time.
+
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::{StreamExt, stream};
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    addresses::{Addresses, either},
+    lookup::{Answer, Family, LookupError, Query, Reason, Resolve, Transport},
+};
+
+/// How many targets are asked for at most.
+pub(super) const MOST: usize = 64;
+
+/// How many of them at a time.
+const AT_ONCE: usize = 16;
+
+/// How long all of it may take.
+const DEADLINE: Duration = Duration::from_secs(4);
+
+/// What came of it.
+#[derive(Default)]
+pub(super) struct Resolved {
+    /// Those of the targets that have any.
+    pub(super) addresses: HashMap<String, Vec<IpAddr>>,
+    pub(super) ttl: Option<Duration>,
+    /// Why some may be missing. That a target doesn't exist is no failure: its pod has gone.
+    pub(super) failure: Option<LookupError>,
+}
+
+/// Asks for the addresses of `targets`, which the records of `query` name.
+pub(super) async fn resolve<R: Resolve>(
+    resolver: &R,
+    query: &Query,
+    mut targets: Vec<Arc<str>>,
+    family: Family,
+) -> Resolved {
+    let mut resolved = Resolved::default();
+    if targets.len() > MOST {
+        let reason = Reason::ManyTargets(targets.len(), MOST);
+        resolved.failure = Some(LookupError::new(query, reason));
+        // Always the same ones, in whatever order they come.
+        targets.sort_by_cached_key(|target| hash(target));
+        targets.truncate(MOST);
+    }
+    let deadline = Instant::now() + DEADLINE;
+    let ask = |target: Arc<str>| async move {
+        let answer = either(resolver, target.clone(), family, Transport::Udp);
+        let answer = match timeout_at(deadline, answer).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                let question = format_args!("{target}.").to_string();
+                Err(LookupError::new(question, Reason::Timeout))
+            }
+        };
+        (target, answer)
+    };
+    let mut answers = stream::iter(targets).map(ask).buffer_unordered(AT_ONCE);
+    while let Some((target, answer)) = answers.next().await {
+        resolved.take(&target, answer);
+    }
+    resolved
+}
+
+impl Resolved {
+    fn take(&mut self, target: &str, answer: Answer<Addresses>) {
+        match answer {
+            Ok(Ok(found)) => {
+                let ttls = [self.ttl, Some(found.ttl)].into_iter().flatten();
+                self.ttl = ttls.min();
+                self.addresses.insert(target.to_owned(), found.addresses);
+            }
+            Ok(Err(_)) => {}
+            Err(error) => self.failure = Some(error),
+        }
+    }
+}
+
+fn hash(target: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    target.hash(&mut hasher);
+    hasher.finish()
+}
