@@ -19,7 +19,7 @@ use std::{
 };
 
 use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
 use self::{alert::Secured, live::Live};
@@ -52,12 +52,15 @@ impl Handshake {
     }
 
     /// The TLS connection, and whether HTTP/2 is to be spoken over it.
-    pub(super) async fn handshake(
+    pub(super) async fn handshake<T>(
         &self,
         pod: &Endpoint,
         protocol: Protocol,
-        stream: TcpStream,
-    ) -> Result<(Secured, bool), BoxError> {
+        stream: T,
+    ) -> Result<(Secured<T>, bool), BoxError>
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
         self.live.keep_fresh().await;
         let current = self.live.current();
         let name = match current.settings.has_pod_names() {

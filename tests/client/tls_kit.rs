@@ -17,7 +17,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, stream};
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::{body::Incoming, service::service_fn};
@@ -155,8 +155,8 @@ pub async fn secure(config: ServerConfig) -> (SocketAddr, Seen) {
             let service = service_fn(move |request: Request<Incoming>| {
                 seen.requests.add();
                 let text = format!("{told} {:?}", request.version());
-                let response = match request.uri().path() {
-                    "/grpc.health.v1.Health/Check" => serving(),
+                let response = match (request.uri().path(), request.version()) {
+                    ("/grpc.health.v1.Health/Check", Version::HTTP_2) => serving(),
                     _ => Response::new(Full::from(text)),
                 };
                 async { Ok::<_, Infallible>(response) }

@@ -11,23 +11,20 @@ use std::{
 };
 
 use rustls::{AlertDescription, Error as RustlsError, ProtocolVersion};
-use tokio::{
-    io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::client::TlsStream;
 
 use crate::http::error::NotAccepted;
 
 /// A TLS connection whose errors tell if the pod has never accepted it.
-pub(in crate::http) struct Secured {
-    stream: TlsStream<TcpStream>,
+pub(in crate::http) struct Secured<T> {
+    stream: TlsStream<T>,
     /// The pod has sent something over it.
     is_accepted: bool,
 }
 
-impl Secured {
-    pub(super) fn new(stream: TlsStream<TcpStream>) -> Self {
+impl<T: AsyncRead + AsyncWrite + Unpin> Secured<T> {
+    pub(super) fn new(stream: TlsStream<T>) -> Self {
         Self {
             stream,
             is_accepted: false,
@@ -68,11 +65,11 @@ impl Secured {
         }
     }
 
-    fn written<T>(
+    fn written<R>(
         &mut self,
-        written: Poll<io::Result<T>>,
+        written: Poll<io::Result<R>>,
         cx: &mut Context<'_>,
-    ) -> Poll<io::Result<T>> {
+    ) -> Poll<io::Result<R>> {
         written.map_err(|error| self.write_failed(error, cx))
     }
 }
@@ -104,7 +101,7 @@ fn is_of_handshake(alert: AlertDescription) -> bool {
     )
 }
 
-impl AsyncRead for Secured {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Secured<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -122,7 +119,7 @@ impl AsyncRead for Secured {
     }
 }
 
-impl AsyncWrite for Secured {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Secured<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -31,6 +31,9 @@ use crate::{
 /// How soon files are looked at again that have changed, or can't be used.
 const SETTLED: Duration = Duration::from_secs(1);
 
+/// How long a handshake waits for what is in the files.
+const LOOK: Duration = Duration::from_millis(250);
+
 #[derive(Debug)]
 pub(super) struct Live {
     /// The client's.
@@ -126,7 +129,8 @@ impl Live {
         if self.is_fresh(interval) {
             return;
         }
-        self.look(false).await;
+        // Files on a network that doesn't answer hold up no handshake.
+        let _ = timeout(LOOK, self.look(false)).await;
         if !self.is_watched.swap(true, Relaxed) {
             let (alive, gone) = oneshot::channel();
             *lock(&self.watcher) = Some(alive);
@@ -145,9 +149,9 @@ impl Live {
         let before = self.current();
         let settings = before.settings.clone();
         let interval = settings.interval()?;
+        lock(&self.notes).looked_at = Instant::now();
         let read = spawn_blocking(move || settings.read_again()).await;
         let read = read.unwrap_or_else(|ended| Err(ended.into()));
-        lock(&self.notes).looked_at = Instant::now();
         let soon = Some(interval.min(SETTLED));
         let next = match read {
             Ok(Some(next)) => next,
