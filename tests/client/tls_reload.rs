@@ -319,6 +319,22 @@ async fn a_request_under_way_is_not_cut_when_its_connection_retires() {
     }
 }
 
+#[tokio::test]
+async fn nobody_looks_at_the_files_of_a_client_that_is_gone() {
+    let story = Story::new(&[H1]).await;
+    let tasks = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+    };
+    let before = tasks();
+    let client = story.client(story.tls(), Protocol::Http1);
+    assert_eq!(identity(&client).await, story.first);
+    assert!(tasks() > before);
+    drop(client);
+    wait_until("the end of all tasks", || tasks() == before).await;
+}
+
 /// How many requests there are for each step of a rotation.
 const REQUESTS: usize = 300;
 

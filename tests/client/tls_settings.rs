@@ -3,6 +3,7 @@
 use std::{
     sync::{Arc, Mutex},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use rustls::{
@@ -149,6 +150,32 @@ async fn a_resolver_s_new_identity_is_that_of_the_next_handshake_and_no_session_
         agent.set(&chain, &key);
         assert_eq!(get(&client, "/").await.expect("a response"), second);
         assert_eq!((pod.handshakes(), pod.resumed()), (3, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_call_retires_connections_of_what_only_a_resolver_or_a_configuration_knows() {
+    let authority = Authority::new();
+    let (chain, key, first) = authority.client();
+    let agent = Arc::new(Agent(Mutex::new(certified(&chain, &key))));
+    let mut behind = config(&authority, &[]);
+    behind.client_auth_cert_resolver = agent.clone();
+    for tls in [
+        authority.tls().client_cert_resolver(agent.clone()),
+        Tls::new().config(Arc::new(behind)),
+    ] {
+        agent.set(&chain, &key);
+        let pod = Rotating::start(authority.server(&[NAME], &[H2], true)).await;
+        let client = builder([pod.address], tls.retire_within(Duration::ZERO));
+        let client = client.build().expect("a client");
+        assert_eq!(get(&client, "/").await.expect("a response"), first);
+        let (chain, key, second) = authority.client();
+        agent.set(&chain, &key);
+        assert_eq!(get(&client, "/").await.expect("a response"), first);
+        let handle = client.tls_handle().expect("TLS");
+        handle.reload().expect("nothing to read");
+        assert_eq!(get(&client, "/").await.expect("a response"), second);
+        assert_eq!(pod.handshakes(), 2);
     }
 }
 
