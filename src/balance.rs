@@ -41,6 +41,8 @@ use tokio::{
 use tower::Service;
 
 use self::{shared::Shared, starter::Starter};
+#[cfg(feature = "tls")]
+use crate::endpoint::Endpoint;
 use crate::{
     error::{BoxError, Error},
     in_flight::{Completion, OnResponse},
@@ -162,6 +164,16 @@ impl<S, C> Balance<S, C> {
     /// Whether there is an endpoint that requests may be sent to and that `route` doesn't avoid.
     pub(crate) fn has_other(&self, route: &Route) -> bool {
         self.shared.current.load().has_other(route)
+    }
+
+    /// Tells what is known of an endpoint at the time. Doesn't keep the balancer alive.
+    #[cfg(feature = "tls")]
+    pub(crate) fn known(&self) -> impl Fn(&Endpoint) -> Option<Endpoint> + Send + Sync + use<S, C>
+    where
+        S: Send + Sync + 'static,
+    {
+        let shared = Arc::downgrade(&self.shared);
+        move |endpoint| shared.upgrade()?.current.load().known(endpoint).cloned()
     }
 
     #[inline]

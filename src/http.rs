@@ -18,7 +18,9 @@
 //! | `http/replay.rs` | which requests may be sent again |
 //! | `http/pod.rs` | the service of one pod |
 //! | `http/pool.rs`, `http/pool/` | its connections, and what requests and responses hold of them |
-//! | `http/connect.rs`, `http/protocol.rs`, `http/tls.rs`, `http/h2_task.rs` | how they are made, and run |
+//! | `http/connect.rs`, `http/protocol.rs`, `http/h2_task.rs` | how they are made, and run |
+//! | `http/tls.rs`, `http/tls/` | TLS: whom to trust and who to be, from files that change too |
+//! | `http/renewal.rs` | connections that were made with settings that don't hold any more |
 //! | `http/body.rs`, `http/response.rs`, `http/upgrade.rs` | request bodies, response bodies, upgraded streams |
 //! | `http/check.rs`, `http/check/` | health checks over HTTP and gRPC |
 //! | `http/read_ahead.rs` | response bodies that are read before somebody asks |
@@ -39,6 +41,7 @@ mod pod;
 mod pool;
 mod protocol;
 mod read_ahead;
+mod renewal;
 mod replay;
 mod request;
 mod response;
@@ -55,5 +58,5 @@ pub use replay::Idempotent;
 pub use request::RequestBuilder;
 pub use response::ResponseBody;
 #[cfg(feature = "tls")]
-pub use tls::Tls;
+pub use tls::{Tls, TlsHandle};
 pub use upgrade::{Upgraded, upgrade};

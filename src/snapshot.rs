@@ -69,6 +69,15 @@ impl<S> Snapshot<S> {
         self.members.endpoints()
     }
 
+    /// What is known now of the pod that `endpoint` is.
+    #[cfg(feature = "tls")]
+    pub(crate) fn known(&self, endpoint: &Endpoint) -> Option<&Endpoint> {
+        let all = self.endpoints();
+        let index = all.binary_search_by_key(&endpoint.identity(), Endpoint::identity);
+        let known = &all[index.ok()?];
+        known.is_same_pod(endpoint).then_some(known)
+    }
+
     /// The members of all endpoints, in the same order.
     pub(crate) fn members(&self) -> &[Arc<Member>] {
         self.members.all()

@@ -18,3 +18,13 @@ mod replay;
 mod requests;
 #[path = "client/tls.rs"]
 mod tls;
+#[path = "client/tls_kit.rs"]
+mod tls_kit;
+#[path = "client/tls_pem.rs"]
+mod tls_pem;
+#[path = "client/tls_refusals.rs"]
+mod tls_refusals;
+#[path = "client/tls_reload.rs"]
+mod tls_reload;
+#[path = "client/tls_settings.rs"]
+mod tls_settings;

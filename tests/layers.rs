@@ -109,9 +109,9 @@ const GUARDED: &[(&str, &[&str])] = &[
     ("prost", &["http/check/grpc.rs"]),
     (
         "rustls",
-        &["http/tls.rs", "discovery/endpoint_slices/cryptography.rs"],
+        &["http/tls", "discovery/endpoint_slices/cryptography.rs"],
     ),
-    ("tokio_rustls", &["http/tls.rs"]),
+    ("tokio_rustls", &["http/tls"]),
 ];
 
 /// The code of every file under `src`, without comments and unit tests.

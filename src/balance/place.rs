@@ -11,7 +11,7 @@ use tower::Service;
 
 use super::{errand::Errand, reconnect::Refusal, shared::Shared, waiting::Placement};
 use crate::{
-    error::{BoxError, Error, Refused, Suspect, Unsent},
+    error::{BoxError, Error, Refused, Suspect, Unsent, chain},
     in_flight::InFlight,
 };
 
@@ -184,7 +184,7 @@ where
     if !is_passed_over {
         Shared::<S>::end_trial(&mut in_flight);
     } else if let Some(shared) = Shared::<S>::of(&in_flight) {
-        let why = error.to_string().into();
+        let why = chain(&*error).into();
         shared.refused(in_flight, Refusal::HandedBack, why, ready::<S, Req>);
     }
     Error::endpoint_failed(endpoint, error)

@@ -12,6 +12,8 @@ use http::{Request, Response};
 use http_body::Body;
 use tower::Service;
 
+#[cfg(feature = "tls")]
+use super::tls::TlsHandle;
 use super::{
     body::RequestBody,
     error::Error,
@@ -77,6 +79,14 @@ impl Client {
     /// How long ago discovery last answered; see [`Balance::staleness`](crate::Balance::staleness).
     pub fn staleness(&self) -> Option<Duration> {
         self.pods.staleness()
+    }
+
+    /// The client's TLS, to have certificates read again or replaced; none if it speaks none.
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    pub fn tls_handle(&self) -> Option<TlsHandle> {
+        let tls = self.shared.config.connector.tls.as_ref()?;
+        Some(tls.handle())
     }
 
     fn begin<B>(&mut self, request: Request<B>) -> Result<ResponseFuture, Error>

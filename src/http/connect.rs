@@ -22,6 +22,7 @@ use super::{
     h2_task::{Http2Task, Spawned},
     plain_write::PlainWrite,
     protocol::Protocol,
+    renewal::{Renewals, Vintage},
 };
 use crate::{endpoint::Endpoint, error::BoxError};
 
@@ -34,6 +35,8 @@ pub(super) struct Connector {
     pub(super) keepalive: Option<Duration>,
     pub(super) user_timeout: Option<Duration>,
     pub(super) ping: Option<Duration>,
+    /// Where the settings of connections may change.
+    pub(super) renewals: Option<Arc<Renewals>>,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<Handshake>,
 }
@@ -46,6 +49,7 @@ impl Default for Connector {
             keepalive: Some(10 * SECOND),
             user_timeout: Some(10 * SECOND),
             ping: None,
+            renewals: None,
             #[cfg(feature = "tls")]
             tls: None,
         }
@@ -66,6 +70,11 @@ const SECOND: Duration = Duration::from_secs(1);
 const PONG: Duration = Duration::from_secs(5);
 
 impl Connector {
+    /// Of a connection that is made now; none where its settings always hold.
+    pub(super) fn vintage(&self) -> Option<Vintage> {
+        self.renewals.as_ref().map(Renewals::vintage)
+    }
+
     /// Connects within the connect timeout, all handshakes included. `room` is held for as long as the connection is open.
     pub(super) async fn connect(
         &self,

@@ -68,6 +68,11 @@ pub(super) struct Failure {
 #[error("no response within {0:?}")]
 pub(super) struct NoFirstByte(pub(super) Duration);
 
+/// The pod has refused the connection, though that looked open: it has read nothing that came over it.
+#[derive(Debug, thiserror::Error)]
+#[error("the pod refused the connection: {0}")]
+pub(super) struct NotAccepted(pub(super) BoxError);
+
 impl Error {
     pub(super) fn request(what: impl fmt::Display) -> Self {
         Self(Box::new(Kind::Request(what.to_string())))

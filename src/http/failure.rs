@@ -1,15 +1,20 @@
 //! What a failed request says of itself and of its pod.
 
-use std::{sync::Weak, time::Duration};
+use std::{io, sync::Weak, time::Duration};
 
 use super::{
-    error::{Failure, NoFirstByte, Outcome},
+    error::{Failure, NoFirstByte, NotAccepted, Outcome},
     pool::Pool,
 };
 use crate::error::{BoxError, Refused, Suspect};
 
 /// Of a request that was written, if only in part.
 pub(super) fn failure(error: hyper::Error, pool: &Weak<Pool>) -> BoxError {
+    if is_not_accepted(&error) {
+        // So it does with all connections: it is passed over, as one that refuses them at once.
+        let (outcome, source) = (Outcome::Unprocessed, error.into());
+        return Suspect(Failure { outcome, source }.into()).into();
+    }
     let outcome = outcome(&error);
     // Whose connection breaks may have more broken ones.
     let is_broken = outcome != Outcome::Abandoned && !error.is_parse();
@@ -59,6 +64,22 @@ fn outcome(error: &hyper::Error) -> Outcome {
 /// The pod keeps the connection and refuses this one stream. A GOAWAY is none of that: the pod may go on over another one.
 fn is_refused(cause: &h2::Error) -> bool {
     cause.is_remote() && cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM)
+}
+
+/// The pod has refused the connection after the handshake looked done, and so has read nothing of the request.
+pub(super) fn is_not_accepted(error: &hyper::Error) -> bool {
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        let io = cause.downcast_ref::<io::Error>();
+        if io
+            .and_then(io::Error::get_ref)
+            .is_some_and(|it| it.is::<NotAccepted>())
+        {
+            return true;
+        }
+        next = cause.source();
+    }
+    false
 }
 
 pub(super) fn h2_cause(error: &hyper::Error) -> Option<&h2::Error> {

@@ -17,7 +17,7 @@ use tower::Service;
 
 use super::{
     body::{BoxRequest, RequestBody},
-    failure::{failure, h2_cause, late},
+    failure::{failure, h2_cause, is_not_accepted, late},
     pool::{Config, Lease, Pool, Reserved, Wait},
     response::PodBody,
 };
@@ -249,6 +249,10 @@ impl Call {
             *request.uri_mut() = uri;
         }
         request.headers_mut().remove(HOST);
+        if is_not_accepted(&error) {
+            // Nor would it accept another one.
+            return Err(Unsent::new(request, error).into());
+        }
         match another(&self.pool, self.left).await {
             Some((pool, connection)) => {
                 let sent = send(&pool, connection, request, self.left);

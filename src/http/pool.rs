@@ -20,6 +20,7 @@ pub(super) use lease::Lease;
 pub(super) use wait::Wait;
 
 use std::{
+    future::pending,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU8, Ordering::Relaxed},
@@ -30,8 +31,8 @@ use std::{
 
 use futures::FutureExt;
 use tokio::{
-    sync::{Notify, Semaphore, oneshot},
-    time::{Instant, timeout, timeout_at},
+    sync::{Notify, Semaphore, oneshot, watch},
+    time::{Instant, sleep_until, timeout},
 };
 
 use self::{
@@ -43,6 +44,7 @@ use super::{
     address::Service,
     connect::{Connection, Connector},
     protocol::Protocol,
+    renewal::Vintage,
 };
 use crate::{endpoint::Endpoint, error::BoxError};
 
@@ -137,10 +139,12 @@ impl Pool {
         let (sender, receiver) = oneshot::channel();
         let (pool, config, pod) = self.parts();
         tokio::spawn(async move {
+            // Before it begins: one that comes out newer than this says retires too soon, and not too late.
+            let vintage = config.connector.vintage();
             let result = match config.connector.connect(&pod, room).await {
-                Ok(Connection::Http1(sender)) => Ok(Some(Http1::new(sender))),
+                Ok(Connection::Http1(sender)) => Ok(Some(Http1::new(sender, vintage))),
                 Ok(connection) => {
-                    Self::add(&pool, connection);
+                    Self::add(&pool, connection, vintage);
                     Ok(None)
                 }
                 Err(error) => Err(error),
@@ -156,8 +160,9 @@ impl Pool {
     fn dial_for_all(self: &Arc<Self>, room: Room) -> SharedDial {
         let (pool, config, pod) = self.parts();
         let task = tokio::spawn(async move {
+            let vintage = config.connector.vintage();
             let connection = config.connector.connect(&pod, room).await?;
-            Self::add(&pool, connection);
+            Self::add(&pool, connection, vintage);
             Ok::<_, BoxError>(())
         });
         let told = async move {
@@ -174,19 +179,22 @@ impl Pool {
         (Arc::downgrade(self), self.config.clone(), self.pod.clone())
     }
 
-    fn add(pool: &Weak<Self>, connection: Connection) {
+    fn add(pool: &Weak<Self>, connection: Connection, vintage: Option<Vintage>) {
         let Some(this) = pool.upgrade() else { return };
         match connection {
             Connection::Http1(sender) => {
                 this.spoken.store(HTTP1, Relaxed);
-                Self::release(pool, Http1::new(sender));
+                Self::release(pool, Http1::new(sender, vintage));
             }
             Connection::Http2(sender, allowed) => {
                 this.spoken.store(HTTP2, Relaxed);
-                let connection = Http2::new(sender, allowed, this.freed.clone());
+                let connection = Http2::new(sender, allowed, vintage, this.freed.clone());
                 let mut state = this.lock();
-                state.http2.push(Arc::new(connection));
-                this.reap_later(&mut state);
+                // Renewed meanwhile: whoever waits for it makes another.
+                if !connection.is_over() {
+                    state.http2.push(Arc::new(connection));
+                    this.reap_later(&mut state);
+                }
             }
         }
     }
@@ -219,7 +227,8 @@ impl Pool {
         let Some(pool) = pool.upgrade() else { return };
         connection.idle_since = Instant::now();
         let mut state = pool.lock();
-        if state.idle.len() < pool.config.max_idle {
+        // Here, so that a renewal either is seen by this, or sees this.
+        if state.idle.len() < pool.config.max_idle && !connection.is_over() {
             state.idle.push(connection);
             pool.reap_later(&mut state);
             drop(state);
@@ -241,11 +250,18 @@ impl Pool {
         let (alive, mut pool_is_gone) = oneshot::channel();
         state.reaper = Some(alive);
         let (pool, timeout) = (Arc::downgrade(self), self.config.idle_timeout);
+        let renewals = self.config.connector.renewals.clone();
         tokio::spawn(async move {
+            let mut renewed = renewals.as_ref().map(|renewals| renewals.watch());
             let mut next = Instant::now() + timeout;
             loop {
-                if timeout_at(next, &mut pool_is_gone).await.is_ok() {
-                    return;
+                // Looked up after the watch has begun, so that none is missed.
+                let end = renewals.as_ref().and_then(|renewals| renewals.next_end());
+                let wake = end.map_or(next, |end| end.min(next));
+                tokio::select! {
+                    _ = &mut pool_is_gone => return,
+                    () = sleep_until(wake) => {}
+                    () = changed(&mut renewed) => {}
                 }
                 let Some(pool) = pool.upgrade() else { return };
                 let mut state = pool.lock();
@@ -259,4 +275,14 @@ impl Pool {
             }
         });
     }
+}
+
+/// Waits for the next renewal, if any can come.
+async fn changed(renewed: &mut Option<watch::Receiver<()>>) {
+    if let Some(renewed) = renewed
+        && renewed.changed().await.is_ok()
+    {
+        return;
+    }
+    pending().await
 }

@@ -10,152 +10,19 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::{
-    RootCertStore, ServerConfig,
-    crypto::ring::default_provider,
-    pki_types::{CertificateDer, PrivateKeyDer},
-    server::WebPkiClientVerifier,
-};
+use rustls::ServerConfig;
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::TlsAcceptor;
 use tower_headless::{
-    BoxError, Discovery, Endpoint, EndpointState,
-    http::{Client, ClientBuilder, Protocol, Tls},
+    Endpoint, EndpointState,
+    http::{Client, Protocol, Tls},
 };
 
 use crate::{
-    kit::{self, Count, get, pod, unresolved},
+    kit::{self, get, pod, unresolved},
     support::within,
+    tls_kit::{Authority, H1, H2, NAME, Set, builder, client, secure},
 };
-
-const NAME: &str = "web.default.svc.cluster.local";
-
-const H1: &[u8] = b"http/1.1";
-const H2: &[u8] = b"h2";
-
-/// An authority, as a cluster has one.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().expect("a key");
-        Self(CertifiedIssuer::self_signed(params, key).expect("a certificate"))
-    }
-
-    fn pem(&self) -> String {
-        self.0.pem()
-    }
-
-    /// A certificate for these names, with its key.
-    fn sign(&self, names: &[&str]) -> (rcgen::Certificate, KeyPair) {
-        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
-        let params = CertificateParams::new(names).expect("names");
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, &self.0).expect("a certificate");
-        (certificate, key)
-    }
-
-    fn tls(&self) -> Tls {
-        let tls = Tls::new().trust_pem(self.pem().as_bytes());
-        tls.expect("certificates")
-    }
-
-    fn roots(&self) -> RootCertStore {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.0.der().clone()).expect("a certificate");
-        roots
-    }
-
-    /// A pod's side of TLS.
-    fn server(&self, names: &[&str], protocols: &[&[u8]], clients: bool) -> ServerConfig {
-        let (certificate, key) = self.sign(names);
-        let chain: Vec<CertificateDer<'static>> = vec![certificate.der().clone()];
-        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
-        let provider = Arc::new(default_provider());
-        let config = ServerConfig::builder_with_provider(provider.clone());
-        let config = config
-            .with_safe_default_protocol_versions()
-            .expect("versions");
-        let config = if clients {
-            let roots = Arc::new(self.roots());
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
-            config.with_client_cert_verifier(verifier.expect("roots"))
-        } else {
-            config.with_no_client_auth()
-        };
-        let mut config = config.with_single_cert(chain, key).expect("a certificate");
-        config.alpn_protocols = protocols.iter().map(|it| it.to_vec()).collect();
-        config
-    }
-}
-
-/// What a pod over TLS has seen.
-#[derive(Clone, Default)]
-struct Seen {
-    connections: Count,
-    requests: Count,
-}
-
-/// What is told of a connection in each response.
-fn describe(stream: &TlsStream<TcpStream>) -> String {
-    let connection = stream.get_ref().1;
-    let sni = connection.server_name().unwrap_or("-");
-    let clients = connection.peer_certificates().map_or(0, <[_]>::len);
-    format!("{sni} {clients}")
-}
-
-/// A pod that answers over TLS with the name it was asked for, the number of the client's certificates and the version.
-async fn secure(config: ServerConfig) -> (SocketAddr, Seen) {
-    let seen = Seen::default();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    let counts = seen.clone();
-    let serve = move |peer: kit::Peer<TcpStream>| {
-        let (acceptor, seen) = (acceptor.clone(), counts.clone());
-        async move {
-            seen.connections.add();
-            let Ok(stream) = acceptor.accept(peer.into_inner()).await else {
-                return;
-            };
-            let told = describe(&stream);
-            let service = service_fn(move |request: Request<Incoming>| {
-                seen.requests.add();
-                let text = format!("{told} {:?}", request.version());
-                async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(text))) }
-            });
-            let server = auto::Builder::new(TokioExecutor::new());
-            // Ends with the connection, for good or bad.
-            let _ = server.serve_connection(TokioIo::new(stream), service).await;
-        }
-    };
-    (pod(serve).await, seen)
-}
-
-fn builder(pods: impl IntoIterator<Item = SocketAddr>, tls: Tls) -> ClientBuilder<Set> {
-    let pods = pods.into_iter().map(Endpoint::new).collect();
-    unresolved("https").discovery(Set(Some(pods))).tls(tls)
-}
-
-fn client(pods: impl IntoIterator<Item = SocketAddr>, tls: Tls) -> Client {
-    builder(pods, tls).build().expect("a client")
-}
-
-/// A set of endpoints, hostnames included.
-struct Set(Option<Vec<Endpoint>>);
-
-impl Discovery for Set {
-    fn poll_next(
-        &mut self,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Result<Vec<Endpoint>, BoxError>> {
-        match self.0.take() {
-            Some(set) => std::task::Poll::Ready(Ok(set)),
-            None => std::task::Poll::Pending,
-        }
-    }
-}
 
 #[tokio::test]
 async fn the_certificate_has_to_name_the_service_and_the_pod_is_told_so() {

@@ -15,7 +15,10 @@ use crate::{
     },
 };
 #[cfg(feature = "tls")]
-use {crate::http::tls::Tls, http::uri::Authority};
+use {
+    crate::http::tls::{Handshake, Tls},
+    http::uri::Authority,
+};
 
 impl Client {
     /// Settings of a client of the service that `uri` names: `http://nginx-headless.default:80`, or
@@ -71,6 +74,10 @@ impl<D> ClientBuilder<D> {
             let config = config.clone();
             move |endpoint: &Endpoint| PodService::new(endpoint, config.clone())
         });
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &config.connector.tls {
+            tls.set_known(pods.known());
+        }
         Ok(Client::new(Shared {
             pods,
             config,
@@ -103,8 +110,9 @@ fn secured(
     if *scheme == Scheme::HTTPS {
         let untold = || BuildError::of_service(authority, "give it `tls`: whom to trust");
         let tls = tls.ok_or_else(untold)?;
-        let handshake = tls.handshake(authority.host(), connector.protocol);
+        let handshake = Handshake::new(tls, authority.host(), connector.protocol);
         let handshake = handshake.map_err(|why| BuildError::of_service(authority, why))?;
+        connector.renewals = Some(handshake.renewals());
         connector.tls = Some(handshake);
     }
     Ok(connector)

@@ -8,7 +8,7 @@ use std::sync::{
 use hyper::client::conn::{http1, http2};
 use tokio::{sync::Notify, time::Instant};
 
-use crate::http::body::RequestBody;
+use crate::http::{body::RequestBody, renewal::Vintage};
 
 /// A connection reserved for one request.
 pub(in crate::http) enum Reserved {
@@ -20,6 +20,8 @@ pub(in crate::http) enum Reserved {
 pub(in crate::http) struct Http1 {
     pub(in crate::http) sender: http1::SendRequest<RequestBody>,
     pub(super) idle_since: Instant,
+    /// None where what it was made with always holds.
+    pub(super) vintage: Option<Vintage>,
 }
 
 /// A connection for many requests at a time.
@@ -31,6 +33,8 @@ pub(super) struct Http2 {
     /// It takes no more requests.
     retired: AtomicBool,
     idle_since: Mutex<Instant>,
+    /// None where what it was made with always holds.
+    pub(super) vintage: Option<Vintage>,
     freed: Arc<Notify>,
 }
 
@@ -47,11 +51,17 @@ impl Reserved {
 }
 
 impl Http1 {
-    pub(super) fn new(sender: http1::SendRequest<RequestBody>) -> Self {
+    pub(super) fn new(sender: http1::SendRequest<RequestBody>, vintage: Option<Vintage>) -> Self {
         Self {
             sender,
             idle_since: Instant::now(),
+            vintage,
         }
+    }
+
+    /// It takes no more requests.
+    pub(super) fn is_over(&self) -> bool {
+        self.sender.is_closed() || is_old(&self.vintage)
     }
 }
 
@@ -60,6 +70,7 @@ impl Http2 {
     pub(super) fn new(
         sender: http2::SendRequest<RequestBody>,
         allowed: Arc<AtomicUsize>,
+        vintage: Option<Vintage>,
         freed: Arc<Notify>,
     ) -> Self {
         Self {
@@ -68,12 +79,13 @@ impl Http2 {
             streams: AtomicUsize::new(0),
             retired: AtomicBool::new(false),
             idle_since: Mutex::new(Instant::now()),
+            vintage,
             freed,
         }
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.sender.is_closed() || self.retired.load(Relaxed)
+        self.sender.is_closed() || self.retired.load(Relaxed) || is_old(&self.vintage)
     }
 
     /// Since when it has had no request; none if it has some.
@@ -87,6 +99,11 @@ impl Http2 {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What the connection was made with has been replaced, and its time is up.
+fn is_old(vintage: &Option<Vintage>) -> bool {
+    vintage.as_ref().is_some_and(Vintage::is_over)
 }
 
 impl Stream {

@@ -25,7 +25,7 @@ impl State {
     pub(super) fn pop_idle(&mut self) -> Option<Http1> {
         loop {
             let last = self.idle.pop()?;
-            if last.sender.is_ready() {
+            if last.sender.is_ready() && !last.is_over() {
                 return Some(last);
             }
         }
@@ -37,7 +37,7 @@ impl State {
         let is_old = |since: Instant| now >= since + timeout;
         let before = self.idle.len() + self.http2.len();
         self.idle
-            .retain(|it| !it.sender.is_closed() && !is_old(it.idle_since));
+            .retain(|it| !it.is_over() && !is_old(it.idle_since));
         let is_unused = |it: &Http2| it.idle_since().is_some_and(is_old);
         self.http2.retain(|it| !it.is_over() && !is_unused(it));
         let left = self.idle.len() + self.http2.len();

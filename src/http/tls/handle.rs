@@ -1,0 +1,68 @@
+//! A client's TLS, in other hands.
+
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+};
+
+use super::{live::Live, settings::Tls};
+use crate::error::BoxError;
+
+/// The TLS of a [`Client`](super::Client), to have it read its certificates again, or to give it others.
+///
+/// Cheap to clone. It doesn't keep the client alive.
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use tower_headless::http::{Client, Tls};
+///
+/// let tls = Tls::new().trust_file("/tls/ca.crt")?.identity_files("/tls/tls.crt", "/tls/tls.key")?;
+/// let client = Client::builder("https://nginx-headless.default:443".parse()?).tls(tls).build()?;
+/// let handle = client.tls_handle().expect("the client speaks TLS");
+/// // On SIGHUP, say:
+/// handle.reload()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct TlsHandle(Weak<Live>);
+
+impl TlsHandle {
+    pub(super) fn new(live: &Arc<Live>) -> Self {
+        Self(Arc::downgrade(live))
+    }
+
+    /// Reads the files again, now. If they have changed, the next handshake has what is in them, and connections of before
+    /// retire ([`Tls::retire_within`]). With a [configuration](Tls::config) or a [resolver](Tls::client_cert_resolver) of your
+    /// own they always do.
+    ///
+    /// It reads as any `std::fs::read` does: not for long, unless the files are on a network.
+    ///
+    /// # Errors
+    ///
+    /// If a file can't be read or used; all stays as it was. Or if the client is gone.
+    pub fn reload(&self) -> Result<(), BoxError> {
+        self.live()?.reload()
+    }
+
+    /// Takes other settings: the next handshake has them, and connections of before retire.
+    ///
+    /// # Errors
+    ///
+    /// If no client could be built with them; all stays as it was. Or if the client is gone.
+    pub fn replace(&self, tls: Tls) -> Result<(), BoxError> {
+        let live = self.live()?;
+        while !live.replace(&live.current(), tls.clone())? {}
+        Ok(())
+    }
+
+    fn live(&self) -> Result<Arc<Live>, BoxError> {
+        self.0.upgrade().ok_or_else(|| "the client is gone".into())
+    }
+}
+
+impl fmt::Debug for TlsHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsHandle").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,223 @@
+//! The settings that a client's handshakes have, and how they are replaced.
+//!
+//! ```text
+//!  files differ ──▶ the same at a second look? ── yes ──▶ do they fit together? ── yes ──▶ the next handshake has them;
+//!       ▲                      │ no                               │ no: one warning        connections of before retire
+//!       │                      ▼                                  ▼
+//!       └──────────── looked at again, in a second at most ◀──────┘
+//! ```
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::oneshot,
+    task::spawn_blocking,
+    time::{Instant, timeout},
+};
+use tracing::{info, warn};
+
+use super::{current::Current, settings::Tls};
+use crate::{
+    error::BoxError,
+    http::{protocol::Protocol, renewal::Renewals},
+};
+
+/// How soon files are looked at again that have changed, or can't be used.
+const SETTLED: Duration = Duration::from_secs(1);
+
+/// How long a handshake waits for what is in the files.
+const LOOK: Duration = Duration::from_millis(250);
+
+#[derive(Debug)]
+pub(super) struct Live {
+    /// The client's.
+    protocol: Protocol,
+    current: Mutex<Arc<Current>>,
+    renewals: Arc<Renewals>,
+    notes: Mutex<Notes>,
+    /// A task looks at the files.
+    is_watched: AtomicBool,
+    /// That task ends when this is dropped.
+    watcher: Mutex<Option<oneshot::Sender<()>>>,
+    /// Of the handshakes that find nobody looking, one looks for all.
+    looking: tokio::sync::Mutex<()>,
+}
+
+/// What was seen of the files.
+#[derive(Debug)]
+struct Notes {
+    looked_at: Instant,
+    /// A change that was seen once.
+    unsettled: Option<Tls>,
+    /// What is wrong with them, and has been said.
+    trouble: Option<String>,
+}
+
+impl Live {
+    pub(super) fn new(settings: Tls, protocol: Protocol) -> Result<Self, BoxError> {
+        let current = Current::new(settings, protocol)?;
+        Ok(Self {
+            protocol,
+            current: Mutex::new(Arc::new(current)),
+            renewals: Arc::new(Renewals::new()),
+            notes: Mutex::new(Notes {
+                looked_at: Instant::now(),
+                unsettled: None,
+                trouble: None,
+            }),
+            is_watched: AtomicBool::new(false),
+            watcher: Mutex::default(),
+            looking: tokio::sync::Mutex::default(),
+        })
+    }
+
+    pub(super) fn current(&self) -> Arc<Current> {
+        lock(&self.current).clone()
+    }
+
+    pub(super) fn renewals(&self) -> Arc<Renewals> {
+        self.renewals.clone()
+    }
+
+    /// Takes `next` in place of `before`; whether those were still the settings. Connections of before retire.
+    pub(super) fn replace(&self, before: &Arc<Current>, next: Tls) -> Result<bool, BoxError> {
+        let retirement = next.retirement();
+        let next = Arc::new(Current::new(next, self.protocol)?);
+        let mut current = lock(&self.current);
+        if !Arc::ptr_eq(&current, before) {
+            return Ok(false);
+        }
+        *current = next;
+        drop(current);
+        // After that: a connection that is made in between, with `next`, counts as one of before.
+        self.renewals.renew(retirement);
+        Ok(true)
+    }
+
+    /// Looks at the files now, and takes what is in them if it has changed. What only others know of has always changed.
+    pub(super) fn reload(&self) -> Result<(), BoxError> {
+        loop {
+            let before = self.current();
+            let is_opaque = before.settings.is_opaque();
+            let next = before.settings.read_again()?;
+            let Some(next) = next.or_else(|| is_opaque.then(|| before.settings.clone())) else {
+                return Ok(());
+            };
+            if self.replace(&before, next)? {
+                info!("TLS: certificates and authorities read again");
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sees to it that a handshake has what is in the files, and that a task goes on to look at them. Such a task ends with its
+    /// runtime, and gets no time where its runtime gets none.
+    pub(super) async fn keep_fresh(self: &Arc<Self>) {
+        let Some(interval) = self.current().settings.interval() else {
+            return;
+        };
+        if self.is_fresh(interval) {
+            return;
+        }
+        let _one_for_all = self.looking.lock().await;
+        if self.is_fresh(interval) {
+            return;
+        }
+        // Files on a network that doesn't answer hold up no handshake.
+        let _ = timeout(LOOK, self.look(false)).await;
+        if !self.is_watched.swap(true, Relaxed) {
+            let (alive, gone) = oneshot::channel();
+            *lock(&self.watcher) = Some(alive);
+            tokio::spawn(watch(Watching(Arc::downgrade(self)), gone, interval));
+        }
+    }
+
+    fn is_fresh(&self, interval: Duration) -> bool {
+        let looked_at = lock(&self.notes).looked_at;
+        self.is_watched.load(Relaxed) && Instant::now() < looked_at + 2 * interval
+    }
+
+    /// Looks at the files, and says when to look again; never, where there are none. One that `must_settle` counts
+    /// when it was seen the last time, too.
+    async fn look(&self, must_settle: bool) -> Option<Duration> {
+        let before = self.current();
+        let settings = before.settings.clone();
+        let interval = settings.interval()?;
+        lock(&self.notes).looked_at = Instant::now();
+        let read = spawn_blocking(move || settings.read_again()).await;
+        let read = read.unwrap_or_else(|ended| Err(ended.into()));
+        let soon = Some(interval.min(SETTLED));
+        let next = match read {
+            Ok(Some(next)) => next,
+            Ok(None) => {
+                self.note(None, None);
+                return Some(interval);
+            }
+            Err(error) => {
+                self.note(None, Some(&error));
+                return soon;
+            }
+        };
+        if must_settle && !self.has_seen(&next) {
+            lock(&self.notes).unsettled = Some(next);
+            return soon;
+        }
+        if let Err(error) = self.replace(&before, next.clone()) {
+            self.note(Some(next), Some(&error));
+            return soon;
+        }
+        self.note(None, None);
+        info!("TLS: the files have changed, and the next handshake has what is in them");
+        Some(interval)
+    }
+
+    fn has_seen(&self, next: &Tls) -> bool {
+        let notes = lock(&self.notes);
+        let seen = notes.unsettled.as_ref();
+        seen.is_some_and(|seen| seen.has_files_of(next))
+    }
+
+    /// Warns of what is wrong, once.
+    fn note(&self, unsettled: Option<Tls>, trouble: Option<&BoxError>) {
+        let trouble = trouble.map(ToString::to_string);
+        let mut notes = lock(&self.notes);
+        notes.unsettled = unsettled;
+        if let Some(trouble) = &trouble
+            && notes.trouble.as_ref() != Some(trouble)
+        {
+            warn!(%trouble, "TLS: the files can't be used, and what was in them before goes on");
+        }
+        notes.trouble = trouble;
+    }
+}
+
+/// A task that looks at the files, for as long as it is one.
+struct Watching(Weak<Live>);
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        if let Some(live) = self.0.upgrade() {
+            live.is_watched.store(false, Relaxed);
+        }
+    }
+}
+
+async fn watch(live: Watching, mut gone: oneshot::Receiver<()>, mut pause: Duration) {
+    while timeout(pause, &mut gone).await.is_err() {
+        let Some(live) = live.0.upgrade() else { return };
+        let Some(next) = live.look(true).await else {
+            return;
+        };
+        pause = next;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,294 @@
+//! Settings of TLS.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    client::{ResolvesClientCert, Resumption},
+};
+
+use super::{file::File, identity::Identity, pem, provider::provider};
+use crate::error::BoxError;
+
+/// Settings of TLS: whom to trust, and who to be.
+///
+/// A pod's address is dialled, but its certificate has to name the *service*, and so does the server name that it is told
+/// (SNI): an address that has been given to another service's pod is refused, and the pod passed over. With
+/// [`pod_names`](Self::pod_names) it is the pod's own name, `web-0.nginx-headless.default`, where its hostname is known.
+///
+/// ```no_run
+/// use tower_headless::http::Tls;
+///
+/// let tls = Tls::new().trust_file("/var/run/secrets/kubernetes.io/serviceaccount/ca.crt")?;
+/// # Ok::<(), tower_headless::BoxError>(())
+/// ```
+///
+/// # Certificates that are renewed
+///
+/// What came from files ([`trust_file`](Self::trust_file), [`identity_files`](Self::identity_files)) is read again every
+/// [`reload_interval`](Self::reload_interval), symbolic links and all, so that a mounted Secret may be swapped. A change
+/// counts once two looks have seen the same, a second apart or less. Files that can't be used (half written, or a key that
+/// isn't the certificate's) change nothing: there is one warning, and they are looked at again.
+/// [`TlsHandle::reload`](super::TlsHandle::reload) looks at once, and [`TlsHandle::replace`](super::TlsHandle::replace) takes
+/// other settings.
+///
+/// The next handshake has the new certificate, key and authorities, and resumes no session of before. Connections that were
+/// made with the old ones go on for up to [`retire_within`](Self::retire_within), each for a part of it by chance; then they
+/// take no request any more, and close when they have none. No request fails by it.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// Those that were given as text, or are built in.
+    roots: RootCertStore,
+    root_files: Vec<File>,
+    identity: Own,
+    config: Option<Arc<ClientConfig>>,
+    pod_names: bool,
+    reload_interval: Duration,
+    retire_within: Duration,
+}
+
+/// Who the client is.
+#[derive(Clone, Debug)]
+enum Own {
+    Nobody,
+    Given(Identity),
+    Files { chain: File, key: File },
+    Resolver(Arc<dyn ResolvesClientCert>),
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Tls {
+    /// Trusts nobody yet.
+    pub fn new() -> Self {
+        Self {
+            roots: RootCertStore::empty(),
+            root_files: Vec::new(),
+            identity: Own::Nobody,
+            config: None,
+            pod_names: false,
+            reload_interval: Duration::from_secs(10),
+            retire_within: Duration::from_secs(30),
+        }
+    }
+
+    /// Trusts the authorities whose certificates stand in `pem`, such as a cluster's or a cert-manager issuer's.
+    ///
+    /// # Errors
+    ///
+    /// If `pem` has no certificate, or something that can't be read as one. The message tells what it is instead.
+    pub fn trust_pem(mut self, pem: &[u8]) -> Result<Self, BoxError> {
+        add(&mut self.roots, pem)?;
+        Ok(self)
+    }
+
+    /// Trusts the authorities whose certificates stand in this PEM file, which is read again when it changes.
+    ///
+    /// # Errors
+    ///
+    /// If the file can't be read, or as [`trust_pem`](Self::trust_pem).
+    pub fn trust_file(mut self, path: impl Into<PathBuf>) -> Result<Self, BoxError> {
+        let file = File::read(path)?;
+        add(&mut RootCertStore::empty(), file.content()).map_err(|why| file.blame(&why))?;
+        self.root_files.push(file);
+        Ok(self)
+    }
+
+    /// Trusts the authorities that Mozilla trusts, as this crate was built with them.
+    #[cfg(feature = "tls-webpki-roots")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls-webpki-roots")))]
+    pub fn trust_webpki_roots(mut self) -> Self {
+        let roots = webpki_roots::TLS_SERVER_ROOTS.iter().cloned();
+        self.roots.extend(roots);
+        self
+    }
+
+    /// Trusts the authorities that the system trusts.
+    ///
+    /// # Errors
+    ///
+    /// If the system has none that can be read.
+    #[cfg(feature = "tls-native-roots")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls-native-roots")))]
+    pub fn trust_native_roots(mut self) -> Result<Self, BoxError> {
+        let found = rustls_native_certs::load_native_certs();
+        let (added, _) = self.roots.add_parsable_certificates(found.certs);
+        match found.errors.into_iter().next() {
+            Some(error) if added == 0 => Err(error.into()),
+            None if added == 0 => Err("the system has no certificates".into()),
+            _ => Ok(self),
+        }
+    }
+
+    /// Shows pods this certificate, with its chain, when they ask for one. Of several keys it takes the one that belongs to
+    /// the first certificate.
+    ///
+    /// # Errors
+    ///
+    /// If `chain` has no certificate, or `key` no private key; if the key is encrypted, or doesn't belong to the chain's
+    /// first certificate.
+    pub fn identity_pem(mut self, chain: &[u8], key: &[u8]) -> Result<Self, BoxError> {
+        self.identity = Own::Given(Identity::from_pem(chain, key, &provider()?)?);
+        Ok(self)
+    }
+
+    /// Shows pods the certificate in the PEM file `chain`, with the key in the file `key`, or in the same one. Both are read
+    /// again when they change.
+    ///
+    /// # Errors
+    ///
+    /// If one of the files can't be read, or as [`identity_pem`](Self::identity_pem).
+    pub fn identity_files(
+        mut self,
+        chain: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> Result<Self, BoxError> {
+        let (chain, key) = (File::read(chain)?, File::read(key)?);
+        identity_of(&chain, &key)?;
+        self.identity = Own::Files { chain, key };
+        Ok(self)
+    }
+
+    /// Asks this resolver for the certificate to show, at each handshake: for keys in hardware, or identities that come over
+    /// an API, as SPIFFE's do.
+    ///
+    /// Sessions are not resumed then, for that would carry an identity on that the resolver has replaced. When it has, tell the
+    /// client by [`TlsHandle::reload`](super::TlsHandle::reload): nothing else retires connections of the old one.
+    pub fn client_cert_resolver(mut self, resolver: Arc<dyn ResolvesClientCert>) -> Self {
+        self.identity = Own::Resolver(resolver);
+        self
+    }
+
+    /// Takes a configuration of rustls for all that has to do with certificates, such as a verifier for SPIFFE's names. It can't
+    /// be combined with this type's own settings of trust and identity: that is an error of
+    /// [`build`](super::ClientBuilder::build).
+    ///
+    /// Two things are the client's, on a copy of it. ALPN offers what the client's [`Protocol`](super::Protocol) asks for; where
+    /// the configuration names protocols itself, only those that are in both, and none is an error of
+    /// [`build`](super::ClientBuilder::build). Sessions are not resumed, for it can't be seen from outside whether what is
+    /// behind its resolver and its verifier has changed. When it has, [`TlsHandle::reload`](super::TlsHandle::reload) retires
+    /// the connections that were made before.
+    pub fn config(mut self, config: Arc<ClientConfig>) -> Self {
+        self.config = Some(config);
+        self
+    }
+
+    /// Whether a pod's certificate has to name the pod itself, where its hostname is known, instead of the service. What is known
+    /// at the time of the handshake counts.
+    pub fn pod_names(mut self, pod_names: bool) -> Self {
+        self.pod_names = pod_names;
+        self
+    }
+
+    /// How often files are looked at; 10 s by default. 10 ms at least, a day at most.
+    pub fn reload_interval(mut self, interval: Duration) -> Self {
+        self.reload_interval = interval.clamp(SHORTEST_INTERVAL, DAY);
+        self
+    }
+
+    /// How long connections may be used that were made before certificates, keys or authorities have changed to these; 30 s by
+    /// default. Zero is at once; a day at most.
+    ///
+    /// The longer, the fewer handshakes there are at a time.
+    pub fn retire_within(mut self, time: Duration) -> Self {
+        self.retire_within = time.min(DAY);
+        self
+    }
+}
+
+/// What a client does with them.
+impl Tls {
+    pub(super) fn has_pod_names(&self) -> bool {
+        self.pod_names
+    }
+
+    pub(super) fn retirement(&self) -> Duration {
+        self.retire_within
+    }
+
+    /// How often to look at the files; none if there are none.
+    pub(super) fn interval(&self) -> Option<Duration> {
+        let has_files = !self.root_files.is_empty() || matches!(self.identity, Own::Files { .. });
+        has_files.then_some(self.reload_interval)
+    }
+
+    /// Whether somebody else knows what is behind them.
+    pub(super) fn is_opaque(&self) -> bool {
+        self.config.is_some() || matches!(self.identity, Own::Resolver(_))
+    }
+
+    /// The settings with the files as they are now; none if those haven't changed.
+    pub(super) fn read_again(&self) -> Result<Option<Self>, BoxError> {
+        let mut new = self.clone();
+        let files = self.root_files.iter().map(File::read_again);
+        new.root_files = files.collect::<Result<_, _>>()?;
+        if let Own::Files { chain, key } = &self.identity {
+            let (chain, key) = (chain.read_again()?, key.read_again()?);
+            new.identity = Own::Files { chain, key };
+        }
+        Ok((!new.has_files_of(self)).then_some(new))
+    }
+
+    /// Whether the files have the same content in both.
+    pub(super) fn has_files_of(&self, other: &Self) -> bool {
+        let pair = |own: &Own| match own {
+            Own::Files { chain, key } => Some((chain.clone(), key.clone())),
+            _ => None,
+        };
+        self.root_files == other.root_files && pair(&self.identity) == pair(&other.identity)
+    }
+
+    /// What rustls makes of them.
+    pub(super) fn client_config(&self) -> Result<ClientConfig, BoxError> {
+        if let Some(config) = &self.config {
+            if !self.roots.is_empty()
+                || !matches!(self.identity, Own::Nobody)
+                || !self.root_files.is_empty()
+            {
+                return Err("`Tls::config` says whom to trust and who to be: leave out the settings beside it".into());
+            }
+            let mut config = ClientConfig::clone(config);
+            config.resumption = Resumption::disabled();
+            return Ok(config);
+        }
+        let mut roots = self.roots.clone();
+        for file in &self.root_files {
+            add(&mut roots, file.content()).map_err(|why| file.blame(&why))?;
+        }
+        let builder = ClientConfig::builder_with_provider(Arc::new(provider()?))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots);
+        Ok(match &self.identity {
+            Own::Nobody => builder.with_no_client_auth(),
+            Own::Given(identity) => builder.with_client_cert_resolver(Arc::new(identity.clone())),
+            Own::Files { chain, key } => {
+                let identity = identity_of(chain, key)?;
+                builder.with_client_cert_resolver(Arc::new(identity))
+            }
+            Own::Resolver(resolver) => {
+                let mut config = builder.with_client_cert_resolver(resolver.clone());
+                config.resumption = Resumption::disabled();
+                config
+            }
+        })
+    }
+}
+
+fn add(roots: &mut RootCertStore, pem: &[u8]) -> Result<(), BoxError> {
+    for certificate in pem::certificates(pem)? {
+        roots.add(certificate)?;
+    }
+    Ok(())
+}
+
+fn identity_of(chain: &File, key: &File) -> Result<Identity, BoxError> {
+    let identity = Identity::from_pem(chain.content(), key.content(), &provider()?);
+    identity.map_err(|why| format!("{} and {}: {why}", chain.path(), key.path()).into())
+}
