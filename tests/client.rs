@@ -2,6 +2,8 @@
 
 mod support;
 
+#[path = "client/age.rs"]
+mod age;
 #[path = "client/connections.rs"]
 mod connections;
 #[path = "client/frames.rs"]
@@ -14,5 +16,7 @@ mod kit;
 mod replay;
 #[path = "client/requests.rs"]
 mod requests;
+#[path = "client/reuse.rs"]
+mod reuse;
 #[path = "client/tls.rs"]
 mod tls;

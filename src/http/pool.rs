@@ -5,16 +5,23 @@
 //!                 ▲                                                          │
 //!                 └──────────────────────────────────────────────────────────┘
 //!  HTTP/2     shared by as many requests as the pod allows at once; one more is opened when all are full
+//!             too old: another one is made, then it takes no more requests, and closes when it has none
 //! ```
 //!
 //! A request that is in flight holds its connection, and the pool only weakly: when the pod leaves the set the pool goes,
 //! its idle connections with it, and connections in use close when their requests have ended.
 
+mod age;
 mod connection;
+mod keep_alive;
 mod lease;
+mod room;
+mod settling;
 mod state;
+mod succession;
 mod wait;
 
+pub(super) use age::AgeLimits;
 pub(super) use connection::Reserved;
 pub(super) use lease::Lease;
 pub(super) use wait::Wait;
@@ -30,21 +37,24 @@ use std::{
 
 use futures::FutureExt;
 use tokio::{
-    sync::{Notify, Semaphore, oneshot},
+    sync::{Notify, Semaphore, oneshot, watch},
     time::{Instant, timeout, timeout_at},
 };
 
 use self::{
-    connection::{Http1, Http2, Stream},
-    state::State,
-    wait::{DialError, Room, SharedDial},
+    age::Age,
+    connection::{Http1, Http2},
+    room::{Room, WeakRoom},
+    settling::Settling,
+    state::{Reaper, State},
+    wait::{DialError, SharedDial},
 };
 use super::{
     address::Service,
     connect::{Connection, Connector},
     protocol::Protocol,
 };
-use crate::{endpoint::Endpoint, error::BoxError};
+use crate::{balance::Generator, endpoint::Endpoint};
 
 /// What all pools of a client have in common.
 #[derive(Debug)]
@@ -55,6 +65,16 @@ pub(super) struct Config {
     pub(super) idle_timeout: Duration,
     pub(super) max_connections: usize,
     pub(super) first_byte: Option<Duration>,
+    pub(super) age: AgeLimits,
+    /// For what has jitter.
+    pub(super) generator: Generator,
+}
+
+impl Config {
+    /// The age of a connection that is made now.
+    fn newborn(&self) -> Age {
+        Age::new(self.age, Instant::now(), &mut &self.generator)
+    }
 }
 
 pub(super) struct Pool {
@@ -98,38 +118,55 @@ impl Pool {
     }
 
     /// A connection that there is.
-    pub(super) fn reserve(&self) -> Option<Reserved> {
+    pub(super) fn reserve(self: &Arc<Self>) -> Option<Reserved> {
         let mut state = self.lock();
         if self.spoken.load(Relaxed) != HTTP2
             && let Some(connection) = state.pop_idle()
         {
             return Some(Reserved::Http1(connection));
         }
-        state.http2.retain(|connection| !connection.is_over());
-        let stream = state.http2.iter().find_map(Stream::begin)?;
+        let stream = state.begin_stream()?;
+        if let Some(old) = stream.too_old() {
+            self.succeed(&mut state, old);
+        }
         Some(Reserved::Http2(stream))
     }
 
     /// Begins to connect, or waits for a connection where there is no room for one more.
     pub(super) fn connect(self: &Arc<Self>) -> Wait {
+        let mut state = self.lock();
+        if let Some(settling) = self.settling(&mut state) {
+            return Wait::Settling(settling);
+        }
         if self.spoken.load(Relaxed) == HTTP1 {
             return match Room::take(&self.room, &self.freed) {
                 Ok(room) => self.dial(room),
-                Err(wait) => wait,
+                Err(freed) => Wait::Freed(freed),
             };
         }
-        let mut state = self.lock();
-        if let Some(dialing) = state.dialing.as_ref().filter(|dial| dial.peek().is_none()) {
-            return Wait::Shared(dialing.clone());
+        if let Some(dialing) = state.dialing() {
+            return Wait::Shared(dialing);
         }
         match Room::take(&self.room, &self.freed) {
             Ok(room) => {
-                let dialing = self.dial_for_all(room);
+                let dialing = self.dial_for_all(room, Weak::new());
                 state.dialing = Some(dialing.clone());
                 Wait::Shared(dialing)
             }
-            Err(wait) => wait,
+            Err(freed) => Wait::Freed(freed),
         }
+    }
+
+    /// An idle connection that is about to be ready.
+    fn settling(self: &Arc<Self>, state: &mut State) -> Option<Settling> {
+        while let Some(connection) = state.pop_settling() {
+            let pool = Arc::downgrade(self);
+            if connection.settles_until() > Instant::now() {
+                return Some(Settling::new(connection, pool));
+            }
+            Self::release_later(&pool, connection);
+        }
+        None
     }
 
     /// Connects for one request. Should that be cancelled meanwhile, the next one has the connection.
@@ -137,10 +174,13 @@ impl Pool {
         let (sender, receiver) = oneshot::channel();
         let (pool, config, pod) = self.parts();
         tokio::spawn(async move {
+            let weak_room = room.downgrade();
             let result = match config.connector.connect(&pod, room).await {
-                Ok(Connection::Http1(sender)) => Ok(Some(Http1::new(sender))),
+                Ok(Connection::Http1(sender)) => Ok(Some(Http1::new(sender, config.newborn()))),
                 Ok(connection) => {
-                    Self::add(&pool, connection);
+                    if let Some(pool) = pool.upgrade() {
+                        pool.add(connection, weak_room);
+                    }
                     Ok(None)
                 }
                 Err(error) => Err(error),
@@ -152,13 +192,19 @@ impl Pool {
         Wait::Dial(receiver)
     }
 
-    /// Connects for all requests that wait, whichever of them is cancelled.
-    fn dial_for_all(self: &Arc<Self>, room: Room) -> SharedDial {
+    /// Connects for all requests that wait, whichever of them is cancelled. In the end a connection that was too old is
+    /// `replaced`, if there is one.
+    fn dial_for_all(self: &Arc<Self>, room: Room, replaced: Weak<Http2>) -> SharedDial {
         let (pool, config, pod) = self.parts();
         let task = tokio::spawn(async move {
-            let connection = config.connector.connect(&pod, room).await?;
-            Self::add(&pool, connection);
-            Ok::<_, BoxError>(())
+            let weak_room = room.downgrade();
+            let made = config.connector.connect(&pod, room).await;
+            let Some(pool) = pool.upgrade() else {
+                return made.map(drop);
+            };
+            let made = made.map(|connection| pool.add(connection, weak_room));
+            pool.end_dial(&replaced);
+            made
         });
         let told = async move {
             match task.await {
@@ -174,35 +220,39 @@ impl Pool {
         (Arc::downgrade(self), self.config.clone(), self.pod.clone())
     }
 
-    fn add(pool: &Weak<Self>, connection: Connection) {
-        let Some(this) = pool.upgrade() else { return };
+    fn add(self: &Arc<Self>, connection: Connection, room: WeakRoom) {
+        let age = self.config.newborn();
         match connection {
             Connection::Http1(sender) => {
-                this.spoken.store(HTTP1, Relaxed);
-                Self::release(pool, Http1::new(sender));
+                self.spoken.store(HTTP1, Relaxed);
+                Self::release(&Arc::downgrade(self), Http1::new(sender, age));
             }
             Connection::Http2(sender, allowed) => {
-                this.spoken.store(HTTP2, Relaxed);
-                let connection = Http2::new(sender, allowed, this.freed.clone());
-                let mut state = this.lock();
+                self.spoken.store(HTTP2, Relaxed);
+                let connection = Http2::new(sender, allowed, self.freed.clone(), age, room);
+                let due = connection.due(self.config.idle_timeout, Instant::now());
+                let mut state = self.lock();
                 state.http2.push(Arc::new(connection));
-                this.reap_later(&mut state);
+                self.reap_later(&mut state, due);
             }
         }
     }
 
     /// Takes an HTTP/1.1 connection back that has no request any more, or closes it.
     pub(super) fn release(pool: &Weak<Self>, mut connection: Http1) {
+        if connection.is_over() {
+            return;
+        }
         let mut cx = Context::from_waker(Waker::noop());
         match connection.sender.poll_ready(&mut cx) {
             Poll::Ready(Ok(())) => Self::take_back(pool, connection),
             Poll::Ready(Err(_closed)) => {}
-            Poll::Pending => Self::release_later(pool, connection),
+            // The connection's own task is not done with the response.
+            Poll::Pending => Self::take_back(pool, connection),
         }
     }
 
-    /// The connection's own task is not done with the response, or the request still is on its way where it was answered
-    /// early.
+    /// It doesn't become ready soon: the request still is on its way where it was answered early.
     fn release_later(pool: &Weak<Self>, mut connection: Http1) {
         let Some(patience) = pool.upgrade().map(|pool| pool.config.idle_timeout) else {
             return;
@@ -216,12 +266,18 @@ impl Pool {
     }
 
     fn take_back(pool: &Weak<Self>, mut connection: Http1) {
-        let Some(pool) = pool.upgrade() else { return };
         connection.idle_since = Instant::now();
+        Self::put(pool, connection);
+    }
+
+    /// Puts a connection on top of those that are idle.
+    fn put(pool: &Weak<Self>, connection: Http1) {
+        let Some(pool) = pool.upgrade() else { return };
+        let due = connection.due(pool.config.idle_timeout);
         let mut state = pool.lock();
         if state.idle.len() < pool.config.max_idle {
             state.idle.push(connection);
-            pool.reap_later(&mut state);
+            pool.reap_later(&mut state, due);
             drop(state);
             pool.freed.notify_one();
         }
@@ -233,30 +289,46 @@ impl Pool {
         self.lock().idle.clear();
     }
 
-    /// Sees to it that idle connections are closed when they grow too old.
-    fn reap_later(self: &Arc<Self>, state: &mut State) {
-        if state.reaper.is_some() {
+    /// Sees to it that idle connections are closed when they grow too old, the first of them at `due`.
+    fn reap_later(self: &Arc<Self>, state: &mut State, due: Instant) {
+        if let Some(reaper) = &mut state.reaper {
+            if due < reaper.due {
+                reaper.set(due);
+            }
             return;
         }
-        let (alive, mut pool_is_gone) = oneshot::channel();
-        state.reaper = Some(alive);
-        let (pool, timeout) = (Arc::downgrade(self), self.config.idle_timeout);
-        tokio::spawn(async move {
-            let mut next = Instant::now() + timeout;
-            loop {
-                if timeout_at(next, &mut pool_is_gone).await.is_ok() {
-                    return;
-                }
-                let Some(pool) = pool.upgrade() else { return };
-                let mut state = pool.lock();
-                match state.reap(timeout) {
-                    Some(due) => next = due,
-                    None => {
-                        state.reaper = None;
-                        return;
-                    }
-                }
+        let (reaper, told) = Reaper::new(due);
+        state.reaper = Some(reaper);
+        tokio::spawn(Self::reap_when_due(Arc::downgrade(self), told));
+    }
+
+    /// Ends when the pool is gone, or has nothing that may grow too old.
+    async fn reap_when_due(pool: Weak<Self>, mut due: watch::Receiver<Instant>) {
+        loop {
+            let next = *due.borrow_and_update();
+            match timeout_at(next, due.changed()).await {
+                Ok(Ok(())) => continue,
+                Ok(Err(_pool_is_gone)) => return,
+                Err(_elapsed) => {}
             }
-        });
+            let Some(pool) = pool.upgrade() else { return };
+            if !pool.reap() {
+                return;
+            }
+        }
+    }
+
+    /// Whether there is anything left to look at later.
+    fn reap(self: &Arc<Self>) -> bool {
+        let mut state = self.lock();
+        let reaped = state.reap(self.config.idle_timeout);
+        for old in &reaped.wanted {
+            self.succeed(&mut state, old);
+        }
+        match (reaped.due, &mut state.reaper) {
+            (Some(due), Some(reaper)) => reaper.set(due),
+            _ => state.reaper = None,
+        }
+        state.reaper.is_some()
     }
 }

@@ -6,7 +6,7 @@ use http::{Uri, uri::Scheme};
 
 use super::{BuildError, ClientBuilder, limits::Limits};
 use crate::{
-    balance::Balance,
+    balance::{Balance, Generator},
     discovery::Discovery,
     endpoint::Endpoint,
     http::{
@@ -89,6 +89,8 @@ fn config(limits: &Limits, connector: Connector, service: Service) -> Config {
         idle_timeout: limits.idle_timeout,
         max_connections: limits.max_connections,
         first_byte: limits.first_byte,
+        age: limits.age,
+        generator: Generator::new(None),
     }
 }
 

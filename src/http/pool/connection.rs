@@ -1,13 +1,18 @@
 //! Connections as requests have them.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
+use http::HeaderMap;
 use hyper::client::conn::{http1, http2};
 use tokio::{sync::Notify, time::Instant};
 
+use super::{age::Age, keep_alive::KeepAlive, room::WeakRoom, settling};
 use crate::http::body::RequestBody;
 
 /// A connection reserved for one request.
@@ -20,6 +25,10 @@ pub(in crate::http) enum Reserved {
 pub(in crate::http) struct Http1 {
     pub(in crate::http) sender: http1::SendRequest<RequestBody>,
     pub(super) idle_since: Instant,
+    /// How long it may take from the end of a response until it is ready again.
+    grace: Duration,
+    age: Age,
+    keep_alive: KeepAlive,
 }
 
 /// A connection for many requests at a time.
@@ -32,6 +41,8 @@ pub(super) struct Http2 {
     retired: AtomicBool,
     idle_since: Mutex<Instant>,
     freed: Arc<Notify>,
+    pub(super) age: Age,
+    room: WeakRoom,
 }
 
 /// The place of one request on an HTTP/2 connection.
@@ -40,18 +51,51 @@ pub(in crate::http) struct Stream(Arc<Http2>);
 impl Reserved {
     pub(in crate::http) fn is_open(&self) -> bool {
         match self {
-            Self::Http1(connection) => connection.sender.is_ready(),
+            Self::Http1(connection) => connection.sender.is_ready() && !connection.is_over(),
             Self::Http2(stream) => !stream.0.is_over(),
+        }
+    }
+
+    /// The pod has answered, with these headers.
+    pub(in crate::http) fn answered(&mut self, headers: &HeaderMap) {
+        if let Self::Http1(connection) = self {
+            connection.keep_alive.heed(headers);
         }
     }
 }
 
 impl Http1 {
-    pub(super) fn new(sender: http1::SendRequest<RequestBody>) -> Self {
+    pub(super) fn new(sender: http1::SendRequest<RequestBody>, age: Age) -> Self {
         Self {
             sender,
-            idle_since: Instant::now(),
+            idle_since: age.made(),
+            grace: Duration::ZERO,
+            age,
+            keep_alive: KeepAlive::default(),
         }
+    }
+
+    /// A request with this body begins.
+    pub(in crate::http) fn begin(&mut self, body: &RequestBody) {
+        self.age.count();
+        self.grace = settling::grace(body);
+    }
+
+    /// Whether it takes no more requests: it is closed, or too old, or the pod is about to close it.
+    pub(super) fn is_over(&self) -> bool {
+        self.sender.is_closed() || self.age.is_reached() || self.keep_alive.is_over()
+    }
+
+    /// Until when it may be waited for.
+    pub(super) fn settles_until(&self) -> Instant {
+        self.idle_since + self.grace
+    }
+
+    /// When it is to be closed if it stays idle.
+    pub(super) fn due(&self, timeout: Duration) -> Instant {
+        let bounds = [self.age.expires(), self.keep_alive.until()];
+        let due = self.idle_since + timeout;
+        bounds.into_iter().flatten().fold(due, Instant::min)
     }
 }
 
@@ -61,14 +105,18 @@ impl Http2 {
         sender: http2::SendRequest<RequestBody>,
         allowed: Arc<AtomicUsize>,
         freed: Arc<Notify>,
+        age: Age,
+        room: WeakRoom,
     ) -> Self {
         Self {
             sender,
             allowed,
             streams: AtomicUsize::new(0),
             retired: AtomicBool::new(false),
-            idle_since: Mutex::new(Instant::now()),
+            idle_since: Mutex::new(age.made()),
             freed,
+            age,
+            room,
         }
     }
 
@@ -82,6 +130,30 @@ impl Http2 {
         is_idle.then(|| *self.lock())
     }
 
+    /// It takes no more requests, and counts no more: those that it has may be long.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Relaxed);
+        self.room.vacate();
+    }
+
+    /// Lets another connection take its place while it still takes requests.
+    pub(super) fn vacate(&self) {
+        self.room.vacate();
+    }
+
+    /// Whether the next request is likely to come soon: it has had no request for less than half its life.
+    pub(super) fn is_wanted(&self, now: Instant) -> bool {
+        let idle = self.idle_since().map(|since| now - since);
+        idle.is_none_or(|idle| idle * 2 < now - self.age.made())
+    }
+
+    /// When to look at it again.
+    pub(super) fn due(&self, timeout: Duration, now: Instant) -> Instant {
+        let due = self.idle_since().unwrap_or(now) + timeout;
+        let expires = self.age.expires().filter(|at| *at > now);
+        expires.map_or(due, |at| at.min(due))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Instant> {
         self.idle_since
             .lock()
@@ -92,10 +164,21 @@ impl Http2 {
 impl Stream {
     /// One more request, if the pod allows it.
     pub(super) fn begin(connection: &Arc<Http2>) -> Option<Self> {
+        if !connection.age.allows_one_more() {
+            return None;
+        }
         let allowed = connection.allowed.load(Relaxed);
         let one_more = |streams| (streams < allowed).then_some(streams + 1);
         let begun = connection.streams.fetch_update(Relaxed, Relaxed, one_more);
-        begun.is_ok().then(|| Self(connection.clone()))
+        begun.is_ok().then(|| {
+            connection.age.count();
+            Self(connection.clone())
+        })
+    }
+
+    /// The connection, if it is too old for more requests than this one.
+    pub(super) fn too_old(&self) -> Option<&Arc<Http2>> {
+        self.0.age.is_reached().then_some(&self.0)
     }
 
     pub(in crate::http) fn sender(&self) -> http2::SendRequest<RequestBody> {
@@ -104,7 +187,7 @@ impl Stream {
 
     /// The connection takes no more requests.
     pub(in crate::http) fn retire(&self) {
-        self.0.retired.store(true, Relaxed);
+        self.0.retire();
     }
 }
 

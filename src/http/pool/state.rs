@@ -2,51 +2,107 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{sync::watch, time::Instant};
 use tracing::debug;
 
 use super::{
-    connection::{Http1, Http2},
+    connection::{Http1, Http2, Stream},
     wait::SharedDial,
 };
 
 #[derive(Default)]
 pub(super) struct State {
-    /// HTTP/1.1 connections without a request, the last used on top.
+    /// HTTP/1.1 connections without a request, the last used on top. Some may not be ready yet.
     pub(super) idle: Vec<Http1>,
     pub(super) http2: Vec<Arc<Http2>>,
     pub(super) dialing: Option<SharedDial>,
-    /// A task waits for the next idle connection to grow too old. It ends with this.
-    pub(super) reaper: Option<oneshot::Sender<()>>,
+    pub(super) reaper: Option<Reaper>,
+}
+
+/// The task that waits for the next connection to grow too old. It ends with this.
+pub(super) struct Reaper {
+    /// When it looks again.
+    pub(super) due: Instant,
+    told: watch::Sender<Instant>,
+}
+
+impl Reaper {
+    pub(super) fn new(due: Instant) -> (Self, watch::Receiver<Instant>) {
+        let (told, receiver) = watch::channel(due);
+        (Self { due, told }, receiver)
+    }
+
+    /// It looks again at `due`.
+    pub(super) fn set(&mut self, due: Instant) {
+        self.due = due;
+        self.told.send_replace(due);
+    }
+}
+
+/// What was found when a pool was looked through.
+pub(super) struct Reaped {
+    /// When to look again; never, where nothing is left that may grow too old.
+    pub(super) due: Option<Instant>,
+    /// Connections that are too old, and that the next requests may be about to use.
+    pub(super) wanted: Vec<Arc<Http2>>,
 }
 
 impl State {
-    /// The last used one that the pod has not closed.
+    /// The last used one that takes a request. Those that take none any more are closed on the way.
     pub(super) fn pop_idle(&mut self) -> Option<Http1> {
-        loop {
-            let last = self.idle.pop()?;
-            if last.sender.is_ready() {
-                return Some(last);
+        for at in (0..self.idle.len()).rev() {
+            let connection = &self.idle[at];
+            if connection.is_over() {
+                self.idle.remove(at);
+            } else if connection.sender.is_ready() {
+                return Some(self.idle.remove(at));
             }
         }
+        None
     }
 
-    /// Closes what has been idle for too long, and says when to look again; never, where nothing is left that may be idle.
-    pub(super) fn reap(&mut self, timeout: Duration) -> Option<Instant> {
+    /// The last used one that is not ready yet.
+    pub(super) fn pop_settling(&mut self) -> Option<Http1> {
+        let at = self.idle.iter().rposition(|it| !it.is_over())?;
+        Some(self.idle.remove(at))
+    }
+
+    /// The connection that is being made for all requests that wait.
+    pub(super) fn dialing(&self) -> Option<SharedDial> {
+        let dialing = self.dialing.as_ref();
+        dialing.filter(|dial| dial.peek().is_none()).cloned()
+    }
+
+    /// A place on an HTTP/2 connection; on one that is too old only where no other has any.
+    pub(super) fn begin_stream(&mut self) -> Option<Stream> {
+        self.http2.retain(|connection| !connection.is_over());
+        let mut young = self.http2.iter().filter(|it| !it.age.is_reached());
+        let stream = young.find_map(Stream::begin);
+        stream.or_else(|| self.http2.iter().find_map(Stream::begin))
+    }
+
+    /// Closes what has been idle for too long, or is too old.
+    pub(super) fn reap(&mut self, timeout: Duration) -> Reaped {
         let now = Instant::now();
-        let is_old = |since: Instant| now >= since + timeout;
         let before = self.idle.len() + self.http2.len();
         self.idle
-            .retain(|it| !it.sender.is_closed() && !is_old(it.idle_since));
-        let is_unused = |it: &Http2| it.idle_since().is_some_and(is_old);
-        self.http2.retain(|it| !it.is_over() && !is_unused(it));
+            .retain(|it| !it.is_over() && it.due(timeout) > now);
+        let mut wanted = Vec::new();
+        self.http2.retain(|it| {
+            let is_kept = !it.is_over() && it.idle_since().is_none_or(|at| at + timeout > now);
+            let is_too_old = is_kept && it.age.is_reached() && it.idle_since().is_some();
+            if is_too_old && it.is_wanted(now) {
+                wanted.push(it.clone());
+            }
+            is_kept && (!is_too_old || it.is_wanted(now))
+        });
         let left = self.idle.len() + self.http2.len();
         if left < before {
             debug!(closed = before - left, left, "idle connections closed");
         }
-        let idle = self.idle.iter().map(|it| it.idle_since);
-        let since = |it: &Arc<Http2>| it.idle_since().unwrap_or(now);
-        let http2 = self.http2.iter().map(since);
-        Some(idle.chain(http2).min()? + timeout)
+        let idle = self.idle.iter().map(|it| it.due(timeout));
+        let http2 = self.http2.iter().map(|it| it.due(timeout, now));
+        let due = idle.chain(http2).min();
+        Reaped { due, wanted }
     }
 }
