@@ -15,6 +15,7 @@ mod age;
 mod connection;
 mod keep_alive;
 mod lease;
+mod reaping;
 mod room;
 mod settling;
 mod state;
@@ -37,16 +38,16 @@ use std::{
 
 use futures::FutureExt;
 use tokio::{
-    sync::{Notify, Semaphore, oneshot, watch},
-    time::{Instant, timeout, timeout_at},
+    sync::{Notify, Semaphore, oneshot},
+    time::{Instant, timeout},
 };
 
 use self::{
     age::Age,
     connection::{Http1, Http2},
     room::{Room, WeakRoom},
-    settling::Settling,
-    state::{Reaper, State},
+    settling::{Settling, Shelf},
+    state::State,
     wait::{DialError, SharedDial},
 };
 use super::{
@@ -164,7 +165,7 @@ impl Pool {
             if connection.settles_until() > Instant::now() {
                 return Some(Settling::new(connection, pool));
             }
-            Self::release_later(&pool, connection);
+            Self::release_later(pool, connection);
         }
         None
     }
@@ -253,11 +254,10 @@ impl Pool {
     }
 
     /// It doesn't become ready soon: the request still is on its way where it was answered early.
-    fn release_later(pool: &Weak<Self>, mut connection: Http1) {
+    fn release_later(pool: Weak<Self>, mut connection: Http1) {
         let Some(patience) = pool.upgrade().map(|pool| pool.config.idle_timeout) else {
             return;
         };
-        let pool = pool.clone();
         tokio::spawn(async move {
             if let Ok(Ok(())) = timeout(patience, connection.sender.ready()).await {
                 Self::take_back(&pool, connection);
@@ -288,47 +288,14 @@ impl Pool {
     pub(super) fn distrust(&self) {
         self.lock().idle.clear();
     }
+}
 
-    /// Sees to it that idle connections are closed when they grow too old, the first of them at `due`.
-    fn reap_later(self: &Arc<Self>, state: &mut State, due: Instant) {
-        if let Some(reaper) = &mut state.reaper {
-            if due < reaper.due {
-                reaper.set(due);
-            }
-            return;
-        }
-        let (reaper, told) = Reaper::new(due);
-        state.reaper = Some(reaper);
-        tokio::spawn(Self::reap_when_due(Arc::downgrade(self), told));
+impl Shelf for Pool {
+    fn put_back(self: Arc<Self>, connection: Http1) {
+        Self::put(&Arc::downgrade(&self), connection);
     }
 
-    /// Ends when the pool is gone, or has nothing that may grow too old.
-    async fn reap_when_due(pool: Weak<Self>, mut due: watch::Receiver<Instant>) {
-        loop {
-            let next = *due.borrow_and_update();
-            match timeout_at(next, due.changed()).await {
-                Ok(Ok(())) => continue,
-                Ok(Err(_pool_is_gone)) => return,
-                Err(_elapsed) => {}
-            }
-            let Some(pool) = pool.upgrade() else { return };
-            if !pool.reap() {
-                return;
-            }
-        }
-    }
-
-    /// Whether there is anything left to look at later.
-    fn reap(self: &Arc<Self>) -> bool {
-        let mut state = self.lock();
-        let reaped = state.reap(self.config.idle_timeout);
-        for old in &reaped.wanted {
-            self.succeed(&mut state, old);
-        }
-        match (reaped.due, &mut state.reaper) {
-            (Some(due), Some(reaper)) => reaper.set(due),
-            _ => state.reaper = None,
-        }
-        state.reaper.is_some()
+    fn put_aside(self: Arc<Self>, connection: Http1) {
+        Self::release_later(Arc::downgrade(&self), connection);
     }
 }

@@ -12,8 +12,18 @@ use http::HeaderMap;
 use hyper::client::conn::{http1, http2};
 use tokio::{sync::Notify, time::Instant};
 
-use super::{age::Age, keep_alive::KeepAlive, room::WeakRoom, settling};
+use super::{age::Age, keep_alive::KeepAlive, room::WeakRoom};
 use crate::http::body::RequestBody;
+
+/// How long the end of a request may be waited for after its response has ended. What fits into the socket's buffer was
+/// written at once, so that only the connection's task is late: where the machine is busy, and a handshake would be, too.
+const MOMENT: Duration = Duration::from_millis(50);
+
+/// The rest of a longer body may still have to be written, where the pod has answered early. That may take for ever.
+const SHORT_MOMENT: Duration = Duration::from_millis(1);
+
+/// The least that systems have for a socket's buffer.
+const SOCKET_BUFFER: usize = 16 * 1024;
 
 /// A connection reserved for one request.
 pub(in crate::http) enum Reserved {
@@ -78,7 +88,10 @@ impl Http1 {
     /// A request with this body begins.
     pub(in crate::http) fn begin(&mut self, body: &RequestBody) {
         self.age.count();
-        self.grace = settling::grace(body);
+        self.grace = match body.is_within(SOCKET_BUFFER) {
+            true => MOMENT,
+            false => SHORT_MOMENT,
+        };
     }
 
     /// Whether it takes no more requests: it is closed, or too old, or the pod is about to close it.

@@ -6,51 +6,36 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::Weak,
+    sync::{Arc, Weak},
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use tokio::time::{Sleep, sleep_until};
 
-use super::{Pool, connection::Http1};
-use crate::http::body::RequestBody;
+use super::connection::Http1;
 
-/// What fits into the socket's buffer is written at once, so that only the connection's task is waited for. It is late
-/// where the machine is busy, and a handshake would be, too.
-const MOMENT: Duration = Duration::from_millis(50);
+/// Where connections come from that are not waited for any longer.
+pub(super) trait Shelf: Send + Sync {
+    /// Who waited has another one, or has given up.
+    fn put_back(self: Arc<Self>, connection: Http1);
 
-/// The rest of a longer body may still have to be written, where the pod has answered early. That may take for ever.
-const SHORT_MOMENT: Duration = Duration::from_millis(1);
-
-/// The least that systems have for a socket's buffer.
-const SOCKET_BUFFER: u64 = 16 * 1024;
-
-/// How long the end of a request with this body may be waited for after its response has ended.
-pub(super) fn grace(body: &RequestBody) -> Duration {
-    let is_short = match body {
-        RequestBody::Empty => true,
-        RequestBody::Whole(data) => {
-            data.as_ref().map_or(0, |data| data.len() as u64) <= SOCKET_BUFFER
-        }
-        RequestBody::Stream(_) | RequestBody::Recorded(_) => false,
-    };
-    if is_short { MOMENT } else { SHORT_MOMENT }
+    /// It doesn't become ready soon.
+    fn put_aside(self: Arc<Self>, connection: Http1);
 }
 
 /// The wait for it. None where it is not ready in time.
 pub(in crate::http) struct Settling {
     connection: Option<Http1>,
-    pool: Weak<Pool>,
+    shelf: Weak<dyn Shelf>,
     deadline: Pin<Box<Sleep>>,
 }
 
 impl Settling {
-    pub(super) fn new(connection: Http1, pool: Weak<Pool>) -> Self {
+    pub(super) fn new(connection: Http1, shelf: Weak<dyn Shelf>) -> Self {
         Self {
             deadline: Box::pin(sleep_until(connection.settles_until())),
             connection: Some(connection),
-            pool,
+            shelf,
         }
     }
 }
@@ -71,8 +56,10 @@ impl Future for Settling {
             }
             Poll::Pending => {
                 ready!(this.deadline.as_mut().poll(cx));
-                if let Some(stuck) = this.connection.take() {
-                    Pool::release_later(&this.pool, stuck);
+                if let Some(stuck) = this.connection.take()
+                    && let Some(shelf) = this.shelf.upgrade()
+                {
+                    shelf.put_aside(stuck);
                 }
                 Poll::Ready(None)
             }
@@ -80,11 +67,12 @@ impl Future for Settling {
     }
 }
 
-/// Who waited has another connection, or has given up.
 impl Drop for Settling {
     fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            Pool::put(&self.pool, connection);
+        if let Some(connection) = self.connection.take()
+            && let Some(shelf) = self.shelf.upgrade()
+        {
+            shelf.put_back(connection);
         }
     }
 }
