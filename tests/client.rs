@@ -4,6 +4,8 @@ mod support;
 
 #[path = "client/age.rs"]
 mod age;
+#[path = "client/ahead.rs"]
+mod ahead;
 #[path = "client/connections.rs"]
 mod connections;
 #[path = "client/frames.rs"]

@@ -12,6 +12,7 @@
 //! its idle connections with it, and connections in use close when their requests have ended.
 
 mod age;
+mod ahead;
 mod connection;
 mod keep_alive;
 mod lease;
@@ -44,6 +45,7 @@ use tokio::{
 
 use self::{
     age::Age,
+    ahead::Keeper,
     connection::{Http1, Http2},
     room::{Room, WeakRoom},
     settling::{Settling, Shelf},
@@ -67,6 +69,8 @@ pub(super) struct Config {
     pub(super) max_connections: usize,
     pub(super) first_byte: Option<Duration>,
     pub(super) age: AgeLimits,
+    /// A connection is made before a request needs it.
+    pub(super) ahead: bool,
     /// For what has jitter.
     pub(super) generator: Generator,
 }
@@ -88,6 +92,7 @@ pub(super) struct Pool {
     /// What the pod speaks, once it is known.
     spoken: AtomicU8,
     state: Mutex<State>,
+    keeper: Keeper,
 }
 
 #[cfg(feature = "tls")]
@@ -111,6 +116,7 @@ impl Pool {
             freed: Arc::default(),
             spoken: AtomicU8::new(spoken),
             state: Mutex::default(),
+            keeper: Keeper::default(),
         }
     }
 
@@ -174,9 +180,10 @@ impl Pool {
     fn dial(self: &Arc<Self>, room: Room) -> Wait {
         let (sender, receiver) = oneshot::channel();
         let (pool, config, pod) = self.parts();
+        let end = self.on_end();
         tokio::spawn(async move {
             let weak_room = room.downgrade();
-            let result = match config.connector.connect(&pod, room).await {
+            let result = match config.connector.connect(&pod, (room, end)).await {
                 Ok(Connection::Http1(sender)) => Ok(Some(Http1::new(sender, config.newborn()))),
                 Ok(connection) => {
                     if let Some(pool) = pool.upgrade() {
@@ -197,9 +204,10 @@ impl Pool {
     /// `replaced`, if there is one.
     fn dial_for_all(self: &Arc<Self>, room: Room, replaced: Weak<Http2>) -> SharedDial {
         let (pool, config, pod) = self.parts();
+        let end = self.on_end();
         let task = tokio::spawn(async move {
             let weak_room = room.downgrade();
-            let made = config.connector.connect(&pod, room).await;
+            let made = config.connector.connect(&pod, (room, end)).await;
             let Some(pool) = pool.upgrade() else {
                 return made.map(drop);
             };
@@ -235,6 +243,8 @@ impl Pool {
                 let mut state = self.lock();
                 state.http2.push(Arc::new(connection));
                 self.reap_later(&mut state, due);
+                drop(state);
+                self.connected();
             }
         }
     }
@@ -279,6 +289,7 @@ impl Pool {
             state.idle.push(connection);
             pool.reap_later(&mut state, due);
             drop(state);
+            pool.connected();
             pool.freed.notify_one();
         }
     }

@@ -10,8 +10,8 @@ use crate::{
     discovery::Discovery,
     endpoint::Endpoint,
     http::{
-        address::Service, client::Client, connect::Connector, future::Shared, pod::PodService,
-        pool::Config, protocol::Protocol, response::OnResponseEnd,
+        address::Service, body::BoxRequest, client::Client, connect::Connector, future::Shared,
+        pod::PodService, pool::Config, protocol::Protocol, response::OnResponseEnd,
     },
 };
 #[cfg(feature = "tls")]
@@ -26,7 +26,8 @@ impl Client {
 }
 
 impl<D> ClientBuilder<D> {
-    /// Builds the client. Nothing is dialled before a request comes.
+    /// Builds the client. Nothing is dialled before a request comes, unless it is told to
+    /// [connect ahead](Self::connect_ahead) or to [check](Self::health_check).
     ///
     /// # Errors
     ///
@@ -67,10 +68,14 @@ impl<D> ClientBuilder<D> {
             Some(timeout) => pods.ready_timeout(timeout),
             None => pods.wait_for_ready(),
         };
-        let pods = pods.build({
+        let make = {
             let config = config.clone();
             move |endpoint: &Endpoint| PodService::new(endpoint, config.clone())
-        });
+        };
+        let pods = match limits.ahead {
+            true => pods.build_ahead::<_, _, BoxRequest>(make),
+            false => pods.build(make),
+        };
         Ok(Client::new(Shared {
             pods,
             config,
@@ -90,6 +95,7 @@ fn config(limits: &Limits, connector: Connector, service: Service) -> Config {
         max_connections: limits.max_connections,
         first_byte: limits.first_byte,
         age: limits.age,
+        ahead: limits.ahead,
         generator: Generator::new(None),
     }
 }

@@ -88,6 +88,23 @@ impl<D> ClientBuilder<D> {
         self
     }
 
+    /// Whether a connection to each pod is made before its first request, and kept; no by default.
+    ///
+    /// A pod that joins others gets no request until it has a connection, handshakes and all: it is
+    /// [unreachable](crate::EndpointState::Unreachable) for as long as that takes. So no request waits for one. The pods of
+    /// the first set get requests at once, which may be before they are connected. A pod that refuses is tried again as any
+    /// other that refuses requests.
+    ///
+    /// One connection to each pod stays, whatever the [`idle_timeout`](Self::idle_timeout). If it is lost, because the pod
+    /// closes it or it grows too old, another one takes its place: at once, or where the pod closes them, after 0.2 s to 5 s.
+    ///
+    /// It costs connections, clients × pods: a hundred clients of a hundred pods have ten thousand, and each pod has a
+    /// hundred, used or not. With a policy that picks few of many pods, most are for nothing.
+    pub fn connect_ahead(mut self, connect_ahead: bool) -> Self {
+        self.limits.ahead = connect_ahead;
+        self
+    }
+
     /// After how long a silence the system asks whether the pod is still there; three times, at a third of this.
     ///
     /// The system counts in seconds: 1 s at least, 32,000 s at most.

@@ -31,6 +31,7 @@ pub(super) struct Limits {
     /// None waits for as long as it takes.
     pub(super) ready: Option<Duration>,
     pub(super) age: AgeLimits,
+    pub(super) ahead: bool,
 }
 
 impl Default for Limits {
@@ -43,6 +44,7 @@ impl Default for Limits {
             whole: None,
             ready: Some(Duration::from_secs(5)),
             age: AgeLimits::default(),
+            ahead: false,
         }
     }
 }

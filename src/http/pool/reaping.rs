@@ -45,7 +45,7 @@ impl Pool {
     /// Whether there is anything left to look at later.
     fn reap(self: &Arc<Self>) -> bool {
         let mut state = self.lock();
-        let reaped = state.reap(self.config.idle_timeout);
+        let reaped = state.reap(self.config.idle_timeout, self.config.ahead);
         for old in &reaped.wanted {
             self.succeed(&mut state, old);
         }
@@ -53,6 +53,12 @@ impl Pool {
             (Some(due), Some(reaper)) => reaper.set(due),
             _ => state.reaper = None,
         }
-        state.reaper.is_some()
+        let goes_on = state.reaper.is_some();
+        let is_last = reaped.closed > 0 && state.is_empty();
+        drop(state);
+        if is_last {
+            self.replace_kept();
+        }
+        goes_on
     }
 }

@@ -19,6 +19,9 @@ pub(super) struct State {
     pub(super) reaper: Option<Reaper>,
 }
 
+/// As long as a connection that is kept may be idle: the next look at it is a day away.
+const NEVER: Duration = Duration::from_secs(86_400);
+
 /// The task that waits for the next connection to grow too old. It ends with this.
 pub(super) struct Reaper {
     /// When it looks again.
@@ -41,6 +44,8 @@ impl Reaper {
 
 /// What was found when a pool was looked through.
 pub(super) struct Reaped {
+    /// How many have been closed.
+    pub(super) closed: usize,
     /// When to look again; never, where nothing is left that may grow too old.
     pub(super) due: Option<Instant>,
     /// Connections that are too old, and that the next requests may be about to use.
@@ -81,28 +86,58 @@ impl State {
         stream.or_else(|| self.http2.iter().find_map(Stream::begin))
     }
 
-    /// Closes what has been idle for too long, or is too old.
-    pub(super) fn reap(&mut self, timeout: Duration) -> Reaped {
+    pub(super) fn is_empty(&self) -> bool {
+        self.idle.is_empty() && self.http2.is_empty()
+    }
+
+    /// Closes what has been idle for too long, or is too old. If it `keeps_one`, the last used one may be idle for ever.
+    pub(super) fn reap(&mut self, timeout: Duration, keeps_one: bool) -> Reaped {
         let now = Instant::now();
         let before = self.idle.len() + self.http2.len();
+        let mut kept = if keeps_one { self.idle.pop() } else { None };
+        kept.take_if(|it| it.is_over());
         self.idle
             .retain(|it| !it.is_over() && it.due(timeout) > now);
+        let idle = self.idle.iter().map(|it| it.due(timeout));
+        let idle = idle.chain(kept.as_ref().map(|it| it.due(NEVER))).min();
+        self.idle.extend(kept);
+        let timeout = match keeps_one && self.http2.len() == 1 {
+            true => NEVER,
+            false => timeout,
+        };
+        let wanted = self.reap_http2(now, timeout, keeps_one);
+        let http2 = self.http2.iter().map(|it| it.due(timeout, now));
+        let due = http2.chain(idle).min();
+        let closed = before - self.idle.len() - self.http2.len();
+        if closed > 0 {
+            debug!(closed, "idle connections closed");
+        }
+        Reaped {
+            closed,
+            due,
+            wanted,
+        }
+    }
+
+    /// Those that are too old for the requests that may come at any time are kept until they are replaced.
+    fn reap_http2(&mut self, now: Instant, timeout: Duration, keeps_one: bool) -> Vec<Arc<Http2>> {
         let mut wanted = Vec::new();
         self.http2.retain(|it| {
-            let is_kept = !it.is_over() && it.idle_since().is_none_or(|at| at + timeout > now);
-            let is_too_old = is_kept && it.age.is_reached() && it.idle_since().is_some();
-            if is_too_old && it.is_wanted(now) {
+            let Some(since) = it.idle_since() else {
+                return !it.is_over();
+            };
+            if it.is_over() || since + timeout <= now {
+                return false;
+            }
+            if !it.age.is_reached() {
+                return true;
+            }
+            let is_wanted = keeps_one || it.is_wanted(now);
+            if is_wanted {
                 wanted.push(it.clone());
             }
-            is_kept && (!is_too_old || it.is_wanted(now))
+            is_wanted
         });
-        let left = self.idle.len() + self.http2.len();
-        if left < before {
-            debug!(closed = before - left, left, "idle connections closed");
-        }
-        let idle = self.idle.iter().map(|it| it.due(timeout));
-        let http2 = self.http2.iter().map(|it| it.due(timeout, now));
-        let due = idle.chain(http2).min();
-        Reaped { due, wanted }
+        wanted
     }
 }
