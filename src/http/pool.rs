@@ -15,6 +15,7 @@ mod age;
 mod ahead;
 mod connection;
 mod keep_alive;
+mod keeper;
 mod lease;
 mod reaping;
 mod room;
@@ -45,8 +46,8 @@ use tokio::{
 
 use self::{
     age::Age,
-    ahead::Keeper,
     connection::{Http1, Http2},
+    keeper::Keeper,
     room::{Room, WeakRoom},
     settling::{Settling, Shelf},
     state::State,

@@ -4,10 +4,7 @@
 //! time after.
 
 use std::{
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -16,7 +13,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Pool, wait::Wait};
+use super::{Pool, keeper::OnEnd, wait::Wait};
 use crate::{backoff::Backoff, error::BoxError};
 
 /// As the balancer tries pods again that refuse.
@@ -24,55 +21,29 @@ const MIN_PAUSE: Duration = Duration::from_millis(200);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 const JITTER: f64 = 0.2;
 
-/// What tells the task that keeps a connection: one has ended, or the pool is gone.
-#[derive(Default)]
-pub(super) struct Keeper {
-    ended: Arc<Notify>,
-    runs: AtomicBool,
-    /// There has been a connection since the last one that was missed.
-    connected: AtomicBool,
-}
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        self.ended.notify_one();
-    }
-}
-
-/// Held by a connection, from its dial to its end.
-pub(super) struct OnEnd(Option<Arc<Notify>>);
-
-impl Drop for OnEnd {
-    fn drop(&mut self) {
-        if let Some(ended) = &self.0 {
-            ended.notify_one();
-        }
-    }
-}
-
 impl Pool {
     /// What a connection that is about to be dialled holds.
     pub(super) fn on_end(self: &Arc<Self>) -> OnEnd {
         if !self.config.ahead {
-            return OnEnd(None);
+            return OnEnd::nobody();
         }
-        let ended = &self.keeper.ended;
-        if !self.keeper.runs.swap(true, Relaxed) {
-            tokio::spawn(keep(Arc::downgrade(self), ended.clone()));
+        let (end, task) = self.keeper.on_end();
+        if let Some(ended) = task {
+            tokio::spawn(keep(Arc::downgrade(self), ended));
         }
-        OnEnd(Some(ended.clone()))
+        end
     }
 
     /// There is a connection to keep.
     pub(super) fn connected(&self) {
         if self.config.ahead {
-            self.keeper.connected.store(true, Relaxed);
+            self.keeper.connected();
         }
     }
 
     /// Whether there was a connection, and now there is none, nor one being made.
     fn misses_one(&self) -> bool {
-        self.is_bare() && self.keeper.connected.swap(false, Relaxed)
+        self.is_bare() && self.keeper.take_connected()
     }
 
     fn is_bare(&self) -> bool {
