@@ -24,8 +24,9 @@ mod state;
 mod succession;
 mod wait;
 
-pub(super) use age::AgeLimits;
+pub(super) use age::{Age, AgeLimits};
 pub(super) use connection::Reserved;
+pub(super) use keep_alive::KeepAlive;
 pub(super) use lease::Lease;
 pub(super) use wait::Wait;
 
@@ -45,7 +46,6 @@ use tokio::{
 };
 
 use self::{
-    age::Age,
     connection::{Http1, Http2},
     keeper::Keeper,
     room::{Room, WeakRoom},

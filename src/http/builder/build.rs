@@ -50,7 +50,9 @@ impl<D> ClientBuilder<D> {
         let limits = self.limits;
         let may_refuse = scheme == Scheme::HTTPS || connector.protocol == Protocol::Http2;
         let service = Service::new(scheme, authority);
-        let check = self.check.map(|check| check.over(&connector, &service));
+        let check = self
+            .check
+            .map(|check| check.over(&connector, &service, limits.age));
         let config = Arc::new(config(&limits, connector, service));
         let pods = Balance::builder(self.discovery?)
             .any_policy(self.policy)

@@ -25,7 +25,7 @@ pub(in crate::http) struct AgeLimits {
 
 /// One connection's age, and its bounds.
 #[derive(Debug)]
-pub(super) struct Age {
+pub(in crate::http) struct Age {
     made: Instant,
     expires: Option<Instant>,
     /// After so many requests another connection is to take over.
@@ -36,7 +36,7 @@ pub(super) struct Age {
 }
 
 impl Age {
-    pub(super) fn new(limits: AgeLimits, now: Instant, rng: &mut impl Rng) -> Self {
+    pub(in crate::http) fn new(limits: AgeLimits, now: Instant, rng: &mut impl Rng) -> Self {
         let most = limits.requests.unwrap_or(usize::MAX);
         let enough = match limits.requests {
             Some(most) => rng.random_range(most - most / 10..=most),
@@ -52,28 +52,28 @@ impl Age {
     }
 
     /// Whether it is time for another connection.
-    pub(super) fn is_reached(&self) -> bool {
+    pub(in crate::http) fn is_reached(&self) -> bool {
         self.begun.load(Relaxed) >= self.enough
             || self.expires.is_some_and(|at| Instant::now() >= at)
     }
 
     /// Whether it may have one more request, too old or not.
-    pub(super) fn allows_one_more(&self) -> bool {
+    pub(in crate::http) fn allows_one_more(&self) -> bool {
         self.begun.load(Relaxed) < self.most
     }
 
     /// One more request begins.
-    pub(super) fn count(&self) {
+    pub(in crate::http) fn count(&self) {
         if self.most != usize::MAX {
             self.begun.fetch_add(1, Relaxed);
         }
     }
 
-    pub(super) fn made(&self) -> Instant {
+    pub(in crate::http) fn made(&self) -> Instant {
         self.made
     }
 
-    pub(super) fn expires(&self) -> Option<Instant> {
+    pub(in crate::http) fn expires(&self) -> Option<Instant> {
         self.expires
     }
 }
