@@ -22,6 +22,8 @@ mod waiting;
 
 pub use builder::{BalanceBuilder, BalanceLayer};
 pub use future::ResponseFuture;
+#[cfg(feature = "http")]
+pub(crate) use generator::Generator;
 pub use status::{EndpointState, EndpointStatus, Proximity};
 
 use std::{

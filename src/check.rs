@@ -17,7 +17,13 @@ mod scheduler;
 
 pub(crate) use scheduler::{CheckScheduler, CheckState};
 
-use std::{any::Any, fmt, future::Future, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    fmt,
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use futures::{FutureExt, TryFutureExt, future::BoxFuture};
 use tokio::net::TcpStream;
@@ -31,7 +37,30 @@ use crate::{
 ///
 /// `Any`, so that the HTTP client finds its own, which are to go over its kind of connections.
 pub(crate) trait Checker: Any + Send + Sync {
-    fn check(&self, endpoint: &Endpoint) -> BoxFuture<'static, Result<(), BoxError>>;
+    /// `kept` is what earlier checks of this endpoint have left, and this one leaves.
+    fn check(&self, endpoint: &Endpoint, kept: &Kept) -> BoxFuture<'static, Result<(), BoxError>>;
+}
+
+/// What one check of an endpoint leaves to the next, such as a connection. It goes with the endpoint, and the balancer.
+#[derive(Clone, Default)]
+pub(crate) struct Kept(Arc<Mutex<Option<Box<dyn Any + Send>>>>);
+
+#[cfg_attr(not(feature = "http"), expect(dead_code, reason = "TCP keeps nothing"))]
+impl Kept {
+    /// Takes what is there: a check that never ends leaves nothing.
+    pub(crate) fn take<T: 'static>(&self) -> Option<T> {
+        let kept = self.lock().take()?;
+        kept.downcast().ok().map(|kept| *kept)
+    }
+
+    pub(crate) fn leave(&self, kept: impl Any + Send) {
+        let before = self.lock().replace(Box::new(kept));
+        drop(before);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Box<dyn Any + Send>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// How endpoints are asked whether they are well (active health checks). Off unless a builder is given one.
@@ -219,7 +248,7 @@ where
     R: Future<Output = Result<(), E>> + Send + 'static,
     E: Into<BoxError> + 'static,
 {
-    fn check(&self, endpoint: &Endpoint) -> BoxFuture<'static, Result<(), BoxError>> {
+    fn check(&self, endpoint: &Endpoint, _: &Kept) -> BoxFuture<'static, Result<(), BoxError>> {
         (self.0)(endpoint.clone()).map_err(Into::into).boxed()
     }
 }

@@ -2,6 +2,10 @@
 
 mod support;
 
+#[path = "client/age.rs"]
+mod age;
+#[path = "client/ahead.rs"]
+mod ahead;
 #[path = "client/connections.rs"]
 mod connections;
 #[path = "client/frames.rs"]
@@ -16,6 +20,8 @@ mod local;
 mod replay;
 #[path = "client/requests.rs"]
 mod requests;
+#[path = "client/reuse.rs"]
+mod reuse;
 #[path = "client/tls.rs"]
 mod tls;
 #[path = "client/tls_kit.rs"]

@@ -73,6 +73,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "http",
         &[
+            "backoff",
             "balance",
             "check",
             "discovery",

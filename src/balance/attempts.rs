@@ -1,7 +1,7 @@
 //! Tries endpoints that refuse requests again, in the background.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::Duration,
@@ -40,6 +40,8 @@ pub(super) struct Attempts<S> {
     hurried: BTreeSet<Due>,
     /// All members that refuse requests, with their places in both queues.
     refusing: BTreeMap<MemberId, Option<(Due, Due)>>,
+    /// New members that are to be made ready, though they get requests meanwhile.
+    ahead: VecDeque<Due>,
     running: FuturesUnordered<BoxFuture<'static, Option<Attempt>>>,
     /// How to wait for a service's readiness; none before the first refusal.
     ready: Option<ReadyFn<S>>,
@@ -59,6 +61,7 @@ impl<S: Clone + Send + 'static> Attempts<S> {
             queue: BTreeSet::new(),
             hurried: BTreeSet::new(),
             refusing: BTreeMap::new(),
+            ahead: VecDeque::new(),
             running: FuturesUnordered::new(),
             ready: None,
         }
@@ -70,14 +73,35 @@ impl<S: Clone + Send + 'static> Attempts<S> {
 
     /// When the next attempt is due, if there is room for one.
     pub(super) fn due(&self, is_outage: bool) -> Option<Instant> {
-        let has_room = self.running.len() < MAX_RUNNING;
+        let ahead = self.ahead.front().filter(|_| self.has_room());
+        let ahead = ahead.map(|&(due, _)| due);
+        self.due_again(is_outage).into_iter().chain(ahead).min()
+    }
+
+    fn due_again(&self, is_outage: bool) -> Option<Instant> {
         let queue = if is_outage {
             &self.hurried
         } else {
             &self.queue
         };
-        let first = queue.first().filter(|_| has_room);
+        let first = queue.first().filter(|_| self.has_room());
         first.map(|&(due, _)| due)
+    }
+
+    fn has_room(&self) -> bool {
+        self.running.len() < MAX_RUNNING
+    }
+
+    /// A member has joined that is to be ready before a request needs it. If it gets none until it is, its attempts are
+    /// those of one that refuses.
+    pub(super) fn join(&mut self, life: &mut Life<S>, ready: ReadyFn<S>, now: Instant) {
+        self.ready = Some(ready);
+        if life.member.is_unreachable() {
+            life.reconnect = Some(Reconnect::at_once(Refusal::NotReady, now));
+            self.place(life);
+        } else {
+            self.ahead.push_back((now, life.member.id()));
+        }
     }
 
     /// A member has refused a request or an attempt: it is tried again after its next pause. One that has left, or accepts
@@ -162,7 +186,8 @@ impl<S: Clone + Send + 'static> Attempts<S> {
 
     /// Begins the attempts that are due.
     pub(super) fn begin(&mut self, lives: &mut Lives<S>, now: Instant, is_outage: bool) {
-        while self.due(is_outage).is_some_and(|due| due <= now) {
+        self.begin_ahead(lives);
+        while self.due_again(is_outage).is_some_and(|due| due <= now) {
             let queue = if is_outage {
                 &self.hurried
             } else {
@@ -179,12 +204,29 @@ impl<S: Clone + Send + 'static> Attempts<S> {
         }
     }
 
+    fn begin_ahead(&mut self, lives: &mut Lives<S>) {
+        while self.has_room()
+            && let Some((_, id)) = self.ahead.pop_front()
+        {
+            // One that has refused meanwhile has its turn in the queue.
+            let life = lives.get_mut(&id).filter(|life| life.reconnect.is_none());
+            if let (Some(life), Some(ready)) = (life, self.ready) {
+                self.run(life, ready);
+            }
+        }
+    }
+
     fn try_again(&mut self, life: &mut Life<S>) {
-        let id = life.member.id();
         let (Some(reconnect), Some(ready)) = (&mut life.reconnect, self.ready) else {
-            return self.leave(id);
+            return self.leave(life.member.id());
         };
         reconnect.begin();
+        self.run(life, ready);
+        self.place(life);
+    }
+
+    fn run(&mut self, life: &mut Life<S>, ready: ReadyFn<S>) {
+        let id = life.member.id();
         // What clones the service, and what makes the future, may panic, too.
         let service = catch_unwind(AssertUnwindSafe(|| life.service.clone()));
         let ready =
@@ -200,7 +242,6 @@ impl<S: Clone + Send + 'static> Attempts<S> {
         });
         life.running = Some(Running::new(handle));
         self.running.push(attempt.map(Result::ok).boxed());
-        self.place(life);
     }
 
     /// The next attempt that has ended, with its member if that is still here; none, at once, while none runs.
@@ -209,9 +250,9 @@ impl<S: Clone + Send + 'static> Attempts<S> {
     }
 }
 
-/// The member of an attempt, and how it had refused before, unless it has left.
-pub(super) fn of<S>(lives: &Lives<S>, id: MemberId) -> Option<(Arc<Member>, Refusal)> {
+/// The member of an attempt, and how it had refused before if it had, unless it has left.
+pub(super) fn of<S>(lives: &Lives<S>, id: MemberId) -> Option<(Arc<Member>, Option<Refusal>)> {
     let life = lives.get(&id)?;
-    let refusal = life.reconnect.as_ref()?.refusal();
+    let refusal = life.reconnect.as_ref().map(Reconnect::refusal);
     Some((life.member.clone(), refusal))
 }

@@ -7,17 +7,23 @@ use tokio::{
     time::Instant,
 };
 use tower::Layer;
+#[cfg(feature = "http")]
+use tower::Service;
 
+#[cfg(feature = "http")]
+use super::place::ready;
 use super::{
     Balance, Handle,
     checks::Checks,
     driver::Driver,
     generator::Generator,
     health_monitor::HealthMonitor,
-    shared::{ReadyTimeout, Shared},
+    shared::{ReadyFn, ReadyTimeout, Shared},
     slow_start::SlowStart,
     starter::Starter,
 };
+#[cfg(feature = "http")]
+use crate::error::BoxError;
 use crate::{
     check::HealthCheck,
     discovery::Discovery,
@@ -213,6 +219,28 @@ impl<D, C> BalanceBuilder<D, C> {
         M: FnMut(&Endpoint) -> S + Send + 'static,
         S: Clone + Send + Sync + 'static,
     {
+        self.build_with(make, None)
+    }
+
+    /// The same. `ahead` makes new endpoints ready before requests need them: they get none before, unless there is no other
+    /// one, and those that refuse are tried again as usual.
+    #[cfg(feature = "http")]
+    pub(crate) fn build_ahead<S, M, Req>(self, make: M) -> Balance<S, C>
+    where
+        D: Discovery,
+        M: FnMut(&Endpoint) -> S + Send + 'static,
+        S: Service<Req> + Clone + Send + Sync + 'static,
+        S::Error: Into<BoxError>,
+    {
+        self.build_with(make, Some(ready::<S, Req>))
+    }
+
+    fn build_with<S, M>(self, make: M, ahead: Option<ReadyFn<S>>) -> Balance<S, C>
+    where
+        D: Discovery,
+        M: FnMut(&Endpoint) -> S + Send + 'static,
+        S: Clone + Send + Sync + 'static,
+    {
         let signals = Arc::new(self.signals());
         let generator = Generator::new(self.seed);
         let (writer, current) = Writer::new(
@@ -224,6 +252,7 @@ impl<D, C> BalanceBuilder<D, C> {
         );
         let check = self.check.as_ref();
         let writer = writer.hold_back(check.is_some_and(|check| check.pace.require_initial_pass));
+        let writer = writer.ready_first(ahead.is_some());
         let (events, requests) = mpsc::unbounded_channel();
         let ready_timeout = self.ready_timeout;
         let shared = Shared::new(current, signals.clone(), generator, ready_timeout, events);
@@ -232,7 +261,14 @@ impl<D, C> BalanceBuilder<D, C> {
         let slow_start = SlowStart::new(self.slow_start);
         let monitor = HealthMonitor::new(self.detection, slow_start, signals);
         let health = (monitor, Checks::new(self.check));
-        let driver = Driver::new(shared.clone(), self.discovery, writer, health, requests);
+        let driver = Driver::new(
+            shared.clone(),
+            self.discovery,
+            writer,
+            health,
+            ahead,
+            requests,
+        );
         let (alive, handles) = oneshot::channel();
         let starter = Arc::new(Starter::new(Box::pin(driver.run(handles))));
         shared.set_starter(&starter);

@@ -16,7 +16,7 @@ use super::{
     registry::{Life, Lives},
 };
 use crate::{
-    check::{CheckFailed, CheckScheduler, Checker, HealthCheck},
+    check::{CheckFailed, CheckScheduler, Checker, HealthCheck, Kept},
     endpoint::Endpoint,
     error::{BoxError, SharedError},
     member::{Checked, MemberId},
@@ -95,7 +95,8 @@ impl Checks {
             };
             if let Some(state) = &mut life.check {
                 active.scheduler.begin(state, now);
-                let (check, handle) = abortable(active.run(id, life.endpoint.clone()));
+                let (check, handle) =
+                    abortable(active.run(id, life.endpoint.clone(), life.kept.clone()));
                 life.checking = Some(Running::new(handle));
                 self.running.push(check.map(Result::ok).boxed());
             }
@@ -146,11 +147,12 @@ impl Checks {
 }
 
 impl Active {
-    fn run(&self, id: MemberId, endpoint: Endpoint) -> BoxFuture<'static, CheckResult> {
+    fn run(&self, id: MemberId, endpoint: Endpoint, kept: Kept) -> BoxFuture<'static, CheckResult> {
         let (checker, bound) = (self.checker.clone(), self.timeout);
         let asked = async move {
             // What makes the future may panic, too.
-            let asked = AssertUnwindSafe(async { checker.check(&endpoint).await }).catch_unwind();
+            let asked =
+                AssertUnwindSafe(async { checker.check(&endpoint, &kept).await }).catch_unwind();
             let result = match timeout(bound, asked).await {
                 Ok(Ok(result)) => result,
                 Ok(Err(_)) => Err("the check panicked".into()),

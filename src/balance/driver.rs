@@ -26,7 +26,7 @@ use super::{
     health_monitor::HealthMonitor,
     reconnect::Refusal,
     registry::Registry,
-    shared::{Event, Shared},
+    shared::{Event, ReadyFn, Shared},
 };
 use crate::{
     discovery::{Discovery, FailureLog},
@@ -45,6 +45,8 @@ pub(super) struct Driver<D, S, M> {
     monitor: HealthMonitor,
     checks: Checks,
     attempts: Attempts<S>,
+    /// How new endpoints are made ready before requests need them, if they are.
+    ahead: Option<ReadyFn<S>>,
     opens_at: Option<Instant>,
     _close: CloseOnDrop<S>,
 }
@@ -69,6 +71,7 @@ where
         discovery: D,
         writer: Writer<M>,
         (monitor, checks): (HealthMonitor, Checks),
+        ahead: Option<ReadyFn<S>>,
         events: mpsc::UnboundedReceiver<Event<S>>,
     ) -> Self {
         Self {
@@ -81,6 +84,7 @@ where
             monitor,
             checks,
             attempts: Attempts::new(),
+            ahead,
             opens_at: None,
         }
     }
@@ -171,6 +175,9 @@ where
                 continue;
             };
             self.checks.join(life, now, generator);
+            if let Some(ready) = self.ahead {
+                self.attempts.join(life, ready, now);
+            }
             if !change.is_first {
                 // What a client finds in the beginning may have been there for long.
                 self.monitor.slow_start().join(life, now);
@@ -301,18 +308,28 @@ where
             return;
         };
         match (result, refusal) {
-            (Err(error), refusal) => {
+            // It was new, and none of its requests has found out yet.
+            (Err(error), None) => {
+                self.shared.note_refusal(id, error.into());
+                if member.refuse() {
+                    self.discovery.refused(member.endpoint());
+                    self.refused(&member, Refusal::NotReady);
+                    self.shared.current.load().recount();
+                }
+            }
+            (Ok(()), None) => {}
+            (Err(error), Some(refusal)) => {
                 debug!(endpoint = %member.endpoint(), %error, "endpoint still refuses");
                 self.shared.note_refusal(id, error.into());
                 self.refused(&member, refusal);
             }
-            (Ok(()), Refusal::NotReady) => {
+            (Ok(()), Some(Refusal::NotReady)) => {
                 member.accept();
                 self.shared.current.load().recount();
                 self.accepted(&member);
                 self.shared.wake();
             }
-            (Ok(()), Refusal::HandedBack) => {
+            (Ok(()), Some(Refusal::HandedBack)) => {
                 member.offer_trial();
                 self.shared.wake();
             }

@@ -17,12 +17,12 @@ thread_local! {
 ///
 /// It is looked up at each draw, as most picks draw nothing. The thread's takes no lock.
 #[derive(Debug)]
-pub(super) struct Generator {
+pub(crate) struct Generator {
     seeded: Option<Mutex<SmallRng>>,
 }
 
 impl Generator {
-    pub(super) fn new(seed: Option<u64>) -> Self {
+    pub(crate) fn new(seed: Option<u64>) -> Self {
         let seeded = seed.map(|seed| Mutex::new(SmallRng::seed_from_u64(seed)));
         Self { seeded }
     }

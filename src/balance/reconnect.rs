@@ -58,16 +58,21 @@ pub(super) struct Reconnect {
 
 impl Reconnect {
     pub(super) fn new(refusal: Refusal, now: Instant, rng: &mut impl Rng) -> Self {
-        let mut new = Self {
+        let mut new = Self::at_once(refusal, now);
+        new.refused(refusal, now, rng);
+        new
+    }
+
+    /// Of an endpoint that has not refused yet, and is to be tried before it gets requests.
+    pub(super) fn at_once(refusal: Refusal, now: Instant) -> Self {
+        Self {
             refusal,
             backoff: Backoff::new(MIN_PAUSE, 2.0, MAX_PAUSE, JITTER),
             since: now,
             due: now,
             wanted_until: None,
             is_busy: false,
-        };
-        new.refused(refusal, now, rng);
-        new
+        }
     }
 
     /// The endpoint has refused a request or an attempt again.

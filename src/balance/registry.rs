@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::reconnect::{Reconnect, Running};
 use crate::{
-    check::CheckState,
+    check::{CheckState, Kept},
     endpoint::Endpoint,
     member::{Member, MemberId},
     outlier::EndpointHealth,
@@ -36,6 +36,8 @@ pub(super) struct Life<S> {
     pub(super) health: EndpointHealth,
     /// If the balancer makes health checks.
     pub(super) check: Option<CheckState>,
+    /// What its checks leave to one another.
+    pub(super) kept: Kept,
     /// While it refuses requests.
     pub(super) reconnect: Option<Reconnect>,
     /// While an attempt to reach it runs.
@@ -115,6 +117,7 @@ impl<S> Life<S> {
             service,
             health: EndpointHealth::new(now),
             check: None,
+            kept: Kept::default(),
             reconnect: None,
             running: None,
             checking: None,

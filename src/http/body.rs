@@ -61,6 +61,15 @@ impl RequestBody {
         matches!(self, Self::Empty)
     }
 
+    /// Whether it is all there, and no longer than `limit`.
+    pub(super) fn is_within(&self, limit: usize) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Whole(data) => data.as_ref().is_none_or(|data| data.len() <= limit),
+            Self::Stream(_) | Self::Recorded(_) => false,
+        }
+    }
+
     /// Records a stream as it is sent, so that up to `limit` bytes of it can be sent again.
     pub(super) fn record(&mut self, limit: usize) {
         *self = match std::mem::replace(self, Self::Empty) {

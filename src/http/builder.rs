@@ -49,6 +49,8 @@ use crate::{
 /// | [`max_idle`](Self::max_idle) | 32 connections a pod |
 /// | [`idle_timeout`](Self::idle_timeout) | 30 s |
 /// | [`max_connections`](Self::max_connections) | 1,024 a pod |
+/// | [`max_connection_age`](Self::max_connection_age), [`max_connection_requests`](Self::max_connection_requests) | none |
+/// | [`connect_ahead`](Self::connect_ahead) | no |
 /// | [`tcp_keepalive`](Self::tcp_keepalive) | after 10 s of silence |
 /// | [`tcp_user_timeout`](Self::tcp_user_timeout) | 10 s (Linux) |
 /// | [`http2_ping`](Self::http2_ping) | none |

@@ -1,29 +1,26 @@
 //! Checks over HTTP: a GET, or gRPC's health service.
 //!
-//! Each check makes a connection of its own and closes it: it is to show that the pod accepts some, and requests' connections
-//! stay out of it.
+//! The checks of a pod have a connection of their own, which they keep: requests' connections stay out of it.
 
 mod grpc;
+mod link;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{
-    HeaderValue, Method, Request, Response, StatusCode,
+    HeaderValue, Method, Request, StatusCode,
     header::{CONTENT_TYPE, TE, USER_AGENT},
     uri::{Authority, PathAndQuery, Scheme},
 };
-use hyper::body::Incoming;
 
+use self::link::Link;
 use super::{
-    address::Service,
-    body::RequestBody,
-    connect::{Connection, Connector},
-    protocol::Protocol,
+    address::Service, body::RequestBody, connect::Connector, pool::AgeLimits, protocol::Protocol,
 };
 use crate::{
-    check::{Checker, HealthCheck},
+    check::{Checker, HealthCheck, Kept},
     endpoint::Endpoint,
     error::BoxError,
 };
@@ -44,7 +41,9 @@ impl HealthCheck {
     /// [`BalanceBuilder`](crate::BalanceBuilder::health_check), which knows no such thing, it goes in clear, over HTTP/1.1,
     /// with the endpoint's address as `Host`.
     ///
-    /// Each check makes a connection of its own, TLS handshake and all, and closes it.
+    /// The checks of a pod have a connection of their own, which is kept from one to the next; a new one is made, TLS
+    /// handshake and all, where it has been closed, broken or grown [too
+    /// old](crate::http::ClientBuilder::max_connection_age). A check fails only over a new one, or by its answer.
     ///
     /// # Errors
     ///
@@ -61,7 +60,7 @@ impl HealthCheck {
     /// An endpoint passes if its [gRPC health service](https://github.com/grpc/grpc/blob/master/doc/health-checking.md),
     /// `grpc.health.v1.Health/Check`, says that `service` is `SERVING`. An empty name asks for the server as a whole.
     ///
-    /// It goes over HTTP/2, with TLS where a client has it, as [`http`](Self::http) does.
+    /// It goes over HTTP/2, with TLS where a client has it, and over a connection that is kept, as [`http`](Self::http) does.
     #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
     pub fn grpc(service: impl Into<String>) -> Self {
         let question = Question::Grpc(grpc::request(service.into()));
@@ -69,10 +68,10 @@ impl HealthCheck {
     }
 
     /// The same, over a client's kind of connections if it is a question of HTTP.
-    pub(super) fn over(mut self, connector: &Connector, service: &Service) -> Self {
+    pub(super) fn over(mut self, connector: &Connector, service: &Service, age: AgeLimits) -> Self {
         let checker: &dyn std::any::Any = &*self.checker;
         if let Some(checker) = checker.downcast_ref::<HttpChecker>() {
-            self.checker = Arc::new(checker.over(connector, service));
+            self.checker = Arc::new(checker.over(connector, service, age));
         }
         self
     }
@@ -85,6 +84,7 @@ struct HttpChecker {
     connector: Connector,
     /// Whom requests name; the pod itself, if it is not known.
     service: Option<Service>,
+    age: AgeLimits,
 }
 
 #[derive(Clone, Debug)]
@@ -95,8 +95,8 @@ enum Question {
 }
 
 impl Checker for HttpChecker {
-    fn check(&self, endpoint: &Endpoint) -> BoxFuture<'static, Result<(), BoxError>> {
-        Box::pin(self.clone().ask(endpoint.clone()))
+    fn check(&self, endpoint: &Endpoint, kept: &Kept) -> BoxFuture<'static, Result<(), BoxError>> {
+        Box::pin(self.clone().ask(endpoint.clone(), kept.clone()))
     }
 }
 
@@ -108,37 +108,71 @@ impl HttpChecker {
             question,
             connector,
             service: None,
+            age: AgeLimits::default(),
         }
     }
 
-    fn over(&self, connector: &Connector, service: &Service) -> Self {
+    fn over(&self, connector: &Connector, service: &Service, age: AgeLimits) -> Self {
         let mut connector = connector.clone();
         connector.protocol = self.question.protocol(connector.protocol);
         Self {
             question: self.question.clone(),
             connector,
             service: Some(service.clone()),
+            age,
         }
     }
 
-    async fn ask(self, pod: Endpoint) -> Result<(), BoxError> {
-        let service = self.service.map_or_else(|| named(&pod), Ok)?;
-        let mut request = self.question.request();
-        // The connection is held until the answer has been read.
-        let (_held, response);
-        match self.connector.connect(&pod, ()).await? {
-            Connection::Http1(mut sender) => {
-                service.address_http1(&mut request)?;
-                response = sender.send_request(request).await?;
-                _held = Connection::Http1(sender);
-            }
-            Connection::Http2(mut sender, allowed) => {
-                service.address_http2(&mut request)?;
-                response = sender.send_request(request).await?;
-                _held = Connection::Http2(sender, allowed);
+    async fn ask(self, pod: Endpoint, kept: Kept) -> Result<(), BoxError> {
+        let service = self.service.clone().map_or_else(|| named(&pod), Ok)?;
+        if let Some(mut link) = kept.take::<Link>()
+            && link.is_ready().await
+        {
+            let answer = self.ask_over(link, &service, &kept).await;
+            // The connection may have been lost meanwhile, as idle ones are.
+            if !answer
+                .as_ref()
+                .is_err_and(|error| error.is::<hyper::Error>())
+            {
+                return answer;
             }
         }
-        self.question.judge(response).await
+        let connection = self.connector.connect(&pod, ()).await?;
+        let link = Link::new(connection, self.age);
+        self.ask_over(link, &service, &kept).await
+    }
+
+    /// Asks over this connection, and keeps it if it may be used again.
+    async fn ask_over(
+        &self,
+        mut link: Link,
+        service: &Service,
+        kept: &Kept,
+    ) -> Result<(), BoxError> {
+        let response = link.send(self.question.request(), service).await?;
+        let answer = match &self.question {
+            Question::Get(_) => {
+                let status = response.status();
+                link.read_on(response.into_body());
+                judge_status(status)
+            }
+            Question::Grpc(_) if response.status() == StatusCode::OK => grpc::judge(response).await,
+            Question::Grpc(_) => Err(format!("status {}", response.status()).into()),
+        };
+        if !answer
+            .as_ref()
+            .is_err_and(|error| error.is::<hyper::Error>())
+        {
+            kept.leave(link);
+        }
+        answer
+    }
+}
+
+fn judge_status(status: StatusCode) -> Result<(), BoxError> {
+    match status.is_success() {
+        true => Ok(()),
+        false => Err(format!("status {status}").into()),
     }
 }
 
@@ -174,14 +208,5 @@ impl Question {
         let headers = request.headers_mut();
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         request
-    }
-
-    async fn judge(&self, response: Response<Incoming>) -> Result<(), BoxError> {
-        let status = response.status();
-        match self {
-            Self::Get(_) if status.is_success() => Ok(()),
-            Self::Grpc(_) if status == StatusCode::OK => grpc::judge(response).await,
-            _ => Err(format!("status {status}").into()),
-        }
     }
 }

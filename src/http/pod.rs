@@ -86,6 +86,11 @@ impl Service<BoxRequest> for PodService {
                 Wait::Dial(dialed) => task::ready!(Pin::new(dialed).poll(cx))
                     .unwrap_or_else(|_| Err("the runtime has ended".into()))
                     .map(|connection| self.reserved = connection.map(Reserved::Http1)),
+                Wait::Settling(settling) => {
+                    let settled = task::ready!(Pin::new(settling).poll(cx));
+                    self.reserved = settled.map(Reserved::Http1);
+                    Ok(())
+                }
                 Wait::Shared(dialed) => {
                     task::ready!(Pin::new(dialed).poll(cx)).map_err(BoxError::from)
                 }
@@ -137,6 +142,7 @@ fn send(pool: &Arc<Pool>, mut connection: Reserved, mut request: BoxRequest, lef
     };
     match &mut connection {
         Reserved::Http1(http1) => {
+            http1.begin(request.body());
             let sent = http1.sender.try_send_request(*request);
             Sending::boxed(sent, call(connection), deadline)
         }
@@ -196,9 +202,10 @@ where
             task::ready!(deadline.as_mut().poll(cx));
             return Poll::Ready(Err(late(*bound)));
         };
-        let call = this.call.take().expect("polled after completion");
+        let mut call = this.call.take().expect("polled after completion");
         match sent {
             Ok(response) => {
+                call.connection.answered(response.headers());
                 let lease = call.lease();
                 Poll::Ready(Ok(response.map(|body| PodBody::new(body, lease))))
             }

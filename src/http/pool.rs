@@ -5,22 +5,32 @@
 //!                 ▲                                                          │
 //!                 └──────────────────────────────────────────────────────────┘
 //!  HTTP/2     shared by as many requests as the pod allows at once; one more is opened when all are full
+//!             too old: another one is made, then it takes no more requests, and closes when it has none
 //! ```
 //!
 //! A request that is in flight holds its connection, and the pool only weakly: when the pod leaves the set the pool goes,
 //! its idle connections with it, and connections in use close when their requests have ended.
 
+mod age;
+mod ahead;
 mod connection;
+mod keep_alive;
+mod keeper;
 mod lease;
+mod reaping;
+mod room;
+mod settling;
 mod state;
+mod succession;
 mod wait;
 
+pub(super) use age::{Age, AgeLimits};
 pub(super) use connection::Reserved;
+pub(super) use keep_alive::KeepAlive;
 pub(super) use lease::Lease;
 pub(super) use wait::Wait;
 
 use std::{
-    future::pending,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU8, Ordering::Relaxed},
@@ -31,14 +41,17 @@ use std::{
 
 use futures::FutureExt;
 use tokio::{
-    sync::{Notify, Semaphore, oneshot, watch},
-    time::{Instant, sleep_until, timeout},
+    sync::{Notify, Semaphore, oneshot},
+    time::{Instant, timeout},
 };
 
 use self::{
-    connection::{Http1, Http2, Stream},
+    connection::{Http1, Http2},
+    keeper::Keeper,
+    room::{Room, WeakRoom},
+    settling::{Settling, Shelf},
     state::State,
-    wait::{DialError, Room, SharedDial},
+    wait::{DialError, SharedDial},
 };
 use super::{
     address::Service,
@@ -46,7 +59,7 @@ use super::{
     protocol::Protocol,
     renewal::Vintage,
 };
-use crate::{endpoint::Endpoint, error::BoxError};
+use crate::{balance::Generator, endpoint::Endpoint};
 
 /// What all pools of a client have in common.
 #[derive(Debug)]
@@ -57,6 +70,18 @@ pub(super) struct Config {
     pub(super) idle_timeout: Duration,
     pub(super) max_connections: usize,
     pub(super) first_byte: Option<Duration>,
+    pub(super) age: AgeLimits,
+    /// A connection is made before a request needs it.
+    pub(super) ahead: bool,
+    /// For what has jitter.
+    pub(super) generator: Generator,
+}
+
+impl Config {
+    /// The age of a connection that is made now.
+    fn newborn(&self, vintage: Option<Vintage>) -> Age {
+        Age::new(self.age, Instant::now(), &mut &self.generator).of(vintage)
+    }
 }
 
 pub(super) struct Pool {
@@ -69,6 +94,7 @@ pub(super) struct Pool {
     /// What the pod speaks, once it is known.
     spoken: AtomicU8,
     state: Mutex<State>,
+    keeper: Keeper,
 }
 
 #[cfg(feature = "tls")]
@@ -92,6 +118,7 @@ impl Pool {
             freed: Arc::default(),
             spoken: AtomicU8::new(spoken),
             state: Mutex::default(),
+            keeper: Keeper::default(),
         }
     }
 
@@ -100,51 +127,74 @@ impl Pool {
     }
 
     /// A connection that there is.
-    pub(super) fn reserve(&self) -> Option<Reserved> {
+    pub(super) fn reserve(self: &Arc<Self>) -> Option<Reserved> {
         let mut state = self.lock();
         if self.spoken.load(Relaxed) != HTTP2
             && let Some(connection) = state.pop_idle()
         {
             return Some(Reserved::Http1(connection));
         }
-        state.http2.retain(|connection| !connection.is_over());
-        let stream = state.http2.iter().find_map(Stream::begin)?;
+        let stream = state.begin_stream()?;
+        if let Some(old) = stream.too_old() {
+            self.succeed(&mut state, old);
+        }
         Some(Reserved::Http2(stream))
     }
 
     /// Begins to connect, or waits for a connection where there is no room for one more.
     pub(super) fn connect(self: &Arc<Self>) -> Wait {
+        let mut state = self.lock();
+        if let Some(settling) = self.settling(&mut state) {
+            return Wait::Settling(settling);
+        }
         if self.spoken.load(Relaxed) == HTTP1 {
             return match Room::take(&self.room, &self.freed) {
                 Ok(room) => self.dial(room),
-                Err(wait) => wait,
+                Err(freed) => Wait::Freed(freed),
             };
         }
-        let mut state = self.lock();
-        if let Some(dialing) = state.dialing.as_ref().filter(|dial| dial.peek().is_none()) {
-            return Wait::Shared(dialing.clone());
+        if let Some(dialing) = state.dialing() {
+            return Wait::Shared(dialing);
         }
         match Room::take(&self.room, &self.freed) {
             Ok(room) => {
-                let dialing = self.dial_for_all(room);
+                let dialing = self.dial_for_all(room, Weak::new());
                 state.dialing = Some(dialing.clone());
                 Wait::Shared(dialing)
             }
-            Err(wait) => wait,
+            Err(freed) => Wait::Freed(freed),
         }
+    }
+
+    /// An idle connection that is about to be ready.
+    fn settling(self: &Arc<Self>, state: &mut State) -> Option<Settling> {
+        while let Some(connection) = state.pop_settling() {
+            let pool = Arc::downgrade(self);
+            if connection.settles_until() > Instant::now() {
+                return Some(Settling::new(connection, pool));
+            }
+            Self::release_later(pool, connection);
+        }
+        None
     }
 
     /// Connects for one request. Should that be cancelled meanwhile, the next one has the connection.
     fn dial(self: &Arc<Self>, room: Room) -> Wait {
         let (sender, receiver) = oneshot::channel();
         let (pool, config, pod) = self.parts();
+        let end = self.on_end();
         tokio::spawn(async move {
+            let weak_room = room.downgrade();
             // Before it begins: one that comes out newer than this says retires too soon, and not too late.
             let vintage = config.connector.vintage();
-            let result = match config.connector.connect(&pod, room).await {
-                Ok(Connection::Http1(sender)) => Ok(Some(Http1::new(sender, vintage))),
+            let result = match config.connector.connect(&pod, (room, end)).await {
+                Ok(Connection::Http1(sender)) => {
+                    Ok(Some(Http1::new(sender, config.newborn(vintage))))
+                }
                 Ok(connection) => {
-                    Self::add(&pool, connection, vintage);
+                    if let Some(pool) = pool.upgrade() {
+                        pool.add(connection, vintage, weak_room);
+                    }
                     Ok(None)
                 }
                 Err(error) => Err(error),
@@ -156,14 +206,21 @@ impl Pool {
         Wait::Dial(receiver)
     }
 
-    /// Connects for all requests that wait, whichever of them is cancelled.
-    fn dial_for_all(self: &Arc<Self>, room: Room) -> SharedDial {
+    /// Connects for all requests that wait, whichever of them is cancelled. In the end a connection that was too old is
+    /// `replaced`, if there is one.
+    fn dial_for_all(self: &Arc<Self>, room: Room, replaced: Weak<Http2>) -> SharedDial {
         let (pool, config, pod) = self.parts();
+        let end = self.on_end();
         let task = tokio::spawn(async move {
+            let weak_room = room.downgrade();
             let vintage = config.connector.vintage();
-            let connection = config.connector.connect(&pod, room).await?;
-            Self::add(&pool, connection, vintage);
-            Ok::<_, BoxError>(())
+            let made = config.connector.connect(&pod, (room, end)).await;
+            let Some(pool) = pool.upgrade() else {
+                return made.map(drop);
+            };
+            let made = made.map(|connection| pool.add(connection, vintage, weak_room));
+            pool.end_dial(&replaced);
+            made
         });
         let told = async move {
             match task.await {
@@ -179,43 +236,49 @@ impl Pool {
         (Arc::downgrade(self), self.config.clone(), self.pod.clone())
     }
 
-    fn add(pool: &Weak<Self>, connection: Connection, vintage: Option<Vintage>) {
-        let Some(this) = pool.upgrade() else { return };
+    fn add(self: &Arc<Self>, connection: Connection, vintage: Option<Vintage>, room: WeakRoom) {
+        let age = self.config.newborn(vintage);
         match connection {
             Connection::Http1(sender) => {
-                this.spoken.store(HTTP1, Relaxed);
-                Self::release(pool, Http1::new(sender, vintage));
+                self.spoken.store(HTTP1, Relaxed);
+                Self::release(&Arc::downgrade(self), Http1::new(sender, age));
             }
             Connection::Http2(sender, allowed) => {
-                this.spoken.store(HTTP2, Relaxed);
-                let connection = Http2::new(sender, allowed, vintage, this.freed.clone());
-                let mut state = this.lock();
-                // Renewed meanwhile: whoever waits for it makes another.
-                if !connection.is_over() {
-                    state.http2.push(Arc::new(connection));
-                    this.reap_later(&mut state);
+                self.spoken.store(HTTP2, Relaxed);
+                let connection = Http2::new(sender, allowed, self.freed.clone(), age, room);
+                let due = connection.due(self.config.idle_timeout, Instant::now());
+                let mut state = self.lock();
+                // Outdated meanwhile: whoever waits for it makes another.
+                if connection.is_over() {
+                    return;
                 }
+                state.http2.push(Arc::new(connection));
+                self.reap_later(&mut state, due);
+                drop(state);
+                self.connected();
             }
         }
     }
 
     /// Takes an HTTP/1.1 connection back that has no request any more, or closes it.
     pub(super) fn release(pool: &Weak<Self>, mut connection: Http1) {
+        if connection.is_over() {
+            return;
+        }
         let mut cx = Context::from_waker(Waker::noop());
         match connection.sender.poll_ready(&mut cx) {
             Poll::Ready(Ok(())) => Self::take_back(pool, connection),
             Poll::Ready(Err(_closed)) => {}
-            Poll::Pending => Self::release_later(pool, connection),
+            // The connection's own task is not done with the response.
+            Poll::Pending => Self::take_back(pool, connection),
         }
     }
 
-    /// The connection's own task is not done with the response, or the request still is on its way where it was answered
-    /// early.
-    fn release_later(pool: &Weak<Self>, mut connection: Http1) {
+    /// It doesn't become ready soon: the request still is on its way where it was answered early.
+    fn release_later(pool: Weak<Self>, mut connection: Http1) {
         let Some(patience) = pool.upgrade().map(|pool| pool.config.idle_timeout) else {
             return;
         };
-        let pool = pool.clone();
         tokio::spawn(async move {
             if let Ok(Ok(())) = timeout(patience, connection.sender.ready()).await {
                 Self::take_back(&pool, connection);
@@ -224,14 +287,21 @@ impl Pool {
     }
 
     fn take_back(pool: &Weak<Self>, mut connection: Http1) {
-        let Some(pool) = pool.upgrade() else { return };
         connection.idle_since = Instant::now();
+        Self::put(pool, connection);
+    }
+
+    /// Puts a connection on top of those that are idle.
+    fn put(pool: &Weak<Self>, connection: Http1) {
+        let Some(pool) = pool.upgrade() else { return };
+        let due = connection.due(pool.config.idle_timeout);
         let mut state = pool.lock();
         // Here, so that a renewal either is seen by this, or sees this.
         if state.idle.len() < pool.config.max_idle && !connection.is_over() {
             state.idle.push(connection);
-            pool.reap_later(&mut state);
+            pool.reap_later(&mut state, due);
             drop(state);
+            pool.connected();
             pool.freed.notify_one();
         }
     }
@@ -241,48 +311,14 @@ impl Pool {
     pub(super) fn distrust(&self) {
         self.lock().idle.clear();
     }
-
-    /// Sees to it that idle connections are closed when they grow too old.
-    fn reap_later(self: &Arc<Self>, state: &mut State) {
-        if state.reaper.is_some() {
-            return;
-        }
-        let (alive, mut pool_is_gone) = oneshot::channel();
-        state.reaper = Some(alive);
-        let (pool, timeout) = (Arc::downgrade(self), self.config.idle_timeout);
-        let renewals = self.config.connector.renewals.clone();
-        tokio::spawn(async move {
-            let mut renewed = renewals.as_ref().map(|renewals| renewals.watch());
-            let mut next = Instant::now() + timeout;
-            loop {
-                // Looked up after the watch has begun, so that none is missed.
-                let end = renewals.as_ref().and_then(|renewals| renewals.next_end());
-                let wake = end.map_or(next, |end| end.min(next));
-                tokio::select! {
-                    _ = &mut pool_is_gone => return,
-                    () = sleep_until(wake) => {}
-                    () = changed(&mut renewed) => {}
-                }
-                let Some(pool) = pool.upgrade() else { return };
-                let mut state = pool.lock();
-                match state.reap(timeout) {
-                    Some(due) => next = due,
-                    None => {
-                        state.reaper = None;
-                        return;
-                    }
-                }
-            }
-        });
-    }
 }
 
-/// Waits for the next renewal, if any can come.
-async fn changed(renewed: &mut Option<watch::Receiver<()>>) {
-    if let Some(renewed) = renewed
-        && renewed.changed().await.is_ok()
-    {
-        return;
+impl Shelf for Pool {
+    fn put_back(self: Arc<Self>, connection: Http1) {
+        Self::put(&Arc::downgrade(&self), connection);
     }
-    pending().await
+
+    fn put_aside(self: Arc<Self>, connection: Http1) {
+        Self::release_later(Arc::downgrade(&self), connection);
+    }
 }

@@ -31,6 +31,8 @@ pub(crate) struct Writer<M> {
     make: M,
     /// Whether endpoints have to pass a check before they get requests.
     holds_back: bool,
+    /// Whether endpoints have to be ready before they get requests, as long as others are.
+    readies_first: bool,
     slots: Slots,
     signals: Arc<Signals>,
 }
@@ -40,6 +42,8 @@ struct Merged<S> {
     members: Vec<Arc<Member>>,
     services: Vec<S>,
     update: Update<S>,
+    /// One of those that stay accepts requests.
+    accepts: bool,
 }
 
 impl<M> Writer<M> {
@@ -71,6 +75,7 @@ impl<M> Writer<M> {
             locality,
             make,
             holds_back: false,
+            readies_first: false,
             slots,
             signals,
         };
@@ -80,6 +85,12 @@ impl<M> Writer<M> {
     /// If `holds_back`, new endpoints get no request before they have passed a check.
     pub(crate) fn hold_back(mut self, holds_back: bool) -> Self {
         self.holds_back = holds_back;
+        self
+    }
+
+    /// If `readies_first`, new endpoints are unreachable until they are known to be ready, unless there is no other one.
+    pub(crate) fn ready_first(mut self, readies_first: bool) -> Self {
+        self.readies_first = readies_first;
         self
     }
 
@@ -100,6 +111,12 @@ impl<M> Writer<M> {
             return None;
         }
         let merged = self.merge(&old, &mut set);
+        if self.readies_first && merged.accepts {
+            // Before anybody may pick them.
+            for (member, _) in &merged.update.joined {
+                member.refuse();
+            }
+        }
         let members = Members::new(set, merged.members, &self.slots);
         let pickers = self.prepare(&old, &members, rng);
         current.store(Arc::new(Snapshot {
@@ -154,6 +171,7 @@ impl<M> Writer<M> {
                 left: Vec::new(),
                 altered: Vec::new(),
             },
+            accepts: false,
         };
         let before = old.endpoints();
         let is_same = |&old: &usize, new: &&mut Endpoint| before[old].is_same_pod(new);
@@ -208,6 +226,7 @@ impl<S: Clone> Merged<S> {
                 self.update.altered.push((member.id(), endpoint.clone()));
             }
         }
+        self.accepts |= member.is_available();
         self.members.push(member.clone());
         self.services.push(old.services[index].clone());
     }

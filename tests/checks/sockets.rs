@@ -3,6 +3,10 @@
 use std::{
     future::IntoFuture,
     net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -25,7 +29,7 @@ use tower_headless::{
 
 use crate::support::{
     cluster::Cluster,
-    pod::{Mode, Pod},
+    pod::{Mode, Pod, Stats},
     within,
 };
 
@@ -117,13 +121,18 @@ async fn http_checks_see_the_status() {
 /// The heads of the requests that come.
 async fn heads(listener: &TcpListener) -> String {
     let (mut stream, _) = listener.accept().await.expect("a connection");
+    head_of(&mut stream).await.expect("a request")
+}
+
+/// The head of a request, which is answered; none if the connection ends before.
+async fn head_of(stream: &mut TcpStream) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await.expect("a request"));
+        head.push(stream.read_u8().await.ok()?);
     }
     let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-    stream.write_all(answer).await.expect("an answer");
-    String::from_utf8(head).expect("text")
+    stream.write_all(answer).await.ok()?;
+    Some(String::from_utf8(head).expect("text"))
 }
 
 #[tokio::test]
@@ -284,6 +293,134 @@ async fn grpc_checks_see_what_the_health_service_says() {
     assert!(last.to_string().starts_with("gRPC status 5"), "{last}");
 }
 
+/// Waits for so many more checks, and tells how many connections they took.
+async fn dialled(pod: &Pod, checks: usize) -> usize {
+    let before = pod.stats();
+    let enough = move |stats: &Stats| stats.requests >= before.requests + checks;
+    let after = within("checks", pod.wait_until(enough)).await;
+    after.accepted - before.accepted
+}
+
+/// Whatever their answers: with a body, with one that comes bit by bit, with a status that is no success.
+#[tokio::test]
+async fn checks_of_a_pod_keep_their_connection() {
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        for path in ["/healthz", "/stream/3/1"] {
+            let pods = pods(3).await;
+            let client = builder("http", addresses(&pods))
+                .protocol(protocol)
+                .health_check(quickly(HealthCheck::http(path).expect("a path")))
+                .build()
+                .expect("a client");
+            let dialled = dialled(&pods[0], 10).await;
+            // What comes bit by bit may not have come to its end when a check is late.
+            let is_slow = path.starts_with("/stream");
+            assert!(
+                dialled <= if is_slow { 5 } else { 1 },
+                "{protocol:?} {path}"
+            );
+            pods[0].set(Mode::Status(StatusCode::SERVICE_UNAVAILABLE));
+            until(|| client.endpoints(), pods[0].addr(), OUT).await;
+            pods[0].set(Mode::Healthy);
+            until(|| client.endpoints(), pods[0].addr(), IN).await;
+            let accepted = pods[0].stats().accepted;
+            assert!(is_slow || accepted == 1, "{protocol:?} {path}: {accepted}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn checks_over_tls_keep_their_connection() {
+    let cluster = Cluster::start_tls_as(&format!("{SERVICE}."), 1).await;
+    let pod = cluster.pod(0);
+    let trust = Tls::new().trust_pem(cluster.trust_pem().as_bytes());
+    let client = builder("https", [pod.addr()]).tls(trust.expect("a certificate"));
+    let client = client.health_check(healthz()).build().expect("a client");
+    assert!(dialled(&pod, 10).await <= 1);
+    drop(client);
+    pod.wait_until(|stats| stats.connections == 0).await;
+}
+
+/// A pod of HTTP/2 whose listener counts.
+#[tokio::test]
+async fn grpc_checks_keep_their_connection() {
+    let pods = futures::future::join_all((0..3).map(|_| Grpc::start())).await;
+    for pod in &pods {
+        pod.set("", ServingStatus::Serving).await;
+    }
+    let pod = &pods[0];
+    let (relay, connections) = relay(pod.address).await;
+    let client = builder("http", [relay, pods[1].address, pods[2].address]);
+    let client = client.health_check(quickly(HealthCheck::grpc("")));
+    let client = client.build().expect("a client");
+    for status in [ServingStatus::NotServing, ServingStatus::Serving] {
+        pod.set("", status).await;
+        let state = if status == ServingStatus::Serving {
+            IN
+        } else {
+            OUT
+        };
+        until(|| client.endpoints(), relay, state).await;
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+}
+
+/// Passes connections on to `pod`; and how many it has had.
+async fn relay(pod: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let connections = Arc::<AtomicUsize>::default();
+    let seen = connections.clone();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            seen.fetch_add(1, Ordering::SeqCst);
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(pod).await.expect("the pod");
+                // Ends with either connection.
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    (address, connections)
+}
+
+/// One check that fails would put it out.
+#[tokio::test]
+async fn a_check_whose_connection_was_closed_meanwhile_makes_another_one() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let client = builder("http", [address]).health_check(healthz().failures(1));
+    let client = client.build().expect("a client");
+    for answers in [1, 2, 1, 3, 1] {
+        let (mut stream, _) = within("a check", listener.accept()).await.expect("a check");
+        for _ in 0..answers {
+            let head = within("a request", head_of(&mut stream)).await;
+            assert!(head.is_some());
+            assert_eq!(client.endpoints()[0].state, IN);
+        }
+        // The next request over this one gets no answer, whether or not it has been sent by then.
+        drop(stream);
+    }
+    let (mut stream, _) = within("a check", listener.accept()).await.expect("a check");
+    within("a request", head_of(&mut stream)).await;
+    assert_eq!(client.endpoints()[0].state, IN);
+}
+
+/// What can't be read to its end is not waited for, and its connection not used again.
+#[tokio::test]
+async fn an_endless_answer_passes_all_the_same() {
+    let pods = pods(1).await;
+    let check = HealthCheck::http("/stream/1000/50").expect("a path");
+    let check = quickly(check).require_initial_pass(true);
+    let client = builder("http", addresses(&pods)).health_check(check);
+    let client = client.build().expect("a client");
+    until(|| client.endpoints(), pods[0].addr(), IN).await;
+    assert!(dialled(&pods[0], 3).await >= 2);
+    assert_eq!(client.endpoints()[0].state, IN);
+    drop(client);
+    pods[0].wait_until(|stats| stats.connections == 0).await;
+}
+
 #[tokio::test]
 async fn nothing_of_the_checks_outlives_the_last_handle() {
     let tasks = || Handle::current().metrics().num_alive_tasks();
@@ -302,14 +439,14 @@ async fn nothing_of_the_checks_outlives_the_last_handle() {
             .health_check(check.timeout(Duration::from_secs(60)))
             .build()
             .expect("a client");
+        // A connection is all that TCP asks for; the others wait for an answer.
+        let asks = protocol != Protocol::Negotiated;
+        let begun = move |stats: &Stats| if asks { stats.requests } else { stats.accepted };
         for pod in &pods {
             // Some have ended by then, and one hangs.
-            let accepted = pod.stats().accepted;
-            pod.wait_until(move |stats| stats.accepted > accepted + 2)
-                .await;
+            let before = begun(&pod.stats());
+            pod.wait_until(move |stats| begun(stats) > before + 2).await;
             pod.set(Mode::Hung);
-            // A connection is all that TCP asks for; the others wait for an answer.
-            let asks = protocol != Protocol::Negotiated;
             pod.wait_until(|stats| stats.in_flight > 0 || !asks).await;
         }
         drop(client);

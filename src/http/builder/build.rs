@@ -6,12 +6,12 @@ use http::{Uri, uri::Scheme};
 
 use super::{BuildError, ClientBuilder, limits::Limits};
 use crate::{
-    balance::Balance,
+    balance::{Balance, Generator},
     discovery::Discovery,
     endpoint::Endpoint,
     http::{
-        address::Service, client::Client, connect::Connector, future::Shared, pod::PodService,
-        pool::Config, protocol::Protocol, response::OnResponseEnd,
+        address::Service, body::BoxRequest, client::Client, connect::Connector, future::Shared,
+        pod::PodService, pool::Config, protocol::Protocol, response::OnResponseEnd,
     },
 };
 #[cfg(feature = "tls")]
@@ -29,7 +29,8 @@ impl Client {
 }
 
 impl<D> ClientBuilder<D> {
-    /// Builds the client. Nothing is dialled before a request comes.
+    /// Builds the client. Nothing is dialled before a request comes, unless it is told to
+    /// [connect ahead](Self::connect_ahead) or to [check](Self::health_check).
     ///
     /// # Errors
     ///
@@ -52,7 +53,9 @@ impl<D> ClientBuilder<D> {
         let limits = self.limits;
         let may_refuse = scheme == Scheme::HTTPS || connector.protocol == Protocol::Http2;
         let service = Service::new(scheme, authority);
-        let check = self.check.map(|check| check.over(&connector, &service));
+        let check = self
+            .check
+            .map(|check| check.over(&connector, &service, limits.age));
         let config = Arc::new(config(&limits, connector, service));
         let pods = Balance::builder(self.discovery?)
             .any_policy(self.policy)
@@ -70,10 +73,14 @@ impl<D> ClientBuilder<D> {
             Some(timeout) => pods.ready_timeout(timeout),
             None => pods.wait_for_ready(),
         };
-        let pods = pods.build({
+        let make = {
             let config = config.clone();
             move |endpoint: &Endpoint| PodService::new(endpoint, config.clone())
-        });
+        };
+        let pods = match limits.ahead {
+            true => pods.build_ahead::<_, _, BoxRequest>(make),
+            false => pods.build(make),
+        };
         #[cfg(feature = "tls")]
         if let Some(tls) = &config.connector.tls {
             tls.set_known(pods.known());
@@ -96,6 +103,9 @@ fn config(limits: &Limits, connector: Connector, service: Service) -> Config {
         idle_timeout: limits.idle_timeout,
         max_connections: limits.max_connections,
         first_byte: limits.first_byte,
+        age: limits.age,
+        ahead: limits.ahead,
+        generator: Generator::new(None),
     }
 }
 

@@ -64,6 +64,47 @@ impl<D> ClientBuilder<D> {
         self
     }
 
+    /// How old a connection to a pod grows before another one takes its place; none, the default: as old as it likes.
+    ///
+    /// So that the pods behind a proxy or a node that is to be drained lose their connections by and by, or certificates
+    /// that have been renewed are shown. ± 10 %, drawn for each connection. 10 ms at least, a day at most.
+    ///
+    /// A connection that is too old takes no new request; what is in flight on it ends as usual, however long that takes,
+    /// and then it closes. No request fails because of it. An HTTP/2 connection goes on taking requests until its successor
+    /// is there, or can't be had, up to the [`connect_timeout`](Self::connect_timeout); so none waits for a handshake. From
+    /// then on it doesn't count for [`max_connections`](Self::max_connections), whereas an HTTP/1.1 connection with a
+    /// response that has not ended does.
+    pub fn max_connection_age(mut self, age: Duration) -> Self {
+        self.limits.age.age = Some(bounded(age, SHORTEST));
+        self
+    }
+
+    /// How many requests a connection has before another one takes its place; one at least. Unlimited by default.
+    ///
+    /// Up to 10 % fewer, drawn for each connection, and never more. It ends as one that is
+    /// [too old](Self::max_connection_age) does.
+    pub fn max_connection_requests(mut self, requests: usize) -> Self {
+        self.limits.age.requests = Some(requests.max(1));
+        self
+    }
+
+    /// Whether a connection to each pod is made before its first request, and kept; no by default.
+    ///
+    /// A pod that joins others gets no request until it has a connection, handshakes and all: it is
+    /// [unreachable](crate::EndpointState::Unreachable) for as long as that takes. So no request waits for one. The pods of
+    /// the first set get requests at once, which may be before they are connected. A pod that refuses is tried again as any
+    /// other that refuses requests.
+    ///
+    /// One connection to each pod stays, whatever the [`idle_timeout`](Self::idle_timeout). If it is lost, because the pod
+    /// closes it or it grows too old, another one takes its place: at once, or where the pod closes them, after 0.2 s to 5 s.
+    ///
+    /// It costs connections, clients × pods: a hundred clients of a hundred pods have ten thousand, and each pod has a
+    /// hundred, used or not. With a policy that picks few of many pods, most are for nothing.
+    pub fn connect_ahead(mut self, connect_ahead: bool) -> Self {
+        self.limits.ahead = connect_ahead;
+        self
+    }
+
     /// After how long a silence the system asks whether the pod is still there; three times, at a third of this.
     ///
     /// The system counts in seconds: 1 s at least, 32,000 s at most.
@@ -100,6 +141,7 @@ mod tests {
             .connect_timeout(time)
             .first_byte_timeout(time)
             .idle_timeout(time)
+            .max_connection_age(time)
             .tcp_keepalive(Some(time))
             .tcp_user_timeout(Some(time))
             .http2_ping(Some(time))
@@ -114,15 +156,16 @@ mod tests {
                 Some(connector.connect_timeout),
                 builder.limits.first_byte,
                 Some(builder.limits.idle_timeout),
+                builder.limits.age.age,
                 connector.keepalive,
                 connector.user_timeout,
                 connector.ping,
             ]
             .map(|time| time.expect("it was set").as_millis())
         };
-        assert_eq!(seen(Duration::ZERO), [10, 1, 10, 1_000, 1_000, 100]);
+        assert_eq!(seen(Duration::ZERO), [10, 1, 10, 10, 1_000, 1_000, 100]);
         let (day, hours) = (86_400_000, 32_000_000);
-        assert_eq!(seen(Duration::MAX), [day, day, day, hours, hours, day]);
-        assert_eq!(seen(Duration::from_secs(7)), [7_000; 6]);
+        assert_eq!(seen(Duration::MAX), [day, day, day, day, hours, hours, day]);
+        assert_eq!(seen(Duration::from_secs(7)), [7_000; 7]);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::http::pool::AgeLimits;
+
 /// A task that looks at something this often costs next to nothing, and nobody wants it sooner.
 pub(super) const SHORTEST: Duration = Duration::from_millis(10);
 pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
@@ -28,6 +30,8 @@ pub(super) struct Limits {
     pub(super) whole: Option<Duration>,
     /// None waits for as long as it takes.
     pub(super) ready: Option<Duration>,
+    pub(super) age: AgeLimits,
+    pub(super) ahead: bool,
 }
 
 impl Default for Limits {
@@ -39,6 +43,8 @@ impl Default for Limits {
             first_byte: None,
             whole: None,
             ready: Some(Duration::from_secs(5)),
+            age: AgeLimits::default(),
+            ahead: false,
         }
     }
 }

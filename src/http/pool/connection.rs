@@ -1,14 +1,29 @@
 //! Connections as requests have them.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
+use http::HeaderMap;
 use hyper::client::conn::{http1, http2};
 use tokio::{sync::Notify, time::Instant};
 
-use crate::http::{body::RequestBody, renewal::Vintage};
+use super::{age::Age, keep_alive::KeepAlive, room::WeakRoom};
+use crate::http::body::RequestBody;
+
+/// How long the end of a request may be waited for after its response has ended. What fits into the socket's buffer was
+/// written at once, so that only the connection's task is late: where the machine is busy, and a handshake would be, too.
+const MOMENT: Duration = Duration::from_millis(50);
+
+/// The rest of a longer body may still have to be written, where the pod has answered early. That may take for ever.
+const SHORT_MOMENT: Duration = Duration::from_millis(1);
+
+/// The least that systems have for a socket's buffer.
+const SOCKET_BUFFER: usize = 16 * 1024;
 
 /// A connection reserved for one request.
 pub(in crate::http) enum Reserved {
@@ -20,8 +35,10 @@ pub(in crate::http) enum Reserved {
 pub(in crate::http) struct Http1 {
     pub(in crate::http) sender: http1::SendRequest<RequestBody>,
     pub(super) idle_since: Instant,
-    /// None where what it was made with always holds.
-    pub(super) vintage: Option<Vintage>,
+    /// How long it may take from the end of a response until it is ready again.
+    grace: Duration,
+    age: Age,
+    keep_alive: KeepAlive,
 }
 
 /// A connection for many requests at a time.
@@ -33,9 +50,9 @@ pub(super) struct Http2 {
     /// It takes no more requests.
     retired: AtomicBool,
     idle_since: Mutex<Instant>,
-    /// None where what it was made with always holds.
-    pub(super) vintage: Option<Vintage>,
     freed: Arc<Notify>,
+    pub(super) age: Age,
+    room: WeakRoom,
 }
 
 /// The place of one request on an HTTP/2 connection.
@@ -44,24 +61,55 @@ pub(in crate::http) struct Stream(Arc<Http2>);
 impl Reserved {
     pub(in crate::http) fn is_open(&self) -> bool {
         match self {
-            Self::Http1(connection) => connection.sender.is_ready(),
+            Self::Http1(connection) => connection.sender.is_ready() && !connection.is_over(),
             Self::Http2(stream) => !stream.0.is_over(),
+        }
+    }
+
+    /// The pod has answered, with these headers.
+    pub(in crate::http) fn answered(&mut self, headers: &HeaderMap) {
+        if let Self::Http1(connection) = self {
+            connection.keep_alive.heed(headers);
         }
     }
 }
 
 impl Http1 {
-    pub(super) fn new(sender: http1::SendRequest<RequestBody>, vintage: Option<Vintage>) -> Self {
+    pub(super) fn new(sender: http1::SendRequest<RequestBody>, age: Age) -> Self {
         Self {
             sender,
-            idle_since: Instant::now(),
-            vintage,
+            idle_since: age.made(),
+            grace: Duration::ZERO,
+            age,
+            keep_alive: KeepAlive::default(),
         }
     }
 
-    /// It takes no more requests.
+    /// A request with this body begins.
+    pub(in crate::http) fn begin(&mut self, body: &RequestBody) {
+        self.age.count();
+        self.grace = match body.is_within(SOCKET_BUFFER) {
+            true => MOMENT,
+            false => SHORT_MOMENT,
+        };
+    }
+
+    /// Whether it takes no more requests: it is closed, or too old, or the pod is about to close it.
     pub(super) fn is_over(&self) -> bool {
-        self.sender.is_closed() || is_old(&self.vintage)
+        let is_old = self.age.is_reached() || self.age.is_outdated();
+        self.sender.is_closed() || is_old || self.keep_alive.is_over()
+    }
+
+    /// Until when it may be waited for.
+    pub(super) fn settles_until(&self) -> Instant {
+        self.idle_since + self.grace
+    }
+
+    /// When it is to be closed if it stays idle.
+    pub(super) fn due(&self, timeout: Duration) -> Instant {
+        let bounds = [self.age.expires(), self.keep_alive.until()];
+        let due = self.idle_since + timeout;
+        bounds.into_iter().flatten().fold(due, Instant::min)
     }
 }
 
@@ -70,28 +118,54 @@ impl Http2 {
     pub(super) fn new(
         sender: http2::SendRequest<RequestBody>,
         allowed: Arc<AtomicUsize>,
-        vintage: Option<Vintage>,
         freed: Arc<Notify>,
+        age: Age,
+        room: WeakRoom,
     ) -> Self {
         Self {
             sender,
             allowed,
             streams: AtomicUsize::new(0),
             retired: AtomicBool::new(false),
-            idle_since: Mutex::new(Instant::now()),
-            vintage,
+            idle_since: Mutex::new(age.made()),
             freed,
+            age,
+            room,
         }
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.sender.is_closed() || self.retired.load(Relaxed) || is_old(&self.vintage)
+        self.sender.is_closed() || self.retired.load(Relaxed) || self.age.is_outdated()
     }
 
     /// Since when it has had no request; none if it has some.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let is_idle = self.streams.load(Relaxed) == 0;
         is_idle.then(|| *self.lock())
+    }
+
+    /// It takes no more requests, and counts no more: those that it has may be long.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Relaxed);
+        self.room.vacate();
+    }
+
+    /// Lets another connection take its place while it still takes requests.
+    pub(super) fn vacate(&self) {
+        self.room.vacate();
+    }
+
+    /// Whether the next request is likely to come soon: it has had no request for less than half its life.
+    pub(super) fn is_wanted(&self, now: Instant) -> bool {
+        let idle = self.idle_since().map(|since| now - since);
+        idle.is_none_or(|idle| idle * 2 < now - self.age.made())
+    }
+
+    /// When to look at it again.
+    pub(super) fn due(&self, timeout: Duration, now: Instant) -> Instant {
+        let due = self.idle_since().unwrap_or(now) + timeout;
+        let expires = self.age.expires().filter(|at| *at > now);
+        expires.map_or(due, |at| at.min(due))
     }
 
     fn lock(&self) -> MutexGuard<'_, Instant> {
@@ -101,18 +175,24 @@ impl Http2 {
     }
 }
 
-/// What the connection was made with has been replaced, and its time is up.
-fn is_old(vintage: &Option<Vintage>) -> bool {
-    vintage.as_ref().is_some_and(Vintage::is_over)
-}
-
 impl Stream {
     /// One more request, if the pod allows it.
     pub(super) fn begin(connection: &Arc<Http2>) -> Option<Self> {
+        if !connection.age.allows_one_more() {
+            return None;
+        }
         let allowed = connection.allowed.load(Relaxed);
         let one_more = |streams| (streams < allowed).then_some(streams + 1);
         let begun = connection.streams.fetch_update(Relaxed, Relaxed, one_more);
-        begun.is_ok().then(|| Self(connection.clone()))
+        begun.is_ok().then(|| {
+            connection.age.count();
+            Self(connection.clone())
+        })
+    }
+
+    /// The connection, if it is too old for more requests than this one.
+    pub(super) fn too_old(&self) -> Option<&Arc<Http2>> {
+        self.0.age.is_reached().then_some(&self.0)
     }
 
     pub(in crate::http) fn sender(&self) -> http2::SendRequest<RequestBody> {
@@ -121,7 +201,7 @@ impl Stream {
 
     /// The connection takes no more requests.
     pub(in crate::http) fn retire(&self) {
-        self.0.retired.store(true, Relaxed);
+        self.0.retire();
     }
 }
 

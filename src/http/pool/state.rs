@@ -2,51 +2,142 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{sync::watch, time::Instant};
 use tracing::debug;
 
 use super::{
-    connection::{Http1, Http2},
+    connection::{Http1, Http2, Stream},
     wait::SharedDial,
 };
 
 #[derive(Default)]
 pub(super) struct State {
-    /// HTTP/1.1 connections without a request, the last used on top.
+    /// HTTP/1.1 connections without a request, the last used on top. Some may not be ready yet.
     pub(super) idle: Vec<Http1>,
     pub(super) http2: Vec<Arc<Http2>>,
     pub(super) dialing: Option<SharedDial>,
-    /// A task waits for the next idle connection to grow too old. It ends with this.
-    pub(super) reaper: Option<oneshot::Sender<()>>,
+    pub(super) reaper: Option<Reaper>,
+}
+
+/// As long as a connection that is kept may be idle: the next look at it is a day away.
+const NEVER: Duration = Duration::from_secs(86_400);
+
+/// The task that waits for the next connection to grow too old. It ends with this.
+pub(super) struct Reaper {
+    /// When it looks again.
+    pub(super) due: Instant,
+    told: watch::Sender<Instant>,
+}
+
+impl Reaper {
+    pub(super) fn new(due: Instant) -> (Self, watch::Receiver<Instant>) {
+        let (told, receiver) = watch::channel(due);
+        (Self { due, told }, receiver)
+    }
+
+    /// It looks again at `due`.
+    pub(super) fn set(&mut self, due: Instant) {
+        self.due = due;
+        self.told.send_replace(due);
+    }
+}
+
+/// What was found when a pool was looked through.
+pub(super) struct Reaped {
+    /// How many have been closed.
+    pub(super) closed: usize,
+    /// When to look again; never, where nothing is left that may grow too old.
+    pub(super) due: Option<Instant>,
+    /// Connections that are too old, and that the next requests may be about to use.
+    pub(super) wanted: Vec<Arc<Http2>>,
 }
 
 impl State {
-    /// The last used one that the pod has not closed.
+    /// The last used one that takes a request. Those that take none any more are closed on the way.
     pub(super) fn pop_idle(&mut self) -> Option<Http1> {
-        loop {
-            let last = self.idle.pop()?;
-            if last.sender.is_ready() && !last.is_over() {
-                return Some(last);
+        for at in (0..self.idle.len()).rev() {
+            let connection = &self.idle[at];
+            if connection.is_over() {
+                self.idle.remove(at);
+            } else if connection.sender.is_ready() {
+                return Some(self.idle.remove(at));
             }
+        }
+        None
+    }
+
+    /// The last used one that is not ready yet.
+    pub(super) fn pop_settling(&mut self) -> Option<Http1> {
+        let at = self.idle.iter().rposition(|it| !it.is_over())?;
+        Some(self.idle.remove(at))
+    }
+
+    /// The connection that is being made for all requests that wait.
+    pub(super) fn dialing(&self) -> Option<SharedDial> {
+        let dialing = self.dialing.as_ref();
+        dialing.filter(|dial| dial.peek().is_none()).cloned()
+    }
+
+    /// A place on an HTTP/2 connection; on one that is too old only where no other has any.
+    pub(super) fn begin_stream(&mut self) -> Option<Stream> {
+        self.http2.retain(|connection| !connection.is_over());
+        let mut young = self.http2.iter().filter(|it| !it.age.is_reached());
+        let stream = young.find_map(Stream::begin);
+        stream.or_else(|| self.http2.iter().find_map(Stream::begin))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.idle.is_empty() && self.http2.is_empty()
+    }
+
+    /// Closes what has been idle for too long, or is too old. If it `keeps_one`, the last used one may be idle for ever.
+    pub(super) fn reap(&mut self, timeout: Duration, keeps_one: bool) -> Reaped {
+        let now = Instant::now();
+        let before = self.idle.len() + self.http2.len();
+        let mut kept = if keeps_one { self.idle.pop() } else { None };
+        kept.take_if(|it| it.is_over());
+        self.idle
+            .retain(|it| !it.is_over() && it.due(timeout) > now);
+        let idle = self.idle.iter().map(|it| it.due(timeout));
+        let idle = idle.chain(kept.as_ref().map(|it| it.due(NEVER))).min();
+        self.idle.extend(kept);
+        let timeout = match keeps_one && self.http2.len() == 1 {
+            true => NEVER,
+            false => timeout,
+        };
+        let wanted = self.reap_http2(now, timeout, keeps_one);
+        let http2 = self.http2.iter().map(|it| it.due(timeout, now));
+        let due = http2.chain(idle).min();
+        let closed = before - self.idle.len() - self.http2.len();
+        if closed > 0 {
+            debug!(closed, "idle connections closed");
+        }
+        Reaped {
+            closed,
+            due,
+            wanted,
         }
     }
 
-    /// Closes what has been idle for too long, and says when to look again; never, where nothing is left that may be idle.
-    pub(super) fn reap(&mut self, timeout: Duration) -> Option<Instant> {
-        let now = Instant::now();
-        let is_old = |since: Instant| now >= since + timeout;
-        let before = self.idle.len() + self.http2.len();
-        self.idle
-            .retain(|it| !it.is_over() && !is_old(it.idle_since));
-        let is_unused = |it: &Http2| it.idle_since().is_some_and(is_old);
-        self.http2.retain(|it| !it.is_over() && !is_unused(it));
-        let left = self.idle.len() + self.http2.len();
-        if left < before {
-            debug!(closed = before - left, left, "idle connections closed");
-        }
-        let idle = self.idle.iter().map(|it| it.idle_since);
-        let since = |it: &Arc<Http2>| it.idle_since().unwrap_or(now);
-        let http2 = self.http2.iter().map(since);
-        Some(idle.chain(http2).min()? + timeout)
+    /// Those that are too old for the requests that may come at any time are kept until they are replaced.
+    fn reap_http2(&mut self, now: Instant, timeout: Duration, keeps_one: bool) -> Vec<Arc<Http2>> {
+        let mut wanted = Vec::new();
+        self.http2.retain(|it| {
+            let Some(since) = it.idle_since() else {
+                return !it.is_over();
+            };
+            if it.is_over() || since + timeout <= now {
+                return false;
+            }
+            if !it.age.is_reached() {
+                return true;
+            }
+            let is_wanted = keeps_one || it.is_wanted(now);
+            if is_wanted {
+                wanted.push(it.clone());
+            }
+            is_wanted
+        });
+        wanted
     }
 }

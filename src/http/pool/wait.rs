@@ -1,18 +1,12 @@
-//! Room for connections, and what requests wait for that have none.
+//! What requests wait for that have no connection.
 
-use std::{fmt, pin::Pin, sync::Arc};
+use std::{fmt, pin::Pin};
 
 use futures::future::{BoxFuture, Shared};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, futures::OwnedNotified, oneshot};
+use tokio::sync::{futures::OwnedNotified, oneshot};
 
-use super::connection::Http1;
+use super::{connection::Http1, settling::Settling};
 use crate::error::{BoxError, SharedError};
-
-/// The right to one connection, for as long as that is open.
-pub(super) struct Room {
-    permit: Option<OwnedSemaphorePermit>,
-    freed: Arc<Notify>,
-}
 
 /// What a request without a connection waits for.
 pub(in crate::http) enum Wait {
@@ -20,6 +14,8 @@ pub(in crate::http) enum Wait {
     Dial(oneshot::Receiver<Result<Option<Http1>, BoxError>>),
     /// A connection for all who wait.
     Shared(SharedDial),
+    /// A connection that is about to be ready.
+    Settling(Settling),
     /// That somebody needs theirs no more.
     Freed(Pin<Box<OwnedNotified>>),
 }
@@ -29,29 +25,6 @@ pub(in crate::http) type SharedDial = Shared<BoxFuture<'static, Result<(), DialE
 /// An error of a connection that several requests waited for.
 #[derive(Clone, Debug)]
 pub(in crate::http) struct DialError(pub(super) SharedError);
-
-impl Room {
-    /// Room for one more connection of `all`, or the wait for it.
-    pub(super) fn take(all: &Arc<Semaphore>, freed: &Arc<Notify>) -> Result<Self, Wait> {
-        // Listens before it looks: what is freed in between is not missed.
-        let mut next = Box::pin(freed.clone().notified_owned());
-        next.as_mut().enable();
-        match all.clone().try_acquire_owned() {
-            Ok(permit) => Ok(Self {
-                permit: Some(permit),
-                freed: freed.clone(),
-            }),
-            Err(_full) => Err(Wait::Freed(next)),
-        }
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        self.permit = None;
-        self.freed.notify_one();
-    }
-}
 
 impl fmt::Display for DialError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,0 +1,99 @@
+//! The connection of a pod's checks, kept from one to the next.
+
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body::Body;
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+
+use crate::{
+    balance::Generator,
+    error::BoxError,
+    http::{
+        address::Service,
+        body::RequestBody,
+        connect::Connection,
+        pool::{Age, AgeLimits, KeepAlive},
+    },
+};
+
+/// How much of an answer is read, so that its connection can be used again: more than any that says that all is well.
+const MOST: usize = 16 * 1024;
+
+/// How long the rest of an answer that came an interval ago may be waited for: it has been read, or it is endless.
+const MOMENT: Duration = Duration::from_millis(10);
+
+/// A connection, and what reads the rest of its last answer.
+pub(super) struct Link {
+    connection: Connection,
+    age: Age,
+    keep_alive: KeepAlive,
+    /// Whether that could be read to its end. Aborted with this.
+    reader: JoinSet<bool>,
+}
+
+impl Link {
+    pub(super) fn new(connection: Connection, limits: AgeLimits) -> Self {
+        Self {
+            connection,
+            age: Age::new(limits, Instant::now(), &mut &Generator::new(None)),
+            keep_alive: KeepAlive::default(),
+            reader: JoinSet::new(),
+        }
+    }
+
+    /// Whether it can be used once more.
+    pub(super) async fn is_ready(&mut self) -> bool {
+        if self.age.is_reached() || self.keep_alive.is_over() {
+            return false;
+        }
+        let ready = async {
+            while let Some(is_read) = self.reader.join_next().await {
+                if !is_read? {
+                    return Err("an answer without an end".into());
+                }
+            }
+            match &mut self.connection {
+                Connection::Http1(sender) => sender.ready().await?,
+                Connection::Http2(sender, _) => sender.ready().await?,
+            }
+            Ok::<_, BoxError>(())
+        };
+        matches!(timeout(MOMENT, ready).await, Ok(Ok(())))
+    }
+
+    pub(super) async fn send(
+        &mut self,
+        mut request: Request<RequestBody>,
+        service: &Service,
+    ) -> Result<Response<Incoming>, BoxError> {
+        self.age.count();
+        let response = match &mut self.connection {
+            Connection::Http1(sender) => {
+                service.address_http1(&mut request)?;
+                let response = sender.send_request(request).await?;
+                self.keep_alive.heed(response.headers());
+                response
+            }
+            Connection::Http2(sender, _) => {
+                service.address_http2(&mut request)?;
+                sender.send_request(request).await?
+            }
+        };
+        Ok(response)
+    }
+
+    /// Reads the answer's body, which nobody waits for: its head has said all.
+    pub(super) fn read_on(&mut self, body: Incoming) {
+        // HTTP/2 resets a stream that is dropped, and no other.
+        if matches!(self.connection, Connection::Http1(_)) && !body.is_end_stream() {
+            let read = Limited::new(body, MOST).collect();
+            self.reader.spawn(async move { read.await.is_ok() });
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Closes connections that have been idle for too long, or are too old: one task for a pool, as long as it has any.
+
+use std::{
+    future::pending,
+    sync::{Arc, Weak},
+};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    Pool,
+    state::{Reaper, State},
+};
+use crate::http::renewal::Renewals;
+
+impl Pool {
+    /// Sees to it that idle connections are closed when they grow too old, the first of them at `due`.
+    pub(super) fn reap_later(self: &Arc<Self>, state: &mut State, due: Instant) {
+        if let Some(reaper) = &mut state.reaper {
+            if due < reaper.due {
+                reaper.set(due);
+            }
+            return;
+        }
+        let (reaper, told) = Reaper::new(due);
+        state.reaper = Some(reaper);
+        let renewals = self.config.connector.renewals.clone();
+        tokio::spawn(Self::reap_when_due(Arc::downgrade(self), told, renewals));
+    }
+
+    /// Ends when the pool is gone, or has nothing that may grow too old.
+    async fn reap_when_due(
+        pool: Weak<Self>,
+        mut due: watch::Receiver<Instant>,
+        renewals: Option<Arc<Renewals>>,
+    ) {
+        let mut renewed = renewals.as_ref().map(|renewals| renewals.watch());
+        loop {
+            let next = *due.borrow_and_update();
+            // Looked up after the watch has begun, so that none is missed.
+            let end = renewals.as_ref().and_then(|renewals| renewals.next_end());
+            tokio::select! {
+                changed = due.changed() => match changed {
+                    Ok(()) => continue,
+                    Err(_pool_is_gone) => return,
+                },
+                () = sleep_until(end.map_or(next, |end| end.min(next))) => {}
+                () = changed(&mut renewed) => {}
+            }
+            let Some(pool) = pool.upgrade() else { return };
+            if !pool.reap() {
+                return;
+            }
+        }
+    }
+
+    /// Whether there is anything left to look at later.
+    fn reap(self: &Arc<Self>) -> bool {
+        let mut state = self.lock();
+        let reaped = state.reap(self.config.idle_timeout, self.config.ahead);
+        for old in &reaped.wanted {
+            self.succeed(&mut state, old);
+        }
+        match (reaped.due, &mut state.reaper) {
+            (Some(due), Some(reaper)) => reaper.set(due),
+            _ => state.reaper = None,
+        }
+        let goes_on = state.reaper.is_some();
+        let is_last = reaped.closed > 0 && state.is_empty();
+        drop(state);
+        if is_last {
+            self.replace_kept();
+        }
+        goes_on
+    }
+}
+
+/// Waits for the next renewal of what connections are made with, if any can come.
+async fn changed(renewed: &mut Option<watch::Receiver<()>>) {
+    if let Some(renewed) = renewed
+        && renewed.changed().await.is_ok()
+    {
+        return;
+    }
+    pending().await
+}

@@ -1,0 +1,78 @@
+//! An HTTP/1.1 connection whose response has ended, but whose own task has not yet said that it takes another request.
+//!
+//! It will in some microseconds, on its thread, while the caller goes on on another one. The next request waits for that
+//! instead of dialling, but not for long: a connection that is stuck is put aside.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Weak},
+    task::{Context, Poll, ready},
+};
+
+use tokio::time::{Sleep, sleep_until};
+
+use super::connection::Http1;
+
+/// Where connections come from that are not waited for any longer.
+pub(super) trait Shelf: Send + Sync {
+    /// Who waited has another one, or has given up.
+    fn put_back(self: Arc<Self>, connection: Http1);
+
+    /// It doesn't become ready soon.
+    fn put_aside(self: Arc<Self>, connection: Http1);
+}
+
+/// The wait for it. None where it is not ready in time.
+pub(in crate::http) struct Settling {
+    connection: Option<Http1>,
+    shelf: Weak<dyn Shelf>,
+    deadline: Pin<Box<Sleep>>,
+}
+
+impl Settling {
+    pub(super) fn new(connection: Http1, shelf: Weak<dyn Shelf>) -> Self {
+        Self {
+            deadline: Box::pin(sleep_until(connection.settles_until())),
+            connection: Some(connection),
+            shelf,
+        }
+    }
+}
+
+impl Future for Settling {
+    type Output = Option<Http1>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Http1>> {
+        let this = &mut *self;
+        let Some(connection) = &mut this.connection else {
+            return Poll::Ready(None);
+        };
+        match connection.sender.poll_ready(cx) {
+            Poll::Ready(Ok(())) => Poll::Ready(this.connection.take()),
+            Poll::Ready(Err(_closed)) => {
+                this.connection = None;
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                ready!(this.deadline.as_mut().poll(cx));
+                if let Some(stuck) = this.connection.take()
+                    && let Some(shelf) = this.shelf.upgrade()
+                {
+                    shelf.put_aside(stuck);
+                }
+                Poll::Ready(None)
+            }
+        }
+    }
+}
+
+impl Drop for Settling {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take()
+            && let Some(shelf) = self.shelf.upgrade()
+        {
+            shelf.put_back(connection);
+        }
+    }
+}

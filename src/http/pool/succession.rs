@@ -1,0 +1,51 @@
+//! HTTP/2 connections that are too old: another one takes over before the old one stops, so that no request waits for a
+//! handshake because of age.
+//!
+//! ```text
+//!  takes requests ──▶ too old: a successor is dialled ──▶ it is there, or can't be had ──▶ takes no more ──▶ its last request
+//!                     while the old one takes requests                                     (retired)         ends: closed
+//! ```
+//!
+//! From the moment its successor is dialled, the old one does not count against the limit of connections.
+
+use std::sync::{Arc, Weak};
+
+use tracing::debug;
+
+use super::{Pool, connection::Http2, room::Room, state::State};
+
+impl Pool {
+    /// Has another connection made in the place of one that is too old.
+    pub(super) fn succeed(self: &Arc<Self>, state: &mut State, old: &Arc<Http2>) {
+        // What is being dialled will do for this one as well.
+        if state.dialing().is_some() {
+            return;
+        }
+        old.vacate();
+        match Room::take(&self.room, &self.freed) {
+            Ok(room) => {
+                debug!(pod = %self.pod, "a connection is too old: another one takes over");
+                let dialing = self.dial_for_all(room, Arc::downgrade(old));
+                state.dialing = Some(dialing);
+            }
+            // There are others.
+            Err(_full) => old.retire(),
+        }
+    }
+
+    /// A dial for all has ended, for good or bad. Nobody who comes later is to have its error.
+    pub(super) fn end_dial(&self, replaced: &Weak<Http2>) {
+        let old = replaced.upgrade();
+        if let Some(old) = &old {
+            old.retire();
+        }
+        let mut state = self.lock();
+        state.dialing = None;
+        if old.is_some() {
+            state.http2.retain(|it| !it.is_over());
+        }
+        drop(state);
+        // Some may wait for a place on the old one.
+        self.freed.notify_waiters();
+    }
+}
