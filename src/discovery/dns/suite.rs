@@ -49,11 +49,14 @@ async fn answer(discovery: &mut impl Discovery) -> Result<Vec<Endpoint>, BoxErro
 
 /// The next answer that is a set.
 async fn set(discovery: &mut impl Discovery) -> Vec<Endpoint> {
-    loop {
-        if let Ok(set) = answer(discovery).await {
-            return set;
+    let set = async {
+        loop {
+            if let Ok(set) = answer(discovery).await {
+                return set;
+            }
         }
-    }
+    };
+    timeout(PATIENCE, set).await.expect("a set")
 }
 
 /// How long it takes until the set is that one, whatever comes before. Fails after an hour.
