@@ -49,11 +49,37 @@ async fn answer(discovery: &mut impl Discovery) -> Result<Vec<Endpoint>, BoxErro
 
 /// The next answer that is a set.
 async fn set(discovery: &mut impl Discovery) -> Vec<Endpoint> {
-    loop {
-        if let Ok(set) = answer(discovery).await {
-            return set;
+    let set = async {
+        loop {
+            if let Ok(set) = answer(discovery).await {
+                return set;
+            }
         }
-    }
+    };
+    timeout(PATIENCE, set).await.expect("a set")
+}
+
+/// How long it takes until the set is that one, whatever comes before. Fails after an hour.
+async fn until(discovery: &mut impl Discovery, expected: &[Endpoint]) -> Duration {
+    let began = Instant::now();
+    let arrival = async { while set(discovery).await != expected {} };
+    timeout(PATIENCE, arrival).await.expect("that set");
+    began.elapsed()
+}
+
+/// The next set that differs from `last`, and how long it took. Fails after an hour.
+async fn next(discovery: &mut impl Discovery, last: &[Endpoint]) -> (Vec<Endpoint>, Duration) {
+    let began = Instant::now();
+    let other = async {
+        loop {
+            let set = set(discovery).await;
+            if set != last {
+                return set;
+            }
+        }
+    };
+    let set = timeout(PATIENCE, other).await.expect("another set");
+    (set, began.elapsed())
 }
 
 /// Lets discovery run for so long.

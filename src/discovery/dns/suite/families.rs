@@ -40,17 +40,6 @@ fn refuse(discovery: &mut impl Discovery, endpoints: &[Endpoint]) {
     }
 }
 
-/// The next set that differs from `last`, and how long it took.
-async fn next(discovery: &mut impl Discovery, last: &[Endpoint]) -> (Vec<Endpoint>, Duration) {
-    let began = Instant::now();
-    loop {
-        let set = set(discovery).await;
-        if set != last {
-            return (set, began.elapsed());
-        }
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn the_other_family_is_used_at_once_when_all_of_the_preferred_one_refuse() {
     for (prefer_ipv6, first, other) in [

@@ -37,7 +37,7 @@ async fn localhost_that_refuses_at_one_family_is_reached_at_the_other() {
     let mut dns = discovery("localhost:8080", &Script::new());
     let first = set(&mut dns).await;
     dns.refused(&first[0]);
-    while set(&mut dns).await != loopback("[::1]:8080") {}
+    until(&mut dns, &loopback("[::1]:8080")).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -116,9 +116,9 @@ async fn the_hosts_file_is_read_anew_and_may_be_missing() {
     let mut dns = with(file.dns("web:80"), &script);
     assert_eq!(set(&mut dns).await, hosts([9]));
     file.write("10.0.0.8 web\n");
-    while set(&mut dns).await != hosts([8]) {}
+    until(&mut dns, &hosts([8])).await;
     std::fs::remove_file(&file.0).expect("it was there");
-    while set(&mut dns).await != hosts([1]) {}
+    until(&mut dns, &hosts([1])).await;
 }
 
 #[tokio::test(start_paused = true)]

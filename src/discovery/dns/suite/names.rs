@@ -162,13 +162,6 @@ async fn ipv4_comes_first_unless_the_other_is_preferred() {
     }
 }
 
-/// How long it takes until the endpoints of `pods` are the set.
-async fn until(discovery: &mut impl Discovery, pods: &[Endpoint]) -> Duration {
-    let began = Instant::now();
-    while set(discovery).await != pods {}
-    began.elapsed()
-}
-
 /// A wildcard in the last domain of the search list; and a public name of the same text.
 #[tokio::test(start_paused = true)]
 async fn an_earlier_candidate_wins_back_within_a_minute_of_having_pods() {
