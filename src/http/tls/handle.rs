@@ -8,12 +8,12 @@ use std::{
 use super::{live::Live, settings::Tls};
 use crate::error::BoxError;
 
-/// The TLS of a [`Client`](super::Client), to have it read its certificates again, or to give it others.
+/// The TLS of a [`Client`](crate::http::Client), to have it read its certificates again, or to give it others.
 ///
 /// Cheap to clone. It doesn't keep the client alive.
 ///
 /// ```no_run
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # fn main() -> Result<(), tower_headless::BoxError> {
 /// use tower_headless::http::{Client, Tls};
 ///
 /// let tls = Tls::new().trust_file("/tls/ca.crt")?.identity_files("/tls/tls.crt", "/tls/tls.key")?;

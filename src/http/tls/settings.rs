@@ -29,7 +29,7 @@ use crate::error::BoxError;
 /// [`reload_interval`](Self::reload_interval), symbolic links and all, so that a mounted Secret may be swapped. A change
 /// counts once two looks have seen the same, a second apart or less. Files that can't be used (half written, or a key that
 /// isn't the certificate's) change nothing: there is one warning, and they are looked at again.
-/// [`TlsHandle::reload`](super::TlsHandle::reload) looks at once, and [`TlsHandle::replace`](super::TlsHandle::replace) takes
+/// [`TlsHandle::reload`](crate::http::TlsHandle::reload) looks at once, and [`TlsHandle::replace`](crate::http::TlsHandle::replace) takes
 /// other settings.
 ///
 /// The next handshake has the new certificate, key and authorities, and resumes no session of before. Connections that were
@@ -160,7 +160,7 @@ impl Tls {
     /// an API, as SPIFFE's do.
     ///
     /// Sessions are not resumed then, for that would carry an identity on that the resolver has replaced. When it has, tell the
-    /// client by [`TlsHandle::reload`](super::TlsHandle::reload): nothing else retires connections of the old one.
+    /// client by [`TlsHandle::reload`](crate::http::TlsHandle::reload): nothing else retires connections of the old one.
     pub fn client_cert_resolver(mut self, resolver: Arc<dyn ResolvesClientCert>) -> Self {
         self.identity = Own::Resolver(resolver);
         self
@@ -168,12 +168,12 @@ impl Tls {
 
     /// Takes a configuration of rustls for all that has to do with certificates, such as a verifier for SPIFFE's names. It can't
     /// be combined with this type's own settings of trust and identity: that is an error of
-    /// [`build`](super::ClientBuilder::build).
+    /// [`build`](crate::http::ClientBuilder::build).
     ///
-    /// Two things are the client's, on a copy of it. ALPN offers what the client's [`Protocol`](super::Protocol) asks for; where
+    /// Two things are the client's, on a copy of it. ALPN offers what the client's [`Protocol`](crate::http::Protocol) asks for; where
     /// the configuration names protocols itself, only those that are in both, and none is an error of
-    /// [`build`](super::ClientBuilder::build). Sessions are not resumed, for it can't be seen from outside whether what is
-    /// behind its resolver and its verifier has changed. When it has, [`TlsHandle::reload`](super::TlsHandle::reload) retires
+    /// [`build`](crate::http::ClientBuilder::build). Sessions are not resumed, for it can't be seen from outside whether what is
+    /// behind its resolver and its verifier has changed. When it has, [`TlsHandle::reload`](crate::http::TlsHandle::reload) retires
     /// the connections that were made before.
     pub fn config(mut self, config: Arc<ClientConfig>) -> Self {
         self.config = Some(config);
