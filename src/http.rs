@@ -15,6 +15,7 @@
 //! | `http/client.rs`, `http/builder.rs`, `http/request.rs` | the client, its settings, and requests made with its words |
 //! | `http/future.rs` | one request: its attempts, in the time that it has |
 //! | `http/address.rs` | whom a request names |
+//! | `http/framing.rs`, `http/measured.rs` | where a request's body ends: as its headers say, and as it does |
 //! | `http/replay.rs` | which requests may be sent again |
 //! | `http/pod.rs` | the service of one pod |
 //! | `http/pool.rs`, `http/pool/` | its connections, and what requests and responses hold of them |
@@ -32,8 +33,10 @@ mod client;
 mod connect;
 mod error;
 mod failure;
+mod framing;
 mod future;
 mod h2_task;
+mod measured;
 mod pod;
 mod pool;
 mod protocol;

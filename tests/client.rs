@@ -6,6 +6,8 @@ mod support;
 mod connections;
 #[path = "client/frames.rs"]
 mod frames;
+#[path = "client/framing.rs"]
+mod framing;
 #[path = "client/http2.rs"]
 mod http2;
 #[path = "client/kit.rs"]

@@ -145,7 +145,7 @@ impl HttpChecker {
 /// A service of one pod, named by its address.
 fn named(pod: &Endpoint) -> Result<Service, BoxError> {
     let authority: Authority = pod.address().to_string().parse()?;
-    Ok(Service::new(Scheme::HTTP, authority))
+    Ok(Service::new(Scheme::HTTP, &authority))
 }
 
 impl Question {

@@ -10,16 +10,23 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
+use tokio::runtime::Handle;
 use tower::Service;
 
 use super::{
     body::RequestBody,
     error::Error,
+    framing,
     future::{Pods, ResponseFuture, Shared},
     replay::{Replay, RequestTimeout},
     response::ResponseBody,
 };
-use crate::{balance::EndpointStatus, error::BoxError, membership::MembershipStream, route::Route};
+use crate::{
+    balance::EndpointStatus,
+    error::{BoxError, Error as BalanceError},
+    membership::MembershipStream,
+    route::Route,
+};
 
 /// An HTTP client of one service, balanced over its pods.
 ///
@@ -84,7 +91,16 @@ impl Client {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let mut request = Box::new(request.map(RequestBody::new));
+        // Its timers and connections are a runtime's.
+        if Handle::try_current().is_err() {
+            return Err(Error::balance(BalanceError::no_runtime()));
+        }
+        let length = framing::declared(request.headers())?;
+        if let Some(length) = length {
+            framing::compare(length, request.body())?;
+        }
+        let mut request = Box::new(request.map(|body| RequestBody::new(body, length)));
+        framing::check(&mut request)?;
         let shared = &self.shared;
         shared.config.service.check(&mut request)?;
         let timeout = request.extensions_mut().remove::<RequestTimeout>();

@@ -102,7 +102,8 @@ async fn head(
 async fn the_service_is_the_authority_whatever_pod_is_dialled() {
     let (pod, _) =
         serving(async |request| answer(format!("{} {:?}", request.uri(), request.version()))).await;
-    let client = client([pod]);
+    let client = builder([pod]).allow_foreign_authority(true);
+    let client = client.build().expect("a client");
     let seen = get(&client, "/a?b").await;
     assert_eq!(seen, format!("http://{SERVICE}/a?b {:?}", Version::HTTP_2));
     let seen = get(&client, "http://other:81/").await;
