@@ -19,7 +19,7 @@
 //! | `http/replay.rs` | which requests may be sent again |
 //! | `http/pod.rs` | the service of one pod |
 //! | `http/pool.rs`, `http/pool/` | its connections, and what requests and responses hold of them |
-//! | `http/connect.rs`, `http/protocol.rs`, `http/tls.rs`, `http/h2_task.rs` | how they are made, and run |
+//! | `http/connect.rs`, `http/socket.rs`, `http/protocol.rs`, `http/tls.rs`, `http/h2_task.rs` | how they are made, and run |
 //! | `http/body.rs`, `http/response.rs`, `http/upgrade.rs` | request bodies, response bodies, upgraded streams |
 //! | `http/check.rs`, `http/check/` | health checks over HTTP and gRPC |
 //! | `http/read_ahead.rs` | response bodies that are read before somebody asks |
@@ -44,6 +44,7 @@ mod read_ahead;
 mod replay;
 mod request;
 mod response;
+mod socket;
 #[cfg(feature = "tls")]
 mod tls;
 mod upgrade;

@@ -4,6 +4,8 @@ mod support;
 
 #[path = "client/connections.rs"]
 mod connections;
+#[path = "client/early.rs"]
+mod early;
 #[path = "client/frames.rs"]
 mod frames;
 #[path = "client/framing.rs"]

@@ -21,6 +21,7 @@ use super::{
     body::RequestBody,
     h2_task::{Http2Task, Spawned},
     protocol::Protocol,
+    socket::Socket,
 };
 use crate::{endpoint::Endpoint, error::BoxError};
 
@@ -65,7 +66,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const PONG: Duration = Duration::from_secs(5);
 
 impl Connector {
-    /// Connects within the connect timeout, all handshakes included. `room` is held for as long as the connection is open.
+    /// Connects within the connect timeout, all handshakes included. `room` is held for as long as the connection is open, by
+    /// its socket.
     pub(super) async fn connect(
         &self,
         pod: &Endpoint,
@@ -84,13 +86,13 @@ impl Connector {
         pod: &Endpoint,
         room: impl Send + Unpin + 'static,
     ) -> Result<Connection, BoxError> {
-        let stream = self.tcp(pod).await?;
+        let stream = Socket::new(self.tcp(pod).await?, room);
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
             let (stream, negotiated_http2) = tls.handshake(pod, self.protocol, stream).await?;
-            return self.http(stream, negotiated_http2, room).await;
+            return self.http(stream, negotiated_http2).await;
         }
-        self.http(stream, false, room).await
+        self.http(stream, false).await
     }
 
     async fn tcp(&self, pod: &Endpoint) -> io::Result<TcpStream> {
@@ -113,34 +115,24 @@ impl Connector {
         socket.connect(address).await
     }
 
-    async fn http<T>(
-        &self,
-        stream: T,
-        negotiated_http2: bool,
-        room: impl Send + Unpin + 'static,
-    ) -> Result<Connection, BoxError>
+    async fn http<T>(&self, stream: T, negotiated_http2: bool) -> Result<Connection, BoxError>
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let io = TokioIo::new(stream);
         if negotiated_http2 || self.protocol == Protocol::Http2 {
-            return self.http2(io, room).await;
+            return self.http2(io).await;
         }
         let (mut sender, connection) = http1::Builder::new().handshake(io).await?;
         tokio::spawn(async move {
             // Its error reaches the request in flight.
             let _ = connection.with_upgrades().await;
-            drop(room);
         });
         sender.ready().await?;
         Ok(Connection::Http1(sender))
     }
 
-    async fn http2<T>(
-        &self,
-        io: TokioIo<T>,
-        room: impl Send + Unpin + 'static,
-    ) -> Result<Connection, BoxError>
+    async fn http2<T>(&self, io: TokioIo<T>) -> Result<Connection, BoxError>
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -156,7 +148,7 @@ impl Connector {
         // None, until the pod's SETTINGS say how many: a pod that never sends any is none.
         builder.initial_max_send_streams(0);
         let (sender, connection) = builder.handshake(io).await?;
-        let mut task = Http2Task::new(connection, spawned, room);
+        let mut task = Http2Task::new(connection, spawned, ());
         let allowed = task.allowed().await?;
         tokio::spawn(task);
         Ok(Connection::Http2(sender, allowed))

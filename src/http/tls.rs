@@ -7,7 +7,7 @@ use rustls::{
     crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::protocol::Protocol;
@@ -169,12 +169,15 @@ pub(super) struct Handshake {
 
 impl Handshake {
     /// The TLS connection, and whether HTTP/2 is to be spoken over it.
-    pub(super) async fn handshake(
+    pub(super) async fn handshake<T>(
         &self,
         pod: &Endpoint,
         protocol: Protocol,
-        stream: TcpStream,
-    ) -> Result<(TlsStream<TcpStream>, bool), BoxError> {
+        stream: T,
+    ) -> Result<(TlsStream<T>, bool), BoxError>
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
         let name = match pod.hostname().filter(|_| self.pod_names) {
             Some(hostname) => ServerName::try_from(format!("{hostname}.{}", self.service))?,
             None => self.name.clone(),
