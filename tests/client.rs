@@ -18,5 +18,7 @@ mod kit;
 mod replay;
 #[path = "client/requests.rs"]
 mod requests;
+#[path = "client/runtimes.rs"]
+mod runtimes;
 #[path = "client/tls.rs"]
 mod tls;

@@ -9,10 +9,13 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use http::{Request, Response, Uri, header::HOST};
+use http::{
+    Request, Response, Uri,
+    header::{HOST, TRANSFER_ENCODING},
+};
 use hyper::{body::Incoming, client::conn::TrySendError};
 use pin_project_lite::pin_project;
-use tokio::time::{Sleep, sleep};
+use tokio::time::Sleep;
 use tower::Service;
 
 use super::{
@@ -128,7 +131,7 @@ fn send(pool: &Arc<Pool>, mut connection: Reserved, mut request: BoxRequest, lef
     let deadline = pool
         .config
         .first_byte
-        .map(|bound| (Box::pin(sleep(bound)), bound));
+        .map(|bound| (Box::pin(pool.sleep(bound)), bound));
     let call = |connection| Call {
         pool: Arc::downgrade(pool),
         connection,
@@ -248,7 +251,9 @@ impl Call {
         if let Some(uri) = self.uri {
             *request.uri_mut() = uri;
         }
+        // What HTTP/1.1 has added.
         request.headers_mut().remove(HOST);
+        request.headers_mut().remove(TRANSFER_ENCODING);
         match another(&self.pool, self.left).await {
             Some((pool, connection)) => {
                 let sent = send(&pool, connection, request, self.left);

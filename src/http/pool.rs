@@ -30,8 +30,10 @@ use std::{
 
 use futures::FutureExt;
 use tokio::{
+    runtime::Handle,
     sync::{Notify, Semaphore, oneshot},
-    time::{Instant, timeout, timeout_at},
+    task::AbortHandle,
+    time::{Instant, Sleep, sleep, timeout, timeout_at},
 };
 
 use self::{
@@ -66,6 +68,8 @@ pub(super) struct Pool {
     freed: Arc<Notify>,
     /// What the pod speaks, once it is known.
     spoken: AtomicU8,
+    /// The balancer's.
+    runtime: Handle,
     state: Mutex<State>,
 }
 
@@ -89,6 +93,7 @@ impl Pool {
             config,
             freed: Arc::default(),
             spoken: AtomicU8::new(spoken),
+            runtime: Handle::current(),
             state: Mutex::default(),
         }
     }
@@ -119,13 +124,13 @@ impl Pool {
             };
         }
         let mut state = self.lock();
-        if let Some(dialing) = state.dialing.as_ref().filter(|dial| dial.peek().is_none()) {
-            return Wait::Shared(dialing.clone());
+        if let Some(dialing) = state.dialing() {
+            return Wait::Shared(dialing);
         }
         match Room::take(&self.room, &self.freed) {
             Ok(room) => {
-                let dialing = self.dial_for_all(room);
-                state.dialing = Some(dialing.clone());
+                let (task, dialing) = self.dial_for_all(room);
+                state.dialing = Some((task, dialing.clone()));
                 Wait::Shared(dialing)
             }
             Err(wait) => wait,
@@ -136,7 +141,7 @@ impl Pool {
     fn dial(self: &Arc<Self>, room: Room) -> Wait {
         let (sender, receiver) = oneshot::channel();
         let (pool, config, pod) = self.parts();
-        tokio::spawn(async move {
+        self.runtime().spawn(async move {
             let result = match config.connector.connect(&pod, room).await {
                 Ok(Connection::Http1(sender)) => Ok(Some(Http1::new(sender))),
                 Ok(connection) => {
@@ -153,13 +158,14 @@ impl Pool {
     }
 
     /// Connects for all requests that wait, whichever of them is cancelled.
-    fn dial_for_all(self: &Arc<Self>, room: Room) -> SharedDial {
+    fn dial_for_all(self: &Arc<Self>, room: Room) -> (AbortHandle, SharedDial) {
         let (pool, config, pod) = self.parts();
-        let task = tokio::spawn(async move {
+        let task = self.runtime().spawn(async move {
             let connection = config.connector.connect(&pod, room).await?;
             Self::add(&pool, connection);
             Ok::<_, BoxError>(())
         });
+        let running = task.abort_handle();
         let told = async move {
             match task.await {
                 Ok(Ok(())) => Ok(()),
@@ -167,7 +173,19 @@ impl Pool {
                 Err(error) => Err(DialError(Arc::new(error))),
             }
         };
-        told.boxed().shared()
+        (running, told.boxed().shared())
+    }
+
+    /// The caller's runtime; outside of any, that of the balancer.
+    fn runtime(&self) -> Handle {
+        Handle::try_current().unwrap_or_else(|_| self.runtime.clone())
+    }
+
+    /// A timer, wherever it is made.
+    pub(super) fn sleep(&self, time: Duration) -> Sleep {
+        let runtime = self.runtime();
+        let _entered = runtime.enter();
+        sleep(time)
     }
 
     fn parts(self: &Arc<Self>) -> (Weak<Self>, Arc<Config>, Endpoint) {
@@ -186,7 +204,7 @@ impl Pool {
                 let connection = Http2::new(sender, allowed, this.freed.clone());
                 let mut state = this.lock();
                 state.http2.push(Arc::new(connection));
-                this.reap_later(&mut state);
+                this.reap_later(&mut state, &Handle::current());
             }
         }
     }
@@ -207,8 +225,8 @@ impl Pool {
         let Some(patience) = pool.upgrade().map(|pool| pool.config.idle_timeout) else {
             return;
         };
-        let pool = pool.clone();
-        tokio::spawn(async move {
+        let (pool, runtime) = (pool.clone(), connection.runtime.clone());
+        runtime.spawn(async move {
             if let Ok(Ok(())) = timeout(patience, connection.sender.ready()).await {
                 Self::take_back(&pool, connection);
             }
@@ -220,8 +238,8 @@ impl Pool {
         connection.idle_since = Instant::now();
         let mut state = pool.lock();
         if state.idle.len() < pool.config.max_idle {
+            pool.reap_later(&mut state, &connection.runtime);
             state.idle.push(connection);
-            pool.reap_later(&mut state);
             drop(state);
             pool.freed.notify_one();
         }
@@ -234,14 +252,19 @@ impl Pool {
     }
 
     /// Sees to it that idle connections are closed when they grow too old.
-    fn reap_later(self: &Arc<Self>, state: &mut State) {
-        if state.reaper.is_some() {
+    fn reap_later(self: &Arc<Self>, state: &mut State, runtime: &Handle) {
+        // The one before may have ended with its runtime.
+        if state
+            .reaper
+            .as_ref()
+            .is_some_and(|reaper| !reaper.is_closed())
+        {
             return;
         }
         let (alive, mut pool_is_gone) = oneshot::channel();
         state.reaper = Some(alive);
         let (pool, timeout) = (Arc::downgrade(self), self.config.idle_timeout);
-        tokio::spawn(async move {
+        runtime.spawn(async move {
             let mut next = Instant::now() + timeout;
             loop {
                 if timeout_at(next, &mut pool_is_gone).await.is_ok() {

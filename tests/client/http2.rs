@@ -270,6 +270,35 @@ async fn narrow(permits: &'static Semaphore) -> (SocketAddr, Count) {
     (pod(serve).await, connections)
 }
 
+/// Those who waited for it have heard of it, or have given up.
+#[tokio::test]
+async fn the_failure_of_a_dial_of_long_ago_is_no_news() {
+    let (listener, pod) = listen().await;
+    let client = builder([pod]).fail_fast();
+    let client = client.build().expect("a client");
+    wait_until("the pods", || !client.endpoints().is_empty()).await;
+    // Its caller gives up before the connection does.
+    let mut hasty = Box::pin(client.get("/").into_future());
+    let mut peer = tokio::select! {
+        _ = &mut hasty => panic!("nobody has answered"),
+        peer = accept(&listener) => peer,
+    };
+    drop(hasty);
+    // The dial hears of this by itself: nobody else looks.
+    peer.write("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
+        .await;
+    peer.closed().await;
+    let serve = async {
+        let mut frames = greet(&listener, None).await;
+        let stream = frames.stream().await;
+        frames.ok(stream).await;
+        frames
+    };
+    let ask = async { within("a response", client.get("/").into_future()).await };
+    let (_frames, response) = join(serve, ask).await;
+    response.expect("the pod is well");
+}
+
 #[tokio::test]
 async fn when_a_connection_is_full_another_is_opened() {
     static PERMITS: Semaphore = Semaphore::const_new(0);

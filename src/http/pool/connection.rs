@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use hyper::client::conn::{http1, http2};
-use tokio::{sync::Notify, time::Instant};
+use tokio::{runtime::Handle, sync::Notify, time::Instant};
 
 use crate::http::body::RequestBody;
 
@@ -20,6 +20,8 @@ pub(in crate::http) enum Reserved {
 pub(in crate::http) struct Http1 {
     pub(in crate::http) sender: http1::SendRequest<RequestBody>,
     pub(super) idle_since: Instant,
+    /// Where it runs: the connection may be given back from outside of any runtime.
+    pub(super) runtime: Handle,
 }
 
 /// A connection for many requests at a time.
@@ -47,10 +49,12 @@ impl Reserved {
 }
 
 impl Http1 {
+    /// Of a connection that runs in the current runtime.
     pub(super) fn new(sender: http1::SendRequest<RequestBody>) -> Self {
         Self {
             sender,
             idle_since: Instant::now(),
+            runtime: Handle::current(),
         }
     }
 }

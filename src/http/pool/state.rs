@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{sync::oneshot, task::AbortHandle, time::Instant};
 use tracing::debug;
 
 use super::{
@@ -15,12 +15,20 @@ pub(super) struct State {
     /// HTTP/1.1 connections without a request, the last used on top.
     pub(super) idle: Vec<Http1>,
     pub(super) http2: Vec<Arc<Http2>>,
-    pub(super) dialing: Option<SharedDial>,
+    /// The last dial for all, and the task that it is.
+    pub(super) dialing: Option<(AbortHandle, SharedDial)>,
     /// A task waits for the next idle connection to grow too old. It ends with this.
     pub(super) reaper: Option<oneshot::Sender<()>>,
 }
 
 impl State {
+    /// The dial for all that is on its way. What one that is over has come to is for those who have waited for it, if any
+    /// still do.
+    pub(super) fn dialing(&mut self) -> Option<SharedDial> {
+        self.dialing.take_if(|(task, _)| task.is_finished());
+        self.dialing.as_ref().map(|(_, dial)| dial.clone())
+    }
+
     /// The last used one that the pod has not closed.
     pub(super) fn pop_idle(&mut self) -> Option<Http1> {
         loop {
