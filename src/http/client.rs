@@ -92,7 +92,7 @@ impl Client {
         B::Error: Into<BoxError>,
     {
         // Its timers and connections are a runtime's.
-        if Handle::try_current().is_err() {
+        if tokio::task::try_id().is_none() && Handle::try_current().is_err() {
             return Err(Error::balance(BalanceError::no_runtime()));
         }
         let length = framing::declared(request.headers())?;

@@ -140,7 +140,7 @@ fn send(pool: &Arc<Pool>, mut connection: Reserved, mut request: BoxRequest, lef
     };
     match &mut connection {
         Reserved::Http1(http1) => {
-            let sent = http1.sender.try_send_request(*request);
+            let sent = http1.sender().try_send_request(*request);
             Sending::boxed(sent, call(connection), deadline)
         }
         Reserved::Http2(stream) => {

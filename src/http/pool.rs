@@ -143,7 +143,9 @@ impl Pool {
         let (pool, config, pod) = self.parts();
         self.runtime().spawn(async move {
             let result = match config.connector.connect(&pod, room).await {
-                Ok(Connection::Http1(sender)) => Ok(Some(Http1::new(sender))),
+                Ok(Connection::Http1(sender, read_first)) => {
+                    Ok(Some(Http1::new(sender, read_first)))
+                }
                 Ok(connection) => {
                     Self::add(&pool, connection);
                     Ok(None)
@@ -195,9 +197,9 @@ impl Pool {
     fn add(pool: &Weak<Self>, connection: Connection) {
         let Some(this) = pool.upgrade() else { return };
         match connection {
-            Connection::Http1(sender) => {
+            Connection::Http1(sender, read_first) => {
                 this.spoken.store(HTTP1, Relaxed);
-                Self::release(pool, Http1::new(sender));
+                Self::release(pool, Http1::new(sender, read_first));
             }
             Connection::Http2(sender, allowed) => {
                 this.spoken.store(HTTP2, Relaxed);

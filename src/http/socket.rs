@@ -1,18 +1,28 @@
-//! A pod's socket, from which an answer can be read though nothing can be written any more.
+//! A pod's socket, which reads what has arrived before it believes that writing has failed, or begins to write.
 //!
-//! A pod that doesn't want a large request answers it early, with 413 say, and closes. What is still on its way to it is
-//! answered by a reset, so that writing fails. The answer has arrived by then, or hasn't; it is there to be read either way:
-//! a reset takes nothing from what was received before it. hyper gives a connection up at the first error of either
-//! direction, so here a failed write waits for the end of what there is to read.
+//! **After a failed write.** A pod that doesn't want a large request answers it early, with 413 say, and closes. What is
+//! still on its way to it is answered by a reset, so that writing fails. The answer has arrived by then, or hasn't; a reset
+//! takes nothing from what was received before it. hyper gives a connection up at the first error of either direction, so
+//! here a failed write waits for the end of what there is to read.
+//!
+//! **Before a request.** What arrives on an idle connection, its end or a response that nobody has asked for, is known to
+//! tokio when its driver next looks at all sockets. A request that is written before would be lost, or get the wrong answer.
+//! So the socket itself is looked at once, and hyper hands the request back unwritten.
 
 use std::{
     future::Future,
-    io,
+    io::{self, Read},
+    mem::MaybeUninit,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
 
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -28,7 +38,22 @@ pub(super) struct Socket<R> {
     stream: TcpStream,
     reset: Option<Reset>,
     has_ended: bool,
+    read_first: ReadFirst,
     _room: R,
+}
+
+/// Tells a connection's socket to look for what has arrived, whatever tokio knows of it, when it is next read from.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ReadFirst(Arc<AtomicBool>);
+
+impl ReadFirst {
+    pub(super) fn tell(&self) {
+        self.0.store(true, Relaxed);
+    }
+
+    fn take(&self) -> bool {
+        self.0.load(Relaxed) && self.0.swap(false, Relaxed)
+    }
 }
 
 /// The peer takes nothing more.
@@ -43,8 +68,37 @@ impl<R> Socket<R> {
             stream,
             reset: None,
             has_ended: false,
+            read_first: ReadFirst::default(),
             _room: room,
         }
+    }
+
+    pub(super) fn read_first(&self) -> ReadFirst {
+        self.read_first.clone()
+    }
+
+    /// Reads what has arrived, also where tokio hasn't heard of it yet.
+    fn poll_arrived(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let known = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if known.is_ready() || !self.read_first.take() {
+            return known;
+        }
+        let socket = SockRef::from(&self.stream);
+        // Cheaper than clearing the buffer for what is seldom there.
+        if socket.peek(&mut [MaybeUninit::uninit()]).is_err() {
+            return Poll::Pending;
+        }
+        let read = (&*socket).read(buffer.initialize_unfilled());
+        match read {
+            Ok(bytes) => buffer.advance(bytes),
+            // Tokio will hear of it.
+            Err(_) => return Poll::Pending,
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// What writing has come to: an error of the connection's end is told when there is nothing more to read.
@@ -116,7 +170,7 @@ impl<R: Unpin> AsyncRead for Socket<R> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer));
+        let read = ready!(self.poll_arrived(cx, buffer));
         if buffer.remaining() == 0 && buffer.filled().len() == before {
             return Poll::Ready(read);
         }

@@ -1,6 +1,7 @@
 //! Where messages end: one caller's bytes are never another's.
 
 use std::{
+    future::IntoFuture,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -463,6 +464,8 @@ async fn a_body_that_is_sent_again_is_measured_again() {
 
 // ---------------------------------------------------------------- what pods send
 
+const EVIL: &str = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil";
+
 /// A pod that answers like this, and with `OK` over any connection after the first; and what the next caller gets.
 async fn next_after(method: Method, first: &str) -> (Result<String, Error>, Result<String, Error>) {
     let (listener, pod) = listen().await;
@@ -489,7 +492,6 @@ async fn next_after(method: Method, first: &str) -> (Result<String, Error>, Resu
 
 #[tokio::test]
 async fn what_follows_a_response_is_not_the_next_callers_answer() {
-    const EVIL: &str = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil";
     for (method, first, body) in [
         (Method::GET, OK, "ok"),
         (Method::HEAD, OK, ""),
@@ -578,4 +580,62 @@ async fn what_comes_before_a_response_is_passed_over() {
         assert_eq!(get(&client, "/").await.expect("a response"), "ok");
     };
     join(serve, within("both", ask)).await;
+}
+
+/// The connection is idle, and the next caller comes at once.
+#[tokio::test]
+async fn a_response_that_nobody_has_asked_for_is_not_the_next_callers_answer() {
+    for method in [Method::GET, Method::POST] {
+        let (listener, pod) = listen().await;
+        let client = client([pod]);
+        let serve = async {
+            let mut peer = accept(&listener).await;
+            peer.answer(OK).await;
+            peer
+        };
+        let (mut peer, first) = join(serve, get(&client, "/first")).await;
+        assert_eq!(first.expect("a response"), "ok");
+        peer.write(EVIL).await;
+        let ask = async {
+            let response = client.request(method, "/next").await.expect("a response");
+            text(response).await
+        };
+        let serve = async {
+            assert_eq!(rest(&mut peer).await, "", "nothing is asked here");
+            accept(&listener).await.answer(OK).await;
+        };
+        let (next, ()) = join(within("a response", ask), serve).await;
+        assert_eq!(next, "ok");
+    }
+}
+
+#[tokio::test]
+async fn a_response_that_comes_before_any_request_is_nobodys_answer() {
+    let (listener, pod) = listen().await;
+    let client = client([pod]);
+    let serve = async {
+        let mut peer = accept(&listener).await;
+        peer.write(EVIL).await;
+        rest(&mut peer).await;
+        accept(&listener).await.answer(OK).await;
+    };
+    let (next, ()) = join(within("a response", get(&client, "/")), serve).await;
+    assert_ne!(next.unwrap_or_default(), "evil");
+}
+
+/// It isn't lost, though a POST can't be sent again once it is written.
+#[tokio::test]
+async fn a_post_right_after_its_connection_was_closed_goes_over_another() {
+    let (listener, pod) = listen().await;
+    let client = client([pod]);
+    for _ in 0..10 {
+        let serve = async {
+            let mut peer = accept(&listener).await;
+            peer.answer(OK).await;
+            peer
+        };
+        let (peer, first) = join(serve, client.post("/").into_future()).await;
+        assert_eq!(text(first.expect("a response")).await, "ok");
+        drop(peer);
+    }
 }

@@ -1,14 +1,17 @@
 //! Connections as requests have them.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use hyper::client::conn::{http1, http2};
 use tokio::{runtime::Handle, sync::Notify, time::Instant};
 
-use crate::http::body::RequestBody;
+use crate::http::{body::RequestBody, socket::ReadFirst};
 
 /// A connection reserved for one request.
 pub(in crate::http) enum Reserved {
@@ -18,7 +21,8 @@ pub(in crate::http) enum Reserved {
 
 /// A connection for one request at a time.
 pub(in crate::http) struct Http1 {
-    pub(in crate::http) sender: http1::SendRequest<RequestBody>,
+    pub(super) sender: http1::SendRequest<RequestBody>,
+    read_first: ReadFirst,
     pub(super) idle_since: Instant,
     /// Where it runs: the connection may be given back from outside of any runtime.
     pub(super) runtime: Handle,
@@ -48,14 +52,27 @@ impl Reserved {
     }
 }
 
+/// What comes so soon after a response can't be told from what comes a moment later.
+const MOMENT: Duration = Duration::from_micros(20);
+
 impl Http1 {
     /// Of a connection that runs in the current runtime.
-    pub(super) fn new(sender: http1::SendRequest<RequestBody>) -> Self {
+    pub(super) fn new(sender: http1::SendRequest<RequestBody>, read_first: ReadFirst) -> Self {
+        read_first.tell();
         Self {
             sender,
+            read_first,
             idle_since: Instant::now(),
             runtime: Handle::current(),
         }
+    }
+
+    /// For a request. If something has arrived while there was none, that comes back unwritten.
+    pub(in crate::http) fn sender(&mut self) -> &mut http1::SendRequest<RequestBody> {
+        if self.idle_since.elapsed() >= MOMENT {
+            self.read_first.tell();
+        }
+        &mut self.sender
     }
 }
 
