@@ -130,6 +130,10 @@ impl Service {
         &self,
         request: &mut Request<RequestBody>,
     ) -> Result<Option<Uri>, Error> {
+        if request.extensions().get::<Protocol>().is_some() {
+            // RFC 8441
+            return Err(Error::request("an extended CONNECT needs HTTP/2"));
+        }
         *request.version_mut() = Version::HTTP_11;
         let authority = request.uri().authority();
         let host = match authority.filter(|authority| **authority != self.authority) {

@@ -101,6 +101,11 @@ impl Error {
             Ok(failure) => failure,
             Err(error) => return Self(Box::new(Kind::Unsent(error))),
         };
+        let source = match source.downcast::<Self>() {
+            // The pod's protocol has no such request.
+            Ok(own) => return *own,
+            Err(source) => source,
+        };
         let (outcome, source) = match source.downcast::<Failure>() {
             Ok(failure) => (failure.outcome, failure.source),
             Err(source) => (Outcome::Unknown, source),

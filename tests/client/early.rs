@@ -4,12 +4,19 @@ use bytes::Bytes;
 use futures::future::join;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 use tower::ServiceExt;
+use tower_headless::{
+    StaticEndpoints,
+    http::{Protocol, Tls},
+};
 
 use crate::{
-    kit::{self, OK, Peer, accept, client, get, listen, text},
-    support::within,
+    kit::{self, OK, Peer, SERVICE, accept, client, get, listen, text},
+    support::{tls::Identity, within},
 };
 
 /// Far more than the system takes before the pod has read any.
@@ -22,7 +29,10 @@ fn large() -> Request<Full<Bytes>> {
 }
 
 /// Reads the head of a request and what has come of its body, answers, and closes at once: the rest is answered by a reset.
-async fn turn_away(mut peer: Peer<TcpStream>, answer: &str) {
+async fn turn_away<S>(mut peer: Peer<S>, answer: &str)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     peer.head().await;
     peer.arrived().await;
     peer.write(answer).await;
@@ -122,4 +132,35 @@ async fn an_answer_that_ended_before_the_reset_is_whole() {
         assert_eq!(text(response).await, "no");
     };
     join(serve, within("the answer", ask)).await;
+}
+
+/// The reset is of the connection under it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_early_answer_over_tls_is_the_answer() {
+    const NO: &str = "HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno";
+    let name = SERVICE.strip_suffix(":8080").expect("a port");
+    let identity = Identity::new(name);
+    let acceptor = identity.acceptor().expect("TLS");
+    let pod = kit::pod(move |peer: Peer<TcpStream>| {
+        let acceptor = acceptor.clone();
+        async move {
+            let stream = peer.into_inner();
+            // The answer doesn't wait until the client has acknowledged the handshake: a reset would overtake it.
+            stream.set_nodelay(true).expect("an open connection");
+            let stream = acceptor.accept(stream).await.expect("TLS");
+            turn_away(Peer::new(stream), NO).await;
+        }
+    });
+    let tls = Tls::new().trust_pem(identity.certificate_pem().as_bytes());
+    let client = kit::unresolved("https").discovery(StaticEndpoints::new([pod.await]));
+    let client = client
+        .tls(tls.expect("a certificate"))
+        .protocol(Protocol::Http1);
+    let client = client.build().expect("a client");
+    for _ in 0..10 {
+        let response = within("an answer", client.clone().oneshot(large())).await;
+        let response = response.expect("the answer");
+        assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(text(response).await, "no");
+    }
 }

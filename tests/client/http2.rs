@@ -110,6 +110,46 @@ async fn the_service_is_the_authority_whatever_pod_is_dialled() {
     assert!(seen.starts_with("http://other:81/ "), "{seen}");
 }
 
+#[tokio::test]
+async fn a_default_port_is_not_in_the_authority() {
+    let (pod, _) = serving(async |request| answer(request.uri().to_string())).await;
+    let client = Client::builder("http://web.default:80".parse().expect("a URI"));
+    let client = client.discovery(StaticEndpoints::new([pod]));
+    let client = client.protocol(Protocol::Http2).build().expect("a client");
+    for uri in ["/a", "http://web.default:80/a", "http://WEB.default./a"] {
+        assert_eq!(get(&client, uri).await, "http://web.default/a", "{uri}");
+    }
+}
+
+/// RFC 9113 §8.2.2: what is of an HTTP/1.1 connection is no part of a request.
+#[tokio::test]
+async fn headers_of_a_connection_are_left_out() {
+    let (pod, _) = serving(async |request: Request<Incoming>| {
+        let names = request.headers().keys().map(ToString::to_string);
+        answer(format!(
+            "{} {:?}",
+            request.uri().path(),
+            names.collect::<Vec<_>>()
+        ))
+    })
+    .await;
+    let client = client([pod]);
+    let request = Request::builder().method(Method::OPTIONS).uri("*");
+    let request = request.header("content-length", "0");
+    let request = request
+        .header("connection", "keep-alive, upgrade, x-hop")
+        .header("keep-alive", "timeout=5")
+        .header("proxy-connection", "close")
+        .header("upgrade", "websocket")
+        .header("te", "gzip")
+        .header("x-hop", "1")
+        .header("x-kept", "1");
+    let request = request.body(Empty::<Bytes>::new()).expect("a request");
+    let response = within("a response", client.oneshot(request)).await;
+    let seen = text(response.expect("a response")).await;
+    assert_eq!(seen, "* [\"content-length\", \"x-kept\"]");
+}
+
 /// RFC 9113 §8.3.1: a `Host` must not differ from `:authority`.
 #[tokio::test]
 async fn a_host_of_the_callers_is_the_authority() {

@@ -7,6 +7,7 @@ use futures::{future::join, stream};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header::HOST, uri::PathAndQuery};
 use http_body::Frame;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use hyper::ext::Protocol;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::{Service, ServiceExt};
 use tower_headless::{
@@ -16,8 +17,8 @@ use tower_headless::{
 
 use crate::{
     kit::{
-        Never, OK, SERVICE, accept, builder, client, get, in_flight, listen, refusing, stream_of,
-        text, unresolved, written,
+        Never, OK, SERVICE, accept, answering, builder, client, get, in_flight, listen, refusing,
+        stream_of, text, unresolved, written,
     },
     support::within,
 };
@@ -505,6 +506,17 @@ async fn connect_without_an_authority_is_an_invalid_request() {
     let client = client([refusing().await]);
     let request = request(Method::CONNECT, "/path", Empty::<Bytes>::new());
     is_invalid(client.oneshot(request)).await;
+}
+
+/// The pod is not to blame, and no other is asked: none of them could.
+#[tokio::test]
+async fn an_extended_connect_over_http1_is_an_invalid_request() {
+    let (pod, requests) = answering().await;
+    let mut request = request(Method::CONNECT, "/chat", Empty::<Bytes>::new());
+    let protocol = Protocol::from_static("websocket");
+    request.extensions_mut().insert(protocol);
+    is_invalid(client([pod]).oneshot(request)).await;
+    assert_eq!(requests.get(), 0);
 }
 
 #[tokio::test]
