@@ -230,10 +230,21 @@ fn is_same_host(one: &str, other: &str) -> bool {
         let host = host.strip_prefix('[')?.strip_suffix(']')?;
         host.parse::<Ipv6Addr>().ok()
     };
-    let name = |host: &'_ str| host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    let name = |host: &str| {
+        let host = host.strip_suffix('.').unwrap_or(host);
+        without_port_name(host).to_ascii_lowercase()
+    };
     match (address(one), address(other)) {
         (Some(one), Some(other)) => one == other,
         _ => name(one) == name(other),
+    }
+}
+
+/// The name that a client was built of may have a port's name before the service's: `_http._tcp.`.
+fn without_port_name(host: &str) -> &str {
+    match host.starts_with('_') {
+        true => host.splitn(3, '.').nth(2).unwrap_or(host),
+        false => host,
     }
 }
 
@@ -279,6 +290,7 @@ mod tests {
             "http://web.default:",
             "http://WEB.Default./",
             "http://web.default.:80/a?b",
+            "http://_http._tcp.web.default/a",
             "/a",
         ] {
             assert!(is_own(&web, uri), "{uri}");
@@ -292,6 +304,8 @@ mod tests {
             "http://web/a",
             "http://web.default.svc/a",
             "http://other/a",
+            "http://_web/a",
+            "http://_http._tcp.other/a",
             "web.default:80",
         ] {
             assert!(!is_own(&web, uri), "{uri}");

@@ -127,10 +127,10 @@ impl HttpChecker {
         // The connection is held until the answer has been read.
         let (_held, response);
         match self.connector.connect(&pod, ()).await? {
-            Connection::Http1(mut sender, read_first) => {
+            Connection::Http1(mut sender, hints) => {
                 service.address_http1(&mut request)?;
                 response = sender.send_request(request).await?;
-                _held = Connection::Http1(sender, read_first);
+                _held = Connection::Http1(sender, hints);
             }
             Connection::Http2(mut sender, allowed) => {
                 service.address_http2(&mut request)?;

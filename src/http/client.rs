@@ -48,8 +48,17 @@ use crate::{
 ///
 /// # Requests
 ///
-/// A request names a path, or a whole URI; `Host` and `:authority` are the service's unless the request has others.
-/// Whatever pod is dialled, the service is spoken to.
+/// A request names a path, or a whole URI of the service. Whatever pod is dialled, the service is spoken to: `Host` and
+/// `:authority` are the caller's `Host` header, else the service's name, without the scheme's default port. A URI of another
+/// authority or scheme is an error ([`Error::is_foreign`]) unless the client is
+/// [told to pass it on](super::ClientBuilder::allow_foreign_authority).
+///
+/// A body has the length that was said of it. A `Content-Length` that it can't have is an error before anything is written
+/// ([`Error::is_request`]), and so is `Transfer-Encoding`, but for `chunked` alone. A stream that turns out shorter or longer
+/// than its `Content-Length` or its size hint fails its request ([`Error::is_request_body`]) and ends its connection (HTTP/1.1)
+/// or its stream (HTTP/2). A stream of unknown length is sent in chunks over HTTP/1.1, with any method but CONNECT and TRACE.
+///
+/// A request has to be made within a tokio runtime. The response's body may be read, or dropped, anywhere.
 ///
 /// A [`Route`] in a request's extensions says where it wants to go: by a key, to one pod, or away from some. It is taken out
 /// before the request is sent. A retry avoids the pods that have failed as well.

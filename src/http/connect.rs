@@ -21,7 +21,7 @@ use super::{
     body::RequestBody,
     h2_task::{Http2Task, Spawned},
     protocol::Protocol,
-    socket::{ReadFirst, Socket},
+    socket::{Socket, SocketHints},
 };
 use crate::{endpoint::Endpoint, error::BoxError};
 
@@ -54,8 +54,8 @@ impl Default for Connector {
 
 /// A connection that has just been made.
 pub(super) enum Connection {
-    /// With what its socket is to be told before a request.
-    Http1(http1::SendRequest<RequestBody>, ReadFirst),
+    /// With what its socket can be told.
+    Http1(http1::SendRequest<RequestBody>, SocketHints),
     /// With how many requests the pod allows at once.
     Http2(http2::SendRequest<RequestBody>, Arc<AtomicUsize>),
 }
@@ -88,13 +88,13 @@ impl Connector {
         room: impl Send + Unpin + 'static,
     ) -> Result<Connection, BoxError> {
         let stream = Socket::new(self.tcp(pod).await?, room);
-        let read_first = stream.read_first();
+        let hints = stream.hints();
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
             let (stream, negotiated_http2) = tls.handshake(pod, self.protocol, stream).await?;
-            return self.http(stream, read_first, negotiated_http2).await;
+            return self.http(stream, hints, negotiated_http2).await;
         }
-        self.http(stream, read_first, false).await
+        self.http(stream, hints, false).await
     }
 
     async fn tcp(&self, pod: &Endpoint) -> io::Result<TcpStream> {
@@ -120,7 +120,7 @@ impl Connector {
     async fn http<T>(
         &self,
         stream: T,
-        read_first: ReadFirst,
+        hints: SocketHints,
         negotiated_http2: bool,
     ) -> Result<Connection, BoxError>
     where
@@ -136,7 +136,7 @@ impl Connector {
             let _ = connection.with_upgrades().await;
         });
         sender.ready().await?;
-        Ok(Connection::Http1(sender, read_first))
+        Ok(Connection::Http1(sender, hints))
     }
 
     async fn http2<T>(&self, io: TokioIo<T>) -> Result<Connection, BoxError>

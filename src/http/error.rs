@@ -161,7 +161,8 @@ impl Error {
         matches!(*self.0, Kind::Foreign { .. })
     }
 
-    /// The request's own body failed, which is nothing that a pod has done. A part of the request may have been sent.
+    /// The request's own body failed, or isn't as long as was said, which is nothing that a pod has done. A part of the request
+    /// may have been sent.
     pub fn is_request_body(&self) -> bool {
         matches!(*self.0, Kind::RequestBody(_))
     }

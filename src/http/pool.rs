@@ -143,9 +143,7 @@ impl Pool {
         let (pool, config, pod) = self.parts();
         self.runtime().spawn(async move {
             let result = match config.connector.connect(&pod, room).await {
-                Ok(Connection::Http1(sender, read_first)) => {
-                    Ok(Some(Http1::new(sender, read_first)))
-                }
+                Ok(Connection::Http1(sender, hints)) => Ok(Some(Http1::new(sender, hints))),
                 Ok(connection) => {
                     Self::add(&pool, connection);
                     Ok(None)
@@ -197,9 +195,9 @@ impl Pool {
     fn add(pool: &Weak<Self>, connection: Connection) {
         let Some(this) = pool.upgrade() else { return };
         match connection {
-            Connection::Http1(sender, read_first) => {
+            Connection::Http1(sender, hints) => {
                 this.spoken.store(HTTP1, Relaxed);
-                Self::release(pool, Http1::new(sender, read_first));
+                Self::release(pool, Http1::new(sender, hints));
             }
             Connection::Http2(sender, allowed) => {
                 this.spoken.store(HTTP2, Relaxed);

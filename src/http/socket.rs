@@ -38,21 +38,38 @@ pub(super) struct Socket<R> {
     stream: TcpStream,
     reset: Option<Reset>,
     has_ended: bool,
-    read_first: ReadFirst,
+    hints: SocketHints,
     _room: R,
 }
 
-/// Tells a connection's socket to look for what has arrived, whatever tokio knows of it, when it is next read from.
+/// What a connection's socket is told by those who have the connection.
 #[derive(Clone, Debug, Default)]
-pub(super) struct ReadFirst(Arc<AtomicBool>);
+pub(super) struct SocketHints(Arc<Hints>);
 
-impl ReadFirst {
-    pub(super) fn tell(&self) {
-        self.0.store(true, Relaxed);
+#[derive(Debug, Default)]
+struct Hints {
+    read_first: AtomicBool,
+    upgraded: AtomicBool,
+}
+
+impl SocketHints {
+    /// A request comes next: look for what has arrived, whatever tokio knows of it.
+    pub(super) fn read_first(&self) {
+        self.0.read_first.store(true, Relaxed);
     }
 
-    fn take(&self) -> bool {
-        self.0.load(Relaxed) && self.0.swap(false, Relaxed)
+    /// It speaks HTTP no more. Reading and writing may be of different tasks, and none waits for the other.
+    pub(super) fn upgraded(&self) {
+        self.0.upgraded.store(true, Relaxed);
+    }
+
+    fn take_read_first(&self) -> bool {
+        let read_first = &self.0.read_first;
+        read_first.load(Relaxed) && read_first.swap(false, Relaxed)
+    }
+
+    fn is_upgraded(&self) -> bool {
+        self.0.upgraded.load(Relaxed)
     }
 }
 
@@ -68,13 +85,13 @@ impl<R> Socket<R> {
             stream,
             reset: None,
             has_ended: false,
-            read_first: ReadFirst::default(),
+            hints: SocketHints::default(),
             _room: room,
         }
     }
 
-    pub(super) fn read_first(&self) -> ReadFirst {
-        self.read_first.clone()
+    pub(super) fn hints(&self) -> SocketHints {
+        self.hints.clone()
     }
 
     /// Reads what has arrived, also where tokio hasn't heard of it yet.
@@ -84,7 +101,7 @@ impl<R> Socket<R> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let known = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if known.is_ready() || !self.read_first.take() {
+        if known.is_ready() || !self.hints.take_read_first() {
             return known;
         }
         let socket = SockRef::from(&self.stream);
@@ -108,7 +125,7 @@ impl<R> Socket<R> {
         written: io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         match written {
-            Err(error) if is_reset(error.kind()) && !self.has_ended => {
+            Err(error) if self.may_have_answered(error.kind()) => {
                 let (error, grace) = (error.kind(), None);
                 self.reset = Some(Reset { error, grace });
                 self.poll_reset(cx).map(Err)
@@ -117,12 +134,16 @@ impl<R> Socket<R> {
         }
     }
 
+    fn may_have_answered(&self, error: io::ErrorKind) -> bool {
+        is_reset(error) && !self.has_ended && !self.hints.is_upgraded()
+    }
+
     /// Whether writing has failed: pending, while there may be something to read.
     fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let Some(reset) = &mut self.reset else {
             return Poll::Pending;
         };
-        if !self.has_ended {
+        if !self.has_ended && !self.hints.is_upgraded() {
             let grace = reset.grace.get_or_insert_with(|| Box::pin(sleep(GRACE)));
             ready!(grace.as_mut().poll(cx));
         }

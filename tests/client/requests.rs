@@ -408,6 +408,38 @@ async fn exchange(stream: &mut tower_headless::http::Upgraded) {
     assert_eq!(&answer, b"pong");
 }
 
+/// Who only writes hears of the reset, though nobody reads.
+#[tokio::test]
+async fn writing_to_a_stream_whose_pod_has_gone_is_an_error() {
+    const SWITCH: &str =
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+    let (listener, pod) = listen().await;
+    let client = client([pod]);
+    let serve = async {
+        let mut peer = accept(&listener).await;
+        peer.answer(SWITCH).await;
+        peer.arrived().await;
+        // Not all has been read: a reset.
+        peer.write("unread").await;
+    };
+    let ask = async {
+        let request = client.get("/").header("connection", "upgrade");
+        let mut response = request.header("upgrade", "echo").await.expect("a response");
+        let mut stream = upgrade(&mut response).await.expect("a stream");
+        let chunk = vec![b'a'; 64 * 1024];
+        let write = async { while stream.write_all(&chunk).await.is_ok() {} };
+        let bound = Duration::from_secs(8);
+        tokio::time::timeout(bound, write)
+            .await
+            .expect("an error, and no wait for an answer");
+        let mut arrived = [0; 6];
+        let read = within("bytes", stream.read_exact(&mut arrived)).await;
+        read.expect("what came before the reset");
+        assert_eq!(&arrived, b"unread");
+    };
+    join(serve, ask).await;
+}
+
 #[tokio::test]
 async fn an_upgrade_that_nobody_takes_closes_its_connection() {
     const SWITCH: &str =

@@ -11,7 +11,7 @@ use std::{
 use hyper::client::conn::{http1, http2};
 use tokio::{runtime::Handle, sync::Notify, time::Instant};
 
-use crate::http::{body::RequestBody, socket::ReadFirst};
+use crate::http::{body::RequestBody, socket::SocketHints};
 
 /// A connection reserved for one request.
 pub(in crate::http) enum Reserved {
@@ -22,7 +22,7 @@ pub(in crate::http) enum Reserved {
 /// A connection for one request at a time.
 pub(in crate::http) struct Http1 {
     pub(super) sender: http1::SendRequest<RequestBody>,
-    read_first: ReadFirst,
+    pub(super) hints: SocketHints,
     pub(super) idle_since: Instant,
     /// Where it runs: the connection may be given back from outside of any runtime.
     pub(super) runtime: Handle,
@@ -57,11 +57,11 @@ const MOMENT: Duration = Duration::from_micros(20);
 
 impl Http1 {
     /// Of a connection that runs in the current runtime.
-    pub(super) fn new(sender: http1::SendRequest<RequestBody>, read_first: ReadFirst) -> Self {
-        read_first.tell();
+    pub(super) fn new(sender: http1::SendRequest<RequestBody>, hints: SocketHints) -> Self {
+        hints.read_first();
         Self {
             sender,
-            read_first,
+            hints,
             idle_since: Instant::now(),
             runtime: Handle::current(),
         }
@@ -70,7 +70,7 @@ impl Http1 {
     /// For a request. If something has arrived while there was none, that comes back unwritten.
     pub(in crate::http) fn sender(&mut self) -> &mut http1::SendRequest<RequestBody> {
         if self.idle_since.elapsed() >= MOMENT {
-            self.read_first.tell();
+            self.hints.read_first();
         }
         &mut self.sender
     }
