@@ -15,10 +15,11 @@
 //! | `http/client.rs`, `http/builder.rs`, `http/request.rs` | the client, its settings, and requests made with its words |
 //! | `http/future.rs` | one request: its attempts, in the time that it has |
 //! | `http/address.rs` | whom a request names |
+//! | `http/framing.rs`, `http/measured.rs` | where a request's body ends: as its headers say, and as it does |
 //! | `http/replay.rs` | which requests may be sent again |
 //! | `http/pod.rs` | the service of one pod |
 //! | `http/pool.rs`, `http/pool/` | its connections, and what requests and responses hold of them |
-//! | `http/connect.rs`, `http/protocol.rs`, `http/h2_task.rs` | how they are made, and run |
+//! | `http/connect.rs`, `http/socket.rs`, `http/protocol.rs`, `http/h2_task.rs` | how they are made, and run |
 //! | `http/tls.rs`, `http/tls/` | TLS: whom to trust and who to be, from files that change too |
 //! | `http/renewal.rs` | connections that were made with settings that don't hold any more |
 //! | `http/body.rs`, `http/response.rs`, `http/upgrade.rs` | request bodies, response bodies, upgraded streams |
@@ -34,9 +35,10 @@ mod client;
 mod connect;
 mod error;
 mod failure;
+mod framing;
 mod future;
 mod h2_task;
-mod plain_write;
+mod measured;
 mod pod;
 mod pool;
 mod protocol;
@@ -45,6 +47,7 @@ mod renewal;
 mod replay;
 mod request;
 mod response;
+mod socket;
 #[cfg(feature = "tls")]
 mod tls;
 mod upgrade;

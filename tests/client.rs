@@ -8,8 +8,12 @@ mod age;
 mod ahead;
 #[path = "client/connections.rs"]
 mod connections;
+#[path = "client/early.rs"]
+mod early;
 #[path = "client/frames.rs"]
 mod frames;
+#[path = "client/framing.rs"]
+mod framing;
 #[path = "client/http2.rs"]
 mod http2;
 #[path = "client/kit.rs"]
@@ -22,6 +26,8 @@ mod replay;
 mod requests;
 #[path = "client/reuse.rs"]
 mod reuse;
+#[path = "client/runtimes.rs"]
+mod runtimes;
 #[path = "client/tls.rs"]
 mod tls;
 #[path = "client/tls_kit.rs"]

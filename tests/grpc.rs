@@ -37,7 +37,7 @@ use tonic_health::pb::{
 use tower::{ServiceExt, util::MapRequestLayer};
 use tower_headless::{
     Endpoint, StaticEndpoints,
-    http::{Client, Idempotent, Protocol},
+    http::{Client, ClientBuilder, Idempotent, Protocol},
 };
 
 const SERVICE: &str = "http://health.default.svc.cluster.local:50051";
@@ -164,12 +164,14 @@ async fn pods<const N: usize>() -> [Pod; N] {
 }
 
 fn client(pods: &[Pod]) -> Client {
+    builder(pods).build().expect("a client")
+}
+
+fn builder(pods: &[Pod]) -> ClientBuilder<StaticEndpoints> {
     let pods = StaticEndpoints::new(pods.iter().map(|pod| pod.address));
     Client::builder(SERVICE.parse().expect("a URI"))
         .discovery(pods)
         .protocol(Protocol::Http2)
-        .build()
-        .expect("a client")
 }
 
 fn ask(service: &str) -> HealthCheckRequest {
@@ -272,7 +274,8 @@ async fn a_status_arrives_and_so_do_trailers() {
 #[tokio::test]
 async fn the_authority_is_the_services_or_the_callers() {
     let pods = pods::<1>().await;
-    let client = client(&pods);
+    let client = builder(&pods).allow_foreign_authority(true);
+    let client = client.build().expect("a client");
     let seen = || {
         pods[0]
             .seen

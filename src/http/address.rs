@@ -1,67 +1,118 @@
 //! Whom a request names, whatever pod gets it.
 
+use std::net::Ipv6Addr;
+
 use http::{
     HeaderValue, Method, Request, Uri, Version,
-    header::{CONTENT_LENGTH, HOST},
+    header::HOST,
     uri::{Authority, Parts, PathAndQuery, Scheme},
 };
 use hyper::ext::Protocol;
 
-use super::{body::RequestBody, error::Error};
+use super::{body::RequestBody, error::Error, framing};
 
 /// The service, as requests name it.
 #[derive(Clone, Debug)]
 pub(super) struct Service {
     pub(super) scheme: Scheme,
+    /// Without a port that the scheme implies (RFC 9110 §4.2.3).
     pub(super) authority: Authority,
     host: HeaderValue,
+    /// Requests may name other services.
+    allow_foreign: bool,
 }
 
 impl Service {
-    pub(super) fn new(scheme: Scheme, authority: Authority) -> Self {
+    pub(super) fn new(scheme: Scheme, authority: &Authority) -> Self {
+        let authority = without_default_port(&scheme, authority);
         let host = HeaderValue::from_str(authority.as_str());
         Self {
             scheme,
             authority,
             host: host.expect("an authority is of visible ASCII"),
+            allow_foreign: false,
         }
     }
 
-    /// Looks the request over. One that names a path alone stays as it is; any other URI is made whole, with a `Host` of
-    /// the caller's before what the URI says, and the service before nothing.
+    pub(super) fn allow_foreign(mut self, allow: bool) -> Self {
+        self.allow_foreign = allow;
+        self
+    }
+
+    /// Looks the request over. One that names a path alone stays as it is; any other URI is made whole. Its authority is the
+    /// caller's `Host`, else the URI's, else the service's.
     pub(super) fn check(&self, request: &mut Request<RequestBody>) -> Result<(), Error> {
         let uri = request.uri();
+        // RFC 9112 §3.2.4
+        if uri.path().starts_with('*') && !is_asterisk(request) {
+            return Err(Error::request("\"*\" is no path: only OPTIONS has it"));
+        }
         let has_host = !request.headers().is_empty() && request.headers().contains_key(HOST);
         let is_path = uri.authority().is_none() && uri.scheme().is_none();
         if has_host || !is_path || *request.method() == Method::CONNECT {
             self.make_whole(request)?;
         }
-        tell_no_length(request);
         Ok(())
     }
 
     fn make_whole(&self, request: &mut Request<RequestBody>) -> Result<(), Error> {
-        let host = request.headers_mut().remove(HOST);
+        let host = framing::only(request.headers(), &HOST)?.map(authority);
+        let host = host.transpose()?;
+        request.headers_mut().remove(HOST);
         let is_extended = request.extensions().get::<Protocol>().is_some();
         if request.method() == Method::CONNECT && !is_extended {
-            let target = request.uri().authority();
-            let target = target.ok_or_else(|| Error::request("CONNECT needs a host and a port"))?;
-            return no_user_information(target);
+            *request.uri_mut() = tunnel(request.uri())?;
+            return Ok(());
         }
+        self.check_origin(request.uri())?;
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
-        if let Some(other) = &parts.scheme
-            && ![Scheme::HTTP, Scheme::HTTPS].contains(other)
-        {
-            return Err(Error::request(format_args!("the scheme is {other}")));
-        }
-        if let Some(host) = host {
-            let host = Authority::try_from(host.as_bytes());
-            parts.authority = Some(host.map_err(Error::request)?);
-        }
-        let uri = self.whole(parts)?;
-        uri.authority().map_or(Ok(()), no_user_information)?;
-        *request.uri_mut() = uri;
+        parts.authority = match (host, parts.authority) {
+            (Some(host), _) => Some(host),
+            (None, Some(authority)) if !self.is_own(&authority) => {
+                let scheme = parts.scheme.as_ref().unwrap_or(&self.scheme);
+                Some(without_default_port(scheme, &authority))
+            }
+            // However it was spelled.
+            (None, _) => None,
+        };
+        *request.uri_mut() = self.whole(parts)?;
         Ok(())
+    }
+
+    /// Looks at whom a URI names: it has to be this service, unless the client passes on others.
+    fn check_origin(&self, uri: &Uri) -> Result<(), Error> {
+        let Some(other) = uri.authority() else {
+            return Ok(());
+        };
+        no_user_information(other)?;
+        let Some(scheme) = uri.scheme() else {
+            let why = format_args!("{uri} is a host alone, as only CONNECT has it: write a path");
+            return Err(Error::request(why));
+        };
+        if ![Scheme::HTTP, Scheme::HTTPS].contains(scheme) {
+            return Err(Error::request(format_args!("the scheme is {scheme}")));
+        }
+        match self.allow_foreign || (*scheme == self.scheme && self.is_own(other)) {
+            true => Ok(()),
+            false => Err(Error::foreign(
+                (scheme, other),
+                (&self.scheme, &self.authority),
+            )),
+        }
+    }
+
+    /// Whether this authority is another spelling of the service's: by case, by a dot at the end, or by the default port.
+    fn is_own(&self, other: &Authority) -> bool {
+        if *other == self.authority {
+            return true;
+        }
+        let port = |authority: &Authority| match authority.port_u16() {
+            None if !has_port(authority) => Some(default_port(&self.scheme)),
+            port => port,
+        };
+        port(other).is_some()
+            && port(other) == port(&self.authority)
+            && is_same_host(other.host(), self.authority.host())
     }
 
     fn whole(&self, mut parts: Parts) -> Result<Uri, Error> {
@@ -79,6 +130,10 @@ impl Service {
         &self,
         request: &mut Request<RequestBody>,
     ) -> Result<Option<Uri>, Error> {
+        if request.extensions().get::<Protocol>().is_some() {
+            // RFC 8441
+            return Err(Error::request("an extended CONNECT needs HTTP/2"));
+        }
         *request.version_mut() = Version::HTTP_11;
         let authority = request.uri().authority();
         let host = match authority.filter(|authority| **authority != self.authority) {
@@ -87,6 +142,7 @@ impl Service {
         };
         let is_path = authority.is_none();
         request.headers_mut().insert(HOST, host);
+        framing::frame_http1(request);
         if is_path || *request.method() == Method::CONNECT {
             return Ok(None);
         }
@@ -114,16 +170,148 @@ fn no_user_information(authority: &Authority) -> Result<(), Error> {
     }
 }
 
-/// RFC 9110 §8.6: where a body has a meaning, one that is empty is to be said so.
-fn tell_no_length(request: &mut Request<RequestBody>) {
-    let has_meaning = matches!(
-        *request.method(),
-        Method::POST | Method::PUT | Method::PATCH
-    );
-    if has_meaning && request.body().is_empty() {
-        let headers = request.headers_mut();
-        headers
-            .entry(CONTENT_LENGTH)
-            .or_insert(HeaderValue::from_static("0"));
+/// What a `Host` names.
+fn authority(host: &HeaderValue) -> Result<Authority, Error> {
+    let authority = Authority::try_from(host.as_bytes()).map_err(Error::request)?;
+    no_user_information(&authority)?;
+    match has_port(&authority) && authority.port_u16().is_none() {
+        true => Err(Error::request(format_args!(
+            "the Host is {host:?}: its port is none"
+        ))),
+        false => Ok(authority),
+    }
+}
+
+/// The one host and port that CONNECT names (RFC 9110 §9.3.6), which are nothing of the service's.
+fn tunnel(uri: &Uri) -> Result<Uri, Error> {
+    let far = uri.authority().filter(|far| far.port_u16().is_some());
+    let far = far.ok_or_else(|| Error::request("CONNECT needs a host and a port"))?;
+    no_user_information(far)?;
+    Ok(far.clone().into())
+}
+
+/// `OPTIONS *`, of the server as a whole.
+fn is_asterisk(request: &Request<RequestBody>) -> bool {
+    let path = request.uri().path_and_query();
+    *request.method() == Method::OPTIONS && path.is_some_and(|path| path.as_str() == "*")
+}
+
+fn default_port(scheme: &Scheme) -> u16 {
+    match *scheme == Scheme::HTTPS {
+        true => 443,
+        false => 80,
+    }
+}
+
+/// Something comes after the host, be it a number or not, but not a colon alone.
+fn has_port(authority: &Authority) -> bool {
+    let host = authority.host();
+    let after = authority
+        .as_str()
+        .rsplit_once(host)
+        .map_or("", |(_, after)| after);
+    !matches!(after, "" | ":")
+}
+
+/// RFC 9110 §4.2.3: an empty port, and the default one, are left out.
+fn without_default_port(scheme: &Scheme, authority: &Authority) -> Authority {
+    let is_needed = has_port(authority) && authority.port_u16() != Some(default_port(scheme));
+    match is_needed || authority.as_str().contains('@') {
+        true => authority.clone(),
+        false => authority
+            .host()
+            .parse()
+            .unwrap_or_else(|_| authority.clone()),
+    }
+}
+
+fn is_same_host(one: &str, other: &str) -> bool {
+    let address = |host: &str| {
+        let host = host.strip_prefix('[')?.strip_suffix(']')?;
+        host.parse::<Ipv6Addr>().ok()
+    };
+    let name = |host: &str| {
+        let host = host.strip_suffix('.').unwrap_or(host);
+        without_port_name(host).to_ascii_lowercase()
+    };
+    match (address(one), address(other)) {
+        (Some(one), Some(other)) => one == other,
+        _ => name(one) == name(other),
+    }
+}
+
+/// The name that a client was built of may have a port's name before the service's: `_http._tcp.`.
+fn without_port_name(host: &str) -> &str {
+    match host.starts_with('_') {
+        true => host.splitn(3, '.').nth(2).unwrap_or(host),
+        false => host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(uri: &'static str) -> Service {
+        let uri = Uri::from_static(uri).into_parts();
+        let authority = uri.authority.expect("an authority");
+        Service::new(uri.scheme.expect("a scheme"), &authority)
+    }
+
+    #[test]
+    fn a_default_port_is_left_out_and_no_other() {
+        for (uri, host) in [
+            ("http://web.default:80", "web.default"),
+            ("https://web.default:443", "web.default"),
+            ("http://web.default:443", "web.default:443"),
+            ("https://web.default:80", "web.default:80"),
+            ("http://web.default:8080", "web.default:8080"),
+            ("http://web:", "web"),
+            ("http://[fd00::1]:80", "[fd00::1]"),
+            ("http://[fd00::80]", "[fd00::80]"),
+            ("https://[fd00::1]:8443", "[fd00::1]:8443"),
+            ("http://10.0.0.1:80", "10.0.0.1"),
+        ] {
+            let service = service(uri);
+            assert_eq!(service.authority.as_str(), host, "{uri}");
+            assert_eq!(service.host, host, "{uri}");
+        }
+    }
+
+    #[test]
+    fn the_service_has_several_spellings() {
+        let is_own = |service: &Service, uri: &'static str| {
+            service.check_origin(&Uri::from_static(uri)).is_ok()
+        };
+        let web = service("http://web.default:80");
+        for uri in [
+            "http://web.default/a",
+            "http://web.default:80",
+            "http://web.default:",
+            "http://WEB.Default./",
+            "http://web.default.:80/a?b",
+            "http://_http._tcp.web.default/a",
+            "/a",
+        ] {
+            assert!(is_own(&web, uri), "{uri}");
+        }
+        for uri in [
+            "https://web.default/a",
+            "https://web.default:80/a",
+            "http://web.default:443/a",
+            "http://web.default:8080/a",
+            "http://web.default:99999/a",
+            "http://web/a",
+            "http://web.default.svc/a",
+            "http://other/a",
+            "http://_web/a",
+            "http://_http._tcp.other/a",
+            "web.default:80",
+        ] {
+            assert!(!is_own(&web, uri), "{uri}");
+        }
+        let six = service("https://[fd00::1]");
+        assert!(is_own(&six, "https://[FD00:0::1]:443/"));
+        assert!(!is_own(&six, "https://[fd00::2]/"));
     }
 }

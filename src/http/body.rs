@@ -13,6 +13,7 @@ use http::Request;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 
+use super::measured::Measured;
 use crate::error::BoxError;
 
 /// A caller's body, whatever its type.
@@ -30,7 +31,8 @@ pub(super) enum RequestBody {
 }
 
 impl RequestBody {
-    pub(super) fn new<B>(body: B) -> Self
+    /// `declared` is the length that the request's headers promise, where they do.
+    pub(super) fn new<B>(body: B, declared: Option<u64>) -> Self
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -43,7 +45,7 @@ impl RequestBody {
             return Self::whole(whole.take());
         }
         let body = body.expect("not taken above");
-        Self::Stream(body.map_err(Into::into).boxed_unsync())
+        Self::Stream(Measured::new(body, declared).boxed_unsync())
     }
 
     fn whole(body: Option<Full<Bytes>>) -> Self {
@@ -259,7 +261,7 @@ mod tests {
             .iter()
             .copied()
             .map(|chunk| Ok::<_, BoxError>(Frame::data(Bytes::from(chunk))));
-        RequestBody::new(StreamBody::new(stream::iter(frames)))
+        RequestBody::new(StreamBody::new(stream::iter(frames)), None)
     }
 
     async fn read(body: &mut RequestBody, frames: usize) -> Vec<u8> {
@@ -273,9 +275,9 @@ mod tests {
 
     #[test]
     fn a_body_is_known_for_what_it_is() {
-        assert!(RequestBody::new(Empty::new()).is_empty());
-        assert!(RequestBody::new(Full::new(Bytes::new())).is_empty());
-        let whole = RequestBody::new(Full::new(Bytes::from("abc")));
+        assert!(RequestBody::new(Empty::new(), None).is_empty());
+        assert!(RequestBody::new(Full::new(Bytes::new()), None).is_empty());
+        let whole = RequestBody::new(Full::new(Bytes::from("abc")), None);
         assert!(matches!(&whole, RequestBody::Whole(Some(data)) if data == "abc"));
         assert_eq!(whole.size_hint().exact(), Some(3));
         assert!(whole.again().is_some());

@@ -54,6 +54,7 @@ use crate::{
 /// | [`tcp_keepalive`](Self::tcp_keepalive) | after 10 s of silence |
 /// | [`tcp_user_timeout`](Self::tcp_user_timeout) | 10 s (Linux) |
 /// | [`http2_ping`](Self::http2_ping) | none |
+/// | [`allow_foreign_authority`](Self::allow_foreign_authority) | off: a URI of another service is an error |
 #[must_use = "a builder does nothing until it builds"]
 pub struct ClientBuilder<D = Dns> {
     service: Result<(Scheme, Authority), BuildError>,
@@ -69,6 +70,7 @@ pub struct ClientBuilder<D = Dns> {
     tls: Option<Tls>,
     limits: Limits,
     retries: Retries,
+    allow_foreign: bool,
 }
 
 impl ClientBuilder {
@@ -87,6 +89,7 @@ impl ClientBuilder {
             tls: None,
             limits: Limits::default(),
             retries: Retries::default(),
+            allow_foreign: false,
         }
     }
 }
@@ -129,6 +132,7 @@ impl<D> ClientBuilder<D> {
             tls: self.tls,
             limits: self.limits,
             retries: self.retries,
+            allow_foreign: self.allow_foreign,
         }
     }
 

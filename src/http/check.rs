@@ -179,7 +179,7 @@ fn judge_status(status: StatusCode) -> Result<(), BoxError> {
 /// A service of one pod, named by its address.
 fn named(pod: &Endpoint) -> Result<Service, BoxError> {
     let authority: Authority = pod.address().to_string().parse()?;
-    Ok(Service::new(Scheme::HTTP, authority))
+    Ok(Service::new(Scheme::HTTP, &authority))
 }
 
 impl Question {

@@ -10,6 +10,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
+use tokio::runtime::Handle;
 use tower::Service;
 
 #[cfg(feature = "tls")]
@@ -17,11 +18,17 @@ use super::tls::TlsHandle;
 use super::{
     body::RequestBody,
     error::Error,
+    framing,
     future::{Pods, ResponseFuture, Shared},
     replay::{Replay, RequestTimeout},
     response::ResponseBody,
 };
-use crate::{balance::EndpointStatus, error::BoxError, membership::MembershipStream, route::Route};
+use crate::{
+    balance::EndpointStatus,
+    error::{BoxError, Error as BalanceError},
+    membership::MembershipStream,
+    route::Route,
+};
 
 /// An HTTP client of one service, balanced over its pods.
 ///
@@ -43,8 +50,17 @@ use crate::{balance::EndpointStatus, error::BoxError, membership::MembershipStre
 ///
 /// # Requests
 ///
-/// A request names a path, or a whole URI; `Host` and `:authority` are the service's unless the request has others.
-/// Whatever pod is dialled, the service is spoken to.
+/// A request names a path, or a whole URI of the service. Whatever pod is dialled, the service is spoken to: `Host` and
+/// `:authority` are the caller's `Host` header, else the service's name, without the scheme's default port. A URI of another
+/// authority or scheme is an error ([`Error::is_foreign`]) unless the client is
+/// [told to pass it on](super::ClientBuilder::allow_foreign_authority).
+///
+/// A body has the length that was said of it. A `Content-Length` that it can't have is an error before anything is written
+/// ([`Error::is_request`]), and so is `Transfer-Encoding`, but for `chunked` alone. A stream that turns out shorter or longer
+/// than its `Content-Length` or its size hint fails its request ([`Error::is_request_body`]) and ends its connection (HTTP/1.1)
+/// or its stream (HTTP/2). A stream of unknown length is sent in chunks over HTTP/1.1, with any method but CONNECT and TRACE.
+///
+/// A request has to be made within a tokio runtime. The response's body may be read, or dropped, anywhere.
 ///
 /// A [`Route`] in a request's extensions says where it wants to go: by a key, to one pod, or away from some. It is taken out
 /// before the request is sent. A retry avoids the pods that have failed as well.
@@ -94,7 +110,16 @@ impl Client {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let mut request = Box::new(request.map(RequestBody::new));
+        // Its timers and connections are a runtime's.
+        if tokio::task::try_id().is_none() && Handle::try_current().is_err() {
+            return Err(Error::balance(BalanceError::no_runtime()));
+        }
+        let length = framing::declared(request.headers())?;
+        if let Some(length) = length {
+            framing::compare(length, request.body())?;
+        }
+        let mut request = Box::new(request.map(|body| RequestBody::new(body, length)));
+        framing::check(&mut request)?;
         let shared = &self.shared;
         shared.config.service.check(&mut request)?;
         let timeout = request.extensions_mut().remove::<RequestTimeout>();

@@ -20,9 +20,9 @@ use super::tls::Handshake;
 use super::{
     body::RequestBody,
     h2_task::{Http2Task, Spawned},
-    plain_write::PlainWrite,
     protocol::Protocol,
     renewal::{Renewals, Vintage},
+    socket::{Socket, SocketHints},
 };
 use crate::{endpoint::Endpoint, error::BoxError};
 
@@ -58,7 +58,8 @@ impl Default for Connector {
 
 /// A connection that has just been made.
 pub(super) enum Connection {
-    Http1(http1::SendRequest<RequestBody>),
+    /// With what its socket can be told.
+    Http1(http1::SendRequest<RequestBody>, SocketHints),
     /// With how many requests the pod allows at once.
     Http2(http2::SendRequest<RequestBody>, Arc<AtomicUsize>),
 }
@@ -75,7 +76,8 @@ impl Connector {
         self.renewals.as_ref().map(Renewals::vintage)
     }
 
-    /// Connects within the connect timeout, all handshakes included. `room` is held for as long as the connection is open.
+    /// Connects within the connect timeout, all handshakes included. `room` is held for as long as the connection is open, by
+    /// its socket.
     pub(super) async fn connect(
         &self,
         pod: &Endpoint,
@@ -94,13 +96,14 @@ impl Connector {
         pod: &Endpoint,
         room: impl Send + Unpin + 'static,
     ) -> Result<Connection, BoxError> {
-        let stream = self.tcp(pod).await?;
+        let stream = Socket::new(self.tcp(pod).await?, room);
+        let hints = stream.hints();
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
             let (stream, negotiated_http2) = tls.handshake(pod, self.protocol, stream).await?;
-            return self.http(stream, negotiated_http2, room).await;
+            return self.http(stream, hints, negotiated_http2).await;
         }
-        self.http(stream, false, room).await
+        self.http(stream, hints, false).await
     }
 
     async fn tcp(&self, pod: &Endpoint) -> io::Result<TcpStream> {
@@ -126,31 +129,26 @@ impl Connector {
     async fn http<T>(
         &self,
         stream: T,
+        hints: SocketHints,
         negotiated_http2: bool,
-        room: impl Send + Unpin + 'static,
     ) -> Result<Connection, BoxError>
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let io = TokioIo::new(PlainWrite(stream));
+        let io = TokioIo::new(stream);
         if negotiated_http2 || self.protocol == Protocol::Http2 {
-            return self.http2(io, room).await;
+            return self.http2(io).await;
         }
         let (mut sender, connection) = http1::Builder::new().handshake(io).await?;
         tokio::spawn(async move {
             // Its error reaches the request in flight.
             let _ = connection.with_upgrades().await;
-            drop(room);
         });
         sender.ready().await?;
-        Ok(Connection::Http1(sender))
+        Ok(Connection::Http1(sender, hints))
     }
 
-    async fn http2<T>(
-        &self,
-        io: TokioIo<T>,
-        room: impl Send + Unpin + 'static,
-    ) -> Result<Connection, BoxError>
+    async fn http2<T>(&self, io: TokioIo<T>) -> Result<Connection, BoxError>
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -166,7 +164,7 @@ impl Connector {
         // None, until the pod's SETTINGS say how many: a pod that never sends any is none.
         builder.initial_max_send_streams(0);
         let (sender, connection) = builder.handshake(io).await?;
-        let mut task = Http2Task::new(connection, spawned, room);
+        let mut task = Http2Task::new(connection, spawned, ());
         let allowed = task.allowed().await?;
         tokio::spawn(task);
         Ok(Connection::Http2(sender, allowed))

@@ -2,6 +2,8 @@
 
 use std::{error::Error as StdError, fmt, time::Duration};
 
+use http::uri::{Authority, Scheme};
+
 use crate::{
     endpoint::Endpoint,
     error::{BoxError, Error as BalanceError},
@@ -17,6 +19,10 @@ pub struct Error(Box<Kind>);
 enum Kind {
     #[error("invalid request: {0}")]
     Request(String),
+    #[error(
+        "{other} is not this client's service, {service}: write a path alone, or allow foreign authorities"
+    )]
+    Foreign { other: String, service: String },
     #[error("the request was not sent")]
     Unsent(#[source] BalanceError),
     #[error("pod {pod} failed; the request {outcome}")]
@@ -78,6 +84,13 @@ impl Error {
         Self(Box::new(Kind::Request(what.to_string())))
     }
 
+    /// A request for another service than the client's; each is a scheme and an authority.
+    pub(super) fn foreign(other: (&Scheme, &Authority), service: (&Scheme, &Authority)) -> Self {
+        let text = |(scheme, authority)| format!("{scheme}://{authority}");
+        let (other, service) = (text(other), text(service));
+        Self(Box::new(Kind::Foreign { other, service }))
+    }
+
     pub(super) fn body(pod: Endpoint, source: impl Into<BoxError>) -> Self {
         let source = source.into();
         Self(Box::new(Kind::Body { pod, source }))
@@ -92,6 +105,11 @@ impl Error {
         let (pod, source) = match error.into_endpoint_failure() {
             Ok(failure) => failure,
             Err(error) => return Self(Box::new(Kind::Unsent(error))),
+        };
+        let source = match source.downcast::<Self>() {
+            // The pod's protocol has no such request.
+            Ok(own) => return *own,
+            Err(source) => source,
         };
         let (outcome, source) = match source.downcast::<Failure>() {
             Ok(failure) => (failure.outcome, failure.source),
@@ -120,7 +138,7 @@ impl Error {
     /// Where this is false it may have been executed, once.
     pub fn is_unexecuted(&self) -> bool {
         match *self.0 {
-            Kind::Request(_) | Kind::Unsent(_) => true,
+            Kind::Request(_) | Kind::Foreign { .. } | Kind::Unsent(_) => true,
             Kind::Pod { outcome, .. } => outcome == Outcome::Unprocessed,
             Kind::RequestBody(_) | Kind::Body { .. } | Kind::Deadline(_) => false,
         }
@@ -137,10 +155,19 @@ impl Error {
 
     /// The request itself makes no sense: the message tells how.
     pub fn is_request(&self) -> bool {
-        matches!(*self.0, Kind::Request(_))
+        matches!(*self.0, Kind::Request(_) | Kind::Foreign { .. })
     }
 
-    /// The request's own body failed, which is nothing that a pod has done. A part of the request may have been sent.
+    /// The request's URI names another service than the client's, by its authority or its scheme. Nothing was sent.
+    ///
+    /// [`is_request`](Self::is_request) is true as well. See
+    /// [`ClientBuilder::allow_foreign_authority`](super::ClientBuilder::allow_foreign_authority).
+    pub fn is_foreign(&self) -> bool {
+        matches!(*self.0, Kind::Foreign { .. })
+    }
+
+    /// The request's own body failed, or isn't as long as was said, which is nothing that a pod has done. A part of the request
+    /// may have been sent.
     pub fn is_request_body(&self) -> bool {
         matches!(*self.0, Kind::RequestBody(_))
     }
@@ -173,7 +200,7 @@ impl StdError for Error {
             Kind::RequestBody(source) | Kind::Pod { source, .. } | Kind::Body { source, .. } => {
                 Some(&**source)
             }
-            Kind::Request(_) | Kind::Deadline(_) => None,
+            Kind::Request(_) | Kind::Foreign { .. } | Kind::Deadline(_) => None,
         }
     }
 }

@@ -9,10 +9,13 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use http::{Request, Response, Uri, header::HOST};
+use http::{
+    Request, Response, Uri,
+    header::{HOST, TRANSFER_ENCODING},
+};
 use hyper::{body::Incoming, client::conn::TrySendError};
 use pin_project_lite::pin_project;
-use tokio::time::{Sleep, sleep};
+use tokio::time::Sleep;
 use tower::Service;
 
 use super::{
@@ -133,7 +136,7 @@ fn send(pool: &Arc<Pool>, mut connection: Reserved, mut request: BoxRequest, lef
     let deadline = pool
         .config
         .first_byte
-        .map(|bound| (Box::pin(sleep(bound)), bound));
+        .map(|bound| (Box::pin(pool.sleep(bound)), bound));
     let call = |connection| Call {
         pool: Arc::downgrade(pool),
         connection,
@@ -142,8 +145,7 @@ fn send(pool: &Arc<Pool>, mut connection: Reserved, mut request: BoxRequest, lef
     };
     match &mut connection {
         Reserved::Http1(http1) => {
-            http1.begin(request.body());
-            let sent = http1.sender.try_send_request(*request);
+            let sent = http1.begin(request.body()).try_send_request(*request);
             Sending::boxed(sent, call(connection), deadline)
         }
         Reserved::Http2(stream) => {
@@ -255,7 +257,9 @@ impl Call {
         if let Some(uri) = self.uri {
             *request.uri_mut() = uri;
         }
+        // What HTTP/1.1 has added.
         request.headers_mut().remove(HOST);
+        request.headers_mut().remove(TRANSFER_ENCODING);
         if is_not_accepted(&error) {
             // Nor would it accept another one.
             return Err(Unsent::new(request, error).into());

@@ -41,8 +41,10 @@ use std::{
 
 use futures::FutureExt;
 use tokio::{
+    runtime::Handle,
     sync::{Notify, Semaphore, oneshot},
-    time::{Instant, timeout},
+    task::AbortHandle,
+    time::{Instant, Sleep, sleep, timeout},
 };
 
 use self::{
@@ -93,6 +95,8 @@ pub(super) struct Pool {
     freed: Arc<Notify>,
     /// What the pod speaks, once it is known.
     spoken: AtomicU8,
+    /// The balancer's.
+    runtime: Handle,
     state: Mutex<State>,
     keeper: Keeper,
 }
@@ -117,6 +121,7 @@ impl Pool {
             config,
             freed: Arc::default(),
             spoken: AtomicU8::new(spoken),
+            runtime: Handle::current(),
             state: Mutex::default(),
             keeper: Keeper::default(),
         }
@@ -158,8 +163,8 @@ impl Pool {
         }
         match Room::take(&self.room, &self.freed) {
             Ok(room) => {
-                let dialing = self.dial_for_all(room, Weak::new());
-                state.dialing = Some(dialing.clone());
+                let (task, dialing) = self.dial_for_all(room, Weak::new());
+                state.dialing = Some((task, dialing.clone()));
                 Wait::Shared(dialing)
             }
             Err(freed) => Wait::Freed(freed),
@@ -183,13 +188,13 @@ impl Pool {
         let (sender, receiver) = oneshot::channel();
         let (pool, config, pod) = self.parts();
         let end = self.on_end();
-        tokio::spawn(async move {
+        self.runtime().spawn(async move {
             let weak_room = room.downgrade();
             // Before it begins: one that comes out newer than this says retires too soon, and not too late.
             let vintage = config.connector.vintage();
             let result = match config.connector.connect(&pod, (room, end)).await {
-                Ok(Connection::Http1(sender)) => {
-                    Ok(Some(Http1::new(sender, config.newborn(vintage))))
+                Ok(Connection::Http1(sender, hints)) => {
+                    Ok(Some(Http1::new(sender, hints, config.newborn(vintage))))
                 }
                 Ok(connection) => {
                     if let Some(pool) = pool.upgrade() {
@@ -208,10 +213,14 @@ impl Pool {
 
     /// Connects for all requests that wait, whichever of them is cancelled. In the end a connection that was too old is
     /// `replaced`, if there is one.
-    fn dial_for_all(self: &Arc<Self>, room: Room, replaced: Weak<Http2>) -> SharedDial {
+    fn dial_for_all(
+        self: &Arc<Self>,
+        room: Room,
+        replaced: Weak<Http2>,
+    ) -> (AbortHandle, SharedDial) {
         let (pool, config, pod) = self.parts();
         let end = self.on_end();
-        let task = tokio::spawn(async move {
+        let task = self.runtime().spawn(async move {
             let weak_room = room.downgrade();
             let vintage = config.connector.vintage();
             let made = config.connector.connect(&pod, (room, end)).await;
@@ -222,6 +231,7 @@ impl Pool {
             pool.end_dial(&replaced);
             made
         });
+        let running = task.abort_handle();
         let told = async move {
             match task.await {
                 Ok(Ok(())) => Ok(()),
@@ -229,7 +239,19 @@ impl Pool {
                 Err(error) => Err(DialError(Arc::new(error))),
             }
         };
-        told.boxed().shared()
+        (running, told.boxed().shared())
+    }
+
+    /// The caller's runtime; outside of any, that of the balancer.
+    fn runtime(&self) -> Handle {
+        Handle::try_current().unwrap_or_else(|_| self.runtime.clone())
+    }
+
+    /// A timer, wherever it is made.
+    pub(super) fn sleep(&self, time: Duration) -> Sleep {
+        let runtime = self.runtime();
+        let _entered = runtime.enter();
+        sleep(time)
     }
 
     fn parts(self: &Arc<Self>) -> (Weak<Self>, Arc<Config>, Endpoint) {
@@ -239,9 +261,9 @@ impl Pool {
     fn add(self: &Arc<Self>, connection: Connection, vintage: Option<Vintage>, room: WeakRoom) {
         let age = self.config.newborn(vintage);
         match connection {
-            Connection::Http1(sender) => {
+            Connection::Http1(sender, hints) => {
                 self.spoken.store(HTTP1, Relaxed);
-                Self::release(&Arc::downgrade(self), Http1::new(sender, age));
+                Self::release(&Arc::downgrade(self), Http1::new(sender, hints, age));
             }
             Connection::Http2(sender, allowed) => {
                 self.spoken.store(HTTP2, Relaxed);
@@ -253,7 +275,7 @@ impl Pool {
                     return;
                 }
                 state.http2.push(Arc::new(connection));
-                self.reap_later(&mut state, due);
+                self.reap_later(&mut state, due, &Handle::current());
                 drop(state);
                 self.connected();
             }
@@ -279,7 +301,8 @@ impl Pool {
         let Some(patience) = pool.upgrade().map(|pool| pool.config.idle_timeout) else {
             return;
         };
-        tokio::spawn(async move {
+        let runtime = connection.runtime.clone();
+        runtime.spawn(async move {
             if let Ok(Ok(())) = timeout(patience, connection.sender.ready()).await {
                 Self::take_back(&pool, connection);
             }
@@ -298,8 +321,8 @@ impl Pool {
         let mut state = pool.lock();
         // Here, so that a renewal either is seen by this, or sees this.
         if state.idle.len() < pool.config.max_idle && !connection.is_over() {
+            pool.reap_later(&mut state, due, &connection.runtime);
             state.idle.push(connection);
-            pool.reap_later(&mut state, due);
             drop(state);
             pool.connected();
             pool.freed.notify_one();

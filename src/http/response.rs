@@ -116,6 +116,9 @@ impl Completion<Response<PodBody>> for OnResponseEnd {
 
     fn failed(&self, error: &BoxError) -> outcome::Outcome {
         let error = unmarked(error);
+        if error.is::<Error>() {
+            return outcome::Outcome::Ignored;
+        }
         match error
             .downcast_ref::<Failure>()
             .map(|failure| failure.outcome)

@@ -48,6 +48,9 @@ pub async fn upgrade<B>(response: &mut Response<B>) -> Result<Upgraded, Error> {
         Some((_, in_flight)) => Error::body(in_flight.endpoint().clone(), error),
         None => Error::request(error),
     })?;
+    if let Some((lease, _)) = &held {
+        lease.upgraded();
+    }
     Ok(Upgraded {
         stream: TokioIo::new(stream),
         _held: held,

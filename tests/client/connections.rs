@@ -8,10 +8,10 @@ use futures::{
     future::{join, join_all},
 };
 use http::{Method, Request};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Empty};
 use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt;
-use tower_headless::http::Client;
+use tower_headless::http::{Client, upgrade};
 
 use crate::{
     kit::{
@@ -249,6 +249,49 @@ async fn requests_beyond_the_limit_wait_for_a_connection() {
     let (_peer, (first, second)) = join(serve, requests).await;
     assert_eq!(first.expect("a response"), "abcd");
     assert_eq!(second.expect("a response"), "abcd");
+}
+
+/// Whatever it speaks, and whoever has it: it is a connection of the pod's until it ends.
+#[tokio::test]
+async fn an_upgraded_connection_keeps_its_place_until_it_ends() {
+    const SWITCH: &str =
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+    const TUNNEL: &str = "HTTP/1.1 200 OK\r\n\r\n";
+    for (method, uri, answer) in [
+        (Method::GET, "/", SWITCH),
+        (Method::CONNECT, "far.example:443", TUNNEL),
+    ] {
+        let (listener, pod) = listen().await;
+        let client = builder([pod]).max_connections(1).build();
+        let client = client.expect("a client");
+        let serve = async {
+            let mut peer = accept(&listener).await;
+            peer.answer(answer).await;
+            peer
+        };
+        let ask = async {
+            let request = Request::builder().method(&method).uri(uri);
+            let request = request.header("connection", "upgrade");
+            let request = request
+                .header("upgrade", "echo")
+                .body(Empty::<Bytes>::new());
+            let request = request.expect("a request");
+            let mut response = client.clone().oneshot(request).await.expect("a response");
+            upgrade(&mut response).await.expect("a stream")
+        };
+        let (_peer, stream) = join(serve, within("a stream", ask)).await;
+        let mut next = Box::pin(get(&client, "/next"));
+        let moment = Duration::from_millis(50);
+        tokio::select! {
+            _ = &mut next => panic!("there is no room"),
+            _ = listener.accept() => panic!("there is one connection too many"),
+            () = tokio::time::sleep(moment) => {}
+        }
+        drop(stream);
+        let serve = async { accept(&listener).await.answer(OK).await };
+        let (_, answered) = join(serve, within("its turn", next)).await;
+        answered.expect("a response");
+    }
 }
 
 #[tokio::test]

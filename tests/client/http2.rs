@@ -102,11 +102,52 @@ async fn head(
 async fn the_service_is_the_authority_whatever_pod_is_dialled() {
     let (pod, _) =
         serving(async |request| answer(format!("{} {:?}", request.uri(), request.version()))).await;
-    let client = client([pod]);
+    let client = builder([pod]).allow_foreign_authority(true);
+    let client = client.build().expect("a client");
     let seen = get(&client, "/a?b").await;
     assert_eq!(seen, format!("http://{SERVICE}/a?b {:?}", Version::HTTP_2));
     let seen = get(&client, "http://other:81/").await;
     assert!(seen.starts_with("http://other:81/ "), "{seen}");
+}
+
+#[tokio::test]
+async fn a_default_port_is_not_in_the_authority() {
+    let (pod, _) = serving(async |request| answer(request.uri().to_string())).await;
+    let client = Client::builder("http://web.default:80".parse().expect("a URI"));
+    let client = client.discovery(StaticEndpoints::new([pod]));
+    let client = client.protocol(Protocol::Http2).build().expect("a client");
+    for uri in ["/a", "http://web.default:80/a", "http://WEB.default./a"] {
+        assert_eq!(get(&client, uri).await, "http://web.default/a", "{uri}");
+    }
+}
+
+/// RFC 9113 §8.2.2: what is of an HTTP/1.1 connection is no part of a request.
+#[tokio::test]
+async fn headers_of_a_connection_are_left_out() {
+    let (pod, _) = serving(async |request: Request<Incoming>| {
+        let names = request.headers().keys().map(ToString::to_string);
+        answer(format!(
+            "{} {:?}",
+            request.uri().path(),
+            names.collect::<Vec<_>>()
+        ))
+    })
+    .await;
+    let client = client([pod]);
+    let request = Request::builder().method(Method::OPTIONS).uri("*");
+    let request = request.header("content-length", "0");
+    let request = request
+        .header("connection", "keep-alive, upgrade, x-hop")
+        .header("keep-alive", "timeout=5")
+        .header("proxy-connection", "close")
+        .header("upgrade", "websocket")
+        .header("te", "gzip")
+        .header("x-hop", "1")
+        .header("x-kept", "1");
+    let request = request.body(Empty::<Bytes>::new()).expect("a request");
+    let response = within("a response", client.oneshot(request)).await;
+    let seen = text(response.expect("a response")).await;
+    assert_eq!(seen, "* [\"content-length\", \"x-kept\"]");
 }
 
 /// RFC 9113 §8.3.1: a `Host` must not differ from `:authority`.
@@ -267,6 +308,35 @@ async fn narrow(permits: &'static Semaphore) -> (SocketAddr, Count) {
         }
     };
     (pod(serve).await, connections)
+}
+
+/// Those who waited for it have heard of it, or have given up.
+#[tokio::test]
+async fn the_failure_of_a_dial_of_long_ago_is_no_news() {
+    let (listener, pod) = listen().await;
+    let client = builder([pod]).fail_fast();
+    let client = client.build().expect("a client");
+    wait_until("the pods", || !client.endpoints().is_empty()).await;
+    // Its caller gives up before the connection does.
+    let mut hasty = Box::pin(client.get("/").into_future());
+    let mut peer = tokio::select! {
+        _ = &mut hasty => panic!("nobody has answered"),
+        peer = accept(&listener) => peer,
+    };
+    drop(hasty);
+    // The dial hears of this by itself: nobody else looks.
+    peer.write("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
+        .await;
+    peer.closed().await;
+    let serve = async {
+        let mut frames = greet(&listener, None).await;
+        let stream = frames.stream().await;
+        frames.ok(stream).await;
+        frames
+    };
+    let ask = async { within("a response", client.get("/").into_future()).await };
+    let (_frames, response) = join(serve, ask).await;
+    response.expect("the pod is well");
 }
 
 #[tokio::test]

@@ -4,20 +4,21 @@ use std::{future::IntoFuture, time::Duration};
 
 use bytes::Bytes;
 use futures::{future::join, stream};
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header::HOST};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header::HOST, uri::PathAndQuery};
 use http_body::Frame;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use hyper::ext::Protocol;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::{Service, ServiceExt};
 use tower_headless::{
-    BoxError, BuiltInPolicy,
+    BoxError, BuiltInPolicy, StaticEndpoints,
     http::{Client, Error, upgrade},
 };
 
 use crate::{
     kit::{
-        Never, OK, SERVICE, accept, builder, client, get, in_flight, listen, refusing, stream_of,
-        text, unresolved, written,
+        Never, OK, SERVICE, accept, answering, builder, client, get, in_flight, listen, refusing,
+        stream_of, text, unresolved, written,
     },
     support::within,
 };
@@ -64,9 +65,117 @@ async fn a_host_of_the_callers_is_kept() {
 
 #[tokio::test]
 async fn an_absolute_uri_names_the_host_and_is_sent_as_a_path() {
-    let head = head_of(async |client| get(&client, "http://other:81/a?b").await.map(drop)).await;
-    assert_eq!(lines(&head)[0], "get /a?b http/1.1");
-    assert!(has(&head, "host: other:81"), "{head}");
+    let (listener, pod) = listen().await;
+    let client = builder([pod]).allow_foreign_authority(true);
+    let client = client.build().expect("a client");
+    let serve = async {
+        let mut peer = accept(&listener).await;
+        [peer.answer(OK).await, peer.answer(OK).await]
+    };
+    let ask = async {
+        for uri in ["http://other:81/a?b", "http://other:80/a?b"] {
+            get(&client, uri).await.expect("a response");
+        }
+    };
+    let ([odd, default], ()) = join(serve, ask).await;
+    assert_eq!(lines(&odd)[0], "get /a?b http/1.1");
+    assert!(has(&odd, "host: other:81"), "{odd}");
+    assert!(has(&default, "host: other"), "{default}");
+}
+
+#[tokio::test]
+async fn the_service_of_another_uri_gets_nothing() {
+    let name = SERVICE.strip_suffix(":8080").expect("a port");
+    for uri in [
+        "https://other.host/x".to_owned(),
+        "http://other:81/a?b".to_owned(),
+        format!("https://{SERVICE}/"),
+        format!("http://{name}/"),
+        format!("http://{name}:80/"),
+        format!("http://not.{SERVICE}/"),
+        "http://web.default:8080/".to_owned(),
+    ] {
+        let client = client([refusing().await]);
+        let error = get(&client, &uri).await.expect_err("it is another's");
+        assert!(error.is_foreign() && error.is_request(), "{uri}: {error}");
+        assert!(error.is_unexecuted() && error.pod().is_none(), "{error}");
+        let message = error.to_string();
+        assert!(
+            message.contains(SERVICE),
+            "it says whose it isn't: {message}"
+        );
+    }
+    let client = client([refusing().await]);
+    let unlike = client.get("http://other/").header("host", SERVICE);
+    let error = unlike.await.expect_err("its host changes nothing");
+    assert!(error.is_foreign(), "{error}");
+    let mut alone = Request::new(Empty::<Bytes>::new());
+    *alone.uri_mut() = SERVICE.parse().expect("a URI");
+    let error = client.oneshot(alone).await.expect_err("no path");
+    assert!(error.is_request() && !error.is_foreign(), "{error}");
+}
+
+#[tokio::test]
+async fn the_service_may_be_spelled_in_several_ways() {
+    let upper = SERVICE.to_uppercase();
+    let dotted = SERVICE.replace(":8080", ".:8080");
+    for uri in [SERVICE, &upper, &dotted].map(|it| format!("http://{it}/a?b")) {
+        let head = head_of(async |client| get(&client, &uri).await.map(drop)).await;
+        assert_eq!(lines(&head)[0], "get /a?b http/1.1");
+        assert!(has(&head, &format!("host: {SERVICE}")), "{head}");
+    }
+}
+
+/// RFC 9110 §4.2.3. A scheme's default port is no part of its host.
+#[tokio::test]
+async fn a_default_port_is_not_in_the_host() {
+    for (service, host) in [
+        ("http://web.default:80", "web.default"),
+        ("http://web.default:8080", "web.default:8080"),
+        ("http://web.default:443", "web.default:443"),
+        ("http://[fd00::1]:80", "[fd00::1]"),
+        ("http://[fd00::1]:81", "[fd00::1]:81"),
+    ] {
+        let (listener, pod) = listen().await;
+        let client = Client::builder(service.parse().expect("a URI"));
+        let client = client.discovery(StaticEndpoints::new([pod]));
+        let client = client.build().expect("a client");
+        let serve = async {
+            let mut peer = accept(&listener).await;
+            [peer.answer(OK).await, peer.answer(OK).await]
+        };
+        let ask = async {
+            get(&client, "/").await.expect("a response");
+            let uri = format!("{service}/a");
+            get(&client, &uri).await.expect("a response");
+        };
+        for head in join(serve, ask).await.0 {
+            assert!(has(&head, &format!("host: {host}")), "{service}: {head}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn several_hosts_are_an_invalid_request() {
+    let client = client([refusing().await]);
+    for second in ["other", "another"] {
+        let request = client.get("/").header("host", "other");
+        is_invalid(request.header("host", second).into_future()).await;
+    }
+    for host in ["", "a b", "a/b", "me@web", "web:port", "web:99999"] {
+        is_invalid(client.get("/").header("host", host).into_future()).await;
+    }
+}
+
+#[tokio::test]
+async fn an_asterisk_is_for_options_alone() {
+    let client = client([refusing().await]);
+    for (method, target) in [("GET", "*"), ("POST", "*")] {
+        let mut request = Request::new(Empty::<Bytes>::new());
+        *request.method_mut() = method.parse().expect("a method");
+        *request.uri_mut() = PathAndQuery::from_static(target).into();
+        is_invalid(client.clone().oneshot(request)).await;
+    }
 }
 
 #[tokio::test]
@@ -299,6 +408,38 @@ async fn exchange(stream: &mut tower_headless::http::Upgraded) {
     assert_eq!(&answer, b"pong");
 }
 
+/// Who only writes hears of the reset, though nobody reads.
+#[tokio::test]
+async fn writing_to_a_stream_whose_pod_has_gone_is_an_error() {
+    const SWITCH: &str =
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+    let (listener, pod) = listen().await;
+    let client = client([pod]);
+    let serve = async {
+        let mut peer = accept(&listener).await;
+        peer.answer(SWITCH).await;
+        peer.arrived().await;
+        // Not all has been read: a reset.
+        peer.write("unread").await;
+    };
+    let ask = async {
+        let request = client.get("/").header("connection", "upgrade");
+        let mut response = request.header("upgrade", "echo").await.expect("a response");
+        let mut stream = upgrade(&mut response).await.expect("a stream");
+        let chunk = vec![b'a'; 64 * 1024];
+        let write = async { while stream.write_all(&chunk).await.is_ok() {} };
+        let bound = Duration::from_secs(8);
+        tokio::time::timeout(bound, write)
+            .await
+            .expect("an error, and no wait for an answer");
+        let mut arrived = [0; 6];
+        let read = within("bytes", stream.read_exact(&mut arrived)).await;
+        read.expect("what came before the reset");
+        assert_eq!(&arrived, b"unread");
+    };
+    join(serve, ask).await;
+}
+
 #[tokio::test]
 async fn an_upgrade_that_nobody_takes_closes_its_connection() {
     const SWITCH: &str =
@@ -397,6 +538,17 @@ async fn connect_without_an_authority_is_an_invalid_request() {
     let client = client([refusing().await]);
     let request = request(Method::CONNECT, "/path", Empty::<Bytes>::new());
     is_invalid(client.oneshot(request)).await;
+}
+
+/// The pod is not to blame, and no other is asked: none of them could.
+#[tokio::test]
+async fn an_extended_connect_over_http1_is_an_invalid_request() {
+    let (pod, requests) = answering().await;
+    let mut request = request(Method::CONNECT, "/chat", Empty::<Bytes>::new());
+    let protocol = Protocol::from_static("websocket");
+    request.extensions_mut().insert(protocol);
+    is_invalid(client([pod]).oneshot(request)).await;
+    assert_eq!(requests.get(), 0);
 }
 
 #[tokio::test]

@@ -52,7 +52,7 @@ impl<D> ClientBuilder<D> {
         }
         let limits = self.limits;
         let may_refuse = scheme == Scheme::HTTPS || connector.protocol == Protocol::Http2;
-        let service = Service::new(scheme, authority);
+        let service = Service::new(scheme, &authority).allow_foreign(self.allow_foreign);
         let check = self
             .check
             .map(|check| check.over(&connector, &service, limits.age));

@@ -59,7 +59,7 @@ impl Link {
                 }
             }
             match &mut self.connection {
-                Connection::Http1(sender) => sender.ready().await?,
+                Connection::Http1(sender, _) => sender.ready().await?,
                 Connection::Http2(sender, _) => sender.ready().await?,
             }
             Ok::<_, BoxError>(())
@@ -74,7 +74,7 @@ impl Link {
     ) -> Result<Response<Incoming>, BoxError> {
         self.age.count();
         let response = match &mut self.connection {
-            Connection::Http1(sender) => {
+            Connection::Http1(sender, _) => {
                 service.address_http1(&mut request)?;
                 let response = sender.send_request(request).await?;
                 self.keep_alive.heed(response.headers());
@@ -91,7 +91,7 @@ impl Link {
     /// Reads the answer's body, which nobody waits for: its head has said all.
     pub(super) fn read_on(&mut self, body: Incoming) {
         // HTTP/2 resets a stream that is dropped, and no other.
-        if matches!(self.connection, Connection::Http1(_)) && !body.is_end_stream() {
+        if matches!(self.connection, Connection::Http1(..)) && !body.is_end_stream() {
             let read = Limited::new(body, MOST).collect();
             self.reader.spawn(async move { read.await.is_ok() });
         }

@@ -10,10 +10,10 @@ use std::{
 
 use http::HeaderMap;
 use hyper::client::conn::{http1, http2};
-use tokio::{sync::Notify, time::Instant};
+use tokio::{runtime::Handle, sync::Notify, time::Instant};
 
 use super::{age::Age, keep_alive::KeepAlive, room::WeakRoom};
-use crate::http::body::RequestBody;
+use crate::http::{body::RequestBody, socket::SocketHints};
 
 /// How long the end of a request may be waited for after its response has ended. What fits into the socket's buffer was
 /// written at once, so that only the connection's task is late: where the machine is busy, and a handshake would be, too.
@@ -21,6 +21,9 @@ const MOMENT: Duration = Duration::from_millis(50);
 
 /// The rest of a longer body may still have to be written, where the pod has answered early. That may take for ever.
 const SHORT_MOMENT: Duration = Duration::from_millis(1);
+
+/// What comes so soon after a response can't be told from what comes a moment later.
+const INSTANT: Duration = Duration::from_micros(20);
 
 /// The least that systems have for a socket's buffer.
 const SOCKET_BUFFER: usize = 16 * 1024;
@@ -33,12 +36,15 @@ pub(in crate::http) enum Reserved {
 
 /// A connection for one request at a time.
 pub(in crate::http) struct Http1 {
-    pub(in crate::http) sender: http1::SendRequest<RequestBody>,
+    pub(super) sender: http1::SendRequest<RequestBody>,
+    pub(super) hints: SocketHints,
     pub(super) idle_since: Instant,
     /// How long it may take from the end of a response until it is ready again.
     grace: Duration,
     age: Age,
     keep_alive: KeepAlive,
+    /// Where it runs: the connection may be given back from outside of any runtime.
+    pub(super) runtime: Handle,
 }
 
 /// A connection for many requests at a time.
@@ -75,23 +81,38 @@ impl Reserved {
 }
 
 impl Http1 {
-    pub(super) fn new(sender: http1::SendRequest<RequestBody>, age: Age) -> Self {
+    /// Of a connection that runs in the current runtime.
+    pub(super) fn new(
+        sender: http1::SendRequest<RequestBody>,
+        hints: SocketHints,
+        age: Age,
+    ) -> Self {
+        hints.read_first();
         Self {
             sender,
+            hints,
             idle_since: age.made(),
             grace: Duration::ZERO,
             age,
             keep_alive: KeepAlive::default(),
+            runtime: Handle::current(),
         }
     }
 
-    /// A request with this body begins.
-    pub(in crate::http) fn begin(&mut self, body: &RequestBody) {
+    /// A request with this body begins. If something has arrived while there was none, it comes back unwritten.
+    pub(in crate::http) fn begin(
+        &mut self,
+        body: &RequestBody,
+    ) -> &mut http1::SendRequest<RequestBody> {
         self.age.count();
         self.grace = match body.is_within(SOCKET_BUFFER) {
             true => MOMENT,
             false => SHORT_MOMENT,
         };
+        if self.idle_since.elapsed() >= INSTANT {
+            self.hints.read_first();
+        }
+        &mut self.sender
     }
 
     /// Whether it takes no more requests: it is closed, or too old, or the pod is about to close it.

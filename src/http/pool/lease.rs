@@ -23,6 +23,13 @@ impl Lease {
         })
     }
 
+    /// The connection speaks HTTP no more. It is nobody else's.
+    pub(in crate::http) fn upgraded(&self) {
+        if let Held::Http1(connection, _) = &self.0 {
+            connection.hints.upgraded();
+        }
+    }
+
     /// The response has been read to its end: another may come over the connection.
     pub(in crate::http) fn release(self) {
         match self.0 {

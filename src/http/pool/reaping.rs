@@ -6,6 +6,7 @@ use std::{
 };
 
 use tokio::{
+    runtime::Handle,
     sync::watch,
     time::{Instant, sleep_until},
 };
@@ -18,8 +19,11 @@ use crate::http::renewal::Renewals;
 
 impl Pool {
     /// Sees to it that idle connections are closed when they grow too old, the first of them at `due`.
-    pub(super) fn reap_later(self: &Arc<Self>, state: &mut State, due: Instant) {
-        if let Some(reaper) = &mut state.reaper {
+    pub(super) fn reap_later(self: &Arc<Self>, state: &mut State, due: Instant, runtime: &Handle) {
+        // The one before may have ended with its runtime.
+        if let Some(reaper) = &mut state.reaper
+            && reaper.is_running()
+        {
             if due < reaper.due {
                 reaper.set(due);
             }
@@ -28,7 +32,7 @@ impl Pool {
         let (reaper, told) = Reaper::new(due);
         state.reaper = Some(reaper);
         let renewals = self.config.connector.renewals.clone();
-        tokio::spawn(Self::reap_when_due(Arc::downgrade(self), told, renewals));
+        runtime.spawn(Self::reap_when_due(Arc::downgrade(self), told, renewals));
     }
 
     /// Ends when the pool is gone, or has nothing that may grow too old.

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::watch, time::Instant};
+use tokio::{sync::watch, task::AbortHandle, time::Instant};
 use tracing::debug;
 
 use super::{
@@ -15,7 +15,8 @@ pub(super) struct State {
     /// HTTP/1.1 connections without a request, the last used on top. Some may not be ready yet.
     pub(super) idle: Vec<Http1>,
     pub(super) http2: Vec<Arc<Http2>>,
-    pub(super) dialing: Option<SharedDial>,
+    /// The last dial for all, and the task that it is.
+    pub(super) dialing: Option<(AbortHandle, SharedDial)>,
     pub(super) reaper: Option<Reaper>,
 }
 
@@ -33,6 +34,11 @@ impl Reaper {
     pub(super) fn new(due: Instant) -> (Self, watch::Receiver<Instant>) {
         let (told, receiver) = watch::channel(due);
         (Self { due, told }, receiver)
+    }
+
+    /// It may have ended with its runtime.
+    pub(super) fn is_running(&self) -> bool {
+        !self.told.is_closed()
     }
 
     /// It looks again at `due`.
@@ -72,10 +78,11 @@ impl State {
         Some(self.idle.remove(at))
     }
 
-    /// The connection that is being made for all requests that wait.
-    pub(super) fn dialing(&self) -> Option<SharedDial> {
-        let dialing = self.dialing.as_ref();
-        dialing.filter(|dial| dial.peek().is_none()).cloned()
+    /// The dial for all that is on its way. What one that is over has come to is for those who have waited for it, if any
+    /// still do.
+    pub(super) fn dialing(&mut self) -> Option<SharedDial> {
+        self.dialing.take_if(|(task, _)| task.is_finished());
+        self.dialing.as_ref().map(|(_, dial)| dial.clone())
     }
 
     /// A place on an HTTP/2 connection; on one that is too old only where no other has any.

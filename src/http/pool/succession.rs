@@ -25,8 +25,7 @@ impl Pool {
         match Room::take(&self.room, &self.freed) {
             Ok(room) => {
                 debug!(pod = %self.pod, "a connection is too old: another one takes over");
-                let dialing = self.dial_for_all(room, Arc::downgrade(old));
-                state.dialing = Some(dialing);
+                state.dialing = Some(self.dial_for_all(room, Arc::downgrade(old)));
             }
             // There are others.
             Err(_full) => old.retire(),

@@ -1,0 +1,244 @@
+//! A pod's socket, which reads what has arrived before it believes that writing has failed, or begins to write.
+//!
+//! **After a failed write.** A pod that doesn't want a large request answers it early, with 413 say, and closes. What is
+//! still on its way to it is answered by a reset, so that writing fails. The answer has arrived by then, or hasn't; a reset
+//! takes nothing from what was received before it. hyper gives a connection up at the first error of either direction, so
+//! here a failed write waits for the end of what there is to read.
+//!
+//! **Before a request.** What arrives on an idle connection, its end or a response that nobody has asked for, is known to
+//! tokio when its driver next looks at all sockets. A request that is written before would be lost, or get the wrong answer.
+//! So the socket itself is looked at once, and hyper hands the request back unwritten.
+
+use std::{
+    future::Future,
+    io::{self, Read},
+    mem::MaybeUninit,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Sleep, sleep},
+};
+
+/// How long a failed write waits while nothing is read: the answer's reader may be slow, or there is none.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// A connection to a pod. `R` is held for as long as it is open, whoever has it by then: an upgraded connection keeps its
+/// room in the pool.
+pub(super) struct Socket<R> {
+    stream: TcpStream,
+    reset: Option<Reset>,
+    has_ended: bool,
+    hints: SocketHints,
+    _room: R,
+}
+
+/// What a connection's socket is told by those who have the connection.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SocketHints(Arc<Hints>);
+
+#[derive(Debug, Default)]
+struct Hints {
+    read_first: AtomicBool,
+    upgraded: AtomicBool,
+}
+
+impl SocketHints {
+    /// A request comes next: look for what has arrived, whatever tokio knows of it.
+    pub(super) fn read_first(&self) {
+        self.0.read_first.store(true, Relaxed);
+    }
+
+    /// It speaks HTTP no more. Reading and writing may be of different tasks, and none waits for the other.
+    pub(super) fn upgraded(&self) {
+        self.0.upgraded.store(true, Relaxed);
+    }
+
+    fn take_read_first(&self) -> bool {
+        let read_first = &self.0.read_first;
+        read_first.load(Relaxed) && read_first.swap(false, Relaxed)
+    }
+
+    fn is_upgraded(&self) -> bool {
+        self.0.upgraded.load(Relaxed)
+    }
+}
+
+/// The peer takes nothing more.
+struct Reset {
+    error: io::ErrorKind,
+    grace: Option<Pin<Box<Sleep>>>,
+}
+
+impl<R> Socket<R> {
+    pub(super) fn new(stream: TcpStream, room: R) -> Self {
+        Self {
+            stream,
+            reset: None,
+            has_ended: false,
+            hints: SocketHints::default(),
+            _room: room,
+        }
+    }
+
+    pub(super) fn hints(&self) -> SocketHints {
+        self.hints.clone()
+    }
+
+    /// Reads what has arrived, also where tokio hasn't heard of it yet.
+    fn poll_arrived(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let known = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if known.is_ready() || !self.hints.take_read_first() {
+            return known;
+        }
+        let socket = SockRef::from(&self.stream);
+        // Cheaper than clearing the buffer for what is seldom there.
+        if socket.peek(&mut [MaybeUninit::uninit()]).is_err() {
+            return Poll::Pending;
+        }
+        let read = (&*socket).read(buffer.initialize_unfilled());
+        match read {
+            Ok(bytes) => buffer.advance(bytes),
+            // Tokio will hear of it.
+            Err(_) => return Poll::Pending,
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// What writing has come to: an error of the connection's end is told when there is nothing more to read.
+    fn written(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        match written {
+            Err(error) if self.may_have_answered(error.kind()) => {
+                let (error, grace) = (error.kind(), None);
+                self.reset = Some(Reset { error, grace });
+                self.poll_reset(cx).map(Err)
+            }
+            other => Poll::Ready(other),
+        }
+    }
+
+    fn may_have_answered(&self, error: io::ErrorKind) -> bool {
+        is_reset(error) && !self.has_ended && !self.hints.is_upgraded()
+    }
+
+    /// Whether writing has failed: pending, while there may be something to read.
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let Some(reset) = &mut self.reset else {
+            return Poll::Pending;
+        };
+        if !self.has_ended && !self.hints.is_upgraded() {
+            let grace = reset.grace.get_or_insert_with(|| Box::pin(sleep(GRACE)));
+            ready!(grace.as_mut().poll(cx));
+        }
+        Poll::Ready(reset.error.into())
+    }
+
+    /// What reading has come to.
+    fn has_read(&mut self, read: io::Result<usize>) -> io::Result<()> {
+        match (read, &mut self.reset) {
+            (Ok(1..), Some(reset)) => reset.grace = None,
+            (Ok(1..), None) => {}
+            (Ok(0), reset) => {
+                self.has_ended = true;
+                // The write has taken the system's only word of it: this is no end of the pod's own. (After one of those,
+                // Linux has another error: a broken pipe.)
+                if let Some(reset) = reset
+                    && reset.error == io::ErrorKind::ConnectionReset
+                {
+                    return Err(reset.error.into());
+                }
+            }
+            (Err(error), _) => {
+                self.has_ended = true;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_reset(error: io::ErrorKind) -> bool {
+    matches!(
+        error,
+        io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::NotConnected
+    )
+}
+
+impl<R: Unpin> AsyncRead for Socket<R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = ready!(self.poll_arrived(cx, buffer));
+        if buffer.remaining() == 0 && buffer.filled().len() == before {
+            return Poll::Ready(read);
+        }
+        let bytes = buffer.filled().len() - before;
+        Poll::Ready(self.has_read(read.map(|()| bytes)))
+    }
+}
+
+impl<R: Unpin> AsyncWrite for Socket<R> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.reset.is_some() {
+            return self.poll_reset(cx).map(Err);
+        }
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, data));
+        self.written(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.reset.is_some() {
+            return self.poll_reset(cx).map(Err);
+        }
+        // hyper hands lists over, almost always of one slice. The system takes that alone (`send`) for less than a list.
+        let stream = Pin::new(&mut self.stream);
+        let written = ready!(match data {
+            [only] => stream.poll_write(cx, only),
+            _ => stream.poll_write_vectored(cx, data),
+        });
+        self.written(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

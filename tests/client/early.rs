@@ -1,0 +1,166 @@
+//! Answers that come before their requests have been sent, and then nothing more can be.
+
+use bytes::Bytes;
+use futures::future::join;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+use tower::ServiceExt;
+use tower_headless::{
+    StaticEndpoints,
+    http::{Protocol, Tls},
+};
+
+use crate::{
+    kit::{self, OK, Peer, SERVICE, accept, client, get, listen, text},
+    support::{tls::Identity, within},
+};
+
+/// Far more than the system takes before the pod has read any.
+const LARGE: usize = 16 << 20;
+
+fn large() -> Request<Full<Bytes>> {
+    let mut request = Request::new(Full::new(vec![b'a'; LARGE].into()));
+    *request.method_mut() = Method::POST;
+    request
+}
+
+/// Reads the head of a request and what has come of its body, answers, and closes at once: the rest is answered by a reset.
+async fn turn_away<S>(mut peer: Peer<S>, answer: &str)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    peer.head().await;
+    peer.arrived().await;
+    peer.write(answer).await;
+    // Not all has been read, so that closing is a reset.
+    drop(peer);
+}
+
+#[tokio::test]
+async fn an_early_answer_is_the_answer_though_a_reset_follows_it() {
+    for status in [413, 401, 403, 404, 431, 500, 503] {
+        for headers in [
+            "content-length: 2",
+            "content-length: 2\r\nconnection: close",
+        ] {
+            let answer = format!("HTTP/1.1 {status} No\r\n{headers}\r\n\r\nno");
+            let (listener, pod) = listen().await;
+            let client = client([pod]);
+            let serve = async {
+                turn_away(accept(&listener).await, &answer).await;
+                accept(&listener).await.answer(OK).await;
+            };
+            let ask = async {
+                let response = client.clone().oneshot(large()).await;
+                let response = response.unwrap_or_else(|error| panic!("{answer:?}: {error:?}"));
+                assert_eq!(response.status().as_u16(), status);
+                assert_eq!(text(response).await, "no");
+                get(&client, "/next").await.expect("another connection");
+            };
+            join(serve, within("both", ask)).await;
+        }
+    }
+}
+
+/// However the two race: the pod doesn't wait for anything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_early_answer_is_the_answer_however_soon_the_reset_comes() {
+    const NO: &str = "HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\nno";
+    let pod = kit::pod(async |mut peer: Peer<TcpStream>| {
+        peer.head().await;
+        peer.write(NO).await;
+    });
+    let client = client([pod.await]);
+    for _ in 0..50 {
+        let response = within("an answer", client.clone().oneshot(large())).await;
+        let response = response.expect("the answer");
+        assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(text(response).await, "no");
+    }
+}
+
+/// Nothing of an answer has arrived: the request may have been executed.
+#[tokio::test]
+async fn a_reset_without_an_answer_is_an_error() {
+    for part in ["", "HTTP/1.1 413 Too La"] {
+        let (listener, pod) = listen().await;
+        let client = client([pod]);
+        let serve = async { turn_away(accept(&listener).await, part).await };
+        let (_, sent) = join(serve, within("an error", client.oneshot(large()))).await;
+        let error = sent.expect_err("no answer");
+        assert!(!error.is_unexecuted() && error.pod().is_some(), "{error}");
+    }
+}
+
+/// A body that ends with its connection, and whose connection is reset, may have been cut.
+#[tokio::test]
+async fn the_reset_is_no_end_of_an_answer_without_a_length() {
+    let (listener, pod) = listen().await;
+    let client = client([pod]);
+    let answer = "HTTP/1.1 413 Too Large\r\nconnection: close\r\n\r\nno";
+    let serve = async { turn_away(accept(&listener).await, answer).await };
+    let ask = async {
+        let response = client.clone().oneshot(large()).await.expect("the answer");
+        assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        let body = within("the end", response.into_body().collect()).await;
+        body.expect_err("more may have been to come");
+    };
+    join(serve, ask).await;
+}
+
+/// It says first that it has said all.
+#[tokio::test]
+async fn an_answer_that_ended_before_the_reset_is_whole() {
+    use tokio::io::AsyncWriteExt;
+    let (listener, pod) = listen().await;
+    let client = client([pod]);
+    let serve = async {
+        let mut peer = accept(&listener).await;
+        peer.head().await;
+        peer.write("HTTP/1.1 413 Too Large\r\nconnection: close\r\n\r\nno")
+            .await;
+        let mut stream = peer.into_inner();
+        stream.shutdown().await.expect("an open connection");
+        drop(stream);
+    };
+    let ask = async {
+        let response = client.clone().oneshot(large()).await.expect("the answer");
+        assert_eq!(text(response).await, "no");
+    };
+    join(serve, within("the answer", ask)).await;
+}
+
+/// The reset is of the connection under it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_early_answer_over_tls_is_the_answer() {
+    const NO: &str = "HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno";
+    let name = SERVICE.strip_suffix(":8080").expect("a port");
+    let identity = Identity::new(name);
+    let acceptor = identity.acceptor().expect("TLS");
+    let pod = kit::pod(move |peer: Peer<TcpStream>| {
+        let acceptor = acceptor.clone();
+        async move {
+            let stream = peer.into_inner();
+            // The answer doesn't wait until the client has acknowledged the handshake: a reset would overtake it.
+            stream.set_nodelay(true).expect("an open connection");
+            let stream = acceptor.accept(stream).await.expect("TLS");
+            turn_away(Peer::new(stream), NO).await;
+        }
+    });
+    let tls = Tls::new().trust_pem(identity.certificate_pem().as_bytes());
+    let client = kit::unresolved("https").discovery(StaticEndpoints::new([pod.await]));
+    let client = client
+        .tls(tls.expect("a certificate"))
+        .protocol(Protocol::Http1);
+    let client = client.build().expect("a client");
+    for _ in 0..10 {
+        let response = within("an answer", client.clone().oneshot(large())).await;
+        let response = response.expect("the answer");
+        assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(text(response).await, "no");
+    }
+}

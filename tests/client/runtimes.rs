@@ -1,0 +1,190 @@
+//! Requests and bodies where there is no runtime.
+
+use std::{future::IntoFuture, thread, time::Duration};
+
+use bytes::Bytes;
+use futures::executor::block_on;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Empty};
+use tokio::runtime::Runtime;
+use tower::{Service, ServiceExt};
+use tower_headless::http::{Client, Protocol, ResponseBody};
+
+use crate::{
+    kit::{self, OK, Peer, accept, answering, builder, get, in_flight, listen, wait_until},
+    support::within,
+};
+
+fn runtime() -> Runtime {
+    Runtime::new().expect("a runtime")
+}
+
+/// On a thread that belongs to no runtime.
+fn outside<T: Send + 'static>(what: impl FnOnce() -> T + Send + 'static) -> T {
+    thread::spawn(what).join().expect("no panic")
+}
+
+fn collect(response: Response<ResponseBody>) -> Bytes {
+    let body = block_on(response.into_body().collect());
+    body.expect("a body").to_bytes()
+}
+
+async fn send(client: &Client) -> Response<ResponseBody> {
+    let response = within("a response", client.get("/").into_future()).await;
+    response.expect("a response")
+}
+
+#[test]
+fn a_body_can_be_read_on_a_thread_without_a_runtime() {
+    let runtime = runtime();
+    // Whether the connection's task is done with the response by then is a matter of luck.
+    for _ in 0..20 {
+        let (pod, _) = runtime.block_on(answering());
+        let client = runtime.block_on(async { kit::client([pod]) });
+        for _ in 0..5 {
+            let response = runtime.block_on(send(&client));
+            assert_eq!(outside(|| collect(response)), "ok");
+        }
+    }
+}
+
+/// The connection comes free in its own runtime, and is used again.
+#[test]
+fn the_connection_of_a_body_that_was_read_outside_is_used_again_and_grows_too_old() {
+    let runtime = runtime();
+    let (listener, pod) = runtime.block_on(listen());
+    let client = builder([pod]).idle_timeout(Duration::from_millis(200));
+    let client = runtime.block_on(async { client.build() });
+    let client = client.expect("a client");
+    let mut peer = None;
+    for _ in 0..2 {
+        let serve = async {
+            let mut peer: Peer<_> = match peer.take() {
+                Some(peer) => peer,
+                None => accept(&listener).await,
+            };
+            let head = peer.head().await;
+            // All of the head, and the body when it is waited for.
+            peer.write(OK.strip_suffix("ok").expect("a body")).await;
+            (peer, head)
+        };
+        let ((mut ours, _), response) =
+            runtime.block_on(async { futures::join!(serve, send(&client)) });
+        let reader = thread::spawn(|| collect(response));
+        runtime.block_on(ours.write("ok"));
+        assert_eq!(reader.join().expect("no panic"), "ok");
+        runtime.block_on(wait_until("its end", || in_flight(&client) == 0));
+        peer = Some(ours);
+    }
+    // By a reaper that runs.
+    runtime.block_on(peer.expect("a connection").closed());
+}
+
+#[test]
+fn a_body_can_be_dropped_on_a_thread_without_a_runtime() {
+    let runtime = runtime();
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let (listener, pod) = runtime.block_on(listen());
+        let client = builder([pod])
+            .protocol(protocol)
+            .timeout(Duration::from_secs(60));
+        let client = runtime.block_on(async { client.build() });
+        let client = client.expect("a client");
+        let serve = async {
+            let peer = accept(&listener).await;
+            if protocol == Protocol::Http1 {
+                let mut peer = peer;
+                peer.answer("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nab")
+                    .await;
+                return;
+            }
+            let mut frames = crate::frames::Frames::greet(peer, None).await;
+            let stream = frames.stream().await;
+            frames.ok(stream).await;
+        };
+        let ((), response) = runtime.block_on(async { futures::join!(serve, send(&client)) });
+        outside(|| drop(response));
+        assert_eq!(in_flight(&client), 0);
+    }
+}
+
+#[test]
+fn a_timeout_passes_for_a_body_that_is_read_outside() {
+    let runtime = runtime();
+    let (listener, pod) = runtime.block_on(listen());
+    let client = builder([pod]).timeout(Duration::from_millis(200));
+    let client = runtime.block_on(async { client.build() });
+    let client = client.expect("a client");
+    let serve = async {
+        let mut peer = accept(&listener).await;
+        peer.answer("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nab")
+            .await;
+        peer
+    };
+    let (_peer, response) = runtime.block_on(async { futures::join!(serve, send(&client)) });
+    let read = outside(|| block_on(response.into_body().collect()).map(|_| ()));
+    let error = read.expect_err("it never ends");
+    assert!(error.is_timeout(), "{error}");
+}
+
+#[test]
+fn a_request_outside_of_a_runtime_is_an_error() {
+    let call = |mut client: Client| {
+        outside(move || {
+            let request = || Request::new(Empty::<Bytes>::new());
+            let called = block_on(client.call(request()));
+            let asked = block_on(
+                client
+                    .get("/")
+                    .timeout(Duration::from_secs(1))
+                    .into_future(),
+            );
+            let oneshot = block_on(client.oneshot(request()));
+            [called, asked, oneshot].map(|it| it.map(drop).expect_err("there is no runtime"))
+        })
+    };
+    let runtime = runtime();
+    let (pod, requests) = runtime.block_on(answering());
+    // Nobody has ever entered one; and this is the runtime that it works in.
+    let never = builder([pod]).first_byte_timeout(Duration::from_secs(1));
+    let never = never.build().expect("a client");
+    let working = builder([pod]).first_byte_timeout(Duration::from_secs(1));
+    let working = working
+        .timeout(Duration::from_secs(1))
+        .build()
+        .expect("a client");
+    runtime.block_on(get(&working, "/")).expect("a response");
+    for client in [never, working.clone()] {
+        for error in call(client) {
+            assert!(error.is_unexecuted() && error.is_unreachable(), "{error}");
+            let source = std::error::Error::source(&error)
+                .expect("a source")
+                .to_string();
+            assert!(source.contains("no tokio runtime"), "{source}");
+        }
+    }
+    assert_eq!(requests.get(), 1);
+    runtime
+        .block_on(get(&working, "/"))
+        .expect("it still works");
+}
+
+/// What was called in a runtime may be awaited anywhere: its connection is made where the balancer runs.
+#[test]
+fn a_response_can_be_awaited_on_a_thread_without_a_runtime() {
+    let runtime = runtime();
+    let (pod, _) = runtime.block_on(answering());
+    for protocol in [Protocol::Http1, Protocol::Negotiated] {
+        let client = builder([pod]).protocol(protocol);
+        let client = client.first_byte_timeout(Duration::from_secs(30));
+        let client = runtime.block_on(async { client.build() });
+        let mut client = client.expect("a client");
+        let future = {
+            let _entered = runtime.enter();
+            block_on(ServiceExt::<Request<Empty<Bytes>>>::ready(&mut client)).expect("ready");
+            client.call(Request::new(Empty::<Bytes>::new()))
+        };
+        let answer = outside(|| collect(block_on(future).expect("a response")));
+        assert_eq!(answer, "ok");
+    }
+}
