@@ -1,7 +1,8 @@
 //! From a pod's address to a connection that speaks HTTP.
 
 use std::{
-    io,
+    io::{self, Read},
+    mem::MaybeUninit,
     sync::{Arc, atomic::AtomicUsize},
     time::Duration,
 };
@@ -10,7 +11,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpSocket, TcpStream},
     time::timeout,
 };
@@ -96,7 +97,7 @@ impl Connector {
         pod: &Endpoint,
         room: impl Send + Unpin + 'static,
     ) -> Result<Connection, BoxError> {
-        let stream = Socket::new(self.tcp(pod).await?, room);
+        let stream = Socket::new(self.tcp(pod).await?, read_now, room);
         let hints = stream.hints();
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
@@ -174,3 +175,20 @@ impl Connector {
 /// HTTP/2's own default of 64 KiB holds up large answers on fast networks; tonic and reqwest take these, too.
 const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 5 << 20;
+
+/// What has arrived, or the stream's end.
+fn read_now(stream: &TcpStream, buffer: &mut ReadBuf<'_>) -> bool {
+    let socket = SockRef::from(stream);
+    // Cheaper than clearing the buffer for what is seldom there.
+    if socket.peek(&mut [MaybeUninit::uninit()]).is_err() {
+        return false;
+    }
+    // An error is for tokio to hear of.
+    match (&*socket).read(buffer.initialize_unfilled()) {
+        Ok(bytes) => {
+            buffer.advance(bytes);
+            true
+        }
+        Err(_) => false,
+    }
+}

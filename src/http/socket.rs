@@ -11,8 +11,7 @@
 
 use std::{
     future::Future,
-    io::{self, Read},
-    mem::MaybeUninit,
+    io,
     pin::Pin,
     sync::{
         Arc,
@@ -22,7 +21,6 @@ use std::{
     time::Duration,
 };
 
-use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -39,8 +37,12 @@ pub(super) struct Socket<R> {
     reset: Option<Reset>,
     has_ended: bool,
     hints: SocketHints,
+    read_now: ReadNow,
     _room: R,
 }
+
+/// Reads what the system has, or the stream's end, past what tokio knows; false if there is nothing.
+pub(super) type ReadNow = fn(&TcpStream, &mut ReadBuf<'_>) -> bool;
 
 /// What a connection's socket is told by those who have the connection.
 #[derive(Clone, Debug, Default)]
@@ -80,12 +82,13 @@ struct Reset {
 }
 
 impl<R> Socket<R> {
-    pub(super) fn new(stream: TcpStream, room: R) -> Self {
+    pub(super) fn new(stream: TcpStream, read_now: ReadNow, room: R) -> Self {
         Self {
             stream,
             reset: None,
             has_ended: false,
             hints: SocketHints::default(),
+            read_now,
             _room: room,
         }
     }
@@ -104,18 +107,10 @@ impl<R> Socket<R> {
         if known.is_ready() || !self.hints.take_read_first() {
             return known;
         }
-        let socket = SockRef::from(&self.stream);
-        // Cheaper than clearing the buffer for what is seldom there.
-        if socket.peek(&mut [MaybeUninit::uninit()]).is_err() {
-            return Poll::Pending;
+        match (self.read_now)(&self.stream, buffer) {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Pending,
         }
-        let read = (&*socket).read(buffer.initialize_unfilled());
-        match read {
-            Ok(bytes) => buffer.advance(bytes),
-            // Tokio will hear of it.
-            Err(_) => return Poll::Pending,
-        }
-        Poll::Ready(Ok(()))
     }
 
     /// What writing has come to: an error of the connection's end is told when there is nothing more to read.

@@ -127,7 +127,7 @@ impl Body for Hinted {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let mut hint = self.0.clone();
+        let mut hint = self.0;
         hint.set_lower(self.1);
         hint
     }
