@@ -10,6 +10,8 @@ mod frames;
 mod http2;
 #[path = "client/kit.rs"]
 mod kit;
+#[path = "client/pushback.rs"]
+mod pushback;
 #[path = "client/replay.rs"]
 mod replay;
 #[path = "client/requests.rs"]
