@@ -11,6 +11,7 @@
 //! | `endpoint_slices/api.rs` | what is asked of an API server, whoever asks |
 //! | `endpoint_slices/client.rs` | kube's client, asked |
 //! | `endpoint_slices/config.rs`, `endpoint_slices/cryptography.rs` | how that client is made |
+//! | `endpoint_slices/exec.rs`, `endpoint_slices/proxy.rs` | a kubeconfig's exec plugin; whether there is a proxy on the way |
 //! | `endpoint_slices/error.rs`, `endpoint_slices/rbac.rs` | what can go wrong, and the Role that helps |
 
 mod api;
@@ -19,8 +20,10 @@ mod config;
 mod cryptography;
 mod endpoints;
 mod error;
+mod exec;
 mod open;
 mod ports;
+mod proxy;
 mod rbac;
 mod settings;
 mod slices;
