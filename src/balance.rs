@@ -89,8 +89,13 @@ pub struct Balance<S, C = OnResponse> {
     completion: C,
     handle: Arc<Handle>,
     /// Waits for the first answer; made before the check that it waits after, and kept from poll to poll.
-    opening: Option<Pin<Box<OwnedNotified>>>,
+    opening: Option<Opening>,
+    /// The background task's runtime ended while this waited for the first answer.
+    is_cut_off: bool,
 }
+
+/// The wait for the first answer, and what `Shared::cut_off` was at its beginning.
+type Opening = (u64, Pin<Box<OwnedNotified>>);
 
 /// Keeps the background task running.
 struct Handle {
@@ -174,17 +179,22 @@ impl<S, C> Balance<S, C> {
                 return Poll::Ready(());
             }
             match &mut self.opening {
-                Some(opening) => {
+                Some((cut_off, opening)) => {
                     ready!(opening.as_mut().poll(cx));
+                    self.is_cut_off = self.shared.cut_off() != *cut_off;
                     self.opening = None;
+                    if self.is_cut_off {
+                        // The call will say so.
+                        return Poll::Ready(());
+                    }
                 }
                 // Before the check above comes round again, so that it can't miss what happens after it.
                 None => {
                     let opening = self.shared.opening.clone();
-                    self.opening = Some(Box::pin(opening.notified_owned()));
-                    self.handle.starter.start();
-                    if tokio::runtime::Handle::try_current().is_err() {
-                        // The call will say so.
+                    let cut_off = self.shared.cut_off();
+                    self.opening = Some((cut_off, Box::pin(opening.notified_owned())));
+                    if !self.handle.starter.start() {
+                        // There is no runtime; the call will say so.
                         return Poll::Ready(());
                     }
                 }
@@ -211,6 +221,12 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
+        if std::mem::take(&mut self.is_cut_off) {
+            return ResponseFuture::failed(
+                self.completion.clone(),
+                Error::closed(self.shared.last_refusal()),
+            );
+        }
         ResponseFuture::new(&self.shared, self.completion.clone(), request)
     }
 }
@@ -222,6 +238,7 @@ impl<S, C: Clone> Clone for Balance<S, C> {
             completion: self.completion.clone(),
             handle: self.handle.clone(),
             opening: None,
+            is_cut_off: false,
         }
     }
 }

@@ -221,6 +221,7 @@
 //! | `comparison.rs` | how two sets differ: who joined, left, stayed |
 //! | `error.rs` | what can go wrong |
 //! | `backoff.rs` | growing delays and jitter |
+//! | `home.rs` | which runtime something lives in, and timers that may move to another one |
 //! | `route.rs` | what a request says of where it wants to go |
 //! | `signals.rs` | rare conditions that each pick checks with one load: a trial on offer, a new endpoint, an outage |
 //! | `latency.rs` | how long an endpoint takes to answer: a moving average that believes bad news at once |
@@ -272,6 +273,7 @@ mod comparison;
 mod discovery;
 mod endpoint;
 mod error;
+mod home;
 #[cfg(feature = "http")]
 pub mod http;
 mod in_flight;

@@ -44,7 +44,7 @@ use super::{
     connect::{Connection, Connector},
     protocol::Protocol,
 };
-use crate::{endpoint::Endpoint, error::BoxError};
+use crate::{endpoint::Endpoint, error::BoxError, home::Home};
 
 /// What all pools of a client have in common.
 #[derive(Debug)]
@@ -106,7 +106,11 @@ impl Pool {
             return Some(Reserved::Http1(connection));
         }
         state.http2.retain(|connection| !connection.is_over());
-        let stream = state.http2.iter().find_map(Stream::begin)?;
+        let mut driven = state
+            .http2
+            .iter()
+            .filter(|connection| connection.is_driven());
+        let stream = driven.find_map(Stream::begin)?;
         Some(Reserved::Http2(stream))
     }
 
@@ -119,13 +123,13 @@ impl Pool {
             };
         }
         let mut state = self.lock();
-        if let Some(dialing) = state.dialing.as_ref().filter(|dial| dial.peek().is_none()) {
+        if let Some(dialing) = state.dialing() {
             return Wait::Shared(dialing.clone());
         }
         match Room::take(&self.room, &self.freed) {
             Ok(room) => {
                 let dialing = self.dial_for_all(room);
-                state.dialing = Some(dialing.clone());
+                state.dialing = Home::here().map(|here| (here, dialing.clone()));
                 Wait::Shared(dialing)
             }
             Err(wait) => wait,
@@ -235,11 +239,11 @@ impl Pool {
 
     /// Sees to it that idle connections are closed when they grow too old.
     fn reap_later(self: &Arc<Self>, state: &mut State) {
-        if state.reaper.is_some() {
+        let Some(here) = Home::here().filter(|_| !state.is_reaped()) else {
             return;
-        }
+        };
         let (alive, mut pool_is_gone) = oneshot::channel();
-        state.reaper = Some(alive);
+        state.reaper = Some((here, alive));
         let (pool, timeout) = (Arc::downgrade(self), self.config.idle_timeout);
         tokio::spawn(async move {
             let mut next = Instant::now() + timeout;

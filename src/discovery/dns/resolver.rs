@@ -91,6 +91,20 @@ impl Resolve for Resolver {
             servers.ask(&query, over).await
         })
     }
+
+    /// Connections, and the tasks that drive them, belong to a runtime: this has none yet.
+    fn renewed(&self) -> Self {
+        let state = self.lock();
+        let servers: Vec<_> = state.servers.clients.iter().map(Client::server).collect();
+        let state = State {
+            file: state.file.clone(),
+            given: state.given.clone(),
+            servers: Arc::new(Servers::new(&servers)),
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+        }
+    }
 }
 
 impl State {

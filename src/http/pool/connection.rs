@@ -8,7 +8,7 @@ use std::sync::{
 use hyper::client::conn::{http1, http2};
 use tokio::{sync::Notify, time::Instant};
 
-use crate::http::body::RequestBody;
+use crate::{home::Home, http::body::RequestBody};
 
 /// A connection reserved for one request.
 pub(in crate::http) enum Reserved {
@@ -20,6 +20,8 @@ pub(in crate::http) enum Reserved {
 pub(in crate::http) struct Http1 {
     pub(in crate::http) sender: http1::SendRequest<RequestBody>,
     pub(super) idle_since: Instant,
+    /// The runtime that drives it.
+    home: Option<Home>,
 }
 
 /// A connection for many requests at a time.
@@ -31,6 +33,8 @@ pub(super) struct Http2 {
     /// It takes no more requests.
     retired: AtomicBool,
     idle_since: Mutex<Instant>,
+    /// The runtime that drives it.
+    home: Option<Home>,
     freed: Arc<Notify>,
 }
 
@@ -47,16 +51,23 @@ impl Reserved {
 }
 
 impl Http1 {
+    /// To be called in the runtime that drives it.
     pub(super) fn new(sender: http1::SendRequest<RequestBody>) -> Self {
         Self {
             sender,
             idle_since: Instant::now(),
+            home: Home::here(),
         }
+    }
+
+    /// Whether somebody drives it while a request waits here.
+    pub(super) fn is_driven(&self) -> bool {
+        self.home.is_some_and(|home| home.runs_beside_us())
     }
 }
 
 impl Http2 {
-    /// A pod `allowed` so many requests at once; `freed` is told when one of them has ended.
+    /// To be called in the runtime that drives it. A pod `allowed` so many requests at once; `freed` is told when one of them has ended.
     pub(super) fn new(
         sender: http2::SendRequest<RequestBody>,
         allowed: Arc<AtomicUsize>,
@@ -68,12 +79,18 @@ impl Http2 {
             streams: AtomicUsize::new(0),
             retired: AtomicBool::new(false),
             idle_since: Mutex::new(Instant::now()),
+            home: Home::here(),
             freed,
         }
     }
 
     pub(super) fn is_over(&self) -> bool {
         self.sender.is_closed() || self.retired.load(Relaxed)
+    }
+
+    /// Whether somebody drives it while a request waits here.
+    pub(super) fn is_driven(&self) -> bool {
+        self.home.is_some_and(|home| home.runs_beside_us())
     }
 
     /// Since when it has had no request; none if it has some.
