@@ -28,7 +28,8 @@ use std::{
 
 use tokio::{runtime::Id, time::Instant};
 
-use self::room::{Answers, Room, Seen, State};
+pub(crate) use self::room::Source;
+use self::room::{Answers, News, Room, Seen, State};
 use super::Discovery;
 use crate::{
     endpoint::Endpoint,
@@ -39,26 +40,6 @@ use crate::{
 /// How long a reader waits for an answer before it takes an old set. Callers wait for the first endpoints 5 s by default.
 /// A [`Fallback`](super::Fallback) waits for 2 s before it asks its other source, which may have a fresh set.
 const PATIENCE: Duration = Duration::from_secs(3);
-
-/// What [`Shared`] reads from: a [`Discovery`] whose errors several readers can have.
-pub(crate) trait Source: Send + 'static {
-    type Error: Clone + Into<BoxError> + Send;
-
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, Self::Error>>;
-
-    /// Asks at once, or as soon as the source can afford it. An answer follows.
-    fn refresh(&mut self);
-
-    fn refused(&mut self, endpoint: &Endpoint);
-
-    /// For how long an answer is fresh: while the source is polled, the next one comes in about this time at the latest.
-    fn fresh_for(&self) -> Duration;
-
-    /// A source with the same settings that has asked nothing yet, for another runtime.
-    fn renewed(&self) -> Self
-    where
-        Self: Sized;
-}
 
 /// A source of endpoints whose clones read from one and the same in each runtime: it is asked once for all of them, and each
 /// learns all that it says. Whoever is polled drives it.
@@ -161,9 +142,6 @@ impl<S: Source> Shared<S> {
         }
     }
 }
-
-/// What there is for a reader; a set with its age.
-type News = (Result<Vec<Endpoint>, BoxError>, Option<Duration>);
 
 impl<S: Source> Place<S> {
     fn new(home: Id, room: Arc<Room<S>>) -> Self {

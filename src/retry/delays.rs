@@ -34,7 +34,7 @@ impl Delays {
     /// `endpoint` wants none for so long from now on, or none for longer than that.
     pub(crate) fn note(&self, endpoint: &Endpoint, delay: Duration) {
         let (now, mut all) = (Instant::now(), self.lock());
-        all.retain(|(other, until)| *until > now && other.address() != endpoint.address());
+        all.retain(|(other, until)| *until > now && !other.is_same_pod(endpoint));
         if delay.is_zero() {
             return;
         }

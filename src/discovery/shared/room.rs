@@ -3,14 +3,36 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Wake, Waker},
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
 use tokio::time::Instant;
 
-use super::{News, Source};
 use crate::{endpoint::Endpoint, error::BoxError};
+
+/// What [`Shared`](super::Shared) reads from: a [`Discovery`](crate::Discovery) whose errors several readers can have.
+pub(crate) trait Source: Send + 'static {
+    type Error: Clone + Into<BoxError> + Send;
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, Self::Error>>;
+
+    /// Asks at once, or as soon as the source can afford it. An answer follows.
+    fn refresh(&mut self);
+
+    fn refused(&mut self, endpoint: &Endpoint);
+
+    /// For how long an answer is fresh: while the source is polled, the next one comes in about this time at the latest.
+    fn fresh_for(&self) -> Duration;
+
+    /// A source with the same settings that has asked nothing yet, for another runtime.
+    fn renewed(&self) -> Self
+    where
+        Self: Sized;
+}
+
+/// What there is for a reader; a set with its age.
+pub(super) type News = (Result<Vec<Endpoint>, BoxError>, Option<Duration>);
 
 /// What the readers of one runtime have in common.
 pub(super) struct Room<S: Source> {
