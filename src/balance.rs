@@ -67,6 +67,21 @@ use crate::{
 /// The background task ends, and all services are dropped, when the last clone is. Requests that endpoints have at that
 /// time run to their end, but are not taken to another endpoint any more.
 ///
+/// # Several runtimes
+///
+/// The background task runs in the runtime that the balancer was built in, or first used in. A balancer may outlive that, as
+/// one in a `static` does, and be used in several:
+///
+/// | the task's runtime | what happens |
+/// | --- | --- |
+/// | has ended | the next request in another runtime, or whoever waits there, starts the task in its own; the set, the ejections and the counters stay, and discovery is asked at once |
+/// | ends before discovery has ever answered | requests that wait in other runtimes fail: the error says so; later ones start anew |
+/// | is not driven (a current-thread runtime outside of `block_on`) | a request in another runtime notices when a pod refuses or, with [outlier detection](BalanceBuilder::outlier_detection), a second after the task last ran; a second later the task goes on there |
+/// | none is there | an error |
+///
+/// Sources and services of your own have to bear it that they are polled in another runtime: tokio's timers and sockets
+/// don't. If a source panics, the balancer is closed, and requests that find no endpoint fail.
+///
 /// ```
 /// use tower::{Service, ServiceExt, service_fn};
 /// use tower_headless::{Balance, BoxError, Endpoint, StaticEndpoints};

@@ -13,12 +13,12 @@ use std::{
 
 use futures::{FutureExt, StreamExt};
 use http_body_util::{BodyExt, Empty};
-use support::{cluster::Cluster, within};
+use support::{cluster::Cluster, pod::Mode, within};
 use tokio::runtime::{Builder, Runtime};
 use tower::Service;
 use tower_headless::{
     Balance, Dns, Endpoint, EndpointSlices, EndpointState, HealthCheck, MembershipStream,
-    StaticEndpoints, StreamDiscovery,
+    OutlierDetection, StaticEndpoints, StreamDiscovery,
     http::{Client, ClientBuilder, Error, Protocol},
 };
 
@@ -310,6 +310,35 @@ fn connections_of_a_runtime_that_stands_still_are_not_used_and_wait_for_it() {
 }
 
 #[test]
+fn a_request_whose_connections_runtime_ends_is_lost_and_no_pod_is_blamed() {
+    let world = World::new(1);
+    let outlier = OutlierDetection::new().consecutive_failures(1);
+    let client = world.builder().outlier_detection(outlier).build();
+    let client = client.expect("a client");
+    let (first, second) = (multi_thread(), current_thread());
+    first.block_on(post(&client)).expect("an answer");
+    let pod = world.cluster.pod(0);
+    pod.set(Mode::Hung);
+    let mut request = pin!(post(&client));
+    second.block_on(async {
+        // Over the connection that the first runtime drives.
+        tokio::select! {
+            _ = request.as_mut() => panic!("it has no answer"),
+            _ = pod.wait_until(|stats| stats.in_flight == 1) => {}
+        }
+    });
+    drop(first);
+    let error = second.block_on(request).expect_err("it is lost");
+    assert!(
+        !error.is_unexecuted() && !error.is_request_body(),
+        "{error:?}"
+    );
+    pod.set(Mode::Healthy);
+    second.block_on(post(&client)).expect("an answer");
+    nobody_is_blamed(&client);
+}
+
+#[test]
 fn a_connection_that_was_being_made_in_another_runtime_is_made_here() {
     protocols(|protocol| {
         let world = World::new(1);
@@ -322,10 +351,9 @@ fn a_connection_that_was_being_made_in_another_runtime_is_made_here() {
         first.block_on(async {
             assert!(futures::poll!(request.as_mut()).is_pending());
         });
-        let late = first.block_on(async {
-            let mut late = Box::pin(client.get("/").into_future());
+        let mut late = client.get("/").into_future();
+        first.block_on(async {
             assert!(futures::poll!(late.as_mut()).is_pending());
-            late
         });
         second.block_on(late).expect("an answer");
         drop(first);

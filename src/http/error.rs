@@ -68,6 +68,11 @@ pub(super) struct Failure {
 #[error("no response within {0:?}")]
 pub(super) struct NoFirstByte(pub(super) Duration);
 
+/// The connection was driven by a runtime that has ended. No pod is to blame.
+#[derive(Debug, thiserror::Error)]
+#[error("the runtime that drove the connection has ended")]
+pub(super) struct RuntimeEnded;
+
 impl Error {
     pub(super) fn request(what: impl fmt::Display) -> Self {
         Self(Box::new(Kind::Request(what.to_string())))

@@ -14,7 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, upgrade::OnUpgrade as HyperUpgrade};
 
 use super::{
-    error::{Error, Failure, Outcome},
+    error::{Error, Failure, Outcome, RuntimeEnded},
     pool::Lease,
     read_ahead::ReadAhead,
     upgrade::OnUpgrade,
@@ -105,10 +105,11 @@ impl Completion<Response<PodBody>> for OnResponseEnd {
 
     fn failed(&self, error: &BoxError) -> outcome::Outcome {
         let error = unmarked(error);
-        match error
-            .downcast_ref::<Failure>()
-            .map(|failure| failure.outcome)
-        {
+        let failure = error.downcast_ref::<Failure>();
+        if failure.is_some_and(|failure| failure.source.is::<RuntimeEnded>()) {
+            return outcome::Outcome::Ignored;
+        }
+        match failure.map(|failure| failure.outcome) {
             // It is the caller's fault.
             Some(Outcome::Abandoned) => outcome::Outcome::Ignored,
             // The pod has said that it won't: it closes, or has too much to do. A refusal is quick, and must not attract more.
