@@ -71,6 +71,21 @@ use crate::{
 /// The background task ends, and all services are dropped, when the last clone is. Requests that endpoints have at that
 /// time run to their end, but are not taken to another endpoint any more.
 ///
+/// # Several runtimes
+///
+/// The background task runs in the runtime that the balancer was built in, or first used in. A balancer may outlive that, as
+/// one in a `static` does, and be used in several:
+///
+/// | the task's runtime | what happens |
+/// | --- | --- |
+/// | has ended | the next request in another runtime, or whoever waits there, starts the task in its own; the set, the ejections and the counters stay, and discovery is asked at once |
+/// | ends before discovery has ever answered | requests that wait in other runtimes fail: the error says so; later ones start anew |
+/// | is not driven (a current-thread runtime outside of `block_on`) | a request in another runtime notices when a pod refuses or, with [outlier detection](BalanceBuilder::outlier_detection), a second after the task last ran; a second later the task goes on there |
+/// | none is there | an error |
+///
+/// Sources and services of your own have to bear it that they are polled in another runtime: tokio's timers and sockets
+/// don't. If a source panics, the balancer is closed, and requests that find no endpoint fail.
+///
 /// ```
 /// use tower::{Service, ServiceExt, service_fn};
 /// use tower_headless::{Balance, BoxError, Endpoint, StaticEndpoints};
@@ -93,8 +108,13 @@ pub struct Balance<S, C = OnResponse> {
     completion: C,
     handle: Arc<Handle>,
     /// Waits for the first answer; made before the check that it waits after, and kept from poll to poll.
-    opening: Option<Pin<Box<OwnedNotified>>>,
+    opening: Option<Opening>,
+    /// The background task's runtime ended while this waited for the first answer.
+    is_cut_off: bool,
 }
+
+/// The wait for the first answer, and what `Shared::cut_off` was at its beginning.
+type Opening = (u64, Pin<Box<OwnedNotified>>);
 
 /// Keeps the background task running.
 struct Handle {
@@ -188,17 +208,22 @@ impl<S, C> Balance<S, C> {
                 return Poll::Ready(());
             }
             match &mut self.opening {
-                Some(opening) => {
+                Some((cut_off, opening)) => {
                     ready!(opening.as_mut().poll(cx));
+                    self.is_cut_off = self.shared.cut_off() != *cut_off;
                     self.opening = None;
+                    if self.is_cut_off {
+                        // The call will say so.
+                        return Poll::Ready(());
+                    }
                 }
                 // Before the check above comes round again, so that it can't miss what happens after it.
                 None => {
                     let opening = self.shared.opening.clone();
-                    self.opening = Some(Box::pin(opening.notified_owned()));
-                    self.handle.starter.start();
-                    if tokio::runtime::Handle::try_current().is_err() {
-                        // The call will say so.
+                    let cut_off = self.shared.cut_off();
+                    self.opening = Some((cut_off, Box::pin(opening.notified_owned())));
+                    if !self.handle.starter.start() {
+                        // There is no runtime; the call will say so.
                         return Poll::Ready(());
                     }
                 }
@@ -225,6 +250,12 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
+        if std::mem::take(&mut self.is_cut_off) {
+            return ResponseFuture::failed(
+                self.completion.clone(),
+                Error::closed(self.shared.last_refusal()),
+            );
+        }
         ResponseFuture::new(&self.shared, self.completion.clone(), request)
     }
 }
@@ -236,6 +267,7 @@ impl<S, C: Clone> Clone for Balance<S, C> {
             completion: self.completion.clone(),
             handle: self.handle.clone(),
             opening: None,
+            is_cut_off: false,
         }
     }
 }

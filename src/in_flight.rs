@@ -125,6 +125,7 @@ impl InFlight {
     /// How long it has waited for the answer.
     fn answer_late(&self) -> Duration {
         let now = self.now();
+        self.member.signals().listen(now);
         let waited = self.state.waited(now).unwrap_or_default();
         if let Some(latency) = self.member.latency() {
             latency.answered(waited, now, &self.member.signals().latencies);

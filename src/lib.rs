@@ -43,6 +43,7 @@
 //! | pods are asked whether they are well | a [`HealthCheck`], by TCP, HTTP, gRPC or anything else: a pod that fails its checks gets no requests until one passes; a new one may have to pass one first |
 //! | a request is cancelled | it is counted out, wherever it was |
 //! | the last clone is dropped | the background task ends and every service is dropped |
+//! | a runtime ends, and another one goes on | so does the balancer, [there](Balance#several-runtimes); connections of a runtime that has ended, or that nobody drives, are not used |
 //!
 //! An endpoint's service has two ways to refuse a request so that it costs its caller nothing: `poll_ready` fails, or
 //! the response future fails with [`Unsent`] and the request in it. A service that connects in `poll_ready` makes the
@@ -222,6 +223,7 @@
 //! | `comparison.rs` | how two sets differ: who joined, left, stayed |
 //! | `error.rs` | what can go wrong |
 //! | `backoff.rs` | growing delays and jitter |
+//! | `home.rs` | which runtime something lives in, and timers that may move to another one |
 //! | `route.rs` | what a request says of where it wants to go |
 //! | `signals.rs` | rare conditions that each pick checks with one load: a trial on offer, a new endpoint, an outage |
 //! | `latency.rs` | how long an endpoint takes to answer: a moving average that believes bad news at once |
@@ -237,7 +239,7 @@
 //! | `discovery/fallback.rs`, `discovery/stream_discovery.rs` | a primary source with a fallback; any stream of sets as a source |
 //! | `discovery/failure_log.rs` | which of a source's failures are worth a warning |
 //! | `discovery/schedule.rs` | when to ask again, what to believe; pure |
-//! | `discovery/shared.rs` | one source for several readers |
+//! | `discovery/shared.rs`, `discovery/shared/` | one source for the readers of each runtime |
 //! | `discovery/dns.rs`, `discovery/dns/` | A, AAAA and SRV lookups, short names, name servers; `client.rs` alone names hickory |
 //! | `discovery/filter.rs` | which addresses can be pods |
 //! | `discovery/endpoint_slices.rs`, `discovery/endpoint_slices/` | feature `kube`: the API server's slices, listed and watched; nothing else names kube |
@@ -273,6 +275,7 @@ mod comparison;
 mod discovery;
 mod endpoint;
 mod error;
+mod home;
 #[cfg(feature = "http")]
 pub mod http;
 mod in_flight;

@@ -8,17 +8,21 @@
 //! | file | what lives there |
 //! | --- | --- |
 //! | `retry/attempts.rs` | the one engine, which [`RetryLayer`] and the HTTP client share |
+//! | `retry/delays.rs`, `retry/pushback.rs` | endpoints that ask for a while without retries, and how they do |
 //! | `retry/layer.rs`, `retry/future.rs` | [`RetryLayer`]: the layer, its service and a request's future |
 //! | `retry/located.rs` | where a response comes from |
 //! | `retry/policy.rs`, `retry/failed.rs`, `retry/unavailable.rs` | which results are no good |
 
 mod attempts;
 mod budget;
+mod delays;
 mod failed;
 mod future;
 mod layer;
 mod located;
 mod policy;
+#[cfg(feature = "http-body")]
+mod pushback;
 #[cfg(feature = "http-body")]
 mod unavailable;
 
@@ -28,6 +32,8 @@ pub use failed::RetryFailed;
 pub use future::RetryFuture;
 pub use layer::{Retry, RetryLayer};
 pub use policy::RetryPolicy;
+#[cfg(feature = "http")]
+pub(crate) use pushback::Pushback;
 #[cfg(feature = "http-body")]
 pub use unavailable::RetryUnavailable;
 #[cfg(feature = "http")]

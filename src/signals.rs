@@ -2,6 +2,7 @@
 
 use std::{
     any::Any,
+    fmt,
     sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
@@ -22,12 +23,15 @@ use crate::{
 pub(crate) struct Signals {
     /// When the balancer's life began.
     epoch: Instant,
-    /// How many of its endpoints have a trial on offer, and the three bits below.
+    /// How many of its endpoints have a trial on offer, and the four bits below.
     flags: AtomicUsize,
     pub(crate) outage: Outage,
     owner: OnceLock<Weak<dyn Any + Send + Sync>>,
+    attendant: OnceLock<Weak<dyn Attendant>>,
+    /// The balancer's age, in nanoseconds, when its background task last ran, or was last looked after.
+    heard: AtomicU64,
     /// Wakes the background task for a review of the endpoints' health.
-    pub(crate) review: Step<Notify>,
+    pub(crate) review: Step<Arc<Notify>>,
     /// So many failures in a row are reason enough for a review; zero: none are.
     failures: u32,
     /// Whether the endpoints' health is reviewed at all, and a look at the clock is worth its while when requests begin to
@@ -40,6 +44,15 @@ pub(crate) struct Signals {
     members: AtomicU64,
 }
 
+/// Sees to it that the background task runs.
+pub(crate) trait Attendant: fmt::Debug + Send + Sync {
+    /// False if it can't, for want of a runtime.
+    fn attend(self: Arc<Self>) -> bool;
+}
+
+/// The background task may be quiet for so long, in nanoseconds, before an answer has it looked after.
+const QUIET_FOR: u64 = 1_000_000_000;
+
 /// There was no pick since the last review.
 const QUIET: usize = 1;
 
@@ -49,9 +62,12 @@ const ASLEEP: usize = 1 << 1;
 /// An endpoint gets less than its share, for it is new (slow start).
 const WARMING: usize = 1 << 2;
 
+/// The background task's runtime has ended: the next pick has to start the task in its own.
+const VACANT: usize = 1 << 3;
+
 /// One trial. The trials stand above the flags: their count may be below zero for a moment, when one is taken before it is
 /// added, and that leaves the flags alone.
-const A_TRIAL: usize = 1 << 3;
+const A_TRIAL: usize = 1 << 4;
 
 /// What a pick has to heed before the policy.
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +85,9 @@ impl Signals {
             flags: AtomicUsize::new(0),
             outage: Outage::default(),
             owner: OnceLock::new(),
-            review: step(Notify::new()),
+            attendant: OnceLock::new(),
+            heard: AtomicU64::new(0),
+            review: step(Arc::default()),
             failures: 0,
             is_reviewed: false,
             unresponsive_after: AtomicU64::new(0),
@@ -125,10 +143,55 @@ impl Signals {
                 self.review.notify_one();
             }
         }
+        if flags & VACANT != 0 {
+            self.end_vacancy();
+        }
         PickFlags {
             trials: flags >= A_TRIAL,
             warming: flags & WARMING != 0,
         }
+    }
+
+    /// The background task's runtime has ended.
+    pub(crate) fn vacate(&self) {
+        self.flags.fetch_or(VACANT, Relaxed);
+    }
+
+    fn end_vacancy(&self) {
+        self.flags.fetch_and(!VACANT, Relaxed);
+        if !self.attend() {
+            self.vacate();
+        }
+    }
+
+    /// Says what runs the background task; the first one to do so is right.
+    pub(crate) fn attended_by(&self, attendant: Weak<dyn Attendant>) {
+        let _ = self.attendant.set(attendant);
+    }
+
+    /// Sees to it that the background task runs. False if that is not possible here.
+    fn attend(&self) -> bool {
+        let attendant = self.attendant.get().and_then(Weak::upgrade);
+        attendant.is_none_or(Attendant::attend)
+    }
+
+    /// The background task runs, at this age.
+    pub(crate) fn hear(&self, age: u64) {
+        self.heard.store(age, Relaxed);
+    }
+
+    /// There is an answer, at this age. If the background task has been quiet for long, its runtime may stand still.
+    #[inline]
+    pub(crate) fn listen(&self, age: u64) {
+        if age.saturating_sub(self.heard.load(Relaxed)) > QUIET_FOR {
+            self.look_after(age);
+        }
+    }
+
+    #[cold]
+    fn look_after(&self, age: u64) {
+        self.hear(age);
+        self.attend();
     }
 
     /// Whether an endpoint is new.

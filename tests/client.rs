@@ -20,6 +20,8 @@ mod http2;
 mod kit;
 #[path = "client/local.rs"]
 mod local;
+#[path = "client/pushback.rs"]
+mod pushback;
 #[path = "client/replay.rs"]
 mod replay;
 #[path = "client/requests.rs"]

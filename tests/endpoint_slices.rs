@@ -2,6 +2,8 @@
 //! answers. The server is the kit's, on loopback; all that takes long stands in `src/discovery/endpoint_slices/suite`,
 //! under paused time.
 
+#[path = "endpoint_slices/field.rs"]
+mod field;
 #[path = "endpoint_slices/kit.rs"]
 mod kit;
 mod support;

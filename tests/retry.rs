@@ -6,7 +6,7 @@ use std::{
     collections::HashSet,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -427,4 +427,42 @@ async fn every_attempt_keeps_to_its_caller_s_route() {
     }
     assert_eq!(calls(&pods, [1]), 0);
     assert!(calls(&pods, [2]) > 0, "some are sent again");
+}
+
+/// Pods 1 and 2 give no good answers; pod 2 asks for five seconds while this is set.
+#[derive(Clone)]
+struct Busy(Arc<AtomicBool>);
+
+impl RetryPolicy<Request, (Endpoint, u32)> for Busy {
+    fn again(&self, request: &Request) -> Option<Request> {
+        Some(Request(request.0))
+    }
+
+    fn retry(&self, result: Result<&(Endpoint, u32), &Error>) -> bool {
+        result.is_ok_and(|(pod, _)| *pod != endpoint(3))
+    }
+
+    fn pushback(&self, (pod, _): &(Endpoint, u32)) -> Option<Duration> {
+        (*pod == endpoint(2) && self.0.load(Relaxed)).then_some(5 * SECOND)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_pass_over_an_endpoint_for_as_long_as_its_answer_asks() {
+    let (_script, pods, balance) = balance([1, 2, 3]).await;
+    let busy = Busy(Arc::new(AtomicBool::new(true)));
+    let service = RetryLayer::new(busy.clone()).layer(balance);
+    let send_all = async |requests: usize| {
+        let before = pods.counts(2).calls;
+        for _ in 0..requests {
+            send(&service, 0).await.expect("an answer");
+        }
+        pods.counts(2).calls - before
+    };
+    // Once it has asked.
+    send_all(3).await;
+    assert_eq!(send_all(30).await, 10, "its share of the first attempts");
+    busy.0.store(false, Relaxed);
+    sleep(5 * SECOND).await;
+    assert!(send_all(90).await > 30, "the delay is over");
 }

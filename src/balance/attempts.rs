@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -244,9 +245,25 @@ impl<S: Clone + Send + 'static> Attempts<S> {
         self.running.push(attempt.map(Result::ok).boxed());
     }
 
-    /// The next attempt that has ended, with its member if that is still here; none, at once, while none runs.
-    pub(super) async fn next(&mut self) -> Option<Option<Attempt>> {
-        self.running.next().await
+    /// Waits for the next attempt that has ended, with its member if that is still here. Never while none runs.
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Attempt>> {
+        match self.running.poll_next_unpin(cx) {
+            Poll::Ready(Some(attempt)) => Poll::Ready(attempt),
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// The attempts under way have ended with their runtime, and say nothing of their members: others follow.
+    pub(super) fn begin_anew(&mut self, lives: &mut Lives<S>, now: Instant, rng: &mut impl Rng) {
+        self.running.clear();
+        for life in lives.values_mut() {
+            if life.running.take().is_some()
+                && let Some(reconnect) = &mut life.reconnect
+            {
+                reconnect.refused(reconnect.refusal(), now, rng);
+                self.place(life);
+            }
+        }
     }
 }
 

@@ -261,16 +261,10 @@ impl<D, C> BalanceBuilder<D, C> {
         let slow_start = SlowStart::new(self.slow_start);
         let monitor = HealthMonitor::new(self.detection, slow_start, signals);
         let health = (monitor, Checks::new(self.check));
-        let driver = Driver::new(
-            shared.clone(),
-            self.discovery,
-            writer,
-            health,
-            ahead,
-            requests,
-        );
         let (alive, handles) = oneshot::channel();
-        let starter = Arc::new(Starter::new(Box::pin(driver.run(handles))));
+        let told = (requests, handles);
+        let driver = Driver::new(shared.clone(), self.discovery, writer, health, ahead, told);
+        let starter = Arc::new(Starter::new(driver));
         shared.set_starter(&starter);
         starter.start();
         Balance {
@@ -281,6 +275,7 @@ impl<D, C> BalanceBuilder<D, C> {
                 _alive: alive,
             }),
             opening: None,
+            is_cut_off: false,
         }
     }
 

@@ -1,6 +1,11 @@
 //! Runs the health checks that are due, and tells the members what comes of them.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use futures::{
     FutureExt, StreamExt,
@@ -103,9 +108,27 @@ impl Checks {
         }
     }
 
-    /// The next result; none, at once, while no check runs.
-    pub(super) async fn next(&mut self) -> Option<Option<CheckResult>> {
-        self.running.next().await
+    /// Waits for the next result. Never while no check runs.
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<CheckResult>> {
+        match self.running.poll_next_unpin(cx) {
+            Poll::Ready(Some(result)) => Poll::Ready(result),
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// The checks under way have ended with their runtime, and say nothing of their members: they are made again.
+    pub(super) fn begin_anew<S>(&mut self, lives: &mut Lives<S>, now: Instant) {
+        self.running.clear();
+        let Some(active) = &mut self.active else {
+            return;
+        };
+        active.scheduler.end_all();
+        for (id, life) in lives {
+            life.checking = None;
+            if let Some(state) = &mut life.check {
+                active.scheduler.restart(*id, state, now);
+            }
+        }
     }
 
     /// Takes note of a result.

@@ -9,14 +9,18 @@
 
 use std::{
     convert::Infallible,
-    future::poll_fn,
+    future::Future,
+    ops::ControlFlow,
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
     sync::Arc,
+    task::{Context, Poll},
 };
 
+use futures::FutureExt;
 use tokio::{
-    sync::{mpsc, oneshot},
-    time::{Instant, sleep_until},
+    sync::{Notify, futures::OwnedNotified, mpsc, oneshot},
+    time::Instant,
 };
 use tracing::{debug, error, info};
 
@@ -27,11 +31,13 @@ use super::{
     reconnect::Refusal,
     registry::Registry,
     shared::{Event, ReadyFn, Shared},
+    starter::Background,
 };
 use crate::{
     discovery::{Discovery, FailureLog},
     endpoint::Endpoint,
     error::BoxError,
+    home::Timer,
     member::{Member, Verdict},
     snapshot::Writer,
 };
@@ -48,10 +54,19 @@ pub(super) struct Driver<D, S, M> {
     /// How new endpoints are made ready before requests need them, if they are.
     ahead: Option<ReadyFn<S>>,
     opens_at: Option<Instant>,
+    /// A request has told something that can't wait.
+    review: Bell,
+    /// A request found no endpoint.
+    starved: Bell,
+    /// For what is due next.
+    timer: Timer,
+    has_begun: bool,
+    /// Every handle of the balancer has a share of the other end.
+    handles: oneshot::Receiver<Infallible>,
     _close: CloseOnDrop<S>,
 }
 
-/// Tells everybody who waits that nothing will come any more, also if the task panics or its runtime is shut down.
+/// Tells everybody who waits that nothing will come any more, also if the task panics.
 struct CloseOnDrop<S>(Arc<Shared<S>>);
 
 impl<S> Drop for CloseOnDrop<S> {
@@ -72,10 +87,18 @@ where
         writer: Writer<M>,
         (monitor, checks): (HealthMonitor, Checks),
         ahead: Option<ReadyFn<S>>,
-        events: mpsc::UnboundedReceiver<Event<S>>,
+        (events, handles): (
+            mpsc::UnboundedReceiver<Event<S>>,
+            oneshot::Receiver<Infallible>,
+        ),
     ) -> Self {
         Self {
             _close: CloseOnDrop(shared.clone()),
+            review: Bell::new(shared.signals.review.clone()),
+            starved: Bell::new(shared.starved.clone()),
+            timer: Timer::at(Instant::now()),
+            has_begun: false,
+            handles,
             shared,
             discovery,
             failures: FailureLog::default(),
@@ -89,32 +112,45 @@ where
         }
     }
 
-    /// Runs until `handles`, of which every handle has a share of the other end, is closed.
-    pub(super) async fn run(mut self, mut handles: oneshot::Receiver<Infallible>) {
+    /// One thing that there is to do, or the end of it all.
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<ControlFlow<()>> {
+        if self.handles.poll_unpin(cx).is_ready() {
+            return Poll::Ready(ControlFlow::Break(()));
+        }
+        if let Poll::Ready(Some(event)) = self.events.poll_recv(cx) {
+            self.on_events(event);
+        } else if let Poll::Ready(answer) = self.discovery.poll_next(cx) {
+            // Before what a large set that refuses keeps busy: a new set may be the end of that.
+            self.on_answer(answer);
+        } else if let Poll::Ready(attempt) = self.attempts.poll_next(cx) {
+            self.on_attempt(attempt);
+        } else if let Poll::Ready(result) = self.checks.poll_next(cx) {
+            self.on_checked(result);
+        } else if self.poll_due(cx).is_ready() {
+            self.on_due();
+        } else if self.review.poll(cx).is_ready() {
+            self.on_review();
+        } else if self.starved.poll(cx).is_ready() {
+            self.discovery.refresh();
+        } else {
+            return Poll::Pending;
+        }
+        Poll::Ready(ControlFlow::Continue(()))
+    }
+
+    /// Waits until something is due.
+    fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(due) = self.due() else {
+            return Poll::Pending;
+        };
+        self.timer.reset(due);
+        self.timer.poll(cx)
+    }
+
+    fn begin(&mut self) {
         let now = Instant::now();
         self.shared.signals.begin_outage(now);
         self.opens_at = self.shared.opens_at(now);
-        loop {
-            let due = self.due();
-            let wait = async {
-                match due {
-                    Some(due) => sleep_until(due).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                biased;
-                _ = &mut handles => return,
-                Some(event) = self.events.recv() => self.on_events(event),
-                // Before what a large set that refuses keeps busy: a new set may be the end of that.
-                answer = poll_fn(|cx| self.discovery.poll_next(cx)) => self.on_answer(answer),
-                Some(attempt) = self.attempts.next() => self.on_attempt(attempt),
-                Some(result) = self.checks.next() => self.on_checked(result),
-                () = wait => self.on_due(),
-                () = self.shared.signals.review.notified() => self.on_review(),
-                () = self.shared.starved.notified() => self.discovery.refresh(),
-            }
-        }
     }
 
     fn due(&self) -> Option<Instant> {
@@ -334,5 +370,66 @@ where
                 self.shared.wake();
             }
         }
+    }
+}
+
+/// How many things are done in one go before others have their turn.
+const STEPS: usize = 64;
+
+impl<D, S, M> Background for Driver<D, S, M>
+where
+    D: Discovery,
+    S: Clone + Send + Sync + 'static,
+    M: FnMut(&Endpoint) -> S + Send + 'static,
+{
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let signals = &self.shared.signals;
+        signals.hear(signals.age(Instant::now()));
+        if !std::mem::replace(&mut self.has_begun, true) {
+            self.begin();
+        }
+        for _ in 0..STEPS {
+            match self.poll_step(cx) {
+                Poll::Ready(ControlFlow::Continue(())) => {}
+                Poll::Ready(ControlFlow::Break(())) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn moved(&mut self) {
+        let (lives, now) = (&mut self.registry.lives, Instant::now());
+        let generator = &mut &self.shared.generator;
+        self.attempts.begin_anew(lives, now, generator);
+        self.checks.begin_anew(lives, now);
+        self.discovery.refresh();
+    }
+
+    fn suspended(&self) -> Box<dyn FnOnce()> {
+        let shared = self.shared.clone();
+        Box::new(move || shared.suspend())
+    }
+}
+
+/// Rings when it is notified, once for any number of times.
+struct Bell {
+    notify: Arc<Notify>,
+    notified: Pin<Box<OwnedNotified>>,
+}
+
+impl Bell {
+    fn new(notify: Arc<Notify>) -> Self {
+        let notified = Box::pin(notify.clone().notified_owned());
+        Self { notify, notified }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let rung = self.notified.as_mut().poll(cx);
+        if rung.is_ready() {
+            self.notified = Box::pin(self.notify.clone().notified_owned());
+        }
+        rung
     }
 }

@@ -68,6 +68,13 @@ where
         }
     }
 
+    pub(super) fn failed(completion: C, error: Error) -> Self {
+        Self {
+            state: State::Failed { error: Some(error) },
+            completion,
+        }
+    }
+
     /// A request that says where it wants to go.
     pub(super) fn routed(
         shared: &Arc<Shared<S>>,
@@ -154,11 +161,17 @@ where
                     change,
                     request,
                     errand,
+                    cut_off,
                     shared,
                 } => {
                     task::ready!(change.as_mut().poll(cx));
                     let request = request.take().expect(TAKEN);
-                    place_errand(shared, request, std::mem::take(errand))
+                    if shared.cut_off() == *cut_off {
+                        place_errand(shared, request, std::mem::take(errand))
+                    } else {
+                        let error = Some(Error::closed(shared.last_refusal()));
+                        State::Failed { error }
+                    }
                 }
                 StateProjection::Failed { error } => {
                     return Poll::Ready(Err(error.take().expect(TAKEN)));

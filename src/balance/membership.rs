@@ -46,6 +46,8 @@ impl<S> Watching<S> {
             self.receiver.changed().await.ok()?;
             let now = {
                 let shared = self.shared.upgrade().filter(|shared| !shared.is_closed())?;
+                // In this runtime, should its own have ended.
+                shared.start();
                 let snapshot = shared.current.load();
                 if !snapshot.is_discovered() {
                     continue;

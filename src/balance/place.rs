@@ -35,6 +35,8 @@ pin_project! {
             change: BoxFuture<'static, ()>,
             request: Option<Req>,
             errand: Errand,
+            // What `Shared::cut_off` was.
+            cut_off: u64,
             shared: Arc<Shared<S>>,
         },
         Failed { error: Option<Error> },
@@ -78,6 +80,7 @@ where
     S::Error: Into<BoxError>,
 {
     loop {
+        let cut_off = shared.cut_off();
         let (service, in_flight) = match shared.pick_routed(errand.route()) {
             Some(picked) => picked,
             None => match shared.pick_or_wait(&mut errand) {
@@ -87,6 +90,7 @@ where
                         change,
                         request: Some(request),
                         errand,
+                        cut_off,
                         shared: shared.clone(),
                     };
                 }

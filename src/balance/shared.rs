@@ -18,11 +18,11 @@ use crate::{
     in_flight::InFlight,
     member::{Member, MemberId, MemberRef},
     route::Route,
-    signals::Signals,
+    signals::{Attendant, Signals},
     snapshot::Current,
     sync::{
         Mutex, MutexGuard, Step,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         step,
     },
 };
@@ -62,7 +62,7 @@ pub(super) struct Shared<S> {
     /// Told when `opened` is set.
     pub(super) opening: Step<Arc<Notify>>,
     /// A request found no endpoint.
-    pub(super) starved: Step<Notify>,
+    pub(super) starved: Step<Arc<Notify>>,
     /// The set has changed.
     pub(super) members: watch::Sender<()>,
     /// A request that found no endpoint may find one now. Those that wait are woken in the order in which they came, and
@@ -71,6 +71,8 @@ pub(super) struct Shared<S> {
     pub(super) events: Step<mpsc::UnboundedSender<Event<S>>>,
     pub(super) ready_timeout: ReadyTimeout,
     closed: AtomicBool,
+    /// How often the background task's runtime has ended before discovery had answered.
+    cut_off: AtomicU64,
     notes: Mutex<Notes>,
     starter: OnceLock<Weak<Starter>>,
 }
@@ -98,12 +100,13 @@ impl<S> Shared<S> {
             generator,
             opened: AtomicBool::new(ready_timeout == ReadyTimeout::Bounded(Duration::ZERO)),
             opening: step(Arc::default()),
-            starved: step(Notify::new()),
+            starved: step(Arc::default()),
             members: watch::Sender::new(()),
             changes: step(Arc::default()),
             events: step(events),
             ready_timeout,
             closed: AtomicBool::new(false),
+            cut_off: AtomicU64::new(0),
             notes: Mutex::default(),
             starter: OnceLock::new(),
         }
@@ -111,14 +114,33 @@ impl<S> Shared<S> {
 
     /// Says what starts the background task, once.
     pub(super) fn set_starter(&self, starter: &Arc<Starter>) {
+        let attendant: Arc<dyn Attendant> = starter.clone();
+        self.signals.attended_by(Arc::downgrade(&attendant));
         let _ = self.starter.set(Arc::downgrade(starter));
     }
 
-    /// Starts the background task, unless that has been done. For requests: each that finds no endpoint sees to it.
-    pub(super) fn start(&self) {
-        if let Some(starter) = self.starter.get().and_then(Weak::upgrade) {
-            starter.start();
+    /// Starts the background task, unless it runs. For requests: each that finds no endpoint sees to it. False if it can't
+    /// be started here.
+    pub(super) fn start(&self) -> bool {
+        let starter = self.starter.get().and_then(Weak::upgrade);
+        starter.is_none_or(|starter| starter.start())
+    }
+
+    /// The background task's runtime has ended. Whoever waits tries again, and starts it in another one.
+    pub(super) fn suspend(&self) {
+        if !self.current.load().is_discovered() {
+            self.cut_off.fetch_add(1, Ordering::AcqRel);
         }
+        self.signals.vacate();
+        self.opening.notify_waiters();
+        self.wake();
+        self.members.send_replace(());
+    }
+
+    /// To be compared with a later one: they differ if the background task's runtime has ended meanwhile, and with it the
+    /// only thing that was waited for.
+    pub(super) fn cut_off(&self) -> u64 {
+        self.cut_off.load(Ordering::Acquire)
     }
 
     /// Lets calls through: from now on, each finds out for itself how it stands.
@@ -216,6 +238,7 @@ impl<S> Shared<S> {
                 refusal,
                 ready,
             });
+            self.start();
         }
     }
 }

@@ -1,13 +1,14 @@
 //! What becomes of a request that finds no endpoint: whether it waits, for what, and until when.
 
-use std::{pin::Pin, time::Duration};
-
-use futures::{FutureExt, future::BoxFuture};
-use tokio::{
-    runtime,
-    sync::futures::OwnedNotified,
-    time::{Instant, timeout_at},
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    task::Poll,
+    time::Duration,
 };
+
+use futures::future::BoxFuture;
+use tokio::{runtime, sync::futures::OwnedNotified, time::Instant};
 
 use super::{
     errand::Errand,
@@ -15,6 +16,7 @@ use super::{
 };
 use crate::{
     error::{Error, NoEndpoints, SharedError},
+    home::Timer,
     in_flight::InFlight,
     member::MemberId,
 };
@@ -37,7 +39,7 @@ impl<S: Clone> Shared<S> {
         if let Some((service, in_flight)) = self.pick_routed(errand.route()) {
             return Ok(Placement::Picked(service, in_flight));
         }
-        self.start();
+        self.is_running()?;
         self.starved.notify_one();
         let now = Instant::now();
         let route = errand.route().clone();
@@ -153,7 +155,7 @@ impl<S: Clone> Shared<S> {
         if runtime::Handle::try_current().is_err() {
             return Err(Error::no_runtime());
         }
-        if self.is_closed() {
+        if self.is_closed() || !self.start() {
             return Err(Error::closed(self.last_refusal()));
         }
         Ok(())
@@ -161,9 +163,13 @@ impl<S: Clone> Shared<S> {
 }
 
 /// Waits for a change, but not beyond the deadline. Woken or out of time, the request learns anew how it stands.
-fn until(change: Pin<Box<OwnedNotified>>, deadline: Option<Instant>) -> BoxFuture<'static, ()> {
-    match deadline {
-        Some(deadline) => Box::pin(timeout_at(deadline, change).map(drop)),
-        None => change,
-    }
+fn until(mut change: Pin<Box<OwnedNotified>>, deadline: Option<Instant>) -> BoxFuture<'static, ()> {
+    let Some(deadline) = deadline else {
+        return change;
+    };
+    let mut timer = Timer::at(deadline);
+    Box::pin(poll_fn(move |cx| match change.as_mut().poll(cx) {
+        Poll::Ready(()) => Poll::Ready(()),
+        Poll::Pending => timer.poll(cx),
+    }))
 }

@@ -104,6 +104,19 @@ impl CheckScheduler {
         self.running -= 1;
     }
 
+    /// All checks have ended; those of members that are still in the set begin anew when they are [due](Self::restart).
+    pub(crate) fn end_all(&mut self) {
+        self.running = 0;
+    }
+
+    /// A check of this member that was running has come to nothing: it is due again.
+    pub(crate) fn restart(&mut self, id: MemberId, state: &mut CheckState, now: Instant) {
+        if let Turn::Running { .. } = state.turn {
+            state.turn = Turn::Due(now);
+            self.queue.insert((now, id));
+        }
+    }
+
     /// What the check of a member that is still in the set has come to. Returns how it stands from now on.
     pub(crate) fn tell(
         &mut self,

@@ -135,8 +135,9 @@ const LONGEST: Duration = Duration::from_secs(86_400);
 /// second. Where a lookup fails, for whatever reason, its last addresses stay, for as long as it takes, and it is asked
 /// again after 1 s, 1.6 s, 2.6 s … 30 s.
 ///
-/// **Clones share**: balancers built with clones of one `Dns` cost what one costs, and all see the same. (They have to
-/// run in the same runtime. A setting changed on a clone makes it one of its own.) A clone begins with the last set, if the
+/// **Clones share**: balancers built with clones of one `Dns` cost what one costs, and all see the same. (In each runtime:
+/// clones in two of them cost twice as much, and one goes on when the other one's runtime ends. A setting changed on a clone
+/// makes it one of its own.) A clone begins with the last set, if the
 /// last look is no older than [`max_refresh`](Self::max_refresh), as it is while any clone is in use. If it is older, the
 /// clone looks at once and begins with the answer; with the old set, and its [age](Discovery::age), only if that look fails
 /// or takes more than 3 s.

@@ -11,6 +11,7 @@
 //! | `endpoint_slices/api.rs` | what is asked of an API server, whoever asks |
 //! | `endpoint_slices/client.rs` | kube's client, asked |
 //! | `endpoint_slices/config.rs`, `endpoint_slices/cryptography.rs` | how that client is made |
+//! | `endpoint_slices/exec.rs`, `endpoint_slices/proxy.rs` | a kubeconfig's exec plugin; whether there is a proxy on the way |
 //! | `endpoint_slices/error.rs`, `endpoint_slices/rbac.rs` | what can go wrong, and the Role that helps |
 
 mod api;
@@ -19,8 +20,10 @@ mod config;
 mod cryptography;
 mod endpoints;
 mod error;
+mod exec;
 mod open;
 mod ports;
+mod proxy;
 mod rbac;
 mod settings;
 mod slices;
@@ -95,6 +98,24 @@ use crate::{endpoint::Endpoint, error::BoxError};
 /// could tell a quiet watch from a dead one. After 100 s of silence another watch is opened, and after 10 s if every pod
 /// refuses.
 ///
+/// # What kube would decide
+///
+/// Each default of kube's, and of the HTTP client below it, that can end a watch or a request, and what holds here. A
+/// [client of your own](Self::client) has its own; ours for the watch hold for it, too.
+///
+/// | what | kube's | here | why |
+/// | --- | --- | --- | --- |
+/// | connecting | 30 s | 10 s with the answer | a source that says nothing for 2 s has its [fallback](crate::Fallback) take over |
+/// | the answer to a list, the beginning of a watch | no limit | 10 s | a server that hangs is an error, and asked again |
+/// | silence in a watch | no limit | 100 s; 10 s while every pod refuses | a bookmark comes each minute |
+/// | how long a watch lasts | 290 s | 220–290 s, at random | clients started together don't begin anew together |
+/// | writing | 295 s | the same | requests are a few lines |
+/// | retries of 429, 503 and 504 | 15, 5 ms to 1,000 s apart, in silence | none: 1 s × 1.6 up to 30 s, told each time | errors are told while they last |
+/// | an exec plugin | no limit, in a thread that can't be ended | 8 s, then killed | a runtime has to end |
+/// | a service account's token, the file of authorities | read again each minute | the same | they rotate |
+/// | idle connections | closed after 90 s | the same | there is one, and the watch is on it |
+/// | `HTTPS_PROXY` | for any API server, `NO_PROXY` by feature | as client-go does | an API server on this machine has no proxy |
+///
 /// # Permission
 ///
 /// `list` and `watch` for `endpointslices` in the Service's namespace, and nothing else:
@@ -146,8 +167,7 @@ use crate::{endpoint::Endpoint, error::BoxError};
 /// The connection's cryptography is rustls' default for the process, if the application has installed one; if not, ring
 /// (`kube-ring`, `tls-ring`) or aws-lc (`kube-aws-lc`, `tls-aws-lc`) becomes it.
 ///
-/// **Clones share** one watch. (They have to run in the same runtime. A setting changed on a clone makes it one of its
-/// own.) A clone begins with the last set, if the API server has been heard in the last 100 s, as it is while any clone is
+/// **Clones share** one watch in each runtime. (A setting changed on a clone makes it one of its own.) A clone begins with the last set, if the API server has been heard in the last 100 s, as it is while any clone is
 /// in use. If not, it begins with the next set; with the old one, and its [age](Discovery::age), only if the API server
 /// says nothing for 3 s or can't be asked.
 #[derive(Clone)]
@@ -162,8 +182,16 @@ impl EndpointSlices {
     /// The API server and the credentials are those of the kubeconfig (`KUBECONFIG`, or `~/.kube/config`), or else those
     /// that every pod has. They are read when they are first needed; what is wrong with them is an error of discovery, and
     /// tried again. A token that a file has is read again each minute. The namespace, where `target` has none, is that of
-    /// the kubeconfig's context, or the pod's own. A kubeconfig with a proxy takes kube's feature `http-proxy` or `socks5`,
-    /// which the application enables.
+    /// the kubeconfig's context, or the pod's own.
+    ///
+    /// An **exec plugin** is run without a terminal, one at a time. It is killed after 8 s, with all that it has started, or
+    /// as soon as nobody waits for it; what it has to complain of is in the error. It is asked again a minute before its
+    /// credentials expire, and when the API server takes them no more. It has to print JSON. (A legacy `auth-provider` with
+    /// a command is left to kube, which waits for it without a limit.)
+    ///
+    /// A **proxy** is used if the kubeconfig names one, or `HTTPS_PROXY` does. The latter is not for an API server on this
+    /// machine, at the cluster's own address for it, without TLS, or named by `NO_PROXY`, which is read as Go does. It takes
+    /// kube's feature `http-proxy` or `socks5`, which the application enables; without it the error says what to do.
     pub fn new(target: ServiceTarget) -> Self {
         Self::with(Settings::new(target))
     }
@@ -186,6 +214,8 @@ impl EndpointSlices {
     }
 
     /// The client to use, for programs that have one, or one with proxies or credentials of its own.
+    ///
+    /// A client of kube's has a task in the runtime that it was made in: when that ends, so does what it can do.
     ///
     /// The one place where this crate's interface has a type of a dependency's: its version has to be the one that feature
     /// `kube` has, 5.

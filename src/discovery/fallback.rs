@@ -14,17 +14,15 @@
 
 use std::{
     fmt,
-    future::Future,
-    pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 use tracing::info;
 
 use super::Discovery;
-use crate::{endpoint::Endpoint, error::BoxError};
+use crate::{endpoint::Endpoint, error::BoxError, home::Timer};
 
 /// How long the primary may take for its first answer. Callers wait for the first endpoints 5 s by default.
 const SILENCE: Duration = Duration::from_secs(2);
@@ -70,7 +68,7 @@ enum Active {
     /// Nothing has been asked yet.
     Neither,
     /// The primary's; if it fails or is silent, until a time.
-    Primary(Option<Pin<Box<Sleep>>>),
+    Primary(Option<Timer>),
     /// The fallback's, until the primary answers.
     Fallback,
 }
@@ -123,7 +121,7 @@ impl<P, F> Fallback<P, F> {
     /// Falls back if the primary has failed for long enough.
     fn poll_active(&mut self, cx: &mut Context<'_>) {
         if let Active::Primary(Some(until)) = &mut self.active
-            && until.as_mut().poll(cx).is_ready()
+            && until.poll(cx).is_ready()
         {
             self.fall_back();
         }
@@ -132,7 +130,7 @@ impl<P, F> Fallback<P, F> {
 
 impl Active {
     fn primary_until(time: Instant) -> Self {
-        Self::Primary(Some(Box::pin(sleep_until(time))))
+        Self::Primary(Some(Timer::at(time)))
     }
 }
 

@@ -266,8 +266,10 @@ impl<D> ClientBuilder<D> {
     /// an outage: a service that sheds load with 503 gets at most a fifth more of it. Where even that is too much, turn it
     /// off.
     ///
-    /// gRPC's `UNAVAILABLE` counts as 503 where it is all of the response. `Retry-After` is left to the caller: it says
-    /// when to come back, not where to go meanwhile.
+    /// gRPC's `UNAVAILABLE` counts as 503 where it is all of the response. What a pod says of
+    /// retries is heeded: with a negative `grpc-retry-pushback-ms`, or one that is no number, there is none (gRFC A6). With a
+    /// positive one, or with `Retry-After` and 429 or 503, another pod is asked at once if there is one, and the retries of
+    /// other requests pass over the one that said so for as long, but for 30 s at most. First attempts go there as ever.
     pub fn retry_statuses(mut self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
         self.retries.statuses = statuses.into_iter().collect();
         self

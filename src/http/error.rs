@@ -79,6 +79,11 @@ pub(super) struct NoFirstByte(pub(super) Duration);
 #[error("the pod refused the connection: {0}")]
 pub(super) struct NotAccepted(pub(super) BoxError);
 
+/// The connection was driven by a runtime that has ended. No pod is to blame.
+#[derive(Debug, thiserror::Error)]
+#[error("the runtime that drove the connection has ended")]
+pub(super) struct RuntimeEnded;
+
 impl Error {
     pub(super) fn request(what: impl fmt::Display) -> Self {
         Self(Box::new(Kind::Request(what.to_string())))

@@ -3,7 +3,7 @@
 use std::{io, sync::Weak, time::Duration};
 
 use super::{
-    error::{Failure, NoFirstByte, NotAccepted, Outcome},
+    error::{Failure, NoFirstByte, NotAccepted, Outcome, RuntimeEnded},
     pool::Pool,
 };
 use crate::error::{BoxError, Refused, Suspect};
@@ -16,13 +16,17 @@ pub(super) fn failure(error: hyper::Error, pool: &Weak<Pool>) -> BoxError {
         return Suspect(Failure { outcome, source }.into()).into();
     }
     let outcome = outcome(&error);
+    let is_cut_off = is_cut_off(&error);
     // Whose connection breaks may have more broken ones.
-    let is_broken = outcome != Outcome::Abandoned && !error.is_parse();
+    let is_broken = outcome != Outcome::Abandoned && !error.is_parse() && !is_cut_off;
     if is_broken && let Some(pool) = pool.upgrade() {
         pool.distrust();
     }
     let is_refused = h2_cause(&error).is_some_and(is_refused);
-    let source = error.into();
+    let source = match is_cut_off {
+        true => RuntimeEnded.into(),
+        false => error.into(),
+    };
     let failure = Failure { outcome, source }.into();
     match is_refused {
         true => Refused(failure).into(),
@@ -45,6 +49,9 @@ pub(super) fn late(bound: Duration) -> BoxError {
 /// What became of the request. The protocol may say that it was not processed: HTTP/2 streams that are refused, or above the
 /// last one that a GOAWAY names (RFC 9113 §6.8 and §8.7). h2 ends the latter, and no others, with the peer's GOAWAY.
 fn outcome(error: &hyper::Error) -> Outcome {
+    if is_cut_off(error) {
+        return Outcome::Unknown;
+    }
     if error.is_user() {
         return Outcome::Abandoned;
     }
@@ -59,6 +66,13 @@ fn outcome(error: &hyper::Error) -> Outcome {
         true => Outcome::Abandoned,
         false => Outcome::Unknown,
     }
+}
+
+/// The connection's task was dropped with its runtime. hyper calls that an error of its user's, and has no question for it.
+fn is_cut_off(error: &hyper::Error) -> bool {
+    const DROPPED: &str = "runtime dropped the dispatch task";
+    let why = std::error::Error::source(error).map(ToString::to_string);
+    error.is_user() && why.is_some_and(|why| why == DROPPED)
 }
 
 /// The pod keeps the connection and refuses this one stream. A GOAWAY is none of that: the pod may go on over another one.

@@ -12,7 +12,6 @@ use std::{
 
 use http::Response;
 use pin_project_lite::pin_project;
-use tokio::time::{Sleep, sleep};
 
 use super::{
     body::BoxRequest,
@@ -24,6 +23,7 @@ use super::{
 };
 use crate::{
     balance::{Balance, ResponseFuture as BalanceFuture},
+    home::Timer,
     route::Route,
 };
 
@@ -52,7 +52,7 @@ impl Shared {
 }
 
 /// When all of a request has to be over, and how long that is from its beginning.
-type Deadline = (Pin<Box<Sleep>>, Duration);
+type Deadline = (Box<Timer>, Duration);
 
 pin_project! {
     /// The future of a request. Dropping it cancels the request.
@@ -85,7 +85,7 @@ impl ResponseFuture {
             attempt: Attempt::Sent { future },
             replay,
             shared,
-            deadline: timeout.map(|timeout| (Box::pin(sleep(timeout)), timeout)),
+            deadline: timeout.map(|timeout| (Box::new(Timer::after(timeout)), timeout)),
         }
     }
 
@@ -159,7 +159,7 @@ fn poll_late(
         replay.poll_before(cx);
     }
     match deadline {
-        Some((deadline, timeout)) => deadline.as_mut().poll(cx).map(|()| *timeout),
+        Some((deadline, timeout)) => deadline.poll(cx).map(|()| *timeout),
         None => Poll::Pending,
     }
 }

@@ -15,7 +15,6 @@ use http::{
 };
 use hyper::{body::Incoming, client::conn::TrySendError};
 use pin_project_lite::pin_project;
-use tokio::time::Sleep;
 use tower::Service;
 
 use super::{
@@ -27,12 +26,16 @@ use super::{
 use crate::{
     endpoint::Endpoint,
     error::{BoxError, Unsent},
+    home::{Home, Timer},
 };
 
 pub(super) struct PodService {
     pool: Arc<Pool>,
     reserved: Option<Reserved>,
-    wait: Option<Wait>,
+    /// With the runtime in which it was begun.
+    wait: Option<(Home, Wait)>,
+    /// It has been polled outside of a runtime.
+    homeless: bool,
 }
 
 impl PodService {
@@ -41,7 +44,18 @@ impl PodService {
             pool: Arc::new(Pool::new(endpoint.clone(), config)),
             reserved: None,
             wait: None,
+            homeless: false,
         }
+    }
+
+    /// There is no runtime to connect in. A request that is made outside of one may yet be awaited in one.
+    fn poll_homeless(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        if std::mem::replace(&mut self.homeless, true) {
+            let error = "no tokio runtime: await the response in a task of one";
+            return Poll::Ready(Err(error.into()));
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -52,6 +66,7 @@ impl Clone for PodService {
             pool: self.pool.clone(),
             reserved: None,
             wait: None,
+            homeless: false,
         }
     }
 }
@@ -70,6 +85,14 @@ impl Service<BoxRequest> for PodService {
     type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        if self
+            .wait
+            .as_ref()
+            .is_some_and(|(home, _)| !home.runs_beside_us())
+        {
+            // The request has been moved to another runtime, and nobody may drive the one before.
+            self.wait = None;
+        }
         loop {
             if self.reserved.as_ref().is_some_and(Reserved::is_open) {
                 return Poll::Ready(Ok(()));
@@ -80,9 +103,12 @@ impl Service<BoxRequest> for PodService {
                 self.wait = None;
                 continue;
             }
-            let Some(wait) = &mut self.wait else {
+            let Some((home, wait)) = &mut self.wait else {
+                let Some(here) = Home::here() else {
+                    return self.poll_homeless(cx);
+                };
                 // Looks again before it waits: of two connections that were freed in between, only one is told.
-                self.wait = Some(self.pool.connect());
+                self.wait = Some((here, self.pool.connect()));
                 continue;
             };
             let waited = match wait {
@@ -102,9 +128,13 @@ impl Service<BoxRequest> for PodService {
                     Ok(())
                 }
             };
+            let is_elsewhere = !home.is_here();
             self.wait = None;
-            if let Err(error) = waited {
-                return Poll::Ready(Err(error));
+            match waited {
+                // Its runtime may have ended, which is none of the pod's failures.
+                Err(_) if is_elsewhere => {}
+                Err(error) => return Poll::Ready(Err(error)),
+                Ok(()) => {}
             }
         }
     }
@@ -136,7 +166,7 @@ fn send(pool: &Arc<Pool>, mut connection: Reserved, mut request: BoxRequest, lef
     let deadline = pool
         .config
         .first_byte
-        .map(|bound| (Box::pin(pool.sleep(bound)), bound));
+        .map(|bound| (Timer::after(bound), bound));
     let call = |connection| Call {
         pool: Arc::downgrade(pool),
         connection,
@@ -155,7 +185,7 @@ fn send(pool: &Arc<Pool>, mut connection: Reserved, mut request: BoxRequest, lef
     }
 }
 
-type Deadline = (Pin<Box<Sleep>>, Duration);
+type Deadline = (Timer, Duration);
 
 pin_project! {
     /// A request on its way over a connection. By hand, because it is made for every request: as an async function it would
@@ -201,7 +231,7 @@ where
             let Some((deadline, bound)) = this.deadline else {
                 return Poll::Pending;
             };
-            task::ready!(deadline.as_mut().poll(cx));
+            task::ready!(deadline.poll(cx));
             return Poll::Ready(Err(late(*bound)));
         };
         let mut call = this.call.take().expect("polled after completion");
@@ -283,6 +313,7 @@ async fn another(pool: &Weak<Pool>, left: usize) -> Option<(Arc<Pool>, Reserved)
         pool: pool.upgrade()?,
         reserved: None,
         wait: None,
+        homeless: false,
     };
     poll_fn(|cx| pod.poll_ready(cx)).await.ok()?;
     let connection = pod.reserved.take()?;

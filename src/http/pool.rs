@@ -43,8 +43,7 @@ use futures::FutureExt;
 use tokio::{
     runtime::Handle,
     sync::{Notify, Semaphore, oneshot},
-    task::AbortHandle,
-    time::{Instant, Sleep, sleep, timeout},
+    time::{Instant, timeout},
 };
 
 use self::{
@@ -52,8 +51,8 @@ use self::{
     keeper::Keeper,
     room::{Room, WeakRoom},
     settling::{Settling, Shelf},
-    state::State,
-    wait::{DialError, SharedDial},
+    state::{Dialing, State},
+    wait::DialError,
 };
 use super::{
     address::Service,
@@ -163,9 +162,10 @@ impl Pool {
         }
         match Room::take(&self.room, &self.freed) {
             Ok(room) => {
-                let (task, dialing) = self.dial_for_all(room, Weak::new());
-                state.dialing = Some((task, dialing.clone()));
-                Wait::Shared(dialing)
+                let dialing = self.dial_for_all(room, Weak::new());
+                let wait = dialing.wait();
+                state.dialing = Some(dialing);
+                Wait::Shared(wait)
             }
             Err(freed) => Wait::Freed(freed),
         }
@@ -213,11 +213,7 @@ impl Pool {
 
     /// Connects for all requests that wait, whichever of them is cancelled. In the end a connection that was too old is
     /// `replaced`, if there is one.
-    fn dial_for_all(
-        self: &Arc<Self>,
-        room: Room,
-        replaced: Weak<Http2>,
-    ) -> (AbortHandle, SharedDial) {
+    fn dial_for_all(self: &Arc<Self>, room: Room, replaced: Weak<Http2>) -> Dialing {
         let (pool, config, pod) = self.parts();
         let end = self.on_end();
         let task = self.runtime().spawn(async move {
@@ -239,19 +235,12 @@ impl Pool {
                 Err(error) => Err(DialError(Arc::new(error))),
             }
         };
-        (running, told.boxed().shared())
+        Dialing::new(running, told.boxed().shared())
     }
 
     /// The caller's runtime; outside of any, that of the balancer.
     fn runtime(&self) -> Handle {
         Handle::try_current().unwrap_or_else(|_| self.runtime.clone())
-    }
-
-    /// A timer, wherever it is made.
-    pub(super) fn sleep(&self, time: Duration) -> Sleep {
-        let runtime = self.runtime();
-        let _entered = runtime.enter();
-        sleep(time)
     }
 
     fn parts(self: &Arc<Self>) -> (Weak<Self>, Arc<Config>, Endpoint) {

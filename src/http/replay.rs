@@ -5,7 +5,7 @@
 //! | not a byte was written | always; the balancer does it, and nothing comes here |
 //! | written, and by the protocol's word not processed | if its body can be had again; once for each pod that refuses it, the budget aside |
 //! | written, and no byte of a response | if it is safe (RFC 9110 §9.2.1) and has no body, or its caller says that it is idempotent |
-//! | answered with one of the [statuses](super::ClientBuilder::retry_statuses) that are retried | the same, if there is a pod that has not been asked |
+//! | answered with one of the [statuses](super::ClientBuilder::retry_statuses) that are retried | the same, if there is a pod that has not been asked, and the answer has no negative `grpc-retry-pushback-ms` |
 //! | a response has reached the caller | never |
 
 use std::{ops::ControlFlow, task::Context, time::Duration};
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     outcome::GRPC_STATUS,
-    retry::{Allowance, Attempts, Ended, Fate, UNAVAILABLE},
+    retry::{Allowance, Attempts, Ended, Fate, Pushback, UNAVAILABLE},
     route::Route,
 };
 
@@ -30,6 +30,12 @@ pub(super) type Answer = Result<Response<ResponseBody>, Error>;
 /// How much of an answer is read while another pod is asked, so that its connection is free for others: more than any page
 /// that says that there is nothing to see.
 const READ_AHEAD: usize = 16 * 1024;
+
+/// With these a pod may say when it wants to be asked again.
+const WAITS: [StatusCode; 2] = [
+    StatusCode::TOO_MANY_REQUESTS,
+    StatusCode::SERVICE_UNAVAILABLE,
+];
 
 /// Says of a request, in its extensions, that it may be executed twice: it is sent again, to another pod, if it is lost or
 /// answered with 502, 503 or 504.
@@ -120,9 +126,19 @@ impl Replay {
         }
     }
 
-    /// Whether a response is one that another pod may better.
+    /// Whether a response is one that another pod may better. What it asks of retries is heeded, be it one or not.
     pub(super) fn is_retried(&self, response: &Response<ResponseBody>, retries: &Retries) -> bool {
-        self.repeatable && retries.statuses.contains(&status(response))
+        let status = status(response);
+        let is_wanted = self.repeatable && retries.statuses.contains(&status);
+        if !is_wanted && !WAITS.contains(&status) {
+            return false;
+        }
+        let pushback = Pushback::of(response.status(), response.headers());
+        if let Some(delay) = pushback.and_then(Pushback::delay) {
+            let delays = &retries.allowance.delays;
+            delays.note(response.body().pod(), delay);
+        }
+        is_wanted && pushback != Some(Pushback::Never)
     }
 
     /// What an attempt has come to.

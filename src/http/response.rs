@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    future::Future,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -13,10 +12,9 @@ use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, upgrade::OnUpgrade as HyperUpgrade};
-use tokio::time::Sleep;
 
 use super::{
-    error::{Error, Failure, Outcome},
+    error::{Error, Failure, Outcome, RuntimeEnded},
     pool::Lease,
     read_ahead::ReadAhead,
     upgrade::OnUpgrade,
@@ -24,6 +22,7 @@ use super::{
 use crate::{
     endpoint::Endpoint,
     error::{BoxError, unmarked},
+    home::Timer,
     in_flight::{Completion, InFlight},
     outcome::{self, ByStatus, ClassifyHttp},
 };
@@ -119,10 +118,11 @@ impl Completion<Response<PodBody>> for OnResponseEnd {
         if error.is::<Error>() {
             return outcome::Outcome::Ignored;
         }
-        match error
-            .downcast_ref::<Failure>()
-            .map(|failure| failure.outcome)
-        {
+        let failure = error.downcast_ref::<Failure>();
+        if failure.is_some_and(|failure| failure.source.is::<RuntimeEnded>()) {
+            return outcome::Outcome::Ignored;
+        }
+        match failure.map(|failure| failure.outcome) {
             // It is the caller's fault.
             Some(Outcome::Abandoned) => outcome::Outcome::Ignored,
             // The pod has said that it won't: it closes, or has too much to do. A refusal is quick, and must not attract more.
@@ -142,7 +142,7 @@ pub struct ResponseBody {
     pod: Endpoint,
     held: Option<(Lease, InFlight)>,
     classify: SharedClassify,
-    deadline: Option<(Pin<Box<Sleep>>, Duration)>,
+    deadline: Option<(Box<Timer>, Duration)>,
 }
 
 impl ResponseBody {
@@ -152,7 +152,7 @@ impl ResponseBody {
     }
 
     /// Bounds the time that the rest may take, which is part of `whole`.
-    pub(super) fn until(&mut self, deadline: Pin<Box<Sleep>>, whole: Duration) {
+    pub(super) fn until(&mut self, deadline: Box<Timer>, whole: Duration) {
         if self.held.is_some() {
             self.deadline = Some((deadline, whole));
         }
@@ -192,7 +192,7 @@ impl Body for ResponseBody {
         };
         // First: a body that always has something for a slow reader is late all the same.
         if let Some((deadline, whole)) = &mut this.deadline
-            && deadline.as_mut().poll(cx).is_ready()
+            && deadline.poll(cx).is_ready()
         {
             let error = Error::deadline(*whole);
             // All of it, so that the connection closes though the caller holds on to this.

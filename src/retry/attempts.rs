@@ -12,7 +12,7 @@ use std::{ops::ControlFlow, sync::Arc};
 
 use tower::retry::budget::Budget;
 
-use super::budget::DefaultBudget;
+use super::{budget::DefaultBudget, delays::Delays};
 use crate::{endpoint::Endpoint, route::Route};
 
 /// How often one request is sent again, at most.
@@ -25,6 +25,8 @@ pub(crate) struct Allowance {
     pub(crate) times: usize,
     /// All of them. Each request is a deposit, and each retry a withdrawal.
     pub(crate) budget: Arc<dyn Budget + Send + Sync>,
+    /// Endpoints that have asked for a while without any of them.
+    pub(crate) delays: Arc<Delays>,
 }
 
 impl Default for Allowance {
@@ -32,6 +34,7 @@ impl Default for Allowance {
         Self {
             times: TIMES,
             budget: Arc::new(DefaultBudget::default()),
+            delays: Arc::default(),
         }
     }
 }
@@ -123,6 +126,7 @@ impl<T> Attempts<T> {
         has_other: impl FnOnce(&Route) -> bool,
     ) -> bool {
         let is_new = self.avoid(ended.endpoint.as_ref());
+        self.route = allowance.delays.avoid(std::mem::take(&mut self.route));
         // gRFC A6, "transparent retries": what was not processed is no more work than what was never sent. Each endpoint can
         // make use of that once, so that it ends; an endpoint that refuses the request a second time makes a retry of it.
         if ended.fate == Fate::Unprocessed && is_new {
@@ -180,6 +184,7 @@ mod tests {
         Allowance {
             times,
             budget: Arc::new(Only(AtomicUsize::new(all))),
+            delays: Arc::default(),
         }
     }
 

@@ -141,6 +141,11 @@ where
             Err(error) => (Fate::Lost, error.endpoint().cloned(), Err(error)),
         };
         let Terms { policy, allowance } = &*self.terms;
+        if let (Ok(response), Some(endpoint)) = (&result, &endpoint)
+            && let Some(delay) = policy.pushback(response)
+        {
+            allowance.delays.note(endpoint, delay);
+        }
         let ended = Ended {
             fate,
             endpoint,

@@ -59,7 +59,8 @@ use crate::{
 /// # Where to
 ///
 /// To none of the endpoints that the request has been on, as long as another one takes it. When all of them have failed
-/// it, a request that was *lost* may come back to one of them; one that was *answered* does not.
+/// it, a request that was *lost* may come back to one of them; one that was *answered* does not. An endpoint whose answer
+/// [asks for a while without retries](RetryPolicy::pushback) gets none for so long, as long as another one takes them.
 ///
 /// # How often
 ///

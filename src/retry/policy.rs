@@ -1,5 +1,7 @@
 //! Which results are no good, and how a request is made again.
 
+use std::time::Duration;
+
 use crate::error::Error;
 
 /// Which results are no good, and how a request is made again.
@@ -36,4 +38,12 @@ pub trait RetryPolicy<Req, Res> {
     /// A request that no endpoint has got ([`Error::is_unsent`]) has been offered to all of them
     /// by then.
     fn retry(&self, result: Result<&Res, &Error>) -> bool;
+
+    /// For how long the endpoint that gave this response wants no requests that are sent again; none by default.
+    ///
+    /// Meanwhile they go to others, as long as there are some; beyond 30 s they don't. First attempts go there as ever.
+    fn pushback(&self, response: &Res) -> Option<Duration> {
+        let _ = response;
+        None
+    }
 }

@@ -1,9 +1,11 @@
 //! What HTTP services need: so are the answers of those who can't serve.
 
+use std::time::Duration;
+
 use http::{Request, Response, StatusCode};
 use http_body::Body;
 
-use super::policy::RetryPolicy;
+use super::{policy::RetryPolicy, pushback::Pushback};
 use crate::error::Error;
 
 /// What a pod answers that can't serve: it, or what stands before it, has no one who does (RFC 9110 §15.6.3–5). The
@@ -16,6 +18,9 @@ pub(crate) const UNAVAILABLE: [StatusCode; 3] = [
 
 /// Retries HTTP requests that an endpoint has failed, or answered with 502, 503 or 504: those whose methods are safe
 /// (RFC 9110 §9.2.1) and that have no body.
+///
+/// `Retry-After` with 503 or 429, and gRPC's `grpc-retry-pushback-ms`, are heeded: for so long, but at most 30 s, retries
+/// leave that endpoint alone, and a negative pushback ends them.
 #[derive(Clone, Copy, Debug, Default)]
 #[cfg_attr(docsrs, doc(cfg(feature = "http-body")))]
 pub struct RetryUnavailable;
@@ -28,8 +33,15 @@ impl<B: Body + Clone, R> RetryPolicy<Request<B>, Response<R>> for RetryUnavailab
 
     fn retry(&self, result: Result<&Response<R>, &Error>) -> bool {
         match result {
-            Ok(response) => UNAVAILABLE.contains(&response.status()),
+            Ok(response) => {
+                let pushback = Pushback::of(response.status(), response.headers());
+                UNAVAILABLE.contains(&response.status()) && pushback != Some(Pushback::Never)
+            }
             Err(error) => error.is_endpoint(),
         }
+    }
+
+    fn pushback(&self, response: &Response<R>) -> Option<Duration> {
+        Pushback::of(response.status(), response.headers())?.delay()
     }
 }

@@ -121,6 +121,11 @@ pub(super) trait Resolve: Clone + Send + Sync + 'static {
 
     /// Asks one question, in bounded time; over TCP at once where the answer is expected to be too large for UDP.
     fn ask(&self, query: Query, over: Transport) -> BoxFuture<'static, Answer>;
+
+    /// The same for another runtime: nothing of it may depend on the one that this has been used in.
+    fn renewed(&self) -> Self {
+        self.clone()
+    }
 }
 
 /// Why a DNS lookup gave no addresses.

@@ -80,6 +80,10 @@ impl<R: Resolve> Source for Refresher<R> {
         }
     }
 
+    fn renewed(&self) -> Self {
+        Self::new(self.settings.clone(), self.resolver.renewed())
+    }
+
     fn fresh_for(&self) -> Duration {
         match self.settings.target.host() {
             Host::Address(_) => Duration::MAX,

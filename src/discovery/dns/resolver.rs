@@ -93,6 +93,13 @@ impl Resolve for Resolver {
             servers.ask(&query, over).await
         })
     }
+
+    /// Nothing here belongs to a runtime: each exchange makes its own socket.
+    fn renewed(&self) -> Self {
+        Self {
+            state: self.state.clone(),
+        }
+    }
 }
 
 impl State {

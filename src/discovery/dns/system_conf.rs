@@ -59,7 +59,7 @@ pub(super) struct Options {
 }
 
 /// The file, and what it had in it when it was last read.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct ResolvConfFile {
     path: PathBuf,
     last: Option<(Vec<u8>, ResolvConf)>,

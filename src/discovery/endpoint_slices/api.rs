@@ -6,12 +6,17 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use super::error::Reason;
 
 /// Whoever can list and watch the slices of one Service. Nothing is asked before a future is polled.
-pub(super) trait Api: Send + 'static {
+pub(super) trait Api: Clone + Send + 'static {
     /// All of them, as they are now.
     fn list(&self) -> BoxFuture<'static, Result<Listed, Reason>>;
 
     /// What happens after `version`. The stream ends when the server ends it, or the connection does.
     fn watch(&self, version: &str) -> BoxFuture<'static, Result<Events, Reason>>;
+
+    /// The same for another runtime: nothing of it may depend on the one that this has been used in.
+    fn renewed(&self) -> Self {
+        self.clone()
+    }
 }
 
 pub(super) struct Listed {

@@ -10,10 +10,11 @@ use kube::{
     core::Status,
 };
 use rand::RngExt;
+use tokio::time::Instant;
 
 use super::{
     api::{Api, Event, Events, Listed, What},
-    config,
+    config::{self, Made},
     error::Reason,
     rbac::Forbidden,
     settings::{Access, Settings},
@@ -28,14 +29,14 @@ const WATCH_SECONDS: std::ops::RangeInclusive<u32> = 220..=290;
 #[derive(Clone)]
 pub(super) struct ApiServer {
     settings: Arc<Settings>,
-    client: Arc<Mutex<Option<Client>>>,
+    made: Arc<Mutex<Option<Made>>>,
 }
 
 impl ApiServer {
     pub(super) fn new(settings: Settings) -> Self {
         Self {
             settings: Arc::new(settings),
-            client: Arc::default(),
+            made: Arc::default(),
         }
     }
 
@@ -57,16 +58,18 @@ impl ApiServer {
         if let Access::Client(client) = &self.settings.access {
             return Ok(client.clone());
         }
-        if let Some(client) = &*self.held() {
-            return Ok(client.clone());
+        if let Some(made) = &*self.held()
+            && made.good_until.is_none_or(|until| Instant::now() < until)
+        {
+            return Ok(made.client.clone());
         }
-        let client = config::client(&self.settings.access).await?;
-        *self.held() = Some(client.clone());
-        Ok(client)
+        let made = config::client(&self.settings.access).await?;
+        *self.held() = Some(made.clone());
+        Ok(made.client)
     }
 
-    fn held(&self) -> MutexGuard<'_, Option<Client>> {
-        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    fn held(&self) -> MutexGuard<'_, Option<Made>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Credentials that aren't good any more are read anew by the next client.
@@ -90,6 +93,14 @@ impl Api for ApiServer {
         let watch = async move { this.slices().await?.watch(&version).await };
         let this = self.clone();
         watch.inspect_err(move |reason| this.heed(reason)).boxed()
+    }
+
+    /// kube's client has a task, and connections, in the runtime that it was made in.
+    fn renewed(&self) -> Self {
+        Self {
+            settings: self.settings.clone(),
+            made: Arc::default(),
+        }
     }
 }
 

@@ -6,15 +6,14 @@
 //! - Pods that are ready are used. Only where there is none, those that are terminating and still serve.
 //! - A pod may stand in two slices while the controller moves it: it counts once.
 //! - Only the first of an endpoint's addresses has a meaning.
+//! - An octet may begin with zeros, and is decimal all the same.
+//! - Where pods are to be used and no address of them can be read, that is no empty set but trouble.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, str::FromStr};
 
 use k8s_openapi::api::discovery::v1::{Endpoint as Entry, EndpointSlice};
 
-use super::{
-    ports::{self, UnknownPort},
-    target::Port,
-};
+use super::{error::Reason, ports, ports::UnknownPort, target::Port};
 use crate::endpoint::Endpoint;
 
 /// The `addressType`s that have addresses, and the one that hasn't.
@@ -51,7 +50,8 @@ pub(super) fn endpoints<'a>(
     slices: impl Iterator<Item = &'a EndpointSlice> + Clone,
     families: [&str; 2],
     port: &Port,
-) -> Result<Vec<Endpoint>, UnknownPort> {
+) -> Result<Vec<Endpoint>, Reason> {
+    let mut trouble = None;
     for family in families {
         // A slice without endpoints has no ports either.
         let is_used = |slice: &&EndpointSlice| !slice.endpoints.entries().is_empty();
@@ -62,14 +62,52 @@ pub(super) fn endpoints<'a>(
                 .iter()
                 .all(|slice| ports::number(port, slice).is_none())
         {
-            return Err(UnknownPort::new(port, slices));
+            return Err(Reason::UnknownPort(UnknownPort::new(port, slices)));
         }
         let found = joined(&slices, port);
         if !found.is_empty() {
             return Ok(found);
         }
+        let wanted = slices
+            .iter()
+            .filter(|slice| ports::number(port, slice).is_some());
+        trouble = trouble.or_else(|| wanted.clone().find_map(|slice| unreadable(slice)));
     }
-    Ok(Vec::new())
+    match trouble {
+        Some(text) => Err(Reason::Unreadable(text.to_owned())),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// The first address in a slice that can't be read, of a pod that is to be used.
+pub(super) fn unreadable(slice: &EndpointSlice) -> Option<&str> {
+    let used = slice
+        .endpoints
+        .entries()
+        .iter()
+        .filter(|entry| rank(entry).is_some());
+    let mut texts = used.map(|entry| entry.addresses.first().map_or("", String::as_str));
+    texts.find(|text| address(text).is_none())
+}
+
+/// An address as kube-proxy reads it: octets with leading zeros are decimal, as they were before Go 1.17.
+fn address(text: &str) -> Option<IpAddr> {
+    if let Ok(address) = text.parse() {
+        return Some(address);
+    }
+    let (prefix, octets) = match text.rfind(':') {
+        Some(colon) => text.split_at(colon + 1),
+        None => ("", text),
+    };
+    let octets: Vec<_> = octets.split('.').map(without_zeros).collect();
+    IpAddr::from_str(&format!("{prefix}{}", octets.join("."))).ok()
+}
+
+fn without_zeros(octet: &str) -> &str {
+    match octet.trim_start_matches('0') {
+        "" if !octet.is_empty() => "0",
+        rest => rest,
+    }
 }
 
 /// The endpoints of slices of one family: each address once, and only the most welcome.
@@ -106,7 +144,7 @@ fn welcome((rank, endpoint): &(Rank, Endpoint)) -> (Rank, bool) {
 /// One entry of a slice, unless it is of no use.
 fn endpoint(entry: &Entry, port: u16) -> Option<(Rank, Endpoint)> {
     let rank = rank(entry)?;
-    let address: IpAddr = entry.addresses.first()?.parse().ok()?;
+    let address = address(entry.addresses.first()?)?;
     let mut endpoint =
         Endpoint::new((address, port).into()).with_terminating(is_terminating(entry));
     if let Some(hostname) = &entry.hostname {

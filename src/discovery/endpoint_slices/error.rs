@@ -18,6 +18,16 @@ pub struct EndpointSlicesError {
 pub(super) enum Reason {
     #[error("no way to the API server: {0}")]
     Configuration(String),
+    /// The plugin, and what it did.
+    #[error("the kubeconfig's exec plugin {0:?} {1}")]
+    Exec(String, String),
+    #[error("{from} leads through the proxy {proxy}, {}", way_out(.host, *.is_own))]
+    Proxy {
+        from: &'static str,
+        proxy: String,
+        host: String,
+        is_own: bool,
+    },
     #[error(
         "no provider of cryptography: enable the feature kube-ring or kube-aws-lc, or install one as rustls' default"
     )]
@@ -39,8 +49,23 @@ pub(super) enum Reason {
     Ended,
     #[error("{0}")]
     UnknownPort(UnknownPort),
+    /// Something that ought to be a pod's address.
+    #[error("no pod has an address that can be read: {0:?} is none")]
+    Unreadable(String),
     #[error("no pod can have the address {0}: it is {1}")]
     Rejected(IpAddr, &'static str),
+}
+
+fn way_out(host: &str, is_own: bool) -> String {
+    let exception = if is_own {
+        String::new()
+    } else {
+        format!("add {host} to NO_PROXY to reach the API server without it, ")
+    };
+    format!(
+        "for which this build has no support: {exception}enable kube's feature `http-proxy` or `socks5` in the application, \
+         or give a client of your own"
+    )
 }
 
 impl EndpointSlicesError {

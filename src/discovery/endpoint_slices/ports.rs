@@ -50,8 +50,16 @@ pub(super) fn number(wanted: &Port, slice: &EndpointSlice) -> Option<u16> {
     }
 }
 
+/// The number of a port that there can be: 0 is none.
 fn port_number(port: &EndpointPort) -> Option<u16> {
-    port.port.and_then(|number| number.try_into().ok())
+    let number = port.port.and_then(|number| number.try_into().ok());
+    number.filter(|number| *number != 0)
+}
+
+/// A port of a slice that there can't be.
+pub(super) fn impossible(slice: &EndpointSlice) -> Option<i32> {
+    let mut ports = slice.ports.iter().flatten();
+    ports.find_map(|port| port.port.filter(|_| port_number(port).is_none()))
 }
 
 /// A Service's only port may do without a name, which then is empty.
@@ -64,7 +72,9 @@ fn protocol(port: &EndpointPort) -> &str {
 }
 
 fn describe(port: &EndpointPort) -> String {
-    let number = port_number(port).map_or_else(|| "any".to_owned(), |number| number.to_string());
+    let number = port
+        .port
+        .map_or_else(|| "any".to_owned(), |number| number.to_string());
     let name = port.name.as_deref().filter(|name| !name.is_empty());
     format!(
         "{} = {number}/{}",

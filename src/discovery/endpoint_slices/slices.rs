@@ -6,8 +6,9 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tracing::warn;
 
 use super::{
-    endpoints::{FQDN, IPV4, IPV6, endpoints},
+    endpoints::{FQDN, IPV4, IPV6, endpoints, unreadable},
     error::Reason,
+    ports,
     target::Port,
 };
 use crate::{
@@ -20,8 +21,16 @@ pub(super) struct Slices {
     families: [&'static str; 2],
     port: Port,
     filter: Filter,
-    /// It has been said that slices of names are ignored.
-    warned: bool,
+    /// What has been said of slices that are left out, or parts of them.
+    warned: Warned,
+}
+
+/// Each is said once.
+#[derive(Clone, Copy, Default)]
+struct Warned {
+    of_names: bool,
+    of_address: bool,
+    of_port: bool,
 }
 
 impl Slices {
@@ -35,7 +44,18 @@ impl Slices {
             },
             port,
             filter: Filter::new(allow_loopback),
-            warned: false,
+            warned: Warned::default(),
+        }
+    }
+
+    /// The same, of which nothing has been heard yet.
+    pub(super) fn renewed(&self) -> Self {
+        Self {
+            by_name: BTreeMap::new(),
+            families: self.families,
+            port: self.port.clone(),
+            filter: self.filter.clone(),
+            warned: self.warned,
         }
     }
 
@@ -48,12 +68,7 @@ impl Slices {
     /// One is new, or has changed.
     pub(super) fn apply(&mut self, slice: EndpointSlice) {
         let name = slice.metadata.name.clone().unwrap_or_default();
-        if slice.address_type == FQDN && !std::mem::replace(&mut self.warned, true) {
-            warn!(
-                slice = name,
-                "a slice of names instead of addresses is ignored"
-            );
-        }
+        self.warned.look(&name, &slice);
         self.by_name.insert(name, slice);
     }
 
@@ -65,10 +80,39 @@ impl Slices {
 
     /// The endpoints to use.
     pub(super) fn endpoints(&mut self) -> Result<Vec<Endpoint>, Reason> {
-        let endpoints = endpoints(self.by_name.values(), self.families, &self.port);
-        let mut endpoints = endpoints.map_err(Reason::UnknownPort)?;
+        let mut endpoints = endpoints(self.by_name.values(), self.families, &self.port)?;
         let allowed = self.filter.apply(&mut endpoints);
         allowed.map_err(|Rejected(address, why)| Reason::Rejected(address, why))?;
         Ok(endpoints)
+    }
+}
+
+impl Warned {
+    fn look(&mut self, name: &str, slice: &EndpointSlice) {
+        if slice.address_type == FQDN {
+            if !std::mem::replace(&mut self.of_names, true) {
+                warn!(
+                    slice = name,
+                    "a slice of names instead of addresses is ignored"
+                );
+            }
+            return;
+        }
+        if let Some(address) = unreadable(slice)
+            && !std::mem::replace(&mut self.of_address, true)
+        {
+            warn!(
+                slice = name,
+                address, "a pod is left out: its address can't be read"
+            );
+        }
+        if let Some(port) = ports::impossible(slice)
+            && !std::mem::replace(&mut self.of_port, true)
+        {
+            warn!(
+                slice = name,
+                port, "a slice's port is left out: no pod can serve it"
+            );
+        }
     }
 }

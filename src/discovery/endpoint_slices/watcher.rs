@@ -240,6 +240,11 @@ impl<A: Api> Source for Watcher<A> {
         self.hurry();
     }
 
+    fn renewed(&self) -> Self {
+        let (target, slices) = (self.target.clone(), self.slices.renewed());
+        Self::new(target, slices, self.api.renewed())
+    }
+
     /// A quiet watch has a bookmark about once a minute.
     fn fresh_for(&self) -> Duration {
         SILENCE

@@ -13,7 +13,10 @@ use hyper::client::conn::{http1, http2};
 use tokio::{runtime::Handle, sync::Notify, time::Instant};
 
 use super::{age::Age, keep_alive::KeepAlive, room::WeakRoom};
-use crate::http::{body::RequestBody, socket::SocketHints};
+use crate::{
+    home::Home,
+    http::{body::RequestBody, socket::SocketHints},
+};
 
 /// How long the end of a request may be waited for after its response has ended. What fits into the socket's buffer was
 /// written at once, so that only the connection's task is late: where the machine is busy, and a handshake would be, too.
@@ -43,8 +46,9 @@ pub(in crate::http) struct Http1 {
     grace: Duration,
     age: Age,
     keep_alive: KeepAlive,
-    /// Where it runs: the connection may be given back from outside of any runtime.
+    /// The runtime that drives it. The connection may be given back from outside of any.
     pub(super) runtime: Handle,
+    home: Option<Home>,
 }
 
 /// A connection for many requests at a time.
@@ -59,6 +63,8 @@ pub(super) struct Http2 {
     freed: Arc<Notify>,
     pub(super) age: Age,
     room: WeakRoom,
+    /// The runtime that drives it.
+    home: Option<Home>,
 }
 
 /// The place of one request on an HTTP/2 connection.
@@ -96,6 +102,7 @@ impl Http1 {
             age,
             keep_alive: KeepAlive::default(),
             runtime: Handle::current(),
+            home: Home::here(),
         }
     }
 
@@ -113,6 +120,11 @@ impl Http1 {
             self.hints.read_first();
         }
         &mut self.sender
+    }
+
+    /// Whether somebody drives it while a request waits here.
+    pub(super) fn is_driven(&self) -> bool {
+        self.home.is_some_and(|home| home.runs_beside_us())
     }
 
     /// Whether it takes no more requests: it is closed, or too old, or the pod is about to close it.
@@ -152,11 +164,17 @@ impl Http2 {
             freed,
             age,
             room,
+            home: Home::here(),
         }
     }
 
     pub(super) fn is_over(&self) -> bool {
         self.sender.is_closed() || self.retired.load(Relaxed) || self.age.is_outdated()
+    }
+
+    /// Whether somebody drives it while a request waits here.
+    pub(super) fn is_driven(&self) -> bool {
+        self.home.is_some_and(|home| home.runs_beside_us())
     }
 
     /// Since when it has had no request; none if it has some.

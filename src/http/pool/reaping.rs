@@ -15,7 +15,7 @@ use super::{
     Pool,
     state::{Reaper, State},
 };
-use crate::http::renewal::Renewals;
+use crate::{home::Home, http::renewal::Renewals};
 
 impl Pool {
     /// Sees to it that idle connections are closed when they grow too old, the first of them at `due`.
@@ -29,7 +29,9 @@ impl Pool {
             }
             return;
         }
-        let (reaper, told) = Reaper::new(due);
+        let _entered = runtime.enter();
+        let Some(home) = Home::here() else { return };
+        let (reaper, told) = Reaper::new(due, home);
         state.reaper = Some(reaper);
         let renewals = self.config.connector.renewals.clone();
         runtime.spawn(Self::reap_when_due(Arc::downgrade(self), told, renewals));

@@ -9,15 +9,38 @@ use super::{
     connection::{Http1, Http2, Stream},
     wait::SharedDial,
 };
+use crate::home::Home;
 
 #[derive(Default)]
 pub(super) struct State {
     /// HTTP/1.1 connections without a request, the last used on top. Some may not be ready yet.
     pub(super) idle: Vec<Http1>,
     pub(super) http2: Vec<Arc<Http2>>,
-    /// The last dial for all, and the task that it is.
-    pub(super) dialing: Option<(AbortHandle, SharedDial)>,
+    /// The last dial for all.
+    pub(super) dialing: Option<Dialing>,
     pub(super) reaper: Option<Reaper>,
+}
+
+/// A dial for all: its task, and in which runtime.
+pub(super) struct Dialing {
+    task: AbortHandle,
+    home: Option<Home>,
+    dial: SharedDial,
+}
+
+impl Dialing {
+    pub(super) fn new(task: AbortHandle, dial: SharedDial) -> Self {
+        let home = Home::here();
+        Self { task, home, dial }
+    }
+
+    fn is_driven(&self) -> bool {
+        self.home.is_some_and(|home| home.runs_beside_us())
+    }
+
+    pub(super) fn wait(&self) -> SharedDial {
+        self.dial.clone()
+    }
 }
 
 /// As long as a connection that is kept may be idle: the next look at it is a day away.
@@ -28,17 +51,19 @@ pub(super) struct Reaper {
     /// When it looks again.
     pub(super) due: Instant,
     told: watch::Sender<Instant>,
+    home: Home,
 }
 
 impl Reaper {
-    pub(super) fn new(due: Instant) -> (Self, watch::Receiver<Instant>) {
+    /// Of a task in this runtime.
+    pub(super) fn new(due: Instant, home: Home) -> (Self, watch::Receiver<Instant>) {
         let (told, receiver) = watch::channel(due);
-        (Self { due, told }, receiver)
+        (Self { due, told, home }, receiver)
     }
 
-    /// It may have ended with its runtime.
+    /// Its runtime may have ended, or be driven by nobody.
     pub(super) fn is_running(&self) -> bool {
-        !self.told.is_closed()
+        !self.told.is_closed() && self.home.runs_beside_us()
     }
 
     /// It looks again at `due`.
@@ -59,13 +84,13 @@ pub(super) struct Reaped {
 }
 
 impl State {
-    /// The last used one that takes a request. Those that take none any more are closed on the way.
+    /// The last used one that takes a request and that somebody drives. Those that take none any more are closed on the way.
     pub(super) fn pop_idle(&mut self) -> Option<Http1> {
         for at in (0..self.idle.len()).rev() {
             let connection = &self.idle[at];
             if connection.is_over() {
                 self.idle.remove(at);
-            } else if connection.sender.is_ready() {
+            } else if connection.is_driven() && connection.sender.is_ready() {
                 return Some(self.idle.remove(at));
             }
         }
@@ -74,23 +99,26 @@ impl State {
 
     /// The last used one that is not ready yet.
     pub(super) fn pop_settling(&mut self) -> Option<Http1> {
-        let at = self.idle.iter().rposition(|it| !it.is_over())?;
+        let is_usable = |it: &Http1| !it.is_over() && it.is_driven();
+        let at = self.idle.iter().rposition(is_usable)?;
         Some(self.idle.remove(at))
     }
 
-    /// The dial for all that is on its way. What one that is over has come to is for those who have waited for it, if any
+    /// The dial for all that is on its way, if it comes while a request waits for it here. What one that is over has come to is for those who have waited for it, if any
     /// still do.
     pub(super) fn dialing(&mut self) -> Option<SharedDial> {
-        self.dialing.take_if(|(task, _)| task.is_finished());
-        self.dialing.as_ref().map(|(_, dial)| dial.clone())
+        self.dialing.take_if(|dialing| dialing.task.is_finished());
+        let dialing = self.dialing.as_ref();
+        dialing.filter(|it| it.is_driven()).map(Dialing::wait)
     }
 
     /// A place on an HTTP/2 connection; on one that is too old only where no other has any.
     pub(super) fn begin_stream(&mut self) -> Option<Stream> {
         self.http2.retain(|connection| !connection.is_over());
-        let mut young = self.http2.iter().filter(|it| !it.age.is_reached());
+        let driven = || self.http2.iter().filter(|it| it.is_driven());
+        let mut young = driven().filter(|it| !it.age.is_reached());
         let stream = young.find_map(Stream::begin);
-        stream.or_else(|| self.http2.iter().find_map(Stream::begin))
+        stream.or_else(|| driven().find_map(Stream::begin))
     }
 
     pub(super) fn is_empty(&self) -> bool {

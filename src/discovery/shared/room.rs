@@ -1,0 +1,208 @@
+//! The source of one runtime's readers, what it has answered, and who waits for it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Wake, Waker},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::{endpoint::Endpoint, error::BoxError};
+
+/// What [`Shared`](super::Shared) reads from: a [`Discovery`](crate::Discovery) whose errors several readers can have.
+pub(crate) trait Source: Send + 'static {
+    type Error: Clone + Into<BoxError> + Send;
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, Self::Error>>;
+
+    /// Asks at once, or as soon as the source can afford it. An answer follows.
+    fn refresh(&mut self);
+
+    fn refused(&mut self, endpoint: &Endpoint);
+
+    fn accepted(&mut self, endpoint: &Endpoint) {
+        let _ = endpoint;
+    }
+
+    /// For how long an answer is fresh: while the source is polled, the next one comes in about this time at the latest.
+    fn fresh_for(&self) -> Duration;
+
+    /// A source with the same settings that has asked nothing yet, for another runtime.
+    fn renewed(&self) -> Self
+    where
+        Self: Sized;
+}
+
+/// What there is for a reader; a set with its age.
+pub(super) type News = (Result<Vec<Endpoint>, BoxError>, Option<Duration>);
+
+/// What the readers of one runtime have in common.
+pub(super) struct Room<S: Source> {
+    pub(super) state: Mutex<State<S>>,
+    pub(super) readers: Arc<Readers>,
+}
+
+pub(super) struct State<S: Source> {
+    pub(super) source: S,
+    pub(super) answers: Answers<S::Error>,
+}
+
+/// What a source has answered.
+#[derive(Clone)]
+pub(super) struct Answers<E> {
+    /// How many there have been.
+    count: u64,
+    set: Option<Kept<Arc<[Endpoint]>>>,
+    error: Option<Kept<E>>,
+}
+
+/// An answer of the source.
+#[derive(Clone)]
+struct Kept<T> {
+    /// Which one it was, from 1 on.
+    number: u64,
+    at: Instant,
+    what: T,
+}
+
+/// The last answers that a reader has had.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Seen {
+    set: u64,
+    error: u64,
+}
+
+/// Who waits for the source.
+#[derive(Default)]
+pub(super) struct Readers(Mutex<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    next: usize,
+    /// How many there are.
+    inside: usize,
+    wakers: HashMap<usize, Waker>,
+}
+
+impl<S: Source> Room<S> {
+    pub(super) fn new(source: S, answers: Answers<S::Error>) -> Self {
+        Self {
+            state: Mutex::new(State { source, answers }),
+            readers: Arc::default(),
+        }
+    }
+}
+
+impl<S: Source> State<S> {
+    /// Whether the last answer, set or error, is no older than it would be if somebody kept the source going.
+    pub(super) fn is_fresh(&self) -> bool {
+        let age = self.answers.last().map(age);
+        // One from the future has been given while another runtime's clock was moved on by hand.
+        age.flatten()
+            .is_some_and(|age| age <= self.source.fresh_for())
+    }
+}
+
+impl<E: Clone + Into<BoxError>> Answers<E> {
+    pub(super) fn take(&mut self, answer: Result<Vec<Endpoint>, E>) {
+        self.count += 1;
+        let (number, at) = (self.count, Instant::now());
+        match answer {
+            Ok(set) => {
+                let what = set.into();
+                self.set = Some(Kept { number, at, what });
+            }
+            Err(what) => self.error = Some(Kept { number, at, what }),
+        }
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+
+    pub(super) fn has_set(&self) -> bool {
+        self.set.is_some()
+    }
+
+    pub(super) fn has_news(&self, seen: Seen) -> bool {
+        self.count > seen.set.max(seen.error)
+    }
+
+    /// What there is beyond what has been seen: the last set, and then the last error if that came later.
+    pub(super) fn news(&self, seen: &mut Seen) -> Option<News> {
+        if let Some(set) = self.set.as_ref().filter(|set| set.number > seen.set) {
+            seen.set = set.number;
+            return Some((Ok(set.what.to_vec()), Some(set.at.elapsed())));
+        }
+        let unseen = |error: &&Kept<E>| error.number > seen.error.max(seen.set);
+        let error = self.error.as_ref().filter(unseen)?;
+        seen.error = error.number;
+        Some((Err(error.what.clone().into()), None))
+    }
+
+    fn last(&self) -> Option<Instant> {
+        let set = self.set.as_ref().map(|set| set.at);
+        let error = self.error.as_ref().map(|error| error.at);
+        set.max(error)
+    }
+}
+
+impl<E> Default for Answers<E> {
+    fn default() -> Self {
+        Self {
+            count: 0,
+            set: None,
+            error: None,
+        }
+    }
+}
+
+fn age(at: Instant) -> Option<Duration> {
+    Instant::now().checked_duration_since(at)
+}
+
+impl Readers {
+    pub(super) fn enter(&self) -> usize {
+        let mut waiting = self.lock();
+        waiting.next += 1;
+        waiting.inside += 1;
+        waiting.next
+    }
+
+    pub(super) fn leave(&self, reader: usize) {
+        let mut waiting = self.lock();
+        waiting.inside -= 1;
+        let waker = waiting.wakers.remove(&reader);
+        drop(waiting);
+        drop(waker);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().inside == 0
+    }
+
+    pub(super) fn wait(&self, reader: usize, waker: &Waker) {
+        let mut waiting = self.lock();
+        let known = waiting.wakers.entry(reader);
+        known
+            .and_modify(|known| known.clone_from(waker))
+            .or_insert_with(|| waker.clone());
+    }
+
+    fn wake_all(&self) {
+        let wakers: Vec<_> = self.lock().wakers.values().cloned().collect();
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wake for Readers {
+    fn wake(self: Arc<Self>) {
+        self.wake_all();
+    }
+}

@@ -1,0 +1,94 @@
+//! Which runtime something lives in.
+//!
+//! Timers, sockets and tasks belong to the tokio runtime that they were made in. When it ends they are dead, and where
+//! nobody drives it (a current-thread runtime between two calls of `block_on`) they stand still. A client may live longer
+//! than its first runtime, and be used in several: what it keeps from one request to the next knows its runtime, and is
+//! made anew in another one.
+
+#[cfg(feature = "http")]
+use std::time::Duration;
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::{
+    runtime::{Handle, Id, RuntimeFlavor},
+    time::{Instant, Sleep, sleep_until},
+};
+
+/// A runtime. tokio numbers them, and gives no number twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Home {
+    pub(crate) id: Id,
+    /// It has threads of its own, so that its tasks run whatever anybody does.
+    runs_by_itself: bool,
+}
+
+impl Home {
+    /// The runtime that this is called in.
+    pub(crate) fn here() -> Option<Self> {
+        let here = Handle::try_current().ok()?;
+        Some(Self {
+            id: here.id(),
+            runs_by_itself: here.runtime_flavor() != RuntimeFlavor::CurrentThread,
+        })
+    }
+
+    /// Whether its tasks run while whoever calls this waits for them, unless it has ended.
+    #[inline]
+    pub(crate) fn runs_beside_us(&self) -> bool {
+        self.runs_by_itself || self.is_here()
+    }
+
+    /// Whether this is called in it.
+    pub(crate) fn is_here(&self) -> bool {
+        Self::here().is_some_and(|here| here.id == self.id)
+    }
+}
+
+/// A timer that may be polled in another runtime than before.
+#[derive(Debug)]
+pub(crate) struct Timer {
+    due: Instant,
+    sleep: Option<(Home, Pin<Box<Sleep>>)>,
+}
+
+impl Timer {
+    pub(crate) fn at(due: Instant) -> Self {
+        Self { due, sleep: None }
+    }
+
+    /// A time beyond the end of time is in thirty years.
+    #[cfg(feature = "http")]
+    pub(crate) fn after(time: Duration) -> Self {
+        const THIRTY_YEARS: Duration = Duration::from_secs(86_400 * 365 * 30);
+        let now = Instant::now();
+        Self::at(now.checked_add(time).unwrap_or(now + THIRTY_YEARS))
+    }
+
+    /// When it is due; as it was, if that is the same time.
+    pub(crate) fn reset(&mut self, due: Instant) {
+        if self.due != due {
+            self.due = due;
+            if let Some((_, sleep)) = &mut self.sleep {
+                sleep.as_mut().reset(due);
+            }
+        }
+    }
+
+    /// Waits until it is due. Never, outside of a runtime.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(here) = Home::here() else {
+            return Poll::Pending;
+        };
+        if self.sleep.as_ref().is_none_or(|(home, _)| *home != here) {
+            self.sleep = Some((here, Box::pin(sleep_until(self.due))));
+        }
+        match &mut self.sleep {
+            Some((_, sleep)) => sleep.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
+    }
+}

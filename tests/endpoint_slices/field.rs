@@ -1,0 +1,302 @@
+//! What people's kubeconfigs, environments and slices really have in them.
+
+use std::{future::poll_fn, path::PathBuf, process::Stdio, time::Duration};
+
+use serde_json::{Value, json};
+use tokio::process::Command;
+use tower_headless::{Discovery, EndpointSlices};
+
+use crate::{
+    WEB,
+    kit::{Cluster, addresses, error, last_set, pod, set, slice},
+    support::{tls::Identity, within},
+};
+
+// ---------------------------------------------------------------- exec plugins
+
+impl Cluster {
+    /// A kubeconfig whose user has such a plugin: a line for the shell, in this cluster's folder.
+    fn write_plugin(&self, script: &str) -> PathBuf {
+        let exec = json!({
+            "apiVersion": "client.authentication.k8s.io/v1",
+            "command": "/bin/sh",
+            "args": ["-c", script],
+            "env": [{"name": "FOLDER", "value": self.folder}],
+            "interactiveMode": "IfAvailable",
+        });
+        self.write_user(json!({"exec": exec}), json!({"server": self.api.url()}))
+    }
+
+    fn write_user(&self, user: Value, cluster: Value) -> PathBuf {
+        let config = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "test",
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+            "clusters": [{"name": "test", "cluster": cluster}],
+            "users": [{"name": "test", "user": user}],
+        });
+        std::fs::write(self.kubeconfig(), config.to_string()).expect("a writable folder");
+        self.kubeconfig()
+    }
+
+    fn authorizations(&self) -> Vec<Option<String>> {
+        let received = self.api.received().into_iter();
+        received.map(|received| received.authorization).collect()
+    }
+
+    fn lines(&self, file: &str) -> Vec<String> {
+        let text = std::fs::read_to_string(self.folder.join(file)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+#[tokio::test]
+async fn an_exec_plugin_has_the_token() {
+    let cluster = Cluster::start([1]).await;
+    cluster.write_plugin(
+        r#"echo "$KUBERNETES_EXEC_INFO" > "$FOLDER/info"
+           echo '{"kind": "ExecCredential", "status": {"token": "of the plugin"}}'"#,
+    );
+    let mut slices = cluster.slices(WEB);
+    assert_eq!(addresses(&set(&mut slices).await), ["10.0.0.1:80"]);
+    assert_eq!(
+        cluster.authorizations()[0].as_deref(),
+        Some("Bearer of the plugin")
+    );
+    let info: Value = serde_json::from_str(&cluster.lines("info")[0]).expect("JSON");
+    assert_eq!(info["apiVersion"], "client.authentication.k8s.io/v1");
+    assert_eq!(info["kind"], "ExecCredential");
+    assert_eq!(info["spec"]["interactive"], false);
+}
+
+#[tokio::test]
+async fn an_exec_plugin_is_asked_again_when_its_token_is_no_good_any_more() {
+    let cluster = Cluster::start([1]).await;
+    cluster.write_plugin(
+        r#"echo run >> "$FOLDER/runs"
+           echo "{\"status\": {\"token\": \"$(wc -l < "$FOLDER/runs" | tr -d ' ')\"}}""#,
+    );
+    cluster.api.require_token("2");
+    let mut slices = cluster.slices(WEB);
+    assert!(error(&mut slices).await.is_unauthorized());
+    set(&mut slices).await;
+    assert_eq!(cluster.lines("runs").len(), 2);
+}
+
+#[tokio::test]
+async fn an_exec_plugin_is_asked_again_before_its_token_expires() {
+    let cluster = Cluster::start([1]).await;
+    // In less than the minute before that.
+    cluster.write_plugin(
+        r#"echo run >> "$FOLDER/runs"
+           echo '{"status": {"token": "short", "expirationTimestamp": "2020-01-01T00:00:00Z"}}'"#,
+    );
+    let mut slices = cluster.slices(WEB);
+    set(&mut slices).await;
+    crate::drive_until(&mut slices, || cluster.api.watches() == 1).await;
+    assert_eq!(cluster.lines("runs").len(), 2, "for the list and the watch");
+}
+
+#[tokio::test]
+async fn what_an_exec_plugin_complains_of_is_in_the_error() {
+    let cluster = Cluster::start([1]).await;
+    for (script, expected) in [
+        ("echo 'log in first' >&2; exit 1", "log in first"),
+        ("echo nonsense", "printed no ExecCredential in JSON"),
+        ("echo '{}'", "printed neither a token nor a certificate"),
+    ] {
+        cluster.write_plugin(script);
+        let text = error(&mut cluster.slices(WEB)).await.to_string();
+        assert!(text.contains("exec plugin \"/bin/sh\""), "{text}");
+        assert!(text.contains(expected), "{text}");
+    }
+    let missing = json!({"exec": {"command": "/there/is/none", "installHint": "buy one"}});
+    cluster.write_user(missing, json!({"server": cluster.api.url()}));
+    let text = error(&mut cluster.slices(WEB)).await.to_string();
+    assert!(
+        text.contains("can't be started") && text.contains("buy one"),
+        "{text}"
+    );
+}
+
+/// Whether there is such a process, and it has not ended.
+fn is_running(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit(") ").next().unwrap_or_default();
+    !stat.is_empty() && !state.starts_with('Z')
+}
+
+#[test]
+fn a_runtime_ends_though_an_exec_plugin_hangs_and_nothing_of_it_is_left() {
+    let builder = || {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime")
+    };
+    let (outside, inside) = (builder(), builder());
+    let cluster = outside.block_on(Cluster::start([1]));
+    cluster.write_plugin(
+        r#"sleep 1000 & echo "$!" >> "$FOLDER/pids"; echo "$$" >> "$FOLDER/pids"; wait"#,
+    );
+    let mut slices = cluster.slices(WEB);
+    inside.spawn(async move {
+        let _ = poll_fn(|cx| slices.poll_next(cx)).await;
+    });
+    let until = |what: &'static str, is_so: &dyn Fn() -> bool| {
+        outside.block_on(within(what, async {
+            while !is_so() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }));
+    };
+    until("the plugin and what it has started", &|| {
+        cluster.lines("pids").len() == 2
+    });
+    // Hangs where the plugin is waited for in a thread.
+    drop(inside);
+    let pids = cluster.lines("pids");
+    until("their ends", &|| !pids.iter().any(|pid| is_running(pid)));
+    assert_eq!(cluster.lines("pids").len(), 2, "one attempt");
+}
+
+// ---------------------------------------------------------------- proxies
+
+/// Runs one of this file's tests in a process with this environment.
+async fn child(cluster: &Cluster, test: &str, environment: &[(&str, &str)]) -> String {
+    let mut command = Command::new(std::env::current_exe().expect("this test's file"));
+    let test = format!("field::{test}");
+    command.args(["--exact", &test, "--ignored", "--nocapture"]);
+    for name in ["HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"] {
+        command.env_remove(name);
+    }
+    command.env("KUBECONFIG", cluster.kubeconfig());
+    command.envs(environment.iter().copied());
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    let output = within("the end of the process", command.output()).await;
+    let output = output.expect("a process");
+    let said = [output.stdout, output.stderr].concat();
+    String::from_utf8_lossy(&said).into_owned()
+}
+
+#[tokio::test]
+#[ignore = "run by another test, in a process of its own"]
+async fn child_that_tells_what_it_gets() {
+    let mut slices = EndpointSlices::new(WEB.parse().expect("a target"));
+    match within("an answer", poll_fn(|cx| slices.poll_next(cx))).await {
+        Ok(set) => println!("{:?}", addresses(&set)),
+        Err(error) => println!("{error}"),
+    }
+}
+
+const TOLD: &str = "child_that_tells_what_it_gets";
+
+#[tokio::test]
+async fn an_api_server_on_this_machine_is_reached_whatever_the_environments_proxy() {
+    let cluster = Cluster::start_tls(Identity::new("127.0.0.1")).await;
+    let proxy = ("HTTPS_PROXY", "http://proxy.example:3128");
+    let output = child(&cluster, TOLD, &[proxy]).await;
+    assert!(output.contains("10.0.0.1:80"), "{output}");
+    let plain = Cluster::start([2]).await;
+    let output = child(&plain, TOLD, &[proxy, ("NO_PROXY", "a,,b")]).await;
+    assert!(output.contains("10.0.0.2:80"), "{output}");
+}
+
+#[tokio::test]
+async fn no_proxy_is_heeded_and_a_proxy_that_can_t_be_used_is_told_with_the_ways_out() {
+    let cluster = Cluster::start([1]).await;
+    // Nobody is there: what is said tells which way was tried.
+    cluster.write_user(json!({}), json!({"server": "https://192.0.2.1:1"}));
+    let proxy = ("https_proxy", "http://user:secret@proxy.example:3128");
+    let output = child(&cluster, TOLD, &[proxy]).await;
+    for part in [
+        "HTTPS_PROXY leads through the proxy http://proxy.example,",
+        "add 192.0.2.1 to NO_PROXY",
+        "kube's feature `http-proxy`",
+    ] {
+        assert!(output.contains(part), "{output}");
+    }
+    assert!(!output.contains("secret"), "{output}");
+    // A name that there is not, lest the test wait for an address.
+    cluster.write_user(json!({}), json!({"server": "https://api.invalid:1"}));
+    let output = child(&cluster, TOLD, &[proxy, ("NO_PROXY", "*")]).await;
+    assert!(
+        output.contains("the API server can't be reached"),
+        "{output}"
+    );
+    assert!(!output.contains("prox"), "{output}");
+}
+
+#[tokio::test]
+async fn a_kubeconfigs_own_proxy_is_not_left_out() {
+    let cluster = Cluster::start([1]).await;
+    let server = json!({"server": cluster.api.url(), "proxy-url": "socks5://proxy.example:1080"});
+    cluster.write_user(json!({}), server);
+    let text = error(&mut cluster.slices(WEB)).await.to_string();
+    for part in [
+        "the kubeconfig's proxy-url leads through the proxy socks5://proxy.example,",
+        "enable kube's feature",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+// ---------------------------------------------------------------- addresses and ports
+
+#[tokio::test]
+async fn octets_with_leading_zeros_are_decimal() {
+    let cluster = Cluster::start([]).await;
+    let pods = ["010.000.000.001", "10.0.0.0010", "10.00.0.08"].map(pod);
+    cluster
+        .api
+        .slice("web", "web-a", slice(pods.to_vec().into()));
+    let mut slices = cluster.slices(WEB);
+    assert_eq!(
+        addresses(&set(&mut slices).await),
+        ["10.0.0.1:80", "10.0.0.8:80", "10.0.0.10:80"]
+    );
+}
+
+#[tokio::test]
+async fn slices_of_which_nothing_can_be_read_are_trouble_and_the_last_set_stays() {
+    let cluster = Cluster::start([1]).await;
+    let mut slices = cluster.slices(WEB);
+    set(&mut slices).await;
+    let garbage = || slice(json!([pod("10.0.0.256"), pod("web-0"), {"addresses": []}]));
+    cluster.api.slice("web", "web-a", garbage());
+    let text = loop {
+        match crate::answer(&mut slices).await {
+            Ok(set) => assert_eq!(addresses(&set), ["10.0.0.1:80"]),
+            Err(error) => break error.to_string(),
+        }
+    };
+    assert!(text.contains("\"10.0.0.256\""), "{text}");
+    // With a pod that can be read there is a set, of that one.
+    cluster.pods("web-b", [2]);
+    let some = last_set(&mut slices, |_| true).await;
+    assert_eq!(addresses(&some), ["10.0.0.2:80"]);
+}
+
+#[tokio::test]
+async fn a_port_of_zero_is_left_out() {
+    let cluster = Cluster::start([]).await;
+    let at = |port: i64, host| {
+        let mut slice = slice(json!([pod(&format!("10.0.0.{host}"))]));
+        slice["ports"] = json!([{"name": "http", "port": port}]);
+        slice
+    };
+    cluster.api.slice("web", "web-a", at(0, 1));
+    cluster.api.slice("web", "web-b", at(8080, 2));
+    cluster.api.slice("web", "web-c", at(70_000, 3));
+    let mut slices = cluster.slices("web.default:http");
+    assert_eq!(addresses(&set(&mut slices).await), ["10.0.0.2:8080"]);
+    // Where there is no other, that is no empty set.
+    cluster.api.delete("web-b");
+    let mut slices = cluster.slices("web.default:http");
+    let error = error(&mut slices).await;
+    assert!(error.is_unknown_port(), "{error}");
+    assert!(error.to_string().contains("http = 0/TCP"), "{error}");
+}

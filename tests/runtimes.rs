@@ -1,0 +1,611 @@
+//! One client, one source and its clones over several runtimes: at the same time, one after another, and where one of them
+//! stands still. There is service, or an error that says why not.
+
+mod support;
+
+use std::{
+    future::{Future, IntoFuture},
+    net::IpAddr,
+    pin::pin,
+    sync::LazyLock,
+    time::Duration,
+};
+
+use futures::{FutureExt, StreamExt};
+use http_body_util::{BodyExt, Empty};
+use support::{cluster::Cluster, pod::Mode, within};
+use tokio::runtime::{Builder, Runtime};
+use tower::Service;
+use tower_headless::{
+    Balance, Dns, Endpoint, EndpointSlices, EndpointState, HealthCheck, MembershipStream,
+    OutlierDetection, StaticEndpoints, StreamDiscovery,
+    http::{Client, ClientBuilder, Error, Protocol},
+};
+
+const MOMENT: Duration = Duration::from_millis(50);
+
+/// A runtime that runs while somebody blocks on it, and at no other time.
+fn current_thread() -> Runtime {
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+}
+
+fn multi_thread() -> Runtime {
+    let mut builder = Builder::new_multi_thread();
+    let builder = builder.worker_threads(1).enable_all();
+    builder.build().expect("a runtime")
+}
+
+/// Pods and DNS, in a runtime that lasts.
+struct World {
+    cluster: Cluster,
+    runtime: Runtime,
+}
+
+impl World {
+    fn new(pods: usize) -> Self {
+        let runtime = multi_thread();
+        let cluster = runtime.block_on(Cluster::start(pods));
+        Self { cluster, runtime }
+    }
+
+    fn dns(&self) -> Dns {
+        support::client::dns(&self.cluster).refresh_interval(MOMENT)
+    }
+
+    fn builder(&self) -> ClientBuilder<Dns> {
+        let uri = format!(
+            "http://web.default.svc.cluster.local:{}",
+            self.cluster.port()
+        );
+        Client::builder(uri.parse().expect("a URI")).discovery(self.dns())
+    }
+
+    fn client(&self) -> Client {
+        self.builder().build().expect("a client")
+    }
+
+    fn run<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+
+    /// Other pods in the place of those that there are.
+    fn replace(&self) {
+        self.run(async {
+            self.cluster.add_pod().await;
+            for _ in 1..self.cluster.pods().len() {
+                self.cluster.kill(0).await;
+                self.cluster.remove_pod(0).await;
+            }
+        });
+    }
+}
+
+/// Which pod answers; a request that must not be sent twice.
+async fn post(client: &Client) -> Result<IpAddr, Error> {
+    let response = within("a response", client.post("/").into_future()).await?;
+    let pod = response.body().pod().address().ip();
+    within("a body", response.into_body().collect()).await?;
+    Ok(pod)
+}
+
+/// Sends requests until this pod answers one.
+async fn until_answered_by(client: &Client, pod: IpAddr) {
+    let answered = async {
+        while post(client).await.expect("an answer") != pod {
+            tokio::time::sleep(MOMENT / 5).await;
+        }
+    };
+    within("an answer of the new pod", answered).await;
+}
+
+#[test]
+fn a_client_goes_on_in_the_next_runtime_after_its_first_has_ended() {
+    for first in [current_thread(), multi_thread()] {
+        let world = World::new(1);
+        let client = world.client();
+        first.block_on(post(&client)).expect("an answer");
+        drop(first);
+        world.replace();
+        let second = current_thread();
+        second.block_on(post(&client)).expect("an answer");
+        // And the set is kept fresh there.
+        let pod = world.run(world.cluster.add_pod());
+        second.block_on(until_answered_by(&client, pod.ip()));
+    }
+}
+
+#[test]
+fn the_background_task_begins_anew_with_the_first_request_though_all_old_pods_answer() {
+    let world = World::new(1);
+    let client = world.client();
+    let first = current_thread();
+    first.block_on(post(&client)).expect("an answer");
+    drop(first);
+    let pod = world.run(world.cluster.add_pod());
+    current_thread().block_on(until_answered_by(&client, pod.ip()));
+}
+
+#[test]
+fn a_static_client_is_good_for_many_runtimes_one_after_another() {
+    static WORLD: LazyLock<World> = LazyLock::new(|| World::new(1));
+    static CLIENT: LazyLock<Client> = LazyLock::new(|| WORLD.client());
+    for turn in 0..8 {
+        let runtime = if turn % 2 == 0 {
+            current_thread()
+        } else {
+            multi_thread()
+        };
+        runtime.block_on(post(&CLIENT)).expect("an answer");
+        drop(runtime);
+        WORLD.replace();
+    }
+}
+
+#[test]
+fn a_client_works_in_several_runtimes_at_a_time() {
+    let world = World::new(2);
+    let client = world.client();
+    let threads: Vec<_> = (0..4)
+        .map(|turn| {
+            let client = client.clone();
+            std::thread::spawn(move || {
+                // The first ones end early.
+                for _ in 0..=turn {
+                    let runtime = current_thread();
+                    for _ in 0..25 {
+                        runtime.block_on(post(&client)).expect("an answer");
+                    }
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().expect("no panic");
+    }
+}
+
+#[test]
+fn another_runtime_takes_over_from_one_that_stands_still_when_a_pod_refuses() {
+    let world = World::new(1);
+    let client = world.client();
+    let first = current_thread();
+    first.block_on(post(&client)).expect("an answer");
+    world.replace();
+    let second = current_thread();
+    second.block_on(post(&client)).expect("an answer");
+    let pod = world.run(world.cluster.add_pod());
+    second.block_on(until_answered_by(&client, pod.ip()));
+    // The first one is good again, too.
+    first.block_on(post(&client)).expect("an answer");
+}
+
+#[test]
+fn another_runtime_takes_over_from_one_that_stands_still_though_every_pod_answers() {
+    let world = World::new(1);
+    let client = world.client();
+    let first = current_thread();
+    first.block_on(post(&client)).expect("an answer");
+    let pod = world.run(world.cluster.add_pod());
+    let second = current_thread();
+    second.block_on(until_answered_by(&client, pod.ip()));
+}
+
+/// The set of a clone of `dns` in this runtime, as soon as it has this pod.
+async fn knows(stream: &mut MembershipStream, pod: IpAddr) {
+    let known = async {
+        while let Some(change) = stream.next().await {
+            let mut endpoints = change.endpoints.iter();
+            if endpoints.any(|endpoint| endpoint.address().ip() == pod) {
+                return;
+            }
+        }
+        panic!("a stream over discovery goes on for ever");
+    };
+    within("the new pod", known).await;
+}
+
+#[test]
+fn a_clone_of_a_source_goes_on_when_the_runtime_of_the_others_has_ended() {
+    let world = World::new(1);
+    let dns = world.dns();
+    let (first, second) = (current_thread(), current_thread());
+    let old = world.cluster.pod(0).ip();
+    let mut a = MembershipStream::new(dns.clone());
+    let mut b = MembershipStream::new(dns.clone());
+    first.block_on(knows(&mut a, old));
+    second.block_on(knows(&mut b, old));
+    drop(first);
+    let new = world.run(world.cluster.add_pod()).ip();
+    second.block_on(knows(&mut b, new));
+    // And the reader of the runtime that has ended finds its way in another one.
+    let third = current_thread();
+    third.block_on(knows(&mut a, new));
+    let newer = world.run(world.cluster.add_pod()).ip();
+    third.block_on(knows(&mut a, newer));
+}
+
+#[test]
+fn a_clone_of_a_source_goes_on_while_the_runtime_of_the_others_stands_still() {
+    let world = World::new(1);
+    let dns = world.dns();
+    let (first, second) = (current_thread(), current_thread());
+    let mut a = MembershipStream::new(dns.clone());
+    let mut b = MembershipStream::new(dns);
+    first.block_on(knows(&mut a, world.cluster.pod(0).ip()));
+    // In the middle of a look, which nobody drives any more.
+    world.run(async {
+        let asked = world.cluster.dns().exchanges();
+        world.cluster.dns().wait_for_queries(asked).await;
+    });
+    let new = world.run(world.cluster.add_pod()).ip();
+    second.block_on(knows(&mut b, new));
+    first.block_on(knows(&mut a, new));
+}
+
+#[test]
+fn clients_of_one_source_in_two_runtimes_outlive_each_other() {
+    let world = World::new(1);
+    let dns = world.dns();
+    let client = || {
+        let builder = world.builder().discovery(dns.clone());
+        builder.build().expect("a client")
+    };
+    let (first, second) = (current_thread(), multi_thread());
+    let (a, b) = (client(), client());
+    first.block_on(post(&a)).expect("an answer");
+    second.block_on(post(&b)).expect("an answer");
+    drop(first);
+    world.replace();
+    let pod = world.cluster.pod(0).ip();
+    second.block_on(until_answered_by(&b, pod));
+}
+
+/// Both kinds of connections.
+fn protocols(test: impl Fn(Protocol)) {
+    test(Protocol::Http1);
+    test(Protocol::Http2);
+}
+
+/// No pod has got a bad name.
+fn nobody_is_blamed(client: &Client) {
+    for endpoint in client.endpoints() {
+        assert_eq!(endpoint.state, EndpointState::Available, "{endpoint:?}");
+    }
+}
+
+#[test]
+fn connections_of_a_runtime_that_has_ended_are_not_used() {
+    protocols(|protocol| {
+        let world = World::new(1);
+        let client = world.builder().protocol(protocol).build();
+        let client = client.expect("a client");
+        for _ in 0..3 {
+            let runtime = current_thread();
+            for _ in 0..3 {
+                runtime.block_on(post(&client)).expect("an answer");
+            }
+            nobody_is_blamed(&client);
+        }
+        assert_eq!(world.cluster.pod(0).stats().accepted, 3, "one a runtime");
+    });
+}
+
+#[test]
+fn connections_of_a_runtime_that_stands_still_are_not_used_and_wait_for_it() {
+    protocols(|protocol| {
+        let world = World::new(1);
+        let client = world.builder().protocol(protocol).build();
+        let client = client.expect("a client");
+        let (first, second) = (current_thread(), current_thread());
+        for _ in 0..3 {
+            first.block_on(post(&client)).expect("an answer");
+            second.block_on(post(&client)).expect("an answer");
+        }
+        nobody_is_blamed(&client);
+        assert_eq!(world.cluster.pod(0).stats().accepted, 2, "one a runtime");
+    });
+}
+
+#[test]
+fn a_request_whose_connections_runtime_ends_is_lost_and_no_pod_is_blamed() {
+    let world = World::new(1);
+    let outlier = OutlierDetection::new().consecutive_failures(1);
+    let client = world.builder().outlier_detection(outlier).build();
+    let client = client.expect("a client");
+    let (first, second) = (multi_thread(), current_thread());
+    first.block_on(post(&client)).expect("an answer");
+    let pod = world.cluster.pod(0);
+    pod.set(Mode::Hung);
+    let mut request = pin!(post(&client));
+    second.block_on(async {
+        // Over the connection that the first runtime drives.
+        tokio::select! {
+            _ = request.as_mut() => panic!("it has no answer"),
+            _ = pod.wait_until(|stats| stats.in_flight == 1) => {}
+        }
+    });
+    drop(first);
+    let error = second.block_on(request).expect_err("it is lost");
+    assert!(
+        !error.is_unexecuted() && !error.is_request_body(),
+        "{error:?}"
+    );
+    pod.set(Mode::Healthy);
+    second.block_on(post(&client)).expect("an answer");
+    nobody_is_blamed(&client);
+}
+
+#[test]
+fn a_connection_that_was_being_made_in_another_runtime_is_made_here() {
+    protocols(|protocol| {
+        let world = World::new(1);
+        let client = world.builder().protocol(protocol).build();
+        let client = client.expect("a client");
+        let (first, second) = (current_thread(), current_thread());
+        // Discovery has answered, and nothing has been dialled yet.
+        first.block_on(async { within("a set", client.watch().next()).await });
+        let mut request = pin!(post(&client));
+        first.block_on(async {
+            assert!(futures::poll!(request.as_mut()).is_pending());
+        });
+        let mut late = client.get("/").into_future();
+        first.block_on(async {
+            assert!(futures::poll!(late.as_mut()).is_pending());
+        });
+        second.block_on(late).expect("an answer");
+        drop(first);
+        nobody_is_blamed(&client);
+    });
+}
+
+#[test]
+fn a_request_with_a_timeout_may_move_to_another_runtime() {
+    let world = World::new(1);
+    let client = world.builder().timeout(Duration::from_secs(60));
+    let client = client.build().expect("a client");
+    let first = current_thread();
+    first.block_on(post(&client)).expect("an answer");
+    let mut request = client
+        .get("/")
+        .timeout(Duration::from_secs(50))
+        .into_future();
+    first.block_on(async {
+        assert!(futures::poll!(request.as_mut()).is_pending());
+    });
+    drop(first);
+    let second = current_thread();
+    let answer = second.block_on(async { within("an end", request).await });
+    if let Err(error) = answer {
+        assert!(!error.is_timeout(), "{error:?}");
+    }
+    second.block_on(post(&client)).expect("an answer");
+}
+
+#[test]
+fn requests_that_wait_go_on_when_the_tasks_runtime_ends() {
+    let world = World::new(1);
+    let client = world.client();
+    let (first, second) = (current_thread(), current_thread());
+    first.block_on(post(&client)).expect("an answer");
+    world.run(world.cluster.kill(0));
+    let mut request = pin!(post(&client));
+    second.block_on(async {
+        // It is refused, and waits for the pod.
+        let waits = tokio::time::timeout(MOMENT, request.as_mut()).await;
+        waits.expect_err("nobody there");
+    });
+    drop(first);
+    let pod = world.cluster.pod(0);
+    world.run(pod.restart()).expect("the same port");
+    second.block_on(request).expect("an answer");
+}
+
+#[test]
+fn the_changes_of_a_set_go_on_in_another_runtime() {
+    let world = World::new(1);
+    let client = world.client();
+    let (first, second) = (current_thread(), current_thread());
+    let mut changes = client.watch();
+    first.block_on(post(&client)).expect("an answer");
+    second.block_on(knows(&mut changes, world.cluster.pod(0).ip()));
+    drop(first);
+    let pod = world.run(world.cluster.add_pod());
+    second.block_on(knows(&mut changes, pod.ip()));
+}
+
+#[test]
+fn health_checks_go_on_in_the_next_runtime() {
+    let world = World::new(1);
+    let check = HealthCheck::tcp().interval(MOMENT);
+    let client = world.builder().health_check(check).build();
+    let client = client.expect("a client");
+    let pod = world.cluster.pod(0);
+    let first = current_thread();
+    first.block_on(post(&client)).expect("an answer");
+    drop(first);
+    let before = pod.stats().accepted;
+    let second = current_thread();
+    second.block_on(async {
+        post(&client).await.expect("an answer");
+        pod.wait_until(|stats| stats.accepted > before + 3).await;
+    });
+}
+
+#[test]
+fn a_pod_that_refused_in_the_last_runtime_is_found_again_in_the_next() {
+    let world = World::new(2);
+    let client = world.client();
+    let first = current_thread();
+    world.run(world.cluster.kill(0));
+    let refused = async {
+        while !client
+            .endpoints()
+            .iter()
+            .any(|endpoint| endpoint.state == EndpointState::Unreachable)
+        {
+            post(&client).await.expect("an answer");
+        }
+    };
+    first.block_on(async { within("a refusal", refused).await });
+    drop(first);
+    let pod = world.cluster.pod(0);
+    world.run(pod.restart()).expect("the same port");
+    current_thread().block_on(until_answered_by(&client, pod.ip()));
+}
+
+#[test]
+fn a_request_may_be_made_outside_of_a_runtime_and_awaited_in_one() {
+    let world = World::new(1);
+    let mut client = world.client();
+    current_thread().block_on(post(&client)).expect("an answer");
+    let request = http::Request::new(Empty::<bytes::Bytes>::new());
+    let response = client.call(request);
+    let response = current_thread().block_on(async { within("a response", response).await });
+    response.expect("a response");
+}
+
+#[test]
+fn outside_of_any_runtime_there_is_an_error_and_no_panic() {
+    let world = World::new(1);
+    let client = world.client();
+    let ask = |client: &Client| {
+        let answer = futures::executor::block_on(client.get("/").into_future());
+        let error = answer.expect_err("nothing can be waited for");
+        let text = std::error::Error::source(&error).map(ToString::to_string);
+        assert!(
+            text.is_some_and(|text| text.contains("no tokio runtime")),
+            "{error:?}"
+        );
+    };
+    ask(&client);
+    let runtime = current_thread();
+    runtime.block_on(post(&client)).expect("an answer");
+    ask(&client);
+    drop(runtime);
+    ask(&client);
+    let mut stream = MembershipStream::new(world.dns());
+    assert!(stream.next().now_or_never().is_none());
+    current_thread().block_on(post(&client)).expect("an answer");
+}
+
+#[test]
+fn a_client_may_be_built_and_dropped_outside_of_a_runtime() {
+    let world = World::new(1);
+    for runtime in [current_thread(), multi_thread()] {
+        drop(world.client());
+        let client = world.client();
+        runtime.block_on(post(&client)).expect("an answer");
+        drop(client);
+        drop(runtime);
+    }
+    let client = world.client();
+    current_thread().block_on(post(&client)).expect("an answer");
+    drop(client);
+    let pod = world.cluster.pod(0);
+    world.run(pod.wait_until(|stats| stats.connections == 0));
+}
+
+#[test]
+fn a_fixed_set_and_a_stream_of_sets_are_good_in_the_next_runtime() {
+    let world = World::new(1);
+    let address = world.cluster.pod(0).addr();
+    let (sets, mut told) = tokio::sync::mpsc::channel(8);
+    let uri = || "http://web.default:80".parse().expect("a URI");
+    let fixed = Client::builder(uri()).discovery(StaticEndpoints::new([address]));
+    let told = StreamDiscovery::new(futures::stream::poll_fn(move |cx| told.poll_recv(cx)));
+    let streamed = Client::builder(uri()).discovery(told);
+    let clients = [fixed.build(), streamed.build()].map(|client| client.expect("a client"));
+    sets.blocking_send(vec![address]).expect("a receiver");
+    for _ in 0..3 {
+        let runtime = current_thread();
+        for client in &clients {
+            runtime.block_on(post(client)).expect("an answer");
+        }
+    }
+    world.replace();
+    let address = world.cluster.pod(0).addr();
+    sets.blocking_send(vec![address]).expect("a receiver");
+    let answered = current_thread().block_on(post(&clients[1]));
+    assert_eq!(answered.expect("an answer"), address.ip());
+}
+
+/// A fallback waits by a clock, and the clock is a runtime's.
+#[test]
+fn a_fallback_goes_on_in_the_next_runtime() {
+    use tower_headless::Discovery;
+
+    let world = World::new(1);
+    let silent = StreamDiscovery::new(futures::stream::pending::<Vec<Endpoint>>());
+    let client = world.builder().discovery(silent.or(world.dns()));
+    let client = client.build().expect("a client");
+    let first = current_thread();
+    first.block_on(async {
+        let early = tokio::time::timeout(MOMENT, post(&client)).await;
+        early.expect_err("the primary has 2 s");
+    });
+    drop(first);
+    current_thread().block_on(post(&client)).expect("an answer");
+}
+
+#[test]
+fn a_runtime_that_is_about_to_end_is_no_place_to_start_in() {
+    let balance = Balance::builder(StaticEndpoints::new([([10, 0, 0, 1], 80).into()]))
+        .build(|_: &Endpoint| tower::service_fn(|_: u32| async { Ok::<_, Error>(1) }));
+    let runtime = current_thread();
+    let handle = runtime.handle().clone();
+    drop(runtime);
+    let _entered = handle.enter();
+    let answer = futures::executor::block_on(balance.call_with(1, Default::default()));
+    let error = answer.expect_err("nothing can start there").to_string();
+    assert!(error.contains("its runtime has ended"), "{error}");
+    drop(_entered);
+    let call = async { balance.call_with(1, Default::default()).await };
+    assert_eq!(current_thread().block_on(call).expect("an answer"), 1);
+}
+
+#[test]
+fn a_watch_of_slices_goes_on_in_another_runtime() {
+    let outside = multi_thread();
+    let api = outside.block_on(support::api_server::ApiServer::start());
+    let pods = |hosts: &[u8]| {
+        let entry = |host: &u8| serde_json::json!({"addresses": [format!("10.0.0.{host}")]});
+        let slice = serde_json::json!({
+            "addressType": "IPv4",
+            "ports": [{"name": "http", "port": 80, "protocol": "TCP"}],
+            "endpoints": hosts.iter().map(entry).collect::<Vec<_>>(),
+        });
+        api.slice("web", "web-a", slice);
+    };
+    pods(&[1]);
+    let folder =
+        std::env::temp_dir().join(format!("tower-headless-runtimes-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a writable folder");
+    let config = serde_json::json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "test",
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        "clusters": [{"name": "test", "cluster": {"server": api.url()}}],
+        "users": [{"name": "test", "user": {}}],
+    });
+    let path = folder.join("config");
+    std::fs::write(&path, config.to_string()).expect("a writable folder");
+    let target = "web.default:80".parse().expect("a target");
+    let slices = EndpointSlices::new(target).kubeconfig(&path);
+    let (first, second) = (current_thread(), current_thread());
+    let mut a = MembershipStream::new(slices.clone());
+    let mut b = MembershipStream::new(slices);
+    let host = |host| IpAddr::from([10, 0, 0, host]);
+    first.block_on(knows(&mut a, host(1)));
+    second.block_on(knows(&mut b, host(1)));
+    drop(first);
+    pods(&[1, 2]);
+    second.block_on(knows(&mut b, host(2)));
+    drop(second);
+    pods(&[1, 2, 3]);
+    let third = current_thread();
+    third.block_on(knows(&mut a, host(3)));
+    third.block_on(knows(&mut b, host(3)));
+    std::fs::remove_dir_all(folder).expect("the folder");
+}
