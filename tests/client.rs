@@ -10,6 +10,10 @@ mod frames;
 mod http2;
 #[path = "client/kit.rs"]
 mod kit;
+#[path = "client/limits.rs"]
+mod limits;
+#[path = "client/places.rs"]
+mod places;
 #[path = "client/replay.rs"]
 mod replay;
 #[path = "client/requests.rs"]

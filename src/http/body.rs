@@ -1,6 +1,10 @@
 //! Request bodies as pods get them: of one type whatever the caller's is, so that all requests share the connections, and
 //! made anew where that is possible, so that a request can be sent again.
 
+mod begun;
+
+pub(super) use begun::panicked;
+
 use std::{
     any::Any,
     pin::Pin,
@@ -13,6 +17,7 @@ use http::Request;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 
+use self::begun::Begun;
 use crate::error::BoxError;
 
 /// A caller's body, whatever its type.
@@ -27,6 +32,7 @@ pub(super) enum RequestBody {
     Whole(Option<Bytes>),
     Stream(Stream),
     Recorded(Box<ReplayBody>),
+    Begun(Box<Begun<RequestBody>>),
 }
 
 impl RequestBody {
@@ -61,6 +67,23 @@ impl RequestBody {
         matches!(self, Self::Empty)
     }
 
+    /// Reads what a stream has ready, here and now: what it does to whoever reads it, as panic or block, it does to its caller.
+    pub(super) fn begin(&mut self) {
+        if matches!(self, Self::Stream(_) | Self::Recorded(_)) {
+            let stream = std::mem::replace(self, Self::Empty);
+            *self = Self::Begun(Box::new(Begun::of(stream)));
+        }
+    }
+
+    /// Whether the next frame, or the end, is there without anybody's code being run.
+    pub(super) fn is_at_hand(&self) -> bool {
+        match self {
+            Self::Empty | Self::Whole(_) => true,
+            Self::Stream(_) | Self::Recorded(_) => false,
+            Self::Begun(begun) => begun.is_at_hand(),
+        }
+    }
+
     /// Records a stream as it is sent, so that up to `limit` bytes of it can be sent again.
     pub(super) fn record(&mut self, limit: usize) {
         *self = match std::mem::replace(self, Self::Empty) {
@@ -76,6 +99,7 @@ impl RequestBody {
             Self::Whole(data) => Some(Self::Whole(data.clone())),
             Self::Stream(_) => None,
             Self::Recorded(replayed) => Some(Self::Recorded(Box::new(replayed.again()))),
+            Self::Begun(begun) => begun.stream().again(),
         }
     }
 
@@ -83,6 +107,7 @@ impl RequestBody {
     pub(super) fn is_playable(&self) -> bool {
         match self {
             Self::Recorded(replayed) => !lock(&replayed.recording).overrun,
+            Self::Begun(begun) => begun.stream().is_playable(),
             _ => true,
         }
     }
@@ -101,6 +126,7 @@ impl Body for RequestBody {
             Self::Whole(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
             Self::Stream(stream) => Pin::new(stream).poll_frame(cx),
             Self::Recorded(replayed) => replayed.poll_frame(cx),
+            Self::Begun(begun) => begun.poll_frame(cx),
         }
     }
 
@@ -110,6 +136,7 @@ impl Body for RequestBody {
             Self::Whole(data) => data.is_none(),
             Self::Stream(stream) => stream.is_end_stream(),
             Self::Recorded(replayed) => replayed.is_end_stream(),
+            Self::Begun(begun) => begun.is_end_stream(),
         }
     }
 
@@ -121,6 +148,7 @@ impl Body for RequestBody {
             }
             Self::Stream(stream) => stream.size_hint(),
             Self::Recorded(replayed) => replayed.size_hint,
+            Self::Begun(begun) => begun.size_hint(),
         }
     }
 }

@@ -21,6 +21,7 @@ use super::{
     body::RequestBody,
     connect::{Connection, Connector},
     protocol::Protocol,
+    upload::{Fate, Upload},
 };
 use crate::{
     check::{Checker, HealthCheck},
@@ -132,10 +133,11 @@ impl HttpChecker {
                 response = sender.send_request(request).await?;
                 _held = Connection::Http1(sender);
             }
-            Connection::Http2(mut sender, allowed) => {
+            Connection::Http2(mut sender, http2) => {
                 service.address_http2(&mut request)?;
+                let request = request.map(|body| Upload::new(body, Arc::<Fate>::default()));
                 response = sender.send_request(request).await?;
-                _held = Connection::Http2(sender, allowed);
+                _held = Connection::Http2(sender, http2);
             }
         }
         self.question.judge(response).await

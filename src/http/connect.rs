@@ -1,10 +1,6 @@
 //! From a pod's address to a connection that speaks HTTP.
 
-use std::{
-    io,
-    sync::{Arc, atomic::AtomicUsize},
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -19,8 +15,11 @@ use tokio::{
 use super::tls::Handshake;
 use super::{
     body::RequestBody,
-    h2_task::{Http2Task, Spawned},
+    h2_task::{Http2State, Http2Task, Spawned},
+    h2_wire::Wire,
     protocol::Protocol,
+    upload::Upload,
+    wire_limits::WireLimits,
 };
 use crate::{endpoint::Endpoint, error::BoxError};
 
@@ -33,6 +32,7 @@ pub(super) struct Connector {
     pub(super) keepalive: Option<Duration>,
     pub(super) user_timeout: Option<Duration>,
     pub(super) ping: Option<Duration>,
+    pub(super) limits: WireLimits,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<Handshake>,
 }
@@ -45,6 +45,7 @@ impl Default for Connector {
             keepalive: Some(10 * SECOND),
             user_timeout: Some(10 * SECOND),
             ping: None,
+            limits: WireLimits::default(),
             #[cfg(feature = "tls")]
             tls: None,
         }
@@ -54,8 +55,7 @@ impl Default for Connector {
 /// A connection that has just been made.
 pub(super) enum Connection {
     Http1(http1::SendRequest<RequestBody>),
-    /// With how many requests the pod allows at once.
-    Http2(http2::SendRequest<RequestBody>, Arc<AtomicUsize>),
+    Http2(http2::SendRequest<Upload>, Arc<Http2State>),
 }
 
 /// The system counts in seconds.
@@ -122,11 +122,11 @@ impl Connector {
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let io = TokioIo::new(stream);
         if negotiated_http2 || self.protocol == Protocol::Http2 {
-            return self.http2(io, room).await;
+            return self.http2(stream, room).await;
         }
-        let (mut sender, connection) = http1::Builder::new().handshake(io).await?;
+        let io = TokioIo::new(stream);
+        let (mut sender, connection) = self.limits.http1().handshake(io).await?;
         tokio::spawn(async move {
             // Its error reaches the request in flight.
             let _ = connection.with_upgrades().await;
@@ -138,17 +138,18 @@ impl Connector {
 
     async fn http2<T>(
         &self,
-        io: TokioIo<T>,
+        stream: T,
         room: impl Send + Unpin + 'static,
     ) -> Result<Connection, BoxError>
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (spawner, spawned) = Spawned::new();
+        let state = Arc::<Http2State>::default();
+        let io = TokioIo::new(Wire::new(stream, &self.limits, state.seen.clone()));
         let mut builder = http2::Builder::new(spawner);
         builder.timer(TokioTimer::new());
-        builder.initial_stream_window_size(STREAM_WINDOW);
-        builder.initial_connection_window_size(CONNECTION_WINDOW);
+        self.limits.set(&mut builder);
         if let Some(interval) = self.ping {
             builder.keep_alive_interval(interval);
             builder.keep_alive_timeout(PONG).keep_alive_while_idle(true);
@@ -156,13 +157,36 @@ impl Connector {
         // None, until the pod's SETTINGS say how many: a pod that never sends any is none.
         builder.initial_max_send_streams(0);
         let (sender, connection) = builder.handshake(io).await?;
-        let mut task = Http2Task::new(connection, spawned, room);
-        let allowed = task.allowed().await?;
+        let mut task = Http2Task::new(connection, spawned, state.clone(), room);
+        task.ready().await?;
         tokio::spawn(task);
-        Ok(Connection::Http2(sender, allowed))
+        Ok(Connection::Http2(sender, state))
     }
 }
 
-/// HTTP/2's own default of 64 KiB holds up large answers on fast networks; tonic and reqwest take these, too.
-const STREAM_WINDOW: u32 = 2 << 20;
-const CONNECTION_WINDOW: u32 = 5 << 20;
+impl WireLimits {
+    fn http1(&self) -> http1::Builder {
+        /// hyper's own default. It is what is read of a body at once, too.
+        const BUFFER: usize = 8_192 + 100 * 4_096;
+        let size = self.header_size as usize;
+        let mut builder = http1::Builder::new();
+        builder.max_headers(self.http1_headers);
+        builder.max_header_size(size).max_buf_size(size.max(BUFFER));
+        builder
+    }
+
+    fn set<E: Clone>(&self, builder: &mut http2::Builder<E>) {
+        builder
+            .initial_stream_window_size(self.stream_window)
+            .initial_connection_window_size(self.connection_window)
+            .max_frame_size(self.frame_size)
+            .max_header_list_size(self.h2_header_size())
+            .max_concurrent_reset_streams(self.reset_streams)
+            .reset_stream_duration(REMEMBERED)
+            // A late answer to a request that was given up is no reason to close the connection, however many there are.
+            .max_local_error_reset_streams(None);
+    }
+}
+
+/// How long a stream that was given up is remembered.
+const REMEMBERED: Duration = Duration::from_secs(30);

@@ -15,7 +15,7 @@ mod lease;
 mod state;
 mod wait;
 
-pub(super) use connection::Reserved;
+pub(super) use connection::{Reserved, Stream};
 pub(super) use lease::Lease;
 pub(super) use wait::Wait;
 
@@ -35,7 +35,7 @@ use tokio::{
 };
 
 use self::{
-    connection::{Http1, Http2, Stream},
+    connection::{Http1, Http2},
     state::State,
     wait::{DialError, Room, SharedDial},
 };
@@ -181,9 +181,9 @@ impl Pool {
                 this.spoken.store(HTTP1, Relaxed);
                 Self::release(pool, Http1::new(sender));
             }
-            Connection::Http2(sender, allowed) => {
+            Connection::Http2(sender, http2) => {
                 this.spoken.store(HTTP2, Relaxed);
-                let connection = Http2::new(sender, allowed, this.freed.clone());
+                let connection = Http2::new(sender, http2, this.freed.clone());
                 let mut state = this.lock();
                 state.http2.push(Arc::new(connection));
                 this.reap_later(&mut state);
