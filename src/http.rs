@@ -19,10 +19,12 @@
 //! | `http/replay.rs` | which requests may be sent again |
 //! | `http/pod.rs` | the service of one pod |
 //! | `http/pool.rs`, `http/pool/` | its connections, and what requests and responses hold of them |
-//! | `http/connect.rs`, `http/socket.rs`, `http/protocol.rs`, `http/h2_task.rs` | how they are made, and run |
+//! | `http/connect.rs`, `http/socket.rs`, `http/protocol.rs`, `http/h2_task.rs`, `http/h2_wire.rs`, `http/h2_wire/` | how they are made, and run |
 //! | `http/tls.rs`, `http/tls/` | TLS: whom to trust and who to be, from files that change too |
 //! | `http/renewal.rs` | connections that were made with settings that don't hold any more |
-//! | `http/body.rs`, `http/response.rs`, `http/upgrade.rs` | request bodies, response bodies, upgraded streams |
+//! | `http/wire_limits.rs` | how much is read of what pods send |
+//! | `http/body.rs`, `http/body/begun.rs`, `http/upload.rs` | request bodies; those on a connection that others share |
+//! | `http/response.rs`, `http/received.rs`, `http/upgrade.rs` | response bodies, upgraded streams |
 //! | `http/check.rs`, `http/check/` | health checks over HTTP and gRPC |
 //! | `http/read_ahead.rs` | response bodies that are read before somebody asks |
 //! | `http/error.rs`, `http/failure.rs` | what can go wrong, and what it says of the request and its pod |
@@ -38,11 +40,13 @@ mod failure;
 mod framing;
 mod future;
 mod h2_task;
+mod h2_wire;
 mod measured;
 mod pod;
 mod pool;
 mod protocol;
 mod read_ahead;
+mod received;
 mod renewal;
 mod replay;
 mod request;
@@ -51,6 +55,8 @@ mod socket;
 #[cfg(feature = "tls")]
 mod tls;
 mod upgrade;
+mod upload;
+mod wire_limits;
 
 pub use builder::{BuildError, ClientBuilder};
 pub use client::Client;

@@ -18,8 +18,12 @@ mod framing;
 mod http2;
 #[path = "client/kit.rs"]
 mod kit;
+#[path = "client/limits.rs"]
+mod limits;
 #[path = "client/local.rs"]
 mod local;
+#[path = "client/places.rs"]
+mod places;
 #[path = "client/pushback.rs"]
 mod pushback;
 #[path = "client/replay.rs"]

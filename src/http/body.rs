@@ -1,6 +1,10 @@
 //! Request bodies as pods get them: of one type whatever the caller's is, so that all requests share the connections, and
 //! made anew where that is possible, so that a request can be sent again.
 
+mod begun;
+
+pub(super) use begun::panicked;
+
 use std::{
     any::Any,
     pin::Pin,
@@ -13,6 +17,7 @@ use http::Request;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 
+use self::begun::Begun;
 use super::measured::Measured;
 use crate::error::BoxError;
 
@@ -28,6 +33,7 @@ pub(super) enum RequestBody {
     Whole(Option<Bytes>),
     Stream(Stream),
     Recorded(Box<ReplayBody>),
+    Begun(Box<Begun<RequestBody>>),
 }
 
 impl RequestBody {
@@ -68,7 +74,24 @@ impl RequestBody {
         match self {
             Self::Empty => true,
             Self::Whole(data) => data.as_ref().is_none_or(|data| data.len() <= limit),
+            Self::Stream(_) | Self::Recorded(_) | Self::Begun(_) => false,
+        }
+    }
+
+    /// Reads what a stream has ready, here and now: what it does to whoever reads it, as panic or block, it does to its caller.
+    pub(super) fn begin(&mut self) {
+        if matches!(self, Self::Stream(_) | Self::Recorded(_)) {
+            let stream = std::mem::replace(self, Self::Empty);
+            *self = Self::Begun(Box::new(Begun::of(stream)));
+        }
+    }
+
+    /// Whether the next frame, or the end, is there without anybody's code being run.
+    pub(super) fn is_at_hand(&self) -> bool {
+        match self {
+            Self::Empty | Self::Whole(_) => true,
             Self::Stream(_) | Self::Recorded(_) => false,
+            Self::Begun(begun) => begun.is_at_hand(),
         }
     }
 
@@ -87,6 +110,7 @@ impl RequestBody {
             Self::Whole(data) => Some(Self::Whole(data.clone())),
             Self::Stream(_) => None,
             Self::Recorded(replayed) => Some(Self::Recorded(Box::new(replayed.again()))),
+            Self::Begun(begun) => begun.stream().again(),
         }
     }
 
@@ -94,6 +118,7 @@ impl RequestBody {
     pub(super) fn is_playable(&self) -> bool {
         match self {
             Self::Recorded(replayed) => !lock(&replayed.recording).overrun,
+            Self::Begun(begun) => begun.stream().is_playable(),
             _ => true,
         }
     }
@@ -112,6 +137,7 @@ impl Body for RequestBody {
             Self::Whole(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
             Self::Stream(stream) => Pin::new(stream).poll_frame(cx),
             Self::Recorded(replayed) => replayed.poll_frame(cx),
+            Self::Begun(begun) => begun.poll_frame(cx),
         }
     }
 
@@ -121,6 +147,7 @@ impl Body for RequestBody {
             Self::Whole(data) => data.is_none(),
             Self::Stream(stream) => stream.is_end_stream(),
             Self::Recorded(replayed) => replayed.is_end_stream(),
+            Self::Begun(begun) => begun.is_end_stream(),
         }
     }
 
@@ -132,6 +159,7 @@ impl Body for RequestBody {
             }
             Self::Stream(stream) => stream.size_hint(),
             Self::Recorded(replayed) => replayed.size_hint,
+            Self::Begun(begun) => begun.size_hint(),
         }
     }
 }

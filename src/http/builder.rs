@@ -4,6 +4,7 @@ mod build;
 mod connections;
 mod limits;
 mod service;
+mod wire;
 
 pub use service::BuildError;
 
@@ -55,6 +56,14 @@ use crate::{
 /// | [`tcp_user_timeout`](Self::tcp_user_timeout) | 10 s (Linux) |
 /// | [`http2_ping`](Self::http2_ping) | none |
 /// | [`allow_foreign_authority`](Self::allow_foreign_authority) | off: a URI of another service is an error |
+/// | [`max_response_header_size`](Self::max_response_header_size) | 1 MiB |
+/// | [`http1_max_headers`](Self::http1_max_headers) | 1,000 |
+/// | [`http2_initial_stream_window_size`](Self::http2_initial_stream_window_size) | 2 MiB |
+/// | [`http2_initial_connection_window_size`](Self::http2_initial_connection_window_size) | 1 GiB |
+/// | [`http2_max_frame_size`](Self::http2_max_frame_size) | 16 KiB |
+/// | [`http2_max_concurrent_reset_streams`](Self::http2_max_concurrent_reset_streams) | 10,000 a connection |
+///
+/// Every bound of a connection, with its reason, is listed [below](#what-bounds-a-connection).
 #[must_use = "a builder does nothing until it builds"]
 pub struct ClientBuilder<D = Dns> {
     service: Result<(Scheme, Authority), BuildError>,

@@ -3,7 +3,7 @@
 use std::{
     io::{self, Read},
     mem::MaybeUninit,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::Arc,
     time::Duration,
 };
 
@@ -20,10 +20,13 @@ use tokio::{
 use super::tls::Handshake;
 use super::{
     body::RequestBody,
-    h2_task::{Http2Task, Spawned},
+    h2_task::{Http2State, Http2Task, Spawned},
+    h2_wire::Wire,
     protocol::Protocol,
     renewal::{Renewals, Vintage},
     socket::{Socket, SocketHints},
+    upload::Upload,
+    wire_limits::WireLimits,
 };
 use crate::{endpoint::Endpoint, error::BoxError};
 
@@ -38,6 +41,7 @@ pub(super) struct Connector {
     pub(super) ping: Option<Duration>,
     /// Where the settings of connections may change.
     pub(super) renewals: Option<Arc<Renewals>>,
+    pub(super) limits: WireLimits,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<Handshake>,
 }
@@ -51,6 +55,7 @@ impl Default for Connector {
             user_timeout: Some(10 * SECOND),
             ping: None,
             renewals: None,
+            limits: WireLimits::default(),
             #[cfg(feature = "tls")]
             tls: None,
         }
@@ -61,8 +66,7 @@ impl Default for Connector {
 pub(super) enum Connection {
     /// With what its socket can be told.
     Http1(http1::SendRequest<RequestBody>, SocketHints),
-    /// With how many requests the pod allows at once.
-    Http2(http2::SendRequest<RequestBody>, Arc<AtomicUsize>),
+    Http2(http2::SendRequest<Upload>, Arc<Http2State>),
 }
 
 /// The system counts in seconds.
@@ -136,11 +140,11 @@ impl Connector {
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let io = TokioIo::new(stream);
         if negotiated_http2 || self.protocol == Protocol::Http2 {
-            return self.http2(io).await;
+            return self.http2(stream).await;
         }
-        let (mut sender, connection) = http1::Builder::new().handshake(io).await?;
+        let io = TokioIo::new(stream);
+        let (mut sender, connection) = self.limits.http1().handshake(io).await?;
         tokio::spawn(async move {
             // Its error reaches the request in flight.
             let _ = connection.with_upgrades().await;
@@ -149,15 +153,16 @@ impl Connector {
         Ok(Connection::Http1(sender, hints))
     }
 
-    async fn http2<T>(&self, io: TokioIo<T>) -> Result<Connection, BoxError>
+    async fn http2<T>(&self, stream: T) -> Result<Connection, BoxError>
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (spawner, spawned) = Spawned::new();
+        let state = Arc::<Http2State>::default();
+        let io = TokioIo::new(Wire::new(stream, &self.limits, state.seen.clone()));
         let mut builder = http2::Builder::new(spawner);
         builder.timer(TokioTimer::new());
-        builder.initial_stream_window_size(STREAM_WINDOW);
-        builder.initial_connection_window_size(CONNECTION_WINDOW);
+        self.limits.set(&mut builder);
         if let Some(interval) = self.ping {
             builder.keep_alive_interval(interval);
             builder.keep_alive_timeout(PONG).keep_alive_while_idle(true);
@@ -165,16 +170,12 @@ impl Connector {
         // None, until the pod's SETTINGS say how many: a pod that never sends any is none.
         builder.initial_max_send_streams(0);
         let (sender, connection) = builder.handshake(io).await?;
-        let mut task = Http2Task::new(connection, spawned, ());
-        let allowed = task.allowed().await?;
+        let mut task = Http2Task::new(connection, spawned, state.clone());
+        task.ready().await?;
         tokio::spawn(task);
-        Ok(Connection::Http2(sender, allowed))
+        Ok(Connection::Http2(sender, state))
     }
 }
-
-/// HTTP/2's own default of 64 KiB holds up large answers on fast networks; tonic and reqwest take these, too.
-const STREAM_WINDOW: u32 = 2 << 20;
-const CONNECTION_WINDOW: u32 = 5 << 20;
 
 /// What has arrived, or the stream's end.
 fn read_now(stream: &TcpStream, buffer: &mut ReadBuf<'_>) -> bool {
@@ -192,3 +193,30 @@ fn read_now(stream: &TcpStream, buffer: &mut ReadBuf<'_>) -> bool {
         Err(_) => false,
     }
 }
+
+impl WireLimits {
+    fn http1(&self) -> http1::Builder {
+        /// hyper's own default. It is what is read of a body at once, too.
+        const BUFFER: usize = 8_192 + 100 * 4_096;
+        let size = self.header_size as usize;
+        let mut builder = http1::Builder::new();
+        builder.max_headers(self.http1_headers);
+        builder.max_header_size(size).max_buf_size(size.max(BUFFER));
+        builder
+    }
+
+    fn set<E: Clone>(&self, builder: &mut http2::Builder<E>) {
+        builder
+            .initial_stream_window_size(self.stream_window)
+            .initial_connection_window_size(self.connection_window)
+            .max_frame_size(self.frame_size)
+            .max_header_list_size(self.h2_header_size())
+            .max_concurrent_reset_streams(self.reset_streams)
+            .reset_stream_duration(REMEMBERED)
+            // A late answer to a request that was given up is no reason to close the connection, however many there are.
+            .max_local_error_reset_streams(None);
+    }
+}
+
+/// How long a stream that was given up is remembered.
+const REMEMBERED: Duration = Duration::from_secs(30);

@@ -31,6 +31,8 @@ enum Kind {
         outcome: Outcome,
         source: BoxError,
     },
+    #[error("the response of pod {pod} is more than this client reads")]
+    Limit { pod: Endpoint, source: BoxError },
     #[error("the request's own body failed")]
     RequestBody(#[source] BoxError),
     #[error("pod {pod} failed while it sent its response")]
@@ -48,6 +50,8 @@ pub(super) enum Outcome {
     Unknown,
     /// The caller's body failed, and the pod has got a part of the request.
     Abandoned,
+    /// The pod has answered, with more than this client reads.
+    Limit,
 }
 
 impl fmt::Display for Outcome {
@@ -56,6 +60,7 @@ impl fmt::Display for Outcome {
             Self::Unprocessed => "was not executed",
             Self::Unknown => "may have been executed",
             Self::Abandoned => "was abandoned",
+            Self::Limit => "was answered with more than this client reads",
         })
     }
 }
@@ -101,6 +106,11 @@ impl Error {
         Self(Box::new(Kind::Body { pod, source }))
     }
 
+    pub(super) fn limit(pod: Endpoint, source: impl Into<BoxError>) -> Self {
+        let source = source.into();
+        Self(Box::new(Kind::Limit { pod, source }))
+    }
+
     pub(super) fn deadline(after: Duration) -> Self {
         Self(Box::new(Kind::Deadline(after)))
     }
@@ -120,13 +130,14 @@ impl Error {
             Ok(failure) => (failure.outcome, failure.source),
             Err(source) => (Outcome::Unknown, source),
         };
-        if outcome == Outcome::Abandoned {
-            return Self(Box::new(Kind::RequestBody(source)));
-        }
-        Self(Box::new(Kind::Pod {
-            pod,
-            outcome,
-            source,
+        Self(Box::new(match outcome {
+            Outcome::Abandoned => Kind::RequestBody(source),
+            Outcome::Limit => Kind::Limit { pod, source },
+            Outcome::Unprocessed | Outcome::Unknown => Kind::Pod {
+                pod,
+                outcome,
+                source,
+            },
         }))
     }
 
@@ -145,7 +156,9 @@ impl Error {
         match *self.0 {
             Kind::Request(_) | Kind::Foreign { .. } | Kind::Unsent(_) => true,
             Kind::Pod { outcome, .. } => outcome == Outcome::Unprocessed,
-            Kind::RequestBody(_) | Kind::Body { .. } | Kind::Deadline(_) => false,
+            Kind::RequestBody(_) | Kind::Body { .. } | Kind::Limit { .. } | Kind::Deadline(_) => {
+                false
+            }
         }
     }
 
@@ -177,6 +190,13 @@ impl Error {
         matches!(*self.0, Kind::RequestBody(_))
     }
 
+    /// The response is larger than this client reads: its head or its trailers. The source names the limit and its
+    /// [setting](super::ClientBuilder::max_response_header_size). The pod is not to blame, so it is neither ejected nor is
+    /// another one asked.
+    pub fn is_limit(&self) -> bool {
+        matches!(*self.0, Kind::Limit { .. })
+    }
+
     /// No pod took the request: there are none, or all refuse. The source is the balancer's own
     /// [`Error`](crate::Error).
     pub fn is_unreachable(&self) -> bool {
@@ -186,7 +206,7 @@ impl Error {
     /// The pod that failed, where one had the request.
     pub fn pod(&self) -> Option<&Endpoint> {
         match &*self.0 {
-            Kind::Pod { pod, .. } | Kind::Body { pod, .. } => Some(pod),
+            Kind::Pod { pod, .. } | Kind::Body { pod, .. } | Kind::Limit { pod, .. } => Some(pod),
             _ => None,
         }
     }
@@ -202,9 +222,10 @@ impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match &*self.0 {
             Kind::Unsent(source) => Some(source),
-            Kind::RequestBody(source) | Kind::Pod { source, .. } | Kind::Body { source, .. } => {
-                Some(&**source)
-            }
+            Kind::RequestBody(source)
+            | Kind::Pod { source, .. }
+            | Kind::Body { source, .. }
+            | Kind::Limit { source, .. } => Some(&**source),
             Kind::Request(_) | Kind::Foreign { .. } | Kind::Deadline(_) => None,
         }
     }

@@ -4,19 +4,36 @@ use std::{io, sync::Weak, time::Duration};
 
 use super::{
     error::{Failure, NoFirstByte, NotAccepted, Outcome, RuntimeEnded},
-    pool::Pool,
+    pool::{Pool, Reserved, Stream},
+    wire_limits::{TooLarge, WireLimits},
 };
 use crate::error::{BoxError, Refused, Suspect};
 
-/// Of a request that was written, if only in part.
-pub(super) fn failure(error: hyper::Error, pool: &Weak<Pool>) -> BoxError {
+/// Of a request that was written, if only in part, or that hyper doesn't give back.
+pub(super) fn failure(
+    error: hyper::Error,
+    connection: &Reserved,
+    limits: &WireLimits,
+    pool: &Weak<Pool>,
+) -> BoxError {
     if is_not_accepted(&error) {
         // So it does with all connections: it is passed over, as one that refuses them at once.
         let (outcome, source) = (Outcome::Unprocessed, error.into());
         return Suspect(Failure { outcome, source }.into()).into();
     }
-    let outcome = outcome(&error);
+    let own = match connection {
+        Reserved::Http1(_) if is_too_large(&error) => Some(too_large(limits.http1_head())),
+        Reserved::Http1(_) => None,
+        Reserved::Http2(stream) => http2_failure(stream, limits),
+    };
+    if let Some(failure) = own {
+        return failure.into();
+    }
     let is_cut_off = is_cut_off(&error);
+    let outcome = match connection {
+        Reserved::Http1(_) if error.is_user() && !is_cut_off => Outcome::Abandoned,
+        _ => outcome(&error),
+    };
     // Whose connection breaks may have more broken ones.
     let is_broken = outcome != Outcome::Abandoned && !error.is_parse() && !is_cut_off;
     if is_broken && let Some(pool) = pool.upgrade() {
@@ -31,6 +48,35 @@ pub(super) fn failure(error: hyper::Error, pool: &Weak<Pool>) -> BoxError {
     match is_refused {
         true => Refused(failure).into(),
         false => failure,
+    }
+}
+
+/// What is no failure of the pod's, over HTTP/2: hyper's own errors don't tell.
+fn http2_failure(stream: &Stream, limits: &WireLimits) -> Option<Failure> {
+    if let Some(source) = stream.fate().take_body_error() {
+        let outcome = Outcome::Abandoned;
+        return Some(Failure { outcome, source });
+    }
+    if stream.fate().was_held_back() {
+        return Some(Failure {
+            outcome: Outcome::Unprocessed,
+            source: "the connection ended before the request was written".into(),
+        });
+    }
+    let has_overrun = stream.http2().seen.has_overrun();
+    has_overrun.then(|| too_large(TooLarge::Block(limits.block_size())))
+}
+
+/// hyper has a question for this, but for servers alone.
+fn is_too_large(error: &hyper::Error) -> bool {
+    error.is_parse() && error.to_string() == "message head is too large"
+}
+
+/// The pod has answered with more than the client reads.
+pub(super) fn too_large(source: TooLarge) -> Failure {
+    Failure {
+        outcome: Outcome::Limit,
+        source: source.into(),
     }
 }
 
@@ -49,23 +95,13 @@ pub(super) fn late(bound: Duration) -> BoxError {
 /// What became of the request. The protocol may say that it was not processed: HTTP/2 streams that are refused, or above the
 /// last one that a GOAWAY names (RFC 9113 §6.8 and §8.7). h2 ends the latter, and no others, with the peer's GOAWAY.
 fn outcome(error: &hyper::Error) -> Outcome {
-    if is_cut_off(error) {
-        return Outcome::Unknown;
-    }
-    if error.is_user() {
-        return Outcome::Abandoned;
-    }
     let Some(cause) = h2_cause(error) else {
         return Outcome::Unknown;
     };
     if is_refused(cause) || (cause.is_remote() && cause.is_go_away()) {
         return Outcome::Unprocessed;
     }
-    // hyper resets the stream of a request whose body fails.
-    match cause.is_reset() && !cause.is_remote() && !cause.is_library() {
-        true => Outcome::Abandoned,
-        false => Outcome::Unknown,
-    }
+    Outcome::Unknown
 }
 
 /// The connection's task was dropped with its runtime. hyper calls that an error of its user's, and has no question for it.

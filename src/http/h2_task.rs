@@ -12,8 +12,8 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll},
 };
@@ -23,10 +23,13 @@ use hyper::{client::conn::http2, rt::Executor};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::mpsc,
+    sync::{Notify, mpsc},
 };
 
-use super::body::RequestBody;
+use super::{
+    h2_wire::{Seen, Wire},
+    upload::Upload,
+};
 use crate::error::BoxError;
 
 /// Where hyper puts a connection's futures.
@@ -76,82 +79,139 @@ impl Spawned {
     }
 }
 
+/// Whoever has the connection.
+pub(super) struct User {
+    /// Told when the pod allows more requests at once.
+    pub(super) waiting: Arc<Notify>,
+    /// Called when the connection takes no more requests: one that a GOAWAY leaves with its last responses makes room for
+    /// another.
+    pub(super) takes_no_more: Box<dyn Fn() + Send + Sync>,
+}
+
+/// What a connection's task says of it to those who use it.
+#[derive(Default)]
+pub(super) struct Http2State {
+    /// How many requests the pod allows at once.
+    allowed: AtomicUsize,
+    user: OnceLock<User>,
+    /// hyper drops what it has not sent, now: of which nothing was, and will be, processed.
+    drops_unprocessed: AtomicBool,
+    pub(super) seen: Arc<Seen>,
+}
+
+impl Http2State {
+    pub(super) fn allowed(&self) -> usize {
+        self.allowed.load(Relaxed)
+    }
+
+    /// Tells `user` from now on what changes.
+    pub(super) fn tell(&self, user: User) {
+        // The first one stays: a connection has one pool.
+        let _ = self.user.set(user);
+    }
+
+    pub(super) fn drops_unprocessed(&self) -> bool {
+        self.drops_unprocessed.load(Relaxed)
+    }
+
+    fn allow(&self, requests: usize) {
+        let before = self.allowed.swap(requests, Relaxed);
+        if before < requests
+            && let Some(user) = self.user.get()
+        {
+            user.waiting.notify_waiters();
+        }
+    }
+}
+
 /// All of a connection.
-pub(super) struct Http2Task<T, H>
+pub(super) struct Http2Task<T>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     /// What takes requests, until it takes no more.
-    requests: Option<http2::Connection<TokioIo<T>, RequestBody, Spawner>>,
+    requests: Option<http2::Connection<TokioIo<Wire<T>>, Upload, Spawner>>,
     /// Why not.
     error: Option<hyper::Error>,
     spawned: Spawned,
-    allowed: Arc<AtomicUsize>,
+    state: Arc<Http2State>,
     others_were_first: bool,
-    _held: H,
 }
 
-impl<T, H> Http2Task<T, H>
+impl<T> Http2Task<T>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    H: Unpin,
 {
-    /// `held` is held until the connection has ended.
     pub(super) fn new(
-        requests: http2::Connection<TokioIo<T>, RequestBody, Spawner>,
+        requests: http2::Connection<TokioIo<Wire<T>>, Upload, Spawner>,
         spawned: Spawned,
-        held: H,
+        state: Arc<Http2State>,
     ) -> Self {
         Self {
             requests: Some(requests),
             error: None,
             spawned,
-            allowed: Arc::default(),
+            state,
             others_were_first: false,
-            _held: held,
         }
     }
 
-    /// How many requests the pod allows at once, now and later. Waits until the pod has said so for the first time, in its
-    /// SETTINGS.
-    pub(super) async fn allowed(&mut self) -> Result<Arc<AtomicUsize>, BoxError> {
+    /// Waits until the pod allows a request, as its SETTINGS say.
+    pub(super) async fn ready(&mut self) -> Result<(), BoxError> {
         poll_fn(|cx| {
             let _ = self.poll_all(cx);
             if self.requests.is_none() {
                 let closed = || io::Error::from(io::ErrorKind::UnexpectedEof).into();
                 return Poll::Ready(Err(self.error.take().map_or_else(closed, Into::into)));
             }
-            match self.allowed.load(Relaxed) {
+            match self.state.allowed() {
                 0 => Poll::Pending,
-                _ => Poll::Ready(Ok(self.allowed.clone())),
+                _ => Poll::Ready(Ok(())),
             }
         })
         .await
     }
 
     fn poll_all(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(requests) = &mut self.requests
-            && let Poll::Ready(ended) = Pin::new(requests).poll(cx)
-        {
-            self.requests = None;
-            self.error = ended.err();
-        }
+        self.poll_requests(cx);
         let spawned = self.spawned.poll(cx);
+        if self.state.seen.take_go_away() {
+            // It takes no more requests, and finds out here, not when the next one comes.
+            self.poll_requests(cx);
+        }
         match &self.requests {
             Some(requests) => {
-                self.allowed
-                    .store(requests.current_max_send_streams(), Relaxed);
+                self.state.allow(requests.current_max_send_streams());
                 Poll::Pending
             }
             None => spawned,
         }
     }
+
+    fn poll_requests(&mut self, cx: &mut Context<'_>) {
+        let Some(requests) = &mut self.requests else {
+            return;
+        };
+        // A request that waits for its stream to be opened is looked at here each time: if none was opened since the last
+        // time, it waits still.
+        let has_opened = self.state.seen.take_opened();
+        if let Poll::Ready(ended) = Pin::new(requests).poll(cx) {
+            self.error = ended.err();
+            let is_unprocessed = self.state.seen.is_unprocessed(has_opened);
+            let drops = &self.state.drops_unprocessed;
+            drops.store(is_unprocessed, Relaxed);
+            self.requests = None;
+            drops.store(false, Relaxed);
+            if let Some(user) = self.state.user.get() {
+                (user.takes_no_more)();
+            }
+        }
+    }
 }
 
-impl<T, H> Future for Http2Task<T, H>
+impl<T> Future for Http2Task<T>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    H: Unpin,
 {
     type Output = ();
 

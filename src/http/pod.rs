@@ -19,9 +19,12 @@ use tower::Service;
 
 use super::{
     body::{BoxRequest, RequestBody},
-    failure::{failure, h2_cause, is_not_accepted, late},
+    failure::{failure, h2_cause, is_not_accepted, late, too_large},
     pool::{Config, Lease, Pool, Reserved, Wait},
+    received::Received,
     response::PodBody,
+    upload::Returned,
+    wire_limits::WireLimits,
 };
 use crate::{
     endpoint::Endpoint,
@@ -172,6 +175,7 @@ fn send(pool: &Arc<Pool>, mut connection: Reserved, mut request: BoxRequest, lef
         connection,
         uri,
         left: left - 1,
+        limits: pool.config.connector.limits,
     };
     match &mut connection {
         Reserved::Http1(http1) => {
@@ -179,7 +183,9 @@ fn send(pool: &Arc<Pool>, mut connection: Reserved, mut request: BoxRequest, lef
             Sending::boxed(sent, call(connection), deadline)
         }
         Reserved::Http2(stream) => {
-            let sent = stream.sender().try_send_request(*request);
+            request.body_mut().begin();
+            let request = request.map(|body| stream.upload(body));
+            let sent = stream.sender().try_send_request(request);
             Sending::boxed(sent, call(connection), deadline)
         }
     }
@@ -200,11 +206,12 @@ pin_project! {
     }
 }
 
+type SendResult<B> = Result<Response<Incoming>, TrySendError<Request<B>>>;
+
 impl<F> Sending<F>
 where
-    F: Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>>
-        + Send
-        + 'static,
+    F: Send + 'static,
+    Self: Future<Output = Result<Response<PodBody>, BoxError>>,
 {
     fn boxed(sent: F, call: Call, deadline: Option<Deadline>) -> Sent {
         Box::pin(Self {
@@ -216,9 +223,10 @@ where
     }
 }
 
-impl<F> Future for Sending<F>
+impl<F, B> Future for Sending<F>
 where
-    F: Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>>,
+    F: Future<Output = SendResult<B>>,
+    B: Returned,
 {
     type Output = Result<Response<PodBody>, BoxError>;
 
@@ -234,18 +242,14 @@ where
             task::ready!(deadline.poll(cx));
             return Poll::Ready(Err(late(*bound)));
         };
-        let mut call = this.call.take().expect("polled after completion");
+        let call = this.call.take().expect("polled after completion");
         match sent {
-            Ok(response) => {
-                call.connection.answered(response.headers());
-                let lease = call.lease();
-                Poll::Ready(Ok(response.map(|body| PodBody::new(body, lease))))
+            Ok(response) => Poll::Ready(call.receive(response)),
+            Err(mut error) => {
+                let unsent = error.take_message().map(|request| request.map(B::returned));
+                let again = call.again(unsent, error.into_error());
+                this.again.insert(Box::pin(again)).as_mut().poll(cx)
             }
-            Err(error) => this
-                .again
-                .insert(Box::pin(call.again(error)))
-                .as_mut()
-                .poll(cx),
         }
     }
 }
@@ -257,33 +261,45 @@ struct Call {
     /// The request's as it was, where the connection has got another one.
     uri: Option<Uri>,
     left: usize,
+    limits: WireLimits,
 }
 
 impl Call {
-    /// What the response holds.
-    fn lease(self) -> Lease {
-        Lease::new(self.connection, self.pool)
+    /// The response, with what it holds.
+    fn receive(mut self, response: Response<Incoming>) -> Result<Response<PodBody>, BoxError> {
+        self.connection.answered(response.headers());
+        let http2 = match &self.connection {
+            Reserved::Http1(_) => None,
+            Reserved::Http2(stream) => {
+                self.limits
+                    .check_head(response.headers())
+                    .map_err(too_large)?;
+                Some(stream.http2().clone())
+            }
+        };
+        let lease = Lease::new(self.connection, self.pool);
+        Ok(response.map(|body| PodBody::new(Received::new(body, self.limits, http2), lease)))
     }
 
     /// The request over another connection, if nothing of it was written.
     #[cold]
     async fn again(
         self,
-        mut error: TrySendError<Request<RequestBody>>,
+        unsent: Option<Request<RequestBody>>,
+        error: hyper::Error,
     ) -> Result<Response<PodBody>, BoxError> {
-        let unsent = error.take_message();
-        let error = error.into_error();
-        // It takes no more requests, be it that the pod says so (GOAWAY) or that it has broken. Streams are reset one by
-        // one.
+        // It takes no more requests, be it that the pod says so (GOAWAY) or that it has broken. Streams are reset one by one,
+        // and what h2 doesn't take of a caller's is nothing of the connection's.
         if let Reserved::Http2(stream) = &self.connection
-            && !h2_cause(&error).is_some_and(h2::Error::is_reset)
+            && h2_cause(&error).is_none_or(|cause| cause.is_io() || cause.is_go_away())
         {
             stream.retire();
         }
-        drop(self.connection);
         let Some(mut request) = unsent.map(Box::new) else {
-            return Err(failure(error, &self.pool));
+            let failure = failure(error, &self.connection, &self.limits, &self.pool);
+            return Err(failure);
         };
+        drop(self.connection);
         if let Some(uri) = self.uri {
             *request.uri_mut() = uri;
         }

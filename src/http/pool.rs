@@ -25,7 +25,7 @@ mod succession;
 mod wait;
 
 pub(super) use age::{Age, AgeLimits};
-pub(super) use connection::Reserved;
+pub(super) use connection::{Reserved, Stream};
 pub(super) use keep_alive::KeepAlive;
 pub(super) use lease::Lease;
 pub(super) use wait::Wait;
@@ -254,9 +254,9 @@ impl Pool {
                 self.spoken.store(HTTP1, Relaxed);
                 Self::release(&Arc::downgrade(self), Http1::new(sender, hints, age));
             }
-            Connection::Http2(sender, allowed) => {
+            Connection::Http2(sender, http2) => {
                 self.spoken.store(HTTP2, Relaxed);
-                let connection = Http2::new(sender, allowed, self.freed.clone(), age, room);
+                let connection = Http2::new(sender, http2, self.freed.clone(), age, room);
                 let due = connection.due(self.config.idle_timeout, Instant::now());
                 let mut state = self.lock();
                 // Outdated meanwhile: whoever waits for it makes another.

@@ -11,12 +11,13 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use hyper::{body::Incoming, upgrade::OnUpgrade as HyperUpgrade};
+use hyper::upgrade::OnUpgrade as HyperUpgrade;
 
 use super::{
     error::{Error, Failure, Outcome, RuntimeEnded},
     pool::Lease,
     read_ahead::ReadAhead,
+    received::{ReceiveError, Received},
     upgrade::OnUpgrade,
 };
 use crate::{
@@ -29,12 +30,12 @@ use crate::{
 
 /// A body as the pod's connection has it.
 pub(super) struct PodBody {
-    body: Incoming,
+    body: Received,
     lease: Lease,
 }
 
 impl PodBody {
-    pub(super) fn new(body: Incoming, lease: Lease) -> Self {
+    pub(super) fn new(body: Received, lease: Lease) -> Self {
         Self { body, lease }
     }
 }
@@ -123,8 +124,8 @@ impl Completion<Response<PodBody>> for OnResponseEnd {
             return outcome::Outcome::Ignored;
         }
         match failure.map(|failure| failure.outcome) {
-            // It is the caller's fault.
-            Some(Outcome::Abandoned) => outcome::Outcome::Ignored,
+            // It is the caller's fault, or the client's.
+            Some(Outcome::Abandoned | Outcome::Limit) => outcome::Outcome::Ignored,
             // The pod has said that it won't: it closes, or has too much to do. A refusal is quick, and must not attract more.
             Some(Outcome::Unprocessed) => outcome::Outcome::Overload,
             Some(Outcome::Unknown) | None => self.classify.error(error),
@@ -138,7 +139,7 @@ impl Completion<Response<PodBody>> for OnResponseEnd {
 /// early, it closes its connection (HTTP/1.1) or resets its stream (HTTP/2).
 pub struct ResponseBody {
     /// None once its time is up.
-    body: Option<ReadAhead<Incoming>>,
+    body: Option<ReadAhead<Received>>,
     pod: Endpoint,
     held: Option<(Lease, InFlight)>,
     classify: SharedClassify,
@@ -201,7 +202,11 @@ impl Body for ResponseBody {
         }
         let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
         if let Some((_, in_flight)) = &mut this.held {
-            in_flight.look_at(&frame, &this.classify);
+            match &frame {
+                // What the client refuses to read is no failure of the pod's.
+                Some(Err(ReceiveError::Limit(_))) => in_flight.report(outcome::Outcome::Ignored),
+                frame => in_flight.look_at(frame, &this.classify),
+            }
         }
         match &frame {
             Some(Err(_)) => this.held = None,
@@ -210,7 +215,12 @@ impl Body for ResponseBody {
             Some(Ok(_)) | None => this.end(),
         }
         let pod = || this.pod.clone();
-        Poll::Ready(frame.map(|frame| frame.map_err(|error| Error::body(pod(), error))))
+        Poll::Ready(frame.map(|frame| {
+            frame.map_err(|error| match error {
+                ReceiveError::Limit(limit) => Error::limit(pod(), limit),
+                ReceiveError::Broken(error) => Error::body(pod(), error),
+            })
+        }))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -59,6 +59,8 @@ impl<D> ClientBuilder<D> {
     }
 
     /// How many connections there may be to each pod. Requests beyond wait for one; one at least.
+    ///
+    /// An HTTP/2 connection that takes no more requests (GOAWAY) and only ends those that it has does not count.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.limits.max_connections = connections.clamp(1, Semaphore::MAX_PERMITS);
         self

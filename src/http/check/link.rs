@@ -1,6 +1,6 @@
 //! The connection of a pod's checks, kept from one to the next.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use http_body::Body;
@@ -19,6 +19,7 @@ use crate::{
         body::RequestBody,
         connect::Connection,
         pool::{Age, AgeLimits, KeepAlive},
+        upload::{Fate, Upload},
     },
 };
 
@@ -82,6 +83,7 @@ impl Link {
             }
             Connection::Http2(sender, _) => {
                 service.address_http2(&mut request)?;
+                let request = request.map(|body| Upload::new(body, Arc::<Fate>::default()));
                 sender.send_request(request).await?
             }
         };

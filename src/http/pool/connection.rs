@@ -15,7 +15,12 @@ use tokio::{runtime::Handle, sync::Notify, time::Instant};
 use super::{age::Age, keep_alive::KeepAlive, room::WeakRoom};
 use crate::{
     home::Home,
-    http::{body::RequestBody, socket::SocketHints},
+    http::{
+        body::RequestBody,
+        h2_task::{Http2State, User},
+        socket::SocketHints,
+        upload::{Fate, Place, Upload},
+    },
 };
 
 /// How long the end of a request may be waited for after its response has ended. What fits into the socket's buffer was
@@ -53,28 +58,42 @@ pub(in crate::http) struct Http1 {
 
 /// A connection for many requests at a time.
 pub(super) struct Http2 {
-    sender: http2::SendRequest<RequestBody>,
-    /// How many requests the pod allows at once.
-    allowed: Arc<AtomicUsize>,
-    streams: AtomicUsize,
+    sender: http2::SendRequest<Upload>,
     /// It takes no more requests.
     retired: AtomicBool,
-    idle_since: Mutex<Instant>,
-    freed: Arc<Notify>,
+    places: Arc<Places>,
     pub(super) age: Age,
     room: WeakRoom,
     /// The runtime that drives it.
     home: Option<Home>,
 }
 
-/// The place of one request on an HTTP/2 connection.
-pub(in crate::http) struct Stream(Arc<Http2>);
+/// An HTTP/2 connection's requests.
+struct Places {
+    http2: Arc<Http2State>,
+    streams: AtomicUsize,
+    idle_since: Mutex<Instant>,
+    freed: Arc<Notify>,
+}
+
+/// One request on an HTTP/2 connection.
+pub(in crate::http) struct Stream {
+    connection: Arc<Http2>,
+    /// Its response's share of the place; its body has the other.
+    place: Arc<Taken>,
+}
+
+/// A place, until both halves of a stream are done: the pod counts them so (RFC 9113 §5.1.2).
+struct Taken {
+    places: Arc<Places>,
+    fate: Fate,
+}
 
 impl Reserved {
     pub(in crate::http) fn is_open(&self) -> bool {
         match self {
             Self::Http1(connection) => connection.sender.is_ready() && !connection.is_over(),
-            Self::Http2(stream) => !stream.0.is_over(),
+            Self::Http2(stream) => !stream.connection.is_over(),
         }
     }
 
@@ -147,21 +166,29 @@ impl Http1 {
 }
 
 impl Http2 {
-    /// A pod `allowed` so many requests at once; `freed` is told when one of them has ended.
+    /// `freed` is told when a request has ended, and when the pod allows more of them.
     pub(super) fn new(
-        sender: http2::SendRequest<RequestBody>,
-        allowed: Arc<AtomicUsize>,
+        sender: http2::SendRequest<Upload>,
+        http2: Arc<Http2State>,
         freed: Arc<Notify>,
         age: Age,
         room: WeakRoom,
     ) -> Self {
-        Self {
-            sender,
-            allowed,
+        let vacate = room.clone();
+        http2.tell(User {
+            waiting: freed.clone(),
+            takes_no_more: Box::new(move || vacate.vacate()),
+        });
+        let places = Places {
+            http2,
             streams: AtomicUsize::new(0),
-            retired: AtomicBool::new(false),
             idle_since: Mutex::new(age.made()),
             freed,
+        };
+        Self {
+            sender,
+            retired: AtomicBool::new(false),
+            places: Arc::new(places),
             age,
             room,
             home: Home::here(),
@@ -179,8 +206,8 @@ impl Http2 {
 
     /// Since when it has had no request; none if it has some.
     pub(super) fn idle_since(&self) -> Option<Instant> {
-        let is_idle = self.streams.load(Relaxed) == 0;
-        is_idle.then(|| *self.lock())
+        let is_idle = self.places.streams.load(Relaxed) == 0;
+        is_idle.then(|| *self.places.lock())
     }
 
     /// It takes no more requests, and counts no more: those that it has may be long.
@@ -206,7 +233,9 @@ impl Http2 {
         let expires = self.age.expires().filter(|at| *at > now);
         expires.map_or(due, |at| at.min(due))
     }
+}
 
+impl Places {
     fn lock(&self) -> MutexGuard<'_, Instant> {
         self.idle_since
             .lock()
@@ -220,36 +249,69 @@ impl Stream {
         if !connection.age.allows_one_more() {
             return None;
         }
-        let allowed = connection.allowed.load(Relaxed);
+        let places = &connection.places;
+        let allowed = places.http2.allowed();
         let one_more = |streams| (streams < allowed).then_some(streams + 1);
-        let begun = connection.streams.fetch_update(Relaxed, Relaxed, one_more);
+        let begun = places.streams.fetch_update(Relaxed, Relaxed, one_more);
         begun.is_ok().then(|| {
             connection.age.count();
-            Self(connection.clone())
+            Self {
+                connection: connection.clone(),
+                place: Arc::new(Taken {
+                    places: places.clone(),
+                    fate: Fate::default(),
+                }),
+            }
         })
     }
 
     /// The connection, if it is too old for more requests than this one.
     pub(super) fn too_old(&self) -> Option<&Arc<Http2>> {
-        self.0.age.is_reached().then_some(&self.0)
+        self.connection.age.is_reached().then_some(&self.connection)
     }
 
-    pub(in crate::http) fn sender(&self) -> http2::SendRequest<RequestBody> {
-        self.0.sender.clone()
+    pub(in crate::http) fn sender(&self) -> http2::SendRequest<Upload> {
+        self.connection.sender.clone()
+    }
+
+    /// A request's body, which holds the place, too.
+    pub(in crate::http) fn upload(&self, body: RequestBody) -> Upload {
+        Upload::new(body, self.place.clone())
+    }
+
+    pub(in crate::http) fn fate(&self) -> &Fate {
+        &self.place.fate
+    }
+
+    /// What is known of the connection.
+    pub(in crate::http) fn http2(&self) -> &Arc<Http2State> {
+        &self.place.places.http2
     }
 
     /// The connection takes no more requests.
     pub(in crate::http) fn retire(&self) {
-        self.0.retire();
+        self.connection.retire();
     }
 }
 
-impl Drop for Stream {
-    fn drop(&mut self) {
-        let connection = &self.0;
-        if connection.streams.fetch_sub(1, Relaxed) == 1 {
-            *connection.lock() = Instant::now();
+impl Place for Taken {
+    fn fate(&self) -> &Fate {
+        &self.fate
+    }
+
+    fn dropped_unread(&self) {
+        if self.places.http2.drops_unprocessed() {
+            self.fate.hold_back();
         }
-        connection.freed.notify_one();
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let places = &self.places;
+        if places.streams.fetch_sub(1, Relaxed) == 1 {
+            *places.lock() = Instant::now();
+        }
+        places.freed.notify_one();
     }
 }

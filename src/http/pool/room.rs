@@ -11,6 +11,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, futures::OwnedNotifie
 pub(super) struct Room(Arc<Place>);
 
 /// The same right, as those have it who may give it up.
+#[derive(Clone)]
 pub(super) struct WeakRoom(Weak<Place>);
 
 struct Place {

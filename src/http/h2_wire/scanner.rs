@@ -1,0 +1,133 @@
+//! The frames in a stream of bytes (RFC 9113 §4.1).
+
+pub(super) const GOAWAY: u8 = 7;
+
+/// Of HEADERS, DATA.
+const END_STREAM: u8 = 1;
+
+/// How long a frame's head is, and where in it its kind.
+pub(super) const HEAD: usize = 9;
+pub(super) const KIND: usize = 3;
+/// The head of a GOAWAY, and the last stream that it names.
+const LONGEST: usize = HEAD + 4;
+
+/// Finds the frames in a stream of bytes.
+pub(super) struct Scanner {
+    head: [u8; LONGEST],
+    have: usize,
+    /// What is left of the frame whose head has been seen.
+    skip: usize,
+}
+
+impl Scanner {
+    pub(super) fn new(skip: u32) -> Self {
+        Self {
+            head: [0; LONGEST],
+            have: 0,
+            skip: skip as usize,
+        }
+    }
+
+    /// Shows each frame's head, and where in `all` the part ends that was looked at.
+    pub(super) fn scan(&mut self, all: &[u8], mut see: impl FnMut(&Head, usize)) {
+        let mut bytes = all;
+        while !bytes.is_empty() {
+            if self.skip > 0 {
+                let skipped = self.skip.min(bytes.len());
+                self.skip -= skipped;
+                bytes = &bytes[skipped..];
+                continue;
+            }
+            let wanted = self.wanted() - self.have;
+            let taken = wanted.min(bytes.len());
+            self.head[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
+            self.have += taken;
+            bytes = &bytes[taken..];
+            if self.have == self.wanted() {
+                let head = Head::of(&self.head);
+                self.skip = (HEAD + head.length).saturating_sub(self.have);
+                self.have = 0;
+                see(&head, all.len() - bytes.len());
+            }
+        }
+    }
+
+    /// How much of a frame is looked at.
+    fn wanted(&self) -> usize {
+        let is_known = self.have >= HEAD;
+        // One that is too short is an error, and h2 finds out.
+        match is_known && self.head[KIND] == GOAWAY && Head::of(&self.head).length >= 4 {
+            true => LONGEST,
+            false => HEAD,
+        }
+    }
+}
+
+pub(super) struct Head {
+    pub(super) length: usize,
+    pub(super) kind: u8,
+    flags: u8,
+    pub(super) stream: u32,
+    /// The first four bytes after the head, of a GOAWAY.
+    pub(super) last: u32,
+}
+
+impl Head {
+    fn of(bytes: &[u8; LONGEST]) -> Self {
+        let number = |at: usize| {
+            u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
+        Self {
+            length: (number(0) >> 8) as usize,
+            kind: bytes[KIND],
+            flags: bytes[4],
+            stream: number(5) & !(1 << 31),
+            last: number(9) & !(1 << 31),
+        }
+    }
+
+    /// Whether it says nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.length == 0 && self.flags & END_STREAM == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FRAMES: &[u8] = &[
+        0, 0, 3, 0, 0, 0, 0, 0, 1, 7, 7, 7, // DATA
+        0, 0, 0, 0, 0, 0, 0, 0, 1, // that says nothing
+        0, 0, 0, 0, 1, 0, 0, 0, 1, // that ends its stream
+        0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, // GOAWAY
+        0, 0, 1, 7, 0, 0, 0, 0, 0, 9, // which is too short
+        0, 0, 1, 1, 0, 128, 0, 0, 3, 9, // HEADERS, with a reserved bit
+    ];
+
+    #[test]
+    fn frames_are_found_however_they_come() {
+        for size in 1..=FRAMES.len() {
+            let (mut scanner, mut seen) = (Scanner::new(2), Vec::new());
+            let all = [b"..", FRAMES].concat();
+            for bytes in all.chunks(size) {
+                scanner.scan(bytes, |head, end| {
+                    assert!(end <= bytes.len());
+                    seen.push((head.kind, head.length, head.stream, head.is_empty()));
+                    if head.kind == GOAWAY && head.length == 8 {
+                        assert_eq!(head.last, 5);
+                    }
+                });
+            }
+            let expected = [
+                (0, 3, 1, false),
+                (0, 0, 1, true),
+                (0, 0, 1, false),
+                (7, 8, 0, false),
+                (7, 1, 0, false),
+                (1, 1, 3, false),
+            ];
+            assert_eq!(seen, expected, "in pieces of {size}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! A response's body as it comes in, within the client's limits.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::{
+    h2_task::Http2State,
+    wire_limits::{TooLarge, WireLimits},
+};
+
+pub(super) struct Received {
+    body: Incoming,
+    limits: WireLimits,
+    /// The connection, if it is an HTTP/2 one.
+    http2: Option<Arc<Http2State>>,
+}
+
+/// Why a body has no more frames.
+#[derive(Debug)]
+pub(super) enum ReceiveError {
+    /// They are more than the client reads.
+    Limit(TooLarge),
+    Broken(hyper::Error),
+}
+
+impl Received {
+    pub(super) fn new(body: Incoming, limits: WireLimits, http2: Option<Arc<Http2State>>) -> Self {
+        Self {
+            body,
+            limits,
+            http2,
+        }
+    }
+
+    fn check(&self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, ReceiveError> {
+        if self.http2.is_some() {
+            self.limits
+                .check_frame(&frame)
+                .map_err(ReceiveError::Limit)?;
+        }
+        Ok(frame)
+    }
+
+    fn error(&self, error: hyper::Error) -> ReceiveError {
+        let limit = match &self.http2 {
+            Some(http2) if http2.seen.has_overrun() => TooLarge::Block(self.limits.block_size()),
+            None if is_of_trailers(&error) => self.limits.http1_trailers(),
+            _ => return ReceiveError::Broken(error),
+        };
+        ReceiveError::Limit(limit)
+    }
+}
+
+/// hyper's limit of trailers, which has no kind of its own.
+fn is_of_trailers(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error);
+    let cause = source.and_then(|source| source.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| {
+        cause.kind() == io::ErrorKind::InvalidData
+            && cause.to_string().starts_with("chunk trailers")
+    })
+}
+
+impl Body for Received {
+    type Data = Bytes;
+    type Error = ReceiveError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ReceiveError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        Poll::Ready(frame.map(|frame| match frame {
+            Ok(frame) => self.check(frame),
+            Err(error) => Err(self.error(error)),
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,250 @@
+//! A request's body on an HTTP/2 connection, which many requests share: it harms none but its own.
+//!
+//! ```text
+//!  ready at once  ──▶ read where the request is sent, in its caller's task (`RequestBody::begin`)
+//!  more to come   ──▶ read in a task of its own ──▶ one frame at a time ──▶ the connection's task
+//! ```
+//!
+//! So a body that panics fails its own request, and one that blocks its thread blocks neither the connection nor, in a runtime
+//! with several threads, anybody else. In a runtime with one thread it blocks that, as every future does.
+//!
+//! Its [`Place`] is held by the body, and by each of its chunks until that is written: both halves of a stream take a place on
+//! the connection, and this is the half that goes out.
+
+use std::{
+    future::poll_fn,
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use futures::FutureExt;
+use http_body::{Body, Frame, SizeHint};
+use tokio::sync::mpsc;
+
+use super::body::{RequestBody, panicked};
+use crate::error::BoxError;
+
+/// What an HTTP/2 request holds on its connection until both its halves are done.
+pub(super) trait Place: Send + Sync + 'static {
+    fn fate(&self) -> &Fate;
+
+    /// hyper drops the body of a request that it has not sent.
+    fn dropped_unread(&self) {}
+}
+
+/// What became of a request that hyper says nothing exact about.
+#[derive(Debug, Default)]
+pub(super) struct Fate {
+    body_error: Mutex<Option<BoxError>>,
+    held_back: AtomicBool,
+}
+
+impl Fate {
+    /// Why the request's own body has failed, if it has.
+    pub(super) fn take_body_error(&self) -> Option<BoxError> {
+        self.body_error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    /// Not a byte of it was written, and none will be.
+    pub(super) fn hold_back(&self) {
+        self.held_back.store(true, Relaxed);
+    }
+
+    pub(super) fn was_held_back(&self) -> bool {
+        self.held_back.load(Relaxed)
+    }
+
+    fn body_failed(&self, error: BoxError) {
+        *self
+            .body_error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(error);
+    }
+}
+
+/// Of a request that takes no place anybody counts.
+impl Place for Fate {
+    fn fate(&self) -> &Fate {
+        self
+    }
+}
+
+pub(super) struct Upload {
+    source: Source,
+    size_hint: SizeHint,
+    place: Arc<dyn Place>,
+}
+
+enum Source {
+    /// What hyper has not taken yet, or what needs no task.
+    Body(RequestBody),
+    Task(mpsc::Receiver<Next>),
+    Ended,
+}
+
+enum Next {
+    /// A frame, and whether it is the last one.
+    Frame(Frame<Bytes>, bool),
+    Error(BoxError),
+    End,
+}
+
+impl Upload {
+    pub(super) fn new(body: RequestBody, place: Arc<dyn Place>) -> Self {
+        Self {
+            size_hint: body.size_hint(),
+            source: Source::Body(body),
+            place,
+        }
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        if let Source::Body(body) = &mut self.source {
+            if body.is_at_hand() {
+                return body.poll_next(cx);
+            }
+            let (sender, frames) = mpsc::channel(1);
+            let body = std::mem::replace(body, RequestBody::Empty);
+            tokio::spawn(read(body, sender));
+            self.source = Source::Task(frames);
+        }
+        match &mut self.source {
+            // A task that dies says nothing of the end: what it has sent is not all.
+            Source::Task(frames) => frames
+                .poll_recv(cx)
+                .map(|next| next.unwrap_or_else(|| Next::Error("the runtime has ended".into()))),
+            Source::Body(_) | Source::Ended => Poll::Ready(Next::End),
+        }
+    }
+}
+
+impl RequestBody {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        let frame = ready!(Pin::new(&mut *self).poll_frame(cx));
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => Next::Frame(frame, self.is_end_stream()),
+            Some(Err(error)) => Next::Error(error),
+            None => Next::End,
+        })
+    }
+}
+
+/// The body of a request that comes back unsent.
+pub(super) trait Returned {
+    fn returned(self) -> RequestBody;
+}
+
+impl Returned for RequestBody {
+    fn returned(self) -> RequestBody {
+        self
+    }
+}
+
+impl Returned for Upload {
+    fn returned(mut self) -> RequestBody {
+        match std::mem::replace(&mut self.source, Source::Ended) {
+            Source::Body(body) => body,
+            Source::Task(_) | Source::Ended => RequestBody::Empty,
+        }
+    }
+}
+
+/// Reads a body to its end, or for as long as the connection wants it.
+async fn read(mut body: RequestBody, sender: mpsc::Sender<Next>) {
+    let mut has_more = true;
+    while has_more {
+        let next = AssertUnwindSafe(poll_fn(|cx| body.poll_next(cx))).catch_unwind();
+        let next = tokio::select! {
+            biased;
+            () = sender.closed() => return,
+            next = next => next.unwrap_or_else(|panic| Next::Error(panicked(&*panic))),
+        };
+        has_more = matches!(next, Next::Frame(_, false));
+        if sender.send(next).await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Body for Upload {
+    type Data = Chunk;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Chunk>, BoxError>>> {
+        let this = &mut *self;
+        Poll::Ready(match ready!(this.poll_next(cx)) {
+            Next::Frame(frame, is_last) => {
+                if is_last {
+                    this.source = Source::Ended;
+                }
+                let place = &this.place;
+                Some(Ok(frame.map_data(|data| Chunk {
+                    data,
+                    _place: place.clone(),
+                })))
+            }
+            Next::Error(error) => {
+                this.source = Source::Ended;
+                this.place.fate().body_failed(error);
+                // hyper resets the stream, and forgets the error.
+                Some(Err("the request's own body failed".into()))
+            }
+            Next::End => {
+                this.source = Source::Ended;
+                None
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Body(body) => body.is_at_hand() && body.is_end_stream(),
+            Source::Task(_) => false,
+            Source::Ended => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.size_hint
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if matches!(self.source, Source::Body(_)) {
+            self.place.dropped_unread();
+        }
+    }
+}
+
+/// A piece of a body, on its way until it is written.
+pub(super) struct Chunk {
+    data: Bytes,
+    _place: Arc<dyn Place>,
+}
+
+impl Buf for Chunk {
+    fn remaining(&self) -> usize {
+        self.data.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.data
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.data.advance(count);
+    }
+}

@@ -1,0 +1,189 @@
+//! How much a client reads and holds of what pods send. [`ClientBuilder`](super::ClientBuilder) documents each of these.
+
+use http::HeaderMap;
+use http_body::Frame;
+
+/// Limits of a client's connections.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WireLimits {
+    /// Bytes of a response's head, and of its trailers.
+    pub(super) header_size: u32,
+    /// Headers of an HTTP/1.1 response's head.
+    pub(super) http1_headers: usize,
+    /// Bytes of a response that may be on their way, or not read yet.
+    pub(super) stream_window: u32,
+    /// The same of all responses of an HTTP/2 connection.
+    pub(super) connection_window: u32,
+    /// Bytes of an HTTP/2 frame.
+    pub(super) frame_size: u32,
+    /// Streams of an HTTP/2 connection that have been given up, and are remembered so that late answers are known for what
+    /// they are.
+    pub(super) reset_streams: usize,
+}
+
+impl Default for WireLimits {
+    fn default() -> Self {
+        Self {
+            header_size: 1 << 20,
+            http1_headers: 1_000,
+            stream_window: 2 << 20,
+            connection_window: 1 << 30,
+            frame_size: 16 << 10,
+            reset_streams: 10_000,
+        }
+    }
+}
+
+/// How many times [`WireLimits::header_size`] h2 itself reads.
+///
+/// h2 drops what is beyond its own limit, of trailers without a word; and from four times that on it closes the connection.
+/// So its limit is far from ours, and what is in between fails its own request only.
+const H2_TIMES: u32 = 16;
+
+/// No block of headers is larger than this many times [`WireLimits::header_size`] on the wire: the connection is closed.
+///
+/// At half of what h2 reads nothing can be dropped unseen. It drops the first header that crosses its limit. If that is
+/// none of more than 15 times our size, those before it are more than our limit. If it is, it is larger than this on the
+/// wire: Huffman's shortest code has 5 bits for a byte, and 15 × 5/8 > 8; and no such header is in HPACK's table of 4 KiB.
+const BLOCK_TIMES: u32 = 8;
+
+/// A map can't hold more names than this (`http::HeaderMap`); h2 drops those beyond.
+const MOST_NAMES: usize = 24_576;
+
+/// What HPACK counts for each header beside its text (RFC 7541 §4.1).
+const HEADER: usize = 32;
+/// `:status` and its value.
+const STATUS: usize = 7 + 3 + HEADER;
+
+/// A response that is more than this client reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum TooLarge {
+    #[error("its head is larger than {0} bytes (`max_response_header_size`)")]
+    Head(u32),
+    #[error(
+        "its head is larger than {size} bytes (`max_response_header_size`) or has more than {headers} headers \
+         (`http1_max_headers`)"
+    )]
+    Http1Head { size: u32, headers: usize },
+    #[error("its trailers are larger than {0} bytes (`max_response_header_size`)")]
+    Trailers(u32),
+    #[error(
+        "its trailers are larger than {size} bytes (`max_response_header_size`) or more than {headers} \
+         (`http1_max_headers`)"
+    )]
+    Http1Trailers { size: u32, headers: usize },
+    #[error("its trailers have {MOST_NAMES} names or more")]
+    Names,
+    #[error(
+        "a head or trailers on its connection are larger than {0} bytes (8 × `max_response_header_size`)"
+    )]
+    Block(usize),
+}
+
+impl WireLimits {
+    /// What h2 reads of a head or of trailers.
+    pub(super) fn h2_header_size(&self) -> u32 {
+        self.header_size.saturating_mul(H2_TIMES)
+    }
+
+    /// What a head or trailers may take on the wire.
+    pub(super) fn block_size(&self) -> usize {
+        self.header_size.saturating_mul(BLOCK_TIMES) as usize
+    }
+
+    /// Of an HTTP/2 response.
+    pub(super) fn check_head(&self, headers: &HeaderMap) -> Result<(), TooLarge> {
+        match STATUS + size(headers) > self.header_size as usize {
+            true => Err(TooLarge::Head(self.header_size)),
+            false => Ok(()),
+        }
+    }
+
+    /// Of an HTTP/2 response, whose trailers a frame may be.
+    pub(super) fn check_frame<D>(&self, frame: &Frame<D>) -> Result<(), TooLarge> {
+        let Some(trailers) = frame.trailers_ref() else {
+            return Ok(());
+        };
+        if size(trailers) > self.header_size as usize {
+            return Err(TooLarge::Trailers(self.header_size));
+        }
+        match trailers.keys_len() < MOST_NAMES {
+            true => Ok(()),
+            false => Err(TooLarge::Names),
+        }
+    }
+
+    pub(super) fn http1_head(&self) -> TooLarge {
+        TooLarge::Http1Head {
+            size: self.header_size,
+            headers: self.http1_headers,
+        }
+    }
+
+    pub(super) fn http1_trailers(&self) -> TooLarge {
+        TooLarge::Http1Trailers {
+            size: self.header_size,
+            headers: self.http1_headers,
+        }
+    }
+}
+
+/// As HPACK counts it, and `SETTINGS_MAX_HEADER_LIST_SIZE`.
+fn size(headers: &HeaderMap) -> usize {
+    let fields = headers.iter();
+    fields
+        .map(|(name, value)| name.as_str().len() + value.len() + HEADER)
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{HeaderName, HeaderValue};
+
+    fn of(text: usize) -> HeaderMap {
+        let name = HeaderName::from_static("a");
+        let value = HeaderValue::from_bytes(&vec![b'x'; text]).expect("a value");
+        HeaderMap::from_iter([(name, value)])
+    }
+
+    #[test]
+    fn a_head_counts_as_hpack_counts_it() {
+        let limits = WireLimits::default();
+        let most = (1 << 20) - STATUS - HEADER - 1;
+        assert_eq!(limits.check_head(&of(most)), Ok(()));
+        assert_eq!(
+            limits.check_head(&of(most + 1)),
+            Err(TooLarge::Head(1 << 20))
+        );
+    }
+
+    #[test]
+    fn trailers_that_a_map_can_t_hold_are_no_trailers() {
+        let limits = WireLimits {
+            header_size: 1 << 30,
+            ..WireLimits::default()
+        };
+        let named = |names: usize| {
+            let names =
+                (0..names).map(|at| HeaderName::try_from(format!("x{at}")).expect("a name"));
+            let headers = names.map(|name| (name, HeaderValue::from_static("")));
+            Frame::<()>::trailers(headers.collect())
+        };
+        assert_eq!(limits.check_frame(&named(MOST_NAMES - 1)), Ok(()));
+        assert_eq!(limits.check_frame(&named(MOST_NAMES)), Err(TooLarge::Names));
+    }
+
+    #[test]
+    fn errors_name_the_limit_and_its_setting() {
+        let limits = WireLimits::default();
+        for error in [limits.http1_head(), limits.http1_trailers()] {
+            let text = error.to_string();
+            assert!(
+                text.contains("1048576 bytes") && text.contains("1000"),
+                "{text}"
+            );
+            assert!(text.contains("max_response_header_size"), "{text}");
+        }
+    }
+}

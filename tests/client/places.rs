@@ -1,0 +1,489 @@
+//! HTTP/2 requests that share a connection, and nothing of each other's fate: their places, their bodies, their end.
+
+use std::{
+    convert::Infallible,
+    future::IntoFuture,
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::{future::join, stream};
+use http::{Request, Response};
+use http_body::Frame;
+use http_body_util::{Full, StreamBody};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::mpsc::UnboundedSender,
+    task::JoinHandle,
+    time::timeout,
+};
+use tower::ServiceExt;
+use tower_headless::{
+    BoxError, StaticEndpoints,
+    http::{Client, ClientBuilder, Error, Protocol, ResponseBody},
+};
+
+use crate::{
+    frames::{Frames, NO_ERROR},
+    kit::{self, accept, in_flight, listen, wait_until, written},
+    support::within,
+};
+
+const SETTINGS: u8 = 4;
+const MAX_CONCURRENT_STREAMS: u16 = 3;
+const INITIAL_WINDOW_SIZE: u16 = 4;
+
+fn builder(pods: impl IntoIterator<Item = SocketAddr>) -> ClientBuilder<StaticEndpoints> {
+    kit::builder(pods).protocol(Protocol::Http2)
+}
+
+fn client(pods: impl IntoIterator<Item = SocketAddr>) -> Client {
+    builder(pods).build().expect("a client")
+}
+
+async fn greet(listener: &TcpListener, streams: u32) -> Frames<TcpStream> {
+    Frames::greet(accept(listener).await, Some(streams)).await
+}
+
+async fn set(frames: &mut Frames<TcpStream>, setting: u16, value: u32) {
+    let mut frame = vec![0, 0, 6, SETTINGS, 0, 0, 0, 0, 0];
+    frame.extend(setting.to_be_bytes());
+    frame.extend(value.to_be_bytes());
+    frames.0.write(frame).await;
+}
+
+type Answer = Result<Response<ResponseBody>, Error>;
+
+async fn get(client: &Client) -> Answer {
+    within("a response", client.get("/").into_future()).await
+}
+
+async fn send<B>(client: &Client, body: B) -> Answer
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let request = Request::post("/upload").body(body).expect("a request");
+    within("a response", client.clone().oneshot(request)).await
+}
+
+/// Waits for as long as nothing may happen.
+async fn nothing(of: impl Future) {
+    let moment = Duration::from_millis(50);
+    assert!(timeout(moment, of).await.is_err(), "too soon");
+}
+
+/// Answers one request over a new connection.
+async fn answer_anew(listener: &TcpListener) -> Frames<TcpStream> {
+    let mut new = greet(listener, 1).await;
+    let stream = new.stream().await;
+    new.ok(stream).await;
+    new
+}
+
+/// A connection with room for one stream, which still uploads what was answered.
+async fn uploading(
+    listener: &TcpListener,
+    client: &Client,
+) -> (Frames<TcpStream>, u32, UnboundedSender<&'static str>) {
+    let (sender, body) = written();
+    let serve = async {
+        let mut old = greet(listener, 1).await;
+        let first = old.stream().await;
+        old.ok(first).await;
+        (old, first)
+    };
+    let ((old, first), response) = join(serve, send(client, body)).await;
+    response.expect("a response");
+    assert_eq!(in_flight(client), 0);
+    let _ = sender.send("there is more");
+    (old, first, sender)
+}
+
+#[tokio::test]
+async fn a_stream_that_still_uploads_takes_a_place() {
+    let (listener, pod) = listen().await;
+    let client = client([pod]);
+    let (_old, _, _sender) = uploading(&listener, &client).await;
+    let (_new, response) = join(answer_anew(&listener), get(&client)).await;
+    response.expect("over another connection");
+}
+
+#[tokio::test]
+async fn an_upload_s_end_frees_its_place() {
+    let (listener, pod) = listen().await;
+    let client = builder([pod]).max_connections(1).build();
+    let client = client.expect("a client");
+    let (mut old, first, sender) = uploading(&listener, &client).await;
+    let mut second = Box::pin(get(&client));
+    nothing(&mut second).await;
+    drop(sender);
+    old.end_of(first).await;
+    let serve = async {
+        let stream = old.stream().await;
+        old.ok(stream).await;
+    };
+    let ((), response) = join(serve, second).await;
+    response.expect("over the same connection");
+}
+
+/// RFC 9113 §8.1: a pod that has answered may say that it wants no more.
+#[tokio::test]
+async fn a_reset_after_the_answer_frees_the_place() {
+    let (listener, pod) = listen().await;
+    let client = builder([pod]).max_connections(1).build();
+    let client = client.expect("a client");
+    let (mut old, first, _sender) = uploading(&listener, &client).await;
+    old.reset(first, NO_ERROR).await;
+    let serve = async {
+        let stream = old.stream().await;
+        old.ok(stream).await;
+    };
+    let ((), response) = join(serve, get(&client)).await;
+    response.expect("over the same connection");
+}
+
+/// hyper is done with such a body at once, and h2 isn't.
+#[tokio::test]
+async fn a_body_that_the_pod_doesn_t_take_keeps_its_place() {
+    let (listener, pod) = listen().await;
+    let client = client([pod]);
+    let serve = async {
+        let mut old = greet(&listener, 1).await;
+        let first = old.stream().await;
+        old.ok(first).await;
+        old
+    };
+    // More than the pod's window.
+    let upload = send(&client, Full::from(vec![0; 100_000]));
+    let (_old, response) = join(serve, upload).await;
+    response.expect("a response");
+    let (_new, response) = join(answer_anew(&listener), get(&client)).await;
+    response.expect("over another connection");
+}
+
+#[tokio::test]
+async fn a_connection_that_goes_away_makes_room_for_another() {
+    let (listener, pod) = listen().await;
+    let client = builder([pod]).max_connections(1).build();
+    let client = client.expect("a client");
+    let (mut old, first, sender) = uploading(&listener, &client).await;
+    let mut second = Box::pin(get(&client));
+    nothing(&mut second).await;
+    old.go_away(first, NO_ERROR).await;
+    let (_new, response) = join(answer_anew(&listener), second).await;
+    response.expect("over another connection");
+    let _ = sender.send("and more");
+    drop(sender);
+    old.end_of(first).await;
+}
+
+/// A connection of two streams on which nothing more can be written: the pod doesn't read what an upload sends. The other
+/// request has been given up, and that can't be written, either.
+async fn blocked(
+    listener: &TcpListener,
+    client: &Client,
+) -> (Frames<TcpStream>, u32, JoinHandle<Answer>) {
+    let mut given_up = Box::pin(get(client));
+    let serve = async {
+        let mut old = greet(listener, 2).await;
+        set(&mut old, INITIAL_WINDOW_SIZE, i32::MAX.unsigned_abs()).await;
+        // As much for the connection (WINDOW_UPDATE).
+        let mut update = vec![0, 0, 4, 8, 0, 0, 0, 0, 0];
+        update.extend((1_u32 << 30).to_be_bytes());
+        old.0.write(update).await;
+        old.stream().await;
+        old
+    };
+    let mut old = tokio::select! {
+        served = serve => served,
+        _ = &mut given_up => panic!("not answered yet"),
+    };
+    let uploading = client.clone();
+    let upload = tokio::spawn(async move {
+        let chunk = || Ok::<_, Infallible>(Frame::data(Bytes::from(vec![0; 1 << 20])));
+        send(&uploading, StreamBody::new(stream::repeat_with(chunk))).await
+    });
+    let second = old.stream().await;
+    // Until the system takes no more of it.
+    nothing(&mut given_up).await;
+    (old, second, upload)
+}
+
+#[tokio::test]
+async fn a_request_that_hyper_holds_back_is_sent_elsewhere_after_a_go_away() {
+    let (listener, pod) = listen().await;
+    let client = client([pod]);
+    let (mut old, last, upload) = blocked(&listener, &client).await;
+    let mut held = Box::pin(send(&client, Full::from("a body")));
+    nothing(&mut held).await;
+    nothing(listener.accept()).await;
+    old.go_away(last, NO_ERROR).await;
+    let (_new, response) = join(answer_anew(&listener), held).await;
+    response.expect("not a byte of it was written");
+    upload.abort();
+}
+
+#[tokio::test]
+async fn a_request_that_hyper_holds_back_is_sent_elsewhere_after_the_connection_s_end() {
+    let (listener, pod) = listen().await;
+    let client = client([pod]);
+    let (old, _, upload) = blocked(&listener, &client).await;
+    let mut held = Box::pin(send(&client, kit::stream_of(&["a ", "body"])));
+    nothing(&mut held).await;
+    nothing(listener.accept()).await;
+    drop(old);
+    let (_new, response) = join(answer_anew(&listener), held).await;
+    response.expect("not a byte of it was written");
+    let uploaded = upload.await.expect("no panic");
+    assert!(!uploaded.expect_err("it was lost").is_unexecuted());
+}
+
+/// h2 would send it yet: the pod names no last stream for now (RFC 9113 §6.8), and the connection goes on.
+#[tokio::test]
+async fn a_request_that_hyper_holds_back_may_be_executed_after_a_go_away_without_a_last_stream() {
+    let (listener, pod) = listen().await;
+    let client = client([pod]);
+    let (mut old, _, upload) = blocked(&listener, &client).await;
+    let mut held = Box::pin(send(&client, Full::from("a body")));
+    nothing(&mut held).await;
+    old.go_away(i32::MAX.unsigned_abs(), NO_ERROR).await;
+    let error = held.await.expect_err("it was lost");
+    assert!(
+        !error.is_unexecuted() && !error.is_request_body(),
+        "{error:?}"
+    );
+    upload.abort();
+}
+
+#[tokio::test]
+async fn who_waits_hears_that_the_pod_allows_more() {
+    let (listener, pod) = listen().await;
+    let client = builder([pod]).max_connections(1).build();
+    let client = client.expect("a client");
+    let serve = async {
+        let mut frames = greet(&listener, 1).await;
+        let first = frames.stream().await;
+        wait_until("all requests", || in_flight(&client) == 4).await;
+        set(&mut frames, MAX_CONCURRENT_STREAMS, 4).await;
+        for _ in 0..3 {
+            let stream = frames.stream().await;
+            frames.ok(stream).await;
+        }
+        frames.ok(first).await;
+        frames
+    };
+    // Each in a task of its own: nobody else's news wakes it.
+    let ask = |_| {
+        let client = client.clone();
+        tokio::spawn(async move { get(&client).await })
+    };
+    let all = futures::future::join_all((0..4).map(ask));
+    let (_frames, responses) = join(serve, all).await;
+    for response in responses {
+        response.expect("no panic").expect("a response");
+    }
+}
+
+#[tokio::test]
+async fn a_pod_that_allows_none_any_more_gets_another_connection() {
+    let (listener, pod) = listen().await;
+    let client = client([pod]);
+    let serve = async {
+        let mut old = greet(&listener, 10).await;
+        let first = old.stream().await;
+        set(&mut old, MAX_CONCURRENT_STREAMS, 0).await;
+        old.ok(first).await;
+        (old, answer_anew(&listener).await)
+    };
+    let ask = async {
+        get(&client).await.expect("a response");
+        get(&client).await.expect("over another connection");
+    };
+    join(serve, ask).await;
+}
+
+#[tokio::test]
+async fn a_window_that_shrinks_and_grows_holds_an_upload_up_and_no_more() {
+    let (listener, pod) = listen().await;
+    let client = client([pod]);
+    let serve = async {
+        let mut frames = greet(&listener, 10).await;
+        set(&mut frames, INITIAL_WINDOW_SIZE, 10).await;
+        let first = frames.stream().await;
+        set(&mut frames, INITIAL_WINDOW_SIZE, 0).await;
+        let second = frames.stream().await;
+        frames.ok(second).await;
+        set(&mut frames, INITIAL_WINDOW_SIZE, 100_000).await;
+        frames.end_of(first).await;
+        frames.ok(first).await;
+        frames
+    };
+    let upload = send(&client, Full::from(vec![0; 50_000]));
+    let ((_frames, upload), other) = join(join(serve, upload), get(&client)).await;
+    upload.expect("a response");
+    other.expect("a response");
+}
+
+/// A body that panics when it is read for the `n`th time.
+struct Panicking(usize);
+
+impl http_body::Body for Panicking {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        assert_ne!(self.0, 0, "the body's own bug");
+        self.0 -= 1;
+        cx.waker().wake_by_ref();
+        match self.0 % 2 {
+            0 => Poll::Pending,
+            _ => Poll::Ready(Some(Ok(Frame::data(Bytes::from("a part"))))),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_panics_fails_its_own_request_alone() {
+    for reads in [0, 1, 2, 5] {
+        let (listener, pod) = listen().await;
+        let client = client([pod]);
+        let serve = async {
+            let mut frames = greet(&listener, 10).await;
+            let first = frames.stream().await;
+            frames.stream().await;
+            wait_until("the panic", || in_flight(&client) == 1).await;
+            frames.ok(first).await;
+            frames
+        };
+        let ask = async {
+            let other = get(&client);
+            let panicking = async {
+                wait_until("the other", || in_flight(&client) == 1).await;
+                let asked = send(&client, Panicking(reads)).await;
+                let error = asked.expect_err("no body");
+                assert!(
+                    error.is_request_body() && error.pod().is_none(),
+                    "{error:?}"
+                );
+                let source = std::error::Error::source(&error).expect("a source");
+                assert!(
+                    source.to_string().contains("the body's own bug"),
+                    "{source}"
+                );
+            };
+            let (other, ()) = join(other, panicking).await;
+            other.expect("the answer on the same connection");
+        };
+        join(serve, ask).await;
+    }
+}
+
+/// A body that blocks its thread when it is read for the `n`th time, until it is let go.
+struct Blocking(usize, std::sync::mpsc::Receiver<()>);
+
+impl http_body::Body for Blocking {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.0 == 0 {
+            let _ = self.1.recv_timeout(Duration::from_secs(20));
+            return Poll::Ready(None);
+        }
+        self.0 -= 1;
+        cx.waker().wake_by_ref();
+        match self.0 % 2 {
+            0 => Poll::Pending,
+            _ => Poll::Ready(Some(Ok(Frame::data(Bytes::from("a part"))))),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_body_that_blocks_its_thread_holds_up_no_other_request() {
+    for reads in [0, 1, 2] {
+        let (pod, _alive) = kit_http2().await;
+        let client = client([pod]);
+        get(&client).await.expect("a response");
+        let (go, blocked) = std::sync::mpsc::sync_channel(1);
+        let task = {
+            let client = client.clone();
+            tokio::spawn(async move { send(&client, Blocking(reads, blocked)).await })
+        };
+        wait_until("the upload", || in_flight(&client) == 1).await;
+        let others = (0..20).map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { timeout(Duration::from_secs(10), get(&client)).await })
+        });
+        for other in others.collect::<Vec<_>>() {
+            let other = other.await.expect("no panic").expect("while it blocks");
+            other.expect("a response");
+        }
+        go.send(()).expect("it blocks still");
+        let response = task.await.expect("no panic");
+        response.expect("a response");
+    }
+}
+
+/// A pod that answers what it has read to the end, in a runtime of its own: no client's body blocks it.
+async fn kit_http2() -> (SocketAddr, std::sync::mpsc::Sender<()>) {
+    let (bound, address) = tokio::sync::oneshot::channel();
+    let (alive, end) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async move {
+            let serve = |peer: kit::Peer<TcpStream>| async move {
+                let answer = |request: Request<hyper::body::Incoming>| async move {
+                    let _ = http_body_util::BodyExt::collect(request.into_body()).await;
+                    Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok")))
+                };
+                let executor = hyper_util::rt::TokioExecutor::new();
+                let io = hyper_util::rt::TokioIo::new(peer.into_inner());
+                // Ends with the connection, for good or bad.
+                let _ = hyper::server::conn::http2::Builder::new(executor)
+                    .serve_connection(io, hyper::service::service_fn(answer))
+                    .await;
+            };
+            let _ = bound.send(kit::pod(serve).await);
+            let end = tokio::task::spawn_blocking(move || {
+                let _: Result<(), _> = end.recv();
+            });
+            let _ = end.await;
+        });
+    });
+    (address.await.expect("an address"), alive)
+}
+
+#[tokio::test]
+async fn a_body_s_own_error_is_what_its_caller_sees() {
+    let (listener, pod) = listen().await;
+    let client = client([pod]);
+    let frames = [
+        Ok(Frame::data(Bytes::from("a part"))),
+        Err(BoxError::from("the disk is gone")),
+    ];
+    let serve = async {
+        let mut frames = greet(&listener, 10).await;
+        frames.stream().await;
+        frames
+    };
+    let asked = send(&client, StreamBody::new(stream::iter(frames)));
+    let (_frames, asked) = join(serve, asked).await;
+    let error = asked.expect_err("no body");
+    assert!(error.is_request_body(), "{error:?}");
+    let source = std::error::Error::source(&error).expect("a source");
+    assert_eq!(source.to_string(), "the disk is gone");
+}
