@@ -404,10 +404,7 @@ async fn aliases_in_a_circle_or_without_end_are_given_up_and_the_target_is_asked
 #[tokio::test(start_paused = true)]
 async fn hostnames_and_the_parent_are_those_of_the_name_that_has_the_records() {
     const ALIAS: &str = "_http._tcp.shop.example";
-    let srv = || {
-        let dns = Dns::srv(&format!("{ALIAS}.")).expect("a service");
-        dns
-    };
+    let srv = || Dns::srv(&format!("{ALIAS}.")).expect("a service");
     let script = Script::new();
     script.owner(ALIAS, PORT);
     script.say(ALIAS, Srv, stateful(2, 2, false));
