@@ -313,7 +313,9 @@ fn connections_of_a_runtime_that_stands_still_are_not_used_and_wait_for_it() {
 fn a_request_whose_connections_runtime_ends_is_lost_and_no_pod_is_blamed() {
     let world = World::new(1);
     let outlier = OutlierDetection::new().consecutive_failures(1);
-    let client = world.builder().outlier_detection(outlier).build();
+    // HTTP/2: one connection for all, from its first request on.
+    let builder = world.builder().protocol(Protocol::Http2);
+    let client = builder.outlier_detection(outlier).build();
     let client = client.expect("a client");
     let (first, second) = (multi_thread(), current_thread());
     first.block_on(post(&client)).expect("an answer");
@@ -321,7 +323,6 @@ fn a_request_whose_connections_runtime_ends_is_lost_and_no_pod_is_blamed() {
     pod.set(Mode::Hung);
     let mut request = pin!(post(&client));
     second.block_on(async {
-        // Over the connection that the first runtime drives.
         tokio::select! {
             _ = request.as_mut() => panic!("it has no answer"),
             _ = pod.wait_until(|stats| stats.in_flight == 1) => {}
