@@ -272,7 +272,7 @@ impl Pool {
     }
 
     /// Takes an HTTP/1.1 connection back that has no request any more, or closes it.
-    pub(super) fn release(pool: &Weak<Self>, mut connection: Http1) {
+    pub(super) fn release(pool: &Weak<Self>, mut connection: Box<Http1>) {
         if connection.is_over() {
             return;
         }
@@ -286,7 +286,7 @@ impl Pool {
     }
 
     /// It doesn't become ready soon: the request still is on its way where it was answered early.
-    fn release_later(pool: Weak<Self>, mut connection: Http1) {
+    fn release_later(pool: Weak<Self>, mut connection: Box<Http1>) {
         let Some(patience) = pool.upgrade().map(|pool| pool.config.idle_timeout) else {
             return;
         };
@@ -298,13 +298,13 @@ impl Pool {
         });
     }
 
-    fn take_back(pool: &Weak<Self>, mut connection: Http1) {
+    fn take_back(pool: &Weak<Self>, mut connection: Box<Http1>) {
         connection.idle_since = Instant::now();
         Self::put(pool, connection);
     }
 
     /// Puts a connection on top of those that are idle.
-    fn put(pool: &Weak<Self>, connection: Http1) {
+    fn put(pool: &Weak<Self>, connection: Box<Http1>) {
         let Some(pool) = pool.upgrade() else { return };
         let due = connection.due(pool.config.idle_timeout);
         let mut state = pool.lock();
@@ -326,11 +326,11 @@ impl Pool {
 }
 
 impl Shelf for Pool {
-    fn put_back(self: Arc<Self>, connection: Http1) {
+    fn put_back(self: Arc<Self>, connection: Box<Http1>) {
         Self::put(&Arc::downgrade(&self), connection);
     }
 
-    fn put_aside(self: Arc<Self>, connection: Http1) {
+    fn put_aside(self: Arc<Self>, connection: Box<Http1>) {
         Self::release_later(Arc::downgrade(&self), connection);
     }
 }

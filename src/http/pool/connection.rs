@@ -38,11 +38,11 @@ const SOCKET_BUFFER: usize = 16 * 1024;
 
 /// A connection reserved for one request.
 pub(in crate::http) enum Reserved {
-    Http1(Http1),
+    Http1(Box<Http1>),
     Http2(Stream),
 }
 
-/// A connection for one request at a time.
+/// A connection for one request at a time. Boxed where it is moved, as it is many times for each request.
 pub(in crate::http) struct Http1 {
     pub(super) sender: http1::SendRequest<RequestBody>,
     pub(super) hints: SocketHints,
@@ -111,9 +111,9 @@ impl Http1 {
         sender: http1::SendRequest<RequestBody>,
         hints: SocketHints,
         age: Age,
-    ) -> Self {
+    ) -> Box<Self> {
         hints.read_first();
-        Self {
+        Box::new(Self {
             sender,
             hints,
             idle_since: age.made(),
@@ -122,7 +122,7 @@ impl Http1 {
             keep_alive: KeepAlive::default(),
             runtime: Handle::current(),
             home: Home::here(),
-        }
+        })
     }
 
     /// A request with this body begins. If something has arrived while there was none, it comes back unwritten.

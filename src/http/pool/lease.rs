@@ -11,7 +11,7 @@ use super::{
 pub(in crate::http) struct Lease(Held);
 
 enum Held {
-    Http1(Http1, Weak<Pool>),
+    Http1(Box<Http1>, Weak<Pool>),
     Http2(#[expect(dead_code, reason = "held until the response ends")] Stream),
 }
 

@@ -17,21 +17,21 @@ use super::connection::Http1;
 /// Where connections come from that are not waited for any longer.
 pub(super) trait Shelf: Send + Sync {
     /// Who waited has another one, or has given up.
-    fn put_back(self: Arc<Self>, connection: Http1);
+    fn put_back(self: Arc<Self>, connection: Box<Http1>);
 
     /// It doesn't become ready soon.
-    fn put_aside(self: Arc<Self>, connection: Http1);
+    fn put_aside(self: Arc<Self>, connection: Box<Http1>);
 }
 
 /// The wait for it. None where it is not ready in time.
 pub(in crate::http) struct Settling {
-    connection: Option<Http1>,
+    connection: Option<Box<Http1>>,
     shelf: Weak<dyn Shelf>,
     deadline: Pin<Box<Sleep>>,
 }
 
 impl Settling {
-    pub(super) fn new(connection: Http1, shelf: Weak<dyn Shelf>) -> Self {
+    pub(super) fn new(connection: Box<Http1>, shelf: Weak<dyn Shelf>) -> Self {
         Self {
             deadline: Box::pin(sleep_until(connection.settles_until())),
             connection: Some(connection),
@@ -41,9 +41,9 @@ impl Settling {
 }
 
 impl Future for Settling {
-    type Output = Option<Http1>;
+    type Output = Option<Box<Http1>>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Http1>> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Box<Http1>>> {
         let this = &mut *self;
         let Some(connection) = &mut this.connection else {
             return Poll::Ready(None);

@@ -14,7 +14,8 @@ use crate::home::Home;
 #[derive(Default)]
 pub(super) struct State {
     /// HTTP/1.1 connections without a request, the last used on top. Some may not be ready yet.
-    pub(super) idle: Vec<Http1>,
+    #[expect(clippy::vec_box, reason = "they are boxed where they are used")]
+    pub(super) idle: Vec<Box<Http1>>,
     pub(super) http2: Vec<Arc<Http2>>,
     /// The last dial for all.
     pub(super) dialing: Option<Dialing>,
@@ -85,7 +86,7 @@ pub(super) struct Reaped {
 
 impl State {
     /// The last used one that takes a request and that somebody drives. Those that take none any more are closed on the way.
-    pub(super) fn pop_idle(&mut self) -> Option<Http1> {
+    pub(super) fn pop_idle(&mut self) -> Option<Box<Http1>> {
         for at in (0..self.idle.len()).rev() {
             let connection = &self.idle[at];
             if connection.is_over() {
@@ -98,9 +99,9 @@ impl State {
     }
 
     /// The last used one that is not ready yet.
-    pub(super) fn pop_settling(&mut self) -> Option<Http1> {
-        let is_usable = |it: &Http1| !it.is_over() && it.is_driven();
-        let at = self.idle.iter().rposition(is_usable)?;
+    pub(super) fn pop_settling(&mut self) -> Option<Box<Http1>> {
+        let mut idle = self.idle.iter();
+        let at = idle.rposition(|it| !it.is_over() && it.is_driven())?;
         Some(self.idle.remove(at))
     }
 

@@ -11,7 +11,7 @@ use crate::error::{BoxError, SharedError};
 /// What a request without a connection waits for.
 pub(in crate::http) enum Wait {
     /// A connection of its own; none where the pod speaks HTTP/2 by now, and there is one for all.
-    Dial(oneshot::Receiver<Result<Option<Http1>, BoxError>>),
+    Dial(oneshot::Receiver<Result<Option<Box<Http1>>, BoxError>>),
     /// A connection for all who wait.
     Shared(SharedDial),
     /// A connection that is about to be ready.
