@@ -44,9 +44,11 @@ impl Filter {
         let mut rejected = None;
         endpoints.retain(|endpoint| {
             let address = endpoint.address().ip();
-            let Some(why) = reject(address, self.allow_loopback) else {
-                return true;
+            let why = match endpoint.address().port() {
+                0 => Some("at port 0"),
+                _ => reject(address, self.allow_loopback),
             };
+            let Some(why) = why else { return true };
             self.warn(address, why);
             rejected = Some(Rejected(address, why));
             false
@@ -148,6 +150,17 @@ mod tests {
     fn endpoints(addresses: impl IntoIterator<Item = Ipv4Addr>) -> Vec<Endpoint> {
         let endpoint = |address| Endpoint::new((address, 80).into());
         addresses.into_iter().map(endpoint).collect()
+    }
+
+    /// Found by fuzzing: SRV records and slices may say so. To connect there fails at best.
+    #[test]
+    fn no_pod_is_at_port_0() {
+        let at = |host, port| Endpoint::new(([10, 0, 0, host], port).into());
+        let mut some = vec![at(1, 0), at(2, 80)];
+        assert!(Filter::default().apply(&mut some).is_ok());
+        assert_eq!(some, [at(2, 80)]);
+        let rejected = Filter::default().apply(&mut vec![at(1, 0)]);
+        assert!(matches!(rejected, Err(Rejected(_, "at port 0"))));
     }
 
     #[test]
