@@ -272,6 +272,9 @@ mod comparison;
 mod discovery;
 mod endpoint;
 mod error;
+#[cfg(all(fuzzing, feature = "dns"))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "http")]
 pub mod http;
 mod in_flight;

@@ -18,6 +18,8 @@
 //! Nothing waits for a request: the questions are asked from the balancer's background task, whether requests come or not.
 
 mod client;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod look;
 mod lookup;
 mod name;

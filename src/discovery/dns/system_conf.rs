@@ -57,7 +57,7 @@ impl ResolvConfFile {
 
 impl ResolvConf {
     /// What resolv.conf(5) says of an empty file: the local machine's name server, no search list, `ndots:1`.
-    fn parse(text: &[u8]) -> Self {
+    pub(super) fn parse(text: &[u8]) -> Self {
         let (config, errors) = Config::parse_with_errors(text);
         for error in errors {
             warn!(%error, "a line of resolv.conf makes no sense and is passed over");
