@@ -1,6 +1,6 @@
 //! The runtime that all inputs share.
 
-use std::{cell::OnceCell, future::Future, time::Duration};
+use std::{cell::OnceCell, future::Future, sync::Once, time::Duration};
 
 use tokio::{
     runtime::{Builder, Handle, Runtime},
@@ -30,12 +30,23 @@ pub fn real<F: Future>(future: F) -> F::Output {
     thread_local!(static RUNTIME: OnceCell<Runtime> = const { OnceCell::new() });
     let mut builder = Builder::new_current_thread();
     builder.enable_all();
+    ignore_sigpipe();
     RUNTIME.with(|runtime| {
         run(
             runtime.get_or_init(|| builder.build().expect("a runtime")),
             future,
         )
     })
+}
+
+/// As every Rust program does before `main`, which libFuzzer has instead: a write to a closed socket is an error, and not the
+/// end.
+fn ignore_sigpipe() {
+    static ONCE: Once = Once::new();
+    // Safety: no handler is set that could run.
+    ONCE.call_once(|| unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+    });
 }
 
 fn run<F: Future>(runtime: &Runtime, future: F) -> F::Output {
