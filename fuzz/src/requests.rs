@@ -114,8 +114,7 @@ impl Requests {
 /// Of `GET /000101 HTTP/1.1`, or of `CONNECT n000101:80 HTTP/1.1`.
 fn number(head: &str) -> Option<u8> {
     let line = head.split("\r\n").next()?;
-    // A pod that answers with the older version is spoken to in that, from then on.
-    let [method, target, "HTTP/1.1" | "HTTP/1.0"] = line.split(' ').collect::<Vec<_>>()[..] else {
+    let [method, target, "HTTP/1.1"] = line.split(' ').collect::<Vec<_>>()[..] else {
         return None;
     };
     let digits = match method {

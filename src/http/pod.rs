@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use http::{Request, Response, Uri, header::HOST};
+use http::{Request, Response, Uri, Version, header::HOST};
 use hyper::{body::Incoming, client::conn::TrySendError};
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
@@ -199,7 +199,7 @@ where
         let call = this.call.take().expect("polled after completion");
         match sent {
             Ok(response) => {
-                let lease = call.lease();
+                let lease = call.lease(response.version());
                 Poll::Ready(Ok(response.map(|body| PodBody::new(body, lease))))
             }
             Err(error) => this
@@ -221,9 +221,15 @@ struct Call {
 }
 
 impl Call {
-    /// What the response holds.
-    fn lease(self) -> Lease {
-        Lease::new(self.connection, self.pool)
+    /// What a response of this version holds.
+    fn lease(self, version: Version) -> Lease {
+        // hyper would send what follows as HTTP/1.0, too, which has no chunks: a body of unknown length would be left out.
+        // Without a pool, the connection closes after the response.
+        let pool = match version {
+            Version::HTTP_10 => Weak::new(),
+            _ => self.pool,
+        };
+        Lease::new(self.connection, pool)
     }
 
     /// The request over another connection, if nothing of it was written.
