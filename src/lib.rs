@@ -247,6 +247,7 @@
 //! | `balance.rs`, `balance/` | the service, its builder and layer, its future, its one background task and the registry of members |
 //! | `retry.rs`, `retry/` | requests sent again, elsewhere and within a budget: one engine, the layer, its policies |
 //! | `http.rs`, `http/` | feature `http`: the client, one pool of connections for each pod |
+//! | `fuzzing.rs`, `discovery/dns/fuzzing.rs` | what the fuzz targets (`fuzz/`) call below the public interface; in no other build |
 //!
 //! Imports go downwards only, between the rooms and inside them; policies and discovery never meet. Decision code (`schedule`,
 //! `policy`, `outlier`, `scheduler`, `reconnect`) does no I/O, reads no clock and draws from the generator it is given. A pick
@@ -275,6 +276,9 @@ mod comparison;
 mod discovery;
 mod endpoint;
 mod error;
+#[cfg(all(fuzzing, feature = "dns"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod home;
 #[cfg(feature = "http")]
 pub mod http;

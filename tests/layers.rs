@@ -149,9 +149,10 @@ fn sources() -> BTreeMap<String, String> {
             sources.insert(name, lines.collect::<Vec<_>>().join("\n"));
         }
     }
-    // Suites and interleavings are unit tests, which may look at everything.
+    // Suites and interleavings are unit tests, which may look at everything, and so may fuzz targets.
     let is_test = |name: &str| {
-        name.contains("/suite") || name.contains("interleavings") || name.ends_with("/tests.rs")
+        let is_unit = name.contains("/suite") || name.ends_with("/tests.rs");
+        is_unit || name.contains("interleavings") || name.ends_with("fuzzing.rs")
     };
     sources.retain(|name, _| !is_test(name));
     sources

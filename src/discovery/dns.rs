@@ -22,6 +22,7 @@
 //! | `dns/run.rs` | all of it together: the set of a name's pods, kept fresh |
 //! | `dns/refresher.rs` | the same for a target, which may be an address |
 //! | `dns/resolution.rs` | all of it once |
+//! | `dns/fuzzing.rs` | bytes instead of name servers, for the fuzz targets alone |
 //!
 //! Nothing waits for a request: the questions are asked from the balancer's background task, whether requests come or not.
 
@@ -30,6 +31,8 @@ mod candidates;
 mod client;
 mod edns;
 mod families;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod local;
 mod look;
 mod lookup;

@@ -186,6 +186,17 @@ mod tests {
         addresses.into_iter().map(endpoint).collect()
     }
 
+    /// Found by fuzzing: SRV records and slices may say so. To connect there fails at best.
+    #[test]
+    fn no_pod_is_at_port_0() {
+        let at = |host, port| Endpoint::new(([10, 0, 0, host], port).into());
+        let mut some = vec![at(1, 0), at(2, 80)];
+        assert!(Filter::default().apply(&mut some).is_ok());
+        assert_eq!(some, [at(2, 80)]);
+        let rejected = Filter::default().apply(&mut vec![at(1, 0)]);
+        assert!(matches!(rejected, Err(Rejected(_, "at port 0"))));
+    }
+
     #[test]
     fn the_cap_keeps_the_same_ones_in_whatever_order() {
         let addresses = || (0..100_000_u32).map(|n| Ipv4Addr::from_bits(0x0a00_0000 + n));

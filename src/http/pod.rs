@@ -10,7 +10,7 @@ use std::{
 
 use futures::future::BoxFuture;
 use http::{
-    Request, Response, Uri,
+    Request, Response, Uri, Version,
     header::{HOST, TRANSFER_ENCODING},
 };
 use hyper::{body::Incoming, client::conn::TrySendError};
@@ -277,7 +277,13 @@ impl Call {
                 Some(stream.http2().clone())
             }
         };
-        let lease = Lease::new(self.connection, self.pool);
+        // hyper would send what follows as HTTP/1.0, too, which has no chunks: a body of unknown length would be left out.
+        // Without a pool, the connection closes after the response.
+        let pool = match response.version() {
+            Version::HTTP_10 => Weak::new(),
+            _ => self.pool,
+        };
+        let lease = Lease::new(self.connection, pool);
         Ok(response.map(|body| PodBody::new(Received::new(body, self.limits, http2), lease)))
     }
 

@@ -16,7 +16,7 @@ use tower_headless::http::{Client, upgrade};
 use crate::{
     kit::{
         Count, OK, Peer, accept, answering, builder, client, get, in_flight, listen, pod, sets,
-        silent, text, unresolved, wait_until, written,
+        silent, stream_of, text, unresolved, wait_until, written,
     },
     support::within,
 };
@@ -662,4 +662,33 @@ async fn a_caller_s_broken_body_fails_its_request_and_nothing_else() {
     assert!(!error.is_unexecuted(), "a part may have been sent");
     assert_eq!(in_flight(&client), 0);
     get(&client, "/").await.expect("a response");
+}
+
+/// Found by fuzzing: over a connection that has had an answer in HTTP/1.0, hyper sends HTTP/1.0, and leaves out a body whose
+/// length isn't known.
+#[tokio::test]
+async fn a_connection_that_was_answered_in_http_1_0_is_not_used_again() {
+    let (listener, address) = listen().await;
+    let client = client([address]);
+    let pod = async {
+        let mut first = accept(&listener).await;
+        let answer = "HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 2\r\n\r\nok";
+        first.answer(answer).await;
+        first.closed().await;
+        let mut second = accept(&listener).await;
+        let head = second.head().await;
+        let body = second.until("0\r\n\r\n").await;
+        second.write(OK).await;
+        (head, body)
+    };
+    let requests = async {
+        assert_eq!(get(&client, "/first").await.expect("an answer"), "ok");
+        let request = Request::post("/second").body(stream_of(&["abc"]));
+        let request = request.expect("a request");
+        let response = client.clone().oneshot(request).await;
+        text(response.expect("an answer")).await
+    };
+    let ((head, body), answer) = join(pod, requests).await;
+    assert!(head.starts_with("POST /second HTTP/1.1\r\n"), "{head}");
+    assert_eq!((&*body, &*answer), ("3\r\nabc\r\n0\r\n\r\n", "ok"));
 }

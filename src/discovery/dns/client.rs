@@ -182,7 +182,7 @@ impl From<RecordType> for Type {
 }
 
 /// What the bytes of a response say of `query`, whoever sent them.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(super) fn read(query: &Query, bytes: Vec<u8>, via: Via) -> Answer {
     let unreadable = |error: ProtoError| {
         let reason = Reason::Other(via.name_server, error.to_string());

@@ -100,7 +100,7 @@ impl Options {
 
 impl ResolvConf {
     /// What resolv.conf(5) says of an empty file: the local machine's name server, no search list, `ndots:1`.
-    fn parse(text: &[u8]) -> Self {
+    pub(super) fn parse(text: &[u8]) -> Self {
         let mut conf = Self {
             name_servers: Vec::new(),
             search: Vec::new(),

@@ -1,0 +1,90 @@
+//! DNS and resolv.conf for the fuzz targets: bytes in, endpoints out. Only a build with `--cfg fuzzing` has it.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use futures::{FutureExt, future::BoxFuture};
+
+use super::{
+    Dns,
+    client::read,
+    lookup::{Answer, LookupError, Query, Reason, Resolve, Transport, Via},
+    name::Name,
+    refresher::Refresher,
+    resolution::{self, Resolution},
+    system_conf::ResolvConf,
+};
+use crate::discovery::{Discovery, shared::Shared};
+
+/// Answers a question, of a full name and a type (`A`, `AAAA`, `SRV`), with the bytes of a message, or is silent.
+pub type NameServer = Box<dyn FnMut(&str, &str) -> Option<Vec<u8>> + Send>;
+
+/// Discovery with the settings of `dns`, and with the text of a resolv.conf instead of its file.
+pub fn discovery(dns: Dns, resolv_conf: &[u8], server: NameServer) -> impl Discovery + use<> {
+    Shared::new(Refresher::new(dns.settings, Wire::new(resolv_conf, server)))
+}
+
+/// One look, told in full; otherwise as [`discovery`].
+///
+/// # Errors
+///
+/// Those of [`Dns::resolve`].
+pub async fn resolve(
+    dns: &Dns,
+    resolv_conf: &[u8],
+    server: NameServer,
+) -> Result<Resolution, LookupError> {
+    resolution::resolve(&dns.settings, &Wire::new(resolv_conf, server)).await
+}
+
+/// The name servers of a resolv.conf, and the full names that `name` may stand for; no names if `name` isn't one.
+pub fn resolv_conf(text: &[u8], name: &str) -> (Vec<SocketAddr>, Vec<String>) {
+    let conf = ResolvConf::parse(text);
+    let name = Name::parse(name).ok();
+    let names = name.map(|name| name.candidates(&conf.search, conf.ndots));
+    let names = names.into_iter().flatten();
+    let names = names.map(|name| name.text().to_owned()).collect();
+    (conf.name_servers, names)
+}
+
+/// A resolver whose answers are bytes. Clones are the same resolver.
+#[derive(Clone)]
+struct Wire {
+    conf: Arc<ResolvConf>,
+    server: Arc<Mutex<NameServer>>,
+}
+
+impl Wire {
+    fn new(resolv_conf: &[u8], server: NameServer) -> Self {
+        Self {
+            conf: Arc::new(ResolvConf::parse(resolv_conf)),
+            server: Arc::new(Mutex::new(server)),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, NameServer> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Resolve for Wire {
+    fn candidates(&self, name: &Name) -> Result<Vec<Arc<str>>, LookupError> {
+        let names = name.candidates(&self.conf.search, self.conf.ndots);
+        Ok(names.iter().map(|name| name.text().into()).collect())
+    }
+
+    fn ask(&self, query: Query, transport: Transport) -> BoxFuture<'static, Answer> {
+        let bytes = self.lock()(&query.name, &query.record_type.to_string());
+        let via = Via {
+            name_server: ([10, 96, 0, 10], 53).into(),
+            transport,
+        };
+        let answer = match bytes {
+            Some(bytes) => read(&query, bytes, via),
+            None => Err(LookupError::new(&query, Reason::Timeout)),
+        };
+        std::future::ready(answer).boxed()
+    }
+}
