@@ -29,11 +29,14 @@ pub(crate) struct Home {
 impl Home {
     /// The runtime that this is called in.
     pub(crate) fn here() -> Option<Self> {
-        let here = Handle::try_current().ok()?;
-        Some(Self {
-            id: here.id(),
-            runs_by_itself: here.runtime_flavor() != RuntimeFlavor::CurrentThread,
-        })
+        Handle::try_current().ok().as_ref().map(Self::of)
+    }
+
+    pub(crate) fn of(runtime: &Handle) -> Self {
+        Self {
+            id: runtime.id(),
+            runs_by_itself: runtime.runtime_flavor() != RuntimeFlavor::CurrentThread,
+        }
     }
 
     /// Whether its tasks run while whoever calls this waits for them, unless it has ended.

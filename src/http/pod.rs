@@ -107,7 +107,7 @@ impl Service<BoxRequest> for PodService {
                 continue;
             }
             let Some((home, wait)) = &mut self.wait else {
-                let Some(here) = Home::here() else {
+                let Some(here) = self.pool.home() else {
                     return self.poll_homeless(cx);
                 };
                 // Looks again before it waits: of two connections that were freed in between, only one is told.
@@ -134,8 +134,8 @@ impl Service<BoxRequest> for PodService {
             let is_elsewhere = !home.is_here();
             self.wait = None;
             match waited {
-                // Its runtime may have ended, which is none of the pod's failures.
-                Err(_) if is_elsewhere => {}
+                // Its runtime may have ended, which is none of the pod's failures. The next one is this one, if it is one.
+                Err(_) if is_elsewhere && Home::here().is_some() => {}
                 Err(error) => return Poll::Ready(Err(error)),
                 Ok(()) => {}
             }

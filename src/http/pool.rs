@@ -60,7 +60,7 @@ use super::{
     protocol::Protocol,
     renewal::Vintage,
 };
-use crate::{balance::Generator, endpoint::Endpoint};
+use crate::{balance::Generator, endpoint::Endpoint, home::Home};
 
 /// What all pools of a client have in common.
 #[derive(Debug)]
@@ -216,7 +216,8 @@ impl Pool {
     fn dial_for_all(self: &Arc<Self>, room: Room, replaced: Weak<Http2>) -> Dialing {
         let (pool, config, pod) = self.parts();
         let end = self.on_end();
-        let task = self.runtime().spawn(async move {
+        let runtime = self.runtime();
+        let task = runtime.spawn(async move {
             let weak_room = room.downgrade();
             let vintage = config.connector.vintage();
             let made = config.connector.connect(&pod, (room, end)).await;
@@ -235,12 +236,18 @@ impl Pool {
                 Err(error) => Err(DialError(Arc::new(error))),
             }
         };
-        Dialing::new(running, told.boxed().shared())
+        Dialing::new(running, told.boxed().shared(), Home::of(&runtime))
     }
 
     /// The caller's runtime; outside of any, that of the balancer.
     fn runtime(&self) -> Handle {
         Handle::try_current().unwrap_or_else(|_| self.runtime.clone())
+    }
+
+    /// The same, if connections are made there while somebody waits here.
+    pub(super) fn home(&self) -> Option<Home> {
+        let home = Home::of(&self.runtime());
+        home.runs_beside_us().then_some(home)
     }
 
     fn parts(self: &Arc<Self>) -> (Weak<Self>, Arc<Config>, Endpoint) {

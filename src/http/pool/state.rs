@@ -25,18 +25,17 @@ pub(super) struct State {
 /// A dial for all: its task, and in which runtime.
 pub(super) struct Dialing {
     task: AbortHandle,
-    home: Option<Home>,
+    home: Home,
     dial: SharedDial,
 }
 
 impl Dialing {
-    pub(super) fn new(task: AbortHandle, dial: SharedDial) -> Self {
-        let home = Home::here();
+    pub(super) fn new(task: AbortHandle, dial: SharedDial, home: Home) -> Self {
         Self { task, home, dial }
     }
 
     fn is_driven(&self) -> bool {
-        self.home.is_some_and(|home| home.runs_beside_us())
+        self.home.runs_beside_us()
     }
 
     pub(super) fn wait(&self) -> SharedDial {
