@@ -10,11 +10,12 @@ use std::time::Duration;
 use std::{
     future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use tokio::{
     runtime::{Handle, Id, RuntimeFlavor},
+    task::JoinHandle,
     time::{Instant, Sleep, sleep_until},
 };
 
@@ -51,16 +52,42 @@ impl Home {
     }
 }
 
-/// A timer that may be polled in another runtime than before.
+/// A timer that may be polled in another runtime than before, or outside of any.
 #[derive(Debug)]
 pub(crate) struct Timer {
     due: Instant,
     sleep: Option<(Home, Pin<Box<Sleep>>)>,
+    outside: Outside,
+}
+
+/// How the time passes for whoever waits outside of a runtime.
+#[derive(Debug)]
+enum Outside {
+    /// In the runtime where the timer was made, should somebody have to wait.
+    Runtime(Handle),
+    Waits(Sleeper),
+    /// There is no runtime, or it has ended.
+    Nowhere,
+}
+
+/// A task that sleeps, for as long as somebody waits for it.
+#[derive(Debug)]
+struct Sleeper(JoinHandle<()>);
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Timer {
     pub(crate) fn at(due: Instant) -> Self {
-        Self { due, sleep: None }
+        let outside = Handle::try_current().map_or(Outside::Nowhere, Outside::Runtime);
+        Self {
+            due,
+            sleep: None,
+            outside,
+        }
     }
 
     /// A time beyond the end of time is in thirty years.
@@ -78,13 +105,16 @@ impl Timer {
             if let Some((_, sleep)) = &mut self.sleep {
                 sleep.as_mut().reset(due);
             }
+            if let (Outside::Waits(_), Ok(here)) = (&self.outside, Handle::try_current()) {
+                self.outside = Outside::Runtime(here);
+            }
         }
     }
 
-    /// Waits until it is due. Never, outside of a runtime.
+    /// Waits until it is due.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(here) = Home::here() else {
-            return Poll::Pending;
+            return self.poll_outside(cx);
         };
         if self.sleep.as_ref().is_none_or(|(home, _)| *home != here) {
             self.sleep = Some((here, Box::pin(sleep_until(self.due))));
@@ -92,6 +122,28 @@ impl Timer {
         match &mut self.sleep {
             Some((_, sleep)) => sleep.as_mut().poll(cx),
             None => Poll::Pending,
+        }
+    }
+
+    /// Outside of a runtime somebody else has to wake whoever waits. Where nobody can, it is due only for who looks.
+    #[cold]
+    fn poll_outside(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let due = self.due;
+        if Instant::now() >= due {
+            return Poll::Ready(());
+        }
+        if let Outside::Runtime(runtime) = &self.outside {
+            let sleeper = runtime.spawn(async move { sleep_until(due).await });
+            self.outside = Outside::Waits(Sleeper(sleeper));
+        }
+        let Outside::Waits(Sleeper(sleeper)) = &mut self.outside else {
+            return Poll::Pending;
+        };
+        let slept = ready!(Pin::new(sleeper).poll(cx));
+        self.outside = Outside::Nowhere;
+        match slept {
+            Ok(()) => Poll::Ready(()),
+            Err(_runtime_has_ended) => Poll::Pending,
         }
     }
 }

@@ -312,7 +312,8 @@ async fn a_storm_after_a_calm_has_the_budget_of_ten_seconds() {
     assert!(first <= 4 * 500, "{first}");
     let rest = storm(&service, &pods, 500, 9).await;
     assert!(
-        first + rest <= 5_000 + 1_000 + 100 + 100,
+        // Of the ten requests that make one deposit, two more.
+        first + rest <= 5_000 + 1_000 + 100 + 100 + 2,
         "{first} + {rest}"
     );
 }

@@ -458,14 +458,19 @@ fn a_pod_that_refused_in_the_last_runtime_is_found_again_in_the_next() {
 }
 
 #[test]
-fn a_request_may_be_made_outside_of_a_runtime_and_awaited_in_one() {
+fn a_request_that_is_made_outside_of_a_runtime_is_an_error_wherever_it_is_awaited() {
     let world = World::new(1);
     let mut client = world.client();
     current_thread().block_on(post(&client)).expect("an answer");
     let request = http::Request::new(Empty::<bytes::Bytes>::new());
     let response = client.call(request);
     let response = current_thread().block_on(async { within("a response", response).await });
-    response.expect("a response");
+    let error = response.expect_err("its timeouts have no runtime");
+    let text = std::error::Error::source(&error).map(ToString::to_string);
+    assert!(
+        text.is_some_and(|text| text.contains("no tokio runtime")),
+        "{error:?}"
+    );
 }
 
 #[test]
