@@ -57,7 +57,7 @@ use crate::{
 /// | [`http2_ping`](Self::http2_ping) | none |
 /// | [`allow_foreign_authority`](Self::allow_foreign_authority) | off: a URI of another service is an error |
 /// | [`max_response_header_size`](Self::max_response_header_size) | 1 MiB |
-/// | [`http1_max_headers`](Self::http1_max_headers) | 1,000 |
+/// | [`http1_max_headers`](Self::http1_max_headers) | 256 |
 /// | [`http2_initial_stream_window_size`](Self::http2_initial_stream_window_size) | 2 MiB |
 /// | [`http2_initial_connection_window_size`](Self::http2_initial_connection_window_size) | 1 GiB |
 /// | [`http2_max_frame_size`](Self::http2_max_frame_size) | 16 KiB |

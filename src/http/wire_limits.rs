@@ -25,7 +25,7 @@ impl Default for WireLimits {
     fn default() -> Self {
         Self {
             header_size: 1 << 20,
-            http1_headers: 1_000,
+            http1_headers: 256,
             stream_window: 2 << 20,
             connection_window: 1 << 30,
             frame_size: 16 << 10,

@@ -456,13 +456,7 @@ fn http1_trailers(headers: usize, each: usize) -> Vec<u8> {
 
 #[tokio::test]
 async fn many_and_large_http1_headers_are_read() {
-    let shapes = [
-        (101, 10),
-        (150, 10),
-        (1_000, 10),
-        (17, KIB),
-        (100, 10 * KIB),
-    ];
+    let shapes = [(101, 10), (150, 10), (256, 10), (17, KIB), (100, 10 * KIB)];
     let responses = shapes.map(|(headers, each)| http1_head(headers, each));
     let client = kit::client([answering(responses.to_vec()).await]);
     for (at, (headers, _)) in shapes.into_iter().enumerate() {
@@ -475,7 +469,7 @@ async fn many_and_large_http1_headers_are_read() {
 
 #[tokio::test]
 async fn http1_heads_beyond_the_limit_are_the_client_s_error() {
-    let shapes = [(1_001, 10), (120, 10 * KIB)];
+    let shapes = [(257, 10), (120, 10 * KIB)];
     let responses = shapes.map(|(headers, each)| http1_head(headers, each));
     let pods = [responses.to_vec(), responses.to_vec()].map(answering);
     let client = kit::client(join_all(pods).await);
@@ -483,14 +477,14 @@ async fn http1_heads_beyond_the_limit_are_the_client_s_error() {
         let asked = get(&client, &format!("/{at}")).await;
         let error = asked.expect_err("too large");
         assert_limit(&error, "1048576 bytes", SETTING);
-        assert_limit(&error, "1000 headers", "http1_max_headers");
+        assert_limit(&error, "256 headers", "http1_max_headers");
     }
     assert!(is_available(&client), "the limit is the client's");
 }
 
 #[tokio::test]
 async fn http1_trailers_come_whole_or_are_an_error() {
-    let shapes = [(1, 20 * KIB), (150, 10), (1_001, 10), (120, 10 * KIB)];
+    let shapes = [(1, 20 * KIB), (150, 10), (257, 10), (120, 10 * KIB)];
     let responses = shapes.map(|(headers, each)| http1_trailers(headers, each));
     let client = kit::client([answering(responses.to_vec()).await]);
     for (at, (headers, _)) in shapes.into_iter().enumerate() {
