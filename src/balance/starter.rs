@@ -16,7 +16,7 @@ use std::{
     fmt,
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, PoisonError, Weak},
+    sync::{Arc, PoisonError, TryLockError, Weak},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -93,6 +93,15 @@ impl Starter {
         Some(Box::pin(poll_fn(move |cx| task.poll(cx))))
     }
 
+    /// None while somebody has it.
+    fn try_lock(&self) -> Option<MutexGuard<'_, Place>> {
+        match self.place.try_lock() {
+            Ok(place) => Some(place),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
     /// Starts the background task if it doesn't run and there is a runtime to do it. True unless it had to be started, and
     /// couldn't be, for want of one.
     pub(super) fn start(self: &Arc<Self>) -> bool {
@@ -100,7 +109,7 @@ impl Starter {
             return false;
         };
         // If it is locked, it is being polled, or started, and perhaps by whoever calls this.
-        let Ok(mut place) = self.place.try_lock() else {
+        let Some(mut place) = self.try_lock() else {
             return true;
         };
         match place.home {
@@ -152,7 +161,7 @@ impl Starter {
     }
 
     fn take_over(self: &Arc<Self>, polls: u64) {
-        let (Some(here), Ok(mut place)) = (Home::here(), self.place.try_lock()) else {
+        let (Some(here), Some(mut place)) = (Home::here(), self.try_lock()) else {
             return;
         };
         let stands_still = place.home.is_some() && place.polls == polls && place.task.is_some();
@@ -216,12 +225,15 @@ impl Shift {
             Some(waker) => waker.clone_from(cx.waker()),
             None => *waker = Some(cx.waker().clone()),
         }
-        if last.is_some() && last != home {
-            task.moved();
-        }
+        let has_moved = last.is_some() && last != home;
         *last = *home;
         // A panic ends it for good: what it was about is half done.
-        let polled = catch_unwind(AssertUnwindSafe(|| task.poll(cx)));
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            if has_moved {
+                task.moved();
+            }
+            task.poll(cx)
+        }));
         match polled {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(())) => {}

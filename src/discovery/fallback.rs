@@ -61,6 +61,10 @@ pub struct Fallback<P, F> {
     emptied: bool,
     /// How old the set was that was yielded last.
     age: Duration,
+    /// The fallback's last set and when it was true, for the next time that it is used: not every source tells twice.
+    told: Option<(Vec<Endpoint>, Instant)>,
+    /// It is to be yielded again.
+    is_due: bool,
 }
 
 /// Whose sets are used.
@@ -82,6 +86,8 @@ impl<P, F> Fallback<P, F> {
             answered: false,
             emptied: false,
             age: Duration::ZERO,
+            told: None,
+            is_due: false,
         }
     }
 
@@ -116,6 +122,7 @@ impl<P, F> Fallback<P, F> {
     fn fall_back(&mut self) {
         info!("the primary source of endpoints fails; the fallback is used");
         self.active = Active::Fallback;
+        self.is_due = true;
     }
 
     /// Falls back if the primary has failed for long enough.
@@ -168,10 +175,23 @@ impl<P: Discovery, F: Discovery> Discovery for Fallback<P, F> {
             return Poll::Pending;
         }
         let answer = self.fallback.poll_next(cx);
-        if let Poll::Ready(Ok(_)) = &answer {
-            self.age = self.fallback.age();
+        if let Poll::Ready(answer) = answer {
+            if let Ok(set) = &answer {
+                self.age = self.fallback.age();
+                let at = Instant::now().checked_sub(self.age);
+                self.told = at.map(|at| (set.clone(), at));
+                self.is_due = false;
+            }
+            return Poll::Ready(answer);
         }
-        answer
+        let is_due = std::mem::take(&mut self.is_due);
+        match self.told.as_ref().filter(|_| is_due) {
+            Some((set, at)) => {
+                self.age = at.elapsed();
+                Poll::Ready(Ok(set.clone()))
+            }
+            None => Poll::Pending,
+        }
     }
 
     fn refresh(&mut self) {

@@ -194,7 +194,7 @@ mod tests {
         assert!(Filter::default().apply(&mut some).is_ok());
         assert_eq!(some, [at(2, 80)]);
         let rejected = Filter::default().apply(&mut vec![at(1, 0)]);
-        assert!(matches!(rejected, Err(Rejected(_, "at port 0"))));
+        assert!(matches!(rejected, Err(Rejected(_, NO_PORT))));
     }
 
     #[test]

@@ -96,8 +96,7 @@ impl<S: Source> Shared<S> {
             self.place = None;
         }
         let hub = &self.hub;
-        self.place
-            .get_or_insert_with(|| Place::new(home, hub.room(home)))
+        self.place.get_or_insert_with(|| Place::new(hub, home))
     }
 }
 
@@ -150,10 +149,11 @@ impl<S: Source> Shared<S> {
 }
 
 impl<S: Source> Place<S> {
-    fn new(home: Id, room: Arc<Room<S>>) -> Self {
+    fn new(hub: &Hub<S>, home: Id) -> Self {
+        let (room, reader) = hub.enter(home);
         Self {
             home,
-            reader: room.readers.enter(),
+            reader,
             room,
             seen: Seen::default(),
             waiting: None,
@@ -203,21 +203,19 @@ impl<S: Source> Place<S> {
 }
 
 impl<S: Source> Hub<S> {
-    /// The room of the runtime `home`. A new one begins with what is known, and those that nobody is in are given up.
-    fn room(&self, home: Id) -> Arc<Room<S>> {
+    /// The room of the runtime `home`, with a reader more. A new one begins with what is known.
+    fn enter(&self, home: Id) -> (Arc<Room<S>>, usize) {
         let mut rooms = lock(&self.rooms);
-        if let Some(room) = rooms.get(&home) {
-            return room.clone();
-        }
-        let source = lock(&self.template).renewed();
-        let room = Arc::new(Room::new(source, lock(&self.last).clone()));
-        let (left, mut used): (HashMap<_, _>, HashMap<_, _>) =
-            rooms.drain().partition(|(_, room)| room.readers.is_empty());
-        used.insert(home, room.clone());
-        *rooms = used;
+        // What nobody has listened to for a while is old, however new it looks when it is read.
+        let left: Vec<_> = rooms.extract_if(|_, room| room.is_left()).collect();
+        let room = rooms.entry(home).or_insert_with(|| {
+            let source = lock(&self.template).renewed();
+            Arc::new(Room::new(source, lock(&self.last).clone()))
+        });
+        let entered = (room.clone(), room.readers.enter());
         drop(rooms);
         drop(left);
-        room
+        entered
     }
 }
 

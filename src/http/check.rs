@@ -137,8 +137,9 @@ impl HttpChecker {
                 return answer;
             }
         }
+        let vintage = self.connector.vintage();
         let connection = self.connector.connect(&pod, ()).await?;
-        let link = Link::new(connection, self.age);
+        let link = Link::new(connection, self.age, vintage);
         self.ask_over(link, &service, &kept).await
     }
 

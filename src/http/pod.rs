@@ -123,7 +123,8 @@ impl Service<BoxRequest> for PodService {
                     self.reserved = settled.map(Reserved::Http1);
                     Ok(())
                 }
-                Wait::Shared(dialed) => {
+                Wait::Shared(dialed, at) => {
+                    *home = *at;
                     task::ready!(Pin::new(dialed).poll(cx)).map_err(BoxError::from)
                 }
                 Wait::Freed(freed) => {

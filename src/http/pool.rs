@@ -158,14 +158,14 @@ impl Pool {
             };
         }
         if let Some(dialing) = state.dialing() {
-            return Wait::Shared(dialing);
+            return dialing;
         }
         match Room::take(&self.room, &self.freed) {
             Ok(room) => {
                 let dialing = self.dial_for_all(room, Weak::new());
                 let wait = dialing.wait();
-                state.dialing = Some(dialing);
-                Wait::Shared(wait)
+                state.dialing.push(dialing);
+                wait
             }
             Err(freed) => Wait::Freed(freed),
         }

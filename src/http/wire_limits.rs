@@ -180,7 +180,7 @@ mod tests {
         for error in [limits.http1_head(), limits.http1_trailers()] {
             let text = error.to_string();
             assert!(
-                text.contains("1048576 bytes") && text.contains("1000"),
+                text.contains("1048576 bytes") && text.contains("256"),
                 "{text}"
             );
             assert!(text.contains("max_response_header_size"), "{text}");

@@ -94,10 +94,18 @@ impl Resolve for Resolver {
         })
     }
 
-    /// Nothing here belongs to a runtime: each exchange makes its own socket.
+    /// TCP connections belong to a runtime: this has none yet. Which server is believed is no runtime's.
     fn renewed(&self) -> Self {
+        let state = self.lock();
+        let Servers { options, trust, .. } = &*state.servers;
+        let addresses: Vec<_> = state.servers.servers.iter().map(Server::address).collect();
+        let state = State {
+            file: state.file.clone(),
+            given: state.given.clone(),
+            servers: Arc::new(Servers::new(&addresses, *options, trust.clone())),
+        };
         Self {
-            state: self.state.clone(),
+            state: Arc::new(Mutex::new(state)),
         }
     }
 }

@@ -34,7 +34,11 @@ pub(super) async fn ask_whole<R: Resolve>(resolver: &R, query: &Query) -> Answer
         Err(nothing) => return Ok(Err(nothing)),
     };
     if told.via.transport == Transport::Udp && told.lacks_some_addresses() {
-        return ask(resolver, query, Transport::Tcp).await;
+        // A server that is of no use over TCP has said something over UDP all the same.
+        return match ask(resolver, query, Transport::Tcp).await {
+            Ok(Ok(whole)) => Ok(Ok(whole)),
+            _ => Ok(Ok(told)),
+        };
     }
     Ok(Ok(told))
 }

@@ -18,9 +18,10 @@
 //! | anything after `#` or `;` | a comment, in whatever encoding |
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io::{self, Read},
     net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -35,6 +36,10 @@ const MAX_NAME_SERVERS: usize = 3;
 const MAX_NDOTS: u32 = 15;
 const MAX_TIMEOUT: u32 = 30;
 const MAX_ATTEMPTS: u32 = 5;
+
+/// More than any file needs. glibc has no bound of search domains any more; Kubernetes' is 32.
+const MAX_SIZE: u64 = 64 * 1024;
+const MAX_SEARCH: usize = 32;
 
 /// glibc's `RES_TIMEOUT` and `RES_DFLRETRY`: what one of the two means where only the other one is given.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -72,7 +77,7 @@ impl ResolvConfFile {
 
     /// What the file says now; what it last said where it can't be read.
     pub(super) fn read(&mut self) -> io::Result<&ResolvConf> {
-        match fs::read(&self.path) {
+        match read(&self.path) {
             Ok(text) if self.last.as_ref().is_some_and(|(last, _)| *last == text) => {}
             Ok(text) => {
                 let parsed = ResolvConf::parse(&text);
@@ -87,6 +92,13 @@ impl ResolvConfFile {
         let (_, parsed) = self.last.as_ref().expect("read just now or before");
         Ok(parsed)
     }
+}
+
+/// The beginning of a file, of a length that no real one has.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    File::open(path)?.take(MAX_SIZE).read_to_end(&mut text)?;
+    Ok(text)
 }
 
 impl Options {
@@ -144,7 +156,7 @@ impl ResolvConf {
         let mut domains = domains.peekable();
         if domains.peek().is_some() {
             let parsed = domains.filter_map(|domain| Name::parse(domain).ok());
-            self.search = parsed.collect();
+            self.search = parsed.take(MAX_SEARCH).collect();
         }
     }
 

@@ -93,6 +93,12 @@ impl<S: Source> Room<S> {
             readers: Arc::default(),
         }
     }
+
+    /// Nobody is in it, and its source hasn't been asked for longer than an answer is fresh.
+    pub(super) fn is_left(&self) -> bool {
+        let state = || self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.readers.is_empty() && !state().is_fresh()
+    }
 }
 
 impl<S: Source> State<S> {

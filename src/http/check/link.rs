@@ -14,11 +14,13 @@ use tokio::{
 use crate::{
     balance::Generator,
     error::BoxError,
+    home::Home,
     http::{
         address::Service,
         body::RequestBody,
         connect::Connection,
         pool::{Age, AgeLimits, KeepAlive},
+        renewal::Vintage,
         upload::{Fate, Upload},
     },
 };
@@ -33,16 +35,20 @@ const MOMENT: Duration = Duration::from_millis(10);
 pub(super) struct Link {
     connection: Connection,
     age: Age,
+    home: Option<Home>,
     keep_alive: KeepAlive,
     /// Whether that could be read to its end. Aborted with this.
     reader: JoinSet<bool>,
 }
 
 impl Link {
-    pub(super) fn new(connection: Connection, limits: AgeLimits) -> Self {
+    /// To be called in the runtime that drives the connection.
+    pub(super) fn new(connection: Connection, limits: AgeLimits, vintage: Option<Vintage>) -> Self {
+        let age = Age::new(limits, Instant::now(), &mut &Generator::new(None));
         Self {
             connection,
-            age: Age::new(limits, Instant::now(), &mut &Generator::new(None)),
+            age: age.of(vintage),
+            home: Home::here(),
             keep_alive: KeepAlive::default(),
             reader: JoinSet::new(),
         }
@@ -50,7 +56,9 @@ impl Link {
 
     /// Whether it can be used once more.
     pub(super) async fn is_ready(&mut self) -> bool {
-        if self.age.is_reached() || self.keep_alive.is_over() {
+        let is_driven = self.home.is_some_and(|home| home.runs_beside_us());
+        let is_old = self.age.is_reached() || self.age.is_outdated();
+        if !is_driven || is_old || self.keep_alive.is_over() {
             return false;
         }
         let ready = async {

@@ -29,7 +29,8 @@ impl Pool {
         }
         let (end, task) = self.keeper.on_end();
         if let Some(ended) = task {
-            tokio::spawn(keep(Arc::downgrade(self), ended));
+            let keeps = Keeps(Arc::downgrade(self));
+            self.runtime().spawn(keep(keeps, ended));
         }
         end
     }
@@ -59,8 +60,20 @@ impl Pool {
     }
 }
 
+/// Says when the task that keeps a connection has ended, with its runtime perhaps: the next dial begins another.
+struct Keeps(Weak<Pool>);
+
+impl Drop for Keeps {
+    fn drop(&mut self) {
+        if let Some(pool) = self.0.upgrade() {
+            pool.keeper.has_ended();
+        }
+    }
+}
+
 /// Makes a connection whenever there was one and is none, until the pool is gone.
-async fn keep(pool: Weak<Pool>, ended: Arc<Notify>) {
+async fn keep(keeps: Keeps, ended: Arc<Notify>) {
+    let pool = keeps.0.clone();
     let new = || Backoff::new(MIN_PAUSE, 2.0, MAX_PAUSE, JITTER);
     let (mut backoff, mut made) = (new(), Instant::now());
     loop {
@@ -110,7 +123,7 @@ async fn finish(wait: Wait, pool: &Weak<Pool>) -> Result<(), BoxError> {
                 Pool::release(pool, connection);
             }
         }
-        Wait::Shared(dialed) => dialed.await?,
+        Wait::Shared(dialed, _) => dialed.await?,
         Wait::Settling(_) | Wait::Freed(_) => {}
     }
     Ok(())

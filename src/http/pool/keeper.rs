@@ -26,6 +26,11 @@ impl Keeper {
         (OnEnd(Some(self.ended.clone())), task)
     }
 
+    /// The task has ended.
+    pub(super) fn has_ended(&self) {
+        self.runs.store(false, Relaxed);
+    }
+
     /// There is a connection to keep.
     pub(super) fn connected(&self) {
         self.connected.store(true, Relaxed);

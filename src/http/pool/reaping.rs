@@ -29,9 +29,8 @@ impl Pool {
             }
             return;
         }
-        let _entered = runtime.enter();
-        let Some(home) = Home::here() else { return };
-        let (reaper, told) = Reaper::new(due, home);
+        let due = (state.reaper.as_ref()).map_or(due, |before| before.due.min(due));
+        let (reaper, told) = Reaper::new(due, Home::of(runtime));
         state.reaper = Some(reaper);
         let renewals = self.config.connector.renewals.clone();
         runtime.spawn(Self::reap_when_due(Arc::downgrade(self), told, renewals));

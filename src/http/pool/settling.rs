@@ -10,9 +10,8 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::time::{Sleep, sleep_until};
-
 use super::connection::Http1;
+use crate::home::Timer;
 
 /// Where connections come from that are not waited for any longer.
 pub(super) trait Shelf: Send + Sync {
@@ -27,13 +26,13 @@ pub(super) trait Shelf: Send + Sync {
 pub(in crate::http) struct Settling {
     connection: Option<Box<Http1>>,
     shelf: Weak<dyn Shelf>,
-    deadline: Pin<Box<Sleep>>,
+    deadline: Timer,
 }
 
 impl Settling {
     pub(super) fn new(connection: Box<Http1>, shelf: Weak<dyn Shelf>) -> Self {
         Self {
-            deadline: Box::pin(sleep_until(connection.settles_until())),
+            deadline: Timer::at(connection.settles_until()),
             connection: Some(connection),
             shelf,
         }
@@ -55,7 +54,7 @@ impl Future for Settling {
                 Poll::Ready(None)
             }
             Poll::Pending => {
-                ready!(this.deadline.as_mut().poll(cx));
+                ready!(this.deadline.poll(cx));
                 if let Some(stuck) = this.connection.take()
                     && let Some(shelf) = this.shelf.upgrade()
                 {

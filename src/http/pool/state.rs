@@ -2,12 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::watch, task::AbortHandle, time::Instant};
+use tokio::{
+    sync::watch,
+    task::{AbortHandle, Id},
+    time::Instant,
+};
 use tracing::debug;
 
 use super::{
     connection::{Http1, Http2, Stream},
-    wait::SharedDial,
+    wait::{SharedDial, Wait},
 };
 use crate::home::Home;
 
@@ -17,8 +21,8 @@ pub(super) struct State {
     #[expect(clippy::vec_box, reason = "they are boxed where they are used")]
     pub(super) idle: Vec<Box<Http1>>,
     pub(super) http2: Vec<Arc<Http2>>,
-    /// The last dial for all.
-    pub(super) dialing: Option<Dialing>,
+    /// Dials for all, one for each runtime that has to have its own.
+    pub(super) dialing: Vec<Dialing>,
     pub(super) reaper: Option<Reaper>,
 }
 
@@ -38,8 +42,12 @@ impl Dialing {
         self.home.runs_beside_us()
     }
 
-    pub(super) fn wait(&self) -> SharedDial {
-        self.dial.clone()
+    pub(super) fn wait(&self) -> Wait {
+        Wait::Shared(self.dial.clone(), self.home)
+    }
+
+    pub(super) fn task(&self) -> Id {
+        self.task.id()
     }
 }
 
@@ -61,9 +69,10 @@ impl Reaper {
         (Self { due, told, home }, receiver)
     }
 
-    /// Its runtime may have ended, or be driven by nobody.
+    /// Its runtime may have ended, or be driven by nobody: then it is late.
     pub(super) fn is_running(&self) -> bool {
-        !self.told.is_closed() && self.home.runs_beside_us()
+        let is_late = || self.due + LATE < Instant::now();
+        !self.told.is_closed() && (self.home.runs_beside_us() || !is_late())
     }
 
     /// It looks again at `due`.
@@ -72,6 +81,9 @@ impl Reaper {
         self.told.send_replace(due);
     }
 }
+
+/// How late a task that is driven may be.
+const LATE: Duration = Duration::from_secs(1);
 
 /// What was found when a pool was looked through.
 pub(super) struct Reaped {
@@ -106,19 +118,30 @@ impl State {
 
     /// The dial for all that is on its way, if it comes while a request waits for it here. What one that is over has come to is for those who have waited for it, if any
     /// still do.
-    pub(super) fn dialing(&mut self) -> Option<SharedDial> {
-        self.dialing.take_if(|dialing| dialing.task.is_finished());
-        let dialing = self.dialing.as_ref();
-        dialing.filter(|it| it.is_driven()).map(Dialing::wait)
+    pub(super) fn dialing(&mut self) -> Option<Wait> {
+        self.dialing.retain(|dialing| !dialing.task.is_finished());
+        let mut dialing = self.dialing.iter();
+        dialing.find(|it| it.is_driven()).map(Dialing::wait)
     }
 
     /// A place on an HTTP/2 connection; on one that is too old only where no other has any.
     pub(super) fn begin_stream(&mut self) -> Option<Stream> {
-        self.http2.retain(|connection| !connection.is_over());
+        self.drop_those_that_are_over();
         let driven = || self.http2.iter().filter(|it| it.is_driven());
         let mut young = driven().filter(|it| !it.age.is_reached());
         let stream = young.find_map(Stream::begin);
         stream.or_else(|| driven().find_map(Stream::begin))
+    }
+
+    /// They keep their requests, if they have any, and give their room up.
+    pub(super) fn drop_those_that_are_over(&mut self) {
+        self.http2.retain(|connection| {
+            let is_over = connection.is_over();
+            if is_over {
+                connection.retire();
+            }
+            !is_over
+        });
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -130,7 +153,7 @@ impl State {
         let now = Instant::now();
         let before = self.idle.len() + self.http2.len();
         let mut kept = if keeps_one { self.idle.pop() } else { None };
-        kept.take_if(|it| it.is_over());
+        kept.take_if(|it| it.is_over() || it.due(NEVER) <= now);
         self.idle
             .retain(|it| !it.is_over() && it.due(timeout) > now);
         let idle = self.idle.iter().map(|it| it.due(timeout));
@@ -157,11 +180,12 @@ impl State {
     /// Those that are too old for the requests that may come at any time are kept until they are replaced.
     fn reap_http2(&mut self, now: Instant, timeout: Duration, keeps_one: bool) -> Vec<Arc<Http2>> {
         let mut wanted = Vec::new();
+        self.drop_those_that_are_over();
         self.http2.retain(|it| {
             let Some(since) = it.idle_since() else {
-                return !it.is_over();
+                return true;
             };
-            if it.is_over() || since + timeout <= now {
+            if since + timeout <= now {
                 return false;
             }
             if !it.age.is_reached() {

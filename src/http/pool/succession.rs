@@ -10,6 +10,7 @@
 
 use std::sync::{Arc, Weak};
 
+use tokio::task;
 use tracing::debug;
 
 use super::{Pool, connection::Http2, room::Room, state::State};
@@ -19,29 +20,34 @@ impl Pool {
     pub(super) fn succeed(self: &Arc<Self>, state: &mut State, old: &Arc<Http2>) {
         // What is being dialled will do for this one as well.
         if state.dialing().is_some() {
+            if !old.age.allows_one_more() {
+                old.retire();
+            }
             return;
         }
         old.vacate();
         match Room::take(&self.room, &self.freed) {
             Ok(room) => {
                 debug!(pod = %self.pod, "a connection is too old: another one takes over");
-                state.dialing = Some(self.dial_for_all(room, Arc::downgrade(old)));
+                let dialing = self.dial_for_all(room, Arc::downgrade(old));
+                state.dialing.push(dialing);
             }
             // There are others.
             Err(_full) => old.retire(),
         }
     }
 
-    /// A dial for all has ended, for good or bad. Nobody who comes later is to have its error.
+    /// The dial for all that this is called in has ended, for good or bad. Nobody who comes later is to have its error.
     pub(super) fn end_dial(&self, replaced: &Weak<Http2>) {
         let old = replaced.upgrade();
         if let Some(old) = &old {
             old.retire();
         }
         let mut state = self.lock();
-        state.dialing = None;
+        let ended = task::try_id();
+        state.dialing.retain(|it| Some(it.task()) != ended);
         if old.is_some() {
-            state.http2.retain(|it| !it.is_over());
+            state.drop_those_that_are_over();
         }
         drop(state);
         // Some may wait for a place on the old one.

@@ -6,14 +6,17 @@ use futures::future::{BoxFuture, Shared};
 use tokio::sync::{futures::OwnedNotified, oneshot};
 
 use super::{connection::Http1, settling::Settling};
-use crate::error::{BoxError, SharedError};
+use crate::{
+    error::{BoxError, SharedError},
+    home::Home,
+};
 
 /// What a request without a connection waits for.
 pub(in crate::http) enum Wait {
     /// A connection of its own; none where the pod speaks HTTP/2 by now, and there is one for all.
     Dial(oneshot::Receiver<Result<Option<Box<Http1>>, BoxError>>),
-    /// A connection for all who wait.
-    Shared(SharedDial),
+    /// A connection for all who wait, dialled in this runtime.
+    Shared(SharedDial, Home),
     /// A connection that is about to be ready.
     Settling(Settling),
     /// That somebody needs theirs no more.

@@ -125,7 +125,10 @@ impl Live {
         if self.is_fresh(interval) {
             return;
         }
-        let _one_for_all = self.looking.lock().await;
+        // Whoever looks may be in a runtime that nobody drives now.
+        let Ok(_one_for_all) = timeout(LOOK, self.looking.lock()).await else {
+            return;
+        };
         if self.is_fresh(interval) {
             return;
         }
