@@ -58,12 +58,13 @@ impl Picker {
         }
     }
 
-    /// The turn of the endpoint that comes next after `part` of all turns.
-    fn next(&self, endpoint: usize, part: f64) -> usize {
+    /// The turn of the endpoint that comes next, where `turn` of so `many` turns have been taken. In whole numbers: a fraction
+    /// might come out one turn before.
+    fn next(&self, endpoint: usize, turn: usize, many: usize) -> usize {
         let Some(turns) = &self.weighted else {
             return endpoint;
         };
-        let start = (part * self.len as f64) as usize;
+        let start = turn * self.len / many;
         let mut turns_from = (start..self.len).chain(0..start);
         let found = turns_from.find(|&turn| turns.order[turn] as usize == endpoint);
         found.unwrap_or(start)
@@ -107,8 +108,7 @@ impl Picker {
         let turn = previous.and_then(|previous| {
             let before = Self::before(&previous)?;
             let (turn, endpoint) = before.turn()?;
-            let part = turn as f64 / before.len as f64;
-            Some(picker.next(previous.place(endpoint), part))
+            Some(picker.next(previous.place(endpoint), turn, before.len))
         });
         let turn = turn.unwrap_or_else(|| rng.random_range(0..len.max(1)));
         *picker.cursor.0.get_mut() = turn;
