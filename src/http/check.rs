@@ -130,10 +130,7 @@ impl HttpChecker {
         {
             let answer = self.ask_over(link, &service, &kept).await;
             // The connection may have been lost meanwhile, as idle ones are.
-            if !answer
-                .as_ref()
-                .is_err_and(|error| error.is::<hyper::Error>())
-            {
+            if !is_lost(&answer) {
                 return answer;
             }
         }
@@ -160,14 +157,17 @@ impl HttpChecker {
             Question::Grpc(_) if response.status() == StatusCode::OK => grpc::judge(response).await,
             Question::Grpc(_) => Err(format!("status {}", response.status()).into()),
         };
-        if !answer
-            .as_ref()
-            .is_err_and(|error| error.is::<hyper::Error>())
-        {
+        if !is_lost(&answer) {
             kept.leave(link);
         }
         answer
     }
+}
+
+/// Whether the connection has failed, and not the pod's answer.
+fn is_lost(answer: &Result<(), BoxError>) -> bool {
+    let error = answer.as_ref().err();
+    error.is_some_and(|error| error.is::<hyper::Error>())
 }
 
 fn judge_status(status: StatusCode) -> Result<(), BoxError> {

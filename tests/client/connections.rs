@@ -15,8 +15,8 @@ use tower_headless::http::{Client, upgrade};
 
 use crate::{
     kit::{
-        Count, OK, Peer, accept, answering, builder, client, get, in_flight, listen, pod, sets,
-        silent, stream_of, text, unresolved, wait_until, written,
+        Count, OK, Peer, SWITCH, accept, answering, builder, client, get, in_flight, listen, pod,
+        sets, silent, stream_of, text, unresolved, wait_until, written,
     },
     support::within,
 };
@@ -254,8 +254,6 @@ async fn requests_beyond_the_limit_wait_for_a_connection() {
 /// Whatever it speaks, and whoever has it: it is a connection of the pod's until it ends.
 #[tokio::test]
 async fn an_upgraded_connection_keeps_its_place_until_it_ends() {
-    const SWITCH: &str =
-        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
     const TUNNEL: &str = "HTTP/1.1 200 OK\r\n\r\n";
     for (method, uri, answer) in [
         (Method::GET, "/", SWITCH),

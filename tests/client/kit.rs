@@ -35,6 +35,10 @@ pub const SERVICE: &str = "web.default.svc.cluster.local:8080";
 /// An answer that leaves the connection open.
 pub const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
+/// An answer after which the connection speaks another protocol.
+pub const SWITCH: &str =
+    "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+
 /// A client of the service, over these pods.
 pub fn builder(pods: impl IntoIterator<Item = SocketAddr>) -> ClientBuilder<StaticEndpoints> {
     unresolved("http").discovery(StaticEndpoints::new(pods))

@@ -70,6 +70,19 @@ where
     within("a response", client.clone().oneshot(request)).await
 }
 
+/// A client that has one connection to each pod at most.
+fn client_of_one(pod: SocketAddr) -> Client {
+    let builder = builder([pod]).max_connections(1);
+    builder.build().expect("a client")
+}
+
+/// Answers the next request, and says which stream that was.
+async fn answer(frames: &mut Frames<TcpStream>) -> u32 {
+    let stream = frames.stream().await;
+    frames.ok(stream).await;
+    stream
+}
+
 /// Waits for as long as nothing may happen.
 async fn nothing(of: impl Future) {
     let moment = Duration::from_millis(50);
@@ -79,8 +92,7 @@ async fn nothing(of: impl Future) {
 /// Answers one request over a new connection.
 async fn answer_anew(listener: &TcpListener) -> Frames<TcpStream> {
     let mut new = greet(listener, 1).await;
-    let stream = new.stream().await;
-    new.ok(stream).await;
+    answer(&mut new).await;
     new
 }
 
@@ -92,8 +104,7 @@ async fn uploading(
     let (sender, body) = written();
     let serve = async {
         let mut old = greet(listener, 1).await;
-        let first = old.stream().await;
-        old.ok(first).await;
+        let first = answer(&mut old).await;
         (old, first)
     };
     let ((old, first), response) = join(serve, send(client, body)).await;
@@ -115,18 +126,13 @@ async fn a_stream_that_still_uploads_takes_a_place() {
 #[tokio::test]
 async fn an_upload_s_end_frees_its_place() {
     let (listener, pod) = listen().await;
-    let client = builder([pod]).max_connections(1).build();
-    let client = client.expect("a client");
+    let client = client_of_one(pod);
     let (mut old, first, sender) = uploading(&listener, &client).await;
     let mut second = Box::pin(get(&client));
     nothing(&mut second).await;
     drop(sender);
     old.end_of(first).await;
-    let serve = async {
-        let stream = old.stream().await;
-        old.ok(stream).await;
-    };
-    let ((), response) = join(serve, second).await;
+    let (_, response) = join(answer(&mut old), second).await;
     response.expect("over the same connection");
 }
 
@@ -134,15 +140,10 @@ async fn an_upload_s_end_frees_its_place() {
 #[tokio::test]
 async fn a_reset_after_the_answer_frees_the_place() {
     let (listener, pod) = listen().await;
-    let client = builder([pod]).max_connections(1).build();
-    let client = client.expect("a client");
+    let client = client_of_one(pod);
     let (mut old, first, _sender) = uploading(&listener, &client).await;
     old.reset(first, NO_ERROR).await;
-    let serve = async {
-        let stream = old.stream().await;
-        old.ok(stream).await;
-    };
-    let ((), response) = join(serve, get(&client)).await;
+    let (_, response) = join(answer(&mut old), get(&client)).await;
     response.expect("over the same connection");
 }
 
@@ -153,8 +154,7 @@ async fn a_body_that_the_pod_doesn_t_take_keeps_its_place() {
     let client = client([pod]);
     let serve = async {
         let mut old = greet(&listener, 1).await;
-        let first = old.stream().await;
-        old.ok(first).await;
+        answer(&mut old).await;
         old
     };
     // More than the pod's window.
@@ -168,8 +168,7 @@ async fn a_body_that_the_pod_doesn_t_take_keeps_its_place() {
 #[tokio::test]
 async fn a_connection_that_goes_away_makes_room_for_another() {
     let (listener, pod) = listen().await;
-    let client = builder([pod]).max_connections(1).build();
-    let client = client.expect("a client");
+    let client = client_of_one(pod);
     let (mut old, first, sender) = uploading(&listener, &client).await;
     let mut second = Box::pin(get(&client));
     nothing(&mut second).await;
@@ -262,8 +261,7 @@ async fn a_request_that_hyper_holds_back_may_be_executed_after_a_go_away_without
 #[tokio::test]
 async fn who_waits_hears_that_the_pod_allows_more() {
     let (listener, pod) = listen().await;
-    let client = builder([pod]).max_connections(1).build();
-    let client = client.expect("a client");
+    let client = client_of_one(pod);
     let serve = async {
         let mut frames = greet(&listener, 1).await;
         let first = frames.stream().await;

@@ -17,8 +17,8 @@ use tower_headless::{
 
 use crate::{
     kit::{
-        Never, OK, SERVICE, accept, answering, builder, client, get, in_flight, listen, refusing,
-        stream_of, text, unresolved, written,
+        Never, OK, SERVICE, SWITCH, accept, answering, builder, client, get, in_flight, listen,
+        refusing, stream_of, text, unresolved, written,
     },
     support::within,
 };
@@ -368,8 +368,6 @@ async fn a_pod_may_answer_before_it_has_the_whole_request() {
 
 #[tokio::test]
 async fn a_connection_that_switches_protocols_is_the_callers() {
-    const SWITCH: &str =
-        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
     let (listener, pod) = listen().await;
     let client = client([pod]);
     let serve = async {
@@ -411,8 +409,6 @@ async fn exchange(stream: &mut tower_headless::http::Upgraded) {
 /// Who only writes hears of the reset, though nobody reads.
 #[tokio::test]
 async fn writing_to_a_stream_whose_pod_has_gone_is_an_error() {
-    const SWITCH: &str =
-        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
     let (listener, pod) = listen().await;
     let client = client([pod]);
     let serve = async {
@@ -442,8 +438,6 @@ async fn writing_to_a_stream_whose_pod_has_gone_is_an_error() {
 
 #[tokio::test]
 async fn an_upgrade_that_nobody_takes_closes_its_connection() {
-    const SWITCH: &str =
-        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
     let (listener, pod) = listen().await;
     let client = client([pod]);
     let serve = async {

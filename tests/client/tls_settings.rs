@@ -107,6 +107,16 @@ impl Agent {
     fn set(&self, chain: &str, key: &str) {
         *self.0.lock().expect("no panic") = certified(chain, key);
     }
+
+    /// Both ways in which a client may know it.
+    fn tls(self: &Arc<Self>, authority: &Authority) -> [Tls; 2] {
+        let mut behind = config(authority, &[]);
+        behind.client_auth_cert_resolver = self.clone();
+        [
+            authority.tls().client_cert_resolver(self.clone()),
+            Tls::new().config(Arc::new(behind)),
+        ]
+    }
 }
 
 fn certified(chain: &str, key: &str) -> Arc<CertifiedKey> {
@@ -131,12 +141,7 @@ async fn a_resolver_s_new_identity_is_that_of_the_next_handshake_and_no_session_
     let authority = Authority::new();
     let (chain, key, first) = authority.client();
     let agent = Arc::new(Agent(Mutex::new(certified(&chain, &key))));
-    let mut behind = config(&authority, &[]);
-    behind.client_auth_cert_resolver = agent.clone();
-    for tls in [
-        authority.tls().client_cert_resolver(agent.clone()),
-        Tls::new().config(Arc::new(behind)),
-    ] {
+    for tls in agent.tls(&authority) {
         agent.set(&chain, &key);
         let pod = Rotating::start(authority.server(&[NAME], &[H1], true)).await;
         // A connection for each request.
@@ -158,12 +163,7 @@ async fn a_call_retires_connections_of_what_only_a_resolver_or_a_configuration_k
     let authority = Authority::new();
     let (chain, key, first) = authority.client();
     let agent = Arc::new(Agent(Mutex::new(certified(&chain, &key))));
-    let mut behind = config(&authority, &[]);
-    behind.client_auth_cert_resolver = agent.clone();
-    for tls in [
-        authority.tls().client_cert_resolver(agent.clone()),
-        Tls::new().config(Arc::new(behind)),
-    ] {
+    for tls in agent.tls(&authority) {
         agent.set(&chain, &key);
         let pod = Rotating::start(authority.server(&[NAME], &[H2], true)).await;
         let client = builder([pod.address], tls.retire_within(Duration::ZERO));

@@ -7,6 +7,7 @@ use http_body::Body;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use tokio::{
+    runtime::Handle,
     task::JoinSet,
     time::{Instant, timeout},
 };
@@ -35,7 +36,7 @@ const MOMENT: Duration = Duration::from_millis(10);
 pub(super) struct Link {
     connection: Connection,
     age: Age,
-    home: Option<Home>,
+    home: Home,
     keep_alive: KeepAlive,
     /// Whether that could be read to its end. Aborted with this.
     reader: JoinSet<bool>,
@@ -48,7 +49,7 @@ impl Link {
         Self {
             connection,
             age: age.of(vintage),
-            home: Home::here(),
+            home: Home::of(&Handle::current()),
             keep_alive: KeepAlive::default(),
             reader: JoinSet::new(),
         }
@@ -56,9 +57,8 @@ impl Link {
 
     /// Whether it can be used once more.
     pub(super) async fn is_ready(&mut self) -> bool {
-        let is_driven = self.home.is_some_and(|home| home.runs_beside_us());
         let is_old = self.age.is_reached() || self.age.is_outdated();
-        if !is_driven || is_old || self.keep_alive.is_over() {
+        if !self.home.runs_beside_us() || is_old || self.keep_alive.is_over() {
             return false;
         }
         let ready = async {

@@ -53,7 +53,7 @@ pub(in crate::http) struct Http1 {
     keep_alive: KeepAlive,
     /// The runtime that drives it. The connection may be given back from outside of any.
     pub(super) runtime: Handle,
-    home: Option<Home>,
+    home: Home,
 }
 
 /// A connection for many requests at a time.
@@ -65,7 +65,7 @@ pub(super) struct Http2 {
     pub(super) age: Age,
     room: WeakRoom,
     /// The runtime that drives it.
-    home: Option<Home>,
+    home: Home,
 }
 
 /// An HTTP/2 connection's requests.
@@ -113,6 +113,7 @@ impl Http1 {
         age: Age,
     ) -> Box<Self> {
         hints.read_first();
+        let runtime = Handle::current();
         Box::new(Self {
             sender,
             hints,
@@ -120,8 +121,8 @@ impl Http1 {
             grace: Duration::ZERO,
             age,
             keep_alive: KeepAlive::default(),
-            runtime: Handle::current(),
-            home: Home::here(),
+            home: Home::of(&runtime),
+            runtime,
         })
     }
 
@@ -143,7 +144,7 @@ impl Http1 {
 
     /// Whether somebody drives it while a request waits here.
     pub(super) fn is_driven(&self) -> bool {
-        self.home.is_some_and(|home| home.runs_beside_us())
+        self.home.runs_beside_us()
     }
 
     /// Whether it takes no more requests: it is closed, or too old, or the pod is about to close it.
@@ -191,7 +192,7 @@ impl Http2 {
             places: Arc::new(places),
             age,
             room,
-            home: Home::here(),
+            home: Home::of(&Handle::current()),
         }
     }
 
@@ -201,7 +202,7 @@ impl Http2 {
 
     /// Whether somebody drives it while a request waits here.
     pub(super) fn is_driven(&self) -> bool {
-        self.home.is_some_and(|home| home.runs_beside_us())
+        self.home.runs_beside_us()
     }
 
     /// Since when it has had no request; none if it has some.

@@ -116,8 +116,8 @@ impl State {
         Some(self.idle.remove(at))
     }
 
-    /// The dial for all that is on its way, if it comes while a request waits for it here. What one that is over has come to is for those who have waited for it, if any
-    /// still do.
+    /// The dial for all that is on its way, if it comes while a request waits for it here. What one that is over has come to is
+    /// for those who have waited for it, if any still do.
     pub(super) fn dialing(&mut self) -> Option<Wait> {
         self.dialing.retain(|dialing| !dialing.task.is_finished());
         let mut dialing = self.dialing.iter();
