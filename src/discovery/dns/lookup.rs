@@ -169,6 +169,8 @@ pub(super) enum Reason {
     #[error("no pod can have the address {0}: it is {1}")]
     Rejected(IpAddr, &'static str),
     #[error("{0}: {1}")]
+    Closed(SocketAddr, String),
+    #[error("{0}: {1}")]
     Other(SocketAddr, String),
     #[error("no usable DNS configuration: {0}")]
     Configuration(String),
@@ -197,6 +199,11 @@ impl LookupError {
     /// The name itself does not exist: it has no records of other types either (RFC 8020).
     pub(super) fn is_no_name(&self) -> bool {
         matches!(self.reason, Reason::NoName)
+    }
+
+    /// Nobody listens at the name server's port.
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(self.reason, Reason::Closed(..))
     }
 
     /// What to do about a name without a dot that does not exist: on a machine outside the cluster none of them does.
