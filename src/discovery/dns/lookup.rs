@@ -1,6 +1,12 @@
 //! What can be asked of DNS and what can come back, whoever is asked.
 
-use std::{fmt, net::IpAddr, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::future::BoxFuture;
 
@@ -99,10 +105,19 @@ pub(super) struct Found {
     pub(super) ttl: Duration,
     /// None where no name server was asked.
     pub(super) via: Option<Via>,
-    /// Why there may be more endpoints: the addresses of some target could not be had.
-    pub(super) incomplete: Option<LookupError>,
+    /// The SRV targets that the endpoints are of, where they are known.
+    pub(super) targets: HashMap<SocketAddr, Arc<str>>,
+    /// There may be more endpoints.
+    pub(super) incomplete: Option<Box<Incomplete>>,
     /// SRV records lead to the Service itself, not to pods below it: it has a virtual IP.
     pub(super) is_virtual: bool,
+}
+
+/// The addresses of some SRV targets could not be had.
+#[derive(Clone, Debug)]
+pub(super) struct Incomplete {
+    pub(super) targets: Vec<Arc<str>>,
+    pub(super) error: LookupError,
 }
 
 /// A look under way.
