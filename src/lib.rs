@@ -32,7 +32,7 @@
 //! | pods come and go | DNS is asked in the background, at the records' TTL but every 5 s at least; pods that stay keep their connections |
 //! | DNS fails | the last set stays, for as long as it takes; [`Balance::staleness`] tells for how long |
 //! | DNS answers with nothing | the last set stays until that is [confirmed](OnEmpty); a pod that refuses meanwhile is dropped |
-//! | a name server fails or is silent | the next one is asked, and the failed one last for a while; that there is nothing is believed only of the server that last named pods, or of all |
+//! | a name server fails or is silent | the next one is asked, and the failed one last for a while; that there is nothing is believed only of the first server that has named pods, or of all; one that has never answered doesn't count |
 //! | the name is short | resolv.conf's search list is walked once; a refresh asks for the name that had pods, and no other; an earlier one that gets pods wins back within a minute |
 //! | pods are hinted to be near | they get the requests as long as they have [their fair part](#near-pods-first) of the pods |
 //! | a pod refuses a connection | the same request goes to another pod; that one is passed over until it accepts again, and DNS is asked at once |

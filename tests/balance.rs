@@ -2,7 +2,13 @@
 
 mod support;
 
-use std::{collections::BTreeMap, error::Error as _, pin::pin, time::Duration};
+use std::{
+    collections::BTreeMap,
+    error::Error as _,
+    pin::pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use futures::{StreamExt, future::join_all};
 use support::scripted::{Behaviour, PodService, Pods, Request, Script, discovery, endpoint};
@@ -10,8 +16,8 @@ use tokio::time::Instant;
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_headless::{
-    Balance, BalanceLayer, Endpoint, EndpointState, Error, LeastConnections, OnBodyEnd, Policy,
-    RoundRobin, Route, StaticEndpoints,
+    Balance, BalanceLayer, BoxError, Discovery, Endpoint, EndpointState, Error, LeastConnections,
+    OnBodyEnd, Policy, RoundRobin, Route, StaticEndpoints,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -209,11 +215,8 @@ impl Service<[u8; 4096]> for Refusing {
     type Error = std::io::Error;
     type Future = std::future::Ready<Result<(), std::io::Error>>;
 
-    fn poll_ready(
-        &mut self,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Result<(), Self::Error>> {
-        std::task::Poll::Ready(Err(std::io::ErrorKind::ConnectionRefused.into()))
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Err(std::io::ErrorKind::ConnectionRefused.into()))
     }
 
     fn call(&mut self, _: [u8; 4096]) -> Self::Future {
@@ -683,4 +686,46 @@ fn a_balancer_that_is_only_called_with_routes_begins_all_the_same() {
         balance.call_with(Request(1), route).await
     });
     assert_eq!(answered.expect("a response").0, endpoint(2));
+}
+
+/// A source that panics when it is hurried, as it is in each runtime after its first.
+struct PanicsWhenHurried;
+
+impl Discovery for PanicsWhenHurried {
+    fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>> {
+        Poll::Pending
+    }
+
+    fn refresh(&mut self) {
+        panic!("hurried");
+    }
+}
+
+#[test]
+fn a_panic_on_the_way_to_another_runtime_closes_the_balancer() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let builder = builder.enable_all().start_paused(true);
+        builder.build().expect("a runtime")
+    };
+    let balance = Balance::builder(PanicsWhenHurried)
+        .wait_for_ready()
+        .build(Pods::default().make());
+    let first = runtime();
+    first.block_on(async {
+        let mut request = pin!(send(&balance));
+        assert!(futures::poll!(request.as_mut()).is_pending());
+        settle().await;
+    });
+    drop(first);
+    // Neither the next request nor those after it wait for what will never come.
+    let second = runtime();
+    for _ in 0..3 {
+        let answer = second.block_on(async {
+            let patience = tokio::time::timeout(60 * SECOND, send(&balance));
+            patience.await.expect("an answer")
+        });
+        let error = answer.expect_err("its background task is no more");
+        assert!(error.to_string().contains("closed"), "{error}");
+    }
 }

@@ -110,9 +110,11 @@ const LONGEST: Duration = Duration::from_secs(86_400);
 /// A question goes to the first name server, and to the next one where that fails or is silent; within 4 s there is an
 /// answer or an error. A server that has failed is asked last for a while, 5 s at first and a minute at most.
 ///
-/// Records are believed whoever sends them. That there is nothing is believed of the server that last named pods; before
-/// any has, of the first one; and of all together. So a public name server in the second line of resolv.conf, which knows
-/// nothing of a cluster, empties no set while the first one has trouble: the last addresses stay.
+/// Records are believed whoever sends them. That there is nothing is believed of the first server in the list that has ever
+/// named pods; before any has, of the first one; and of all together. So a public name server in the second line of
+/// resolv.conf, which knows nothing of a cluster, empties no set while the first one has trouble: the last addresses stay.
+/// A first server that has never sent anything doesn't count, at once if its port is closed, and after 4 s if it is silent:
+/// until anybody has named pods the others decide which name of the search list there is.
 ///
 /// What doesn't fit into a packet of 1,232 bytes, or arrives cut, is asked for over TCP. A server that doesn't take EDNS is
 /// asked without it for ten minutes, and then with it again. Of resolv.conf's options `ndots`, `timeout`, `attempts` and
@@ -136,7 +138,8 @@ const LONGEST: Duration = Duration::from_secs(86_400);
 ///
 /// Freshness costs two queries (A and AAAA; one for SRV) every 5 s for each process; 1,000 processes ask 400 queries a
 /// second. Where a lookup fails, for whatever reason, its last addresses stay, for as long as it takes, and it is asked
-/// again after 1 s, 1.6 s, 2.6 s … 30 s.
+/// again after 1 s, 1.6 s, 2.6 s … 30 s. (They go once the question for the other family has confirmed that the name doesn't
+/// exist.)
 ///
 /// **Clones share**: balancers built with clones of one `Dns` cost what one costs, and all see the same. (In each runtime:
 /// clones in two of them cost twice as much, and one goes on when the other one's runtime ends. A setting changed on a clone
@@ -164,7 +167,8 @@ impl Dns {
     /// CoreDNS does, up to some hundreds of pods, which is what one DNS message holds. Above that, and from servers that
     /// don't, the addresses come from the Service's own name and the hostnames aren't known. That is the name without
     /// `_port._protocol` of the records themselves, at the end of all aliases, and only where all targets are below it and it
-    /// has an address for each. Otherwise each target is asked for, up to 64 of them; one that doesn't exist is left out.
+    /// has an address for each. Otherwise each target is asked for, up to 64 of them; one that doesn't exist is left out, and
+    /// one that can't be asked for keeps its last addresses for a minute.
     /// Records with port 0 are left out, too.
     ///
     /// Of records with several priorities those with the lowest count (RFC 2782), and where their weights differ, so do the

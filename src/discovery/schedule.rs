@@ -79,8 +79,11 @@ impl Default for Pace {
 pub(crate) enum Answer {
     /// Records, and whether they differ from the ones before.
     Records { ttl: Duration, changed: bool },
-    /// No such name, or no records of the type.
-    Empty { ttl: Option<Duration> },
+    /// No records of the type. `is_no_name`: nor of any other type, as far as is said.
+    Empty {
+        ttl: Option<Duration>,
+        is_no_name: bool,
+    },
     /// SERVFAIL, silence, an answer cut short, or no sense in it.
     Failed,
 }
@@ -106,8 +109,11 @@ pub(crate) struct Schedule {
     eager: usize,
     failures: Option<Backoff>,
     negatives: Option<Negatives>,
+    /// The last ones of them, as far as they say that there is no such name at all.
+    no_names: Option<Negatives>,
 }
 
+/// Answers in a row that there is nothing.
 #[derive(Clone, Copy, Debug)]
 struct Negatives {
     count: u32,
@@ -125,6 +131,7 @@ impl Schedule {
             eager: EAGER.len(),
             failures: None,
             negatives: None,
+            no_names: None,
         }
     }
 
@@ -148,6 +155,11 @@ impl Schedule {
         self.negatives.is_some_and(|negatives| negatives.confirmed)
     }
 
+    /// Whether the same holds for answers that there is no such name at all.
+    pub(crate) fn is_confirmed_no_name(&self) -> bool {
+        self.no_names.is_some_and(|no_names| no_names.confirmed)
+    }
+
     /// A sign of change: ask as soon as the floor allows, and then a little more often.
     pub(crate) fn refresh(&mut self, now: Instant) {
         self.eager = 0;
@@ -162,14 +174,15 @@ impl Schedule {
             Answer::Records { ttl, changed } => {
                 self.failures = None;
                 self.negatives = None;
+                self.no_names = None;
                 if changed {
                     self.eager = 0;
                 }
                 (self.pause(ttl, rng), Verdict::Replace)
             }
-            Answer::Empty { ttl } => {
+            Answer::Empty { ttl, is_no_name } => {
                 self.failures = None;
-                let verdict = self.judge_empty(now);
+                let verdict = self.judge_empty(is_no_name, now);
                 (self.pause(ttl.unwrap_or(self.pace.max), rng), verdict)
             }
         };
@@ -177,20 +190,15 @@ impl Schedule {
         verdict
     }
 
-    fn judge_empty(&mut self, now: Instant) -> Verdict {
-        let negatives = self.negatives.get_or_insert_with(|| {
+    fn judge_empty(&mut self, is_no_name: bool, now: Instant) -> Verdict {
+        let on_empty = self.pace.on_empty;
+        if self.negatives.is_none() {
             self.eager = 0;
-            Negatives {
-                count: 0,
-                since: now,
-                confirmed: false,
-            }
-        });
-        negatives.count = negatives.count.saturating_add(1);
-        let repeated =
-            negatives.count >= CONFIRM_ANSWERS && now >= negatives.since + CONFIRM_PERIOD;
-        negatives.confirmed |= repeated || self.pace.on_empty == OnEmpty::Believe;
-        match self.pace.on_empty {
+        }
+        let negatives = Negatives::after(self.negatives, on_empty, now);
+        self.negatives = Some(negatives);
+        self.no_names = is_no_name.then(|| Negatives::after(self.no_names, on_empty, now));
+        match on_empty {
             OnEmpty::Believe | OnEmpty::Confirm if negatives.confirmed => Verdict::Drop,
             _ => Verdict::Keep,
         }
@@ -214,6 +222,21 @@ impl Schedule {
             .failures
             .get_or_insert_with(|| Backoff::new(min, 1.6, max, 0.2));
         failures.next(rng).max(self.pace.min)
+    }
+}
+
+impl Negatives {
+    /// One more than `before`.
+    fn after(before: Option<Self>, on_empty: OnEmpty, now: Instant) -> Self {
+        let count = before.map_or(0, |before| before.count).saturating_add(1);
+        let since = before.map_or(now, |before| before.since);
+        let repeated = count >= CONFIRM_ANSWERS && now >= since + CONFIRM_PERIOD;
+        let confirmed = before.is_some_and(|before| before.confirmed);
+        Self {
+            count,
+            since,
+            confirmed: confirmed || repeated || on_empty == OnEmpty::Believe,
+        }
     }
 }
 
@@ -256,7 +279,14 @@ mod tests {
         }
     }
 
-    const EMPTY: Answer = Answer::Empty { ttl: Some(SECOND) };
+    const EMPTY: Answer = Answer::Empty {
+        ttl: Some(SECOND),
+        is_no_name: false,
+    };
+    const NO_NAME: Answer = Answer::Empty {
+        ttl: Some(SECOND),
+        is_no_name: true,
+    };
 
     fn about(seconds: f64, share: f64, pause: f64) -> bool {
         (seconds * (1.0 - share) - 1e-6..=seconds * (1.0 + share) + 1e-6).contains(&pause)
@@ -351,6 +381,29 @@ mod tests {
             "only the second negative"
         );
         assert_eq!(fixture.ask(EMPTY).0, Verdict::Drop);
+    }
+
+    /// A name without records of the type may be without them for long before it goes.
+    #[test]
+    fn that_there_is_no_such_name_needs_a_confirmation_of_its_own() {
+        let mut fixture = Fixture::new(Pace::default());
+        while fixture.ask(EMPTY).0 == Verdict::Keep {}
+        assert!(!fixture.schedule.is_confirmed_no_name());
+        fixture.ask(NO_NAME);
+        let since = fixture.now;
+        while !fixture.schedule.is_confirmed_no_name() {
+            assert_eq!(fixture.ask(NO_NAME).0, Verdict::Drop);
+        }
+        assert!(fixture.now - since >= 10 * SECOND);
+        fixture.ask(Answer::Failed);
+        assert!(fixture.schedule.is_confirmed_no_name());
+        fixture.ask(EMPTY);
+        assert!(!fixture.schedule.is_confirmed_no_name());
+        fixture.ask(NO_NAME);
+        fixture.ask(records(5));
+        assert!(!fixture.schedule.is_in_doubt());
+        fixture.ask(NO_NAME);
+        assert!(!fixture.schedule.is_confirmed_no_name());
     }
 
     #[test]

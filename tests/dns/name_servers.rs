@@ -149,6 +149,113 @@ async fn a_second_server_isnt_asked_what_the_first_one_denies() {
     assert_eq!(other.exchanges(), 0);
 }
 
+/// Says that there is no such name, as some do that pass on what the root says: without an SOA.
+fn denial() -> Fault {
+    Fault::Rcode(ResponseCode::NXDomain)
+}
+
+#[tokio::test]
+async fn a_name_is_found_by_the_second_server_where_the_first_one_is_dead_from_the_start() {
+    let stories = [false, true].map(async |is_closed| {
+        let (dead, other) = (DnsServer::start().await, DnsServer::start().await);
+        if is_closed {
+            dead.stop().await;
+        } else {
+            dead.fault("*", RecordType::ANY, Fault::Silent);
+        }
+        other.set_a("api.shop.", 30, [pod_v4(1)]);
+        // So many that they must not cost a server's time each.
+        let domains = [1, 2, 3, 4, 5, 6, 7, 8].map(|n| format!("d{n}.example"));
+        for domain in &domains {
+            let name = format!("api.shop.{domain}");
+            other.fault(&name, RecordType::ANY, denial());
+        }
+        let search = domains.join(" ");
+        let conf = resolv_conf(&format!("search {search}\noptions ndots:5\n"));
+        let dns = ask(&dead, "api.shop").resolv_conf(&conf.0);
+        let dns = dns.name_servers([dead.addr(), other.addr()]);
+        if is_closed {
+            // Without a second look, which would be too late for many callers.
+            let found = dns.resolve().await.expect("a pod");
+            assert_eq!(found.name(), Some("api.shop"));
+        }
+        let mut watch = MembershipStream::new(dns);
+        assert_eq!(hosts(&change(&mut watch).await.joined), [pod(1)].into());
+    });
+    join_all(stories).await;
+}
+
+/// Whether a server has been asked for well over the time after which one that fails may be away, and twice since.
+fn for_a_while(queries: &[LoggedQuery]) -> bool {
+    match queries {
+        [first, .., last] => last.at - first.at > 8 * SECOND,
+        _ => false,
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_there_and_fails_is_not_dead_however_long_it_has_done_so() {
+    let stories = [ResponseCode::ServFail, ResponseCode::Refused].map(async |code| {
+        let (own, public) = (web(1).await, public().await);
+        own.fault("*", RecordType::ANY, Fault::Rcode(code));
+        public.fault("*", RecordType::ANY, denial());
+        let dns = ask(&own, "web").name_servers([own.addr(), public.addr()]);
+        let conf = pods_resolv_conf();
+        let mut watch = MembershipStream::new(dns.resolv_conf(&conf.0));
+        unchanged(&mut watch, own.wait_until(for_a_while)).await;
+        let asked = public.queries();
+        assert!(asked.iter().all(|query| query.name == WEB), "{asked:?}");
+    });
+    join_all(stories).await;
+}
+
+#[tokio::test]
+async fn a_second_servers_no_empties_nothing_after_the_first_one_has_died() {
+    let stories = [false, true].map(async |has_soa| {
+        let (own, public) = (web(3).await, public().await);
+        if !has_soa {
+            public.fault("*", RecordType::ANY, denial());
+        }
+        let mut discovery = believing(&own, &public);
+        let watch = &mut discovery.watch;
+        assert_eq!(change(watch).await.joined.len(), 3);
+        own.stop().await;
+        public.forget();
+        unchanged(watch, public.wait_until(for_a_while)).await;
+        own.restart().await;
+        own.set_a(WEB, 30, [pod_v4(7)]);
+        assert_eq!(hosts(&change(watch).await.joined), [pod(7)].into());
+    });
+    join_all(stories).await;
+}
+
+/// As one does that answers whatever name it is asked for.
+#[tokio::test]
+async fn a_scale_to_zero_is_believed_from_the_first_server_though_the_second_one_has_answered_since()
+ {
+    let (own, foreign) = (web(2).await, DnsServer::start().await);
+    foreign.set_a(WEB, 30, [pod_v4(99)]);
+    let mut discovery = believing(&own, &foreign);
+    let watch = &mut discovery.watch;
+    assert_eq!(change(watch).await.joined.len(), 2);
+    let fault = Fault::Rcode(ResponseCode::ServFail);
+    own.fault(WEB, RecordType::A, fault.times(1));
+    own.remove(WEB);
+    let strange = loop {
+        let change = change(watch).await;
+        if change.endpoints.is_empty() {
+            // The other family's question was the first to be answered.
+            continue;
+        }
+        break hosts(&change.endpoints);
+    };
+    assert_eq!(strange, [pod(99)].into());
+    // Once it has its turn again.
+    assert!(change(watch).await.endpoints.is_empty());
+    own.forget();
+    unchanged(watch, own.wait_for_queries(10)).await;
+}
+
 // ---------------------------------------------------------------- EDNS (D6)
 
 /// A reply of nothing but a header with this code: no question, and no OPT record.
@@ -313,6 +420,38 @@ async fn use_vc_is_tcp_and_nothing_else() {
     let by_udp = |query: &LoggedQuery| query.transport == Transport::Udp;
     let back = server.wait_until(|queries| queries.iter().any(by_udp));
     unchanged(&mut watch, back).await;
+}
+
+/// A connection is driven by the runtime that it was made in, while somebody drives that.
+#[test]
+fn clones_in_two_runtimes_share_no_connection() {
+    let current_thread = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().expect("a runtime")
+    };
+    let (outside, first, second) = (
+        tokio::runtime::Runtime::new().expect("a runtime"),
+        current_thread(),
+        current_thread(),
+    );
+    let server = outside.block_on(DnsServer::start());
+    stateful(&server, 3);
+    let conf = resolv_conf("options use-vc\n");
+    // One question, and so one connection, which is idle once there is a set.
+    let dns = srv(&server).resolv_conf(&conf.0);
+    let dns = dns.refresh_interval(60 * SECOND);
+    let mut watch = MembershipStream::new(dns.clone());
+    first.block_on(change(&mut watch));
+    server.forget();
+    stateful(&server, 4);
+    // What is there already needs nobody who drives the connection.
+    server.fault(PORT, RecordType::SRV, Fault::Delay(FAST));
+    second.block_on(async {
+        let mut watch = MembershipStream::new(dns.clone());
+        while change(&mut watch).await.endpoints.len() != 4 {}
+    });
+    // Asked twice where the first connection led to nothing.
+    assert_eq!(server.exchanges(), 1, "{:?}", server.queries());
 }
 
 #[tokio::test]

@@ -230,6 +230,36 @@ async fn no_proxy_is_heeded_and_a_proxy_that_can_t_be_used_is_told_with_the_ways
     assert!(!output.contains("prox"), "{output}");
 }
 
+/// The environment is the machine's: what is wrong with it must not matter to those who are excepted from it.
+#[tokio::test]
+async fn a_proxy_that_makes_no_sense_fails_only_what_would_go_through_it() {
+    let nonsense = ("HTTPS_PROXY", "http://user:secret@a proxy:3128");
+    let cluster = Cluster::start([1]).await;
+    let output = child(&cluster, TOLD, &[nonsense]).await;
+    assert!(output.contains("10.0.0.1:80"), "{output}");
+    let tls = Cluster::start_tls(Identity::new("127.0.0.1")).await;
+    let output = child(&tls, TOLD, &[nonsense]).await;
+    assert!(output.contains("10.0.0.1:80"), "{output}");
+    // A name that there is not, lest the test wait for an address.
+    cluster.write_user(json!({}), json!({"server": "https://api.invalid:1"}));
+    let output = child(&cluster, TOLD, &[nonsense, ("NO_PROXY", "api.invalid")]).await;
+    assert!(
+        output.contains("the API server can't be reached") && !output.contains("prox"),
+        "{output}"
+    );
+    let output = child(&cluster, TOLD, &[nonsense]).await;
+    for part in ["HTTPS_PROXY is no URL", "add api.invalid to NO_PROXY"] {
+        assert!(output.contains(part), "{output}");
+    }
+    assert!(!output.contains("secret"), "{output}");
+    // A kubeconfig's own holds in any case.
+    let server =
+        json!({"server": "https://api.invalid:1", "proxy-url": "socks5://proxy.example:1080"});
+    cluster.write_user(json!({}), server);
+    let output = child(&cluster, TOLD, &[nonsense, ("NO_PROXY", "*")]).await;
+    assert!(output.contains("the kubeconfig's proxy-url"), "{output}");
+}
+
 #[tokio::test]
 async fn a_kubeconfigs_own_proxy_is_not_left_out() {
     let cluster = Cluster::start([1]).await;

@@ -1,6 +1,6 @@
 //! One look at a name: what is looked for, and the endpoints that come of it.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use super::{
     addresses::addresses,
@@ -69,6 +69,7 @@ async fn at_port<R: Resolve>(
         endpoints,
         ttl: found.ttl,
         via: found.via,
+        targets: HashMap::new(),
         incomplete: None,
         is_virtual: false,
     }))

@@ -1,6 +1,12 @@
 //! What can be asked of DNS and what can come back, whoever is asked.
 
-use std::{fmt, net::IpAddr, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::future::BoxFuture;
 
@@ -99,10 +105,19 @@ pub(super) struct Found {
     pub(super) ttl: Duration,
     /// None where no name server was asked.
     pub(super) via: Option<Via>,
-    /// Why there may be more endpoints: the addresses of some target could not be had.
-    pub(super) incomplete: Option<LookupError>,
+    /// The SRV targets that the endpoints are of, where they are known.
+    pub(super) targets: HashMap<SocketAddr, Arc<str>>,
+    /// There may be more endpoints.
+    pub(super) incomplete: Option<Box<Incomplete>>,
     /// SRV records lead to the Service itself, not to pods below it: it has a virtual IP.
     pub(super) is_virtual: bool,
+}
+
+/// The addresses of some SRV targets could not be had.
+#[derive(Clone, Debug)]
+pub(super) struct Incomplete {
+    pub(super) targets: Vec<Arc<str>>,
+    pub(super) error: LookupError,
 }
 
 /// A look under way.
@@ -169,6 +184,8 @@ pub(super) enum Reason {
     #[error("no pod can have the address {0}: it is {1}")]
     Rejected(IpAddr, &'static str),
     #[error("{0}: {1}")]
+    Closed(SocketAddr, String),
+    #[error("{0}: {1}")]
     Other(SocketAddr, String),
     #[error("no usable DNS configuration: {0}")]
     Configuration(String),
@@ -197,6 +214,11 @@ impl LookupError {
     /// The name itself does not exist: it has no records of other types either (RFC 8020).
     pub(super) fn is_no_name(&self) -> bool {
         matches!(self.reason, Reason::NoName)
+    }
+
+    /// Nobody listens at the name server's port.
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(self.reason, Reason::Closed(..))
     }
 
     /// What to do about a name without a dot that does not exist: on a machine outside the cluster none of them does.

@@ -1,9 +1,11 @@
 //! One kind of record of one name, asked again and again as its schedule says.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     future::Future,
+    net::SocketAddr,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -13,17 +15,17 @@ use tracing::warn;
 
 use super::{
     look::Kind,
-    lookup::{Answer, Found, Lookup, LookupError, Nothing},
+    lookup::{Answer, Found, Incomplete, Lookup, LookupError, Nothing},
 };
 use crate::{
     discovery::{
         filter::CAP,
-        schedule::{self, Pace, Schedule, Verdict},
+        schedule::{self, OnEmpty, Pace, Schedule, Verdict},
     },
     endpoint::Endpoint,
 };
 
-/// For how long endpoints stay that the looks can't find again, because their targets' addresses can't be had.
+/// For how long the endpoints of an SRV target stay whose addresses can't be had.
 const GAP: Duration = Duration::from_secs(60);
 
 /// What came of one look, beyond the endpoints.
@@ -53,8 +55,10 @@ pub(super) struct Question {
     looked: bool,
     /// Why the last look left the endpoints as they were, if it did.
     kept: Option<LookupError>,
-    /// Since when looks find only a part of the endpoints, if they do.
-    incomplete: Option<Instant>,
+    /// The SRV targets that the endpoints are of, where they are known.
+    targets: HashMap<SocketAddr, Arc<str>>,
+    /// The targets whose addresses the last look could not get, and since when.
+    missing: HashMap<Arc<str>, Instant>,
     /// The last answer was that the name does not exist, whatever the type.
     no_name: Option<LookupError>,
 }
@@ -72,7 +76,8 @@ impl Question {
             is_virtual: false,
             looked: false,
             kept: None,
-            incomplete: None,
+            targets: HashMap::new(),
+            missing: HashMap::new(),
             no_name: None,
         }
     }
@@ -108,6 +113,16 @@ impl Question {
     /// Whether DNS has said often enough that there is nothing, be it believed or not.
     pub(super) fn is_confirmed_empty(&self) -> bool {
         self.schedule.is_confirmed_empty()
+    }
+
+    /// Whether the last answer was that the name does not exist, whatever the type, and DNS has said so often enough.
+    pub(super) fn is_confirmed_no_name(&self) -> bool {
+        self.no_name.is_some() && self.schedule.is_confirmed_no_name()
+    }
+
+    /// Whether endpoints of other types are to be dropped for it.
+    pub(super) fn denies_all_types(&self) -> bool {
+        self.is_confirmed_no_name() && self.pace.on_empty != OnEmpty::Ignore
     }
 
     /// Whether the last records were those of a Service with a virtual IP.
@@ -183,29 +198,60 @@ impl Question {
         look
     }
 
-    /// What an incomplete answer lacks is taken from the last endpoints, for a while: nobody says that those have gone.
-    fn complete(&mut self, endpoints: &mut Vec<Endpoint>, incomplete: Option<&LookupError>) {
-        let Some(error) = incomplete else {
-            self.incomplete = None;
-            return;
-        };
-        if self.incomplete.is_none() {
-            warn!(%error, "the addresses of some SRV targets can't be had");
-        }
-        let since = *self.incomplete.get_or_insert_with(Instant::now);
-        if since.elapsed() < GAP {
+    /// The endpoints of targets whose addresses can't be had are taken from the last ones, for a while: nobody says that they
+    /// have gone.
+    fn complete(
+        &mut self,
+        endpoints: &mut Vec<Endpoint>,
+        mut targets: HashMap<SocketAddr, Arc<str>>,
+        incomplete: Option<Box<Incomplete>>,
+    ) {
+        self.note_missing(incomplete);
+        if !self.missing.is_empty() {
             let addresses: HashSet<_> = endpoints.iter().map(Endpoint::address).collect();
-            let hostnames = endpoints.iter().filter_map(Endpoint::hostname);
-            let hostnames: HashSet<_> = hostnames.map(str::to_owned).collect();
-            let is_known = |old: &&Endpoint| {
-                let hostname = old.hostname();
-                addresses.contains(&old.address())
-                    || hostname.is_some_and(|hostname| hostnames.contains(hostname))
-            };
-            let old = self.endpoints().iter().filter(|old| !is_known(old));
-            endpoints.extend(old.cloned());
+            let is_found = |old: &Endpoint| addresses.contains(&old.address());
+            let old = self.endpoints().iter();
+            for old in old.filter(|old| !is_found(old) && self.is_kept(old)) {
+                if let Some(target) = self.targets.get(&old.address()) {
+                    targets.insert(old.address(), target.clone());
+                }
+                endpoints.push(old.clone());
+            }
             endpoints.truncate(CAP);
         }
+        self.targets = targets;
+    }
+
+    fn note_missing(&mut self, incomplete: Option<Box<Incomplete>>) {
+        let before = std::mem::take(&mut self.missing);
+        let Some(incomplete) = incomplete else { return };
+        let Incomplete { targets, error } = *incomplete;
+        if before.is_empty() {
+            warn!(%error, "the addresses of some SRV targets can't be had");
+        }
+        let now = Instant::now();
+        let since = |target: &Arc<str>| before.get(target).copied().unwrap_or(now);
+        let targets = targets.into_iter();
+        self.missing = targets.map(|it| (it.clone(), since(&it))).collect();
+    }
+
+    /// Whether an endpoint stays that the look hasn't found.
+    fn is_kept(&self, endpoint: &Endpoint) -> bool {
+        let since = match self.targets.get(&endpoint.address()) {
+            Some(target) => self.missing.get(target),
+            // It was found by the service's own name: it may be any target's.
+            None => self.missing.values().min(),
+        };
+        since.is_some_and(|since| since.elapsed() < GAP)
+    }
+
+    /// Drops the endpoints if they are older than the last look. True if there were any.
+    pub(super) fn drop_kept(&mut self) -> bool {
+        let is_dropped = self.kept.is_some() && !self.endpoints().is_empty();
+        if is_dropped {
+            self.endpoints = Some(Vec::new());
+        }
+        is_dropped
     }
 
     fn judge(&mut self, answer: Answer<Found>) -> Look {
@@ -213,16 +259,20 @@ impl Question {
             Ok(Ok(Found {
                 ttl,
                 mut endpoints,
+                targets,
                 incomplete,
                 is_virtual,
                 ..
             })) => {
                 self.is_virtual = is_virtual;
-                self.complete(&mut endpoints, incomplete.as_ref());
+                self.complete(&mut endpoints, targets, incomplete);
                 let changed = !is_same_set(self.endpoints(), &endpoints);
                 (schedule::Answer::Records { ttl, changed }, Ok(endpoints))
             }
-            Ok(Err(Nothing { ttl, error })) => (schedule::Answer::Empty { ttl }, Err(error)),
+            Ok(Err(Nothing { ttl, error })) => {
+                let is_no_name = self.no_name.is_some();
+                (schedule::Answer::Empty { ttl, is_no_name }, Err(error))
+            }
             Err(error) => (schedule::Answer::Failed, Err(error)),
         };
         let verdict = self
@@ -305,6 +355,7 @@ mod tests {
             endpoints: vec![endpoint()],
             ttl: Duration::from_secs(5),
             via: Some(via),
+            targets: HashMap::new(),
             incomplete: None,
             is_virtual: false,
         }))

@@ -85,16 +85,23 @@ impl Questions {
     pub(super) fn are_gone(&self) -> bool {
         let is_gone = |question: &Question| {
             question.is_confirmed_empty()
-                || (question.endpoints().is_empty() && self.is_no_name_confirmed())
+                || (question.endpoints().is_empty() && self.is_confirmed_no_name())
         };
         self.iter().all(is_gone)
     }
 
     /// Whether it is confirmed that the name doesn't exist, whatever the type.
-    pub(super) fn is_no_name_confirmed(&self) -> bool {
-        let is_it =
-            |question: &Question| question.no_name().is_some() && question.is_confirmed_empty();
-        self.iter().any(is_it)
+    pub(super) fn is_confirmed_no_name(&self) -> bool {
+        self.iter().any(Question::is_confirmed_no_name)
+    }
+
+    /// Drops what a family has kept against it, because its own questions fail. True if there was anything.
+    pub(super) fn drop_nameless(&mut self) -> bool {
+        if !self.iter().any(Question::denies_all_types) {
+            return false;
+        }
+        let dropped = self.iter_mut().map(Question::drop_kept);
+        dropped.fold(false, |any, dropped| any | dropped)
     }
 
     /// That the name doesn't exist, if an answer says so and there are no endpoints against it.

@@ -14,12 +14,12 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::{
-    lookup::{Answer, LookupError, Query, Reason, Resolve, Transport},
+    lookup::{Answer, LookupError, Query, Reason, RecordType, Resolve, Transport},
     name::Name,
     server::Server,
     system_conf::{Options, ResolvConf, ResolvConfFile},
     trouble::Troubles,
-    trust::Trust,
+    trust::{Absence, Trust},
 };
 
 /// How long one question may take, over all name servers and attempts. Less than the balancer's ready timeout of 5 s, so
@@ -29,6 +29,10 @@ const DEADLINE: Duration = Duration::from_secs(4);
 /// How many name servers share the time that is left. Of more than these, the others get their turn when the first ones
 /// have failed and are asked last.
 const SHARES: usize = 4;
+
+/// How long one is waited for that nothing has ever come from, when it is asked after another one's "no": a search list takes a
+/// question for each of its domains, and all together have to be answered in time.
+const GLANCE: Duration = Duration::from_millis(250);
 
 /// The name servers of the system, or given ones. Clones are the same resolver.
 #[derive(Clone)]
@@ -149,17 +153,25 @@ impl Servers {
         let addresses: Vec<_> = self.servers.iter().map(Server::address).collect();
         let mut hearing = self.trust.hear(&query.name, &addresses);
         let mut waiting: Vec<_> = self.servers.iter().collect();
-        waiting.sort_by_key(|server| self.troubles.is_late(server.address(), asked, began));
+        let is_late = |server: &Server| self.troubles.is_late(server.address(), asked, began);
+        waiting.sort_by_key(|server| is_late(server));
         while !waiting.is_empty() {
-            let left = (began + DEADLINE).saturating_duration_since(Instant::now());
-            let share = self.share(left, waiting.len());
+            let since = Instant::now();
+            let left = (began + DEADLINE).saturating_duration_since(since);
+            let mut share = self.share(left, waiting.len());
             let server = waiting.remove(0);
             let address = server.address();
             if left.is_zero() {
                 hearing.failed(address, LookupError::new(query, Reason::Timeout));
                 break;
             }
+            if hearing.is_denied() && is_late(server) && !self.trust.is_alive(address) {
+                share = share.min(GLANCE);
+            }
             let heard = server.ask(query, over, share).await;
+            if server.responds() {
+                self.trust.responded(address);
+            }
             match heard.answer {
                 Ok(Ok(reply)) => {
                     self.troubles.answered(address, asked);
@@ -178,12 +190,25 @@ impl Servers {
                 Err(error) if error.is_truncated() => return Err(error),
                 Err(error) => {
                     debug!(name_server = %address, %error, "a name server failed");
-                    self.troubles.failed(address, asked, Instant::now());
+                    let (ended, is_closed) = (Instant::now(), error.is_closed());
+                    self.troubles
+                        .failed(address, asked, since, ended, is_closed);
                     hearing.failed(address, error);
                 }
             }
         }
-        hearing.end(|address| self.troubles.is_away(address, asked, Instant::now()))
+        hearing.end(|address| self.absence(address, asked))
+    }
+
+    /// How far a server is away that has given no answer.
+    fn absence(&self, server: SocketAddr, asked: RecordType) -> Absence {
+        let is_away = self.troubles.is_away(server, asked, Instant::now());
+        let is_closed = || self.troubles.is_closed(server, asked);
+        match self.trust.is_alive(server) {
+            false if is_away || is_closed() => Absence::Dead,
+            _ if is_away => Absence::Away,
+            _ => Absence::Passing,
+        }
     }
 
     /// What one server gets of the time that is left, while so many are `waiting`.

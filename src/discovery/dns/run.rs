@@ -57,6 +57,8 @@ pub(super) struct Run<R> {
     delay: Option<Pin<Box<Sleep>>>,
     /// Why there are no endpoints, as the last look says.
     reason: Option<LookupError>,
+    /// A failure that is told only if the other family doesn't make up for it.
+    untold: Option<LookupError>,
     /// What is to be told next: why the set is empty that has just been told.
     next: Option<LookupError>,
     single: SingleAddress,
@@ -77,6 +79,7 @@ impl<R: Resolve> Run<R> {
             begun: false,
             delay: None,
             reason: None,
+            untold: None,
             next: None,
             single: SingleAddress::default(),
         }
@@ -92,6 +95,7 @@ impl<R: Resolve> Run<R> {
         }
         ready!(self.poll_news(cx))?;
         let endpoints = self.endpoints().to_vec();
+        self.untold = None;
         self.next = self.reason.take().filter(|_| endpoints.is_empty());
         self.families.retain(&endpoints);
         if let Some(name) = self.candidates.pinned() {
@@ -251,18 +255,23 @@ impl<R: Resolve> Run<R> {
 
     /// Takes note of what looks came to; an error is for telling.
     fn heed(&mut self, looks: Vec<Look>) -> Result<(), LookupError> {
+        if self.questions.drop_nameless() {
+            self.news = true;
+            self.reason = self.questions.no_name();
+        }
         if self.questions.are_gone() {
             self.candidates.release();
         }
         let is_looking = self.questions.iter().any(Question::is_looking);
-        let mut result = Ok(());
         for look in looks {
             match look {
                 // It is the name that doesn't exist, whatever the trouble with this type.
-                Look::Kept(error) => result = Err(self.questions.no_name().unwrap_or(error)),
-                // The other family decides: what it comes to is not known yet, or it fails, which has been told.
+                Look::Kept(error) => {
+                    self.untold = Some(self.questions.no_name().unwrap_or(error));
+                }
+                // The other family decides: what it comes to is not known yet, or it fails.
                 Look::Nothing(_) if is_looking || !self.is_fresh() => {}
-                Look::Nothing(error) if !self.has_endpoints() => result = Err(error),
+                Look::Nothing(error) if !self.has_endpoints() => self.untold = Some(error),
                 Look::Nothing(_) => self.news = true,
                 Look::Gone { error, changed } => {
                     self.news |= changed || self.is_fresh() || self.questions.no_name().is_some();
@@ -277,7 +286,13 @@ impl<R: Resolve> Run<R> {
                 Look::Done => self.news = true,
             }
         }
-        result
+        // Whoever hears of a failure takes it for that of all: a family that has answered, or may do so yet, comes first.
+        let is_early = match self.has_endpoints() {
+            true => !self.begun,
+            false => is_looking,
+        };
+        let untold = if is_early { None } else { self.untold.take() };
+        untold.map_or(Ok(()), Err)
     }
 
     /// Waits until the set can be told. Only the first one may have to wait: for the second family, so that a dual-stack
@@ -287,7 +302,7 @@ impl<R: Resolve> Run<R> {
             true => self.questions.iter().all(Question::has_looked),
             false => {
                 self.questions.iter().all(Question::is_empty)
-                    || self.questions.is_no_name_confirmed()
+                    || self.questions.is_confirmed_no_name()
             }
         };
         if !self.begun && !complete {

@@ -16,7 +16,10 @@ use std::{
     collections::HashSet,
     io,
     net::SocketAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -46,6 +49,8 @@ pub(super) struct Server {
     options: Options,
     edns: Edns,
     connections: Connections,
+    /// Something has come from it, whatever that was.
+    responds: AtomicBool,
     /// Questions whose answers didn't fit into a packet last time.
     large: Mutex<HashSet<Query>>,
 }
@@ -64,12 +69,18 @@ impl Server {
             options,
             edns: Edns::default(),
             connections: Connections::new(address),
+            responds: AtomicBool::new(false),
             large: Mutex::default(),
         }
     }
 
     pub(super) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Whether anything has ever come from it.
+    pub(super) fn responds(&self) -> bool {
+        self.responds.load(Relaxed)
     }
 
     /// Asks, and gives up after `budget` at the latest.
@@ -158,6 +169,7 @@ impl Server {
         let accept = |bytes: &[u8]| message.response(query, bytes);
         let response = self.connections.ask(&message.bytes, attempt, accept).await;
         let response = response.map_err(|error| self.reason(&error))?;
+        self.responds.store(true, Relaxed);
         if !response.is_unreadable() {
             let fits = response.fits_a_packet(self.edns.is_tried(Instant::now()));
             let mut large = self.large();
@@ -185,7 +197,9 @@ impl Server {
         } else {
             ask.ask(&bare, |bytes| bare.response(query, bytes)).await
         };
-        result.map_err(|error| self.reason(&error))
+        let response = result.map_err(|error| self.reason(&error))?;
+        self.responds.store(true, Relaxed);
+        Ok(response)
     }
 
     /// Half of the time with an OPT record; then without, if that has been refused, or swallowed on the way.
@@ -230,6 +244,7 @@ impl Server {
     fn reason(&self, error: &io::Error) -> Reason {
         match error.kind() {
             io::ErrorKind::TimedOut => Reason::Timeout,
+            io::ErrorKind::ConnectionRefused => Reason::Closed(self.address, error.to_string()),
             _ => Reason::Other(self.address, error.to_string()),
         }
     }

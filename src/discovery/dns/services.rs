@@ -12,7 +12,7 @@
 //! is that to be expected; of any other it would be another machine's address.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -87,22 +87,23 @@ async fn join<R: Resolve>(
         let resolved = targets::resolve(resolver, query, missing, family).await;
         told.ttl = resolved.ttl.map_or(told.ttl, |ttl| ttl.min(told.ttl));
         told.addresses.extend(resolved.addresses);
-        incomplete = resolved.failure;
+        incomplete = resolved.incomplete;
     }
-    let endpoints = endpoints(&told, family);
+    let (endpoints, targets) = endpoints(&told, family);
     if endpoints.is_empty() {
         let none = || {
             let names = told.chosen().map(|service| service.target.as_str().into());
             LookupError::new(query, Reason::NoTarget(names.take(NAMED).collect()))
         };
-        return Err(incomplete.unwrap_or_else(none));
+        return Err(incomplete.map_or_else(none, |incomplete| incomplete.error));
     }
     Ok(Found {
         name: query.name.clone(),
         endpoints,
         ttl: told.ttl,
         via: Some(told.via),
-        incomplete,
+        targets,
+        incomplete: incomplete.map(Box::new),
         is_virtual: told.is_virtual(),
     })
 }
@@ -135,25 +136,28 @@ async fn stand_in<R: Resolve>(
         endpoints: addresses.into_iter().map(endpoint).collect(),
         ttl: ttl.min(told.ttl),
         via,
+        targets: HashMap::new(),
         incomplete: None,
         is_virtual: told.is_virtual(),
     }))
 }
 
-/// The endpoints of the chosen records, as far as their addresses are known.
-fn endpoints(told: &SrvRecords, family: Family) -> Vec<Endpoint> {
+/// The endpoints of the chosen records, as far as their addresses are known, and which target each is of.
+fn endpoints(told: &SrvRecords, family: Family) -> (Vec<Endpoint>, HashMap<SocketAddr, Arc<str>>) {
     let parent = told.parent();
     let mut weights = told.chosen().map(|service| service.weight);
     let first = weights.next();
     // CoreDNS shares 100 out among a Service's pods: not to be news whenever one comes or goes, equal weights are none.
     let is_weighted = weights.any(|weight| Some(weight) != first);
     let mut endpoints = Vec::with_capacity(told.services.len());
+    let mut targets = HashMap::with_capacity(told.services.len());
     for service in told.chosen() {
         let Some(all) = told.addresses(&service.target) else {
             continue;
         };
         let hostname = parent.and_then(|parent| hostname(&service.target, parent, all));
         let hostname = hostname.map(Arc::<str>::from);
+        let target = Arc::<str>::from(&*service.target);
         // A pod counts once, however many families it has.
         let any = all.iter().any(|address| family.has(address));
         for &address in all.iter().filter(|address| !any || family.has(address)) {
@@ -167,13 +171,14 @@ fn endpoints(told: &SrvRecords, family: Family) -> Vec<Endpoint> {
             } else {
                 1
             };
+            targets.insert(endpoint.address(), target.clone());
             endpoints.push(endpoint.with_weight(weight));
         }
         if endpoints.len() >= LIMIT {
             break;
         }
     }
-    endpoints
+    (endpoints, targets)
 }
 
 /// The pod's own name: what stands before the service's. A pod without one is named by its address there, with dashes

@@ -94,10 +94,14 @@ impl ResolvConfFile {
     }
 }
 
-/// The beginning of a file, of a length that no real one has.
+/// The whole lines at the beginning of a file, up to a length that no real one has.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
-    File::open(path)?.take(MAX_SIZE).read_to_end(&mut text)?;
+    let length = File::open(path)?.take(MAX_SIZE).read_to_end(&mut text)?;
+    if length as u64 == MAX_SIZE {
+        let end = text.iter().rposition(|byte| *byte == b'\n');
+        text.truncate(end.unwrap_or(0));
+    }
     Ok(text)
 }
 
@@ -347,5 +351,41 @@ mod tests {
         }
         fs::remove_file(&path).expect("the file is there");
         assert_eq!(server(&mut file), IpAddr::from([10, 0, 0, 2]));
+    }
+
+    #[test]
+    fn the_first_32_domains_of_a_search_list_count() {
+        let domains: Vec<_> = (0..100).map(|n| format!("d{n}.example")).collect();
+        let conf = ResolvConf::parse(format!("search {}\n", domains.join(" ")).as_bytes());
+        assert_eq!(names(&conf.search), domains[..32]);
+    }
+
+    #[test]
+    fn the_first_64_kib_of_a_file_count_as_far_as_their_lines_are_whole() {
+        let name = format!("tower-headless-long-{}.conf", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let mut text = b"nameserver 10.0.0.1\n".to_vec();
+        let last = b"\nnameserver 10.0.0.22\n";
+        // Cut between the two digits, which would be another server's address.
+        let cut = last.len() - 2;
+        text.resize(64 * 1024 - cut, b'#');
+        text.extend(last);
+        fs::write(&path, &text).expect("a writable folder");
+        let servers = || {
+            let mut file = ResolvConfFile::new(path.clone());
+            let conf = file.read().expect("a file");
+            let servers = conf.name_servers.iter().map(SocketAddr::ip);
+            servers.collect::<Vec<_>>()
+        };
+        assert_eq!(servers(), [IpAddr::from([10, 0, 0, 1])]);
+        // Where it fits, it counts.
+        let comment = b"nameserver 10.0.0.1\n".len();
+        text.drain(comment..comment + 3);
+        fs::write(&path, &text).expect("a writable folder");
+        assert_eq!(
+            servers(),
+            [1, 22].map(|host| IpAddr::from([10, 0, 0, host]))
+        );
+        fs::remove_file(&path).expect("the file is there");
     }
 }

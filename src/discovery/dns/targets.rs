@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     addresses::{Addresses, either},
-    lookup::{Answer, Family, LookupError, Query, Reason, Resolve, Transport},
+    lookup::{Answer, Family, Incomplete, LookupError, Query, Reason, Resolve, Transport},
 };
 
 /// How many targets are asked for at most.
@@ -31,8 +31,8 @@ pub(super) struct Resolved {
     /// Those of the targets that have any.
     pub(super) addresses: HashMap<String, Vec<IpAddr>>,
     pub(super) ttl: Option<Duration>,
-    /// Why some may be missing. That a target doesn't exist is no failure: its pod has gone.
-    pub(super) failure: Option<LookupError>,
+    /// Those that may have some more. One that doesn't exist is none of them: its pod has gone.
+    pub(super) incomplete: Option<Incomplete>,
 }
 
 /// Asks for the addresses of `targets`, which the records of `query` name.
@@ -45,10 +45,12 @@ pub(super) async fn resolve<R: Resolve>(
     let mut resolved = Resolved::default();
     if targets.len() > MOST {
         let reason = Reason::ManyTargets(targets.len(), MOST);
-        resolved.failure = Some(LookupError::new(query, reason));
         // Always the same ones, in whatever order they come.
         targets.sort_by_cached_key(|target| hash(target));
-        targets.truncate(MOST);
+        resolved.incomplete = Some(Incomplete {
+            targets: targets.split_off(MOST),
+            error: LookupError::new(query, reason),
+        });
     }
     let deadline = Instant::now() + DEADLINE;
     let ask = |target: Arc<str>| async move {
@@ -64,21 +66,26 @@ pub(super) async fn resolve<R: Resolve>(
     };
     let mut answers = stream::iter(targets).map(ask).buffer_unordered(AT_ONCE);
     while let Some((target, answer)) = answers.next().await {
-        resolved.take(&target, answer);
+        resolved.take(target, answer);
     }
     resolved
 }
 
 impl Resolved {
-    fn take(&mut self, target: &str, answer: Answer<Addresses>) {
+    fn take(&mut self, target: Arc<str>, answer: Answer<Addresses>) {
         match answer {
             Ok(Ok(found)) => {
                 let ttls = [self.ttl, Some(found.ttl)].into_iter().flatten();
                 self.ttl = ttls.min();
-                self.addresses.insert(target.to_owned(), found.addresses);
+                self.addresses.insert(target.to_string(), found.addresses);
             }
             Ok(Err(_)) => {}
-            Err(error) => self.failure = Some(error),
+            Err(error) => {
+                let targets = self.incomplete.take().map(|before| before.targets);
+                let mut targets = targets.unwrap_or_default();
+                targets.push(target);
+                self.incomplete = Some(Incomplete { targets, error });
+            }
         }
     }
 }

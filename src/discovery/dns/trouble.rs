@@ -28,6 +28,8 @@ pub(super) struct Troubles(Mutex<HashMap<(SocketAddr, RecordType), Trouble>>);
 #[derive(Clone, Copy, Debug)]
 struct Trouble {
     since: Instant,
+    /// The last time nobody listened at its port.
+    is_closed: bool,
     pause: Duration,
     until: Instant,
 }
@@ -39,13 +41,23 @@ impl Troubles {
         trouble.is_some_and(|trouble| now < trouble.until)
     }
 
-    pub(super) fn failed(&self, server: SocketAddr, asked: RecordType, now: Instant) {
+    /// A server that was asked at `since` has given no answer. `is_closed`: nobody listens at its port.
+    pub(super) fn failed(
+        &self,
+        server: SocketAddr,
+        asked: RecordType,
+        since: Instant,
+        now: Instant,
+        is_closed: bool,
+    ) {
         let mut troubles = self.lock();
         let trouble = troubles.entry((server, asked)).or_insert(Trouble {
-            since: now,
+            since,
+            is_closed,
             pause: PAUSE.0 / 2,
             until: now,
         });
+        trouble.is_closed = is_closed;
         // A failure while it is asked last is no news.
         if now >= trouble.until {
             trouble.pause = (trouble.pause * 2).min(PAUSE.1);
@@ -61,6 +73,12 @@ impl Troubles {
     pub(super) fn is_away(&self, server: SocketAddr, asked: RecordType, now: Instant) -> bool {
         let trouble = self.lock().get(&(server, asked)).copied();
         trouble.is_some_and(|trouble| now >= trouble.since + AWAY)
+    }
+
+    /// Whether nobody listened at a server's port when it was last asked.
+    pub(super) fn is_closed(&self, server: SocketAddr, asked: RecordType) -> bool {
+        let trouble = self.lock().get(&(server, asked)).copied();
+        trouble.is_some_and(|trouble| trouble.is_closed)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<(SocketAddr, RecordType), Trouble>> {
@@ -83,7 +101,7 @@ mod tests {
         let (troubles, now) = (Troubles::default(), Instant::now());
         let is_late = |asked, later| troubles.is_late(server(), asked, now + later);
         assert!(!is_late(RecordType::Aaaa, SECOND));
-        troubles.failed(server(), RecordType::Aaaa, now);
+        troubles.failed(server(), RecordType::Aaaa, now, now, false);
         assert!(!is_late(RecordType::A, SECOND));
         assert!(is_late(RecordType::Aaaa, SECOND));
         assert!(!is_late(RecordType::Aaaa, 5 * SECOND));
@@ -98,7 +116,7 @@ mod tests {
             let then = now + *second * SECOND;
             let tried = !troubles.is_late(server(), RecordType::A, then);
             if tried {
-                troubles.failed(server(), RecordType::A, then);
+                troubles.failed(server(), RecordType::A, then, then, false);
             }
             tried
         };
@@ -110,11 +128,28 @@ mod tests {
     fn a_server_is_away_once_it_has_failed_for_four_seconds() {
         let (troubles, now) = (Troubles::default(), Instant::now());
         let is_away = |second| troubles.is_away(server(), RecordType::A, now + second * SECOND);
-        troubles.failed(server(), RecordType::A, now);
+        // The first question took two of them.
+        let later = |seconds| now + seconds * SECOND;
+        troubles.failed(server(), RecordType::A, now, later(2), false);
         assert!(!is_away(3));
-        troubles.failed(server(), RecordType::A, now + 3 * SECOND);
+        troubles.failed(server(), RecordType::A, later(3), later(3), false);
         assert!(is_away(4));
         troubles.answered(server(), RecordType::A);
         assert!(!is_away(4));
+    }
+
+    #[test]
+    fn a_port_is_closed_until_something_else_is_the_matter() {
+        let (troubles, now) = (Troubles::default(), Instant::now());
+        let fail = |is_closed| troubles.failed(server(), RecordType::A, now, now, is_closed);
+        let is_closed = || troubles.is_closed(server(), RecordType::A);
+        assert!(!is_closed());
+        fail(true);
+        assert!(is_closed());
+        fail(false);
+        assert!(!is_closed());
+        fail(true);
+        troubles.answered(server(), RecordType::A);
+        assert!(!is_closed());
     }
 }

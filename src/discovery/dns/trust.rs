@@ -5,13 +5,17 @@
 //!
 //! | what is known | whose "no" |
 //! | --- | --- |
-//! | a server has named something under the name | that server's; if several have, the last one's |
-//! | that server fails | that of one that has ever named something |
+//! | a server has named something under the name | that server's; if several have, that of the one that stands first in the list |
+//! | that server fails | that of another one that has ever named something |
 //! | nobody has named anything yet | the first server's |
 //! | the first one has been failing for a while, since before anybody has named anything | that of one that has it from a zone below the root |
+//! | the first one is dead: it has never sent anything | that of any other |
 //! | all servers agree | theirs |
 //!
 //! In all other cases the question has failed.
+//!
+//! Those who have named something in the meantime take nothing from one that stands before them: where a name was once
+//! answered by a server that answers all names, its pods' own server can still say that they have gone.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -24,21 +28,36 @@ use super::lookup::{Answer, LookupError, Nothing};
 /// How many names are remembered. A target has a handful.
 const NAMES: usize = 1024;
 
-/// Who has named something, by name. It outlives a change of the list of servers: their order may be all that has changed.
+/// Who has said anything, and who has named something. It outlives a change of the list of servers: their order may be all
+/// that has changed.
 #[derive(Debug, Default)]
-pub(super) struct Trust(Mutex<HashMap<Arc<str>, Namers>>);
+pub(super) struct Trust(Mutex<Known>);
 
-#[derive(Clone, Debug)]
-struct Namers {
-    last: SocketAddr,
-    ever: BTreeSet<SocketAddr>,
+#[derive(Debug, Default)]
+struct Known {
+    /// The servers that have ever sent anything.
+    alive: BTreeSet<SocketAddr>,
+    /// Those that have ever named something, by name.
+    namers: HashMap<Arc<str>, BTreeSet<SocketAddr>>,
+}
+
+/// How far a server that has given no answer is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Absence {
+    /// It may answer the next question.
+    Passing,
+    /// It has been failing for a while.
+    Away,
+    /// Nothing has ever come from it.
+    Dead,
 }
 
 /// What the servers say to one question.
 pub(super) struct Hearing {
     /// Whose "no" decides.
     decides: Option<SocketAddr>,
-    namers: Option<Namers>,
+    /// Those of the servers that have ever named something under the name.
+    namers: BTreeSet<SocketAddr>,
     denials: Vec<Denial>,
     failed: Vec<SocketAddr>,
     failure: Option<LookupError>,
@@ -51,28 +70,34 @@ struct Denial {
 }
 
 impl Trust {
+    /// Something has come from a server.
+    pub(super) fn responded(&self, server: SocketAddr) {
+        self.lock().alive.insert(server);
+    }
+
+    /// Whether anything has ever come from a server.
+    pub(super) fn is_alive(&self, server: SocketAddr) -> bool {
+        self.lock().alive.contains(&server)
+    }
+
     /// A server has named something under `name`.
     pub(super) fn named(&self, name: &Arc<str>, server: SocketAddr) {
-        let mut names = self.lock();
+        let names = &mut self.lock().namers;
         if let Some(namers) = names.get_mut(name) {
-            namers.last = server;
-            namers.ever.insert(server);
+            namers.insert(server);
         } else if names.len() < NAMES {
-            let namers = Namers {
-                last: server,
-                ever: [server].into(),
-            };
-            names.insert(name.clone(), namers);
+            names.insert(name.clone(), [server].into());
         }
     }
 
     /// Opens the hearing of a question about `name`. A namer that isn't one of the `servers` any more doesn't count.
     pub(super) fn hear(&self, name: &Arc<str>, servers: &[SocketAddr]) -> Hearing {
-        let namers = self.lock().get(name).cloned();
-        let namers = namers.filter(|namers| servers.contains(&namers.last));
-        let last = namers.as_ref().map(|namers| namers.last);
+        let mut namers = self.lock().namers.get(name).cloned().unwrap_or_default();
+        namers.retain(|namer| servers.contains(namer));
+        let mut in_order = servers.iter();
+        let first_namer = in_order.find(|server| namers.contains(*server));
         Hearing {
-            decides: last.or_else(|| servers.first().copied()),
+            decides: first_namer.or(servers.first()).copied(),
             namers,
             denials: Vec::new(),
             failed: Vec::new(),
@@ -80,7 +105,7 @@ impl Trust {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Namers>> {
+    fn lock(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -100,22 +125,30 @@ impl Hearing {
         });
     }
 
+    /// Whether any server has said so.
+    pub(super) fn is_denied(&self) -> bool {
+        !self.denials.is_empty()
+    }
+
     /// A server has given no answer.
     pub(super) fn failed(&mut self, server: SocketAddr, error: LookupError) {
         self.failed.push(server);
         self.failure = Some(error);
     }
 
-    /// What comes of it once all have been asked. `is_away`: a server has been failing for a while.
-    pub(super) fn end(self, is_away: impl Fn(SocketAddr) -> bool) -> Answer {
+    /// What comes of it once all have been asked. `absence`: how far one that has given no answer is away.
+    pub(super) fn end(self, absence: impl Fn(SocketAddr) -> Absence) -> Answer {
         let Some(failure) = self.failure else {
             let first = self.denials.into_iter().next();
             return Ok(Err(first.expect("a server has been asked").nothing));
         };
-        let are_away = self.failed.iter().all(|&server| is_away(server));
-        let is_believed = |denial: &Denial| match &self.namers {
-            Some(namers) => namers.ever.contains(&denial.server),
-            None => are_away && denial.is_below_the_root,
+        let failed = self.failed.iter().map(|&server| absence(server));
+        let nearest = failed.min().unwrap_or(Absence::Passing);
+        let is_believed = |denial: &Denial| match nearest {
+            _ if !self.namers.is_empty() => self.namers.contains(&denial.server),
+            Absence::Passing => false,
+            Absence::Away => denial.is_below_the_root,
+            Absence::Dead => true,
         };
         let believed = self.denials.into_iter().find(is_believed);
         believed.map_or(Err(failure), |denial| Ok(Err(denial.nothing)))
@@ -126,6 +159,7 @@ impl Hearing {
 mod tests {
     use super::*;
     use crate::discovery::dns::lookup::Reason;
+    use Absence::{Away, Dead, Passing};
 
     const NAME: &str = "web.default.svc.cluster.local";
 
@@ -145,7 +179,7 @@ mod tests {
     }
 
     /// Whether there is nothing, where `namers` have named something, in this order; server 0 is the first of three.
-    fn is_nothing(namers: &[u8], said: &[Said], is_away: bool) -> bool {
+    fn is_nothing(namers: &[u8], said: &[Said], absence: Absence) -> bool {
         let (trust, name) = (Trust::default(), NAME.into());
         for &namer in namers {
             trust.named(&name, server(namer));
@@ -167,40 +201,64 @@ mod tests {
                 }
             }
         }
-        hearing.end(|_| is_away).is_ok()
+        hearing.end(|_| absence).is_ok()
     }
 
     #[test]
-    fn a_no_is_believed_from_the_server_that_last_named_something() {
-        for namers in [&[0][..], &[1, 0], &[0, 1, 0]] {
-            assert!(is_nothing(namers, &[No(0)], false));
-            for away in [false, true] {
-                assert!(!is_nothing(namers, &[Fails(0), ZoneHasNo(2)], away));
-                assert!(!is_nothing(namers, &[No(2), Fails(1), Fails(0)], away));
+    fn a_no_is_believed_from_the_first_server_that_has_named_something() {
+        for namers in [&[0][..], &[1, 0], &[0, 1], &[0, 1, 0]] {
+            assert!(is_nothing(namers, &[No(0)], Passing));
+            for absence in [Passing, Away, Dead] {
+                assert!(!is_nothing(namers, &[Fails(0), ZoneHasNo(2)], absence));
+                assert!(!is_nothing(namers, &[No(2), Fails(1), Fails(0)], absence));
             }
         }
-        assert!(is_nothing(&[0, 1], &[Fails(0), No(1)], false));
+        assert!(is_nothing(&[1], &[No(1)], Passing));
     }
 
     #[test]
-    fn a_server_that_has_once_named_something_stands_in_for_the_last_one_only_if_that_fails() {
-        assert!(is_nothing(&[0, 1], &[No(0), Fails(1)], false));
-        assert!(is_nothing(&[0, 1], &[No(0), No(1)], false));
-        assert!(!is_nothing(&[1], &[No(0), Fails(1)], false));
+    fn another_server_that_has_named_something_stands_in_for_the_first_one_only_if_that_fails() {
+        assert!(is_nothing(&[0, 1], &[Fails(0), No(1)], Passing));
+        assert!(!is_nothing(&[1], &[No(0), Fails(1)], Passing));
+        assert!(is_nothing(&[1, 2], &[No(0), Fails(1), No(2)], Passing));
     }
 
     #[test]
     fn before_anybody_has_named_anything_the_first_servers_no_is_believed() {
-        assert!(is_nothing(&[], &[No(0)], false));
-        assert!(is_nothing(&[], &[Fails(1), No(0)], false));
-        assert!(!is_nothing(&[], &[Fails(0), No(1)], true));
-        assert!(!is_nothing(&[], &[Fails(0), ZoneHasNo(1)], false));
-        assert!(is_nothing(&[], &[Fails(0), ZoneHasNo(1)], true));
+        assert!(is_nothing(&[], &[No(0)], Passing));
+        assert!(is_nothing(&[], &[Fails(1), No(0)], Passing));
+        assert!(!is_nothing(&[], &[Fails(0), ZoneHasNo(1)], Passing));
+        assert!(!is_nothing(&[], &[Fails(0), No(1)], Away));
+        assert!(is_nothing(&[], &[Fails(0), ZoneHasNo(1)], Away));
+    }
+
+    #[test]
+    fn a_dead_first_server_leaves_the_no_to_the_others_until_anybody_has_named_something() {
+        assert!(is_nothing(&[], &[Fails(0), No(1)], Dead));
+        for namers in [&[0][..], &[2]] {
+            assert!(!is_nothing(namers, &[Fails(0), No(1), Fails(2)], Dead));
+        }
+    }
+
+    #[test]
+    fn one_that_fails_beside_a_dead_one_may_still_know() {
+        let (trust, name) = (Trust::default(), NAME.into());
+        let mut hearing = trust.hear(&name, &[0, 1, 2].map(server));
+        let error = || LookupError::new(NAME, Reason::Timeout);
+        hearing.failed(server(0), error());
+        hearing.failed(server(1), error());
+        let nothing = Nothing {
+            ttl: None,
+            error: LookupError::new(NAME, Reason::NoName),
+        };
+        hearing.denied(server(2), nothing, false);
+        let absence = |asked| if asked == server(0) { Dead } else { Away };
+        assert!(hearing.end(absence).is_err());
     }
 
     #[test]
     fn what_all_servers_say_is_believed() {
-        assert!(is_nothing(&[2], &[No(1), No(0)], false));
+        assert!(is_nothing(&[2], &[No(1), No(0)], Passing));
     }
 
     #[test]
@@ -214,5 +272,9 @@ mod tests {
         assert!(decides(&[0, 1], 1) && !decides(&[0, 1], 0));
         assert!(decides(&[1, 0], 1) && !decides(&[1, 0], 0));
         assert!(decides(&[0, 2], 0));
+        // Of two the first in the list, whoever came last.
+        trust.named(&name, server(2));
+        assert!(decides(&[0, 1, 2], 1) && !decides(&[0, 1, 2], 2));
+        assert!(decides(&[2, 0, 1], 2) && !decides(&[2, 0, 1], 1));
     }
 }

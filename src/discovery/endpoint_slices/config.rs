@@ -2,7 +2,7 @@
 
 use kube::{
     Client, Config, Error,
-    config::{KubeConfigOptions, Kubeconfig},
+    config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 use tokio::{task::spawn_blocking, time::Instant};
 
@@ -26,26 +26,19 @@ pub(super) async fn client(access: &Access) -> Result<Made, Reason> {
                 good_until: None,
             });
         }
-        Access::Inferred => {
-            let config = Config::infer().await;
-            let config = config.map_err(|error| configuration(&error))?;
-            (
-                config,
-                Kubeconfig::read().is_ok_and(|file| names_proxy(&file)),
-            )
-        }
+        Access::Inferred => inferred().await?,
         Access::Kubeconfig(path) => {
             let file = Kubeconfig::read_from(path).map_err(|error| configuration(&error))?;
-            let has_own_proxy = names_proxy(&file);
-            let options = KubeConfigOptions::default();
-            let config = Config::from_custom_kubeconfig(file, &options).await;
-            let config = config.map_err(|error| configuration(&error))?;
-            (config, has_own_proxy)
+            let config = of_file(file).await;
+            config.map_err(|error| configuration(&error))?
         }
     };
     // What fails is tried again at the pace of the watch, which tells why. kube's own retries would take that time in silence.
     config.default_retry = false;
-    proxy::decide(&mut config, has_own_proxy, &|name| std::env::var(name).ok());
+    if !has_own_proxy {
+        let environment = |name: &str| std::env::var(name).ok();
+        proxy::take_environments(&mut config, &environment)?;
+    }
     let unsupported = proxy::unsupported(&config, has_own_proxy);
     let good_until = exec::authenticate(&mut config.auth_info).await?;
     // It reads files.
@@ -61,22 +54,35 @@ pub(super) async fn client(access: &Access) -> Result<Made, Reason> {
     Ok(Made { client, good_until })
 }
 
-/// Whether the cluster of the file's context has a proxy.
-fn names_proxy(file: &Kubeconfig) -> bool {
-    let named = file
-        .contexts
-        .iter()
-        .find(|context| Some(&context.name) == file.current_context.as_ref());
-    let context = named.and_then(|named| named.context.as_ref());
-    let cluster = context.and_then(|context| {
-        let mut clusters = file.clusters.iter();
-        clusters
-            .find(|named| named.name == context.cluster)?
-            .cluster
-            .as_ref()
-    });
-    let proxy = cluster.and_then(|cluster| cluster.proxy_url.as_deref());
-    proxy.is_some_and(|proxy| !proxy.is_empty())
+/// What kube finds by itself, and whether it names a proxy of its own: the kubeconfig, or else the cluster that this runs in.
+async fn inferred() -> Result<(Config, bool), Reason> {
+    if let Ok(file) = Kubeconfig::read()
+        && let Ok((mut config, has_own_proxy)) = of_file(file).await
+    {
+        config.apply_debug_overrides();
+        return Ok((config, has_own_proxy));
+    }
+    let config = Config::infer().await;
+    let config = config.map_err(|error| configuration(&error))?;
+    Ok((config, false))
+}
+
+/// What a kubeconfig says, and whether it names a proxy of its own. kube would take the environment's where it names none, and
+/// fail if that can't be read, whatever `NO_PROXY` says: so it always finds one.
+async fn of_file(mut file: Kubeconfig) -> Result<(Config, bool), KubeconfigError> {
+    const NONE: &str = "http://none.invalid";
+    let clusters = file.clusters.iter_mut();
+    for cluster in clusters.filter_map(|named| named.cluster.as_mut()) {
+        let named = cluster.proxy_url.take().filter(|proxy| !proxy.is_empty());
+        cluster.proxy_url = named.or_else(|| Some(NONE.to_owned()));
+    }
+    let options = KubeConfigOptions::default();
+    let config = Config::from_custom_kubeconfig(file, &options).await?;
+    let has_own_proxy = config
+        .proxy_url
+        .as_ref()
+        .is_some_and(|proxy| *proxy != NONE);
+    Ok((config, has_own_proxy))
 }
 
 fn configuration(error: &(dyn std::error::Error + 'static)) -> Reason {

@@ -28,6 +28,11 @@ pub(super) enum Reason {
         host: String,
         is_own: bool,
     },
+    /// Not with its text, which may have a password in it.
+    #[error(
+        "HTTPS_PROXY is no URL ({error}): correct it, or add {host} to NO_PROXY to reach the API server without a proxy"
+    )]
+    ProxyUrl { error: String, host: String },
     #[error(
         "no provider of cryptography: enable the feature kube-ring or kube-aws-lc, or install one as rustls' default"
     )]

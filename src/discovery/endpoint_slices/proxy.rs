@@ -14,16 +14,31 @@ use super::error::Reason;
 /// Where the environment's variables come from.
 pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Takes the environment's proxy out of `config` where it is not for this API server. `is_own`: the kubeconfig names one.
-pub(super) fn decide(config: &mut Config, is_own: bool, environment: Environment<'_>) {
-    if is_own || config.proxy_url.is_none() {
-        return;
-    }
+/// Has `config` take the environment's proxy, if there is one and it is for this API server. What it looks like matters only
+/// then.
+pub(super) fn take_environments(
+    config: &mut Config,
+    environment: Environment<'_>,
+) -> Result<(), Reason> {
+    config.proxy_url = None;
+    let set = |name: &str| environment(name).filter(|value| !value.is_empty());
+    let Some(proxy) = set("HTTPS_PROXY").or_else(|| set("https_proxy")) else {
+        return Ok(());
+    };
     let is_tls = config.cluster_url.scheme_str() == Some("https");
     let host = config.cluster_url.host().unwrap_or_default();
     let port = config.cluster_url.port_u16().unwrap_or(443);
-    if !is_tls || is_direct(host, port, environment) {
-        config.proxy_url = None;
+    if is_tls && !is_direct(host, port, environment) {
+        let proxy = proxy.parse().map_err(|error| unreadable(&error, host))?;
+        config.proxy_url = Some(proxy);
+    }
+    Ok(())
+}
+
+fn unreadable(error: &dyn std::fmt::Display, host: &str) -> Reason {
+    Reason::ProxyUrl {
+        error: error.to_string(),
+        host: host.to_owned(),
     }
 }
 
@@ -127,6 +142,37 @@ fn contains((network, length): (IpAddr, u32), address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_proxy_that_makes_no_sense_is_an_error_only_where_it_would_be_used() {
+        let of = |cluster: &str, variables: &[(&str, &str)]| {
+            let mut config = Config::new(cluster.parse().expect("a URL"));
+            let value = |name: &str| {
+                let found = variables.iter().find(|(variable, _)| *variable == name);
+                found.map(|(_, value)| (*value).to_owned())
+            };
+            take_environments(&mut config, &value).map(|()| config.proxy_url)
+        };
+        let (api, nonsense) = ("https://api.example:6443", "http://a proxy:3128");
+        for name in ["HTTPS_PROXY", "https_proxy"] {
+            let error = of(api, &[(name, nonsense)])
+                .expect_err("no URL")
+                .to_string();
+            assert!(error.contains("HTTPS_PROXY"), "{error}");
+            assert!(error.contains("add api.example to NO_PROXY"), "{error}");
+            for cluster in ["http://api.example", "https://127.0.0.1:6443"] {
+                let direct = of(cluster, &[(name, nonsense)]);
+                assert!(matches!(direct, Ok(None)), "{direct:?}");
+            }
+            let excepted = of(api, &[(name, nonsense), ("NO_PROXY", "x,.example")]);
+            assert!(matches!(excepted, Ok(None)), "{excepted:?}");
+            let proxied = of(api, &[(name, "http://proxy.example:3128")]);
+            assert!(matches!(proxied, Ok(Some(_))), "{proxied:?}");
+        }
+        let first = of(api, &[("HTTPS_PROXY", ""), ("https_proxy", nonsense)]);
+        assert!(first.is_err(), "{first:?}");
+        assert!(matches!(of(api, &[]), Ok(None)));
+    }
 
     fn direct(host: &str, no_proxy: &str) -> bool {
         let environment = |name: &str| match name {

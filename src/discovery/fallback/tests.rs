@@ -173,6 +173,34 @@ async fn the_primary_is_used_again_as_soon_as_it_answers() {
     assert_eq!(fallback.polls(), 0);
 }
 
+/// Not every source tells its set twice: one that never changes has nothing more to say.
+#[tokio::test(start_paused = true)]
+async fn the_fallbacks_set_is_told_again_whenever_it_is_used_again_though_the_source_is_silent() {
+    let ((primary, one), (fallback, two)) = (scripted(), scripted());
+    let mut discovery = one.or(two);
+    primary.fail();
+    fallback.answer([9]);
+    assert_eq!(run(&mut discovery, SECOND).await, [None, set([9])]);
+    for _ in 0..2 {
+        primary.answer([1]);
+        assert_eq!(run(&mut discovery, 100 * SECOND).await, [set([1])]);
+        primary.fail();
+        let age = discovery.age();
+        assert_eq!(age, Duration::ZERO);
+        assert_eq!(run(&mut discovery, 100 * SECOND).await, [None, set([9])]);
+        assert!(discovery.age() >= 100 * SECOND, "it is as old as it is");
+        primary.fail();
+        assert_eq!(run(&mut discovery, 100 * SECOND).await, [None], "once");
+    }
+    // What is newer takes its place.
+    fallback.answer([8]);
+    assert_eq!(run(&mut discovery, SECOND).await, [set([8])]);
+    primary.answer([1]);
+    primary.fail();
+    let said = run(&mut discovery, 100 * SECOND).await;
+    assert_eq!(said, [set([1]), None, set([8])]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_primary_that_fails_later_is_believed_for_a_minute() {
     let ((primary, one), (fallback, two)) = (scripted(), scripted());

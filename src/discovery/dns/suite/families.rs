@@ -3,9 +3,12 @@
 use std::net::IpAddr;
 
 use super::*;
-use crate::discovery::dns::lookup::{
-    RecordType::{self, Aaaa, Srv},
-    Service,
+use crate::{
+    StaticEndpoints,
+    discovery::dns::lookup::{
+        RecordType::{self, Aaaa, Srv},
+        Service,
+    },
 };
 
 const WEB: &str = "web.default.svc.cluster.local";
@@ -168,5 +171,132 @@ async fn the_targets_of_srv_records_are_reached_by_the_other_family_too() {
         let (set, took) = next(&mut dns, first).await;
         assert_eq!(set, other);
         assert!(took < 2 * SECOND, "{took:?}");
+    }
+}
+
+/// Pods of one family only, a name server that is slow with them, and trouble with the other family.
+async fn one_family_fails_first(records: RecordType, delay: Duration, trouble: Say) -> Endpoint {
+    let script = Script::new();
+    match records {
+        Aaaa => pods_v6(&script, [1]),
+        _ => script.pods(WEB, [1]),
+    }
+    let other = if records == Aaaa { RecordType::A } else { Aaaa };
+    script.say(WEB, other, trouble);
+    script.slow(records, delay);
+    let elsewhere = StaticEndpoints::new([hosts([9])[0].address()]);
+    let mut discovery = discovery(&format!("{WEB}.:80"), &script).or(elsewhere);
+    let first = answer(&mut discovery).await.expect("a set, and no error");
+    first[0].clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_familys_failure_is_no_reason_to_fall_back_before_the_other_one_has_answered() {
+    for delay in [SECOND / 10, SECOND] {
+        for (records, pod) in [(RecordType::A, hosts([1])), (Aaaa, hosts_v6([1]))] {
+            let first = one_family_fails_first(records, delay, Say::ServFail).await;
+            assert_eq!(first, pod[0], "{records}");
+        }
+    }
+}
+
+/// The set waits a moment for the preferred family, whose failure then comes before it.
+#[tokio::test(start_paused = true)]
+async fn one_familys_failure_is_not_told_before_the_set_that_waits_for_it() {
+    let script = Script::new();
+    pods_v6(&script, [1]);
+    script.say(WEB, RecordType::A, Say::ServFail);
+    script.slow(RecordType::A, SECOND / 50);
+    let mut discovery = discovery(&format!("{WEB}.:80"), &script);
+    let first = answer(&mut discovery).await.expect("a set, and no error");
+    assert_eq!(first, hosts_v6([1]));
+    let told = async { while answer(&mut discovery).await.is_ok() {} };
+    timeout(60 * SECOND, told).await.expect("it is told then");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_the_other_family_does_not_make_up_for_is_told_when_that_is_known() {
+    let silent_for = 4 * SECOND;
+    for (say, known_after) in [
+        (Some(Say::ServFail), SECOND),
+        (Some(Say::Silence), silent_for),
+        (None, SECOND),
+    ] {
+        let script = Script::new();
+        script.say(WEB, Aaaa, Say::ServFail);
+        script.slow(RecordType::A, SECOND);
+        if let Some(say) = say {
+            script.say(WEB, RecordType::A, say);
+        }
+        let mut discovery = discovery(&format!("{WEB}.:80"), &script);
+        let began = Instant::now();
+        let error = answer(&mut discovery).await.expect_err("nobody knows");
+        assert!(began.elapsed() >= known_after);
+        let error = error.downcast_ref::<crate::LookupError>().expect("DNS's");
+        assert!(!error.is_not_found(), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_is_confirmed_not_to_exist_has_no_ipv6_endpoints_either() {
+    for prefer_ipv6 in [false, true] {
+        let (script, mut dns) = dual_stack(prefer_ipv6);
+        let first = set(&mut dns).await;
+        run(&mut dns, 60 * SECOND).await;
+        script.forget(WEB);
+        script.fails(Aaaa, Say::ServFail);
+        let gone = Instant::now();
+        let mut last = first;
+        while !last.is_empty() {
+            (last, _) = next(&mut dns, &last).await;
+        }
+        assert!(gone.elapsed() >= 10 * SECOND, "confirmed");
+        let error = answer(&mut dns).await.expect_err("the reason");
+        assert!(error.to_string().contains("NXDOMAIN"), "{error}");
+        // It comes back by the family that has an answer.
+        script.pods(WEB, [3]);
+        until(&mut dns, &hosts([3])).await;
+    }
+}
+
+/// That there are no IPv4 addresses may be long confirmed: it says nothing of the name.
+#[tokio::test(start_paused = true)]
+async fn one_no_such_name_does_not_drop_ipv6_endpoints_however_long_there_was_no_ipv4() {
+    let script = Script::new();
+    pods_v6(&script, [1]);
+    let mut dns = discovery(&format!("{WEB}.:80"), &script);
+    run(&mut dns, 300 * SECOND).await;
+    script.fails(Aaaa, Say::ServFail);
+    let blank = script.blank();
+    script.take_asked();
+    only(&mut dns, &hosts_v6([1]), 9 * SECOND).await;
+    assert!(
+        script
+            .take_asked()
+            .contains(&(WEB.to_owned(), RecordType::A))
+    );
+    drop(blank);
+    only(&mut dns, &hosts_v6([1]), 60 * SECOND).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn ipv6_endpoints_stay_where_nothing_is_to_be_believed_of_names_that_are_gone() {
+    let script = Script::new();
+    pods_v6(&script, [1]);
+    let target = format!("{WEB}.:80").parse().expect("a target");
+    let mut dns = with(Dns::new(target).on_empty(OnEmpty::Ignore), &script);
+    run(&mut dns, 60 * SECOND).await;
+    script.forget(WEB);
+    script.fails(Aaaa, Say::ServFail);
+    only(&mut dns, &hosts_v6([1]), 300 * SECOND).await;
+}
+
+/// Whatever sets are told in so long a time, they are that one.
+async fn only(discovery: &mut impl Discovery, expected: &[Endpoint], time: Duration) {
+    let end = Instant::now() + time;
+    while let Ok(answer) = tokio::time::timeout_at(end, answer(discovery)).await {
+        if let Ok(set) = answer {
+            assert_eq!(set, expected);
+        }
     }
 }

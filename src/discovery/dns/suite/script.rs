@@ -52,6 +52,10 @@ struct State {
     instead: Option<Say>,
     /// What is said to every question of a type.
     failing: HashMap<RecordType, Say>,
+    /// What is said to every question over TCP, if anything else than over UDP.
+    over_tcp: Option<Say>,
+    /// How long answers to questions of a type take, where that is longer than usual.
+    slow: HashMap<RecordType, Duration>,
     /// And to every question for a name.
     failing_names: HashMap<String, Say>,
     ttl: Duration,
@@ -119,6 +123,16 @@ impl Script {
     /// Says so to every question of a type.
     pub(super) fn fails(&self, record_type: RecordType, say: Say) {
         self.lock().failing.insert(record_type, say);
+    }
+
+    /// Says so to every question over TCP.
+    pub(super) fn fails_over_tcp(&self, say: Say) {
+        self.lock().over_tcp = Some(say);
+    }
+
+    /// Takes so long for every question of a type.
+    pub(super) fn slow(&self, record_type: RecordType, time: Duration) {
+        self.lock().slow.insert(record_type, time);
     }
 
     /// Says so to every question for a name, until `None`.
@@ -209,7 +223,9 @@ impl State {
             let of_type = self.failing.get(&key.1);
             of_type.or_else(|| self.failing_names.get(&key.0))
         };
-        let said = self.instead.as_ref().or_else(failing);
+        let over_tcp = self.over_tcp.as_ref();
+        let over_tcp = over_tcp.filter(|_| transport == Transport::Tcp);
+        let said = self.instead.as_ref().or(over_tcp).or_else(failing);
         match said.or_else(|| self.zone.get(&key)) {
             Some(Say::Addresses(addresses)) => reply(Records::Addresses(addresses.clone())),
             Some(Say::Services {
@@ -246,7 +262,9 @@ impl Resolve for Script {
             // What is said is what there is when the question arrives, not when the answer does.
             let answer = script.lock().answer(&query, over);
             let silent = matches!(&answer, Err(error) if error.is_timeout());
-            sleep(if silent { SILENCE } else { LATENCY }).await;
+            let slow = script.lock().slow.get(&query.record_type).copied();
+            let latency = slow.unwrap_or(LATENCY);
+            sleep(if silent { SILENCE } else { latency }).await;
             answer
         })
     }

@@ -342,6 +342,66 @@ async fn a_target_that_can_not_be_asked_for_keeps_its_last_address_for_a_minute(
 }
 
 #[tokio::test(start_paused = true)]
+async fn each_target_has_its_minute_each_time_though_another_one_never_has_an_address() {
+    let script = Script::new();
+    let node = |node: u8| format!("node{node}.{NODES}");
+    script.say(PORT, Srv, nodes([1, 2, 3]));
+    script.pods(&node(1), [1]);
+    script.pods(&node(2), [2]);
+    script.fails_name(&node(3), Some(Say::ServFail));
+    let mut dns = discover(&script);
+    assert_eq!(set(&mut dns).await, at_8080([1, 2]));
+    run(&mut dns, 300 * SECOND).await;
+    for _ in 0..2 {
+        script.fails_name(&node(2), Some(Say::ServFail));
+        let (last, stayed) = next(&mut dns, &at_8080([1, 2])).await;
+        assert_eq!(last, at_8080([1]));
+        assert!((60 * SECOND..80 * SECOND).contains(&stayed), "{stayed:?}");
+        script.fails_name(&node(2), None);
+        until(&mut dns, &at_8080([1, 2])).await;
+    }
+    // One that isn't named any more has gone: what is missing is another one.
+    script.say(PORT, Srv, nodes([1, 3]));
+    let (last, stayed) = next(&mut dns, &at_8080([1, 2])).await;
+    assert_eq!(last, at_8080([1]));
+    assert!(stayed < 10 * SECOND, "{stayed:?}");
+}
+
+/// By the service's own name it isn't known which address is whose.
+#[tokio::test(start_paused = true)]
+async fn addresses_by_the_services_own_name_stay_for_a_minute_where_a_target_can_not_be_asked_for()
+{
+    let script = Script::new();
+    script.say(PORT, Srv, stateful(2, 0, false));
+    script.pods(SERVICE, [1, 2]);
+    let mut dns = discover(&script);
+    assert_eq!(set(&mut dns).await, hosts([1, 2]));
+    script.pods(SERVICE, [1]);
+    script.pods(&format!("web-1.{SERVICE}"), [1]);
+    script.fails_name(&format!("web-2.{SERVICE}"), Some(Say::ServFail));
+    let both = [named([1]), hosts([2])].concat();
+    until(&mut dns, &both).await;
+    let (last, stayed) = next(&mut dns, &both).await;
+    assert_eq!(last, named([1]));
+    assert!((60 * SECOND..80 * SECOND).contains(&stayed), "{stayed:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_came_over_udp_is_used_where_tcp_leads_to_nothing() {
+    for trouble in [Say::ServFail, Say::Silence, Say::Addresses(Vec::new())] {
+        let script = Script::new();
+        script.say(PORT, Srv, stateful(3, 2, false));
+        script.pods(SERVICE, [1, 2, 3]);
+        script.fails_over_tcp(trouble.clone());
+        let first = answer(&mut discover(&script)).await;
+        assert_eq!(first.expect("a set"), hosts([1, 2, 3]), "{trouble:?}");
+        let asked = script.take_asked();
+        let questions = asked.iter().filter(|(_, asked)| *asked == Srv);
+        assert_eq!(questions.count(), 2, "over TCP as well");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn of_very_many_targets_without_addresses_some_are_asked_for_and_always_the_same() {
     let script = Script::new();
     script.say(PORT, Srv, nodes(0..=255));
