@@ -11,38 +11,7 @@ use std::{
 use hyper::StatusCode;
 use support::{cluster::Cluster, dns::DnsServer, pod::Mode, within};
 
-/// The example, built. `cargo test` has done that, but `cargo test --test http_client` has not.
-static EXAMPLE: LazyLock<PathBuf> = LazyLock::new(|| {
-    // <target>/<profile>/deps/<this test>
-    let test = std::env::current_exe().expect("the test's own path");
-    let [_, _, profile, target, ..] = *test.ancestors().collect::<Vec<_>>() else {
-        panic!("{} is not in a target directory", test.display());
-    };
-    let name = profile.file_name().expect("a directory's name");
-    // Those that this test was built with, more or less: what is built already is not built over again.
-    let features: &[_] = match cfg!(feature = "tls") {
-        true => &["--all-features"],
-        false => &["--features", "http"],
-    };
-    let status = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--example", "http_client"])
-        .args(features)
-        .args([
-            "--manifest-path",
-            concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
-        ])
-        .arg("--target-dir")
-        .arg(target)
-        .arg("--profile")
-        .arg(if name == "debug" {
-            "dev".as_ref()
-        } else {
-            name
-        })
-        .status();
-    assert!(status.expect("cargo runs").success(), "the example builds");
-    profile.join("examples/http_client")
-});
+static EXAMPLE: LazyLock<PathBuf> = LazyLock::new(|| support::example::built("http_client"));
 
 fn example(arguments: &[&str]) -> tokio::process::Command {
     let mut command = tokio::process::Command::new(&*EXAMPLE);

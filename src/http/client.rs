@@ -60,7 +60,9 @@ use crate::{
 /// than its `Content-Length` or its size hint fails its request ([`Error::is_request_body`]) and ends its connection (HTTP/1.1)
 /// or its stream (HTTP/2). A stream of unknown length is sent in chunks over HTTP/1.1, with any method but CONNECT and TRACE.
 ///
-/// A request has to be made within a tokio runtime. The response's body may be read, or dropped, anywhere.
+/// A client can be built anywhere, and kept in a `static` that several runtimes use, one after another or at once, as tests do
+/// (see [`Balance`](crate::Balance#several-runtimes)). A request has to be made within a tokio runtime. The response's body may
+/// be read, or dropped, anywhere.
 ///
 /// A [`Route`] in a request's extensions says where it wants to go: by a key, to one pod, or away from some. It is taken out
 /// before the request is sent. A retry avoids the pods that have failed as well.

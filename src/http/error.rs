@@ -20,7 +20,7 @@ enum Kind {
     #[error("invalid request: {0}")]
     Request(String),
     #[error(
-        "{other} is not this client's service, {service}: write a path alone, or allow foreign authorities"
+        "{other} is not this client's service, {service}: write a path alone, or set `allow_foreign_authority`"
     )]
     Foreign { other: String, service: String },
     #[error("the request was not sent")]

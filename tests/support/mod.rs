@@ -14,6 +14,7 @@ pub mod api_server;
 pub mod client;
 pub mod cluster;
 pub mod dns;
+pub mod example;
 pub mod http;
 #[cfg(feature = "http")]
 pub mod load;

@@ -73,9 +73,9 @@ impl Target {
 
     /// Parses the name of SRV records.
     pub(crate) fn parse_service(text: &str) -> Result<Self, ParseTargetError> {
-        let target: Self = text.parse()?;
-        match target.host {
-            Host::Service(_) => Ok(target),
+        match text.parse::<Self>() {
+            Err(error) if error.problem != Problem::NoPort => Err(error),
+            Ok(target) if matches!(target.host, Host::Service(_)) => Ok(target),
             _ => Err(Problem::NoService.of(text)),
         }
     }
@@ -261,8 +261,10 @@ mod tests {
         // With a port it is the name of addresses like any other.
         let addresses = target("_http._tcp.web:80").host;
         assert_eq!(addresses, Host::Name(name("_http._tcp.web"), 80));
-        let error = Target::parse_service("web:80").expect_err("no SRV name");
-        assert_eq!(error.problem, Problem::NoService);
+        for text in ["web:80", "web"] {
+            let error = Target::parse_service(text).expect_err("no SRV name");
+            assert_eq!(error.problem, Problem::NoService, "{text}");
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ use {
 
 impl Client {
     /// Settings of a client of the service that `uri` names: `http://nginx-headless.default:80`, or
-    /// `http://_http._tcp.nginx-headless.default` for the port of that name.
+    /// `http://_http._tcp.nginx-headless.default` for the port of that name. With neither it is the scheme's port.
     pub fn builder(uri: Uri) -> ClientBuilder {
         ClientBuilder::new(uri)
     }

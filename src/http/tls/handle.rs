@@ -36,6 +36,9 @@ impl TlsHandle {
     /// retire ([`Tls::retire_within`]). With a [configuration](Tls::config) or a [resolver](Tls::client_cert_resolver) of your
     /// own they always do.
     ///
+    /// A pod whose certificate was refused before is tried again when its back-off is over, at most 5 s later; until then
+    /// requests may still fail with the old reason.
+    ///
     /// It reads as any `std::fs::read` does: not for long, unless the files are on a network.
     ///
     /// # Errors

@@ -66,7 +66,7 @@ impl Default for Tls {
 }
 
 impl Tls {
-    /// Trusts nobody yet.
+    /// Trusts nobody yet, so that no handshake succeeds until something is trusted.
     pub fn new() -> Self {
         Self {
             roots: RootCertStore::empty(),
@@ -166,7 +166,7 @@ impl Tls {
         self
     }
 
-    /// Takes a configuration of rustls for all that has to do with certificates, such as a verifier for SPIFFE's names. It can't
+    /// Takes a configuration of rustls 0.23 for all that has to do with certificates, such as a verifier for SPIFFE's names. It can't
     /// be combined with this type's own settings of trust and identity: that is an error of
     /// [`build`](crate::http::ClientBuilder::build).
     ///
