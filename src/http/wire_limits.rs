@@ -34,6 +34,9 @@ impl Default for WireLimits {
     }
 }
 
+/// Headers, and trailers, for which hyper has room by itself.
+pub(super) const OWN_HEADERS: usize = 100;
+
 /// How many times [`WireLimits::header_size`] h2 itself reads.
 ///
 /// h2 drops what is beyond its own limit, of trailers without a word; and from four times that on it closes the connection.
