@@ -17,7 +17,8 @@ use http::{
 
 use self::link::Link;
 use super::{
-    address::Service, body::RequestBody, connect::Connector, heads::LargeHeads, pool::AgeLimits, protocol::Protocol,
+    address::Service, body::RequestBody, connect::Connector, heads::LargeHeads, pool::AgeLimits,
+    protocol::Protocol,
 };
 use crate::{
     check::{Checker, HealthCheck, Kept},

@@ -170,3 +170,217 @@ impl AsyncWrite for Answered {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::VecDeque,
+        sync::{Mutex, MutexGuard, PoisonError},
+    };
+
+    use bytes::Bytes;
+    use http::StatusCode;
+    use http_body_util::BodyExt;
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+    use crate::http::failure::is_too_large;
+
+    /// A pod's stream: each piece is what one reading gets, once the request is there.
+    struct Script {
+        pieces: VecDeque<Bytes>,
+        written: Arc<Mutex<Vec<u8>>>,
+        reader: Option<Waker>,
+    }
+
+    impl Script {
+        fn written(&self) -> MutexGuard<'_, Vec<u8>> {
+            self.written.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+
+    impl AsyncRead for Script {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            if self.written().is_empty() {
+                self.reader = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            if let Some(piece) = self.pieces.front_mut() {
+                buffer.put_slice(&piece.split_to(piece.len().min(buffer.remaining())));
+                if piece.is_empty() {
+                    self.pieces.pop_front();
+                }
+            }
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Script {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            data: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.written().extend(data);
+            if let Some(reader) = self.reader.take() {
+                reader.wake();
+            }
+            Poll::Ready(Ok(data.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// What a head comes to that is too large for hyper's own room.
+    async fn read(method: Method, pieces: Vec<Bytes>) -> hyper::Result<Reread> {
+        let script = Script {
+            pieces: pieces.into(),
+            written: Arc::default(),
+            reader: None,
+        };
+        let written = script.written.clone();
+        let (stream, mut claim) = Lent::new(script);
+        let limits = WireLimits::default();
+        let builder = limits.http1(false);
+        let connected = builder.handshake(TokioIo::new(stream)).await;
+        let (mut sender, connection) = connected.expect("a handshake");
+        claim.head_is_due();
+        let mut request = Request::new(RequestBody::Whole(Some("request".into())));
+        *request.method_mut() = method.clone();
+        let first = sender.send_request(request);
+        tokio::spawn(drive(connection));
+        assert!(is_too_large(&first.await.expect_err("too many headers")));
+        let stream = claim.take().await.expect("the stream");
+        let read = read_again(stream, method, &limits, &Handle::current()).await;
+        let written = String::from_utf8(written.lock().expect("no panic").clone());
+        let written = written.expect("text");
+        assert!(
+            written.ends_with("\r\n\r\nrequest"),
+            "and no other: {written}"
+        );
+        assert_eq!(written.matches("HTTP/1.1").count(), 1, "{written}");
+        read
+    }
+
+    fn head(status: &str, headers: usize, last: &str) -> String {
+        let headers: String = (1..headers).map(|at| format!("x-{at}:\r\n")).collect();
+        format!("HTTP/1.1 {status}\r\n{headers}{last}\r\n\r\n")
+    }
+
+    /// The status, the number of headers and the body.
+    async fn response(method: Method, pieces: Vec<Bytes>) -> (StatusCode, usize, String) {
+        let read = read(method, pieces).await.expect("a response");
+        let (head, body) = read.response.into_parts();
+        let body = body.collect().await.expect("a body").to_bytes();
+        let body = String::from_utf8(body.to_vec()).expect("text");
+        (head.status, head.headers.len(), body)
+    }
+
+    fn whole(text: &str) -> Vec<Bytes> {
+        vec![Bytes::copy_from_slice(text.as_bytes())]
+    }
+
+    /// In two pieces, wherever they part.
+    fn splits(text: &str) -> impl Iterator<Item = Vec<Bytes>> {
+        let text = Bytes::copy_from_slice(text.as_bytes());
+        (1..text.len()).map(move |at| vec![text.slice(..at), text.slice(at..)])
+    }
+
+    #[tokio::test]
+    async fn a_large_head_is_read_in_whatever_pieces_it_comes() {
+        let text = head("200 OK", 101, "content-length: 4") + "body";
+        for pieces in splits(&text).chain([whole(&text)]) {
+            let read = response(Method::GET, pieces).await;
+            assert_eq!(read, (StatusCode::OK, 101, "body".to_owned()));
+        }
+        let bytes = text.bytes().map(|byte| Bytes::from(vec![byte])).collect();
+        let read = response(Method::GET, bytes).await;
+        assert_eq!(read, (StatusCode::OK, 101, "body".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn what_comes_before_a_large_head_is_left_out_once() {
+        let early = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
+        let text = early.to_owned() + &head("200 OK", 101, "content-length: 4") + "body";
+        for pieces in splits(&text).chain([whole(&text)]) {
+            let read = response(Method::POST, pieces).await;
+            assert_eq!(read, (StatusCode::OK, 101, "body".to_owned()));
+        }
+        let large_early = head("103 Early Hints", 150, "link: </a>");
+        let text = large_early + "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nbody";
+        for pieces in splits(&text).step_by(7).chain([whole(&text)]) {
+            let read = response(Method::GET, pieces).await;
+            assert_eq!(read, (StatusCode::OK, 1, "body".to_owned()));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_large_head_s_body_ends_where_the_method_and_the_status_say() {
+        let length = "content-length: 4";
+        let chunked = "transfer-encoding: chunked";
+        let chunks = "2\r\nbo\r\n2;x=y\r\ndy\r\n0\r\n\r\n";
+        for (method, status, last, after, body) in [
+            (Method::GET, "200 OK", length, "body", "body"),
+            (Method::GET, "200 OK", length, "body and more", "body"),
+            (Method::PATCH, "200 OK", chunked, chunks, "body"),
+            (Method::GET, "200 OK", "x: to the end", "body", "body"),
+            (Method::HEAD, "200 OK", length, "", ""),
+            (Method::GET, "204 No Content", "x: y", "", ""),
+            (Method::GET, "304 Not Modified", length, "", ""),
+        ] {
+            let text = head(status, 150, last) + after;
+            for pieces in splits(&text).step_by(31).chain([whole(&text)]) {
+                let (read, headers, text) = response(method.clone(), pieces).await;
+                assert_eq!((headers, text.as_str()), (150, body), "{method} {status}");
+                assert!(status.starts_with(read.as_str()));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_beyond_the_limit_is_too_large_for_the_second_reading_too() {
+        let text = head("200 OK", 256, "content-length: 0");
+        let read = response(Method::GET, whole(&text)).await;
+        assert_eq!(read.1, 256);
+        let text = head("200 OK", 257, "content-length: 0");
+        for pieces in splits(&text).step_by(50).chain([whole(&text)]) {
+            let error = read_error(pieces).await;
+            assert!(is_too_large(&error), "{error}");
+        }
+    }
+
+    async fn read_error(pieces: Vec<Bytes>) -> hyper::Error {
+        let read = read(Method::GET, pieces).await;
+        read.err().expect("too many headers")
+    }
+
+    #[tokio::test]
+    async fn a_large_head_that_is_cut_off_is_an_error() {
+        let text = head("200 OK", 150, "content-length: 4");
+        let cut = text.len() - 2;
+        let error = read_error(whole(&text[..cut])).await;
+        assert!(error.is_incomplete_message(), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_behind_a_large_head_can_be_read_and_written() {
+        let text = head("200 OK", 150, "x: y") + "ping";
+        let mut read = read(Method::CONNECT, whole(&text)).await.expect("a tunnel");
+        let upgrade = hyper::upgrade::on(&mut read.response).await;
+        assert!(upgrade.expect_err("ours to claim").is_user());
+        let mut stream = read.claim.take().await.expect("the stream");
+        let mut ping = [0; 4];
+        stream.read_exact(&mut ping).await.expect("bytes");
+        assert_eq!(&ping, b"ping");
+    }
+}
