@@ -112,6 +112,8 @@ enum StandIn {
     Awaited,
     Begun,
     Sent,
+    /// And something else has been written, of another protocol that the response has switched to.
+    Over,
 }
 
 impl Answered {
@@ -130,7 +132,7 @@ impl AsyncRead for Answered {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.stand_in != StandIn::Sent {
+        if matches!(self.stand_in, StandIn::Awaited | StandIn::Begun) {
             self.reader = Some(cx.waker().clone());
             return Poll::Pending;
         }
@@ -144,30 +146,35 @@ impl AsyncWrite for Answered {
         cx: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        // Of another protocol, if the response has switched to one.
-        if self.stand_in == StandIn::Sent {
-            return Pin::new(&mut self.stream).poll_write(cx, data);
+        if matches!(self.stand_in, StandIn::Awaited | StandIn::Begun) {
+            self.stand_in = StandIn::Begun;
+            return Poll::Ready(Ok(data.len()));
         }
-        self.stand_in = StandIn::Begun;
-        Poll::Ready(Ok(data.len()))
+        self.stand_in = StandIn::Over;
+        Pin::new(&mut self.stream).poll_write(cx, data)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.stand_in {
-            StandIn::Awaited => Poll::Ready(Ok(())),
+            StandIn::Awaited | StandIn::Sent => {}
             StandIn::Begun => {
                 self.stand_in = StandIn::Sent;
                 if let Some(reader) = self.reader.take() {
                     reader.wake();
                 }
-                Poll::Ready(Ok(()))
             }
-            StandIn::Sent => Pin::new(&mut self.stream).poll_flush(cx),
+            StandIn::Over => return Pin::new(&mut self.stream).poll_flush(cx),
         }
+        Poll::Ready(Ok(()))
     }
 
+    /// Not waited for: TLS would first send what it has of a request that was cut off, which the pod may never take.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
+        match self.stand_in {
+            StandIn::Over => shut,
+            _ => Poll::Ready(Ok(())),
+        }
     }
 }
 

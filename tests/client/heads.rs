@@ -257,6 +257,37 @@ async fn a_large_head_is_the_answer_though_the_pod_reads_no_more_of_the_request(
     }
 }
 
+/// TLS has a part of the request that it can't send.
+#[tokio::test]
+async fn a_large_head_over_tls_is_the_answer_though_the_pod_reads_no_more_of_the_request() {
+    let authority = Authority::new();
+    let acceptor = TlsAcceptor::from(Arc::new(authority.server(&[NAME], &[H1], false)));
+    let answer = response("413 Content Too Large", 150, "x: y", "no");
+    let (listener, pod) = listen().await;
+    let client = tls_kit::builder([pod], authority.tls()).max_connections(1);
+    let client = client.build().expect("a client");
+    let connection = async || {
+        let stream = accept(&listener).await.into_inner();
+        Peer::new(acceptor.accept(stream).await.expect("a handshake"))
+    };
+    let serve = async {
+        let mut peer = connection().await;
+        peer.head().await;
+        peer.arrived().await;
+        peer.write(&answer).await;
+        connection().await.answer(OK).await;
+        peer
+    };
+    let ask = async {
+        let mut request = Request::new(Full::new(Bytes::from(vec![b'a'; LARGE])));
+        *request.method_mut() = Method::POST;
+        let response = within("an answer", client.clone().oneshot(request)).await;
+        assert_eq!(text(response.expect("an answer")).await, "no");
+        get(&client, "/").await.expect("its turn");
+    };
+    join(within("both requests", serve), ask).await;
+}
+
 #[tokio::test]
 async fn a_large_head_ends_an_upload_that_goes_on() {
     let (listener, pod) = listen().await;
