@@ -232,8 +232,8 @@ async fn a_large_head_is_the_answer_though_the_pod_reads_no_more_of_the_request(
     let answer = response("413 Content Too Large", 150, "x: y", "no");
     for stays in [true, false] {
         let (listener, pod) = listen().await;
-        let client = builder([pod]).max_connections(1).build();
-        let client = client.expect("a client");
+        let client = builder([pod]).max_connections(1).tcp_user_timeout(None);
+        let client = client.build().expect("a client");
         let serve = async {
             let mut peer = accept(&listener).await;
             peer.head().await;
@@ -265,7 +265,8 @@ async fn a_large_head_over_tls_is_the_answer_though_the_pod_reads_no_more_of_the
     let answer = response("413 Content Too Large", 150, "x: y", "no");
     let (listener, pod) = listen().await;
     let client = tls_kit::builder([pod], authority.tls()).max_connections(1);
-    let client = client.build().expect("a client");
+    let client = client.tcp_user_timeout(None).build();
+    let client = client.expect("a client");
     let connection = async || {
         let stream = accept(&listener).await.into_inner();
         Peer::new(acceptor.accept(stream).await.expect("a handshake"))
@@ -309,6 +310,23 @@ async fn a_large_head_ends_an_upload_that_goes_on() {
     };
     join(serve, ask).await;
     assert!(chunks.is_closed(), "nobody reads the rest");
+}
+
+/// hyper has ended before the request hears of its head, so that the request has to let the connection go.
+#[tokio::test]
+async fn a_connection_that_a_pod_ends_closes_though_nobody_reads_its_response() {
+    let (listener, pod) = listen().await;
+    let client = kit::client([pod]);
+    let close = response("200 OK", 3, "connection: close", "ok");
+    let serve = async {
+        let mut peer = accept(&listener).await;
+        peer.answer(&close).await;
+        peer
+    };
+    let (mut peer, response) = join(serve, client.get("/").into_future()).await;
+    let response = response.expect("a response");
+    peer.closed().await;
+    assert_eq!(text(response).await, "ok");
 }
 
 #[tokio::test]
