@@ -19,10 +19,10 @@
 //! | `http/replay.rs` | which requests may be sent again |
 //! | `http/pod.rs` | the service of one pod |
 //! | `http/pool.rs`, `http/pool/` | its connections, and what requests and responses hold of them |
-//! | `http/connect.rs`, `http/socket.rs`, `http/protocol.rs`, `http/h2_task.rs`, `http/h2_wire.rs`, `http/h2_wire/` | how they are made, and run |
+//! | `http/connect.rs`, `http/socket.rs`, `http/reclaim.rs`, `http/protocol.rs`, `http/h2_task.rs`, `http/h2_wire.rs`, `http/h2_wire/` | how they are made, and run |
 //! | `http/tls.rs`, `http/tls/` | TLS: whom to trust and who to be, from files that change too |
 //! | `http/renewal.rs` | connections that were made with settings that don't hold any more |
-//! | `http/wire_limits.rs` | how much is read of what pods send |
+//! | `http/wire_limits.rs`, `http/heads.rs` | how much is read of what pods send, and with how much room |
 //! | `http/body.rs`, `http/body/begun.rs`, `http/upload.rs` | request bodies; those on a connection that others share |
 //! | `http/response.rs`, `http/received.rs`, `http/upgrade.rs` | response bodies, upgraded streams |
 //! | `http/check.rs`, `http/check/` | health checks over HTTP and gRPC |
@@ -41,12 +41,14 @@ mod framing;
 mod future;
 mod h2_task;
 mod h2_wire;
+mod heads;
 mod measured;
 mod pod;
 mod pool;
 mod protocol;
 mod read_ahead;
 mod received;
+mod reclaim;
 mod renewal;
 mod replay;
 mod request;

@@ -14,6 +14,8 @@ mod early;
 mod frames;
 #[path = "client/framing.rs"]
 mod framing;
+#[path = "client/heads.rs"]
+mod heads;
 #[path = "client/http2.rs"]
 mod http2;
 #[path = "client/kit.rs"]

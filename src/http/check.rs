@@ -17,7 +17,8 @@ use http::{
 
 use self::link::Link;
 use super::{
-    address::Service, body::RequestBody, connect::Connector, pool::AgeLimits, protocol::Protocol,
+    address::Service, body::RequestBody, connect::Connector, heads::LargeHeads, pool::AgeLimits,
+    protocol::Protocol,
 };
 use crate::{
     check::{Checker, HealthCheck, Kept},
@@ -104,6 +105,7 @@ impl HttpChecker {
     fn new(question: Question) -> Self {
         let mut connector = Connector::default();
         connector.protocol = question.protocol(connector.protocol);
+        connector.large_heads = LargeHeads::expected();
         Self {
             question,
             connector,
@@ -115,6 +117,8 @@ impl HttpChecker {
     fn over(&self, connector: &Connector, service: &Service, age: AgeLimits) -> Self {
         let mut connector = connector.clone();
         connector.protocol = self.question.protocol(connector.protocol);
+        // Checks are few, and read no head twice.
+        connector.large_heads = LargeHeads::expected();
         Self {
             question: self.question.clone(),
             connector,

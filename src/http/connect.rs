@@ -22,7 +22,9 @@ use super::{
     body::RequestBody,
     h2_task::{Http2State, Http2Task, Spawned},
     h2_wire::Wire,
+    heads::LargeHeads,
     protocol::Protocol,
+    reclaim::{Claim, Lent, drive},
     renewal::{Renewals, Vintage},
     socket::{Socket, SocketHints},
     upload::Upload,
@@ -42,6 +44,7 @@ pub(super) struct Connector {
     /// Where the settings of connections may change.
     pub(super) renewals: Option<Arc<Renewals>>,
     pub(super) limits: WireLimits,
+    pub(super) large_heads: LargeHeads,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<Handshake>,
 }
@@ -56,6 +59,7 @@ impl Default for Connector {
             ping: None,
             renewals: None,
             limits: WireLimits::default(),
+            large_heads: LargeHeads::default(),
             #[cfg(feature = "tls")]
             tls: None,
         }
@@ -64,8 +68,8 @@ impl Default for Connector {
 
 /// A connection that has just been made.
 pub(super) enum Connection {
-    /// With what its socket can be told.
-    Http1(http1::SendRequest<RequestBody>, SocketHints),
+    /// With what its socket can be told, and what its stream can be claimed with.
+    Http1(http1::SendRequest<RequestBody>, SocketHints, Claim),
     Http2(http2::SendRequest<Upload>, Arc<Http2State>),
 }
 
@@ -143,14 +147,12 @@ impl Connector {
         if negotiated_http2 || self.protocol == Protocol::Http2 {
             return self.http2(stream).await;
         }
-        let io = TokioIo::new(stream);
-        let (mut sender, connection) = self.limits.http1().handshake(io).await?;
-        tokio::spawn(async move {
-            // Its error reaches the request in flight.
-            let _ = connection.with_upgrades().await;
-        });
+        let (stream, claim) = Lent::new(stream);
+        let builder = self.limits.http1(self.large_heads.are_expected());
+        let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(drive(connection));
         sender.ready().await?;
-        Ok(Connection::Http1(sender, hints))
+        Ok(Connection::Http1(sender, hints, claim))
     }
 
     async fn http2<T>(&self, stream: T) -> Result<Connection, BoxError>
@@ -195,16 +197,6 @@ fn read_now(stream: &TcpStream, buffer: &mut ReadBuf<'_>) -> bool {
 }
 
 impl WireLimits {
-    fn http1(&self) -> http1::Builder {
-        /// hyper's own default. It is what is read of a body at once, too.
-        const BUFFER: usize = 8_192 + 100 * 4_096;
-        let size = self.header_size as usize;
-        let mut builder = http1::Builder::new();
-        builder.max_headers(self.http1_headers);
-        builder.max_header_size(size).max_buf_size(size.max(BUFFER));
-        builder
-    }
-
     fn set<E: Clone>(&self, builder: &mut http2::Builder<E>) {
         builder
             .initial_stream_window_size(self.stream_window)

@@ -68,7 +68,7 @@ fn http2_failure(stream: &Stream, limits: &WireLimits) -> Option<Failure> {
 }
 
 /// hyper has a question for this, but for servers alone.
-fn is_too_large(error: &hyper::Error) -> bool {
+pub(super) fn is_too_large(error: &hyper::Error) -> bool {
     error.is_parse() && error.to_string() == "message head is too large"
 }
 

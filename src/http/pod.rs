@@ -2,7 +2,7 @@
 
 use std::{
     future::{Future, poll_fn, ready},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, Weak},
     task::{self, Context, Poll},
     time::Duration,
@@ -10,7 +10,7 @@ use std::{
 
 use futures::future::BoxFuture;
 use http::{
-    Request, Response, Uri, Version,
+    Method, Request, Response, Uri, Version,
     header::{HOST, TRANSFER_ENCODING},
 };
 use hyper::{body::Incoming, client::conn::TrySendError};
@@ -19,12 +19,12 @@ use tower::Service;
 
 use super::{
     body::{BoxRequest, RequestBody},
-    failure::{failure, h2_cause, is_not_accepted, late, too_large},
+    failure::{failure, h2_cause, is_not_accepted, is_too_large, late, too_large},
     pool::{Config, Lease, Pool, Reserved, Wait},
     received::Received,
     response::PodBody,
     upload::Returned,
-    wire_limits::WireLimits,
+    wire_limits::{OWN_HEADERS, WireLimits},
 };
 use crate::{
     endpoint::Endpoint,
@@ -171,9 +171,11 @@ fn send(pool: &Arc<Pool>, mut connection: Reserved, mut request: BoxRequest, lef
         .config
         .first_byte
         .map(|bound| (Timer::after(bound), bound));
+    let method = request.method().clone();
     let call = |connection| Call {
         pool: Arc::downgrade(pool),
         connection,
+        method,
         uri,
         left: left - 1,
         limits: pool.config.connector.limits,
@@ -248,7 +250,7 @@ where
             Ok(response) => Poll::Ready(call.receive(response)),
             Err(mut error) => {
                 let unsent = error.take_message().map(|request| request.map(B::returned));
-                let again = call.again(unsent, error.into_error());
+                let again = call.again(unsent, error.into_error(), this.deadline.take());
                 this.again.insert(Box::pin(again)).as_mut().poll(cx)
             }
         }
@@ -259,6 +261,7 @@ where
 struct Call {
     pool: Weak<Pool>,
     connection: Reserved,
+    method: Method,
     /// The request's as it was, where the connection has got another one.
     uri: Option<Uri>,
     left: usize,
@@ -268,7 +271,7 @@ struct Call {
 impl Call {
     /// The response, with what it holds.
     fn receive(mut self, response: Response<Incoming>) -> Result<Response<PodBody>, BoxError> {
-        self.connection.answered(response.headers());
+        self.connection.answered(&response);
         let http2 = match &self.connection {
             Reserved::Http1(_) => None,
             Reserved::Http2(stream) => {
@@ -288,13 +291,46 @@ impl Call {
         Ok(response.map(|body| PodBody::new(Received::new(body, self.limits, http2), lease)))
     }
 
-    /// The request over another connection, if nothing of it was written.
+    /// The response, if its head was too large for hyper's own room, with the client's.
+    async fn read_again(
+        &mut self,
+        error: &hyper::Error,
+    ) -> Option<hyper::Result<Response<Incoming>>> {
+        let Reserved::Http1(http1) = &mut self.connection else {
+            return None;
+        };
+        if !is_too_large(error) || self.limits.http1_headers <= OWN_HEADERS {
+            return None;
+        }
+        let read = http1.read_again(self.method.clone(), &self.limits).await?;
+        if read.is_ok()
+            && let Some(pool) = self.pool.upgrade()
+        {
+            pool.config.connector.large_heads.expect();
+        }
+        Some(read)
+    }
+
+    /// The request over another connection, if nothing of it was written; or its response, if that takes more room.
     #[cold]
     async fn again(
-        self,
+        mut self,
         unsent: Option<Request<RequestBody>>,
-        error: hyper::Error,
+        mut error: hyper::Error,
+        deadline: Option<Deadline>,
     ) -> Result<Response<PodBody>, BoxError> {
+        if unsent.is_none()
+            && let Some(read) = within(deadline, self.read_again(&error)).await?
+        {
+            match read {
+                Ok(response) => {
+                    // The connection closes after it.
+                    self.pool = Weak::new();
+                    return self.receive(response);
+                }
+                Err(again) => error = again,
+            }
+        }
         // It takes no more requests, be it that the pod says so (GOAWAY) or that it has broken. Streams are reset one by one,
         // and what h2 doesn't take of a caller's is nothing of the connection's.
         if let Reserved::Http2(stream) = &self.connection
@@ -326,6 +362,22 @@ impl Call {
             None => Err(Unsent::new(request, error).into()),
         }
     }
+}
+
+/// What comes within the time that the head of a response may take.
+async fn within<T>(
+    deadline: Option<Deadline>,
+    coming: impl Future<Output = T>,
+) -> Result<T, BoxError> {
+    let Some((mut deadline, bound)) = deadline else {
+        return Ok(coming.await);
+    };
+    let mut coming = pin!(coming);
+    poll_fn(|cx| match coming.as_mut().poll(cx) {
+        Poll::Ready(come) => Poll::Ready(Ok(come)),
+        Poll::Pending => deadline.poll(cx).map(|()| Err(late(bound))),
+    })
+    .await
 }
 
 async fn another(pool: &Weak<Pool>, left: usize) -> Option<(Arc<Pool>, Reserved)> {

@@ -193,8 +193,9 @@ impl Pool {
             // Before it begins: one that comes out newer than this says retires too soon, and not too late.
             let vintage = config.connector.vintage();
             let result = match config.connector.connect(&pod, (room, end)).await {
-                Ok(Connection::Http1(sender, hints)) => {
-                    Ok(Some(Http1::new(sender, hints, config.newborn(vintage))))
+                Ok(Connection::Http1(sender, hints, claim)) => {
+                    let age = config.newborn(vintage);
+                    Ok(Some(Http1::new(sender, hints, claim, age)))
                 }
                 Ok(connection) => {
                     if let Some(pool) = pool.upgrade() {
@@ -257,9 +258,10 @@ impl Pool {
     fn add(self: &Arc<Self>, connection: Connection, vintage: Option<Vintage>, room: WeakRoom) {
         let age = self.config.newborn(vintage);
         match connection {
-            Connection::Http1(sender, hints) => {
+            Connection::Http1(sender, hints, claim) => {
                 self.spoken.store(HTTP1, Relaxed);
-                Self::release(&Arc::downgrade(self), Http1::new(sender, hints, age));
+                let connection = Http1::new(sender, hints, claim, age);
+                Self::release(&Arc::downgrade(self), connection);
             }
             Connection::Http2(sender, http2) => {
                 self.spoken.store(HTTP2, Relaxed);

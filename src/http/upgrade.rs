@@ -11,7 +11,7 @@ use http::Response;
 use hyper_util::rt::TokioIo;
 use tokio::io::{self, AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{error::Error, pool::Lease};
+use super::{error::Error, pool::Lease, reclaim::Io};
 use crate::in_flight::InFlight;
 
 type Held = Option<(Lease, InFlight)>;
@@ -39,27 +39,29 @@ pub async fn upgrade<B>(response: &mut Response<B>) -> Result<Upgraded, Error> {
         let mut upgrade = upgrade.0.lock().unwrap_or_else(PoisonError::into_inner);
         upgrade.take()
     });
-    let Some((upgrade, held)) = coming else {
+    let Some((upgrade, mut held)) = coming else {
         return Err(Error::request(
             "the response has not upgraded its connection",
         ));
     };
-    let stream = upgrade.await.map_err(|error| match &held {
-        Some((_, in_flight)) => Error::body(in_flight.endpoint().clone(), error),
-        None => Error::request(error),
-    })?;
-    if let Some((lease, _)) = &held {
-        lease.upgraded();
-    }
+    let stream: Box<dyn Io> = match (upgrade.await, &mut held) {
+        (Ok(stream), _) => Box::new(TokioIo::new(stream)),
+        // hyper's answer of HTTP/1.1: its connection has ended, and leaves the stream to us.
+        (Err(error), Some((lease, in_flight))) => match lease.claim().await {
+            Some(stream) => Box::new(stream),
+            None => return Err(Error::body(in_flight.endpoint().clone(), error)),
+        },
+        (Err(error), None) => return Err(Error::request(error)),
+    };
     Ok(Upgraded {
-        stream: TokioIo::new(stream),
+        stream,
         _held: held,
     })
 }
 
 /// A connection to a pod that has switched to another protocol.
 pub struct Upgraded {
-    stream: TokioIo<hyper::upgrade::Upgraded>,
+    stream: Box<dyn Io>,
     _held: Held,
 }
 

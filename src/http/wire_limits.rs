@@ -8,7 +8,7 @@ use http_body::Frame;
 pub(super) struct WireLimits {
     /// Bytes of a response's head, and of its trailers.
     pub(super) header_size: u32,
-    /// Headers of an HTTP/1.1 response's head.
+    /// Headers of an HTTP/1.1 response's head. Of its trailers no more than [`OWN_HEADERS`].
     pub(super) http1_headers: usize,
     /// Bytes of a response that may be on their way, or not read yet.
     pub(super) stream_window: u32,
@@ -33,6 +33,9 @@ impl Default for WireLimits {
         }
     }
 }
+
+/// Headers, and trailers, for which hyper has room by itself.
+pub(super) const OWN_HEADERS: usize = 100;
 
 /// How many times [`WireLimits::header_size`] h2 itself reads.
 ///
@@ -69,7 +72,7 @@ pub(super) enum TooLarge {
     Trailers(u32),
     #[error(
         "its trailers are larger than {size} bytes (`max_response_header_size`) or more than {headers} \
-         (`http1_max_headers`)"
+         (`http1_max_headers`, and at most {OWN_HEADERS})"
     )]
     Http1Trailers { size: u32, headers: usize },
     #[error("its trailers have {MOST_NAMES} names or more")]
@@ -123,7 +126,7 @@ impl WireLimits {
     pub(super) fn http1_trailers(&self) -> TooLarge {
         TooLarge::Http1Trailers {
             size: self.header_size,
-            headers: self.http1_headers,
+            headers: self.http1_headers.min(OWN_HEADERS),
         }
     }
 }
@@ -177,13 +180,17 @@ mod tests {
     #[test]
     fn errors_name_the_limit_and_its_setting() {
         let limits = WireLimits::default();
-        for error in [limits.http1_head(), limits.http1_trailers()] {
+        for (error, headers) in [
+            (limits.http1_head(), "256 headers"),
+            (limits.http1_trailers(), "more than 100 "),
+        ] {
             let text = error.to_string();
             assert!(
-                text.contains("1048576 bytes") && text.contains("256"),
+                text.contains("1048576 bytes") && text.contains(headers),
                 "{text}"
             );
             assert!(text.contains("max_response_header_size"), "{text}");
+            assert!(text.contains("http1_max_headers"), "{text}");
         }
     }
 }

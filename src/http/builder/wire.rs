@@ -22,7 +22,9 @@ const MOST_HEADERS: usize = 24_000;
 /// | bound | value | why | setting | beyond it |
 /// | --- | --- | --- | --- | --- |
 /// | bytes of a head, and of trailers | 1 MiB | 64 times what is usual; hyper's are 408 KiB and 16 KiB | [`max_response_header_size`](Self::max_response_header_size) | `is_limit` for this request |
-/// | headers of an HTTP/1.1 head, and trailers | 256 | hyper's is 100, which pages with many cookies exceed; room for all of them is made for each response | [`http1_max_headers`](Self::http1_max_headers) | `is_limit` for this request; its connection closes |
+/// | headers of an HTTP/1.1 head | 256 | hyper's is 100, which pages with many cookies exceed | [`http1_max_headers`](Self::http1_max_headers) | `is_limit` for this request; its connection closes |
+/// | headers for which an HTTP/1.1 connection has room from the start | 100 | hyper's; more room costs every request, and few services need it | – | the connection closes after its response, and the client's later ones have room for all |
+/// | HTTP/1.1 trailers | 100 | hyper's | [`http1_max_headers`](Self::http1_max_headers), if it is less | `is_limit` for this request; its connection closes |
 /// | names in an HTTP/2 head or trailers | 24,575 | what a header map holds | – | head: its stream is reset, as if malformed; trailers: `is_limit` |
 ///
 /// **HTTP/1.1**
@@ -80,12 +82,16 @@ impl<D> ClientBuilder<D> {
         self
     }
 
-    /// How many headers an HTTP/1.1 response may have, and how many trailers; 256 by default. Over HTTP/2 their
+    /// How many headers an HTTP/1.1 response may have; 256 by default. Over HTTP/2 their
     /// [size](Self::max_response_header_size) alone counts.
     ///
     /// One with more is the error [`is_limit`](crate::http::Error::is_limit) for its own request, which may have been
-    /// executed. 1 at least, 24,000 at most. Room for this many is made
-    /// for each response while its head is read, 64 bytes each: at 1,000 a small request takes half as long again.
+    /// executed. 1 at least, 24,000 at most. Trailers may be as many, but 100 at most.
+    ///
+    /// Connections have room for 100 from the start, or for this many if it is less. A head with more closes its connection
+    /// after its response; what was still to be sent of the request isn't sent. From then on the client's new connections make
+    /// room for this many for each response while its head is read, 64 bytes each: at 1,000 a small request takes half as long
+    /// again.
     pub fn http1_max_headers(mut self, headers: usize) -> Self {
         self.connector.limits.http1_headers = headers.clamp(1, MOST_HEADERS);
         self

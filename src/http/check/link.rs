@@ -68,7 +68,7 @@ impl Link {
                 }
             }
             match &mut self.connection {
-                Connection::Http1(sender, _) => sender.ready().await?,
+                Connection::Http1(sender, ..) => sender.ready().await?,
                 Connection::Http2(sender, _) => sender.ready().await?,
             }
             Ok::<_, BoxError>(())
@@ -83,7 +83,7 @@ impl Link {
     ) -> Result<Response<Incoming>, BoxError> {
         self.age.count();
         let response = match &mut self.connection {
-            Connection::Http1(sender, _) => {
+            Connection::Http1(sender, ..) => {
                 service.address_http1(&mut request)?;
                 let response = sender.send_request(request).await?;
                 self.keep_alive.heed(response.headers());

@@ -8,8 +8,12 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderMap;
-use hyper::client::conn::{http1, http2};
+use http::{Method, Response};
+use hyper::{
+    body::Incoming,
+    client::conn::{http1, http2},
+    upgrade::OnUpgrade,
+};
 use tokio::{runtime::Handle, sync::Notify, time::Instant};
 
 use super::{age::Age, keep_alive::KeepAlive, room::WeakRoom};
@@ -18,8 +22,11 @@ use crate::{
     http::{
         body::RequestBody,
         h2_task::{Http2State, User},
+        heads::read_again,
+        reclaim::Claim,
         socket::SocketHints,
         upload::{Fate, Place, Upload},
+        wire_limits::WireLimits,
     },
 };
 
@@ -46,6 +53,7 @@ pub(in crate::http) enum Reserved {
 pub(in crate::http) struct Http1 {
     pub(super) sender: http1::SendRequest<RequestBody>,
     pub(super) hints: SocketHints,
+    pub(super) claim: Claim,
     pub(super) idle_since: Instant,
     /// How long it may take from the end of a response until it is ready again.
     grace: Duration,
@@ -97,10 +105,14 @@ impl Reserved {
         }
     }
 
-    /// The pod has answered, with these headers.
-    pub(in crate::http) fn answered(&mut self, headers: &HeaderMap) {
+    /// The pod has answered.
+    pub(in crate::http) fn answered(&mut self, response: &Response<Incoming>) {
         if let Self::Http1(connection) = self {
-            connection.keep_alive.heed(headers);
+            connection.keep_alive.heed(response.headers());
+            // The stream of an upgrade may be claimed yet.
+            if response.extensions().get::<OnUpgrade>().is_none() {
+                connection.claim.head_has_come();
+            }
         }
     }
 }
@@ -110,6 +122,7 @@ impl Http1 {
     pub(super) fn new(
         sender: http1::SendRequest<RequestBody>,
         hints: SocketHints,
+        claim: Claim,
         age: Age,
     ) -> Box<Self> {
         hints.read_first();
@@ -117,6 +130,7 @@ impl Http1 {
         Box::new(Self {
             sender,
             hints,
+            claim,
             idle_since: age.made(),
             grace: Duration::ZERO,
             age,
@@ -131,6 +145,7 @@ impl Http1 {
         &mut self,
         body: &RequestBody,
     ) -> &mut http1::SendRequest<RequestBody> {
+        self.claim.head_is_due();
         self.age.count();
         self.grace = match body.is_within(SOCKET_BUFFER) {
             true => MOMENT,
@@ -140,6 +155,21 @@ impl Http1 {
             self.hints.read_first();
         }
         &mut self.sender
+    }
+
+    /// Reads the response to a request with this method, whose head was too large, again, with all the room that there may
+    /// be. No other request may follow. None if the connection has gone.
+    pub(in crate::http) async fn read_again(
+        &mut self,
+        method: Method,
+        limits: &WireLimits,
+    ) -> Option<hyper::Result<Response<Incoming>>> {
+        let stream = self.claim.take().await?;
+        let read = read_again(stream, method, limits, &self.runtime).await;
+        Some(read.map(|reread| {
+            (self.sender, self.claim) = (reread.sender, reread.claim);
+            reread.response
+        }))
     }
 
     /// Whether somebody drives it while a request waits here.

@@ -6,6 +6,7 @@ use super::{
     Pool,
     connection::{Http1, Reserved, Stream},
 };
+use crate::http::reclaim::Reclaimed;
 
 /// What a response holds of its connection.
 pub(in crate::http) struct Lease(Held);
@@ -23,11 +24,14 @@ impl Lease {
         })
     }
 
-    /// The connection speaks HTTP no more. It is nobody else's.
-    pub(in crate::http) fn upgraded(&self) {
-        if let Held::Http1(connection, _) = &self.0 {
-            connection.hints.upgraded();
-        }
+    /// The stream of an HTTP/1.1 connection that has been upgraded, and speaks HTTP no more; none if it has gone.
+    pub(in crate::http) async fn claim(&mut self) -> Option<Reclaimed> {
+        let Held::Http1(connection, _) = &mut self.0 else {
+            return None;
+        };
+        let stream = connection.claim.take().await?;
+        connection.hints.upgraded();
+        Some(stream)
     }
 
     /// The response has been read to its end: another may come over the connection.

@@ -1,0 +1,393 @@
+//! Heads of HTTP/1.1 responses that have more headers than hyper has room for by itself.
+//!
+//! Its own room is on the stack; more of it hyper makes anew for each response, which costs a small request a tenth more. Few
+//! services send so many headers. So a client's connections have hyper's own room until a head needs more. That one is read
+//! again, by a second hyper over the same stream with all the room that the client allows, and the client's later connections
+//! have as much from the start.
+//!
+//! The first hyper takes nothing out of what it has read until a head is whole, so that the second one reads the same bytes.
+//! No others than hyper's own eyes look at them. The pod has got its request already, and gets nothing of the second hyper's:
+//! that one has to send one, and is made to believe that it did. It has the same method, which says where the response ends
+//! (RFC 9112 §6.3).
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::{Context, Poll, Waker},
+};
+
+use http::{Method, Request, Response};
+use hyper::{body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    runtime::Handle,
+};
+
+use super::{
+    body::RequestBody,
+    reclaim::{Claim, Lent, Reclaimed, drive},
+    wire_limits::{OWN_HEADERS, WireLimits},
+};
+
+/// Whether a service's heads may have more headers than hyper has room for by itself. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LargeHeads(Arc<AtomicBool>);
+
+impl LargeHeads {
+    pub(super) fn expected() -> Self {
+        Self(Arc::new(AtomicBool::new(true)))
+    }
+
+    pub(super) fn expect(&self) {
+        self.0.store(true, Relaxed);
+    }
+
+    pub(super) fn are_expected(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+}
+
+impl WireLimits {
+    /// Connections with room for `large` heads, or with hyper's own room, where that isn't too much.
+    pub(super) fn http1(&self, large: bool) -> http1::Builder {
+        /// hyper's own default. It is what is read of a body at once, too.
+        const BUFFER: usize = 8_192 + 100 * 4_096;
+        let size = self.header_size as usize;
+        let mut builder = http1::Builder::new();
+        if large || self.http1_headers < OWN_HEADERS {
+            builder.max_headers(self.http1_headers);
+        }
+        builder.max_header_size(size).max_buf_size(size.max(BUFFER));
+        builder
+    }
+}
+
+/// A connection that reads one response, and takes no other request.
+pub(super) struct Reread {
+    pub(super) sender: http1::SendRequest<RequestBody>,
+    pub(super) claim: Claim,
+    pub(super) response: Response<Incoming>,
+}
+
+/// Reads a response whose head was too large for a connection, of whose stream it has read no more than that. It is the
+/// response to a request with this method; what was still to be sent of that never will be. `runtime` is the stream's.
+pub(super) async fn read_again(
+    stream: Reclaimed,
+    method: Method,
+    limits: &WireLimits,
+    runtime: &Handle,
+) -> hyper::Result<Reread> {
+    let (stream, claim) = Lent::new(Answered::new(stream));
+    let builder = limits.http1(true);
+    let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
+    claim.head_is_due();
+    let mut stand_in = Request::new(RequestBody::Empty);
+    *stand_in.method_mut() = method;
+    let response = sender.send_request(stand_in);
+    runtime.spawn(drive(connection));
+    let response = response.await?;
+    Ok(Reread {
+        sender,
+        claim,
+        response,
+    })
+}
+
+/// A stream on which a request has been sent, which another hyper thinks that it sends. Nothing is read before it has: it
+/// would be the answer to nothing.
+struct Answered {
+    stream: Reclaimed,
+    stand_in: StandIn,
+    reader: Option<Waker>,
+}
+
+/// What hyper has written of its request. It has no body, so that it is whole when hyper flushes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum StandIn {
+    Awaited,
+    Begun,
+    Sent,
+    /// And something else has been written, of another protocol that the response has switched to.
+    Over,
+}
+
+impl Answered {
+    fn new(stream: Reclaimed) -> Self {
+        Self {
+            stream,
+            stand_in: StandIn::Awaited,
+            reader: None,
+        }
+    }
+}
+
+impl AsyncRead for Answered {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if matches!(self.stand_in, StandIn::Awaited | StandIn::Begun) {
+            self.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Answered {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if matches!(self.stand_in, StandIn::Awaited | StandIn::Begun) {
+            self.stand_in = StandIn::Begun;
+            return Poll::Ready(Ok(data.len()));
+        }
+        self.stand_in = StandIn::Over;
+        Pin::new(&mut self.stream).poll_write(cx, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.stand_in {
+            StandIn::Awaited | StandIn::Sent => {}
+            StandIn::Begun => {
+                self.stand_in = StandIn::Sent;
+                if let Some(reader) = self.reader.take() {
+                    reader.wake();
+                }
+            }
+            StandIn::Over => return Pin::new(&mut self.stream).poll_flush(cx),
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Not waited for: TLS would first send what it has of a request that was cut off, which the pod may never take.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
+        match self.stand_in {
+            StandIn::Over => shut,
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::VecDeque,
+        sync::{Mutex, MutexGuard, PoisonError},
+    };
+
+    use bytes::Bytes;
+    use http::StatusCode;
+    use http_body_util::BodyExt;
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+    use crate::http::failure::is_too_large;
+
+    /// A pod's stream: each piece is what one reading gets, once the request is there.
+    struct Script {
+        pieces: VecDeque<Bytes>,
+        written: Arc<Mutex<Vec<u8>>>,
+        reader: Option<Waker>,
+    }
+
+    impl Script {
+        fn written(&self) -> MutexGuard<'_, Vec<u8>> {
+            self.written.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+
+    impl AsyncRead for Script {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            if self.written().is_empty() {
+                self.reader = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            if let Some(piece) = self.pieces.front_mut() {
+                buffer.put_slice(&piece.split_to(piece.len().min(buffer.remaining())));
+                if piece.is_empty() {
+                    self.pieces.pop_front();
+                }
+            }
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Script {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            data: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.written().extend(data);
+            if let Some(reader) = self.reader.take() {
+                reader.wake();
+            }
+            Poll::Ready(Ok(data.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// What a head comes to that is too large for hyper's own room.
+    async fn read(method: Method, pieces: Vec<Bytes>) -> hyper::Result<Reread> {
+        let script = Script {
+            pieces: pieces.into(),
+            written: Arc::default(),
+            reader: None,
+        };
+        let written = script.written.clone();
+        let (stream, mut claim) = Lent::new(script);
+        let limits = WireLimits::default();
+        let builder = limits.http1(false);
+        let connected = builder.handshake(TokioIo::new(stream)).await;
+        let (mut sender, connection) = connected.expect("a handshake");
+        claim.head_is_due();
+        let mut request = Request::new(RequestBody::Whole(Some("request".into())));
+        *request.method_mut() = method.clone();
+        let first = sender.send_request(request);
+        tokio::spawn(drive(connection));
+        assert!(is_too_large(&first.await.expect_err("too many headers")));
+        let stream = claim.take().await.expect("the stream");
+        let read = read_again(stream, method, &limits, &Handle::current()).await;
+        let written = String::from_utf8(written.lock().expect("no panic").clone());
+        let written = written.expect("text");
+        assert!(
+            written.ends_with("\r\n\r\nrequest"),
+            "and no other: {written}"
+        );
+        assert_eq!(written.matches("HTTP/1.1").count(), 1, "{written}");
+        read
+    }
+
+    fn head(status: &str, headers: usize, last: &str) -> String {
+        let headers: String = (1..headers).map(|at| format!("x-{at}:\r\n")).collect();
+        format!("HTTP/1.1 {status}\r\n{headers}{last}\r\n\r\n")
+    }
+
+    /// The status, the number of headers and the body.
+    async fn response(method: Method, pieces: Vec<Bytes>) -> (StatusCode, usize, String) {
+        let read = read(method, pieces).await.expect("a response");
+        let (head, body) = read.response.into_parts();
+        let body = body.collect().await.expect("a body").to_bytes();
+        let body = String::from_utf8(body.to_vec()).expect("text");
+        (head.status, head.headers.len(), body)
+    }
+
+    fn whole(text: &str) -> Vec<Bytes> {
+        vec![Bytes::copy_from_slice(text.as_bytes())]
+    }
+
+    /// In two pieces, wherever they part.
+    fn splits(text: &str) -> impl Iterator<Item = Vec<Bytes>> {
+        let text = Bytes::copy_from_slice(text.as_bytes());
+        (1..text.len()).map(move |at| vec![text.slice(..at), text.slice(at..)])
+    }
+
+    #[tokio::test]
+    async fn a_large_head_is_read_in_whatever_pieces_it_comes() {
+        let text = head("200 OK", 101, "content-length: 4") + "body";
+        for pieces in splits(&text).chain([whole(&text)]) {
+            let read = response(Method::GET, pieces).await;
+            assert_eq!(read, (StatusCode::OK, 101, "body".to_owned()));
+        }
+        let bytes = text.bytes().map(|byte| Bytes::from(vec![byte])).collect();
+        let read = response(Method::GET, bytes).await;
+        assert_eq!(read, (StatusCode::OK, 101, "body".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn what_comes_before_a_large_head_is_left_out_once() {
+        let early = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
+        let text = early.to_owned() + &head("200 OK", 101, "content-length: 4") + "body";
+        for pieces in splits(&text).chain([whole(&text)]) {
+            let read = response(Method::POST, pieces).await;
+            assert_eq!(read, (StatusCode::OK, 101, "body".to_owned()));
+        }
+        let large_early = head("103 Early Hints", 150, "link: </a>");
+        let text = large_early + "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nbody";
+        for pieces in splits(&text).step_by(7).chain([whole(&text)]) {
+            let read = response(Method::GET, pieces).await;
+            assert_eq!(read, (StatusCode::OK, 1, "body".to_owned()));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_large_head_s_body_ends_where_the_method_and_the_status_say() {
+        let length = "content-length: 4";
+        let chunked = "transfer-encoding: chunked";
+        let chunks = "2\r\nbo\r\n2;x=y\r\ndy\r\n0\r\n\r\n";
+        for (method, status, last, after, body) in [
+            (Method::GET, "200 OK", length, "body", "body"),
+            (Method::GET, "200 OK", length, "body and more", "body"),
+            (Method::PATCH, "200 OK", chunked, chunks, "body"),
+            (Method::GET, "200 OK", "x: to the end", "body", "body"),
+            (Method::HEAD, "200 OK", length, "", ""),
+            (Method::GET, "204 No Content", "x: y", "", ""),
+            (Method::GET, "304 Not Modified", length, "", ""),
+        ] {
+            let text = head(status, 150, last) + after;
+            for pieces in splits(&text).step_by(31).chain([whole(&text)]) {
+                let (read, headers, text) = response(method.clone(), pieces).await;
+                assert_eq!((headers, text.as_str()), (150, body), "{method} {status}");
+                assert!(status.starts_with(read.as_str()));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_beyond_the_limit_is_too_large_for_the_second_reading_too() {
+        let text = head("200 OK", 256, "content-length: 0");
+        let read = response(Method::GET, whole(&text)).await;
+        assert_eq!(read.1, 256);
+        let text = head("200 OK", 257, "content-length: 0");
+        for pieces in splits(&text).step_by(50).chain([whole(&text)]) {
+            let error = read_error(pieces).await;
+            assert!(is_too_large(&error), "{error}");
+        }
+    }
+
+    async fn read_error(pieces: Vec<Bytes>) -> hyper::Error {
+        let read = read(Method::GET, pieces).await;
+        read.err().expect("too many headers")
+    }
+
+    #[tokio::test]
+    async fn a_large_head_that_is_cut_off_is_an_error() {
+        let text = head("200 OK", 150, "content-length: 4");
+        let cut = text.len() - 2;
+        let error = read_error(whole(&text[..cut])).await;
+        assert!(error.is_incomplete_message(), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_behind_a_large_head_can_be_read_and_written() {
+        let text = head("200 OK", 150, "x: y") + "ping";
+        let mut read = read(Method::CONNECT, whole(&text)).await.expect("a tunnel");
+        let upgrade = hyper::upgrade::on(&mut read.response).await;
+        assert!(upgrade.expect_err("ours to claim").is_user());
+        let mut stream = read.claim.take().await.expect("the stream");
+        let mut ping = [0; 4];
+        stream.read_exact(&mut ping).await.expect("bytes");
+        assert_eq!(&ping, b"ping");
+    }
+}
