@@ -362,6 +362,110 @@ fn a_connection_that_was_being_made_in_another_runtime_is_made_here() {
     });
 }
 
+/// Clients that may have one connection to each pod, over both kinds.
+fn at_the_limit(test: impl Fn(&World, &Client)) {
+    protocols(|protocol| {
+        let world = World::new(1);
+        let builder = world.builder().protocol(protocol).max_connections(1);
+        test(&world, &builder.build().expect("a client"));
+    });
+}
+
+#[test]
+fn an_idle_connection_of_a_runtime_that_stands_still_makes_room_for_another_ones() {
+    at_the_limit(|_, client| {
+        let (first, second) = (current_thread(), current_thread());
+        for _ in 0..3 {
+            first.block_on(post(client)).expect("an answer");
+            second.block_on(post(client)).expect("an answer");
+        }
+        nobody_is_blamed(client);
+    });
+}
+
+#[test]
+fn a_response_that_was_dropped_in_a_runtime_that_stands_still_keeps_no_room() {
+    at_the_limit(|_, client| {
+        let (first, second) = (current_thread(), current_thread());
+        let response =
+            first.block_on(async { within("a response", client.get("/").into_future()).await });
+        drop(response.expect("a response"));
+        second.block_on(post(client)).expect("an answer");
+    });
+}
+
+#[test]
+fn a_dial_that_nobody_waits_for_in_a_runtime_that_stands_still_keeps_no_room() {
+    at_the_limit(|world, client| {
+        let (first, second) = (current_thread(), current_thread());
+        first.block_on(async { within("a set", client.watch().next()).await });
+        {
+            let mut request = pin!(post(client));
+            first.block_on(async {
+                assert!(futures::poll!(request.as_mut()).is_pending());
+            });
+        }
+        second.block_on(post(client)).expect("an answer");
+        // Where it was begun, there is service again, too.
+        first.block_on(post(client)).expect("an answer");
+        nobody_is_blamed(client);
+        assert_eq!(world.cluster.pod(0).stats().accepted, 2, "one was given up");
+    });
+}
+
+/// The one that has waited for longer is of a runtime that can't use the connection, and stands still.
+#[test]
+fn a_connection_that_is_freed_goes_to_a_request_that_can_use_it() {
+    let world = World::new(1);
+    let client = world.builder().max_connections(1).build();
+    let client = client.expect("a client");
+    let (first, second) = (current_thread(), current_thread());
+    first.block_on(async { within("a set", client.watch().next()).await });
+    let held = first.block_on(client.get("/").into_future());
+    let mut elsewhere = pin!(post(&client));
+    second.block_on(async {
+        assert!(futures::poll!(elsewhere.as_mut()).is_pending());
+    });
+    let asked = client.clone();
+    let waits = first.spawn(async move { post(&asked).await });
+    first.block_on(async {
+        while client.endpoints()[0].in_flight < 3 {
+            tokio::task::yield_now().await;
+        }
+        let body = held.expect("a response").into_body();
+        within("a body", body.collect()).await.expect("a body");
+        within("an answer", waits)
+            .await
+            .expect("no panic")
+            .expect("an answer");
+    });
+    second.block_on(elsewhere).expect("an answer");
+    nobody_is_blamed(&client);
+}
+
+#[test]
+fn at_the_limit_no_request_of_several_runtimes_is_forgotten() {
+    at_the_limit(|_, client| {
+        let threads: Vec<_> = (0..3)
+            .map(|_| {
+                let client = client.clone();
+                std::thread::spawn(move || {
+                    let runtime = current_thread();
+                    for _ in 0..25 {
+                        let requests = (0..4).map(|_| post(&client));
+                        let answers = runtime.block_on(futures::future::join_all(requests));
+                        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+                    }
+                })
+            })
+            .collect();
+        for thread in threads {
+            thread.join().expect("no panic");
+        }
+        nobody_is_blamed(client);
+    });
+}
+
 #[test]
 fn a_request_with_a_timeout_may_move_to_another_runtime() {
     let world = World::new(1);

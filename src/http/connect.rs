@@ -20,6 +20,7 @@ use tokio::{
 use super::tls::Handshake;
 use super::{
     body::RequestBody,
+    cut_off::until_end,
     h2_task::{Http2State, Http2Task, Spawned},
     h2_wire::Wire,
     protocol::Protocol,
@@ -145,10 +146,10 @@ impl Connector {
         }
         let io = TokioIo::new(stream);
         let (mut sender, connection) = self.limits.http1().handshake(io).await?;
-        tokio::spawn(async move {
-            // Its error reaches the request in flight.
-            let _ = connection.with_upgrades().await;
-        });
+        let told = hints.clone();
+        tokio::spawn(until_end(connection.with_upgrades(), move || {
+            told.cut_off()
+        }));
         sender.ready().await?;
         Ok(Connection::Http1(sender, hints))
     }
@@ -172,7 +173,8 @@ impl Connector {
         let (sender, connection) = builder.handshake(io).await?;
         let mut task = Http2Task::new(connection, spawned, state.clone());
         task.ready().await?;
-        tokio::spawn(task);
+        let told = state.clone();
+        tokio::spawn(until_end(task, move || told.cut_off()));
         Ok(Connection::Http2(sender, state))
     }
 }

@@ -10,9 +10,14 @@ use std::{
 
 use http::HeaderMap;
 use hyper::client::conn::{http1, http2};
-use tokio::{runtime::Handle, sync::Notify, time::Instant};
+use tokio::{runtime::Handle, time::Instant};
 
-use super::{age::Age, keep_alive::KeepAlive, room::WeakRoom};
+use super::{
+    age::Age,
+    freed::Freed,
+    keep_alive::KeepAlive,
+    room::{Room, WeakRoom},
+};
 use crate::{
     home::Home,
     http::{
@@ -54,6 +59,7 @@ pub(in crate::http) struct Http1 {
     /// The runtime that drives it. The connection may be given back from outside of any.
     pub(super) runtime: Handle,
     home: Home,
+    room: WeakRoom,
 }
 
 /// A connection for many requests at a time.
@@ -73,7 +79,7 @@ struct Places {
     http2: Arc<Http2State>,
     streams: AtomicUsize,
     idle_since: Mutex<Instant>,
-    freed: Arc<Notify>,
+    freed: Arc<Freed>,
 }
 
 /// One request on an HTTP/2 connection.
@@ -97,6 +103,14 @@ impl Reserved {
         }
     }
 
+    /// It has ended with its runtime.
+    pub(in crate::http) fn is_cut_off(&self) -> bool {
+        match self {
+            Self::Http1(connection) => connection.hints.is_cut_off(),
+            Self::Http2(stream) => stream.http2().is_cut_off(),
+        }
+    }
+
     /// The pod has answered, with these headers.
     pub(in crate::http) fn answered(&mut self, headers: &HeaderMap) {
         if let Self::Http1(connection) = self {
@@ -111,6 +125,7 @@ impl Http1 {
         sender: http1::SendRequest<RequestBody>,
         hints: SocketHints,
         age: Age,
+        room: WeakRoom,
     ) -> Box<Self> {
         hints.read_first();
         let runtime = Handle::current();
@@ -123,6 +138,7 @@ impl Http1 {
             keep_alive: KeepAlive::default(),
             home: Home::of(&runtime),
             runtime,
+            room,
         })
     }
 
@@ -147,6 +163,11 @@ impl Http1 {
         self.home.runs_beside_us()
     }
 
+    /// Closes it, so that another connection has its room.
+    pub(super) fn give_way(self: Box<Self>) -> Option<Room> {
+        self.room.take_over()
+    }
+
     /// Whether it takes no more requests: it is closed, or too old, or the pod is about to close it.
     pub(super) fn is_over(&self) -> bool {
         let is_old = self.age.is_reached() || self.age.is_outdated();
@@ -166,18 +187,31 @@ impl Http1 {
     }
 }
 
+impl Drop for Http1 {
+    fn drop(&mut self) {
+        vacate_unless_closed_soon(&self.home, &self.room);
+    }
+}
+
+/// Nobody has the connection any more. Its runtime closes it, and frees its room, when it comes to that.
+fn vacate_unless_closed_soon(home: &Home, room: &WeakRoom) {
+    if home.may_stand_still() {
+        room.vacate();
+    }
+}
+
 impl Http2 {
     /// `freed` is told when a request has ended, and when the pod allows more of them.
     pub(super) fn new(
         sender: http2::SendRequest<Upload>,
         http2: Arc<Http2State>,
-        freed: Arc<Notify>,
+        freed: Arc<Freed>,
         age: Age,
         room: WeakRoom,
     ) -> Self {
-        let vacate = room.clone();
+        let (vacate, waiting) = (room.clone(), freed.clone());
         http2.tell(User {
-            waiting: freed.clone(),
+            allows_more: Box::new(move || waiting.tell_all()),
             takes_no_more: Box::new(move || vacate.vacate()),
         });
         let places = Places {
@@ -217,6 +251,13 @@ impl Http2 {
         self.room.vacate();
     }
 
+    /// The same, so that another connection has its room; none if it has been given up.
+    pub(super) fn give_way(&self) -> Option<Room> {
+        let room = self.room.take_over()?;
+        self.retire();
+        Some(room)
+    }
+
     /// Lets another connection take its place while it still takes requests.
     pub(super) fn vacate(&self) {
         self.room.vacate();
@@ -233,6 +274,12 @@ impl Http2 {
         let due = self.idle_since().unwrap_or(now) + timeout;
         let expires = self.age.expires().filter(|at| *at > now);
         expires.map_or(due, |at| at.min(due))
+    }
+}
+
+impl Drop for Http2 {
+    fn drop(&mut self) {
+        vacate_unless_closed_soon(&self.home, &self.room);
     }
 }
 
@@ -313,6 +360,6 @@ impl Drop for Taken {
         if places.streams.fetch_sub(1, Relaxed) == 1 {
             *places.lock() = Instant::now();
         }
-        places.freed.notify_one();
+        places.freed.tell_one();
     }
 }

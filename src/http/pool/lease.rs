@@ -12,7 +12,7 @@ pub(in crate::http) struct Lease(Held);
 
 enum Held {
     Http1(Box<Http1>, Weak<Pool>),
-    Http2(#[expect(dead_code, reason = "held until the response ends")] Stream),
+    Http2(Stream),
 }
 
 impl Lease {
@@ -27,6 +27,14 @@ impl Lease {
     pub(in crate::http) fn upgraded(&self) {
         if let Held::Http1(connection, _) = &self.0 {
             connection.hints.upgraded();
+        }
+    }
+
+    /// The connection has ended with its runtime.
+    pub(in crate::http) fn is_cut_off(&self) -> bool {
+        match &self.0 {
+            Held::Http1(connection, _) => connection.hints.is_cut_off(),
+            Held::Http2(stream) => stream.http2().is_cut_off(),
         }
     }
 
