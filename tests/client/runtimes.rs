@@ -3,7 +3,7 @@
 use std::{future::IntoFuture, pin::pin, thread, time::Duration};
 
 use bytes::Bytes;
-use futures::{StreamExt, executor::block_on};
+use futures::{FutureExt, StreamExt, executor::block_on};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
 use tokio::{runtime::Runtime, task::yield_now};
@@ -246,10 +246,16 @@ async fn a_response_that_is_cut_off_by_the_end_of_its_runtime_says_so_and_blames
 #[test]
 fn a_response_that_is_awaited_where_nothing_can_be_dialled_is_an_error_and_blames_no_pod() {
     for ended in [false, true] {
-        for protocol in [Protocol::Http1, Protocol::Http2] {
+        // Connecting ahead has a task of its own, which has ended as well.
+        for (protocol, ahead) in [
+            (Protocol::Http1, false),
+            (Protocol::Http2, false),
+            (Protocol::Http1, true),
+        ] {
             let pods = runtime();
             let (pod, requests) = pods.block_on(answering());
-            let mut client = builder([pod]).protocol(protocol).build().expect("a client");
+            let builder = builder([pod]).protocol(protocol).connect_ahead(ahead);
+            let mut client = builder.build().expect("a client");
             let current_thread = || {
                 let mut runtime = tokio::runtime::Builder::new_current_thread();
                 runtime.enable_all().build().expect("a runtime")
@@ -263,6 +269,7 @@ fn a_response_that_is_awaited_where_nothing_can_be_dialled_is_an_error_and_blame
             let called = current_thread();
             let mut response =
                 pin!(called.block_on(async { client.call(Request::new(Empty::<Bytes>::new())) }));
+            drop(called);
             let error = block_on(response.as_mut()).expect_err("there is no runtime");
             assert!(error.is_unexecuted() && error.is_unreachable(), "{error}");
             let source = std::error::Error::source(&error).map(ToString::to_string);
@@ -274,4 +281,50 @@ fn a_response_that_is_awaited_where_nothing_can_be_dialled_is_an_error_and_blame
             assert_eq!((in_flight(&client), requests.get()), (0, 0));
         }
     }
+}
+
+/// It is waited for on a thread without a runtime, too.
+#[test]
+fn a_connection_that_is_not_ready_yet_can_be_waited_for_on_a_thread_without_a_runtime() {
+    let runtime = runtime();
+    let (listener, pod) = runtime.block_on(listen());
+    let builder = builder([pod]).protocol(Protocol::Http1).max_connections(1);
+    let mut client = runtime
+        .block_on(async { builder.build() })
+        .expect("a client");
+    let (body, stream) = kit::written();
+    let mut early = Request::new(stream);
+    *early.method_mut() = http::Method::POST;
+    early.headers_mut().insert("content-length", 4.into());
+    let serve = async {
+        let mut peer = accept(&listener).await;
+        peer.answer(OK).await;
+        peer
+    };
+    let (mut peer, early) = runtime.block_on(async {
+        let early = within("a response", client.clone().oneshot(early));
+        futures::join!(serve, early)
+    });
+    let next = {
+        let _entered = runtime.enter();
+        client.call(Request::new(Empty::<Bytes>::new()))
+    };
+    let answer = thread::spawn(move || {
+        let mut next = pin!(next);
+        assert!(next.as_mut().now_or_never().is_none(), "there is no other");
+        assert_eq!(collect(early.expect("a response")), "ok");
+        assert!(
+            next.as_mut().now_or_never().is_none(),
+            "a body is on its way"
+        );
+        body.send("abcd").expect("a reader");
+        drop(body);
+        collect(block_on(next).expect("a response"))
+    });
+    let serve = async {
+        assert_eq!(&peer.bytes().await, b"abcd");
+        peer.answer(OK).await;
+    };
+    runtime.block_on(serve);
+    assert_eq!(answer.join().expect("no panic"), "ok");
 }

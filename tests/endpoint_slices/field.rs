@@ -163,6 +163,25 @@ fn a_runtime_ends_though_an_exec_plugin_hangs_and_nothing_of_it_is_left() {
     assert_eq!(cluster.lines("pids").len(), 2, "one attempt");
 }
 
+#[tokio::test]
+async fn an_exec_plugin_that_hangs_ends_with_its_last_reader_though_a_clone_is_kept() {
+    let cluster = Cluster::start([1]).await;
+    cluster.write_plugin(r#"echo "$$" >> "$FOLDER/pids"; sleep 1000"#);
+    let mut slices = cluster.slices(WEB);
+    let kept = slices.clone();
+    drive_until(&mut slices, || cluster.lines("pids").len() == 1).await;
+    let pids = cluster.lines("pids");
+    assert!(is_running(&pids[0]));
+    drop(slices);
+    within("its end", async {
+        while is_running(&pids[0]) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    drop(kept);
+}
+
 // ---------------------------------------------------------------- proxies
 
 /// Runs one of this file's tests in a process with this environment.
