@@ -201,7 +201,10 @@ fn a_connection_that_is_kept_is_replaced_after_a_day_without_a_request() {
         let mut inside = tokio::runtime::Builder::new_current_thread();
         let inside = inside.enable_all().build().expect("a runtime");
         inside.block_on(async {
-            let (_sets, client) = client(&[pod.addr()], protocol, |builder| builder);
+            let (_sets, client) = client(&[pod.addr()], protocol, |builder| {
+                // The request has the one that is made ahead.
+                builder.max_connections(1)
+            });
             get(&client, "/").await.expect("a response");
             assert_eq!(pod.stats().accepted, 1);
             tokio::time::pause();

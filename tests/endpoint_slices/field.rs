@@ -8,7 +8,7 @@ use tower_headless::{Discovery, EndpointSlices};
 
 use crate::{
     WEB,
-    kit::{Cluster, addresses, error, last_set, pod, set, slice},
+    kit::{Cluster, addresses, drive_until, error, last_set, pod, set, slice},
     support::{tls::Identity, within},
 };
 
@@ -94,7 +94,7 @@ async fn an_exec_plugin_is_asked_again_before_its_token_expires() {
     );
     let mut slices = cluster.slices(WEB);
     set(&mut slices).await;
-    crate::drive_until(&mut slices, || cluster.api.watches() == 1).await;
+    drive_until(&mut slices, || cluster.api.watches() == 1).await;
     assert_eq!(cluster.lines("runs").len(), 2, "for the list and the watch");
 }
 

@@ -138,7 +138,7 @@ mod tests {
         let (pool, now) = (pool(), Instant::now());
         let (first, here) = (runtime(), Handle::current());
         pool.reap_later(&mut pool.lock(), now + 10 * SECOND, first.handle());
-        drop(first);
+        first.shutdown_background();
         pool.reap_later(&mut pool.lock(), now + 60 * SECOND, &here);
         assert_eq!(due(&pool), Some(now + 10 * SECOND));
     }
@@ -156,5 +156,6 @@ mod tests {
         tokio::time::advance(12 * SECOND).await;
         pool.reap_later(&mut pool.lock(), now + 60 * SECOND, &here);
         assert_eq!(tasks(), before + 1);
+        other.shutdown_background();
     }
 }
