@@ -50,7 +50,7 @@ use tokio::{
 
 use self::{
     connection::{Http1, Http2},
-    dialing::{Dial, Dialing},
+    dialing::{Dial, Dialing, UnderWay},
     freed::{Freed, NextFreed},
     keeper::Keeper,
     room::{Room, WeakRoom},
@@ -200,7 +200,8 @@ impl Pool {
         let (pool, config, pod) = self.parts();
         let (end, weak_room) = (self.on_end(), room.downgrade());
         let (runtime, awaited) = (self.runtime(), Awaited::default());
-        let its_room = weak_room.clone();
+        let under_way = UnderWay::default();
+        let its = (weak_room.clone(), under_way.downgrade());
         let task = runtime.spawn(async move {
             // Before it begins: one that comes out newer than this says retires too soon, and not too late.
             let vintage = config.connector.vintage();
@@ -217,13 +218,14 @@ impl Pool {
                 }
                 Err(error) => Err(error),
             };
+            drop(under_way);
             if let Err(Ok(Some(connection))) = sender.send(result) {
                 Self::release(&pool, connection);
             }
         });
         let home = Home::of(&runtime);
         if home.may_stand_still() {
-            let dial = Dial::new(task.abort_handle(), home, its_room, awaited.clone());
+            let dial = Dial::new(task.abort_handle(), home, its, awaited.clone());
             state.dials.retain(|dial| !dial.is_over());
             state.dials.push(dial);
         }
@@ -235,10 +237,12 @@ impl Pool {
     fn dial_for_all(self: &Arc<Self>, room: Room, replaced: Weak<Http2>) -> Dialing {
         let (pool, config, pod) = self.parts();
         let (end, weak_room) = (self.on_end(), room.downgrade());
-        let (runtime, its_room) = (self.runtime(), weak_room.clone());
+        let (runtime, under_way) = (self.runtime(), UnderWay::default());
+        let its = (weak_room.clone(), under_way.downgrade());
         let task = runtime.spawn(async move {
             let vintage = config.connector.vintage();
             let made = config.connector.connect(&pod, (room, end)).await;
+            drop(under_way);
             let Some(pool) = pool.upgrade() else {
                 return made.map(drop);
             };
@@ -255,7 +259,7 @@ impl Pool {
                 Err(error) => Err(DialError(Arc::new(error))),
             }
         };
-        let dial = Dial::new(running, Home::of(&runtime), its_room, Awaited::default());
+        let dial = Dial::new(running, Home::of(&runtime), its, Awaited::default());
         Dialing::new(dial, told.boxed().shared())
     }
 

@@ -1,5 +1,7 @@
 //! Connections that are being made.
 
+use std::sync::{Arc, Weak};
+
 use tokio::task::{AbortHandle, Id};
 
 use super::{
@@ -13,8 +15,13 @@ pub(super) struct Dial {
     task: AbortHandle,
     home: Home,
     room: WeakRoom,
+    under_way: Weak<()>,
     awaited: Awaited,
 }
+
+/// Held by a dial's task until there is a connection, which may be in use at once.
+#[derive(Default)]
+pub(super) struct UnderWay(Arc<()>);
 
 /// A dial for all.
 pub(super) struct Dialing {
@@ -23,11 +30,18 @@ pub(super) struct Dialing {
 }
 
 impl Dial {
-    pub(super) fn new(task: AbortHandle, home: Home, room: WeakRoom, awaited: Awaited) -> Self {
+    /// Of a task that holds what is `under_way`, and was begun with this room.
+    pub(super) fn new(
+        task: AbortHandle,
+        home: Home,
+        (room, under_way): (WeakRoom, Weak<()>),
+        awaited: Awaited,
+    ) -> Self {
         Self {
             task,
             home,
             room,
+            under_way,
             awaited,
         }
     }
@@ -48,12 +62,19 @@ impl Dial {
 
     /// Gives it up, so that another one has its room, unless somebody waits for it or may do so here.
     pub(super) fn give_way(&self) -> Option<Room> {
-        if self.is_driven() || !self.awaited.by_nobody() {
+        let is_under_way = self.under_way.strong_count() > 0;
+        if !is_under_way || self.is_driven() || !self.awaited.by_nobody() {
             return None;
         }
         let room = self.room.take_over()?;
         self.task.abort();
         Some(room)
+    }
+}
+
+impl UnderWay {
+    pub(super) fn downgrade(&self) -> Weak<()> {
+        Arc::downgrade(&self.0)
     }
 }
 
