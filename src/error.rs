@@ -174,6 +174,11 @@ impl StdError for Error {
     }
 }
 
+/// There is no runtime for an endpoint's service to go on in, which says nothing of the endpoint.
+#[derive(Debug, thiserror::Error)]
+#[error("no tokio runtime: await the response in a task of one")]
+pub(crate) struct NoRuntime;
+
 /// An endpoint's failure after which it is passed over, as one that refuses is, until it has answered a trial request.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]

@@ -46,6 +46,12 @@ impl Home {
         self.runs_by_itself || self.is_here()
     }
 
+    /// Whether its tasks stand still while nobody drives it.
+    #[cfg(feature = "http")]
+    pub(crate) fn may_stand_still(&self) -> bool {
+        !self.runs_by_itself
+    }
+
     /// Whether this is called in it.
     pub(crate) fn is_here(&self) -> bool {
         Self::here().is_some_and(|here| here.id == self.id)

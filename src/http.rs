@@ -35,6 +35,7 @@ mod builder;
 mod check;
 mod client;
 mod connect;
+mod cut_off;
 mod error;
 mod failure;
 mod framing;

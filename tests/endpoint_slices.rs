@@ -197,6 +197,21 @@ async fn the_watch_ends_with_the_last_balancer() {
     .await;
 }
 
+#[tokio::test]
+async fn the_watch_ends_when_nobody_reads_though_a_clone_is_kept() {
+    let cluster = Cluster::start([1]).await;
+    let reader = cluster.watching().await;
+    let kept = reader.clone();
+    drop(reader);
+    within("the end of the watch", async {
+        while cluster.api.watches() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    drop(kept);
+}
+
 // ---------------------------------------------------------------- ends, cuts, and lost history
 
 #[tokio::test]

@@ -362,6 +362,232 @@ fn a_connection_that_was_being_made_in_another_runtime_is_made_here() {
     });
 }
 
+/// Clients that may have one connection to each pod, over both kinds.
+fn at_the_limit(test: impl Fn(&World, &Client)) {
+    protocols(|protocol| {
+        let world = World::new(1);
+        let builder = world.builder().protocol(protocol).max_connections(1);
+        test(&world, &builder.build().expect("a client"));
+    });
+}
+
+#[test]
+fn an_idle_connection_of_a_runtime_that_stands_still_makes_room_for_another_ones() {
+    at_the_limit(|_, client| {
+        let (first, second) = (current_thread(), current_thread());
+        for _ in 0..3 {
+            first.block_on(post(client)).expect("an answer");
+            second.block_on(post(client)).expect("an answer");
+        }
+        nobody_is_blamed(client);
+    });
+}
+
+#[test]
+fn a_response_that_was_dropped_in_a_runtime_that_stands_still_keeps_no_room() {
+    at_the_limit(|_, client| {
+        let (first, second) = (current_thread(), current_thread());
+        let response =
+            first.block_on(async { within("a response", client.get("/").into_future()).await });
+        drop(response.expect("a response"));
+        second.block_on(post(client)).expect("an answer");
+    });
+}
+
+#[test]
+fn a_dial_that_nobody_waits_for_in_a_runtime_that_stands_still_keeps_no_room() {
+    at_the_limit(|world, client| {
+        let (first, second) = (current_thread(), current_thread());
+        first.block_on(async { within("a set", client.watch().next()).await });
+        {
+            let mut request = pin!(post(client));
+            first.block_on(async {
+                assert!(futures::poll!(request.as_mut()).is_pending());
+            });
+        }
+        second.block_on(post(client)).expect("an answer");
+        // Where it was begun, there is service again, too.
+        first.block_on(post(client)).expect("an answer");
+        nobody_is_blamed(client);
+        assert_eq!(world.cluster.pod(0).stats().accepted, 2, "one was given up");
+    });
+}
+
+/// The one that has waited for longer is of a runtime that can't use the connection, and stands still.
+#[test]
+fn a_connection_that_is_freed_goes_to_a_request_that_can_use_it() {
+    let world = World::new(1);
+    let client = world.builder().max_connections(1).build();
+    let client = client.expect("a client");
+    let (first, second) = (current_thread(), current_thread());
+    first.block_on(async { within("a set", client.watch().next()).await });
+    let held = first.block_on(client.get("/").into_future());
+    let mut elsewhere = pin!(post(&client));
+    second.block_on(async {
+        assert!(futures::poll!(elsewhere.as_mut()).is_pending());
+    });
+    let asked = client.clone();
+    let waits = first.spawn(async move { post(&asked).await });
+    first.block_on(async {
+        while client.endpoints()[0].in_flight < 3 {
+            tokio::task::yield_now().await;
+        }
+        let body = held.expect("a response").into_body();
+        within("a body", body.collect()).await.expect("a body");
+        within("an answer", waits)
+            .await
+            .expect("no panic")
+            .expect("an answer");
+    });
+    second.block_on(elsewhere).expect("an answer");
+    nobody_is_blamed(&client);
+}
+
+#[test]
+fn at_the_limit_no_request_of_several_runtimes_is_forgotten() {
+    at_the_limit(|_, client| {
+        let threads: Vec<_> = (0..3)
+            .map(|_| {
+                let client = client.clone();
+                std::thread::spawn(move || {
+                    let runtime = current_thread();
+                    for _ in 0..25 {
+                        let requests = (0..4).map(|_| post(&client));
+                        let answers = runtime.block_on(futures::future::join_all(requests));
+                        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+                    }
+                })
+            })
+            .collect();
+        for thread in threads {
+            thread.join().expect("no panic");
+        }
+        nobody_is_blamed(client);
+    });
+}
+
+#[test]
+fn each_runtime_has_one_dial_for_all_its_requests() {
+    let world = World::new(1);
+    let client = world.builder().protocol(Protocol::Http2).build();
+    let client = client.expect("a client");
+    let (first, second) = (current_thread(), current_thread());
+    first.block_on(async { within("a set", client.watch().next()).await });
+    let mut requests = [&first, &second, &first, &second].map(|runtime| {
+        let mut request = Box::pin(post(&client));
+        runtime.block_on(async {
+            assert!(futures::poll!(request.as_mut()).is_pending());
+        });
+        request
+    });
+    let [a, b, c, d] = &mut requests;
+    for (runtime, own) in [(&first, [a, c]), (&second, [b, d])] {
+        let answers = runtime.block_on(futures::future::join_all(own));
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    }
+    assert_eq!(world.cluster.pod(0).stats().accepted, 2, "one a runtime");
+}
+
+/// The pod says nothing yet: its kernel has accepted the connection.
+#[test]
+fn a_dial_of_another_runtime_that_ends_is_made_here_and_blames_no_pod() {
+    let world = World::new(1);
+    let builder = world.builder().protocol(Protocol::Http2).fail_fast();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let pod = listener.local_addr().expect("an address");
+    let client = builder.discovery(StaticEndpoints::new([pod]));
+    let client = client.connect_timeout(support::PATIENCE).build();
+    let client = client.expect("a client");
+    let (first, second) = (multi_thread(), current_thread());
+    second.block_on(async { within("a set", client.watch().next()).await });
+    let asked = client.clone();
+    let begun = first.spawn(async move { post(&asked).await.map(drop) });
+    let (_connection, _) = listener.accept().expect("a connection");
+    let mut request = pin!(post(&client));
+    second.block_on(async {
+        assert!(futures::poll!(request.as_mut()).is_pending());
+    });
+    drop(first);
+    assert!(begun.is_finished());
+    second.block_on(async {
+        let waits = tokio::time::timeout(MOMENT, request).await;
+        waits.expect_err("another connection is being made");
+    });
+    nobody_is_blamed(&client);
+}
+
+#[test]
+fn checks_begin_another_connection_where_their_runtime_stands_still() {
+    let world = World::new(2);
+    let check = HealthCheck::http("/").expect("a path").interval(MOMENT);
+    let check = check.failures(1).timeout(100 * MOMENT);
+    // An HTTP/1.1 connection isn't ready before its runtime has read the last answer.
+    let builder = world.builder().protocol(Protocol::Http2);
+    let client = builder.health_check(check).build();
+    let client = client.expect("a client");
+    let checks = || {
+        let pods = world.cluster.pods().into_iter();
+        pods.map(|pod| pod.requests()).min().expect("two pods")
+    };
+    let until_checked = |times: usize| {
+        let enough = checks() + times;
+        let (client, checks) = (&client, &checks);
+        async move {
+            while checks() < enough {
+                // Whoever waits for changes of the set keeps the checks going.
+                tokio::time::sleep(MOMENT / 5).await;
+                drop(client.watch());
+                nobody_is_blamed(client);
+            }
+        }
+    };
+    let first = current_thread();
+    first.block_on(async {
+        within("a set", client.watch().next()).await;
+        within("checks", until_checked(3)).await;
+    });
+    let second = current_thread();
+    second.block_on(async {
+        post(&client).await.expect("an answer");
+        within("checks", until_checked(10)).await;
+    });
+}
+
+/// A source that gives a set and panics when it is asked again, as it is in another runtime.
+struct PanicsAgain(bool);
+
+impl tower_headless::Discovery for PanicsAgain {
+    fn poll_next(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<Vec<Endpoint>, tower_headless::BoxError>> {
+        match std::mem::replace(&mut self.0, true) {
+            true => std::task::Poll::Pending,
+            false => std::task::Poll::Ready(Ok(vec![Endpoint::new(([10, 0, 0, 1], 80).into())])),
+        }
+    }
+
+    fn refresh(&mut self) {
+        panic!("a source that can't be asked again");
+    }
+}
+
+#[test]
+fn a_panic_on_the_way_to_another_runtime_ends_the_background_task_and_is_told() {
+    let balance = Balance::builder(PanicsAgain(false))
+        .build(|_: &Endpoint| tower::service_fn(|_: u32| async { Ok::<_, Error>(1) }));
+    let mut changes = balance.watch();
+    let first = current_thread();
+    first.block_on(async { within("a set", changes.next()).await.expect("a set") });
+    drop(first);
+    current_thread().block_on(async {
+        let answer = balance.call_with(1, Default::default()).await;
+        assert_eq!(answer.expect("the last set stays"), 1);
+        let end = async { while changes.next().await.is_some() {} };
+        within("the end of all changes", end).await;
+    });
+}
+
 #[test]
 fn a_request_with_a_timeout_may_move_to_another_runtime() {
     let world = World::new(1);

@@ -28,8 +28,7 @@ use tower::Service;
 
 use super::{
     errand::Errand,
-    place::{Held, State, StateProjection, place, place_errand, ready, take_back},
-    reconnect::Refusal,
+    place::{Held, State, StateProjection, place, place_errand, refuse, take_back},
     shared::Shared,
 };
 use crate::{
@@ -148,11 +147,10 @@ where
                                 in_flight: Some(in_flight),
                                 errand,
                             },
-                            Err(error) => {
-                                let (refusal, error) = (Refusal::NotReady, error.into());
-                                shared.refused(in_flight, refusal, error, ready::<S, Req>);
-                                place_errand(shared, request, errand)
-                            }
+                            Err(error) => match refuse(shared, in_flight, error.into(), request) {
+                                Ok(state) => state,
+                                Err(request) => place_errand(shared, request, errand),
+                            },
                         }
                     }
                     Poll::Pending => task::ready!(poll_elsewhere(held, change, shared, cx)),

@@ -11,7 +11,7 @@ use tower::Service;
 
 use super::{errand::Errand, reconnect::Refusal, shared::Shared, waiting::Placement};
 use crate::{
-    error::{BoxError, Error, Refused, Suspect, Unsent, chain},
+    error::{BoxError, Error, NoRuntime, Refused, Suspect, Unsent, chain},
     in_flight::InFlight,
 };
 
@@ -124,11 +124,7 @@ where
             in_flight: Some(in_flight),
             errand,
         }),
-        Poll::Ready(Err(error)) => {
-            let refusal = Refusal::NotReady;
-            shared.refused(in_flight, refusal, error.into(), ready::<S, Req>);
-            Err(request)
-        }
+        Poll::Ready(Err(error)) => refuse(shared, in_flight, error.into(), request),
         Poll::Pending => Ok(State::Unsent {
             service,
             held: Some(Held {
@@ -140,6 +136,26 @@ where
             shared: shared.clone(),
         }),
     }
+}
+
+/// Gives a request back that its endpoint has refused before it had it; ends it where that is none of the endpoint's doing.
+#[cold]
+pub(super) fn refuse<S, Req>(
+    shared: &Shared<S>,
+    in_flight: InFlight,
+    error: BoxError,
+    request: Req,
+) -> Result<State<S, S::Future, Req>, Req>
+where
+    S: Service<Req> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+{
+    if error.is::<NoRuntime>() {
+        let error = Some(Error::no_runtime());
+        return Ok(State::Failed { error });
+    }
+    shared.refused(in_flight, Refusal::NotReady, error, ready::<S, Req>);
+    Err(request)
 }
 
 /// Takes a request back that its endpoint has not sent; any other error is the endpoint's answer.
@@ -154,6 +170,9 @@ where
     S::Error: Into<BoxError>,
     Req: 'static,
 {
+    if error.is::<NoRuntime>() {
+        return Err(Error::no_runtime());
+    }
     let unsent = match error.downcast::<Unsent<Req>>() {
         Ok(unsent) => unsent,
         Err(error) => return Err(fail::<S, Req>(in_flight, error)),

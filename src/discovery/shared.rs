@@ -15,18 +15,22 @@
 //!
 //! A source has timers and sockets, and those belong to a runtime. So the readers of each runtime have a source of their own
 //! (a [`Room`]): none depends on another runtime that may end, or stand still. A new room begins with the last set of the
-//! others.
+//! others. When the last reader has left a room its source ends, and what that has begun: a watch, a process that it waits
+//! for. One that works goes on for a second, if its runtime does, so that readers who follow each other closely share it.
 
 mod room;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
-use tokio::{runtime::Id, time::Instant};
+use tokio::{
+    runtime::{Handle, Id},
+    time::{Instant, sleep},
+};
 
 pub(crate) use self::room::Source;
 use self::room::{Answers, News, Room, Seen, State};
@@ -40,6 +44,9 @@ use crate::{
 /// How long a reader waits for an answer before it takes an old set. Callers wait for the first endpoints 5 s by default.
 /// A [`Fallback`](super::Fallback) waits for 2 s before it asks its other source, which may have a fresh set.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long a source goes on that nobody reads from any more.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// A source of endpoints whose clones read from one and the same in each runtime: it is asked once for all of them, and each
 /// learns all that it says. Whoever is polled drives it.
@@ -63,6 +70,7 @@ struct Hub<S: Source> {
 
 /// A reader's place in a room.
 struct Place<S: Source> {
+    hub: Arc<Hub<S>>,
     home: Id,
     room: Arc<Room<S>>,
     reader: usize,
@@ -106,9 +114,8 @@ impl<S: Source> Discovery for Shared<S> {
             return self.poll_homeless();
         };
         self.homeless = false;
-        let hub = self.hub.clone();
         let place = self.enter(here.id);
-        let (answer, age) = std::task::ready!(place.poll_next(&hub, cx));
+        let (answer, age) = std::task::ready!(place.poll_next(cx));
         self.age = age.unwrap_or(self.age);
         Poll::Ready(answer)
     }
@@ -149,9 +156,10 @@ impl<S: Source> Shared<S> {
 }
 
 impl<S: Source> Place<S> {
-    fn new(hub: &Hub<S>, home: Id) -> Self {
+    fn new(hub: &Arc<Hub<S>>, home: Id) -> Self {
         let (room, reader) = hub.enter(home);
         Self {
+            hub: hub.clone(),
             home,
             reader,
             room,
@@ -160,7 +168,7 @@ impl<S: Source> Place<S> {
         }
     }
 
-    fn poll_next(&mut self, hub: &Hub<S>, cx: &mut Context<'_>) -> Poll<News> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<News> {
         self.room.readers.wait(self.reader, cx.waker());
         let room = self.room.clone();
         let mut state = lock(&room.state);
@@ -173,7 +181,7 @@ impl<S: Source> Place<S> {
             return Poll::Pending;
         };
         state.answers.take(answer);
-        lock(&hub.last).clone_from(&state.answers);
+        lock(&self.hub.last).clone_from(&state.answers);
         let news = self.poll_news(&mut state, cx);
         drop(state);
         all.wake();
@@ -217,6 +225,54 @@ impl<S: Source> Hub<S> {
         drop(left);
         entered
     }
+
+    /// The room's last reader has left.
+    fn leave(self: &Arc<Self>, left: Left<S>) {
+        // With the last clone, all ends at once.
+        let is_kept = Arc::strong_count(self) > 1 && left.works();
+        match Handle::try_current() {
+            Ok(here) if is_kept && here.id() == left.home => {
+                here.spawn(async move {
+                    sleep(LINGER).await;
+                    drop(left);
+                });
+            }
+            _ => drop(left),
+        }
+    }
+}
+
+/// A room that its last reader has left. When this is dropped it is given up, unless somebody has come since.
+struct Left<S: Source> {
+    hub: Weak<Hub<S>>,
+    home: Id,
+    room: Weak<Room<S>>,
+    /// How many had come by then.
+    readers: usize,
+}
+
+impl<S: Source> Left<S> {
+    /// Whether the source has answered lately, so that the next reader has something of it.
+    fn works(&self) -> bool {
+        let room = self.room.upgrade();
+        room.is_some_and(|room| lock(&room.state).is_fresh())
+    }
+}
+
+impl<S: Source> Drop for Left<S> {
+    fn drop(&mut self) {
+        let (Some(hub), Some(room)) = (self.hub.upgrade(), self.room.upgrade()) else {
+            return;
+        };
+        let mut rooms = lock(&hub.rooms);
+        let is_there = rooms
+            .get(&self.home)
+            .is_some_and(|it| Arc::ptr_eq(it, &room));
+        if is_there && room.readers.came() == self.readers {
+            rooms.remove(&self.home);
+        }
+        drop(rooms);
+    }
 }
 
 impl<S: Source> Clone for Shared<S> {
@@ -227,7 +283,14 @@ impl<S: Source> Clone for Shared<S> {
 
 impl<S: Source> Drop for Place<S> {
     fn drop(&mut self) {
-        self.room.readers.leave(self.reader);
+        if let Some(readers) = self.room.readers.leave(self.reader) {
+            self.hub.leave(Left {
+                hub: Arc::downgrade(&self.hub),
+                home: self.home,
+                room: Arc::downgrade(&self.room),
+                readers,
+            });
+        }
     }
 }
 

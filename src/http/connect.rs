@@ -20,6 +20,7 @@ use tokio::{
 use super::tls::Handshake;
 use super::{
     body::RequestBody,
+    cut_off::until_end,
     h2_task::{Http2State, Http2Task, Spawned},
     h2_wire::Wire,
     heads::LargeHeads,
@@ -150,7 +151,8 @@ impl Connector {
         let (stream, claim) = Lent::new(stream);
         let builder = self.limits.http1(self.large_heads.are_expected());
         let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(drive(connection));
+        let told = hints.clone();
+        tokio::spawn(until_end(drive(connection), move || told.cut_off()));
         sender.ready().await?;
         Ok(Connection::Http1(sender, hints, claim))
     }
@@ -174,7 +176,8 @@ impl Connector {
         let (sender, connection) = builder.handshake(io).await?;
         let mut task = Http2Task::new(connection, spawned, state.clone());
         task.ready().await?;
-        tokio::spawn(task);
+        let told = state.clone();
+        tokio::spawn(until_end(task, move || told.cut_off()));
         Ok(Connection::Http2(sender, state))
     }
 }

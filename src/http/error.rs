@@ -37,6 +37,8 @@ enum Kind {
     RequestBody(#[source] BoxError),
     #[error("pod {pod} failed while it sent its response")]
     Body { pod: Endpoint, source: BoxError },
+    #[error("the response of pod {pod} was cut off")]
+    CutOff { pod: Endpoint, source: RuntimeEnded },
     #[error("no end of the response within {0:?}")]
     Deadline(Duration),
 }
@@ -106,6 +108,12 @@ impl Error {
         Self(Box::new(Kind::Body { pod, source }))
     }
 
+    /// The runtime that drove the connection has ended before the response.
+    pub(super) fn cut_off(pod: Endpoint) -> Self {
+        let source = RuntimeEnded;
+        Self(Box::new(Kind::CutOff { pod, source }))
+    }
+
     pub(super) fn limit(pod: Endpoint, source: impl Into<BoxError>) -> Self {
         let source = source.into();
         Self(Box::new(Kind::Limit { pod, source }))
@@ -156,9 +164,11 @@ impl Error {
         match *self.0 {
             Kind::Request(_) | Kind::Foreign { .. } | Kind::Unsent(_) => true,
             Kind::Pod { outcome, .. } => outcome == Outcome::Unprocessed,
-            Kind::RequestBody(_) | Kind::Body { .. } | Kind::Limit { .. } | Kind::Deadline(_) => {
-                false
-            }
+            Kind::RequestBody(_)
+            | Kind::Body { .. }
+            | Kind::CutOff { .. }
+            | Kind::Limit { .. }
+            | Kind::Deadline(_) => false,
         }
     }
 
@@ -206,7 +216,10 @@ impl Error {
     /// The pod that failed, where one had the request.
     pub fn pod(&self) -> Option<&Endpoint> {
         match &*self.0 {
-            Kind::Pod { pod, .. } | Kind::Body { pod, .. } | Kind::Limit { pod, .. } => Some(pod),
+            Kind::Pod { pod, .. }
+            | Kind::Body { pod, .. }
+            | Kind::CutOff { pod, .. }
+            | Kind::Limit { pod, .. } => Some(pod),
             _ => None,
         }
     }
@@ -226,6 +239,7 @@ impl StdError for Error {
             | Kind::Pod { source, .. }
             | Kind::Body { source, .. }
             | Kind::Limit { source, .. } => Some(&**source),
+            Kind::CutOff { source, .. } => Some(source),
             Kind::Request(_) | Kind::Foreign { .. } | Kind::Deadline(_) => None,
         }
     }

@@ -29,9 +29,10 @@ pub(super) fn failure(
     if let Some(failure) = own {
         return failure.into();
     }
-    let is_cut_off = is_cut_off(&error);
+    let is_cut_off = is_end_of_runtime(&error, connection.is_cut_off());
     let outcome = match connection {
-        Reserved::Http1(_) if error.is_user() && !is_cut_off => Outcome::Abandoned,
+        _ if is_cut_off => Outcome::Unknown,
+        Reserved::Http1(_) if error.is_user() => Outcome::Abandoned,
         _ => outcome(&error),
     };
     // Whose connection breaks may have more broken ones.
@@ -104,11 +105,9 @@ fn outcome(error: &hyper::Error) -> Outcome {
     Outcome::Unknown
 }
 
-/// The connection's task was dropped with its runtime. hyper calls that an error of its user's, and has no question for it.
-fn is_cut_off(error: &hyper::Error) -> bool {
-    const DROPPED: &str = "runtime dropped the dispatch task";
-    let why = std::error::Error::source(error).map(ToString::to_string);
-    error.is_user() && why.is_some_and(|why| why == DROPPED)
+/// The end of a request or a response whose connection `is_cut_off`, unless the pod has ended it before.
+pub(super) fn is_end_of_runtime(error: &hyper::Error, is_cut_off: bool) -> bool {
+    is_cut_off && !h2_cause(error).is_some_and(h2::Error::is_remote)
 }
 
 /// The pod keeps the connection and refuses this one stream. A GOAWAY is none of that: the pod may go on over another one.

@@ -23,7 +23,7 @@ use hyper::{client::conn::http2, rt::Executor};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::{Notify, mpsc},
+    sync::mpsc,
 };
 
 use super::{
@@ -81,8 +81,8 @@ impl Spawned {
 
 /// Whoever has the connection.
 pub(super) struct User {
-    /// Told when the pod allows more requests at once.
-    pub(super) waiting: Arc<Notify>,
+    /// Called when the pod allows more requests at once.
+    pub(super) allows_more: Box<dyn Fn() + Send + Sync>,
     /// Called when the connection takes no more requests: one that a GOAWAY leaves with its last responses makes room for
     /// another.
     pub(super) takes_no_more: Box<dyn Fn() + Send + Sync>,
@@ -96,6 +96,7 @@ pub(super) struct Http2State {
     user: OnceLock<User>,
     /// hyper drops what it has not sent, now: of which nothing was, and will be, processed.
     drops_unprocessed: AtomicBool,
+    cut_off: AtomicBool,
     pub(super) seen: Arc<Seen>,
 }
 
@@ -114,12 +115,21 @@ impl Http2State {
         self.drops_unprocessed.load(Relaxed)
     }
 
+    /// Its runtime has ended, and the connection with it.
+    pub(super) fn cut_off(&self) {
+        self.cut_off.store(true, Relaxed);
+    }
+
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.cut_off.load(Relaxed)
+    }
+
     fn allow(&self, requests: usize) {
         let before = self.allowed.swap(requests, Relaxed);
         if before < requests
             && let Some(user) = self.user.get()
         {
-            user.waiting.notify_waiters();
+            (user.allows_more)();
         }
     }
 }

@@ -30,7 +30,9 @@ use tokio::{
 
 use super::{
     body::RequestBody,
+    cut_off::until_end,
     reclaim::{Claim, Lent, Reclaimed, drive},
+    socket::SocketHints,
     wire_limits::{OWN_HEADERS, WireLimits},
 };
 
@@ -75,12 +77,14 @@ pub(super) struct Reread {
 }
 
 /// Reads a response whose head was too large for a connection, of whose stream it has read no more than that. It is the
-/// response to a request with this method; what was still to be sent of that never will be. `runtime` is the stream's.
+/// response to a request with this method; what was still to be sent of that never will be. `runtime` and `hints` are the
+/// stream's.
 pub(super) async fn read_again(
     stream: Reclaimed,
     method: Method,
     limits: &WireLimits,
     runtime: &Handle,
+    hints: &SocketHints,
 ) -> hyper::Result<Reread> {
     let (stream, claim) = Lent::new(Answered::new(stream));
     let builder = limits.http1(true);
@@ -89,7 +93,8 @@ pub(super) async fn read_again(
     let mut stand_in = Request::new(RequestBody::Empty);
     *stand_in.method_mut() = method;
     let response = sender.send_request(stand_in);
-    runtime.spawn(drive(connection));
+    let told = hints.clone();
+    runtime.spawn(until_end(drive(connection), move || told.cut_off()));
     let response = response.await?;
     Ok(Reread {
         sender,
@@ -268,7 +273,14 @@ mod tests {
         tokio::spawn(drive(connection));
         assert!(is_too_large(&first.await.expect_err("too many headers")));
         let stream = claim.take().await.expect("the stream");
-        let read = read_again(stream, method, &limits, &Handle::current()).await;
+        let read = read_again(
+            stream,
+            method,
+            &limits,
+            &Handle::current(),
+            &SocketHints::default(),
+        )
+        .await;
         let written = String::from_utf8(written.lock().expect("no panic").clone());
         let written = written.expect("text");
         assert!(

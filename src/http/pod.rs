@@ -19,8 +19,9 @@ use tower::Service;
 
 use super::{
     body::{BoxRequest, RequestBody},
+    error::RuntimeEnded,
     failure::{failure, h2_cause, is_not_accepted, is_too_large, late, too_large},
-    pool::{Config, Lease, Pool, Reserved, Wait},
+    pool::{Config, DialError, Lease, Pool, Reserved, Wait},
     received::Received,
     response::PodBody,
     upload::Returned,
@@ -28,7 +29,7 @@ use super::{
 };
 use crate::{
     endpoint::Endpoint,
-    error::{BoxError, Unsent},
+    error::{BoxError, NoRuntime, Unsent},
     home::{Home, Timer},
 };
 
@@ -37,8 +38,6 @@ pub(super) struct PodService {
     reserved: Option<Reserved>,
     /// With the runtime in which it was begun.
     wait: Option<(Home, Wait)>,
-    /// It has been polled outside of a runtime.
-    homeless: bool,
 }
 
 impl PodService {
@@ -47,18 +46,7 @@ impl PodService {
             pool: Arc::new(Pool::new(endpoint.clone(), config)),
             reserved: None,
             wait: None,
-            homeless: false,
         }
-    }
-
-    /// There is no runtime to connect in. A request that is made outside of one may yet be awaited in one.
-    fn poll_homeless(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        if std::mem::replace(&mut self.homeless, true) {
-            let error = "no tokio runtime: await the response in a task of one";
-            return Poll::Ready(Err(error.into()));
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
     }
 }
 
@@ -69,7 +57,6 @@ impl Clone for PodService {
             pool: self.pool.clone(),
             reserved: None,
             wait: None,
-            homeless: false,
         }
     }
 }
@@ -108,27 +95,27 @@ impl Service<BoxRequest> for PodService {
             }
             let Some((home, wait)) = &mut self.wait else {
                 let Some(here) = self.pool.home() else {
-                    return self.poll_homeless(cx);
+                    return Poll::Ready(Err(NoRuntime.into()));
                 };
                 // Looks again before it waits: of two connections that were freed in between, only one is told.
                 self.wait = Some((here, self.pool.connect()));
                 continue;
             };
             let waited = match wait {
-                Wait::Dial(dialed) => task::ready!(Pin::new(dialed).poll(cx))
-                    .unwrap_or_else(|_| Err("the runtime has ended".into()))
+                Wait::Dial(dialed, _) => task::ready!(Pin::new(dialed).poll(cx))
+                    .unwrap_or_else(|_| Err(RuntimeEnded.into()))
                     .map(|connection| self.reserved = connection.map(Reserved::Http1)),
                 Wait::Settling(settling) => {
                     let settled = task::ready!(Pin::new(settling).poll(cx));
                     self.reserved = settled.map(Reserved::Http1);
                     Ok(())
                 }
-                Wait::Shared(dialed, at) => {
+                Wait::Shared(dialed, at, _) => {
                     *home = *at;
-                    task::ready!(Pin::new(dialed).poll(cx)).map_err(BoxError::from)
+                    task::ready!(Pin::new(dialed).poll(cx)).map_err(DialError::into_error)
                 }
                 Wait::Freed(freed) => {
-                    task::ready!(freed.as_mut().poll(cx));
+                    task::ready!(Pin::new(freed).poll(cx));
                     Ok(())
                 }
             };
@@ -137,6 +124,9 @@ impl Service<BoxRequest> for PodService {
             match waited {
                 // Its runtime may have ended, which is none of the pod's failures. The next one is this one, if it is one.
                 Err(_) if is_elsewhere && Home::here().is_some() => {}
+                Err(error) if is_elsewhere && error.is::<RuntimeEnded>() => {
+                    return Poll::Ready(Err(NoRuntime.into()));
+                }
                 Err(error) => return Poll::Ready(Err(error)),
                 Ok(()) => {}
             }
@@ -353,7 +343,7 @@ impl Call {
             // Nor would it accept another one.
             return Err(Unsent::new(request, error).into());
         }
-        match another(&self.pool, self.left).await {
+        match another(&self.pool, self.left).await? {
             Some((pool, connection)) => {
                 let sent = send(&pool, connection, request, self.left);
                 drop(pool);
@@ -380,17 +370,22 @@ async fn within<T>(
     .await
 }
 
-async fn another(pool: &Weak<Pool>, left: usize) -> Option<(Arc<Pool>, Reserved)> {
-    if left == 0 {
-        return None;
-    }
+/// Another connection, unless there have been enough, or none can be had.
+async fn another(
+    pool: &Weak<Pool>,
+    left: usize,
+) -> Result<Option<(Arc<Pool>, Reserved)>, NoRuntime> {
+    let Some(pool) = pool.upgrade().filter(|_| left > 0) else {
+        return Ok(None);
+    };
     let mut pod = PodService {
-        pool: pool.upgrade()?,
+        pool,
         reserved: None,
         wait: None,
-        homeless: false,
     };
-    poll_fn(|cx| pod.poll_ready(cx)).await.ok()?;
-    let connection = pod.reserved.take()?;
-    Some((pod.pool.clone(), connection))
+    if let Err(error) = poll_fn(|cx| pod.poll_ready(cx)).await {
+        return error.downcast().map_or(Ok(None), |error| Err(*error));
+    }
+    let connection = pod.reserved.take();
+    Ok(connection.map(|connection| (pod.pool.clone(), connection)))
 }

@@ -14,6 +14,8 @@
 mod age;
 mod ahead;
 mod connection;
+mod dialing;
+mod freed;
 mod keep_alive;
 mod keeper;
 mod lease;
@@ -28,7 +30,7 @@ pub(super) use age::{Age, AgeLimits};
 pub(super) use connection::{Reserved, Stream};
 pub(super) use keep_alive::KeepAlive;
 pub(super) use lease::Lease;
-pub(super) use wait::Wait;
+pub(super) use wait::{DialError, Wait};
 
 use std::{
     sync::{
@@ -42,21 +44,24 @@ use std::{
 use futures::FutureExt;
 use tokio::{
     runtime::Handle,
-    sync::{Notify, Semaphore, oneshot},
+    sync::{Semaphore, oneshot},
     time::{Instant, timeout},
 };
 
 use self::{
     connection::{Http1, Http2},
+    dialing::{Dial, Dialing, UnderWay},
+    freed::{Freed, NextFreed},
     keeper::Keeper,
     room::{Room, WeakRoom},
     settling::{Settling, Shelf},
-    state::{Dialing, State},
-    wait::DialError,
+    state::State,
+    wait::Awaited,
 };
 use super::{
     address::Service,
     connect::{Connection, Connector},
+    error::RuntimeEnded,
     protocol::Protocol,
     renewal::Vintage,
 };
@@ -91,7 +96,7 @@ pub(super) struct Pool {
     /// Room for connections.
     room: Arc<Semaphore>,
     /// There may be a connection to use, or room for one.
-    freed: Arc<Notify>,
+    freed: Arc<Freed>,
     /// What the pod speaks, once it is known.
     spoken: AtomicU8,
     /// The balancer's.
@@ -152,15 +157,15 @@ impl Pool {
             return Wait::Settling(settling);
         }
         if self.spoken.load(Relaxed) == HTTP1 {
-            return match Room::take(&self.room, &self.freed) {
-                Ok(room) => self.dial(room),
+            return match self.take_room(&mut state) {
+                Ok(room) => self.dial(&mut state, room),
                 Err(freed) => Wait::Freed(freed),
             };
         }
         if let Some(dialing) = state.dialing() {
             return dialing;
         }
-        match Room::take(&self.room, &self.freed) {
+        match self.take_room(&mut state) {
             Ok(room) => {
                 let dialing = self.dial_for_all(room, Weak::new());
                 let wait = dialing.wait();
@@ -169,6 +174,12 @@ impl Pool {
             }
             Err(freed) => Wait::Freed(freed),
         }
+    }
+
+    /// Room for one more connection, or the wait for it.
+    fn take_room(&self, state: &mut State) -> Result<Room, NextFreed> {
+        let room = Room::take(&self.room, &self.freed, self.runtime().id());
+        room.or_else(|next| state.take_elsewhere().ok_or(next))
     }
 
     /// An idle connection that is about to be ready.
@@ -184,18 +195,20 @@ impl Pool {
     }
 
     /// Connects for one request. Should that be cancelled meanwhile, the next one has the connection.
-    fn dial(self: &Arc<Self>, room: Room) -> Wait {
+    fn dial(self: &Arc<Self>, state: &mut State, room: Room) -> Wait {
         let (sender, receiver) = oneshot::channel();
         let (pool, config, pod) = self.parts();
-        let end = self.on_end();
-        self.runtime().spawn(async move {
-            let weak_room = room.downgrade();
+        let (end, weak_room) = (self.on_end(), room.downgrade());
+        let (runtime, awaited) = (self.runtime(), Awaited::default());
+        let under_way = UnderWay::default();
+        let its = (weak_room.clone(), under_way.downgrade());
+        let task = runtime.spawn(async move {
             // Before it begins: one that comes out newer than this says retires too soon, and not too late.
             let vintage = config.connector.vintage();
             let result = match config.connector.connect(&pod, (room, end)).await {
                 Ok(Connection::Http1(sender, hints, claim)) => {
                     let age = config.newborn(vintage);
-                    Ok(Some(Http1::new(sender, hints, claim, age)))
+                    Ok(Some(Http1::new(sender, hints, claim, age, weak_room)))
                 }
                 Ok(connection) => {
                     if let Some(pool) = pool.upgrade() {
@@ -205,23 +218,31 @@ impl Pool {
                 }
                 Err(error) => Err(error),
             };
+            drop(under_way);
             if let Err(Ok(Some(connection))) = sender.send(result) {
                 Self::release(&pool, connection);
             }
         });
-        Wait::Dial(receiver)
+        let home = Home::of(&runtime);
+        if home.may_stand_still() {
+            let dial = Dial::new(task.abort_handle(), home, its, awaited.clone());
+            state.dials.retain(|dial| !dial.is_over());
+            state.dials.push(dial);
+        }
+        Wait::Dial(receiver, awaited)
     }
 
     /// Connects for all requests that wait, whichever of them is cancelled. In the end a connection that was too old is
     /// `replaced`, if there is one.
     fn dial_for_all(self: &Arc<Self>, room: Room, replaced: Weak<Http2>) -> Dialing {
         let (pool, config, pod) = self.parts();
-        let end = self.on_end();
-        let runtime = self.runtime();
+        let (end, weak_room) = (self.on_end(), room.downgrade());
+        let (runtime, under_way) = (self.runtime(), UnderWay::default());
+        let its = (weak_room.clone(), under_way.downgrade());
         let task = runtime.spawn(async move {
-            let weak_room = room.downgrade();
             let vintage = config.connector.vintage();
             let made = config.connector.connect(&pod, (room, end)).await;
+            drop(under_way);
             let Some(pool) = pool.upgrade() else {
                 return made.map(drop);
             };
@@ -234,10 +255,12 @@ impl Pool {
             match task.await {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(error)) => Err(DialError(error.into())),
+                Err(error) if error.is_cancelled() => Err(DialError(Arc::new(RuntimeEnded))),
                 Err(error) => Err(DialError(Arc::new(error))),
             }
         };
-        Dialing::new(running, told.boxed().shared(), Home::of(&runtime))
+        let dial = Dial::new(running, Home::of(&runtime), its, Awaited::default());
+        Dialing::new(dial, told.boxed().shared())
     }
 
     /// The caller's runtime; outside of any, that of the balancer.
@@ -260,7 +283,7 @@ impl Pool {
         match connection {
             Connection::Http1(sender, hints, claim) => {
                 self.spoken.store(HTTP1, Relaxed);
-                let connection = Http1::new(sender, hints, claim, age);
+                let connection = Http1::new(sender, hints, claim, age, room);
                 Self::release(&Arc::downgrade(self), connection);
             }
             Connection::Http2(sender, http2) => {
@@ -323,7 +346,7 @@ impl Pool {
             state.idle.push(connection);
             drop(state);
             pool.connected();
-            pool.freed.notify_one();
+            pool.freed.tell_one();
         }
     }
 

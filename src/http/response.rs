@@ -15,6 +15,7 @@ use hyper::upgrade::OnUpgrade as HyperUpgrade;
 
 use super::{
     error::{Error, Failure, Outcome, RuntimeEnded},
+    failure::is_end_of_runtime,
     pool::Lease,
     read_ahead::ReadAhead,
     received::{ReceiveError, Received},
@@ -22,7 +23,7 @@ use super::{
 };
 use crate::{
     endpoint::Endpoint,
-    error::{BoxError, unmarked},
+    error::{BoxError, NoRuntime, unmarked},
     home::Timer,
     in_flight::{Completion, InFlight},
     outcome::{self, ByStatus, ClassifyHttp},
@@ -116,7 +117,7 @@ impl Completion<Response<PodBody>> for OnResponseEnd {
 
     fn failed(&self, error: &BoxError) -> outcome::Outcome {
         let error = unmarked(error);
-        if error.is::<Error>() {
+        if error.is::<Error>() || error.is::<NoRuntime>() {
             return outcome::Outcome::Ignored;
         }
         let failure = error.downcast_ref::<Failure>();
@@ -201,10 +202,13 @@ impl Body for ResponseBody {
             return Poll::Ready(Some(Err(error)));
         }
         let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
-        if let Some((_, in_flight)) = &mut this.held {
+        let mut is_cut_off = false;
+        if let Some((lease, in_flight)) = &mut this.held {
+            is_cut_off = ends_with_runtime(&frame, lease);
             match &frame {
                 // What the client refuses to read is no failure of the pod's.
                 Some(Err(ReceiveError::Limit(_))) => in_flight.report(outcome::Outcome::Ignored),
+                _ if is_cut_off => in_flight.report(outcome::Outcome::Ignored),
                 frame => in_flight.look_at(frame, &this.classify),
             }
         }
@@ -218,6 +222,7 @@ impl Body for ResponseBody {
         Poll::Ready(frame.map(|frame| {
             frame.map_err(|error| match error {
                 ReceiveError::Limit(limit) => Error::limit(pod(), limit),
+                ReceiveError::Broken(_) if is_cut_off => Error::cut_off(pod()),
                 ReceiveError::Broken(error) => Error::body(pod(), error),
             })
         }))
@@ -230,6 +235,13 @@ impl Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         self.body.as_ref().map(Body::size_hint).unwrap_or_default()
     }
+}
+
+fn ends_with_runtime(
+    frame: &Option<Result<Frame<Bytes>, ReceiveError>>,
+    connection: &Lease,
+) -> bool {
+    matches!(frame, Some(Err(ReceiveError::Broken(error))) if is_end_of_runtime(error, connection.is_cut_off()))
 }
 
 impl fmt::Debug for ResponseBody {

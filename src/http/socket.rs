@@ -52,6 +52,7 @@ pub(super) struct SocketHints(Arc<Hints>);
 struct Hints {
     read_first: AtomicBool,
     upgraded: AtomicBool,
+    cut_off: AtomicBool,
 }
 
 impl SocketHints {
@@ -63,6 +64,15 @@ impl SocketHints {
     /// It speaks HTTP no more. Reading and writing may be of different tasks, and none waits for the other.
     pub(super) fn upgraded(&self) {
         self.0.upgraded.store(true, Relaxed);
+    }
+
+    /// Its runtime has ended, and the connection with it.
+    pub(super) fn cut_off(&self) {
+        self.0.cut_off.store(true, Relaxed);
+    }
+
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.0.cut_off.load(Relaxed)
     }
 
     fn take_read_first(&self) -> bool {

@@ -7,7 +7,10 @@ use std::{
 };
 
 use futures::{StreamExt, future::join_all};
-use tokio::{runtime::Handle, sync::watch};
+use tokio::{
+    runtime::{Handle, Runtime},
+    sync::watch,
+};
 use tower_headless::{
     EndpointState, StaticEndpoints,
     http::{Client, ClientBuilder, Protocol, Tls},
@@ -185,6 +188,35 @@ async fn one_connection_is_kept_however_long_it_is_idle() {
         let made = pod.stats().accepted;
         get(&client, "/").await.expect("a response");
         assert_eq!(pod.stats().accepted, made);
+    }
+}
+
+/// The clock is moved on for the client alone, whose runtime is not the pod's.
+#[test]
+fn a_connection_that_is_kept_is_replaced_after_a_day_without_a_request() {
+    const DAY: Duration = Duration::from_secs(86_400);
+    for protocol in BOTH {
+        let outside = Runtime::new().expect("a runtime");
+        let pod = outside.block_on(pod());
+        let mut inside = tokio::runtime::Builder::new_current_thread();
+        let inside = inside.enable_all().build().expect("a runtime");
+        inside.block_on(async {
+            let (_sets, client) = client(&[pod.addr()], protocol, |builder| {
+                // The request has the one that is made ahead.
+                builder.max_connections(1)
+            });
+            get(&client, "/").await.expect("a response");
+            assert_eq!(pod.stats().accepted, 1);
+            // What has made it may have yet to give it back: its day begins then.
+            for _ in 0..2 {
+                tokio::time::pause();
+                tokio::time::advance(DAY + Duration::from_secs(1)).await;
+                tokio::time::resume();
+                tokio::task::yield_now().await;
+            }
+            until(&pod, |stats| stats.accepted > 1 && stats.connections == 1).await;
+            get(&client, "/").await.expect("a response");
+        });
     }
 }
 

@@ -118,6 +118,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
         self.write(HEADERS, end, stream, &[status_200]).await;
     }
 
+    /// 200, and two bytes of a body that isn't over.
+    pub async fn begin(&mut self, stream: u32) {
+        let status_200 = 0x88; // RFC 7541, appendix A
+        self.write(HEADERS, END_HEADERS, stream, &[status_200])
+            .await;
+        self.write(DATA, 0, stream, b"ab").await;
+    }
+
     pub async fn reset(&mut self, stream: u32, reason: u32) {
         let reason = reason.to_be_bytes();
         self.write(RST_STREAM, 0, stream, &reason).await;

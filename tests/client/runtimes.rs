@@ -1,16 +1,20 @@
 //! Requests and bodies where there is no runtime.
 
-use std::{future::IntoFuture, thread, time::Duration};
+use std::{future::IntoFuture, pin::pin, thread, time::Duration};
 
 use bytes::Bytes;
-use futures::executor::block_on;
+use futures::{FutureExt, StreamExt, executor::block_on};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, task::yield_now};
 use tower::{Service, ServiceExt};
-use tower_headless::http::{Client, Protocol, ResponseBody};
+use tower_headless::{
+    EndpointState, OutlierDetection,
+    http::{Client, Protocol, ResponseBody},
+};
 
 use crate::{
+    frames::Frames,
     kit::{self, OK, Peer, accept, answering, builder, get, in_flight, listen, wait_until},
     support::within,
 };
@@ -98,7 +102,7 @@ fn a_body_can_be_dropped_on_a_thread_without_a_runtime() {
                     .await;
                 return;
             }
-            let mut frames = crate::frames::Frames::greet(peer, None).await;
+            let mut frames = Frames::greet(peer, None).await;
             let stream = frames.stream().await;
             frames.ok(stream).await;
         };
@@ -187,4 +191,140 @@ fn a_response_can_be_awaited_on_a_thread_without_a_runtime() {
         let answer = outside(|| collect(block_on(future).expect("a response")));
         assert_eq!(answer, "ok");
     }
+}
+
+#[tokio::test]
+async fn a_response_that_is_cut_off_by_the_end_of_its_runtime_says_so_and_blames_no_pod() {
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        // Two, because the last one is never ejected.
+        let [(a, first), (b, second)] = [listen().await, listen().await];
+        let outlier = OutlierDetection::new()
+            .consecutive_failures(1)
+            .max_ejection_ratio(1.0);
+        let client = builder([first, second])
+            .protocol(protocol)
+            .outlier_detection(outlier);
+        let client = client.build().expect("a client");
+        // The pods are judged here, and the connection is the other runtime's.
+        client.watch().next().await.expect("a set");
+        let other = runtime();
+        let asked = client.clone();
+        let response = other.spawn(async move { send(&asked).await });
+        let mut peer = tokio::select! {
+            peer = accept(&a) => peer,
+            peer = accept(&b) => peer,
+        };
+        let _connection = if protocol == Protocol::Http1 {
+            let head = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nab";
+            peer.answer(head).await;
+            peer
+        } else {
+            let mut frames = Frames::greet(peer, None).await;
+            let stream = frames.stream().await;
+            frames.begin(stream).await;
+            frames.0
+        };
+        let response = response.await.expect("no panic");
+        other.shutdown_background();
+        let read = within("an end", response.into_body().collect()).await;
+        let error = read.expect_err("it is not whole");
+        assert!(error.to_string().contains("was cut off"), "{error}");
+        let source = std::error::Error::source(&error).map(ToString::to_string);
+        assert!(source.is_some_and(|it| it.contains("runtime")), "{error:?}");
+        assert!(!error.is_unexecuted() && error.pod().is_some(), "{error:?}");
+        // Whatever has been told by now is heard.
+        for _ in 0..100 {
+            yield_now().await;
+        }
+        for pod in client.endpoints() {
+            assert_eq!(pod.state, EndpointState::Available, "{protocol:?}");
+        }
+    }
+}
+
+/// Its connection would be another runtime's, which nobody drives, or one that has ended.
+#[test]
+fn a_response_that_is_awaited_where_nothing_can_be_dialled_is_an_error_and_blames_no_pod() {
+    for ended in [false, true] {
+        // Connecting ahead has a task of its own, which has ended as well.
+        for (protocol, ahead) in [
+            (Protocol::Http1, false),
+            (Protocol::Http2, false),
+            (Protocol::Http1, true),
+        ] {
+            let pods = runtime();
+            let (pod, requests) = pods.block_on(answering());
+            let builder = builder([pod]).protocol(protocol).connect_ahead(ahead);
+            let mut client = builder.build().expect("a client");
+            let current_thread = || {
+                let mut runtime = tokio::runtime::Builder::new_current_thread();
+                runtime.enable_all().build().expect("a runtime")
+            };
+            // The balancer's, in the beginning.
+            let first = if ended { runtime() } else { current_thread() };
+            first.block_on(async { within("a set", client.watch().next()).await });
+            if ended {
+                drop(first);
+            }
+            let called = current_thread();
+            let mut response =
+                pin!(called.block_on(async { client.call(Request::new(Empty::<Bytes>::new())) }));
+            drop(called);
+            let error = block_on(response.as_mut()).expect_err("there is no runtime");
+            assert!(error.is_unexecuted() && error.is_unreachable(), "{error}");
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            assert!(
+                source.is_some_and(|it| it.contains("no tokio runtime")),
+                "{error:?}"
+            );
+            assert_eq!(client.endpoints()[0].state, EndpointState::Available);
+            assert_eq!((in_flight(&client), requests.get()), (0, 0));
+        }
+    }
+}
+
+/// It is waited for on a thread without a runtime, too.
+#[test]
+fn a_connection_that_is_not_ready_yet_can_be_waited_for_on_a_thread_without_a_runtime() {
+    let runtime = runtime();
+    let (listener, pod) = runtime.block_on(listen());
+    let builder = builder([pod]).protocol(Protocol::Http1).max_connections(1);
+    let mut client = runtime
+        .block_on(async { builder.build() })
+        .expect("a client");
+    let (body, stream) = kit::written();
+    let mut early = Request::new(stream);
+    *early.method_mut() = http::Method::POST;
+    early.headers_mut().insert("content-length", 4.into());
+    let serve = async {
+        let mut peer = accept(&listener).await;
+        peer.answer(OK).await;
+        peer
+    };
+    let (mut peer, early) = runtime.block_on(async {
+        let early = within("a response", client.clone().oneshot(early));
+        futures::join!(serve, early)
+    });
+    let next = {
+        let _entered = runtime.enter();
+        client.call(Request::new(Empty::<Bytes>::new()))
+    };
+    let answer = thread::spawn(move || {
+        let mut next = pin!(next);
+        assert!(next.as_mut().now_or_never().is_none(), "there is no other");
+        assert_eq!(collect(early.expect("a response")), "ok");
+        assert!(
+            next.as_mut().now_or_never().is_none(),
+            "a body is on its way"
+        );
+        body.send("abcd").expect("a reader");
+        drop(body);
+        collect(block_on(next).expect("a response"))
+    });
+    let serve = async {
+        assert_eq!(&peer.bytes().await, b"abcd");
+        peer.answer(OK).await;
+    };
+    runtime.block_on(serve);
+    assert_eq!(answer.join().expect("no panic"), "ok");
 }

@@ -13,13 +13,13 @@ use http::{Method, Request};
 use tokio::{task::JoinSet, time::Instant};
 use tower::ServiceExt;
 use tower_headless::{
-    BoxError, EndpointState,
+    BoxError, EndpointState, HealthCheck,
     http::{Client, Protocol, Tls},
 };
 
 use crate::{
     kit::{self, get, wait_until, written},
-    support::within,
+    support::{self, within},
     tls_kit::{Authority, Folder, H1, H2, NAME, Rotating, builder},
 };
 
@@ -317,6 +317,78 @@ async fn a_request_under_way_is_not_cut_when_its_connection_retires() {
         assert_eq!(answer, story.first);
         wait_until("its end", || story.pod.open(&story.first) == 0).await;
     }
+}
+
+/// A connection whose last request is long has no room where it takes no more.
+#[tokio::test]
+async fn a_long_stream_on_a_retired_connection_keeps_no_new_one_from_being_made() {
+    let story = Story::new(&[H2]).await;
+    let tls = story.tls().retire_within(Duration::ZERO);
+    let builder = builder([story.pod.address], tls).protocol(Protocol::Http2);
+    let client = builder.max_connections(1).build().expect("a client");
+    let (_body, stream) = written();
+    let mut slow = Request::new(stream);
+    *slow.method_mut() = Method::POST;
+    *slow.uri_mut() = "/slow".parse().expect("a path");
+    let _slow = within("a head", client.clone().oneshot(slow)).await;
+    let second = story.renew();
+    reload(&client).expect("another identity");
+    assert_eq!(identity(&client).await, second);
+    assert_eq!(story.pod.open(&story.first), 1);
+}
+
+#[tokio::test]
+async fn the_connection_of_checks_retires_as_well() {
+    let story = Story::new(&[H1]).await;
+    let check = HealthCheck::http("/").expect("a path").interval(MOMENT);
+    let tls = story.tls().retire_within(Duration::ZERO);
+    let builder = builder([story.pod.address], tls).protocol(Protocol::Http1);
+    let client = builder.health_check(check).build().expect("a client");
+    assert_eq!(identity(&client).await, story.first);
+    // One of requests, one of checks.
+    wait_until("checks", || story.pod.open(&story.first) == 2).await;
+    let second = story.renew();
+    reload(&client).expect("another identity");
+    wait_until("their end", || story.pod.open(&story.first) == 0).await;
+    wait_until("checks", || story.pod.open(&second) == 1).await;
+}
+
+/// The files are on a disk that doesn't answer, and the runtime that waits for it stands still.
+#[cfg(unix)]
+#[test]
+fn a_handshake_doesn_t_wait_for_a_runtime_that_looks_at_the_files_and_stands_still() {
+    let pods = tokio::runtime::Runtime::new().expect("a runtime");
+    let story = pods.block_on(Story::new(&[H1]));
+    let client = builder([story.pod.address], story.tls())
+        .protocol(Protocol::Http1)
+        .connect_timeout(support::PATIENCE)
+        .build()
+        .expect("a client");
+    let path = story.folder.path("tls.crt");
+    fs::remove_file(&path).expect("a file");
+    let made = std::process::Command::new("mkfifo").arg(&path).status();
+    assert!(made.expect("mkfifo").success());
+    // Opened as soon as it is read.
+    let opened = std::thread::spawn(move || fs::OpenOptions::new().write(true).open(path));
+    let current_thread = || {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_all().build().expect("a runtime")
+    };
+    let (first, second) = (current_thread(), current_thread());
+    let mut waits = Box::pin(identity(&client));
+    first.block_on(async {
+        let looked = wait_until("a look", || opened.is_finished());
+        tokio::select! {
+            _ = &mut waits => panic!("it waits for the file"),
+            () = looked => {}
+        }
+    });
+    let answer = async { tokio::time::timeout(support::PATIENCE / 2, identity(&client)).await };
+    let answer = second.block_on(answer);
+    // A runtime ends when all that it has read has been.
+    drop(opened.join().expect("no panic").expect("a pipe"));
+    assert_eq!(answer.expect("in time"), story.first);
+    assert_eq!(first.block_on(waits), story.first);
 }
 
 #[tokio::test]

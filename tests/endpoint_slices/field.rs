@@ -8,7 +8,7 @@ use tower_headless::{Discovery, EndpointSlices};
 
 use crate::{
     WEB,
-    kit::{Cluster, addresses, error, last_set, pod, set, slice},
+    kit::{Cluster, addresses, drive_until, error, last_set, pod, set, slice},
     support::{tls::Identity, within},
 };
 
@@ -94,7 +94,7 @@ async fn an_exec_plugin_is_asked_again_before_its_token_expires() {
     );
     let mut slices = cluster.slices(WEB);
     set(&mut slices).await;
-    crate::drive_until(&mut slices, || cluster.api.watches() == 1).await;
+    drive_until(&mut slices, || cluster.api.watches() == 1).await;
     assert_eq!(cluster.lines("runs").len(), 2, "for the list and the watch");
 }
 
@@ -161,6 +161,25 @@ fn a_runtime_ends_though_an_exec_plugin_hangs_and_nothing_of_it_is_left() {
     let pids = cluster.lines("pids");
     until("their ends", &|| !pids.iter().any(|pid| is_running(pid)));
     assert_eq!(cluster.lines("pids").len(), 2, "one attempt");
+}
+
+#[tokio::test]
+async fn an_exec_plugin_that_hangs_ends_with_its_last_reader_though_a_clone_is_kept() {
+    let cluster = Cluster::start([1]).await;
+    cluster.write_plugin(r#"echo "$$" >> "$FOLDER/pids"; sleep 1000"#);
+    let mut slices = cluster.slices(WEB);
+    let kept = slices.clone();
+    drive_until(&mut slices, || cluster.lines("pids").len() == 1).await;
+    let pids = cluster.lines("pids");
+    assert!(is_running(&pids[0]));
+    drop(slices);
+    within("its end", async {
+        while is_running(&pids[0]) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    drop(kept);
 }
 
 // ---------------------------------------------------------------- proxies

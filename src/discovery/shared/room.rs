@@ -177,12 +177,20 @@ impl Readers {
         waiting.next
     }
 
-    pub(super) fn leave(&self, reader: usize) {
+    /// How many have come, if this was the last one inside.
+    pub(super) fn leave(&self, reader: usize) -> Option<usize> {
         let mut waiting = self.lock();
         waiting.inside -= 1;
         let waker = waiting.wakers.remove(&reader);
+        let came = (waiting.inside == 0).then_some(waiting.next);
         drop(waiting);
         drop(waker);
+        came
+    }
+
+    /// How many have come so far.
+    pub(super) fn came(&self) -> usize {
+        self.lock().next
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -118,12 +118,17 @@ async fn pool_outlives(pause: Duration, pool: &Weak<Pool>, ended: &Notify) -> bo
 /// The connection is put where the next request finds it.
 async fn finish(wait: Wait, pool: &Weak<Pool>) -> Result<(), BoxError> {
     match wait {
-        Wait::Dial(dialed) => {
+        Wait::Dial(dialed, awaited) => {
+            // A request that needs the room comes first.
+            drop(awaited);
             if let Some(connection) = dialed.await?? {
                 Pool::release(pool, connection);
             }
         }
-        Wait::Shared(dialed, _) => dialed.await?,
+        Wait::Shared(dialed, _, awaited) => {
+            drop(awaited);
+            dialed.await?;
+        }
         Wait::Settling(_) | Wait::Freed(_) => {}
     }
     Ok(())

@@ -14,9 +14,14 @@ use hyper::{
     client::conn::{http1, http2},
     upgrade::OnUpgrade,
 };
-use tokio::{runtime::Handle, sync::Notify, time::Instant};
+use tokio::{runtime::Handle, time::Instant};
 
-use super::{age::Age, keep_alive::KeepAlive, room::WeakRoom};
+use super::{
+    age::Age,
+    freed::Freed,
+    keep_alive::KeepAlive,
+    room::{Room, WeakRoom},
+};
 use crate::{
     home::Home,
     http::{
@@ -62,6 +67,7 @@ pub(in crate::http) struct Http1 {
     /// The runtime that drives it. The connection may be given back from outside of any.
     pub(super) runtime: Handle,
     home: Home,
+    room: WeakRoom,
 }
 
 /// A connection for many requests at a time.
@@ -81,7 +87,7 @@ struct Places {
     http2: Arc<Http2State>,
     streams: AtomicUsize,
     idle_since: Mutex<Instant>,
-    freed: Arc<Notify>,
+    freed: Arc<Freed>,
 }
 
 /// One request on an HTTP/2 connection.
@@ -105,6 +111,14 @@ impl Reserved {
         }
     }
 
+    /// It has ended with its runtime.
+    pub(in crate::http) fn is_cut_off(&self) -> bool {
+        match self {
+            Self::Http1(connection) => connection.hints.is_cut_off(),
+            Self::Http2(stream) => stream.http2().is_cut_off(),
+        }
+    }
+
     /// The pod has answered.
     pub(in crate::http) fn answered(&mut self, response: &Response<Incoming>) {
         if let Self::Http1(connection) = self {
@@ -124,6 +138,7 @@ impl Http1 {
         hints: SocketHints,
         claim: Claim,
         age: Age,
+        room: WeakRoom,
     ) -> Box<Self> {
         hints.read_first();
         let runtime = Handle::current();
@@ -137,6 +152,7 @@ impl Http1 {
             keep_alive: KeepAlive::default(),
             home: Home::of(&runtime),
             runtime,
+            room,
         })
     }
 
@@ -165,7 +181,7 @@ impl Http1 {
         limits: &WireLimits,
     ) -> Option<hyper::Result<Response<Incoming>>> {
         let stream = self.claim.take().await?;
-        let read = read_again(stream, method, limits, &self.runtime).await;
+        let read = read_again(stream, method, limits, &self.runtime, &self.hints).await;
         Some(read.map(|reread| {
             (self.sender, self.claim) = (reread.sender, reread.claim);
             reread.response
@@ -175,6 +191,11 @@ impl Http1 {
     /// Whether somebody drives it while a request waits here.
     pub(super) fn is_driven(&self) -> bool {
         self.home.runs_beside_us()
+    }
+
+    /// Closes it, so that another connection has its room.
+    pub(super) fn give_way(self: Box<Self>) -> Option<Room> {
+        self.room.take_over()
     }
 
     /// Whether it takes no more requests: it is closed, or too old, or the pod is about to close it.
@@ -196,18 +217,31 @@ impl Http1 {
     }
 }
 
+impl Drop for Http1 {
+    fn drop(&mut self) {
+        vacate_unless_closed_soon(&self.home, &self.room);
+    }
+}
+
+/// Nobody has the connection any more. Its runtime closes it, and frees its room, when it comes to that.
+fn vacate_unless_closed_soon(home: &Home, room: &WeakRoom) {
+    if home.may_stand_still() {
+        room.vacate();
+    }
+}
+
 impl Http2 {
     /// `freed` is told when a request has ended, and when the pod allows more of them.
     pub(super) fn new(
         sender: http2::SendRequest<Upload>,
         http2: Arc<Http2State>,
-        freed: Arc<Notify>,
+        freed: Arc<Freed>,
         age: Age,
         room: WeakRoom,
     ) -> Self {
-        let vacate = room.clone();
+        let (vacate, waiting) = (room.clone(), freed.clone());
         http2.tell(User {
-            waiting: freed.clone(),
+            allows_more: Box::new(move || waiting.tell_all()),
             takes_no_more: Box::new(move || vacate.vacate()),
         });
         let places = Places {
@@ -247,6 +281,13 @@ impl Http2 {
         self.room.vacate();
     }
 
+    /// The same, so that another connection has its room; none if it has been given up.
+    pub(super) fn give_way(&self) -> Option<Room> {
+        let room = self.room.take_over()?;
+        self.retire();
+        Some(room)
+    }
+
     /// Lets another connection take its place while it still takes requests.
     pub(super) fn vacate(&self) {
         self.room.vacate();
@@ -263,6 +304,12 @@ impl Http2 {
         let due = self.idle_since().unwrap_or(now) + timeout;
         let expires = self.age.expires().filter(|at| *at > now);
         expires.map_or(due, |at| at.min(due))
+    }
+}
+
+impl Drop for Http2 {
+    fn drop(&mut self) {
+        vacate_unless_closed_soon(&self.home, &self.room);
     }
 }
 
@@ -343,6 +390,6 @@ impl Drop for Taken {
         if places.streams.fetch_sub(1, Relaxed) == 1 {
             *places.lock() = Instant::now();
         }
-        places.freed.notify_one();
+        places.freed.tell_one();
     }
 }

@@ -13,7 +13,7 @@ pub(in crate::http) struct Lease(Held);
 
 enum Held {
     Http1(Box<Http1>, Weak<Pool>),
-    Http2(#[expect(dead_code, reason = "held until the response ends")] Stream),
+    Http2(Stream),
 }
 
 impl Lease {
@@ -32,6 +32,14 @@ impl Lease {
         let stream = connection.claim.take().await?;
         connection.hints.upgraded();
         Some(stream)
+    }
+
+    /// The connection has ended with its runtime.
+    pub(in crate::http) fn is_cut_off(&self) -> bool {
+        match &self.0 {
+            Held::Http1(connection, _) => connection.hints.is_cut_off(),
+            Held::Http2(stream) => stream.http2().is_cut_off(),
+        }
     }
 
     /// The response has been read to its end: another may come over the connection.

@@ -2,16 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    sync::watch,
-    task::{AbortHandle, Id},
-    time::Instant,
-};
+use tokio::{sync::watch, time::Instant};
 use tracing::debug;
 
 use super::{
     connection::{Http1, Http2, Stream},
-    wait::{SharedDial, Wait},
+    dialing::{Dial, Dialing},
+    room::Room,
+    wait::Wait,
 };
 use crate::home::Home;
 
@@ -21,34 +19,11 @@ pub(super) struct State {
     #[expect(clippy::vec_box, reason = "they are boxed where they are used")]
     pub(super) idle: Vec<Box<Http1>>,
     pub(super) http2: Vec<Arc<Http2>>,
+    /// Dials for one request each, of runtimes that may stand still.
+    pub(super) dials: Vec<Dial>,
     /// Dials for all, one for each runtime that has to have its own.
     pub(super) dialing: Vec<Dialing>,
     pub(super) reaper: Option<Reaper>,
-}
-
-/// A dial for all: its task, and in which runtime.
-pub(super) struct Dialing {
-    task: AbortHandle,
-    home: Home,
-    dial: SharedDial,
-}
-
-impl Dialing {
-    pub(super) fn new(task: AbortHandle, dial: SharedDial, home: Home) -> Self {
-        Self { task, home, dial }
-    }
-
-    fn is_driven(&self) -> bool {
-        self.home.runs_beside_us()
-    }
-
-    pub(super) fn wait(&self) -> Wait {
-        Wait::Shared(self.dial.clone(), self.home)
-    }
-
-    pub(super) fn task(&self) -> Id {
-        self.task.id()
-    }
 }
 
 /// As long as a connection that is kept may be idle: the next look at it is a day away.
@@ -119,9 +94,30 @@ impl State {
     /// The dial for all that is on its way, if it comes while a request waits for it here. What one that is over has come to is
     /// for those who have waited for it, if any still do.
     pub(super) fn dialing(&mut self) -> Option<Wait> {
-        self.dialing.retain(|dialing| !dialing.task.is_finished());
+        self.dialing.retain(|dialing| !dialing.dial.is_over());
         let mut dialing = self.dialing.iter();
-        dialing.find(|it| it.is_driven()).map(Dialing::wait)
+        dialing.find(|it| it.dial.is_driven()).map(Dialing::wait)
+    }
+
+    /// The room of something that is of no use here, and that no request has or waits for: it is another runtime's, which
+    /// nobody may drive.
+    pub(super) fn take_elsewhere(&mut self) -> Option<Room> {
+        while let Some(at) = self.idle.iter().position(|it| !it.is_driven()) {
+            if let Some(room) = self.idle.remove(at).give_way() {
+                return Some(room);
+            }
+        }
+        let mut idle =
+            (self.http2.iter()).filter(|it| !it.is_driven() && it.idle_since().is_some());
+        if let Some(room) = idle.find_map(|it| it.give_way()) {
+            self.drop_those_that_are_over();
+            return Some(room);
+        }
+        let room = self.dials.iter().find_map(Dial::give_way);
+        let room = room.or_else(|| self.dialing.iter().find_map(|it| it.dial.give_way()));
+        self.dials.retain(|dial| !dial.is_over());
+        self.dialing.retain(|dialing| !dialing.dial.is_over());
+        room
     }
 
     /// A place on an HTTP/2 connection; on one that is too old only where no other has any.

@@ -26,7 +26,7 @@ impl Pool {
             return;
         }
         old.vacate();
-        match Room::take(&self.room, &self.freed) {
+        match Room::take(&self.room, &self.freed, self.runtime().id()) {
             Ok(room) => {
                 debug!(pod = %self.pod, "a connection is too old: another one takes over");
                 let dialing = self.dial_for_all(room, Arc::downgrade(old));
@@ -45,12 +45,12 @@ impl Pool {
         }
         let mut state = self.lock();
         let ended = task::try_id();
-        state.dialing.retain(|it| Some(it.task()) != ended);
+        state.dialing.retain(|it| Some(it.dial.task()) != ended);
         if old.is_some() {
             state.drop_those_that_are_over();
         }
         drop(state);
         // Some may wait for a place on the old one.
-        self.freed.notify_waiters();
+        self.freed.tell_all();
     }
 }

@@ -36,6 +36,26 @@ async fn a_late_reader_gets_the_set_of_a_quiet_watch_at_once() {
     assert_eq!(script.asked(), []);
 }
 
+#[tokio::test(start_paused = true)]
+async fn readers_that_follow_each_other_closely_share_a_watch_and_a_later_one_begins_another() {
+    let script = Script::default();
+    script.slice("web-a", [1]);
+    let kept = discovery(&script);
+    for _ in 0..8 {
+        let mut reader = kept.clone();
+        run(&mut reader, SECOND).await;
+        drop(reader);
+        tokio::time::sleep(SECOND / 2).await;
+    }
+    assert_eq!(script.asked(), [Asked::List, Asked::Watch(1)]);
+    tokio::time::sleep(SECOND).await;
+    let mut late = kept.clone();
+    let answer = poll_immediate(answer(&mut late)).await.expect("at once");
+    assert_eq!(answer.expect("a set"), hosts([1]));
+    run(&mut late, SECOND).await;
+    assert_eq!(script.asked(), [Asked::List, Asked::Watch(1)]);
+}
+
 /// Nobody has polled the source for an hour, in which much has happened; of some of it the watch has told.
 async fn old(script: &Script) -> Shared<Watcher<Script>> {
     script.slice("web-a", [1]);

@@ -1,0 +1,114 @@
+//! Requests that wait for a connection, or for room for one: those of each runtime in a line of its own.
+//!
+//! What is freed may be of use in one runtime alone, and a runtime that nobody drives makes nothing of being told. So the
+//! first in each line is told, and whoever finds nothing waits again. Mostly there is one line.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{
+            AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+            fence,
+        },
+    },
+    task::{Context, Poll},
+};
+
+use tokio::{
+    runtime::Id,
+    sync::{Notify, futures::OwnedNotified},
+};
+
+#[derive(Default)]
+pub(super) struct Freed {
+    /// How many wait in all lines.
+    waiting: AtomicUsize,
+    lines: Mutex<Vec<Line>>,
+}
+
+/// The requests that wait in one runtime.
+struct Line {
+    home: Id,
+    told: Arc<Notify>,
+    waiting: usize,
+}
+
+/// A place in a line. One that is told and has no use for it tells the next.
+pub(in crate::http) struct NextFreed {
+    home: Id,
+    told: Pin<Box<OwnedNotified>>,
+    freed: Arc<Freed>,
+}
+
+impl Freed {
+    /// The wait of a request in this runtime. Whoever looks after this for what is free misses nothing.
+    pub(super) fn next(self: &Arc<Self>, home: Id) -> NextFreed {
+        let mut lines = self.lock();
+        let at = lines.iter().position(|line| line.home == home);
+        let at = at.unwrap_or_else(|| {
+            lines.push(Line {
+                home,
+                told: Arc::default(),
+                waiting: 0,
+            });
+            lines.len() - 1
+        });
+        lines[at].waiting += 1;
+        let mut told = Box::pin(lines[at].told.clone().notified_owned());
+        drop(lines);
+        told.as_mut().enable();
+        self.waiting.fetch_add(1, Relaxed);
+        // Before the look, as the one in `waiting` comes after what is freed: one of the two sees the other.
+        fence(SeqCst);
+        NextFreed {
+            home,
+            told,
+            freed: self.clone(),
+        }
+    }
+
+    /// There is one connection to use, or room for one.
+    pub(super) fn tell_one(&self) {
+        self.tell(Notify::notify_one);
+    }
+
+    /// There may be several, or something else has changed.
+    pub(super) fn tell_all(&self) {
+        self.tell(Notify::notify_waiters);
+    }
+
+    fn tell(&self, tell: impl Fn(&Notify)) {
+        fence(SeqCst);
+        if self.waiting.load(Relaxed) > 0 {
+            let lines: Vec<_> = self.lock().iter().map(|line| line.told.clone()).collect();
+            lines.iter().for_each(|line| tell(line));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Line>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Future for NextFreed {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.told.as_mut().poll(cx)
+    }
+}
+
+impl Drop for NextFreed {
+    fn drop(&mut self) {
+        let mut lines = self.freed.lock();
+        if let Some(line) = lines.iter_mut().find(|line| line.home == self.home) {
+            line.waiting -= 1;
+        }
+        lines.retain(|line| line.waiting > 0);
+        drop(lines);
+        self.freed.waiting.fetch_sub(1, Relaxed);
+    }
+}
