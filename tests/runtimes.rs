@@ -521,7 +521,7 @@ fn checks_begin_another_connection_where_their_runtime_stands_still() {
     let world = World::new(2);
     let check = HealthCheck::http("/").expect("a path").interval(MOMENT);
     let check = check.failures(1).timeout(100 * MOMENT);
-    // An HTTP/1.1 connection isn't ready before its runtime has read the last answer.
+    // An HTTP/1.1 connection isn't ready before its runtime has read the last answer's body.
     let builder = world.builder().protocol(Protocol::Http2);
     let client = builder.health_check(check).build();
     let client = client.expect("a client");
@@ -545,6 +545,8 @@ fn checks_begin_another_connection_where_their_runtime_stands_still() {
     first.block_on(async {
         within("a set", client.watch().next()).await;
         within("checks", until_checked(3)).await;
+        // Their answers come in, and the connections are kept.
+        tokio::time::sleep(MOMENT / 2).await;
     });
     let second = current_thread();
     second.block_on(async {

@@ -167,7 +167,8 @@ use crate::{endpoint::Endpoint, error::BoxError};
 /// The connection's cryptography is rustls' default for the process, if the application has installed one; if not, ring
 /// (`kube-ring`, `tls-ring`) or aws-lc (`kube-aws-lc`, `tls-aws-lc`) becomes it.
 ///
-/// **Clones share** one watch in each runtime. (A setting changed on a clone makes it one of its own.) A clone begins with the last set, if the API server has been heard in the last 100 s, as it is while any clone is
+/// **Clones share** one watch in each runtime, which ends with the last one that reads, within a second. (A setting changed on
+/// a clone makes it one of its own.) A clone begins with the last set, if the API server has been heard in the last 100 s, as it is while any clone is
 /// in use. If not, it begins with the next set; with the old one, and its [age](Discovery::age), only if the API server
 /// says nothing for 3 s or can't be asked.
 #[derive(Clone)]

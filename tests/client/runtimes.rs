@@ -267,8 +267,9 @@ fn a_response_that_is_awaited_where_nothing_can_be_dialled_is_an_error_and_blame
                 drop(first);
             }
             let called = current_thread();
-            let mut response =
-                pin!(called.block_on(async { client.call(Request::new(Empty::<Bytes>::new())) }));
+            let entered = called.enter();
+            let mut response = pin!(client.call(Request::new(Empty::<Bytes>::new())));
+            drop(entered);
             drop(called);
             let error = block_on(response.as_mut()).expect_err("there is no runtime");
             assert!(error.is_unexecuted() && error.is_unreachable(), "{error}");

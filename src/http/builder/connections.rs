@@ -61,6 +61,9 @@ impl<D> ClientBuilder<D> {
     /// How many connections there may be to each pod. Requests beyond wait for one; one at least.
     ///
     /// An HTTP/2 connection that takes no more requests (GOAWAY) and only ends those that it has does not count.
+    ///
+    /// A connection belongs to the runtime that it was made in, and a current-thread runtime can't use another one's. Where
+    /// there is no room, one that nobody uses is given up for a request of another runtime; one in use is waited for.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.limits.max_connections = connections.clamp(1, Semaphore::MAX_PERMITS);
         self
