@@ -14,6 +14,7 @@
 mod age;
 mod ahead;
 mod connection;
+mod dialed;
 mod keep_alive;
 mod keeper;
 mod lease;
@@ -48,6 +49,7 @@ use tokio::{
 
 use self::{
     connection::{Http1, Http2},
+    dialed::Dialed,
     keeper::Keeper,
     room::{Room, WeakRoom},
     settling::{Settling, Shelf},
@@ -208,7 +210,7 @@ impl Pool {
                 Self::release(&pool, connection);
             }
         });
-        Wait::Dial(receiver)
+        Wait::Dial(Dialed::new(receiver, Arc::downgrade(self)))
     }
 
     /// Connects for all requests that wait, whichever of them is cancelled. In the end a connection that was too old is

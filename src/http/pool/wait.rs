@@ -3,18 +3,18 @@
 use std::{fmt, pin::Pin};
 
 use futures::future::{BoxFuture, Shared};
-use tokio::sync::{futures::OwnedNotified, oneshot};
+use tokio::sync::futures::OwnedNotified;
 
-use super::{connection::Http1, settling::Settling};
+use super::{dialed::Dialed, settling::Settling};
 use crate::{
-    error::{BoxError, SharedError},
+    error::SharedError,
     home::Home,
 };
 
 /// What a request without a connection waits for.
 pub(in crate::http) enum Wait {
-    /// A connection of its own; none where the pod speaks HTTP/2 by now, and there is one for all.
-    Dial(oneshot::Receiver<Result<Option<Box<Http1>>, BoxError>>),
+    /// A connection of its own.
+    Dial(Dialed),
     /// A connection for all who wait, dialled in this runtime.
     Shared(SharedDial, Home),
     /// A connection that is about to be ready.
