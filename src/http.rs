@@ -35,6 +35,7 @@ mod builder;
 mod check;
 mod client;
 mod connect;
+mod deadline;
 mod error;
 mod failure;
 mod framing;

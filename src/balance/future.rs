@@ -28,7 +28,7 @@ use tower::Service;
 
 use super::{
     errand::Errand,
-    place::{Held, State, StateProjection, place, place_errand, ready, take_back},
+    place::{Held, State, StateProjection, Unready, place, place_errand, ready, take_back},
     reconnect::Refusal,
     shared::Shared,
 };
@@ -130,33 +130,9 @@ where
                         }
                     }
                 }
-                StateProjection::Unsent {
-                    service,
-                    held,
-                    change,
-                    shared,
-                } => match service.poll_ready(cx) {
-                    Poll::Ready(is_ready) => {
-                        let Held {
-                            request,
-                            in_flight,
-                            errand,
-                        } = held.take().expect(TAKEN);
-                        match is_ready {
-                            Ok(()) => State::Sent {
-                                future: service.call(request),
-                                in_flight: Some(in_flight),
-                                errand,
-                            },
-                            Err(error) => {
-                                let (refusal, error) = (Refusal::NotReady, error.into());
-                                shared.refused(in_flight, refusal, error, ready::<S, Req>);
-                                place_errand(shared, request, errand)
-                            }
-                        }
-                    }
-                    Poll::Pending => task::ready!(poll_elsewhere(held, change, shared, cx)),
-                },
+                StateProjection::Unsent { unready } => {
+                    task::ready!(poll_unready(unready, cx))
+                }
                 StateProjection::Waiting {
                     change,
                     request,
@@ -180,6 +156,43 @@ where
             this.state.set(next);
         }
     }
+}
+
+/// Sends a request whose endpoint has become ready, or takes it elsewhere.
+fn poll_unready<S, Req>(
+    unready: &mut Unready<S, Req>,
+    cx: &mut Context<'_>,
+) -> Poll<State<S, S::Future, Req>>
+where
+    S: Service<Req> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+{
+    let Unready {
+        service,
+        held,
+        change,
+        shared,
+    } = unready;
+    let Poll::Ready(is_ready) = service.poll_ready(cx) else {
+        return poll_elsewhere(held, change, shared, cx);
+    };
+    let Held {
+        request,
+        in_flight,
+        errand,
+    } = held.take().expect(TAKEN);
+    Poll::Ready(match is_ready {
+        Ok(()) => State::Sent {
+            future: service.call(request),
+            in_flight: Some(in_flight),
+            errand,
+        },
+        Err(error) => {
+            let (refusal, error) = (Refusal::NotReady, error.into());
+            shared.refused(in_flight, refusal, error, ready::<S, Req>);
+            place_errand(shared, request, errand)
+        }
+    })
 }
 
 /// Takes a request elsewhere whose endpoint has left the set before it became ready, or ends it if its time is up.

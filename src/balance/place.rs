@@ -19,14 +19,9 @@ pin_project! {
     /// Where a request stands.
     #[project = StateProjection]
     pub(super) enum State<S, F, Req> {
-        /// An endpoint has been picked and is not ready yet; the request is still here.
-        Unsent {
-            service: S,
-            held: Option<Held<Req>>,
-            // Once it has been polled: that pod may leave.
-            change: Option<BoxFuture<'static, ()>>,
-            shared: Arc<Shared<S>>,
-        },
+        /// An endpoint has been picked and is not ready yet; the request is still here. Boxed, because most are ready, and all
+        /// requests are moved.
+        Unsent { unready: Box<Unready<S, Req>> },
         /// The endpoint has the request. Its service is gone from here, so that the request doesn't keep a removed
         /// endpoint's connections open; and so is the balancer, which the guard leads back to.
         Sent { #[pin] future: F, in_flight: Option<InFlight>, errand: Errand },
@@ -41,6 +36,15 @@ pin_project! {
         },
         Failed { error: Option<Error> },
     }
+}
+
+/// An endpoint that is not ready yet, and the request that waits for it.
+pub(super) struct Unready<S, Req> {
+    pub(super) service: S,
+    pub(super) held: Option<Held<Req>>,
+    /// Once it has been polled: that pod may leave.
+    pub(super) change: Option<BoxFuture<'static, ()>>,
+    pub(super) shared: Arc<Shared<S>>,
 }
 
 /// A request that waits for its endpoint's readiness.
@@ -130,14 +134,16 @@ where
             Err(request)
         }
         Poll::Pending => Ok(State::Unsent {
-            service,
-            held: Some(Held {
-                request,
-                in_flight,
-                errand,
+            unready: Box::new(Unready {
+                service,
+                held: Some(Held {
+                    request,
+                    in_flight,
+                    errand,
+                }),
+                change: None,
+                shared: shared.clone(),
             }),
-            change: None,
-            shared: shared.clone(),
         }),
     }
 }

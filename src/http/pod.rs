@@ -5,7 +5,6 @@ use std::{
     pin::Pin,
     sync::{Arc, Weak},
     task::{self, Context, Poll},
-    time::Duration,
 };
 
 use futures::future::BoxFuture;
@@ -19,6 +18,7 @@ use tower::Service;
 
 use super::{
     body::{BoxRequest, RequestBody},
+    deadline::Deadline,
     failure::{failure, h2_cause, is_not_accepted, late, too_large},
     pool::{Config, Lease, Pool, Reserved, Wait},
     received::Received,
@@ -29,14 +29,15 @@ use super::{
 use crate::{
     endpoint::Endpoint,
     error::{BoxError, Unsent},
-    home::{Home, Timer},
+    home::Home,
 };
 
 pub(super) struct PodService {
     pool: Arc<Pool>,
     reserved: Option<Reserved>,
     /// With the runtime in which it was begun.
-    wait: Option<(Home, Wait)>,
+    /// Boxed, because most requests need none, and each has a clone of this.
+    wait: Option<Box<(Home, Wait)>>,
     /// It has been polled outside of a runtime.
     homeless: bool,
 }
@@ -91,7 +92,7 @@ impl Service<BoxRequest> for PodService {
         if self
             .wait
             .as_ref()
-            .is_some_and(|(home, _)| !home.runs_beside_us())
+            .is_some_and(|wait| !wait.0.runs_beside_us())
         {
             // The request has been moved to another runtime, and nobody may drive the one before.
             self.wait = None;
@@ -104,14 +105,14 @@ impl Service<BoxRequest> for PodService {
             if self.reserved.is_some() {
                 // A connection that is being made will be the next one's.
                 self.wait = None;
-                continue;
+                return Poll::Ready(Ok(()));
             }
-            let Some((home, wait)) = &mut self.wait else {
+            let Some((home, wait)) = self.wait.as_deref_mut() else {
                 let Some(here) = self.pool.home() else {
                     return self.poll_homeless(cx);
                 };
                 // Looks again before it waits: of two connections that were freed in between, only one is told.
-                self.wait = Some((here, self.pool.connect()));
+                self.wait = Some(Box::new((here, self.pool.connect())));
                 continue;
             };
             let waited = match wait {
@@ -167,14 +168,11 @@ fn send(pool: &Arc<Pool>, mut connection: Reserved, mut request: BoxRequest, lef
         Ok(uri) => uri,
         Err(error) => return Box::pin(ready(Err(error.into()))),
     };
-    let deadline = pool
-        .config
-        .first_byte
-        .map(|bound| (Timer::after(bound), bound));
+    let deadline = pool.config.first_byte.map(Deadline::after);
     let call = |connection| Call {
         pool: Arc::downgrade(pool),
         connection,
-        uri,
+        uri: uri.map(Box::new),
         left: left - 1,
         limits: pool.config.connector.limits,
     };
@@ -191,8 +189,6 @@ fn send(pool: &Arc<Pool>, mut connection: Reserved, mut request: BoxRequest, lef
         }
     }
 }
-
-type Deadline = (Timer, Duration);
 
 pin_project! {
     /// A request on its way over a connection. By hand, because it is made for every request: as an async function it would
@@ -237,11 +233,11 @@ where
             return again.as_mut().poll(cx);
         }
         let Poll::Ready(sent) = this.sent.poll(cx) else {
-            let Some((deadline, bound)) = this.deadline else {
+            let Some(deadline) = this.deadline else {
                 return Poll::Pending;
             };
             task::ready!(deadline.poll(cx));
-            return Poll::Ready(Err(late(*bound)));
+            return Poll::Ready(Err(late(deadline.whole())));
         };
         let call = this.call.take().expect("polled after completion");
         match sent {
@@ -260,13 +256,14 @@ struct Call {
     pool: Weak<Pool>,
     connection: Reserved,
     /// The request's as it was, where the connection has got another one.
-    uri: Option<Uri>,
+    uri: Option<Box<Uri>>,
     left: usize,
     limits: WireLimits,
 }
 
 impl Call {
     /// The response, with what it holds.
+    #[inline]
     fn receive(mut self, response: Response<Incoming>) -> Result<Response<PodBody>, BoxError> {
         self.connection.answered(response.headers());
         let http2 = match &self.connection {
@@ -285,7 +282,9 @@ impl Call {
             _ => self.pool,
         };
         let lease = Lease::new(self.connection, pool);
-        Ok(response.map(|body| PodBody::new(Received::new(body, self.limits, http2), lease)))
+        let (head, body) = response.into_parts();
+        let body = PodBody::new(Received::new(body, self.limits, http2), lease);
+        Ok(Response::from_parts(head, body))
     }
 
     /// The request over another connection, if nothing of it was written.
@@ -308,7 +307,7 @@ impl Call {
         };
         drop(self.connection);
         if let Some(uri) = self.uri {
-            *request.uri_mut() = uri;
+            *request.uri_mut() = *uri;
         }
         // What HTTP/1.1 has added.
         request.headers_mut().remove(HOST);

@@ -36,7 +36,6 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU8, Ordering::Relaxed},
     },
-    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -280,18 +279,11 @@ impl Pool {
         }
     }
 
-    /// Takes an HTTP/1.1 connection back that has no request any more, or closes it.
+    /// Takes an HTTP/1.1 connection back that has no request any more, or closes it. Its own task may not be done with the
+    /// response yet.
     pub(super) fn release(pool: &Weak<Self>, mut connection: Box<Http1>) {
-        if connection.is_over() {
-            return;
-        }
-        let mut cx = Context::from_waker(Waker::noop());
-        match connection.sender.poll_ready(&mut cx) {
-            Poll::Ready(Ok(())) => Self::take_back(pool, connection),
-            Poll::Ready(Err(_closed)) => {}
-            // The connection's own task is not done with the response.
-            Poll::Pending => Self::take_back(pool, connection),
-        }
+        connection.idle_since = Instant::now();
+        Self::put(pool, connection);
     }
 
     /// It doesn't become ready soon: the request still is on its way where it was answered early.
@@ -302,14 +294,9 @@ impl Pool {
         let runtime = connection.runtime.clone();
         runtime.spawn(async move {
             if let Ok(Ok(())) = timeout(patience, connection.sender.ready()).await {
-                Self::take_back(&pool, connection);
+                Self::release(&pool, connection);
             }
         });
-    }
-
-    fn take_back(pool: &Weak<Self>, mut connection: Box<Http1>) {
-        connection.idle_since = Instant::now();
-        Self::put(pool, connection);
     }
 
     /// Puts a connection on top of those that are idle.

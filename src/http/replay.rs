@@ -76,7 +76,7 @@ impl Default for Retries {
 
 /// What it takes to send a request again.
 pub(super) struct Replay {
-    request: BoxRequest,
+    request: Request<RequestBody>,
     /// It may be executed twice.
     repeatable: bool,
     attempts: Attempts<Answer>,
@@ -90,7 +90,7 @@ impl Replay {
         route: &Route,
         retries: &Retries,
         may_refuse: bool,
-    ) -> Option<Self> {
+    ) -> Option<Box<Self>> {
         let marked = request.extensions().get::<Idempotent>().copied();
         let repeatable =
             marked.is_some() || (request.method().is_safe() && request.body().is_empty());
@@ -99,11 +99,13 @@ impl Replay {
         }
         // Pods that may refuse are likely to speak gRPC, whose bodies all come as streams.
         request.body_mut().record(marked.unwrap_or_default().record);
-        Some(Self {
-            request: again(request)?,
+        let mut replay = Box::new(Self {
+            request: Request::new(request.body().again()?),
             repeatable,
             attempts: Attempts::new(&retries.allowance, route.clone()),
-        })
+        });
+        copy_head(request, &mut replay.request);
+        Some(replay)
     }
 
     /// The request again, after `answer`, and its route. If it may not be sent again, the answer that its caller has to know.
@@ -180,15 +182,19 @@ fn status(response: &Response<ResponseBody>) -> StatusCode {
 /// The same request, if its body can be had again.
 fn again(request: &Request<RequestBody>) -> Option<BoxRequest> {
     let mut again = Box::new(Request::new(request.body().again()?));
-    again.method_mut().clone_from(request.method());
-    again.uri_mut().clone_from(request.uri());
-    *again.version_mut() = request.version();
-    // An empty map is cheaper made than cloned.
-    if !request.headers().is_empty() {
-        again.headers_mut().clone_from(request.headers());
-    }
-    if !request.extensions().is_empty() {
-        again.extensions_mut().clone_from(request.extensions());
-    }
+    copy_head(request, &mut again);
     Some(again)
+}
+
+fn copy_head(from: &Request<RequestBody>, to: &mut Request<RequestBody>) {
+    to.method_mut().clone_from(from.method());
+    to.uri_mut().clone_from(from.uri());
+    *to.version_mut() = from.version();
+    // An empty map is cheaper made than cloned.
+    if !from.headers().is_empty() {
+        to.headers_mut().clone_from(from.headers());
+    }
+    if !from.extensions().is_empty() {
+        to.extensions_mut().clone_from(from.extensions());
+    }
 }
