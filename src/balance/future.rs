@@ -28,7 +28,9 @@ use tower::Service;
 
 use super::{
     errand::Errand,
-    place::{Held, State, StateProjection, Unready, place, place_errand, ready, take_back},
+    place::{
+        Held, State, StateProjection, Unready, Waiting, place, place_errand, ready, take_back,
+    },
     reconnect::Refusal,
     shared::Shared,
 };
@@ -133,21 +135,8 @@ where
                 StateProjection::Unsent { unready } => {
                     task::ready!(poll_unready(unready, cx))
                 }
-                StateProjection::Waiting {
-                    change,
-                    request,
-                    errand,
-                    cut_off,
-                    shared,
-                } => {
-                    task::ready!(change.as_mut().poll(cx));
-                    let request = request.take().expect(TAKEN);
-                    if shared.cut_off() == *cut_off {
-                        place_errand(shared, request, std::mem::take(errand))
-                    } else {
-                        let error = Some(Error::closed(shared.last_refusal()));
-                        State::Failed { error }
-                    }
+                StateProjection::Waiting { waiting } => {
+                    task::ready!(poll_waiting(waiting, cx))
                 }
                 StateProjection::Failed { error } => {
                     return Poll::Ready(Err(error.take().expect(TAKEN)));
@@ -192,6 +181,25 @@ where
             shared.refused(in_flight, refusal, error, ready::<S, Req>);
             place_errand(shared, request, errand)
         }
+    })
+}
+
+/// Tries again when something has changed.
+fn poll_waiting<S, Req>(
+    waiting: &mut Waiting<S, Req>,
+    cx: &mut Context<'_>,
+) -> Poll<State<S, S::Future, Req>>
+where
+    S: Service<Req> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+{
+    task::ready!(waiting.change.as_mut().poll(cx));
+    let (shared, request) = (&waiting.shared, waiting.request.take().expect(TAKEN));
+    Poll::Ready(if shared.cut_off() == waiting.cut_off {
+        place_errand(shared, request, std::mem::take(&mut waiting.errand))
+    } else {
+        let error = Some(Error::closed(shared.last_refusal()));
+        State::Failed { error }
     })
 }
 

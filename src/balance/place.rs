@@ -26,16 +26,19 @@ pin_project! {
         /// endpoint's connections open; and so is the balancer, which the guard leads back to.
         Sent { #[pin] future: F, in_flight: Option<InFlight>, errand: Errand },
         /// No endpoint accepts requests.
-        Waiting {
-            change: BoxFuture<'static, ()>,
-            request: Option<Req>,
-            errand: Errand,
-            // What `Shared::cut_off` was.
-            cut_off: u64,
-            shared: Arc<Shared<S>>,
-        },
+        Waiting { waiting: Box<Waiting<S, Req>> },
         Failed { error: Option<Error> },
     }
+}
+
+/// A request that waits for a change.
+pub(super) struct Waiting<S, Req> {
+    pub(super) change: BoxFuture<'static, ()>,
+    pub(super) request: Option<Req>,
+    pub(super) errand: Errand,
+    /// What `Shared::cut_off` was.
+    pub(super) cut_off: u64,
+    pub(super) shared: Arc<Shared<S>>,
 }
 
 /// An endpoint that is not ready yet, and the request that waits for it.
@@ -91,11 +94,13 @@ where
                 Ok(Placement::Picked(service, in_flight)) => (service, in_flight),
                 Ok(Placement::Waiting(change)) => {
                     return State::Waiting {
-                        change,
-                        request: Some(request),
-                        errand,
-                        cut_off,
-                        shared: shared.clone(),
+                        waiting: Box::new(Waiting {
+                            change,
+                            request: Some(request),
+                            errand,
+                            cut_off,
+                            shared: shared.clone(),
+                        }),
                     };
                 }
                 Err(error) => return State::Failed { error: Some(error) },

@@ -24,8 +24,8 @@ use crate::error::BoxError;
 /// A caller's body, whatever its type.
 type Stream = UnsyncBoxBody<Bytes, BoxError>;
 
-/// A request on its way to a pod. It passes through many hands, and is too large to be moved each time.
-pub(super) type BoxRequest = Box<Request<RequestBody>>;
+/// A request on its way to a pod.
+pub(super) type PodRequest = Request<RequestBody>;
 
 /// The body of a request on its way to a pod. Most have none, and all are moved with their requests: it is one word.
 #[derive(Default)]

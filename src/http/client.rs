@@ -120,7 +120,7 @@ impl Client {
         }
         let (head, body) = request.into_parts();
         let body = RequestBody::new(body, length);
-        let mut request = Box::new(Request::from_parts(head, body));
+        let mut request = Request::from_parts(head, body);
         framing::check(&mut request)?;
         let shared = &self.shared;
         shared.config.service.check(&mut request)?;

@@ -14,7 +14,7 @@ use http::Response;
 use pin_project_lite::pin_project;
 
 use super::{
-    body::BoxRequest,
+    body::PodRequest,
     deadline::Deadline,
     error::Error,
     pod::PodService,
@@ -29,7 +29,7 @@ use crate::{
 
 pub(super) type Pods = Balance<PodService, OnResponseEnd>;
 
-type Sent = BalanceFuture<PodService, BoxRequest, OnResponseEnd>;
+type Sent = BalanceFuture<PodService, PodRequest, OnResponseEnd>;
 
 /// What the clones of a client and their requests have in common.
 pub(super) struct Shared {

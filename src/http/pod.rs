@@ -17,7 +17,7 @@ use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::{
-    body::{BoxRequest, RequestBody},
+    body::{PodRequest, RequestBody},
     deadline::Deadline,
     failure::{failure, h2_cause, is_not_accepted, late, too_large},
     pool::{Config, Lease, Pool, Reserved, Wait},
@@ -83,7 +83,7 @@ impl Drop for PodService {
     }
 }
 
-impl Service<BoxRequest> for PodService {
+impl Service<PodRequest> for PodService {
     type Response = Response<PodBody>;
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
@@ -144,7 +144,7 @@ impl Service<BoxRequest> for PodService {
         }
     }
 
-    fn call(&mut self, request: BoxRequest) -> Self::Future {
+    fn call(&mut self, request: PodRequest) -> Self::Future {
         let reserved = self.reserved.take();
         let reserved = reserved.expect("poll_ready comes before call");
         send(&self.pool, reserved, request, CONNECTIONS)
@@ -158,7 +158,7 @@ type Sent = BoxFuture<'static, Result<Response<PodBody>, BoxError>>;
 
 /// Sends the request over one connection, and over others, up to `left` in all, if those turn out to be closed before
 /// anything was written: servers close idle connections as they please, and that says nothing of the pod.
-fn send(pool: &Arc<Pool>, mut connection: Reserved, mut request: BoxRequest, left: usize) -> Sent {
+fn send(pool: &Arc<Pool>, mut connection: Reserved, mut request: PodRequest, left: usize) -> Sent {
     let service = &pool.config.service;
     let addressed = match connection {
         Reserved::Http1(_) => service.address_http1(&mut request),
@@ -178,7 +178,7 @@ fn send(pool: &Arc<Pool>, mut connection: Reserved, mut request: BoxRequest, lef
     };
     match &mut connection {
         Reserved::Http1(http1) => {
-            let sent = http1.begin(request.body()).try_send_request(*request);
+            let sent = http1.begin(request.body()).try_send_request(request);
             Sending::boxed(sent, call(connection), deadline)
         }
         Reserved::Http2(stream) => {
@@ -301,7 +301,7 @@ impl Call {
         {
             stream.retire();
         }
-        let Some(mut request) = unsent.map(Box::new) else {
+        let Some(mut request) = unsent else {
             let failure = failure(error, &self.connection, &self.limits, &self.pool);
             return Err(failure);
         };

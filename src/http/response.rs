@@ -44,7 +44,7 @@ impl PodBody {
 
 /// A response from its head to its end. Boxed once, because it passes through many hands on its way to its caller.
 struct Exchange {
-    /// None once its time is up.
+    /// None once all of it has been read, or its time is up.
     body: Option<ReadAhead<Received>>,
     /// The connection, until the response has ended.
     lease: Option<Lease>,
@@ -204,7 +204,10 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let Self { pod, exchange: this } = &mut *self;
+        let Self {
+            pod,
+            exchange: this,
+        } = &mut *self;
         let Some(body) = &mut this.body else {
             return Poll::Ready(None);
         };
@@ -230,7 +233,10 @@ impl Body for ResponseBody {
             Some(Err(_)) => this.abandon(),
             // Not every caller asks once more after the last frame, where the length told which one that is.
             Some(Ok(_)) if !body.is_end_stream() => {}
-            Some(Ok(_)) | None => this.end(),
+            Some(Ok(_)) | None => {
+                this.end();
+                this.body = None;
+            }
         }
         let pod = || Endpoint::clone(pod);
         Poll::Ready(frame.map(|frame| {
@@ -246,7 +252,10 @@ impl Body for ResponseBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.exchange.body.as_ref().map(Body::size_hint).unwrap_or_default()
+        match &self.exchange.body {
+            Some(body) => body.size_hint(),
+            None => SizeHint::with_exact(0),
+        }
     }
 }
 

@@ -6,10 +6,7 @@ use futures::future::{BoxFuture, Shared};
 use tokio::sync::futures::OwnedNotified;
 
 use super::{dialed::Dialed, settling::Settling};
-use crate::{
-    error::SharedError,
-    home::Home,
-};
+use crate::{error::SharedError, home::Home};
 
 /// What a request without a connection waits for.
 pub(in crate::http) enum Wait {
