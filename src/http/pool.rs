@@ -209,7 +209,8 @@ impl Pool {
                 Self::release(&pool, connection);
             }
         });
-        Wait::Dial(Dialed::new(receiver, Arc::downgrade(self)))
+        let shelf: Weak<dyn Shelf> = Arc::<Self>::downgrade(self);
+        Wait::Dial(Dialed::new(receiver, shelf))
     }
 
     /// Connects for all requests that wait, whichever of them is cancelled. In the end a connection that was too old is

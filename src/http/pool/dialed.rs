@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{Pool, connection::Http1};
+use super::{connection::Http1, settling::Shelf};
 use crate::error::BoxError;
 
 /// None where the pod speaks HTTP/2 by now, and there is a connection for all.
@@ -18,12 +18,12 @@ pub(super) type Made = Result<Option<Box<Http1>>, BoxError>;
 /// The wait for it. If it ends before it is asked for what has come, the next request has the connection.
 pub(in crate::http) struct Dialed {
     made: oneshot::Receiver<Made>,
-    pool: Weak<Pool>,
+    shelf: Weak<dyn Shelf>,
 }
 
 impl Dialed {
-    pub(super) fn new(made: oneshot::Receiver<Made>, pool: Weak<Pool>) -> Self {
-        Self { made, pool }
+    pub(super) fn new(made: oneshot::Receiver<Made>, shelf: Weak<dyn Shelf>) -> Self {
+        Self { made, shelf }
     }
 }
 
@@ -38,8 +38,10 @@ impl Future for Dialed {
 impl Drop for Dialed {
     fn drop(&mut self) {
         self.made.close();
-        if let Ok(Ok(Some(unused))) = self.made.try_recv() {
-            Pool::release(&self.pool, unused);
+        if let Ok(Ok(Some(unused))) = self.made.try_recv()
+            && let Some(shelf) = self.shelf.upgrade()
+        {
+            shelf.put_back(unused);
         }
     }
 }
