@@ -13,7 +13,7 @@
 //! | file | what lives there |
 //! | --- | --- |
 //! | `http/client.rs`, `http/builder.rs`, `http/request.rs` | the client, its settings, and requests made with its words |
-//! | `http/future.rs` | one request: its attempts, in the time that it has |
+//! | `http/future.rs`, `http/deadline.rs` | one request: its attempts, in the time that it has |
 //! | `http/address.rs` | whom a request names |
 //! | `http/framing.rs`, `http/measured.rs` | where a request's body ends: as its headers say, and as it does |
 //! | `http/replay.rs` | which requests may be sent again |
@@ -36,6 +36,7 @@ mod check;
 mod client;
 mod connect;
 mod cut_off;
+mod deadline;
 mod error;
 mod failure;
 mod framing;

@@ -28,7 +28,9 @@ use tower::Service;
 
 use super::{
     errand::Errand,
-    place::{Held, State, StateProjection, place, place_errand, refuse, take_back},
+    place::{
+        Held, State, StateProjection, Unready, Waiting, place, place_errand, refuse, take_back,
+    },
     shared::Shared,
 };
 use crate::{
@@ -129,47 +131,11 @@ where
                         }
                     }
                 }
-                StateProjection::Unsent {
-                    service,
-                    held,
-                    change,
-                    shared,
-                } => match service.poll_ready(cx) {
-                    Poll::Ready(is_ready) => {
-                        let Held {
-                            request,
-                            in_flight,
-                            errand,
-                        } = held.take().expect(TAKEN);
-                        match is_ready {
-                            Ok(()) => State::Sent {
-                                future: service.call(request),
-                                in_flight: Some(in_flight),
-                                errand,
-                            },
-                            Err(error) => match refuse(shared, in_flight, error.into(), request) {
-                                Ok(state) => state,
-                                Err(request) => place_errand(shared, request, errand),
-                            },
-                        }
-                    }
-                    Poll::Pending => task::ready!(poll_elsewhere(held, change, shared, cx)),
-                },
-                StateProjection::Waiting {
-                    change,
-                    request,
-                    errand,
-                    cut_off,
-                    shared,
-                } => {
-                    task::ready!(change.as_mut().poll(cx));
-                    let request = request.take().expect(TAKEN);
-                    if shared.cut_off() == *cut_off {
-                        place_errand(shared, request, std::mem::take(errand))
-                    } else {
-                        let error = Some(Error::closed(shared.last_refusal()));
-                        State::Failed { error }
-                    }
+                StateProjection::Unsent { unready } => {
+                    task::ready!(poll_unready(unready, cx))
+                }
+                StateProjection::Waiting { waiting } => {
+                    task::ready!(poll_waiting(waiting, cx))
                 }
                 StateProjection::Failed { error } => {
                     return Poll::Ready(Err(error.take().expect(TAKEN)));
@@ -178,6 +144,61 @@ where
             this.state.set(next);
         }
     }
+}
+
+/// Sends a request whose endpoint has become ready, or takes it elsewhere.
+fn poll_unready<S, Req>(
+    unready: &mut Unready<S, Req>,
+    cx: &mut Context<'_>,
+) -> Poll<State<S, S::Future, Req>>
+where
+    S: Service<Req> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+{
+    let Unready {
+        service,
+        held,
+        change,
+        shared,
+    } = unready;
+    let Poll::Ready(is_ready) = service.poll_ready(cx) else {
+        return poll_elsewhere(held, change, shared, cx);
+    };
+    let Held {
+        request,
+        in_flight,
+        errand,
+    } = held.take().expect(TAKEN);
+    Poll::Ready(match is_ready {
+        Ok(()) => State::Sent {
+            future: service.call(request),
+            in_flight: Some(in_flight),
+            errand,
+        },
+        Err(error) => match refuse(shared, in_flight, error.into(), request) {
+            Ok(state) => state,
+            Err(request) => place_errand(shared, request, errand),
+        },
+    })
+}
+
+/// Tries again when something has changed.
+fn poll_waiting<S, Req>(
+    waiting: &mut Waiting<S, Req>,
+    cx: &mut Context<'_>,
+) -> Poll<State<S, S::Future, Req>>
+where
+    S: Service<Req> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+{
+    task::ready!(waiting.change.as_mut().poll(cx));
+    let (shared, request) = (&waiting.shared, waiting.request.take().expect(TAKEN));
+    Poll::Ready(if shared.cut_off() == waiting.cut_off {
+        place_errand(shared, request, std::mem::take(&mut waiting.errand))
+    } else {
+        let error = Some(Error::closed(shared.last_refusal()));
+        State::Failed { error }
+    })
 }
 
 /// Takes a request elsewhere whose endpoint has left the set before it became ready, or ends it if its time is up.

@@ -19,28 +19,35 @@ pin_project! {
     /// Where a request stands.
     #[project = StateProjection]
     pub(super) enum State<S, F, Req> {
-        /// An endpoint has been picked and is not ready yet; the request is still here.
-        Unsent {
-            service: S,
-            held: Option<Held<Req>>,
-            // Once it has been polled: that pod may leave.
-            change: Option<BoxFuture<'static, ()>>,
-            shared: Arc<Shared<S>>,
-        },
+        /// An endpoint has been picked and is not ready yet; the request is still here. Boxed, because most are ready, and all
+        /// requests are moved.
+        Unsent { unready: Box<Unready<S, Req>> },
         /// The endpoint has the request. Its service is gone from here, so that the request doesn't keep a removed
         /// endpoint's connections open; and so is the balancer, which the guard leads back to.
         Sent { #[pin] future: F, in_flight: Option<InFlight>, errand: Errand },
         /// No endpoint accepts requests.
-        Waiting {
-            change: BoxFuture<'static, ()>,
-            request: Option<Req>,
-            errand: Errand,
-            // What `Shared::cut_off` was.
-            cut_off: u64,
-            shared: Arc<Shared<S>>,
-        },
+        Waiting { waiting: Box<Waiting<S, Req>> },
         Failed { error: Option<Error> },
     }
+}
+
+/// A request that waits for a change.
+pub(super) struct Waiting<S, Req> {
+    pub(super) change: BoxFuture<'static, ()>,
+    pub(super) request: Option<Req>,
+    pub(super) errand: Errand,
+    /// What `Shared::cut_off` was.
+    pub(super) cut_off: u64,
+    pub(super) shared: Arc<Shared<S>>,
+}
+
+/// An endpoint that is not ready yet, and the request that waits for it.
+pub(super) struct Unready<S, Req> {
+    pub(super) service: S,
+    pub(super) held: Option<Held<Req>>,
+    /// Once it has been polled: that pod may leave.
+    pub(super) change: Option<BoxFuture<'static, ()>>,
+    pub(super) shared: Arc<Shared<S>>,
 }
 
 /// A request that waits for its endpoint's readiness.
@@ -87,11 +94,13 @@ where
                 Ok(Placement::Picked(service, in_flight)) => (service, in_flight),
                 Ok(Placement::Waiting(change)) => {
                     return State::Waiting {
-                        change,
-                        request: Some(request),
-                        errand,
-                        cut_off,
-                        shared: shared.clone(),
+                        waiting: Box::new(Waiting {
+                            change,
+                            request: Some(request),
+                            errand,
+                            cut_off,
+                            shared: shared.clone(),
+                        }),
                     };
                 }
                 Err(error) => return State::Failed { error: Some(error) },
@@ -126,14 +135,16 @@ where
         }),
         Poll::Ready(Err(error)) => refuse(shared, in_flight, error.into(), request),
         Poll::Pending => Ok(State::Unsent {
-            service,
-            held: Some(Held {
-                request,
-                in_flight,
-                errand,
+            unready: Box::new(Unready {
+                service,
+                held: Some(Held {
+                    request,
+                    in_flight,
+                    errand,
+                }),
+                change: None,
+                shared: shared.clone(),
             }),
-            change: None,
-            shared: shared.clone(),
         }),
     }
 }

@@ -47,7 +47,7 @@ impl Service {
         if uri.path().starts_with('*') && !is_asterisk(request) {
             return Err(Error::request("\"*\" is no path: only OPTIONS has it"));
         }
-        let has_host = !request.headers().is_empty() && request.headers().contains_key(HOST);
+        let has_host = request.headers().keys().any(|name| *name == HOST);
         let is_path = uri.authority().is_none() && uri.scheme().is_none();
         if has_host || !is_path || *request.method() == Method::CONNECT {
             self.make_whole(request)?;

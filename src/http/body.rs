@@ -24,19 +24,24 @@ use crate::error::BoxError;
 /// A caller's body, whatever its type.
 type Stream = UnsyncBoxBody<Bytes, BoxError>;
 
-/// A request on its way to a pod. It passes through many hands, and is too large to be moved each time.
-pub(super) type BoxRequest = Box<Request<RequestBody>>;
+/// A request on its way to a pod.
+pub(super) type PodRequest = Request<RequestBody>;
 
-/// The body of a request on its way to a pod.
-pub(super) enum RequestBody {
-    Empty,
+/// The body of a request on its way to a pod. Most have none, and all are moved with their requests: it is one word.
+#[derive(Default)]
+pub(super) struct RequestBody(Option<Box<Kind>>);
+
+enum Kind {
     Whole(Option<Bytes>),
     Stream(Stream),
-    Recorded(Box<ReplayBody>),
-    Begun(Box<Begun<RequestBody>>),
+    Recorded(ReplayBody),
+    Begun(Begun<RequestBody>),
 }
 
 impl RequestBody {
+    /// A request without a body.
+    pub(super) const EMPTY: Self = Self(None);
+
     /// `declared` is the length that the request's headers promise, where they do.
     pub(super) fn new<B>(body: B, declared: Option<u64>) -> Self
     where
@@ -44,14 +49,14 @@ impl RequestBody {
         B::Error: Into<BoxError>,
     {
         if body.is_end_stream() {
-            return Self::Empty;
+            return Self::EMPTY;
         }
         let mut body = Some(body);
         if let Some(whole) = (&mut body as &mut dyn Any).downcast_mut::<Option<Full<Bytes>>>() {
             return Self::whole(whole.take());
         }
         let body = body.expect("not taken above");
-        Self::Stream(Measured::new(body, declared).boxed_unsync())
+        Kind::Stream(Measured::new(body, declared).boxed_unsync()).into()
     }
 
     fn whole(body: Option<Full<Bytes>>) -> Self {
@@ -62,65 +67,82 @@ impl RequestBody {
             Poll::Ready(Some(Ok(frame))) => frame.into_data().ok(),
             _ => None,
         };
-        Self::Whole(data)
+        Kind::Whole(data).into()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        matches!(self, Self::Empty)
+        self.0.is_none()
     }
 
     /// Whether it is all there, and no longer than `limit`.
     pub(super) fn is_within(&self, limit: usize) -> bool {
-        match self {
-            Self::Empty => true,
-            Self::Whole(data) => data.as_ref().is_none_or(|data| data.len() <= limit),
-            Self::Stream(_) | Self::Recorded(_) | Self::Begun(_) => false,
+        match self.0.as_deref() {
+            None => true,
+            Some(Kind::Whole(data)) => data.as_ref().is_none_or(|data| data.len() <= limit),
+            Some(Kind::Stream(_) | Kind::Recorded(_) | Kind::Begun(_)) => false,
         }
     }
 
     /// Reads what a stream has ready, here and now: what it does to whoever reads it, as panic or block, it does to its caller.
     pub(super) fn begin(&mut self) {
-        if matches!(self, Self::Stream(_) | Self::Recorded(_)) {
-            let stream = std::mem::replace(self, Self::Empty);
-            *self = Self::Begun(Box::new(Begun::of(stream)));
+        if let Some(Kind::Stream(_) | Kind::Recorded(_)) = self.0.as_deref() {
+            let stream = std::mem::take(self);
+            *self = Kind::Begun(Begun::of(stream)).into();
         }
     }
 
     /// Whether the next frame, or the end, is there without anybody's code being run.
     pub(super) fn is_at_hand(&self) -> bool {
-        match self {
-            Self::Empty | Self::Whole(_) => true,
-            Self::Stream(_) | Self::Recorded(_) => false,
-            Self::Begun(begun) => begun.is_at_hand(),
+        match self.0.as_deref() {
+            None | Some(Kind::Whole(_)) => true,
+            Some(Kind::Stream(_) | Kind::Recorded(_)) => false,
+            Some(Kind::Begun(begun)) => begun.is_at_hand(),
         }
     }
 
     /// Records a stream as it is sent, so that up to `limit` bytes of it can be sent again.
     pub(super) fn record(&mut self, limit: usize) {
-        *self = match std::mem::replace(self, Self::Empty) {
-            Self::Stream(stream) => Self::Recorded(Box::new(ReplayBody::new(stream, limit))),
-            other => other,
+        let Some(kind) = self.0.as_deref_mut() else {
+            return;
         };
+        if let Kind::Stream(_) = kind
+            && let Kind::Stream(stream) = std::mem::replace(kind, Kind::Whole(None))
+        {
+            *kind = Kind::Recorded(ReplayBody::new(stream, limit));
+        }
     }
 
     /// The same body again; none if it can be read only once, or more of it has been than was recorded.
     pub(super) fn again(&self) -> Option<Self> {
-        match self {
-            Self::Empty => Some(Self::Empty),
-            Self::Whole(data) => Some(Self::Whole(data.clone())),
-            Self::Stream(_) => None,
-            Self::Recorded(replayed) => Some(Self::Recorded(Box::new(replayed.again()))),
-            Self::Begun(begun) => begun.stream().again(),
+        match self.0.as_deref() {
+            None => Some(Self::EMPTY),
+            Some(Kind::Whole(data)) => Some(Kind::Whole(data.clone()).into()),
+            Some(Kind::Stream(_)) => None,
+            Some(Kind::Recorded(replayed)) => Some(Kind::Recorded(replayed.again()).into()),
+            Some(Kind::Begun(begun)) => begun.stream().again(),
         }
     }
 
     /// Whether all that has been read of it was recorded.
     pub(super) fn is_playable(&self) -> bool {
-        match self {
-            Self::Recorded(replayed) => !lock(&replayed.recording).overrun,
-            Self::Begun(begun) => begun.stream().is_playable(),
+        match self.0.as_deref() {
+            Some(Kind::Recorded(replayed)) => !lock(&replayed.recording).overrun,
+            Some(Kind::Begun(begun)) => begun.stream().is_playable(),
             _ => true,
         }
+    }
+}
+
+impl From<Kind> for RequestBody {
+    fn from(kind: Kind) -> Self {
+        Self(Some(Box::new(kind)))
+    }
+}
+
+/// All there.
+impl From<Bytes> for RequestBody {
+    fn from(data: Bytes) -> Self {
+        Kind::Whole(Some(data)).into()
     }
 }
 
@@ -132,34 +154,34 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match &mut *self {
-            Self::Empty => Poll::Ready(None),
-            Self::Whole(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
-            Self::Stream(stream) => Pin::new(stream).poll_frame(cx),
-            Self::Recorded(replayed) => replayed.poll_frame(cx),
-            Self::Begun(begun) => begun.poll_frame(cx),
+        match self.0.as_deref_mut() {
+            None => Poll::Ready(None),
+            Some(Kind::Whole(data)) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
+            Some(Kind::Stream(stream)) => Pin::new(stream).poll_frame(cx),
+            Some(Kind::Recorded(replayed)) => replayed.poll_frame(cx),
+            Some(Kind::Begun(begun)) => begun.poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Empty => true,
-            Self::Whole(data) => data.is_none(),
-            Self::Stream(stream) => stream.is_end_stream(),
-            Self::Recorded(replayed) => replayed.is_end_stream(),
-            Self::Begun(begun) => begun.is_end_stream(),
+        match self.0.as_deref() {
+            None => true,
+            Some(Kind::Whole(data)) => data.is_none(),
+            Some(Kind::Stream(stream)) => stream.is_end_stream(),
+            Some(Kind::Recorded(replayed)) => replayed.is_end_stream(),
+            Some(Kind::Begun(begun)) => begun.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Empty => SizeHint::with_exact(0),
-            Self::Whole(data) => {
+        match self.0.as_deref() {
+            None => SizeHint::with_exact(0),
+            Some(Kind::Whole(data)) => {
                 SizeHint::with_exact(data.as_ref().map_or(0, |data| data.len() as u64))
             }
-            Self::Stream(stream) => stream.size_hint(),
-            Self::Recorded(replayed) => replayed.size_hint,
-            Self::Begun(begun) => begun.size_hint(),
+            Some(Kind::Stream(stream)) => stream.size_hint(),
+            Some(Kind::Recorded(replayed)) => replayed.size_hint,
+            Some(Kind::Begun(begun)) => begun.size_hint(),
         }
     }
 }
@@ -167,7 +189,7 @@ impl Body for RequestBody {
 /// A stream that is recorded, and one place in the recording.
 ///
 /// The last one made reads on where the recording ends; those before it belong to attempts that have failed.
-pub(super) struct ReplayBody {
+struct ReplayBody {
     recording: Arc<Mutex<Recording>>,
     /// Which of those that have been read this is; none before it is.
     turn: Option<usize>,
@@ -306,7 +328,8 @@ mod tests {
         assert!(RequestBody::new(Empty::new(), None).is_empty());
         assert!(RequestBody::new(Full::new(Bytes::new()), None).is_empty());
         let whole = RequestBody::new(Full::new(Bytes::from("abc")), None);
-        assert!(matches!(&whole, RequestBody::Whole(Some(data)) if data == "abc"));
+        let kind = whole.0.as_deref();
+        assert!(matches!(kind, Some(Kind::Whole(Some(data))) if data == "abc"));
         assert_eq!(whole.size_hint().exact(), Some(3));
         assert!(whole.again().is_some());
         assert!(

@@ -197,12 +197,12 @@ impl Question {
     }
 
     fn request(&self) -> Request<RequestBody> {
-        let mut request = Request::new(RequestBody::Empty);
+        let mut request = Request::new(RequestBody::EMPTY);
         let path = match self {
             Self::Get(path) => path.clone(),
             Self::Grpc(message) => {
                 *request.method_mut() = Method::POST;
-                *request.body_mut() = RequestBody::Whole(Some(message.clone()));
+                *request.body_mut() = message.clone().into();
                 let headers = request.headers_mut();
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
                 headers.insert(TE, HeaderValue::from_static("trailers"));

@@ -120,14 +120,19 @@ impl Client {
         if let Some(length) = length {
             framing::compare(length, request.body())?;
         }
-        let mut request = Box::new(request.map(|body| RequestBody::new(body, length)));
+        let (head, body) = request.into_parts();
+        let body = RequestBody::new(body, length);
+        let mut request = Request::from_parts(head, body);
         framing::check(&mut request)?;
         let shared = &self.shared;
         shared.config.service.check(&mut request)?;
-        let timeout = request.extensions_mut().remove::<RequestTimeout>();
-        let timeout = timeout.map(|RequestTimeout(own)| own).or(shared.timeout);
-        let route: Option<Route> = request.extensions_mut().remove();
-        let route = route.unwrap_or_default();
+        let (mut timeout, mut route) = (None, Route::new());
+        if !request.extensions().is_empty() {
+            let extensions = request.extensions_mut();
+            timeout = extensions.remove().map(|RequestTimeout(own)| own);
+            route = extensions.remove().unwrap_or_default();
+        }
+        let timeout = timeout.or(shared.timeout);
         shared.retries.allowance.budget.deposit();
         let replay = Replay::of(&mut request, &route, &shared.retries, shared.may_refuse);
         let future = self.pods.call_with(request, route);

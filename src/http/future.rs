@@ -14,7 +14,8 @@ use http::Response;
 use pin_project_lite::pin_project;
 
 use super::{
-    body::BoxRequest,
+    body::PodRequest,
+    deadline::Deadline,
     error::Error,
     pod::PodService,
     pool::Config,
@@ -23,13 +24,12 @@ use super::{
 };
 use crate::{
     balance::{Balance, ResponseFuture as BalanceFuture},
-    home::Timer,
     route::Route,
 };
 
 pub(super) type Pods = Balance<PodService, OnResponseEnd>;
 
-type Sent = BalanceFuture<PodService, BoxRequest, OnResponseEnd>;
+type Sent = BalanceFuture<PodService, PodRequest, OnResponseEnd>;
 
 /// What the clones of a client and their requests have in common.
 pub(super) struct Shared {
@@ -51,15 +51,12 @@ impl Shared {
     }
 }
 
-/// When all of a request has to be over, and how long that is from its beginning.
-type Deadline = (Box<Timer>, Duration);
-
 pin_project! {
     /// The future of a request. Dropping it cancels the request.
     pub struct ResponseFuture {
         #[pin]
         attempt: Attempt,
-        replay: Option<Replay>,
+        replay: Option<Box<Replay>>,
         shared: Option<Arc<Shared>>,
         deadline: Option<Deadline>,
     }
@@ -77,7 +74,7 @@ impl ResponseFuture {
     /// A request that has been given to the balancer. `shared` keeps that alive, for replays or until discovery has answered.
     pub(super) fn new(
         future: Sent,
-        replay: Option<Replay>,
+        replay: Option<Box<Replay>>,
         shared: Option<Arc<Shared>>,
         timeout: Option<Duration>,
     ) -> Self {
@@ -85,7 +82,7 @@ impl ResponseFuture {
             attempt: Attempt::Sent { future },
             replay,
             shared,
-            deadline: timeout.map(|timeout| (Box::new(Timer::after(timeout)), timeout)),
+            deadline: timeout.map(Deadline::after),
         }
     }
 
@@ -151,7 +148,7 @@ impl Future for ResponseFuture {
 
 /// Ready when a request without an answer has run out of its time; reads on in an earlier answer until then.
 fn poll_late(
-    replay: &mut Option<Replay>,
+    replay: &mut Option<Box<Replay>>,
     deadline: &mut Option<Deadline>,
     cx: &mut Context<'_>,
 ) -> Poll<Duration> {
@@ -159,24 +156,26 @@ fn poll_late(
         replay.poll_before(cx);
     }
     match deadline {
-        Some((deadline, timeout)) => deadline.poll(cx).map(|()| *timeout),
+        Some(deadline) => deadline.poll(cx).map(|()| deadline.whole()),
         None => Poll::Pending,
     }
 }
 
 fn is_retried(
-    replay: &Option<Replay>,
+    replay: &Option<Box<Replay>>,
     shared: &Option<Arc<Shared>>,
     response: &Response<ResponseBody>,
 ) -> bool {
-    let both = replay.as_ref().zip(shared.as_ref());
-    both.is_some_and(|(replay, shared)| replay.is_retried(response, &shared.retries))
+    match (replay, shared) {
+        (Some(replay), Some(shared)) => replay.is_retried(response, &shared.retries),
+        _ => false,
+    }
 }
 
 /// The rest of a response takes the rest of the time.
 fn bound(response: &mut Response<ResponseBody>, deadline: &mut Option<Deadline>) {
-    if let Some((deadline, timeout)) = deadline.take() {
-        response.body_mut().until(deadline, timeout);
+    if let Some(deadline) = deadline.take() {
+        response.body_mut().until(deadline);
     }
 }
 

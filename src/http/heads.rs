@@ -90,7 +90,7 @@ pub(super) async fn read_again(
     let builder = limits.http1(true);
     let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
     claim.head_is_due();
-    let mut stand_in = Request::new(RequestBody::Empty);
+    let mut stand_in = Request::new(RequestBody::EMPTY);
     *stand_in.method_mut() = method;
     let response = sender.send_request(stand_in);
     let told = hints.clone();
@@ -192,7 +192,7 @@ mod tests {
 
     use bytes::Bytes;
     use http::StatusCode;
-    use http_body_util::BodyExt;
+    use http_body_util::{BodyExt, Full};
     use tokio::io::AsyncReadExt;
 
     use super::*;
@@ -267,7 +267,7 @@ mod tests {
         let connected = builder.handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = connected.expect("a handshake");
         claim.head_is_due();
-        let mut request = Request::new(RequestBody::Whole(Some("request".into())));
+        let mut request = Request::new(RequestBody::new(Full::new(Bytes::from("request")), None));
         *request.method_mut() = method.clone();
         let first = sender.send_request(request);
         tokio::spawn(drive(connection));

@@ -5,7 +5,6 @@ use std::{
     pin::{Pin, pin},
     sync::{Arc, Weak},
     task::{self, Context, Poll},
-    time::Duration,
 };
 
 use futures::future::BoxFuture;
@@ -18,7 +17,8 @@ use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::{
-    body::{BoxRequest, RequestBody},
+    body::{PodRequest, RequestBody},
+    deadline::Deadline,
     error::RuntimeEnded,
     failure::{failure, h2_cause, is_not_accepted, is_too_large, late, too_large},
     pool::{Config, DialError, Lease, Pool, Reserved, Wait},
@@ -30,14 +30,15 @@ use super::{
 use crate::{
     endpoint::Endpoint,
     error::{BoxError, NoRuntime, Unsent},
-    home::{Home, Timer},
+    home::Home,
 };
 
 pub(super) struct PodService {
     pool: Arc<Pool>,
     reserved: Option<Reserved>,
     /// With the runtime in which it was begun.
-    wait: Option<(Home, Wait)>,
+    /// Boxed, because most requests need none, and each has a clone of this.
+    wait: Option<Box<(Home, Wait)>>,
 }
 
 impl PodService {
@@ -69,7 +70,7 @@ impl Drop for PodService {
     }
 }
 
-impl Service<BoxRequest> for PodService {
+impl Service<PodRequest> for PodService {
     type Response = Response<PodBody>;
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
@@ -78,7 +79,7 @@ impl Service<BoxRequest> for PodService {
         if self
             .wait
             .as_ref()
-            .is_some_and(|(home, _)| !home.runs_beside_us())
+            .is_some_and(|wait| !wait.0.runs_beside_us())
         {
             // The request has been moved to another runtime, and nobody may drive the one before.
             self.wait = None;
@@ -91,14 +92,14 @@ impl Service<BoxRequest> for PodService {
             if self.reserved.is_some() {
                 // A connection that is being made will be the next one's.
                 self.wait = None;
-                continue;
+                return Poll::Ready(Ok(()));
             }
-            let Some((home, wait)) = &mut self.wait else {
+            let Some((home, wait)) = self.wait.as_deref_mut() else {
                 let Some(here) = self.pool.home() else {
                     return Poll::Ready(Err(NoRuntime.into()));
                 };
                 // Looks again before it waits: of two connections that were freed in between, only one is told.
-                self.wait = Some((here, self.pool.connect()));
+                self.wait = Some(Box::new((here, self.pool.connect())));
                 continue;
             };
             let waited = match wait {
@@ -133,7 +134,7 @@ impl Service<BoxRequest> for PodService {
         }
     }
 
-    fn call(&mut self, request: BoxRequest) -> Self::Future {
+    fn call(&mut self, request: PodRequest) -> Self::Future {
         let reserved = self.reserved.take();
         let reserved = reserved.expect("poll_ready comes before call");
         send(&self.pool, reserved, request, CONNECTIONS)
@@ -147,7 +148,7 @@ type Sent = BoxFuture<'static, Result<Response<PodBody>, BoxError>>;
 
 /// Sends the request over one connection, and over others, up to `left` in all, if those turn out to be closed before
 /// anything was written: servers close idle connections as they please, and that says nothing of the pod.
-fn send(pool: &Arc<Pool>, mut connection: Reserved, mut request: BoxRequest, left: usize) -> Sent {
+fn send(pool: &Arc<Pool>, mut connection: Reserved, mut request: PodRequest, left: usize) -> Sent {
     let service = &pool.config.service;
     let addressed = match connection {
         Reserved::Http1(_) => service.address_http1(&mut request),
@@ -157,22 +158,19 @@ fn send(pool: &Arc<Pool>, mut connection: Reserved, mut request: BoxRequest, lef
         Ok(uri) => uri,
         Err(error) => return Box::pin(ready(Err(error.into()))),
     };
-    let deadline = pool
-        .config
-        .first_byte
-        .map(|bound| (Timer::after(bound), bound));
+    let deadline = pool.config.first_byte.map(Deadline::after);
     let method = request.method().clone();
     let call = |connection| Call {
         pool: Arc::downgrade(pool),
         connection,
         method,
-        uri,
+        uri: uri.map(Box::new),
         left: left - 1,
         limits: pool.config.connector.limits,
     };
     match &mut connection {
         Reserved::Http1(http1) => {
-            let sent = http1.begin(request.body()).try_send_request(*request);
+            let sent = http1.begin(request.body()).try_send_request(request);
             Sending::boxed(sent, call(connection), deadline)
         }
         Reserved::Http2(stream) => {
@@ -183,8 +181,6 @@ fn send(pool: &Arc<Pool>, mut connection: Reserved, mut request: BoxRequest, lef
         }
     }
 }
-
-type Deadline = (Timer, Duration);
 
 pin_project! {
     /// A request on its way over a connection. By hand, because it is made for every request: as an async function it would
@@ -229,11 +225,11 @@ where
             return again.as_mut().poll(cx);
         }
         let Poll::Ready(sent) = this.sent.poll(cx) else {
-            let Some((deadline, bound)) = this.deadline else {
+            let Some(deadline) = this.deadline else {
                 return Poll::Pending;
             };
             task::ready!(deadline.poll(cx));
-            return Poll::Ready(Err(late(*bound)));
+            return Poll::Ready(Err(late(deadline.whole())));
         };
         let call = this.call.take().expect("polled after completion");
         match sent {
@@ -253,13 +249,14 @@ struct Call {
     connection: Reserved,
     method: Method,
     /// The request's as it was, where the connection has got another one.
-    uri: Option<Uri>,
+    uri: Option<Box<Uri>>,
     left: usize,
     limits: WireLimits,
 }
 
 impl Call {
     /// The response, with what it holds.
+    #[inline]
     fn receive(mut self, response: Response<Incoming>) -> Result<Response<PodBody>, BoxError> {
         self.connection.answered(&response);
         let http2 = match &self.connection {
@@ -278,7 +275,9 @@ impl Call {
             _ => self.pool,
         };
         let lease = Lease::new(self.connection, pool);
-        Ok(response.map(|body| PodBody::new(Received::new(body, self.limits, http2), lease)))
+        let (head, body) = response.into_parts();
+        let body = PodBody::new(Received::new(body, self.limits, http2), lease);
+        Ok(Response::from_parts(head, body))
     }
 
     /// The response, if its head was too large for hyper's own room, with the client's.
@@ -328,13 +327,13 @@ impl Call {
         {
             stream.retire();
         }
-        let Some(mut request) = unsent.map(Box::new) else {
+        let Some(mut request) = unsent else {
             let failure = failure(error, &self.connection, &self.limits, &self.pool);
             return Err(failure);
         };
         drop(self.connection);
         if let Some(uri) = self.uri {
-            *request.uri_mut() = uri;
+            *request.uri_mut() = *uri;
         }
         // What HTTP/1.1 has added.
         request.headers_mut().remove(HOST);
@@ -359,13 +358,13 @@ async fn within<T>(
     deadline: Option<Deadline>,
     coming: impl Future<Output = T>,
 ) -> Result<T, BoxError> {
-    let Some((mut deadline, bound)) = deadline else {
+    let Some(mut deadline) = deadline else {
         return Ok(coming.await);
     };
     let mut coming = pin!(coming);
     poll_fn(|cx| match coming.as_mut().poll(cx) {
         Poll::Ready(come) => Poll::Ready(Ok(come)),
-        Poll::Pending => deadline.poll(cx).map(|()| Err(late(bound))),
+        Poll::Pending => deadline.poll(cx).map(|()| Err(late(deadline.whole()))),
     })
     .await
 }

@@ -14,6 +14,7 @@
 mod age;
 mod ahead;
 mod connection;
+mod dialed;
 mod dialing;
 mod freed;
 mod keep_alive;
@@ -37,7 +38,6 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU8, Ordering::Relaxed},
     },
-    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -50,6 +50,7 @@ use tokio::{
 
 use self::{
     connection::{Http1, Http2},
+    dialed::Dialed,
     dialing::{Dial, Dialing, UnderWay},
     freed::{Freed, NextFreed},
     keeper::Keeper,
@@ -229,7 +230,8 @@ impl Pool {
             state.dials.retain(|dial| !dial.is_over());
             state.dials.push(dial);
         }
-        Wait::Dial(receiver, awaited)
+        let shelf: Weak<dyn Shelf> = Arc::<Self>::downgrade(self);
+        Wait::Dial(Dialed::new(receiver, shelf), awaited)
     }
 
     /// Connects for all requests that wait, whichever of them is cancelled. In the end a connection that was too old is
@@ -303,18 +305,11 @@ impl Pool {
         }
     }
 
-    /// Takes an HTTP/1.1 connection back that has no request any more, or closes it.
+    /// Takes an HTTP/1.1 connection back that has no request any more, or closes it. Its own task may not be done with the
+    /// response yet.
     pub(super) fn release(pool: &Weak<Self>, mut connection: Box<Http1>) {
-        if connection.is_over() {
-            return;
-        }
-        let mut cx = Context::from_waker(Waker::noop());
-        match connection.sender.poll_ready(&mut cx) {
-            Poll::Ready(Ok(())) => Self::take_back(pool, connection),
-            Poll::Ready(Err(_closed)) => {}
-            // The connection's own task is not done with the response.
-            Poll::Pending => Self::take_back(pool, connection),
-        }
+        connection.idle_since = Instant::now();
+        Self::put(pool, connection);
     }
 
     /// It doesn't become ready soon: the request still is on its way where it was answered early.
@@ -325,14 +320,9 @@ impl Pool {
         let runtime = connection.runtime.clone();
         runtime.spawn(async move {
             if let Ok(Ok(())) = timeout(patience, connection.sender.ready()).await {
-                Self::take_back(&pool, connection);
+                Self::release(&pool, connection);
             }
         });
-    }
-
-    fn take_back(pool: &Weak<Self>, mut connection: Box<Http1>) {
-        connection.idle_since = Instant::now();
-        Self::put(pool, connection);
     }
 
     /// Puts a connection on top of those that are idle.

@@ -10,11 +10,13 @@
 
 use std::{ops::ControlFlow, task::Context, time::Duration};
 
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{
+    Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+};
 use http_body::Body;
 
 use super::{
-    body::{BoxRequest, RequestBody},
+    body::{PodRequest, RequestBody},
     error::{Error, Outcome},
     response::ResponseBody,
 };
@@ -76,7 +78,8 @@ impl Default for Retries {
 
 /// What it takes to send a request again.
 pub(super) struct Replay {
-    request: BoxRequest,
+    head: Head,
+    body: RequestBody,
     /// It may be executed twice.
     repeatable: bool,
     attempts: Attempts<Answer>,
@@ -90,7 +93,7 @@ impl Replay {
         route: &Route,
         retries: &Retries,
         may_refuse: bool,
-    ) -> Option<Self> {
+    ) -> Option<Box<Self>> {
         let marked = request.extensions().get::<Idempotent>().copied();
         let repeatable =
             marked.is_some() || (request.method().is_safe() && request.body().is_empty());
@@ -99,11 +102,13 @@ impl Replay {
         }
         // Pods that may refuse are likely to speak gRPC, whose bodies all come as streams.
         request.body_mut().record(marked.unwrap_or_default().record);
-        Some(Self {
-            request: again(request)?,
+        let body = request.body().again()?;
+        Some(Box::new(Self {
+            head: Head::of(request),
+            body,
             repeatable,
             attempts: Attempts::new(&retries.allowance, route.clone()),
-        })
+        }))
     }
 
     /// The request again, after `answer`, and its route. If it may not be sent again, the answer that its caller has to know.
@@ -112,10 +117,10 @@ impl Replay {
         answer: Answer,
         retries: &Retries,
         has_other: impl FnOnce(&Route) -> bool,
-    ) -> ControlFlow<Answer, (BoxRequest, Route)> {
+    ) -> ControlFlow<Answer, (PodRequest, Route)> {
         let ended = self.ended(&answer, retries);
         let allowance = &retries.allowance;
-        let again = || again(&self.request);
+        let again = || Some(self.head.again(self.body.again()?));
         (self.attempts).next(answer, &ended, allowance, has_other, again)
     }
 
@@ -159,7 +164,7 @@ impl Replay {
         Ended {
             fate,
             endpoint: pod.cloned(),
-            is_retried: may_be_sent_again && self.request.body().is_playable(),
+            is_retried: may_be_sent_again && self.body.is_playable(),
         }
     }
 }
@@ -177,18 +182,42 @@ fn status(response: &Response<ResponseBody>) -> StatusCode {
     }
 }
 
-/// The same request, if its body can be had again.
-fn again(request: &Request<RequestBody>) -> Option<BoxRequest> {
-    let mut again = Box::new(Request::new(request.body().again()?));
-    again.method_mut().clone_from(request.method());
-    again.uri_mut().clone_from(request.uri());
-    *again.version_mut() = request.version();
-    // An empty map is cheaper made than cloned.
-    if !request.headers().is_empty() {
-        again.headers_mut().clone_from(request.headers());
+/// The head of a request.
+struct Head {
+    method: Method,
+    uri: Uri,
+    version: Version,
+    headers: HeaderMap,
+    extensions: Extensions,
+}
+
+impl Head {
+    fn of(request: &Request<RequestBody>) -> Self {
+        Self {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            version: request.version(),
+            headers: copied(request.headers()),
+            extensions: request.extensions().clone(),
+        }
     }
-    if !request.extensions().is_empty() {
-        again.extensions_mut().clone_from(request.extensions());
+
+    /// The same request again.
+    fn again(&self, body: RequestBody) -> PodRequest {
+        let mut again = Request::new(body);
+        again.method_mut().clone_from(&self.method);
+        again.uri_mut().clone_from(&self.uri);
+        *again.version_mut() = self.version;
+        *again.headers_mut() = copied(&self.headers);
+        again.extensions_mut().clone_from(&self.extensions);
+        again
     }
-    Some(again)
+}
+
+/// An empty map is cheaper made than cloned.
+fn copied(headers: &HeaderMap) -> HeaderMap {
+    match headers.is_empty() {
+        true => HeaderMap::new(),
+        false => headers.clone(),
+    }
 }

@@ -5,7 +5,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -14,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::upgrade::OnUpgrade as HyperUpgrade;
 
 use super::{
+    deadline::Deadline,
     error::{Error, Failure, Outcome, RuntimeEnded},
     failure::is_end_of_runtime,
     pool::Lease,
@@ -24,21 +24,35 @@ use super::{
 use crate::{
     endpoint::Endpoint,
     error::{BoxError, NoRuntime, unmarked},
-    home::Timer,
     in_flight::{Completion, InFlight},
     outcome::{self, ByStatus, ClassifyHttp},
 };
 
 /// A body as the pod's connection has it.
-pub(super) struct PodBody {
-    body: Received,
-    lease: Lease,
-}
+pub(super) struct PodBody(Box<Exchange>);
 
 impl PodBody {
     pub(super) fn new(body: Received, lease: Lease) -> Self {
-        Self { body, lease }
+        Self(Box::new(Exchange {
+            body: Some(ReadAhead::new(body)),
+            lease: Some(lease),
+            in_flight: None,
+            classify: SharedClassify::ByStatus,
+            deadline: None,
+        }))
     }
+}
+
+/// A response from its head to its end. Boxed once, because it passes through many hands on its way to its caller.
+struct Exchange {
+    /// None once all of it has been read, or its time is up.
+    body: Option<ReadAhead<Received>>,
+    /// The connection, until the response has ended.
+    lease: Option<Lease>,
+    /// The request, for as long. The balancer adds it.
+    in_flight: Option<InFlight>,
+    classify: SharedClassify,
+    deadline: Option<Deadline>,
 }
 
 /// Who says what came of a request. Each request has a clone or two.
@@ -52,7 +66,7 @@ impl SharedClassify {
     /// What a head says. Only without a body behind it can there be a status of gRPC's in it: most are not searched for one.
     fn answered(&self, response: &Response<PodBody>) -> outcome::Outcome {
         match self {
-            Self::ByStatus if !response.body().body.is_end_stream() => {
+            Self::ByStatus if !response.body().0.is_end_stream() => {
                 ByStatus::status(response.status())
             }
             _ => self.head(response.status(), response.headers()),
@@ -90,29 +104,23 @@ pub(super) struct OnResponseEnd {
 impl Completion<Response<PodBody>> for OnResponseEnd {
     type Response = Response<ResponseBody>;
 
-    fn complete(&self, mut in_flight: InFlight, mut response: Response<PodBody>) -> Self::Response {
+    fn complete(&self, mut in_flight: InFlight, response: Response<PodBody>) -> Self::Response {
         in_flight.report(self.classify.answered(&response));
-        let pod = in_flight.endpoint().clone();
-        let upgrade = response.extensions_mut().remove::<HyperUpgrade>();
-        response.extensions_mut().insert(pod.clone());
-        let (mut parts, PodBody { body, lease }) = response.into_parts();
-        let mut held = Some((lease, in_flight));
-        if let Some(upgrade) = upgrade {
-            let upgrade = OnUpgrade::new(upgrade, held.take());
-            parts.extensions.insert(upgrade);
+        let pod = in_flight.shared_endpoint().clone();
+        let (mut parts, PodBody(mut exchange)) = response.into_parts();
+        exchange.in_flight = Some(in_flight);
+        exchange.classify.clone_from(&self.classify);
+        if !parts.extensions.is_empty()
+            && let Some(upgrade) = parts.extensions.remove::<HyperUpgrade>()
+        {
+            let held = exchange.lease.take().zip(exchange.in_flight.take());
+            parts.extensions.insert(OnUpgrade::new(upgrade, held));
         }
-        let ended = body.is_end_stream();
-        let mut body = ResponseBody {
-            body: Some(ReadAhead::new(body)),
-            pod,
-            held,
-            classify: self.classify.clone(),
-            deadline: None,
-        };
-        if ended {
-            body.end();
+        parts.extensions.insert(Endpoint::clone(&pod));
+        if exchange.is_end_stream() {
+            exchange.end();
         }
-        Response::from_parts(parts, body)
+        Response::from_parts(parts, ResponseBody { pod, exchange })
     }
 
     fn failed(&self, error: &BoxError) -> outcome::Outcome {
@@ -139,12 +147,8 @@ impl Completion<Response<PodBody>> for OnResponseEnd {
 /// Its connection is free again when it has been read to its end, and its request counts as in flight until then. Dropped
 /// early, it closes its connection (HTTP/1.1) or resets its stream (HTTP/2).
 pub struct ResponseBody {
-    /// None once its time is up.
-    body: Option<ReadAhead<Received>>,
-    pod: Endpoint,
-    held: Option<(Lease, InFlight)>,
-    classify: SharedClassify,
-    deadline: Option<(Box<Timer>, Duration)>,
+    pod: Arc<Endpoint>,
+    exchange: Box<Exchange>,
 }
 
 impl ResponseBody {
@@ -153,30 +157,43 @@ impl ResponseBody {
         &self.pod
     }
 
-    /// Bounds the time that the rest may take, which is part of `whole`.
-    pub(super) fn until(&mut self, deadline: Box<Timer>, whole: Duration) {
-        if self.held.is_some() {
-            self.deadline = Some((deadline, whole));
+    /// Bounds the time that the rest may take.
+    pub(super) fn until(&mut self, deadline: Deadline) {
+        if self.exchange.lease.is_some() {
+            self.exchange.deadline = Some(deadline);
         }
     }
 
     /// Reads up to about `limit` bytes before the caller asks, so that the connection comes free.
     pub(super) fn read_ahead(&mut self, cx: &mut Context<'_>, limit: usize) {
-        if self.held.is_some()
-            && let Some(body) = &mut self.body
+        let exchange = &mut *self.exchange;
+        if exchange.lease.is_some()
+            && let Some(body) = &mut exchange.body
             && body.read_ahead(cx, limit)
         {
-            self.end();
+            exchange.end();
         }
+    }
+}
+
+impl Exchange {
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn end(&mut self) {
         self.deadline = None;
-        if let Some((lease, in_flight)) = self.held.take() {
-            // Free first: who sees the request counted out may count on its connection.
+        // Free first: who sees the request counted out may count on its connection.
+        if let Some(lease) = self.lease.take() {
             lease.release();
-            drop(in_flight);
         }
+        self.in_flight = None;
+    }
+
+    /// It is given up, and its connection with it.
+    fn abandon(&mut self) {
+        self.lease = None;
+        self.in_flight = None;
     }
 }
 
@@ -188,23 +205,26 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let this = &mut *self;
+        let Self {
+            pod,
+            exchange: this,
+        } = &mut *self;
         let Some(body) = &mut this.body else {
             return Poll::Ready(None);
         };
         // First: a body that always has something for a slow reader is late all the same.
-        if let Some((deadline, whole)) = &mut this.deadline
+        if let Some(deadline) = &mut this.deadline
             && deadline.poll(cx).is_ready()
         {
-            let error = Error::deadline(*whole);
+            let error = Error::deadline(deadline.whole());
             // All of it, so that the connection closes though the caller holds on to this.
-            (this.held, this.body, this.deadline) = (None, None, None);
+            this.abandon();
+            (this.body, this.deadline) = (None, None);
             return Poll::Ready(Some(Err(error)));
         }
         let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
-        let mut is_cut_off = false;
-        if let Some((lease, in_flight)) = &mut this.held {
-            is_cut_off = ends_with_runtime(&frame, lease);
+        let is_cut_off = ends_with_runtime(&frame, this.lease.as_ref());
+        if let Some(in_flight) = &mut this.in_flight {
             match &frame {
                 // What the client refuses to read is no failure of the pod's.
                 Some(Err(ReceiveError::Limit(_))) => in_flight.report(outcome::Outcome::Ignored),
@@ -213,12 +233,15 @@ impl Body for ResponseBody {
             }
         }
         match &frame {
-            Some(Err(_)) => this.held = None,
+            Some(Err(_)) => this.abandon(),
             // Not every caller asks once more after the last frame, where the length told which one that is.
             Some(Ok(_)) if !body.is_end_stream() => {}
-            Some(Ok(_)) | None => this.end(),
+            Some(Ok(_)) | None => {
+                this.end();
+                this.body = None;
+            }
         }
-        let pod = || this.pod.clone();
+        let pod = || Endpoint::clone(pod);
         Poll::Ready(frame.map(|frame| {
             frame.map_err(|error| match error {
                 ReceiveError::Limit(limit) => Error::limit(pod(), limit),
@@ -229,25 +252,31 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
+        self.exchange.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map(Body::size_hint).unwrap_or_default()
+        match &self.exchange.body {
+            Some(body) => body.size_hint(),
+            None => SizeHint::with_exact(0),
+        }
     }
 }
 
 fn ends_with_runtime(
     frame: &Option<Result<Frame<Bytes>, ReceiveError>>,
-    connection: &Lease,
+    connection: Option<&Lease>,
 ) -> bool {
-    matches!(frame, Some(Err(ReceiveError::Broken(error))) if is_end_of_runtime(error, connection.is_cut_off()))
+    let Some(Err(ReceiveError::Broken(error))) = frame else {
+        return false;
+    };
+    connection.is_some_and(|connection| is_end_of_runtime(error, connection.is_cut_off()))
 }
 
 impl fmt::Debug for ResponseBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseBody")
-            .field("pod", &self.pod)
+            .field("pod", self.pod())
             .finish_non_exhaustive()
     }
 }

@@ -113,7 +113,7 @@ impl Upload {
                 return body.poll_next(cx);
             }
             let (sender, frames) = mpsc::channel(1);
-            let body = std::mem::replace(body, RequestBody::Empty);
+            let body = std::mem::take(body);
             tokio::spawn(read(body, sender));
             self.source = Source::Task(frames);
         }
@@ -153,7 +153,7 @@ impl Returned for Upload {
     fn returned(mut self) -> RequestBody {
         match std::mem::replace(&mut self.source, Source::Ended) {
             Source::Body(body) => body,
-            Source::Task(_) | Source::Ended => RequestBody::Empty,
+            Source::Task(_) | Source::Ended => RequestBody::EMPTY,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::{future::IntoFuture, net::SocketAddr, time::Duration};
 use futures::future::join;
 use http::{Method, Request};
 use tokio::net::TcpStream;
+use tokio_test::{assert_pending, task};
 use tower::ServiceExt;
 use tower_headless::http::Client;
 
@@ -114,6 +115,33 @@ async fn a_connection_that_does_not_become_ready_blocks_nobody() {
     };
     let (_peers, ()) = join(serve, within("all", ask)).await;
     drop(body);
+}
+
+/// A request that waits for a connection gets another one meanwhile. The one that has been made is the next request's.
+#[tokio::test]
+async fn a_connection_that_is_made_for_nobody_is_kept() {
+    let (listener, pod) = listen().await;
+    let client = client([pod]);
+    let asked = client.clone();
+    let first = tokio::spawn(async move { get(&asked, "/first").await });
+    let mut peer = accept(&listener).await;
+    peer.head().await;
+    let asked = client.clone();
+    let mut second = task::spawn(async move { get(&asked, "/second").await });
+    assert_pending!(second.poll());
+    let mut other = accept(&listener).await;
+    while !second.is_woken() {
+        tokio::task::yield_now().await;
+    }
+    peer.write(OK).await;
+    first.await.expect("no panic").expect("a response");
+    assert_pending!(second.poll());
+    let head = peer.head().await;
+    assert!(head.contains(" /second "), "{head}");
+    let third = tokio::spawn(async move { get(&client, "/third").await });
+    let head = other.answer(OK).await;
+    assert!(head.contains(" /third "), "{head}");
+    third.await.expect("no panic").expect("a response");
 }
 
 /// Bodies whose length nobody knows are written to their ends before the pod answers, too, mostly.

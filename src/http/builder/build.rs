@@ -10,7 +10,7 @@ use crate::{
     discovery::Discovery,
     endpoint::Endpoint,
     http::{
-        address::Service, body::BoxRequest, client::Client, connect::Connector, future::Shared,
+        address::Service, body::PodRequest, client::Client, connect::Connector, future::Shared,
         pod::PodService, pool::Config, protocol::Protocol, response::OnResponseEnd,
     },
 };
@@ -78,7 +78,7 @@ impl<D> ClientBuilder<D> {
             move |endpoint: &Endpoint| PodService::new(endpoint, config.clone())
         };
         let pods = match limits.ahead {
-            true => pods.build_ahead::<_, _, BoxRequest>(make),
+            true => pods.build_ahead::<_, _, PodRequest>(make),
             false => pods.build(make),
         };
         #[cfg(feature = "tls")]

@@ -167,7 +167,7 @@ impl Http1 {
             true => MOMENT,
             false => SHORT_MOMENT,
         };
-        if self.idle_since.elapsed() >= INSTANT {
+        if Instant::now() >= self.idle_since + INSTANT {
             self.hints.read_first();
         }
         &mut self.sender

@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// A connection isn't used in the last second of what was announced: the request would meet the pod as it closes.
 const MARGIN: Duration = Duration::from_secs(1);
@@ -58,13 +58,20 @@ impl Said {
     /// The least of each, where there are several. What can't be read isn't there.
     fn of(headers: &HeaderMap) -> Self {
         let mut said = Self::default();
-        for value in headers.get_all(KEEP_ALIVE) {
-            let text = value.to_str().unwrap_or_default();
-            for parameter in text.split([',', ';']) {
-                said.note(parameter);
+        // Most say nothing, and few headers are sooner walked through than a name is hashed.
+        if headers.keys().any(|name| *name == KEEP_ALIVE) {
+            for value in headers.get_all(&KEEP_ALIVE) {
+                said.note_all(value);
             }
         }
         said
+    }
+
+    fn note_all(&mut self, value: &HeaderValue) {
+        let text = value.to_str().unwrap_or_default();
+        for parameter in text.split([',', ';']) {
+            self.note(parameter);
+        }
     }
 
     fn note(&mut self, parameter: &str) {
@@ -95,7 +102,6 @@ fn number(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
 
     fn said(values: &[&str]) -> (Option<u64>, Option<u64>) {
         let said = Said::of(&headers(values));
@@ -104,7 +110,7 @@ mod tests {
 
     fn headers(values: &[&str]) -> HeaderMap {
         let value = |value: &&str| HeaderValue::from_bytes(value.as_bytes()).expect("a value");
-        let pairs = values.iter().map(|it| (KEEP_ALIVE, value(it)));
+        let pairs = values.iter().map(|it| (KEEP_ALIVE.clone(), value(it)));
         pairs.collect()
     }
 

@@ -3,9 +3,8 @@
 use std::{fmt, sync::Arc};
 
 use futures::future::{BoxFuture, Shared};
-use tokio::sync::oneshot;
 
-use super::{connection::Http1, freed::NextFreed, settling::Settling};
+use super::{dialed::Dialed, freed::NextFreed, settling::Settling};
 use crate::{
     error::{BoxError, SharedError},
     home::Home,
@@ -14,11 +13,8 @@ use crate::{
 
 /// What a request without a connection waits for.
 pub(in crate::http) enum Wait {
-    /// A connection of its own; none where the pod speaks HTTP/2 by now, and there is one for all.
-    Dial(
-        oneshot::Receiver<Result<Option<Box<Http1>>, BoxError>>,
-        Awaited,
-    ),
+    /// A connection of its own.
+    Dial(Dialed, Awaited),
     /// A connection for all who wait, dialled in this runtime.
     Shared(SharedDial, Home, Awaited),
     /// A connection that is about to be ready.
