@@ -418,6 +418,40 @@ fn a_dial_that_nobody_waits_for_in_a_runtime_that_stands_still_keeps_no_room() {
     });
 }
 
+#[test]
+fn a_dial_that_is_given_up_makes_room_for_a_request_that_waits_elsewhere() {
+    at_the_limit(|_, client| {
+        let (first, second) = (current_thread(), current_thread());
+        first.block_on(async { within("a set", client.watch().next()).await });
+        let mut given_up = Box::pin(post(client));
+        first.block_on(async {
+            assert!(futures::poll!(given_up.as_mut()).is_pending());
+        });
+        let mut waits = pin!(post(client));
+        second.block_on(async {
+            assert!(futures::poll!(waits.as_mut()).is_pending());
+        });
+        drop(given_up);
+        let answer = second.block_on(async { within("an answer", waits).await });
+        answer.expect("an answer");
+    });
+}
+
+#[test]
+fn a_response_that_is_dropped_makes_room_for_a_request_that_waits_elsewhere() {
+    at_the_limit(|_, client| {
+        let (first, second) = (current_thread(), current_thread());
+        let response = first.block_on(client.get("/").into_future());
+        let mut waits = pin!(post(client));
+        second.block_on(async {
+            assert!(futures::poll!(waits.as_mut()).is_pending());
+        });
+        drop(response.expect("a response"));
+        let answer = second.block_on(async { within("an answer", waits).await });
+        answer.expect("an answer");
+    });
+}
+
 /// The one that has waited for longer is of a runtime that can't use the connection, and stands still.
 #[test]
 fn a_connection_that_is_freed_goes_to_a_request_that_can_use_it() {
