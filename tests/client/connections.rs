@@ -8,7 +8,7 @@ use futures::{
     future::{join, join_all},
 };
 use http::{Method, Request};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::BodyExt;
 use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt;
 use tower_headless::http::{Client, upgrade};
@@ -16,7 +16,7 @@ use tower_headless::http::{Client, upgrade};
 use crate::{
     kit::{
         Count, OK, Peer, SWITCH, accept, answering, builder, client, get, in_flight, listen, pod,
-        sets, silent, stream_of, text, unresolved, wait_until, written,
+        sets, silent, stream_of, text, unresolved, upgrading, wait_until, written,
     },
     support::within,
 };
@@ -285,12 +285,7 @@ async fn an_upgraded_connection_keeps_its_place_until_it_ends() {
             peer
         };
         let ask = async {
-            let request = Request::builder().method(&method).uri(uri);
-            let request = request.header("connection", "upgrade");
-            let request = request
-                .header("upgrade", "echo")
-                .body(Empty::<Bytes>::new());
-            let request = request.expect("a request");
+            let request = upgrading(&method, uri);
             let mut response = client.clone().oneshot(request).await.expect("a response");
             upgrade(&mut response).await.expect("a stream")
         };
