@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-
 use super::{
     ClientBuilder,
     limits::{HOURS, MILLISECOND, MOST_PINGS, SECOND, SHORTEST, bounded},
@@ -65,7 +63,7 @@ impl<D> ClientBuilder<D> {
     /// A connection belongs to the runtime that it was made in, and a current-thread runtime can't use another one's. Where
     /// there is no room, one that nobody uses is given up for a request of another runtime; one in use is waited for.
     pub fn max_connections(mut self, connections: usize) -> Self {
-        self.limits.max_connections = connections.clamp(1, Semaphore::MAX_PERMITS);
+        self.limits.max_connections = connections.max(1);
         self
     }
 
