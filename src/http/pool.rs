@@ -25,6 +25,8 @@ mod room;
 mod settling;
 mod state;
 mod succession;
+#[cfg(test)]
+mod tests;
 mod wait;
 
 pub(super) use age::{Age, AgeLimits};
