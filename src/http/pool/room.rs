@@ -55,10 +55,10 @@ impl Rooms {
         }
     }
 
-    /// Room for one more connection in the runtime `home`, or the wait for it. If another connection had it, that one's, too:
-    /// nobody is to use that from now on.
+    /// Room for one more connection in the runtime `home`, or the wait for it; and the room that was taken over for it, if one
+    /// was, whose connection the pool has to drop.
     ///
-    /// Called with the pool locked, as requests begin to use what there is: none does so meanwhile.
+    /// Called with the pool locked, as is all that begins to use a room which nobody uses.
     pub(super) fn take(self: &Arc<Self>, home: Home) -> Result<(Tenancy, Option<Room>), NextFreed> {
         // Listens before it looks: what is freed in between is not missed.
         let next = self.freed.next(home.id);
