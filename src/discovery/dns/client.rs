@@ -197,10 +197,8 @@ fn interpret(query: &Query, response: &DnsResponse, via: Via) -> Answer {
     let failed = |reason| LookupError::new(query, reason);
     let nothing = |reason| {
         let ttl = response.negative_ttl();
-        Ok(Err(Nothing {
-            ttl: ttl.map(|ttl| Duration::from_secs(ttl.into())),
-            error: failed(reason),
-        }))
+        let ttl = ttl.map(|ttl| Duration::from_secs(ttl.into()));
+        Ok(Err(Nothing::new(ttl, failed(reason))))
     };
     match response.response_code {
         ResponseCode::NoError => {}
