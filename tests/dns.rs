@@ -5,6 +5,8 @@
 
 #[path = "dns/name_servers.rs"]
 mod name_servers;
+#[path = "dns/packets.rs"]
+mod packets;
 mod support;
 
 use std::{

@@ -69,7 +69,7 @@ pub(super) async fn either<R: Resolve>(
     let ask = |family| in_time(resolver, name.clone(), family, over, deadline);
     let mut preferred = pin!(ask(family));
     // A family that is silent must not take all of the other one's time.
-    let early = timeout_at(soon(deadline, 0.5), &mut preferred).await;
+    let early = timeout_at(part_way(deadline, 0.5), &mut preferred).await;
     let (preferred, other) = match early {
         Ok(Ok(Ok(found))) => return Ok(Ok(found)),
         Ok(preferred) => (preferred, ask(family.other()).await),
@@ -107,8 +107,8 @@ async fn in_time<R: Resolve>(
     })
 }
 
-/// The end of a `share` of the time that is left.
-pub(super) fn soon(deadline: Instant, share: f32) -> Instant {
+/// When a `share` of the time that is left will have passed.
+pub(super) fn part_way(deadline: Instant, share: f32) -> Instant {
     let now = Instant::now();
     now + deadline.saturating_duration_since(now).mul_f32(share)
 }

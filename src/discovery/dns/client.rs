@@ -223,6 +223,10 @@ fn interpret(query: &Query, response: &DnsResponse, via: Via) -> Answer {
     match (ttl, query.record_type) {
         (None, _) if response.truncation => Err(failed(Reason::Truncated)),
         (None, _) if alias_ttl.is_some() => Err(failed(Reason::Alias(via.name_server))),
+        (None, _) if has_strays(question, response) => {
+            let what = "an answer with records of other names alone".to_owned();
+            Err(failed(Reason::Other(via.name_server, what)))
+        }
         (None, _) if is_referral(response) => Err(failed(Reason::Referral(via.name_server))),
         (None, _) => nothing(Reason::NoRecords),
         (Some(_), RecordType::A | RecordType::Aaaa) if response.truncation => {
@@ -272,6 +276,13 @@ fn follow<'a>(mut name: &'a Name, answers: &'a [Record]) -> (&'a Name, Option<u3
         shortest = Some(shortest.map_or(ttl, |shortest: u32| shortest.min(ttl)));
     }
     (name, shortest)
+}
+
+/// Whether there are records of the type that was asked for. An answer that has them doesn't say that there is nothing, whosever
+/// they are.
+fn has_strays(question: &Question, response: &DnsResponse) -> bool {
+    let mut types = response.answers.iter().map(Record::record_type);
+    types.any(|record_type| record_type == question.query_type())
 }
 
 /// Whether the answer names other servers instead of saying that there is nothing (RFC 2308 §2.2).

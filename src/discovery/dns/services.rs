@@ -24,7 +24,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    addresses::{Addresses, either, soon},
+    addresses::{Addresses, either, part_way},
     lookup::{Answer, Family, Found, LookupError, Nothing, Query, Reason, RecordType, Resolve},
     srv_records::{SrvRecords, ask_whole},
     targets,
@@ -140,7 +140,7 @@ async fn stand_in<R: Resolve>(
     let is_needed = told.truncated || targets > targets::MOST;
     let until = match is_needed {
         true => deadline,
-        false => soon(deadline, SHARE),
+        false => part_way(deadline, SHARE),
     };
     let Addresses {
         addresses,

@@ -10,7 +10,7 @@ use std::{
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    addresses::soon,
+    addresses::part_way,
     lookup::{
         Answer, LookupError, Query, Reason, Records, Reply, Resolve, Service, Transport, Via,
     },
@@ -45,7 +45,7 @@ pub(super) async fn ask_whole<R: Resolve>(
     if told.via.transport == Transport::Udp && told.lacks_some_addresses() {
         // A server that is of no use over TCP has said something over UDP all the same.
         let whole = ask(resolver, query, Transport::Tcp);
-        return match timeout_at(soon(deadline, 0.5), whole).await {
+        return match timeout_at(part_way(deadline, 0.5), whole).await {
             Ok(Ok(Ok(whole))) => Ok(Ok(whole)),
             _ => Ok(Ok(told)),
         };
