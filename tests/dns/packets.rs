@@ -1,16 +1,19 @@
 //! Packets as they come in the field: which of them answer a question, and what is made of those that do.
 
-use tokio::{net::UdpSocket, task::JoinHandle};
+use tokio::{net::UdpSocket, sync::watch, task::JoinHandle};
 
 use super::*;
 
 const A: u16 = 1;
 const CNAME: u16 = 5;
+const SOA: u16 = 6;
 const AAAA: u16 = 28;
 
 /// A name server that sends what a test makes of each question, and nothing over TCP. It ends when dropped.
 struct Packets {
     address: SocketAddr,
+    /// How many questions for AAAA records have come.
+    asked: watch::Receiver<u32>,
     task: JoinHandle<()>,
 }
 
@@ -21,10 +24,13 @@ impl Packets {
         let own = bind().await.expect("a socket");
         let stranger = bind().await.expect("a socket");
         let address = own.local_addr().expect("its address");
+        let (count, count_of_aaaa) = watch::channel(0);
         let task = tokio::spawn(async move {
             let mut buffer = vec![0; 1500];
             while let Ok((length, client)) = own.recv_from(&mut buffer).await {
-                for packet in answers(&Asked::read(&buffer[..length])) {
+                let asked = Asked::read(&buffer[..length]);
+                count.send_modify(|count| *count += u32::from(asked.record_type == AAAA));
+                for packet in answers(&asked) {
                     let (socket, bytes) = match packet {
                         Packet::Own(bytes) => (&own, bytes),
                         Packet::Strangers(bytes) => (&stranger, bytes),
@@ -34,7 +40,18 @@ impl Packets {
                 }
             }
         });
-        Self { address, task }
+        Self {
+            address,
+            asked: count_of_aaaa,
+            task,
+        }
+    }
+
+    /// Waits until AAAA records have been asked for so often.
+    async fn wait_for_aaaa(&self, n: u32) {
+        let mut asked = self.asked.clone();
+        let enough = within("the questions", asked.wait_for(|count| *count >= n));
+        enough.await.expect("the server runs");
     }
 
     fn ask(&self, name: &str) -> Dns {
@@ -79,11 +96,29 @@ impl Asked {
 
     /// A response with this code, the question, and these records.
     fn answer(&self, code: u8, records: &[Vec<u8>]) -> Vec<u8> {
+        self.answer_of(None, code, records)
+    }
+
+    /// The same with the SOA record of a zone.
+    fn answer_of(&self, zone: Option<&str>, code: u8, records: &[Vec<u8>]) -> Vec<u8> {
         let count = u8::try_from(records.len()).expect("few");
-        let header = [0x81, 0x80 | code, 0, 1, 0, count, 0, 0, 0, 0];
+        let header = [
+            0x81,
+            0x80 | code,
+            0,
+            1,
+            0,
+            count,
+            0,
+            u8::from(zone.is_some()),
+            0,
+            0,
+        ];
+        let soa = zone.map(|zone| record(&labels(zone), SOA, 30, &[0; 22]));
         let record_type = self.record_type.to_be_bytes();
         let question = [&self.name[..], &record_type, &[0, 1]].concat();
-        [&self.id[..], &header, &question, &records.concat()].concat()
+        let records = [&records.concat()[..], &soa.unwrap_or_default()].concat();
+        [&self.id[..], &header, &question, &records].concat()
     }
 
     /// Pod `host`'s address, if that was asked for.
@@ -219,8 +254,11 @@ async fn no_such_name_to_aaaa_says_nothing_of_a_name_that_has_ipv4_addresses() {
         let dns = dns.refresh_interval(FAST).on_empty(OnEmpty::Believe);
         let mut watch = MembershipStream::new(dns);
         assert_eq!(hosts(&change(&mut watch).await.endpoints), [pod(1)].into());
-        let next = tokio::time::timeout(20 * FAST, watch.next()).await;
-        assert!(next.is_err(), "{next:?}");
+        let asked = *server.asked.borrow();
+        tokio::select! {
+            change = watch.next() => panic!("{change:?}"),
+            () = server.wait_for_aaaa(asked + 6) => {}
+        }
     }
 }
 
@@ -242,4 +280,51 @@ async fn an_answer_with_other_names_records_alone_is_a_failure() {
     let server = server.await;
     let error = server.ask(WEB).resolve().await.expect_err("no pod of ours");
     assert!(!error.is_not_found(), "{error}");
+}
+
+/// An alias alone may be all that the server knows; its target's zone knows what the target has (RFC 2308 §2.2).
+#[tokio::test]
+async fn that_an_aliass_target_has_nothing_is_believed_of_its_zone_alone() {
+    let zones = [
+        (Some("Shop.example"), true),
+        (Some("example"), true),
+        (Some("pods.shop.example"), true),
+        (Some("elsewhere.test"), false),
+        (Some("."), false),
+        (None, false),
+    ];
+    let stories = zones.map(async |(zone, is_believed)| {
+        let server = Packets::start(move |asked| {
+            let alias = record(&asked.name, CNAME, 30, &labels("pods.shop.example"));
+            vec![Packet::Own(asked.answer_of(zone, 0, &[alias]))]
+        });
+        let error = server.await.ask(WEB).resolve().await.expect_err("no pod");
+        assert_eq!(error.is_not_found(), is_believed, "{zone:?}: {error}");
+    });
+    join_all(stories).await;
+}
+
+#[tokio::test]
+async fn an_alias_of_a_name_without_ipv6_is_no_failure_however_often_it_is_asked_for() {
+    let server = Packets::start(|asked| {
+        let alias = record(&asked.name, CNAME, 30, &labels("pods.shop.example"));
+        let address = record(&labels("pods.shop.example"), A, 30, &pod_v4(1).octets());
+        vec![Packet::Own(match asked.record_type {
+            A => asked.answer(0, &[alias, address]),
+            _ => asked.answer_of(Some("shop.example"), 0, &[alias]),
+        })]
+    });
+    let server = server.await;
+    let mut dns = server.ask(WEB).refresh_interval(FAST);
+    let answers = async {
+        loop {
+            let answer = std::future::poll_fn(|cx| dns.poll_next(cx)).await;
+            let set = answer.expect("a set");
+            assert_eq!(hosts(&set), [pod(1)].into());
+        }
+    };
+    tokio::select! {
+        () = answers => {}
+        () = server.wait_for_aaaa(6) => {}
+    }
 }

@@ -222,7 +222,9 @@ fn interpret(query: &Query, response: &DnsResponse, via: Via) -> Answer {
     let ttl = records.clone().map(|record| record.ttl).min();
     match (ttl, query.record_type) {
         (None, _) if response.truncation => Err(failed(Reason::Truncated)),
-        (None, _) if alias_ttl.is_some() => Err(failed(Reason::Alias(via.name_server))),
+        (None, _) if alias_ttl.is_some() && !is_denied_by_its_zone(name, response) => {
+            Err(failed(Reason::Alias(via.name_server)))
+        }
         (None, _) if has_strays(question, response) => {
             let what = "an answer with records of other names alone".to_owned();
             Err(failed(Reason::Other(via.name_server, what)))
@@ -276,6 +278,16 @@ fn follow<'a>(mut name: &'a Name, answers: &'a [Record]) -> (&'a Name, Option<u3
         shortest = Some(shortest.map_or(ttl, |shortest: u32| shortest.min(ttl)));
     }
     (name, shortest)
+}
+
+/// Whether the zone of the name at the end of the aliases says that it has no such records (RFC 2308 §2.2). An alias alone may
+/// be all that the server knows.
+fn is_denied_by_its_zone(name: &Name, response: &DnsResponse) -> bool {
+    let mut authorities = response.authorities.iter();
+    authorities.any(|record| {
+        let is_soa = record.record_type() == Type::SOA;
+        is_soa && !record.name.is_root() && record.name.zone_of(name)
+    })
 }
 
 /// Whether there are records of the type that was asked for. An answer that has them doesn't say that there is nothing, whosever
