@@ -99,9 +99,9 @@ const LONGEST: Duration = Duration::from_secs(86_400);
 /// says that there is nothing: any failure on the way ends the try, which begins anew after a moment. (NXDOMAIN to the
 /// question for A records is of the name, whatever the type: then trouble with AAAA is none.) The name that has pods is
 /// kept: a refresh asks for that one only. While it isn't the first, those before it are looked at every 40 s, or every 10 s
-/// where only a stand-in for a failing name server says that they have nothing: as soon as one
-/// of them has pods, that one is kept. When the name has gone, and that is confirmed, the search begins again. resolv.conf
-/// is read anew whenever something is asked.
+/// where only a stand-in for a failing name server says that they have nothing: as soon as one of them has pods, that one is
+/// kept. When the name has gone, and that is confirmed, the search begins again. resolv.conf is read anew whenever something
+/// is asked.
 ///
 /// `localhost`, and every name that ends in `.localhost`, is this machine: 127.0.0.1 and ::1, without asking anybody
 /// (RFC 6761 §6.3).
