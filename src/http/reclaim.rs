@@ -333,7 +333,7 @@ mod tests {
     /// A stream that hyper has shut down while a head was due.
     async fn kept(stream: &Stream) -> (Lent<Stream>, Claim) {
         let (mut lent, claim) = Lent::new(stream.clone());
-        claim.head_is_due(&mut RequestBody::EMPTY);
+        claim.head_is_due(&mut RequestBody::default());
         let shut = poll_fn(|cx| Pin::new(&mut lent).poll_shutdown(cx)).await;
         shut.expect("hyper need not wait");
         assert!(!stream.is_shut(), "its request may claim it");
@@ -379,7 +379,7 @@ mod tests {
     async fn nothing_is_written_after_what_was_dropped() {
         let (stream, mut pod) = duplex(4);
         let (mut lent, mut claim) = Lent::new(stream);
-        claim.head_is_due(&mut RequestBody::EMPTY);
+        claim.head_is_due(&mut RequestBody::default());
         let write = async |lent: &mut Lent<_>, data| {
             poll_fn(|cx| Pin::new(&mut *lent).poll_write(cx, data)).await
         };
