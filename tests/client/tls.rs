@@ -1,6 +1,6 @@
 //! HTTPS: the pod is dialled, and the service is spoken to.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use http::{Request, Response};
