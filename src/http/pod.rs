@@ -170,7 +170,7 @@ fn send(pool: &Arc<Pool>, mut connection: Reserved, mut request: PodRequest, lef
     };
     match &mut connection {
         Reserved::Http1(http1) => {
-            let sent = http1.begin(request.body()).try_send_request(request);
+            let sent = http1.begin(request.body_mut()).try_send_request(request);
             Sending::boxed(sent, call(connection), deadline)
         }
         Reserved::Http2(stream) => {

@@ -145,7 +145,7 @@ pub(super) trait Returned {
 
 impl Returned for RequestBody {
     fn returned(self) -> RequestBody {
-        self
+        self.unwatched()
     }
 }
 

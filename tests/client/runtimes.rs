@@ -58,7 +58,7 @@ fn a_body_can_be_read_on_a_thread_without_a_runtime() {
 fn the_connection_of_a_body_that_was_read_outside_is_used_again_and_grows_too_old() {
     let runtime = runtime();
     let (listener, pod) = runtime.block_on(listen());
-    let client = builder([pod]).idle_timeout(Duration::from_millis(200));
+    let client = builder([pod]).idle_timeout(Duration::from_secs(2));
     let client = runtime.block_on(async { client.build() });
     let client = client.expect("a client");
     let mut peer = None;
@@ -117,7 +117,7 @@ fn a_body_can_be_dropped_on_a_thread_without_a_runtime() {
 fn a_timeout_passes_for_a_body_that_is_read_outside() {
     let runtime = runtime();
     let (listener, pod) = runtime.block_on(listen());
-    let client = builder([pod]).timeout(Duration::from_millis(200));
+    let client = builder([pod]).timeout(Duration::from_secs(2));
     let client = runtime.block_on(async { client.build() });
     let client = client.expect("a client");
     let serve = async {

@@ -156,9 +156,9 @@ impl Http1 {
     /// A request with this body begins. If something has arrived while there was none, it comes back unwritten.
     pub(in crate::http) fn begin(
         &mut self,
-        body: &RequestBody,
+        body: &mut RequestBody,
     ) -> &mut http1::SendRequest<RequestBody> {
-        self.claim.head_is_due();
+        self.claim.head_is_due(body);
         self.age.count();
         self.grace = match body.is_within(SOCKET_BUFFER) {
             true => MOMENT,
