@@ -4,13 +4,14 @@ use kube::{
     Client, Config, Error,
     config::{ExecAuthCluster, Kubeconfig, KubeconfigError},
 };
-use rustls::pki_types::{
-    CertificateDer,
-    pem::{self, PemObject},
-};
 use tokio::{task::spawn_blocking, time::Instant};
 
-use super::{cryptography, error::Reason, exec, proxy, settings::Access};
+use super::{
+    cryptography::{self, authorities},
+    error::Reason,
+    exec, proxy,
+    settings::Access,
+};
 use crate::error::chain;
 
 /// A client, and until when its credentials are good, if that is known.
@@ -115,17 +116,6 @@ fn of_file(file: Kubeconfig) -> Result<(Config, Option<String>), Reason> {
     Ok((config, cluster.proxy_url.filter(|proxy| !proxy.is_empty())))
 }
 
-/// The certificates in a PEM text.
-fn authorities(pem: &[u8]) -> Result<Vec<Vec<u8>>, Reason> {
-    let authorities = CertificateDer::pem_slice_iter(pem);
-    let authorities = authorities.map(|authority| Ok(authority?.to_vec()));
-    let authorities: Result<_, pem::Error> = authorities.collect();
-    authorities.map_err(|error| {
-        let error = chain(&error);
-        Reason::Configuration(format!("the kubeconfig's certificate-authority: {error}"))
-    })
-}
-
 fn configuration(error: &(dyn std::error::Error + 'static)) -> Reason {
     Reason::Configuration(chain(error))
 }
@@ -204,16 +194,6 @@ mod tests {
             is_read_as_kube_does(file).await;
         }
         is_read_as_kube_does(Kubeconfig::default()).await;
-    }
-
-    #[test]
-    fn certificates_that_make_no_sense_are_told() {
-        let pem = "-----BEGIN CERTIFICATE-----\n***\n-----END CERTIFICATE-----\n";
-        let error = authorities(pem.as_bytes()).expect_err("no certificate");
-        assert!(
-            error.to_string().contains("certificate-authority"),
-            "{error}"
-        );
     }
 
     #[test]
