@@ -224,20 +224,24 @@ where
         if let Some(again) = this.again {
             return again.as_mut().poll(cx);
         }
-        let Poll::Ready(sent) = this.sent.poll(cx) else {
-            let Some(deadline) = this.deadline else {
-                return Poll::Pending;
-            };
-            task::ready!(deadline.poll(cx));
-            return Poll::Ready(Err(late(deadline.whole())));
-        };
-        let call = this.call.take().expect("polled after completion");
-        match sent {
-            Ok(response) => Poll::Ready(call.receive(response)),
-            Err(mut error) => {
+        const TAKEN: &str = "polled after completion";
+        match this.sent.poll(cx) {
+            Poll::Ready(Ok(response)) => {
+                let call = this.call.take().expect(TAKEN);
+                Poll::Ready(call.receive(response))
+            }
+            Poll::Ready(Err(mut error)) => {
+                let call = this.call.take().expect(TAKEN);
                 let unsent = error.take_message().map(|request| request.map(B::returned));
                 let again = call.again(unsent, error.into_error(), this.deadline.take());
                 this.again.insert(Box::pin(again)).as_mut().poll(cx)
+            }
+            Poll::Pending => {
+                let Some(deadline) = this.deadline else {
+                    return Poll::Pending;
+                };
+                task::ready!(deadline.poll(cx));
+                Poll::Ready(Err(late(deadline.whole())))
             }
         }
     }
