@@ -121,7 +121,12 @@ impl Service<PodRequest> for PodService {
                 }
             };
             let is_elsewhere = !home.is_here();
-            self.wait = None;
+            // Its claim to a room, which ends when it has reserved what it waited for.
+            let claim = self.wait.take();
+            if waited.is_ok() && self.reserved.is_none() {
+                self.reserved = self.pool.reserve();
+            }
+            drop(claim);
             match waited {
                 // Its runtime may have ended, which is none of the pod's failures. The next one is this one, if it is one.
                 Err(_) if is_elsewhere && Home::here().is_some() => {}

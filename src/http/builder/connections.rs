@@ -63,7 +63,7 @@ impl<D> ClientBuilder<D> {
     /// A connection belongs to the runtime that it was made in, and a current-thread runtime can't use another one's. Where
     /// there is no room, one that nobody uses is given up for a request of another runtime: it is idle, or being made for
     /// nobody, or its caller has read the response or dropped it. From then on it doesn't count, and it closes when its own
-    /// runtime goes on. One in use is waited for.
+    /// runtime goes on and what is left of an upload has ended. One in use is waited for.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.limits.max_connections = connections.max(1);
         self

@@ -65,7 +65,7 @@ pub(in crate::http) struct Http1 {
     pub(super) runtime: Handle,
     pub(super) room: Room,
     /// While a request has it.
-    in_use: Option<InUse>,
+    pub(super) in_use: Option<InUse>,
 }
 
 /// A connection for many requests at a time.

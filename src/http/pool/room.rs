@@ -43,7 +43,11 @@ struct Place {
 pub(super) struct Tenancy(Room);
 
 /// Held by a request that uses a room's connection, or waits for it: nobody takes the room over.
-pub(in crate::http) struct InUse(Arc<Place>);
+pub(in crate::http) struct InUse {
+    place: Arc<Place>,
+    /// Who waits elsewhere is told of its end.
+    is_told: bool,
+}
 
 impl Rooms {
     /// For so many connections; `freed` is told of each that closes.
@@ -58,7 +62,8 @@ impl Rooms {
     /// Room for one more connection in the runtime `home`, or the wait for it; and the room that was taken over for it, if one
     /// was, whose connection the pool has to drop.
     ///
-    /// Called with the pool locked, as is all that begins to use a room which nobody uses.
+    /// Called with the pool locked, as is all that begins to use a connection of the pool's. A dial whose request has gone may
+    /// do so without, for as long as it takes to be put there, or not to be: its room may be taken over in between.
     pub(super) fn take(self: &Arc<Self>, home: Home) -> Result<(Tenancy, Option<Room>), NextFreed> {
         // Listens before it looks: what is freed in between is not missed.
         let next = self.freed.next(home.id);
@@ -108,7 +113,10 @@ impl Room {
     pub(super) fn in_use(&self) -> Option<InUse> {
         self.0.home.may_stand_still().then(|| {
             self.0.users.fetch_add(1, Relaxed);
-            InUse(self.0.clone())
+            InUse {
+                place: self.0.clone(),
+                is_told: true,
+            }
         })
     }
 
@@ -156,10 +164,19 @@ impl Drop for Tenancy {
     }
 }
 
+impl InUse {
+    /// Ends it for one who tells all that wait, as soon as they find the connection.
+    pub(super) fn end_untold(mut self) {
+        self.is_told = false;
+    }
+}
+
 impl Drop for InUse {
     fn drop(&mut self) {
-        if self.0.users.fetch_sub(1, AcqRel) == 1 {
-            let Place { home, rooms, .. } = &*self.0;
+        let Place {
+            home, rooms, users, ..
+        } = &*self.place;
+        if users.fetch_sub(1, AcqRel) == 1 && self.is_told {
             rooms.freed.tell_elsewhere(home.id);
         }
     }
