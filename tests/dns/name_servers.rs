@@ -272,6 +272,73 @@ async fn a_scale_to_zero_is_believed_from_the_first_server_though_the_second_one
     unchanged(watch, own.wait_for_queries(10)).await;
 }
 
+// ---------------------------------------------------------------- silence and the time that a look has
+
+/// A first name server that is silent, and a second one that would say the same. So much glue comes along.
+async fn a_silent_one_first(
+    server: impl AsyncFn() -> DnsServer,
+    glue: Glue,
+) -> (DnsServer, DnsServer, Dns) {
+    let (silent, good) = (server().await, server().await);
+    silent.fault("*", RecordType::ANY, Fault::Silent);
+    good.set_glue(glue);
+    let dns = srv(&silent).name_servers([silent.addr(), good.addr()]);
+    (silent, good, dns)
+}
+
+#[tokio::test]
+async fn one_look_finds_srv_targets_by_the_second_server_where_the_first_one_is_silent() {
+    let look = async |(_silent, _good, dns): (DnsServer, DnsServer, Dns)| {
+        let found = dns.resolve().await.expect("its pods");
+        assert_eq!(found.endpoints().len(), 3, "{found:?}");
+    };
+    // Where some comes along the question is put over TCP, too.
+    for glue in [Glue::None, Glue::Partial(1)] {
+        let of_nodes = a_silent_one_first(async || nodes(glue).await, glue).await;
+        let of_pods = a_silent_one_first(async || statefulset().await, glue).await;
+        tokio::join!(look(of_nodes), look(of_pods));
+    }
+}
+
+async fn statefulset() -> DnsServer {
+    let server = DnsServer::start().await;
+    stateful(&server, 3);
+    server
+}
+
+#[tokio::test]
+async fn that_a_server_was_silent_when_srv_targets_were_asked_for_is_remembered() {
+    let servers = a_silent_one_first(async || nodes(Glue::None).await, Glue::None);
+    let (silent, good, dns) = servers.await;
+    let mut watch = MembershipStream::new(dns.refresh_interval(FAST));
+    assert_eq!(change(&mut watch).await.joined.len(), 3);
+    // One more look, so that nothing of the first one is on its way.
+    unchanged(&mut watch, good.wait_for_queries(10)).await;
+    silent.forget();
+    good.set_a("node1.hosts.example.", 30, [pod_v4(7)]);
+    assert_eq!(hosts(&change(&mut watch).await.joined), [pod(7)].into());
+    assert!(silent.queries().is_empty(), "{:?}", silent.queries());
+}
+
+#[tokio::test]
+async fn srv_targets_whose_turn_comes_after_the_time_of_a_look_are_not_asked_for() {
+    let server = DnsServer::start().await;
+    let name = |node| format!("node{node}.hosts.example.");
+    server.set_srv(PORT, 30, (1..=60).map(|node| Srv::new(8080, name(node))));
+    server.set_glue(Glue::None);
+    for node in 1..=60 {
+        server.fault(&name(node), RecordType::ANY, Fault::Silent);
+    }
+    let error = srv(&server).resolve().await.expect_err("silence");
+    assert!(error.is_timeout(), "{error}");
+    let queries = server.queries().into_iter();
+    let targets: BTreeSet<_> = queries
+        .map(|query| query.name)
+        .filter(|name| name != PORT)
+        .collect();
+    assert!(targets.len() <= 16, "{targets:?}");
+}
+
 // ---------------------------------------------------------------- EDNS (D6)
 
 /// A reply of nothing but a header with this code: no question, and no OPT record.
