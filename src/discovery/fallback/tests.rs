@@ -194,6 +194,13 @@ async fn a_fallback_that_never_changes_is_used_whenever_the_primary_fails() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_clone_of_a_fixed_set_tells_it_from_the_start() {
+    let mut fixed = endpoints([9]).into_iter().collect::<StaticEndpoints>();
+    assert_eq!(run(&mut fixed, SECOND).await, [set([9])]);
+    assert_eq!(run(&mut fixed.clone(), SECOND).await, [set([9])]);
+}
+
 /// A discovery whose fallback was in use, and whose primary has answered since, and has then said nothing for an hour.
 async fn used_before() -> (Script, Script, Fallback<Scripted, Scripted>) {
     let ((primary, one), (fallback, two)) = (scripted(), scripted());
