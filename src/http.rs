@@ -19,7 +19,7 @@
 //! | `http/replay.rs` | which requests may be sent again |
 //! | `http/pod.rs` | the service of one pod |
 //! | `http/pool.rs`, `http/pool/` | its connections, and what requests and responses hold of them |
-//! | `http/connect.rs`, `http/socket.rs`, `http/reclaim.rs`, `http/protocol.rs`, `http/h2_task.rs`, `http/h2_wire.rs`, `http/h2_wire/` | how they are made, and run |
+//! | `http/connect.rs`, `http/socket.rs`, `http/arrivals.rs`, `http/reclaim.rs`, `http/protocol.rs`, `http/h2_task.rs`, `http/h2_wire.rs`, `http/h2_wire/` | how they are made, and run |
 //! | `http/tls.rs`, `http/tls/` | TLS: whom to trust and who to be, from files that change too |
 //! | `http/renewal.rs` | connections that were made with settings that don't hold any more |
 //! | `http/wire_limits.rs`, `http/heads.rs` | how much is read of what pods send, and with how much room |
@@ -30,6 +30,7 @@
 //! | `http/error.rs`, `http/failure.rs` | what can go wrong, and what it says of the request and its pod |
 
 mod address;
+mod arrivals;
 mod body;
 mod builder;
 mod check;

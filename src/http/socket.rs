@@ -27,6 +27,8 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
+use super::arrivals::Arrivals;
+
 /// How long a failed write waits while nothing is read: the answer's reader may be slow, or there is none.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -34,6 +36,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// room in the pool.
 pub(super) struct Socket<R> {
     stream: TcpStream,
+    arrivals: Arrivals,
     reset: Option<Reset>,
     has_ended: bool,
     hints: SocketHints,
@@ -95,6 +98,7 @@ impl<R> Socket<R> {
     pub(super) fn new(stream: TcpStream, read_now: ReadNow, room: R) -> Self {
         Self {
             stream,
+            arrivals: Arrivals::new(),
             reset: None,
             has_ended: false,
             hints: SocketHints::default(),
@@ -113,7 +117,8 @@ impl<R> Socket<R> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let known = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let stream = Pin::new(&mut self.stream);
+        let known = (self.arrivals).poll(cx, |cx| stream.poll_read(cx, buffer));
         if known.is_ready() || !self.hints.take_read_first() {
             return known;
         }
@@ -190,6 +195,7 @@ fn is_reset(error: io::ErrorKind) -> bool {
 }
 
 impl<R: Unpin> AsyncRead for Socket<R> {
+    #[inline]
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
