@@ -1,23 +1,42 @@
 //! Connections that end with their runtime, which no pod is to blame for.
 
-use std::{future::Future, pin::pin, thread};
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    thread,
+};
+
+use pin_project_lite::pin_project;
+
+pin_project! {
+    /// A connection's task. By hand, because every request polls it several times.
+    pub(super) struct UntilEnd<T, F: FnOnce()> {
+        // Declared first, and so dropped first.
+        guard: Guard<F>,
+        #[pin]
+        connection: T,
+    }
+}
 
 /// A connection's task. `cut_off` is called if it is dropped before its end, as tasks are whose runtime ends, and before any
 /// request learns of that.
-pub(super) fn until_end(
-    connection: impl Future + Send,
-    cut_off: impl FnOnce() + Send,
-) -> impl Future<Output = ()> + Send {
-    let guard = Guard(Some(cut_off));
-    async move {
-        // Named first, and so dropped first, should this never be polled.
-        let (guard, connection) = (guard, connection);
-        let connection = pin!(connection);
-        // Declared last, and so dropped first.
-        let mut guard = guard;
+pub(super) fn until_end<T: Future, F: FnOnce()>(connection: T, cut_off: F) -> UntilEnd<T, F> {
+    UntilEnd {
+        guard: Guard(Some(cut_off)),
+        connection,
+    }
+}
+
+impl<T: Future, F: FnOnce()> Future for UntilEnd<T, F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
         // Its error reaches the requests in flight.
-        let _ = connection.await;
-        guard.0 = None;
+        let _ = ready!(this.connection.poll(cx));
+        this.guard.0 = None;
+        Poll::Ready(())
     }
 }
 

@@ -12,16 +12,18 @@
 //! ```
 
 use std::{
+    future::{Future, poll_fn},
     io,
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering::Relaxed},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, Bytes};
+use futures::future::BoxFuture;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -110,15 +112,27 @@ impl Claim {
     }
 }
 
-/// Runs a connection to its end.
-pub(super) async fn drive<T: Io + 'static>(
-    mut connection: http1::Connection<TokioIo<Lent<T>>, RequestBody>,
-) {
-    // Its error reaches the request in flight.
-    let _ = (&mut connection).await;
-    let parts = connection.into_parts();
-    // Seldom, and its room isn't every connection's.
-    Box::pin(parts.io.into_inner().end(parts.read_buf)).await;
+/// Runs a connection to its end. By hand, because every request polls it several times, and an async function would have
+/// room for two of them.
+pub(super) fn drive<T: Io + 'static>(
+    connection: http1::Connection<TokioIo<Lent<T>>, RequestBody>,
+) -> impl Future<Output = ()> + Send {
+    let mut running = Some(connection);
+    let mut end: Option<BoxFuture<'static, ()>> = None;
+    poll_fn(move |cx| {
+        if let Some(connection) = &mut running {
+            // Its error reaches the request in flight.
+            let _ = ready!(Pin::new(connection).poll(cx));
+        }
+        if let Some(ended) = running.take() {
+            let parts = ended.into_parts();
+            end = Some(Box::pin(parts.io.into_inner().end(parts.read_buf)));
+        }
+        match &mut end {
+            Some(end) => end.as_mut().poll(cx),
+            None => Poll::Ready(()),
+        }
+    })
 }
 
 impl<T: Io + 'static> Lent<T> {
@@ -285,7 +299,7 @@ impl AsyncWrite for Reclaimed {
 
 #[cfg(test)]
 mod tests {
-    use std::{future::poll_fn, sync::atomic::AtomicBool};
+    use std::sync::atomic::AtomicBool;
 
     use tokio::io::{AsyncReadExt, duplex};
 
