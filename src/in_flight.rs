@@ -52,13 +52,6 @@ impl InFlight {
         self.member.endpoint()
     }
 
-    /// The same endpoint, to be kept.
-    #[cfg(feature = "http")]
-    #[inline]
-    pub(crate) fn shared_endpoint(&self) -> &Arc<Endpoint> {
-        self.member.shared_endpoint()
-    }
-
     /// Says what has come of the request; the last word before the end counts.
     ///
     /// If nothing is said, a request that was answered was a success, and one that wasn't was cancelled.

@@ -58,7 +58,7 @@ pub(crate) struct Member {
 /// What a request in flight holds of its member; nobody else does, but the member itself.
 #[derive(Debug)]
 pub(crate) struct MemberRef {
-    endpoint: Arc<Endpoint>,
+    endpoint: Endpoint,
     id: MemberId,
     word: StatusWord,
     stats: RequestStats,
@@ -82,7 +82,7 @@ impl Member {
         let latency = decay.map(|decay| signals.latencies.latency(decay));
         Arc::new_cyclic(|member| Self {
             member_ref: Arc::new(MemberRef {
-                endpoint: Arc::new(endpoint),
+                endpoint,
                 id: MemberId(signals.next_member()),
                 word: slot.map_or_else(StatusWord::own, StatusWord::packed),
                 stats: RequestStats::default(),
@@ -142,12 +142,6 @@ impl MemberRef {
 
     /// The endpoint as it was known when it joined.
     pub(crate) fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
-    }
-
-    /// The same, to be kept by whoever has no longer a request there.
-    #[cfg(feature = "http")]
-    pub(crate) fn shared_endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint
     }
 

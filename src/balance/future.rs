@@ -108,29 +108,28 @@ where
                     future,
                     in_flight,
                     errand,
-                } => {
-                    let Poll::Ready(result) = future.poll(cx) else {
+                } => match future.poll(cx) {
+                    Poll::Pending => {
                         if let Some(in_flight) = in_flight {
                             in_flight.wait();
                         }
                         return Poll::Pending;
-                    };
-                    let mut in_flight = in_flight.take().expect(TAKEN);
-                    match result {
-                        Ok(response) => {
-                            Shared::<S>::accepted(&mut in_flight, this.completion.is_whole());
-                            return Poll::Ready(Ok(this.completion.complete(in_flight, response)));
-                        }
-                        Err(error) => {
-                            let error = error.into();
-                            in_flight.report(this.completion.failed(&error));
-                            match take_back(in_flight, error, std::mem::take(errand)) {
-                                Ok(state) => state,
-                                Err(error) => return Poll::Ready(Err(error)),
-                            }
+                    }
+                    Poll::Ready(Ok(response)) => {
+                        let mut in_flight = in_flight.take().expect(TAKEN);
+                        Shared::<S>::accepted(&mut in_flight, this.completion.is_whole());
+                        return Poll::Ready(Ok(this.completion.complete(in_flight, response)));
+                    }
+                    Poll::Ready(Err(error)) => {
+                        let mut in_flight = in_flight.take().expect(TAKEN);
+                        let error = error.into();
+                        in_flight.report(this.completion.failed(&error));
+                        match take_back(in_flight, error, std::mem::take(errand)) {
+                            Ok(state) => state,
+                            Err(error) => return Poll::Ready(Err(error)),
                         }
                     }
-                }
+                },
                 StateProjection::Unsent { unready } => {
                     task::ready!(poll_unready(unready, cx))
                 }

@@ -129,7 +129,7 @@ impl Service {
     pub(super) fn address_http1(
         &self,
         request: &mut Request<RequestBody>,
-    ) -> Result<Option<Uri>, Error> {
+    ) -> Result<Option<Box<Uri>>, Error> {
         if request.extensions().get::<Protocol>().is_some() {
             // RFC 8441
             return Err(Error::request("an extended CONNECT needs HTTP/2"));
@@ -148,7 +148,7 @@ impl Service {
         }
         let path = request.uri().path_and_query().cloned();
         let path = path.unwrap_or(PathAndQuery::from_static("/")).into();
-        Ok(Some(std::mem::replace(request.uri_mut(), path)))
+        Ok(Some(Box::new(std::mem::replace(request.uri_mut(), path))))
     }
 
     /// HTTP/2 takes `:scheme`, `:authority` and `:path` from a whole URI.

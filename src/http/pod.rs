@@ -21,9 +21,9 @@ use super::{
     deadline::Deadline,
     error::RuntimeEnded,
     failure::{failure, h2_cause, is_not_accepted, is_too_large, late, too_large},
-    pool::{Config, DialError, Lease, Pool, Reserved, Wait},
+    pool::{Config, DialError, Lease, Named, Pool, Reserved, Wait},
     received::Received,
-    response::PodBody,
+    response::ResponseBody,
     upload::Returned,
     wire_limits::{OWN_HEADERS, WireLimits},
 };
@@ -71,7 +71,7 @@ impl Drop for PodService {
 }
 
 impl Service<PodRequest> for PodService {
-    type Response = Response<PodBody>;
+    type Response = Response<ResponseBody>;
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
 
@@ -139,6 +139,7 @@ impl Service<PodRequest> for PodService {
         }
     }
 
+    #[inline]
     fn call(&mut self, request: PodRequest) -> Self::Future {
         let reserved = self.reserved.take();
         let reserved = reserved.expect("poll_ready comes before call");
@@ -149,11 +150,11 @@ impl Service<PodRequest> for PodService {
 /// On how many connections a request is tried before it is taken to another pod.
 const CONNECTIONS: usize = 3;
 
-type Sent = BoxFuture<'static, Result<Response<PodBody>, BoxError>>;
+type Sent = BoxFuture<'static, Result<Response<ResponseBody>, BoxError>>;
 
 /// Sends the request over one connection, and over others, up to `left` in all, if those turn out to be closed before
 /// anything was written: servers close idle connections as they please, and that says nothing of the pod.
-fn send(pool: &Arc<Pool>, mut connection: Reserved, mut request: PodRequest, left: usize) -> Sent {
+fn send(pool: &Arc<Pool>, connection: Reserved, mut request: PodRequest, left: usize) -> Sent {
     let service = &pool.config.service;
     let addressed = match connection {
         Reserved::Http1(_) => service.address_http1(&mut request),
@@ -164,25 +165,25 @@ fn send(pool: &Arc<Pool>, mut connection: Reserved, mut request: PodRequest, lef
         Err(error) => return Box::pin(ready(Err(error.into()))),
     };
     let deadline = pool.config.first_byte.map(Deadline::after);
-    let method = request.method().clone();
-    let call = |connection| Call {
+    let mut call = Call {
         pool: Arc::downgrade(pool),
         connection,
-        method,
-        uri: uri.map(Box::new),
+        method: request.method().clone(),
+        uri,
         left: left - 1,
         limits: pool.config.connector.limits,
+        named: pool.named.clone(),
     };
-    match &mut connection {
+    match &mut call.connection {
         Reserved::Http1(http1) => {
             let sent = http1.begin(request.body_mut()).try_send_request(request);
-            Sending::boxed(sent, call(connection), deadline)
+            Sending::boxed(sent, call, deadline)
         }
         Reserved::Http2(stream) => {
             request.body_mut().begin();
             let request = request.map(|body| stream.upload(body));
             let sent = stream.sender().try_send_request(request);
-            Sending::boxed(sent, call(connection), deadline)
+            Sending::boxed(sent, call, deadline)
         }
     }
 }
@@ -205,7 +206,7 @@ type SendResult<B> = Result<Response<Incoming>, TrySendError<Request<B>>>;
 impl<F> Sending<F>
 where
     F: Send + 'static,
-    Self: Future<Output = Result<Response<PodBody>, BoxError>>,
+    Self: Future<Output = Result<Response<ResponseBody>, BoxError>>,
 {
     fn boxed(sent: F, call: Call, deadline: Option<Deadline>) -> Sent {
         Box::pin(Self {
@@ -222,7 +223,7 @@ where
     F: Future<Output = SendResult<B>>,
     B: Returned,
 {
-    type Output = Result<Response<PodBody>, BoxError>;
+    type Output = Result<Response<ResponseBody>, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
@@ -235,11 +236,10 @@ where
                 let call = this.call.take().expect(TAKEN);
                 Poll::Ready(call.receive(response))
             }
-            Poll::Ready(Err(mut error)) => {
+            Poll::Ready(Err(error)) => {
                 let call = this.call.take().expect(TAKEN);
-                let unsent = error.take_message().map(|request| request.map(B::returned));
-                let again = call.again(unsent, error.into_error(), this.deadline.take());
-                this.again.insert(Box::pin(again)).as_mut().poll(cx)
+                let again = call.again(error, this.deadline.take());
+                this.again.insert(again).as_mut().poll(cx)
             }
             Poll::Pending => {
                 let Some(deadline) = this.deadline else {
@@ -261,12 +261,14 @@ struct Call {
     uri: Option<Box<Uri>>,
     left: usize,
     limits: WireLimits,
+    /// For its response.
+    named: Named,
 }
 
 impl Call {
     /// The response, with what it holds.
-    #[inline]
-    fn receive(mut self, response: Response<Incoming>) -> Result<Response<PodBody>, BoxError> {
+    #[inline(always)]
+    fn receive(mut self, response: Response<Incoming>) -> Result<Response<ResponseBody>, BoxError> {
         self.connection.answered(&response);
         let http2 = match &self.connection {
             Reserved::Http1(_) => None,
@@ -285,7 +287,7 @@ impl Call {
         };
         let lease = Lease::new(self.connection, pool);
         let (head, body) = response.into_parts();
-        let body = PodBody::new(Received::new(body, self.limits, http2), lease);
+        let body = ResponseBody::new(Received::new(body, self.limits, http2), lease, self.named);
         Ok(Response::from_parts(head, body))
     }
 
@@ -309,14 +311,25 @@ impl Call {
         Some(read)
     }
 
-    /// The request over another connection, if nothing of it was written; or its response, if that takes more room.
+    /// What becomes of a request that has failed. Not in `Sending::poll`, whose stack has no room for it.
     #[cold]
-    async fn again(
+    #[inline(never)]
+    fn again<B: Returned>(
+        self,
+        mut error: TrySendError<Request<B>>,
+        deadline: Option<Deadline>,
+    ) -> Sent {
+        let unsent = error.take_message().map(|request| request.map(B::returned));
+        Box::pin(self.go_on(unsent, error.into_error(), deadline))
+    }
+
+    /// The request over another connection, if nothing of it was written; or its response, if that takes more room.
+    async fn go_on(
         mut self,
         unsent: Option<Request<RequestBody>>,
         mut error: hyper::Error,
         deadline: Option<Deadline>,
-    ) -> Result<Response<PodBody>, BoxError> {
+    ) -> Result<Response<ResponseBody>, BoxError> {
         if unsent.is_none()
             && let Some(read) = within(deadline, self.read_again(&error)).await?
         {

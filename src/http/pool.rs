@@ -20,6 +20,7 @@ mod freed;
 mod keep_alive;
 mod keeper;
 mod lease;
+mod named;
 mod reaping;
 mod room;
 mod settling;
@@ -33,6 +34,7 @@ pub(super) use age::{Age, AgeLimits};
 pub(super) use connection::{Reserved, Stream};
 pub(super) use keep_alive::KeepAlive;
 pub(super) use lease::Lease;
+pub(super) use named::Named;
 pub(super) use wait::{DialError, Wait};
 
 use std::{
@@ -93,7 +95,7 @@ impl Config {
 }
 
 pub(super) struct Pool {
-    pod: Endpoint,
+    pub(super) named: Named,
     pub(super) config: Arc<Config>,
     rooms: Arc<Rooms>,
     /// There may be a connection to use, or room for one.
@@ -122,7 +124,7 @@ impl Pool {
         };
         let freed = Arc::<Freed>::default();
         Self {
-            pod,
+            named: Named::new(pod),
             rooms: Arc::new(Rooms::new(config.max_connections, freed.clone())),
             config,
             freed,
@@ -271,8 +273,9 @@ impl Pool {
         home.runs_beside_us().then_some(home)
     }
 
-    fn parts(self: &Arc<Self>) -> (Weak<Self>, Arc<Config>, Endpoint) {
-        (Arc::downgrade(self), self.config.clone(), self.pod.clone())
+    fn parts(self: &Arc<Self>) -> (Weak<Self>, Arc<Config>, Arc<Endpoint>) {
+        let pod = self.named.pod.clone();
+        (Arc::downgrade(self), self.config.clone(), pod)
     }
 
     fn add(self: &Arc<Self>, connection: Connection, vintage: Option<Vintage>, room: Room) {

@@ -1,7 +1,7 @@
 //! Responses: whose they are, and what they hold until they end.
 
 use std::{
-    fmt,
+    fmt, mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -16,7 +16,7 @@ use super::{
     deadline::Deadline,
     error::{Error, Failure, Outcome, RuntimeEnded},
     failure::is_end_of_runtime,
-    pool::Lease,
+    pool::{Lease, Named},
     read_ahead::ReadAhead,
     received::{ReceiveError, Received},
     upgrade::OnUpgrade,
@@ -28,21 +28,6 @@ use crate::{
     outcome::{self, ByStatus, ClassifyHttp},
 };
 
-/// A body as the pod's connection has it.
-pub(super) struct PodBody(Box<Exchange>);
-
-impl PodBody {
-    pub(super) fn new(body: Received, lease: Lease) -> Self {
-        Self(Box::new(Exchange {
-            body: Some(ReadAhead::new(body)),
-            lease: Some(lease),
-            in_flight: None,
-            classify: SharedClassify::ByStatus,
-            deadline: None,
-        }))
-    }
-}
-
 /// A response from its head to its end. Boxed once, because it passes through many hands on its way to its caller.
 struct Exchange {
     /// None once all of it has been read, or its time is up.
@@ -53,6 +38,7 @@ struct Exchange {
     in_flight: Option<InFlight>,
     classify: SharedClassify,
     deadline: Option<Deadline>,
+    named: Named,
 }
 
 /// Who says what came of a request. Each request has a clone or two.
@@ -64,7 +50,7 @@ pub(super) enum SharedClassify {
 
 impl SharedClassify {
     /// What a head says. Only if it `is_all` can there be a status of gRPC's in it: most are not searched for one.
-    fn answered(&self, response: &Response<PodBody>, is_all: bool) -> outcome::Outcome {
+    fn answered(&self, response: &Response<ResponseBody>, is_all: bool) -> outcome::Outcome {
         match self {
             Self::ByStatus if !is_all => ByStatus::status(response.status()),
             _ => self.head(response.status(), response.headers()),
@@ -99,29 +85,39 @@ pub(super) struct OnResponseEnd {
     pub(super) classify: SharedClassify,
 }
 
-impl Completion<Response<PodBody>> for OnResponseEnd {
+impl Completion<Response<ResponseBody>> for OnResponseEnd {
     type Response = Response<ResponseBody>;
 
-    fn complete(&self, mut in_flight: InFlight, response: Response<PodBody>) -> Self::Response {
+    #[inline]
+    fn complete(
+        &self,
+        mut in_flight: InFlight,
+        mut response: Response<ResponseBody>,
+    ) -> Self::Response {
         // Asked once: of an HTTP/2 body this takes the connection's lock.
-        let is_all = response.body().0.is_end_stream();
+        let is_all = response.body().exchange.is_end_stream();
         in_flight.report(self.classify.answered(&response, is_all));
-        let pod = in_flight.shared_endpoint().clone();
-        let (mut parts, PodBody(mut exchange)) = response.into_parts();
+        let exchange = &mut *response.body_mut().exchange;
         exchange.in_flight = Some(in_flight);
         exchange.classify.clone_from(&self.classify);
-        if !parts.extensions.is_empty()
-            && let Some(upgrade) = parts.extensions.remove::<HyperUpgrade>()
-        {
+        let named = mem::take(&mut exchange.named.extensions);
+        let upgrade = match response.extensions().is_empty() {
+            true => None,
+            false => response.extensions_mut().remove::<HyperUpgrade>(),
+        };
+        if let Some(upgrade) = upgrade {
+            let exchange = &mut *response.body_mut().exchange;
             let held = exchange.lease.take().zip(exchange.in_flight.take());
-            parts.extensions.insert(OnUpgrade::new(upgrade, held));
+            let upgrade = OnUpgrade::new(upgrade, held);
+            response.extensions_mut().insert(upgrade);
         }
-        parts.extensions.insert(Endpoint::clone(&pod));
+        response.extensions_mut().extend(named);
         if is_all {
+            let exchange = &mut *response.body_mut().exchange;
             exchange.end();
             exchange.body = None;
         }
-        Response::from_parts(parts, ResponseBody { pod, exchange })
+        response
     }
 
     fn failed(&self, error: &BoxError) -> outcome::Outcome {
@@ -148,14 +144,27 @@ impl Completion<Response<PodBody>> for OnResponseEnd {
 /// Its connection is free again when it has been read to its end, and its request counts as in flight until then. Dropped
 /// early, it closes its connection (HTTP/1.1) or resets its stream (HTTP/2).
 pub struct ResponseBody {
-    pod: Arc<Endpoint>,
     exchange: Box<Exchange>,
 }
 
 impl ResponseBody {
+    /// As the pod's connection has it.
+    pub(super) fn new(body: Received, lease: Lease, named: Named) -> Self {
+        Self {
+            exchange: Box::new(Exchange {
+                body: Some(ReadAhead::new(body)),
+                lease: Some(lease),
+                in_flight: None,
+                classify: SharedClassify::ByStatus,
+                deadline: None,
+                named,
+            }),
+        }
+    }
+
     /// The pod that sends it.
     pub fn pod(&self) -> &Endpoint {
-        &self.pod
+        &self.exchange.named.pod
     }
 
     /// Whether all of it has been read, or there was nothing to read.
@@ -211,10 +220,7 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let Self {
-            pod,
-            exchange: this,
-        } = &mut *self;
+        let this = &mut *self.exchange;
         let Some(body) = &mut this.body else {
             return Poll::Ready(None);
         };
@@ -247,7 +253,7 @@ impl Body for ResponseBody {
                 this.body = None;
             }
         }
-        let pod = || Endpoint::clone(pod);
+        let pod = || Endpoint::clone(&this.named.pod);
         Poll::Ready(frame.map(|frame| {
             frame.map_err(|error| match error {
                 ReceiveError::Limit(limit) => Error::limit(pod(), limit),
