@@ -296,6 +296,7 @@ mod retry;
 mod route;
 mod signals;
 mod snapshot;
+mod subset;
 mod sync;
 
 pub use balance::{
@@ -333,3 +334,4 @@ pub use policy::{
 pub use retry::RetryUnavailable;
 pub use retry::{Retry, RetryFailed, RetryFuture, RetryLayer, RetryPolicy};
 pub use route::{Route, RouteKey};
+pub use subset::Subset;
