@@ -115,7 +115,7 @@ impl Endpoint {
     /// What the pod goes by over its lives: its hostname, else its own name, else its address with the port.
     ///
     /// A StatefulSet's pod is made anew under the same hostname and name, at another address. Other pods get another name each
-    /// time.
+    /// time. A [`Subset`](crate::Subset) chooses pods by it.
     pub fn stable_name(&self) -> Cow<'_, str> {
         match self.hostname().or(self.pod_name()) {
             Some(name) => name.into(),

@@ -12,7 +12,10 @@ pub(crate) use extent::Extent;
 pub(crate) use order::{Client, order};
 pub(crate) use peers::rank;
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -71,8 +74,8 @@ use crate::discovery::Discovery;
 ///   EndpointSlices tell them, each zone's clients share out its pods evenly among themselves; where they aren't, as with DNS,
 ///   near pods are used as evenly as at random.
 /// - **A pod asked for by name** ([`Route::pod`](crate::Route::pod)) is reached though it isn't in the subset. It joins the set
-///   with weight zero: it gets the requests for it, and others if no pod with a weight accepts them. The first of them waits
-///   a moment, so it fails if requests [never wait](crate::BalanceBuilder::fail_fast).
+///   with weight zero, for as long as there is a pod of this name: it gets the requests for it, and others if no pod with a weight
+///   accepts them. The first of them waits a moment, so it fails if requests [never wait](crate::BalanceBuilder::fail_fast).
 ///
 /// [gRFC A68]: https://github.com/grpc/proposal/blob/master/A68-random-subsetting.md
 #[derive(Clone)]
@@ -133,7 +136,8 @@ impl Subset {
     /// # }
     /// ```
     ///
-    /// DNS knows addresses only, or with [`Dns::srv`](crate::Dns::srv) hostnames. The port doesn't matter.
+    /// DNS knows addresses only, or with [`Dns::srv`](crate::Dns::srv) hostnames: an address is right in any case. The port
+    /// doesn't matter. Each client asks for its peers as often as it asks for the pods.
     ///
     /// Peers are put in an order, and the pods on a ring; the client's place in the order is where on the ring its subset
     /// begins. Clients that see the same peers and pods agree on who uses which; while they don't, as for some seconds after a
@@ -142,10 +146,17 @@ impl Subset {
     /// As long as the client isn't among its peers, because it isn't ready yet or because they can't be found, its place on the
     /// ring is a random one, by `me`. Once it has been, the last answer that it was in counts. [`seed`](Self::seed) counts only
     /// if `me` is empty.
-    pub fn peers(mut self, source: impl Discovery + Clone + Sync, me: impl Into<Box<str>>) -> Self {
+    pub fn peers(mut self, source: impl Discovery + Clone, me: impl Into<Box<str>>) -> Self {
+        let source = Mutex::new(source);
+        let source = move || {
+            source
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone()
+        };
         self.peers = Some(Peers {
             me: me.into(),
-            source: Arc::new(move || Box::new(source.clone())),
+            source: Arc::new(move || Box::new(source())),
         });
         self
     }

@@ -343,11 +343,24 @@ async fn a_subset_is_near_and_keeps_the_zones_shares() {
     assert_eq!(near([20, 20, 20], "b", 6).await, (6, 100));
     // Too few to fill it, but their fair part of all.
     assert_eq!(near([4, 4, 4], "b", 6).await, (4, 100));
-    // The zone's fair part is 20 ÷ 50 × 3 … and 10 ÷ 50 × 3.
+    // Of c 10 ÷ 50 × 3 of the requests stay.
     assert_eq!(near([20, 20, 10], "b", 10).await, (10, 100));
     assert_eq!(near([20, 20, 10], "c", 10).await, (6, 60));
     // 60 % of three are two of them, and they get 60 %.
     assert_eq!(near([20, 20, 10], "c", 3).await, (2, 60));
+}
+
+/// A watch knows pods' names, and DNS, its fallback, doesn't.
+#[tokio::test(start_paused = true)]
+async fn a_source_that_forgets_the_pods_names_moves_nobody() {
+    let (script, _, balance) = balance(named(0..60), Subset::of(6).seed(1), &|it| it).await;
+    let own = hosts(&balance);
+    script.answer(0..60);
+    settle().await;
+    assert_eq!(hosts(&balance), own);
+    script.answer(0..61);
+    settle().await;
+    assert!(own.difference(&hosts(&balance)).count() <= 1);
 }
 
 fn named(hosts: Range<u8>) -> Vec<Endpoint> {

@@ -121,22 +121,24 @@ impl Client {
     }
 }
 
-/// The pods' stable names. Where several have the same, as those of a Deployment with a hostname do, the addresses tell them
-/// apart.
+/// The pods' stable names. Of several with the same, as the pods of a Deployment with a hostname have, and for a moment a pod
+/// and its successor, one has it and addresses are added to the others': one that doesn't terminate.
 fn names(set: &[Endpoint]) -> Vec<Cow<'_, str>> {
-    let names: Vec<_> = set.iter().map(Endpoint::stable_name).collect();
-    let mut counts = HashMap::with_capacity(names.len());
-    for name in &names {
-        *counts.entry(&**name).or_insert(0) += 1;
+    let mut names: Vec<_> = set.iter().map(Endpoint::stable_name).collect();
+    let standing = |index: usize| (set[index].is_terminating(), set[index].identity());
+    let mut holders = HashMap::with_capacity(names.len());
+    for (index, name) in names.iter().enumerate() {
+        let holder = holders.entry(name.clone()).or_insert(index);
+        if standing(index) < standing(*holder) {
+            *holder = index;
+        }
     }
-    let name = |(name, endpoint): (&Cow<'_, str>, &Endpoint)| match counts[&**name] {
-        1 => None,
-        _ => Some(format!("{name} {}", endpoint.identity())),
-    };
-    let longer: Vec<_> = names.iter().zip(set).map(name).collect();
-    let both = names.into_iter().zip(longer);
-    both.map(|(name, longer)| longer.map_or(name, Cow::from))
-        .collect()
+    for (index, name) in names.iter_mut().enumerate() {
+        if holders[&*name] != index {
+            *name = format!("{name} {}", set[index].identity()).into();
+        }
+    }
+    names
 }
 
 #[cfg(test)]

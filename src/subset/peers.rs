@@ -21,9 +21,9 @@ pub(crate) fn rank(peers: &[Endpoint], me: &str, in_zone: bool) -> Option<Client
     let is_peer = |peer: &&Endpoint| !in_zone || own.zone().is_none() || peer.zone() == own.zone();
     let place = |peer| {
         let name = name(peer);
-        (hash(&name), name)
+        (hash(&name), name, host(peer))
     };
-    // Several ports of one client are one client.
+    // Several ports of one client are one client, and several clients of one name aren't.
     let order: BTreeSet<_> = peers.iter().filter(is_peer).map(place).collect();
     Some(Client::Ranked {
         rank: order.range(..place(own)).count(),
@@ -91,6 +91,15 @@ mod tests {
             let me = format!("10.1.0.{host}");
             assert_eq!(rank(&peers, &me, false), rank(&other, &me, false));
         }
+    }
+
+    #[test]
+    fn clients_of_one_name_are_told_apart_by_their_addresses() {
+        let peers: Vec<_> = (0..50)
+            .map(|host| peer(host).with_hostname("shop"))
+            .collect();
+        let names = (0..50).map(|host| format!("10.1.0.{host}"));
+        assert_eq!(ranks(&peers, names, false), (0..50).collect::<Vec<_>>());
     }
 
     #[test]

@@ -231,6 +231,24 @@ fn pods_of_one_name_are_told_apart_by_their_addresses() {
 }
 
 #[test]
+fn a_pod_keeps_its_place_while_its_predecessor_terminates() {
+    let named = |number: usize, at| pod(at).with_hostname(format!("web-{number}"));
+    let before: Vec<_> = (0..30).map(|number| named(number, number)).collect();
+    let mut during = before.clone();
+    during[7] = during[7].clone().with_terminating(true);
+    during.push(named(7, 107));
+    for client in [Client::Random(7), Client::Ranked { rank: 3, of: 8 }] {
+        let names = |set: &[Endpoint]| -> Vec<_> {
+            let order = order(set, None, client, 5).into_iter();
+            order
+                .map(|at| set[at].hostname().map(str::to_owned))
+                .collect()
+        };
+        assert_eq!(names(&during)[..30], names(&before));
+    }
+}
+
+#[test]
 fn terminating_pods_and_those_without_weight_come_last() {
     let mut set = pods(0..30);
     for index in 0..10 {
