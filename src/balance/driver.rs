@@ -118,7 +118,7 @@ where
         }
     }
 
-    /// One thing that there is to do, or the end of it all.
+    /// One thing that there is to do, and what it means for the subset; or the end of it all.
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<ControlFlow<()>> {
         let step = self.poll_first(cx);
         if step.is_ready() {
@@ -127,6 +127,7 @@ where
         step
     }
 
+    /// The first of the things that there are to do.
     fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<ControlFlow<()>> {
         if self.handles.poll_unpin(cx).is_ready() {
             return Poll::Ready(ControlFlow::Break(()));
