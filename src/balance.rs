@@ -11,6 +11,7 @@ mod health_monitor;
 #[cfg(all(test, tower_headless_shuttle))]
 mod interleavings;
 mod membership;
+mod part;
 mod place;
 mod reconnect;
 mod registry;
@@ -124,7 +125,8 @@ struct Handle {
 }
 
 impl<S, C> Balance<S, C> {
-    /// What the balancer knows of its endpoints now, in the order of their addresses. For looking at, not for picking.
+    /// What the balancer knows of its endpoints now, in the order of their addresses: of its subset, if it has one. For looking
+    /// at, not for picking.
     pub fn endpoints(&self) -> Vec<EndpointStatus> {
         status::statuses(&self.shared.current.load())
     }

@@ -1,6 +1,6 @@
 //! One pod, as discovery names it.
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{borrow::Cow, fmt, net::SocketAddr, sync::Arc};
 
 /// One pod behind the service: where it is, and what is known of it.
 ///
@@ -112,6 +112,17 @@ impl Endpoint {
         self.details()?.pod_name.as_deref()
     }
 
+    /// What the pod goes by over its lives: its hostname, else its own name, else its address with the port.
+    ///
+    /// A StatefulSet's pod is made anew under the same hostname and name, at another address. Other pods get another name each
+    /// time. A [`Subset`](crate::Subset) chooses pods by it.
+    pub fn stable_name(&self) -> Cow<'_, str> {
+        match self.hostname().or(self.pod_name()) {
+            Some(name) => name.into(),
+            None => self.address.to_string().into(),
+        }
+    }
+
     /// The UID of the pod, where the source tells it: a pod that is made anew has its predecessor's name, but not its UID.
     pub fn pod_uid(&self) -> Option<&str> {
         self.details()?.pod_uid.as_deref()
@@ -163,6 +174,11 @@ impl Endpoint {
     /// The order in which a set is kept, in which no two pods are equal.
     pub(crate) fn identity(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Whether it is the pod of this name: its hostname, or its own.
+    pub(crate) fn is_called(&self, name: &str) -> bool {
+        self.hostname() == Some(name) || self.pod_name() == Some(name)
     }
 
     /// Whether both may be the same pod: what one side doesn't know is no difference.

@@ -42,6 +42,7 @@
 //! | a pod fails a request that it had | with [`RetryLayer`], or in the HTTP client where that is safe, another pod gets it, within a budget |
 //! | pods are asked whether they are well | a [`HealthCheck`], by TCP, HTTP, gRPC or anything else: a pod that fails its checks gets no requests until one passes; a new one may have to pass one first |
 //! | a request is cancelled | it is counted out, wherever it was |
+//! | clients and pods are many | each client uses a [`Subset`] of the pods, with substitutes while too few of it accept requests |
 //! | the last clone is dropped | the background task ends and every service is dropped |
 //! | a runtime ends, and another one goes on | so does the balancer, [there](Balance#several-runtimes); connections of a runtime that has ended, or that nobody drives, are not used |
 //!
@@ -200,6 +201,14 @@
 //!  response (or its body) ends, or is dropped ──▶ in-flight guard drops ──▶ one request fewer, and its outcome
 //! ```
 //!
+//! With a [`Subset`] the whole set passes through `balance/part.rs` before the snapshot's writer sees it: what is below it knows of no
+//! other pods.
+//!
+//! ```text
+//!  whole set of endpoints ──▶ part: this client's order (subset.rs) ──▶ the first of it ──▶ snapshot
+//!  the client's own peers ────────────┘      more of it ◀── background task ◀── "too few of these accept requests"
+//! ```
+//!
 //! The background task (`balance/driver.rs`) is the one writer. It keeps a registry of members (`balance/registry.rs`), which
 //! holds all that is known of an endpoint, for one life:
 //!
@@ -243,6 +252,7 @@
 //! | `discovery/dns.rs`, `discovery/dns/` | A, AAAA and SRV lookups, short names, name servers; `client.rs` alone names hickory |
 //! | `discovery/filter.rs` | which addresses can be pods |
 //! | `discovery/endpoint_slices.rs`, `discovery/endpoint_slices/` | feature `kube`: the API server's slices, listed and watched; nothing else names kube |
+//! | `subset.rs`, `subset/` | which part of a set a client uses: its order of the pods, and how much of that; pure |
 //! | `membership.rs`, `membership/` | what joins and leaves, for those who need the set itself |
 //! | `balance.rs`, `balance/` | the service, its builder and layer, its future, its one background task and the registry of members |
 //! | `retry.rs`, `retry/` | requests sent again, elsewhere and within a budget: one engine, the layer, its policies |
@@ -250,7 +260,7 @@
 //! | `fuzzing.rs`, `discovery/dns/fuzzing.rs` | what the fuzz targets (`fuzz/`) call below the public interface; in no other build |
 //!
 //! Imports go downwards only, between the rooms and inside them; policies and discovery never meet. Decision code (`schedule`,
-//! `policy`, `outlier`, `scheduler`, `reconnect`) does no I/O, reads no clock and draws from the generator it is given. A pick
+//! `policy`, `subset`, `outlier`, `scheduler`, `reconnect`) does no I/O, reads no clock and draws from the generator it is given. A pick
 //! allocates nothing, and takes no lock unless its balancer is [seeded](BalanceBuilder::seed).
 //!
 //! # Features
@@ -296,6 +306,7 @@ mod retry;
 mod route;
 mod signals;
 mod snapshot;
+mod subset;
 mod sync;
 
 pub use balance::{
@@ -333,3 +344,4 @@ pub use policy::{
 pub use retry::RetryUnavailable;
 pub use retry::{Retry, RetryFailed, RetryFuture, RetryLayer, RetryPolicy};
 pub use route::{Route, RouteKey};
+pub use subset::Subset;

@@ -41,7 +41,7 @@ impl Route {
     ///
     /// While no pod of that name accepts it, the request waits, up to the
     /// [ready timeout](crate::BalanceBuilder::ready_timeout), and fails then with an error that
-    /// [is unreachable](crate::Error::is_unreachable).
+    /// [is unreachable](crate::Error::is_unreachable). A pod outside of the client's [subset](crate::Subset) is reached, too.
     pub fn pod(self, name: impl Into<Box<str>>) -> Self {
         self.with(|wishes| wishes.pod = Some(name.into()))
     }

@@ -22,7 +22,7 @@ use rand::{Rng, seq::IteratorRandom};
 use crate::{
     endpoint::Endpoint,
     in_flight::InFlight,
-    locality::LocalitySplit,
+    locality::{LocalitySplit, Nearest},
     member::{Member, Members},
     policy::AnyPicker,
     route::Route,
@@ -72,10 +72,18 @@ impl<S> Snapshot<S> {
     /// What is known now of the pod that `endpoint` is.
     #[cfg(feature = "tls")]
     pub(crate) fn known(&self, endpoint: &Endpoint) -> Option<&Endpoint> {
+        Some(&self.endpoints()[self.index_of(endpoint)?])
+    }
+
+    /// The member that the pod is, which `endpoint` is.
+    pub(crate) fn member_of(&self, endpoint: &Endpoint) -> Option<&Arc<Member>> {
+        Some(&self.members()[self.index_of(endpoint)?])
+    }
+
+    fn index_of(&self, endpoint: &Endpoint) -> Option<usize> {
         let all = self.endpoints();
         let index = all.binary_search_by_key(&endpoint.identity(), Endpoint::identity);
-        let known = &all[index.ok()?];
-        known.is_same_pod(endpoint).then_some(known)
+        index.ok().filter(|&index| all[index].is_same_pod(endpoint))
     }
 
     /// The members of all endpoints, in the same order.
@@ -144,6 +152,11 @@ impl<S> Snapshot<S> {
 }
 
 impl Pickers {
+    /// Which endpoints are near, if that makes a difference.
+    fn nearest(&self) -> Option<&Nearest> {
+        self.split.as_ref().map(|split| split.nearest())
+    }
+
     #[inline]
     fn pick(&self, members: &Members, route: &Route, rng: &mut impl Rng) -> Option<usize> {
         match &self.split {

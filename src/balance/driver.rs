@@ -2,7 +2,8 @@
 //! when endpoints that refused requests accept them again. It ends when the last handle is dropped.
 //!
 //! ```text
-//!  source's answer ─▶ registry compares it with the set ─▶ joined: a new member, a new life, even at an old address
+//!  source's answer (or, with a subset, this client's part of it)
+//!                  ─▶ registry compares it with the set ─▶ joined: a new member, a new life, even at an old address
 //!                                                       ├▶ stayed: what is newly known of it
 //!                                                       └▶ left:   no pick takes it; its requests end; then nothing is left
 //! ```
@@ -28,8 +29,9 @@ use super::{
     attempts::{self, Attempt, Attempts},
     checks::{CheckResult, Checks},
     health_monitor::HealthMonitor,
+    part::Part,
     reconnect::Refusal,
-    registry::Registry,
+    registry::{Life, Registry},
     shared::{Event, ReadyFn, Shared},
     starter::Background,
 };
@@ -38,6 +40,7 @@ use crate::{
     endpoint::Endpoint,
     error::BoxError,
     home::Timer,
+    locality::Proximities,
     member::{Member, Verdict},
     snapshot::Writer,
 };
@@ -46,6 +49,8 @@ pub(super) struct Driver<D, S, M> {
     shared: Arc<Shared<S>>,
     discovery: D,
     failures: FailureLog,
+    /// Which part of discovery's set is the balancer's, if not all of it.
+    part: Option<Part>,
     registry: Registry<S, M>,
     events: mpsc::UnboundedReceiver<Event<S>>,
     monitor: HealthMonitor,
@@ -83,7 +88,7 @@ where
 {
     pub(super) fn new(
         shared: Arc<Shared<S>>,
-        discovery: D,
+        (discovery, part): (D, Option<Part>),
         writer: Writer<M>,
         (monitor, checks): (HealthMonitor, Checks),
         ahead: Option<ReadyFn<S>>,
@@ -102,6 +107,7 @@ where
             shared,
             discovery,
             failures: FailureLog::default(),
+            part,
             registry: Registry::new(writer),
             events,
             monitor,
@@ -112,8 +118,17 @@ where
         }
     }
 
-    /// One thing that there is to do, or the end of it all.
+    /// One thing that there is to do, and what it means for the subset; or the end of it all.
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<ControlFlow<()>> {
+        let step = self.poll_first(cx);
+        if step.is_ready() {
+            self.fit();
+        }
+        step
+    }
+
+    /// The first of the things that there are to do.
+    fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<ControlFlow<()>> {
         if self.handles.poll_unpin(cx).is_ready() {
             return Poll::Ready(ControlFlow::Break(()));
         }
@@ -122,6 +137,8 @@ where
         } else if let Poll::Ready(answer) = self.discovery.poll_next(cx) {
             // Before what a large set that refuses keeps busy: a new set may be the end of that.
             self.on_answer(answer);
+        } else if self.poll_peers(cx).is_ready() {
+            self.choose();
         } else if let Poll::Ready(attempt) = self.attempts.poll_next(cx) {
             self.on_attempt(attempt);
         } else if let Poll::Ready(result) = self.checks.poll_next(cx) {
@@ -170,7 +187,13 @@ where
             Ok(set) => {
                 let answered = Instant::now().checked_sub(self.discovery.age());
                 self.shared.note_answer(answered);
-                self.publish(set);
+                match &mut self.part {
+                    Some(part) => {
+                        part.set(set, Instant::now());
+                        self.choose();
+                    }
+                    None => self.publish(set, Proximities::Look),
+                }
             }
             Err(error) => self.shared.note_error(error.into()),
         }
@@ -179,12 +202,43 @@ where
         }
     }
 
-    fn publish(&mut self, set: Vec<Endpoint>) {
+    fn poll_peers(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let part = self.part.as_mut();
+        part.map_or(Poll::Pending, |part| part.poll_peers(cx))
+    }
+
+    /// The balancer's set is now the part that is chosen.
+    fn choose(&mut self) {
+        if let Some((set, proximities)) = self.part.as_ref().and_then(Part::chosen) {
+            self.publish(set, proximities);
+        }
+    }
+
+    /// Takes substitutes into a subset of which too few pods accept requests, or lets them go.
+    fn fit(&mut self) {
+        let Some(part) = &mut self.part else {
+            return;
+        };
+        let (snapshot, lives) = (self.shared.current.load(), &self.registry.lives);
+        let is_change = part.fit(|endpoint| {
+            let member = snapshot.member_of(endpoint);
+            // What isn't in the set yet has not been tried.
+            let life = member.and_then(|member| lives.get(&member.id()));
+            life.is_none_or(Life::may_accept)
+        });
+        if is_change {
+            self.choose();
+        }
+    }
+
+    fn publish(&mut self, set: Vec<Endpoint>, proximities: Proximities) {
         let (shared, now) = (self.shared.clone(), Instant::now());
         let generator = &mut &shared.generator;
         // What makes services, and what prepares pickers, is the user's.
-        let update =
-            AssertUnwindSafe(|| self.registry.update(&shared.current, set, now, generator));
+        let update = AssertUnwindSafe(|| {
+            let set = (set, proximities);
+            self.registry.update(&shared.current, set, now, generator)
+        });
         let change = match catch_unwind(update) {
             Ok(Some(change)) => change,
             Ok(None) => return,
@@ -256,6 +310,12 @@ where
             Event::Accepted(member) => self.accepted(&member),
             Event::Wanted(member, until) => {
                 self.attempts.want(&mut self.registry.lives, &member, until);
+            }
+            Event::Named(name, until) => {
+                let part = self.part.as_mut();
+                if part.is_some_and(|part| part.want(name, until, Instant::now())) {
+                    self.choose();
+                }
             }
         }
     }
@@ -405,6 +465,9 @@ where
         self.attempts.begin_anew(lives, now, generator);
         self.checks.begin_anew(lives, now);
         self.discovery.refresh();
+        if let Some(part) = &mut self.part {
+            part.moved();
+        }
     }
 
     fn suspended(&self) -> Box<dyn FnOnce()> {

@@ -51,6 +51,8 @@ pub(super) enum Event<S> {
     Accepted(Arc<Member>),
     /// Requests wait for this very endpoint, until then at the most.
     Wanted(Arc<Member>, Instant),
+    /// A request waits for a pod of this name, until then at the most, and the balancer's subset has none.
+    Named(Box<str>, Instant),
 }
 
 pub(super) struct Shared<S> {
@@ -70,6 +72,8 @@ pub(super) struct Shared<S> {
     pub(super) changes: Step<Arc<Notify>>,
     pub(super) events: Step<mpsc::UnboundedSender<Event<S>>>,
     pub(super) ready_timeout: ReadyTimeout,
+    /// The set is a part of what discovery finds.
+    pub(super) is_part: bool,
     closed: AtomicBool,
     /// How often the background task's runtime has ended before discovery had answered.
     cut_off: AtomicU64,
@@ -105,6 +109,7 @@ impl<S> Shared<S> {
             changes: step(Arc::default()),
             events: step(events),
             ready_timeout,
+            is_part: false,
             closed: AtomicBool::new(false),
             cut_off: AtomicU64::new(0),
             notes: Mutex::default(),

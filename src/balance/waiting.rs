@@ -120,6 +120,10 @@ impl<S: Clone> Shared<S> {
         self.is_running()?;
         let snapshot = self.current.load();
         let named: Vec<_> = snapshot.named(pod).collect();
+        if named.is_empty() && self.is_part {
+            let until = deadline.unwrap_or(now + WANTED);
+            let _ = self.events.send(Event::Named(pod.into(), until));
+        }
         if deadline.is_none_or(|deadline| deadline > now) {
             for member in named.into_iter().filter(|member| member.is_unreachable()) {
                 let until = deadline.unwrap_or(now + WANTED);

@@ -147,6 +147,11 @@ impl CheckState {
         self.checked
     }
 
+    /// Whether it is to pass a check before it gets requests, and none has ended yet.
+    pub(crate) fn is_untried(&self) -> bool {
+        self.checked == Checked::Pending && self.in_a_row == 0
+    }
+
     fn learn(&mut self, has_passed: bool, pace: &Pace) {
         let goes_on = has_passed == self.has_passed_last;
         self.in_a_row = if goes_on {

@@ -27,6 +27,7 @@ use crate::{
     outcome::ClassifyHttp,
     outlier::OutlierDetection,
     policy::{AnyPolicy, Policy, RoundRobin},
+    subset::Subset,
 };
 
 /// Settings of a [`Client`](super::Client).
@@ -47,6 +48,7 @@ use crate::{
 /// | [`retry_budget`](Self::retry_budget) | 20 % of all requests and 10 a second, over 10 s |
 /// | [`retry_statuses`](Self::retry_statuses) | 502, 503 and 504 |
 /// | [`zone`](Self::zone), [`node`](Self::node), [`prefer_zone`](Self::prefer_zone), [`prefer_node`](Self::prefer_node) | not known: all pods are alike |
+/// | [`subset`](Self::subset) | none: all pods are used |
 /// | [`max_idle`](Self::max_idle) | 32 connections a pod |
 /// | [`idle_timeout`](Self::idle_timeout) | 30 s |
 /// | [`max_connections`](Self::max_connections) | 1,024 a pod |
@@ -73,6 +75,7 @@ pub struct ClientBuilder<D = Dns> {
     detection: OutlierDetection,
     check: Option<HealthCheck>,
     slow_start: Duration,
+    subset: Option<Subset>,
     classify: SharedClassify,
     connector: Connector,
     #[cfg(feature = "tls")]
@@ -92,6 +95,7 @@ impl ClientBuilder {
             detection: OutlierDetection::new(),
             check: None,
             slow_start: Duration::ZERO,
+            subset: None,
             classify: SharedClassify::ByStatus,
             connector: Connector::default(),
             #[cfg(feature = "tls")]
@@ -135,6 +139,7 @@ impl<D> ClientBuilder<D> {
             detection: self.detection,
             check: self.check,
             slow_start: self.slow_start,
+            subset: self.subset,
             classify: self.classify,
             connector: self.connector,
             #[cfg(feature = "tls")]
@@ -207,6 +212,13 @@ impl<D> ClientBuilder<D> {
     /// For how long a new pod gets less than its share; see [`BalanceBuilder::slow_start`](crate::BalanceBuilder::slow_start).
     pub fn slow_start(mut self, window: Duration) -> Self {
         self.slow_start = window;
+        self
+    }
+
+    /// Uses only a part of the pods, for services with so many clients and pods that not every client should have connections to
+    /// every pod: see [`Subset`].
+    pub fn subset(mut self, subset: Subset) -> Self {
+        self.subset = Some(subset);
         self
     }
 

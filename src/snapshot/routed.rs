@@ -29,10 +29,7 @@ impl<S> Snapshot<S> {
 
     fn indices_of(&self, name: &str) -> impl Iterator<Item = usize> {
         let all = || 0..self.members.len();
-        let names = move |&index: &usize| {
-            let endpoint = self.members.endpoint(index);
-            endpoint.hostname() == Some(name) || endpoint.pod_name() == Some(name)
-        };
+        let names = move |&index: &usize| self.members.endpoint(index).is_called(name);
         let terminates = |index: &usize| self.members.endpoint(*index).is_terminating();
         let first = all().filter(names).filter(move |index| !terminates(index));
         first.chain(all().filter(names).filter(terminates))

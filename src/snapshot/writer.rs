@@ -9,7 +9,7 @@ use super::{Current, Pickers, Snapshot};
 use crate::{
     comparison::{Fate, compare, normalise},
     endpoint::Endpoint,
-    locality::{Before, LocalityPreference, LocalitySplit},
+    locality::{Before, LocalityPreference, LocalitySplit, Proximities},
     member::{Member, MemberId, Members, Slots},
     policy::{AnyPolicy, Reads},
     signals::Signals,
@@ -95,6 +95,7 @@ impl<M> Writer<M> {
     }
 
     /// Publishes `set`, in whatever order and with whatever repetitions it comes. None if it is what `current` has.
+    #[cfg(test)]
     pub(crate) fn update<S>(
         &mut self,
         current: &Current<S>,
@@ -105,9 +106,28 @@ impl<M> Writer<M> {
         M: FnMut(&Endpoint) -> S,
         S: Clone,
     {
+        self.replace(current, set, Proximities::Look, rng)
+    }
+
+    /// The same; which of the endpoints are near may be known. Those must be in the order of their identities then.
+    pub(crate) fn replace<S>(
+        &mut self,
+        current: &Current<S>,
+        set: Vec<Endpoint>,
+        proximities: Proximities,
+        rng: &mut impl Rng,
+    ) -> Option<Update<S>>
+    where
+        M: FnMut(&Endpoint) -> S,
+        S: Clone,
+    {
         let mut set = normalise(set);
         let old = current.load_full();
-        if old.discovered && is_known(old.endpoints(), &set) {
+        let are_known = match &proximities {
+            Proximities::Look => true,
+            Proximities::Known(nearest) => old.pickers.nearest() == nearest.as_ref(),
+        };
+        if old.discovered && are_known && is_known(old.endpoints(), &set) {
             return None;
         }
         let merged = self.merge(&old, &mut set);
@@ -118,7 +138,7 @@ impl<M> Writer<M> {
             }
         }
         let members = Members::new(set, merged.members, &self.slots);
-        let pickers = self.prepare(&old, &members, rng);
+        let pickers = self.prepare(&old, &members, proximities, rng);
         current.store(Arc::new(Snapshot {
             members,
             services: merged.services.into_boxed_slice(),
@@ -134,7 +154,13 @@ impl<M> Writer<M> {
     }
 
     /// The pickers of a set that takes the place of `old`.
-    fn prepare<S>(&self, old: &Snapshot<S>, members: &Members, rng: &mut impl Rng) -> Pickers {
+    fn prepare<S>(
+        &self,
+        old: &Snapshot<S>,
+        members: &Members,
+        proximities: Proximities,
+        rng: &mut impl Rng,
+    ) -> Pickers {
         let endpoints = members.endpoints();
         let place = |index: usize| {
             let identity = old.endpoints()[index].identity();
@@ -146,7 +172,11 @@ impl<M> Writer<M> {
             whole: &old.pickers.whole,
             place: &place,
         };
-        let split = self.locality.nearest(endpoints).map(|nearest| {
+        let nearest = match proximities {
+            Proximities::Look => self.locality.nearest(endpoints),
+            Proximities::Known(nearest) => nearest,
+        };
+        let split = nearest.map(|nearest| {
             let split = LocalitySplit::prepare(&self.policy, members, nearest, &before, rng);
             Box::new(split)
         });

@@ -69,6 +69,10 @@ impl<D> ClientBuilder<D> {
             Some(check) => pods.health_check(check),
             None => pods,
         };
+        let pods = match self.subset {
+            Some(subset) => pods.subset(subset),
+            None => pods,
+        };
         let pods = match limits.ready {
             Some(timeout) => pods.ready_timeout(timeout),
             None => pods.wait_for_ready(),

@@ -1,0 +1,223 @@
+//! The part of discovery's whole set that is a balancer's own set, where it has a [`Subset`]: between the source's answer
+//! and the registry.
+//!
+//! ```text
+//!  source's answer ─▶ whole set ─▶ order of this client ─▶ as many as its extent says ─▶ registry
+//!  peers' answer ───────────────────────┘                      │      + pods asked for by name
+//!  who accepts requests ───────────────────────────────────────┘
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    task::{Context, Poll, ready},
+};
+
+use tokio::time::Instant;
+use tracing::info;
+
+use crate::{
+    comparison::{Fate, compare, normalise},
+    discovery::{Discovery, FailureLog},
+    endpoint::Endpoint,
+    error::{BoxError, SharedError},
+    locality::{LocalityPreference, Nearest, Proximities},
+    subset::{Client, Extent, Subset, order, rank},
+};
+
+/// What is chosen, and of what.
+pub(super) struct Part {
+    size: usize,
+    /// Who the client is as long as it isn't among its peers.
+    alone: Client,
+    peers: Option<Peers>,
+    locality: LocalityPreference,
+    /// Discovery's last set, in the order of identities; none before the first.
+    whole: Option<Vec<Endpoint>>,
+    /// Which of the whole set are near, if that makes a difference.
+    nearest: Option<Nearest>,
+    /// The whole set in the client's order, by indices.
+    order: Vec<usize>,
+    extent: Extent,
+    /// The names of pods that requests have asked for, and until when at least they are kept in mind.
+    wanted: BTreeMap<Box<str>, Instant>,
+}
+
+/// The client's peers.
+struct Peers {
+    source: Box<dyn Discovery>,
+    me: Box<str>,
+    failures: FailureLog,
+    /// The last set that had the client in it.
+    set: Vec<Endpoint>,
+    is_absent: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the client's own peers can't be found")]
+struct PeersFailed(#[source] SharedError);
+
+impl Part {
+    pub(super) fn new(
+        subset: Subset,
+        locality: LocalityPreference,
+        draw: impl FnOnce() -> u64,
+    ) -> Self {
+        let (size, alone) = (subset.size(), subset.client(draw));
+        Self {
+            size,
+            alone,
+            peers: subset.into_peers().map(|(source, me)| Peers {
+                source,
+                me,
+                failures: FailureLog::default(),
+                set: Vec::new(),
+                is_absent: false,
+            }),
+            locality,
+            whole: None,
+            nearest: None,
+            order: Vec::new(),
+            extent: Extent::new(size),
+            wanted: BTreeMap::new(),
+        }
+    }
+
+    /// Discovery's whole set is now this.
+    pub(super) fn set(&mut self, set: Vec<Endpoint>, now: Instant) {
+        let mut whole = normalise(set);
+        let before = self.whole.take().unwrap_or_default();
+        // The names by which pods have their places stay known when the next answer doesn't tell them.
+        let is_same = |old: &&Endpoint, new: &&mut Endpoint| old.is_same_pod(new);
+        let old_key = |old: &&Endpoint| old.identity();
+        for fate in compare(&before, &mut whole, old_key, |new| new.identity(), is_same) {
+            if let Fate::Stayed(old, new) = fate {
+                new.recall(old);
+            }
+        }
+        let is_new = whole != before || self.order.is_empty();
+        self.whole = Some(whole);
+        self.forget(now);
+        if is_new {
+            self.put_in_order();
+        }
+    }
+
+    /// Forgets names that nobody waits for and no pod has.
+    fn forget(&mut self, now: Instant) {
+        self.wanted.retain(|name, until| {
+            let mut whole = self.whole.iter().flatten();
+            *until > now || whole.any(|endpoint| endpoint.is_called(name))
+        });
+    }
+
+    fn put_in_order(&mut self) {
+        let whole = self.whole.as_deref().unwrap_or_default();
+        self.nearest = self.locality.nearest(whole);
+        let ranked = self.peers.as_ref().and_then(|peers| {
+            let in_zone = self.nearest.is_some();
+            rank(&peers.set, &peers.me, in_zone)
+        });
+        let near = self.nearest.as_ref();
+        let near = near.map(|nearest| (&*nearest.is_near, nearest.full_share(whole)));
+        self.order = order(whole, near, ranked.unwrap_or(self.alone), self.size);
+    }
+
+    /// Waits for a change of the order that comes from the client's peers.
+    pub(super) fn poll_peers(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let Some(peers) = &mut self.peers else {
+                return Poll::Pending;
+            };
+            let answer = ready!(peers.source.poll_next(cx));
+            if peers.take(answer) {
+                self.put_in_order();
+                return Poll::Ready(());
+            }
+        }
+    }
+
+    /// The client goes on in another runtime.
+    pub(super) fn moved(&mut self) {
+        if let Some(peers) = &mut self.peers {
+            peers.source.refresh();
+        }
+    }
+
+    /// A request waits for the pod of this name, until then at the most. True if that is news.
+    pub(super) fn want(&mut self, name: Box<str>, until: Instant, now: Instant) -> bool {
+        let is_new = self.wanted.insert(name, until).is_none();
+        if is_new {
+            self.forget(now);
+        }
+        is_new
+    }
+
+    /// Takes as many pods as have to be, by which of them may accept requests. True if that changes the set.
+    pub(super) fn fit(&mut self, accepts: impl Fn(&Endpoint) -> bool) -> bool {
+        let Some(whole) = &self.whole else {
+            return false;
+        };
+        let before = self.extent.of(self.order.len());
+        let is_change = self
+            .extent
+            .fit(self.order.len(), |at| accepts(&whole[self.order[at]]));
+        let now = self.extent.of(self.order.len());
+        if now > before {
+            info!(
+                substitutes = now - self.size,
+                "too few pods of the subset accept requests: others join it"
+            );
+        }
+        is_change
+    }
+
+    /// What the balancer's set is; none before discovery's first answer.
+    pub(super) fn chosen(&self) -> Option<(Vec<Endpoint>, Proximities)> {
+        let whole = self.whole.as_deref()?;
+        let mut is_chosen = vec![false; whole.len()];
+        for &index in &self.order[..self.extent.of(self.order.len())] {
+            is_chosen[index] = true;
+        }
+        let is_wanted = |endpoint: &Endpoint| {
+            let names = endpoint.hostname().into_iter().chain(endpoint.pod_name());
+            !self.wanted.is_empty() && names.into_iter().any(|name| self.wanted.contains_key(name))
+        };
+        let is_here = |&index: &usize| is_chosen[index] || is_wanted(&whole[index]);
+        let indices: Vec<_> = (0..whole.len()).filter(is_here).collect();
+        let endpoint = |&index: &usize| match is_chosen[index] {
+            true => whole[index].clone(),
+            // Who is here by name only gets no other requests, unless there is nobody else.
+            false => whole[index].clone().with_weight(0),
+        };
+        let part: Vec<_> = indices.iter().map(endpoint).collect();
+        let nearest = self.nearest.as_ref();
+        let nearest = nearest.and_then(|nearest| nearest.part(whole, &indices, &part));
+        Some((part, Proximities::Known(nearest)))
+    }
+}
+
+impl Peers {
+    /// True if it tells anything new.
+    fn take(&mut self, answer: Result<Vec<Endpoint>, BoxError>) -> bool {
+        let answer = answer.map_err(|error| PeersFailed(error.into()).into());
+        self.failures.note(&answer);
+        let Ok(set) = answer else {
+            return false;
+        };
+        let set = normalise(set);
+        let is_absent = rank(&set, &self.me, false).is_none();
+        if is_absent && !std::mem::replace(&mut self.is_absent, is_absent) {
+            info!(
+                me = &*self.me,
+                peers = set.len(),
+                "the client isn't among its own peers yet; its subset is as it was, or a random one"
+            );
+        }
+        self.is_absent = is_absent;
+        if is_absent || set == self.set {
+            return false;
+        }
+        self.set = set;
+        true
+    }
+}

@@ -1,0 +1,514 @@
+//! A part of the pods for each client: chosen, even, and kept while pods and peers come and go.
+
+mod support;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::pending,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    ops::Range,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::StreamExt;
+use http_body_util::BodyExt;
+use support::{
+    client::dns,
+    cluster::Cluster,
+    scripted::{Behaviour, PodService, Pods, Request, Script, Scripted, discovery, endpoint},
+    within,
+};
+use tokio::{sync::mpsc, time::sleep};
+use tower::{Layer, ServiceExt};
+use tower_headless::{
+    Balance, BalanceBuilder, BalanceLayer, BoxError, Discovery, Dns, Endpoint, Error, HealthCheck,
+    MembershipChange, Proximity, Route, StaticEndpoints, Subset, http::Client,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+type Change<'a> = &'a dyn Fn(BalanceBuilder<Scripted>) -> BalanceBuilder<Scripted>;
+
+/// A balancer with a subset, over `set`.
+async fn balance(
+    set: Vec<Endpoint>,
+    subset: Subset,
+    change: Change<'_>,
+) -> (Script, Pods, Balance<PodService>) {
+    let (script, source) = discovery();
+    let pods = Pods::default();
+    let builder = Balance::builder(source).subset(subset).seed(5);
+    let balance = change(builder).build(pods.make());
+    script.endpoints(set);
+    settle().await;
+    (script, pods, balance)
+}
+
+fn set(hosts: Range<u8>) -> Vec<Endpoint> {
+    hosts.map(endpoint).collect()
+}
+
+fn host(endpoint: &Endpoint) -> u8 {
+    match endpoint.address().ip() {
+        IpAddr::V4(ip) => ip.octets()[3],
+        IpAddr::V6(_) => unreachable!("pods are on IPv4"),
+    }
+}
+
+fn hosts<S>(balance: &Balance<S>) -> BTreeSet<u8> {
+    let pods = balance.endpoints().into_iter();
+    pods.map(|pod| host(&pod.endpoint)).collect()
+}
+
+async fn send(balance: &Balance<PodService>) -> Result<u8, Error> {
+    let response = balance.clone().oneshot(Request(1)).await;
+    response.map(|(endpoint, _)| host(&endpoint))
+}
+
+/// Sends so many requests, none of which may fail: who answered.
+async fn answering(balance: &Balance<PodService>, requests: usize) -> BTreeSet<u8> {
+    let mut answering = BTreeSet::new();
+    for _ in 0..requests {
+        answering.insert(send(balance).await.expect("a pod that is well"));
+    }
+    answering
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subset_is_all_that_a_balancer_knows_of() {
+    let (script, pods, balance) = balance(set(0..100), Subset::of(10), &|it| it).await;
+    let chosen = hosts(&balance);
+    assert_eq!(chosen.len(), 10);
+    assert_eq!(answering(&balance, 100).await, chosen);
+    let made = (0..100).filter(|&host| pods.counts(host).made > 0);
+    assert_eq!(made.collect::<BTreeSet<_>>(), chosen);
+    let mut watch = balance.watch();
+    let change = watch.next().await.expect("the set");
+    let MembershipChange { joined, left, .. } = change;
+    let joined = joined.iter().map(host).collect::<BTreeSet<_>>();
+    assert_eq!((joined, left.len()), (chosen.clone(), 0));
+    // The same answer again, in another order.
+    script.answer((0..100).rev());
+    settle().await;
+    assert_eq!(hosts(&balance), chosen);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_set_that_is_smaller_is_used_whole_and_none_is_taken_as_one() {
+    for size in [10, 11, 1000] {
+        let (_script, _, balance) = balance(set(0..10), Subset::of(size), &|it| it).await;
+        assert_eq!(hosts(&balance).len(), 10);
+    }
+    let (script, _, balance) = balance(set(0..10), Subset::of(0), &|it| it).await;
+    assert_eq!(hosts(&balance).len(), 1);
+    script.answer([]);
+    settle().await;
+    assert_eq!(hosts(&balance).len(), 0);
+    assert!(
+        send(&balance)
+            .await
+            .is_err_and(|error| error.is_no_endpoints())
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_a_client_is_decides_on_its_subset() {
+    let chosen = async |subset| hosts(&balance(set(0..100), subset, &|it| it).await.2);
+    let of = |id: &str| Subset::of(10).client_id(id);
+    assert_eq!(chosen(of("shop-0")).await, chosen(of("shop-0")).await);
+    assert_ne!(chosen(of("shop-0")).await, chosen(of("shop-1")).await);
+    let seeded = |seed| Subset::of(10).seed(seed);
+    assert_eq!(chosen(seeded(1)).await, chosen(seeded(1)).await);
+    assert_ne!(chosen(seeded(1)).await, chosen(seeded(2)).await);
+    // Those of a layer are clients of their own.
+    let layer = BalanceLayer::new(StaticEndpoints::from_iter(set(0..100)));
+    let layer = layer.subset(Subset::of(10));
+    let [one, two] = [(); 2].map(|()| layer.layer(Pods::default().make()));
+    settle().await;
+    assert_eq!([&one, &two].map(|it| hosts(it).len()), [10, 10]);
+    assert_ne!(hosts(&one), hosts(&two));
+}
+
+type Answer = Result<Vec<Endpoint>, BoxError>;
+
+/// The client's peers, as a test says they are. Clones take each other's answers: a subset makes one.
+#[derive(Clone)]
+struct Peers(Arc<Mutex<mpsc::UnboundedReceiver<Answer>>>);
+
+fn peers() -> (mpsc::UnboundedSender<Answer>, Peers) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    (sender, Peers(Arc::new(Mutex::new(receiver))))
+}
+
+impl Discovery for Peers {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
+        let mut answers = self.0.lock().expect("no panic");
+        match answers.poll_recv(cx) {
+            Poll::Ready(Some(answer)) => Poll::Ready(answer),
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+fn clients(count: u8) -> Vec<Endpoint> {
+    let client = |host| Endpoint::new(([10, 1, 0, host], 0).into());
+    (0..count).map(client).collect()
+}
+
+/// How many of the balancers each pod has.
+fn counts(balancers: &[(Script, Pods, Balance<PodService>)]) -> BTreeMap<u8, usize> {
+    let mut counts = BTreeMap::new();
+    for host in balancers.iter().flat_map(|(_, _, balance)| hosts(balance)) {
+        *counts.entry(host).or_insert(0) += 1;
+    }
+    counts
+}
+
+#[tokio::test(start_paused = true)]
+async fn peers_share_the_pods_out_evenly_while_pods_come_and_go() {
+    let source = StaticEndpoints::from_iter(clients(10));
+    let mut balancers = Vec::new();
+    for client in 0..10 {
+        let subset = Subset::of(6).peers(source.clone(), format!("10.1.0.{client}"));
+        balancers.push(balance(set(0..30), subset, &|it| it).await);
+    }
+    let all = |count| {
+        (0..30)
+            .map(|host| (host, count))
+            .collect::<BTreeMap<_, _>>()
+    };
+    assert_eq!(counts(&balancers), all(2));
+    // A rolling update, pod by pod.
+    for step in 0..30_u8 {
+        let before: Vec<_> = balancers.iter().map(|(_, _, it)| hosts(it)).collect();
+        for (script, _, balance) in &balancers {
+            script.answer((step + 1..30).chain(100..=100 + step));
+            answering(balance, 12).await;
+        }
+        settle().await;
+        let after = balancers.iter().map(|(_, _, it)| hosts(it));
+        for (before, after) in before.iter().zip(after) {
+            assert_eq!(after.len(), 6);
+            assert!(before.difference(&after).count() <= 2);
+        }
+        assert!(counts(&balancers).into_values().all(|count| count == 2));
+    }
+    // The pods that are gone have been let go.
+    let alive = balancers
+        .iter()
+        .flat_map(|(_, pods, _)| (0..30).map(|host| pods.alive(host)));
+    assert_eq!(alive.sum::<usize>(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_not_among_its_peers_uses_a_random_part_or_the_last_one() {
+    let (sender, source) = peers();
+    let tell = async |answer| {
+        sender.send(answer).expect("the balancer listens");
+        settle().await;
+    };
+    let subset = Subset::of(10).peers(source, "10.1.0.3");
+    let (_script, _, balance) = balance(set(0..100), subset, &|it| it).await;
+    let alone = hosts(&balance);
+    assert_eq!(alone.len(), 10, "nothing is known of peers");
+    tell(Err("SERVFAIL".into())).await;
+    tell(Ok(Vec::new())).await;
+    tell(Ok(clients(3))).await;
+    assert_eq!(hosts(&balance), alone);
+    tell(Ok(clients(5))).await;
+    let ranked = hosts(&balance);
+    assert_ne!(ranked, alone);
+    // As it isn't ready for a while, or DNS has no answer.
+    tell(Ok(clients(3))).await;
+    tell(Err("SERVFAIL".into())).await;
+    tell(Ok(Vec::new())).await;
+    assert_eq!(hosts(&balance), ranked);
+    tell(Ok(clients(50))).await;
+    assert_ne!(hosts(&balance), ranked, "others have come");
+    tell(Ok(clients(5))).await;
+    assert_eq!(hosts(&balance), ranked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn peers_that_are_known_first_change_nothing_before_there_are_pods() {
+    let (script, source) = discovery();
+    let peers = StaticEndpoints::from_iter(clients(5));
+    let subset = Subset::of(10).peers(peers, "10.1.0.3");
+    let balance = Balance::builder(source)
+        .subset(subset)
+        .build(Pods::default().make());
+    settle().await;
+    assert_eq!(balance.staleness(), None);
+    let request = tokio::spawn({
+        let balance = balance.clone();
+        async move { send(&balance).await }
+    });
+    sleep(SECOND).await;
+    assert!(!request.is_finished(), "it waits for discovery");
+    script.answer(0..100);
+    let answered = request.await.expect("no panic").expect("an answer");
+    assert!(hosts(&balance).contains(&answered));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_request_fails_while_a_pod_outside_of_the_subset_is_well() {
+    let (_script, pods, balance) = balance(set(0..60), Subset::of(6), &|it| it).await;
+    let own = hosts(&balance);
+    answering(&balance, 12).await;
+    // Half of it is enough.
+    let bad: Vec<_> = own.iter().copied().take(3).collect();
+    pods.set(bad.clone(), Behaviour::NotReady);
+    answering(&balance, 12).await;
+    settle().await;
+    assert_eq!(hosts(&balance), own);
+    // All of it, and all others but two.
+    let well: Vec<_> = (0..60).filter(|host| !own.contains(host)).take(2).collect();
+    pods.set(
+        (0..60).filter(|host| !well.contains(host)),
+        Behaviour::NotReady,
+    );
+    assert!(
+        answering(&balance, 20)
+            .await
+            .is_subset(&well.iter().copied().collect())
+    );
+    assert!(hosts(&balance).is_superset(&own));
+    // They are back: so is the subset.
+    pods.set(0..60, Behaviour::Answer);
+    sleep(20 * SECOND).await;
+    settle().await;
+    assert_eq!(hosts(&balance), own);
+    assert_eq!(answering(&balance, 12).await, own);
+}
+
+#[tokio::test(start_paused = true)]
+async fn substitutes_are_as_many_as_are_missing() {
+    let (_script, pods, balance) = balance(set(0..60), Subset::of(6), &|it| it).await;
+    let own = hosts(&balance);
+    pods.set(own.iter().copied().take(4), Behaviour::NotReady);
+    answering(&balance, 20).await;
+    settle().await;
+    assert_eq!(hosts(&balance).len(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_that_are_not_tried_yet_need_no_substitutes() {
+    let check = HealthCheck::by(|_| pending::<Result<(), BoxError>>());
+    let check = check.require_initial_pass(true).timeout(10 * SECOND);
+    let (_script, _, balance) = balance(set(0..60), Subset::of(6), &|builder| {
+        builder.health_check(check.clone())
+    })
+    .await;
+    sleep(5 * SECOND).await;
+    settle().await;
+    assert_eq!(hosts(&balance).len(), 6, "their checks are under way");
+    sleep(6 * SECOND).await;
+    settle().await;
+    assert!(hosts(&balance).len() > 6, "they have failed them");
+}
+
+fn zoned(counts: [u8; 3]) -> Vec<Endpoint> {
+    let zones = ["a", "b", "c"].into_iter().zip(counts);
+    let zones = zones.flat_map(|(zone, count)| std::iter::repeat_n(zone, count.into()));
+    let pod = |(zone, host)| endpoint(host).with_zone(zone);
+    zones.zip(0..).map(pod).collect()
+}
+
+/// How many of the subset are near, and how many of 100 requests go to them.
+async fn near(counts: [u8; 3], zone: &'static str, size: usize) -> (usize, usize) {
+    let subset = Subset::of(size);
+    let (_script, _, balance) =
+        balance(zoned(counts), subset, &|builder| builder.prefer_zone(zone)).await;
+    let near = balance.endpoints().into_iter();
+    let near = near.filter(|pod| pod.proximity == Some(Proximity::Near));
+    let near: BTreeSet<_> = near.map(|pod| host(&pod.endpoint)).collect();
+    let mut stayed = 0;
+    for _ in 0..100 {
+        let answered = send(&balance).await.expect("an answer");
+        stayed += usize::from(near.contains(&answered));
+    }
+    (near.len(), stayed)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subset_is_near_and_keeps_the_zones_shares() {
+    assert_eq!(near([20, 20, 20], "b", 6).await, (6, 100));
+    // Too few to fill it, but their fair part of all.
+    assert_eq!(near([4, 4, 4], "b", 6).await, (4, 100));
+    // Of c 10 ÷ 50 × 3 of the requests stay.
+    assert_eq!(near([20, 20, 10], "b", 10).await, (10, 100));
+    assert_eq!(near([20, 20, 10], "c", 10).await, (6, 60));
+    // 60 % of three are two of them, and they get 60 %.
+    assert_eq!(near([20, 20, 10], "c", 3).await, (2, 60));
+}
+
+/// A watch knows pods' names, and DNS, its fallback, doesn't.
+#[tokio::test(start_paused = true)]
+async fn a_source_that_forgets_the_pods_names_moves_nobody() {
+    let (script, _, balance) = balance(named(0..60), Subset::of(6).seed(1), &|it| it).await;
+    let own = hosts(&balance);
+    script.answer(0..60);
+    settle().await;
+    assert_eq!(hosts(&balance), own);
+    script.answer(0..61);
+    settle().await;
+    assert!(own.difference(&hosts(&balance)).count() <= 1);
+}
+
+fn named(hosts: Range<u8>) -> Vec<Endpoint> {
+    let named = |host| endpoint(host).with_pod_name(format!("kv-{host}"));
+    hosts.map(named).collect()
+}
+
+async fn ask(balance: &Balance<PodService>, pod: u8) -> Result<u8, Error> {
+    let route = Route::new().pod(format!("kv-{pod}"));
+    let response = balance.call_with(Request(1), route).await;
+    response.map(|(endpoint, _)| host(&endpoint))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_outside_of_the_subset_gets_the_requests_for_it_and_no_others() {
+    let (script, pods, balance) = balance(named(0..60), Subset::of(6), &|it| it).await;
+    let own = hosts(&balance);
+    let other = (0..60).find(|host| !own.contains(host)).expect("many");
+    for _ in 0..3 {
+        assert_eq!(ask(&balance, other).await.expect("it is there"), other);
+    }
+    assert_eq!(answering(&balance, 60).await, own);
+    assert_eq!(pods.counts(other).calls, 3);
+    // It moves.
+    let moved = endpoint(200).with_pod_name(format!("kv-{other}"));
+    let mut set = named(0..60);
+    set[usize::from(other)] = moved;
+    script.endpoints(set.clone());
+    settle().await;
+    assert_eq!(ask(&balance, other).await.expect("it is there"), 200);
+    assert_eq!(answering(&balance, 60).await, own);
+    // One that is not there is waited for.
+    let waiting = tokio::spawn({
+        let balance = balance.clone();
+        async move { ask(&balance, 77).await }
+    });
+    sleep(3 * SECOND).await;
+    assert!(!waiting.is_finished());
+    set.extend(named(77..78));
+    script.endpoints(set);
+    assert_eq!(waiting.await.expect("no panic").expect("it has come"), 77);
+    let missing = ask(&balance, 99).await.expect_err("there is none");
+    assert!(missing.is_unreachable());
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_that_no_pod_has_leave_nothing_behind() {
+    let (script, _, balance) = balance(named(0..60), Subset::of(6), &|it| it).await;
+    let before = hosts(&balance);
+    assert!(ask(&balance, 99).await.is_err());
+    sleep(SECOND).await;
+    script.endpoints(named(0..60));
+    settle().await;
+    // It comes when nobody asks for it any more.
+    let mut set = named(0..60);
+    set.extend(named(99..100));
+    script.endpoints(set);
+    settle().await;
+    assert!(!hosts(&balance).contains(&99) || before.contains(&99));
+}
+
+/// Clients of one DNS server: of a service's pods, and of their own.
+struct Fleet {
+    cluster: Cluster,
+    clients: Vec<(IpAddr, Client)>,
+}
+
+const CLIENTS: &str = "clients.default.svc.cluster.local.";
+
+impl Fleet {
+    async fn start(pods: usize, clients: u8, size: usize) -> Self {
+        let cluster = Cluster::start(pods).await;
+        let addresses = || (1..=clients).map(|host| Ipv4Addr::new(127, 200, 0, host));
+        cluster.dns().set_a(CLIENTS, 1, addresses());
+        let client = |me: Ipv4Addr| {
+            let name = CLIENTS.trim_end_matches('.');
+            let peers = format!("dns://{}/{name}:80", cluster.dns().addr());
+            let peers = Dns::new(peers.parse().expect("a target")).allow_loopback(true);
+            let client = Client::builder("http://web.default:80".parse().expect("a URI"))
+                .discovery(dns(&cluster))
+                .subset(Subset::of(size).peers(peers, me.to_string()))
+                .build();
+            (IpAddr::V4(me), client.expect("a client"))
+        };
+        let clients = addresses().map(client).collect();
+        Self { cluster, clients }
+    }
+
+    /// How many clients use each pod, fewest first.
+    fn counts(&self) -> Vec<usize> {
+        let mut counts: BTreeMap<SocketAddr, usize> = BTreeMap::new();
+        let pods = self.cluster.pods();
+        counts.extend(pods.iter().map(|pod| (pod.addr(), 0)));
+        for pod in self
+            .clients
+            .iter()
+            .flat_map(|(_, client)| client.endpoints())
+        {
+            *counts.entry(pod.endpoint.address()).or_insert(0) += 1;
+        }
+        let mut counts: Vec<_> = counts.into_values().collect();
+        counts.sort_unstable();
+        counts
+    }
+
+    async fn agree(&self, counts: &[usize]) {
+        within("the clients' agreement", async {
+            while self.counts() != counts {
+                sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    }
+
+    /// Each client asks each of its pods once, by round robin.
+    async fn send(&self) {
+        for (_, client) in &self.clients {
+            for _ in client.endpoints() {
+                let response = client.get("/").await.expect("a response");
+                response.into_body().collect().await.expect("its body");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn ten_clients_share_thirty_pods_by_what_dns_says_of_both() {
+    let mut fleet = Fleet::start(30, 10, 6).await;
+    fleet.agree(&[2; 30]).await;
+    fleet.send().await;
+    let pods = fleet.cluster.pods();
+    assert!(pods.iter().all(|pod| pod.requests() == 2));
+    assert_eq!(pods.iter().map(|pod| pod.connections()).sum::<usize>(), 60);
+    // A pod goes and another one comes.
+    fleet.cluster.remove_pod(7).await;
+    fleet.cluster.add_pod().await;
+    fleet.agree(&[2; 30]).await;
+    fleet.send().await;
+    // A client goes: 9 × 6 ÷ 30.
+    let (gone, _) = fleet.clients.remove(4);
+    let left = fleet.clients.iter().map(|(address, _)| *address);
+    let left = left.filter_map(|address| match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    });
+    fleet.cluster.dns().set_a(CLIENTS, 1, left);
+    let few_and_many = [vec![1; 6], vec![2; 24]].concat();
+    fleet.agree(&few_and_many).await;
+    fleet.send().await;
+    assert!(fleet.clients.iter().all(|(address, _)| *address != gone));
+}
