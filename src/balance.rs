@@ -14,6 +14,7 @@ mod membership;
 mod place;
 mod reconnect;
 mod registry;
+mod roster;
 mod shared;
 mod slow_start;
 mod starter;
@@ -24,6 +25,7 @@ pub use builder::{BalanceBuilder, BalanceLayer};
 pub use future::ResponseFuture;
 #[cfg(feature = "http")]
 pub(crate) use generator::Generator;
+pub(crate) use roster::Roster;
 pub use status::{EndpointState, EndpointStatus, Proximity};
 
 use std::{
@@ -181,6 +183,14 @@ impl<S, C> Balance<S, C> {
             true => ResponseFuture::new(&self.shared, completion, request),
             false => ResponseFuture::routed(&self.shared, completion, request, route),
         }
+    }
+
+    /// Its endpoints, to be asked one by one.
+    pub(crate) fn roster(&self) -> Roster
+    where
+        S: Send + Sync + 'static,
+    {
+        Roster::new(&self.shared, &self.handle)
     }
 
     /// Whether there is an endpoint that requests may be sent to and that `route` doesn't avoid.

@@ -271,6 +271,7 @@
 
 mod backoff;
 mod balance;
+mod broadcast;
 mod check;
 mod comparison;
 mod discovery;
@@ -301,6 +302,7 @@ mod sync;
 pub use balance::{
     Balance, BalanceBuilder, BalanceLayer, EndpointState, EndpointStatus, Proximity, ResponseFuture,
 };
+pub use broadcast::{Answers, Broadcast, Collected, QuorumError};
 pub use check::HealthCheck;
 #[cfg(feature = "kube")]
 pub use discovery::endpoint_slices::{

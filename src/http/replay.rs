@@ -178,7 +178,7 @@ fn status(response: &Response<ResponseBody>) -> StatusCode {
 }
 
 /// The same request, if its body can be had again.
-fn again(request: &Request<RequestBody>) -> Option<BoxRequest> {
+pub(super) fn again(request: &Request<RequestBody>) -> Option<BoxRequest> {
     let mut again = Box::new(Request::new(request.body().again()?));
     again.method_mut().clone_from(request.method());
     again.uri_mut().clone_from(request.uri());
