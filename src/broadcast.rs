@@ -12,7 +12,7 @@ mod answers;
 mod outcomes;
 
 pub use answers::Answers;
-pub(crate) use answers::Kind;
+pub(crate) use answers::{Asking, Kind};
 pub use outcomes::{Collected, QuorumError};
 
 use std::{
@@ -23,12 +23,12 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, future::BoxFuture};
+use futures::FutureExt;
 use tower::Service;
 
 use self::answers::{Ask, Deadline, Joining, Terms};
 use crate::{
-    balance::{Balance, Roster},
+    balance::{Balance, ResponseFuture, Roster},
     endpoint::Endpoint,
     error::{BoxError, Error},
     in_flight::Completion,
@@ -138,8 +138,20 @@ impl<S, C: Clone> Balance<S, C> {
         Broadcast::new(self.roster(), kind, move |target| {
             let request = request(&target.endpoint);
             let route = Route::new().member(target.clone());
-            balance.call_with(request, route).boxed()
+            Box::pin(balance.call_with(request, route))
         })
+    }
+}
+
+impl<S, Req, C> Asking<C::Response, Error> for ResponseFuture<S, Req, C>
+where
+    S: Service<Req, Future: Send> + Clone + Send + Sync + 'static,
+    S::Error: Into<BoxError>,
+    C: Completion<S::Response>,
+    Req: Send + 'static,
+{
+    fn is_unsent(&self) -> bool {
+        self.is_unsent()
     }
 }
 
@@ -147,7 +159,7 @@ impl<T, E> Broadcast<T, E> {
     pub(crate) fn new(
         roster: Roster,
         kind: Kind<T, E>,
-        ask: impl FnMut(&Target) -> BoxFuture<'static, Result<T, E>> + Send + 'static,
+        ask: impl FnMut(&Target) -> Pin<Box<dyn Asking<T, E>>> + Send + 'static,
     ) -> Self {
         let ask = Box::new(ask);
         Self::of(Ok(Plan { roster, ask, kind }))

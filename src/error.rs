@@ -63,7 +63,7 @@ enum Kind {
     Gone(Endpoint),
     #[error(
         "endpoint {endpoint} {} within {after:?}",
-        if *is_unsent { "was not asked" } else { "has not answered" }
+        if *is_unsent { "has not got the request" } else { "has not answered" }
     )]
     NoAnswer {
         endpoint: Endpoint,
@@ -121,7 +121,7 @@ impl Error {
         Self(Box::new(Kind::Gone(endpoint)))
     }
 
-    /// Of an endpoint that has not answered in time; `is_unsent` if it was not even asked.
+    /// Of an endpoint that has not answered in time; `is_unsent` if it has not got the request.
     pub(crate) fn no_answer(endpoint: Endpoint, after: Duration, is_unsent: bool) -> Self {
         Self(Box::new(Kind::NoAnswer {
             endpoint,
@@ -179,7 +179,8 @@ impl Error {
     /// The endpoint has not answered a [broadcast](crate::Balance::broadcast) within the time that it had, or that all of them
     /// had together.
     ///
-    /// Where [`is_unsent`](Self::is_unsent), it was not even asked. Else it may have executed the request.
+    /// Where [`is_unsent`](Self::is_unsent), it has not got the request: its turn had not come, or it did not accept it. Else
+    /// it may have executed the request.
     pub fn is_timeout(&self) -> bool {
         matches!(*self.0, Kind::NoAnswer { .. })
     }

@@ -397,6 +397,25 @@ async fn a_pod_that_does_not_answer_in_its_time_is_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn out_of_time_a_pod_that_has_not_got_the_request_cannot_have_executed_it() {
+    let each = |broadcast: Broadcast<Answer>| broadcast.endpoint_timeout(SECOND);
+    let all = |broadcast: Broadcast<Answer>| broadcast.deadline(SECOND);
+    for bound in [each, all] {
+        let story = story(1..=4).await;
+        story.pods.set([1], Behaviour::Hold);
+        story.pods.set([2], Behaviour::NotReady);
+        story.pods.set([3], Behaviour::Pending);
+        story.pods.set([4], Behaviour::HandBack);
+        let collected = bound(story.broadcast()).all().await.expect("endpoints");
+        assert_eq!(collected.failed.len(), 4);
+        for (asked, error) in &collected.failed {
+            assert!(error.is_timeout(), "{error}");
+            assert_eq!(error.is_unsent(), *asked != endpoint(1), "{error}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_the_deadline_each_pod_that_is_left_is_an_error() {
     let story = story(1..=10).await;
     story.pods.set([3, 5], Behaviour::Hold);

@@ -12,7 +12,6 @@ use std::{
 
 use futures::{
     Stream, StreamExt,
-    future::BoxFuture,
     stream::{BoxStream, FuturesUnordered},
 };
 
@@ -46,7 +45,13 @@ pub(super) struct Terms<T, E> {
 }
 
 /// Sends the request to one endpoint.
-pub(super) type Ask<T, E> = Box<dyn FnMut(&Target) -> BoxFuture<'static, Result<T, E>> + Send>;
+pub(super) type Ask<T, E> = Box<dyn FnMut(&Target) -> Pin<Box<dyn Asking<T, E>>> + Send>;
+
+/// A request to one endpoint.
+pub(crate) trait Asking<T, E>: Future<Output = Result<T, E>> + Send {
+    /// Whether the endpoint can't have executed it, so far.
+    fn is_unsent(&self) -> bool;
+}
 
 /// What kind of answers those are.
 pub(crate) struct Kind<T, E> {
@@ -161,7 +166,10 @@ impl<T, E> Answers<T, E> {
         self.terms.joining = None;
         self.terms.deadline = None;
         let running = take(&mut self.running).into_iter();
-        let asked = running.map(|asked| Error::no_answer(asked.endpoint, after, false));
+        let asked = running.map(|asked| {
+            let is_unsent = asked.answer.is_none_or(|answer| answer.is_unsent());
+            Error::no_answer(asked.endpoint, after, is_unsent)
+        });
         self.overdue.extend(asked);
         let queue = self.queue.drain(..);
         self.overdue
@@ -220,7 +228,7 @@ impl<T, E> fmt::Debug for Answers<T, E> {
 struct Asked<T, E> {
     endpoint: Endpoint,
     /// None once it is over.
-    answer: Option<BoxFuture<'static, Result<T, E>>>,
+    answer: Option<Pin<Box<dyn Asking<T, E>>>>,
     deadline: Deadline,
     error: fn(Error) -> E,
 }
@@ -237,7 +245,8 @@ impl<T, E> Future for Asked<T, E> {
             Poll::Ready(answer) => answer,
             Poll::Pending => {
                 let after = std::task::ready!(this.deadline.poll(cx));
-                let error = Error::no_answer(this.endpoint.clone(), after, false);
+                let is_unsent = answer.is_unsent();
+                let error = Error::no_answer(this.endpoint.clone(), after, is_unsent);
                 Err((this.error)(error))
             }
         };

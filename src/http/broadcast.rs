@@ -1,13 +1,13 @@
 //! The same request to every pod.
 
 use bytes::Bytes;
-use futures::FutureExt;
 use http::{Request, Response};
 use http_body::Body;
 
 use super::{
     client::{Client, Prepared},
     error::Error,
+    future::ResponseFuture,
     replay::again,
     response::ResponseBody,
 };
@@ -95,8 +95,8 @@ impl Client {
         Broadcast::new(self.pods().roster(), KIND, move |target| {
             let route = Route::new().member(target.clone());
             match request(&target.endpoint) {
-                Ok(prepared) => client.send(prepared, route).boxed(),
-                Err(error) => std::future::ready(Err(error)).boxed(),
+                Ok(prepared) => Box::pin(client.send(prepared, route)),
+                Err(error) => Box::pin(ResponseFuture::failed(error)),
             }
         })
     }

@@ -119,6 +119,11 @@ impl Replay {
         (self.attempts).next(answer, &ended, allowance, has_other, again)
     }
 
+    /// Whether no earlier attempt may have been executed.
+    pub(super) fn is_first(&self) -> bool {
+        !self.attempts.may_be_executed()
+    }
+
     /// Reads on what an earlier attempt was answered.
     pub(super) fn poll_before(&mut self, cx: &mut Context<'_>) {
         if let Some(Ok(response)) = self.attempts.before() {

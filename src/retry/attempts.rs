@@ -90,6 +90,12 @@ impl<T> Attempts<T> {
         self.left == 0
     }
 
+    /// Whether the request may have been executed by an earlier attempt.
+    #[cfg(feature = "http")]
+    pub(crate) fn may_be_executed(&self) -> bool {
+        self.before.is_some()
+    }
+
     /// The result that the caller gets if no later attempt is executed.
     #[cfg(feature = "http")]
     pub(crate) fn before(&mut self) -> Option<&mut T> {

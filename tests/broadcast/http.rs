@@ -7,11 +7,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{StreamExt, future::join_all, stream};
+use futures::{
+    StreamExt,
+    future::{join, join_all},
+    stream,
+};
 use http::{Method, Request, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
-use tokio::runtime::Handle;
+use tokio::{io::AsyncReadExt, net::TcpListener, runtime::Handle};
 use tower_headless::{
     BoxError, Endpoint, Route, StaticEndpoints,
     http::{Client, Error, Protocol},
@@ -34,7 +38,10 @@ async fn pods(n: u16) -> Vec<Pod> {
 }
 
 fn client(pods: &[Pod], protocol: Protocol) -> Client {
-    let addresses = pods.iter().map(Pod::addr);
+    client_of(pods.iter().map(Pod::addr), protocol)
+}
+
+fn client_of(addresses: impl IntoIterator<Item = SocketAddr>, protocol: Protocol) -> Client {
     let uri = "http://web.default".parse().expect("a URI");
     Client::builder(uri)
         .discovery(StaticEndpoints::new(addresses))
@@ -256,6 +263,34 @@ async fn what_is_lost_is_sent_again_to_its_own_pod_where_that_is_safe() {
         assert!(!error.is_unexecuted(), "{error}");
         let requests: Vec<_> = pods.iter().map(Pod::requests).collect();
         assert_eq!(requests, [1, times, 1], "{method}");
+    }
+}
+
+#[tokio::test]
+async fn out_of_time_a_request_that_was_lost_before_may_have_been_executed() {
+    for is_lost in [false, true] {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+        let listener = listener.expect("a free port");
+        let address = listener.local_addr().expect("its address");
+        let pod = async {
+            if is_lost {
+                let (mut stream, _) = listener.accept().await.expect("a connection");
+                let read = stream.read(&mut [0; 1024]).await;
+                assert!(read.expect("a request") > 0);
+                // Gone before the request comes again.
+                drop(listener);
+            } else {
+                drop(listener);
+            }
+        };
+        let client = client_of([address], Protocol::Http1);
+        let broadcast = client.get("/").broadcast();
+        let all = broadcast.endpoint_timeout(Duration::from_secs(1)).all();
+        let (all, ()) = within("the timeout", join(all, pod)).await;
+        let all = all.expect("a pod");
+        let (_, error) = &all.failed[0];
+        assert!(error.is_timeout(), "{error}");
+        assert_eq!(error.is_unexecuted(), !is_lost, "{error}");
     }
 }
 
