@@ -10,8 +10,9 @@ mod http;
 use std::{collections::BTreeSet, error::Error as _, time::Duration};
 
 use futures::{FutureExt, Stream, StreamExt, future::join};
-use support::scripted::{
-    Behaviour, PodService, Pods, Request, Script, Scripted, discovery, endpoint,
+use support::{
+    scripted::{Behaviour, PodService, Pods, Request, Script, Scripted, discovery, endpoint},
+    within,
 };
 use tokio::time::{Instant, sleep};
 use tower::{Service, ServiceExt};
@@ -163,8 +164,10 @@ async fn an_ejected_pod_is_asked_and_comes_back_by_its_answer() {
     // While it is out, and when a request may try it.
     for wait in [Duration::ZERO, 10 * SECOND] {
         sleep(wait).await;
+        let began = Instant::now();
         let collected = story.broadcast().all().await.expect("endpoints");
-        assert_eq!(failed(&collected, 2).endpoint(), Some(&endpoint(2)));
+        assert!(failed(&collected, 2).is_endpoint());
+        assert_eq!(began.elapsed(), Duration::ZERO, "asked at once");
         settle().await;
     }
     assert_eq!(story.calls([2]), [4]);
@@ -238,6 +241,22 @@ async fn a_pod_that_accepts_again_within_the_ready_timeout_gets_its_request() {
         .await;
         assert_eq!(answered(&collected.expect("endpoints")), endpoints(1..=3));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_that_have_refused_for_long_are_tried_often_while_they_are_asked() {
+    let story = story(1..=21).await;
+    story.pods.set(2..=21, Behaviour::NotReady);
+    let collected = story.broadcast().all().await.expect("endpoints");
+    assert_eq!(collected.failed.len(), 20);
+    // Until the pauses between two attempts are as long as the ready timeout.
+    sleep(300 * SECOND).await;
+    let (collected, ()) = join(story.broadcast().all(), async {
+        sleep(4 * SECOND).await;
+        story.pods.set(2..=21, Behaviour::Answer);
+    })
+    .await;
+    assert_eq!(answered(&collected.expect("endpoints")), endpoints(1..=21));
 }
 
 #[tokio::test(start_paused = true)]
@@ -386,7 +405,8 @@ async fn a_pod_that_does_not_answer_in_its_time_is_an_error() {
     story.pods.set([1, 2], Behaviour::Hold);
     let began = Instant::now();
     let broadcast = story.broadcast().concurrency(1).endpoint_timeout(SECOND);
-    let collected = broadcast.all().await.expect("endpoints");
+    let collected = within("the timeouts", broadcast.all()).await;
+    let collected = collected.expect("endpoints");
     assert_eq!(began.elapsed(), 2 * SECOND, "each from when it was asked");
     assert_eq!(answered(&collected), endpoints(3..=5));
     for (asked, error) in &collected.failed {
@@ -406,7 +426,8 @@ async fn out_of_time_a_pod_that_has_not_got_the_request_cannot_have_executed_it(
         story.pods.set([2], Behaviour::NotReady);
         story.pods.set([3], Behaviour::Pending);
         story.pods.set([4], Behaviour::HandBack);
-        let collected = bound(story.broadcast()).all().await.expect("endpoints");
+        let collected = within("the timeouts", bound(story.broadcast()).all()).await;
+        let collected = collected.expect("endpoints");
         assert_eq!(collected.failed.len(), 4);
         for (asked, error) in &collected.failed {
             assert!(error.is_timeout(), "{error}");
@@ -623,7 +644,8 @@ async fn two_broadcasts_at_once_do_not_meet() {
         let broadcast = story.balance.broadcast_with(move |_| Request(number));
         broadcast.concurrency(7).endpoint_timeout(SECOND).all()
     };
-    let (first, second) = join(numbered(1), numbered(2)).await;
+    let both = join(numbered(1), numbered(2));
+    let (first, second) = within("the timeouts", both).await;
     for (collected, number) in [(first, 1), (second, 2)] {
         let collected = collected.expect("endpoints");
         assert!(failed(&collected, 50).is_timeout());
