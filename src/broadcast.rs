@@ -97,9 +97,9 @@ impl<S, C: Clone> Balance<S, C> {
     /// # async fn main() -> Result<(), BoxError> {
     /// let pods = StaticEndpoints::new(["10.244.1.7:80".parse()?, "10.244.2.4:80".parse()?]);
     /// let balance = Balance::builder(pods).build(|_: &Endpoint| {
-    ///     service_fn(|key: &str| async move { Ok::<_, BoxError>(format!("{key} is gone")) })
+    ///     service_fn(|key: String| async move { Ok::<_, BoxError>(format!("{key} is gone")) })
     /// });
-    /// let mut answers = balance.broadcast("user-42").await?;
+    /// let mut answers = balance.broadcast("user-42".to_owned()).await?;
     /// while let Some((endpoint, answer)) = answers.next().await {
     ///     match answer {
     ///         Ok(answer) => println!("{endpoint}: {answer}"),
