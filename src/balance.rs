@@ -15,6 +15,7 @@ mod part;
 mod place;
 mod reconnect;
 mod registry;
+mod roster;
 mod shared;
 mod slow_start;
 mod starter;
@@ -25,6 +26,7 @@ pub use builder::{BalanceBuilder, BalanceLayer};
 pub use future::ResponseFuture;
 #[cfg(feature = "http")]
 pub(crate) use generator::Generator;
+pub(crate) use roster::Roster;
 pub use status::{EndpointState, EndpointStatus, Proximity};
 
 use std::{
@@ -183,6 +185,14 @@ impl<S, C> Balance<S, C> {
             true => ResponseFuture::new(&self.shared, completion, request),
             false => ResponseFuture::routed(&self.shared, completion, request, route),
         }
+    }
+
+    /// Its endpoints, to be asked one by one.
+    pub(crate) fn roster(&self) -> Roster
+    where
+        S: Send + Sync + 'static,
+    {
+        Roster::new(&self.shared, &self.handle)
     }
 
     /// Whether there is an endpoint that requests may be sent to and that `route` doesn't avoid.

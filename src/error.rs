@@ -4,6 +4,7 @@ use std::{
     error::Error as StdError,
     fmt,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 pub use tower::BoxError;
@@ -53,6 +54,22 @@ enum Kind {
         pod: Box<str>,
         source: Option<SharedError>,
     },
+    #[error("endpoint {endpoint} accepts no requests")]
+    EndpointUnreachable {
+        endpoint: Endpoint,
+        source: Option<SharedError>,
+    },
+    #[error("endpoint {0} left the set before it got the request")]
+    Gone(Endpoint),
+    #[error(
+        "endpoint {endpoint} {} within {after:?}",
+        if *is_unsent { "has not got the request" } else { "has not answered" }
+    )]
+    NoAnswer {
+        endpoint: Endpoint,
+        after: Duration,
+        is_unsent: bool,
+    },
     #[error("endpoint {endpoint} failed")]
     Endpoint {
         endpoint: Endpoint,
@@ -96,6 +113,23 @@ impl Error {
         Self(Box::new(Kind::PodUnreachable { pod, source }))
     }
 
+    pub(crate) fn endpoint_unreachable(endpoint: Endpoint, source: Option<SharedError>) -> Self {
+        Self(Box::new(Kind::EndpointUnreachable { endpoint, source }))
+    }
+
+    pub(crate) fn gone(endpoint: Endpoint) -> Self {
+        Self(Box::new(Kind::Gone(endpoint)))
+    }
+
+    /// Of an endpoint that has not answered in time; `is_unsent` if it has not got the request.
+    pub(crate) fn no_answer(endpoint: Endpoint, after: Duration, is_unsent: bool) -> Self {
+        Self(Box::new(Kind::NoAnswer {
+            endpoint,
+            after,
+            is_unsent,
+        }))
+    }
+
     pub(crate) fn endpoint_failed(endpoint: Endpoint, source: BoxError) -> Self {
         Self(Box::new(Kind::Endpoint { endpoint, source }))
     }
@@ -125,13 +159,30 @@ impl Error {
     }
 
     /// There are endpoints, but every one of them refuses connections, or fails its [health check](crate::HealthCheck); or the
-    /// one [pod](crate::Route::pod) that was asked for does, or isn't there. The source is the last refusal, or tells which
+    /// one [pod](crate::Route::pod) that was asked for does, or isn't there; or one endpoint of a
+    /// [broadcast](crate::Balance::broadcast) does. The source is the last refusal, or tells which
     /// check failed and why.
     pub fn is_unreachable(&self) -> bool {
         matches!(
             *self.0,
-            Kind::Unreachable { .. } | Kind::PodUnreachable { .. }
+            Kind::Unreachable { .. }
+                | Kind::PodUnreachable { .. }
+                | Kind::EndpointUnreachable { .. }
         )
+    }
+
+    /// The endpoint left the set before it got its part of a [broadcast](crate::Balance::broadcast).
+    pub fn is_gone(&self) -> bool {
+        matches!(*self.0, Kind::Gone(_))
+    }
+
+    /// The endpoint has not answered a [broadcast](crate::Balance::broadcast) within the time that it had, or that all of them
+    /// had together.
+    ///
+    /// Where [`is_unsent`](Self::is_unsent), it has not got the request: its turn had not come, or it did not accept it. Else
+    /// it may have executed the request.
+    pub fn is_timeout(&self) -> bool {
+        matches!(*self.0, Kind::NoAnswer { .. })
     }
 
     /// The request was handed to an endpoint's service and that service failed; it is the source.
@@ -143,13 +194,21 @@ impl Error {
 
     /// The request never left this process: whatever it was, it can be sent again.
     pub fn is_unsent(&self) -> bool {
-        !self.is_endpoint()
+        match *self.0 {
+            Kind::Endpoint { .. } => false,
+            Kind::NoAnswer { is_unsent, .. } => is_unsent,
+            _ => true,
+        }
     }
 
-    /// The endpoint whose service failed, where [`is_endpoint`](Self::is_endpoint).
+    /// The endpoint whose service failed, where [`is_endpoint`](Self::is_endpoint), or which has not answered a
+    /// [broadcast](crate::Balance::broadcast).
     pub fn endpoint(&self) -> Option<&Endpoint> {
         match &*self.0 {
-            Kind::Endpoint { endpoint, .. } => Some(endpoint),
+            Kind::Endpoint { endpoint, .. }
+            | Kind::EndpointUnreachable { endpoint, .. }
+            | Kind::NoAnswer { endpoint, .. }
+            | Kind::Gone(endpoint) => Some(endpoint),
             _ => None,
         }
     }
@@ -167,9 +226,10 @@ impl StdError for Error {
             Kind::NoEndpoints { source, .. }
             | Kind::Unreachable { source, .. }
             | Kind::PodUnreachable { source, .. }
+            | Kind::EndpointUnreachable { source, .. }
             | Kind::Closed { source } => source.as_ref().map(|shared| &**shared as _),
             Kind::Endpoint { source, .. } => Some(&**source),
-            Kind::NoRuntime => None,
+            Kind::Gone(_) | Kind::NoAnswer { .. } | Kind::NoRuntime => None,
         }
     }
 }

@@ -14,6 +14,7 @@
 //! | --- | --- |
 //! | `http/client.rs`, `http/builder.rs`, `http/request.rs` | the client, its settings, and requests made with its words |
 //! | `http/future.rs`, `http/deadline.rs` | one request: its attempts, in the time that it has |
+//! | `http/broadcast.rs` | the same request to every pod |
 //! | `http/address.rs` | whom a request names |
 //! | `http/framing.rs`, `http/measured.rs` | where a request's body ends: as its headers say, and as it does |
 //! | `http/replay.rs` | which requests may be sent again |
@@ -31,6 +32,7 @@
 
 mod address;
 mod body;
+mod broadcast;
 mod builder;
 mod check;
 mod client;

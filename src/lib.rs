@@ -41,6 +41,7 @@
 //! | every pod refuses | requests wait, up to the [ready timeout](BalanceBuilder::ready_timeout), for a new set or a pod that accepts; after that they fail at once |
 //! | a pod fails a request that it had | with [`RetryLayer`], or in the HTTP client where that is safe, another pod gets it, within a budget |
 //! | pods are asked whether they are well | a [`HealthCheck`], by TCP, HTTP, gRPC or anything else: a pod that fails its checks gets no requests until one passes; a new one may have to pass one first |
+//! | all pods are to get a request | [`Balance::broadcast`] asks each of them, some at a time, and gives the [answers](Answers) as they come |
 //! | a request is cancelled | it is counted out, wherever it was |
 //! | clients and pods are many | each client uses a [`Subset`] of the pods, with substitutes while too few of it accept requests |
 //! | the last clone is dropped | the background task ends and every service is dropped |
@@ -222,6 +223,13 @@
 //!  refusals ───────┘                                                            └─▶ picks see it at once, in one word
 //! ```
 //!
+//! A broadcast is many requests, each with a [`Route`] to one member for one life of it, and nobody's task but its reader's:
+//!
+//! ```text
+//!  broadcast ─▶ the members now ─▶ 64 at once ─▶ Balance::call_with (route: this member) ─▶ answers, as they come
+//!     (those that join, by choice) ──▲                 └── no time left, refuses, has left ─▶ an error of that endpoint
+//! ```
+//!
 //! The way of a request: `balance.rs` (`call`) ▶ `balance/place.rs` (which endpoint gets it, and what if that refuses) ▶
 //! `snapshot.rs` (`pick`) ▶ `policy/` ▶ `balance/future.rs` (to the response) ▶ `in_flight.rs` (to its end).
 //!
@@ -233,10 +241,10 @@
 //! | `error.rs` | what can go wrong |
 //! | `backoff.rs` | growing delays and jitter |
 //! | `home.rs` | which runtime something lives in, and timers that may move to another one |
-//! | `route.rs` | what a request says of where it wants to go |
 //! | `signals.rs` | rare conditions that each pick checks with one load: a trial on offer, a new endpoint, an outage |
 //! | `latency.rs` | how long an endpoint takes to answer: a moving average that believes bad news at once |
 //! | `member.rs`, `member/` | one endpoint as a balancer has it, for one life: status word, requests in flight, statistics; a set of them, as policies see it |
+//! | `route.rs` | what a request says of where it wants to go |
 //! | `outcome.rs` | what a request's end says of its endpoint |
 //! | `in_flight.rs`, `in_flight/` | the guard that counts a request from the pick to the end of its response, and reports what came of it |
 //! | `outlier.rs`, `outlier/` | which endpoints are passed over for what their requests came to: observations in, decisions out; pure |
@@ -255,6 +263,7 @@
 //! | `subset.rs`, `subset/` | which part of a set a client uses: its order of the pods, and how much of that; pure |
 //! | `membership.rs`, `membership/` | what joins and leaves, for those who need the set itself |
 //! | `balance.rs`, `balance/` | the service, its builder and layer, its future, its one background task and the registry of members |
+//! | `broadcast.rs`, `broadcast/` | the same request to every endpoint: who is asked when, and what it all comes to |
 //! | `retry.rs`, `retry/` | requests sent again, elsewhere and within a budget: one engine, the layer, its policies |
 //! | `http.rs`, `http/` | feature `http`: the client, one pool of connections for each pod |
 //! | `fuzzing.rs`, `discovery/dns/fuzzing.rs` | what the fuzz targets (`fuzz/`) call below the public interface; in no other build |
@@ -281,6 +290,7 @@
 
 mod backoff;
 mod balance;
+mod broadcast;
 mod check;
 mod comparison;
 mod discovery;
@@ -312,6 +322,7 @@ mod sync;
 pub use balance::{
     Balance, BalanceBuilder, BalanceLayer, EndpointState, EndpointStatus, Proximity, ResponseFuture,
 };
+pub use broadcast::{Answers, Broadcast, Collected, QuorumError};
 pub use check::HealthCheck;
 #[cfg(feature = "kube")]
 pub use discovery::endpoint_slices::{

@@ -243,6 +243,25 @@ impl MemberRef {
         is_ejected
     }
 
+    /// Tells those who scan of one more request, which is for this endpoint and no other: that it is ejected or unfit is no
+    /// reason against it. None if it has left, or refuses requests and has no trial for this one; else whether it has.
+    pub(crate) fn begin_requested(&self) -> Option<bool> {
+        let before = match self.word().load(Relaxed) {
+            // Whatever its checks say.
+            word if word & TRIAL != 0 => self.change(|word| word & !TRIAL),
+            word => word,
+        };
+        let is_trial = before & TRIAL != 0;
+        let refuses = before & UNREACHABLE != 0 && !is_trial;
+        if refuses || before & REMOVED != 0 {
+            return None;
+        }
+        if let Some(word) = self.word.counting() {
+            word.fetch_add(1, Relaxed);
+        }
+        Some(is_trial)
+    }
+
     /// Tells those who scan of one request fewer.
     #[inline]
     pub(crate) fn end(&self) {
@@ -451,6 +470,30 @@ mod tests {
             member.remove();
             member.set_fit();
             assert_eq!(member.signals.trials(), 0);
+        }
+    }
+
+    #[test]
+    fn a_request_for_this_endpoint_alone_begins_whatever_its_health() {
+        for member in members() {
+            assert_eq!(member.begin_requested(), Some(false));
+            member.set_unfit();
+            member.eject();
+            assert_eq!(member.begin_requested(), Some(false));
+            member.refuse();
+            assert_eq!(member.begin_requested(), None, "it has to accept first");
+            member.offer_trial();
+            assert_eq!(member.begin_requested(), Some(true));
+            assert_eq!(member.begin_requested(), None, "of trials there is one");
+            member.offer_trial();
+            member.accept();
+            member.remove();
+            assert_eq!(member.begin_requested(), None);
+            member.set_fit();
+            assert_eq!(member.signals.trials(), 0);
+            member.end_all(3);
+            let count = member.word().load(Relaxed) & COUNT;
+            assert_eq!(count, 0, "what has not begun leaves no trace");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::endpoint::Endpoint;
+use crate::{endpoint::Endpoint, member::MemberId};
 
 /// What a request says of where it wants to go: by key, to one pod, or away from some. Most requests say nothing.
 ///
@@ -23,7 +23,16 @@ pub struct Route(Option<Arc<Wishes>>);
 struct Wishes {
     key: Option<RouteKey>,
     pod: Option<Box<str>>,
+    member: Option<Target>,
     avoid: Vec<Endpoint>,
+}
+
+/// One endpoint of a balancer, for one life of it: another pod at its address is another target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) id: MemberId,
+    /// As it was known when it was looked at.
+    pub(crate) endpoint: Endpoint,
 }
 
 impl Route {
@@ -56,6 +65,14 @@ impl Route {
         self.with(|wishes| wishes.avoid.push(endpoint.clone()))
     }
 
+    /// The one endpoint that is wanted, whatever is known of its health: no other one gets the request, and no later life of
+    /// this one.
+    ///
+    /// While it refuses connections, the request waits, up to the ready timeout.
+    pub(crate) fn member(self, target: Target) -> Self {
+        self.with(|wishes| wishes.member = Some(target))
+    }
+
     fn with(mut self, change: impl FnOnce(&mut Wishes)) -> Self {
         change(Arc::make_mut(self.0.get_or_insert_default()));
         self
@@ -75,6 +92,16 @@ impl Route {
     /// The name of the one [pod](Self::pod) that is wanted, if there is one.
     pub fn requested_pod(&self) -> Option<&str> {
         self.0.as_ref()?.pod.as_deref()
+    }
+
+    /// The one endpoint that is wanted, if there is one.
+    pub(crate) fn requested_member(&self) -> Option<&Target> {
+        self.0.as_ref()?.member.as_ref()
+    }
+
+    /// Whether no endpoint will do but one.
+    pub(crate) fn is_for_one(&self) -> bool {
+        self.requested_pod().is_some() || self.requested_member().is_some()
     }
 
     /// Whether this pod is to be [avoided](Self::avoid). Another pod at its address is not.

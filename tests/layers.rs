@@ -14,10 +14,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("home", &[]),
     ("error", &["endpoint"]),
     ("comparison", &["endpoint"]),
-    ("route", &["endpoint"]),
     ("latency", &[]),
     ("signals", &["latency", "sync"]),
     ("member", &["endpoint", "latency", "signals", "sync"]),
+    ("route", &["endpoint", "member"]),
     ("outcome", &["error"]),
     ("in_flight", &["endpoint", "error", "member", "outcome"]),
     ("outlier", &["backoff", "member"]),
@@ -67,6 +67,18 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "broadcast",
+        &[
+            "balance",
+            "endpoint",
+            "error",
+            "home",
+            "in_flight",
+            "member",
+            "route",
+        ],
+    ),
+    (
         "retry",
         &[
             "balance",
@@ -82,6 +94,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "backoff",
             "balance",
+            "broadcast",
             "check",
             "discovery",
             "endpoint",
@@ -316,6 +329,7 @@ fn imports_go_downwards_only() {
 fn no_room_of_the_core_keeps_anything_by_address() {
     let core = [
         "balance",
+        "broadcast",
         "check",
         "in_flight",
         "locality",

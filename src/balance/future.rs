@@ -90,6 +90,13 @@ where
     }
 }
 
+impl<S: Service<Req>, Req, C> ResponseFuture<S, Req, C> {
+    /// Whether no endpoint has the request, so far.
+    pub(crate) fn is_unsent(&self) -> bool {
+        !matches!(self.state, State::Sent { .. })
+    }
+}
+
 impl<S, Req, C> Future for ResponseFuture<S, Req, C>
 where
     S: Service<Req> + Clone + Send + Sync + 'static,

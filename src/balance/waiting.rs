@@ -19,6 +19,7 @@ use crate::{
     home::Timer,
     in_flight::InFlight,
     member::MemberId,
+    route::{Route, Target},
 };
 
 /// How long a pod is tried often that requests wait for without a deadline, each time that they look.
@@ -43,19 +44,46 @@ impl<S: Clone> Shared<S> {
         self.starved.notify_one();
         let now = Instant::now();
         let route = errand.route().clone();
-        let deadline = match route.requested_pod() {
-            Some(pod) => {
-                let deadline = errand.deadline(|| self.deadline(now));
-                self.may_wait_for(pod, now, deadline)?;
-                deadline
-            }
-            None => {
-                let deadline = self.deadline(self.signals.begin_outage(now));
-                self.may_wait(now, deadline)?;
-                deadline
-            }
-        };
+        if !route.is_for_one() {
+            return self.wait_for_any(change, now).map(Placement::Waiting);
+        }
+        let deadline = errand.deadline(|| self.deadline(now));
+        self.may_wait_for(&route, now, deadline)?;
         Ok(Placement::Waiting(until(change, deadline)))
+    }
+}
+
+impl<S> Shared<S> {
+    /// All endpoints, each to be asked for alone; waits for the first as a request does.
+    pub(super) async fn wait_for_targets(&self) -> Result<Vec<Target>, Error> {
+        let cut_off = self.cut_off();
+        loop {
+            let wait = {
+                let change = self.next_change();
+                let targets: Vec<_> = self.current.load().targets().collect();
+                if !targets.is_empty() {
+                    return Ok(targets);
+                }
+                self.is_running()?;
+                self.starved.notify_one();
+                self.wait_for_any(change, Instant::now())?
+            };
+            wait.await;
+            if self.cut_off() != cut_off {
+                return Err(Error::closed(self.last_refusal()));
+            }
+        }
+    }
+
+    /// A wait for any endpoint, if that has a chance.
+    fn wait_for_any(
+        &self,
+        change: Pin<Box<OwnedNotified>>,
+        now: Instant,
+    ) -> Result<BoxFuture<'static, ()>, Error> {
+        let deadline = self.deadline(self.signals.begin_outage(now));
+        self.may_wait(now, deadline)?;
+        Ok(until(change, deadline))
     }
 
     /// Waits for the next change that may concern requests; from now on, and not from its first poll.
@@ -68,8 +96,7 @@ impl<S: Clone> Shared<S> {
     /// For a request whose endpoint isn't ready yet: waits for the next change, or for its deadline if it has one.
     pub(super) fn change_or_deadline(&self, errand: &mut Errand) -> BoxFuture<'static, ()> {
         let now = Instant::now();
-        let is_bounded = errand.route().requested_pod().is_some();
-        let deadline = match is_bounded {
+        let deadline = match errand.route().is_for_one() {
             true => errand.deadline(|| self.deadline(now)),
             false => None,
         };
@@ -110,22 +137,31 @@ impl<S: Clone> Shared<S> {
         })
     }
 
-    /// Whether a request may go on waiting for the pod of this name. It may be away: a StatefulSet's come back.
-    pub(super) fn may_wait_for(
+    /// Whether a request may go on waiting for its one pod. One that is asked for by name may be away: a StatefulSet's come
+    /// back.
+    fn may_wait_for(
         &self,
-        pod: &str,
+        route: &Route,
         now: Instant,
         deadline: Option<Instant>,
     ) -> Result<(), Error> {
         self.is_running()?;
         let snapshot = self.current.load();
-        let named: Vec<_> = snapshot.named(pod).collect();
-        if named.is_empty() && self.is_part {
+        let requested: Vec<_> = snapshot.requested(route).collect();
+        let target = route.requested_member();
+        if let Some(target) = target.filter(|_| requested.is_empty()) {
+            return Err(Error::gone(target.endpoint.clone()));
+        }
+        if let Some(pod) = route.requested_pod()
+            && requested.is_empty()
+            && self.is_part
+        {
             let until = deadline.unwrap_or(now + WANTED);
             let _ = self.events.send(Event::Named(pod.into(), until));
         }
         if deadline.is_none_or(|deadline| deadline > now) {
-            for member in named.into_iter().filter(|member| member.is_unreachable()) {
+            let refusing = requested.into_iter();
+            for member in refusing.filter(|member| member.is_unreachable()) {
                 let until = deadline.unwrap_or(now + WANTED);
                 let _ = self.events.send(Event::Wanted(member.clone(), until));
             }
@@ -137,21 +173,22 @@ impl<S: Clone> Shared<S> {
             return Err(Error::no_endpoints(why, notes.last_error.clone()));
         }
         let is_its_own =
-            |(id, _): &&(MemberId, SharedError)| named.iter().any(|member| member.id() == *id);
+            |(id, _): &&(MemberId, SharedError)| requested.iter().any(|member| member.id() == *id);
         let cause = notes.last_refusal.as_ref().filter(is_its_own);
-        Err(Error::pod_unreachable(
-            pod,
-            cause.map(|(_, refusal)| refusal.clone()),
-        ))
+        let cause = cause.map(|(_, refusal)| refusal.clone());
+        Err(match target {
+            Some(target) => Error::endpoint_unreachable(target.endpoint.clone(), cause),
+            None => Error::pod_unreachable(route.requested_pod().unwrap_or_default(), cause),
+        })
     }
 
     /// Why a request for one pod waits no longer for it to become ready, if its time is up.
     pub(super) fn is_over(&self, errand: &mut Errand) -> Option<Error> {
         let now = Instant::now();
         let deadline = errand.deadline(|| self.deadline(now));
-        let pod = errand.route().requested_pod()?;
-        let is_over = deadline.is_some_and(|deadline| deadline <= now);
-        is_over.then(|| self.may_wait_for(pod, now, deadline).err())?
+        let route = errand.route();
+        let is_over = route.is_for_one() && deadline.is_some_and(|deadline| deadline <= now);
+        is_over.then(|| self.may_wait_for(route, now, deadline).err())?
     }
 
     /// Whether anything can still change.

@@ -16,7 +16,7 @@ use tower::Service;
 #[cfg(feature = "tls")]
 use super::tls::TlsHandle;
 use super::{
-    body::RequestBody,
+    body::{PodRequest, RequestBody},
     error::Error,
     framing,
     future::{Pods, ResponseFuture, Shared},
@@ -107,7 +107,9 @@ impl Client {
         Some(tls.handle())
     }
 
-    fn begin<B>(&mut self, request: Request<B>) -> Result<ResponseFuture, Error>
+    /// A request as pods get it, if it makes sense, and the route that it names.
+    #[inline]
+    pub(super) fn prepare<B>(&self, request: Request<B>) -> Result<(Prepared, Route), Error>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -133,13 +135,35 @@ impl Client {
             route = extensions.remove().unwrap_or_default();
         }
         let timeout = timeout.or(shared.timeout);
+        Ok((Prepared { request, timeout }, route))
+    }
+
+    /// Gives a request to the balancer.
+    #[inline]
+    pub(super) fn send(&self, prepared: Prepared, route: Route) -> ResponseFuture {
+        let Prepared {
+            mut request,
+            timeout,
+        } = prepared;
+        let shared = &self.shared;
         shared.retries.allowance.budget.deposit();
         let replay = Replay::of(&mut request, &route, &shared.retries, shared.may_refuse);
         let future = self.pods.call_with(request, route);
         // Who waits for discovery keeps it going.
         let shared = (replay.is_some() || !self.opened).then(|| shared.clone());
-        Ok(ResponseFuture::new(future, replay, shared, timeout))
+        ResponseFuture::new(future, replay, shared, timeout)
     }
+
+    pub(super) fn pods(&self) -> &Pods {
+        &self.pods
+    }
+}
+
+/// A request as pods get it.
+pub(super) struct Prepared {
+    pub(super) request: PodRequest,
+    /// Of the whole.
+    pub(super) timeout: Option<Duration>,
 }
 
 impl Clone for Client {
@@ -168,7 +192,10 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        self.begin(request).unwrap_or_else(ResponseFuture::failed)
+        match self.prepare(request) {
+            Ok((prepared, route)) => self.send(prepared, route),
+            Err(error) => ResponseFuture::failed(error),
+        }
     }
 }
 

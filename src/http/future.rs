@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     balance::{Balance, ResponseFuture as BalanceFuture},
+    broadcast::Asking,
     route::Route,
 };
 
@@ -93,6 +94,16 @@ impl ResponseFuture {
             shared: None,
             deadline: None,
         }
+    }
+}
+
+impl Asking<Response<ResponseBody>, Error> for ResponseFuture {
+    fn is_unsent(&self) -> bool {
+        let is_unsent = match &self.attempt {
+            Attempt::Sent { future } => future.is_unsent(),
+            Attempt::Failed { .. } => true,
+        };
+        is_unsent && self.replay.as_ref().is_none_or(|replay| replay.is_first())
     }
 }
 

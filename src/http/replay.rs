@@ -10,9 +10,7 @@
 
 use std::{ops::ControlFlow, task::Context, time::Duration};
 
-use http::{
-    Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
 
 use super::{
@@ -78,8 +76,7 @@ impl Default for Retries {
 
 /// What it takes to send a request again.
 pub(super) struct Replay {
-    head: Head,
-    body: RequestBody,
+    request: PodRequest,
     /// It may be executed twice.
     repeatable: bool,
     attempts: Attempts<Answer>,
@@ -102,10 +99,8 @@ impl Replay {
         }
         // Pods that may refuse are likely to speak gRPC, whose bodies all come as streams.
         request.body_mut().record(marked.unwrap_or_default().record);
-        let body = request.body().again()?;
         Some(Box::new(Self {
-            head: Head::of(request),
-            body,
+            request: again(request)?,
             repeatable,
             attempts: Attempts::new(&retries.allowance, route.clone()),
         }))
@@ -120,8 +115,13 @@ impl Replay {
     ) -> ControlFlow<Answer, (PodRequest, Route)> {
         let ended = self.ended(&answer, retries);
         let allowance = &retries.allowance;
-        let again = || Some(self.head.again(self.body.again()?));
+        let again = || again(&self.request);
         (self.attempts).next(answer, &ended, allowance, has_other, again)
+    }
+
+    /// Whether no earlier attempt may have been executed.
+    pub(super) fn is_first(&self) -> bool {
+        !self.attempts.may_be_executed()
     }
 
     /// Reads on what an earlier attempt was answered.
@@ -164,7 +164,7 @@ impl Replay {
         Ended {
             fate,
             endpoint: pod.cloned(),
-            is_retried: may_be_sent_again && self.body.is_playable(),
+            is_retried: may_be_sent_again && self.request.body().is_playable(),
         }
     }
 }
@@ -182,42 +182,18 @@ fn status(response: &Response<ResponseBody>) -> StatusCode {
     }
 }
 
-/// The head of a request.
-struct Head {
-    method: Method,
-    uri: Uri,
-    version: Version,
-    headers: HeaderMap,
-    extensions: Extensions,
-}
-
-impl Head {
-    fn of(request: &Request<RequestBody>) -> Self {
-        Self {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            version: request.version(),
-            headers: copied(request.headers()),
-            extensions: request.extensions().clone(),
-        }
+/// The same request, if its body can be had again.
+pub(super) fn again(request: &PodRequest) -> Option<PodRequest> {
+    let mut again = Request::new(request.body().again()?);
+    again.method_mut().clone_from(request.method());
+    again.uri_mut().clone_from(request.uri());
+    *again.version_mut() = request.version();
+    // An empty map is cheaper made than cloned.
+    if !request.headers().is_empty() {
+        again.headers_mut().clone_from(request.headers());
     }
-
-    /// The same request again.
-    fn again(&self, body: RequestBody) -> PodRequest {
-        let mut again = Request::new(body);
-        again.method_mut().clone_from(&self.method);
-        again.uri_mut().clone_from(&self.uri);
-        *again.version_mut() = self.version;
-        *again.headers_mut() = copied(&self.headers);
-        again.extensions_mut().clone_from(&self.extensions);
-        again
+    if !request.extensions().is_empty() {
+        again.extensions_mut().clone_from(request.extensions());
     }
-}
-
-/// An empty map is cheaper made than cloned.
-fn copied(headers: &HeaderMap) -> HeaderMap {
-    match headers.is_empty() {
-        true => HeaderMap::new(),
-        false => headers.clone(),
-    }
+    Some(again)
 }

@@ -18,7 +18,7 @@ use super::{
     replay::{Idempotent, RequestTimeout},
     response::ResponseBody,
 };
-use crate::route::Route;
+use crate::{broadcast::Broadcast, route::Route};
 
 impl Client {
     /// A GET of `path`.
@@ -100,6 +100,14 @@ impl RequestBuilder {
     /// Where it wants to go; see [`Route`].
     pub fn route(self, route: Route) -> Self {
         self.extension(route)
+    }
+
+    /// Sends it to every pod; see [`Client::broadcast`].
+    pub fn broadcast(self) -> Broadcast<Response<ResponseBody>, Error> {
+        match self.request {
+            Ok(request) => self.client.broadcast(request),
+            Err(error) => Broadcast::failed(error),
+        }
     }
 
     fn extension<T: Clone + Send + Sync + 'static>(mut self, extension: T) -> Self {

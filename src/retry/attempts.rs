@@ -90,6 +90,12 @@ impl<T> Attempts<T> {
         self.left == 0
     }
 
+    /// Whether the request may have been executed by an earlier attempt.
+    #[cfg(feature = "http")]
+    pub(crate) fn may_be_executed(&self) -> bool {
+        self.before.is_some()
+    }
+
     /// The result that the caller gets if no later attempt is executed.
     #[cfg(feature = "http")]
     pub(crate) fn before(&mut self) -> Option<&mut T> {
@@ -151,7 +157,7 @@ impl<T> Attempts<T> {
 
     /// Whether an endpoint is left that may answer otherwise. Where one pod is asked for, no other one gets the request.
     fn has_where(&self, has_other: impl FnOnce(&Route) -> bool) -> bool {
-        self.route.requested_pod().is_none() && has_other(&self.route)
+        !self.route.is_for_one() && has_other(&self.route)
     }
 
     /// That the last attempt was not executed doesn't say that the request was not.

@@ -5,11 +5,18 @@ use std::sync::Arc;
 use rand::{Rng, RngExt, seq::IteratorRandom};
 
 use super::{Picked, Snapshot};
-use crate::{member::Member, route::Route};
+use crate::{
+    member::Member,
+    route::{Route, Target},
+};
 
 impl<S> Snapshot<S> {
     /// Chooses an endpoint for a request that says where it wants to go. None: that can't be had now.
     pub(crate) fn pick_routed(&self, route: &Route, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
+        if let Some(target) = route.requested_member() {
+            self.signals.heed_if_any();
+            return self.pick_member(target);
+        }
         if let Some(pod) = route.requested_pod() {
             self.signals.heed_if_any();
             return self.pick_pod(pod);
@@ -22,9 +29,28 @@ impl<S> Snapshot<S> {
         self.pick(route, rng)
     }
 
-    /// The members of the pods of this name; those that terminate come last.
-    pub(crate) fn named(&self, name: &str) -> impl Iterator<Item = &Arc<Member>> {
-        self.indices_of(name).map(|index| &self.members()[index])
+    /// The members that will do for a route that is for one pod; those that terminate come last.
+    pub(crate) fn requested(&self, route: &Route) -> impl Iterator<Item = &Arc<Member>> {
+        let member = route.requested_member();
+        let pod = route.requested_pod().filter(|_| member.is_none());
+        let member = member.and_then(|target| self.target_index(target));
+        let named = pod.into_iter().flat_map(|pod| self.indices_of(pod));
+        let indices = member.into_iter().chain(named);
+        indices.map(|index| &self.members()[index])
+    }
+
+    /// All endpoints, each to be asked for alone.
+    pub(crate) fn targets(&self) -> impl Iterator<Item = Target> {
+        let all = self.endpoints().iter().zip(self.members());
+        all.map(|(endpoint, member)| Target {
+            id: member.id(),
+            endpoint: endpoint.clone(),
+        })
+    }
+
+    fn target_index(&self, target: &Target) -> Option<usize> {
+        let index = self.index_of(&target.endpoint)?;
+        (self.members()[index].id() == target.id).then_some(index)
     }
 
     fn indices_of(&self, name: &str) -> impl Iterator<Item = usize> {
@@ -41,6 +67,13 @@ impl<S> Snapshot<S> {
         all.any(|index| {
             self.members.is_available(index) && !route.avoids(self.members.endpoint(index))
         })
+    }
+
+    /// This very endpoint, whatever its health.
+    fn pick_member(&self, target: &Target) -> Option<Picked<'_, S>> {
+        let index = self.target_index(target)?;
+        let is_trial = self.members()[index].begin_requested()?;
+        Some(self.picked(index, is_trial))
     }
 
     /// The pod of this name, though it is ejected: no other one will do. One trial of it is as good as any.
