@@ -1,6 +1,6 @@
 //! One pod, as discovery names it.
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{borrow::Cow, fmt, net::SocketAddr, sync::Arc};
 
 /// One pod behind the service: where it is, and what is known of it.
 ///
@@ -110,6 +110,17 @@ impl Endpoint {
     /// The name of the pod, where the source tells it, as EndpointSlices do.
     pub fn pod_name(&self) -> Option<&str> {
         self.details()?.pod_name.as_deref()
+    }
+
+    /// What the pod goes by over its lives: its hostname, else its own name, else its address with the port.
+    ///
+    /// A StatefulSet's pod is made anew under the same hostname and name, at another address. Other pods get another name each
+    /// time. [`ConsistentHash`](crate::ConsistentHash) finds the pods of keys by it.
+    pub fn stable_name(&self) -> Cow<'_, str> {
+        match self.hostname().or(self.pod_name()) {
+            Some(name) => name.into(),
+            None => self.address.to_string().into(),
+        }
     }
 
     /// The UID of the pod, where the source tells it: a pod that is made anew has its predecessor's name, but not its UID.

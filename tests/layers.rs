@@ -9,12 +9,13 @@ use std::{
 /// Each room, from below upwards, and the rooms that its code may name. A room is a file and the folder of the same name.
 const LAYERS: &[(&str, &[&str])] = &[
     ("sync", &[]),
+    ("stable_hash", &[]),
     ("endpoint", &[]),
     ("backoff", &[]),
     ("home", &[]),
     ("error", &["endpoint"]),
     ("comparison", &["endpoint"]),
-    ("route", &["endpoint"]),
+    ("route", &["endpoint", "stable_hash"]),
     ("latency", &[]),
     ("signals", &["latency", "sync"]),
     ("member", &["endpoint", "latency", "signals", "sync"]),
@@ -22,7 +23,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("in_flight", &["endpoint", "error", "member", "outcome"]),
     ("outlier", &["backoff", "member"]),
     ("check", &["backoff", "endpoint", "error", "member"]),
-    ("policy", &["member", "route"]),
+    ("policy", &["endpoint", "member", "route", "stable_hash"]),
     ("locality", &["endpoint", "member", "policy", "route"]),
     (
         "snapshot",
@@ -111,6 +112,7 @@ const GUARDED: &[(&str, &[&str])] = &[
     ("kube", &["discovery/endpoint_slices"]),
     ("k8s_openapi", &["discovery/endpoint_slices"]),
     ("arc_swap", &["snapshot.rs"]),
+    ("xxhash_rust", &["stable_hash.rs"]),
     ("backon", &["backoff.rs"]),
     ("socket2", &["http/connect.rs"]),
     ("prost", &["http/check/grpc.rs"]),
