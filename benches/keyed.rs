@@ -5,11 +5,12 @@
 //! - `rendezvous`: the highest hash of the key with each name, plainly; and `hrw-hash`, a crate for that.
 //! - `maglev`: Google's table of at least 100 entries for each pod (Eisenbud et al., 2016).
 //! - `ketama`: Cloudflare's crate for pingora, with 160 points for each pod as nginx and memcached have.
-//! - `anchor`: the crate anchorhash, with room for a quarter more pods.
-//! - `jump`: the crate jumpch, over the names in order.
+//! - `anchor`: the crate anchorhash, with room for a quarter more pods. It depends on its own past, so it is the same one before
+//!   and after a change: a client that starts after it disagrees.
+//! - `jump`: the crate jumpch, over the pods in order: what is behind one that leaves moves up.
 //!
 //! All look the key's bytes up, hashing included. What moves is measured between a client that starts before a change and one
-//! that starts after it: that two clients agree is the point of it all. A whole pick is a look-up through the snapshot, with
+//! that starts after it, since two clients are to agree. A whole pick is a look-up through the snapshot, with
 //! the guard of a request.
 
 mod support;
@@ -120,7 +121,8 @@ impl Keys {
 #[derive(Clone, Copy)]
 struct Way {
     name: &'static str,
-    build: fn(&[usize]) -> LookUp,
+    /// Of pods, without that one of them which has left.
+    build: fn(&[usize], Option<usize>) -> LookUp,
     /// A look-up takes longer the more pods there are.
     scans: bool,
 }
@@ -141,7 +143,7 @@ const WAYS: [Way; 7] = [
     way("jump", jump, false),
 ];
 
-const fn way(name: &'static str, build: fn(&[usize]) -> LookUp, scans: bool) -> Way {
+const fn way(name: &'static str, build: fn(&[usize], Option<usize>) -> LookUp, scans: bool) -> Way {
     Way { name, build, scans }
 }
 
@@ -153,7 +155,13 @@ fn hash(pod: usize) -> u64 {
     stable_hash(name(pod).as_bytes())
 }
 
-fn our_ring(pods: &[usize]) -> LookUp {
+fn without(pods: &[usize], gone: Option<usize>) -> Vec<usize> {
+    let left = pods.iter().copied().filter(|&pod| Some(pod) != gone);
+    left.collect()
+}
+
+fn our_ring(pods: &[usize], gone: Option<usize>) -> LookUp {
+    let pods = &without(pods, gone)[..];
     let node = |&pod: &usize| Node {
         hash: hash(pod),
         weight: 1,
@@ -168,7 +176,8 @@ fn our_ring(pods: &[usize]) -> LookUp {
     })
 }
 
-fn rendezvous(pods: &[usize]) -> LookUp {
+fn rendezvous(pods: &[usize], gone: Option<usize>) -> LookUp {
+    let pods = &without(pods, gone)[..];
     let pods: Vec<_> = pods.iter().map(|&pod| (hash(pod), pod)).collect();
     Box::new(move |key| {
         let key = stable_hash(key);
@@ -182,20 +191,22 @@ struct HrwPod(usize);
 
 impl HrwNode for HrwPod {}
 
-fn hrw_hash(pods: &[usize]) -> LookUp {
+fn hrw_hash(pods: &[usize], gone: Option<usize>) -> LookUp {
+    let pods = &without(pods, gone)[..];
     let nodes = HrwNodes::new(pods.iter().map(|&pod| HrwPod(pod)));
     Box::new(move |key| nodes.sorted(key).next().expect("a pod").0)
 }
 
-fn maglev(pods: &[usize]) -> LookUp {
+fn maglev(pods: &[usize], gone: Option<usize>) -> LookUp {
+    let pods = &without(pods, gone)[..];
     let is_prime = |number: &usize| {
         (2..)
             .take_while(|of| of * of <= *number)
             .all(|of| number % of != 0)
     };
-    let size = (pods.len() * 100 + 1..)
-        .find(is_prime)
-        .expect("no end of primes");
+    // The same before and after a change.
+    let room = (pods.len() + 1).next_power_of_two();
+    let size = (room * 100 + 1..).find(is_prime).expect("no end of primes");
     let mut walks: Vec<_> = pods
         .iter()
         .map(|&pod| {
@@ -221,7 +232,8 @@ fn maglev(pods: &[usize]) -> LookUp {
     Box::new(move |key| pods[table[stable_hash(key) as usize % size] as usize])
 }
 
-fn ketama(pods: &[usize]) -> LookUp {
+fn ketama(pods: &[usize], gone: Option<usize>) -> LookUp {
+    let pods = &without(pods, gone)[..];
     let buckets: Vec<_> = pods
         .iter()
         .map(|&pod| Bucket::new(address(pod), 1))
@@ -238,15 +250,19 @@ fn number(address: SocketAddr) -> usize {
     }
 }
 
-fn anchor(pods: &[usize]) -> LookUp {
+fn anchor(pods: &[usize], gone: Option<usize>) -> LookUp {
     let room = (pods.len() * 5 / 4 + 1) as u16;
-    let anchor: AnchorHash<[u8; 16], usize, _> = Builder::default()
+    let mut anchor: AnchorHash<[u8; 16], usize, _> = Builder::default()
         .with_resources(pods.iter().copied())
         .build(room);
+    if let Some(gone) = gone {
+        anchor.remove_resource(&gone).expect("it is there");
+    }
     Box::new(move |key| *anchor.get_resource(*key).expect("a pod"))
 }
 
-fn jump(pods: &[usize]) -> LookUp {
+fn jump(pods: &[usize], gone: Option<usize>) -> LookUp {
+    let pods = &without(pods, gone)[..];
     let pods: Box<[usize]> = pods.into();
     Box::new(move |key| pods[jumpch::hash(stable_hash(key), pods.len() as u32) as usize])
 }
@@ -258,7 +274,7 @@ fn pods(len: usize) -> Vec<usize> {
 fn look_ups(len: usize, plan: &Plan, keys: &Keys, goals: &mut Goals) {
     let mut field = Field::new(format_args!("{len} pods, a look-up"));
     for way in WAYS {
-        let look_up = (way.build)(&pods(len));
+        let look_up = (way.build)(&pods(len), None);
         let look_up = move |key: &[u8; 16]| {
             hint::black_box(look_up(key));
         };
@@ -281,7 +297,7 @@ fn builds(len: usize, plan: &Plan, goals: &mut Goals) {
         let pods = pods(len);
         field.add(way.name, move |times| {
             clock(times, || {
-                (0..times).for_each(|_| drop(hint::black_box((way.build)(&pods))));
+                (0..times).for_each(|_| drop(hint::black_box((way.build)(&pods, None))));
             })
         });
     }
@@ -292,7 +308,7 @@ fn builds(len: usize, plan: &Plan, goals: &mut Goals) {
     for way in WAYS {
         let pods = pods(len);
         let mut built = None;
-        let seen = allocation_counter::measure(|| built = Some((way.build)(&pods)));
+        let seen = allocation_counter::measure(|| built = Some((way.build)(&pods, None)));
         let kib = seen.bytes_current as f64 / 1024.0;
         println!("  {:<28} {kib:>12.1} KiB", way.name);
         drop(built);
@@ -308,11 +324,11 @@ fn quality(len: usize, plan: &Plan, keys: &Keys, goals: &mut Goals) {
             // The first shares keys out as any rendezvous does, and the others would be at it for hours.
             continue;
         }
-        let homes = |pods: &[usize]| {
-            let look_up = (way.build)(pods);
+        let homes = |gone: Option<usize>| {
+            let look_up = (way.build)(&pods(len), gone);
             keys.0.iter().map(|key| look_up(key)).collect::<Vec<_>>()
         };
-        let before = homes(&pods(len));
+        let before = homes(None);
         let mut shares = vec![0_u32; len];
         before.iter().for_each(|&home| shares[home] += 1);
         let most = shares.iter().max().copied().unwrap_or_default();
@@ -320,9 +336,7 @@ fn quality(len: usize, plan: &Plan, keys: &Keys, goals: &mut Goals) {
         let leavers: Vec<_> = (0..4).map(|nth| (2 * nth + 1) * len / 8).collect();
         let (mut moved, mut between) = (0, 0);
         for &leaver in &leavers {
-            let mut left = pods(len);
-            left.remove(leaver);
-            for (home, after) in before.iter().zip(homes(&left)) {
+            for (home, after) in before.iter().zip(homes(Some(leaver))) {
                 moved += usize::from(*home != after);
                 between += usize::from(*home != after && *home != leaver);
             }
@@ -365,7 +379,7 @@ fn picks(len: usize, plan: &Plan, keys: &Keys, goals: &mut Goals) {
     let routes: Vec<_> = keys
         .0
         .iter()
-        .take(20_000)
+        .take(4_096)
         .map(|key| Route::new().key(&key[..]))
         .collect();
     let hot = vec![Route::new().key("hot")];

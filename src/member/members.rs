@@ -189,20 +189,18 @@ impl Members {
 
     /// The load of the endpoints that are available, and how many those are.
     pub(crate) fn available_load(&self) -> (u64, usize) {
-        let add = |(load, count): (u64, usize), word: u32| match word {
-            0..FLAGGED => (load + u64::from(word), count + 1),
-            _ => (load, count),
-        };
+        if !self.are_packed() {
+            return sum((0..self.len()).map(|index| self.loaded(index)));
+        }
+        if !self.masks.is_empty() {
+            return sum(self.masked_words());
+        }
         let (lines, lanes) = self.used;
-        if lines == 0 {
-            let words = (0..self.len()).map(|index| self.loaded(index));
-            return words.fold((0, 0), add);
-        }
-        if self.masks.is_empty() {
-            let words = self.lines[..lines].iter();
-            return words.flat_map(|line| line.words(lanes)).fold((0, 0), add);
-        }
-        self.masked_words().fold((0, 0), add)
+        let add = |(load, count): (u64, usize), line: &Arc<Line>| {
+            let (more, available) = sum(line.words(lanes));
+            (load + more, count + available)
+        };
+        self.lines[..lines].iter().fold((0, 0), add)
     }
 
     /// The weight of the endpoints that are available.
@@ -247,6 +245,17 @@ impl Members {
         word.compare_exchange(seen, seen + 1, Relaxed, Relaxed)
             .is_ok()
     }
+}
+
+/// The sum of the words without a flag, and how many those are.
+#[inline]
+fn sum(words: impl Iterator<Item = u32>) -> (u64, usize) {
+    // Without a branch: sixteen are added in a few nanoseconds.
+    words.fold((0, 0), |(load, count), word| {
+        let is_available = u32::from(word < FLAGGED);
+        let load = load + u64::from(word & is_available.wrapping_neg());
+        (load, count + is_available as usize)
+    })
 }
 
 fn weights(endpoints: &[Endpoint]) -> Box<[u32]> {

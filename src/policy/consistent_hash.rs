@@ -36,9 +36,9 @@ const LOAD_FACTOR: f64 = 1.25;
 /// found any by then would be at it for as long as the ring is: nearly all endpoints are out.
 const STEPS: usize = 4;
 
-/// Up to how many endpoints are asked for their requests by each pick that has to know them all. In a larger set, so many in a
-/// thousand of those picks ask, on the average, in proportion: 1 in 16 for 1,000 endpoints.
-const COUNTED_BY_EACH: usize = 64;
+/// How many endpoints are counted for a pick that has to know all requests, on the average. A larger set is counted by some of
+/// the picks only, in proportion: by one of 31 for 1,000 endpoints.
+const COUNTED_BY_EACH: usize = 32;
 
 /// Each request with a [key](Route::key) goes to the endpoint of that key; one without a key goes to any, as with
 /// [`Random`](crate::Random).
@@ -62,7 +62,7 @@ const COUNTED_BY_EACH: usize = 64;
 /// # }
 /// ```
 ///
-/// With the HTTP client, the [`Route`] goes into the request's extensions: `.extension(Route::new().key("user-42"))`.
+/// With the HTTP client, the [`Route`] goes into the request's extensions, as `.route(Route::new().key("user-42"))` does.
 ///
 /// - **Pods are known by [name](Endpoint::stable_name)**, and what a name gets depends on nothing else: clients that have never
 ///   heard of each other agree, on any platform and in any version of this crate. A StatefulSet's pods have their keys
@@ -75,8 +75,8 @@ const COUNTED_BY_EACH: usize = 64;
 /// - **When one of n endpoints joins or leaves**, the keys that it gets, or had, move, 1/n of all, and no others.
 /// - **No endpoint drowns** in a hot key: it takes at most `⌈1.25 × (requests in flight + 1) × its share⌉` requests, its share
 ///   being that of its weight among the endpoints that are available, and what is over goes on to its key's next choices
-///   ([`load_factor`](Self::load_factor)). Requests in flight are counted as [`Members::load`] does. With up to 64 endpoints the
-///   sum is exact; with more, a pick takes a sum that is some n/64 picks old.
+///   ([`load_factor`](Self::load_factor)). Requests in flight are counted as [`Members::load`] does. With up to 32 endpoints the
+///   sum is exact; with more, a pick takes one that is n/32 picks old, on the average.
 /// - **Weights**: shares are in proportion to [`Endpoint::weight`]. When one changes, at most about twice as many keys move as
 ///   have to. An endpoint with a weight of zero gets keys when no other accepts any.
 /// - **Slow start**: the keys of a [new endpoint](crate::BalanceBuilder::slow_start) move to it one by one, each once, and until
@@ -106,7 +106,8 @@ impl ConsistentHash {
     /// How many times its share of the requests in flight an endpoint has at most, by its keys; 1.25 if nothing is set, and 1 at
     /// the least. `None`: no matter how many it has, it gets its keys.
     ///
-    /// The closer to 1, the more keys are away from home while there is load. (Mirrokni, Thorup, Zadimoghaddam: "Consistent
+    /// The closer to 1, the more keys are away from home while there is load. While there are fewer requests in flight than
+    /// endpoints, an endpoint takes one at a time: a second one of the same key goes to its second choice. (Mirrokni, Thorup, Zadimoghaddam: "Consistent
     /// Hashing with Bounded Loads", 2016.)
     pub fn load_factor(mut self, factor: impl Into<Option<f64>>) -> Self {
         self.load_factor = factor.into().map(|factor| factor.max(1.0));

@@ -42,16 +42,16 @@ pub(super) struct Ring {
 impl Ring {
     /// The ring of `nodes`. Where two points have the same place, the endpoint that is first in `order` has it.
     pub(super) fn new(nodes: &[Node], order: &[usize]) -> Self {
-        let points = ranked(nodes, order);
-        let parts = (points.len() / IN_A_PART).next_power_of_two().max(2);
-        let shift = u32::BITS - parts.ilog2();
-        let (mut points, starts) = sorted(&points, parts, shift);
+        let mut points = ranked(nodes, order);
+        points.sort_unstable();
         for point in &mut points {
             *point = *point & !RANK | order[rank(*point)] as u64;
         }
+        let parts = (points.len() / IN_A_PART).next_power_of_two().max(2);
+        let shift = u32::BITS - parts.ilog2();
         Self {
-            points,
-            starts,
+            starts: starts(&points, parts, shift),
+            points: points.into_boxed_slice(),
             shift,
         }
     }
@@ -115,27 +115,18 @@ fn places(name: u64) -> impl Iterator<Item = u64> {
     })
 }
 
-/// The points in order, and where each part of the circle begins: a counting sort by parts, since places are spread evenly.
-fn sorted(points: &[u64], parts: usize, shift: u32) -> (Box<[u64]>, Box<[u32]>) {
-    let part = |point: u64| (place_of(point) >> shift) as usize;
-    let mut ends = vec![0_u32; parts];
-    points.iter().for_each(|&point| ends[part(point)] += 1);
-    let mut sum = 0;
-    for end in &mut ends {
-        sum += *end;
-        *end = sum;
-    }
-    let mut sorted = vec![0; points.len()].into_boxed_slice();
-    let mut starts = ends.clone().into_boxed_slice();
-    for &point in points {
-        let start = &mut starts[part(point)];
-        *start -= 1;
-        sorted[*start as usize] = point;
-    }
-    for (&start, &end) in starts.iter().zip(&ends) {
-        sorted[start as usize..end as usize].sort_unstable();
-    }
-    (sorted, starts)
+/// Of each part of the circle, the first point in it or after it.
+fn starts(points: &[u64], parts: usize, shift: u32) -> Box<[u32]> {
+    let mut start = 0;
+    let first = |part: usize| {
+        let before = |&point: &u64| ((place_of(point) >> shift) as usize) < part;
+        start += points[start..]
+            .iter()
+            .take_while(|point| before(point))
+            .count();
+        start as u32
+    };
+    (0..parts).map(first).collect()
 }
 
 #[inline]

@@ -228,7 +228,7 @@ proptest! {
         prop_assert_eq!(set.homes(500), before);
     }
 
-    /// Up to 64 endpoints, each pick knows what all have.
+    /// Up to 32 endpoints, each pick knows what all have.
     #[test]
     fn no_endpoint_has_more_than_its_part_of_what_is_in_flight(
         weights in prop::collection::vec(1..4_u32, 2..20),
