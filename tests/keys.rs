@@ -61,7 +61,10 @@ impl Cluster {
         let route = Route::new().key(key);
         let answered = self.balance.call_with(Request(1), route).await;
         let (endpoint, _) = answered.expect("a response");
-        endpoint.hostname().expect("it has one").to_owned()
+        let all = self.balance.endpoints();
+        let mut statuses = all.iter().map(|status| &status.endpoint);
+        let found = statuses.find(|known| known.address() == endpoint.address());
+        found.expect("one of the set").stable_name().into_owned()
     }
 
     async fn homes(&self) -> Vec<String> {
