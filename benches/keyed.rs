@@ -169,7 +169,7 @@ fn our_ring(pods: &[usize], gone: Option<usize>) -> LookUp {
     };
     let nodes: Vec<_> = pods.iter().map(node).collect();
     let order: Vec<_> = (0..nodes.len()).collect();
-    let ring = Ring::new(&nodes, &order);
+    let ring = Ring::new(&nodes, &order, None);
     let pods: Box<[usize]> = pods.into();
     Box::new(move |key| {
         let first = ring.onwards(stable_hash(key)).next();

@@ -87,7 +87,7 @@ impl BuiltInPolicy {
             Self::PowerOfTwo(_) => AnyPicker::PowerOfTwo(power_of_two::Picker::new(weights)),
             Self::PeakEwma(_) => AnyPicker::PeakEwma(peak_ewma::Picker::new(weights)),
             Self::ConsistentHash(policy) => {
-                AnyPicker::ConsistentHash(consistent_hash::Picker::new(policy, members))
+                AnyPicker::ConsistentHash(consistent_hash::Picker::new(policy, members, previous))
             }
         }
     }

@@ -21,7 +21,7 @@ use std::{
 use rand::Rng;
 
 use self::ring::{Node, Ring};
-use super::{CachePadded, random};
+use super::{AnyPicker, CachePadded, Previous, random};
 use crate::{
     endpoint::Endpoint,
     member::Members,
@@ -167,8 +167,12 @@ pub(crate) struct Picker {
 }
 
 impl Picker {
-    /// A picker for these endpoints.
-    pub(super) fn new(policy: &ConsistentHash, members: &Members) -> Self {
+    /// A picker for these endpoints, which takes the place of `previous`.
+    pub(super) fn new(
+        policy: &ConsistentHash,
+        members: &Members,
+        previous: Option<Previous<'_>>,
+    ) -> Self {
         let endpoints = members.endpoints();
         let names: Vec<_> = endpoints.iter().map(|it| policy.name(it)).collect();
         let node = |(index, name): (usize, &String)| Node {
@@ -179,8 +183,12 @@ impl Picker {
         // Of two with the same name, as while a pod is rescheduled, the one that stays comes first.
         let mut order: Vec<_> = (0..nodes.len()).collect();
         order.sort_by_key(|&index| (&names[index], endpoints[index].is_terminating(), index));
+        let before = previous.and_then(|previous| match previous.picker::<AnyPicker>()? {
+            AnyPicker::ConsistentHash(before) => Some((&before.ring, &*before.nodes)),
+            _ => None,
+        });
         Self {
-            ring: Ring::new(&nodes, &order),
+            ring: Ring::new(&nodes, &order, before),
             bound: policy.load_factor.map(|factor| Bound::new(factor, &nodes)),
             nodes,
             unkeyed: random::Picker::new(members.weights()),

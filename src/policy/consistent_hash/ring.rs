@@ -11,6 +11,8 @@
 //! keys move as have to. To divide by anything that stays, such as a power of two, would move most keys at once when it
 //! no longer fits.
 
+use std::{collections::HashMap, mem};
+
 use crate::stable_hash::stable_hash;
 
 /// The points of an endpoint of mean weight: its share is then within 4.4 % (1/√512), one standard deviation. The largest of
@@ -40,10 +42,16 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// The ring of `nodes`. Where two points have the same place, the endpoint that is first in `order` has it.
-    pub(super) fn new(nodes: &[Node], order: &[usize]) -> Self {
-        let mut points = ranked(nodes, order);
-        points.sort_unstable();
+    /// The ring of `nodes`, which takes the place of one `before` and its nodes. Where two points have the same place, the
+    /// endpoint that is first in `order` has it.
+    pub(super) fn new(nodes: &[Node], order: &[usize], before: Option<(&Self, &[Node])>) -> Self {
+        let counts = counts(nodes);
+        let ranked: Vec<_> = order
+            .iter()
+            .map(|&at| (nodes[at].hash, counts[at]))
+            .collect();
+        let updated = before.and_then(|(ring, old)| ring.update(old, &ranked));
+        let mut points = updated.unwrap_or_else(|| points(ranked.iter().copied().enumerate()));
         for point in &mut points {
             *point = *point & !RANK | order[rank(*point)] as u64;
         }
@@ -54,6 +62,43 @@ impl Ring {
             points: points.into_boxed_slice(),
             shift,
         }
+    }
+
+    /// The points of `ranked` endpoints: those that stay as they are, and the new ones' among them, which spares hashing and
+    /// sorting them all. None if endpoints that stay have other numbers of points now, or if two have the same name.
+    fn update(&self, nodes: &[Node], ranked: &[Ranked]) -> Option<Vec<u64>> {
+        let ranks: HashMap<u64, usize> = (0..).zip(ranked).map(|(rank, it)| (it.0, rank)).collect();
+        let mut stays = vec![false; ranked.len()];
+        let mut ranks_now = Vec::with_capacity(nodes.len());
+        for (node, count) in nodes.iter().zip(counts(nodes)) {
+            let rank = ranks.get(&node.hash).copied();
+            if let Some(rank) = rank
+                && (mem::replace(&mut stays[rank], true) || ranked[rank].1 != count)
+            {
+                return None;
+            }
+            ranks_now.push(rank);
+        }
+        if ranks.len() < ranked.len() {
+            return None;
+        }
+        let new = (0..).zip(ranked.iter().copied());
+        let mut new = points(new.filter(|&(rank, _)| !stays[rank]))
+            .into_iter()
+            .peekable();
+        let mut merged = Vec::with_capacity(ranked.iter().map(|&(_, count)| count).sum());
+        for &point in &self.points {
+            let Some(now) = ranks_now[rank(point)] else {
+                continue;
+            };
+            let kept = point & !RANK | now as u64;
+            while let Some(before) = new.next_if(|&new| new < kept) {
+                merged.push(before);
+            }
+            merged.push(kept);
+        }
+        merged.extend(new);
+        Some(merged)
     }
 
     /// The endpoints of all points, beginning at the place of `hash`.
@@ -82,14 +127,17 @@ impl Ring {
 /// The half of a point that says whose it is.
 const RANK: u64 = u32::MAX as u64;
 
-/// All points, in no order, each with its endpoint's place in `order`.
-fn ranked(nodes: &[Node], order: &[usize]) -> Vec<u64> {
-    let counts = counts(nodes);
-    let mut points = Vec::with_capacity(counts.iter().sum());
-    for (rank, &index) in order.iter().enumerate() {
-        let places = places(nodes[index].hash).take(counts[index]);
-        points.extend(places.map(|place| place << 32 | rank as u64));
-    }
+/// The hash of a name, and the number of its points.
+type Ranked = (u64, usize);
+
+/// The points of endpoints with their ranks, in order.
+fn points(nodes: impl Iterator<Item = (usize, Ranked)>) -> Vec<u64> {
+    let of_one = |(rank, (name, count)): (usize, Ranked)| {
+        let places = places(name).take(count);
+        places.map(move |place| place << 32 | rank as u64)
+    };
+    let mut points: Vec<_> = nodes.flat_map(of_one).collect();
+    points.sort_unstable();
     points
 }
 
@@ -159,7 +207,7 @@ mod tests {
 
     fn ring(weights: &[u32]) -> Ring {
         let order: Vec<_> = (0..weights.len()).collect();
-        Ring::new(&nodes(weights), &order)
+        Ring::new(&nodes(weights), &order, None)
     }
 
     fn keys(count: u64) -> impl Iterator<Item = u64> {
@@ -233,6 +281,30 @@ mod tests {
             let naive = ring.points.iter().position(|&point| point >> 32 >= hash >> 32);
             prop_assert_eq!(ring.first(hash), naive.unwrap_or(ring.points.len()));
             prop_assert_eq!(ring.onwards(hash).count(), ring.points.len());
+        }
+
+        /// Names may come twice.
+        #[test]
+        fn an_updated_ring_is_a_new_one(
+            sets in prop::collection::vec(prop::collection::vec((0..12_u64, 0..3_u32), 0..10), 1..5),
+            are_equal in any::<bool>(),
+        ) {
+            let mut before: Option<(Ring, Vec<Node>)> = None;
+            for set in sets {
+                let node = |&(name, weight): &(u64, u32)| Node {
+                    hash: stable_hash(&name.to_le_bytes()),
+                    weight: if are_equal { 1 } else { weight },
+                };
+                let nodes: Vec<_> = set.iter().map(node).collect();
+                let mut order: Vec<_> = (0..set.len()).collect();
+                order.sort_by_key(|&at| set[at].0);
+                let old = before.as_ref().map(|(ring, nodes)| (ring, &nodes[..]));
+                let updated = Ring::new(&nodes, &order, old);
+                let new = Ring::new(&nodes, &order, None);
+                prop_assert_eq!(&updated.points, &new.points);
+                prop_assert_eq!(&updated.starts, &new.starts);
+                before = Some((updated, nodes));
+            }
         }
 
         /// Of a changed weight, at most about twice as many keys move as have to.
