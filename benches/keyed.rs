@@ -131,6 +131,7 @@ struct Way {
 type LookUp = Box<dyn Fn(&[u8; 16]) -> usize>;
 
 const RING: &str = "ring";
+const UPDATED: &str = "ring, one for another";
 const KETAMA: &str = "ketama";
 const HRW: &str = "hrw-hash";
 
@@ -162,19 +163,25 @@ fn without(pods: &[usize], gone: Option<usize>) -> Vec<usize> {
 }
 
 fn our_ring(pods: &[usize], gone: Option<usize>) -> LookUp {
-    let pods = &without(pods, gone)[..];
-    let node = |&pod: &usize| Node {
-        hash: hash(pod),
-        weight: 1,
-    };
-    let nodes: Vec<_> = pods.iter().map(node).collect();
-    let order: Vec<_> = (0..nodes.len()).collect();
-    let ring = Ring::new(&nodes, &order, None);
-    let pods: Box<[usize]> = pods.into();
+    let pods = without(pods, gone).into_boxed_slice();
+    let ring = ring_of(&nodes(&pods), None);
     Box::new(move |key| {
         let first = ring.onwards(stable_hash(key)).next();
         pods[first.expect("a pod")]
     })
+}
+
+fn nodes(pods: &[usize]) -> Vec<Node> {
+    let node = |&pod: &usize| Node {
+        hash: hash(pod),
+        weight: 1,
+    };
+    pods.iter().map(node).collect()
+}
+
+fn ring_of(nodes: &[Node], before: Option<(&Ring, &[Node])>) -> Ring {
+    let order: Vec<_> = (0..nodes.len()).collect();
+    Ring::new(nodes, &order, before)
 }
 
 fn rendezvous(pods: &[usize], gone: Option<usize>) -> LookUp {
@@ -305,6 +312,16 @@ fn builds(len: usize, plan: &Plan, goals: &mut Goals) {
             })
         });
     }
+    // One pod for another, as in a rolling update.
+    let [before, after] = [0..len, 1..len + 1].map(|pods| nodes(&pods.collect::<Vec<_>>()));
+    let ring = ring_of(&before, None);
+    field.add(UPDATED, move |times| {
+        clock(times, || {
+            for _ in 0..times {
+                hint::black_box(ring_of(&after, Some((&ring, &before))));
+            }
+        })
+    });
     // Some take a second.
     let times = field.measure(&plan.shorter(if len > 100 { 3 } else { 11 }));
     // It has 3.2 times as many points.

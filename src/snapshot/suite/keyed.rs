@@ -251,7 +251,8 @@ proptest! {
             let at = set.index(&request);
             running.push(request);
             // Near and far ones are counted apart.
-            let alike = |other: &usize| !near || (other % 3 == 0) == (at % 3 == 0);
+            let is_near = |at: usize| at.is_multiple_of(3);
+            let alike = |other: &usize| !near || is_near(*other) == is_near(at);
             let group: Vec<_> = (0..members.len()).filter(alike).collect();
             let all: u32 = group.iter().map(|&at| members[at].in_flight()).sum();
             let weight: u32 = group.iter().map(|&at| weights[at]).sum();
