@@ -126,8 +126,9 @@ pub trait Picker: Any + Send + Sync {
     /// Whether the request's [key](Route::requested_key) decides where it goes. False, unless this says otherwise.
     ///
     /// Then nobody else chooses for this request: the picker itself passes over endpoints that the request
-    /// [avoids](Route::avoids), and gives new ones their [part](Members::slow_start_share) of the keys. It is not asked again for
-    /// either; and whether a key stays with the [near endpoints](crate#near-pods-first) is the key's matter, too.
+    /// [avoids](Route::avoids), and gives new ones their [part](Members::slow_start_share) of the keys. Whether the request stays
+    /// with the [near endpoints](crate#near-pods-first) is the key's matter, too. Only the one request that tries an ejected
+    /// endpoint may be any.
     fn is_keyed(&self, route: &Route) -> bool {
         let _ = route;
         false

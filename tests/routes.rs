@@ -262,7 +262,7 @@ async fn a_policy_chosen_by_its_name_leaves_the_type_as_it_is() {
         let (_script, source) = discovery();
         balances.push(
             Balance::builder(source)
-                .policy(policy)
+                .policy(policy.clone())
                 .build(Pods::default().make()),
         );
         let policy: Box<dyn Policy> = match name.len() > 10 {
