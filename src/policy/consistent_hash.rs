@@ -64,10 +64,9 @@ const COUNTED_BY_EACH: usize = 32;
 /// use tower_headless::{Balance, ConsistentHash, Dns, Endpoint, Route};
 /// # use tower::service_fn;
 /// # async fn send(_: std::net::SocketAddr, request: String) -> Result<String, std::io::Error> { Ok(request) }
-/// # #[cfg(feature = "dns")]
 /// # async fn get() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 ///
-/// let cache = Balance::builder(Dns::srv("_cache._tcp.cache-headless.default".parse()?))
+/// let cache = Balance::builder(Dns::srv("_cache._tcp.cache-headless.default")?)
 ///     .policy(ConsistentHash::new())
 ///     .build(|endpoint: &Endpoint| {
 ///         let address = endpoint.address();
