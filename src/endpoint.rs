@@ -115,7 +115,7 @@ impl Endpoint {
     /// What the pod goes by over its lives: its hostname, else its own name, else its address with the port.
     ///
     /// A StatefulSet's pod is made anew under the same hostname and name, at another address. Other pods get another name each
-    /// time. A [`Subset`](crate::Subset) chooses pods by it.
+    /// time. A [`Subset`](crate::Subset) chooses pods by it, and [`ConsistentHash`](crate::ConsistentHash) finds the pods of keys.
     pub fn stable_name(&self) -> Cow<'_, str> {
         match self.hostname().or(self.pod_name()) {
             Some(name) => name.into(),
@@ -159,7 +159,8 @@ impl Endpoint {
     ///
     /// Only the weights' proportion counts, and where all are equal they count for nothing. Zero: it gets requests when no
     /// endpoint with a weight accepts any. What a weight comes to is the policy's matter: [`RoundRobin`](crate::RoundRobin) and
-    /// [`Random`](crate::Random) share out requests in proportion; the others do so with requests in flight.
+    /// [`Random`](crate::Random) share out requests in proportion, [`ConsistentHash`](crate::ConsistentHash) keys; the others do
+    /// so with requests in flight.
     ///
     /// SRV records tell weights ([`Dns::srv`](crate::Dns::srv)), and any [`Discovery`](crate::Discovery) may. A weight is as
     /// the last answer has it.

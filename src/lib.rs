@@ -82,6 +82,7 @@
 //! | [`LeastConnections`] | requests differ in cost, or pods in speed: load moves away from the slow ones | grows up to 256 endpoints, constant above |
 //! | [`PowerOfTwo`] | as with least connections, where the set is large: a little less even, and as cheap for any size | constant |
 //! | [`PeakEwma`] | pods differ in speed, and latency counts: those that answer late get next to nothing, before requests pile up there | constant |
+//! | [`ConsistentHash`] | pods remember: caches, sessions, shards. Requests of one key go to one pod, and stay there while others come and go | constant |
 //! | [one of your own](Policy#a-policy-of-your-own) | these don't know what you know of your pods or your requests | yours |
 //!
 //! A [`BuiltInPolicy`] is read from a configuration: `"least-connections".parse()`. A request may say where it wants to go: a
@@ -237,6 +238,7 @@
 //! | --- | --- |
 //! | `sync.rs`, `interleavings.rs`, `interleavings/` | the atomics and the lock by which threads meet: std's, or those of a checker; what the tests under such a checker share |
 //! | `endpoint.rs` | one pod as discovery names it, and when two answers mean the same pod |
+//! | `stable_hash.rs` | a hash that is the same everywhere and always |
 //! | `comparison.rs` | how two sets differ: who joined, left, stayed |
 //! | `error.rs` | what can go wrong |
 //! | `backoff.rs` | growing delays and jitter |
@@ -316,6 +318,7 @@ mod retry;
 mod route;
 mod signals;
 mod snapshot;
+mod stable_hash;
 mod subset;
 mod sync;
 
@@ -348,8 +351,8 @@ pub use outcome::{ByResult, Classify, Outcome};
 pub use outcome::{ByStatus, ClassifyHttp};
 pub use outlier::OutlierDetection;
 pub use policy::{
-    BuiltInPolicy, LeastConnections, ParsePolicyError, PeakEwma, Picker, Policy, PowerOfTwo,
-    Previous, Random, RoundRobin,
+    BuiltInPolicy, ConsistentHash, LeastConnections, ParsePolicyError, PeakEwma, Picker, Policy,
+    PowerOfTwo, Previous, Random, RoundRobin,
 };
 #[cfg(feature = "http-body")]
 pub use retry::RetryUnavailable;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{endpoint::Endpoint, member::MemberId};
+use crate::{endpoint::Endpoint, member::MemberId, stable_hash::stable_hash};
 
 /// What a request says of where it wants to go: by key, to one pod, or away from some. Most requests say nothing.
 ///
@@ -41,7 +41,8 @@ impl Route {
         Self(None)
     }
 
-    /// The key of what the request is about: a policy that looks at keys sends equal ones to the same pod. Others ignore it.
+    /// The key of what the request is about: a policy that looks at keys, as [`ConsistentHash`](crate::ConsistentHash) does,
+    /// sends equal ones to the same pod. Others ignore it.
     pub fn key(self, key: impl Into<RouteKey>) -> Self {
         self.with(|wishes| wishes.key = Some(key.into()))
     }
@@ -130,6 +131,18 @@ enum Key {
     Bytes(Arc<[u8]>),
 }
 
+impl RouteKey {
+    /// A hash of 64 bits that is the same in every process, on every platform and in every version of this crate: XXH3, without
+    /// a seed, of the text or bytes, or of the number's eight bytes in little-endian order.
+    #[inline]
+    pub fn stable_hash(&self) -> u64 {
+        match &self.0 {
+            Key::Number(number) => stable_hash(&number.to_le_bytes()),
+            Key::Bytes(bytes) => stable_hash(bytes),
+        }
+    }
+}
+
 impl From<&[u8]> for RouteKey {
     fn from(bytes: &[u8]) -> Self {
         Self(Key::Bytes(bytes.into()))
@@ -182,6 +195,24 @@ mod tests {
             .avoid(&endpoint(2));
         assert!(route.avoids(&endpoint(1)) && route.avoids(&endpoint(2).with_pod_uid("c")));
         assert!(!route.avoids(&endpoint(1).with_pod_uid("b")) && !route.avoids(&endpoint(3)));
+    }
+
+    /// A change here sends keys elsewhere, and makes two versions of a client disagree.
+    #[test]
+    fn the_hash_of_a_key_never_changes() {
+        for (key, expected) in [
+            (RouteKey::from(""), 0x2d06_8005_38d3_94c2),
+            (RouteKey::from("user-42"), 0x50fe_4b21_cf7b_09cd),
+            (RouteKey::from(&[0, 255][..]), 0xa99b_043a_346c_8bf3),
+            (RouteKey::from(42), 0xd5a6_f8c8_38df_27c8),
+            (RouteKey::from(-1), 0x5111_c7e4_7d78_4413),
+        ] {
+            assert_eq!(key.stable_hash(), expected, "{key:?}");
+        }
+        assert_eq!(
+            RouteKey::from(7_u8).stable_hash(),
+            RouteKey::from(7_i64).stable_hash()
+        );
     }
 
     #[test]

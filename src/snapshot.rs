@@ -114,7 +114,7 @@ impl<S> Snapshot<S> {
         }
         match self.pickers.pick(&self.members, route, rng) {
             Some(index) => Some(self.picked(index, false)),
-            None => self.pick_ejected(rng),
+            None => self.pick_last(route, rng),
         }
     }
 
@@ -122,8 +122,14 @@ impl<S> Snapshot<S> {
     fn pick_flagged(&self, route: &Route, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
         let PickFlags { trials, warming } = self.signals.heed();
         let trial = trials.then(|| {
-            let mut members = self.members().iter();
-            members.position(|member| member.claim_trial())
+            let mut members = self.members().iter().enumerate();
+            let home = self.pickers.first(route, &|_| true);
+            let trial = members.find(|(index, member)| {
+                // One that goes by keys is tried with one of its own, unless that has just failed there.
+                let is_home = |home| home == *index && !route.avoids(member.endpoint());
+                home.is_none_or(is_home) && member.claim_trial()
+            });
+            trial.map(|(index, _)| index)
         });
         if let Some(index) = trial.flatten() {
             return Some(self.picked(index, true));
@@ -132,12 +138,21 @@ impl<S> Snapshot<S> {
         index.map(|index| self.picked(index, false))
     }
 
-    /// Where none is left but what was ejected, as when the last healthy one refuses: better a bad endpoint than none.
+    /// Where none is left but what the request avoids, or what was ejected, as when the last healthy one refuses: better a bad
+    /// endpoint than none.
     #[cold]
-    fn pick_ejected(&self, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
+    fn pick_last(&self, route: &Route, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
         let members = self.members();
-        let ejected = (0..members.len()).filter(|&index| members[index].is_only_ejected());
-        let index = ejected.choose(rng)?;
+        let is_available = |index: usize| members[index].is_available();
+        if let Some(index) = self.pickers.first(route, &is_available)
+            && members[index].begin()
+        {
+            return Some(self.picked(index, false));
+        }
+        let is_ejected = |index: usize| members[index].is_only_ejected();
+        let ejected = (0..members.len()).filter(|&index| is_ejected(index));
+        let by_key = self.pickers.first(route, &is_ejected);
+        let index = by_key.or_else(|| ejected.choose(rng))?;
         let begun = members[index].begin_ejected();
         begun.then(|| self.picked(index, false))
     }
@@ -162,6 +177,14 @@ impl Pickers {
         match &self.split {
             None => self.whole.pick(members, route, rng),
             Some(split) => split.pick(route, rng),
+        }
+    }
+
+    /// The first endpoint in the order of the request's key that `which` allows, if the policy goes by keys.
+    fn first(&self, route: &Route, which: &dyn Fn(usize) -> bool) -> Option<usize> {
+        match &self.split {
+            None => self.whole.first(route, which),
+            Some(split) => split.first(route, which),
         }
     }
 }

@@ -17,9 +17,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use xxhash_rust::xxh3::xxh3_64;
-
-use crate::discovery::Discovery;
+use crate::{discovery::Discovery, stable_hash::stable_hash};
 
 /// How many of the pods a client uses, and which: for services with so many clients and pods that not every client should
 /// have connections to every pod.
@@ -112,7 +110,7 @@ impl Subset {
     /// should have another one. Empty: not known.
     pub fn client_id(mut self, id: impl AsRef<str>) -> Self {
         let id = id.as_ref();
-        self.seed = (!id.is_empty()).then(|| xxh3_64(id.as_bytes()));
+        self.seed = (!id.is_empty()).then(|| stable_hash(id.as_bytes()));
         self
     }
 
@@ -168,7 +166,7 @@ impl Subset {
     /// Who the client is as long as nothing is known of its peers; `draw` draws a seed, should there be none.
     pub(crate) fn client(&self, draw: impl FnOnce() -> u64) -> Client {
         match &self.peers {
-            Some(peers) if !peers.me.is_empty() => Client::Apart(peers::hash(&peers.me)),
+            Some(peers) if !peers.me.is_empty() => Client::Apart(stable_hash(peers.me.as_bytes())),
             Some(_) => Client::Apart(self.seed.unwrap_or_else(draw)),
             None => Client::Random(self.seed.unwrap_or_else(draw)),
         }

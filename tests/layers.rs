@@ -9,6 +9,7 @@ use std::{
 /// Each room, from below upwards, and the rooms that its code may name. A room is a file and the folder of the same name.
 const LAYERS: &[(&str, &[&str])] = &[
     ("sync", &[]),
+    ("stable_hash", &[]),
     ("endpoint", &[]),
     ("backoff", &[]),
     ("home", &[]),
@@ -17,12 +18,12 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("latency", &[]),
     ("signals", &["latency", "sync"]),
     ("member", &["endpoint", "latency", "signals", "sync"]),
-    ("route", &["endpoint", "member"]),
+    ("route", &["endpoint", "member", "stable_hash"]),
     ("outcome", &["error"]),
     ("in_flight", &["endpoint", "error", "member", "outcome"]),
     ("outlier", &["backoff", "member"]),
     ("check", &["backoff", "endpoint", "error", "member"]),
-    ("policy", &["member", "route"]),
+    ("policy", &["endpoint", "member", "route", "stable_hash"]),
     ("locality", &["endpoint", "member", "policy", "route"]),
     (
         "snapshot",
@@ -41,7 +42,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "discovery",
         &["backoff", "discovery", "endpoint", "error", "home"],
     ),
-    ("subset", &["discovery", "endpoint"]),
+    ("subset", &["discovery", "endpoint", "stable_hash"]),
     ("membership", &["comparison", "discovery", "endpoint"]),
     (
         "balance",
@@ -127,6 +128,7 @@ const GUARDED: &[(&str, &[&str])] = &[
     ("kube", &["discovery/endpoint_slices"]),
     ("k8s_openapi", &["discovery/endpoint_slices"]),
     ("arc_swap", &["snapshot.rs"]),
+    ("xxhash_rust", &["stable_hash.rs"]),
     ("backon", &["backoff.rs"]),
     ("socket2", &["http/connect.rs"]),
     ("prost", &["http/check/grpc.rs"]),

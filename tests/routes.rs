@@ -256,12 +256,13 @@ async fn a_policy_chosen_by_its_name_leaves_the_type_as_it_is() {
         "least-connections",
         "power-of-two",
         "peak-ewma",
+        "consistent-hash",
     ] {
         let policy: BuiltInPolicy = name.parse().expect("a policy");
         let (_script, source) = discovery();
         balances.push(
             Balance::builder(source)
-                .policy(policy)
+                .policy(policy.clone())
                 .build(Pods::default().make()),
         );
         let policy: Box<dyn Policy> = match name.len() > 10 {
@@ -275,6 +276,6 @@ async fn a_policy_chosen_by_its_name_leaves_the_type_as_it_is() {
                 .build(Pods::default().make()),
         );
     }
-    assert_eq!(balances.len(), 10);
+    assert_eq!(balances.len(), 12);
     assert!("fastest".parse::<BuiltInPolicy>().is_err());
 }

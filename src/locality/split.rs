@@ -34,7 +34,8 @@
 //! Which of the requests stay is drawn at random for most policies. Where the policy's shares are exact ([`Pick::EXACT`]) this
 //! one is, too: p is added up, and whenever the sum passes a whole number a request stays. A draw would make the share
 //! of round robin's groups as uneven as that of a random policy; the sum is one more word that threads take from each other,
-//! which a policy with a cursor has anyway and others should not get.
+//! which a policy with a cursor has anyway and others should not get. Where the policy goes by keys, so does the split: the
+//! keys that stay are those whose hash is below p, and a change of p moves those in between.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -132,13 +133,33 @@ impl LocalitySplit {
     // Not inlined: sets that are not split should not carry it.
     #[inline(never)]
     pub(crate) fn pick(&self, route: &Route, rng: &mut impl Rng) -> Option<usize> {
-        let is_near = if self.near.picker.is_exact() {
-            self.turn()
-        } else {
-            self.draw(rng)
+        let is_near = match self.keyed(route) {
+            Some(is_near) => is_near,
+            None if self.near.picker.is_exact() => self.turn(),
+            None => self.draw(rng),
         };
         let first = self.group(is_near).pick(route, rng);
         first.or_else(|| self.group(!is_near).pick(route, rng))
+    }
+
+    /// The first endpoint in the order of the request's key that `which` allows, if the policy goes by keys.
+    pub(crate) fn first(&self, route: &Route, which: &dyn Fn(usize) -> bool) -> Option<usize> {
+        let is_near = self.keyed(route)?;
+        let groups = [self.group(is_near), self.group(!is_near)];
+        groups.into_iter().find_map(|group| {
+            let first = group.picker.first(route, &|at| which(group.indices[at]))?;
+            Some(group.indices[first])
+        })
+    }
+
+    /// Whether a key is for the near group. As long as the share stays, so does the key; none if the policy doesn't go by keys.
+    fn keyed(&self, route: &Route) -> Option<bool> {
+        let key = route
+            .requested_key()
+            .filter(|_| self.near.picker.is_keyed(route))?;
+        let share = self.share.load(Relaxed);
+        // The half of the hash by which pickers don't choose.
+        Some(u64::from(key.stable_hash() as u32) < share)
     }
 
     /// Whether the next request is for the near group, by adding up its share.
@@ -185,10 +206,7 @@ impl Group {
 
     /// The weight of what is available.
     fn available(&self) -> u64 {
-        let available = (0..self.members.len()).filter(|&index| self.members.is_available(index));
-        available
-            .map(|index| u64::from(self.members.weight(index)))
-            .sum()
+        self.members.available_weight()
     }
 
     fn pick(&self, route: &Route, rng: &mut impl Rng) -> Option<usize> {

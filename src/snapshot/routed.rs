@@ -22,6 +22,7 @@ impl<S> Snapshot<S> {
             return self.pick_pod(pod);
         }
         if !route.avoided().is_empty()
+            && !self.pickers.whole.is_keyed(route)
             && let Some(picked) = self.pick_avoiding(route, rng)
         {
             return Some(picked);

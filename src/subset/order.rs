@@ -30,9 +30,7 @@
 
 use std::{borrow::Cow, collections::HashMap};
 
-use xxhash_rust::xxh3::xxh3_64_with_seed;
-
-use crate::endpoint::Endpoint;
+use crate::{endpoint::Endpoint, stable_hash::seeded_hash};
 
 /// Where pods stand on the ring: any number, as long as it stays.
 const RING: u64 = 0x7375_6273_6574;
@@ -103,7 +101,7 @@ impl Client {
         // Equal hashes leave names, which are all different.
         indices.sort_by_cached_key(|&index| {
             let name = &*names[index];
-            (xxh3_64_with_seed(name.as_bytes(), seed), name)
+            (seeded_hash(seed, name.as_bytes()), name)
         });
         let start = self.start(indices.len());
         indices.rotate_left(start);

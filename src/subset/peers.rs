@@ -2,10 +2,8 @@
 
 use std::{borrow::Cow, collections::BTreeSet, net::IpAddr};
 
-use xxhash_rust::xxh3::xxh3_64;
-
 use super::order::Client;
-use crate::endpoint::Endpoint;
+use crate::{endpoint::Endpoint, stable_hash::stable_hash};
 
 /// The place of the client that is called `me` among its `peers`; among those of its zone, if it is `in_zone` and that is
 /// known. None if it isn't among them.
@@ -21,7 +19,7 @@ pub(crate) fn rank(peers: &[Endpoint], me: &str, in_zone: bool) -> Option<Client
     let is_peer = |peer: &&Endpoint| !in_zone || own.zone().is_none() || peer.zone() == own.zone();
     let place = |peer| {
         let name = name(peer);
-        (hash(&name), name, host(peer))
+        (stable_hash(name.as_bytes()), name, host(peer))
     };
     // Several ports of one client are one client, and several clients of one name aren't.
     let order: BTreeSet<_> = peers.iter().filter(is_peer).map(place).collect();
@@ -29,11 +27,6 @@ pub(crate) fn rank(peers: &[Endpoint], me: &str, in_zone: bool) -> Option<Client
         rank: order.range(..place(own)).count(),
         of: order.len(),
     })
-}
-
-/// Where a name stands in the order of all clients.
-pub(super) fn hash(name: &str) -> u64 {
-    xxh3_64(name.as_bytes())
 }
 
 fn name(peer: &Endpoint) -> Cow<'_, str> {
