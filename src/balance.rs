@@ -26,7 +26,7 @@ pub use builder::{BalanceBuilder, BalanceLayer};
 pub use future::ResponseFuture;
 #[cfg(feature = "http")]
 pub(crate) use generator::Generator;
-pub(crate) use roster::Roster;
+pub(crate) use roster::{Roster, Whole};
 pub use status::{EndpointState, EndpointStatus, Proximity};
 
 use std::{

@@ -49,6 +49,8 @@ const ENDPOINT_TIMEOUT: Duration = Duration::from_secs(30);
 /// - **Whom it asks**: every endpoint of the set at the time when it begins, in the order of their addresses, whatever the
 ///   policy prefers: near or far, and also those that are ejected or fail their checks. Those that
 ///   [join](Self::include_joining) while it runs are asked by choice.
+///   With a [subset](crate::Subset), these are all pods that discovery finds: those outside of the subset join the set for as
+///   long as the broadcast runs.
 /// - **Each endpoint answers for itself**: no other one gets its request, and no other pod that gets its address meanwhile. One
 ///   that leaves before it has got the request is an error that [is gone](Error::is_gone).
 /// - **One that refuses connections** is tried again for as long as the [ready timeout](crate::BalanceBuilder::ready_timeout),
@@ -211,19 +213,20 @@ impl<T, E> Broadcast<T, E> {
         let mut deadline = self.deadline.map(Deadline::after);
         // Before the look at the set, so that no change falls between the two.
         let changes = self.include_joining.then(|| plan.roster.changes());
-        let mut first = plan.roster.first_targets();
-        let targets = poll_fn(|cx| match (first.poll_unpin(cx), &mut deadline) {
+        let mut gathering = plan.roster.gather();
+        let gathered = poll_fn(|cx| match (gathering.poll_unpin(cx), &mut deadline) {
             (Poll::Pending, Some(deadline)) => {
                 deadline.poll(cx).map(|_| Err(plan.roster.not_discovered()))
             }
             (polled, _) => polled,
         });
-        let targets = targets.await.map_err(plan.kind.error)?;
+        let (targets, whole) = gathered.await.map_err(plan.kind.error)?;
         let joining = changes.map(|changes| Joining::new(plan.roster, changes, &targets));
         Ok(Answers::new(Terms {
             ask: plan.ask,
             kind: plan.kind,
             targets,
+            whole,
             joining,
             concurrency: self.concurrency,
             endpoint_timeout: self.endpoint_timeout,

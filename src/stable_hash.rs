@@ -39,6 +39,8 @@ mod tests {
         assert_eq!(stable_hash(b"web-0"), 0xfa25_73f1_cfb8_2de5);
         assert_eq!(stable_hash(b"10.244.1.7:80"), 0x2e72_9b6c_ebaf_80d3);
         assert_eq!(stable_hash(&long), 0xd33d_d80b_46f6_0e50);
+        assert_eq!(seeded_hash(0, b"web-0"), stable_hash(b"web-0"));
+        assert_eq!(seeded_hash(7, b"web-0"), 0xc7b5_8077_ffcb_1596);
         assert_eq!(mix(1, 2), 0xc72c_0d73_624b_3f8e);
     }
 }

@@ -75,6 +75,11 @@ use crate::{discovery::Discovery, stable_hash::stable_hash};
 ///   with weight zero, for as long as there is a pod of this name: it gets the requests for it, and others if no pod with a weight
 ///   accepts them. The first of them waits a moment, so it fails if requests [never wait](crate::BalanceBuilder::fail_fast).
 ///
+/// - **A [broadcast](crate::Balance::broadcast)** reaches all pods. Those outside of the subset join the set with weight zero
+///   while it runs, and leave after: there are connections to all of them for that time.
+/// - **With [`ConsistentHash`](crate::ConsistentHash)**, clients with different subsets send one key to different pods: the pod of
+///   a key is one of the client's own. Where all clients have to agree, have no subset.
+///
 /// [gRFC A68]: https://github.com/grpc/proposal/blob/master/A68-random-subsetting.md
 #[derive(Clone)]
 pub struct Subset {

@@ -4,7 +4,7 @@ mod support;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    future::pending,
+    future::{IntoFuture, pending},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::Range,
     sync::{Arc, Mutex},
@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use http_body_util::BodyExt;
 use support::{
     client::dns,
@@ -23,8 +23,8 @@ use support::{
 use tokio::{sync::mpsc, time::sleep};
 use tower::{Layer, ServiceExt};
 use tower_headless::{
-    Balance, BalanceBuilder, BalanceLayer, BoxError, Discovery, Dns, Endpoint, Error, HealthCheck,
-    MembershipChange, Proximity, Route, StaticEndpoints, Subset, http::Client,
+    Balance, BalanceBuilder, BalanceLayer, BoxError, ConsistentHash, Discovery, Dns, Endpoint,
+    Error, HealthCheck, MembershipChange, Proximity, Route, StaticEndpoints, Subset, http::Client,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -420,6 +420,142 @@ async fn names_that_no_pod_has_leave_nothing_behind() {
     script.endpoints(set);
     settle().await;
     assert!(!hosts(&balance).contains(&99) || before.contains(&99));
+}
+
+/// Every pod answers one broadcast.
+async fn ask_all(balance: &Balance<PodService>, pods: Range<u8>) {
+    let broadcast = balance.broadcast_with(|_| Request(1));
+    let collected = broadcast.all().await.expect("pods");
+    assert!(collected.is_complete());
+    let answered = collected.answered.iter();
+    let answered: Vec<_> = answered.map(|(pod, _)| host(pod)).collect();
+    assert_eq!(answered.len(), pods.len(), "once each");
+    assert_eq!(BTreeSet::from_iter(answered), pods.collect());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broadcast_reaches_the_pods_outside_of_the_subset_and_leaves_none_behind() {
+    for fails_fast in [false, true] {
+        let (_script, pods, balance) =
+            balance(set(0..60), Subset::of(6), &|builder| match fails_fast {
+                true => builder.fail_fast(),
+                false => builder,
+            })
+            .await;
+        let own = hosts(&balance);
+        for _ in 0..2 {
+            ask_all(&balance, 0..60).await;
+            settle().await;
+            assert_eq!(hosts(&balance), own);
+        }
+        let alive = (0..60).filter(|&host| pods.alive(host) > 0);
+        assert_eq!(alive.collect::<BTreeSet<_>>(), own);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broadcast_before_discovery_has_answered_waits_for_all_pods() {
+    let (script, source) = discovery();
+    let builder = Balance::builder(source).subset(Subset::of(6));
+    let balance = builder.build(Pods::default().make());
+    let asking = tokio::spawn({
+        let balance = balance.clone();
+        async move { ask_all(&balance, 0..60).await }
+    });
+    sleep(SECOND).await;
+    assert!(!asking.is_finished());
+    script.answer(0..60);
+    asking.await.expect("all of them");
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_that_are_there_for_a_broadcast_get_nothing_else_and_stay_for_the_last_one() {
+    let (script, pods, balance) = balance(set(0..60), Subset::of(6), &|it| it).await;
+    let own = hosts(&balance);
+    pods.set([*own.first().expect("some")], Behaviour::Hold);
+    let begin = || async {
+        let broadcast = balance.broadcast_with(|_| Request(1)).include_joining(true);
+        let mut answers = broadcast.await.expect("pods");
+        for _ in 0..59 {
+            let (_, answer) = answers.next().await.expect("an answer");
+            answer.expect("no failure");
+        }
+        answers
+    };
+    let (first, mut second) = (begin().await, begin().await);
+    pods.set([*own.first().expect("some")], Behaviour::Answer);
+    assert_eq!(answering(&balance, 60).await, own);
+    drop(first);
+    settle().await;
+    assert_eq!(hosts(&balance).len(), 60, "one is under way");
+    // Most of those that come are outside of the subset.
+    script.answer(0..100);
+    let mut later = 0;
+    while let Some((_, answer)) = second.next().await {
+        answer.expect("no failure");
+        later += 1;
+        settle().await;
+    }
+    assert_eq!(later, 41, "the one that held, and those that joined");
+    settle().await;
+    assert_eq!(
+        hosts(&balance).len(),
+        6,
+        "it has ended, though its stream is still there"
+    );
+    drop(second);
+    ask_all(&balance, 0..100).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broadcast_that_is_given_up_before_it_begins_takes_in_nobody() {
+    let (_script, _, balance) = balance(set(0..60), Subset::of(6), &|it| it).await;
+    let own = hosts(&balance);
+    let broadcast = balance.broadcast_with(|_| Request(1)).into_future();
+    assert!(broadcast.now_or_never().is_none());
+    settle().await;
+    assert_eq!(hosts(&balance), own);
+}
+
+/// The background task is in a runtime that ends before the broadcast.
+#[test]
+fn a_broadcast_reaches_all_pods_in_another_runtime_than_the_first() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().expect("a runtime")
+    };
+    let (script, _, balance) = runtime().block_on(balance(set(0..60), Subset::of(6), &|it| it));
+    runtime().block_on(within("the broadcast", ask_all(&balance, 0..60)));
+    drop(script);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broadcast_has_nothing_to_do_with_keys() {
+    for subset in [6, 100] {
+        let (_script, pods, balance) = balance(set(0..60), Subset::of(subset), &|builder| {
+            builder.policy(ConsistentHash::new().load_factor(None))
+        })
+        .await;
+        let route = || Route::new().key("user-42");
+        let home = async || {
+            let response = balance.call_with(Request(1), route()).await;
+            host(&response.expect("a pod").0)
+        };
+        let before = home().await;
+        ask_all(&balance, 0..60).await;
+        assert_eq!(home().await, before);
+        let calls = (0..60).map(|host| pods.counts(host).calls);
+        assert_eq!(calls.sum::<usize>(), 62);
+        // While it runs, a key's pod is its own.
+        pods.set([before], Behaviour::Hold);
+        let mut answers = balance.broadcast_with(|_| Request(1)).await.expect("pods");
+        for _ in 0..59 {
+            let (_, answer) = answers.next().await.expect("an answer");
+            answer.expect("no failure");
+        }
+        pods.set([before], Behaviour::Answer);
+        assert_eq!(home().await, before);
+    }
 }
 
 /// Clients of one DNS server: of a service's pods, and of their own.

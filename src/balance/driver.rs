@@ -317,6 +317,18 @@ where
                     self.choose();
                 }
             }
+            Event::Widen(whole) => {
+                if self.part.as_mut().is_some_and(Part::widen) {
+                    self.choose();
+                }
+                // Who doesn't wait any more has said so, or is about to.
+                let _ = whole.send(());
+            }
+            Event::Narrow => {
+                if self.part.as_mut().is_some_and(Part::narrow) {
+                    self.choose();
+                }
+            }
         }
     }
 

@@ -4,7 +4,7 @@
 //! ```text
 //!  source's answer ─▶ whole set ─▶ order of this client ─▶ as many as its extent says ─▶ registry
 //!  peers' answer ───────────────────────┘                      │      + pods asked for by name
-//!  who accepts requests ───────────────────────────────────────┘
+//!  who accepts requests ───────────────────────────────────────┘      + all others, while a broadcast runs
 //! ```
 
 use std::{
@@ -40,6 +40,8 @@ pub(super) struct Part {
     extent: Extent,
     /// The names of pods that requests have asked for, and until when at least they are kept in mind.
     wanted: BTreeMap<Box<str>, Instant>,
+    /// How many broadcasts want all pods.
+    broadcasts: usize,
 }
 
 /// The client's peers.
@@ -79,6 +81,7 @@ impl Part {
             order: Vec::new(),
             extent: Extent::new(size),
             wanted: BTreeMap::new(),
+            broadcasts: 0,
         }
     }
 
@@ -152,6 +155,18 @@ impl Part {
         is_new
     }
 
+    /// A broadcast wants all pods. True if nobody else does.
+    pub(super) fn widen(&mut self) -> bool {
+        self.broadcasts += 1;
+        self.broadcasts == 1
+    }
+
+    /// A broadcast is over that wanted all pods. True if nobody else does.
+    pub(super) fn narrow(&mut self) -> bool {
+        self.broadcasts = self.broadcasts.saturating_sub(1);
+        self.broadcasts == 0
+    }
+
     /// Takes as many pods as have to be, by which of them may accept requests. True if that changes the set.
     pub(super) fn fit(&mut self, accepts: impl Fn(&Endpoint) -> bool) -> bool {
         let Some(whole) = &self.whole else {
@@ -182,11 +197,12 @@ impl Part {
             let names = endpoint.hostname().into_iter().chain(endpoint.pod_name());
             !self.wanted.is_empty() && names.into_iter().any(|name| self.wanted.contains_key(name))
         };
-        let is_here = |&index: &usize| is_chosen[index] || is_wanted(&whole[index]);
+        let is_whole = self.broadcasts > 0;
+        let is_here = |&index: &usize| is_whole || is_chosen[index] || is_wanted(&whole[index]);
         let indices: Vec<_> = (0..whole.len()).filter(is_here).collect();
         let endpoint = |&index: &usize| match is_chosen[index] {
             true => whole[index].clone(),
-            // Who is here by name only gets no other requests, unless there is nobody else.
+            // Who is here by name or for a broadcast only gets no other requests, unless there is nobody else.
             false => whole[index].clone().with_weight(0),
         };
         let part: Vec<_> = indices.iter().map(endpoint).collect();

@@ -7,8 +7,12 @@ use futures::{
     future::BoxFuture,
     stream::{BoxStream, unfold},
 };
+use tokio::sync::oneshot;
 
-use super::{Handle, shared::Shared};
+use super::{
+    Handle,
+    shared::{Event, Shared},
+};
 use crate::{
     error::{Error, NoEndpoints},
     route::Target,
@@ -20,10 +24,24 @@ pub(crate) struct Roster {
     _handle: Arc<Handle>,
 }
 
+/// Keeps all pods in a set that is a subset otherwise.
+pub(crate) struct Whole(Arc<dyn Set>);
+
+impl Drop for Whole {
+    fn drop(&mut self) {
+        self.0.narrow();
+    }
+}
+
+/// All endpoints, as long as what keeps them in the set is there.
+type Gathered = (Vec<Target>, Option<Whole>);
+
 trait Set: Send + Sync {
     fn targets(&self) -> Vec<Target>;
 
-    fn first_targets(self: Arc<Self>) -> BoxFuture<'static, Result<Vec<Target>, Error>>;
+    fn gather(self: Arc<Self>) -> BoxFuture<'static, Result<Gathered, Error>>;
+
+    fn narrow(&self);
 
     fn not_discovered(&self) -> Error;
 
@@ -46,9 +64,10 @@ impl Roster {
         self.set.targets()
     }
 
-    /// All endpoints now. Where there are none, waits for the first as a request does, and fails as one.
-    pub(crate) fn first_targets(&self) -> BoxFuture<'static, Result<Vec<Target>, Error>> {
-        self.set.clone().first_targets()
+    /// All endpoints now, those outside of the balancer's subset as well. Where there are none, waits for the first as a request
+    /// does, and fails as one.
+    pub(crate) fn gather(&self) -> BoxFuture<'static, Result<Gathered, Error>> {
+        self.set.clone().gather()
     }
 
     /// Why there is none, where nobody has waited for long enough.
@@ -67,8 +86,18 @@ impl<S: Send + Sync + 'static> Set for Shared<S> {
         self.current.load().targets().collect()
     }
 
-    fn first_targets(self: Arc<Self>) -> BoxFuture<'static, Result<Vec<Target>, Error>> {
-        Box::pin(async move { self.wait_for_targets().await })
+    fn gather(self: Arc<Self>) -> BoxFuture<'static, Result<Gathered, Error>> {
+        Box::pin(async move {
+            let whole = match self.is_part {
+                true => Some(widen(&self).await?),
+                false => None,
+            };
+            Ok((self.wait_for_targets().await?, whole))
+        })
+    }
+
+    fn narrow(&self) {
+        let _ = self.events.send(Event::Narrow);
     }
 
     fn not_discovered(&self) -> Error {
@@ -84,4 +113,13 @@ impl<S: Send + Sync + 'static> Set for Shared<S> {
         });
         changes.boxed()
     }
+}
+
+/// Takes all pods into a set that is a subset. What the caller gets, or gives up before, takes that back.
+async fn widen<S: Send + Sync + 'static>(shared: &Arc<Shared<S>>) -> Result<Whole, Error> {
+    let (sender, is_done) = oneshot::channel();
+    let _ = shared.events.send(Event::Widen(sender));
+    let whole = Whole(shared.clone());
+    shared.wait_for_task(is_done).await?;
+    Ok(whole)
 }

@@ -7,7 +7,7 @@ use std::{
 
 use futures::future::BoxFuture;
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     time::Instant,
 };
 use tracing::debug;
@@ -53,6 +53,10 @@ pub(super) enum Event<S> {
     Wanted(Arc<Member>, Instant),
     /// A request waits for a pod of this name, until then at the most, and the balancer's subset has none.
     Named(Box<str>, Instant),
+    /// A broadcast wants all pods, whatever the balancer's subset; it is told when the set has them.
+    Widen(oneshot::Sender<()>),
+    /// One that wanted all pods is over.
+    Narrow,
 }
 
 pub(super) struct Shared<S> {

@@ -7,8 +7,12 @@ use std::{
     time::Duration,
 };
 
-use futures::future::BoxFuture;
-use tokio::{runtime, sync::futures::OwnedNotified, time::Instant};
+use futures::future::{BoxFuture, Either, select};
+use tokio::{
+    runtime,
+    sync::{futures::OwnedNotified, oneshot},
+    time::Instant,
+};
 
 use super::{
     errand::Errand,
@@ -71,6 +75,21 @@ impl<S> Shared<S> {
             wait.await;
             if self.cut_off() != cut_off {
                 return Err(Error::closed(self.last_refusal()));
+            }
+        }
+    }
+
+    /// Waits until the background task has done something, in whatever runtime.
+    pub(super) async fn wait_for_task(
+        &self,
+        mut is_done: oneshot::Receiver<()>,
+    ) -> Result<(), Error> {
+        loop {
+            // Told, too, if the task's runtime ends: it goes on in this one then.
+            let change = self.next_change();
+            self.is_running()?;
+            if let Either::Left((done, _)) = select(&mut is_done, change).await {
+                return done.map_err(|_| Error::closed(self.last_refusal()));
             }
         }
     }

@@ -16,7 +16,12 @@ use futures::{
 };
 
 use crate::{
-    balance::Roster, endpoint::Endpoint, error::Error, home::Timer, member::MemberId, route::Target,
+    balance::{Roster, Whole},
+    endpoint::Endpoint,
+    error::Error,
+    home::Timer,
+    member::MemberId,
+    route::Target,
 };
 
 /// The answers to a broadcast, as they come: one for each endpoint that was to be asked, as a stream that ends with the last.
@@ -38,6 +43,8 @@ pub(super) struct Terms<T, E> {
     pub(super) ask: Ask<T, E>,
     pub(super) kind: Kind<T, E>,
     pub(super) targets: Vec<Target>,
+    /// Until the last one has answered.
+    pub(super) whole: Option<Whole>,
     pub(super) joining: Option<Joining>,
     pub(super) concurrency: usize,
     pub(super) endpoint_timeout: Duration,
@@ -199,7 +206,10 @@ impl<T, E> Stream for Answers<T, E> {
             }
             this.ask();
             if let Poll::Ready(next) = this.running.poll_next_unpin(cx) {
-                // None: the queue is empty as well.
+                if next.is_none() {
+                    // The queue is empty as well.
+                    this.terms.whole = None;
+                }
                 return Poll::Ready(next);
             }
             let Some(deadline) = &mut this.terms.deadline else {
