@@ -204,7 +204,7 @@
 //! ```
 //!
 //! With a [`Subset`] the whole set passes through `balance/part.rs` before the snapshot's writer sees it: what is below it knows of no
-//! other pods.
+//! other pods. While a broadcast runs, the part is the whole, and what is outside of the subset has weight zero.
 //!
 //! ```text
 //!  whole set of endpoints ──▶ part: this client's order (subset.rs) ──▶ the first of it ──▶ snapshot

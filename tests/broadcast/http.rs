@@ -17,7 +17,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 use tokio::{io::AsyncReadExt, net::TcpListener, runtime::Handle};
 use tower_headless::{
-    BoxError, Endpoint, Route, StaticEndpoints,
+    BoxError, Endpoint, Route, StaticEndpoints, Subset,
     http::{Client, Error, Protocol},
 };
 
@@ -105,6 +105,45 @@ async fn of_five_hundred_pods_five_hang_and_the_others_answer_meanwhile() {
     assert_eq!(late, hung);
     assert_eq!(in_flight(&client), 0);
     assert!(pods.iter().all(|pod| pod.requests() == 1));
+}
+
+/// Those outside of it have left the client's set again by the time that their bodies are read.
+#[tokio::test]
+async fn pods_outside_of_a_subset_answer_in_full_and_keep_no_connection() {
+    for (protocol, ahead) in [
+        (Protocol::Http1, false),
+        (Protocol::Http1, true),
+        (Protocol::Http2, false),
+    ] {
+        let pods = pods(20).await;
+        let uri = "http://web.default".parse().expect("a URI");
+        let client = Client::builder(uri)
+            .discovery(StaticEndpoints::new(pods.iter().map(Pod::addr)))
+            .protocol(protocol)
+            .connect_ahead(ahead)
+            .subset(Subset::of(4))
+            .build()
+            .expect("a client");
+        let broadcast = client.post("/purge").body("user-42").broadcast();
+        let collected = within("the answers", broadcast.all()).await.expect("pods");
+        assert!(collected.is_complete());
+        until("the subset", || client.endpoints().len() == 4).await;
+        for (pod, response) in collected.answered {
+            assert_eq!(response.headers()["x-pod"], pod.address().ip().to_string());
+            let body = response.into_body().collect();
+            within("the body", body).await.expect("a body");
+        }
+        assert!(pods.iter().all(|pod| pod.requests() == 1));
+        let own: BTreeSet<_> = client
+            .endpoints()
+            .iter()
+            .map(|pod| pod.endpoint.address())
+            .collect();
+        let others = pods.iter().filter(|pod| !own.contains(&pod.addr()));
+        for pod in others {
+            pod.wait_until(|stats| stats.connections == 0).await;
+        }
+    }
 }
 
 #[tokio::test]
