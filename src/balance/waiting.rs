@@ -114,12 +114,16 @@ impl<S> Shared<S> {
 
     /// For a request whose endpoint isn't ready yet: waits for the next change, or for its deadline if it has one.
     pub(super) fn change_or_deadline(&self, errand: &mut Errand) -> BoxFuture<'static, ()> {
-        let now = Instant::now();
-        let deadline = match errand.route().is_for_one() {
-            true => errand.deadline(|| self.deadline(now)),
-            false => None,
-        };
+        let deadline = self.ready_deadline(errand, Instant::now());
         until(self.next_change(), deadline)
+    }
+
+    /// Until when a request for one pod waits for it to become ready. Where requests never wait for one that accepts, this one has
+    /// accepted, and is waited for as any other is.
+    fn ready_deadline(&self, errand: &mut Errand, now: Instant) -> Option<Instant> {
+        let is_bounded = self.ready_timeout != ReadyTimeout::Bounded(Duration::ZERO);
+        let is_for_one = errand.route().is_for_one();
+        (is_bounded && is_for_one).then(|| errand.deadline(|| self.deadline(now)))?
     }
 
     /// Until when a request waits that waits since then; none waits for ever. One beyond the end of time never comes.
@@ -204,10 +208,9 @@ impl<S> Shared<S> {
     /// Why a request for one pod waits no longer for it to become ready, if its time is up.
     pub(super) fn is_over(&self, errand: &mut Errand) -> Option<Error> {
         let now = Instant::now();
-        let deadline = errand.deadline(|| self.deadline(now));
-        let route = errand.route();
-        let is_over = route.is_for_one() && deadline.is_some_and(|deadline| deadline <= now);
-        is_over.then(|| self.may_wait_for(route, now, deadline).err())?
+        let deadline = self.ready_deadline(errand, now);
+        let is_over = deadline.is_some_and(|deadline| deadline <= now);
+        is_over.then(|| self.may_wait_for(errand.route(), now, deadline).err())?
     }
 
     /// Whether anything can still change.

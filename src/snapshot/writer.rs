@@ -88,7 +88,8 @@ impl<M> Writer<M> {
         self
     }
 
-    /// If `readies_first`, new endpoints are unreachable until they are known to be ready, unless there is no other one.
+    /// If `readies_first`, new endpoints are unreachable until they are known to be ready, unless there is no other one, or their
+    /// weight is zero.
     pub(crate) fn ready_first(mut self, readies_first: bool) -> Self {
         self.readies_first = readies_first;
         self
@@ -132,8 +133,10 @@ impl<M> Writer<M> {
         }
         let merged = self.merge(&old, &mut set);
         if self.readies_first && merged.accepts {
-            // Before anybody may pick them.
-            for (member, _) in &merged.update.joined {
+            // Before anybody may pick them. Those of weight zero get only the requests that are for them, which may be there
+            // already and wait for nobody.
+            let joined = merged.update.joined.iter().map(|(member, _)| member);
+            for member in joined.filter(|member| member.endpoint().weight() > 0) {
                 member.refuse();
             }
         }

@@ -121,12 +121,17 @@ async fn pods_outside_of_a_subset_answer_in_full_and_keep_no_connection() {
             .discovery(StaticEndpoints::new(pods.iter().map(Pod::addr)))
             .protocol(protocol)
             .connect_ahead(ahead)
+            .fail_fast()
             .subset(Subset::of(4))
             .build()
             .expect("a client");
+        until("the first answer of discovery", || {
+            client.staleness().is_some()
+        })
+        .await;
         let broadcast = client.post("/purge").body("user-42").broadcast();
         let collected = within("the answers", broadcast.all()).await.expect("pods");
-        assert!(collected.is_complete());
+        assert!(collected.is_complete(), "{:?}", collected.failed);
         until("the subset", || client.endpoints().len() == 4).await;
         for (pod, response) in collected.answered {
             assert_eq!(response.headers()["x-pod"], pod.address().ip().to_string());
