@@ -311,21 +311,25 @@ fn connections_of_a_runtime_that_stands_still_are_not_used_and_wait_for_it() {
 
 #[test]
 fn a_request_whose_connections_runtime_ends_is_lost_and_no_pod_is_blamed() {
-    let world = World::new(1);
+    // Two: the last one is never passed over.
+    let world = World::new(2);
     let outlier = OutlierDetection::new().consecutive_failures(1);
     // HTTP/2: one connection for all, from its first request on.
     let builder = world.builder().protocol(Protocol::Http2);
     let client = builder.outlier_detection(outlier).build();
     let client = client.expect("a client");
     let (first, second) = (multi_thread(), current_thread());
-    first.block_on(post(&client)).expect("an answer");
-    let pod = world.cluster.pod(0);
-    pod.set(Mode::Hung);
+    let pods = [0, 1].map(|index| world.cluster.pod(index));
+    while pods.iter().any(|pod| pod.requests() == 0) {
+        first.block_on(post(&client)).expect("an answer");
+    }
+    pods.iter().for_each(|pod| pod.set(Mode::Hung));
     let mut request = pin!(post(&client));
     second.block_on(async {
         tokio::select! {
             _ = request.as_mut() => panic!("it has no answer"),
-            _ = pod.wait_until(|stats| stats.in_flight == 1) => {}
+            _ = pods[0].wait_until(|stats| stats.in_flight == 1) => {}
+            _ = pods[1].wait_until(|stats| stats.in_flight == 1) => {}
         }
     });
     drop(first);
@@ -334,7 +338,8 @@ fn a_request_whose_connections_runtime_ends_is_lost_and_no_pod_is_blamed() {
         !error.is_unexecuted() && !error.is_request_body(),
         "{error:?}"
     );
-    pod.set(Mode::Healthy);
+    nobody_is_blamed(&client);
+    pods.iter().for_each(|pod| pod.set(Mode::Healthy));
     second.block_on(post(&client)).expect("an answer");
     nobody_is_blamed(&client);
 }
@@ -410,6 +415,40 @@ fn a_dial_that_nobody_waits_for_in_a_runtime_that_stands_still_keeps_no_room() {
         first.block_on(post(client)).expect("an answer");
         nobody_is_blamed(client);
         assert_eq!(world.cluster.pod(0).stats().accepted, 2, "one was given up");
+    });
+}
+
+#[test]
+fn a_dial_that_is_given_up_makes_room_for_a_request_that_waits_elsewhere() {
+    at_the_limit(|_, client| {
+        let (first, second) = (current_thread(), current_thread());
+        first.block_on(async { within("a set", client.watch().next()).await });
+        let mut given_up = Box::pin(post(client));
+        first.block_on(async {
+            assert!(futures::poll!(given_up.as_mut()).is_pending());
+        });
+        let mut waits = pin!(post(client));
+        second.block_on(async {
+            assert!(futures::poll!(waits.as_mut()).is_pending());
+        });
+        drop(given_up);
+        let answer = second.block_on(async { within("an answer", waits).await });
+        answer.expect("an answer");
+    });
+}
+
+#[test]
+fn a_response_that_is_dropped_makes_room_for_a_request_that_waits_elsewhere() {
+    at_the_limit(|_, client| {
+        let (first, second) = (current_thread(), current_thread());
+        let response = first.block_on(client.get("/").into_future());
+        let mut waits = pin!(post(client));
+        second.block_on(async {
+            assert!(futures::poll!(waits.as_mut()).is_pending());
+        });
+        drop(response.expect("a response"));
+        let answer = second.block_on(async { within("an answer", waits).await });
+        answer.expect("an answer");
     });
 }
 
@@ -520,7 +559,8 @@ fn a_dial_of_another_runtime_that_ends_is_made_here_and_blames_no_pod() {
 fn checks_begin_another_connection_where_their_runtime_stands_still() {
     let world = World::new(2);
     let check = HealthCheck::http("/").expect("a path").interval(MOMENT);
-    let check = check.failures(1).timeout(100 * MOMENT);
+    // A check over a connection that stands still would have no end.
+    let check = check.failures(1).timeout(Duration::from_secs(3_600));
     // An HTTP/1.1 connection isn't ready before its runtime has read the last answer's body.
     let builder = world.builder().protocol(Protocol::Http2);
     let client = builder.health_check(check).build();

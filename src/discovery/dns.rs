@@ -113,8 +113,8 @@ const LONGEST: Duration = Duration::from_secs(86_400);
 /// Records are believed whoever sends them. That there is nothing is believed of the first server in the list that has ever
 /// named pods; before any has, of the first one; and of all together. So a public name server in the second line of
 /// resolv.conf, which knows nothing of a cluster, empties no set while the first one has trouble: the last addresses stay.
-/// A first server that has never sent anything doesn't count, at once if its port is closed, and after 4 s if it is silent:
-/// until anybody has named pods the others decide which name of the search list there is.
+/// A first server that has never sent anything doesn't count, at once if its port is closed or there is no way there, and
+/// after 4 s if it is silent: until anybody has named pods the others decide which name of the search list there is.
 ///
 /// What doesn't fit into a packet of 1,232 bytes, or arrives cut, is asked for over TCP. A server that doesn't take EDNS is
 /// asked without it for ten minutes, and then with it again. Of resolv.conf's options `ndots`, `timeout`, `attempts` and

@@ -160,6 +160,11 @@ impl Schedule {
         self.no_names.is_some_and(|no_names| no_names.confirmed)
     }
 
+    /// Another type's records say that the name exists.
+    pub(crate) fn name_exists(&mut self) {
+        self.no_names = None;
+    }
+
     /// A sign of change: ask as soon as the floor allows, and then a little more often.
     pub(crate) fn refresh(&mut self, now: Instant) {
         self.eager = 0;

@@ -10,6 +10,8 @@ pub(super) fn until_end(
 ) -> impl Future<Output = ()> + Send {
     let guard = Guard(Some(cut_off));
     async move {
+        // Named first, and so dropped first, should this never be polled.
+        let (guard, connection) = (guard, connection);
         let connection = pin!(connection);
         // Declared last, and so dropped first.
         let mut guard = guard;

@@ -44,7 +44,7 @@ use std::{
 use futures::FutureExt;
 use tokio::{
     runtime::Handle,
-    sync::{Semaphore, oneshot},
+    sync::oneshot,
     time::{Instant, timeout},
 };
 
@@ -54,7 +54,7 @@ use self::{
     dialing::{Dial, Dialing, UnderWay},
     freed::{Freed, NextFreed},
     keeper::Keeper,
-    room::{Room, WeakRoom},
+    room::{Room, Rooms, WeakRoom},
     settling::{Settling, Shelf},
     state::State,
     wait::Awaited,
@@ -94,8 +94,7 @@ impl Config {
 pub(super) struct Pool {
     pod: Endpoint,
     pub(super) config: Arc<Config>,
-    /// Room for connections.
-    room: Arc<Semaphore>,
+    rooms: Arc<Rooms>,
     /// There may be a connection to use, or room for one.
     freed: Arc<Freed>,
     /// What the pod speaks, once it is known.
@@ -120,11 +119,12 @@ impl Pool {
             Protocol::Negotiated if config.connector.tls.is_some() => UNKNOWN,
             Protocol::Negotiated => HTTP1,
         };
+        let freed = Arc::<Freed>::default();
         Self {
             pod,
-            room: Arc::new(Semaphore::new(config.max_connections)),
+            rooms: Arc::new(Rooms::new(config.max_connections, freed.clone())),
             config,
-            freed: Arc::default(),
+            freed,
             spoken: AtomicU8::new(spoken),
             runtime: Handle::current(),
             state: Mutex::default(),
@@ -179,7 +179,7 @@ impl Pool {
 
     /// Room for one more connection, or the wait for it.
     fn take_room(&self, state: &mut State) -> Result<Room, NextFreed> {
-        let room = Room::take(&self.room, &self.freed, self.runtime().id());
+        let room = self.rooms.take(self.runtime().id());
         room.or_else(|next| state.take_elsewhere().ok_or(next))
     }
 
@@ -200,8 +200,9 @@ impl Pool {
         let (sender, receiver) = oneshot::channel();
         let (pool, config, pod) = self.parts();
         let (end, weak_room) = (self.on_end(), room.downgrade());
-        let (runtime, awaited) = (self.runtime(), Awaited::default());
-        let under_way = UnderWay::default();
+        let (runtime, under_way) = (self.runtime(), UnderWay::default());
+        let awaited = Awaited::new(self.freed.clone(), runtime.id());
+        let awaits = awaited.by_one_more();
         let its = (weak_room.clone(), under_way.downgrade());
         let task = runtime.spawn(async move {
             // Before it begins: one that comes out newer than this says retires too soon, and not too late.
@@ -226,12 +227,12 @@ impl Pool {
         });
         let home = Home::of(&runtime);
         if home.may_stand_still() {
-            let dial = Dial::new(task.abort_handle(), home, its, awaited.clone());
+            let dial = Dial::new(task.abort_handle(), home, its, awaited);
             state.dials.retain(|dial| !dial.is_over());
             state.dials.push(dial);
         }
         let shelf: Weak<dyn Shelf> = Arc::<Self>::downgrade(self);
-        Wait::Dial(Dialed::new(receiver, shelf), awaited)
+        Wait::Dial(Dialed::new(receiver, shelf), awaits)
     }
 
     /// Connects for all requests that wait, whichever of them is cancelled. In the end a connection that was too old is
@@ -261,7 +262,8 @@ impl Pool {
                 Err(error) => Err(DialError(Arc::new(error))),
             }
         };
-        let dial = Dial::new(running, Home::of(&runtime), its, Awaited::default());
+        let awaited = Awaited::new(self.freed.clone(), runtime.id());
+        let dial = Dial::new(running, Home::of(&runtime), its, awaited);
         Dialing::new(dial, told.boxed().shared())
     }
 
@@ -293,8 +295,8 @@ impl Pool {
                 let connection = Http2::new(sender, http2, self.freed.clone(), age, room);
                 let due = connection.due(self.config.idle_timeout, Instant::now());
                 let mut state = self.lock();
-                // Outdated meanwhile: whoever waits for it makes another.
-                if connection.is_over() {
+                // Outdated meanwhile, or its dial has given way: whoever waits for it makes another.
+                if connection.is_over() || connection.is_beyond_the_limit() {
                     return;
                 }
                 state.http2.push(Arc::new(connection));
@@ -330,8 +332,9 @@ impl Pool {
         let Some(pool) = pool.upgrade() else { return };
         let due = connection.due(pool.config.idle_timeout);
         let mut state = pool.lock();
-        // Here, so that a renewal either is seen by this, or sees this.
-        if state.idle.len() < pool.config.max_idle && !connection.is_over() {
+        // Here, so that a renewal either is seen by this, or sees this; and so does a request that takes the room.
+        let is_over = connection.is_over() || connection.is_beyond_the_limit();
+        if state.idle.len() < pool.config.max_idle && !is_over {
             pool.reap_later(&mut state, due, &connection.runtime);
             state.idle.push(connection);
             drop(state);

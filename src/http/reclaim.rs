@@ -130,12 +130,10 @@ impl<T: Io + 'static> Lent<T> {
 
     /// hyper has ended.
     async fn end(mut self, read: Bytes) {
-        if !self.head.keep() {
-            return;
-        }
-        let ask = match (self.ask.take(), self.asked.take()) {
-            (None, Some(asked)) => asked.await.ok(),
-            (ask, _) => ask,
+        let ask = match (self.head.keep(), self.ask.take(), self.asked.take()) {
+            (false, ..) => None,
+            (true, None, Some(asked)) => asked.await.ok(),
+            (true, ask, _) => ask,
         };
         if let Some(ask) = ask {
             let stream = Box::new(self.stream);

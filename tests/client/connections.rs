@@ -8,7 +8,7 @@ use futures::{
     future::{join, join_all},
 };
 use http::{Method, Request};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::BodyExt;
 use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt;
 use tower_headless::http::{Client, upgrade};
@@ -16,7 +16,7 @@ use tower_headless::http::{Client, upgrade};
 use crate::{
     kit::{
         Count, OK, Peer, SWITCH, accept, answering, builder, client, get, in_flight, listen, pod,
-        sets, silent, stream_of, text, unresolved, wait_until, written,
+        sets, silent, stream_of, text, unresolved, upgrading, wait_until, written,
     },
     support::within,
 };
@@ -251,6 +251,23 @@ async fn requests_beyond_the_limit_wait_for_a_connection() {
     assert_eq!(second.expect("a response"), "abcd");
 }
 
+/// It closes when the pod has taken what is on its way, or when the system gives that up.
+#[tokio::test]
+async fn a_connection_that_a_stuck_pod_keeps_from_closing_counts() {
+    let (listener, pod) = listen().await;
+    let client = builder([pod])
+        .max_connections(1)
+        .timeout(Duration::from_millis(100));
+    let client = client.build().expect("a client");
+    for _ in 0..3 {
+        let request = client.post("/").body(vec![0; 16 << 20]);
+        request.await.expect_err("nobody reads it");
+    }
+    let _first = accept(&listener).await;
+    let another = futures::poll!(std::pin::pin!(listener.accept()));
+    assert!(another.is_pending(), "one connection alone");
+}
+
 /// Whatever it speaks, and whoever has it: it is a connection of the pod's until it ends.
 #[tokio::test]
 async fn an_upgraded_connection_keeps_its_place_until_it_ends() {
@@ -268,12 +285,7 @@ async fn an_upgraded_connection_keeps_its_place_until_it_ends() {
             peer
         };
         let ask = async {
-            let request = Request::builder().method(&method).uri(uri);
-            let request = request.header("connection", "upgrade");
-            let request = request
-                .header("upgrade", "echo")
-                .body(Empty::<Bytes>::new());
-            let request = request.expect("a request");
+            let request = upgrading(&method, uri);
             let mut response = client.clone().oneshot(request).await.expect("a response");
             upgrade(&mut response).await.expect("a stream")
         };

@@ -5,7 +5,7 @@ use std::{future::IntoFuture, net::SocketAddr, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::future::join;
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{Empty, Full};
+use http_body_util::Full;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -19,7 +19,10 @@ use tower_headless::{
 };
 
 use crate::{
-    kit::{self, Count, OK, Peer, accept, builder, get, in_flight, listen, pod, text, written},
+    kit::{
+        self, Count, OK, Peer, accept, builder, get, in_flight, listen, pod, text, upgrading,
+        written,
+    },
     support::within,
     tls_kit::{self, Authority, H1, NAME},
 };
@@ -427,12 +430,7 @@ async fn a_connection_may_switch_protocols_with_a_large_head() {
             peer
         };
         let ask = async {
-            let request = Request::builder().method(&method).uri(uri);
-            let request = request.header("connection", "upgrade");
-            let request = request
-                .header("upgrade", "echo")
-                .body(Empty::<Bytes>::new());
-            let request = request.expect("a request");
+            let request = upgrading(&method, uri);
             let response = within("a response", client.clone().oneshot(request)).await;
             let mut stream = upgrade(&mut response.expect("a response"))
                 .await

@@ -16,8 +16,9 @@ use std::{
 
 use bytes::Bytes;
 use futures::stream;
+use http::{Method, Request};
 use http_body::Frame;
-use http_body_util::{BodyExt, StreamBody};
+use http_body_util::{BodyExt, Empty, StreamBody};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
@@ -221,6 +222,14 @@ pub async fn losing() -> (SocketAddr, Count) {
         }
     };
     (pod(lose).await, requests)
+}
+
+/// A request for another protocol.
+pub fn upgrading(method: &Method, uri: &str) -> Request<Empty<Bytes>> {
+    let request = Request::builder().method(method).uri(uri);
+    let request = request.header("connection", "upgrade");
+    let request = request.header("upgrade", "echo").body(Empty::new());
+    request.expect("a request")
 }
 
 /// A pod that reads what comes and never answers; and how many requests it has had.

@@ -216,7 +216,7 @@ impl LookupError {
         matches!(self.reason, Reason::NoName)
     }
 
-    /// Nobody listens at the name server's port.
+    /// Nobody listens at the name server's port, or there is no way there.
     pub(super) fn is_closed(&self) -> bool {
         matches!(self.reason, Reason::Closed(..))
     }

@@ -245,6 +245,12 @@ impl Question {
         since.is_some_and(|since| since.elapsed() < GAP)
     }
 
+    /// Another type's records say that the name exists.
+    pub(super) fn name_exists(&mut self) {
+        self.no_name = None;
+        self.schedule.name_exists();
+    }
+
     /// Drops the endpoints if they are older than the last look. True if there were any.
     pub(super) fn drop_kept(&mut self) -> bool {
         let is_dropped = self.kept.is_some() && !self.endpoints().is_empty();

@@ -95,6 +95,11 @@ impl Questions {
         self.iter().any(Question::is_confirmed_no_name)
     }
 
+    /// A question has found records: the name exists, whatever is said to the others.
+    pub(super) fn name_exists(&mut self) {
+        self.0.iter_mut().for_each(Question::name_exists);
+    }
+
     /// Drops what a family has kept against it, because its own questions fail. True if there was anything.
     pub(super) fn drop_nameless(&mut self) -> bool {
         if !self.iter().any(Question::denies_all_types) {

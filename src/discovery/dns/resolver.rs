@@ -165,7 +165,7 @@ impl Servers {
                 hearing.failed(address, LookupError::new(query, Reason::Timeout));
                 break;
             }
-            if hearing.is_denied() && is_late(server) && !self.trust.is_alive(address) {
+            if hearing.is_denied() && self.absence(address, asked) != Absence::Passing {
                 share = share.min(GLANCE);
             }
             let heard = server.ask(query, over, share).await;

@@ -255,6 +255,9 @@ impl<R: Resolve> Run<R> {
 
     /// Takes note of what looks came to; an error is for telling.
     fn heed(&mut self, looks: Vec<Look>) -> Result<(), LookupError> {
+        if looks.iter().any(|look| matches!(look, Look::Done)) {
+            self.questions.name_exists();
+        }
         if self.questions.drop_nameless() {
             self.news = true;
             self.reason = self.questions.no_name();

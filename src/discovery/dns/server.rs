@@ -244,7 +244,11 @@ impl Server {
     fn reason(&self, error: &io::Error) -> Reason {
         match error.kind() {
             io::ErrorKind::TimedOut => Reason::Timeout,
-            io::ErrorKind::ConnectionRefused => Reason::Closed(self.address, error.to_string()),
+            // Nobody listens, or there is no way there, such as to an IPv6 address from a host without IPv6.
+            io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::AddrNotAvailable => Reason::Closed(self.address, error.to_string()),
             _ => Reason::Other(self.address, error.to_string()),
         }
     }

@@ -118,15 +118,17 @@ async fn stand_in<R: Resolve>(
     let Some((parent, port)) = told.stand_in() else {
         return Ok(None);
     };
-    let Ok(found) = either(resolver, parent, family, told.via.transport).await? else {
-        return Ok(None);
-    };
+    let targets = told.targets();
     let Addresses {
         addresses,
         ttl,
         via,
-    } = found;
-    let targets = told.targets();
+    } = match either(resolver, parent, family, told.via.transport).await {
+        Ok(Ok(found)) => found,
+        // Without it some of the pods would be missing.
+        Err(error) if told.truncated || targets > targets::MOST => return Err(error),
+        Ok(Err(_)) | Err(_) => return Ok(None),
+    };
     if addresses.iter().collect::<HashSet<_>>().len() < targets && targets <= targets::MOST {
         return Ok(None);
     }

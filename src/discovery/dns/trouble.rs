@@ -28,7 +28,7 @@ pub(super) struct Troubles(Mutex<HashMap<(SocketAddr, RecordType), Trouble>>);
 #[derive(Clone, Copy, Debug)]
 struct Trouble {
     since: Instant,
-    /// The last time nobody listened at its port.
+    /// The last time nobody listened at its port, or there was no way there.
     is_closed: bool,
     pause: Duration,
     until: Instant,

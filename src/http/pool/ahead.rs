@@ -48,7 +48,7 @@ impl Pool {
     }
 
     fn is_bare(&self) -> bool {
-        self.room.available_permits() == self.config.max_connections
+        self.rooms.available() == self.config.max_connections
     }
 
     /// The connection that was kept has grown too old.

@@ -198,6 +198,11 @@ impl Http1 {
         self.room.take_over()
     }
 
+    /// Whether another connection has its room.
+    pub(super) fn is_beyond_the_limit(&self) -> bool {
+        self.room.is_vacant()
+    }
+
     /// Whether it takes no more requests: it is closed, or too old, or the pod is about to close it.
     pub(super) fn is_over(&self) -> bool {
         let is_old = self.age.is_reached() || self.age.is_outdated();
@@ -219,14 +224,7 @@ impl Http1 {
 
 impl Drop for Http1 {
     fn drop(&mut self) {
-        vacate_unless_closed_soon(&self.home, &self.room);
-    }
-}
-
-/// Nobody has the connection any more. Its runtime closes it, and frees its room, when it comes to that.
-fn vacate_unless_closed_soon(home: &Home, room: &WeakRoom) {
-    if home.may_stand_still() {
-        room.vacate();
+        self.room.leave(self.home);
     }
 }
 
@@ -258,6 +256,11 @@ impl Http2 {
             room,
             home: Home::of(&Handle::current()),
         }
+    }
+
+    /// Whether another connection has its room.
+    pub(super) fn is_beyond_the_limit(&self) -> bool {
+        self.room.is_vacant()
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -309,7 +312,7 @@ impl Http2 {
 
 impl Drop for Http2 {
     fn drop(&mut self) {
-        vacate_unless_closed_soon(&self.home, &self.room);
+        self.room.leave(self.home);
     }
 }
 

@@ -85,6 +85,6 @@ impl Dialing {
 
     pub(super) fn wait(&self) -> Wait {
         let Dial { home, awaited, .. } = &self.dial;
-        Wait::Shared(self.told.clone(), *home, awaited.clone())
+        Wait::Shared(self.told.clone(), *home, awaited.by_one_more())
     }
 }

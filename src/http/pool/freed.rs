@@ -80,10 +80,21 @@ impl Freed {
         self.tell(Notify::notify_waiters);
     }
 
+    /// There may be something that only requests of other runtimes than this one can use.
+    pub(super) fn tell_elsewhere(&self, home: Id) {
+        self.tell_lines(|line| line.home != home, Notify::notify_one);
+    }
+
     fn tell(&self, tell: impl Fn(&Notify)) {
+        self.tell_lines(|_| true, tell);
+    }
+
+    fn tell_lines(&self, which: impl Fn(&Line) -> bool, tell: impl Fn(&Notify)) {
         fence(SeqCst);
         if self.waiting.load(Relaxed) > 0 {
-            let lines: Vec<_> = self.lock().iter().map(|line| line.told.clone()).collect();
+            let lines = self.lock();
+            let lines = lines.iter().filter(|line| which(line));
+            let lines: Vec<_> = lines.map(|line| line.told.clone()).collect();
             lines.iter().for_each(|line| tell(line));
         }
     }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Weak};
 use tokio::task;
 use tracing::debug;
 
-use super::{Pool, connection::Http2, room::Room, state::State};
+use super::{Pool, connection::Http2, state::State};
 
 impl Pool {
     /// Has another connection made in the place of one that is too old.
@@ -26,7 +26,7 @@ impl Pool {
             return;
         }
         old.vacate();
-        match Room::take(&self.room, &self.freed, self.runtime().id()) {
+        match self.rooms.take(self.runtime().id()) {
             Ok(room) => {
                 debug!(pod = %self.pod, "a connection is too old: another one takes over");
                 let dialing = self.dial_for_all(room, Arc::downgrade(old));

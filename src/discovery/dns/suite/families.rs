@@ -279,6 +279,19 @@ async fn one_no_such_name_does_not_drop_ipv6_endpoints_however_long_there_was_no
     only(&mut dns, &hosts_v6([1]), 60 * SECOND).await;
 }
 
+/// A server that says so to questions for A of names that have AAAA records (RFC 4074 §4.2, the other way round).
+#[tokio::test(start_paused = true)]
+async fn no_such_name_is_not_believed_of_a_name_that_has_ipv6_endpoints() {
+    let script = Script::new();
+    pods_v6(&script, [1]);
+    script.fails(RecordType::A, Say::NoName);
+    let mut dns = discovery(&format!("{WEB}.:80"), &script);
+    assert_eq!(set(&mut dns).await, hosts_v6([1]));
+    run(&mut dns, 300 * SECOND).await;
+    script.fails(Aaaa, Say::ServFail);
+    only(&mut dns, &hosts_v6([1]), 9 * SECOND).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn ipv6_endpoints_stay_where_nothing_is_to_be_believed_of_names_that_are_gone() {
     let script = Script::new();

@@ -35,6 +35,8 @@ pub(super) enum Say {
         glue: Vec<(String, IpAddr)>,
         truncated: bool,
     },
+    /// NXDOMAIN.
+    NoName,
     ServFail,
     Silence,
 }
@@ -241,6 +243,7 @@ impl State {
             }),
             Some(Say::ServFail) => failed(Reason::Refused(name_server, "SERVFAIL".into())),
             Some(Say::Silence) => failed(Reason::Timeout),
+            Some(Say::NoName) => nothing(Reason::NoName),
             None if self.zone.keys().any(|(name, _)| *name == key.0) => nothing(Reason::NoRecords),
             None => nothing(Reason::NoName),
         }

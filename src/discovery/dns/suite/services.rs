@@ -301,6 +301,16 @@ async fn a_parent_with_too_few_addresses_does_not_stand_in() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn targets_below_a_parent_that_fails_are_asked_for() {
+    let script = Script::new();
+    script.say(PORT, Srv, stateful(2, 0, false));
+    script.fails_name(SERVICE, Some(Say::ServFail));
+    script.pods(&format!("web-1.{SERVICE}"), [1]);
+    script.pods(&format!("web-2.{SERVICE}"), [2]);
+    assert_eq!(set(&mut discover(&script)).await, named([1, 2]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn targets_below_a_parent_without_addresses_are_asked_for() {
     let script = Script::new();
     script.say(PORT, Srv, stateful(2, 0, false));
