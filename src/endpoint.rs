@@ -11,6 +11,8 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 pub struct Endpoint {
     address: SocketAddr,
     hostname: Option<Arc<str>>,
+    /// The hostname is true only as long as each answer says so.
+    is_leased: bool,
     /// What DNS seldom tells; shared, because endpoints are cloned often.
     details: Option<Arc<Details>>,
 }
@@ -35,6 +37,7 @@ impl Endpoint {
         Self {
             address,
             hostname: None,
+            is_leased: false,
             details: None,
         }
     }
@@ -42,7 +45,15 @@ impl Endpoint {
     /// The same endpoint with the hostname of its pod.
     pub fn with_hostname(mut self, hostname: impl Into<Arc<str>>) -> Self {
         self.hostname = Some(hostname.into());
+        self.is_leased = false;
         self
+    }
+
+    /// Gives it a hostname that is true only as long as each answer says so: what doesn't, takes it away.
+    #[cfg(feature = "dns")]
+    pub(crate) fn lease_hostname(&mut self, hostname: Arc<str>) {
+        self.hostname = Some(hostname);
+        self.is_leased = true;
     }
 
     /// The same endpoint with the name of its pod.
@@ -102,7 +113,8 @@ impl Endpoint {
 
     /// The pod's hostname where it has one of its own, as a StatefulSet's pods have: `web-0`.
     ///
-    /// SRV records tell it ([`Dns::srv`](crate::Dns::srv)); A and AAAA records don't.
+    /// SRV records tell it ([`Dns::srv`](crate::Dns::srv)). A and AAAA records don't, but pods that requests ask for by name are
+    /// [looked up](crate::Dns#pods-own-names).
     pub fn hostname(&self) -> Option<&str> {
         self.hostname.as_deref()
     }
@@ -192,7 +204,9 @@ impl Endpoint {
     /// answer doesn't say so, as DNS doesn't. Hints, its weight, and whether it is
     /// terminating, are as the last answer has them.
     pub(crate) fn recall(&mut self, older: &Self) {
-        self.hostname = self.hostname.take().or_else(|| older.hostname.clone());
+        if self.hostname.is_none() && !older.is_leased {
+            self.hostname.clone_from(&older.hostname);
+        }
         let Some(older) = &older.details else { return };
         if self.details.is_none() && older.is_lasting() {
             self.details = Some(older.clone());

@@ -65,6 +65,10 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "pinned",
+        &["balance", "endpoint", "error", "in_flight", "route"],
+    ),
+    (
         "broadcast",
         &[
             "balance",
@@ -84,6 +88,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "error",
             "in_flight",
             "outcome",
+            "pinned",
             "route",
         ],
     ),

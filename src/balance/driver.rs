@@ -202,6 +202,7 @@ where
             altered = change.altered,
             "endpoints changed",
         );
+        shared.note_left(change.left.iter().map(|life| &life.endpoint));
         for life in &change.left {
             self.attempts.leave(life.member.id());
             self.checks.leave(life);
@@ -257,6 +258,7 @@ where
             Event::Wanted(member, until) => {
                 self.attempts.want(&mut self.registry.lives, &member, until);
             }
+            Event::Asked(pod) => self.discovery.wanted(&pod),
         }
     }
 

@@ -204,7 +204,8 @@ where
         let waiting = held.as_mut().expect(TAKEN);
         let next = change.get_or_insert_with(|| shared.change_or_deadline(&mut waiting.errand));
         // Looked at after the wait for changes has begun, so that none is missed.
-        let has_left = waiting.in_flight.member().is_removed();
+        let member = waiting.in_flight.member();
+        let has_left = member.is_removed() || !shared.is_for(waiting.errand.route(), member.id());
         if !has_left {
             task::ready!(next.as_mut().poll(cx));
             *change = None;

@@ -44,6 +44,7 @@ impl Background {
                 Event::Wanted(member, until) => {
                     self.attempts.want(&mut self.lives, &member, until);
                 }
+                Event::Asked(_) => {}
             }
         }
     }

@@ -103,6 +103,10 @@ pub(super) struct Found {
     pub(super) incomplete: Option<LookupError>,
     /// SRV records lead to the Service itself, not to pods below it: it has a virtual IP.
     pub(super) is_virtual: bool,
+    /// The full name that pods' own names are below, where the records don't tell those.
+    pub(super) service: Option<Arc<str>>,
+    /// The pods' own names that could not be looked up.
+    pub(super) unresolved: Vec<Arc<str>>,
 }
 
 /// A look under way.

@@ -4,6 +4,7 @@ use std::{
     collections::HashSet,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -183,6 +184,19 @@ impl Question {
         look
     }
 
+    /// Where a pod's own name could not be looked up, the endpoint goes on having it that had it before.
+    fn keep_names(&self, endpoints: &mut [Endpoint], unresolved: &[Arc<str>]) {
+        for endpoint in endpoints.iter_mut().filter(|_| !unresolved.is_empty()) {
+            let mut before = self.endpoints().iter();
+            let before = before.find(|before| before.address() == endpoint.address());
+            let name = before.and_then(Endpoint::hostname);
+            let name = unresolved.iter().find(|pod| name == Some(pod));
+            if let Some(name) = name.filter(|_| endpoint.hostname().is_none()) {
+                endpoint.lease_hostname(name.clone());
+            }
+        }
+    }
+
     /// What an incomplete answer lacks is taken from the last endpoints, for a while: nobody says that those have gone.
     fn complete(&mut self, endpoints: &mut Vec<Endpoint>, incomplete: Option<&LookupError>) {
         let Some(error) = incomplete else {
@@ -215,9 +229,11 @@ impl Question {
                 mut endpoints,
                 incomplete,
                 is_virtual,
+                unresolved,
                 ..
             })) => {
                 self.is_virtual = is_virtual;
+                self.keep_names(&mut endpoints, &unresolved);
                 self.complete(&mut endpoints, incomplete.as_ref());
                 let changed = !is_same_set(self.endpoints(), &endpoints);
                 (schedule::Answer::Records { ttl, changed }, Ok(endpoints))
@@ -307,6 +323,8 @@ mod tests {
             via: Some(via),
             incomplete: None,
             is_virtual: false,
+            service: None,
+            unresolved: Vec::new(),
         }))
     }
 

@@ -104,6 +104,8 @@ async fn join<R: Resolve>(
         via: Some(told.via),
         incomplete,
         is_virtual: told.is_virtual(),
+        service: None,
+        unresolved: Vec::new(),
     })
 }
 
@@ -117,7 +119,7 @@ async fn stand_in<R: Resolve>(
     let Some((parent, port)) = told.stand_in() else {
         return Ok(None);
     };
-    let Ok(found) = either(resolver, parent, family, told.via.transport).await? else {
+    let Ok(found) = either(resolver, parent.clone(), family, told.via.transport).await? else {
         return Ok(None);
     };
     let Addresses {
@@ -137,6 +139,8 @@ async fn stand_in<R: Resolve>(
         via,
         incomplete: None,
         is_virtual: told.is_virtual(),
+        service: Some(parent),
+        unresolved: Vec::new(),
     }))
 }
 
