@@ -172,6 +172,14 @@ impl Endpoint {
         self.details.as_deref()
     }
 
+    pub(crate) fn shared_hostname(&self) -> Option<Arc<str>> {
+        self.hostname.clone()
+    }
+
+    pub(crate) fn forget_hostname(&mut self) {
+        self.hostname = None;
+    }
+
     /// The order in which a set is kept, in which no two pods are equal.
     pub(crate) fn identity(&self) -> SocketAddr {
         self.address

@@ -150,6 +150,13 @@ where
                             errand,
                         } = held.take().expect(TAKEN);
                         match is_ready {
+                            // It may have become ready as another pod.
+                            Ok(())
+                                if !shared.is_closed()
+                                    && shared.is_lost(errand.route(), &in_flight) =>
+                            {
+                                place_errand(shared, request, errand)
+                            }
                             Ok(()) => State::Sent {
                                 future: service.call(request),
                                 in_flight: Some(in_flight),
@@ -204,8 +211,8 @@ where
         let waiting = held.as_mut().expect(TAKEN);
         let next = change.get_or_insert_with(|| shared.change_or_deadline(&mut waiting.errand));
         // Looked at after the wait for changes has begun, so that none is missed.
-        let member = waiting.in_flight.member();
-        let has_left = member.is_removed() || !shared.is_for(waiting.errand.route(), member.id());
+        let is_lost = shared.is_lost(waiting.errand.route(), &waiting.in_flight);
+        let has_left = is_lost || waiting.in_flight.member().is_removed();
         if !has_left {
             task::ready!(next.as_mut().poll(cx));
             *change = None;

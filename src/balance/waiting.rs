@@ -210,9 +210,10 @@ impl<S> Shared<S> {
         Err(Error::pod_unreachable(pod.to_string(), state, cause))
     }
 
-    /// Whether a request on this route may go to this member, by what is known of it now.
-    pub(super) fn is_for(&self, route: &Route, member: MemberId) -> bool {
-        route.requested().is_none() || self.current.load().is_for(route, member)
+    /// Whether a request for one pod has been placed at one that isn't that pod any more, by what is known now.
+    pub(super) fn is_lost(&self, route: &Route, in_flight: &InFlight) -> bool {
+        let member = in_flight.member();
+        route.is_for_one() && !self.current.load().is_for(route, member.id())
     }
 
     /// Why a request for one pod waits no longer for it to become ready, if its time is up.
