@@ -3,7 +3,6 @@
 use std::{
     error::Error as StdError,
     fmt,
-    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -112,14 +111,14 @@ pub(crate) struct Away {
     /// Some of their names.
     names: Vec<Box<str>>,
     /// Where it was last, and how long ago it left.
-    last: Option<(SocketAddr, Duration)>,
+    last: Option<(Endpoint, Duration)>,
 }
 
 /// How many names an error tells.
 const NAMED: usize = 4;
 
 impl Away {
-    pub(crate) fn new(endpoints: &[Endpoint], last: Option<(SocketAddr, Duration)>) -> Self {
+    pub(crate) fn new(endpoints: &[Endpoint], last: Option<(Endpoint, Duration)>) -> Self {
         let names = endpoints
             .iter()
             .filter_map(|it| it.hostname().or(it.pod_name()));
@@ -133,7 +132,8 @@ impl Away {
 
 impl fmt::Display for Away {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some((address, ago)) = self.last {
+        if let Some((endpoint, ago)) = &self.last {
+            let address = endpoint.address();
             write!(f, "; it left {address} {} s ago", ago.as_secs())?;
         }
         let others = self.endpoints - self.names.len();

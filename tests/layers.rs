@@ -350,8 +350,10 @@ fn no_room_of_the_core_keeps_anything_by_address() {
         for address in ["SocketAddr", "IpAddr", ".address()"] {
             // A check by TCP dials, and keeps nothing.
             let may_dial = file == "check.rs" && address == ".address()";
+            // A request may ask for the pod at an address, whatever pod that is.
+            let may_ask = file == "route/pod_id.rs";
             assert!(
-                may_dial || !code.contains(address),
+                may_dial || may_ask || !code.contains(address),
                 "{file} names {address}"
             );
         }

@@ -289,6 +289,39 @@ async fn a_pod_is_found_by_name_address_and_endpoint() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn discovery_is_told_once_a_minute_who_is_asked_for() {
+    let story = story_with(|builder| builder.wait_for_ready()).await;
+    let told = || story.script.hints().wanted;
+    let pod = story.balance.pod("web-3");
+    let others = story.balance.others("web-0");
+    settle().await;
+    assert_eq!(told(), ["web-3", "web-0"]);
+    for _ in 0..12 {
+        sleep(10 * SECOND).await;
+        ask(&pod).await.expect("there");
+    }
+    settle().await;
+    assert_eq!(told()[2..], ["web-3", "web-3"]);
+    ask(&others).await.expect("others");
+    let route = Route::new().pod(PodId::ordinal(2));
+    let answered = story.balance.call_with(Request(1), route).await;
+    answered.expect("there");
+    settle().await;
+    assert_eq!(told()[4..], ["web-0", "web-2"]);
+    // An address is nothing to look for.
+    ask(&story.balance.pod(at(1))).await.expect("there");
+    let absent = story.balance.pod("web-9");
+    let mut waiting = task::spawn(ask(&absent));
+    assert_pending!(waiting.poll());
+    for _ in 0..3 {
+        sleep(60 * SECOND).await;
+        assert_pending!(waiting.poll());
+        settle().await;
+    }
+    assert_eq!(told()[6..], ["web-9"; 4]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_ejected_pod_gets_what_is_for_it() {
     let story = story_with(|builder| builder.outlier_detection(OutlierDetection::new())).await;
     let pod = story.balance.pod("web-3");
@@ -359,8 +392,12 @@ async fn others_are_all_but_one_under_any_policy() {
                 "{policy:?}: {calls:?}"
             );
             assert_eq!(story.calls([3]), 0);
-            // What the policy chose in vain is over.
-            assert!(story.balance.endpoints().iter().all(|it| it.in_flight == 0));
+            // What the policy chose in vain counts for nothing: others' requests go there as ever.
+            for _ in 0..100 {
+                let request = story.balance.call_with(Request(1), Route::new());
+                request.await.expect("any");
+            }
+            assert!(story.calls([3]) >= 5, "{policy:?}: {}", story.calls([3]));
         }
     }
 }

@@ -201,7 +201,7 @@ impl<S> Shared<S> {
             None => {
                 let mut left = notes.left.iter();
                 let last = left.find(|(endpoint, _)| pod.is(endpoint));
-                let last = last.map(|(endpoint, at)| (endpoint.address(), now - *at));
+                let last = last.map(|(endpoint, at)| (endpoint.clone(), now - *at));
                 PodState::Away(Away::new(snapshot.endpoints(), last))
             }
         };

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     addresses::addresses,
-    lookup::{Answer, Family, Found, Lookup, LookupError, Resolve, Transport},
+    lookup::{Answer, Family, Found, Lookup, LookupError, OwnNames, Resolve, Transport},
     pod_names::{PodNames, learn},
     services::services,
 };
@@ -47,7 +47,7 @@ pub(super) fn look<R: Resolve>(
             Kind::Services(family) => services(&resolver, &filter, name, family).await,
         };
         if let Ok(Ok(found)) = &mut answer {
-            learn(&resolver, wanted, found, kind).await;
+            learn(&resolver, wanted, found).await;
         }
         answer
     })
@@ -75,8 +75,7 @@ async fn at_port<R: Resolve>(
     allowed.map_err(|rejected| LookupError::new(format_args!("{name}."), rejected.into()))?;
     Ok(Ok(Found {
         // This machine's own names aren't a Service's.
-        service: found.via.map(|_| name.clone()),
-        unresolved: Vec::new(),
+        own_names: found.via.and_then(|_| OwnNames::of(name.clone())),
         name,
         endpoints,
         ttl: found.ttl,

@@ -103,10 +103,25 @@ pub(super) struct Found {
     pub(super) incomplete: Option<LookupError>,
     /// SRV records lead to the Service itself, not to pods below it: it has a virtual IP.
     pub(super) is_virtual: bool,
-    /// The full name that pods' own names are below, where the records don't tell those.
-    pub(super) service: Option<Arc<str>>,
-    /// The pods' own names that could not be looked up.
+    /// Where the records don't tell pods' own names, but those can be asked for.
+    pub(super) own_names: Option<Box<OwnNames>>,
+}
+
+/// What pods' own names are below, and which of them could not be looked up.
+#[derive(Clone, Debug)]
+pub(super) struct OwnNames {
+    pub(super) service: Arc<str>,
     pub(super) unresolved: Vec<Arc<str>>,
+}
+
+impl OwnNames {
+    pub(super) fn of(service: Arc<str>) -> Option<Box<Self>> {
+        let unresolved = Vec::new();
+        Some(Box::new(Self {
+            service,
+            unresolved,
+        }))
+    }
 }
 
 /// A look under way.

@@ -10,7 +10,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -20,9 +20,8 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
 use super::{
-    addresses::{Addresses, addresses, either},
-    look::Kind,
-    lookup::{Answer, Found, LookupError, Reason, Resolve, Transport},
+    addresses::{Addresses, addresses},
+    lookup::{Family, Found, LookupError, Reason, Resolve, Transport},
 };
 
 /// How many names are asked for at most.
@@ -113,20 +112,21 @@ fn is_hostname(name: &str) -> bool {
 }
 
 /// Asks for the addresses of `wanted` names, and tells the endpoints that have them.
-pub(super) async fn learn<R: Resolve>(
-    resolver: &R,
-    wanted: Vec<Arc<str>>,
-    found: &mut Found,
-    kind: Kind,
-) {
-    let Some(service) = found.service.clone() else {
+pub(super) async fn learn<R: Resolve>(resolver: &R, wanted: Vec<Arc<str>>, found: &mut Found) {
+    let (Some(own_names), Some(first)) = (&mut found.own_names, found.endpoints.first()) else {
         return;
+    };
+    let service = own_names.service.clone();
+    // Where there are two, all are of the same.
+    let family = match first.address() {
+        SocketAddr::V4(_) => Family::V4,
+        SocketAddr::V6(_) => Family::V6,
     };
     let deadline = Instant::now() + DEADLINE;
     let ask = |pod: Arc<str>| {
         let name: Arc<str> = format!("{pod}.{service}").into();
         async move {
-            let answer = ask(resolver, name.clone(), kind);
+            let answer = addresses(resolver, name.clone(), family, Transport::Udp);
             let answer = timeout_at(deadline, answer).await;
             let late = |_| Err(LookupError::new(&name, Reason::Timeout));
             (pod, answer.unwrap_or_else(late))
@@ -152,7 +152,7 @@ pub(super) async fn learn<R: Resolve>(
             Ok(Err(_)) => {}
             Err(error) => {
                 debug!(%pod, %error, "a pod's own name can't be looked up");
-                found.unresolved.push(pod);
+                own_names.unresolved.push(pod);
             }
         }
     }
@@ -161,13 +161,6 @@ pub(super) async fn learn<R: Resolve>(
         if let Some(name) = name.filter(|_| endpoint.hostname().is_none()) {
             endpoint.lease_hostname(name);
         }
-    }
-}
-
-async fn ask<R: Resolve>(resolver: &R, name: Arc<str>, kind: Kind) -> Answer<Addresses> {
-    match kind {
-        Kind::Addresses(family, _) => addresses(resolver, name, family, Transport::Udp).await,
-        Kind::Services(family) => either(resolver, name, family, Transport::Udp).await,
     }
 }
 

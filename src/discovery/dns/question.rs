@@ -229,11 +229,13 @@ impl Question {
                 mut endpoints,
                 incomplete,
                 is_virtual,
-                unresolved,
+                own_names,
                 ..
             })) => {
                 self.is_virtual = is_virtual;
-                self.keep_names(&mut endpoints, &unresolved);
+                if let Some(own_names) = own_names {
+                    self.keep_names(&mut endpoints, &own_names.unresolved);
+                }
                 self.complete(&mut endpoints, incomplete.as_ref());
                 let changed = !is_same_set(self.endpoints(), &endpoints);
                 (schedule::Answer::Records { ttl, changed }, Ok(endpoints))
@@ -323,8 +325,7 @@ mod tests {
             via: Some(via),
             incomplete: None,
             is_virtual: false,
-            service: None,
-            unresolved: Vec::new(),
+            own_names: None,
         }))
     }
 

@@ -20,7 +20,9 @@ use std::{
 
 use super::{
     addresses::{Addresses, either},
-    lookup::{Answer, Family, Found, LookupError, Nothing, Query, Reason, RecordType, Resolve},
+    lookup::{
+        Answer, Family, Found, LookupError, Nothing, OwnNames, Query, Reason, RecordType, Resolve,
+    },
     srv_records::{SrvRecords, ask_whole},
     targets,
 };
@@ -104,8 +106,7 @@ async fn join<R: Resolve>(
         via: Some(told.via),
         incomplete,
         is_virtual: told.is_virtual(),
-        service: None,
-        unresolved: Vec::new(),
+        own_names: None,
     })
 }
 
@@ -139,8 +140,7 @@ async fn stand_in<R: Resolve>(
         via,
         incomplete: None,
         is_virtual: told.is_virtual(),
-        service: Some(parent),
-        unresolved: Vec::new(),
+        own_names: OwnNames::of(parent),
     }))
 }
 

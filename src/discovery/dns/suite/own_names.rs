@@ -65,7 +65,9 @@ async fn an_address_that_two_names_claim_has_neither() {
     let (script, mut discovery, first) = stateful().await;
     discovery.wanted("web-1");
     script.pods(&own("web-1"), [1]);
-    let (second, _) = next(&mut discovery, &first).await;
+    // Before anything is forgotten.
+    let (second, after) = next(&mut discovery, &first).await;
+    assert!(after < 60 * SECOND, "{after:?}");
     assert_eq!(second, with([None; 3]));
 }
 
