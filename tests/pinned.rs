@@ -15,10 +15,10 @@ use support::scripted::{
 };
 use tokio::time::sleep;
 use tokio_test::{assert_pending, assert_ready, task};
-use tower::{Service, ServiceExt};
+use tower::{Layer, Service, ServiceExt};
 use tower_headless::{
     Balance, BalanceBuilder, BuiltInPolicy, Endpoint, EndpointState, Error, OutlierDetection,
-    Pinned, PodId, Route,
+    Pinned, PodId, RetryLayer, RetryPolicy, Route,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -437,6 +437,40 @@ async fn others_leave_one_out_in_trouble_too() {
         "no endpoints: the service has no other one at the moment"
     );
     assert_eq!(story.calls([3]), 0);
+}
+
+/// Whatever fails is sent again.
+#[derive(Clone)]
+struct Again;
+
+impl<Res> RetryPolicy<Request, Res> for Again {
+    fn again(&self, request: &Request) -> Option<Request> {
+        Some(Request(request.0))
+    }
+
+    fn retry(&self, result: Result<&Res, &Error>) -> bool {
+        result.is_err_and(Error::is_endpoint)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_sent_again_stays_on_the_pod_or_off_it() {
+    let story = story().await;
+    let retry = RetryLayer::new(Again)
+        .retries(3)
+        .layer(story.balance.clone());
+    story.pods.set([4], Behaviour::Fail);
+    let mut pod = retry.pod("web-3");
+    let error = pod.ready().await.expect("ready").call(Request(1)).await;
+    assert!(error.expect_err("each time").is_endpoint());
+    assert_eq!(story.calls([4]), 4);
+    assert_eq!(story.calls([1, 2, 3, 5]), 0);
+    story.pods.set([1, 2, 5], Behaviour::Fail);
+    let mut others = retry.others("web-2");
+    let error = others.ready().await.expect("ready").call(Request(1)).await;
+    assert!(error.expect_err("each time").is_endpoint());
+    assert_eq!(story.calls([3]), 0);
+    assert_eq!(story.calls([1, 2, 4, 5]), 8);
 }
 
 #[tokio::test(start_paused = true)]

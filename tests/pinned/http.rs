@@ -164,6 +164,9 @@ async fn the_host_is_the_service_s_unless_the_pod_s_own_is_wanted() {
     let response = pod.clone().oneshot(request).await.expect("there");
     assert_eq!(response.headers()["x-host"], format!("web-1.{service}"));
     assert_eq!(response.headers()["x-pod"], stateful.cluster.pod(1).name());
+    let elsewhere = pod.get("/").route(Route::new().pod("web-0"));
+    let response = elsewhere.await.expect("there");
+    assert_eq!(response.headers()["x-pod"], stateful.cluster.pod(1).name());
     assert_eq!(stateful.cluster.pod(0).requests(), 0);
 }
 
