@@ -61,6 +61,7 @@ impl<S, C> Balance<S, C> {
     /// A service of one pod: by its hostname or name, `web-0`, or else as [`PodId`] says. See [`Pinned`].
     ///
     /// ```
+    /// use std::time::Duration;
     /// use tower::{Service, ServiceExt, service_fn};
     /// use tower_headless::{Balance, BoxError, Endpoint, StaticEndpoints};
     ///
@@ -68,7 +69,8 @@ impl<S, C> Balance<S, C> {
     /// # async fn main() -> Result<(), BoxError> {
     /// let pod = |host, name: &str| Endpoint::new(([10, 244, 1, host], 80).into()).with_hostname(name);
     /// let pods: StaticEndpoints = [pod(7, "kv-0"), pod(4, "kv-1")].into_iter().collect();
-    /// let balance = Balance::builder(pods).fail_fast().build(|pod: &Endpoint| {
+    /// let balance = Balance::builder(pods).ready_timeout(Duration::from_millis(50));
+    /// let balance = balance.build(|pod: &Endpoint| {
     ///     let address = pod.address();
     ///     service_fn(move |_: &str| async move { Ok::<_, BoxError>(address) })
     /// });
