@@ -1,5 +1,6 @@
 //! The balancer itself: a tower service over the endpoints that discovery finds.
 
+mod asked;
 mod attempts;
 mod builder;
 mod checks;
@@ -46,9 +47,8 @@ use tokio::{
 use tower::Service;
 
 use self::{shared::Shared, starter::Starter};
-#[cfg(feature = "tls")]
-use crate::endpoint::Endpoint;
 use crate::{
+    endpoint::Endpoint,
     error::{BoxError, Error},
     in_flight::{Completion, OnResponse},
     membership::MembershipStream,
@@ -185,6 +185,17 @@ impl<S, C> Balance<S, C> {
             true => ResponseFuture::new(&self.shared, completion, request),
             false => ResponseFuture::routed(&self.shared, completion, request, route),
         }
+    }
+
+    /// Has discovery look for the pods that `route` names.
+    pub(crate) fn ask_for(&self, route: &Route) {
+        self.shared.ask_for(route);
+    }
+
+    /// What is known of the pod that `route` is for.
+    pub(crate) fn requested(&self, route: &Route) -> Option<Endpoint> {
+        let snapshot = self.shared.current.load();
+        snapshot.requested_endpoint(route).cloned()
     }
 
     /// Its endpoints, to be asked one by one.

@@ -76,6 +76,14 @@ pub trait Discovery: Send + 'static {
         let _ = endpoint;
     }
 
+    /// Hints that requests ask for the pod of this name, which may or may not be in the set. By default, nothing follows.
+    ///
+    /// For a source that learns pods' names one by one, as [`Dns`](crate::Dns) does. Comes once a minute for as long as
+    /// anybody asks, and soon when somebody begins to.
+    fn wanted(&mut self, pod: &str) {
+        let _ = pod;
+    }
+
     /// How old the last set was when it was yielded; zero unless the source had kept it from before.
     ///
     /// A clone of a source that nobody has polled for a while may have nothing better than an old set. The balancer counts
@@ -110,6 +118,10 @@ impl<D: Discovery + ?Sized> Discovery for Box<D> {
 
     fn accepted(&mut self, endpoint: &Endpoint) {
         (**self).accepted(endpoint);
+    }
+
+    fn wanted(&mut self, pod: &str) {
+        (**self).wanted(pod);
     }
 
     fn age(&self) -> Duration {

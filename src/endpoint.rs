@@ -11,6 +11,8 @@ use std::{borrow::Cow, fmt, net::SocketAddr, sync::Arc};
 pub struct Endpoint {
     address: SocketAddr,
     hostname: Option<Arc<str>>,
+    /// The hostname is true only as long as each answer says so.
+    is_leased: bool,
     /// What DNS seldom tells; shared, because endpoints are cloned often.
     details: Option<Arc<Details>>,
 }
@@ -35,6 +37,7 @@ impl Endpoint {
         Self {
             address,
             hostname: None,
+            is_leased: false,
             details: None,
         }
     }
@@ -42,7 +45,15 @@ impl Endpoint {
     /// The same endpoint with the hostname of its pod.
     pub fn with_hostname(mut self, hostname: impl Into<Arc<str>>) -> Self {
         self.hostname = Some(hostname.into());
+        self.is_leased = false;
         self
+    }
+
+    /// Gives it a hostname that is true only as long as each answer says so: what doesn't, takes it away.
+    #[cfg(feature = "dns")]
+    pub(crate) fn lease_hostname(&mut self, hostname: Arc<str>) {
+        self.hostname = Some(hostname);
+        self.is_leased = true;
     }
 
     /// The same endpoint with the name of its pod.
@@ -102,7 +113,8 @@ impl Endpoint {
 
     /// The pod's hostname where it has one of its own, as a StatefulSet's pods have: `web-0`.
     ///
-    /// SRV records tell it ([`Dns::srv`](crate::Dns::srv)); A and AAAA records don't.
+    /// SRV records tell it ([`Dns::srv`](crate::Dns::srv)). A and AAAA records don't, but pods that requests ask for by name are
+    /// [looked up](crate::Dns#pods-own-names).
     pub fn hostname(&self) -> Option<&str> {
         self.hostname.as_deref()
     }
@@ -172,9 +184,22 @@ impl Endpoint {
         self.details.as_deref()
     }
 
+    pub(crate) fn shared_hostname(&self) -> Option<Arc<str>> {
+        self.hostname.clone()
+    }
+
+    pub(crate) fn forget_hostname(&mut self) {
+        self.hostname = None;
+    }
+
     /// The order in which a set is kept, in which no two pods are equal.
     pub(crate) fn identity(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What the pod is called: its hostname, else its own name.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.hostname().or(self.pod_name())
     }
 
     /// Whether it is the pod of this name: its hostname, or its own.
@@ -209,7 +234,9 @@ impl Endpoint {
     /// answer doesn't say so, as DNS doesn't. Hints, its weight, and whether it is
     /// terminating, are as the last answer has them.
     pub(crate) fn recall(&mut self, older: &Self) {
-        self.hostname = self.hostname.take().or_else(|| older.hostname.clone());
+        if self.hostname.is_none() && !older.is_leased {
+            self.hostname.clone_from(&older.hostname);
+        }
         let Some(older) = &older.details else { return };
         if self.details.is_none() && older.is_lasting() {
             self.details = Some(older.clone());
@@ -244,7 +271,7 @@ impl From<SocketAddr> for Endpoint {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.hostname().or(self.pod_name()) {
+        match self.name() {
             Some(name) => write!(f, "{name} ({})", self.address),
             None => self.address.fmt(f),
         }

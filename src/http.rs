@@ -15,6 +15,7 @@
 //! | `http/client.rs`, `http/builder.rs`, `http/request.rs` | the client, its settings, and requests made with its words |
 //! | `http/future.rs`, `http/deadline.rs` | one request: its attempts, in the time that it has |
 //! | `http/broadcast.rs` | the same request to every pod |
+//! | `http/pinned.rs` | one pod, or all pods but one |
 //! | `http/address.rs` | whom a request names |
 //! | `http/framing.rs`, `http/measured.rs` | where a request's body ends: as its headers say, and as it does |
 //! | `http/replay.rs` | which requests may be sent again |
@@ -47,6 +48,7 @@ mod h2_task;
 mod h2_wire;
 mod heads;
 mod measured;
+mod pinned;
 mod pod;
 mod pool;
 mod protocol;
@@ -68,6 +70,7 @@ pub use builder::{BuildError, ClientBuilder};
 pub use client::Client;
 pub use error::Error;
 pub use future::ResponseFuture;
+pub use pinned::PodClient;
 pub use protocol::Protocol;
 pub use replay::Idempotent;
 pub use request::RequestBuilder;

@@ -231,6 +231,15 @@
 //!     (those that join, by choice) ──▲                 └── no time left, refuses, has left ─▶ an error of that endpoint
 //! ```
 //!
+//! A request for one pod carries its name, not its address: each look at the set finds where the pod is by then. Where the
+//! source doesn't tell names, it is told which ones are asked for, and looks for them:
+//!
+//! ```text
+//!  Balance::pod("web-0") ─▶ call_with (route: web-0) ─▶ the member of that name ── none, or it refuses ──▶ waits, then an error
+//!            │                                                   ▲
+//!            └── once a minute: "web-0 is asked for" ─▶ discovery ──▶ endpoint with this hostname
+//! ```
+//!
 //! The way of a request: `balance.rs` (`call`) ▶ `balance/place.rs` (which endpoint gets it, and what if that refuses) ▶
 //! `snapshot.rs` (`pick`) ▶ `policy/` ▶ `balance/future.rs` (to the response) ▶ `in_flight.rs` (to its end).
 //!
@@ -246,7 +255,7 @@
 //! | `signals.rs` | rare conditions that each pick checks with one load: a trial on offer, a new endpoint, an outage |
 //! | `latency.rs` | how long an endpoint takes to answer: a moving average that believes bad news at once |
 //! | `member.rs`, `member/` | one endpoint as a balancer has it, for one life: status word, requests in flight, statistics; a set of them, as policies see it |
-//! | `route.rs` | what a request says of where it wants to go |
+//! | `route.rs`, `route/` | what a request says of where it wants to go; what one pod is asked for by |
 //! | `outcome.rs` | what a request's end says of its endpoint |
 //! | `in_flight.rs`, `in_flight/` | the guard that counts a request from the pick to the end of its response, and reports what came of it |
 //! | `outlier.rs`, `outlier/` | which endpoints are passed over for what their requests came to: observations in, decisions out; pure |
@@ -265,6 +274,7 @@
 //! | `subset.rs`, `subset/` | which part of a set a client uses: its order of the pods, and how much of that; pure |
 //! | `membership.rs`, `membership/` | what joins and leaves, for those who need the set itself |
 //! | `balance.rs`, `balance/` | the service, its builder and layer, its future, its one background task and the registry of members |
+//! | `pinned.rs` | the services of one pod, and of all but one |
 //! | `broadcast.rs`, `broadcast/` | the same request to every endpoint: who is asked when, and what it all comes to |
 //! | `retry.rs`, `retry/` | requests sent again, elsewhere and within a budget: one engine, the layer, its policies |
 //! | `http.rs`, `http/` | feature `http`: the client, one pool of connections for each pod |
@@ -313,6 +323,7 @@ mod member;
 mod membership;
 mod outcome;
 mod outlier;
+mod pinned;
 mod policy;
 mod retry;
 mod route;
@@ -350,6 +361,7 @@ pub use outcome::{ByResult, Classify, Outcome};
 #[cfg(feature = "http-body")]
 pub use outcome::{ByStatus, ClassifyHttp};
 pub use outlier::OutlierDetection;
+pub use pinned::Pinned;
 pub use policy::{
     BuiltInPolicy, ConsistentHash, LeastConnections, ParsePolicyError, PeakEwma, Picker, Policy,
     PowerOfTwo, Previous, Random, RoundRobin,
@@ -357,5 +369,5 @@ pub use policy::{
 #[cfg(feature = "http-body")]
 pub use retry::RetryUnavailable;
 pub use retry::{Retry, RetryFailed, RetryFuture, RetryLayer, RetryPolicy};
-pub use route::{Route, RouteKey};
+pub use route::{PodId, Route, RouteKey};
 pub use subset::Subset;

@@ -1,5 +1,9 @@
 //! What a request says of where it wants to go.
 
+mod pod_id;
+
+pub use pod_id::PodId;
+
 use std::sync::Arc;
 
 use crate::{endpoint::Endpoint, member::MemberId, stable_hash::stable_hash};
@@ -22,7 +26,8 @@ pub struct Route(Option<Arc<Wishes>>);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Wishes {
     key: Option<RouteKey>,
-    pod: Option<Box<str>>,
+    pod: Option<PodId>,
+    left_out: Option<PodId>,
     member: Option<Target>,
     avoid: Vec<Endpoint>,
 }
@@ -47,13 +52,21 @@ impl Route {
         self.with(|wishes| wishes.key = Some(key.into()))
     }
 
-    /// The one pod that is wanted, by its hostname or its own name: no other one gets the request.
+    /// The one pod that is wanted, by its hostname or its own name, or else as [`PodId`] says: no other one gets the request.
     ///
-    /// While no pod of that name accepts it, the request waits, up to the
+    /// While no such pod accepts it, the request waits, up to the
     /// [ready timeout](crate::BalanceBuilder::ready_timeout), and fails then with an error that
     /// [is unreachable](crate::Error::is_unreachable). A pod outside of the client's [subset](crate::Subset) is reached, too.
-    pub fn pod(self, name: impl Into<Box<str>>) -> Self {
-        self.with(|wishes| wishes.pod = Some(name.into()))
+    /// [`Balance::pod`](crate::Balance::pod) is a service of such requests.
+    pub fn pod(self, id: impl Into<PodId>) -> Self {
+        self.with(|wishes| wishes.pod = Some(id.into()))
+    }
+
+    /// The one pod that doesn't get the request in any case, as a peer leaves itself out.
+    ///
+    /// [`Balance::others`](crate::Balance::others) is a service of such requests.
+    pub fn leave_out(self, id: impl Into<PodId>) -> Self {
+        self.with(|wishes| wishes.left_out = Some(id.into()))
     }
 
     /// One pod more that gets the request only if no other one takes it.
@@ -90,9 +103,36 @@ impl Route {
         self.0.as_ref()?.key.as_ref()
     }
 
-    /// The name of the one [pod](Self::pod) that is wanted, if there is one.
+    /// The name of the one [pod](Self::pod) that is wanted, if one is wanted by its name.
     pub fn requested_pod(&self) -> Option<&str> {
-        self.0.as_ref()?.pod.as_deref()
+        self.requested()?.name()
+    }
+
+    /// The one [pod](Self::pod) that is wanted, if there is one.
+    pub(crate) fn requested(&self) -> Option<&PodId> {
+        self.0.as_ref()?.pod.as_ref()
+    }
+
+    /// The one pod that is [left out](Self::leave_out), if there is one.
+    pub(crate) fn left_out(&self) -> Option<&PodId> {
+        self.0.as_ref()?.left_out.as_ref()
+    }
+
+    /// Whether this pod is [left out](Self::leave_out).
+    pub(crate) fn leaves_out(&self, endpoint: &Endpoint) -> bool {
+        self.left_out().is_some_and(|id| id.is(endpoint))
+    }
+
+    /// This one, and where it says nothing of a pod that is wanted or left out, what `other` says of that.
+    pub(crate) fn pinned_as(self, other: &Self) -> Self {
+        if self.is_empty() {
+            return other.clone();
+        }
+        let (pod, left_out) = (other.requested().cloned(), other.left_out().cloned());
+        self.with(|wishes| {
+            wishes.pod = pod.or(wishes.pod.take());
+            wishes.left_out = left_out.or(wishes.left_out.take());
+        })
     }
 
     /// The one endpoint that is wanted, if there is one.
@@ -102,14 +142,14 @@ impl Route {
 
     /// Whether no endpoint will do but one.
     pub(crate) fn is_for_one(&self) -> bool {
-        self.requested_pod().is_some() || self.requested_member().is_some()
+        self.requested().is_some() || self.requested_member().is_some()
     }
 
-    /// Whether this pod is to be [avoided](Self::avoid). Another pod at its address is not.
+    /// Whether this pod is to be [avoided](Self::avoid), or [left out](Self::leave_out). Another pod at the address of one that is
+    /// avoided is not.
     pub fn avoids(&self, endpoint: &Endpoint) -> bool {
-        self.avoided()
-            .iter()
-            .any(|avoided| avoided.is_same_pod(endpoint))
+        let mut avoided = self.avoided().iter();
+        avoided.any(|avoided| avoided.is_same_pod(endpoint)) || self.leaves_out(endpoint)
     }
 
     /// The pods to be [avoided](Self::avoid).

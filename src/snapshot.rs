@@ -121,16 +121,7 @@ impl<S> Snapshot<S> {
     #[cold]
     fn pick_flagged(&self, route: &Route, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
         let PickFlags { trials, warming } = self.signals.heed();
-        let trial = trials.then(|| {
-            let mut members = self.members().iter().enumerate();
-            let home = self.pickers.first(route, &|_| true);
-            let trial = members.find(|(index, member)| {
-                // One that goes by keys is tried with one of its own, unless that has just failed there.
-                let is_home = |home| home == *index && !route.avoids(member.endpoint());
-                home.is_none_or(is_home) && member.claim_trial()
-            });
-            trial.map(|(index, _)| index)
-        });
+        let trial = trials.then(|| self.claim_trial(route));
         if let Some(index) = trial.flatten() {
             return Some(self.picked(index, true));
         }
@@ -138,18 +129,39 @@ impl<S> Snapshot<S> {
         index.map(|index| self.picked(index, false))
     }
 
+    /// The first endpoint with a trial on offer that may be this request.
+    fn claim_trial(&self, route: &Route) -> Option<usize> {
+        let mut members = self.members().iter().enumerate();
+        let home = self.pickers.first(route, &|_| true);
+        let trial = members.find(|&(index, member)| {
+            // One that goes by keys is tried with one of its own, unless that has just failed there.
+            let is_home = |home| home == index && !route.avoids(member.endpoint());
+            home.is_none_or(is_home)
+                && !route.leaves_out(self.members.endpoint(index))
+                && member.claim_trial()
+        });
+        trial.map(|(index, _)| index)
+    }
+
     /// Where none is left but what the request avoids, or what was ejected, as when the last healthy one refuses: better a bad
-    /// endpoint than none.
+    /// endpoint than none. One that it leaves out is none.
     #[cold]
     fn pick_last(&self, route: &Route, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
         let members = self.members();
-        let is_available = |index: usize| members[index].is_available();
+        let may_be = |index: usize| !route.leaves_out(self.members.endpoint(index));
+        let is_available = |index: usize| members[index].is_available() && may_be(index);
         if let Some(index) = self.pickers.first(route, &is_available)
             && members[index].begin()
         {
             return Some(self.picked(index, false));
         }
-        let is_ejected = |index: usize| members[index].is_only_ejected();
+        if route.left_out().is_some()
+            && let Some(picked) = self.pick_any_of(rng, |it| !route.leaves_out(it))
+        {
+            // The policy has chosen the one that is left out, again and again.
+            return Some(picked);
+        }
+        let is_ejected = |index: usize| members[index].is_only_ejected() && may_be(index);
         let ejected = (0..members.len()).filter(|&index| is_ejected(index));
         let by_key = self.pickers.first(route, &is_ejected);
         let index = by_key.or_else(|| ejected.choose(rng))?;

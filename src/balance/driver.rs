@@ -256,6 +256,10 @@ where
             altered = change.altered,
             "endpoints changed",
         );
+        let left = change.left.iter().map(|life| &life.endpoint);
+        let part = self.part.as_ref();
+        // Of a subset, some leave that are still there.
+        shared.note_left(left.filter(|left| part.is_none_or(|part| !part.has(left))));
         for life in &change.left {
             self.attempts.leave(life.member.id());
             self.checks.leave(life);
@@ -311,9 +315,10 @@ where
             Event::Wanted(member, until) => {
                 self.attempts.want(&mut self.registry.lives, &member, until);
             }
-            Event::Named(name, until) => {
+            Event::Asked(pod) => self.discovery.wanted(&pod),
+            Event::Named(pod, until) => {
                 let part = self.part.as_mut();
-                if part.is_some_and(|part| part.want(name, until, Instant::now())) {
+                if part.is_some_and(|part| part.want(pod, until, Instant::now())) {
                     self.choose();
                 }
             }

@@ -177,6 +177,10 @@ where
         errand,
     } = held.take().expect(TAKEN);
     Poll::Ready(match is_ready {
+        // It may have become ready as another pod.
+        Ok(()) if shared.is_lost(errand.route(), &in_flight) && !shared.is_closed() => {
+            place_errand(shared, request, errand)
+        }
         Ok(()) => State::Sent {
             future: service.call(request),
             in_flight: Some(in_flight),
@@ -223,7 +227,8 @@ where
         let waiting = held.as_mut().expect(TAKEN);
         let next = change.get_or_insert_with(|| shared.change_or_deadline(&mut waiting.errand));
         // Looked at after the wait for changes has begun, so that none is missed.
-        let has_left = waiting.in_flight.member().is_removed();
+        let is_lost = shared.is_lost(waiting.errand.route(), &waiting.in_flight);
+        let has_left = is_lost || waiting.in_flight.member().is_removed();
         if !has_left {
             task::ready!(next.as_mut().poll(cx));
             *change = None;

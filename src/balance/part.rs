@@ -3,12 +3,12 @@
 //!
 //! ```text
 //!  source's answer ─▶ whole set ─▶ order of this client ─▶ as many as its extent says ─▶ registry
-//!  peers' answer ───────────────────────┘                      │      + pods asked for by name
+//!  peers' answer ───────────────────────┘                      │      + pods asked for one by one
 //!  who accepts requests ───────────────────────────────────────┘      + all others, while a broadcast runs
 //! ```
 
 use std::{
-    collections::BTreeMap,
+    collections::HashMap,
     task::{Context, Poll, ready},
 };
 
@@ -21,6 +21,7 @@ use crate::{
     endpoint::Endpoint,
     error::{BoxError, SharedError},
     locality::{LocalityPreference, Nearest, Proximities},
+    route::PodId,
     subset::{Client, Extent, Subset, order, rank},
 };
 
@@ -38,8 +39,8 @@ pub(super) struct Part {
     /// The whole set in the client's order, by indices.
     order: Vec<usize>,
     extent: Extent,
-    /// The names of pods that requests have asked for, and until when at least they are kept in mind.
-    wanted: BTreeMap<Box<str>, Instant>,
+    /// The pods that requests have asked for, and until when at least they are kept in mind.
+    wanted: HashMap<PodId, Instant>,
     /// How many broadcasts want all pods.
     broadcasts: usize,
 }
@@ -80,9 +81,16 @@ impl Part {
             nearest: None,
             order: Vec::new(),
             extent: Extent::new(size),
-            wanted: BTreeMap::new(),
+            wanted: HashMap::new(),
             broadcasts: 0,
         }
+    }
+
+    /// Whether discovery's last set has this pod.
+    pub(super) fn has(&self, endpoint: &Endpoint) -> bool {
+        let whole = self.whole.as_deref().unwrap_or_default();
+        let index = whole.binary_search_by_key(&endpoint.identity(), Endpoint::identity);
+        index.is_ok_and(|index| whole[index].is_same_pod(endpoint))
     }
 
     /// Discovery's whole set is now this.
@@ -105,11 +113,11 @@ impl Part {
         }
     }
 
-    /// Forgets names that nobody waits for and no pod has.
+    /// Forgets pods that nobody waits for and that aren't there.
     fn forget(&mut self, now: Instant) {
-        self.wanted.retain(|name, until| {
+        self.wanted.retain(|pod, until| {
             let mut whole = self.whole.iter().flatten();
-            *until > now || whole.any(|endpoint| endpoint.is_called(name))
+            *until > now || whole.any(|endpoint| pod.is(endpoint))
         });
     }
 
@@ -146,9 +154,9 @@ impl Part {
         }
     }
 
-    /// A request waits for the pod of this name, until then at the most. True if that is news.
-    pub(super) fn want(&mut self, name: Box<str>, until: Instant, now: Instant) -> bool {
-        let is_new = self.wanted.insert(name, until).is_none();
+    /// A request waits for this pod, until then at the most. True if that is news.
+    pub(super) fn want(&mut self, pod: PodId, until: Instant, now: Instant) -> bool {
+        let is_new = self.wanted.insert(pod, until).is_none();
         if is_new {
             self.forget(now);
         }
@@ -193,16 +201,13 @@ impl Part {
         for &index in &self.order[..self.extent.of(self.order.len())] {
             is_chosen[index] = true;
         }
-        let is_wanted = |endpoint: &Endpoint| {
-            let names = endpoint.hostname().into_iter().chain(endpoint.pod_name());
-            !self.wanted.is_empty() && names.into_iter().any(|name| self.wanted.contains_key(name))
-        };
+        let is_wanted = |endpoint: &Endpoint| self.wanted.keys().any(|pod| pod.is(endpoint));
         let is_whole = self.broadcasts > 0;
         let is_here = |&index: &usize| is_whole || is_chosen[index] || is_wanted(&whole[index]);
         let indices: Vec<_> = (0..whole.len()).filter(is_here).collect();
         let endpoint = |&index: &usize| match is_chosen[index] {
             true => whole[index].clone(),
-            // Who is here by name or for a broadcast only gets no other requests, unless there is nobody else.
+            // Who is here because it is asked for or for a broadcast only gets no other requests, unless there is nobody else.
             false => whole[index].clone().with_weight(0),
         };
         let part: Vec<_> = indices.iter().map(endpoint).collect();

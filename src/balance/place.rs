@@ -86,6 +86,7 @@ where
     S: Service<Req> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
 {
+    shared.ask_for(errand.route());
     loop {
         let cut_off = shared.cut_off();
         let (service, in_flight) = match shared.pick_routed(errand.route()) {

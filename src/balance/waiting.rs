@@ -15,11 +15,12 @@ use tokio::{
 };
 
 use super::{
+    asked,
     errand::Errand,
     shared::{Event, ReadyTimeout, Shared},
 };
 use crate::{
-    error::{Error, NoEndpoints, SharedError},
+    error::{Away, Error, NoEndpoints, PodState, SharedError},
     home::Timer,
     in_flight::InFlight,
     member::MemberId,
@@ -49,11 +50,16 @@ impl<S: Clone> Shared<S> {
         let now = Instant::now();
         let route = errand.route().clone();
         if !route.is_for_one() {
-            return self.wait_for_any(change, now).map(Placement::Waiting);
+            return self
+                .wait_for_any(change, now, &route)
+                .map(Placement::Waiting);
         }
         let deadline = errand.deadline(|| self.deadline(now));
         self.may_wait_for(&route, now, deadline)?;
-        Ok(Placement::Waiting(until(change, deadline)))
+        // Who waits for longer goes on asking.
+        let ask = now + asked::EVERY;
+        let next = deadline.map_or(ask, |deadline| deadline.min(ask));
+        Ok(Placement::Waiting(until(change, Some(next))))
     }
 }
 
@@ -70,7 +76,7 @@ impl<S> Shared<S> {
                 }
                 self.is_running()?;
                 self.starved.notify_one();
-                self.wait_for_any(change, Instant::now())?
+                self.wait_for_any(change, Instant::now(), &Route::new())?
             };
             wait.await;
             if self.cut_off() != cut_off {
@@ -99,9 +105,10 @@ impl<S> Shared<S> {
         &self,
         change: Pin<Box<OwnedNotified>>,
         now: Instant,
+        route: &Route,
     ) -> Result<BoxFuture<'static, ()>, Error> {
         let deadline = self.deadline(self.signals.begin_outage(now));
-        self.may_wait(now, deadline)?;
+        self.may_wait(now, deadline, route)?;
         Ok(until(change, deadline))
     }
 
@@ -135,16 +142,23 @@ impl<S> Shared<S> {
     }
 
     /// Whether there is something to wait for, and time.
-    fn may_wait(&self, now: Instant, deadline: Option<Instant>) -> Result<(), Error> {
+    fn may_wait(
+        &self,
+        now: Instant,
+        deadline: Option<Instant>,
+        route: &Route,
+    ) -> Result<(), Error> {
         let snapshot = self.current.load();
         self.is_running()?;
         let notes = self.notes();
-        let empty = snapshot.members().is_empty();
+        let endpoints = snapshot.not_left_out(route);
+        let empty = endpoints == 0;
         if empty && snapshot.is_discovered() {
-            return Err(Error::no_endpoints(
-                NoEndpoints::Empty,
-                notes.last_error.clone(),
-            ));
+            let why = match snapshot.members().is_empty() {
+                true => NoEndpoints::Empty,
+                false => NoEndpoints::LeftOut,
+            };
+            return Err(Error::no_endpoints(why, notes.last_error.clone()));
         }
         if deadline.is_none_or(|deadline| deadline > now) {
             return Ok(());
@@ -156,7 +170,7 @@ impl<S> Shared<S> {
                 .last_refusal
                 .as_ref()
                 .map(|(_, refusal)| refusal.clone());
-            Error::unreachable(snapshot.members().len(), refusal)
+            Error::unreachable(endpoints, refusal)
         })
     }
 
@@ -175,12 +189,15 @@ impl<S> Shared<S> {
         if let Some(target) = target.filter(|_| requested.is_empty()) {
             return Err(Error::gone(target.endpoint.clone()));
         }
-        if let Some(pod) = route.requested_pod()
-            && requested.is_empty()
-            && self.is_part
-        {
-            let until = deadline.unwrap_or(now + WANTED);
-            let _ = self.events.send(Event::Named(pod.into(), until));
+        if let Some(pod) = route.requested().filter(|_| target.is_none()) {
+            if let Err(ambiguous) = pod.among(snapshot.endpoints()) {
+                let state = PodState::Ambiguous(ambiguous.0);
+                return Err(Error::pod_unreachable(pod.to_string(), state, None));
+            }
+            if requested.is_empty() && self.is_part {
+                let until = deadline.unwrap_or(now + WANTED);
+                let _ = self.events.send(Event::Named(pod.clone(), until));
+            }
         }
         if deadline.is_none_or(|deadline| deadline > now) {
             let refusing = requested.into_iter();
@@ -199,10 +216,31 @@ impl<S> Shared<S> {
             |(id, _): &&(MemberId, SharedError)| requested.iter().any(|member| member.id() == *id);
         let cause = notes.last_refusal.as_ref().filter(is_its_own);
         let cause = cause.map(|(_, refusal)| refusal.clone());
-        Err(match target {
-            Some(target) => Error::endpoint_unreachable(target.endpoint.clone(), cause),
-            None => Error::pod_unreachable(route.requested_pod().unwrap_or_default(), cause),
-        })
+        if let Some(target) = target {
+            return Err(Error::endpoint_unreachable(target.endpoint.clone(), cause));
+        }
+        let pod = route.requested().map(|pod| pod.among(snapshot.endpoints()));
+        let Some(Ok(pod)) = pod else {
+            return Err(Error::unreachable(snapshot.members().len(), cause));
+        };
+        let state = match snapshot.requested_endpoint(route) {
+            Some(endpoint) => PodState::Refuses(endpoint.clone()),
+            None => {
+                let mut left = notes.left.iter();
+                let last = left.find(|(endpoint, _)| pod.is(endpoint));
+                let last = last.map(|(endpoint, at)| (endpoint.clone(), now - *at));
+                PodState::Away(Away::new(snapshot.endpoints(), last))
+            }
+        };
+        // It may be away for want of an answer.
+        let cause = cause.or_else(|| notes.last_error.clone());
+        Err(Error::pod_unreachable(pod.to_string(), state, cause))
+    }
+
+    /// Whether a request for one pod has been placed at one that isn't that pod any more, by what is known now.
+    pub(super) fn is_lost(&self, route: &Route, in_flight: &InFlight) -> bool {
+        let member = in_flight.member();
+        route.is_for_one() && !self.current.load().is_for(route, member.id())
     }
 
     /// Why a request for one pod waits no longer for it to become ready, if its time is up.

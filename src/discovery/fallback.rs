@@ -215,6 +215,12 @@ impl<P: Discovery, F: Discovery> Discovery for Fallback<P, F> {
         }
     }
 
+    /// Both are told: the other one may be used next.
+    fn wanted(&mut self, pod: &str) {
+        self.primary.wanted(pod);
+        self.fallback.wanted(pod);
+    }
+
     fn age(&self) -> Duration {
         self.age
     }

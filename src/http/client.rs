@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, uri::Authority};
 use http_body::Body;
 use tokio::runtime::Handle;
 use tower::Service;
@@ -152,6 +152,11 @@ impl Client {
         // Who waits for discovery keeps it going.
         let shared = (replay.is_some() || !self.opened).then(|| shared.clone());
         ResponseFuture::new(future, replay, shared, timeout)
+    }
+
+    /// The service, as requests name it.
+    pub(super) fn authority(&self) -> &Authority {
+        &self.shared.config.service.authority
     }
 
     pub(super) fn pods(&self) -> &Pods {

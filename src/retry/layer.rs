@@ -17,7 +17,8 @@ use crate::{
     balance::Balance,
     error::{BoxError, Error},
     in_flight::Completion,
-    route::Route,
+    pinned::Pinned,
+    route::{PodId, Route},
 };
 
 /// Sends requests again that an endpoint has failed: to another endpoint, at once, and within a budget.
@@ -172,6 +173,45 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         self.call_with(request, Route::new())
+    }
+}
+
+impl<S, C: Clone, L> Retry<Balance<S, C>, L> {
+    /// [`Balance::pod`] with retries, which stay on that pod.
+    pub fn pod(&self, id: impl Into<PodId>) -> Pinned<Self> {
+        self.pinned(Route::new().pod(id))
+    }
+
+    /// [`Balance::others`] with retries.
+    pub fn others(&self, than: impl Into<PodId>) -> Pinned<Self> {
+        self.pinned(Route::new().leave_out(than))
+    }
+
+    fn pinned(&self, route: Route) -> Pinned<Self> {
+        self.balance.ask_for(&route);
+        Pinned::new(self.clone(), route)
+    }
+}
+
+impl<S, C, L, Req> Service<Req> for Pinned<Retry<Balance<S, C>, L>>
+where
+    S: Service<Req> + Clone + Send + Sync + 'static,
+    S::Error: Into<BoxError>,
+    Req: 'static,
+    C: Completion<S::Response> + Clone,
+    L: RetryPolicy<Req, C::Response>,
+{
+    type Response = C::Response;
+    type Error = Error;
+    type Future = RetryFuture<S, Req, C, L>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Service::<Req>::poll_ready(self.get_mut(), cx)
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        let route = self.route().clone();
+        self.get_ref().call_with(request, route)
     }
 }
 

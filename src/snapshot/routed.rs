@@ -6,20 +6,20 @@ use rand::{Rng, RngExt, seq::IteratorRandom};
 
 use super::{Picked, Snapshot};
 use crate::{
-    member::Member,
-    route::{Route, Target},
+    endpoint::Endpoint,
+    member::{Member, MemberId},
+    route::{PodId, Route, Target},
 };
+
+/// How often a policy is asked for another endpoint than the one that is left out.
+const OTHER_ATTEMPTS: usize = 4;
 
 impl<S> Snapshot<S> {
     /// Chooses an endpoint for a request that says where it wants to go. None: that can't be had now.
     pub(crate) fn pick_routed(&self, route: &Route, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
-        if let Some(target) = route.requested_member() {
+        if route.is_for_one() {
             self.signals.heed_if_any();
-            return self.pick_member(target);
-        }
-        if let Some(pod) = route.requested_pod() {
-            self.signals.heed_if_any();
-            return self.pick_pod(pod);
+            return self.pick_requested(route);
         }
         if !route.avoided().is_empty()
             && !self.pickers.whole.is_keyed(route)
@@ -27,17 +27,37 @@ impl<S> Snapshot<S> {
         {
             return Some(picked);
         }
-        self.pick(route, rng)
+        match route.left_out() {
+            Some(_) => self.pick_other(route, rng),
+            None => self.pick(route, rng),
+        }
     }
 
     /// The members that will do for a route that is for one pod; those that terminate come last.
-    pub(crate) fn requested(&self, route: &Route) -> impl Iterator<Item = &Arc<Member>> {
+    pub(crate) fn requested<'a>(
+        &'a self,
+        route: &'a Route,
+    ) -> impl Iterator<Item = &'a Arc<Member>> {
+        let indices = self.requested_indices(route);
+        indices.map(|index| &self.members()[index])
+    }
+
+    /// What is known of the pod that a route is for.
+    pub(crate) fn requested_endpoint(&self, route: &Route) -> Option<&Endpoint> {
+        let index = self.requested_indices(route).next()?;
+        Some(self.members.endpoint(index))
+    }
+
+    fn requested_indices<'a>(
+        &'a self,
+        route: &'a Route,
+    ) -> impl Iterator<Item = usize> + use<'a, S> {
         let member = route.requested_member();
-        let pod = route.requested_pod().filter(|_| member.is_none());
+        let pod = route.requested().filter(|_| member.is_none());
         let member = member.and_then(|target| self.target_index(target));
         let named = pod.into_iter().flat_map(|pod| self.indices_of(pod));
-        let indices = member.into_iter().chain(named);
-        indices.map(|index| &self.members()[index])
+        let named = named.filter(|&index| !route.leaves_out(self.members.endpoint(index)));
+        member.into_iter().chain(named)
     }
 
     /// All endpoints, each to be asked for alone.
@@ -54,12 +74,29 @@ impl<S> Snapshot<S> {
         (self.members()[index].id() == target.id).then_some(index)
     }
 
-    fn indices_of(&self, name: &str) -> impl Iterator<Item = usize> {
-        let all = || 0..self.members.len();
-        let names = move |&index: &usize| self.members.endpoint(index).is_called(name);
+    /// The endpoints that are the pod, of which there may be two while it is made anew; those that terminate come last.
+    fn indices_of<'a>(&'a self, pod: &'a PodId) -> impl Iterator<Item = usize> {
+        let pod = pod.among(self.endpoints()).ok();
+        let is_it = move |&index: &usize| {
+            let endpoint = self.members.endpoint(index);
+            pod.as_ref().is_some_and(|pod| pod.is(endpoint))
+        };
         let terminates = |index: &usize| self.members.endpoint(*index).is_terminating();
-        let first = all().filter(names).filter(move |index| !terminates(index));
-        first.chain(all().filter(names).filter(terminates))
+        let all = || 0..self.members.len();
+        let first = all().filter(is_it.clone());
+        let first = first.filter(move |index| !terminates(index));
+        first.chain(all().filter(is_it).filter(terminates))
+    }
+
+    /// Whether this member is, by what is known of it now, the one pod that `route` is for.
+    pub(crate) fn is_for(&self, route: &Route, member: MemberId) -> bool {
+        self.requested(route).any(|it| it.id() == member)
+    }
+
+    /// How many endpoints `route` doesn't leave out.
+    pub(crate) fn not_left_out(&self, route: &Route) -> usize {
+        let endpoints = self.endpoints().iter();
+        endpoints.filter(|it| !route.leaves_out(it)).count()
     }
 
     /// Whether an endpoint is available that `route` doesn't avoid.
@@ -70,21 +107,42 @@ impl<S> Snapshot<S> {
         })
     }
 
-    /// This very endpoint, whatever its health.
-    fn pick_member(&self, target: &Target) -> Option<Picked<'_, S>> {
-        let index = self.target_index(target)?;
-        let is_trial = self.members()[index].begin_requested()?;
-        Some(self.picked(index, is_trial))
+    /// The one endpoint that will do, whatever its health. One trial of it is as good as any.
+    fn pick_requested(&self, route: &Route) -> Option<Picked<'_, S>> {
+        self.requested_indices(route).find_map(|index| {
+            let is_trial = self.members()[index].begin_requested()?;
+            Some(self.picked(index, is_trial))
+        })
     }
 
-    /// The pod of this name, though it is ejected: no other one will do. One trial of it is as good as any.
-    fn pick_pod(&self, name: &str) -> Option<Picked<'_, S>> {
-        self.indices_of(name).find_map(|index| {
-            let member = &self.members()[index];
-            let is_trial = member.claim_trial();
-            let begun = is_trial || member.begin() || member.begin_ejected();
-            begun.then(|| self.picked(index, is_trial))
-        })
+    /// Chooses an endpoint as the policy says, but not the one that is left out.
+    ///
+    /// One that goes by keys passes it over. Any other doesn't know of it, and is asked again where it chose that one: round robin
+    /// goes on to the next. One that looks for few requests in flight may choose it each time, as it never has any; then it is the
+    /// better of two others.
+    fn pick_other(&self, route: &Route, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
+        let mut warming = false;
+        if self.signals.has_flags() {
+            let flags = self.signals.heed();
+            warming = flags.warming;
+            if flags.trials
+                && let Some(index) = self.claim_trial(route)
+            {
+                return Some(self.picked(index, true));
+            }
+        }
+        for _ in 0..OTHER_ATTEMPTS {
+            let picked = match warming {
+                true => self.pick_warm(route, rng),
+                false => self.pickers.pick(&self.members, route, rng),
+            };
+            let Some(index) = picked else { break };
+            if !route.leaves_out(self.members.endpoint(index)) {
+                return Some(self.picked(index, false));
+            }
+            self.members()[index].end();
+        }
+        self.pick_last(route, rng)
     }
 
     /// Chooses one of the endpoints that aren't avoided: of two at random the one with the smaller load for its weight. For
@@ -97,13 +155,24 @@ impl<S> Snapshot<S> {
                 return Some(self.picked(index, true));
             }
         }
+        self.pick_any_of(rng, |endpoint| !route.avoids(endpoint))
+    }
+
+    /// Of two endpoints at random that `which` allows, the one with the smaller load for its weight; near and far ones as ever, as
+    /// far as there are any.
+    pub(super) fn pick_any_of(
+        &self,
+        rng: &mut impl Rng,
+        which: impl Fn(&Endpoint) -> bool,
+    ) -> Option<Picked<'_, S>> {
         let preferred = self.pickers.split.as_ref().map(|split| split.draw(rng));
         let wishes = [(preferred, true), (None, true), (None, false)];
         wishes.into_iter().find_map(|(near, weighted)| {
             self.pick_of(rng, |index| {
+                let endpoint = self.members.endpoint(index);
                 (near.is_none() || near == self.is_near(index))
-                    && (self.members.endpoint(index).weight() > 0) == weighted
-                    && !route.avoids(self.members.endpoint(index))
+                    && (endpoint.weight() > 0) == weighted
+                    && which(endpoint)
             })
         })
     }

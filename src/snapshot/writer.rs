@@ -1,6 +1,6 @@
 //! The one writer of a snapshot: what an answer of discovery changes.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use rand::Rng;
 use tracing::debug;
@@ -44,6 +44,8 @@ struct Merged<S> {
     update: Update<S>,
     /// One of those that stay accepts requests.
     accepts: bool,
+    /// Hostnames that the new set tells, where it tells some and not others.
+    told: HashSet<Arc<str>>,
 }
 
 impl<M> Writer<M> {
@@ -205,6 +207,7 @@ impl<M> Writer<M> {
                 altered: Vec::new(),
             },
             accepts: false,
+            told: told(set),
         };
         let before = old.endpoints();
         let is_same = |&old: &usize, new: &&mut Endpoint| before[old].is_same_pod(new);
@@ -254,7 +257,13 @@ impl<S: Clone> Merged<S> {
     fn stay(&mut self, old: &Snapshot<S>, index: usize, endpoint: &mut Endpoint) {
         let (before, member) = (&old.endpoints()[index], &old.members()[index]);
         if endpoint != before {
+            let is_unnamed = endpoint.hostname().is_none();
             endpoint.recall(before);
+            let name = endpoint.hostname().filter(|_| is_unnamed);
+            if name.is_some_and(|name| self.told.contains(name)) {
+                // Its pod is told to be elsewhere.
+                endpoint.forget_hostname();
+            }
             if endpoint != before {
                 self.update.altered.push((member.id(), endpoint.clone()));
             }
@@ -263,6 +272,13 @@ impl<S: Clone> Merged<S> {
         self.members.push(member.clone());
         self.services.push(old.services[index].clone());
     }
+}
+
+/// The hostnames in `set`, if it doesn't have them of all.
+fn told(set: &[Endpoint]) -> HashSet<Arc<str>> {
+    let is_partial = set.iter().any(|endpoint| endpoint.hostname().is_none());
+    let names = set.iter().filter(|_| is_partial);
+    names.filter_map(Endpoint::shared_hostname).collect()
 }
 
 /// Whether `set` tells nothing that `endpoints` don't.

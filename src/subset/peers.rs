@@ -12,9 +12,7 @@ use crate::{endpoint::Endpoint, stable_hash::stable_hash};
 /// not use the same pods.
 pub(crate) fn rank(peers: &[Endpoint], me: &str, in_zone: bool) -> Option<Client> {
     let address: Option<IpAddr> = me.parse().ok();
-    let is_me = |peer: &&Endpoint| {
-        address == Some(host(peer)) || peer.hostname() == Some(me) || peer.pod_name() == Some(me)
-    };
+    let is_me = |peer: &&Endpoint| address == Some(host(peer)) || peer.is_called(me);
     let own = peers.iter().find(is_me)?;
     let is_peer = |peer: &&Endpoint| !in_zone || own.zone().is_none() || peer.zone() == own.zone();
     let place = |peer| {
@@ -30,7 +28,7 @@ pub(crate) fn rank(peers: &[Endpoint], me: &str, in_zone: bool) -> Option<Client
 }
 
 fn name(peer: &Endpoint) -> Cow<'_, str> {
-    let name = peer.hostname().or(peer.pod_name());
+    let name = peer.name();
     name.map_or_else(|| host(peer).to_string().into(), Cow::from)
 }
 

@@ -34,6 +34,7 @@ pub struct Scripted {
 pub struct Hints {
     pub refreshes: usize,
     pub refused: Vec<Endpoint>,
+    pub wanted: Vec<String>,
 }
 
 /// The other end of a [`Scripted`].
@@ -92,6 +93,10 @@ impl Discovery for Scripted {
 
     fn refused(&mut self, endpoint: &Endpoint) {
         lock(&self.hints).refused.push(endpoint.clone());
+    }
+
+    fn wanted(&mut self, pod: &str) {
+        lock(&self.hints).wanted.push(pod.to_owned());
     }
 }
 

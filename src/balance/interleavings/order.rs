@@ -44,7 +44,7 @@ impl Background {
                 Event::Wanted(member, until) => {
                     self.attempts.want(&mut self.lives, &member, until);
                 }
-                Event::Named(..) => {}
+                Event::Asked(_) | Event::Named(..) | Event::Widen(_) | Event::Narrow => {}
             }
         }
     }

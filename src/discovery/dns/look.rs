@@ -2,9 +2,12 @@
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
+use tokio::time::Instant;
+
 use super::{
     addresses::addresses,
-    lookup::{Answer, Family, Found, Lookup, LookupError, Resolve, Transport},
+    lookup::{Answer, Family, Found, Lookup, LookupError, OwnNames, Resolve, Transport},
+    pod_names::{PodNames, learn},
     services::services,
 };
 use crate::{discovery::filter::Filter, endpoint::Endpoint};
@@ -28,19 +31,25 @@ impl Kind {
     }
 }
 
-/// Looks once. What can't be a pod is left out by `filter`; an answer of which nothing is left is a failure.
+/// Looks once, for the pods' own `names` as well. What can't be a pod is left out by `filter`; an answer of which nothing is left is a failure.
 pub(super) fn look<R: Resolve>(
     resolver: &R,
     filter: &Filter,
+    names: &PodNames,
     name: Arc<str>,
     kind: Kind,
 ) -> Lookup {
     let (resolver, filter) = (resolver.clone(), filter.clone());
+    let wanted = names.wanted(Instant::now());
     Box::pin(async move {
-        match kind {
+        let mut answer = match kind {
             Kind::Addresses(family, port) => at_port(&resolver, &filter, name, family, port).await,
             Kind::Services(family) => services(&resolver, &filter, name, family).await,
+        };
+        if let Ok(Ok(found)) = &mut answer {
+            learn(&resolver, wanted, found).await;
         }
+        answer
     })
 }
 
@@ -65,6 +74,8 @@ async fn at_port<R: Resolve>(
     let allowed = filter.apply(&mut endpoints);
     allowed.map_err(|rejected| LookupError::new(format_args!("{name}."), rejected.into()))?;
     Ok(Ok(Found {
+        // This machine's own names aren't a Service's.
+        own_names: found.via.and_then(|_| OwnNames::of(name.clone())),
         name,
         endpoints,
         ttl: found.ttl,

@@ -198,6 +198,19 @@ impl Question {
         look
     }
 
+    /// Where a pod's own name could not be looked up, the endpoint goes on having it that had it before.
+    fn keep_names(&self, endpoints: &mut [Endpoint], unresolved: &[Arc<str>]) {
+        for endpoint in endpoints.iter_mut().filter(|_| !unresolved.is_empty()) {
+            let mut before = self.endpoints().iter();
+            let before = before.find(|before| before.address() == endpoint.address());
+            let name = before.and_then(Endpoint::hostname);
+            let name = unresolved.iter().find(|pod| name == Some(pod));
+            if let Some(name) = name.filter(|_| endpoint.hostname().is_none()) {
+                endpoint.lease_hostname(name.clone());
+            }
+        }
+    }
+
     /// The endpoints of targets whose addresses can't be had are taken from the last ones, for a while: nobody says that they
     /// have gone.
     fn complete(
@@ -268,9 +281,13 @@ impl Question {
                 targets,
                 incomplete,
                 is_virtual,
+                own_names,
                 ..
             })) => {
                 self.is_virtual = is_virtual;
+                if let Some(own_names) = own_names {
+                    self.keep_names(&mut endpoints, &own_names.unresolved);
+                }
                 self.complete(&mut endpoints, targets, incomplete);
                 let changed = !is_same_set(self.endpoints(), &endpoints);
                 (schedule::Answer::Records { ttl, changed }, Ok(endpoints))
@@ -364,6 +381,7 @@ mod tests {
             targets: HashMap::new(),
             incomplete: None,
             is_virtual: false,
+            own_names: None,
         }))
     }
 

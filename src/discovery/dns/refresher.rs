@@ -5,11 +5,13 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::{
     local::Local,
     lookup::{LookupError, Resolve},
+    pod_names::PodNames,
     run::Run,
     settings::Settings,
     target::Host,
@@ -20,6 +22,8 @@ use crate::{discovery::shared::Source, endpoint::Endpoint};
 pub(super) struct Refresher<R> {
     settings: Settings,
     resolver: R,
+    /// Pods that are asked for by name.
+    names: PodNames,
     /// None before the first look.
     run: Option<Run<Local<R>>>,
     /// The one endpoint of a target that needs no lookup has been told.
@@ -31,6 +35,7 @@ impl<R> Refresher<R> {
         Self {
             settings,
             resolver,
+            names: PodNames::default(),
             run: None,
             told: false,
         }
@@ -52,7 +57,7 @@ impl<R: Resolve> Source for Refresher<R> {
         let run = || {
             let hosts_file = self.settings.hosts_file.clone();
             let resolver = Local::new(self.resolver.clone(), hosts_file, name);
-            Run::new(&self.settings, name.clone(), resolver)
+            Run::new(&self.settings, name.clone(), self.names.clone(), resolver)
         };
         let run = self.run.get_or_insert_with(run);
         let answer = ready!(run.poll_next(cx));
@@ -80,8 +85,17 @@ impl<R: Resolve> Source for Refresher<R> {
         }
     }
 
+    fn wanted(&mut self, pod: &str) {
+        if self.names.want(pod, Instant::now()) {
+            self.refresh();
+        }
+    }
+
     fn renewed(&self) -> Self {
-        Self::new(self.settings.clone(), self.resolver.renewed())
+        Self {
+            names: self.names.copied(),
+            ..Self::new(self.settings.clone(), self.resolver.renewed())
+        }
     }
 
     fn fresh_for(&self) -> Duration {

@@ -20,7 +20,9 @@ use std::{
 
 use super::{
     addresses::{Addresses, either},
-    lookup::{Answer, Family, Found, LookupError, Nothing, Query, Reason, RecordType, Resolve},
+    lookup::{
+        Answer, Family, Found, LookupError, Nothing, OwnNames, Query, Reason, RecordType, Resolve,
+    },
     srv_records::{SrvRecords, ask_whole},
     targets,
 };
@@ -105,6 +107,7 @@ async fn join<R: Resolve>(
         targets,
         incomplete: incomplete.map(Box::new),
         is_virtual: told.is_virtual(),
+        own_names: None,
     })
 }
 
@@ -123,7 +126,7 @@ async fn stand_in<R: Resolve>(
         addresses,
         ttl,
         via,
-    } = match either(resolver, parent, family, told.via.transport).await {
+    } = match either(resolver, parent.clone(), family, told.via.transport).await {
         Ok(Ok(found)) => found,
         // Without it some of the pods would be missing.
         Err(error) if told.truncated || targets > targets::MOST => return Err(error),
@@ -141,6 +144,7 @@ async fn stand_in<R: Resolve>(
         targets: HashMap::new(),
         incomplete: None,
         is_virtual: told.is_virtual(),
+        own_names: OwnNames::of(parent),
     }))
 }
 

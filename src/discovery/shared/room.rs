@@ -26,10 +26,14 @@ pub(crate) trait Source: Send + 'static {
         let _ = endpoint;
     }
 
+    fn wanted(&mut self, pod: &str) {
+        let _ = pod;
+    }
+
     /// For how long an answer is fresh: while the source is polled, the next one comes in about this time at the latest.
     fn fresh_for(&self) -> Duration;
 
-    /// A source with the same settings that has asked nothing yet, for another runtime.
+    /// A source with the same settings that has asked nothing yet, for another runtime. It knows what is wanted.
     fn renewed(&self) -> Self
     where
         Self: Sized;

@@ -1,0 +1,230 @@
+//! One pod over HTTP, found by A records alone.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use tower::ServiceExt;
+use tower_headless::{
+    Route,
+    http::{Client, Error, PodClient, Tls},
+};
+
+use crate::support::{client::dns, cluster::Cluster, pod::Mode, within};
+
+const TICK: Duration = Duration::from_millis(20);
+
+/// A StatefulSet of `web-0` and so on.
+struct Stateful {
+    cluster: Cluster,
+    /// Whose address it is.
+    names: Mutex<HashMap<IpAddr, String>>,
+}
+
+fn own(pod: &str, cluster: &Cluster) -> String {
+    format!("{pod}.{}", cluster.service())
+}
+
+impl Stateful {
+    fn new(cluster: Cluster) -> Self {
+        let stateful = Self {
+            cluster,
+            names: Mutex::default(),
+        };
+        for (ordinal, pod) in stateful.cluster.pods().iter().enumerate() {
+            stateful.tell(&format!("web-{ordinal}"), pod.addr());
+        }
+        stateful
+    }
+
+    fn tell(&self, pod: &str, address: SocketAddr) {
+        let mut names = self.names.lock().expect("no panic");
+        names.insert(address.ip(), pod.to_owned());
+        let SocketAddr::V4(address) = address else {
+            panic!("of IPv4");
+        };
+        let own = own(pod, &self.cluster);
+        self.cluster.dns().set_a(&own, 1, [*address.ip()]);
+    }
+
+    fn client(&self, scheme: &str) -> tower_headless::http::ClientBuilder {
+        let service = self.cluster.service().trim_end_matches('.');
+        let uri = format!("{scheme}://{service}:{}", self.cluster.port());
+        let source = dns(&self.cluster).refresh_interval(TICK);
+        Client::builder(uri.parse().expect("a URI")).discovery(source)
+    }
+
+    /// Pods check whom a request is for. True if this one was for the pod that answered.
+    fn is_right(&self, host: &str, answered: &str) -> bool {
+        let answered: IpAddr = answered.parse().expect("an address");
+        let names = self.names.lock().expect("no panic");
+        host.split('.').next() == names.get(&answered).map(String::as_str)
+    }
+}
+
+/// The host that a request named, and the pod that answered it.
+async fn get(pod: &PodClient) -> Result<(String, String), Error> {
+    let response = pod.get("/").await?;
+    assert_eq!(response.status(), StatusCode::OK);
+    let header = |name| response.headers()[name].to_str().expect("text").to_owned();
+    let seen = (header("x-host"), header("x-pod"));
+    response.into_body().collect().await?;
+    Ok(seen)
+}
+
+#[tokio::test]
+async fn no_request_fails_or_meets_another_pod_while_its_pod_is_rescheduled() {
+    let stateful = Arc::new(Stateful::new(Cluster::start(5).await));
+    let client = stateful.client("http").build().expect("a client");
+    let pod = client.pod("web-3").own_host();
+    let done = Arc::new(AtomicBool::new(false));
+    let users = (0..4).map(|_| {
+        let (stateful, pod, done) = (stateful.clone(), pod.clone(), done.clone());
+        tokio::spawn(async move {
+            let mut gets = 0;
+            while !done.load(Ordering::Relaxed) {
+                let (host, answered) = get(&pod).await.expect("no GET fails");
+                assert!(stateful.is_right(&host, &answered), "{host} at {answered}");
+                gets += 1;
+            }
+            gets
+        })
+    });
+    let users: Vec<_> = users.collect();
+    for _ in 0..3 {
+        let pods = stateful.cluster.pods();
+        let names = stateful.names.lock().expect("no panic").clone();
+        let is_it = |ip: IpAddr| names.get(&ip).is_some_and(|name| name == "web-3");
+        let old = pods
+            .iter()
+            .rposition(|pod| is_it(pod.ip()))
+            .expect("it is there");
+        pods[old].wait_until(|stats| stats.requests > 10).await;
+        // With requests in flight.
+        stateful.cluster.kill(old).await;
+        stateful
+            .cluster
+            .dns()
+            .remove(&own("web-3", &stateful.cluster));
+        stateful.cluster.remove_pod(old).await;
+        let waiting = async {
+            while pod.endpoint().is_some() {
+                tokio::time::sleep(TICK).await
+            }
+        };
+        within("the end of the pod", waiting).await;
+        let new = stateful.cluster.add_pod().await;
+        stateful.tell("web-3", new.addr());
+        new.wait_until(|stats| stats.requests > 10).await;
+    }
+    done.store(true, Ordering::Relaxed);
+    for user in users {
+        assert!(user.await.expect("no panic") > 0);
+    }
+}
+
+#[tokio::test]
+async fn the_host_is_the_service_s_unless_the_pod_s_own_is_wanted() {
+    let stateful = Stateful::new(Cluster::start(2).await);
+    let client = stateful.client("http").build().expect("a client");
+    let service = format!(
+        "{}:{}",
+        stateful.cluster.service().trim_end_matches('.'),
+        stateful.cluster.port()
+    );
+    let pod = client.pod("web-1");
+    assert_eq!(get(&pod).await.expect("there").0, service);
+    let pod = pod.own_host();
+    assert_eq!(
+        get(&pod).await.expect("there").0,
+        format!("web-1.{service}")
+    );
+    // By its number or its address as well, where its name is known.
+    for pod in [client.pod_at(1), client.pod(stateful.cluster.pod(1).ip())] {
+        let (host, _) = get(&pod.own_host()).await.expect("there");
+        assert_eq!(host, format!("web-1.{service}"));
+    }
+    let given = pod
+        .get("/")
+        .header("host", "kv.example")
+        .await
+        .expect("there");
+    assert_eq!(given.headers()["x-host"], "kv.example");
+    // As a service of requests, and whatever they say of where they want to go.
+    let mut request = Request::new(Empty::<bytes::Bytes>::new());
+    request.extensions_mut().insert(Route::new().pod("web-0"));
+    let response = pod.clone().oneshot(request).await.expect("there");
+    assert_eq!(response.headers()["x-host"], format!("web-1.{service}"));
+    assert_eq!(response.headers()["x-pod"], stateful.cluster.pod(1).name());
+    let elsewhere = pod.get("/").route(Route::new().pod("web-0"));
+    let response = elsewhere.await.expect("there");
+    assert_eq!(response.headers()["x-pod"], stateful.cluster.pod(1).name());
+    assert_eq!(stateful.cluster.pod(0).requests(), 0);
+}
+
+#[tokio::test]
+async fn an_answer_of_the_pod_is_the_answer_and_a_lost_post_is_not_sent_again() {
+    let stateful = Stateful::new(Cluster::start(2).await);
+    let client = stateful.client("http").build().expect("a client");
+    let pod = client.pod("web-1");
+    let one = stateful.cluster.pod(1);
+    one.set(Mode::Status(StatusCode::SERVICE_UNAVAILABLE));
+    let response = pod.get("/").await.expect("an answer");
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(one.requests(), 1);
+    one.set(Mode::CloseWithoutAnswer);
+    pod.post("/").body("a").await.expect_err("lost");
+    assert_eq!(one.requests(), 2);
+    // A GET is, and to the same pod.
+    let error = pod.get("/").await.expect_err("lost each time");
+    assert_eq!(error.pod().map(|it| it.address()), Some(one.addr()));
+    assert!(one.requests() > 3, "{}", one.requests());
+    assert_eq!(stateful.cluster.pod(0).requests(), 0);
+}
+
+#[tokio::test]
+async fn others_over_http_leave_out_their_address() {
+    let stateful = Stateful::new(Cluster::start(3).await);
+    let client = stateful.client("http").build().expect("a client");
+    let others = client.others(stateful.cluster.pod(1).ip());
+    for _ in 0..20 {
+        get(&others).await.expect("others");
+    }
+    let requests = [0, 1, 2].map(|pod| stateful.cluster.pod(pod).requests());
+    assert_eq!(requests, [10, 0, 10]);
+    // To all of them it can't be.
+    assert!(others.post("/").broadcast().await.is_err());
+}
+
+#[tokio::test]
+async fn the_certificate_is_asked_for_the_name_that_the_pod_s_own_record_tells() {
+    let certified = "web-1.web.default.svc.cluster.local";
+    let stateful = Stateful::new(Cluster::start_tls_as(certified, 2).await);
+    let trust = stateful.cluster.trust_pem().as_bytes();
+    let tls = Tls::new()
+        .trust_pem(trust)
+        .expect("a certificate")
+        .pod_names(true);
+    let client = stateful
+        .client("https")
+        .tls(tls)
+        .ready_timeout(Duration::from_secs(2));
+    let client = client.build().expect("a client");
+    let answer = within("an answer", get(&client.pod("web-1"))).await;
+    assert_eq!(
+        answer.expect("its own name").1,
+        stateful.cluster.pod(1).name()
+    );
+    let error = within("an error", get(&client.pod("web-0"))).await;
+    let error = error.expect_err("the certificate is another pod's");
+    assert!(error.is_unreachable(), "{error:?}");
+    assert_eq!(stateful.cluster.pod(0).requests(), 0);
+}
