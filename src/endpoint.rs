@@ -50,7 +50,7 @@ impl Endpoint {
     }
 
     /// Gives it a hostname that is true only as long as each answer says so: what doesn't, takes it away.
-    #[cfg(feature = "dns")]
+    #[cfg(any(feature = "dns", test))]
     pub(crate) fn lease_hostname(&mut self, hostname: Arc<str>) {
         self.hostname = Some(hostname);
         self.is_leased = true;
@@ -128,8 +128,12 @@ impl Endpoint {
     ///
     /// A StatefulSet's pod is made anew under the same hostname and name, at another address. Other pods get another name each
     /// time. A [`Subset`](crate::Subset) chooses pods by it, and [`ConsistentHash`](crate::ConsistentHash) finds the pods of keys.
+    ///
+    /// A hostname that [`Dns`](crate::Dns#pods-own-names) has looked up because requests ask for it doesn't count: it is there
+    /// while they ask, and other clients don't know it.
     pub fn stable_name(&self) -> Cow<'_, str> {
-        match self.hostname().or(self.pod_name()) {
+        let hostname = self.hostname().filter(|_| !self.is_leased);
+        match hostname.or(self.pod_name()) {
             Some(name) => name.into(),
             None => self.address.to_string().into(),
         }
@@ -220,22 +224,13 @@ impl Endpoint {
 }
 
 impl Endpoint {
-    /// Whether `newer`, of the same pod or another one, tells nothing that isn't known.
-    pub(crate) fn covers(&self, newer: &Self) -> bool {
-        self == newer
-            || self.is_same_pod(newer) && {
-                let mut newer = newer.clone();
-                newer.recall(self);
-                *self == newer
-            }
-    }
-
     /// Fills in what is known of the same pod from before: where it runs and what it is called stays true when the next
     /// answer doesn't say so, as DNS doesn't. Hints, its weight, and whether it is
     /// terminating, are as the last answer has them.
     pub(crate) fn recall(&mut self, older: &Self) {
-        if self.hostname.is_none() && !older.is_leased {
+        if older.hostname.is_some() && !older.is_leased {
             self.hostname.clone_from(&older.hostname);
+            self.is_leased = false;
         }
         let Some(older) = &older.details else { return };
         if self.details.is_none() && older.is_lasting() {

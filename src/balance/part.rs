@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use crate::{
-    comparison::{Fate, compare, normalise},
+    comparison::{normalise, recall},
     discovery::{Discovery, FailureLog},
     endpoint::Endpoint,
     error::{BoxError, SharedError},
@@ -98,13 +98,7 @@ impl Part {
         let mut whole = normalise(set);
         let before = self.whole.take().unwrap_or_default();
         // The names by which pods have their places stay known when the next answer doesn't tell them.
-        let is_same = |old: &&Endpoint, new: &&mut Endpoint| old.is_same_pod(new);
-        let old_key = |old: &&Endpoint| old.identity();
-        for fate in compare(&before, &mut whole, old_key, |new| new.identity(), is_same) {
-            if let Fate::Stayed(old, new) = fate {
-                new.recall(old);
-            }
-        }
+        recall(&before, &mut whole);
         let is_new = whole != before || self.order.is_empty();
         self.whole = Some(whole);
         self.forget(now);

@@ -1,13 +1,13 @@
 //! The one writer of a snapshot: what an answer of discovery changes.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use rand::Rng;
 use tracing::debug;
 
 use super::{Current, Pickers, Snapshot};
 use crate::{
-    comparison::{Fate, compare, normalise},
+    comparison::{Fate, compare, normalise, recall},
     endpoint::Endpoint,
     locality::{Before, LocalityPreference, LocalitySplit, Proximities},
     member::{Member, MemberId, Members, Slots},
@@ -44,8 +44,6 @@ struct Merged<S> {
     update: Update<S>,
     /// One of those that stay accepts requests.
     accepts: bool,
-    /// Hostnames that the new set tells, where it tells some and not others.
-    told: HashSet<Arc<str>>,
 }
 
 impl<M> Writer<M> {
@@ -112,7 +110,8 @@ impl<M> Writer<M> {
         self.replace(current, set, Proximities::Look, rng)
     }
 
-    /// The same; which of the endpoints are near may be known. Those must be in the order of their identities then.
+    /// The same; which of the endpoints are near may be known. Those must be in the order of their identities then, and have
+    /// what is known of them from before.
     pub(crate) fn replace<S>(
         &mut self,
         current: &Current<S>,
@@ -127,10 +126,13 @@ impl<M> Writer<M> {
         let mut set = normalise(set);
         let old = current.load_full();
         let are_known = match &proximities {
-            Proximities::Look => true,
+            Proximities::Look => {
+                recall(old.endpoints(), &mut set);
+                true
+            }
             Proximities::Known(nearest) => old.pickers.nearest() == nearest.as_ref(),
         };
-        if old.discovered && are_known && is_known(old.endpoints(), &set) {
+        if old.discovered && are_known && old.endpoints() == set {
             return None;
         }
         let merged = self.merge(&old, &mut set);
@@ -207,7 +209,6 @@ impl<M> Writer<M> {
                 altered: Vec::new(),
             },
             accepts: false,
-            told: told(set),
         };
         let before = old.endpoints();
         let is_same = |&old: &usize, new: &&mut Endpoint| before[old].is_same_pod(new);
@@ -257,32 +258,10 @@ impl<S: Clone> Merged<S> {
     fn stay(&mut self, old: &Snapshot<S>, index: usize, endpoint: &mut Endpoint) {
         let (before, member) = (&old.endpoints()[index], &old.members()[index]);
         if endpoint != before {
-            let is_unnamed = endpoint.hostname().is_none();
-            endpoint.recall(before);
-            let name = endpoint.hostname().filter(|_| is_unnamed);
-            if name.is_some_and(|name| self.told.contains(name)) {
-                // Its pod is told to be elsewhere.
-                endpoint.forget_hostname();
-            }
-            if endpoint != before {
-                self.update.altered.push((member.id(), endpoint.clone()));
-            }
+            self.update.altered.push((member.id(), endpoint.clone()));
         }
         self.accepts |= member.is_available();
         self.members.push(member.clone());
         self.services.push(old.services[index].clone());
     }
-}
-
-/// The hostnames in `set`, if it doesn't have them of all.
-fn told(set: &[Endpoint]) -> HashSet<Arc<str>> {
-    let is_partial = set.iter().any(|endpoint| endpoint.hostname().is_none());
-    let names = set.iter().filter(|_| is_partial);
-    names.filter_map(Endpoint::shared_hostname).collect()
-}
-
-/// Whether `set` tells nothing that `endpoints` don't.
-fn is_known(endpoints: &[Endpoint], set: &[Endpoint]) -> bool {
-    let mut pairs = endpoints.iter().zip(set);
-    endpoints.len() == set.len() && pairs.all(|(known, new)| known.covers(new))
 }

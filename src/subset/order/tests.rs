@@ -249,6 +249,19 @@ fn a_pod_keeps_its_place_while_its_predecessor_terminates() {
 }
 
 #[test]
+fn a_name_that_was_looked_up_for_requests_moves_nobody() {
+    let before = pods(0..30);
+    let mut during = before.clone();
+    for (number, pod) in during.iter_mut().enumerate().take(10) {
+        pod.lease_hostname(format!("web-{number}").into());
+    }
+    for client in [Client::Random(7), Client::Ranked { rank: 3, of: 8 }] {
+        let order = |set: &[Endpoint]| order(set, None, client, 5);
+        assert_eq!(order(&during), order(&before));
+    }
+}
+
+#[test]
 fn terminating_pods_and_those_without_weight_come_last() {
     let mut set = pods(0..30);
     for index in 0..10 {
