@@ -149,7 +149,7 @@ impl fmt::Display for NoEndpoints {
         f.write_str(match self {
             Self::NotDiscovered => "discovery has found none so far",
             Self::Empty => "the service has none at the moment (scaled to zero?)",
-            Self::LeftOut => "the service has no other one at the moment",
+            Self::LeftOut => "there is none but the one that is left out",
         })
     }
 }

@@ -162,3 +162,41 @@ async fn a_pod_that_fails_is_out_and_its_own_keys_bring_it_back() {
     sleep(SECOND).await;
     assert_eq!(before, cluster.homes().await);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_key_whose_pod_is_left_out_is_at_its_second_choice_and_comes_home_without_that() {
+    let (cluster, _) = Cluster::new().await;
+    let before = cluster.homes().await;
+    let get = async |route: Route| {
+        let answered = cluster.balance.call_with(Request(1), route).await;
+        answered.expect("a response").0
+    };
+    let all = cluster.balance.endpoints();
+    for (key, home) in before.iter().enumerate() {
+        let key = format!("user-{key}");
+        let mut pods = all.iter().map(|status| &status.endpoint);
+        let pod = pods.find(|pod| pod.stable_name() == *home).expect("home");
+        let second = get(Route::new().key(&*key).avoid(pod)).await;
+        let leaving_out = Route::new().key(&*key).leave_out(&**home);
+        assert_eq!(get(leaving_out.clone()).await.address(), second.address());
+        let neither = get(leaving_out.avoid(&second)).await;
+        assert!(![pod.address(), second.address()].contains(&neither.address()));
+    }
+    assert_eq!(cluster.homes().await, before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_goes_to_a_pod_that_it_avoids_rather_than_to_the_one_that_it_leaves_out() {
+    let (cluster, hosts) = Cluster::new().await;
+    cluster
+        .pods
+        .set((0..3).map(|number| hosts[&number]), Behaviour::HandBack);
+    let avoided = endpoint(hosts[&3]);
+    for key in 0..50 {
+        let route = Route::new().key(key).leave_out("web-4").avoid(&avoided);
+        let answered = cluster.balance.call_with(Request(1), route).await;
+        let (endpoint, _) = answered.expect("better than none");
+        assert_eq!(endpoint.address(), avoided.address());
+    }
+    assert_eq!(cluster.pods.counts(hosts[&4]).calls, 0);
+}

@@ -378,6 +378,7 @@ async fn others_are_all_but_one_under_any_policy() {
         "least-connections",
         "power-of-two",
         "peak-ewma",
+        "consistent-hash",
     ] {
         for myself in ["web-2", "10.0.0.3", "10.0.0.3:80"] {
             let policy: BuiltInPolicy = name.parse().expect("a policy");
@@ -431,7 +432,7 @@ async fn others_leave_one_out_in_trouble_too() {
     assert!(error.is_no_endpoints());
     assert_eq!(
         error.to_string(),
-        "no endpoints: the service has no other one at the moment"
+        "no endpoints: there is none but the one that is left out"
     );
     assert_eq!(story.calls([3]), 0);
 }

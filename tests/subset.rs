@@ -24,7 +24,8 @@ use tokio::{sync::mpsc, time::sleep};
 use tower::{Layer, ServiceExt};
 use tower_headless::{
     Balance, BalanceBuilder, BalanceLayer, BoxError, ConsistentHash, Discovery, Dns, Endpoint,
-    Error, HealthCheck, MembershipChange, Proximity, Route, StaticEndpoints, Subset, http::Client,
+    Error, HealthCheck, MembershipChange, PodId, Proximity, Route, StaticEndpoints, Subset,
+    http::Client,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -404,6 +405,63 @@ async fn a_pod_outside_of_the_subset_gets_the_requests_for_it_and_no_others() {
     assert_eq!(waiting.await.expect("no panic").expect("it has come"), 77);
     let missing = ask(&balance, 99).await.expect_err("there is none");
     assert!(missing.is_unreachable());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_outside_of_the_subset_is_reached_by_its_address_and_its_number_too() {
+    let (_script, _, balance) = balance(named(0..60), Subset::of(6), &|it| it).await;
+    let own = hosts(&balance);
+    let others: Vec<_> = (0..60).filter(|host| !own.contains(host)).collect();
+    let address = endpoint(others[1]).address();
+    for (pod, expected) in [
+        (PodId::ordinal(others[0].into()), others[0]),
+        (PodId::from(address), others[1]),
+        (PodId::from(endpoint(others[2]).address().ip()), others[2]),
+    ] {
+        let route = Route::new().pod(pod.clone());
+        let response = balance.call_with(Request(1), route).await;
+        let (endpoint, _) = response.expect("it is there");
+        assert_eq!(host(&endpoint), expected, "{pod}");
+    }
+    assert_eq!(answering(&balance, 60).await, own);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_has_left_the_subset_and_no_more_is_not_said_to_have_left() {
+    let never_waits: Change<'_> = &|it| it.fail_fast();
+    let (script, _, balance) = balance(named(0..60), Subset::of(6), never_waits).await;
+    let own = hosts(&balance);
+    let other = (0..60).find(|host| !own.contains(host)).expect("many");
+    ask_all(&balance, 0..60).await;
+    settle().await;
+    assert_eq!(hosts(&balance), own);
+    let error = ask(&balance, other).await.expect_err("not in the subset");
+    let error = error.to_string();
+    assert!(!error.contains("it left"), "{error}");
+    settle().await;
+    assert_eq!(ask(&balance, other).await.expect("it has come"), other);
+    let mut set = named(0..60);
+    set.remove(usize::from(other));
+    script.endpoints(set);
+    settle().await;
+    let error = ask(&balance, other).await.expect_err("it has gone");
+    let error = error.to_string();
+    assert!(error.contains("it left"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_is_where_its_name_is_told_to_be_though_its_old_address_is_of_the_set() {
+    let hosted = |host: u8| endpoint(host).with_hostname(format!("kv-{host}"));
+    let set: Vec<_> = (0..60).map(hosted).collect();
+    let (script, _, balance) = balance(set, Subset::of(6), &|it| it).await;
+    let own = hosts(&balance);
+    let mine = *own.first().expect("six");
+    // Of some, no name is told any more; one of them has another address.
+    let mut set: Vec<_> = (0..60).map(endpoint).collect();
+    set.push(endpoint(200).with_hostname(format!("kv-{mine}")));
+    script.endpoints(set);
+    settle().await;
+    assert_eq!(ask(&balance, mine).await.expect("it is there"), 200);
 }
 
 #[tokio::test(start_paused = true)]
