@@ -41,6 +41,7 @@
 //! | every pod refuses | requests wait, up to the [ready timeout](BalanceBuilder::ready_timeout), for a new set or a pod that accepts; after that they fail at once |
 //! | a pod fails a request that it had | with [`RetryLayer`], or in the HTTP client where that is safe, another pod gets it, within a budget |
 //! | pods are asked whether they are well | a [`HealthCheck`], by TCP, HTTP, gRPC or anything else: a pod that fails its checks gets no requests until one passes; a new one may have to pass one first |
+//! | one pod is to get a request | [`Balance::pod`] follows it by its name, waits for it while it is away, and asks no other one; [`Balance::others`] asks any but one |
 //! | all pods are to get a request | [`Balance::broadcast`] asks each of them, some at a time, and gives the [answers](Answers) as they come |
 //! | a request is cancelled | it is counted out, wherever it was |
 //! | clients and pods are many | each client uses a [`Subset`] of the pods, with substitutes while too few of it accept requests |
@@ -86,7 +87,7 @@
 //! | [one of your own](Policy#a-policy-of-your-own) | these don't know what you know of your pods or your requests | yours |
 //!
 //! A [`BuiltInPolicy`] is read from a configuration: `"least-connections".parse()`. A request may say where it wants to go: a
-//! [`Route`] has a key, which policies see, one pod's name, or pods to avoid.
+//! [`Route`] has a key, which policies see, one pod that is wanted, one that is left out, or pods to avoid.
 //!
 //! Where pods are to get more than others, a source gives them [weights](Endpoint::weight): SRV records do, and any
 //! [`Discovery`] of one's own may. Kubernetes knows none.
@@ -239,6 +240,9 @@
 //!            │                                                   ▲
 //!            └── once a minute: "web-0 is asked for" ─▶ discovery ──▶ endpoint with this hostname
 //! ```
+//!
+//! What is not in a subset is taken into it first ("one waits for web-0" ─▶ part, with weight zero). A name that has been looked up
+//! so is none that keys or subsets go by: other clients don't know it.
 //!
 //! The way of a request: `balance.rs` (`call`) ▶ `balance/place.rs` (which endpoint gets it, and what if that refuses) ▶
 //! `snapshot.rs` (`pick`) ▶ `policy/` ▶ `balance/future.rs` (to the response) ▶ `in_flight.rs` (to its end).

@@ -39,7 +39,12 @@ use crate::{
 /// # All but one
 ///
 /// The policy chooses as ever; where it chooses the one that is left out, it is asked again. A policy that looks for few
-/// requests in flight may choose that one again and again: then it is the better of two others at random.
+/// requests in flight may choose that one again and again: then it is the better of two others at random. A key goes on to its
+/// next choice ([`ConsistentHash`](crate::ConsistentHash)).
+///
+/// # With a subset
+///
+/// One pod is reached though it isn't in the client's [`Subset`](crate::Subset); the others are those of the subset.
 ///
 /// # Errors
 ///

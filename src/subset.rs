@@ -71,10 +71,14 @@ use crate::{discovery::Discovery, stable_hash::stable_hash};
 ///   ones don't accept them. Of the substitutes, every other one is far. With peers whose zones are known, as
 ///   EndpointSlices tell them, each zone's clients share out its pods evenly among themselves; where they aren't, as with DNS,
 ///   near pods are used as evenly as at random.
-/// - **A pod asked for by name** ([`Route::pod`](crate::Route::pod)) is reached though it isn't in the subset. It joins the set
-///   with weight zero, for as long as there is a pod of this name: it gets the requests for it, and others if no pod with a weight
-///   accepts them. The first of them waits a moment, so it fails if requests [never wait](crate::BalanceBuilder::fail_fast).
-///
+/// - **A pod that is asked for** ([`Balance::pod`](crate::Balance::pod), [`Route::pod`](crate::Route::pod)), by its name, number or
+///   address, is reached though it isn't in the subset. It joins the set with weight zero, for as long as there is such a pod: it
+///   gets the requests for it, and others if no pod with a weight accepts them. The first of them waits a moment, so it fails if
+///   requests [never wait](crate::BalanceBuilder::fail_fast), with an error that says that the pod isn't there. Until one has asked,
+///   [`Balance::endpoint`](crate::Balance::endpoint) doesn't know of it. Whether a [number](crate::PodId::ordinal) is ambiguous
+///   is judged by the pods of the set.
+/// - **A pod that is left out** ([`Balance::others`](crate::Balance::others)) may be one of the subset, which then has one fewer
+///   for these requests; no substitute takes its place. A subset of one may have none.
 /// - **A [broadcast](crate::Balance::broadcast)** reaches all pods. Those outside of the subset join the set with weight zero
 ///   while it runs, and leave after: there are connections to all of them for that time.
 /// - **With [`ConsistentHash`](crate::ConsistentHash)**, clients with different subsets send one key to different pods: the pod of

@@ -87,7 +87,8 @@ const COUNTED_BY_EACH: usize = 32;
 ///   count as one; the second gets what the first doesn't accept. [`hash_key`](Self::hash_key) names them otherwise.
 /// - **While an endpoint is out**, ejected, refusing, failing its checks or gone, each of its keys goes to its own second
 ///   choice, and comes home after. No other key moves. An ejected endpoint is [tried](crate::OutlierDetection) with a request of
-///   its own keys. A request that is sent again [avoiding](Route::avoid) an endpoint goes on to the key's next choice, too.
+///   its own keys. A request that is sent again [avoiding](Route::avoid) an endpoint, or that [leaves one out](Route::leave_out), goes
+///   on to the key's next choice, too.
 /// - **When one of n endpoints joins or leaves**, the keys that it gets, or had, move, 1/n of all, and no others.
 /// - **No endpoint drowns** in a hot key: it takes at most `⌈1.25 × (requests in flight + 1) × its share⌉` requests, its share
 ///   being that of its weight among the endpoints that are available, and what is over goes on to its key's next choices
