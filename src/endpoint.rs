@@ -177,9 +177,12 @@ impl Endpoint {
         self.address
     }
 
-    /// Whether it is the pod of this name: its hostname, or its own.
+    /// Whether it is the pod of this name: its hostname, or its own, or its address with the port where it has neither.
     pub(crate) fn is_called(&self, name: &str) -> bool {
-        self.hostname() == Some(name) || self.pod_name() == Some(name)
+        match (self.hostname(), self.pod_name()) {
+            (None, None) => name.parse() == Ok(self.address),
+            (hostname, pod_name) => hostname == Some(name) || pod_name == Some(name),
+        }
     }
 
     /// Whether both may be the same pod: what one side doesn't know is no difference.

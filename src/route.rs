@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::{endpoint::Endpoint, member::MemberId, stable_hash::stable_hash};
 
-/// What a request says of where it wants to go: by key, to one pod, or away from some. Most requests say nothing.
+/// What a request says of where it wants to go: by key, to one pod, to one rather than another, or away from some.
+/// Most requests say nothing.
 ///
 /// It travels with the request, through [`Balance::call_with`](crate::Balance::call_with) or, with the HTTP client, in the
 /// request's extensions, and reaches the policy's `Picker`. An empty one costs nothing.
@@ -23,6 +24,7 @@ pub struct Route(Option<Arc<Wishes>>);
 struct Wishes {
     key: Option<RouteKey>,
     pod: Option<Box<str>>,
+    preferred: Option<Box<str>>,
     member: Option<Target>,
     avoid: Vec<Endpoint>,
 }
@@ -47,13 +49,23 @@ impl Route {
         self.with(|wishes| wishes.key = Some(key.into()))
     }
 
-    /// The one pod that is wanted, by its hostname or its own name: no other one gets the request.
+    /// The one pod that is wanted, by its hostname or its own name, or by its address with the port where it has neither: no other
+    /// one gets the request.
     ///
     /// While no pod of that name accepts it, the request waits, up to the
     /// [ready timeout](crate::BalanceBuilder::ready_timeout), and fails then with an error that
     /// [is unreachable](crate::Error::is_unreachable). A pod outside of the client's [subset](crate::Subset) is reached, too.
     pub fn pod(self, name: impl Into<Box<str>>) -> Self {
         self.with(|wishes| wishes.pod = Some(name.into()))
+    }
+
+    /// The pod that gets the request if it accepts it, by its name as [`pod`](Self::pod) takes it; another one gets it if that is
+    /// gone, ejected, refuses or is [avoided](Self::avoid): that of the [key](Self::key), or the policy's choice.
+    ///
+    /// So requests stay with a pod for as long as it is well, under any policy. How many requests it has makes no difference, nor
+    /// how near or how new it is. A pod outside of the client's [subset](crate::Subset) counts as gone.
+    pub fn prefer(self, name: impl Into<Box<str>>) -> Self {
+        self.with(|wishes| wishes.preferred = Some(name.into()))
     }
 
     /// One pod more that gets the request only if no other one takes it.
@@ -93,6 +105,11 @@ impl Route {
     /// The name of the one [pod](Self::pod) that is wanted, if there is one.
     pub fn requested_pod(&self) -> Option<&str> {
         self.0.as_ref()?.pod.as_deref()
+    }
+
+    /// The name of the pod that is [preferred](Self::prefer), if there is one.
+    pub fn preferred_pod(&self) -> Option<&str> {
+        self.0.as_ref()?.preferred.as_deref()
     }
 
     /// The one endpoint that is wanted, if there is one.

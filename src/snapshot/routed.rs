@@ -21,6 +21,12 @@ impl<S> Snapshot<S> {
             self.signals.heed_if_any();
             return self.pick_pod(pod);
         }
+        if let Some(pod) = route.preferred_pod()
+            && let Some(picked) = self.pick_preferred(pod, route)
+        {
+            self.signals.heed_if_any();
+            return Some(picked);
+        }
         if !route.avoided().is_empty()
             && !self.pickers.whole.is_keyed(route)
             && let Some(picked) = self.pick_avoiding(route, rng)
@@ -83,6 +89,18 @@ impl<S> Snapshot<S> {
             let member = &self.members()[index];
             let is_trial = member.claim_trial();
             let begun = is_trial || member.begin() || member.begin_ejected();
+            begun.then(|| self.picked(index, is_trial))
+        })
+    }
+
+    /// The pod of this name, if it accepts requests, or offers a trial.
+    fn pick_preferred(&self, name: &str, route: &Route) -> Option<Picked<'_, S>> {
+        self.indices_of(name).find_map(|index| {
+            if route.avoids(self.members.endpoint(index)) {
+                return None;
+            }
+            let is_trial = self.members()[index].claim_trial();
+            let begun = is_trial || self.members.begin(index);
             begun.then(|| self.picked(index, is_trial))
         })
     }
