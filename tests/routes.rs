@@ -120,6 +120,84 @@ async fn a_named_pod_that_hands_requests_back_is_waited_for() {
     assert_eq!([1, 3].map(|host| pods.counts(host).calls), [0, 0]);
 }
 
+/// The address that answers a request that would rather have this pod.
+async fn prefer(balance: &Balance<PodService>, pod: &str) -> Result<SocketAddr, Error> {
+    let route = Route::new().prefer(pod);
+    let response = balance.call_with(Request(1), route).await;
+    response.map(|(endpoint, _)| endpoint.address())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_preferred_pod_has_the_request_while_it_accepts_it() {
+    let policies: [Change<_>; 3] = [
+        |builder| builder,
+        |builder| builder.policy(BuiltInPolicy::LeastConnections(Default::default())),
+        |builder| builder.policy(BuiltInPolicy::ConsistentHash(Default::default())),
+    ];
+    for policy in policies {
+        let (script, pods, balance) = stateful(policy).await;
+        let second = endpoint(2).address();
+        for _ in 0..20 {
+            assert_eq!(prefer(&balance, "kv-1").await.expect("one"), second);
+        }
+        let route = Route::new().prefer("kv-1").avoid(&named(2, "kv-1"));
+        let avoiding = balance.call_with(Request(1), route).await;
+        assert_ne!(avoiding.expect("another").0.address(), second);
+        pods.set([2], Behaviour::HandBack);
+        for _ in 0..20 {
+            assert_ne!(prefer(&balance, "kv-1").await.expect("another"), second);
+        }
+        script.endpoints(vec![named(1, "kv-0"), named(9, "kv-1")]);
+        settle().await;
+        let moved = prefer(&balance, "kv-1").await.expect("it is elsewhere");
+        assert_eq!(moved, endpoint(9).address());
+        script.endpoints(vec![named(1, "kv-0")]);
+        settle().await;
+        let other = prefer(&balance, "kv-1").await.expect("another");
+        assert_eq!(other, endpoint(1).address());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ejected_pod_comes_back_by_a_request_that_would_rather_have_it() {
+    let (_script, pods, balance) = stateful(|builder| builder).await;
+    pods.set([2], Behaviour::Fail);
+    while prefer(&balance, "kv-1").await.is_err() {
+        settle().await;
+    }
+    let calls = pods.counts(2).calls;
+    for _ in 0..20 {
+        let other = prefer(&balance, "kv-1").await.expect("another");
+        assert_ne!(other, endpoint(2).address());
+    }
+    assert_eq!(pods.counts(2).calls, calls);
+    pods.set([2], Behaviour::Answer);
+    sleep(30 * SECOND).await;
+    // One that would rather have another one is no trial of it.
+    for _ in 0..5 {
+        let first = prefer(&balance, "kv-0").await.expect("it is there");
+        assert_eq!(first, endpoint(1).address());
+    }
+    for _ in 0..20 {
+        let back = prefer(&balance, "kv-1").await.expect("it is back");
+        assert_eq!(back, endpoint(2).address());
+        settle().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_without_a_name_goes_by_its_address() {
+    let (script, _pods, balance) = stateful(|builder| builder).await;
+    script.endpoints(vec![endpoint(1), endpoint(2), named(3, "kv-2")]);
+    settle().await;
+    let second = endpoint(2).address();
+    for _ in 0..20 {
+        let name = second.to_string();
+        assert_eq!(prefer(&balance, &name).await.expect("one"), second);
+        assert_eq!(ask(&balance, &name).await.expect("one"), second);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_is_avoided_gets_the_request_if_no_other_one_takes_it() {
     let (_script, pods, balance) = stateful(|builder| builder).await;
