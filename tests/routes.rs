@@ -188,9 +188,9 @@ async fn an_ejected_pod_comes_back_by_a_request_that_would_rather_have_it() {
 #[tokio::test(start_paused = true)]
 async fn a_pod_without_a_name_goes_by_its_address() {
     let (script, _pods, balance) = stateful(|builder| builder).await;
-    script.endpoints(vec![endpoint(1), endpoint(2), named(3, "kv-2")]);
+    script.endpoints(vec![endpoint(11), endpoint(12), named(3, "kv-2")]);
     settle().await;
-    let second = endpoint(2).address();
+    let second = endpoint(12).address();
     for _ in 0..20 {
         let name = second.to_string();
         assert_eq!(prefer(&balance, &name).await.expect("one"), second);
