@@ -177,12 +177,10 @@ impl Endpoint {
         self.address
     }
 
-    /// Whether it is the pod of this name: its hostname, or its own, or its address with the port where it has neither.
-    pub(crate) fn is_called(&self, name: &str) -> bool {
-        match (self.hostname(), self.pod_name()) {
-            (None, None) => name.parse() == Ok(self.address),
-            (hostname, pod_name) => hostname == Some(name) || pod_name == Some(name),
-        }
+    /// Whether it is the pod of this name: its hostname, its own name, or its address with the port.
+    pub(crate) fn is_called(&self, name: PodName<'_>) -> bool {
+        let text = Some(name.text);
+        self.hostname() == text || self.pod_name() == text || name.address == Some(self.address)
     }
 
     /// Whether both may be the same pod: what one side doesn't know is no difference.
@@ -194,6 +192,21 @@ impl Endpoint {
             && agree(self.hostname(), other.hostname())
             && agree(self.pod_name(), other.pod_name())
             && agree(self.pod_uid(), other.pod_uid())
+    }
+}
+
+/// What a request asks for a pod by: any name that it has, or has had before others were known.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PodName<'a> {
+    text: &'a str,
+    /// If it is one.
+    address: Option<SocketAddr>,
+}
+
+impl<'a> From<&'a str> for PodName<'a> {
+    fn from(text: &'a str) -> Self {
+        let address = text.parse().ok();
+        Self { text, address }
     }
 }
 

@@ -49,12 +49,12 @@ impl Route {
         self.with(|wishes| wishes.key = Some(key.into()))
     }
 
-    /// The one pod that is wanted, by its hostname or its own name, or by its address with the port where it has neither: no other
-    /// one gets the request.
+    /// The one pod that is wanted, by its hostname, its own name, or its address with the port: no other one gets the request.
     ///
     /// While no pod of that name accepts it, the request waits, up to the
     /// [ready timeout](crate::BalanceBuilder::ready_timeout), and fails then with an error that
-    /// [is unreachable](crate::Error::is_unreachable). A pod outside of the client's [subset](crate::Subset) is reached, too.
+    /// [is unreachable](crate::Error::is_unreachable). A pod outside of the client's [subset](crate::Subset) is reached by its
+    /// name, too.
     pub fn pod(self, name: impl Into<Box<str>>) -> Self {
         self.with(|wishes| wishes.pod = Some(name.into()))
     }

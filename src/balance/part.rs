@@ -18,7 +18,7 @@ use tracing::info;
 use crate::{
     comparison::{Fate, compare, normalise},
     discovery::{Discovery, FailureLog},
-    endpoint::Endpoint,
+    endpoint::{Endpoint, PodName},
     error::{BoxError, SharedError},
     locality::{LocalityPreference, Nearest, Proximities},
     subset::{Client, Extent, Subset, order, rank},
@@ -108,6 +108,7 @@ impl Part {
     /// Forgets names that nobody waits for and no pod has.
     fn forget(&mut self, now: Instant) {
         self.wanted.retain(|name, until| {
+            let name = PodName::from(&**name);
             let mut whole = self.whole.iter().flatten();
             *until > now || whole.any(|endpoint| endpoint.is_called(name))
         });

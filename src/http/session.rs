@@ -23,7 +23,10 @@ use self::{
     seal::{Seal, Ticket},
 };
 use super::{error::Error, response::ResponseBody};
-use crate::{endpoint::Endpoint, route::Route};
+use crate::{
+    endpoint::{Endpoint, PodName},
+    route::Route,
+};
 
 /// Sticky sessions, for [`ClientBuilder::sessions`](super::ClientBuilder::sessions): requests of one session go to one pod, for
 /// as long as that accepts them.
@@ -292,15 +295,16 @@ impl Session {
     pub(super) fn answered(self, response: &mut Response<ResponseBody>) {
         let Self { sticky, ticket } = self;
         let pod = response.body().pod();
-        let name = pod.stable_name();
-        if ticket.as_ref().is_some_and(|ticket| *ticket.pod == *name) {
+        // By any of its names, which may not all have been known when the session began.
+        let is_its_own = |ticket: &Ticket| pod.is_called(PodName::from(&*ticket.pod));
+        if ticket.as_ref().is_some_and(is_its_own) {
             return;
         }
         let next = Ticket {
             id: ticket
                 .as_ref()
                 .map_or_else(rand::random, |ticket| ticket.id),
-            pod: name.into(),
+            pod: pod.stable_name().into(),
         };
         if let (Some(hook), Some(ticket)) = (&sticky.on_lost, ticket) {
             hook(&SessionLost {

@@ -6,6 +6,7 @@ use rand::{Rng, RngExt, seq::IteratorRandom};
 
 use super::{Picked, Snapshot};
 use crate::{
+    endpoint::PodName,
     member::Member,
     route::{Route, Target},
 };
@@ -61,6 +62,7 @@ impl<S> Snapshot<S> {
     }
 
     fn indices_of(&self, name: &str) -> impl Iterator<Item = usize> {
+        let name = PodName::from(name);
         let all = || 0..self.members.len();
         let names = move |&index: &usize| self.members.endpoint(index).is_called(name);
         let terminates = |index: &usize| self.members.endpoint(*index).is_terminating();

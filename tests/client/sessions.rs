@@ -232,6 +232,34 @@ async fn a_pod_of_a_stateful_set_has_its_sessions_again_wherever_it_is() {
 }
 
 #[tokio::test]
+async fn a_session_stays_with_a_pod_whose_name_is_learnt_later() {
+    let lost = Lost::default();
+    let sessions = lost.hook(cookie());
+    let scaled = Scaled::new(|builder| builder.sessions(sessions.clone()));
+    let (client, named) = (&scaled.client, webs(0..3).await);
+    let nameless = named.iter().map(|pod| Endpoint::new(pod.address()));
+    scaled.publish(&nameless.collect::<Vec<_>>()).await;
+    let (pod, cookie) = begin(client).await;
+    scaled.publish(&named).await;
+    wait_until("the names", || {
+        let mut pods = client.endpoints().into_iter();
+        pods.all(|pod| pod.endpoint.hostname().is_some())
+    })
+    .await;
+    // Another client may know them from the beginning.
+    let other = over(named).sessions(sessions).build().expect("a client");
+    for _ in 0..20 {
+        let answer = send(get(client, &cookie)).await;
+        assert_eq!((&answer.pod, answer.cookies.len()), (&pod, 0));
+        let response = within("a response", get(&other, &cookie).into_future()).await;
+        let response = response.expect("a response");
+        assert_eq!(response.body().pod().address().to_string(), pod);
+        assert_eq!(cookies(&response), [""; 0]);
+    }
+    lost.are(&[]);
+}
+
+#[tokio::test]
 async fn any_client_with_the_secret_goes_on_with_a_session() {
     let cookie = begin_with(&sticky(webs(0..3).await), "web-2").await;
     let other = sticky(webs(0..3).await);
@@ -338,8 +366,9 @@ async fn a_cookie_that_is_none_of_ours_is_none() {
     let ours = begin_with(&client, "web-1").await;
     let cut = &ours[..ours.len() - 4];
     let renamed = renamed.replace("other=", "lb=");
+    let open = format!("lb={:016x}web-1", 1);
     for forged in [
-        "lb=web-1", "lb=", "lb", "LB=x", &theirs, &renamed, cut, "\u{e9}",
+        &*open, "lb=web-1", "lb=", "lb", "LB=x", &theirs, &renamed, cut, "\u{e9}",
     ] {
         let mut pods = BTreeSet::new();
         for _ in 0..3 {
