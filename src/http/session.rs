@@ -12,6 +12,7 @@
 mod carrier;
 mod seal;
 
+pub use carrier::SameSite;
 pub(super) use carrier::cookies;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -217,19 +218,6 @@ impl fmt::Debug for Sessions {
             .field("strict", &self.is_strict)
             .finish_non_exhaustive()
     }
-}
-
-/// When browsers bring a cookie along with a request that another site has caused.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SameSite {
-    /// Never.
-    Strict,
-    /// When its user has followed a link.
-    #[default]
-    Lax,
-    /// Always. Browsers want such a cookie to be `Secure`, and so it is.
-    None,
 }
 
 /// A session whose pod was out, and which goes on at another one.

@@ -8,8 +8,6 @@ use http::{
     header::{COOKIE, SET_COOKIE},
 };
 
-use super::SameSite;
-
 #[derive(Clone, Debug)]
 pub(super) enum Carrier {
     Cookie { name: Box<str>, kept: Attributes },
@@ -24,6 +22,19 @@ pub(super) struct Attributes {
     pub(super) secure: bool,
     pub(super) http_only: bool,
     pub(super) same_site: SameSite,
+}
+
+/// When browsers bring a cookie along with a request that another site has caused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SameSite {
+    /// Never.
+    Strict,
+    /// When its user has followed a link.
+    #[default]
+    Lax,
+    /// Always. Browsers want such a cookie to be `Secure`, and so it is.
+    None,
 }
 
 impl Default for Attributes {
