@@ -160,28 +160,36 @@ async fn a_preferred_pod_has_the_request_while_it_accepts_it() {
 
 #[tokio::test(start_paused = true)]
 async fn an_ejected_pod_comes_back_by_a_request_that_would_rather_have_it() {
-    let (_script, pods, balance) = stateful(|builder| builder).await;
-    pods.set([2], Behaviour::Fail);
-    while prefer(&balance, "kv-1").await.is_err() {
+    let policy: Change<_> =
+        |builder| builder.policy(BuiltInPolicy::ConsistentHash(Default::default()));
+    let (_script, pods, balance) = stateful(policy).await;
+    let ask = async |route: Route| {
+        let response = balance.call_with(Request(1), route).await;
         settle().await;
+        response.map(|(endpoint, _)| endpoint.address())
+    };
+    let (first, second) = (endpoint(1).address(), endpoint(2).address());
+    // A key that would be no trial of the second by itself.
+    let mut key = 0;
+    while ask(Route::new().key(key)).await.expect("one") != first {
+        key += 1;
     }
+    let route = || Route::new().key(key).prefer("kv-1");
+    pods.set([2], Behaviour::Fail);
+    while ask(route()).await.is_err() {}
     let calls = pods.counts(2).calls;
     for _ in 0..20 {
-        let other = prefer(&balance, "kv-1").await.expect("another");
-        assert_ne!(other, endpoint(2).address());
+        assert_eq!(ask(route()).await.expect("the key's"), first);
     }
     assert_eq!(pods.counts(2).calls, calls);
     pods.set([2], Behaviour::Answer);
     sleep(30 * SECOND).await;
-    // One that would rather have another one is no trial of it.
     for _ in 0..5 {
-        let first = prefer(&balance, "kv-0").await.expect("it is there");
-        assert_eq!(first, endpoint(1).address());
+        let other = Route::new().key(key).prefer("kv-0");
+        assert_eq!(ask(other).await.expect("it is there"), first);
     }
     for _ in 0..20 {
-        let back = prefer(&balance, "kv-1").await.expect("it is back");
-        assert_eq!(back, endpoint(2).address());
-        settle().await;
+        assert_eq!(ask(route()).await.expect("it is back"), second);
     }
 }
 
