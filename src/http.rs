@@ -16,6 +16,9 @@
 //! | `http/future.rs`, `http/deadline.rs` | one request: its attempts, in the time that it has |
 //! | `http/broadcast.rs` | the same request to every pod |
 //! | `http/pinned.rs` | one pod, or all pods but one |
+//! | `http/affinity.rs` | which pod a request stays with: by a key, or by a session |
+//! | `http/key_from.rs` | where the keys of requests come from that name none |
+//! | `http/session.rs`, `http/session/` | feature `sessions`: what a sticky session's cookie says, and what its answer does |
 //! | `http/address.rs` | whom a request names |
 //! | `http/framing.rs`, `http/measured.rs` | where a request's body ends: as its headers say, and as it does |
 //! | `http/replay.rs` | which requests may be sent again |
@@ -32,6 +35,7 @@
 //! | `http/error.rs`, `http/failure.rs` | what can go wrong, and what it says of the request and its pod |
 
 mod address;
+mod affinity;
 mod body;
 mod broadcast;
 mod builder;
@@ -47,6 +51,7 @@ mod future;
 mod h2_task;
 mod h2_wire;
 mod heads;
+mod key_from;
 mod measured;
 mod pinned;
 mod pod;
@@ -59,6 +64,8 @@ mod renewal;
 mod replay;
 mod request;
 mod response;
+#[cfg(feature = "sessions")]
+mod session;
 mod socket;
 #[cfg(feature = "tls")]
 mod tls;
@@ -70,11 +77,15 @@ pub use builder::{BuildError, ClientBuilder};
 pub use client::Client;
 pub use error::Error;
 pub use future::ResponseFuture;
+pub use key_from::KeyFrom;
 pub use pinned::PodClient;
 pub use protocol::Protocol;
 pub use replay::Idempotent;
 pub use request::RequestBuilder;
 pub use response::ResponseBody;
+#[cfg(feature = "sessions")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sessions")))]
+pub use session::{SameSite, SessionLost, Sessions};
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsHandle};
 pub use upgrade::{Upgraded, upgrade};

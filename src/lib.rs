@@ -57,7 +57,9 @@
 //!
 //! Feature `http` is [`http::Client`]: the balancer over connections of its own, HTTP/1.1 and HTTP/2, with TLS by feature
 //! `tls`. What was never written goes to another pod, whatever it is; what was lost is sent again where that is safe. It
-//! is a service of `http` requests, for tower's layers and for tonic's generated clients.
+//! is a service of `http` requests, for tower's layers and for tonic's generated clients. It
+//! [finds keys](http::ClientBuilder::key_from) in requests, and feature `sessions` keeps
+//! [sessions](http::ClientBuilder::sessions) with their pods.
 //!
 //! # What no client can do
 //!
@@ -244,6 +246,15 @@
 //! What is not in a subset is taken into it first ("one waits for web-0" ─▶ part, with weight zero). A name that has been looked up
 //! so is none that keys or subsets go by: other clients don't know it.
 //!
+//! Over HTTP, a request that names neither a pod nor a key may get its [`Route`] from what it brings, and its response tells the next
+//! one (`http/affinity.rs`):
+//!
+//! ```text
+//!  request ─▶ header, cookie, path ─▶ Route: this key ──────────────┐
+//!     └─▶ session's cookie, opened ─▶ Route: rather this pod, ──────┴─▶ Balance::call_with ─▶ another pod than that has answered
+//!                                     and this key if it is out                                └─▶ a new cookie, and the hook
+//! ```
+//!
 //! The way of a request: `balance.rs` (`call`) ▶ `balance/place.rs` (which endpoint gets it, and what if that refuses) ▶
 //! `snapshot.rs` (`pick`) ▶ `policy/` ▶ `balance/future.rs` (to the response) ▶ `in_flight.rs` (to its end).
 //!
@@ -295,6 +306,7 @@
 //! | `dns` | yes | [`Dns`]: discovery by A, AAAA and SRV records, on hickory-resolver |
 //! | `http-body` | yes | [`OnBodyEnd`]: HTTP requests count as in flight to the end of the response's body |
 //! | `http` | no | [`http::Client`]: HTTP/1.1 and HTTP/2, on hyper; [`HealthCheck::http`] and [`HealthCheck::grpc`] |
+//! | `sessions` | no | [`http::Sessions`]: sticky sessions by cookie or header, and keys from cookies; on cookie |
 //! | `tls` | no | HTTPS, on rustls; takes one of the two below |
 //! | `tls-ring`, `tls-aws-lc` | no | its provider of cryptography |
 //! | `tls-native-roots`, `tls-webpki-roots` | no | the system's and Mozilla's authorities, beside those of a file |

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use crate::{endpoint::Endpoint, member::MemberId, stable_hash::stable_hash};
 
-/// What a request says of where it wants to go: by key, to one pod, or away from some. Most requests say nothing.
+/// What a request says of where it wants to go: by key, to one pod, to one rather than another, or away from some.
+/// Most requests say nothing.
 ///
 /// It travels with the request, through [`Balance::call_with`](crate::Balance::call_with) or, with the HTTP client, in the
 /// request's extensions, and reaches the policy's `Picker`. An empty one costs nothing.
@@ -27,6 +28,7 @@ pub struct Route(Option<Arc<Wishes>>);
 struct Wishes {
     key: Option<RouteKey>,
     pod: Option<PodId>,
+    preferred: Option<PodId>,
     left_out: Option<PodId>,
     member: Option<Target>,
     avoid: Vec<Endpoint>,
@@ -60,6 +62,16 @@ impl Route {
     /// [`Balance::pod`](crate::Balance::pod) is a service of such requests.
     pub fn pod(self, id: impl Into<PodId>) -> Self {
         self.with(|wishes| wishes.pod = Some(id.into()))
+    }
+
+    /// The pod that gets the request if it accepts it, by its name or as [`PodId`] says; another one gets it if that is gone,
+    /// ejected, refuses, or is [avoided](Self::avoid) or [left out](Self::leave_out): that of the [key](Self::key), or the
+    /// policy's choice.
+    ///
+    /// So requests stay with a pod for as long as it is well, under any policy. How many requests it has makes no difference, nor
+    /// how near or how new it is. A pod outside of the client's [subset](crate::Subset) counts as gone.
+    pub fn prefer(self, id: impl Into<PodId>) -> Self {
+        self.with(|wishes| wishes.preferred = Some(id.into()))
     }
 
     /// The one pod that doesn't get the request in any case, as a peer leaves itself out.
@@ -111,6 +123,16 @@ impl Route {
     /// The one [pod](Self::pod) that is wanted, if there is one.
     pub(crate) fn requested(&self) -> Option<&PodId> {
         self.0.as_ref()?.pod.as_ref()
+    }
+
+    /// The name of the pod that is [preferred](Self::prefer), if one is preferred by its name.
+    pub fn preferred_pod(&self) -> Option<&str> {
+        self.preferred()?.name()
+    }
+
+    /// The pod that is [preferred](Self::prefer), if there is one.
+    pub(crate) fn preferred(&self) -> Option<&PodId> {
+        self.0.as_ref()?.preferred.as_ref()
     }
 
     /// The one pod that is [left out](Self::leave_out), if there is one.

@@ -18,6 +18,8 @@ mod framing;
 mod heads;
 #[path = "client/http2.rs"]
 mod http2;
+#[path = "client/keyed.rs"]
+mod keyed;
 #[path = "client/kit.rs"]
 mod kit;
 #[path = "client/limits.rs"]
@@ -36,6 +38,8 @@ mod requests;
 mod reuse;
 #[path = "client/runtimes.rs"]
 mod runtimes;
+#[path = "client/sessions.rs"]
+mod sessions;
 #[path = "client/tls.rs"]
 mod tls;
 #[path = "client/tls_kit.rs"]

@@ -136,6 +136,8 @@ const GUARDED: &[(&str, &[&str])] = &[
     ("xxhash_rust", &["stable_hash.rs"]),
     ("backon", &["backoff.rs"]),
     ("socket2", &["http/connect.rs"]),
+    ("cookie", &["http/session"]),
+    ("percent_encoding", &["http/key_from.rs"]),
     ("prost", &["http/check/grpc.rs"]),
     (
         "rustls",

@@ -236,7 +236,8 @@ impl<S> Shared<S> {
 
     /// Has discovery told of the pods that are asked for by name, or left out by it: it may have to look for them.
     pub(super) fn ask_for(&self, route: &Route) {
-        for pod in route.requested().into_iter().chain(route.left_out()) {
+        let named = [route.requested(), route.preferred(), route.left_out()];
+        for pod in named.into_iter().flatten() {
             let snapshot = self.current.load();
             let Ok(pod) = pod.among(snapshot.endpoints()) else {
                 continue;

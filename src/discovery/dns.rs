@@ -139,9 +139,9 @@ const LONGEST: Duration = Duration::from_secs(86_400);
 /// # Pods' own names
 ///
 /// A and AAAA records of a Service don't tell its pods' hostnames. Where requests ask for a pod by its name
-/// ([`Balance::pod`](crate::Balance::pod), [`Route::pod`](crate::Route::pod)), `web-0.<service>` is asked for as well, whenever
-/// the Service is, and the endpoint of the Service's set that has this address gets the [hostname](Endpoint::hostname). An
-/// address that isn't in the Service's set makes no endpoint, and a name that doesn't exist is a pod that is away. The same is
+/// ([`Balance::pod`](crate::Balance::pod), [`Route::pod`](crate::Route::pod), [`Route::prefer`](crate::Route::prefer)),
+/// `web-0.<service>` is asked for as well, whenever the Service is, and the endpoint of the Service's set that has this address
+/// gets the [hostname](Endpoint::hostname). An address that isn't in the Service's set makes no endpoint, and a name that doesn't exist is a pod that is away. The same is
 /// done where SRV records don't tell the hostnames of a large Service.
 ///
 /// - **The price** is one query more for each name and address family that the Service has, at each look. At most 64 names

@@ -61,7 +61,7 @@ impl Client {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let prepared = match self.prepare(request) {
+        let prepared = match self.prepare(request, None) {
             Ok((prepared, _)) if prepared.again().is_some() => prepared,
             Ok(_) => return Broadcast::failed(not_repeatable()),
             Err(error) => return Broadcast::failed(error),
@@ -82,7 +82,7 @@ impl Client {
     {
         let client = self.clone();
         self.broadcast_prepared(move |pod| {
-            let (prepared, _) = client.prepare(request(pod))?;
+            let (prepared, _) = client.prepare(request(pod), None)?;
             Ok(prepared)
         })
     }
@@ -108,6 +108,7 @@ impl Prepared {
         Some(Self {
             request: again(&self.request)?,
             timeout: self.timeout,
+            followed: None,
         })
     }
 }

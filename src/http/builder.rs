@@ -17,9 +17,11 @@ use http::{
 use tower::retry::budget::Budget;
 
 use self::limits::Limits;
+#[cfg(feature = "sessions")]
+use super::session::Sessions;
 #[cfg(feature = "tls")]
 use super::tls::Tls;
-use super::{connect::Connector, replay::Retries, response::SharedClassify};
+use super::{connect::Connector, key_from::KeyFrom, replay::Retries, response::SharedClassify};
 use crate::{
     check::HealthCheck,
     discovery::{Discovery, dns::Dns},
@@ -49,6 +51,8 @@ use crate::{
 /// | [`retry_statuses`](Self::retry_statuses) | 502, 503 and 504 |
 /// | [`zone`](Self::zone), [`node`](Self::node), [`prefer_zone`](Self::prefer_zone), [`prefer_node`](Self::prefer_node) | not known: all pods are alike |
 /// | [`subset`](Self::subset) | none: all pods are used |
+/// | [`key_from`](Self::key_from) | nowhere: requests have the keys that they name |
+/// | `sessions` (feature `sessions`) | none: no request stays with a pod |
 /// | [`max_idle`](Self::max_idle) | 32 connections a pod |
 /// | [`idle_timeout`](Self::idle_timeout) | 30 s |
 /// | [`max_connections`](Self::max_connections) | 1,024 a pod |
@@ -76,6 +80,9 @@ pub struct ClientBuilder<D = Dns> {
     check: Option<HealthCheck>,
     slow_start: Duration,
     subset: Option<Subset>,
+    keys: Vec<KeyFrom>,
+    #[cfg(feature = "sessions")]
+    sessions: Option<Sessions>,
     classify: SharedClassify,
     connector: Connector,
     #[cfg(feature = "tls")]
@@ -96,6 +103,9 @@ impl ClientBuilder {
             check: None,
             slow_start: Duration::ZERO,
             subset: None,
+            keys: Vec::new(),
+            #[cfg(feature = "sessions")]
+            sessions: None,
             classify: SharedClassify::ByStatus,
             connector: Connector::default(),
             #[cfg(feature = "tls")]
@@ -140,6 +150,9 @@ impl<D> ClientBuilder<D> {
             check: self.check,
             slow_start: self.slow_start,
             subset: self.subset,
+            keys: self.keys,
+            #[cfg(feature = "sessions")]
+            sessions: self.sessions,
             classify: self.classify,
             connector: self.connector,
             #[cfg(feature = "tls")]
@@ -219,6 +232,41 @@ impl<D> ClientBuilder<D> {
     /// every pod: see [`Subset`].
     pub fn subset(mut self, subset: Subset) -> Self {
         self.subset = Some(subset);
+        self
+    }
+
+    /// Where the [key](crate::Route::key) of a request comes from that has none of its own: a header, a part of the path, a cookie,
+    /// or a function. Called several times, the first source that has a key counts. A request that none has a key of goes to any
+    /// pod.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), tower_headless::BoxError> {
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    /// # let _entered = runtime.enter();
+    /// use tower_headless::{ConsistentHash, http::{Client, KeyFrom}};
+    ///
+    /// // `/users/42/cart`, and what comes without a user in its path, by its tenant.
+    /// let client = Client::builder("http://cart-headless.default:80".parse()?)
+    ///     .policy(ConsistentHash::new())
+    ///     .key_from(KeyFrom::path_segment(1))
+    ///     .key_from(KeyFrom::header("x-tenant"))
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// With a policy of this crate's that looks at no keys, [`build`](Self::build) fails: all but
+    /// [`ConsistentHash`](crate::ConsistentHash), the default included.
+    pub fn key_from(mut self, source: KeyFrom) -> Self {
+        self.keys.push(source);
+        self
+    }
+
+    /// Sticky sessions: requests that bring a cookie, or a header, go to the pod that has answered before. See [`Sessions`].
+    #[cfg(feature = "sessions")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "sessions")))]
+    pub fn sessions(mut self, sessions: Sessions) -> Self {
+        self.sessions = Some(sessions);
         self
     }
 

@@ -16,6 +16,7 @@ use tower::Service;
 #[cfg(feature = "tls")]
 use super::tls::TlsHandle;
 use super::{
+    affinity::{Affinity, Followed},
     body::{PodRequest, RequestBody},
     error::Error,
     framing,
@@ -65,7 +66,9 @@ use crate::{
 /// be read, or dropped, anywhere.
 ///
 /// A [`Route`] in a request's extensions says where it wants to go: by a key, to one pod, or away from some. It is taken out
-/// before the request is sent. A retry avoids the pods that have failed as well.
+/// before the request is sent. A retry avoids the pods that have failed as well. Of a request that says nothing, the client may
+/// find the key itself ([`ClientBuilder::key_from`](super::ClientBuilder::key_from)), and its session (feature `sessions`).
+/// Where a request has more than one of these, a route to one pod comes first, then the session, then the key.
 ///
 /// Dropping the response's future or its body cancels the request.
 pub struct Client {
@@ -107,9 +110,13 @@ impl Client {
         Some(tls.handle())
     }
 
-    /// A request as pods get it, if it makes sense, and the route that it names.
+    /// A request as pods get it, if it makes sense, and the route that it names, or else that `affinity` leads it.
     #[inline]
-    pub(super) fn prepare<B>(&self, request: Request<B>) -> Result<(Prepared, Route), Error>
+    pub(super) fn prepare<B>(
+        &self,
+        request: Request<B>,
+        affinity: Option<&Affinity>,
+    ) -> Result<(Prepared, Route), Error>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -123,6 +130,7 @@ impl Client {
             framing::compare(length, request.body())?;
         }
         let (head, body) = request.into_parts();
+        let led = affinity.and_then(|affinity| affinity.lead(&head));
         let body = RequestBody::new(body, length);
         let mut request = Request::from_parts(head, body);
         framing::check(&mut request)?;
@@ -134,8 +142,16 @@ impl Client {
             timeout = extensions.remove().map(|RequestTimeout(own)| own);
             route = extensions.remove().unwrap_or_default();
         }
-        let timeout = timeout.or(shared.timeout);
-        Ok((Prepared { request, timeout }, route))
+        let mut followed = None;
+        if let Some(led) = led {
+            (route, followed) = led;
+        }
+        let prepared = Prepared {
+            request,
+            timeout: timeout.or(shared.timeout),
+            followed,
+        };
+        Ok((prepared, route))
     }
 
     /// Gives a request to the balancer.
@@ -144,6 +160,7 @@ impl Client {
         let Prepared {
             mut request,
             timeout,
+            followed,
         } = prepared;
         let shared = &self.shared;
         shared.retries.allowance.budget.deposit();
@@ -151,7 +168,7 @@ impl Client {
         let future = self.pods.call_with(request, route);
         // Who waits for discovery keeps it going.
         let shared = (replay.is_some() || !self.opened).then(|| shared.clone());
-        ResponseFuture::new(future, replay, shared, timeout)
+        ResponseFuture::new(future, replay, shared, timeout).followed(followed)
     }
 
     /// The service, as requests name it.
@@ -169,6 +186,7 @@ pub(super) struct Prepared {
     pub(super) request: PodRequest,
     /// Of the whole.
     pub(super) timeout: Option<Duration>,
+    pub(super) followed: Option<Box<Followed>>,
 }
 
 impl Clone for Client {
@@ -197,7 +215,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        match self.prepare(request) {
+        match self.prepare(request, self.shared.affinity.as_ref()) {
             Ok((prepared, route)) => self.send(prepared, route),
             Err(error) => ResponseFuture::failed(error),
         }

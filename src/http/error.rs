@@ -28,6 +28,12 @@ enum Kind {
     Foreign { other: String, service: String },
     #[error("the request was not sent")]
     Unsent(#[source] BalanceError),
+    #[cfg_attr(
+        not(feature = "sessions"),
+        expect(dead_code, reason = "there are no sessions")
+    )]
+    #[error("the request was not sent: it is for pod {pod}, which its session is with")]
+    SessionLost { pod: Box<str>, source: BalanceError },
     #[error(transparent)]
     NoAnswer(BalanceError),
     #[error("pod {pod} answered {status}")]
@@ -161,6 +167,17 @@ impl Error {
         }))
     }
 
+    /// Of a request that had to go to its session's pod.
+    #[cfg(feature = "sessions")]
+    pub(super) fn of_session(self, pod: Box<str>) -> Self {
+        match *self.0 {
+            Kind::Unsent(source) if source.is_unreachable() => {
+                Self(Box::new(Kind::SessionLost { pod, source }))
+            }
+            _ => self,
+        }
+    }
+
     /// What became of the request, where a pod has failed it before a response began.
     pub(super) fn outcome(&self) -> Option<Outcome> {
         match *self.0 {
@@ -174,7 +191,10 @@ impl Error {
     /// Where this is false it may have been executed, once.
     pub fn is_unexecuted(&self) -> bool {
         match *self.0 {
-            Kind::Request(_) | Kind::Foreign { .. } | Kind::Unsent(_) => true,
+            Kind::Request(_)
+            | Kind::Foreign { .. }
+            | Kind::Unsent(_)
+            | Kind::SessionLost { .. } => true,
             Kind::NoAnswer(ref error) => error.is_unsent(),
             Kind::Pod { outcome, .. } => outcome == Outcome::Unprocessed,
             Kind::RequestBody(_)
@@ -226,7 +246,16 @@ impl Error {
     /// has left. The source is the balancer's own
     /// [`Error`](crate::Error).
     pub fn is_unreachable(&self) -> bool {
-        matches!(*self.0, Kind::Unsent(_))
+        matches!(*self.0, Kind::Unsent(_) | Kind::SessionLost { .. })
+    }
+
+    /// The request's session has lost its pod, and was to go to no other ([strict](super::Sessions::strict)). Nothing was sent.
+    ///
+    /// [`is_unreachable`](Self::is_unreachable) is true as well.
+    #[cfg(feature = "sessions")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "sessions")))]
+    pub fn is_session_lost(&self) -> bool {
+        matches!(*self.0, Kind::SessionLost { .. })
     }
 
     /// The status of an answer that is no success, where successes are counted: see
@@ -246,7 +275,9 @@ impl Error {
             | Kind::Body { pod, .. }
             | Kind::CutOff { pod, .. }
             | Kind::Limit { pod, .. } => Some(pod),
-            Kind::Unsent(error) | Kind::NoAnswer(error) => error.endpoint(),
+            Kind::Unsent(error)
+            | Kind::SessionLost { source: error, .. }
+            | Kind::NoAnswer(error) => error.endpoint(),
             _ => None,
         }
     }
@@ -261,7 +292,7 @@ impl fmt::Display for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match &*self.0 {
-            Kind::Unsent(source) => Some(source),
+            Kind::Unsent(source) | Kind::SessionLost { source, .. } => Some(source),
             Kind::RequestBody(source)
             | Kind::Pod { source, .. }
             | Kind::Body { source, .. }

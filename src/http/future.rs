@@ -14,6 +14,7 @@ use http::Response;
 use pin_project_lite::pin_project;
 
 use super::{
+    affinity::{Affinity, Followed},
     body::PodRequest,
     deadline::Deadline,
     error::Error,
@@ -38,6 +39,7 @@ pub(super) struct Shared {
     pub(super) pods: Pods,
     pub(super) config: Arc<Config>,
     pub(super) retries: Retries,
+    pub(super) affinity: Option<Affinity>,
     pub(super) timeout: Option<Duration>,
     /// The pods may say that they have not processed a request.
     pub(super) may_refuse: bool,
@@ -60,6 +62,7 @@ pin_project! {
         replay: Option<Box<Replay>>,
         shared: Option<Arc<Shared>>,
         deadline: Option<Deadline>,
+        followed: Option<Box<Followed>>,
     }
 }
 
@@ -84,7 +87,14 @@ impl ResponseFuture {
             replay,
             shared,
             deadline: timeout.map(Deadline::after),
+            followed: None,
         }
+    }
+
+    /// The same with somebody who is told of its answer.
+    pub(super) fn followed(self, by: Option<Box<Followed>>) -> Self {
+        let followed = by;
+        Self { followed, ..self }
     }
 
     pub(super) fn failed(error: Error) -> Self {
@@ -93,6 +103,7 @@ impl ResponseFuture {
             replay: None,
             shared: None,
             deadline: None,
+            followed: None,
         }
     }
 }
@@ -126,7 +137,7 @@ impl Future for ResponseFuture {
                     if !is_retried(this.replay, this.shared, &response) =>
                 {
                     *this.replay = None;
-                    bound(&mut response, this.deadline);
+                    answered(&mut response, this.deadline, this.followed);
                     return Poll::Ready(Ok(response));
                 }
                 Poll::Ready(answer) => answer.map_err(Error::balance),
@@ -145,12 +156,18 @@ impl Future for ResponseFuture {
             };
             match next {
                 ControlFlow::Continue(future) => this.attempt.set(Attempt::Sent { future }),
-                ControlFlow::Break(mut answer) => {
+                ControlFlow::Break(answer) => {
                     *this.replay = None;
-                    if let Ok(response) = &mut answer {
-                        bound(response, this.deadline);
-                    }
-                    return Poll::Ready(answer);
+                    return Poll::Ready(match answer {
+                        Ok(mut response) => {
+                            answered(&mut response, this.deadline, this.followed);
+                            Ok(response)
+                        }
+                        Err(error) => Err(match this.followed.take() {
+                            Some(followed) => followed.failed(error),
+                            None => error,
+                        }),
+                    });
                 }
             }
         }
@@ -183,10 +200,17 @@ fn is_retried(
     }
 }
 
-/// The rest of a response takes the rest of the time.
-fn bound(response: &mut Response<ResponseBody>, deadline: &mut Option<Deadline>) {
+/// The response is the caller's: the rest of it takes the rest of the time.
+fn answered(
+    response: &mut Response<ResponseBody>,
+    deadline: &mut Option<Deadline>,
+    followed: &mut Option<Box<Followed>>,
+) {
     if let Some(deadline) = deadline.take() {
         response.body_mut().until(deadline);
+    }
+    if let Some(followed) = followed.take() {
+        followed.answered(response);
     }
 }
 

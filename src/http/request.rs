@@ -18,7 +18,10 @@ use super::{
     replay::{Idempotent, RequestTimeout},
     response::ResponseBody,
 };
-use crate::{broadcast::Broadcast, route::Route};
+use crate::{
+    broadcast::Broadcast,
+    route::{Route, RouteKey},
+};
 
 impl Client {
     /// A GET of `path`.
@@ -126,7 +129,16 @@ impl RequestBuilder {
         self.extension(RequestTimeout(whole))
     }
 
-    /// Where it wants to go; see [`Route`].
+    /// The [key](Route::key) of what it is about, beside what else its route says. It comes before a key that the client
+    /// [finds itself](super::ClientBuilder::key_from).
+    pub fn key(self, key: impl Into<RouteKey>) -> Self {
+        let route = self.request.as_ref().ok();
+        let route = route.and_then(|request| request.extensions().get::<Route>());
+        let route = route.cloned().unwrap_or_default().key(key);
+        self.route(route)
+    }
+
+    /// Where it wants to go; see [`Route`]. It takes the place of the one before, key included.
     pub fn route(self, route: Route) -> Self {
         self.extension(route)
     }

@@ -33,6 +33,15 @@ impl AnyPolicy {
         }
     }
 
+    /// Whether a request's key may decide where it goes. Another crate's policy may.
+    #[cfg(feature = "http")]
+    pub(crate) fn may_be_keyed(&self) -> bool {
+        match self {
+            Self::BuiltIn(policy) => matches!(policy, BuiltInPolicy::ConsistentHash(_)),
+            Self::Other(_) => true,
+        }
+    }
+
     pub(crate) fn latency_decay(&self) -> Option<Duration> {
         match self {
             Self::BuiltIn(policy) => policy.latency_decay(),

@@ -21,6 +21,12 @@ impl<S> Snapshot<S> {
             self.signals.heed_if_any();
             return self.pick_requested(route);
         }
+        if let Some(pod) = route.preferred()
+            && let Some(picked) = self.pick_preferred(pod, route)
+        {
+            self.signals.heed_if_any();
+            return Some(picked);
+        }
         if !route.avoided().is_empty()
             && !self.pickers.whole.is_keyed(route)
             && let Some(picked) = self.pick_avoiding(route, rng)
@@ -143,6 +149,18 @@ impl<S> Snapshot<S> {
             self.members()[index].end();
         }
         self.pick_last(route, rng)
+    }
+
+    /// This pod, if it accepts requests, or offers a trial.
+    fn pick_preferred(&self, pod: &PodId, route: &Route) -> Option<Picked<'_, S>> {
+        self.indices_of(pod).find_map(|index| {
+            if route.avoids(self.members.endpoint(index)) {
+                return None;
+            }
+            let is_trial = self.members()[index].claim_trial();
+            let begun = is_trial || self.members.begin(index);
+            begun.then(|| self.picked(index, is_trial))
+        })
     }
 
     /// Chooses one of the endpoints that aren't avoided: of two at random the one with the smaller load for its weight. For

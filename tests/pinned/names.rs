@@ -5,13 +5,13 @@ use std::{net::Ipv4Addr, time::Duration};
 use futures::FutureExt;
 use hickory_resolver::proto::{op::ResponseCode, rr::RecordType};
 use tokio::time::sleep;
-use tower_headless::{Balance, Dns};
+use tower_headless::{Balance, Dns, Route};
 
 use crate::{
     ask, at,
     support::{
         dns::{DnsServer, Fault},
-        scripted::{Behaviour, PodService, Pods},
+        scripted::{Behaviour, PodService, Pods, Request},
         within,
     },
 };
@@ -233,4 +233,20 @@ async fn others_leave_out_who_is_learnt_by_its_own_record() {
         assert_ne!(ask(&others).await.expect("others"), at(3));
     }
     assert_eq!(story.calls([3]), 0);
+}
+
+#[tokio::test]
+async fn a_pod_that_is_preferred_by_its_name_is_learnt_by_its_own_record() {
+    let story = story().await;
+    let route = || Route::new().prefer("web-2");
+    let first = story.balance.call_with(Request(1), route()).await;
+    first.expect("any");
+    let at_3 = || story.balance.endpoint("10.0.0.3");
+    story
+        .until("the name", || at_3().is_some_and(|it| it.hostname().is_some()))
+        .await;
+    for _ in 0..20 {
+        let response = story.balance.call_with(Request(1), route()).await;
+        assert_eq!(response.expect("it is there").0.address(), at(3));
+    }
 }
