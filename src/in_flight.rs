@@ -154,6 +154,17 @@ impl InFlight {
         }
     }
 
+    /// Its caller has an answer of another endpoint's, and cancels it: that is neither a success nor a failure, however long
+    /// it has waited.
+    pub(crate) fn withdraw(&mut self) {
+        self.report(Outcome::Ignored);
+        // However little it has waited: the next trial would be withdrawn as soon.
+        if self.member.is_unreachable() && self.state.end_trial() {
+            self.member.stats().end_trial(Verdict::GivenUp);
+            self.member.signals().review.notify_one();
+        }
+    }
+
     #[cold]
     fn judge(&self, verdict: Verdict) {
         self.member.stats().judge(verdict);

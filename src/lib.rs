@@ -279,6 +279,7 @@ mod error;
 #[cfg(all(fuzzing, feature = "dns"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod hedge;
 mod home;
 #[cfg(feature = "http")]
 pub mod http;
@@ -316,6 +317,7 @@ pub use discovery::{
 };
 pub use endpoint::Endpoint;
 pub use error::{BoxError, Error, Unsent};
+pub use hedge::Hedge;
 pub use in_flight::{Completion, InFlight, OnResponse};
 #[cfg(feature = "http-body")]
 pub use in_flight::{CountedBody, OnBodyEnd};

@@ -24,6 +24,8 @@ struct Wishes {
     key: Option<RouteKey>,
     pod: Option<Box<str>>,
     avoid: Vec<Endpoint>,
+    /// It fails rather than go to one that it avoids.
+    only_others: bool,
 }
 
 impl Route {
@@ -54,6 +56,15 @@ impl Route {
     /// the pods that failed by themselves.
     pub fn avoid(self, endpoint: &Endpoint) -> Self {
         self.with(|wishes| wishes.avoid.push(endpoint.clone()))
+    }
+
+    /// The pods that it avoids don't get it though no other one takes it: it fails at once instead.
+    pub(crate) fn only_others(self) -> Self {
+        self.with(|wishes| wishes.only_others = true)
+    }
+
+    pub(crate) fn is_only_others(&self) -> bool {
+        self.0.as_ref().is_some_and(|wishes| wishes.only_others)
     }
 
     fn with(mut self, change: impl FnOnce(&mut Wishes)) -> Self {

@@ -64,12 +64,14 @@ const LAYERS: &[(&str, &[&str])] = &[
             "sync",
         ],
     ),
+    ("hedge", &["balance", "error", "home", "in_flight"]),
     (
         "retry",
         &[
             "balance",
             "endpoint",
             "error",
+            "hedge",
             "in_flight",
             "outcome",
             "route",
@@ -84,6 +86,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "discovery",
             "endpoint",
             "error",
+            "hedge",
             "home",
             "http",
             "in_flight",

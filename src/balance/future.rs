@@ -34,8 +34,9 @@ use super::{
     shared::Shared,
 };
 use crate::{
+    endpoint::Endpoint,
     error::{BoxError, Error},
-    in_flight::Completion,
+    in_flight::{Completion, InFlight},
     route::Route,
 };
 
@@ -86,6 +87,29 @@ where
         Self {
             state: place_errand(shared, request, Errand::new(route)),
             completion,
+        }
+    }
+}
+
+impl<S: Service<Req>, Req, C> ResponseFuture<S, Req, C> {
+    /// The endpoint that has the request, or gets it once it is ready. None while no endpoint accepts it.
+    pub(crate) fn endpoint(&self) -> Option<&Endpoint> {
+        let in_flight = match &self.state {
+            State::Sent { in_flight, .. } => in_flight.as_ref(),
+            State::Unsent { unready } => unready.held.as_ref().map(|held| &held.in_flight),
+            State::Waiting { .. } | State::Failed { .. } => None,
+        };
+        in_flight.map(InFlight::endpoint)
+    }
+
+    /// Its result is no longer wanted, for another endpoint has answered: it is to be dropped, and says nothing of its own.
+    pub(crate) fn withdraw(self: Pin<&mut Self>) {
+        if let StateProjection::Sent {
+            in_flight: Some(in_flight),
+            ..
+        } = self.project().state.project()
+        {
+            in_flight.withdraw();
         }
     }
 }

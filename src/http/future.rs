@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     balance::{Balance, ResponseFuture as BalanceFuture},
+    hedge::{self, Race},
     route::Route,
 };
 
@@ -65,7 +66,7 @@ pin_project! {
 pin_project! {
     #[project = AttemptProjection]
     enum Attempt {
-        Sent { #[pin] future: Sent },
+        Sent { #[pin] race: Race<Sent> },
         Failed { error: Option<Error> },
     }
 }
@@ -78,8 +79,13 @@ impl ResponseFuture {
         shared: Option<Arc<Shared>>,
         timeout: Option<Duration>,
     ) -> Self {
+        let retries = shared.as_deref().map(|shared| &shared.retries);
+        let hedged_after = replay.as_deref().zip(retries);
+        let hedged_after = hedged_after.and_then(|(replay, retries)| replay.hedged_after(retries));
         Self {
-            attempt: Attempt::Sent { future },
+            attempt: Attempt::Sent {
+                race: Race::new(future, hedged_after),
+            },
             replay,
             shared,
             deadline: timeout.map(Deadline::after),
@@ -103,7 +109,9 @@ impl Future for ResponseFuture {
         let mut this = self.project();
         loop {
             let polled = match this.attempt.as_mut().project() {
-                AttemptProjection::Sent { future } => future.poll(cx),
+                AttemptProjection::Sent { race } => {
+                    race.poll(cx, Contest::of(this.replay, this.shared))
+                }
                 AttemptProjection::Failed { error } => {
                     let error = error.take().expect("polled after completion");
                     return Poll::Ready(Err(error));
@@ -133,7 +141,10 @@ impl Future for ResponseFuture {
                 _ => ControlFlow::Break(answer),
             };
             match next {
-                ControlFlow::Continue(future) => this.attempt.set(Attempt::Sent { future }),
+                ControlFlow::Continue(again) => match this.attempt.as_mut().project() {
+                    AttemptProjection::Sent { race } => race.try_again(again),
+                    AttemptProjection::Failed { .. } => unreachable!("it has failed for good"),
+                },
                 ControlFlow::Break(mut answer) => {
                     *this.replay = None;
                     if let Ok(response) = &mut answer {
@@ -143,6 +154,37 @@ impl Future for ResponseFuture {
                 }
             }
         }
+    }
+}
+
+/// A request that may be hedged.
+struct Contest<'a> {
+    replay: &'a mut Replay,
+    shared: &'a Shared,
+}
+
+impl<'a> Contest<'a> {
+    fn of(replay: &'a mut Option<Box<Replay>>, shared: &'a Option<Arc<Shared>>) -> Option<Self> {
+        let (replay, shared) = replay.as_deref_mut().zip(shared.as_deref())?;
+        Some(Self { replay, shared })
+    }
+}
+
+impl hedge::Contest<Sent> for Contest<'_> {
+    fn second(&mut self, first: &Sent) -> Option<Sent> {
+        let Shared { pods, retries, .. } = self.shared;
+        let has_other = |route: &Route| pods.has_other(route);
+        let (request, route) = self.replay.beside(first.endpoint()?, retries, has_other)?;
+        Some(pods.call_with(request, route))
+    }
+
+    fn is_good(&self, result: &<Sent as Future>::Output) -> bool {
+        Replay::is_good(result, &self.shared.retries)
+    }
+
+    fn set_aside(&mut self, result: <Sent as Future>::Output) {
+        let answer = result.map_err(Error::balance);
+        self.replay.set_aside(answer, &self.shared.retries);
     }
 }
 

@@ -12,6 +12,7 @@ use std::{ops::ControlFlow, task::Context, time::Duration};
 
 use http::{
     Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+    header::UPGRADE,
 };
 use http_body::Body;
 
@@ -21,6 +22,8 @@ use super::{
     response::ResponseBody,
 };
 use crate::{
+    endpoint::Endpoint,
+    hedge::Hedges,
     outcome::GRPC_STATUS,
     retry::{Allowance, Attempts, Ended, Fate, Pushback, UNAVAILABLE},
     route::Route,
@@ -65,6 +68,7 @@ pub(super) struct Retries {
     pub(super) allowance: Allowance,
     /// Answers that are asked for again elsewhere.
     pub(super) statuses: Box<[StatusCode]>,
+    pub(super) hedges: Option<Hedges>,
 }
 
 impl Default for Retries {
@@ -72,6 +76,7 @@ impl Default for Retries {
         Self {
             allowance: Allowance::default(),
             statuses: UNAVAILABLE.into(),
+            hedges: None,
         }
     }
 }
@@ -82,6 +87,8 @@ pub(super) struct Replay {
     body: RequestBody,
     /// It may be executed twice.
     repeatable: bool,
+    /// It changes nothing: two pods may have it at once.
+    is_hedged: bool,
     attempts: Attempts<Answer>,
 }
 
@@ -95,9 +102,13 @@ impl Replay {
         may_refuse: bool,
     ) -> Option<Box<Self>> {
         let marked = request.extensions().get::<Idempotent>().copied();
-        let repeatable =
-            marked.is_some() || (request.method().is_safe() && request.body().is_empty());
-        if retries.allowance.times == 0 || !(repeatable || may_refuse) {
+        let is_safe = request.method().is_safe() && request.body().is_empty();
+        let repeatable = marked.is_some() || is_safe;
+        let is_retried = retries.allowance.times > 0 && (repeatable || may_refuse);
+        // An upgrade is one pod's.
+        let is_hedged =
+            retries.hedges.is_some() && is_safe && !request.headers().contains_key(UPGRADE);
+        if !is_retried && !is_hedged {
             return None;
         }
         // Pods that may refuse are likely to speak gRPC, whose bodies all come as streams.
@@ -107,6 +118,7 @@ impl Replay {
             head: Head::of(request),
             body,
             repeatable,
+            is_hedged,
             attempts: Attempts::new(&retries.allowance, route.clone()),
         }))
     }
@@ -122,6 +134,42 @@ impl Replay {
         let allowance = &retries.allowance;
         let again = || Some(self.head.again(self.body.again()?));
         (self.attempts).next(answer, &ended, allowance, has_other, again)
+    }
+
+    /// After how long the request may be hedged, which begins now.
+    pub(super) fn hedged_after(&self, retries: &Retries) -> Option<Duration> {
+        let hedges = retries.hedges.as_ref().filter(|_| self.is_hedged);
+        hedges?.begin()
+    }
+
+    /// The request for a second try beside the one at `pod`, and its route, if there is to be one.
+    pub(super) fn beside(
+        &self,
+        pod: &Endpoint,
+        retries: &Retries,
+        has_other: impl FnOnce(&Route) -> bool,
+    ) -> Option<(PodRequest, Route)> {
+        let allowance = &retries.allowance;
+        let route = self.attempts.beside(pod, allowance, has_other)?;
+        let body = self.body.again()?;
+        let is_allowed = retries.hedges.as_ref()?.allow(&*allowance.budget);
+        is_allowed.then(|| (self.head.again(body), route))
+    }
+
+    /// Whether an answer counts though another pod may answer, too.
+    pub(super) fn is_good(
+        answer: &Result<Response<ResponseBody>, impl Sized>,
+        retries: &Retries,
+    ) -> bool {
+        answer
+            .as_ref()
+            .is_ok_and(|response| !retries.statuses.contains(&status(response)))
+    }
+
+    /// One of two tries has come to this, and the other one goes on.
+    pub(super) fn set_aside(&mut self, answer: Answer, retries: &Retries) {
+        let ended = self.ended(&answer, retries);
+        self.attempts.set_aside(answer, &ended);
     }
 
     /// Reads on what an earlier attempt was answered.
@@ -154,7 +202,10 @@ impl Replay {
                 (Fate::Answered, Some(response.body().pod()), is_retried)
             }
             Err(error) => match error.outcome() {
-                Some(Outcome::Unprocessed) => (Fate::Unprocessed, error.pod(), true),
+                Some(Outcome::Unprocessed) => {
+                    let is_retried = retries.allowance.times > 0;
+                    (Fate::Unprocessed, error.pod(), is_retried)
+                }
                 Some(Outcome::Unknown) => (Fate::Lost, error.pod(), self.repeatable),
                 // What is unsent has been offered to all pods by then.
                 _ if error.is_unexecuted() => (Fate::Unsent, None, false),

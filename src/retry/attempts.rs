@@ -119,6 +119,26 @@ impl<T> Attempts<T> {
         ControlFlow::Continue((request, self.route.clone()))
     }
 
+    /// The route of a second try beside the one at `endpoint`, which goes to another one or nowhere. None if there is no other.
+    pub(crate) fn beside(
+        &self,
+        endpoint: &Endpoint,
+        allowance: &Allowance,
+        has_other: impl FnOnce(&Route) -> bool,
+    ) -> Option<Route> {
+        let route = allowance.delays.avoid(self.route.clone().avoid(endpoint));
+        let may_go = route.requested_pod().is_none() && has_other(&route);
+        may_go.then(|| route.only_others())
+    }
+
+    /// One of two tries has come to this, and the other one goes on.
+    pub(crate) fn set_aside(&mut self, result: T, ended: &Ended) {
+        self.avoid(ended.endpoint.as_ref());
+        if ended.fate.may_be_executed() {
+            self.before = Some(Box::new(result));
+        }
+    }
+
     fn allow(
         &mut self,
         ended: &Ended,

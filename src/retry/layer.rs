@@ -16,6 +16,7 @@ use super::{
 use crate::{
     balance::Balance,
     error::{BoxError, Error},
+    hedge::{Hedge, Hedges},
     in_flight::Completion,
     route::Route,
 };
@@ -95,6 +96,7 @@ impl<L> RetryLayer<L> {
             terms: Terms {
                 policy,
                 allowance: Allowance::default(),
+                hedges: None,
             },
         }
     }
@@ -112,6 +114,16 @@ impl<L> RetryLayer<L> {
     /// a whole number; it takes others for the next larger one of these, 0.3 for 1/3 and 0.8 for all.
     pub fn budget(mut self, budget: impl Budget + Send + Sync + 'static) -> Self {
         self.terms.allowance.budget = Arc::new(budget);
+        self
+    }
+
+    /// Asks a second endpoint for an answer that is late; off by default. Only what the policy
+    /// [allows](RetryPolicy::may_hedge) is hedged, and what it makes [again](RetryPolicy::again).
+    ///
+    /// An answer that the policy would [retry](RetryPolicy::retry) doesn't count while the other one may come. Once both
+    /// are there and no good, the rules for retries hold.
+    pub fn hedge(mut self, hedge: Hedge) -> Self {
+        self.terms.hedges = Some(Arc::new(Hedges::new(hedge)));
         self
     }
 }

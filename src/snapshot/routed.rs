@@ -19,6 +19,9 @@ impl<S> Snapshot<S> {
         {
             return Some(picked);
         }
+        if route.is_only_others() {
+            return None;
+        }
         self.pick(route, rng)
     }
 
