@@ -21,13 +21,25 @@ use tower::retry::budget::Budget;
 #[derive(Clone, Debug, PartialEq)]
 #[must_use = "settings do nothing until a client or a layer has them"]
 pub struct Hedge {
-    after: Duration,
+    /// None: when it is late by the endpoints' own measure.
+    after: Option<Duration>,
 }
 
 impl Hedge {
-    /// When there is no head after this time.
+    /// After the usual p95.
+    pub const fn new() -> Self {
+        Self { after: None }
+    }
+
+    /// After this time.
     pub const fn after(time: Duration) -> Self {
-        Self { after: time }
+        Self { after: Some(time) }
+    }
+}
+
+impl Default for Hedge {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -42,9 +54,9 @@ impl Hedges {
         Self { settings }
     }
 
-    /// A request begins that may be hedged: when that is due.
-    pub(crate) fn begin(&self) -> Option<Duration> {
-        Some(self.settings.after)
+    /// A request begins that may be hedged; after how long, where an answer is `late` after so long.
+    pub(crate) fn begin(&self, late: Option<Duration>) -> Option<Duration> {
+        self.settings.after.or(late)
     }
 
     /// Whether one more hedge is allowed, which is made then.

@@ -119,6 +119,9 @@ impl InFlight {
             Duration::ZERO
         };
         self.member.stats().answered(waited);
+        if self.member.signals().is_hedged() {
+            self.member.percentile().add(waited);
+        }
         if !is_whole {
             self.state.stream();
             self.member.stats().begin_stream();
@@ -218,9 +221,13 @@ impl InFlight {
 
     #[cold]
     fn was_cancelled(&self) {
+        let signals = self.member.signals();
         if let Some(latency) = self.member.latency() {
+            latency.waited(self.waited_without_answer(), &signals.latencies);
+        }
+        if signals.is_hedged() {
             let waited = self.waited_without_answer();
-            latency.waited(waited, &self.member.signals().latencies);
+            self.member.percentile().add_at_least(waited);
         }
     }
 

@@ -79,9 +79,10 @@ impl ResponseFuture {
         shared: Option<Arc<Shared>>,
         timeout: Option<Duration>,
     ) -> Self {
-        let retries = shared.as_deref().map(|shared| &shared.retries);
-        let hedged_after = replay.as_deref().zip(retries);
-        let hedged_after = hedged_after.and_then(|(replay, retries)| replay.hedged_after(retries));
+        let hedged_after = replay.as_deref().zip(shared.as_deref());
+        let hedged_after = hedged_after.and_then(|(replay, shared)| {
+            replay.hedged_after(&shared.retries, || shared.pods.late())
+        });
         Self {
             attempt: Attempt::Sent {
                 race: Race::new(future, hedged_after),

@@ -137,9 +137,13 @@ impl Replay {
     }
 
     /// After how long the request may be hedged, which begins now.
-    pub(super) fn hedged_after(&self, retries: &Retries) -> Option<Duration> {
+    pub(super) fn hedged_after(
+        &self,
+        retries: &Retries,
+        late: impl FnOnce() -> Option<Duration>,
+    ) -> Option<Duration> {
         let hedges = retries.hedges.as_ref().filter(|_| self.is_hedged);
-        hedges?.begin()
+        hedges?.begin(late())
     }
 
     /// The request for a second try beside the one at `pod`, and its route, if there is to be one.

@@ -98,7 +98,7 @@ where
             (0, None) => None,
             _ => terms.policy.again(&request),
         };
-        let hedged_after = again.as_ref().and_then(|_| hedges?.begin());
+        let hedged_after = again.as_ref().and_then(|_| hedges?.begin(balance.late()));
         let replay = again.map(|request| Replay {
             request,
             balance: balance.clone(),

@@ -132,6 +132,9 @@ impl<S, C, L: Clone> Layer<Balance<S, C>> for RetryLayer<L> {
     type Service = Retry<Balance<S, C>, L>;
 
     fn layer(&self, balance: Balance<S, C>) -> Self::Service {
+        if self.terms.hedges.is_some() {
+            balance.begin_hedging();
+        }
         Retry {
             balance,
             terms: Arc::new(self.terms.clone()),
