@@ -123,7 +123,7 @@ impl<L> RetryLayer<L> {
     /// An answer that the policy would [retry](RetryPolicy::retry) doesn't count while the other one may come. Once both
     /// are there and no good, the rules for retries hold.
     pub fn hedge(mut self, hedge: Hedge) -> Self {
-        self.terms.hedges = Some(Arc::new(Hedges::new(hedge)));
+        self.terms.hedges = Some(Arc::new(Hedges::new(&hedge)));
         self
     }
 }

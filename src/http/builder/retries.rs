@@ -53,7 +53,7 @@ impl<D> ClientBuilder<D> {
     /// are hedged, [`Idempotent`](super::Idempotent) or not. An answer with one of the
     /// [statuses](Self::retry_statuses) that are retried doesn't count while the other one may come.
     pub fn hedge(mut self, hedge: Hedge) -> Self {
-        self.retries.hedges = Some(Hedges::new(hedge));
+        self.retries.hedges = Some(Hedges::new(&hedge));
         self
     }
 }
