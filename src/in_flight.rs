@@ -18,7 +18,7 @@ use self::request_state::RequestState;
 use crate::{
     endpoint::Endpoint,
     error::BoxError,
-    member::{Member, MemberRef, Verdict},
+    member::{EjectionReason, Member, MemberRef, OVERTAKEN, Verdict},
     outcome::{ByResult, Classify, Outcome},
 };
 
@@ -120,7 +120,7 @@ impl InFlight {
         };
         self.member.stats().answered(waited);
         if self.member.signals().is_hedged() {
-            self.member.percentile().add(waited);
+            self.compare(waited);
         }
         if !is_whole {
             self.state.stream();
@@ -129,6 +129,20 @@ impl InFlight {
         if self.state.is_half_open() {
             // Good so far, unless the completion finds otherwise.
             self.judge(Verdict::Answered);
+        }
+    }
+
+    /// Learns of the answer's time, and whether that is in time: a hedge would not have been answered first.
+    fn compare(&mut self, waited: Duration) {
+        self.member.percentile().add(waited);
+        let late = self.member.signals().latencies.late();
+        if late.is_none_or(|late| waited <= 2 * late) {
+            self.member.stats().keep_up();
+        } else if self.member.stats().reason() == Some(EjectionReason::Slow)
+            && self.state.end_half_open()
+        {
+            // It is as slow as ever.
+            self.judge(Verdict::Failed);
         }
     }
 
@@ -165,6 +179,17 @@ impl InFlight {
         if self.member.is_unreachable() && self.state.end_trial() {
             self.member.stats().end_trial(Verdict::GivenUp);
             self.member.signals().review.notify_one();
+        }
+    }
+
+    /// It is [withdrawn](Self::withdraw), for the hedge that went to another endpoint was answered first.
+    pub(crate) fn lose(&mut self) {
+        self.withdraw();
+        let (signals, waited) = (self.member.signals(), self.waited_without_answer());
+        // A hedge that was sent sooner says nothing.
+        let is_late = signals.latencies.late().is_some_and(|late| waited > late);
+        if is_late && self.member.stats().lost() == OVERTAKEN {
+            signals.review.notify_one();
         }
     }
 

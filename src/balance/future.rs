@@ -102,14 +102,11 @@ impl<S: Service<Req>, Req, C> ResponseFuture<S, Req, C> {
         in_flight.map(InFlight::endpoint)
     }
 
-    /// Its result is no longer wanted, for another endpoint has answered: it is to be dropped, and says nothing of its own.
-    pub(crate) fn withdraw(self: Pin<&mut Self>) {
-        if let StateProjection::Sent {
-            in_flight: Some(in_flight),
-            ..
-        } = self.project().state.project()
-        {
-            in_flight.withdraw();
+    /// The guard of the request, if an endpoint has it.
+    pub(crate) fn in_flight(self: Pin<&mut Self>) -> Option<&mut InFlight> {
+        match self.project().state.project() {
+            StateProjection::Sent { in_flight, .. } => in_flight.as_mut(),
+            _ => None,
         }
     }
 }

@@ -19,7 +19,12 @@ use std::{
 
 use pin_project_lite::pin_project;
 
-use crate::{balance::ResponseFuture, error::BoxError, home::Timer, in_flight::Completion};
+use crate::{
+    balance::ResponseFuture,
+    error::BoxError,
+    home::Timer,
+    in_flight::{Completion, InFlight},
+};
 use tower::Service;
 
 /// A try that may lose.
@@ -159,10 +164,10 @@ where
     C: Completion<S::Response>,
 {
     fn overtaken(self: Pin<&mut Self>) {
-        self.withdraw();
+        self.in_flight().map(InFlight::lose);
     }
 
     fn withdraw(self: Pin<&mut Self>) {
-        self.withdraw();
+        self.in_flight().map(InFlight::withdraw);
     }
 }

@@ -62,7 +62,8 @@ impl<S> Snapshot<S> {
     /// Chooses one of the endpoints that aren't avoided: of two at random the one with the smaller load for its weight. For
     /// requests that are sent again: they are no turn of the policy's, else an endpoint that fails would take its neighbour's.
     fn pick_avoiding(&self, route: &Route, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
-        if self.signals.heed_if_any() {
+        // A second try is no trial: it goes where an answer is likely.
+        if self.signals.heed_if_any() && !route.is_only_others() {
             let all = 0..self.members.len();
             let mut others = all.filter(|&index| !route.avoids(self.members.endpoint(index)));
             if let Some(index) = others.find(|&index| self.members()[index].claim_trial()) {
