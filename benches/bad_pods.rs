@@ -21,9 +21,9 @@ use std::{
 
 use tokio::{runtime::Builder, sync::mpsc, time::sleep};
 use tower_headless::{
-    BoxError, Discovery, Endpoint, EndpointState, EndpointStatus, LeastConnections,
+    BoxError, Discovery, Endpoint, EndpointState, EndpointStatus, Hedge, LeastConnections,
     OutlierDetection, PeakEwma, Policy, PowerOfTwo, Random, RoundRobin, StaticEndpoints,
-    http::Client,
+    http::{Client, ClientBuilder},
 };
 
 use load::{Report, load};
@@ -98,6 +98,9 @@ impl Stage {
         if self.tells("slow") {
             self.slow(name, policy.clone()).await;
         }
+        if self.tells("hedge") && name == "round_robin" {
+            self.hedged(name, policy.clone()).await;
+        }
         if self.tells("20ms") {
             self.of_twenty(name, policy.clone()).await;
         }
@@ -131,16 +134,22 @@ impl Stage {
 
     /// A client that has connections to all pods, which answer after so many milliseconds.
     async fn client<P: Policy>(&mut self, policy: P, retries: usize, after: u64) -> Client {
-        self.good.set(Mode::After(after));
-        self.bad.set(Mode::After(after));
+        let builder = self.builder(policy).retries(retries);
+        self.used_to_all(builder, after).await
+    }
+
+    fn builder<P: Policy>(&self, policy: P) -> ClientBuilder<StaticEndpoints> {
         let uri = "http://pods.default:80".parse().expect("a URI");
-        let client = Client::builder(uri)
+        Client::builder(uri)
             .discovery(StaticEndpoints::new(self.addresses()))
             .policy(policy)
             .outlier_detection(self.health.clone())
-            .retries(retries)
-            .build()
-            .expect("a client");
+    }
+
+    async fn used_to_all(&mut self, builder: ClientBuilder<StaticEndpoints>, after: u64) -> Client {
+        self.good.set(Mode::After(after));
+        self.bad.set(Mode::After(after));
+        let client = builder.build().expect("a client");
         load(&client, self.long(SECOND)).await;
         client
     }
@@ -169,6 +178,41 @@ impl Stage {
         self.tell("slow", name, &with);
         let ratio = with.percentile(0.99) / without.percentile(0.99);
         self.judge(format!("slow/{name}/p99"), ratio, 1.3, adapts(name));
+    }
+
+    /// Half of the time all pods are good, and half of it one takes 200 ms; late answers are asked for elsewhere. The second
+    /// client has never known it otherwise.
+    async fn hedged<P: Policy + Clone>(&mut self, name: &str, policy: P) {
+        let builder = self.builder(policy.clone()).hedge(Hedge::new());
+        let client = self.used_to_all(builder, 2).await;
+        let (without, more) = self.load_and_count(&client).await;
+        self.tell("hedged", name, &without);
+        self.goals
+            .note(format_args!("seen hedge_extra/good {more:.4}"));
+        self.bad.set(Mode::After(200));
+        let (with, extra) = self.load_and_count(&client).await;
+        self.tell("hedged, slow", name, &with);
+        let ratio = with.percentile(0.99) / without.percentile(0.99);
+        self.goals.at_most("hedge_p99", ratio, 1.3);
+        self.goals.at_most("hedge_extra", extra, 0.02);
+        let client = self.builder(policy).hedge(Hedge::new()).build();
+        let client = client.expect("a client");
+        load(&client, self.long(SECOND)).await;
+        let (always, extra) = self.load_and_count(&client).await;
+        self.tell("always slow", name, &always);
+        let ratio = always.percentile(0.99) / without.percentile(0.99);
+        self.goals.note(format_args!(
+            "seen hedge_p99/always {ratio:.3}, hedge_extra/always {extra:.4}"
+        ));
+    }
+
+    /// A load, and how many requests more than that the pods got, as a part of it.
+    async fn load_and_count(&mut self, client: &Client) -> (Report, f64) {
+        let before = self.good.requests() + self.bad.requests();
+        let report = load(client, self.long(8 * SECOND)).await;
+        let got = self.good.requests() + self.bad.requests() - before;
+        let more = got as f64 / report.len() as f64 - 1.0;
+        (report, more)
     }
 
     /// One pod takes 20 ms where the others take one.

@@ -1,0 +1,421 @@
+//! Answers that are late, under paused time, with pods that do what they are told.
+
+mod support;
+
+use std::{
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
+
+use support::scripted::{Behaviour, PodService, Pods, Request, discovery, endpoint};
+use tokio::time::{Instant, sleep};
+use tower::{Layer, Service, ServiceExt, retry::budget::Budget};
+use tower_headless::{
+    Balance, EjectionReason, Endpoint, EndpointState, Error, Hedge, OutlierDetection, Retry,
+    RetryLayer, RetryPolicy, Route, StaticEndpoints,
+};
+
+const MILLI: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Every request may be executed twice; the even ones change nothing, and may be hedged.
+#[derive(Clone, Copy, Debug)]
+struct Even;
+
+impl<Res> RetryPolicy<Request, Res> for Even {
+    fn again(&self, request: &Request) -> Option<Request> {
+        Some(Request(request.0))
+    }
+
+    fn retry(&self, result: Result<&Res, &Error>) -> bool {
+        result.is_err_and(Error::is_endpoint)
+    }
+
+    fn may_hedge(&self, request: &Request) -> bool {
+        request.0.is_multiple_of(2)
+    }
+}
+
+type Hedged = Retry<Balance<PodService>, Even>;
+
+/// A balancer over pods 1 to `last`, and a layer's settings.
+async fn hedged(last: u8, hedge: Hedge) -> (Pods, Hedged) {
+    layered(last, |layer| layer.hedge(hedge), OutlierDetection::new()).await
+}
+
+async fn layered(
+    last: u8,
+    change: impl FnOnce(RetryLayer<Even>) -> RetryLayer<Even>,
+    detection: OutlierDetection,
+) -> (Pods, Hedged) {
+    let pods = Pods::default();
+    let endpoints = (1..=last).map(|host| endpoint(host).address());
+    let mut balance = Balance::builder(StaticEndpoints::new(endpoints))
+        .outlier_detection(detection)
+        .ready_timeout(SECOND)
+        .build(pods.make());
+    balance.ready().await.expect("readiness never fails");
+    (pods, change(RetryLayer::new(Even)).layer(balance))
+}
+
+async fn send(service: &Hedged) -> Result<Endpoint, Error> {
+    let mut service = service.clone();
+    let response = service.ready().await?.call(Request(2)).await;
+    response.map(|(endpoint, _)| endpoint)
+}
+
+/// Sends requests, one each `gap`, none of which waits for another; the slowest one's time.
+async fn load(service: &Hedged, requests: u32, gap: Duration) -> Duration {
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..requests {
+        let service = service.clone();
+        tasks.spawn(async move {
+            let begun = Instant::now();
+            send(&service).await.expect("an answer");
+            begun.elapsed()
+        });
+        sleep(gap).await;
+    }
+    let times = tasks.join_all().await;
+    times.into_iter().max().expect("requests")
+}
+
+fn calls(pods: &Pods, hosts: impl IntoIterator<Item = u8>) -> usize {
+    hosts.into_iter().map(|host| pods.counts(host).calls).sum()
+}
+
+fn in_flight(service: &Hedged) -> u32 {
+    let endpoints = service.get_ref().endpoints();
+    endpoints.iter().map(|status| status.in_flight).sum()
+}
+
+fn state(service: &Hedged, host: u8) -> EndpointState {
+    let endpoints = service.get_ref().endpoints().into_iter();
+    let mut endpoints = endpoints.filter(|status| status.endpoint == endpoint(host));
+    endpoints.next().expect("an endpoint of the set").state
+}
+
+const SLOW: EndpointState = EndpointState::Ejected(EjectionReason::Slow);
+
+/// A request that pod 1 gets first, whichever turn it is.
+async fn first_to_one(pods: &Pods, service: &Hedged) -> Result<Endpoint, Error> {
+    loop {
+        let before = calls(pods, [1]);
+        let mut request = tokio_test::task::spawn(send(service));
+        if let std::task::Poll::Ready(result) = request.poll() {
+            assert_eq!(calls(pods, [1]), before, "it is not ready at once");
+            result.expect("another one's turn");
+            continue;
+        }
+        if calls(pods, [1]) > before {
+            return request.await;
+        }
+        request.await.expect("another one's turn");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_is_asked_of_another_pod_and_the_first_one_counts() {
+    let (pods, service) = hedged(2, Hedge::after(50 * MILLI)).await;
+    pods.set([1], Behaviour::After(SECOND));
+    let begun = Instant::now();
+    let answered = first_to_one(&pods, &service).await;
+    assert_eq!(answered.expect("an answer"), endpoint(2));
+    assert_eq!(begun.elapsed(), 50 * MILLI);
+    assert_eq!(in_flight(&service), 0, "the other one is cancelled");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_in_time_is_not_hedged() {
+    let (pods, service) = hedged(2, Hedge::after(50 * MILLI)).await;
+    pods.set([1, 2], Behaviour::After(40 * MILLI));
+    load(&service, 100, MILLI).await;
+    assert_eq!(calls(&pods, 1..=2), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_one_may_still_win() {
+    let (pods, service) = hedged(2, Hedge::after(50 * MILLI)).await;
+    pods.set([1], Behaviour::After(60 * MILLI));
+    pods.set([2], Behaviour::Hold);
+    let mut ones = 0;
+    for _ in 0..2 {
+        let mut request = tokio_test::task::spawn(send(&service));
+        assert!(request.poll().is_pending());
+        let is_ones = calls(&pods, [1]) > ones;
+        ones = calls(&pods, [1]) + usize::from(!is_ones);
+        assert_eq!(request.await.expect("an answer"), endpoint(1));
+        assert_eq!(in_flight(&service), 0);
+    }
+    assert_eq!(calls(&pods, 1..=2), 4, "one hedge each, and no more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_loses_is_neither_a_success_nor_a_failure() {
+    let detection = OutlierDetection::new().consecutive_failures(1);
+    let change = |layer: RetryLayer<Even>| layer.hedge(Hedge::after(SECOND));
+    let (pods, service) = layered(2, change, detection).await;
+    // So that it is known what a long silence is.
+    load(&service, 10, 20 * MILLI).await;
+    pods.set([1], Behaviour::Hold);
+    for _ in 0..8 {
+        let answered = first_to_one(&pods, &service).await;
+        assert_eq!(answered.expect("an answer"), endpoint(2));
+        sleep(SECOND).await;
+        assert_eq!(state(&service, 1), EndpointState::Available);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_changes_something_is_never_hedged() {
+    let (pods, service) = hedged(2, Hedge::after(50 * MILLI)).await;
+    pods.set([1, 2], Behaviour::After(SECOND));
+    let mut caller = service.clone();
+    let odd = caller.ready().await.expect("ready").call(Request(3)).await;
+    odd.expect("an answer");
+    assert_eq!(calls(&pods, 1..=2), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_go_to_one_pod_only_is_never_hedged() {
+    let (pods, service) = hedged(2, Hedge::after(50 * MILLI)).await;
+    pods.set([1, 2], Behaviour::After(SECOND));
+    let only = Route::new().avoid(&endpoint(2));
+    let sent = service.call_with(Request(2), only).await;
+    assert_eq!(sent.expect("an answer").0, endpoint(1));
+    assert_eq!(calls(&pods, 1..=2), 1);
+    let (pods, service) = hedged(1, Hedge::after(50 * MILLI)).await;
+    pods.set([1], Behaviour::After(SECOND));
+    send(&service).await.expect("an answer");
+    assert_eq!(calls(&pods, [1]), 1, "there is no other one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_for_one_pod_by_name_is_never_hedged() {
+    let pods = Pods::default();
+    let named = [1, 2].map(|host| endpoint(host).with_hostname(format!("web-{host}")));
+    let (script, discovery) = discovery();
+    script.endpoints(named.into());
+    let mut balance = Balance::builder(discovery).build(pods.make());
+    balance.ready().await.expect("readiness never fails");
+    let service = RetryLayer::new(Even)
+        .hedge(Hedge::after(50 * MILLI))
+        .layer(balance);
+    pods.set([1, 2], Behaviour::After(SECOND));
+    let pinned = service
+        .call_with(Request(2), Route::new().pod("web-1"))
+        .await;
+    pinned.expect("an answer");
+    assert_eq!((calls(&pods, [1]), calls(&pods, [2])), (1, 0));
+}
+
+/// Allows so many, and no more.
+struct Only(AtomicUsize);
+
+impl Budget for Only {
+    fn deposit(&self) {}
+
+    fn withdraw(&self) -> bool {
+        let one_less = |left: usize| left.checked_sub(1);
+        self.0.fetch_update(Relaxed, Relaxed, one_less).is_ok()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_that_is_used_up_allows_no_hedge() {
+    for budget in [0, 3] {
+        let change = |layer: RetryLayer<Even>| {
+            let layer = layer.budget(Only(AtomicUsize::new(budget)));
+            layer.hedge(Hedge::after(50 * MILLI).share(1.0))
+        };
+        let (pods, service) = layered(2, change, OutlierDetection::new()).await;
+        pods.set([1, 2], Behaviour::After(SECOND));
+        load(&service, 20, MILLI).await;
+        assert_eq!(calls(&pods, 1..=2), 20 + budget);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_pods_slow_get_two_of_a_hundred_requests_more() {
+    let (pods, service) = hedged(10, Hedge::after(50 * MILLI)).await;
+    pods.set(1..=10, Behaviour::After(SECOND));
+    load(&service, 1_000, MILLI).await;
+    let more = calls(&pods, 1..=10) - 1_000;
+    assert!((25..=31).contains(&more), "{more}: 20, and 10 saved up");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedge_that_fails_harms_nobody() {
+    let (pods, service) = hedged(2, Hedge::after(50 * MILLI)).await;
+    for behaviour in [Behaviour::Fail, Behaviour::NotReady, Behaviour::HandBack] {
+        pods.set([1, 2], Behaviour::Answer);
+        sleep(10 * SECOND).await;
+        let before = loop {
+            let before = calls(&pods, [1]);
+            pods.set([1], Behaviour::After(SECOND));
+            pods.set([2], Behaviour::Pending);
+            let mut request = tokio_test::task::spawn(send(&service));
+            assert!(request.poll().is_pending());
+            if calls(&pods, [1]) > before {
+                pods.set([2], behaviour);
+                assert_eq!(request.await.expect("an answer"), endpoint(1));
+                break before;
+            }
+            pods.set([2], Behaviour::Answer);
+            request.await.expect("the other one's turn");
+        };
+        let seen = calls(&pods, [1]) - before;
+        assert_eq!(
+            seen, 1,
+            "{behaviour:?}: nor does the hedge come to the same pod"
+        );
+        assert_eq!(in_flight(&service), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_the_first_one_fails_after_the_hedge_began_the_hedge_s_answer_counts() {
+    let change = |layer: RetryLayer<Even>| layer.retries(0).hedge(Hedge::after(50 * MILLI));
+    let (pods, service) = layered(2, change, OutlierDetection::new()).await;
+    pods.set([1], Behaviour::FailAfter(60 * MILLI));
+    pods.set([2], Behaviour::After(40 * MILLI));
+    assert_eq!(
+        first_to_one(&pods, &service).await.expect("an answer"),
+        endpoint(2)
+    );
+    assert_eq!(in_flight(&service), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_both_fail_the_request_is_sent_again_to_a_third_one() {
+    let (pods, service) = hedged(3, Hedge::after(50 * MILLI)).await;
+    pods.set([1, 2], Behaviour::FailAfter(60 * MILLI));
+    for _ in 0..3 {
+        assert_eq!(send(&service).await.expect("an answer"), endpoint(3));
+    }
+    let change = |layer: RetryLayer<Even>| layer.retries(0).hedge(Hedge::after(50 * MILLI));
+    let (pods, service) = layered(2, change, OutlierDetection::new()).await;
+    pods.set([1, 2], Behaviour::FailAfter(60 * MILLI));
+    let error = send(&service).await.expect_err("both fail");
+    assert!(error.is_endpoint());
+    assert_eq!(calls(&pods, 1..=2), 2);
+}
+
+/// The hedge that nobody took says nothing of what became of the request.
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_not_hidden_by_a_hedge_that_nobody_took() {
+    let change = |layer: RetryLayer<Even>| layer.retries(0).hedge(Hedge::after(50 * MILLI));
+    let (pods, service) = layered(2, change, OutlierDetection::new()).await;
+    loop {
+        let before = calls(&pods, [1]);
+        pods.set([1], Behaviour::FailAfter(60 * MILLI));
+        pods.set([2], Behaviour::Pending);
+        let mut request = tokio_test::task::spawn(send(&service));
+        assert!(request.poll().is_pending());
+        if calls(&pods, [1]) == before {
+            pods.set([2], Behaviour::Answer);
+            request.await.expect("the other one's turn");
+            continue;
+        }
+        // The hedge waits for pod 2, which refuses when the first one has failed.
+        let pods = pods.clone();
+        tokio::spawn(async move {
+            sleep(80 * MILLI).await;
+            pods.set([2], Behaviour::NotReady);
+        });
+        let error = request.await.expect_err("it fails");
+        assert!(error.is_endpoint(), "{error}");
+        break;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_usual_is_learnt_and_nothing_is_hedged_before() {
+    let (pods, service) = hedged(2, Hedge::new()).await;
+    pods.set([1, 2], Behaviour::After(20 * MILLI));
+    load(&service, 38, MILLI).await;
+    assert_eq!(calls(&pods, 1..=2), 38);
+    load(&service, 10, MILLI).await;
+    sleep(SECOND).await;
+    pods.set([1], Behaviour::After(SECOND));
+    pods.set([2], Behaviour::Answer);
+    let begun = Instant::now();
+    let answered = first_to_one(&pods, &service).await;
+    assert_eq!(answered.expect("an answer"), endpoint(2));
+    let took = begun.elapsed();
+    assert!(took > 15 * MILLI && took < 40 * MILLI, "{took:?}");
+}
+
+/// Of all answers a tenth is slow, so that their 95th percentile is that of the slow pod.
+#[tokio::test(start_paused = true)]
+async fn a_slow_pod_is_no_excuse_for_itself_though_it_was_never_otherwise() {
+    let (pods, service) = hedged(10, Hedge::new()).await;
+    pods.set(2..=10, Behaviour::After(5 * MILLI));
+    pods.set([1], Behaviour::After(200 * MILLI));
+    load(&service, 1_000, MILLI).await;
+    assert_eq!(state(&service, 1), SLOW);
+    let begun = calls(&pods, 1..=10);
+    let slowest = load(&service, 4_000, MILLI).await;
+    assert!(slowest <= 20 * MILLI, "{slowest:?}");
+    let more = calls(&pods, 1..=10) - begun - 4_000;
+    assert!(more <= 20, "{more} hedges");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_is_slow_is_passed_over_and_comes_back_when_it_is_not() {
+    let (pods, service) = hedged(10, Hedge::new()).await;
+    pods.set(1..=10, Behaviour::After(5 * MILLI));
+    load(&service, 1_000, MILLI).await;
+    pods.set([1], Behaviour::After(200 * MILLI));
+    let begun = calls(&pods, [1]);
+    load(&service, 5_000, MILLI).await;
+    assert_eq!(state(&service, 1), SLOW);
+    let tries = calls(&pods, [1]) - begun;
+    assert!((6..=12).contains(&tries), "{tries}: three, and one a pause");
+    pods.set([1], Behaviour::After(5 * MILLI));
+    load(&service, 6_500, MILLI).await;
+    assert_eq!(state(&service, 1), EndpointState::Available);
+    let begun = calls(&pods, [1]);
+    load(&service, 1_000, MILLI).await;
+    assert_eq!(calls(&pods, [1]) - begun, 100, "its turns");
+}
+
+/// Without requests that may be hedged nothing would be found out, and its time alone tells.
+#[tokio::test(start_paused = true)]
+async fn a_slow_pod_is_not_back_by_a_late_answer() {
+    let (pods, service) = hedged(4, Hedge::new()).await;
+    pods.set(1..=4, Behaviour::After(5 * MILLI));
+    load(&service, 400, MILLI).await;
+    pods.set([1], Behaviour::After(200 * MILLI));
+    load(&service, 100, MILLI).await;
+    assert_eq!(state(&service, 1), SLOW);
+    for _ in 0..400 {
+        let mut caller = service.clone();
+        let odd = caller.ready().await.expect("ready").call(Request(3));
+        odd.await.expect("an answer");
+        assert_eq!(state(&service, 1), SLOW);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_works_where_outlier_detection_is_off() {
+    let change = |layer: RetryLayer<Even>| layer.hedge(Hedge::new());
+    let (pods, service) = layered(4, change, OutlierDetection::off()).await;
+    pods.set(1..=4, Behaviour::After(5 * MILLI));
+    load(&service, 400, MILLI).await;
+    pods.set([1], Behaviour::After(200 * MILLI));
+    load(&service, 400, MILLI).await;
+    assert_eq!(state(&service, 1), SLOW);
+}
+
+/// Each answer is later than the hedge's time, and none is later than the others'.
+#[tokio::test(start_paused = true)]
+async fn pods_that_are_alike_are_not_passed_over_whatever_the_time() {
+    let (pods, service) = hedged(4, Hedge::after(2 * MILLI).share(1.0)).await;
+    pods.set(1..=4, Behaviour::After(5 * MILLI));
+    for _ in 0..100 {
+        load(&service, 10, MILLI).await;
+        let is_in = |host| state(&service, host) == EndpointState::Available;
+        assert!((1..=4).all(is_in));
+    }
+}
