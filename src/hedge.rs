@@ -21,7 +21,7 @@ use self::share::Share;
 use tower::retry::budget::Budget;
 
 /// When a second pod is asked for an answer that is late. Off unless a client
-/// ([`http::ClientBuilder::hedge`](crate::http)) or a layer ([`RetryLayer::hedge`](crate::RetryLayer::hedge)) is given one.
+/// (`http::ClientBuilder::hedge`) or a layer ([`RetryLayer::hedge`](crate::RetryLayer::hedge)) is given one.
 ///
 /// If the head of an answer is late, the same request goes to another pod, once. The first good answer is the caller's; the
 /// other request is cancelled, and says nothing of its pod: it is neither a success nor a failure. Where both fail, it is as if

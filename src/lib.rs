@@ -40,6 +40,7 @@
 //! | all addresses of one family refuse | the other family's are used, if there are any |
 //! | every pod refuses | requests wait, up to the [ready timeout](BalanceBuilder::ready_timeout), for a new set or a pod that accepts; after that they fail at once |
 //! | a pod fails a request that it had | with [`RetryLayer`], or in the HTTP client where that is safe, another pod gets it, within a budget |
+//! | an answer is late | with [hedging](Hedge), off by default, the same safe request goes to one more pod, and the first good answer counts; a pod that is slow again and again is passed over for a while |
 //! | pods are asked whether they are well | a [`HealthCheck`], by TCP, HTTP, gRPC or anything else: a pod that fails its checks gets no requests until one passes; a new one may have to pass one first |
 //! | a request is cancelled | it is counted out, wherever it was |
 //! | the last clone is dropped | the background task ends and every service is dropped |
@@ -226,7 +227,7 @@
 //! | `home.rs` | which runtime something lives in, and timers that may move to another one |
 //! | `route.rs` | what a request says of where it wants to go |
 //! | `signals.rs` | rare conditions that each pick checks with one load: a trial on offer, a new endpoint, an outage |
-//! | `latency.rs` | how long an endpoint takes to answer: a moving average that believes bad news at once |
+//! | `latency.rs`, `latency/` | how long an endpoint takes to answer: a moving average that believes bad news at once, and a 95th percentile |
 //! | `member.rs`, `member/` | one endpoint as a balancer has it, for one life: status word, requests in flight, statistics; a set of them, as policies see it |
 //! | `outcome.rs` | what a request's end says of its endpoint |
 //! | `in_flight.rs`, `in_flight/` | the guard that counts a request from the pick to the end of its response, and reports what came of it |
@@ -245,6 +246,7 @@
 //! | `discovery/endpoint_slices.rs`, `discovery/endpoint_slices/` | feature `kube`: the API server's slices, listed and watched; nothing else names kube |
 //! | `membership.rs`, `membership/` | what joins and leaves, for those who need the set itself |
 //! | `balance.rs`, `balance/` | the service, its builder and layer, its future, its one background task and the registry of members |
+//! | `hedge.rs`, `hedge/` | a second endpoint asked while the first one is late: one engine, for `retry` and `http` |
 //! | `retry.rs`, `retry/` | requests sent again, elsewhere and within a budget: one engine, the layer, its policies |
 //! | `http.rs`, `http/` | feature `http`: the client, one pool of connections for each pod |
 //! | `fuzzing.rs`, `discovery/dns/fuzzing.rs` | what the fuzz targets (`fuzz/`) call below the public interface; in no other build |

@@ -45,6 +45,7 @@ use http::{
 /// | [`retries`](Self::retries) | 3 for a request |
 /// | [`retry_budget`](Self::retry_budget) | 20 % of all requests and 10 a second, over 10 s |
 /// | [`retry_statuses`](Self::retry_statuses) | 502, 503 and 504 |
+/// | [`hedge`](Self::hedge) | off: one pod at a time |
 /// | [`zone`](Self::zone), [`node`](Self::node), [`prefer_zone`](Self::prefer_zone), [`prefer_node`](Self::prefer_node) | not known: all pods are alike |
 /// | [`max_idle`](Self::max_idle) | 32 connections a pod |
 /// | [`idle_timeout`](Self::idle_timeout) | 30 s |
