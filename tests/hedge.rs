@@ -59,19 +59,29 @@ async fn layered(
 }
 
 async fn send(service: &Hedged) -> Result<Endpoint, Error> {
+    send_number(service, 2).await
+}
+
+async fn send_number(service: &Hedged, number: u32) -> Result<Endpoint, Error> {
     let mut service = service.clone();
-    let response = service.ready().await?.call(Request(2)).await;
+    let response = service.ready().await?.call(Request(number)).await;
     response.map(|(endpoint, _)| endpoint)
 }
 
 /// Sends requests, one each `gap`, none of which waits for another; the slowest one's time.
 async fn load(service: &Hedged, requests: u32, gap: Duration) -> Duration {
+    load_of(2, service, requests, gap).await
+}
+
+/// The same of requests of this number.
+async fn load_of(number: u32, service: &Hedged, requests: u32, gap: Duration) -> Duration {
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..requests {
         let service = service.clone();
         tasks.spawn(async move {
             let begun = Instant::now();
-            send(&service).await.expect("an answer");
+            let answered = send_number(&service, number).await;
+            answered.expect("an answer");
             begun.elapsed()
         });
         sleep(gap).await;
@@ -126,6 +136,22 @@ async fn a_late_answer_is_asked_of_another_pod_and_the_first_one_counts() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_request_that_loses_is_cancelled_though_its_future_is_kept() {
+    let (pods, service) = hedged(2, Hedge::after(50 * MILLI)).await;
+    pods.set([1], Behaviour::Hold);
+    loop {
+        let mut request = tokio_test::task::spawn(service.call_with(Request(2), Route::new()));
+        if request.poll().is_ready() {
+            continue;
+        }
+        sleep(51 * MILLI).await;
+        assert!(request.poll().is_ready());
+        assert_eq!(in_flight(&service), 0);
+        break;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_in_time_is_not_hedged() {
     let (pods, service) = hedged(2, Hedge::after(50 * MILLI)).await;
     pods.set([1, 2], Behaviour::After(40 * MILLI));
@@ -170,9 +196,7 @@ async fn a_request_that_loses_is_neither_a_success_nor_a_failure() {
 async fn what_changes_something_is_never_hedged() {
     let (pods, service) = hedged(2, Hedge::after(50 * MILLI)).await;
     pods.set([1, 2], Behaviour::After(SECOND));
-    let mut caller = service.clone();
-    let odd = caller.ready().await.expect("ready").call(Request(3)).await;
-    odd.expect("an answer");
+    send_number(&service, 3).await.expect("an answer");
     assert_eq!(calls(&pods, 1..=2), 1);
 }
 
@@ -288,10 +312,15 @@ async fn where_the_first_one_fails_after_the_hedge_began_the_hedge_s_answer_coun
 
 #[tokio::test(start_paused = true)]
 async fn where_both_fail_the_request_is_sent_again_to_a_third_one() {
-    let (pods, service) = hedged(3, Hedge::after(50 * MILLI)).await;
+    let change = |layer: RetryLayer<Even>| layer.hedge(Hedge::after(50 * MILLI).share(1.0));
+    let (pods, service) = layered(3, change, OutlierDetection::off()).await;
     pods.set([1, 2], Behaviour::FailAfter(60 * MILLI));
-    for _ in 0..3 {
+    for _ in 0..30 {
+        let before = [1, 2].map(|host| calls(&pods, [host]));
         assert_eq!(send(&service).await.expect("an answer"), endpoint(3));
+        let after = [1, 2].map(|host| calls(&pods, [host]));
+        let is_once = |pod: usize| after[pod] - before[pod] <= 1;
+        assert!(is_once(0) && is_once(1), "not to one that has failed it");
     }
     let change = |layer: RetryLayer<Even>| layer.retries(0).hedge(Hedge::after(50 * MILLI));
     let (pods, service) = layered(2, change, OutlierDetection::new()).await;
@@ -352,6 +381,9 @@ async fn a_slow_pod_is_no_excuse_for_itself_though_it_was_never_otherwise() {
     let (pods, service) = hedged(10, Hedge::new()).await;
     pods.set(2..=10, Behaviour::After(5 * MILLI));
     pods.set([1], Behaviour::After(200 * MILLI));
+    // Enough to know how slow it is, and nothing that may be hedged.
+    load_of(3, &service, 1_000, MILLI).await;
+    assert_eq!(state(&service, 1), EndpointState::Available);
     load(&service, 1_000, MILLI).await;
     assert_eq!(state(&service, 1), SLOW);
     let begun = calls(&pods, 1..=10);
@@ -380,6 +412,18 @@ async fn a_pod_that_is_slow_is_passed_over_and_comes_back_when_it_is_not() {
     assert_eq!(calls(&pods, [1]) - begun, 100, "its turns");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_is_slow_now_and_then_is_not_passed_over() {
+    let (pods, service) = hedged(4, Hedge::new().share(1.0)).await;
+    for _ in 0..20 {
+        pods.set(1..=4, Behaviour::After(5 * MILLI));
+        load(&service, 100, MILLI).await;
+        pods.set([1], Behaviour::After(200 * MILLI));
+        load(&service, 8, MILLI).await;
+        assert_eq!(state(&service, 1), EndpointState::Available);
+    }
+}
+
 /// Without requests that may be hedged nothing would be found out, and its time alone tells.
 #[tokio::test(start_paused = true)]
 async fn a_slow_pod_is_not_back_by_a_late_answer() {
@@ -390,9 +434,7 @@ async fn a_slow_pod_is_not_back_by_a_late_answer() {
     load(&service, 100, MILLI).await;
     assert_eq!(state(&service, 1), SLOW);
     for _ in 0..400 {
-        let mut caller = service.clone();
-        let odd = caller.ready().await.expect("ready").call(Request(3));
-        odd.await.expect("an answer");
+        send_number(&service, 3).await.expect("an answer");
         assert_eq!(state(&service, 1), SLOW);
     }
 }
@@ -408,14 +450,16 @@ async fn it_works_where_outlier_detection_is_off() {
     assert_eq!(state(&service, 1), SLOW);
 }
 
-/// Each answer is later than the hedge's time, and none is later than the others'.
 #[tokio::test(start_paused = true)]
-async fn pods_that_are_alike_are_not_passed_over_whatever_the_time() {
-    let (pods, service) = hedged(4, Hedge::after(2 * MILLI).share(1.0)).await;
-    pods.set(1..=4, Behaviour::After(5 * MILLI));
-    for _ in 0..100 {
-        load(&service, 10, MILLI).await;
-        let is_in = |host| state(&service, host) == EndpointState::Available;
-        assert!((1..=4).all(is_in));
+async fn a_hedge_that_is_sent_before_an_answer_is_late_says_nothing_of_the_pod() {
+    let (pods, service) = hedged(2, Hedge::after(5 * MILLI).share(1.0)).await;
+    pods.set([1, 2], Behaviour::After(20 * MILLI));
+    load_of(3, &service, 100, MILLI).await;
+    pods.set([2], Behaviour::Answer);
+    for _ in 0..20 {
+        let answered = first_to_one(&pods, &service).await;
+        assert_eq!(answered.expect("an answer"), endpoint(2));
+        sleep(SECOND).await;
+        assert_eq!(state(&service, 1), EndpointState::Available);
     }
 }

@@ -113,6 +113,9 @@ impl<F: Runner> Race<F> {
                     ready!(timer.poll(cx));
                     let first = this.first.as_ref().get_ref().as_ref();
                     let second = first.and_then(|first| contest.second(first));
+                    if second.is_some() {
+                        tracing::debug!("request hedged: its answer is late");
+                    }
                     *this.second = second.map(|second| Second::Begun(Box::pin(second)));
                 }
                 Some(Second::Begun(second)) => {

@@ -142,10 +142,11 @@ impl Future for ResponseFuture {
                 _ => ControlFlow::Break(answer),
             };
             match next {
-                ControlFlow::Continue(again) => match this.attempt.as_mut().project() {
-                    AttemptProjection::Sent { race } => race.try_again(again),
-                    AttemptProjection::Failed { .. } => unreachable!("it has failed for good"),
-                },
+                ControlFlow::Continue(again) => {
+                    if let AttemptProjection::Sent { race } = this.attempt.as_mut().project() {
+                        race.try_again(again);
+                    }
+                }
                 ControlFlow::Break(mut answer) => {
                     *this.replay = None;
                     if let Ok(response) = &mut answer {
