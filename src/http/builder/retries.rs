@@ -30,7 +30,7 @@ impl<D> ClientBuilder<D> {
     /// Which answers are no good, so that another pod is asked: 502, 503 and 504 by default. An empty list turns that off.
     ///
     /// They are what a pod says that can't serve for now; another one often can. It is done for those requests only that
-    /// are sent again when they are lost: with a safe method and no body, or [`Idempotent`](super::Idempotent). The caller
+    /// are sent again when they are lost: with a safe method and no body, or [`Idempotent`](crate::http::Idempotent). The caller
     /// has seen nothing of the first answer by then. When no more retries are allowed, or all pods have been asked, the last
     /// answer is the caller's, as the pod has sent it.
     ///
@@ -50,7 +50,7 @@ impl<D> ClientBuilder<D> {
     /// Asks a second pod for an answer that is late; off by default.
     ///
     /// Only requests with a safe method (GET, HEAD, OPTIONS, TRACE; RFC 9110 §9.2.1), without a body and without `Upgrade`
-    /// are hedged, [`Idempotent`](super::Idempotent) or not. An answer with one of the
+    /// are hedged, [`Idempotent`](crate::http::Idempotent) or not. An answer with one of the
     /// [statuses](Self::retry_statuses) that are retried doesn't count while the other one may come.
     pub fn hedge(mut self, hedge: Hedge) -> Self {
         self.retries.hedges = Some(Hedges::new(&hedge));
