@@ -211,6 +211,16 @@ impl<S, C> Balance<S, C> {
         self.shared.current.load().has_other(route)
     }
 
+    /// From now on requests are hedged, and it is learnt which answers are late.
+    pub(crate) fn begin_hedging(&self) {
+        self.shared.signals.begin_hedging();
+    }
+
+    /// How long an answer takes that is late, if that is known.
+    pub(crate) fn late(&self) -> Option<Duration> {
+        self.shared.signals.latencies.late()
+    }
+
     /// Tells what is known of an endpoint at the time. Doesn't keep the balancer alive.
     #[cfg(feature = "tls")]
     pub(crate) fn known(&self) -> impl Fn(&Endpoint) -> Option<Endpoint> + Send + Sync + use<S, C>

@@ -8,6 +8,8 @@
 //!    │                           │
 //!    └── lost, refused or 503 ◀──┘
 //!        sent again, to another pod, if that is safe and within the budget
+//!
+//!  no answer in the usual time, with hedging ──▶ the same to another pod; the first good answer counts
 //! ```
 //!
 //! | file | what lives there |

@@ -40,6 +40,7 @@
 //! | all addresses of one family refuse | the other family's are used, if there are any |
 //! | every pod refuses | requests wait, up to the [ready timeout](BalanceBuilder::ready_timeout), for a new set or a pod that accepts; after that they fail at once |
 //! | a pod fails a request that it had | with [`RetryLayer`], or in the HTTP client where that is safe, another pod gets it, within a budget |
+//! | an answer is late | with [hedging](Hedge), off by default, the same safe request goes to one more pod, and the first good answer counts; a pod that is slow again and again is passed over for a while |
 //! | pods are asked whether they are well | a [`HealthCheck`], by TCP, HTTP, gRPC or anything else: a pod that fails its checks gets no requests until one passes; a new one may have to pass one first |
 //! | one pod is to get a request | [`Balance::pod`] follows it by its name, waits for it while it is away, and asks no other one; [`Balance::others`] asks any but one |
 //! | all pods are to get a request | [`Balance::broadcast`] asks each of them, some at a time, and gives the [answers](Answers) as they come |
@@ -268,7 +269,7 @@
 //! | `backoff.rs` | growing delays and jitter |
 //! | `home.rs` | which runtime something lives in, and timers that may move to another one |
 //! | `signals.rs` | rare conditions that each pick checks with one load: a trial on offer, a new endpoint, an outage |
-//! | `latency.rs` | how long an endpoint takes to answer: a moving average that believes bad news at once |
+//! | `latency.rs`, `latency/` | how long an endpoint takes to answer: a moving average that believes bad news at once, and a 95th percentile |
 //! | `member.rs`, `member/` | one endpoint as a balancer has it, for one life: status word, requests in flight, statistics; a set of them, as policies see it |
 //! | `route.rs`, `route/` | what a request says of where it wants to go; what one pod is asked for by |
 //! | `outcome.rs` | what a request's end says of its endpoint |
@@ -291,6 +292,7 @@
 //! | `balance.rs`, `balance/` | the service, its builder and layer, its future, its one background task and the registry of members |
 //! | `pinned.rs` | the services of one pod, and of all but one |
 //! | `broadcast.rs`, `broadcast/` | the same request to every endpoint: who is asked when, and what it all comes to |
+//! | `hedge.rs`, `hedge/` | a second endpoint asked while the first one is late: one engine, for `retry` and `http` |
 //! | `retry.rs`, `retry/` | requests sent again, elsewhere and within a budget: one engine, the layer, its policies |
 //! | `http.rs`, `http/` | feature `http`: the client, one pool of connections for each pod |
 //! | `fuzzing.rs`, `discovery/dns/fuzzing.rs` | what the fuzz targets (`fuzz/`) call below the public interface; in no other build |
@@ -327,6 +329,7 @@ mod error;
 #[cfg(all(fuzzing, feature = "dns"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod hedge;
 mod home;
 #[cfg(feature = "http")]
 pub mod http;
@@ -368,6 +371,7 @@ pub use discovery::{
 };
 pub use endpoint::Endpoint;
 pub use error::{BoxError, Error, Unsent};
+pub use hedge::Hedge;
 pub use in_flight::{Completion, InFlight, OnResponse};
 #[cfg(feature = "http-body")]
 pub use in_flight::{CountedBody, OnBodyEnd};

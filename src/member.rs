@@ -18,7 +18,7 @@ mod status_word;
 pub(crate) use flags::FLAGGED;
 pub use members::Members;
 pub use request_stats::EjectionReason;
-pub(crate) use request_stats::{Checked, Counts, News, RequestStats, Verdict};
+pub(crate) use request_stats::{Checked, Counts, News, OVERTAKEN, RequestStats, Verdict};
 pub(crate) use slots::{Slot, Slots};
 
 use std::{
@@ -33,7 +33,7 @@ use self::{
 };
 use crate::{
     endpoint::Endpoint,
-    latency::Latency,
+    latency::{Latency, Percentile},
     signals::Signals,
     sync::atomic::{AtomicU32, Ordering::Relaxed},
 };
@@ -64,6 +64,8 @@ pub(crate) struct MemberRef {
     stats: RequestStats,
     /// If the policy asks for it.
     latency: Option<Latency>,
+    /// Where requests are hedged.
+    percentile: Percentile,
     /// What part of its share a new endpoint gets (slow start), as the bits of a floating-point number.
     warmth: AtomicU32,
     signals: Arc<Signals>,
@@ -87,6 +89,7 @@ impl Member {
                 word: slot.map_or_else(StatusWord::own, StatusWord::packed),
                 stats: RequestStats::default(),
                 latency,
+                percentile: Percentile::default(),
                 warmth: AtomicU32::new(1_f32.to_bits()),
                 signals,
                 member: member.clone(),
@@ -168,6 +171,12 @@ impl MemberRef {
     #[inline]
     pub(crate) fn latency(&self) -> Option<&Latency> {
         self.latency.as_ref()
+    }
+
+    /// How long nearly all of its answers take at most; nothing is learnt unless requests are hedged.
+    #[inline]
+    pub(crate) fn percentile(&self) -> &Percentile {
+        &self.percentile
     }
 
     /// What part of its share the endpoint gets, from 0 to 1.

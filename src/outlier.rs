@@ -24,6 +24,9 @@
 //! A hung pod is unresponsive: its connections stand, its requests get no answer, and their callers give up some day. Long
 //! before that, the other pods answer, and it doesn't.
 //!
+//! A slow pod is one whose requests are answered by their hedges first, three in a row. It is out as one that fails, but for
+//! 0.2 s, doubling to 5 s: to try it costs a request some time, and no more.
+//!
 //! Pure: takes `now`, the generator, and what the members' statistics tell.
 
 mod detector;

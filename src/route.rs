@@ -32,6 +32,8 @@ struct Wishes {
     left_out: Option<PodId>,
     member: Option<Target>,
     avoid: Vec<Endpoint>,
+    /// It fails rather than go to one that it avoids.
+    only_others: bool,
 }
 
 /// One endpoint of a balancer, for one life of it: another pod at its address is another target.
@@ -97,6 +99,15 @@ impl Route {
     /// While it refuses connections, the request waits, up to the ready timeout.
     pub(crate) fn member(self, target: Target) -> Self {
         self.with(|wishes| wishes.member = Some(target))
+    }
+
+    /// The pods that it avoids don't get it though no other one takes it: it fails at once instead.
+    pub(crate) fn only_others(self) -> Self {
+        self.with(|wishes| wishes.only_others = true)
+    }
+
+    pub(crate) fn is_only_others(&self) -> bool {
+        self.0.as_ref().is_some_and(|wishes| wishes.only_others)
     }
 
     fn with(mut self, change: impl FnOnce(&mut Wishes)) -> Self {

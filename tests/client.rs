@@ -16,6 +16,8 @@ mod frames;
 mod framing;
 #[path = "client/heads.rs"]
 mod heads;
+#[path = "client/hedge.rs"]
+mod hedge;
 #[path = "client/http2.rs"]
 mod http2;
 #[path = "client/keyed.rs"]

@@ -67,6 +67,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "sync",
         ],
     ),
+    ("hedge", &["balance", "error", "home", "in_flight", "route"]),
     (
         "pinned",
         &["balance", "endpoint", "error", "in_flight", "route"],
@@ -89,6 +90,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "balance",
             "endpoint",
             "error",
+            "hedge",
             "in_flight",
             "outcome",
             "pinned",
@@ -105,6 +107,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "discovery",
             "endpoint",
             "error",
+            "hedge",
             "home",
             "http",
             "in_flight",

@@ -34,8 +34,9 @@ use super::{
     shared::Shared,
 };
 use crate::{
+    endpoint::Endpoint,
     error::{BoxError, Error},
-    in_flight::Completion,
+    in_flight::{Completion, InFlight},
     route::Route,
 };
 
@@ -94,6 +95,24 @@ impl<S: Service<Req>, Req, C> ResponseFuture<S, Req, C> {
     /// Whether no endpoint has the request, so far.
     pub(crate) fn is_unsent(&self) -> bool {
         !matches!(self.state, State::Sent { .. })
+    }
+
+    /// The endpoint that has the request, or gets it once it is ready. None while no endpoint accepts it.
+    pub(crate) fn endpoint(&self) -> Option<&Endpoint> {
+        let in_flight = match &self.state {
+            State::Sent { in_flight, .. } => in_flight.as_ref(),
+            State::Unsent { unready } => unready.held.as_ref().map(|held| &held.in_flight),
+            State::Waiting { .. } | State::Failed { .. } => None,
+        };
+        in_flight.map(InFlight::endpoint)
+    }
+
+    /// The guard of the request, if an endpoint has it.
+    pub(crate) fn in_flight(self: Pin<&mut Self>) -> Option<&mut InFlight> {
+        match self.project().state.project() {
+            StateProjection::Sent { in_flight, .. } => in_flight.as_mut(),
+            _ => None,
+        }
     }
 }
 

@@ -115,6 +115,11 @@ impl HealthMonitor {
         };
         let mut averages: Vec<_> = cases.iter().filter_map(latency).collect();
         latencies.learn(&mut averages);
+        if self.signals.is_hedged() {
+            let percentile = |case: &Case<'_>| case.member.percentile().get();
+            let mut percentiles: Vec<_> = cases.iter().filter_map(percentile).collect();
+            latencies.learn_late(&mut percentiles);
+        }
         if let Some(usual) = self.detector.usual() {
             latencies.set_usual(usual);
         }

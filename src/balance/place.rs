@@ -91,6 +91,10 @@ where
         let cut_off = shared.cut_off();
         let (service, in_flight) = match shared.pick_routed(errand.route()) {
             Some(picked) => picked,
+            None if errand.route().is_only_others() => {
+                let error = Some(shared.no_other());
+                return State::Failed { error };
+            }
             None => match shared.pick_or_wait(&mut errand) {
                 Ok(Placement::Picked(service, in_flight)) => (service, in_flight),
                 Ok(Placement::Waiting(change)) => {

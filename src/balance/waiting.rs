@@ -112,6 +112,11 @@ impl<S> Shared<S> {
         Ok(until(change, deadline))
     }
 
+    /// For a request that waits for nothing: no endpoint takes it of those that it may go to.
+    pub(super) fn no_other(&self) -> Error {
+        Error::unreachable(self.current.load().members().len(), self.last_refusal())
+    }
+
     /// Waits for the next change that may concern requests; from now on, and not from its first poll.
     fn next_change(&self) -> Pin<Box<OwnedNotified>> {
         let mut change = Box::pin(self.changes.clone().notified_owned());

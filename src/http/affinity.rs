@@ -49,10 +49,10 @@ impl Affinity {
     expect(unused_variables, reason = "no session follows")
 )]
 impl Followed {
-    /// The request has its answer.
-    pub(super) fn answered(self, response: &mut Response<ResponseBody>) {
+    /// The request has its answer: of a second pod, if it was [hedged](crate::Hedge) and that has overtaken the first one.
+    pub(super) fn answered(self, response: &mut Response<ResponseBody>, is_overtaken: bool) {
         #[cfg(feature = "sessions")]
-        self.session.answered(response);
+        self.session.answered(response, is_overtaken);
     }
 
     /// The request has failed.

@@ -3,18 +3,13 @@
 mod build;
 mod connections;
 mod limits;
+mod retries;
 mod service;
 mod wire;
 
 pub use service::BuildError;
 
 use std::{fmt, sync::Arc, time::Duration};
-
-use http::{
-    StatusCode, Uri,
-    uri::{Authority, Scheme},
-};
-use tower::retry::budget::Budget;
 
 use self::limits::Limits;
 #[cfg(feature = "sessions")]
@@ -30,6 +25,10 @@ use crate::{
     outlier::OutlierDetection,
     policy::{AnyPolicy, Policy, RoundRobin},
     subset::Subset,
+};
+use http::{
+    Uri,
+    uri::{Authority, Scheme},
 };
 
 /// Settings of a [`Client`](super::Client).
@@ -49,6 +48,7 @@ use crate::{
 /// | [`retries`](Self::retries) | 3 for a request |
 /// | [`retry_budget`](Self::retry_budget) | 20 % of all requests and 10 a second, over 10 s |
 /// | [`retry_statuses`](Self::retry_statuses) | 502, 503 and 504 |
+/// | [`hedge`](Self::hedge) | off: one pod at a time |
 /// | [`zone`](Self::zone), [`node`](Self::node), [`prefer_zone`](Self::prefer_zone), [`prefer_node`](Self::prefer_node) | not known: all pods are alike |
 /// | [`subset`](Self::subset) | none: all pods are used |
 /// | [`key_from`](Self::key_from) | nowhere: requests have the keys that they name |
@@ -304,44 +304,6 @@ impl<D> ClientBuilder<D> {
     /// Requests fail at once while no pod accepts them. The same as a ready timeout of zero.
     pub fn fail_fast(self) -> Self {
         self.ready_timeout(Duration::ZERO)
-    }
-
-    /// How often one request may be sent again, at most; 0 for never.
-    ///
-    /// Two kinds of attempts count neither here nor in the [budget](Self::retry_budget). A request that was never written goes
-    /// to another pod whatever this says. One that a pod refuses unprocessed (HTTP/2's `REFUSED_STREAM` and GOAWAY) is sent
-    /// again once for each pod that does so, unless this is 0.
-    pub fn retries(mut self, times: usize) -> Self {
-        self.retries.allowance.times = times;
-        self
-    }
-
-    /// What bounds the retries of all requests, as [`RetryLayer::budget`](crate::RetryLayer::budget) does.
-    ///
-    /// What it bounds with everything failing is said [there](crate::RetryLayer#how-often).
-    pub fn retry_budget(mut self, budget: impl Budget + Send + Sync + 'static) -> Self {
-        self.retries.allowance.budget = Arc::new(budget);
-        self
-    }
-
-    /// Which answers are no good, so that another pod is asked: 502, 503 and 504 by default. An empty list turns that off.
-    ///
-    /// They are what a pod says that can't serve for now; another one often can. It is done for those requests only that
-    /// are sent again when they are lost: with a safe method and no body, or [`Idempotent`](super::Idempotent). The caller
-    /// has seen nothing of the first answer by then. When no more retries are allowed, or all pods have been asked, the last
-    /// answer is the caller's, as the pod has sent it.
-    ///
-    /// This is on by default because such a request may be sent twice anyway, and because the budget bounds what it adds to
-    /// an outage: a service that sheds load with 503 gets at most a fifth more of it. Where even that is too much, turn it
-    /// off.
-    ///
-    /// gRPC's `UNAVAILABLE` counts as 503 where it is all of the response. What a pod says of
-    /// retries is heeded: with a negative `grpc-retry-pushback-ms`, or one that is no number, there is none (gRFC A6). With a
-    /// positive one, or with `Retry-After` and 429 or 503, another pod is asked at once if there is one, and the retries of
-    /// other requests pass over the one that said so for as long, but for 30 s at most. First attempts go there as ever.
-    pub fn retry_statuses(mut self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
-        self.retries.statuses = statuses.into_iter().collect();
-        self
     }
 }
 

@@ -26,6 +26,7 @@ use super::{
 use crate::{
     balance::{Balance, ResponseFuture as BalanceFuture},
     broadcast::Asking,
+    hedge::{self, Race},
     route::Route,
 };
 
@@ -69,7 +70,7 @@ pin_project! {
 pin_project! {
     #[project = AttemptProjection]
     enum Attempt {
-        Sent { #[pin] future: Sent },
+        Sent { #[pin] race: Race<Sent> },
         Failed { error: Option<Error> },
     }
 }
@@ -82,8 +83,14 @@ impl ResponseFuture {
         shared: Option<Arc<Shared>>,
         timeout: Option<Duration>,
     ) -> Self {
+        let hedged_after = replay.as_deref().zip(shared.as_deref());
+        let hedged_after = hedged_after.and_then(|(replay, shared)| {
+            replay.hedged_after(&shared.retries, || shared.pods.late())
+        });
         Self {
-            attempt: Attempt::Sent { future },
+            attempt: Attempt::Sent {
+                race: Race::new(future, hedged_after),
+            },
             replay,
             shared,
             deadline: timeout.map(Deadline::after),
@@ -108,10 +115,17 @@ impl ResponseFuture {
     }
 }
 
+impl Attempt {
+    /// Whether the answer is that of another pod than the one that still has the request.
+    fn is_overtaken(&self) -> bool {
+        matches!(self, Self::Sent { race } if race.is_overtaken())
+    }
+}
+
 impl Asking<Response<ResponseBody>, Error> for ResponseFuture {
     fn is_unsent(&self) -> bool {
         let is_unsent = match &self.attempt {
-            Attempt::Sent { future } => future.is_unsent(),
+            Attempt::Sent { race } => race.alone().is_some_and(Sent::is_unsent),
             Attempt::Failed { .. } => true,
         };
         is_unsent && self.replay.as_ref().is_none_or(|replay| replay.is_first())
@@ -125,19 +139,22 @@ impl Future for ResponseFuture {
         let mut this = self.project();
         loop {
             let polled = match this.attempt.as_mut().project() {
-                AttemptProjection::Sent { future } => future.poll(cx),
+                AttemptProjection::Sent { race } => {
+                    race.poll(cx, Contest::of(this.replay, this.shared))
+                }
                 AttemptProjection::Failed { error } => {
                     let error = error.take().expect("polled after completion");
                     return Poll::Ready(Err(error));
                 }
             };
+            let is_overtaken = this.attempt.is_overtaken();
             let answer = match polled {
                 // Responses are large, and most go straight to their callers.
                 Poll::Ready(Ok(mut response))
                     if !is_retried(this.replay, this.shared, &response) =>
                 {
                     *this.replay = None;
-                    answered(&mut response, this.deadline, this.followed);
+                    answered(&mut response, this.deadline, this.followed, is_overtaken);
                     return Poll::Ready(Ok(response));
                 }
                 Poll::Ready(answer) => answer.map_err(Error::balance),
@@ -155,12 +172,16 @@ impl Future for ResponseFuture {
                 _ => ControlFlow::Break(answer),
             };
             match next {
-                ControlFlow::Continue(future) => this.attempt.set(Attempt::Sent { future }),
+                ControlFlow::Continue(again) => {
+                    if let AttemptProjection::Sent { race } = this.attempt.as_mut().project() {
+                        race.try_again(again);
+                    }
+                }
                 ControlFlow::Break(answer) => {
                     *this.replay = None;
                     return Poll::Ready(match answer {
                         Ok(mut response) => {
-                            answered(&mut response, this.deadline, this.followed);
+                            answered(&mut response, this.deadline, this.followed, is_overtaken);
                             Ok(response)
                         }
                         Err(error) => Err(match this.followed.take() {
@@ -171,6 +192,37 @@ impl Future for ResponseFuture {
                 }
             }
         }
+    }
+}
+
+/// A request that may be hedged.
+struct Contest<'a> {
+    replay: &'a mut Replay,
+    shared: &'a Shared,
+}
+
+impl<'a> Contest<'a> {
+    fn of(replay: &'a mut Option<Box<Replay>>, shared: &'a Option<Arc<Shared>>) -> Option<Self> {
+        let (replay, shared) = replay.as_deref_mut().zip(shared.as_deref())?;
+        Some(Self { replay, shared })
+    }
+}
+
+impl hedge::Contest<Sent> for Contest<'_> {
+    fn second(&mut self, first: &Sent) -> Option<Sent> {
+        let Shared { pods, retries, .. } = self.shared;
+        let has_other = |route: &Route| pods.has_other(route);
+        let (request, route) = self.replay.beside(first.endpoint()?, retries, has_other)?;
+        Some(pods.call_with(request, route))
+    }
+
+    fn is_good(&self, result: &<Sent as Future>::Output) -> bool {
+        Replay::is_good(result, &self.shared.retries)
+    }
+
+    fn set_aside(&mut self, result: <Sent as Future>::Output) {
+        let answer = result.map_err(Error::balance);
+        self.replay.set_aside(answer, &self.shared.retries);
     }
 }
 
@@ -205,12 +257,13 @@ fn answered(
     response: &mut Response<ResponseBody>,
     deadline: &mut Option<Deadline>,
     followed: &mut Option<Box<Followed>>,
+    is_overtaken: bool,
 ) {
     if let Some(deadline) = deadline.take() {
         response.body_mut().until(deadline);
     }
     if let Some(followed) = followed.take() {
-        followed.answered(response);
+        followed.answered(response, is_overtaken);
     }
 }
 

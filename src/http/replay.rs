@@ -10,7 +10,7 @@
 
 use std::{ops::ControlFlow, task::Context, time::Duration};
 
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode, header::UPGRADE};
 use http_body::Body;
 
 use super::{
@@ -19,6 +19,8 @@ use super::{
     response::ResponseBody,
 };
 use crate::{
+    endpoint::Endpoint,
+    hedge::Hedges,
     outcome::GRPC_STATUS,
     retry::{Allowance, Attempts, Ended, Fate, Pushback, UNAVAILABLE},
     route::Route,
@@ -63,6 +65,7 @@ pub(super) struct Retries {
     pub(super) allowance: Allowance,
     /// Answers that are asked for again elsewhere.
     pub(super) statuses: Box<[StatusCode]>,
+    pub(super) hedges: Option<Hedges>,
 }
 
 impl Default for Retries {
@@ -70,6 +73,7 @@ impl Default for Retries {
         Self {
             allowance: Allowance::default(),
             statuses: UNAVAILABLE.into(),
+            hedges: None,
         }
     }
 }
@@ -79,6 +83,8 @@ pub(super) struct Replay {
     request: PodRequest,
     /// It may be executed twice.
     repeatable: bool,
+    /// It changes nothing: two pods may have it at once.
+    is_hedged: bool,
     attempts: Attempts<Answer>,
 }
 
@@ -92,9 +98,13 @@ impl Replay {
         may_refuse: bool,
     ) -> Option<Box<Self>> {
         let marked = request.extensions().get::<Idempotent>().copied();
-        let repeatable =
-            marked.is_some() || (request.method().is_safe() && request.body().is_empty());
-        if retries.allowance.times == 0 || !(repeatable || may_refuse) {
+        let is_safe = request.method().is_safe() && request.body().is_empty();
+        let repeatable = marked.is_some() || is_safe;
+        let is_retried = retries.allowance.times > 0 && (repeatable || may_refuse);
+        // An upgrade is one pod's.
+        let is_hedged =
+            retries.hedges.is_some() && is_safe && !request.headers().contains_key(UPGRADE);
+        if !is_retried && !is_hedged {
             return None;
         }
         // Pods that may refuse are likely to speak gRPC, whose bodies all come as streams.
@@ -102,6 +112,7 @@ impl Replay {
         Some(Box::new(Self {
             request: again(request)?,
             repeatable,
+            is_hedged,
             attempts: Attempts::new(&retries.allowance, route.clone()),
         }))
     }
@@ -122,6 +133,46 @@ impl Replay {
     /// Whether no earlier attempt may have been executed.
     pub(super) fn is_first(&self) -> bool {
         !self.attempts.may_be_executed()
+    }
+
+    /// After how long the request may be hedged, which begins now.
+    pub(super) fn hedged_after(
+        &self,
+        retries: &Retries,
+        late: impl FnOnce() -> Option<Duration>,
+    ) -> Option<Duration> {
+        let hedges = retries.hedges.as_ref().filter(|_| self.is_hedged);
+        hedges?.begin(self.attempts.route(), late)
+    }
+
+    /// The request for a second try beside the one at `pod`, and its route, if there is to be one.
+    pub(super) fn beside(
+        &self,
+        pod: &Endpoint,
+        retries: &Retries,
+        has_other: impl FnOnce(&Route) -> bool,
+    ) -> Option<(PodRequest, Route)> {
+        let allowance = &retries.allowance;
+        let route = self.attempts.beside(pod, allowance, has_other)?;
+        let request = again(&self.request)?;
+        let is_allowed = retries.hedges.as_ref()?.allow(&*allowance.budget);
+        is_allowed.then_some((request, route))
+    }
+
+    /// Whether an answer counts though another pod may answer, too.
+    pub(super) fn is_good(
+        answer: &Result<Response<ResponseBody>, impl Sized>,
+        retries: &Retries,
+    ) -> bool {
+        answer
+            .as_ref()
+            .is_ok_and(|response| !retries.statuses.contains(&status(response)))
+    }
+
+    /// One of two tries has come to this, and the other one goes on.
+    pub(super) fn set_aside(&mut self, answer: Answer, retries: &Retries) {
+        let ended = self.ended(&answer, retries);
+        self.attempts.set_aside(answer, &ended);
     }
 
     /// Reads on what an earlier attempt was answered.
@@ -154,7 +205,10 @@ impl Replay {
                 (Fate::Answered, Some(response.body().pod()), is_retried)
             }
             Err(error) => match error.outcome() {
-                Some(Outcome::Unprocessed) => (Fate::Unprocessed, error.pod(), true),
+                Some(Outcome::Unprocessed) => {
+                    let is_retried = retries.allowance.times > 0;
+                    (Fate::Unprocessed, error.pod(), is_retried)
+                }
                 Some(Outcome::Unknown) => (Fate::Lost, error.pod(), self.repeatable),
                 // What is unsent has been offered to all pods by then.
                 _ if error.is_unexecuted() => (Fate::Unsent, None, false),

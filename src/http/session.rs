@@ -66,6 +66,9 @@ use crate::{
 ///   [`ConsistentHash`](crate::ConsistentHash) it is the pod of the request's key, or else of the session's own number. So
 ///   requests of one session that are under way at once agree on it, which under other policies they may not, and the sessions of
 ///   a lost pod are spread over all others. [`strict`](Self::strict) fails the request instead.
+/// - **When the pod is late**, and requests are [hedged](super::ClientBuilder::hedge), another one may answer, but the session stays
+///   with its pod. It is out, and the session goes on elsewhere, once the pod is passed over for being
+///   [slow](crate::Hedge#slow-pods). A strict session's requests aren't hedged.
 /// - **What comes first**: a [`Route`] to one pod ([`pod`](Route::pod), [`prefer`](Route::prefer)), and the session is left as it
 ///   is; then the session; then a key. A broadcast has no sessions.
 /// - **A response is left alone** if it comes from the session's pod. So [`max_age`](Self::max_age) counts from the first one, or
@@ -279,9 +282,13 @@ impl Session {
         route.prefer(pod.clone())
     }
 
-    /// Its request has been answered: the response tells the pod, unless the caller knows that.
-    pub(super) fn answered(self, response: &mut Response<ResponseBody>) {
+    /// Its request has been answered: the response tells the pod, unless the caller knows that. A pod that was only late is
+    /// still the session's.
+    pub(super) fn answered(self, response: &mut Response<ResponseBody>, is_overtaken: bool) {
         let Self { sticky, ticket } = self;
+        if is_overtaken && ticket.is_some() {
+            return;
+        }
         let pod = response.body().pod();
         // By any of its names, which may not all have been known when the session began.
         let is_its_own = |ticket: &Ticket| PodId::from(&*ticket.pod).is(pod);

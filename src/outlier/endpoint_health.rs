@@ -8,10 +8,15 @@ use tokio::time::Instant;
 use super::{Observation, OutlierDetection, observation::SetStats, window::Window};
 use crate::{
     backoff::Backoff,
-    member::{Counts, EjectionReason, Verdict},
+    member::{Counts, EjectionReason, OVERTAKEN, Verdict},
 };
 
 const JITTER: f64 = 0.1;
+
+/// A slow endpoint is tried sooner, for that costs a request some time and no more.
+const MIN_SLOW: Duration = Duration::from_millis(200);
+const MAX_SLOW: Duration = Duration::from_secs(5);
+const SLOW_JITTER: f64 = 0.2;
 
 /// An endpoint that was in for as long begins anew, unless it was out for longer.
 const WELL: Duration = Duration::from_secs(30);
@@ -46,6 +51,8 @@ pub(crate) struct EndpointHealth {
     window: Window,
     seen: Counts,
     pauses: Option<Backoff>,
+    /// Those of a slow one.
+    slow_pauses: Option<Backoff>,
     pause: Duration,
     /// When it came back the last time.
     returned: Option<Instant>,
@@ -71,6 +78,7 @@ impl EndpointHealth {
             window: Window::new(now),
             seen: Counts::default(),
             pauses: None,
+            slow_pauses: None,
             pause: Duration::ZERO,
             returned: None,
             quiet: None,
@@ -132,6 +140,7 @@ impl EndpointHealth {
             () if many => Some(EjectionReason::ConsecutiveFailures),
             () if news.failures > 0 && below() => Some(EjectionReason::SuccessRate),
             () if is_unresponsive => Some(EjectionReason::Unresponsive),
+            () if observation.overtaken >= OVERTAKEN => Some(EjectionReason::Slow),
             () => None,
         }
     }
@@ -177,12 +186,14 @@ impl EndpointHealth {
 
     fn pause(&mut self, settings: &OutlierDetection, now: Instant, rng: &mut impl Rng) {
         if self.is_well(now) {
-            self.pauses = None;
+            (self.pauses, self.slow_pauses) = (None, None);
         }
         let (min, max) = (settings.min_ejection, settings.max_ejection);
-        let pauses = self
-            .pauses
-            .get_or_insert_with(|| Backoff::new(min, 2.0, max, JITTER));
+        let pauses = match self.reason {
+            EjectionReason::Slow => (self.slow_pauses)
+                .get_or_insert_with(|| Backoff::new(MIN_SLOW, 2.0, MAX_SLOW, SLOW_JITTER)),
+            _ => (self.pauses).get_or_insert_with(|| Backoff::new(min, 2.0, max, JITTER)),
+        };
         self.pause = pauses.next(rng);
         self.given_up = 0;
         self.returned = None;
@@ -221,6 +232,12 @@ impl EndpointHealth {
                 self.readmit(now);
             }
             (State::HalfOpen { .. }, Some(Verdict::Failed)) => self.pause(settings, now, rng),
+            (State::HalfOpen { .. }, Some(Verdict::GivenUp))
+                if self.reason == EjectionReason::Slow =>
+            {
+                // Its request has lost to a hedge again, or nearly.
+                self.pause(settings, now, rng);
+            }
             (State::HalfOpen { .. }, Some(Verdict::GivenUp)) => {
                 // It says little of the endpoint. The next one is not the very next, lest a hung endpoint get them all.
                 let pause = AGAIN.saturating_mul(2_u32.saturating_pow(self.given_up));

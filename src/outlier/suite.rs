@@ -195,6 +195,72 @@ fn pauses_double_to_the_longest_and_begin_anew_after_a_good_time() {
     assert!(about(set.until_half_open(0), 5.0));
 }
 
+/// So many of its requests were answered by a hedge first.
+fn lose(set: &Set, pod: usize, times: usize) {
+    for _ in 0..times {
+        set.pods[pod].stats().lost();
+    }
+}
+
+#[test]
+fn three_lost_hedges_in_a_row_pass_an_endpoint_over_and_two_do_not() {
+    let mut set = Set::new(4, OutlierDetection::off());
+    lose(&set, 1, 2);
+    set.review();
+    assert_eq!(set.out(), [None; 4]);
+    set.pods[1].stats().keep_up();
+    lose(&set, 1, 2);
+    set.review();
+    assert_eq!(
+        set.out(),
+        [None; 4],
+        "an answer in time begins the count anew"
+    );
+    lose(&set, 1, 1);
+    set.review();
+    assert_eq!(set.out(), [None, Some(EjectionReason::Slow), None, None]);
+}
+
+#[test]
+fn a_slow_endpoint_is_tried_after_a_fifth_of_a_second_doubling_to_five() {
+    let mut set = Set::new(2, OutlierDetection::new());
+    lose(&set, 0, 3);
+    set.review();
+    let verdicts = [Verdict::Failed, Verdict::GivenUp].into_iter().cycle();
+    for (seconds, verdict) in [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+        .into_iter()
+        .zip(verdicts)
+    {
+        let pause = set.until_half_open(0).as_secs_f64();
+        let bounds = seconds * 0.799..=seconds * 1.201 + 0.026;
+        assert!(bounds.contains(&pause), "{seconds} s: {pause}");
+        set.judge(0, verdict);
+    }
+    set.until_half_open(0);
+    set.judge(0, Verdict::Passed);
+    assert!(!set.is_out(0));
+    // A failure is another matter, and has pauses of its own.
+    set.fail(0, 5);
+    set.review();
+    assert!(about(set.until_half_open(0), 5.0));
+}
+
+#[test]
+fn half_may_be_slow_and_never_the_last() {
+    for (len, most) in [(1, 0), (2, 1), (3, 1), (4, 2), (10, 5)] {
+        let mut set = Set::new(len, OutlierDetection::new());
+        (0..len).for_each(|pod| lose(&set, pod, 3));
+        set.review();
+        let out = (0..len).filter(|&pod| set.is_out(pod)).count();
+        assert_eq!(out, most, "of {len}");
+    }
+    let mut set = Set::new(2, OutlierDetection::new());
+    set.pods[1].member.refuse();
+    lose(&set, 0, 3);
+    set.review();
+    assert!(!set.is_out(0), "the other one refuses");
+}
+
 #[test]
 fn the_failures_of_one_crash_are_one_step() {
     let mut set = Set::new(3, OutlierDetection::new());

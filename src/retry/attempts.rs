@@ -85,6 +85,12 @@ impl<T> Attempts<T> {
         }
     }
 
+    /// Where the request may go.
+    #[cfg(feature = "http")]
+    pub(crate) fn route(&self) -> &Route {
+        &self.route
+    }
+
     /// Whether as many retries have been made as one request may have.
     pub(crate) fn are_used_up(&self) -> bool {
         self.left == 0
@@ -123,6 +129,25 @@ impl<T> Attempts<T> {
             self.before = Some(Box::new(result));
         }
         ControlFlow::Continue((request, self.route.clone()))
+    }
+
+    /// The route of a second try beside the one at `endpoint`, which goes to another one or nowhere. None if there is no other.
+    pub(crate) fn beside(
+        &self,
+        endpoint: &Endpoint,
+        allowance: &Allowance,
+        has_other: impl FnOnce(&Route) -> bool,
+    ) -> Option<Route> {
+        let route = allowance.delays.avoid(self.route.clone().avoid(endpoint));
+        has_other(&route).then(|| route.only_others())
+    }
+
+    /// One of two tries has come to this, and the other one goes on.
+    pub(crate) fn set_aside(&mut self, result: T, ended: &Ended) {
+        self.avoid(ended.endpoint.as_ref());
+        if ended.fate.may_be_executed() {
+            self.before = Some(Box::new(result));
+        }
     }
 
     fn allow(

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     balance::Balance,
     error::{BoxError, Error},
+    hedge::{Hedge, Hedges},
     in_flight::Completion,
     pinned::Pinned,
     route::{PodId, Route},
@@ -96,6 +97,7 @@ impl<L> RetryLayer<L> {
             terms: Terms {
                 policy,
                 allowance: Allowance::default(),
+                hedges: None,
             },
         }
     }
@@ -115,12 +117,25 @@ impl<L> RetryLayer<L> {
         self.terms.allowance.budget = Arc::new(budget);
         self
     }
+
+    /// Asks a second endpoint for an answer that is late; off by default. Only what the policy
+    /// [allows](RetryPolicy::may_hedge) is hedged, and what it makes [again](RetryPolicy::again).
+    ///
+    /// An answer that the policy would [retry](RetryPolicy::retry) doesn't count while the other one may come. Once both
+    /// are there and no good, the rules for retries hold.
+    pub fn hedge(mut self, hedge: Hedge) -> Self {
+        self.terms.hedges = Some(Arc::new(Hedges::new(&hedge)));
+        self
+    }
 }
 
 impl<S, C, L: Clone> Layer<Balance<S, C>> for RetryLayer<L> {
     type Service = Retry<Balance<S, C>, L>;
 
     fn layer(&self, balance: Balance<S, C>) -> Self::Service {
+        if self.terms.hedges.is_some() {
+            balance.begin_hedging();
+        }
         Retry {
             balance,
             terms: Arc::new(self.terms.clone()),

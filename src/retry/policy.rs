@@ -39,6 +39,13 @@ pub trait RetryPolicy<Req, Res> {
     /// by then.
     fn retry(&self, result: Result<&Res, &Error>) -> bool;
 
+    /// Whether a second endpoint may get the request while the first one still has it, where there is
+    /// [hedging](crate::RetryLayer::hedge). False by default: only for requests that change nothing.
+    fn may_hedge(&self, request: &Req) -> bool {
+        let _ = request;
+        false
+    }
+
     /// For how long the endpoint that gave this response wants no requests that are sent again; none by default.
     ///
     /// Meanwhile they go to others, as long as there are some; beyond 30 s they don't. First attempts go there as ever.

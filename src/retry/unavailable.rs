@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, header::UPGRADE};
 use http_body::Body;
 
 use super::{policy::RetryPolicy, pushback::Pushback};
@@ -29,6 +29,11 @@ impl<B: Body + Clone, R> RetryPolicy<Request<B>, Response<R>> for RetryUnavailab
     fn again(&self, request: &Request<B>) -> Option<Request<B>> {
         let is_safe = request.method().is_safe() && request.body().is_end_stream();
         is_safe.then(|| request.clone())
+    }
+
+    fn may_hedge(&self, request: &Request<B>) -> bool {
+        let is_safe = request.method().is_safe() && request.body().is_end_stream();
+        is_safe && !request.headers().contains_key(UPGRADE)
     }
 
     fn retry(&self, result: Result<&Response<R>, &Error>) -> bool {

@@ -33,6 +33,9 @@ impl<S> Snapshot<S> {
         {
             return Some(picked);
         }
+        if route.is_only_others() {
+            return self.pick_next(route, rng);
+        }
         match route.left_out() {
             Some(_) => self.pick_other(route, rng),
             None => self.pick(route, rng),
@@ -157,16 +160,30 @@ impl<S> Snapshot<S> {
             if route.avoids(self.members.endpoint(index)) {
                 return None;
             }
-            let is_trial = self.members()[index].claim_trial();
+            let is_trial = !route.is_only_others() && self.members()[index].claim_trial();
             let begun = is_trial || self.members.begin(index);
             begun.then(|| self.picked(index, is_trial))
         })
     }
 
+    /// Chooses the next endpoint by the request's key, if it goes by that, and none that it avoids.
+    fn pick_next(&self, route: &Route, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
+        if !self.pickers.whole.is_keyed(route) {
+            return None;
+        }
+        let index = self.pickers.pick(&self.members, route, rng)?;
+        if route.avoids(self.members.endpoint(index)) {
+            self.members()[index].end();
+            return None;
+        }
+        Some(self.picked(index, false))
+    }
+
     /// Chooses one of the endpoints that aren't avoided: of two at random the one with the smaller load for its weight. For
     /// requests that are sent again: they are no turn of the policy's, else an endpoint that fails would take its neighbour's.
     fn pick_avoiding(&self, route: &Route, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
-        if self.signals.heed_if_any() {
+        // A second try is no trial: it goes where an answer is likely.
+        if self.signals.heed_if_any() && !route.is_only_others() {
             let all = 0..self.members.len();
             let mut others = all.filter(|&index| !route.avoids(self.members.endpoint(index)));
             if let Some(index) = others.find(|&index| self.members()[index].claim_trial()) {

@@ -243,7 +243,9 @@ async fn a_pod_that_is_preferred_by_its_name_is_learnt_by_its_own_record() {
     first.expect("any");
     let at_3 = || story.balance.endpoint("10.0.0.3");
     story
-        .until("the name", || at_3().is_some_and(|it| it.hostname().is_some()))
+        .until("the name", || {
+            at_3().is_some_and(|it| it.hostname().is_some())
+        })
         .await;
     for _ in 0..20 {
         let response = story.balance.call_with(Request(1), route()).await;

@@ -7,9 +7,13 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
+    time::Duration,
 };
 
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::sleep,
+};
 use tower_headless::{BoxError, Discovery, Endpoint, Unsent};
 
 /// The endpoint of pod number `host`.
@@ -119,6 +123,10 @@ pub enum Behaviour {
     HandBack,
     /// Takes requests and answers with an error.
     Fail,
+    /// Answers so much later.
+    After(Duration),
+    /// Answers so much later, with an error.
+    FailAfter(Duration),
     PanicInReady,
     PanicInCall,
     PanicInFuture,
@@ -259,6 +267,14 @@ impl tower::Service<Request> for PodService {
             match behaviour {
                 Behaviour::HandBack => Err(Unsent::new(request, "connection closed").into()),
                 Behaviour::Fail => Err("internal error".into()),
+                Behaviour::After(delay) => {
+                    sleep(delay).await;
+                    Ok(answer)
+                }
+                Behaviour::FailAfter(delay) => {
+                    sleep(delay).await;
+                    Err("internal error".into())
+                }
                 Behaviour::PanicInFuture => panic!("a bug in a future"),
                 Behaviour::Hold => {
                     hold.await;

@@ -106,6 +106,9 @@ impl<D> ClientBuilder<D> {
             true => pods.build_ahead::<_, _, PodRequest>(make),
             false => pods.build(make),
         };
+        if self.retries.hedges.is_some() {
+            pods.begin_hedging();
+        }
         #[cfg(feature = "tls")]
         if let Some(tls) = &config.connector.tls {
             tls.set_known(pods.known());

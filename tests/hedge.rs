@@ -1,0 +1,530 @@
+//! Answers that are late, under paused time, with pods that do what they are told.
+
+mod support;
+
+use std::{
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
+
+use support::scripted::{Behaviour, PodService, Pods, Request, endpoint};
+use tokio::time::{Instant, sleep};
+use tower::{Layer, Service, ServiceExt, retry::budget::Budget};
+use tower_headless::{
+    Balance, ConsistentHash, EjectionReason, Endpoint, EndpointState, Error, Hedge,
+    OutlierDetection, PodId, Retry, RetryLayer, RetryPolicy, Route, StaticEndpoints,
+};
+
+const MILLI: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Every request may be executed twice; the even ones change nothing, and may be hedged.
+#[derive(Clone, Copy, Debug)]
+struct Even;
+
+impl<Res> RetryPolicy<Request, Res> for Even {
+    fn again(&self, request: &Request) -> Option<Request> {
+        Some(Request(request.0))
+    }
+
+    fn retry(&self, result: Result<&Res, &Error>) -> bool {
+        result.is_err_and(Error::is_endpoint)
+    }
+
+    fn may_hedge(&self, request: &Request) -> bool {
+        request.0.is_multiple_of(2)
+    }
+}
+
+type Hedged = Retry<Balance<PodService>, Even>;
+
+/// A balancer over pods 1 to `last`, and a layer's settings.
+async fn hedged(last: u8, hedge: Hedge) -> (Pods, Hedged) {
+    layered(last, |layer| layer.hedge(hedge), OutlierDetection::new()).await
+}
+
+async fn layered(
+    last: u8,
+    change: impl FnOnce(RetryLayer<Even>) -> RetryLayer<Even>,
+    detection: OutlierDetection,
+) -> (Pods, Hedged) {
+    let pods = Pods::default();
+    let endpoints = (1..=last).map(|host| endpoint(host).address());
+    let mut balance = Balance::builder(StaticEndpoints::new(endpoints))
+        .outlier_detection(detection)
+        .ready_timeout(SECOND)
+        .build(pods.make());
+    balance.ready().await.expect("readiness never fails");
+    (pods, change(RetryLayer::new(Even)).layer(balance))
+}
+
+async fn send(service: &Hedged) -> Result<Endpoint, Error> {
+    send_number(service, 2).await
+}
+
+async fn send_number(service: &Hedged, number: u32) -> Result<Endpoint, Error> {
+    let mut service = service.clone();
+    let response = service.ready().await?.call(Request(number)).await;
+    response.map(|(endpoint, _)| endpoint)
+}
+
+/// Sends requests, one each `gap`, none of which waits for another; the slowest one's time.
+async fn load(service: &Hedged, requests: u32, gap: Duration) -> Duration {
+    load_of(2, service, requests, gap).await
+}
+
+/// The same of requests of this number.
+async fn load_of(number: u32, service: &Hedged, requests: u32, gap: Duration) -> Duration {
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..requests {
+        let service = service.clone();
+        tasks.spawn(async move {
+            let begun = Instant::now();
+            let answered = send_number(&service, number).await;
+            answered.expect("an answer");
+            begun.elapsed()
+        });
+        sleep(gap).await;
+    }
+    let times = tasks.join_all().await;
+    times.into_iter().max().expect("requests")
+}
+
+fn calls(pods: &Pods, hosts: impl IntoIterator<Item = u8>) -> usize {
+    hosts.into_iter().map(|host| pods.counts(host).calls).sum()
+}
+
+fn in_flight(service: &Hedged) -> u32 {
+    let endpoints = service.get_ref().endpoints();
+    endpoints.iter().map(|status| status.in_flight).sum()
+}
+
+fn state(service: &Hedged, host: u8) -> EndpointState {
+    let endpoints = service.get_ref().endpoints().into_iter();
+    let mut endpoints = endpoints.filter(|status| status.endpoint == endpoint(host));
+    endpoints.next().expect("an endpoint of the set").state
+}
+
+const SLOW: EndpointState = EndpointState::Ejected(EjectionReason::Slow);
+
+/// A request that pod 1 gets first, whichever turn it is.
+async fn first_to_one(pods: &Pods, service: &Hedged) -> Result<Endpoint, Error> {
+    loop {
+        let before = calls(pods, [1]);
+        let mut request = tokio_test::task::spawn(send(service));
+        if let std::task::Poll::Ready(result) = request.poll() {
+            assert_eq!(calls(pods, [1]), before, "it is not ready at once");
+            result.expect("another one's turn");
+            continue;
+        }
+        if calls(pods, [1]) > before {
+            return request.await;
+        }
+        request.await.expect("another one's turn");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_is_asked_of_another_pod_and_the_first_one_counts() {
+    let (pods, service) = hedged(2, Hedge::after(50 * MILLI)).await;
+    pods.set([1], Behaviour::After(SECOND));
+    let begun = Instant::now();
+    let answered = first_to_one(&pods, &service).await;
+    assert_eq!(answered.expect("an answer"), endpoint(2));
+    assert_eq!(begun.elapsed(), 50 * MILLI);
+    assert_eq!(in_flight(&service), 0, "the other one is cancelled");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_request_that_loses_is_cancelled_though_its_future_is_kept() {
+    let (pods, service) = hedged(2, Hedge::after(50 * MILLI)).await;
+    pods.set([1], Behaviour::Hold);
+    loop {
+        let mut request = tokio_test::task::spawn(service.call_with(Request(2), Route::new()));
+        if request.poll().is_ready() {
+            continue;
+        }
+        sleep(51 * MILLI).await;
+        assert!(request.poll().is_ready());
+        assert_eq!(in_flight(&service), 0);
+        break;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_in_time_is_not_hedged() {
+    let (pods, service) = hedged(2, Hedge::after(50 * MILLI)).await;
+    pods.set([1, 2], Behaviour::After(40 * MILLI));
+    load(&service, 100, MILLI).await;
+    assert_eq!(calls(&pods, 1..=2), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_one_may_still_win() {
+    let (pods, service) = hedged(2, Hedge::after(50 * MILLI)).await;
+    pods.set([1], Behaviour::After(60 * MILLI));
+    pods.set([2], Behaviour::Hold);
+    let mut ones = 0;
+    for _ in 0..2 {
+        let mut request = tokio_test::task::spawn(send(&service));
+        assert!(request.poll().is_pending());
+        let is_ones = calls(&pods, [1]) > ones;
+        ones = calls(&pods, [1]) + usize::from(!is_ones);
+        assert_eq!(request.await.expect("an answer"), endpoint(1));
+        assert_eq!(in_flight(&service), 0);
+    }
+    assert_eq!(calls(&pods, 1..=2), 4, "one hedge each, and no more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_loses_is_neither_a_success_nor_a_failure() {
+    let detection = OutlierDetection::new().consecutive_failures(1);
+    let change = |layer: RetryLayer<Even>| layer.hedge(Hedge::after(SECOND));
+    let (pods, service) = layered(2, change, detection).await;
+    // So that it is known what a long silence is.
+    load(&service, 10, 20 * MILLI).await;
+    pods.set([1], Behaviour::Hold);
+    for _ in 0..8 {
+        let answered = first_to_one(&pods, &service).await;
+        assert_eq!(answered.expect("an answer"), endpoint(2));
+        sleep(SECOND).await;
+        assert_eq!(state(&service, 1), EndpointState::Available);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_changes_something_is_never_hedged() {
+    let (pods, service) = hedged(2, Hedge::after(50 * MILLI)).await;
+    pods.set([1, 2], Behaviour::After(SECOND));
+    send_number(&service, 3).await.expect("an answer");
+    assert_eq!(calls(&pods, 1..=2), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_go_to_one_pod_only_is_never_hedged() {
+    let (pods, service) = hedged(2, Hedge::after(50 * MILLI)).await;
+    pods.set([1, 2], Behaviour::After(SECOND));
+    let only = Route::new().avoid(&endpoint(2));
+    let sent = service.call_with(Request(2), only).await;
+    assert_eq!(sent.expect("an answer").0, endpoint(1));
+    assert_eq!(calls(&pods, 1..=2), 1);
+    let (pods, service) = hedged(1, Hedge::after(50 * MILLI)).await;
+    pods.set([1], Behaviour::After(SECOND));
+    send(&service).await.expect("an answer");
+    assert_eq!(calls(&pods, [1]), 1, "there is no other one");
+}
+
+/// A balancer over pods `web-1` to `web-{last}`, which goes by keys, and a layer that hedges soon and always.
+async fn named(last: u8) -> (Pods, Hedged) {
+    let pods = Pods::default();
+    let endpoints: StaticEndpoints = (1..=last).map(web).collect();
+    let mut balance = Balance::builder(endpoints)
+        .policy(ConsistentHash::new())
+        .build(pods.make());
+    balance.ready().await.expect("readiness never fails");
+    let hedge = Hedge::after(50 * MILLI).share(1.0);
+    (pods, RetryLayer::new(Even).hedge(hedge).layer(balance))
+}
+
+fn web(host: u8) -> Endpoint {
+    endpoint(host).with_hostname(format!("web-{host}"))
+}
+
+async fn answered(service: &Hedged, route: Route) -> Endpoint {
+    let answer = service.call_with(Request(2), route).await;
+    answer.expect("an answer").0
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_for_one_pod_is_never_hedged() {
+    let (pods, service) = named(2).await;
+    pods.set([1, 2], Behaviour::After(SECOND));
+    let address = endpoint(1).address();
+    let ids = [
+        PodId::from("web-1"),
+        PodId::ordinal(1),
+        address.into(),
+        address.ip().into(),
+    ];
+    for (sent, pod) in ids.into_iter().enumerate() {
+        answered(&service, Route::new().pod(pod.clone())).await;
+        let calls = (calls(&pods, [1]), calls(&pods, [2]));
+        assert_eq!(calls, (2 * sent + 1, 0), "{pod}");
+        let mut pinned = service.pod(pod.clone());
+        let answer = pinned.ready().await.expect("ready").call(Request(2)).await;
+        assert_eq!(answer.expect("an answer").0, web(1), "{pod}");
+    }
+    assert_eq!((calls(&pods, [1]), calls(&pods, [2])), (8, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_a_key_is_hedged_to_the_key_s_second_choice() {
+    let (pods, service) = named(5).await;
+    for key in 0..20 {
+        let route = || Route::new().key(key);
+        let home = answered(&service, route()).await;
+        let second = answered(&service, route().avoid(&home)).await;
+        let host = (1..=5).find(|&host| web(host) == home).expect("a pod");
+        pods.set([host], Behaviour::After(SECOND));
+        assert_eq!(answered(&service, route()).await, second, "{key}");
+        pods.set([host], Behaviour::Answer);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_prefers_a_pod_is_hedged_to_another_one() {
+    let (pods, service) = named(5).await;
+    for key in 0..6 {
+        let keyed = || Route::new().key(key).prefer("web-2");
+        let second = answered(&service, keyed().avoid(&web(2))).await;
+        pods.set([2], Behaviour::After(SECOND));
+        assert_eq!(answered(&service, keyed()).await, second, "{key}");
+        let unkeyed = Route::new().prefer("web-2");
+        assert_ne!(answered(&service, unkeyed).await, web(2));
+        assert_eq!(calls(&pods, [2]), 3 * key + 2, "it is asked first");
+        pods.set([2], Behaviour::Answer);
+        assert_eq!(answered(&service, keyed()).await, web(2));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_is_left_out_gets_no_hedge() {
+    let (pods, service) = named(2).await;
+    pods.set([1], Behaviour::After(SECOND));
+    let left_out = || Route::new().leave_out("web-2");
+    for route in [left_out(), left_out().key(1), left_out().prefer("web-1")] {
+        assert_eq!(answered(&service, route).await, web(1));
+    }
+    assert_eq!((calls(&pods, [1]), calls(&pods, [2])), (3, 0));
+}
+
+/// Allows so many, and no more.
+struct Only(AtomicUsize);
+
+impl Budget for Only {
+    fn deposit(&self) {}
+
+    fn withdraw(&self) -> bool {
+        let one_less = |left: usize| left.checked_sub(1);
+        self.0.fetch_update(Relaxed, Relaxed, one_less).is_ok()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_that_is_used_up_allows_no_hedge() {
+    for budget in [0, 3] {
+        let change = |layer: RetryLayer<Even>| {
+            let layer = layer.budget(Only(AtomicUsize::new(budget)));
+            layer.hedge(Hedge::after(50 * MILLI).share(1.0))
+        };
+        let (pods, service) = layered(2, change, OutlierDetection::new()).await;
+        pods.set([1, 2], Behaviour::After(SECOND));
+        load(&service, 20, MILLI).await;
+        assert_eq!(calls(&pods, 1..=2), 20 + budget);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_pods_slow_get_two_of_a_hundred_requests_more() {
+    let (pods, service) = hedged(10, Hedge::after(50 * MILLI)).await;
+    pods.set(1..=10, Behaviour::After(SECOND));
+    load(&service, 1_000, MILLI).await;
+    let more = calls(&pods, 1..=10) - 1_000;
+    assert!((25..=31).contains(&more), "{more}: 20, and 10 saved up");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedge_that_fails_harms_nobody() {
+    let (pods, service) = hedged(2, Hedge::after(50 * MILLI)).await;
+    for behaviour in [Behaviour::Fail, Behaviour::NotReady, Behaviour::HandBack] {
+        pods.set([1, 2], Behaviour::Answer);
+        sleep(10 * SECOND).await;
+        let before = loop {
+            let before = calls(&pods, [1]);
+            pods.set([1], Behaviour::After(SECOND));
+            pods.set([2], Behaviour::Pending);
+            let mut request = tokio_test::task::spawn(send(&service));
+            assert!(request.poll().is_pending());
+            if calls(&pods, [1]) > before {
+                pods.set([2], behaviour);
+                assert_eq!(request.await.expect("an answer"), endpoint(1));
+                break before;
+            }
+            pods.set([2], Behaviour::Answer);
+            request.await.expect("the other one's turn");
+        };
+        let seen = calls(&pods, [1]) - before;
+        assert_eq!(
+            seen, 1,
+            "{behaviour:?}: nor does the hedge come to the same pod"
+        );
+        assert_eq!(in_flight(&service), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_the_first_one_fails_after_the_hedge_began_the_hedge_s_answer_counts() {
+    let change = |layer: RetryLayer<Even>| layer.retries(0).hedge(Hedge::after(50 * MILLI));
+    let (pods, service) = layered(2, change, OutlierDetection::new()).await;
+    pods.set([1], Behaviour::FailAfter(60 * MILLI));
+    pods.set([2], Behaviour::After(40 * MILLI));
+    assert_eq!(
+        first_to_one(&pods, &service).await.expect("an answer"),
+        endpoint(2)
+    );
+    assert_eq!(in_flight(&service), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_both_fail_the_request_is_sent_again_to_a_third_one() {
+    let change = |layer: RetryLayer<Even>| layer.hedge(Hedge::after(50 * MILLI).share(1.0));
+    let (pods, service) = layered(3, change, OutlierDetection::off()).await;
+    pods.set([1, 2], Behaviour::FailAfter(60 * MILLI));
+    for _ in 0..30 {
+        let before = [1, 2].map(|host| calls(&pods, [host]));
+        assert_eq!(send(&service).await.expect("an answer"), endpoint(3));
+        let after = [1, 2].map(|host| calls(&pods, [host]));
+        let is_once = |pod: usize| after[pod] - before[pod] <= 1;
+        assert!(is_once(0) && is_once(1), "not to one that has failed it");
+    }
+    let change = |layer: RetryLayer<Even>| layer.retries(0).hedge(Hedge::after(50 * MILLI));
+    let (pods, service) = layered(2, change, OutlierDetection::new()).await;
+    pods.set([1, 2], Behaviour::FailAfter(60 * MILLI));
+    let error = send(&service).await.expect_err("both fail");
+    assert!(error.is_endpoint());
+    assert_eq!(calls(&pods, 1..=2), 2);
+}
+
+/// The hedge that nobody took says nothing of what became of the request.
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_not_hidden_by_a_hedge_that_nobody_took() {
+    let change = |layer: RetryLayer<Even>| layer.retries(0).hedge(Hedge::after(50 * MILLI));
+    let (pods, service) = layered(2, change, OutlierDetection::new()).await;
+    loop {
+        let before = calls(&pods, [1]);
+        pods.set([1], Behaviour::FailAfter(60 * MILLI));
+        pods.set([2], Behaviour::Pending);
+        let mut request = tokio_test::task::spawn(send(&service));
+        assert!(request.poll().is_pending());
+        if calls(&pods, [1]) == before {
+            pods.set([2], Behaviour::Answer);
+            request.await.expect("the other one's turn");
+            continue;
+        }
+        // The hedge waits for pod 2, which refuses when the first one has failed.
+        let pods = pods.clone();
+        tokio::spawn(async move {
+            sleep(80 * MILLI).await;
+            pods.set([2], Behaviour::NotReady);
+        });
+        let error = request.await.expect_err("it fails");
+        assert!(error.is_endpoint(), "{error}");
+        break;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_usual_is_learnt_and_nothing_is_hedged_before() {
+    let (pods, service) = hedged(2, Hedge::new()).await;
+    pods.set([1, 2], Behaviour::After(20 * MILLI));
+    load(&service, 38, MILLI).await;
+    assert_eq!(calls(&pods, 1..=2), 38);
+    load(&service, 10, MILLI).await;
+    sleep(SECOND).await;
+    pods.set([1], Behaviour::After(SECOND));
+    pods.set([2], Behaviour::Answer);
+    let begun = Instant::now();
+    let answered = first_to_one(&pods, &service).await;
+    assert_eq!(answered.expect("an answer"), endpoint(2));
+    let took = begun.elapsed();
+    assert!(took > 15 * MILLI && took < 40 * MILLI, "{took:?}");
+}
+
+/// Of all answers a tenth is slow, so that their 95th percentile is that of the slow pod.
+#[tokio::test(start_paused = true)]
+async fn a_slow_pod_is_no_excuse_for_itself_though_it_was_never_otherwise() {
+    let (pods, service) = hedged(10, Hedge::new()).await;
+    pods.set(2..=10, Behaviour::After(5 * MILLI));
+    pods.set([1], Behaviour::After(200 * MILLI));
+    // Enough to know how slow it is, and nothing that may be hedged.
+    load_of(3, &service, 1_000, MILLI).await;
+    assert_eq!(state(&service, 1), EndpointState::Available);
+    load(&service, 1_000, MILLI).await;
+    assert_eq!(state(&service, 1), SLOW);
+    let begun = calls(&pods, 1..=10);
+    let slowest = load(&service, 4_000, MILLI).await;
+    assert!(slowest <= 20 * MILLI, "{slowest:?}");
+    let more = calls(&pods, 1..=10) - begun - 4_000;
+    assert!(more <= 20, "{more} hedges");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_is_slow_is_passed_over_and_comes_back_when_it_is_not() {
+    let (pods, service) = hedged(10, Hedge::new()).await;
+    pods.set(1..=10, Behaviour::After(5 * MILLI));
+    load(&service, 1_000, MILLI).await;
+    pods.set([1], Behaviour::After(200 * MILLI));
+    let begun = calls(&pods, [1]);
+    load(&service, 5_000, MILLI).await;
+    assert_eq!(state(&service, 1), SLOW);
+    let tries = calls(&pods, [1]) - begun;
+    assert!((6..=12).contains(&tries), "{tries}: three, and one a pause");
+    pods.set([1], Behaviour::After(5 * MILLI));
+    load(&service, 6_500, MILLI).await;
+    assert_eq!(state(&service, 1), EndpointState::Available);
+    let begun = calls(&pods, [1]);
+    load(&service, 1_000, MILLI).await;
+    assert_eq!(calls(&pods, [1]) - begun, 100, "its turns");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_is_slow_now_and_then_is_not_passed_over() {
+    let (pods, service) = hedged(4, Hedge::new().share(1.0)).await;
+    for _ in 0..20 {
+        pods.set(1..=4, Behaviour::After(5 * MILLI));
+        load(&service, 100, MILLI).await;
+        pods.set([1], Behaviour::After(200 * MILLI));
+        load(&service, 8, MILLI).await;
+        assert_eq!(state(&service, 1), EndpointState::Available);
+    }
+}
+
+/// Without requests that may be hedged nothing would be found out, and its time alone tells.
+#[tokio::test(start_paused = true)]
+async fn a_slow_pod_is_not_back_by_a_late_answer() {
+    let (pods, service) = hedged(4, Hedge::new()).await;
+    pods.set(1..=4, Behaviour::After(5 * MILLI));
+    load(&service, 400, MILLI).await;
+    pods.set([1], Behaviour::After(200 * MILLI));
+    load(&service, 100, MILLI).await;
+    assert_eq!(state(&service, 1), SLOW);
+    for _ in 0..400 {
+        send_number(&service, 3).await.expect("an answer");
+        assert_eq!(state(&service, 1), SLOW);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_works_where_outlier_detection_is_off() {
+    let change = |layer: RetryLayer<Even>| layer.hedge(Hedge::new());
+    let (pods, service) = layered(4, change, OutlierDetection::off()).await;
+    pods.set(1..=4, Behaviour::After(5 * MILLI));
+    load(&service, 400, MILLI).await;
+    pods.set([1], Behaviour::After(200 * MILLI));
+    load(&service, 400, MILLI).await;
+    assert_eq!(state(&service, 1), SLOW);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedge_that_is_sent_before_an_answer_is_late_says_nothing_of_the_pod() {
+    let (pods, service) = hedged(2, Hedge::after(5 * MILLI).share(1.0)).await;
+    pods.set([1, 2], Behaviour::After(20 * MILLI));
+    load_of(3, &service, 100, MILLI).await;
+    pods.set([2], Behaviour::Answer);
+    for _ in 0..20 {
+        let answered = first_to_one(&pods, &service).await;
+        assert_eq!(answered.expect("an answer"), endpoint(2));
+        sleep(SECOND).await;
+        assert_eq!(state(&service, 1), EndpointState::Available);
+    }
+}
