@@ -5,7 +5,7 @@ use http::{Response, request::Parts};
 #[cfg(feature = "sessions")]
 use super::session::{Session, Sticky};
 use super::{error::Error, key_from::Keys, response::ResponseBody};
-use crate::route::Route;
+use crate::{endpoint::Endpoint, route::Route};
 
 /// What a client looks for in its requests.
 pub(super) struct Affinity {
@@ -22,8 +22,16 @@ pub(super) struct Followed {
 
 impl Affinity {
     /// Where a request with this head goes, and whether its answer is followed. One that is for a pod already goes there, and has
-    /// no session.
-    pub(super) fn lead(&self, head: &Parts) -> Option<(Route, Option<Box<Followed>>)> {
+    /// no session. `known` tells what is known now of the pod that a route is for.
+    #[cfg_attr(
+        not(feature = "sessions"),
+        expect(unused_variables, reason = "nobody asks for a session's pod")
+    )]
+    pub(super) fn lead(
+        &self,
+        head: &Parts,
+        known: impl Fn(&Route) -> Option<Endpoint>,
+    ) -> Option<(Route, Option<Box<Followed>>)> {
         let told = head.extensions.get::<Route>();
         if told.is_some_and(|route| route.is_for_one() || route.preferred().is_some()) {
             return None;
@@ -36,7 +44,7 @@ impl Affinity {
         }
         #[cfg(feature = "sessions")]
         if let Some(sticky) = &self.sessions {
-            let session = Session::of(sticky, &head.headers);
+            let session = Session::of(sticky, &head.headers, known);
             let route = session.lead(route);
             return Some((route, Some(Box::new(Followed { session }))));
         }

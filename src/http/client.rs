@@ -130,7 +130,8 @@ impl Client {
             framing::compare(length, request.body())?;
         }
         let (head, body) = request.into_parts();
-        let led = affinity.and_then(|affinity| affinity.lead(&head));
+        let led =
+            affinity.and_then(|affinity| affinity.lead(&head, |route| self.pods.requested(route)));
         let body = RequestBody::new(body, length);
         let mut request = Request::from_parts(head, body);
         framing::check(&mut request)?;

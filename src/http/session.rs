@@ -254,16 +254,27 @@ pub(super) struct Sticky {
 pub(super) struct Session {
     sticky: Arc<Sticky>,
     ticket: Option<Ticket>,
+    /// Its pod, if it has a name, as that is known when the request is made. What answers may have been known by its address only
+    /// when it joined the set.
+    home: Option<Endpoint>,
 }
 
 impl Session {
-    /// The session that a request's headers tell.
-    pub(super) fn of(sticky: &Arc<Sticky>, headers: &HeaderMap) -> Self {
+    /// The session that a request's headers tell. `known` tells what is known now of the pod that a route is for.
+    pub(super) fn of(
+        sticky: &Arc<Sticky>,
+        headers: &HeaderMap,
+        known: impl Fn(&Route) -> Option<Endpoint>,
+    ) -> Self {
         let name = sticky.carrier.name();
         let open = |text: &str| sticky.seal.open(name, text);
+        let ticket = sticky.carrier.find(headers, open);
+        let pod = ticket.as_ref().map(|ticket| PodId::from(&*ticket.pod));
+        let named = pod.filter(|pod| pod.name().is_some());
         Self {
             sticky: sticky.clone(),
-            ticket: sticky.carrier.find(headers, open),
+            ticket,
+            home: named.and_then(|pod| known(&Route::new().pod(pod))),
         }
     }
 
@@ -285,13 +296,18 @@ impl Session {
     /// Its request has been answered: the response tells the pod, unless the caller knows that. A pod that was only late is
     /// still the session's.
     pub(super) fn answered(self, response: &mut Response<ResponseBody>, is_overtaken: bool) {
-        let Self { sticky, ticket } = self;
+        let Self {
+            sticky,
+            ticket,
+            home,
+        } = self;
         if is_overtaken && ticket.is_some() {
             return;
         }
         let pod = response.body().pod();
         // By any of its names, which may not all have been known when the session began.
-        let is_its_own = |ticket: &Ticket| PodId::from(&*ticket.pod).is(pod);
+        let is_home = home.is_some_and(|home| home.is_same_pod(pod));
+        let is_its_own = |ticket: &Ticket| is_home || PodId::from(&*ticket.pod).is(pod);
         if ticket.as_ref().is_some_and(is_its_own) {
             return;
         }
