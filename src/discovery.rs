@@ -22,8 +22,13 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
+
 use crate::{endpoint::Endpoint, error::BoxError};
 use fallback::Fallback;
+
+/// How often a set that never changes is told at most. Hints to look again come in answer to a set, too.
+const PACE: Duration = Duration::from_secs(1);
 
 /// A source of endpoints: it yields the whole set, again and again.
 ///
@@ -129,7 +134,7 @@ impl<D: Discovery + ?Sized> Discovery for Box<D> {
     }
 }
 
-/// A set of endpoints that never changes.
+/// A set of endpoints that never changes. A [`refresh`](Discovery::refresh) has it told again, once a second at most.
 ///
 /// ```
 /// use tower_headless::StaticEndpoints;
@@ -151,7 +156,8 @@ impl<D: Discovery + ?Sized> Discovery for Box<D> {
 #[derive(Clone, Debug)]
 pub struct StaticEndpoints {
     endpoints: Vec<Endpoint>,
-    told: bool,
+    /// When it was told; none if that is to be done.
+    told: Option<Instant>,
 }
 
 impl StaticEndpoints {
@@ -165,16 +171,22 @@ impl FromIterator<Endpoint> for StaticEndpoints {
     fn from_iter<I: IntoIterator<Item = Endpoint>>(endpoints: I) -> Self {
         Self {
             endpoints: endpoints.into_iter().collect(),
-            told: false,
+            told: None,
         }
     }
 }
 
 impl Discovery for StaticEndpoints {
     fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>> {
-        if std::mem::replace(&mut self.told, true) {
+        if self.told.is_some() {
             return Poll::Pending;
         }
+        self.told = Some(Instant::now());
         Poll::Ready(Ok(self.endpoints.clone()))
+    }
+
+    /// The set is as true as ever, which a [`Fallback`] has to hear before it uses the set again.
+    fn refresh(&mut self) {
+        self.told = self.told.filter(|told| told.elapsed() < PACE);
     }
 }

@@ -70,7 +70,8 @@
 //! - DNS tells as late as its caches do: up to the records' TTL, 30 s in kubeadm's clusters where something caches them.
 //! - One DNS message carries up to 4,091 A or 2,338 AAAA records, or 675 SRV records with their addresses. CoreDNS 1.15
 //!   sends up to 1,132 SRV records with a part of the addresses; then, and where a server sends none, the addresses come
-//!   from the Service's own name and the pods' hostnames are not known.
+//!   from the Service's own name and the pods' hostnames are not known. What doesn't fit even so is an error, and the last set
+//!   stays; a watch of EndpointSlices has no such limit.
 //!
 //! # The set itself
 //!

@@ -56,6 +56,24 @@ async fn answer(source: &mut impl Discovery) -> Option<Result<Vec<Endpoint>, Box
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_set_that_never_changes_is_told_again_if_it_is_asked_for_once_a_second() {
+    let mut source = StaticEndpoints::new([endpoint(1).address()]);
+    source.refresh();
+    for _ in 0..3 {
+        let told = answer(&mut source).await.expect("an answer");
+        assert_eq!(told.expect("a set"), [endpoint(1)]);
+        for _ in 0..2 {
+            source.refresh();
+            assert!(answer(&mut source).await.is_none());
+            tokio::time::advance(Duration::from_millis(499)).await;
+        }
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        assert!(answer(&mut source).await.is_none());
+        source.refresh();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_boxed_source_is_a_source() {
     let mut stream = MembershipStream::new(boxed([1]));
     assert_eq!(change(&mut stream).await.joined, [endpoint(1)]);

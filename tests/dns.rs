@@ -5,6 +5,8 @@
 
 #[path = "dns/name_servers.rs"]
 mod name_servers;
+#[path = "dns/packets.rs"]
+mod packets;
 mod support;
 
 use std::{
@@ -318,6 +320,25 @@ async fn row_05_a_thousand_srv_targets_cost_three_exchanges_at_most() {
         };
         assert_eq!((of(RecordType::SRV), of(RecordType::A)), (2, 2));
     }
+}
+
+/// Without the Service's own addresses nobody knows which pods a truncated answer lacks.
+#[tokio::test]
+async fn row_05_a_truncated_srv_answer_without_a_stand_in_leaves_the_set() {
+    let server = DnsServer::start().await;
+    stateful(&server, 1_000);
+    let mut watch = MembershipStream::new(srv(&server).refresh_interval(4 * FAST));
+    assert_eq!(change(&mut watch).await.endpoints.len(), 1_000);
+    server.remove(WEB);
+    server.forget();
+    tokio::select! {
+        change = watch.next() => panic!("{change:?}"),
+        () = server.wait_for_queries(6) => {}
+    }
+    let error = srv(&server).resolve().await.expect_err("some are missing");
+    assert!(error.is_truncated(), "{error}");
+    stateful(&server, 10);
+    assert_eq!(change(&mut watch).await.endpoints.len(), 10);
 }
 
 // ---------------------------------------------------------------- names, as they are in the field

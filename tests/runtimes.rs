@@ -4,22 +4,29 @@
 mod support;
 
 use std::{
+    convert::Infallible,
     future::{Future, IntoFuture},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     pin::pin,
     sync::LazyLock,
     time::Duration,
 };
 
-use futures::{FutureExt, StreamExt};
-use http_body_util::{BodyExt, Empty};
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt, channel::mpsc};
+use http_body_util::{BodyExt, Empty, StreamBody};
+use hyper::body::Frame;
 use support::{cluster::Cluster, pod::Mode, within};
-use tokio::runtime::{Builder, Runtime};
-use tower::Service;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::TcpListener,
+    runtime::{Builder, Runtime},
+};
+use tower::{Service, ServiceExt};
 use tower_headless::{
     Balance, Dns, Endpoint, EndpointSlices, EndpointState, HealthCheck, MembershipStream,
     OutlierDetection, StaticEndpoints, StreamDiscovery,
-    http::{Client, ClientBuilder, Error, Protocol},
+    http::{Client, ClientBuilder, Error, Protocol, ResponseBody},
 };
 
 const MOMENT: Duration = Duration::from_millis(50);
@@ -452,6 +459,168 @@ fn a_response_that_is_dropped_makes_room_for_a_request_that_waits_elsewhere() {
     });
 }
 
+/// A request whose body ends when the other end of its stream is dropped.
+type Upload = futures::future::BoxFuture<'static, Result<http::Response<ResponseBody>, Error>>;
+type Rest = mpsc::UnboundedSender<Result<Frame<Bytes>, Infallible>>;
+
+fn upload(client: &Client) -> (Rest, Upload) {
+    let (rest, frames) = mpsc::unbounded();
+    let request = http::Request::post("/").body(StreamBody::new(frames));
+    let request = request.expect("a request");
+    let client = client.clone();
+    (
+        rest,
+        async move { within("a response", client.oneshot(request)).await }.boxed(),
+    )
+}
+
+/// An upload that the pod has begun to read, in this runtime, which nobody drives from now on.
+fn begun_upload(world: &World, client: &Client, runtime: &Runtime) -> (Rest, Upload) {
+    let (rest, mut upload) = upload(client);
+    let pod = world.cluster.pod(0);
+    runtime.block_on(async {
+        tokio::select! {
+            _ = upload.as_mut() => panic!("its body goes on"),
+            _ = pod.wait_until(|stats| stats.in_flight == 1) => {}
+        }
+    });
+    (rest, upload)
+}
+
+#[test]
+fn an_upload_that_is_given_up_in_a_runtime_that_stands_still_keeps_no_room() {
+    at_the_limit(|world, client| {
+        let (first, second) = (current_thread(), current_thread());
+        let (_rest, given_up) = begun_upload(world, client, &first);
+        drop(given_up);
+        second.block_on(post(client)).expect("an answer");
+        // Nobody has the connection when its runtime goes on.
+        let pod = world.cluster.pod(0);
+        first.block_on(pod.wait_until(|stats| stats.connections == 1));
+        first.block_on(post(client)).expect("an answer");
+        nobody_is_blamed(client);
+    });
+}
+
+#[test]
+fn an_upload_that_is_given_up_makes_room_for_a_request_that_waits_elsewhere() {
+    at_the_limit(|world, client| {
+        let (first, second) = (current_thread(), current_thread());
+        let (_rest, given_up) = begun_upload(world, client, &first);
+        let mut waits = pin!(post(client));
+        second.block_on(async {
+            let early = tokio::time::timeout(MOMENT, waits.as_mut()).await;
+            early.expect_err("whoever waits for an answer keeps the connection");
+        });
+        drop(given_up);
+        let answer = second.block_on(async { within("an answer", waits).await });
+        answer.expect("an answer");
+        nobody_is_blamed(client);
+    });
+}
+
+/// A pod that answers a request when it has the head, and a client that may have one connection to it.
+struct Early {
+    client: Client,
+    /// Told of each connection that the client has closed.
+    closed: tokio::sync::mpsc::UnboundedReceiver<()>,
+    _pods: Runtime,
+}
+
+impl Early {
+    fn new() -> Self {
+        let pods = multi_thread();
+        let (closes, closed) = tokio::sync::mpsc::unbounded_channel();
+        let (pod, listener) = pods.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            (listener.local_addr().expect("an address"), listener)
+        });
+        pods.spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let closes = closes.clone();
+                tokio::spawn(async move {
+                    let (read, mut write) = stream.into_split();
+                    let mut lines = BufReader::new(read).lines();
+                    // An upload's end has an empty line, too.
+                    let mut is_head = false;
+                    while let Ok(Some(line)) = lines.next_line().await {
+                        is_head |= line.ends_with(" HTTP/1.1");
+                        if line.is_empty() && std::mem::take(&mut is_head) {
+                            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+                            // A client that has gone is seen by the next look.
+                            let _ = write.write_all(answer).await;
+                        }
+                    }
+                    let _ = closes.send(());
+                });
+            }
+        });
+        Self {
+            client: Self::client(pod),
+            closed,
+            _pods: pods,
+        }
+    }
+
+    fn client(pod: SocketAddr) -> Client {
+        let client = Client::builder("http://web.default:80".parse().expect("a URI"));
+        let client = client.discovery(StaticEndpoints::new([pod]));
+        let client = client.protocol(Protocol::Http1).max_connections(1);
+        client.build().expect("a client")
+    }
+
+    /// An upload whose answer has been read, in this runtime: the connection can't be used before the upload ends.
+    fn answered(&self, runtime: &Runtime) -> Rest {
+        let (rest, upload) = upload(&self.client);
+        runtime.block_on(async {
+            let response = upload.await.expect("a response");
+            within("a body", response.into_body().collect())
+                .await
+                .expect("a body");
+        });
+        rest
+    }
+}
+
+#[test]
+fn a_connection_that_is_put_aside_in_a_runtime_that_stands_still_keeps_no_room() {
+    let mut pod = Early::new();
+    let (first, second) = (current_thread(), current_thread());
+    let rest = pod.answered(&first);
+    first.block_on(async {
+        // It waits a moment for the connection, which is put aside then.
+        let waits = tokio::time::timeout(MOMENT, pod.client.get("/").into_future()).await;
+        waits.expect_err("there is no room");
+    });
+    second.block_on(post(&pod.client)).expect("an answer");
+    // It is ready when its runtime goes on, and nobody has it.
+    drop(rest);
+    first.block_on(async { within("its end", pod.closed.recv()).await });
+    first.block_on(post(&pod.client)).expect("an answer");
+    nobody_is_blamed(&pod.client);
+}
+
+#[test]
+fn a_connection_that_is_put_aside_makes_room_for_a_request_that_waits_elsewhere() {
+    let pod = Early::new();
+    let (first, second) = (current_thread(), current_thread());
+    let _rest = pod.answered(&first);
+    let mut settles = Box::pin(pod.client.get("/").into_future());
+    first.block_on(async {
+        assert!(futures::poll!(settles.as_mut()).is_pending());
+    });
+    let mut waits = pin!(post(&pod.client));
+    second.block_on(async {
+        assert!(futures::poll!(waits.as_mut()).is_pending());
+    });
+    first.block_on(async {
+        let waits = tokio::time::timeout(MOMENT, settles.as_mut()).await;
+        waits.expect_err("there is no room");
+    });
+    let answer = second.block_on(async { within("an answer", waits).await });
+    answer.expect("an answer");
+}
+
 /// The one that has waited for longer is of a runtime that can't use the connection, and stands still.
 #[test]
 fn a_connection_that_is_freed_goes_to_a_request_that_can_use_it() {
@@ -730,7 +899,7 @@ fn a_request_that_is_made_outside_of_a_runtime_is_an_error_wherever_it_is_awaite
     let world = World::new(1);
     let mut client = world.client();
     current_thread().block_on(post(&client)).expect("an answer");
-    let request = http::Request::new(Empty::<bytes::Bytes>::new());
+    let request = http::Request::new(Empty::<Bytes>::new());
     let response = client.call(request);
     let response = current_thread().block_on(async { within("a response", response).await });
     let error = response.expect_err("its timeouts have no runtime");

@@ -100,9 +100,10 @@ const LONGEST: Duration = Duration::from_secs(86_400);
 /// A short name is tried with the domains of resolv.conf's search list, as resolv.conf(5) says, moving on only where DNS
 /// says that there is nothing: any failure on the way ends the try, which begins anew after a moment. (NXDOMAIN to the
 /// question for A records is of the name, whatever the type: then trouble with AAAA is none.) The name that has pods is
-/// kept: a refresh asks for that one only. While it isn't the first, those before it are looked at every 40 s: as soon as one
-/// of them has pods, that one is kept. When the name has gone, and that is confirmed, the search begins again. resolv.conf
-/// is read anew whenever something is asked.
+/// kept: a refresh asks for that one only. While it isn't the first, those before it are looked at every 40 s, or every 10 s
+/// where only a stand-in for a failing name server says that they have nothing: as soon as one of them has pods, that one is
+/// kept. When the name has gone, and that is confirmed, the search begins again. resolv.conf is read anew whenever something
+/// is asked.
 ///
 /// `localhost`, and every name that ends in `.localhost`, is this machine: 127.0.0.1 and ::1, without asking anybody
 /// (RFC 6761 §6.3).
@@ -188,9 +189,14 @@ impl Dns {
     /// CoreDNS does, up to some hundreds of pods, which is what one DNS message holds. Above that, and from servers that
     /// don't, the addresses come from the Service's own name and the hostnames aren't known. That is the name without
     /// `_port._protocol` of the records themselves, at the end of all aliases, and only where all targets are below it and it
-    /// has an address for each. Otherwise each target is asked for, up to 64 of them; one that doesn't exist is left out, and
-    /// one that can't be asked for keeps its last addresses for a minute.
+    /// has an address for each (of more than 64 targets, for half of them). Otherwise each target is asked for, up to 64 of them;
+    /// one that doesn't exist is left out, and one that can't be asked for keeps its last addresses for a minute. All of it takes
+    /// 4 s at most: what has come by then counts.
     /// Records with port 0 are left out, too.
+    ///
+    /// An answer that is truncated over TCP, too, is told only by the Service's own addresses. Without them it is an error
+    /// ([`LookupError::is_truncated`]): the last endpoints stay, and where there are none yet, a part of the pods is not taken
+    /// for all of them. It is the same for A and AAAA records.
     ///
     /// Of records with several priorities those with the lowest count (RFC 2782), and where their weights differ, so do the
     /// endpoints' ([`Endpoint::weight`]). In a Kubernetes cluster they never do: CoreDNS gives all pods of a Service the same.

@@ -114,7 +114,8 @@ use crate::{endpoint::Endpoint, error::BoxError};
 /// | an exec plugin | no limit, in a thread that can't be ended | 8 s, then killed | a runtime has to end |
 /// | a service account's token, the file of authorities | read again each minute | the same | they rotate |
 /// | idle connections | closed after 90 s | the same | there is one, and the watch is on it |
-/// | `HTTPS_PROXY` | for any API server, `NO_PROXY` by feature | as client-go does | an API server on this machine has no proxy |
+/// | `HTTPS_PROXY` | for any API server | as client-go does | an API server on this machine has no proxy |
+/// | `NO_PROXY` | by feature: compared with the proxy's host, an error if malformed | as client-go does | it is about the API server |
 ///
 /// # Permission
 ///
@@ -190,9 +191,12 @@ impl EndpointSlices {
     /// credentials expire, and when the API server takes them no more. It has to print JSON. (A legacy `auth-provider` with
     /// a command is left to kube, which waits for it without a limit.)
     ///
-    /// A **proxy** is used if the kubeconfig names one, or `HTTPS_PROXY` does. The latter is not for an API server on this
-    /// machine, at the cluster's own address for it, without TLS, or named by `NO_PROXY`, which is read as Go does. It takes
-    /// kube's feature `http-proxy` or `socks5`, which the application enables; without it the error says what to do.
+    /// A **proxy** is used if the kubeconfig names one in `proxy-url`, whatever the environment says, or else if
+    /// `HTTPS_PROXY` (`https_proxy`) does. The latter is not for an API server on this machine, at the cluster's own address
+    /// for it, without TLS, or named by `NO_PROXY` (`no_proxy`). That is read as Go does: `*`, a domain with all below it, what
+    /// is below `.a.domain`, an address or a network, each but a network with a port if one is meant; entries that make no
+    /// sense are passed over. The schemes are `http`, `https` and `socks5`; `HTTPS_PROXY` without one is `http`. It takes kube's
+    /// feature `http-proxy` or `socks5`, which the application enables; without it the error says what to do.
     pub fn new(target: ServiceTarget) -> Self {
         Self::with(Settings::new(target))
     }

@@ -11,6 +11,17 @@
 //!
 //! While the primary works the fallback isn't polled: it costs nothing, and asks nobody. Switching over, either way, is an
 //! update like any other: pods that both sources name keep their connections and counters.
+//!
+//! A set of the fallback is never used in place of a newer one. So the last set stays after the switch, until the fallback
+//! has looked anew:
+//!
+//! | the fallback's set is from | it is |
+//! | --- | --- |
+//! | a time since the primary fails, or shortly before | used at once |
+//! | a time before that, but after the set in use | used if nothing newer comes within 5 s, nor an error |
+//! | a time before the set in use | never used |
+//!
+//! Where there is no set in use yet, any is used at once.
 
 use std::{
     fmt,
@@ -31,6 +42,13 @@ const SILENCE: Duration = Duration::from_secs(2);
 /// another source's word. A set that is older when the primary yields it does not count as an answer.
 const TRUST: Duration = Duration::from_secs(60);
 
+/// How long the fallback has for a look: one in DNS takes 4 s at most, and is followed by the next one after 5 s at most. So
+/// a set that was so old when the primary failed tells of that time, and who hasn't a newer one by then won't have it soon.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// How many answers are passed over that the fallback has kept, lest one that never ends be waited for.
+const MOST_KEPT: usize = 1000;
+
 /// A primary source of endpoints with a fallback for when it can't be asked. Made by [`Discovery::or`].
 ///
 /// The primary's sets are used as long as it works. The fallback's are used
@@ -40,6 +58,10 @@ const TRUST: Duration = Duration::from_secs(60);
 ///
 /// The primary goes on trying meanwhile, and is used again as soon as it answers. The fallback is asked nothing while the
 /// primary works. A pod that both name keeps its connections at the switch.
+///
+/// What the fallback has told or kept from before the primary failed doesn't replace a newer set of the primary's: that one
+/// stays until the fallback has looked anew, and for as long as the fallback fails as well. A source of your own that tells
+/// its set only when it changes, and is used as a fallback a second time, tells it again at a [`refresh`](Discovery::refresh).
 ///
 /// That the primary has no endpoints is an answer, not a failure: the fallback isn't asked.
 ///
@@ -59,22 +81,56 @@ pub struct Fallback<P, F> {
     answered: bool,
     /// The primary's last answer was an empty set: an error right after it is the reason, and no failure.
     emptied: bool,
-    /// How old the set was that was yielded last.
+    /// The set that was yielded last.
+    told: Option<Told>,
+    /// The fallback has been used before, and may have kept something since.
+    was_used: bool,
+}
+
+/// When a set was yielded, and how old it was then.
+#[derive(Clone, Copy)]
+struct Told {
+    at: Instant,
     age: Duration,
-    /// The fallback's last set and when it was true, for the next time that it is used: not every source tells twice.
-    told: Option<(Vec<Endpoint>, Instant)>,
-    /// It is to be yielded again.
-    is_due: bool,
+}
+
+impl Told {
+    fn age(self, now: Instant) -> Duration {
+        self.age + now.duration_since(self.at)
+    }
 }
 
 /// Whose sets are used.
 enum Active {
     /// Nothing has been asked yet.
     Neither,
-    /// The primary's; if it fails or is silent, until a time.
-    Primary(Option<Timer>),
+    /// The primary's; for how long, if it fails or is silent.
+    Primary(Option<Trouble>),
     /// The fallback's, until the primary answers.
-    Fallback,
+    Fallback(Substitute),
+}
+
+/// A primary that fails, or hasn't answered yet.
+struct Trouble {
+    since: Instant,
+    until: Timer,
+}
+
+/// A fallback in use.
+struct Substitute {
+    /// Since when the primary fails.
+    since: Instant,
+    /// Its last set, while a newer one may come.
+    kept: Option<(Vec<Endpoint>, Told)>,
+    until: Timer,
+}
+
+/// What becomes of a set of the fallback's.
+enum Verdict {
+    Use,
+    /// It is newer than the set in use, but from before the primary failed.
+    Keep,
+    PassOver,
 }
 
 impl<P, F> Fallback<P, F> {
@@ -85,20 +141,19 @@ impl<P, F> Fallback<P, F> {
             active: Active::Neither,
             answered: false,
             emptied: false,
-            age: Duration::ZERO,
             told: None,
-            is_due: false,
+            was_used: false,
         }
     }
 
     fn begin(&mut self) {
         if matches!(self.active, Active::Neither) {
-            self.active = Active::primary_until(Instant::now() + SILENCE);
+            self.active = Active::Primary(Some(Trouble::lasting(SILENCE)));
         }
     }
 
     fn on_answer(&mut self, set: &[Endpoint]) {
-        if matches!(self.active, Active::Fallback) {
+        if matches!(self.active, Active::Fallback(_)) {
             info!("the primary source of endpoints answers; the fallback is no longer used");
         }
         self.answered = true;
@@ -106,38 +161,28 @@ impl<P, F> Fallback<P, F> {
         self.active = Active::Primary(None);
     }
 
-    fn on_error(&mut self) {
-        if std::mem::take(&mut self.emptied) {
-            return;
-        }
-        match (&self.active, self.answered) {
-            (Active::Primary(None), true) => {
-                self.active = Active::primary_until(Instant::now() + TRUST);
-            }
-            (Active::Primary(_), false) => self.fall_back(),
-            _ => {}
-        }
-    }
-
-    fn fall_back(&mut self) {
-        info!("the primary source of endpoints fails; the fallback is used");
-        self.active = Active::Fallback;
-        self.is_due = true;
-    }
-
-    /// Falls back if the primary has failed for long enough.
-    fn poll_active(&mut self, cx: &mut Context<'_>) {
-        if let Active::Primary(Some(until)) = &mut self.active
-            && until.poll(cx).is_ready()
-        {
-            self.fall_back();
-        }
+    fn tell(&mut self, age: Duration) {
+        let at = Instant::now();
+        self.told = Some(Told { at, age });
     }
 }
 
-impl Active {
-    fn primary_until(time: Instant) -> Self {
-        Self::Primary(Some(Timer::at(time)))
+impl Trouble {
+    fn lasting(time: Duration) -> Self {
+        let since = Instant::now();
+        let until = Timer::at(since + time);
+        Self { since, until }
+    }
+}
+
+impl Substitute {
+    /// Of a set that is so old, where the one in use is as old as that.
+    fn verdict(&self, age: Duration, in_use: Option<Duration>, now: Instant) -> Verdict {
+        match in_use {
+            Some(in_use) if age > in_use => Verdict::PassOver,
+            Some(_) if age > now.duration_since(self.since) + LOOK => Verdict::Keep,
+            _ => Verdict::Use,
+        }
     }
 }
 
@@ -151,16 +196,96 @@ impl<P: Discovery, F: Discovery> Fallback<P, F> {
             let age = self.primary.age();
             match &answer {
                 // It had nothing better: an old set is no sign that it works, and no better than the fallback's.
-                Ok(_) if age > TRUST && matches!(self.active, Active::Fallback) => continue,
-                Ok(_) if age > TRUST => self.age = age,
+                Ok(_) if age > TRUST && matches!(self.active, Active::Fallback(_)) => continue,
+                Ok(_) if age > TRUST => self.tell(age),
                 Ok(set) => {
-                    self.age = age;
+                    self.tell(age);
                     self.on_answer(set);
                 }
-                Err(_) => self.on_error(),
+                Err(_) => self.on_error(cx),
             }
             return Poll::Ready(answer);
         }
+    }
+
+    fn on_error(&mut self, cx: &mut Context<'_>) {
+        if std::mem::take(&mut self.emptied) {
+            return;
+        }
+        match (&self.active, self.answered) {
+            (Active::Primary(None), true) => {
+                self.active = Active::Primary(Some(Trouble::lasting(TRUST)));
+                self.pass_over_kept(cx);
+            }
+            (Active::Primary(_), false) => self.fall_back(Instant::now()),
+            _ => {}
+        }
+    }
+
+    /// What the fallback has kept since it was used is older than the primary's last set, whatever it says itself.
+    fn pass_over_kept(&mut self, cx: &mut Context<'_>) {
+        let most = if self.was_used { MOST_KEPT } else { 0 };
+        for _ in 0..most {
+            if self.fallback.poll_next(cx).is_pending() {
+                break;
+            }
+        }
+    }
+
+    /// Falls back if the primary has failed for long enough.
+    fn poll_active(&mut self, cx: &mut Context<'_>) {
+        if let Active::Primary(Some(trouble)) = &mut self.active
+            && trouble.until.poll(cx).is_ready()
+        {
+            let since = trouble.since;
+            self.fall_back(since);
+        }
+    }
+
+    /// The primary fails since then.
+    fn fall_back(&mut self, since: Instant) {
+        info!("the primary source of endpoints fails; the fallback is used");
+        // One that begins looks anyway.
+        if std::mem::replace(&mut self.was_used, true) {
+            self.fallback.refresh();
+        }
+        self.active = Active::Fallback(Substitute {
+            since,
+            kept: None,
+            until: Timer::at(Instant::now() + LOOK),
+        });
+    }
+
+    /// Waits for an answer of the fallback that is to be yielded, if it is in use.
+    fn poll_fallback(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>> {
+        let Active::Fallback(substitute) = &mut self.active else {
+            return Poll::Pending;
+        };
+        while let Poll::Ready(answer) = self.fallback.poll_next(cx) {
+            let Ok(set) = answer else {
+                substitute.kept = None;
+                return Poll::Ready(answer);
+            };
+            let (now, age) = (Instant::now(), self.fallback.age());
+            let in_use = self.told.map(|told| told.age(now));
+            match substitute.verdict(age, in_use, now) {
+                Verdict::Use => {
+                    substitute.kept = None;
+                    self.tell(age);
+                    return Poll::Ready(Ok(set));
+                }
+                Verdict::Keep => substitute.kept = Some((set, Told { at: now, age })),
+                Verdict::PassOver => {}
+            }
+        }
+        if substitute.kept.is_none() || substitute.until.poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        let Some((set, kept)) = substitute.kept.take() else {
+            return Poll::Pending;
+        };
+        self.tell(kept.age(Instant::now()));
+        Poll::Ready(Ok(set))
     }
 }
 
@@ -171,46 +296,26 @@ impl<P: Discovery, F: Discovery> Discovery for Fallback<P, F> {
             return Poll::Ready(answer);
         }
         self.poll_active(cx);
-        if !matches!(self.active, Active::Fallback) {
-            return Poll::Pending;
-        }
-        let answer = self.fallback.poll_next(cx);
-        if let Poll::Ready(answer) = answer {
-            if let Ok(set) = &answer {
-                self.age = self.fallback.age();
-                let at = Instant::now().checked_sub(self.age);
-                self.told = at.map(|at| (set.clone(), at));
-                self.is_due = false;
-            }
-            return Poll::Ready(answer);
-        }
-        let is_due = std::mem::take(&mut self.is_due);
-        match self.told.as_ref().filter(|_| is_due) {
-            Some((set, at)) => {
-                self.age = at.elapsed();
-                Poll::Ready(Ok(set.clone()))
-            }
-            None => Poll::Pending,
-        }
+        self.poll_fallback(cx)
     }
 
     fn refresh(&mut self) {
         self.primary.refresh();
-        if matches!(self.active, Active::Fallback) {
+        if matches!(self.active, Active::Fallback(_)) {
             self.fallback.refresh();
         }
     }
 
     fn refused(&mut self, endpoint: &Endpoint) {
         self.primary.refused(endpoint);
-        if matches!(self.active, Active::Fallback) {
+        if matches!(self.active, Active::Fallback(_)) {
             self.fallback.refused(endpoint);
         }
     }
 
     fn accepted(&mut self, endpoint: &Endpoint) {
         self.primary.accepted(endpoint);
-        if matches!(self.active, Active::Fallback) {
+        if matches!(self.active, Active::Fallback(_)) {
             self.fallback.accepted(endpoint);
         }
     }
@@ -222,7 +327,7 @@ impl<P: Discovery, F: Discovery> Discovery for Fallback<P, F> {
     }
 
     fn age(&self) -> Duration {
-        self.age
+        self.told.map_or(Duration::ZERO, |told| told.age)
     }
 }
 

@@ -2,8 +2,10 @@
 //! made anew where that is possible, so that a request can be sent again.
 
 mod begun;
+mod reading;
 
 pub(super) use begun::panicked;
+pub(super) use reading::Reading;
 
 use std::{
     any::Any,
@@ -17,7 +19,7 @@ use http::Request;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 
-use self::begun::Begun;
+use self::{begun::Begun, reading::Reader};
 use super::measured::Measured;
 use crate::error::BoxError;
 
@@ -36,6 +38,7 @@ enum Kind {
     Stream(Stream),
     Recorded(ReplayBody),
     Begun(Begun<RequestBody>),
+    Watched { body: RequestBody, _reader: Reader },
 }
 
 impl RequestBody {
@@ -79,7 +82,29 @@ impl RequestBody {
         match self.0.as_deref() {
             None => true,
             Some(Kind::Whole(data)) => data.as_ref().is_none_or(|data| data.len() <= limit),
-            Some(Kind::Stream(_) | Kind::Recorded(_) | Kind::Begun(_)) => false,
+            Some(Kind::Stream(_) | Kind::Recorded(_) | Kind::Begun(_) | Kind::Watched { .. }) => {
+                false
+            }
+        }
+    }
+
+    /// Lets `reading` say whether hyper still reads a stream.
+    pub(super) fn watch(&mut self, reading: &Reading) {
+        if let Some(Kind::Stream(_) | Kind::Recorded(_) | Kind::Begun(_)) = self.0.as_deref() {
+            let stream = std::mem::take(self);
+            *self = Kind::Watched {
+                body: stream,
+                _reader: reading.begin(),
+            }
+            .into();
+        }
+    }
+
+    /// The body as it was before it was watched.
+    pub(super) fn unwatched(mut self) -> Self {
+        match self.0.as_deref_mut() {
+            Some(Kind::Watched { body, .. }) => std::mem::take(body),
+            _ => self,
         }
     }
 
@@ -97,6 +122,7 @@ impl RequestBody {
             None | Some(Kind::Whole(_)) => true,
             Some(Kind::Stream(_) | Kind::Recorded(_)) => false,
             Some(Kind::Begun(begun)) => begun.is_at_hand(),
+            Some(Kind::Watched { body, .. }) => body.is_at_hand(),
         }
     }
 
@@ -120,6 +146,7 @@ impl RequestBody {
             Some(Kind::Stream(_)) => None,
             Some(Kind::Recorded(replayed)) => Some(Kind::Recorded(replayed.again()).into()),
             Some(Kind::Begun(begun)) => begun.stream().again(),
+            Some(Kind::Watched { body, .. }) => body.again(),
         }
     }
 
@@ -128,6 +155,7 @@ impl RequestBody {
         match self.0.as_deref() {
             Some(Kind::Recorded(replayed)) => !lock(&replayed.recording).overrun,
             Some(Kind::Begun(begun)) => begun.stream().is_playable(),
+            Some(Kind::Watched { body, .. }) => body.is_playable(),
             _ => true,
         }
     }
@@ -160,6 +188,7 @@ impl Body for RequestBody {
             Some(Kind::Stream(stream)) => Pin::new(stream).poll_frame(cx),
             Some(Kind::Recorded(replayed)) => replayed.poll_frame(cx),
             Some(Kind::Begun(begun)) => begun.poll_frame(cx),
+            Some(Kind::Watched { body, .. }) => Pin::new(body).poll_frame(cx),
         }
     }
 
@@ -170,6 +199,7 @@ impl Body for RequestBody {
             Some(Kind::Stream(stream)) => stream.is_end_stream(),
             Some(Kind::Recorded(replayed)) => replayed.is_end_stream(),
             Some(Kind::Begun(begun)) => begun.is_end_stream(),
+            Some(Kind::Watched { body, .. }) => body.is_end_stream(),
         }
     }
 
@@ -182,6 +212,7 @@ impl Body for RequestBody {
             Some(Kind::Stream(stream)) => stream.size_hint(),
             Some(Kind::Recorded(replayed)) => replayed.size_hint,
             Some(Kind::Begun(begun)) => begun.size_hint(),
+            Some(Kind::Watched { body, .. }) => body.size_hint(),
         }
     }
 }

@@ -33,3 +33,46 @@ impl<F: FnOnce()> Drop for Guard<F> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        future::pending,
+        sync::{Mutex, PoisonError},
+    };
+
+    struct OnDrop<'a>(&'static str, &'a Mutex<Vec<&'static str>>);
+
+    impl Drop for OnDrop<'_> {
+        fn drop(&mut self) {
+            let mut dropped = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+            dropped.push(self.0);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_dropped_is_cut_off_before_its_requests_learn_of_it() {
+        for is_polled in [false, true] {
+            let dropped = Mutex::default();
+            let request = OnDrop("request", &dropped);
+            let connection = async move {
+                let _request = request;
+                pending::<()>().await;
+            };
+            let cut_off = || drop(OnDrop("cut off", &dropped));
+            let mut task = Box::pin(until_end(connection, cut_off));
+            if is_polled {
+                assert!(futures::poll!(&mut task).is_pending());
+            }
+            drop(task);
+            let dropped = dropped.into_inner().expect("no panic");
+            assert_eq!(dropped, ["cut off", "request"], "polled: {is_polled}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_ends_by_itself_is_not_cut_off() {
+        until_end(async {}, || panic!("cut off")).await;
+    }
+}

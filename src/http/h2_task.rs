@@ -125,7 +125,12 @@ impl Http2State {
     }
 
     fn allow(&self, requests: usize) {
-        let before = self.allowed.swap(requests, Relaxed);
+        let before = self.allowed();
+        if before == requests {
+            return;
+        }
+        // Nobody else does.
+        self.allowed.store(requests, Relaxed);
         if before < requests
             && let Some(user) = self.user.get()
         {

@@ -75,7 +75,7 @@ impl Seen {
 
     /// Whether a stream was opened since this was last asked.
     pub(super) fn take_opened(&self) -> bool {
-        self.has_opened.swap(false, Relaxed)
+        self.has_opened.load(Relaxed) && self.has_opened.swap(false, Relaxed)
     }
 
     pub(super) fn has_overrun(&self) -> bool {

@@ -9,6 +9,10 @@
 //! No others than hyper's own eyes look at them. The pod has got its request already, and gets nothing of the second hyper's:
 //! that one has to send one, and is made to believe that it did. It has the same method, which says where the response ends
 //! (RFC 9112 §6.3).
+//!
+//! A head may come early, while its request is still being sent. What the first hyper has yet to send is lost with it. Then
+//! the pod's side of the stream ends, so that a pod that reads the request to its end finds one; and the response is read for
+//! as long as the pod goes on with it.
 
 use std::{
     io,
@@ -77,8 +81,8 @@ pub(super) struct Reread {
 }
 
 /// Reads a response whose head was too large for a connection, of whose stream it has read no more than that. It is the
-/// response to a request with this method; what was still to be sent of that never will be. `runtime` and `hints` are the
-/// stream's.
+/// response to a request with this method; what was still to be sent of that never will be, and the pod is told so.
+/// `runtime` and `hints` are the stream's.
 pub(super) async fn read_again(
     stream: Reclaimed,
     method: Method,
@@ -89,9 +93,9 @@ pub(super) async fn read_again(
     let (stream, claim) = Lent::new(Answered::new(stream));
     let builder = limits.http1(true);
     let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
-    claim.head_is_due();
     let mut stand_in = Request::new(RequestBody::EMPTY);
     *stand_in.method_mut() = method;
+    claim.head_is_due(stand_in.body_mut());
     let response = sender.send_request(stand_in);
     let told = hints.clone();
     runtime.spawn(until_end(drive(connection), move || told.cut_off()));
@@ -108,6 +112,8 @@ pub(super) async fn read_again(
 struct Answered {
     stream: Reclaimed,
     stand_in: StandIn,
+    /// The pod can see where the request that was sent ends.
+    is_request_ended: bool,
     reader: Option<Waker>,
 }
 
@@ -126,8 +132,25 @@ impl Answered {
         Self {
             stream,
             stand_in: StandIn::Awaited,
+            is_request_ended: false,
             reader: None,
         }
+    }
+
+    /// Sends what TLS still has of the request, and ends the pod's side of the stream if that isn't all. hyper comes by here
+    /// whenever its task is woken.
+    fn end_request(&mut self, cx: &mut Context<'_>) {
+        if self.is_request_ended {
+            return;
+        }
+        let is_cut = self.stream.is_cut;
+        let stream = Pin::new(&mut self.stream);
+        let ended = match is_cut {
+            true => stream.poll_shutdown(cx),
+            false => stream.poll_flush(cx),
+        };
+        // If it fails, the pod takes nothing more: that is for reading to find out.
+        self.is_request_ended = ended.is_ready();
     }
 }
 
@@ -170,6 +193,7 @@ impl AsyncWrite for Answered {
             }
             StandIn::Over => return Pin::new(&mut self.stream).poll_flush(cx),
         }
+        self.end_request(cx);
         Poll::Ready(Ok(()))
     }
 
@@ -266,9 +290,9 @@ mod tests {
         let builder = limits.http1(false);
         let connected = builder.handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = connected.expect("a handshake");
-        claim.head_is_due();
         let mut request = Request::new(RequestBody::new(Full::new(Bytes::from("request")), None));
         *request.method_mut() = method.clone();
+        claim.head_is_due(request.body_mut());
         let first = sender.send_request(request);
         tokio::spawn(drive(connection));
         assert!(is_too_large(&first.await.expect_err("too many headers")));

@@ -121,7 +121,12 @@ impl Service<PodRequest> for PodService {
                 }
             };
             let is_elsewhere = !home.is_here();
-            self.wait = None;
+            // Its claim to a room, which ends when it has reserved what it waited for.
+            let claim = self.wait.take();
+            if waited.is_ok() && self.reserved.is_none() {
+                self.reserved = self.pool.reserve();
+            }
+            drop(claim);
             match waited {
                 // Its runtime may have ended, which is none of the pod's failures. The next one is this one, if it is one.
                 Err(_) if is_elsewhere && Home::here().is_some() => {}
@@ -170,7 +175,7 @@ fn send(pool: &Arc<Pool>, mut connection: Reserved, mut request: PodRequest, lef
     };
     match &mut connection {
         Reserved::Http1(http1) => {
-            let sent = http1.begin(request.body()).try_send_request(request);
+            let sent = http1.begin(request.body_mut()).try_send_request(request);
             Sending::boxed(sent, call(connection), deadline)
         }
         Reserved::Http2(stream) => {
@@ -224,20 +229,24 @@ where
         if let Some(again) = this.again {
             return again.as_mut().poll(cx);
         }
-        let Poll::Ready(sent) = this.sent.poll(cx) else {
-            let Some(deadline) = this.deadline else {
-                return Poll::Pending;
-            };
-            task::ready!(deadline.poll(cx));
-            return Poll::Ready(Err(late(deadline.whole())));
-        };
-        let call = this.call.take().expect("polled after completion");
-        match sent {
-            Ok(response) => Poll::Ready(call.receive(response)),
-            Err(mut error) => {
+        const TAKEN: &str = "polled after completion";
+        match this.sent.poll(cx) {
+            Poll::Ready(Ok(response)) => {
+                let call = this.call.take().expect(TAKEN);
+                Poll::Ready(call.receive(response))
+            }
+            Poll::Ready(Err(mut error)) => {
+                let call = this.call.take().expect(TAKEN);
                 let unsent = error.take_message().map(|request| request.map(B::returned));
                 let again = call.again(unsent, error.into_error(), this.deadline.take());
                 this.again.insert(Box::pin(again)).as_mut().poll(cx)
+            }
+            Poll::Pending => {
+                let Some(deadline) = this.deadline else {
+                    return Poll::Pending;
+                };
+                task::ready!(deadline.poll(cx));
+                Poll::Ready(Err(late(deadline.whole())))
             }
         }
     }

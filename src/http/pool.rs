@@ -25,6 +25,8 @@ mod room;
 mod settling;
 mod state;
 mod succession;
+#[cfg(test)]
+mod tests;
 mod wait;
 
 pub(super) use age::{Age, AgeLimits};
@@ -51,13 +53,12 @@ use tokio::{
 use self::{
     connection::{Http1, Http2},
     dialed::Dialed,
-    dialing::{Dial, Dialing, UnderWay},
+    dialing::{Dial, Dialing},
     freed::{Freed, NextFreed},
     keeper::Keeper,
-    room::{Room, Rooms, WeakRoom},
+    room::{Room, Rooms, Tenancy},
     settling::{Settling, Shelf},
     state::State,
-    wait::Awaited,
 };
 use super::{
     address::Service,
@@ -178,9 +179,12 @@ impl Pool {
     }
 
     /// Room for one more connection, or the wait for it.
-    fn take_room(&self, state: &mut State) -> Result<Room, NextFreed> {
-        let room = self.rooms.take(self.runtime().id());
-        room.or_else(|next| state.take_elsewhere().ok_or(next))
+    fn take_room(&self, state: &mut State) -> Result<Tenancy, NextFreed> {
+        let (tenancy, evicted) = self.rooms.take(Home::of(&self.runtime()))?;
+        if let Some(evicted) = evicted {
+            state.evict(&evicted);
+        }
+        Ok(tenancy)
     }
 
     /// An idle connection that is about to be ready.
@@ -196,64 +200,55 @@ impl Pool {
     }
 
     /// Connects for one request. Should that be cancelled meanwhile, the next one has the connection.
-    fn dial(self: &Arc<Self>, state: &mut State, room: Room) -> Wait {
+    fn dial(self: &Arc<Self>, state: &mut State, tenancy: Tenancy) -> Wait {
         let (sender, receiver) = oneshot::channel();
         let (pool, config, pod) = self.parts();
-        let (end, weak_room) = (self.on_end(), room.downgrade());
-        let (runtime, under_way) = (self.runtime(), UnderWay::default());
-        let awaited = Awaited::new(self.freed.clone(), runtime.id());
-        let awaits = awaited.by_one_more();
-        let its = (weak_room.clone(), under_way.downgrade());
-        let task = runtime.spawn(async move {
+        let (end, room) = (self.on_end(), tenancy.room());
+        let (in_use, its) = (room.in_use(), room.clone());
+        let task = self.runtime().spawn(async move {
             // Before it begins: one that comes out newer than this says retires too soon, and not too late.
             let vintage = config.connector.vintage();
-            let result = match config.connector.connect(&pod, (room, end)).await {
+            let result = match config.connector.connect(&pod, (tenancy, end)).await {
                 Ok(Connection::Http1(sender, hints, claim)) => {
                     let age = config.newborn(vintage);
-                    Ok(Some(Http1::new(sender, hints, claim, age, weak_room)))
+                    Ok(Some(Http1::new(sender, hints, claim, age, room)))
                 }
                 Ok(connection) => {
                     if let Some(pool) = pool.upgrade() {
-                        pool.add(connection, vintage, weak_room);
+                        pool.add(connection, vintage, room);
                     }
                     Ok(None)
                 }
                 Err(error) => Err(error),
             };
-            drop(under_way);
             if let Err(Ok(Some(connection))) = sender.send(result) {
                 Self::release(&pool, connection);
             }
         });
-        let home = Home::of(&runtime);
-        if home.may_stand_still() {
-            let dial = Dial::new(task.abort_handle(), home, its, awaited);
-            state.dials.retain(|dial| !dial.is_over());
-            state.dials.push(dial);
+        if its.home().may_stand_still() {
+            state.dials(Dial::new(task.abort_handle(), its));
         }
         let shelf: Weak<dyn Shelf> = Arc::<Self>::downgrade(self);
-        Wait::Dial(Dialed::new(receiver, shelf), awaits)
+        Wait::Dial(Dialed::new(receiver, shelf), in_use)
     }
 
     /// Connects for all requests that wait, whichever of them is cancelled. In the end a connection that was too old is
     /// `replaced`, if there is one.
-    fn dial_for_all(self: &Arc<Self>, room: Room, replaced: Weak<Http2>) -> Dialing {
+    fn dial_for_all(self: &Arc<Self>, tenancy: Tenancy, replaced: Weak<Http2>) -> Dialing {
         let (pool, config, pod) = self.parts();
-        let (end, weak_room) = (self.on_end(), room.downgrade());
-        let (runtime, under_way) = (self.runtime(), UnderWay::default());
-        let its = (weak_room.clone(), under_way.downgrade());
-        let task = runtime.spawn(async move {
+        let (end, room) = (self.on_end(), tenancy.room());
+        let its = room.clone();
+        let task = self.runtime().spawn(async move {
             let vintage = config.connector.vintage();
-            let made = config.connector.connect(&pod, (room, end)).await;
-            drop(under_way);
+            let made = config.connector.connect(&pod, (tenancy, end)).await;
             let Some(pool) = pool.upgrade() else {
                 return made.map(drop);
             };
-            let made = made.map(|connection| pool.add(connection, vintage, weak_room));
+            let made = made.map(|connection| pool.add(connection, vintage, room));
             pool.end_dial(&replaced);
             made
         });
-        let running = task.abort_handle();
+        let dial = Dial::new(task.abort_handle(), its);
         let told = async move {
             match task.await {
                 Ok(Ok(())) => Ok(()),
@@ -262,8 +257,6 @@ impl Pool {
                 Err(error) => Err(DialError(Arc::new(error))),
             }
         };
-        let awaited = Awaited::new(self.freed.clone(), runtime.id());
-        let dial = Dial::new(running, Home::of(&runtime), its, awaited);
         Dialing::new(dial, told.boxed().shared())
     }
 
@@ -282,7 +275,7 @@ impl Pool {
         (Arc::downgrade(self), self.config.clone(), self.pod.clone())
     }
 
-    fn add(self: &Arc<Self>, connection: Connection, vintage: Option<Vintage>, room: WeakRoom) {
+    fn add(self: &Arc<Self>, connection: Connection, vintage: Option<Vintage>, room: Room) {
         let age = self.config.newborn(vintage);
         match connection {
             Connection::Http1(sender, hints, claim) => {
@@ -296,7 +289,7 @@ impl Pool {
                 let due = connection.due(self.config.idle_timeout, Instant::now());
                 let mut state = self.lock();
                 // Outdated meanwhile, or its dial has given way: whoever waits for it makes another.
-                if connection.is_over() || connection.is_beyond_the_limit() {
+                if connection.is_over() || connection.room.is_vacant() {
                     return;
                 }
                 state.http2.push(Arc::new(connection));
@@ -319,6 +312,7 @@ impl Pool {
         let Some(patience) = pool.upgrade().map(|pool| pool.config.idle_timeout) else {
             return;
         };
+        connection.end_use();
         let runtime = connection.runtime.clone();
         runtime.spawn(async move {
             if let Ok(Ok(())) = timeout(patience, connection.sender.ready()).await {
@@ -328,14 +322,17 @@ impl Pool {
     }
 
     /// Puts a connection on top of those that are idle.
-    fn put(pool: &Weak<Self>, connection: Box<Http1>) {
+    fn put(pool: &Weak<Self>, mut connection: Box<Http1>) {
         let Some(pool) = pool.upgrade() else { return };
         let due = connection.due(pool.config.idle_timeout);
         let mut state = pool.lock();
         // Here, so that a renewal either is seen by this, or sees this; and so does a request that takes the room.
-        let is_over = connection.is_over() || connection.is_beyond_the_limit();
+        let is_over = connection.is_over() || connection.room.is_vacant();
         if state.idle.len() < pool.config.max_idle && !is_over {
             pool.reap_later(&mut state, due, &connection.runtime);
+            if let Some(in_use) = connection.in_use.take() {
+                in_use.end_untold();
+            }
             state.idle.push(connection);
             drop(state);
             pool.connected();

@@ -29,7 +29,7 @@ use tokio::{
     sync::oneshot,
 };
 
-use super::body::RequestBody;
+use super::body::{Reading, RequestBody};
 
 /// A stream of bytes, whatever it is made of.
 pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -40,6 +40,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 pub(super) struct Reclaimed {
     /// What hyper has read of it, and not used.
     read: Bytes,
+    /// There is more of its request than it has got.
+    pub(super) is_cut: bool,
     stream: Box<dyn Io>,
 }
 
@@ -49,6 +51,7 @@ type Ask = oneshot::Sender<Reclaimed>;
 /// What those who have a connection can claim its stream with.
 pub(super) struct Claim {
     head: Arc<Head>,
+    reading: Reading,
     asks: Option<oneshot::Sender<Ask>>,
 }
 
@@ -56,6 +59,10 @@ pub(super) struct Claim {
 pub(super) struct Lent<T> {
     stream: T,
     head: Arc<Head>,
+    /// Of the request's body.
+    reading: Reading,
+    /// Not all of the request has been written, and the rest never will be.
+    is_cut: bool,
     /// None once it says that nobody will ask.
     asked: Option<oneshot::Receiver<Ask>>,
     ask: Option<Ask>,
@@ -81,9 +88,10 @@ impl Head {
 }
 
 impl Claim {
-    /// A request begins.
-    pub(super) fn head_is_due(&self) {
+    /// A request with this body begins.
+    pub(super) fn head_is_due(&self, body: &mut RequestBody) {
         self.head.0.store(DUE, Relaxed);
+        body.watch(&self.reading);
     }
 
     /// The response has come, and leaves the stream to hyper.
@@ -116,16 +124,23 @@ pub(super) async fn drive<T: Io + 'static>(
 impl<T: Io + 'static> Lent<T> {
     pub(super) fn new(stream: T) -> (Self, Claim) {
         let head = Arc::<Head>::default();
+        let reading = Reading::default();
         let (asks, asked) = oneshot::channel();
         let lent = Self {
             stream,
             head: head.clone(),
+            reading: reading.clone(),
+            is_cut: false,
             asked: Some(asked),
             ask: None,
             is_shut: false,
         };
-        let asks = Some(asks);
-        (lent, Claim { head, asks })
+        let claim = Claim {
+            head,
+            reading,
+            asks: Some(asks),
+        };
+        (lent, claim)
     }
 
     /// hyper has ended.
@@ -136,9 +151,13 @@ impl<T: Io + 'static> Lent<T> {
             (true, ask, _) => ask,
         };
         if let Some(ask) = ask {
-            let stream = Box::new(self.stream);
+            let reclaimed = Reclaimed {
+                read,
+                is_cut: self.is_cut,
+                stream: Box::new(self.stream),
+            };
             // Its request has been given up meanwhile, or has it.
-            let _ = ask.send(Reclaimed { read, stream });
+            let _ = ask.send(reclaimed);
         } else if self.is_shut {
             // There is nobody to tell if it fails.
             let _ = self.stream.shutdown().await;
@@ -158,10 +177,11 @@ impl<T> Lent<T> {
     }
 
     /// Writing that waits, which it does no longer once the stream is asked for: hyper has ended, but for what it has yet to
-    /// write, and that may never be taken.
-    fn unless_asked_for<R>(&mut self, cx: &mut Context<'_>, otherwise: R) -> Poll<io::Result<R>> {
-        match self.is_asked_for(cx) {
-            true => Poll::Ready(Ok(otherwise)),
+    /// write, and that may never be taken. Nor is what comes after it written then.
+    fn cut_if_asked_for(&mut self, cx: &mut Context<'_>, data: usize) -> Poll<io::Result<usize>> {
+        self.is_cut = self.is_asked_for(cx);
+        match self.is_cut {
+            true => Poll::Ready(Ok(data)),
             false => Poll::Pending,
         }
     }
@@ -183,8 +203,11 @@ impl<T: Io> AsyncWrite for Lent<T> {
         cx: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.is_cut {
+            return Poll::Ready(Ok(data.len()));
+        }
         match Pin::new(&mut self.stream).poll_write(cx, data) {
-            Poll::Pending => self.unless_asked_for(cx, data.len()),
+            Poll::Pending => self.cut_if_asked_for(cx, data.len()),
             written => written,
         }
     }
@@ -194,11 +217,12 @@ impl<T: Io> AsyncWrite for Lent<T> {
         cx: &mut Context<'_>,
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let all = || data.iter().map(|data| data.len()).sum();
+        if self.is_cut {
+            return Poll::Ready(Ok(all()));
+        }
         match Pin::new(&mut self.stream).poll_write_vectored(cx, data) {
-            Poll::Pending => {
-                let all = data.iter().map(|data| data.len()).sum();
-                self.unless_asked_for(cx, all)
-            }
+            Poll::Pending => self.cut_if_asked_for(cx, all()),
             written => written,
         }
     }
@@ -209,7 +233,8 @@ impl<T: Io> AsyncWrite for Lent<T> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match Pin::new(&mut self.stream).poll_flush(cx) {
-            Poll::Pending => self.unless_asked_for(cx, ()),
+            // Whoever has asked for it flushes what the stream itself has.
+            Poll::Pending if self.is_asked_for(cx) => Poll::Ready(Ok(())),
             flushed => flushed,
         }
     }
@@ -217,6 +242,7 @@ impl<T: Io> AsyncWrite for Lent<T> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.head.keep() {
             self.is_shut = true;
+            self.is_cut |= self.reading.goes_on();
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.stream).poll_shutdown(cx)
@@ -254,5 +280,122 @@ impl AsyncWrite for Reclaimed {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, sync::atomic::AtomicBool};
+
+    use tokio::io::{AsyncReadExt, duplex};
+
+    use super::*;
+
+    /// A stream of which the pod learns whether it is shut down, as it does of TLS's.
+    #[derive(Clone, Default)]
+    struct Stream(Arc<AtomicBool>);
+
+    impl Stream {
+        fn is_shut(&self) -> bool {
+            self.0.load(Relaxed)
+        }
+    }
+
+    impl AsyncRead for Stream {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Stream {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.0.store(true, Relaxed);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// A stream that hyper has shut down while a head was due.
+    async fn kept(stream: &Stream) -> (Lent<Stream>, Claim) {
+        let (mut lent, claim) = Lent::new(stream.clone());
+        claim.head_is_due(&mut RequestBody::default());
+        let shut = poll_fn(|cx| Pin::new(&mut lent).poll_shutdown(cx)).await;
+        shut.expect("hyper need not wait");
+        assert!(!stream.is_shut(), "its request may claim it");
+        (lent, claim)
+    }
+
+    #[tokio::test]
+    async fn a_stream_whose_head_has_come_is_shut_down_however_soon_that_is_known() {
+        let early = Stream::default();
+        let (lent, mut claim) = kept(&early).await;
+        claim.head_has_come();
+        lent.end(Bytes::new()).await;
+        assert!(early.is_shut());
+
+        let late = Stream::default();
+        let (lent, mut claim) = kept(&late).await;
+        let mut end = Box::pin(lent.end(Bytes::new()));
+        assert!(futures::poll!(&mut end).is_pending());
+        claim.head_has_come();
+        end.await;
+        assert!(late.is_shut());
+    }
+
+    #[tokio::test]
+    async fn a_stream_whose_request_has_gone_is_shut_down() {
+        let stream = Stream::default();
+        let (lent, claim) = kept(&stream).await;
+        drop(claim);
+        lent.end(Bytes::new()).await;
+        assert!(stream.is_shut());
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_claimed_is_left_open() {
+        let stream = Stream::default();
+        let (lent, mut claim) = kept(&stream).await;
+        let (claimed, ()) = futures::join!(claim.take(), lent.end(Bytes::new()));
+        assert!(claimed.is_some() && !stream.is_shut());
+    }
+
+    /// Half of what waits may be written before the rest is dropped: what comes behind it would look as if it were that.
+    #[tokio::test]
+    async fn nothing_is_written_after_what_was_dropped() {
+        let (stream, mut pod) = duplex(4);
+        let (mut lent, mut claim) = Lent::new(stream);
+        claim.head_is_due(&mut RequestBody::default());
+        let write = async |lent: &mut Lent<_>, data| {
+            poll_fn(|cx| Pin::new(&mut *lent).poll_write(cx, data)).await
+        };
+        assert_eq!(write(&mut lent, b"abcd").await.expect("room"), 4);
+        let mut asked = Box::pin(claim.take());
+        assert!(futures::poll!(&mut asked).is_pending());
+        assert_eq!(write(&mut lent, b"efgh").await.expect("dropped"), 4);
+        let mut read = [0; 4];
+        pod.read_exact(&mut read).await.expect("bytes");
+        assert_eq!(write(&mut lent, b"ijkl").await.expect("dropped"), 4);
+        lent.end(Bytes::new()).await;
+        let claimed = asked.await.expect("the stream");
+        assert!(claimed.is_cut);
+        drop(claimed);
+        let mut rest = Vec::new();
+        pod.read_to_end(&mut rest).await.expect("an end");
+        assert!(rest.is_empty(), "{rest:?}");
     }
 }

@@ -11,7 +11,6 @@
 use std::{ops::ControlFlow, task::Context, time::Duration};
 
 use http::{HeaderValue, Request, Response, StatusCode, header::UPGRADE};
-use http_body::Body;
 
 use super::{
     body::{PodRequest, RequestBody},
@@ -226,7 +225,7 @@ impl Replay {
 /// The status that an answer stands for: gRPC's `UNAVAILABLE` is 503, where it comes without a body and so in the headers.
 fn status(response: &Response<ResponseBody>) -> StatusCode {
     const GRPC_UNAVAILABLE: &[u8] = b"14";
-    if !response.body().is_end_stream() {
+    if !response.body().is_over() {
         return response.status();
     }
     let grpc = response.headers().get(&GRPC_STATUS);

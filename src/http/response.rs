@@ -63,12 +63,10 @@ pub(super) enum SharedClassify {
 }
 
 impl SharedClassify {
-    /// What a head says. Only without a body behind it can there be a status of gRPC's in it: most are not searched for one.
-    fn answered(&self, response: &Response<PodBody>) -> outcome::Outcome {
+    /// What a head says. Only if it `is_all` can there be a status of gRPC's in it: most are not searched for one.
+    fn answered(&self, response: &Response<PodBody>, is_all: bool) -> outcome::Outcome {
         match self {
-            Self::ByStatus if !response.body().0.is_end_stream() => {
-                ByStatus::status(response.status())
-            }
+            Self::ByStatus if !is_all => ByStatus::status(response.status()),
             _ => self.head(response.status(), response.headers()),
         }
     }
@@ -105,7 +103,9 @@ impl Completion<Response<PodBody>> for OnResponseEnd {
     type Response = Response<ResponseBody>;
 
     fn complete(&self, mut in_flight: InFlight, response: Response<PodBody>) -> Self::Response {
-        in_flight.report(self.classify.answered(&response));
+        // Asked once: of an HTTP/2 body this takes the connection's lock.
+        let is_all = response.body().0.is_end_stream();
+        in_flight.report(self.classify.answered(&response, is_all));
         let pod = in_flight.shared_endpoint().clone();
         let (mut parts, PodBody(mut exchange)) = response.into_parts();
         exchange.in_flight = Some(in_flight);
@@ -117,8 +117,9 @@ impl Completion<Response<PodBody>> for OnResponseEnd {
             parts.extensions.insert(OnUpgrade::new(upgrade, held));
         }
         parts.extensions.insert(Endpoint::clone(&pod));
-        if exchange.is_end_stream() {
+        if is_all {
             exchange.end();
+            exchange.body = None;
         }
         Response::from_parts(parts, ResponseBody { pod, exchange })
     }
@@ -155,6 +156,11 @@ impl ResponseBody {
     /// The pod that sends it.
     pub fn pod(&self) -> &Endpoint {
         &self.pod
+    }
+
+    /// Whether all of it has been read, or there was nothing to read.
+    pub(super) fn is_over(&self) -> bool {
+        self.exchange.body.is_none()
     }
 
     /// Bounds the time that the rest may take.

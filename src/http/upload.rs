@@ -80,7 +80,6 @@ impl Place for Fate {
 
 pub(super) struct Upload {
     source: Source,
-    size_hint: SizeHint,
     place: Arc<dyn Place>,
 }
 
@@ -101,7 +100,6 @@ enum Next {
 impl Upload {
     pub(super) fn new(body: RequestBody, place: Arc<dyn Place>) -> Self {
         Self {
-            size_hint: body.size_hint(),
             source: Source::Body(body),
             place,
         }
@@ -145,7 +143,7 @@ pub(super) trait Returned {
 
 impl Returned for RequestBody {
     fn returned(self) -> RequestBody {
-        self
+        self.unwatched()
     }
 }
 
@@ -217,7 +215,12 @@ impl Body for Upload {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.size_hint
+        match &self.source {
+            Source::Body(body) => body.size_hint(),
+            // hyper has asked by then.
+            Source::Task(_) => SizeHint::default(),
+            Source::Ended => SizeHint::with_exact(0),
+        }
     }
 }
 

@@ -9,7 +9,10 @@ use futures::{
 };
 use http::{Method, Request};
 use http_body_util::BodyExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time,
+};
 use tower::ServiceExt;
 use tower_headless::http::{Client, upgrade};
 
@@ -18,7 +21,7 @@ use crate::{
         Count, OK, Peer, SWITCH, accept, answering, builder, client, get, in_flight, listen, pod,
         sets, silent, stream_of, text, unresolved, upgrading, wait_until, written,
     },
-    support::within,
+    support::{PATIENCE, within},
 };
 
 /// An answer of two parts; the test sends the second.
@@ -195,7 +198,7 @@ async fn a_connection_in_use_is_not_idle() {
     };
     // The first one has to be closed, so that this is a new one that nobody has seen idle.
     let ask = async {
-        tokio::time::sleep(Duration::from_millis(60)).await;
+        time::sleep(Duration::from_millis(60)).await;
         get(&client, "/").await.expect("a response");
     };
     join(serve, ask).await;
@@ -207,7 +210,7 @@ async fn a_connection_that_the_pod_closes_while_idle_is_not_used() {
     let client = client([pod]);
     drop(connect(&client, &listener, 2).await);
     // Seen by the connections' tasks, which are woken before this one is.
-    tokio::time::sleep(Duration::from_millis(10)).await;
+    time::sleep(Duration::from_millis(10)).await;
     connect(&client, &listener, 1).await;
 }
 
@@ -295,7 +298,7 @@ async fn an_upgraded_connection_keeps_its_place_until_it_ends() {
         tokio::select! {
             _ = &mut next => panic!("there is no room"),
             _ = listener.accept() => panic!("there is one connection too many"),
-            () = tokio::time::sleep(moment) => {}
+            () = time::sleep(moment) => {}
         }
         drop(stream);
         let serve = async { accept(&listener).await.answer(OK).await };
@@ -413,7 +416,7 @@ async fn who_waits_has_the_connection_once_the_request_of_an_early_answer_is_wri
     drop(body);
     peer.until("0\r\n\r\n").await;
     // Within seconds: the idle timeout would free the connection after thirty.
-    let served = tokio::time::timeout(Duration::from_secs(5), peer.answer(OK));
+    let served = time::timeout(Duration::from_secs(5), peer.answer(OK));
     served.await.expect("the second request");
     second.await.expect("no panic").expect("a response");
 }
@@ -564,7 +567,7 @@ async fn full_backlog() -> (SocketAddr, TcpListener, Vec<TcpStream>) {
     let address = listener.local_addr().expect("an address");
     let mut streams = Vec::new();
     let moment = Duration::from_millis(50);
-    while let Ok(stream) = tokio::time::timeout(moment, TcpStream::connect(address)).await {
+    while let Ok(stream) = time::timeout(moment, TcpStream::connect(address)).await {
         streams.push(stream.expect("a connection"));
     }
     (address, listener, streams)
@@ -633,7 +636,7 @@ async fn the_shortest_times_leave_a_client_that_works() {
 #[tokio::test]
 async fn a_body_past_its_deadline_closes_its_connection_though_it_is_held() {
     let (listener, pod) = listen().await;
-    let client = builder([pod]).timeout(Duration::from_millis(100));
+    let client = builder([pod]).timeout(PATIENCE / 2);
     let client = client.build().expect("a client");
     let serve = async {
         let mut peer = accept(&listener).await;
@@ -642,6 +645,8 @@ async fn a_body_past_its_deadline_closes_its_connection_though_it_is_held() {
     };
     let (mut peer, response) = join(serve, client.get("/").into_future()).await;
     let mut body = response.expect("a response").into_body();
+    // Nothing more comes, so that time passes at once.
+    time::pause();
     let late = within("the timeout", async {
         loop {
             if let Err(error) = body.frame().await.expect("no end") {
@@ -650,6 +655,7 @@ async fn a_body_past_its_deadline_closes_its_connection_though_it_is_held() {
         }
     });
     assert!(late.await.is_timeout());
+    time::resume();
     peer.closed().await;
     assert!(body.frame().await.is_none(), "an error is the end");
 }

@@ -4,24 +4,25 @@ use std::{future::IntoFuture, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::future::join;
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_LENGTH};
+use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     runtime::{Builder, Runtime},
+    sync::oneshot,
 };
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 use tower_headless::{
-    HealthCheck,
+    BoxError, HealthCheck,
     http::{Client, Error, ResponseBody, upgrade},
 };
 
 use crate::{
     kit::{
-        self, Count, OK, Peer, accept, builder, get, in_flight, listen, pod, text, upgrading,
-        written,
+        self, Count, OK, Peer, accept, builder, get, in_flight, listen, pod, stream_of, text,
+        upgrading, written,
     },
     support::within,
     tls_kit::{self, Authority, H1, NAME},
@@ -290,6 +291,149 @@ async fn a_large_head_over_tls_is_the_answer_though_the_pod_reads_no_more_of_the
         get(&client, "/").await.expect("its turn");
     };
     join(within("both requests", serve), ask).await;
+}
+
+trait Io: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
+
+/// The first connection of a client to a pod, over TLS or not, and the client.
+async fn first(is_tls: bool) -> (impl Future<Output = Peer<Box<dyn Io>>>, Client) {
+    let (listener, pod) = listen().await;
+    let authority = Authority::new();
+    let acceptor = TlsAcceptor::from(Arc::new(authority.server(&[NAME], &[H1], false)));
+    let client = match is_tls {
+        true => tls_kit::client([pod], authority.tls()),
+        false => kit::client([pod]),
+    };
+    let connection = async move {
+        let stream = accept(&listener).await.into_inner();
+        let stream: Box<dyn Io> = match is_tls {
+            true => Box::new(acceptor.accept(stream).await.expect("a handshake")),
+            false => Box::new(stream),
+        };
+        Peer::new(stream)
+    };
+    (connection, client)
+}
+
+/// Posts this body; `answered` is called when the response's head has come.
+async fn upload<B>(client: &Client, request: Request<B>, answered: impl FnOnce()) -> String
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let (mut head, body) = request.into_parts();
+    head.method = Method::POST;
+    let request = Request::from_parts(head, body);
+    let response = within("an answer", client.clone().oneshot(request)).await;
+    let response = response.expect("an answer");
+    assert_eq!(response.headers().len(), 150);
+    answered();
+    text(response).await
+}
+
+#[tokio::test]
+async fn a_pod_that_waits_for_the_rest_of_an_upload_after_a_large_head_sees_its_end() {
+    let answer = response("413 Content Too Large", 150, "x: y", "no");
+    let head = answer.strip_suffix("no").expect("a body");
+    for is_tls in [false, true] {
+        let (connection, client) = first(is_tls).await;
+        let (chunks, body) = written();
+        chunks.send("begun").expect("a reader");
+        let serve = async {
+            let mut peer = connection.await;
+            peer.head().await;
+            peer.until("begun\r\n").await;
+            peer.write(head).await;
+            let rest = peer.rest().await.expect("an end");
+            assert!(rest.is_empty(), "{rest:?}");
+            peer.write("no").await;
+        };
+        let ask = upload(&client, Request::new(body), || {});
+        let ((), body) = join(serve, ask).await;
+        assert_eq!(body, "no");
+        assert!(chunks.is_closed(), "nobody reads the rest");
+    }
+}
+
+/// What was cut off has a beginning and an end, and no hole.
+#[tokio::test]
+async fn a_pod_that_reads_on_after_a_large_head_gets_no_more_than_was_on_its_way() {
+    let answer = response("413 Content Too Large", 150, "x: y", "no");
+    let head = answer.strip_suffix("no").expect("a body");
+    let body: Bytes = (0..LARGE / 4)
+        .flat_map(|at| u32::try_from(at).expect("not so many").to_ne_bytes())
+        .collect();
+    for is_tls in [false, true] {
+        let (connection, client) = first(is_tls).await;
+        let (answered, has_answered) = oneshot::channel();
+        let serve = async {
+            let mut peer = connection.await;
+            peer.head().await;
+            peer.arrived().await;
+            peer.write(head).await;
+            has_answered.await.expect("the head has come");
+            let rest = peer.rest().await.expect("an end");
+            assert!(rest.len() < LARGE, "all of it");
+            assert!(body.starts_with(&rest), "a hole in it");
+            peer.write("no").await;
+        };
+        let request = Request::new(Full::new(body.clone()));
+        let ask = upload(&client, request, || answered.send(()).expect("the pod"));
+        let ((), body) = join(serve, ask).await;
+        assert_eq!(body, "no");
+    }
+}
+
+/// Pods take the end of the stream for a client that has gone.
+#[tokio::test]
+async fn a_request_that_was_sent_before_a_large_head_stays_open_until_its_response_has_ended() {
+    fn streamed<B>(body: B) -> UnsyncBoxBody<Bytes, BoxError>
+    where
+        B: http_body::Body<Data = Bytes, Error = BoxError> + Send + 'static,
+    {
+        body.boxed_unsync()
+    }
+    let answer = response("200 OK", 150, "x: y", "body");
+    let head = answer.strip_suffix("body").expect("a body");
+    for is_tls in [false, true] {
+        let (chunks, declared) = written();
+        chunks.send("request").expect("a reader");
+        let mut declared = Request::new(streamed(declared));
+        let length = HeaderValue::from_static("7");
+        declared.headers_mut().insert(CONTENT_LENGTH, length);
+        let whole = Full::new(Bytes::from("request")).map_err(|never| match never {});
+        for (request, last) in [
+            (
+                Request::new(streamed(Empty::new().map_err(|never| match never {}))),
+                "",
+            ),
+            (Request::new(streamed(whole)), "request"),
+            (
+                Request::new(streamed(stream_of(&["req", "uest"]))),
+                "uest\r\n0\r\n\r\n",
+            ),
+            // Its end is known by its length alone.
+            (declared, "request"),
+        ] {
+            let (connection, client) = first(is_tls).await;
+            let (answered, has_answered) = oneshot::channel();
+            let serve = async {
+                let mut peer = connection.await;
+                peer.head().await;
+                peer.until(last).await;
+                peer.write(head).await;
+                has_answered.await.expect("the head has come");
+                assert!(peer.is_quiet().await, "{last:?}, {is_tls}");
+                peer.write("body").await;
+                peer.closed().await;
+            };
+            let ask = upload(&client, request, || answered.send(()).expect("the pod"));
+            let ((), body) = join(serve, ask).await;
+            assert_eq!(body, "body");
+        }
+    }
 }
 
 #[tokio::test]

@@ -423,7 +423,9 @@ async fn a_connection_that_goes_away_ends_what_it_has_and_gets_nothing_new() {
 #[tokio::test]
 async fn a_connection_that_goes_away_costs_a_lone_pod_no_pause() {
     let (listener, pod) = listen().await;
-    let client = client([pod]);
+    // A request that would have to wait for the pod fails.
+    let client = builder([pod]).fail_fast().build().expect("a client");
+    kit::know(&client).await;
     let serve = async {
         let mut old = greet(&listener, None).await;
         let first = old.stream().await;
@@ -438,10 +440,7 @@ async fn a_connection_that_goes_away_costs_a_lone_pod_no_pause() {
         let mut first = Box::pin(head(&client, "/first"));
         let told = tokio::time::timeout(Duration::from_millis(50), &mut first);
         assert!(told.await.is_err());
-        let begun = Instant::now();
-        head(&client, "/second").await.expect("a response");
-        let took = begun.elapsed();
-        assert!(took < Duration::from_millis(100), "{took:?}");
+        head(&client, "/second").await.expect("no pause");
         first.await.expect("a response");
     };
     join(serve, ask).await;
@@ -760,10 +759,8 @@ async fn a_pod_that_answers_no_ping_is_given_up() {
         // Reads on, and never answers.
         frames.0.closed().await;
     };
-    let begun = Instant::now();
     let ((), response) = join(serve, head(&client, "/")).await;
     let error = response.expect_err("no answer");
-    assert!(begun.elapsed() < Duration::from_secs(10));
     assert!(!error.is_unexecuted() && error.pod().is_some(), "{error:?}");
     assert_eq!(in_flight(&client), 0);
 }
@@ -775,12 +772,11 @@ async fn a_pod_that_greets_nobody_is_not_connected() {
     let client = builder([mute, good]).connect_timeout(Duration::from_millis(100));
     let client = client.first_byte_timeout(Duration::from_secs(2)).build();
     let client = client.expect("a client");
-    let begun = Instant::now();
+    // What a connection had taken would be lost with it.
     for _ in 0..4 {
         let request = client.post("/").into_future();
         within("a response", request).await.expect("a response");
     }
-    assert!(begun.elapsed() < Duration::from_secs(2));
 }
 
 #[tokio::test]

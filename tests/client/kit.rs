@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::stream;
+use futures::{StreamExt, stream};
 use http::{Method, Request};
 use http_body::Frame;
 use http_body_util::{BodyExt, Empty, StreamBody};
@@ -150,6 +150,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         within("the connection's end", end).await;
     }
 
+    /// What the client still sends, to the end that it has made of it: an error if that is none (TLS).
+    pub async fn rest(&mut self) -> std::io::Result<Vec<u8>> {
+        let mut rest = Vec::new();
+        let read = within("the request's end", self.0.read_to_end(&mut rest));
+        read.await.map(|_| rest)
+    }
+
     /// Whether the client has closed the connection, or sent something, by now. Only for what can't be waited for: that
     /// nothing happens.
     pub async fn is_quiet(&mut self) -> bool {
@@ -245,6 +252,11 @@ pub async fn silent() -> (SocketAddr, Count) {
         }
     };
     (pod(swallow).await, requests)
+}
+
+/// Waits until the client knows its pods: the first request goes to the first of them, and needs no patience.
+pub async fn know(client: &Client) {
+    within("the pods", client.watch().next()).await;
 }
 
 /// How many requests are in flight, over all pods.

@@ -31,8 +31,8 @@ use tower_headless::{
 
 use crate::{
     kit::{
-        Count, OK, Peer, accept, answering, builder, client, get, in_flight, listen, losing, pod,
-        refusing, sets, silent, stream_of, text, unresolved, wait_until,
+        Count, OK, Peer, accept, answering, builder, client, get, in_flight, know, listen, losing,
+        pod, refusing, sets, silent, stream_of, text, unresolved, wait_until,
     },
     support::within,
 };
@@ -40,11 +40,6 @@ use crate::{
 async fn post(client: &Client, path: &str) -> Result<String, Error> {
     let request = client.post(path).body("hello").into_future();
     Ok(text(within("a response", request).await?).await)
-}
-
-/// Waits until the client knows its pods, so that it begins with the first.
-async fn know(client: &Client) {
-    within("the pods", client.watch().next()).await;
 }
 
 /// Runs `test` where sockets are looked at before each task's turn.
@@ -129,14 +124,16 @@ fn a_request_that_was_never_written_goes_elsewhere_whatever_it_is() {
 fn a_stale_connection_costs_a_lone_pod_no_pause() {
     attentive(async {
         let (listener, pod) = listen().await;
-        let client = builder([pod]).retries(0).build().expect("a client");
+        // A request that would have to wait for the pod fails.
+        let client = builder([pod]).retries(0).fail_fast().build();
+        let client = client.expect("a client");
+        know(&client).await;
         close_unseen(&client, &listener, async || {}).await;
-        let begun = Instant::now();
-        let serve = async { accept(&listener).await.answer(OK).await };
-        let (_, response) = join(serve, post(&client, "/second")).await;
-        response.expect("a response");
-        let took = begun.elapsed();
-        assert!(took < Duration::from_millis(100), "{took:?}");
+        let ask = async {
+            let response = post(&client, "/second").await;
+            response.expect("no pause");
+        };
+        join(async { accept(&listener).await.answer(OK).await }, ask).await;
     });
 }
 
@@ -302,16 +299,17 @@ async fn a_request_is_sent_again_as_often_as_allowed() {
 async fn retries_stay_within_their_budget() {
     const REQUESTS: usize = 1_000;
     let pods = [losing().await, losing().await, losing().await];
-    let client = client(pods.iter().map(|pod| pod.0));
     let begun = Instant::now();
+    let client = client(pods.iter().map(|pod| pod.0));
     for _ in 0..REQUESTS / 10 {
         let lost = join_all((0..10).map(|_| get(&client, "/"))).await;
         assert!(lost.iter().all(Result::is_err));
     }
     let attempts: usize = pods.iter().map(|(_, lost)| lost.get()).sum();
-    // The share of all, and ten a second; those of the window's ten seconds may come at once.
-    let seconds = begun.elapsed().as_secs_f64() + 10.0;
-    let allowed = REQUESTS as f64 * 1.2 + 10.0 * seconds;
+    // The share of all, and ten a second; those of the window's ten seconds may come at once. On a busy machine a window is
+    // half as long: tower takes a second and a bit without a request for two.
+    let windows = 1.0 + begun.elapsed().as_secs_f64() / 5.0;
+    let allowed = REQUESTS as f64 * 1.2 + 100.0 * windows;
     assert!(attempts as f64 <= allowed, "{attempts} > {allowed}");
     assert!(attempts > REQUESTS, "some are sent again");
 }
@@ -320,7 +318,7 @@ async fn retries_stay_within_their_budget() {
 async fn a_get_without_a_byte_of_answer_in_time_is_sent_to_another_pod() {
     let (mute, swallowed) = silent().await;
     let (good, _) = answering().await;
-    let client = builder([mute, good]).first_byte_timeout(Duration::from_millis(50));
+    let client = builder([mute, good]).first_byte_timeout(Duration::from_millis(500));
     let client = client.build().expect("a client");
     for _ in 0..6 {
         get(&client, "/").await.expect("a response");

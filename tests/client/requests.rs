@@ -8,7 +8,10 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header::HOST, ur
 use http_body::Frame;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::ext::Protocol;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time,
+};
 use tower::{Service, ServiceExt};
 use tower_headless::{
     BoxError, BuiltInPolicy, StaticEndpoints,
@@ -20,7 +23,7 @@ use crate::{
         Never, OK, SERVICE, SWITCH, accept, answering, builder, client, get, in_flight, listen,
         refusing, stream_of, text, unresolved, written,
     },
-    support::within,
+    support::{PATIENCE, within},
 };
 
 fn lines(head: &str) -> Vec<String> {
@@ -425,7 +428,7 @@ async fn writing_to_a_stream_whose_pod_has_gone_is_an_error() {
         let chunk = vec![b'a'; 64 * 1024];
         let write = async { while stream.write_all(&chunk).await.is_ok() {} };
         let bound = Duration::from_secs(8);
-        tokio::time::timeout(bound, write)
+        time::timeout(bound, write)
             .await
             .expect("an error, and no wait for an answer");
         let mut arrived = [0; 6];
@@ -599,7 +602,7 @@ async fn the_client_is_a_service_of_any_body() {
 #[tokio::test]
 async fn the_whole_timeout_covers_the_body() {
     let (listener, pod) = listen().await;
-    let client = builder([pod]).timeout(Duration::from_millis(100));
+    let client = builder([pod]).timeout(PATIENCE / 2);
     let client = client.build().expect("a client");
     let serve = async {
         let mut peer = accept(&listener).await;
@@ -610,7 +613,10 @@ async fn the_whole_timeout_covers_the_body() {
     let (mut peer, response) = join(serve, client.get("/").into_future()).await;
     let mut body = response.expect("a response").into_body();
     assert!(matches!(body.frame().await, Some(Ok(_))));
+    // Nothing more comes, so that time passes at once.
+    time::pause();
     let late = within("the timeout", body.frame()).await;
+    time::resume();
     let error = late.expect("an end").expect_err("nothing more comes");
     assert!(error.is_timeout(), "{error}");
     assert_eq!(in_flight(&client), 0);
@@ -622,7 +628,7 @@ async fn the_whole_timeout_covers_the_body() {
 #[tokio::test]
 async fn the_whole_timeout_covers_a_body_that_is_read_slowly() {
     let (listener, pod) = listen().await;
-    let client = builder([pod]).timeout(Duration::from_millis(100));
+    let client = builder([pod]).timeout(PATIENCE / 2);
     let client = client.build().expect("a client");
     let serve = async {
         let mut peer = accept(&listener).await;
@@ -633,10 +639,15 @@ async fn the_whole_timeout_covers_a_body_that_is_read_slowly() {
     let read = async {
         let response = client.get("/").await.expect("a response");
         let mut body = response.into_body();
+        // There is always more, so that time passes while the reader sleeps.
+        time::pause();
         loop {
             match body.frame().await.expect("there is no end") {
-                Ok(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-                Err(error) => return error,
+                Ok(_) => time::sleep(PATIENCE / 50).await,
+                Err(error) => {
+                    time::resume();
+                    return error;
+                }
             }
         }
     };

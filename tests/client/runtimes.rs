@@ -1,12 +1,13 @@
 //! Requests and bodies where there is no runtime.
 
-use std::{future::IntoFuture, pin::pin, thread, time::Duration};
+use std::{future::IntoFuture, pin::pin, task::Poll, thread, time::Duration};
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, executor::block_on};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
 use tokio::{runtime::Runtime, task::yield_now};
+use tokio_test::{assert_pending, task};
 use tower::{Service, ServiceExt};
 use tower_headless::{
     EndpointState, OutlierDetection,
@@ -57,7 +58,7 @@ fn a_body_can_be_read_on_a_thread_without_a_runtime() {
 fn the_connection_of_a_body_that_was_read_outside_is_used_again_and_grows_too_old() {
     let runtime = runtime();
     let (listener, pod) = runtime.block_on(listen());
-    let client = builder([pod]).idle_timeout(Duration::from_millis(200));
+    let client = builder([pod]).idle_timeout(Duration::from_secs(2));
     let client = runtime.block_on(async { client.build() });
     let client = client.expect("a client");
     let mut peer = None;
@@ -116,7 +117,7 @@ fn a_body_can_be_dropped_on_a_thread_without_a_runtime() {
 fn a_timeout_passes_for_a_body_that_is_read_outside() {
     let runtime = runtime();
     let (listener, pod) = runtime.block_on(listen());
-    let client = builder([pod]).timeout(Duration::from_millis(200));
+    let client = builder([pod]).timeout(Duration::from_secs(2));
     let client = runtime.block_on(async { client.build() });
     let client = client.expect("a client");
     let serve = async {
@@ -282,6 +283,45 @@ fn a_response_that_is_awaited_where_nothing_can_be_dialled_is_an_error_and_blame
             assert_eq!((in_flight(&client), requests.get()), (0, 0));
         }
     }
+}
+
+/// The connection is found closed in its runtime, and the request is awaited where there is none.
+#[test]
+fn a_request_that_comes_back_where_nothing_can_be_dialled_is_an_error_and_blames_no_pod() {
+    let pods = runtime();
+    let (listener, pod) = pods.block_on(listen());
+    let mut client = builder([pod]).build().expect("a client");
+    let first = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let first = first.expect("a runtime");
+    let serve = async {
+        let mut peer = accept(&listener).await;
+        peer.answer(OK).await;
+        peer
+    };
+    let (peer, answer) = first.block_on(async { futures::join!(serve, get(&client, "/")) });
+    answer.expect("a response");
+    let mut request = {
+        let _entered = first.enter();
+        task::spawn(client.call(Request::new(Empty::<Bytes>::new())))
+    };
+    first.block_on(async { assert_pending!(request.poll()) });
+    drop(peer);
+    first.block_on(wait_until("its return", || request.is_woken()));
+    let Poll::Ready(answer) = request.poll() else {
+        panic!("nothing is waited for");
+    };
+    let error = answer.expect_err("there is no runtime");
+    assert!(error.is_unexecuted() && error.is_unreachable(), "{error}");
+    let source = std::error::Error::source(&error).map(ToString::to_string);
+    assert!(
+        source.is_some_and(|it| it.contains("no tokio runtime")),
+        "{error:?}"
+    );
+    assert_eq!(client.endpoints()[0].state, EndpointState::Available);
+    drop(request);
+    assert_eq!(in_flight(&client), 0);
 }
 
 /// It is waited for on a thread without a runtime, too.

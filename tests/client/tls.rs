@@ -1,6 +1,6 @@
 //! HTTPS: the pod is dialled, and the service is spoken to.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -96,8 +96,10 @@ async fn row_12_a_pod_of_another_service_is_passed_over_and_gets_no_request() {
 async fn who_is_not_trusted_gets_no_request() {
     let (ours, theirs) = (Authority::new(), Authority::new());
     let (pod, seen) = secure(theirs.server(&[NAME], &[H2], false)).await;
-    let client = builder([pod], ours.tls()).ready_timeout(Duration::from_millis(100));
-    let error = get(&client.build().expect("a client"), "/").await;
+    let client = builder([pod], ours.tls()).fail_fast().build();
+    let client = client.expect("a client");
+    kit::know(&client).await;
+    let error = get(&client, "/").await;
     let error = error.expect_err("a stranger");
     assert!(error.is_unreachable() && error.is_unexecuted(), "{error:?}");
     assert!(

@@ -185,6 +185,22 @@ async fn a_name_is_found_by_the_second_server_where_the_first_one_is_dead_from_t
     join_all(stories).await;
 }
 
+/// A node's own cache restarts as a client starts, and the public server in the second line knows a name of the same text.
+#[tokio::test]
+async fn a_public_name_found_while_the_first_server_was_closed_gives_way_to_its_answer_soon() {
+    let (own, public) = (DnsServer::start().await, DnsServer::start().await);
+    own.set_a("api.dev.svc.cluster.local.", 30, [pod_v4(1)]);
+    own.stop().await;
+    public.set_a("api.dev.", 30, [pod_v4(99)]);
+    let conf = pods_resolv_conf();
+    let dns = ask(&own, "api.dev").resolv_conf(&conf.0);
+    let dns = dns.name_servers([own.addr(), public.addr()]);
+    let mut watch = MembershipStream::new(dns);
+    assert_eq!(hosts(&change(&mut watch).await.joined), [pod(99)].into());
+    own.restart().await;
+    assert_eq!(hosts(&change(&mut watch).await.joined), [pod(1)].into());
+}
+
 /// Whether a server has been asked for well over the time after which one that fails may be away, and twice since.
 fn for_a_while(queries: &[LoggedQuery]) -> bool {
     match queries {

@@ -71,6 +71,26 @@ async fn an_exec_plugin_has_the_token() {
 }
 
 #[tokio::test]
+async fn an_exec_plugin_that_wants_to_know_the_cluster_is_told_what_the_kubeconfig_says() {
+    let cluster = Cluster::start([1]).await;
+    let script = r#"echo "$KUBERNETES_EXEC_INFO" > "$FOLDER/info"
+                    echo '{"status": {"token": "of the plugin"}}'"#;
+    let exec = json!({
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "command": "/bin/sh",
+        "args": ["-c", script],
+        "env": [{"name": "FOLDER", "value": cluster.folder}],
+        "interactiveMode": "IfAvailable",
+        "provideClusterInfo": true,
+    });
+    let server = json!({"server": cluster.api.url()});
+    cluster.write_user(json!({"exec": exec}), server.clone());
+    set(&mut cluster.slices(WEB)).await;
+    let info: Value = serde_json::from_str(&cluster.lines("info")[0]).expect("JSON");
+    assert_eq!(info["spec"]["cluster"], server);
+}
+
+#[tokio::test]
 async fn an_exec_plugin_is_asked_again_when_its_token_is_no_good_any_more() {
     let cluster = Cluster::start([1]).await;
     cluster.write_plugin(
@@ -189,7 +209,13 @@ async fn child(cluster: &Cluster, test: &str, environment: &[(&str, &str)]) -> S
     let mut command = Command::new(std::env::current_exe().expect("this test's file"));
     let test = format!("field::{test}");
     command.args(["--exact", &test, "--ignored", "--nocapture"]);
-    for name in ["HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"] {
+    for name in [
+        "HTTPS_PROXY",
+        "https_proxy",
+        "NO_PROXY",
+        "no_proxy",
+        "KUBERNETES_SERVICE_HOST",
+    ] {
         command.env_remove(name);
     }
     command.env("KUBECONFIG", cluster.kubeconfig());
@@ -267,7 +293,10 @@ async fn a_proxy_that_makes_no_sense_fails_only_what_would_go_through_it() {
         "{output}"
     );
     let output = child(&cluster, TOLD, &[nonsense]).await;
-    for part in ["HTTPS_PROXY is no URL", "add api.invalid to NO_PROXY"] {
+    for part in [
+        "HTTPS_PROXY is no URL of a proxy",
+        "add api.invalid to NO_PROXY",
+    ] {
         assert!(output.contains(part), "{output}");
     }
     assert!(!output.contains("secret"), "{output}");
@@ -277,6 +306,69 @@ async fn a_proxy_that_makes_no_sense_fails_only_what_would_go_through_it() {
     cluster.write_user(json!({}), server);
     let output = child(&cluster, TOLD, &[nonsense, ("NO_PROXY", "*")]).await;
     assert!(output.contains("the kubeconfig's proxy-url"), "{output}");
+}
+
+#[tokio::test]
+async fn a_proxy_without_a_scheme_is_one_of_http() {
+    let cluster = Cluster::start([1]).await;
+    cluster.write_user(json!({}), json!({"server": "https://api.invalid:1"}));
+    let proxy = ("HTTPS_PROXY", "user:secret@proxy.example:3128");
+    let output = child(&cluster, TOLD, &[proxy]).await;
+    assert!(
+        output.contains("HTTPS_PROXY leads through the proxy http://proxy.example,"),
+        "{output}"
+    );
+    assert!(!output.contains("secret"), "{output}");
+}
+
+/// Whatever kube's own features for proxies make of `NO_PROXY`.
+#[tokio::test]
+async fn what_makes_no_sense_in_no_proxy_leaves_the_other_entries() {
+    let cluster = Cluster::start([1]).await;
+    let proxy = ("HTTPS_PROXY", "http://proxy.example:3128");
+    let exceptions = ("NO_PROXY", "a b,,[::1,:1,no/host,.invalid,");
+    let output = child(&cluster, TOLD, &[proxy, exceptions]).await;
+    assert!(output.contains("10.0.0.1:80"), "{output}");
+    // A name that there is not, lest the test wait for an address.
+    cluster.write_user(json!({}), json!({"server": "https://api.invalid:1"}));
+    let output = child(&cluster, TOLD, &[proxy, exceptions]).await;
+    assert!(
+        output.contains("the API server can't be reached") && !output.contains("prox"),
+        "{output}"
+    );
+}
+
+/// The other way would be the cluster that this runs in, which isn't meant, and which there may be.
+#[tokio::test]
+async fn a_kubeconfigs_own_proxy_that_makes_no_sense_is_told_where_the_kubeconfig_is_found_by_itself()
+ {
+    let cluster = Cluster::start([1]).await;
+    let proxy = "http://user:secret@a proxy:3128";
+    let server = json!({"server": cluster.api.url(), "proxy-url": proxy});
+    cluster.write_user(json!({}), server);
+    let output = child(&cluster, TOLD, &[]).await;
+    for part in [
+        "the kubeconfig's proxy-url is no URL of a proxy",
+        "correct it",
+    ] {
+        assert!(output.contains(part), "{output}");
+    }
+    for part in ["cluster:", "NO_PROXY", "secret"] {
+        assert!(!output.contains(part), "{output}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_kubeconfig_or_a_cluster_both_are_told() {
+    let cluster = Cluster::start([1]).await;
+    std::fs::remove_file(cluster.kubeconfig()).expect("a kubeconfig");
+    let output = child(&cluster, TOLD, &[]).await;
+    for part in [
+        "failed to read kubeconfig from",
+        "inside of a cluster: failed to read",
+    ] {
+        assert!(output.contains(part), "{output}");
+    }
 }
 
 #[tokio::test]

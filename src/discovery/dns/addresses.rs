@@ -1,6 +1,8 @@
 //! The addresses of a name.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, pin::pin, sync::Arc, time::Duration};
+
+use tokio::time::{Instant, timeout_at};
 
 use super::lookup::{
     Answer, Family, LookupError, Nothing, Query, Reason, Records, Resolve, Transport, Via,
@@ -46,10 +48,8 @@ pub(super) async fn addresses<R: Resolve>(
 fn local(query: &Query, family: Family, mut addresses: Vec<IpAddr>) -> Result<Addresses, Nothing> {
     addresses.retain(|address| family.has(address));
     if addresses.is_empty() {
-        return Err(Nothing {
-            ttl: Some(LOCAL_TTL),
-            error: LookupError::new(query, Reason::NoRecords),
-        });
+        let error = LookupError::new(query, Reason::NoRecords);
+        return Err(Nothing::new(Some(LOCAL_TTL), error));
     }
     Ok(Addresses {
         addresses,
@@ -58,23 +58,59 @@ fn local(query: &Query, family: Family, mut addresses: Vec<IpAddr>) -> Result<Ad
     })
 }
 
-/// The addresses of the family; those of the other one where there are none, or where they can't be had.
+/// The addresses of the family, by the `deadline`; those of the other one where there are none, or where they can't be had.
 pub(super) async fn either<R: Resolve>(
     resolver: &R,
     name: Arc<str>,
     family: Family,
     over: Transport,
+    deadline: Instant,
 ) -> Answer<Addresses> {
-    let preferred = addresses(resolver, name.clone(), family, over).await;
-    if let Ok(Ok(_)) = preferred {
-        return preferred;
-    }
-    let other = addresses(resolver, name, family.other(), over).await;
+    let ask = |family| in_time(resolver, name.clone(), family, over, deadline);
+    let mut preferred = pin!(ask(family));
+    // A family that is silent must not take all of the other one's time.
+    let early = timeout_at(part_way(deadline, 0.5), &mut preferred).await;
+    let (preferred, other) = match early {
+        Ok(Ok(Ok(found))) => return Ok(Ok(found)),
+        Ok(preferred) => (preferred, ask(family.other()).await),
+        Err(_) => {
+            let mut other = pin!(ask(family.other()));
+            tokio::select! {
+                preferred = &mut preferred => match preferred {
+                    Ok(Ok(found)) => return Ok(Ok(found)),
+                    preferred => (preferred, other.await),
+                },
+                other = &mut other => (preferred.await, other),
+            }
+        }
+    };
     match (&preferred, &other) {
+        (Ok(Ok(_)), _) => preferred,
         // A failure goes before a "nothing": who knows what is there?
         (Ok(Err(_)), _) | (_, Ok(Ok(_))) => other,
-        (Err(_), _) | (Ok(Ok(_)), _) => preferred,
+        (Err(_), _) => preferred,
     }
+}
+
+async fn in_time<R: Resolve>(
+    resolver: &R,
+    name: Arc<str>,
+    family: Family,
+    over: Transport,
+    deadline: Instant,
+) -> Answer<Addresses> {
+    let answer = timeout_at(deadline, addresses(resolver, name.clone(), family, over)).await;
+    answer.unwrap_or_else(|_| {
+        let record_type = family.record_type();
+        let query = Query { name, record_type };
+        Err(LookupError::new(query, Reason::Timeout))
+    })
+}
+
+/// When a `share` of the time that is left will have passed.
+pub(super) fn part_way(deadline: Instant, share: f32) -> Instant {
+    let now = Instant::now();
+    now + deadline.saturating_duration_since(now).mul_f32(share)
 }
 
 impl Family {

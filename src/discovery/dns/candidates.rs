@@ -3,12 +3,13 @@
 //! ```text
 //!            a candidate has pods ──▶ pinned ──▶ is it the first? ── yes ──▶ that's it
 //!   none ◀── its absence is confirmed ──┘  ▲           │ no
-//!                                          │           ▼ every 40 s
+//!                                          │           ▼ every 40 s, or 10 s
 //!                    this one from now on ─┴── an earlier one has pods
 //! ```
 //!
 //! A later candidate may have answered only because the first one had no pods at that moment: a wildcard, or a public name of
-//! the same text, would keep the client for ever.
+//! the same text, would keep the client for ever. Or the first name server was away, and another one that has spoken for it
+//! knows nothing of the first candidate: then they are looked at sooner.
 
 use std::{
     future::Future,
@@ -30,7 +31,7 @@ use super::{
 /// How long after the last time the candidates before the pinned one are looked at: less than a minute, with the look.
 const AGAIN: Duration = Duration::from_secs(40);
 
-/// The same where that has failed.
+/// The same where that has failed, or where only a stand-in for the first name server has said that they have nothing.
 const SOON: Duration = Duration::from_secs(10);
 
 /// The candidates of a name, and the one that it does stand for.
@@ -76,10 +77,11 @@ impl<R: Resolve> Candidates<R> {
         }
     }
 
-    pub(super) fn pin(&mut self, name: &Arc<str>) {
+    /// Has this one be it. `is_provisional`: that those before it have nothing is only a stand-in's word.
+    pub(super) fn pin(&mut self, name: &Arc<str>, is_provisional: bool) {
         self.forget();
         self.pinned = Some(name.clone());
-        self.wait(AGAIN);
+        self.wait(pause(is_provisional));
     }
 
     /// The pinned one has nothing any more, which is confirmed: all are looked at again, if there are others.
@@ -128,13 +130,25 @@ impl<R: Resolve> Candidates<R> {
             let walked = ready!(walk.poll(&name.to_string(), cx));
             self.walk = None;
             match walked {
-                Walked::Found { name, steps } => {
-                    self.pin(&name);
+                Walked::Found {
+                    name,
+                    steps,
+                    is_provisional,
+                } => {
+                    self.pin(&name, is_provisional);
                     return Poll::Ready((name, steps));
                 }
-                Walked::Nothing(_) => self.wait(AGAIN),
+                Walked::Nothing(nothing) => self.wait(pause(nothing.is_provisional)),
                 Walked::Failed(_) => self.wait(SOON),
             }
         }
+    }
+}
+
+/// How long after a look at the candidates before the pinned one, which have nothing, the next one comes.
+fn pause(is_provisional: bool) -> Duration {
+    match is_provisional {
+        true => SOON,
+        false => AGAIN,
     }
 }

@@ -197,10 +197,8 @@ fn interpret(query: &Query, response: &DnsResponse, via: Via) -> Answer {
     let failed = |reason| LookupError::new(query, reason);
     let nothing = |reason| {
         let ttl = response.negative_ttl();
-        Ok(Err(Nothing {
-            ttl: ttl.map(|ttl| Duration::from_secs(ttl.into())),
-            error: failed(reason),
-        }))
+        let ttl = ttl.map(|ttl| Duration::from_secs(ttl.into()));
+        Ok(Err(Nothing::new(ttl, failed(reason))))
     };
     match response.response_code {
         ResponseCode::NoError => {}
@@ -224,7 +222,13 @@ fn interpret(query: &Query, response: &DnsResponse, via: Via) -> Answer {
     let ttl = records.clone().map(|record| record.ttl).min();
     match (ttl, query.record_type) {
         (None, _) if response.truncation => Err(failed(Reason::Truncated)),
-        (None, _) if alias_ttl.is_some() => Err(failed(Reason::Alias(via.name_server))),
+        (None, _) if alias_ttl.is_some() && !is_denied_by_its_zone(name, response) => {
+            Err(failed(Reason::Alias(via.name_server)))
+        }
+        (None, _) if has_strays(question, response) => {
+            let what = "an answer with records of other names alone".to_owned();
+            Err(failed(Reason::Other(via.name_server, what)))
+        }
         (None, _) if is_referral(response) => Err(failed(Reason::Referral(via.name_server))),
         (None, _) => nothing(Reason::NoRecords),
         (Some(_), RecordType::A | RecordType::Aaaa) if response.truncation => {
@@ -274,6 +278,23 @@ fn follow<'a>(mut name: &'a Name, answers: &'a [Record]) -> (&'a Name, Option<u3
         shortest = Some(shortest.map_or(ttl, |shortest: u32| shortest.min(ttl)));
     }
     (name, shortest)
+}
+
+/// Whether the zone of the name at the end of the aliases says that it has no such records (RFC 2308 §2.2). An alias alone may
+/// be all that the server knows.
+fn is_denied_by_its_zone(name: &Name, response: &DnsResponse) -> bool {
+    let mut authorities = response.authorities.iter();
+    authorities.any(|record| {
+        let is_soa = record.record_type() == Type::SOA;
+        is_soa && !record.name.is_root() && record.name.zone_of(name)
+    })
+}
+
+/// Whether there are records of the type that was asked for. An answer that has them doesn't say that there is nothing, whosever
+/// they are.
+fn has_strays(question: &Question, response: &DnsResponse) -> bool {
+    let mut types = response.answers.iter().map(Record::record_type);
+    types.any(|record_type| record_type == question.query_type())
 }
 
 /// Whether the answer names other servers instead of saying that there is nothing (RFC 2308 §2.2).

@@ -90,6 +90,8 @@ pub(super) struct Service {
 pub(super) struct Nothing {
     pub(super) ttl: Option<Duration>,
     pub(super) error: LookupError,
+    /// It is the word of a name server that stands in for one that fails and may know better.
+    pub(super) is_provisional: bool,
 }
 
 /// The end of a question: a reply, or that there is nothing, or a failure.
@@ -182,7 +184,9 @@ pub(super) enum Reason {
     NoRecords,
     #[error("no pod is ready, or the service or its name is wrong: there is nothing under {}", list(.0))]
     NoCandidate(Vec<Arc<str>>),
-    #[error("the answer was truncated, over TCP too")]
+    #[error(
+        "the answer was truncated, over TCP too; a watch of EndpointSlices (feature `kube`) has no such limit"
+    )]
     Truncated,
     #[error("no answer in time")]
     Timeout,
@@ -212,6 +216,16 @@ pub(super) enum Reason {
 
 fn list(names: &[Arc<str>]) -> String {
     names.join("., ") + "."
+}
+
+impl Nothing {
+    pub(super) fn new(ttl: Option<Duration>, error: LookupError) -> Self {
+        Self {
+            ttl,
+            error,
+            is_provisional: false,
+        }
+    }
 }
 
 impl LookupError {

@@ -292,7 +292,7 @@ impl Question {
                 let changed = !is_same_set(self.endpoints(), &endpoints);
                 (schedule::Answer::Records { ttl, changed }, Ok(endpoints))
             }
-            Ok(Err(Nothing { ttl, error })) => {
+            Ok(Err(Nothing { ttl, error, .. })) => {
                 let is_no_name = self.no_name.is_some();
                 (schedule::Answer::Empty { ttl, is_no_name }, Err(error))
             }
@@ -434,7 +434,7 @@ mod tests {
         question.answered(found());
         assert!(!question.give_up(&endpoint()), "DNS still has it");
         let error = LookupError::new("web.svc.", Reason::NoName);
-        let look = question.answered(Ok(Err(Nothing { ttl: None, error })));
+        let look = question.answered(Ok(Err(Nothing::new(None, error))));
         assert!(matches!(look, Look::Kept(_)));
         assert_eq!(question.endpoints(), [endpoint()]);
         assert!(question.give_up(&endpoint()));

@@ -30,8 +30,8 @@ const DEADLINE: Duration = Duration::from_secs(4);
 /// have failed and are asked last.
 const SHARES: usize = 4;
 
-/// How long one is waited for that nothing has ever come from, when it is asked after another one's "no": a search list takes a
-/// question for each of its domains, and all together have to be answered in time.
+/// How long one is waited for that is away, when it is asked after another one's "no": a search list takes a question for each of
+/// its domains, and all together have to be answered in time.
 const GLANCE: Duration = Duration::from_millis(250);
 
 /// The name servers of the system, or given ones. Clones are the same resolver.
@@ -158,17 +158,16 @@ impl Servers {
         while !waiting.is_empty() {
             let since = Instant::now();
             let left = (began + DEADLINE).saturating_duration_since(since);
-            let mut share = self.share(left, waiting.len());
+            let share = self.share(left, waiting.len());
             let server = waiting.remove(0);
             let address = server.address();
             if left.is_zero() {
                 hearing.failed(address, LookupError::new(query, Reason::Timeout));
                 break;
             }
-            if hearing.is_denied() && self.absence(address, asked) != Absence::Passing {
-                share = share.min(GLANCE);
-            }
-            let heard = server.ask(query, over, share).await;
+            let absence = self.absence(address, asked);
+            let heard = server.ask(query, over, patience(share, absence, hearing.is_denied()));
+            let heard = heard.await;
             if server.responds() {
                 self.trust.responded(address);
             }
@@ -216,5 +215,32 @@ impl Servers {
         let shares = u32::try_from(waiting.clamp(1, SHARES)).unwrap_or(1);
         let longest = self.options.longest().unwrap_or(DEADLINE);
         longest.min(left / shares)
+    }
+}
+
+/// How much of its share of the time a server gets. One that is away gets a glance where there is something to go by without
+/// it; where there isn't, it may be the one that answers.
+fn patience(share: Duration, absence: Absence, is_denied: bool) -> Duration {
+    match is_denied && absence != Absence::Passing {
+        true => share.min(GLANCE),
+        false => share,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_server_that_is_away_gets_a_glance_and_only_after_a_denial() {
+        let share = Duration::from_secs(2);
+        for absence in [Absence::Away, Absence::Dead] {
+            assert_eq!(patience(share, absence, true), GLANCE);
+            assert_eq!(patience(GLANCE / 2, absence, true), GLANCE / 2);
+            assert_eq!(patience(share, absence, false), share);
+        }
+        for is_denied in [false, true] {
+            assert_eq!(patience(share, Absence::Passing, is_denied), share);
+        }
     }
 }

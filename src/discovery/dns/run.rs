@@ -210,8 +210,12 @@ impl<R: Resolve> Run<R> {
         self.walk = None;
         let questions = self.questions.iter_mut();
         match walked {
-            Walked::Found { name, steps } => {
-                self.candidates.pin(&name);
+            Walked::Found {
+                name,
+                steps,
+                is_provisional,
+            } => {
+                self.candidates.pin(&name, is_provisional);
                 self.take(name, steps)
             }
             Walked::Nothing(nothing) => questions

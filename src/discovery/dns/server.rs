@@ -287,3 +287,31 @@ impl Ask<'_> {
         answered.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use io::ErrorKind::{
+        AddrNotAvailable, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable,
+        PermissionDenied, TimedOut, UnexpectedEof,
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_server_without_a_listener_or_a_way_to_it_is_closed_and_one_with_other_trouble_is_not() {
+        let server = Server::new(([10, 96, 0, 10], 53).into(), Options::default());
+        let is_closed = |kind: io::ErrorKind| {
+            let reason = server.reason(&kind.into());
+            LookupError::new("web.", reason).is_closed()
+        };
+        let closed = [
+            ConnectionRefused,
+            NetworkUnreachable,
+            HostUnreachable,
+            AddrNotAvailable,
+        ];
+        assert!(closed.into_iter().all(is_closed));
+        let not_closed = [TimedOut, ConnectionReset, PermissionDenied, UnexpectedEof];
+        assert!(!not_closed.into_iter().any(is_closed));
+    }
+}

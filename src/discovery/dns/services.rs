@@ -5,11 +5,14 @@
 //!                 some are missing ─▶ the question again, over TCP ─▶ still missing:
 //!                   ├─ all targets are below the service's own name, and have one port and one priority
 //!                   │    └▶ that name's addresses, if there are enough of them ─▶ endpoints, without hostnames
+//!                   ├─ else, and the answer is truncated ─▶ a failure: nobody knows which targets it lacks
 //!                   └─ else ─▶ each target's own addresses ─▶ endpoints with hostnames and weights
 //! ```
 //!
 //! The service's own name has the addresses of all its pods at once, for one more question. Only of a name above all targets
 //! is that to be expected; of any other it would be another machine's address.
+//!
+//! All of it has the time that one question has. Each step leaves some to those after it, and what has come by then counts.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -18,8 +21,10 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
+
 use super::{
-    addresses::{Addresses, either},
+    addresses::{Addresses, either, part_way},
     lookup::{
         Answer, Family, Found, LookupError, Nothing, OwnNames, Query, Reason, RecordType, Resolve,
     },
@@ -31,6 +36,12 @@ use crate::{discovery::filter::Filter, endpoint::Endpoint};
 /// The most endpoints made of one answer. An honest message has room for some thousands of addresses; a hostile one may name
 /// each of them in each record.
 const LIMIT: usize = 65_536;
+
+/// How long a look may take: no longer than one question that nobody answers.
+const DEADLINE: Duration = Duration::from_secs(4);
+
+/// The share of the time that is left which the service's own name has, if the targets can be asked for after it.
+const SHARE: f32 = 0.75;
 
 /// How many targets an error names.
 const NAMED: usize = 4;
@@ -46,27 +57,28 @@ pub(super) async fn services<R: Resolve>(
         name: name.clone(),
         record_type: RecordType::Srv,
     };
-    let nothing = |ttl| Nothing {
-        ttl: Some(ttl),
-        error: LookupError::new(&query, Reason::NoRecords),
-    };
+    let deadline = Instant::now() + DEADLINE;
+    let nothing = |ttl| Nothing::new(Some(ttl), LookupError::new(&query, Reason::NoRecords));
     if resolver.local(&name).is_some() {
         // "Negative responses for all other query types" (RFC 6761 §6.3).
         return Ok(Err(nothing(Duration::from_secs(30))));
     }
-    let mut told = match ask_whole(resolver, &query).await? {
+    let mut told = match ask_whole(resolver, &query, deadline).await? {
         Ok(told) => told,
         Err(nothing) => return Ok(Err(nothing)),
     };
     if told.services.is_empty() {
-        return Ok(Err(nothing(told.ttl)));
+        return match told.truncated {
+            true => Err(LookupError::new(&query, Reason::Truncated)),
+            false => Ok(Err(nothing(told.ttl))),
+        };
     }
     told.services
         .retain(|service| filter.allows_port(service.port));
     if told.services.is_empty() {
         return Err(LookupError::new(&query, Reason::NoPort));
     }
-    let mut found = join(resolver, &query, told, family).await?;
+    let mut found = join(resolver, &query, told, family, deadline).await?;
     let allowed = filter.apply(&mut found.endpoints);
     allowed.map_err(|rejected| LookupError::new(&query, rejected.into()))?;
     Ok(Ok(found))
@@ -79,14 +91,18 @@ async fn join<R: Resolve>(
     query: &Query,
     mut told: SrvRecords,
     family: Family,
+    deadline: Instant,
 ) -> Result<Found, LookupError> {
     let missing = told.missing();
     let mut incomplete = None;
     if told.truncated || !missing.is_empty() {
-        if let Some(found) = stand_in(resolver, query, &told, family).await? {
+        if let Some(found) = stand_in(resolver, query, &told, family, deadline).await? {
             return Ok(found);
         }
-        let resolved = targets::resolve(resolver, query, missing, family).await;
+        if told.truncated {
+            return Err(LookupError::new(query, Reason::Truncated));
+        }
+        let resolved = targets::resolve(resolver, query, missing, family, deadline).await;
         told.ttl = resolved.ttl.map_or(told.ttl, |ttl| ttl.min(told.ttl));
         told.addresses.extend(resolved.addresses);
         incomplete = resolved.incomplete;
@@ -111,28 +127,34 @@ async fn join<R: Resolve>(
     })
 }
 
-/// The service's own addresses, where they may stand for those of its targets, and prove enough: that there is one for each.
+/// The service's own addresses, where they may stand for those of its targets, and prove enough: see [`enough`].
 async fn stand_in<R: Resolve>(
     resolver: &R,
     query: &Query,
     told: &SrvRecords,
     family: Family,
+    deadline: Instant,
 ) -> Result<Option<Found>, LookupError> {
     let Some((parent, port)) = told.stand_in() else {
         return Ok(None);
     };
     let targets = told.targets();
+    // Without it some of the pods would be missing.
+    let is_needed = told.truncated || targets > targets::MOST;
+    let until = match is_needed {
+        true => deadline,
+        false => part_way(deadline, SHARE),
+    };
     let Addresses {
         addresses,
         ttl,
         via,
-    } = match either(resolver, parent.clone(), family, told.via.transport).await {
+    } = match either(resolver, parent.clone(), family, told.via.transport, until).await {
         Ok(Ok(found)) => found,
-        // Without it some of the pods would be missing.
-        Err(error) if told.truncated || targets > targets::MOST => return Err(error),
+        Err(error) if is_needed => return Err(error),
         Ok(Err(_)) | Err(_) => return Ok(None),
     };
-    if addresses.iter().collect::<HashSet<_>>().len() < targets && targets <= targets::MOST {
+    if addresses.iter().collect::<HashSet<_>>().len() < enough(targets) {
         return Ok(None);
     }
     let endpoint = |address| Endpoint::new(SocketAddr::new(address, port));
@@ -146,6 +168,15 @@ async fn stand_in<R: Resolve>(
         is_virtual: told.is_virtual(),
         own_names: OwnNames::of(parent),
     }))
+}
+
+/// How many addresses of the service's own name prove that it has those of all `targets`: one for each. Of very many some come
+/// and go between two answers, and half of them prove that it is no other machine.
+fn enough(targets: usize) -> usize {
+    match targets > targets::MOST {
+        true => targets / 2,
+        false => targets,
+    }
 }
 
 /// The endpoints of the chosen records, as far as their addresses are known, and which target each is of.

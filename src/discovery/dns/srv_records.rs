@@ -7,8 +7,13 @@ use std::{
     time::Duration,
 };
 
-use super::lookup::{
-    Answer, LookupError, Query, Reason, Records, Reply, Resolve, Service, Transport, Via,
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    addresses::part_way,
+    lookup::{
+        Answer, LookupError, Query, Reason, Records, Reply, Resolve, Service, Transport, Via,
+    },
 };
 
 /// How many aliases in a row are followed from a target to its addresses.
@@ -27,16 +32,21 @@ pub(super) struct SrvRecords {
 }
 
 /// Asks for the records. A packet may lack some addresses for want of room and not be marked as cut short (RFC 2181 §9): then
-/// the question is put over TCP, too.
-pub(super) async fn ask_whole<R: Resolve>(resolver: &R, query: &Query) -> Answer<SrvRecords> {
+/// the question is put over TCP, too, in half of the time to the `deadline`.
+pub(super) async fn ask_whole<R: Resolve>(
+    resolver: &R,
+    query: &Query,
+    deadline: Instant,
+) -> Answer<SrvRecords> {
     let told = match ask(resolver, query, Transport::Udp).await? {
         Ok(told) => told,
         Err(nothing) => return Ok(Err(nothing)),
     };
     if told.via.transport == Transport::Udp && told.lacks_some_addresses() {
         // A server that is of no use over TCP has said something over UDP all the same.
-        return match ask(resolver, query, Transport::Tcp).await {
-            Ok(Ok(whole)) => Ok(Ok(whole)),
+        let whole = ask(resolver, query, Transport::Tcp);
+        return match timeout_at(part_way(deadline, 0.5), whole).await {
+            Ok(Ok(Ok(whole))) => Ok(Ok(whole)),
             _ => Ok(Ok(told)),
         };
     }

@@ -1,4 +1,4 @@
-//! SRV targets' own addresses, asked for one by one: a bounded number of questions in bounded time.
+//! SRV targets' own addresses, asked for one by one: a bounded number of questions.
 
 use std::{
     collections::HashMap,
@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures::{StreamExt, stream};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::{
     addresses::{Addresses, either},
@@ -22,9 +22,6 @@ pub(super) const MOST: usize = 64;
 /// How many of them at a time.
 const AT_ONCE: usize = 16;
 
-/// How long all of it may take.
-const DEADLINE: Duration = Duration::from_secs(4);
-
 /// What came of it.
 #[derive(Default)]
 pub(super) struct Resolved {
@@ -35,12 +32,13 @@ pub(super) struct Resolved {
     pub(super) incomplete: Option<Incomplete>,
 }
 
-/// Asks for the addresses of `targets`, which the records of `query` name.
+/// Asks for the addresses of `targets`, which the records of `query` name, until the `deadline`.
 pub(super) async fn resolve<R: Resolve>(
     resolver: &R,
     query: &Query,
     mut targets: Vec<Arc<str>>,
     family: Family,
+    deadline: Instant,
 ) -> Resolved {
     let mut resolved = Resolved::default();
     if targets.len() > MOST {
@@ -52,16 +50,8 @@ pub(super) async fn resolve<R: Resolve>(
             error: LookupError::new(query, reason),
         });
     }
-    let deadline = Instant::now() + DEADLINE;
     let ask = |target: Arc<str>| async move {
-        let answer = either(resolver, target.clone(), family, Transport::Udp);
-        let answer = match timeout_at(deadline, answer).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                let question = format_args!("{target}.").to_string();
-                Err(LookupError::new(question, Reason::Timeout))
-            }
-        };
+        let answer = either(resolver, target.clone(), family, Transport::Udp, deadline).await;
         (target, answer)
     };
     let mut answers = stream::iter(targets).map(ask).buffer_unordered(AT_ONCE);

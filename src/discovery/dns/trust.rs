@@ -12,7 +12,8 @@
 //! | the first one is dead: it has never sent anything | that of any other |
 //! | all servers agree | theirs |
 //!
-//! In all other cases the question has failed.
+//! In all other cases the question has failed. What is believed of another server while one fails is provisional: a short name
+//! that has been found that way is looked for again soon.
 //!
 //! Those who have named something in the meantime take nothing from one that stands before them: where a name was once
 //! answered by a server that answers all names, its pods' own server can still say that they have gone.
@@ -151,7 +152,11 @@ impl Hearing {
             Absence::Dead => true,
         };
         let believed = self.denials.into_iter().find(is_believed);
-        believed.map_or(Err(failure), |denial| Ok(Err(denial.nothing)))
+        let nothing = believed.map(|denial| Nothing {
+            is_provisional: true,
+            ..denial.nothing
+        });
+        nothing.map_or(Err(failure), |nothing| Ok(Err(nothing)))
     }
 }
 
@@ -193,10 +198,7 @@ mod tests {
                     if hearing.is_decided_by(server(host)) {
                         return true;
                     }
-                    let nothing = Nothing {
-                        ttl: None,
-                        error: error(Reason::NoName),
-                    };
+                    let nothing = Nothing::new(None, error(Reason::NoName));
                     hearing.denied(server(host), nothing, matches!(said, ZoneHasNo(_)));
                 }
             }
@@ -247,13 +249,27 @@ mod tests {
         let error = || LookupError::new(NAME, Reason::Timeout);
         hearing.failed(server(0), error());
         hearing.failed(server(1), error());
-        let nothing = Nothing {
-            ttl: None,
-            error: LookupError::new(NAME, Reason::NoName),
-        };
+        let nothing = Nothing::new(None, LookupError::new(NAME, Reason::NoName));
         hearing.denied(server(2), nothing, false);
         let absence = |asked| if asked == server(0) { Dead } else { Away };
         assert!(hearing.end(absence).is_err());
+    }
+
+    #[test]
+    fn only_what_is_said_in_place_of_a_server_that_fails_is_provisional() {
+        let (trust, name) = (Trust::default(), NAME.into());
+        let nothing = || Nothing::new(None, LookupError::new(NAME, Reason::NoName));
+        let end = |fails: Option<u8>| {
+            let mut hearing = trust.hear(&name, &[0, 1].map(server));
+            hearing.denied(server(1), nothing(), false);
+            if let Some(host) = fails {
+                hearing.failed(server(host), LookupError::new(NAME, Reason::Timeout));
+            }
+            let answer = hearing.end(|_| Dead).expect("it is believed");
+            answer.expect_err("a denial").is_provisional
+        };
+        assert!(end(Some(0)));
+        assert!(!end(None));
     }
 
     #[test]

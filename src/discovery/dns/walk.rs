@@ -52,6 +52,7 @@ pub(super) struct Walk<R> {
     /// Runs once the candidate is known not to exist.
     grace: Option<Pin<Box<Sleep>>>,
     ttl: Option<Duration>,
+    is_provisional: bool,
 }
 
 /// One look at the candidate.
@@ -66,6 +67,8 @@ pub(super) enum Walked {
     Found {
         name: Arc<str>,
         steps: Vec<Step>,
+        /// That a candidate before it has nothing is the word of a name server that stands in for another one.
+        is_provisional: bool,
     },
     /// No name has anything.
     Nothing(Nothing),
@@ -98,6 +101,7 @@ impl<R: Resolve> Walk<R> {
             at: 0,
             grace: None,
             ttl: None,
+            is_provisional: false,
         }
     }
 
@@ -112,6 +116,7 @@ impl<R: Resolve> Walk<R> {
                 return Poll::Ready(Walked::Found {
                     name: self.candidates[self.at].clone(),
                     steps: std::mem::take(&mut self.steps),
+                    is_provisional: self.is_provisional,
                 });
             }
             let is_no_name = self.is_no_name();
@@ -152,6 +157,7 @@ impl<R: Resolve> Walk<R> {
                 Step::Done(Ok(Err(nothing))) => {
                     let ttls = [self.ttl, nothing.ttl].into_iter().flatten();
                     self.ttl = ttls.min();
+                    self.is_provisional |= nothing.is_provisional;
                 }
                 Step::Done(_) | Step::Asking(_) => {}
             }
@@ -164,6 +170,7 @@ impl<R: Resolve> Walk<R> {
         Nothing {
             ttl: self.ttl,
             error: LookupError::new(original, Reason::NoCandidate(names)),
+            is_provisional: self.is_provisional,
         }
     }
 }

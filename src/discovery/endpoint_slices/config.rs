@@ -2,11 +2,16 @@
 
 use kube::{
     Client, Config, Error,
-    config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
+    config::{ExecAuthCluster, Kubeconfig, KubeconfigError},
 };
 use tokio::{task::spawn_blocking, time::Instant};
 
-use super::{cryptography, error::Reason, exec, proxy, settings::Access};
+use super::{
+    cryptography::{self, authorities},
+    error::Reason,
+    exec, proxy,
+    settings::Access,
+};
 use crate::error::chain;
 
 /// A client, and until when its credentials are good, if that is known.
@@ -19,72 +24,186 @@ pub(super) struct Made {
 /// A client as `access` says.
 pub(super) async fn client(access: &Access) -> Result<Made, Reason> {
     cryptography::provide()?;
-    let (mut config, has_own_proxy) = match access {
+    let (mut config, own_proxy) = match access {
         Access::Client(client) => {
             return Ok(Made {
                 client: client.clone(),
                 good_until: None,
             });
         }
-        Access::Inferred => inferred().await?,
+        Access::Inferred => inferred()?,
         Access::Kubeconfig(path) => {
             let file = Kubeconfig::read_from(path).map_err(|error| configuration(&error))?;
-            let config = of_file(file).await;
-            config.map_err(|error| configuration(&error))?
+            of_file(file)?
         }
     };
     // What fails is tried again at the pace of the watch, which tells why. kube's own retries would take that time in silence.
     config.default_retry = false;
-    if !has_own_proxy {
-        let environment = |name: &str| std::env::var(name).ok();
-        proxy::take_environments(&mut config, &environment)?;
+    let environment = |name: &str| std::env::var(name).ok();
+    match &own_proxy {
+        Some(proxy) => proxy::take_own(&mut config, proxy)?,
+        None => proxy::take_environments(&mut config, &environment)?,
     }
-    let unsupported = proxy::unsupported(&config, has_own_proxy);
+    let unsupported = proxy::unsupported(&config, own_proxy.is_some());
     let good_until = exec::authenticate(&mut config.auth_info).await?;
     // It reads files.
     let client = spawn_blocking(|| Client::try_from(config)).await;
     let client = client.map_err(|error| configuration(&error))?;
     let client = client.map_err(|error| match (error, unsupported) {
-        (
-            Error::ProxyProtocolDisabled { .. } | Error::ProxyProtocolUnsupported { .. },
-            Some(why),
-        ) => why,
+        (Error::ProxyProtocolDisabled { .. }, Some(why)) => why,
         (error, _) => configuration(&error),
     })?;
     Ok(Made { client, good_until })
 }
 
-/// What kube finds by itself, and whether it names a proxy of its own: the kubeconfig, or else the cluster that this runs in.
-async fn inferred() -> Result<(Config, bool), Reason> {
-    if let Ok(file) = Kubeconfig::read()
-        && let Ok((mut config, has_own_proxy)) = of_file(file).await
-    {
-        config.apply_debug_overrides();
-        return Ok((config, has_own_proxy));
-    }
-    let config = Config::infer().await;
-    let config = config.map_err(|error| configuration(&error))?;
-    Ok((config, false))
+/// What can be found out, as kube does: the kubeconfig, or else the cluster that this runs in.
+fn inferred() -> Result<(Config, Option<String>), Reason> {
+    let file = Kubeconfig::read().map_err(|error| configuration(&error));
+    let (mut config, own_proxy) = match file.and_then(of_file) {
+        Ok(found) => found,
+        Err(no_file) => match Config::incluster() {
+            Ok(config) => (config, None),
+            Err(error) => return Err(Reason::Nowhere(no_file.to_string(), chain(&error))),
+        },
+    };
+    config.apply_debug_overrides();
+    Ok((config, own_proxy))
 }
 
-/// What a kubeconfig says, and whether it names a proxy of its own. kube would take the environment's where it names none, and
-/// fail if that can't be read, whatever `NO_PROXY` says: so it always finds one.
-async fn of_file(mut file: Kubeconfig) -> Result<(Config, bool), KubeconfigError> {
-    const NONE: &str = "http://none.invalid";
-    let clusters = file.clusters.iter_mut();
-    for cluster in clusters.filter_map(|named| named.cluster.as_mut()) {
-        let named = cluster.proxy_url.take().filter(|proxy| !proxy.is_empty());
-        cluster.proxy_url = named.or_else(|| Some(NONE.to_owned()));
+/// What a kubeconfig's current context says, and the proxy that it names. kube's own way looks for a proxy as well: it fails
+/// if the environment's can't be read, or `NO_PROXY`, and takes that for what the proxy is called, not the API server.
+fn of_file(file: Kubeconfig) -> Result<(Config, Option<String>), Reason> {
+    let missing = |error: KubeconfigError| configuration(&error);
+    let name = file.current_context;
+    let name = name.ok_or_else(|| missing(KubeconfigError::CurrentContextNotSet))?;
+    let mut contexts = file.contexts.into_iter();
+    let context = contexts.find(|named| named.name == name);
+    let context = context.and_then(|named| named.context);
+    let context = context.ok_or_else(|| missing(KubeconfigError::LoadContext(name)))?;
+    let mut clusters = file.clusters.into_iter();
+    let cluster = clusters.find(|named| named.name == context.cluster);
+    let cluster = cluster.and_then(|named| named.cluster).ok_or_else(|| {
+        missing(KubeconfigError::LoadClusterOfContext(
+            context.cluster.clone(),
+        ))
+    })?;
+    // One who isn't there has no credentials, as with client-go.
+    let mut users = file.auth_infos.into_iter();
+    let user = users.find(|named| context.user.as_ref() == Some(&named.name));
+    let user = user.and_then(|named| named.auth_info);
+
+    let server = cluster.server.as_ref();
+    let server = server.ok_or_else(|| missing(KubeconfigError::MissingClusterUrl))?;
+    let server = server.parse();
+    let server = server.map_err(|error| missing(KubeconfigError::ParseClusterUrl(error)))?;
+    let mut config = Config::new(server);
+    config.default_namespace = context.namespace.unwrap_or(config.default_namespace);
+    config.accept_invalid_certs = cluster.insecure_skip_tls_verify.unwrap_or(false);
+    config.disable_compression = cluster.disable_compression.unwrap_or(false);
+    config.tls_server_name.clone_from(&cluster.tls_server_name);
+    config.auth_info = user.unwrap_or_default();
+    let known = ExecAuthCluster::try_from(&cluster).map_err(missing)?;
+    config.root_cert = known
+        .certificate_authority_data
+        .as_deref()
+        .map(authorities)
+        .transpose()?;
+    if let Some(exec) = &mut config.auth_info.exec
+        && exec.provide_cluster_info
+    {
+        exec.cluster = Some(known);
     }
-    let options = KubeConfigOptions::default();
-    let config = Config::from_custom_kubeconfig(file, &options).await?;
-    let has_own_proxy = config
-        .proxy_url
-        .as_ref()
-        .is_some_and(|proxy| *proxy != NONE);
-    Ok((config, has_own_proxy))
+    Ok((config, cluster.proxy_url.filter(|proxy| !proxy.is_empty())))
 }
 
 fn configuration(error: &(dyn std::error::Error + 'static)) -> Reason {
     Reason::Configuration(chain(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::ByteString;
+    use kube::config::KubeConfigOptions;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const CERTIFICATES: &str = "-----BEGIN CERTIFICATE-----\nAQID\n-----END CERTIFICATE-----\n\
+        -----BEGIN PRIVATE KEY-----\nBAUG\n-----END PRIVATE KEY-----\n\
+        -----BEGIN CERTIFICATE-----\nBwgJ\n-----END CERTIFICATE-----\n";
+
+    fn kubeconfig(cluster: &Value, context: &Value) -> Kubeconfig {
+        let exec = json!({"command": "plugin", "provideClusterInfo": true});
+        let file = json!({
+            "current-context": "it",
+            "contexts": [{"name": "other"}, {"name": "it", "context": context}],
+            "clusters": [{"name": "other"}, {"name": "it", "cluster": cluster}],
+            "users": [
+                {"name": "other", "user": {"token": "another"}},
+                {"name": "it", "user": {"username": "me", "exec": exec}},
+            ],
+        });
+        Kubeconfig::from_yaml(&file.to_string()).expect("a kubeconfig")
+    }
+
+    async fn is_read_as_kube_does(file: Kubeconfig) {
+        let ours = of_file(file.clone()).map(|(config, _)| config);
+        let kubes = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
+        let kubes = kubes.map_err(|error| configuration(&error));
+        let kubes = kubes.map(|mut config| {
+            config.proxy_url = None;
+            config
+        });
+        let text = |config: Result<Config, Reason>| match config {
+            Ok(config) => format!("{config:?}"),
+            Err(reason) => reason.to_string(),
+        };
+        assert_eq!(text(ours), text(kubes));
+    }
+
+    #[tokio::test]
+    async fn a_kubeconfig_is_read_as_kube_does() {
+        let data = serde_json::to_value(ByteString(CERTIFICATES.into())).expect("base64");
+        let all = json!({"cluster": "it", "user": "it", "namespace": "there"});
+        for cluster in [
+            json!({"server": "https://api.example:6443"}),
+            json!({"server": "https://api.example/below", "tls-server-name": "kubernetes"}),
+            json!({"server": "https://[fd00::1]", "insecure-skip-tls-verify": true}),
+            json!({"server": "https://api.example", "disable-compression": true}),
+            json!({"server": "https://api.example", "certificate-authority-data": data}),
+            json!({"server": "https://api.example", "certificate-authority-data": ""}),
+            json!({"server": "https://api.example", "certificate-authority-data": "no base64"}),
+            json!({"server": "https://api.example", "certificate-authority": "/no/such/file"}),
+            json!({"server": "an api server"}),
+            json!({}),
+        ] {
+            is_read_as_kube_does(kubeconfig(&cluster, &all)).await;
+        }
+        let cluster = json!({"server": "https://api.example"});
+        for context in [
+            json!({"cluster": "it"}),
+            json!({"cluster": "it", "user": "nobody"}),
+            json!({"cluster": "other", "user": "it"}),
+            json!({"cluster": "none", "user": "it"}),
+        ] {
+            is_read_as_kube_does(kubeconfig(&cluster, &context)).await;
+        }
+        for context in [None, Some("other"), Some("none")] {
+            let mut file = kubeconfig(&cluster, &all);
+            file.current_context = context.map(str::to_owned);
+            is_read_as_kube_does(file).await;
+        }
+        is_read_as_kube_does(Kubeconfig::default()).await;
+    }
+
+    #[test]
+    fn an_empty_proxy_is_none() {
+        let of = |proxy: &str| {
+            let cluster = json!({"server": "https://api.example", "proxy-url": proxy});
+            let file = kubeconfig(&cluster, &json!({"cluster": "it"}));
+            of_file(file).expect("a configuration").1
+        };
+        assert_eq!(of(""), None);
+        assert_eq!(of("http://proxy").as_deref(), Some("http://proxy"));
+    }
 }

@@ -4,9 +4,16 @@
 //! leave a choice: two providers, or none. So there is one before kube looks: the application's own, if it has installed
 //! one, and else that of this crate's features, ring before aws-lc as in the HTTP client.
 
-use rustls::crypto::CryptoProvider;
+use rustls::{
+    crypto::CryptoProvider,
+    pki_types::{
+        CertificateDer,
+        pem::{self, PemObject},
+    },
+};
 
 use super::error::Reason;
+use crate::error::chain;
 
 /// Makes sure of a default provider.
 pub(super) fn provide() -> Result<(), Reason> {
@@ -17,6 +24,17 @@ pub(super) fn provide() -> Result<(), Reason> {
     // If somebody else was faster there is one, too.
     let _ = provider.install_default();
     Ok(())
+}
+
+/// The certificates in a kubeconfig's PEM text.
+pub(super) fn authorities(pem: &[u8]) -> Result<Vec<Vec<u8>>, Reason> {
+    let authorities = CertificateDer::pem_slice_iter(pem);
+    let authorities = authorities.map(|authority| Ok(authority?.to_vec()));
+    let authorities: Result<_, pem::Error> = authorities.collect();
+    authorities.map_err(|error| {
+        let error = chain(&error);
+        Reason::Configuration(format!("the kubeconfig's certificate-authority: {error}"))
+    })
 }
 
 #[cfg(any(feature = "kube-ring", feature = "tls-ring"))]
@@ -30,4 +48,19 @@ fn provider() -> Option<CryptoProvider> {
     return Some(rustls::crypto::aws_lc_rs::default_provider());
     #[cfg(not(any(feature = "kube-aws-lc", feature = "tls-aws-lc")))]
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_that_make_no_sense_are_told() {
+        let pem = "-----BEGIN CERTIFICATE-----\n***\n-----END CERTIFICATE-----\n";
+        let error = authorities(pem.as_bytes()).expect_err("no certificate");
+        assert!(
+            error.to_string().contains("certificate-authority"),
+            "{error}"
+        );
+    }
 }

@@ -18,6 +18,9 @@ pub struct EndpointSlicesError {
 pub(super) enum Reason {
     #[error("no way to the API server: {0}")]
     Configuration(String),
+    /// What is wrong with the kubeconfig, and with the cluster that this runs in.
+    #[error("{0}; nor is there one inside of a cluster: {1}")]
+    Nowhere(String, String),
     /// The plugin, and what it did.
     #[error("the kubeconfig's exec plugin {0:?} {1}")]
     Exec(String, String),
@@ -29,10 +32,13 @@ pub(super) enum Reason {
         is_own: bool,
     },
     /// Not with its text, which may have a password in it.
-    #[error(
-        "HTTPS_PROXY is no URL ({error}): correct it, or add {host} to NO_PROXY to reach the API server without a proxy"
-    )]
-    ProxyUrl { error: String, host: String },
+    #[error("{from} is no URL of a proxy ({error}): {}", correction(.host, *.is_own))]
+    ProxyUrl {
+        from: &'static str,
+        error: String,
+        host: String,
+        is_own: bool,
+    },
     #[error(
         "no provider of cryptography: enable the feature kube-ring or kube-aws-lc, or install one as rustls' default"
     )]
@@ -59,6 +65,14 @@ pub(super) enum Reason {
     Unreadable(String),
     #[error("no pod can have the address {0}: it is {1}")]
     Rejected(IpAddr, &'static str),
+}
+
+fn correction(host: &str, is_own: bool) -> String {
+    if is_own {
+        "correct it".to_owned()
+    } else {
+        format!("correct it, or add {host} to NO_PROXY to reach the API server without a proxy")
+    }
 }
 
 fn way_out(host: &str, is_own: bool) -> String {

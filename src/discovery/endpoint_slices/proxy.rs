@@ -1,9 +1,9 @@
 //! Whether the way to the API server leads through a proxy.
 //!
-//! kube takes `HTTPS_PROXY` for whatever the API server is, and heeds `NO_PROXY` only with its features for proxies. Here
-//! the rules are client-go's (those of Go's `httpproxy`): a kubeconfig's own `proxy-url` holds in any case. `HTTPS_PROXY`
-//! is for `https`, and neither for this machine nor for what `NO_PROXY` names. Nor is it for the API server's addresses
-//! inside the cluster, where clients outside of it don't get by any proxy.
+//! kube takes `HTTPS_PROXY` for whatever the API server is, and heeds `NO_PROXY` only with its features for proxies, and
+//! then for the proxy's own host. Here the rules are client-go's (those of Go's `httpproxy`): a kubeconfig's own `proxy-url`
+//! holds in any case. `HTTPS_PROXY` is for `https`, and neither for this machine nor for what `NO_PROXY` names. Nor is it for
+//! the API server's addresses inside the cluster, where clients outside of it don't get by any proxy.
 
 use std::net::IpAddr;
 
@@ -14,8 +14,17 @@ use super::error::Reason;
 /// Where the environment's variables come from.
 pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
+/// The kinds of proxies that client-go and kube know. The name of the API server is the proxy's to resolve with either of the
+/// last two, which are the same to Go and kube.
+const SCHEMES: [&str; 4] = ["http", "https", "socks5", "socks5h"];
+
+/// Has `config` take the proxy that its kubeconfig names. A scheme has to be there, as for kubectl.
+pub(super) fn take_own(config: &mut Config, proxy: &str) -> Result<(), Reason> {
+    take(config, proxy, true)
+}
+
 /// Has `config` take the environment's proxy, if there is one and it is for this API server. What it looks like matters only
-/// then.
+/// then. Without a scheme it is `http`'s.
 pub(super) fn take_environments(
     config: &mut Config,
     environment: Environment<'_>,
@@ -26,30 +35,50 @@ pub(super) fn take_environments(
         return Ok(());
     };
     let is_tls = config.cluster_url.scheme_str() == Some("https");
-    let host = config.cluster_url.host().unwrap_or_default();
+    let host = Host::new(config.cluster_url.host().unwrap_or_default());
     let port = config.cluster_url.port_u16().unwrap_or(443);
-    if is_tls && !is_direct(host, port, environment) {
-        let proxy = proxy.parse().map_err(|error| unreadable(&error, host))?;
-        config.proxy_url = Some(proxy);
+    if !is_tls || is_direct(&host, port, environment) {
+        return Ok(());
     }
+    let has_scheme = proxy.contains("://");
+    let scheme = if has_scheme { "" } else { "http://" };
+    take(config, &format!("{scheme}{proxy}"), false)
+}
+
+fn take(config: &mut Config, proxy: &str, is_own: bool) -> Result<(), Reason> {
+    let host = config.cluster_url.host().unwrap_or_default().to_owned();
+    let unreadable = |error: String| Reason::ProxyUrl {
+        from: from(is_own),
+        error,
+        host,
+        is_own,
+    };
+    let parts = proxy.split_once("://");
+    let scheme = parts.map(|(scheme, _)| scheme.to_ascii_lowercase());
+    let scheme = scheme.filter(|scheme| SCHEMES.contains(&&**scheme));
+    let (Some(scheme), Some((_, rest))) = (scheme, parts) else {
+        let error = "its scheme has to be http, https or socks5".to_owned();
+        return Err(unreadable(error));
+    };
+    // kube has one name for both kinds of SOCKS5.
+    let scheme = scheme.trim_end_matches('h');
+    let proxy = format!("{scheme}://{rest}");
+    let proxy = proxy.parse();
+    config.proxy_url = Some(proxy.map_err(|error| unreadable(format!("{error}")))?);
     Ok(())
 }
 
-fn unreadable(error: &dyn std::fmt::Display, host: &str) -> Reason {
-    Reason::ProxyUrl {
-        error: error.to_string(),
-        host: host.to_owned(),
+fn from(is_own: bool) -> &'static str {
+    if is_own {
+        "the kubeconfig's proxy-url"
+    } else {
+        "HTTPS_PROXY"
     }
 }
 
 /// What there is to do where kube's client can't use the proxy.
 pub(super) fn unsupported(config: &Config, is_own: bool) -> Option<Reason> {
     let proxy = config.proxy_url.as_ref()?;
-    let from = if is_own {
-        "the kubeconfig's proxy-url"
-    } else {
-        "HTTPS_PROXY"
-    };
     // Not what else there is in it: a user and a password.
     let proxy = format!(
         "{}://{}",
@@ -58,62 +87,89 @@ pub(super) fn unsupported(config: &Config, is_own: bool) -> Option<Reason> {
     );
     let host = config.cluster_url.host().unwrap_or_default().to_owned();
     Some(Reason::Proxy {
-        from,
+        from: from(is_own),
         proxy,
         host,
         is_own,
     })
 }
 
-fn is_direct(host: &str, port: u16, environment: Environment<'_>) -> bool {
-    let host = normal(host);
-    let address: Option<IpAddr> = host.parse().ok();
-    let is_inside = host == "kubernetes.default"
-        || host == "kubernetes.default.svc"
-        || host.starts_with("kubernetes.default.svc.")
-        || environment("KUBERNETES_SERVICE_HOST").is_some_and(|inside| normal(&inside) == host);
+fn is_direct(host: &Host, port: u16, environment: Environment<'_>) -> bool {
     let set = |name: &str| environment(name).filter(|value| !value.is_empty());
-    let excepted = set("NO_PROXY").or_else(|| set("no_proxy"));
+    let is_inside =
+        set("KUBERNETES_SERVICE_HOST").is_some_and(|inside| Host::new(&inside) == *host);
+    let excepted = || set("NO_PROXY").or_else(|| set("no_proxy"));
     is_inside
-        || host == "localhost"
-        || address.is_some_and(|address| address.to_canonical().is_loopback())
-        || excepted.is_some_and(|list| {
+        || host.is_here_or_inside()
+        || excepted().is_some_and(|list| {
             let mut entries = list.split(',').map(str::trim);
-            entries.any(|entry| is_excepted(entry, &host, address, port))
+            entries.any(|entry| is_excepted(entry, host, port))
         })
 }
 
-/// In lower case, without the brackets of an IPv6 address and without the dot at the end.
-fn normal(host: &str) -> String {
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    host.trim_end_matches('.').to_ascii_lowercase()
+/// A host, to be compared with others however they are written.
+#[derive(Debug, PartialEq, Eq)]
+enum Host {
+    /// An IPv4 address in IPv6 is that one.
+    Address(IpAddr),
+    /// In lower case, without the dot at the end.
+    Name(String),
+}
+
+impl Host {
+    /// An IPv6 address may stand in brackets. Its zone says by which interface, and not what is there; that it looks like
+    /// a name's end makes it none.
+    fn new(text: &str) -> Self {
+        let text = text.trim_start_matches('[').trim_end_matches(']');
+        let address = text.split_once('%').map_or(text, |(address, _)| address);
+        match address.parse::<IpAddr>() {
+            Ok(address) => Self::Address(address.to_canonical()),
+            Err(_) => Self::Name(text.trim_end_matches('.').to_ascii_lowercase()),
+        }
+    }
+
+    /// Whether this is this machine, or the API server by one of its names inside the cluster.
+    fn is_here_or_inside(&self) -> bool {
+        match self {
+            Self::Address(address) => address.is_loopback(),
+            Self::Name(name) => {
+                matches!(
+                    &**name,
+                    "localhost" | "kubernetes.default" | "kubernetes.default.svc"
+                ) || name.starts_with("kubernetes.default.svc.")
+            }
+        }
+    }
 }
 
 /// Whether an entry of `NO_PROXY` is about this host: `*`, an address, a network, or a domain with all below it; each but a
-/// network with a port, if one is meant.
-fn is_excepted(entry: &str, host: &str, address: Option<IpAddr>, port: u16) -> bool {
+/// network with a port, if one is meant. One that makes no sense is about none.
+fn is_excepted(entry: &str, host: &Host, port: u16) -> bool {
     if entry == "*" {
         return true;
     }
-    if let (Some(network), Some(address)) = (network(entry), address) {
-        return contains(network, address);
+    if let Some(network) = network(entry) {
+        return matches!(host, Host::Address(address) if contains(network, *address));
     }
-    let (name, wanted) = match entry.rsplit_once(':') {
+    let (excepted, wanted) = match entry.rsplit_once(':') {
         // The colons of an IPv6 address are none of a port's, unless it stands in brackets.
-        Some((name, digits)) if !name.contains(':') || name.ends_with(']') => {
-            (name, digits.parse::<u16>().ok())
-        }
-        _ => (entry, None),
+        Some((name, port)) if !name.contains(':') || name.ends_with(']') => (name, port),
+        _ => (entry, ""),
     };
-    if wanted.is_some_and(|wanted| wanted != port) {
-        return false;
-    }
-    let name = normal(name);
-    if let Ok(excepted) = name.parse::<IpAddr>() {
-        return address == Some(excepted);
-    }
-    let domain = name.trim_start_matches('*');
-    match domain.strip_prefix('.') {
+    let is_port = wanted.is_empty() || wanted == port.to_string();
+    is_port
+        && match (Host::new(excepted), host) {
+            (Host::Address(excepted), Host::Address(address)) => excepted == *address,
+            (Host::Name(domain), Host::Name(host)) => is_in(host, &domain),
+            _ => false,
+        }
+}
+
+/// Whether a name is in a domain: the domain's own, or one below it. With a dot in front, or a label that is any, only those
+/// below it are.
+fn is_in(host: &str, domain: &str) -> bool {
+    let below = domain.strip_prefix('*').unwrap_or(domain);
+    match below.strip_prefix('.') {
         Some(parent) => !parent.is_empty() && is_below(host, parent),
         None => !domain.is_empty() && (host == domain || is_below(host, domain)),
     }
@@ -124,9 +180,19 @@ fn is_below(host: &str, domain: &str) -> bool {
     rest.is_some_and(|rest| rest.ends_with('.'))
 }
 
+/// An address and how many of its first bits count.
 fn network(entry: &str) -> Option<(IpAddr, u32)> {
     let (address, length) = entry.split_once('/')?;
-    Some((address.parse().ok()?, length.parse().ok()?))
+    let (address, length): (IpAddr, u32) = (address.parse().ok()?, length.parse().ok()?);
+    let all = if address.is_ipv4() { 32 } else { 128 };
+    match address.to_canonical() {
+        _ if length > all => None,
+        // Of an IPv4 address in IPv6, the bits in front are the same for all.
+        IpAddr::V4(mapped) if address.is_ipv6() => {
+            length.checked_sub(96).map(|length| (mapped.into(), length))
+        }
+        _ => Some((address, length)),
+    }
 }
 
 fn contains((network, length): (IpAddr, u32), address: IpAddr) -> bool {
@@ -136,7 +202,7 @@ fn contains((network, length): (IpAddr, u32), address: IpAddr) -> bool {
         _ => return false,
     };
     let differs: u128 = network ^ address;
-    length <= all && differs.checked_shr(all - length).unwrap_or(0) == 0
+    differs.checked_shr(all - length).unwrap_or(0) == 0
 }
 
 #[cfg(test)]
@@ -174,13 +240,17 @@ mod tests {
         assert!(matches!(of(api, &[]), Ok(None)));
     }
 
-    fn direct(host: &str, no_proxy: &str) -> bool {
+    /// Whether this API server is reached without the proxy.
+    fn direct(cluster: &str, no_proxy: &str, service_host: &str) -> bool {
+        let mut config = Config::new(cluster.parse().expect("a URL"));
         let environment = |name: &str| match name {
+            "HTTPS_PROXY" => Some("http://proxy.example:3128".to_owned()),
             "NO_PROXY" => Some(no_proxy.to_owned()),
-            "KUBERNETES_SERVICE_HOST" => Some("10.96.0.1".to_owned()),
+            "KUBERNETES_SERVICE_HOST" => Some(service_host.to_owned()),
             _ => None,
         };
-        is_direct(host, 6443, &environment)
+        take_environments(&mut config, &environment).expect("a URL of a proxy");
+        config.proxy_url.is_none()
     }
 
     #[test]
@@ -191,49 +261,168 @@ mod tests {
             "127.0.0.1",
             "127.8.9.10",
             "[::1]",
+            "[::ffff:127.0.0.1]",
             "10.96.0.1",
+            "[::ffff:10.96.0.1]",
             "kubernetes.default.svc",
             "kubernetes.default.svc.cluster.local",
         ] {
-            assert!(direct(host, ""), "{host}");
+            let cluster = format!("https://{host}:6443");
+            assert!(direct(&cluster, "", "10.96.0.1"), "{host}");
         }
-        for host in ["api.example", "10.0.0.1", "kubernetes.default.svcs"] {
-            assert!(!direct(host, ""), "{host}");
+        for host in [
+            "api.example",
+            "10.0.0.1",
+            "kubernetes.default.svcs",
+            "[::2]",
+        ] {
+            let cluster = format!("https://{host}:6443");
+            assert!(!direct(&cluster, "", "10.96.0.1"), "{host}");
+            assert!(!direct(&cluster, "", ""), "{host}");
         }
     }
 
     #[test]
+    fn the_cluster_s_own_ipv6_address_is_that_one_however_it_is_written() {
+        for inside in [
+            "fd00::1",
+            "FD00:0:0::1",
+            "fd00:0000:0000:0000:0000:0000:0000:0001",
+            "[fd00::1]",
+        ] {
+            for host in ["[fd00::1]", "[FD00::1]", "[fd00:0:0:0:0:0:0:1]"] {
+                let cluster = format!("https://{host}:443");
+                assert!(direct(&cluster, "", inside), "{host} {inside}");
+            }
+            assert!(!direct("https://[fd00::2]", "", inside), "{inside}");
+        }
+    }
+
+    /// What the tests of Go's `httpproxy` have, and what people write.
+    #[test]
     fn no_proxy_is_heeded_as_go_does() {
         for (host, list) in [
             ("api.example", "*"),
+            ("10.0.0.7", "x, *"),
             ("api.example", "x, api.example"),
             ("API.example", "example"),
+            ("api.example", "API.EXAMPLE"),
             ("api.example", ".example"),
             ("api.example", "*.example"),
+            ("a.b.example", "*.example:6443"),
             ("api.example", "other:1,api.example:6443"),
+            ("api.example", "api.example:"),
             ("10.0.0.7", "10.0.0.7"),
             ("10.0.0.7", "10.0.0.7:6443"),
+            ("10.0.0.7", "::ffff:10.0.0.7"),
+            ("[::ffff:10.0.0.7]", "10.0.0.7"),
             ("10.0.0.7", "192.168.0.0/16,10.0.0.0/24"),
+            ("10.0.0.7", "10.0.0.9/24"),
             ("10.0.0.7", "0.0.0.0/0"),
+            ("10.0.0.7", "::ffff:10.0.0.0/104"),
+            ("[::ffff:10.0.0.7]", "10.0.0.0/8"),
             ("[fd00::7]", "fd00::/8"),
+            ("[2002:db8:a::123]", "2002:db8:a::45/64"),
             ("[fd00::7]", "[fd00::7]:6443"),
-            ("[fd00::7]", "fd00::7"),
+            ("[fd00::7]", "[fd00::7]"),
+            ("[fd00::7]", "FD00:0::7"),
+            // What makes no sense leaves the others.
+            (
+                "api.example",
+                "a b,[::1,,:1,10.0.0.0/33,/8,http://x/,api.example,",
+            ),
         ] {
-            assert!(direct(host, list), "{host} {list}");
+            let cluster = format!("https://{host}:6443");
+            assert!(direct(&cluster, list, ""), "{host} {list}");
         }
         for (host, list) in [
             ("api.example", ""),
             ("api.example", ",,"),
             ("api.example", "pi.example"),
             ("api.example", "api.example:443"),
+            ("api.example", "api.example:https"),
+            ("api.example", "api.example:06443"),
+            ("api.example", ":6443"),
+            ("api.example", "."),
+            ("api.example", "*."),
+            ("api.example", "*:6443"),
+            ("api.example", "*example"),
+            ("api.example", "**.example"),
+            ("api.example", "*.api.example"),
+            ("api.example", "http://api.example"),
             ("example", ".example"),
+            ("example", "*.example"),
             ("10.0.0.7", "10.0.1.0/24"),
             ("10.0.0.7", "10.0.0.0/33,10.0.0.0/x,/8"),
             ("10.0.0.7", "fd00::/0"),
+            ("10.0.0.7", "::ffff:10.0.0.0/95"),
             ("10.0.0.7", "10.0.0.70"),
+            ("10.0.0.7", "10.0.0.7:443"),
+            ("10.0.0.7", "0.0.7,.0.7,7"),
             ("[fd00::7]", "fd01::/16"),
+            ("[fd00::7]", "[fd00::7]:443"),
+            ("api.example", "10.0.0.0/8,fd00::/8"),
         ] {
-            assert!(!direct(host, list), "{host} {list}");
+            let cluster = format!("https://{host}:6443");
+            assert!(!direct(&cluster, list, ""), "{host} {list}");
+        }
+        let zoned = Host::new("[1000::%25.example.com]");
+        assert!(!is_excepted("example.com", &zoned, 443));
+        // Without a port it is that of HTTPS.
+        assert!(direct("https://api.example", "api.example:443", ""));
+    }
+
+    #[test]
+    fn a_proxy_without_a_scheme_is_one_of_http() {
+        let of = |proxy: &str| {
+            let mut config = Config::new("https://api.example".parse().expect("a URL"));
+            let value = |name: &str| (name == "HTTPS_PROXY").then(|| proxy.to_owned());
+            take_environments(&mut config, &value)
+                .map(|()| config.proxy_url.map(|url| url.to_string()))
+        };
+        for (proxy, expected) in [
+            ("cache.corp.example:3128", "http://cache.corp.example:3128/"),
+            ("127.0.0.1:8080", "http://127.0.0.1:8080/"),
+            ("[fd00::1]:3128", "http://[fd00::1]:3128/"),
+            ("localhost", "http://localhost/"),
+            ("user:pass%40@proxy:3128", "http://user:pass%40@proxy:3128/"),
+            ("http://proxy:3128/", "http://proxy:3128/"),
+            ("HTTPS://proxy", "https://proxy/"),
+            ("socks5://127.0.0.1", "socks5://127.0.0.1/"),
+            ("socks5h://localhost:1080", "socks5://localhost:1080/"),
+        ] {
+            let proxy = of(proxy).expect(proxy);
+            assert_eq!(proxy.as_deref(), Some(expected));
+        }
+        for proxy in [
+            "foo://host",
+            "://host",
+            "http://",
+            "a proxy:3128",
+            "socks4://host:1",
+        ] {
+            let error = of(proxy).expect_err(proxy).to_string();
+            assert!(
+                error.contains("HTTPS_PROXY is no URL of a proxy"),
+                "{error}"
+            );
+            assert!(!error.contains("host"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_kubeconfigs_own_proxy_needs_a_scheme_that_client_go_knows() {
+        let of = |proxy: &str| {
+            let mut config = Config::new("http://127.0.0.1".parse().expect("a URL"));
+            take_own(&mut config, proxy).map(|()| config.proxy_url.map(|url| url.to_string()))
+        };
+        let proxy = of("socks5://proxy:1080").expect("a URL");
+        assert_eq!(proxy.as_deref(), Some("socks5://proxy:1080/"));
+        for proxy in ["proxy:3128", "noproxy://", "http://a proxy"] {
+            let error = of(proxy).expect_err(proxy).to_string();
+            let expected = "the kubeconfig's proxy-url is no URL of a proxy";
+            assert!(error.contains(expected), "{error}");
+            assert!(!error.contains("NO_PROXY"), "{error}");
         }
     }
 }

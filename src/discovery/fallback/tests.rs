@@ -11,7 +11,7 @@ use std::{
 use tokio::{sync::mpsc, time::timeout_at};
 
 use super::*;
-use crate::discovery::Discovery;
+use crate::discovery::{Discovery, StaticEndpoints};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -22,6 +22,8 @@ struct Scripted {
     answers: mpsc::UnboundedReceiver<Answer>,
     uses: Arc<Uses>,
     age: Duration,
+    /// It always has an error to tell.
+    is_endless: bool,
 }
 
 #[derive(Default)]
@@ -47,6 +49,7 @@ fn scripted() -> (Script, Scripted) {
         answers,
         uses,
         age: Duration::ZERO,
+        is_endless: false,
     };
     (script, source)
 }
@@ -77,6 +80,7 @@ impl Discovery for Scripted {
         self.uses.polls.fetch_add(1, Ordering::Relaxed);
         match self.answers.poll_recv(cx) {
             Poll::Ready(Some(answer)) => Poll::Ready(answer),
+            _ if self.is_endless => Poll::Ready(Err("again".into())),
             _ => Poll::Pending,
         }
     }
@@ -173,32 +177,161 @@ async fn the_primary_is_used_again_as_soon_as_it_answers() {
     assert_eq!(fallback.polls(), 0);
 }
 
-/// Not every source tells its set twice: one that never changes has nothing more to say.
 #[tokio::test(start_paused = true)]
-async fn the_fallbacks_set_is_told_again_whenever_it_is_used_again_though_the_source_is_silent() {
-    let ((primary, one), (fallback, two)) = (scripted(), scripted());
-    let mut discovery = one.or(two);
+async fn a_fallback_that_never_changes_is_used_whenever_the_primary_fails() {
+    let (primary, one) = scripted();
+    let mut discovery = one.or(endpoints([9]).into_iter().collect::<StaticEndpoints>());
     primary.fail();
-    fallback.answer([9]);
     assert_eq!(run(&mut discovery, SECOND).await, [None, set([9])]);
     for _ in 0..2 {
         primary.answer([1]);
         assert_eq!(run(&mut discovery, 100 * SECOND).await, [set([1])]);
         primary.fail();
-        let age = discovery.age();
-        assert_eq!(age, Duration::ZERO);
         assert_eq!(run(&mut discovery, 100 * SECOND).await, [None, set([9])]);
-        assert!(discovery.age() >= 100 * SECOND, "it is as old as it is");
+        assert_eq!(discovery.age(), Duration::ZERO);
         primary.fail();
         assert_eq!(run(&mut discovery, 100 * SECOND).await, [None], "once");
     }
-    // What is newer takes its place.
+}
+
+/// A discovery whose fallback was in use, and whose primary has answered since, and has then said nothing for an hour.
+async fn used_before() -> (Script, Script, Fallback<Scripted, Scripted>) {
+    let ((primary, one), (fallback, two)) = (scripted(), scripted());
+    let mut discovery = one.or(two);
+    primary.fail();
+    fallback.answer([9]);
+    assert_eq!(run(&mut discovery, SECOND).await, [None, set([9])]);
+    primary.answer([1]);
+    assert_eq!(run(&mut discovery, 3600 * SECOND).await, [set([1])]);
+    fallback.hints();
+    (primary, fallback, discovery)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_fallback_told_before_the_primary_is_not_told_again() {
+    let (primary, fallback, mut discovery) = used_before().await;
+    primary.answer([1, 2]);
+    primary.fail();
+    let said = run(&mut discovery, 600 * SECOND).await;
+    assert_eq!(said, [set([1, 2]), None], "the last set stays");
+    assert_eq!(fallback.hints(), (1, 0), "it is to look anew");
     fallback.answer([8]);
     assert_eq!(run(&mut discovery, SECOND).await, [set([8])]);
-    primary.answer([1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_set_stays_while_the_fallback_fails_as_well() {
+    let (primary, fallback, mut discovery) = used_before().await;
     primary.fail();
-    let said = run(&mut discovery, 100 * SECOND).await;
-    assert_eq!(said, [set([1]), None, set([8])]);
+    run(&mut discovery, 59 * SECOND).await;
+    for _ in 0..3 {
+        fallback.fail();
+        assert_eq!(run(&mut discovery, 600 * SECOND).await, [None]);
+    }
+    // And so does the fallback's, once that is in use.
+    fallback.answer([8]);
+    fallback.fail();
+    assert_eq!(run(&mut discovery, SECOND).await, [set([8]), None]);
+    primary.fail();
+    assert_eq!(run(&mut discovery, 600 * SECOND).await, [None]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_fallback_has_kept_from_before_the_failure_is_passed_over() {
+    let (primary, fallback, mut discovery) = used_before().await;
+    fallback.answer([6]);
+    fallback.answer([7]);
+    fallback.fail();
+    run(&mut discovery, 3600 * SECOND).await;
+    primary.fail();
+    assert_eq!(run(&mut discovery, 30 * SECOND).await, [None]);
+    // This one is from after it, and nobody has asked for it yet.
+    fallback.answer([8]);
+    assert_eq!(run(&mut discovery, 29 * SECOND).await, []);
+    assert_eq!(run(&mut discovery, 600 * SECOND).await, [set([8])]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fallback_that_always_has_something_is_not_waited_for() {
+    let (primary, _fallback, mut discovery) = used_before().await;
+    discovery.fallback.is_endless = true;
+    primary.fail();
+    assert_eq!(run(&mut discovery, SECOND).await, [None]);
+}
+
+/// The primary's set is of the beginning, and it fails a hundred seconds later; the fallback is in use sixty seconds
+/// after that, and has a set that is so old.
+async fn with_an_old_set(age: Duration) -> (Script, Script, Fallback<Scripted, Scripted>) {
+    let ((primary, one), (fallback, mut two)) = (scripted(), scripted());
+    two.age = age;
+    let mut discovery = one.or(two);
+    primary.answer([1]);
+    assert_eq!(run(&mut discovery, 100 * SECOND).await, [set([1])]);
+    primary.fail();
+    fallback.answer([9]);
+    assert_eq!(run(&mut discovery, 59 * SECOND).await, [None]);
+    (primary, fallback, discovery)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_set_of_the_fallback_that_is_older_than_the_one_in_use_is_never_told() {
+    let (primary, fallback, mut discovery) = with_an_old_set(170 * SECOND).await;
+    assert_eq!(run(&mut discovery, 600 * SECOND).await, []);
+    // Nor is it once the fallback has told a newer one.
+    discovery.fallback.age = 5 * SECOND;
+    fallback.answer([8]);
+    assert_eq!(run(&mut discovery, SECOND).await, [set([8])]);
+    discovery.fallback.age = 10 * SECOND;
+    fallback.answer([7]);
+    assert_eq!(run(&mut discovery, 600 * SECOND).await, []);
+    assert_eq!(discovery.age(), 5 * SECOND);
+    primary.answer([1]);
+    assert_eq!(run(&mut discovery, SECOND).await, [set([1])]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_set_of_the_time_of_the_failure_is_used_at_once() {
+    for age in [0, 30, 60, 64] {
+        let (_primary, _fallback, mut discovery) = with_an_old_set(age * SECOND).await;
+        assert_eq!(run(&mut discovery, 2 * SECOND).await, [set([9])], "{age} s");
+        assert_eq!(discovery.age(), age * SECOND);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_set_from_before_the_failure_is_used_if_nothing_newer_comes() {
+    let old = 100 * SECOND;
+    let (_primary, _fallback, mut discovery) = with_an_old_set(old).await;
+    assert_eq!(run(&mut discovery, LOOK).await, []);
+    assert_eq!(run(&mut discovery, 600 * SECOND).await, [set([9])]);
+    assert!(discovery.age() >= old + LOOK, "it is as old as it is");
+
+    let (_primary, fallback, mut discovery) = with_an_old_set(old).await;
+    assert_eq!(run(&mut discovery, 2 * SECOND).await, []);
+    discovery.fallback.age = Duration::ZERO;
+    fallback.answer([8]);
+    assert_eq!(run(&mut discovery, 600 * SECOND).await, [set([8])]);
+
+    let (_primary, fallback, mut discovery) = with_an_old_set(old).await;
+    fallback.fail();
+    assert_eq!(run(&mut discovery, 600 * SECOND).await, [None]);
+
+    let (primary, _fallback, mut discovery) = with_an_old_set(old).await;
+    assert_eq!(run(&mut discovery, 2 * SECOND).await, []);
+    primary.answer([1]);
+    assert_eq!(run(&mut discovery, 600 * SECOND).await, [set([1])]);
+}
+
+/// As without a fallback: a source that has a fresh one coming waits by itself.
+#[tokio::test(start_paused = true)]
+async fn an_old_set_of_the_fallback_is_used_at_once_if_there_is_no_other() {
+    let ((primary, one), (fallback, mut two)) = (scripted(), scripted());
+    two.age = 3600 * SECOND;
+    let mut discovery = one.or(two);
+    primary.fail();
+    fallback.answer([9]);
+    assert_eq!(run(&mut discovery, SECOND).await, [None, set([9])]);
+    assert_eq!(discovery.age(), 3600 * SECOND);
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-
 use super::{
     ClientBuilder,
     limits::{HOURS, MILLISECOND, MOST_PINGS, SECOND, SHORTEST, bounded},
@@ -63,9 +61,11 @@ impl<D> ClientBuilder<D> {
     /// An HTTP/2 connection that takes no more requests (GOAWAY) and only ends those that it has does not count.
     ///
     /// A connection belongs to the runtime that it was made in, and a current-thread runtime can't use another one's. Where
-    /// there is no room, one that nobody uses is given up for a request of another runtime; one in use is waited for.
+    /// there is no room, one that nobody uses is given up for a request of another runtime: it is idle, or being made for
+    /// nobody, or its caller has read the response or dropped it. From then on it doesn't count, and it closes when its own
+    /// runtime goes on and what is left of an upload has ended. One in use is waited for.
     pub fn max_connections(mut self, connections: usize) -> Self {
-        self.limits.max_connections = connections.clamp(1, Semaphore::MAX_PERMITS);
+        self.limits.max_connections = connections.max(1);
         self
     }
 

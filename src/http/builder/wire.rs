@@ -89,9 +89,9 @@ impl<D> ClientBuilder<D> {
     /// executed. 1 at least, 24,000 at most. Trailers may be as many, but 100 at most.
     ///
     /// Connections have room for 100 from the start, or for this many if it is less. A head with more closes its connection
-    /// after its response; what was still to be sent of the request isn't sent. From then on the client's new connections make
-    /// room for this many for each response while its head is read, 64 bytes each: at 1,000 a small request takes half as long
-    /// again.
+    /// after its response; what was still to be sent of the request isn't sent, and the pod finds the stream's end there, at
+    /// which some servers end their response, too. From then on the client's new connections make room for this many for each
+    /// response while its head is read, 64 bytes each: at 1,000 a small request takes half as long again.
     pub fn http1_max_headers(mut self, headers: usize) -> Self {
         self.connector.limits.http1_headers = headers.clamp(1, MOST_HEADERS);
         self

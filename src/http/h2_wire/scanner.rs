@@ -38,28 +38,39 @@ impl Scanner {
                 bytes = &bytes[skipped..];
                 continue;
             }
-            let wanted = self.wanted() - self.have;
-            let taken = wanted.min(bytes.len());
-            self.head[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
-            self.have += taken;
-            bytes = &bytes[taken..];
-            if self.have == self.wanted() {
-                let head = Head::of(&self.head);
-                self.skip = (HEAD + head.length).saturating_sub(self.have);
-                self.have = 0;
+            let (head, looked_at) = match bytes.first_chunk() {
+                // Most come in one piece.
+                Some(first) if self.have == 0 => {
+                    let head = Head::of(first);
+                    let looked_at = head.looked_at();
+                    self.skip = head.rest();
+                    (Some(head), looked_at)
+                }
+                _ => self.add(bytes),
+            };
+            bytes = &bytes[looked_at..];
+            if let Some(head) = head {
                 see(&head, all.len() - bytes.len());
             }
         }
     }
 
-    /// How much of a frame is looked at.
-    fn wanted(&self) -> usize {
-        let is_known = self.have >= HEAD;
-        // One that is too short is an error, and h2 finds out.
-        match is_known && self.head[KIND] == GOAWAY && Head::of(&self.head).length >= 4 {
-            true => LONGEST,
+    /// Takes the next piece of a head that doesn't come in one; how much that is, and the head if it is the last piece.
+    fn add(&mut self, bytes: &[u8]) -> (Option<Head>, usize) {
+        let wanted = match self.have >= HEAD {
+            true => Head::of(&self.head).looked_at(),
             false => HEAD,
+        };
+        let taken = (wanted - self.have).min(bytes.len());
+        self.head[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
+        self.have += taken;
+        let head = Head::of(&self.head);
+        if self.have < HEAD || self.have < head.looked_at() {
+            return (None, taken);
         }
+        self.skip = head.rest();
+        self.have = 0;
+        (Some(head), taken)
     }
 }
 
@@ -84,6 +95,20 @@ impl Head {
             stream: number(5) & !(1 << 31),
             last: number(9) & !(1 << 31),
         }
+    }
+
+    /// How much of the frame is looked at.
+    fn looked_at(&self) -> usize {
+        // A GOAWAY that is too short is an error, and h2 finds out.
+        match self.kind == GOAWAY && self.length >= LONGEST - HEAD {
+            true => LONGEST,
+            false => HEAD,
+        }
+    }
+
+    /// How much of it follows.
+    fn rest(&self) -> usize {
+        HEAD + self.length - self.looked_at()
     }
 
     /// Whether it says nothing.

@@ -48,7 +48,7 @@ impl Pool {
     }
 
     fn is_bare(&self) -> bool {
-        self.rooms.available() == self.config.max_connections
+        self.rooms.are_free()
     }
 
     /// The connection that was kept has grown too old.

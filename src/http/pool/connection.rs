@@ -20,19 +20,16 @@ use super::{
     age::Age,
     freed::Freed,
     keep_alive::KeepAlive,
-    room::{Room, WeakRoom},
+    room::{InUse, Room},
 };
-use crate::{
-    home::Home,
-    http::{
-        body::RequestBody,
-        h2_task::{Http2State, User},
-        heads::read_again,
-        reclaim::Claim,
-        socket::SocketHints,
-        upload::{Fate, Place, Upload},
-        wire_limits::WireLimits,
-    },
+use crate::http::{
+    body::RequestBody,
+    h2_task::{Http2State, User},
+    heads::read_again,
+    reclaim::Claim,
+    socket::SocketHints,
+    upload::{Fate, Place, Upload},
+    wire_limits::WireLimits,
 };
 
 /// How long the end of a request may be waited for after its response has ended. What fits into the socket's buffer was
@@ -66,8 +63,9 @@ pub(in crate::http) struct Http1 {
     keep_alive: KeepAlive,
     /// The runtime that drives it. The connection may be given back from outside of any.
     pub(super) runtime: Handle,
-    home: Home,
-    room: WeakRoom,
+    pub(super) room: Room,
+    /// While a request has it.
+    pub(super) in_use: Option<InUse>,
 }
 
 /// A connection for many requests at a time.
@@ -77,9 +75,7 @@ pub(super) struct Http2 {
     retired: AtomicBool,
     places: Arc<Places>,
     pub(super) age: Age,
-    room: WeakRoom,
-    /// The runtime that drives it.
-    home: Home,
+    pub(super) room: Room,
 }
 
 /// An HTTP/2 connection's requests.
@@ -93,6 +89,8 @@ struct Places {
 /// One request on an HTTP/2 connection.
 pub(in crate::http) struct Stream {
     connection: Arc<Http2>,
+    /// Ends with the response, whatever becomes of the body: nobody waits for that.
+    _in_use: Option<InUse>,
     /// Its response's share of the place; its body has the other.
     place: Arc<Taken>,
 }
@@ -132,16 +130,15 @@ impl Reserved {
 }
 
 impl Http1 {
-    /// Of a connection that runs in the current runtime.
+    /// Of a connection that runs in the current runtime, as a request has it.
     pub(super) fn new(
         sender: http1::SendRequest<RequestBody>,
         hints: SocketHints,
         claim: Claim,
         age: Age,
-        room: WeakRoom,
+        room: Room,
     ) -> Box<Self> {
         hints.read_first();
-        let runtime = Handle::current();
         Box::new(Self {
             sender,
             hints,
@@ -150,8 +147,8 @@ impl Http1 {
             grace: Duration::ZERO,
             age,
             keep_alive: KeepAlive::default(),
-            home: Home::of(&runtime),
-            runtime,
+            runtime: Handle::current(),
+            in_use: room.in_use(),
             room,
         })
     }
@@ -159,9 +156,9 @@ impl Http1 {
     /// A request with this body begins. If something has arrived while there was none, it comes back unwritten.
     pub(in crate::http) fn begin(
         &mut self,
-        body: &RequestBody,
+        body: &mut RequestBody,
     ) -> &mut http1::SendRequest<RequestBody> {
-        self.claim.head_is_due();
+        self.claim.head_is_due(body);
         self.age.count();
         self.grace = match body.is_within(SOCKET_BUFFER) {
             true => MOMENT,
@@ -190,17 +187,17 @@ impl Http1 {
 
     /// Whether somebody drives it while a request waits here.
     pub(super) fn is_driven(&self) -> bool {
-        self.home.runs_beside_us()
+        self.room.home().runs_beside_us()
     }
 
-    /// Closes it, so that another connection has its room.
-    pub(super) fn give_way(self: Box<Self>) -> Option<Room> {
-        self.room.take_over()
+    /// A request has it from now on.
+    pub(super) fn begin_use(&mut self) {
+        self.in_use = self.room.in_use();
     }
 
-    /// Whether another connection has its room.
-    pub(super) fn is_beyond_the_limit(&self) -> bool {
-        self.room.is_vacant()
+    /// No request has it any more.
+    pub(super) fn end_use(&mut self) {
+        self.in_use = None;
     }
 
     /// Whether it takes no more requests: it is closed, or too old, or the pod is about to close it.
@@ -222,12 +219,6 @@ impl Http1 {
     }
 }
 
-impl Drop for Http1 {
-    fn drop(&mut self) {
-        self.room.leave(self.home);
-    }
-}
-
 impl Http2 {
     /// `freed` is told when a request has ended, and when the pod allows more of them.
     pub(super) fn new(
@@ -235,7 +226,7 @@ impl Http2 {
         http2: Arc<Http2State>,
         freed: Arc<Freed>,
         age: Age,
-        room: WeakRoom,
+        room: Room,
     ) -> Self {
         let (vacate, waiting) = (room.clone(), freed.clone());
         http2.tell(User {
@@ -254,13 +245,7 @@ impl Http2 {
             places: Arc::new(places),
             age,
             room,
-            home: Home::of(&Handle::current()),
         }
-    }
-
-    /// Whether another connection has its room.
-    pub(super) fn is_beyond_the_limit(&self) -> bool {
-        self.room.is_vacant()
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -269,7 +254,7 @@ impl Http2 {
 
     /// Whether somebody drives it while a request waits here.
     pub(super) fn is_driven(&self) -> bool {
-        self.home.runs_beside_us()
+        self.room.home().runs_beside_us()
     }
 
     /// Since when it has had no request; none if it has some.
@@ -282,13 +267,6 @@ impl Http2 {
     pub(super) fn retire(&self) {
         self.retired.store(true, Relaxed);
         self.room.vacate();
-    }
-
-    /// The same, so that another connection has its room; none if it has been given up.
-    pub(super) fn give_way(&self) -> Option<Room> {
-        let room = self.room.take_over()?;
-        self.retire();
-        Some(room)
     }
 
     /// Lets another connection take its place while it still takes requests.
@@ -307,12 +285,6 @@ impl Http2 {
         let due = self.idle_since().unwrap_or(now) + timeout;
         let expires = self.age.expires().filter(|at| *at > now);
         expires.map_or(due, |at| at.min(due))
-    }
-}
-
-impl Drop for Http2 {
-    fn drop(&mut self) {
-        self.room.leave(self.home);
     }
 }
 
@@ -338,6 +310,7 @@ impl Stream {
             connection.age.count();
             Self {
                 connection: connection.clone(),
+                _in_use: connection.room.in_use(),
                 place: Arc::new(Taken {
                     places: places.clone(),
                     fate: Fate::default(),

@@ -1,27 +1,17 @@
 //! Connections that are being made.
 
-use std::sync::{Arc, Weak};
-
 use tokio::task::{AbortHandle, Id};
 
 use super::{
-    room::{Room, WeakRoom},
-    wait::{Awaited, SharedDial, Wait},
+    room::Room,
+    wait::{SharedDial, Wait},
 };
-use crate::home::Home;
 
-/// A dial: its task, in which runtime, with which room, and for whom.
+/// A dial: its task, and the room that it has.
 pub(super) struct Dial {
     task: AbortHandle,
-    home: Home,
-    room: WeakRoom,
-    under_way: Weak<()>,
-    awaited: Awaited,
+    room: Room,
 }
-
-/// Held by a dial's task until there is a connection, which may be in use at once.
-#[derive(Default)]
-pub(super) struct UnderWay(Arc<()>);
 
 /// A dial for all.
 pub(super) struct Dialing {
@@ -30,25 +20,13 @@ pub(super) struct Dialing {
 }
 
 impl Dial {
-    /// Of a task that holds what is `under_way`, and was begun with this room.
-    pub(super) fn new(
-        task: AbortHandle,
-        home: Home,
-        (room, under_way): (WeakRoom, Weak<()>),
-        awaited: Awaited,
-    ) -> Self {
-        Self {
-            task,
-            home,
-            room,
-            under_way,
-            awaited,
-        }
+    pub(super) fn new(task: AbortHandle, room: Room) -> Self {
+        Self { task, room }
     }
 
     /// Whether it comes while a request waits for it here.
     pub(super) fn is_driven(&self) -> bool {
-        self.home.runs_beside_us()
+        self.room.home().runs_beside_us()
     }
 
     /// Whether nothing will come of it any more for those who don't wait for it yet.
@@ -60,21 +38,13 @@ impl Dial {
         self.task.id()
     }
 
-    /// Gives it up, so that another one has its room, unless somebody waits for it or may do so here.
-    pub(super) fn give_way(&self) -> Option<Room> {
-        let is_under_way = self.under_way.strong_count() > 0;
-        if !is_under_way || self.is_driven() || !self.awaited.by_nobody() {
-            return None;
+    /// Gives it up if this is its room; whether it is.
+    pub(super) fn evict(&self, room: &Room) -> bool {
+        let is_its = self.room == *room;
+        if is_its {
+            self.task.abort();
         }
-        let room = self.room.take_over()?;
-        self.task.abort();
-        Some(room)
-    }
-}
-
-impl UnderWay {
-    pub(super) fn downgrade(&self) -> Weak<()> {
-        Arc::downgrade(&self.0)
+        is_its
     }
 }
 
@@ -84,7 +54,7 @@ impl Dialing {
     }
 
     pub(super) fn wait(&self) -> Wait {
-        let Dial { home, awaited, .. } = &self.dial;
-        Wait::Shared(self.told.clone(), *home, awaited.by_one_more())
+        let room = &self.dial.room;
+        Wait::Shared(self.told.clone(), room.home(), room.in_use())
     }
 }

@@ -36,7 +36,7 @@ struct Line {
     waiting: usize,
 }
 
-/// A place in a line. One that is told and has no use for it tells the next.
+/// A place in a line. One that is told and dropped before it hears of it tells the next.
 pub(in crate::http) struct NextFreed {
     home: Id,
     told: Pin<Box<OwnedNotified>>,

@@ -95,37 +95,14 @@ async fn changed(renewed: &mut Option<watch::Receiver<()>>) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use http::uri::{Authority, Scheme};
-    use tokio::runtime::{Builder, Runtime};
-
-    use super::{super::Config, *};
-    use crate::{
-        balance::Generator,
-        http::{address::Service, connect::Connector, pool::AgeLimits},
+    use super::{
+        super::tests::{SECOND, pool, runtime},
+        *,
     };
+    use crate::http::connect::Connector;
 
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn runtime() -> Runtime {
-        Builder::new_current_thread().build().expect("a runtime")
-    }
-
-    fn pool() -> Arc<Pool> {
-        let config = Config {
-            connector: Connector::default(),
-            service: Service::new(Scheme::HTTP, &Authority::from_static("web.default")),
-            max_idle: 1,
-            idle_timeout: 60 * SECOND,
-            max_connections: 1,
-            first_byte: None,
-            age: AgeLimits::default(),
-            ahead: false,
-            generator: Generator::new(None),
-        };
-        let pod = std::net::SocketAddr::from(([10, 0, 0, 1], 80));
-        Arc::new(Pool::new(pod.into(), Arc::new(config)))
+    fn idle() -> Arc<Pool> {
+        pool(([10, 0, 0, 1], 80).into(), Connector::default())
     }
 
     /// When the pool is looked through next.
@@ -135,7 +112,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_was_due_with_a_reaper_that_has_ended_is_due_with_the_next_one() {
-        let (pool, now) = (pool(), Instant::now());
+        let (pool, now) = (idle(), Instant::now());
         let (first, here) = (runtime(), Handle::current());
         pool.reap_later(&mut pool.lock(), now + 10 * SECOND, first.handle());
         first.shutdown_background();
@@ -146,7 +123,7 @@ mod tests {
     /// Of several runtimes that use a pool in turn, each would begin one of its own.
     #[tokio::test(start_paused = true)]
     async fn a_reaper_of_another_runtime_is_replaced_when_it_is_late_and_not_before() {
-        let (pool, now) = (pool(), Instant::now());
+        let (pool, now) = (idle(), Instant::now());
         let (other, here) = (runtime(), Handle::current());
         pool.reap_later(&mut pool.lock(), now + 10 * SECOND, other.handle());
         let tasks = || here.metrics().num_alive_tasks();

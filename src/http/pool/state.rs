@@ -20,7 +20,7 @@ pub(super) struct State {
     pub(super) idle: Vec<Box<Http1>>,
     pub(super) http2: Vec<Arc<Http2>>,
     /// Dials for one request each, of runtimes that may stand still.
-    pub(super) dials: Vec<Dial>,
+    dials: Vec<Dial>,
     /// Dials for all, one for each runtime that has to have its own.
     pub(super) dialing: Vec<Dialing>,
     pub(super) reaper: Option<Reaper>,
@@ -78,7 +78,7 @@ impl State {
             if connection.is_over() {
                 self.idle.remove(at);
             } else if connection.is_driven() && connection.sender.is_ready() {
-                return Some(self.idle.remove(at));
+                return Some(self.use_idle(at));
             }
         }
         None
@@ -88,7 +88,13 @@ impl State {
     pub(super) fn pop_settling(&mut self) -> Option<Box<Http1>> {
         let mut idle = self.idle.iter();
         let at = idle.rposition(|it| !it.is_over() && it.is_driven())?;
-        Some(self.idle.remove(at))
+        Some(self.use_idle(at))
+    }
+
+    fn use_idle(&mut self, at: usize) -> Box<Http1> {
+        let mut connection = self.idle.remove(at);
+        connection.begin_use();
+        connection
     }
 
     /// The dial for all that is on its way, if it comes while a request waits for it here. What one that is over has come to is
@@ -99,25 +105,18 @@ impl State {
         dialing.find(|it| it.dial.is_driven()).map(Dialing::wait)
     }
 
-    /// The room of something that is of no use here, and that no request has or waits for: it is another runtime's, which
-    /// nobody may drive.
-    pub(super) fn take_elsewhere(&mut self) -> Option<Room> {
-        while let Some(at) = self.idle.iter().position(|it| !it.is_driven()) {
-            if let Some(room) = self.idle.remove(at).give_way() {
-                return Some(room);
-            }
-        }
-        let mut idle =
-            (self.http2.iter()).filter(|it| !it.is_driven() && it.idle_since().is_some());
-        if let Some(room) = idle.find_map(|it| it.give_way()) {
-            self.drop_those_that_are_over();
-            return Some(room);
-        }
-        let room = self.dials.iter().find_map(Dial::give_way);
-        let room = room.or_else(|| self.dialing.iter().find_map(|it| it.dial.give_way()));
-        self.dials.retain(|dial| !dial.is_over());
-        self.dialing.retain(|dialing| !dialing.dial.is_over());
-        room
+    /// Another connection has this room: nobody has the one any more that had it.
+    pub(super) fn evict(&mut self, room: &Room) {
+        self.idle.retain(|it| it.room != *room);
+        self.http2.retain(|it| it.room != *room);
+        self.dials.retain(|it| !it.evict(room));
+        self.dialing.retain(|it| !it.dial.evict(room));
+    }
+
+    /// A dial for one request has begun in a runtime that may stand still.
+    pub(super) fn dials(&mut self, dial: Dial) {
+        self.dials.retain(|it| !it.is_over());
+        self.dials.push(dial);
     }
 
     /// A place on an HTTP/2 connection; on one that is too old only where no other has any.

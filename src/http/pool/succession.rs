@@ -26,7 +26,7 @@ impl Pool {
             return;
         }
         old.vacate();
-        match self.rooms.take(self.runtime().id()) {
+        match self.take_room(state) {
             Ok(room) => {
                 debug!(pod = %self.pod, "a connection is too old: another one takes over");
                 let dialing = self.dial_for_all(room, Arc::downgrade(old));

@@ -229,6 +229,25 @@ async fn trouble_with_an_earlier_candidate_keeps_the_pinned_one_and_is_asked_aga
     assert!(took < 20 * SECOND, "{took:?}");
 }
 
+/// The first name server is closed at the start, as a node's own cache is that restarts: a public one finds the public name.
+#[tokio::test(start_paused = true)]
+async fn a_name_found_past_a_stand_ins_word_gives_way_soon_to_the_first_servers_answer() {
+    // However long it is away.
+    for away in [1, 9, 30, 100, 1000] {
+        let script = Script::new();
+        let ours = "api.dev.svc.cluster.local";
+        script.fails_name(ours, Some(Say::NoNameForNow));
+        script.pods(ours, [1, 2]);
+        script.pods("api.dev", [99]);
+        let mut dns = discovery("api.dev:80", &script);
+        assert_eq!(set(&mut dns).await, hosts([99]));
+        run(&mut dns, away * SECOND).await;
+        script.fails_name(ours, None);
+        let took = until(&mut dns, &hosts([1, 2])).await;
+        assert!(took < 11 * SECOND, "{away}: {took:?}");
+    }
+}
+
 /// RFC 8020: NXDOMAIN is of the name, whatever the type.
 #[tokio::test(start_paused = true)]
 async fn a_name_that_does_not_exist_is_passed_over_whatever_the_trouble_with_the_other_family() {

@@ -37,6 +37,8 @@ pub(super) enum Say {
     },
     /// NXDOMAIN.
     NoName,
+    /// NXDOMAIN, from a name server that stands in for the first one.
+    NoNameForNow,
     ServFail,
     Silence,
 }
@@ -215,10 +217,11 @@ impl State {
                 },
             }))
         };
-        let nothing = |reason| {
+        let nothing = |reason, is_provisional| {
+            let ttl = Some(Duration::from_secs(5));
             Ok(Err(Nothing {
-                ttl: Some(Duration::from_secs(5)),
-                error: LookupError::new(query, reason),
+                is_provisional,
+                ..Nothing::new(ttl, LookupError::new(query, reason))
             }))
         };
         let failing = || {
@@ -243,9 +246,12 @@ impl State {
             }),
             Some(Say::ServFail) => failed(Reason::Refused(name_server, "SERVFAIL".into())),
             Some(Say::Silence) => failed(Reason::Timeout),
-            Some(Say::NoName) => nothing(Reason::NoName),
-            None if self.zone.keys().any(|(name, _)| *name == key.0) => nothing(Reason::NoRecords),
-            None => nothing(Reason::NoName),
+            Some(Say::NoName) => nothing(Reason::NoName, false),
+            Some(Say::NoNameForNow) => nothing(Reason::NoName, true),
+            None if self.zone.keys().any(|(name, _)| *name == key.0) => {
+                nothing(Reason::NoRecords, false)
+            }
+            None => nothing(Reason::NoName, false),
         }
     }
 }

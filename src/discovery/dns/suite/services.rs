@@ -78,6 +78,82 @@ async fn where_some_addresses_are_missing_tcp_may_have_them_all() {
     assert_eq!(script.take_asked(), questions);
 }
 
+/// Whichever targets it names, and whatever is known of those: nobody knows which ones it lacks.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_truncated_is_never_told_as_whole() {
+    let cut = |services, glue| Say::Services {
+        services,
+        glue,
+        truncated: true,
+    };
+    let target = |pod| format!("web-{pod}.{SERVICE}");
+    let ports = vec![service(&target(1), 80), service(&target(2), 8080)];
+    let elsewhere = vec![service(&format!("node1.{NODES}"), 80)];
+    let answers = [
+        stateful(2, 2, true),
+        stateful(2, 1, true),
+        stateful(1, 0, true),
+        cut(ports, vec![(target(1), address(1))]),
+        cut(elsewhere, Vec::new()),
+        cut(vec![service("", 0)], Vec::new()),
+    ];
+    for answer in answers {
+        for parent in [None, Some(Say::Addresses(Vec::new())), Some(Say::ServFail)] {
+            let script = Script::new();
+            (1..=3).for_each(|pod| script.pods(&target(pod), [pod]));
+            script.pods(&format!("node1.{NODES}"), [1]);
+            script.say(PORT, Srv, stateful(3, 3, false));
+            let mut dns = discover(&script);
+            assert_eq!(set(&mut dns).await, named([1, 2, 3]));
+
+            script.fails_name(SERVICE, parent);
+            script.say(PORT, Srv, answer.clone());
+            let end = Instant::now() + 300 * SECOND;
+            while let Ok(answer) = tokio::time::timeout_at(end, super::answer(&mut dns)).await {
+                if let Ok(set) = answer {
+                    assert_eq!(set, named([1, 2, 3]));
+                }
+            }
+            // It is no set to begin with, either, as truncated A records are none.
+            let first = super::answer(&mut discover(&script)).await;
+            first.expect_err("some are missing");
+
+            script.say(PORT, Srv, stateful(2, 2, false));
+            assert_eq!(until_other(&mut dns).await, named([1, 2]));
+        }
+    }
+}
+
+/// The next set that is not that of pods 1 to 3.
+async fn until_other(dns: &mut impl Discovery) -> Vec<Endpoint> {
+    next(dns, &named([1, 2, 3])).await.0
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_error_of_a_truncated_answer_without_a_stand_in_says_so() {
+    let script = Script::new();
+    script.say(PORT, Srv, stateful(3, 3, true));
+    let error = answer(&mut discover(&script))
+        .await
+        .expect_err("some are missing");
+    let error = error.downcast_ref::<crate::LookupError>().expect("DNS's");
+    assert!(error.is_truncated() && !error.is_not_found(), "{error}");
+}
+
+/// A website's address, say: of very many targets some may come and go, but not nearly all.
+#[tokio::test(start_paused = true)]
+async fn of_very_many_targets_half_have_to_have_an_address_for_the_parent_to_stand_in() {
+    for truncated in [false, true] {
+        let script = Script::new();
+        script.say(PORT, Srv, stateful(100, 0, truncated));
+        script.pods(SERVICE, 1..=50);
+        assert_eq!(set(&mut discover(&script)).await, hosts(1..=50));
+        script.pods(SERVICE, 1..=49);
+        let answer = answer(&mut discover(&script)).await;
+        answer.expect_err("targets that have no addresses");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_service_of_the_other_family_only_is_found_there() {
     let script = Script::new();
@@ -308,6 +384,64 @@ async fn targets_below_a_parent_that_fails_are_asked_for() {
     script.pods(&format!("web-1.{SERVICE}"), [1]);
     script.pods(&format!("web-2.{SERVICE}"), [2]);
     assert_eq!(set(&mut discover(&script)).await, named([1, 2]));
+}
+
+/// As long as one question may take.
+const LOOK: Duration = Duration::from_secs(4);
+
+#[tokio::test(start_paused = true)]
+async fn a_look_takes_no_longer_than_a_question_may_and_what_has_come_by_then_counts() {
+    let target = |pod| format!("web-{pod}.{SERVICE}");
+    for tcp_is_silent in [false, true] {
+        for silent_target in [false, true] {
+            let script = Script::new();
+            script.fails_name(SERVICE, Some(Say::Silence));
+            script.say(PORT, Srv, stateful(3, u8::from(tcp_is_silent), false));
+            if tcp_is_silent {
+                script.fails_over_tcp(Say::Silence);
+            }
+            (1..=3).for_each(|pod| script.pods(&target(pod), [pod]));
+            let mut expected = named([1, 2, 3]);
+            if silent_target {
+                script.fails_name(&target(3), Some(Say::Silence));
+                expected.truncate(2);
+            }
+            let mut dns = discover(&script);
+            let began = Instant::now();
+            assert_eq!(set(&mut dns).await, expected);
+            let took = began.elapsed();
+            assert!(took <= LOOK, "{tcp_is_silent} {silent_target}: {took:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_family_that_is_silent_leaves_the_other_one_its_time() {
+    let v6: Vec<IpAddr> = vec!["fd00::1".parse().expect("an address")];
+    let target = format!("web-1.{SERVICE}");
+    for name in [SERVICE, &target] {
+        let script = Script::new();
+        script.fails(A, Say::Silence);
+        script.say(PORT, Srv, stateful(1, 0, false));
+        script.say(name, Aaaa, Say::Addresses(v6.clone()));
+        let mut dns = discover(&script);
+        let began = Instant::now();
+        let first = answer(&mut dns).await.expect("a set");
+        assert_eq!(first[0].address().ip(), v6[0], "{name}");
+        assert!(began.elapsed() <= LOOK, "{name}: {:?}", began.elapsed());
+    }
+}
+
+/// A slow one of the preferred family isn't passed over for the other one.
+#[tokio::test(start_paused = true)]
+async fn slow_addresses_of_the_services_own_name_are_waited_for() {
+    let script = Script::new();
+    script.say(PORT, Srv, stateful(2, 0, false));
+    script.pods(SERVICE, [1, 2]);
+    let v6 = ["fd00::1", "fd00::2"].map(|address| address.parse().expect("an address"));
+    script.say(SERVICE, Aaaa, Say::Addresses(v6.into()));
+    script.slow(A, 5 * SECOND / 2);
+    assert_eq!(set(&mut discover(&script)).await, hosts([1, 2]));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,75 @@
+use std::{net::SocketAddr, thread};
+
+use http::uri::{Authority, Scheme};
+use tokio::{
+    io::AsyncWriteExt,
+    net::TcpListener,
+    runtime::{Builder, Runtime},
+};
+
+use super::*;
+
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+
+pub(super) fn runtime() -> Runtime {
+    Builder::new_current_thread().build().expect("a runtime")
+}
+
+/// With room for one connection to this pod.
+pub(super) fn pool(pod: SocketAddr, connector: Connector) -> Arc<Pool> {
+    let config = Config {
+        connector,
+        service: Service::new(Scheme::HTTP, &Authority::from_static("web.default")),
+        max_idle: 1,
+        idle_timeout: 60 * SECOND,
+        max_connections: 1,
+        first_byte: None,
+        age: AgeLimits::default(),
+        ahead: false,
+        generator: Generator::new(None),
+    };
+    Arc::new(Pool::new(pod.into(), Arc::new(config)))
+}
+
+/// RFC 9113 §6.5: none of the values differs from what it is without.
+const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+
+/// Its dial has been given up, and ends with a connection nevertheless.
+#[tokio::test]
+async fn a_connection_whose_room_another_one_has_is_kept_by_nobody() {
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        for is_taken_over in [false, true] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let connector = Connector {
+                protocol,
+                ..Connector::default()
+            };
+            let pool = pool(listener.local_addr().expect("an address"), connector);
+            let tenancy = pool.take_room(&mut pool.lock());
+            let tenancy = tenancy.unwrap_or_else(|_full| panic!("there is room"));
+            let room = tenancy.room();
+            let connector = &pool.config.connector;
+            let serve = async {
+                let (mut stream, _) = listener.accept().await?;
+                if protocol == Protocol::Http2 {
+                    stream.write_all(SETTINGS).await?;
+                }
+                std::io::Result::Ok(stream)
+            };
+            let (connection, stream) =
+                futures::join!(connector.connect(&pool.pod, (tenancy, ())), serve);
+            let _stream = stream.expect("a client");
+            if is_taken_over {
+                let elsewhere = || {
+                    let runtime = runtime();
+                    let _entered = runtime.enter();
+                    pool.take_room(&mut pool.lock()).is_ok()
+                };
+                let taken = thread::scope(|scope| scope.spawn(elsewhere).join());
+                assert!(taken.expect("no panic"), "nobody uses it");
+            }
+            pool.add(connection.expect("a connection"), None, room);
+            assert_eq!(pool.lock().is_empty(), is_taken_over, "{protocol:?}");
+        }
+    }
+}
