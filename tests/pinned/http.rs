@@ -18,7 +18,14 @@ use tower_headless::{
     http::{Client, Error, PodClient, Tls},
 };
 
-use crate::support::{client::dns, cluster::Cluster, dns::Srv, pod::Mode, within};
+use crate::support::{
+    client::dns,
+    cluster::Cluster,
+    dns::Srv,
+    pod::Mode,
+    servers::{Server, Software},
+    within,
+};
 
 const TICK: Duration = Duration::from_millis(20);
 
@@ -29,6 +36,8 @@ struct Stateful {
     names: Mutex<HashMap<IpAddr, String>>,
     /// Those that DNS tells of.
     told: Mutex<BTreeMap<String, Ipv4Addr>>,
+    /// A real DNS server, which is told of them too.
+    server: Option<Server>,
 }
 
 impl Stateful {
@@ -37,6 +46,7 @@ impl Stateful {
             cluster,
             names: Mutex::default(),
             told: Mutex::default(),
+            server: None,
         };
         for (ordinal, pod) in stateful.cluster.pods().iter().enumerate() {
             stateful.tell(&format!("web-{ordinal}"), pod.addr());
@@ -73,6 +83,28 @@ impl Stateful {
         self.cluster.dns().set_srv(&self.port_name(), 1, records);
     }
 
+    /// Tells the real DNS server, if there is one, what the cluster's own one tells.
+    async fn copy(&self) {
+        let Some(server) = &self.server else { return };
+        let told = self.told.lock().expect("no panic").clone();
+        let names = self.names.lock().expect("no panic").clone();
+        let addresses: Vec<_> = told.values().copied().collect();
+        let own: Vec<_> = told.keys().map(|pod| self.own(pod)).collect();
+        let port = self.cluster.port();
+        let records: Vec<_> = own.iter().map(|pod| (port, pod.as_str())).collect();
+        let change = server.change(|zone| {
+            for gone in names.values().filter(|pod| !told.contains_key(*pod)) {
+                zone.remove(&self.own(gone));
+            }
+            for (own, address) in own.iter().zip(&addresses) {
+                zone.set_a(own, 1, &[*address]);
+            }
+            zone.set_a(self.cluster.service(), 1, &addresses);
+            zone.set_srv(&self.port_name(), 1, &records);
+        });
+        change.await;
+    }
+
     fn own(&self, pod: &str) -> String {
         format!("{pod}.{}", self.cluster.service())
     }
@@ -81,12 +113,14 @@ impl Stateful {
         format!("_http._tcp.{}", self.cluster.service())
     }
 
-    /// A client that learns the pods' names from SRV records.
+    /// A client that learns the pods' names from SRV records, of the real DNS server if there is one.
     fn client_by_srv(&self) -> Client {
+        let server = self.server.as_ref().map(Server::addr);
+        let server = server.unwrap_or_else(|| self.cluster.dns().addr());
         let name = self.port_name();
         let name = name.trim_end_matches('.');
         let source = Dns::srv(name).expect("of that form");
-        let source = source.name_servers([self.cluster.dns().addr()]);
+        let source = source.name_servers([server]);
         let source = source.allow_loopback(true).refresh_interval(TICK);
         let uri = format!("http://{name}").parse().expect("a URI");
         let client = Client::builder(uri).discovery(source).build();
@@ -132,6 +166,27 @@ async fn no_request_fails_or_meets_another_pod_while_its_pod_is_rescheduled_by_s
     is_followed(stateful, client).await;
 }
 
+#[tokio::test]
+async fn no_request_fails_or_meets_another_pod_while_its_pod_is_rescheduled_in_knot() {
+    is_followed_in(Software::Knot).await;
+}
+
+#[tokio::test]
+async fn no_request_fails_or_meets_another_pod_while_its_pod_is_rescheduled_in_coredns() {
+    is_followed_in(Software::CoreDns).await;
+}
+
+/// Told by a real DNS server, where it is installed.
+async fn is_followed_in(software: Software) {
+    if let Some(server) = Server::start(software).await {
+        let mut stateful = Stateful::new(Cluster::start(5).await);
+        stateful.server = Some(server);
+        stateful.copy().await;
+        let client = stateful.client_by_srv();
+        is_followed(stateful, client).await;
+    }
+}
+
 /// `web-3` is rescheduled three times, and its old address is another pod's before it is back.
 async fn is_followed(stateful: Stateful, client: Client) {
     let stateful = Arc::new(stateful);
@@ -159,6 +214,7 @@ async fn is_followed(stateful: Stateful, client: Client) {
         // With requests in flight.
         stateful.cluster.kill(old).await;
         stateful.forget("web-3");
+        stateful.copy().await;
         let old = stateful.cluster.remove_pod(old).await;
         let waiting = async {
             while pod.endpoint().is_some() {
@@ -170,6 +226,7 @@ async fn is_followed(stateful: Stateful, client: Client) {
         let before = old.requests();
         old.restart().await.expect("its address is free");
         stateful.tell(&other, old.addr());
+        stateful.copy().await;
         let known = async {
             while client.endpoint(&*other).is_none() {
                 tokio::time::sleep(TICK).await
@@ -180,10 +237,12 @@ async fn is_followed(stateful: Stateful, client: Client) {
         let new = stateful.cluster.start_pod().await;
         here = new.addr();
         stateful.tell("web-3", here);
+        stateful.copy().await;
         new.wait_until(|stats| stats.requests > 10).await;
         assert_eq!(old.requests(), before, "{other} got what was for web-3");
         old.kill().await;
         stateful.forget(&other);
+        stateful.copy().await;
     }
     done.store(true, Ordering::Relaxed);
     for user in users {
