@@ -55,8 +55,9 @@ async fn main() -> ExitCode {
     let args = Args::parse();
     // The policy is part of the client's type, so that a pick costs no indirection.
     let failed = match args.policy {
-        // What a key means is its policy's affair: this one sends it where it was before.
-        _ if args.key.is_some() => run(&args, ConsistentHash::new()).await,
+        // What a key means is its policy's affair: this one sends it where it was before. All requests have the same key, so
+        // with a bound on load its pod would leave some of them to the next one.
+        _ if args.key.is_some() => run(&args, ConsistentHash::new().load_factor(None)).await,
         PolicyName::RoundRobin => run(&args, RoundRobin::new()).await,
         PolicyName::Random => run(&args, Random::new()).await,
         PolicyName::LeastConnections => run(&args, LeastConnections::new()).await,

@@ -19,6 +19,7 @@ use tower_headless::{
 };
 
 use crate::support::{
+    PATIENCE,
     client::dns,
     cluster::Cluster,
     dns::Srv,
@@ -123,8 +124,11 @@ impl Stateful {
         let source = source.name_servers([server]);
         let source = source.allow_loopback(true).refresh_interval(TICK);
         let uri = format!("http://{name}").parse().expect("a URI");
-        let client = Client::builder(uri).discovery(source).build();
-        client.expect("a client")
+        // A real server may take a second over a change.
+        let client = Client::builder(uri)
+            .discovery(source)
+            .ready_timeout(PATIENCE);
+        client.build().expect("a client")
     }
 
     fn client(&self, scheme: &str) -> tower_headless::http::ClientBuilder {
