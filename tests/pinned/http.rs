@@ -56,24 +56,31 @@ impl Stateful {
     }
 
     fn tell(&self, pod: &str, address: SocketAddr) {
-        let mut names = self.names.lock().expect("no panic");
-        names.insert(address.ip(), pod.to_owned());
-        let SocketAddr::V4(address) = address else {
-            panic!("of IPv4");
-        };
-        let own = self.own(pod);
-        self.cluster.dns().set_a(&own, 1, [*address.ip()]);
-        let mut told = self.told.lock().expect("no panic");
-        told.insert(pod.to_owned(), *address.ip());
-        self.publish(&told);
+        self.change(None, Some((pod, address)));
     }
 
     /// It is away, and DNS says so.
     fn forget(&self, pod: &str) {
+        self.change(Some(pod), None);
+    }
+
+    /// One is away, and another one is there, by one change of DNS.
+    fn change(&self, gone: Option<&str>, here: Option<(&str, SocketAddr)>) {
         let mut told = self.told.lock().expect("no panic");
-        told.remove(pod);
+        if let Some(pod) = gone {
+            told.remove(pod);
+            self.cluster.dns().remove(&self.own(pod));
+        }
+        if let Some((pod, address)) = here {
+            let mut names = self.names.lock().expect("no panic");
+            names.insert(address.ip(), pod.to_owned());
+            let IpAddr::V4(address) = address.ip() else {
+                panic!("of IPv4");
+            };
+            told.insert(pod.to_owned(), address);
+            self.cluster.dns().set_a(&self.own(pod), 1, [address]);
+        }
         self.publish(&told);
-        self.cluster.dns().remove(&self.own(pod));
     }
 
     fn publish(&self, told: &BTreeMap<String, Ipv4Addr>) {
@@ -191,6 +198,15 @@ async fn is_followed_in(software: Software) {
     }
 }
 
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let met = async {
+        while !condition() {
+            tokio::time::sleep(TICK).await;
+        }
+    };
+    within(what, met).await;
+}
+
 /// `web-3` is rescheduled three times, and its old address is another pod's before it is back.
 async fn is_followed(stateful: Stateful, client: Client) {
     let stateful = Arc::new(stateful);
@@ -217,26 +233,19 @@ async fn is_followed(stateful: Stateful, client: Client) {
         pods[old].wait_until(|stats| stats.requests > 10).await;
         // With requests in flight.
         stateful.cluster.kill(old).await;
-        stateful.forget("web-3");
-        stateful.copy().await;
         let old = stateful.cluster.remove_pod(old).await;
-        let waiting = async {
-            while pod.endpoint().is_some() {
-                tokio::time::sleep(TICK).await
-            }
-        };
-        within("the end of the pod", waiting).await;
-        let other = format!("web-{}", 5 + reschedule);
-        let before = old.requests();
-        old.restart().await.expect("its address is free");
-        stateful.tell(&other, old.addr());
+        let (other, before) = (format!("web-{}", 5 + reschedule), old.requests());
+        // Once by the change that tells of the pod's end, else after that.
+        let at_once = (reschedule == 1).then(|| (&*other, old.addr()));
+        stateful.change(Some("web-3"), at_once);
         stateful.copy().await;
-        let known = async {
-            while client.endpoint(&*other).is_none() {
-                tokio::time::sleep(TICK).await
-            }
-        };
-        within("the pod that has its address", known).await;
+        until("the end of web-3", || pod.endpoint().is_none()).await;
+        if at_once.is_none() {
+            stateful.tell(&other, old.addr());
+            stateful.copy().await;
+        }
+        until("the other one", || client.endpoint(&*other).is_some()).await;
+        old.restart().await.expect("its address is free");
         assert_eq!(pod.endpoint(), None);
         let new = stateful.cluster.start_pod().await;
         here = new.addr();
