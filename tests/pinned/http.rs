@@ -1,8 +1,8 @@
-//! One pod over HTTP, found by A records alone.
+//! One pod over HTTP, found by A records of its own, or by SRV records.
 
 use std::{
-    collections::HashMap,
-    net::{IpAddr, SocketAddr},
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -14,23 +14,31 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use tower::ServiceExt;
 use tower_headless::{
-    Route,
+    Dns, Route,
     http::{Client, Error, PodClient, Tls},
 };
 
-use crate::support::{client::dns, cluster::Cluster, pod::Mode, within};
+use crate::support::{
+    PATIENCE,
+    client::dns,
+    cluster::Cluster,
+    dns::Srv,
+    pod::Mode,
+    servers::{Server, Software},
+    within,
+};
 
 const TICK: Duration = Duration::from_millis(20);
 
 /// A StatefulSet of `web-0` and so on.
 struct Stateful {
     cluster: Cluster,
-    /// Whose address it is.
+    /// Whose address it is, or was last.
     names: Mutex<HashMap<IpAddr, String>>,
-}
-
-fn own(pod: &str, cluster: &Cluster) -> String {
-    format!("{pod}.{}", cluster.service())
+    /// Those that DNS tells of.
+    told: Mutex<BTreeMap<String, Ipv4Addr>>,
+    /// A real DNS server, which is told of them too.
+    server: Option<Server>,
 }
 
 impl Stateful {
@@ -38,6 +46,8 @@ impl Stateful {
         let stateful = Self {
             cluster,
             names: Mutex::default(),
+            told: Mutex::default(),
+            server: None,
         };
         for (ordinal, pod) in stateful.cluster.pods().iter().enumerate() {
             stateful.tell(&format!("web-{ordinal}"), pod.addr());
@@ -46,13 +56,86 @@ impl Stateful {
     }
 
     fn tell(&self, pod: &str, address: SocketAddr) {
-        let mut names = self.names.lock().expect("no panic");
-        names.insert(address.ip(), pod.to_owned());
-        let SocketAddr::V4(address) = address else {
-            panic!("of IPv4");
-        };
-        let own = own(pod, &self.cluster);
-        self.cluster.dns().set_a(&own, 1, [*address.ip()]);
+        self.change(None, Some((pod, address)));
+    }
+
+    /// It is away, and DNS says so.
+    fn forget(&self, pod: &str) {
+        self.change(Some(pod), None);
+    }
+
+    /// One is away, and another one is there, by one change of DNS.
+    fn change(&self, gone: Option<&str>, here: Option<(&str, SocketAddr)>) {
+        let mut told = self.told.lock().expect("no panic");
+        if let Some(pod) = gone {
+            told.remove(pod);
+            self.cluster.dns().remove(&self.own(pod));
+        }
+        if let Some((pod, address)) = here {
+            let mut names = self.names.lock().expect("no panic");
+            names.insert(address.ip(), pod.to_owned());
+            let IpAddr::V4(address) = address.ip() else {
+                panic!("of IPv4");
+            };
+            told.insert(pod.to_owned(), address);
+            self.cluster.dns().set_a(&self.own(pod), 1, [address]);
+        }
+        self.publish(&told);
+    }
+
+    fn publish(&self, told: &BTreeMap<String, Ipv4Addr>) {
+        let service = self.cluster.service();
+        self.cluster.dns().set_a(service, 1, told.values().copied());
+        let port = self.cluster.port();
+        let records = told.keys().map(|pod| Srv::new(port, self.own(pod)));
+        self.cluster.dns().set_srv(&self.port_name(), 1, records);
+    }
+
+    /// Tells the real DNS server, if there is one, what the cluster's own one tells.
+    async fn copy(&self) {
+        let Some(server) = &self.server else { return };
+        let told = self.told.lock().expect("no panic").clone();
+        let names = self.names.lock().expect("no panic").clone();
+        let addresses: Vec<_> = told.values().copied().collect();
+        let own: Vec<_> = told.keys().map(|pod| self.own(pod)).collect();
+        let port = self.cluster.port();
+        let records: Vec<_> = own.iter().map(|pod| (port, pod.as_str())).collect();
+        let change = server.change(|zone| {
+            for gone in names.values().filter(|pod| !told.contains_key(*pod)) {
+                zone.remove(&self.own(gone));
+            }
+            for (own, address) in own.iter().zip(&addresses) {
+                zone.set_a(own, 1, &[*address]);
+            }
+            zone.set_a(self.cluster.service(), 1, &addresses);
+            zone.set_srv(&self.port_name(), 1, &records);
+        });
+        change.await;
+    }
+
+    fn own(&self, pod: &str) -> String {
+        format!("{pod}.{}", self.cluster.service())
+    }
+
+    fn port_name(&self) -> String {
+        format!("_http._tcp.{}", self.cluster.service())
+    }
+
+    /// A client that learns the pods' names from SRV records, of the real DNS server if there is one.
+    fn client_by_srv(&self) -> Client {
+        let server = self.server.as_ref().map(Server::addr);
+        let server = server.unwrap_or_else(|| self.cluster.dns().addr());
+        let name = self.port_name();
+        let name = name.trim_end_matches('.');
+        let source = Dns::srv(name).expect("of that form");
+        let source = source.name_servers([server]);
+        let source = source.allow_loopback(true).refresh_interval(TICK);
+        let uri = format!("http://{name}").parse().expect("a URI");
+        // A real server may take a second over a change.
+        let client = Client::builder(uri)
+            .discovery(source)
+            .ready_timeout(PATIENCE);
+        client.build().expect("a client")
     }
 
     fn client(&self, scheme: &str) -> tower_headless::http::ClientBuilder {
@@ -82,8 +165,51 @@ async fn get(pod: &PodClient) -> Result<(String, String), Error> {
 
 #[tokio::test]
 async fn no_request_fails_or_meets_another_pod_while_its_pod_is_rescheduled() {
-    let stateful = Arc::new(Stateful::new(Cluster::start(5).await));
+    let stateful = Stateful::new(Cluster::start(5).await);
     let client = stateful.client("http").build().expect("a client");
+    is_followed(stateful, client).await;
+}
+
+#[tokio::test]
+async fn no_request_fails_or_meets_another_pod_while_its_pod_is_rescheduled_by_srv_records() {
+    let stateful = Stateful::new(Cluster::start(5).await);
+    let client = stateful.client_by_srv();
+    is_followed(stateful, client).await;
+}
+
+#[tokio::test]
+async fn no_request_fails_or_meets_another_pod_while_its_pod_is_rescheduled_in_knot() {
+    is_followed_in(Software::Knot).await;
+}
+
+#[tokio::test]
+async fn no_request_fails_or_meets_another_pod_while_its_pod_is_rescheduled_in_coredns() {
+    is_followed_in(Software::CoreDns).await;
+}
+
+/// Told by a real DNS server, where it is installed.
+async fn is_followed_in(software: Software) {
+    if let Some(server) = Server::start(software).await {
+        let mut stateful = Stateful::new(Cluster::start(5).await);
+        stateful.server = Some(server);
+        stateful.copy().await;
+        let client = stateful.client_by_srv();
+        is_followed(stateful, client).await;
+    }
+}
+
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let met = async {
+        while !condition() {
+            tokio::time::sleep(TICK).await;
+        }
+    };
+    within(what, met).await;
+}
+
+/// `web-3` is rescheduled three times, and its old address is another pod's before it is back.
+async fn is_followed(stateful: Stateful, client: Client) {
+    let stateful = Arc::new(stateful);
     let pod = client.pod("web-3").own_host();
     let done = Arc::new(AtomicBool::new(false));
     let users = (0..4).map(|_| {
@@ -99,35 +225,49 @@ async fn no_request_fails_or_meets_another_pod_while_its_pod_is_rescheduled() {
         })
     });
     let users: Vec<_> = users.collect();
-    for _ in 0..3 {
+    let mut here = stateful.cluster.pod(3).addr();
+    for reschedule in 0..3 {
         let pods = stateful.cluster.pods();
-        let names = stateful.names.lock().expect("no panic").clone();
-        let is_it = |ip: IpAddr| names.get(&ip).is_some_and(|name| name == "web-3");
-        let old = pods
-            .iter()
-            .rposition(|pod| is_it(pod.ip()))
-            .expect("it is there");
+        let old = pods.iter().position(|pod| pod.addr() == here);
+        let old = old.expect("it is there");
         pods[old].wait_until(|stats| stats.requests > 10).await;
         // With requests in flight.
         stateful.cluster.kill(old).await;
-        stateful
-            .cluster
-            .dns()
-            .remove(&own("web-3", &stateful.cluster));
-        stateful.cluster.remove_pod(old).await;
-        let waiting = async {
-            while pod.endpoint().is_some() {
-                tokio::time::sleep(TICK).await
-            }
-        };
-        within("the end of the pod", waiting).await;
-        let new = stateful.cluster.add_pod().await;
-        stateful.tell("web-3", new.addr());
+        let old = stateful.cluster.remove_pod(old).await;
+        let (other, before) = (format!("web-{}", 5 + reschedule), old.requests());
+        // Once by the change that tells of the pod's end, else after that.
+        let at_once = (reschedule == 1).then(|| (&*other, old.addr()));
+        stateful.change(Some("web-3"), at_once);
+        stateful.copy().await;
+        until("the end of web-3", || pod.endpoint().is_none()).await;
+        if at_once.is_none() {
+            stateful.tell(&other, old.addr());
+            stateful.copy().await;
+        }
+        until("the other one", || client.endpoint(&*other).is_some()).await;
+        old.restart().await.expect("its address is free");
+        assert_eq!(pod.endpoint(), None);
+        let new = stateful.cluster.start_pod().await;
+        here = new.addr();
+        stateful.tell("web-3", here);
+        stateful.copy().await;
         new.wait_until(|stats| stats.requests > 10).await;
+        assert_eq!(old.requests(), before, "{other} got what was for web-3");
+        old.kill().await;
+        stateful.forget(&other);
+        stateful.copy().await;
     }
     done.store(true, Ordering::Relaxed);
     for user in users {
         assert!(user.await.expect("no panic") > 0);
+    }
+    for never in stateful.cluster.pods() {
+        assert_eq!(
+            never.requests() > 0,
+            never.addr() == here,
+            "{}",
+            never.name()
+        );
     }
 }
 
