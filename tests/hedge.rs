@@ -252,7 +252,7 @@ async fn what_is_for_one_pod_is_never_hedged() {
         assert_eq!(calls, (2 * sent + 1, 0), "{pod}");
         let mut pinned = service.pod(pod.clone());
         let answer = pinned.ready().await.expect("ready").call(Request(2)).await;
-        assert_eq!(answer.expect("an answer").0, web(1), "{pod}");
+        assert_eq!(answer.expect("an answer").0, endpoint(1), "{pod}");
     }
     assert_eq!((calls(&pods, [1]), calls(&pods, [2])), (8, 0));
 }
@@ -264,7 +264,7 @@ async fn what_has_a_key_is_hedged_to_the_key_s_second_choice() {
         let route = || Route::new().key(key);
         let home = answered(&service, route()).await;
         let second = answered(&service, route().avoid(&home)).await;
-        let host = (1..=5).find(|&host| web(host) == home).expect("a pod");
+        let host = (1..=5).find(|&host| endpoint(host) == home).expect("a pod");
         pods.set([host], Behaviour::After(SECOND));
         assert_eq!(answered(&service, route()).await, second, "{key}");
         pods.set([host], Behaviour::Answer);
@@ -280,10 +280,10 @@ async fn what_prefers_a_pod_is_hedged_to_another_one() {
         pods.set([2], Behaviour::After(SECOND));
         assert_eq!(answered(&service, keyed()).await, second, "{key}");
         let unkeyed = Route::new().prefer("web-2");
-        assert_ne!(answered(&service, unkeyed).await, web(2));
+        assert_ne!(answered(&service, unkeyed).await, endpoint(2));
         assert_eq!(calls(&pods, [2]), 3 * key + 2, "it is asked first");
         pods.set([2], Behaviour::Answer);
-        assert_eq!(answered(&service, keyed()).await, web(2));
+        assert_eq!(answered(&service, keyed()).await, endpoint(2));
     }
 }
 
@@ -293,7 +293,7 @@ async fn a_pod_that_is_left_out_gets_no_hedge() {
     pods.set([1], Behaviour::After(SECOND));
     let left_out = || Route::new().leave_out("web-2");
     for route in [left_out(), left_out().key(1), left_out().prefer("web-1")] {
-        assert_eq!(answered(&service, route).await, web(1));
+        assert_eq!(answered(&service, route).await, endpoint(1));
     }
     assert_eq!((calls(&pods, [1]), calls(&pods, [2])), (3, 0));
 }
