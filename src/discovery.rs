@@ -153,7 +153,7 @@ impl<D: Discovery + ?Sized> Discovery for Box<D> {
 /// let pods: StaticEndpoints = [large, small].into_iter().collect();
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct StaticEndpoints {
     endpoints: Vec<Endpoint>,
     /// When it was told; none if that is to be done.
@@ -164,6 +164,15 @@ impl StaticEndpoints {
     /// The endpoints at `addresses`.
     pub fn new(addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
         addresses.into_iter().map(Endpoint::new).collect()
+    }
+
+    /// The set, if it is to be told.
+    fn next(&mut self) -> Option<Vec<Endpoint>> {
+        if self.told.is_some() {
+            return None;
+        }
+        self.told = Some(Instant::now());
+        Some(self.endpoints.clone())
     }
 }
 
@@ -178,15 +187,19 @@ impl FromIterator<Endpoint> for StaticEndpoints {
 
 impl Discovery for StaticEndpoints {
     fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>> {
-        if self.told.is_some() {
-            return Poll::Pending;
-        }
-        self.told = Some(Instant::now());
-        Poll::Ready(Ok(self.endpoints.clone()))
+        self.next()
+            .map_or(Poll::Pending, |set| Poll::Ready(Ok(set)))
     }
 
-    /// The set is as true as ever, which a [`Fallback`] has to hear before it uses the set again.
+    /// The set is as true as ever: a [`Fallback`] that hears it needn't wait for anything newer.
     fn refresh(&mut self) {
         self.told = self.told.filter(|told| told.elapsed() < PACE);
+    }
+}
+
+/// Begins anew: a clone tells its set from the start.
+impl Clone for StaticEndpoints {
+    fn clone(&self) -> Self {
+        self.endpoints.iter().cloned().collect()
     }
 }

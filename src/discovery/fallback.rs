@@ -12,24 +12,29 @@
 //! While the primary works the fallback isn't polled: it costs nothing, and asks nobody. Switching over, either way, is an
 //! update like any other: pods that both sources name keep their connections and counters.
 //!
-//! A set of the fallback is never used in place of a newer one. So the last set stays after the switch, until the fallback
-//! has looked anew:
+//! The last set stays after the switch until the fallback, which is asked to look anew, has said something:
 //!
-//! | the fallback's set is from | it is |
+//! | the fallback's set is | it is |
 //! | --- | --- |
-//! | a time since the primary fails, or shortly before | used at once |
-//! | a time before that, but after the set in use | used if nothing newer comes within 5 s, nor an error |
-//! | a time before the set in use | never used |
+//! | from a time since the primary fails, or shortly before | used at once |
+//! | from a time before that, but after the set in use | used if neither a newer one nor an error comes within 12 s |
+//! | one that it has told in an earlier use, or kept since | used likewise, unless it is empty |
+//! | older than the set in use, by the age that it came with | never used |
+//!
+//! A source that looks again and again answers within that time. One that doesn't tells changes alone: what it has said last
+//! still holds. But silence is no reason to drop all endpoints.
 //!
 //! Where there is no set in use yet, any is used at once.
 
 use std::{
     fmt,
-    task::{Context, Poll},
+    future::{Future, poll_fn},
+    pin::pin,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{task::unconstrained, time::Instant};
 use tracing::info;
 
 use super::Discovery;
@@ -42,12 +47,13 @@ const SILENCE: Duration = Duration::from_secs(2);
 /// another source's word. A set that is older when the primary yields it does not count as an answer.
 const TRUST: Duration = Duration::from_secs(60);
 
-/// How long the fallback has for a look: one in DNS takes 4 s at most, and is followed by the next one after 5 s at most. So
-/// a set that was so old when the primary failed tells of that time, and who hasn't a newer one by then won't have it soon.
-const LOOK: Duration = Duration::from_secs(5);
+/// How long the fallback has for a look. One in DNS takes 4 s at most, and one at the API server, which has 10 s for its
+/// answer, about 11 s. A walk over a search list may take longer, of which each name takes a look; but DNS walks only where
+/// it has told an empty set, or none.
+const LOOK: Duration = Duration::from_secs(12);
 
-/// How many answers are passed over that the fallback has kept, lest one that never ends be waited for.
-const MOST_KEPT: usize = 1000;
+/// How many answers are passed over in one go, lest a source that always has one be waited for.
+const MOST: usize = 1000;
 
 /// A primary source of endpoints with a fallback for when it can't be asked. Made by [`Discovery::or`].
 ///
@@ -59,9 +65,9 @@ const MOST_KEPT: usize = 1000;
 /// The primary goes on trying meanwhile, and is used again as soon as it answers. The fallback is asked nothing while the
 /// primary works. A pod that both name keeps its connections at the switch.
 ///
-/// What the fallback has told or kept from before the primary failed doesn't replace a newer set of the primary's: that one
-/// stays until the fallback has looked anew, and for as long as the fallback fails as well. A source of your own that tells
-/// its set only when it changes, and is used as a fallback a second time, tells it again at a [`refresh`](Discovery::refresh).
+/// The fallback is asked to look anew ([`Discovery::refresh`]) whenever it is used again. The primary's last set stays until it
+/// answers, and for as long as it fails as well. If it says nothing for 12 seconds, the last set that it told holds, unless
+/// that is empty: a source may tell its set only when it changes.
 ///
 /// That the primary has no endpoints is an answer, not a failure: the fallback isn't asked.
 ///
@@ -83,11 +89,13 @@ pub struct Fallback<P, F> {
     emptied: bool,
     /// The set that was yielded last.
     told: Option<Told>,
+    /// The fallback's last set, whether it was yielded or not.
+    last: Option<(Vec<Endpoint>, Told)>,
     /// The fallback has been used before, and may have kept something since.
     was_used: bool,
 }
 
-/// When a set was yielded, and how old it was then.
+/// When a set came, and how old it was then.
 #[derive(Clone, Copy)]
 struct Told {
     at: Instant,
@@ -95,8 +103,19 @@ struct Told {
 }
 
 impl Told {
-    fn age(self, now: Instant) -> Duration {
-        self.age + now.duration_since(self.at)
+    fn now(age: Duration) -> Self {
+        let at = Instant::now();
+        Self { at, age }
+    }
+
+    /// Whether it was older when it came than the set in use is now.
+    fn is_older_than(self, in_use: Option<Duration>) -> bool {
+        in_use.is_some_and(|in_use| self.age > in_use)
+    }
+
+    /// How old it is by now.
+    fn age(self) -> Duration {
+        self.age + self.at.elapsed()
     }
 }
 
@@ -120,9 +139,8 @@ struct Trouble {
 struct Substitute {
     /// Since when the primary fails.
     since: Instant,
-    /// Its last set, while a newer one may come.
-    kept: Option<(Vec<Endpoint>, Told)>,
-    until: Timer,
+    /// How long its answer is waited for; none once that has come.
+    until: Option<Timer>,
 }
 
 /// What becomes of a set of the fallback's.
@@ -142,6 +160,7 @@ impl<P, F> Fallback<P, F> {
             answered: false,
             emptied: false,
             told: None,
+            last: None,
             was_used: false,
         }
     }
@@ -162,8 +181,12 @@ impl<P, F> Fallback<P, F> {
     }
 
     fn tell(&mut self, age: Duration) {
-        let at = Instant::now();
-        self.told = Some(Told { at, age });
+        self.told = Some(Told::now(age));
+    }
+
+    /// How old the set in use is.
+    fn in_use(&self) -> Option<Duration> {
+        self.told.map(Told::age)
     }
 }
 
@@ -177,10 +200,10 @@ impl Trouble {
 
 impl Substitute {
     /// Of a set that is so old, where the one in use is as old as that.
-    fn verdict(&self, age: Duration, in_use: Option<Duration>, now: Instant) -> Verdict {
+    fn verdict(&self, age: Duration, in_use: Option<Duration>) -> Verdict {
         match in_use {
             Some(in_use) if age > in_use => Verdict::PassOver,
-            Some(_) if age > now.duration_since(self.since) + LOOK => Verdict::Keep,
+            Some(_) if age > self.since.elapsed() + LOOK => Verdict::Keep,
             _ => Verdict::Use,
         }
     }
@@ -189,10 +212,8 @@ impl Substitute {
 impl<P: Discovery, F: Discovery> Fallback<P, F> {
     /// Waits for an answer of the primary that is to be yielded.
     fn poll_primary(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>> {
-        loop {
-            let Poll::Ready(answer) = self.primary.poll_next(cx) else {
-                return Poll::Pending;
-            };
+        for _ in 0..MOST {
+            let answer = ready!(self.primary.poll_next(cx));
             let age = self.primary.age();
             match &answer {
                 // It had nothing better: an old set is no sign that it works, and no better than the fallback's.
@@ -206,6 +227,8 @@ impl<P: Discovery, F: Discovery> Fallback<P, F> {
             }
             return Poll::Ready(answer);
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn on_error(&mut self, cx: &mut Context<'_>) {
@@ -215,20 +238,9 @@ impl<P: Discovery, F: Discovery> Fallback<P, F> {
         match (&self.active, self.answered) {
             (Active::Primary(None), true) => {
                 self.active = Active::Primary(Some(Trouble::lasting(TRUST)));
-                self.pass_over_kept(cx);
             }
-            (Active::Primary(_), false) => self.fall_back(Instant::now()),
+            (Active::Primary(_), false) => self.fall_back(Instant::now(), cx),
             _ => {}
-        }
-    }
-
-    /// What the fallback has kept since it was used is older than the primary's last set, whatever it says itself.
-    fn pass_over_kept(&mut self, cx: &mut Context<'_>) {
-        let most = if self.was_used { MOST_KEPT } else { 0 };
-        for _ in 0..most {
-            if self.fallback.poll_next(cx).is_pending() {
-                break;
-            }
         }
     }
 
@@ -238,53 +250,92 @@ impl<P: Discovery, F: Discovery> Fallback<P, F> {
             && trouble.until.poll(cx).is_ready()
         {
             let since = trouble.since;
-            self.fall_back(since);
+            self.fall_back(since, cx);
         }
     }
 
     /// The primary fails since then.
-    fn fall_back(&mut self, since: Instant) {
+    fn fall_back(&mut self, since: Instant, cx: &mut Context<'_>) {
         info!("the primary source of endpoints fails; the fallback is used");
         // One that begins looks anyway.
         if std::mem::replace(&mut self.was_used, true) {
+            self.take_kept(cx);
             self.fallback.refresh();
         }
         self.active = Active::Fallback(Substitute {
             since,
-            kept: None,
-            until: Timer::at(Instant::now() + LOOK),
+            until: Some(Timer::at(Instant::now() + LOOK)),
         });
+    }
+
+    /// Takes what the fallback has kept since it was used: that may be older than the set in use, whatever it says itself.
+    fn take_kept(&mut self, cx: &mut Context<'_>) {
+        for _ in 0..MOST {
+            // All of it: a task's budget would end with something left, which would be taken for new.
+            let next = unconstrained(poll_fn(|cx| self.fallback.poll_next(cx)));
+            let Poll::Ready(answer) = pin!(next).poll(cx) else {
+                return;
+            };
+            let told = Told::now(self.fallback.age());
+            if let Ok(set) = answer
+                && !told.is_older_than(self.in_use())
+            {
+                self.last = Some((set, told));
+            }
+        }
     }
 
     /// Waits for an answer of the fallback that is to be yielded, if it is in use.
     fn poll_fallback(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>> {
-        let Active::Fallback(substitute) = &mut self.active else {
-            return Poll::Pending;
-        };
-        while let Poll::Ready(answer) = self.fallback.poll_next(cx) {
+        for _ in 0..MOST {
+            let in_use = self.in_use();
+            let Active::Fallback(substitute) = &mut self.active else {
+                return Poll::Pending;
+            };
+            let Poll::Ready(answer) = self.fallback.poll_next(cx) else {
+                return self.poll_silence(cx);
+            };
             let Ok(set) = answer else {
-                substitute.kept = None;
+                substitute.until = None;
                 return Poll::Ready(answer);
             };
-            let (now, age) = (Instant::now(), self.fallback.age());
-            let in_use = self.told.map(|told| told.age(now));
-            match substitute.verdict(age, in_use, now) {
+            let told = Told::now(self.fallback.age());
+            match substitute.verdict(told.age, in_use) {
                 Verdict::Use => {
-                    substitute.kept = None;
-                    self.tell(age);
+                    substitute.until = None;
+                    self.told = Some(told);
+                    self.last = Some((set.clone(), told));
                     return Poll::Ready(Ok(set));
                 }
-                Verdict::Keep => substitute.kept = Some((set, Told { at: now, age })),
+                Verdict::Keep => {
+                    self.last = Some((set, told));
+                    let until = || Timer::at(told.at + LOOK);
+                    substitute.until.get_or_insert_with(until);
+                }
                 Verdict::PassOver => {}
             }
         }
-        if substitute.kept.is_none() || substitute.until.poll(cx).is_pending() {
-            return Poll::Pending;
-        }
-        let Some((set, kept)) = substitute.kept.take() else {
+        cx.waker().wake_by_ref();
+        self.poll_silence(cx)
+    }
+
+    /// Waits until the fallback has said nothing for so long that its last set holds.
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>> {
+        let Active::Fallback(substitute) = &mut self.active else {
             return Poll::Pending;
         };
-        self.tell(kept.age(Instant::now()));
+        let Some(until) = &mut substitute.until else {
+            return Poll::Pending;
+        };
+        ready!(until.poll(cx));
+        substitute.until = None;
+        let in_use = self.in_use();
+        let holds = |(set, told): &&(Vec<_>, Told)| !set.is_empty() && !told.is_older_than(in_use);
+        let Some((set, told)) = self.last.as_ref().filter(holds) else {
+            return Poll::Pending;
+        };
+        let (set, age) = (set.clone(), told.age());
+        self.tell(age);
         Poll::Ready(Ok(set))
     }
 }

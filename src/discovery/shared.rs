@@ -211,7 +211,7 @@ impl<S: Source> Place<S> {
                 return None;
             }
         }
-        let news = state.answers.news(&mut self.seen);
+        let news = state.news(&mut self.seen);
         if news.is_none() {
             self.waiting = None;
         }

@@ -272,6 +272,86 @@ async fn a_scale_to_zero_is_believed_from_the_first_server_though_the_second_one
     unchanged(watch, own.wait_for_queries(10)).await;
 }
 
+// ---------------------------------------------------------------- silence and the time that a look has
+
+/// A first name server that is silent, and a second one that would say the same. So much glue comes along.
+async fn a_silent_one_first(
+    server: impl AsyncFn() -> DnsServer,
+    glue: Glue,
+) -> (DnsServer, DnsServer, Dns) {
+    let (silent, good) = (server().await, server().await);
+    silent.fault("*", RecordType::ANY, Fault::Silent);
+    good.set_glue(glue);
+    let dns = srv(&silent).name_servers([silent.addr(), good.addr()]);
+    (silent, good, dns)
+}
+
+#[tokio::test]
+async fn one_look_finds_srv_targets_by_the_second_server_where_the_first_one_is_silent() {
+    let look = async |(_silent, _good, dns): (DnsServer, DnsServer, Dns)| {
+        let found = dns.resolve().await.expect("its pods");
+        assert_eq!(found.endpoints().len(), 3, "{found:?}");
+    };
+    // Where some comes along the question is put over TCP, too.
+    for glue in [Glue::None, Glue::Partial(1)] {
+        let of_nodes = a_silent_one_first(async || nodes(glue).await, glue).await;
+        let of_pods = a_silent_one_first(async || statefulset().await, glue).await;
+        tokio::join!(look(of_nodes), look(of_pods));
+    }
+}
+
+async fn statefulset() -> DnsServer {
+    let server = DnsServer::start().await;
+    stateful(&server, 3);
+    server
+}
+
+/// A server that knows SRV records of so many nodes, and nothing else yet.
+async fn nodes_alone(nodes: u8) -> DnsServer {
+    let server = DnsServer::start().await;
+    server.set_glue(Glue::None);
+    server.set_srv(PORT, 30, (1..=nodes).map(|n| Srv::new(8080, node(n))));
+    server
+}
+
+fn node(n: u8) -> String {
+    format!("node{n}.hosts.example.")
+}
+
+/// The SRV targets that a server has been asked for, with all that was on its way.
+async fn targets_asked_for(server: &DnsServer) -> BTreeSet<String> {
+    real_answer(server).await;
+    let names = server.queries().into_iter().map(|query| query.name);
+    names.filter(|name| name.starts_with("node")).collect()
+}
+
+#[tokio::test]
+async fn that_a_server_is_silent_about_srv_targets_is_known_when_the_next_ones_have_their_turn() {
+    let server = async || {
+        let server = nodes_alone(20).await;
+        (1..=20).for_each(|n| server.set_a(&node(n), 30, [pod_v4(n)]));
+        server
+    };
+    let (silent, _good, dns) = a_silent_one_first(server, Glue::None).await;
+    let found = dns.resolve().await.expect("all nodes");
+    assert_eq!(found.endpoints().len(), 20, "{found:?}");
+    silent.clear_faults();
+    let asked_for = targets_asked_for(&silent).await;
+    assert_eq!(asked_for.len(), 16, "{asked_for:?}");
+}
+
+#[tokio::test]
+async fn srv_targets_whose_turn_comes_after_the_time_of_a_look_are_not_asked_for() {
+    let server = nodes_alone(60).await;
+    for n in 1..=60 {
+        server.fault(&node(n), RecordType::ANY, Fault::Silent);
+    }
+    let error = srv(&server).resolve().await.expect_err("silence");
+    assert!(error.is_timeout(), "{error}");
+    let asked_for = targets_asked_for(&server).await;
+    assert_eq!(asked_for.len(), 16, "{asked_for:?}");
+}
+
 // ---------------------------------------------------------------- EDNS (D6)
 
 /// A reply of nothing but a header with this code: no question, and no OPT record.

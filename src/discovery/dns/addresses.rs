@@ -19,18 +19,20 @@ pub(super) struct Addresses {
 /// For how long an answer holds that no name server gave.
 const LOCAL_TTL: Duration = Duration::from_secs(30);
 
+/// The addresses of one family, by the `deadline`.
 pub(super) async fn addresses<R: Resolve>(
     resolver: &R,
     name: Arc<str>,
     family: Family,
     over: Transport,
+    deadline: Instant,
 ) -> Answer<Addresses> {
     let record_type = family.record_type();
     let query = Query { name, record_type };
     if let Some(all) = resolver.local(&query.name) {
         return Ok(local(&query, family, all));
     }
-    let reply = match resolver.ask(query, over).await? {
+    let reply = match resolver.ask(query, over, deadline).await? {
         Ok(reply) => reply,
         Err(nothing) => return Ok(Err(nothing)),
     };
@@ -66,7 +68,7 @@ pub(super) async fn either<R: Resolve>(
     over: Transport,
     deadline: Instant,
 ) -> Answer<Addresses> {
-    let ask = |family| in_time(resolver, name.clone(), family, over, deadline);
+    let ask = |family| addresses(resolver, name.clone(), family, over, deadline);
     let mut preferred = pin!(ask(family));
     // A family that is silent must not take all of the other one's time.
     let early = timeout_at(part_way(deadline, 0.5), &mut preferred).await;
@@ -90,21 +92,6 @@ pub(super) async fn either<R: Resolve>(
         (Ok(Err(_)), _) | (_, Ok(Ok(_))) => other,
         (Err(_), _) => preferred,
     }
-}
-
-async fn in_time<R: Resolve>(
-    resolver: &R,
-    name: Arc<str>,
-    family: Family,
-    over: Transport,
-    deadline: Instant,
-) -> Answer<Addresses> {
-    let answer = timeout_at(deadline, addresses(resolver, name.clone(), family, over)).await;
-    answer.unwrap_or_else(|_| {
-        let record_type = family.record_type();
-        let query = Query { name, record_type };
-        Err(LookupError::new(query, Reason::Timeout))
-    })
 }
 
 /// When a `share` of the time that is left will have passed.

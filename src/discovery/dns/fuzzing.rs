@@ -6,6 +6,7 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
+use tokio::time::Instant;
 
 use super::{
     Dns,
@@ -75,7 +76,7 @@ impl Resolve for Wire {
         Ok(names.iter().map(|name| name.text().into()).collect())
     }
 
-    fn ask(&self, query: Query, transport: Transport) -> BoxFuture<'static, Answer> {
+    fn ask(&self, query: Query, transport: Transport, _: Instant) -> BoxFuture<'static, Answer> {
         let bytes = self.lock()(&query.name, &query.record_type.to_string());
         let via = Via {
             name_server: ([10, 96, 0, 10], 53).into(),

@@ -11,6 +11,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::{
@@ -66,8 +67,8 @@ impl<R: Resolve> Resolve for Local<R> {
         self.addresses(name)
     }
 
-    fn ask(&self, query: Query, over: Transport) -> BoxFuture<'static, Answer> {
-        self.resolver.ask(query, over)
+    fn ask(&self, query: Query, over: Transport, deadline: Instant) -> BoxFuture<'static, Answer> {
+        self.resolver.ask(query, over, deadline)
     }
 }
 

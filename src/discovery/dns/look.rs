@@ -1,16 +1,20 @@
 //! One look at a name: what is looked for, and the endpoints that come of it.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use super::{
-    addresses::addresses,
+    addresses::{Addresses, addresses},
     lookup::{Answer, Family, Found, Lookup, LookupError, OwnNames, Resolve, Transport},
     pod_names::{PodNames, learn},
     services::services,
 };
 use crate::{discovery::filter::Filter, endpoint::Endpoint};
+
+/// How long a look may take, over all questions, name servers and attempts. Less than the balancer's ready timeout of 5 s, so
+/// that callers who wait for the first answer in vain are told why.
+const DEADLINE: Duration = Duration::from_secs(4);
 
 /// What is looked for under a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,9 +46,16 @@ pub(super) fn look<R: Resolve>(
     let (resolver, filter) = (resolver.clone(), filter.clone());
     let wanted = names.wanted(Instant::now());
     Box::pin(async move {
-        let mut answer = match kind {
-            Kind::Addresses(family, port) => at_port(&resolver, &filter, name, family, port).await,
-            Kind::Services(family) => services(&resolver, &filter, name, family).await,
+        let deadline = Instant::now() + DEADLINE;
+        let mut answer: Answer<Found> = match kind {
+            Kind::Addresses(family, port) => {
+                let found = addresses(&resolver, name.clone(), family, Transport::Udp, deadline);
+                match found.await? {
+                    Ok(found) => Ok(Ok(at_port(&filter, name, found, port)?)),
+                    Err(nothing) => Ok(Err(nothing)),
+                }
+            }
+            Kind::Services(family) => services(&resolver, &filter, name, family, deadline).await,
         };
         if let Ok(Ok(found)) = &mut answer {
             learn(&resolver, wanted, found).await;
@@ -53,17 +64,12 @@ pub(super) fn look<R: Resolve>(
     })
 }
 
-async fn at_port<R: Resolve>(
-    resolver: &R,
+fn at_port(
     filter: &Filter,
     name: Arc<str>,
-    family: Family,
+    found: Addresses,
     port: u16,
-) -> Answer<Found> {
-    let found = match addresses(resolver, name.clone(), family, Transport::Udp).await? {
-        Ok(found) => found,
-        Err(nothing) => return Ok(Err(nothing)),
-    };
+) -> Result<Found, LookupError> {
     let at_port = |address| Endpoint::new(SocketAddr::new(address, port));
     let mut endpoints = found.addresses.into_iter().map(at_port).collect();
     // What this machine itself says is its owner's choice.
@@ -73,7 +79,7 @@ async fn at_port<R: Resolve>(
     };
     let allowed = filter.apply(&mut endpoints);
     allowed.map_err(|rejected| LookupError::new(format_args!("{name}."), rejected.into()))?;
-    Ok(Ok(Found {
+    Ok(Found {
         // This machine's own names aren't a Service's.
         own_names: found.via.and_then(|_| OwnNames::of(name.clone())),
         name,
@@ -83,5 +89,5 @@ async fn at_port<R: Resolve>(
         targets: HashMap::new(),
         incomplete: None,
         is_virtual: false,
-    }))
+    })
 }

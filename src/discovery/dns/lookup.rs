@@ -9,6 +9,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
+use tokio::time::Instant;
 
 use super::name::Name;
 use crate::{discovery::filter::Rejected, endpoint::Endpoint};
@@ -155,8 +156,9 @@ pub(super) trait Resolve: Clone + Send + Sync + 'static {
         None
     }
 
-    /// Asks one question, in bounded time; over TCP at once where the answer is expected to be too large for UDP.
-    fn ask(&self, query: Query, over: Transport) -> BoxFuture<'static, Answer>;
+    /// Asks one question, and answers by the `deadline`; over TCP at once where the answer is expected to be too large for
+    /// UDP. Where the time is over, nobody is asked.
+    fn ask(&self, query: Query, over: Transport, deadline: Instant) -> BoxFuture<'static, Answer>;
 
     /// The same for another runtime: nothing of it may depend on the one that this has been used in.
     fn renewed(&self) -> Self {

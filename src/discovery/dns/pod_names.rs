@@ -16,12 +16,12 @@ use std::{
 };
 
 use futures::{StreamExt, stream};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::{
     addresses::{Addresses, addresses},
-    lookup::{Family, Found, LookupError, Reason, Resolve, Transport},
+    lookup::{Family, Found, Resolve, Transport},
 };
 
 /// How many names are asked for at most.
@@ -126,10 +126,8 @@ pub(super) async fn learn<R: Resolve>(resolver: &R, wanted: Vec<Arc<str>>, found
     let ask = |pod: Arc<str>| {
         let name: Arc<str> = format!("{pod}.{service}").into();
         async move {
-            let answer = addresses(resolver, name.clone(), family, Transport::Udp);
-            let answer = timeout_at(deadline, answer).await;
-            let late = |_| Err(LookupError::new(&name, Reason::Timeout));
-            (pod, answer.unwrap_or_else(late))
+            let answer = addresses(resolver, name, family, Transport::Udp, deadline);
+            (pod, answer.await)
         }
     };
     let mut answers = stream::iter(wanted).map(ask).buffer_unordered(AT_ONCE);

@@ -16,7 +16,10 @@ use super::{
     settings::Settings,
     target::Host,
 };
-use crate::{discovery::shared::Source, endpoint::Endpoint};
+use crate::{
+    discovery::{Discovery, StaticEndpoints, shared::Source},
+    endpoint::Endpoint,
+};
 
 /// Keeps the set fresh, asking `R`.
 pub(super) struct Refresher<R> {
@@ -26,18 +29,22 @@ pub(super) struct Refresher<R> {
     names: PodNames,
     /// None before the first look.
     run: Option<Run<Local<R>>>,
-    /// The one endpoint of a target that needs no lookup has been told.
-    told: bool,
+    /// The endpoint of a target that needs no lookup; empty for all others.
+    literal: StaticEndpoints,
 }
 
 impl<R> Refresher<R> {
     pub(super) fn new(settings: Settings, resolver: R) -> Self {
+        let literal = match settings.target.host() {
+            Host::Address(address) => Some(*address),
+            Host::Name(..) | Host::Service(_) => None,
+        };
         Self {
             settings,
             resolver,
             names: PodNames::default(),
             run: None,
-            told: false,
+            literal: StaticEndpoints::new(literal),
         }
     }
 }
@@ -47,10 +54,9 @@ impl<R: Resolve> Source for Refresher<R> {
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, LookupError>> {
         let name = match self.settings.target.host() {
-            Host::Address(_) if self.told => return Poll::Pending,
-            Host::Address(address) => {
-                self.told = true;
-                return Poll::Ready(Ok(vec![Endpoint::new(*address)]));
+            Host::Address(_) => {
+                let set = self.literal.next();
+                return set.map_or(Poll::Pending, |set| Poll::Ready(Ok(set)));
             }
             Host::Name(name, _) | Host::Service(name) => name,
         };
@@ -68,6 +74,7 @@ impl<R: Resolve> Source for Refresher<R> {
     }
 
     fn refresh(&mut self) {
+        self.literal.refresh();
         if let Some(run) = &mut self.run {
             run.refresh();
         }
@@ -98,10 +105,10 @@ impl<R: Resolve> Source for Refresher<R> {
         }
     }
 
-    fn fresh_for(&self) -> Duration {
+    fn fresh_for(&self) -> Option<Duration> {
         match self.settings.target.host() {
-            Host::Address(_) => Duration::MAX,
-            Host::Name(..) | Host::Service(_) => self.settings.pace.max,
+            Host::Address(_) => None,
+            Host::Name(..) | Host::Service(_) => Some(self.settings.pace.max),
         }
     }
 }

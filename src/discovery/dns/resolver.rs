@@ -1,6 +1,6 @@
 //! All name servers that may be asked. Each question begins at the first one, and goes on to the next at SERVFAIL, REFUSED,
 //! silence or nonsense, and where a server says that there is nothing and can't be believed (`trust.rs`). A server that has
-//! failed is asked last for a while (`trouble.rs`).
+//! failed is asked last for a while (`trouble.rs`). All that wait for their turn share the time that the question has left.
 
 use std::{
     net::SocketAddr,
@@ -22,16 +22,12 @@ use super::{
     trust::{Absence, Trust},
 };
 
-/// How long one question may take, over all name servers and attempts. Less than the balancer's ready timeout of 5 s, so
-/// that callers who wait for the first answer in vain are told why.
-const DEADLINE: Duration = Duration::from_secs(4);
-
 /// How many name servers share the time that is left. Of more than these, the others get their turn when the first ones
 /// have failed and are asked last.
 const SHARES: usize = 4;
 
 /// How long one is waited for that is away, when it is asked after another one's "no": a search list takes a question for each of
-/// its domains, and all together have to be answered in time.
+/// its domains, and all together have to be answered in time. One that is given less, and is silent, may be well.
 const GLANCE: Duration = Duration::from_millis(250);
 
 /// The name servers of the system, or given ones. Clones are the same resolver.
@@ -89,12 +85,12 @@ impl Resolve for Resolver {
         Ok(names.collect())
     }
 
-    fn ask(&self, query: Query, over: Transport) -> BoxFuture<'static, Answer> {
+    fn ask(&self, query: Query, over: Transport, deadline: Instant) -> BoxFuture<'static, Answer> {
         let servers = self.lock().servers();
         Box::pin(async move {
             let reason = |error: std::io::Error| Reason::Configuration(error.to_string());
             let servers = servers.map_err(|error| LookupError::new(&query, reason(error)))?;
-            servers.ask(&query, over).await
+            servers.ask(&query, over, deadline).await
         })
     }
 
@@ -147,7 +143,7 @@ impl Servers {
         self.options == options && own.eq(addresses.iter().copied())
     }
 
-    async fn ask(&self, query: &Query, over: Transport) -> Answer {
+    async fn ask(&self, query: &Query, over: Transport, deadline: Instant) -> Answer {
         let began = Instant::now();
         let asked = query.record_type;
         let addresses: Vec<_> = self.servers.iter().map(Server::address).collect();
@@ -157,7 +153,7 @@ impl Servers {
         waiting.sort_by_key(|server| is_late(server));
         while !waiting.is_empty() {
             let since = Instant::now();
-            let left = (began + DEADLINE).saturating_duration_since(since);
+            let left = deadline.saturating_duration_since(since);
             let share = self.share(left, waiting.len());
             let server = waiting.remove(0);
             let address = server.address();
@@ -166,8 +162,8 @@ impl Servers {
                 break;
             }
             let absence = self.absence(address, asked);
-            let heard = server.ask(query, over, patience(share, absence, hearing.is_denied()));
-            let heard = heard.await;
+            let budget = patience(share, absence, hearing.is_denied());
+            let heard = server.ask(query, over, budget).await;
             if server.responds() {
                 self.trust.responded(address);
             }
@@ -189,9 +185,11 @@ impl Servers {
                 Err(error) if error.is_truncated() => return Err(error),
                 Err(error) => {
                     debug!(name_server = %address, %error, "a name server failed");
-                    let (ended, is_closed) = (Instant::now(), error.is_closed());
-                    self.troubles
-                        .failed(address, asked, since, ended, is_closed);
+                    if is_telling(&error, budget) {
+                        let (ended, is_closed) = (Instant::now(), error.is_closed());
+                        self.troubles
+                            .failed(address, asked, since, ended, is_closed);
+                    }
                     hearing.failed(address, error);
                 }
             }
@@ -213,8 +211,9 @@ impl Servers {
     /// What one server gets of the time that is left, while so many are `waiting`.
     fn share(&self, left: Duration, waiting: usize) -> Duration {
         let shares = u32::try_from(waiting.clamp(1, SHARES)).unwrap_or(1);
-        let longest = self.options.longest().unwrap_or(DEADLINE);
-        longest.min(left / shares)
+        let share = left / shares;
+        let longest = self.options.longest();
+        longest.map_or(share, |longest| longest.min(share))
     }
 }
 
@@ -227,9 +226,23 @@ fn patience(share: Duration, absence: Absence, is_denied: bool) -> Duration {
     }
 }
 
+/// Whether an error tells that something is wrong with the server. Silence doesn't if it had hardly any time.
+fn is_telling(error: &LookupError, budget: Duration) -> bool {
+    !error.is_timeout() || budget >= GLANCE
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn silence_tells_nothing_of_a_server_that_had_no_time() {
+        let error = |reason| LookupError::new("web.", reason);
+        let refused = || Reason::Refused(([10, 96, 0, 10], 53).into(), "REFUSED".to_owned());
+        assert!(is_telling(&error(Reason::Timeout), GLANCE));
+        assert!(!is_telling(&error(Reason::Timeout), GLANCE / 2));
+        assert!(is_telling(&error(refused()), GLANCE / 2));
+    }
 
     #[test]
     fn only_a_server_that_is_away_gets_a_glance_and_only_after_a_denial() {

@@ -12,7 +12,7 @@
 //! The service's own name has the addresses of all its pods at once, for one more question. Only of a name above all targets
 //! is that to be expected; of any other it would be another machine's address.
 //!
-//! All of it has the time that one question has. Each step leaves some to those after it, and what has come by then counts.
+//! All of it has the time that one question would have. Each step leaves some to those after it, and what has come by then counts.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -37,27 +37,24 @@ use crate::{discovery::filter::Filter, endpoint::Endpoint};
 /// each of them in each record.
 const LIMIT: usize = 65_536;
 
-/// How long a look may take: no longer than one question that nobody answers.
-const DEADLINE: Duration = Duration::from_secs(4);
-
 /// The share of the time that is left which the service's own name has, if the targets can be asked for after it.
 const SHARE: f32 = 0.75;
 
 /// How many targets an error names.
 const NAMED: usize = 4;
 
-/// SRV records, joined with their targets' addresses.
+/// SRV records, joined with their targets' addresses, by the `deadline`.
 pub(super) async fn services<R: Resolve>(
     resolver: &R,
     filter: &Filter,
     name: Arc<str>,
     family: Family,
+    deadline: Instant,
 ) -> Answer<Found> {
     let query = Query {
         name: name.clone(),
         record_type: RecordType::Srv,
     };
-    let deadline = Instant::now() + DEADLINE;
     let nothing = |ttl| Nothing::new(Some(ttl), LookupError::new(&query, Reason::NoRecords));
     if resolver.local(&name).is_some() {
         // "Negative responses for all other query types" (RFC 6761 §6.3).

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::{
     addresses::part_way,
@@ -38,23 +38,28 @@ pub(super) async fn ask_whole<R: Resolve>(
     query: &Query,
     deadline: Instant,
 ) -> Answer<SrvRecords> {
-    let told = match ask(resolver, query, Transport::Udp).await? {
+    let told = match ask(resolver, query, Transport::Udp, deadline).await? {
         Ok(told) => told,
         Err(nothing) => return Ok(Err(nothing)),
     };
     if told.via.transport == Transport::Udp && told.lacks_some_addresses() {
         // A server that is of no use over TCP has said something over UDP all the same.
-        let whole = ask(resolver, query, Transport::Tcp);
-        return match timeout_at(part_way(deadline, 0.5), whole).await {
-            Ok(Ok(Ok(whole))) => Ok(Ok(whole)),
+        let half = part_way(deadline, 0.5);
+        return match ask(resolver, query, Transport::Tcp, half).await {
+            Ok(Ok(whole)) => Ok(Ok(whole)),
             _ => Ok(Ok(told)),
         };
     }
     Ok(Ok(told))
 }
 
-async fn ask<R: Resolve>(resolver: &R, query: &Query, over: Transport) -> Answer<SrvRecords> {
-    let Reply { records, ttl, via } = match resolver.ask(query.clone(), over).await? {
+async fn ask<R: Resolve>(
+    resolver: &R,
+    query: &Query,
+    over: Transport,
+    deadline: Instant,
+) -> Answer<SrvRecords> {
+    let Reply { records, ttl, via } = match resolver.ask(query.clone(), over, deadline).await? {
         Ok(reply) => reply,
         Err(nothing) => return Ok(Err(nothing)),
     };

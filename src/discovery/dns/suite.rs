@@ -2,6 +2,7 @@
 //!
 //! What servers really send, and what hickory makes of it, is tested over sockets, in `tests/dns.rs` and `tests/servers.rs`.
 
+mod fallback;
 mod families;
 mod hostile;
 mod local;

@@ -1,5 +1,7 @@
 //! The way to the API server: where it is, and by what right it is asked.
 
+use std::{env, io::ErrorKind, path::PathBuf};
+
 use kube::{
     Client, Config, Error,
     config::{ExecAuthCluster, Kubeconfig, KubeconfigError},
@@ -39,7 +41,7 @@ pub(super) async fn client(access: &Access) -> Result<Made, Reason> {
     };
     // What fails is tried again at the pace of the watch, which tells why. kube's own retries would take that time in silence.
     config.default_retry = false;
-    let environment = |name: &str| std::env::var(name).ok();
+    let environment = |name: &str| env::var(name).ok();
     match &own_proxy {
         Some(proxy) => proxy::take_own(&mut config, proxy)?,
         None => proxy::take_environments(&mut config, &environment)?,
@@ -58,7 +60,9 @@ pub(super) async fn client(access: &Access) -> Result<Made, Reason> {
 
 /// What can be found out, as kube does: the kubeconfig, or else the cluster that this runs in.
 fn inferred() -> Result<(Config, Option<String>), Reason> {
-    let file = Kubeconfig::read().map_err(|error| configuration(&error));
+    let paths = env::var_os("KUBECONFIG").unwrap_or_default();
+    let paths = env::split_paths(&paths).filter(|path| !path.as_os_str().is_empty());
+    let file = kubeconfig(paths).map_err(|error| configuration(&error));
     let (mut config, own_proxy) = match file.and_then(of_file) {
         Ok(found) => found,
         Err(no_file) => match Config::incluster() {
@@ -70,19 +74,44 @@ fn inferred() -> Result<(Config, Option<String>), Reason> {
     Ok((config, own_proxy))
 }
 
+/// The kubeconfig in all of these files, of which some may be missing, as with kubectl; the user's own if none is named.
+fn kubeconfig(paths: impl Iterator<Item = PathBuf>) -> Result<Kubeconfig, KubeconfigError> {
+    let (mut all, mut missing) = (None::<Kubeconfig>, None);
+    for path in paths {
+        match Kubeconfig::read_from(path) {
+            Ok(mut file) => {
+                // Or an empty one would hide that of the next file.
+                file.current_context.take_if(|name| name.is_empty());
+                all = Some(all.unwrap_or_default().merge(file)?);
+            }
+            Err(KubeconfigError::ReadConfig(error, path))
+                if error.kind() == ErrorKind::NotFound =>
+            {
+                missing.get_or_insert(KubeconfigError::ReadConfig(error, path));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match (all, missing) {
+        (Some(all), _) => Ok(all),
+        (None, Some(missing)) => Err(missing),
+        (None, None) => Kubeconfig::read(),
+    }
+}
+
 /// What a kubeconfig's current context says, and the proxy that it names. kube's own way looks for a proxy as well: it fails
 /// if the environment's can't be read, or `NO_PROXY`, and takes that for what the proxy is called, not the API server.
 fn of_file(file: Kubeconfig) -> Result<(Config, Option<String>), Reason> {
     let missing = |error: KubeconfigError| configuration(&error);
-    let name = file.current_context;
+    let name = file.current_context.filter(|name| !name.is_empty());
     let name = name.ok_or_else(|| missing(KubeconfigError::CurrentContextNotSet))?;
     let mut contexts = file.contexts.into_iter();
     let context = contexts.find(|named| named.name == name);
     let context = context.and_then(|named| named.context);
-    let context = context.ok_or_else(|| missing(KubeconfigError::LoadContext(name)))?;
+    let mut context = context.ok_or_else(|| missing(KubeconfigError::LoadContext(name)))?;
     let mut clusters = file.clusters.into_iter();
     let cluster = clusters.find(|named| named.name == context.cluster);
-    let cluster = cluster.and_then(|named| named.cluster).ok_or_else(|| {
+    let mut cluster = cluster.and_then(|named| named.cluster).ok_or_else(|| {
         missing(KubeconfigError::LoadClusterOfContext(
             context.cluster.clone(),
         ))
@@ -90,7 +119,21 @@ fn of_file(file: Kubeconfig) -> Result<(Config, Option<String>), Reason> {
     // One who isn't there has no credentials, as with client-go.
     let mut users = file.auth_infos.into_iter();
     let user = users.find(|named| context.user.as_ref() == Some(&named.name));
-    let user = user.and_then(|named| named.auth_info);
+    let mut user = user.and_then(|named| named.auth_info).unwrap_or_default();
+    // "Empty" and "not there" are the same to client-go.
+    for value in [
+        &mut context.namespace,
+        &mut cluster.certificate_authority,
+        &mut cluster.certificate_authority_data,
+        &mut cluster.tls_server_name,
+        &mut cluster.proxy_url,
+        &mut user.client_certificate,
+        &mut user.client_certificate_data,
+        &mut user.client_key,
+        &mut user.token_file,
+    ] {
+        value.take_if(|value| value.is_empty());
+    }
 
     let server = cluster.server.as_ref();
     let server = server.ok_or_else(|| missing(KubeconfigError::MissingClusterUrl))?;
@@ -101,7 +144,7 @@ fn of_file(file: Kubeconfig) -> Result<(Config, Option<String>), Reason> {
     config.accept_invalid_certs = cluster.insecure_skip_tls_verify.unwrap_or(false);
     config.disable_compression = cluster.disable_compression.unwrap_or(false);
     config.tls_server_name.clone_from(&cluster.tls_server_name);
-    config.auth_info = user.unwrap_or_default();
+    config.auth_info = user;
     let known = ExecAuthCluster::try_from(&cluster).map_err(missing)?;
     config.root_cert = known
         .certificate_authority_data
@@ -113,7 +156,7 @@ fn of_file(file: Kubeconfig) -> Result<(Config, Option<String>), Reason> {
     {
         exec.cluster = Some(known);
     }
-    Ok((config, cluster.proxy_url.filter(|proxy| !proxy.is_empty())))
+    Ok((config, cluster.proxy_url))
 }
 
 fn configuration(error: &(dyn std::error::Error + 'static)) -> Reason {
@@ -171,7 +214,6 @@ mod tests {
             json!({"server": "https://[fd00::1]", "insecure-skip-tls-verify": true}),
             json!({"server": "https://api.example", "disable-compression": true}),
             json!({"server": "https://api.example", "certificate-authority-data": data}),
-            json!({"server": "https://api.example", "certificate-authority-data": ""}),
             json!({"server": "https://api.example", "certificate-authority-data": "no base64"}),
             json!({"server": "https://api.example", "certificate-authority": "/no/such/file"}),
             json!({"server": "an api server"}),
@@ -194,6 +236,62 @@ mod tests {
             is_read_as_kube_does(file).await;
         }
         is_read_as_kube_does(Kubeconfig::default()).await;
+    }
+
+    #[test]
+    fn what_is_empty_is_not_there() {
+        let cluster = json!({
+            "server": "https://api.example",
+            "certificate-authority": "",
+            "certificate-authority-data": "",
+            "tls-server-name": "",
+        });
+        let context = json!({"cluster": "it", "user": "it", "namespace": ""});
+        let mut file = kubeconfig(&cluster, &context);
+        for named in &mut file.auth_infos {
+            let user = named.auth_info.as_mut().expect("a user");
+            user.token_file = Some(String::new());
+            user.client_certificate_data = Some(String::new());
+        }
+        let (config, _) = of_file(file.clone()).expect("a configuration");
+        assert_eq!(config.default_namespace, "default");
+        assert!(config.root_cert.is_none());
+        assert!(config.tls_server_name.is_none());
+        assert!(config.auth_info.token_file.is_none());
+        assert!(config.auth_info.client_certificate_data.is_none());
+        file.current_context = Some(String::new());
+        let error = of_file(file).expect_err("no context").to_string();
+        let unset = configuration(&KubeconfigError::CurrentContextNotSet);
+        assert_eq!(error, unset.to_string());
+    }
+
+    #[test]
+    fn of_several_kubeconfigs_some_may_be_missing_and_the_first_context_counts() {
+        let folder = env::temp_dir().join(format!("tower-headless-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a writable folder");
+        let file = |name: &str, text: &str| {
+            let path = folder.join(name);
+            std::fs::write(&path, text).expect("a writable folder");
+            path
+        };
+        let missing = folder.join("missing");
+        let empty = file("empty", "current-context: \"\"\n");
+        let one = file("one", "current-context: one\n");
+        let other = file("other", "current-context: other\n");
+        let broken = file("broken", "contexts: no list\n");
+        let read = |paths: &[&PathBuf]| super::kubeconfig(paths.iter().copied().cloned());
+        for paths in [
+            &[&missing, &empty, &one, &other][..],
+            &[&one, &missing],
+            &[&one, &empty],
+        ] {
+            let found = read(paths).expect("a kubeconfig");
+            assert_eq!(found.current_context.as_deref(), Some("one"), "{paths:?}");
+        }
+        let error = read(&[&missing]).expect_err("no file").to_string();
+        assert!(error.contains("missing"), "{error}");
+        assert!(read(&[&one, &broken]).is_err());
+        std::fs::remove_dir_all(&folder).expect("it is ours");
     }
 
     #[test]

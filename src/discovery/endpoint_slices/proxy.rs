@@ -62,10 +62,28 @@ fn take(config: &mut Config, proxy: &str, is_own: bool) -> Result<(), Reason> {
     };
     // kube has one name for both kinds of SOCKS5.
     let scheme = scheme.trim_end_matches('h');
+    let rest = match scheme {
+        "socks5" => with_port(rest, 1080),
+        _ => rest.to_owned(),
+    };
     let proxy = format!("{scheme}://{rest}");
     let proxy = proxy.parse();
     config.proxy_url = Some(proxy.map_err(|error| unreadable(format!("{error}")))?);
     Ok(())
+}
+
+/// What stands behind a URL's scheme, with this port if it has none. kube takes that of HTTP then, whatever the scheme.
+fn with_port(rest: &str, port: u16) -> String {
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let last = host.rsplit_once(':').map_or("", |(_, last)| last);
+    // The colons of an IPv6 address are none of a port's: it ends with a bracket.
+    let has_port = !last.is_empty() && !last.ends_with(']');
+    if has_port || host.is_empty() {
+        return rest.to_owned();
+    }
+    format!("{}:{port}{path}", authority.trim_end_matches(':'))
 }
 
 fn from(is_own: bool) -> &'static str {
@@ -388,7 +406,11 @@ mod tests {
             ("user:pass%40@proxy:3128", "http://user:pass%40@proxy:3128/"),
             ("http://proxy:3128/", "http://proxy:3128/"),
             ("HTTPS://proxy", "https://proxy/"),
-            ("socks5://127.0.0.1", "socks5://127.0.0.1/"),
+            ("socks5://127.0.0.1", "socks5://127.0.0.1:1080/"),
+            ("socks5h://me:pass@proxy/", "socks5://me:pass@proxy:1080/"),
+            ("socks5://proxy:", "socks5://proxy:1080/"),
+            ("socks5://[fd00::1]", "socks5://[fd00::1]:1080/"),
+            ("socks5://[fd00::1]:80", "socks5://[fd00::1]:80/"),
             ("socks5h://localhost:1080", "socks5://localhost:1080/"),
         ] {
             let proxy = of(proxy).expect(proxy);
@@ -398,6 +420,7 @@ mod tests {
             "foo://host",
             "://host",
             "http://",
+            "socks5://",
             "a proxy:3128",
             "socks4://host:1",
         ] {
@@ -416,8 +439,10 @@ mod tests {
             let mut config = Config::new("http://127.0.0.1".parse().expect("a URL"));
             take_own(&mut config, proxy).map(|()| config.proxy_url.map(|url| url.to_string()))
         };
-        let proxy = of("socks5://proxy:1080").expect("a URL");
-        assert_eq!(proxy.as_deref(), Some("socks5://proxy:1080/"));
+        for proxy in ["socks5://proxy:1080", "socks5://proxy"] {
+            let proxy = of(proxy).expect("a URL");
+            assert_eq!(proxy.as_deref(), Some("socks5://proxy:1080/"));
+        }
         for proxy in ["proxy:3128", "noproxy://", "http://a proxy"] {
             let error = of(proxy).expect_err(proxy).to_string();
             let expected = "the kubeconfig's proxy-url is no URL of a proxy";

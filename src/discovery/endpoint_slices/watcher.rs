@@ -246,8 +246,8 @@ impl<A: Api> Source for Watcher<A> {
     }
 
     /// A quiet watch has a bookmark about once a minute.
-    fn fresh_for(&self) -> Duration {
-        SILENCE
+    fn fresh_for(&self) -> Option<Duration> {
+        Some(SILENCE)
     }
 }
 

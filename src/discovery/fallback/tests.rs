@@ -22,8 +22,8 @@ struct Scripted {
     answers: mpsc::UnboundedReceiver<Answer>,
     uses: Arc<Uses>,
     age: Duration,
-    /// It always has an error to tell.
-    is_endless: bool,
+    /// What it says whenever there is nothing else.
+    always: Option<Vec<Endpoint>>,
 }
 
 #[derive(Default)]
@@ -49,7 +49,7 @@ fn scripted() -> (Script, Scripted) {
         answers,
         uses,
         age: Duration::ZERO,
-        is_endless: false,
+        always: None,
     };
     (script, source)
 }
@@ -78,9 +78,9 @@ impl Script {
 impl Discovery for Scripted {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
         self.uses.polls.fetch_add(1, Ordering::Relaxed);
-        match self.answers.poll_recv(cx) {
-            Poll::Ready(Some(answer)) => Poll::Ready(answer),
-            _ if self.is_endless => Poll::Ready(Err("again".into())),
+        match (self.answers.poll_recv(cx), &self.always) {
+            (Poll::Ready(Some(answer)), _) => Poll::Ready(answer),
+            (_, Some(always)) => Poll::Ready(Ok(always.clone())),
             _ => Poll::Pending,
         }
     }
@@ -194,6 +194,13 @@ async fn a_fallback_that_never_changes_is_used_whenever_the_primary_fails() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_clone_of_a_fixed_set_tells_it_from_the_start() {
+    let mut fixed = endpoints([9]).into_iter().collect::<StaticEndpoints>();
+    assert_eq!(run(&mut fixed, SECOND).await, [set([9])]);
+    assert_eq!(run(&mut fixed.clone(), SECOND).await, [set([9])]);
+}
+
 /// A discovery whose fallback was in use, and whose primary has answered since, and has then said nothing for an hour.
 async fn used_before() -> (Script, Script, Fallback<Scripted, Scripted>) {
     let ((primary, one), (fallback, two)) = (scripted(), scripted());
@@ -208,22 +215,65 @@ async fn used_before() -> (Script, Script, Fallback<Scripted, Scripted>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_fallback_told_before_the_primary_is_not_told_again() {
+async fn what_the_fallback_told_before_the_primary_holds_if_it_says_nothing_when_asked_anew() {
     let (primary, fallback, mut discovery) = used_before().await;
     primary.answer([1, 2]);
     primary.fail();
-    let said = run(&mut discovery, 600 * SECOND).await;
+    let said = run(&mut discovery, TRUST + LOOK - SECOND).await;
     assert_eq!(said, [set([1, 2]), None], "the last set stays");
     assert_eq!(fallback.hints(), (1, 0), "it is to look anew");
+    assert_eq!(run(&mut discovery, 600 * SECOND).await, [set([9])], "once");
     fallback.answer([8]);
     assert_eq!(run(&mut discovery, SECOND).await, [set([8])]);
+    primary.answer([1]);
+    primary.fail();
+    let said = run(&mut discovery, 600 * SECOND).await;
+    assert_eq!(said, [set([1]), None, set([8])]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_set_of_the_fallback_comes_before_the_one_that_it_told_before() {
+    let (primary, fallback, mut discovery) = used_before().await;
+    primary.fail();
+    assert_eq!(run(&mut discovery, TRUST + SECOND).await, [None]);
+    fallback.answer([8]);
+    assert_eq!(run(&mut discovery, 600 * SECOND).await, [set([8])]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_of_the_fallback_never_drops_all_endpoints() {
+    let ((primary, one), (fallback, two)) = (scripted(), scripted());
+    let mut discovery = one.or(two);
+    primary.fail();
+    fallback.answer([]);
+    assert_eq!(run(&mut discovery, SECOND).await, [None, set([])]);
+    primary.answer([1]);
+    primary.fail();
+    let said = run(&mut discovery, 600 * SECOND).await;
+    assert_eq!(said, [set([1]), None]);
+    fallback.answer([]);
+    assert_eq!(run(&mut discovery, SECOND).await, [set([])]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_set_that_was_old_when_the_fallback_told_it_does_not_hold() {
+    let ((primary, one), (fallback, mut two)) = (scripted(), scripted());
+    two.age = 3600 * SECOND;
+    let mut discovery = one.or(two);
+    primary.fail();
+    fallback.answer([9]);
+    assert_eq!(run(&mut discovery, SECOND).await, [None, set([9])]);
+    primary.answer([1]);
+    primary.fail();
+    let said = run(&mut discovery, 600 * SECOND).await;
+    assert_eq!(said, [set([1]), None]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_last_set_stays_while_the_fallback_fails_as_well() {
     let (primary, fallback, mut discovery) = used_before().await;
     primary.fail();
-    run(&mut discovery, 59 * SECOND).await;
+    run(&mut discovery, 61 * SECOND).await;
     for _ in 0..3 {
         fallback.fail();
         assert_eq!(run(&mut discovery, 600 * SECOND).await, [None]);
@@ -237,26 +287,80 @@ async fn the_last_set_stays_while_the_fallback_fails_as_well() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_fallback_has_kept_from_before_the_failure_is_passed_over() {
+async fn the_fallback_is_left_alone_for_the_minute_in_which_the_primary_is_believed() {
     let (primary, fallback, mut discovery) = used_before().await;
-    fallback.answer([6]);
-    fallback.answer([7]);
-    fallback.fail();
-    run(&mut discovery, 3600 * SECOND).await;
-    primary.fail();
-    assert_eq!(run(&mut discovery, 30 * SECOND).await, [None]);
-    // This one is from after it, and nobody has asked for it yet.
+    fallback.polls();
     fallback.answer([8]);
-    assert_eq!(run(&mut discovery, 29 * SECOND).await, []);
+    primary.fail();
+    assert_eq!(run(&mut discovery, TRUST - SECOND).await, [None]);
+    assert_eq!((fallback.polls(), fallback.hints()), (0, (0, 0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_fallback_has_kept_waits_for_something_newer() {
+    let kept = async || {
+        let (primary, fallback, mut discovery) = used_before().await;
+        fallback.answer([6]);
+        fallback.answer([7]);
+        fallback.fail();
+        primary.fail();
+        let said = run(&mut discovery, TRUST + LOOK - SECOND).await;
+        assert_eq!(said, [None]);
+        (primary, fallback, discovery)
+    };
+    let (_primary, _fallback, mut discovery) = kept().await;
+    assert_eq!(run(&mut discovery, 600 * SECOND).await, [set([7])]);
+    let (_primary, fallback, mut discovery) = kept().await;
+    fallback.answer([8]);
     assert_eq!(run(&mut discovery, 600 * SECOND).await, [set([8])]);
+    let (_primary, fallback, mut discovery) = kept().await;
+    fallback.fail();
+    assert_eq!(run(&mut discovery, 600 * SECOND).await, [None]);
+}
+
+/// More than tokio lets a task read from its channels in one go.
+#[tokio::test(start_paused = true)]
+async fn of_all_that_the_fallback_has_kept_the_last_is_used() {
+    let (primary, fallback, mut discovery) = used_before().await;
+    for _ in 0..500 {
+        fallback.answer([6]);
+    }
+    fallback.answer([7]);
+    primary.fail();
+    let said = run(&mut discovery, 600 * SECOND).await;
+    assert_eq!(said, [None, set([7])]);
+}
+
+/// One poll.
+fn poll(discovery: &mut impl Discovery) -> Poll<Answer> {
+    discovery.poll_next(&mut Context::from_waker(std::task::Waker::noop()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_always_has_an_old_set_does_not_keep_a_task_for_itself() {
+    let (primary, fallback, mut discovery) = used_before().await;
+    primary.fail();
+    run(&mut discovery, TRUST + SECOND).await;
+    for source in [&mut discovery.primary, &mut discovery.fallback] {
+        source.always = Some(endpoints([5]));
+        source.age = 24 * 3600 * SECOND;
+    }
+    (primary.polls(), fallback.polls());
+    assert!(poll(&mut discovery).is_pending());
+    assert_eq!((primary.polls(), fallback.polls()), (MOST, MOST));
+    // Nor does it keep the set from use that holds.
+    tokio::time::advance(LOOK).await;
+    assert!(matches!(poll(&mut discovery), Poll::Ready(Ok(set)) if set == endpoints([9])));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_fallback_that_always_has_something_is_not_waited_for() {
     let (primary, _fallback, mut discovery) = used_before().await;
-    discovery.fallback.is_endless = true;
     primary.fail();
-    assert_eq!(run(&mut discovery, SECOND).await, [None]);
+    assert_eq!(run(&mut discovery, TRUST - SECOND).await, [None]);
+    discovery.fallback.always = Some(endpoints([5]));
+    tokio::time::advance(2 * SECOND).await;
+    assert!(matches!(poll(&mut discovery), Poll::Ready(Ok(set)) if set == endpoints([5])));
 }
 
 /// The primary's set is of the beginning, and it fails a hundred seconds later; the fallback is in use sixty seconds

@@ -30,8 +30,9 @@ pub(crate) trait Source: Send + 'static {
         let _ = pod;
     }
 
-    /// For how long an answer is fresh: while the source is polled, the next one comes in about this time at the latest.
-    fn fresh_for(&self) -> Duration;
+    /// For how long an answer is fresh: while the source is polled, the next one comes in about this time at the latest. None
+    /// if its answer holds for ever, and never grows old.
+    fn fresh_for(&self) -> Option<Duration>;
 
     /// A source with the same settings that has asked nothing yet, for another runtime. It knows what is wanted.
     fn renewed(&self) -> Self
@@ -109,9 +110,17 @@ impl<S: Source> State<S> {
     /// Whether the last answer, set or error, is no older than it would be if somebody kept the source going.
     pub(super) fn is_fresh(&self) -> bool {
         let age = self.answers.last().map(age);
+        let fresh_for = self.source.fresh_for().unwrap_or(Duration::MAX);
         // One from the future has been given while another runtime's clock was moved on by hand.
-        age.flatten()
-            .is_some_and(|age| age <= self.source.fresh_for())
+        age.flatten().is_some_and(|age| age <= fresh_for)
+    }
+
+    /// What there is beyond what has been seen.
+    pub(super) fn news(&self, seen: &mut Seen) -> Option<News> {
+        let (answer, age) = self.answers.news(seen)?;
+        let grows_old = self.source.fresh_for().is_some();
+        let age = age.map(|age| if grows_old { age } else { Duration::ZERO });
+        Some((answer, age))
     }
 }
 
@@ -141,7 +150,7 @@ impl<E: Clone + Into<BoxError>> Answers<E> {
     }
 
     /// What there is beyond what has been seen: the last set, and then the last error if that came later.
-    pub(super) fn news(&self, seen: &mut Seen) -> Option<News> {
+    fn news(&self, seen: &mut Seen) -> Option<News> {
         if let Some(set) = self.set.as_ref().filter(|set| set.number > seen.set) {
             seen.set = set.number;
             return Some((Ok(set.what.to_vec()), Some(set.at.elapsed())));

@@ -14,7 +14,7 @@ use hickory_resolver::proto::{
     rr::{Name, RData, Record, RecordType as Type, rdata},
 };
 use proptest::{collection::vec, prelude::*, sample::Index};
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, time::Instant};
 
 use super::*;
 use crate::discovery::{
@@ -42,7 +42,7 @@ impl Resolve for Wire {
         Ok(vec![name.text().into()])
     }
 
-    fn ask(&self, query: Query, _: Transport) -> BoxFuture<'static, Answer> {
+    fn ask(&self, query: Query, _: Transport, _: Instant) -> BoxFuture<'static, Answer> {
         let bytes = self.0.lock().expect("no panic").clone();
         let via = Via {
             name_server: ([127, 0, 0, 1], 53).into(),

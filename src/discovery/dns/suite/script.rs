@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
     discovery::dns::{
@@ -262,7 +262,7 @@ impl Resolve for Script {
         Ok(candidates.iter().map(|name| name.text().into()).collect())
     }
 
-    fn ask(&self, query: Query, over: Transport) -> BoxFuture<'static, Answer> {
+    fn ask(&self, query: Query, over: Transport, deadline: Instant) -> BoxFuture<'static, Answer> {
         let script = self.clone();
         let name = query.name.to_string();
         let asked = (name, query.record_type, Instant::now());
@@ -273,8 +273,11 @@ impl Resolve for Script {
             let silent = matches!(&answer, Err(error) if error.is_timeout());
             let slow = script.lock().slow.get(&query.record_type).copied();
             let latency = slow.unwrap_or(LATENCY);
-            sleep(if silent { SILENCE } else { latency }).await;
-            answer
+            let answered = sleep(if silent { SILENCE } else { latency });
+            match timeout_at(deadline, answered).await {
+                Ok(()) => answer,
+                Err(_) => Err(LookupError::new(&query, Reason::Timeout)),
+            }
         })
     }
 }
