@@ -59,6 +59,8 @@ pub(super) struct Driver<D, S, M> {
     /// How new endpoints are made ready before requests need them, if they are.
     ahead: Option<ReadyFn<S>>,
     opens_at: Option<Instant>,
+    /// Requests that would fail, and wait until what they have told is done.
+    unheard: Vec<oneshot::Sender<()>>,
     /// A request has told something that can't wait.
     review: Bell,
     /// A request found no endpoint.
@@ -115,6 +117,7 @@ where
             attempts: Attempts::new(),
             ahead,
             opens_at: None,
+            unheard: Vec::new(),
         }
     }
 
@@ -123,6 +126,9 @@ where
         let step = self.poll_first(cx);
         if step.is_ready() {
             self.fit();
+            for request in self.unheard.drain(..) {
+                let _ = request.send(());
+            }
         }
         step
     }
@@ -322,6 +328,11 @@ where
                     self.choose();
                 }
             }
+            Event::LeftOut(pod) => {
+                // What that means for the subset is found when it is fitted.
+                self.part.iter_mut().for_each(|part| part.leave_out(&pod));
+            }
+            Event::Heard(request) => self.unheard.push(request),
             Event::Widen(whole) => {
                 if self.part.as_mut().is_some_and(Part::widen) {
                     self.choose();
