@@ -220,21 +220,26 @@ where
         }
     }
 
-    /// Takes substitutes into a subset of which too few pods accept requests, or lets them go.
+    /// Takes substitutes into a subset of which too few pods accept requests, or lets them go. Some have been there before, asked
+    /// for one by one, and may be known to refuse.
     fn fit(&mut self) {
+        while self.fit_once() {
+            self.choose();
+        }
+    }
+
+    /// One step of it. True if it changes the set.
+    fn fit_once(&mut self) -> bool {
         let Some(part) = &mut self.part else {
-            return;
+            return false;
         };
         let (snapshot, lives) = (self.shared.current.load(), &self.registry.lives);
-        let is_change = part.fit(|endpoint| {
+        part.fit(|endpoint| {
             let member = snapshot.member_of(endpoint);
             // What isn't in the set yet has not been tried.
             let life = member.and_then(|member| lives.get(&member.id()));
             life.is_none_or(Life::may_accept)
-        });
-        if is_change {
-            self.choose();
-        }
+        })
     }
 
     fn publish(&mut self, set: Vec<Endpoint>, proximities: Proximities) {

@@ -304,4 +304,22 @@ pub(crate) const KEPT: &[Kept] = &[
             Step::Advance(218),
         ],
     },
+    Kept {
+        name: "a substitute was there before and refuses, and no other one joins the subset",
+        config: Config {
+            seed: 115,
+            subset: 1,
+            ..Config::PLAIN
+        },
+        steps: &[
+            Step::Set(hosts(&[2, 3, 4])),
+            Step::Reschedule(4, 3),
+            Step::Behave(2, HandBack),
+            Step::SendTo(Name, 2, Keep),
+            Step::SendTo(Name, 4, Keep),
+            Step::GiveUp(100),
+            Step::Behave(4, Refuse),
+            Step::Send(hosts(&[]), Drop),
+        ],
+    },
 ];
