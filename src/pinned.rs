@@ -45,7 +45,8 @@ use crate::{
 ///
 /// # With a subset
 ///
-/// One pod is reached though it isn't in the client's [`Subset`](crate::Subset); the others are those of the subset.
+/// One pod is reached though it isn't in the client's [`Subset`](crate::Subset); the others are those of
+/// the subset, and substitutes where it has no other.
 ///
 /// # Errors
 ///

@@ -73,12 +73,14 @@ use crate::{discovery::Discovery, stable_hash::stable_hash};
 ///   near pods are used as evenly as at random.
 /// - **A pod that is asked for** ([`Balance::pod`](crate::Balance::pod), [`Route::pod`](crate::Route::pod)), by its name, number or
 ///   address, is reached though it isn't in the subset. It joins the set with weight zero, for as long as there is such a pod: it
-///   gets the requests for it, and others if no pod with a weight accepts them. The first of them waits a moment, so it fails if
-///   requests [never wait](crate::BalanceBuilder::fail_fast), with an error that says that the pod isn't there. Until one has asked,
+///   gets the requests for it, and others if no pod with a weight accepts them. Until one has asked,
 ///   [`Balance::endpoint`](crate::Balance::endpoint) doesn't know of it. Whether a [number](crate::PodId::ordinal) is ambiguous
 ///   is judged by the pods of the set.
 /// - **A pod that is left out** ([`Balance::others`](crate::Balance::others)) may be one of the subset, which then has one fewer
-///   for these requests; no substitute takes its place. A subset of one may have none.
+///   for these requests. Once one of them has found no other pod, the one that is left out doesn't count as accepting requests,
+///   and there are substitutes if there would be for that.
+/// - **Requests that [never wait](crate::BalanceBuilder::fail_fast)** don't wait for pods. But before one fails, it has the
+///   background task take in the pods that it may: for a turn of that task.
 /// - **A [broadcast](crate::Balance::broadcast)** reaches all pods. Those outside of the subset join the set with weight zero
 ///   while it runs, and leave after: there are connections to all of them for that time.
 /// - **With [`ConsistentHash`](crate::ConsistentHash)**, clients with different subsets send one key to different pods: the pod of

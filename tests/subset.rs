@@ -427,19 +427,15 @@ async fn a_pod_outside_of_the_subset_is_reached_by_its_address_and_its_number_to
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_that_has_left_the_subset_and_no_more_is_not_said_to_have_left() {
+async fn requests_that_never_wait_reach_a_pod_outside_of_the_subset() {
     let never_waits: Change<'_> = &|it| it.fail_fast();
     let (script, _, balance) = balance(named(0..60), Subset::of(6), never_waits).await;
     let own = hosts(&balance);
     let other = (0..60).find(|host| !own.contains(host)).expect("many");
-    ask_all(&balance, 0..60).await;
-    settle().await;
-    assert_eq!(hosts(&balance), own);
-    let error = ask(&balance, other).await.expect_err("not in the subset");
+    assert_eq!(ask(&balance, other).await.expect("it is there"), other);
+    let error = ask(&balance, 60).await.expect_err("it isn't");
     let error = error.to_string();
     assert!(!error.contains("it left"), "{error}");
-    settle().await;
-    assert_eq!(ask(&balance, other).await.expect("it has come"), other);
     let mut set = named(0..60);
     set.remove(usize::from(other));
     script.endpoints(set);
@@ -508,6 +504,38 @@ async fn a_broadcast_reaches_the_pods_outside_of_the_subset_and_leaves_none_behi
         }
         let alive = (0..60).filter(|&host| pods.alive(host) > 0);
         assert_eq!(alive.collect::<BTreeSet<_>>(), own);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_never_wait_get_substitutes() {
+    let never_waits: Change<'_> = &|it| it.fail_fast();
+    let (_script, pods, balance) = balance(set(0..60), Subset::of(6), never_waits).await;
+    pods.set(hosts(&balance), Behaviour::NotReady);
+    send(&balance).await.expect("there are others");
+    pods.set(0..60, Behaviour::NotReady);
+    let error = send(&balance).await.expect_err("there are none");
+    assert!(error.is_unreachable(), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_left_out_has_a_substitute_where_there_is_no_other() {
+    for (size, timeout) in [(1, SECOND), (1, Duration::ZERO), (2, SECOND)] {
+        let change: Change<'_> = &|it| it.ready_timeout(timeout);
+        let (script, pods, balance) = balance(set(0..60), Subset::of(size), change).await;
+        let own = hosts(&balance);
+        let myself = *own.first().expect("some");
+        let rest = own.iter().copied().filter(|host| *host != myself);
+        pods.set(rest, Behaviour::NotReady);
+        let others = balance.others(endpoint(myself).address());
+        let (answering, _) = others.oneshot(Request(1)).await.expect("others");
+        assert!(!own.contains(&host(&answering)));
+        // Those that aren't left out are as they were, or there are none.
+        script.answer([myself]);
+        settle().await;
+        let others = balance.others(endpoint(myself).address());
+        let error = others.oneshot(Request(1)).await.expect_err("no other");
+        assert!(error.is_no_endpoints(), "{error}");
     }
 }
 

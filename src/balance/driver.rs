@@ -59,6 +59,8 @@ pub(super) struct Driver<D, S, M> {
     /// How new endpoints are made ready before requests need them, if they are.
     ahead: Option<ReadyFn<S>>,
     opens_at: Option<Instant>,
+    /// Requests that would fail, and wait until what they have told is done.
+    unheard: Vec<oneshot::Sender<()>>,
     /// A request has told something that can't wait.
     review: Bell,
     /// A request found no endpoint.
@@ -115,6 +117,7 @@ where
             attempts: Attempts::new(),
             ahead,
             opens_at: None,
+            unheard: Vec::new(),
         }
     }
 
@@ -123,6 +126,9 @@ where
         let step = self.poll_first(cx);
         if step.is_ready() {
             self.fit();
+            for request in self.unheard.drain(..) {
+                let _ = request.send(());
+            }
         }
         step
     }
@@ -214,21 +220,26 @@ where
         }
     }
 
-    /// Takes substitutes into a subset of which too few pods accept requests, or lets them go.
+    /// Takes substitutes into a subset of which too few pods accept requests, or lets them go. Some have been there before, asked
+    /// for one by one, and may be known to refuse.
     fn fit(&mut self) {
+        while self.fit_once() {
+            self.choose();
+        }
+    }
+
+    /// One step of it. True if it changes the set.
+    fn fit_once(&mut self) -> bool {
         let Some(part) = &mut self.part else {
-            return;
+            return false;
         };
         let (snapshot, lives) = (self.shared.current.load(), &self.registry.lives);
-        let is_change = part.fit(|endpoint| {
+        part.fit(|endpoint| {
             let member = snapshot.member_of(endpoint);
             // What isn't in the set yet has not been tried.
             let life = member.and_then(|member| lives.get(&member.id()));
             life.is_none_or(Life::may_accept)
-        });
-        if is_change {
-            self.choose();
-        }
+        })
     }
 
     fn publish(&mut self, set: Vec<Endpoint>, proximities: Proximities) {
@@ -322,6 +333,11 @@ where
                     self.choose();
                 }
             }
+            Event::LeftOut(pod) => {
+                // What that means for the subset is found when it is fitted.
+                self.part.iter_mut().for_each(|part| part.leave_out(&pod));
+            }
+            Event::Heard(request) => self.unheard.push(request),
             Event::Widen(whole) => {
                 if self.part.as_mut().is_some_and(Part::widen) {
                     self.choose();

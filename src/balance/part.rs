@@ -4,11 +4,11 @@
 //! ```text
 //!  source's answer ─▶ whole set ─▶ order of this client ─▶ as many as its extent says ─▶ registry
 //!  peers' answer ───────────────────────┘                      │      + pods asked for one by one
-//!  who accepts requests ───────────────────────────────────────┘      + all others, while a broadcast runs
+//!  who accepts requests, and is not left out ──────────────────┘      + all others, while a broadcast runs
 //! ```
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     task::{Context, Poll, ready},
 };
 
@@ -41,6 +41,8 @@ pub(super) struct Part {
     extent: Extent,
     /// The pods that requests have asked for, and until when at least they are kept in mind.
     wanted: HashMap<PodId, Instant>,
+    /// The pods that requests have left out and found no other one: to those, they accept none.
+    left_out: HashSet<PodId>,
     /// How many broadcasts want all pods.
     broadcasts: usize,
 }
@@ -82,6 +84,7 @@ impl Part {
             order: Vec::new(),
             extent: Extent::new(size),
             wanted: HashMap::new(),
+            left_out: HashSet::new(),
             broadcasts: 0,
         }
     }
@@ -109,10 +112,10 @@ impl Part {
 
     /// Forgets pods that nobody waits for and that aren't there.
     fn forget(&mut self, now: Instant) {
-        self.wanted.retain(|pod, until| {
-            let mut whole = self.whole.iter().flatten();
-            *until > now || whole.any(|endpoint| pod.is(endpoint))
-        });
+        let is_there = |pod: &PodId| self.whole.iter().flatten().any(|it| pod.is(it));
+        self.wanted
+            .retain(|pod, until| *until > now || is_there(pod));
+        self.left_out.retain(is_there);
     }
 
     fn put_in_order(&mut self) {
@@ -157,6 +160,14 @@ impl Part {
         is_new
     }
 
+    /// Requests that leave this pod out find no other one. Nothing else is kept in mind than pods that are there.
+    pub(super) fn leave_out(&mut self, pod: &PodId) {
+        let mut whole = self.whole.iter().flatten();
+        if !self.left_out.contains(pod) && whole.any(|endpoint| pod.is(endpoint)) {
+            self.left_out.insert(pod.clone());
+        }
+    }
+
     /// A broadcast wants all pods. True if nobody else does.
     pub(super) fn widen(&mut self) -> bool {
         self.broadcasts += 1;
@@ -175,9 +186,10 @@ impl Part {
             return false;
         };
         let before = self.extent.of(self.order.len());
-        let is_change = self
-            .extent
-            .fit(self.order.len(), |at| accepts(&whole[self.order[at]]));
+        let is_change = self.extent.fit(self.order.len(), |at| {
+            let endpoint = &whole[self.order[at]];
+            !self.left_out.iter().any(|pod| pod.is(endpoint)) && accepts(endpoint)
+        });
         let now = self.extent.of(self.order.len());
         if now > before {
             info!(

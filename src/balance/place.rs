@@ -111,6 +111,7 @@ where
                 Err(error) => return State::Failed { error: Some(error) },
             },
         };
+        errand.placed();
         match offer(shared, service, in_flight, request, errand.clone()) {
             Ok(state) => return state,
             Err(refused) => request = refused,

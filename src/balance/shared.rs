@@ -57,6 +57,10 @@ pub(super) enum Event<S> {
     Asked(Box<str>),
     /// A request waits for this pod, until then at the most, and the balancer's subset has none.
     Named(PodId, Instant),
+    /// Requests that leave this pod out find no other one in the balancer's subset.
+    LeftOut(PodId),
+    /// A request would fail, and waits until all that was told before has been done.
+    Heard(oneshot::Sender<()>),
     /// A broadcast wants all pods, whatever the balancer's subset; it is told when the set has them.
     Widen(oneshot::Sender<()>),
     /// One that wanted all pods is over.

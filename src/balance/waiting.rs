@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use futures::future::{BoxFuture, Either, select};
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Either, select},
+};
 use tokio::{
     runtime,
     sync::{futures::OwnedNotified, oneshot},
@@ -42,24 +45,61 @@ impl<S: Clone> Shared<S> {
     pub(super) fn pick_or_wait(&self, errand: &mut Errand) -> Result<Placement<S>, Error> {
         // Enabled before the second look, so that no change falls between the look and the wait.
         let change = self.next_change();
+        let has_been_heard = errand.has_been_heard();
         if let Some((service, in_flight)) = self.pick_routed(errand.route()) {
             return Ok(Placement::Picked(service, in_flight));
         }
         self.is_running()?;
         self.starved.notify_one();
         let now = Instant::now();
-        let route = errand.route().clone();
-        if !route.is_for_one() {
-            return self
-                .wait_for_any(change, now, &route)
-                .map(Placement::Waiting);
-        }
+        let wait = match errand.route().is_for_one() {
+            true => self.wait_for_one(change, now, errand),
+            false => self.wait_for_any(change, now, errand.route()),
+        };
+        let wait = wait.or_else(|error| match has_been_heard {
+            true => Err(error),
+            false => self.tell(errand).ok_or(error),
+        });
+        wait.map(Placement::Waiting)
+    }
+
+    /// A wait for the one endpoint that will do.
+    fn wait_for_one(
+        &self,
+        change: Pin<Box<OwnedNotified>>,
+        now: Instant,
+        errand: &mut Errand,
+    ) -> Result<BoxFuture<'static, ()>, Error> {
         let deadline = errand.deadline(|| self.deadline(now));
-        self.may_wait_for(&route, now, deadline)?;
+        self.may_wait_for(errand.route(), now, deadline)?;
         // Who waits for longer goes on asking.
         let ask = now + asked::EVERY;
         let next = deadline.map_or(ask, |deadline| deadline.min(ask));
-        Ok(Placement::Waiting(until(change, Some(next))))
+        Ok(until(change, Some(next)))
+    }
+
+    /// Where the set is a part of the pods, others may be taken into it for a request that would fail: waits until the background
+    /// task has heard of it, once. That is no wait for an endpoint, and not bounded by the ready timeout.
+    fn tell(&self, errand: &mut Errand) -> Option<BoxFuture<'static, ()>> {
+        if !self.is_part || !self.current.load().is_discovered() {
+            return None;
+        }
+        let route = errand.route().clone();
+        // Before it is told: woken, too, if the task's runtime ends.
+        let change = self.next_change();
+        let heard = errand.heard(|| {
+            // What was told before there was a set may be forgotten.
+            if let Some(pod) = route.requested() {
+                let _ = self.events.send(Event::Named(pod.clone(), Instant::now()));
+            }
+            if let Some(pod) = route.left_out() {
+                let _ = self.events.send(Event::LeftOut(pod.clone()));
+            }
+            let (sender, is_heard) = oneshot::channel();
+            let _ = self.events.send(Event::Heard(sender));
+            is_heard.map(drop).boxed()
+        });
+        Some(select(heard, change).map(drop).boxed())
     }
 }
 
@@ -107,6 +147,10 @@ impl<S> Shared<S> {
         now: Instant,
         route: &Route,
     ) -> Result<BoxFuture<'static, ()>, Error> {
+        let left_out = route.left_out().filter(|_| self.is_part);
+        if let Some(pod) = left_out {
+            let _ = self.events.send(Event::LeftOut(pod.clone()));
+        }
         let deadline = self.deadline(self.signals.begin_outage(now));
         self.may_wait(now, deadline, route)?;
         Ok(until(change, deadline))

@@ -40,6 +40,18 @@ impl Seen {
         self.log.refusals + self.log.handed_back
     }
 
+    pub(crate) fn is_ejected(&self) -> bool {
+        matches!(self.status.state, EndpointState::Ejected(_))
+    }
+
+    /// Whether it accepts requests, or is new and may.
+    pub(crate) fn may_accept(&self) -> bool {
+        matches!(
+            self.status.state,
+            EndpointState::Available | EndpointState::Pending
+        )
+    }
+
     pub(crate) fn is_available(&self) -> bool {
         self.status.state == EndpointState::Available
     }

@@ -44,7 +44,12 @@ impl Background {
                 Event::Wanted(member, until) => {
                     self.attempts.want(&mut self.lives, &member, until);
                 }
-                Event::Asked(_) | Event::Named(..) | Event::Widen(_) | Event::Narrow => {}
+                Event::Asked(_)
+                | Event::Named(..)
+                | Event::LeftOut(_)
+                | Event::Heard(_)
+                | Event::Widen(_)
+                | Event::Narrow => {}
             }
         }
     }
