@@ -345,7 +345,8 @@ async fn a_source_that_always_has_an_old_set_does_not_keep_a_task_for_itself() {
         source.always = Some(endpoints([5]));
         source.age = 24 * 3600 * SECOND;
     }
-    (primary.polls(), fallback.polls());
+    primary.polls();
+    fallback.polls();
     assert!(poll(&mut discovery).is_pending());
     assert_eq!((primary.polls(), fallback.polls()), (MOST, MOST));
     // Nor does it keep the set from use that holds.
