@@ -18,6 +18,7 @@ use crate::{
 };
 
 const MILLI: Duration = Duration::from_millis(1);
+const PATIENCE: Duration = Duration::from_millis(500);
 
 async fn pods() -> [Pod; 2] {
     let pod = || Pod::start((Ipv4Addr::LOCALHOST, 0).into());
@@ -33,6 +34,11 @@ fn client(
     let builder = kit::builder(pods.iter().map(Pod::addr)).protocol(protocol);
     let builder = builder.hedge(Hedge::after(20 * MILLI));
     change(builder).build().expect("a client")
+}
+
+/// For pods that have to answer in time, on a busy machine too.
+fn patient(builder: ClientBuilder<StaticEndpoints>) -> ClientBuilder<StaticEndpoints> {
+    builder.hedge(Hedge::after(PATIENCE))
 }
 
 async fn answer(request: RequestBuilder) -> String {
@@ -167,7 +173,7 @@ async fn a_session_stays_with_a_pod_that_is_only_late() {
     let pods = pods().await;
     let sessions = Sessions::cookie("lb", [7; 32]);
     let sessions = sessions.on_lost(|lost| panic!("{} is only late", lost.from()));
-    let client = client(&pods, Protocol::Http1, |builder| builder.sessions(sessions));
+    let client = client(&pods, Protocol::Http1, |it| patient(it).sessions(sessions));
     let cookie = session(&client, &pods).await;
     for (mode, expected) in [(Mode::Hung, 1), (Mode::Healthy, 0)] {
         pods[0].set(mode);
@@ -191,8 +197,8 @@ async fn a_session_stays_with_a_pod_that_is_only_late() {
 #[tokio::test]
 async fn a_503_of_the_hedge_does_not_win() {
     let pods = pods().await;
-    let client = client(&pods, Protocol::Http1, |builder| builder.retries(0));
-    pods[0].set(Mode::Slow(200 * MILLI));
+    let client = client(&pods, Protocol::Http1, |it| patient(it).retries(0));
+    pods[0].set(Mode::Slow(3 * PATIENCE));
     pods[1].set(Mode::Status(StatusCode::SERVICE_UNAVAILABLE));
     let mut failed = 0;
     // Each pod has its turn, and says what it says.
@@ -224,7 +230,7 @@ async fn the_time_of_the_request_holds_for_both() {
 #[tokio::test]
 async fn without_retries_there_are_hedges_all_the_same() {
     let pods = pods().await;
-    let client = client(&pods, Protocol::Http1, |builder| builder.retries(0));
+    let client = client(&pods, Protocol::Http1, |it| patient(it).retries(0));
     pods[0].set(Mode::Hung);
     for _ in 0..2 {
         answer(client.get("/")).await;
