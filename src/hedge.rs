@@ -41,8 +41,9 @@ use crate::route::Route;
 /// [one pod](crate::Route::pod), which one of a strict session is, or for [all](crate::Balance::broadcast); or one that may go to
 /// no other pod for those that it [avoids](crate::Route::avoid) and that it [leaves out](crate::Route::leave_out).
 ///
-/// The second pod is any other one; for a request with a [key](crate::Route::key), under a policy that goes by keys, the key's next
-/// choice. A pod that is only [preferred](crate::Route::prefer) stays so, and its session stays with it.
+/// The second pod is any other one that has a [weight](crate::Endpoint::weight); for a request with a
+/// [key](crate::Route::key), under a policy that goes by keys, the key's next choice. A pod that is only
+/// [preferred](crate::Route::prefer) stays so, and its session stays with it.
 ///
 /// # What is usual
 ///

@@ -287,6 +287,24 @@ async fn what_prefers_a_pod_is_hedged_to_another_one() {
     }
 }
 
+/// As those are that a subset has only because they are asked for.
+#[tokio::test(start_paused = true)]
+async fn a_pod_without_weight_gets_no_hedge() {
+    let pods = Pods::default();
+    let endpoints: StaticEndpoints = [web(1), web(2).with_weight(0)].into_iter().collect();
+    let mut balance = Balance::builder(endpoints)
+        .policy(ConsistentHash::new())
+        .build(pods.make());
+    balance.ready().await.expect("readiness never fails");
+    let hedge = Hedge::after(50 * MILLI).share(1.0);
+    let service = RetryLayer::new(Even).hedge(hedge).layer(balance);
+    pods.set([1], Behaviour::After(SECOND));
+    for route in [Route::new(), Route::new().key(1)] {
+        assert_eq!(answered(&service, route).await, endpoint(1));
+    }
+    assert_eq!((calls(&pods, [1]), calls(&pods, [2])), (2, 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_is_left_out_gets_no_hedge() {
     let (pods, service) = named(2).await;

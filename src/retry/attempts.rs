@@ -139,7 +139,7 @@ impl<T> Attempts<T> {
         has_other: impl FnOnce(&Route) -> bool,
     ) -> Option<Route> {
         let route = allowance.delays.avoid(self.route.clone().avoid(endpoint));
-        has_other(&route).then(|| route.only_others())
+        Some(route.only_others()).filter(has_other)
     }
 
     /// One of two tries has come to this, and the other one goes on.

@@ -112,7 +112,7 @@ impl<S> Snapshot<S> {
     pub(crate) fn has_other(&self, route: &Route) -> bool {
         let mut all = 0..self.members.len();
         all.any(|index| {
-            self.members.is_available(index) && !route.avoids(self.members.endpoint(index))
+            self.members.is_available(index) && may_be_other(route, self.members.endpoint(index))
         })
     }
 
@@ -172,7 +172,7 @@ impl<S> Snapshot<S> {
             return None;
         }
         let index = self.pickers.pick(&self.members, route, rng)?;
-        if route.avoids(self.members.endpoint(index)) {
+        if !may_be_other(route, self.members.endpoint(index)) {
             self.members()[index].end();
             return None;
         }
@@ -190,7 +190,7 @@ impl<S> Snapshot<S> {
                 return Some(self.picked(index, true));
             }
         }
-        self.pick_any_of(rng, |endpoint| !route.avoids(endpoint))
+        self.pick_any_of(rng, |endpoint| may_be_other(route, endpoint))
     }
 
     /// Of two endpoints at random that `which` allows, the one with the smaller load for its weight; near and far ones as ever, as
@@ -233,4 +233,10 @@ impl<S> Snapshot<S> {
             .begin(chosen)
             .then(|| self.picked(chosen, false))
     }
+}
+
+/// Whether a request may go to this endpoint that avoids others. One without weight is the last resort, and no place for a second
+/// try.
+fn may_be_other(route: &Route, endpoint: &Endpoint) -> bool {
+    !route.avoids(endpoint) && (endpoint.weight() > 0 || !route.is_only_others())
 }
