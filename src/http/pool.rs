@@ -330,9 +330,7 @@ impl Pool {
         let is_over = connection.is_over() || connection.room.is_vacant();
         if state.idle.len() < pool.config.max_idle && !is_over {
             pool.reap_later(&mut state, due, &connection.runtime);
-            if let Some(in_use) = connection.in_use.take() {
-                in_use.end_untold();
-            }
+            connection.end_use_untold();
             state.idle.push(connection);
             drop(state);
             pool.connected();

@@ -11,7 +11,7 @@ use tokio_test::{assert_pending, task};
 use tower::{Service, ServiceExt};
 use tower_headless::{
     EndpointState, OutlierDetection,
-    http::{Client, Protocol, ResponseBody},
+    http::{Client, Error, Protocol, ResponseBody},
 };
 
 use crate::{
@@ -161,11 +161,7 @@ fn a_request_outside_of_a_runtime_is_an_error() {
     runtime.block_on(get(&working, "/")).expect("a response");
     for client in [never, working.clone()] {
         for error in call(client) {
-            assert!(error.is_unexecuted() && error.is_unreachable(), "{error}");
-            let source = std::error::Error::source(&error)
-                .expect("a source")
-                .to_string();
-            assert!(source.contains("no tokio runtime"), "{source}");
+            is_for_want_of_a_runtime(&error);
         }
     }
     assert_eq!(requests.get(), 1);
@@ -257,10 +253,6 @@ fn a_response_that_is_awaited_where_nothing_can_be_dialled_is_an_error_and_blame
             let (pod, requests) = pods.block_on(answering());
             let builder = builder([pod]).protocol(protocol).connect_ahead(ahead);
             let mut client = builder.build().expect("a client");
-            let current_thread = || {
-                let mut runtime = tokio::runtime::Builder::new_current_thread();
-                runtime.enable_all().build().expect("a runtime")
-            };
             // The balancer's, in the beginning.
             let first = if ended { runtime() } else { current_thread() };
             first.block_on(async { within("a set", client.watch().next()).await });
@@ -273,16 +265,25 @@ fn a_response_that_is_awaited_where_nothing_can_be_dialled_is_an_error_and_blame
             drop(entered);
             drop(called);
             let error = block_on(response.as_mut()).expect_err("there is no runtime");
-            assert!(error.is_unexecuted() && error.is_unreachable(), "{error}");
-            let source = std::error::Error::source(&error).map(ToString::to_string);
-            assert!(
-                source.is_some_and(|it| it.contains("no tokio runtime")),
-                "{error:?}"
-            );
+            is_for_want_of_a_runtime(&error);
             assert_eq!(client.endpoints()[0].state, EndpointState::Available);
             assert_eq!((in_flight(&client), requests.get()), (0, 0));
         }
     }
+}
+
+fn current_thread() -> Runtime {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().build().expect("a runtime")
+}
+
+fn is_for_want_of_a_runtime(error: &Error) {
+    assert!(error.is_unexecuted() && error.is_unreachable(), "{error}");
+    let source = std::error::Error::source(error).map(ToString::to_string);
+    assert!(
+        source.is_some_and(|it| it.contains("no tokio runtime")),
+        "{error:?}"
+    );
 }
 
 /// The connection is found closed in its runtime, and the request is awaited where there is none.
@@ -291,10 +292,7 @@ fn a_request_that_comes_back_where_nothing_can_be_dialled_is_an_error_and_blames
     let pods = runtime();
     let (listener, pod) = pods.block_on(listen());
     let mut client = builder([pod]).build().expect("a client");
-    let first = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let first = first.expect("a runtime");
+    let first = current_thread();
     let serve = async {
         let mut peer = accept(&listener).await;
         peer.answer(OK).await;
@@ -313,12 +311,7 @@ fn a_request_that_comes_back_where_nothing_can_be_dialled_is_an_error_and_blames
         panic!("nothing is waited for");
     };
     let error = answer.expect_err("there is no runtime");
-    assert!(error.is_unexecuted() && error.is_unreachable(), "{error}");
-    let source = std::error::Error::source(&error).map(ToString::to_string);
-    assert!(
-        source.is_some_and(|it| it.contains("no tokio runtime")),
-        "{error:?}"
-    );
+    is_for_want_of_a_runtime(&error);
     assert_eq!(client.endpoints()[0].state, EndpointState::Available);
     drop(request);
     assert_eq!(in_flight(&client), 0);

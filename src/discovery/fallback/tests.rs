@@ -214,6 +214,17 @@ async fn used_before() -> (Script, Script, Fallback<Scripted, Scripted>) {
     (primary, fallback, discovery)
 }
 
+/// The primary fails at the beginning, and the fallback's set is an hour old.
+async fn told_an_old_set() -> (Script, Script, Fallback<Scripted, Scripted>) {
+    let ((primary, one), (fallback, mut two)) = (scripted(), scripted());
+    two.age = 3600 * SECOND;
+    let mut discovery = one.or(two);
+    primary.fail();
+    fallback.answer([9]);
+    assert_eq!(run(&mut discovery, SECOND).await, [None, set([9])]);
+    (primary, fallback, discovery)
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_the_fallback_told_before_the_primary_holds_if_it_says_nothing_when_asked_anew() {
     let (primary, fallback, mut discovery) = used_before().await;
@@ -257,12 +268,7 @@ async fn silence_of_the_fallback_never_drops_all_endpoints() {
 
 #[tokio::test(start_paused = true)]
 async fn a_set_that_was_old_when_the_fallback_told_it_does_not_hold() {
-    let ((primary, one), (fallback, mut two)) = (scripted(), scripted());
-    two.age = 3600 * SECOND;
-    let mut discovery = one.or(two);
-    primary.fail();
-    fallback.answer([9]);
-    assert_eq!(run(&mut discovery, SECOND).await, [None, set([9])]);
+    let (primary, _fallback, mut discovery) = told_an_old_set().await;
     primary.answer([1]);
     primary.fail();
     let said = run(&mut discovery, 600 * SECOND).await;
@@ -430,12 +436,7 @@ async fn a_set_from_before_the_failure_is_used_if_nothing_newer_comes() {
 /// As without a fallback: a source that has a fresh one coming waits by itself.
 #[tokio::test(start_paused = true)]
 async fn an_old_set_of_the_fallback_is_used_at_once_if_there_is_no_other() {
-    let ((primary, one), (fallback, mut two)) = (scripted(), scripted());
-    two.age = 3600 * SECOND;
-    let mut discovery = one.or(two);
-    primary.fail();
-    fallback.answer([9]);
-    assert_eq!(run(&mut discovery, SECOND).await, [None, set([9])]);
+    let (_primary, _fallback, discovery) = told_an_old_set().await;
     assert_eq!(discovery.age(), 3600 * SECOND);
 }
 

@@ -65,7 +65,7 @@ pub(in crate::http) struct Http1 {
     pub(super) runtime: Handle,
     pub(super) room: Room,
     /// While a request has it.
-    pub(super) in_use: Option<InUse>,
+    in_use: Option<InUse>,
 }
 
 /// A connection for many requests at a time.
@@ -198,6 +198,13 @@ impl Http1 {
     /// No request has it any more.
     pub(super) fn end_use(&mut self) {
         self.in_use = None;
+    }
+
+    /// The same, for one who tells all that wait as soon as they find the connection.
+    pub(super) fn end_use_untold(&mut self) {
+        if let Some(in_use) = self.in_use.take() {
+            in_use.end_untold();
+        }
     }
 
     /// Whether it takes no more requests: it is closed, or too old, or the pod is about to close it.
