@@ -8,7 +8,7 @@ mod extent;
 mod order;
 mod peers;
 
-pub(crate) use extent::Extent;
+pub(crate) use extent::{Extent, Fitting};
 pub(crate) use order::{Client, order};
 pub(crate) use peers::rank;
 
@@ -59,9 +59,10 @@ use crate::{discovery::Discovery, stable_hash::stable_hash};
 /// - **Pods go by their [stable names](crate::Endpoint::stable_name)**: a StatefulSet's pods come back to their clients under
 ///   another address, where the source tells names. The order is the same in each process and version of this crate.
 /// - **Substitutes**: when fewer than half of the subset accept requests, the next pods in the client's order join it, as many as
-///   don't accept, and if those refuse, the next ones, to the last. They leave when three quarters of the subset accept again.
+///   don't accept, and if those refuse, the next ones, to the last. They leave when three quarters of the subset accept again,
+///   and those that haven't been needed for 10 s leave before.
 ///   gRFC A68 knows none; but a request should not fail while most of the service is well. A pod that is ejected,
-///   or fails its checks, doesn't accept. While all of the service is down, each client tries all of it, as it does without
+///   or fails its checks, doesn't accept, also while a panic has it used. While all of the service is down, each client tries all of it, as it does without
 ///   a subset.
 /// - **Terminating pods**, and those of weight zero, are taken only if there are no others. Other weights don't count in the
 ///   choice, and do in the subset.

@@ -24,8 +24,8 @@ use tokio::{sync::mpsc, time::sleep};
 use tower::{Layer, ServiceExt};
 use tower_headless::{
     Balance, BalanceBuilder, BalanceLayer, BoxError, ConsistentHash, Discovery, Dns, Endpoint,
-    Error, HealthCheck, MembershipChange, PodId, Proximity, Route, StaticEndpoints, Subset,
-    http::Client,
+    EndpointState, EndpointStatus, Error, HealthCheck, MembershipChange, PodId, Proximity, Route,
+    StaticEndpoints, Subset, http::Client,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -301,6 +301,54 @@ async fn substitutes_are_as_many_as_are_missing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_bad_pod_keeps_no_more_substitutes_than_it_takes() {
+    let (_script, pods, balance) = balance(set(0..60), Subset::of(3), &|it| it).await;
+    let own = hosts(&balance);
+    let bad = *own.first().expect("three");
+    pods.set(0..60, Behaviour::NotReady);
+    let waiting = tokio::spawn({
+        let balance = balance.clone();
+        async move { send(&balance).await }
+    });
+    sleep(SECOND).await;
+    assert_eq!(hosts(&balance).len(), 60, "an outage");
+    pods.set((0..60).filter(|host| *host != bad), Behaviour::Answer);
+    waiting.await.expect("no panic").expect("an answer");
+    sleep(30 * SECOND).await;
+    settle().await;
+    assert_eq!(hosts(&balance).len(), 4);
+    assert_eq!(answering(&balance, 30).await.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_substitute_whose_service_could_not_be_made_joins_a_little_later() {
+    let (script, source) = discovery();
+    let (pods, faults) = (Pods::default(), Arc::new(Mutex::new(0)));
+    let mut make = pods.make();
+    let broken = faults.clone();
+    let balance = Balance::builder(source)
+        .subset(Subset::of(1))
+        .seed(5)
+        .build(move |endpoint: &Endpoint| {
+            let is_broken = {
+                let mut faults = broken.lock().expect("no panic");
+                std::mem::replace(&mut *faults, faults.saturating_sub(1)) > 0
+            };
+            assert!(!is_broken, "a bug in what makes services");
+            make(endpoint)
+        });
+    script.answer(0..60);
+    settle().await;
+    let own = hosts(&balance);
+    pods.set(own.clone(), Behaviour::NotReady);
+    // The source has nothing more to say.
+    *faults.lock().expect("no panic") = 2;
+    let answered = send(&balance).await.expect("a substitute");
+    assert!(!own.contains(&answered));
+    assert_eq!(hosts(&balance).len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn pods_that_are_not_tried_yet_need_no_substitutes() {
     let check = HealthCheck::by(|_| pending::<Result<(), BoxError>>());
     let check = check.require_initial_pass(true).timeout(10 * SECOND);
@@ -405,6 +453,34 @@ async fn a_pod_outside_of_the_subset_gets_the_requests_for_it_and_no_others() {
     assert_eq!(waiting.await.expect("no panic").expect("it has come"), 77);
     let missing = ask(&balance, 99).await.expect_err("there is none");
     assert!(missing.is_unreachable());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_substitute_that_a_request_waits_for_by_name_stays_when_the_others_leave() {
+    let (_script, pods, balance) = balance(named(0..60), Subset::of(6), &|it| it).await;
+    let own = hosts(&balance);
+    pods.set(own.iter().copied().take(4), Behaviour::NotReady);
+    answering(&balance, 20).await;
+    settle().await;
+    let substitutes = hosts(&balance);
+    let substitute = substitutes.into_iter().find(|host| !own.contains(host));
+    let substitute = substitute.expect("four");
+    pods.set([substitute], Behaviour::NotReady);
+    let waiting = tokio::spawn({
+        let balance = balance.clone();
+        async move { ask(&balance, substitute).await }
+    });
+    sleep(SECOND).await;
+    pods.set(0..60, Behaviour::Answer);
+    let answered = waiting.await.expect("no panic").expect("it is back");
+    assert_eq!(answered, substitute);
+    sleep(20 * SECOND).await;
+    settle().await;
+    let mut expected = own.clone();
+    expected.insert(substitute);
+    assert_eq!(hosts(&balance), expected);
+    assert_eq!(pods.counts(substitute).made, 1, "with its connections");
+    assert_eq!(answering(&balance, 60).await, own);
 }
 
 #[tokio::test(start_paused = true)]
@@ -537,6 +613,56 @@ async fn one_that_is_left_out_has_a_substitute_where_there_is_no_other() {
         let error = others.oneshot(Request(1)).await.expect_err("no other");
         assert!(error.is_no_endpoints(), "{error}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_no_request_leaves_out_any_more_has_no_substitute() {
+    let (_script, pods, balance) = balance(set(0..60), Subset::of(2), &|it| it).await;
+    let own = hosts(&balance);
+    let (myself, other) = (own.first().expect("two"), own.last().expect("two"));
+    let ask_others = async || {
+        let others = balance.others(endpoint(*myself).address());
+        let (answering, _) = others.oneshot(Request(1)).await.expect("others");
+        host(&answering)
+    };
+    pods.set([*other], Behaviour::NotReady);
+    assert!(!own.contains(&ask_others().await));
+    pods.set([*other], Behaviour::Answer);
+    sleep(60 * SECOND).await;
+    settle().await;
+    assert_eq!(
+        hosts(&balance).len(),
+        3,
+        "one that leaves it out may be next"
+    );
+    sleep(600 * SECOND).await;
+    settle().await;
+    assert_eq!(hosts(&balance), own);
+    assert_eq!(ask_others().await, *other);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_of_the_subset_are_ejected_while_a_broadcast_has_all_pods_there() {
+    let (_script, pods, balance) = balance(set(0..60), Subset::of(4), &|it| it).await;
+    let own = hosts(&balance);
+    let held = (0..60).find(|host| !own.contains(host)).expect("many");
+    pods.set([held], Behaviour::Hold);
+    let mut answers = balance.broadcast_with(|_| Request(1)).await.expect("pods");
+    for _ in 0..59 {
+        let (_, answer) = answers.next().await.expect("an answer");
+        answer.expect("no failure");
+    }
+    pods.set(own.clone(), Behaviour::Fail);
+    for _ in 0..100 {
+        let _ = send(&balance).await;
+        sleep(SECOND / 50).await;
+    }
+    assert_eq!(hosts(&balance).len(), 60, "it is under way");
+    let is_ejected = |pod: &EndpointStatus| matches!(pod.state, EndpointState::Ejected(_));
+    let endpoints = balance.endpoints();
+    let ejected = endpoints.iter().filter(|pod| is_ejected(pod));
+    assert_eq!(ejected.count(), 2, "half of the subset");
+    drop(answers);
 }
 
 #[tokio::test(start_paused = true)]

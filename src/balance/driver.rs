@@ -16,6 +16,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures::FutureExt;
@@ -43,6 +44,7 @@ use crate::{
     locality::Proximities,
     member::{Member, Verdict},
     snapshot::Writer,
+    subset::Fitting,
 };
 
 pub(super) struct Driver<D, S, M> {
@@ -59,6 +61,8 @@ pub(super) struct Driver<D, S, M> {
     /// How new endpoints are made ready before requests need them, if they are.
     ahead: Option<ReadyFn<S>>,
     opens_at: Option<Instant>,
+    /// When the part is chosen again that could not be published.
+    chooses_at: Option<Instant>,
     /// Requests that would fail, and wait until what they have told is done.
     unheard: Vec<oneshot::Sender<()>>,
     /// A request has told something that can't wait.
@@ -117,6 +121,7 @@ where
             attempts: Attempts::new(),
             ahead,
             opens_at: None,
+            chooses_at: None,
             unheard: Vec::new(),
         }
     }
@@ -183,6 +188,8 @@ where
             self.monitor.due(),
             self.checks.due(),
             self.opens_at,
+            self.chooses_at,
+            self.part.as_ref().and_then(Part::due),
         ];
         due.into_iter().flatten().min()
     }
@@ -223,20 +230,21 @@ where
     /// Takes substitutes into a subset of which too few pods accept requests, or lets them go. Some have been there before, asked
     /// for one by one, and may be known to refuse.
     fn fit(&mut self) {
-        while self.fit_once() {
+        let mut fitting = Fitting::default();
+        while self.fit_once(&mut fitting) {
             self.choose();
         }
     }
 
-    /// One step of it. True if it changes the set.
-    fn fit_once(&mut self) -> bool {
+    /// One round of it. True if it changes the set.
+    fn fit_once(&mut self, fitting: &mut Fitting) -> bool {
         let Some(part) = &mut self.part else {
             return false;
         };
         let (snapshot, lives) = (self.shared.current.load(), &self.registry.lives);
-        part.fit(|endpoint| {
+        part.fit(fitting, Instant::now(), |endpoint| {
             let member = snapshot.member_of(endpoint);
-            // What isn't in the set yet has not been tried.
+            // What isn't in the set yet has not been tried. If it could not be published, it will be.
             let life = member.and_then(|member| lives.get(&member.id()));
             life.is_none_or(Life::may_accept)
         })
@@ -250,7 +258,11 @@ where
             let set = (set, proximities);
             self.registry.update(&shared.current, set, now, generator)
         });
-        let change = match catch_unwind(update) {
+        let update = catch_unwind(update);
+        // A source answers again some day. What is chosen of its answers would be missed until then.
+        let is_missed = update.is_err() && self.part.is_some();
+        self.chooses_at = is_missed.then(|| now + PUBLISH_AGAIN);
+        let change = match update {
             Ok(Some(change)) => change,
             Ok(None) => return,
             Err(_) => {
@@ -335,7 +347,9 @@ where
             }
             Event::LeftOut(pod) => {
                 // What that means for the subset is found when it is fitted.
-                self.part.iter_mut().for_each(|part| part.leave_out(&pod));
+                if let Some(part) = &mut self.part {
+                    part.leave_out(pod, Instant::now());
+                }
             }
             Event::Heard(request) => self.unheard.push(request),
             Event::Widen(whole) => {
@@ -397,6 +411,10 @@ where
         if self.opens_at.is_some_and(|at| at <= now) {
             self.opens_at = None;
             self.shared.open();
+        }
+        if self.chooses_at.is_some_and(|at| at <= now) {
+            self.chooses_at = None;
+            self.choose();
         }
         self.checks.begin(&mut self.registry.lives, now);
         let is_outage = self.shared.signals.outage.is_on();
@@ -466,6 +484,9 @@ where
     }
 }
 
+/// How long it is until a set is published again that something of the user's has kept from being published.
+const PUBLISH_AGAIN: Duration = Duration::from_secs(1);
+
 /// How many things are done in one go before others have their turn.
 const STEPS: usize = 64;
 
@@ -529,3 +550,6 @@ impl Bell {
         rung
     }
 }
+
+#[cfg(all(test, feature = "http"))]
+mod tests;

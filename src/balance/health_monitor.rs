@@ -87,9 +87,10 @@ impl HealthMonitor {
         self.begin_penalties(lives, now);
         self.slow_start.review(lives, &self.signals, now);
         let was_panic = self.detector.is_panic();
-        let observe = lives
-            .values_mut()
-            .map(|life| Case::observe(&life.member, &mut life.health));
+        let observe = lives.values_mut().map(|life| {
+            let case = Case::observe(&life.member, &mut life.health);
+            case.of_weight(life.endpoint.weight())
+        });
         let mut cases: Vec<_> = observe.collect();
         self.detector.review(&mut cases, now, rng);
         let is_panic = self.detector.is_panic();

@@ -8,8 +8,9 @@
 //! ```
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use tokio::time::Instant;
@@ -22,8 +23,11 @@ use crate::{
     error::{BoxError, SharedError},
     locality::{LocalityPreference, Nearest, Proximities},
     route::PodId,
-    subset::{Client, Extent, Subset, order, rank},
+    subset::{Client, Extent, Fitting, Subset, order, rank},
 };
+
+/// How long a pod that requests leave out counts as one that accepts none, after they have last found no other one.
+const LEFT_OUT: Duration = Duration::from_secs(600);
 
 /// What is chosen, and of what.
 pub(super) struct Part {
@@ -41,8 +45,8 @@ pub(super) struct Part {
     extent: Extent,
     /// The pods that requests have asked for, and until when at least they are kept in mind.
     wanted: HashMap<PodId, Instant>,
-    /// The pods that requests have left out and found no other one: to those, they accept none.
-    left_out: HashSet<PodId>,
+    /// The pods that requests have left out and found no other one, and until when that counts: to those, they accept none.
+    left_out: HashMap<PodId, Instant>,
     /// How many broadcasts want all pods.
     broadcasts: usize,
 }
@@ -84,7 +88,7 @@ impl Part {
             order: Vec::new(),
             extent: Extent::new(size),
             wanted: HashMap::new(),
-            left_out: HashSet::new(),
+            left_out: HashMap::new(),
             broadcasts: 0,
         }
     }
@@ -115,7 +119,7 @@ impl Part {
         let is_there = |pod: &PodId| self.whole.iter().flatten().any(|it| pod.is(it));
         self.wanted
             .retain(|pod, until| *until > now || is_there(pod));
-        self.left_out.retain(is_there);
+        self.left_out.retain(|pod, _| is_there(pod));
     }
 
     fn put_in_order(&mut self) {
@@ -161,10 +165,10 @@ impl Part {
     }
 
     /// Requests that leave this pod out find no other one. Nothing else is kept in mind than pods that are there.
-    pub(super) fn leave_out(&mut self, pod: &PodId) {
+    pub(super) fn leave_out(&mut self, pod: PodId, now: Instant) {
         let mut whole = self.whole.iter().flatten();
-        if !self.left_out.contains(pod) && whole.any(|endpoint| pod.is(endpoint)) {
-            self.left_out.insert(pod.clone());
+        if self.left_out.contains_key(&pod) || whole.any(|endpoint| pod.is(endpoint)) {
+            self.left_out.insert(pod, now + LEFT_OUT);
         }
     }
 
@@ -180,15 +184,27 @@ impl Part {
         self.broadcasts == 0
     }
 
+    /// When it has to be fitted again, whatever the pods do.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let left_out = self.left_out.values().copied().min();
+        left_out.into_iter().chain(self.extent.due()).min()
+    }
+
     /// Takes as many pods as have to be, by which of them may accept requests. True if that changes the set.
-    pub(super) fn fit(&mut self, accepts: impl Fn(&Endpoint) -> bool) -> bool {
+    pub(super) fn fit(
+        &mut self,
+        fitting: &mut Fitting,
+        now: Instant,
+        accepts: impl Fn(&Endpoint) -> bool,
+    ) -> bool {
+        self.left_out.retain(|_, until| *until > now);
         let Some(whole) = &self.whole else {
             return false;
         };
         let before = self.extent.of(self.order.len());
-        let is_change = self.extent.fit(self.order.len(), |at| {
+        let is_change = self.extent.fit(fitting, self.order.len(), now, |at| {
             let endpoint = &whole[self.order[at]];
-            !self.left_out.iter().any(|pod| pod.is(endpoint)) && accepts(endpoint)
+            !self.left_out.keys().any(|pod| pod.is(endpoint)) && accepts(endpoint)
         });
         let now = self.extent.of(self.order.len());
         if now > before {

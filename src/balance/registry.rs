@@ -126,11 +126,13 @@ impl<S> Life<S> {
         }
     }
 
-    /// Whether it accepts requests, or may: it is new, and is to be found ready, or to pass a check, first.
+    /// Whether it accepts requests, or may: it is new, and is to be found ready, or to pass a check, first. By what is known of
+    /// it, and not by whether picks take it: how many members there are decides on a panic, which takes back those that are out,
+    /// and this decides on how many there are.
     pub(super) fn may_accept(&self) -> bool {
         let refuses = self.reconnect.as_ref().is_none_or(Reconnect::has_refused);
-        let fails = !self.check.as_ref().is_some_and(CheckState::is_untried);
-        let member = &self.member;
-        !(member.is_ejected() || member.is_unreachable() && refuses || member.is_unfit() && fails)
+        let fails = self.check.as_ref().is_some_and(CheckState::has_failed);
+        let is_out = self.health.reason().is_some();
+        !(is_out || self.member.is_unreachable() && refuses || fails)
     }
 }

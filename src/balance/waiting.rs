@@ -243,7 +243,8 @@ impl<S> Shared<S> {
                 let state = PodState::Ambiguous(ambiguous.0);
                 return Err(Error::pod_unreachable(pod.to_string(), state, None));
             }
-            if requested.is_empty() && self.is_part {
+            // Also if it is there: perhaps as a substitute, or for a broadcast, which would take it along when they leave.
+            if self.is_part {
                 let until = deadline.unwrap_or(now + WANTED);
                 let _ = self.events.send(Event::Named(pod.clone(), until));
             }

@@ -147,9 +147,13 @@ impl CheckState {
         self.checked
     }
 
-    /// Whether it is to pass a check before it gets requests, and none has ended yet.
-    pub(crate) fn is_untried(&self) -> bool {
-        self.checked == Checked::Pending && self.in_a_row == 0
+    /// Whether its checks say that it should get no requests. Not as long as it is to pass the first one, and none has ended yet.
+    pub(crate) fn has_failed(&self) -> bool {
+        match self.checked {
+            Checked::Passes => false,
+            Checked::Fails => true,
+            Checked::Pending => self.in_a_row > 0,
+        }
     }
 
     fn learn(&mut self, has_passed: bool, pace: &Pace) {

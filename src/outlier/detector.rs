@@ -29,6 +29,8 @@ pub(crate) struct Case<'a> {
     health: &'a mut EndpointHealth,
     observation: Observation,
     was_out: bool,
+    /// It is there for requests of its own only, and not for all others.
+    is_extra: bool,
     pub(crate) decision: Decision,
 }
 
@@ -41,8 +43,15 @@ impl<'a> Case<'a> {
             was_out: health.is_out(),
             health,
             observation,
+            is_extra: false,
             decision: Decision::default(),
         }
+    }
+
+    /// One without weight has no part in how many of the set may be out, unless none has any.
+    pub(crate) fn of_weight(self, weight: u32) -> Self {
+        let is_extra = weight == 0;
+        Self { is_extra, ..self }
     }
 }
 
@@ -80,6 +89,9 @@ impl OutlierDetector {
 
     /// Looks at all endpoints of the set, and decides of each what has to be done.
     pub(crate) fn review(&mut self, cases: &mut [Case<'_>], now: Instant, rng: &mut impl Rng) {
+        if cases.iter().all(|case| case.is_extra) {
+            cases.iter_mut().for_each(|case| case.is_extra = false);
+        }
         self.learn(cases);
         let complaints = self.reconsider(cases, now, rng);
         let available = self.eject(complaints, cases, now, rng);
@@ -141,7 +153,7 @@ impl OutlierDetector {
         complaints
     }
 
-    /// Puts out as many as may be; returns how many endpoints are left.
+    /// Puts out as many as may be; returns how many endpoints are left. Those that are extra count in neither.
     fn eject(
         &mut self,
         complaints: Vec<(usize, EjectionReason)>,
@@ -150,17 +162,26 @@ impl OutlierDetector {
         rng: &mut impl Rng,
     ) -> usize {
         // One that refuses, or fails its checks, uses up nothing, unless it is ejected besides.
-        let mut out = cases.iter().filter(|case| case.health.is_out()).count();
+        let counted = || cases.iter().filter(|case| !case.is_extra);
+        let mut out = counted().filter(|case| case.health.is_out()).count();
         let is_available =
             |case: &&Case<'_>| !case.observation.is_out_anyway && !case.health.is_out();
-        let mut available = cases.iter().filter(is_available).count();
+        let mut available = counted().filter(is_available).count();
         let most = self.settings.may_be_out(members(cases));
         for (index, reason) in complaints {
-            if out >= most || available <= 1 {
-                break;
+            let is_extra = cases[index].is_extra;
+            let may_be = match is_extra {
+                // Where no other one is available, it gets their requests.
+                true => available > 0,
+                false => out < most && available > 1,
+            };
+            if !may_be {
+                continue;
             }
             cases[index].health.eject(reason, &self.settings, now, rng);
-            (out, available) = (out + 1, available - 1);
+            if !is_extra {
+                (out, available) = (out + 1, available - 1);
+            }
         }
         available
     }
@@ -185,6 +206,6 @@ impl Case<'_> {
 fn members(cases: &[Case<'_>]) -> usize {
     cases
         .iter()
-        .filter(|case| !case.observation.is_pending)
+        .filter(|case| !case.observation.is_pending && !case.is_extra)
         .count()
 }

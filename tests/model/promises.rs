@@ -237,11 +237,12 @@ impl Promises {
                 && seen.out_in == Some(view.version)
                 && before.of(&seen.life).is_some_and(Seen::is_available)
         };
-        let Some(new) = view.pods.iter().find(is_new) else {
+        let counted = view.counted();
+        let Some(new) = counted.iter().copied().find(is_new) else {
             return Ok(());
         };
-        let all = view.pods.len();
-        let out = view.pods.iter().filter(|seen| seen.is_out()).count();
+        let all = counted.len();
+        let out = counted.iter().filter(|seen| seen.is_out()).count();
         if out as f64 > all as f64 * config.max_ejected + 1e-6 {
             let what = format!("{out} of {all}: {}", new.status);
             return broken("no more are ejected than may be", what);
@@ -254,7 +255,7 @@ impl Promises {
 
     /// Who was ejected for what its requests came to comes back when a request succeeds.
     fn who_comes_back_has_answered(&self, config: &Config, view: &mut View) -> Result<(), Broken> {
-        let all = view.pods.len() as f64;
+        let all = view.counted().len() as f64;
         let may_panic =
             all - (all * config.max_ejected + 1e-6).floor() < all * config.panic_threshold - 1e-6;
         let Some(before) = self.plainly_before(config, view).filter(|_| !may_panic) else {

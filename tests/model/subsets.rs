@@ -75,7 +75,15 @@ impl Part {
                 .filter(|(by, _)| by.is_others());
             left_out.any(|&wanted| !told.fits(Some(wanted), seen.life.host))
         };
-        let may_refuse = |seen: &Seen| !seen.may_accept() || is_left_out(seen);
+        let has_failed =
+            |seen: &Seen| seen.may_have_refused() || cluster.failed_checks(seen.life.host) > 0;
+        // One that a panic has taken back looks available, and counts as one that refuses. There may be one if so many have failed.
+        let well = used
+            .iter()
+            .filter(|seen| seen.is_available() && !has_failed(seen));
+        let may_panic = (well.count() as f64) < used.len() as f64 * config.panic_threshold;
+        let may_refuse =
+            |seen: &Seen| !seen.may_accept() || is_left_out(seen) || may_panic && has_failed(seen);
         let refusing = used.iter().filter(|seen| may_refuse(seen)).count();
         let wrong = |promise, why: &str| {
             let (used, told) = (used.len(), told.set.len());
@@ -99,14 +107,9 @@ impl Part {
             return wrong("a subset has substitutes where it needs some", "too few");
         }
         let sets = cluster.told.len();
-        let may_have_refused = |seen: &&&Seen| {
-            let log = seen.log;
-            may_refuse(seen)
-                || log.bad + log.handed_back + cluster.failed_checks(seen.life.host) > 0
-                || log.most_waiting > 1
-        };
         // Where pods have gone, those that refused may have.
-        let most = size + used.iter().filter(may_have_refused).count();
+        let may_have = |seen: &&&Seen| may_refuse(seen) || has_failed(seen);
+        let most = size + used.iter().filter(may_have).count();
         if *self.extended_in.get_or_insert(sets) == sets && used.len() > most {
             return wrong("a subset has no more substitutes than it needs", "more");
         }
