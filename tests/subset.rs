@@ -7,7 +7,10 @@ use std::{
     future::{IntoFuture, pending},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::Range,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -323,17 +326,15 @@ async fn one_bad_pod_keeps_no_more_substitutes_than_it_takes() {
 #[tokio::test(start_paused = true)]
 async fn a_substitute_whose_service_could_not_be_made_joins_a_little_later() {
     let (script, source) = discovery();
-    let (pods, faults) = (Pods::default(), Arc::new(Mutex::new(0)));
+    let (pods, faults) = (Pods::default(), Arc::new(AtomicUsize::new(0)));
     let mut make = pods.make();
     let broken = faults.clone();
     let balance = Balance::builder(source)
         .subset(Subset::of(1))
         .seed(5)
         .build(move |endpoint: &Endpoint| {
-            let is_broken = {
-                let mut faults = broken.lock().expect("no panic");
-                std::mem::replace(&mut *faults, faults.saturating_sub(1)) > 0
-            };
+            let take = |left: usize| left.checked_sub(1);
+            let is_broken = broken.fetch_update(Relaxed, Relaxed, take).is_ok();
             assert!(!is_broken, "a bug in what makes services");
             make(endpoint)
         });
@@ -342,7 +343,7 @@ async fn a_substitute_whose_service_could_not_be_made_joins_a_little_later() {
     let own = hosts(&balance);
     pods.set(own.clone(), Behaviour::NotReady);
     // The source has nothing more to say.
-    *faults.lock().expect("no panic") = 2;
+    faults.store(2, Relaxed);
     let answered = send(&balance).await.expect("a substitute");
     assert!(!own.contains(&answered));
     assert_eq!(hosts(&balance).len(), 2);
