@@ -58,6 +58,9 @@ use std::time::Duration;
 /// No setting can do harm by its value: ratios outside of 0 to 1 are taken for the nearer end, NaN for the default, and times
 /// for the nearest from 1 ms to a day.
 ///
+/// Endpoints of weight zero, which get requests of their own only, have no part in how many of the others may be ejected; unless
+/// all are.
+///
 /// ```
 /// use std::time::Duration;
 /// use tower_headless::{Balance, Endpoint, OutlierDetection, StaticEndpoints};

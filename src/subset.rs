@@ -79,7 +79,7 @@ use crate::{discovery::Discovery, stable_hash::stable_hash};
 ///   is judged by the pods of the set.
 /// - **A pod that is left out** ([`Balance::others`](crate::Balance::others)) may be one of the subset, which then has one fewer
 ///   for these requests. Once one of them has found no other pod, the one that is left out doesn't count as accepting requests,
-///   and there are substitutes if there would be for that.
+///   and there are substitutes if there would be for that; until ten minutes after the last such request.
 /// - **Requests that [never wait](crate::BalanceBuilder::fail_fast)** don't wait for pods. But before one fails, it has the
 ///   background task take in the pods that it may: for a turn of that task.
 /// - **A [broadcast](crate::Balance::broadcast)** reaches all pods. Those outside of the subset join the set with weight zero

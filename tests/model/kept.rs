@@ -322,4 +322,39 @@ pub(crate) const KEPT: &[Kept] = &[
             Step::Send(hosts(&[]), Drop),
         ],
     },
+    Kept {
+        name: "a substitute that is asked for leaves and joins anew each time that it refuses, and no other one joins",
+        config: Config {
+            seed: 861,
+            subset: 1,
+            failures: 1,
+            ..Config::PLAIN
+        },
+        steps: &[
+            Step::Set(hosts(&[1, 2, 4])),
+            Step::Send(hosts(&[]), Drop),
+            Step::Behave(2, Hang),
+            Step::Traffic(4, 20, Drop),
+            Step::GiveUp(121),
+            Step::SendTo(Name, 1, Drop),
+            Step::Behave(4, Refuse),
+            Step::SendTo(Name, 4, Drop),
+        ],
+    },
+    // The model was wrong: one that has to pass a check first, and has failed it, needs a substitute.
+    Kept {
+        name: "a pod that fails its first check has a substitute",
+        config: Config {
+            seed: 273,
+            checks: First,
+            names: Untold,
+            subset: 1,
+            ..Config::PLAIN
+        },
+        steps: &[
+            Step::Set(hosts(&[1, 2])),
+            Step::Check(1, false),
+            Step::Set(hosts(&[1, 3])),
+        ],
+    },
 ];

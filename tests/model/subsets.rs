@@ -82,8 +82,11 @@ impl Part {
             .iter()
             .filter(|seen| seen.is_available() && !has_failed(seen));
         let may_panic = (well.count() as f64) < used.len() as f64 * config.panic_threshold;
-        let may_refuse =
-            |seen: &Seen| !seen.may_accept() || is_left_out(seen) || may_panic && has_failed(seen);
+        // So does one that has to pass a check first, and has failed one.
+        let is_hidden = |seen: &Seen| may_panic || !seen.is_available();
+        let may_refuse = |seen: &Seen| {
+            !seen.may_accept() || is_left_out(seen) || has_failed(seen) && is_hidden(seen)
+        };
         let refusing = used.iter().filter(|seen| may_refuse(seen)).count();
         let wrong = |promise, why: &str| {
             let (used, told) = (used.len(), told.set.len());
