@@ -57,7 +57,7 @@ use self::{
 ///   with another secret counts as none: its request goes to any pod, and gets a new one. It is bound to the cookie's name, so
 ///   take another name for each service that end users reach at the same host, and none that pods set themselves: where one
 ///   does, the response has ours after it, which is what browsers keep.
-/// - **Pods are known by their [stable name](Endpoint::stable_name)**: a StatefulSet's pod has its sessions again when it is
+/// - **Pods are known by their [stable name](crate::Endpoint::stable_name)**: a StatefulSet's pod has its sessions again when it is
 ///   back, wherever it runs. A Deployment's has another name each time, and its sessions are lost with it. Where the source
 ///   tells no names, as A records don't, a session is with an address, whatever pod has it.
 /// - **When the pod is out**, because it is gone, ejected, refuses connections or has failed this very request in a way that is
@@ -73,8 +73,8 @@ use self::{
 ///   may have kept nothing of it.
 /// - **The first requests of one user** that are under way at once may begin sessions with several pods, of which browsers keep
 ///   the last. They have one pod where they have one [key](super::ClientBuilder::key_from) as well.
-/// - **What comes first**: a [`Route`] to one pod ([`pod`](Route::pod), [`prefer`](Route::prefer)), and the session is left as it
-///   is; then the session; then a key. A broadcast has no sessions.
+/// - **What comes first**: a [route](crate::Route) to one pod ([`pod`](crate::Route::pod), [`prefer`](crate::Route::prefer)), and
+///   the session is left as it is; then the session; then a key. A broadcast has no sessions.
 /// - **A response is left alone** if it comes from the session's pod, and nothing has to be said anew. So
 ///   [`max_age`](Self::max_age) counts from the first one, or the last change. One that tells a session is
 ///   [private](Self::mark_private).
