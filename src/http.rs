@@ -19,7 +19,7 @@
 //! | `http/broadcast.rs` | the same request to every pod |
 //! | `http/pinned.rs` | one pod, or all pods but one |
 //! | `http/affinity.rs` | which pod a request stays with: by a key, or by a session |
-//! | `http/key_from.rs` | where the keys of requests come from that name none |
+//! | `http/key_from.rs`, `http/cookies.rs` | where the keys of requests come from that name none |
 //! | `http/session.rs`, `http/session/` | feature `sessions`: what a sticky session's cookie says, and what its answer does |
 //! | `http/address.rs` | whom a request names |
 //! | `http/framing.rs`, `http/measured.rs` | where a request's body ends: as its headers say, and as it does |
@@ -44,6 +44,7 @@ mod builder;
 mod check;
 mod client;
 mod connect;
+mod cookies;
 mod cut_off;
 mod deadline;
 mod error;

@@ -309,7 +309,7 @@
 //! | `dns` | yes | [`Dns`]: discovery by A, AAAA and SRV records, on hickory-resolver |
 //! | `http-body` | yes | [`OnBodyEnd`]: HTTP requests count as in flight to the end of the response's body |
 //! | `http` | no | [`http::Client`]: HTTP/1.1 and HTTP/2, on hyper; [`HealthCheck::http`] and [`HealthCheck::grpc`] |
-//! | `sessions` | no | [`http::Sessions`]: sticky sessions by cookie or header, and keys from cookies; on cookie |
+//! | `sessions` | no | [`http::Sessions`]: sticky sessions by cookie or header, on cookie |
 //! | `tls` | no | HTTPS, on rustls; takes one of the two below |
 //! | `tls-ring`, `tls-aws-lc` | no | its provider of cryptography |
 //! | `tls-native-roots`, `tls-webpki-roots` | no | the system's and Mozilla's authorities, beside those of a file |

@@ -71,7 +71,7 @@ impl Route {
     /// policy's choice.
     ///
     /// So requests stay with a pod for as long as it is well, under any policy. How many requests it has makes no difference, nor
-    /// how near or how new it is. A pod outside of the client's [subset](crate::Subset) counts as gone.
+    /// how near or how new it is, nor that it is ejected as [slow](crate::EjectionReason::Slow) and nothing worse. A pod outside of the client's [subset](crate::Subset) counts as gone.
     pub fn prefer(self, id: impl Into<PodId>) -> Self {
         self.with(|wishes| wishes.preferred = Some(id.into()))
     }

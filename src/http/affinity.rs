@@ -57,6 +57,12 @@ impl Affinity {
     expect(unused_variables, reason = "no session follows")
 )]
 impl Followed {
+    /// The request is at `pod`, which is late, and goes to another one, too.
+    pub(super) fn hedged(&mut self, pod: &Endpoint) {
+        #[cfg(feature = "sessions")]
+        self.session.hedged(pod);
+    }
+
     /// The request has its answer: of a second pod, if it was [hedged](crate::Hedge) and that has overtaken the first one.
     pub(super) fn answered(self, response: &mut Response<ResponseBody>, is_overtaken: bool) {
         #[cfg(feature = "sessions")]

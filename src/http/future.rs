@@ -140,7 +140,7 @@ impl Future for ResponseFuture {
         loop {
             let polled = match this.attempt.as_mut().project() {
                 AttemptProjection::Sent { race } => {
-                    race.poll(cx, Contest::of(this.replay, this.shared))
+                    race.poll(cx, Contest::of(this.replay, this.shared, this.followed))
                 }
                 AttemptProjection::Failed { error } => {
                     let error = error.take().expect("polled after completion");
@@ -199,12 +199,21 @@ impl Future for ResponseFuture {
 struct Contest<'a> {
     replay: &'a mut Replay,
     shared: &'a Shared,
+    followed: Option<&'a mut Followed>,
 }
 
 impl<'a> Contest<'a> {
-    fn of(replay: &'a mut Option<Box<Replay>>, shared: &'a Option<Arc<Shared>>) -> Option<Self> {
+    fn of(
+        replay: &'a mut Option<Box<Replay>>,
+        shared: &'a Option<Arc<Shared>>,
+        followed: &'a mut Option<Box<Followed>>,
+    ) -> Option<Self> {
         let (replay, shared) = replay.as_deref_mut().zip(shared.as_deref())?;
-        Some(Self { replay, shared })
+        Some(Self {
+            replay,
+            shared,
+            followed: followed.as_deref_mut(),
+        })
     }
 }
 
@@ -212,7 +221,11 @@ impl hedge::Contest<Sent> for Contest<'_> {
     fn second(&mut self, first: &Sent) -> Option<Sent> {
         let Shared { pods, retries, .. } = self.shared;
         let has_other = |route: &Route| pods.has_other(route);
-        let (request, route) = self.replay.beside(first.endpoint()?, retries, has_other)?;
+        let late = first.endpoint()?;
+        let (request, route) = self.replay.beside(late, retries, has_other)?;
+        if let Some(followed) = &mut self.followed {
+            followed.hedged(late);
+        }
         Some(pods.call_with(request, route))
     }
 

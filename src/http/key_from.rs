@@ -5,8 +5,7 @@ use std::{borrow::Cow, fmt, sync::Arc};
 use http::{HeaderName, request::Parts};
 use percent_encoding::percent_decode_str;
 
-#[cfg(feature = "sessions")]
-use super::session::cookies;
+use super::cookies::{self, cookies};
 use crate::route::RouteKey;
 
 /// Where the [key](crate::Route::key) of a request comes from that has none of its own; for
@@ -15,12 +14,12 @@ use crate::route::RouteKey;
 /// What it finds is the key as text or bytes: a header `x-user: 42` and [`Route::key("42")`](crate::Route::key) have the same
 /// pod, and the number 42 another one. What is empty is no key, so that requests without a user don't all go to one pod.
 #[derive(Clone)]
+#[must_use = "a source does nothing until a client has it"]
 pub struct KeyFrom(Result<Source, String>);
 
 #[derive(Clone)]
 enum Source {
     Header(HeaderName),
-    #[cfg(feature = "sessions")]
     Cookie(Box<str>),
     PathSegment(usize),
     Own(Arc<OwnSource>),
@@ -29,8 +28,8 @@ enum Source {
 type OwnSource = dyn Fn(&Parts) -> Option<RouteKey> + Send + Sync;
 
 impl KeyFrom {
-    /// The value of a header, as it is; the first one if there are several. A name that no header can have is an error of
-    /// [`build`](super::ClientBuilder::build).
+    /// The value of a header, as it is; of several the first one that isn't empty. A name that no header can have is an error
+    /// of [`build`](super::ClientBuilder::build).
     pub fn header<N>(name: N) -> Self
     where
         N: TryInto<HeaderName, Error: Into<http::Error>>,
@@ -42,11 +41,14 @@ impl KeyFrom {
         })
     }
 
-    /// The value of a cookie, as it is; the first one if there are several of this name.
-    #[cfg(feature = "sessions")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "sessions")))]
+    /// The value of a cookie, as it is; of several the first one that isn't empty. A name that no cookie can have is an error
+    /// of [`build`](super::ClientBuilder::build).
     pub fn cookie(name: impl Into<Box<str>>) -> Self {
-        Self(Ok(Source::Cookie(name.into())))
+        let name = name.into();
+        Self(match cookies::flaw(&name) {
+            None => Ok(Source::Cookie(name)),
+            Some(flaw) => Err(format!("`KeyFrom::cookie`: {flaw}")),
+        })
     }
 
     /// A part of the path between two slashes, counted from 0: of `/users/42/cart`, 0 is `users` and 1 is `42`.
@@ -94,11 +96,11 @@ impl Keys {
 impl Source {
     fn find(&self, head: &Parts) -> Option<RouteKey> {
         match self {
-            Self::Header(name) => key(head.headers.get(name)?.as_bytes()),
-            #[cfg(feature = "sessions")]
-            Self::Cookie(name) => {
-                cookies(&head.headers, name).find_map(|it| key(it.value().as_bytes()))
+            Self::Header(name) => {
+                let mut values = head.headers.get_all(name).iter();
+                values.find_map(|value| key(value.as_bytes()))
             }
+            Self::Cookie(name) => cookies(&head.headers, name).find_map(key),
             Self::PathSegment(index) => {
                 let path = head.uri.path().strip_prefix('/')?;
                 let segment = path.split('/').nth(*index)?;
@@ -118,7 +120,6 @@ impl fmt::Debug for KeyFrom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Ok(Source::Header(name)) => write!(f, "KeyFrom::header({:?})", name.as_str()),
-            #[cfg(feature = "sessions")]
             Ok(Source::Cookie(name)) => write!(f, "KeyFrom::cookie({name:?})"),
             Ok(Source::PathSegment(index)) => write!(f, "KeyFrom::path_segment({index})"),
             Ok(Source::Own(_)) => f.write_str("KeyFrom::new(..)"),
@@ -168,28 +169,32 @@ mod tests {
     }
 
     #[test]
-    fn a_header_is_its_first_value_as_it_is() {
+    fn a_header_is_its_first_value_that_isn_t_empty_as_it_is() {
         let find = |headers| find(KeyFrom::header("X-User"), "/", headers);
         assert_eq!(
             find(&[("x-user", "a b%20"), ("x-user", "c")]),
             Some("a b%20".into())
         );
+        assert_eq!(find(&[("x-user", ""), ("x-user", "a")]), Some("a".into()));
         assert_eq!(find(&[("x-user", "")]), None);
         assert_eq!(find(&[("x-other", "a")]), None);
     }
 
-    #[cfg(feature = "sessions")]
     #[test]
-    fn a_cookie_is_the_first_of_its_name_in_any_of_the_headers() {
+    fn a_cookie_is_its_first_value_that_isn_t_empty_in_any_of_the_headers() {
         let find = |headers| find(KeyFrom::cookie("user"), "/", headers);
         assert_eq!(
             find(&[("cookie", "a=1; user=j%6fe;user=2")]),
             Some("j%6fe".into())
         );
         assert_eq!(
-            find(&[("cookie", "a=1"), ("cookie", "user=3")]),
-            Some("3".into())
+            find(&[("cookie", "a=1; user="), ("cookie", "user=\"3\"")]),
+            Some("\"3\"".into())
         );
+        let name = "J\u{fc}rgen";
+        let cookies = format!("a={name}; user={name}");
+        let headers = [("cookie", &*cookies)];
+        assert_eq!(find(&headers), Some(name.into()));
         assert_eq!(find(&[("cookie", "xuser=1; User=2; user=")]), None);
     }
 }

@@ -9,24 +9,23 @@
 //! encrypted and authenticated (AES-256-GCM, by the crate `cookie`). A hash of the pod's name, the usual way, would be enough to
 //! find a pod that is there, but of one that is gone it couldn't be told from a forged one.
 
+mod cache_control;
 mod carrier;
 mod seal;
+mod sticky;
 
 pub use carrier::SameSite;
-pub(super) use carrier::cookies;
+pub use sticky::SessionLost;
+pub(super) use sticky::{Session, Sticky};
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderName, Response};
+use http::HeaderName;
 
 use self::{
     carrier::{Attributes, Carrier},
-    seal::{Seal, Ticket},
-};
-use super::{error::Error, response::ResponseBody};
-use crate::{
-    endpoint::Endpoint,
-    route::{PodId, Route},
+    seal::Seal,
+    sticky::OnLost,
 };
 
 /// Sticky sessions, for [`ClientBuilder::sessions`](super::ClientBuilder::sessions): requests of one session go to one pod, for
@@ -46,7 +45,7 @@ use crate::{
 /// // The same for all of the gateway's pods, as from a Kubernetes Secret.
 /// let sessions = Sessions::cookie("shop-pod", &secret)
 ///     .secure(true)
-///     .on_lost(|lost| eprintln!("{} is out: its session goes on at {}", lost.from(), lost.to()));
+///     .on_lost(|lost| eprintln!("{} is out: its session goes on at {}", lost.old_pod(), lost.new_pod()));
 /// let client = Client::builder("http://shop-headless.default:80".parse()?)
 ///     .sessions(sessions)
 ///     .build()?;
@@ -56,8 +55,9 @@ use crate::{
 ///
 /// - **What names the pod** is sealed with the secret: nobody else can read or forge it. One that is forged, cut short or sealed
 ///   with another secret counts as none: its request goes to any pod, and gets a new one. It is bound to the cookie's name, so
-///   take another name for each service that end users reach at the same host.
-/// - **Pods are known by their [stable name](Endpoint::stable_name)**: a StatefulSet's pod has its sessions again when it is
+///   take another name for each service that end users reach at the same host, and none that pods set themselves: where one
+///   does, the response has ours after it, which is what browsers keep.
+/// - **Pods are known by their [stable name](crate::Endpoint::stable_name)**: a StatefulSet's pod has its sessions again when it is
 ///   back, wherever it runs. A Deployment's has another name each time, and its sessions are lost with it. Where the source
 ///   tells no names, as A records don't, a session is with an address, whatever pod has it.
 /// - **When the pod is out**, because it is gone, ejected, refuses connections or has failed this very request in a way that is
@@ -67,12 +67,17 @@ use crate::{
 ///   requests of one session that are under way at once agree on it, which under other policies they may not, and the sessions of
 ///   a lost pod are spread over all others. [`strict`](Self::strict) fails the request instead.
 /// - **When the pod is late**, and requests are [hedged](super::ClientBuilder::hedge), another one may answer, but the session stays
-///   with its pod. It is out, and the session goes on elsewhere, once the pod is passed over for being
-///   [slow](crate::Hedge#slow-pods). A strict session's requests aren't hedged.
-/// - **What comes first**: a [`Route`] to one pod ([`pod`](Route::pod), [`prefer`](Route::prefer)), and the session is left as it
-///   is; then the session; then a key. A broadcast has no sessions.
-/// - **A response is left alone** if it comes from the session's pod. So [`max_age`](Self::max_age) counts from the first one, or
-///   the last change.
+///   with its pod. So it does while the pod is passed over for being [slow](crate::Hedge#slow-pods): its sessions' requests go
+///   there all the same. A strict session's requests aren't hedged.
+/// - **An error of another pod's**, with a status of 500 or above, neither begins a session nor moves one: what has failed there
+///   may have kept nothing of it.
+/// - **The first requests of one user** that are under way at once may begin sessions with several pods, of which browsers keep
+///   the last. They have one pod where they have one [key](super::ClientBuilder::key_from) as well.
+/// - **What comes first**: a [route](crate::Route) to one pod ([`pod`](crate::Route::pod), [`prefer`](crate::Route::prefer)), and
+///   the session is left as it is; then the session; then a key. A broadcast has no sessions.
+/// - **A response is left alone** if it comes from the session's pod, and nothing has to be said anew. So
+///   [`max_age`](Self::max_age) counts from the first one, or the last change. One that tells a session is
+///   [private](Self::mark_private).
 /// - **With a [`Subset`](crate::Subset)**, a pod outside of it counts as gone, unless the session is [strict](Self::strict).
 ///   Where clients with different subsets have one service's sessions in turn, have no subset.
 /// - **Pods get** the cookie, too, as the request has it.
@@ -80,22 +85,23 @@ use crate::{
 /// A session costs each of its requests the decryption of about a hundred bytes, and a look at the pods' names. Nothing is kept of
 /// it. Needs the feature `sessions`.
 #[derive(Clone)]
+#[must_use = "settings do nothing until a client has them"]
 pub struct Sessions {
     carrier: Carrier,
     seal: Seal,
     is_strict: bool,
+    marks_private: bool,
     on_lost: Option<Arc<OnLost>>,
     /// What is wrong with what it was given.
     flaw: Option<String>,
 }
 
-type OnLost = dyn Fn(&SessionLost) + Send + Sync;
-
 impl Sessions {
     /// By a cookie of this name: of [path](Self::path) `/`, `HttpOnly`, `SameSite=Lax`, and kept until the browser is closed.
     ///
     /// The secret has 32 bytes or more, which are random. A shorter one is an error of
-    /// [`build`](super::ClientBuilder::build), and so is a name that no cookie can have.
+    /// [`build`](super::ClientBuilder::build), and so is a name that no cookie can have. One that begins with `__Host-` or
+    /// `__Secure-` has to be [`secure`](Self::secure), and `__Host-` of the path `/`: browsers refuse others.
     pub fn cookie(name: impl Into<Box<str>>, secret: impl AsRef<[u8]>) -> Self {
         let (name, kept) = (name.into(), Attributes::default());
         Self::new(Carrier::Cookie { name, kept }).with_secret(secret.as_ref())
@@ -129,13 +135,23 @@ impl Sessions {
             carrier,
             seal: Seal::new(),
             is_strict: false,
+            marks_private: true,
             on_lost: None,
             flaw: None,
         }
     }
 
-    /// One secret more whose sessions go on, though new ones aren't made with it: for a change of the secret, until all clients
-    /// have the new one, or the old sessions have ended.
+    /// One secret more whose sessions go on, though new ones aren't sealed with it. A session that it has sealed is sealed anew
+    /// with the first secret in the next response of its pod.
+    ///
+    /// To change the secret without losing a session, take three steps, each of them at all clients before the next:
+    ///
+    /// 1. `Sessions::cookie(name, old).previous_secret(new)`: all can read the new one, and nobody seals with it yet. Without
+    ///    this step, a client that is still without it would take a session that another one has sealed for none.
+    /// 2. `Sessions::cookie(name, new).previous_secret(old)`: sessions are sealed anew as they are used. While this step is
+    ///    being taken, a cookie may change back and forth; its session stays where it is.
+    /// 3. `Sessions::cookie(name, new)`, once sessions that nobody has used since may be lost: they get any pod, and
+    ///    [`on_lost`](Self::on_lost) isn't told.
     pub fn previous_secret(self, secret: impl AsRef<[u8]>) -> Self {
         self.with_secret(secret.as_ref())
     }
@@ -171,6 +187,9 @@ impl Sessions {
     }
 
     /// Whether browsers bring the cookie along from other sites; [`SameSite::Lax`] if nothing is set.
+    ///
+    /// Take [`SameSite::None`] where other sites send users back with a POST, as for payments and SAML: a cookie that is `Lax`
+    /// doesn't come along, and the response begins another session in its place.
     pub fn same_site(self, same_site: SameSite) -> Self {
         self.kept(|kept| kept.same_site = same_site)
     }
@@ -182,19 +201,33 @@ impl Sessions {
         self
     }
 
-    /// A session's pod and no other one: while it is away or refuses, the request waits for it, up to the
+    /// Whether a session has its pod and no other one; not so if nothing is set. While it is away or refuses, the request waits for it, up to the
     /// [ready timeout](super::ClientBuilder::ready_timeout), and fails then with an error that
-    /// [is a lost session](super::Error::is_session_lost). It gets the request though it is ejected.
+    /// [is a lost session](super::Error::is_session_lost). The pod gets the request though it is ejected.
     ///
     /// The session is lost for good if its pod is one of a Deployment. To begin a new one, send the request again without the
     /// cookie or the header, which makes it one that goes to any pod.
-    pub fn strict(mut self) -> Self {
-        self.is_strict = true;
+    pub fn strict(mut self, is_strict: bool) -> Self {
+        self.is_strict = is_strict;
+        self
+    }
+
+    /// Whether a response that tells a session gets `Cache-Control: private`; so if nothing is set.
+    ///
+    /// Otherwise a shared cache or a CDN in front may hand one user's session to all: `Set-Cookie` doesn't keep it from that
+    /// (RFC 9111, section 7.3). The directive is added before what the pod says, and rules whatever that is: of `public,
+    /// max-age=600` users' own caches keep the ten minutes, and shared ones store nothing. The same goes for
+    /// `CDN-Cache-Control`, if the pod sets it. A response that is `private` or `no-store` is left as it is. Other fields that
+    /// some caches go by (`Surrogate-Control`, `X-Accel-Expires`) aren't looked at.
+    ///
+    /// Without it, see to it that no cache in front stores what sets a cookie, or has the header.
+    pub fn mark_private(mut self, marks_private: bool) -> Self {
+        self.marks_private = marks_private;
         self
     }
 
     /// What to do when a session has moved to another pod: a counter, or a line in the log. It is called for each request that
-    /// finds its session's pod out, when another one has answered, and should be quick.
+    /// finds its session's pod out, when another one has answered with no error, and should be quick.
     pub fn on_lost(mut self, hook: impl Fn(&SessionLost) + Send + Sync + 'static) -> Self {
         self.on_lost = Some(Arc::new(hook));
         self
@@ -208,6 +241,7 @@ impl Sessions {
                 carrier: self.carrier,
                 seal: self.seal,
                 is_strict: self.is_strict,
+                marks_private: self.marks_private,
                 on_lost: self.on_lost,
             }),
         }
@@ -220,119 +254,5 @@ impl fmt::Debug for Sessions {
             .field("carrier", &self.carrier)
             .field("strict", &self.is_strict)
             .finish_non_exhaustive()
-    }
-}
-
-/// A session whose pod was out, and which goes on at another one.
-#[derive(Clone, Debug)]
-pub struct SessionLost {
-    from: Box<str>,
-    to: Endpoint,
-}
-
-impl SessionLost {
-    /// The [stable name](Endpoint::stable_name) of the pod that the session was with. There may be no such pod any more.
-    pub fn from(&self) -> &str {
-        &self.from
-    }
-
-    /// The pod that has answered in its stead.
-    pub fn to(&self) -> &Endpoint {
-        &self.to
-    }
-}
-
-/// The sessions of a client.
-pub(super) struct Sticky {
-    carrier: Carrier,
-    seal: Seal,
-    is_strict: bool,
-    on_lost: Option<Arc<OnLost>>,
-}
-
-/// The session of one request, or the one that it begins.
-pub(super) struct Session {
-    sticky: Arc<Sticky>,
-    ticket: Option<Ticket>,
-    /// Its pod, if it has a name, as that is known when the request is made. What answers may have been known by its address only
-    /// when it joined the set.
-    home: Option<Endpoint>,
-}
-
-impl Session {
-    /// The session that a request's headers tell. `known` tells what is known now of the pod that a route is for.
-    pub(super) fn of(
-        sticky: &Arc<Sticky>,
-        headers: &HeaderMap,
-        known: impl Fn(&Route) -> Option<Endpoint>,
-    ) -> Self {
-        let name = sticky.carrier.name();
-        let open = |text: &str| sticky.seal.open(name, text);
-        let ticket = sticky.carrier.find(headers, open);
-        let pod = ticket.as_ref().map(|ticket| PodId::from(&*ticket.pod));
-        let named = pod.filter(|pod| pod.name().is_some());
-        Self {
-            sticky: sticky.clone(),
-            ticket,
-            home: named.and_then(|pod| known(&Route::new().pod(pod))),
-        }
-    }
-
-    /// Where its request goes, beside what that says itself.
-    pub(super) fn lead(&self, route: Route) -> Route {
-        let Some(Ticket { id, pod }) = &self.ticket else {
-            return route;
-        };
-        if self.sticky.is_strict {
-            return route.pod(pod.clone());
-        }
-        let route = match route.requested_key() {
-            Some(_) => route,
-            None => route.key(*id),
-        };
-        route.prefer(pod.clone())
-    }
-
-    /// Its request has been answered: the response tells the pod, unless the caller knows that. A pod that was only late is
-    /// still the session's.
-    pub(super) fn answered(self, response: &mut Response<ResponseBody>, is_overtaken: bool) {
-        let Self {
-            sticky,
-            ticket,
-            home,
-        } = self;
-        if is_overtaken && ticket.is_some() {
-            return;
-        }
-        let pod = response.body().pod();
-        // By any of its names, which may not all have been known when the session began.
-        let is_home = home.is_some_and(|home| home.is_same_pod(pod));
-        let is_its_own = |ticket: &Ticket| is_home || PodId::from(&*ticket.pod).is(pod);
-        if ticket.as_ref().is_some_and(is_its_own) {
-            return;
-        }
-        let next = Ticket {
-            id: ticket
-                .as_ref()
-                .map_or_else(rand::random, |ticket| ticket.id),
-            pod: pod.stable_name().into(),
-        };
-        if let (Some(hook), Some(ticket)) = (&sticky.on_lost, ticket) {
-            hook(&SessionLost {
-                from: ticket.pod,
-                to: pod.clone(),
-            });
-        }
-        if let Some(text) = sticky.seal.seal(sticky.carrier.name(), &next) {
-            sticky.carrier.add(response.headers_mut(), text);
-        }
-    }
-
-    /// Its request has failed: where no other pod may have it, for want of the session's.
-    pub(super) fn failed(self, error: Error) -> Error {
-        match self.ticket {
-            Some(ticket) if self.sticky.is_strict => error.of_session(ticket.pod),
-            _ => error,
-        }
     }
 }

@@ -7,12 +7,15 @@ use rand::{Rng, RngExt, seq::IteratorRandom};
 use super::{Picked, Snapshot};
 use crate::{
     endpoint::Endpoint,
-    member::{Member, MemberId},
+    member::{EjectionReason, Member, MemberId},
     route::{PodId, Route, Target},
 };
 
 /// How often a policy is asked for another endpoint than the one that is left out.
 const OTHER_ATTEMPTS: usize = 4;
+
+/// One that has failed so many requests in a row is worse than slow, though that is what it is ejected for.
+const FAILURES: u32 = 3;
 
 impl<S> Snapshot<S> {
     /// Chooses an endpoint for a request that says where it wants to go. None: that can't be had now.
@@ -154,14 +157,17 @@ impl<S> Snapshot<S> {
         self.pick_last(route, rng)
     }
 
-    /// This pod, if it accepts requests, or offers a trial.
+    /// This pod, if it accepts requests, or offers a trial. That it is slow is no reason against it, but for a second try.
     fn pick_preferred(&self, pod: &PodId, route: &Route) -> Option<Picked<'_, S>> {
         self.indices_of(pod).find_map(|index| {
             if route.avoids(self.members.endpoint(index)) {
                 return None;
             }
-            let is_trial = !route.is_only_others() && self.members()[index].claim_trial();
-            let begun = is_trial || self.members.begin(index);
+            let (member, is_first) = (&self.members()[index], !route.is_only_others());
+            let is_trial = is_first && member.claim_trial();
+            let begun = is_trial
+                || self.members.begin(index)
+                || is_first && is_only_slow(member) && member.begin_ejected();
             begun.then(|| self.picked(index, is_trial))
         })
     }
@@ -233,6 +239,11 @@ impl<S> Snapshot<S> {
             .begin(chosen)
             .then(|| self.picked(chosen, false))
     }
+}
+
+/// Whether nothing is known against an endpoint but that it is slow.
+fn is_only_slow(member: &Member) -> bool {
+    member.stats().reason() == Some(EjectionReason::Slow) && member.stats().in_a_row() < FAILURES
 }
 
 /// Whether a request may go to this endpoint that avoids others. One without weight is the last resort, and no place for a second

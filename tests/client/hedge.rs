@@ -158,7 +158,7 @@ async fn session(client: &Client, pods: &[Pod; 2]) -> String {
 #[tokio::test]
 async fn a_strict_session_is_never_hedged() {
     let pods = pods().await;
-    let sessions = Sessions::cookie("lb", [7; 32]).strict();
+    let sessions = Sessions::cookie("lb", [7; 32]).strict(true);
     let client = client(&pods, Protocol::Http1, |builder| builder.sessions(sessions));
     let cookie = session(&client, &pods).await;
     let before = pods.each_ref().map(Pod::requests);
@@ -172,7 +172,7 @@ async fn a_strict_session_is_never_hedged() {
 async fn a_session_stays_with_a_pod_that_is_only_late() {
     let pods = pods().await;
     let sessions = Sessions::cookie("lb", [7; 32]);
-    let sessions = sessions.on_lost(|lost| panic!("{} is only late", lost.from()));
+    let sessions = sessions.on_lost(|lost| panic!("{} is only late", lost.old_pod()));
     let client = client(&pods, Protocol::Http1, |it| patient(it).sessions(sessions));
     let cookie = session(&client, &pods).await;
     for (mode, expected) in [(Mode::Hung, 1), (Mode::Healthy, 0)] {

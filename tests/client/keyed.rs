@@ -201,3 +201,10 @@ async fn a_header_that_can_t_be_is_an_error_of_the_build() {
             .is_ok()
     );
 }
+
+#[tokio::test]
+async fn a_cookie_that_can_t_be_is_an_error_of_the_build() {
+    let error = builder().await.key_from(KeyFrom::cookie("a=b"));
+    let error = error.build().expect_err("no cookie").to_string();
+    assert!(error.contains("KeyFrom::cookie"), "{error}");
+}

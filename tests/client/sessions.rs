@@ -9,17 +9,23 @@ use std::{
 };
 
 use futures::StreamExt;
-use http::{Method, Response, header::SET_COOKIE};
+use http::{
+    Method, Response, StatusCode,
+    header::{CACHE_CONTROL, SET_COOKIE},
+};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tower_headless::{
-    BoxError, ConsistentHash, Endpoint, EndpointState, OutlierDetection, Route, StaticEndpoints,
-    StreamDiscovery, Subset,
+    BoxError, ConsistentHash, EjectionReason, Endpoint, EndpointState, Hedge, OutlierDetection,
+    Route, StaticEndpoints, StreamDiscovery, Subset,
     http::{Client, ClientBuilder, Error, RequestBuilder, ResponseBody, SameSite, Sessions},
 };
 
 use crate::{
     kit::{self, Count, OK, answering, losing, pod, refusing, text, unresolved, wait_until},
-    support::within,
+    support::{
+        pod::{Mode, Pod},
+        within,
+    },
 };
 
 const SECRET: [u8; 32] = [7; 32];
@@ -51,6 +57,16 @@ fn over(pods: Vec<Endpoint>) -> ClientBuilder<StaticEndpoints> {
 
 fn sticky(pods: Vec<Endpoint>) -> Client {
     over(pods).sessions(cookie()).build().expect("a client")
+}
+
+/// Pods whose answers a test changes.
+async fn modes<const N: usize>() -> [Pod; N] {
+    let mut pods = Vec::new();
+    for _ in 0..N {
+        let pod = Pod::start(([127, 0, 0, 1], 0).into()).await;
+        pods.push(pod.expect("a free port"));
+    }
+    pods.try_into().ok().expect("so many")
 }
 
 /// A client whose pods a test changes.
@@ -154,8 +170,8 @@ impl Lost {
     fn hook(&self, sessions: Sessions) -> Sessions {
         let lost = self.0.clone();
         sessions.on_lost(move |session| {
-            let to = session.to().stable_name().into_owned();
-            let moved = (session.from().to_owned(), to);
+            let to = session.new_pod().stable_name().into_owned();
+            let moved = (session.old_pod().to_owned(), to);
             lost.lock().expect("no panic").push(moved);
         })
     }
@@ -396,26 +412,62 @@ async fn a_cookie_that_is_none_of_ours_is_none() {
 }
 
 #[tokio::test]
-async fn sessions_of_an_older_secret_go_on() {
-    let old = begin_with(&sticky(webs(0..3).await), "web-1").await;
-    let sessions = Sessions::cookie("lb", OTHER_SECRET).previous_secret(SECRET);
-    let client = over(webs(0..3).await).sessions(sessions);
-    let client = client.build().expect("a client");
-    for _ in 0..6 {
-        assert_eq!(send(get(&client, &old)).await.pod, "web-1");
+async fn a_session_of_a_previous_secret_goes_on_and_is_sealed_with_the_first() {
+    for is_strict in [false, true] {
+        let old = begin_with(&sticky(webs(0..3).await), "web-1").await;
+        let lost = Lost::default();
+        let sessions = Sessions::cookie("lb", OTHER_SECRET).previous_secret(SECRET);
+        let client = over(webs(0..3).await).sessions(lost.hook(sessions.strict(is_strict)));
+        let client = client.build().expect("a client");
+        let answer = send(get(&client, &old)).await;
+        assert_eq!((&*answer.pod, answer.cookies.len()), ("web-1", 1));
+        let new = Sessions::cookie("lb", OTHER_SECRET);
+        let new = over(webs(0..3).await).sessions(new).build();
+        let new = new.expect("a client");
+        for client in [&client, &new] {
+            for _ in 0..6 {
+                let answer = send(get(client, &answer.cookies[0])).await;
+                assert_eq!((&*answer.pod, answer.cookies.len()), ("web-1", 0));
+            }
+        }
+        lost.are(&[]);
     }
-    let new = begin_with(&client, "web-2").await;
-    let stale = sticky(webs(0..3).await);
-    assert_eq!(
-        send(get(&stale, &new)).await.cookies.len(),
-        1,
-        "not its own"
-    );
+}
+
+#[tokio::test]
+async fn a_secret_is_changed_in_three_steps_without_a_session_lost() {
+    let steps = [
+        cookie(),
+        cookie().previous_secret(OTHER_SECRET),
+        Sessions::cookie("lb", OTHER_SECRET).previous_secret(SECRET),
+        Sessions::cookie("lb", OTHER_SECRET),
+    ];
+    let (lost, pods) = (Lost::default(), webs(0..3).await);
+    let clients = steps.map(|sessions| {
+        let client = over(pods.clone()).sessions(lost.hook(sessions));
+        client.build().expect("a client")
+    });
+    let mut session = begin_with(&clients[0], "web-1").await;
+    for (both, changes) in clients.windows(2).zip([0, 3, 0]) {
+        let mut changed = 0;
+        // Some have taken the step, and some haven't, up to the last.
+        for client in [&both[0], &both[1], &both[0], &both[1], &both[1]] {
+            let answer = send(get(client, &session)).await;
+            assert_eq!(answer.pod, "web-1");
+            changed += answer.cookies.len();
+            session = answer.cookies.into_iter().next().unwrap_or(session);
+        }
+        assert_eq!(changed, changes);
+        // Sessions begin on either side.
+        let new = begin_with(&both[1], "web-2").await;
+        assert_eq!(send(get(&both[0], &new)).await.pod, "web-2");
+    }
+    lost.are(&[]);
 }
 
 #[tokio::test]
 async fn a_strict_session_has_its_pod_or_an_error() {
-    let sessions = || cookie().strict();
+    let sessions = || cookie().strict(true);
     let scaled = Scaled::new(|builder| builder.sessions(sessions()).fail_fast());
     let (client, mut pods) = (&scaled.client, webs(0..3).await);
     scaled.publish(&pods).await;
@@ -439,7 +491,7 @@ async fn a_strict_session_has_its_pod_or_an_error() {
 
 #[tokio::test]
 async fn a_strict_session_waits_for_its_pod() {
-    let scaled = Scaled::new(|builder| builder.sessions(cookie().strict()).wait_for_ready());
+    let scaled = Scaled::new(|builder| builder.sessions(cookie().strict(true)).wait_for_ready());
     let (client, mut pods) = (&scaled.client, webs(0..2).await);
     scaled.publish(&pods).await;
     let cookie = begin_with(client, "web-1").await;
@@ -455,7 +507,7 @@ async fn a_strict_session_waits_for_its_pod() {
 
 #[tokio::test]
 async fn a_strict_session_of_a_pod_without_a_name_is_with_its_address() {
-    let scaled = Scaled::new(|builder| builder.sessions(cookie().strict()).fail_fast());
+    let scaled = Scaled::new(|builder| builder.sessions(cookie().strict(true)).fail_fast());
     let mut pods = [answering().await.0, answering().await.0]
         .map(Endpoint::new)
         .to_vec();
@@ -476,7 +528,7 @@ async fn a_strict_session_reaches_a_pod_outside_of_the_subset() {
     let named = webs(0..8).await;
     let nameless: Vec<_> = named.iter().map(|pod| pod.address().into()).collect();
     for pods in [named, nameless] {
-        let sessions = || cookie().strict();
+        let sessions = || cookie().strict(true);
         let all = over(pods.clone()).sessions(sessions()).build();
         let all = all.expect("a client");
         let part = over(pods.clone()).sessions(sessions());
@@ -656,6 +708,7 @@ async fn what_can_be_no_session_is_an_error_of_the_build() {
         (Sessions::cookie("lb", [7; 31]), "31 bytes"),
         (cookie().previous_secret([7; 3]), "3 bytes"),
         (Sessions::cookie("l b", SECRET), "name \"l b\""),
+        (Sessions::cookie("__Host-lb", SECRET), "secure(true)"),
         (cookie().path("shop"), "path \"shop\""),
         (Sessions::header("x session", SECRET), "Sessions::header"),
     ] {
@@ -675,4 +728,220 @@ async fn a_session_goes_on_over_a_request_of_any_method() {
         let response = response.expect("a response");
         assert_eq!(response.body().pod().stable_name(), "web-2");
     }
+}
+
+#[tokio::test]
+async fn another_cookie_that_is_no_ascii_takes_nobody_s_session_away() {
+    let client = sticky(webs(0..3).await);
+    let cookie = begin_with(&client, "web-1").await;
+    for cookies in [
+        format!("name=J\u{fc}rgen; {cookie}"),
+        format!("{cookie}; q=\u{fc}"),
+    ] {
+        for _ in 0..3 {
+            let answer = send(get(&client, &cookies)).await;
+            assert_eq!((&*answer.pod, answer.cookies.len()), ("web-1", 0));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_cookie_in_quotes_is_a_session_s() {
+    let client = sticky(webs(0..3).await);
+    let cookie = begin_with(&client, "web-1").await;
+    let quoted = format!("{}\"", cookie.replace("lb=", "lb=\""));
+    for _ in 0..3 {
+        let answer = send(get(&client, &quoted)).await;
+        assert_eq!((&*answer.pod, answer.cookies.len()), ("web-1", 0));
+    }
+}
+
+/// A browser brings the one of the longer path first, and no answer replaces it.
+#[tokio::test]
+async fn of_two_sessions_that_of_a_pod_that_is_there_counts() {
+    for sessions in [cookie(), cookie().strict(true)] {
+        let lost = Lost::default();
+        let scaled = Scaled::new(|builder| builder.sessions(lost.hook(sessions)));
+        let (client, mut pods) = (&scaled.client, webs(0..3).await);
+        scaled.publish(&pods).await;
+        let gone = begin_with(client, "web-0").await;
+        let there = begin_with(client, "web-1").await;
+        let both = format!("{gone}; {there}");
+        assert_eq!(send(get(client, &both)).await.pod, "web-0");
+        pods.remove(0);
+        scaled.publish(&pods).await;
+        for _ in 0..3 {
+            let answer = send(get(client, &both)).await;
+            assert_eq!((&*answer.pod, answer.cookies.len()), ("web-1", 0));
+        }
+        lost.are(&[]);
+    }
+}
+
+#[tokio::test]
+async fn a_session_outlasts_a_pod_that_sets_a_cookie_of_its_name() {
+    let theirs = async |header: &str| {
+        let own = format!("{header}\r\ncontent-length");
+        let answer = OK.replace("content-length", &own);
+        pod(move |mut peer| {
+            let answer = answer.clone();
+            async move {
+                while peer.try_head().await.is_some() {
+                    peer.write(&answer).await;
+                }
+            }
+        })
+        .await
+    };
+    let mut pods = Vec::new();
+    for number in 0..3 {
+        pods.push(web(number, theirs("set-cookie: lb=1; Path=/").await));
+    }
+    let client = sticky(pods);
+    let first = send(client.get("/")).await;
+    let mut cookies = first.cookies;
+    for _ in 0..4 {
+        // A browser keeps the last.
+        let kept = cookies.pop().expect("a cookie");
+        let answer = send(get(&client, &kept)).await;
+        assert_eq!(answer.pod, first.pod);
+        cookies = answer.cookies;
+    }
+    let mut pods = Vec::new();
+    for number in 0..3 {
+        pods.push(web(number, theirs("x-session: 1").await));
+    }
+    let client = over(pods).sessions(Sessions::header("x-session", SECRET));
+    let client = client.build().expect("a client");
+    let mut last = send(client.get("/")).await;
+    for _ in 0..4 {
+        let session = last.header.expect("a session");
+        let answer = send(client.get("/").header("x-session", session)).await;
+        assert_eq!(answer.pod, last.pod);
+        last = answer;
+    }
+}
+
+#[tokio::test]
+async fn a_response_of_any_status_but_an_error_s_begins_a_session() {
+    let [pod] = modes().await;
+    let client = sticky(vec![web(0, pod.addr())]);
+    for (status, cookies) in [
+        (200, 1),
+        (204, 1),
+        (303, 1),
+        (304, 1),
+        (404, 1),
+        (429, 1),
+        (500, 0),
+        (503, 0),
+    ] {
+        pod.set(Mode::Status(StatusCode::from_u16(status).expect("one")));
+        for method in [Method::GET, Method::HEAD, Method::POST] {
+            let answer = send(client.request(method, "/")).await;
+            assert_eq!(answer.status, status);
+            assert_eq!(answer.cookies.len(), cookies, "{status}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_error_of_another_pod_moves_no_session() {
+    let old = begin_with(&sticky(webs(0..2).await), "web-0").await;
+    let (lost, [pod]) = (Lost::default(), modes().await);
+    let client = over(vec![web(1, pod.addr())]).sessions(lost.hook(cookie()));
+    let client = client.build().expect("a client");
+    let ask = || send(client.post("/").header("cookie", &*old));
+    for status in [StatusCode::INTERNAL_SERVER_ERROR, StatusCode::BAD_GATEWAY] {
+        pod.set(Mode::Status(status));
+        let answer = ask().await;
+        assert_eq!((answer.status, answer.cookies.len()), (status.as_u16(), 0));
+    }
+    lost.are(&[]);
+    pod.set(Mode::Healthy);
+    assert_eq!(ask().await.cookies.len(), 1);
+    lost.are(&[("web-0", "web-1")]);
+}
+
+async fn cache_control(request: RequestBuilder) -> Vec<String> {
+    let response = within("a response", request.into_future()).await;
+    let response = response.expect("a response");
+    let lines = response.headers().get_all(CACHE_CONTROL).iter();
+    let lines = lines.map(|line| line.to_str().expect("text").to_owned());
+    lines.collect()
+}
+
+#[tokio::test]
+async fn a_response_that_tells_a_session_is_private() {
+    let address = pod(|mut peer| async move {
+        let own = "cache-control: public, max-age=600\r\ncontent-length";
+        while peer.try_head().await.is_some() {
+            peer.write(OK.replace("content-length", own)).await;
+        }
+    });
+    let pods = vec![web(0, address.await)];
+    let client = |sessions| over(pods.clone()).sessions(sessions).build();
+    let (said, private) = ("public, max-age=600", "private, public, max-age=600");
+    for sessions in [cookie(), Sessions::header("x-session", SECRET)] {
+        let shared = client(sessions.clone().mark_private(false)).expect("a client");
+        assert_eq!(cache_control(shared.get("/")).await, [said]);
+        let client = client(sessions).expect("a client");
+        assert_eq!(cache_control(client.get("/")).await, [private]);
+    }
+    let client = client(cookie()).expect("a client");
+    let (_, cookie) = begin(&client).await;
+    let told = cache_control(get(&client, &cookie)).await;
+    assert_eq!(told, [said], "it tells nothing");
+}
+
+#[tokio::test]
+async fn a_session_stays_with_a_pod_that_is_only_slow() {
+    let (lost, pods) = (Lost::default(), modes::<2>().await);
+    let [home, other] = &pods;
+    let client = over(vec![web(0, home.addr()), web(1, other.addr())])
+        .hedge(Hedge::new().share(1.0))
+        .sessions(lost.hook(cookie()));
+    let client = client.build().expect("a client");
+    // It is known then what is usual.
+    for _ in 0..60 {
+        begin(&client).await;
+    }
+    let cookie = begin_with(&client, "web-0").await;
+    let is_slow = || {
+        let mut pods = client.endpoints().into_iter();
+        pods.any(|pod| pod.state == EndpointState::Ejected(EjectionReason::Slow))
+    };
+    home.set(Mode::Hung);
+    let hedged = async {
+        while !is_slow() {
+            let answer = send(get(&client, &cookie)).await;
+            assert_eq!((&*answer.pod, answer.cookies.len()), ("web-1", 0));
+        }
+    };
+    within("its ejection", hedged).await;
+    let answer = send(get(&client, &cookie)).await;
+    assert_eq!((&*answer.pod, answer.cookies.len()), ("web-1", 0), "late");
+    home.set(Mode::Healthy);
+    let answer = send(client.post("/").header("cookie", &*cookie)).await;
+    assert_eq!((&*answer.pod, answer.cookies.len()), ("web-0", 0), "well");
+    lost.are(&[]);
+}
+
+#[tokio::test]
+async fn a_session_whose_pod_is_gone_moves_to_the_pod_that_overtakes_another() {
+    let old = begin_with(&sticky(webs(0..1).await), "web-0").await;
+    let (lost, pods) = (Lost::default(), modes::<2>().await);
+    let [slow, other] = &pods;
+    let client = over(vec![web(1, slow.addr()), web(2, other.addr())])
+        .hedge(Hedge::after(Duration::from_millis(20)).share(1.0))
+        .sessions(lost.hook(cookie()));
+    let client = client.build().expect("a client");
+    slow.set(Mode::Hung);
+    // Each of them has its turn.
+    for _ in 0..2 {
+        let answer = send(get(&client, &old)).await;
+        assert_eq!((&*answer.pod, answer.cookies.len()), ("web-2", 1));
+    }
+    assert!(slow.requests() > 0, "it was asked first");
+    lost.are(&[("web-0", "web-2"), ("web-0", "web-2")]);
 }

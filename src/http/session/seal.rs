@@ -17,6 +17,14 @@ pub(super) struct Ticket {
     pub(super) pod: Box<str>,
 }
 
+/// A ticket that has been read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Opened {
+    pub(super) ticket: Ticket,
+    /// It is sealed as new ones are, and not with a previous secret.
+    pub(super) is_current: bool,
+}
+
 /// Seals tickets with the first of its keys, and opens those of all.
 #[derive(Clone)]
 pub(super) struct Seal(Vec<Key>);
@@ -48,16 +56,20 @@ impl Seal {
     }
 
     /// The ticket that was sealed as `text`; none if it wasn't, or by another secret.
-    pub(super) fn open(&self, name: &str, text: &str) -> Option<Ticket> {
+    pub(super) fn open(&self, name: &str, text: &str) -> Option<Opened> {
         let sealed = Cookie::new(name.to_owned(), text.to_owned());
         let jar = CookieJar::new();
-        let open = |key| jar.private(key).decrypt(sealed.clone());
-        let opened = self.0.iter().find_map(open)?;
-        let (id, pod) = opened.value().split_at_checked(ID)?;
+        let mut keys = self.0.iter().enumerate();
+        let (number, open) = keys
+            .find_map(|(number, key)| Some((number, jar.private(key).decrypt(sealed.clone())?)))?;
+        let (id, pod) = open.value().split_at_checked(ID)?;
         let id = u64::from_str_radix(id, 16).ok()?;
-        Some(Ticket {
-            id,
-            pod: pod.into(),
+        Some(Opened {
+            ticket: Ticket {
+                id,
+                pod: pod.into(),
+            },
+            is_current: number == 0,
         })
     }
 }
@@ -81,11 +93,17 @@ mod tests {
         }
     }
 
+    fn opened(is_current: bool) -> Option<Opened> {
+        let ticket = ticket();
+        Some(Opened { ticket, is_current })
+    }
+
     #[test]
     fn a_ticket_is_opened_by_its_secret_under_its_name() {
         let text = seal(&[1]).seal("lb", &ticket()).expect("a text");
         assert!(!text.contains("web"));
-        assert_eq!(seal(&[1]).open("lb", &text), Some(ticket()));
+        assert_eq!(seal(&[1]).open("lb", &text), opened(true));
+        assert_eq!(seal(&[1, 2]).open("lb", &text), opened(true));
         assert_eq!(seal(&[2]).open("lb", &text), None);
         assert_eq!(seal(&[1]).open("other", &text), None);
     }
@@ -93,7 +111,7 @@ mod tests {
     #[test]
     fn an_older_secret_opens_and_doesn_t_seal() {
         let text = seal(&[1]).seal("lb", &ticket()).expect("a text");
-        assert_eq!(seal(&[2, 1]).open("lb", &text), Some(ticket()));
+        assert_eq!(seal(&[2, 1]).open("lb", &text), opened(false));
         let text = seal(&[2, 1]).seal("lb", &ticket()).expect("a text");
         assert_eq!(seal(&[1]).open("lb", &text), None);
     }
