@@ -36,7 +36,7 @@ use crate::route::Route;
 /// # What is good
 ///
 /// Over HTTP an answer that is neither a 5xx nor a 429, none of the
-/// [statuses that are retried](crate::http::ClientBuilder::retry_statuses), and not gRPC's `UNAVAILABLE`, `RESOURCE_EXHAUSTED` or
+/// statuses that are retried (`http::ClientBuilder::retry_statuses`), and not gRPC's `UNAVAILABLE`, `RESOURCE_EXHAUSTED` or
 /// `DEADLINE_EXCEEDED` in the head: refusals are fast, and would win against answers that are on their way. With
 /// [`RetryLayer`](crate::RetryLayer), what the policy [says](crate::RetryPolicy::is_good). Any other result is set aside while
 /// the other pod has the request. If it is one that is retried, and there is a third pod, that is asked at once, as without

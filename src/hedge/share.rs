@@ -105,7 +105,7 @@ mod tests {
     fn more_than_half_is_saved_up_more_slowly() {
         let share = Share::new(0.02);
         (0..10).for_each(|_| assert!(share.withdraw()));
-        let requests = |tokens: usize| (0..tokens).map(|_| share.withdraw()).all(|is| is);
+        let requests = |tokens: usize| (0..tokens).all(|_| share.withdraw());
         (0..250).for_each(|_| share.deposit());
         assert_eq!(share.patience(), 2.5);
         (0..200).for_each(|_| share.deposit());

@@ -61,3 +61,23 @@ impl<B: Body + Clone, R> RetryPolicy<Request<B>, Response<R>> for RetryUnavailab
         Pushback::of(response.status(), response.headers())?.delay()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_good(status: u16, grpc_status: &str) -> bool {
+        let response = Response::builder().status(status);
+        let response = response.header("grpc-status", grpc_status).body(());
+        let policy: &dyn RetryPolicy<Request<String>, Response<()>> = &RetryUnavailable;
+        policy.is_good(&response.expect("a response"))
+    }
+
+    #[test]
+    fn a_refusal_wins_no_race_be_it_retried_or_not() {
+        assert!([200, 304, 404].iter().all(|&status| is_good(status, "0")));
+        let bad = [429, 500, 502, 503];
+        assert!(bad.iter().all(|&status| !is_good(status, "0")));
+        assert!(["8", "14"].iter().all(|code| !is_good(200, code)));
+    }
+}
