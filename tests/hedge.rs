@@ -3,16 +3,24 @@
 mod support;
 
 use std::{
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
+use rand::{SeedableRng, rngs::SmallRng};
+use rand_distr::{Distribution, Exp, LogNormal};
 use support::scripted::{Behaviour, PodService, Pods, Request, endpoint};
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
 use tower::{Layer, Service, ServiceExt, retry::budget::Budget};
 use tower_headless::{
     Balance, ConsistentHash, EjectionReason, Endpoint, EndpointState, Error, Hedge,
-    OutlierDetection, PodId, Retry, RetryLayer, RetryPolicy, Route, StaticEndpoints,
+    OutlierDetection, PodId, Retry, RetryLayer, RetryPolicy, RoundRobin, Route, StaticEndpoints,
 };
 
 const MILLI: Duration = Duration::from_millis(1);
@@ -66,6 +74,18 @@ async fn send_number(service: &Hedged, number: u32) -> Result<Endpoint, Error> {
     let mut service = service.clone();
     let response = service.ready().await?.call(Request(number)).await;
     response.map(|(endpoint, _)| endpoint)
+}
+
+/// A request that goes on by itself.
+fn spawn(service: &Hedged) -> JoinHandle<Result<Endpoint, Error>> {
+    let service = service.clone();
+    tokio::spawn(async move { send(&service).await })
+}
+
+/// Who has answered it.
+async fn finish(request: JoinHandle<Result<Endpoint, Error>>) -> Endpoint {
+    let answered = timeout(10 * SECOND, request).await.expect("an end");
+    answered.expect("no panic").expect("an answer")
 }
 
 /// Sends requests, one each `gap`, none of which waits for another; the slowest one's time.
@@ -317,7 +337,7 @@ async fn a_pod_that_is_left_out_gets_no_hedge() {
 }
 
 /// Allows so many, and no more.
-struct Only(AtomicUsize);
+struct Only(Arc<AtomicUsize>);
 
 impl Budget for Only {
     fn deposit(&self) {}
@@ -332,7 +352,7 @@ impl Budget for Only {
 async fn a_budget_that_is_used_up_allows_no_hedge() {
     for budget in [0, 3] {
         let change = |layer: RetryLayer<Even>| {
-            let layer = layer.budget(Only(AtomicUsize::new(budget)));
+            let layer = layer.budget(Only(Arc::new(budget.into())));
             layer.hedge(Hedge::after(50 * MILLI).share(1.0))
         };
         let (pods, service) = layered(2, change, OutlierDetection::new()).await;
@@ -340,6 +360,26 @@ async fn a_budget_that_is_used_up_allows_no_hedge() {
         load(&service, 20, MILLI).await;
         assert_eq!(calls(&pods, 1..=2), 20 + budget);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_budget_refuses_is_still_the_share_s() {
+    let left = Arc::new(AtomicUsize::new(0));
+    let change = |layer: RetryLayer<Even>| {
+        let layer = layer.budget(Only(left.clone()));
+        layer.hedge(Hedge::after(50 * MILLI))
+    };
+    let (pods, service) = layered(2, change, OutlierDetection::new()).await;
+    pods.set([1, 2], Behaviour::After(SECOND));
+    load(&service, 50, MILLI).await;
+    assert_eq!(calls(&pods, 1..=2), 50);
+    left.store(100, Relaxed);
+    load(&service, 50, MILLI).await;
+    let hedged = calls(&pods, 1..=2) - 100;
+    assert!(
+        (10..=12).contains(&hedged),
+        "{hedged}: 10 saved up, 1 added"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -413,6 +453,159 @@ async fn where_both_fail_the_request_is_sent_again_to_a_third_one() {
     assert_eq!(calls(&pods, 1..=2), 2);
 }
 
+/// Without hedging the third pod would be asked, too.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_fails_while_its_hedge_hangs_is_sent_again_at_once() {
+    let (pods, service) = hedged(3, Hedge::after(50 * MILLI)).await;
+    let counts = || [1, 2, 3].map(|host| calls(&pods, [host]));
+    loop {
+        let before = counts();
+        pods.set([1], Behaviour::FailAfter(60 * MILLI));
+        pods.set([2, 3], Behaviour::Hold);
+        let (begun, request) = (Instant::now(), spawn(&service));
+        sleep(MILLI).await;
+        if counts()[0] == before[0] {
+            pods.set([2, 3], Behaviour::Answer);
+            finish(request).await;
+            continue;
+        }
+        sleep(54 * MILLI).await;
+        let hung = if counts()[1] > before[1] { 2 } else { 3 };
+        let third = 5 - hung;
+        pods.set([third], Behaviour::Answer);
+        let answered = finish(request).await;
+        assert_eq!((answered, begun.elapsed()), (endpoint(third), 60 * MILLI));
+        assert_eq!(in_flight(&service), 0, "the hedge is cancelled");
+        break;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_neither_is_good_the_first_result_counts() {
+    let change = |layer: RetryLayer<Even>| layer.retries(0).hedge(Hedge::after(50 * MILLI));
+    for (one, other, first) in [(60, 60, 1), (200, 10, 2)] {
+        let (pods, service) = layered(2, change, OutlierDetection::off()).await;
+        pods.set([2], Behaviour::Answer);
+        loop {
+            let before = calls(&pods, [1]);
+            pods.set([1], Behaviour::FailAfter(one * MILLI));
+            let mut request = tokio_test::task::spawn(send(&service));
+            if request.poll().is_ready() {
+                continue;
+            }
+            assert_eq!(calls(&pods, [1]), before + 1);
+            pods.set([2], Behaviour::FailAfter(other * MILLI));
+            let error = request.await.expect_err("both fail");
+            assert_eq!(error.endpoint(), Some(&endpoint(first)), "{error}");
+            break;
+        }
+    }
+}
+
+/// What pod 2 answers isn't good, and no reason to ask a third one.
+#[derive(Clone, Copy, Debug)]
+struct NotOfTwo;
+
+impl RetryPolicy<Request, (Endpoint, u32)> for NotOfTwo {
+    fn again(&self, request: &Request) -> Option<Request> {
+        Some(Request(request.0))
+    }
+
+    fn retry(&self, result: Result<&(Endpoint, u32), &Error>) -> bool {
+        result.is_err()
+    }
+
+    fn may_hedge(&self, request: &Request) -> bool {
+        request.0.is_multiple_of(2)
+    }
+
+    fn is_good(&self, response: &(Endpoint, u32)) -> bool {
+        response.0 != endpoint(2)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_no_good_neither_wins_nor_speaks_against_the_other_pod() {
+    let pods = Pods::default();
+    let endpoints: StaticEndpoints = (1..=2).map(web).collect();
+    let mut balance = Balance::builder(endpoints).build(pods.make());
+    balance.ready().await.expect("readiness never fails");
+    let hedge = Hedge::after(50 * MILLI).share(1.0);
+    let service = RetryLayer::new(NotOfTwo).hedge(hedge).layer(balance);
+    let send = |number| {
+        let sent = service.call_with(Request(number), Route::new().prefer("web-1"));
+        async { sent.await.expect("an answer").0 }
+    };
+    // So that it is known what is late.
+    pods.set([1, 2], Behaviour::After(5 * MILLI));
+    for _ in 0..20 {
+        assert_eq!(send(3).await, endpoint(1));
+    }
+    sleep(SECOND).await;
+    pods.set([1], Behaviour::After(200 * MILLI));
+    pods.set([2], Behaviour::Answer);
+    for sent in 1..=5 {
+        assert_eq!(send(2).await, endpoint(1));
+        assert_eq!(calls(&pods, [2]), sent, "it is hedged");
+        sleep(SECOND).await;
+        let all = service.get_ref().endpoints();
+        let mut states = all.iter().map(|status| status.state);
+        assert!(states.all(|state| state == EndpointState::Available));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_has_as_much_time_as_a_first_try() {
+    let (pods, service) = hedged(3, Hedge::after(50 * MILLI)).await;
+    pods.set([1], Behaviour::FailAfter(40 * MILLI));
+    pods.set([2, 3], Behaviour::After(40 * MILLI));
+    let begun = Instant::now();
+    for _ in 0..3 {
+        send(&service).await.expect("an answer");
+    }
+    assert_eq!(begun.elapsed(), 4 * 40 * MILLI, "one is sent again");
+    assert_eq!(calls(&pods, 1..=3), 4, "none is hedged");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_that_is_late_is_hedged() {
+    let (pods, service) = hedged(3, Hedge::after(50 * MILLI)).await;
+    pods.set(1..=3, Behaviour::FailAfter(40 * MILLI));
+    let (begun, request) = (Instant::now(), spawn(&service));
+    sleep(20 * MILLI).await;
+    pods.set(1..=3, Behaviour::Hold);
+    sleep(40 * MILLI).await;
+    let unasked = (1..=3).find(|&host| calls(&pods, [host]) == 0);
+    let third = unasked.expect("two have had it");
+    pods.set([third], Behaviour::Answer);
+    assert_eq!(finish(request).await, endpoint(third));
+    assert_eq!(begun.elapsed(), 90 * MILLI);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_nobody_had_when_it_was_late_is_hedged_later() {
+    let (pods, service) = hedged(2, Hedge::after(50 * MILLI)).await;
+    pods.set([1, 2], Behaviour::NotReady);
+    let request = spawn(&service);
+    sleep(60 * MILLI).await;
+    pods.set([1, 2], Behaviour::Hold);
+    while calls(&pods, 1..=2) == 0 {
+        sleep(MILLI).await;
+    }
+    // Whichever of the two has it, it hangs there.
+    let other = if calls(&pods, [1]) == 0 { 1 } else { 2 };
+    pods.set([other], Behaviour::Answer);
+    assert_eq!(finish(request).await, endpoint(other));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_time_at_all_is_no_endless_loop_where_there_is_no_other_pod() {
+    let (pods, service) = hedged(1, Hedge::after(Duration::ZERO)).await;
+    pods.set([1], Behaviour::After(SECOND));
+    send(&service).await.expect("an answer");
+    assert_eq!(calls(&pods, [1]), 1);
+}
+
 /// The hedge that nobody took says nothing of what became of the request.
 #[tokio::test(start_paused = true)]
 async fn a_failure_is_not_hidden_by_a_hedge_that_nobody_took() {
@@ -456,6 +649,106 @@ async fn what_is_usual_is_learnt_and_nothing_is_hedged_before() {
     assert_eq!(answered.expect("an answer"), endpoint(2));
     let took = begun.elapsed();
     assert!(took > 15 * MILLI && took < 40 * MILLI, "{took:?}");
+}
+
+/// As dials, TLS handshakes and cold caches make them.
+#[tokio::test(start_paused = true)]
+async fn slow_answers_at_first_are_forgotten_soon() {
+    let (pods, service) = hedged(2, Hedge::new()).await;
+    pods.set([1, 2], Behaviour::After(2 * SECOND));
+    load_of(3, &service, 2 * 20, MILLI).await;
+    pods.set([1, 2], Behaviour::After(20 * MILLI));
+    load_of(3, &service, 2 * 180, MILLI).await;
+    sleep(SECOND).await;
+    pods.set([1], Behaviour::After(SECOND));
+    pods.set([2], Behaviour::Answer);
+    let begun = Instant::now();
+    let answered = first_to_one(&pods, &service).await;
+    assert_eq!(answered.expect("an answer"), endpoint(2));
+    assert!(begun.elapsed() < 40 * MILLI, "{:?}", begun.elapsed());
+}
+
+/// Sends requests, one each millisecond, that take pods 2 to 10 times of this distribution; how long they took, in order.
+async fn random_load(
+    pods: &Pods,
+    service: &Hedged,
+    millis: &impl Distribution<f64>,
+    requests: usize,
+) -> Vec<Duration> {
+    let rng = &mut SmallRng::seed_from_u64(1);
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..requests {
+        let time = MILLI.mul_f64(millis.sample(rng));
+        pods.set(2..=10, Behaviour::After(time));
+        let service = service.clone();
+        tasks.spawn(async move {
+            let begun = Instant::now();
+            send(&service).await.expect("an answer");
+            begun.elapsed()
+        });
+        sleep(MILLI).await;
+    }
+    let mut times = tasks.join_all().await;
+    times.sort_unstable();
+    times
+}
+
+/// A balancer over pods 2 to 10, and pod 1 if it is one of them.
+async fn ten(with_one: bool) -> (Pods, Hedged) {
+    let pods = Pods::default();
+    let first = if with_one { 1 } else { 2 };
+    let endpoints = (first..=10).map(|host| endpoint(host).address());
+    let mut balance = Balance::builder(StaticEndpoints::new(endpoints))
+        .policy(RoundRobin::new())
+        .build(pods.make());
+    balance.ready().await.expect("readiness never fails");
+    let layer = RetryLayer::new(Even).hedge(Hedge::new());
+    (pods, layer.layer(balance))
+}
+
+/// One of twenty is later than the p95, and two of a hundred may be hedged: those that take longest, and not all that is saved
+/// up is used for them.
+async fn good_times_leave_some_for_a_bad_moment(millis: impl Distribution<f64>) {
+    let (pods, service) = ten(false).await;
+    random_load(&pods, &service, &millis, 4_000).await;
+    let before = calls(&pods, 2..=10);
+    random_load(&pods, &service, &millis, 10_000).await;
+    let hedges = calls(&pods, 2..=10) - before - 10_000;
+    assert!((130..=170).contains(&hedges), "{hedges} of 10,000");
+    pods.set(2..=10, Behaviour::After(SECOND));
+    let before = calls(&pods, 2..=10);
+    load(&service, 100, MILLI).await;
+    let hedges = calls(&pods, 2..=10) - before - 100;
+    assert!((5..=12).contains(&hedges), "{hedges} of those saved up");
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_good_times_some_hedges_are_saved_up_where_times_are_exponential() {
+    good_times_leave_some_for_a_bad_moment(Exp::new(0.1).expect("a rate")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_good_times_some_hedges_are_saved_up_where_times_are_lognormal() {
+    let median = 10_f64.ln();
+    good_times_leave_some_for_a_bad_moment(LogNormal::new(median, 1.0).expect("a spread")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_slow_pod_of_ten_costs_few_hedges_and_hardly_any_time() {
+    let millis = Exp::new(0.2).expect("a rate");
+    let mut p99 = Vec::new();
+    for with_one in [false, true] {
+        let (pods, service) = ten(with_one).await;
+        pods.set([1], Behaviour::After(5 * MILLI));
+        random_load(&pods, &service, &millis, 2_000).await;
+        pods.set([1], Behaviour::After(200 * MILLI));
+        let before = calls(&pods, 1..=10);
+        let times = random_load(&pods, &service, &millis, 8_000).await;
+        let more = calls(&pods, 1..=10) - before - 8_000;
+        assert!(more <= 8_000 * 2 / 100, "{more} hedges");
+        p99.push(times[8_000 * 99 / 100].as_secs_f64());
+    }
+    assert!(p99[1] <= 1.3 * p99[0], "{p99:?}");
 }
 
 /// Of all answers a tenth is slow, so that their 95th percentile is that of the slow pod.

@@ -150,9 +150,7 @@ impl Future for ResponseFuture {
             let is_overtaken = this.attempt.is_overtaken();
             let answer = match polled {
                 // Responses are large, and most go straight to their callers.
-                Poll::Ready(Ok(mut response))
-                    if !is_retried(this.replay, this.shared, &response) =>
-                {
+                Poll::Ready(Ok(mut response)) if is_final(this.replay, this.shared, &response) => {
                     *this.replay = None;
                     answered(&mut response, this.deadline, this.followed, is_overtaken);
                     return Poll::Ready(Ok(response));
@@ -218,6 +216,11 @@ impl<'a> Contest<'a> {
 }
 
 impl hedge::Contest<Sent> for Contest<'_> {
+    fn patience(&self, late: Duration) -> Duration {
+        let hedges = self.shared.retries.hedges.as_ref();
+        hedges.map_or(late, |hedges| hedges.patience(late))
+    }
+
     fn second(&mut self, first: &Sent) -> Option<Sent> {
         let Shared { pods, retries, .. } = self.shared;
         let has_other = |route: &Route| pods.has_other(route);
@@ -230,12 +233,21 @@ impl hedge::Contest<Sent> for Contest<'_> {
     }
 
     fn is_good(&self, result: &<Sent as Future>::Output) -> bool {
-        Replay::is_good(result, &self.shared.retries)
+        let is_good = |response| Replay::is_good(response, &self.shared.retries);
+        result.as_ref().is_ok_and(is_good)
     }
 
     fn set_aside(&mut self, result: <Sent as Future>::Output) {
         let answer = result.map_err(Error::balance);
         self.replay.set_aside(answer, &self.shared.retries);
+    }
+
+    fn replace(&mut self, result: <Sent as Future>::Output, other: &Sent) -> Option<Sent> {
+        let Shared { pods, retries, .. } = self.shared;
+        let has_other = |route: &Route| pods.has_other(route);
+        let (answer, other) = (result.map_err(Error::balance), other.endpoint());
+        let (request, route) = self.replay.replace(answer, other, retries, has_other)?;
+        Some(pods.call_with(request, route))
     }
 }
 
@@ -254,14 +266,14 @@ fn poll_late(
     }
 }
 
-fn is_retried(
+fn is_final(
     replay: &Option<Box<Replay>>,
     shared: &Option<Arc<Shared>>,
     response: &Response<ResponseBody>,
 ) -> bool {
     match (replay, shared) {
-        (Some(replay), Some(shared)) => replay.is_retried(response, &shared.retries),
-        _ => false,
+        (Some(replay), Some(shared)) => replay.is_final(response, &shared.retries),
+        _ => true,
     }
 }
 

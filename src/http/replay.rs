@@ -20,7 +20,7 @@ use super::{
 use crate::{
     endpoint::Endpoint,
     hedge::Hedges,
-    outcome::GRPC_STATUS,
+    outcome::{ByStatus, ClassifyHttp, GRPC_STATUS, Outcome as Health},
     retry::{Allowance, Attempts, Ended, Fate, Pushback, UNAVAILABLE},
     route::Route,
 };
@@ -158,20 +158,40 @@ impl Replay {
         is_allowed.then_some((request, route))
     }
 
-    /// Whether an answer counts though another pod may answer, too.
-    pub(super) fn is_good(
-        answer: &Result<Response<ResponseBody>, impl Sized>,
-        retries: &Retries,
-    ) -> bool {
-        answer
-            .as_ref()
-            .is_ok_and(|response| !retries.statuses.contains(&status(response)))
+    /// Whether a response counts though another pod may answer, too. It costs nothing to wait for that one: so a 500 doesn't,
+    /// which may be the pod's fault, nor does a 429, and overloaded pods say so fast.
+    pub(super) fn is_good(response: &Response<ResponseBody>, retries: &Retries) -> bool {
+        let status = status(response);
+        !status.is_server_error()
+            && !retries.statuses.contains(&status)
+            && ByStatus.head(status, response.headers()) == Health::Success
+    }
+
+    /// Whether a response is the caller's, whatever came before.
+    pub(super) fn is_final(&self, response: &Response<ResponseBody>, retries: &Retries) -> bool {
+        let is_best = !self.attempts.has_aside() || Self::is_good(response, retries);
+        is_best && !self.is_retried(response, retries)
     }
 
     /// One of two tries has come to this, and the other one goes on.
     pub(super) fn set_aside(&mut self, answer: Answer, retries: &Retries) {
         let ended = self.ended(&answer, retries);
         self.attempts.set_aside(answer, &ended);
+    }
+
+    /// One of two tries has come to this, and the other one goes on, at `other` if a pod has it: the request for a try in its
+    /// place, and its route, if there is to be one.
+    pub(super) fn replace(
+        &mut self,
+        answer: Answer,
+        other: Option<&Endpoint>,
+        retries: &Retries,
+        has_other: impl Fn(&Route) -> bool,
+    ) -> Option<(PodRequest, Route)> {
+        let ended = self.ended(&answer, retries);
+        let allowance = &retries.allowance;
+        let again = || again(&self.request);
+        (self.attempts).replace(answer, &ended, other, allowance, has_other, again)
     }
 
     /// Reads on what an earlier attempt was answered.
@@ -182,7 +202,7 @@ impl Replay {
     }
 
     /// Whether a response is one that another pod may better. What it asks of retries is heeded, be it one or not.
-    pub(super) fn is_retried(&self, response: &Response<ResponseBody>, retries: &Retries) -> bool {
+    fn is_retried(&self, response: &Response<ResponseBody>, retries: &Retries) -> bool {
         let status = status(response);
         let is_wanted = self.repeatable && retries.statuses.contains(&status);
         if !is_wanted && !WAITS.contains(&status) {
@@ -214,10 +234,12 @@ impl Replay {
                 _ => (Fate::Lost, error.pod(), false),
             },
         };
+        let is_good = |response| Self::is_good(response, retries);
         Ended {
             fate,
             endpoint: pod.cloned(),
             is_retried: may_be_sent_again && self.request.body().is_playable(),
+            is_good: self.attempts.has_aside() && answer.as_ref().is_ok_and(is_good),
         }
     }
 }

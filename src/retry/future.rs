@@ -8,6 +8,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use pin_project_lite::pin_project;
@@ -183,10 +184,13 @@ where
             allowance.delays.note(endpoint, delay);
         }
         let is_retried = !self.attempts.are_used_up() && policy.retry(result.as_ref());
+        let is_good = |response| policy.is_good(response);
+        let is_good = self.attempts.has_aside() && result.as_ref().is_ok_and(is_good);
         let ended = Ended {
             fate,
             endpoint,
             is_retried,
+            is_good,
         };
         (ended, result)
     }
@@ -200,6 +204,11 @@ where
     C: Completion<S::Response> + Clone,
     L: RetryPolicy<Req, C::Response>,
 {
+    fn patience(&self, late: Duration) -> Duration {
+        let hedges = self.terms.hedges.as_ref();
+        hedges.map_or(late, |hedges| hedges.patience(late))
+    }
+
     fn second(&mut self, first: &Attempt<S, Req, C>) -> Option<Attempt<S, Req, C>> {
         let Terms {
             policy,
@@ -216,13 +225,31 @@ where
     }
 
     fn is_good(&self, result: &Answer<S, Req, C>) -> bool {
-        let response = result.as_ref().map(|(_, response)| response);
-        response.is_ok_and(|response| !self.terms.policy.retry(Ok(response)))
+        let is_good = |(_, response): &(_, _)| self.terms.policy.is_good(response);
+        result.as_ref().is_ok_and(is_good)
     }
 
     fn set_aside(&mut self, result: Answer<S, Req, C>) {
         let (ended, result) = self.ended(result);
         self.attempts.set_aside(result, &ended);
+    }
+
+    fn replace(
+        &mut self,
+        result: Answer<S, Req, C>,
+        other: &Attempt<S, Req, C>,
+    ) -> Option<Attempt<S, Req, C>> {
+        let (ended, result) = self.ended(result);
+        let Terms {
+            policy, allowance, ..
+        } = &*self.terms;
+        let has_other = |route: &Route| self.balance.has_other(route);
+        let again = || policy.again(&self.request);
+        let other = other.endpoint();
+        let attempts = &mut self.attempts;
+        let (request, route) =
+            attempts.replace(result, &ended, other, allowance, has_other, again)?;
+        Some(self.balance.call_completing(request, route, Located))
     }
 }
 

@@ -121,8 +121,9 @@ impl<L> RetryLayer<L> {
     /// Asks a second endpoint for an answer that is late; off by default. Only what the policy
     /// [allows](RetryPolicy::may_hedge) is hedged, and what it makes [again](RetryPolicy::again).
     ///
-    /// An answer that the policy would [retry](RetryPolicy::retry) doesn't count while the other one may come. Once both
-    /// are there and no good, the rules for retries hold.
+    /// A result that isn't [good](RetryPolicy::is_good) doesn't count while the other one may come. The rules for retries hold as
+    /// ever: if the first endpoint's is one that is retried, a third endpoint is asked at once. Where none is good in the end,
+    /// the first result of the two is the caller's.
     pub fn hedge(mut self, hedge: Hedge) -> Self {
         self.terms.hedges = Some(Arc::new(Hedges::new(&hedge)));
         self

@@ -46,6 +46,12 @@ pub trait RetryPolicy<Req, Res> {
         false
     }
 
+    /// Whether this response counts while another endpoint still has the request. One that isn't good is set aside until that one
+    /// has answered, too, be it [retried](Self::retry) or not. By default what isn't retried is good.
+    fn is_good(&self, response: &Res) -> bool {
+        !self.retry(Ok(response))
+    }
+
     /// For how long the endpoint that gave this response wants no requests that are sent again; none by default.
     ///
     /// Meanwhile they go to others, as long as there are some; beyond 30 s they don't. First attempts go there as ever.

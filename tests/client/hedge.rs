@@ -1,16 +1,25 @@
 //! Answers that are late: a second pod is asked, and the one that loses sees that it is cancelled.
 
-use std::{future::IntoFuture, net::Ipv4Addr, time::Duration};
+use std::{
+    future::IntoFuture,
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
-use http::{Method, StatusCode, header::SET_COOKIE};
+use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
+use http::{Method, header::SET_COOKIE};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
 use tower::ServiceExt;
 use tower_headless::{
     EndpointState, Hedge, Route, StaticEndpoints,
-    http::{Client, ClientBuilder, Protocol, RequestBuilder, Sessions},
+    http::{Client, ClientBuilder, Error, Protocol, RequestBuilder, Sessions},
 };
 
 use crate::{
-    kit::{self, in_flight, text, upgrading, wait_until},
+    kit::{self, Peer, in_flight, text, upgrading, wait_until},
     support::{
         pod::{Mode, Pod},
         within,
@@ -194,20 +203,112 @@ async fn a_session_stays_with_a_pod_that_is_only_late() {
     }
 }
 
-#[tokio::test]
-async fn a_503_of_the_hedge_does_not_win() {
-    let pods = pods().await;
-    let client = client(&pods, Protocol::Http1, |it| patient(it).retries(0));
-    pods[0].set(Mode::Slow(3 * PATIENCE));
-    pods[1].set(Mode::Status(StatusCode::SERVICE_UNAVAILABLE));
-    let mut failed = 0;
-    // Each pod has its turn, and says what it says.
-    for _ in 0..2 {
-        let response = within("an answer", client.get("/").into_future()).await;
-        failed += usize::from(!response.expect("an answer").status().is_success());
+/// Pods made by hand.
+struct Hands(Vec<(TcpListener, SocketAddr)>);
+
+impl Hands {
+    async fn of(count: usize) -> Self {
+        Self(join_all((0..count).map(|_| kit::listen())).await)
     }
-    assert_eq!(failed, 1);
-    assert_eq!((pods[0].requests(), pods[1].requests()), (1, 2));
+
+    /// A client of them that hedges soon, and a request of it.
+    fn get(
+        &self,
+        change: impl FnOnce(ClientBuilder<StaticEndpoints>) -> ClientBuilder<StaticEndpoints>,
+    ) -> Asked {
+        let builder = kit::builder(self.0.iter().map(|(_, address)| *address));
+        let client = change(builder.hedge(Hedge::after(20 * MILLI)));
+        let client = client.build().expect("a client");
+        tokio::spawn(async move {
+            let response = client.get("/").into_future().await?;
+            Ok(response.status().as_u16())
+        })
+    }
+
+    /// The next pod that gets the request.
+    async fn asked(&self) -> Peer<TcpStream> {
+        let mut accepted: FuturesUnordered<_> =
+            self.0.iter().map(|(pod, _)| kit::accept(pod)).collect();
+        let mut peer = accepted.next().await.expect("pods");
+        peer.head().await;
+        peer
+    }
+}
+
+/// The status that the caller gets.
+type Asked = JoinHandle<Result<u16, Error>>;
+
+/// The pod's answer, which has been read when this is over.
+async fn say(mut pod: Peer<TcpStream>, status: &str) {
+    let answer = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+    pod.write(answer).await;
+    pod.closed().await;
+}
+
+async fn end(asked: Asked) -> u16 {
+    let status = within("an answer", asked).await.expect("no panic");
+    status.expect("an answer")
+}
+
+/// gRPC's, where there is nothing else.
+const GRPC: [&str; 2] = ["200 OK\r\ngrpc-status: 14", "200 OK\r\ngrpc-status: 8"];
+
+#[tokio::test]
+async fn what_is_no_good_waits_for_the_other_pod() {
+    let bad = [
+        "429 Too Many Requests",
+        "500 Internal Server Error",
+        "503 Service Unavailable",
+    ];
+    for status in bad.into_iter().chain(GRPC) {
+        for is_hedge_s in [true, false] {
+            let pods = Hands::of(2).await;
+            let asked = pods.get(|builder| builder.retry_statuses([]));
+            let (first, hedge) = (pods.asked().await, pods.asked().await);
+            let [bad, good] = if is_hedge_s {
+                [hedge, first]
+            } else {
+                [first, hedge]
+            };
+            say(bad, status).await;
+            say(good, "204 No Content").await;
+            assert_eq!(end(asked).await, 204, "{status}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_good_does_not_wait() {
+    for status in ["404 Not Found", "200 OK", "304 Not Modified"] {
+        let pods = Hands::of(2).await;
+        let asked = pods.get(|builder| builder);
+        let _first = pods.asked().await;
+        say(pods.asked().await, status).await;
+        assert_eq!(end(asked).await.to_string(), status[..3]);
+    }
+}
+
+#[tokio::test]
+async fn where_neither_is_good_the_first_answer_counts() {
+    for [one, other] in [["429", "500"], ["500", "429"], ["503", "500"]] {
+        let pods = Hands::of(2).await;
+        let asked = pods.get(|builder| builder);
+        let (first, hedge) = (pods.asked().await, pods.asked().await);
+        say(hedge, &format!("{one} No Good")).await;
+        say(first, &format!("{other} No Good")).await;
+        assert_eq!(end(asked).await.to_string(), one);
+    }
+}
+
+/// As it would be without hedging.
+#[tokio::test]
+async fn a_503_is_asked_for_elsewhere_though_its_hedge_is_out() {
+    let pods = Hands::of(3).await;
+    let asked = pods.get(|builder| builder);
+    let (first, _hedge) = (pods.asked().await, pods.asked().await);
+    say(first, "503 Service Unavailable").await;
+    say(pods.asked().await, "204 No Content").await;
+    assert_eq!(end(asked).await, 204);
 }
 
 #[tokio::test]

@@ -50,8 +50,8 @@ impl<D> ClientBuilder<D> {
     /// Asks a second pod for an answer that is late; off by default.
     ///
     /// Only requests with a safe method (GET, HEAD, OPTIONS, TRACE; RFC 9110 §9.2.1), without a body and without `Upgrade`
-    /// are hedged, [`Idempotent`](crate::http::Idempotent) or not. An answer with one of the
-    /// [statuses](Self::retry_statuses) that are retried doesn't count while the other one may come.
+    /// are hedged, [`Idempotent`](crate::http::Idempotent) or not. A 5xx, a 429 or another of the
+    /// [statuses](Self::retry_statuses) that are retried doesn't count while the other answer may come.
     pub fn hedge(mut self, hedge: Hedge) -> Self {
         self.retries.hedges = Some(Hedges::new(&hedge));
         self
