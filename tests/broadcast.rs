@@ -466,6 +466,25 @@ async fn after_the_deadline_each_pod_that_is_left_is_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_successes_are_there_at_once_and_nobody_is_asked() {
+    let (script, source) = discovery();
+    let pods = Pods::default();
+    let balance = Balance::builder(source).build(pods.make());
+    let broadcast = || balance.broadcast_with(|_| Request(7));
+    // Where there is nobody, too: it waits for no discovery.
+    for hosts in [0..0, 1..4] {
+        script.answer(hosts);
+        let first = broadcast().first(0).now_or_never().expect("no wait");
+        assert!(first.expect("no failure").answered.is_empty());
+        let quorum = broadcast().quorum(0).now_or_never().expect("no wait");
+        assert!(quorum.expect("no failure").is_empty());
+        settle().await;
+    }
+    let calls = (1..4).map(|host| pods.counts(host).calls);
+    assert_eq!(calls.sum::<usize>(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_deadline_bounds_the_wait_for_discovery() {
     let (script, discovery) = discovery();
     let pods = Pods::default();

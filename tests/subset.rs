@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use http_body_util::BodyExt;
 use support::{
     client::dns,
@@ -603,6 +603,26 @@ async fn a_broadcast_that_is_given_up_before_it_begins_takes_in_nobody() {
     assert_eq!(hosts(&balance), own);
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_others_leave_with_the_last_answer_though_the_stream_is_held() {
+    let (_script, pods, balance) = balance(set(0..60), Subset::of(6), &|it| it).await;
+    let mut answers = balance.broadcast_with(|_| Request(1)).await.expect("pods");
+    while answers.size_hint() != (0, Some(0)) {
+        let (_, answer) = answers.next().await.expect("one that is left");
+        answer.expect("no failure");
+    }
+    settle().await;
+    assert_eq!(hosts(&balance).len(), 6);
+    // Those that have no time left are told of, and not asked.
+    pods.set(0..60, Behaviour::Hold);
+    let broadcast = balance.broadcast_with(|_| Request(1)).deadline(SECOND);
+    let mut answers = broadcast.await.expect("pods");
+    let (_, answer) = answers.next().await.expect("the first");
+    assert!(answer.expect_err("no time").is_timeout());
+    settle().await;
+    assert_eq!((hosts(&balance).len(), answers.size_hint().0), (6, 59));
+}
+
 /// The background task is in a runtime that ends before the broadcast.
 #[test]
 fn a_broadcast_reaches_all_pods_in_another_runtime_than_the_first() {
@@ -613,6 +633,37 @@ fn a_broadcast_reaches_all_pods_in_another_runtime_than_the_first() {
     let (script, _, balance) = runtime().block_on(balance(set(0..60), Subset::of(6), &|it| it));
     runtime().block_on(within("the broadcast", ask_all(&balance, 0..60)));
     drop(script);
+}
+
+/// The background task is in a runtime that nobody drives meanwhile.
+#[test]
+fn a_broadcast_whose_time_is_over_before_the_task_hears_of_it_has_an_error_of_each_known_pod() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_all().start_paused(true).build();
+        runtime.expect("a runtime")
+    };
+    let (first, second) = (runtime(), runtime());
+    let (_script, pods, balance) = first.block_on(balance(set(0..60), Subset::of(6), &|it| it));
+    let own = hosts(&balance);
+    let broadcast = balance.broadcast_with(|_| Request(1)).deadline(SECOND);
+    let collected = second.block_on(broadcast.all()).expect("they are known");
+    let errors = collected.failed.iter();
+    assert!(
+        errors
+            .clone()
+            .all(|(_, error)| error.is_timeout() && error.is_unsent())
+    );
+    assert_eq!(
+        errors.map(|(pod, _)| host(pod)).collect::<BTreeSet<_>>(),
+        own
+    );
+    assert_eq!(
+        (0..60).map(|host| pods.counts(host).calls).sum::<usize>(),
+        0
+    );
+    first.block_on(settle());
+    assert_eq!(hosts(&balance), own);
 }
 
 #[tokio::test(start_paused = true)]
