@@ -11,7 +11,7 @@ use std::{collections::BTreeSet, error::Error as _, time::Duration};
 
 use futures::{FutureExt, Stream, StreamExt, future::join};
 use support::{
-    scripted::{Behaviour, PodService, Pods, Request, Script, Scripted, discovery, endpoint},
+    scripted::{Behaviour, Pods, Request, Scripted, World as Story, discovery, endpoint},
     within,
 };
 use tokio::time::{Instant, sleep};
@@ -26,12 +26,6 @@ const READY_TIMEOUT: Duration = Duration::from_secs(5);
 
 type Answer = (Endpoint, u32);
 
-struct Story {
-    script: Script,
-    pods: Pods,
-    balance: Balance<PodService>,
-}
-
 /// A balancer that knows pods `hosts`.
 async fn story(hosts: impl IntoIterator<Item = u8>) -> Story {
     story_with(hosts, |builder| builder).await
@@ -41,16 +35,7 @@ async fn story_with(
     hosts: impl IntoIterator<Item = u8>,
     change: impl FnOnce(BalanceBuilder<Scripted>) -> BalanceBuilder<Scripted>,
 ) -> Story {
-    let (script, discovery) = discovery();
-    let pods = Pods::default();
-    let mut balance = change(Balance::builder(discovery)).build(pods.make());
-    script.answer(hosts);
-    balance.ready().await.expect("readiness never fails");
-    Story {
-        script,
-        pods,
-        balance,
-    }
+    Story::of(hosts.into_iter().map(endpoint).collect(), change).await
 }
 
 impl Story {

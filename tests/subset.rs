@@ -17,7 +17,9 @@ use http_body_util::BodyExt;
 use support::{
     client::dns,
     cluster::Cluster,
-    scripted::{Behaviour, PodService, Pods, Request, Script, Scripted, discovery, endpoint},
+    scripted::{
+        Behaviour, PodService, Pods, Request, Script, Scripted, World, discovery, endpoint, settle,
+    },
     within,
 };
 use tokio::{sync::mpsc, time::sleep};
@@ -30,12 +32,6 @@ use tower_headless::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-async fn settle() {
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-    }
-}
-
 type Change<'a> = &'a dyn Fn(BalanceBuilder<Scripted>) -> BalanceBuilder<Scripted>;
 
 /// A balancer with a subset, over `set`.
@@ -44,13 +40,8 @@ async fn balance(
     subset: Subset,
     change: Change<'_>,
 ) -> (Script, Pods, Balance<PodService>) {
-    let (script, source) = discovery();
-    let pods = Pods::default();
-    let builder = Balance::builder(source).subset(subset).seed(5);
-    let balance = change(builder).build(pods.make());
-    script.endpoints(set);
-    settle().await;
-    (script, pods, balance)
+    let world = World::of(set, |builder| change(builder.subset(subset).seed(5))).await;
+    (world.script, world.pods, world.balance)
 }
 
 fn set(hosts: Range<u8>) -> Vec<Endpoint> {
