@@ -326,21 +326,16 @@ struct Bound {
     counts: u64,
     /// The weight of all.
     weight: u64,
-    /// Those without weight, by index. What they have was asked of them by name, or no other accepted it.
-    weightless: Box<[usize]>,
 }
 
 impl Bound {
     fn new(factor: f64, nodes: &[Node]) -> Self {
         let of_each = COUNTED_BY_EACH.min(nodes.len()) as u64;
-        let all = nodes.iter().enumerate();
-        let weightless = all.filter(|(_, node)| node.weight == 0);
         Self {
             factor,
             allowance: CachePadded(AtomicU64::new(0)),
             counts: (of_each << 32) / (nodes.len() as u64).max(1),
             weight: nodes.iter().map(|node| u64::from(node.weight)).sum(),
-            weightless: weightless.map(|(index, _)| index).collect(),
         }
     }
 
@@ -351,8 +346,8 @@ impl Bound {
             return last;
         }
         let (requests, available) = members.available_load();
-        // The two sums are of different moments.
-        let requests = requests.saturating_sub(self.load_without_weight(members));
+        // What those without weight have was asked of them by name, or no other took it. The two sums are of different moments.
+        let requests = requests.saturating_sub(members.weightless_load());
         let weight = if available == members.len() {
             self.weight
         } else {
@@ -361,14 +356,6 @@ impl Bound {
         let allowance = self.factor * (requests + 1) as f64 / weight.max(1) as f64;
         self.allowance.0.store(allowance.to_bits(), Relaxed);
         allowance
-    }
-
-    fn load_without_weight(&self, members: &Members) -> u64 {
-        let weightless = self.weightless.iter().copied();
-        let available = weightless.filter(|&index| members.is_available(index));
-        available
-            .map(|index| u64::from(members.load_of(index)))
-            .sum()
     }
 }
 
