@@ -65,8 +65,8 @@ const ENDPOINT_TIMEOUT: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 ///
-/// Where there is no endpoint, it waits for the first as a request does, up to the ready timeout, and fails with the same
-/// error. Nothing was sent then. What happens to the request at an endpoint is that endpoint's answer, and no error of the whole.
+/// Where there is no endpoint, it waits for the first as a request does, up to the ready timeout or the deadline, and fails with
+/// the same error. Nothing was sent then. What happens to the request at an endpoint is that endpoint's answer, and no error of the whole.
 ///
 /// # Cancellation
 ///
@@ -215,14 +215,16 @@ impl<T, E> Broadcast<T, E> {
         let changes = self.include_joining.then(|| plan.roster.changes());
         let mut gathering = plan.roster.gather();
         let gathered = poll_fn(|cx| match (gathering.poll_unpin(cx), &mut deadline) {
-            (Poll::Pending, Some(deadline)) => {
-                deadline.poll(cx).map(|_| Err(plan.roster.not_discovered()))
-            }
-            (polled, _) => polled,
+            (Poll::Pending, Some(deadline)) => deadline.poll(cx).map(Err),
+            (polled, _) => polled.map(Ok),
         });
-        let (targets, whole) = gathered.await.map_err(plan.kind.error)?;
+        let (gathered, over) = match gathered.await {
+            Ok(gathered) => (gathered, None),
+            Err(after) => (plan.roster.gathered().map(|it| (it, None)), Some(after)),
+        };
+        let (targets, whole) = gathered.map_err(plan.kind.error)?;
         let joining = changes.map(|changes| Joining::new(plan.roster, changes, &targets));
-        Ok(Answers::new(Terms {
+        let mut answers = Answers::new(Terms {
             ask: plan.ask,
             kind: plan.kind,
             targets,
@@ -231,7 +233,11 @@ impl<T, E> Broadcast<T, E> {
             concurrency: self.concurrency,
             endpoint_timeout: self.endpoint_timeout,
             deadline,
-        }))
+        });
+        if let Some(after) = over {
+            answers.cut(after);
+        }
+        Ok(answers)
     }
 
     /// Waits until every endpoint has answered, or has no time left, and tells which have failed.
@@ -245,14 +251,17 @@ impl<T, E> Broadcast<T, E> {
 
     /// Waits for so many successes, and cancels the rest. If there are fewer, every endpoint has answered by then, or failed.
     ///
-    /// All of them are asked meanwhile, not only so many.
+    /// All of them are asked meanwhile, not only so many. For 0 there is nothing to wait for, and nobody is asked.
     ///
     /// # Errors
     ///
     /// If there is no endpoint to be asked. That endpoints fail is no error: see [`Collected::failed`].
     pub async fn first(self, successes: usize) -> Result<Collected<T, E>, E> {
-        let mut answers = self.begin().await?;
         let mut collected = Collected::default();
+        if successes == 0 {
+            return self.plan.map(|_| collected);
+        }
+        let mut answers = self.begin().await?;
         while collected.answered.len() < successes
             && let Some((endpoint, answer)) = answers.next_checked().await
         {
@@ -262,13 +271,16 @@ impl<T, E> Broadcast<T, E> {
     }
 
     /// Waits for so many successes, and cancels the rest. Fails as soon as there can't be so many any more, and then
-    /// cancels the rest, too.
+    /// cancels the rest, too. 0 successes are there at once, and nobody is asked.
     ///
     /// # Errors
     ///
     /// If there is no endpoint to be asked, or too few of them are there or succeed. The error has all failures until then.
     pub async fn quorum(self, successes: usize) -> Result<Vec<(Endpoint, T)>, QuorumError<E>> {
-        self.quorum_of(|_| successes).await
+        match successes {
+            0 => self.plan.map(|_| Vec::new()).map_err(QuorumError::unbegun),
+            _ => self.quorum_of(|_| successes).await,
+        }
     }
 
     /// [`quorum`](Self::quorum) of more than half of the endpoints that there are when it begins.

@@ -25,8 +25,8 @@ use crate::route::Route;
 /// (`http::ClientBuilder::hedge`) or a layer ([`RetryLayer::hedge`](crate::RetryLayer::hedge)) is given one.
 ///
 /// If the head of an answer is late, the same request goes to another pod, once. The first good answer is the caller's; the
-/// other request is cancelled, and says nothing of its pod: it is neither a success nor a failure. The request's timeout holds
-/// for both.
+/// other request is cancelled, and says nothing of its pod: it is neither a success nor a failure. Where both fail, it is as if
+/// one had. The request's timeout holds for both, and giving it up cancels both.
 ///
 /// | setting | default | source |
 /// | --- | --- | --- |

@@ -44,6 +44,7 @@
 //! | pods are asked whether they are well | a [`HealthCheck`], by TCP, HTTP, gRPC or anything else: a pod that fails its checks gets no requests until one passes; a new one may have to pass one first |
 //! | one pod is to get a request | [`Balance::pod`] follows it by its name, waits for it while it is away, and asks no other one; [`Balance::others`] asks any but one |
 //! | all pods are to get a request | [`Balance::broadcast`] asks each of them, some at a time, and gives the [answers](Answers) as they come |
+//! | a request has a key, or a session | its pod is the [same](ConsistentHash) for each request of the key, by the pods' names; with feature `sessions`, a cookie [names it](http::Sessions) |
 //! | a request is cancelled | it is counted out, wherever it was |
 //! | clients and pods are many | each client uses a [`Subset`] of the pods, with substitutes while too few of it accept requests |
 //! | the last clone is dropped | the background task ends and every service is dropped |
@@ -229,11 +230,20 @@
 //!  refusals ───────┘                                                            └─▶ picks see it at once, in one word
 //! ```
 //!
-//! A broadcast is many requests, each with a [`Route`] to one member for one life of it, and nobody's task but its reader's:
+//! A broadcast is many requests, each with a [`Route`] to one member for one life of it, and nobody's task but its reader's. A
+//! subset is made the whole first:
 //!
 //! ```text
 //!  broadcast ─▶ the members now ─▶ 64 at once ─▶ Balance::call_with (route: this member) ─▶ answers, as they come
 //!     (those that join, by choice) ──▲                 └── no time left, refuses, has left ─▶ an error of that endpoint
+//! ```
+//!
+//! Hedging is another request beside the first, of the same caller's future (`hedge/race.rs`):
+//!
+//! ```text
+//!  request ─▶ one pod ── late by all pods' usual p95 ──▶ another pod (Route: not the first), if share and budget allow
+//!                │                                          │
+//!                └── the first good answer is the caller's ─┴─▶ the other one is cancelled ─▶ lost three times: "slow"
 //! ```
 //!
 //! A request for one pod carries its name, not its address: each look at the set finds where the pod is by then. Where the
@@ -299,7 +309,7 @@
 //! | `fuzzing.rs`, `discovery/dns/fuzzing.rs` | what the fuzz targets (`fuzz/`) call below the public interface; in no other build |
 //!
 //! Imports go downwards only, between the rooms and inside them; policies and discovery never meet. Decision code (`schedule`,
-//! `policy`, `subset`, `outlier`, `scheduler`, `reconnect`) does no I/O, reads no clock and draws from the generator it is given. A pick
+//! `policy`, `subset`, `outlier`, `scheduler`, `reconnect`, `share`) does no I/O, reads no clock and draws from the generator it is given. A pick
 //! allocates nothing, and takes no lock unless its balancer is [seeded](BalanceBuilder::seed).
 //!
 //! # Features

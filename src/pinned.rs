@@ -27,7 +27,7 @@ use crate::{
 ///
 /// - **It is followed**: each request goes to the pod of that name as the set knows it by then, at whatever address.
 /// - **While it is away**, or refuses connections, requests wait for it, up to the
-///   [ready timeout](crate::BalanceBuilder::ready_timeout), from when each was made. Then they fail, unsent. A
+///   [ready timeout](crate::BalanceBuilder::ready_timeout) of 5 s by default, from when each was made. Then they fail, unsent. A
 ///   Kubernetes pod is away from when it is deleted until its successor is ready: its `preStop` hook, in which it serves on, counts.
 /// - **No other pod gets its requests**, whatever the policy, its health, or its zone say. A pod that is ejected or fails its
 ///   checks gets them as well: no other one would do. What comes of them counts for its health as ever.

@@ -14,13 +14,37 @@ use crate::{endpoint::Endpoint, member::MemberId, stable_hash::stable_hash};
 /// It travels with the request, through [`Balance::call_with`](crate::Balance::call_with) or, with the HTTP client, in the
 /// request's extensions, and reaches the policy's `Picker`. An empty one costs nothing.
 ///
-/// ```
-/// use tower_headless::{Endpoint, Route};
+/// Where it says several things, the one [pod](Self::pod) that is wanted comes first, then the [preferred](Self::prefer) one, then
+/// the [key](Self::key). What is [left out](Self::leave_out) gets the request in no case, and what is [avoided](Self::avoid) does
+/// only if no other pod takes it.
 ///
-/// let failed = Endpoint::new(([10, 244, 1, 7], 80).into());
-/// let route = Route::new().key("user-42").avoid(&failed);
-/// assert!(route.avoids(&failed) && !Route::new().avoids(&failed));
 /// ```
+/// use tower::service_fn;
+/// use tower_headless::{Balance, BoxError, ConsistentHash, Endpoint, Route, StaticEndpoints};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), BoxError> {
+/// let pods = StaticEndpoints::new(["10.244.1.7:80".parse()?, "10.244.2.4:80".parse()?]);
+/// let balance = Balance::builder(pods).policy(ConsistentHash::new()).build(|pod: &Endpoint| {
+///     let pod = pod.clone();
+///     service_fn(move |_: &str| std::future::ready(Ok::<_, BoxError>(pod.clone())))
+/// });
+/// let route = Route::new().key("user-42");
+/// let pod = balance.call_with("GET /cart", route.clone()).await?;
+/// assert_eq!(balance.call_with("GET /cart", route.clone()).await?, pod);
+///
+/// // It has failed: to the key's next pod.
+/// let route = route.avoid(&pod);
+/// assert!(route.avoids(&pod));
+/// assert_ne!(balance.call_with("GET /cart", route).await?, pod);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// It brings no error about but these: there is no such [pod](Self::pod) in time, or none but the one that is
+/// [left out](Self::leave_out).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Route(Option<Arc<Wishes>>);
 
@@ -59,7 +83,7 @@ impl Route {
     /// The one pod that is wanted, by its hostname or its own name, or else as [`PodId`] says: no other one gets the request.
     ///
     /// While no such pod accepts it, the request waits, up to the
-    /// [ready timeout](crate::BalanceBuilder::ready_timeout), and fails then with an error that
+    /// [ready timeout](crate::BalanceBuilder::ready_timeout), 5 s by default, and fails then with an error that
     /// [is unreachable](crate::Error::is_unreachable). A pod outside of the client's [subset](crate::Subset) is reached, too.
     /// [`Balance::pod`](crate::Balance::pod) is a service of such requests.
     pub fn pod(self, id: impl Into<PodId>) -> Self {
@@ -76,7 +100,8 @@ impl Route {
         self.with(|wishes| wishes.preferred = Some(id.into()))
     }
 
-    /// The one pod that doesn't get the request in any case, as a peer leaves itself out.
+    /// The one pod that doesn't get the request in any case, as a peer leaves itself out. Where there is no other one, it fails at
+    /// once with an error that [is that there are none](crate::Error::is_no_endpoints).
     ///
     /// [`Balance::others`](crate::Balance::others) is a service of such requests.
     pub fn leave_out(self, id: impl Into<PodId>) -> Self {

@@ -20,7 +20,7 @@ use std::{
 use crate::{discovery::Discovery, stable_hash::stable_hash};
 
 /// How many of the pods a client uses, and which: for services with so many clients and pods that not every client should
-/// have connections to every pod.
+/// have connections to every pod. Off by default: a client uses all of them.
 ///
 /// ```
 /// # use tower_headless::{Balance, Endpoint, StaticEndpoints, Subset};
@@ -154,7 +154,8 @@ impl Subset {
     /// change, a few pods have a few clients more or less.
     ///
     /// As long as the client isn't among its peers, because it isn't ready yet or because they can't be found, its place on the
-    /// ring is a random one, by `me`. Once it has been, the last answer that it was in counts. [`seed`](Self::seed) counts only
+    /// ring is a random one, by `me`. Once it has been, the last answer that it was in counts. So a source that fails fails no
+    /// request. [`seed`](Self::seed) counts only
     /// if `me` is empty.
     pub fn peers(mut self, source: impl Discovery + Clone, me: impl Into<Box<str>>) -> Self {
         let source = Mutex::new(source);

@@ -11,7 +11,7 @@ use std::{collections::BTreeSet, error::Error as _, time::Duration};
 
 use futures::{FutureExt, Stream, StreamExt, future::join};
 use support::{
-    scripted::{Behaviour, PodService, Pods, Request, Script, Scripted, discovery, endpoint},
+    scripted::{Behaviour, Pods, Request, Scripted, World as Story, discovery, endpoint},
     within,
 };
 use tokio::time::{Instant, sleep};
@@ -26,12 +26,6 @@ const READY_TIMEOUT: Duration = Duration::from_secs(5);
 
 type Answer = (Endpoint, u32);
 
-struct Story {
-    script: Script,
-    pods: Pods,
-    balance: Balance<PodService>,
-}
-
 /// A balancer that knows pods `hosts`.
 async fn story(hosts: impl IntoIterator<Item = u8>) -> Story {
     story_with(hosts, |builder| builder).await
@@ -41,16 +35,7 @@ async fn story_with(
     hosts: impl IntoIterator<Item = u8>,
     change: impl FnOnce(BalanceBuilder<Scripted>) -> BalanceBuilder<Scripted>,
 ) -> Story {
-    let (script, discovery) = discovery();
-    let pods = Pods::default();
-    let mut balance = change(Balance::builder(discovery)).build(pods.make());
-    script.answer(hosts);
-    balance.ready().await.expect("readiness never fails");
-    Story {
-        script,
-        pods,
-        balance,
-    }
+    Story::of(hosts.into_iter().map(endpoint).collect(), change).await
 }
 
 impl Story {
@@ -463,6 +448,25 @@ async fn after_the_deadline_each_pod_that_is_left_is_an_error() {
             .all(|(endpoint, error)| { error.is_timeout() && error.endpoint() == Some(endpoint) })
     );
     assert_eq!(story.calls(6..=10), [0; 5]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_successes_are_there_at_once_and_nobody_is_asked() {
+    let (script, source) = discovery();
+    let pods = Pods::default();
+    let balance = Balance::builder(source).build(pods.make());
+    let broadcast = || balance.broadcast_with(|_| Request(7));
+    // Where there is nobody, too: it waits for no discovery.
+    for hosts in [0..0, 1..4] {
+        script.answer(hosts);
+        let first = broadcast().first(0).now_or_never().expect("no wait");
+        assert!(first.expect("no failure").answered.is_empty());
+        let quorum = broadcast().quorum(0).now_or_never().expect("no wait");
+        assert!(quorum.expect("no failure").is_empty());
+        settle().await;
+    }
+    let calls = (1..4).map(|host| pods.counts(host).calls);
+    assert_eq!(calls.sum::<usize>(), 0);
 }
 
 #[tokio::test(start_paused = true)]

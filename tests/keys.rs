@@ -4,10 +4,9 @@ mod support;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use support::scripted::{Behaviour, PodService, Pods, Request, Script, discovery, endpoint};
+use support::scripted::{Behaviour, Request, World as Cluster, endpoint, settle};
 use tokio::time::sleep;
-use tower::ServiceExt;
-use tower_headless::{Balance, ConsistentHash, Endpoint, Route};
+use tower_headless::{ConsistentHash, Endpoint, Route};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -17,43 +16,19 @@ fn set(pods: &BTreeMap<u8, u8>) -> Vec<Endpoint> {
     pods.iter().map(pod).collect()
 }
 
-struct Cluster {
-    script: Script,
-    pods: Pods,
-    balance: Balance<PodService>,
-}
-
 impl Cluster {
     /// Five pods, and slow start over 10 s.
     async fn new() -> (Self, BTreeMap<u8, u8>) {
-        let (script, source) = discovery();
-        let pods = Pods::default();
-        let mut balance = Balance::builder(source)
-            .policy(ConsistentHash::new())
-            .slow_start(10 * SECOND)
-            .build(pods.make());
         let hosts = (0..5).zip(1..6).collect();
-        script.endpoints(set(&hosts));
-        let ready = ServiceExt::<Request>::ready(&mut balance).await;
-        ready.expect("readiness never fails");
-        let cluster = Self {
-            script,
-            pods,
-            balance,
-        };
-        cluster.settle().await;
-        (cluster, hosts)
-    }
-
-    async fn settle(&self) {
-        for _ in 0..50 {
-            tokio::task::yield_now().await;
-        }
+        let cluster = Self::of(set(&hosts), |builder| {
+            let builder = builder.policy(ConsistentHash::new());
+            builder.slow_start(10 * SECOND)
+        });
+        (cluster.await, hosts)
     }
 
     async fn publish(&self, hosts: &BTreeMap<u8, u8>) {
-        self.script.endpoints(set(hosts));
-        self.settle().await;
+        self.set(set(hosts)).await;
     }
 
     /// The name of the pod that answers for a key.
@@ -123,7 +98,7 @@ async fn the_keys_of_a_pod_that_refuses_are_at_their_second_choice_until_it_acce
     sleep(30 * SECOND).await;
     // The first of its own keys is its trial.
     cluster.homes().await;
-    cluster.settle().await;
+    settle().await;
     sleep(30 * SECOND).await;
     assert_eq!(before, cluster.homes().await);
 }

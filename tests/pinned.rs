@@ -11,7 +11,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use futures::FutureExt;
 use support::scripted::{
-    Behaviour, PodService, Pods, Request, Script, Scripted, discovery, endpoint,
+    Behaviour, PodService, Request, Scripted, World as Story, endpoint, settle,
 };
 use tokio::time::sleep;
 use tokio_test::{assert_pending, assert_ready, task};
@@ -33,12 +33,6 @@ fn set<const N: usize>(hosts: [u8; N]) -> Vec<Endpoint> {
     pods.map(|(host, ordinal)| web(host, ordinal)).collect()
 }
 
-struct Story {
-    script: Script,
-    pods: Pods,
-    balance: Balance<PodService>,
-}
-
 /// A StatefulSet of five at hosts 1 to 5.
 async fn story() -> Story {
     story_with(|builder| builder).await
@@ -47,36 +41,13 @@ async fn story() -> Story {
 async fn story_with(
     change: impl FnOnce(BalanceBuilder<Scripted>) -> BalanceBuilder<Scripted>,
 ) -> Story {
-    let (script, source) = discovery();
-    let pods = Pods::default();
-    let mut balance = change(Balance::builder(source)).build(pods.make());
-    script.endpoints(set([1, 2, 3, 4, 5]));
-    let ready = ServiceExt::<Request>::ready(&mut balance).await;
-    ready.expect("readiness never fails");
-    settle().await;
-    Story {
-        script,
-        pods,
-        balance,
-    }
+    Story::of(set([1, 2, 3, 4, 5]), change).await
 }
 
 impl Story {
-    /// The set is now this one, and the balancer has it.
-    async fn set(&self, set: Vec<Endpoint>) {
-        self.script.endpoints(set);
-        settle().await;
-    }
-
     fn calls(&self, hosts: impl IntoIterator<Item = u8>) -> usize {
         let hosts = hosts.into_iter();
         hosts.map(|host| self.pods.counts(host).calls).sum()
-    }
-}
-
-async fn settle() {
-    for _ in 0..50 {
-        tokio::task::yield_now().await;
     }
 }
 

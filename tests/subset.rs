@@ -15,12 +15,14 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use http_body_util::BodyExt;
 use support::{
     client::dns,
     cluster::Cluster,
-    scripted::{Behaviour, PodService, Pods, Request, Script, Scripted, discovery, endpoint},
+    scripted::{
+        Behaviour, PodService, Pods, Request, Script, Scripted, World, discovery, endpoint, settle,
+    },
     within,
 };
 use tokio::{sync::mpsc, time::sleep};
@@ -33,12 +35,6 @@ use tower_headless::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-async fn settle() {
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-    }
-}
-
 type Change<'a> = &'a dyn Fn(BalanceBuilder<Scripted>) -> BalanceBuilder<Scripted>;
 
 /// A balancer with a subset, over `set`.
@@ -47,13 +43,8 @@ async fn balance(
     subset: Subset,
     change: Change<'_>,
 ) -> (Script, Pods, Balance<PodService>) {
-    let (script, source) = discovery();
-    let pods = Pods::default();
-    let builder = Balance::builder(source).subset(subset).seed(5);
-    let balance = change(builder).build(pods.make());
-    script.endpoints(set);
-    settle().await;
-    (script, pods, balance)
+    let world = World::of(set, |builder| change(builder.subset(subset).seed(5))).await;
+    (world.script, world.pods, world.balance)
 }
 
 fn set(hosts: Range<u8>) -> Vec<Endpoint> {
@@ -730,6 +721,26 @@ async fn a_broadcast_that_is_given_up_before_it_begins_takes_in_nobody() {
     assert_eq!(hosts(&balance), own);
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_others_leave_with_the_last_answer_though_the_stream_is_held() {
+    let (_script, pods, balance) = balance(set(0..60), Subset::of(6), &|it| it).await;
+    let mut answers = balance.broadcast_with(|_| Request(1)).await.expect("pods");
+    while answers.size_hint() != (0, Some(0)) {
+        let (_, answer) = answers.next().await.expect("one that is left");
+        answer.expect("no failure");
+    }
+    settle().await;
+    assert_eq!(hosts(&balance).len(), 6);
+    // Those that have no time left are told of, and not asked.
+    pods.set(0..60, Behaviour::Hold);
+    let broadcast = balance.broadcast_with(|_| Request(1)).deadline(SECOND);
+    let mut answers = broadcast.await.expect("pods");
+    let (_, answer) = answers.next().await.expect("the first");
+    assert!(answer.expect_err("no time").is_timeout());
+    settle().await;
+    assert_eq!((hosts(&balance).len(), answers.size_hint().0), (6, 59));
+}
+
 /// The background task is in a runtime that ends before the broadcast.
 #[test]
 fn a_broadcast_reaches_all_pods_in_another_runtime_than_the_first() {
@@ -740,6 +751,37 @@ fn a_broadcast_reaches_all_pods_in_another_runtime_than_the_first() {
     let (script, _, balance) = runtime().block_on(balance(set(0..60), Subset::of(6), &|it| it));
     runtime().block_on(within("the broadcast", ask_all(&balance, 0..60)));
     drop(script);
+}
+
+/// The background task is in a runtime that nobody drives meanwhile.
+#[test]
+fn a_broadcast_whose_time_is_over_before_the_task_hears_of_it_has_an_error_of_each_known_pod() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_all().start_paused(true).build();
+        runtime.expect("a runtime")
+    };
+    let (first, second) = (runtime(), runtime());
+    let (_script, pods, balance) = first.block_on(balance(set(0..60), Subset::of(6), &|it| it));
+    let own = hosts(&balance);
+    let broadcast = balance.broadcast_with(|_| Request(1)).deadline(SECOND);
+    let collected = second.block_on(broadcast.all()).expect("they are known");
+    let errors = collected.failed.iter();
+    assert!(
+        errors
+            .clone()
+            .all(|(_, error)| error.is_timeout() && error.is_unsent())
+    );
+    assert_eq!(
+        errors.map(|(pod, _)| host(pod)).collect::<BTreeSet<_>>(),
+        own
+    );
+    assert_eq!(
+        (0..60).map(|host| pods.counts(host).calls).sum::<usize>(),
+        0
+    );
+    first.block_on(settle());
+    assert_eq!(hosts(&balance), own);
 }
 
 #[tokio::test(start_paused = true)]

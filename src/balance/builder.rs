@@ -206,7 +206,7 @@ impl<D, C> BalanceBuilder<D, C> {
     }
 
     /// Uses only a part of the pods, for services with so many clients and pods that not every client should have connections to
-    /// every pod: see [`Subset`].
+    /// every pod: see [`Subset`]. All of them by default.
     pub fn subset(mut self, subset: Subset) -> Self {
         self.subset = Some(subset);
         self

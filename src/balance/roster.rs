@@ -43,7 +43,7 @@ trait Set: Send + Sync {
 
     fn narrow(&self);
 
-    fn not_discovered(&self) -> Error;
+    fn gathered(&self) -> Result<Vec<Target>, Error>;
 
     fn changes(&self) -> BoxStream<'static, ()>;
 }
@@ -70,9 +70,9 @@ impl Roster {
         self.set.clone().gather()
     }
 
-    /// Why there is none, where nobody has waited for long enough.
-    pub(crate) fn not_discovered(&self) -> Error {
-        self.set.not_discovered()
+    /// All endpoints now, where there is no time to [`gather`](Self::gather); or why there is none.
+    pub(crate) fn gathered(&self) -> Result<Vec<Target>, Error> {
+        self.set.gathered()
     }
 
     /// The set has changed, since this was made or since the last time.
@@ -100,9 +100,17 @@ impl<S: Send + Sync + 'static> Set for Shared<S> {
         let _ = self.events.send(Event::Narrow);
     }
 
-    fn not_discovered(&self) -> Error {
-        let cause = self.notes().last_error.clone();
-        Error::no_endpoints(NoEndpoints::NotDiscovered, cause)
+    fn gathered(&self) -> Result<Vec<Target>, Error> {
+        let snapshot = self.current.load();
+        let targets: Vec<_> = snapshot.targets().collect();
+        if !targets.is_empty() {
+            return Ok(targets);
+        }
+        let why = match snapshot.is_discovered() {
+            true => NoEndpoints::Empty,
+            false => NoEndpoints::NotDiscovered,
+        };
+        Err(Error::no_endpoints(why, self.notes().last_error.clone()))
     }
 
     fn changes(&self) -> BoxStream<'static, ()> {

@@ -43,7 +43,7 @@ pub(super) struct Terms<T, E> {
     pub(super) ask: Ask<T, E>,
     pub(super) kind: Kind<T, E>,
     pub(super) targets: Vec<Target>,
-    /// Until the last one has answered.
+    /// As long as anybody may be asked, or is.
     pub(super) whole: Option<Whole>,
     pub(super) joining: Option<Joining>,
     pub(super) concurrency: usize,
@@ -169,7 +169,7 @@ impl<T, E> Answers<T, E> {
     }
 
     /// All are out of time: cancels what is under way.
-    fn cut(&mut self, after: Duration) {
+    pub(super) fn cut(&mut self, after: Duration) {
         self.terms.joining = None;
         self.terms.deadline = None;
         let running = take(&mut self.running).into_iter();
@@ -181,6 +181,7 @@ impl<T, E> Answers<T, E> {
         let queue = self.queue.drain(..);
         self.overdue
             .extend(queue.map(|target| Error::no_answer(target.endpoint, after, true)));
+        self.terms.whole = None;
     }
 }
 
@@ -206,8 +207,8 @@ impl<T, E> Stream for Answers<T, E> {
             }
             this.ask();
             if let Poll::Ready(next) = this.running.poll_next_unpin(cx) {
-                if next.is_none() {
-                    // The queue is empty as well.
+                // One that joins may be next, until the stream has ended.
+                if next.is_none() || this.hopeful() == 0 && this.terms.joining.is_none() {
                     this.terms.whole = None;
                 }
                 return Poll::Ready(next);

@@ -229,7 +229,7 @@ impl<D> ClientBuilder<D> {
     }
 
     /// Uses only a part of the pods, for services with so many clients and pods that not every client should have connections to
-    /// every pod: see [`Subset`].
+    /// every pod: see [`Subset`]. All of them by default.
     pub fn subset(mut self, subset: Subset) -> Self {
         self.subset = Some(subset);
         self
@@ -262,7 +262,8 @@ impl<D> ClientBuilder<D> {
         self
     }
 
-    /// Sticky sessions: requests that bring a cookie, or a header, go to the pod that has answered before. See [`Sessions`].
+    /// Sticky sessions: requests that bring a cookie, or a header, go to the pod that has answered before; off by default. See
+    /// [`Sessions`].
     #[cfg(feature = "sessions")]
     #[cfg_attr(docsrs, doc(cfg(feature = "sessions")))]
     pub fn sessions(mut self, sessions: Sessions) -> Self {

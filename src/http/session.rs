@@ -29,7 +29,7 @@ use self::{
 };
 
 /// Sticky sessions, for [`ClientBuilder::sessions`](super::ClientBuilder::sessions): requests of one session go to one pod, for
-/// as long as that accepts them.
+/// as long as that accepts them. Off by default.
 ///
 /// For gateways and proxies, which pass on what end users send, and return what pods answer, headers included. A request without
 /// a session goes to any pod, as the policy says; its response gets a cookie, or a header, that names the pod that has answered.
@@ -80,6 +80,7 @@ use self::{
 ///   [private](Self::mark_private).
 /// - **With a [`Subset`](crate::Subset)**, a pod outside of it counts as gone, unless the session is [strict](Self::strict).
 ///   Where clients with different subsets have one service's sessions in turn, have no subset.
+/// - **A request that fails, or is given up**, has no response to name a pod: its session stays where it is.
 /// - **Pods get** the cookie, too, as the request has it.
 ///
 /// A session costs each of its requests the decryption of about a hundred bytes, and a look at the pods' names. Nothing is kept of

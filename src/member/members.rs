@@ -209,6 +209,16 @@ impl Members {
         available.map(|index| u64::from(self.weight(index))).sum()
     }
 
+    /// The load of the endpoints that are available and have no weight, where others have some.
+    pub(crate) fn weightless_load(&self) -> u64 {
+        let weights = self.weights.iter().enumerate();
+        let weightless = weights.filter(|(_, weight)| **weight == 0);
+        let available = weightless.filter(|&(index, _)| self.is_available(index));
+        available
+            .map(|(index, _)| u64::from(self.load_of(index)))
+            .sum()
+    }
+
     /// The load without the status flags, whether or not the word counts requests itself.
     #[inline]
     pub(crate) fn load_of(&self, index: usize) -> u32 {

@@ -92,8 +92,8 @@ const COUNTED_BY_EACH: usize = 32;
 /// - **When one of n endpoints joins or leaves**, the keys that it gets, or had, move, 1/n of all, and no others.
 /// - **No endpoint drowns** in a hot key: it takes at most `⌈1.25 × (requests in flight + 1) × its share⌉` requests, its share
 ///   being that of its weight among the endpoints that are available, and what is over goes on to its key's next choices
-///   ([`load_factor`](Self::load_factor)). Requests in flight are counted as [`Members::load`] does. With up to 32 endpoints the
-///   sum is exact; with more, a pick takes one that is n/32 picks old, on the average.
+///   ([`load_factor`](Self::load_factor)). Requests in flight are counted as [`Members::load`] does, without those at endpoints of
+///   weight zero. With up to 32 endpoints the sum is exact; with more, a pick takes one that is n/32 picks old, on the average.
 /// - **Weights**: shares are in proportion to [`Endpoint::weight`]. When one changes, at most about twice as many keys move as
 ///   have to. An endpoint with a weight of zero gets keys when no other accepts any.
 /// - **Slow start**: the keys of a [new endpoint](crate::BalanceBuilder::slow_start) move to it one by one, each once, and until
@@ -102,6 +102,9 @@ const COUNTED_BY_EACH: usize = 32;
 ///   key. The keys that spill are always the same ones, so that more spill only moves those that it has to.
 /// - **With a [`Subset`](crate::Subset)**, a key's pod is one of the client's own: clients with different subsets send one key to
 ///   different pods. Where all clients have to agree, have no subset.
+///
+/// A key brings no error about: while no endpoint accepts its request, that waits as any other one does
+/// ([ready timeout](crate::BalanceBuilder::ready_timeout)). One that is given up makes room at once.
 ///
 /// Shares of keys are nearly even: of 1,000,000 keys, the endpoint with the most has 1.06 times the mean of 10, and 1.18 times
 /// that of 1,000. A ring takes 4.5 KiB for each endpoint, and is built in the background: 5 ms for a change among 1,000.
@@ -343,6 +346,8 @@ impl Bound {
             return last;
         }
         let (requests, available) = members.available_load();
+        // What those without weight have was asked of them by name, or no other took it. The two sums are of different moments.
+        let requests = requests.saturating_sub(members.weightless_load());
         let weight = if available == members.len() {
             self.weight
         } else {

@@ -357,4 +357,21 @@ pub(crate) const KEPT: &[Kept] = &[
             Step::Set(hosts(&[1, 3])),
         ],
     },
+    Kept {
+        name: "a request for a pod outside of the subset makes room for a key's",
+        config: Config {
+            policy: BoundedHash,
+            seed: 516,
+            subset: 3,
+            ..Config::PLAIN
+        },
+        steps: &[
+            Step::Set(hosts(&[2, 4, 5, 6])),
+            Step::Behave(2, Stream),
+            Step::Behave(4, Stream),
+            Step::SendTo(Name, 4, Keep),
+            Step::SendKey(11, Keep),
+            Step::SendKey(11, Keep),
+        ],
+    },
 ];

@@ -63,11 +63,11 @@ impl Preferences {
 }
 
 /// A pod that gets a key's request has no more than its part of those in flight.
-pub(crate) fn no_pod_drowns(
+pub(crate) fn no_pod_drowns<'a>(
     config: &Config,
     cluster: &Cluster,
-    before: &View,
-    view: &View,
+    before: &'a View,
+    view: &'a View,
     users: &[User],
 ) -> Result<(), Broken> {
     let is_bounded = config.policy == PolicyName::BoundedHash
@@ -81,6 +81,8 @@ pub(crate) fn no_pod_drowns(
     let Some((key, host)) = answered_at_once(before, view, user).filter(|_| is_bounded) else {
         return Ok(());
     };
+    // Those without weight have what was asked of them by name, or of all.
+    let weighty = |view: &'a View| view.pods.iter().filter(|seen| has_weight(seen));
     let load = |seen: &Seen| f64::from(seen.status.in_flight);
     // What failed a moment ago may count still, and what has ended since the last look has made room.
     let is_plain = |seen: &Seen| {
@@ -91,13 +93,14 @@ pub(crate) fn no_pod_drowns(
             && would_have_taken(before, seen)
             && (was == Some(load(seen)) || seen.life.host == host && was <= Some(load(seen)))
     };
-    if !user.avoids.is_empty() || !view.pods.iter().all(is_plain) {
+    let len = weighty(before).count();
+    if !user.avoids.is_empty() || !weighty(view).all(is_plain) || weighty(view).count() != len {
         return Ok(());
     }
-    let all: f64 = before.pods.iter().map(load).sum();
-    let mut chosen = before.pods.iter().filter(|seen| seen.life.host == host);
-    let had = chosen.next().map_or(0.0, load);
-    let most = BOUND * (all + 1.0) / before.pods.len() as f64;
+    let all: f64 = weighty(before).map(load).sum();
+    let had = weighty(before).find(|seen| seen.life.host == host);
+    let had = had.map_or(0.0, load);
+    let most = BOUND * (all + 1.0) / len as f64;
     if had > 0.0 && had >= most + 1e-6 {
         let what = format!(
             "pod {host} had {had} of {all}, and got request {} with key {key}",
@@ -122,11 +125,16 @@ fn answered_at_once(before: &View, view: &View, user: &User) -> Option<(u8, u8)>
         .map(|key| (key, *host))
 }
 
+fn has_weight(seen: &Seen) -> bool {
+    seen.status.endpoint.weight() > 0
+}
+
 /// Whether a pod would have taken any request since the last look that could have gone to others.
 fn would_have_taken(before: &View, seen: &Seen) -> bool {
     let was_there = |was: &Seen| was.is_available() && was.refusals() == seen.refusals();
     seen.is_available()
-        && seen.status.endpoint.weight() > 0
+        && has_weight(seen)
+        && before.of(&seen.life).is_some_and(has_weight)
         && before.of(&seen.life).is_some_and(was_there)
         && seen.life.prompt_since().is_some()
 }

@@ -7,13 +7,16 @@ use rand::RngExt;
 
 use crate::{
     generate::{Story, any},
-    plan::{By, Checks, Config, Hosts, KEYS, Locality, Mood, Step, Take::Keep},
+    plan::{By, Checks, Config, Hosts, KEYS, Locality, Mood, PolicyName, Step, Take::Keep},
 };
 
 impl Story {
     /// One more step, or several that belong together.
     pub(crate) fn go_on(&mut self, config: &Config) {
         let host = self.host();
+        if config.policy == PolicyName::BoundedHash && self.rng.random_bool(0.15) {
+            return self.hot_key();
+        }
         if config.policy.is_keyed() && self.rng.random_bool(0.15) {
             return self.keys();
         }
@@ -150,6 +153,23 @@ impl Story {
         self.steps.push(Step::Behave(host, Mood::Well));
         self.advance();
         self.ask_with_keys(most);
+    }
+
+    /// One key has most of the requests, and pods have others that were for themselves.
+    fn hot_key(&mut self) {
+        // New lives: what has failed counts as load for a while.
+        self.set(Hosts::default());
+        self.set((1..=self.all).fold(Hosts::default(), Hosts::toggle));
+        let pods = (1..=self.all).map(|host| Step::Behave(host, Mood::Stream));
+        self.steps.extend(pods);
+        for _ in 0..self.rng.random_range(0..3) {
+            let pinned = Step::SendTo(By::Address, self.host(), Keep);
+            let requests = self.rng.random_range(3..12);
+            self.steps.extend(std::iter::repeat_n(pinned, requests));
+        }
+        let hot = Step::SendKey(self.rng.random_range(0..KEYS), Keep);
+        let requests = self.rng.random_range(3..12);
+        self.steps.extend(std::iter::repeat_n(hot, requests));
     }
 
     fn ask_with_keys(&mut self, keys: u8) {

@@ -14,11 +14,50 @@ use tokio::{
     sync::{mpsc, watch},
     time::sleep,
 };
-use tower_headless::{BoxError, Discovery, Endpoint, Unsent};
+use tower_headless::{Balance, BalanceBuilder, BoxError, Discovery, Endpoint, Unsent};
 
 /// The endpoint of pod number `host`.
 pub fn endpoint(host: u8) -> Endpoint {
     Endpoint::new(([10, 0, 0, host], 80).into())
+}
+
+/// Pods, what discovery says of them, and the balancer between.
+pub struct World {
+    pub script: Script,
+    pub pods: Pods,
+    pub balance: Balance<PodService>,
+}
+
+impl World {
+    /// A balancer that `change` has built, and that has this set.
+    pub async fn of(
+        set: Vec<Endpoint>,
+        change: impl FnOnce(BalanceBuilder<Scripted>) -> BalanceBuilder<Scripted>,
+    ) -> Self {
+        let (script, source) = discovery();
+        let pods = Pods::default();
+        let balance = change(Balance::builder(source)).build(pods.make());
+        script.endpoints(set);
+        settle().await;
+        Self {
+            script,
+            pods,
+            balance,
+        }
+    }
+
+    /// The set is now this one, and the balancer has it.
+    pub async fn set(&self, set: Vec<Endpoint>) {
+        self.script.endpoints(set);
+        settle().await;
+    }
+}
+
+/// Lets everybody else do what they can do now.
+pub async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

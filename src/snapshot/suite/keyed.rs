@@ -296,6 +296,35 @@ fn what_is_over_goes_on_in_the_order_of_its_key() {
 }
 
 #[test]
+fn what_endpoints_without_weight_have_makes_no_room_for_a_key() {
+    let policy = ConsistentHash::new();
+    // 1.25 × 40 ÷ 4, rounded up, and ÷ 2 where only near ones get any.
+    let settings = [
+        (Setting::from(policy.clone()), 13),
+        (outside(policy.clone()), 13),
+        (half_near(policy), 25),
+    ];
+    for (setting, most) in settings {
+        let pod = |host: u32| {
+            let zone = if host < 4 { "near" } else { "far" };
+            endpoint(host).with_zone(zone).with_weight(host % 2)
+        };
+        let mut set = Set::of_endpoints(setting, (0..8).map(pod).collect());
+        let members = set.members();
+        // As those have that are asked for by name, outside of a subset.
+        let named = [0, 2, 4, 6].map(|at| members[at].endpoint().address().ip());
+        let _theirs: Vec<_> = (0..400)
+            .map(|at| set.send(&Route::new().pod(named[at % 4])))
+            .collect();
+        members[2].refuse();
+        let _running: Vec<_> = (0..40).map(|_| set.send(&route("hot"))).collect();
+        let has = [1, 3, 5, 7].map(|at| members[at].in_flight());
+        assert_eq!(has.iter().sum::<u32>(), 40);
+        assert_eq!(has.iter().max(), Some(&most), "{has:?}");
+    }
+}
+
+#[test]
 fn load_is_bounded_in_large_sets_too() {
     let mut set = Set::new(ConsistentHash::new(), 0..500);
     let mut running = std::collections::VecDeque::new();
