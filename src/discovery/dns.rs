@@ -327,8 +327,8 @@ impl Discovery for Dns {
         self.shared.accepted(endpoint);
     }
 
-    fn wanted(&mut self, pod: &str) {
-        self.shared.wanted(pod);
+    fn wanted(&mut self, pod: &str) -> bool {
+        self.shared.wanted(pod)
     }
 
     fn age(&self) -> Duration {

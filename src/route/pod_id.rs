@@ -6,6 +6,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use super::PodName;
 use crate::endpoint::Endpoint;
 
 /// What one pod is asked for by: its name, its ordinal in a StatefulSet, or its address.
@@ -31,8 +32,9 @@ use crate::endpoint::Endpoint;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PodId(Id);
 
+/// The ways to ask for a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Id {
+pub(crate) enum Id {
     Name(Box<str>),
     Ordinal(u32),
     Ip(IpAddr),
@@ -67,6 +69,11 @@ impl PodId {
         }
     }
 
+    /// What it is asked for by.
+    pub(crate) fn id(&self) -> &Id {
+        &self.0
+    }
+
     /// The name, if it is asked for by that.
     pub(crate) fn name(&self) -> Option<&str> {
         match &self.0 {
@@ -96,11 +103,7 @@ impl PodId {
 
 /// A StatefulSet's name and the ordinal of its pod of this name.
 fn stateful(pod: &str) -> Option<(&str, u32)> {
-    let (set, ordinal) = pod.rsplit_once('-')?;
-    let is_plain = ordinal.bytes().all(|digit| digit.is_ascii_digit())
-        && (ordinal == "0" || !ordinal.starts_with('0'));
-    let ordinal = ordinal.parse().ok().filter(|_| is_plain)?;
-    (!set.is_empty()).then_some((set, ordinal))
+    PodName::from(pod).stateful()
 }
 
 impl From<&str> for PodId {
