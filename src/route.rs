@@ -3,7 +3,6 @@
 mod pod_id;
 mod pod_name;
 
-pub(crate) use pod_id::Id;
 pub use pod_id::PodId;
 pub(crate) use pod_name::PodName;
 

@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    cmp::Ordering,
     fmt,
     net::{IpAddr, SocketAddr},
 };
@@ -32,9 +33,8 @@ use crate::endpoint::Endpoint;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PodId(Id);
 
-/// The ways to ask for a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Id {
+enum Id {
     Name(Box<str>),
     Ordinal(u32),
     Ip(IpAddr),
@@ -69,9 +69,22 @@ impl PodId {
         }
     }
 
-    /// What it is asked for by.
-    pub(crate) fn id(&self) -> &Id {
-        &self.0
+    /// The name that it is asked for by; by its number, what this makes with the name of the one StatefulSet that there is.
+    pub(crate) fn name_with<'a>(&'a self, set: Option<&'a str>) -> Option<PodName<'a>> {
+        match &self.0 {
+            Id::Name(name) => Some(PodName::from(&**name)),
+            Id::Ordinal(ordinal) => Some(PodName::numbered(set?, *ordinal)),
+            Id::Ip(_) | Id::Address(_) => None,
+        }
+    }
+
+    /// Where `endpoint` stands beside the address that it is asked for by, in the order of identities; none if it is by a name.
+    pub(crate) fn order(&self, endpoint: &Endpoint) -> Option<Ordering> {
+        match &self.0 {
+            Id::Name(_) | Id::Ordinal(_) => None,
+            Id::Ip(address) => Some(endpoint.address().ip().cmp(address)),
+            Id::Address(address) => Some(endpoint.address().cmp(address)),
+        }
     }
 
     /// The name, if it is asked for by that.

@@ -30,17 +30,16 @@ impl Names {
             hostname.map(|_| place(false)).into_iter().chain(own)
         });
         let mut places: Box<[_]> = both.collect();
-        places.sort_by(|a, b| a.order(endpoints).cmp(&b.order(endpoints)));
+        places.sort_by_cached_key(|place| place.order(endpoints));
         Self {
             places,
             set: set(endpoints).map(Box::from),
         }
     }
 
-    /// The name of the pod of this number, if there is one StatefulSet.
-    pub(super) fn numbered(&self, number: u32) -> Option<PodName<'_>> {
-        let set = self.set.as_deref()?;
-        Some(PodName::numbered(set, number))
+    /// The StatefulSet whose pods they are, if they are those of one.
+    pub(super) fn set(&self) -> Option<&str> {
+        self.set.as_deref()
     }
 
     /// The indices of the endpoints of this name; those that terminate come last. `endpoints` are those that these are the names
@@ -136,9 +135,10 @@ mod tests {
                 prop_assert_eq!(indices, found(&name.into(), &endpoints), "{}", name);
             }
             for number in [0, 1, 3, 10] {
-                let name = names.numbered(number).into_iter();
+                let pod = PodId::ordinal(number);
+                let name = pod.name_with(names.set()).into_iter();
                 let indices: Vec<_> = name.flat_map(|it| names.indices(it, &endpoints)).collect();
-                prop_assert_eq!(indices, found(&PodId::ordinal(number), &endpoints), "{}", number);
+                prop_assert_eq!(indices, found(&pod, &endpoints), "{}", number);
             }
         }
     }

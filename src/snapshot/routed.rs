@@ -8,7 +8,7 @@ use super::{Picked, Snapshot};
 use crate::{
     endpoint::Endpoint,
     member::{Member, MemberId},
-    route::{Id, PodId, PodName, Route, Target},
+    route::{PodId, PodName, Route, Target},
 };
 
 /// How often a policy is asked for another endpoint than the one that is left out.
@@ -85,11 +85,7 @@ impl<S> Snapshot<S> {
 
     /// The endpoints that are the pod, of which there may be two while it is made anew; those that terminate come last.
     fn indices_of<'a>(&'a self, pod: &PodId) -> impl Iterator<Item = usize> + use<'a, S> {
-        let at = match pod.id() {
-            Id::Name(_) | Id::Ordinal(_) => 0..0,
-            Id::Ip(address) => self.range(|it| it.address().ip().cmp(address)),
-            Id::Address(address) => self.range(|it| it.address().cmp(address)),
-        };
+        let at = self.at_address(pod);
         let terminates = |index: &usize| self.members.endpoint(*index).is_terminating();
         let last = at.clone().filter(terminates);
         let at = at.filter(move |index| !terminates(index)).chain(last);
@@ -98,20 +94,17 @@ impl<S> Snapshot<S> {
         named.into_iter().flatten().chain(at)
     }
 
-    /// The name that a pod is asked for by; of one that is asked for by its number, what this makes where there is one StatefulSet.
+    /// The name that a pod is asked for by; by its number, what this makes where there is one StatefulSet.
     pub(crate) fn name_of<'a>(&'a self, pod: &'a PodId) -> Option<PodName<'a>> {
-        match pod.id() {
-            Id::Name(name) => Some(PodName::from(&**name)),
-            Id::Ordinal(number) => self.names.numbered(*number),
-            Id::Ip(_) | Id::Address(_) => None,
-        }
+        pod.name_with(self.names.set())
     }
 
-    /// The endpoints that are equal by an order in which they are.
-    fn range(&self, order: impl Fn(&Endpoint) -> Ordering) -> Range<usize> {
+    /// The endpoints that are at the address that a pod is asked for by, if it is.
+    fn at_address(&self, pod: &PodId) -> Range<usize> {
         let all = self.endpoints();
-        let from = all.partition_point(|it| order(it) == Ordering::Less);
-        let len = all[from..].partition_point(|it| order(it) == Ordering::Equal);
+        let is = |endpoint: &Endpoint, order| pod.order(endpoint) == Some(order);
+        let from = all.partition_point(|it| is(it, Ordering::Less));
+        let len = all[from..].partition_point(|it| is(it, Ordering::Equal));
         from..from + len
     }
 
