@@ -84,9 +84,12 @@ pub trait Discovery: Send + 'static {
     /// Hints that requests ask for the pod of this name, which may or may not be in the set. By default, nothing follows.
     ///
     /// For a source that learns pods' names one by one, as [`Dns`](crate::Dns) does. Comes once a minute for as long as
-    /// anybody asks, and soon when somebody begins to.
-    fn wanted(&mut self, pod: &str) {
+    /// anybody asks, and soon when somebody begins to; where requests ask for hundreds of names, a little more often.
+    ///
+    /// Returns whether the source makes use of such hints. If not, as by default, it gets no more of them.
+    fn wanted(&mut self, pod: &str) -> bool {
         let _ = pod;
+        false
     }
 
     /// How old the last set was when it was yielded; zero unless the source had kept it from before.
@@ -125,8 +128,8 @@ impl<D: Discovery + ?Sized> Discovery for Box<D> {
         (**self).accepted(endpoint);
     }
 
-    fn wanted(&mut self, pod: &str) {
-        (**self).wanted(pod);
+    fn wanted(&mut self, pod: &str) -> bool {
+        (**self).wanted(pod)
     }
 
     fn age(&self) -> Duration {

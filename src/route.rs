@@ -1,8 +1,10 @@
 //! What a request says of where it wants to go.
 
 mod pod_id;
+mod pod_name;
 
 pub use pod_id::PodId;
+pub(crate) use pod_name::PodName;
 
 use std::sync::Arc;
 

@@ -4,6 +4,7 @@
 //! member, whatever else is learnt of them. Endpoints that leave are marked, so that no pick takes them even from a snapshot
 //! read a moment ago; their service is dropped with the last snapshot that has it.
 
+mod names;
 mod routed;
 #[cfg(test)]
 mod suite;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use rand::{Rng, seq::IteratorRandom};
 
+use self::names::Names;
 use crate::{
     endpoint::Endpoint,
     in_flight::InFlight,
@@ -42,6 +44,7 @@ pub(crate) struct Snapshot<S> {
     members: Members,
     /// Their services, in the same order.
     services: Box<[S]>,
+    names: Names,
     pickers: Pickers,
     signals: Arc<Signals>,
     discovered: bool,

@@ -7,18 +7,26 @@ mod http;
 #[path = "pinned/names.rs"]
 mod names;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use futures::FutureExt;
 use support::scripted::{
-    Behaviour, PodService, Request, Scripted, World as Story, endpoint, settle,
+    Behaviour, PodService, Pods, Request, Scripted, World as Story, endpoint, settle,
 };
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service, ServiceExt};
 use tower_headless::{
-    Balance, BalanceBuilder, BuiltInPolicy, Endpoint, EndpointState, Error, OutlierDetection,
-    Pinned, PodId, RetryLayer, RetryPolicy, Route,
+    Balance, BalanceBuilder, BoxError, BuiltInPolicy, Discovery, Endpoint, EndpointState, Error,
+    OutlierDetection, Pinned, PodId, RetryLayer, RetryPolicy, Route,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -292,6 +300,44 @@ async fn discovery_is_told_once_a_minute_who_is_asked_for() {
     assert_eq!(told()[6..], ["web-9"; 4]);
 }
 
+/// A source that makes no use of the names that it is told.
+struct Deaf {
+    set: Option<Vec<Endpoint>>,
+    told: Arc<AtomicUsize>,
+}
+
+impl Discovery for Deaf {
+    fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>> {
+        let set = self.set.take();
+        set.map_or(Poll::Pending, |set| Poll::Ready(Ok(set)))
+    }
+
+    fn wanted(&mut self, _: &str) -> bool {
+        self.told.fetch_add(1, Relaxed);
+        false
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_makes_no_use_of_names_is_told_of_one() {
+    let told = Arc::<AtomicUsize>::default();
+    let source = Deaf {
+        set: Some(set([1, 2, 3, 4, 5])),
+        told: told.clone(),
+    };
+    let pods = Pods::default();
+    let balance = Balance::builder(source).build(pods.make());
+    for _ in 0..3 {
+        for ordinal in 0..5 {
+            let pod = balance.pod(format!("web-{ordinal}"));
+            ask(&pod).await.expect("there");
+            settle().await;
+        }
+        sleep(60 * SECOND).await;
+    }
+    assert_eq!(told.load(Relaxed), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_ejected_pod_gets_what_is_for_it() {
     let story = story_with(|builder| builder.outlier_detection(OutlierDetection::new())).await;
@@ -368,6 +414,24 @@ async fn others_are_all_but_one_under_any_policy() {
             }
             assert!(story.calls([3]) >= 5, "{name}: {}", story.calls([3]));
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_turns_out_to_be_left_out_loses_the_requests_that_wait_for_it() {
+    for then in [Behaviour::Pending, Behaviour::Answer] {
+        let story = story().await;
+        story.set(vec![endpoint(6)]).await;
+        story.pods.set([6], Behaviour::Pending);
+        let others = story.balance.others("web-0");
+        let mut waiting = task::spawn(ask(&others));
+        assert_pending!(waiting.poll());
+        settle().await;
+        story.set(vec![web(6, 0), web(7, 1)]).await;
+        story.pods.set([6], then);
+        let answered = timeout(SECOND, waiting).await.expect("in time");
+        assert_eq!(answered.expect("another one"), at(7));
+        assert_eq!(story.calls([6]), 0);
     }
 }
 

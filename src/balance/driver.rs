@@ -311,15 +311,20 @@ where
         shared.members.send_replace(());
     }
 
-    /// All the events there are, and then what they mean for the near endpoints' share and for how many may be ejected: of a
-    /// large set that refuses, each is one.
+    /// All the events there are, and then what those of endpoints mean for the near ones' share and for how many may be ejected: of
+    /// a large set that refuses, each is one.
     fn on_events(&mut self, first: Event<S>) {
-        self.on_event(first);
-        while let Ok(event) = self.events.try_recv() {
+        let mut next = Some(first);
+        let mut is_of_endpoints = false;
+        while let Some(event) = next {
+            is_of_endpoints |= event.is_of_endpoint();
             self.on_event(event);
+            next = self.events.try_recv().ok();
         }
-        self.review();
-        self.shared.current.load().recount();
+        if is_of_endpoints {
+            self.review();
+            self.shared.current.load().recount();
+        }
     }
 
     fn on_event(&mut self, event: Event<S>) {
@@ -338,7 +343,11 @@ where
             Event::Wanted(member, until) => {
                 self.attempts.want(&mut self.registry.lives, &member, until);
             }
-            Event::Asked(pod) => self.discovery.wanted(&pod),
+            Event::Asked(pod) => {
+                if !self.discovery.wanted(&pod) {
+                    self.shared.asked.end();
+                }
+            }
             Event::Named(pod, until) => {
                 let part = self.part.as_mut();
                 if part.is_some_and(|part| part.want(pod, until, Instant::now())) {

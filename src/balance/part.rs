@@ -28,6 +28,8 @@ use crate::{
 
 /// How long a pod that requests leave out counts as one that accepts none, after they have last found no other one.
 const LEFT_OUT: Duration = Duration::from_secs(600);
+/// How many pods that requests have asked for are kept in mind at least.
+const ROOM: usize = 64;
 
 /// What is chosen, and of what.
 pub(super) struct Part {
@@ -45,6 +47,8 @@ pub(super) struct Part {
     extent: Extent,
     /// The pods that requests have asked for, and until when at least they are kept in mind.
     wanted: HashMap<PodId, Instant>,
+    /// As many of them as there may be before those are forgotten that nobody waits for.
+    room: usize,
     /// The pods that requests have left out and found no other one, and until when that counts: to those, they accept none.
     left_out: HashMap<PodId, Instant>,
     /// How many broadcasts want all pods.
@@ -88,6 +92,7 @@ impl Part {
             order: Vec::new(),
             extent: Extent::new(size),
             wanted: HashMap::new(),
+            room: ROOM,
             left_out: HashMap::new(),
             broadcasts: 0,
         }
@@ -120,6 +125,7 @@ impl Part {
         self.wanted
             .retain(|pod, until| *until > now || is_there(pod));
         self.left_out.retain(|pod, _| is_there(pod));
+        self.room = ROOM.max(2 * self.wanted.len());
     }
 
     fn put_in_order(&mut self) {
@@ -155,13 +161,20 @@ impl Part {
         }
     }
 
-    /// A request waits for this pod, until then at the most. True if that is news.
+    /// A request waits for this pod, until then at the most. True if that may change the set: a name that no pod has, of which there
+    /// may be any number, doesn't.
     pub(super) fn want(&mut self, pod: PodId, until: Instant, now: Instant) -> bool {
-        let is_new = self.wanted.insert(pod, until).is_none();
-        if is_new {
+        if let Some(known) = self.wanted.get_mut(&pod) {
+            // Another request may wait for longer.
+            *known = until.max(*known);
+            return false;
+        }
+        if self.wanted.len() >= self.room {
             self.forget(now);
         }
-        is_new
+        let is_there = self.whole.iter().flatten().any(|it| pod.is(it));
+        self.wanted.insert(pod, until);
+        is_there
     }
 
     /// Requests that leave this pod out find no other one. Nothing else is kept in mind than pods that are there.
@@ -262,5 +275,74 @@ impl Peers {
         }
         self.set = set;
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashSet, time::Duration};
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn named(host: u8) -> Endpoint {
+        Endpoint::new(([10, 0, 0, host], 80).into()).with_hostname(format!("web-{host}"))
+    }
+
+    /// A part of one of the pods from 1 to 9, and the moment.
+    fn part() -> (Part, Instant) {
+        let now = Instant::now();
+        let mut part = Part::new(Subset::of(1), LocalityPreference::default(), || 0);
+        part.set((1..10).map(named).collect(), now);
+        (part, now)
+    }
+
+    /// The hosts of the pods that are chosen.
+    fn chosen(part: &Part) -> HashSet<u8> {
+        let (chosen, _) = part.chosen().expect("there is a set");
+        let hosts = chosen.iter().map(|it| match it.address().ip() {
+            std::net::IpAddr::V4(ip) => ip.octets()[3],
+            std::net::IpAddr::V6(_) => unreachable!("all are IPv4"),
+        });
+        hosts.collect()
+    }
+
+    fn id(host: u8) -> PodId {
+        format!("web-{host}").into()
+    }
+
+    #[test]
+    fn a_pod_that_is_asked_for_is_kept_in_mind_for_the_request_that_waits_longest() {
+        let (mut part, now) = part();
+        part.want(id(50), now + 5 * SECOND, now);
+        // Another request for it is about to fail.
+        part.want(id(50), now + SECOND, now + SECOND);
+        part.set((1..10).map(named).collect(), now + 2 * SECOND);
+        part.set((1..10).chain([50]).map(named).collect(), now + 3 * SECOND);
+        assert!(chosen(&part).contains(&50));
+    }
+
+    #[test]
+    fn only_a_name_that_a_pod_has_may_change_the_set() {
+        let (mut part, now) = part();
+        assert!(!part.want(id(50), now + SECOND, now), "there is none");
+        assert!(part.want(id(5), now + SECOND, now));
+        assert!(!part.want(id(5), now + SECOND, now), "it is known");
+        assert!(chosen(&part).contains(&5));
+    }
+
+    #[test]
+    fn names_that_no_pod_has_are_few() {
+        let (mut part, now) = part();
+        for second in 0..1000 {
+            let now = now + second * SECOND;
+            for pod in 0..10 {
+                let absent = format!("absent-{second}-{pod}");
+                part.want(absent.as_str().into(), now + 5 * SECOND, now);
+            }
+            // Some 50 are waited for.
+            assert!(part.wanted.len() <= 2 * 64, "{}", part.wanted.len());
+        }
     }
 }

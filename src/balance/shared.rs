@@ -67,6 +67,16 @@ pub(super) enum Event<S> {
     Narrow,
 }
 
+impl<S> Event<S> {
+    /// Whether it says how an endpoint fares.
+    pub(super) fn is_of_endpoint(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused { .. } | Self::Accepted(_) | Self::Wanted(..)
+        )
+    }
+}
+
 pub(super) struct Shared<S> {
     pub(super) current: Step<Current<S>>,
     pub(super) signals: Arc<Signals>,
@@ -86,7 +96,7 @@ pub(super) struct Shared<S> {
     pub(super) ready_timeout: ReadyTimeout,
     /// The set is a part of what discovery finds.
     pub(super) is_part: bool,
-    asked: Asked,
+    pub(super) asked: Asked,
     closed: AtomicBool,
     /// How often the background task's runtime has ended before discovery had answered.
     cut_off: AtomicU64,
@@ -240,16 +250,17 @@ impl<S> Shared<S> {
 
     /// Has discovery told of the pods that are asked for by name, or left out by it: it may have to look for them.
     pub(super) fn ask_for(&self, route: &Route) {
+        if route.is_empty() || !self.asked.is_of_use() {
+            return;
+        }
         let named = [route.requested(), route.preferred(), route.left_out()];
         for pod in named.into_iter().flatten() {
             let snapshot = self.current.load();
-            let Ok(pod) = pod.among(snapshot.endpoints()) else {
-                continue;
-            };
-            if let Some(name) = pod.name()
+            if let Some(name) = snapshot.name_of(pod)
                 && self.asked.is_due(name, Instant::now())
             {
-                let _ = self.events.send(Event::Asked(name.into()));
+                let name = name.to_string().into();
+                let _ = self.events.send(Event::Asked(name));
             }
         }
     }

@@ -287,10 +287,18 @@ impl<S> Shared<S> {
         Err(Error::pod_unreachable(pod.to_string(), state, cause))
     }
 
-    /// Whether a request for one pod has been placed at one that isn't that pod any more, by what is known now.
+    /// Whether a request has been placed where it must not go, by what is known now: at another pod than the one that it is for,
+    /// or at the one that it leaves out.
     pub(super) fn is_lost(&self, route: &Route, in_flight: &InFlight) -> bool {
-        let member = in_flight.member();
-        route.is_for_one() && !self.current.load().is_for(route, member.id())
+        if route.is_empty() {
+            return false;
+        }
+        let (endpoint, id) = (in_flight.endpoint(), in_flight.member().id());
+        let snapshot = self.current.load();
+        match route.is_for_one() {
+            true => !snapshot.is_for(route, id),
+            false => snapshot.is_left_out(route, endpoint, id),
+        }
     }
 
     /// Why a request for one pod waits no longer for it to become ready, if its time is up.

@@ -146,15 +146,18 @@ const LONGEST: Duration = Duration::from_secs(86_400);
 /// done where SRV records don't tell the hostnames of a large Service.
 ///
 /// - **The price** is one query more for each name and address family that the Service has, at each look. At most 64 names
-///   are asked for; one that no request has asked for in five minutes is forgotten, and so is its pod's hostname.
-/// - **A name that can't be looked up** (SERVFAIL, no answer within a second) keeps its endpoint as long as each look at the
-///   Service finds that address.
+///   are asked for; one that no request has asked for in five minutes is forgotten, and so is its pod's hostname. Where there are
+///   more, names that were never a pod's give way to new ones.
+/// - **A name that can't be looked up** (SERVFAIL, no answer within a second) keeps its endpoint for 30 s, as long as each look
+///   at the Service finds that address. The first look after that time forgets the name, until it can be looked up again.
+/// - **All names together have a second** in each look, 16 at a time. Those that it didn't suffice for come first in the next one.
 /// - **What remains**: name and address are of one look, but not of one record. If a pod goes and another pod of the Service gets
-///   its very address within the TTL of a cached record plus the time between two looks, a request for the first may reach
-///   the second. Cluster networks hand addresses out anew as late as they can. SRV records ([`srv`](Self::srv)) tell both in one
-///   answer, and EndpointSlices the pod's UID, but they too may be older than what has happened. What makes sure of it is the pod
-///   itself, or its certificate: it can compare its own name with the one in `Host` (`http::Client::pod` says how to
-///   send that), and `Tls::pod_names` makes the client ask for it in the handshake.
+///   its very address, a request for the first may reach the second: for the TTL of a cached record plus the time between two
+///   looks; where the name can't be looked up meanwhile, for 30 s and a look more; and while the Service itself can't be looked
+///   up, for that long, as its last answer stays. Cluster networks hand addresses out anew as late as they can. SRV records
+///   ([`srv`](Self::srv)) tell both in one answer, and EndpointSlices the pod's UID, but they too may be older than what has
+///   happened. What makes sure of it is the pod itself, or its certificate: it can compare its own name with the one in `Host`
+///   (`http::Client::pod` says how to send that), and `Tls::pod_names` makes the client ask for it in the handshake.
 ///
 /// # Price
 ///
@@ -324,8 +327,8 @@ impl Discovery for Dns {
         self.shared.accepted(endpoint);
     }
 
-    fn wanted(&mut self, pod: &str) {
-        self.shared.wanted(pod);
+    fn wanted(&mut self, pod: &str) -> bool {
+        self.shared.wanted(pod)
     }
 
     fn age(&self) -> Duration {

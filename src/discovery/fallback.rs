@@ -372,9 +372,9 @@ impl<P: Discovery, F: Discovery> Discovery for Fallback<P, F> {
     }
 
     /// Both are told: the other one may be used next.
-    fn wanted(&mut self, pod: &str) {
-        self.primary.wanted(pod);
-        self.fallback.wanted(pod);
+    fn wanted(&mut self, pod: &str) -> bool {
+        let of_primary = self.primary.wanted(pod);
+        self.fallback.wanted(pod) || of_primary
     }
 
     fn age(&self) -> Duration {

@@ -2,10 +2,12 @@
 
 use std::{
     borrow::Cow,
+    cmp::Ordering,
     fmt,
     net::{IpAddr, SocketAddr},
 };
 
+use super::PodName;
 use crate::endpoint::Endpoint;
 
 /// What one pod is asked for by: its name, its ordinal in a StatefulSet, or its address.
@@ -67,6 +69,24 @@ impl PodId {
         }
     }
 
+    /// The name that it is asked for by; by its number, what this makes with the name of the one StatefulSet that there is.
+    pub(crate) fn name_with<'a>(&'a self, set: Option<&'a str>) -> Option<PodName<'a>> {
+        match &self.0 {
+            Id::Name(name) => Some(PodName::from(&**name)),
+            Id::Ordinal(ordinal) => Some(PodName::numbered(set?, *ordinal)),
+            Id::Ip(_) | Id::Address(_) => None,
+        }
+    }
+
+    /// Where `endpoint` stands beside the address that it is asked for by, in the order of identities; none if it is by a name.
+    pub(crate) fn order(&self, endpoint: &Endpoint) -> Option<Ordering> {
+        match &self.0 {
+            Id::Name(_) | Id::Ordinal(_) => None,
+            Id::Ip(address) => Some(endpoint.address().ip().cmp(address)),
+            Id::Address(address) => Some(endpoint.address().cmp(address)),
+        }
+    }
+
     /// The name, if it is asked for by that.
     pub(crate) fn name(&self) -> Option<&str> {
         match &self.0 {
@@ -96,11 +116,7 @@ impl PodId {
 
 /// A StatefulSet's name and the ordinal of its pod of this name.
 fn stateful(pod: &str) -> Option<(&str, u32)> {
-    let (set, ordinal) = pod.rsplit_once('-')?;
-    let is_plain = ordinal.bytes().all(|digit| digit.is_ascii_digit())
-        && (ordinal == "0" || !ordinal.starts_with('0'));
-    let ordinal = ordinal.parse().ok().filter(|_| is_plain)?;
-    (!set.is_empty()).then_some((set, ordinal))
+    PodName::from(pod).stateful()
 }
 
 impl From<&str> for PodId {

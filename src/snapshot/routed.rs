@@ -1,6 +1,6 @@
 //! Picks for requests that say where they want to go.
 
-use std::sync::Arc;
+use std::{cmp::Ordering, ops::Range, sync::Arc};
 
 use rand::{Rng, RngExt, seq::IteratorRandom};
 
@@ -8,7 +8,7 @@ use super::{Picked, Snapshot};
 use crate::{
     endpoint::Endpoint,
     member::{EjectionReason, Member, MemberId},
-    route::{PodId, Route, Target},
+    route::{PodId, PodName, Route, Target},
 };
 
 /// How often a policy is asked for another endpoint than the one that is left out.
@@ -87,17 +87,37 @@ impl<S> Snapshot<S> {
     }
 
     /// The endpoints that are the pod, of which there may be two while it is made anew; those that terminate come last.
-    fn indices_of<'a>(&'a self, pod: &'a PodId) -> impl Iterator<Item = usize> {
-        let pod = pod.among(self.endpoints()).ok();
-        let is_it = move |&index: &usize| {
-            let endpoint = self.members.endpoint(index);
-            pod.as_ref().is_some_and(|pod| pod.is(endpoint))
-        };
+    fn indices_of<'a>(&'a self, pod: &PodId) -> impl Iterator<Item = usize> + use<'a, S> {
+        let at = self.at_address(pod);
         let terminates = |index: &usize| self.members.endpoint(*index).is_terminating();
-        let all = || 0..self.members.len();
-        let first = all().filter(is_it.clone());
-        let first = first.filter(move |index| !terminates(index));
-        first.chain(all().filter(is_it).filter(terminates))
+        let last = at.clone().filter(terminates);
+        let at = at.filter(move |index| !terminates(index)).chain(last);
+        let named = self.name_of(pod);
+        let named = named.map(|name| self.names.indices(name, self.endpoints()));
+        named.into_iter().flatten().chain(at)
+    }
+
+    /// The name that a pod is asked for by; by its number, what this makes where there is one StatefulSet.
+    pub(crate) fn name_of<'a>(&'a self, pod: &'a PodId) -> Option<PodName<'a>> {
+        pod.name_with(self.names.set())
+    }
+
+    /// The endpoints that are at the address that a pod is asked for by, if it is.
+    fn at_address(&self, pod: &PodId) -> Range<usize> {
+        let all = self.endpoints();
+        let is = |endpoint: &Endpoint, order| pod.order(endpoint) == Some(order);
+        let from = all.partition_point(|it| is(it, Ordering::Less));
+        let len = all[from..].partition_point(|it| is(it, Ordering::Equal));
+        from..from + len
+    }
+
+    /// Whether this member is left out by `route`, by what is known of it now.
+    pub(crate) fn is_left_out(&self, route: &Route, endpoint: &Endpoint, member: MemberId) -> bool {
+        route.left_out().is_some()
+            && self.index_of(endpoint).is_some_and(|index| {
+                let is_it = self.members()[index].id() == member;
+                is_it && route.leaves_out(self.members.endpoint(index))
+            })
     }
 
     /// Whether this member is, by what is known of it now, the one pod that `route` is for.

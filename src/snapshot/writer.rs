@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rand::Rng;
 use tracing::debug;
 
-use super::{Current, Pickers, Snapshot};
+use super::{Current, Names, Pickers, Snapshot};
 use crate::{
     comparison::{Fate, compare, normalise, recall},
     endpoint::Endpoint,
@@ -65,6 +65,7 @@ impl<M> Writer<M> {
                 whole: policy.prepare(&members, None, rng),
                 split: None,
             },
+            names: Names::of(members.endpoints()),
             members,
             services: Box::default(),
             signals: signals.clone(),
@@ -147,6 +148,7 @@ impl<M> Writer<M> {
         let members = Members::new(set, merged.members, &self.slots);
         let pickers = self.prepare(&old, &members, proximities, rng);
         current.store(Arc::new(Snapshot {
+            names: Names::of(members.endpoints()),
             members,
             services: merged.services.into_boxed_slice(),
             pickers,

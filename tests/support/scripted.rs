@@ -138,8 +138,9 @@ impl Discovery for Scripted {
         lock(&self.hints).refused.push(endpoint.clone());
     }
 
-    fn wanted(&mut self, pod: &str) {
+    fn wanted(&mut self, pod: &str) -> bool {
         lock(&self.hints).wanted.push(pod.to_owned());
+        true
     }
 }
 

@@ -43,8 +43,7 @@ pub(super) fn look<R: Resolve>(
     name: Arc<str>,
     kind: Kind,
 ) -> Lookup {
-    let (resolver, filter) = (resolver.clone(), filter.clone());
-    let wanted = names.wanted(Instant::now());
+    let (resolver, filter, names) = (resolver.clone(), filter.clone(), names.clone());
     Box::pin(async move {
         let deadline = Instant::now() + DEADLINE;
         let mut answer: Answer<Found> = match kind {
@@ -58,7 +57,7 @@ pub(super) fn look<R: Resolve>(
             Kind::Services(family) => services(&resolver, &filter, name, family, deadline).await,
         };
         if let Ok(Ok(found)) = &mut answer {
-            learn(&resolver, wanted, found).await;
+            learn(&resolver, &names, found).await;
         }
         answer
     })

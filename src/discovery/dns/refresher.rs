@@ -92,10 +92,14 @@ impl<R: Resolve> Source for Refresher<R> {
         }
     }
 
-    fn wanted(&mut self, pod: &str) {
+    fn wanted(&mut self, pod: &str) -> bool {
+        if matches!(self.settings.target.host(), Host::Address(_)) {
+            return false;
+        }
         if self.names.want(pod, Instant::now()) {
             self.refresh();
         }
+        true
     }
 
     fn renewed(&self) -> Self {

@@ -26,8 +26,10 @@ pub(crate) trait Source: Send + 'static {
         let _ = endpoint;
     }
 
-    fn wanted(&mut self, pod: &str) {
+    /// Whether it makes use of that.
+    fn wanted(&mut self, pod: &str) -> bool {
         let _ = pod;
+        false
     }
 
     /// For how long an answer is fresh: while the source is polled, the next one comes in about this time at the latest. None

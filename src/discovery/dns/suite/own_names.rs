@@ -88,6 +88,85 @@ async fn a_name_that_cant_be_looked_up_stays_while_its_address_does() {
     }
 }
 
+/// Its pod may have gone, and its address may be another pod's by now.
+#[tokio::test(start_paused = true)]
+async fn a_name_that_cant_be_looked_up_is_forgotten_in_the_end() {
+    for say in [Say::ServFail, Say::Silence] {
+        let (script, mut discovery, first) = stateful().await;
+        script.fails_name(&own("web-0"), Some(say));
+        let (second, after) = next(&mut discovery, &first).await;
+        assert_eq!(second, with([None; 3]));
+        // The first look that fails, half a minute, and the time of a look.
+        assert!((30 * SECOND..42 * SECOND).contains(&after), "{after:?}");
+        script.fails_name(&own("web-0"), None);
+        until(&mut discovery, &first).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_fails_now_and_then_stays() {
+    let (script, mut discovery, first) = stateful().await;
+    for _ in 0..8 {
+        for (say, seconds) in [(Some(Say::ServFail), 15), (None, 7)] {
+            script.fails_name(&own("web-0"), say);
+            run(&mut discovery, seconds * SECOND).await;
+            assert_eq!(set(&mut discovery).await, first);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_names_have_their_turn_all_of_them() {
+    let script = Script::new();
+    script.slow(RecordType::A, 300 * SECOND / 1000);
+    script.pods(SERVICE, 1..=64);
+    let mut discovery = discovery("web:80", &script);
+    let pods = (1..=64).map(|host| (host, format!("web-{host}")));
+    let pods: Vec<_> = pods
+        .inspect(|(host, pod)| {
+            script.pods(&own(pod), [*host]);
+            discovery.wanted(pod);
+        })
+        .map(|(host, pod)| named(host, &pod))
+        .collect();
+    until(&mut discovery, &pods).await;
+    // And none is forgotten while others have theirs.
+    for _ in 0..50 {
+        assert_eq!(set(&mut discovery).await, pods);
+    }
+}
+
+/// Those that nobody answers for take all the time that they get.
+#[tokio::test(start_paused = true)]
+async fn names_that_nobody_answers_for_keep_no_other_from_its_turn() {
+    let (script, mut discovery, _) = stateful().await;
+    for pod in 0..40 {
+        let pod = format!("a-{pod}");
+        script.fails_name(&own(&pod), Some(Say::Silence));
+        discovery.wanted(&pod);
+    }
+    for _ in 0..3 {
+        discovery.wanted("web-1");
+        script.pods(&own("web-1"), [2]);
+        until(&mut discovery, &with([Some("web-0"), Some("web-1"), None])).await;
+        script.forget(&own("web-1"));
+        until(&mut discovery, &with([Some("web-0"), None, None])).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_that_are_made_up_shut_out_no_pod() {
+    let (script, mut discovery, _) = stateful().await;
+    for pod in 0..100 {
+        discovery.wanted(&format!("made-up-{pod}"));
+    }
+    // They have been looked up by then.
+    run(&mut discovery, 10 * SECOND).await;
+    script.pods(&own("web-1"), [2]);
+    discovery.wanted("web-1");
+    until(&mut discovery, &with([Some("web-0"), Some("web-1"), None])).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn names_are_asked_for_with_the_service_until_nobody_wants_them() {
     let (script, mut discovery, _) = stateful().await;
