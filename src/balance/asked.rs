@@ -108,7 +108,7 @@ mod tests {
         let pods: Vec<_> = (0..names).map(|pod| format!("shard-{pod}")).collect();
         let due = |second: u32| {
             let now = now + second * SECOND;
-            let all = (0..20).flat_map(|_| &pods);
+            let all = (0..3).flat_map(|_| &pods);
             all.filter(|pod| asked.is_due(pod.as_str().into(), now))
                 .count()
         };
@@ -124,8 +124,8 @@ mod tests {
 
     #[test]
     fn more_names_than_there_is_room_for_are_told_seldom() {
-        for names in [200, 500, 5000] {
-            let due = due(names, 60);
+        for names in [200, 500, 2000] {
+            let due = due(names, 10);
             assert!(
                 due.iter().all(|&due| due <= LINES * WAYS),
                 "{names}: {due:?}"
