@@ -550,6 +550,7 @@ async fn a_slow_pod_serves_where_the_other_one_fails() {
     for _ in 0..20 {
         // It may fail until that is known.
         let _ = send_number(&service, 3).await;
+        sleep(MILLI).await;
     }
     assert_eq!(state(&service, 2), FAILS);
     for _ in 0..20 {
