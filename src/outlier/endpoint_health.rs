@@ -24,7 +24,8 @@ enum State {
         until: Instant,
     },
     HalfOpen {
-        since: Instant,
+        /// Since when its request waits, as far as reviews have seen.
+        waits: Option<Instant>,
         /// Since when its request has an answer that looks good.
         answered: Option<Instant>,
     },
@@ -263,20 +264,27 @@ impl EndpointHealth {
                 let until = now + pause.min(settings.max_ejection);
                 self.state = State::Ejected { until };
             }
-            (State::HalfOpen { .. }, Some(Verdict::Cancelled)) => self.open(now),
-            (State::HalfOpen { since, .. }, Some(Verdict::Answered)) => {
+            (State::HalfOpen { .. }, Some(Verdict::Cancelled)) => self.open(),
+            (State::HalfOpen { waits, .. }, Some(Verdict::Answered)) => {
                 let answered = Some(now);
-                self.state = State::HalfOpen { since, answered };
+                self.state = State::HalfOpen { waits, answered };
             }
             (
                 State::HalfOpen {
-                    since,
+                    waits,
                     answered: None,
                 },
                 None,
-            ) if observation.waiting > 0 && now >= since + settings.min_ejection => {
-                // Its one request hangs, and would for ever.
-                self.fail(settings.rule_of_silence(), settings, now, rng);
+            ) if observation.waiting > 0 => {
+                let since = waits.unwrap_or(now);
+                self.state = State::HalfOpen {
+                    waits: Some(since),
+                    answered: None,
+                };
+                if now >= since + settings.min_ejection {
+                    // Its one request hangs, and would for ever.
+                    self.fail(settings.rule_of_silence(), settings, now, rng);
+                }
             }
             _ => self.on_due(now),
         }
@@ -289,15 +297,15 @@ impl EndpointHealth {
         if self.is_half_open() {
             self.readmit(now);
         } else {
-            self.open(now);
+            self.open();
         }
     }
 
     /// Lets one request try it.
-    fn open(&mut self, now: Instant) {
+    fn open(&mut self) {
         self.may_be_tried = true;
         self.state = State::HalfOpen {
-            since: now,
+            waits: None,
             answered: None,
         };
     }

@@ -395,9 +395,11 @@ fn a_slow_endpoint_whose_trial_hangs_is_out_for_that() {
     set.review();
     set.until_half_open(0);
     set.pods[0].wait(1);
+    set.wait(TICK);
     set.wait(Duration::from_secs(5));
     assert_eq!(set.out()[0], Some(EjectionReason::Unresponsive));
     assert!(about(set.until_half_open(0), 5.0));
+    set.wait(TICK);
     set.wait(Duration::from_secs(5));
     assert!(about(set.until_half_open(0), 10.0));
 }
@@ -480,11 +482,35 @@ fn a_probe_that_hangs_is_a_failure_until_it_succeeds() {
     set.review();
     set.until_half_open(0);
     set.pods[0].wait(1);
+    set.wait(TICK);
     set.wait(Duration::from_secs(5));
     assert!(about(set.until_half_open(0), 10.0));
+    set.wait(TICK);
     set.wait(Duration::from_secs(5));
     set.judge(0, Verdict::Passed);
     assert!(!set.is_out(0), "late, but a success");
+}
+
+/// Where there are few requests, the one that tries it comes long after it may.
+#[test]
+fn a_probe_that_comes_late_does_not_hang() {
+    for is_slow in [false, true] {
+        let mut set = Set::new(3, OutlierDetection::new());
+        match is_slow {
+            true => lose(&set, 0, 3),
+            false => set.fail(0, 5),
+        }
+        set.review();
+        let reason = set.out()[0];
+        set.until_half_open(0);
+        set.wait(Duration::from_secs(60));
+        set.pods[0].wait(1);
+        set.wait(TICK);
+        set.judge(0, Verdict::Late);
+        assert_eq!(set.out()[0], reason);
+        let pause = set.until_half_open(0);
+        assert!(pause < Duration::from_secs(1), "{pause:?}");
+    }
 }
 
 #[test]
