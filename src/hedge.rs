@@ -79,9 +79,15 @@ use crate::route::Route;
 ///
 /// A pod that lost three of its requests to a hedge, and answered none in less than twice the usual p95 between, is passed
 /// over: 0.2 s the first time, doubling to 5 s, ± 20 %. Then one request tries it, and brings it back by an answer in that
-/// time. It shows as [`EjectionReason::Slow`](crate::EjectionReason::Slow), and counts among those that
-/// [`max_ejection_ratio`](crate::OutlierDetection::max_ejection_ratio) allows: half of the pods by default, and never the last one.
+/// time; once it has been in for four times the last pause, the next is 0.2 s again. It shows as
+/// [`EjectionReason::Slow`](crate::EjectionReason::Slow).
 /// Without that, round robin would go on sending every tenth request to one slow pod of ten, and hedge it.
+///
+/// That is a preference. Half of the pods may be out for it by default, those that fail included
+/// ([`max_ejection_ratio`](crate::OutlierDetection::max_ejection_ratio)), and never the last one; and rather than keep a pod in
+/// that fails, a slow one serves. One that fails or hangs when it is tried is out for that.
+/// [`eject_slow(false)`](crate::OutlierDetection::eject_slow) turns it off, and so does
+/// [`OutlierDetection::off`](crate::OutlierDetection::off): requests are hedged, and no pod is passed over.
 ///
 /// # The price
 ///

@@ -142,7 +142,7 @@ impl InFlight {
             && self.state.end_half_open()
         {
             // It is as slow as ever.
-            self.judge(Verdict::Failed);
+            self.judge(Verdict::Late);
         }
     }
 
@@ -184,6 +184,9 @@ impl InFlight {
 
     /// It is [withdrawn](Self::withdraw), for the hedge that went to another endpoint was answered first.
     pub(crate) fn lose(&mut self) {
+        if self.state.end_half_open() {
+            self.judge(Verdict::Late);
+        }
         self.withdraw();
         let (signals, waited) = (self.member.signals(), self.waited_without_answer());
         // A hedge that was sent sooner says nothing.

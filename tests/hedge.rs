@@ -126,6 +126,7 @@ fn state(service: &Hedged, host: u8) -> EndpointState {
 }
 
 const SLOW: EndpointState = EndpointState::Ejected(EjectionReason::Slow);
+const FAILS: EndpointState = EndpointState::Ejected(EjectionReason::ConsecutiveFailures);
 
 /// A request that pod 1 gets first, whichever turn it is.
 async fn first_to_one(pods: &Pods, service: &Hedged) -> Result<Endpoint, Error> {
@@ -816,14 +817,84 @@ async fn a_slow_pod_is_not_back_by_a_late_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_works_where_outlier_detection_is_off() {
-    let change = |layer: RetryLayer<Even>| layer.hedge(Hedge::new());
+async fn where_outlier_detection_is_off_no_pod_is_passed_over_and_hedges_go() {
+    let change = |layer: RetryLayer<Even>| layer.hedge(Hedge::new().share(1.0));
     let (pods, service) = layered(4, change, OutlierDetection::off()).await;
     pods.set(1..=4, Behaviour::After(5 * MILLI));
     load(&service, 400, MILLI).await;
     pods.set([1], Behaviour::After(200 * MILLI));
+    let begun = calls(&pods, [1]);
+    let slowest = load(&service, 200, MILLI).await;
+    assert!(slowest <= 20 * MILLI, "{slowest:?}");
+    assert_eq!(state(&service, 1), EndpointState::Available);
+    let tries = calls(&pods, [1]) - begun;
+    assert!(tries >= 40, "{tries}: its turns");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_pod_serves_where_the_other_one_fails() {
+    let (pods, service) = hedged(2, Hedge::new()).await;
+    pods.set([1, 2], Behaviour::After(5 * MILLI));
     load(&service, 400, MILLI).await;
+    pods.set([1], Behaviour::After(200 * MILLI));
+    load(&service, 100, MILLI).await;
     assert_eq!(state(&service, 1), SLOW);
+    pods.set([2], Behaviour::Fail);
+    for _ in 0..20 {
+        // It may fail until that is known.
+        let _ = send_number(&service, 3).await;
+        sleep(MILLI).await;
+    }
+    assert_eq!(state(&service, 2), FAILS);
+    for _ in 0..20 {
+        let answered = send_number(&service, 3).await;
+        assert_eq!(answered.expect("an answer"), endpoint(1));
+    }
+}
+
+/// A balancer over three pods whose first one is out for a second, for it has failed, and a layer that hedges soon.
+async fn with_one_ejected() -> (Pods, Hedged) {
+    let detection = OutlierDetection::new()
+        .consecutive_failures(1)
+        .ejection_time(SECOND, 300 * SECOND);
+    let change = |layer: RetryLayer<Even>| layer.hedge(Hedge::after(50 * MILLI).share(1.0));
+    let (pods, service) = layered(3, change, detection).await;
+    pods.set([1], Behaviour::Fail);
+    while state(&service, 1) != FAILS {
+        send(&service).await.expect("another one's answer");
+        sleep(MILLI).await;
+    }
+    (pods, service)
+}
+
+/// It is well again, say, but cold.
+#[tokio::test(start_paused = true)]
+async fn an_ejected_pod_whose_trial_loses_to_its_hedge_is_tried_again_within_seconds() {
+    let (pods, service) = with_one_ejected().await;
+    pods.set([1], Behaviour::After(80 * MILLI));
+    let begun = calls(&pods, [1]);
+    load(&service, 6_000, 10 * MILLI).await;
+    assert_eq!(state(&service, 1), FAILS);
+    let tries = calls(&pods, [1]) - begun;
+    assert!((12..=20).contains(&tries), "{tries} tries in a minute");
+    pods.set([1], Behaviour::Answer);
+    load(&service, 700, 10 * MILLI).await;
+    assert_eq!(state(&service, 1), EndpointState::Available);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trial_that_is_overtaken_while_it_dials_is_not_followed_by_the_very_next() {
+    let (pods, service) = with_one_ejected().await;
+    pods.set([1], Behaviour::Pending);
+    sleep(2 * SECOND).await;
+    let mut overtaken = 0;
+    for _ in 0..100 {
+        let begun = Instant::now();
+        send(&service).await.expect("an answer");
+        overtaken += usize::from(begun.elapsed() >= 50 * MILLI);
+        sleep(10 * MILLI).await;
+    }
+    assert!((1..=4).contains(&overtaken), "{overtaken} of 100 waited");
 }
 
 #[tokio::test(start_paused = true)]

@@ -107,11 +107,15 @@ impl<S: Service<Req>, Req, C> ResponseFuture<S, Req, C> {
         in_flight.map(InFlight::endpoint)
     }
 
-    /// The guard of the request, if an endpoint has it.
+    /// The guard of the request, if an endpoint has it, or gets it once it is ready.
     pub(crate) fn in_flight(self: Pin<&mut Self>) -> Option<&mut InFlight> {
         match self.project().state.project() {
             StateProjection::Sent { in_flight, .. } => in_flight.as_mut(),
-            _ => None,
+            StateProjection::Unsent { unready } => {
+                let held = unready.held.as_mut();
+                held.map(|held| &mut held.in_flight)
+            }
+            StateProjection::Waiting { .. } | StateProjection::Failed { .. } => None,
         }
     }
 }

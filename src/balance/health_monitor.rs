@@ -173,12 +173,13 @@ fn apply(decision: &Decision, member: &Member) -> bool {
         member.stats().forget_failures();
     }
     let endpoint = member.endpoint();
+    let before = member.stats().reason();
     member.stats().set_reason(decision.out);
     let changed = match decision.out {
         Some(reason) => {
             let is_new = member.eject();
             match reason {
-                _ if !is_new => {}
+                _ if before == decision.out => {}
                 EjectionReason::Unresponsive => {
                     debug!(%endpoint, "endpoint answers nothing, and is ejected");
                 }

@@ -92,6 +92,8 @@ pub(crate) enum Verdict {
     Answered,
     Passed,
     Failed,
+    /// A hedge was answered first, or would have been.
+    Late,
     /// Its caller gave it up while it waited, or it says nothing of the endpoint.
     GivenUp,
     /// It was cancelled before the endpoint had it, or at once.
@@ -99,10 +101,11 @@ pub(crate) enum Verdict {
 }
 
 impl Verdict {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Answered,
         Self::Passed,
         Self::Failed,
+        Self::Late,
         Self::GivenUp,
         Self::Cancelled,
     ];
