@@ -21,9 +21,9 @@ use std::{
 
 use tokio::{runtime::Builder, sync::mpsc, time::sleep};
 use tower_headless::{
-    BoxError, Discovery, Endpoint, EndpointState, EndpointStatus, LeastConnections,
+    BoxError, Discovery, Endpoint, EndpointState, EndpointStatus, Hedge, LeastConnections,
     OutlierDetection, PeakEwma, Policy, PowerOfTwo, Random, RoundRobin, StaticEndpoints,
-    http::Client,
+    http::{Client, ClientBuilder},
 };
 
 use load::{Report, load};
@@ -98,6 +98,9 @@ impl Stage {
         if self.tells("slow") {
             self.slow(name, policy.clone()).await;
         }
+        if self.tells("hedge") && name == "round_robin" {
+            self.hedged(name, policy.clone()).await;
+        }
         if self.tells("20ms") {
             self.of_twenty(name, policy.clone()).await;
         }
@@ -131,16 +134,22 @@ impl Stage {
 
     /// A client that has connections to all pods, which answer after so many milliseconds.
     async fn client<P: Policy>(&mut self, policy: P, retries: usize, after: u64) -> Client {
-        self.good.set(Mode::After(after));
-        self.bad.set(Mode::After(after));
+        let builder = self.builder(policy).retries(retries);
+        self.used_to_all(builder, after).await
+    }
+
+    fn builder<P: Policy>(&self, policy: P) -> ClientBuilder<StaticEndpoints> {
         let uri = "http://pods.default:80".parse().expect("a URI");
-        let client = Client::builder(uri)
+        Client::builder(uri)
             .discovery(StaticEndpoints::new(self.addresses()))
             .policy(policy)
             .outlier_detection(self.health.clone())
-            .retries(retries)
-            .build()
-            .expect("a client");
+    }
+
+    async fn used_to_all(&mut self, builder: ClientBuilder<StaticEndpoints>, after: u64) -> Client {
+        self.good.set(Mode::After(after));
+        self.bad.set(Mode::After(after));
+        let client = builder.build().expect("a client");
         load(&client, self.long(SECOND)).await;
         client
     }
@@ -169,6 +178,31 @@ impl Stage {
         self.tell("slow", name, &with);
         let ratio = with.percentile(0.99) / without.percentile(0.99);
         self.judge(format!("slow/{name}/p99"), ratio, 1.3, adapts(name));
+    }
+
+    /// One pod takes 200 ms, and late answers are asked for elsewhere; beside a client that doesn't know that pod, by turns of
+    /// a second, in which whatever else the machine does concerns both.
+    async fn hedged<P: Policy + Clone>(&mut self, name: &str, policy: P) {
+        let others = StaticEndpoints::new(self.good.addresses.clone());
+        let without = self.builder(policy.clone()).hedge(Hedge::new());
+        let without = self.used_to_all(without.discovery(others), 2).await;
+        let with = self.builder(policy).hedge(Hedge::new());
+        let with = self.used_to_all(with, 2).await;
+        self.bad.set(Mode::After(200));
+        let (mut reports, mut got) = ([Report::default(), Report::default()], 0);
+        for _ in 0..8 {
+            reports[0].add(load(&without, self.long(SECOND)).await);
+            let before = self.good.requests() + self.bad.requests();
+            reports[1].add(load(&with, self.long(SECOND)).await);
+            got += self.good.requests() + self.bad.requests() - before;
+        }
+        let [without, with] = reports;
+        self.tell("hedged", name, &without);
+        self.tell("hedged, slow", name, &with);
+        let ratio = with.percentile(0.99) / without.percentile(0.99);
+        self.goals.at_most("hedge_p99", ratio, 1.3);
+        let extra = got as f64 / with.len() as f64 - 1.0;
+        self.goals.at_most("hedge_extra", extra, 0.02);
     }
 
     /// One pod takes 20 ms where the others take one.

@@ -26,12 +26,13 @@ mod source {
     pub(crate) mod route;
     pub(crate) mod signals;
     pub(crate) mod snapshot;
+    pub(crate) mod stable_hash;
     pub(crate) mod sync;
 }
 // Where the sources expect each other.
 use source::{
     comparison, endpoint, error, in_flight, latency, locality, member, outcome, policy, route,
-    signals, snapshot, sync,
+    signals, snapshot, stable_hash, sync,
 };
 
 use std::{

@@ -1,5 +1,6 @@
 //! The balancer itself: a tower service over the endpoints that discovery finds.
 
+mod asked;
 mod attempts;
 mod builder;
 mod checks;
@@ -11,9 +12,11 @@ mod health_monitor;
 #[cfg(all(test, tower_headless_shuttle))]
 mod interleavings;
 mod membership;
+mod part;
 mod place;
 mod reconnect;
 mod registry;
+mod roster;
 mod shared;
 mod slow_start;
 mod starter;
@@ -24,6 +27,7 @@ pub use builder::{BalanceBuilder, BalanceLayer};
 pub use future::ResponseFuture;
 #[cfg(feature = "http")]
 pub(crate) use generator::Generator;
+pub(crate) use roster::{Roster, Whole};
 pub use status::{EndpointState, EndpointStatus, Proximity};
 
 use std::{
@@ -43,9 +47,8 @@ use tokio::{
 use tower::Service;
 
 use self::{shared::Shared, starter::Starter};
-#[cfg(feature = "tls")]
-use crate::endpoint::Endpoint;
 use crate::{
+    endpoint::Endpoint,
     error::{BoxError, Error},
     in_flight::{Completion, OnResponse},
     membership::MembershipStream,
@@ -124,7 +127,8 @@ struct Handle {
 }
 
 impl<S, C> Balance<S, C> {
-    /// What the balancer knows of its endpoints now, in the order of their addresses. For looking at, not for picking.
+    /// What the balancer knows of its endpoints now, in the order of their addresses: of its subset, if it has one. For looking
+    /// at, not for picking.
     pub fn endpoints(&self) -> Vec<EndpointStatus> {
         status::statuses(&self.shared.current.load())
     }
@@ -183,9 +187,38 @@ impl<S, C> Balance<S, C> {
         }
     }
 
+    /// Has discovery look for the pods that `route` names.
+    pub(crate) fn ask_for(&self, route: &Route) {
+        self.shared.ask_for(route);
+    }
+
+    /// What is known of the pod that `route` is for.
+    pub(crate) fn requested(&self, route: &Route) -> Option<Endpoint> {
+        let snapshot = self.shared.current.load();
+        snapshot.requested_endpoint(route).cloned()
+    }
+
+    /// Its endpoints, to be asked one by one.
+    pub(crate) fn roster(&self) -> Roster
+    where
+        S: Send + Sync + 'static,
+    {
+        Roster::new(&self.shared, &self.handle)
+    }
+
     /// Whether there is an endpoint that requests may be sent to and that `route` doesn't avoid.
     pub(crate) fn has_other(&self, route: &Route) -> bool {
         self.shared.current.load().has_other(route)
+    }
+
+    /// From now on requests are hedged, and it is learnt which answers are late.
+    pub(crate) fn begin_hedging(&self) {
+        self.shared.signals.begin_hedging();
+    }
+
+    /// How long an answer takes that is late, if that is known.
+    pub(crate) fn late(&self) -> Option<Duration> {
+        self.shared.signals.latencies.late()
     }
 
     /// Tells what is known of an endpoint at the time. Doesn't keep the balancer alive.

@@ -3,7 +3,7 @@
 //! Both sets are in the order of [`Endpoint::identity`], without repetitions ([`normalise`]), so one merge compares them:
 //! no hashing, no allocation, and each side is looked at once.
 
-use std::{cmp::Ordering, iter::Peekable, net::SocketAddr};
+use std::{cmp::Ordering, collections::HashSet, iter::Peekable, net::SocketAddr, sync::Arc};
 
 use crate::endpoint::Endpoint;
 
@@ -23,6 +23,34 @@ pub(crate) fn normalise(mut set: Vec<Endpoint>) -> Vec<Endpoint> {
     set.sort_unstable();
     set.dedup_by_key(|endpoint| endpoint.identity());
     set
+}
+
+/// Fills in what is known from before of the pods of `set` that stay. Both sets are in the order of identities.
+///
+/// A hostname that `set` tells of another pod is not filled in: its pod is there now.
+pub(crate) fn recall<'a>(before: impl IntoIterator<Item = &'a Endpoint>, set: &'a mut [Endpoint]) {
+    let told = told(set);
+    let is_same = |old: &&Endpoint, new: &&mut Endpoint| old.is_same_pod(new);
+    let old_key = |old: &&Endpoint| old.identity();
+    for fate in compare(before, set, old_key, |new| new.identity(), is_same) {
+        if let Fate::Stayed(old, new) = fate
+            && new != old
+        {
+            let is_unnamed = new.hostname().is_none();
+            new.recall(old);
+            let name = new.hostname().filter(|_| is_unnamed);
+            if name.is_some_and(|name| told.contains(name)) {
+                new.forget_hostname();
+            }
+        }
+    }
+}
+
+/// The hostnames in `set`, if it doesn't have them of all.
+fn told(set: &[Endpoint]) -> HashSet<Arc<str>> {
+    let is_partial = set.iter().any(|endpoint| endpoint.hostname().is_none());
+    let names = set.iter().filter(|_| is_partial);
+    names.filter_map(Endpoint::shared_hostname).collect()
 }
 
 /// Compares two sets; both have to be in the order of their keys, which don't repeat.
@@ -147,5 +175,39 @@ mod tests {
             Fate::Stayed(&old[1], &new[1]),
         ];
         assert_eq!(compared(&old, &new), expected);
+    }
+
+    #[test]
+    fn what_is_known_stays_known_but_for_a_name_that_is_told_elsewhere() {
+        let named = |host, name| endpoint(host).with_hostname(name);
+        let before = [named(1, "web-0"), named(2, "web-1"), named(3, "web-2")];
+        let recalled = |mut set: Vec<Endpoint>| {
+            recall(&before, &mut set);
+            let names = set.iter().map(|it| it.hostname().map(str::to_owned));
+            names.map(Option::unwrap_or_default).collect::<Vec<_>>()
+        };
+        let bare = |hosts: &[u8]| hosts.iter().copied().map(endpoint).collect::<Vec<_>>();
+        assert_eq!(recalled(bare(&[1, 2, 4])), ["web-0", "web-1", ""]);
+        let mut moved = bare(&[1, 2, 3]);
+        moved.push(named(4, "web-0"));
+        assert_eq!(recalled(moved), ["", "web-1", "web-2", "web-0"]);
+        let swapped = vec![named(1, "web-1"), named(2, "web-0")];
+        assert_eq!(recalled(swapped), ["web-1", "web-0"]);
+    }
+
+    #[test]
+    fn a_name_that_was_looked_up_is_known_only_while_it_is_told() {
+        let looked_up = |host, name: &str| {
+            let mut endpoint = endpoint(host);
+            endpoint.lease_hostname(name.into());
+            endpoint
+        };
+        let mut set = [endpoint(1)];
+        recall(&[looked_up(1, "web-0")], &mut set);
+        assert_eq!(set, [endpoint(1)]);
+        let told = [endpoint(1).with_hostname("web-0")];
+        let mut set = [looked_up(1, "web-0")];
+        recall(&told, &mut set);
+        assert_eq!(set, told, "it has been told without that");
     }
 }

@@ -81,6 +81,17 @@ pub trait Discovery: Send + 'static {
         let _ = endpoint;
     }
 
+    /// Hints that requests ask for the pod of this name, which may or may not be in the set. By default, nothing follows.
+    ///
+    /// For a source that learns pods' names one by one, as [`Dns`](crate::Dns) does. Comes once a minute for as long as
+    /// anybody asks, and soon when somebody begins to; where requests ask for hundreds of names, a little more often.
+    ///
+    /// Returns whether the source makes use of such hints. If not, as by default, it gets no more of them.
+    fn wanted(&mut self, pod: &str) -> bool {
+        let _ = pod;
+        false
+    }
+
     /// How old the last set was when it was yielded; zero unless the source had kept it from before.
     ///
     /// A clone of a source that nobody has polled for a while may have nothing better than an old set. The balancer counts
@@ -115,6 +126,10 @@ impl<D: Discovery + ?Sized> Discovery for Box<D> {
 
     fn accepted(&mut self, endpoint: &Endpoint) {
         (**self).accepted(endpoint);
+    }
+
+    fn wanted(&mut self, pod: &str) -> bool {
+        (**self).wanted(pod)
     }
 
     fn age(&self) -> Duration {

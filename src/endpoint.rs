@@ -1,6 +1,6 @@
 //! One pod, as discovery names it.
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{borrow::Cow, fmt, net::SocketAddr, sync::Arc};
 
 /// One pod behind the service: where it is, and what is known of it.
 ///
@@ -11,6 +11,8 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 pub struct Endpoint {
     address: SocketAddr,
     hostname: Option<Arc<str>>,
+    /// The hostname is true only as long as each answer says so.
+    is_leased: bool,
     /// What DNS seldom tells; shared, because endpoints are cloned often.
     details: Option<Arc<Details>>,
 }
@@ -35,6 +37,7 @@ impl Endpoint {
         Self {
             address,
             hostname: None,
+            is_leased: false,
             details: None,
         }
     }
@@ -42,7 +45,15 @@ impl Endpoint {
     /// The same endpoint with the hostname of its pod.
     pub fn with_hostname(mut self, hostname: impl Into<Arc<str>>) -> Self {
         self.hostname = Some(hostname.into());
+        self.is_leased = false;
         self
+    }
+
+    /// Gives it a hostname that is true only as long as each answer says so: what doesn't, takes it away.
+    #[cfg(any(feature = "dns", test))]
+    pub(crate) fn lease_hostname(&mut self, hostname: Arc<str>) {
+        self.hostname = Some(hostname);
+        self.is_leased = true;
     }
 
     /// The same endpoint with the name of its pod.
@@ -102,7 +113,8 @@ impl Endpoint {
 
     /// The pod's hostname where it has one of its own, as a StatefulSet's pods have: `web-0`.
     ///
-    /// SRV records tell it ([`Dns::srv`](crate::Dns::srv)); A and AAAA records don't.
+    /// SRV records tell it ([`Dns::srv`](crate::Dns::srv)). A and AAAA records don't, but pods that requests ask for by name are
+    /// [looked up](crate::Dns#pods-own-names).
     pub fn hostname(&self) -> Option<&str> {
         self.hostname.as_deref()
     }
@@ -110,6 +122,21 @@ impl Endpoint {
     /// The name of the pod, where the source tells it, as EndpointSlices do.
     pub fn pod_name(&self) -> Option<&str> {
         self.details()?.pod_name.as_deref()
+    }
+
+    /// What the pod goes by over its lives: its hostname, else its own name, else its address with the port.
+    ///
+    /// A StatefulSet's pod is made anew under the same hostname and name, at another address. Other pods get another name each
+    /// time. A [`Subset`](crate::Subset) chooses pods by it, and [`ConsistentHash`](crate::ConsistentHash) finds the pods of keys.
+    ///
+    /// A hostname that [`Dns`](crate::Dns#pods-own-names) has looked up because requests ask for it doesn't count: it is there
+    /// while they ask, and other clients don't know it.
+    pub fn stable_name(&self) -> Cow<'_, str> {
+        let hostname = self.hostname().filter(|_| !self.is_leased);
+        match hostname.or(self.pod_name()) {
+            Some(name) => name.into(),
+            None => self.address.to_string().into(),
+        }
     }
 
     /// The UID of the pod, where the source tells it: a pod that is made anew has its predecessor's name, but not its UID.
@@ -148,7 +175,8 @@ impl Endpoint {
     ///
     /// Only the weights' proportion counts, and where all are equal they count for nothing. Zero: it gets requests when no
     /// endpoint with a weight accepts any. What a weight comes to is the policy's matter: [`RoundRobin`](crate::RoundRobin) and
-    /// [`Random`](crate::Random) share out requests in proportion; the others do so with requests in flight.
+    /// [`Random`](crate::Random) share out requests in proportion, [`ConsistentHash`](crate::ConsistentHash) keys; the others do
+    /// so with requests in flight.
     ///
     /// SRV records tell weights ([`Dns::srv`](crate::Dns::srv)), and any [`Discovery`](crate::Discovery) may. A weight is as
     /// the last answer has it.
@@ -160,9 +188,27 @@ impl Endpoint {
         self.details.as_deref()
     }
 
+    pub(crate) fn shared_hostname(&self) -> Option<Arc<str>> {
+        self.hostname.clone()
+    }
+
+    pub(crate) fn forget_hostname(&mut self) {
+        self.hostname = None;
+    }
+
     /// The order in which a set is kept, in which no two pods are equal.
     pub(crate) fn identity(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What the pod is called: its hostname, else its own name.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.hostname().or(self.pod_name())
+    }
+
+    /// Whether it is the pod of this name: its hostname, or its own.
+    pub(crate) fn is_called(&self, name: &str) -> bool {
+        self.hostname() == Some(name) || self.pod_name() == Some(name)
     }
 
     /// Whether both may be the same pod: what one side doesn't know is no difference.
@@ -178,21 +224,14 @@ impl Endpoint {
 }
 
 impl Endpoint {
-    /// Whether `newer`, of the same pod or another one, tells nothing that isn't known.
-    pub(crate) fn covers(&self, newer: &Self) -> bool {
-        self == newer
-            || self.is_same_pod(newer) && {
-                let mut newer = newer.clone();
-                newer.recall(self);
-                *self == newer
-            }
-    }
-
     /// Fills in what is known of the same pod from before: where it runs and what it is called stays true when the next
     /// answer doesn't say so, as DNS doesn't. Hints, its weight, and whether it is
     /// terminating, are as the last answer has them.
     pub(crate) fn recall(&mut self, older: &Self) {
-        self.hostname = self.hostname.take().or_else(|| older.hostname.clone());
+        if older.hostname.is_some() && !older.is_leased {
+            self.hostname.clone_from(&older.hostname);
+            self.is_leased = false;
+        }
         let Some(older) = &older.details else { return };
         if self.details.is_none() && older.is_lasting() {
             self.details = Some(older.clone());
@@ -227,7 +266,7 @@ impl From<SocketAddr> for Endpoint {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.hostname().or(self.pod_name()) {
+        match self.name() {
             Some(name) => write!(f, "{name} ({})", self.address),
             None => self.address.fmt(f),
         }

@@ -4,6 +4,7 @@ use std::{
     error::Error as StdError,
     fmt,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 pub use tower::BoxError;
@@ -48,10 +49,27 @@ enum Kind {
         endpoints: usize,
         source: Option<SharedError>,
     },
-    #[error("pod {pod:?} accepts no requests, or isn't there")]
+    #[error("pod {pod} {state}")]
     PodUnreachable {
         pod: Box<str>,
+        state: PodState,
         source: Option<SharedError>,
+    },
+    #[error("endpoint {endpoint} accepts no requests")]
+    EndpointUnreachable {
+        endpoint: Endpoint,
+        source: Option<SharedError>,
+    },
+    #[error("endpoint {0} left the set before it got the request")]
+    Gone(Endpoint),
+    #[error(
+        "endpoint {endpoint} {} within {after:?}",
+        if *is_unsent { "has not got the request" } else { "has not answered" }
+    )]
+    NoAnswer {
+        endpoint: Endpoint,
+        after: Duration,
+        is_unsent: bool,
     },
     #[error("endpoint {endpoint} failed")]
     Endpoint {
@@ -71,6 +89,59 @@ pub(crate) enum NoEndpoints {
     NotDiscovered,
     /// Discovery says that there are none.
     Empty,
+    /// The only one is left out.
+    LeftOut,
+}
+
+/// What is known of a pod that doesn't get its request.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PodState {
+    #[error("accepts no requests at {}", .0.address())]
+    Refuses(Endpoint),
+    #[error("isn't there{0}")]
+    Away(Away),
+    #[error("may be of several StatefulSets: there are {} and {}; ask for it by its name", .0[0], .0[1])]
+    Ambiguous([Box<str>; 2]),
+}
+
+/// What is there while a pod is away.
+#[derive(Debug)]
+pub(crate) struct Away {
+    endpoints: usize,
+    /// Some of their names.
+    names: Vec<Box<str>>,
+    /// Where it was last, and how long ago it left.
+    last: Option<(Endpoint, Duration)>,
+}
+
+/// How many names an error tells.
+const NAMED: usize = 4;
+
+impl Away {
+    pub(crate) fn new(endpoints: &[Endpoint], last: Option<(Endpoint, Duration)>) -> Self {
+        let names = endpoints.iter().filter_map(Endpoint::name);
+        Self {
+            endpoints: endpoints.len(),
+            names: names.take(NAMED).map(Into::into).collect(),
+            last,
+        }
+    }
+}
+
+impl fmt::Display for Away {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some((endpoint, ago)) = &self.last {
+            let address = endpoint.address();
+            write!(f, "; it left {address} {} s ago", ago.as_secs())?;
+        }
+        let others = self.endpoints - self.names.len();
+        match (&self.names[..], others) {
+            ([], 0) => f.write_str("; there are no endpoints"),
+            ([], _) => write!(f, "; of {others} endpoints no name is known"),
+            (names, 0) => write!(f, "; there are {}", names.join(", ")),
+            (names, _) => write!(f, "; there are {} and {others} more", names.join(", ")),
+        }
+    }
 }
 
 impl fmt::Display for NoEndpoints {
@@ -78,6 +149,7 @@ impl fmt::Display for NoEndpoints {
         f.write_str(match self {
             Self::NotDiscovered => "discovery has found none so far",
             Self::Empty => "the service has none at the moment (scaled to zero?)",
+            Self::LeftOut => "there is none but the one that is left out",
         })
     }
 }
@@ -91,9 +163,30 @@ impl Error {
         Self(Box::new(Kind::Unreachable { endpoints, source }))
     }
 
-    pub(crate) fn pod_unreachable(pod: &str, source: Option<SharedError>) -> Self {
+    pub(crate) fn pod_unreachable(
+        pod: impl Into<Box<str>>,
+        state: PodState,
+        source: Option<SharedError>,
+    ) -> Self {
         let pod = pod.into();
-        Self(Box::new(Kind::PodUnreachable { pod, source }))
+        Self(Box::new(Kind::PodUnreachable { pod, state, source }))
+    }
+
+    pub(crate) fn endpoint_unreachable(endpoint: Endpoint, source: Option<SharedError>) -> Self {
+        Self(Box::new(Kind::EndpointUnreachable { endpoint, source }))
+    }
+
+    pub(crate) fn gone(endpoint: Endpoint) -> Self {
+        Self(Box::new(Kind::Gone(endpoint)))
+    }
+
+    /// Of an endpoint that has not answered in time; `is_unsent` if it has not got the request.
+    pub(crate) fn no_answer(endpoint: Endpoint, after: Duration, is_unsent: bool) -> Self {
+        Self(Box::new(Kind::NoAnswer {
+            endpoint,
+            after,
+            is_unsent,
+        }))
     }
 
     pub(crate) fn endpoint_failed(endpoint: Endpoint, source: BoxError) -> Self {
@@ -125,13 +218,49 @@ impl Error {
     }
 
     /// There are endpoints, but every one of them refuses connections, or fails its [health check](crate::HealthCheck); or the
-    /// one [pod](crate::Route::pod) that was asked for does, or isn't there. The source is the last refusal, or tells which
+    /// one [pod](crate::Route::pod) that was asked for does, or isn't there; or one endpoint of a
+    /// [broadcast](crate::Balance::broadcast) does. The source is the last refusal, or tells which
     /// check failed and why.
     pub fn is_unreachable(&self) -> bool {
         matches!(
             *self.0,
-            Kind::Unreachable { .. } | Kind::PodUnreachable { .. }
+            Kind::Unreachable { .. }
+                | Kind::PodUnreachable { .. }
+                | Kind::EndpointUnreachable { .. }
         )
+    }
+
+    /// The one [pod](crate::Balance::pod) that was asked for isn't in the set, or can't be told apart from others. The error's
+    /// text says where it was last and which pods there are.
+    pub fn is_absent(&self) -> bool {
+        self.absent_or_refusing()
+            .is_some_and(|(_, state)| !matches!(state, PodState::Refuses(_)))
+    }
+
+    /// The one [pod](crate::Balance::pod) that was asked for, where it [is absent](Self::is_absent) or accepts no requests.
+    pub fn pod(&self) -> Option<&str> {
+        self.absent_or_refusing().map(|(pod, _)| pod)
+    }
+
+    fn absent_or_refusing(&self) -> Option<(&str, &PodState)> {
+        match &*self.0 {
+            Kind::PodUnreachable { pod, state, .. } => Some((pod, state)),
+            _ => None,
+        }
+    }
+
+    /// The endpoint left the set before it got its part of a [broadcast](crate::Balance::broadcast).
+    pub fn is_gone(&self) -> bool {
+        matches!(*self.0, Kind::Gone(_))
+    }
+
+    /// The endpoint has not answered a [broadcast](crate::Balance::broadcast) within the time that it had, or that all of them
+    /// had together.
+    ///
+    /// Where [`is_unsent`](Self::is_unsent), it has not got the request: its turn had not come, or it did not accept it. Else
+    /// it may have executed the request.
+    pub fn is_timeout(&self) -> bool {
+        matches!(*self.0, Kind::NoAnswer { .. })
     }
 
     /// The request was handed to an endpoint's service and that service failed; it is the source.
@@ -143,13 +272,25 @@ impl Error {
 
     /// The request never left this process: whatever it was, it can be sent again.
     pub fn is_unsent(&self) -> bool {
-        !self.is_endpoint()
+        match *self.0 {
+            Kind::Endpoint { .. } => false,
+            Kind::NoAnswer { is_unsent, .. } => is_unsent,
+            _ => true,
+        }
     }
 
-    /// The endpoint whose service failed, where [`is_endpoint`](Self::is_endpoint).
+    /// The endpoint whose service failed, where [`is_endpoint`](Self::is_endpoint), or which has not answered a
+    /// [broadcast](crate::Balance::broadcast), or which accepts no requests and was the only one that would do.
     pub fn endpoint(&self) -> Option<&Endpoint> {
         match &*self.0 {
-            Kind::Endpoint { endpoint, .. } => Some(endpoint),
+            Kind::Endpoint { endpoint, .. }
+            | Kind::EndpointUnreachable { endpoint, .. }
+            | Kind::NoAnswer { endpoint, .. }
+            | Kind::PodUnreachable {
+                state: PodState::Refuses(endpoint),
+                ..
+            }
+            | Kind::Gone(endpoint) => Some(endpoint),
             _ => None,
         }
     }
@@ -167,9 +308,10 @@ impl StdError for Error {
             Kind::NoEndpoints { source, .. }
             | Kind::Unreachable { source, .. }
             | Kind::PodUnreachable { source, .. }
+            | Kind::EndpointUnreachable { source, .. }
             | Kind::Closed { source } => source.as_ref().map(|shared| &**shared as _),
             Kind::Endpoint { source, .. } => Some(&**source),
-            Kind::NoRuntime => None,
+            Kind::Gone(_) | Kind::NoAnswer { .. } | Kind::NoRuntime => None,
         }
     }
 }

@@ -5,12 +5,11 @@
 //! than its first runtime, and be used in several: what it keeps from one request to the next knows its runtime, and is
 //! made anew in another one.
 
-#[cfg(feature = "http")]
-use std::time::Duration;
 use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use tokio::{
@@ -97,7 +96,6 @@ impl Timer {
     }
 
     /// A time beyond the end of time is in thirty years.
-    #[cfg(feature = "http")]
     pub(crate) fn after(time: Duration) -> Self {
         const THIRTY_YEARS: Duration = Duration::from_secs(86_400 * 365 * 30);
         let now = Instant::now();

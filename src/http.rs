@@ -8,12 +8,19 @@
 //!    │                           │
 //!    └── lost, refused or 503 ◀──┘
 //!        sent again, to another pod, if that is safe and within the budget
+//!
+//!  no answer in the usual time, with hedging ──▶ the same to another pod; the first good answer counts
 //! ```
 //!
 //! | file | what lives there |
 //! | --- | --- |
 //! | `http/client.rs`, `http/builder.rs`, `http/request.rs` | the client, its settings, and requests made with its words |
 //! | `http/future.rs`, `http/deadline.rs` | one request: its attempts, in the time that it has |
+//! | `http/broadcast.rs` | the same request to every pod |
+//! | `http/pinned.rs` | one pod, or all pods but one |
+//! | `http/affinity.rs` | which pod a request stays with: by a key, or by a session |
+//! | `http/key_from.rs`, `http/cookies.rs` | where the keys of requests come from that name none |
+//! | `http/session.rs`, `http/session/` | feature `sessions`: what a sticky session's cookie says, and what its answer does |
 //! | `http/address.rs` | whom a request names |
 //! | `http/framing.rs`, `http/measured.rs` | where a request's body ends: as its headers say, and as it does |
 //! | `http/replay.rs` | which requests may be sent again |
@@ -30,12 +37,15 @@
 //! | `http/error.rs`, `http/failure.rs` | what can go wrong, and what it says of the request and its pod |
 
 mod address;
+mod affinity;
 mod arrivals;
 mod body;
+mod broadcast;
 mod builder;
 mod check;
 mod client;
 mod connect;
+mod cookies;
 mod cut_off;
 mod deadline;
 mod error;
@@ -45,7 +55,9 @@ mod future;
 mod h2_task;
 mod h2_wire;
 mod heads;
+mod key_from;
 mod measured;
+mod pinned;
 mod pod;
 mod pool;
 mod protocol;
@@ -56,6 +68,8 @@ mod renewal;
 mod replay;
 mod request;
 mod response;
+#[cfg(feature = "sessions")]
+mod session;
 mod socket;
 #[cfg(feature = "tls")]
 mod tls;
@@ -67,10 +81,15 @@ pub use builder::{BuildError, ClientBuilder};
 pub use client::Client;
 pub use error::Error;
 pub use future::ResponseFuture;
+pub use key_from::KeyFrom;
+pub use pinned::PodClient;
 pub use protocol::Protocol;
 pub use replay::Idempotent;
 pub use request::RequestBuilder;
 pub use response::ResponseBody;
+#[cfg(feature = "sessions")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sessions")))]
+pub use session::{SameSite, SessionLost, Sessions};
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsHandle};
 pub use upgrade::{Upgraded, upgrade};

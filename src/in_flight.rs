@@ -18,7 +18,7 @@ use self::request_state::RequestState;
 use crate::{
     endpoint::Endpoint,
     error::BoxError,
-    member::{Member, MemberRef, Verdict},
+    member::{EjectionReason, Member, MemberRef, OVERTAKEN, Verdict},
     outcome::{ByResult, Classify, Outcome},
 };
 
@@ -112,6 +112,9 @@ impl InFlight {
             Duration::ZERO
         };
         self.member.stats().answered(waited);
+        if self.member.signals().is_hedged() {
+            self.compare(waited);
+        }
         if !is_whole {
             self.state.stream();
             self.member.stats().begin_stream();
@@ -119,6 +122,20 @@ impl InFlight {
         if self.state.is_half_open() {
             // Good so far, unless the completion finds otherwise.
             self.judge(Verdict::Answered);
+        }
+    }
+
+    /// Learns of the answer's time, and whether that is in time: a hedge would not have been answered first.
+    fn compare(&mut self, waited: Duration) {
+        self.member.percentile().add(waited);
+        let late = self.member.signals().latencies.late();
+        if late.is_none_or(|late| waited <= 2 * late) {
+            self.member.stats().keep_up();
+        } else if self.member.stats().reason() == Some(EjectionReason::Slow)
+            && self.state.end_half_open()
+        {
+            // It is as slow as ever.
+            self.judge(Verdict::Late);
         }
     }
 
@@ -144,6 +161,31 @@ impl InFlight {
         self.state.end_wait();
         if self.state.end_half_open() {
             self.judge(Verdict::Failed);
+        }
+    }
+
+    /// Its caller has an answer of another endpoint's, and cancels it: that is neither a success nor a failure, however long
+    /// it has waited.
+    pub(crate) fn withdraw(&mut self) {
+        self.report(Outcome::Ignored);
+        // However little it has waited: the next trial would be withdrawn as soon.
+        if self.member.is_unreachable() && self.state.end_trial() {
+            self.member.stats().end_trial(Verdict::GivenUp);
+            self.member.signals().review.notify_one();
+        }
+    }
+
+    /// It is [withdrawn](Self::withdraw), for the hedge that went to another endpoint was answered first.
+    pub(crate) fn lose(&mut self) {
+        if self.state.end_half_open() {
+            self.judge(Verdict::Late);
+        }
+        self.withdraw();
+        let (signals, waited) = (self.member.signals(), self.waited_without_answer());
+        // A hedge that was sent sooner says nothing.
+        let is_late = signals.latencies.late().is_some_and(|late| waited > late);
+        if is_late && self.member.stats().lost() == OVERTAKEN {
+            signals.review.notify_one();
         }
     }
 
@@ -200,9 +242,13 @@ impl InFlight {
 
     #[cold]
     fn was_cancelled(&self) {
+        let signals = self.member.signals();
         if let Some(latency) = self.member.latency() {
+            latency.waited(self.waited_without_answer(), &signals.latencies);
+        }
+        if signals.is_hedged() {
             let waited = self.waited_without_answer();
-            latency.waited(waited, &self.member.signals().latencies);
+            self.member.percentile().add_at_least(waited);
         }
     }
 

@@ -13,6 +13,10 @@
 //! within τ × ln 10, which is 23 s by default, however long it hung. A request in that time is spared all the same, for ten
 //! times the cost is enough to lose.
 
+mod percentile;
+
+pub(crate) use percentile::Percentile;
+
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
@@ -34,6 +38,8 @@ pub(crate) struct Latencies {
     typical: Nanos,
     /// How long an answer takes to begin, without peaks.
     usual: Nanos,
+    /// The median of the endpoints' 95th percentiles.
+    late: Nanos,
 }
 
 /// The latency of one endpoint.
@@ -88,13 +94,24 @@ impl Latencies {
 
     /// Learns what is typical of these averages.
     pub(crate) fn learn(&self, averages: &mut [f64]) {
-        if averages.is_empty() {
-            return;
+        if let Some(median) = median(averages) {
+            self.typical.store(median);
         }
-        // The lower one of two: else the slower of two endpoints would set its own ceiling.
-        let middle = (averages.len() - 1) / 2;
-        let (_, &mut median, _) = averages.select_nth_unstable_by(middle, f64::total_cmp);
-        self.typical.store(median);
+    }
+
+    /// Learns which answers are late, of the endpoints' 95th percentiles. Their median, so that slow endpoints don't excuse
+    /// themselves while they are not the most.
+    pub(crate) fn learn_late(&self, percentiles: &mut [f64]) {
+        if let Some(median) = median(percentiles) {
+            self.late.store(median);
+        }
+    }
+
+    /// How long an answer takes that is late; none if that isn't known.
+    #[inline]
+    pub(crate) fn late(&self) -> Option<Duration> {
+        let nanos = self.late.load();
+        (nanos > 0.0).then(|| Duration::from_nanos(nanos as u64))
     }
 
     #[inline]
@@ -109,6 +126,13 @@ impl Latencies {
     fn slow(&self) -> f64 {
         (self.usual.load() * SLOW).max(self.typical.load())
     }
+}
+
+fn median(values: &mut [f64]) -> Option<f64> {
+    // The lower one of two: else the slower of two endpoints would set its own ceiling.
+    let middle = values.len().checked_sub(1)? / 2;
+    let (_, &mut median, _) = values.select_nth_unstable_by(middle, f64::total_cmp);
+    Some(median)
 }
 
 impl Latency {

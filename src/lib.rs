@@ -40,8 +40,13 @@
 //! | all addresses of one family refuse | the other family's are used, if there are any |
 //! | every pod refuses | requests wait, up to the [ready timeout](BalanceBuilder::ready_timeout), for a new set or a pod that accepts; after that they fail at once |
 //! | a pod fails a request that it had | with [`RetryLayer`], or in the HTTP client where that is safe, another pod gets it, within a budget |
+//! | an answer is late | with [hedging](Hedge), off by default, the same safe request goes to one more pod, and the first good answer counts; a pod that is slow again and again is passed over for a while |
 //! | pods are asked whether they are well | a [`HealthCheck`], by TCP, HTTP, gRPC or anything else: a pod that fails its checks gets no requests until one passes; a new one may have to pass one first |
+//! | one pod is to get a request | [`Balance::pod`] follows it by its name, waits for it while it is away, and asks no other one; [`Balance::others`] asks any but one |
+//! | all pods are to get a request | [`Balance::broadcast`] asks each of them, some at a time, and gives the [answers](Answers) as they come |
+//! | a request has a key, or a session | its pod is the [same](ConsistentHash) for each request of the key, by the pods' names; with feature `sessions`, a cookie [names it](http::Sessions) |
 //! | a request is cancelled | it is counted out, wherever it was |
+//! | clients and pods are many | each client uses a [`Subset`] of the pods, with substitutes while too few of it accept requests |
 //! | the last clone is dropped | the background task ends and every service is dropped |
 //! | a runtime ends, and another one goes on | so does the balancer, [there](Balance#several-runtimes); connections of a runtime that has ended, or that nobody drives, are not used |
 //!
@@ -54,7 +59,9 @@
 //!
 //! Feature `http` is [`http::Client`]: the balancer over connections of its own, HTTP/1.1 and HTTP/2, with TLS by feature
 //! `tls`. What was never written goes to another pod, whatever it is; what was lost is sent again where that is safe. It
-//! is a service of `http` requests, for tower's layers and for tonic's generated clients.
+//! is a service of `http` requests, for tower's layers and for tonic's generated clients. It
+//! [finds keys](http::ClientBuilder::key_from) in requests, and feature `sessions` keeps
+//! [sessions](http::ClientBuilder::sessions) with their pods.
 //!
 //! # What no client can do
 //!
@@ -81,10 +88,11 @@
 //! | [`LeastConnections`] | requests differ in cost, or pods in speed: load moves away from the slow ones | grows up to 256 endpoints, constant above |
 //! | [`PowerOfTwo`] | as with least connections, where the set is large: a little less even, and as cheap for any size | constant |
 //! | [`PeakEwma`] | pods differ in speed, and latency counts: those that answer late get next to nothing, before requests pile up there | constant |
+//! | [`ConsistentHash`] | pods remember: caches, sessions, shards. Requests of one key go to one pod, and stay there while others come and go | constant |
 //! | [one of your own](Policy#a-policy-of-your-own) | these don't know what you know of your pods or your requests | yours |
 //!
 //! A [`BuiltInPolicy`] is read from a configuration: `"least-connections".parse()`. A request may say where it wants to go: a
-//! [`Route`] has a key, which policies see, one pod's name, or pods to avoid.
+//! [`Route`] has a key, which policies see, one pod that is wanted, one that is left out, or pods to avoid.
 //!
 //! Where pods are to get more than others, a source gives them [weights](Endpoint::weight): SRV records do, and any
 //! [`Discovery`] of one's own may. Kubernetes knows none.
@@ -201,6 +209,14 @@
 //!  response (or its body) ends, or is dropped ──▶ in-flight guard drops ──▶ one request fewer, and its outcome
 //! ```
 //!
+//! With a [`Subset`] the whole set passes through `balance/part.rs` before the snapshot's writer sees it: what is below it knows of no
+//! other pods. While a broadcast runs, the part is the whole, and what is outside of the subset has weight zero.
+//!
+//! ```text
+//!  whole set of endpoints ──▶ part: this client's order (subset.rs) ──▶ the first of it ──▶ snapshot
+//!  the client's own peers ────────────┘      more of it ◀── background task ◀── "too few of these accept requests"
+//! ```
+//!
 //! The background task (`balance/driver.rs`) is the one writer. It keeps a registry of members (`balance/registry.rs`), which
 //! holds all that is known of an endpoint, for one life:
 //!
@@ -214,6 +230,43 @@
 //!  refusals ───────┘                                                            └─▶ picks see it at once, in one word
 //! ```
 //!
+//! A broadcast is many requests, each with a [`Route`] to one member for one life of it, and nobody's task but its reader's. A
+//! subset is made the whole first:
+//!
+//! ```text
+//!  broadcast ─▶ the members now ─▶ 64 at once ─▶ Balance::call_with (route: this member) ─▶ answers, as they come
+//!     (those that join, by choice) ──▲                 └── no time left, refuses, has left ─▶ an error of that endpoint
+//! ```
+//!
+//! Hedging is another request beside the first, of the same caller's future (`hedge/race.rs`):
+//!
+//! ```text
+//!  request ─▶ one pod ── late by all pods' usual p95 ──▶ another pod (Route: not the first), if share and budget allow
+//!                │                                          │
+//!                └── the first good answer is the caller's ─┴─▶ the other one is cancelled ─▶ lost three times: "slow"
+//! ```
+//!
+//! A request for one pod carries its name, not its address: each look at the set finds where the pod is by then. Where the
+//! source doesn't tell names, it is told which ones are asked for, and looks for them:
+//!
+//! ```text
+//!  Balance::pod("web-0") ─▶ call_with (route: web-0) ─▶ the member of that name ── none, or it refuses ──▶ waits, then an error
+//!            │                                                   ▲
+//!            └── once a minute: "web-0 is asked for" ─▶ discovery ──▶ endpoint with this hostname
+//! ```
+//!
+//! What is not in a subset is taken into it first ("one waits for web-0" ─▶ part, with weight zero). A name that has been looked up
+//! so is none that keys or subsets go by: other clients don't know it.
+//!
+//! Over HTTP, a request that names neither a pod nor a key may get its [`Route`] from what it brings, and its response tells the next
+//! one (`http/affinity.rs`):
+//!
+//! ```text
+//!  request ─▶ header, cookie, path ─▶ Route: this key ──────────────┐
+//!     └─▶ session's cookie, opened ─▶ Route: rather this pod, ──────┴─▶ Balance::call_with ─▶ another pod than that has answered
+//!                                     and this key if it is out                                └─▶ a new cookie, and the hook
+//! ```
+//!
 //! The way of a request: `balance.rs` (`call`) ▶ `balance/place.rs` (which endpoint gets it, and what if that refuses) ▶
 //! `snapshot.rs` (`pick`) ▶ `policy/` ▶ `balance/future.rs` (to the response) ▶ `in_flight.rs` (to its end).
 //!
@@ -221,14 +274,15 @@
 //! | --- | --- |
 //! | `sync.rs`, `interleavings.rs`, `interleavings/` | the atomics and the lock by which threads meet: std's, or those of a checker; what the tests under such a checker share |
 //! | `endpoint.rs` | one pod as discovery names it, and when two answers mean the same pod |
+//! | `stable_hash.rs` | a hash that is the same everywhere and always |
 //! | `comparison.rs` | how two sets differ: who joined, left, stayed |
 //! | `error.rs` | what can go wrong |
 //! | `backoff.rs` | growing delays and jitter |
 //! | `home.rs` | which runtime something lives in, and timers that may move to another one |
-//! | `route.rs` | what a request says of where it wants to go |
 //! | `signals.rs` | rare conditions that each pick checks with one load: a trial on offer, a new endpoint, an outage |
-//! | `latency.rs` | how long an endpoint takes to answer: a moving average that believes bad news at once |
+//! | `latency.rs`, `latency/` | how long an endpoint takes to answer: a moving average that believes bad news at once, and a 95th percentile |
 //! | `member.rs`, `member/` | one endpoint as a balancer has it, for one life: status word, requests in flight, statistics; a set of them, as policies see it |
+//! | `route.rs`, `route/` | what a request says of where it wants to go; what one pod is asked for by |
 //! | `outcome.rs` | what a request's end says of its endpoint |
 //! | `in_flight.rs`, `in_flight/` | the guard that counts a request from the pick to the end of its response, and reports what came of it |
 //! | `outlier.rs`, `outlier/` | which endpoints are passed over for what their requests came to: observations in, decisions out; pure |
@@ -244,14 +298,18 @@
 //! | `discovery/dns.rs`, `discovery/dns/` | A, AAAA and SRV lookups, short names, name servers; `client.rs` alone names hickory |
 //! | `discovery/filter.rs` | which addresses can be pods |
 //! | `discovery/endpoint_slices.rs`, `discovery/endpoint_slices/` | feature `kube`: the API server's slices, listed and watched; nothing else names kube |
+//! | `subset.rs`, `subset/` | which part of a set a client uses: its order of the pods, and how much of that; pure |
 //! | `membership.rs`, `membership/` | what joins and leaves, for those who need the set itself |
 //! | `balance.rs`, `balance/` | the service, its builder and layer, its future, its one background task and the registry of members |
+//! | `pinned.rs` | the services of one pod, and of all but one |
+//! | `broadcast.rs`, `broadcast/` | the same request to every endpoint: who is asked when, and what it all comes to |
+//! | `hedge.rs`, `hedge/` | a second endpoint asked while the first one is late: one engine, for `retry` and `http` |
 //! | `retry.rs`, `retry/` | requests sent again, elsewhere and within a budget: one engine, the layer, its policies |
 //! | `http.rs`, `http/` | feature `http`: the client, one pool of connections for each pod |
 //! | `fuzzing.rs`, `discovery/dns/fuzzing.rs` | what the fuzz targets (`fuzz/`) call below the public interface; in no other build |
 //!
 //! Imports go downwards only, between the rooms and inside them; policies and discovery never meet. Decision code (`schedule`,
-//! `policy`, `outlier`, `scheduler`, `reconnect`) does no I/O, reads no clock and draws from the generator it is given. A pick
+//! `policy`, `subset`, `outlier`, `scheduler`, `reconnect`, `share`) does no I/O, reads no clock and draws from the generator it is given. A pick
 //! allocates nothing, and takes no lock unless its balancer is [seeded](BalanceBuilder::seed).
 //!
 //! # Features
@@ -261,6 +319,7 @@
 //! | `dns` | yes | [`Dns`]: discovery by A, AAAA and SRV records, on hickory-resolver |
 //! | `http-body` | yes | [`OnBodyEnd`]: HTTP requests count as in flight to the end of the response's body |
 //! | `http` | no | [`http::Client`]: HTTP/1.1 and HTTP/2, on hyper; [`HealthCheck::http`] and [`HealthCheck::grpc`] |
+//! | `sessions` | no | [`http::Sessions`]: sticky sessions by cookie or header, on cookie |
 //! | `tls` | no | HTTPS, on rustls; takes one of the two below |
 //! | `tls-ring`, `tls-aws-lc` | no | its provider of cryptography |
 //! | `tls-native-roots`, `tls-webpki-roots` | no | the system's and Mozilla's authorities, beside those of a file |
@@ -272,6 +331,7 @@
 
 mod backoff;
 mod balance;
+mod broadcast;
 mod check;
 mod comparison;
 mod discovery;
@@ -280,6 +340,7 @@ mod error;
 #[cfg(all(fuzzing, feature = "dns"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod hedge;
 mod home;
 #[cfg(feature = "http")]
 pub mod http;
@@ -292,16 +353,20 @@ mod member;
 mod membership;
 mod outcome;
 mod outlier;
+mod pinned;
 mod policy;
 mod retry;
 mod route;
 mod signals;
 mod snapshot;
+mod stable_hash;
+mod subset;
 mod sync;
 
 pub use balance::{
     Balance, BalanceBuilder, BalanceLayer, EndpointState, EndpointStatus, Proximity, ResponseFuture,
 };
+pub use broadcast::{Answers, Broadcast, Collected, QuorumError};
 pub use check::HealthCheck;
 #[cfg(feature = "kube")]
 pub use discovery::endpoint_slices::{
@@ -317,6 +382,7 @@ pub use discovery::{
 };
 pub use endpoint::Endpoint;
 pub use error::{BoxError, Error, Unsent};
+pub use hedge::Hedge;
 pub use in_flight::{Completion, InFlight, OnResponse};
 #[cfg(feature = "http-body")]
 pub use in_flight::{CountedBody, OnBodyEnd};
@@ -326,11 +392,13 @@ pub use outcome::{ByResult, Classify, Outcome};
 #[cfg(feature = "http-body")]
 pub use outcome::{ByStatus, ClassifyHttp};
 pub use outlier::OutlierDetection;
+pub use pinned::Pinned;
 pub use policy::{
-    BuiltInPolicy, LeastConnections, ParsePolicyError, PeakEwma, Picker, Policy, PowerOfTwo,
-    Previous, Random, RoundRobin,
+    BuiltInPolicy, ConsistentHash, LeastConnections, ParsePolicyError, PeakEwma, Picker, Policy,
+    PowerOfTwo, Previous, Random, RoundRobin,
 };
 #[cfg(feature = "http-body")]
 pub use retry::RetryUnavailable;
 pub use retry::{Retry, RetryFailed, RetryFuture, RetryLayer, RetryPolicy};
-pub use route::{Route, RouteKey};
+pub use route::{PodId, Route, RouteKey};
+pub use subset::Subset;

@@ -30,12 +30,73 @@ struct Place {
 }
 
 /// The endpoints that are near, one of them at least.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Nearest {
     /// Of each endpoint, whether it is one of them.
     pub(crate) is_near: Box<[bool]>,
     /// How many zones, or nodes, the endpoints are for. One of them is the client's.
-    pub(crate) places: usize,
+    places: usize,
+    /// In a part of a set: the near ones' part of the whole set, divided by their part of this one.
+    scale: f64,
+}
+
+/// How the writer of a set gets to know which endpoints are near.
+#[derive(Debug)]
+pub(crate) enum Proximities {
+    /// By looking at the set.
+    Look,
+    /// The set is part of a larger one, which has been looked at.
+    Known(Option<Nearest>),
+}
+
+impl Nearest {
+    /// The part of the requests that is for the near ones, where so much weight of theirs and of all is available.
+    fn share(&self, near: u64, all: u64) -> f64 {
+        if all == 0 {
+            return 0.0;
+        }
+        (near as f64 * self.places as f64 * self.scale / all as f64).min(1.0)
+    }
+
+    /// The same where all of `endpoints` are available.
+    pub(crate) fn full_share(&self, endpoints: &[Endpoint]) -> f64 {
+        let (near, all) = weights(endpoints, &self.is_near);
+        self.share(near, all)
+    }
+
+    /// What is near of `part`, which `indices` of `whole` have become, if any of it is. It gets the share that the near ones
+    /// have of the whole.
+    pub(crate) fn part(
+        &self,
+        whole: &[Endpoint],
+        indices: &[usize],
+        part: &[Endpoint],
+    ) -> Option<Self> {
+        let is_near: Box<[bool]> = indices.iter().map(|&index| self.is_near[index]).collect();
+        let (near, all) = weights(whole, &self.is_near);
+        let (part_near, part_all) = weights(part, &is_near);
+        let scale = match near > 0 && part_near > 0 {
+            true => (near as f64 / all as f64) / (part_near as f64 / part_all as f64),
+            false => 1.0,
+        };
+        is_near.contains(&true).then_some(Self {
+            is_near,
+            places: self.places,
+            scale,
+        })
+    }
+}
+
+/// The weight of the near ones, and of all.
+fn weights(endpoints: &[Endpoint], is_near: &[bool]) -> (u64, u64) {
+    let weights = endpoints
+        .iter()
+        .map(|endpoint| u64::from(endpoint.weight()));
+    let near = weights
+        .clone()
+        .zip(is_near)
+        .filter(|(_, is_near)| **is_near);
+    (near.map(|(weight, _)| weight).sum(), weights.sum())
 }
 
 impl LocalityPreference {
@@ -109,6 +170,7 @@ impl Place {
                 .flat_map(places)
                 .collect::<HashSet<_>>()
                 .len(),
+            scale: 1.0,
         })
     }
 }
@@ -193,6 +255,60 @@ mod tests {
             .collect();
         let hinted = near(|near| near.prefer_zone("a"), &set);
         assert_eq!(hinted, Some((vec![true, true], 1)));
+    }
+
+    #[test]
+    fn the_share_is_what_makes_the_fair_part() {
+        for (near, all, places, expected) in [
+            (10, 30, 3, 1.0),
+            (10, 25, 3, 1.0),
+            (5, 25, 3, 0.6),
+            (1, 100, 10, 0.1),
+            (0, 20, 3, 0.0),
+            (4, 4, 3, 1.0),
+            (0, 0, 3, 0.0),
+            (4_096, 4_096, 4_096, 1.0),
+            (1, 1, 1, 1.0),
+        ] {
+            let nearest = Nearest {
+                is_near: Box::default(),
+                places,
+                scale: 1.0,
+            };
+            let share = nearest.share(near, all);
+            assert!((share - expected).abs() < 1e-9, "{near} of {all}: {share}");
+        }
+    }
+
+    #[test]
+    fn a_part_has_the_share_of_the_whole() {
+        let zoned = |host, zone: &str| endpoint(host).with_zone(zone);
+        let zone = |host| {
+            if host < 10 {
+                "a"
+            } else if host < 20 {
+                "b"
+            } else {
+                "c"
+            }
+        };
+        let whole: Vec<_> = (0..25).map(|host| zoned(host, zone(host))).collect();
+        let mut preference = LocalityPreference::default();
+        preference.prefer_zone("c");
+        let nearest = preference.nearest(&whole).expect("five near ones");
+        for indices in [
+            vec![0, 1, 2, 20, 21, 22],
+            vec![0, 24],
+            vec![5, 15, 20, 21, 22, 23],
+        ] {
+            let part: Vec<_> = indices.iter().map(|&at| whole[at].clone()).collect();
+            let of_part = nearest
+                .part(&whole, &indices, &part)
+                .expect("some near ones");
+            let share = of_part.full_share(&part);
+            assert!((share - 0.6).abs() < 1e-9, "{share} in {indices:?}");
+        }
+        assert_eq!(nearest.part(&whole, &[3], &whole[3..4]), None);
     }
 
     #[test]

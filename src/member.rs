@@ -18,7 +18,7 @@ mod status_word;
 pub(crate) use flags::FLAGGED;
 pub use members::Members;
 pub use request_stats::EjectionReason;
-pub(crate) use request_stats::{Checked, Counts, News, RequestStats, Verdict};
+pub(crate) use request_stats::{Checked, Counts, News, OVERTAKEN, RequestStats, Verdict};
 pub(crate) use slots::{Slot, Slots};
 
 use std::{
@@ -33,7 +33,7 @@ use self::{
 };
 use crate::{
     endpoint::Endpoint,
-    latency::Latency,
+    latency::{Latency, Percentile},
     signals::Signals,
     sync::atomic::{AtomicU32, Ordering::Relaxed},
 };
@@ -64,6 +64,8 @@ pub(crate) struct MemberRef {
     stats: RequestStats,
     /// If the policy asks for it.
     latency: Option<Latency>,
+    /// Where requests are hedged.
+    percentile: Percentile,
     /// What part of its share a new endpoint gets (slow start), as the bits of a floating-point number.
     warmth: AtomicU32,
     signals: Arc<Signals>,
@@ -87,6 +89,7 @@ impl Member {
                 word: slot.map_or_else(StatusWord::own, StatusWord::packed),
                 stats: RequestStats::default(),
                 latency,
+                percentile: Percentile::default(),
                 warmth: AtomicU32::new(1_f32.to_bits()),
                 signals,
                 member: member.clone(),
@@ -164,6 +167,12 @@ impl MemberRef {
         self.latency.as_ref()
     }
 
+    /// How long nearly all of its answers take at most; nothing is learnt unless requests are hedged.
+    #[inline]
+    pub(crate) fn percentile(&self) -> &Percentile {
+        &self.percentile
+    }
+
     /// What part of its share the endpoint gets, from 0 to 1.
     pub(crate) fn warmth(&self) -> f64 {
         f64::from(f32::from_bits(self.warmth.load(Relaxed)))
@@ -235,6 +244,25 @@ impl MemberRef {
             word.fetch_add(1, Relaxed);
         }
         is_ejected
+    }
+
+    /// Tells those who scan of one more request, which is for this endpoint and no other: that it is ejected or unfit is no
+    /// reason against it. None if it has left, or refuses requests and has no trial for this one; else whether it has.
+    pub(crate) fn begin_requested(&self) -> Option<bool> {
+        let before = match self.word().load(Relaxed) {
+            // Whatever its checks say.
+            word if word & TRIAL != 0 => self.change(|word| word & !TRIAL),
+            word => word,
+        };
+        let is_trial = before & TRIAL != 0;
+        let refuses = before & UNREACHABLE != 0 && !is_trial;
+        if refuses || before & REMOVED != 0 {
+            return None;
+        }
+        if let Some(word) = self.word.counting() {
+            word.fetch_add(1, Relaxed);
+        }
+        Some(is_trial)
     }
 
     /// Tells those who scan of one request fewer.
@@ -445,6 +473,30 @@ mod tests {
             member.remove();
             member.set_fit();
             assert_eq!(member.signals.trials(), 0);
+        }
+    }
+
+    #[test]
+    fn a_request_for_this_endpoint_alone_begins_whatever_its_health() {
+        for member in members() {
+            assert_eq!(member.begin_requested(), Some(false));
+            member.set_unfit();
+            member.eject();
+            assert_eq!(member.begin_requested(), Some(false));
+            member.refuse();
+            assert_eq!(member.begin_requested(), None, "it has to accept first");
+            member.offer_trial();
+            assert_eq!(member.begin_requested(), Some(true));
+            assert_eq!(member.begin_requested(), None, "of trials there is one");
+            member.offer_trial();
+            member.accept();
+            member.remove();
+            assert_eq!(member.begin_requested(), None);
+            member.set_fit();
+            assert_eq!(member.signals.trials(), 0);
+            member.end_all(3);
+            let count = member.word().load(Relaxed) & COUNT;
+            assert_eq!(count, 0, "what has not begun leaves no trace");
         }
     }
 

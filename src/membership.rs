@@ -7,7 +7,7 @@ pub use membership_stream::MembershipStream;
 pub use service_stream::ServiceStream;
 
 use crate::{
-    comparison::{Fate, compare, normalise},
+    comparison::{Fate, compare, normalise, recall},
     endpoint::Endpoint,
 };
 
@@ -53,11 +53,13 @@ impl<T> Known<T> {
     ) -> Option<Change<T>> {
         let is_first = self.0.is_none();
         let old = self.0.take().unwrap_or_default();
+        let mut set = normalise(set);
+        recall(old.iter().map(|(old, _)| old), &mut set);
         let (mut joined, mut left) = (Vec::new(), Vec::new());
         let mut known = Vec::with_capacity(set.len());
         let old_key = |(old, _): &(Endpoint, T)| old.identity();
         let is_same = |(old, _): &(Endpoint, T), new: &Endpoint| old.is_same_pod(new);
-        for fate in compare(old, normalise(set), old_key, Endpoint::identity, is_same) {
+        for fate in compare(old, set, old_key, Endpoint::identity, is_same) {
             match fate {
                 Fate::Joined(new) => {
                     joined.push(new.clone());
@@ -65,10 +67,7 @@ impl<T> Known<T> {
                     known.push((new, besides));
                 }
                 Fate::Left(old) => left.push(old),
-                Fate::Stayed((old, besides), mut new) => {
-                    new.recall(&old);
-                    known.push((new, besides));
-                }
+                Fate::Stayed((_, besides), new) => known.push((new, besides)),
             }
         }
         self.0 = Some(known);

@@ -24,11 +24,22 @@
 //! A hung pod is unresponsive: its connections stand, its requests get no answer, and their callers give up some day. Long
 //! before that, the other pods answer, and it doesn't.
 //!
+//! A slow pod is one whose requests are answered by their hedges first, three in a row. The other reasons say that requests
+//! fail there; this one says that others are faster. So it is a preference, and yields:
+//!
+//! - It takes up nothing: where it stands in the way of another ejection, or of an available pod, it serves again.
+//! - Its pauses are short, 0.2 s doubling to 5 s: to try it costs a request some time, and no more. They begin anew once it has
+//!   been in for four times the last one.
+//! - Once its requests fail, or its trial fails or hangs, it is out for that, and with those pauses.
+//! - A trial that loses to its hedge is late, no failure: whatever the pod is out for, the next trial comes after one of these
+//!   short pauses.
+//!
 //! Pure: takes `now`, the generator, and what the members' statistics tell.
 
 mod detector;
 mod endpoint_health;
 mod observation;
+mod pauses;
 #[cfg(test)]
 mod suite;
 mod window;
@@ -39,12 +50,15 @@ pub(crate) use observation::{Decision, Observation};
 
 use std::time::Duration;
 
+use crate::member::EjectionReason;
+
 /// When endpoints are passed over because of what their requests have come to.
 ///
 /// | setting | default | source |
 /// | --- | --- | --- |
 /// | [`consecutive_failures`](Self::consecutive_failures) | 5 | Finagle |
 /// | [`success_rate`](Self::success_rate) | 80 % over 30 s, with 5 requests or more | Finagle |
+/// | [`eject_slow`](Self::eject_slow) | three lost [hedges](crate::Hedge) in a row, where requests are hedged | |
 /// | [`ejection_time`](Self::ejection_time) | 5 s, doubling to 300 s, ± 10 % | Finagle |
 /// | [`max_ejection_ratio`](Self::max_ejection_ratio) | half of the endpoints | |
 /// | [`panic_threshold`](Self::panic_threshold) | half of the endpoints | Envoy |
@@ -54,6 +68,9 @@ use std::time::Duration;
 ///
 /// No setting can do harm by its value: ratios outside of 0 to 1 are taken for the nearer end, NaN for the default, and times
 /// for the nearest from 1 ms to a day.
+///
+/// Endpoints of weight zero, which get requests of their own only, have no part in how many of the others may be ejected; unless
+/// all are.
 ///
 /// ```
 /// use std::time::Duration;
@@ -73,6 +90,7 @@ pub struct OutlierDetection {
     consecutive_failures: Option<u32>,
     success_rate: Option<f64>,
     unresponsive_after: Option<Duration>,
+    eject_slow: bool,
     min_ejection: Duration,
     max_ejection: Duration,
     max_ejection_ratio: f64,
@@ -90,6 +108,7 @@ impl OutlierDetection {
             consecutive_failures: Some(5),
             success_rate: Some(SUCCESS_RATE),
             unresponsive_after: Some(Duration::from_millis(50)),
+            eject_slow: true,
             min_ejection: Duration::from_secs(5),
             max_ejection: Duration::from_secs(300),
             max_ejection_ratio: MAX_EJECTION_RATIO,
@@ -97,12 +116,14 @@ impl OutlierDetection {
         }
     }
 
-    /// No endpoint is ejected, whatever its requests come to. Those that refuse connections are passed over all the same.
+    /// No endpoint is ejected, whatever its requests come to, [slow ones](crate::Hedge#slow-pods) included. Those that refuse
+    /// connections are passed over all the same.
     pub const fn off() -> Self {
         Self {
             consecutive_failures: None,
             success_rate: None,
             unresponsive_after: None,
+            eject_slow: false,
             ..Self::new()
         }
     }
@@ -135,7 +156,14 @@ impl OutlierDetection {
         self
     }
 
-    /// How long an endpoint is out the first time, and at most. The time doubles with each ejection, and begins anew once
+    /// Whether an endpoint is passed over for a while that [loses one hedge after another](crate::Hedge#slow-pods). Without
+    /// hedging none does.
+    pub fn eject_slow(mut self, eject: bool) -> Self {
+        self.eject_slow = eject;
+        self
+    }
+
+    /// How long an endpoint that fails is out the first time, and at most. The time doubles with each ejection, and begins anew once
     /// the endpoint has been in for as long as it was out, and for 30 s.
     pub fn ejection_time(mut self, min: Duration, max: Duration) -> Self {
         // An ejection of no time would be none, and one of more than a day an end.
@@ -145,6 +173,7 @@ impl OutlierDetection {
     }
 
     /// How many of the endpoints may be ejected, as a part of all from 0 to 1. The last one that accepts requests never is.
+    /// [Slow](Self::eject_slow) endpoints make room for those that fail: they serve again rather than keep one of these in.
     pub fn max_ejection_ratio(mut self, part: f64) -> Self {
         self.max_ejection_ratio = ratio(part, MAX_EJECTION_RATIO);
         self
@@ -160,6 +189,22 @@ impl OutlierDetection {
         self.consecutive_failures.is_none()
             && self.success_rate.is_none()
             && self.unresponsive_after.is_none()
+    }
+
+    /// What an endpoint is out for that fails the request it is tried with.
+    fn rule_of_failures(&self) -> Option<EjectionReason> {
+        let in_a_row = self.consecutive_failures.is_some();
+        let rate = self.success_rate.is_some();
+        let rate = rate.then_some(EjectionReason::SuccessRate);
+        in_a_row
+            .then_some(EjectionReason::ConsecutiveFailures)
+            .or(rate)
+    }
+
+    /// What an endpoint is out for that doesn't answer the request it is tried with.
+    fn rule_of_silence(&self) -> Option<EjectionReason> {
+        let after = self.unresponsive_after;
+        after.map(|_| EjectionReason::Unresponsive)
     }
 
     /// How many failures in a row are reason enough.

@@ -7,6 +7,7 @@
 
 mod any;
 mod built_in;
+mod consistent_hash;
 mod least_connections;
 mod pair;
 mod peak_ewma;
@@ -18,6 +19,7 @@ mod weights;
 
 pub(crate) use any::{AnyPicker, AnyPolicy};
 pub use built_in::{BuiltInPolicy, ParsePolicyError};
+pub use consistent_hash::ConsistentHash;
 pub use least_connections::LeastConnections;
 pub use peak_ewma::PeakEwma;
 pub use power_of_two::PowerOfTwo;
@@ -40,6 +42,7 @@ use crate::{member::Members, route::Route};
 /// | [`LeastConnections`] | requests differ in cost, or pods in speed: load moves away from the slow ones | grows up to 256 endpoints, constant above |
 /// | [`PowerOfTwo`] | as with least connections, where the set is large: a little less even, and as cheap for any size | constant |
 /// | [`PeakEwma`] | pods differ in speed, and latency counts: those that answer late get next to nothing, before requests pile up there | constant |
+/// | [`ConsistentHash`] | pods remember: caches, sessions, shards. Requests of one key go to one pod, and stay there while others come and go | constant |
 ///
 /// A [`BuiltInPolicy`] is any of these, chosen at run time, as from a configuration file.
 ///
@@ -104,7 +107,7 @@ pub trait Picker: Any + Send + Sync {
     /// - An endpoint that is not [available](Members::is_available), or none: any available endpoint gets the request. The
     ///   same goes for an index that is out of range.
     /// - `route` is what the request says of where it wants to go: its [key](Route::requested_key), if it has one. Whom it
-    ///   wants or avoids is settled without the policy.
+    ///   wants is settled without the policy, and so is whom it avoids unless the picker [is keyed](Self::is_keyed).
     /// - `rng` is the balancer's generator: with a [seed](crate::BalanceBuilder::seed), what is drawn from it can be repeated.
     ///
     /// There is at least one endpoint, though it may not be available.
@@ -118,6 +121,17 @@ pub trait Picker: Any + Send + Sync {
     /// asked again, and chooses another one.
     fn is_load_aware(&self) -> bool {
         true
+    }
+
+    /// Whether the request's [key](Route::requested_key) decides where it goes. False, unless this says otherwise.
+    ///
+    /// Then nobody else chooses for this request: the picker itself passes over endpoints that the request
+    /// [avoids](Route::avoids), and gives new ones their [part](Members::slow_start_share) of the keys. Whether the request stays
+    /// with the [near endpoints](crate#near-pods-first) is the key's matter, too. Only the one request that tries an ejected
+    /// endpoint may be any.
+    fn is_keyed(&self, route: &Route) -> bool {
+        let _ = route;
+        false
     }
 }
 

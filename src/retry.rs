@@ -5,6 +5,9 @@
 //! all of them, so that an outage is not made worse by its victims (Finagle's `RetryBudget`; Google's SRE book, chapter
 //! 22, on retry budgets).
 //!
+//! Beside its attempts one after another a request may have two at a time: the [race](crate::hedge) is each future's way to
+//! an attempt's result.
+//!
 //! | file | what lives there |
 //! | --- | --- |
 //! | `retry/attempts.rs` | the one engine, which [`RetryLayer`] and the HTTP client share |

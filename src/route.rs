@@ -1,29 +1,73 @@
 //! What a request says of where it wants to go.
 
+mod pod_id;
+mod pod_name;
+
+pub use pod_id::PodId;
+pub(crate) use pod_name::PodName;
+
 use std::sync::Arc;
 
-use crate::endpoint::Endpoint;
+use crate::{endpoint::Endpoint, member::MemberId, stable_hash::stable_hash};
 
-/// What a request says of where it wants to go: by key, to one pod, or away from some. Most requests say nothing.
+/// What a request says of where it wants to go: by key, to one pod, to one rather than another, or away from some.
+/// Most requests say nothing.
 ///
 /// It travels with the request, through [`Balance::call_with`](crate::Balance::call_with) or, with the HTTP client, in the
 /// request's extensions, and reaches the policy's `Picker`. An empty one costs nothing.
 ///
-/// ```
-/// use tower_headless::{Endpoint, Route};
+/// Where it says several things, the one [pod](Self::pod) that is wanted comes first, then the [preferred](Self::prefer) one, then
+/// the [key](Self::key). What is [left out](Self::leave_out) gets the request in no case, and what is [avoided](Self::avoid) does
+/// only if no other pod takes it.
 ///
-/// let failed = Endpoint::new(([10, 244, 1, 7], 80).into());
-/// let route = Route::new().key("user-42").avoid(&failed);
-/// assert!(route.avoids(&failed) && !Route::new().avoids(&failed));
 /// ```
+/// use tower::service_fn;
+/// use tower_headless::{Balance, BoxError, ConsistentHash, Endpoint, Route, StaticEndpoints};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), BoxError> {
+/// let pods = StaticEndpoints::new(["10.244.1.7:80".parse()?, "10.244.2.4:80".parse()?]);
+/// let balance = Balance::builder(pods).policy(ConsistentHash::new()).build(|pod: &Endpoint| {
+///     let pod = pod.clone();
+///     service_fn(move |_: &str| std::future::ready(Ok::<_, BoxError>(pod.clone())))
+/// });
+/// let route = Route::new().key("user-42");
+/// let pod = balance.call_with("GET /cart", route.clone()).await?;
+/// assert_eq!(balance.call_with("GET /cart", route.clone()).await?, pod);
+///
+/// // It has failed: to the key's next pod.
+/// let route = route.avoid(&pod);
+/// assert!(route.avoids(&pod));
+/// assert_ne!(balance.call_with("GET /cart", route).await?, pod);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// It brings no error about but these: there is no such [pod](Self::pod) in time, or none but the one that is
+/// [left out](Self::leave_out).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Route(Option<Arc<Wishes>>);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Wishes {
     key: Option<RouteKey>,
-    pod: Option<Box<str>>,
+    pod: Option<PodId>,
+    preferred: Option<PodId>,
+    left_out: Option<PodId>,
+    member: Option<Target>,
     avoid: Vec<Endpoint>,
+    /// It fails rather than go to one that it avoids.
+    only_others: bool,
+}
+
+/// One endpoint of a balancer, for one life of it: another pod at its address is another target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) id: MemberId,
+    /// As it was known when it was looked at.
+    pub(crate) endpoint: Endpoint,
 }
 
 impl Route {
@@ -32,18 +76,38 @@ impl Route {
         Self(None)
     }
 
-    /// The key of what the request is about: a policy that looks at keys sends equal ones to the same pod. Others ignore it.
+    /// The key of what the request is about: a policy that looks at keys, as [`ConsistentHash`](crate::ConsistentHash) does,
+    /// sends equal ones to the same pod. Others ignore it.
     pub fn key(self, key: impl Into<RouteKey>) -> Self {
         self.with(|wishes| wishes.key = Some(key.into()))
     }
 
-    /// The one pod that is wanted, by its hostname or its own name: no other one gets the request.
+    /// The one pod that is wanted, by its hostname or its own name, or else as [`PodId`] says: no other one gets the request.
     ///
-    /// While no pod of that name accepts it, the request waits, up to the
-    /// [ready timeout](crate::BalanceBuilder::ready_timeout), and fails then with an error that
-    /// [is unreachable](crate::Error::is_unreachable).
-    pub fn pod(self, name: impl Into<Box<str>>) -> Self {
-        self.with(|wishes| wishes.pod = Some(name.into()))
+    /// While no such pod accepts it, the request waits, up to the
+    /// [ready timeout](crate::BalanceBuilder::ready_timeout), 5 s by default, and fails then with an error that
+    /// [is unreachable](crate::Error::is_unreachable). A pod outside of the client's [subset](crate::Subset) is reached, too.
+    /// [`Balance::pod`](crate::Balance::pod) is a service of such requests.
+    pub fn pod(self, id: impl Into<PodId>) -> Self {
+        self.with(|wishes| wishes.pod = Some(id.into()))
+    }
+
+    /// The pod that gets the request if it accepts it, by its name or as [`PodId`] says; another one gets it if that is gone,
+    /// ejected, refuses, or is [avoided](Self::avoid) or [left out](Self::leave_out): that of the [key](Self::key), or the
+    /// policy's choice.
+    ///
+    /// So requests stay with a pod for as long as it is well, under any policy. How many requests it has makes no difference, nor
+    /// how near or how new it is, nor that it is ejected as [slow](crate::EjectionReason::Slow) and nothing worse. A pod outside of the client's [subset](crate::Subset) counts as gone.
+    pub fn prefer(self, id: impl Into<PodId>) -> Self {
+        self.with(|wishes| wishes.preferred = Some(id.into()))
+    }
+
+    /// The one pod that doesn't get the request in any case, as a peer leaves itself out. Where there is no other one, it fails at
+    /// once with an error that [is that there are none](crate::Error::is_no_endpoints).
+    ///
+    /// [`Balance::others`](crate::Balance::others) is a service of such requests.
+    pub fn leave_out(self, id: impl Into<PodId>) -> Self {
+        self.with(|wishes| wishes.left_out = Some(id.into()))
     }
 
     /// One pod more that gets the request only if no other one takes it.
@@ -54,6 +118,23 @@ impl Route {
     /// the pods that failed by themselves.
     pub fn avoid(self, endpoint: &Endpoint) -> Self {
         self.with(|wishes| wishes.avoid.push(endpoint.clone()))
+    }
+
+    /// The one endpoint that is wanted, whatever is known of its health: no other one gets the request, and no later life of
+    /// this one.
+    ///
+    /// While it refuses connections, the request waits, up to the ready timeout.
+    pub(crate) fn member(self, target: Target) -> Self {
+        self.with(|wishes| wishes.member = Some(target))
+    }
+
+    /// The pods that it avoids don't get it though no other one takes it: it fails at once instead.
+    pub(crate) fn only_others(self) -> Self {
+        self.with(|wishes| wishes.only_others = true)
+    }
+
+    pub(crate) fn is_only_others(&self) -> bool {
+        self.0.as_ref().is_some_and(|wishes| wishes.only_others)
     }
 
     fn with(mut self, change: impl FnOnce(&mut Wishes)) -> Self {
@@ -72,16 +153,63 @@ impl Route {
         self.0.as_ref()?.key.as_ref()
     }
 
-    /// The name of the one [pod](Self::pod) that is wanted, if there is one.
+    /// The name of the one [pod](Self::pod) that is wanted, if one is wanted by its name.
     pub fn requested_pod(&self) -> Option<&str> {
-        self.0.as_ref()?.pod.as_deref()
+        self.requested()?.name()
     }
 
-    /// Whether this pod is to be [avoided](Self::avoid). Another pod at its address is not.
+    /// The one [pod](Self::pod) that is wanted, if there is one.
+    pub(crate) fn requested(&self) -> Option<&PodId> {
+        self.0.as_ref()?.pod.as_ref()
+    }
+
+    /// The name of the pod that is [preferred](Self::prefer), if one is preferred by its name.
+    pub fn preferred_pod(&self) -> Option<&str> {
+        self.preferred()?.name()
+    }
+
+    /// The pod that is [preferred](Self::prefer), if there is one.
+    pub(crate) fn preferred(&self) -> Option<&PodId> {
+        self.0.as_ref()?.preferred.as_ref()
+    }
+
+    /// The one pod that is [left out](Self::leave_out), if there is one.
+    pub(crate) fn left_out(&self) -> Option<&PodId> {
+        self.0.as_ref()?.left_out.as_ref()
+    }
+
+    /// Whether this pod is [left out](Self::leave_out).
+    pub(crate) fn leaves_out(&self, endpoint: &Endpoint) -> bool {
+        self.left_out().is_some_and(|id| id.is(endpoint))
+    }
+
+    /// This one, and where it says nothing of a pod that is wanted or left out, what `other` says of that.
+    pub(crate) fn pinned_as(self, other: &Self) -> Self {
+        if self.is_empty() {
+            return other.clone();
+        }
+        let (pod, left_out) = (other.requested().cloned(), other.left_out().cloned());
+        self.with(|wishes| {
+            wishes.pod = pod.or(wishes.pod.take());
+            wishes.left_out = left_out.or(wishes.left_out.take());
+        })
+    }
+
+    /// The one endpoint that is wanted, if there is one.
+    pub(crate) fn requested_member(&self) -> Option<&Target> {
+        self.0.as_ref()?.member.as_ref()
+    }
+
+    /// Whether no endpoint will do but one.
+    pub(crate) fn is_for_one(&self) -> bool {
+        self.requested().is_some() || self.requested_member().is_some()
+    }
+
+    /// Whether this pod is to be [avoided](Self::avoid), or [left out](Self::leave_out). Another pod at the address of one that is
+    /// avoided is not.
     pub fn avoids(&self, endpoint: &Endpoint) -> bool {
-        self.avoided()
-            .iter()
-            .any(|avoided| avoided.is_same_pod(endpoint))
+        let mut avoided = self.avoided().iter();
+        avoided.any(|avoided| avoided.is_same_pod(endpoint)) || self.leaves_out(endpoint)
     }
 
     /// The pods to be [avoided](Self::avoid).
@@ -101,6 +229,18 @@ pub struct RouteKey(Key);
 enum Key {
     Number(u64),
     Bytes(Arc<[u8]>),
+}
+
+impl RouteKey {
+    /// A hash of 64 bits that is the same in every process, on every platform and in every version of this crate: XXH3, without
+    /// a seed, of the text or bytes, or of the number's eight bytes in little-endian order.
+    #[inline]
+    pub fn stable_hash(&self) -> u64 {
+        match &self.0 {
+            Key::Number(number) => stable_hash(&number.to_le_bytes()),
+            Key::Bytes(bytes) => stable_hash(bytes),
+        }
+    }
 }
 
 impl From<&[u8]> for RouteKey {
@@ -155,6 +295,24 @@ mod tests {
             .avoid(&endpoint(2));
         assert!(route.avoids(&endpoint(1)) && route.avoids(&endpoint(2).with_pod_uid("c")));
         assert!(!route.avoids(&endpoint(1).with_pod_uid("b")) && !route.avoids(&endpoint(3)));
+    }
+
+    /// A change here sends keys elsewhere, and makes two versions of a client disagree.
+    #[test]
+    fn the_hash_of_a_key_never_changes() {
+        for (key, expected) in [
+            (RouteKey::from(""), 0x2d06_8005_38d3_94c2),
+            (RouteKey::from("user-42"), 0x50fe_4b21_cf7b_09cd),
+            (RouteKey::from(&[0, 255][..]), 0xa99b_043a_346c_8bf3),
+            (RouteKey::from(42), 0xd5a6_f8c8_38df_27c8),
+            (RouteKey::from(-1), 0x5111_c7e4_7d78_4413),
+        ] {
+            assert_eq!(key.stable_hash(), expected, "{key:?}");
+        }
+        assert_eq!(
+            RouteKey::from(7_u8).stable_hash(),
+            RouteKey::from(7_i64).stable_hash()
+        );
     }
 
     #[test]

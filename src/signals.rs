@@ -13,7 +13,7 @@ use crate::{
     latency::Latencies,
     sync::{
         Step,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
         step,
     },
 };
@@ -36,7 +36,9 @@ pub(crate) struct Signals {
     failures: u32,
     /// Whether the endpoints' health is reviewed at all, and a look at the clock is worth its while when requests begin to
     /// wait.
-    is_reviewed: bool,
+    is_reviewed: AtomicBool,
+    /// Whether requests are hedged, so that it is learnt which answers are late.
+    is_hedged: AtomicBool,
     /// In nanoseconds, how long an endpoint may leave requests unanswered; zero if that isn't known.
     unresponsive_after: AtomicU64,
     pub(crate) latencies: Latencies,
@@ -89,7 +91,8 @@ impl Signals {
             heard: AtomicU64::new(0),
             review: step(Arc::default()),
             failures: 0,
-            is_reviewed: false,
+            is_reviewed: AtomicBool::new(false),
+            is_hedged: AtomicBool::new(false),
             unresponsive_after: AtomicU64::new(0),
             latencies: Latencies::default(),
             members: AtomicU64::new(0),
@@ -106,7 +109,7 @@ impl Signals {
         Self {
             flags: AtomicUsize::new(QUIET | ASLEEP),
             failures: failures.unwrap_or(0),
-            is_reviewed: true,
+            is_reviewed: AtomicBool::new(true),
             ..self
         }
     }
@@ -229,7 +232,20 @@ impl Signals {
 
     #[inline]
     pub(crate) fn is_reviewed(&self) -> bool {
-        self.is_reviewed
+        self.is_reviewed.load(Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn is_hedged(&self) -> bool {
+        self.is_hedged.load(Relaxed)
+    }
+
+    /// From now on requests are hedged. How late an answer is, is learnt by reviews.
+    pub(crate) fn begin_hedging(&self) {
+        self.is_hedged.store(true, Relaxed);
+        if !self.is_reviewed.swap(true, Relaxed) {
+            self.flags.fetch_or(QUIET | ASLEEP, Relaxed);
+        }
     }
 
     pub(crate) fn set_unresponsive_after(&self, time: Duration) {

@@ -4,6 +4,7 @@
 //! member, whatever else is learnt of them. Endpoints that leave are marked, so that no pick takes them even from a snapshot
 //! read a moment ago; their service is dropped with the last snapshot that has it.
 
+mod names;
 mod routed;
 #[cfg(test)]
 mod suite;
@@ -19,10 +20,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use rand::{Rng, seq::IteratorRandom};
 
+use self::names::Names;
 use crate::{
     endpoint::Endpoint,
     in_flight::InFlight,
-    locality::LocalitySplit,
+    locality::{LocalitySplit, Nearest},
     member::{Member, Members},
     policy::AnyPicker,
     route::Route,
@@ -42,6 +44,7 @@ pub(crate) struct Snapshot<S> {
     members: Members,
     /// Their services, in the same order.
     services: Box<[S]>,
+    names: Names,
     pickers: Pickers,
     signals: Arc<Signals>,
     discovered: bool,
@@ -72,10 +75,18 @@ impl<S> Snapshot<S> {
     /// What is known now of the pod that `endpoint` is.
     #[cfg(feature = "tls")]
     pub(crate) fn known(&self, endpoint: &Endpoint) -> Option<&Endpoint> {
+        Some(&self.endpoints()[self.index_of(endpoint)?])
+    }
+
+    /// The member that the pod is, which `endpoint` is.
+    pub(crate) fn member_of(&self, endpoint: &Endpoint) -> Option<&Arc<Member>> {
+        Some(&self.members()[self.index_of(endpoint)?])
+    }
+
+    fn index_of(&self, endpoint: &Endpoint) -> Option<usize> {
         let all = self.endpoints();
         let index = all.binary_search_by_key(&endpoint.identity(), Endpoint::identity);
-        let known = &all[index.ok()?];
-        known.is_same_pod(endpoint).then_some(known)
+        index.ok().filter(|&index| all[index].is_same_pod(endpoint))
     }
 
     /// The members of all endpoints, in the same order.
@@ -106,17 +117,14 @@ impl<S> Snapshot<S> {
         }
         match self.pickers.pick(&self.members, route, rng) {
             Some(index) => Some(self.picked(index, false)),
-            None => self.pick_ejected(rng),
+            None => self.pick_last(route, rng),
         }
     }
 
     #[cold]
     fn pick_flagged(&self, route: &Route, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
         let PickFlags { trials, warming } = self.signals.heed();
-        let trial = trials.then(|| {
-            let mut members = self.members().iter();
-            members.position(|member| member.claim_trial())
-        });
+        let trial = trials.then(|| self.claim_trial(route));
         if let Some(index) = trial.flatten() {
             return Some(self.picked(index, true));
         }
@@ -124,12 +132,42 @@ impl<S> Snapshot<S> {
         index.map(|index| self.picked(index, false))
     }
 
-    /// Where none is left but what was ejected, as when the last healthy one refuses: better a bad endpoint than none.
+    /// The first endpoint with a trial on offer that may be this request.
+    fn claim_trial(&self, route: &Route) -> Option<usize> {
+        let mut members = self.members().iter().enumerate();
+        let home = self.pickers.first(route, &|_| true);
+        let trial = members.find(|&(index, member)| {
+            // One that goes by keys is tried with one of its own, unless that has just failed there.
+            let is_home = |home| home == index && !route.avoids(member.endpoint());
+            home.is_none_or(is_home)
+                && !route.leaves_out(self.members.endpoint(index))
+                && member.claim_trial()
+        });
+        trial.map(|(index, _)| index)
+    }
+
+    /// Where none is left but what the request avoids, or what was ejected, as when the last healthy one refuses: better a bad
+    /// endpoint than none. One that it leaves out is none.
     #[cold]
-    fn pick_ejected(&self, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
+    fn pick_last(&self, route: &Route, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
         let members = self.members();
-        let ejected = (0..members.len()).filter(|&index| members[index].is_only_ejected());
-        let index = ejected.choose(rng)?;
+        let may_be = |index: usize| !route.leaves_out(self.members.endpoint(index));
+        let is_available = |index: usize| members[index].is_available() && may_be(index);
+        if let Some(index) = self.pickers.first(route, &is_available)
+            && members[index].begin()
+        {
+            return Some(self.picked(index, false));
+        }
+        if route.left_out().is_some()
+            && let Some(picked) = self.pick_any_of(rng, |it| !route.leaves_out(it))
+        {
+            // The policy has chosen the one that is left out, again and again.
+            return Some(picked);
+        }
+        let is_ejected = |index: usize| members[index].is_only_ejected() && may_be(index);
+        let ejected = (0..members.len()).filter(|&index| is_ejected(index));
+        let by_key = self.pickers.first(route, &is_ejected);
+        let index = by_key.or_else(|| ejected.choose(rng))?;
         let begun = members[index].begin_ejected();
         begun.then(|| self.picked(index, false))
     }
@@ -144,11 +182,24 @@ impl<S> Snapshot<S> {
 }
 
 impl Pickers {
+    /// Which endpoints are near, if that makes a difference.
+    fn nearest(&self) -> Option<&Nearest> {
+        self.split.as_ref().map(|split| split.nearest())
+    }
+
     #[inline]
     fn pick(&self, members: &Members, route: &Route, rng: &mut impl Rng) -> Option<usize> {
         match &self.split {
             None => self.whole.pick(members, route, rng),
             Some(split) => split.pick(route, rng),
+        }
+    }
+
+    /// The first endpoint in the order of the request's key that `which` allows, if the policy goes by keys.
+    fn first(&self, route: &Route, which: &dyn Fn(usize) -> bool) -> Option<usize> {
+        match &self.split {
+            None => self.whole.first(route, which),
+            Some(split) => split.first(route, which),
         }
     }
 }

@@ -16,8 +16,12 @@ mod frames;
 mod framing;
 #[path = "client/heads.rs"]
 mod heads;
+#[path = "client/hedge.rs"]
+mod hedge;
 #[path = "client/http2.rs"]
 mod http2;
+#[path = "client/keyed.rs"]
+mod keyed;
 #[path = "client/kit.rs"]
 mod kit;
 #[path = "client/limits.rs"]
@@ -36,6 +40,8 @@ mod requests;
 mod reuse;
 #[path = "client/runtimes.rs"]
 mod runtimes;
+#[path = "client/sessions.rs"]
+mod sessions;
 #[path = "client/tls.rs"]
 mod tls;
 #[path = "client/tls_kit.rs"]

@@ -119,7 +119,9 @@ async fn a_box_forwards_all_that_a_source_can_be_told_and_asked() {
     let mut source: Box<dyn Discovery> = Box::new(Late(source));
     source.refresh();
     source.refused(&endpoint(1));
-    let Hints { refreshes, refused } = script.hints();
+    let Hints {
+        refreshes, refused, ..
+    } = script.hints();
     assert_eq!((refreshes, refused), (1, vec![endpoint(1)]));
     assert_eq!(source.age(), Duration::from_secs(3));
 }

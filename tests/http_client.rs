@@ -126,6 +126,31 @@ async fn a_cluster_of_ones_own() {
 }
 
 #[tokio::test]
+async fn to_one_pod_by_a_key_and_to_all() {
+    let cluster = Cluster::start(3).await;
+    let requests = || cluster.pods().iter().map(|pod| pod.requests()).collect();
+    let one = format!("--rate 50 --duration 0.5 --pod {}", cluster.pod(1).ip());
+    let output = run_to(&cluster, &one).await;
+    assert_all_ok(&output, 10);
+    let seen: Vec<usize> = requests();
+    assert_eq!(seen, [0, counts(&output)[0], 0]);
+    let output = run_to(&cluster, "--rate 50 --duration 0.5 --key user-42").await;
+    assert_all_ok(&output, 10);
+    let after: Vec<usize> = requests();
+    let used = after.iter().zip(&seen).filter(|(after, seen)| after > seen);
+    assert_eq!(used.count(), 1);
+    let output = run_to(&cluster, "--rate 50 --duration 0.5 --all").await;
+    assert_all_ok(&output, 30);
+    let all: Vec<usize> = requests();
+    let each = counts(&output)[0] / 3;
+    assert!(
+        all.iter()
+            .zip(&after)
+            .all(|(all, after)| all - after == each)
+    );
+}
+
+#[tokio::test]
 async fn failures_are_told_and_exit_with_1() {
     let cluster = Cluster::start(2).await;
     for pod in cluster.pods() {
@@ -155,6 +180,8 @@ async fn bad_arguments_exit_with_2() {
         "--service web.svc --port 80 --nameserver name",
         "--service web.svc --port 80 --path index.html",
         "--policy best",
+        "--key a --policy random",
+        "--service web.svc --port 80 --pod web-0 --all",
         "--rate 0",
         "--duration 0",
         "--duration -1",

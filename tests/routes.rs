@@ -10,8 +10,8 @@ use tokio::time::{Instant, sleep};
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::ServiceExt;
 use tower_headless::{
-    Balance, BalanceBuilder, BuiltInPolicy, Endpoint, Error, Members, Picker, Policy, Previous,
-    Route, RouteKey,
+    Balance, BalanceBuilder, BuiltInPolicy, Endpoint, Error, Members, Picker, PodId, Policy,
+    Previous, Route, RouteKey,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -77,7 +77,7 @@ async fn a_named_pod_that_is_away_is_waited_for_up_to_the_ready_timeout() {
     assert!(error.is_unreachable() && error.is_unsent(), "{error}");
     assert_eq!(
         error.to_string(),
-        "pod \"kv-7\" accepts no requests, or isn't there"
+        "pod kv-7 isn't there; there are kv-0, kv-1, kv-2"
     );
     let waited = begun.elapsed();
     assert!((5 * SECOND..6 * SECOND).contains(&waited), "{waited:?}");
@@ -118,6 +118,126 @@ async fn a_named_pod_that_hands_requests_back_is_waited_for() {
     settle().await;
     assert!(assert_ready!(request.poll()).is_ok(), "its trial");
     assert_eq!([1, 3].map(|host| pods.counts(host).calls), [0, 0]);
+}
+
+/// The address that answers a request that would rather have this pod.
+async fn prefer(balance: &Balance<PodService>, pod: &str) -> Result<SocketAddr, Error> {
+    let route = Route::new().prefer(pod);
+    let response = balance.call_with(Request(1), route).await;
+    response.map(|(endpoint, _)| endpoint.address())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_preferred_pod_has_the_request_while_it_accepts_it() {
+    let policies: [Change<_>; 3] = [
+        |builder| builder,
+        |builder| builder.policy(BuiltInPolicy::LeastConnections(Default::default())),
+        |builder| builder.policy(BuiltInPolicy::ConsistentHash(Default::default())),
+    ];
+    for policy in policies {
+        let (script, pods, balance) = stateful(policy).await;
+        let second = endpoint(2).address();
+        for _ in 0..20 {
+            assert_eq!(prefer(&balance, "kv-1").await.expect("one"), second);
+        }
+        let route = Route::new().prefer("kv-1").avoid(&named(2, "kv-1"));
+        let avoiding = balance.call_with(Request(1), route).await;
+        assert_ne!(avoiding.expect("another").0.address(), second);
+        pods.set([2], Behaviour::HandBack);
+        for _ in 0..20 {
+            assert_ne!(prefer(&balance, "kv-1").await.expect("another"), second);
+        }
+        script.endpoints(vec![named(1, "kv-0"), named(9, "kv-1")]);
+        settle().await;
+        let moved = prefer(&balance, "kv-1").await.expect("it is elsewhere");
+        assert_eq!(moved, endpoint(9).address());
+        script.endpoints(vec![named(1, "kv-0")]);
+        settle().await;
+        let other = prefer(&balance, "kv-1").await.expect("another");
+        assert_eq!(other, endpoint(1).address());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ejected_pod_comes_back_by_a_request_that_would_rather_have_it() {
+    let policy: Change<_> =
+        |builder| builder.policy(BuiltInPolicy::ConsistentHash(Default::default()));
+    let (_script, pods, balance) = stateful(policy).await;
+    let ask = async |route: Route| {
+        let response = balance.call_with(Request(1), route).await;
+        settle().await;
+        response.map(|(endpoint, _)| endpoint.address())
+    };
+    let (first, second) = (endpoint(1).address(), endpoint(2).address());
+    // A key that would be no trial of the second by itself.
+    let mut key = 0;
+    while ask(Route::new().key(key)).await.expect("one") != first {
+        key += 1;
+    }
+    let route = || Route::new().key(key).prefer("kv-1");
+    pods.set([2], Behaviour::Fail);
+    while ask(route()).await.is_err() {}
+    let calls = pods.counts(2).calls;
+    for _ in 0..20 {
+        assert_eq!(ask(route()).await.expect("the key's"), first);
+    }
+    assert_eq!(pods.counts(2).calls, calls);
+    pods.set([2], Behaviour::Answer);
+    sleep(30 * SECOND).await;
+    for _ in 0..5 {
+        let other = Route::new().key(key).prefer("kv-0");
+        assert_eq!(ask(other).await.expect("it is there"), first);
+    }
+    for _ in 0..20 {
+        assert_eq!(ask(route()).await.expect("it is back"), second);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_preferred_pod_that_is_left_out_has_nothing() {
+    let (_script, pods, balance) = stateful(|builder| builder).await;
+    let others = balance.others("kv-1");
+    for _ in 0..20 {
+        let route = Route::new().prefer("kv-1");
+        let response = others.call_with(Request(1), route.clone()).await;
+        response.expect("another");
+        let response = balance.call_with(Request(1), route.leave_out("kv-1")).await;
+        response.expect("another");
+    }
+    assert_eq!(pods.counts(2).calls, 0);
+    assert!([1, 3].iter().all(|&host| pods.counts(host).calls > 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_is_preferred_by_whatever_it_is_asked_for_by() {
+    let (_script, _pods, balance) = stateful(|builder| builder).await;
+    let second = endpoint(2);
+    for pod in [
+        PodId::ordinal(1),
+        second.address().into(),
+        second.address().ip().into(),
+        (&named(2, "kv-1")).into(),
+    ] {
+        for _ in 0..6 {
+            let route = Route::new().prefer(pod.clone());
+            let response = balance.call_with(Request(1), route).await;
+            let (answered, _) = response.expect("it is there");
+            assert_eq!(answered.address(), second.address(), "{pod}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_without_a_name_goes_by_its_address() {
+    let (script, _pods, balance) = stateful(|builder| builder).await;
+    script.endpoints(vec![endpoint(11), endpoint(12), named(3, "kv-2")]);
+    settle().await;
+    let second = endpoint(12).address();
+    for _ in 0..20 {
+        let name = second.to_string();
+        assert_eq!(prefer(&balance, &name).await.expect("one"), second);
+        assert_eq!(ask(&balance, &name).await.expect("one"), second);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -256,12 +376,13 @@ async fn a_policy_chosen_by_its_name_leaves_the_type_as_it_is() {
         "least-connections",
         "power-of-two",
         "peak-ewma",
+        "consistent-hash",
     ] {
         let policy: BuiltInPolicy = name.parse().expect("a policy");
         let (_script, source) = discovery();
         balances.push(
             Balance::builder(source)
-                .policy(policy)
+                .policy(policy.clone())
                 .build(Pods::default().make()),
         );
         let policy: Box<dyn Policy> = match name.len() > 10 {
@@ -275,6 +396,6 @@ async fn a_policy_chosen_by_its_name_leaves_the_type_as_it_is() {
                 .build(Pods::default().make()),
         );
     }
-    assert_eq!(balances.len(), 10);
+    assert_eq!(balances.len(), 12);
     assert!("fastest".parse::<BuiltInPolicy>().is_err());
 }

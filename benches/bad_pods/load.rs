@@ -26,6 +26,7 @@ pub(crate) struct Request {
     ok: bool,
 }
 
+#[derive(Default)]
 pub(crate) struct Report(Vec<Request>);
 
 /// Sends requests at even times for so long; none waits for another one.
@@ -70,6 +71,11 @@ async fn request(client: Client, begun: Instant) -> Request {
 }
 
 impl Report {
+    /// Those of another load as well.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }

@@ -5,7 +5,7 @@ use std::{
     env,
     io::{self, BufRead, BufReader, Write},
     net::{Ipv4Addr, SocketAddr},
-    process::{Child, ChildStdin, Command, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -28,6 +28,9 @@ use tokio::{
 /// What tells the benchmark that it is to be pods: this, the last byte of the first address, and of the last one.
 const SERVE: &str = "--serve-pods";
 
+/// Asks the pods how many requests they have had.
+const COUNT: &str = "count 0";
+
 /// How a pod behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
@@ -41,6 +44,7 @@ pub(crate) enum Mode {
 pub(crate) struct Pods {
     child: Child,
     input: ChildStdin,
+    output: BufReader<ChildStdout>,
     pub(crate) addresses: Vec<SocketAddr>,
 }
 
@@ -60,13 +64,14 @@ impl Pods {
             .spawn()
             .expect("this program starts again");
         let mut line = String::new();
-        let stdout = child.stdout.take().expect("piped above");
-        let read = BufReader::new(stdout).read_line(&mut line);
+        let mut output = BufReader::new(child.stdout.take().expect("piped above"));
+        let read = output.read_line(&mut line);
         read.expect("the addresses of the pods");
         let addresses = line.split_whitespace().map(|pod| pod.parse());
         let addresses = addresses.collect::<Result<_, _>>();
         Self {
             input: child.stdin.take().expect("piped above"),
+            output,
             child,
             addresses: addresses.expect("addresses"),
         }
@@ -78,6 +83,14 @@ impl Pods {
             Mode::Failing(share) => ("failing", share),
         };
         writeln!(self.input, "{word} {number}").expect("the pods listen");
+    }
+
+    /// How many requests they have answered, or would have if they had not been cancelled.
+    pub(crate) fn requests(&mut self) -> u64 {
+        writeln!(self.input, "{COUNT}").expect("the pods listen");
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("they count");
+        line.trim().parse().expect("a number")
     }
 
     /// SIGSTOP: the kernel goes on accepting connections and bytes.
@@ -130,7 +143,10 @@ pub(crate) fn serve_if_told() {
     thread::spawn(move || {
         // Ends with the parent, however that ends: the system closes its pipes.
         for line in io::stdin().lines().map_while(Result::ok) {
-            told.hear(&line);
+            match line == COUNT {
+                true => println!("{}", told.begun.load(Relaxed)),
+                false => told.hear(&line),
+            }
         }
         std::process::exit(0);
     });
@@ -146,6 +162,7 @@ struct Behaviour {
     after: AtomicU64,
     failing: AtomicU64,
     requests: AtomicU64,
+    begun: AtomicU64,
 }
 
 impl Behaviour {
@@ -162,6 +179,7 @@ impl Behaviour {
     }
 
     async fn answer(&self, _: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+        self.begun.fetch_add(1, Relaxed);
         let after = self.after.load(Relaxed);
         if after > 0 {
             sleep(Duration::from_millis(after)).await;

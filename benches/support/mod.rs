@@ -48,6 +48,19 @@ impl Plan {
             }
         }
     }
+
+    /// Whether it is in full.
+    pub(crate) fn is_full(&self) -> bool {
+        self.rounds > 1
+    }
+
+    /// The same with this many rounds at most, for what takes long.
+    pub(crate) fn shorter(self, rounds: usize) -> Self {
+        Self {
+            rounds: self.rounds.min(rounds),
+            ..self
+        }
+    }
 }
 
 /// Something to measure: runs as often as it is told, and returns the nanoseconds that one time took.
@@ -118,6 +131,11 @@ impl Times {
     fn of(&self, name: &str) -> &[f64] {
         let found = self.0.iter().find(|(candidate, _)| *candidate == name);
         &found.expect("a candidate that was measured").1
+    }
+
+    /// The median in nanoseconds.
+    pub(crate) fn typical(&self, name: &str) -> f64 {
+        median(self.of(name).iter().copied())
     }
 
     /// The median of the ratios of each round.

@@ -35,6 +35,18 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t = PolicyName::RoundRobin)]
     pub(crate) policy: PolicyName,
 
+    /// Send all of them to this pod: by its name, or its address
+    #[arg(long, value_name = "POD", requires = "service", conflicts_with_all = ["key", "all", "policy"])]
+    pub(crate) pod: Option<String>,
+
+    /// Send all of them to the pod of this key, whatever pods come and go (by consistent hashing)
+    #[arg(long, value_name = "KEY", conflicts_with_all = ["all", "policy"])]
+    pub(crate) key: Option<String>,
+
+    /// Send each of them to all pods, and count each pod's answer
+    #[arg(long, conflicts_with = "policy")]
+    pub(crate) all: bool,
+
     /// Zone of this client: pods that are meant for it come first
     #[arg(long, value_name = "Z", default_value_t)]
     pub(crate) zone: String,
@@ -42,6 +54,10 @@ pub(crate) struct Args {
     /// Node of this client: pods that are meant for it come first
     #[arg(long, value_name = "N", default_value_t)]
     pub(crate) node: String,
+
+    /// Seconds that a request waits while no pod accepts it, or the one it is for is away
+    #[arg(long, value_name = "S", default_value = "5", value_parser = parse_seconds)]
+    pub(crate) ready_timeout: Duration,
 
     /// Requests a second
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]

@@ -2,51 +2,85 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
+use futures::StreamExt;
+use http::Response;
 use http_body_util::BodyExt;
 use tokio::{
     task::JoinSet,
     time::{Instant, interval},
 };
 use tower_headless::{
-    BoxError, Endpoint,
-    http::{Client, RequestBuilder},
+    BoxError, Endpoint, Route,
+    http::{Client, Error, RequestBuilder, ResponseBody},
 };
 
-use crate::report::Report;
+use crate::{args::Args, report::Report};
 
 /// Beyond so many at a time, requests are sent late: the memory of a client is bounded, that of a bad day isn't.
 const MAX_AT_A_TIME: usize = 10_000;
 
-/// GETs `path` `rate` times a second into `requests`, whether answers come or not.
+/// GETs the path `rate` times a second into `requests`, whether answers come or not.
 pub(crate) async fn send(
     client: &Client,
-    path: &str,
-    rate: u32,
+    args: &Args,
     requests: &mut JoinSet<()>,
     report: &Arc<Report>,
 ) -> Infallible {
-    let mut beats = interval(Duration::from_secs(1) / rate);
+    let mut beats = interval(Duration::from_secs(1) / args.rate);
     loop {
         beats.tick().await;
         while requests.try_join_next().is_some() {}
         if requests.len() >= MAX_AT_A_TIME {
             requests.join_next().await;
         }
-        let request = client.get(path);
+        let request = request(client, args);
         let report = Arc::clone(report);
-        requests.spawn(async move {
-            let began = Instant::now();
-            match get(request).await {
-                Ok(pod) => report.answered(pod, began.elapsed()),
-                Err(error) => report.failed(&*error),
-            }
-        });
+        match args.all {
+            true => requests.spawn(ask_all(request, report)),
+            false => requests.spawn(ask_one(request, report)),
+        };
     }
 }
 
-/// One request, its answer read to the end: the pod that gave it.
-async fn get(request: RequestBuilder) -> Result<Endpoint, BoxError> {
-    let response = request.await?;
+/// To any pod, or to one by its name, or by a key.
+fn request(client: &Client, args: &Args) -> RequestBuilder {
+    let path = args.path.as_str();
+    match (&args.pod, &args.key) {
+        // Waited for while it is away, and followed wherever it comes back.
+        (Some(pod), _) => client.pod(&**pod).get(path),
+        (None, Some(key)) => client.get(path).route(Route::new().key(&**key)),
+        (None, None) => client.get(path),
+    }
+}
+
+async fn ask_one(request: RequestBuilder, report: Arc<Report>) {
+    let began = Instant::now();
+    note(get(request.await).await, began, &report);
+}
+
+/// Each pod's answer counts for itself.
+async fn ask_all(request: RequestBuilder, report: Arc<Report>) {
+    let began = Instant::now();
+    match request.broadcast().await {
+        Ok(mut answers) => {
+            while let Some((_, answer)) = answers.next().await {
+                note(get(answer).await, began, &report);
+            }
+        }
+        Err(error) => report.failed(&error),
+    }
+}
+
+fn note(answered: Result<Endpoint, BoxError>, began: Instant, report: &Report) {
+    match answered {
+        Ok(pod) => report.answered(pod, began.elapsed()),
+        Err(error) => report.failed(&*error),
+    }
+}
+
+/// An answer read to its end: the pod that gave it.
+async fn get(response: Result<Response<ResponseBody>, Error>) -> Result<Endpoint, BoxError> {
+    let response = response?;
     let pod = response.body().pod().clone();
     let status = response.status();
     response.into_body().collect().await?;

@@ -5,6 +5,7 @@
 //! cargo run --features http --example http_client -- --help
 //! cargo run --features http --example http_client -- --service nginx-headless.default --port 80
 //! cargo run --features http,kube-latest --example http_client -- --service nginx-headless.default --port 80 --watch
+//! cargo run --features http --example http_client -- --service _http._tcp.nginx-headless.default --pod web-0   # or --key, --all
 //! ```
 //!
 //! Without arguments it starts a DNS server and three pods, and sends requests at a steady rate while the service is
@@ -12,7 +13,7 @@
 //! and the changes are yours to make. With `--watch` the API server tells the pods, which takes the right to list and watch
 //! EndpointSlices.
 //!
-//! To learn how the crate is used, read [`run`], and `get` in `load.rs`: that is all of it. The rest is show: `load.rs`
+//! To learn how the crate is used, read [`run`], and `request` and `get` in `load.rs`: that is all of it. The rest is show: `load.rs`
 //! keeps the rate, `report.rs` and `screen.rs` show what became of the requests, `story.rs` runs the cluster.
 
 mod args;
@@ -34,15 +35,15 @@ use tokio::{
     task::JoinSet,
     time::{interval, sleep},
 };
-use tower_headless::{LeastConnections, Policy, Random, RoundRobin, http::Client};
+use tower_headless::{ConsistentHash, LeastConnections, Policy, Random, RoundRobin, http::Client};
 use tracing_subscriber::EnvFilter;
 
 use args::{Args, PolicyName};
 use report::Report;
 use story::Story;
 
-/// A request may take this long in all. Longer than requests wait for a pod (5 s), so that the reason is seen.
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// A request may take this long in all, beyond what it may wait for a pod: so the reason is seen.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -54,6 +55,9 @@ async fn main() -> ExitCode {
     let args = Args::parse();
     // The policy is part of the client's type, so that a pick costs no indirection.
     let failed = match args.policy {
+        // What a key means is its policy's affair: this one sends it where it was before. All requests have the same key, so
+        // with a bound on load its pod would leave some of them to the next one.
+        _ if args.key.is_some() => run(&args, ConsistentHash::new().load_factor(None)).await,
         PolicyName::RoundRobin => run(&args, RoundRobin::new()).await,
         PolicyName::Random => run(&args, Random::new()).await,
         PolicyName::LeastConnections => run(&args, LeastConnections::new()).await,
@@ -82,7 +86,8 @@ async fn run<P: Policy>(args: &Args, policy: P) -> usize {
         .zone(args.zone.as_str())
         .node(args.node.as_str())
         .dns(|dns| dns.name_servers(name_server).allow_loopback(allow_loopback))
-        .timeout(TIMEOUT);
+        .ready_timeout(args.ready_timeout)
+        .timeout(args.ready_timeout + TIMEOUT);
     let client = match args.watch {
         true => client.discovery(watch::discovery(args, &service)).build(),
         false => client.build(),
@@ -94,13 +99,12 @@ async fn run<P: Policy>(args: &Args, policy: P) -> usize {
     if let (Ok(pod), Ok(node)) = (env::var("POD_NAME"), env::var("NODE_NAME")) {
         report.note("client", &format!("in pod {pod} on node {node}"));
     }
-    let path = args.path.as_str();
     let mut requests = JoinSet::new();
     let told = OptionFuture::from(story.as_ref().map(|story| story.tell(&report)));
     tokio::select! {
         () = sleep(args.duration) => {}
         () = stopped() => report.note("client", "interrupted"),
-        never = load::send(&client, path, args.rate, &mut requests, &report) => match never {},
+        never = load::send(&client, args, &mut requests, &report) => match never {},
         never = follow(&client, &report) => match never {},
         Some(never) = told => match never {},
     }

@@ -7,6 +7,8 @@ const MAX_ROWS: usize = 20;
 
 /// What is shown of one pod.
 pub(crate) struct Row {
+    /// Its hostname, if it is known.
+    pub(crate) hostname: Option<String>,
     pub(crate) address: SocketAddr,
     pub(crate) state: String,
     /// None where the balancer doesn't count any more.
@@ -18,10 +20,17 @@ pub(crate) struct Row {
     pub(crate) p99: Duration,
 }
 
+impl Row {
+    fn pod(&self) -> String {
+        let hostname = self.hostname.iter().map(|it| format!("{it} "));
+        hostname.chain([self.address.to_string()]).collect()
+    }
+}
+
 /// One line a row, under a headline.
 pub(crate) fn render(rows: &[Row]) -> String {
-    let addresses = rows.iter().map(|row| row.address.to_string().len());
-    let width = addresses.max().unwrap_or_default().max(3);
+    let width = rows.iter().map(|row| row.pod().len()).max();
+    let width = width.unwrap_or_default().max(3);
     let mut table = format!(
         "{:width$}  {:11}  {:>9}  {:>6}  {:>7}  {:>8}  {:>8}\n",
         "pod", "state", "in flight", "share", "answers", "p50", "p99"
@@ -31,7 +40,7 @@ pub(crate) fn render(rows: &[Row]) -> String {
         let _infallible = writeln!(
             table,
             "{:width$}  {:11}  {in_flight:>9}  {:>4.0} %  {:>7}  {:>8}  {:>8}",
-            row.address,
+            row.pod(),
             row.state,
             row.share * 100.0,
             row.answers,

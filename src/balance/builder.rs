@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use rand::Rng;
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
@@ -18,6 +19,7 @@ use super::{
     driver::Driver,
     generator::Generator,
     health_monitor::HealthMonitor,
+    part::Part,
     shared::{ReadyFn, ReadyTimeout, Shared},
     slow_start::SlowStart,
     starter::Starter,
@@ -34,6 +36,7 @@ use crate::{
     policy::{AnyPolicy, Policy, Reads, RoundRobin},
     signals::Signals,
     snapshot::Writer,
+    subset::Subset,
 };
 
 const READY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -49,6 +52,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(5);
 /// | [`slow_start`](Self::slow_start) | off |
 /// | [`ready_timeout`](Self::ready_timeout) | 5 s |
 /// | [`zone`](Self::zone), [`node`](Self::node), [`prefer_zone`](Self::prefer_zone), [`prefer_node`](Self::prefer_node) | not known: all pods are alike |
+/// | [`subset`](Self::subset) | none: all pods are used |
 /// | [`seed`](Self::seed) | none: picks can't be foreseen |
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it builds"]
@@ -61,6 +65,7 @@ pub struct BalanceBuilder<D, C = OnResponse> {
     slow_start: Duration,
     completion: C,
     ready_timeout: ReadyTimeout,
+    subset: Option<Subset>,
     seed: Option<u64>,
 }
 
@@ -82,6 +87,7 @@ impl<D> BalanceBuilder<D> {
             slow_start: Duration::ZERO,
             completion: OnResponse::new(),
             ready_timeout: ReadyTimeout::Bounded(READY_TIMEOUT),
+            subset: None,
             seed: None,
         }
     }
@@ -171,6 +177,7 @@ impl<D, C> BalanceBuilder<D, C> {
             slow_start: self.slow_start,
             completion,
             ready_timeout: self.ready_timeout,
+            subset: self.subset,
             seed: self.seed,
         }
     }
@@ -196,6 +203,13 @@ impl<D, C> BalanceBuilder<D, C> {
     /// Requests never wait: while no endpoint accepts them, they fail at once. The same as a ready timeout of zero.
     pub fn fail_fast(self) -> Self {
         self.ready_timeout(Duration::ZERO)
+    }
+
+    /// Uses only a part of the pods, for services with so many clients and pods that not every client should have connections to
+    /// every pod: see [`Subset`]. All of them by default.
+    pub fn subset(mut self, subset: Subset) -> Self {
+        self.subset = Some(subset);
+        self
     }
 
     /// Draws all random numbers from a generator with this seed: the same requests, answers and times then lead to the same
@@ -243,6 +257,10 @@ impl<D, C> BalanceBuilder<D, C> {
     {
         let signals = Arc::new(self.signals());
         let generator = Generator::new(self.seed);
+        let part = self.subset.map(|subset| {
+            let locality = self.locality.clone();
+            Part::new(subset, locality, || (&mut &generator).next_u64())
+        });
         let (writer, current) = Writer::new(
             self.policy,
             self.locality,
@@ -255,7 +273,8 @@ impl<D, C> BalanceBuilder<D, C> {
         let writer = writer.ready_first(ahead.is_some());
         let (events, requests) = mpsc::unbounded_channel();
         let ready_timeout = self.ready_timeout;
-        let shared = Shared::new(current, signals.clone(), generator, ready_timeout, events);
+        let mut shared = Shared::new(current, signals.clone(), generator, ready_timeout, events);
+        shared.is_part = part.is_some();
         let shared = Arc::new(shared);
         signals.belong_to(&shared);
         let slow_start = SlowStart::new(self.slow_start);
@@ -263,7 +282,8 @@ impl<D, C> BalanceBuilder<D, C> {
         let health = (monitor, Checks::new(self.check));
         let (alive, handles) = oneshot::channel();
         let told = (requests, handles);
-        let driver = Driver::new(shared.clone(), self.discovery, writer, health, ahead, told);
+        let source = (self.discovery, part);
+        let driver = Driver::new(shared.clone(), source, writer, health, ahead, told);
         let starter = Arc::new(Starter::new(driver));
         shared.set_starter(&starter);
         starter.start();
@@ -338,6 +358,11 @@ impl<D, C> BalanceLayer<D, C> {
     /// Which endpoint gets the next request.
     pub fn policy(self, policy: impl Policy) -> Self {
         self.builder.policy(policy).into_layer()
+    }
+
+    /// Uses only a part of the pods; each balancer of the layer draws its own, unless the subset is told how.
+    pub fn subset(self, subset: Subset) -> Self {
+        self.builder.subset(subset).into_layer()
     }
 }
 

@@ -2,7 +2,8 @@
 //! when endpoints that refused requests accept them again. It ends when the last handle is dropped.
 //!
 //! ```text
-//!  source's answer ─▶ registry compares it with the set ─▶ joined: a new member, a new life, even at an old address
+//!  source's answer (or, with a subset, this client's part of it)
+//!                  ─▶ registry compares it with the set ─▶ joined: a new member, a new life, even at an old address
 //!                                                       ├▶ stayed: what is newly known of it
 //!                                                       └▶ left:   no pick takes it; its requests end; then nothing is left
 //! ```
@@ -15,6 +16,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures::FutureExt;
@@ -28,8 +30,9 @@ use super::{
     attempts::{self, Attempt, Attempts},
     checks::{CheckResult, Checks},
     health_monitor::HealthMonitor,
+    part::Part,
     reconnect::Refusal,
-    registry::Registry,
+    registry::{Life, Registry},
     shared::{Event, ReadyFn, Shared},
     starter::Background,
 };
@@ -38,14 +41,18 @@ use crate::{
     endpoint::Endpoint,
     error::BoxError,
     home::Timer,
+    locality::Proximities,
     member::{Member, Verdict},
     snapshot::Writer,
+    subset::Fitting,
 };
 
 pub(super) struct Driver<D, S, M> {
     shared: Arc<Shared<S>>,
     discovery: D,
     failures: FailureLog,
+    /// Which part of discovery's set is the balancer's, if not all of it.
+    part: Option<Part>,
     registry: Registry<S, M>,
     events: mpsc::UnboundedReceiver<Event<S>>,
     monitor: HealthMonitor,
@@ -54,6 +61,10 @@ pub(super) struct Driver<D, S, M> {
     /// How new endpoints are made ready before requests need them, if they are.
     ahead: Option<ReadyFn<S>>,
     opens_at: Option<Instant>,
+    /// When the part is chosen again that could not be published.
+    chooses_at: Option<Instant>,
+    /// Requests that would fail, and wait until what they have told is done.
+    unheard: Vec<oneshot::Sender<()>>,
     /// A request has told something that can't wait.
     review: Bell,
     /// A request found no endpoint.
@@ -83,7 +94,7 @@ where
 {
     pub(super) fn new(
         shared: Arc<Shared<S>>,
-        discovery: D,
+        (discovery, part): (D, Option<Part>),
         writer: Writer<M>,
         (monitor, checks): (HealthMonitor, Checks),
         ahead: Option<ReadyFn<S>>,
@@ -102,6 +113,7 @@ where
             shared,
             discovery,
             failures: FailureLog::default(),
+            part,
             registry: Registry::new(writer),
             events,
             monitor,
@@ -109,11 +121,25 @@ where
             attempts: Attempts::new(),
             ahead,
             opens_at: None,
+            chooses_at: None,
+            unheard: Vec::new(),
         }
     }
 
-    /// One thing that there is to do, or the end of it all.
+    /// One thing that there is to do, and what it means for the subset; or the end of it all.
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<ControlFlow<()>> {
+        let step = self.poll_first(cx);
+        if step.is_ready() {
+            self.fit();
+            for request in self.unheard.drain(..) {
+                let _ = request.send(());
+            }
+        }
+        step
+    }
+
+    /// The first of the things that there are to do.
+    fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<ControlFlow<()>> {
         if self.handles.poll_unpin(cx).is_ready() {
             return Poll::Ready(ControlFlow::Break(()));
         }
@@ -122,6 +148,8 @@ where
         } else if let Poll::Ready(answer) = self.discovery.poll_next(cx) {
             // Before what a large set that refuses keeps busy: a new set may be the end of that.
             self.on_answer(answer);
+        } else if self.poll_peers(cx).is_ready() {
+            self.choose();
         } else if let Poll::Ready(attempt) = self.attempts.poll_next(cx) {
             self.on_attempt(attempt);
         } else if let Poll::Ready(result) = self.checks.poll_next(cx) {
@@ -160,6 +188,8 @@ where
             self.monitor.due(),
             self.checks.due(),
             self.opens_at,
+            self.chooses_at,
+            self.part.as_ref().and_then(Part::due),
         ];
         due.into_iter().flatten().min()
     }
@@ -170,7 +200,13 @@ where
             Ok(set) => {
                 let answered = Instant::now().checked_sub(self.discovery.age());
                 self.shared.note_answer(answered);
-                self.publish(set);
+                match &mut self.part {
+                    Some(part) => {
+                        part.set(set, Instant::now());
+                        self.choose();
+                    }
+                    None => self.publish(set, Proximities::Look),
+                }
             }
             Err(error) => self.shared.note_error(error.into()),
         }
@@ -179,13 +215,54 @@ where
         }
     }
 
-    fn publish(&mut self, set: Vec<Endpoint>) {
+    fn poll_peers(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let part = self.part.as_mut();
+        part.map_or(Poll::Pending, |part| part.poll_peers(cx))
+    }
+
+    /// The balancer's set is now the part that is chosen.
+    fn choose(&mut self) {
+        if let Some((set, proximities)) = self.part.as_ref().and_then(Part::chosen) {
+            self.publish(set, proximities);
+        }
+    }
+
+    /// Takes substitutes into a subset of which too few pods accept requests, or lets them go. Some have been there before, asked
+    /// for one by one, and may be known to refuse.
+    fn fit(&mut self) {
+        let mut fitting = Fitting::default();
+        while self.fit_once(&mut fitting) {
+            self.choose();
+        }
+    }
+
+    /// One round of it. True if it changes the set.
+    fn fit_once(&mut self, fitting: &mut Fitting) -> bool {
+        let Some(part) = &mut self.part else {
+            return false;
+        };
+        let (snapshot, lives) = (self.shared.current.load(), &self.registry.lives);
+        part.fit(fitting, Instant::now(), |endpoint| {
+            let member = snapshot.member_of(endpoint);
+            // What isn't in the set yet has not been tried. If it could not be published, it will be.
+            let life = member.and_then(|member| lives.get(&member.id()));
+            life.is_none_or(Life::may_accept)
+        })
+    }
+
+    fn publish(&mut self, set: Vec<Endpoint>, proximities: Proximities) {
         let (shared, now) = (self.shared.clone(), Instant::now());
         let generator = &mut &shared.generator;
         // What makes services, and what prepares pickers, is the user's.
-        let update =
-            AssertUnwindSafe(|| self.registry.update(&shared.current, set, now, generator));
-        let change = match catch_unwind(update) {
+        let update = AssertUnwindSafe(|| {
+            let set = (set, proximities);
+            self.registry.update(&shared.current, set, now, generator)
+        });
+        let update = catch_unwind(update);
+        // A source answers again some day. What is chosen of its answers would be missed until then.
+        let is_missed = update.is_err() && self.part.is_some();
+        self.chooses_at = is_missed.then(|| now + PUBLISH_AGAIN);
+        let change = match update {
             Ok(Some(change)) => change,
             Ok(None) => return,
             Err(_) => {
@@ -202,6 +279,10 @@ where
             altered = change.altered,
             "endpoints changed",
         );
+        let left = change.left.iter().map(|life| &life.endpoint);
+        let part = self.part.as_ref();
+        // Of a subset, some leave that are still there.
+        shared.note_left(left.filter(|left| part.is_none_or(|part| !part.has(left))));
         for life in &change.left {
             self.attempts.leave(life.member.id());
             self.checks.leave(life);
@@ -230,15 +311,20 @@ where
         shared.members.send_replace(());
     }
 
-    /// All the events there are, and then what they mean for the near endpoints' share and for how many may be ejected: of a
-    /// large set that refuses, each is one.
+    /// All the events there are, and then what those of endpoints mean for the near ones' share and for how many may be ejected: of
+    /// a large set that refuses, each is one.
     fn on_events(&mut self, first: Event<S>) {
-        self.on_event(first);
-        while let Ok(event) = self.events.try_recv() {
+        let mut next = Some(first);
+        let mut is_of_endpoints = false;
+        while let Some(event) = next {
+            is_of_endpoints |= event.is_of_endpoint();
             self.on_event(event);
+            next = self.events.try_recv().ok();
         }
-        self.review();
-        self.shared.current.load().recount();
+        if is_of_endpoints {
+            self.review();
+            self.shared.current.load().recount();
+        }
     }
 
     fn on_event(&mut self, event: Event<S>) {
@@ -256,6 +342,36 @@ where
             Event::Accepted(member) => self.accepted(&member),
             Event::Wanted(member, until) => {
                 self.attempts.want(&mut self.registry.lives, &member, until);
+            }
+            Event::Asked(pod) => {
+                if !self.discovery.wanted(&pod) {
+                    self.shared.asked.end();
+                }
+            }
+            Event::Named(pod, until) => {
+                let part = self.part.as_mut();
+                if part.is_some_and(|part| part.want(pod, until, Instant::now())) {
+                    self.choose();
+                }
+            }
+            Event::LeftOut(pod) => {
+                // What that means for the subset is found when it is fitted.
+                if let Some(part) = &mut self.part {
+                    part.leave_out(pod, Instant::now());
+                }
+            }
+            Event::Heard(request) => self.unheard.push(request),
+            Event::Widen(whole) => {
+                if self.part.as_mut().is_some_and(Part::widen) {
+                    self.choose();
+                }
+                // Who doesn't wait any more has said so, or is about to.
+                let _ = whole.send(());
+            }
+            Event::Narrow => {
+                if self.part.as_mut().is_some_and(Part::narrow) {
+                    self.choose();
+                }
             }
         }
     }
@@ -304,6 +420,10 @@ where
         if self.opens_at.is_some_and(|at| at <= now) {
             self.opens_at = None;
             self.shared.open();
+        }
+        if self.chooses_at.is_some_and(|at| at <= now) {
+            self.chooses_at = None;
+            self.choose();
         }
         self.checks.begin(&mut self.registry.lives, now);
         let is_outage = self.shared.signals.outage.is_on();
@@ -373,6 +493,9 @@ where
     }
 }
 
+/// How long it is until a set is published again that something of the user's has kept from being published.
+const PUBLISH_AGAIN: Duration = Duration::from_secs(1);
+
 /// How many things are done in one go before others have their turn.
 const STEPS: usize = 64;
 
@@ -405,6 +528,9 @@ where
         self.attempts.begin_anew(lives, now, generator);
         self.checks.begin_anew(lives, now);
         self.discovery.refresh();
+        if let Some(part) = &mut self.part {
+            part.moved();
+        }
     }
 
     fn suspended(&self) -> Box<dyn FnOnce()> {
@@ -433,3 +559,6 @@ impl Bell {
         rung
     }
 }
+
+#[cfg(all(test, feature = "http"))]
+mod tests;

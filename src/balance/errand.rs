@@ -1,5 +1,9 @@
 //! What a request takes along from one endpoint to the next: where it wants to go, and until when it waits for that.
 
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
 use tokio::time::Instant;
 
 use crate::route::Route;
@@ -8,19 +12,26 @@ use crate::route::Route;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Errand(Option<Box<Trip>>);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Trip {
     route: Route,
     /// Of a request for one pod, once it has been asked for.
     deadline: Option<Option<Instant>>,
+    /// Whether the background task has heard that there is no endpoint for it, if it has been told.
+    heard: Option<Heard>,
 }
+
+/// Ready when the background task has heard of a request.
+pub(super) type Heard = Shared<BoxFuture<'static, ()>>;
 
 impl Errand {
     pub(super) fn new(route: Route) -> Self {
         let has_wishes = !route.is_empty();
         Self(has_wishes.then(|| {
-            let deadline = None;
-            Box::new(Trip { route, deadline })
+            Box::new(Trip {
+                route,
+                ..Trip::default()
+            })
         }))
     }
 
@@ -33,5 +44,24 @@ impl Errand {
     pub(super) fn deadline(&mut self, decide: impl FnOnce() -> Option<Instant>) -> Option<Instant> {
         let trip = self.0.as_mut()?;
         *trip.deadline.get_or_insert_with(decide)
+    }
+
+    /// Whether the background task has heard of it.
+    pub(super) fn has_been_heard(&self) -> bool {
+        let heard = self.0.as_ref().and_then(|trip| trip.heard.clone());
+        heard.is_some_and(|heard| heard.now_or_never().is_some())
+    }
+
+    /// Waits until the background task has heard of it, which is told by `tell` if it hasn't been yet.
+    pub(super) fn heard(&mut self, tell: impl FnOnce() -> BoxFuture<'static, ()>) -> Heard {
+        let trip = self.0.get_or_insert_default();
+        trip.heard.get_or_insert_with(|| tell().shared()).clone()
+    }
+
+    /// It has been placed: should that endpoint refuse it, that is news.
+    pub(super) fn placed(&mut self) {
+        if let Some(trip) = &mut self.0 {
+            trip.heard = None;
+        }
     }
 }

@@ -34,8 +34,9 @@ use super::{
     shared::Shared,
 };
 use crate::{
+    endpoint::Endpoint,
     error::{BoxError, Error},
-    in_flight::Completion,
+    in_flight::{Completion, InFlight},
     route::Route,
 };
 
@@ -86,6 +87,35 @@ where
         Self {
             state: place_errand(shared, request, Errand::new(route)),
             completion,
+        }
+    }
+}
+
+impl<S: Service<Req>, Req, C> ResponseFuture<S, Req, C> {
+    /// Whether no endpoint has the request, so far.
+    pub(crate) fn is_unsent(&self) -> bool {
+        !matches!(self.state, State::Sent { .. })
+    }
+
+    /// The endpoint that has the request, or gets it once it is ready. None while no endpoint accepts it.
+    pub(crate) fn endpoint(&self) -> Option<&Endpoint> {
+        let in_flight = match &self.state {
+            State::Sent { in_flight, .. } => in_flight.as_ref(),
+            State::Unsent { unready } => unready.held.as_ref().map(|held| &held.in_flight),
+            State::Waiting { .. } | State::Failed { .. } => None,
+        };
+        in_flight.map(InFlight::endpoint)
+    }
+
+    /// The guard of the request, if an endpoint has it, or gets it once it is ready.
+    pub(crate) fn in_flight(self: Pin<&mut Self>) -> Option<&mut InFlight> {
+        match self.project().state.project() {
+            StateProjection::Sent { in_flight, .. } => in_flight.as_mut(),
+            StateProjection::Unsent { unready } => {
+                let held = unready.held.as_mut();
+                held.map(|held| &mut held.in_flight)
+            }
+            StateProjection::Waiting { .. } | StateProjection::Failed { .. } => None,
         }
     }
 }
@@ -169,6 +199,10 @@ where
         errand,
     } = held.take().expect(TAKEN);
     Poll::Ready(match is_ready {
+        // It may have become ready as another pod.
+        Ok(()) if shared.is_lost(errand.route(), &in_flight) && !shared.is_closed() => {
+            place_errand(shared, request, errand)
+        }
         Ok(()) => State::Sent {
             future: service.call(request),
             in_flight: Some(in_flight),
@@ -215,7 +249,8 @@ where
         let waiting = held.as_mut().expect(TAKEN);
         let next = change.get_or_insert_with(|| shared.change_or_deadline(&mut waiting.errand));
         // Looked at after the wait for changes has begun, so that none is missed.
-        let has_left = waiting.in_flight.member().is_removed();
+        let is_lost = shared.is_lost(waiting.errand.route(), &waiting.in_flight);
+        let has_left = is_lost || waiting.in_flight.member().is_removed();
         if !has_left {
             task::ready!(next.as_mut().poll(cx));
             *change = None;

@@ -87,9 +87,10 @@ impl HealthMonitor {
         self.begin_penalties(lives, now);
         self.slow_start.review(lives, &self.signals, now);
         let was_panic = self.detector.is_panic();
-        let observe = lives
-            .values_mut()
-            .map(|life| Case::observe(&life.member, &mut life.health));
+        let observe = lives.values_mut().map(|life| {
+            let case = Case::observe(&life.member, &mut life.health);
+            case.of_weight(life.endpoint.weight())
+        });
         let mut cases: Vec<_> = observe.collect();
         self.detector.review(&mut cases, now, rng);
         let is_panic = self.detector.is_panic();
@@ -115,6 +116,11 @@ impl HealthMonitor {
         };
         let mut averages: Vec<_> = cases.iter().filter_map(latency).collect();
         latencies.learn(&mut averages);
+        if self.signals.is_hedged() {
+            let percentile = |case: &Case<'_>| case.member.percentile().get();
+            let mut percentiles: Vec<_> = cases.iter().filter_map(percentile).collect();
+            latencies.learn_late(&mut percentiles);
+        }
         if let Some(usual) = self.detector.usual() {
             latencies.set_usual(usual);
         }
@@ -167,12 +173,13 @@ fn apply(decision: &Decision, member: &Member) -> bool {
         member.stats().forget_failures();
     }
     let endpoint = member.endpoint();
+    let before = member.stats().reason();
     member.stats().set_reason(decision.out);
     let changed = match decision.out {
         Some(reason) => {
             let is_new = member.eject();
             match reason {
-                _ if !is_new => {}
+                _ if before == decision.out => {}
                 EjectionReason::Unresponsive => {
                     debug!(%endpoint, "endpoint answers nothing, and is ejected");
                 }

@@ -86,10 +86,15 @@ where
     S: Service<Req> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
 {
+    shared.ask_for(errand.route());
     loop {
         let cut_off = shared.cut_off();
         let (service, in_flight) = match shared.pick_routed(errand.route()) {
             Some(picked) => picked,
+            None if errand.route().is_only_others() => {
+                let error = Some(shared.no_other());
+                return State::Failed { error };
+            }
             None => match shared.pick_or_wait(&mut errand) {
                 Ok(Placement::Picked(service, in_flight)) => (service, in_flight),
                 Ok(Placement::Waiting(change)) => {
@@ -106,6 +111,7 @@ where
                 Err(error) => return State::Failed { error: Some(error) },
             },
         };
+        errand.placed();
         match offer(shared, service, in_flight, request, errand.clone()) {
             Ok(state) => return state,
             Err(refused) => request = refused,

@@ -54,6 +54,7 @@ pub(super) struct Reconnect {
     wanted_until: Option<Instant>,
     /// An attempt or a trial request is under way.
     is_busy: bool,
+    has_refused: bool,
 }
 
 impl Reconnect {
@@ -72,6 +73,7 @@ impl Reconnect {
             due: now,
             wanted_until: None,
             is_busy: false,
+            has_refused: false,
         }
     }
 
@@ -81,6 +83,7 @@ impl Reconnect {
         self.since = now;
         self.due = now + self.backoff.next(rng);
         self.is_busy = false;
+        self.has_refused = true;
         if self.wanted_until.is_some_and(|until| until > now) {
             self.due = self.hurried(0);
         }
@@ -90,6 +93,11 @@ impl Reconnect {
     pub(super) fn want(&mut self, until: Instant) {
         self.wanted_until = self.wanted_until.max(Some(until));
         self.due = self.hurried(0);
+    }
+
+    /// Whether it has ever refused, and isn't just new.
+    pub(super) fn has_refused(&self) -> bool {
+        self.has_refused
     }
 
     pub(super) fn refusal(&self) -> Refusal {

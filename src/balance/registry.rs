@@ -13,6 +13,7 @@ use super::reconnect::{Reconnect, Running};
 use crate::{
     check::{CheckState, Kept},
     endpoint::Endpoint,
+    locality::Proximities,
     member::{Member, MemberId},
     outlier::EndpointHealth,
     snapshot::{Current, Update, Writer},
@@ -76,12 +77,12 @@ where
     pub(super) fn update(
         &mut self,
         current: &Current<S>,
-        set: Vec<Endpoint>,
+        (set, proximities): (Vec<Endpoint>, Proximities),
         now: Instant,
         rng: &mut impl Rng,
     ) -> Option<Change<S>> {
         let is_first = self.lives.is_empty();
-        let update = self.writer.update(current, set, rng)?;
+        let update = self.writer.replace(current, set, proximities, rng)?;
         let Update {
             joined,
             left,
@@ -123,5 +124,15 @@ impl<S> Life<S> {
             checking: None,
             new_since: None,
         }
+    }
+
+    /// Whether it accepts requests, or may: it is new, and is to be found ready, or to pass a check, first. By what is known of
+    /// it, and not by whether picks take it: how many members there are decides on a panic, which takes back those that are out,
+    /// and this decides on how many there are.
+    pub(super) fn may_accept(&self) -> bool {
+        let refuses = self.reconnect.as_ref().is_none_or(Reconnect::has_refused);
+        let fails = self.check.as_ref().is_some_and(CheckState::has_failed);
+        let is_out = self.health.reason().is_some();
+        !(is_out || self.member.is_unreachable() && refuses || fails)
     }
 }

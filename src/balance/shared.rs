@@ -1,23 +1,25 @@
 //! What the clones of a balancer, their requests and the background task have in common.
 
 use std::{
+    collections::VecDeque,
     sync::{Arc, OnceLock, PoisonError, Weak},
     time::Duration,
 };
 
 use futures::future::BoxFuture;
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     time::Instant,
 };
 use tracing::debug;
 
-use super::{generator::Generator, reconnect::Refusal, starter::Starter};
+use super::{asked::Asked, generator::Generator, reconnect::Refusal, starter::Starter};
 use crate::{
+    endpoint::Endpoint,
     error::{BoxError, SharedError},
     in_flight::InFlight,
     member::{Member, MemberId, MemberRef},
-    route::Route,
+    route::{PodId, Route},
     signals::{Attendant, Signals},
     snapshot::Current,
     sync::{
@@ -51,6 +53,28 @@ pub(super) enum Event<S> {
     Accepted(Arc<Member>),
     /// Requests wait for this very endpoint, until then at the most.
     Wanted(Arc<Member>, Instant),
+    /// Requests ask for the pod of this name, or leave it out by it: discovery may have to look for it.
+    Asked(Box<str>),
+    /// A request waits for this pod, until then at the most, and the balancer's subset has none.
+    Named(PodId, Instant),
+    /// Requests that leave this pod out find no other one in the balancer's subset.
+    LeftOut(PodId),
+    /// A request would fail, and waits until all that was told before has been done.
+    Heard(oneshot::Sender<()>),
+    /// A broadcast wants all pods, whatever the balancer's subset; it is told when the set has them.
+    Widen(oneshot::Sender<()>),
+    /// One that wanted all pods is over.
+    Narrow,
+}
+
+impl<S> Event<S> {
+    /// Whether it says how an endpoint fares.
+    pub(super) fn is_of_endpoint(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused { .. } | Self::Accepted(_) | Self::Wanted(..)
+        )
+    }
 }
 
 pub(super) struct Shared<S> {
@@ -70,6 +94,9 @@ pub(super) struct Shared<S> {
     pub(super) changes: Step<Arc<Notify>>,
     pub(super) events: Step<mpsc::UnboundedSender<Event<S>>>,
     pub(super) ready_timeout: ReadyTimeout,
+    /// The set is a part of what discovery finds.
+    pub(super) is_part: bool,
+    pub(super) asked: Asked,
     closed: AtomicBool,
     /// How often the background task's runtime has ended before discovery had answered.
     cut_off: AtomicU64,
@@ -84,7 +111,12 @@ pub(super) struct Notes {
     pub(super) last_error: Option<SharedError>,
     /// With the member that refused.
     pub(super) last_refusal: Option<(MemberId, SharedError)>,
+    /// The last endpoints that had names and have left, and when; the latest first.
+    pub(super) left: VecDeque<(Endpoint, Instant)>,
 }
+
+/// How many endpoints that have left are kept in mind.
+const LEFT: usize = 64;
 
 impl<S> Shared<S> {
     pub(super) fn new(
@@ -105,6 +137,8 @@ impl<S> Shared<S> {
             changes: step(Arc::default()),
             events: step(events),
             ready_timeout,
+            is_part: false,
+            asked: Asked::new(Instant::now()),
             closed: AtomicBool::new(false),
             cut_off: AtomicU64::new(0),
             notes: Mutex::default(),
@@ -201,6 +235,34 @@ impl<S> Shared<S> {
     pub(super) fn note_refusal(&self, id: MemberId, refusal: SharedError) {
         let before = self.notes().last_refusal.replace((id, refusal));
         drop(before);
+    }
+
+    /// Endpoints have left the set.
+    pub(super) fn note_left<'a>(&self, endpoints: impl Iterator<Item = &'a Endpoint>) {
+        let now = Instant::now();
+        let is_named = |it: &&Endpoint| it.name().is_some();
+        let mut notes = self.notes();
+        for endpoint in endpoints.filter(is_named) {
+            notes.left.push_front((endpoint.clone(), now));
+        }
+        notes.left.truncate(LEFT);
+    }
+
+    /// Has discovery told of the pods that are asked for by name, or left out by it: it may have to look for them.
+    pub(super) fn ask_for(&self, route: &Route) {
+        if route.is_empty() || !self.asked.is_of_use() {
+            return;
+        }
+        let named = [route.requested(), route.preferred(), route.left_out()];
+        for pod in named.into_iter().flatten() {
+            let snapshot = self.current.load();
+            if let Some(name) = snapshot.name_of(pod)
+                && self.asked.is_due(name, Instant::now())
+            {
+                let name = name.to_string().into();
+                let _ = self.events.send(Event::Asked(name));
+            }
+        }
     }
 
     pub(super) fn last_refusal(&self) -> Option<SharedError> {

@@ -31,7 +31,7 @@ pub enum EndpointState {
     /// It gets requests.
     Available,
     /// It is passed over because of what its requests have come to ([`OutlierDetection`](crate::OutlierDetection)), until a request that tries it
-    /// succeeds; or because its checks fail ([`HealthCheck`](crate::HealthCheck)), until they pass.
+    /// succeeds; because it is slow ([`Hedge`](crate::Hedge#slow-pods)), until one is answered in time; or because its checks fail ([`HealthCheck`](crate::HealthCheck)), until they pass.
     Ejected(EjectionReason),
     /// It is new, and gets no request [before it has passed a check](crate::HealthCheck::require_initial_pass).
     Pending,

@@ -7,18 +7,27 @@ use std::{
     time::Duration,
 };
 
-use futures::future::BoxFuture;
-use tokio::{runtime, sync::futures::OwnedNotified, time::Instant};
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Either, select},
+};
+use tokio::{
+    runtime,
+    sync::{futures::OwnedNotified, oneshot},
+    time::Instant,
+};
 
 use super::{
+    asked,
     errand::Errand,
     shared::{Event, ReadyTimeout, Shared},
 };
 use crate::{
-    error::{Error, NoEndpoints, SharedError},
+    error::{Away, Error, NoEndpoints, PodState, SharedError},
     home::Timer,
     in_flight::InFlight,
     member::MemberId,
+    route::{Route, Target},
 };
 
 /// How long a pod is tried often that requests wait for without a deadline, each time that they look.
@@ -36,26 +45,120 @@ impl<S: Clone> Shared<S> {
     pub(super) fn pick_or_wait(&self, errand: &mut Errand) -> Result<Placement<S>, Error> {
         // Enabled before the second look, so that no change falls between the look and the wait.
         let change = self.next_change();
+        let has_been_heard = errand.has_been_heard();
         if let Some((service, in_flight)) = self.pick_routed(errand.route()) {
             return Ok(Placement::Picked(service, in_flight));
         }
         self.is_running()?;
         self.starved.notify_one();
         let now = Instant::now();
-        let route = errand.route().clone();
-        let deadline = match route.requested_pod() {
-            Some(pod) => {
-                let deadline = errand.deadline(|| self.deadline(now));
-                self.may_wait_for(pod, now, deadline)?;
-                deadline
-            }
-            None => {
-                let deadline = self.deadline(self.signals.begin_outage(now));
-                self.may_wait(now, deadline)?;
-                deadline
-            }
+        let wait = match errand.route().is_for_one() {
+            true => self.wait_for_one(change, now, errand),
+            false => self.wait_for_any(change, now, errand.route()),
         };
-        Ok(Placement::Waiting(until(change, deadline)))
+        let wait = wait.or_else(|error| match has_been_heard {
+            true => Err(error),
+            false => self.tell(errand).ok_or(error),
+        });
+        wait.map(Placement::Waiting)
+    }
+
+    /// A wait for the one endpoint that will do.
+    fn wait_for_one(
+        &self,
+        change: Pin<Box<OwnedNotified>>,
+        now: Instant,
+        errand: &mut Errand,
+    ) -> Result<BoxFuture<'static, ()>, Error> {
+        let deadline = errand.deadline(|| self.deadline(now));
+        self.may_wait_for(errand.route(), now, deadline)?;
+        // Who waits for longer goes on asking.
+        let ask = now + asked::EVERY;
+        let next = deadline.map_or(ask, |deadline| deadline.min(ask));
+        Ok(until(change, Some(next)))
+    }
+
+    /// Where the set is a part of the pods, others may be taken into it for a request that would fail: waits until the background
+    /// task has heard of it, once. That is no wait for an endpoint, and not bounded by the ready timeout.
+    fn tell(&self, errand: &mut Errand) -> Option<BoxFuture<'static, ()>> {
+        if !self.is_part || !self.current.load().is_discovered() {
+            return None;
+        }
+        let route = errand.route().clone();
+        // Before it is told: woken, too, if the task's runtime ends.
+        let change = self.next_change();
+        let heard = errand.heard(|| {
+            // What was told before there was a set may be forgotten.
+            if let Some(pod) = route.requested() {
+                let _ = self.events.send(Event::Named(pod.clone(), Instant::now()));
+            }
+            if let Some(pod) = route.left_out() {
+                let _ = self.events.send(Event::LeftOut(pod.clone()));
+            }
+            let (sender, is_heard) = oneshot::channel();
+            let _ = self.events.send(Event::Heard(sender));
+            is_heard.map(drop).boxed()
+        });
+        Some(select(heard, change).map(drop).boxed())
+    }
+}
+
+impl<S> Shared<S> {
+    /// All endpoints, each to be asked for alone; waits for the first as a request does.
+    pub(super) async fn wait_for_targets(&self) -> Result<Vec<Target>, Error> {
+        let cut_off = self.cut_off();
+        loop {
+            let wait = {
+                let change = self.next_change();
+                let targets: Vec<_> = self.current.load().targets().collect();
+                if !targets.is_empty() {
+                    return Ok(targets);
+                }
+                self.is_running()?;
+                self.starved.notify_one();
+                self.wait_for_any(change, Instant::now(), &Route::new())?
+            };
+            wait.await;
+            if self.cut_off() != cut_off {
+                return Err(Error::closed(self.last_refusal()));
+            }
+        }
+    }
+
+    /// Waits until the background task has done something, in whatever runtime.
+    pub(super) async fn wait_for_task(
+        &self,
+        mut is_done: oneshot::Receiver<()>,
+    ) -> Result<(), Error> {
+        loop {
+            // Told, too, if the task's runtime ends: it goes on in this one then.
+            let change = self.next_change();
+            self.is_running()?;
+            if let Either::Left((done, _)) = select(&mut is_done, change).await {
+                return done.map_err(|_| Error::closed(self.last_refusal()));
+            }
+        }
+    }
+
+    /// A wait for any endpoint, if that has a chance.
+    fn wait_for_any(
+        &self,
+        change: Pin<Box<OwnedNotified>>,
+        now: Instant,
+        route: &Route,
+    ) -> Result<BoxFuture<'static, ()>, Error> {
+        let left_out = route.left_out().filter(|_| self.is_part);
+        if let Some(pod) = left_out {
+            let _ = self.events.send(Event::LeftOut(pod.clone()));
+        }
+        let deadline = self.deadline(self.signals.begin_outage(now));
+        self.may_wait(now, deadline, route)?;
+        Ok(until(change, deadline))
+    }
+
+    /// For a request that waits for nothing: no endpoint takes it of those that it may go to.
+    pub(super) fn no_other(&self) -> Error {
+        Error::unreachable(self.current.load().members().len(), self.last_refusal())
     }
 
     /// Waits for the next change that may concern requests; from now on, and not from its first poll.
@@ -67,13 +170,16 @@ impl<S: Clone> Shared<S> {
 
     /// For a request whose endpoint isn't ready yet: waits for the next change, or for its deadline if it has one.
     pub(super) fn change_or_deadline(&self, errand: &mut Errand) -> BoxFuture<'static, ()> {
-        let now = Instant::now();
-        let is_bounded = errand.route().requested_pod().is_some();
-        let deadline = match is_bounded {
-            true => errand.deadline(|| self.deadline(now)),
-            false => None,
-        };
+        let deadline = self.ready_deadline(errand, Instant::now());
         until(self.next_change(), deadline)
+    }
+
+    /// Until when a request for one pod waits for it to become ready. Where requests never wait for one that accepts, this one has
+    /// accepted, and is waited for as any other is.
+    fn ready_deadline(&self, errand: &mut Errand, now: Instant) -> Option<Instant> {
+        let is_bounded = self.ready_timeout != ReadyTimeout::Bounded(Duration::ZERO);
+        let is_for_one = errand.route().is_for_one();
+        (is_bounded && is_for_one).then(|| errand.deadline(|| self.deadline(now)))?
     }
 
     /// Until when a request waits that waits since then; none waits for ever. One beyond the end of time never comes.
@@ -85,16 +191,23 @@ impl<S: Clone> Shared<S> {
     }
 
     /// Whether there is something to wait for, and time.
-    fn may_wait(&self, now: Instant, deadline: Option<Instant>) -> Result<(), Error> {
+    fn may_wait(
+        &self,
+        now: Instant,
+        deadline: Option<Instant>,
+        route: &Route,
+    ) -> Result<(), Error> {
         let snapshot = self.current.load();
         self.is_running()?;
         let notes = self.notes();
-        let empty = snapshot.members().is_empty();
+        let endpoints = snapshot.not_left_out(route);
+        let empty = endpoints == 0;
         if empty && snapshot.is_discovered() {
-            return Err(Error::no_endpoints(
-                NoEndpoints::Empty,
-                notes.last_error.clone(),
-            ));
+            let why = match snapshot.members().is_empty() {
+                true => NoEndpoints::Empty,
+                false => NoEndpoints::LeftOut,
+            };
+            return Err(Error::no_endpoints(why, notes.last_error.clone()));
         }
         if deadline.is_none_or(|deadline| deadline > now) {
             return Ok(());
@@ -106,22 +219,39 @@ impl<S: Clone> Shared<S> {
                 .last_refusal
                 .as_ref()
                 .map(|(_, refusal)| refusal.clone());
-            Error::unreachable(snapshot.members().len(), refusal)
+            Error::unreachable(endpoints, refusal)
         })
     }
 
-    /// Whether a request may go on waiting for the pod of this name. It may be away: a StatefulSet's come back.
-    pub(super) fn may_wait_for(
+    /// Whether a request may go on waiting for its one pod. One that is asked for by name may be away: a StatefulSet's come
+    /// back.
+    fn may_wait_for(
         &self,
-        pod: &str,
+        route: &Route,
         now: Instant,
         deadline: Option<Instant>,
     ) -> Result<(), Error> {
         self.is_running()?;
         let snapshot = self.current.load();
-        let named: Vec<_> = snapshot.named(pod).collect();
+        let requested: Vec<_> = snapshot.requested(route).collect();
+        let target = route.requested_member();
+        if let Some(target) = target.filter(|_| requested.is_empty()) {
+            return Err(Error::gone(target.endpoint.clone()));
+        }
+        if let Some(pod) = route.requested().filter(|_| target.is_none()) {
+            if let Err(ambiguous) = pod.among(snapshot.endpoints()) {
+                let state = PodState::Ambiguous(ambiguous.0);
+                return Err(Error::pod_unreachable(pod.to_string(), state, None));
+            }
+            // Also if it is there: perhaps as a substitute, or for a broadcast, which would take it along when they leave.
+            if self.is_part {
+                let until = deadline.unwrap_or(now + WANTED);
+                let _ = self.events.send(Event::Named(pod.clone(), until));
+            }
+        }
         if deadline.is_none_or(|deadline| deadline > now) {
-            for member in named.into_iter().filter(|member| member.is_unreachable()) {
+            let refusing = requested.into_iter();
+            for member in refusing.filter(|member| member.is_unreachable()) {
                 let until = deadline.unwrap_or(now + WANTED);
                 let _ = self.events.send(Event::Wanted(member.clone(), until));
             }
@@ -133,21 +263,50 @@ impl<S: Clone> Shared<S> {
             return Err(Error::no_endpoints(why, notes.last_error.clone()));
         }
         let is_its_own =
-            |(id, _): &&(MemberId, SharedError)| named.iter().any(|member| member.id() == *id);
+            |(id, _): &&(MemberId, SharedError)| requested.iter().any(|member| member.id() == *id);
         let cause = notes.last_refusal.as_ref().filter(is_its_own);
-        Err(Error::pod_unreachable(
-            pod,
-            cause.map(|(_, refusal)| refusal.clone()),
-        ))
+        let cause = cause.map(|(_, refusal)| refusal.clone());
+        if let Some(target) = target {
+            return Err(Error::endpoint_unreachable(target.endpoint.clone(), cause));
+        }
+        let pod = route.requested().map(|pod| pod.among(snapshot.endpoints()));
+        let Some(Ok(pod)) = pod else {
+            return Err(Error::unreachable(snapshot.members().len(), cause));
+        };
+        let state = match snapshot.requested_endpoint(route) {
+            Some(endpoint) => PodState::Refuses(endpoint.clone()),
+            None => {
+                let mut left = notes.left.iter();
+                let last = left.find(|(endpoint, _)| pod.is(endpoint));
+                let last = last.map(|(endpoint, at)| (endpoint.clone(), now - *at));
+                PodState::Away(Away::new(snapshot.endpoints(), last))
+            }
+        };
+        // It may be away for want of an answer.
+        let cause = cause.or_else(|| notes.last_error.clone());
+        Err(Error::pod_unreachable(pod.to_string(), state, cause))
+    }
+
+    /// Whether a request has been placed where it must not go, by what is known now: at another pod than the one that it is for,
+    /// or at the one that it leaves out.
+    pub(super) fn is_lost(&self, route: &Route, in_flight: &InFlight) -> bool {
+        if route.is_empty() {
+            return false;
+        }
+        let (endpoint, id) = (in_flight.endpoint(), in_flight.member().id());
+        let snapshot = self.current.load();
+        match route.is_for_one() {
+            true => !snapshot.is_for(route, id),
+            false => snapshot.is_left_out(route, endpoint, id),
+        }
     }
 
     /// Why a request for one pod waits no longer for it to become ready, if its time is up.
     pub(super) fn is_over(&self, errand: &mut Errand) -> Option<Error> {
         let now = Instant::now();
-        let deadline = errand.deadline(|| self.deadline(now));
-        let pod = errand.route().requested_pod()?;
+        let deadline = self.ready_deadline(errand, now);
         let is_over = deadline.is_some_and(|deadline| deadline <= now);
-        is_over.then(|| self.may_wait_for(pod, now, deadline).err())?
+        is_over.then(|| self.may_wait_for(errand.route(), now, deadline).err())?
     }
 
     /// Whether anything can still change.

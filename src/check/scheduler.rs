@@ -147,6 +147,15 @@ impl CheckState {
         self.checked
     }
 
+    /// Whether its checks say that it should get no requests. Not as long as it is to pass the first one, and none has ended yet.
+    pub(crate) fn has_failed(&self) -> bool {
+        match self.checked {
+            Checked::Passes => false,
+            Checked::Fails => true,
+            Checked::Pending => self.in_a_row > 0,
+        }
+    }
+
     fn learn(&mut self, has_passed: bool, pace: &Pace) {
         let goes_on = has_passed == self.has_passed_last;
         self.in_a_row = if goes_on {

@@ -12,6 +12,7 @@
 //! | `dns/local.rs` | the names that nobody is asked for: localhost, and those of the hosts file |
 //! | `dns/addresses.rs` | the addresses of a name |
 //! | `dns/srv_records.rs`, `dns/services.rs`, `dns/targets.rs` | SRV records, and where their targets' addresses come from |
+//! | `dns/pod_names.rs` | pods' own names, each asked for its addresses |
 //! | `dns/look.rs` | one look: what is looked for, the endpoints that come of it |
 //! | `dns/walk.rs` | the way through the search list |
 //! | `dns/candidates.rs` | the name that has been found, and whether it is still the right one |
@@ -37,6 +38,7 @@ mod local;
 mod look;
 mod lookup;
 mod name;
+mod pod_names;
 mod question;
 mod questions;
 mod refresher;
@@ -134,6 +136,28 @@ const LONGEST: Duration = Duration::from_secs(86_400);
 /// A Service without `clusterIP: None` works, as one endpoint. SRV records tell such a Service from a headless one with one
 /// pod, and it is warned about once. A and AAAA records don't tell them apart: where a Service has had the same one address
 /// for a minute, an `info` says once that it may be either. Nothing is said of a pod's own name (`web-0.web.default`).
+///
+/// # Pods' own names
+///
+/// A and AAAA records of a Service don't tell its pods' hostnames. Where requests ask for a pod by its name
+/// ([`Balance::pod`](crate::Balance::pod), [`Route::pod`](crate::Route::pod), [`Route::prefer`](crate::Route::prefer)),
+/// `web-0.<service>` is asked for as well, whenever the Service is, and the endpoint of the Service's set that has this address
+/// gets the [hostname](Endpoint::hostname). An address that isn't in the Service's set makes no endpoint, and a name that doesn't exist is a pod that is away. The same is
+/// done where SRV records don't tell the hostnames of a large Service.
+///
+/// - **The price** is one query more for each name and address family that the Service has, at each look. At most 64 names
+///   are asked for; one that no request has asked for in five minutes is forgotten, and so is its pod's hostname. Where there are
+///   more, names that were never a pod's give way to new ones.
+/// - **A name that can't be looked up** (SERVFAIL, no answer within a second) keeps its endpoint for 30 s, as long as each look
+///   at the Service finds that address. The first look after that time forgets the name, until it can be looked up again.
+/// - **All names together have a second** in each look, 16 at a time. Those that it didn't suffice for come first in the next one.
+/// - **What remains**: name and address are of one look, but not of one record. If a pod goes and another pod of the Service gets
+///   its very address, a request for the first may reach the second: for the TTL of a cached record plus the time between two
+///   looks; where the name can't be looked up meanwhile, for 30 s and a look more; and while the Service itself can't be looked
+///   up, for that long, as its last answer stays. Cluster networks hand addresses out anew as late as they can. SRV records
+///   ([`srv`](Self::srv)) tell both in one answer, and EndpointSlices the pod's UID, but they too may be older than what has
+///   happened. What makes sure of it is the pod itself, or its certificate: it can compare its own name with the one in `Host`
+///   (`http::Client::pod` says how to send that), and `Tls::pod_names` makes the client ask for it in the handshake.
 ///
 /// # Price
 ///
@@ -301,6 +325,10 @@ impl Discovery for Dns {
 
     fn accepted(&mut self, endpoint: &Endpoint) {
         self.shared.accepted(endpoint);
+    }
+
+    fn wanted(&mut self, pod: &str) -> bool {
+        self.shared.wanted(pod)
     }
 
     fn age(&self) -> Duration {

@@ -371,6 +371,12 @@ impl<P: Discovery, F: Discovery> Discovery for Fallback<P, F> {
         }
     }
 
+    /// Both are told: the other one may be used next.
+    fn wanted(&mut self, pod: &str) -> bool {
+        let of_primary = self.primary.wanted(pod);
+        self.fallback.wanted(pod) || of_primary
+    }
+
     fn age(&self) -> Duration {
         self.told.map_or(Duration::ZERO, |told| told.age)
     }

@@ -138,6 +138,16 @@ impl<S: Source> Discovery for Shared<S> {
         }
     }
 
+    /// All sources are told, and those that are made later: a reader may enter another room.
+    fn wanted(&mut self, pod: &str) -> bool {
+        let is_of_use = lock(&self.hub.template).wanted(pod);
+        let rooms: Vec<_> = lock(&self.hub.rooms).values().cloned().collect();
+        for room in rooms {
+            lock(&room.state).source.wanted(pod);
+        }
+        is_of_use
+    }
+
     fn age(&self) -> Duration {
         self.age
     }

@@ -3,6 +3,7 @@
 mod build;
 mod connections;
 mod limits;
+mod retries;
 mod service;
 mod wire;
 
@@ -10,16 +11,12 @@ pub use service::BuildError;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use http::{
-    StatusCode, Uri,
-    uri::{Authority, Scheme},
-};
-use tower::retry::budget::Budget;
-
 use self::limits::Limits;
+#[cfg(feature = "sessions")]
+use super::session::Sessions;
 #[cfg(feature = "tls")]
 use super::tls::Tls;
-use super::{connect::Connector, replay::Retries, response::SharedClassify};
+use super::{connect::Connector, key_from::KeyFrom, replay::Retries, response::SharedClassify};
 use crate::{
     check::HealthCheck,
     discovery::{Discovery, dns::Dns},
@@ -27,6 +24,11 @@ use crate::{
     outcome::ClassifyHttp,
     outlier::OutlierDetection,
     policy::{AnyPolicy, Policy, RoundRobin},
+    subset::Subset,
+};
+use http::{
+    Uri,
+    uri::{Authority, Scheme},
 };
 
 /// Settings of a [`Client`](super::Client).
@@ -46,7 +48,11 @@ use crate::{
 /// | [`retries`](Self::retries) | 3 for a request |
 /// | [`retry_budget`](Self::retry_budget) | 20 % of all requests and 10 a second, over 10 s |
 /// | [`retry_statuses`](Self::retry_statuses) | 502, 503 and 504 |
+/// | [`hedge`](Self::hedge) | off: one pod at a time |
 /// | [`zone`](Self::zone), [`node`](Self::node), [`prefer_zone`](Self::prefer_zone), [`prefer_node`](Self::prefer_node) | not known: all pods are alike |
+/// | [`subset`](Self::subset) | none: all pods are used |
+/// | [`key_from`](Self::key_from) | nowhere: requests have the keys that they name |
+/// | `sessions` (feature `sessions`) | none: no request stays with a pod |
 /// | [`max_idle`](Self::max_idle) | 32 connections a pod |
 /// | [`idle_timeout`](Self::idle_timeout) | 30 s |
 /// | [`max_connections`](Self::max_connections) | 1,024 a pod |
@@ -73,6 +79,10 @@ pub struct ClientBuilder<D = Dns> {
     detection: OutlierDetection,
     check: Option<HealthCheck>,
     slow_start: Duration,
+    subset: Option<Subset>,
+    keys: Vec<KeyFrom>,
+    #[cfg(feature = "sessions")]
+    sessions: Option<Sessions>,
     classify: SharedClassify,
     connector: Connector,
     #[cfg(feature = "tls")]
@@ -92,6 +102,10 @@ impl ClientBuilder {
             detection: OutlierDetection::new(),
             check: None,
             slow_start: Duration::ZERO,
+            subset: None,
+            keys: Vec::new(),
+            #[cfg(feature = "sessions")]
+            sessions: None,
             classify: SharedClassify::ByStatus,
             connector: Connector::default(),
             #[cfg(feature = "tls")]
@@ -135,6 +149,10 @@ impl<D> ClientBuilder<D> {
             detection: self.detection,
             check: self.check,
             slow_start: self.slow_start,
+            subset: self.subset,
+            keys: self.keys,
+            #[cfg(feature = "sessions")]
+            sessions: self.sessions,
             classify: self.classify,
             connector: self.connector,
             #[cfg(feature = "tls")]
@@ -210,6 +228,49 @@ impl<D> ClientBuilder<D> {
         self
     }
 
+    /// Uses only a part of the pods, for services with so many clients and pods that not every client should have connections to
+    /// every pod: see [`Subset`]. All of them by default.
+    pub fn subset(mut self, subset: Subset) -> Self {
+        self.subset = Some(subset);
+        self
+    }
+
+    /// Where the [key](crate::Route::key) of a request comes from that has none of its own: a header, a part of the path, a cookie,
+    /// or a function. Called several times, the first source that has a key counts. A request that none has a key of goes to any
+    /// pod.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), tower_headless::BoxError> {
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    /// # let _entered = runtime.enter();
+    /// use tower_headless::{ConsistentHash, http::{Client, KeyFrom}};
+    ///
+    /// // `/users/42/cart`, and what comes without a user in its path, by its tenant.
+    /// let client = Client::builder("http://cart-headless.default:80".parse()?)
+    ///     .policy(ConsistentHash::new())
+    ///     .key_from(KeyFrom::path_segment(1))
+    ///     .key_from(KeyFrom::header("x-tenant"))
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// With a policy of this crate's that looks at no keys, [`build`](Self::build) fails: all but
+    /// [`ConsistentHash`](crate::ConsistentHash), the default included.
+    pub fn key_from(mut self, source: KeyFrom) -> Self {
+        self.keys.push(source);
+        self
+    }
+
+    /// Sticky sessions: requests that bring a cookie, or a header, go to the pod that has answered before; off by default. See
+    /// [`Sessions`].
+    #[cfg(feature = "sessions")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "sessions")))]
+    pub fn sessions(mut self, sessions: Sessions) -> Self {
+        self.sessions = Some(sessions);
+        self
+    }
+
     /// What the end of a request says of its pod.
     ///
     /// Two ends are not passed to the classifier. A request whose own body fails says nothing of its pod. A request that the
@@ -244,44 +305,6 @@ impl<D> ClientBuilder<D> {
     /// Requests fail at once while no pod accepts them. The same as a ready timeout of zero.
     pub fn fail_fast(self) -> Self {
         self.ready_timeout(Duration::ZERO)
-    }
-
-    /// How often one request may be sent again, at most; 0 for never.
-    ///
-    /// Two kinds of attempts count neither here nor in the [budget](Self::retry_budget). A request that was never written goes
-    /// to another pod whatever this says. One that a pod refuses unprocessed (HTTP/2's `REFUSED_STREAM` and GOAWAY) is sent
-    /// again once for each pod that does so, unless this is 0.
-    pub fn retries(mut self, times: usize) -> Self {
-        self.retries.allowance.times = times;
-        self
-    }
-
-    /// What bounds the retries of all requests, as [`RetryLayer::budget`](crate::RetryLayer::budget) does.
-    ///
-    /// What it bounds with everything failing is said [there](crate::RetryLayer#how-often).
-    pub fn retry_budget(mut self, budget: impl Budget + Send + Sync + 'static) -> Self {
-        self.retries.allowance.budget = Arc::new(budget);
-        self
-    }
-
-    /// Which answers are no good, so that another pod is asked: 502, 503 and 504 by default. An empty list turns that off.
-    ///
-    /// They are what a pod says that can't serve for now; another one often can. It is done for those requests only that
-    /// are sent again when they are lost: with a safe method and no body, or [`Idempotent`](super::Idempotent). The caller
-    /// has seen nothing of the first answer by then. When no more retries are allowed, or all pods have been asked, the last
-    /// answer is the caller's, as the pod has sent it.
-    ///
-    /// This is on by default because such a request may be sent twice anyway, and because the budget bounds what it adds to
-    /// an outage: a service that sheds load with 503 gets at most a fifth more of it. Where even that is too much, turn it
-    /// off.
-    ///
-    /// gRPC's `UNAVAILABLE` counts as 503 where it is all of the response. What a pod says of
-    /// retries is heeded: with a negative `grpc-retry-pushback-ms`, or one that is no number, there is none (gRFC A6). With a
-    /// positive one, or with `Retry-After` and 429 or 503, another pod is asked at once if there is one, and the retries of
-    /// other requests pass over the one that said so for as long, but for 30 s at most. First attempts go there as ever.
-    pub fn retry_statuses(mut self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
-        self.retries.statuses = statuses.into_iter().collect();
-        self
     }
 }
 

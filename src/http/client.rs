@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, uri::Authority};
 use http_body::Body;
 use tokio::runtime::Handle;
 use tower::Service;
@@ -16,7 +16,8 @@ use tower::Service;
 #[cfg(feature = "tls")]
 use super::tls::TlsHandle;
 use super::{
-    body::RequestBody,
+    affinity::{Affinity, Followed},
+    body::{PodRequest, RequestBody},
     error::Error,
     framing,
     future::{Pods, ResponseFuture, Shared},
@@ -65,7 +66,9 @@ use crate::{
 /// be read, or dropped, anywhere.
 ///
 /// A [`Route`] in a request's extensions says where it wants to go: by a key, to one pod, or away from some. It is taken out
-/// before the request is sent. A retry avoids the pods that have failed as well.
+/// before the request is sent. A retry avoids the pods that have failed as well. Of a request that says nothing, the client may
+/// find the key itself ([`ClientBuilder::key_from`](super::ClientBuilder::key_from)), and its session (feature `sessions`).
+/// Where a request has more than one of these, a route to one pod comes first, then the session, then the key.
 ///
 /// Dropping the response's future or its body cancels the request.
 pub struct Client {
@@ -107,7 +110,13 @@ impl Client {
         Some(tls.handle())
     }
 
-    fn begin<B>(&mut self, request: Request<B>) -> Result<ResponseFuture, Error>
+    /// A request as pods get it, if it makes sense, and the route that it names, or else that `affinity` leads it.
+    #[inline]
+    pub(super) fn prepare<B>(
+        &self,
+        request: Request<B>,
+        affinity: Option<&Affinity>,
+    ) -> Result<(Prepared, Route), Error>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -121,6 +130,8 @@ impl Client {
             framing::compare(length, request.body())?;
         }
         let (head, body) = request.into_parts();
+        let led =
+            affinity.and_then(|affinity| affinity.lead(&head, |route| self.pods.requested(route)));
         let body = RequestBody::new(body, length);
         let mut request = Request::from_parts(head, body);
         framing::check(&mut request)?;
@@ -132,14 +143,51 @@ impl Client {
             timeout = extensions.remove().map(|RequestTimeout(own)| own);
             route = extensions.remove().unwrap_or_default();
         }
-        let timeout = timeout.or(shared.timeout);
+        let mut followed = None;
+        if let Some(led) = led {
+            (route, followed) = led;
+        }
+        let prepared = Prepared {
+            request,
+            timeout: timeout.or(shared.timeout),
+            followed,
+        };
+        Ok((prepared, route))
+    }
+
+    /// Gives a request to the balancer.
+    #[inline]
+    pub(super) fn send(&self, prepared: Prepared, route: Route) -> ResponseFuture {
+        let Prepared {
+            mut request,
+            timeout,
+            followed,
+        } = prepared;
+        let shared = &self.shared;
         shared.retries.allowance.budget.deposit();
         let replay = Replay::of(&mut request, &route, &shared.retries, shared.may_refuse);
         let future = self.pods.call_with(request, route);
         // Who waits for discovery keeps it going.
         let shared = (replay.is_some() || !self.opened).then(|| shared.clone());
-        Ok(ResponseFuture::new(future, replay, shared, timeout))
+        ResponseFuture::new(future, replay, shared, timeout).followed(followed)
     }
+
+    /// The service, as requests name it.
+    pub(super) fn authority(&self) -> &Authority {
+        &self.shared.config.service.authority
+    }
+
+    pub(super) fn pods(&self) -> &Pods {
+        &self.pods
+    }
+}
+
+/// A request as pods get it.
+pub(super) struct Prepared {
+    pub(super) request: PodRequest,
+    /// Of the whole.
+    pub(super) timeout: Option<Duration>,
+    pub(super) followed: Option<Box<Followed>>,
 }
 
 impl Clone for Client {
@@ -168,7 +216,10 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        self.begin(request).unwrap_or_else(ResponseFuture::failed)
+        match self.prepare(request, self.shared.affinity.as_ref()) {
+            Ok((prepared, route)) => self.send(prepared, route),
+            Err(error) => ResponseFuture::failed(error),
+        }
     }
 }
 

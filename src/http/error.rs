@@ -2,7 +2,10 @@
 
 use std::{error::Error as StdError, fmt, time::Duration};
 
-use http::uri::{Authority, Scheme};
+use http::{
+    StatusCode,
+    uri::{Authority, Scheme},
+};
 
 use crate::{
     endpoint::Endpoint,
@@ -25,6 +28,16 @@ enum Kind {
     Foreign { other: String, service: String },
     #[error("the request was not sent")]
     Unsent(#[source] BalanceError),
+    #[cfg_attr(
+        not(feature = "sessions"),
+        expect(dead_code, reason = "there are no sessions")
+    )]
+    #[error("the request was not sent: it is for pod {pod}, which its session is with")]
+    SessionLost { pod: Box<str>, source: BalanceError },
+    #[error(transparent)]
+    NoAnswer(BalanceError),
+    #[error("pod {pod} answered {status}")]
+    Status { pod: Endpoint, status: StatusCode },
     #[error("pod {pod} failed; the request {outcome}")]
     Pod {
         pod: Endpoint,
@@ -123,10 +136,15 @@ impl Error {
         Self(Box::new(Kind::Deadline(after)))
     }
 
+    pub(super) fn status(pod: Endpoint, status: StatusCode) -> Self {
+        Self(Box::new(Kind::Status { pod, status }))
+    }
+
     /// What the balancer says of a request.
     pub(super) fn balance(error: BalanceError) -> Self {
         let (pod, source) = match error.into_endpoint_failure() {
             Ok(failure) => failure,
+            Err(error) if error.is_timeout() => return Self(Box::new(Kind::NoAnswer(error))),
             Err(error) => return Self(Box::new(Kind::Unsent(error))),
         };
         let source = match source.downcast::<Self>() {
@@ -149,6 +167,17 @@ impl Error {
         }))
     }
 
+    /// Of a request that had to go to its session's pod.
+    #[cfg(feature = "sessions")]
+    pub(super) fn of_session(self, pod: Box<str>) -> Self {
+        match *self.0 {
+            Kind::Unsent(source) if source.is_unreachable() => {
+                Self(Box::new(Kind::SessionLost { pod, source }))
+            }
+            _ => self,
+        }
+    }
+
     /// What became of the request, where a pod has failed it before a response began.
     pub(super) fn outcome(&self) -> Option<Outcome> {
         match *self.0 {
@@ -162,9 +191,14 @@ impl Error {
     /// Where this is false it may have been executed, once.
     pub fn is_unexecuted(&self) -> bool {
         match *self.0 {
-            Kind::Request(_) | Kind::Foreign { .. } | Kind::Unsent(_) => true,
+            Kind::Request(_)
+            | Kind::Foreign { .. }
+            | Kind::Unsent(_)
+            | Kind::SessionLost { .. } => true,
+            Kind::NoAnswer(ref error) => error.is_unsent(),
             Kind::Pod { outcome, .. } => outcome == Outcome::Unprocessed,
             Kind::RequestBody(_)
+            | Kind::Status { .. }
             | Kind::Body { .. }
             | Kind::CutOff { .. }
             | Kind::Limit { .. }
@@ -172,10 +206,11 @@ impl Error {
         }
     }
 
-    /// A timeout of the client's own has passed: that of the first byte, or that of the whole.
+    /// A timeout of the client's own has passed: that of the first byte, that of the whole, or one of a
+    /// [broadcast's](crate::Broadcast).
     pub fn is_timeout(&self) -> bool {
         match &*self.0 {
-            Kind::Deadline(_) => true,
+            Kind::Deadline(_) | Kind::NoAnswer(_) => true,
             Kind::Pod { source, .. } => source.is::<NoFirstByte>(),
             _ => false,
         }
@@ -207,19 +242,42 @@ impl Error {
         matches!(*self.0, Kind::Limit { .. })
     }
 
-    /// No pod took the request: there are none, or all refuse. The source is the balancer's own
+    /// No pod took the request: there are none, or all refuse; or the one of a [broadcast](super::Client::broadcast) does, or
+    /// has left. The source is the balancer's own
     /// [`Error`](crate::Error).
     pub fn is_unreachable(&self) -> bool {
-        matches!(*self.0, Kind::Unsent(_))
+        matches!(*self.0, Kind::Unsent(_) | Kind::SessionLost { .. })
     }
 
-    /// The pod that failed, where one had the request.
+    /// The request's session has lost its pod, and was to go to no other ([strict](super::Sessions::strict)). Nothing was sent.
+    ///
+    /// [`is_unreachable`](Self::is_unreachable) is true as well.
+    #[cfg(feature = "sessions")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "sessions")))]
+    pub fn is_session_lost(&self) -> bool {
+        matches!(*self.0, Kind::SessionLost { .. })
+    }
+
+    /// The status of an answer that is no success, where successes are counted: see
+    /// [`Client::broadcast`](super::Client::broadcast). Elsewhere an answer is no error, whatever its status.
+    pub fn status_code(&self) -> Option<StatusCode> {
+        match *self.0 {
+            Kind::Status { status, .. } => Some(status),
+            _ => None,
+        }
+    }
+
+    /// The pod that failed, where one had the request, or was the only one that should have it.
     pub fn pod(&self) -> Option<&Endpoint> {
         match &*self.0 {
             Kind::Pod { pod, .. }
+            | Kind::Status { pod, .. }
             | Kind::Body { pod, .. }
             | Kind::CutOff { pod, .. }
             | Kind::Limit { pod, .. } => Some(pod),
+            Kind::Unsent(error)
+            | Kind::SessionLost { source: error, .. }
+            | Kind::NoAnswer(error) => error.endpoint(),
             _ => None,
         }
     }
@@ -234,13 +292,17 @@ impl fmt::Display for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match &*self.0 {
-            Kind::Unsent(source) => Some(source),
+            Kind::Unsent(source) | Kind::SessionLost { source, .. } => Some(source),
             Kind::RequestBody(source)
             | Kind::Pod { source, .. }
             | Kind::Body { source, .. }
             | Kind::Limit { source, .. } => Some(&**source),
             Kind::CutOff { source, .. } => Some(source),
-            Kind::Request(_) | Kind::Foreign { .. } | Kind::Deadline(_) => None,
+            Kind::Request(_)
+            | Kind::Foreign { .. }
+            | Kind::NoAnswer(_)
+            | Kind::Status { .. }
+            | Kind::Deadline(_) => None,
         }
     }
 }

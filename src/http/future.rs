@@ -14,6 +14,7 @@ use http::Response;
 use pin_project_lite::pin_project;
 
 use super::{
+    affinity::{Affinity, Followed},
     body::PodRequest,
     deadline::Deadline,
     error::Error,
@@ -24,6 +25,8 @@ use super::{
 };
 use crate::{
     balance::{Balance, ResponseFuture as BalanceFuture},
+    broadcast::Asking,
+    hedge::{self, Race},
     route::Route,
 };
 
@@ -37,6 +40,7 @@ pub(super) struct Shared {
     pub(super) pods: Pods,
     pub(super) config: Arc<Config>,
     pub(super) retries: Retries,
+    pub(super) affinity: Option<Affinity>,
     pub(super) timeout: Option<Duration>,
     /// The pods may say that they have not processed a request.
     pub(super) may_refuse: bool,
@@ -59,13 +63,14 @@ pin_project! {
         replay: Option<Box<Replay>>,
         shared: Option<Arc<Shared>>,
         deadline: Option<Deadline>,
+        followed: Option<Box<Followed>>,
     }
 }
 
 pin_project! {
     #[project = AttemptProjection]
     enum Attempt {
-        Sent { #[pin] future: Sent },
+        Sent { #[pin] race: Race<Sent> },
         Failed { error: Option<Error> },
     }
 }
@@ -78,12 +83,25 @@ impl ResponseFuture {
         shared: Option<Arc<Shared>>,
         timeout: Option<Duration>,
     ) -> Self {
+        let hedged_after = replay.as_deref().zip(shared.as_deref());
+        let hedged_after = hedged_after.and_then(|(replay, shared)| {
+            replay.hedged_after(&shared.retries, || shared.pods.late())
+        });
         Self {
-            attempt: Attempt::Sent { future },
+            attempt: Attempt::Sent {
+                race: Race::new(future, hedged_after),
+            },
             replay,
             shared,
             deadline: timeout.map(Deadline::after),
+            followed: None,
         }
+    }
+
+    /// The same with somebody who is told of its answer.
+    pub(super) fn followed(self, by: Option<Box<Followed>>) -> Self {
+        let followed = by;
+        Self { followed, ..self }
     }
 
     pub(super) fn failed(error: Error) -> Self {
@@ -92,7 +110,25 @@ impl ResponseFuture {
             replay: None,
             shared: None,
             deadline: None,
+            followed: None,
         }
+    }
+}
+
+impl Attempt {
+    /// Whether the answer is that of another pod than the one that still has the request.
+    fn is_overtaken(&self) -> bool {
+        matches!(self, Self::Sent { race } if race.is_overtaken())
+    }
+}
+
+impl Asking<Response<ResponseBody>, Error> for ResponseFuture {
+    fn is_unsent(&self) -> bool {
+        let is_unsent = match &self.attempt {
+            Attempt::Sent { race } => race.alone().is_some_and(Sent::is_unsent),
+            Attempt::Failed { .. } => true,
+        };
+        is_unsent && self.replay.as_ref().is_none_or(|replay| replay.is_first())
     }
 }
 
@@ -103,19 +139,20 @@ impl Future for ResponseFuture {
         let mut this = self.project();
         loop {
             let polled = match this.attempt.as_mut().project() {
-                AttemptProjection::Sent { future } => future.poll(cx),
+                AttemptProjection::Sent { race } => {
+                    race.poll(cx, Contest::of(this.replay, this.shared, this.followed))
+                }
                 AttemptProjection::Failed { error } => {
                     let error = error.take().expect("polled after completion");
                     return Poll::Ready(Err(error));
                 }
             };
+            let is_overtaken = this.attempt.is_overtaken();
             let answer = match polled {
                 // Responses are large, and most go straight to their callers.
-                Poll::Ready(Ok(mut response))
-                    if !is_retried(this.replay, this.shared, &response) =>
-                {
+                Poll::Ready(Ok(mut response)) if is_final(this.replay, this.shared, &response) => {
                     *this.replay = None;
-                    bound(&mut response, this.deadline);
+                    answered(&mut response, this.deadline, this.followed, is_overtaken);
                     return Poll::Ready(Ok(response));
                 }
                 Poll::Ready(answer) => answer.map_err(Error::balance),
@@ -133,16 +170,84 @@ impl Future for ResponseFuture {
                 _ => ControlFlow::Break(answer),
             };
             match next {
-                ControlFlow::Continue(future) => this.attempt.set(Attempt::Sent { future }),
-                ControlFlow::Break(mut answer) => {
-                    *this.replay = None;
-                    if let Ok(response) = &mut answer {
-                        bound(response, this.deadline);
+                ControlFlow::Continue(again) => {
+                    if let AttemptProjection::Sent { race } = this.attempt.as_mut().project() {
+                        race.try_again(again);
                     }
-                    return Poll::Ready(answer);
+                }
+                ControlFlow::Break(answer) => {
+                    *this.replay = None;
+                    return Poll::Ready(match answer {
+                        Ok(mut response) => {
+                            answered(&mut response, this.deadline, this.followed, is_overtaken);
+                            Ok(response)
+                        }
+                        Err(error) => Err(match this.followed.take() {
+                            Some(followed) => followed.failed(error),
+                            None => error,
+                        }),
+                    });
                 }
             }
         }
+    }
+}
+
+/// A request that may be hedged.
+struct Contest<'a> {
+    replay: &'a mut Replay,
+    shared: &'a Shared,
+    followed: Option<&'a mut Followed>,
+}
+
+impl<'a> Contest<'a> {
+    fn of(
+        replay: &'a mut Option<Box<Replay>>,
+        shared: &'a Option<Arc<Shared>>,
+        followed: &'a mut Option<Box<Followed>>,
+    ) -> Option<Self> {
+        let (replay, shared) = replay.as_deref_mut().zip(shared.as_deref())?;
+        Some(Self {
+            replay,
+            shared,
+            followed: followed.as_deref_mut(),
+        })
+    }
+}
+
+impl hedge::Contest<Sent> for Contest<'_> {
+    fn patience(&self, late: Duration) -> Duration {
+        let hedges = self.shared.retries.hedges.as_ref();
+        hedges.map_or(late, |hedges| hedges.patience(late))
+    }
+
+    fn second(&mut self, first: &Sent) -> Option<Sent> {
+        let Shared { pods, retries, .. } = self.shared;
+        let has_other = |route: &Route| pods.has_other(route);
+        let late = first.endpoint()?;
+        let (request, route) = self.replay.beside(late, retries, has_other)?;
+        if let Some(followed) = &mut self.followed {
+            followed.hedged(late);
+        }
+        Some(pods.call_with(request, route))
+    }
+
+    fn is_good(&self, result: &<Sent as Future>::Output) -> bool {
+        let is_good = |response| Replay::is_good(response, &self.shared.retries);
+        result.as_ref().is_ok_and(is_good)
+    }
+
+    fn set_aside(&mut self, result: <Sent as Future>::Output) {
+        let answer = result.map_err(Error::balance);
+        self.replay.set_aside(answer, &self.shared.retries);
+    }
+
+    fn replace(&mut self, result: <Sent as Future>::Output, other: &Sent) -> Option<Sent> {
+        let Shared { pods, retries, .. } = self.shared;
+        let has_other = |route: &Route| pods.has_other(route);
+        let (answer, other) = (result.map_err(Error::balance), other.endpoint());
+        let (request, route) = self.replay.replace(answer, other, retries, has_other)?;
+        Some(pods.call_with(request, route))
     }
 }
 
@@ -161,21 +266,29 @@ fn poll_late(
     }
 }
 
-fn is_retried(
+fn is_final(
     replay: &Option<Box<Replay>>,
     shared: &Option<Arc<Shared>>,
     response: &Response<ResponseBody>,
 ) -> bool {
     match (replay, shared) {
-        (Some(replay), Some(shared)) => replay.is_retried(response, &shared.retries),
-        _ => false,
+        (Some(replay), Some(shared)) => replay.is_final(response, &shared.retries),
+        _ => true,
     }
 }
 
-/// The rest of a response takes the rest of the time.
-fn bound(response: &mut Response<ResponseBody>, deadline: &mut Option<Deadline>) {
+/// The response is the caller's: the rest of it takes the rest of the time.
+fn answered(
+    response: &mut Response<ResponseBody>,
+    deadline: &mut Option<Deadline>,
+    followed: &mut Option<Box<Followed>>,
+    is_overtaken: bool,
+) {
     if let Some(deadline) = deadline.take() {
         response.body_mut().until(deadline);
+    }
+    if let Some(followed) = followed.take() {
+        followed.answered(response, is_overtaken);
     }
 }
 

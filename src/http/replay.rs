@@ -10,9 +10,7 @@
 
 use std::{ops::ControlFlow, task::Context, time::Duration};
 
-use http::{
-    Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-};
+use http::{HeaderValue, Request, Response, StatusCode, header::UPGRADE};
 
 use super::{
     body::{PodRequest, RequestBody},
@@ -20,7 +18,9 @@ use super::{
     response::ResponseBody,
 };
 use crate::{
-    outcome::GRPC_STATUS,
+    endpoint::Endpoint,
+    hedge::Hedges,
+    outcome::{ByStatus, ClassifyHttp, GRPC_STATUS, Outcome as Health},
     retry::{Allowance, Attempts, Ended, Fate, Pushback, UNAVAILABLE},
     route::Route,
 };
@@ -64,6 +64,7 @@ pub(super) struct Retries {
     pub(super) allowance: Allowance,
     /// Answers that are asked for again elsewhere.
     pub(super) statuses: Box<[StatusCode]>,
+    pub(super) hedges: Option<Hedges>,
 }
 
 impl Default for Retries {
@@ -71,16 +72,18 @@ impl Default for Retries {
         Self {
             allowance: Allowance::default(),
             statuses: UNAVAILABLE.into(),
+            hedges: None,
         }
     }
 }
 
 /// What it takes to send a request again.
 pub(super) struct Replay {
-    head: Head,
-    body: RequestBody,
+    request: PodRequest,
     /// It may be executed twice.
     repeatable: bool,
+    /// It changes nothing: two pods may have it at once.
+    is_hedged: bool,
     attempts: Attempts<Answer>,
 }
 
@@ -94,18 +97,21 @@ impl Replay {
         may_refuse: bool,
     ) -> Option<Box<Self>> {
         let marked = request.extensions().get::<Idempotent>().copied();
-        let repeatable =
-            marked.is_some() || (request.method().is_safe() && request.body().is_empty());
-        if retries.allowance.times == 0 || !(repeatable || may_refuse) {
+        let is_safe = request.method().is_safe() && request.body().is_empty();
+        let repeatable = marked.is_some() || is_safe;
+        let is_retried = retries.allowance.times > 0 && (repeatable || may_refuse);
+        // An upgrade is one pod's.
+        let is_hedged =
+            retries.hedges.is_some() && is_safe && !request.headers().contains_key(UPGRADE);
+        if !is_retried && !is_hedged {
             return None;
         }
         // Pods that may refuse are likely to speak gRPC, whose bodies all come as streams.
         request.body_mut().record(marked.unwrap_or_default().record);
-        let body = request.body().again()?;
         Some(Box::new(Self {
-            head: Head::of(request),
-            body,
+            request: again(request)?,
             repeatable,
+            is_hedged,
             attempts: Attempts::new(&retries.allowance, route.clone()),
         }))
     }
@@ -119,8 +125,73 @@ impl Replay {
     ) -> ControlFlow<Answer, (PodRequest, Route)> {
         let ended = self.ended(&answer, retries);
         let allowance = &retries.allowance;
-        let again = || Some(self.head.again(self.body.again()?));
+        let again = || again(&self.request);
         (self.attempts).next(answer, &ended, allowance, has_other, again)
+    }
+
+    /// Whether no earlier attempt may have been executed.
+    pub(super) fn is_first(&self) -> bool {
+        !self.attempts.may_be_executed()
+    }
+
+    /// After how long the request may be hedged, which begins now.
+    pub(super) fn hedged_after(
+        &self,
+        retries: &Retries,
+        late: impl FnOnce() -> Option<Duration>,
+    ) -> Option<Duration> {
+        let hedges = retries.hedges.as_ref().filter(|_| self.is_hedged);
+        hedges?.begin(self.attempts.route(), late)
+    }
+
+    /// The request for a second try beside the one at `pod`, and its route, if there is to be one.
+    pub(super) fn beside(
+        &self,
+        pod: &Endpoint,
+        retries: &Retries,
+        has_other: impl FnOnce(&Route) -> bool,
+    ) -> Option<(PodRequest, Route)> {
+        let allowance = &retries.allowance;
+        let route = self.attempts.beside(pod, allowance, has_other)?;
+        let request = again(&self.request)?;
+        let is_allowed = retries.hedges.as_ref()?.allow(&*allowance.budget);
+        is_allowed.then_some((request, route))
+    }
+
+    /// Whether a response counts though another pod may answer, too. It costs nothing to wait for that one: so a 500 doesn't,
+    /// which may be the pod's fault, nor does a 429, and overloaded pods say so fast.
+    pub(super) fn is_good(response: &Response<ResponseBody>, retries: &Retries) -> bool {
+        let status = status(response);
+        !status.is_server_error()
+            && !retries.statuses.contains(&status)
+            && ByStatus.head(status, response.headers()) == Health::Success
+    }
+
+    /// Whether a response is the caller's, whatever came before.
+    pub(super) fn is_final(&self, response: &Response<ResponseBody>, retries: &Retries) -> bool {
+        let is_best = !self.attempts.has_aside() || Self::is_good(response, retries);
+        is_best && !self.is_retried(response, retries)
+    }
+
+    /// One of two tries has come to this, and the other one goes on.
+    pub(super) fn set_aside(&mut self, answer: Answer, retries: &Retries) {
+        let ended = self.ended(&answer, retries);
+        self.attempts.set_aside(answer, &ended);
+    }
+
+    /// One of two tries has come to this, and the other one goes on, at `other` if a pod has it: the request for a try in its
+    /// place, and its route, if there is to be one.
+    pub(super) fn replace(
+        &mut self,
+        answer: Answer,
+        other: Option<&Endpoint>,
+        retries: &Retries,
+        has_other: impl Fn(&Route) -> bool,
+    ) -> Option<(PodRequest, Route)> {
+        let ended = self.ended(&answer, retries);
+        let allowance = &retries.allowance;
+        let again = || again(&self.request);
+        (self.attempts).replace(answer, &ended, other, allowance, has_other, again)
     }
 
     /// Reads on what an earlier attempt was answered.
@@ -131,7 +202,7 @@ impl Replay {
     }
 
     /// Whether a response is one that another pod may better. What it asks of retries is heeded, be it one or not.
-    pub(super) fn is_retried(&self, response: &Response<ResponseBody>, retries: &Retries) -> bool {
+    fn is_retried(&self, response: &Response<ResponseBody>, retries: &Retries) -> bool {
         let status = status(response);
         let is_wanted = self.repeatable && retries.statuses.contains(&status);
         if !is_wanted && !WAITS.contains(&status) {
@@ -153,17 +224,22 @@ impl Replay {
                 (Fate::Answered, Some(response.body().pod()), is_retried)
             }
             Err(error) => match error.outcome() {
-                Some(Outcome::Unprocessed) => (Fate::Unprocessed, error.pod(), true),
+                Some(Outcome::Unprocessed) => {
+                    let is_retried = retries.allowance.times > 0;
+                    (Fate::Unprocessed, error.pod(), is_retried)
+                }
                 Some(Outcome::Unknown) => (Fate::Lost, error.pod(), self.repeatable),
                 // What is unsent has been offered to all pods by then.
                 _ if error.is_unexecuted() => (Fate::Unsent, None, false),
                 _ => (Fate::Lost, error.pod(), false),
             },
         };
+        let is_good = |response| Self::is_good(response, retries);
         Ended {
             fate,
             endpoint: pod.cloned(),
-            is_retried: may_be_sent_again && self.body.is_playable(),
+            is_retried: may_be_sent_again && self.request.body().is_playable(),
+            is_good: self.attempts.has_aside() && answer.as_ref().is_ok_and(is_good),
         }
     }
 }
@@ -181,42 +257,18 @@ fn status(response: &Response<ResponseBody>) -> StatusCode {
     }
 }
 
-/// The head of a request.
-struct Head {
-    method: Method,
-    uri: Uri,
-    version: Version,
-    headers: HeaderMap,
-    extensions: Extensions,
-}
-
-impl Head {
-    fn of(request: &Request<RequestBody>) -> Self {
-        Self {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            version: request.version(),
-            headers: copied(request.headers()),
-            extensions: request.extensions().clone(),
-        }
+/// The same request, if its body can be had again.
+pub(super) fn again(request: &PodRequest) -> Option<PodRequest> {
+    let mut again = Request::new(request.body().again()?);
+    again.method_mut().clone_from(request.method());
+    again.uri_mut().clone_from(request.uri());
+    *again.version_mut() = request.version();
+    // An empty map is cheaper made than cloned.
+    if !request.headers().is_empty() {
+        again.headers_mut().clone_from(request.headers());
     }
-
-    /// The same request again.
-    fn again(&self, body: RequestBody) -> PodRequest {
-        let mut again = Request::new(body);
-        again.method_mut().clone_from(&self.method);
-        again.uri_mut().clone_from(&self.uri);
-        *again.version_mut() = self.version;
-        *again.headers_mut() = copied(&self.headers);
-        again.extensions_mut().clone_from(&self.extensions);
-        again
+    if !request.extensions().is_empty() {
+        again.extensions_mut().clone_from(request.extensions());
     }
-}
-
-/// An empty map is cheaper made than cloned.
-fn copied(headers: &HeaderMap) -> HeaderMap {
-    match headers.is_empty() {
-        true => HeaderMap::new(),
-        false => headers.clone(),
-    }
+    Some(again)
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Response, Uri};
+use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, header::HOST};
 use http_body_util::Full;
 use tower::ServiceExt;
 
@@ -18,7 +18,10 @@ use super::{
     replay::{Idempotent, RequestTimeout},
     response::ResponseBody,
 };
-use crate::route::Route;
+use crate::{
+    broadcast::Broadcast,
+    route::{Route, RouteKey},
+};
 
 impl Client {
     /// A GET of `path`.
@@ -42,6 +45,25 @@ impl Client {
 pub struct RequestBuilder {
     client: Client,
     request: Result<Request<Full<Bytes>>, Error>,
+    aim: Option<Aim>,
+}
+
+/// Which pod a request is for, or isn't, whatever else it says.
+pub(super) struct Aim {
+    pub(super) route: Route,
+    /// The `Host` of a request that has none.
+    pub(super) host: Option<HeaderValue>,
+}
+
+impl Aim {
+    pub(super) fn apply<B>(self, request: &mut Request<B>) {
+        let route: Option<Route> = request.extensions_mut().remove();
+        let route = route.unwrap_or_default().pinned_as(&self.route);
+        request.extensions_mut().insert(route);
+        if let Some(host) = self.host {
+            request.headers_mut().entry(HOST).or_insert(host);
+        }
+    }
 }
 
 impl RequestBuilder {
@@ -57,7 +79,17 @@ impl RequestBuilder {
             Ok(_) => Err(invalid(&"a path begins with '/'")),
             Err(error) => Err(invalid(&error)),
         };
-        Self { client, request }
+        Self {
+            client,
+            request,
+            aim: None,
+        }
+    }
+
+    /// For one pod, or for all but one.
+    pub(super) fn aimed(mut self, aim: Aim) -> Self {
+        self.aim = Some(aim);
+        self
     }
 
     /// Adds a header.
@@ -97,9 +129,29 @@ impl RequestBuilder {
         self.extension(RequestTimeout(whole))
     }
 
-    /// Where it wants to go; see [`Route`].
+    /// The [key](Route::key) of what it is about, beside what else its route says. It comes before a key that the client
+    /// [finds itself](super::ClientBuilder::key_from).
+    pub fn key(self, key: impl Into<RouteKey>) -> Self {
+        let route = self.request.as_ref().ok();
+        let route = route.and_then(|request| request.extensions().get::<Route>());
+        let route = route.cloned().unwrap_or_default().key(key);
+        self.route(route)
+    }
+
+    /// Where it wants to go; see [`Route`]. It takes the place of the one before, key included.
     pub fn route(self, route: Route) -> Self {
         self.extension(route)
+    }
+
+    /// Sends it to every pod; see [`Client::broadcast`]. One that is for one pod, or for all but one, is an error.
+    pub fn broadcast(self) -> Broadcast<Response<ResponseBody>, Error> {
+        match self.request {
+            Ok(_) if self.aim.is_some() => Broadcast::failed(Error::request(
+                "it is for one pod, or for all but one, and can't be for all: ask the client itself",
+            )),
+            Ok(request) => self.client.broadcast(request),
+            Err(error) => Broadcast::failed(error),
+        }
     }
 
     fn extension<T: Clone + Send + Sync + 'static>(mut self, extension: T) -> Self {
@@ -115,8 +167,18 @@ impl IntoFuture for RequestBuilder {
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Self { client, request } = self;
-        Box::pin(async move { client.oneshot(request?).await })
+        let Self {
+            client,
+            request,
+            aim,
+        } = self;
+        Box::pin(async move {
+            let mut request = request?;
+            if let Some(aim) = aim {
+                aim.apply(&mut request);
+            }
+            client.oneshot(request).await
+        })
     }
 }
 

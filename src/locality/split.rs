@@ -25,7 +25,8 @@
 //! *other* short places with parts f of the endpoints. That is exactly 1 if one place is short, 1.2 if one of three is short
 //! and another one has half its part, and below 2 always.
 //!
-//! Where weights differ, an endpoint counts for as much as its weight.
+//! Where weights differ, an endpoint counts for as much as its weight. In a part of a larger set (a [subset](crate::Subset)) p is
+//! multiplied by what makes it the whole set's share, as long as all of the part is available.
 //!
 //! Availability changes between two sets: the share is counted anew when the background task hears of it, and is read by
 //! the picks. A group of which nothing is available leaves its requests to the other one at once.
@@ -33,7 +34,8 @@
 //! Which of the requests stay is drawn at random for most policies. Where the policy's shares are exact ([`Pick::EXACT`]) this
 //! one is, too: p is added up, and whenever the sum passes a whole number a request stays. A draw would make the share
 //! of round robin's groups as uneven as that of a random policy; the sum is one more word that threads take from each other,
-//! which a policy with a cursor has anyway and others should not get.
+//! which a policy with a cursor has anyway and others should not get. Where the policy goes by keys, so does the split: the
+//! keys that stay are those whose hash is below p, and a change of p moves those in between.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -111,6 +113,10 @@ impl LocalitySplit {
         if is_near { &self.near } else { &self.far }
     }
 
+    pub(crate) fn nearest(&self) -> &Nearest {
+        &self.nearest
+    }
+
     pub(crate) fn is_near(&self, index: usize) -> bool {
         self.nearest.is_near[index]
     }
@@ -119,21 +125,41 @@ impl LocalitySplit {
     pub(crate) fn recount(&self) {
         let near = self.near.available();
         let all = near + self.far.available();
-        let share = share(near, all, self.nearest.places);
-        self.share.store(share, Relaxed);
+        let share = (self.nearest.share(near, all) * ALL as f64).round();
+        self.share.store(share as u64, Relaxed);
     }
 
     /// Chooses an endpoint, by its index in the set: of the group whose turn it is, or else of the other one.
     // Not inlined: sets that are not split should not carry it.
     #[inline(never)]
     pub(crate) fn pick(&self, route: &Route, rng: &mut impl Rng) -> Option<usize> {
-        let is_near = if self.near.picker.is_exact() {
-            self.turn()
-        } else {
-            self.draw(rng)
+        let is_near = match self.keyed(route) {
+            Some(is_near) => is_near,
+            None if self.near.picker.is_exact() => self.turn(),
+            None => self.draw(rng),
         };
         let first = self.group(is_near).pick(route, rng);
         first.or_else(|| self.group(!is_near).pick(route, rng))
+    }
+
+    /// The first endpoint in the order of the request's key that `which` allows, if the policy goes by keys.
+    pub(crate) fn first(&self, route: &Route, which: &dyn Fn(usize) -> bool) -> Option<usize> {
+        let is_near = self.keyed(route)?;
+        let groups = [self.group(is_near), self.group(!is_near)];
+        groups.into_iter().find_map(|group| {
+            let first = group.picker.first(route, &|at| which(group.indices[at]))?;
+            Some(group.indices[first])
+        })
+    }
+
+    /// Whether a key is for the near group. As long as the share stays, so does the key; none if the policy doesn't go by keys.
+    fn keyed(&self, route: &Route) -> Option<bool> {
+        let key = route
+            .requested_key()
+            .filter(|_| self.near.picker.is_keyed(route))?;
+        let share = self.share.load(Relaxed);
+        // The half of the hash by which pickers don't choose.
+        Some(u64::from(key.stable_hash() as u32) < share)
     }
 
     /// Whether the next request is for the near group, by adding up its share.
@@ -180,45 +206,11 @@ impl Group {
 
     /// The weight of what is available.
     fn available(&self) -> u64 {
-        let available = (0..self.members.len()).filter(|&index| self.members.is_available(index));
-        available
-            .map(|index| u64::from(self.members.weight(index)))
-            .sum()
+        self.members.available_weight()
     }
 
     fn pick(&self, route: &Route, rng: &mut impl Rng) -> Option<usize> {
         let index = self.picker.pick(&self.members, route, rng)?;
         Some(self.indices[index])
-    }
-}
-
-/// The part of the requests that endpoints of weight `near` of `all` get, in 2⁻³², of those from one of `places` places.
-fn share(near: u64, all: u64, places: usize) -> u64 {
-    let part = (u128::from(near) * places as u128) << 32;
-    let share = part.checked_div(u128::from(all)).unwrap_or(0);
-    share.min(u128::from(ALL)) as u64
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_share_is_what_makes_the_fair_part() {
-        let of_one = |near, all, places| share(near, all, places) as f64 / ALL as f64;
-        for (near, all, places, expected) in [
-            (10, 30, 3, 1.0),
-            (10, 25, 3, 1.0),
-            (5, 25, 3, 0.6),
-            (1, 100, 10, 0.1),
-            (0, 20, 3, 0.0),
-            (4, 4, 3, 1.0),
-            (0, 0, 3, 0.0),
-            (4_096, 4_096, 4_096, 1.0),
-        ] {
-            let share = of_one(near, all, places);
-            assert!((share - expected).abs() < 1e-9, "{near} of {all}: {share}");
-        }
-        assert_eq!(share(1, 1, 1), ALL);
     }
 }

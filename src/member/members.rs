@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Member,
-    flags::{FLAGGED, REMOVED},
+    flags::{COUNT, FLAGGED, REMOVED},
     slots::{LANES, Line, Slots, lane_of, line_of},
 };
 use crate::{endpoint::Endpoint, latency::Latency};
@@ -77,6 +77,12 @@ impl Members {
         member
             .in_flight()
             .saturating_add(member.stats().penalties())
+    }
+
+    /// What part of its share the endpoint gets: below 1 while it is new ([slow start](crate::BalanceBuilder::slow_start)).
+    #[inline]
+    pub fn slow_start_share(&self, index: usize) -> f64 {
+        self.members[index].warmth()
     }
 
     /// How long the endpoint takes to begin its answers: a moving average that believes bad news at once (peak EWMA). None
@@ -170,12 +176,53 @@ impl Members {
     // Not inlined: whole sets should not carry it.
     #[inline(never)]
     fn masked_min(&self) -> u32 {
+        self.masked_words().fold(u32::MAX, u32::min)
+    }
+
+    fn masked_words(&self) -> impl Iterator<Item = u32> {
         let lines = self.lines.iter().zip(&self.masks);
-        let words = lines.flat_map(|(line, mask)| {
+        lines.flat_map(|(line, mask)| {
             let pairs = line.words(self.used.1).zip(mask);
             pairs.map(|(word, mask)| word | mask)
-        });
-        words.fold(u32::MAX, u32::min)
+        })
+    }
+
+    /// The load of the endpoints that are available, and how many those are.
+    pub(crate) fn available_load(&self) -> (u64, usize) {
+        if !self.are_packed() {
+            return sum((0..self.len()).map(|index| self.loaded(index)));
+        }
+        if !self.masks.is_empty() {
+            return sum(self.masked_words());
+        }
+        let (lines, lanes) = self.used;
+        let add = |(load, count): (u64, usize), line: &Arc<Line>| {
+            let (more, available) = sum(line.words(lanes));
+            (load + more, count + available)
+        };
+        self.lines[..lines].iter().fold((0, 0), add)
+    }
+
+    /// The weight of the endpoints that are available.
+    pub(crate) fn available_weight(&self) -> u64 {
+        let available = (0..self.len()).filter(|&index| self.is_available(index));
+        available.map(|index| u64::from(self.weight(index))).sum()
+    }
+
+    /// The load of the endpoints that are available and have no weight, where others have some.
+    pub(crate) fn weightless_load(&self) -> u64 {
+        let weights = self.weights.iter().enumerate();
+        let weightless = weights.filter(|(_, weight)| **weight == 0);
+        let available = weightless.filter(|&(index, _)| self.is_available(index));
+        available
+            .map(|(index, _)| u64::from(self.load_of(index)))
+            .sum()
+    }
+
+    /// The load without the status flags, whether or not the word counts requests itself.
+    #[inline]
+    pub(crate) fn load_of(&self, index: usize) -> u32 {
+        self.loaded(index) & COUNT
     }
 
     #[inline]
@@ -208,6 +255,17 @@ impl Members {
         word.compare_exchange(seen, seen + 1, Relaxed, Relaxed)
             .is_ok()
     }
+}
+
+/// The sum of the words without a flag, and how many those are.
+#[inline]
+fn sum(words: impl Iterator<Item = u32>) -> (u64, usize) {
+    // Without a branch: sixteen are added in a few nanoseconds.
+    words.fold((0, 0), |(load, count), word| {
+        let is_available = u32::from(word < FLAGGED);
+        let load = load + u64::from(word & is_available.wrapping_neg());
+        (load, count + is_available as usize)
+    })
 }
 
 fn weights(endpoints: &[Endpoint]) -> Box<[u32]> {

@@ -13,6 +13,9 @@ use crate::sync::atomic::{
 /// The answers stand above this bit, and what they took, in microseconds, below.
 const ANSWER: u64 = 1 << 40;
 
+/// So many requests in a row that were answered by a hedge first show that an endpoint is slow.
+pub(crate) const OVERTAKEN: u32 = 3;
+
 /// How many failure penalties an endpoint has at most.
 const MAX_PENALTIES: u32 = 64;
 
@@ -27,6 +30,8 @@ pub(crate) struct RequestStats {
     unanswered: AtomicU32,
     /// Requests without a success among them that failed or were refused.
     in_a_row: AtomicU32,
+    /// Requests that were hedged, and whose hedge was answered first, without an answer in time among them.
+    overtaken: AtomicU32,
     /// Requests in flight whose answer has begun, where it may take long to end.
     streaming: AtomicU32,
     /// Requests that were turned away and still count as load (failure penalties); those that are new, and all of them.
@@ -54,6 +59,8 @@ pub enum EjectionReason {
     Unresponsive,
     /// [Its health checks](crate::HealthCheck) fail.
     CheckFailed,
+    /// [It answers late](crate::Hedge#slow-pods): other endpoints had answered several of its requests first.
+    Slow,
 }
 
 /// How an endpoint stands with its checks; one without any passes.
@@ -73,6 +80,7 @@ impl fmt::Display for EjectionReason {
             Self::SuccessRate => "too few successes",
             Self::Unresponsive => "unresponsive",
             Self::CheckFailed => "health check failed",
+            Self::Slow => "slow",
         })
     }
 }
@@ -84,6 +92,8 @@ pub(crate) enum Verdict {
     Answered,
     Passed,
     Failed,
+    /// A hedge was answered first, or would have been.
+    Late,
     /// Its caller gave it up while it waited, or it says nothing of the endpoint.
     GivenUp,
     /// It was cancelled before the endpoint had it, or at once.
@@ -91,10 +101,11 @@ pub(crate) enum Verdict {
 }
 
 impl Verdict {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Answered,
         Self::Passed,
         Self::Failed,
+        Self::Late,
         Self::GivenUp,
         Self::Cancelled,
     ];
@@ -178,6 +189,25 @@ impl RequestStats {
     /// The failures so far are dealt with.
     pub(crate) fn forget_failures(&self) {
         self.in_a_row.store(0, Relaxed);
+        self.overtaken.store(0, Relaxed);
+    }
+
+    /// A hedge was answered before the request; how many in a row that makes.
+    pub(crate) fn lost(&self) -> u32 {
+        self.overtaken.fetch_add(1, Relaxed) + 1
+    }
+
+    /// There was an answer in time.
+    #[inline]
+    pub(crate) fn keep_up(&self) {
+        if self.overtaken.load(Relaxed) != 0 {
+            self.overtaken.store(0, Relaxed);
+        }
+    }
+
+    /// How many requests in a row were answered by a hedge first.
+    pub(crate) fn overtaken(&self) -> u32 {
+        self.overtaken.load(Relaxed)
     }
 
     /// An answer has begun that may take long to end.
@@ -248,6 +278,7 @@ impl RequestStats {
             Some(EjectionReason::SuccessRate) => 2,
             Some(EjectionReason::Unresponsive) => 3,
             Some(EjectionReason::CheckFailed) => 4,
+            Some(EjectionReason::Slow) => 5,
         };
         self.reason.store(reason, Relaxed);
     }
@@ -259,6 +290,7 @@ impl RequestStats {
             2 => Some(EjectionReason::SuccessRate),
             3 => Some(EjectionReason::Unresponsive),
             4 => Some(EjectionReason::CheckFailed),
+            5 => Some(EjectionReason::Slow),
             _ => None,
         }
     }

@@ -29,6 +29,8 @@ pub(crate) struct Case<'a> {
     health: &'a mut EndpointHealth,
     observation: Observation,
     was_out: bool,
+    /// It is there for requests of its own only, and not for all others.
+    is_extra: bool,
     pub(crate) decision: Decision,
 }
 
@@ -41,8 +43,15 @@ impl<'a> Case<'a> {
             was_out: health.is_out(),
             health,
             observation,
+            is_extra: false,
             decision: Decision::default(),
         }
+    }
+
+    /// One without weight has no part in how many of the set may be out, unless none has any.
+    pub(crate) fn of_weight(self, weight: u32) -> Self {
+        let is_extra = weight == 0;
+        Self { is_extra, ..self }
     }
 }
 
@@ -80,6 +89,9 @@ impl OutlierDetector {
 
     /// Looks at all endpoints of the set, and decides of each what has to be done.
     pub(crate) fn review(&mut self, cases: &mut [Case<'_>], now: Instant, rng: &mut impl Rng) {
+        if cases.iter().all(|case| case.is_extra) {
+            cases.iter_mut().for_each(|case| case.is_extra = false);
+        }
         self.learn(cases);
         let complaints = self.reconsider(cases, now, rng);
         let available = self.eject(complaints, cases, now, rng);
@@ -136,8 +148,11 @@ impl OutlierDetector {
                 complaints.push((index, reason));
             }
         }
-        // If not all of them can be out, the worst are.
-        complaints.sort_by_key(|&(index, _)| Reverse(cases[index].observation.in_a_row));
+        // If not all of them can be out, the worst are; the slow ones last.
+        complaints.sort_by_key(|&(index, reason)| {
+            let is_slow = reason == EjectionReason::Slow;
+            (is_slow, Reverse(cases[index].observation.in_a_row))
+        });
         complaints
     }
 
@@ -149,20 +164,107 @@ impl OutlierDetector {
         now: Instant,
         rng: &mut impl Rng,
     ) -> usize {
-        // One that refuses, or fails its checks, uses up nothing, unless it is ejected besides.
-        let mut out = cases.iter().filter(|case| case.health.is_out()).count();
-        let is_available =
-            |case: &&Case<'_>| !case.observation.is_out_anyway && !case.health.is_out();
-        let mut available = cases.iter().filter(is_available).count();
-        let most = self.settings.may_be_out(members(cases));
+        let mut tally = Tally::of(cases);
         for (index, reason) in complaints {
-            if out >= most || available <= 1 {
-                break;
+            let is_slow = reason == EjectionReason::Slow;
+            let is_extra = cases[index].is_extra;
+            let may_be_out = match is_extra {
+                // Where no other one is available, it gets their requests.
+                true => tally.available > 0,
+                false if is_slow => tally.has_room_for_slow(&self.settings),
+                false => tally.has_room(&self.settings),
+            };
+            if may_be_out {
+                cases[index].health.eject(reason, &self.settings, now, rng);
+                if !is_extra {
+                    tally.leave(is_slow);
+                }
             }
-            cases[index].health.eject(reason, &self.settings, now, rng);
-            (out, available) = (out + 1, available - 1);
         }
-        available
+        self.take_back_slow(&mut tally, cases, now);
+        tally.available
+    }
+
+    /// Takes back slow endpoints, the least slow ones first, as many as others need the room of, or are needed to serve.
+    fn take_back_slow(&self, tally: &mut Tally, cases: &mut [Case<'_>], now: Instant) {
+        if tally.slow == 0 || !tally.lacks_room(&self.settings) {
+            return;
+        }
+        let mut slow: Vec<_> = cases
+            .iter_mut()
+            .filter(|case| case.health.is_slow() && !case.is_extra)
+            .collect();
+        slow.sort_by_key(|case| (case.observation.is_out_anyway, case.health.slow_pause()));
+        for case in slow {
+            if !tally.lacks_room(&self.settings) {
+                return;
+            }
+            case.health.readmit(now);
+            tally.come_back(case.observation.is_out_anyway);
+        }
+    }
+}
+
+/// How many endpoints there are, and how many of them are out; those that are extra count in neither.
+#[derive(Debug)]
+struct Tally {
+    members: usize,
+    /// Ejected. One that refuses, or fails its checks, uses up nothing, unless it is ejected besides.
+    out: usize,
+    /// Ejected for being slow, of those.
+    slow: usize,
+    available: usize,
+    /// Those that would be available, if they weren't ejected for being slow.
+    spare: usize,
+}
+
+impl Tally {
+    fn of(cases: &[Case<'_>]) -> Self {
+        let counted = || cases.iter().filter(|case| !case.is_extra);
+        let count = |is: fn(&Case<'_>) -> bool| counted().filter(|case| is(case)).count();
+        Self {
+            members: members(cases),
+            out: count(|case| case.health.is_out()),
+            slow: count(|case| case.health.is_slow()),
+            available: count(|case| !case.observation.is_out_anyway && !case.health.is_out()),
+            spare: count(|case| !case.observation.is_out_anyway && case.health.is_slow()),
+        }
+    }
+
+    /// Whether one that fails may be out: slow ones yield.
+    fn has_room(&self, settings: &OutlierDetection) -> bool {
+        self.out - self.slow < settings.may_be_out(self.members) && self.available + self.spare > 1
+    }
+
+    /// Whether a slow one may be out.
+    fn has_room_for_slow(&self, settings: &OutlierDetection) -> bool {
+        let left = self.available.saturating_sub(1);
+        self.out < settings.may_be_out(self.members)
+            && left > 0
+            && !settings.is_panic(left, self.members)
+    }
+
+    /// Whether slow ones are out whose room others need, or that are needed themselves.
+    fn lacks_room(&self, settings: &OutlierDetection) -> bool {
+        self.out > settings.may_be_out(self.members)
+            || self.available == 0
+            || settings.is_panic(self.available, self.members)
+    }
+
+    fn leave(&mut self, is_slow: bool) {
+        self.out += 1;
+        self.available = self.available.saturating_sub(1);
+        if is_slow {
+            (self.slow, self.spare) = (self.slow + 1, self.spare + 1);
+        }
+    }
+
+    /// A slow one isn't ejected any more.
+    fn come_back(&mut self, is_out_anyway: bool) {
+        (self.out, self.slow) = (self.out - 1, self.slow - 1);
+        if !is_out_anyway {
+            (self.spare, self.available) = (self.spare - 1, self.available + 1);
+        }
     }
 }
 
@@ -185,6 +287,6 @@ impl Case<'_> {
 fn members(cases: &[Case<'_>]) -> usize {
     cases
         .iter()
-        .filter(|case| !case.observation.is_pending)
+        .filter(|case| !case.observation.is_pending && !case.is_extra)
         .count()
 }

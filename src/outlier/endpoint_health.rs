@@ -5,16 +5,8 @@ use std::time::Duration;
 use rand::Rng;
 use tokio::time::Instant;
 
-use super::{Observation, OutlierDetection, observation::SetStats, window::Window};
-use crate::{
-    backoff::Backoff,
-    member::{Counts, EjectionReason, Verdict},
-};
-
-const JITTER: f64 = 0.1;
-
-/// An endpoint that was in for as long begins anew, unless it was out for longer.
-const WELL: Duration = Duration::from_secs(30);
+use super::{Observation, OutlierDetection, observation::SetStats, pauses::Pauses, window::Window};
+use crate::member::{Counts, EjectionReason, OVERTAKEN, Verdict};
 
 /// How long a good beginning may stay without an end before it is taken for a success: the answer may be a stream.
 const LONG_ANSWER: Duration = Duration::from_secs(1);
@@ -32,7 +24,8 @@ enum State {
         until: Instant,
     },
     HalfOpen {
-        since: Instant,
+        /// Since when its request waits, as far as reviews have seen.
+        waits: Option<Instant>,
         /// Since when its request has an answer that looks good.
         answered: Option<Instant>,
     },
@@ -45,10 +38,9 @@ pub(crate) struct EndpointHealth {
     reason: EjectionReason,
     window: Window,
     seen: Counts,
-    pauses: Option<Backoff>,
-    pause: Duration,
-    /// When it came back the last time.
-    returned: Option<Instant>,
+    pauses: Pauses,
+    /// Those after a trial that was late.
+    slow_pauses: Pauses,
     /// Since when it has had requests and answered none, and what the others had answered by then.
     quiet: Option<(Instant, u64)>,
     /// One request may try it now, and that hasn't been told.
@@ -70,9 +62,8 @@ impl EndpointHealth {
             reason: EjectionReason::ConsecutiveFailures,
             window: Window::new(now),
             seen: Counts::default(),
-            pauses: None,
-            pause: Duration::ZERO,
-            returned: None,
+            pauses: Pauses::default(),
+            slow_pauses: Pauses::default(),
             quiet: None,
             may_be_tried: false,
             given_up: 0,
@@ -90,6 +81,15 @@ impl EndpointHealth {
     /// Why it is out, if it is.
     pub(crate) fn reason(&self) -> Option<EjectionReason> {
         self.is_out().then_some(self.reason)
+    }
+
+    pub(super) fn is_slow(&self) -> bool {
+        self.reason() == Some(EjectionReason::Slow)
+    }
+
+    /// How long it was out the last time for being slow: the longer, the slower it has been.
+    pub(super) fn slow_pause(&self) -> Duration {
+        self.slow_pauses.last()
     }
 
     pub(crate) fn is_half_open(&self) -> bool {
@@ -118,9 +118,24 @@ impl EndpointHealth {
         set: &SetStats,
         now: Instant,
     ) -> Option<EjectionReason> {
+        let is_unresponsive = self.is_unresponsive(observation, set, now);
+        let is_slow = settings.eject_slow && observation.overtaken >= OVERTAKEN;
+        match self.failure(settings, observation, now) {
+            None if is_unresponsive => Some(EjectionReason::Unresponsive),
+            None if is_slow => Some(EjectionReason::Slow),
+            failure => failure,
+        }
+    }
+
+    /// What its requests' failures say.
+    fn failure(
+        &mut self,
+        settings: &OutlierDetection,
+        observation: &Observation,
+        now: Instant,
+    ) -> Option<EjectionReason> {
         let news = &observation.news;
         self.window.add(now, news.requests, news.failures);
-        let is_unresponsive = self.is_unresponsive(observation, set, now);
         let limit = settings.consecutive_failures;
         let many = limit.is_some_and(|limit| observation.in_a_row >= limit);
         let below = || {
@@ -131,7 +146,6 @@ impl EndpointHealth {
         match () {
             () if many => Some(EjectionReason::ConsecutiveFailures),
             () if news.failures > 0 && below() => Some(EjectionReason::SuccessRate),
-            () if is_unresponsive => Some(EjectionReason::Unresponsive),
             () => None,
         }
     }
@@ -167,35 +181,43 @@ impl EndpointHealth {
         rng: &mut impl Rng,
     ) {
         self.reason = reason;
-        if reason == EjectionReason::Unresponsive {
-            let until = now + settings.min_ejection;
-            self.state = State::Unresponsive { until };
-        } else {
-            self.pause(settings, now, rng);
+        match reason {
+            EjectionReason::Unresponsive => {
+                let until = now + settings.min_ejection;
+                self.state = State::Unresponsive { until };
+            }
+            EjectionReason::Slow => self.pause_late(now, rng),
+            _ => self.pause(settings, now, rng),
         }
     }
 
     fn pause(&mut self, settings: &OutlierDetection, now: Instant, rng: &mut impl Rng) {
-        if self.is_well(now) {
-            self.pauses = None;
-        }
-        let (min, max) = (settings.min_ejection, settings.max_ejection);
-        let pauses = self
-            .pauses
-            .get_or_insert_with(|| Backoff::new(min, 2.0, max, JITTER));
-        self.pause = pauses.next(rng);
+        let pause = self.pauses.failed(settings, now, rng);
         self.given_up = 0;
-        self.returned = None;
         self.window.clear();
-        self.state = State::Ejected {
-            until: now + self.pause,
-        };
+        self.state = State::Ejected { until: now + pause };
     }
 
-    /// Whether it has been in for so long that its past is past.
-    fn is_well(&self, now: Instant) -> bool {
-        self.returned
-            .is_some_and(|at| now.saturating_duration_since(at) >= self.pause.max(WELL))
+    /// To be late is no failure: whatever it is out for, it is tried as soon as a slow one.
+    fn pause_late(&mut self, now: Instant, rng: &mut impl Rng) {
+        let until = now + self.slow_pauses.late(now, rng);
+        self.state = State::Ejected { until };
+    }
+
+    /// Its one trial has failed: what does so is no longer just slow, if there is a rule against it.
+    fn fail(
+        &mut self,
+        rule: Option<EjectionReason>,
+        settings: &OutlierDetection,
+        now: Instant,
+        rng: &mut impl Rng,
+    ) {
+        match (self.reason, rule) {
+            (EjectionReason::Slow, None) => return self.pause_late(now, rng),
+            (EjectionReason::Slow, Some(rule)) => self.reason = rule,
+            _ => {}
+        }
+        self.pause(settings, now, rng);
     }
 
     /// What its record and the time say of one that is out.
@@ -206,6 +228,13 @@ impl EndpointHealth {
         now: Instant,
         rng: &mut impl Rng,
     ) {
+        if self.is_slow()
+            && let Some(reason) = self.failure(settings, observation, now)
+            && !observation.is_out_anyway
+        {
+            // What it still has, such as requests for it alone, fails.
+            return self.eject(reason, settings, now, rng);
+        }
         match (self.state, observation.verdict) {
             (State::Healthy, _) => {}
             // It was not hung, or is so no more: no pause, for it has answered what it had.
@@ -220,7 +249,14 @@ impl EndpointHealth {
             (State::HalfOpen { .. } | State::Ejected { .. }, Some(Verdict::Passed)) => {
                 self.readmit(now);
             }
-            (State::HalfOpen { .. }, Some(Verdict::Failed)) => self.pause(settings, now, rng),
+            (State::HalfOpen { .. }, Some(Verdict::Failed)) => {
+                self.fail(settings.rule_of_failures(), settings, now, rng);
+            }
+            (State::HalfOpen { .. }, Some(Verdict::Late)) => self.pause_late(now, rng),
+            (State::HalfOpen { .. }, Some(Verdict::GivenUp)) if self.is_slow() => {
+                // It was late for its caller.
+                self.pause_late(now, rng);
+            }
             (State::HalfOpen { .. }, Some(Verdict::GivenUp)) => {
                 // It says little of the endpoint. The next one is not the very next, lest a hung endpoint get them all.
                 let pause = AGAIN.saturating_mul(2_u32.saturating_pow(self.given_up));
@@ -228,20 +264,27 @@ impl EndpointHealth {
                 let until = now + pause.min(settings.max_ejection);
                 self.state = State::Ejected { until };
             }
-            (State::HalfOpen { .. }, Some(Verdict::Cancelled)) => self.open(now),
-            (State::HalfOpen { since, .. }, Some(Verdict::Answered)) => {
+            (State::HalfOpen { .. }, Some(Verdict::Cancelled)) => self.open(),
+            (State::HalfOpen { waits, .. }, Some(Verdict::Answered)) => {
                 let answered = Some(now);
-                self.state = State::HalfOpen { since, answered };
+                self.state = State::HalfOpen { waits, answered };
             }
             (
                 State::HalfOpen {
-                    since,
+                    waits,
                     answered: None,
                 },
                 None,
-            ) if observation.waiting > 0 && now >= since + settings.min_ejection => {
-                // Its one request hangs, and would for ever.
-                self.pause(settings, now, rng);
+            ) if observation.waiting > 0 => {
+                let since = waits.unwrap_or(now);
+                self.state = State::HalfOpen {
+                    waits: Some(since),
+                    answered: None,
+                };
+                if now >= since + settings.min_ejection {
+                    // Its one request hangs, and would for ever.
+                    self.fail(settings.rule_of_silence(), settings, now, rng);
+                }
             }
             _ => self.on_due(now),
         }
@@ -254,15 +297,15 @@ impl EndpointHealth {
         if self.is_half_open() {
             self.readmit(now);
         } else {
-            self.open(now);
+            self.open();
         }
     }
 
     /// Lets one request try it.
-    fn open(&mut self, now: Instant) {
+    fn open(&mut self) {
         self.may_be_tried = true;
         self.state = State::HalfOpen {
-            since: now,
+            waits: None,
             answered: None,
         };
     }
@@ -270,7 +313,8 @@ impl EndpointHealth {
     /// Takes it back.
     pub(super) fn readmit(&mut self, now: Instant) {
         self.state = State::Healthy;
-        self.returned = Some(now);
+        self.pauses.end(now);
+        self.slow_pauses.end(now);
         self.given_up = 0;
         self.window.clear();
         self.quiet = None;

@@ -9,6 +9,8 @@ use crate::member::{Checked, Counts, EjectionReason, Member, News, Verdict};
 pub(crate) struct Observation {
     pub(crate) news: News,
     pub(crate) in_a_row: u32,
+    /// Requests in a row that were answered by a hedge first.
+    pub(crate) overtaken: u32,
     /// Requests without an answer yet.
     pub(crate) waiting: u32,
     pub(crate) verdict: Option<Verdict>,
@@ -26,6 +28,7 @@ impl Observation {
         Self {
             news: stats.news(seen),
             in_a_row: stats.in_a_row(),
+            overtaken: stats.overtaken(),
             waiting: member.waiting(),
             verdict: stats.take_verdict(),
             // Whatever its requests come to.

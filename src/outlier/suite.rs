@@ -195,6 +195,259 @@ fn pauses_double_to_the_longest_and_begin_anew_after_a_good_time() {
     assert!(about(set.until_half_open(0), 5.0));
 }
 
+/// So many of its requests were answered by a hedge first.
+fn lose(set: &Set, pod: usize, times: usize) {
+    for _ in 0..times {
+        set.pods[pod].stats().lost();
+    }
+}
+
+#[test]
+fn three_lost_hedges_in_a_row_pass_an_endpoint_over_and_two_do_not() {
+    let mut set = Set::new(4, OutlierDetection::off().eject_slow(true));
+    lose(&set, 1, 2);
+    set.review();
+    assert_eq!(set.out(), [None; 4]);
+    set.pods[1].stats().keep_up();
+    lose(&set, 1, 2);
+    set.review();
+    assert_eq!(
+        set.out(),
+        [None; 4],
+        "an answer in time begins the count anew"
+    );
+    lose(&set, 1, 1);
+    set.review();
+    assert_eq!(set.out(), [None, Some(EjectionReason::Slow), None, None]);
+}
+
+#[test]
+fn where_it_is_off_no_lost_hedge_ejects() {
+    for settings in [
+        OutlierDetection::off(),
+        OutlierDetection::new().eject_slow(false),
+    ] {
+        let mut set = Set::new(4, settings);
+        lose(&set, 1, 30);
+        set.review();
+        assert_eq!(set.out(), [None; 4]);
+    }
+}
+
+/// Within a slow one's jitter, and the tick that it is noticed at.
+fn about_slow(pause: Duration, seconds: f64) -> bool {
+    (seconds * 0.799..=seconds * 1.201 + 0.026).contains(&pause.as_secs_f64())
+}
+
+#[test]
+fn a_slow_endpoint_is_tried_after_a_fifth_of_a_second_doubling_to_five() {
+    let mut set = Set::new(2, OutlierDetection::new());
+    lose(&set, 0, 3);
+    set.review();
+    let verdicts = [Verdict::Late, Verdict::GivenUp].into_iter().cycle();
+    for (seconds, verdict) in [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+        .into_iter()
+        .zip(verdicts)
+    {
+        let pause = set.until_half_open(0);
+        assert!(about_slow(pause, seconds), "{seconds} s: {pause:?}");
+        set.judge(0, verdict);
+    }
+    set.until_half_open(0);
+    set.judge(0, Verdict::Passed);
+    assert!(!set.is_out(0));
+    // A failure is another matter, and has pauses of its own.
+    set.fail(0, 5);
+    set.review();
+    assert!(about(set.until_half_open(0), 5.0));
+}
+
+/// A pause of its garbage collector now and then, say.
+#[test]
+fn a_hiccup_now_and_then_costs_a_fifth_of_a_second_each() {
+    let mut set = Set::new(4, OutlierDetection::new());
+    for _ in 0..20 {
+        lose(&set, 0, 3);
+        set.review();
+        let pause = set.until_half_open(0);
+        assert!(about_slow(pause, 0.2), "{pause:?}");
+        set.judge(0, Verdict::Passed);
+        set.wait(Duration::from_secs(10));
+    }
+    // One that is slow as soon as it is back stays out for longer each time.
+    for seconds in [0.2, 0.4, 0.8, 1.6] {
+        lose(&set, 0, 3);
+        set.review();
+        let pause = set.until_half_open(0);
+        assert!(about_slow(pause, seconds), "{seconds} s: {pause:?}");
+        set.judge(0, Verdict::Passed);
+    }
+}
+
+/// Short absences for being slow, between them, are no excuse.
+#[test]
+fn the_pauses_of_failures_begin_anew_though_the_endpoint_is_slow_now_and_then() {
+    let mut set = Set::new(4, OutlierDetection::new());
+    set.fail(0, 5);
+    set.review();
+    for seconds in [5.0, 10.0] {
+        assert!(about(set.until_half_open(0), seconds));
+        set.judge(0, Verdict::Failed);
+    }
+    assert!(about(set.until_half_open(0), 20.0));
+    set.judge(0, Verdict::Passed);
+    for _ in 0..4 {
+        set.wait(Duration::from_secs(10));
+        lose(&set, 0, 3);
+        set.review();
+        set.until_half_open(0);
+        set.judge(0, Verdict::Passed);
+    }
+    set.fail(0, 5);
+    set.review();
+    assert!(about(set.until_half_open(0), 5.0));
+}
+
+#[test]
+fn a_slow_endpoint_serves_rather_than_one_that_fails() {
+    for len in [2, 3] {
+        let mut set = Set::new(len, OutlierDetection::new());
+        lose(&set, 0, 3);
+        set.review();
+        assert_eq!(set.out()[0], Some(EjectionReason::Slow));
+        set.fail(1, 5);
+        set.review();
+        assert!(!set.is_out(0), "of {len}");
+        assert_eq!(set.out()[1], Some(EjectionReason::ConsecutiveFailures));
+        // Nor does it go out again while there is no room.
+        lose(&set, 0, 30);
+        set.wait(TICK);
+        assert!(!set.is_out(0), "of {len}");
+        set.until_half_open(1);
+        set.judge(1, Verdict::Passed);
+        set.wait(TICK);
+        assert_eq!(set.out()[0], Some(EjectionReason::Slow), "of {len}");
+    }
+}
+
+#[test]
+fn the_least_slow_make_room_first_and_no_more_than_it_takes() {
+    let mut set = Set::new(6, OutlierDetection::new());
+    lose(&set, 0, 3);
+    set.review();
+    set.until_half_open(0);
+    set.judge(0, Verdict::Late);
+    (1..3).for_each(|pod| lose(&set, pod, 3));
+    set.review();
+    set.fail(5, 5);
+    set.fail(4, 6);
+    set.review();
+    let out: Vec<_> = (0..6).filter(|&pod| set.is_out(pod)).collect();
+    assert_eq!(out, [0, 4, 5]);
+}
+
+#[test]
+fn slow_endpoints_serve_before_it_comes_to_a_panic() {
+    let mut set = Set::new(10, OutlierDetection::new());
+    (0..3).for_each(|pod| lose(&set, pod, 3));
+    (3..5).for_each(|pod| set.fail(pod, 5));
+    set.review();
+    assert_eq!(set.out().iter().flatten().count(), 5);
+    for pod in 8..10 {
+        set.pods[pod].member.refuse();
+    }
+    set.wait(TICK);
+    let out: Vec<_> = (0..10).filter(|&pod| set.is_out(pod)).collect();
+    assert_eq!(out.len(), 3, "{out:?}");
+    assert_eq!(out[1..], [3, 4]);
+    // And none goes out that would bring one about.
+    (0..3).for_each(|pod| lose(&set, pod, 3));
+    set.wait(TICK);
+    assert_eq!(set.out().iter().flatten().count(), 3);
+}
+
+#[test]
+fn a_slow_endpoint_whose_trial_fails_is_out_for_that() {
+    let mut set = Set::new(4, OutlierDetection::new());
+    lose(&set, 0, 3);
+    set.review();
+    set.until_half_open(0);
+    for seconds in [5.0, 10.0, 20.0] {
+        set.judge(0, Verdict::Failed);
+        assert_eq!(set.out()[0], Some(EjectionReason::ConsecutiveFailures));
+        assert!(about(set.until_half_open(0), seconds), "{seconds} s");
+    }
+    // Unless failures eject none.
+    let mut set = Set::new(4, OutlierDetection::off().eject_slow(true));
+    lose(&set, 0, 3);
+    set.review();
+    for seconds in [0.2, 0.4] {
+        assert!(about_slow(set.until_half_open(0), seconds));
+        set.judge(0, Verdict::Failed);
+        assert_eq!(set.out()[0], Some(EjectionReason::Slow));
+    }
+}
+
+#[test]
+fn a_slow_endpoint_whose_trial_hangs_is_out_for_that() {
+    let mut set = Set::new(4, OutlierDetection::new());
+    lose(&set, 0, 3);
+    set.review();
+    set.until_half_open(0);
+    set.pods[0].wait(1);
+    set.wait(TICK);
+    set.wait(Duration::from_secs(5));
+    assert_eq!(set.out()[0], Some(EjectionReason::Unresponsive));
+    assert!(about(set.until_half_open(0), 5.0));
+    set.wait(TICK);
+    set.wait(Duration::from_secs(5));
+    assert!(about(set.until_half_open(0), 10.0));
+}
+
+/// Those that are for it alone, or of sessions that stay.
+#[test]
+fn a_slow_endpoint_whose_other_requests_fail_is_out_for_that() {
+    let mut set = Set::new(4, OutlierDetection::new());
+    lose(&set, 0, 3);
+    set.review();
+    set.fail(0, 5);
+    set.wait(TICK);
+    assert_eq!(set.out()[0], Some(EjectionReason::ConsecutiveFailures));
+    assert!(about(set.until_half_open(0), 5.0));
+}
+
+#[test]
+fn a_trial_that_loses_to_a_hedge_is_followed_by_another_one_soon() {
+    let mut set = Set::new(4, OutlierDetection::new());
+    set.fail(0, 5);
+    set.review();
+    assert!(about(set.until_half_open(0), 5.0));
+    for seconds in [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0] {
+        set.judge(0, Verdict::Late);
+        assert_eq!(set.out()[0], Some(EjectionReason::ConsecutiveFailures));
+        let pause = set.until_half_open(0);
+        assert!(about_slow(pause, seconds), "{seconds} s: {pause:?}");
+    }
+    set.judge(0, Verdict::Failed);
+    assert!(about(set.until_half_open(0), 10.0), "it is no failure");
+}
+
+#[test]
+fn half_may_be_slow_and_never_the_last() {
+    for (len, most) in [(1, 0), (2, 1), (3, 1), (4, 2), (10, 5)] {
+        let mut set = Set::new(len, OutlierDetection::new());
+        (0..len).for_each(|pod| lose(&set, pod, 3));
+        set.review();
+        let out = (0..len).filter(|&pod| set.is_out(pod)).count();
+        assert_eq!(out, most, "of {len}");
+    }
+    let mut set = Set::new(2, OutlierDetection::new());
+    set.pods[1].member.refuse();
+    lose(&set, 0, 3);
+    set.review();
+    assert!(!set.is_out(0), "the other one refuses");
+}
+
 #[test]
 fn the_failures_of_one_crash_are_one_step() {
     let mut set = Set::new(3, OutlierDetection::new());
@@ -229,11 +482,35 @@ fn a_probe_that_hangs_is_a_failure_until_it_succeeds() {
     set.review();
     set.until_half_open(0);
     set.pods[0].wait(1);
+    set.wait(TICK);
     set.wait(Duration::from_secs(5));
     assert!(about(set.until_half_open(0), 10.0));
+    set.wait(TICK);
     set.wait(Duration::from_secs(5));
     set.judge(0, Verdict::Passed);
     assert!(!set.is_out(0), "late, but a success");
+}
+
+/// Where there are few requests, the one that tries it comes long after it may.
+#[test]
+fn a_probe_that_comes_late_does_not_hang() {
+    for is_slow in [false, true] {
+        let mut set = Set::new(3, OutlierDetection::new());
+        match is_slow {
+            true => lose(&set, 0, 3),
+            false => set.fail(0, 5),
+        }
+        set.review();
+        let reason = set.out()[0];
+        set.until_half_open(0);
+        set.wait(Duration::from_secs(60));
+        set.pods[0].wait(1);
+        set.wait(TICK);
+        set.judge(0, Verdict::Late);
+        assert_eq!(set.out()[0], reason);
+        let pause = set.until_half_open(0);
+        assert!(pause < Duration::from_secs(1), "{pause:?}");
+    }
 }
 
 #[test]
@@ -418,7 +695,8 @@ enum Step {
     Wait(u64),
     Refuse(usize, bool),
     Hold(usize, usize),
-    Judge(usize, bool),
+    Judge(usize, Verdict),
+    Lose(usize),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -429,14 +707,19 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (1..8_000_u64).prop_map(Step::Wait),
         1 => (pod(), any::<bool>()).prop_map(|(pod, is)| Step::Refuse(pod, is)),
         1 => (pod(), 0..20_usize).prop_map(|(pod, held)| Step::Hold(pod, held)),
-        2 => (pod(), any::<bool>()).prop_map(|(pod, passed)| Step::Judge(pod, passed)),
+        2 => (pod(), verdict()).prop_map(|(pod, verdict)| Step::Judge(pod, verdict)),
+        3 => pod().prop_map(Step::Lose),
     ];
     prop::collection::vec(step, 1..300)
 }
 
+fn verdict() -> impl Strategy<Value = Verdict> {
+    prop::sample::select(&[Verdict::Passed, Verdict::Failed, Verdict::Late][..])
+}
+
 proptest! {
     /// Whatever happens, half at most is out, one that accepts requests is left, and who is out may be tried after the
-    /// longest pause at the latest.
+    /// longest pause at the latest. A slow one is out only where there is room.
     #[test]
     fn never_more_than_half_never_the_last_and_never_for_ever(len in 1..12_usize, steps in steps()) {
         let health = OutlierDetection::new().ejection_time(Duration::from_secs(1), Duration::from_secs(20));
@@ -449,10 +732,8 @@ proptest! {
                 Step::Refuse(pod, true) => drop(set.pods[pod % len].member.refuse()),
                 Step::Refuse(pod, false) => drop(set.pods[pod % len].member.accept()),
                 Step::Hold(pod, held) => set.pods[pod % len].wait(held),
-                Step::Judge(pod, passed) => {
-                    let verdict = if passed { Verdict::Passed } else { Verdict::Failed };
-                    set.pods[pod % len].stats().judge(verdict);
-                }
+                Step::Judge(pod, verdict) => set.pods[pod % len].stats().judge(verdict),
+                Step::Lose(pod) => lose(&set, pod % len, 3),
             }
             let before = set.out();
             set.review();
@@ -463,6 +744,9 @@ proptest! {
             prop_assert!(!newly_out || left, "the last one is out");
             let out_now = (0..len).filter(reachable).filter(|&pod| out[pod].is_some()).count();
             prop_assert!(!newly_out || out_now <= len / 2, "{} of {} are out", out_now, len);
+            let slow = (0..len).filter(reachable).any(|pod| out[pod] == Some(EjectionReason::Slow));
+            let all_out = out.iter().flatten().count();
+            prop_assert!(!slow || left && all_out <= len / 2, "a slow one yields");
             // From here on nothing happens but time: who is out comes up for trial.
             let due = set.detector.due();
             prop_assert!(due.is_none_or(|due| due <= set.now + Duration::from_secs(22)));

@@ -5,8 +5,8 @@ use std::{fmt, sync::Arc, time::Duration};
 use rand::Rng;
 
 use super::{
-    BuiltInPolicy, Picker, Policy, Previous, Reads, any_available, least_connections, peak_ewma,
-    power_of_two, random, round_robin, weights::Weights,
+    BuiltInPolicy, Picker, Policy, Previous, Reads, any_available, consistent_hash,
+    least_connections, peak_ewma, power_of_two, random, round_robin, weights::Weights,
 };
 use crate::{member::Members, route::Route};
 
@@ -30,6 +30,15 @@ impl AnyPolicy {
         match self {
             Self::BuiltIn(policy) => policy.reads(),
             Self::Other(_) => Reads::Few,
+        }
+    }
+
+    /// Whether a request's key may decide where it goes. Another crate's policy may.
+    #[cfg(feature = "http")]
+    pub(crate) fn may_be_keyed(&self) -> bool {
+        match self {
+            Self::BuiltIn(policy) => matches!(policy, BuiltInPolicy::ConsistentHash(_)),
+            Self::Other(_) => true,
         }
     }
 
@@ -77,6 +86,7 @@ pub(crate) enum AnyPicker {
     LeastConnections(least_connections::Picker),
     PowerOfTwo(power_of_two::Picker),
     PeakEwma(peak_ewma::Picker),
+    ConsistentHash(consistent_hash::Picker),
     Other {
         picker: Box<dyn Picker>,
         /// For requests that the picker has no endpoint for.
@@ -99,6 +109,7 @@ impl AnyPicker {
             Self::LeastConnections(picker) => picker.pick(members, rng),
             Self::PowerOfTwo(picker) => picker.pick(members, rng),
             Self::PeakEwma(picker) => picker.pick(members, rng),
+            Self::ConsistentHash(picker) => picker.pick(members, route, rng),
             Self::Other { .. } if members.is_empty() => None,
             Self::Other { picker, weights } => {
                 let chosen = picker.pick(members, route, rng);
@@ -106,6 +117,23 @@ impl AnyPicker {
                     .filter(|&index| index < members.len() && members.begin(index))
                     .or_else(|| any_available(members, weights.as_deref(), rng))
             }
+        }
+    }
+
+    /// The first endpoint in the order of the request's key that `which` allows, if this goes by keys and is no other crate's.
+    pub(crate) fn first(&self, route: &Route, which: &dyn Fn(usize) -> bool) -> Option<usize> {
+        match self {
+            Self::ConsistentHash(picker) => picker.first(route, which),
+            _ => None,
+        }
+    }
+
+    /// Whether the request's key decides.
+    pub(crate) fn is_keyed(&self, route: &Route) -> bool {
+        match self {
+            Self::ConsistentHash(_) => route.requested_key().is_some(),
+            Self::Other { picker, .. } => picker.is_keyed(route),
+            _ => false,
         }
     }
 
@@ -133,10 +161,14 @@ impl Picker for AnyPicker {
 
     fn is_load_aware(&self) -> bool {
         match self {
-            Self::RoundRobin(_) | Self::Random(_) => false,
+            Self::RoundRobin(_) | Self::Random(_) | Self::ConsistentHash(_) => false,
             Self::LeastConnections(_) | Self::PowerOfTwo(_) | Self::PeakEwma(_) => true,
             Self::Other { picker, .. } => picker.is_load_aware(),
         }
+    }
+
+    fn is_keyed(&self, route: &Route) -> bool {
+        Self::is_keyed(self, route)
     }
 }
 
@@ -148,6 +180,7 @@ impl fmt::Debug for AnyPicker {
             Self::LeastConnections(_) => "LeastConnections",
             Self::PowerOfTwo(_) => "PowerOfTwo",
             Self::PeakEwma(_) => "PeakEwma",
+            Self::ConsistentHash(_) => "ConsistentHash",
             Self::Other { .. } => "Picker",
         })
     }

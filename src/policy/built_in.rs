@@ -5,8 +5,9 @@ use std::{any::Any, fmt, str::FromStr, time::Duration};
 use rand::Rng;
 
 use super::{
-    AnyPicker, LeastConnections, PeakEwma, Picker, Policy, PowerOfTwo, Previous, Random, Reads,
-    RoundRobin, least_connections, peak_ewma, power_of_two, random, round_robin,
+    AnyPicker, ConsistentHash, LeastConnections, PeakEwma, Picker, Policy, PowerOfTwo, Previous,
+    Random, Reads, RoundRobin, consistent_hash, least_connections, peak_ewma, power_of_two, random,
+    round_robin,
 };
 use crate::member::Members;
 
@@ -19,6 +20,7 @@ use crate::member::Members;
 /// | `least-connections` | [`LeastConnections`] |
 /// | `power-of-two` | [`PowerOfTwo`] |
 /// | `peak-ewma` | [`PeakEwma`], with its default decay |
+/// | `consistent-hash` | [`ConsistentHash`], with its default load factor and names |
 ///
 /// Text is read in any case, with `_` for `-` if you like. `Display` writes what is in the table.
 ///
@@ -31,7 +33,7 @@ use crate::member::Members;
 ///     .build(|endpoint: &Endpoint| endpoint.address());
 /// # Ok::<(), tower_headless::ParsePolicyError>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum BuiltInPolicy {
     /// Each endpoint in turn.
@@ -44,6 +46,8 @@ pub enum BuiltInPolicy {
     PowerOfTwo(PowerOfTwo),
     /// Of two endpoints the one that answers sooner.
     PeakEwma(PeakEwma),
+    /// The endpoint of the request's key.
+    ConsistentHash(ConsistentHash),
 }
 
 /// The text names no policy of this crate.
@@ -54,16 +58,18 @@ pub enum BuiltInPolicy {
 pub struct ParsePolicyError(String);
 
 impl BuiltInPolicy {
-    pub(super) fn reads(self) -> Reads {
+    pub(super) fn reads(&self) -> Reads {
         match self {
             Self::RoundRobin(_) | Self::Random(_) => Reads::Nothing,
+            Self::ConsistentHash(policy) if policy.is_bounded() => Reads::All,
+            Self::ConsistentHash(_) => Reads::Nothing,
             Self::PowerOfTwo(_) | Self::PeakEwma(_) => Reads::Few,
             Self::LeastConnections(_) => Reads::All,
         }
     }
 
     pub(super) fn picker(
-        self,
+        &self,
         members: &Members,
         previous: Option<Previous<'_>>,
         rng: &mut impl Rng,
@@ -80,16 +86,20 @@ impl BuiltInPolicy {
             }
             Self::PowerOfTwo(_) => AnyPicker::PowerOfTwo(power_of_two::Picker::new(weights)),
             Self::PeakEwma(_) => AnyPicker::PeakEwma(peak_ewma::Picker::new(weights)),
+            Self::ConsistentHash(policy) => {
+                AnyPicker::ConsistentHash(consistent_hash::Picker::new(policy, members, previous))
+            }
         }
     }
 
-    fn name(self) -> &'static str {
+    fn name(&self) -> &'static str {
         match self {
             Self::RoundRobin(_) => "round-robin",
             Self::Random(_) => "random",
             Self::LeastConnections(_) => "least-connections",
             Self::PowerOfTwo(_) => "power-of-two",
             Self::PeakEwma(_) => "peak-ewma",
+            Self::ConsistentHash(_) => "consistent-hash",
         }
     }
 }
@@ -122,12 +132,13 @@ impl FromStr for BuiltInPolicy {
     type Err = ParsePolicyError;
 
     fn from_str(text: &str) -> Result<Self, ParsePolicyError> {
-        let all: [Self; 5] = [
+        let all: [Self; 6] = [
             RoundRobin::new().into(),
             Random::new().into(),
             LeastConnections::new().into(),
             PowerOfTwo::new().into(),
             PeakEwma::new().into(),
+            ConsistentHash::new().into(),
         ];
         let name = text.trim().to_ascii_lowercase().replace('_', "-");
         let named = all.into_iter().find(|policy| policy.name() == name);
@@ -151,11 +162,11 @@ macro_rules! built_in {
                 previous: Option<Previous<'_>>,
                 rng: &mut dyn Rng,
             ) -> Box<dyn Picker> {
-                BuiltInPolicy::from(*self).prepare(members, previous, rng)
+                BuiltInPolicy::from(self.clone()).prepare(members, previous, rng)
             }
 
             fn latency_decay(&self) -> Option<Duration> {
-                BuiltInPolicy::from(*self).latency_decay()
+                BuiltInPolicy::from(self.clone()).latency_decay()
             }
         }
     )*
@@ -163,17 +174,24 @@ macro_rules! built_in {
         impl BuiltInPolicy {
             /// The policy of this crate that `policy` is, if it is one.
             pub(super) fn of(policy: &dyn Any) -> Option<Self> {
-                let itself = policy.downcast_ref::<Self>().copied();
+                let itself = policy.downcast_ref::<Self>().cloned();
                 let boxed = policy.downcast_ref::<Box<dyn Policy>>();
                 itself
-                    $(.or_else(|| policy.downcast_ref::<$policy>().map(|&policy| policy.into())))*
+                    $(.or_else(|| policy.downcast_ref::<$policy>().map(|policy| policy.clone().into())))*
                     .or_else(|| Self::of(&**boxed?))
             }
         }
     };
 }
 
-built_in!(RoundRobin, Random, LeastConnections, PowerOfTwo, PeakEwma);
+built_in!(
+    RoundRobin,
+    Random,
+    LeastConnections,
+    PowerOfTwo,
+    PeakEwma,
+    ConsistentHash
+);
 
 #[cfg(test)]
 mod tests {
@@ -187,6 +205,7 @@ mod tests {
             "least-connections",
             "power-of-two",
             "peak-ewma",
+            "consistent-hash",
         ] {
             let policy: BuiltInPolicy = name.parse().expect("a policy");
             assert_eq!(policy.to_string(), name);

@@ -46,6 +46,8 @@ pub(crate) struct Ended {
     pub(crate) endpoint: Option<Endpoint>,
     /// Another result is wanted, and the request may be sent again.
     pub(crate) is_retried: bool,
+    /// It counts for more than what was [set aside](Attempts::has_aside), if anything was.
+    pub(crate) is_good: bool,
 }
 
 /// What became of a request at the endpoint that it was sent to.
@@ -74,6 +76,8 @@ pub(crate) struct Attempts<T> {
     route: Route,
     /// The last result after which the request may have been executed, whatever becomes of the later attempts.
     before: Option<Box<T>>,
+    /// That is of a try beside the one that goes on: it came first, and no other try is in its place.
+    is_aside: bool,
 }
 
 impl<T> Attempts<T> {
@@ -82,12 +86,30 @@ impl<T> Attempts<T> {
             left: allowance.times,
             route,
             before: None,
+            is_aside: false,
         }
+    }
+
+    /// Where the request may go.
+    #[cfg(feature = "http")]
+    pub(crate) fn route(&self) -> &Route {
+        &self.route
     }
 
     /// Whether as many retries have been made as one request may have.
     pub(crate) fn are_used_up(&self) -> bool {
         self.left == 0
+    }
+
+    /// Whether a result was set aside that counts for more than another one that is no good.
+    pub(crate) fn has_aside(&self) -> bool {
+        self.is_aside
+    }
+
+    /// Whether the request may have been executed by an earlier attempt.
+    #[cfg(feature = "http")]
+    pub(crate) fn may_be_executed(&self) -> bool {
+        self.before.is_some()
     }
 
     /// The result that the caller gets if no later attempt is executed.
@@ -109,14 +131,81 @@ impl<T> Attempts<T> {
     ) -> ControlFlow<T, (Req, Route)> {
         let allowed = ended.is_retried && self.allow(ended, allowance, has_other);
         let Some(request) = allowed.then(again).flatten() else {
-            return ControlFlow::Break(self.most_telling(result, ended.fate));
+            return ControlFlow::Break(self.most_telling(result, ended));
         };
         let endpoint = ended.endpoint.as_ref().map(tracing::field::display);
         tracing::debug!(endpoint, fate = ?ended.fate, "request sent again");
-        if ended.fate.may_be_executed() {
-            self.before = Some(Box::new(result));
-        }
+        self.keep(result, ended.fate, false);
         ControlFlow::Continue((request, self.route.clone()))
+    }
+
+    /// The route of a second try beside the one at `endpoint`, which goes to another one or nowhere. None if there is no other.
+    pub(crate) fn beside(
+        &self,
+        endpoint: &Endpoint,
+        allowance: &Allowance,
+        has_other: impl FnOnce(&Route) -> bool,
+    ) -> Option<Route> {
+        let route = allowance.delays.avoid(self.route.clone().avoid(endpoint));
+        Some(route.only_others()).filter(has_other)
+    }
+
+    /// One of two tries has come to this, and the other one goes on.
+    pub(crate) fn set_aside(&mut self, result: T, ended: &Ended) {
+        self.avoid(ended.endpoint.as_ref());
+        self.keep(result, ended.fate, true);
+    }
+
+    /// One of two tries has come to this, and the other one goes on, at `other` if an endpoint has it: the request for a try
+    /// in its place, which goes to a third endpoint or nowhere, and its route. None if there is to be none.
+    pub(crate) fn replace<Req>(
+        &mut self,
+        result: T,
+        ended: &Ended,
+        other: Option<&Endpoint>,
+        allowance: &Allowance,
+        has_other: impl Fn(&Route) -> bool,
+        again: impl FnOnce() -> Option<Req>,
+    ) -> Option<(Req, Route)> {
+        let third = self.third(ended, other, allowance, &has_other);
+        let allowed = third.filter(|_| self.allow(ended, allowance, has_other));
+        let replaced = allowed.and_then(|route| Some((again()?, route)));
+        if replaced.is_some() {
+            let endpoint = ended.endpoint.as_ref().map(tracing::field::display);
+            tracing::debug!(endpoint, fate = ?ended.fate, "request sent again beside its hedge");
+            self.keep(result, ended.fate, false);
+        } else {
+            self.set_aside(result, ended);
+        }
+        replaced
+    }
+
+    /// The route of a try in the place of one of two: to an endpoint that has had neither, if there is one. What no endpoint has
+    /// taken was offered to all.
+    fn third(
+        &self,
+        ended: &Ended,
+        other: Option<&Endpoint>,
+        allowance: &Allowance,
+        has_other: impl FnOnce(&Route) -> bool,
+    ) -> Option<Route> {
+        let failed = ended.endpoint.as_ref().filter(|_| ended.is_retried)?;
+        let beside_both = |route: Route| match other {
+            Some(other) => route.avoid(other),
+            None => route,
+        };
+        let route = self.beside(failed, allowance, |_| true);
+        route.map(beside_both).filter(has_other)
+    }
+
+    /// Keeps a result that the caller gets if nothing better comes: the first one of two that are set aside, or else the last.
+    fn keep(&mut self, result: T, fate: Fate, is_aside: bool) {
+        let is_second = is_aside && self.is_aside;
+        if fate.may_be_executed() && !is_second {
+            self.before = Some(Box::new(result));
+            self.is_aside = is_aside;
+        }
+        self.is_aside &= is_aside;
     }
 
     fn allow(
@@ -151,13 +240,15 @@ impl<T> Attempts<T> {
 
     /// Whether an endpoint is left that may answer otherwise. Where one pod is asked for, no other one gets the request.
     fn has_where(&self, has_other: impl FnOnce(&Route) -> bool) -> bool {
-        self.route.requested_pod().is_none() && has_other(&self.route)
+        !self.route.is_for_one() && has_other(&self.route)
     }
 
-    /// That the last attempt was not executed doesn't say that the request was not.
-    fn most_telling(&mut self, result: T, fate: Fate) -> T {
+    /// That the last attempt was not executed doesn't say that the request was not. Of two tries that are no good the first
+    /// result counts.
+    fn most_telling(&mut self, result: T, ended: &Ended) -> T {
+        let is_best = ended.is_good || (ended.fate.may_be_executed() && !self.is_aside);
         match self.before.take() {
-            Some(before) if !fate.may_be_executed() => *before,
+            Some(before) if !is_best => *before,
             _ => result,
         }
     }
@@ -197,6 +288,7 @@ mod tests {
             fate,
             endpoint: Some(endpoint(host)),
             is_retried: true,
+            is_good: false,
         }
     }
 
@@ -255,6 +347,72 @@ mod tests {
         let ends = [(Unprocessed, 1); 4];
         let (result, _) = run(&allowance(2, 9), Route::new(), &ends);
         assert_eq!(result, 3, "once for nothing, and twice as a retry");
+    }
+
+    /// What becomes of a try that fails at endpoint 1 while another one is at endpoint 2, in a set of so many.
+    fn replaced(last: u8, allowance: &Allowance, fate: Fate) -> Option<Route> {
+        let mut attempts = Attempts::new(allowance, Route::new());
+        let has_other = |route: &Route| (1..=last).any(|host| !route.avoids(&endpoint(host)));
+        let (ended, other) = (ended(fate, 1), endpoint(2));
+        let again = || Some(());
+        let replaced = attempts.replace(0, &ended, Some(&other), allowance, has_other, again);
+        Some(replaced?.1)
+    }
+
+    #[test]
+    fn one_of_two_tries_is_replaced_at_a_third_endpoint_within_the_rules_for_retries() {
+        let third = Route::new().avoid(&endpoint(1)).avoid(&endpoint(2));
+        for fate in [Answered, Lost, Unprocessed] {
+            let route = replaced(3, &allowance(1, 1), fate);
+            assert_eq!(route, Some(third.clone().only_others()));
+            assert_eq!(replaced(2, &allowance(1, 1), fate), None, "no third one");
+            let is_free = fate == Unprocessed;
+            for spent in [allowance(0, 9), allowance(9, 0)] {
+                assert_eq!(replaced(3, &spent, fate).is_some(), is_free);
+            }
+        }
+    }
+
+    /// The result that counts where one was set aside, and the other one is this.
+    fn told(aside: Fate, last: Fate, is_good: bool) -> usize {
+        let allowance = allowance(0, 0);
+        let mut attempts = Attempts::new(&allowance, Route::new());
+        attempts.set_aside(1, &ended(aside, 1));
+        let ended = Ended {
+            is_good,
+            is_retried: false,
+            ..ended(last, 2)
+        };
+        match attempts.next(2, &ended, &allowance, |_| true, || Some(())) {
+            ControlFlow::Break(result) => result,
+            ControlFlow::Continue(((), _)) => panic!("it is not retried"),
+        }
+    }
+
+    #[test]
+    fn the_first_of_two_results_counts_if_none_is_good() {
+        assert_eq!(told(Answered, Answered, false), 1);
+        assert_eq!(told(Answered, Answered, true), 2);
+        assert_eq!(told(Answered, Unsent, false), 1);
+        assert_eq!(told(Unsent, Answered, false), 2, "nobody has had the first");
+    }
+
+    #[test]
+    fn what_was_set_aside_is_past_when_the_request_is_sent_again() {
+        let allowance = allowance(1, 1);
+        let mut attempts = Attempts::new(&allowance, Route::new());
+        attempts.set_aside(1, &ended(Answered, 1));
+        let has_other = |_: &Route| true;
+        let next = attempts.next(
+            2,
+            &ended(Unprocessed, 2),
+            &allowance,
+            has_other,
+            || Some(()),
+        );
+        assert!(next.is_continue() && !attempts.has_aside());
+        let next = attempts.next(3, &ended(Answered, 3), &allowance, |_| false, || Some(()));
+        assert!(matches!(next, ControlFlow::Break(3)));
     }
 
     #[test]

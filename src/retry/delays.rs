@@ -49,7 +49,7 @@ impl Delays {
 
     /// The route, away from those that want none now.
     pub(super) fn avoid(&self, mut route: Route) -> Route {
-        if !self.any.load(Relaxed) || route.requested_pod().is_some() {
+        if !self.any.load(Relaxed) || route.is_for_one() {
             return route;
         }
         let (now, mut all) = (Instant::now(), self.lock());

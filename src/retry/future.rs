@@ -8,6 +8,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use pin_project_lite::pin_project;
@@ -22,6 +23,7 @@ use crate::{
     balance::{Balance, ResponseFuture},
     endpoint::Endpoint,
     error::{BoxError, Error},
+    hedge::{Contest, Hedges, Race},
     in_flight::Completion,
     route::Route,
 };
@@ -31,12 +33,22 @@ use crate::{
 pub(super) struct Terms<L> {
     pub(super) policy: L,
     pub(super) allowance: Allowance,
+    pub(super) hedges: Option<Arc<Hedges>>,
 }
 
 /// What becomes of a request.
 type Outcome<S, Req, C> = Result<<C as Completion<<S as Service<Req>>::Response>>::Response, Error>;
 
 type Attempt<S, Req, C> = ResponseFuture<S, Req, Located<C>>;
+
+/// What comes of an attempt.
+type Answer<S, Req, C> = Result<
+    (
+        Endpoint,
+        <C as Completion<<S as Service<Req>>::Response>>::Response,
+    ),
+    Error,
+>;
 
 /// What follows from an attempt: another one, or the caller's result.
 type Next<S, Req, C> = ControlFlow<Outcome<S, Req, C>, Attempt<S, Req, C>>;
@@ -49,7 +61,7 @@ pin_project! {
         C: Completion<S::Response>,
     {
         #[pin]
-        attempt: Attempt<S, Req, C>,
+        race: Race<Attempt<S, Req, C>>,
         // None if it is not to be sent again, whatever comes.
         replay: Option<Replay<S, Req, C, L>>,
     }
@@ -81,10 +93,15 @@ where
         route: Route,
     ) -> Self {
         terms.allowance.budget.deposit();
-        let again = match terms.allowance.times {
-            0 => None,
+        let hedges = terms.hedges.as_deref();
+        let hedges = hedges.filter(|_| terms.policy.may_hedge(&request));
+        let again = match (terms.allowance.times, hedges) {
+            (0, None) => None,
             _ => terms.policy.again(&request),
         };
+        let hedged_after = again
+            .as_ref()
+            .and_then(|_| hedges?.begin(&route, || balance.late()));
         let replay = again.map(|request| Replay {
             request,
             balance: balance.clone(),
@@ -92,7 +109,10 @@ where
             attempts: Attempts::new(&terms.allowance, route.clone()),
         });
         Self {
-            attempt: balance.call_completing(request, route, Located),
+            race: Race::new(
+                balance.call_completing(request, route, Located),
+                hedged_after,
+            ),
             replay,
         }
     }
@@ -111,13 +131,13 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
-            let result = ready!(this.attempt.as_mut().poll(cx));
+            let result = ready!(this.race.as_mut().poll(cx, this.replay.as_mut()));
             let next = match this.replay {
                 Some(replay) => replay.next(result),
                 None => ControlFlow::Break(result.map(|(_, response)| response)),
             };
             match next {
-                ControlFlow::Continue(attempt) => this.attempt.set(attempt),
+                ControlFlow::Continue(attempt) => this.race.as_mut().try_again(attempt),
                 ControlFlow::Break(result) => {
                     *this.replay = None;
                     return Poll::Ready(result);
@@ -134,23 +154,11 @@ where
     C: Completion<S::Response> + Clone,
     L: RetryPolicy<Req, C::Response>,
 {
-    fn next(&mut self, result: Result<(Endpoint, C::Response), Error>) -> Next<S, Req, C> {
-        let (fate, endpoint, result) = match result {
-            Ok((endpoint, response)) => (Fate::Answered, Some(endpoint), Ok(response)),
-            Err(error) if error.is_unsent() => (Fate::Unsent, None, Err(error)),
-            Err(error) => (Fate::Lost, error.endpoint().cloned(), Err(error)),
-        };
-        let Terms { policy, allowance } = &*self.terms;
-        if let (Ok(response), Some(endpoint)) = (&result, &endpoint)
-            && let Some(delay) = policy.pushback(response)
-        {
-            allowance.delays.note(endpoint, delay);
-        }
-        let ended = Ended {
-            fate,
-            endpoint,
-            is_retried: !self.attempts.are_used_up() && policy.retry(result.as_ref()),
-        };
+    fn next(&mut self, result: Answer<S, Req, C>) -> Next<S, Req, C> {
+        let (ended, result) = self.ended(result);
+        let Terms {
+            policy, allowance, ..
+        } = &*self.terms;
         let has_other = |route: &Route| self.balance.has_other(route);
         let again = || policy.again(&self.request);
         let next = self
@@ -158,6 +166,90 @@ where
             .next(result, &ended, allowance, has_other, again);
         let (request, route) = next?;
         ControlFlow::Continue(self.balance.call_completing(request, route, Located))
+    }
+
+    /// What an attempt has come to.
+    fn ended(&self, result: Answer<S, Req, C>) -> (Ended, Outcome<S, Req, C>) {
+        let (fate, endpoint, result) = match result {
+            Ok((endpoint, response)) => (Fate::Answered, Some(endpoint), Ok(response)),
+            Err(error) if error.is_unsent() => (Fate::Unsent, None, Err(error)),
+            Err(error) => (Fate::Lost, error.endpoint().cloned(), Err(error)),
+        };
+        let Terms {
+            policy, allowance, ..
+        } = &*self.terms;
+        if let (Ok(response), Some(endpoint)) = (&result, &endpoint)
+            && let Some(delay) = policy.pushback(response)
+        {
+            allowance.delays.note(endpoint, delay);
+        }
+        let is_retried = !self.attempts.are_used_up() && policy.retry(result.as_ref());
+        let is_good = |response| policy.is_good(response);
+        let is_good = self.attempts.has_aside() && result.as_ref().is_ok_and(is_good);
+        let ended = Ended {
+            fate,
+            endpoint,
+            is_retried,
+            is_good,
+        };
+        (ended, result)
+    }
+}
+
+impl<S, Req, C, L> Contest<Attempt<S, Req, C>> for &mut Replay<S, Req, C, L>
+where
+    S: Service<Req> + Clone + Send + Sync + 'static,
+    S::Error: Into<BoxError>,
+    Req: 'static,
+    C: Completion<S::Response> + Clone,
+    L: RetryPolicy<Req, C::Response>,
+{
+    fn patience(&self, late: Duration) -> Duration {
+        let hedges = self.terms.hedges.as_ref();
+        hedges.map_or(late, |hedges| hedges.patience(late))
+    }
+
+    fn second(&mut self, first: &Attempt<S, Req, C>) -> Option<Attempt<S, Req, C>> {
+        let Terms {
+            policy,
+            allowance,
+            hedges,
+        } = &*self.terms;
+        let has_other = |route: &Route| self.balance.has_other(route);
+        let route = self
+            .attempts
+            .beside(first.endpoint()?, allowance, has_other)?;
+        let request = policy.again(&self.request)?;
+        let is_allowed = hedges.as_ref()?.allow(&*allowance.budget);
+        is_allowed.then(|| self.balance.call_completing(request, route, Located))
+    }
+
+    fn is_good(&self, result: &Answer<S, Req, C>) -> bool {
+        let is_good = |(_, response): &(_, _)| self.terms.policy.is_good(response);
+        result.as_ref().is_ok_and(is_good)
+    }
+
+    fn set_aside(&mut self, result: Answer<S, Req, C>) {
+        let (ended, result) = self.ended(result);
+        self.attempts.set_aside(result, &ended);
+    }
+
+    fn replace(
+        &mut self,
+        result: Answer<S, Req, C>,
+        other: &Attempt<S, Req, C>,
+    ) -> Option<Attempt<S, Req, C>> {
+        let (ended, result) = self.ended(result);
+        let Terms {
+            policy, allowance, ..
+        } = &*self.terms;
+        let has_other = |route: &Route| self.balance.has_other(route);
+        let again = || policy.again(&self.request);
+        let other = other.endpoint();
+        let attempts = &mut self.attempts;
+        let (request, route) =
+            attempts.replace(result, &ended, other, allowance, has_other, again)?;
+        Some(self.balance.call_completing(request, route, Located))
     }
 }
 

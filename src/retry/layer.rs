@@ -16,8 +16,10 @@ use super::{
 use crate::{
     balance::Balance,
     error::{BoxError, Error},
+    hedge::{Hedge, Hedges},
     in_flight::Completion,
-    route::Route,
+    pinned::Pinned,
+    route::{PodId, Route},
 };
 
 /// Sends requests again that an endpoint has failed: to another endpoint, at once, and within a budget.
@@ -95,6 +97,7 @@ impl<L> RetryLayer<L> {
             terms: Terms {
                 policy,
                 allowance: Allowance::default(),
+                hedges: None,
             },
         }
     }
@@ -114,12 +117,26 @@ impl<L> RetryLayer<L> {
         self.terms.allowance.budget = Arc::new(budget);
         self
     }
+
+    /// Asks a second endpoint for an answer that is late; off by default. Only what the policy
+    /// [allows](RetryPolicy::may_hedge) is hedged, and what it makes [again](RetryPolicy::again).
+    ///
+    /// A result that isn't [good](RetryPolicy::is_good) doesn't count while the other one may come. The rules for retries hold as
+    /// ever: if the first endpoint's is one that is retried, a third endpoint is asked at once. Where none is good in the end,
+    /// the first result of the two is the caller's.
+    pub fn hedge(mut self, hedge: Hedge) -> Self {
+        self.terms.hedges = Some(Arc::new(Hedges::new(&hedge)));
+        self
+    }
 }
 
 impl<S, C, L: Clone> Layer<Balance<S, C>> for RetryLayer<L> {
     type Service = Retry<Balance<S, C>, L>;
 
     fn layer(&self, balance: Balance<S, C>) -> Self::Service {
+        if self.terms.hedges.is_some() {
+            balance.begin_hedging();
+        }
         Retry {
             balance,
             terms: Arc::new(self.terms.clone()),
@@ -172,6 +189,45 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         self.call_with(request, Route::new())
+    }
+}
+
+impl<S, C: Clone, L> Retry<Balance<S, C>, L> {
+    /// [`Balance::pod`] with retries, which stay on that pod.
+    pub fn pod(&self, id: impl Into<PodId>) -> Pinned<Self> {
+        self.pinned(Route::new().pod(id))
+    }
+
+    /// [`Balance::others`] with retries.
+    pub fn others(&self, than: impl Into<PodId>) -> Pinned<Self> {
+        self.pinned(Route::new().leave_out(than))
+    }
+
+    fn pinned(&self, route: Route) -> Pinned<Self> {
+        self.balance.ask_for(&route);
+        Pinned::new(self.clone(), route)
+    }
+}
+
+impl<S, C, L, Req> Service<Req> for Pinned<Retry<Balance<S, C>, L>>
+where
+    S: Service<Req> + Clone + Send + Sync + 'static,
+    S::Error: Into<BoxError>,
+    Req: 'static,
+    C: Completion<S::Response> + Clone,
+    L: RetryPolicy<Req, C::Response>,
+{
+    type Response = C::Response;
+    type Error = Error;
+    type Future = RetryFuture<S, Req, C, L>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Service::<Req>::poll_ready(self.get_mut(), cx)
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        let route = self.route().clone();
+        self.get_ref().call_with(request, route)
     }
 }
 

@@ -39,6 +39,19 @@ pub trait RetryPolicy<Req, Res> {
     /// by then.
     fn retry(&self, result: Result<&Res, &Error>) -> bool;
 
+    /// Whether a second endpoint may get the request while the first one still has it, where there is
+    /// [hedging](crate::RetryLayer::hedge). False by default: only for requests that change nothing.
+    fn may_hedge(&self, request: &Req) -> bool {
+        let _ = request;
+        false
+    }
+
+    /// Whether this response counts while another endpoint still has the request. One that isn't good is set aside until that one
+    /// has answered, too, be it [retried](Self::retry) or not. By default what isn't retried is good.
+    fn is_good(&self, response: &Res) -> bool {
+        !self.retry(Ok(response))
+    }
+
     /// For how long the endpoint that gave this response wants no requests that are sent again; none by default.
     ///
     /// Meanwhile they go to others, as long as there are some; beyond 30 s they don't. First attempts go there as ever.

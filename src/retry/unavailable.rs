@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, header::UPGRADE};
 use http_body::Body;
 
 use super::{policy::RetryPolicy, pushback::Pushback};
-use crate::error::Error;
+use crate::{
+    error::Error,
+    outcome::{ByStatus, ClassifyHttp, Outcome},
+};
 
 /// What a pod answers that can't serve: it, or what stands before it, has no one who does (RFC 9110 §15.6.3–5). The
 /// same as Envoy's `gateway-error`. Not 500, which tells of the request as often as of the pod.
@@ -21,6 +24,9 @@ pub(crate) const UNAVAILABLE: [StatusCode; 3] = [
 ///
 /// `Retry-After` with 503 or 429, and gRPC's `grpc-retry-pushback-ms`, are heeded: for so long, but at most 30 s, retries
 /// leave that endpoint alone, and a negative pushback ends them.
+///
+/// With [hedging](crate::RetryLayer::hedge), no 5xx is [good](RetryPolicy::is_good), and no 429; nor is gRPC's `UNAVAILABLE`,
+/// `RESOURCE_EXHAUSTED` or `DEADLINE_EXCEEDED` in the head.
 #[derive(Clone, Copy, Debug, Default)]
 #[cfg_attr(docsrs, doc(cfg(feature = "http-body")))]
 pub struct RetryUnavailable;
@@ -29,6 +35,11 @@ impl<B: Body + Clone, R> RetryPolicy<Request<B>, Response<R>> for RetryUnavailab
     fn again(&self, request: &Request<B>) -> Option<Request<B>> {
         let is_safe = request.method().is_safe() && request.body().is_end_stream();
         is_safe.then(|| request.clone())
+    }
+
+    fn may_hedge(&self, request: &Request<B>) -> bool {
+        let is_safe = request.method().is_safe() && request.body().is_end_stream();
+        is_safe && !request.headers().contains_key(UPGRADE)
     }
 
     fn retry(&self, result: Result<&Response<R>, &Error>) -> bool {
@@ -41,7 +52,32 @@ impl<B: Body + Clone, R> RetryPolicy<Request<B>, Response<R>> for RetryUnavailab
         }
     }
 
+    fn is_good(&self, response: &Response<R>) -> bool {
+        let (status, headers) = (response.status(), response.headers());
+        !status.is_server_error() && ByStatus.head(status, headers) == Outcome::Success
+    }
+
     fn pushback(&self, response: &Response<R>) -> Option<Duration> {
         Pushback::of(response.status(), response.headers())?.delay()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_good(status: u16, grpc_status: &str) -> bool {
+        let response = Response::builder().status(status);
+        let response = response.header("grpc-status", grpc_status).body(());
+        let policy: &dyn RetryPolicy<Request<String>, Response<()>> = &RetryUnavailable;
+        policy.is_good(&response.expect("a response"))
+    }
+
+    #[test]
+    fn a_refusal_wins_no_race_be_it_retried_or_not() {
+        assert!([200, 304, 404].iter().all(|&status| is_good(status, "0")));
+        let bad = [429, 500, 502, 503];
+        assert!(bad.iter().all(|&status| !is_good(status, "0")));
+        assert!(["8", "14"].iter().all(|code| !is_good(200, code)));
     }
 }

@@ -1,78 +1,239 @@
 //! Picks for requests that say where they want to go.
 
-use std::sync::Arc;
+use std::{cmp::Ordering, ops::Range, sync::Arc};
 
 use rand::{Rng, RngExt, seq::IteratorRandom};
 
 use super::{Picked, Snapshot};
-use crate::{member::Member, route::Route};
+use crate::{
+    endpoint::Endpoint,
+    member::{EjectionReason, Member, MemberId},
+    route::{PodId, PodName, Route, Target},
+};
+
+/// How often a policy is asked for another endpoint than the one that is left out.
+const OTHER_ATTEMPTS: usize = 4;
+
+/// One that has failed so many requests in a row is worse than slow, though that is what it is ejected for.
+const FAILURES: u32 = 3;
 
 impl<S> Snapshot<S> {
     /// Chooses an endpoint for a request that says where it wants to go. None: that can't be had now.
     pub(crate) fn pick_routed(&self, route: &Route, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
-        if let Some(pod) = route.requested_pod() {
+        if route.is_for_one() {
             self.signals.heed_if_any();
-            return self.pick_pod(pod);
+            return self.pick_requested(route);
+        }
+        if let Some(pod) = route.preferred()
+            && let Some(picked) = self.pick_preferred(pod, route)
+        {
+            self.signals.heed_if_any();
+            return Some(picked);
         }
         if !route.avoided().is_empty()
+            && !self.pickers.whole.is_keyed(route)
             && let Some(picked) = self.pick_avoiding(route, rng)
         {
             return Some(picked);
         }
-        self.pick(route, rng)
+        if route.is_only_others() {
+            return self.pick_next(route, rng);
+        }
+        match route.left_out() {
+            Some(_) => self.pick_other(route, rng),
+            None => self.pick(route, rng),
+        }
     }
 
-    /// The members of the pods of this name; those that terminate come last.
-    pub(crate) fn named(&self, name: &str) -> impl Iterator<Item = &Arc<Member>> {
-        self.indices_of(name).map(|index| &self.members()[index])
+    /// The members that will do for a route that is for one pod; those that terminate come last.
+    pub(crate) fn requested<'a>(
+        &'a self,
+        route: &'a Route,
+    ) -> impl Iterator<Item = &'a Arc<Member>> {
+        let indices = self.requested_indices(route);
+        indices.map(|index| &self.members()[index])
     }
 
-    fn indices_of(&self, name: &str) -> impl Iterator<Item = usize> {
-        let all = || 0..self.members.len();
-        let names = move |&index: &usize| {
-            let endpoint = self.members.endpoint(index);
-            endpoint.hostname() == Some(name) || endpoint.pod_name() == Some(name)
-        };
+    /// What is known of the pod that a route is for.
+    pub(crate) fn requested_endpoint(&self, route: &Route) -> Option<&Endpoint> {
+        let index = self.requested_indices(route).next()?;
+        Some(self.members.endpoint(index))
+    }
+
+    fn requested_indices<'a>(
+        &'a self,
+        route: &'a Route,
+    ) -> impl Iterator<Item = usize> + use<'a, S> {
+        let member = route.requested_member();
+        let pod = route.requested().filter(|_| member.is_none());
+        let member = member.and_then(|target| self.target_index(target));
+        let named = pod.into_iter().flat_map(|pod| self.indices_of(pod));
+        let named = named.filter(|&index| !route.leaves_out(self.members.endpoint(index)));
+        member.into_iter().chain(named)
+    }
+
+    /// All endpoints, each to be asked for alone.
+    pub(crate) fn targets(&self) -> impl Iterator<Item = Target> {
+        let all = self.endpoints().iter().zip(self.members());
+        all.map(|(endpoint, member)| Target {
+            id: member.id(),
+            endpoint: endpoint.clone(),
+        })
+    }
+
+    fn target_index(&self, target: &Target) -> Option<usize> {
+        let index = self.index_of(&target.endpoint)?;
+        (self.members()[index].id() == target.id).then_some(index)
+    }
+
+    /// The endpoints that are the pod, of which there may be two while it is made anew; those that terminate come last.
+    fn indices_of<'a>(&'a self, pod: &PodId) -> impl Iterator<Item = usize> + use<'a, S> {
+        let at = self.at_address(pod);
         let terminates = |index: &usize| self.members.endpoint(*index).is_terminating();
-        let first = all().filter(names).filter(move |index| !terminates(index));
-        first.chain(all().filter(names).filter(terminates))
+        let last = at.clone().filter(terminates);
+        let at = at.filter(move |index| !terminates(index)).chain(last);
+        let named = self.name_of(pod);
+        let named = named.map(|name| self.names.indices(name, self.endpoints()));
+        named.into_iter().flatten().chain(at)
+    }
+
+    /// The name that a pod is asked for by; by its number, what this makes where there is one StatefulSet.
+    pub(crate) fn name_of<'a>(&'a self, pod: &'a PodId) -> Option<PodName<'a>> {
+        pod.name_with(self.names.set())
+    }
+
+    /// The endpoints that are at the address that a pod is asked for by, if it is.
+    fn at_address(&self, pod: &PodId) -> Range<usize> {
+        let all = self.endpoints();
+        let is = |endpoint: &Endpoint, order| pod.order(endpoint) == Some(order);
+        let from = all.partition_point(|it| is(it, Ordering::Less));
+        let len = all[from..].partition_point(|it| is(it, Ordering::Equal));
+        from..from + len
+    }
+
+    /// Whether this member is left out by `route`, by what is known of it now.
+    pub(crate) fn is_left_out(&self, route: &Route, endpoint: &Endpoint, member: MemberId) -> bool {
+        route.left_out().is_some()
+            && self.index_of(endpoint).is_some_and(|index| {
+                let is_it = self.members()[index].id() == member;
+                is_it && route.leaves_out(self.members.endpoint(index))
+            })
+    }
+
+    /// Whether this member is, by what is known of it now, the one pod that `route` is for.
+    pub(crate) fn is_for(&self, route: &Route, member: MemberId) -> bool {
+        self.requested(route).any(|it| it.id() == member)
+    }
+
+    /// How many endpoints `route` doesn't leave out.
+    pub(crate) fn not_left_out(&self, route: &Route) -> usize {
+        let endpoints = self.endpoints().iter();
+        endpoints.filter(|it| !route.leaves_out(it)).count()
     }
 
     /// Whether an endpoint is available that `route` doesn't avoid.
     pub(crate) fn has_other(&self, route: &Route) -> bool {
         let mut all = 0..self.members.len();
         all.any(|index| {
-            self.members.is_available(index) && !route.avoids(self.members.endpoint(index))
+            self.members.is_available(index) && may_be_other(route, self.members.endpoint(index))
         })
     }
 
-    /// The pod of this name, though it is ejected: no other one will do. One trial of it is as good as any.
-    fn pick_pod(&self, name: &str) -> Option<Picked<'_, S>> {
-        self.indices_of(name).find_map(|index| {
-            let member = &self.members()[index];
-            let is_trial = member.claim_trial();
-            let begun = is_trial || member.begin() || member.begin_ejected();
+    /// The one endpoint that will do, whatever its health. One trial of it is as good as any.
+    fn pick_requested(&self, route: &Route) -> Option<Picked<'_, S>> {
+        self.requested_indices(route).find_map(|index| {
+            let is_trial = self.members()[index].begin_requested()?;
+            Some(self.picked(index, is_trial))
+        })
+    }
+
+    /// Chooses an endpoint as the policy says, but not the one that is left out.
+    ///
+    /// One that goes by keys passes it over. Any other doesn't know of it, and is asked again where it chose that one: round robin
+    /// goes on to the next. One that looks for few requests in flight may choose it each time, as it never has any; then it is the
+    /// better of two others.
+    fn pick_other(&self, route: &Route, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
+        let mut warming = false;
+        if self.signals.has_flags() {
+            let flags = self.signals.heed();
+            warming = flags.warming;
+            if flags.trials
+                && let Some(index) = self.claim_trial(route)
+            {
+                return Some(self.picked(index, true));
+            }
+        }
+        for _ in 0..OTHER_ATTEMPTS {
+            let picked = match warming {
+                true => self.pick_warm(route, rng),
+                false => self.pickers.pick(&self.members, route, rng),
+            };
+            let Some(index) = picked else { break };
+            if !route.leaves_out(self.members.endpoint(index)) {
+                return Some(self.picked(index, false));
+            }
+            self.members()[index].end();
+        }
+        self.pick_last(route, rng)
+    }
+
+    /// This pod, if it accepts requests, or offers a trial. That it is slow is no reason against it, but for a second try.
+    fn pick_preferred(&self, pod: &PodId, route: &Route) -> Option<Picked<'_, S>> {
+        self.indices_of(pod).find_map(|index| {
+            if route.avoids(self.members.endpoint(index)) {
+                return None;
+            }
+            let (member, is_first) = (&self.members()[index], !route.is_only_others());
+            let is_trial = is_first && member.claim_trial();
+            let begun = is_trial
+                || self.members.begin(index)
+                || is_first && is_only_slow(member) && member.begin_ejected();
             begun.then(|| self.picked(index, is_trial))
         })
+    }
+
+    /// Chooses the next endpoint by the request's key, if it goes by that, and none that it avoids.
+    fn pick_next(&self, route: &Route, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
+        if !self.pickers.whole.is_keyed(route) {
+            return None;
+        }
+        let index = self.pickers.pick(&self.members, route, rng)?;
+        if !may_be_other(route, self.members.endpoint(index)) {
+            self.members()[index].end();
+            return None;
+        }
+        Some(self.picked(index, false))
     }
 
     /// Chooses one of the endpoints that aren't avoided: of two at random the one with the smaller load for its weight. For
     /// requests that are sent again: they are no turn of the policy's, else an endpoint that fails would take its neighbour's.
     fn pick_avoiding(&self, route: &Route, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
-        if self.signals.heed_if_any() {
+        // A second try is no trial: it goes where an answer is likely.
+        if self.signals.heed_if_any() && !route.is_only_others() {
             let all = 0..self.members.len();
             let mut others = all.filter(|&index| !route.avoids(self.members.endpoint(index)));
             if let Some(index) = others.find(|&index| self.members()[index].claim_trial()) {
                 return Some(self.picked(index, true));
             }
         }
+        self.pick_any_of(rng, |endpoint| may_be_other(route, endpoint))
+    }
+
+    /// Of two endpoints at random that `which` allows, the one with the smaller load for its weight; near and far ones as ever, as
+    /// far as there are any.
+    pub(super) fn pick_any_of(
+        &self,
+        rng: &mut impl Rng,
+        which: impl Fn(&Endpoint) -> bool,
+    ) -> Option<Picked<'_, S>> {
         let preferred = self.pickers.split.as_ref().map(|split| split.draw(rng));
         let wishes = [(preferred, true), (None, true), (None, false)];
         wishes.into_iter().find_map(|(near, weighted)| {
             self.pick_of(rng, |index| {
+                let endpoint = self.members.endpoint(index);
                 (near.is_none() || near == self.is_near(index))
-                    && (self.members.endpoint(index).weight() > 0) == weighted
-                    && !route.avoids(self.members.endpoint(index))
+                    && (endpoint.weight() > 0) == weighted
+                    && which(endpoint)
             })
         })
     }
@@ -98,4 +259,15 @@ impl<S> Snapshot<S> {
             .begin(chosen)
             .then(|| self.picked(chosen, false))
     }
+}
+
+/// Whether nothing is known against an endpoint but that it is slow.
+fn is_only_slow(member: &Member) -> bool {
+    member.stats().reason() == Some(EjectionReason::Slow) && member.stats().in_a_row() < FAILURES
+}
+
+/// Whether a request may go to this endpoint that avoids others. One without weight is the last resort, and no place for a second
+/// try.
+fn may_be_other(route: &Route, endpoint: &Endpoint) -> bool {
+    !route.avoids(endpoint) && (endpoint.weight() > 0 || !route.is_only_others())
 }

@@ -1,6 +1,7 @@
 //! What every policy promises, tested for each of them, alone and over near and far endpoints, and each against the simplest
 //! code that is plainly right.
 
+mod keyed;
 mod locality;
 mod slow_start;
 mod weights;
@@ -18,8 +19,8 @@ use crate::{
     member::{Member, Members},
     outcome::Outcome,
     policy::{
-        AnyPolicy, LeastConnections, PeakEwma, Picker, Policy, PowerOfTwo, Previous, Random,
-        RoundRobin,
+        AnyPolicy, ConsistentHash, LeastConnections, PeakEwma, Picker, Policy, PowerOfTwo,
+        Previous, Random, RoundRobin,
     },
     route::Route,
     signals::Signals,
@@ -98,6 +99,10 @@ impl Picker for Outside<Box<dyn Picker>> {
 
     fn is_load_aware(&self) -> bool {
         self.0.is_load_aware()
+    }
+
+    fn is_keyed(&self, route: &Route) -> bool {
+        self.0.is_keyed(route)
     }
 }
 
@@ -352,15 +357,18 @@ suite! {
     least_connections: LeastConnections::new();
     power_of_two: PowerOfTwo::new();
     peak_ewma: PeakEwma::new();
+    consistent_hash: ConsistentHash::new();
     outside_round_robin: outside(RoundRobin::new());
     outside_least_connections: outside(LeastConnections::new());
     outside_peak_ewma: outside(PeakEwma::new());
+    outside_consistent_hash: outside(ConsistentHash::new());
     outside_near_least_connections: half_near(outside(LeastConnections::new()));
     near_round_robin: half_near(RoundRobin::new());
     near_random: half_near(Random::new());
     near_least_connections: half_near(LeastConnections::new());
     near_power_of_two: half_near(PowerOfTwo::new());
     near_peak_ewma: half_near(PeakEwma::new());
+    near_consistent_hash: half_near(ConsistentHash::new());
 }
 
 #[test]

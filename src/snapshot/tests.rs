@@ -3,6 +3,7 @@
 use super::*;
 use crate::{
     locality::LocalityPreference,
+    member::EjectionReason,
     policy::{AnyPolicy, LeastConnections},
 };
 use rand::{SeedableRng, rngs::SmallRng};
@@ -224,6 +225,51 @@ fn of_the_ejected_one_that_is_nothing_worse_is_better_than_none() {
         let request = fixture.pick();
         assert_eq!(*request.endpoint(), endpoint(4));
     }
+}
+
+#[test]
+fn a_preferred_one_gets_requests_while_it_is_slow_and_nothing_worse() {
+    let mut fixture = fixture();
+    fixture.publish([endpoint(1).with_pod_name("web-0"), endpoint(2)]);
+    let snapshot = fixture.current.load_full();
+    let member = &snapshot.members()[0];
+    let mut is_taken = |route: Route| {
+        let picked = snapshot.pick_routed(&route, &mut fixture.rng);
+        picked.is_some_and(|it| it.in_flight.endpoint().address() == endpoint(1).address())
+    };
+    let route = || Route::new().prefer("web-0");
+    let eject = |reason| {
+        member.stats().set_reason(Some(reason));
+        member.eject();
+    };
+    for reason in [
+        EjectionReason::ConsecutiveFailures,
+        EjectionReason::SuccessRate,
+        EjectionReason::Unresponsive,
+    ] {
+        eject(reason);
+        assert!(!is_taken(route()), "{reason}");
+    }
+    eject(EjectionReason::Slow);
+    assert!(is_taken(route()));
+    assert!(!is_taken(Route::new()), "nobody else");
+    assert!(!is_taken(route().only_others()), "no second try");
+    assert!(!is_taken(route().avoid(&endpoint(1))));
+    while member.stats().failed(true) < 3 {
+        assert!(is_taken(route()));
+    }
+    assert!(!is_taken(route()), "it fails as well");
+    member.stats().succeeded();
+    assert!(is_taken(route()));
+    member.set_unfit();
+    assert!(!is_taken(route()), "its checks fail");
+    member.set_fit();
+    member.refuse();
+    assert!(!is_taken(route()), "it refuses");
+    member.accept();
+    assert!(is_taken(route()));
+    member.remove();
+    assert!(!is_taken(route()), "it has left");
 }
 
 #[test]

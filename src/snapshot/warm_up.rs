@@ -2,7 +2,8 @@
 //!
 //! A policy that takes turns or draws is asked again where it chose a new endpoint out of turn. One that looks for few requests
 //! in flight would choose the same one again: there, the new one gets the request if it has no more of them than its
-//! part of what another one has, and else the other one does.
+//! part of what another one has, and else the other one does. One that goes by keys sees to it by itself: a key that moved back
+//! and forth would be in two places.
 
 use rand::{Rng, RngExt};
 
@@ -15,6 +16,9 @@ const ATTEMPTS: usize = 16;
 impl<S> Snapshot<S> {
     /// The policy's choice, or another endpoint where that is new. It is counted in, as a policy's is.
     pub(super) fn pick_warm(&self, route: &Route, rng: &mut impl Rng) -> Option<usize> {
+        if self.pickers.whole.is_keyed(route) {
+            return self.pickers.pick(&self.members, route, rng);
+        }
         let takes_turns = !self.pickers.whole.is_load_aware();
         for _ in 0..ATTEMPTS {
             let index = self.pickers.pick(&self.members, route, rng)?;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use rand::Rng;
 use tracing::debug;
 
-use super::{Current, Pickers, Snapshot};
+use super::{Current, Names, Pickers, Snapshot};
 use crate::{
-    comparison::{Fate, compare, normalise},
+    comparison::{Fate, compare, normalise, recall},
     endpoint::Endpoint,
-    locality::{Before, LocalityPreference, LocalitySplit},
+    locality::{Before, LocalityPreference, LocalitySplit, Proximities},
     member::{Member, MemberId, Members, Slots},
     policy::{AnyPolicy, Reads},
     signals::Signals,
@@ -65,6 +65,7 @@ impl<M> Writer<M> {
                 whole: policy.prepare(&members, None, rng),
                 split: None,
             },
+            names: Names::of(members.endpoints()),
             members,
             services: Box::default(),
             signals: signals.clone(),
@@ -88,13 +89,15 @@ impl<M> Writer<M> {
         self
     }
 
-    /// If `readies_first`, new endpoints are unreachable until they are known to be ready, unless there is no other one.
+    /// If `readies_first`, new endpoints are unreachable until they are known to be ready, unless there is no other one, or their
+    /// weight is zero.
     pub(crate) fn ready_first(mut self, readies_first: bool) -> Self {
         self.readies_first = readies_first;
         self
     }
 
     /// Publishes `set`, in whatever order and with whatever repetitions it comes. None if it is what `current` has.
+    #[cfg(test)]
     pub(crate) fn update<S>(
         &mut self,
         current: &Current<S>,
@@ -105,21 +108,47 @@ impl<M> Writer<M> {
         M: FnMut(&Endpoint) -> S,
         S: Clone,
     {
+        self.replace(current, set, Proximities::Look, rng)
+    }
+
+    /// The same; which of the endpoints are near may be known. Those must be in the order of their identities then, and have
+    /// what is known of them from before.
+    pub(crate) fn replace<S>(
+        &mut self,
+        current: &Current<S>,
+        set: Vec<Endpoint>,
+        proximities: Proximities,
+        rng: &mut impl Rng,
+    ) -> Option<Update<S>>
+    where
+        M: FnMut(&Endpoint) -> S,
+        S: Clone,
+    {
         let mut set = normalise(set);
         let old = current.load_full();
-        if old.discovered && is_known(old.endpoints(), &set) {
+        let are_known = match &proximities {
+            Proximities::Look => {
+                recall(old.endpoints(), &mut set);
+                true
+            }
+            Proximities::Known(nearest) => old.pickers.nearest() == nearest.as_ref(),
+        };
+        if old.discovered && are_known && old.endpoints() == set {
             return None;
         }
         let merged = self.merge(&old, &mut set);
         if self.readies_first && merged.accepts {
-            // Before anybody may pick them.
-            for (member, _) in &merged.update.joined {
+            // Before anybody may pick them. Those of weight zero get only the requests that are for them, which may be there
+            // already and wait for nobody.
+            let joined = merged.update.joined.iter().map(|(member, _)| member);
+            for member in joined.filter(|member| member.endpoint().weight() > 0) {
                 member.refuse();
             }
         }
         let members = Members::new(set, merged.members, &self.slots);
-        let pickers = self.prepare(&old, &members, rng);
+        let pickers = self.prepare(&old, &members, proximities, rng);
         current.store(Arc::new(Snapshot {
+            names: Names::of(members.endpoints()),
             members,
             services: merged.services.into_boxed_slice(),
             pickers,
@@ -134,7 +163,13 @@ impl<M> Writer<M> {
     }
 
     /// The pickers of a set that takes the place of `old`.
-    fn prepare<S>(&self, old: &Snapshot<S>, members: &Members, rng: &mut impl Rng) -> Pickers {
+    fn prepare<S>(
+        &self,
+        old: &Snapshot<S>,
+        members: &Members,
+        proximities: Proximities,
+        rng: &mut impl Rng,
+    ) -> Pickers {
         let endpoints = members.endpoints();
         let place = |index: usize| {
             let identity = old.endpoints()[index].identity();
@@ -146,7 +181,11 @@ impl<M> Writer<M> {
             whole: &old.pickers.whole,
             place: &place,
         };
-        let split = self.locality.nearest(endpoints).map(|nearest| {
+        let nearest = match proximities {
+            Proximities::Look => self.locality.nearest(endpoints),
+            Proximities::Known(nearest) => nearest,
+        };
+        let split = nearest.map(|nearest| {
             let split = LocalitySplit::prepare(&self.policy, members, nearest, &before, rng);
             Box::new(split)
         });
@@ -221,19 +260,10 @@ impl<S: Clone> Merged<S> {
     fn stay(&mut self, old: &Snapshot<S>, index: usize, endpoint: &mut Endpoint) {
         let (before, member) = (&old.endpoints()[index], &old.members()[index]);
         if endpoint != before {
-            endpoint.recall(before);
-            if endpoint != before {
-                self.update.altered.push((member.id(), endpoint.clone()));
-            }
+            self.update.altered.push((member.id(), endpoint.clone()));
         }
         self.accepts |= member.is_available();
         self.members.push(member.clone());
         self.services.push(old.services[index].clone());
     }
-}
-
-/// Whether `set` tells nothing that `endpoints` don't.
-fn is_known(endpoints: &[Endpoint], set: &[Endpoint]) -> bool {
-    let mut pairs = endpoints.iter().zip(set);
-    endpoints.len() == set.len() && pairs.all(|(known, new)| known.covers(new))
 }

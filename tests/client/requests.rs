@@ -668,6 +668,7 @@ async fn a_policy_is_chosen_by_its_name_and_the_client_is_a_plain_type() {
         "least-connections",
         "power-of-two",
         "peak-ewma",
+        "consistent-hash",
     ] {
         let (listener, pod) = listen().await;
         let policy: BuiltInPolicy = name.parse().expect("a policy");

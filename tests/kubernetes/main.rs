@@ -45,6 +45,8 @@ stories! {
     addresses::a_name_returns_at_another_address
     addresses::an_address_passes_to_another_service
     addresses::dual_stack
+    names::one_pod_is_followed
+    names::keys_stay_over_a_rolling_restart
     services::a_service_is_deleted_and_made_again
     services::a_cluster_ip_is_asked_for_as_headless
     services::a_client_in_a_pod

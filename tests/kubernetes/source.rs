@@ -58,15 +58,14 @@ impl Source {
         self.build(namespace, uri, true, Client::builder(parsed(uri)))
     }
 
-    /// The same, with so much time for the first byte of a response.
-    pub(crate) fn impatient_client_of(
+    /// The same, with other settings.
+    pub(crate) fn client_with(
         self,
         namespace: &Namespace,
         uri: &str,
-        first_byte: Duration,
+        set: impl FnOnce(ClientBuilder) -> ClientBuilder,
     ) -> Client {
-        let builder = Client::builder(parsed(uri)).first_byte_timeout(first_byte);
-        self.build(namespace, uri, false, builder)
+        self.build(namespace, uri, false, set(Client::builder(parsed(uri))))
     }
 
     /// What `http_client` needs to be told.
@@ -121,6 +120,11 @@ pub(crate) fn uri(namespace: &Namespace, service: &str, port: u16) -> String {
 /// A client by any other source.
 pub(crate) fn client_by<D: Discovery>(uri: &str, discovery: D) -> ClientBuilder<D> {
     Client::builder(parsed(uri)).discovery(discovery)
+}
+
+/// The same, where the port is asked for by its name.
+pub(crate) fn named_uri(namespace: &Namespace, service: &str) -> String {
+    format!("http://_http._tcp.{}", namespace.host(service))
 }
 
 fn authority(uri: &str) -> String {

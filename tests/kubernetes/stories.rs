@@ -5,6 +5,7 @@ pub(crate) mod control_plane;
 pub(crate) mod deploy;
 pub(crate) mod freshness;
 mod manifests;
+pub(crate) mod names;
 pub(crate) mod near;
 pub(crate) mod pods;
 pub(crate) mod rights;

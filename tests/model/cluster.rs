@@ -2,16 +2,19 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
     task::{Context, Poll, Waker},
 };
 
 use tokio::time::Instant;
-use tower_headless::{BoxError, Discovery, Endpoint};
+use tower_headless::{BoxError, Discovery, Endpoint, EndpointStatus};
 
 use crate::{
     life::{Life, lock},
-    plan::{Config, Hosts, Locality, Mood},
+    plan::{By, Config, Hosts, Locality, Mood, Names},
     pod::Pod,
 };
 
@@ -20,22 +23,64 @@ pub(crate) const HOSTS: u8 = 6;
 /// The pods, one for each address.
 pub(crate) struct Cluster {
     locality: Locality,
+    names: Names,
+    /// Whether the balancer chooses which of the pods it uses: then lives begin when it makes their services.
+    is_part: bool,
     pods: Vec<PodFacts>,
     /// What discovery has said last.
     pub(crate) set: Option<Hosts>,
-    /// When it has said which, from the first time on.
-    pub(crate) told: Vec<(Instant, Hosts)>,
-    /// How many sets have been told.
+    /// What it has said, from the first time on.
+    pub(crate) told: Vec<Told>,
+    /// How many sets have been told, or seen to be chosen.
     pub(crate) version: u32,
     /// Lives that have ended.
     pub(crate) departed: Vec<(Arc<Life>, Instant)>,
     pub(crate) source: Source,
     births: Births,
+    /// Lives that have begun since the last look, where the balancer chooses.
+    made: Vec<Arc<Life>>,
+}
+
+/// A set that discovery has told.
+#[derive(Clone, Copy)]
+pub(crate) struct Told {
+    pub(crate) at: Instant,
+    pub(crate) set: Hosts,
+    /// The number of the name of the pod at each address, unless names aren't told.
+    names: [u8; 8],
+}
+
+/// Which pods a request may go to, if it says so.
+pub(crate) type Wanted = Option<(By, u8)>;
+
+impl Told {
+    /// Whether there is a pod at the address, and it is one that is wanted.
+    pub(crate) fn fits(&self, wanted: Wanted, host: u8) -> bool {
+        let is_named = |pin: By, number| match pin.is_by_address() {
+            true => host == number,
+            false => self.names[usize::from(host)] == number,
+        };
+        let is_wanted = wanted.is_none_or(|(pin, number)| is_named(pin, number) != pin.is_others());
+        self.set.contains(host) && is_wanted
+    }
+
+    /// Whether there is a pod that is wanted.
+    pub(crate) fn has(&self, wanted: Wanted) -> bool {
+        self.set.iter().any(|host| self.fits(wanted, host))
+    }
 }
 
 /// What is true of the pod at an address.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct PodFacts {
+    /// The number of its name.
+    name: u8,
+    /// The number that the balancer knows.
+    known_name: u8,
+    /// How the pod behaves, for the lives that are to begin, and since when it has been there and prompt.
+    mood: Mood,
+    prompt_since: Option<Instant>,
+    is_there: bool,
     uid: u32,
     is_uid_told: bool,
     /// The UID that the balancer knows.
@@ -57,15 +102,14 @@ pub(crate) struct Births {
 }
 
 impl Births {
-    /// What the balancer calls for each life.
-    pub(crate) fn make(&self, endpoint: &Endpoint) -> Pod {
-        let host = host(endpoint);
+    /// The service of the next life.
+    fn make(&self, host: u8, known: &Arc<AtomicU32>) -> Pod {
         let mut queue = lock(&self.queue);
         let place = queue.iter().position(|life| life.host == host);
         let life = place.and_then(|place| queue.remove(place));
         let life = life.unwrap_or_else(|| {
-            lock(&self.faults).push(format!("a service is made for {endpoint}, which stayed"));
-            Life::new(host)
+            lock(&self.faults).push(format!("a service is made for {host}, which stayed"));
+            Life::new(host, known.load(Relaxed), known)
         });
         Pod::new(&life)
     }
@@ -79,9 +123,9 @@ pub(crate) fn address(host: u8) -> std::net::SocketAddr {
     ([10, 0, 0, host], 80).into()
 }
 
-/// What the pod at an address is called, one after another as in a StatefulSet.
-pub(crate) fn name(host: u8) -> String {
-    format!("pod-{host}")
+/// What pods are called, one after another as in a StatefulSet.
+pub(crate) fn name(number: u8) -> String {
+    format!("pod-{number}")
 }
 
 pub(crate) fn host(endpoint: &Endpoint) -> u8 {
@@ -93,20 +137,70 @@ pub(crate) fn host(endpoint: &Endpoint) -> u8 {
 
 impl Cluster {
     pub(crate) fn new(config: &Config) -> Self {
-        let pod = PodFacts {
+        let pod = |host| PodFacts {
+            name: host,
+            known_name: 0,
+            mood: Mood::Well,
+            prompt_since: None,
+            is_there: false,
+            uid: 0,
+            is_uid_told: false,
+            known_uid: None,
             weight: 1,
-            ..PodFacts::default()
+            zone: 0,
+            life: None,
+            fails_checks: false,
+            checks_pass_since: None,
+            failed_checks: 0,
         };
         Self {
             locality: config.locality,
-            pods: vec![pod; usize::from(HOSTS) + 2],
+            names: config.names,
+            is_part: config.subset > 0,
+            pods: (0..HOSTS + 2).map(pod).collect(),
             set: None,
             told: Vec::new(),
             version: 0,
             departed: Vec::new(),
             source: Source::default(),
             births: Births::default(),
+            made: Vec::new(),
         }
+    }
+
+    /// What the balancer calls for each life.
+    pub(crate) fn make(&mut self, endpoint: &Endpoint) -> Pod {
+        let (host, known) = (host(endpoint), &self.source.known);
+        if !self.is_part {
+            return self.births.make(host, known);
+        }
+        let life = Life::new(host, known.load(Relaxed), known);
+        life.set(self.pods[usize::from(host)].mood);
+        self.made.push(life.clone());
+        Pod::new(&life)
+    }
+
+    /// Takes note of which pods the balancer has chosen, by what it shows.
+    pub(crate) fn note_chosen(&mut self, shown: &[EndpointStatus]) {
+        if !self.is_part {
+            return;
+        }
+        let shown = shown.iter().map(|status| host(&status.endpoint));
+        let shown = shown.fold(Hosts::default(), Hosts::toggle);
+        let mut is_change = false;
+        for life in std::mem::take(&mut self.made) {
+            let host = life.host;
+            self.leave(host);
+            self.pod(host).life = Some(life);
+            is_change = true;
+        }
+        for host in 1..=HOSTS {
+            if !shown.contains(host) && self.life(host).is_some() {
+                self.leave(host);
+                is_change = true;
+            }
+        }
+        self.version += u32::from(is_change);
     }
 
     pub(crate) fn births(&self) -> Births {
@@ -126,7 +220,13 @@ impl Cluster {
         self.pods.iter().filter_map(|pod| pod.life.as_ref())
     }
 
-    pub(crate) fn behave(&self, host: u8, mood: Mood) {
+    pub(crate) fn behave(&mut self, host: u8, mood: Mood) {
+        let pod = self.pod(host);
+        if pod.is_there {
+            pod.mood = mood;
+            let since = pod.prompt_since.filter(|_| mood.is_prompt());
+            pod.prompt_since = since.or_else(|| mood.is_prompt().then(Instant::now));
+        }
         if let Some(life) = self.life(host) {
             life.set(mood);
         }
@@ -138,6 +238,7 @@ impl Cluster {
             .chain(self.lives())
             .for_each(|life| life.set(Mood::Well));
         for host in 0..=HOSTS {
+            self.behave(host, Mood::Well);
             self.check(host, true);
         }
     }
@@ -167,6 +268,22 @@ impl Cluster {
         self.tell();
     }
 
+    /// The pod at the address is made anew at another one.
+    pub(crate) fn reschedule(&mut self, host: u8, to: u8) {
+        let Some(set) = self.set.filter(|set| set.contains(host) && host != to) else {
+            return;
+        };
+        let names = [host, to].map(|host| self.pods[usize::from(host)].name);
+        (self.pod(host).name, self.pod(to).name) = (names[1], names[0]);
+        self.pod(to).uid += 1;
+        self.pod(host).uid += 1;
+        let moved = match set.contains(to) {
+            true => set,
+            false => set.toggle(host).toggle(to),
+        };
+        self.set(moved);
+    }
+
     /// Has discovery say what is so.
     pub(crate) fn tell(&mut self) {
         let set = self.set.unwrap_or_default();
@@ -176,19 +293,32 @@ impl Cluster {
                 endpoints.push(self.endpoint(host));
                 self.stay_or_join(host);
             } else {
-                self.leave(host);
+                self.pod(host).is_there = false;
+                if !self.is_part {
+                    self.leave(host);
+                }
             }
         }
         self.version += 1;
-        self.told.push((Instant::now(), set));
+        self.told.push(Told {
+            at: Instant::now(),
+            set,
+            names: std::array::from_fn(|host| match self.names {
+                Names::Untold => 0,
+                Names::Pods | Names::Hostnames => self.pods[host].name,
+            }),
+        });
         self.source.say(Ok(endpoints));
     }
 
     fn endpoint(&self, host: u8) -> Endpoint {
         let pod = &self.pods[usize::from(host)];
-        let mut endpoint = Endpoint::new(address(host))
-            .with_pod_name(name(host))
-            .with_weight(pod.weight.into());
+        let endpoint = Endpoint::new(address(host)).with_weight(pod.weight.into());
+        let mut endpoint = match self.names {
+            Names::Pods => endpoint.with_pod_name(name(pod.name)),
+            Names::Hostnames => endpoint.with_hostname(name(pod.name)),
+            Names::Untold => endpoint,
+        };
         if pod.is_uid_told {
             endpoint = endpoint.with_pod_uid(format!("{host}-{}", pod.uid));
         }
@@ -203,22 +333,27 @@ impl Cluster {
     }
 
     fn stay_or_join(&mut self, host: u8) {
+        let names = self.names;
         let pod = self.pod(host);
         let told = pod.is_uid_told.then_some(pod.uid);
         let is_same = pod.known_uid.is_none() || told.is_none() || pod.known_uid == told;
-        if pod.life.is_some() && is_same {
+        let is_named = names == Names::Untold || pod.known_name == pod.name;
+        pod.known_name = pod.name;
+        if std::mem::replace(&mut pod.is_there, true) && is_same && is_named {
             pod.known_uid = told.or(pod.known_uid);
             return;
         }
-        self.leave(host);
-        let life = Life::new(host);
-        lock(&self.births.queue).push_back(life.clone());
-        let pod = self.pod(host);
         pod.known_uid = told;
-        pod.life = Some(life);
+        (pod.mood, pod.prompt_since) = (Mood::Well, Some(Instant::now()));
         pod.failed_checks = 0;
         pod.fails_checks = false;
         pod.checks_pass_since = Some(Instant::now());
+        if !self.is_part {
+            self.leave(host);
+            let life = Life::new(host, self.told.len() as u32 + 1, &self.source.known);
+            lock(&self.births.queue).push_back(life.clone());
+            self.pod(host).life = Some(life);
+        }
     }
 
     fn leave(&mut self, host: u8) {
@@ -244,6 +379,41 @@ impl Cluster {
         Ok(())
     }
 
+    /// Since when the pod at this address has been there and would have answered at once, whether or not it is used.
+    pub(crate) fn prompt_since(&self, host: u8) -> Option<Instant> {
+        let pod = &self.pods[usize::from(host)];
+        pod.prompt_since.filter(|_| pod.is_there)
+    }
+
+    /// Which pod that is, for those who know it by its name, or else by its address.
+    pub(crate) fn identity(&self, host: u8) -> u8 {
+        match self.names {
+            Names::Untold => host,
+            Names::Pods | Names::Hostnames => self.pods[usize::from(host)].name,
+        }
+    }
+
+    pub(crate) fn weight(&self, host: u8) -> u8 {
+        self.pods[usize::from(host)].weight
+    }
+
+    /// Whether no pod has another weight than the others.
+    pub(crate) fn are_alike(&self) -> bool {
+        self.pods.iter().all(|pod| pod.weight == 1)
+    }
+
+    /// What the balancer knows, once it knows as many sets.
+    pub(crate) fn told(&self, known: u32) -> Option<&Told> {
+        self.told.get((known as usize).checked_sub(1)?)
+    }
+
+    /// The sets that may have been known then, but for that of before the first.
+    pub(crate) fn told_by(&self, at: Instant) -> impl Iterator<Item = &Told> {
+        let last = self.told.iter().rposition(|told| told.at < at);
+        let told = self.told[last.unwrap_or(0)..].iter();
+        told.take_while(move |told| told.at <= at)
+    }
+
     pub(crate) fn checks_pass_since(&self, host: u8) -> Option<Instant> {
         self.pods[usize::from(host)].checks_pass_since
     }
@@ -265,11 +435,15 @@ type Answer = Result<Vec<Endpoint>, BoxError>;
 
 /// Discovery that says what it is told to. Its clones are the other end.
 #[derive(Clone, Default)]
-pub(crate) struct Source(Arc<Mutex<(VecDeque<Answer>, Option<Waker>)>>);
+pub(crate) struct Source {
+    answers: Arc<Mutex<(VecDeque<Answer>, Option<Waker>)>>,
+    /// How many sets the balancer has taken.
+    pub(crate) known: Arc<AtomicU32>,
+}
 
 impl Source {
     pub(crate) fn say(&self, answer: Answer) {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.answers);
         state.0.push_back(answer);
         let waker = state.1.take();
         drop(state);
@@ -278,15 +452,18 @@ impl Source {
 
     /// Whether the balancer has dropped its end.
     pub(crate) fn is_dropped(&self) -> bool {
-        Arc::strong_count(&self.0) == 1
+        Arc::strong_count(&self.answers) == 1
     }
 }
 
 impl Discovery for Source {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.answers);
         match state.0.pop_front() {
-            Some(answer) => Poll::Ready(answer),
+            Some(answer) => {
+                self.known.fetch_add(answer.is_ok().into(), Relaxed);
+                Poll::Ready(answer)
+            }
             None => {
                 state.1 = Some(cx.waker().clone());
                 Poll::Pending

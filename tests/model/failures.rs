@@ -1,13 +1,12 @@
 //! Which requests may fail, and how.
 
-use std::{error::Error as _, sync::Arc, time::Duration};
+use std::{error::Error as _, time::Duration};
 
 use tokio::time::Instant;
 use tower_headless::Error;
 
 use crate::{
-    cluster::{Cluster, host},
-    life::Life,
+    cluster::{Cluster, Wanted, host},
     plan::{Checks, Config},
     pod::PodError,
     promises::{BACK_OFF, CHECKED, ready_timeout},
@@ -30,13 +29,34 @@ pub(crate) struct Case {
     /// When the balancer was built.
     pub(crate) started: Instant,
     pub(crate) begun: Instant,
-    /// The one pod that was to have it.
-    pub(crate) wants: Option<u8>,
+    pub(crate) wants: Wanted,
+}
+
+impl Case {
+    fn is_for_one(&self) -> bool {
+        self.wants.is_some_and(|(pin, _)| !pin.is_others())
+    }
 }
 
 impl Facts {
     pub(crate) fn accepted(&mut self, at: Instant) {
         self.last_answer = self.last_answer.max(Some(at));
+    }
+
+    /// Whether a request may fail with this error that waits for the first set no longer than this.
+    pub(crate) fn may_fail_before(
+        &self,
+        config: &Config,
+        cluster: &Cluster,
+        case: &Case,
+        deadline: Option<Duration>,
+        error: &Error,
+    ) -> Result<(), Broken> {
+        let is_over = deadline.is_some_and(|time| case.at >= case.begun + time);
+        if is_over && error.is_no_endpoints() {
+            return Ok(());
+        }
+        self.may_fail(config, cluster, case, error)
     }
 
     /// Whether a request may fail with this error.
@@ -54,8 +74,10 @@ impl Facts {
             Ok(())
         } else if error.is_no_endpoints() {
             has_no_endpoints(cluster, case, timeout)
-        } else if error.is_unreachable() && case.wants.is_some() {
-            has_waited(case, timeout).and_then(|()| none_accepts(config, cluster, case))
+        } else if error.is_unreachable() && case.is_for_one() {
+            has_waited(case, timeout)
+                .and_then(|()| says_where_it_is(cluster, case, error))
+                .and_then(|()| none_accepts(config, cluster, case))
         } else if error.is_unreachable() {
             self.has_lasted(case, timeout)
                 .and_then(|()| none_accepts(config, cluster, case))
@@ -93,17 +115,20 @@ fn is_the_pods_own(case: &Case, error: &Error) -> Result<(), String> {
     let given = error.source().and_then(|it| it.downcast_ref::<PodError>());
     let named = error.endpoint().map(host);
     match given {
-        Some(given) if given.number == case.number && named == Some(given.host) => {
-            is_wanted(case, given.host)
-        }
+        Some(given) if given.number == case.number && named == Some(given.host) => Ok(()),
         _ => Err("no pod said so".into()),
     }
 }
 
-fn is_wanted(case: &Case, host: u8) -> Result<(), String> {
-    match case.wants {
-        Some(wanted) if wanted != host => Err(format!("it was for pod {wanted}")),
-        _ => Ok(()),
+/// The error names the pod that was wanted, and is that it is away only if it is.
+fn says_where_it_is(cluster: &Cluster, case: &Case, error: &Error) -> Result<(), String> {
+    if error.pod().is_none() {
+        return Err("it doesn't say for which pod".into());
+    }
+    let mut sets = cluster.told_by(case.at);
+    match sets.any(|told| told.has(case.wants) != error.is_absent()) {
+        true => Ok(()),
+        false => Err(format!("it is absent: {}", error.is_absent())),
     }
 }
 
@@ -124,21 +149,15 @@ fn has_no_endpoints(
     case: &Case,
     timeout: Option<Duration>,
 ) -> Result<(), String> {
-    let Some(&(first, _)) = cluster.told.first() else {
+    let Some(first) = cluster.told.first() else {
         return is_over(case, timeout);
     };
-    if case.at <= first && is_over(case, timeout).is_ok() {
+    if case.at <= first.at && is_over(case, timeout).is_ok() {
         return Ok(());
     }
     // The one before counts for as long as the newer one may not have arrived.
-    let before = cluster.told.iter().filter(|(told, _)| *told < case.at);
-    let last = before.max_by_key(|(told, _)| *told);
-    let with = cluster.told.iter().filter(|(told, _)| *told == case.at);
-    if last
-        .into_iter()
-        .chain(with)
-        .any(|(_, set)| set.iter().next().is_none())
-    {
+    let left_out = case.wants.filter(|(pin, _)| pin.is_others());
+    if cluster.told_by(case.at).any(|told| !told.has(left_out)) {
         return Ok(());
     }
     Err("the set is not empty".into())
@@ -154,15 +173,16 @@ fn is_over(case: &Case, timeout: Option<Duration>) -> Result<(), String> {
 /// There is none that would have taken the request and could be known to.
 fn none_accepts(config: &Config, cluster: &Cluster, case: &Case) -> Result<(), String> {
     let is_known = |since: Option<Instant>, bound| since.is_some_and(|at| at + bound < case.at);
-    let may_take = |life: &&Arc<Life>| case.wants.is_none_or(|host| host == life.host);
-    for life in cluster.lives().filter(may_take) {
-        let passes = cluster.checks_pass_since(life.host);
+    let Some(told) = cluster.told.last() else {
+        return Ok(());
+    };
+    // Those outside of the subset as well: as long as they accept requests, none should be lost for not being there.
+    let may_take = |host: &u8| told.fits(case.wants, *host);
+    for host in told.set.iter().filter(may_take) {
+        let passes = cluster.checks_pass_since(host);
         let is_fit = config.checks == Checks::Off || is_known(passes, BACK_OFF + CHECKED);
-        if is_fit
-            && is_known(life.prompt_since(), BACK_OFF)
-            && is_known(Some(life.joined), BACK_OFF)
-        {
-            return Err(format!("pod {} accepts requests", life.host));
+        if is_fit && is_known(cluster.prompt_since(host), BACK_OFF) {
+            return Err(format!("pod {host} accepts requests"));
         }
     }
     Ok(())

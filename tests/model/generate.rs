@@ -5,7 +5,7 @@ use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng, seq::IndexedRandom};
 use crate::{
     cluster::HOSTS,
     plan::{
-        Checks, Config, Ending, Hosts, Locality, Mood, PolicyName, Ready, Step,
+        By, Checks, Config, Ending, Hosts, KEYS, Locality, Mood, Names, PolicyName, Ready, Step,
         Take::{self, Drop, Keep, Read},
     },
 };
@@ -26,13 +26,16 @@ pub(crate) fn any<T: Copy>(rng: &mut impl Rng, of: &[T]) -> T {
     *of.choose(rng).expect("something to choose from")
 }
 
-const POLICIES: [PolicyName; 6] = [
+const POLICIES: [PolicyName; 9] = [
     PolicyName::RoundRobin,
     PolicyName::RoundRobin,
     PolicyName::Random,
     PolicyName::LeastConnections,
     PolicyName::PowerOfTwo,
     PolicyName::PeakEwma,
+    PolicyName::ConsistentHash,
+    PolicyName::ConsistentHash,
+    PolicyName::BoundedHash,
 ];
 
 const CHECKS: [Checks; 5] = [
@@ -48,6 +51,21 @@ const LOCALITIES: [Locality; 4] = [
     Locality::Off,
     Locality::Zone,
     Locality::PreferZone,
+];
+
+const NAMES: [Names; 3] = [Names::Pods, Names::Hostnames, Names::Untold];
+
+/// Three of five clients use all pods.
+const SUBSETS: [u8; 10] = [0, 0, 0, 0, 0, 0, 1, 2, 3, 4];
+
+pub(crate) const BYS: [By; 7] = [
+    By::Name,
+    By::Name,
+    By::Name,
+    By::Number,
+    By::Address,
+    By::OthersByName,
+    By::OthersByAddress,
 ];
 
 const PATIENCE: [Ready; 4] = [
@@ -66,6 +84,8 @@ fn config(rng: &mut SmallRng) -> Config {
         checks: any(rng, &CHECKS),
         slow_start: any(rng, &[0, 0, 2_000]),
         locality: any(rng, &LOCALITIES),
+        names: any(rng, &NAMES),
+        subset: any(rng, &SUBSETS),
         ready: any(rng, &PATIENCE),
         detection: rng.random_bool(0.9),
         failures: any(rng, &[1, 3, 5]),
@@ -170,7 +190,7 @@ impl Story {
     pub(crate) fn requests(&mut self) {
         for _ in 0..self.rng.random_range(1..=4) {
             let take = self.take();
-            let step = match self.rng.random_range(0..9) {
+            let step = match self.rng.random_range(0..12) {
                 0 => Step::Call(take),
                 1 => Step::Glance(self.rng.random_range(0..3)),
                 2 | 3 => {
@@ -179,11 +199,19 @@ impl Story {
                     let both = one != other && self.rng.random_bool(0.3);
                     Step::Send(if both { avoid.toggle(other) } else { avoid }, take)
                 }
-                4 => Step::SendTo(self.host(), take),
+                4 | 5 => Step::SendTo(any(&mut self.rng, &BYS), self.host(), take),
+                6 | 7 => Step::SendKey(self.rng.random_range(0..KEYS), take),
+                8 => self.broadcast(),
                 _ => Step::Send(Hosts::default(), take),
             };
             self.push(step);
         }
+    }
+
+    pub(crate) fn broadcast(&mut self) -> Step {
+        let at_once = any(&mut self.rng, &[1, 2, 64]);
+        let deadline = any(&mut self.rng, &[0, 0, 500, 4_000]);
+        Step::Broadcast(at_once, deadline, self.rng.random_bool(0.4))
     }
 
     pub(crate) fn traffic(&mut self) {
@@ -204,17 +232,36 @@ impl Story {
     pub(crate) fn identity(&mut self, host: u8) {
         let is_told = self.rng.random_bool(0.7);
         let weight = any(&mut self.rng, &[0, 1, 3]);
-        let step = match self.rng.random_range(0..6) {
+        let step = match self.rng.random_range(0..8) {
             0 | 1 => Step::Uid(host, is_told),
             2..5 => Step::Replace(host),
+            5 | 6 => self.reschedule(host),
             _ => Step::Weight(host, weight),
         };
         self.push(step);
     }
 
+    /// A pod comes up at another address, or two of them change places.
+    pub(crate) fn reschedule(&mut self, host: u8) -> Step {
+        let to = self.rng.random_range(1..=HOSTS);
+        if self.set.contains(host) && !self.set.contains(to) {
+            self.set = self.set.toggle(host).toggle(to);
+        }
+        Step::Reschedule(host, to)
+    }
+
     pub(crate) fn end_of_request(&mut self) {
         let which = self.rng.random();
-        let step = any(&mut self.rng, &[Step::GiveUp(which), Step::Release(which)]);
+        let step = any(
+            &mut self.rng,
+            &[
+                Step::GiveUp(which),
+                Step::GiveUp(which),
+                Step::Release(which),
+                Step::Release(which),
+                Step::DropBroadcast(which),
+            ],
+        );
         self.push(step);
     }
 

@@ -3,8 +3,8 @@
 // All of them, so that what is printed can be pasted.
 #[allow(unused_imports)]
 use crate::plan::{
-    Checks::*, Config, Ending::*, Locality::*, Mood::*, PolicyName::*, Ready::*, Step, Take::*,
-    hosts,
+    By::*, Checks::*, Config, Ending::*, Locality::*, Mood::*, Names::*, PolicyName::*, Ready::*,
+    Step, Take::*, hosts,
 };
 
 /// A run.
@@ -191,6 +191,187 @@ pub(crate) const KEPT: &[Kept] = &[
             Step::Send(hosts(&[2]), Drop),
             Step::Set(hosts(&[1, 2])),
             Step::Behave(2, Well),
+        ],
+    },
+    // The model was wrong: that pod accepts requests, and is waited for as by any other request.
+    Kept {
+        name: "a request for one pod waits for its readiness though none waits for a pod",
+        config: Config {
+            ready: FailFast,
+            ..Config::PLAIN
+        },
+        steps: &[
+            Step::Set(hosts(&[1])),
+            Step::Behave(1, Stall),
+            Step::SendTo(Name, 1, Keep),
+            Step::Advance(2),
+        ],
+    },
+    Kept {
+        name: "all of the subset refuse but the one that is left out, and nobody takes its place",
+        config: Config {
+            seed: 271,
+            subset: 2,
+            ..Config::PLAIN
+        },
+        steps: &[
+            Step::Set(hosts(&[1, 2, 3])),
+            Step::Advance(1_101),
+            Step::Behave(2, HandBack),
+            Step::SendTo(OthersByAddress, 1, Keep),
+            Step::Advance(7_000),
+        ],
+    },
+    Kept {
+        name: "the subset is the one that is left out, and there seems to be no other",
+        config: Config {
+            subset: 1,
+            ..Config::PLAIN
+        },
+        steps: &[
+            Step::Set(hosts(&[1, 2, 3])),
+            Step::SendTo(OthersByName, 1, Drop),
+            Step::SendTo(OthersByName, 2, Drop),
+            Step::SendTo(OthersByName, 3, Drop),
+        ],
+    },
+    Kept {
+        name: "no request waits, and a pod outside of the subset seems not to be there",
+        config: Config {
+            ready: FailFast,
+            subset: 1,
+            ..Config::PLAIN
+        },
+        steps: &[
+            Step::Set(hosts(&[1, 2])),
+            Step::SendTo(Name, 1, Drop),
+            Step::SendTo(Name, 2, Drop),
+        ],
+    },
+    Kept {
+        name: "no request waits, and all fail before substitutes join the subset",
+        config: Config {
+            ready: FailFast,
+            subset: 2,
+            ..Config::PLAIN
+        },
+        steps: &[
+            Step::Set(hosts(&[1, 2, 3])),
+            Step::Advance(7_000),
+            Step::Behave(1, Refuse),
+            Step::Behave(2, Refuse),
+            Step::Send(hosts(&[]), Drop),
+            Step::Behave(1, Well),
+            Step::Behave(2, Well),
+            Step::Advance(7_000),
+            Step::Behave(1, Refuse),
+            Step::Behave(3, Refuse),
+            Step::Send(hosts(&[]), Drop),
+            Step::Behave(1, Well),
+            Step::Behave(3, Well),
+            Step::Advance(7_000),
+            Step::Behave(2, Refuse),
+            Step::Behave(3, Refuse),
+            Step::Send(hosts(&[]), Drop),
+        ],
+    },
+    // The model was wrong: whoever asks for a pod gets it, whatever its checks say.
+    Kept {
+        name: "a pod that has passed no check yet gets the requests for it",
+        config: Config {
+            checks: First,
+            subset: 2,
+            ..Config::PLAIN
+        },
+        steps: &[
+            Step::Set(hosts(&[1, 2, 3])),
+            Step::Check(2, false),
+            Step::SendTo(Name, 2, Drop),
+        ],
+    },
+    // The model was wrong: it is asked twice, for each of its lives, and its turn came once.
+    Kept {
+        name: "a pod that leaves and returns while a broadcast waits for it is out of time in both lives",
+        config: Config::PLAIN,
+        steps: &[
+            Step::Set(hosts(&[1])),
+            Step::Behave(1, Refuse),
+            Step::Broadcast(1, 500, true),
+            Step::Behave(1, Hang),
+            Step::Advance(300),
+            Step::Set(hosts(&[])),
+            Step::Set(hosts(&[1])),
+            Step::Advance(218),
+        ],
+    },
+    Kept {
+        name: "a substitute was there before and refuses, and no other one joins the subset",
+        config: Config {
+            seed: 115,
+            subset: 1,
+            ..Config::PLAIN
+        },
+        steps: &[
+            Step::Set(hosts(&[2, 3, 4])),
+            Step::Reschedule(4, 3),
+            Step::Behave(2, HandBack),
+            Step::SendTo(Name, 2, Keep),
+            Step::SendTo(Name, 4, Keep),
+            Step::GiveUp(100),
+            Step::Behave(4, Refuse),
+            Step::Send(hosts(&[]), Drop),
+        ],
+    },
+    Kept {
+        name: "a substitute that is asked for leaves and joins anew each time that it refuses, and no other one joins",
+        config: Config {
+            seed: 861,
+            subset: 1,
+            failures: 1,
+            ..Config::PLAIN
+        },
+        steps: &[
+            Step::Set(hosts(&[1, 2, 4])),
+            Step::Send(hosts(&[]), Drop),
+            Step::Behave(2, Hang),
+            Step::Traffic(4, 20, Drop),
+            Step::GiveUp(121),
+            Step::SendTo(Name, 1, Drop),
+            Step::Behave(4, Refuse),
+            Step::SendTo(Name, 4, Drop),
+        ],
+    },
+    // The model was wrong: one that has to pass a check first, and has failed it, needs a substitute.
+    Kept {
+        name: "a pod that fails its first check has a substitute",
+        config: Config {
+            seed: 273,
+            checks: First,
+            names: Untold,
+            subset: 1,
+            ..Config::PLAIN
+        },
+        steps: &[
+            Step::Set(hosts(&[1, 2])),
+            Step::Check(1, false),
+            Step::Set(hosts(&[1, 3])),
+        ],
+    },
+    Kept {
+        name: "a request for a pod outside of the subset makes room for a key's",
+        config: Config {
+            policy: BoundedHash,
+            seed: 516,
+            subset: 3,
+            ..Config::PLAIN
+        },
+        steps: &[
+            Step::Set(hosts(&[2, 4, 5, 6])),
+            Step::Behave(2, Stream),
+            Step::Behave(4, Stream),
+            Step::SendTo(Name, 4, Keep),
+            Step::SendKey(11, Keep),
+            Step::SendKey(11, Keep),
         ],
     },
 ];

@@ -2,7 +2,10 @@
 
 use std::{
     panic::resume_unwind,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
     task::{Context, Poll, Waker},
 };
 
@@ -17,7 +20,10 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// A pod's life: from when it joins to when it leaves.
 pub(crate) struct Life {
     pub(crate) host: u8,
-    pub(crate) joined: Instant,
+    /// The first set that it is in.
+    pub(crate) born_in: u32,
+    /// The set that the balancer knows.
+    known: Arc<AtomicU32>,
     state: Mutex<State>,
 }
 
@@ -52,10 +58,11 @@ pub(crate) struct Log {
 }
 
 impl Life {
-    pub(crate) fn new(host: u8) -> Arc<Self> {
+    pub(crate) fn new(host: u8, born_in: u32, known: &Arc<AtomicU32>) -> Arc<Self> {
         Arc::new(Self {
             host,
-            joined: Instant::now(),
+            born_in,
+            known: known.clone(),
             state: Mutex::new(State {
                 mood: Mood::Well,
                 prompt_since: Some(Instant::now()),
@@ -64,6 +71,11 @@ impl Life {
                 log: Log::default(),
             }),
         })
+    }
+
+    /// The set that the balancer knows now.
+    pub(crate) fn known(&self) -> u32 {
+        self.known.load(Relaxed)
     }
 
     pub(crate) fn mood(&self) -> Mood {

@@ -24,18 +24,21 @@
 //! | `generate.rs`, `stories.rs` | what a seed makes of them |
 //! | `subject.rs` | the balancer; nothing else names its parameters |
 //! | `life.rs`, `pod.rs`, `cluster.rs` | the pods, one life after another, and discovery |
-//! | `users.rs` | requests, and what they come to |
+//! | `users.rs`, `broadcasts.rs` | requests, to one pod and to all, and what they come to |
 //! | `world.rs` | all of them together, step by step |
 //! | `view.rs` | what can be seen at one time |
 //! | `promises.rs`, `states.rs` | what holds at any time |
+//! | `keys.rs`, `subsets.rs` | what holds of keys, and of a part of the pods |
 //! | `failures.rs` | which requests may fail, and how |
 //! | `quiet.rs` | what holds in the end |
 //! | `shrink.rs`, `kept.rs` | how failed runs become short; those that were kept |
 
+mod broadcasts;
 mod cluster;
 mod failures;
 mod generate;
 mod kept;
+mod keys;
 mod life;
 mod plan;
 mod pod;
@@ -45,6 +48,7 @@ mod shrink;
 mod states;
 mod stories;
 mod subject;
+mod subsets;
 mod users;
 mod view;
 mod world;

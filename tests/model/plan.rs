@@ -25,6 +25,14 @@ impl Hosts {
         Self(self.0 ^ (1 << host))
     }
 
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(crate) fn len(self) -> usize {
+        self.iter().count()
+    }
+
     pub(crate) fn iter(self) -> impl Iterator<Item = u8> {
         (0..8).filter(move |&host| self.contains(host))
     }
@@ -78,6 +86,32 @@ impl Mood {
     }
 }
 
+/// How a request names a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum By {
+    /// The one of this name.
+    Name,
+    /// The one of this number in its StatefulSet.
+    Number,
+    /// The one at this address.
+    Address,
+    /// Any but the one of this name.
+    OthersByName,
+    /// Any but the one at this address.
+    OthersByAddress,
+}
+
+impl By {
+    /// Whether the pod is the one that is not to have the request.
+    pub(crate) fn is_others(self) -> bool {
+        matches!(self, Self::OthersByName | Self::OthersByAddress)
+    }
+
+    pub(crate) fn is_by_address(self) -> bool {
+        matches!(self, Self::Address | Self::OthersByAddress)
+    }
+}
+
 /// What a user does with a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Take {
@@ -98,6 +132,8 @@ pub(crate) enum Step {
     Set(Hosts),
     /// Another pod takes this one's address, which shows if its UID is told.
     Replace(u8),
+    /// The pod at the first address is made anew, under its name, at the second one. One that is there changes places with it.
+    Reschedule(u8, u8),
     /// From now on the pod's UID is told, or isn't any more.
     Uid(u8, bool),
     Weight(u8, u8),
@@ -107,12 +143,18 @@ pub(crate) enum Step {
     Behave(u8, Mood),
     Check(u8, bool),
     Send(Hosts, Take),
-    /// For this pod, by its name; no other one will do.
-    SendTo(u8, Take),
+    /// For this pod, by its name, its number or its address, and no other one; or for any but this one.
+    SendTo(By, u8, Take),
+    /// With this key.
+    SendKey(u8, Take),
     /// Without `poll_ready`, to any.
     Call(Take),
     /// So many requests, each so many milliseconds after the one before.
     Traffic(u8, u16, Take),
+    /// A request to all pods, so many at once, in so many milliseconds unless that is zero, and by choice to those that join.
+    Broadcast(u8, u16, bool),
+    /// One of the broadcasts that run is dropped.
+    DropBroadcast(u8),
     /// A request that is polled so many times and dropped.
     Glance(u8),
     /// One of the requests that run is cancelled.
@@ -130,6 +172,27 @@ pub(crate) enum PolicyName {
     LeastConnections,
     PowerOfTwo,
     PeakEwma,
+    /// Without a load factor.
+    ConsistentHash,
+    /// With the load factor of `BOUND`.
+    BoundedHash,
+}
+
+impl PolicyName {
+    pub(crate) fn is_keyed(self) -> bool {
+        matches!(self, Self::ConsistentHash | Self::BoundedHash)
+    }
+}
+
+/// What discovery tells of the pods' names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Names {
+    /// The names of the pods, as EndpointSlices do.
+    Pods,
+    /// The hostnames, as SRV records do.
+    Hostnames,
+    /// None, as A records do.
+    Untold,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,6 +263,9 @@ config! {
     /// In milliseconds.
     slow_start: u16 = 0,
     locality: Locality = Locality::Off,
+    names: Names = Names::Pods,
+    /// How many pods the client uses; all if zero.
+    subset: u8 = 0,
     ready: Ready = Ready::Timeout(5_000),
     detection: bool = true,
     failures: u8 = 5,
@@ -216,5 +282,11 @@ config! {
 pub(crate) const CHECK_INTERVAL: u64 = 300;
 /// How long a check may take, in milliseconds.
 pub(crate) const CHECK_TIMEOUT: u64 = 100;
+/// The load factor where there is one.
+pub(crate) const BOUND: f64 = 1.25;
+/// How many keys there are.
+pub(crate) const KEYS: u8 = 12;
+/// How long each pod has to answer a broadcast, in milliseconds.
+pub(crate) const BROADCAST_TIMEOUT: u64 = 3_000;
 /// How many failed checks eject.
 pub(crate) const CHECK_FAILURES: u32 = 2;

@@ -4,10 +4,7 @@ use std::{
     fmt,
     future::poll_fn,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex},
     task::{Context, Poll},
     time::Duration,
 };
@@ -21,15 +18,33 @@ use tower::Service;
 use tower_headless::{BoxError, Unsent};
 
 use crate::{
-    life::{Life, Log},
+    life::{Life, Log, lock},
     plan::Mood,
 };
 
 /// A request: not `Clone`, for the balancer must not need it.
 pub(crate) struct Request {
     pub(crate) number: u32,
-    /// How many pods have it, or have had it and did not hand it back.
-    pub(crate) sent: Arc<AtomicU32>,
+    pub(crate) sent: Arc<Mutex<Sent>>,
+}
+
+/// Which pods have got a request.
+#[derive(Default)]
+pub(crate) struct Sent {
+    /// How many have it, or have had it and did not hand it back.
+    pub(crate) times: u32,
+    /// The last one.
+    pub(crate) last: Option<Receiver>,
+}
+
+/// Who has got a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Receiver {
+    pub(crate) host: u8,
+    /// The first set that this life of it is in.
+    pub(crate) born_in: u32,
+    /// The set that the balancer knew when it sent it there.
+    pub(crate) known: u32,
 }
 
 /// The error that a pod's service has failed a request with.
@@ -120,7 +135,15 @@ impl Service<Request> for Pod {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        request.sent.fetch_add(1, Relaxed);
+        {
+            let mut sent = lock(&request.sent);
+            sent.times += 1;
+            sent.last = Some(Receiver {
+                host: self.life.host,
+                born_in: self.life.born_in,
+                known: self.life.known(),
+            });
+        }
         let open = Open::new(&self.life);
         let mood = self.life.mood();
         if mood == Mood::Panic {
@@ -144,7 +167,7 @@ async fn answer(
         }
         Mood::HandBack => {
             open.answered(|log| (log.handed_back, log.bad) = (log.handed_back + 1, log.bad + 1));
-            request.sent.fetch_sub(1, Relaxed);
+            lock(&request.sent).times -= 1;
             return Err(Unsent::new(request, "connection closed").into());
         }
         Mood::Error => {

@@ -12,11 +12,15 @@ use tokio::time::Instant;
 use tower_headless::{EjectionReason, EndpointState};
 
 use crate::{
+    broadcasts::Broadcast,
     cluster::Cluster,
     failures::{self, Facts},
+    keys::{self, Preferences},
     life::lock,
     plan::{CHECK_INTERVAL, Checks, Config, Ready},
+    pod::Receiver,
     states,
+    subsets::Part,
     users::{Answer, User},
     view::{Seen, View},
     world::{Broken, Trace, broken},
@@ -37,6 +41,9 @@ pub(crate) struct Promises {
     pub(crate) previous: Option<View>,
     pub(crate) trace: Trace,
     facts: Facts,
+    preferences: Preferences,
+    has_broadcast: bool,
+    pub(crate) part: Part,
 }
 
 impl Promises {
@@ -46,6 +53,7 @@ impl Promises {
         cluster: &Cluster,
         view: &mut View,
         users: &mut [User],
+        broadcasts: &mut [Broadcast],
         started: Instant,
     ) -> Result<(), Broken> {
         self.note(view);
@@ -56,13 +64,27 @@ impl Promises {
             states::a_state_has_its_reason(config, cluster, seen)?;
             states::who_accepts_is_found(view, seen)?;
         }
-        self.who_is_pending_gets_nothing(view)?;
+        self.who_is_pending_gets_nothing(cluster, view, !broadcasts.is_empty())?;
         self.few_are_ejected(config, view)?;
         self.who_comes_back_has_answered(config, view)?;
-        states::nothing_is_kept(cluster, users, view.at)?;
+        self.part.check(config, cluster, view, broadcasts)?;
+        if !broadcasts.iter().any(Broadcast::is_running) {
+            states::nothing_is_kept(cluster, users, view.at)?;
+        }
         states::nobody_waits_for_who_left(cluster)?;
         states::nobody_waits_in_vain(cluster, view, users)?;
+        for broadcast in broadcasts {
+            broadcast.check(config, cluster, view, &self.facts, started)?;
+        }
+        if let Some(before) = &self.previous {
+            keys::no_pod_drowns(config, cluster, before, view, users)?;
+        }
         for user in users.iter_mut() {
+            if let Some(before) = &self.previous {
+                self.preferences
+                    .check(config, cluster, before, view, user)?;
+            }
+            self.no_other_pod_gets_it(cluster, user)?;
             self.who_is_avoided_is_the_last_resort(view, user)?;
             if user.times_sent() > 1 {
                 return broken("nothing is sent twice", format!("request {}", user.number));
@@ -105,12 +127,6 @@ impl Promises {
             return Ok(());
         }
         match answer {
-            Answer::Head { host: Some(host) }
-                if user.wants.is_some_and(|wanted| wanted != *host) =>
-            {
-                let what = format!("request {} was answered by {host}", user.number);
-                return broken("no other pod will do", what);
-            }
             Answer::Head { .. } => self.facts.accepted(*at),
             Answer::Panic => {}
             Answer::Error(error) => {
@@ -125,6 +141,26 @@ impl Promises {
             }
         }
         Ok(())
+    }
+
+    /// A request for one pod is sent to that and to no other, by what the balancer knows then; and one for all others never to
+    /// the one that is left out.
+    fn no_other_pod_gets_it(&self, cluster: &Cluster, user: &User) -> Result<(), Broken> {
+        let last = lock(&user.sent).last;
+        let (Some(Receiver { host, known, .. }), Some((pin, pod))) = (last, user.wants) else {
+            return Ok(());
+        };
+        // One that waits for readiness at one of the others may find another one in its place.
+        let since = if pin.is_others() { user.known } else { known };
+        let mut sets = (since..=known).filter_map(|known| cluster.told(known));
+        if sets.any(|told| told.fits(user.wants, host)) || self.facts.is_closed {
+            return Ok(());
+        }
+        let what = format!(
+            "request {} for {pin:?} {pod} was sent to {host}",
+            user.number
+        );
+        broken("no other pod will do", what)
     }
 
     /// A request goes to a pod that it avoids only if no other one takes it.
@@ -159,8 +195,19 @@ impl Promises {
         }
     }
 
-    fn who_is_pending_gets_nothing(&self, view: &View) -> Result<(), Broken> {
-        for seen in &view.pods {
+    /// Unless it is asked for itself: no other one would do.
+    fn who_is_pending_gets_nothing(
+        &mut self,
+        cluster: &Cluster,
+        view: &View,
+        is_broadcast: bool,
+    ) -> Result<(), Broken> {
+        self.has_broadcast |= is_broadcast;
+        let is_asked_for = |seen: &Seen| {
+            let mut sets = cluster.told.iter();
+            self.has_broadcast || sets.any(|told| self.part.is_wanted(told, seen.life.host))
+        };
+        for seen in view.pods.iter().filter(|seen| !is_asked_for(seen)) {
             if seen.status.state == EndpointState::Pending && seen.log.begun > 0 {
                 return broken("no request before the first check", seen.status.to_string());
             }
@@ -190,11 +237,12 @@ impl Promises {
                 && seen.out_in == Some(view.version)
                 && before.of(&seen.life).is_some_and(Seen::is_available)
         };
-        let Some(new) = view.pods.iter().find(is_new) else {
+        let counted = view.counted();
+        let Some(new) = counted.iter().copied().find(is_new) else {
             return Ok(());
         };
-        let all = view.pods.len();
-        let out = view.pods.iter().filter(|seen| seen.is_out()).count();
+        let all = counted.len();
+        let out = counted.iter().filter(|seen| seen.is_out()).count();
         if out as f64 > all as f64 * config.max_ejected + 1e-6 {
             let what = format!("{out} of {all}: {}", new.status);
             return broken("no more are ejected than may be", what);
@@ -207,7 +255,7 @@ impl Promises {
 
     /// Who was ejected for what its requests came to comes back when a request succeeds.
     fn who_comes_back_has_answered(&self, config: &Config, view: &mut View) -> Result<(), Broken> {
-        let all = view.pods.len() as f64;
+        let all = view.counted().len() as f64;
         let may_panic =
             all - (all * config.max_ejected + 1e-6).floor() < all * config.panic_threshold - 1e-6;
         let Some(before) = self.plainly_before(config, view).filter(|_| !may_panic) else {

@@ -8,9 +8,9 @@ use tower_headless::{EndpointState, Proximity};
 use crate::{
     cluster::host,
     life::lock,
-    plan::{Config, Hosts, Locality, Mood, PolicyName, Ready, Take, hosts},
+    plan::{Config, Hosts, KEYS, Locality, Mood, PolicyName, Ready, Take, hosts},
     promises::{BACK_OFF, CHECKED, PROBE},
-    users::{Answer, Stage, User},
+    users::{Answer, Stage, User, Wish},
     world::{Broken, World, broken},
 };
 
@@ -37,8 +37,8 @@ impl World {
                 cluster.tell();
             }
             // Who waits for a pod that is away, and may do so for ever, is to.
-            let is_away =
-                |user: &&User| user.wants.is_some_and(|host| cluster.life(host).is_none());
+            let told = cluster.told.last();
+            let is_away = |user: &&User| !told.is_some_and(|told| told.has(user.wants));
             let waiting = self.users.iter().filter(is_away);
             if self.config.ready == Ready::Wait {
                 waiting.filter(|user| user.waits()).for_each(User::give_up);
@@ -55,6 +55,7 @@ impl World {
         self.wait(millis(self.config.slow_start)).await?;
         self.everybody_is_picked().await?;
         self.shares_are_fair().await?;
+        self.keys_have_pods().await?;
         self.wait(PROBE).await?;
         self.nothing_is_in_flight()
     }
@@ -74,25 +75,30 @@ impl World {
             let what = format!("request {} after {age:?}: {:?}", user.number, user.stage());
             return broken("each request ends", what);
         }
+        if self.broadcasts.iter().any(|it| it.is_running()) {
+            return broken("each request ends", "a broadcast");
+        }
         match self.endpoints().iter().find(|status| status.in_flight > 0) {
             Some(status) => broken("nothing is in flight when all is quiet", status.to_string()),
             None => Ok(()),
         }
     }
 
-    /// Sends a request that can't but succeed; returns which pod has answered.
     async fn ask(&mut self) -> Result<u8, Broken> {
-        self.send(Hosts::default(), None, true, Take::Drop);
+        self.ask_with(Wish::any(Take::Drop)).await
+    }
+
+    /// Sends a request that can't but succeed; returns which pod has answered.
+    async fn ask_with(&mut self, wish: Wish) -> Result<u8, Broken> {
+        self.send(wish);
         self.settle().await;
         if self.users.last().is_some_and(User::is_running) {
             sleep(MILLI).await;
             self.settle().await;
         }
-        let answer = self
-            .users
-            .last()
-            .and_then(|user| lock(&user.record).answer.take());
+        let record = self.users.last().map(|user| user.record.clone());
         self.check()?;
+        let answer = record.and_then(|record| lock(&record).answer.take());
         match answer {
             Some((_, Answer::Head { host: Some(host) })) => Ok(host),
             Some((_, Answer::Error(error))) => broken(
@@ -121,7 +127,10 @@ impl World {
 
     async fn everybody_is_picked(&mut self) -> Result<(), Broken> {
         let statuses = self.endpoints().into_iter();
-        let near = statuses.filter(|status| status.proximity != Some(Proximity::Far));
+        // Those that are there for requests of their own only get no others.
+        let near = statuses
+            .filter(|status| status.proximity != Some(Proximity::Far))
+            .filter(|status| status.endpoint.weight() > 0);
         let mut missing: Vec<_> = near.map(|status| host(&status.endpoint)).collect();
         if self.config.policy == PolicyName::PeakEwma {
             // It learns nothing from answers that take no time.
@@ -149,12 +158,14 @@ impl World {
 
     async fn shares_are_fair(&mut self) -> Result<(), Broken> {
         let is_split = self.config.locality != Locality::Off;
-        let pods = self.endpoints().len();
+        let mut statuses = self.endpoints();
+        statuses.retain(|status| status.endpoint.weight() > 0);
+        let pods = statuses.len();
         if is_split || self.config.policy == PolicyName::PeakEwma || pods < 2 {
             return Ok(());
         }
         let mut shares = BTreeMap::new();
-        for status in self.endpoints() {
+        for status in statuses {
             shares.insert(host(&status.endpoint), 0_u32);
         }
         for _ in 0..pods * ROUNDS {
@@ -173,6 +184,19 @@ impl World {
         Ok(())
     }
 
+    /// Each key is with its pod again, which the promises know if they have seen it there.
+    async fn keys_have_pods(&mut self) -> Result<(), Broken> {
+        if !self.config.policy.is_keyed() {
+            return Ok(());
+        }
+        for key in (0..KEYS).chain(0..KEYS) {
+            let key = Some(key);
+            let wish = Wish::any(Take::Drop);
+            self.ask_with(Wish { key, ..wish }).await?;
+        }
+        Ok(())
+    }
+
     /// The last handle is dropped.
     pub(crate) async fn end(&mut self) -> Result<(), Broken> {
         // Who waits for readiness has a handle.
@@ -181,6 +205,7 @@ impl World {
             .iter()
             .filter(|user| user.stage() == Stage::Readying);
         readying.for_each(User::give_up);
+        self.broadcasts.iter().for_each(|it| it.give_up());
         self.settle().await;
         self.check()?;
         self.handles.clear();

@@ -1,7 +1,7 @@
 //! From a run that breaks a promise to a short one that breaks the same promise.
 
 use crate::{
-    plan::{Config, Hosts, Mood, Step, Take},
+    plan::{By, Config, Hosts, Mood, Step, Take},
     world::{Broken, run},
 };
 
@@ -110,7 +110,20 @@ fn simpler(step: Step) -> Vec<Step> {
             )));
             simpler
         }
-        Step::Call(take) | Step::SendTo(_, take) => vec![Step::Send(none, take)],
+        Step::Call(take) | Step::SendTo(By::Name, _, take) | Step::SendKey(_, take) => {
+            vec![Step::Send(none, take)]
+        }
+        Step::SendTo(pin, pod, take) if !pin.is_others() => {
+            vec![Step::SendTo(By::Name, pod, take)]
+        }
+        Step::Broadcast(at_once, deadline, joins) => {
+            let simpler = [
+                Step::Broadcast(64, deadline, joins),
+                Step::Broadcast(at_once, 0, joins),
+                Step::Broadcast(at_once, deadline, false),
+            ];
+            simpler.into_iter().filter(|&it| it != step).collect()
+        }
         Step::Glance(_) => vec![Step::Send(none, Take::Drop)],
         Step::Send(avoid, take) => {
             let mut simpler = Vec::new();

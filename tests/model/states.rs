@@ -124,14 +124,19 @@ pub(crate) fn who_wants_a_pod_waits_no_longer(
     user: &User,
     now: Instant,
 ) -> Result<(), Broken> {
-    let (Some(wanted), Some(timeout)) = (user.wants, ready_timeout(config)) else {
+    let (Some((pin, wanted)), Some(timeout)) = (user.wants, ready_timeout(config)) else {
         return Ok(());
     };
+    // Where none waits for a pod that accepts, one waits for its own to become ready, which it is at, as others do.
+    let is_at_its_pod = timeout.is_zero() && is_anybody_stalled(cluster);
+    if pin.is_others() || is_at_its_pod {
+        return Ok(());
+    }
     // Before there is a set, it waits for readiness.
-    let first = cluster.told.first().map(|&(told, _)| told);
+    let first = cluster.told.first().map(|told| told.at);
     let is_late = first.is_some_and(|first| now > first.max(user.begun) + timeout + MILLI);
     if is_late && user.waits() {
-        let what = format!("request {} for pod {wanted} still waits", user.number);
+        let what = format!("request {} for {pin:?} {wanted} still waits", user.number);
         return broken("who wants one pod waits for the ready timeout", what);
     }
     Ok(())
@@ -149,6 +154,12 @@ pub(crate) fn nobody_waits_for_who_left(cluster: &Cluster) -> Result<(), Broken>
     }
 }
 
+fn is_anybody_stalled(cluster: &Cluster) -> bool {
+    let departed = cluster.departed.iter().map(|(life, _)| life);
+    let mut lives = departed.chain(cluster.lives());
+    lives.any(|life| life.log().stalled > 0)
+}
+
 /// A request that waits for an endpoint is woken as soon as there is one.
 pub(crate) fn nobody_waits_in_vain(
     cluster: &Cluster,
@@ -156,17 +167,18 @@ pub(crate) fn nobody_waits_in_vain(
     users: &[User],
 ) -> Result<(), Broken> {
     // Those that wait for their pod's readiness are not told from the others.
-    let departed = cluster.departed.iter().map(|(life, _)| life);
-    if departed
-        .chain(cluster.lives())
-        .any(|life| life.log().stalled > 0)
-    {
+    if is_anybody_stalled(cluster) {
         return Ok(());
     }
+    let Some(told) = cluster.told.last() else {
+        return Ok(());
+    };
     for user in users.iter().filter(|user| user.waits()) {
         let may_take = |seen: &&Seen| {
-            let is_wanted = user.wants.is_none_or(|wanted| wanted == seen.life.host);
-            is_wanted && seen.is_available() && seen.life.prompt_since().is_some()
+            let is_for_one = user.wants.is_some_and(|(pin, _)| !pin.is_others());
+            // No other one would do.
+            let gets_it = seen.is_available() || is_for_one && seen.is_ejected();
+            told.fits(user.wants, seen.life.host) && gets_it && seen.life.prompt_since().is_some()
         };
         if let Some(seen) = view.pods.iter().find(may_take) {
             let what = format!("request {} does, and {}", user.number, seen.status);

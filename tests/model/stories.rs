@@ -7,13 +7,19 @@ use rand::RngExt;
 
 use crate::{
     generate::{Story, any},
-    plan::{Checks, Config, Hosts, Locality, Mood, Step, Take::Keep},
+    plan::{By, Checks, Config, Hosts, KEYS, Locality, Mood, PolicyName, Step, Take::Keep},
 };
 
 impl Story {
     /// One more step, or several that belong together.
     pub(crate) fn go_on(&mut self, config: &Config) {
         let host = self.host();
+        if config.policy == PolicyName::BoundedHash && self.rng.random_bool(0.15) {
+            return self.hot_key();
+        }
+        if config.policy.is_keyed() && self.rng.random_bool(0.15) {
+            return self.keys();
+        }
         match self.rng.random_range(0..100) {
             0..20 => self.requests(),
             20..30 => self.traffic(),
@@ -31,7 +37,9 @@ impl Story {
             79..88 => self.restart(host),
             88..92 => self.goes_bad(host),
             92..95 => self.streams(host),
-            95..97 => self.trial_is_given_up(host),
+            95 => self.trial_is_given_up(host),
+            96 => self.is_rescheduled(host),
+            97 => self.broadcasts(host),
             _ => self.blip(),
         }
     }
@@ -124,6 +132,101 @@ impl Story {
         if self.rng.random_bool(0.5) {
             self.behave(host);
         }
+    }
+
+    /// Requests with keys, while a pod goes and comes back.
+    fn keys(&mut self) {
+        let host = self.host();
+        let away = any(
+            &mut self.rng,
+            &[Mood::Refuse, Mood::Unavailable, Mood::HandBack],
+        );
+        let most = self.rng.random_range(3..=KEYS);
+        self.ask_with_keys(most);
+        self.steps.push(Step::Behave(host, away));
+        self.ask_with_keys(most);
+        if self.rng.random_bool(0.3) {
+            self.set(self.set.toggle(host));
+            self.ask_with_keys(most);
+        }
+        self.set(Hosts(self.set.0 | 1 << host));
+        self.steps.push(Step::Behave(host, Mood::Well));
+        self.advance();
+        self.ask_with_keys(most);
+    }
+
+    /// One key has most of the requests, and pods have others that were for themselves.
+    fn hot_key(&mut self) {
+        // New lives: what has failed counts as load for a while.
+        self.set(Hosts::default());
+        self.set((1..=self.all).fold(Hosts::default(), Hosts::toggle));
+        let pods = (1..=self.all).map(|host| Step::Behave(host, Mood::Stream));
+        self.steps.extend(pods);
+        for _ in 0..self.rng.random_range(0..3) {
+            let pinned = Step::SendTo(By::Address, self.host(), Keep);
+            let requests = self.rng.random_range(3..12);
+            self.steps.extend(std::iter::repeat_n(pinned, requests));
+        }
+        let hot = Step::SendKey(self.rng.random_range(0..KEYS), Keep);
+        let requests = self.rng.random_range(3..12);
+        self.steps.extend(std::iter::repeat_n(hot, requests));
+    }
+
+    fn ask_with_keys(&mut self, keys: u8) {
+        let take = self.take();
+        let keys = 0..keys;
+        self.steps.extend(keys.map(|key| Step::SendKey(key, take)));
+    }
+
+    /// A pod that requests wait for comes up elsewhere, and one that takes its address may be ready first.
+    fn is_rescheduled(&mut self, host: u8) {
+        let before = any(
+            &mut self.rng,
+            &[Mood::Stall, Mood::Stall, Mood::Refuse, Mood::Hang],
+        );
+        self.steps.push(Step::Behave(host, before));
+        for _ in 0..self.rng.random_range(1..=3) {
+            let pin = any(
+                &mut self.rng,
+                &[By::Name, By::Name, By::Number, By::Address],
+            );
+            let take = self.take();
+            self.steps.push(Step::SendTo(pin, host, take));
+        }
+        if self.rng.random_bool(0.7) {
+            self.advance();
+        }
+        // The balancer has something to do already: it may hear of the set first.
+        self.steps.push(Step::SourceFails);
+        let rushes = self.rng.random_bool(0.7);
+        self.steps.extend(rushes.then_some(Step::Rush));
+        self.steps.push(Step::Behave(host, Mood::Well));
+        self.steps.extend(rushes.then_some(Step::Rush));
+        let step = self.reschedule(host);
+        self.steps.push(step);
+        self.requests();
+        if self.rng.random_bool(0.5) {
+            self.advance();
+        }
+    }
+
+    /// A request to all pods, while one of them doesn't answer, and leaves or returns.
+    fn broadcasts(&mut self, host: u8) {
+        let mood = self.mood();
+        self.steps.push(Step::Behave(host, mood));
+        let broadcast = self.broadcast();
+        self.steps.push(broadcast);
+        if self.rng.random_bool(0.5) {
+            self.set(self.set.toggle(host));
+        }
+        if self.rng.random_bool(0.5) {
+            self.advance();
+        }
+        if self.rng.random_bool(0.5) {
+            self.set(self.set.toggle(host));
+        }
+        self.behave(host);
+        self.advance();
     }
 
     /// Nobody accepts for a moment, or there is nobody.

@@ -1,18 +1,22 @@
 //! The balancer under test, without its type parameters: the one place that names them.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::{Future, IntoFuture},
+    time::Duration,
+};
 
 use futures::future::BoxFuture;
 use http::Response;
 use tower::{Service, ServiceExt};
 use tower_headless::{
-    Balance, BoxError, BuiltInPolicy, CountedBody, Discovery, Endpoint, EndpointStatus, Error,
-    HealthCheck, OnBodyEnd, OutlierDetection, Route,
+    Answers, Balance, BoxError, BuiltInPolicy, ConsistentHash, CountedBody, Discovery, Endpoint,
+    EndpointStatus, Error, HealthCheck, OnBodyEnd, OutlierDetection, Route, Subset,
 };
 
 use crate::{
     plan::{
-        CHECK_FAILURES, CHECK_INTERVAL, CHECK_TIMEOUT, Checks, Config, Locality, PolicyName, Ready,
+        BOUND, CHECK_FAILURES, CHECK_INTERVAL, CHECK_TIMEOUT, Checks, Config, Locality, PolicyName,
+        Ready,
     },
     pod::{Pod, PodBody, Request},
 };
@@ -32,6 +36,17 @@ pub(crate) trait Subject {
         request: Request,
         route: Route,
     ) -> BoxFuture<'static, Result<PodResponse, Error>>;
+    /// The future holds a handle, and so do the answers.
+    fn broadcast(&self, ask: Ask) -> BoxFuture<'static, Result<Answers<PodResponse>, Error>>;
+}
+
+/// A request to all pods.
+pub(crate) struct Ask {
+    pub(crate) request: Box<dyn FnMut(&Endpoint) -> Request + Send>,
+    pub(crate) at_once: usize,
+    pub(crate) timeout: Duration,
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) joins: bool,
 }
 
 impl Subject for Balance<Pod, OnBodyEnd> {
@@ -62,6 +77,18 @@ impl Subject for Balance<Pod, OnBodyEnd> {
         route: Route,
     ) -> BoxFuture<'static, Result<PodResponse, Error>> {
         Box::pin(Self::call_with(self, request, route))
+    }
+
+    fn broadcast(&self, ask: Ask) -> BoxFuture<'static, Result<Answers<PodResponse>, Error>> {
+        let broadcast = self
+            .broadcast_with(ask.request)
+            .concurrency(ask.at_once)
+            .endpoint_timeout(ask.timeout)
+            .include_joining(ask.joins);
+        match ask.deadline {
+            Some(deadline) => broadcast.deadline(deadline).into_future(),
+            None => broadcast.into_future(),
+        }
     }
 }
 
@@ -97,10 +124,14 @@ where
         Checks::Off => builder,
         checks => builder.health_check(health_check(checks, check)),
     };
+    let builder = match config.subset {
+        0 => builder,
+        size => builder.subset(Subset::of(size.into())),
+    };
     Box::new(builder.policy(policy(config.policy)).build(make))
 }
 
-/// By its name, as a configuration has it.
+/// By its name, as a configuration has it, where that says enough.
 fn policy(name: PolicyName) -> BuiltInPolicy {
     let name = match name {
         PolicyName::RoundRobin => "round-robin",
@@ -108,6 +139,8 @@ fn policy(name: PolicyName) -> BuiltInPolicy {
         PolicyName::LeastConnections => "least-connections",
         PolicyName::PowerOfTwo => "power-of-two",
         PolicyName::PeakEwma => "peak-ewma",
+        PolicyName::ConsistentHash => return ConsistentHash::new().load_factor(None).into(),
+        PolicyName::BoundedHash => return ConsistentHash::new().load_factor(BOUND).into(),
     };
     name.parse().expect("a policy of the crate")
 }

@@ -4,23 +4,20 @@ use std::{
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::Pin,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU32, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex},
     task::{Context, Waker},
 };
 
 use futures::{FutureExt, future::BoxFuture};
 use http_body_util::BodyExt;
 use tokio::{task::AbortHandle, time::Instant};
-use tower_headless::{Endpoint, Error, Route};
+use tower_headless::{Endpoint, Error, PodId, Route};
 
 use crate::{
-    cluster::{address, name},
+    cluster::{Wanted, address, name},
     life::lock,
-    plan::{Hosts, Take},
-    pod::{Request, ServedBy},
+    plan::{By, Hosts, Take},
+    pod::{Request, Sent, ServedBy},
     subject::{PodResponse, Subject},
 };
 
@@ -52,9 +49,11 @@ pub(crate) struct User {
     pub(crate) number: u32,
     pub(crate) begun: Instant,
     pub(crate) avoids: Hosts,
-    /// The one pod that is to have it.
-    pub(crate) wants: Option<u8>,
-    pub(crate) sent: Arc<AtomicU32>,
+    pub(crate) wants: Wanted,
+    pub(crate) key: Option<u8>,
+    /// The set that the balancer knew when it was begun.
+    pub(crate) known: u32,
+    pub(crate) sent: Arc<Mutex<Sent>>,
     pub(crate) record: Arc<Mutex<Record>>,
     task: Option<AbortHandle>,
     pub(crate) is_seen: bool,
@@ -63,29 +62,62 @@ pub(crate) struct User {
 }
 
 /// What a request is to be.
+#[derive(Clone, Copy)]
 pub(crate) struct Wish {
     pub(crate) number: u32,
     pub(crate) avoid: Hosts,
-    pub(crate) pod: Option<u8>,
+    pub(crate) wants: Wanted,
+    pub(crate) key: Option<u8>,
     /// Whether it waits for readiness first.
     pub(crate) readies: bool,
     pub(crate) take: Take,
 }
 
 impl Wish {
+    /// To any pod.
+    pub(crate) fn any(take: Take) -> Self {
+        Self {
+            number: 0,
+            avoid: Hosts::default(),
+            wants: None,
+            key: None,
+            readies: true,
+            take,
+        }
+    }
+
     fn route(&self) -> Route {
         let avoid = self.avoid.iter().map(|host| address(host).into());
-        let avoid = avoid.fold(Route::new(), |route, pod: Endpoint| route.avoid(&pod));
-        match self.pod {
-            Some(host) => avoid.pod(name(host)),
-            None => avoid,
+        let mut route = avoid.fold(Route::new(), |route, pod: Endpoint| route.avoid(&pod));
+        if let Some(key) = self.key {
+            route = route.key(key);
         }
+        match self.wants {
+            Some((pin, pod)) if pin.is_others() => route.leave_out(id(pin, pod)),
+            Some((pin, pod)) => route.pod(id(pin, pod)),
+            None => route,
+        }
+    }
+}
+
+/// What a pod is asked for by, or left out.
+fn id(by: By, pod: u8) -> PodId {
+    match by {
+        By::Name | By::OthersByName => name(pod).into(),
+        By::Number => PodId::ordinal(pod.into()),
+        By::Address | By::OthersByAddress => address(pod).ip().into(),
     }
 }
 
 impl User {
     /// Begins a request, and looks at it so many times before anybody else gets a turn; then it runs, if it is to `stay`.
-    pub(crate) fn start(subject: &dyn Subject, wish: Wish, looks: u8, stays: bool) -> Self {
+    pub(crate) fn start(
+        subject: &dyn Subject,
+        wish: Wish,
+        known: u32,
+        looks: u8,
+        stays: bool,
+    ) -> Self {
         let record = Arc::new(Mutex::new(Record {
             stage: Stage::Readying,
             answer: None,
@@ -95,7 +127,9 @@ impl User {
             number: wish.number,
             begun: Instant::now(),
             avoids: wish.avoid,
-            wants: wish.pod,
+            wants: wish.wants,
+            key: wish.key,
+            known,
             sent: Arc::default(),
             record: record.clone(),
             task: None,
@@ -153,7 +187,7 @@ impl User {
 
     /// How many times its request was sent, and not handed back.
     pub(crate) fn times_sent(&self) -> u32 {
-        self.sent.load(Relaxed)
+        lock(&self.sent).times
     }
 }
 

@@ -40,6 +40,29 @@ impl Seen {
         self.log.refusals + self.log.handed_back
     }
 
+    pub(crate) fn is_ejected(&self) -> bool {
+        matches!(self.status.state, EndpointState::Ejected(_))
+    }
+
+    /// Whether it accepts requests, or is new and may.
+    pub(crate) fn may_accept(&self) -> bool {
+        matches!(
+            self.status.state,
+            EndpointState::Available | EndpointState::Pending
+        )
+    }
+
+    /// Whether anything has come of its requests for which it may be ejected, or refuse.
+    pub(crate) fn may_have_refused(&self) -> bool {
+        let log = self.log;
+        log.bad + log.handed_back > 0 || log.most_waiting > 1
+    }
+
+    /// Whether it counts in how many of the set may be out: it isn't there for requests of its own only.
+    pub(crate) fn has_weight(&self) -> bool {
+        self.status.endpoint.weight() > 0
+    }
+
     pub(crate) fn is_available(&self) -> bool {
         self.status.state == EndpointState::Available
     }
@@ -80,6 +103,15 @@ impl View {
             let before = before.and_then(|before| before.of(&seen.life));
             let known = before.and_then(|before| before.out_in);
             seen.out_in = known.or(seen.is_out().then_some(version));
+        }
+    }
+
+    /// The pods of which no more than a part may be out.
+    pub(crate) fn counted(&self) -> Vec<&Seen> {
+        let counted: Vec<_> = self.pods.iter().filter(|seen| seen.has_weight()).collect();
+        match counted.is_empty() {
+            true => self.pods.iter().collect(),
+            false => counted,
         }
     }
 

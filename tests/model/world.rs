@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -14,9 +14,10 @@ use tokio::{
 use tower_headless::EndpointStatus;
 
 use crate::{
+    broadcasts::Broadcast,
     cluster::{Change, Cluster, host},
     life::lock,
-    plan::{Config, Ending, Hosts, Step, Take},
+    plan::{Config, Ending, Step, Take},
     promises::Promises,
     subject::{self, Subject},
     users::{User, Wish},
@@ -53,6 +54,7 @@ pub(crate) struct World {
     pub(crate) cluster: Arc<Mutex<Cluster>>,
     pub(crate) handles: Vec<Box<dyn Subject>>,
     pub(crate) users: Vec<User>,
+    pub(crate) broadcasts: Vec<Broadcast>,
     pub(crate) started: Instant,
     pub(crate) promises: Promises,
     next_number: u32,
@@ -78,19 +80,20 @@ pub(crate) fn run(config: &Config, steps: &[Step]) -> Result<Trace, Broken> {
 impl World {
     fn new(config: &Config) -> Self {
         let cluster = Cluster::new(config);
-        let (births, source) = (cluster.births(), cluster.source.clone());
+        let source = cluster.source.clone();
         let cluster = Arc::new(Mutex::new(cluster));
-        let checked = cluster.clone();
+        let (checked, making) = (cluster.clone(), cluster.clone());
         let check = move |endpoint| {
             let result = lock(&checked).run_check(host(&endpoint));
             async { result }
         };
-        let make = move |endpoint: &_| births.make(endpoint);
+        let make = move |endpoint: &_| lock(&making).make(endpoint);
         Self {
             handles: vec![subject::build(config, source, make, check)],
             config: *config,
             cluster,
             users: Vec::new(),
+            broadcasts: Vec::new(),
             started: Instant::now(),
             promises: Promises::default(),
             next_number: 0,
@@ -122,20 +125,42 @@ impl World {
             Step::Advance(millis) => sleep(Duration::from_millis(millis.into())).await,
             Step::Set(set) => lock(&self.cluster).set(set),
             Step::Replace(host) => self.change(host, Change::Replace),
+            Step::Reschedule(host, to) => lock(&self.cluster).reschedule(host, to),
             Step::Uid(host, is_told) => self.change(host, Change::Uid(is_told)),
             Step::Weight(host, weight) => self.change(host, Change::Weight(weight)),
             Step::Zone(host, zone) => self.change(host, Change::Zone(zone)),
             Step::SourceFails => lock(&self.cluster).source.say(Err("SERVFAIL".into())),
             Step::Behave(host, mood) => lock(&self.cluster).behave(host, mood),
             Step::Check(host, passes) => lock(&self.cluster).check(host, passes),
-            Step::Send(avoid, take) => self.send(avoid, None, true, take),
-            Step::SendTo(host, take) => self.send(Hosts::default(), Some(host), true, take),
-            Step::Call(take) => self.send(Hosts::default(), None, false, take),
+            Step::Send(avoid, take) => self.send(Wish {
+                avoid,
+                ..Wish::any(take)
+            }),
+            Step::SendTo(pin, pod, take) => self.send(Wish {
+                wants: Some((pin, pod)),
+                ..Wish::any(take)
+            }),
+            Step::SendKey(key, take) => self.send(Wish {
+                key: Some(key),
+                ..Wish::any(take)
+            }),
+            Step::Call(take) => self.send(Wish {
+                readies: false,
+                ..Wish::any(take)
+            }),
             Step::Traffic(requests, every, take) => self.traffic(requests, every, take).await?,
-            Step::Glance(looks) => {
-                let wish = self.wish(Hosts::default(), None, true, Take::Drop);
-                self.start(wish, looks, false);
+            Step::Broadcast(at_once, deadline, joins) => {
+                self.broadcast(at_once, deadline, joins);
             }
+            Step::DropBroadcast(which) => {
+                let running = self.broadcasts.iter().filter(|it| it.is_running());
+                let running: Vec<_> = running.collect();
+                let which = usize::from(which) % running.len().max(1);
+                if let Some(broadcast) = running.get(which) {
+                    broadcast.give_up();
+                }
+            }
+            Step::Glance(looks) => self.start(Wish::any(Take::Drop), looks, false),
             Step::GiveUp(which) => {
                 nth(&self.users, which, User::is_running).map_or((), User::give_up)
             }
@@ -152,7 +177,7 @@ impl World {
 
     async fn traffic(&mut self, requests: u8, every: u16, take: Take) -> Result<(), Broken> {
         for _ in 0..requests {
-            self.send(Hosts::default(), None, true, take);
+            self.send(Wish::any(take));
             self.settle().await;
             self.check()?;
             sleep(Duration::from_millis(every.into())).await;
@@ -160,27 +185,29 @@ impl World {
         Ok(())
     }
 
-    fn wish(&mut self, avoid: Hosts, pod: Option<u8>, readies: bool, take: Take) -> Wish {
-        self.next_number += 1;
-        Wish {
-            number: self.next_number,
-            avoid,
-            pod,
-            readies,
-            take,
-        }
-    }
-
-    pub(crate) fn send(&mut self, avoid: Hosts, pod: Option<u8>, readies: bool, take: Take) {
+    pub(crate) fn send(&mut self, wish: Wish) {
         if self.users.len() < MOST_USERS {
-            let wish = self.wish(avoid, pod, readies, take);
             self.start(wish, 1, true);
         }
     }
 
-    fn start(&mut self, wish: Wish, looks: u8, stays: bool) {
+    fn start(&mut self, mut wish: Wish, looks: u8, stays: bool) {
+        self.next_number += 1;
+        wish.number = self.next_number;
+        self.promises.part.note(wish.wants);
+        let known = lock(&self.cluster).source.known.load(Relaxed);
         let handle = &self.handles[wish.number as usize % self.handles.len()];
-        self.users.push(User::start(&**handle, wish, looks, stays));
+        let user = User::start(&**handle, wish, known, looks, stays);
+        self.users.push(user);
+    }
+
+    fn broadcast(&mut self, at_once: u8, deadline: u16, joins: bool) {
+        self.next_number += 1;
+        let number = self.next_number;
+        let handle = &self.handles[number as usize % self.handles.len()];
+        let terms = (at_once, deadline, joins);
+        let broadcast = Broadcast::start(&**handle, &lock(&self.cluster), number, terms);
+        self.broadcasts.push(broadcast);
     }
 
     /// Gives everybody else the turns that they need.
@@ -196,18 +223,22 @@ impl World {
 
     /// Whether all promises are kept so far.
     pub(crate) fn check(&mut self) -> Result<(), Broken> {
-        let cluster = lock(&self.cluster);
-        let mut view = View::new(&cluster, self.endpoints())?;
+        let mut cluster = lock(&self.cluster);
+        let shown = self.endpoints();
+        cluster.note_chosen(&shown);
+        let mut view = View::new(&cluster, shown)?;
         self.promises.check(
             &self.config,
             &cluster,
             &mut view,
             &mut self.users,
+            &mut self.broadcasts,
             self.started,
         )?;
         drop(cluster);
         self.promises.previous = Some(view);
         self.users.retain(|user| user.is_running() || user.keeps());
+        self.broadcasts.retain(Broadcast::is_running);
         Ok(())
     }
 }

@@ -7,14 +7,57 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
+    time::Duration,
 };
 
-use tokio::sync::{mpsc, watch};
-use tower_headless::{BoxError, Discovery, Endpoint, Unsent};
+use tokio::{
+    sync::{mpsc, watch},
+    time::sleep,
+};
+use tower_headless::{Balance, BalanceBuilder, BoxError, Discovery, Endpoint, Unsent};
 
 /// The endpoint of pod number `host`.
 pub fn endpoint(host: u8) -> Endpoint {
     Endpoint::new(([10, 0, 0, host], 80).into())
+}
+
+/// Pods, what discovery says of them, and the balancer between.
+pub struct World {
+    pub script: Script,
+    pub pods: Pods,
+    pub balance: Balance<PodService>,
+}
+
+impl World {
+    /// A balancer that `change` has built, and that has this set.
+    pub async fn of(
+        set: Vec<Endpoint>,
+        change: impl FnOnce(BalanceBuilder<Scripted>) -> BalanceBuilder<Scripted>,
+    ) -> Self {
+        let (script, source) = discovery();
+        let pods = Pods::default();
+        let balance = change(Balance::builder(source)).build(pods.make());
+        script.endpoints(set);
+        settle().await;
+        Self {
+            script,
+            pods,
+            balance,
+        }
+    }
+
+    /// The set is now this one, and the balancer has it.
+    pub async fn set(&self, set: Vec<Endpoint>) {
+        self.script.endpoints(set);
+        settle().await;
+    }
+}
+
+/// Lets everybody else do what they can do now.
+pub async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -34,6 +77,7 @@ pub struct Scripted {
 pub struct Hints {
     pub refreshes: usize,
     pub refused: Vec<Endpoint>,
+    pub wanted: Vec<String>,
 }
 
 /// The other end of a [`Scripted`].
@@ -93,6 +137,11 @@ impl Discovery for Scripted {
     fn refused(&mut self, endpoint: &Endpoint) {
         lock(&self.hints).refused.push(endpoint.clone());
     }
+
+    fn wanted(&mut self, pod: &str) -> bool {
+        lock(&self.hints).wanted.push(pod.to_owned());
+        true
+    }
 }
 
 /// A request; not `Clone`, as the balancer must not ask for it.
@@ -114,6 +163,10 @@ pub enum Behaviour {
     HandBack,
     /// Takes requests and answers with an error.
     Fail,
+    /// Answers so much later.
+    After(Duration),
+    /// Answers so much later, with an error.
+    FailAfter(Duration),
     PanicInReady,
     PanicInCall,
     PanicInFuture,
@@ -254,6 +307,14 @@ impl tower::Service<Request> for PodService {
             match behaviour {
                 Behaviour::HandBack => Err(Unsent::new(request, "connection closed").into()),
                 Behaviour::Fail => Err("internal error".into()),
+                Behaviour::After(delay) => {
+                    sleep(delay).await;
+                    Ok(answer)
+                }
+                Behaviour::FailAfter(delay) => {
+                    sleep(delay).await;
+                    Err("internal error".into())
+                }
                 Behaviour::PanicInFuture => panic!("a bug in a future"),
                 Behaviour::Hold => {
                     hold.await;

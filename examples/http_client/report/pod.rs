@@ -70,6 +70,7 @@ impl Pod {
     /// What is shown of it, with a share of `part` in `whole`.
     pub(crate) fn row(&self, endpoint: &Endpoint, part: u64, whole: u64) -> Row {
         Row {
+            hostname: endpoint.hostname().map(str::to_owned),
             address: endpoint.address(),
             state: self
                 .state

@@ -44,6 +44,12 @@ impl Background {
                 Event::Wanted(member, until) => {
                     self.attempts.want(&mut self.lives, &member, until);
                 }
+                Event::Asked(_)
+                | Event::Named(..)
+                | Event::LeftOut(_)
+                | Event::Heard(_)
+                | Event::Widen(_)
+                | Event::Narrow => {}
             }
         }
     }
@@ -54,7 +60,7 @@ fn scene() -> (Arc<Shared<Pod>>, Arc<Member>, Background) {
     let (now, mut rng) = (Instant::now(), SmallRng::seed_from_u64(1));
     let signals = Arc::new(Signals::new(now));
     let policy = AnyPolicy::new(Random::new());
-    let make = |_: &crate::Endpoint| Pod::new(0, 0);
+    let make = |_: &Endpoint| Pod::new(0, 0);
     let locality = LocalityPreference::default();
     let (_, current) = Writer::new(policy, locality, make, signals.clone(), &mut rng);
     let (sender, events) = mpsc::unbounded_channel();

@@ -3,7 +3,7 @@
 use futures::FutureExt;
 
 use super::*;
-use crate::interleavings::explore;
+use crate::{Subset, interleavings::explore};
 
 /// Two requests, one after the other.
 fn call_twice(balance: Balance<Pod>) {
@@ -96,4 +96,76 @@ fn a_request_that_found_no_endpoint_sees_a_new_one() {
 fn a_pod_that_left_and_came_back_is_not_lost() {
     let clients: &[Client] = &[try_to_call, try_to_call, give_up];
     tell(|| Pod::new(0b1, 0b110), PACKED, &[&[1], &[], &[1]], clients);
+}
+
+/// The client uses one pod, and takes in those that are asked for.
+const PART: Settings = |builder| builder.subset(Subset::of(1).seed(1));
+
+/// The same, and no request waits for a pod.
+const HASTY_PART: Settings = |builder| PART(builder).fail_fast();
+
+/// A set of pods by their addresses and numbers.
+fn named(set: &[(u8, u8)]) -> Vec<Endpoint> {
+    let named = |&(host, number)| endpoint(host).with_hostname(format!("web-{number}"));
+    set.iter().map(named).collect()
+}
+
+/// One request for a pod by its name, which has to be answered.
+fn ask_for(balance: &Balance<Pod>, name: &str) {
+    loop {
+        match block_on(balance.call_with(7, Route::new().pod(name))) {
+            // Discovery hasn't answered.
+            Err(error) if error.is_no_endpoints() => thread::yield_now(),
+            answer => return assert_eq!(answer.unwrap(), 7),
+        }
+    }
+}
+
+fn ask_for_1(balance: Balance<Pod>) {
+    ask_for(&balance, "web-1");
+}
+
+fn ask_for_2(balance: Balance<Pod>) {
+    ask_for(&balance, "web-2");
+}
+
+fn ask_for_both(balance: Balance<Pod>) {
+    ask_for_1(balance.clone());
+    ask_for_2(balance);
+}
+
+#[test]
+fn a_pod_that_is_asked_for_is_found_wherever_it_comes_up() {
+    let clients: &[Client] = &[ask_for_1, ask_for_both, give_up];
+    for settings in [PLAIN, PART] {
+        let runtime = clock();
+        explore(move || {
+            let sets = [
+                named(&[(1, 1), (2, 2)]),
+                named(&[(2, 2)]),
+                named(&[(2, 2), (3, 1)]),
+            ];
+            play(
+                &runtime,
+                scene(Pod::new(0b10, 0b1), settings),
+                sets.into(),
+                clients,
+            );
+        });
+    }
+}
+
+#[test]
+fn a_pod_that_is_asked_for_is_reached_though_requests_never_wait() {
+    let clients: &[Client] = &[ask_for_1, ask_for_2, ask_for_both];
+    let runtime = clock();
+    explore(move || {
+        let sets = [named(&[(1, 1), (2, 2), (3, 3)]), named(&[(1, 1), (2, 2)])];
+        play(
+            &runtime,
+            scene(Pod::new(0, 0), HASTY_PART),
+            sets.into(),
+            clients,
+        );
+    });
 }

@@ -6,7 +6,8 @@ use tokio::time::Instant;
 
 use super::{
     addresses::{Addresses, addresses},
-    lookup::{Family, Found, Lookup, LookupError, Resolve, Transport},
+    lookup::{Answer, Family, Found, Lookup, LookupError, OwnNames, Resolve, Transport},
+    pod_names::{PodNames, learn},
     services::services,
 };
 use crate::{discovery::filter::Filter, endpoint::Endpoint};
@@ -34,17 +35,18 @@ impl Kind {
     }
 }
 
-/// Looks once. What can't be a pod is left out by `filter`; an answer of which nothing is left is a failure.
+/// Looks once, for the pods' own `names` as well. What can't be a pod is left out by `filter`; an answer of which nothing is left is a failure.
 pub(super) fn look<R: Resolve>(
     resolver: &R,
     filter: &Filter,
+    names: &PodNames,
     name: Arc<str>,
     kind: Kind,
 ) -> Lookup {
-    let (resolver, filter) = (resolver.clone(), filter.clone());
+    let (resolver, filter, names) = (resolver.clone(), filter.clone(), names.clone());
     Box::pin(async move {
         let deadline = Instant::now() + DEADLINE;
-        match kind {
+        let mut answer: Answer<Found> = match kind {
             Kind::Addresses(family, port) => {
                 let found = addresses(&resolver, name.clone(), family, Transport::Udp, deadline);
                 match found.await? {
@@ -53,7 +55,11 @@ pub(super) fn look<R: Resolve>(
                 }
             }
             Kind::Services(family) => services(&resolver, &filter, name, family, deadline).await,
+        };
+        if let Ok(Ok(found)) = &mut answer {
+            learn(&resolver, &names, found).await;
         }
+        answer
     })
 }
 
@@ -73,6 +79,8 @@ fn at_port(
     let allowed = filter.apply(&mut endpoints);
     allowed.map_err(|rejected| LookupError::new(format_args!("{name}."), rejected.into()))?;
     Ok(Found {
+        // This machine's own names aren't a Service's.
+        own_names: found.via.and_then(|_| OwnNames::of(name.clone())),
         name,
         endpoints,
         ttl: found.ttl,

@@ -114,6 +114,25 @@ pub(super) struct Found {
     pub(super) incomplete: Option<Box<Incomplete>>,
     /// SRV records lead to the Service itself, not to pods below it: it has a virtual IP.
     pub(super) is_virtual: bool,
+    /// Where the records don't tell pods' own names, but those can be asked for.
+    pub(super) own_names: Option<Box<OwnNames>>,
+}
+
+/// What pods' own names are below, and which of them could not be looked up.
+#[derive(Clone, Debug)]
+pub(super) struct OwnNames {
+    pub(super) service: Arc<str>,
+    pub(super) unresolved: Vec<Arc<str>>,
+}
+
+impl OwnNames {
+    pub(super) fn of(service: Arc<str>) -> Option<Box<Self>> {
+        let unresolved = Vec::new();
+        Some(Box::new(Self {
+            service,
+            unresolved,
+        }))
+    }
 }
 
 /// The addresses of some SRV targets could not be had.

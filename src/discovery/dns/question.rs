@@ -28,6 +28,10 @@ use crate::{
 /// For how long the endpoints of an SRV target stay whose addresses can't be had.
 const GAP: Duration = Duration::from_secs(60);
 
+/// For how long a pod's own name stays where it was that can't be looked up. Not for long: the pod may have left its address to
+/// another one.
+const NAME_GAP: Duration = Duration::from_secs(30);
+
 /// What came of one look, beyond the endpoints.
 pub(super) enum Look {
     /// The endpoints are what DNS says.
@@ -59,6 +63,8 @@ pub(super) struct Question {
     targets: HashMap<SocketAddr, Arc<str>>,
     /// The targets whose addresses the last look could not get, and since when.
     missing: HashMap<Arc<str>, Instant>,
+    /// The pods' own names that the last looks could not look up, and since when.
+    unresolved: HashMap<Arc<str>, Instant>,
     /// The last answer was that the name does not exist, whatever the type.
     no_name: Option<LookupError>,
 }
@@ -78,6 +84,7 @@ impl Question {
             kept: None,
             targets: HashMap::new(),
             missing: HashMap::new(),
+            unresolved: HashMap::new(),
             no_name: None,
         }
     }
@@ -198,6 +205,27 @@ impl Question {
         look
     }
 
+    /// Where a pod's own name could not be looked up, the endpoint goes on having it that had it before, for a while.
+    fn keep_names(&mut self, endpoints: &mut [Endpoint], unresolved: Vec<Arc<str>>) {
+        let before = std::mem::take(&mut self.unresolved);
+        self.unresolved = since(&before, unresolved);
+        if self.unresolved.is_empty() {
+            return;
+        }
+        let is_kept = |name: &&Arc<str>| {
+            let since = self.unresolved.get(*name);
+            since.is_some_and(|since| since.elapsed() < NAME_GAP)
+        };
+        for endpoint in endpoints.iter_mut().filter(|it| it.hostname().is_none()) {
+            let mut before = self.endpoints().iter();
+            let before = before.find(|before| before.address() == endpoint.address());
+            let name = before.and_then(Endpoint::shared_hostname);
+            if let Some(name) = name.filter(|name| is_kept(&name)) {
+                endpoint.lease_hostname(name);
+            }
+        }
+    }
+
     /// The endpoints of targets whose addresses can't be had are taken from the last ones, for a while: nobody says that they
     /// have gone.
     fn complete(
@@ -229,10 +257,7 @@ impl Question {
         if before.is_empty() {
             warn!(%error, "the addresses of some SRV targets can't be had");
         }
-        let now = Instant::now();
-        let since = |target: &Arc<str>| before.get(target).copied().unwrap_or(now);
-        let targets = targets.into_iter();
-        self.missing = targets.map(|it| (it.clone(), since(&it))).collect();
+        self.missing = since(&before, targets);
     }
 
     /// Whether an endpoint stays that the look hasn't found.
@@ -268,9 +293,12 @@ impl Question {
                 targets,
                 incomplete,
                 is_virtual,
+                own_names,
                 ..
             })) => {
                 self.is_virtual = is_virtual;
+                let unresolved = own_names.map(|own_names| own_names.unresolved);
+                self.keep_names(&mut endpoints, unresolved.unwrap_or_default());
                 self.complete(&mut endpoints, targets, incomplete);
                 let changed = !is_same_set(self.endpoints(), &endpoints);
                 (schedule::Answer::Records { ttl, changed }, Ok(endpoints))
@@ -321,6 +349,15 @@ impl Question {
     }
 }
 
+/// Since when there is trouble with these: those that are among the ones `before`, since then.
+fn since(before: &HashMap<Arc<str>, Instant>, now: Vec<Arc<str>>) -> HashMap<Arc<str>, Instant> {
+    let began = Instant::now();
+    let since = |name: &Arc<str>| before.get(name).copied().unwrap_or(began);
+    now.into_iter()
+        .map(|name| (name.clone(), since(&name)))
+        .collect()
+}
+
 /// Whether two answers have the same endpoints, in whatever order and however often each.
 fn is_same_set(a: &[Endpoint], b: &[Endpoint]) -> bool {
     if a == b {
@@ -364,6 +401,7 @@ mod tests {
             targets: HashMap::new(),
             incomplete: None,
             is_virtual: false,
+            own_names: None,
         }))
     }
 

@@ -4,6 +4,7 @@
 use super::{
     look::Kind,
     lookup::{LookupError, Resolve},
+    pod_names::PodNames,
     question::Question,
     walk::Looks,
 };
@@ -34,10 +35,16 @@ impl Questions {
     }
 
     /// What is wanted of a candidate: a look for each question.
-    pub(super) fn looks<R: Resolve>(&self, resolver: &R, filter: &Filter) -> Looks<R> {
+    pub(super) fn looks<R: Resolve>(
+        &self,
+        resolver: &R,
+        filter: &Filter,
+        names: &PodNames,
+    ) -> Looks<R> {
         Looks {
             resolver: resolver.clone(),
             filter: filter.clone(),
+            names: names.clone(),
             kinds: self.iter().map(Question::kind).collect(),
         }
     }

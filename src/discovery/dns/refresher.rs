@@ -5,11 +5,13 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::{
     local::Local,
     lookup::{LookupError, Resolve},
+    pod_names::PodNames,
     run::Run,
     settings::Settings,
     target::Host,
@@ -23,6 +25,8 @@ use crate::{
 pub(super) struct Refresher<R> {
     settings: Settings,
     resolver: R,
+    /// Pods that are asked for by name.
+    names: PodNames,
     /// None before the first look.
     run: Option<Run<Local<R>>>,
     /// The endpoint of a target that needs no lookup; empty for all others.
@@ -38,6 +42,7 @@ impl<R> Refresher<R> {
         Self {
             settings,
             resolver,
+            names: PodNames::default(),
             run: None,
             literal: StaticEndpoints::new(literal),
         }
@@ -58,7 +63,7 @@ impl<R: Resolve> Source for Refresher<R> {
         let run = || {
             let hosts_file = self.settings.hosts_file.clone();
             let resolver = Local::new(self.resolver.clone(), hosts_file, name);
-            Run::new(&self.settings, name.clone(), resolver)
+            Run::new(&self.settings, name.clone(), self.names.clone(), resolver)
         };
         let run = self.run.get_or_insert_with(run);
         let answer = ready!(run.poll_next(cx));
@@ -87,8 +92,21 @@ impl<R: Resolve> Source for Refresher<R> {
         }
     }
 
+    fn wanted(&mut self, pod: &str) -> bool {
+        if matches!(self.settings.target.host(), Host::Address(_)) {
+            return false;
+        }
+        if self.names.want(pod, Instant::now()) {
+            self.refresh();
+        }
+        true
+    }
+
     fn renewed(&self) -> Self {
-        Self::new(self.settings.clone(), self.resolver.renewed())
+        Self {
+            names: self.names.copied(),
+            ..Self::new(self.settings.clone(), self.resolver.renewed())
+        }
     }
 
     fn fresh_for(&self) -> Option<Duration> {

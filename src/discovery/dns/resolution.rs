@@ -6,6 +6,7 @@ use super::{
     local::Local,
     lookup::{Found, LookupError, Resolve, Transport, Via},
     name::Name,
+    pod_names::PodNames,
     settings::Settings,
     target::Host,
     walk::{Looks, Step, Walk, Walked},
@@ -73,6 +74,7 @@ pub(super) async fn resolve<R: Resolve>(
     let looks = Looks {
         resolver: Local::new(resolver.clone(), settings.hosts_file.clone(), name),
         filter: Filter::new(settings.allow_loopback),
+        names: PodNames::default(),
         kinds: settings.kinds(),
     };
     let Found {

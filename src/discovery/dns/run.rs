@@ -27,6 +27,7 @@ use super::{
     look::look,
     lookup::{LookupError, Resolve},
     name::Name,
+    pod_names::PodNames,
     question::{Look, Question},
     questions::Questions,
     settings::Settings,
@@ -43,6 +44,7 @@ pub(super) struct Run<R> {
     resolver: R,
     name: Name,
     filter: Filter,
+    names: PodNames,
     questions: Questions,
     candidates: Candidates<R>,
     walk: Option<Walk<R>>,
@@ -65,10 +67,12 @@ pub(super) struct Run<R> {
 }
 
 impl<R: Resolve> Run<R> {
-    pub(super) fn new(settings: &Settings, name: Name, resolver: R) -> Self {
+    /// `names` are those of pods that are asked for as well.
+    pub(super) fn new(settings: &Settings, name: Name, names: PodNames, resolver: R) -> Self {
         Self {
             resolver,
             name,
+            names,
             filter: Filter::new(settings.allow_loopback),
             questions: Questions::new(settings.kinds(), settings.pace),
             candidates: Candidates::new(settings.pace.min),
@@ -168,14 +172,23 @@ impl<R: Resolve> Run<R> {
         }
         let Some(name) = self.candidates.pinned().cloned() else {
             self.questions.iter_mut().for_each(Question::asked);
-            let looks = self.questions.looks(&self.resolver, &self.filter);
+            let looks = self
+                .questions
+                .looks(&self.resolver, &self.filter, &self.names);
             self.walk = Some(Walk::new(self.candidates.names().clone(), looks));
             return;
         };
         for (question, _) in self.questions.iter_mut().zip(due).filter(|(_, due)| *due) {
             question.asked();
             let kind = question.kind();
-            question.begin(look(&self.resolver, &self.filter, name.clone(), kind));
+            let look = look(
+                &self.resolver,
+                &self.filter,
+                &self.names,
+                name.clone(),
+                kind,
+            );
+            question.begin(look);
         }
     }
 
@@ -216,7 +229,10 @@ impl<R: Resolve> Run<R> {
 
     /// Whether a candidate before the pinned one has pods now.
     fn poll_earlier(&mut self, cx: &mut Context<'_>) -> Vec<Look> {
-        let looks = || self.questions.looks(&self.resolver, &self.filter);
+        let looks = || {
+            self.questions
+                .looks(&self.resolver, &self.filter, &self.names)
+        };
         match self.candidates.poll_earlier(&self.name, looks, cx) {
             Poll::Ready((name, steps)) => self.take(name, steps),
             Poll::Pending => Vec::new(),

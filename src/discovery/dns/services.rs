@@ -25,7 +25,9 @@ use tokio::time::Instant;
 
 use super::{
     addresses::{Addresses, either, part_way},
-    lookup::{Answer, Family, Found, LookupError, Nothing, Query, Reason, RecordType, Resolve},
+    lookup::{
+        Answer, Family, Found, LookupError, Nothing, OwnNames, Query, Reason, RecordType, Resolve,
+    },
     srv_records::{SrvRecords, ask_whole},
     targets,
 };
@@ -118,6 +120,7 @@ async fn join<R: Resolve>(
         targets,
         incomplete: incomplete.map(Box::new),
         is_virtual: told.is_virtual(),
+        own_names: None,
     })
 }
 
@@ -143,7 +146,7 @@ async fn stand_in<R: Resolve>(
         addresses,
         ttl,
         via,
-    } = match either(resolver, parent, family, told.via.transport, until).await {
+    } = match either(resolver, parent.clone(), family, told.via.transport, until).await {
         Ok(Ok(found)) => found,
         Err(error) if is_needed => return Err(error),
         Ok(Err(_)) | Err(_) => return Ok(None),
@@ -160,6 +163,7 @@ async fn stand_in<R: Resolve>(
         targets: HashMap::new(),
         incomplete: None,
         is_virtual: told.is_virtual(),
+        own_names: OwnNames::of(parent),
     }))
 }
 

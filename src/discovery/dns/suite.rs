@@ -8,6 +8,7 @@ mod hostile;
 mod local;
 mod logs;
 mod names;
+mod own_names;
 mod script;
 mod services;
 mod sharing;

@@ -27,6 +27,7 @@ use tokio::time::{Sleep, sleep};
 use super::{
     look::{Kind, look},
     lookup::{Answer, Family, Found, Lookup, LookupError, Nothing, Reason, Resolve},
+    pod_names::PodNames,
 };
 use crate::discovery::filter::Filter;
 
@@ -38,6 +39,7 @@ const GRACE: Duration = Duration::from_millis(500);
 pub(super) struct Looks<R> {
     pub(super) resolver: R,
     pub(super) filter: Filter,
+    pub(super) names: PodNames,
     pub(super) kinds: Vec<Kind>,
 }
 
@@ -76,7 +78,15 @@ pub(super) enum Walked {
 impl<R: Resolve> Looks<R> {
     fn begin(&self, name: &Arc<str>) -> Vec<Step> {
         let kinds = self.kinds.iter();
-        let look = |&kind| look(&self.resolver, &self.filter, name.clone(), kind);
+        let look = |&kind| {
+            look(
+                &self.resolver,
+                &self.filter,
+                &self.names,
+                name.clone(),
+                kind,
+            )
+        };
         kinds.map(look).map(Step::Asking).collect()
     }
 }

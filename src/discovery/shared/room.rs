@@ -26,11 +26,17 @@ pub(crate) trait Source: Send + 'static {
         let _ = endpoint;
     }
 
+    /// Whether it makes use of that.
+    fn wanted(&mut self, pod: &str) -> bool {
+        let _ = pod;
+        false
+    }
+
     /// For how long an answer is fresh: while the source is polled, the next one comes in about this time at the latest. None
     /// if its answer holds for ever, and never grows old.
     fn fresh_for(&self) -> Option<Duration>;
 
-    /// A source with the same settings that has asked nothing yet, for another runtime.
+    /// A source with the same settings that has asked nothing yet, for another runtime. It knows what is wanted.
     fn renewed(&self) -> Self
     where
         Self: Sized;

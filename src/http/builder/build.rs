@@ -5,13 +5,24 @@ use std::sync::Arc;
 use http::{Uri, uri::Scheme};
 
 use super::{BuildError, ClientBuilder, limits::Limits};
+#[cfg(feature = "sessions")]
+use crate::http::session::Sessions;
 use crate::{
     balance::{Balance, Generator},
     discovery::Discovery,
     endpoint::Endpoint,
     http::{
-        address::Service, body::PodRequest, client::Client, connect::Connector, future::Shared,
-        pod::PodService, pool::Config, protocol::Protocol, response::OnResponseEnd,
+        address::Service,
+        affinity::Affinity,
+        body::PodRequest,
+        client::Client,
+        connect::Connector,
+        future::Shared,
+        key_from::{KeyFrom, Keys},
+        pod::PodService,
+        pool::Config,
+        protocol::Protocol,
+        response::OnResponseEnd,
     },
 };
 #[cfg(feature = "tls")]
@@ -34,7 +45,8 @@ impl<D> ClientBuilder<D> {
     ///
     /// # Errors
     ///
-    /// If the URI names no service, or asks for TLS without settings for it.
+    /// If the URI names no service, or asks for TLS without settings for it; if keys are looked for that the policy doesn't look
+    /// at; if a name or a secret of keys or sessions can't be one.
     pub fn build(self) -> Result<Client, BuildError>
     where
         D: Discovery,
@@ -46,10 +58,19 @@ impl<D> ClientBuilder<D> {
         let connector = self.connector;
         if scheme == Scheme::HTTPS && !cfg!(feature = "tls") {
             return Err(BuildError::of_service(
+                &scheme,
                 &authority,
                 "https needs the feature `tls`",
             ));
         }
+        let is_keyed = self.policy.may_be_keyed();
+        let affinity = affinity(
+            self.keys,
+            is_keyed,
+            #[cfg(feature = "sessions")]
+            self.sessions,
+        );
+        let affinity = affinity.map_err(|why| BuildError::of_service(&scheme, &authority, why))?;
         let limits = self.limits;
         let may_refuse = scheme == Scheme::HTTPS || connector.protocol == Protocol::Http2;
         let service = Service::new(scheme, &authority).allow_foreign(self.allow_foreign);
@@ -69,6 +90,10 @@ impl<D> ClientBuilder<D> {
             Some(check) => pods.health_check(check),
             None => pods,
         };
+        let pods = match self.subset {
+            Some(subset) => pods.subset(subset),
+            None => pods,
+        };
         let pods = match limits.ready {
             Some(timeout) => pods.ready_timeout(timeout),
             None => pods.wait_for_ready(),
@@ -81,6 +106,9 @@ impl<D> ClientBuilder<D> {
             true => pods.build_ahead::<_, _, PodRequest>(make),
             false => pods.build(make),
         };
+        if self.retries.hedges.is_some() {
+            pods.begin_hedging();
+        }
         #[cfg(feature = "tls")]
         if let Some(tls) = &config.connector.tls {
             tls.set_known(pods.known());
@@ -89,10 +117,36 @@ impl<D> ClientBuilder<D> {
             pods,
             config,
             retries: self.retries,
+            affinity,
             timeout: limits.whole,
             may_refuse,
         }))
     }
+}
+
+/// What the client looks for in its requests; none if nothing. Or what is wrong with that.
+fn affinity(
+    keys: Vec<KeyFrom>,
+    is_keyed: bool,
+    #[cfg(feature = "sessions")] sessions: Option<Sessions>,
+) -> Result<Option<Affinity>, String> {
+    if !keys.is_empty() && !is_keyed {
+        let why =
+            "`key_from` needs a policy that goes by keys: set `policy(ConsistentHash::new())`";
+        return Err(why.into());
+    }
+    let is_off = keys.is_empty();
+    #[cfg(feature = "sessions")]
+    let is_off = is_off && sessions.is_none();
+    let affinity = Affinity {
+        keys: Keys::new(keys)?,
+        #[cfg(feature = "sessions")]
+        sessions: match sessions {
+            Some(sessions) => Some(Arc::new(sessions.build()?)),
+            None => None,
+        },
+    };
+    Ok((!is_off).then_some(affinity))
 }
 
 fn config(limits: &Limits, connector: Connector, service: Service) -> Config {
@@ -118,10 +172,10 @@ fn secured(
     authority: &Authority,
 ) -> Result<Connector, BuildError> {
     if *scheme == Scheme::HTTPS {
-        let untold = || BuildError::of_service(authority, "give it `tls`: whom to trust");
+        let untold = || BuildError::of_service(scheme, authority, "give it `tls`: whom to trust");
         let tls = tls.ok_or_else(untold)?;
         let handshake = Handshake::new(tls, authority.host(), connector.protocol);
-        let handshake = handshake.map_err(|why| BuildError::of_service(authority, why))?;
+        let handshake = handshake.map_err(|why| BuildError::of_service(scheme, authority, why))?;
         connector.renewals = Some(handshake.renewals());
         connector.tls = Some(handshake);
     }

@@ -25,9 +25,14 @@ impl BuildError {
         }
     }
 
-    /// Of the service at `authority`, over TLS.
-    pub(super) fn of_service(authority: &Authority, why: impl fmt::Display) -> Self {
-        let uri = format!("https://{authority}").parse().unwrap_or_default();
+    /// Of the service at `authority`.
+    pub(super) fn of_service(
+        scheme: &Scheme,
+        authority: &Authority,
+        why: impl fmt::Display,
+    ) -> Self {
+        let uri = format!("{scheme}://{authority}");
+        let uri = uri.parse().unwrap_or_default();
         Self::new(&uri, why)
     }
 }

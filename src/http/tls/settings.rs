@@ -181,7 +181,8 @@ impl Tls {
     }
 
     /// Whether a pod's certificate has to name the pod itself, where its hostname is known, instead of the service. What is known
-    /// at the time of the handshake counts.
+    /// at the time of the handshake counts: with A and AAAA records, the hostnames of those pods that requests
+    /// [ask for](crate::http::Client::pod), and connections that were made before are not asked again.
     pub fn pod_names(mut self, pod_names: bool) -> Self {
         self.pod_names = pod_names;
         self

@@ -288,6 +288,7 @@ macro_rules! under_every_policy {
             super::$test(&LeastConnections::new());
             super::$test(&PowerOfTwo::new());
             super::$test(&PeakEwma::new());
+            super::$test(&ConsistentHash::new());
         }
     )*};
 }

@@ -5,16 +5,13 @@ use tokio::time::sleep;
 use super::{MOMENT, Use, WEB, addresses_of, gets, manifests, settles, until, web};
 use crate::{
     kit::namespace::Namespace,
-    source::{Source, uri},
+    source::{Source, named_uri, uri},
 };
 
 /// A StatefulSet's pod is deleted: the next one has its name, and another address.
 pub(crate) async fn a_name_returns_at_another_address(source: Source) {
     let (namespace, client) = web(source, "same-name", Use::Shared, "StatefulSet", 3).await;
-    let by_name = source.client_of(
-        &namespace,
-        &format!("http://_http._tcp.{}", namespace.host(WEB)),
-    );
+    let by_name = source.client_of(&namespace, &named_uri(&namespace, WEB));
     settles(&by_name, &namespace, WEB, 3).await;
     let load = gets(&client, 100);
     let old = namespace.nodes.addresses_of("web-1")[0];

@@ -11,7 +11,7 @@ use readme::Readme;
 use shell::Shell;
 
 /// All that the README tells; so nothing is passed over, and nothing is left unchecked.
-const SECTIONS: [&str; 8] = [
+const SECTIONS: [&str; 11] = [
     "The image",
     "The pods",
     "Balance",
@@ -19,6 +19,9 @@ const SECTIONS: [&str; 8] = [
     "Roll",
     "Watch",
     "A StatefulSet",
+    "One pod by its name",
+    "A key",
+    "All pods",
     "Clean up",
 ];
 
@@ -85,6 +88,25 @@ impl Story {
                 self.hostnames_are_told(told).await;
                 self.all_is_well(3).await;
             }
+            "One pod by its name" => {
+                let pods: Vec<_> = log::answers(told).into_iter().map(|it| it.0).collect();
+                assert_eq!(pods, ["web-1", "web-1"], "{told}");
+                self.all_is_well(3).await;
+            }
+            "A key" => {
+                let answers = log::answers(told);
+                let [(before, _), (after, _)] = answers[..] else {
+                    panic!("one pod before, and one after:\n{told}");
+                };
+                assert_eq!(before, after, "{told}");
+                self.all_is_well(3).await;
+            }
+            "All pods" => {
+                let answers = log::answers(told);
+                let pods: Vec<_> = answers.iter().map(|it| it.0).collect();
+                assert_eq!(pods, self.in_order(["web-0", "web-1", "web-2"]), "{told}");
+                assert!(answers.iter().all(|it| it.1 == answers[0].1), "{told}");
+            }
             "Clean up" => self.all_has_ended().await,
             _ => panic!("there is no check of {title:?}"),
         }
@@ -113,6 +135,12 @@ impl Story {
             let is_told = |line: &str| line.starts_with(&address) && line.ends_with(pod);
             assert!(told.lines().any(is_told), "{pod} {address}:\n{told}");
         }
+    }
+
+    /// These pods in the order of their addresses.
+    fn in_order<const N: usize>(&self, mut pods: [&'static str; N]) -> [&'static str; N] {
+        pods.sort_by_key(|pod| self.namespace.nodes.addresses_of(pod)[0]);
+        pods
     }
 
     async fn client_is_seen(&mut self, deployment: &str) {

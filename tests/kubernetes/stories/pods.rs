@@ -74,7 +74,7 @@ pub(crate) async fn a_pod_hangs(source: Source) {
     const FIRST_BYTE: Duration = Duration::from_millis(500);
     let (namespace, _) = web(source, "hang", Use::Shared, "StatefulSet", 3).await;
     let uri = uri(&namespace, WEB, 80);
-    let client = source.impatient_client_of(&namespace, &uri, FIRST_BYTE);
+    let client = source.client_with(&namespace, &uri, |it| it.first_byte_timeout(FIRST_BYTE));
     settles(&client, &namespace, WEB, 3).await;
     let load = gets(&client, 100);
     sleep(MOMENT).await;

@@ -5,7 +5,11 @@ use std::{collections::BTreeSet, time::Duration};
 use tokio::time::sleep;
 
 use super::{MOMENT, Use, WEB, becomes, gets, has_no_pods, manifests, settles, until, web};
-use crate::{kit::namespace::Namespace, kit::node::Order, source::Source};
+use crate::{
+    kit::namespace::Namespace,
+    kit::node::Order,
+    source::{Source, named_uri},
+};
 
 /// Deleted for a moment, nothing happens by DNS, while a watch believes it; deleted for longer, there is nothing; made again,
 /// all is well.
@@ -121,10 +125,7 @@ pub(crate) async fn a_named_port(source: Source) {
     let pods = pods.replace("containerPort: 80", "containerPort: 8080");
     let manifests = [manifests::named_port(WEB), pods];
     namespace.kubectl.apply(&manifests.concat()).await;
-    let client = source.client_of(
-        &namespace,
-        &format!("http://_http._tcp.{}", namespace.host(WEB)),
-    );
+    let client = source.client_of(&namespace, &named_uri(&namespace, WEB));
     settles(&client, &namespace, WEB, 3).await;
     let response = client.get("/").await.expect("three pods");
     assert_eq!(response.body().pod().address().port(), 8080);

@@ -22,7 +22,9 @@ use crate::discovery::{
         client,
         look::{Kind, look},
         lookup::{Answer, Family, LookupError, Query, RecordType, Resolve, Transport, Via},
-        name, question,
+        name,
+        pod_names::PodNames,
+        question,
     },
     filter::{CAP, Filter},
     schedule::{OnEmpty, Pace},
@@ -212,7 +214,7 @@ proptest! {
             for (name, mut question) in questions(on_empty) {
                 for bytes in &answers {
                     let wire = Wire(Arc::new(Mutex::new(bytes.clone())));
-                    let looked = look(&wire, &Filter::new(false), name.into(), question.kind()).now_or_never();
+                    let looked = look(&wire, &Filter::new(false), &PodNames::default(), name.into(), question.kind()).now_or_never();
                     let before = question.endpoints().to_vec();
                     let answer = looked.expect("there is nothing to wait for");
                     let failed = answer.is_err();

@@ -43,7 +43,7 @@ pub(super) async fn program(
     fs::create_dir_all(folder)?;
     let image = container.image.as_deref().unwrap_or_default();
     if name(image) == "nginx" {
-        return web_server(container, addresses, folder).map(Some);
+        return web_server(pod, container, addresses, folder).map(Some);
     }
     let example = example(name(image), container);
     let example = example.unwrap_or_else(|| panic!("the node has no program for image {image:?}"));
@@ -81,8 +81,14 @@ fn name(image: &str) -> &str {
     last.split([':', '@']).next().unwrap_or(last)
 }
 
-/// Debian's nginx, on the port that the container names, or on 80 as the image has it.
-fn web_server(container: &Container, addresses: &[IpAddr], folder: &Path) -> io::Result<Program> {
+/// Debian's nginx, on the port that the container names, or on 80 as the image has it. It refuses what is meant for another
+/// pod of its StatefulSet.
+fn web_server(
+    pod: &Pod,
+    container: &Container,
+    addresses: &[IpAddr],
+    folder: &Path,
+) -> io::Result<Program> {
     let first = container.ports.iter().flatten().next();
     let port = first.map_or(80, |port| {
         port_number(container, &IntOrString::Int(port.container_port))
@@ -94,12 +100,37 @@ fn web_server(container: &Container, addresses: &[IpAddr], folder: &Path) -> io:
     // The only user there is where the namespace is rootless.
     let configuration = format!(
         "user root;\n{}",
-        nginx::configuration(Speech::Http1, &addresses)
+        with_names(
+            &nginx::configuration(Speech::Http1, &addresses),
+            &addresses,
+            pod
+        )
     );
     Ok(Program {
         command: nginx::command(folder, &configuration)?,
         stop_signal: "-QUIT",
     })
+}
+
+/// The configuration, with one more server for what names a pod, `web-1.web.default`, and not this one.
+fn with_names(configuration: &str, addresses: &[SocketAddr], pod: &Pod) -> String {
+    let Some(hostname) = pod.spec.as_ref().and_then(|spec| spec.hostname.as_ref()) else {
+        return configuration.to_owned();
+    };
+    let listen = addresses.iter().map(|it| format!("listen {it};"));
+    let listen = listen.collect::<Vec<_>>().join(" ");
+    let http = configuration.trim_end().strip_suffix('}');
+    let http = http.expect("it ends with what is for HTTP");
+    format!(
+        r#"{http}
+    server {{
+        {listen}
+        server_name "~^(?!{hostname}\.)[a-z-]+-[0-9]+\.";
+        return 421;
+    }}
+}}
+"#
+    )
 }
 
 /// This crate's examples: `tower-headless-pod`, `tower-headless-client`, or the image of all with a command.

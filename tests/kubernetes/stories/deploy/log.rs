@@ -44,6 +44,17 @@ pub(super) fn assert_ended_well(log: &str) {
     assert_eq!(last, format!("sent {sent} ok {sent} failed 0"));
 }
 
+/// The pods that have answered, by their hostnames, each with how often: those of the tables at the end.
+pub(super) fn answers(log: &str) -> Vec<(&str, u64)> {
+    let answers = log.lines().filter_map(|line| {
+        let (pod, columns) = line.split_once(' ')?;
+        let (_, answers) = columns.split_once(" % ")?;
+        let answers = answers.split_whitespace().next()?.parse().ok()?;
+        Some((pod, answers)).filter(|_| pod.starts_with("web-") && answers > 0)
+    });
+    answers.collect()
+}
+
 /// What it has written of the latest second.
 fn latest(log: &str) -> Option<&str> {
     // The last line may not be whole yet.
@@ -72,6 +83,13 @@ mod tests {
         ] {
             assert!(!is_even(&line(other, 0), &pods), "{other}");
         }
+    }
+
+    #[test]
+    fn those_that_have_answered_are_told() {
+        let table = "web-0 10.0.0.1:80  available  0     0 %        0    0.0 ms\n\
+                     web-1 10.0.0.2:80  available  0   100 %      333    0.9 ms\n";
+        assert_eq!(answers(table), [("web-1", 333)]);
     }
 
     #[test]

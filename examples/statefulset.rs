@@ -1,0 +1,308 @@
+//! A key-value store of three pods, `kv-0` to `kv-2`: its clients write to one pod by name, read from any, and read from most
+//! of them what must not be stale. Meanwhile `kv-1` is rescheduled: it goes, and comes back at another address.
+//!
+//! ```text
+//! cargo run --features http --example statefulset    # its pods and its DNS are its own; needs nothing but loopback
+//! ```
+//!
+//! To learn how the crate is used, read [`write`], [`read`] and [`read_newest`], and [`Node::copy`] for a pod that talks to its
+//! peers. The rest are the pods, and the DNS that names them.
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    net::Ipv4Addr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::future::select_ok;
+use http::{Method, Request, Response, StatusCode, header::HOST};
+use http_body_util::{BodyExt, Full};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use support::dns::{DnsServer, Srv};
+use tokio::{
+    net::TcpListener,
+    task::{JoinHandle, JoinSet},
+    time::sleep,
+};
+use tower_headless::{
+    BoxError,
+    http::{Client, ResponseBody},
+};
+
+const SERVICE: &str = "kv.default.svc.cluster.local";
+const PODS: [&str; 3] = ["kv-0", "kv-1", "kv-2"];
+const PRIMARY: &str = "kv-0";
+
+/// Any two sets of so many pods have one in common: whoever asks so many meets one that has the last write.
+const MOST: usize = PODS.len() / 2 + 1;
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    let cluster = Cluster::start().await?;
+    let client = cluster.client.clone();
+    let done = Arc::new(AtomicBool::new(false));
+    let user = tokio::spawn(write_and_read(client.clone(), done.clone()));
+    let follower = tokio::spawn(read_of("kv-1", client.clone(), done.clone()));
+
+    sleep(Duration::from_secs(1)).await;
+    let address = || client.endpoint("kv-1").map(|pod| pod.address());
+    let old = address().ok_or("kv-1 is there")?;
+    println!("kv-1 is at {old}, and goes");
+    let volume = cluster.stop("kv-1").await?;
+    sleep(Duration::from_secs(1)).await;
+    cluster.run("kv-1", volume).await?;
+    sleep(Duration::from_secs(1)).await;
+    let new = address().ok_or("kv-1 is back")?;
+    println!("kv-1 is at {new}, with its volume");
+    assert_ne!(old, new);
+
+    done.store(true, Ordering::Relaxed);
+    let (writes, stale) = user.await??;
+    let reads = follower.await??;
+    println!("{writes} writes to {PRIMARY}, each read from most pods: none stale");
+    println!("{writes} reads from any pod: {stale} stale");
+    println!("{reads} reads from kv-1, wherever it was: none failed");
+    Ok(())
+}
+
+// ---------------------------------------------------------------- the client
+
+/// To the primary and to no other pod. It is waited for while it is away; with `own_host` it can tell that it is meant.
+async fn write(client: &Client, key: &str, value: u64) -> Result<(), BoxError> {
+    let primary = client.pod(PRIMARY).own_host();
+    let request = primary.request(Method::PUT, key).body(value.to_string());
+    answer(request.await?).await?;
+    Ok(())
+}
+
+/// From any pod. The fastest way; the answer may be older than the last write.
+async fn read(client: &Client, key: &str) -> Result<u64, BoxError> {
+    let value = answer(client.get(key).await?).await?;
+    Ok(value.parse()?)
+}
+
+/// From most pods, of all that there are. One of them has the last write, so no answer is older.
+async fn read_newest(client: &Client, key: &str) -> Result<u64, BoxError> {
+    // Of a number that is ours: most of those that are known just now may be too few.
+    let answers = client.get(key).broadcast().quorum(MOST).await?;
+    let mut newest = 0;
+    for (_, response) in answers {
+        newest = newest.max(answer(response).await?.parse()?);
+    }
+    Ok(newest)
+}
+
+async fn answer(response: Response<ResponseBody>) -> Result<String, BoxError> {
+    let status = response.status();
+    let body = response.into_body().collect().await?.to_bytes();
+    let text = String::from_utf8_lossy(&body).into_owned();
+    match status.is_success() {
+        true => Ok(text),
+        false => Err(format!("{status}: {text}").into()),
+    }
+}
+
+/// Writes, and reads what it has written: how many times, and how many reads from any pod were stale.
+async fn write_and_read(client: Client, done: Arc<AtomicBool>) -> Result<(u64, u64), BoxError> {
+    let (mut written, mut stale) = (0, 0);
+    while !done.load(Ordering::Relaxed) {
+        written += 1;
+        write(&client, "/counter", written).await?;
+        assert_eq!(read_newest(&client, "/counter").await?, written);
+        stale += u64::from(read(&client, "/counter").await? < written);
+    }
+    Ok((written, stale))
+}
+
+/// Reads from one pod, which may be away for a while: how many times.
+async fn read_of(pod: &str, client: Client, done: Arc<AtomicBool>) -> Result<u64, BoxError> {
+    let pod = client.pod(pod).own_host();
+    let mut reads = 0;
+    while !done.load(Ordering::Relaxed) {
+        answer(pod.get("/counter").await?).await?;
+        reads += 1;
+    }
+    Ok(reads)
+}
+
+// ---------------------------------------------------------------- the pods
+
+/// What stays of a pod that is rescheduled. Of two values the greater is the newer.
+type Volume = Arc<Mutex<HashMap<String, u64>>>;
+
+struct Node {
+    name: &'static str,
+    volume: Volume,
+    /// For its peers.
+    client: Client,
+}
+
+impl Node {
+    async fn respond(self: Arc<Self>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (status, text) = match self.serve(request).await {
+            Ok(answer) => answer,
+            Err(error) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+        };
+        let mut response = Response::new(Full::from(text));
+        *response.status_mut() = status;
+        response
+    }
+
+    async fn serve(&self, request: Request<Incoming>) -> Result<(StatusCode, String), BoxError> {
+        let (head, body) = request.into_parts();
+        let host = head.headers.get(HOST).ok_or("no Host")?.to_str()?;
+        let is_mine = host == format!("{}.{SERVICE}", self.name);
+        let key = head.uri.path();
+        match head.method {
+            Method::GET if is_mine || host == SERVICE => {
+                let value = self.entries().get(key).copied().unwrap_or_default();
+                Ok((StatusCode::OK, value.to_string()))
+            }
+            Method::PUT if is_mine => {
+                let body = body.collect().await?.to_bytes();
+                self.put(key, std::str::from_utf8(&body)?.parse()?).await?;
+                Ok((StatusCode::OK, String::new()))
+            }
+            _ => {
+                let wrong = format!("{} {host}{key} at {}", head.method, self.name);
+                Ok((StatusCode::MISDIRECTED_REQUEST, wrong))
+            }
+        }
+    }
+
+    /// Done when most pods have it.
+    async fn put(&self, key: &str, value: u64) -> Result<(), BoxError> {
+        self.keep(key, value);
+        if self.name == PRIMARY {
+            // With this one and one of the two others it has most of them. The last one's copy goes on by itself.
+            let copies = PODS.into_iter().filter(|pod| *pod != PRIMARY);
+            let copies = copies.map(|pod| Box::pin(self.copy(pod, key, value)));
+            select_ok(copies).await?;
+        }
+        Ok(())
+    }
+
+    /// To this peer. If it is away, the write waits for it, and finds it wherever it comes back.
+    fn copy(&self, pod: &str, key: &str, value: u64) -> impl Future<Output = Result<(), BoxError>> {
+        let pod = self.client.pod(pod).own_host();
+        let request = pod.request(Method::PUT, key).body(value.to_string());
+        let copied = tokio::spawn(async move { answer(request.idempotent().await?).await });
+        async move { copied.await?.map(drop) }
+    }
+
+    fn keep(&self, key: &str, value: u64) {
+        let mut entries = self.entries();
+        let kept = entries.entry(key.to_owned()).or_default();
+        *kept = value.max(*kept);
+    }
+
+    fn entries(&self) -> MutexGuard<'_, HashMap<String, u64>> {
+        self.volume.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A StatefulSet and its headless Service, in miniature.
+struct Cluster {
+    dns: DnsServer,
+    client: Client,
+    running: Mutex<HashMap<&'static str, Running>>,
+}
+
+struct Running {
+    port: u16,
+    volume: Volume,
+    task: JoinHandle<()>,
+}
+
+impl Cluster {
+    async fn start() -> Result<Self, BoxError> {
+        let dns = DnsServer::start().await;
+        // Asked by the name of its port, DNS tells the pods' names.
+        let client = Client::builder(format!("http://_http._tcp.{SERVICE}").parse()?)
+            .dns(|it| {
+                it.name_servers([dns.addr()])
+                    .allow_loopback(true)
+                    .refresh_interval(Duration::from_millis(50))
+            })
+            .build()?;
+        let running = Mutex::default();
+        let cluster = Self {
+            dns,
+            client,
+            running,
+        };
+        for pod in PODS {
+            cluster.run(pod, Volume::default()).await?;
+        }
+        Ok(cluster)
+    }
+
+    async fn run(&self, name: &'static str, volume: Volume) -> Result<(), BoxError> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let port = listener.local_addr()?.port();
+        let node = Arc::new(Node {
+            name,
+            volume: volume.clone(),
+            client: self.client.clone(),
+        });
+        let task = tokio::spawn(listen(listener, node));
+        let pod = Running { port, volume, task };
+        self.change(|running| running.insert(name, pod));
+        Ok(())
+    }
+
+    /// What is left of it.
+    async fn stop(&self, name: &str) -> Result<Volume, BoxError> {
+        let pod = self.change(|running| running.remove(name));
+        let pod = pod.ok_or("no such pod runs")?;
+        pod.task.abort();
+        // Its end is that it was aborted.
+        let _ = pod.task.await;
+        Ok(pod.volume)
+    }
+
+    /// DNS is told.
+    fn change<T>(&self, change: impl FnOnce(&mut HashMap<&'static str, Running>) -> T) -> T {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = change(&mut running);
+        let own = |pod: &str| format!("{pod}.{SERVICE}");
+        let records = running
+            .iter()
+            .map(|(name, pod)| Srv::new(pod.port, own(name)));
+        self.dns
+            .set_srv(&format!("_http._tcp.{SERVICE}"), 1, records);
+        for pod in PODS {
+            let address = running.get(pod).map(|_| Ipv4Addr::LOCALHOST);
+            self.dns.set_a(&own(pod), 1, address);
+        }
+        changed
+    }
+}
+
+/// Its connections end with it.
+async fn listen(listener: TcpListener, node: Arc<Node>) {
+    let mut connections = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        let node = node.clone();
+        let respond = service_fn(move |request| {
+            let node = node.clone();
+            async move { Ok::<_, Infallible>(node.respond(request).await) }
+        });
+        connections.spawn(async move {
+            // What breaks a connection is its client's to tell.
+            let _ = http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), respond)
+                .await;
+        });
+    }
+}

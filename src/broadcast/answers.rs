@@ -1,0 +1,268 @@
+//! The answers as they come: who is asked when, and who is out of time.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    future::Future,
+    mem::take,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::{
+    Stream, StreamExt,
+    stream::{BoxStream, FuturesUnordered},
+};
+
+use crate::{
+    balance::{Roster, Whole},
+    endpoint::Endpoint,
+    error::Error,
+    home::Timer,
+    member::MemberId,
+    route::Target,
+};
+
+/// The answers to a broadcast, as they come: one for each endpoint that was to be asked, as a stream that ends with the last.
+///
+/// Awaiting a [`Broadcast`](super::Broadcast) gives it. The requests go on while it is polled. Dropping it cancels those that
+/// are under way, and asks nobody else.
+#[must_use = "streams do nothing unless polled"]
+pub struct Answers<T, E = Error> {
+    terms: Terms<T, E>,
+    /// Those that are not asked yet.
+    queue: VecDeque<Target>,
+    running: FuturesUnordered<Asked<T, E>>,
+    /// Those that were out of time with all others, and the time that they had.
+    overdue: VecDeque<Error>,
+}
+
+/// Whom a broadcast asks, how, and in what time.
+pub(super) struct Terms<T, E> {
+    pub(super) ask: Ask<T, E>,
+    pub(super) kind: Kind<T, E>,
+    pub(super) targets: Vec<Target>,
+    /// As long as anybody may be asked, or is.
+    pub(super) whole: Option<Whole>,
+    pub(super) joining: Option<Joining>,
+    pub(super) concurrency: usize,
+    pub(super) endpoint_timeout: Duration,
+    pub(super) deadline: Option<Deadline>,
+}
+
+/// Sends the request to one endpoint.
+pub(super) type Ask<T, E> = Box<dyn FnMut(&Target) -> Pin<Box<dyn Asking<T, E>>> + Send>;
+
+/// A request to one endpoint.
+pub(crate) trait Asking<T, E>: Future<Output = Result<T, E>> + Send {
+    /// Whether the endpoint can't have executed it, so far.
+    fn is_unsent(&self) -> bool;
+}
+
+/// What kind of answers those are.
+pub(crate) struct Kind<T, E> {
+    /// The caller's error of the balancer's.
+    pub(crate) error: fn(Error) -> E,
+    /// Makes an error of an answer that is none to those who count successes.
+    pub(crate) check: fn(T) -> Result<T, E>,
+}
+
+/// A time that there is, and when it is over.
+pub(super) struct Deadline {
+    timer: Timer,
+    after: Duration,
+}
+
+impl Deadline {
+    pub(super) fn after(after: Duration) -> Self {
+        let timer = Timer::after(after);
+        Self { timer, after }
+    }
+
+    /// Ready when the time is over, with how long it was.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Duration> {
+        self.timer.poll(cx).map(|()| self.after)
+    }
+}
+
+/// The endpoints that join while a broadcast runs.
+pub(super) struct Joining {
+    roster: Roster,
+    changes: BoxStream<'static, ()>,
+    /// The youngest of those that have been asked: members are numbered as they join.
+    youngest: Option<MemberId>,
+}
+
+impl Joining {
+    pub(super) fn new(roster: Roster, changes: BoxStream<'static, ()>, targets: &[Target]) -> Self {
+        Self {
+            roster,
+            changes,
+            youngest: targets.iter().map(|target| target.id).max(),
+        }
+    }
+
+    /// Those that have joined since the last time.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Vec<Target> {
+        let mut has_changed = false;
+        while let Poll::Ready(Some(())) = self.changes.poll_next_unpin(cx) {
+            has_changed = true;
+        }
+        if !has_changed {
+            return Vec::new();
+        }
+        let mut joined = self.roster.targets();
+        joined.retain(|target| Some(target.id) > self.youngest);
+        self.youngest = joined
+            .iter()
+            .map(|target| target.id)
+            .max()
+            .max(self.youngest);
+        joined
+    }
+}
+
+impl<T, E> Answers<T, E> {
+    pub(super) fn new(mut terms: Terms<T, E>) -> Self {
+        Self {
+            queue: take(&mut terms.targets).into(),
+            terms,
+            running: FuturesUnordered::new(),
+            overdue: VecDeque::new(),
+        }
+    }
+
+    /// How many endpoints have neither answered nor failed.
+    pub(super) fn left(&self) -> usize {
+        self.hopeful() + self.overdue.len()
+    }
+
+    /// How many of them still have time to.
+    pub(super) fn hopeful(&self) -> usize {
+        self.queue.len() + self.running.len()
+    }
+
+    /// Those that were out of time with all others, and have not been told yet.
+    pub(super) fn take_overdue(&mut self) -> Vec<(Endpoint, E)> {
+        std::iter::from_fn(|| self.next_overdue()).collect()
+    }
+
+    fn next_overdue(&mut self) -> Option<(Endpoint, E)> {
+        let error = self.overdue.pop_front()?;
+        let endpoint = error.endpoint()?.clone();
+        Some((endpoint, (self.terms.kind.error)(error)))
+    }
+
+    /// Asks as many as may be asked at once.
+    fn ask(&mut self) {
+        while self.running.len() < self.terms.concurrency
+            && let Some(target) = self.queue.pop_front()
+        {
+            self.running.push(Asked {
+                answer: Some((self.terms.ask)(&target)),
+                endpoint: target.endpoint,
+                deadline: Deadline::after(self.terms.endpoint_timeout),
+                error: self.terms.kind.error,
+            });
+        }
+    }
+
+    /// All are out of time: cancels what is under way.
+    pub(super) fn cut(&mut self, after: Duration) {
+        self.terms.joining = None;
+        self.terms.deadline = None;
+        let running = take(&mut self.running).into_iter();
+        let asked = running.map(|asked| {
+            let is_unsent = asked.answer.is_none_or(|answer| answer.is_unsent());
+            Error::no_answer(asked.endpoint, after, is_unsent)
+        });
+        self.overdue.extend(asked);
+        let queue = self.queue.drain(..);
+        self.overdue
+            .extend(queue.map(|target| Error::no_answer(target.endpoint, after, true)));
+        self.terms.whole = None;
+    }
+}
+
+impl<T, E> Answers<T, E> {
+    /// The next answer; an error if it isn't a success.
+    pub(super) async fn next_checked(&mut self) -> Option<(Endpoint, Result<T, E>)> {
+        let (endpoint, answer) = self.next().await?;
+        Some((endpoint, answer.and_then(self.terms.kind.check)))
+    }
+}
+
+impl<T, E> Stream for Answers<T, E> {
+    type Item = (Endpoint, Result<T, E>);
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        loop {
+            if let Some((endpoint, error)) = this.next_overdue() {
+                return Poll::Ready(Some((endpoint, Err(error))));
+            }
+            if let Some(joining) = &mut this.terms.joining {
+                this.queue.extend(joining.poll(cx));
+            }
+            this.ask();
+            if let Poll::Ready(next) = this.running.poll_next_unpin(cx) {
+                // One that joins may be next, until the stream has ended.
+                if next.is_none() || this.hopeful() == 0 && this.terms.joining.is_none() {
+                    this.terms.whole = None;
+                }
+                return Poll::Ready(next);
+            }
+            let Some(deadline) = &mut this.terms.deadline else {
+                return Poll::Pending;
+            };
+            let after = std::task::ready!(deadline.poll(cx));
+            this.cut(after);
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.left();
+        (left, self.terms.joining.is_none().then_some(left))
+    }
+}
+
+impl<T, E> fmt::Debug for Answers<T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answers")
+            .field("left", &self.left())
+            .finish_non_exhaustive()
+    }
+}
+
+/// One endpoint that has been asked.
+struct Asked<T, E> {
+    endpoint: Endpoint,
+    /// None once it is over.
+    answer: Option<Pin<Box<dyn Asking<T, E>>>>,
+    deadline: Deadline,
+    error: fn(Error) -> E,
+}
+
+impl<T, E> Future for Asked<T, E> {
+    type Output = (Endpoint, Result<T, E>);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let Some(answer) = &mut this.answer else {
+            return Poll::Pending;
+        };
+        let answer = match answer.as_mut().poll(cx) {
+            Poll::Ready(answer) => answer,
+            Poll::Pending => {
+                let after = std::task::ready!(this.deadline.poll(cx));
+                let is_unsent = answer.is_unsent();
+                let error = Error::no_answer(this.endpoint.clone(), after, is_unsent);
+                Err((this.error)(error))
+            }
+        };
+        // It is cancelled before its error is told.
+        this.answer = None;
+        Poll::Ready((this.endpoint.clone(), answer))
+    }
+}

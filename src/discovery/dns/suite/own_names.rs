@@ -1,0 +1,248 @@
+//! Pods' own names, asked for beside the Service's.
+
+use super::*;
+use crate::discovery::dns::lookup::{RecordType, Service};
+
+const SERVICE: &str = "web.default.svc.cluster.local";
+
+fn own(pod: &str) -> String {
+    format!("{pod}.{SERVICE}")
+}
+
+fn named(host: u8, pod: &str) -> Endpoint {
+    let mut endpoint = hosts([host]).remove(0);
+    endpoint.lease_hostname(pod.into());
+    endpoint
+}
+
+/// The Service of pods 1 to 3, of which web-0 is the first, and that is asked for.
+async fn stateful() -> (Script, Shared<Refresher<Script>>, Vec<Endpoint>) {
+    let script = Script::new();
+    script.pods(SERVICE, [1, 2, 3]);
+    script.pods(&own("web-0"), [1]);
+    let mut discovery = discovery("web:80", &script);
+    discovery.wanted("web-0");
+    let first = set(&mut discovery).await;
+    (script, discovery, first)
+}
+
+fn with(pods: [Option<&str>; 3]) -> Vec<Endpoint> {
+    let pods = pods.into_iter().zip(1..);
+    pods.map(|(pod, host)| pod.map_or_else(|| hosts([host]).remove(0), |pod| named(host, pod)))
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wanted_name_is_known_from_the_first_look_on() {
+    let (_script, _discovery, first) = stateful().await;
+    assert_eq!(first, with([Some("web-0"), None, None]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_is_where_the_last_look_has_found_it() {
+    let (script, mut discovery, _) = stateful().await;
+    discovery.wanted("web-1");
+    script.pods(&own("web-1"), [2]);
+    until(&mut discovery, &with([Some("web-0"), Some("web-1"), None])).await;
+    // They swap.
+    script.pods(&own("web-0"), [2]);
+    script.pods(&own("web-1"), [1]);
+    until(&mut discovery, &with([Some("web-1"), Some("web-0"), None])).await;
+    // One goes, and its address is another pod's that nobody asks for.
+    script.forget(&own("web-1"));
+    until(&mut discovery, &with([None, Some("web-0"), None])).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_makes_no_endpoint() {
+    let (script, mut discovery, _) = stateful().await;
+    script.pods(&own("web-0"), [9]);
+    until(&mut discovery, &with([None; 3])).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_two_names_claim_has_neither() {
+    let (script, mut discovery, first) = stateful().await;
+    discovery.wanted("web-1");
+    script.pods(&own("web-1"), [1]);
+    // Before anything is forgotten.
+    let (second, after) = next(&mut discovery, &first).await;
+    assert!(after < 60 * SECOND, "{after:?}");
+    assert_eq!(second, with([None; 3]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_cant_be_looked_up_stays_while_its_address_does() {
+    for say in [Say::ServFail, Say::Silence] {
+        let (script, mut discovery, first) = stateful().await;
+        script.fails_name(&own("web-0"), Some(say));
+        for _ in 0..3 {
+            assert_eq!(set(&mut discovery).await, first);
+        }
+        script.pods(SERVICE, [2, 3]);
+        until(&mut discovery, &hosts([2, 3])).await;
+        script.pods(SERVICE, [1, 2, 3]);
+        until(&mut discovery, &with([None; 3])).await;
+        script.fails_name(&own("web-0"), None);
+        until(&mut discovery, &first).await;
+    }
+}
+
+/// Its pod may have gone, and its address may be another pod's by now.
+#[tokio::test(start_paused = true)]
+async fn a_name_that_cant_be_looked_up_is_forgotten_in_the_end() {
+    for say in [Say::ServFail, Say::Silence] {
+        let (script, mut discovery, first) = stateful().await;
+        script.fails_name(&own("web-0"), Some(say));
+        let (second, after) = next(&mut discovery, &first).await;
+        assert_eq!(second, with([None; 3]));
+        // The first look that fails, half a minute, and the time of a look.
+        assert!((30 * SECOND..42 * SECOND).contains(&after), "{after:?}");
+        script.fails_name(&own("web-0"), None);
+        until(&mut discovery, &first).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_fails_now_and_then_stays() {
+    let (script, mut discovery, first) = stateful().await;
+    for _ in 0..8 {
+        for (say, seconds) in [(Some(Say::ServFail), 15), (None, 7)] {
+            script.fails_name(&own("web-0"), say);
+            run(&mut discovery, seconds * SECOND).await;
+            assert_eq!(set(&mut discovery).await, first);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_names_have_their_turn_all_of_them() {
+    let script = Script::new();
+    script.slow(RecordType::A, 300 * SECOND / 1000);
+    script.pods(SERVICE, 1..=64);
+    let mut discovery = discovery("web:80", &script);
+    let pods = (1..=64).map(|host| (host, format!("web-{host}")));
+    let pods: Vec<_> = pods
+        .inspect(|(host, pod)| {
+            script.pods(&own(pod), [*host]);
+            discovery.wanted(pod);
+        })
+        .map(|(host, pod)| named(host, &pod))
+        .collect();
+    until(&mut discovery, &pods).await;
+    // And none is forgotten while others have theirs.
+    for _ in 0..50 {
+        assert_eq!(set(&mut discovery).await, pods);
+    }
+}
+
+/// Those that nobody answers for take all the time that they get.
+#[tokio::test(start_paused = true)]
+async fn names_that_nobody_answers_for_keep_no_other_from_its_turn() {
+    let (script, mut discovery, _) = stateful().await;
+    for pod in 0..40 {
+        let pod = format!("a-{pod}");
+        script.fails_name(&own(&pod), Some(Say::Silence));
+        discovery.wanted(&pod);
+    }
+    for _ in 0..3 {
+        discovery.wanted("web-1");
+        script.pods(&own("web-1"), [2]);
+        until(&mut discovery, &with([Some("web-0"), Some("web-1"), None])).await;
+        script.forget(&own("web-1"));
+        until(&mut discovery, &with([Some("web-0"), None, None])).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_that_are_made_up_shut_out_no_pod() {
+    let (script, mut discovery, _) = stateful().await;
+    for pod in 0..100 {
+        discovery.wanted(&format!("made-up-{pod}"));
+    }
+    // They have been looked up by then.
+    run(&mut discovery, 10 * SECOND).await;
+    script.pods(&own("web-1"), [2]);
+    discovery.wanted("web-1");
+    until(&mut discovery, &with([Some("web-0"), Some("web-1"), None])).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_are_asked_for_with_the_service_until_nobody_wants_them() {
+    let (script, mut discovery, _) = stateful().await;
+    script.take_asked();
+    run(&mut discovery, 60 * SECOND).await;
+    let asked = script.take_asked();
+    let count = |name: &str, record_type| {
+        let same = |it: &&(String, RecordType)| it.0 == name && it.1 == record_type;
+        asked.iter().filter(same).count()
+    };
+    let [addresses, own_name] = [SERVICE, &own("web-0")].map(|name| count(name, RecordType::A));
+    assert!(
+        addresses >= 12 && own_name == addresses,
+        "{own_name} of {addresses}"
+    );
+    // The Service has no IPv6 addresses, so its pods aren't asked for any.
+    assert_eq!(count(&own("web-0"), RecordType::Aaaa), 0);
+    until(&mut discovery, &with([None; 3])).await;
+    script.take_asked();
+    run(&mut discovery, 60 * SECOND).await;
+    assert!(script.take_asked().iter().all(|(name, _)| name == SERVICE));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_is_told_again_is_kept() {
+    let (_script, mut discovery, first) = stateful().await;
+    for _ in 0..10 {
+        discovery.wanted("web-0");
+        run(&mut discovery, 60 * SECOND).await;
+    }
+    assert_eq!(set(&mut discovery).await, first);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clone_in_another_room_knows_what_is_wanted() {
+    let (_script, discovery, _) = stateful().await;
+    let other = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .expect("a runtime");
+        let mut discovery = discovery.clone();
+        runtime.block_on(async {
+            discovery.refresh();
+            run(&mut discovery, 20 * SECOND).await;
+            set(&mut discovery).await
+        })
+    });
+    let set = other.join().expect("no panic");
+    assert_eq!(set, with([Some("web-0"), None, None]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_srv_records_dont_tell_names_they_are_asked_for() {
+    let script = Script::new();
+    let services = (0..3).map(|pod| Service {
+        priority: 0,
+        weight: 33,
+        port: 80,
+        target: own(&format!("web-{pod}")),
+    });
+    let name = format!("_http._tcp.{SERVICE}");
+    script.say(
+        &name,
+        RecordType::Srv,
+        Say::Services {
+            services: services.collect(),
+            glue: Vec::new(),
+            truncated: false,
+        },
+    );
+    script.pods(SERVICE, [1, 2, 3]);
+    script.pods(&own("web-1"), [3]);
+    let mut discovery = discovery("_http._tcp.web", &script);
+    assert_eq!(set(&mut discovery).await, hosts([1, 2, 3]));
+    discovery.wanted("web-1");
+    until(&mut discovery, &with([None, None, Some("web-1")])).await;
+}

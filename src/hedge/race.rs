@@ -1,0 +1,259 @@
+//! Two tries of one request, and which result counts.
+//!
+//! ```text
+//!  first try ──────────────┬──────────────────────▶ a good result: the caller's; the second is withdrawn
+//!                no result │ in the usual time   └▶ no good: another try in its place, or the second goes on alone
+//!                          ▼
+//!                 second try, elsewhere ──────────▶ a good result: the caller's; the first is overtaken
+//!                 (if it is allowed)              └▶ no good: set aside, the first goes on alone
+//! ```
+//!
+//! What comes of the one that goes on alone is the result of both, if no result that was set aside counts for more. A try in
+//! the place of the first one is a retry as any other. It is the younger of the two then: the second is the one that may be
+//! overtaken.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use pin_project_lite::pin_project;
+
+use crate::{
+    balance::ResponseFuture,
+    error::BoxError,
+    home::Timer,
+    in_flight::{Completion, InFlight},
+};
+use tower::Service;
+
+/// A try that may lose.
+pub(crate) trait Runner: Future {
+    /// It is cancelled: a try that began after it was answered first.
+    fn overtaken(self: Pin<&mut Self>);
+
+    /// It is cancelled: a try that began before it was answered first.
+    fn withdraw(self: Pin<&mut Self>);
+}
+
+/// The request that the tries are of.
+pub(crate) trait Contest<F: Future> {
+    /// How long the first try may take now before there is a second one, where a result is late after `late`.
+    fn patience(&self, late: Duration) -> Duration;
+
+    /// A second try beside `first`, if there is to be one.
+    fn second(&mut self, first: &F) -> Option<F>;
+
+    /// Whether a result ends the race though the other try may bring another one.
+    fn is_good(&self, result: &F::Output) -> bool;
+
+    /// Takes note of a result that doesn't.
+    fn set_aside(&mut self, result: F::Output);
+
+    /// Takes note of a result that doesn't, and makes another try in the place of the one that it is of, beside `other`, if
+    /// there is to be one.
+    fn replace(&mut self, result: F::Output, other: &F) -> Option<F>;
+}
+
+/// The least that a timer tells.
+const LEAST: Duration = Duration::from_millis(1);
+
+pin_project! {
+    /// A try, and the second one beside it if there is any.
+    pub(crate) struct Race<F> {
+        // None once it has come to nothing and the second goes on alone.
+        #[pin]
+        first: Option<F>,
+        second: Option<Second<F>>,
+        // The first is another one than when the second began.
+        is_replaced: bool,
+        // The result that counts is the second's, and the first had none.
+        is_overtaken: bool,
+    }
+}
+
+enum Second<F> {
+    /// It may be made when the time is over.
+    Due(Box<Due>),
+    Begun(Pin<Box<F>>),
+}
+
+/// When a second try is asked for.
+struct Due {
+    timer: Timer,
+    after: Duration,
+    /// How long the first one has taken when the time is over.
+    waited: Duration,
+}
+
+impl Due {
+    fn new(after: Duration) -> Self {
+        Self {
+            timer: Timer::after(after),
+            after,
+            waited: after,
+        }
+    }
+
+    /// It is asked for when the first one has taken so long.
+    fn put_off(&mut self, until: Duration) {
+        self.timer = Timer::after(until.saturating_sub(self.waited));
+        self.waited = until;
+    }
+
+    /// Whatever keeps the second try from being made may be over later; not to wake up again and again where the request takes
+    /// long, it is asked for after twice the time.
+    fn put_off_longer(&mut self) {
+        self.put_off(self.waited.max(LEAST).saturating_mul(2));
+    }
+}
+
+impl<F> Race<F> {
+    /// A try; a second one may be made after so long.
+    #[inline]
+    pub(crate) fn new(first: F, after: Option<Duration>) -> Self {
+        Self {
+            first: Some(first),
+            second: after.map(|after| Second::Due(Box::new(Due::new(after)))),
+            is_replaced: false,
+            is_overtaken: false,
+        }
+    }
+
+    /// The first has come to nothing, and the same request is tried again, in a time of its own. There is one second try in
+    /// all.
+    pub(crate) fn try_again(self: Pin<&mut Self>, again: F) {
+        let mut this = self.project();
+        this.first.set(Some(again));
+        if let Some(Second::Due(due)) = this.second {
+            **due = Due::new(due.after);
+        }
+    }
+
+    /// The only try, as long as there is one.
+    #[cfg(feature = "http")]
+    pub(crate) fn alone(&self) -> Option<&F> {
+        match self.second {
+            Some(Second::Begun(_)) => None,
+            _ => self.first.as_ref(),
+        }
+    }
+
+    /// Whether the result that counts is the second's, while the first had none.
+    #[cfg(feature = "http")]
+    pub(crate) fn is_overtaken(&self) -> bool {
+        self.is_overtaken
+    }
+}
+
+impl<F: Runner> Race<F> {
+    /// The result that counts. Without a `contest` there is no second try.
+    #[inline]
+    pub(crate) fn poll(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        contest: Option<impl Contest<F>>,
+    ) -> Poll<F::Output> {
+        if let (Some(_), Some(contest)) = (&self.second, contest) {
+            return self.poll_both(cx, contest);
+        }
+        match self.project().first.as_pin_mut() {
+            Some(first) => first.poll(cx),
+            None => Poll::Pending,
+        }
+    }
+
+    fn poll_both(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut contest: impl Contest<F>,
+    ) -> Poll<F::Output> {
+        if let Poll::Ready(result) = self.as_mut().poll_first(cx, &mut contest) {
+            return Poll::Ready(result);
+        }
+        let mut this = self.project();
+        loop {
+            match this.second {
+                None => return Poll::Pending,
+                Some(Second::Due(due)) => {
+                    ready!(due.timer.poll(cx));
+                    let patience = contest.patience(due.after);
+                    if patience > due.waited {
+                        due.put_off(patience);
+                        continue;
+                    }
+                    let first = this.first.as_ref().get_ref().as_ref();
+                    let Some(second) = first.and_then(|first| contest.second(first)) else {
+                        due.put_off_longer();
+                        continue;
+                    };
+                    tracing::debug!("request hedged: its answer is late");
+                    *this.second = Some(Second::Begun(Box::pin(second)));
+                }
+                Some(Second::Begun(second)) => {
+                    let result = ready!(second.as_mut().poll(cx));
+                    *this.second = None;
+                    let Some(first) = this.first.as_mut().as_pin_mut() else {
+                        return Poll::Ready(result);
+                    };
+                    if contest.is_good(&result) {
+                        match *this.is_replaced {
+                            true => first.withdraw(),
+                            false => first.overtaken(),
+                        }
+                        this.first.set(None);
+                        *this.is_overtaken = !*this.is_replaced;
+                        return Poll::Ready(result);
+                    }
+                    contest.set_aside(result);
+                }
+            }
+        }
+    }
+
+    fn poll_first(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        contest: &mut impl Contest<F>,
+    ) -> Poll<F::Output> {
+        let mut this = self.project();
+        loop {
+            let Some(first) = this.first.as_mut().as_pin_mut() else {
+                return Poll::Pending;
+            };
+            let result = ready!(first.poll(cx));
+            let Some(Second::Begun(second)) = this.second else {
+                return Poll::Ready(result);
+            };
+            if contest.is_good(&result) {
+                match *this.is_replaced {
+                    true => second.as_mut().overtaken(),
+                    false => second.as_mut().withdraw(),
+                }
+                *this.second = None;
+                return Poll::Ready(result);
+            }
+            let again = contest.replace(result, second);
+            *this.is_replaced = true;
+            this.first.set(again);
+        }
+    }
+}
+
+impl<S, Req, C> Runner for ResponseFuture<S, Req, C>
+where
+    S: Service<Req> + Clone + Send + Sync + 'static,
+    S::Error: Into<BoxError>,
+    Req: 'static,
+    C: Completion<S::Response>,
+{
+    fn overtaken(self: Pin<&mut Self>) {
+        self.in_flight().map(InFlight::lose);
+    }
+
+    fn withdraw(self: Pin<&mut Self>) {
+        self.in_flight().map(InFlight::withdraw);
+    }
+}

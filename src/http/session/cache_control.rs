@@ -1,0 +1,120 @@
+//! What keeps a response that tells one user's session out of the caches that others have it from.
+//!
+//! `Set-Cookie` keeps no cache from storing a response (RFC 9111, section 7.3), and of a header of our own none knows anything.
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{CACHE_CONTROL, CDN_CACHE_CONTROL},
+};
+
+/// Forbids shared caches to store a response (RFC 9111, section 5.2.2.7). The user's own may, as the pod says.
+pub(super) fn make_private(headers: &mut HeaderMap) {
+    make_field_private(headers, CACHE_CONTROL);
+    // Where it is there, a CDN goes by this one alone (RFC 9213, section 2.2).
+    if headers.contains_key(CDN_CACHE_CONTROL) {
+        make_field_private(headers, CDN_CACHE_CONTROL);
+    }
+}
+
+/// `private` rules, whatever the others say. It comes first, and in one line with them, for caches that don't read all.
+fn make_field_private(headers: &mut HeaderMap, name: HeaderName) {
+    if is_private(headers, &name) {
+        return;
+    }
+    let mut line = b"private".to_vec();
+    for said in headers.get_all(&name) {
+        line.extend_from_slice(b", ");
+        line.extend_from_slice(said.as_bytes());
+    }
+    // It is made of values.
+    if let Ok(value) = HeaderValue::try_from(line) {
+        headers.insert(name, value);
+    }
+}
+
+/// Whether no shared cache stores it. One that knows `must-understand` passes over `no-store` (section 5.2.2.3); `private` with
+/// an argument is of some fields only.
+fn is_private(headers: &HeaderMap, name: &HeaderName) -> bool {
+    let says = |directive: &str| {
+        let mut all = headers.get_all(name).iter().flat_map(directives);
+        all.any(|said| said.eq_ignore_ascii_case(directive.as_bytes()))
+    };
+    says("private") || says("no-store") && !says("must-understand")
+}
+
+/// The parts between commas, but for those in quotes.
+fn directives(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    let mut is_quoted = false;
+    let parts = value.as_bytes().split(move |&byte| {
+        is_quoted ^= byte == b'"';
+        byte == b',' && !is_quoted
+    });
+    parts.map(<[u8]>::trim_ascii)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made_private(name: HeaderName, lines: &[&'static str]) -> HeaderMap {
+        let lines = lines.iter().map(|line| {
+            let value = HeaderValue::from_static(line);
+            (name.clone(), value)
+        });
+        let mut headers: HeaderMap = lines.collect();
+        make_private(&mut headers);
+        headers
+    }
+
+    fn lines(headers: &HeaderMap, name: HeaderName) -> Vec<&str> {
+        let lines = headers.get_all(name).into_iter();
+        lines.map(|line| line.to_str().expect("text")).collect()
+    }
+
+    #[test]
+    fn private_comes_before_what_the_pod_says() {
+        for (said, expected) in [
+            (&[][..], "private"),
+            (
+                &["public, max-age=600", "s-maxage=60"],
+                "private, public, max-age=600, s-maxage=60",
+            ),
+            (
+                &["private=\"x-user\", max-age=1"],
+                "private, private=\"x-user\", max-age=1",
+            ),
+            (&["a=\"b, private, c\""], "private, a=\"b, private, c\""),
+            (&["x-private"], "private, x-private"),
+            (&["no-cache"], "private, no-cache"),
+            (
+                &["must-understand, no-store"],
+                "private, must-understand, no-store",
+            ),
+        ] {
+            let headers = made_private(CACHE_CONTROL, said);
+            assert_eq!(lines(&headers, CACHE_CONTROL), [expected]);
+            assert!(!headers.contains_key(CDN_CACHE_CONTROL));
+        }
+    }
+
+    #[test]
+    fn what_no_shared_cache_stores_is_left_as_it_is() {
+        for said in [
+            &["max-age=1,Private"][..],
+            &["no-store"],
+            &["max-age=60", "NO-STORE , no-cache"],
+        ] {
+            assert_eq!(
+                lines(&made_private(CACHE_CONTROL, said), CACHE_CONTROL),
+                said
+            );
+        }
+    }
+
+    #[test]
+    fn a_cdn_s_own_line_says_so_too() {
+        let headers = made_private(CDN_CACHE_CONTROL, &["max-age=600"]);
+        assert_eq!(lines(&headers, CDN_CACHE_CONTROL), ["private, max-age=600"]);
+        assert_eq!(lines(&headers, CACHE_CONTROL), ["private"]);
+    }
+}

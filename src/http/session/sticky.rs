@@ -1,0 +1,178 @@
+//! The session of one request: where that leads it, and what its response says of it.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Response};
+
+use super::{
+    cache_control,
+    carrier::Carrier,
+    seal::{Opened, Seal, Ticket},
+};
+use crate::{
+    endpoint::Endpoint,
+    http::{error::Error, response::ResponseBody},
+    route::{PodId, Route},
+};
+
+pub(super) type OnLost = dyn Fn(&SessionLost) + Send + Sync;
+
+/// A session whose pod was out, and which goes on at another one.
+#[derive(Clone, Debug)]
+pub struct SessionLost {
+    old_pod: Box<str>,
+    new_pod: Endpoint,
+}
+
+impl SessionLost {
+    /// The [stable name](Endpoint::stable_name) of the pod that the session was with. There may be no such pod any more.
+    pub fn old_pod(&self) -> &str {
+        &self.old_pod
+    }
+
+    /// The pod that has answered in its stead.
+    pub fn new_pod(&self) -> &Endpoint {
+        &self.new_pod
+    }
+}
+
+/// The sessions of a client.
+pub(in crate::http) struct Sticky {
+    pub(super) carrier: Carrier,
+    pub(super) seal: Seal,
+    pub(super) is_strict: bool,
+    pub(super) marks_private: bool,
+    pub(super) on_lost: Option<Arc<OnLost>>,
+}
+
+/// The session of one request, or the one that it begins.
+pub(in crate::http) struct Session {
+    sticky: Arc<Sticky>,
+    brought: Option<Opened>,
+    /// Its pod, if it has a name, as that is known when the request is made. What answers may have been known by its address only
+    /// when it joined the set.
+    home: Option<Endpoint>,
+    /// Its pod has the request, and is late: another one has it, too.
+    is_late: bool,
+}
+
+impl Session {
+    /// The session that a request's headers tell. `known` tells what is known now of the pod that a route is for.
+    pub(in crate::http) fn of(
+        sticky: &Arc<Sticky>,
+        headers: &HeaderMap,
+        known: impl Fn(&Route) -> Option<Endpoint>,
+    ) -> Self {
+        let name = sticky.carrier.name();
+        let mut gone = None;
+        // Browsers bring a cookie for each path that it was set for. One of a pod that is there counts first: that of another
+        // path is never set anew.
+        let found = sticky.carrier.find(headers, |text| {
+            let brought = sticky.seal.open(name, text)?;
+            let pod = PodId::from(&*brought.ticket.pod);
+            let is_named = pod.name().is_some();
+            match known(&Route::new().pod(pod)) {
+                Some(home) => Some((brought, Some(home).filter(|_| is_named))),
+                None => {
+                    gone.get_or_insert(brought);
+                    None
+                }
+            }
+        });
+        let (brought, home) = match found {
+            Some((brought, home)) => (Some(brought), home),
+            None => (gone, None),
+        };
+        Self {
+            sticky: sticky.clone(),
+            brought,
+            home,
+            is_late: false,
+        }
+    }
+
+    /// Where its request goes, beside what that says itself.
+    pub(in crate::http) fn lead(&self, route: Route) -> Route {
+        let Some(Opened { ticket, .. }) = &self.brought else {
+            return route;
+        };
+        let Ticket { id, pod } = ticket;
+        if self.sticky.is_strict {
+            return route.pod(pod.clone());
+        }
+        let route = match route.requested_key() {
+            Some(_) => route,
+            None => route.key(*id),
+        };
+        route.prefer(pod.clone())
+    }
+
+    /// Whether a pod is the session's, by any of its names: they may not all have been known when the session began.
+    fn is_home(&self, pod: &Endpoint) -> bool {
+        let is_called = |it: &Opened| PodId::from(&*it.ticket.pod).is(pod);
+        let is_known = |home: &Endpoint| home.is_same_pod(pod);
+        self.brought.as_ref().is_some_and(is_called) || self.home.as_ref().is_some_and(is_known)
+    }
+
+    /// Its request is at `pod`, which is late, and goes to another one, too.
+    pub(in crate::http) fn hedged(&mut self, pod: &Endpoint) {
+        self.is_late = self.is_home(pod);
+    }
+
+    /// Its request has been answered: the response tells the pod, unless the caller knows that. A pod that was only late is
+    /// still the session's.
+    pub(in crate::http) fn answered(
+        self,
+        response: &mut Response<ResponseBody>,
+        is_overtaken: bool,
+    ) {
+        let pod = response.body().pod();
+        let stays = self.is_home(pod) || is_overtaken && self.is_late;
+        let Self {
+            sticky, brought, ..
+        } = self;
+        let next = match brought {
+            Some(Opened { ticket, is_current }) if stays => {
+                if is_current && !sticky.carrier.is_taken(response.headers()) {
+                    return;
+                }
+                ticket
+            }
+            _ if response.status().is_server_error() => return,
+            brought => {
+                let old = brought.map(|it| it.ticket);
+                let next = Ticket {
+                    id: old.as_ref().map_or_else(rand::random, |ticket| ticket.id),
+                    pod: pod.stable_name().into(),
+                };
+                if let (Some(hook), Some(ticket)) = (&sticky.on_lost, old) {
+                    hook(&SessionLost {
+                        old_pod: ticket.pod,
+                        new_pod: pod.clone(),
+                    });
+                }
+                next
+            }
+        };
+        sticky.tell(&next, response.headers_mut());
+    }
+
+    /// Its request has failed: where no other pod may have it, for want of the session's.
+    pub(in crate::http) fn failed(self, error: Error) -> Error {
+        match self.brought {
+            Some(it) if self.sticky.is_strict => error.of_session(it.ticket.pod),
+            _ => error,
+        }
+    }
+}
+
+impl Sticky {
+    fn tell(&self, ticket: &Ticket, headers: &mut HeaderMap) {
+        if let Some(text) = self.seal.seal(self.carrier.name(), ticket) {
+            self.carrier.add(headers, text);
+            if self.marks_private {
+                cache_control::make_private(headers);
+            }
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! What one pod is asked for by.
+
+use std::{
+    borrow::Cow,
+    cmp::Ordering,
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
+
+use super::PodName;
+use crate::endpoint::Endpoint;
+
+/// What one pod is asked for by: its name, its ordinal in a StatefulSet, or its address.
+///
+/// | made of | means the pod |
+/// | --- | --- |
+/// | text: `"web-0"` | of this hostname, or of this name |
+/// | text that is an address: `"10.244.1.7"`, `"10.244.1.7:80"` | at this address, as the downward API tells it (`status.podIP`) |
+/// | an [`IpAddr`], a [`SocketAddr`] | at this address, whatever pod that is: such a pod is followed nowhere |
+/// | an [`Endpoint`] | of its hostname or its name; at its address, if it has neither |
+/// | [`ordinal`](Self::ordinal) | whose name ends so: `web-3` is 3 |
+///
+/// ```
+/// use tower_headless::{Endpoint, PodId};
+///
+/// let pod = Endpoint::new("10.244.1.7:80".parse()?).with_hostname("web-3");
+/// for id in ["web-3", "10.244.1.7", "10.244.1.7:80"] {
+///     assert!(PodId::from(id).is(&pod));
+/// }
+/// assert!(!PodId::from("web-30").is(&pod));
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PodId(Id);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Id {
+    Name(Box<str>),
+    Ordinal(u32),
+    Ip(IpAddr),
+    Address(SocketAddr),
+}
+
+/// The endpoints' names end in ordinals of several StatefulSets: these two.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ambiguous(pub(crate) [Box<str>; 2]);
+
+impl PodId {
+    /// The pod of a StatefulSet by its number: 3 is `web-3`.
+    ///
+    /// What stands before the number is what it is in the names of the other endpoints. If that differs, because the Service
+    /// has the pods of several StatefulSets, requests fail at once, with an error that
+    /// [is unreachable](crate::Error::is_unreachable) and tells two of the names. As long as the pods of only one of them are
+    /// there, the other's can't be known: ask for the pods of such a Service by name.
+    pub const fn ordinal(ordinal: u32) -> Self {
+        Self(Id::Ordinal(ordinal))
+    }
+
+    /// Whether `endpoint` is the pod that is meant. By its ordinal it is any with this number.
+    pub fn is(&self, endpoint: &Endpoint) -> bool {
+        match &self.0 {
+            Id::Name(name) => endpoint.is_called(name),
+            Id::Ordinal(ordinal) => {
+                let number = endpoint.name().and_then(stateful);
+                number.is_some_and(|(_, number)| number == *ordinal)
+            }
+            Id::Ip(address) => endpoint.address().ip() == *address,
+            Id::Address(address) => endpoint.address() == *address,
+        }
+    }
+
+    /// The name that it is asked for by; by its number, what this makes with the name of the one StatefulSet that there is.
+    pub(crate) fn name_with<'a>(&'a self, set: Option<&'a str>) -> Option<PodName<'a>> {
+        match &self.0 {
+            Id::Name(name) => Some(PodName::from(&**name)),
+            Id::Ordinal(ordinal) => Some(PodName::numbered(set?, *ordinal)),
+            Id::Ip(_) | Id::Address(_) => None,
+        }
+    }
+
+    /// Where `endpoint` stands beside the address that it is asked for by, in the order of identities; none if it is by a name.
+    pub(crate) fn order(&self, endpoint: &Endpoint) -> Option<Ordering> {
+        match &self.0 {
+            Id::Name(_) | Id::Ordinal(_) => None,
+            Id::Ip(address) => Some(endpoint.address().ip().cmp(address)),
+            Id::Address(address) => Some(endpoint.address().cmp(address)),
+        }
+    }
+
+    /// The name, if it is asked for by that.
+    pub(crate) fn name(&self) -> Option<&str> {
+        match &self.0 {
+            Id::Name(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// The pod among `endpoints`: by its ordinal, the one of the name that this makes there, if it makes any.
+    pub(crate) fn among(&self, endpoints: &[Endpoint]) -> Result<Cow<'_, Self>, Box<Ambiguous>> {
+        let Id::Ordinal(ordinal) = &self.0 else {
+            return Ok(Cow::Borrowed(self));
+        };
+        let mut names = endpoints.iter().filter_map(Endpoint::name);
+        let Some((first, set)) = names.find_map(|name| Some((name, stateful(name)?.0))) else {
+            return Ok(Cow::Borrowed(self));
+        };
+        let is_other = |name: &&str| stateful(name).is_some_and(|(other, _)| other != set);
+        match names.find(is_other) {
+            Some(other) => Err(Box::new(Ambiguous([first.into(), other.into()]))),
+            None => Ok(Cow::Owned(Self(Id::Name(
+                format!("{set}-{ordinal}").into(),
+            )))),
+        }
+    }
+}
+
+/// A StatefulSet's name and the ordinal of its pod of this name.
+fn stateful(pod: &str) -> Option<(&str, u32)> {
+    PodName::from(pod).stateful()
+}
+
+impl From<&str> for PodId {
+    fn from(text: &str) -> Self {
+        Self::from(Box::<str>::from(text))
+    }
+}
+
+impl From<String> for PodId {
+    fn from(text: String) -> Self {
+        Self::from(text.into_boxed_str())
+    }
+}
+
+impl From<&String> for PodId {
+    fn from(text: &String) -> Self {
+        Self::from(text.as_str())
+    }
+}
+
+impl From<Box<str>> for PodId {
+    fn from(text: Box<str>) -> Self {
+        let address = || text.parse().map(Id::Address).ok();
+        let ip = text.parse().map(Id::Ip).ok().or_else(address);
+        Self(ip.unwrap_or(Id::Name(text)))
+    }
+}
+
+impl From<IpAddr> for PodId {
+    fn from(address: IpAddr) -> Self {
+        Self(Id::Ip(address))
+    }
+}
+
+impl From<SocketAddr> for PodId {
+    fn from(address: SocketAddr) -> Self {
+        Self(Id::Address(address))
+    }
+}
+
+impl From<&Endpoint> for PodId {
+    fn from(endpoint: &Endpoint) -> Self {
+        Self(match endpoint.name() {
+            Some(name) => Id::Name(name.into()),
+            None => Id::Address(endpoint.address()),
+        })
+    }
+}
+
+impl fmt::Display for PodId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Id::Name(name) => f.write_str(name),
+            Id::Ordinal(ordinal) => write!(f, "number {ordinal}"),
+            Id::Ip(address) => write!(f, "at {address}"),
+            Id::Address(address) => write!(f, "at {address}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(names: &[&str]) -> Vec<Endpoint> {
+        let endpoint = |(host, name): (usize, &&str)| {
+            let address = ([10, 0, 0, host as u8], 80).into();
+            Endpoint::new(address).with_hostname(*name)
+        };
+        names.iter().enumerate().map(endpoint).collect()
+    }
+
+    fn third(names: &[&str]) -> Result<PodId, Box<Ambiguous>> {
+        let pod = PodId::ordinal(3);
+        pod.among(&named(names)).map(Cow::into_owned)
+    }
+
+    #[test]
+    fn an_ordinal_is_of_the_one_stateful_set_that_there_is() {
+        assert_eq!(third(&["web-0", "web-12"]), Ok("web-3".into()));
+        assert_eq!(third(&["a-b-0", "x7k2p", "a-b-1"]), Ok("a-b-3".into()));
+        for not_stateful in ["web-x7k2p", "web-03", "-3", "web", "web-+3"] {
+            assert_eq!(third(&[not_stateful]), Ok(PodId::ordinal(3)));
+        }
+        assert_eq!(third(&[]), Ok(PodId::ordinal(3)));
+    }
+
+    #[test]
+    fn an_ordinal_is_ambiguous_among_several_stateful_sets() {
+        let ambiguous = Ambiguous(["web-3".into(), "api-0".into()]);
+        assert_eq!(third(&["web-3", "api-0"]), Err(Box::new(ambiguous)));
+    }
+
+    #[test]
+    fn text_that_is_an_address_is_one() {
+        let pod = &Endpoint::new("[fd00::7]:80".parse().expect("an address"));
+        for (text, expected) in [
+            ("fd00::7", true),
+            ("fd00:0::7", true),
+            ("[fd00::7]:80", true),
+            ("[fd00::7]:81", false),
+            ("fd00::8", false),
+        ] {
+            assert_eq!(PodId::from(text).is(pod), expected, "{text}");
+        }
+        assert_eq!(PodId::from(pod), PodId::from(pod.address()));
+        let named = pod.clone().with_pod_name("web-0");
+        assert_eq!(PodId::from(&named), PodId::from("web-0"));
+    }
+}

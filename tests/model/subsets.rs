@@ -1,0 +1,121 @@
+//! What is promised where the client uses a part of the pods.
+
+use crate::{
+    broadcasts::Broadcast,
+    cluster::{Cluster, Told, Wanted},
+    plan::{Config, Hosts},
+    view::{Seen, View},
+    world::{Broken, broken},
+};
+
+/// What has been seen of the subset so far.
+#[derive(Default)]
+pub(crate) struct Part {
+    /// The pods that requests have asked for one by one.
+    wanted: Vec<Wanted>,
+    /// The set in which substitutes have joined, as long as some are there.
+    extended_in: Option<usize>,
+}
+
+impl Part {
+    /// A request has been made that may want one pod.
+    pub(crate) fn note(&mut self, wanted: Wanted) {
+        if wanted.is_some() && !self.wanted.contains(&wanted) {
+            self.wanted.push(wanted);
+        }
+    }
+
+    /// Whether a request has asked for the pod at this address.
+    pub(crate) fn is_wanted(&self, told: &Told, host: u8) -> bool {
+        let wanted = self.wanted.iter().flatten();
+        let mut for_one = wanted.filter(|(by, _)| !by.is_others());
+        for_one.any(|&wanted| told.fits(Some(wanted), host))
+    }
+
+    pub(crate) fn check(
+        &mut self,
+        config: &Config,
+        cluster: &Cluster,
+        view: &View,
+        broadcasts: &[Broadcast],
+    ) -> Result<(), Broken> {
+        let Some(told) = cluster.told.last().filter(|_| config.subset > 0) else {
+            return Ok(());
+        };
+        let size = usize::from(config.subset).min(told.set.len());
+        let shown = view.pods.iter().map(|seen| seen.life.host);
+        let shown = shown.fold(Hosts::default(), Hosts::toggle);
+        if let Some(host) = shown.iter().find(|&host| !told.set.contains(host)) {
+            return broken("a subset is of discovery's set", format!("{host} is not"));
+        }
+        let is_whole = broadcasts.iter().any(Broadcast::is_running);
+        let is_wanted = |host| self.is_wanted(told, host);
+        // Those that discovery gives no weight may be there for either reason.
+        let is_outside =
+            |seen: &&Seen| seen.status.endpoint.weight() == 0 && cluster.weight(seen.life.host) > 0;
+        let mut outside = view.pods.iter().filter(is_outside);
+        if let Some(seen) = outside.find(|seen| !is_whole && !is_wanted(seen.life.host)) {
+            return broken(
+                "nobody is outside of the subset for nothing",
+                seen.status.to_string(),
+            );
+        }
+        if !told.set.iter().all(|host| cluster.weight(host) > 0) {
+            self.extended_in = None;
+            return Ok(());
+        }
+        let used: Vec<_> = view.pods.iter().filter(|seen| !is_outside(seen)).collect();
+        let accepting = used.iter().filter(|seen| seen.may_accept()).count();
+        // To requests that leave a pod out and find no other one, it accepts none.
+        let is_left_out = |seen: &Seen| {
+            let mut left_out = self
+                .wanted
+                .iter()
+                .flatten()
+                .filter(|(by, _)| by.is_others());
+            left_out.any(|&wanted| !told.fits(Some(wanted), seen.life.host))
+        };
+        let has_failed =
+            |seen: &Seen| seen.may_have_refused() || cluster.failed_checks(seen.life.host) > 0;
+        // One that a panic has taken back looks available, and counts as one that refuses. There may be one if so many have failed.
+        let well = used
+            .iter()
+            .filter(|seen| seen.is_available() && !has_failed(seen));
+        let may_panic = (well.count() as f64) < used.len() as f64 * config.panic_threshold;
+        // So does one that has to pass a check first, and has failed one.
+        let is_hidden = |seen: &Seen| may_panic || !seen.is_available();
+        let may_refuse = |seen: &Seen| {
+            !seen.may_accept() || is_left_out(seen) || has_failed(seen) && is_hidden(seen)
+        };
+        let refusing = used.iter().filter(|seen| may_refuse(seen)).count();
+        let wrong = |promise, why: &str| {
+            let (used, told) = (used.len(), told.set.len());
+            let what = format!("{used} of {told}, {accepting} accept, size {size}: {why}");
+            broken(promise, what)
+        };
+        if used.len() < size {
+            return wrong("a subset has its size", "fewer");
+        }
+        if used.len() == size {
+            self.extended_in = None;
+            if size < told.set.len() && accepting < size.div_ceil(2) {
+                return wrong("a subset has substitutes where it needs some", "none");
+            }
+            return Ok(());
+        }
+        if refusing <= size / 4 {
+            return wrong("a subset has substitutes only where it needs some", "some");
+        }
+        if used.len() < told.set.len() && accepting < size {
+            return wrong("a subset has substitutes where it needs some", "too few");
+        }
+        let sets = cluster.told.len();
+        // Where pods have gone, those that refused may have.
+        let may_have = |seen: &&&Seen| may_refuse(seen) || has_failed(seen);
+        let most = size + used.iter().filter(may_have).count();
+        if *self.extended_in.get_or_insert(sets) == sets && used.len() > most {
+            return wrong("a subset has no more substitutes than it needs", "more");
+        }
+        Ok(())
+    }
+}

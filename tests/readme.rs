@@ -1,0 +1,163 @@
+//! The README's code: each of its blocks is here, line by line, so that it compiles.
+
+// It is compiled, and not run.
+#![allow(dead_code, unused_variables)]
+#![cfg_attr(rustfmt, rustfmt_skip)]
+
+use std::{
+    future::{Ready, ready},
+    net::SocketAddr,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::Uri;
+use tonic_health::pb::health_client::HealthClient as GreeterClient;
+use tower::ServiceBuilder;
+use tower_headless::{
+    Balance, BalanceLayer, BoxError, ConsistentHash, Discovery, Dns, Endpoint, EndpointSlices, Hedge, RoundRobin, Route,
+    Subset,
+    http::{Client, KeyFrom, Protocol, Sessions},
+};
+
+type Done = Result<(), BoxError>;
+
+#[derive(Clone)]
+struct MyService(SocketAddr);
+
+impl MyService {
+    fn new(address: SocketAddr) -> Self {
+        Self(address)
+    }
+}
+
+impl tower::Service<&'static str> for MyService {
+    type Response = SocketAddr;
+    type Error = BoxError;
+    type Future = Ready<Result<SocketAddr, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: &'static str) -> Self::Future {
+        ready(Ok(self.0))
+    }
+}
+
+async fn a_client() -> Done {
+    use tower_headless::http::Client;
+
+    let client = Client::builder("http://nginx-headless.default:80".parse()?).build()?;
+    let response = client.get("/").await?;
+    println!("{} from {}", response.status(), response.body().pod());
+    Ok(())
+}
+
+async fn a_client_of_tonic() -> Done {
+    use tower_headless::http::Client;
+
+    let client = Client::builder("http://greeter.default:50051".parse()?).protocol(Protocol::Http2).build()?;
+    let mut greeter = GreeterClient::with_origin(client, "http://greeter.default:50051".parse()?);
+    let _ = greeter.check(tonic_health::pb::HealthCheckRequest::default()).await?;
+    Ok(())
+}
+
+async fn any_service(request: &'static str) -> Done {
+    use tower::{Service, ServiceExt};
+    use tower_headless::{Balance, Dns, Endpoint, LeastConnections};
+
+    let discovery = Dns::new("nginx-headless.default:80".parse()?);
+    let mut balance = Balance::builder(discovery)
+        .policy(LeastConnections::new())
+        .build(|endpoint: &Endpoint| MyService::new(endpoint.address()));
+    let response = balance.ready().await?.call(request).await?;
+    Ok(())
+}
+
+fn a_layer(discovery: Dns) {
+    let service = ServiceBuilder::new()
+        .timeout(Duration::from_secs(1))
+        .layer(BalanceLayer::new(discovery).policy(RoundRobin::new()))
+        .service(|endpoint: &Endpoint| MyService::new(endpoint.address()));
+}
+
+fn a_watch() -> Done {
+    let name = "nginx-headless.default:80";
+    let discovery = EndpointSlices::new(name.parse()?).or(Dns::new(name.parse()?));
+    let client = Client::builder("http://nginx-headless.default:80".parse()?).discovery(discovery).build()?;
+    Ok(())
+}
+
+fn near_pods(uri: Uri, slices: EndpointSlices) -> Done {
+    let client = Client::builder(uri)
+        .discovery(slices) // DNS knows no zones
+        .zone(std::env::var("ZONE").unwrap_or_default())
+        .node(std::env::var("NODE_NAME").unwrap_or_default())
+        .build()?;
+    Ok(())
+}
+
+fn a_subset(uri: Uri) -> Done {
+    let client = Client::builder(uri).subset(Subset::of(20)).build()?;
+    Ok(())
+}
+
+async fn keys(uri: Uri, balance: Balance<MyService>, request: &'static str) -> Done {
+    let client = Client::builder(uri).policy(ConsistentHash::new()).build()?;
+    let cart = client.get("/cart").key("user-42").await?;
+    let user = balance.call_with(request, Route::new().key("user-42")).await?; // over any service
+    Ok(())
+}
+
+fn keys_that_the_client_finds(uri: Uri) -> Done {
+    let client = Client::builder(uri)
+        .policy(ConsistentHash::new())
+        .key_from(KeyFrom::path_segment(1)) // of `/users/42/cart`, 42
+        .key_from(KeyFrom::header("x-tenant"))
+        .build()?;
+    Ok(())
+}
+
+fn sessions(uri: Uri, secret: [u8; 32]) -> Done {
+    let sessions = Sessions::cookie("shop-pod", secret).secure(true);
+    let client = Client::builder(uri).sessions(sessions).build()?;
+    Ok(())
+}
+
+async fn one_pod(client: Client) -> Done {
+    let primary = client.pod("kv-0"); // or by number: `pod_at(0)`, or by address
+    primary.post("/user-42").body("...").await?;
+    let peers = client.others(std::env::var("POD_IP")?);
+    Ok(())
+}
+
+async fn all_pods(client: Client) -> Done {
+    let purge = client.post("/purge").body("user-42").broadcast();
+    let purged = purge.deadline(Duration::from_secs(2)).all().await?;
+    for (pod, error) in &purged.failed {
+        println!("{pod} still has it: {error}");
+    }
+    let copies = client.get("/user-42").broadcast().majority().await?; // fails as soon as too few can answer
+    Ok(())
+}
+
+fn late_answers(uri: Uri) -> Done {
+    let client = Client::builder(uri).hedge(Hedge::new()).build()?;
+    Ok(())
+}
+
+fn trimmed(text: &str) -> String {
+    text.lines().map(|line| format!("{}\n", line.trim())).collect()
+}
+
+#[test]
+fn the_code_of_the_readme_is_compiled() {
+    let (readme, here) = (include_str!("../README.md"), trimmed(include_str!("readme.rs")));
+    let blocks = readme.split("```rust\n").skip(1);
+    let blocks: Vec<_> = blocks.map(|rest| rest.split("```").next().unwrap_or(rest)).collect();
+    assert!(!blocks.is_empty());
+    for block in blocks {
+        assert!(here.contains(&trimmed(block)), "tests/readme.rs has not got this:\n{block}");
+    }
+}
