@@ -121,7 +121,8 @@ fn in_flight(service: &Hedged) -> u32 {
 
 fn state(service: &Hedged, host: u8) -> EndpointState {
     let endpoints = service.get_ref().endpoints().into_iter();
-    let mut endpoints = endpoints.filter(|status| status.endpoint == endpoint(host));
+    let address = endpoint(host).address();
+    let mut endpoints = endpoints.filter(|status| status.endpoint.address() == address);
     endpoints.next().expect("an endpoint of the set").state
 }
 
@@ -850,6 +851,27 @@ async fn a_slow_pod_serves_where_the_other_one_fails() {
         let answered = send_number(&service, 3).await;
         assert_eq!(answered.expect("an answer"), endpoint(1));
     }
+}
+
+/// Those of its sessions, say, which are never hedged, and whose callers give up late.
+#[tokio::test(start_paused = true)]
+async fn a_slow_pod_that_hangs_gets_no_more_of_the_requests_that_prefer_it() {
+    let (pods, service) = named(4).await;
+    let send = |number| service.call_with(Request(number), Route::new().prefer("web-1"));
+    pods.set(1..=4, Behaviour::After(5 * MILLI));
+    load(&service, 400, MILLI).await;
+    pods.set([1], Behaviour::Hold);
+    while state(&service, 1) != SLOW {
+        send(2).await.expect("a hedge's answer");
+        sleep(MILLI).await;
+    }
+    let hung: Vec<_> = (0..5).map(|_| tokio::spawn(send(3))).collect();
+    load(&service, 300, MILLI).await;
+    let hangs = EndpointState::Ejected(EjectionReason::Unresponsive);
+    assert_eq!(state(&service, 1), hangs);
+    assert!(hung.iter().all(|request| !request.is_finished()));
+    let answered = timeout(SECOND, send(3)).await.expect("an end");
+    assert_ne!(answered.expect("an answer").0, endpoint(1));
 }
 
 /// A balancer over three pods whose first one is out for a second, for it has failed, and a layer that hedges soon.

@@ -138,7 +138,7 @@ impl OutlierDetector {
             if case.health.is_out() {
                 // What has failed meanwhile is dealt with, whether it is taken back or not.
                 case.health
-                    .reconsider(&self.settings, observation, now, rng);
+                    .reconsider(&self.settings, observation, &set, now, rng);
                 continue;
             }
             let complaint = case

@@ -118,13 +118,22 @@ impl EndpointHealth {
         set: &SetStats,
         now: Instant,
     ) -> Option<EjectionReason> {
-        let is_unresponsive = self.is_unresponsive(observation, set, now);
         let is_slow = settings.eject_slow && observation.overtaken >= OVERTAKEN;
-        match self.failure(settings, observation, now) {
-            None if is_unresponsive => Some(EjectionReason::Unresponsive),
-            None if is_slow => Some(EjectionReason::Slow),
-            failure => failure,
-        }
+        self.worse_than_slow(settings, observation, set, now)
+            .or_else(|| is_slow.then_some(EjectionReason::Slow))
+    }
+
+    /// What its requests say against it, but that others are faster.
+    fn worse_than_slow(
+        &mut self,
+        settings: &OutlierDetection,
+        observation: &Observation,
+        set: &SetStats,
+        now: Instant,
+    ) -> Option<EjectionReason> {
+        let is_unresponsive = self.is_unresponsive(observation, set, now);
+        self.failure(settings, observation, now)
+            .or_else(|| is_unresponsive.then_some(EjectionReason::Unresponsive))
     }
 
     /// What its requests' failures say.
@@ -225,14 +234,15 @@ impl EndpointHealth {
         &mut self,
         settings: &OutlierDetection,
         observation: &Observation,
+        set: &SetStats,
         now: Instant,
         rng: &mut impl Rng,
     ) {
         if self.is_slow()
-            && let Some(reason) = self.failure(settings, observation, now)
+            && let Some(reason) = self.worse_than_slow(settings, observation, set, now)
             && !observation.is_out_anyway
         {
-            // What it still has, such as requests for it alone, fails.
+            // What it still has, such as requests for it alone, fails or hangs.
             return self.eject(reason, settings, now, rng);
         }
         match (self.state, observation.verdict) {

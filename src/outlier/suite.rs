@@ -416,6 +416,22 @@ fn a_slow_endpoint_whose_other_requests_fail_is_out_for_that() {
     assert!(about(set.until_half_open(0), 5.0));
 }
 
+/// Those of its sessions, which go there though it is slow.
+#[test]
+fn a_slow_endpoint_whose_other_requests_hang_is_out_for_that() {
+    let mut set = Set::new(4, OutlierDetection::new());
+    lose(&set, 0, 3);
+    set.review();
+    assert_eq!(set.out()[0], Some(EjectionReason::Slow));
+    hang(&mut set, 4);
+    assert_eq!(set.out()[0], Some(EjectionReason::Slow), "too few to tell");
+    hang(&mut set, 5);
+    assert_eq!(set.out()[0], Some(EjectionReason::Unresponsive));
+    set.succeed(0, 1);
+    set.wait(TICK);
+    assert!(!set.is_out(0), "back at its first answer");
+}
+
 #[test]
 fn a_trial_that_loses_to_a_hedge_is_followed_by_another_one_soon() {
     let mut set = Set::new(4, OutlierDetection::new());

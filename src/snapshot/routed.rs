@@ -14,9 +14,6 @@ use crate::{
 /// How often a policy is asked for another endpoint than the one that is left out.
 const OTHER_ATTEMPTS: usize = 4;
 
-/// One that has failed so many requests in a row is worse than slow, though that is what it is ejected for.
-const FAILURES: u32 = 3;
-
 impl<S> Snapshot<S> {
     /// Chooses an endpoint for a request that says where it wants to go. None: that can't be had now.
     pub(crate) fn pick_routed(&self, route: &Route, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
@@ -261,9 +258,9 @@ impl<S> Snapshot<S> {
     }
 }
 
-/// Whether nothing is known against an endpoint but that it is slow.
+/// Whether an endpoint is ejected for nothing worse than being slow.
 fn is_only_slow(member: &Member) -> bool {
-    member.stats().reason() == Some(EjectionReason::Slow) && member.stats().in_a_row() < FAILURES
+    member.stats().reason() == Some(EjectionReason::Slow)
 }
 
 /// Whether a request may go to this endpoint that avoids others. One without weight is the last resort, and no place for a second
