@@ -285,13 +285,14 @@ impl EndpointHealth {
                     answered: None,
                 },
                 None,
-            ) if observation.waiting > 0 => {
-                let since = waits.unwrap_or(now);
+            ) => {
+                // Once nothing waits, what did is no request that hangs.
+                let waits = (observation.waiting > 0).then(|| waits.unwrap_or(now));
                 self.state = State::HalfOpen {
-                    waits: Some(since),
+                    waits,
                     answered: None,
                 };
-                if now >= since + settings.min_ejection {
+                if waits.is_some_and(|since| now >= since + settings.min_ejection) {
                     // Its one request hangs, and would for ever.
                     self.fail(settings.rule_of_silence(), settings, now, rng);
                 }

@@ -529,6 +529,24 @@ fn a_probe_that_comes_late_does_not_hang() {
     }
 }
 
+/// One of a broadcast, say, is seen to wait, and one of another broadcast long after.
+#[test]
+fn what_others_ask_between_is_no_probe_that_hangs() {
+    let mut set = Set::new(3, OutlierDetection::new());
+    set.fail(0, 5);
+    set.review();
+    set.until_half_open(0);
+    for _ in 0..2 {
+        set.pods[0].wait(1);
+        set.wait(TICK);
+        assert!(set.pods[0].health.is_half_open());
+        set.succeed(0, 1);
+        set.pods[0].wait(0);
+        set.wait(Duration::from_secs(6));
+    }
+    assert!(set.pods[0].health.is_half_open());
+}
+
 #[test]
 fn half_may_be_out_and_never_the_last() {
     for (len, most) in [(1, 0), (2, 1), (3, 1), (4, 2), (5, 2), (10, 5)] {
