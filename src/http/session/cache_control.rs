@@ -16,18 +16,18 @@ pub(super) fn make_private(headers: &mut HeaderMap) {
     }
 }
 
-/// `private` rules, whatever the others say. It comes first, and in one line with them, for caches that don't read all.
+/// `private` rules, whatever the others say, and is in one line with them, for caches that don't read all: first, but last where
+/// the last one rules.
 fn make_field_private(headers: &mut HeaderMap, name: HeaderName) {
     if is_private(headers, &name) {
         return;
     }
-    let mut line = b"private".to_vec();
-    for said in headers.get_all(&name) {
-        line.extend_from_slice(b", ");
-        line.extend_from_slice(said.as_bytes());
-    }
+    let mut lines: Vec<_> = headers.get_all(&name).iter().collect();
+    let private = HeaderValue::from_static("private");
+    lines.insert(if is_dictionary(&name) { lines.len() } else { 0 }, &private);
+    let lines: Vec<_> = lines.into_iter().map(HeaderValue::as_bytes).collect();
     // It is made of values.
-    if let Ok(value) = HeaderValue::try_from(line) {
+    if let Ok(value) = HeaderValue::try_from(lines.join(&b", "[..])) {
         headers.insert(name, value);
     }
 }
@@ -36,17 +36,35 @@ fn make_field_private(headers: &mut HeaderMap, name: HeaderName) {
 /// an argument is of some fields only.
 fn is_private(headers: &HeaderMap, name: &HeaderName) -> bool {
     let says = |directive: &str| {
-        let mut all = headers.get_all(name).iter().flat_map(directives);
-        all.any(|said| said.eq_ignore_ascii_case(directive.as_bytes()))
+        let all = headers.get_all(name).iter().flat_map(directives);
+        let mut all = all.filter(|said| key(said).eq_ignore_ascii_case(directive.as_bytes()));
+        let is_plain = |said: &[u8]| said.len() == directive.len();
+        match is_dictionary(name) {
+            true => all.last().is_some_and(is_plain),
+            false => all.any(is_plain),
+        }
     };
     says("private") || says("no-store") && !says("must-understand")
 }
 
-/// The parts between commas, but for those in quotes.
+/// Whether of equal keys the last one counts (RFC 9213, section 2.1; RFC 8941, section 3.2): `private, private="x-user"` is of
+/// some fields only.
+fn is_dictionary(name: &HeaderName) -> bool {
+    *name == CDN_CACHE_CONTROL
+}
+
+/// What a directive is called.
+fn key(directive: &[u8]) -> &[u8] {
+    let end = directive.iter().position(|&byte| byte == b'=');
+    &directive[..end.unwrap_or(directive.len())]
+}
+
+/// The parts between commas, but for those in quotes, where a backslash quotes what follows it (RFC 9110, section 5.6.4).
 fn directives(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
-    let mut is_quoted = false;
+    let (mut is_quoted, mut is_escaped) = (false, false);
     let parts = value.as_bytes().split(move |&byte| {
-        is_quoted ^= byte == b'"';
+        is_quoted ^= byte == b'"' && !is_escaped;
+        is_escaped = is_quoted && byte == b'\\' && !is_escaped;
         byte == b',' && !is_quoted
     });
     parts.map(<[u8]>::trim_ascii)
@@ -84,6 +102,11 @@ mod tests {
                 "private, private=\"x-user\", max-age=1",
             ),
             (&["a=\"b, private, c\""], "private, a=\"b, private, c\""),
+            (
+                &[r#"a="b\", private, c""#],
+                r#"private, a="b\", private, c""#,
+            ),
+            (&[r#"a="\\\", private""#], r#"private, a="\\\", private""#),
             (&["x-private"], "private, x-private"),
             (&["no-cache"], "private, no-cache"),
             (
@@ -103,6 +126,8 @@ mod tests {
             &["max-age=1,Private"][..],
             &["no-store"],
             &["max-age=60", "NO-STORE , no-cache"],
+            &[r#"a="b\\", private"#],
+            &[r"a=\, private"],
         ] {
             assert_eq!(
                 lines(&made_private(CACHE_CONTROL, said), CACHE_CONTROL),
@@ -113,8 +138,22 @@ mod tests {
 
     #[test]
     fn a_cdn_s_own_line_says_so_too() {
-        let headers = made_private(CDN_CACHE_CONTROL, &["max-age=600"]);
-        assert_eq!(lines(&headers, CDN_CACHE_CONTROL), ["private, max-age=600"]);
-        assert_eq!(lines(&headers, CACHE_CONTROL), ["private"]);
+        for (said, expected) in [
+            (&["max-age=600"][..], "max-age=600, private"),
+            (&["no-store"], "no-store"),
+            (
+                &["private=\"x-user\", private"],
+                "private=\"x-user\", private",
+            ),
+            (
+                &["private", "private=\"x-user\""],
+                "private, private=\"x-user\", private",
+            ),
+            (&["no-store, no-store=?0"], "no-store, no-store=?0, private"),
+        ] {
+            let headers = made_private(CDN_CACHE_CONTROL, said);
+            assert_eq!(lines(&headers, CDN_CACHE_CONTROL), [expected]);
+            assert_eq!(lines(&headers, CACHE_CONTROL), ["private"]);
+        }
     }
 }
