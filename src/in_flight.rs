@@ -178,11 +178,12 @@ impl InFlight {
     /// It is [withdrawn](Self::withdraw), for the hedge that went to another endpoint was answered first.
     pub(crate) fn lose(&mut self) {
         if self.state.end_half_open() {
+            // However soon its hedge was sent: the pauses of a trial that was given up would grow and grow.
             self.judge(Verdict::Late);
         }
         self.withdraw();
         let (signals, waited) = (self.member.signals(), self.waited_without_answer());
-        // A hedge that was sent sooner says nothing.
+        // A hedge that was sent sooner ejects nobody.
         let is_late = signals.latencies.late().is_some_and(|late| waited > late);
         if is_late && self.member.stats().lost() == OVERTAKEN {
             signals.review.notify_one();
