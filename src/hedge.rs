@@ -39,8 +39,12 @@ use crate::route::Route;
 /// statuses that are retried (`http::ClientBuilder::retry_statuses`), and not gRPC's `UNAVAILABLE`, `RESOURCE_EXHAUSTED` or
 /// `DEADLINE_EXCEEDED` in the head: refusals are fast, and would win against answers that are on their way. With
 /// [`RetryLayer`](crate::RetryLayer), what the policy [says](crate::RetryPolicy::is_good). Any other result is set aside while
-/// the other pod has the request. If it is one that is retried, and there is a third pod, that is asked at once, as without
-/// hedging. Where no result is good, the first one is the caller's.
+/// the other pod has the request. If it is the first pod's, is one that is retried, and there is a third pod, that is asked at
+/// once, as without hedging. Where no result is good, the first one since then is the caller's.
+///
+/// Where the other pod hangs, what was set aside is the caller's as well. A hedge that goes on alone has twice the time that it
+/// was held back for. A first pod that goes on alone has as long as it would have without hedging: until the request's timeout
+/// is over, if it has one.
 ///
 /// # What is hedged
 ///
@@ -85,7 +89,9 @@ use crate::route::Route;
 ///
 /// That is a preference. Half of the pods may be out for it by default, those that fail included
 /// ([`max_ejection_ratio`](crate::OutlierDetection::max_ejection_ratio)), and never the last one; and rather than keep a pod in
-/// that fails, a slow one serves. One that fails or hangs when it is tried is out for that.
+/// that fails, a slow one serves. One whose requests fail or hang, such as those that prefer it, is out for that. So is one that
+/// fails when it is tried, or hangs and that isn't hedged; a trial that loses to its hedge, or has any answer later than that,
+/// leaves it slow.
 /// [`eject_slow(false)`](crate::OutlierDetection::eject_slow) turns it off, and so does
 /// [`OutlierDetection::off`](crate::OutlierDetection::off): requests are hedged, and no pod is passed over.
 ///

@@ -30,7 +30,8 @@
 //! - It takes up nothing: where it stands in the way of another ejection, or of an available pod, it serves again.
 //! - Its pauses are short, 0.2 s doubling to 5 s: to try it costs a request some time, and no more. They begin anew once it has
 //!   been in for four times the last one.
-//! - Once its requests fail, or its trial fails or hangs, it is out for that, and with those pauses.
+//! - Once its requests fail or hang, or its trial fails, or hangs and isn't hedged, it is out for that, and with those pauses.
+//!   A trial that has any answer late is late, and no failure.
 //! - A trial that loses to its hedge is late, no failure: whatever the pod is out for, the next trial comes after one of these
 //!   short pauses.
 //!

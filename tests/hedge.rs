@@ -504,6 +504,49 @@ async fn where_neither_is_good_the_first_result_counts() {
     }
 }
 
+/// A request that pod 1 has first, and its hedge goes to pod 2, which behaves like this by then; of two pods, without retries.
+async fn hedged_from_one(
+    first: Behaviour,
+    hedge: Behaviour,
+) -> (
+    Pods,
+    Hedged,
+    tokio_test::task::Spawn<impl Future<Output = Result<Endpoint, Error>>>,
+) {
+    let change = |layer: RetryLayer<Even>| layer.retries(0).hedge(Hedge::after(50 * MILLI));
+    let (pods, service) = layered(2, change, OutlierDetection::off()).await;
+    pods.set([1], first);
+    loop {
+        let sent = service.call_with(Request(2), Route::new());
+        let mut request = tokio_test::task::spawn(async { Ok(sent.await?.0) });
+        if request.poll().is_pending() {
+            pods.set([2], hedge);
+            return (pods, service, request);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_that_was_set_aside_counts_where_the_hedge_hangs() {
+    let first = Behaviour::FailAfter(60 * MILLI);
+    let (pods, service, mut request) = hedged_from_one(first, Behaviour::Hold).await;
+    let before = calls(&pods, [2]);
+    let failed = timeout(10 * SECOND, &mut request).await.expect("an end");
+    let error = failed.expect_err("nothing good");
+    assert_eq!(error.endpoint(), Some(&endpoint(1)), "{error}");
+    assert_eq!(calls(&pods, [2]), before + 1, "it is hedged");
+    assert_eq!(in_flight(&service), 0, "the hedge is cancelled");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_hedge_fails_has_as_long_as_without() {
+    let first = Behaviour::After(10 * SECOND);
+    let (pods, _, request) = hedged_from_one(first, Behaviour::Fail).await;
+    let before = calls(&pods, [2]);
+    assert_eq!(request.await.expect("an answer"), endpoint(1));
+    assert_eq!(calls(&pods, [2]), before + 1, "it is hedged");
+}
+
 /// What pod 2 answers isn't good, and no reason to ask a third one.
 #[derive(Clone, Copy, Debug)]
 struct NotOfTwo;

@@ -11,6 +11,9 @@
 //! What comes of the one that goes on alone is the result of both, if no result that was set aside counts for more. A try in
 //! the place of the first one is a retry as any other. It is the younger of the two then: the second is the one that may be
 //! overtaken.
+//!
+//! A second that goes on alone has twice the time then that the first had before it. After that it hangs, as far as the caller
+//! is concerned, who would have had the result that was set aside without it.
 
 use std::{
     future::Future,
@@ -57,6 +60,9 @@ pub(crate) trait Contest<F: Future> {
     fn replace(&mut self, result: F::Output, other: &F) -> Option<F>;
 }
 
+/// How much of the time that a second try was waited for it has once it goes on alone.
+const ALONE: u32 = 2;
+
 /// The least that a timer tells.
 const LEAST: Duration = Duration::from_millis(1);
 
@@ -74,13 +80,13 @@ pin_project! {
     }
 }
 
-enum Second<F> {
-    /// It may be made when the time is over.
-    Due(Box<Due>),
-    Begun(Pin<Box<F>>),
+struct Second<F> {
+    due: Box<Due>,
+    /// None until it is made, which may be when the time is over.
+    begun: Option<Pin<Box<F>>>,
 }
 
-/// When a second try is asked for.
+/// When a second try is asked for; once it goes on alone, when its time is over.
 struct Due {
     timer: Timer,
     after: Duration,
@@ -103,6 +109,11 @@ impl Due {
         self.waited = until;
     }
 
+    /// The second try goes on alone from now on.
+    fn wait_alone(&mut self) {
+        self.timer = Timer::after(self.waited.max(LEAST).saturating_mul(ALONE));
+    }
+
     /// Whatever keeps the second try from being made may be over later; not to wake up again and again where the request takes
     /// long, it is asked for after twice the time.
     fn put_off_longer(&mut self) {
@@ -116,7 +127,10 @@ impl<F> Race<F> {
     pub(crate) fn new(first: F, after: Option<Duration>) -> Self {
         Self {
             first: Some(first),
-            second: after.map(|after| Second::Due(Box::new(Due::new(after)))),
+            second: after.map(|after| Second {
+                due: Box::new(Due::new(after)),
+                begun: None,
+            }),
             is_replaced: false,
             is_overtaken: false,
         }
@@ -127,7 +141,7 @@ impl<F> Race<F> {
     pub(crate) fn try_again(self: Pin<&mut Self>, again: F) {
         let mut this = self.project();
         this.first.set(Some(again));
-        if let Some(Second::Due(due)) = this.second {
+        if let Some(Second { due, begun: None }) = this.second {
             **due = Due::new(due.after);
         }
     }
@@ -136,7 +150,7 @@ impl<F> Race<F> {
     #[cfg(feature = "http")]
     pub(crate) fn alone(&self) -> Option<&F> {
         match self.second {
-            Some(Second::Begun(_)) => None,
+            Some(Second { begun: Some(_), .. }) => None,
             _ => self.first.as_ref(),
         }
     }
@@ -165,6 +179,21 @@ impl<F: Runner> Race<F> {
         }
     }
 
+    /// Whether the second goes on alone, and has had its time. It is withdrawn then.
+    pub(crate) fn poll_overdue(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        let Some(Second { due, begun }) = this.second else {
+            return Poll::Pending;
+        };
+        let (None, Some(second)) = (this.first.as_ref().get_ref(), begun) else {
+            return Poll::Pending;
+        };
+        ready!(due.timer.poll(cx));
+        second.as_mut().withdraw();
+        *this.second = None;
+        Poll::Ready(())
+    }
+
     fn poll_both(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -175,9 +204,11 @@ impl<F: Runner> Race<F> {
         }
         let mut this = self.project();
         loop {
-            match this.second {
-                None => return Poll::Pending,
-                Some(Second::Due(due)) => {
+            let Some(Second { due, begun }) = this.second else {
+                return Poll::Pending;
+            };
+            match begun {
+                None => {
                     ready!(due.timer.poll(cx));
                     let patience = contest.patience(due.after);
                     if patience > due.waited {
@@ -190,9 +221,9 @@ impl<F: Runner> Race<F> {
                         continue;
                     };
                     tracing::debug!("request hedged: its answer is late");
-                    *this.second = Some(Second::Begun(Box::pin(second)));
+                    *begun = Some(Box::pin(second));
                 }
-                Some(Second::Begun(second)) => {
+                Some(second) => {
                     let result = ready!(second.as_mut().poll(cx));
                     *this.second = None;
                     let Some(first) = this.first.as_mut().as_pin_mut() else {
@@ -224,7 +255,11 @@ impl<F: Runner> Race<F> {
                 return Poll::Pending;
             };
             let result = ready!(first.poll(cx));
-            let Some(Second::Begun(second)) = this.second else {
+            let Some(Second {
+                due,
+                begun: Some(second),
+            }) = this.second
+            else {
                 return Poll::Ready(result);
             };
             if contest.is_good(&result) {
@@ -236,6 +271,9 @@ impl<F: Runner> Race<F> {
                 return Poll::Ready(result);
             }
             let again = contest.replace(result, second);
+            if again.is_none() {
+                due.wait_alone();
+            }
             *this.is_replaced = true;
             this.first.set(again);
         }

@@ -27,6 +27,7 @@ use crate::{
     balance::{Balance, ResponseFuture as BalanceFuture},
     broadcast::Asking,
     hedge::{self, Race},
+    retry::Ended,
     route::Route,
 };
 
@@ -120,6 +121,14 @@ impl Attempt {
     fn is_overtaken(&self) -> bool {
         matches!(self, Self::Sent { race } if race.is_overtaken())
     }
+
+    /// Whether a hedge goes on alone, and has had its time.
+    fn poll_overdue(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match self.project() {
+            AttemptProjection::Sent { race } => race.poll_overdue(cx),
+            AttemptProjection::Failed { .. } => Poll::Pending,
+        }
+    }
 }
 
 impl Asking<Response<ResponseBody>, Error> for ResponseFuture {
@@ -157,12 +166,15 @@ impl Future for ResponseFuture {
                 }
                 Poll::Ready(answer) => answer.map_err(Error::balance),
                 Poll::Pending => {
-                    let timeout = ready!(poll_late(this.replay, this.deadline, cx));
+                    let attempt = this.attempt.as_mut();
+                    let answer = ready!(poll_late(attempt, this.replay, this.deadline, cx));
                     // The request is cancelled here, not when its caller gets round to dropping this.
-                    let error = Some(Error::deadline(timeout));
                     *this.replay = None;
-                    this.attempt.set(Attempt::Failed { error });
-                    continue;
+                    this.attempt.set(Attempt::Failed { error: None });
+                    return Poll::Ready(answer.map(|mut response| {
+                        answered(&mut response, this.deadline, this.followed, false);
+                        response
+                    }));
                 }
             };
             let next = match (&mut *this.replay, &*this.shared) {
@@ -239,31 +251,51 @@ impl hedge::Contest<Sent> for Contest<'_> {
 
     fn set_aside(&mut self, result: <Sent as Future>::Output) {
         let answer = result.map_err(Error::balance);
-        self.replay.set_aside(answer, &self.shared.retries);
+        let ended = self.ended(&answer);
+        self.replay.set_aside(answer, &ended);
     }
 
     fn replace(&mut self, result: <Sent as Future>::Output, other: &Sent) -> Option<Sent> {
         let Shared { pods, retries, .. } = self.shared;
         let has_other = |route: &Route| pods.has_other(route);
         let (answer, other) = (result.map_err(Error::balance), other.endpoint());
-        let (request, route) = self.replay.replace(answer, other, retries, has_other)?;
+        let ended = self.ended(&answer);
+        let replay = &mut self.replay;
+        let (request, route) = replay.replace(answer, &ended, other, retries, has_other)?;
         Some(pods.call_with(request, route))
     }
 }
 
-/// Ready when a request without an answer has run out of its time; reads on in an earlier answer until then.
+impl Contest<'_> {
+    /// What one of two tries has come to.
+    fn ended(&mut self, answer: &Answer) -> Ended {
+        self.replay.ended(answer, &self.shared.retries)
+    }
+}
+
+/// Ready when a request has run out of its time: with what was set aside, if anything was. Reads on in an earlier answer until
+/// then.
 fn poll_late(
+    attempt: Pin<&mut Attempt>,
     replay: &mut Option<Box<Replay>>,
     deadline: &mut Option<Deadline>,
     cx: &mut Context<'_>,
-) -> Poll<Duration> {
+) -> Poll<Answer> {
     if let Some(replay) = replay {
         replay.poll_before(cx);
+        if replay.has_aside()
+            && attempt.poll_overdue(cx).is_ready()
+            && let Some(aside) = replay.take_aside()
+        {
+            return Poll::Ready(aside);
+        }
     }
-    match deadline {
-        Some(deadline) => deadline.poll(cx).map(|()| deadline.whole()),
-        None => Poll::Pending,
-    }
+    let Some(deadline) = deadline else {
+        return Poll::Pending;
+    };
+    ready!(deadline.poll(cx));
+    let aside = replay.as_mut().and_then(|replay| replay.take_aside());
+    Poll::Ready(aside.unwrap_or_else(|| Err(Error::deadline(deadline.whole()))))
 }
 
 fn is_final(

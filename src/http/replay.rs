@@ -174,9 +174,8 @@ impl Replay {
     }
 
     /// One of two tries has come to this, and the other one goes on.
-    pub(super) fn set_aside(&mut self, answer: Answer, retries: &Retries) {
-        let ended = self.ended(&answer, retries);
-        self.attempts.set_aside(answer, &ended);
+    pub(super) fn set_aside(&mut self, answer: Answer, ended: &Ended) {
+        self.attempts.set_aside(answer, ended);
     }
 
     /// One of two tries has come to this, and the other one goes on, at `other` if a pod has it: the request for a try in its
@@ -184,14 +183,23 @@ impl Replay {
     pub(super) fn replace(
         &mut self,
         answer: Answer,
+        ended: &Ended,
         other: Option<&Endpoint>,
         retries: &Retries,
         has_other: impl Fn(&Route) -> bool,
     ) -> Option<(PodRequest, Route)> {
-        let ended = self.ended(&answer, retries);
         let allowance = &retries.allowance;
         let again = || again(&self.request);
-        (self.attempts).replace(answer, &ended, other, allowance, has_other, again)
+        (self.attempts).replace(answer, ended, other, allowance, has_other, again)
+    }
+
+    /// Whether one of two tries has come to something that its caller gets if the other one doesn't end.
+    pub(super) fn has_aside(&self) -> bool {
+        self.attempts.has_aside()
+    }
+
+    pub(super) fn take_aside(&mut self) -> Option<Answer> {
+        self.attempts.take_aside()
     }
 
     /// Reads on what an earlier attempt was answered.
@@ -217,7 +225,7 @@ impl Replay {
     }
 
     /// What an attempt has come to.
-    fn ended(&self, answer: &Answer, retries: &Retries) -> Ended {
+    pub(super) fn ended(&self, answer: &Answer, retries: &Retries) -> Ended {
         let (fate, pod, may_be_sent_again) = match answer {
             Ok(response) => {
                 let is_retried = self.is_retried(response, retries);

@@ -106,6 +106,14 @@ impl<T> Attempts<T> {
         self.is_aside
     }
 
+    /// The result that was [set aside](Self::has_aside), for its caller.
+    pub(crate) fn take_aside(&mut self) -> Option<T> {
+        match self.is_aside {
+            true => self.before.take().map(|before| *before),
+            false => None,
+        }
+    }
+
     /// Whether the request may have been executed by an earlier attempt.
     #[cfg(feature = "http")]
     pub(crate) fn may_be_executed(&self) -> bool {

@@ -131,7 +131,11 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
-            let result = ready!(this.race.as_mut().poll(cx, this.replay.as_mut()));
+            let Poll::Ready(result) = this.race.as_mut().poll(cx, this.replay.as_mut()) else {
+                let aside = ready!(poll_aside(this.race, this.replay, cx));
+                *this.replay = None;
+                return Poll::Ready(aside);
+            };
             let next = match this.replay {
                 Some(replay) => replay.next(result),
                 None => ControlFlow::Break(result.map(|(_, response)| response)),
@@ -145,6 +149,26 @@ where
             }
         }
     }
+}
+
+/// Ready with what was set aside, once its hedge, which goes on alone, has had its time.
+fn poll_aside<S, Req, C, L>(
+    race: Pin<&mut Race<Attempt<S, Req, C>>>,
+    replay: &mut Option<Replay<S, Req, C, L>>,
+    cx: &mut Context<'_>,
+) -> Poll<Outcome<S, Req, C>>
+where
+    S: Service<Req> + Clone + Send + Sync + 'static,
+    S::Error: Into<BoxError>,
+    Req: 'static,
+    C: Completion<S::Response> + Clone,
+{
+    let attempts = replay.as_mut().map(|replay| &mut replay.attempts);
+    let Some(attempts) = attempts.filter(|attempts| attempts.has_aside()) else {
+        return Poll::Pending;
+    };
+    ready!(race.poll_overdue(cx));
+    attempts.take_aside().map_or(Poll::Pending, Poll::Ready)
 }
 
 impl<S, Req, C, L> Replay<S, Req, C, L>

@@ -123,7 +123,8 @@ impl<L> RetryLayer<L> {
     ///
     /// A result that isn't [good](RetryPolicy::is_good) doesn't count while the other one may come. The rules for retries hold as
     /// ever: if the first endpoint's is one that is retried, a third endpoint is asked at once. Where none is good in the end,
-    /// the first result of the two is the caller's.
+    /// the first result of the two is the caller's; and so is the first endpoint's where the second one
+    /// [hangs](Hedge#what-is-good).
     pub fn hedge(mut self, hedge: Hedge) -> Self {
         self.terms.hedges = Some(Arc::new(Hedges::new(&hedge)));
         self

@@ -211,14 +211,22 @@ impl Hands {
         Self(join_all((0..count).map(|_| kit::listen())).await)
     }
 
-    /// A client of them that hedges soon, and a request of it.
+    /// A client of them that hedges soon.
+    fn client(
+        &self,
+        change: impl FnOnce(ClientBuilder<StaticEndpoints>) -> ClientBuilder<StaticEndpoints>,
+    ) -> Client {
+        let builder = kit::builder(self.0.iter().map(|(_, address)| *address));
+        let client = change(builder.hedge(Hedge::after(20 * MILLI)));
+        client.build().expect("a client")
+    }
+
+    /// A request of such a client.
     fn get(
         &self,
         change: impl FnOnce(ClientBuilder<StaticEndpoints>) -> ClientBuilder<StaticEndpoints>,
     ) -> Asked {
-        let builder = kit::builder(self.0.iter().map(|(_, address)| *address));
-        let client = change(builder.hedge(Hedge::after(20 * MILLI)));
-        let client = client.build().expect("a client");
+        let client = self.client(change);
         tokio::spawn(async move {
             let response = client.get("/").into_future().await?;
             Ok(response.status().as_u16())
@@ -263,7 +271,11 @@ async fn what_is_no_good_waits_for_the_other_pod() {
     for status in bad.into_iter().chain(GRPC) {
         for is_hedge_s in [true, false] {
             let pods = Hands::of(2).await;
-            let asked = pods.get(|builder| builder.retry_statuses([]));
+            // The hedge has its time from when it goes on alone.
+            let asked = pods.get(|it| match is_hedge_s {
+                true => it.retry_statuses([]),
+                false => patient(it).retry_statuses([]),
+            });
             let (first, hedge) = (pods.asked().await, pods.asked().await);
             let [bad, good] = if is_hedge_s {
                 [hedge, first]
@@ -298,6 +310,28 @@ async fn where_neither_is_good_the_first_answer_counts() {
         say(first, &format!("{other} No Good")).await;
         assert_eq!(end(asked).await.to_string(), one);
     }
+}
+
+#[tokio::test]
+async fn an_answer_that_was_set_aside_counts_where_the_hedge_hangs() {
+    for status in ["500 Internal Server Error", "503 Service Unavailable"] {
+        let pods = Hands::of(2).await;
+        let asked = pods.get(|builder| builder);
+        let (first, mut hedge) = (pods.asked().await, pods.asked().await);
+        say(first, status).await;
+        assert_eq!(end(asked).await.to_string(), status[..3]);
+        hedge.closed().await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_was_set_aside_counts_when_the_time_of_the_request_is_over() {
+    let pods = Hands::of(2).await;
+    let asked = pods.get(|builder| builder.timeout(1_000 * MILLI));
+    let (mut first, hedge) = (pods.asked().await, pods.asked().await);
+    say(hedge, "500 Internal Server Error").await;
+    assert_eq!(end(asked).await, 500);
+    first.closed().await;
 }
 
 /// As it would be without hedging.
