@@ -63,6 +63,12 @@ impl Followed {
         self.session.hedged(pod);
     }
 
+    /// What has come of the request at `pod` isn't retried, but that is hedged, and the other pod may answer better.
+    pub(super) fn set_aside(&mut self, pod: &Endpoint) {
+        #[cfg(feature = "sessions")]
+        self.session.set_aside(pod);
+    }
+
     /// The request has its answer: of a second pod, if it was [hedged](crate::Hedge) and that has overtaken the first one.
     pub(super) fn answered(self, response: &mut Response<ResponseBody>, is_overtaken: bool) {
         #[cfg(feature = "sessions")]

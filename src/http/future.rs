@@ -269,7 +269,13 @@ impl hedge::Contest<Sent> for Contest<'_> {
 impl Contest<'_> {
     /// What one of two tries has come to.
     fn ended(&mut self, answer: &Answer) -> Ended {
-        self.replay.ended(answer, &self.shared.retries)
+        let ended = self.replay.ended(answer, &self.shared.retries);
+        if let (Some(followed), Some(pod)) = (&mut self.followed, &ended.endpoint)
+            && !ended.is_retried
+        {
+            followed.set_aside(pod);
+        }
+        ended
     }
 }
 

@@ -221,7 +221,7 @@ impl Replay {
             let delays = &retries.allowance.delays;
             delays.note(response.body().pod(), delay);
         }
-        is_wanted && pushback != Some(Pushback::Never)
+        is_wanted && pushback != Some(Pushback::Never) && !self.attempts.are_used_up()
     }
 
     /// What an attempt has come to.
@@ -236,7 +236,10 @@ impl Replay {
                     let is_retried = retries.allowance.times > 0;
                     (Fate::Unprocessed, error.pod(), is_retried)
                 }
-                Some(Outcome::Unknown) => (Fate::Lost, error.pod(), self.repeatable),
+                Some(Outcome::Unknown) => {
+                    let is_retried = self.repeatable && !self.attempts.are_used_up();
+                    (Fate::Lost, error.pod(), is_retried)
+                }
                 // What is unsent has been offered to all pods by then.
                 _ if error.is_unexecuted() => (Fate::Unsent, None, false),
                 _ => (Fate::Lost, error.pod(), false),

@@ -67,8 +67,8 @@ use self::{
 ///   requests of one session that are under way at once agree on it, which under other policies they may not, and the sessions of
 ///   a lost pod are spread over all others. [`strict`](Self::strict) fails the request instead.
 /// - **When the pod is late**, and requests are [hedged](super::ClientBuilder::hedge), another one may answer, but the session stays
-///   with its pod. So it does while the pod is passed over for being [slow](crate::Hedge#slow-pods): its sessions' requests go
-///   there all the same. A strict session's requests aren't hedged.
+///   with its pod, even if that answers with an error after all, unless that is retried. So it does while the pod is passed over
+///   for being [slow](crate::Hedge#slow-pods): its sessions' requests go there all the same. A strict session's requests aren't hedged.
 /// - **An error of another pod's**, with a status of 500 or above, neither begins a session nor moves one: what has failed there
 ///   may have kept nothing of it.
 /// - **The first requests of one user** that are under way at once may begin sessions with several pods, of which browsers keep
@@ -218,8 +218,9 @@ impl Sessions {
     /// Otherwise a shared cache or a CDN in front may hand one user's session to all: `Set-Cookie` doesn't keep it from that
     /// (RFC 9111, section 7.3). The directive is added before what the pod says, and rules whatever that is: of `public,
     /// max-age=600` users' own caches keep the ten minutes, and shared ones store nothing. The same goes for
-    /// `CDN-Cache-Control`, if the pod sets it. A response that is `private` or `no-store` is left as it is. Other fields that
-    /// some caches go by (`Surrogate-Control`, `X-Accel-Expires`) aren't looked at.
+    /// `CDN-Cache-Control`, if the pod sets it, but there the directive comes last, for the last one rules (RFC 9213, section
+    /// 2.1). A response that is `private` or `no-store` is left as it is. Other fields that some caches go by
+    /// (`Surrogate-Control`, `X-Accel-Expires`) aren't looked at.
     ///
     /// Without it, see to it that no cache in front stores what sets a cookie, or has the header.
     pub fn mark_private(mut self, marks_private: bool) -> Self {

@@ -3,6 +3,10 @@
 use std::{
     future::IntoFuture,
     net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -332,6 +336,56 @@ async fn an_answer_that_was_set_aside_counts_when_the_time_of_the_request_is_ove
     say(hedge, "500 Internal Server Error").await;
     assert_eq!(end(asked).await, 500);
     first.closed().await;
+}
+
+/// The pod of a session answers no good while its hedge is out, which answers well: how often the session moves.
+async fn moves(
+    status: &str,
+    change: impl FnOnce(ClientBuilder<StaticEndpoints>) -> ClientBuilder<StaticEndpoints>,
+) -> usize {
+    let lost = Arc::new(AtomicUsize::new(0));
+    let hook = lost.clone();
+    let sessions = Sessions::cookie("lb", [7; 32]);
+    let sessions = sessions.on_lost(move |_| {
+        hook.fetch_add(1, Relaxed);
+    });
+    let pods = Hands::of(2).await;
+    let client = pods.client(|it| change(patient(it).sessions(sessions)));
+    let get = |cookie: Option<String>| {
+        let request = client.get("/");
+        let request = match cookie {
+            Some(cookie) => request.header("cookie", cookie),
+            None => request,
+        };
+        tokio::spawn(request.into_future())
+    };
+    let begun = get(None);
+    say(pods.asked().await, "204 No Content").await;
+    let begun = within("an answer", begun).await.expect("no panic");
+    let begun = begun.expect("an answer");
+    let cookie = begun.headers()[SET_COOKIE].to_str().expect("text");
+    let cookie = cookie.split(';').next().map(str::to_owned);
+    let asked = get(cookie);
+    let (home, hedge) = (pods.asked().await, pods.asked().await);
+    say(home, status).await;
+    say(hedge, "204 No Content").await;
+    let response = within("an answer", asked).await.expect("no panic");
+    let response = response.expect("an answer");
+    assert_eq!(response.status(), 204);
+    assert_ne!(response.body().pod(), begun.body().pod());
+    let is_told = response.headers().contains_key(SET_COOKIE);
+    let lost = lost.load(Relaxed);
+    assert_eq!(usize::from(is_told), lost);
+    lost
+}
+
+#[tokio::test]
+async fn a_session_moves_for_those_answers_only_that_are_retried() {
+    assert_eq!(moves("500 Internal Server Error", |it| it).await, 0);
+    assert_eq!(moves("429 Too Many Requests", |it| it).await, 0);
+    let unavailable = "503 Service Unavailable";
+    assert_eq!(moves(unavailable, |it| it.retries(0)).await, 0);
+    assert_eq!(moves(unavailable, |it| it).await, 1);
 }
 
 /// As it would be without hedging.

@@ -54,6 +54,8 @@ pub(in crate::http) struct Session {
     home: Option<Endpoint>,
     /// Its pod has the request, and is late: another one has it, too.
     is_late: bool,
+    /// Its pod has answered the request, or lost it, and that isn't retried: but for a hedge it was the caller's.
+    is_set_aside: bool,
 }
 
 impl Session {
@@ -88,6 +90,7 @@ impl Session {
             brought,
             home,
             is_late: false,
+            is_set_aside: false,
         }
     }
 
@@ -119,15 +122,20 @@ impl Session {
         self.is_late = self.is_home(pod);
     }
 
-    /// Its request has been answered: the response tells the pod, unless the caller knows that. A pod that was only late is
-    /// still the session's.
+    /// What has come of its request at `pod` isn't retried, and waits for what another one says.
+    pub(in crate::http) fn set_aside(&mut self, pod: &Endpoint) {
+        self.is_set_aside |= self.is_home(pod);
+    }
+
+    /// Its request has been answered: the response tells the pod, unless the caller knows that. A pod that was only late, or
+    /// that has had its say, is still the session's.
     pub(in crate::http) fn answered(
         self,
         response: &mut Response<ResponseBody>,
         is_overtaken: bool,
     ) {
         let pod = response.body().pod();
-        let stays = self.is_home(pod) || is_overtaken && self.is_late;
+        let stays = self.is_home(pod) || is_overtaken && self.is_late || self.is_set_aside;
         let Self {
             sticky, brought, ..
         } = self;
