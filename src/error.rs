@@ -63,13 +63,16 @@ enum Kind {
     #[error("endpoint {0} left the set before it got the request")]
     Gone(Endpoint),
     #[error(
-        "endpoint {endpoint} {} within {after:?}",
-        if *is_unsent { "has not got the request" } else { "has not answered" }
+        "endpoint {endpoint} {} within {after:?}{}",
+        if *is_unsent { "has not got the request" } else { "has not answered" },
+        source.as_deref().map(|refusal| format!(": {}", chain(refusal))).unwrap_or_default()
     )]
     NoAnswer {
         endpoint: Endpoint,
         after: Duration,
         is_unsent: bool,
+        /// Why it refused the request until then.
+        source: Option<SharedError>,
     },
     #[error("endpoint {endpoint} failed")]
     Endpoint {
@@ -180,12 +183,18 @@ impl Error {
         Self(Box::new(Kind::Gone(endpoint)))
     }
 
-    /// Of an endpoint that has not answered in time; `is_unsent` if it has not got the request.
-    pub(crate) fn no_answer(endpoint: Endpoint, after: Duration, is_unsent: bool) -> Self {
+    /// Of an endpoint that has not answered in time; `is_unsent` if it has not got the request, and perhaps why not.
+    pub(crate) fn no_answer(
+        endpoint: Endpoint,
+        after: Duration,
+        is_unsent: bool,
+        source: Option<SharedError>,
+    ) -> Self {
         Self(Box::new(Kind::NoAnswer {
             endpoint,
             after,
             is_unsent,
+            source,
         }))
     }
 
@@ -257,8 +266,8 @@ impl Error {
     /// The endpoint has not answered a [broadcast](crate::Balance::broadcast) within the time that it had, or that all of them
     /// had together.
     ///
-    /// Where [`is_unsent`](Self::is_unsent), it has not got the request: its turn had not come, or it did not accept it. Else
-    /// it may have executed the request.
+    /// Where [`is_unsent`](Self::is_unsent), it has not got the request: its turn had not come, or it did not accept it. If it
+    /// refused connections, the source is its last refusal. Else it may have executed the request.
     pub fn is_timeout(&self) -> bool {
         matches!(*self.0, Kind::NoAnswer { .. })
     }
@@ -309,9 +318,10 @@ impl StdError for Error {
             | Kind::Unreachable { source, .. }
             | Kind::PodUnreachable { source, .. }
             | Kind::EndpointUnreachable { source, .. }
+            | Kind::NoAnswer { source, .. }
             | Kind::Closed { source } => source.as_ref().map(|shared| &**shared as _),
             Kind::Endpoint { source, .. } => Some(&**source),
-            Kind::Gone(_) | Kind::NoAnswer { .. } | Kind::NoRuntime => None,
+            Kind::Gone(_) | Kind::NoRuntime => None,
         }
     }
 }

@@ -422,6 +422,34 @@ async fn out_of_time_a_pod_that_has_not_got_the_request_cannot_have_executed_it(
 }
 
 #[tokio::test(start_paused = true)]
+async fn out_of_time_pods_that_refuse_are_errors_that_say_so_each_for_itself() {
+    let each = |broadcast: Broadcast<Answer>| broadcast.endpoint_timeout(SECOND);
+    let all = |broadcast: Broadcast<Answer>| broadcast.deadline(SECOND);
+    for bound in [each, all] {
+        for refuses in [Behaviour::NotReady, Behaviour::HandBack] {
+            let story = story(1..=4).await;
+            story.pods.set([1], Behaviour::Hold);
+            story.pods.set([2, 3], refuses);
+            // The second time they are known to refuse.
+            for _ in 0..2 {
+                let collected = bound(story.broadcast()).all().await.expect("endpoints");
+                assert_eq!(collected.failed.len(), 3);
+                for (asked, error) in &collected.failed {
+                    let refusal = error.source().map(ToString::to_string);
+                    assert!(error.is_timeout(), "{error}");
+                    assert_eq!(refusal.is_some(), *asked != endpoint(1), "{error}");
+                    let text = error.to_string();
+                    assert!(
+                        text.ends_with(refusal.as_deref().unwrap_or("within 1s")),
+                        "{text}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_the_deadline_each_pod_that_is_left_is_an_error() {
     let story = story(1..=10).await;
     story.pods.set([3, 5], Behaviour::Hold);

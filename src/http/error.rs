@@ -298,11 +298,11 @@ impl StdError for Error {
             | Kind::Body { source, .. }
             | Kind::Limit { source, .. } => Some(&**source),
             Kind::CutOff { source, .. } => Some(source),
-            Kind::Request(_)
-            | Kind::Foreign { .. }
-            | Kind::NoAnswer(_)
-            | Kind::Status { .. }
-            | Kind::Deadline(_) => None,
+            // Its text is the balancer's.
+            Kind::NoAnswer(error) => error.source(),
+            Kind::Request(_) | Kind::Foreign { .. } | Kind::Status { .. } | Kind::Deadline(_) => {
+                None
+            }
         }
     }
 }

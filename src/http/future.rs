@@ -26,6 +26,7 @@ use super::{
 use crate::{
     balance::{Balance, ResponseFuture as BalanceFuture},
     broadcast::Asking,
+    error::SharedError,
     hedge::{self, Race},
     route::Route,
 };
@@ -129,6 +130,13 @@ impl Asking<Response<ResponseBody>, Error> for ResponseFuture {
             Attempt::Failed { .. } => true,
         };
         is_unsent && self.replay.as_ref().is_none_or(|replay| replay.is_first())
+    }
+
+    fn refusal(&self) -> Option<SharedError> {
+        match &self.attempt {
+            Attempt::Sent { race } => race.alone()?.refusal(),
+            Attempt::Failed { .. } => None,
+        }
     }
 }
 
