@@ -49,7 +49,7 @@ enum Kind {
         endpoints: usize,
         source: Option<SharedError>,
     },
-    #[error("pod {pod} {state}")]
+    #[error("pod {} {state}", Named(pod))]
     PodUnreachable {
         pod: Box<str>,
         state: PodState,
@@ -103,8 +103,19 @@ pub(crate) enum PodState {
     Refuses(Endpoint),
     #[error("isn't there{0}")]
     Away(Away),
+    #[error("isn't there: no pod has an empty name (is a variable not set?)")]
+    Nameless,
     #[error("may be of several StatefulSets: there are {} and {}; ask for it by its name", .0[0], .0[1])]
     Ambiguous([Box<str>; 2]),
+}
+
+/// A pod by what it was asked for; an empty name shows.
+struct Named<'a>(&'a str);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "\"\"" } else { self.0 })
+    }
 }
 
 /// What is there while a pod is away.
@@ -249,6 +260,28 @@ impl Error {
     /// The one [pod](crate::Balance::pod) that was asked for, where it [is absent](Self::is_absent) or accepts no requests.
     pub fn pod(&self) -> Option<&str> {
         self.absent_or_refusing().map(|(pod, _)| pod)
+    }
+
+    /// Which one pod a request was for that was not sent, and why it wasn't, in few words: ` to pod web-0, which isn't there`. Else
+    /// nothing.
+    #[cfg(feature = "http")]
+    pub(crate) fn addressee(&self) -> String {
+        match &*self.0 {
+            Kind::PodUnreachable { pod, state, .. } => {
+                let pod = Named(pod);
+                let why = match state {
+                    PodState::Refuses(_) => "accepts no requests",
+                    PodState::Away(_) | PodState::Nameless => "isn't there",
+                    PodState::Ambiguous(_) => "may be of several StatefulSets",
+                };
+                format!(" to pod {pod}, which {why}")
+            }
+            Kind::EndpointUnreachable { endpoint, .. } => {
+                format!(" to pod {endpoint}, which accepts no requests")
+            }
+            Kind::Gone(endpoint) => format!(" to pod {endpoint}, which has left"),
+            _ => String::new(),
+        }
     }
 
     fn absent_or_refusing(&self) -> Option<(&str, &PodState)> {

@@ -234,6 +234,9 @@ impl<S> Shared<S> {
             return Err(Error::gone(target.endpoint.clone()));
         }
         if let Some(pod) = route.requested().filter(|_| target.is_none()) {
+            if pod.name() == Some("") {
+                return Err(Error::pod_unreachable("", PodState::Nameless, None));
+            }
             if let Err(ambiguous) = pod.among(snapshot.endpoints()) {
                 let state = PodState::Ambiguous(ambiguous.0);
                 return Err(Error::pod_unreachable(pod.to_string(), state, None));

@@ -26,6 +26,7 @@ use super::{
 use crate::{
     balance::{Balance, ResponseFuture as BalanceFuture},
     broadcast::Asking,
+    endpoint::Endpoint,
     error::SharedError,
     hedge::{self, Race},
     route::Route,
@@ -167,7 +168,8 @@ impl Future for ResponseFuture {
                 Poll::Pending => {
                     let timeout = ready!(poll_late(this.replay, this.deadline, cx));
                     // The request is cancelled here, not when its caller gets round to dropping this.
-                    let error = Some(Error::deadline(timeout));
+                    let pod = only_pod(&this.attempt, this.replay.as_deref()).cloned();
+                    let error = Some(Error::unanswered(pod, timeout));
                     *this.replay = None;
                     this.attempt.set(Attempt::Failed { error });
                     continue;
@@ -272,6 +274,16 @@ fn poll_late(
         Some(deadline) => deadline.poll(cx).map(|()| deadline.whole()),
         None => Poll::Pending,
     }
+}
+
+/// The pod that has the request, unless another one has it, too, or has had it.
+fn only_pod<'a>(attempt: &'a Attempt, replay: Option<&Replay>) -> Option<&'a Endpoint> {
+    let Attempt::Sent { race } = attempt else {
+        return None;
+    };
+    let sent = race.alone().filter(|sent| !sent.is_unsent())?;
+    let is_first = replay.is_none_or(Replay::is_first);
+    sent.endpoint().filter(|_| is_first)
 }
 
 fn is_final(

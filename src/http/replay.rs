@@ -226,12 +226,12 @@ impl Replay {
             Err(error) => match error.outcome() {
                 Some(Outcome::Unprocessed) => {
                     let is_retried = retries.allowance.times > 0;
-                    (Fate::Unprocessed, error.pod(), is_retried)
+                    (Fate::Unprocessed, error.endpoint(), is_retried)
                 }
-                Some(Outcome::Unknown) => (Fate::Lost, error.pod(), self.repeatable),
+                Some(Outcome::Unknown) => (Fate::Lost, error.endpoint(), self.repeatable),
                 // What is unsent has been offered to all pods by then.
                 _ if error.is_unexecuted() => (Fate::Unsent, None, false),
-                _ => (Fate::Lost, error.pod(), false),
+                _ => (Fate::Lost, error.endpoint(), false),
             },
         };
         let is_good = |response| Self::is_good(response, retries);
