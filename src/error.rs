@@ -251,7 +251,7 @@ impl Error {
     }
 
     /// The one [pod](crate::Balance::pod) that was asked for isn't in the set, or can't be told apart from others. The error's
-    /// text says where it was last and which pods there are.
+    /// text says where it was last and which pods there are. An empty name is of no pod, and nothing is waited for.
     pub fn is_absent(&self) -> bool {
         self.absent_or_refusing()
             .is_some_and(|(_, state)| !matches!(state, PodState::Refuses(_)))
