@@ -459,7 +459,9 @@ async fn out_of_time_pods_that_refuse_are_errors_that_say_so_each_for_itself() {
 
 /// A refusal, which counts for as long as somebody keeps it.
 #[derive(Clone, Debug)]
-struct Refusal(Option<Arc<()>>);
+struct Refusal {
+    _kept: Option<Arc<()>>,
+}
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -479,7 +481,8 @@ impl Service<Request> for Refusing {
     type Future = Pending<Result<(), Refusal>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
-        Poll::Ready(Err(Refusal(self.0.upgrade())))
+        let _kept = self.0.upgrade();
+        Poll::Ready(Err(Refusal { _kept }))
     }
 
     fn call(&mut self, _: Request) -> Self::Future {
