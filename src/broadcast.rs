@@ -30,7 +30,7 @@ use self::answers::{Ask, Deadline, Joining, Terms};
 use crate::{
     balance::{Balance, ResponseFuture, Roster},
     endpoint::Endpoint,
-    error::{BoxError, Error},
+    error::{BoxError, Error, SharedError},
     in_flight::Completion,
     route::{Route, Target},
 };
@@ -57,7 +57,8 @@ const ENDPOINT_TIMEOUT: Duration = Duration::from_secs(30);
 ///   and is an error after that which [is unreachable](Error::is_unreachable). With a balancer that
 ///   [fails fast](crate::BalanceBuilder::fail_fast) it is one at once.
 /// - **Time**: each endpoint has its [own](Self::endpoint_timeout), from when it is asked, and all of them may have a
-///   [deadline](Self::deadline). Each that hasn't answered by then is an error that [is a timeout](Error::is_timeout).
+///   [deadline](Self::deadline). Each that hasn't answered by then is an error that [is a timeout](Error::is_timeout): also one that
+///   refuses connections, if that time is shorter than the ready timeout. Its refusal is the error's source then.
 /// - **How many at once**: [64](Self::concurrency). A slow one holds up nobody else, as long as there are fewer slow ones than
 ///   that.
 ///
@@ -65,8 +66,8 @@ const ENDPOINT_TIMEOUT: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 ///
-/// Where there is no endpoint, it waits for the first as a request does, up to the ready timeout or the deadline, and fails with
-/// the same error. Nothing was sent then. What happens to the request at an endpoint is that endpoint's answer, and no error of the whole.
+/// While discovery has found no endpoint yet, it waits for the first as a request does, up to the ready timeout or the deadline, and
+/// fails with the same error; at once if discovery says that there are none. Nothing was sent then. What happens to the request at an endpoint is that endpoint's answer, and no error of the whole.
 ///
 /// # Cancellation
 ///
@@ -154,6 +155,10 @@ where
 {
     fn is_unsent(&self) -> bool {
         self.is_unsent()
+    }
+
+    fn refusal(&self) -> Option<SharedError> {
+        self.refusal()
     }
 }
 

@@ -49,7 +49,7 @@ enum Kind {
         endpoints: usize,
         source: Option<SharedError>,
     },
-    #[error("pod {pod} {state}")]
+    #[error("pod {} {state}", Named(pod))]
     PodUnreachable {
         pod: Box<str>,
         state: PodState,
@@ -63,13 +63,16 @@ enum Kind {
     #[error("endpoint {0} left the set before it got the request")]
     Gone(Endpoint),
     #[error(
-        "endpoint {endpoint} {} within {after:?}",
-        if *is_unsent { "has not got the request" } else { "has not answered" }
+        "endpoint {endpoint} {} within {after:?}{}",
+        if *is_unsent { "has not got the request" } else { "has not answered" },
+        source.as_deref().map(|refusal| format!(": {}", chain(refusal))).unwrap_or_default()
     )]
     NoAnswer {
         endpoint: Endpoint,
         after: Duration,
         is_unsent: bool,
+        /// Why it refused the request until then.
+        source: Option<SharedError>,
     },
     #[error("endpoint {endpoint} failed")]
     Endpoint {
@@ -100,8 +103,19 @@ pub(crate) enum PodState {
     Refuses(Endpoint),
     #[error("isn't there{0}")]
     Away(Away),
+    #[error("isn't there: no pod has an empty name (is a variable not set?)")]
+    Nameless,
     #[error("may be of several StatefulSets: there are {} and {}; ask for it by its name", .0[0], .0[1])]
     Ambiguous([Box<str>; 2]),
+}
+
+/// A pod by what it was asked for; an empty name shows.
+struct Named<'a>(&'a str);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "\"\"" } else { self.0 })
+    }
 }
 
 /// What is there while a pod is away.
@@ -180,12 +194,18 @@ impl Error {
         Self(Box::new(Kind::Gone(endpoint)))
     }
 
-    /// Of an endpoint that has not answered in time; `is_unsent` if it has not got the request.
-    pub(crate) fn no_answer(endpoint: Endpoint, after: Duration, is_unsent: bool) -> Self {
+    /// Of an endpoint that has not answered in time; `is_unsent` if it has not got the request, and perhaps why not.
+    pub(crate) fn no_answer(
+        endpoint: Endpoint,
+        after: Duration,
+        is_unsent: bool,
+        source: Option<SharedError>,
+    ) -> Self {
         Self(Box::new(Kind::NoAnswer {
             endpoint,
             after,
             is_unsent,
+            source,
         }))
     }
 
@@ -231,7 +251,7 @@ impl Error {
     }
 
     /// The one [pod](crate::Balance::pod) that was asked for isn't in the set, or can't be told apart from others. The error's
-    /// text says where it was last and which pods there are.
+    /// text says where it was last and which pods there are. An empty name is of no pod, and nothing is waited for.
     pub fn is_absent(&self) -> bool {
         self.absent_or_refusing()
             .is_some_and(|(_, state)| !matches!(state, PodState::Refuses(_)))
@@ -240,6 +260,28 @@ impl Error {
     /// The one [pod](crate::Balance::pod) that was asked for, where it [is absent](Self::is_absent) or accepts no requests.
     pub fn pod(&self) -> Option<&str> {
         self.absent_or_refusing().map(|(pod, _)| pod)
+    }
+
+    /// Which one pod a request was for that was not sent, and why it wasn't, in few words: ` to pod web-0, which isn't there`. Else
+    /// nothing.
+    #[cfg(feature = "http")]
+    pub(crate) fn addressee(&self) -> String {
+        match &*self.0 {
+            Kind::PodUnreachable { pod, state, .. } => {
+                let pod = Named(pod);
+                let why = match state {
+                    PodState::Refuses(_) => "accepts no requests",
+                    PodState::Away(_) | PodState::Nameless => "isn't there",
+                    PodState::Ambiguous(_) => "may be of several StatefulSets",
+                };
+                format!(" to pod {pod}, which {why}")
+            }
+            Kind::EndpointUnreachable { endpoint, .. } => {
+                format!(" to pod {endpoint}, which accepts no requests")
+            }
+            Kind::Gone(endpoint) => format!(" to pod {endpoint}, which has left"),
+            _ => String::new(),
+        }
     }
 
     fn absent_or_refusing(&self) -> Option<(&str, &PodState)> {
@@ -257,8 +299,8 @@ impl Error {
     /// The endpoint has not answered a [broadcast](crate::Balance::broadcast) within the time that it had, or that all of them
     /// had together.
     ///
-    /// Where [`is_unsent`](Self::is_unsent), it has not got the request: its turn had not come, or it did not accept it. Else
-    /// it may have executed the request.
+    /// Where [`is_unsent`](Self::is_unsent), it has not got the request: its turn had not come, or it did not accept it. If it
+    /// refused connections, the source is its last refusal. Else it may have executed the request.
     pub fn is_timeout(&self) -> bool {
         matches!(*self.0, Kind::NoAnswer { .. })
     }
@@ -309,9 +351,10 @@ impl StdError for Error {
             | Kind::Unreachable { source, .. }
             | Kind::PodUnreachable { source, .. }
             | Kind::EndpointUnreachable { source, .. }
+            | Kind::NoAnswer { source, .. }
             | Kind::Closed { source } => source.as_ref().map(|shared| &**shared as _),
             Kind::Endpoint { source, .. } => Some(&**source),
-            Kind::Gone(_) | Kind::NoAnswer { .. } | Kind::NoRuntime => None,
+            Kind::Gone(_) | Kind::NoRuntime => None,
         }
     }
 }

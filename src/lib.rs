@@ -142,7 +142,7 @@
 //! pods with a queue each and service times that vary, which is why they are slower. By how many requests a hung pod costs, two
 //! groups are to be told apart and no more: those that look at what is in flight, and those that don't.
 //!
-//! # LocalityPreference pods first
+//! # Near pods first
 //!
 //! A headless Service has no kube-proxy that would honour its `spec.trafficDistribution`. The control plane puts hints into
 //! its EndpointSlices all the same: `PreferSameZone` the zones whose clients a pod is meant for, `PreferSameNode` the nodes
@@ -161,7 +161,7 @@
 //!   herd. If no near pod accepts requests, the far ones get them all, and the other way round.
 //! - **It assumes** that the clients are spread evenly over the zones that there are hints for (or pods in), for a client
 //!   does not know of the others. Where all clients are in one zone, they still send some requests elsewhere only if its
-//!   pods are fewer than their fair part; a zone with most of the clients members its own pods more than the others'.
+//!   pods are fewer than their fair part; a zone with most of the clients loads its own pods more than the others'.
 //!   Of several zones that have less than their fair part, each gets a part of what the others spill: its pods get up to 1.2
 //!   times their share while one other of three zones has half of its part, and below twice in any case.
 //!

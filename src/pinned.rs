@@ -52,8 +52,8 @@ use crate::{
 ///
 /// Those of a [`Balance`]. Where the one pod accepts no requests within the ready timeout, the error
 /// [is unreachable](Error::is_unreachable), has its [name](Error::pod), and tells whether it [is absent](Error::is_absent), where
-/// it was last, and which other pods there are. Where there is no pod but the one that is left out, it
-/// [is that there are none](Error::is_no_endpoints), at once.
+/// it was last, and which other pods there are. An empty name, as of a variable that isn't set, is one that is absent, at once.
+/// Where there is no pod but the one that is left out, it [is that there are none](Error::is_no_endpoints), at once.
 ///
 /// # Cancellation
 ///

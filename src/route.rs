@@ -113,7 +113,7 @@ impl Route {
     /// One pod more that gets the request only if no other one takes it.
     ///
     /// For retries of one's own. The pod that failed is in the balancer's error
-    /// ([`Error::endpoint`](crate::Error::endpoint)) and in the HTTP client's (`http::Error::pod`). The pod that answered is
+    /// ([`Error::endpoint`](crate::Error::endpoint)) and in the HTTP client's (`http::Error::endpoint`). The pod that answered is
     /// in the extensions of an HTTP response, as its [`Endpoint`]. [`RetryLayer`](crate::RetryLayer) and the HTTP client avoid
     /// the pods that failed by themselves.
     pub fn avoid(self, endpoint: &Endpoint) -> Self {
@@ -222,6 +222,8 @@ impl Route {
 }
 
 /// What a request is about, as a [`Route`] tells it: text, bytes, or a number.
+///
+/// The number 7 and the text `"7"`, as a header has it, are different keys, with different pods.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RouteKey(Key);
 

@@ -7,7 +7,15 @@ mod support;
 #[path = "broadcast/http.rs"]
 mod http;
 
-use std::{collections::BTreeSet, error::Error as _, time::Duration};
+use std::{
+    collections::BTreeSet,
+    error::Error as _,
+    fmt,
+    future::{Pending, pending},
+    sync::{Arc, Weak},
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use futures::{FutureExt, Stream, StreamExt, future::join};
 use support::{
@@ -419,6 +427,84 @@ async fn out_of_time_a_pod_that_has_not_got_the_request_cannot_have_executed_it(
             assert_eq!(error.is_unsent(), *asked != endpoint(1), "{error}");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn out_of_time_pods_that_refuse_are_errors_that_say_so_each_for_itself() {
+    let each = |broadcast: Broadcast<Answer>| broadcast.endpoint_timeout(SECOND);
+    let all = |broadcast: Broadcast<Answer>| broadcast.deadline(SECOND);
+    for bound in [each, all] {
+        for refuses in [Behaviour::NotReady, Behaviour::HandBack] {
+            let story = story(1..=4).await;
+            story.pods.set([1], Behaviour::Hold);
+            story.pods.set([2, 3], refuses);
+            // The second time they are known to refuse.
+            for _ in 0..2 {
+                let collected = bound(story.broadcast()).all().await.expect("endpoints");
+                assert_eq!(collected.failed.len(), 3);
+                for (asked, error) in &collected.failed {
+                    let refusal = error.source().map(ToString::to_string);
+                    assert!(error.is_timeout(), "{error}");
+                    assert_eq!(refusal.is_some(), *asked != endpoint(1), "{error}");
+                    let text = error.to_string();
+                    assert!(
+                        text.ends_with(refusal.as_deref().unwrap_or("within 1s")),
+                        "{text}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// A refusal, which counts for as long as somebody keeps it.
+#[derive(Clone, Debug)]
+struct Refusal {
+    _kept: Option<Arc<()>>,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("connection refused")
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// A pod that refuses.
+#[derive(Clone)]
+struct Refusing(Weak<()>);
+
+impl Service<Request> for Refusing {
+    type Response = ();
+    type Error = Refusal;
+    type Future = Pending<Result<(), Refusal>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
+        let _kept = self.0.upgrade();
+        Poll::Ready(Err(Refusal { _kept }))
+    }
+
+    fn call(&mut self, _: Request) -> Self::Future {
+        pending()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn why_pods_refused_is_forgotten_when_they_have_left() {
+    let kept = Arc::new(());
+    let refusal = Arc::downgrade(&kept);
+    let (script, source) = discovery();
+    let balance = Balance::builder(source).fail_fast();
+    let balance = balance.build(move |_: &Endpoint| Refusing(refusal.clone()));
+    script.answer(1..=9);
+    settle().await;
+    let collected = balance.broadcast_with(|_| Request(7)).all().await;
+    assert_eq!(collected.expect("endpoints").failed.len(), 9);
+    assert_eq!(Arc::strong_count(&kept), 1 + 9, "each one's own");
+    script.answer([10]);
+    settle().await;
+    assert!(Arc::strong_count(&kept) <= 1 + 1, "but for the last of all");
 }
 
 #[tokio::test(start_paused = true)]

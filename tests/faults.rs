@@ -714,7 +714,7 @@ async fn row_15_a_pod_is_killed() {
         panic!("{lost:?}")
     };
     assert_eq!(
-        lost.pod().map(Endpoint::address),
+        lost.endpoint().map(Endpoint::address),
         Some(cluster.pod(0).addr())
     );
     assert!(!lost.is_unexecuted());

@@ -139,6 +139,19 @@ async fn a_name_that_nobody_has_is_an_error_that_tells_some_there_are() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_empty_name_is_an_error_at_once_that_says_so() {
+    let story = story().await;
+    let pod = story.balance.pod("");
+    let mut request = task::spawn(ask(&pod));
+    let error = assert_ready!(request.poll()).expect_err("no pod has it");
+    assert!(error.is_absent() && error.is_unsent(), "{error}");
+    assert_eq!(
+        error.to_string(),
+        "pod \"\" isn't there: no pod has an empty name (is a variable not set?)"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pod_that_refuses_is_an_error_that_has_its_endpoint() {
     let story = story().await;
     story.pods.set([4], Behaviour::NotReady);

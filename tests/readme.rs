@@ -5,8 +5,11 @@
 #![cfg_attr(rustfmt, rustfmt_skip)]
 
 use std::{
+    collections::HashSet,
+    fs,
     future::{Ready, ready},
     net::SocketAddr,
+    path::Path,
     task::{Context, Poll},
     time::Duration,
 };
@@ -159,5 +162,48 @@ fn the_code_of_the_readme_is_compiled() {
     assert!(!blocks.is_empty());
     for block in blocks {
         assert!(here.contains(&trimmed(block)), "tests/readme.rs has not got this:\n{block}");
+    }
+}
+
+/// What a heading is linked by, as GitHub and rustdoc make it.
+fn anchor(heading: &str) -> String {
+    let heading = heading.trim_matches(['#', ' ']).to_lowercase().replace(' ', "-");
+    heading.chars().filter(|&it| it.is_alphanumeric() || it == '-' || it == '_').collect()
+}
+
+/// The headings and the links to headings in lines of Markdown; not those of other sites.
+fn anchors<'a>(lines: impl Iterator<Item = &'a str> + Clone) -> (HashSet<String>, Vec<&'a str>) {
+    let headings = lines.clone().filter(|line| line.starts_with('#')).map(anchor);
+    let links = lines.flat_map(|line| line.split("](").skip(1)).filter_map(|rest| rest.split(')').next());
+    let own = links.filter(|link| !link.contains("://")).filter_map(|link| Some(link.split_once('#')?.1));
+    (headings.collect(), own.collect())
+}
+
+#[test]
+fn links_lead_to_headings_of_the_readme() {
+    let (headings, links) = anchors(include_str!("../README.md").lines());
+    assert!(!links.is_empty());
+    for link in links {
+        assert!(headings.contains(link), "no heading: #{link}");
+    }
+}
+
+/// All Rust files under `folder`.
+fn sources(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let text = |path: &Path| fs::read_to_string(path).expect("text");
+    entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![text(&path)] }).collect()
+}
+
+/// rustdoc checks the items that links name, and no headings. Those of all items are taken together.
+#[test]
+fn links_lead_to_headings_of_the_documentation() {
+    let sources = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    let lines = sources.iter().flat_map(|text| text.lines()).map(str::trim_start);
+    let documentation = lines.filter_map(|line| line.strip_prefix("//!").or(line.strip_prefix("///")).map(str::trim_start));
+    let (headings, links) = anchors(documentation);
+    assert!(!links.is_empty());
+    for link in links {
+        assert!(headings.contains(link), "no heading: #{link}");
     }
 }

@@ -237,7 +237,7 @@ fn heard(report: &Report, gone: &Gone) -> Instant {
 
 fn assert_was_lost(request: &Request, report: &Report, gone: &[Gone]) {
     let error = request.result.as_ref().expect_err("a failed one");
-    let pod = error.pod().map(|pod| pod.address());
+    let pod = error.endpoint().map(|pod| pod.address());
     let gone = gone.iter().find(|gone| Some(gone.pod) == pod);
     let gone = gone.unwrap_or_else(|| panic!("its pod has not ended: {error:?}"));
     let late = request.sent.saturating_duration_since(heard(report, gone));

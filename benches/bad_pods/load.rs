@@ -58,7 +58,7 @@ async fn request(client: Client, begun: Instant) -> Request {
                 let whole = response.into_body().collect().await.is_ok();
                 (Some(pod), whole && status == StatusCode::OK)
             }
-            Err(error) => (error.pod().map(|pod| pod.address()), false),
+            Err(error) => (error.endpoint().map(|pod| pod.address()), false),
         }
     };
     let (pod, ok) = timeout(PATIENCE, answer).await.unwrap_or_default();

@@ -187,6 +187,9 @@ impl<D, C> BalanceBuilder<D, C> {
     ///
     /// The time counts from the beginning of the outage, not of the request: once it is over, requests fail at once
     /// until an endpoint accepts one, so that nothing piles up. Zero means that requests never wait.
+    ///
+    /// A request for [one pod](Balance::pod), or of a [broadcast](Balance::broadcast), waits for its own pod for so long each time,
+    /// from when it is made.
     pub fn ready_timeout(mut self, timeout: Duration) -> Self {
         self.ready_timeout = ReadyTimeout::Bounded(timeout);
         self

@@ -283,6 +283,9 @@ where
         let part = self.part.as_ref();
         // Of a subset, some leave that are still there.
         shared.note_left(left.filter(|left| part.is_none_or(|part| !part.has(left))));
+        if !change.left.is_empty() {
+            shared.forget_refusals();
+        }
         for life in &change.left {
             self.attempts.leave(life.member.id());
             self.checks.leave(life);

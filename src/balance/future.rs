@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     endpoint::Endpoint,
-    error::{BoxError, Error},
+    error::{BoxError, Error, SharedError},
     in_flight::{Completion, InFlight},
     route::Route,
 };
@@ -95,6 +95,18 @@ impl<S: Service<Req>, Req, C> ResponseFuture<S, Req, C> {
     /// Whether no endpoint has the request, so far.
     pub(crate) fn is_unsent(&self) -> bool {
         !matches!(self.state, State::Sent { .. })
+    }
+
+    /// Why the one endpoint that it is for refuses it, while that does.
+    pub(crate) fn refusal(&self) -> Option<SharedError> {
+        match &self.state {
+            State::Waiting { waiting } => waiting.shared.refusal(waiting.errand.route()),
+            State::Unsent { unready } => {
+                let held = unready.held.as_ref()?;
+                unready.shared.refusal(held.errand.route())
+            }
+            State::Sent { .. } | State::Failed { .. } => None,
+        }
     }
 
     /// The endpoint that has the request, or gets it once it is ready. None while no endpoint accepts it.

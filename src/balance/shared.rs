@@ -1,7 +1,8 @@
 //! What the clones of a balancer, their requests and the background task have in common.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    mem::take,
     sync::{Arc, OnceLock, PoisonError, Weak},
     time::Duration,
 };
@@ -109,8 +110,9 @@ pub(super) struct Shared<S> {
 pub(super) struct Notes {
     pub(super) last_answer: Option<Instant>,
     pub(super) last_error: Option<SharedError>,
-    /// With the member that refused.
-    pub(super) last_refusal: Option<(MemberId, SharedError)>,
+    pub(super) last_refusal: Option<SharedError>,
+    /// The last refusal of each member of the set.
+    pub(super) refusals: BTreeMap<MemberId, SharedError>,
     /// The last endpoints that had names and have left, and when; the latest first.
     pub(super) left: VecDeque<(Endpoint, Instant)>,
 }
@@ -233,8 +235,23 @@ impl<S> Shared<S> {
 
     /// A member has refused a request, an attempt or a check.
     pub(super) fn note_refusal(&self, id: MemberId, refusal: SharedError) {
-        let before = self.notes().last_refusal.replace((id, refusal));
-        drop(before);
+        let mut notes = self.notes();
+        let before = notes.last_refusal.replace(refusal.clone());
+        let its_own = notes.refusals.insert(id, refusal);
+        drop(notes);
+        drop((before, its_own));
+    }
+
+    /// Members have left the set: why they refused is of no interest any more.
+    pub(super) fn forget_refusals(&self) {
+        let snapshot = self.current.load();
+        let members: BTreeSet<_> = snapshot.members().iter().map(|it| it.id()).collect();
+        let mut notes = self.notes();
+        let refusals = take(&mut notes.refusals).into_iter();
+        let (stay, left): (_, Vec<_>) = refusals.partition(|(id, _)| members.contains(id));
+        notes.refusals = BTreeMap::from_iter::<Vec<_>>(stay);
+        drop(notes);
+        drop(left);
     }
 
     /// Endpoints have left the set.
@@ -266,11 +283,7 @@ impl<S> Shared<S> {
     }
 
     pub(super) fn last_refusal(&self) -> Option<SharedError> {
-        let notes = self.notes();
-        notes
-            .last_refusal
-            .as_ref()
-            .map(|(_, refusal)| refusal.clone())
+        self.notes().last_refusal.clone()
     }
 
     pub(super) fn notes(&self) -> MutexGuard<'_, Notes> {
@@ -286,7 +299,7 @@ impl<S> Shared<S> {
         error: BoxError,
         ready: ReadyFn<S>,
     ) {
-        debug!(endpoint = %in_flight.endpoint(), %error, "request refused; it goes to another endpoint");
+        debug!(endpoint = %in_flight.endpoint(), %error, "request refused, unsent; it is offered again");
         self.note_refusal(in_flight.member().id(), error.into());
         in_flight.refuse();
         let trial = in_flight.end_trial();

@@ -10,7 +10,8 @@ use crate::{
 
 /// One endpoint as [`Balance::endpoints`](super::Balance::endpoints) shows it.
 ///
-/// Its `Display` says first what keeps requests away: `web-0 (10.244.1.7:80): far, unreachable, 0 in flight`.
+/// Its `Display` says first what keeps requests away: `web-0 (10.244.1.7:80): far, unreachable, 0 in flight`. With a
+/// [`Subset`](crate::Subset), a pod outside of it that is there for requests by its name, or for a broadcast, has `weight 0`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EndpointStatus {
@@ -90,6 +91,9 @@ impl fmt::Display for EndpointStatus {
         if self.endpoint.is_terminating() {
             f.write_str("terminating, ")?;
         }
+        if self.endpoint.weight() == 0 {
+            f.write_str("weight 0, ")?;
+        }
         write!(f, "{}, {} in flight", self.state, self.in_flight)
     }
 }
@@ -134,6 +138,11 @@ mod tests {
         assert_eq!(
             status.to_string(),
             "web-0 (10.244.1.7:80): far, terminating, unreachable, 2 in flight"
+        );
+        status.endpoint = status.endpoint.with_weight(0).with_terminating(false);
+        assert_eq!(
+            status.to_string(),
+            "web-0 (10.244.1.7:80): far, weight 0, unreachable, 2 in flight"
         );
     }
 }

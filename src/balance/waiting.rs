@@ -26,7 +26,6 @@ use crate::{
     error::{Away, Error, NoEndpoints, PodState, SharedError},
     home::Timer,
     in_flight::InFlight,
-    member::MemberId,
     route::{Route, Target},
 };
 
@@ -215,11 +214,7 @@ impl<S> Shared<S> {
         Err(if empty {
             Error::no_endpoints(NoEndpoints::NotDiscovered, notes.last_error.clone())
         } else {
-            let refusal = notes
-                .last_refusal
-                .as_ref()
-                .map(|(_, refusal)| refusal.clone());
-            Error::unreachable(endpoints, refusal)
+            Error::unreachable(endpoints, notes.last_refusal.clone())
         })
     }
 
@@ -239,6 +234,9 @@ impl<S> Shared<S> {
             return Err(Error::gone(target.endpoint.clone()));
         }
         if let Some(pod) = route.requested().filter(|_| target.is_none()) {
+            if pod.name() == Some("") {
+                return Err(Error::pod_unreachable("", PodState::Nameless, None));
+            }
             if let Err(ambiguous) = pod.among(snapshot.endpoints()) {
                 let state = PodState::Ambiguous(ambiguous.0);
                 return Err(Error::pod_unreachable(pod.to_string(), state, None));
@@ -262,10 +260,9 @@ impl<S> Shared<S> {
             let why = NoEndpoints::NotDiscovered;
             return Err(Error::no_endpoints(why, notes.last_error.clone()));
         }
-        let is_its_own =
-            |(id, _): &&(MemberId, SharedError)| requested.iter().any(|member| member.id() == *id);
-        let cause = notes.last_refusal.as_ref().filter(is_its_own);
-        let cause = cause.map(|(_, refusal)| refusal.clone());
+        let cause = requested
+            .iter()
+            .find_map(|member| notes.refusals.get(&member.id()).cloned());
         if let Some(target) = target {
             return Err(Error::endpoint_unreachable(target.endpoint.clone(), cause));
         }
@@ -285,6 +282,16 @@ impl<S> Shared<S> {
         // It may be away for want of an answer.
         let cause = cause.or_else(|| notes.last_error.clone());
         Err(Error::pod_unreachable(pod.to_string(), state, cause))
+    }
+
+    /// Why the one endpoint that a request is for refuses, while it does.
+    pub(super) fn refusal(&self, route: &Route) -> Option<SharedError> {
+        let snapshot = self.current.load();
+        let mut refusing = snapshot
+            .requested(route)
+            .filter(|member| member.is_unreachable());
+        let notes = self.notes();
+        refusing.find_map(|member| notes.refusals.get(&member.id()).cloned())
     }
 
     /// Whether a request has been placed where it must not go, by what is known now: at another pod than the one that it is for,

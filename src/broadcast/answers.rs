@@ -18,7 +18,7 @@ use futures::{
 use crate::{
     balance::{Roster, Whole},
     endpoint::Endpoint,
-    error::Error,
+    error::{Error, SharedError},
     home::Timer,
     member::MemberId,
     route::Target,
@@ -58,6 +58,9 @@ pub(super) type Ask<T, E> = Box<dyn FnMut(&Target) -> Pin<Box<dyn Asking<T, E>>>
 pub(crate) trait Asking<T, E>: Future<Output = Result<T, E>> + Send {
     /// Whether the endpoint can't have executed it, so far.
     fn is_unsent(&self) -> bool;
+
+    /// Why the endpoint refuses it, while it does.
+    fn refusal(&self) -> Option<SharedError>;
 }
 
 /// What kind of answers those are.
@@ -173,14 +176,12 @@ impl<T, E> Answers<T, E> {
         self.terms.joining = None;
         self.terms.deadline = None;
         let running = take(&mut self.running).into_iter();
-        let asked = running.map(|asked| {
-            let is_unsent = asked.answer.is_none_or(|answer| answer.is_unsent());
-            Error::no_answer(asked.endpoint, after, is_unsent)
-        });
+        let asked =
+            running.map(|asked| out_of_time(asked.endpoint, after, asked.answer.as_deref()));
         self.overdue.extend(asked);
         let queue = self.queue.drain(..);
         self.overdue
-            .extend(queue.map(|target| Error::no_answer(target.endpoint, after, true)));
+            .extend(queue.map(|target| out_of_time::<T, E>(target.endpoint, after, None)));
         self.terms.whole = None;
     }
 }
@@ -256,8 +257,7 @@ impl<T, E> Future for Asked<T, E> {
             Poll::Ready(answer) => answer,
             Poll::Pending => {
                 let after = std::task::ready!(this.deadline.poll(cx));
-                let is_unsent = answer.is_unsent();
-                let error = Error::no_answer(this.endpoint.clone(), after, is_unsent);
+                let error = out_of_time(this.endpoint.clone(), after, Some(&**answer));
                 Err((this.error)(error))
             }
         };
@@ -265,4 +265,15 @@ impl<T, E> Future for Asked<T, E> {
         this.answer = None;
         Poll::Ready((this.endpoint.clone(), answer))
     }
+}
+
+/// An endpoint has not answered; if it has been asked, `asking` knows how far that has come.
+fn out_of_time<T, E>(
+    endpoint: Endpoint,
+    after: Duration,
+    asking: Option<&dyn Asking<T, E>>,
+) -> Error {
+    let is_unsent = asking.is_none_or(Asking::is_unsent);
+    let refusal = asking.and_then(Asking::refusal);
+    Error::no_answer(endpoint, after, is_unsent, refusal)
 }

@@ -288,8 +288,8 @@ impl<D> ClientBuilder<D> {
         self
     }
 
-    /// How long requests wait while no pod accepts them; see
-    /// [`BalanceBuilder::ready_timeout`](crate::BalanceBuilder::ready_timeout).
+    /// How long requests wait while no pod accepts them, from the beginning of the outage; or for their [one pod](super::Client::pod),
+    /// from when each is made. See [`BalanceBuilder::ready_timeout`](crate::BalanceBuilder::ready_timeout).
     pub fn ready_timeout(mut self, timeout: Duration) -> Self {
         self.limits.ready = Some(timeout);
         self

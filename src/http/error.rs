@@ -26,7 +26,7 @@ enum Kind {
         "{other} is not this client's service, {service}: write a path alone, or set `allow_foreign_authority`"
     )]
     Foreign { other: String, service: String },
-    #[error("the request was not sent")]
+    #[error("the request was not sent{}", .0.addressee())]
     Unsent(#[source] BalanceError),
     #[cfg_attr(
         not(feature = "sessions"),
@@ -52,8 +52,21 @@ enum Kind {
     Body { pod: Endpoint, source: BoxError },
     #[error("the response of pod {pod} was cut off")]
     CutOff { pod: Endpoint, source: RuntimeEnded },
-    #[error("no end of the response within {0:?}")]
-    Deadline(Duration),
+    #[error("{} within {after:?}", unanswered(.pod.as_ref()))]
+    Unanswered {
+        /// The only pod that has the request.
+        pod: Option<Endpoint>,
+        after: Duration,
+    },
+    #[error("no end of pod {pod}'s response within {after:?}")]
+    Unended { pod: Endpoint, after: Duration },
+}
+
+fn unanswered(pod: Option<&Endpoint>) -> String {
+    pod.map_or_else(
+        || "no answer".into(),
+        |pod| format!("no answer of pod {pod}"),
+    )
 }
 
 /// What became of a request that a pod has failed.
@@ -132,8 +145,14 @@ impl Error {
         Self(Box::new(Kind::Limit { pod, source }))
     }
 
-    pub(super) fn deadline(after: Duration) -> Self {
-        Self(Box::new(Kind::Deadline(after)))
+    /// No response in the time of the request, which `pod` has, and no other one has had.
+    pub(super) fn unanswered(pod: Option<Endpoint>, after: Duration) -> Self {
+        Self(Box::new(Kind::Unanswered { pod, after }))
+    }
+
+    /// No end of the response in the time of the request.
+    pub(super) fn unended(pod: Endpoint, after: Duration) -> Self {
+        Self(Box::new(Kind::Unended { pod, after }))
     }
 
     pub(super) fn status(pod: Endpoint, status: StatusCode) -> Self {
@@ -202,7 +221,8 @@ impl Error {
             | Kind::Body { .. }
             | Kind::CutOff { .. }
             | Kind::Limit { .. }
-            | Kind::Deadline(_) => false,
+            | Kind::Unanswered { .. }
+            | Kind::Unended { .. } => false,
         }
     }
 
@@ -210,7 +230,7 @@ impl Error {
     /// [broadcast's](crate::Broadcast).
     pub fn is_timeout(&self) -> bool {
         match &*self.0 {
-            Kind::Deadline(_) | Kind::NoAnswer(_) => true,
+            Kind::Unanswered { .. } | Kind::Unended { .. } | Kind::NoAnswer(_) => true,
             Kind::Pod { source, .. } => source.is::<NoFirstByte>(),
             _ => false,
         }
@@ -267,13 +287,40 @@ impl Error {
         }
     }
 
-    /// The pod that failed, where one had the request, or was the only one that should have it.
-    pub fn pod(&self) -> Option<&Endpoint> {
+    /// The one [pod](super::Client::pod) that was asked for isn't in the set, or can't be told apart from others. The source says
+    /// where it was last and which pods there are.
+    ///
+    /// [`is_unreachable`](Self::is_unreachable) is true as well.
+    pub fn is_absent(&self) -> bool {
+        self.unsent().is_some_and(BalanceError::is_absent)
+    }
+
+    fn unsent(&self) -> Option<&BalanceError> {
         match &*self.0 {
+            Kind::Unsent(error) | Kind::SessionLost { source: error, .. } => Some(error),
+            _ => None,
+        }
+    }
+
+    /// The name of the pod that failed, where a name is known; or of the one pod that should have had the request, as it was asked
+    /// for: also where it [is absent](Self::is_absent), and has no [endpoint](Self::endpoint).
+    pub fn pod(&self) -> Option<&str> {
+        let asked_for = match &*self.0 {
+            Kind::SessionLost { pod, .. } => Some(&**pod),
+            _ => self.unsent().and_then(BalanceError::pod),
+        };
+        asked_for.or_else(|| self.endpoint()?.name())
+    }
+
+    /// The pod that failed, where one alone had the request, or was the only one that should have it.
+    pub fn endpoint(&self) -> Option<&Endpoint> {
+        match &*self.0 {
+            Kind::Unanswered { pod, .. } => pod.as_ref(),
             Kind::Pod { pod, .. }
             | Kind::Status { pod, .. }
             | Kind::Body { pod, .. }
             | Kind::CutOff { pod, .. }
+            | Kind::Unended { pod, .. }
             | Kind::Limit { pod, .. } => Some(pod),
             Kind::Unsent(error)
             | Kind::SessionLost { source: error, .. }
@@ -298,11 +345,13 @@ impl StdError for Error {
             | Kind::Body { source, .. }
             | Kind::Limit { source, .. } => Some(&**source),
             Kind::CutOff { source, .. } => Some(source),
+            // Its text is the balancer's.
+            Kind::NoAnswer(error) => error.source(),
             Kind::Request(_)
             | Kind::Foreign { .. }
-            | Kind::NoAnswer(_)
             | Kind::Status { .. }
-            | Kind::Deadline(_) => None,
+            | Kind::Unanswered { .. }
+            | Kind::Unended { .. } => None,
         }
     }
 }

@@ -26,6 +26,8 @@ use super::{
 use crate::{
     balance::{Balance, ResponseFuture as BalanceFuture},
     broadcast::Asking,
+    endpoint::Endpoint,
+    error::SharedError,
     hedge::{self, Race},
     retry::Ended,
     route::Route,
@@ -138,6 +140,13 @@ impl Asking<Response<ResponseBody>, Error> for ResponseFuture {
             Attempt::Failed { .. } => true,
         };
         is_unsent && self.replay.as_ref().is_none_or(|replay| replay.is_first())
+    }
+
+    fn refusal(&self) -> Option<SharedError> {
+        match &self.attempt {
+            Attempt::Sent { race } => race.alone()?.refusal(),
+            Attempt::Failed { .. } => None,
+        }
     }
 }
 
@@ -282,7 +291,7 @@ impl Contest<'_> {
 /// Ready when a request has run out of its time: with what was set aside, if anything was. Reads on in an earlier answer until
 /// then.
 fn poll_late(
-    attempt: Pin<&mut Attempt>,
+    mut attempt: Pin<&mut Attempt>,
     replay: &mut Option<Box<Replay>>,
     deadline: &mut Option<Deadline>,
     cx: &mut Context<'_>,
@@ -290,7 +299,7 @@ fn poll_late(
     if let Some(replay) = replay {
         replay.poll_before(cx);
         if replay.has_aside()
-            && attempt.poll_overdue(cx).is_ready()
+            && attempt.as_mut().poll_overdue(cx).is_ready()
             && let Some(aside) = replay.take_aside()
         {
             return Poll::Ready(aside);
@@ -300,8 +309,21 @@ fn poll_late(
         return Poll::Pending;
     };
     ready!(deadline.poll(cx));
-    let aside = replay.as_mut().and_then(|replay| replay.take_aside());
-    Poll::Ready(aside.unwrap_or_else(|| Err(Error::deadline(deadline.whole()))))
+    if let Some(aside) = replay.as_mut().and_then(|replay| replay.take_aside()) {
+        return Poll::Ready(aside);
+    }
+    let pod = only_pod(&attempt, replay.as_deref()).cloned();
+    Poll::Ready(Err(Error::unanswered(pod, deadline.whole())))
+}
+
+/// The pod that has the request, unless another one has it, too, or has had it.
+fn only_pod<'a>(attempt: &'a Attempt, replay: Option<&Replay>) -> Option<&'a Endpoint> {
+    let Attempt::Sent { race } = attempt else {
+        return None;
+    };
+    let sent = race.alone().filter(|sent| !sent.is_unsent())?;
+    let is_first = replay.is_none_or(Replay::is_first);
+    sent.endpoint().filter(|_| is_first)
 }
 
 fn is_final(

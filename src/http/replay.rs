@@ -234,15 +234,15 @@ impl Replay {
             Err(error) => match error.outcome() {
                 Some(Outcome::Unprocessed) => {
                     let is_retried = retries.allowance.times > 0;
-                    (Fate::Unprocessed, error.pod(), is_retried)
+                    (Fate::Unprocessed, error.endpoint(), is_retried)
                 }
                 Some(Outcome::Unknown) => {
                     let is_retried = self.repeatable && !self.attempts.are_used_up();
-                    (Fate::Lost, error.pod(), is_retried)
+                    (Fate::Lost, error.endpoint(), is_retried)
                 }
                 // What is unsent has been offered to all pods by then.
                 _ if error.is_unexecuted() => (Fate::Unsent, None, false),
-                _ => (Fate::Lost, error.pod(), false),
+                _ => (Fate::Lost, error.endpoint(), false),
             },
         };
         let is_good = |response| Self::is_good(response, retries);

@@ -130,7 +130,8 @@ impl RequestBuilder {
     }
 
     /// The [key](Route::key) of what it is about, beside what else its route says. It comes before a key that the client
-    /// [finds itself](super::ClientBuilder::key_from).
+    /// [finds itself](super::ClientBuilder::key_from). What a header or the path says is text, so that `.key(7)` is another key than
+    /// the header `7`: say `.key("7")`.
     pub fn key(self, key: impl Into<RouteKey>) -> Self {
         let route = self.request.as_ref().ok();
         let route = route.and_then(|request| request.extensions().get::<Route>());

@@ -228,7 +228,7 @@ impl Body for ResponseBody {
         if let Some(deadline) = &mut this.deadline
             && deadline.poll(cx).is_ready()
         {
-            let error = Error::deadline(deadline.whole());
+            let error = Error::unended(Endpoint::clone(&this.named.pod), deadline.whole());
             // All of it, so that the connection closes though the caller holds on to this.
             this.abandon();
             (this.body, this.deadline) = (None, None);

@@ -103,6 +103,8 @@ impl Sessions {
     /// The secret has 32 bytes or more, which are random. A shorter one is an error of
     /// [`build`](super::ClientBuilder::build), and so is a name that no cookie can have. One that begins with `__Host-` or
     /// `__Secure-` has to be [`secure`](Self::secure), and `__Host-` of the path `/`: browsers refuse others.
+    ///
+    /// The response's `Set-Cookie` is marked as sensitive: `{:?}` and logs show `Sensitive` for its value.
     pub fn cookie(name: impl Into<Box<str>>, secret: impl AsRef<[u8]>) -> Self {
         let (name, kept) = (name.into(), Attributes::default());
         Self::new(Carrier::Cookie { name, kept }).with_secret(secret.as_ref())

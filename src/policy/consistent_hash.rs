@@ -78,7 +78,7 @@ const COUNTED_BY_EACH: usize = 32;
 /// # }
 /// ```
 ///
-/// With the HTTP client, the [`Route`] goes into the request's extensions, as `.route(Route::new().key("user-42"))` does.
+/// With the HTTP client, a request is given its key by `.key("user-42")`, or the client finds it (`ClientBuilder::key_from`).
 ///
 /// - **Pods are known by [name](Endpoint::stable_name)**, and what a name gets depends on nothing else: clients that have never
 ///   heard of each other agree, on any platform and in any version of this crate. A StatefulSet's pods have their keys
@@ -92,7 +92,8 @@ const COUNTED_BY_EACH: usize = 32;
 /// - **When one of n endpoints joins or leaves**, the keys that it gets, or had, move, 1/n of all, and no others.
 /// - **No endpoint drowns** in a hot key: it takes at most `⌈1.25 × (requests in flight + 1) × its share⌉` requests, its share
 ///   being that of its weight among the endpoints that are available, and what is over goes on to its key's next choices
-///   ([`load_factor`](Self::load_factor)). Requests in flight are counted as [`Members::load`] does, without those at endpoints of
+///   ([`load_factor`](Self::load_factor)). With little load that is one request at a time, and the second one of a key at once goes
+///   elsewhere. Requests in flight are counted as [`Members::load`] does, without those at endpoints of
 ///   weight zero. With up to 32 endpoints the sum is exact; with more, a pick takes one that is n/32 picks old, on the average.
 /// - **Weights**: shares are in proportion to [`Endpoint::weight`]. When one changes, at most about twice as many keys move as
 ///   have to. An endpoint with a weight of zero gets keys when no other accepts any.

@@ -3,7 +3,7 @@
 //! Up to [`EXACT`] endpoints every counter is read and the minimum is taken, ties broken uniformly at random. Reading
 //! costs 0.2 to 0.4 ns an endpoint, because the counters are packed ([`crate::member`]). Above that, the best of [`SAMPLE`]
 //! distinct endpoints is taken, at a constant cost: more choices than the usual two bring most of what the full scan does
-//! (Mitzenmacher, "The Power of Two Choices in Randomized Member Balancing", 2001).
+//! (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001).
 
 use rand::{Rng, RngExt, seq::IteratorRandom};
 

@@ -1,6 +1,6 @@
 //! Of two endpoints at random the one with fewer requests in flight.
 //!
-//! Two choices bring most of what looking at all does (Mitzenmacher, "The Power of Two Choices in Randomized Member Balancing",
+//! Two choices bring most of what looking at all does (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing",
 //! 2001), at a cost that doesn't grow with the set. The two are distinct: in a set of three, an endpoint that hangs would
 //! else be its own alternative in one pick of nine.
 

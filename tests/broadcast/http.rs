@@ -98,7 +98,7 @@ async fn of_five_hundred_pods_five_hang_and_the_others_answer_meanwhile() {
         .map(|(pod, answer)| {
             let error = answer.expect_err("it hangs");
             assert!(error.is_timeout() && !error.is_unexecuted(), "{error}");
-            assert_eq!(error.pod(), Some(&pod));
+            assert_eq!(error.endpoint(), Some(&pod));
             pod.address()
         })
         .collect();
@@ -287,7 +287,10 @@ async fn a_status_is_an_answer_and_no_success() {
     let (pod, error) = &all.failed[0];
     assert_eq!(pod.address(), pods[1].addr());
     assert_eq!(error.status_code(), Some(StatusCode::SERVICE_UNAVAILABLE));
-    assert_eq!((error.pod(), error.is_unexecuted()), (Some(pod), false));
+    assert_eq!(
+        (error.endpoint(), error.is_unexecuted()),
+        (Some(pod), false)
+    );
     let quorum = client.get("/").broadcast().quorum(3);
     let error = within("no quorum", quorum).await.expect_err("two");
     assert_eq!(error.failed().len(), 1);
@@ -303,7 +306,7 @@ async fn what_is_lost_is_sent_again_to_its_own_pod_where_that_is_safe() {
         let all = within("all", all).await.expect("pods");
         let (pod, error) = &all.failed[0];
         assert_eq!(pod.address(), pods[1].addr());
-        assert_eq!(error.pod(), Some(pod), "{error}");
+        assert_eq!(error.endpoint(), Some(pod), "{error}");
         assert!(!error.is_unexecuted(), "{error}");
         let requests: Vec<_> = pods.iter().map(Pod::requests).collect();
         assert_eq!(requests, [1, times, 1], "{method}");
@@ -360,7 +363,7 @@ async fn a_pod_that_is_down_is_an_error_and_one_that_comes_back_in_time_answers(
     assert_eq!(pod.address(), pods[1].addr());
     let error = answer.expect_err("it is down");
     assert!(error.is_unreachable() && error.is_unexecuted(), "{error}");
-    assert_eq!(error.pod(), Some(&pod));
+    assert_eq!(error.endpoint(), Some(&pod));
     assert_eq!(in_flight(&client), 0);
 }
 

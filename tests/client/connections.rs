@@ -674,7 +674,10 @@ async fn a_caller_s_broken_body_fails_its_request_and_nothing_else() {
     let error = within("an error", asked).await.expect_err("no body");
     let said = format!("{error:?}");
     assert!(said.contains("the disk is gone"), "{said}");
-    assert!(error.is_request_body() && error.pod().is_none(), "{said}");
+    assert!(
+        error.is_request_body() && error.endpoint().is_none(),
+        "{said}"
+    );
     assert!(!error.is_unexecuted(), "a part may have been sent");
     assert_eq!(in_flight(&client), 0);
     get(&client, "/").await.expect("a response");

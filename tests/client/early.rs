@@ -92,7 +92,10 @@ async fn a_reset_without_an_answer_is_an_error() {
         let serve = async { turn_away(accept(&listener).await, part).await };
         let (_, sent) = join(serve, within("an error", client.oneshot(large()))).await;
         let error = sent.expect_err("no answer");
-        assert!(!error.is_unexecuted() && error.pod().is_some(), "{error}");
+        assert!(
+            !error.is_unexecuted() && error.endpoint().is_some(),
+            "{error}"
+        );
     }
 }
 

@@ -81,7 +81,10 @@ async fn is_refused(what: &str, request: impl Fn() -> Request<BoxBody>) {
         let sent = within("an error", client.oneshot(request())).await;
         let error = sent.err().unwrap_or_else(|| panic!("{what}: it was sent"));
         assert!(error.is_request(), "{what}: {error}");
-        assert!(error.is_unexecuted() && error.pod().is_none(), "{error}");
+        assert!(
+            error.is_unexecuted() && error.endpoint().is_none(),
+            "{error}"
+        );
     }
 }
 

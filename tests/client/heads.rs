@@ -533,7 +533,7 @@ async fn the_rest_of_a_large_head_is_waited_for_as_long_as_a_head_is() {
     };
     let (error, ()) = join(get(&client, "/"), serve).await;
     let error = error.expect_err("no end of the head");
-    assert!(!error.is_limit() && error.pod().is_some(), "{error:?}");
+    assert!(!error.is_limit() && error.endpoint().is_some(), "{error:?}");
     let source = std::error::Error::source(&error).expect("a source");
     assert!(source.to_string().contains("200ms"), "{source}");
 }

@@ -218,7 +218,7 @@ async fn a_caller_s_broken_body_fails_its_request_and_nothing_else() {
     let asked = within("an error", client.clone().oneshot(request)).await;
     let error = asked.expect_err("no body");
     assert!(
-        error.is_request_body() && error.pod().is_none(),
+        error.is_request_body() && error.endpoint().is_none(),
         "{error:?}"
     );
     assert!(!error.is_unexecuted(), "a part has been sent");
@@ -601,7 +601,7 @@ async fn a_stream_refused_too_often_was_not_executed() {
         error.is_unexecuted() && !error.is_unreachable(),
         "{error:?}"
     );
-    assert_eq!(error.pod().map(Endpoint::address), Some(pod));
+    assert_eq!(error.endpoint().map(Endpoint::address), Some(pod));
     assert!(error.to_string().contains("was not executed"), "{error}");
 }
 
@@ -761,7 +761,10 @@ async fn a_pod_that_answers_no_ping_is_given_up() {
     };
     let ((), response) = join(serve, head(&client, "/")).await;
     let error = response.expect_err("no answer");
-    assert!(!error.is_unexecuted() && error.pod().is_some(), "{error:?}");
+    assert!(
+        !error.is_unexecuted() && error.endpoint().is_some(),
+        "{error:?}"
+    );
     assert_eq!(in_flight(&client), 0);
 }
 

@@ -138,7 +138,7 @@ fn is_available(client: &Client) -> bool {
 fn assert_limit(error: &Error, limit: &str, setting: &str) {
     assert!(error.is_limit() && !error.is_unexecuted(), "{error:?}");
     assert!(
-        error.pod().is_some() && !error.is_request_body(),
+        error.endpoint().is_some() && !error.is_request_body(),
         "{error:?}"
     );
     let source = std::error::Error::source(error)

@@ -367,7 +367,7 @@ async fn a_body_that_panics_fails_its_own_request_alone() {
                 let asked = send(&client, Panicking(reads)).await;
                 let error = asked.expect_err("no body");
                 assert!(
-                    error.is_request_body() && error.pod().is_none(),
+                    error.is_request_body() && error.endpoint().is_none(),
                     "{error:?}"
                 );
                 let source = std::error::Error::source(&error).expect("a source");

@@ -159,7 +159,7 @@ async fn a_post_that_is_lost_is_the_callers_to_judge() {
     let client = client([bad]);
     let error = post(&client, "/").await.expect_err("it was lost");
     assert_eq!(lost.get(), 1, "{error}");
-    assert_eq!(error.pod().map(Endpoint::address), Some(bad));
+    assert_eq!(error.endpoint().map(Endpoint::address), Some(bad));
     assert!(!error.is_unexecuted() && !error.is_unreachable() && !error.is_timeout());
     assert!(
         error.to_string().contains("may have been executed"),
@@ -270,7 +270,7 @@ async fn a_response_once_begun_is_never_asked_for_again() {
     );
     let error = within("the end", response.into_body().collect()).await;
     let error = error.expect_err("half a body");
-    assert_eq!(error.pod().map(Endpoint::address), Some(broken));
+    assert_eq!(error.endpoint().map(Endpoint::address), Some(broken));
     assert!(!error.is_unexecuted() && !error.is_unreachable() && !error.is_request());
     assert_eq!(in_flight(&client), 0);
 }
@@ -337,7 +337,7 @@ async fn a_post_without_a_byte_of_answer_in_time_is_a_timeout() {
     let client = client.build().expect("a client");
     let error = post(&client, "/").await.expect_err("no answer");
     assert!(error.is_timeout() && !error.is_unexecuted(), "{error}");
-    assert_eq!(error.pod().map(Endpoint::address), Some(mute));
+    assert_eq!(error.endpoint().map(Endpoint::address), Some(mute));
     assert_eq!(in_flight(&client), 0);
 }
 
@@ -351,7 +351,7 @@ async fn the_whole_timeout_covers_all_attempts() {
     let client = client.build().expect("a client");
     let error = get(&client, "/").await.expect_err("no answer");
     assert!(error.is_timeout() && !error.is_unexecuted(), "{error}");
-    assert!(error.pod().is_none(), "not one pod's alone: {error}");
+    assert!(error.endpoint().is_none(), "not one pod's alone: {error}");
     assert!(swallowed.get() >= 1);
     assert_eq!(in_flight(&client), 0);
 }
@@ -363,7 +363,14 @@ async fn a_request_s_own_timeout_goes_before_the_client_s() {
     let client = client.build().expect("a client");
     let request = client.get("/").timeout(Duration::from_millis(50));
     let error = within("the timeout", request.into_future()).await;
-    assert!(error.expect_err("no answer").is_timeout());
+    let error = error.expect_err("no answer");
+    assert!(error.is_timeout());
+    // It alone has the request.
+    assert_eq!(error.endpoint().map(Endpoint::address), Some(mute));
+    assert_eq!(
+        error.to_string(),
+        format!("no answer of pod {mute} within 50ms")
+    );
 }
 
 /// One attempt may have been executed, and so may the request: that the next one found no pod doesn't change it.

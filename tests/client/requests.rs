@@ -101,7 +101,10 @@ async fn the_service_of_another_uri_gets_nothing() {
         let client = client([refusing().await]);
         let error = get(&client, &uri).await.expect_err("it is another's");
         assert!(error.is_foreign() && error.is_request(), "{uri}: {error}");
-        assert!(error.is_unexecuted() && error.pod().is_none(), "{error}");
+        assert!(
+            error.is_unexecuted() && error.endpoint().is_none(),
+            "{error}"
+        );
         let message = error.to_string();
         assert!(
             message.contains(SERVICE),
@@ -498,7 +501,10 @@ async fn is_invalid(request: impl Future<Output = Result<impl Sized, Error>>) ->
     let result = within("an error", request).await;
     let error = result.err().expect("no such request can be sent");
     assert!(error.is_request(), "{error}");
-    assert!(error.is_unexecuted() && error.pod().is_none(), "{error}");
+    assert!(
+        error.is_unexecuted() && error.endpoint().is_none(),
+        "{error}"
+    );
     error.to_string()
 }
 
@@ -619,6 +625,8 @@ async fn the_whole_timeout_covers_the_body() {
     time::resume();
     let error = late.expect("an end").expect_err("nothing more comes");
     assert!(error.is_timeout(), "{error}");
+    assert!(error.to_string().starts_with("no end of pod "), "{error}");
+    assert!(error.endpoint().is_some());
     assert_eq!(in_flight(&client), 0);
     drop(body);
     peer.closed().await;

@@ -228,7 +228,10 @@ async fn a_response_that_is_cut_off_by_the_end_of_its_runtime_says_so_and_blames
         assert!(error.to_string().contains("was cut off"), "{error}");
         let source = std::error::Error::source(&error).map(ToString::to_string);
         assert!(source.is_some_and(|it| it.contains("runtime")), "{error:?}");
-        assert!(!error.is_unexecuted() && error.pod().is_some(), "{error:?}");
+        assert!(
+            !error.is_unexecuted() && error.endpoint().is_some(),
+            "{error:?}"
+        );
         // Whatever has been told by now is heard.
         for _ in 0..100 {
             yield_now().await;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    error::Error as _,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc, Mutex,
@@ -12,9 +13,10 @@ use std::{
 
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
+use tokio::net::TcpListener;
 use tower::ServiceExt;
 use tower_headless::{
-    Dns, Route,
+    Dns, Endpoint, Route, StaticEndpoints,
     http::{Client, Error, PodClient, Tls},
 };
 
@@ -325,9 +327,65 @@ async fn an_answer_of_the_pod_is_the_answer_and_a_lost_post_is_not_sent_again() 
     assert_eq!(one.requests(), 2);
     // A GET is, and to the same pod.
     let error = pod.get("/").await.expect_err("lost each time");
-    assert_eq!(error.pod().map(|it| it.address()), Some(one.addr()));
+    assert_eq!(error.endpoint().map(|it| it.address()), Some(one.addr()));
     assert!(one.requests() > 3, "{}", one.requests());
     assert_eq!(stateful.cluster.pod(0).requests(), 0);
+}
+
+/// A client of one pod, web-0, that refuses connections.
+async fn refused() -> (Client, Endpoint) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+    let address = listener
+        .and_then(|it| it.local_addr())
+        .expect("a free port");
+    let pod = Endpoint::new(address).with_hostname("web-0");
+    let client = Client::builder("http://kv.example".parse().expect("a URI"))
+        .discovery(StaticEndpoints::from_iter([pod.clone()]))
+        .ready_timeout(TICK)
+        .build();
+    (client.expect("a client"), pod)
+}
+
+#[tokio::test]
+async fn an_error_names_the_pod_that_is_absent_or_refuses() {
+    let (client, pod) = refused().await;
+    let error = client.pod("web-7").get("/").await.expect_err("absent");
+    assert!(error.is_absent() && error.is_unreachable() && error.is_unexecuted());
+    assert_eq!((error.pod(), error.endpoint()), (Some("web-7"), None));
+    assert_eq!(
+        error.to_string(),
+        "the request was not sent to pod web-7, which isn't there"
+    );
+    let source = error.source().map(ToString::to_string);
+    assert_eq!(
+        source.as_deref(),
+        Some("pod web-7 isn't there; there are web-0")
+    );
+    let error = client.pod("web-0").get("/").await.expect_err("it refuses");
+    assert!(!error.is_absent() && error.is_unreachable() && error.is_unexecuted());
+    assert_eq!((error.pod(), error.endpoint()), (Some("web-0"), Some(&pod)));
+    assert_eq!(
+        error.to_string(),
+        "the request was not sent to pod web-0, which accepts no requests"
+    );
+}
+
+#[tokio::test]
+async fn a_broadcast_s_error_names_the_pod_that_refuses_and_says_why() {
+    let (client, pod) = refused().await;
+    let all = client.get("/").broadcast().all().await.expect("a pod");
+    let error = &all.failed[0].1;
+    assert_eq!((error.pod(), error.endpoint()), (Some("web-0"), Some(&pod)));
+    let text = format!("the request was not sent to pod {pod}, which accepts no requests");
+    assert_eq!(error.to_string(), text);
+    // With less time than requests wait for a pod, too.
+    let all = client.get("/").broadcast().deadline(TICK / 2).all();
+    let all = all.await.expect("a pod");
+    let error = &all.failed[0].1;
+    assert!(error.is_timeout() && error.is_unexecuted(), "{error}");
+    assert_eq!((error.pod(), error.endpoint()), (Some("web-0"), Some(&pod)));
+    assert!(error.to_string().contains("refused"), "{error}");
+    assert!(error.source().is_some());
 }
 
 #[tokio::test]

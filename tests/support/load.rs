@@ -33,7 +33,7 @@ impl Request {
     pub fn pod(&self) -> Option<SocketAddr> {
         match &self.result {
             Ok(pod) => Some(*pod),
-            Err(error) => error.pod().map(|pod| pod.address()),
+            Err(error) => error.endpoint().map(|pod| pod.address()),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! LocalityPreference and far endpoints under every policy: how requests are split between them, and what each zone's pods get.
+//! Near and far endpoints under every policy: how requests are split between them, and what each zone's pods get.
 
 use proptest::prelude::*;
 
