@@ -47,6 +47,8 @@ pub(crate) struct EndpointHealth {
     may_be_tried: bool,
     /// How many trial requests in a row were given up.
     given_up: u32,
+    /// It fails or is silent, and is in for want of room only: as many are out as may be, or it is the last one.
+    lacks_room: bool,
 }
 
 /// A silence counts from so many requests on: those of fewer may be the slow ones that there always are.
@@ -67,6 +69,7 @@ impl EndpointHealth {
             quiet: None,
             may_be_tried: false,
             given_up: 0,
+            lacks_room: false,
         }
     }
 
@@ -81,6 +84,11 @@ impl EndpointHealth {
     /// Why it is out, if it is.
     pub(crate) fn reason(&self) -> Option<EjectionReason> {
         self.is_out().then_some(self.reason)
+    }
+
+    /// Whether it is out, or should be and is not for want of room. One that is just slow should not have to be: it answers.
+    pub(crate) fn is_bad(&self) -> bool {
+        self.is_out() || self.lacks_room
     }
 
     pub(super) fn is_slow(&self) -> bool {
@@ -120,7 +128,9 @@ impl EndpointHealth {
     ) -> Option<EjectionReason> {
         let is_unresponsive = self.is_unresponsive(observation, set, now);
         let is_slow = settings.eject_slow && observation.overtaken >= OVERTAKEN;
-        match self.failure(settings, observation, now) {
+        let failure = self.failure(settings, observation, now);
+        self.lacks_room = false;
+        match failure {
             None if is_unresponsive => Some(EjectionReason::Unresponsive),
             None if is_slow => Some(EjectionReason::Slow),
             failure => failure,
@@ -142,10 +152,11 @@ impl EndpointHealth {
             let rate = settings.success_rate;
             rate.is_some_and(|rate| self.window.is_below(rate))
         };
-        // The window is looked at when there is something new in it.
+        // The window is looked at when there is something new in it, or what it said has not been acted on.
+        let is_due = news.failures > 0 || self.lacks_room;
         match () {
             () if many => Some(EjectionReason::ConsecutiveFailures),
-            () if news.failures > 0 && below() => Some(EjectionReason::SuccessRate),
+            () if is_due && below() => Some(EjectionReason::SuccessRate),
             () => None,
         }
     }
@@ -157,7 +168,7 @@ impl EndpointHealth {
             return false;
         }
         let (since, answers) = *self.quiet.get_or_insert((now, set.answers));
-        let others = set.endpoints.saturating_sub(1) as u64;
+        let others = set.others as u64;
         observation.waiting >= WAITING
             && others > 0
             && set.answers - answers >= OTHERS_ANSWERS * others
@@ -170,6 +181,11 @@ impl EndpointHealth {
     pub(super) fn quiet_for(&self, now: Instant) -> Duration {
         self.quiet
             .map_or(Duration::ZERO, |(since, _)| now.duration_since(since))
+    }
+
+    /// It has to stay in though there is a complaint.
+    pub(super) fn lack_room(&mut self, reason: EjectionReason) {
+        self.lacks_room = reason != EjectionReason::Slow;
     }
 
     /// Puts it out.
