@@ -29,8 +29,8 @@ use tokio::{sync::mpsc, time::sleep};
 use tower::{Layer, ServiceExt};
 use tower_headless::{
     Balance, BalanceBuilder, BalanceLayer, BoxError, ConsistentHash, Discovery, Dns, Endpoint,
-    EndpointState, EndpointStatus, Error, HealthCheck, MembershipChange, PodId, Proximity, Route,
-    StaticEndpoints, Subset, http::Client,
+    EndpointState, EndpointStatus, Error, HealthCheck, MembershipChange, OutlierDetection, PodId,
+    Proximity, Route, StaticEndpoints, Subset, http::Client,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -704,6 +704,44 @@ async fn pods_that_fail_all_requests_have_substitutes_while_a_broadcast_has_all_
     assert_eq!((next.len(), used(&balance)), (8, (next, 4)));
     assert!(answering(&balance, 8).await.is_disjoint(&own));
     drop(answers);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_goes_to_no_pod_that_is_there_by_name_only_while_one_of_the_subset_accepts_it() {
+    let change: Change<'_> = &|it| {
+        it.policy(ConsistentHash::new())
+            .slow_start(1000 * SECOND)
+            .outlier_detection(OutlierDetection::off())
+    };
+    let (script, pods, balance) = balance(set(0..60), Subset::of(2), change).await;
+    let own: Vec<_> = hosts(&balance).into_iter().collect();
+    // One has no room, and the other one is new.
+    pods.set(own.clone(), Behaviour::Hold);
+    let held = (0..40).map(|_| {
+        let balance = balance.clone();
+        tokio::spawn(async move { send(&balance).await })
+    });
+    let held: Vec<_> = held.collect();
+    settle().await;
+    script.answer((0..60).filter(|host| *host != own[1]));
+    settle().await;
+    let new = hosts(&balance).into_iter().find(|host| !own.contains(host));
+    let new = new.expect("the next one");
+    let named = (0..60).find(|host| *host != new && !own.contains(host));
+    let named = named.expect("many");
+    let route = Route::new().pod(endpoint(named).address());
+    balance.call_with(Request(1), route).await.expect("there");
+    let before = [new, named].map(|host| pods.counts(host).calls);
+    for key in 0..100 {
+        let route = Route::new().key(format!("user-{key}"));
+        let request = balance.call_with(Request(1), route);
+        // Those that the full one gets wait there.
+        let _ = tokio::time::timeout(SECOND / 1000, request).await;
+    }
+    let calls = [new, named].map(|host| pods.counts(host).calls);
+    assert!(calls[0] > before[0]);
+    assert_eq!(calls[1], before[1]);
+    held.iter().for_each(|request| request.abort());
 }
 
 #[tokio::test(start_paused = true)]
