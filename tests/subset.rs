@@ -707,6 +707,35 @@ async fn pods_that_fail_all_requests_have_substitutes_while_a_broadcast_has_all_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_that_is_asked_for_is_tried_by_the_requests_for_it_alone() {
+    let (_script, pods, balance) = balance(set(0..60), Subset::of(3), &|it| it).await;
+    let own = hosts(&balance);
+    let other = (0..60).find(|host| !own.contains(host)).expect("many");
+    let ask = || balance.call_with(Request(1), Route::new().pod(endpoint(other).address()));
+    pods.set([other], Behaviour::Fail);
+    for _ in 0..10 {
+        ask().await.expect_err("it fails");
+        sleep(SECOND / 50).await;
+    }
+    assert_eq!(used(&balance), (own.clone(), 1));
+    sleep(10 * SECOND).await;
+    let before = pods.counts(other).calls;
+    let first = endpoint(*own.first().expect("three"));
+    for _ in 0..20 {
+        send(&balance).await.expect("those are well");
+        let again = Route::new().avoid(&first);
+        let again = balance.call_with(Request(1), again).await;
+        assert_ne!(again.expect("those are well").0.address(), first.address());
+        sleep(SECOND / 10).await;
+    }
+    assert_eq!(pods.counts(other).calls, before);
+    pods.set([other], Behaviour::Answer);
+    ask().await.expect("its trial");
+    keep_asking(&balance, 100).await;
+    assert_eq!(used(&balance), (own, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_key_goes_to_no_pod_that_is_there_by_name_only_while_one_of_the_subset_accepts_it() {
     let change: Change<'_> = &|it| {
         it.policy(ConsistentHash::new())
