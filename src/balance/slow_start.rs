@@ -207,6 +207,7 @@ mod tests {
         let member = fixture.join_of(0);
         fixture.review(2.0);
         assert!((member.warmth() - 0.2).abs() < 1e-6);
+        assert!(fixture.signals.has_flags());
     }
 
     #[test]
