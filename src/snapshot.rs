@@ -132,7 +132,7 @@ impl<S> Snapshot<S> {
         index.map(|index| self.picked(index, false))
     }
 
-    /// The first endpoint with a trial on offer that may be this request.
+    /// The first endpoint with a trial on offer that may be this request. One without weight is tried by who asks for it.
     fn claim_trial(&self, route: &Route) -> Option<usize> {
         let mut members = self.members().iter().enumerate();
         let home = self.pickers.first(route, &|_| true);
@@ -140,6 +140,7 @@ impl<S> Snapshot<S> {
             // One that goes by keys is tried with one of its own, unless that has just failed there.
             let is_home = |home| home == index && !route.avoids(member.endpoint());
             home.is_none_or(is_home)
+                && self.members.weight(index) > 0
                 && !route.leaves_out(self.members.endpoint(index))
                 && member.claim_trial()
         });

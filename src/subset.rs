@@ -62,7 +62,8 @@ use crate::{discovery::Discovery, stable_hash::stable_hash};
 ///   don't accept, and if those refuse, the next ones, to the last. They leave when three quarters of the subset accept again,
 ///   and those that haven't been needed for 10 s leave before.
 ///   gRFC A68 knows none; but a request should not fail while most of the service is well. A pod that is ejected,
-///   or fails its checks, doesn't accept, also while a panic has it used. While all of the service is down, each client tries all of it, as it does without
+///   or fails its checks, doesn't accept, also while a panic has it used, nor does one that would be ejected if it weren't one too
+///   many ([`max_ejection_ratio`](crate::OutlierDetection::max_ejection_ratio)): with substitutes there, it isn't. While all of the service is down, each client tries all of it, as it does without
 ///   a subset.
 /// - **Terminating pods**, and those of weight zero, are taken only if there are no others. Other weights don't count in the
 ///   choice, and do in the subset.

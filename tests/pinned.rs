@@ -10,7 +10,7 @@ mod names;
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll},
@@ -349,6 +349,56 @@ async fn a_source_that_makes_no_use_of_names_is_told_of_one() {
         sleep(60 * SECOND).await;
     }
     assert_eq!(told.load(Relaxed), 1);
+}
+
+/// A source that has requests ask for another pod whenever it is told of one.
+struct Chain {
+    set: Option<Vec<Endpoint>>,
+    balance: Arc<OnceLock<Balance<PodService>>>,
+    told: usize,
+    told_since_asked: usize,
+    most: Arc<AtomicUsize>,
+}
+
+impl Discovery for Chain {
+    fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>> {
+        self.told_since_asked = 0;
+        let set = self.set.take();
+        set.map_or(Poll::Pending, |set| Poll::Ready(Ok(set)))
+    }
+
+    fn wanted(&mut self, _: &str) -> bool {
+        self.told += 1;
+        self.told_since_asked += 1;
+        self.most.fetch_max(self.told_since_asked, Relaxed);
+        let balance = self.balance.get().filter(|_| self.told < 40);
+        if let Some(balance) = balance {
+            let route = Route::new().pod(format!("absent-{}", self.told));
+            let request = balance.call_with(Request(1), route);
+            assert!(request.now_or_never().is_none(), "there is none");
+        }
+        true
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_is_asked_though_requests_say_something_at_all_times() {
+    let (balance, most) = (Arc::default(), Arc::<AtomicUsize>::default());
+    let source = Chain {
+        set: Some(set([1, 2, 3, 4, 5])),
+        balance: Arc::clone(&balance),
+        told: 0,
+        told_since_asked: 0,
+        most: most.clone(),
+    };
+    let pods = Pods::default();
+    let made = Balance::builder(source).build(pods.make());
+    settle().await;
+    let asking = made.pod("web-0");
+    assert!(balance.set(made).is_ok());
+    ask(&asking).await.expect("there");
+    settle().await;
+    assert_eq!(most.load(Relaxed), 1, "no more at a time than there were");
 }
 
 #[tokio::test(start_paused = true)]

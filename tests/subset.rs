@@ -29,8 +29,8 @@ use tokio::{sync::mpsc, time::sleep};
 use tower::{Layer, ServiceExt};
 use tower_headless::{
     Balance, BalanceBuilder, BalanceLayer, BoxError, ConsistentHash, Discovery, Dns, Endpoint,
-    EndpointState, EndpointStatus, Error, HealthCheck, MembershipChange, PodId, Proximity, Route,
-    StaticEndpoints, Subset, http::Client,
+    EndpointState, EndpointStatus, Error, HealthCheck, MembershipChange, OutlierDetection, PodId,
+    Proximity, Route, StaticEndpoints, Subset, http::Client,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -633,11 +633,65 @@ async fn one_that_no_request_leaves_out_any_more_has_no_substitute() {
     assert_eq!(ask_others().await, *other);
 }
 
+fn is_ejected(pod: &EndpointStatus) -> bool {
+    matches!(pod.state, EndpointState::Ejected(_))
+}
+
+/// The pods that are there for all requests, and how many of the set are ejected.
+fn used(balance: &Balance<PodService>) -> (BTreeSet<u8>, usize) {
+    let pods = balance.endpoints();
+    let used = pods.iter().filter(|pod| pod.endpoint.weight() > 0);
+    let used = used.map(|pod| host(&pod.endpoint)).collect();
+    (used, pods.iter().filter(|pod| is_ejected(pod)).count())
+}
+
+/// Requests at all times, whatever becomes of them.
+async fn keep_asking(balance: &Balance<PodService>, times: usize) {
+    for _ in 0..times {
+        let _ = send(balance).await;
+        sleep(SECOND / 50).await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
-async fn no_more_of_the_subset_are_ejected_while_a_broadcast_has_all_pods_there() {
+async fn pods_that_fail_all_requests_have_substitutes_though_not_all_may_be_ejected() {
+    for (size, every) in [(1, 1), (1, 2), (2, 1), (3, 1), (4, 1), (7, 1)] {
+        let (_script, pods, balance) = balance(set(0..60), Subset::of(size), &|it| it).await;
+        let own = hosts(&balance);
+        // All requests, or every other one.
+        for time in 0..60 * size {
+            let behaviour = match time % every == 0 {
+                true => Behaviour::Fail,
+                false => Behaviour::Answer,
+            };
+            pods.set(own.clone(), behaviour);
+            keep_asking(&balance, 1).await;
+        }
+        let (substituted, ejected) = used(&balance);
+        assert_eq!((substituted.len(), ejected), (2 * size, size), "{every}");
+        assert!(substituted.is_superset(&own));
+        for _ in 0..3 {
+            pods.set(own.clone(), Behaviour::Fail);
+            assert!(answering(&balance, 3 * size).await.is_disjoint(&own));
+            assert_eq!(used(&balance), (substituted.clone(), size), "they stay");
+        }
+        pods.set(own.clone(), Behaviour::Answer);
+        keep_asking(&balance, 3000).await;
+        assert_eq!((hosts(&balance), used(&balance).1), (own, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_that_fail_all_requests_have_substitutes_while_a_broadcast_has_all_pods_there() {
     let (_script, pods, balance) = balance(set(0..60), Subset::of(4), &|it| it).await;
     let own = hosts(&balance);
-    let held = (0..60).find(|host| !own.contains(host)).expect("many");
+    pods.set(own.clone(), Behaviour::Fail);
+    keep_asking(&balance, 100).await;
+    let (next, _) = used(&balance);
+    pods.set(own.clone(), Behaviour::Answer);
+    keep_asking(&balance, 3000).await;
+    assert_eq!(hosts(&balance), own);
+    let held = (0..60).find(|host| !next.contains(host)).expect("many");
     pods.set([held], Behaviour::Hold);
     let mut answers = balance.broadcast_with(|_| Request(1)).await.expect("pods");
     for _ in 0..59 {
@@ -645,16 +699,78 @@ async fn no_more_of_the_subset_are_ejected_while_a_broadcast_has_all_pods_there(
         answer.expect("no failure");
     }
     pods.set(own.clone(), Behaviour::Fail);
-    for _ in 0..100 {
-        let _ = send(&balance).await;
+    keep_asking(&balance, 100).await;
+    assert_eq!(hosts(&balance).len(), 60, "it is under way");
+    assert_eq!((next.len(), used(&balance)), (8, (next, 4)));
+    assert!(answering(&balance, 8).await.is_disjoint(&own));
+    drop(answers);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_is_asked_for_is_tried_by_the_requests_for_it_alone() {
+    let (_script, pods, balance) = balance(set(0..60), Subset::of(3), &|it| it).await;
+    let own = hosts(&balance);
+    let other = (0..60).find(|host| !own.contains(host)).expect("many");
+    let ask = || balance.call_with(Request(1), Route::new().pod(endpoint(other).address()));
+    pods.set([other], Behaviour::Fail);
+    for _ in 0..10 {
+        ask().await.expect_err("it fails");
         sleep(SECOND / 50).await;
     }
-    assert_eq!(hosts(&balance).len(), 60, "it is under way");
-    let is_ejected = |pod: &EndpointStatus| matches!(pod.state, EndpointState::Ejected(_));
-    let endpoints = balance.endpoints();
-    let ejected = endpoints.iter().filter(|pod| is_ejected(pod));
-    assert_eq!(ejected.count(), 2, "half of the subset");
-    drop(answers);
+    assert_eq!(used(&balance), (own.clone(), 1));
+    sleep(10 * SECOND).await;
+    let before = pods.counts(other).calls;
+    let first = endpoint(*own.first().expect("three"));
+    for _ in 0..20 {
+        send(&balance).await.expect("those are well");
+        let again = Route::new().avoid(&first);
+        let again = balance.call_with(Request(1), again).await;
+        assert_ne!(again.expect("those are well").0.address(), first.address());
+        sleep(SECOND / 10).await;
+    }
+    assert_eq!(pods.counts(other).calls, before);
+    pods.set([other], Behaviour::Answer);
+    ask().await.expect("its trial");
+    keep_asking(&balance, 100).await;
+    assert_eq!(used(&balance), (own, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_goes_to_no_pod_that_is_there_by_name_only_while_one_of_the_subset_accepts_it() {
+    let change: Change<'_> = &|it| {
+        it.policy(ConsistentHash::new())
+            .slow_start(1000 * SECOND)
+            .outlier_detection(OutlierDetection::off())
+    };
+    let (script, pods, balance) = balance(set(0..60), Subset::of(2), change).await;
+    let own: Vec<_> = hosts(&balance).into_iter().collect();
+    // One has no room, and the other one is new.
+    pods.set(own.clone(), Behaviour::Hold);
+    let held = (0..40).map(|_| {
+        let balance = balance.clone();
+        tokio::spawn(async move { send(&balance).await })
+    });
+    let held: Vec<_> = held.collect();
+    settle().await;
+    script.answer((0..60).filter(|host| *host != own[1]));
+    settle().await;
+    let new = hosts(&balance).into_iter().find(|host| !own.contains(host));
+    let new = new.expect("the next one");
+    let named = (0..60).find(|host| *host != new && !own.contains(host));
+    let named = named.expect("many");
+    let route = Route::new().pod(endpoint(named).address());
+    balance.call_with(Request(1), route).await.expect("there");
+    let before = [new, named].map(|host| pods.counts(host).calls);
+    for key in 0..100 {
+        let route = Route::new().key(format!("user-{key}"));
+        let request = balance.call_with(Request(1), route);
+        // Those that the full one gets wait there.
+        let _ = tokio::time::timeout(SECOND / 1000, request).await;
+    }
+    let calls = [new, named].map(|host| pods.counts(host).calls);
+    assert!(calls[0] > before[0]);
+    assert_eq!(calls[1], before[1]);
+    held.iter().for_each(|request| request.abort());
 }
 
 #[tokio::test(start_paused = true)]

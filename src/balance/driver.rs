@@ -55,6 +55,8 @@ pub(super) struct Driver<D, S, M> {
     part: Option<Part>,
     registry: Registry<S, M>,
     events: mpsc::UnboundedReceiver<Event<S>>,
+    /// The last thing done was what events said: whatever else there is comes first now, so that there may be any number of them.
+    has_heard: bool,
     monitor: HealthMonitor,
     checks: Checks,
     attempts: Attempts<S>,
@@ -116,6 +118,7 @@ where
             part,
             registry: Registry::new(writer),
             events,
+            has_heard: false,
             monitor,
             checks,
             attempts: Attempts::new(),
@@ -143,7 +146,8 @@ where
         if self.handles.poll_unpin(cx).is_ready() {
             return Poll::Ready(ControlFlow::Break(()));
         }
-        if let Poll::Ready(Some(event)) = self.events.poll_recv(cx) {
+        let has_heard = std::mem::take(&mut self.has_heard);
+        if !has_heard && let Poll::Ready(Some(event)) = self.events.poll_recv(cx) {
             self.on_events(event);
         } else if let Poll::Ready(answer) = self.discovery.poll_next(cx) {
             // Before what a large set that refuses keeps busy: a new set may be the end of that.
@@ -160,6 +164,8 @@ where
             self.on_review();
         } else if self.starved.poll(cx).is_ready() {
             self.discovery.refresh();
+        } else if has_heard && let Poll::Ready(Some(event)) = self.events.poll_recv(cx) {
+            self.on_events(event);
         } else {
             return Poll::Pending;
         }
@@ -314,15 +320,20 @@ where
         shared.members.send_replace(());
     }
 
-    /// All the events there are, and then what those of endpoints mean for the near ones' share and for how many may be ejected: of
+    /// The events that there are now, and then what those of endpoints mean for the near ones' share and for how many may be ejected: of
     /// a large set that refuses, each is one.
     fn on_events(&mut self, first: Event<S>) {
-        let mut next = Some(first);
-        let mut is_of_endpoints = false;
-        while let Some(event) = next {
+        self.has_heard = true;
+        let mut is_of_endpoints = first.is_of_endpoint();
+        // Those that come meanwhile may be as many again.
+        let more = self.events.len();
+        self.on_event(first);
+        for _ in 0..more {
+            let Ok(event) = self.events.try_recv() else {
+                break;
+            };
             is_of_endpoints |= event.is_of_endpoint();
             self.on_event(event);
-            next = self.events.try_recv().ok();
         }
         if is_of_endpoints {
             self.review();

@@ -128,11 +128,10 @@ impl<S> Life<S> {
 
     /// Whether it accepts requests, or may: it is new, and is to be found ready, or to pass a check, first. By what is known of
     /// it, and not by whether picks take it: how many members there are decides on a panic, which takes back those that are out,
-    /// and this decides on how many there are.
+    /// and on how many may be ejected, and this decides on how many there are.
     pub(super) fn may_accept(&self) -> bool {
         let refuses = self.reconnect.as_ref().is_none_or(Reconnect::has_refused);
         let fails = self.check.as_ref().is_some_and(CheckState::has_failed);
-        let is_out = self.health.reason().is_some();
-        !(is_out || self.member.is_unreachable() && refuses || fails)
+        !(self.health.is_bad() || self.member.is_unreachable() && refuses || fails)
     }
 }

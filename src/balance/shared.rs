@@ -56,7 +56,7 @@ pub(super) enum Event<S> {
     Wanted(Arc<Member>, Instant),
     /// Requests ask for the pod of this name, or leave it out by it: discovery may have to look for it.
     Asked(Box<str>),
-    /// A request waits for this pod, until then at the most, and the balancer's subset has none.
+    /// A request waits for this pod, until then at the most. The balancer's subset may have it, or take it in.
     Named(PodId, Instant),
     /// Requests that leave this pod out find no other one in the balancer's subset.
     LeftOut(PodId),

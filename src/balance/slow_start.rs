@@ -38,9 +38,17 @@ impl SlowStart {
         if self.window.is_zero() {
             return;
         }
-        let new = lives.values_mut().map(|life| self.is_new(life, now));
-        let new = new.filter(|&is_new| is_new).count();
-        let is_suspended = new * 2 > lives.len();
+        // One without weight has no share that another could leave it, unless none has any.
+        let has_weights = lives.values().any(|life| life.endpoint.weight() > 0);
+        let (mut counted, mut new) = (0, 0);
+        for life in lives.values_mut() {
+            let is_new = self.is_new(life, now);
+            if life.endpoint.weight() > 0 || !has_weights {
+                counted += 1;
+                new += usize::from(is_new);
+            }
+        }
+        let is_suspended = new * 2 > counted;
         for life in lives.values() {
             let share = match life.new_since {
                 Some(since) if !is_suspended => self.share(since, now),
@@ -105,13 +113,21 @@ mod tests {
         }
 
         fn life(&self) -> Life<()> {
-            let endpoint = Endpoint::new(([10, 0, 0, 1], 80).into());
+            self.life_of(1)
+        }
+
+        fn life_of(&self, weight: u32) -> Life<()> {
+            let endpoint = Endpoint::new(([10, 0, 0, 1], 80).into()).with_weight(weight);
             let member = Member::new(endpoint, None, None, self.signals.clone());
             Life::new(member, (), self.now)
         }
 
         fn join(&mut self) -> Arc<Member> {
-            let mut life = self.life();
+            self.join_of(1)
+        }
+
+        fn join_of(&mut self, weight: u32) -> Arc<Member> {
+            let mut life = self.life_of(weight);
             self.slow_start.join(&mut life, self.now);
             let member = life.member.clone();
             self.lives.insert(member.id(), life);
@@ -165,6 +181,33 @@ mod tests {
                 .iter()
                 .all(|member| (member.warmth() - 0.2).abs() < 1e-6)
         );
+    }
+
+    #[test]
+    fn new_ones_without_weight_neither_suspend_it_nor_begin_it() {
+        let mut fixture = Fixture::new(4);
+        for _ in 0..20 {
+            fixture.join_of(0);
+        }
+        fixture.review(0.0);
+        assert!(!fixture.signals.has_flags(), "they get nothing anyway");
+        let member = fixture.join();
+        fixture.review(2.0);
+        assert!((member.warmth() - 0.2).abs() < 1e-6);
+        assert!(fixture.signals.has_flags());
+    }
+
+    #[test]
+    fn where_none_has_weight_those_without_are_new_too() {
+        let mut fixture = Fixture::new(0);
+        for _ in 0..2 {
+            let life = fixture.life_of(0);
+            fixture.lives.insert(life.member.id(), life);
+        }
+        let member = fixture.join_of(0);
+        fixture.review(2.0);
+        assert!((member.warmth() - 0.2).abs() < 1e-6);
+        assert!(fixture.signals.has_flags());
     }
 
     #[test]

@@ -147,7 +147,7 @@ const LONGEST: Duration = Duration::from_secs(86_400);
 ///
 /// - **The price** is one query more for each name and address family that the Service has, at each look. At most 64 names
 ///   are asked for; one that no request has asked for in five minutes is forgotten, and so is its pod's hostname. Where there are
-///   more, names that were never a pod's give way to new ones.
+///   more, names that were never a pod's give way to new ones, which wait for that.
 /// - **A name that can't be looked up** (SERVFAIL, no answer within a second) keeps its endpoint for 30 s, as long as each look
 ///   at the Service finds that address. The first look after that time forgets the name, until it can be looked up again.
 /// - **All names together have a second** in each look, 16 at a time. Those that it didn't suffice for come first in the next one.

@@ -104,9 +104,9 @@ impl OutlierDetector {
 
     fn learn(&mut self, cases: &[Case<'_>]) {
         let news = cases.iter().map(|case| &case.observation.news);
-        self.answers += news
-            .clone()
-            .map(|news| u64::from(news.answers))
+        let counted = cases.iter().filter(|case| !case.is_extra);
+        self.answers += counted
+            .map(|case| u64::from(case.observation.news.answers))
             .sum::<u64>();
         let mut means: Vec<_> = news.filter_map(|news| news.mean).collect();
         if means.is_empty() {
@@ -127,9 +127,11 @@ impl OutlierDetector {
         now: Instant,
         rng: &mut impl Rng,
     ) -> Vec<(usize, EjectionReason)> {
-        let set = SetStats {
+        // Those that are there for requests of their own may get none: a silence isn't measured against them.
+        let counted = cases.iter().filter(|case| !case.is_extra).count();
+        let mut set = SetStats {
             answers: self.answers,
-            endpoints: cases.len(),
+            others: 0,
             unresponsive_limit: self.unresponsive_limit(),
         };
         let mut complaints = Vec::new();
@@ -141,6 +143,7 @@ impl OutlierDetector {
                     .reconsider(&self.settings, observation, &set, now, rng);
                 continue;
             }
+            set.others = counted - usize::from(!case.is_extra);
             let complaint = case
                 .health
                 .complaint(&self.settings, observation, &set, now);
@@ -179,6 +182,8 @@ impl OutlierDetector {
                 if !is_extra {
                     tally.leave(is_slow);
                 }
+            } else {
+                cases[index].health.lack_room(reason);
             }
         }
         self.take_back_slow(&mut tally, cases, now);

@@ -47,6 +47,8 @@ pub(crate) struct EndpointHealth {
     may_be_tried: bool,
     /// How many trial requests in a row were given up.
     given_up: u32,
+    /// It fails or is silent, and is in for want of room only: as many are out as may be, or it is the last one.
+    lacks_room: bool,
 }
 
 /// A silence counts from so many requests on: those of fewer may be the slow ones that there always are.
@@ -67,6 +69,7 @@ impl EndpointHealth {
             quiet: None,
             may_be_tried: false,
             given_up: 0,
+            lacks_room: false,
         }
     }
 
@@ -81,6 +84,11 @@ impl EndpointHealth {
     /// Why it is out, if it is.
     pub(crate) fn reason(&self) -> Option<EjectionReason> {
         self.is_out().then_some(self.reason)
+    }
+
+    /// Whether it is out, or should be and is not for want of room. One that is just slow should not have to be: it answers.
+    pub(crate) fn is_bad(&self) -> bool {
+        self.is_out() || self.lacks_room
     }
 
     pub(super) fn is_slow(&self) -> bool {
@@ -119,8 +127,9 @@ impl EndpointHealth {
         now: Instant,
     ) -> Option<EjectionReason> {
         let is_slow = settings.eject_slow && observation.overtaken >= OVERTAKEN;
-        self.worse_than_slow(settings, observation, set, now)
-            .or_else(|| is_slow.then_some(EjectionReason::Slow))
+        let worse = self.worse_than_slow(settings, observation, set, now);
+        self.lacks_room = false;
+        worse.or_else(|| is_slow.then_some(EjectionReason::Slow))
     }
 
     /// What its requests say against it, but that others are faster.
@@ -151,10 +160,11 @@ impl EndpointHealth {
             let rate = settings.success_rate;
             rate.is_some_and(|rate| self.window.is_below(rate))
         };
-        // The window is looked at when there is something new in it.
+        // The window is looked at when there is something new in it, or what it said has not been acted on.
+        let is_due = news.failures > 0 || self.lacks_room;
         match () {
             () if many => Some(EjectionReason::ConsecutiveFailures),
-            () if news.failures > 0 && below() => Some(EjectionReason::SuccessRate),
+            () if is_due && below() => Some(EjectionReason::SuccessRate),
             () => None,
         }
     }
@@ -166,7 +176,7 @@ impl EndpointHealth {
             return false;
         }
         let (since, answers) = *self.quiet.get_or_insert((now, set.answers));
-        let others = set.endpoints.saturating_sub(1) as u64;
+        let others = set.others as u64;
         observation.waiting >= WAITING
             && others > 0
             && set.answers - answers >= OTHERS_ANSWERS * others
@@ -179,6 +189,11 @@ impl EndpointHealth {
     pub(super) fn quiet_for(&self, now: Instant) -> Duration {
         self.quiet
             .map_or(Duration::ZERO, |(since, _)| now.duration_since(since))
+    }
+
+    /// It has to stay in though there is a complaint.
+    pub(super) fn lack_room(&mut self, reason: EjectionReason) {
+        self.lacks_room = reason != EjectionReason::Slow;
     }
 
     /// Puts it out.

@@ -54,9 +54,10 @@ pub(crate) struct Decision {
 /// What the set is like while one endpoint is looked at.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SetStats {
-    /// How many answers there have been, of all endpoints.
+    /// How many answers there have been, of all endpoints that count.
     pub(super) answers: u64,
-    pub(super) endpoints: usize,
+    /// How many others there are of those.
+    pub(super) others: usize,
     /// How long an endpoint may leave requests unanswered, if that is known.
     pub(super) unresponsive_limit: Option<Duration>,
 }

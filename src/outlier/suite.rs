@@ -28,6 +28,7 @@ struct Set {
 struct Pod {
     member: Arc<Member>,
     health: EndpointHealth,
+    weight: u32,
     requests: Vec<Arc<MemberRef>>,
 }
 
@@ -52,6 +53,7 @@ impl Set {
                 Member::new(Endpoint::new(address), None, None, signals.clone())
             },
             health: EndpointHealth::new(now),
+            weight: 1,
             requests: Vec::new(),
         };
         Self {
@@ -61,6 +63,13 @@ impl Set {
             now,
             rng: SmallRng::seed_from_u64(9),
         }
+    }
+
+    /// Those that come after so many have no weight.
+    fn weighted(mut self, first: usize) -> Self {
+        let others = self.pods.iter_mut().skip(first);
+        others.for_each(|pod| pod.weight = 0);
+        self
     }
 
     fn succeed(&self, pod: usize, times: usize) {
@@ -82,7 +91,7 @@ impl Set {
         let cases = self
             .pods
             .iter_mut()
-            .map(|pod| Case::observe(&pod.member, &mut pod.health));
+            .map(|pod| Case::observe(&pod.member, &mut pod.health).of_weight(pod.weight));
         let mut cases: Vec<_> = cases.collect();
         self.detector.review(&mut cases, self.now, &mut self.rng);
         for case in cases.iter().filter(|case| case.decision.is_news) {
@@ -560,6 +569,72 @@ fn half_may_be_out_and_never_the_last() {
 }
 
 #[test]
+fn no_more_are_out_for_the_endpoints_without_weight() {
+    for weight_too in [false, true] {
+        let mut set = Set::new(40, OutlierDetection::new()).weighted(4);
+        let failing = if weight_too { 40 } else { 4 };
+        (0..failing).for_each(|pod| set.fail(pod, 10));
+        set.review();
+        set.wait(TICK);
+        let out = set.out();
+        assert_eq!(out[..4].iter().flatten().count(), 2, "half of four");
+        assert_eq!(out.iter().flatten().count(), failing - 2);
+    }
+}
+
+/// Fails every other request.
+fn fail_half(set: &Set, pod: usize, times: usize) {
+    for _ in 0..times {
+        set.fail(pod, 1);
+        set.succeed(pod, 1);
+    }
+}
+
+#[test]
+fn what_fails_and_may_not_be_out_is_bad_until_it_is_out_or_well() {
+    for in_a_row in [false, true] {
+        let mut set = Set::new(2, OutlierDetection::new()).weighted(1);
+        // The one that can't be spared.
+        set.pods[1].member.refuse();
+        match in_a_row {
+            true => set.fail(0, 10),
+            false => fail_half(&set, 0, 10),
+        }
+        set.review();
+        for _ in 0..100 {
+            assert!(!set.is_out(0) && set.pods[0].health.is_bad());
+            set.wait(TICK);
+        }
+        // Another one that accepts requests.
+        set.pods[1].member.accept();
+        set.pods[1].weight = 1;
+        set.wait(TICK);
+        assert!(set.is_out(0) && set.pods[0].health.is_bad());
+        set.until_half_open(0);
+        set.judge(0, Verdict::Passed);
+        assert!(!set.is_out(0) && !set.pods[0].health.is_bad());
+    }
+    let mut set = Set::new(1, OutlierDetection::new());
+    fail_half(&set, 0, 10);
+    set.review();
+    assert!(set.pods[0].health.is_bad());
+    set.succeed(0, 100);
+    set.review();
+    assert!(!set.pods[0].health.is_bad());
+}
+
+#[test]
+fn one_that_is_just_slow_and_may_not_be_out_is_not_bad() {
+    let mut set = Set::new(1, OutlierDetection::new());
+    lose(&set, 0, 9);
+    set.review();
+    assert!(!set.is_out(0) && !set.pods[0].health.is_bad());
+    set.fail(0, 10);
+    set.review();
+    assert!(set.pods[0].health.is_bad());
+}
+
+#[test]
 fn if_not_all_can_be_out_the_worst_are() {
     let mut set = Set::new(4, OutlierDetection::new());
     for (pod, times) in [(0, 5), (1, 9), (2, 7), (3, 20)] {
@@ -614,6 +689,25 @@ fn several_requests_without_an_answer_are_a_silence() {
     set.succeed(0, 1);
     set.wait(TICK);
     assert!(!set.is_out(0), "back at its first answer");
+}
+
+#[test]
+fn a_silence_is_not_measured_against_endpoints_without_weight() {
+    let mut set = Set::new(44, OutlierDetection::new()).weighted(4);
+    set.pods[0].wait(5);
+    for _ in 0..8 {
+        (1..4).for_each(|pod| set.succeed(pod, 5));
+        set.wait(TICK);
+    }
+    assert_eq!(set.out()[0], Some(EjectionReason::Unresponsive));
+    // What those answer is no sign that the others answer theirs.
+    let mut set = Set::new(44, OutlierDetection::new()).weighted(4);
+    set.pods[0].wait(5);
+    for _ in 0..8 {
+        (4..44).for_each(|pod| set.succeed(pod, 5));
+        set.wait(TICK);
+    }
+    assert!(!set.is_out(0));
 }
 
 #[test]

@@ -257,8 +257,10 @@ impl Picker {
                 f64::from(load) < each * f64::from(self.nodes[index].weight)
             }
         };
+        // One without weight has room and no part in the load, and is asked when no other accepts the request.
         let chosen = self.choose(key, |index| {
-            members.is_available(index)
+            self.nodes[index].weight > 0
+                && members.is_available(index)
                 && !route.avoids(members.endpoint(index))
                 && self.has_moved(key, members, index)
                 && has_room(index)

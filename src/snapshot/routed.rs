@@ -208,7 +208,9 @@ impl<S> Snapshot<S> {
         // A second try is no trial: it goes where an answer is likely.
         if self.signals.heed_if_any() && !route.is_only_others() {
             let all = 0..self.members.len();
-            let mut others = all.filter(|&index| !route.avoids(self.members.endpoint(index)));
+            let mut others = all.filter(|&index| {
+                self.members.weight(index) > 0 && !route.avoids(self.members.endpoint(index))
+            });
             if let Some(index) = others.find(|&index| self.members()[index].claim_trial()) {
                 return Some(self.picked(index, true));
             }

@@ -64,8 +64,8 @@ impl Extent {
     /// Fits it to which of `all` pods accept requests, by their places in the order. True if it changes: then there is another
     /// round of the same fitting.
     ///
-    /// Those that haven't been tried yet should count as accepting: then a round takes as many as are missing, and the
-    /// next fitting waits for what becomes of them.
+    /// Those that haven't been tried yet should count as accepting: then a round takes as many as are missing, past those that are
+    /// known to refuse, and the next fitting waits for what becomes of them.
     pub(crate) fn fit(
         &mut self,
         fitting: &mut Fitting,
@@ -95,11 +95,8 @@ impl Extent {
             self.surplus = None;
             return size;
         }
-        let mut accepting = (0..before).filter(|&at| accepts(at));
-        let needed = match accepting.nth(size - 1) {
-            Some(last) => last + 1,
-            None => before + size - (0..before).filter(|&at| accepts(at)).count(),
-        };
+        let mut accepting = (0..all).filter(|&at| accepts(at));
+        let needed = accepting.nth(size - 1).map_or(all, |last| last + 1);
         if needed >= before {
             self.surplus = None;
             return needed;
@@ -145,7 +142,12 @@ mod tests {
     #[test]
     fn substitutes_that_refuse_get_substitutes_up_to_the_whole_set() {
         let mut extent = Extent::new(4);
-        let lens: Vec<_> = (0..5).map(|_| fitted(&mut extent, 15, |_| false)).collect();
+        // Each fitting finds that those refuse which the last one took in.
+        let mut tried = 4;
+        let lens = [(); 5].map(|()| {
+            tried = fitted(&mut extent, 15, |at| at >= tried);
+            tried
+        });
         assert_eq!(lens, [8, 12, 15, 15, 15]);
         let mut extent = Extent::new(4);
         assert_eq!(fitted(&mut extent, 15, |at| at >= 4), 8, "they accept");
@@ -155,6 +157,18 @@ mod tests {
             "two of them don't"
         );
         assert_eq!(fitted(&mut extent, 15, |at| at >= 6), 10);
+    }
+
+    /// As while a broadcast has all of them there: each round publishes a set.
+    #[test]
+    fn pods_that_are_known_to_refuse_are_passed_in_one_round() {
+        for (well, len) in [(4000, 4004), (4093, 4096), (4096, 4096)] {
+            let mut extent = Extent::new(4);
+            let mut fitting = Fitting::default();
+            let mut fit = || extent.fit(&mut fitting, 4096, Instant::now(), |at| at >= well);
+            assert_eq!((fit(), fit()), (true, false));
+            assert_eq!(extent.of(4096), len);
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tower_headless::{EndpointState, Proximity};
 use crate::{
     cluster::host,
     life::lock,
-    plan::{Config, Hosts, KEYS, Locality, Mood, PolicyName, Ready, Take, hosts},
+    plan::{By, Config, Hosts, KEYS, Locality, Mood, PolicyName, Ready, Take, hosts},
     promises::{BACK_OFF, CHECKED, PROBE},
     users::{Answer, Stage, User, Wish},
     world::{Broken, World, broken},
@@ -121,6 +121,12 @@ impl World {
                 return broken("nobody is lost", away.to_string());
             }
             self.ask().await?;
+            if away.endpoint.weight() == 0 {
+                // It is there for the requests for it, and tried by those alone.
+                let wants = Some((By::Address, host(&away.endpoint)));
+                let wish = Wish::any(Take::Drop);
+                self.ask_with(Wish { wants, ..wish }).await?;
+            }
             sleep(PAUSE).await;
         }
     }

@@ -85,7 +85,10 @@ impl Part {
         // So does one that has to pass a check first, and has failed one.
         let is_hidden = |seen: &Seen| may_panic || !seen.is_available();
         let may_refuse = |seen: &Seen| {
-            !seen.may_accept() || is_left_out(seen) || has_failed(seen) && is_hidden(seen)
+            !seen.may_accept()
+                || is_left_out(seen)
+                || has_failed(seen) && is_hidden(seen)
+                || seen.may_lack_room(config)
         };
         let refusing = used.iter().filter(|seen| may_refuse(seen)).count();
         let wrong = |promise, why: &str| {

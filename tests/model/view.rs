@@ -8,6 +8,7 @@ use tower_headless::{EjectionReason, EndpointState, EndpointStatus};
 use crate::{
     cluster::{Cluster, host},
     life::{Life, Log},
+    plan::Config,
     world::{Broken, broken},
 };
 
@@ -56,6 +57,20 @@ impl Seen {
     pub(crate) fn may_have_refused(&self) -> bool {
         let log = self.log;
         log.bad + log.handed_back > 0 || log.most_waiting > 1
+    }
+
+    /// Whether it may have failed so much that it should be ejected, and is in because as many are out as may be.
+    pub(crate) fn may_lack_room(&self, config: &Config) -> bool {
+        let Log {
+            begun,
+            bad,
+            refusals,
+            most_waiting,
+            ..
+        } = self.log;
+        // As many as a success rate, or a silence, is told by.
+        let is_enough = bad > 0 && begun + refusals >= 5 || most_waiting >= 5;
+        bad >= u32::from(config.failures) || is_enough
     }
 
     /// Whether it counts in how many of the set may be out: it isn't there for requests of its own only.

@@ -202,6 +202,27 @@ async fn a_name_without_a_record_is_a_pod_that_is_away() {
 }
 
 #[tokio::test]
+async fn a_pod_is_found_behind_more_names_than_are_looked_up_at_a_time() {
+    let story = story().await;
+    let made_up: Vec<_> = (0..100).map(|it| format!("absent-{it}")).collect();
+    let mut waiting: Vec<_> = made_up
+        .iter()
+        .map(|pod| {
+            Box::pin(
+                story
+                    .balance
+                    .call_with(Request(1), Route::new().pod(pod.as_str())),
+            )
+        })
+        .collect();
+    for request in &mut waiting {
+        assert!(request.as_mut().now_or_never().is_none());
+    }
+    let answer = within("an answer", ask(&story.balance.pod("web-3"))).await;
+    assert_eq!(answer.expect("there"), at(4));
+}
+
+#[tokio::test]
 async fn while_its_record_cant_be_had_a_pod_stays_where_it_is() {
     let story = story().await;
     let pod = story.balance.pod("web-3");

@@ -8,10 +8,13 @@
 //! A name makes no endpoint: who isn't in the Service's set isn't ready, or is none of its pods. An address that two names claim
 //! has neither: one of the answers is old.
 //!
+//! Names may be more than are asked for. Those that turn out to be no pods' make room for others, which wait for that: a request
+//! tells its pod's name once a minute only.
+//!
 //! The time of a look may not suffice for all names. Those that didn't have theirs come first in the next one.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -48,6 +51,8 @@ pub(super) struct PodNames(Arc<Mutex<Wanted>>);
 #[derive(Clone, Debug, Default)]
 struct Wanted {
     names: BTreeMap<Arc<str>, Wish>,
+    /// Those that there was no room for, and when they were last told; the last one last.
+    waiting: VecDeque<(Arc<str>, Instant)>,
     /// That there are too many has been said.
     warned: bool,
 }
@@ -73,9 +78,15 @@ impl PodNames {
     fn wanted(&self, family: Family, now: Instant) -> Vec<Arc<str>> {
         let mut wanted = self.lock();
         wanted.names.retain(|_, wish| now < wish.told + KEPT);
+        wanted.take_in(now);
         let mut names: Vec<_> = wanted.names.iter().collect();
         names.sort_by_key(|(_, wish)| wish.asked[family as usize]);
         names.into_iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Those of the names that there was no room for which have some now.
+    fn taken_in(&self, now: Instant) -> Vec<Arc<str>> {
+        self.lock().take_in(now)
     }
 
     /// A name has had its time in a look.
@@ -108,22 +119,36 @@ impl Wanted {
             wish.told = now;
             return false;
         }
+        self.waiting.retain(|(name, _)| **name != *pod);
         if self.names.len() >= MOST && !self.make_room(now) {
             if !std::mem::replace(&mut self.warned, true) {
                 warn!(
                     pod,
-                    "more than {MOST} pods are asked for by name: this one isn't looked up"
+                    "more than {MOST} pods are asked for by name: this one waits until there is room"
                 );
             }
+            if self.waiting.len() >= MOST {
+                self.waiting.pop_front();
+            }
+            self.waiting.push_back((pod.into(), now));
             return false;
         }
-        let wish = Wish {
-            told: now,
-            is_real: false,
-            asked: [None; 2],
-        };
-        self.names.insert(pod.into(), wish);
+        self.names.insert(pod.into(), Wish::new(now));
         true
+    }
+
+    /// Takes in those that wait, the first ones first, as far as there is room.
+    fn take_in(&mut self, now: Instant) -> Vec<Arc<str>> {
+        self.waiting.retain(|(_, told)| now < *told + IN_USE);
+        let mut taken_in = Vec::new();
+        while !self.waiting.is_empty() && (self.names.len() < MOST || self.make_room(now)) {
+            let Some((name, told)) = self.waiting.pop_front() else {
+                break;
+            };
+            self.names.insert(name.clone(), Wish::new(told));
+            taken_in.push(name);
+        }
+        taken_in
     }
 
     /// Forgets the name that has not been wanted for the longest time, unless that is in use; or else one that has been looked up
@@ -141,6 +166,14 @@ impl Wanted {
 }
 
 impl Wish {
+    fn new(told: Instant) -> Self {
+        Self {
+            told,
+            is_real: false,
+            asked: [None; 2],
+        }
+    }
+
     /// Whether it has been looked up, and was never a pod's.
     fn is_no_pod(&self) -> bool {
         !self.is_real && self.asked.iter().any(Option::is_some)
@@ -181,38 +214,59 @@ pub(super) async fn learn<R: Resolve>(resolver: &R, wanted: &PodNames, found: &m
             (pod, answer)
         }
     };
-    let pods = wanted.wanted(family, now).into_iter().enumerate();
-    let mut answers = stream::iter(pods).map(ask).buffer_unordered(AT_ONCE);
-    let mut names = HashMap::<IpAddr, Option<Arc<str>>>::new();
-    while let Some((pod, answer)) = answers.next().await {
-        match answer {
-            Ok(Ok(Addresses { addresses, ttl, .. })) => {
-                found.ttl = found.ttl.min(ttl);
-                for address in addresses {
-                    let claim = names.entry(address);
-                    let is_other = |other: &mut Option<Arc<str>>| {
-                        if other.as_ref().is_some_and(|other| *other != pod) {
-                            *other = None;
-                        }
-                    };
-                    claim.and_modify(is_other).or_insert(Some(pod.clone()));
+    let (mut pods, mut before) = (wanted.wanted(family, now), 0);
+    let mut names = Claims::new();
+    // Of those for which there was no room some may have it then, in the same look. The rest waits for the next one.
+    for _ in 0..2 {
+        let places = before..before + pods.len();
+        before = places.end;
+        let mut answers = stream::iter(places.zip(pods))
+            .map(ask)
+            .buffer_unordered(AT_ONCE);
+        while let Some((pod, answer)) = answers.next().await {
+            match answer {
+                Ok(Ok(Addresses { addresses, ttl, .. })) => {
+                    found.ttl = found.ttl.min(ttl);
+                    for address in addresses {
+                        claim(&mut names, address, &pod);
+                    }
+                }
+                // It is away.
+                Ok(Err(_)) => {}
+                Err(error) => {
+                    debug!(%pod, %error, "a pod's own name can't be looked up");
+                    own_names.unresolved.push(pod);
                 }
             }
-            // It is away.
-            Ok(Err(_)) => {}
-            Err(error) => {
-                debug!(%pod, %error, "a pod's own name can't be looked up");
-                own_names.unresolved.push(pod);
-            }
         }
+        let unnamed = found.endpoints.iter().filter(|it| it.hostname().is_none());
+        for name in unnamed.filter_map(|it| names.get(&it.address().ip())?.as_ref()) {
+            wanted.is_real(name);
+        }
+        if Instant::now() >= deadline {
+            break;
+        }
+        pods = wanted.taken_in(Instant::now());
     }
     for endpoint in &mut found.endpoints {
         let name = names.get(&endpoint.address().ip()).cloned().flatten();
         if let Some(name) = name.filter(|_| endpoint.hostname().is_none()) {
-            wanted.is_real(&name);
             endpoint.lease_hostname(name);
         }
     }
+}
+
+/// Whose addresses are: none's that two names claim.
+type Claims = HashMap<IpAddr, Option<Arc<str>>>;
+
+fn claim(names: &mut Claims, address: IpAddr, pod: &Arc<str>) {
+    let is_other = |other: &mut Option<Arc<str>>| {
+        if other.as_ref().is_some_and(|other| other != pod) {
+            *other = None;
+        }
+    };
+    let claim = names.entry(address).and_modify(is_other);
+    claim.or_insert_with(|| Some(pod.clone()));
 }
 
 #[cfg(test)]
@@ -260,6 +314,31 @@ mod tests {
         names.is_real("more");
         names.asked("more", Family::V4, now);
         assert!(!names.want("web-7", now), "all are pods, and in use");
+    }
+
+    #[test]
+    fn names_that_there_was_no_room_for_are_taken_in_when_there_is_some() {
+        let (names, now) = (PodNames::default(), Instant::now());
+        for pod in 0..MOST {
+            assert!(names.want(&format!("web-{pod}"), now));
+            names.is_real(&format!("web-{pod}"));
+        }
+        for pod in 0..2 * MOST {
+            assert!(!names.want(&format!("more-{pod}"), now));
+        }
+        assert!(!names.want("more-0", now + SECOND));
+        assert_eq!(names.lock().waiting.len(), MOST);
+        let later = now + IN_USE - SECOND;
+        for pod in 2..MOST {
+            assert!(!names.want(&format!("web-{pod}"), later));
+        }
+        assert_eq!(names.taken_in(later), [], "all are in use");
+        // Two aren't, and of those that wait only one has been told since.
+        let wanted = names.wanted(Family::V4, now + IN_USE);
+        assert!(wanted.contains(&"more-0".into()));
+        assert_eq!(wanted.len(), MOST);
+        assert_eq!(names.taken_in(now + IN_USE), []);
+        assert_eq!(names.lock().waiting.len(), 0);
     }
 
     #[test]

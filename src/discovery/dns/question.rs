@@ -216,12 +216,15 @@ impl Question {
             let since = self.unresolved.get(*name);
             since.is_some_and(|since| since.elapsed() < NAME_GAP)
         };
+        let before = self.endpoints().iter();
+        let kept = before.filter_map(|before| {
+            let name = before.shared_hostname().filter(|name| is_kept(&name))?;
+            Some((before.address(), name))
+        });
+        let kept: HashMap<_, _> = kept.collect();
         for endpoint in endpoints.iter_mut().filter(|it| it.hostname().is_none()) {
-            let mut before = self.endpoints().iter();
-            let before = before.find(|before| before.address() == endpoint.address());
-            let name = before.and_then(Endpoint::shared_hostname);
-            if let Some(name) = name.filter(|name| is_kept(&name)) {
-                endpoint.lease_hostname(name);
+            if let Some(name) = kept.get(&endpoint.address()) {
+                endpoint.lease_hostname(name.clone());
             }
         }
     }
