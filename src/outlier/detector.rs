@@ -136,6 +136,7 @@ impl OutlierDetector {
         };
         let mut complaints = Vec::new();
         for (index, case) in cases.iter_mut().enumerate() {
+            set.others = counted - usize::from(!case.is_extra);
             let observation = &case.observation;
             if case.health.is_out() {
                 // What has failed meanwhile is dealt with, whether it is taken back or not.
@@ -143,7 +144,6 @@ impl OutlierDetector {
                     .reconsider(&self.settings, observation, &set, now, rng);
                 continue;
             }
-            set.others = counted - usize::from(!case.is_extra);
             let complaint = case
                 .health
                 .complaint(&self.settings, observation, &set, now);
