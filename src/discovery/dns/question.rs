@@ -67,6 +67,8 @@ pub(super) struct Question {
     unresolved: HashMap<Arc<str>, Instant>,
     /// The last answer was that the name does not exist, whatever the type.
     no_name: Option<LookupError>,
+    /// That answer has been disproved by another type's records, and has been the only one since.
+    is_disproved: bool,
 }
 
 impl Question {
@@ -86,6 +88,7 @@ impl Question {
             missing: HashMap::new(),
             unresolved: HashMap::new(),
             no_name: None,
+            is_disproved: false,
         }
     }
 
@@ -124,7 +127,7 @@ impl Question {
 
     /// Whether the last answer was that the name does not exist, whatever the type, and DNS has said so often enough.
     pub(super) fn is_confirmed_no_name(&self) -> bool {
-        self.no_name.is_some() && self.schedule.is_confirmed_no_name()
+        !self.is_disproved && self.no_name.is_some() && self.schedule.is_confirmed_no_name()
     }
 
     /// Whether endpoints of other types are to be dropped for it.
@@ -196,6 +199,7 @@ impl Question {
             }
             _ => None,
         };
+        self.is_disproved &= self.no_name.is_some() || answer.is_err();
         let look = self.judge(answer);
         self.looked = true;
         self.kept = match &look {
@@ -273,9 +277,9 @@ impl Question {
         since.is_some_and(|since| since.elapsed() < GAP)
     }
 
-    /// Another type's records say that the name exists.
+    /// Another type's records say that the name exists. Who says otherwise to questions for this type goes on doing so.
     pub(super) fn name_exists(&mut self) {
-        self.no_name = None;
+        self.is_disproved |= self.no_name.take().is_some();
         self.schedule.name_exists();
     }
 
