@@ -67,7 +67,8 @@ const ENDPOINT_TIMEOUT: Duration = Duration::from_secs(30);
 /// # Errors
 ///
 /// While discovery has found no endpoint yet, it waits for the first as a request does, up to the ready timeout or the deadline, and
-/// fails with the same error; at once if discovery says that there are none. Nothing was sent then. What happens to the request at an endpoint is that endpoint's answer, and no error of the whole.
+/// fails with the same error; at once if discovery says that there are none. Nothing was sent then. What happens to the request
+/// at an endpoint is that endpoint's answer, and no error of the whole.
 ///
 /// # Cancellation
 ///

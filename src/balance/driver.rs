@@ -320,8 +320,8 @@ where
         shared.members.send_replace(());
     }
 
-    /// The events that there are now, and then what those of endpoints mean for the near ones' share and for how many may be ejected: of
-    /// a large set that refuses, each is one.
+    /// The events that there are now, and then what those of endpoints mean for the near ones' share and for how many may be
+    /// ejected: of a large set that refuses, each is one.
     fn on_events(&mut self, first: Event<S>) {
         self.has_heard = true;
         let mut is_of_endpoints = first.is_of_endpoint();

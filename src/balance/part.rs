@@ -28,6 +28,7 @@ use crate::{
 
 /// How long a pod that requests leave out counts as one that accepts none, after they have last found no other one.
 const LEFT_OUT: Duration = Duration::from_secs(600);
+
 /// How many pods that requests have asked for are kept in mind at least.
 const ROOM: usize = 64;
 
@@ -121,10 +122,10 @@ impl Part {
 
     /// Forgets pods that nobody waits for and that aren't there.
     fn forget(&mut self, now: Instant) {
-        let is_there = |pod: &PodId| self.whole.iter().flatten().any(|it| pod.is(it));
+        let whole = &self.whole;
         self.wanted
-            .retain(|pod, until| *until > now || is_there(pod));
-        self.left_out.retain(|pod, _| is_there(pod));
+            .retain(|pod, until| *until > now || is_there(whole, pod));
+        self.left_out.retain(|pod, _| is_there(whole, pod));
         self.room = ROOM.max(2 * self.wanted.len());
     }
 
@@ -161,8 +162,8 @@ impl Part {
         }
     }
 
-    /// A request waits for this pod, until then at the most. True if that may change the set: a name that no pod has, of which there
-    /// may be any number, doesn't.
+    /// A request waits for this pod, until then at the most. True if that may change the set: a name that no pod has, of
+    /// which there may be any number, doesn't.
     pub(super) fn want(&mut self, pod: PodId, until: Instant, now: Instant) -> bool {
         if let Some(known) = self.wanted.get_mut(&pod) {
             // Another request may wait for longer.
@@ -172,15 +173,14 @@ impl Part {
         if self.wanted.len() >= self.room {
             self.forget(now);
         }
-        let is_there = self.whole.iter().flatten().any(|it| pod.is(it));
+        let is_there = is_there(&self.whole, &pod);
         self.wanted.insert(pod, until);
         is_there
     }
 
     /// Requests that leave this pod out find no other one. Nothing else is kept in mind than pods that are there.
     pub(super) fn leave_out(&mut self, pod: PodId, now: Instant) {
-        let mut whole = self.whole.iter().flatten();
-        if self.left_out.contains_key(&pod) || whole.any(|endpoint| pod.is(endpoint)) {
+        if self.left_out.contains_key(&pod) || is_there(&self.whole, &pod) {
             self.left_out.insert(pod, now + LEFT_OUT);
         }
     }
@@ -250,6 +250,11 @@ impl Part {
         let nearest = nearest.and_then(|nearest| nearest.part(whole, &indices, &part));
         Some((part, Proximities::Known(nearest)))
     }
+}
+
+/// Whether a pod of discovery's last set is this one.
+fn is_there(whole: &Option<Vec<Endpoint>>, pod: &PodId) -> bool {
+    whole.iter().flatten().any(|endpoint| pod.is(endpoint))
 }
 
 impl Peers {

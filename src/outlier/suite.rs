@@ -211,6 +211,14 @@ fn lose(set: &Set, pod: usize, times: usize) {
     }
 }
 
+/// A set whose first endpoint has lost as many hedges as pass it over.
+fn with_a_loser(endpoints: usize, settings: OutlierDetection) -> Set {
+    let mut set = Set::new(endpoints, settings);
+    lose(&set, 0, 3);
+    set.review();
+    set
+}
+
 #[test]
 fn three_lost_hedges_in_a_row_pass_an_endpoint_over_and_two_do_not() {
     let mut set = Set::new(4, OutlierDetection::off().eject_slow(true));
@@ -250,9 +258,7 @@ fn about_slow(pause: Duration, seconds: f64) -> bool {
 
 #[test]
 fn a_slow_endpoint_is_tried_after_a_fifth_of_a_second_doubling_to_five() {
-    let mut set = Set::new(2, OutlierDetection::new());
-    lose(&set, 0, 3);
-    set.review();
+    let mut set = with_a_loser(2, OutlierDetection::new());
     let verdicts = [Verdict::Late, Verdict::GivenUp].into_iter().cycle();
     for (seconds, verdict) in [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
         .into_iter()
@@ -320,9 +326,7 @@ fn the_pauses_of_failures_begin_anew_though_the_endpoint_is_slow_now_and_then() 
 #[test]
 fn a_slow_endpoint_serves_rather_than_one_that_fails() {
     for len in [2, 3] {
-        let mut set = Set::new(len, OutlierDetection::new());
-        lose(&set, 0, 3);
-        set.review();
+        let mut set = with_a_loser(len, OutlierDetection::new());
         assert_eq!(set.out()[0], Some(EjectionReason::Slow));
         set.fail(1, 5);
         set.review();
@@ -341,9 +345,7 @@ fn a_slow_endpoint_serves_rather_than_one_that_fails() {
 
 #[test]
 fn the_least_slow_make_room_first_and_no_more_than_it_takes() {
-    let mut set = Set::new(6, OutlierDetection::new());
-    lose(&set, 0, 3);
-    set.review();
+    let mut set = with_a_loser(6, OutlierDetection::new());
     set.until_half_open(0);
     set.judge(0, Verdict::Late);
     (1..3).for_each(|pod| lose(&set, pod, 3));
@@ -377,9 +379,7 @@ fn slow_endpoints_serve_before_it_comes_to_a_panic() {
 
 #[test]
 fn a_slow_endpoint_whose_trial_fails_is_out_for_that() {
-    let mut set = Set::new(4, OutlierDetection::new());
-    lose(&set, 0, 3);
-    set.review();
+    let mut set = with_a_loser(4, OutlierDetection::new());
     set.until_half_open(0);
     for seconds in [5.0, 10.0, 20.0] {
         set.judge(0, Verdict::Failed);
@@ -387,9 +387,7 @@ fn a_slow_endpoint_whose_trial_fails_is_out_for_that() {
         assert!(about(set.until_half_open(0), seconds), "{seconds} s");
     }
     // Unless failures eject none.
-    let mut set = Set::new(4, OutlierDetection::off().eject_slow(true));
-    lose(&set, 0, 3);
-    set.review();
+    let mut set = with_a_loser(4, OutlierDetection::off().eject_slow(true));
     for seconds in [0.2, 0.4] {
         assert!(about_slow(set.until_half_open(0), seconds));
         set.judge(0, Verdict::Failed);
@@ -399,9 +397,7 @@ fn a_slow_endpoint_whose_trial_fails_is_out_for_that() {
 
 #[test]
 fn a_slow_endpoint_whose_trial_hangs_is_out_for_that() {
-    let mut set = Set::new(4, OutlierDetection::new());
-    lose(&set, 0, 3);
-    set.review();
+    let mut set = with_a_loser(4, OutlierDetection::new());
     set.until_half_open(0);
     set.pods[0].wait(1);
     set.wait(TICK);
@@ -416,9 +412,7 @@ fn a_slow_endpoint_whose_trial_hangs_is_out_for_that() {
 /// Those that are for it alone, or of sessions that stay.
 #[test]
 fn a_slow_endpoint_whose_other_requests_fail_is_out_for_that() {
-    let mut set = Set::new(4, OutlierDetection::new());
-    lose(&set, 0, 3);
-    set.review();
+    let mut set = with_a_loser(4, OutlierDetection::new());
     set.fail(0, 5);
     set.wait(TICK);
     assert_eq!(set.out()[0], Some(EjectionReason::ConsecutiveFailures));
@@ -428,9 +422,7 @@ fn a_slow_endpoint_whose_other_requests_fail_is_out_for_that() {
 /// Those of its sessions, which go there though it is slow.
 #[test]
 fn a_slow_endpoint_whose_other_requests_hang_is_out_for_that() {
-    let mut set = Set::new(4, OutlierDetection::new());
-    lose(&set, 0, 3);
-    set.review();
+    let mut set = with_a_loser(4, OutlierDetection::new());
     assert_eq!(set.out()[0], Some(EjectionReason::Slow));
     hang(&mut set, 4);
     assert_eq!(set.out()[0], Some(EjectionReason::Slow), "too few to tell");
