@@ -1,5 +1,9 @@
 //! One pod, as discovery names it.
 
+mod counted;
+
+pub(crate) use counted::Counted;
+
 use std::{borrow::Cow, fmt, net::SocketAddr, sync::Arc};
 
 /// One pod behind the service: where it is, and what is known of it.

@@ -273,7 +273,7 @@
 //! | file | what lives there |
 //! | --- | --- |
 //! | `sync.rs`, `interleavings.rs`, `interleavings/` | the atomics and the lock by which threads meet: std's, or those of a checker; what the tests under such a checker share |
-//! | `endpoint.rs` | one pod as discovery names it, and when two answers mean the same pod |
+//! | `endpoint.rs`, `endpoint/counted.rs` | one pod as discovery names it, and when two answers mean the same pod; which of a set count |
 //! | `stable_hash.rs` | a hash that is the same everywhere and always |
 //! | `comparison.rs` | how two sets differ: who joined, left, stayed |
 //! | `error.rs` | what can go wrong |

@@ -174,6 +174,8 @@ impl OutlierDetection {
     }
 
     /// How many of the endpoints may be ejected, as a part of all from 0 to 1. The last one that accepts requests never is.
+    /// Where the set shrinks, those beyond it serve again, the ones first whose next trial is nearest. Endpoints without weight
+    /// don't count, unless none has any.
     /// [Slow](Self::eject_slow) endpoints make room for those that fail: they serve again rather than keep one of these in.
     pub fn max_ejection_ratio(mut self, part: f64) -> Self {
         self.max_ejection_ratio = ratio(part, MAX_EJECTION_RATIO);

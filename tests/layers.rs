@@ -21,7 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("route", &["endpoint", "member", "stable_hash"]),
     ("outcome", &["error"]),
     ("in_flight", &["endpoint", "error", "member", "outcome"]),
-    ("outlier", &["backoff", "member"]),
+    ("outlier", &["backoff", "endpoint", "member"]),
     ("check", &["backoff", "endpoint", "error", "member"]),
     ("policy", &["endpoint", "member", "route", "stable_hash"]),
     ("locality", &["endpoint", "member", "policy", "route"]),

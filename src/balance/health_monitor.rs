@@ -88,8 +88,8 @@ impl HealthMonitor {
         self.slow_start.review(lives, &self.signals, now);
         let was_panic = self.detector.is_panic();
         let observe = lives.values_mut().map(|life| {
-            let case = Case::observe(&life.member, &mut life.health);
-            case.of_weight(life.endpoint.weight())
+            let weight = life.endpoint.weight();
+            Case::observe(&life.member, weight, &mut life.health)
         });
         let mut cases: Vec<_> = observe.collect();
         self.detector.review(&mut cases, now, rng);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::registry::{Life, Lives};
-use crate::{member::Checked, signals::Signals};
+use crate::{endpoint::Counted, member::Checked, signals::Signals};
 
 /// The share that a new endpoint begins with.
 const FIRST: f64 = 0.1;
@@ -38,17 +38,17 @@ impl SlowStart {
         if self.window.is_zero() {
             return;
         }
-        // One without weight has no share that another could leave it, unless none has any.
-        let has_weights = lives.values().any(|life| life.endpoint.weight() > 0);
-        let (mut counted, mut new) = (0, 0);
+        // One that doesn't count has no share that another could leave it.
+        let counted = Counted::of(lives.values().map(|life| life.endpoint.weight()));
+        let (mut all, mut new) = (0, 0);
         for life in lives.values_mut() {
             let is_new = self.is_new(life, now);
-            if life.endpoint.weight() > 0 || !has_weights {
-                counted += 1;
+            if counted.has(life.endpoint.weight()) {
+                all += 1;
                 new += usize::from(is_new);
             }
         }
-        let is_suspended = new * 2 > counted;
+        let is_suspended = new * 2 > all;
         for life in lives.values() {
             let share = match life.new_since {
                 Some(since) if !is_suspended => self.share(since, now),

@@ -6,7 +6,10 @@ use rand::Rng;
 use tokio::time::Instant;
 
 use super::{Decision, EndpointHealth, Observation, OutlierDetection, observation::SetStats};
-use crate::member::{EjectionReason, Member};
+use crate::{
+    endpoint::Counted,
+    member::{EjectionReason, Member},
+};
 
 /// How much of the usual time is taken from the last review.
 const FRESH: f64 = 0.2;
@@ -29,29 +32,25 @@ pub(crate) struct Case<'a> {
     health: &'a mut EndpointHealth,
     observation: Observation,
     was_out: bool,
-    /// It is there for requests of its own only, and not for all others.
+    weight: u32,
+    /// It is there for requests of its own only, and not for all others: it has no part in how many of the set may be out.
     is_extra: bool,
     pub(crate) decision: Decision,
 }
 
 impl<'a> Case<'a> {
-    /// Takes note of what has become of `member`'s requests since the last review.
-    pub(crate) fn observe(member: &'a Member, health: &'a mut EndpointHealth) -> Self {
+    /// Takes note of what has become of `member`'s requests since the last review. Its endpoint has this weight by now.
+    pub(crate) fn observe(member: &'a Member, weight: u32, health: &'a mut EndpointHealth) -> Self {
         let observation = Observation::of(member, health.seen());
         Self {
             member,
             was_out: health.is_out(),
             health,
             observation,
+            weight,
             is_extra: false,
             decision: Decision::default(),
         }
-    }
-
-    /// One without weight has no part in how many of the set may be out, unless none has any.
-    pub(crate) fn of_weight(self, weight: u32) -> Self {
-        let is_extra = weight == 0;
-        Self { is_extra, ..self }
     }
 }
 
@@ -89,8 +88,9 @@ impl OutlierDetector {
 
     /// Looks at all endpoints of the set, and decides of each what has to be done.
     pub(crate) fn review(&mut self, cases: &mut [Case<'_>], now: Instant, rng: &mut impl Rng) {
-        if cases.iter().all(|case| case.is_extra) {
-            cases.iter_mut().for_each(|case| case.is_extra = false);
+        let counted = Counted::of(cases.iter().map(|case| case.weight));
+        for case in cases.iter_mut() {
+            case.is_extra = !counted.has(case.weight);
         }
         self.learn(cases);
         let complaints = self.reconsider(cases, now, rng);
@@ -187,6 +187,7 @@ impl OutlierDetector {
             }
         }
         self.take_back_slow(&mut tally, cases, now);
+        self.take_back_the_rest(&mut tally, cases, now);
         tally.available
     }
 
@@ -204,8 +205,36 @@ impl OutlierDetector {
             if !tally.lacks_room(&self.settings) {
                 return;
             }
+            tally.come_back(case);
             case.health.readmit(now);
-            tally.come_back(case.observation.is_out_anyway);
+        }
+    }
+
+    /// Takes back as many as are out beyond what may be: the set has shrunk, or those that were extra count, since none has
+    /// weight any more. First those that accept requests, and of those the ones whose next trial is nearest: they have been out
+    /// for long, or have failed less often. In a panic all of them serve as it is.
+    fn take_back_the_rest(&self, tally: &mut Tally, cases: &mut [Case<'_>], now: Instant) {
+        if !tally.has_too_many_out(&self.settings) {
+            return;
+        }
+        let mut out: Vec<_> = cases
+            .iter_mut()
+            .filter(|case| case.health.is_out() && !case.is_extra)
+            .collect();
+        out.sort_by_key(|case| {
+            let is_half_open = case.health.is_half_open();
+            (
+                case.observation.is_out_anyway,
+                !is_half_open,
+                case.health.due(),
+            )
+        });
+        for case in out {
+            if !tally.has_too_many_out(&self.settings) {
+                return;
+            }
+            tally.come_back(case);
+            case.health.readmit(now);
         }
     }
 }
@@ -256,6 +285,12 @@ impl Tally {
             || settings.is_panic(self.available, self.members)
     }
 
+    /// Whether more are out than may be.
+    fn has_too_many_out(&self, settings: &OutlierDetection) -> bool {
+        self.out > settings.may_be_out(self.members)
+            && !settings.is_panic(self.available, self.members)
+    }
+
     fn leave(&mut self, is_slow: bool) {
         self.out += 1;
         self.available = self.available.saturating_sub(1);
@@ -264,11 +299,12 @@ impl Tally {
         }
     }
 
-    /// A slow one isn't ejected any more.
-    fn come_back(&mut self, is_out_anyway: bool) {
-        (self.out, self.slow) = (self.out - 1, self.slow - 1);
-        if !is_out_anyway {
-            (self.spare, self.available) = (self.spare - 1, self.available + 1);
+    /// One that is ejected will be so no more.
+    fn come_back(&mut self, case: &Case<'_>) {
+        let is_slow = usize::from(case.health.is_slow());
+        (self.out, self.slow) = (self.out - 1, self.slow - is_slow);
+        if !case.observation.is_out_anyway {
+            (self.spare, self.available) = (self.spare - is_slow, self.available + 1);
         }
     }
 }

@@ -91,7 +91,7 @@ impl Set {
         let cases = self
             .pods
             .iter_mut()
-            .map(|pod| Case::observe(&pod.member, &mut pod.health).of_weight(pod.weight));
+            .map(|pod| Case::observe(&pod.member, pod.weight, &mut pod.health));
         let mut cases: Vec<_> = cases.collect();
         self.detector.review(&mut cases, self.now, &mut self.rng);
         for case in cases.iter().filter(|case| case.decision.is_news) {
@@ -574,6 +574,58 @@ fn no_more_are_out_for_the_endpoints_without_weight() {
     }
 }
 
+/// As a subset's pods are asked by a broadcast, and then lose their weight.
+#[test]
+fn those_that_were_extra_come_back_once_they_count_until_no_more_are_out_than_may_be() {
+    let settings = OutlierDetection::new().panic_threshold(0.0);
+    let mut set = Set::new(5, settings).weighted(1);
+    set.pods[4].member.refuse();
+    for pod in [3, 1, 2] {
+        set.fail(pod, 5);
+        set.wait(Duration::from_secs(1));
+    }
+    let out = |set: &Set| -> Vec<_> { (0..5).filter(|&pod| set.is_out(pod)).collect() };
+    assert_eq!(out(&set), [1, 2, 3], "extra, they have no limit");
+    set.pods[0].weight = 0;
+    set.wait(TICK);
+    assert_eq!(out(&set), [1, 2], "of five: the next to be tried serves");
+    // One that refuses is not ejected, and stays as it is.
+    assert!(set.pods[4].member.is_unreachable());
+    set.wait(TICK);
+    assert_eq!(out(&set), [1, 2]);
+}
+
+#[test]
+fn a_set_that_shrinks_takes_back_more_than_may_be_out() {
+    let settings = OutlierDetection::new().panic_threshold(0.0);
+    let mut set = Set::new(6, settings);
+    for pod in 0..3 {
+        set.fail(pod, 5);
+        set.wait(Duration::from_secs(1));
+    }
+    set.pods.truncate(4);
+    set.wait(TICK);
+    assert_eq!(set.out().iter().flatten().count(), 2, "half of four");
+    assert!(!set.is_out(0));
+    set.pods.truncate(1);
+    set.wait(TICK);
+    assert!(!set.is_out(0), "the last one");
+}
+
+/// What they have failed is kept for when the panic ends.
+#[test]
+fn in_a_panic_those_beyond_the_limit_stay_out_of_sight_only() {
+    let mut set = Set::new(6, OutlierDetection::new());
+    (0..3).for_each(|pod| set.fail(pod, 5));
+    set.review();
+    let left: Vec<_> = set.pods.drain(4..).collect();
+    set.wait(TICK);
+    assert_eq!(set.out(), [None; 4]);
+    set.pods.extend(left);
+    set.wait(TICK);
+    assert_eq!(set.out().iter().flatten().count(), 3);
+}
+
 /// Fails every other request.
 fn fail_half(set: &Set, pod: usize, times: usize) {
     for _ in 0..times {
@@ -838,6 +890,32 @@ fn verdict() -> impl Strategy<Value = Verdict> {
 }
 
 proptest! {
+    /// Whichever endpoints count by then, and however many there are.
+    #[test]
+    fn after_no_review_more_are_out_than_may_be(
+        len in 1..9_usize,
+        steps in prop::collection::vec((any::<usize>(), 0..5_u8), 1..60),
+    ) {
+        let mut set = Set::new(len, OutlierDetection::new().panic_threshold(0.0));
+        for (pod, what) in steps {
+            let pod = pod % set.pods.len();
+            match what {
+                0 => set.pods[pod].weight ^= 1,
+                1 if set.pods.len() > 1 => drop(set.pods.remove(pod)),
+                2 => lose(&set, pod, 3),
+                _ => set.fail(pod, 5),
+            }
+            set.wait(TICK);
+            let with_weight = |set: &Set, pod: usize| set.pods[pod].weight > 0;
+            let all_count = (0..set.pods.len()).all(|pod| !with_weight(&set, pod));
+            let counted = (0..set.pods.len()).filter(|&pod| all_count || with_weight(&set, pod));
+            let (all, out) = counted.fold((0, 0), |(all, out), pod| {
+                (all + 1, out + usize::from(set.is_out(pod)))
+            });
+            prop_assert!(out <= all / 2, "{} of {} are out", out, all);
+        }
+    }
+
     /// Whatever happens, half at most is out, one that accepts requests is left, and who is out may be tried after the
     /// longest pause at the latest. A slow one is out only where there is room.
     #[test]

@@ -374,4 +374,24 @@ pub(crate) const KEPT: &[Kept] = &[
             Step::SendKey(11, Keep),
         ],
     },
+    Kept {
+        name: "pods outside of the subset are ejected without limit, and count once the subset's has no weight",
+        config: Config {
+            subset: 1,
+            failures: 1,
+            panic_threshold: 0.0,
+            ..Config::PLAIN
+        },
+        steps: &[
+            Step::Set(hosts(&[1, 2, 3, 4])),
+            Step::Behave(2, Slow(2000)),
+            Step::Broadcast(1, 0, false),
+            Step::Behave(4, Unavailable),
+            Step::Weight(2, 0),
+            Step::Behave(1, Hang),
+            Step::Behave(3, Hang),
+            Step::Broadcast(64, 0, false),
+            Step::Advance(3500),
+        ],
+    },
 ];

@@ -253,12 +253,16 @@ impl Promises {
         Ok(())
     }
 
-    /// Who was ejected for what its requests came to comes back when a request succeeds.
+    /// Who was ejected for what its requests came to comes back when a request succeeds; or when others count, as when a subset has
+    /// shrunk, and more would be out than may be.
     fn who_comes_back_has_answered(&self, config: &Config, view: &mut View) -> Result<(), Broken> {
         let all = view.counted().len() as f64;
         let may_panic =
             all - (all * config.max_ejected + 1e-6).floor() < all * config.panic_threshold - 1e-6;
-        let Some(before) = self.plainly_before(config, view).filter(|_| !may_panic) else {
+        let plainly_before = self.plainly_before(config, view);
+        let Some(before) =
+            plainly_before.filter(|before| !may_panic && before.counts_the_same(view))
+        else {
             return Ok(());
         };
         for seen in &mut view.pods {

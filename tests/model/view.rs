@@ -130,6 +130,13 @@ impl View {
         }
     }
 
+    /// Whether the same pods count.
+    pub(crate) fn counts_the_same(&self, other: &Self) -> bool {
+        let is_same = |(ours, theirs): (&&Seen, &&Seen)| Arc::ptr_eq(&ours.life, &theirs.life);
+        let (ours, theirs) = (self.counted(), other.counted());
+        ours.len() == theirs.len() && ours.iter().zip(&theirs).all(is_same)
+    }
+
     pub(crate) fn refusals(&self) -> u32 {
         self.pods.iter().map(Seen::refusals).sum()
     }
