@@ -23,7 +23,7 @@ use std::{
     time::Duration,
 };
 
-use futures::FutureExt;
+use futures_util::FutureExt;
 use tower::Service;
 
 use self::answers::{Ask, Deadline, Joining, Terms};

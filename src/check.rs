@@ -25,7 +25,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, TryFutureExt, future::BoxFuture};
+use futures_util::{FutureExt, TryFutureExt, future::BoxFuture};
 use tokio::net::TcpStream;
 
 use crate::{

@@ -316,7 +316,7 @@
 //!
 //! | feature | default | what it adds |
 //! | --- | --- | --- |
-//! | `dns` | yes | [`Dns`]: discovery by A, AAAA and SRV records, on hickory-resolver |
+//! | `dns` | yes | [`Dns`]: discovery by A, AAAA and SRV records, on hickory-proto |
 //! | `http-body` | yes | [`OnBodyEnd`]: HTTP requests count as in flight to the end of the response's body |
 //! | `http` | no | [`http::Client`]: HTTP/1.1 and HTTP/2, on hyper; [`HealthCheck::http`] and [`HealthCheck::grpc`] |
 //! | `sessions` | no | [`http::Sessions`]: sticky sessions by cookie or header, on cookie |

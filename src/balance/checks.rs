@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{
+use futures_util::{
     FutureExt, StreamExt,
     future::{BoxFuture, abortable},
     stream::FuturesUnordered,

@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use futures::FutureExt;
+use futures_util::FutureExt;
 use tokio::{
     sync::{Notify, futures::OwnedNotified, mpsc, oneshot},
     time::Instant,

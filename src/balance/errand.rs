@@ -1,6 +1,6 @@
 //! What a request takes along from one endpoint to the next: where it wants to go, and until when it waits for that.
 
-use futures::{
+use futures_util::{
     FutureExt,
     future::{BoxFuture, Shared},
 };

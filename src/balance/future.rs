@@ -22,7 +22,7 @@ use std::{
     task::{self, Context, Poll},
 };
 
-use futures::future::BoxFuture;
+use futures_util::future::BoxFuture;
 use pin_project_lite::pin_project;
 use tower::Service;
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use futures::stream::unfold;
+use futures_util::stream::unfold;
 use tokio::sync::watch;
 
 use super::shared::Shared;

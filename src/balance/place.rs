@@ -5,7 +5,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use futures::future::{BoxFuture, poll_fn};
+use futures_util::future::{BoxFuture, poll_fn};
 use pin_project_lite::pin_project;
 use tower::Service;
 

@@ -16,7 +16,7 @@
 
 use std::time::Duration;
 
-use futures::future::AbortHandle;
+use futures_util::future::AbortHandle;
 use rand::Rng;
 use tokio::time::Instant;
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use futures::{
+use futures_util::{
     StreamExt,
     future::BoxFuture,
     stream::{BoxStream, unfold},

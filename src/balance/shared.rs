@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use futures::future::BoxFuture;
+use futures_util::future::BoxFuture;
 use tokio::{
     sync::{Notify, mpsc, oneshot, watch},
     time::Instant,

@@ -88,7 +88,7 @@ impl Starter {
 
     /// The background task, for those who run it themselves.
     #[cfg(all(test, tower_headless_shuttle))]
-    pub(super) fn take(&self) -> Option<futures::future::BoxFuture<'static, ()>> {
+    pub(super) fn take(&self) -> Option<futures_util::future::BoxFuture<'static, ()>> {
         let mut task = self.lock().task.take()?;
         Some(Box::pin(poll_fn(move |cx| task.poll(cx))))
     }

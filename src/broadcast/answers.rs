@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{
+use futures_util::{
     Stream, StreamExt,
     stream::{BoxStream, FuturesUnordered},
 };

@@ -5,7 +5,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use futures::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
 
 use super::Discovery;
 use crate::{endpoint::Endpoint, error::BoxError};

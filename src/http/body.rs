@@ -334,7 +334,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures::stream;
+    use futures_util::stream;
     use http_body_util::{Empty, StreamBody};
 
     fn chunks(chunks: &'static [&'static str]) -> RequestBody {

@@ -8,7 +8,7 @@ mod link;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
+use futures_util::future::BoxFuture;
 use http::{
     HeaderValue, Method, Request, StatusCode,
     header::{CONTENT_TYPE, TE, USER_AGENT},

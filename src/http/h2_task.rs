@@ -18,7 +18,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use hyper::{client::conn::http2, rt::Executor};
 use hyper_util::rt::TokioIo;
 use tokio::{

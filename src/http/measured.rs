@@ -140,7 +140,7 @@ fn too_short(left: u64) -> BoxError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures::{StreamExt, stream};
+    use futures_util::{StreamExt, stream};
     use http::HeaderMap;
     use http_body_util::{BodyExt, StreamBody};
 

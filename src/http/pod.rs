@@ -7,7 +7,7 @@ use std::{
     task::{self, Context, Poll},
 };
 
-use futures::future::BoxFuture;
+use futures_util::future::BoxFuture;
 use http::{
     Method, Request, Response, Uri, Version,
     header::{HOST, TRANSFER_ENCODING},

@@ -45,7 +45,7 @@ use std::{
     time::Duration,
 };
 
-use futures::FutureExt;
+use futures_util::FutureExt;
 use tokio::{
     runtime::Handle,
     sync::oneshot,

@@ -113,7 +113,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures::stream;
+    use futures_util::stream;
     use http_body_util::{BodyExt, Full, StreamBody};
     use std::task::Waker;
 

@@ -23,7 +23,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use futures::future::BoxFuture;
+use futures_util::future::BoxFuture;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::{

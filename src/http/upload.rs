@@ -23,7 +23,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use futures::FutureExt;
+use futures_util::FutureExt;
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use futures::FutureExt;
+use futures_util::FutureExt;
 use shuttle::thread;
 
 use super::*;

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures::{
+use futures_util::{
     Stream, StreamExt,
     stream::{BoxStream, unfold},
 };

@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use futures::Stream;
+use futures_util::Stream;
 use tower::discover::Change;
 
 use super::{Change as Membership, Known};
@@ -120,7 +120,7 @@ impl<D: fmt::Debug, M> fmt::Debug for ServiceStream<D, M> {
 mod tests {
     use super::*;
     use crate::error::BoxError;
-    use futures::{FutureExt, StreamExt};
+    use futures_util::{FutureExt, StreamExt};
 
     struct Answers(VecDeque<Vec<Endpoint>>);
 

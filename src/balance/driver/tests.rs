@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use futures::future::{Ready, ready};
+use futures_util::future::{Ready, ready};
 use tokio::time::sleep;
 use tower::{Service, ServiceExt};
 

@@ -1,6 +1,6 @@
 //! Clients whose requests are refused and accepted at the same time, wait, and are given up.
 
-use futures::FutureExt;
+use futures_util::FutureExt;
 
 use super::*;
 use crate::{Subset, interleavings::explore};

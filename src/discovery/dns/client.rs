@@ -20,7 +20,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use hickory_resolver::proto::{
+use hickory_proto::{
     ProtoError,
     op::{DnsRequest, DnsRequestOptions, DnsResponse, Query as Question, ResponseCode},
     rr::{Name, RData, Record, RecordType as Type},

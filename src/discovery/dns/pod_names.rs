@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt, stream};
+use futures_util::{StreamExt, stream};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 

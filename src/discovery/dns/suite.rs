@@ -17,7 +17,7 @@ mod trouble;
 
 use std::{future::poll_fn, time::Duration};
 
-use futures::{StreamExt, future::poll_immediate};
+use futures_util::{StreamExt, future::poll_immediate};
 use tokio::time::{Instant, timeout};
 
 use super::{Dns, OnEmpty, refresher::Refresher};

@@ -1,6 +1,6 @@
 //! What is asked of an API server, whoever asks.
 
-use futures::{future::BoxFuture, stream::BoxStream};
+use futures_util::{future::BoxFuture, stream::BoxStream};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::error::Reason;

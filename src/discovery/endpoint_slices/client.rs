@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures::{FutureExt, StreamExt, TryFutureExt, future::BoxFuture};
+use futures_util::{FutureExt, StreamExt, TryFutureExt, future::BoxFuture};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{
     Api as Kube, Client, Error, ResourceExt,

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use futures::StreamExt;
+use futures_util::StreamExt;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{

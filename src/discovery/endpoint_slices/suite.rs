@@ -9,7 +9,7 @@ mod trouble;
 
 use std::{future::poll_fn, time::Duration};
 
-use futures::future::poll_immediate;
+use futures_util::future::poll_immediate;
 use tokio::time::{Instant, timeout};
 
 use super::{EndpointSlicesError, error::Reason, settings::Settings, watcher::Watcher};

@@ -24,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, future::BoxFuture};
+use futures_util::{FutureExt, future::BoxFuture};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tracing::debug;
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use futures::future::{BoxFuture, Shared};
+use futures_util::future::{BoxFuture, Shared};
 
 use super::{dialed::Dialed, freed::NextFreed, room::InUse, settling::Settling};
 use crate::{

@@ -1,6 +1,6 @@
 //! Trials and the flags that stand in one word with their number.
 
-use futures::FutureExt;
+use futures_util::FutureExt;
 use loom::thread;
 
 use super::*;

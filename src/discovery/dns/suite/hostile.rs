@@ -8,8 +8,8 @@ use std::{
     sync::{Arc, LazyLock, Mutex},
 };
 
-use futures::{FutureExt, future::BoxFuture};
-use hickory_resolver::proto::{
+use futures_util::{FutureExt, future::BoxFuture};
+use hickory_proto::{
     op::{Message, OpCode, Query as Question, ResponseCode},
     rr::{Name, RData, Record, RecordType as Type, rdata},
 };

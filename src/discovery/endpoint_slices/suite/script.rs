@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt, future::BoxFuture, stream::unfold};
+use futures_util::{StreamExt, future::BoxFuture, stream::unfold};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::json;
 use tokio::{
