@@ -19,7 +19,7 @@ use super::tls::Tls;
 use super::{connect::Connector, key_from::KeyFrom, replay::Retries, response::SharedClassify};
 use crate::{
     check::HealthCheck,
-    discovery::{Discovery, dns::Dns},
+    discovery::Discovery,
     locality::LocalityPreference,
     outcome::ClassifyHttp,
     outlier::OutlierDetection,
@@ -31,12 +31,18 @@ use http::{
     uri::{Authority, Scheme},
 };
 
+/// Where the pods come from, unless the builder is told.
+#[cfg(feature = "dns")]
+use crate::discovery::dns::Dns as DefaultDiscovery;
+#[cfg(not(feature = "dns"))]
+use service::NoDiscovery as DefaultDiscovery;
+
 /// Settings of a [`Client`](super::Client).
 ///
 /// | setting | default |
 /// | --- | --- |
 /// | [`policy`](Self::policy) | [`RoundRobin`] |
-/// | [`discovery`](Self::discovery), [`dns`](Self::dns) | [`Dns`] for the URI's host and port |
+/// | [`discovery`](Self::discovery), [`dns`](Self::dns) | [`Dns`](crate::Dns) for the URI's host and port; without the feature `dns` a client needs a discovery |
 /// | [`protocol`](Self::protocol) | [`Protocol::Negotiated`](super::Protocol::Negotiated) |
 /// | [`connect_timeout`](Self::connect_timeout) | 1 s, all handshakes included |
 /// | [`first_byte_timeout`](Self::first_byte_timeout) | none |
@@ -71,7 +77,7 @@ use http::{
 ///
 /// Every bound of a connection, with its reason, is listed [below](#what-bounds-a-connection).
 #[must_use = "a builder does nothing until it builds"]
-pub struct ClientBuilder<D = Dns> {
+pub struct ClientBuilder<D = DefaultDiscovery> {
     service: Result<(Scheme, Authority), BuildError>,
     discovery: Result<D, BuildError>,
     policy: AnyPolicy,
@@ -117,7 +123,9 @@ impl ClientBuilder {
     }
 }
 
-impl ClientBuilder<Dns> {
+#[cfg(feature = "dns")]
+#[cfg_attr(docsrs, doc(cfg(feature = "dns")))]
+impl ClientBuilder {
     /// Changes how the service's name is resolved.
     ///
     /// ```
@@ -132,14 +140,15 @@ impl ClientBuilder<Dns> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn dns(mut self, change: impl FnOnce(Dns) -> Dns) -> Self {
+    pub fn dns(mut self, change: impl FnOnce(crate::Dns) -> crate::Dns) -> Self {
         self.discovery = self.discovery.map(change);
         self
     }
 }
 
 impl<D> ClientBuilder<D> {
-    /// Where the pods come from, instead of DNS; the URI then only says how they are spoken to.
+    /// Where the pods come from, instead of DNS; the URI then only says how they are spoken to. Without the feature `dns` it
+    /// takes one to [build](Self::build).
     pub fn discovery<E: Discovery>(self, discovery: E) -> ClientBuilder<E> {
         ClientBuilder {
             service: self.service,

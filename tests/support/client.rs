@@ -6,12 +6,9 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header::HOST};
 use http_body_util::{BodyExt, Empty};
 use tower::{Service, ServiceExt, retry::Retry};
-use tower_headless::{Balance, BoxError, CountedBody, Discovery, Dns, Error, OnBodyEnd, Policy};
+use tower_headless::{Balance, BoxError, CountedBody, Discovery, Error, OnBodyEnd, Policy};
 
-use super::{
-    cluster::Cluster,
-    http::{Connections, PodBody},
-};
+use super::http::{Connections, PodBody};
 
 /// A GET's body.
 pub type NoBody = Empty<Bytes>;
@@ -26,9 +23,10 @@ pub type HttpBalance = Balance<Connections<NoBody>, OnBodyEnd>;
 pub type HttpClient = Retry<Resend, HttpBalance>;
 
 /// Discovery of a cluster's pods.
-pub fn dns(cluster: &Cluster) -> Dns {
+#[cfg(feature = "dns")]
+pub fn dns(cluster: &super::cluster::Cluster) -> tower_headless::Dns {
     let target = cluster.service_target().parse().expect("a valid target");
-    Dns::new(target).allow_loopback(true)
+    tower_headless::Dns::new(target).allow_loopback(true)
 }
 
 pub fn balance<P: Policy>(discovery: impl Discovery, policy: P) -> HttpBalance {

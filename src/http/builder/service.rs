@@ -7,6 +7,7 @@ use http::{
     uri::{Authority, Scheme},
 };
 
+#[cfg(feature = "dns")]
 use crate::discovery::dns::Dns;
 
 /// Why a client can't be built.
@@ -73,6 +74,19 @@ fn srv_name(authority: &Authority) -> Option<&str> {
     name.starts_with('_').then_some(name)
 }
 
+/// What a [`ClientBuilder`](super::ClientBuilder) has that knows no pods: without the feature `dns`, it takes a
+/// [discovery](super::ClientBuilder::discovery).
+#[cfg(not(feature = "dns"))]
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct NoDiscovery;
+
+#[cfg(not(feature = "dns"))]
+pub(super) fn discovery(_: &Uri) -> Result<NoDiscovery, BuildError> {
+    Ok(NoDiscovery)
+}
+
+#[cfg(feature = "dns")]
 pub(super) fn discovery(uri: &Uri) -> Result<Dns, BuildError> {
     let Some(authority) = uri.authority() else {
         return Err(BuildError::new(uri, "it names no service"));
