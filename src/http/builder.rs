@@ -31,9 +31,9 @@ use http::{
     uri::{Authority, Scheme},
 };
 
-/// Where the pods come from, unless the builder is told.
+// Where the pods come from, unless the builder is told.
 #[cfg(feature = "dns")]
-use crate::discovery::dns::Dns as DefaultDiscovery;
+use crate::discovery::dns::{Dns, Dns as DefaultDiscovery};
 #[cfg(not(feature = "dns"))]
 use service::NoDiscovery as DefaultDiscovery;
 
@@ -125,7 +125,7 @@ impl ClientBuilder {
 
 #[cfg(feature = "dns")]
 #[cfg_attr(docsrs, doc(cfg(feature = "dns")))]
-impl ClientBuilder {
+impl ClientBuilder<Dns> {
     /// Changes how the service's name is resolved.
     ///
     /// ```
@@ -140,7 +140,7 @@ impl ClientBuilder {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn dns(mut self, change: impl FnOnce(crate::Dns) -> crate::Dns) -> Self {
+    pub fn dns(mut self, change: impl FnOnce(Dns) -> Dns) -> Self {
         self.discovery = self.discovery.map(change);
         self
     }
