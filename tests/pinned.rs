@@ -523,7 +523,12 @@ async fn others_leave_one_out_in_trouble_too() {
     story.pods.set([5], Behaviour::NotReady);
     let error = ask(&others).await.expect_err("all others refuse");
     assert!(error.is_unreachable());
-    assert_eq!(error.to_string(), "none of 4 endpoints accepts requests");
+    assert!(
+        error
+            .to_string()
+            .starts_with("none of 4 endpoints accepts requests"),
+        "{error}"
+    );
     story.set(set([0, 0, 3])).await;
     let error = ask(&others).now_or_never().expect("no wait");
     let error = error.expect_err("there is no other one");
