@@ -160,7 +160,7 @@ async fn a_pod_that_refuses_is_an_error_that_has_its_endpoint() {
     assert_eq!(error.endpoint(), Some(&web(4, 3)));
     assert_eq!(
         error.to_string(),
-        "pod web-3 accepts no requests at 10.0.0.4:80"
+        "pod web-3 accepts no requests at 10.0.0.4:80: connection refused"
     );
     assert_eq!(story.calls(1..=5), 0);
 }
