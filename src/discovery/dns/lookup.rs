@@ -174,7 +174,7 @@ pub(super) trait Resolve: Clone + Send + Sync + 'static {
 pub struct LookupError {
     question: String,
     /// The name server that was asked.
-    server: Option<SocketAddr>,
+    server: Option<Box<SocketAddr>>,
     reason: Reason,
 }
 
@@ -243,7 +243,7 @@ impl LookupError {
 
     /// The same of this name server.
     pub(super) fn at(self, server: SocketAddr) -> Self {
-        let server = Some(server);
+        let server = Some(server.into());
         Self { server, ..self }
     }
 
@@ -253,7 +253,7 @@ impl LookupError {
             self.reason,
             Reason::NoName | Reason::NoRecords | Reason::Truncated | Reason::Timeout
         );
-        let server = self.server.filter(|_| is_unnamed);
+        let server = self.server.as_ref().filter(|_| is_unnamed);
         server.map_or_else(String::new, |server| format!(" at {server}"))
     }
 
