@@ -286,7 +286,9 @@ where
         if std::mem::take(&mut self.is_cut_off) {
             return ResponseFuture::failed(
                 self.completion.clone(),
-                Error::closed(self.shared.last_refusal()),
+                self.shared
+                    .closed()
+                    .with_service(self.shared.signals.service()),
             );
         }
         ResponseFuture::new(&self.shared, self.completion.clone(), request)

@@ -219,6 +219,7 @@ impl<T, E> Broadcast<T, E> {
         let mut deadline = self.deadline.map(Deadline::after);
         // Before the look at the set, so that no change falls between the two.
         let changes = self.include_joining.then(|| plan.roster.changes());
+        let service = plan.roster.service().cloned();
         let mut gathering = plan.roster.gather();
         let gathered = poll_fn(|cx| match (gathering.poll_unpin(cx), &mut deadline) {
             (Poll::Pending, Some(deadline)) => deadline.poll(cx).map(Err),
@@ -228,11 +229,14 @@ impl<T, E> Broadcast<T, E> {
             Ok(gathered) => (gathered, None),
             Err(after) => (plan.roster.gathered().map(|it| (it, None)), Some(after)),
         };
-        let (targets, whole) = gathered.map_err(plan.kind.error)?;
+        let (targets, whole) = gathered
+            .map_err(|error| error.with_service(service.as_ref()))
+            .map_err(plan.kind.error)?;
         let joining = changes.map(|changes| Joining::new(plan.roster, changes, &targets));
         let mut answers = Answers::new(Terms {
             ask: plan.ask,
             kind: plan.kind,
+            service,
             targets,
             whole,
             joining,

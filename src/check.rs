@@ -30,7 +30,7 @@ use tokio::net::TcpStream;
 
 use crate::{
     endpoint::Endpoint,
-    error::{BoxError, SharedError},
+    error::{BoxError, SharedError, cause},
 };
 
 /// A question to an endpoint, and what it says to it.
@@ -255,9 +255,8 @@ where
 
 /// A check that has failed, as the source of errors that say why no endpoint gets requests.
 #[derive(Debug, thiserror::Error)]
-#[error("the health check of {endpoint} failed")]
+#[error("its health check failed: {}", cause(&**source))]
 pub(crate) struct CheckFailed {
-    pub(crate) endpoint: Endpoint,
     #[source]
     pub(crate) source: SharedError,
 }

@@ -101,6 +101,12 @@ pub trait Discovery: Send + 'static {
         Duration::ZERO
     }
 
+    /// The name of the service that this finds the pods of, such as `nginx-headless.default`, for errors to tell; none by
+    /// default. [`BalanceBuilder::name`](crate::BalanceBuilder::name) comes before it.
+    fn name(&self) -> Option<String> {
+        None
+    }
+
     /// This source as the primary, with `other` as its fallback while this one can't be asked: see [`Fallback`].
     fn or<D: Discovery>(self, other: D) -> Fallback<Self, D>
     where
@@ -134,6 +140,10 @@ impl<D: Discovery + ?Sized> Discovery for Box<D> {
 
     fn age(&self) -> Duration {
         (**self).age()
+    }
+
+    fn name(&self) -> Option<String> {
+        (**self).name()
     }
 }
 

@@ -1,4 +1,11 @@
 //! What can go wrong, and whether the request had left this process when it did.
+//!
+//! The rule of all texts: `{}` is one line for whoever is woken at night. It says which service and which pod, what happened, for
+//! how long it was waited and by which setting, and the innermost cause. `{:#}` says all causes, each once. The cause is reached
+//! by `source()` all the same, so that printers of chains say the innermost one twice, but none more often.
+
+#[cfg(feature = "test-util")]
+mod made;
 
 use std::{
     error::Error as StdError,
@@ -16,7 +23,8 @@ pub(crate) type SharedError = Arc<dyn StdError + Send + Sync>;
 
 /// The text of an error and of its sources, each once: some errors already have their source's text in their own.
 pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
+    // The crate's own errors say all of it then, in the right order.
+    let mut text = format!("{error:#}");
     let mut next = error.source();
     while let Some(source) = next {
         let words = source.to_string();
@@ -28,14 +36,75 @@ pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
     text
 }
 
+/// The text of the innermost cause, in one line. An error that has its source's text in its own is told as a whole.
+pub(crate) fn cause(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let words = source.to_string();
+        if !text.contains(&words) {
+            text = words;
+        }
+        next = source.source();
+    }
+    let line = text.trim().lines().next().unwrap_or_default();
+    line.trim_end_matches([':', ' ']).to_owned()
+}
+
+/// Writes what went wrong and why: the innermost cause in one line; all causes with `{:#}`.
+pub(crate) fn tell(
+    f: &mut fmt::Formatter<'_>,
+    what: &str,
+    source: Option<&(dyn StdError + 'static)>,
+) -> fmt::Result {
+    f.write_str(what)?;
+    let why = match source {
+        Some(source) if f.alternate() => chain(source),
+        Some(source) => cause(source),
+        None => return Ok(()),
+    };
+    match what.contains(&why) {
+        true => Ok(()),
+        false => write!(f, ": {why}"),
+    }
+}
+
+/// What an error begins with: the service's name, if it is known.
+pub(crate) fn opening(service: Option<&str>, is_unsent: bool) -> String {
+    match (service, is_unsent) {
+        (Some(service), true) => format!("request to {service} was not sent: "),
+        (Some(service), false) => format!("request to {service}: "),
+        (None, _) => String::new(),
+    }
+}
+
 /// Why a balanced request failed.
+///
+/// Its text is one line: which [service](Self::service), which pod, what happened, and the innermost cause. `{:#}` tells all
+/// causes, each once.
 ///
 /// Opaque: ask it with the `is_*` methods. [`source`](StdError::source) leads to the cause: the endpoint service's own
 /// error, the last refusal of a connection, or the failed DNS lookup.
 ///
+/// | kind | asked by | unsent? | worth a retry? |
+/// | --- | --- | --- | --- |
+/// | discovery has found nothing yet, or the service has no pods | [`is_no_endpoints`](Self::is_no_endpoints) | yes | later: it was waited for; see to the service's name and its pods |
+/// | all pods refuse, or fail their health checks | [`is_unreachable`](Self::is_unreachable) | yes | later: it was waited for; see to the pods |
+/// | the one pod that was asked for refuses | [`is_unreachable`](Self::is_unreachable) | yes | later |
+/// | the one pod that was asked for isn't there | [`is_unreachable`](Self::is_unreachable), [`is_absent`](Self::is_absent) | yes | later, if the name is right |
+/// | a broadcast's pod has left | [`is_gone`](Self::is_gone) | yes | no: there is no such pod |
+/// | a broadcast's pod hasn't answered in time | [`is_timeout`](Self::is_timeout) | [asks it](Self::is_unsent) | if it is unsent, or may be executed twice |
+/// | a pod's service failed | [`is_endpoint`](Self::is_endpoint) | no | if it may be executed twice: [`RetryLayer`](crate::RetryLayer) does so |
+/// | the balancer is closed | [`is_closed`](Self::is_closed) | yes | in another balancer |
+/// | there is no tokio runtime | [`is_no_runtime`](Self::is_no_runtime) | yes | no: call it within one |
+///
 /// A failed request changes nothing in the balancer: it stays usable, and so does every clone of it.
 #[derive(Debug)]
-pub struct Error(Box<Kind>);
+pub struct Error(
+    Box<Kind>,
+    /// The service's name, where it is known.
+    Option<Arc<str>>,
+);
 
 #[derive(Debug, thiserror::Error)]
 enum Kind {
@@ -44,10 +113,10 @@ enum Kind {
         why: NoEndpoints,
         source: Option<SharedError>,
     },
-    #[error("none of {endpoints} endpoints accepts requests")]
+    #[error("{}{}", none_accepts(*endpoints), LastOf(last))]
     Unreachable {
         endpoints: usize,
-        source: Option<SharedError>,
+        last: Option<Refusal>,
     },
     #[error("pod {} {state}", Named(pod))]
     PodUnreachable {
@@ -55,26 +124,26 @@ enum Kind {
         state: PodState,
         source: Option<SharedError>,
     },
-    #[error("endpoint {endpoint} accepts no requests")]
+    #[error("pod {endpoint} accepts no requests")]
     EndpointUnreachable {
         endpoint: Endpoint,
         source: Option<SharedError>,
     },
-    #[error("endpoint {0} left the set before it got the request")]
+    #[error("pod {0} left the set before it got the request")]
     Gone(Endpoint),
     #[error(
-        "endpoint {endpoint} {} within {after:?}{}",
+        "pod {endpoint} {} within {after:?} (the broadcast's {setting})",
         if *is_unsent { "has not got the request" } else { "has not answered" },
-        source.as_deref().map(|refusal| format!(": {}", chain(refusal))).unwrap_or_default()
     )]
     NoAnswer {
         endpoint: Endpoint,
         after: Duration,
+        setting: &'static str,
         is_unsent: bool,
         /// Why it refused the request until then.
         source: Option<SharedError>,
     },
-    #[error("endpoint {endpoint} failed")]
+    #[error("pod {endpoint} failed")]
     Endpoint {
         endpoint: Endpoint,
         source: BoxError,
@@ -85,11 +154,37 @@ enum Kind {
     NoRuntime,
 }
 
-/// The two ways to have no endpoints.
+fn none_accepts(endpoints: usize) -> String {
+    match endpoints {
+        1 => "the only endpoint accepts no requests".to_owned(),
+        _ => format!("none of {endpoints} endpoints accepts requests"),
+    }
+}
+
+/// What an endpoint has refused a request with.
+#[derive(Clone, Debug)]
+pub(crate) struct Refusal {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) why: SharedError,
+}
+
+/// The endpoint whose refusal is the cause.
+struct LastOf<'a>(&'a Option<Refusal>);
+
+impl fmt::Display for LastOf<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(last) => write!(f, "; pod {} refused last", last.endpoint),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The ways to have no endpoints.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum NoEndpoints {
-    /// Discovery has not answered yet, or its answers are not believed yet.
-    NotDiscovered,
+    /// Discovery has not answered yet, or its answers are not believed yet; for the ready timeout, if that was waited for.
+    NotDiscovered(Option<Duration>),
     /// Discovery says that there are none.
     Empty,
     /// The only one is left out.
@@ -161,7 +256,13 @@ impl fmt::Display for Away {
 impl fmt::Display for NoEndpoints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NotDiscovered => "discovery has found none so far",
+            Self::NotDiscovered(Some(after)) => {
+                return write!(
+                    f,
+                    "discovery has found none within {after:?} (`ready_timeout`)"
+                );
+            }
+            Self::NotDiscovered(None) => "discovery has found none so far",
             Self::Empty => "the service has none at the moment (scaled to zero?)",
             Self::LeftOut => "there is none but the one that is left out",
         })
@@ -170,11 +271,11 @@ impl fmt::Display for NoEndpoints {
 
 impl Error {
     pub(crate) fn no_endpoints(why: NoEndpoints, source: Option<SharedError>) -> Self {
-        Self(Box::new(Kind::NoEndpoints { why, source }))
+        Kind::NoEndpoints { why, source }.into()
     }
 
-    pub(crate) fn unreachable(endpoints: usize, source: Option<SharedError>) -> Self {
-        Self(Box::new(Kind::Unreachable { endpoints, source }))
+    pub(crate) fn unreachable(endpoints: usize, last: Option<Refusal>) -> Self {
+        Kind::Unreachable { endpoints, last }.into()
     }
 
     pub(crate) fn pod_unreachable(
@@ -183,50 +284,77 @@ impl Error {
         source: Option<SharedError>,
     ) -> Self {
         let pod = pod.into();
-        Self(Box::new(Kind::PodUnreachable { pod, state, source }))
+        Kind::PodUnreachable { pod, state, source }.into()
     }
 
     pub(crate) fn endpoint_unreachable(endpoint: Endpoint, source: Option<SharedError>) -> Self {
-        Self(Box::new(Kind::EndpointUnreachable { endpoint, source }))
+        Kind::EndpointUnreachable { endpoint, source }.into()
     }
 
     pub(crate) fn gone(endpoint: Endpoint) -> Self {
-        Self(Box::new(Kind::Gone(endpoint)))
+        Kind::Gone(endpoint).into()
     }
 
-    /// Of an endpoint that has not answered in time; `is_unsent` if it has not got the request, and perhaps why not.
+    /// Of an endpoint that has not answered in the time of a `setting`; `is_unsent` if it has not got the request, and perhaps
+    /// why not.
     pub(crate) fn no_answer(
         endpoint: Endpoint,
-        after: Duration,
+        (after, setting): (Duration, &'static str),
         is_unsent: bool,
         source: Option<SharedError>,
     ) -> Self {
-        Self(Box::new(Kind::NoAnswer {
+        let kind = Kind::NoAnswer {
             endpoint,
             after,
+            setting,
             is_unsent,
             source,
-        }))
+        };
+        kind.into()
     }
 
     pub(crate) fn endpoint_failed(endpoint: Endpoint, source: BoxError) -> Self {
-        Self(Box::new(Kind::Endpoint { endpoint, source }))
+        Kind::Endpoint { endpoint, source }.into()
     }
 
     pub(crate) fn closed(source: Option<SharedError>) -> Self {
-        Self(Box::new(Kind::Closed { source }))
+        Kind::Closed { source }.into()
     }
 
     pub(crate) fn no_runtime() -> Self {
-        Self(Box::new(Kind::NoRuntime))
+        Kind::NoRuntime.into()
+    }
+
+    /// The same of a request to this service. One that knows its service keeps it.
+    pub(crate) fn with_service(mut self, service: Option<&Arc<str>>) -> Self {
+        self.1 = self.1.or_else(|| service.cloned());
+        self
+    }
+
+    /// The service's name, to be shared.
+    #[cfg(feature = "http")]
+    pub(crate) fn shared_service(&self) -> Option<&Arc<str>> {
+        self.1.as_ref()
+    }
+
+    /// What went wrong and why, without the service.
+    pub(crate) fn tell_kind(&self, f: &mut fmt::Formatter<'_>, opening: &str) -> fmt::Result {
+        tell(f, &format!("{opening}{}", self.0), self.source())
+    }
+
+    /// The service that the request was for, as discovery or [`BalanceBuilder::name`](crate::BalanceBuilder::name) names it;
+    /// none if neither does.
+    pub fn service(&self) -> Option<&str> {
+        self.1.as_deref()
     }
 
     /// The endpoint that failed and its service's own error, where [`is_endpoint`](Self::is_endpoint).
     #[cfg(feature = "http")]
     pub(crate) fn into_endpoint_failure(self) -> Result<(Endpoint, BoxError), Self> {
-        match *self.0 {
+        let Self(kind, service) = self;
+        match *kind {
             Kind::Endpoint { endpoint, source } => Ok((endpoint, source)),
-            kind => Err(Self(Box::new(kind))),
+            kind => Err(Self(Box::new(kind), service)),
         }
     }
 
@@ -262,28 +390,6 @@ impl Error {
         self.absent_or_refusing().map(|(pod, _)| pod)
     }
 
-    /// Which one pod a request was for that was not sent, and why it wasn't, in few words: ` to pod web-0, which isn't there`. Else
-    /// nothing.
-    #[cfg(feature = "http")]
-    pub(crate) fn addressee(&self) -> String {
-        match &*self.0 {
-            Kind::PodUnreachable { pod, state, .. } => {
-                let pod = Named(pod);
-                let why = match state {
-                    PodState::Refuses(_) => "accepts no requests",
-                    PodState::Away(_) | PodState::Nameless => "isn't there",
-                    PodState::Ambiguous(_) => "may be of several StatefulSets",
-                };
-                format!(" to pod {pod}, which {why}")
-            }
-            Kind::EndpointUnreachable { endpoint, .. } => {
-                format!(" to pod {endpoint}, which accepts no requests")
-            }
-            Kind::Gone(endpoint) => format!(" to pod {endpoint}, which has left"),
-            _ => String::new(),
-        }
-    }
-
     fn absent_or_refusing(&self) -> Option<(&str, &PodState)> {
         match &*self.0 {
             Kind::PodUnreachable { pod, state, .. } => Some((pod, state)),
@@ -312,6 +418,18 @@ impl Error {
         matches!(*self.0, Kind::Endpoint { .. })
     }
 
+    /// The balancer's background task has ended, and nothing that requests wait for will come: the last handle was dropped, the
+    /// source has panicked, or the runtime has ended before discovery had answered. Build another balancer, or, after a
+    /// runtime's end, call this one again in a runtime that goes on.
+    pub fn is_closed(&self) -> bool {
+        matches!(*self.0, Kind::Closed { .. })
+    }
+
+    /// The balancer was called, or its response awaited, outside of a tokio runtime. Do so in a task of one.
+    pub fn is_no_runtime(&self) -> bool {
+        matches!(*self.0, Kind::NoRuntime)
+    }
+
     /// The request never left this process: whatever it was, it can be sent again.
     pub fn is_unsent(&self) -> bool {
         match *self.0 {
@@ -338,17 +456,23 @@ impl Error {
     }
 }
 
+impl From<Kind> for Error {
+    fn from(kind: Kind) -> Self {
+        Self(Box::new(kind), None)
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.tell_kind(f, &opening(self.service(), self.is_unsent()))
     }
 }
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match &*self.0 {
+            Kind::Unreachable { last, .. } => last.as_ref().map(|last| &*last.why as _),
             Kind::NoEndpoints { source, .. }
-            | Kind::Unreachable { source, .. }
             | Kind::PodUnreachable { source, .. }
             | Kind::EndpointUnreachable { source, .. }
             | Kind::NoAnswer { source, .. }
@@ -457,7 +581,7 @@ mod tests {
             Endpoint::new(([10, 0, 0, 1], 80).into()),
             Unsent::new((), "connection closed").into(),
         );
-        let text = "endpoint 10.0.0.1:80 failed: the request was not sent: connection closed";
+        let text = "pod 10.0.0.1:80 failed: the request was not sent: connection closed";
         assert_eq!(chain(&error), text);
         assert_eq!(
             chain(&Suspect("connection closed".into())),

@@ -44,6 +44,8 @@ pub(crate) struct Signals {
     pub(crate) latencies: Latencies,
     /// How many members there have been.
     members: AtomicU64,
+    /// The name of the service, for errors.
+    service: Option<Arc<str>>,
 }
 
 /// Sees to it that the background task runs.
@@ -96,7 +98,18 @@ impl Signals {
             unresponsive_after: AtomicU64::new(0),
             latencies: Latencies::default(),
             members: AtomicU64::new(0),
+            service: None,
         }
+    }
+
+    /// The same for a balancer of the service of this name.
+    pub(crate) fn named(self, service: Option<Arc<str>>) -> Self {
+        Self { service, ..self }
+    }
+
+    /// The name of the service, where it is known.
+    pub(crate) fn service(&self) -> Option<&Arc<str>> {
+        self.service.as_ref()
     }
 
     /// The number of the next member.

@@ -448,7 +448,8 @@ async fn out_of_time_pods_that_refuse_are_errors_that_say_so_each_for_itself() {
                     assert_eq!(refusal.is_some(), *asked != endpoint(1), "{error}");
                     let text = error.to_string();
                     assert!(
-                        text.ends_with(refusal.as_deref().unwrap_or("within 1s")),
+                        text.contains(" within 1s (the broadcast's `")
+                            && text.ends_with(refusal.as_deref().unwrap_or("`)")),
                         "{text}"
                     );
                 }

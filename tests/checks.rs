@@ -328,8 +328,13 @@ async fn where_none_passes_requests_fail_after_the_ready_timeout_and_say_why() {
     let [what, check, why] = &causes(&error)[..] else {
         panic!("{:?}", causes(&error));
     };
-    assert_eq!(what, "none of 3 endpoints accepts requests");
-    assert!(check.starts_with("the health check of 10.0.0.1"), "{check}");
+    let start = "none of 3 endpoints accepts requests; pod 10.0.0.1";
+    assert!(what.starts_with(start), "{what}");
+    assert!(
+        what.ends_with("refused last: its health check failed: not well"),
+        "{what}"
+    );
+    assert_eq!(check, "its health check failed: not well");
     assert_eq!(why, "not well");
     let begun = Instant::now();
     story.send().await.expect_err("none passes");
@@ -378,7 +383,7 @@ async fn without_a_panic_threshold_all_can_be_out() {
     }
     let error = story.send().await.expect_err("all fail");
     assert!(error.is_unreachable());
-    assert!(causes(&error)[1].starts_with("the health check of"));
+    assert!(causes(&error)[1].starts_with("its health check failed"));
     assert_eq!((1..=4).map(|host| story.calls(host)).sum::<usize>(), 0);
 }
 

@@ -166,7 +166,7 @@ async fn failures_are_told_and_exit_with_1() {
     assert_all_failed(&output, "no endpoints");
     server.stop().await;
     let output = run(&[&arguments[..], &["--nameserver", &address]].concat()).await;
-    assert_all_failed(&output, "no endpoints: discovery has found none so far");
+    assert_all_failed(&output, "no endpoints: discovery has found none within");
 }
 
 #[tokio::test]

@@ -53,6 +53,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(5);
 /// | [`ready_timeout`](Self::ready_timeout) | 5 s |
 /// | [`zone`](Self::zone), [`node`](Self::node), [`prefer_zone`](Self::prefer_zone), [`prefer_node`](Self::prefer_node) | not known: all pods are alike |
 /// | [`subset`](Self::subset) | none: all pods are used |
+/// | [`name`](Self::name) | [discovery's](Discovery::name) |
 /// | [`seed`](Self::seed) | none: picks can't be foreseen |
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it builds"]
@@ -66,6 +67,7 @@ pub struct BalanceBuilder<D, C = OnResponse> {
     completion: C,
     ready_timeout: ReadyTimeout,
     subset: Option<Subset>,
+    name: Option<Arc<str>>,
     seed: Option<u64>,
 }
 
@@ -88,6 +90,7 @@ impl<D> BalanceBuilder<D> {
             completion: OnResponse::new(),
             ready_timeout: ReadyTimeout::Bounded(READY_TIMEOUT),
             subset: None,
+            name: None,
             seed: None,
         }
     }
@@ -178,6 +181,7 @@ impl<D, C> BalanceBuilder<D, C> {
             completion,
             ready_timeout: self.ready_timeout,
             subset: self.subset,
+            name: self.name,
             seed: self.seed,
         }
     }
@@ -212,6 +216,13 @@ impl<D, C> BalanceBuilder<D, C> {
     /// every pod: see [`Subset`]. All of them by default.
     pub fn subset(mut self, subset: Subset) -> Self {
         self.subset = Some(subset);
+        self
+    }
+
+    /// The service's name, as errors tell it ([`Error::service`](crate::Error::service)). By default it is
+    /// [discovery's](Discovery::name): that of a [`Dns`](crate::Dns) target, without its port.
+    pub fn name(mut self, service: impl Into<Arc<str>>) -> Self {
+        self.name = Some(service.into());
         self
     }
 
@@ -258,7 +269,9 @@ impl<D, C> BalanceBuilder<D, C> {
         M: FnMut(&Endpoint) -> S + Send + 'static,
         S: Clone + Send + Sync + 'static,
     {
-        let signals = Arc::new(self.signals());
+        let service = self.name.clone();
+        let service = service.or_else(|| Some(self.discovery.name()?.into()));
+        let signals = Arc::new(self.signals().named(service));
         let generator = Generator::new(self.seed);
         let part = self.subset.map(|subset| {
             let locality = self.locality.clone();

@@ -164,7 +164,7 @@ impl Checks {
         let error = result.err().filter(|_| checked != Checked::Passes);
         Consequence {
             is_change,
-            refusal: error.map(|error| (id, refusal(&life.endpoint, error))),
+            refusal: error.map(|error| (id, refusal(error))),
         }
     }
 }
@@ -196,9 +196,7 @@ fn tell_of(endpoint: &Endpoint, change: Option<Checked>, result: &Result<(), Box
     }
 }
 
-fn refusal(endpoint: &Endpoint, error: BoxError) -> SharedError {
-    Arc::new(CheckFailed {
-        endpoint: endpoint.clone(),
-        source: error.into(),
-    })
+fn refusal(error: BoxError) -> SharedError {
+    let source = error.into();
+    Arc::new(CheckFailed { source })
 }

@@ -460,7 +460,9 @@ where
         let lives = &mut self.registry.lives;
         let consequence = self.checks.judge(result, lives, Instant::now(), generator);
         if let Some((id, refusal)) = consequence.refusal {
-            self.shared.note_refusal(id, refusal);
+            if let Some(life) = self.registry.lives.get(&id) {
+                self.shared.note_refusal(id, &life.endpoint, refusal);
+            }
         } else if consequence.is_change {
             self.shared.signals.outage.end();
         }
@@ -480,7 +482,8 @@ where
         match (result, refusal) {
             // It was new, and none of its requests has found out yet.
             (Err(error), None) => {
-                self.shared.note_refusal(id, error.into());
+                self.shared
+                    .note_refusal(id, member.endpoint(), error.into());
                 if member.refuse() {
                     self.discovery.refused(member.endpoint());
                     self.refused(&member, Refusal::NotReady);
@@ -490,7 +493,8 @@ where
             (Ok(()), None) => {}
             (Err(error), Some(refusal)) => {
                 debug!(endpoint = %member.endpoint(), %error, "endpoint still refuses");
-                self.shared.note_refusal(id, error.into());
+                self.shared
+                    .note_refusal(id, member.endpoint(), error.into());
                 self.refused(&member, refusal);
             }
             (Ok(()), Some(Refusal::NotReady)) => {

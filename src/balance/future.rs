@@ -119,6 +119,18 @@ impl<S: Service<Req>, Req, C> ResponseFuture<S, Req, C> {
         in_flight.map(InFlight::endpoint)
     }
 
+    /// The name of the service that the request is for, where it is known, while the request is under way.
+    #[cfg(feature = "http")]
+    pub(crate) fn service(&self) -> Option<&Arc<str>> {
+        let signals = match &self.state {
+            State::Sent { in_flight, .. } => in_flight.as_ref()?.member().signals(),
+            State::Unsent { unready } => &unready.shared.signals,
+            State::Waiting { waiting } => &waiting.shared.signals,
+            State::Failed { .. } => return None,
+        };
+        signals.service()
+    }
+
     /// The guard of the request, if an endpoint has it, or gets it once it is ready.
     pub(crate) fn in_flight(self: Pin<&mut Self>) -> Option<&mut InFlight> {
         match self.project().state.project() {
@@ -166,10 +178,7 @@ where
                         let mut in_flight = in_flight.take().expect(TAKEN);
                         let error = error.into();
                         in_flight.report(this.completion.failed(&error));
-                        match take_back(in_flight, error, std::mem::take(errand)) {
-                            Ok(state) => state,
-                            Err(error) => return Poll::Ready(Err(error)),
-                        }
+                        take_back(in_flight, error, std::mem::take(errand))
                     }
                 },
                 StateProjection::Unsent { unready } => {
@@ -241,8 +250,7 @@ where
     Poll::Ready(if shared.cut_off() == waiting.cut_off {
         place_errand(shared, request, std::mem::take(&mut waiting.errand))
     } else {
-        let error = Some(Error::closed(shared.last_refusal()));
-        State::Failed { error }
+        State::failed(shared.signals.service(), shared.closed())
     })
 }
 
@@ -269,7 +277,7 @@ where
         }
         if let Some(error) = shared.is_over(&mut waiting.errand) {
             *held = None;
-            return Poll::Ready(State::Failed { error: Some(error) });
+            return Poll::Ready(State::failed(shared.signals.service(), error));
         }
         if has_left && !shared.is_closed() {
             let Held {

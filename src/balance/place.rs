@@ -31,6 +31,15 @@ pin_project! {
     }
 }
 
+impl<S, F, Req> State<S, F, Req> {
+    /// A request that is over. Each error leaves the balancer this way, and gets the service's name here.
+    #[cold]
+    pub(super) fn failed(service: Option<&Arc<str>>, error: Error) -> Self {
+        let error = Some(error.with_service(service));
+        Self::Failed { error }
+    }
+}
+
 /// A request that waits for a change.
 pub(super) struct Waiting<S, Req> {
     pub(super) change: BoxFuture<'static, ()>,
@@ -92,8 +101,7 @@ where
         let (service, in_flight) = match shared.pick_routed(errand.route()) {
             Some(picked) => picked,
             None if errand.route().is_only_others() => {
-                let error = Some(shared.no_other());
-                return State::Failed { error };
+                return State::failed(shared.signals.service(), shared.no_other());
             }
             None => match shared.pick_or_wait(&mut errand) {
                 Ok(Placement::Picked(service, in_flight)) => (service, in_flight),
@@ -108,7 +116,7 @@ where
                         }),
                     };
                 }
-                Err(error) => return State::Failed { error: Some(error) },
+                Err(error) => return State::failed(shared.signals.service(), error),
             },
         };
         errand.placed();
@@ -168,8 +176,7 @@ where
     S::Error: Into<BoxError>,
 {
     if error.is::<NoRuntime>() {
-        let error = Some(Error::no_runtime());
-        return Ok(State::Failed { error });
+        return Ok(State::failed(shared.signals.service(), Error::no_runtime()));
     }
     shared.refused(in_flight, Refusal::NotReady, error, ready::<S, Req>);
     Err(request)
@@ -181,25 +188,26 @@ pub(super) fn take_back<S, Req>(
     in_flight: InFlight,
     error: BoxError,
     errand: Errand,
-) -> Result<State<S, S::Future, Req>, Error>
+) -> State<S, S::Future, Req>
 where
     S: Service<Req> + Clone + Send + Sync + 'static,
     S::Error: Into<BoxError>,
     Req: 'static,
 {
     if error.is::<NoRuntime>() {
-        return Err(Error::no_runtime());
+        return State::failed(in_flight.member().signals().service(), Error::no_runtime());
     }
     let unsent = match error.downcast::<Unsent<Req>>() {
         Ok(unsent) => unsent,
-        Err(error) => return Err(fail::<S, Req>(in_flight, error)),
+        Err(error) => return fail(in_flight, error),
     };
     let (request, error) = unsent.into_parts();
     let Some(shared) = Shared::<S>::of(&in_flight) else {
-        return Err(Error::closed(Some(error.into())));
+        let error = Error::closed(Some(error.into()));
+        return State::failed(in_flight.member().signals().service(), error);
     };
     shared.refused(in_flight, Refusal::HandedBack, error, ready::<S, Req>);
-    Ok(place_errand(&shared, request, errand))
+    place_errand(&shared, request, errand)
 }
 
 /// How many requests in a row an endpoint refuses before it is passed over. One alone may be that its limit was lowered a
@@ -207,13 +215,14 @@ where
 const REFUSED_IN_A_ROW: u32 = 3;
 
 /// The endpoint had the request, and failed. In some ways of failing it is passed over, as one that accepts no requests.
-fn fail<S, Req>(mut in_flight: InFlight, error: BoxError) -> Error
+fn fail<S, Req>(mut in_flight: InFlight, error: BoxError) -> State<S, S::Future, Req>
 where
     S: Service<Req> + Clone + Send + Sync + 'static,
     S::Error: Into<BoxError>,
     Req: 'static,
 {
     let endpoint = in_flight.endpoint().clone();
+    let service = in_flight.member().signals().service().cloned();
     let (is_passed_over, error) = match error.downcast::<Suspect>() {
         Ok(suspect) => (true, suspect.0),
         Err(error) => match error.downcast::<Refused>() {
@@ -227,7 +236,7 @@ where
         let why = chain(&*error).into();
         shared.refused(in_flight, Refusal::HandedBack, why, ready::<S, Req>);
     }
-    Error::endpoint_failed(endpoint, error)
+    State::failed(service.as_ref(), Error::endpoint_failed(endpoint, error))
 }
 
 /// Whether an endpoint that has refused one more request refuses them all, as far as can be told.

@@ -37,6 +37,8 @@ impl Drop for Whole {
 type Gathered = (Vec<Target>, Option<Whole>);
 
 trait Set: Send + Sync {
+    fn service(&self) -> Option<&Arc<str>>;
+
     fn targets(&self) -> Vec<Target>;
 
     fn gather(self: Arc<Self>) -> BoxFuture<'static, Result<Gathered, Error>>;
@@ -57,6 +59,11 @@ impl Roster {
             set: shared.clone(),
             _handle: handle.clone(),
         }
+    }
+
+    /// The name of their service.
+    pub(crate) fn service(&self) -> Option<&Arc<str>> {
+        self.set.service()
     }
 
     /// All endpoints now.
@@ -82,6 +89,10 @@ impl Roster {
 }
 
 impl<S: Send + Sync + 'static> Set for Shared<S> {
+    fn service(&self) -> Option<&Arc<str>> {
+        self.signals.service()
+    }
+
     fn targets(&self) -> Vec<Target> {
         self.current.load().targets().collect()
     }
@@ -108,7 +119,7 @@ impl<S: Send + Sync + 'static> Set for Shared<S> {
         }
         let why = match snapshot.is_discovered() {
             true => NoEndpoints::Empty,
-            false => NoEndpoints::NotDiscovered,
+            false => NoEndpoints::NotDiscovered(None),
         };
         Err(Error::no_endpoints(why, self.notes().last_error.clone()))
     }

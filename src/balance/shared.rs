@@ -17,7 +17,7 @@ use tracing::debug;
 use super::{asked::Asked, generator::Generator, reconnect::Refusal, starter::Starter};
 use crate::{
     endpoint::Endpoint,
-    error::{BoxError, SharedError},
+    error::{self, BoxError, Error, SharedError},
     in_flight::InFlight,
     member::{Member, MemberId, MemberRef},
     route::{PodId, Route},
@@ -110,7 +110,7 @@ pub(super) struct Shared<S> {
 pub(super) struct Notes {
     pub(super) last_answer: Option<Instant>,
     pub(super) last_error: Option<SharedError>,
-    pub(super) last_refusal: Option<SharedError>,
+    pub(super) last_refusal: Option<error::Refusal>,
     /// The last refusal of each member of the set.
     pub(super) refusals: BTreeMap<MemberId, SharedError>,
     /// The last endpoints that had names and have left, and when; the latest first.
@@ -234,10 +234,14 @@ impl<S> Shared<S> {
     }
 
     /// A member has refused a request, an attempt or a check.
-    pub(super) fn note_refusal(&self, id: MemberId, refusal: SharedError) {
+    pub(super) fn note_refusal(&self, id: MemberId, endpoint: &Endpoint, why: SharedError) {
+        let last = error::Refusal {
+            endpoint: endpoint.clone(),
+            why: why.clone(),
+        };
         let mut notes = self.notes();
-        let before = notes.last_refusal.replace(refusal.clone());
-        let its_own = notes.refusals.insert(id, refusal);
+        let before = notes.last_refusal.replace(last);
+        let its_own = notes.refusals.insert(id, why);
         drop(notes);
         drop((before, its_own));
     }
@@ -282,8 +286,10 @@ impl<S> Shared<S> {
         }
     }
 
-    pub(super) fn last_refusal(&self) -> Option<SharedError> {
-        self.notes().last_refusal.clone()
+    /// That the background task has ended, or will not come to an answer.
+    pub(super) fn closed(&self) -> Error {
+        let last = self.notes().last_refusal.clone();
+        Error::closed(last.map(|last| last.why))
     }
 
     pub(super) fn notes(&self) -> MutexGuard<'_, Notes> {
@@ -300,7 +306,8 @@ impl<S> Shared<S> {
         ready: ReadyFn<S>,
     ) {
         debug!(endpoint = %in_flight.endpoint(), %error, "request refused, unsent; it is offered again");
-        self.note_refusal(in_flight.member().id(), error.into());
+        let id = in_flight.member().id();
+        self.note_refusal(id, in_flight.endpoint(), error.into());
         in_flight.refuse();
         let trial = in_flight.end_trial();
         // Of the many requests that meet a pod that has just gone, one tells.

@@ -20,7 +20,7 @@ use tokio::{
 use super::{
     asked,
     errand::Errand,
-    shared::{Event, ReadyTimeout, Shared},
+    shared::{Event, Notes, ReadyTimeout, Shared},
 };
 use crate::{
     error::{Away, Error, NoEndpoints, PodState, SharedError},
@@ -119,7 +119,7 @@ impl<S> Shared<S> {
             };
             wait.await;
             if self.cut_off() != cut_off {
-                return Err(Error::closed(self.last_refusal()));
+                return Err(self.closed());
             }
         }
     }
@@ -134,7 +134,7 @@ impl<S> Shared<S> {
             let change = self.next_change();
             self.is_running()?;
             if let Either::Left((done, _)) = select(&mut is_done, change).await {
-                return done.map_err(|_| Error::closed(self.last_refusal()));
+                return done.map_err(|_| self.closed());
             }
         }
     }
@@ -157,7 +157,8 @@ impl<S> Shared<S> {
 
     /// For a request that waits for nothing: no endpoint takes it of those that it may go to.
     pub(super) fn no_other(&self) -> Error {
-        Error::unreachable(self.current.load().members().len(), self.last_refusal())
+        let last = self.notes().last_refusal.clone();
+        Error::unreachable(self.current.load().members().len(), last)
     }
 
     /// Waits for the next change that may concern requests; from now on, and not from its first poll.
@@ -212,7 +213,7 @@ impl<S> Shared<S> {
             return Ok(());
         }
         Err(if empty {
-            Error::no_endpoints(NoEndpoints::NotDiscovered, notes.last_error.clone())
+            self.not_discovered(&notes)
         } else {
             Error::unreachable(endpoints, notes.last_refusal.clone())
         })
@@ -257,8 +258,7 @@ impl<S> Shared<S> {
         }
         let notes = self.notes();
         if !snapshot.is_discovered() {
-            let why = NoEndpoints::NotDiscovered;
-            return Err(Error::no_endpoints(why, notes.last_error.clone()));
+            return Err(self.not_discovered(&notes));
         }
         let cause = requested
             .iter()
@@ -268,7 +268,7 @@ impl<S> Shared<S> {
         }
         let pod = route.requested().map(|pod| pod.among(snapshot.endpoints()));
         let Some(Ok(pod)) = pod else {
-            return Err(Error::unreachable(snapshot.members().len(), cause));
+            return Err(Error::unreachable(snapshot.members().len(), None));
         };
         let state = match snapshot.requested_endpoint(route) {
             Some(endpoint) => PodState::Refuses(endpoint.clone()),
@@ -282,6 +282,15 @@ impl<S> Shared<S> {
         // It may be away for want of an answer.
         let cause = cause.or_else(|| notes.last_error.clone());
         Err(Error::pod_unreachable(pod.to_string(), state, cause))
+    }
+
+    fn not_discovered(&self, notes: &Notes) -> Error {
+        let waited = match self.ready_timeout {
+            ReadyTimeout::Bounded(timeout) if !timeout.is_zero() => Some(timeout),
+            _ => None,
+        };
+        let why = NoEndpoints::NotDiscovered(waited);
+        Error::no_endpoints(why, notes.last_error.clone())
     }
 
     /// Why the one endpoint that a request is for refuses, while it does.
@@ -322,7 +331,7 @@ impl<S> Shared<S> {
             return Err(Error::no_runtime());
         }
         if self.is_closed() || !self.start() {
-            return Err(Error::closed(self.last_refusal()));
+            return Err(self.closed());
         }
         Ok(())
     }

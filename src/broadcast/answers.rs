@@ -6,6 +6,7 @@ use std::{
     future::Future,
     mem::take,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -42,6 +43,8 @@ pub struct Answers<T, E = Error> {
 pub(super) struct Terms<T, E> {
     pub(super) ask: Ask<T, E>,
     pub(super) kind: Kind<T, E>,
+    /// The name of the service.
+    pub(super) service: Option<Arc<str>>,
     pub(super) targets: Vec<Target>,
     /// As long as anybody may be asked, or is.
     pub(super) whole: Option<Whole>,
@@ -154,6 +157,7 @@ impl<T, E> Answers<T, E> {
     fn next_overdue(&mut self) -> Option<(Endpoint, E)> {
         let error = self.overdue.pop_front()?;
         let endpoint = error.endpoint()?.clone();
+        let error = error.with_service(self.terms.service.as_ref());
         Some((endpoint, (self.terms.kind.error)(error)))
     }
 
@@ -166,6 +170,7 @@ impl<T, E> Answers<T, E> {
                 answer: Some((self.terms.ask)(&target)),
                 endpoint: target.endpoint,
                 deadline: Deadline::after(self.terms.endpoint_timeout),
+                service: self.terms.service.clone(),
                 error: self.terms.kind.error,
             });
         }
@@ -176,6 +181,7 @@ impl<T, E> Answers<T, E> {
         self.terms.joining = None;
         self.terms.deadline = None;
         let running = take(&mut self.running).into_iter();
+        let after = (after, "`deadline`");
         let asked =
             running.map(|asked| out_of_time(asked.endpoint, after, asked.answer.as_deref()));
         self.overdue.extend(asked);
@@ -242,6 +248,7 @@ struct Asked<T, E> {
     /// None once it is over.
     answer: Option<Pin<Box<dyn Asking<T, E>>>>,
     deadline: Deadline,
+    service: Option<Arc<str>>,
     error: fn(Error) -> E,
 }
 
@@ -257,8 +264,9 @@ impl<T, E> Future for Asked<T, E> {
             Poll::Ready(answer) => answer,
             Poll::Pending => {
                 let after = std::task::ready!(this.deadline.poll(cx));
+                let after = (after, "`endpoint_timeout`");
                 let error = out_of_time(this.endpoint.clone(), after, Some(&**answer));
-                Err((this.error)(error))
+                Err((this.error)(error.with_service(this.service.as_ref())))
             }
         };
         // It is cancelled before its error is told.
@@ -270,7 +278,7 @@ impl<T, E> Future for Asked<T, E> {
 /// An endpoint has not answered; if it has been asked, `asking` knows how far that has come.
 fn out_of_time<T, E>(
     endpoint: Endpoint,
-    after: Duration,
+    after: (Duration, &'static str),
     asking: Option<&dyn Asking<T, E>>,
 ) -> Error {
     let is_unsent = asking.is_none_or(Asking::is_unsent);

@@ -39,7 +39,7 @@ impl<T, E> Default for Collected<T, E> {
 
 /// Why there is no quorum.
 ///
-/// [`source`](StdError::source) is why the broadcast did not begin, or the last failure.
+/// Its text has that of its [`source`](StdError::source): why the broadcast did not begin, or the last failure.
 #[derive(Debug)]
 pub struct QuorumError<E>(Box<Kind<E>>);
 
@@ -92,10 +92,13 @@ impl<E> QuorumError<E> {
     }
 }
 
-impl<E> fmt::Display for QuorumError<E> {
+impl<E: fmt::Display> fmt::Display for QuorumError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.0 {
-            Kind::Unbegun(_) => f.write_str("no quorum: the broadcast did not begin"),
+            Kind::Unbegun(error) => {
+                f.write_str("no quorum: the broadcast did not begin: ")?;
+                error.fmt(f)
+            }
             Kind::Unreached {
                 wanted,
                 answered,
@@ -107,7 +110,12 @@ impl<E> fmt::Display for QuorumError<E> {
                 write!(
                     f,
                     "no quorum: {wanted} answers were wanted of {all} endpoints; {answered} answered, {failed} failed"
-                )
+                )?;
+                let Some((_, last)) = self.failed().last() else {
+                    return Ok(());
+                };
+                f.write_str("; the last: ")?;
+                last.fmt(f)
             }
         }
     }

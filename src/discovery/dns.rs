@@ -334,4 +334,14 @@ impl Discovery for Dns {
     fn age(&self) -> Duration {
         self.shared.age()
     }
+
+    /// The target's, without its port and name server.
+    fn name(&self) -> Option<String> {
+        Some(match self.settings.target.host() {
+            target::Host::Name(name, _) | target::Host::Service(name) => {
+                name.to_string().trim_end_matches('.').to_owned()
+            }
+            target::Host::Address(address) => address.to_string(),
+        })
+    }
 }

@@ -272,4 +272,14 @@ impl Discovery for EndpointSlices {
     fn age(&self) -> Duration {
         self.shared.age()
     }
+
+    /// The target's service and namespace, as far as it names them.
+    fn name(&self) -> Option<String> {
+        let target = &self.settings.target;
+        let service = target.service();
+        Some(match target.namespace() {
+            Some(namespace) => format!("{service}.{namespace}"),
+            None => service.to_owned(),
+        })
+    }
 }

@@ -380,6 +380,11 @@ impl<P: Discovery, F: Discovery> Discovery for Fallback<P, F> {
     fn age(&self) -> Duration {
         self.told.map_or(Duration::ZERO, |told| told.age)
     }
+
+    /// The primary's, if it has one.
+    fn name(&self) -> Option<String> {
+        self.primary.name().or_else(|| self.fallback.name())
+    }
 }
 
 /// Begins anew: a clone finds out for itself whether the primary works.

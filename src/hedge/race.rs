@@ -155,6 +155,13 @@ impl<F> Race<F> {
         }
     }
 
+    /// One that goes on, whichever it is.
+    #[cfg(feature = "http")]
+    pub(crate) fn either(&self) -> Option<&F> {
+        let second = self.second.as_ref().and_then(|it| it.begun.as_deref());
+        self.first.as_ref().or(second)
+    }
+
     /// Whether the result that counts is the second's, while the first had none.
     #[cfg(feature = "http")]
     pub(crate) fn is_overtaken(&self) -> bool {

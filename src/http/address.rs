@@ -1,6 +1,6 @@
 //! Whom a request names, whatever pod gets it.
 
-use std::net::Ipv6Addr;
+use std::{net::Ipv6Addr, sync::Arc};
 
 use http::{
     HeaderValue, Method, Request, Uri, Version,
@@ -17,6 +17,8 @@ pub(super) struct Service {
     pub(super) scheme: Scheme,
     /// Without a port that the scheme implies (RFC 9110 §4.2.3).
     pub(super) authority: Authority,
+    /// The authority's host, for errors.
+    pub(super) name: Arc<str>,
     host: HeaderValue,
     /// Requests may name other services.
     allow_foreign: bool,
@@ -28,6 +30,7 @@ impl Service {
         let host = HeaderValue::from_str(authority.as_str());
         Self {
             scheme,
+            name: authority.host().into(),
             authority,
             host: host.expect("an authority is of visible ASCII"),
             allow_foreign: false,

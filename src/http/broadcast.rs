@@ -64,7 +64,7 @@ impl Client {
         let prepared = match self.prepare(request, None) {
             Ok((prepared, _)) if prepared.again().is_some() => prepared,
             Ok(_) => return Broadcast::failed(not_repeatable()),
-            Err(error) => return Broadcast::failed(error),
+            Err(error) => return Broadcast::failed(self.named(error)),
         };
         self.broadcast_prepared(move |_| prepared.again().ok_or_else(not_repeatable))
     }
@@ -82,7 +82,8 @@ impl Client {
     {
         let client = self.clone();
         self.broadcast_prepared(move |pod| {
-            let (prepared, _) = client.prepare(request(pod), None)?;
+            let prepared = client.prepare(request(pod), None);
+            let (prepared, _) = prepared.map_err(|error| client.named(error))?;
             Ok(prepared)
         })
     }
@@ -123,7 +124,7 @@ fn not_repeatable() -> Error {
 fn success(response: Response<ResponseBody>) -> Result<Response<ResponseBody>, Error> {
     let status = response.status();
     match status.is_client_error() || status.is_server_error() {
-        true => Err(Error::status(response.body().pod().clone(), status)),
+        true => Err(response.body().error(|pod| Error::status(pod, status))),
         false => Ok(response),
     }
 }

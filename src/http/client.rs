@@ -177,6 +177,11 @@ impl Client {
         &self.shared.config.service.authority
     }
 
+    /// An error of a request of this client.
+    pub(super) fn named(&self, error: Error) -> Error {
+        error.with_service(Some(&self.shared.config.service.name))
+    }
+
     pub(super) fn pods(&self) -> &Pods {
         &self.pods
     }
@@ -218,7 +223,7 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         match self.prepare(request, self.shared.affinity.as_ref()) {
             Ok((prepared, route)) => self.send(prepared, route),
-            Err(error) => ResponseFuture::failed(error),
+            Err(error) => ResponseFuture::failed(self.named(error)),
         }
     }
 }

@@ -95,7 +95,8 @@ impl Connector {
     ) -> Result<Connection, BoxError> {
         let connecting = self.connect_unbounded(pod, room);
         let Ok(connection) = timeout(self.connect_timeout, connecting).await else {
-            let after = format!("no connection within {:?}", self.connect_timeout);
+            let after = self.connect_timeout;
+            let after = format!("no connection within {after:?} (`connect_timeout`)");
             return Err(io::Error::new(io::ErrorKind::TimedOut, after).into());
         };
         connection

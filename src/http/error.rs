@@ -1,6 +1,10 @@
 //! What can go wrong with an HTTP request, and whether it may have been executed when it did.
 
-use std::{error::Error as StdError, fmt, time::Duration};
+#[cfg(feature = "test-util")]
+mod made;
+mod plain;
+
+use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 use http::{
     StatusCode,
@@ -9,14 +13,43 @@ use http::{
 
 use crate::{
     endpoint::Endpoint,
-    error::{BoxError, Error as BalanceError},
+    error::{BoxError, Error as BalanceError, opening, tell},
 };
 
 /// Why an HTTP request failed.
 ///
-/// Opaque: ask it with its methods. The one that matters most is [`is_unexecuted`](Self::is_unexecuted).
+/// Its text is one line: which [service](Self::service), which [pod](Self::endpoint), what happened, and the innermost cause.
+/// `{:#}` tells all causes, each once.
+///
+/// Opaque: ask it with its methods. The one that matters most is [`is_unexecuted`](Self::is_unexecuted). Those that
+/// [the balancer's error](crate::Error) has, too, mean the same.
+///
+/// | kind | asked by | unexecuted? | worth a retry? |
+/// | --- | --- | --- | --- |
+/// | the request makes no sense | [`is_request`](Self::is_request) | yes | no: correct it |
+/// | it is for another service | [`is_request`](Self::is_request), [`is_foreign`](Self::is_foreign) | yes | no: by that service's client |
+/// | discovery has found nothing yet, or the service has no pods | [`is_no_endpoints`](Self::is_no_endpoints) | yes | later: it was waited for; see to the service's name and its pods |
+/// | all pods refuse, or fail their health checks | [`is_unreachable`](Self::is_unreachable) | yes | later: it was waited for; see to the pods |
+/// | the one pod that was asked for refuses | [`is_unreachable`](Self::is_unreachable) | yes | later |
+/// | the one pod that was asked for isn't there | [`is_unreachable`](Self::is_unreachable), [`is_absent`](Self::is_absent) | yes | later, if the name is right |
+/// | the session's pod is out, and the session strict | [`is_unreachable`](Self::is_unreachable), `is_session_lost` | yes | with a new session |
+/// | a broadcast's pod has left | [`is_gone`](Self::is_gone) | yes | no: there is no such pod |
+/// | the client is closed | [`is_closed`](Self::is_closed) | yes | by another client |
+/// | there is no tokio runtime | [`is_no_runtime`](Self::is_no_runtime) | yes | no: call the client within one |
+/// | a pod failed before its response | [`is_endpoint`](Self::is_endpoint) | [asks it](Self::is_unexecuted) | the client has done so, where that is safe and the budget allowed |
+/// | it had no response within the `first_byte_timeout` | [`is_endpoint`](Self::is_endpoint), [`is_timeout`](Self::is_timeout) | no | as above |
+/// | it, or its response, had no end within the `timeout` | [`is_timeout`](Self::is_timeout) | no | if it may be executed twice |
+/// | a broadcast's pod hasn't answered in time | [`is_timeout`](Self::is_timeout) | [asks it](Self::is_unexecuted) | if it is unexecuted, or may be executed twice |
+/// | the request's own body failed | [`is_request_body`](Self::is_request_body) | no | with a body that doesn't |
+/// | the response broke off | [`is_body`](Self::is_body) | no | if it may be executed twice |
+/// | the response is more than the client reads | [`is_limit`](Self::is_limit) | no | no: raise the limit that the text names |
+/// | the status is no success, where successes count | [`is_status`](Self::is_status) | no | as the [status](Self::status_code) says |
 #[derive(Debug)]
-pub struct Error(Box<Kind>);
+pub struct Error(
+    Box<Kind>,
+    /// The service's name, where it is known.
+    Option<Arc<str>>,
+);
 
 #[derive(Debug, thiserror::Error)]
 enum Kind {
@@ -26,13 +59,14 @@ enum Kind {
         "{other} is not this client's service, {service}: write a path alone, or set `allow_foreign_authority`"
     )]
     Foreign { other: String, service: String },
-    #[error("the request was not sent{}", .0.addressee())]
-    Unsent(#[source] BalanceError),
+    /// It tells all of it.
+    #[error(transparent)]
+    Unsent(BalanceError),
     #[cfg_attr(
         not(feature = "sessions"),
         expect(dead_code, reason = "there are no sessions")
     )]
-    #[error("the request was not sent: it is for pod {pod}, which its session is with")]
+    #[error("its session is with pod {pod}, and is strict")]
     SessionLost { pod: Box<str>, source: BalanceError },
     #[error(transparent)]
     NoAnswer(BalanceError),
@@ -52,13 +86,13 @@ enum Kind {
     Body { pod: Endpoint, source: BoxError },
     #[error("the response of pod {pod} was cut off")]
     CutOff { pod: Endpoint, source: RuntimeEnded },
-    #[error("{} within {after:?}", unanswered(.pod.as_ref()))]
+    #[error("{} within {after:?} (`timeout`)", unanswered(.pod.as_ref()))]
     Unanswered {
         /// The only pod that has the request.
         pod: Option<Endpoint>,
         after: Duration,
     },
-    #[error("no end of pod {pod}'s response within {after:?}")]
+    #[error("no end of pod {pod}'s response within {after:?} (`timeout`)")]
     Unended { pod: Endpoint, after: Duration },
 }
 
@@ -104,7 +138,7 @@ pub(super) struct Failure {
 
 /// The pod sent no byte of a response in time.
 #[derive(Debug, thiserror::Error)]
-#[error("no response within {0:?}")]
+#[error("no response within {0:?} (`first_byte_timeout`)")]
 pub(super) struct NoFirstByte(pub(super) Duration);
 
 /// The pod has refused the connection, though that looked open: it has read nothing that came over it.
@@ -119,63 +153,72 @@ pub(super) struct RuntimeEnded;
 
 impl Error {
     pub(super) fn request(what: impl fmt::Display) -> Self {
-        Self(Box::new(Kind::Request(what.to_string())))
+        Kind::Request(what.to_string()).into()
+    }
+
+    /// The same of a request to this service. One that knows its service keeps it.
+    pub(super) fn with_service(mut self, service: Option<&Arc<str>>) -> Self {
+        self.1 = self.1.or_else(|| service.cloned());
+        self
     }
 
     /// A request for another service than the client's; each is a scheme and an authority.
     pub(super) fn foreign(other: (&Scheme, &Authority), service: (&Scheme, &Authority)) -> Self {
         let text = |(scheme, authority)| format!("{scheme}://{authority}");
         let (other, service) = (text(other), text(service));
-        Self(Box::new(Kind::Foreign { other, service }))
+        Kind::Foreign { other, service }.into()
     }
 
     pub(super) fn body(pod: Endpoint, source: impl Into<BoxError>) -> Self {
         let source = source.into();
-        Self(Box::new(Kind::Body { pod, source }))
+        Kind::Body { pod, source }.into()
     }
 
     /// The runtime that drove the connection has ended before the response.
     pub(super) fn cut_off(pod: Endpoint) -> Self {
         let source = RuntimeEnded;
-        Self(Box::new(Kind::CutOff { pod, source }))
+        Kind::CutOff { pod, source }.into()
     }
 
     pub(super) fn limit(pod: Endpoint, source: impl Into<BoxError>) -> Self {
         let source = source.into();
-        Self(Box::new(Kind::Limit { pod, source }))
+        Kind::Limit { pod, source }.into()
     }
 
     /// No response in the time of the request, which `pod` has, and no other one has had.
     pub(super) fn unanswered(pod: Option<Endpoint>, after: Duration) -> Self {
-        Self(Box::new(Kind::Unanswered { pod, after }))
+        Kind::Unanswered { pod, after }.into()
     }
 
     /// No end of the response in the time of the request.
     pub(super) fn unended(pod: Endpoint, after: Duration) -> Self {
-        Self(Box::new(Kind::Unended { pod, after }))
+        Kind::Unended { pod, after }.into()
     }
 
     pub(super) fn status(pod: Endpoint, status: StatusCode) -> Self {
-        Self(Box::new(Kind::Status { pod, status }))
+        Kind::Status { pod, status }.into()
     }
 
     /// What the balancer says of a request.
     pub(super) fn balance(error: BalanceError) -> Self {
+        let service = error.shared_service().cloned();
         let (pod, source) = match error.into_endpoint_failure() {
             Ok(failure) => failure,
-            Err(error) if error.is_timeout() => return Self(Box::new(Kind::NoAnswer(error))),
-            Err(error) => return Self(Box::new(Kind::Unsent(error))),
+            Err(error) if error.is_timeout() => {
+                return Self(Box::new(Kind::NoAnswer(error)), service);
+            }
+            Err(error) => return Self(Box::new(Kind::Unsent(error)), service),
         };
         let source = match source.downcast::<Self>() {
             // The pod's protocol has no such request.
-            Ok(own) => return *own,
+            Ok(own) => return own.with_service(service.as_ref()),
             Err(source) => source,
         };
         let (outcome, source) = match source.downcast::<Failure>() {
             Ok(failure) => (failure.outcome, failure.source),
             Err(source) => (Outcome::Unknown, source),
         };
-        Self(Box::new(match outcome {
+        let kind = match outcome {
             Outcome::Abandoned => Kind::RequestBody(source),
             Outcome::Limit => Kind::Limit { pod, source },
             Outcome::Unprocessed | Outcome::Unknown => Kind::Pod {
@@ -183,18 +226,19 @@ impl Error {
                 outcome,
                 source,
             },
-        }))
+        };
+        Self(Box::new(kind), service)
     }
 
     /// Of a request that had to go to its session's pod.
     #[cfg(feature = "sessions")]
     pub(super) fn of_session(self, pod: Box<str>) -> Self {
-        match *self.0 {
-            Kind::Unsent(source) if source.is_unreachable() => {
-                Self(Box::new(Kind::SessionLost { pod, source }))
-            }
-            _ => self,
-        }
+        let Self(kind, service) = self;
+        let kind = match *kind {
+            Kind::Unsent(source) if source.is_unreachable() => Kind::SessionLost { pod, source },
+            kind => kind,
+        };
+        Self(Box::new(kind), service)
     }
 
     /// What became of the request, where a pod has failed it before a response began.
@@ -226,8 +270,21 @@ impl Error {
         }
     }
 
+    /// The request never left this process. [`is_unexecuted`](Self::is_unexecuted) is true as well.
+    pub fn is_unsent(&self) -> bool {
+        match &*self.0 {
+            Kind::Request(_) | Kind::Foreign { .. } | Kind::SessionLost { .. } => true,
+            Kind::Unsent(error) | Kind::NoAnswer(error) => error.is_unsent(),
+            _ => false,
+        }
+    }
+
     /// A timeout of the client's own has passed: that of the first byte, that of the whole, or one of a
-    /// [broadcast's](crate::Broadcast).
+    /// [broadcast's](crate::Broadcast). The text says which, how long it was, and its setting.
+    ///
+    /// A connect timeout is a refusal, after which other pods are asked: if all refuse so, the error
+    /// [is unreachable](Self::is_unreachable). The time that requests wait for a pod is over where the error
+    /// [has no endpoints](Self::is_no_endpoints) or is unreachable.
     pub fn is_timeout(&self) -> bool {
         match &*self.0 {
             Kind::Unanswered { .. } | Kind::Unended { .. } | Kind::NoAnswer(_) => true,
@@ -262,11 +319,52 @@ impl Error {
         matches!(*self.0, Kind::Limit { .. })
     }
 
-    /// No pod took the request: there are none, or all refuse; or the one of a [broadcast](super::Client::broadcast) does, or
-    /// has left. The source is the balancer's own
-    /// [`Error`](crate::Error).
+    /// Discovery knows no pod: it has not answered yet, or the service is scaled to zero, or its name is wrong. The source, if
+    /// any, is discovery's last error. Discovery goes on; a later request may succeed.
+    pub fn is_no_endpoints(&self) -> bool {
+        self.unsent().is_some_and(BalanceError::is_no_endpoints)
+    }
+
+    /// There are pods, but every one of them refuses connections, or fails its [health check](crate::HealthCheck); or the
+    /// one [pod](super::Client::pod) that was asked for does, or isn't there; or one pod of a
+    /// [broadcast](super::Client::broadcast) does. The source is the last refusal, or tells which check failed and why.
     pub fn is_unreachable(&self) -> bool {
-        matches!(*self.0, Kind::Unsent(_) | Kind::SessionLost { .. })
+        self.unsent().is_some_and(BalanceError::is_unreachable)
+    }
+
+    /// The pod left the set before it got its part of a [broadcast](super::Client::broadcast).
+    pub fn is_gone(&self) -> bool {
+        self.unsent().is_some_and(BalanceError::is_gone)
+    }
+
+    /// The client is closed, and nothing that requests wait for will come: its discovery has panicked, or its runtime has
+    /// ended before discovery had answered. Build another client, or, after a runtime's end, use this one again in a runtime
+    /// that goes on.
+    pub fn is_closed(&self) -> bool {
+        self.unsent().is_some_and(BalanceError::is_closed)
+    }
+
+    /// The client was called, or its response awaited, outside of a tokio runtime. Do so in a task of one.
+    pub fn is_no_runtime(&self) -> bool {
+        self.unsent().is_some_and(BalanceError::is_no_runtime)
+    }
+
+    /// A pod got the request, or a part of it, and failed before its response began: it broke the connection, refused the
+    /// request, or sent no byte in [time](super::ClientBuilder::first_byte_timeout). The source is why.
+    /// [`is_unexecuted`](Self::is_unexecuted) tells what became of the request.
+    pub fn is_endpoint(&self) -> bool {
+        matches!(*self.0, Kind::Pod { .. })
+    }
+
+    /// The response broke off after its head: the pod failed, or the runtime that drove its connection has ended. The request
+    /// has been executed, at least in part.
+    pub fn is_body(&self) -> bool {
+        matches!(*self.0, Kind::Body { .. } | Kind::CutOff { .. })
+    }
+
+    /// The answer is no success, where successes are counted: see [`status_code`](Self::status_code).
+    pub fn is_status(&self) -> bool {
+        matches!(*self.0, Kind::Status { .. })
     }
 
     /// The request's session has lost its pod, and was to go to no other ([strict](super::Sessions::strict)). Nothing was sent.
@@ -287,7 +385,7 @@ impl Error {
         }
     }
 
-    /// The one [pod](super::Client::pod) that was asked for isn't in the set, or can't be told apart from others. The source says
+    /// The one [pod](super::Client::pod) that was asked for isn't in the set, or can't be told apart from others. The text says
     /// where it was last and which pods there are.
     ///
     /// [`is_unreachable`](Self::is_unreachable) is true as well.
@@ -312,6 +410,11 @@ impl Error {
         asked_for.or_else(|| self.endpoint()?.name())
     }
 
+    /// The service that the request was for: the host of the client's URI.
+    pub fn service(&self) -> Option<&str> {
+        self.1.as_deref()
+    }
+
     /// The pod that failed, where one alone had the request, or was the only one that should have it.
     pub fn endpoint(&self) -> Option<&Endpoint> {
         match &*self.0 {
@@ -330,23 +433,52 @@ impl Error {
     }
 }
 
+impl From<Kind> for Error {
+    fn from(kind: Kind) -> Self {
+        Self(Box::new(kind), None)
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        let opening = opening(self.service(), self.is_unsent());
+        match (&*self.0, self.service()) {
+            (Kind::Request(why), Some(service)) => {
+                write!(f, "invalid request to {service}: {why}")
+            }
+            // They name the service.
+            (Kind::Request(_) | Kind::Foreign { .. }, _) => self.0.fmt(f),
+            (Kind::Unsent(error) | Kind::NoAnswer(error), _) => error.tell_kind(f, &opening),
+            (Kind::SessionLost { source, .. }, _) => {
+                source.tell_kind(f, &format!("{opening}{}: ", self.0))
+            }
+            (kind, _) => {
+                let what = format!("{opening}{kind}");
+                match self
+                    .source()
+                    .and_then(plain::words)
+                    .filter(|_| !f.alternate())
+                {
+                    Some(why) => write!(f, "{what}: {why}"),
+                    None => tell(f, &what, self.source()),
+                }
+            }
+        }
     }
 }
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match &*self.0 {
-            Kind::Unsent(source) | Kind::SessionLost { source, .. } => Some(source),
             Kind::RequestBody(source)
             | Kind::Pod { source, .. }
             | Kind::Body { source, .. }
             | Kind::Limit { source, .. } => Some(&**source),
             Kind::CutOff { source, .. } => Some(source),
-            // Its text is the balancer's.
-            Kind::NoAnswer(error) => error.source(),
+            // Their text is the balancer's.
+            Kind::Unsent(error)
+            | Kind::SessionLost { source: error, .. }
+            | Kind::NoAnswer(error) => error.source(),
             Kind::Request(_)
             | Kind::Foreign { .. }
             | Kind::Status { .. }

@@ -124,6 +124,13 @@ impl Attempt {
         matches!(self, Self::Sent { race } if race.is_overtaken())
     }
 
+    fn service(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Sent { race } => race.either()?.service(),
+            Self::Failed { .. } => None,
+        }
+    }
+
     /// Whether a hedge goes on alone, and has had its time.
     fn poll_overdue(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         match self.project() {
@@ -313,7 +320,8 @@ fn poll_late(
         return Poll::Ready(aside);
     }
     let pod = only_pod(&attempt, replay.as_deref()).cloned();
-    Poll::Ready(Err(Error::unanswered(pod, deadline.whole())))
+    let error = Error::unanswered(pod, deadline.whole());
+    Poll::Ready(Err(error.with_service(attempt.service())))
 }
 
 /// The pod that has the request, unless another one has it, too, or has had it.

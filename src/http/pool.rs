@@ -34,7 +34,7 @@ pub(super) use age::{Age, AgeLimits};
 pub(super) use connection::{Reserved, Stream};
 pub(super) use keep_alive::KeepAlive;
 pub(super) use lease::Lease;
-pub(super) use named::Named;
+pub(super) use named::{Named, Origin};
 pub(super) use wait::{DialError, Wait};
 
 use std::{
@@ -124,7 +124,7 @@ impl Pool {
         };
         let freed = Arc::<Freed>::default();
         Self {
-            named: Named::new(pod),
+            named: Named::new(pod, config.service.name.clone()),
             rooms: Arc::new(Rooms::new(config.max_connections, freed.clone())),
             config,
             freed,
@@ -204,13 +204,13 @@ impl Pool {
     /// Connects for one request. Should that be cancelled meanwhile, the next one has the connection.
     fn dial(self: &Arc<Self>, state: &mut State, tenancy: Tenancy) -> Wait {
         let (sender, receiver) = oneshot::channel();
-        let (pool, config, pod) = self.parts();
+        let (pool, config, origin) = self.parts();
         let (end, room) = (self.on_end(), tenancy.room());
         let (in_use, its) = (room.in_use(), room.clone());
         let task = self.runtime().spawn(async move {
             // Before it begins: one that comes out newer than this says retires too soon, and not too late.
             let vintage = config.connector.vintage();
-            let result = match config.connector.connect(&pod, (tenancy, end)).await {
+            let result = match config.connector.connect(&origin.pod, (tenancy, end)).await {
                 Ok(Connection::Http1(sender, hints, claim)) => {
                     let age = config.newborn(vintage);
                     Ok(Some(Http1::new(sender, hints, claim, age, room)))
@@ -237,12 +237,12 @@ impl Pool {
     /// Connects for all requests that wait, whichever of them is cancelled. In the end a connection that was too old is
     /// `replaced`, if there is one.
     fn dial_for_all(self: &Arc<Self>, tenancy: Tenancy, replaced: Weak<Http2>) -> Dialing {
-        let (pool, config, pod) = self.parts();
+        let (pool, config, origin) = self.parts();
         let (end, room) = (self.on_end(), tenancy.room());
         let its = room.clone();
         let task = self.runtime().spawn(async move {
             let vintage = config.connector.vintage();
-            let made = config.connector.connect(&pod, (tenancy, end)).await;
+            let made = config.connector.connect(&origin.pod, (tenancy, end)).await;
             let Some(pool) = pool.upgrade() else {
                 return made.map(drop);
             };
@@ -273,9 +273,9 @@ impl Pool {
         home.runs_beside_us().then_some(home)
     }
 
-    fn parts(self: &Arc<Self>) -> (Weak<Self>, Arc<Config>, Arc<Endpoint>) {
-        let pod = self.named.pod.clone();
-        (Arc::downgrade(self), self.config.clone(), pod)
+    fn parts(self: &Arc<Self>) -> (Weak<Self>, Arc<Config>, Arc<Origin>) {
+        let origin = self.named.origin.clone();
+        (Arc::downgrade(self), self.config.clone(), origin)
     }
 
     fn add(self: &Arc<Self>, connection: Connection, vintage: Option<Vintage>, room: Room) {

@@ -16,7 +16,7 @@ use super::{
     deadline::Deadline,
     error::{Error, Failure, Outcome, RuntimeEnded},
     failure::is_end_of_runtime,
-    pool::{Lease, Named},
+    pool::{Lease, Named, Origin},
     read_ahead::ReadAhead,
     received::{ReceiveError, Received},
     upgrade::OnUpgrade,
@@ -164,7 +164,12 @@ impl ResponseBody {
 
     /// The pod that sends it.
     pub fn pod(&self) -> &Endpoint {
-        &self.exchange.named.pod
+        &self.exchange.named.origin.pod
+    }
+
+    /// An error of this response.
+    pub(super) fn error(&self, make: impl FnOnce(Endpoint) -> Error) -> Error {
+        self.exchange.named.origin.error(make)
     }
 
     /// Whether all of it has been read, or there was nothing to read.
@@ -228,7 +233,8 @@ impl Body for ResponseBody {
         if let Some(deadline) = &mut this.deadline
             && deadline.poll(cx).is_ready()
         {
-            let error = Error::unended(Endpoint::clone(&this.named.pod), deadline.whole());
+            let after = deadline.whole();
+            let error = this.named.origin.error(|pod| Error::unended(pod, after));
             // All of it, so that the connection closes though the caller holds on to this.
             this.abandon();
             (this.body, this.deadline) = (None, None);
@@ -253,12 +259,12 @@ impl Body for ResponseBody {
                 this.body = None;
             }
         }
-        let pod = || Endpoint::clone(&this.named.pod);
+        let origin = &this.named.origin;
         Poll::Ready(frame.map(|frame| {
             frame.map_err(|error| match error {
-                ReceiveError::Limit(limit) => Error::limit(pod(), limit),
-                ReceiveError::Broken(_) if is_cut_off => Error::cut_off(pod()),
-                ReceiveError::Broken(error) => Error::body(pod(), error),
+                ReceiveError::Limit(limit) => origin.error(|pod| Error::limit(pod, limit)),
+                ReceiveError::Broken(_) if is_cut_off => origin.error(Error::cut_off),
+                ReceiveError::Broken(error) => origin.error(|pod| Error::body(pod, error)),
             })
         }))
     }
@@ -272,6 +278,12 @@ impl Body for ResponseBody {
             Some(body) => body.size_hint(),
             None => SizeHint::with_exact(0),
         }
+    }
+}
+
+impl Origin {
+    fn error(&self, make: impl FnOnce(Endpoint) -> Error) -> Error {
+        make(self.pod.clone()).with_service(Some(&self.service))
     }
 }
 

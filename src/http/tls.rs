@@ -68,7 +68,8 @@ impl Handshake {
             false => self.name.clone(),
         };
         let connector = TlsConnector::from(current.config(protocol));
-        let stream = connector.connect(name, stream).await?;
+        let connected = connector.connect(name, stream).await;
+        let stream = connected.map_err(|error| Failed { error })?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         if protocol == Protocol::Http2 && !http2 {
             let refused = io::Error::other("the pod does not speak HTTP/2");
@@ -101,6 +102,25 @@ impl Handshake {
 
     pub(super) fn renewals(&self) -> Arc<Renewals> {
         self.live.renewals()
+    }
+}
+
+/// A handshake that has failed, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[error("TLS: {error}{}", advice(error))]
+struct Failed {
+    #[source]
+    error: io::Error,
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    let error = error.get_ref().and_then(|error| error.downcast_ref());
+    match error {
+        // An authority of the same name, but with another key, is none that is trusted either.
+        Some(rustls::Error::InvalidCertificate(
+            rustls::CertificateError::UnknownIssuer | rustls::CertificateError::BadSignature,
+        )) => " (the client trusts no authority that has signed it: see `Tls::trust_pem`)",
+        _ => "",
     }
 }
 

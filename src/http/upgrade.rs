@@ -49,7 +49,11 @@ pub async fn upgrade<B>(response: &mut Response<B>) -> Result<Upgraded, Error> {
         // hyper's answer of HTTP/1.1: its connection has ended, and leaves the stream to us.
         (Err(error), Some((lease, in_flight))) => match lease.claim().await {
             Some(stream) => Box::new(stream),
-            None => return Err(Error::body(in_flight.endpoint().clone(), error)),
+            None => {
+                let service = in_flight.member().signals().service();
+                let error = Error::body(in_flight.endpoint().clone(), error);
+                return Err(error.with_service(service));
+            }
         },
         (Err(error), None) => return Err(Error::request(error)),
     };

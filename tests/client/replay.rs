@@ -369,7 +369,9 @@ async fn a_request_s_own_timeout_goes_before_the_client_s() {
     assert_eq!(error.endpoint().map(Endpoint::address), Some(mute));
     assert_eq!(
         error.to_string(),
-        format!("no answer of pod {mute} within 50ms")
+        format!(
+            "request to web.default.svc.cluster.local: no answer of pod {mute} within 50ms (`timeout`)"
+        )
     );
 }
 

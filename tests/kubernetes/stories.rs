@@ -14,7 +14,7 @@ pub(crate) mod scale;
 pub(crate) mod services;
 pub(crate) mod watchers;
 
-use std::{error::Error, future::IntoFuture, net::IpAddr, time::Duration};
+use std::{future::IntoFuture, net::IpAddr, time::Duration};
 
 use futures::StreamExt;
 use tokio::time::{sleep, timeout};
@@ -118,12 +118,5 @@ fn addresses_of(client: &Client) -> Vec<IpAddr> {
 
 /// Whether a request failed because the Service is known to have no pods.
 fn has_no_pods(error: &tower_headless::http::Error) -> bool {
-    let mut source = error.source();
-    while let Some(error) = source {
-        if let Some(error) = error.downcast_ref::<tower_headless::Error>() {
-            return error.is_no_endpoints();
-        }
-        source = error.source();
-    }
-    false
+    error.is_no_endpoints()
 }

@@ -354,20 +354,16 @@ async fn an_error_names_the_pod_that_is_absent_or_refuses() {
     assert_eq!((error.pod(), error.endpoint()), (Some("web-7"), None));
     assert_eq!(
         error.to_string(),
-        "the request was not sent to pod web-7, which isn't there"
-    );
-    let source = error.source().map(ToString::to_string);
-    assert_eq!(
-        source.as_deref(),
-        Some("pod web-7 isn't there; there are web-0")
+        "request to kv.example was not sent: pod web-7 isn't there; there are web-0"
     );
     let error = client.pod("web-0").get("/").await.expect_err("it refuses");
     assert!(!error.is_absent() && error.is_unreachable() && error.is_unexecuted());
     assert_eq!((error.pod(), error.endpoint()), (Some("web-0"), Some(&pod)));
-    assert_eq!(
-        error.to_string(),
-        "the request was not sent to pod web-0, which accepts no requests"
+    let text = format!(
+        "request to kv.example was not sent: pod web-0 accepts no requests at {}: Connection refused (os error 111)",
+        pod.address()
     );
+    assert_eq!(error.to_string(), text);
 }
 
 #[tokio::test]
@@ -376,7 +372,9 @@ async fn a_broadcast_s_error_names_the_pod_that_refuses_and_says_why() {
     let all = client.get("/").broadcast().all().await.expect("a pod");
     let error = &all.failed[0].1;
     assert_eq!((error.pod(), error.endpoint()), (Some("web-0"), Some(&pod)));
-    let text = format!("the request was not sent to pod {pod}, which accepts no requests");
+    let text = format!(
+        "request to kv.example was not sent: pod {pod} accepts no requests: Connection refused (os error 111)"
+    );
     assert_eq!(error.to_string(), text);
     // With less time than requests wait for a pod, too.
     let all = client.get("/").broadcast().deadline(TICK / 2).all();

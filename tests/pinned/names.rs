@@ -188,7 +188,7 @@ async fn a_name_without_a_record_is_a_pod_that_is_away() {
     assert!(error.is_absent());
     assert_eq!(
         error.to_string(),
-        "pod web-7 isn't there; of 5 endpoints no name is known"
+        "request to web.default.svc.cluster.local was not sent: pod web-7 isn't there; of 5 endpoints no name is known"
     );
     // By its ordinal it takes a name to begin with.
     assert_eq!(ask(&balance.pod("web-1")).await.expect("there"), at(2));

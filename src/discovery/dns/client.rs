@@ -194,7 +194,7 @@ pub(super) fn read(query: &Query, bytes: Vec<u8>, via: Via) -> Answer {
 
 /// What `response` says of `query`.
 fn interpret(query: &Query, response: &DnsResponse, via: Via) -> Answer {
-    let failed = |reason| LookupError::new(query, reason);
+    let failed = |reason| LookupError::new(query, reason).at(via.name_server);
     let nothing = |reason| {
         let ttl = response.negative_ttl();
         let ttl = ttl.map(|ttl| Duration::from_secs(ttl.into()));

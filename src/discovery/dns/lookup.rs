@@ -170,9 +170,11 @@ pub(super) trait Resolve: Clone + Send + Sync + 'static {
 ///
 /// It is the source of [`Error`](crate::Error) where a request found no endpoints.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("DNS lookup of {question} failed: {reason}{}", self.hint())]
+#[error("DNS lookup of {question}{} failed: {reason}{}", self.place(), self.hint())]
 pub struct LookupError {
     question: String,
+    /// The name server that was asked.
+    server: Option<Box<SocketAddr>>,
     reason: Reason,
 }
 
@@ -234,8 +236,25 @@ impl LookupError {
     pub(super) fn new(question: impl fmt::Display, reason: Reason) -> Self {
         Self {
             question: question.to_string(),
+            server: None,
             reason,
         }
+    }
+
+    /// The same of this name server.
+    pub(super) fn at(self, server: SocketAddr) -> Self {
+        let server = Some(server.into());
+        Self { server, ..self }
+    }
+
+    /// The name server, where the reason doesn't name it.
+    fn place(&self) -> String {
+        let is_unnamed = matches!(
+            self.reason,
+            Reason::NoName | Reason::NoRecords | Reason::Truncated | Reason::Timeout
+        );
+        let server = self.server.as_ref().filter(|_| is_unnamed);
+        server.map_or_else(String::new, |server| format!(" at {server}"))
     }
 
     /// DNS answered, and the answer was that there is nothing: NXDOMAIN, or no records.

@@ -158,7 +158,8 @@ impl Servers {
             let server = waiting.remove(0);
             let address = server.address();
             if left.is_zero() {
-                hearing.failed(address, LookupError::new(query, Reason::Timeout));
+                let error = LookupError::new(query, Reason::Timeout);
+                hearing.failed(address, error.at(address));
                 break;
             }
             let absence = self.absence(address, asked);

@@ -98,7 +98,7 @@ impl Server {
                 }
             }
             Err(reason) => Heard {
-                answer: Err(LookupError::new(query, reason)),
+                answer: Err(LookupError::new(query, reason).at(self.address)),
                 is_denied_below_the_root: false,
             },
         }

@@ -79,6 +79,7 @@ impl<D> ClientBuilder<D> {
             .map(|check| check.over(&connector, &service, limits.age));
         let config = Arc::new(config(&limits, connector, service));
         let pods = Balance::builder(self.discovery?)
+            .name(config.service.name.clone())
             .any_policy(self.policy)
             .locality(self.locality)
             .outlier_detection(self.detection)

@@ -9,17 +9,24 @@ use crate::endpoint::Endpoint;
 /// Each response has a clone.
 #[derive(Clone)]
 pub(in crate::http) struct Named {
-    pub(in crate::http) pod: Arc<Endpoint>,
+    pub(in crate::http) origin: Arc<Origin>,
     /// With the pod in them: they are cheaper copied than made for each response.
     pub(in crate::http) extensions: Extensions,
 }
 
+/// Where a response comes from.
+pub(in crate::http) struct Origin {
+    pub(in crate::http) pod: Endpoint,
+    /// The name of the pod's service.
+    pub(in crate::http) service: Arc<str>,
+}
+
 impl Named {
-    pub(super) fn new(pod: Endpoint) -> Self {
+    pub(super) fn new(pod: Endpoint, service: Arc<str>) -> Self {
         let mut extensions = Extensions::new();
         extensions.insert(pod.clone());
         Self {
-            pod: Arc::new(pod),
+            origin: Arc::new(Origin { pod, service }),
             extensions,
         }
     }

@@ -28,7 +28,7 @@ impl Pool {
         old.vacate();
         match self.take_room(state) {
             Ok(room) => {
-                debug!(pod = %self.named.pod, "a connection is too old: another one takes over");
+                debug!(pod = %self.named.origin.pod, "a connection is too old: another one takes over");
                 let dialing = self.dial_for_all(room, Arc::downgrade(old));
                 state.dialing.push(dialing);
             }

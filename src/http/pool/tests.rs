@@ -56,8 +56,10 @@ async fn a_connection_whose_room_another_one_has_is_kept_by_nobody() {
                 }
                 std::io::Result::Ok(stream)
             };
-            let (connection, stream) =
-                futures::join!(connector.connect(&pool.named.pod, (tenancy, ())), serve);
+            let (connection, stream) = futures::join!(
+                connector.connect(&pool.named.origin.pod, (tenancy, ())),
+                serve
+            );
             let _stream = stream.expect("a client");
             if is_taken_over {
                 let elsewhere = || {

@@ -1,6 +1,6 @@
 //! The session of one request: where that leads it, and what its response says of it.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use http::{HeaderMap, Response};
 
@@ -33,6 +33,16 @@ impl SessionLost {
     /// The pod that has answered in its stead.
     pub fn new_pod(&self) -> &Endpoint {
         &self.new_pod
+    }
+}
+
+impl fmt::Display for SessionLost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { old_pod, new_pod } = self;
+        write!(
+            f,
+            "the session's pod {old_pod} is out; it goes on at pod {new_pod}"
+        )
     }
 }
 

@@ -1,0 +1,40 @@
+//! How a connection has ended, in plain words: hyper and h2 speak of their own insides.
+
+use std::{error::Error, io};
+
+/// What `{}` says of an end of a connection or a stream; none if its own words will do.
+pub(super) fn words(error: &(dyn Error + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(words) = of(error) {
+            return Some(words);
+        }
+        next = error.source();
+    }
+    None
+}
+
+fn of(error: &(dyn Error + 'static)) -> Option<String> {
+    if let Some(error) = error.downcast_ref::<hyper::Error>() {
+        let is_early = error.is_incomplete_message();
+        return is_early.then(|| "it closed the connection before the end of its response".into());
+    }
+    if let Some(error) = error.downcast_ref::<io::Error>() {
+        let is_end = error.kind() == io::ErrorKind::UnexpectedEof;
+        return is_end.then(|| "it closed the connection before the end of its response".into());
+    }
+    let error = error.downcast_ref::<h2::Error>()?;
+    let reason = error.reason().filter(|_| error.is_remote())?;
+    if error.is_go_away() {
+        return Some(format!(
+            "it closed the HTTP/2 connection (GOAWAY: {reason:?})"
+        ));
+    }
+    let what = match reason {
+        h2::Reason::REFUSED_STREAM => "it refused the request",
+        _ => "it reset the HTTP/2 stream",
+    };
+    error
+        .is_reset()
+        .then(|| format!("{what} (RST_STREAM: {reason:?})"))
+}
