@@ -110,13 +110,13 @@ impl Client {
         Some(tls.handle())
     }
 
-    /// A request as pods get it, if it makes sense, and the route that it names, or else that `affinity` leads it.
+    /// A request as pods get it, if it makes sense. Its route is the one that it names, or else where `affinity` leads it.
     #[inline]
     pub(super) fn prepare<B>(
         &self,
         request: Request<B>,
         affinity: Option<&Affinity>,
-    ) -> Result<(Prepared, Route), Error>
+    ) -> Result<Prepared, Error>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -132,44 +132,38 @@ impl Client {
         let (head, body) = request.into_parts();
         let led =
             affinity.and_then(|affinity| affinity.lead(&head, |route| self.pods.requested(route)));
-        let body = RequestBody::new(body, length);
-        let mut request = Request::from_parts(head, body);
-        framing::check(&mut request)?;
         let shared = &self.shared;
-        shared.config.service.check(&mut request)?;
-        let (mut timeout, mut route) = (None, Route::new());
-        if !request.extensions().is_empty() {
-            let extensions = request.extensions_mut();
-            timeout = extensions.remove().map(|RequestTimeout(own)| own);
-            route = extensions.remove().unwrap_or_default();
-        }
-        let mut followed = None;
-        if let Some(led) = led {
-            (route, followed) = led;
-        }
-        let prepared = Prepared {
-            request,
-            timeout: timeout.or(shared.timeout),
-            followed,
+        let mut prepared = Prepared {
+            request: Request::from_parts(head, RequestBody::new(body, length)),
+            timeout: shared.timeout,
+            route: Route::new(),
+            followed: None,
         };
-        Ok((prepared, route))
+        framing::check(&mut prepared.request)?;
+        shared.config.service.check(&mut prepared.request)?;
+        let extensions = prepared.request.extensions_mut();
+        if !extensions.is_empty() {
+            let own = extensions.remove().map(|RequestTimeout(own)| own);
+            prepared.timeout = own.or(shared.timeout);
+            prepared.route = extensions.remove().unwrap_or_default();
+        }
+        if let Some(led) = led {
+            (prepared.route, prepared.followed) = led;
+        }
+        Ok(prepared)
     }
 
     /// Gives a request to the balancer.
     #[inline]
-    pub(super) fn send(&self, prepared: Prepared, route: Route) -> ResponseFuture {
-        let Prepared {
-            mut request,
-            timeout,
-            followed,
-        } = prepared;
+    pub(super) fn send(&self, mut prepared: Prepared) -> ResponseFuture {
         let shared = &self.shared;
         shared.retries.allowance.budget.deposit();
-        let replay = Replay::of(&mut request, &route, &shared.retries, shared.may_refuse);
-        let future = self.pods.call_with(request, route);
+        let (request, route) = (&mut prepared.request, &prepared.route);
+        let replay = Replay::of(request, route, &shared.retries, shared.may_refuse);
+        let future = self.pods.call_with(prepared.request, prepared.route);
         // Who waits for discovery keeps it going.
         let shared = (replay.is_some() || !self.opened).then(|| shared.clone());
-        ResponseFuture::new(future, replay, shared, timeout).followed(followed)
+        ResponseFuture::new(future, replay, shared, prepared.timeout, prepared.followed)
     }
 
     /// The service, as requests name it.
@@ -187,6 +181,7 @@ pub(super) struct Prepared {
     pub(super) request: PodRequest,
     /// Of the whole.
     pub(super) timeout: Option<Duration>,
+    pub(super) route: Route,
     pub(super) followed: Option<Box<Followed>>,
 }
 
@@ -217,7 +212,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         match self.prepare(request, self.shared.affinity.as_ref()) {
-            Ok((prepared, route)) => self.send(prepared, route),
+            Ok(prepared) => self.send(prepared),
             Err(error) => ResponseFuture::failed(error),
         }
     }
