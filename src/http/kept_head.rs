@@ -4,7 +4,7 @@ use http::{Extensions, HeaderMap, Method, Request, Uri, Version, uri::PathAndQue
 
 use super::body::{PodRequest, RequestBody};
 
-/// Nearly every request has a copy of its own, which nobody asks for: what requests don't have costs nothing in it.
+/// Most requests have one, and few of them are sent again: what a request doesn't have costs it nothing here.
 pub(super) struct KeptHead {
     method: Method,
     target: Target,
@@ -62,6 +62,41 @@ impl Target {
         match self {
             Self::Path(path) => path.clone().into(),
             Self::Whole(uri) => uri.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq)]
+    struct Mark(u8);
+
+    fn assert_kept(request: &PodRequest) {
+        let again = KeptHead::of(request).with(RequestBody::EMPTY);
+        assert_eq!(again.method(), request.method());
+        assert_eq!(again.uri(), request.uri());
+        assert_eq!(again.version(), request.version());
+        assert_eq!(again.headers(), request.headers());
+        let mark = |request: &PodRequest| request.extensions().get::<Mark>().cloned();
+        assert_eq!(mark(&again), mark(request));
+    }
+
+    #[test]
+    fn a_request_is_the_same_again_whatever_it_has() {
+        for target in ["/", "/a?b=c", "*", "http://nginx/a?b", "nginx:80"] {
+            let mut request = Request::new(RequestBody::EMPTY);
+            *request.uri_mut() = target.parse().expect("a URI");
+            assert_kept(&request);
+            *request.method_mut() = Method::PUT;
+            *request.version_mut() = Version::HTTP_2;
+            for value in ["1", "2"] {
+                let value = value.parse().expect("a value");
+                request.headers_mut().append("x-kept", value);
+            }
+            request.extensions_mut().insert(Mark(3));
+            assert_kept(&request);
         }
     }
 }
