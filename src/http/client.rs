@@ -111,7 +111,6 @@ impl Client {
     }
 
     /// A request as pods get it, if it makes sense. Its route is the one that it names, or else where `affinity` leads it.
-    #[inline]
     pub(super) fn prepare<B>(
         &self,
         request: Request<B>,
@@ -121,36 +120,46 @@ impl Client {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        // Its timers and connections are a runtime's.
-        if tokio::task::try_id().is_none() && Handle::try_current().is_err() {
-            return Err(Error::balance(BalanceError::no_runtime()));
-        }
-        let length = framing::declared(request.headers())?;
-        if let Some(length) = length {
-            framing::compare(length, request.body())?;
-        }
-        let (head, body) = request.into_parts();
+        let length = length(&request)?;
+        let mut prepared = self.take(request, length, affinity);
+        self.check(&mut prepared.request)?;
+        Ok(prepared)
+    }
+
+    /// A request of this length, if it declares any, with what it says of itself.
+    fn take<B>(
+        &self,
+        request: Request<B>,
+        length: Option<u64>,
+        affinity: Option<&Affinity>,
+    ) -> Prepared
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let (mut head, body) = request.into_parts();
         let led =
             affinity.and_then(|affinity| affinity.lead(&head, |route| self.pods.requested(route)));
-        let shared = &self.shared;
-        let mut prepared = Prepared {
-            request: Request::from_parts(head, RequestBody::new(body, length)),
-            timeout: shared.timeout,
-            route: Route::new(),
-            followed: None,
-        };
-        framing::check(&mut prepared.request)?;
-        shared.config.service.check(&mut prepared.request)?;
-        let extensions = prepared.request.extensions_mut();
-        if !extensions.is_empty() {
-            let own = extensions.remove().map(|RequestTimeout(own)| own);
-            prepared.timeout = own.or(shared.timeout);
-            prepared.route = extensions.remove().unwrap_or_default();
+        let (mut timeout, mut route, mut followed) = (self.shared.timeout, Route::new(), None);
+        if !head.extensions.is_empty() {
+            let own = head.extensions.remove();
+            timeout = own.map(|RequestTimeout(own)| own).or(timeout);
+            route = head.extensions.remove().unwrap_or_default();
         }
         if let Some(led) = led {
-            (prepared.route, prepared.followed) = led;
+            (route, followed) = led;
         }
-        Ok(prepared)
+        Prepared {
+            request: Request::from_parts(head, RequestBody::new(body, length)),
+            timeout,
+            route,
+            followed,
+        }
+    }
+
+    fn check(&self, request: &mut PodRequest) -> Result<(), Error> {
+        framing::check(request)?;
+        self.shared.config.service.check(request)
     }
 
     /// Gives a request to the balancer.
@@ -174,6 +183,18 @@ impl Client {
     pub(super) fn pods(&self) -> &Pods {
         &self.pods
     }
+}
+
+/// The length that a request declares, where it does and has it. In a runtime: its timers and connections are that one's.
+fn length(request: &Request<impl Body>) -> Result<Option<u64>, Error> {
+    if tokio::task::try_id().is_none() && Handle::try_current().is_err() {
+        return Err(Error::balance(BalanceError::no_runtime()));
+    }
+    let length = framing::declared(request.headers())?;
+    if let Some(length) = length {
+        framing::compare(length, request.body())?;
+    }
+    Ok(length)
 }
 
 /// A request as pods get it.
@@ -211,8 +232,14 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        match self.prepare(request, self.shared.affinity.as_ref()) {
-            Ok(prepared) => self.send(prepared),
+        // As `prepare` does it, but the request, which is large, is moved once.
+        let length = match length(&request) {
+            Ok(length) => length,
+            Err(error) => return ResponseFuture::failed(error),
+        };
+        let mut prepared = self.take(request, length, self.shared.affinity.as_ref());
+        match self.check(&mut prepared.request) {
+            Ok(()) => self.send(prepared),
             Err(error) => ResponseFuture::failed(error),
         }
     }
