@@ -55,6 +55,7 @@ mod future;
 mod h2_task;
 mod h2_wire;
 mod heads;
+mod kept_head;
 mod key_from;
 mod measured;
 mod pinned;

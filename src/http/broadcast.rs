@@ -8,7 +8,7 @@ use super::{
     client::{Client, Prepared},
     error::Error,
     future::ResponseFuture,
-    replay::again,
+    kept_head::KeptHead,
     response::ResponseBody,
 };
 use crate::{
@@ -62,7 +62,7 @@ impl Client {
         B::Error: Into<BoxError>,
     {
         let prepared = match self.prepare(request, None) {
-            Ok((prepared, _)) if prepared.again().is_some() => prepared,
+            Ok(prepared) if prepared.again().is_some() => prepared,
             Ok(_) => return Broadcast::failed(not_repeatable()),
             Err(error) => return Broadcast::failed(self.named(error)),
         };
@@ -83,8 +83,7 @@ impl Client {
         let client = self.clone();
         self.broadcast_prepared(move |pod| {
             let prepared = client.prepare(request(pod), None);
-            let (prepared, _) = prepared.map_err(|error| client.named(error))?;
-            Ok(prepared)
+            prepared.map_err(|error| client.named(error))
         })
     }
 
@@ -96,7 +95,7 @@ impl Client {
         Broadcast::new(self.pods().roster(), KIND, move |target| {
             let route = Route::new().member(target.clone());
             match request(&target.endpoint) {
-                Ok(prepared) => Box::pin(client.send(prepared, route)),
+                Ok(prepared) => Box::pin(client.send(Prepared { route, ..prepared })),
                 Err(error) => Box::pin(ResponseFuture::failed(error)),
             }
         })
@@ -107,8 +106,9 @@ impl Prepared {
     /// The same request once more, if its body can be had twice.
     fn again(&self) -> Option<Self> {
         Some(Self {
-            request: again(&self.request)?,
+            request: KeptHead::of(&self.request).with(self.request.body().again()?),
             timeout: self.timeout,
+            route: Route::new(),
             followed: None,
         })
     }

@@ -110,66 +110,69 @@ impl Client {
         Some(tls.handle())
     }
 
-    /// A request as pods get it, if it makes sense, and the route that it names, or else that `affinity` leads it.
-    #[inline]
+    /// A request as pods get it, if it makes sense. Its route is the one that it names, or else where `affinity` leads it.
     pub(super) fn prepare<B>(
         &self,
         request: Request<B>,
         affinity: Option<&Affinity>,
-    ) -> Result<(Prepared, Route), Error>
+    ) -> Result<Prepared, Error>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        // Its timers and connections are a runtime's.
-        if tokio::task::try_id().is_none() && Handle::try_current().is_err() {
-            return Err(Error::balance(BalanceError::no_runtime()));
-        }
-        let length = framing::declared(request.headers())?;
-        if let Some(length) = length {
-            framing::compare(length, request.body())?;
-        }
-        let (head, body) = request.into_parts();
+        let length = length(&request)?;
+        let mut prepared = self.take(request, length, affinity);
+        self.check(&mut prepared.request)?;
+        Ok(prepared)
+    }
+
+    /// A request of this length, if it declares any, with what it says of itself.
+    fn take<B>(
+        &self,
+        request: Request<B>,
+        length: Option<u64>,
+        affinity: Option<&Affinity>,
+    ) -> Prepared
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let (mut head, body) = request.into_parts();
         let led =
             affinity.and_then(|affinity| affinity.lead(&head, |route| self.pods.requested(route)));
-        let body = RequestBody::new(body, length);
-        let mut request = Request::from_parts(head, body);
-        framing::check(&mut request)?;
-        let shared = &self.shared;
-        shared.config.service.check(&mut request)?;
-        let (mut timeout, mut route) = (None, Route::new());
-        if !request.extensions().is_empty() {
-            let extensions = request.extensions_mut();
-            timeout = extensions.remove().map(|RequestTimeout(own)| own);
-            route = extensions.remove().unwrap_or_default();
+        let (mut timeout, mut route, mut followed) = (self.shared.timeout, Route::new(), None);
+        if !head.extensions.is_empty() {
+            let own = head.extensions.remove();
+            timeout = own.map(|RequestTimeout(own)| own).or(timeout);
+            route = head.extensions.remove().unwrap_or_default();
         }
-        let mut followed = None;
         if let Some(led) = led {
             (route, followed) = led;
         }
-        let prepared = Prepared {
-            request,
-            timeout: timeout.or(shared.timeout),
+        Prepared {
+            request: Request::from_parts(head, RequestBody::new(body, length)),
+            timeout,
+            route,
             followed,
-        };
-        Ok((prepared, route))
+        }
+    }
+
+    fn check(&self, request: &mut PodRequest) -> Result<(), Error> {
+        framing::check(request)?;
+        self.shared.config.service.check(request)
     }
 
     /// Gives a request to the balancer.
     #[inline]
-    pub(super) fn send(&self, prepared: Prepared, route: Route) -> ResponseFuture {
-        let Prepared {
-            mut request,
-            timeout,
-            followed,
-        } = prepared;
+    pub(super) fn send(&self, mut prepared: Prepared) -> ResponseFuture {
         let shared = &self.shared;
         shared.retries.allowance.budget.deposit();
-        let replay = Replay::of(&mut request, &route, &shared.retries, shared.may_refuse);
-        let future = self.pods.call_with(request, route);
+        let (request, route) = (&mut prepared.request, &prepared.route);
+        let replay = Replay::of(request, route, &shared.retries, shared.may_refuse);
+        let future = self.pods.call_with(prepared.request, prepared.route);
         // Who waits for discovery keeps it going.
         let shared = (replay.is_some() || !self.opened).then(|| shared.clone());
-        ResponseFuture::new(future, replay, shared, timeout).followed(followed)
+        ResponseFuture::new(future, replay, shared, prepared.timeout, prepared.followed)
     }
 
     /// The service, as requests name it.
@@ -187,11 +190,24 @@ impl Client {
     }
 }
 
+/// The length that a request declares, where it does and has it. In a runtime: its timers and connections are that one's.
+fn length(request: &Request<impl Body>) -> Result<Option<u64>, Error> {
+    if tokio::task::try_id().is_none() && Handle::try_current().is_err() {
+        return Err(Error::balance(BalanceError::no_runtime()));
+    }
+    let length = framing::declared(request.headers())?;
+    if let Some(length) = length {
+        framing::compare(length, request.body())?;
+    }
+    Ok(length)
+}
+
 /// A request as pods get it.
 pub(super) struct Prepared {
     pub(super) request: PodRequest,
     /// Of the whole.
     pub(super) timeout: Option<Duration>,
+    pub(super) route: Route,
     pub(super) followed: Option<Box<Followed>>,
 }
 
@@ -221,8 +237,14 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        match self.prepare(request, self.shared.affinity.as_ref()) {
-            Ok((prepared, route)) => self.send(prepared, route),
+        // As `prepare` does it, but the request, which is large, is moved once.
+        let length = match length(&request) {
+            Ok(length) => length,
+            Err(error) => return ResponseFuture::failed(self.named(error)),
+        };
+        let mut prepared = self.take(request, length, self.shared.affinity.as_ref());
+        match self.check(&mut prepared.request) {
+            Ok(()) => self.send(prepared),
             Err(error) => ResponseFuture::failed(self.named(error)),
         }
     }

@@ -79,12 +79,14 @@ pin_project! {
 }
 
 impl ResponseFuture {
-    /// A request that has been given to the balancer. `shared` keeps that alive, for replays or until discovery has answered.
+    /// A request that has been given to the balancer. `shared` keeps that alive, for replays or until discovery has answered;
+    /// `followed` is told of its answer.
     pub(super) fn new(
         future: Sent,
         replay: Option<Box<Replay>>,
         shared: Option<Arc<Shared>>,
         timeout: Option<Duration>,
+        followed: Option<Box<Followed>>,
     ) -> Self {
         let hedged_after = replay.as_deref().zip(shared.as_deref());
         let hedged_after = hedged_after.and_then(|(replay, shared)| {
@@ -97,14 +99,8 @@ impl ResponseFuture {
             replay,
             shared,
             deadline: timeout.map(Deadline::after),
-            followed: None,
+            followed,
         }
-    }
-
-    /// The same with somebody who is told of its answer.
-    pub(super) fn followed(self, by: Option<Box<Followed>>) -> Self {
-        let followed = by;
-        Self { followed, ..self }
     }
 
     pub(super) fn failed(error: Error) -> Self {

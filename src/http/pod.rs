@@ -139,7 +139,8 @@ impl Service<PodRequest> for PodService {
         }
     }
 
-    #[inline]
+    // Inlined, it would copy the request once more.
+    #[inline(never)]
     fn call(&mut self, request: PodRequest) -> Self::Future {
         let reserved = self.reserved.take();
         let reserved = reserved.expect("poll_ready comes before call");

@@ -15,6 +15,7 @@ use http::{HeaderValue, Request, Response, StatusCode, header::UPGRADE};
 use super::{
     body::{PodRequest, RequestBody},
     error::{Error, Outcome},
+    kept_head::KeptHead,
     response::ResponseBody,
 };
 use crate::{
@@ -79,7 +80,8 @@ impl Default for Retries {
 
 /// What it takes to send a request again.
 pub(super) struct Replay {
-    request: PodRequest,
+    head: KeptHead,
+    body: RequestBody,
     /// It may be executed twice.
     repeatable: bool,
     /// It changes nothing: two pods may have it at once.
@@ -108,8 +110,10 @@ impl Replay {
         }
         // Pods that may refuse are likely to speak gRPC, whose bodies all come as streams.
         request.body_mut().record(marked.unwrap_or_default().record);
+        let body = request.body().again()?;
         Some(Box::new(Self {
-            request: again(request)?,
+            head: KeptHead::of(request),
+            body,
             repeatable,
             is_hedged,
             attempts: Attempts::new(&retries.allowance, route.clone()),
@@ -125,7 +129,7 @@ impl Replay {
     ) -> ControlFlow<Answer, (PodRequest, Route)> {
         let ended = self.ended(&answer, retries);
         let allowance = &retries.allowance;
-        let again = || again(&self.request);
+        let again = || again(&self.head, &self.body);
         (self.attempts).next(answer, &ended, allowance, has_other, again)
     }
 
@@ -153,7 +157,7 @@ impl Replay {
     ) -> Option<(PodRequest, Route)> {
         let allowance = &retries.allowance;
         let route = self.attempts.beside(pod, allowance, has_other)?;
-        let request = again(&self.request)?;
+        let request = again(&self.head, &self.body)?;
         let is_allowed = retries.hedges.as_ref()?.allow(&*allowance.budget);
         is_allowed.then_some((request, route))
     }
@@ -189,7 +193,7 @@ impl Replay {
         has_other: impl Fn(&Route) -> bool,
     ) -> Option<(PodRequest, Route)> {
         let allowance = &retries.allowance;
-        let again = || again(&self.request);
+        let again = || again(&self.head, &self.body);
         (self.attempts).replace(answer, ended, other, allowance, has_other, again)
     }
 
@@ -249,7 +253,7 @@ impl Replay {
         Ended {
             fate,
             endpoint: pod.cloned(),
-            is_retried: may_be_sent_again && self.request.body().is_playable(),
+            is_retried: may_be_sent_again && self.body.is_playable(),
             is_good: self.attempts.has_aside() && answer.as_ref().is_ok_and(is_good),
         }
     }
@@ -268,18 +272,7 @@ fn status(response: &Response<ResponseBody>) -> StatusCode {
     }
 }
 
-/// The same request, if its body can be had again.
-pub(super) fn again(request: &PodRequest) -> Option<PodRequest> {
-    let mut again = Request::new(request.body().again()?);
-    again.method_mut().clone_from(request.method());
-    again.uri_mut().clone_from(request.uri());
-    *again.version_mut() = request.version();
-    // An empty map is cheaper made than cloned.
-    if !request.headers().is_empty() {
-        again.headers_mut().clone_from(request.headers());
-    }
-    if !request.extensions().is_empty() {
-        again.extensions_mut().clone_from(request.extensions());
-    }
-    Some(again)
+/// The request again, if its body can be had again.
+fn again(head: &KeptHead, body: &RequestBody) -> Option<PodRequest> {
+    Some(head.with(body.again()?))
 }
