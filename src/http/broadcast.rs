@@ -8,6 +8,7 @@ use super::{
     client::{Client, Prepared},
     error::Error,
     future::ResponseFuture,
+    grpc::is_call,
     replay::again,
     response::ResponseBody,
 };
@@ -61,7 +62,8 @@ impl Client {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let prepared = match self.prepare(request, None) {
+        let is_grpc = is_call(request.method(), request.headers());
+        let prepared = match self.prepare(request, is_grpc, None) {
             Ok((prepared, _)) if prepared.again().is_some() => prepared,
             Ok(_) => return Broadcast::failed(not_repeatable()),
             Err(error) => return Broadcast::failed(error),
@@ -82,7 +84,9 @@ impl Client {
     {
         let client = self.clone();
         self.broadcast_prepared(move |pod| {
-            let (prepared, _) = client.prepare(request(pod), None)?;
+            let request = request(pod);
+            let is_grpc = is_call(request.method(), request.headers());
+            let (prepared, _) = client.prepare(request, is_grpc, None)?;
             Ok(prepared)
         })
     }
@@ -108,6 +112,8 @@ impl Prepared {
         Some(Self {
             request: again(&self.request)?,
             timeout: self.timeout,
+            tells_timeout: self.tells_timeout,
+            ends_in_status: false,
             followed: None,
         })
     }

@@ -18,9 +18,11 @@ use super::tls::TlsHandle;
 use super::{
     affinity::{Affinity, Followed},
     body::{PodRequest, RequestBody},
+    call::Call,
     error::Error,
     framing,
     future::{Pods, ResponseFuture, Shared},
+    grpc::{self, Expiry},
     replay::{Replay, RequestTimeout},
     response::ResponseBody,
 };
@@ -115,6 +117,7 @@ impl Client {
     pub(super) fn prepare<B>(
         &self,
         request: Request<B>,
+        is_grpc: bool,
         affinity: Option<&Affinity>,
     ) -> Result<(Prepared, Route), Error>
     where
@@ -124,6 +127,9 @@ impl Client {
         // Its timers and connections are a runtime's.
         if tokio::task::try_id().is_none() && Handle::try_current().is_err() {
             return Err(Error::balance(BalanceError::no_runtime()));
+        }
+        if is_grpc && !self.shared.config.connector.may_speak_http2() {
+            return Err(Error::request(NEEDS_HTTP2));
         }
         let length = framing::declared(request.headers())?;
         if let Some(length) = length {
@@ -147,9 +153,16 @@ impl Client {
         if let Some(led) = led {
             (route, followed) = led;
         }
+        timeout = timeout.or(shared.timeout);
+        let limit = is_grpc.then(|| grpc::timeout(request.headers())).flatten();
+        if let Some(limit) = limit {
+            timeout = Some(timeout.map_or(limit, |timeout| timeout.min(limit)));
+        }
         let prepared = Prepared {
             request,
-            timeout: timeout.or(shared.timeout),
+            timeout,
+            tells_timeout: limit.is_some(),
+            ends_in_status: false,
             followed,
         };
         Ok((prepared, route))
@@ -161,15 +174,28 @@ impl Client {
         let Prepared {
             mut request,
             timeout,
+            tells_timeout,
+            ends_in_status,
             followed,
         } = prepared;
         let shared = &self.shared;
+        let mut expiry = None;
+        if tells_timeout {
+            expiry = timeout.and_then(Expiry::after);
+            if let Some(expiry) = expiry {
+                request.extensions_mut().insert(expiry);
+            }
+        }
         shared.retries.allowance.budget.deposit();
         let replay = Replay::of(&mut request, &route, &shared.retries, shared.may_refuse);
         let future = self.pods.call_with(request, route);
         // Who waits for discovery keeps it going.
         let shared = (replay.is_some() || !self.opened).then(|| shared.clone());
-        ResponseFuture::new(future, replay, shared, timeout).followed(followed)
+        let mut future = ResponseFuture::new(future, replay, shared, timeout).followed(followed);
+        if ends_in_status {
+            future.set_grpc(Call { expiry });
+        }
+        future
     }
 
     /// The service, as requests name it.
@@ -182,11 +208,19 @@ impl Client {
     }
 }
 
+/// In clear, HTTP/1.1 is spoken unless the client is told otherwise, and gRPC is over HTTP/2 alone.
+const NEEDS_HTTP2: &str =
+    "gRPC needs HTTP/2: set `.protocol(Protocol::Http2)` on the client's builder";
+
 /// A request as pods get it.
 pub(super) struct Prepared {
     pub(super) request: PodRequest,
     /// Of the whole.
     pub(super) timeout: Option<Duration>,
+    /// Pods are told how much of that is left.
+    pub(super) tells_timeout: bool,
+    /// It is a gRPC call, and so is told of errors.
+    pub(super) ends_in_status: bool,
     pub(super) followed: Option<Box<Followed>>,
 }
 
@@ -216,9 +250,20 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        match self.prepare(request, self.shared.affinity.as_ref()) {
-            Ok((prepared, route)) => self.send(prepared, route),
-            Err(error) => ResponseFuture::failed(error),
+        let is_grpc = grpc::is_call(request.method(), request.headers());
+        let ends_in_status = is_grpc && self.shared.grpc_status;
+        match self.prepare(request, is_grpc, self.shared.affinity.as_ref()) {
+            Ok((mut prepared, route)) => {
+                prepared.ends_in_status = ends_in_status;
+                self.send(prepared, route)
+            }
+            Err(error) => {
+                let mut future = ResponseFuture::failed(error);
+                if ends_in_status {
+                    future.set_grpc(Call { expiry: None });
+                }
+                future
+            }
         }
     }
 }

@@ -1,6 +1,9 @@
 //! A pod as its responses name it.
 
-use std::sync::Arc;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use http::Extensions;
 
@@ -15,12 +18,21 @@ pub(in crate::http) struct Named {
 }
 
 impl Named {
-    pub(super) fn new(pod: Endpoint) -> Self {
+    pub(in crate::http) fn new(pod: Endpoint) -> Self {
         let mut extensions = Extensions::new();
         extensions.insert(pod.clone());
         Self {
             pod: Arc::new(pod),
             extensions,
+        }
+    }
+
+    /// Of a response that no pod has sent.
+    pub(in crate::http) fn nobody() -> Self {
+        let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        Self {
+            pod: Arc::new(nowhere.into()),
+            extensions: Extensions::new(),
         }
     }
 }
