@@ -69,3 +69,31 @@ fn respond(error: Error) -> Answer {
     response.extensions_mut().insert(Arc::new(error));
     Ok(response)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// A pod's answer that it has cancelled the call, with a code of gRPC's.
+    fn answered(code: &'static str, after: Duration) -> String {
+        let call = Call {
+            expiry: Expiry::after(after),
+        };
+        let mut response = Response::new(ResponseBody::default());
+        let code = code.parse().expect("a code");
+        response.headers_mut().insert(GRPC_STATUS.clone(), code);
+        let answer = call.answer(Ok(response)).expect("a status");
+        let code = answer.headers()[&GRPC_STATUS].to_str();
+        code.expect("a code").to_owned()
+    }
+
+    #[test]
+    fn a_call_that_its_pod_cancels_when_the_time_is_up_is_late() {
+        let (over, long) = (Duration::ZERO, Duration::from_secs(3600));
+        assert_eq!(answered("1", over), "4");
+        assert_eq!(answered("1", long), "1", "it has another reason");
+        assert_eq!(answered("0", over), "0");
+        assert_eq!(answered("5", over), "5");
+    }
+}

@@ -43,9 +43,9 @@ pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
     if !(1..=8).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let number = digits.iter().fold(0, |number, digit| {
-        number * 10 + u64::from(digit - b'0')
-    });
+    let number = digits
+        .iter()
+        .fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));
     match unit {
         b'H' => Some(Duration::from_secs(number * 60 * 60)),
         b'M' => Some(Duration::from_secs(number * 60)),
@@ -233,7 +233,17 @@ mod tests {
             assert_eq!(of(value), Some(Duration::from_secs_f64(seconds)), "{value}");
         }
         for value in [
-            "", "S", "1", "1s", "1h", "+1S", "-1S", " 1S", "1 S", "1.5S", "123456789n",
+            "",
+            "S",
+            "1",
+            "1s",
+            "1h",
+            "+1S",
+            "-1S",
+            " 1S",
+            "1 S",
+            "1.5S",
+            "123456789n",
         ] {
             assert_eq!(of(value), None, "{value:?}");
         }

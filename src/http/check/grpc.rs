@@ -12,7 +12,6 @@ use crate::error::BoxError;
 
 pub(super) const PATH: &str = "/grpc.health.v1.Health/Check";
 
-
 /// Far more than any answer has.
 const MOST: usize = 4096;
 
