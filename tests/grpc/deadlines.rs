@@ -81,7 +81,7 @@ async fn a_stream_is_under_the_calls_deadline_to_its_end() {
     let pod = ScriptedPod::start(Does::Begin(Then::Hang)).await;
     let client = builder(&[&pod]).build().expect("a client");
     let mut health = HealthClient::new(client.clone());
-    let stream = within("a stream", health.watch(call(BRIEF * 4))).await;
+    let stream = within("a stream", health.watch(call(BRIEF * 20))).await;
     let mut stream = stream.expect("a stream").into_inner();
     let first = within("a message", stream.message()).await;
     assert_eq!(first.expect("in time"), Some(serving()));

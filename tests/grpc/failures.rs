@@ -19,7 +19,7 @@ use crate::{
         Does::{self, *},
         ScriptedPod, Seen, Then,
     },
-    support::{dns::DnsServer, within},
+    support::{PATIENCE, dns::DnsServer, within},
 };
 
 type Transport = BoxCloneService<http::Request<Body>, http::Response<Body>, BoxError>;
@@ -28,6 +28,7 @@ async fn ours(pods: &[SocketAddr]) -> Transport {
     let client = Client::builder(SERVICE.parse().expect("a URI"))
         .discovery(StaticEndpoints::new(pods.iter().copied()))
         .protocol(Protocol::Http2)
+        .connect_timeout(PATIENCE)
         // As a Channel does.
         .fail_fast();
     let client = client.build().expect("a client");
@@ -70,7 +71,11 @@ async fn end(transport: Transport, call: Call, pod: &ScriptedPod) -> Code {
         .max_decoding_message_size(if let Call::Short = call { 1 } else { 1024 });
     let mut request = tonic::Request::new(ask("a name"));
     if let Call::Brief | Call::BriefStream = call {
-        request.set_timeout(Duration::from_millis(50));
+        request.set_timeout(match call {
+            Call::Brief => Duration::from_millis(50),
+            // The first message is to come in time.
+            _ => Duration::from_secs(1),
+        });
     }
     let end = async {
         let (Call::Stream | Call::BriefStream) = call else {
@@ -88,8 +93,8 @@ async fn end(transport: Transport, call: Call, pod: &ScriptedPod) -> Code {
 /// An end that a `Channel` never comes to.
 const NEVER: Option<Code> = None;
 
-/// Long for what is never to come.
-const A_WHILE: Duration = Duration::from_millis(200);
+/// Longer than any deadline here, for what is never to come.
+const A_WHILE: Duration = Duration::from_secs(2);
 
 const CLEAR: &str = "nothing of this is unknown: the connection is gone";
 const IN_TIME: &str =
@@ -154,7 +159,8 @@ async fn a_name_that_nobody_has_is_unavailable_with_either() {
     let pod = ScriptedPod::start(Refuse).await;
     let ours = boxed(client.build().expect("a client"));
     let ours = within("an end", end(ours, Call::Unary, &pod)).await;
-    let channel = channel("http://no-such.invalid:50051".into());
+    // An empty label: the system needn't ask anybody.
+    let channel = channel("http://no-such..invalid:50051".into());
     let channels = within("an end", end(channel, Call::Unary, &pod)).await;
     assert_eq!([ours, channels], [Code::Unavailable; 2]);
 }

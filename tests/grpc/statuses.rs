@@ -19,7 +19,7 @@ use tower_headless::{
 use crate::{
     SERVICE, ask, known,
     scripted::{Does, ScriptedPod, Then},
-    support::within,
+    support::{PATIENCE, within},
 };
 
 async fn client(pods: &[SocketAddr]) -> Client {
@@ -32,6 +32,7 @@ fn builder(pods: &[SocketAddr]) -> ClientBuilder<StaticEndpoints> {
     Client::builder(SERVICE.parse().expect("a URI"))
         .discovery(StaticEndpoints::new(pods.iter().copied()))
         .protocol(Protocol::Http2)
+        .connect_timeout(PATIENCE)
         .fail_fast()
 }
 
@@ -160,4 +161,46 @@ async fn forgotten_http2_is_an_error_that_says_so_and_nothing_is_sent() {
         assert!(error.is_request() && error.is_unexecuted(), "{error}");
     }
     assert_eq!(pod.seen.connections.load(Relaxed), 0);
+}
+
+/// Over TLS it is the pod that chooses.
+#[cfg(feature = "tls-ring")]
+#[tokio::test]
+async fn a_pod_that_chooses_http1_gets_no_call() {
+    use crate::support::tls::Identity;
+    use tokio::{io::AsyncReadExt, net::TcpListener};
+    use tower_headless::http::Tls;
+
+    let identity = Identity::new("health.default.svc.cluster.local");
+    let offered = identity.acceptor().expect("a certificate");
+    let mut config = rustls::ServerConfig::clone(offered.config());
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("a bound socket");
+    let read = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await?;
+        let mut read = Vec::new();
+        let mut stream = acceptor.accept(stream).await?;
+        let _ = stream.read_to_end(&mut read).await;
+        Ok::<_, std::io::Error>(read)
+    });
+    let tls = Tls::new().trust_pem(identity.certificate_pem().as_bytes());
+    let client = Client::builder(SERVICE.replace("http:", "https:").parse().expect("a URI"))
+        .discovery(StaticEndpoints::new([address]))
+        .tls(tls.expect("a certificate"))
+        .connect_timeout(PATIENCE)
+        .build()
+        .expect("a client");
+    let origin = SERVICE.replace("http:", "https:").parse().expect("a URI");
+    let mut health = HealthClient::with_origin(client.clone(), origin);
+    let status = within("a status", health.check(ask(""))).await;
+    let status = status.expect_err("HTTP/1.1");
+    assert_eq!(status.code(), Code::Internal);
+    assert!(status.message().contains("gRPC needs HTTP/2"), "{status}");
+    drop((health, client));
+    let read = within("the connection's end", read)
+        .await
+        .expect("no panic");
+    assert!(read.expect("a handshake").is_empty());
 }

@@ -7,7 +7,6 @@ use http::{HeaderMap, Response};
 use http_body::Body;
 use http_body_util::{BodyExt, Limited};
 
-use self::message::ServingStatus;
 use crate::error::BoxError;
 
 pub(super) const PATH: &str = "/grpc.health.v1.Health/Check";
@@ -37,9 +36,22 @@ where
     let body = Limited::new(body, MOST).collect().await?;
     // An answer without a message has its status in the head.
     status(body.trailers().unwrap_or(&head.headers))?;
-    match message::status(&message(body.to_bytes())?)? {
-        ServingStatus::Serving => Ok(()),
-        other => Err(format!("the service is {other:?}").into()),
+    let status = message::status(&message(body.to_bytes())?);
+    match status.ok_or("an answer that can't be decoded")? {
+        SERVING => Ok(()),
+        other => Err(format!("the service is {}", name(other)).into()),
+    }
+}
+
+/// `HealthCheckResponse.ServingStatus`, of which one is good.
+const SERVING: i32 = 1;
+
+fn name(status: i32) -> &'static str {
+    match status {
+        SERVING => "Serving",
+        2 => "NotServing",
+        3 => "ServiceUnknown",
+        _ => "Unknown",
     }
 }
 

@@ -3,124 +3,82 @@
 //! By hand: for two fields, a library of protobuf's and its macros would be built by all who use the client. The tests hold it
 //! against prost.
 
-use bytes::{Buf, BufMut};
-
-use crate::error::BoxError;
-
-/// `HealthCheckResponse.ServingStatus`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ServingStatus {
-    Unknown,
-    Serving,
-    NotServing,
-    ServiceUnknown,
-}
-
-/// `HealthCheckRequest`: the service, in field 1, unless it is empty.
+/// `HealthCheckRequest`: the service is field 1, after its length, unless it is empty.
 pub(super) fn request(service: &str) -> Vec<u8> {
     let mut message = Vec::new();
     if !service.is_empty() {
-        message.put_u8(1 << 3 | LENGTH);
-        put_varint(&mut message, service.len() as u64);
-        message.put_slice(service.as_bytes());
+        message.push(1 << 3 | 2);
+        let mut length = service.len();
+        while length > 0x7f {
+            message.push(length as u8 | 0x80);
+            length >>= 7;
+        }
+        message.push(length as u8);
+        message.extend(service.as_bytes());
     }
     message
 }
 
-/// The status in a `HealthCheckResponse`: the last field 1. Other fields are passed over, and a status that isn't known is as
-/// good as none.
-pub(super) fn status(mut message: &[u8]) -> Result<ServingStatus, BoxError> {
+/// The status in a `HealthCheckResponse`: the last field 1. Other fields are passed over. None if it is malformed, or has groups,
+/// which proto3 doesn't have.
+pub(super) fn status(mut message: &[u8]) -> Option<i32> {
     let mut status = 0;
-    while message.has_remaining() {
-        let key = u32::try_from(varint(&mut message)?).map_err(|_| MALFORMED)?;
-        match (key >> 3, key as u8 & 7) {
-            (0, _) => return Err(MALFORMED.into()),
-            // An enumeration is an `int32`, whose upper half is its sign.
-            (1, VARINT) => status = varint(&mut message)? as i32,
-            (1, _) => return Err(MALFORMED.into()),
-            (_, VARINT) => drop(varint(&mut message)?),
-            (_, FIXED64) => skip(&mut message, 8)?,
-            (_, LENGTH) => {
-                let length = varint(&mut message)?;
-                skip(&mut message, length)?;
+    while !message.is_empty() {
+        let key = u32::try_from(varint(&mut message)?).ok()?;
+        // A field's number, and how its value is written: as a varint, as 8 bytes, after its length, as 4 bytes.
+        let skipped = match (key >> 3, key & 7) {
+            (0, _) => return None,
+            (1, 0) => {
+                // An `int32`: the upper half is its sign.
+                status = varint(&mut message)? as i32;
+                0
             }
-            (_, FIXED32) => skip(&mut message, 4)?,
-            // Groups, which proto3 doesn't have.
-            _ => return Err(MALFORMED.into()),
-        }
+            (1, _) => return None,
+            (_, 0) => varint(&mut message).map(|_| 0)?,
+            (_, 1) => 8,
+            (_, 2) => varint(&mut message)?,
+            (_, 5) => 4,
+            _ => return None,
+        };
+        message = message.get(usize::try_from(skipped).ok()?..)?;
     }
-    Ok(match status {
-        1 => ServingStatus::Serving,
-        2 => ServingStatus::NotServing,
-        3 => ServingStatus::ServiceUnknown,
-        _ => ServingStatus::Unknown,
-    })
+    Some(status)
 }
 
-// How long a field's value is, in the last three bits of its key.
-const VARINT: u8 = 0;
-const FIXED64: u8 = 1;
-const LENGTH: u8 = 2;
-const FIXED32: u8 = 5;
-
-const MALFORMED: &str = "an answer that can't be decoded";
-
-fn put_varint(message: &mut Vec<u8>, mut value: u64) {
-    while value > 0x7f {
-        message.put_u8(value as u8 | 0x80);
-        value >>= 7;
-    }
-    message.put_u8(value as u8);
-}
-
-/// Seven bits a byte, the lowest first; the tenth has room for one.
-fn varint(message: &mut &[u8]) -> Result<u64, BoxError> {
+/// Seven bits a byte, the lowest first. The tenth byte has room for one.
+fn varint(message: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     for shift in (0..64).step_by(7) {
-        let byte = message.try_get_u8().map_err(|_| MALFORMED)?;
-        if shift == 63 && byte > 1 {
-            break;
-        }
+        let (&byte, rest) = message.split_first()?;
+        *message = rest;
         value |= u64::from(byte & 0x7f) << shift;
         if byte < 0x80 {
-            return Ok(value);
+            return (shift < 63 || byte <= 1).then_some(value);
         }
     }
-    Err(MALFORMED.into())
-}
-
-fn skip(message: &mut &[u8], bytes: u64) -> Result<(), BoxError> {
-    let bytes = usize::try_from(bytes).map_err(|_| MALFORMED)?;
-    *message = message.get(bytes..).ok_or(MALFORMED)?;
-    Ok(())
+    None
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::BufMut;
     use proptest::prelude::*;
     use prost::{
         Message,
         encoding::{WireType, encode_key, encode_varint},
     };
-    use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_check_response};
+    use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-    fn by_prost(message: &[u8]) -> Option<ServingStatus> {
-        use health_check_response::ServingStatus as Prost;
-        let answer = HealthCheckResponse::decode(message).ok()?;
-        Some(match answer.status() {
-            Prost::Unknown => ServingStatus::Unknown,
-            Prost::Serving => ServingStatus::Serving,
-            Prost::NotServing => ServingStatus::NotServing,
-            Prost::ServiceUnknown => ServingStatus::ServiceUnknown,
-        })
+    fn by_prost(message: &[u8]) -> Option<i32> {
+        Some(HealthCheckResponse::decode(message).ok()?.status)
     }
 
     /// Any field but a group.
     fn field() -> impl Strategy<Value = Vec<u8>> {
         let value = prop_oneof![0..5_u64, any::<u64>()];
         let bytes = prop::collection::vec(any::<u8>(), 0..200);
-        let tag = prop_oneof![Just(1_u32), 1..(1 << 29_u32)];
+        let tag = prop_oneof![Just(1_u32), 1..1_u32 << 29];
         (tag, 0..4_u8, value, bytes).prop_map(|(tag, wire, value, bytes)| {
             let mut field = Vec::new();
             let mut key = |wire| encode_key(tag, wire, &mut field);
@@ -153,7 +111,7 @@ mod tests {
         #[test]
         fn a_status_is_what_prost_reads(status in any::<i32>()) {
             let answer = HealthCheckResponse { status }.encode_to_vec();
-            prop_assert_eq!(super::status(&answer).ok(), by_prost(&answer));
+            prop_assert_eq!(super::status(&answer), by_prost(&answer));
         }
 
         #[test]
@@ -163,12 +121,12 @@ mod tests {
         ) {
             let mut answer = fields.concat();
             answer.truncate(answer.len().saturating_sub(cut));
-            prop_assert_eq!(status(&answer).ok(), by_prost(&answer));
+            prop_assert_eq!(status(&answer), by_prost(&answer));
         }
 
         #[test]
         fn what_prost_refuses_is_refused(answer in prop::collection::vec(any::<u8>(), 0..24)) {
-            if let Ok(status) = status(&answer) {
+            if let Some(status) = status(&answer) {
                 prop_assert_eq!(Some(status), by_prost(&answer));
             }
         }
