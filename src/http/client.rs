@@ -73,6 +73,31 @@ use crate::{
 /// Where a request has more than one of these, a route to one pod comes first, then the session, then the key.
 ///
 /// Dropping the response's future or its body cancels the request.
+///
+/// # gRPC
+///
+/// tonic's generated clients take a client for their `Channel`, with [`Protocol::Http2`](super::Protocol::Http2):
+/// `HealthClient::new(client.clone())`, `HealthClient::with_interceptor(client.clone(), interceptor)`. A call is a POST of
+/// `application/grpc`; gRPC-Web's requests are like any others.
+///
+/// **Deadlines.** `grpc-timeout`, as tonic's `Request::set_timeout` writes it, is the time of the whole call, retries and a
+/// streaming response included. If the client's own [timeout](super::ClientBuilder::timeout) is shorter, that counts. Each pod is
+/// told what is left when it gets the call. A malformed one is passed on as it is, and bounds nothing.
+///
+/// **Errors** of the client's reach the caller as a gRPC status: a response without a body, or trailers where a response breaks
+/// off. They are made after all retries, and say nothing to outlier detection. The error itself, an `Arc<`[`Error`]`>`, is in
+/// the response's extensions, if it came before the response; tonic doesn't hand these on.
+///
+/// | what | code |
+/// | --- | --- |
+/// | no pod, or none that accepts requests; a lost connection; a refused call (`REFUSED_STREAM`, GOAWAY) | `UNAVAILABLE` |
+/// | the call's time is up, or that of the [first byte](super::ClientBuilder::first_byte_timeout) | `DEADLINE_EXCEEDED` |
+/// | the pod has reset the call's stream | [gRPC's](https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#errors) for the reset: `CANCELLED`, `RESOURCE_EXHAUSTED`, `INTERNAL` … |
+/// | the answer is [more than the client reads](Error::is_limit) | `RESOURCE_EXHAUSTED` |
+/// | the request [makes no sense](Error::is_request), or the client speaks no HTTP/2 | `INTERNAL` |
+/// | the [request's own body](Error::is_request_body) failed | none: that error is the caller's, and tonic finds its own status in it |
+///
+/// [`grpc_status(false)`](super::ClientBuilder::grpc_status) leaves errors as they are. [`broadcast`](Self::broadcast) always does.
 pub struct Client {
     pods: Pods,
     shared: Arc<Shared>,

@@ -13,12 +13,13 @@ use tonic_health::pb::health_client::HealthClient;
 use tower::ServiceExt;
 use tower_headless::{
     Endpoint, StaticEndpoints,
-    http::{Client, ClientBuilder, Error, Protocol, ResponseBody},
+    http::{Client, ClientBuilder, Error, Idempotent, Protocol, ResponseBody},
 };
 
 use crate::{
     SERVICE, ask, known,
     scripted::{Does, ScriptedPod, Then},
+    serving,
     support::{PATIENCE, within},
 };
 
@@ -161,6 +162,24 @@ async fn forgotten_http2_is_an_error_that_says_so_and_nothing_is_sent() {
         assert!(error.is_request() && error.is_unexecuted(), "{error}");
     }
     assert_eq!(pod.seen.connections.load(Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_call_that_may_be_made_twice_is_before_its_error_is_a_status() {
+    let pods = [
+        ScriptedPod::start(Does::Die).await,
+        ScriptedPod::start(Does::Answer).await,
+    ];
+    let client = client(&[pods[0].address, pods[1].address]).await;
+    let mut health = HealthClient::new(client);
+    // One of the two begins at the pod that dies.
+    for _ in 0..2 {
+        let mut call = tonic::Request::new(ask(""));
+        call.extensions_mut().insert(Idempotent::default());
+        let answer = within("an answer", health.check(call)).await;
+        assert_eq!(answer.expect("the other pod's").into_inner(), serving());
+    }
+    assert_eq!(pods[0].seen.heads.lock().expect("nobody panics").len(), 1);
 }
 
 /// Over TLS it is the pod that chooses.
