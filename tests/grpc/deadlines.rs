@@ -16,7 +16,8 @@ use crate::{
     support::within,
 };
 
-const BRIEF: Duration = Duration::from_millis(50);
+/// Long enough for a call to reach its pod, and to begin its answer.
+const BRIEF: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_secs(60);
 
 fn builder(pods: &[&ScriptedPod]) -> ClientBuilder<StaticEndpoints> {
@@ -65,7 +66,8 @@ async fn a_pod_that_hangs_is_given_up_when_the_calls_time_is_up() {
 #[tokio::test]
 async fn the_clients_timeout_counts_if_it_is_shorter_and_the_pod_is_told() {
     let pod = ScriptedPod::start(Does::Hang).await;
-    let client = builder(&[&pod]).timeout(BRIEF).build().expect("a client");
+    let client = builder(&[&pod]).timeout(BRIEF);
+    let client = client.build().expect("a client");
     let mut health = HealthClient::new(client);
     let status = within("a status", health.check(call(LONG))).await;
     assert_eq!(
@@ -73,7 +75,7 @@ async fn the_clients_timeout_counts_if_it_is_shorter_and_the_pod_is_told() {
         Code::DeadlineExceeded
     );
     let told = pod.seen.timeouts();
-    assert!(micros(&told[0]) <= 50_000, "{told:?}");
+    assert!(micros(&told[0]) <= 1_000_000, "{told:?}");
 }
 
 #[tokio::test]
@@ -81,7 +83,7 @@ async fn a_stream_is_under_the_calls_deadline_to_its_end() {
     let pod = ScriptedPod::start(Does::Begin(Then::Hang)).await;
     let client = builder(&[&pod]).build().expect("a client");
     let mut health = HealthClient::new(client.clone());
-    let stream = within("a stream", health.watch(call(BRIEF * 20))).await;
+    let stream = within("a stream", health.watch(call(BRIEF))).await;
     let mut stream = stream.expect("a stream").into_inner();
     let first = within("a message", stream.message()).await;
     assert_eq!(first.expect("in time"), Some(serving()));
