@@ -131,4 +131,14 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_number_of_more_than_64_bits_is_refused() {
+        for last in [0, 1, 2, 0x7f, 0x80] {
+            let answer = [&[8][..], &[0xff; 9], &[last]].concat();
+            assert_eq!(status(&answer), by_prost(&answer), "{last}");
+        }
+        let most = [&[8][..], &[0xff; 9], &[1]].concat();
+        assert_eq!(status(&most), Some(-1));
+    }
 }
