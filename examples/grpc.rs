@@ -11,19 +11,18 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
 use support::dns::DnsServer;
 use tokio::net::TcpListener;
 use tonic::{
-    Code, Request, Status,
+    Code, Request,
     transport::{Server, server::TcpIncoming},
 };
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
-use tower::ServiceBuilder;
 use tower_headless::{
     BoxError, Endpoint,
-    http::{Client, Error, Protocol},
+    http::{Client, Protocol},
 };
 
 const HOST: &str = "health.default.svc.cluster.local";
@@ -44,17 +43,15 @@ async fn main() -> Result<(), BoxError> {
         .dns(|dns| dns.name_servers([dns_server.addr()]).allow_loopback(true))
         .build()?;
 
-    // `:authority` is the service's name. `HealthClient::with_origin(transport, uri)` makes it another one.
-    let transport = ServiceBuilder::new()
-        .map_err(status)
-        .service(client.clone());
-    let mut health = HealthClient::new(transport);
+    // `:authority` is the service's name. `HealthClient::with_origin(transport, uri)` makes it another one. An interceptor goes
+    // with `HealthClient::with_interceptor(transport, interceptor)`.
+    let mut health = HealthClient::new(client.clone());
 
     // Calls one after the other, over one client: each goes to the next pod.
     let mut calls = BTreeMap::<Endpoint, usize>::new();
     for _ in 0..CALLS {
         let mut request = Request::new(HealthCheckRequest::default());
-        // Told to the pod, which gives up then. `Client::builder(…).timeout(…)` bounds the time on our side.
+        // For the client and the pod: both give up then.
         request.set_timeout(Duration::from_secs(1));
         let answer = health.check(request).await?;
         // Who has answered stands in the extensions.
@@ -95,20 +92,15 @@ async fn main() -> Result<(), BoxError> {
     let error = health.check(unknown).await.expect_err("no such service");
     assert_eq!(error.code(), Code::NotFound);
     println!("\nasked for a service that no pod knows: {error}");
-    Ok(())
-}
 
-/// What gRPC calls errors that the client has made. Without this, tonic calls most of them `Unknown`.
-fn status(error: Error) -> Status {
-    let code = if error.is_timeout() {
-        Code::DeadlineExceeded
-    } else {
-        // No pod took the call, or the one that had it died. `error.is_unexecuted()` tells which.
-        Code::Unavailable
-    };
-    let mut status = Status::new(code, error.to_string());
-    status.set_source(Arc::new(error));
-    status
+    // Errors of the client's are statuses, too.
+    let mut nobody = HealthClient::new(client.pod("health-7"));
+    let mut request = Request::new(HealthCheckRequest::default());
+    request.set_timeout(Duration::from_millis(100));
+    let error = nobody.check(request).await.expect_err("no such pod");
+    assert_eq!(error.code(), Code::DeadlineExceeded);
+    println!("asked for a pod that isn't there: {error}");
+    Ok(())
 }
 
 // ---------------------------------------------------------------- a cluster of its own

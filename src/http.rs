@@ -16,6 +16,7 @@
 //! | --- | --- |
 //! | `http/client.rs`, `http/builder.rs`, `http/request.rs` | the client, its settings, and requests made with its words |
 //! | `http/future.rs`, `http/deadline.rs` | one request: its attempts, in the time that it has |
+//! | `http/grpc.rs`, `http/call.rs` | gRPC calls: their deadline, and errors as statuses |
 //! | `http/broadcast.rs` | the same request to every pod |
 //! | `http/pinned.rs` | one pod, or all pods but one |
 //! | `http/affinity.rs` | which pod a request stays with: by a key, or by a session |
@@ -42,6 +43,7 @@ mod arrivals;
 mod body;
 mod broadcast;
 mod builder;
+mod call;
 mod check;
 mod client;
 mod connect;
@@ -52,6 +54,7 @@ mod error;
 mod failure;
 mod framing;
 mod future;
+mod grpc;
 mod h2_task;
 mod h2_wire;
 mod heads;

@@ -140,8 +140,8 @@ const GUARDED: &[(&str, &[&str])] = &[
     ("backon", &["backoff.rs"]),
     ("socket2", &["http/connect.rs"]),
     ("cookie", &["http/session"]),
-    ("percent_encoding", &["http/key_from.rs"]),
-    ("prost", &["http/check/grpc.rs"]),
+    ("percent_encoding", &["http/grpc.rs", "http/key_from.rs"]),
+    ("prost", &[]),
     (
         "rustls",
         &["http/tls", "discovery/endpoint_slices/cryptography.rs"],

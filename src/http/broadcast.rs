@@ -95,7 +95,11 @@ impl Client {
         Broadcast::new(self.pods().roster(), KIND, move |target| {
             let route = Route::new().member(target.clone());
             match request(&target.endpoint) {
-                Ok(prepared) => Box::pin(client.send(Prepared { route, ..prepared })),
+                Ok(prepared) => Box::pin(client.send(Prepared {
+                    route,
+                    ends_in_status: false,
+                    ..prepared
+                })),
                 Err(error) => Box::pin(ResponseFuture::failed(error)),
             }
         })
@@ -109,6 +113,8 @@ impl Prepared {
             request: KeptHead::of(&self.request).with(self.request.body().again()?),
             timeout: self.timeout,
             route: Route::new(),
+            tells_timeout: self.tells_timeout,
+            ends_in_status: false,
             followed: None,
         })
     }

@@ -2,6 +2,7 @@
 
 mod build;
 mod connections;
+mod grpc;
 mod limits;
 mod retries;
 mod service;
@@ -68,6 +69,7 @@ use service::NoDiscovery as DefaultDiscovery;
 /// | [`tcp_user_timeout`](Self::tcp_user_timeout) | 10 s (Linux) |
 /// | [`http2_ping`](Self::http2_ping) | none |
 /// | [`allow_foreign_authority`](Self::allow_foreign_authority) | off: a URI of another service is an error |
+/// | [`grpc_status`](Self::grpc_status) | on: gRPC calls that fail are told so by a status |
 /// | [`max_response_header_size`](Self::max_response_header_size) | 1 MiB |
 /// | [`http1_max_headers`](Self::http1_max_headers) | 256 |
 /// | [`http2_initial_stream_window_size`](Self::http2_initial_stream_window_size) | 2 MiB |
@@ -96,6 +98,7 @@ pub struct ClientBuilder<D = DefaultDiscovery> {
     limits: Limits,
     retries: Retries,
     allow_foreign: bool,
+    grpc_status: bool,
 }
 
 impl ClientBuilder {
@@ -119,6 +122,7 @@ impl ClientBuilder {
             limits: Limits::default(),
             retries: Retries::default(),
             allow_foreign: false,
+            grpc_status: true,
         }
     }
 }
@@ -169,6 +173,7 @@ impl<D> ClientBuilder<D> {
             limits: self.limits,
             retries: self.retries,
             allow_foreign: self.allow_foreign,
+            grpc_status: self.grpc_status,
         }
     }
 

@@ -64,7 +64,7 @@ impl HealthCheck {
     /// It goes over HTTP/2, with TLS where a client has it, and over a connection that is kept, as [`http`](Self::http) does.
     #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
     pub fn grpc(service: impl Into<String>) -> Self {
-        let question = Question::Grpc(grpc::request(service.into()));
+        let question = Question::Grpc(grpc::request(&service.into()));
         Self::with(HttpChecker::new(question))
     }
 
@@ -204,7 +204,7 @@ impl Question {
                 *request.method_mut() = Method::POST;
                 *request.body_mut() = message.clone().into();
                 let headers = request.headers_mut();
-                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+                headers.insert(CONTENT_TYPE, super::grpc::TYPE);
                 headers.insert(TE, HeaderValue::from_static("trailers"));
                 PathAndQuery::from_static(grpc::PATH)
             }

@@ -18,9 +18,11 @@ use super::tls::TlsHandle;
 use super::{
     affinity::{Affinity, Followed},
     body::{PodRequest, RequestBody},
+    call::Call,
     error::Error,
     framing,
     future::{Pods, ResponseFuture, Shared},
+    grpc::{self, Expiry},
     replay::{Replay, RequestTimeout},
     response::ResponseBody,
 };
@@ -71,6 +73,31 @@ use crate::{
 /// Where a request has more than one of these, a route to one pod comes first, then the session, then the key.
 ///
 /// Dropping the response's future or its body cancels the request.
+///
+/// # gRPC
+///
+/// tonic's generated clients take a client for their `Channel`, with [`Protocol::Http2`](super::Protocol::Http2):
+/// `HealthClient::new(client.clone())`, `HealthClient::with_interceptor(client.clone(), interceptor)`. A call is a POST of
+/// `application/grpc`; gRPC-Web's requests are like any others.
+///
+/// **Deadlines.** `grpc-timeout`, as tonic's `Request::set_timeout` writes it, is the time of the whole call, retries and a
+/// streaming response included. If the client's own [timeout](super::ClientBuilder::timeout) is shorter, that counts. Each pod is
+/// told what is left when it gets the call. A malformed one is passed on as it is, and bounds nothing.
+///
+/// **Errors** of the client's reach the caller as a gRPC status: a response without a body, or trailers where a response breaks
+/// off. They are made after all retries, and say nothing to outlier detection. The error itself, an `Arc<`[`Error`]`>`, is in
+/// the response's extensions, if it came before the response; tonic doesn't hand these on.
+///
+/// | what | code |
+/// | --- | --- |
+/// | no pod, or none that accepts requests; a lost connection; a refused call (`REFUSED_STREAM`, GOAWAY) | `UNAVAILABLE` |
+/// | the call's time is up, or that of the [first byte](super::ClientBuilder::first_byte_timeout) | `DEADLINE_EXCEEDED` |
+/// | the pod has reset the call's stream | [gRPC's](https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#errors) for the reset: `CANCELLED`, `RESOURCE_EXHAUSTED`, `INTERNAL` … |
+/// | the answer is [more than the client reads](Error::is_limit) | `RESOURCE_EXHAUSTED` |
+/// | the request [makes no sense](Error::is_request), or the client speaks no HTTP/2 | `INTERNAL` |
+/// | the [request's own body](Error::is_request_body) failed | none: that error is the caller's, and tonic finds its own status in it |
+///
+/// [`grpc_status(false)`](super::ClientBuilder::grpc_status) leaves errors as they are. [`broadcast`](Self::broadcast) always does.
 pub struct Client {
     pods: Pods,
     shared: Arc<Shared>,
@@ -120,10 +147,26 @@ impl Client {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let length = length(&request)?;
-        let mut prepared = self.take(request, length, affinity);
+        let is_grpc = grpc::is_call(request.method(), request.headers());
+        let length = self.length(&request, is_grpc)?;
+        let mut prepared = self.take(request, length, is_grpc, affinity);
         self.check(&mut prepared.request)?;
         Ok(prepared)
+    }
+
+    /// The length that a request declares, where it does and has it. In a runtime: its timers and connections are that one's.
+    fn length(&self, request: &Request<impl Body>, is_grpc: bool) -> Result<Option<u64>, Error> {
+        if tokio::task::try_id().is_none() && Handle::try_current().is_err() {
+            return Err(Error::balance(BalanceError::no_runtime()));
+        }
+        if is_grpc && !self.shared.config.connector.may_speak_http2() {
+            return Err(Error::request(NEEDS_HTTP2));
+        }
+        let length = framing::declared(request.headers())?;
+        if let Some(length) = length {
+            framing::compare(length, request.body())?;
+        }
+        Ok(length)
     }
 
     /// A request of this length, if it declares any, with what it says of itself.
@@ -131,6 +174,7 @@ impl Client {
         &self,
         request: Request<B>,
         length: Option<u64>,
+        is_grpc: bool,
         affinity: Option<&Affinity>,
     ) -> Prepared
     where
@@ -149,10 +193,16 @@ impl Client {
         if let Some(led) = led {
             (route, followed) = led;
         }
+        let limit = is_grpc.then(|| grpc::timeout(&head.headers)).flatten();
+        if let Some(limit) = limit {
+            timeout = Some(timeout.map_or(limit, |timeout| timeout.min(limit)));
+        }
         Prepared {
             request: Request::from_parts(head, RequestBody::new(body, length)),
             timeout,
             route,
+            tells_timeout: limit.is_some(),
+            ends_in_status: is_grpc && self.shared.grpc_status,
             followed,
         }
     }
@@ -162,17 +212,39 @@ impl Client {
         self.shared.config.service.check(request)
     }
 
+    /// The end of a request that makes no sense.
+    #[cold]
+    fn refuse(&self, error: Error, is_grpc: bool) -> ResponseFuture {
+        let mut future = ResponseFuture::failed(self.named(error));
+        if is_grpc && self.shared.grpc_status {
+            future.set_grpc(Call { expiry: None });
+        }
+        future
+    }
+
     /// Gives a request to the balancer.
     #[inline]
     pub(super) fn send(&self, mut prepared: Prepared) -> ResponseFuture {
         let shared = &self.shared;
+        let mut expiry = None;
+        if prepared.tells_timeout {
+            expiry = prepared.timeout.and_then(Expiry::after);
+            if let Some(expiry) = expiry {
+                prepared.request.extensions_mut().insert(expiry);
+            }
+        }
         shared.retries.allowance.budget.deposit();
         let (request, route) = (&mut prepared.request, &prepared.route);
         let replay = Replay::of(request, route, &shared.retries, shared.may_refuse);
         let future = self.pods.call_with(prepared.request, prepared.route);
         // Who waits for discovery keeps it going.
         let shared = (replay.is_some() || !self.opened).then(|| shared.clone());
-        ResponseFuture::new(future, replay, shared, prepared.timeout, prepared.followed)
+        let timeout = prepared.timeout;
+        let mut future = ResponseFuture::new(future, replay, shared, timeout, prepared.followed);
+        if prepared.ends_in_status {
+            future.set_grpc(Call { expiry });
+        }
+        future
     }
 
     /// The service, as requests name it.
@@ -190,17 +262,9 @@ impl Client {
     }
 }
 
-/// The length that a request declares, where it does and has it. In a runtime: its timers and connections are that one's.
-fn length(request: &Request<impl Body>) -> Result<Option<u64>, Error> {
-    if tokio::task::try_id().is_none() && Handle::try_current().is_err() {
-        return Err(Error::balance(BalanceError::no_runtime()));
-    }
-    let length = framing::declared(request.headers())?;
-    if let Some(length) = length {
-        framing::compare(length, request.body())?;
-    }
-    Ok(length)
-}
+/// In clear, HTTP/1.1 is spoken unless the client is told otherwise, and gRPC is over HTTP/2 alone.
+const NEEDS_HTTP2: &str =
+    "gRPC needs HTTP/2: set `.protocol(Protocol::Http2)` on the client's builder";
 
 /// A request as pods get it.
 pub(super) struct Prepared {
@@ -208,6 +272,10 @@ pub(super) struct Prepared {
     /// Of the whole.
     pub(super) timeout: Option<Duration>,
     pub(super) route: Route,
+    /// Pods are told how much of that is left.
+    pub(super) tells_timeout: bool,
+    /// It is a gRPC call, and so is told of errors.
+    pub(super) ends_in_status: bool,
     pub(super) followed: Option<Box<Followed>>,
 }
 
@@ -237,15 +305,16 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
+        let is_grpc = grpc::is_call(request.method(), request.headers());
         // As `prepare` does it, but the request, which is large, is moved once.
-        let length = match length(&request) {
+        let length = match self.length(&request, is_grpc) {
             Ok(length) => length,
-            Err(error) => return ResponseFuture::failed(self.named(error)),
+            Err(error) => return self.refuse(error, is_grpc),
         };
-        let mut prepared = self.take(request, length, self.shared.affinity.as_ref());
+        let mut prepared = self.take(request, length, is_grpc, self.shared.affinity.as_ref());
         match self.check(&mut prepared.request) {
             Ok(()) => self.send(prepared),
-            Err(error) => ResponseFuture::failed(self.named(error)),
+            Err(error) => self.refuse(error, is_grpc),
         }
     }
 }

@@ -81,6 +81,23 @@ const SECOND: Duration = Duration::from_secs(1);
 const PONG: Duration = Duration::from_secs(5);
 
 impl Connector {
+    /// Whether pods may be spoken to in HTTP/2.
+    pub(super) fn may_speak_http2(&self) -> bool {
+        match self.protocol {
+            Protocol::Http1 => false,
+            Protocol::Http2 => true,
+            Protocol::Negotiated => self.is_negotiated(),
+        }
+    }
+
+    /// Whether it is for the pods to say which protocol they are spoken to in.
+    pub(super) fn is_negotiated(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.protocol == Protocol::Negotiated && self.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        false
+    }
+
     /// Of a connection that is made now; none where its settings always hold.
     pub(super) fn vintage(&self) -> Option<Vintage> {
         self.renewals.as_ref().map(Renewals::vintage)

@@ -16,6 +16,7 @@ use pin_project_lite::pin_project;
 use super::{
     affinity::{Affinity, Followed},
     body::PodRequest,
+    call::Call,
     deadline::Deadline,
     error::Error,
     pod::PodService,
@@ -47,6 +48,8 @@ pub(super) struct Shared {
     pub(super) timeout: Option<Duration>,
     /// The pods may say that they have not processed a request.
     pub(super) may_refuse: bool,
+    /// Errors of gRPC calls are told by gRPC's statuses.
+    pub(super) grpc_status: bool,
 }
 
 impl Shared {
@@ -67,6 +70,7 @@ pin_project! {
         shared: Option<Arc<Shared>>,
         deadline: Option<Deadline>,
         followed: Option<Box<Followed>>,
+        grpc: Option<Box<Call>>,
     }
 }
 
@@ -100,6 +104,7 @@ impl ResponseFuture {
             shared,
             deadline: timeout.map(Deadline::after),
             followed,
+            grpc: None,
         }
     }
 
@@ -110,7 +115,13 @@ impl ResponseFuture {
             shared: None,
             deadline: None,
             followed: None,
+            grpc: None,
         }
+    }
+
+    /// It is a gRPC call, and errors are told as such calls are told them.
+    pub(super) fn set_grpc(&mut self, call: Call) {
+        self.grpc = Some(Box::new(call));
     }
 }
 
@@ -156,7 +167,20 @@ impl Asking<Response<ResponseBody>, Error> for ResponseFuture {
 impl Future for ResponseFuture {
     type Output = Result<Response<ResponseBody>, Error>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = self.as_mut().poll_answer(cx);
+        match self.project().grpc {
+            None => answer,
+            Some(call) => answer.map(|answer| call.answer(answer)),
+        }
+    }
+}
+
+impl ResponseFuture {
+    /// What comes of the request, be it a gRPC call or not.
+    #[inline]
+    fn poll_answer(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
         let mut this = self.project();
         loop {
             let polled = match this.attempt.as_mut().project() {

@@ -19,8 +19,9 @@ use tower::Service;
 use super::{
     body::{PodRequest, RequestBody},
     deadline::Deadline,
-    error::RuntimeEnded,
+    error::{Error, RuntimeEnded},
     failure::{failure, h2_cause, is_not_accepted, is_too_large, late, too_large},
+    grpc,
     pool::{Config, DialError, Lease, Named, Pool, Reserved, Wait},
     received::Received,
     response::ResponseBody,
@@ -158,8 +159,18 @@ type Sent = BoxFuture<'static, Result<Response<ResponseBody>, BoxError>>;
 fn send(pool: &Arc<Pool>, connection: Reserved, mut request: PodRequest, left: usize) -> Sent {
     let service = &pool.config.service;
     let addressed = match connection {
+        Reserved::Http1(_)
+            if pool.config.connector.is_negotiated()
+                && grpc::is_call(request.method(), request.headers()) =>
+        {
+            let why = "gRPC needs HTTP/2, and the pod has chosen HTTP/1.1 (ALPN)";
+            Err(Error::request(why))
+        }
         Reserved::Http1(_) => service.address_http1(&mut request),
-        Reserved::Http2(_) => service.address_http2(&mut request).map(|()| None),
+        Reserved::Http2(_) => {
+            grpc::tell_time_left(&mut request);
+            service.address_http2(&mut request).map(|()| None)
+        }
     };
     let uri = match addressed {
         Ok(uri) => uri,

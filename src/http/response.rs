@@ -16,6 +16,7 @@ use super::{
     deadline::Deadline,
     error::{Error, Failure, Outcome, RuntimeEnded},
     failure::is_end_of_runtime,
+    grpc,
     pool::{Lease, Named, Origin},
     read_ahead::ReadAhead,
     received::{ReceiveError, Received},
@@ -38,6 +39,8 @@ struct Exchange {
     in_flight: Option<InFlight>,
     classify: SharedClassify,
     deadline: Option<Deadline>,
+    /// An error is told by trailers.
+    ends_in_status: bool,
     named: Named,
 }
 
@@ -157,12 +160,32 @@ impl ResponseBody {
                 in_flight: None,
                 classify: SharedClassify::ByStatus,
                 deadline: None,
+                ends_in_status: false,
                 named,
             }),
         }
     }
 
+    /// An empty one, which the client has made itself, because of what came of the request at `pod` if it came to any.
+    pub(super) fn made_here(pod: Option<Endpoint>) -> Self {
+        Self {
+            exchange: Box::new(Exchange {
+                body: None,
+                lease: None,
+                in_flight: None,
+                classify: SharedClassify::ByStatus,
+                deadline: None,
+                ends_in_status: false,
+                named: pod.map_or_else(Named::nobody, |pod| Named::new(pod, "".into())),
+            }),
+        }
+    }
+
     /// The pod that sends it.
+    ///
+    /// A body that no pod sends has the address `0.0.0.0:0` here: the [default](Self::default), and that of a gRPC
+    /// [status](super::Client#grpc) that the client has made for a call that reached no pod. The response's extensions have an
+    /// [`Endpoint`] only if there is one.
     pub fn pod(&self) -> &Endpoint {
         &self.exchange.named.origin.pod
     }
@@ -182,6 +205,11 @@ impl ResponseBody {
         if self.exchange.lease.is_some() {
             self.exchange.deadline = Some(deadline);
         }
+    }
+
+    /// From here on an error of the client's is a gRPC status in trailers.
+    pub(super) fn end_in_status(&mut self) {
+        self.exchange.ends_in_status = true;
     }
 
     /// Reads up to about `limit` bytes before the caller asks, so that the connection comes free.
@@ -215,6 +243,19 @@ impl Exchange {
         self.lease = None;
         self.in_flight = None;
     }
+
+    /// The last frame, where `error` is why there are no more.
+    #[cold]
+    fn last(&mut self, error: Error) -> Result<Frame<Bytes>, Error> {
+        if !self.ends_in_status {
+            return Err(error);
+        }
+        let Some(status) = grpc::status(&error) else {
+            return Err(error);
+        };
+        self.body = None;
+        Ok(Frame::trailers(status))
+    }
 }
 
 impl Body for ResponseBody {
@@ -238,7 +279,7 @@ impl Body for ResponseBody {
             // All of it, so that the connection closes though the caller holds on to this.
             this.abandon();
             (this.body, this.deadline) = (None, None);
-            return Poll::Ready(Some(Err(error)));
+            return Poll::Ready(Some(this.last(error)));
         }
         let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
         let is_cut_off = ends_with_runtime(&frame, this.lease.as_ref());
@@ -259,12 +300,15 @@ impl Body for ResponseBody {
                 this.body = None;
             }
         }
-        let origin = &this.named.origin;
         Poll::Ready(frame.map(|frame| {
-            frame.map_err(|error| match error {
-                ReceiveError::Limit(limit) => origin.error(|pod| Error::limit(pod, limit)),
-                ReceiveError::Broken(_) if is_cut_off => origin.error(Error::cut_off),
-                ReceiveError::Broken(error) => origin.error(|pod| Error::body(pod, error)),
+            frame.or_else(|error| {
+                let origin = &this.named.origin;
+                let error = match error {
+                    ReceiveError::Limit(limit) => origin.error(|pod| Error::limit(pod, limit)),
+                    ReceiveError::Broken(_) if is_cut_off => origin.error(Error::cut_off),
+                    ReceiveError::Broken(error) => origin.error(|pod| Error::body(pod, error)),
+                };
+                this.last(error)
             })
         }))
     }
@@ -295,6 +339,13 @@ fn ends_with_runtime(
         return false;
     };
     connection.is_some_and(|connection| is_end_of_runtime(error, connection.is_cut_off()))
+}
+
+/// An empty body, of no pod: for layers that answer without asking any.
+impl Default for ResponseBody {
+    fn default() -> Self {
+        Self::made_here(None)
+    }
 }
 
 impl fmt::Debug for ResponseBody {

@@ -21,7 +21,6 @@ use crate::{
         key_from::{KeyFrom, Keys},
         pod::PodService,
         pool::Config,
-        protocol::Protocol,
         response::OnResponseEnd,
     },
 };
@@ -72,7 +71,7 @@ impl<D> ClientBuilder<D> {
         );
         let affinity = affinity.map_err(|why| BuildError::of_service(&scheme, &authority, why))?;
         let limits = self.limits;
-        let may_refuse = scheme == Scheme::HTTPS || connector.protocol == Protocol::Http2;
+        let may_refuse = connector.may_speak_http2();
         let service = Service::new(scheme, &authority).allow_foreign(self.allow_foreign);
         let check = self
             .check
@@ -121,6 +120,7 @@ impl<D> ClientBuilder<D> {
             affinity,
             timeout: limits.whole,
             may_refuse,
+            grpc_status: self.grpc_status,
         }))
     }
 }

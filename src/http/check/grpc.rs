@@ -1,34 +1,15 @@
 //! gRPC's health service, version 1: one message to ask, one to answer, both in gRPC's frames.
 
+mod message;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, Response};
 use http_body::Body;
 use http_body_util::{BodyExt, Limited};
-use prost::{Enumeration, Message};
 
 use crate::error::BoxError;
 
 pub(super) const PATH: &str = "/grpc.health.v1.Health/Check";
-
-#[derive(Clone, PartialEq, Message)]
-struct HealthCheckRequest {
-    #[prost(string, tag = "1")]
-    service: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct HealthCheckResponse {
-    #[prost(enumeration = "ServingStatus", tag = "1")]
-    status: i32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Enumeration)]
-enum ServingStatus {
-    Unknown = 0,
-    Serving = 1,
-    NotServing = 2,
-    ServiceUnknown = 3,
-}
 
 /// Far more than any answer has.
 const MOST: usize = 4096;
@@ -37,8 +18,8 @@ const MOST: usize = 4096;
 const PREFIX: usize = 5;
 
 /// The body of a request for the status of `service`.
-pub(super) fn request(service: String) -> Bytes {
-    let message = HealthCheckRequest { service }.encode_to_vec();
+pub(super) fn request(service: &str) -> Bytes {
+    let message = message::request(service);
     let mut frame = BytesMut::with_capacity(PREFIX + message.len());
     frame.put_u8(0);
     frame.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
@@ -55,10 +36,22 @@ where
     let body = Limited::new(body, MOST).collect().await?;
     // An answer without a message has its status in the head.
     status(body.trailers().unwrap_or(&head.headers))?;
-    let answer = HealthCheckResponse::decode(message(body.to_bytes())?)?;
-    match answer.status() {
-        ServingStatus::Serving => Ok(()),
-        other => Err(format!("the service is {other:?}").into()),
+    let status = message::status(&message(body.to_bytes())?);
+    match status.ok_or("an answer that can't be decoded")? {
+        SERVING => Ok(()),
+        other => Err(format!("the service is {}", name(other)).into()),
+    }
+}
+
+/// `HealthCheckResponse.ServingStatus`, of which one is good.
+const SERVING: i32 = 1;
+
+fn name(status: i32) -> &'static str {
+    match status {
+        SERVING => "Serving",
+        2 => "NotServing",
+        3 => "ServiceUnknown",
+        _ => "Unknown",
     }
 }
 
@@ -99,9 +92,9 @@ mod tests {
 
     #[test]
     fn a_request_is_the_message_in_a_frame() {
-        assert_eq!(&request(String::new())[..], [0; 5]);
+        assert_eq!(&request("")[..], [0; 5]);
         let expected = [&[0, 0, 0, 0, 5, 0x0a, 3][..], b"a.b"].concat();
-        assert_eq!(&request("a.b".to_owned())[..], expected);
+        assert_eq!(&request("a.b")[..], expected);
     }
 
     #[tokio::test]

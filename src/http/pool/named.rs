@@ -1,6 +1,9 @@
 //! A pod as its responses name it.
 
-use std::sync::Arc;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use http::Extensions;
 
@@ -22,12 +25,24 @@ pub(in crate::http) struct Origin {
 }
 
 impl Named {
-    pub(super) fn new(pod: Endpoint, service: Arc<str>) -> Self {
+    pub(in crate::http) fn new(pod: Endpoint, service: Arc<str>) -> Self {
         let mut extensions = Extensions::new();
         extensions.insert(pod.clone());
         Self {
             origin: Arc::new(Origin { pod, service }),
             extensions,
+        }
+    }
+
+    /// Of a response that no pod has sent.
+    pub(in crate::http) fn nobody() -> Self {
+        let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        Self {
+            origin: Arc::new(Origin {
+                pod: nowhere.into(),
+                service: "".into(),
+            }),
+            extensions: Extensions::new(),
         }
     }
 }

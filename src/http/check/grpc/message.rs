@@ -1,0 +1,144 @@
+//! The health service's two messages, as protobuf encodes them: a string in one, an enumeration in the other.
+//!
+//! By hand: for two fields, a library of protobuf's and its macros would be built by all who use the client. The tests hold it
+//! against prost.
+
+/// `HealthCheckRequest`: the service is field 1, after its length, unless it is empty.
+pub(super) fn request(service: &str) -> Vec<u8> {
+    let mut message = Vec::new();
+    if !service.is_empty() {
+        message.push(1 << 3 | 2);
+        let mut length = service.len();
+        while length > 0x7f {
+            message.push(length as u8 | 0x80);
+            length >>= 7;
+        }
+        message.push(length as u8);
+        message.extend(service.as_bytes());
+    }
+    message
+}
+
+/// The status in a `HealthCheckResponse`: the last field 1. Other fields are passed over. None if it is malformed, or has groups,
+/// which proto3 doesn't have.
+pub(super) fn status(mut message: &[u8]) -> Option<i32> {
+    let mut status = 0;
+    while !message.is_empty() {
+        let key = u32::try_from(varint(&mut message)?).ok()?;
+        // A field's number, and how its value is written: as a varint, as 8 bytes, after its length, as 4 bytes.
+        let skipped = match (key >> 3, key & 7) {
+            (0, _) => return None,
+            (1, 0) => {
+                // An `int32`: the upper half is its sign.
+                status = varint(&mut message)? as i32;
+                0
+            }
+            (1, _) => return None,
+            (_, 0) => varint(&mut message).map(|_| 0)?,
+            (_, 1) => 8,
+            (_, 2) => varint(&mut message)?,
+            (_, 5) => 4,
+            _ => return None,
+        };
+        message = message.get(usize::try_from(skipped).ok()?..)?;
+    }
+    Some(status)
+}
+
+/// Seven bits a byte, the lowest first. The tenth byte has room for one.
+fn varint(message: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let (&byte, rest) = message.split_first()?;
+        *message = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return (shift < 63 || byte <= 1).then_some(value);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::BufMut;
+    use proptest::prelude::*;
+    use prost::{
+        Message,
+        encoding::{WireType, encode_key, encode_varint},
+    };
+    use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+
+    fn by_prost(message: &[u8]) -> Option<i32> {
+        Some(HealthCheckResponse::decode(message).ok()?.status)
+    }
+
+    /// Any field but a group.
+    fn field() -> impl Strategy<Value = Vec<u8>> {
+        let value = prop_oneof![0..5_u64, any::<u64>()];
+        let bytes = prop::collection::vec(any::<u8>(), 0..200);
+        let tag = prop_oneof![Just(1_u32), 1..1_u32 << 29];
+        (tag, 0..4_u8, value, bytes).prop_map(|(tag, wire, value, bytes)| {
+            let mut field = Vec::new();
+            let mut key = |wire| encode_key(tag, wire, &mut field);
+            match wire {
+                0 => key(WireType::Varint),
+                1 => key(WireType::SixtyFourBit),
+                2 => key(WireType::LengthDelimited),
+                _ => key(WireType::ThirtyTwoBit),
+            }
+            match wire {
+                0 => encode_varint(value, &mut field),
+                1 => field.put_u64_le(value),
+                2 => {
+                    encode_varint(bytes.len() as u64, &mut field);
+                    field.put_slice(&bytes);
+                }
+                _ => field.put_u32_le(value as u32),
+            }
+            field
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_request_is_what_prost_makes_of_it(service in ".{0,300}") {
+            let expected = HealthCheckRequest { service: service.clone() }.encode_to_vec();
+            prop_assert_eq!(request(&service), expected);
+        }
+
+        #[test]
+        fn a_status_is_what_prost_reads(status in any::<i32>()) {
+            let answer = HealthCheckResponse { status }.encode_to_vec();
+            prop_assert_eq!(super::status(&answer), by_prost(&answer));
+        }
+
+        #[test]
+        fn so_it_is_among_fields_of_later_versions_and_where_it_is_cut_off(
+            fields in prop::collection::vec(field(), 0..6),
+            cut in 0..8_usize,
+        ) {
+            let mut answer = fields.concat();
+            answer.truncate(answer.len().saturating_sub(cut));
+            prop_assert_eq!(status(&answer), by_prost(&answer));
+        }
+
+        #[test]
+        fn what_prost_refuses_is_refused(answer in prop::collection::vec(any::<u8>(), 0..24)) {
+            if let Some(status) = status(&answer) {
+                prop_assert_eq!(Some(status), by_prost(&answer));
+            }
+        }
+    }
+
+    #[test]
+    fn a_number_of_more_than_64_bits_is_refused() {
+        for last in [0, 1, 2, 0x7f, 0x80] {
+            let answer = [&[8][..], &[0xff; 9], &[last]].concat();
+            assert_eq!(status(&answer), by_prost(&answer), "{last}");
+        }
+        let most = [&[8][..], &[0xff; 9], &[1]].concat();
+        assert_eq!(status(&most), Some(-1));
+    }
+}

@@ -1,0 +1,293 @@
+//! gRPC over HTTP/2, as far as a transport has to know it: which requests are calls, how long they may take, and what status an
+//! error of the client's is.
+//!
+//! By gRPC's `PROTOCOL-HTTP2.md`.
+
+use std::{error::Error as StdError, time::Duration};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header::CONTENT_TYPE};
+use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
+use tokio::time::Instant;
+
+use super::error::Error;
+use crate::{error::chain, outcome::GRPC_STATUS};
+
+/// Of a call, and of its answer.
+pub(super) const TYPE: HeaderValue = HeaderValue::from_static(GRPC);
+
+const GRPC: &str = "application/grpc";
+
+static TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+static MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// Whether a request is a gRPC call. Most are no POST, and nothing is looked up for them.
+///
+/// One of gRPC-Web (`application/grpc-web`) is none: it needs no HTTP/2, and has its status in its body.
+#[inline]
+pub(super) fn is_call(method: &Method, headers: &HeaderMap) -> bool {
+    matches!(*method, Method::POST) && headers.get(CONTENT_TYPE).is_some_and(is_grpc)
+}
+
+/// `application/grpc`, alone, or with a format (`+proto`) or parameters.
+fn is_grpc(content_type: &HeaderValue) -> bool {
+    let Some((is, rest)) = content_type.as_bytes().split_at_checked(GRPC.len()) else {
+        return false;
+    };
+    is.eq_ignore_ascii_case(GRPC.as_bytes()) && matches!(rest.first(), None | Some(b'+' | b';'))
+}
+
+/// How long a call may take by its `grpc-timeout`: up to eight digits, and a unit. A malformed one counts for nothing, and is
+/// the pod's to judge.
+pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
+    let (unit, digits) = headers.get(&TIMEOUT)?.as_bytes().split_last()?;
+    if !(1..=8).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let number = digits
+        .iter()
+        .fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));
+    match unit {
+        b'H' => Some(Duration::from_secs(number * 60 * 60)),
+        b'M' => Some(Duration::from_secs(number * 60)),
+        b'S' => Some(Duration::from_secs(number)),
+        b'm' => Some(Duration::from_millis(number)),
+        b'u' => Some(Duration::from_micros(number)),
+        b'n' => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+/// When a call's time is up. It travels in the request's extensions, so that each try tells its pod what is left.
+#[derive(Clone, Copy)]
+pub(super) struct Expiry {
+    at: Instant,
+    whole: Duration,
+}
+
+impl Expiry {
+    /// Of a time that begins now. None beyond the end of time.
+    pub(super) fn after(whole: Duration) -> Option<Self> {
+        let at = Instant::now().checked_add(whole)?;
+        Some(Self { at, whole })
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        Instant::now() >= self.at
+    }
+
+    /// How long it is from its beginning.
+    pub(super) fn whole(&self) -> Duration {
+        self.whole
+    }
+}
+
+/// Writes into a call how much of its time is left, as it goes to a pod: waiting, and other pods, have taken some.
+pub(super) fn tell_time_left<B>(request: &mut Request<B>) {
+    let Some(expiry) = request.extensions().get::<Expiry>() else {
+        return;
+    };
+    let left = expiry.at.saturating_duration_since(Instant::now());
+    if let Ok(left) = HeaderValue::try_from(timeout_text(left)) {
+        request.headers_mut().insert(TIMEOUT.clone(), left);
+    }
+}
+
+/// A time as `grpc-timeout` has it: in the finest unit that eight digits suffice for, rounded up, for it can't be nothing.
+fn timeout_text(time: Duration) -> String {
+    const MOST: u128 = 99_999_999;
+    const SECOND: u128 = 1_000_000_000;
+    let units = [
+        ('n', 1),
+        ('u', 1_000),
+        ('m', 1_000_000),
+        ('S', SECOND),
+        ('M', 60 * SECOND),
+    ];
+    let nanos = time.as_nanos().max(1);
+    let mut units = units.map(|(unit, each)| (unit, nanos.div_ceil(each)));
+    match units.iter_mut().find(|(_, number)| *number <= MOST) {
+        Some((unit, number)) => format!("{number}{unit}"),
+        None => format!("{}H", nanos.div_ceil(60 * 60 * SECOND).min(MOST)),
+    }
+}
+
+/// The codes of gRPC's that an error of the client's can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Code {
+    Cancelled = 1,
+    DeadlineExceeded = 4,
+    PermissionDenied = 7,
+    ResourceExhausted = 8,
+    Internal = 13,
+    Unavailable = 14,
+}
+
+/// `CANCELLED`, as it is written.
+pub(super) const CANCELLED: &str = "1";
+
+/// The headers, or trailers, that tell of an error.
+///
+/// None where the caller's own body has failed: it is the caller's library that made that error, and knows its status.
+pub(super) fn status(error: &Error) -> Option<HeaderMap> {
+    let code = code(error)?;
+    let message = percent_encode(chain(error).as_bytes(), ENCODED).to_string();
+    let mut status = HeaderMap::new();
+    status.insert(GRPC_STATUS.clone(), HeaderValue::from(code as u16));
+    if let Ok(message) = HeaderValue::try_from(message) {
+        status.insert(MESSAGE.clone(), message);
+    }
+    Some(status)
+}
+
+/// What is encoded of a message: all but printable ASCII, and the sign of the encoding itself.
+const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
+
+fn code(error: &Error) -> Option<Code> {
+    Some(match error {
+        _ if error.is_request_body() => return None,
+        _ if error.is_timeout() => Code::DeadlineExceeded,
+        _ if error.is_limit() => Code::ResourceExhausted,
+        _ if error.is_request() => Code::Internal,
+        _ if error.is_unexecuted() => Code::Unavailable,
+        // Lost with its connection, unless the stream alone has ended.
+        _ => reset(error).map_or(Code::Unavailable, of_reset),
+    })
+}
+
+/// Whether the pod has ended the call itself, saying no more than that.
+pub(super) fn is_cancelled(error: &Error) -> bool {
+    code(error) == Some(Code::Cancelled)
+}
+
+/// Why a stream was ended, by the pod or for what the pod has sent.
+fn reset(error: &Error) -> Option<h2::Reason> {
+    let mut next = error.source();
+    while let Some(cause) = next {
+        if let Some(cause) = cause.downcast_ref::<h2::Error>() {
+            let is_of_connection = cause.is_io() || (cause.is_remote() && cause.is_go_away());
+            return cause.reason().filter(|_| !is_of_connection);
+        }
+        next = cause.source();
+    }
+    None
+}
+
+/// The specification's table of HTTP/2's error codes.
+fn of_reset(reason: h2::Reason) -> Code {
+    match reason {
+        h2::Reason::REFUSED_STREAM => Code::Unavailable,
+        h2::Reason::CANCEL => Code::Cancelled,
+        h2::Reason::ENHANCE_YOUR_CALM => Code::ResourceExhausted,
+        h2::Reason::INADEQUATE_SECURITY => Code::PermissionDenied,
+        _ => Code::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn headers(name: &'static str, value: &str) -> HeaderMap {
+        let value = HeaderValue::from_str(value).expect("a value");
+        HeaderMap::from_iter([(HeaderName::from_static(name), value)])
+    }
+
+    #[test]
+    fn a_call_is_a_post_of_grpcs_type_and_grpc_web_is_none() {
+        let is_call = |method, value| is_call(method, &headers("content-type", value));
+        for value in [
+            "application/grpc",
+            "application/grpc+proto",
+            "application/grpc;charset=utf-8",
+            "Application/gRPC",
+        ] {
+            assert!(is_call(&Method::POST, value), "{value}");
+            assert!(!is_call(&Method::GET, value), "{value}");
+        }
+        for value in [
+            "application/grpc-web",
+            "application/grpc-web+proto",
+            "application/grpcx",
+            "application/json",
+            "application",
+            "",
+        ] {
+            assert!(!is_call(&Method::POST, value), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_timeout_is_up_to_eight_digits_and_a_unit() {
+        let of = |value| timeout(&headers("grpc-timeout", value));
+        for (value, seconds) in [
+            ("2H", 7200.0),
+            ("3M", 180.0),
+            ("4S", 4.0),
+            ("5m", 5e-3),
+            ("6u", 6e-6),
+            ("7n", 7e-9),
+            ("0S", 0.0),
+            ("99999999H", 359_999_996_400.0),
+        ] {
+            assert_eq!(of(value), Some(Duration::from_secs_f64(seconds)), "{value}");
+        }
+        for value in [
+            "",
+            "S",
+            "1",
+            "1s",
+            "1h",
+            "+1S",
+            "-1S",
+            " 1S",
+            "1 S",
+            "1.5S",
+            "123456789n",
+        ] {
+            assert_eq!(of(value), None, "{value:?}");
+        }
+        assert_eq!(timeout(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn a_time_that_is_over_is_still_one() {
+        assert_eq!(timeout_text(Duration::ZERO), "1n");
+        assert_eq!(timeout_text(Duration::MAX), "99999999H");
+    }
+
+    proptest! {
+        /// What is written is read as the same time, or as one that is longer by less than a part of ten million.
+        #[test]
+        fn a_time_is_read_as_it_was_written(nanos in any::<u64>()) {
+            let time = Duration::from_nanos(nanos);
+            let text = timeout_text(time);
+            let read = timeout(&headers("grpc-timeout", &text)).expect("well-formed");
+            prop_assert!(read >= time);
+            let over = (read - time).as_nanos();
+            prop_assert!(over <= 1 || over * 1_600_000 < u128::from(nanos), "{time:?}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_message_is_printable_whatever_the_error_says() {
+        let status = status(&Error::request("50 % of „web“\n")).expect("a status");
+        assert_eq!(status["grpc-status"], "13");
+        let expected = "invalid request: 50 %25 of %E2%80%9Eweb%E2%80%9C%0A";
+        assert_eq!(status["grpc-message"], expected);
+    }
+
+    #[test]
+    fn a_reset_has_the_specifications_code() {
+        for (reason, code) in [
+            (h2::Reason::NO_ERROR, Code::Internal),
+            (h2::Reason::PROTOCOL_ERROR, Code::Internal),
+            (h2::Reason::REFUSED_STREAM, Code::Unavailable),
+            (h2::Reason::CANCEL, Code::Cancelled),
+            (h2::Reason::ENHANCE_YOUR_CALM, Code::ResourceExhausted),
+            (h2::Reason::INADEQUATE_SECURITY, Code::PermissionDenied),
+        ] {
+            assert_eq!(of_reset(reason), code, "{reason}");
+        }
+    }
+}
