@@ -16,6 +16,8 @@
 //! | --- | --- |
 //! | `http/client.rs`, `http/builder.rs`, `http/request.rs` | the client, its settings, and requests made with its words |
 //! | `http/future.rs`, `http/deadline.rs` | one request: its attempts, in the time that it has |
+//! | `http/layered.rs` | tower's layers around the client |
+//! | `http/from_fn.rs` | feature `test-util`: clients that tests answer themselves |
 //! | `http/broadcast.rs` | the same request to every pod |
 //! | `http/pinned.rs` | one pod, or all pods but one |
 //! | `http/affinity.rs` | which pod a request stays with: by a key, or by a session |
@@ -51,11 +53,14 @@ mod deadline;
 mod error;
 mod failure;
 mod framing;
+#[cfg(feature = "test-util")]
+mod from_fn;
 mod future;
 mod h2_task;
 mod h2_wire;
 mod heads;
 mod key_from;
+mod layered;
 mod measured;
 mod pinned;
 mod pod;
@@ -77,6 +82,7 @@ mod upgrade;
 mod upload;
 mod wire_limits;
 
+pub use body::RequestBody;
 pub use builder::{BuildError, ClientBuilder};
 pub use client::Client;
 pub use error::Error;

@@ -9,6 +9,7 @@ pub(super) use reading::Reading;
 
 use std::{
     any::Any,
+    fmt,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
@@ -29,9 +30,20 @@ type Stream = UnsyncBoxBody<Bytes, BoxError>;
 /// A request on its way to a pod.
 pub(super) type PodRequest = Request<RequestBody>;
 
-/// The body of a request on its way to a pod. Most have none, and all are moved with their requests: it is one word.
+// Most requests have none, and all are moved with their bodies: it is one word.
+/// The body of a request on its way to a pod, as [layers](super::Client::layer) around a client see it.
+///
+/// It is of one type whatever the caller's is. Its default is no body.
+///
+/// ```
+/// use tower_headless::http::RequestBody;
+///
+/// let body = RequestBody::from("hello");
+/// let again = body.try_clone(); // what isn't there as a whole can't be had twice
+/// # assert!(again.is_some());
+/// ```
 #[derive(Default)]
-pub(super) struct RequestBody(Option<Box<Kind>>);
+pub struct RequestBody(Option<Box<Kind>>);
 
 enum Kind {
     Whole(Option<Bytes>),
@@ -45,21 +57,68 @@ impl RequestBody {
     /// A request without a body.
     pub(super) const EMPTY: Self = Self(None);
 
-    /// `declared` is the length that the request's headers promise, where they do.
-    pub(super) fn new<B>(body: B, declared: Option<u64>) -> Self
+    /// A body of any type. One that is there as a whole, as `Full<Bytes>` is, stays so; any other one is a stream.
+    pub fn new<B>(body: B) -> Self
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
+        Self::at_hand(body).unwrap_or_else(|body| {
+            let stream = body.map_err(Into::into).boxed_unsync();
+            Kind::Stream(stream).into()
+        })
+    }
+
+    /// No body.
+    pub fn empty() -> Self {
+        Self::EMPTY
+    }
+
+    /// The same body once more; none if it is a stream, which can be read only once.
+    pub fn try_clone(&self) -> Option<Self> {
+        self.again()
+    }
+
+    /// A body that fails if it is not as long as was said. `declared` is the length that the request's headers promise, where
+    /// they do.
+    pub(super) fn measured<B>(body: B, declared: Option<u64>) -> Self
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        Self::at_hand(body).map_or_else(
+            |body| Kind::Stream(Measured::new(body, declared).boxed_unsync()).into(),
+            |body| body.remeasured(declared),
+        )
+    }
+
+    /// One of the bodies that need no box of their own; or else the body.
+    #[inline]
+    fn at_hand<B>(body: B) -> Result<Self, B>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+    {
         if body.is_end_stream() {
-            return Self::EMPTY;
+            return Ok(Self::EMPTY);
         }
         let mut body = Some(body);
-        if let Some(whole) = (&mut body as &mut dyn Any).downcast_mut::<Option<Full<Bytes>>>() {
-            return Self::whole(whole.take());
+        let any = &mut body as &mut dyn Any;
+        if let Some(whole) = any.downcast_mut::<Option<Full<Bytes>>>() {
+            return Ok(Self::whole(whole.take()));
         }
-        let body = body.expect("not taken above");
-        Kind::Stream(Measured::new(body, declared).boxed_unsync()).into()
+        if let Some(own) = any.downcast_mut::<Option<Self>>() {
+            return Ok(own.take().unwrap_or_default());
+        }
+        Err(body.expect("not taken above"))
+    }
+
+    /// A stream that came as one of these has not been measured before.
+    fn remeasured(mut self, declared: Option<u64>) -> Self {
+        if let Some(Kind::Stream(stream)) = self.0.as_deref_mut() {
+            let measured = Measured::new(std::mem::take(stream), declared);
+            *stream = measured.boxed_unsync();
+        }
+        self
     }
 
     fn whole(body: Option<Full<Bytes>>) -> Self {
@@ -170,7 +229,36 @@ impl From<Kind> for RequestBody {
 /// All there.
 impl From<Bytes> for RequestBody {
     fn from(data: Bytes) -> Self {
-        Kind::Whole(Some(data)).into()
+        match data.is_empty() {
+            true => Self::EMPTY,
+            false => Kind::Whole(Some(data)).into(),
+        }
+    }
+}
+
+impl From<Vec<u8>> for RequestBody {
+    fn from(data: Vec<u8>) -> Self {
+        Bytes::from(data).into()
+    }
+}
+
+impl From<String> for RequestBody {
+    fn from(text: String) -> Self {
+        Bytes::from(text).into()
+    }
+}
+
+impl From<&'static str> for RequestBody {
+    fn from(text: &'static str) -> Self {
+        Bytes::from_static(text.as_bytes()).into()
+    }
+}
+
+impl fmt::Debug for RequestBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestBody")
+            .field("size_hint", &self.size_hint())
+            .finish_non_exhaustive()
     }
 }
 

@@ -3,8 +3,10 @@
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
+use tower::ServiceExt;
 
 use super::{
+    body::RequestBody,
     client::{Client, Prepared},
     error::Error,
     future::ResponseFuture,
@@ -61,6 +63,15 @@ impl Client {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
+        if self.is_layered() {
+            let request = request.map(RequestBody::new);
+            return match request.body().try_clone() {
+                Some(_) => {
+                    self.broadcast_layered(move |_| again(&request).ok_or_else(not_repeatable))
+                }
+                None => Broadcast::failed(not_repeatable()),
+            };
+        }
         let prepared = match self.prepare(request, None) {
             Ok((prepared, _)) if prepared.again().is_some() => prepared,
             Ok(_) => return Broadcast::failed(not_repeatable()),
@@ -80,6 +91,9 @@ impl Client {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
+        if self.is_layered() {
+            return self.broadcast_layered(move |pod| Ok(request(pod).map(RequestBody::new)));
+        }
         let client = self.clone();
         self.broadcast_prepared(move |pod| {
             let (prepared, _) = client.prepare(request(pod), None)?;
@@ -98,6 +112,26 @@ impl Client {
                 Ok(prepared) => Box::pin(client.send(prepared, route)),
                 Err(error) => Box::pin(ResponseFuture::failed(error)),
             }
+        })
+    }
+}
+
+impl Client {
+    /// Each request through the layers, and then to its pod.
+    fn broadcast_layered(
+        &self,
+        mut request: impl FnMut(&Endpoint) -> Result<Request<RequestBody>, Error> + Send + 'static,
+    ) -> Broadcast<Response<ResponseBody>, Error> {
+        let client = self.clone();
+        Broadcast::new(self.pods().roster(), KIND, move |target| {
+            let mut request = match request(&target.endpoint) {
+                Ok(request) => request,
+                Err(error) => return Box::pin(ResponseFuture::failed(error)),
+            };
+            let route = Route::new().member(target.clone());
+            request.extensions_mut().insert(route);
+            let answer = client.clone().oneshot(request);
+            Box::pin(ResponseFuture::layered(Box::pin(answer)))
         })
     }
 }

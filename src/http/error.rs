@@ -60,6 +60,8 @@ enum Kind {
     },
     #[error("no end of pod {pod}'s response within {after:?}")]
     Unended { pod: Endpoint, after: Duration },
+    #[error("a layer around the client failed: {0}")]
+    Layer(BoxError),
 }
 
 fn unanswered(pod: Option<&Endpoint>) -> String {
@@ -159,6 +161,40 @@ impl Error {
         Self(Box::new(Kind::Status { pod, status }))
     }
 
+    /// What a layer around the client says. An error of the client's own that it passes on stays what it is.
+    pub(super) fn layer(error: impl Into<BoxError>) -> Self {
+        match error.into().downcast::<Self>() {
+            Ok(own) => *own,
+            Err(error) => Self(Box::new(Kind::Layer(error))),
+        }
+    }
+
+    /// The client's own error: this one, or the one that a layer has put into its own.
+    fn own(&self) -> &Self {
+        let Kind::Layer(error) = &*self.0 else {
+            return self;
+        };
+        let mut cause: Option<&(dyn StdError + 'static)> = Some(&**error);
+        while let Some(error) = cause {
+            if let Some(own) = error.downcast_ref::<Self>() {
+                return own.own();
+            }
+            cause = error.source();
+        }
+        self
+    }
+
+    fn kind(&self) -> &Kind {
+        &self.own().0
+    }
+
+    /// A [layer](super::Client::layer) around the client failed the request, for a reason of its own, or in its own words: its
+    /// error is the source. If the client's own error is in that one's chain, all other questions are answered by it; if none is,
+    /// whether a pod has executed the request is not known.
+    pub fn is_layer(&self) -> bool {
+        matches!(*self.0, Kind::Layer(_))
+    }
+
     /// What the balancer says of a request.
     pub(super) fn balance(error: BalanceError) -> Self {
         let (pod, source) = match error.into_endpoint_failure() {
@@ -209,7 +245,7 @@ impl Error {
     ///
     /// Where this is false it may have been executed, once.
     pub fn is_unexecuted(&self) -> bool {
-        match *self.0 {
+        match *self.kind() {
             Kind::Request(_)
             | Kind::Foreign { .. }
             | Kind::Unsent(_)
@@ -222,14 +258,15 @@ impl Error {
             | Kind::CutOff { .. }
             | Kind::Limit { .. }
             | Kind::Unanswered { .. }
-            | Kind::Unended { .. } => false,
+            | Kind::Unended { .. }
+            | Kind::Layer(_) => false,
         }
     }
 
     /// A timeout of the client's own has passed: that of the first byte, that of the whole, or one of a
     /// [broadcast's](crate::Broadcast).
     pub fn is_timeout(&self) -> bool {
-        match &*self.0 {
+        match self.kind() {
             Kind::Unanswered { .. } | Kind::Unended { .. } | Kind::NoAnswer(_) => true,
             Kind::Pod { source, .. } => source.is::<NoFirstByte>(),
             _ => false,
@@ -238,7 +275,7 @@ impl Error {
 
     /// The request itself makes no sense: the message tells how.
     pub fn is_request(&self) -> bool {
-        matches!(*self.0, Kind::Request(_) | Kind::Foreign { .. })
+        matches!(*self.kind(), Kind::Request(_) | Kind::Foreign { .. })
     }
 
     /// The request's URI names another service than the client's, by its authority or its scheme. Nothing was sent.
@@ -246,27 +283,27 @@ impl Error {
     /// [`is_request`](Self::is_request) is true as well. See
     /// [`ClientBuilder::allow_foreign_authority`](super::ClientBuilder::allow_foreign_authority).
     pub fn is_foreign(&self) -> bool {
-        matches!(*self.0, Kind::Foreign { .. })
+        matches!(*self.kind(), Kind::Foreign { .. })
     }
 
     /// The request's own body failed, or isn't as long as was said, which is nothing that a pod has done. A part of the request
     /// may have been sent.
     pub fn is_request_body(&self) -> bool {
-        matches!(*self.0, Kind::RequestBody(_))
+        matches!(*self.kind(), Kind::RequestBody(_))
     }
 
     /// The response is larger than this client reads: its head or its trailers. The source names the limit and its
     /// [setting](super::ClientBuilder::max_response_header_size). The pod is not to blame, so it is neither ejected nor is
     /// another one asked.
     pub fn is_limit(&self) -> bool {
-        matches!(*self.0, Kind::Limit { .. })
+        matches!(*self.kind(), Kind::Limit { .. })
     }
 
     /// No pod took the request: there are none, or all refuse; or the one of a [broadcast](super::Client::broadcast) does, or
     /// has left. The source is the balancer's own
     /// [`Error`](crate::Error).
     pub fn is_unreachable(&self) -> bool {
-        matches!(*self.0, Kind::Unsent(_) | Kind::SessionLost { .. })
+        matches!(*self.kind(), Kind::Unsent(_) | Kind::SessionLost { .. })
     }
 
     /// The request's session has lost its pod, and was to go to no other ([strict](super::Sessions::strict)). Nothing was sent.
@@ -275,13 +312,13 @@ impl Error {
     #[cfg(feature = "sessions")]
     #[cfg_attr(docsrs, doc(cfg(feature = "sessions")))]
     pub fn is_session_lost(&self) -> bool {
-        matches!(*self.0, Kind::SessionLost { .. })
+        matches!(*self.kind(), Kind::SessionLost { .. })
     }
 
     /// The status of an answer that is no success, where successes are counted: see
     /// [`Client::broadcast`](super::Client::broadcast). Elsewhere an answer is no error, whatever its status.
     pub fn status_code(&self) -> Option<StatusCode> {
-        match *self.0 {
+        match *self.kind() {
             Kind::Status { status, .. } => Some(status),
             _ => None,
         }
@@ -296,7 +333,7 @@ impl Error {
     }
 
     fn unsent(&self) -> Option<&BalanceError> {
-        match &*self.0 {
+        match self.kind() {
             Kind::Unsent(error) | Kind::SessionLost { source: error, .. } => Some(error),
             _ => None,
         }
@@ -305,7 +342,7 @@ impl Error {
     /// The name of the pod that failed, where a name is known; or of the one pod that should have had the request, as it was asked
     /// for: also where it [is absent](Self::is_absent), and has no [endpoint](Self::endpoint).
     pub fn pod(&self) -> Option<&str> {
-        let asked_for = match &*self.0 {
+        let asked_for = match self.kind() {
             Kind::SessionLost { pod, .. } => Some(&**pod),
             _ => self.unsent().and_then(BalanceError::pod),
         };
@@ -314,7 +351,7 @@ impl Error {
 
     /// The pod that failed, where one alone had the request, or was the only one that should have it.
     pub fn endpoint(&self) -> Option<&Endpoint> {
-        match &*self.0 {
+        match self.kind() {
             Kind::Unanswered { pod, .. } => pod.as_ref(),
             Kind::Pod { pod, .. }
             | Kind::Status { pod, .. }
@@ -344,6 +381,7 @@ impl StdError for Error {
             | Kind::Pod { source, .. }
             | Kind::Body { source, .. }
             | Kind::Limit { source, .. } => Some(&**source),
+            Kind::Layer(error) => Some(&**error),
             Kind::CutOff { source, .. } => Some(source),
             // Its text is the balancer's.
             Kind::NoAnswer(error) => error.source(),

@@ -1,6 +1,7 @@
 //! Responses: whose they are, and what they hold until they end.
 
 use std::{
+    any::Any,
     fmt, mem,
     pin::Pin,
     sync::Arc,
@@ -8,8 +9,10 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::{Stream, TryStreamExt};
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::upgrade::OnUpgrade as HyperUpgrade;
 
 use super::{
@@ -143,17 +146,32 @@ impl Completion<Response<ResponseBody>> for OnResponseEnd {
 ///
 /// Its connection is free again when it has been read to its end, and its request counts as in flight until then. Dropped
 /// early, it closes its connection (HTTP/1.1) or resets its stream (HTTP/2).
+///
+/// Layers and tests make their own, of text, of bytes, or of any [body](Self::new) or [stream](Self::from_stream). Its default is
+/// an empty one.
+///
+/// ```
+/// use http::Response;
+/// use tower_headless::http::ResponseBody;
+///
+/// let response = Response::new(ResponseBody::from("from a cache"));
+/// assert!(response.body().endpoint().is_none(), "no pod has sent it");
+/// ```
 pub struct ResponseBody {
     exchange: Box<Exchange>,
 }
 
 impl ResponseBody {
     /// As the pod's connection has it.
-    pub(super) fn new(body: Received, lease: Lease, named: Named) -> Self {
+    pub(super) fn received(body: Received, lease: Lease, named: Named) -> Self {
+        Self::of(Some(body), Some(lease), named)
+    }
+
+    fn of(body: Option<Received>, lease: Option<Lease>, named: Named) -> Self {
         Self {
             exchange: Box::new(Exchange {
-                body: Some(ReadAhead::new(body)),
-                lease: Some(lease),
+                body: body.map(ReadAhead::new),
+                lease,
                 in_flight: None,
                 classify: SharedClassify::ByStatus,
                 deadline: None,
@@ -162,9 +180,53 @@ impl ResponseBody {
         }
     }
 
-    /// The pod that sends it.
+    /// A body of any type, that no pod has sent. One that is a `ResponseBody` already stays as it is.
+    pub fn new<B>(body: B) -> Self
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let mut body = Some(body);
+        if let Some(own) = (&mut body as &mut dyn Any).downcast_mut::<Option<Self>>() {
+            return own.take().unwrap_or_default();
+        }
+        let body = body.filter(|body| !body.is_end_stream());
+        let body = body.map(|body| Received::foreign(body.map_err(Into::into).boxed_unsync()));
+        Self::of(body, None, Named::nobody())
+    }
+
+    /// A stream of bytes, that no pod has sent.
+    pub fn from_stream<S, E>(stream: S) -> Self
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send + 'static,
+        E: Into<BoxError> + 'static,
+    {
+        Self::new(StreamBody::new(stream.map_ok(Frame::data)))
+    }
+
+    /// One with nothing in it.
+    pub fn empty() -> Self {
+        Self::of(None, None, Named::nobody())
+    }
+
+    /// The pod that sends it. Where there is none, since a layer or a test has made it, this is `0.0.0.0:0`, and
+    /// [`endpoint`](Self::endpoint) none.
     pub fn pod(&self) -> &Endpoint {
         &self.exchange.named.pod
+    }
+
+    /// The pod that sends it, if one does: a [layer](super::Client::layer) or a test may have made it instead.
+    pub fn endpoint(&self) -> Option<&Endpoint> {
+        let named = &self.exchange.named;
+        named.is_known().then_some(&*named.pod)
+    }
+
+    /// The same of a pod: a layer has put its own body in the place of the pod's.
+    pub(super) fn of_pod(mut self, pod: &Endpoint) -> Self {
+        if self.endpoint().is_none() {
+            self.exchange.named.pod = Arc::new(pod.clone());
+        }
+        self
     }
 
     /// Whether all of it has been read, or there was nothing to read.
@@ -259,6 +321,7 @@ impl Body for ResponseBody {
                 ReceiveError::Limit(limit) => Error::limit(pod(), limit),
                 ReceiveError::Broken(_) if is_cut_off => Error::cut_off(pod()),
                 ReceiveError::Broken(error) => Error::body(pod(), error),
+                ReceiveError::Foreign(error) => Error::layer(error),
             })
         }))
     }
@@ -285,10 +348,46 @@ fn ends_with_runtime(
     connection.is_some_and(|connection| is_end_of_runtime(error, connection.is_cut_off()))
 }
 
+impl Default for ResponseBody {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
+impl From<()> for ResponseBody {
+    fn from((): ()) -> Self {
+        Self::empty()
+    }
+}
+
+impl From<Bytes> for ResponseBody {
+    fn from(data: Bytes) -> Self {
+        Self::new(Full::new(data))
+    }
+}
+
+impl From<Vec<u8>> for ResponseBody {
+    fn from(data: Vec<u8>) -> Self {
+        Bytes::from(data).into()
+    }
+}
+
+impl From<String> for ResponseBody {
+    fn from(text: String) -> Self {
+        Bytes::from(text).into()
+    }
+}
+
+impl From<&'static str> for ResponseBody {
+    fn from(text: &'static str) -> Self {
+        Bytes::from_static(text.as_bytes()).into()
+    }
+}
+
 impl fmt::Debug for ResponseBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseBody")
-            .field("pod", self.pod())
+            .field("pod", &self.endpoint())
             .finish_non_exhaustive()
     }
 }

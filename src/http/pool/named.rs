@@ -1,10 +1,16 @@
 //! A pod as its responses name it.
 
-use std::sync::Arc;
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use http::Extensions;
 
 use crate::endpoint::Endpoint;
+
+/// The address of no pod.
+const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// Each response has a clone.
 #[derive(Clone)]
@@ -15,12 +21,25 @@ pub(in crate::http) struct Named {
 }
 
 impl Named {
+    /// Whether there is a pod.
+    pub(in crate::http) fn is_known(&self) -> bool {
+        self.pod.address() != NOBODY
+    }
+
     pub(super) fn new(pod: Endpoint) -> Self {
         let mut extensions = Extensions::new();
         extensions.insert(pod.clone());
         Self {
             pod: Arc::new(pod),
             extensions,
+        }
+    }
+
+    /// Of a response that no pod has sent: it names [`NOBODY`], where no pod can be.
+    pub(in crate::http) fn nobody() -> Self {
+        Self {
+            pod: Arc::new(Endpoint::new(NOBODY)),
+            extensions: Extensions::new(),
         }
     }
 }
