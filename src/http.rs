@@ -33,6 +33,7 @@
 //! | `http/renewal.rs` | connections that were made with settings that don't hold any more |
 //! | `http/wire_limits.rs`, `http/heads.rs` | how much is read of what pods send, and with how much room |
 //! | `http/body.rs`, `http/body/begun.rs`, `http/upload.rs` | request bodies; those on a connection that others share |
+//! | `http/sync_body.rs` | bodies of any other type |
 //! | `http/response.rs`, `http/received.rs`, `http/upgrade.rs` | response bodies, upgraded streams |
 //! | `http/check.rs`, `http/check/` | health checks over HTTP and gRPC |
 //! | `http/read_ahead.rs` | response bodies that are read before somebody asks |
@@ -76,6 +77,7 @@ mod response;
 #[cfg(feature = "sessions")]
 mod session;
 mod socket;
+mod sync_body;
 #[cfg(feature = "tls")]
 mod tls;
 mod upgrade;

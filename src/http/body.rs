@@ -18,14 +18,11 @@ use std::{
 use bytes::Bytes;
 use http::Request;
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use http_body_util::Full;
 
 use self::{begun::Begun, reading::Reader};
-use super::measured::Measured;
+use super::{measured::Measured, sync_body::SyncBody};
 use crate::error::BoxError;
-
-/// A caller's body, whatever its type.
-type Stream = UnsyncBoxBody<Bytes, BoxError>;
 
 /// A request on its way to a pod.
 pub(super) type PodRequest = Request<RequestBody>;
@@ -47,7 +44,7 @@ pub struct RequestBody(Option<Box<Kind>>);
 
 enum Kind {
     Whole(Option<Bytes>),
-    Stream(Stream),
+    Stream(SyncBody),
     Recorded(ReplayBody),
     Begun(Begun<RequestBody>),
     Watched { body: RequestBody, _reader: Reader },
@@ -63,10 +60,7 @@ impl RequestBody {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        Self::at_hand(body).unwrap_or_else(|body| {
-            let stream = body.map_err(Into::into).boxed_unsync();
-            Kind::Stream(stream).into()
-        })
+        Self::at_hand(body).unwrap_or_else(|body| Kind::Stream(SyncBody::new(body)).into())
     }
 
     /// No body.
@@ -87,9 +81,17 @@ impl RequestBody {
         B::Error: Into<BoxError>,
     {
         Self::at_hand(body).map_or_else(
-            |body| Kind::Stream(Measured::new(body, declared).boxed_unsync()).into(),
+            |body| Self::measured_stream(body, declared),
             |body| body.remeasured(declared),
         )
+    }
+
+    fn measured_stream<B>(body: B, declared: Option<u64>) -> Self
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        Kind::Stream(SyncBody::new(Measured::new(body, declared))).into()
     }
 
     /// One of the bodies that need no box of their own; or else the body.
@@ -113,12 +115,14 @@ impl RequestBody {
     }
 
     /// A stream that came as one of these has not been measured before.
-    fn remeasured(mut self, declared: Option<u64>) -> Self {
-        if let Some(Kind::Stream(stream)) = self.0.as_deref_mut() {
-            let measured = Measured::new(std::mem::take(stream), declared);
-            *stream = measured.boxed_unsync();
+    fn remeasured(self, declared: Option<u64>) -> Self {
+        match self.0 {
+            Some(kind) if matches!(*kind, Kind::Stream(_)) => match *kind {
+                Kind::Stream(stream) => Self::measured_stream(stream, declared),
+                other => other.into(),
+            },
+            other => Self(other),
         }
-        self
     }
 
     fn whole(body: Option<Full<Bytes>>) -> Self {
@@ -318,7 +322,7 @@ struct ReplayBody {
 }
 
 struct Recording {
-    stream: Stream,
+    stream: SyncBody,
     recorded: Vec<Bytes>,
     /// How many replays have been read: the last of them reads on.
     turns: usize,
@@ -331,7 +335,7 @@ struct Recording {
 }
 
 impl ReplayBody {
-    fn new(stream: Stream, limit: usize) -> Self {
+    fn new(stream: SyncBody, limit: usize) -> Self {
         let size_hint = stream.size_hint();
         let recording = Recording {
             stream,

@@ -3,25 +3,25 @@
 use std::{
     io,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 
 use super::{
     h2_task::Http2State,
+    sync_body::SyncBody,
     wire_limits::{TooLarge, WireLimits},
 };
 use crate::error::BoxError;
 
 pub(super) enum Received {
     Pod(FromPod),
-    /// What a layer, or a test, gives for one. The lock is for `Sync`: nobody ever waits for it.
-    Foreign(Mutex<UnsyncBoxBody<Bytes, BoxError>>),
+    /// What a layer, or a test, gives for one.
+    Foreign(SyncBody),
 }
 
 pub(super) struct FromPod {
@@ -47,10 +47,6 @@ impl Received {
             limits,
             http2,
         })
-    }
-
-    pub(super) fn foreign(body: UnsyncBoxBody<Bytes, BoxError>) -> Self {
-        Self::Foreign(Mutex::new(body))
     }
 }
 
@@ -101,7 +97,6 @@ impl Body for Received {
                 }))
             }
             Self::Foreign(foreign) => {
-                let foreign = foreign.get_mut().unwrap_or_else(PoisonError::into_inner);
                 let frame = ready!(Pin::new(foreign).poll_frame(cx));
                 Poll::Ready(frame.map(|frame| frame.map_err(ReceiveError::Foreign)))
             }
@@ -111,20 +106,14 @@ impl Body for Received {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Pod(pod) => pod.body.is_end_stream(),
-            Self::Foreign(foreign) => {
-                let foreign = foreign.lock().unwrap_or_else(PoisonError::into_inner);
-                foreign.is_end_stream()
-            }
+            Self::Foreign(foreign) => foreign.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Pod(pod) => pod.body.size_hint(),
-            Self::Foreign(foreign) => {
-                let foreign = foreign.lock().unwrap_or_else(PoisonError::into_inner);
-                foreign.size_hint()
-            }
+            Self::Foreign(foreign) => foreign.size_hint(),
         }
     }
 }

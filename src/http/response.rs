@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::{Full, StreamBody};
 use hyper::upgrade::OnUpgrade as HyperUpgrade;
 
 use super::{
@@ -22,6 +22,7 @@ use super::{
     pool::{Lease, Named},
     read_ahead::ReadAhead,
     received::{ReceiveError, Received},
+    sync_body::SyncBody,
     upgrade::OnUpgrade,
 };
 use crate::{
@@ -191,7 +192,7 @@ impl ResponseBody {
             return own.take().unwrap_or_default();
         }
         let body = body.filter(|body| !body.is_end_stream());
-        let body = body.map(|body| Received::foreign(body.map_err(Into::into).boxed_unsync()));
+        let body = body.map(|body| Received::Foreign(SyncBody::new(body)));
         Self::of(body, None, Named::nobody())
     }
 
