@@ -427,14 +427,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
     use futures::stream;
-    use http_body_util::{Empty, StreamBody};
+    use http_body_util::{BodyExt, Empty, StreamBody};
 
     fn chunks(chunks: &'static [&'static str]) -> RequestBody {
         let frames = chunks
             .iter()
             .copied()
             .map(|chunk| Ok::<_, BoxError>(Frame::data(Bytes::from(chunk))));
-        RequestBody::new(StreamBody::new(stream::iter(frames)), None)
+        RequestBody::measured(StreamBody::new(stream::iter(frames)), None)
     }
 
     async fn read(body: &mut RequestBody, frames: usize) -> Vec<u8> {
@@ -448,9 +448,9 @@ mod tests {
 
     #[test]
     fn a_body_is_known_for_what_it_is() {
-        assert!(RequestBody::new(Empty::new(), None).is_empty());
-        assert!(RequestBody::new(Full::new(Bytes::new()), None).is_empty());
-        let whole = RequestBody::new(Full::new(Bytes::from("abc")), None);
+        assert!(RequestBody::measured(Empty::new(), None).is_empty());
+        assert!(RequestBody::measured(Full::new(Bytes::new()), None).is_empty());
+        let whole = RequestBody::measured(Full::new(Bytes::from("abc")), None);
         let kind = whole.0.as_deref();
         assert!(matches!(kind, Some(Kind::Whole(Some(data))) if data == "abc"));
         assert_eq!(whole.size_hint().exact(), Some(3));
