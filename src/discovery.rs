@@ -53,6 +53,12 @@ const PACE: Duration = Duration::from_secs(1);
 ///     }
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no source of pods",
+    label = "this finds no pods",
+    note = "give it `Dns::new(\"web-headless.default:80\".parse()?)`, `EndpointSlices` (feature `kube`), or `StaticEndpoints::new(addresses)`",
+    note = "a stream of sets is a source with `StreamDiscovery::new(stream)`"
+)]
 pub trait Discovery: Send + 'static {
     /// Waits for the next answer.
     ///

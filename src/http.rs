@@ -17,6 +17,8 @@
 //! | `http/client.rs`, `http/builder.rs`, `http/request.rs` | the client, its settings, and requests made with its words |
 //! | `http/future.rs`, `http/deadline.rs` | one request: its attempts, in the time that it has |
 //! | `http/grpc.rs`, `http/call.rs` | gRPC calls: their deadline, and errors as statuses |
+//! | `http/layered.rs` | tower's layers around the client |
+//! | `http/from_fn.rs` | feature `test-util`: clients that tests answer themselves |
 //! | `http/broadcast.rs` | the same request to every pod |
 //! | `http/pinned.rs` | one pod, or all pods but one |
 //! | `http/affinity.rs` | which pod a request stays with: by a key, or by a session |
@@ -32,6 +34,7 @@
 //! | `http/renewal.rs` | connections that were made with settings that don't hold any more |
 //! | `http/wire_limits.rs`, `http/heads.rs` | how much is read of what pods send, and with how much room |
 //! | `http/body.rs`, `http/body/begun.rs`, `http/upload.rs` | request bodies; those on a connection that others share |
+//! | `http/sync_body.rs` | bodies of any other type |
 //! | `http/response.rs`, `http/received.rs`, `http/upgrade.rs` | response bodies, upgraded streams |
 //! | `http/check.rs`, `http/check/` | health checks over HTTP and gRPC |
 //! | `http/read_ahead.rs` | response bodies that are read before somebody asks |
@@ -53,6 +56,8 @@ mod deadline;
 mod error;
 mod failure;
 mod framing;
+#[cfg(feature = "test-util")]
+mod from_fn;
 mod future;
 mod grpc;
 mod h2_task;
@@ -60,6 +65,7 @@ mod h2_wire;
 mod heads;
 mod kept_head;
 mod key_from;
+mod layered;
 mod measured;
 mod pinned;
 mod pod;
@@ -75,12 +81,14 @@ mod response;
 #[cfg(feature = "sessions")]
 mod session;
 mod socket;
+mod sync_body;
 #[cfg(feature = "tls")]
 mod tls;
 mod upgrade;
 mod upload;
 mod wire_limits;
 
+pub use body::RequestBody;
 pub use builder::{BuildError, ClientBuilder};
 pub use client::Client;
 pub use error::Error;

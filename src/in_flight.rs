@@ -313,6 +313,11 @@ impl fmt::Debug for InFlight {
 ///
 /// [`OnResponse`] suits responses that come whole; [`OnBodyEnd`] suits HTTP. A protocol with a response of its own kind
 /// implements this by moving the guard into that response.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not tell when a request with the response `{R}` is over",
+    label = "this is no completion of `{R}`",
+    note = "`OnResponse::new()` suits all responses that come whole; `OnBodyEnd::new()` those that are `http::Response`s"
+)]
 pub trait Completion<R>: Send + Sync + 'static {
     /// The response as the caller gets it.
     type Response;

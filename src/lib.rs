@@ -306,6 +306,7 @@
 //! | `hedge.rs`, `hedge/` | a second endpoint asked while the first one is late: one engine, for `retry` and `http` |
 //! | `retry.rs`, `retry/` | requests sent again, elsewhere and within a budget: one engine, the layer, its policies |
 //! | `http.rs`, `http/` | feature `http`: the client, one pool of connections for each pod |
+//! | `naming.rs` | a page of the documentation: how to name a balancer's type |
 //! | `fuzzing.rs`, `discovery/dns/fuzzing.rs` | what the fuzz targets (`fuzz/`) call below the public interface; in no other build |
 //!
 //! Imports go downwards only, between the rooms and inside them; policies and discovery never meet. Decision code (`schedule`,
@@ -323,6 +324,7 @@
 //! | `tls` | no | HTTPS, on rustls; takes one of the two below |
 //! | `tls-ring`, `tls-aws-lc` | no | its provider of cryptography |
 //! | `tls-native-roots`, `tls-webpki-roots` | no | the system's and Mozilla's authorities, beside those of a file |
+//! | `test-util` | no | [`http::Client::from_fn`]: clients that an application's own tests answer |
 //! | `kube` | no | [`EndpointSlices`]: discovery by a watch of the API server, on kube; from Rust 1.89; takes a version of k8s-openapi, and one of the two below or above |
 //! | `kube-ring`, `kube-aws-lc` | no | its provider of cryptography |
 //! | `kube-latest` | no | all of it, for applications that don't care which |
@@ -351,6 +353,8 @@ mod latency;
 mod locality;
 mod member;
 mod membership;
+#[cfg(all(feature = "http", any(doc, doctest)))]
+pub mod naming;
 mod outcome;
 mod outlier;
 mod pinned;

@@ -37,6 +37,11 @@ impl Outcome {
 /// });
 /// # let _ = completion;
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not tell what the response `{R}` says of its pod",
+    label = "this classifies no `{R}`",
+    note = "give it a closure: `|result: Result<&{R}, &BoxError>| Outcome::Success`"
+)]
 pub trait Classify<R>: Send + Sync + 'static {
     /// What `result` says of its endpoint; the error is the endpoint service's own.
     fn classify(&self, result: Result<&R, &BoxError>) -> Outcome;
@@ -80,6 +85,11 @@ mod http {
 
     /// Says what an HTTP response is, from its head and its trailers.
     #[cfg_attr(docsrs, doc(cfg(feature = "http-body")))]
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` does not tell what an HTTP response says of its pod",
+        label = "this classifies no responses",
+        note = "`ByStatus` does; for another rule, implement `ClassifyHttp` for a type of your own: closures have no trailers to look at"
+    )]
     pub trait ClassifyHttp: Send + Sync + 'static {
         /// What the response's head says.
         fn head(&self, status: StatusCode, headers: &HeaderMap) -> Outcome;

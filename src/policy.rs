@@ -77,6 +77,12 @@ use crate::{member::Members, route::Route};
 ///     .build(|endpoint: &Endpoint| endpoint.address());
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no policy",
+    label = "this says nothing of which pod gets a request",
+    note = "the policies are `RoundRobin::new()`, `LeastConnections::new()`, `PowerOfTwo::new()`, `PeakEwma::new()`, `Random::new()` and `ConsistentHash::new()`",
+    note = "one that is named in a configuration is parsed: `name.parse::<BuiltInPolicy>()?`"
+)]
 pub trait Policy: Any + Send + Sync {
     /// Prepares a picker for a set of endpoints. `previous` is the picker of the set before it, if there was one: a cursor,
     /// say, goes on from there.

@@ -14,6 +14,8 @@ mod early;
 mod frames;
 #[path = "client/framing.rs"]
 mod framing;
+#[path = "client/from_fn.rs"]
+mod from_fn;
 #[path = "client/heads.rs"]
 mod heads;
 #[path = "client/hedge.rs"]
@@ -24,6 +26,8 @@ mod http2;
 mod keyed;
 #[path = "client/kit.rs"]
 mod kit;
+#[path = "client/layered.rs"]
+mod layered;
 #[path = "client/limits.rs"]
 mod limits;
 #[path = "client/local.rs"]

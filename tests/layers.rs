@@ -121,6 +121,8 @@ const LAYERS: &[(&str, &[&str])] = &[
             "subset",
         ],
     ),
+    // A page of the documentation.
+    ("naming", &[]),
 ];
 
 /// Pairs of files of one room that name each other, and why they may.

@@ -118,6 +118,14 @@ impl Service {
             && is_same_host(other.host(), self.authority.host())
     }
 
+    /// Adds the scheme and the authority to a path, for those who go by them. What is no path stays as it is.
+    pub(super) fn name_whole(&self, uri: &mut Uri) {
+        if uri.authority().is_none() && uri.path().starts_with('/') {
+            let parts = uri.clone().into_parts();
+            *uri = self.whole(parts).unwrap_or_else(|_| std::mem::take(uri));
+        }
+    }
+
     fn whole(&self, mut parts: Parts) -> Result<Uri, Error> {
         parts.scheme.get_or_insert_with(|| self.scheme.clone());
         let service = || self.authority.clone();

@@ -9,6 +9,7 @@ pub(super) use reading::Reading;
 
 use std::{
     any::Any,
+    fmt,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
@@ -17,25 +18,33 @@ use std::{
 use bytes::Bytes;
 use http::Request;
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use http_body_util::Full;
 
 use self::{begun::Begun, reading::Reader};
-use super::measured::Measured;
+use super::{measured::Measured, sync_body::SyncBody};
 use crate::error::BoxError;
-
-/// A caller's body, whatever its type.
-type Stream = UnsyncBoxBody<Bytes, BoxError>;
 
 /// A request on its way to a pod.
 pub(super) type PodRequest = Request<RequestBody>;
 
-/// The body of a request on its way to a pod. Most have none, and all are moved with their requests: it is one word.
+// Most requests have none, and all are moved with their bodies: it is one word.
+/// The body of a request on its way to a pod, as [layers](super::Client::layer) around a client see it.
+///
+/// It is of one type whatever the caller's is. Its default is no body.
+///
+/// ```
+/// use tower_headless::http::RequestBody;
+///
+/// let body = RequestBody::from("hello");
+/// let again = body.try_clone(); // what isn't there as a whole can't be had twice
+/// # assert!(again.is_some());
+/// ```
 #[derive(Default)]
-pub(super) struct RequestBody(Option<Box<Kind>>);
+pub struct RequestBody(Option<Box<Kind>>);
 
 enum Kind {
     Whole(Option<Bytes>),
-    Stream(Stream),
+    Stream(SyncBody),
     Recorded(ReplayBody),
     Begun(Begun<RequestBody>),
     Watched { body: RequestBody, _reader: Reader },
@@ -45,21 +54,75 @@ impl RequestBody {
     /// A request without a body.
     pub(super) const EMPTY: Self = Self(None);
 
-    /// `declared` is the length that the request's headers promise, where they do.
-    pub(super) fn new<B>(body: B, declared: Option<u64>) -> Self
+    /// A body of any type. One that is there as a whole, as `Full<Bytes>` is, stays so; any other one is a stream.
+    pub fn new<B>(body: B) -> Self
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
+        Self::at_hand(body).unwrap_or_else(|body| Kind::Stream(SyncBody::new(body)).into())
+    }
+
+    /// No body.
+    pub fn empty() -> Self {
+        Self::EMPTY
+    }
+
+    /// The same body once more; none if it is a stream, which can be read only once.
+    pub fn try_clone(&self) -> Option<Self> {
+        self.again()
+    }
+
+    /// A body that fails if it is not as long as was said. `declared` is the length that the request's headers promise, where
+    /// they do.
+    pub(super) fn measured<B>(body: B, declared: Option<u64>) -> Self
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        Self::at_hand(body).map_or_else(
+            |body| Self::measured_stream(body, declared),
+            |body| body.remeasured(declared),
+        )
+    }
+
+    fn measured_stream<B>(body: B, declared: Option<u64>) -> Self
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        Kind::Stream(SyncBody::new(Measured::new(body, declared))).into()
+    }
+
+    /// One of the bodies that need no box of their own; or else the body.
+    #[inline]
+    fn at_hand<B>(body: B) -> Result<Self, B>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+    {
         if body.is_end_stream() {
-            return Self::EMPTY;
+            return Ok(Self::EMPTY);
         }
         let mut body = Some(body);
-        if let Some(whole) = (&mut body as &mut dyn Any).downcast_mut::<Option<Full<Bytes>>>() {
-            return Self::whole(whole.take());
+        let any = &mut body as &mut dyn Any;
+        if let Some(whole) = any.downcast_mut::<Option<Full<Bytes>>>() {
+            return Ok(Self::whole(whole.take()));
         }
-        let body = body.expect("not taken above");
-        Kind::Stream(Measured::new(body, declared).boxed_unsync()).into()
+        if let Some(own) = any.downcast_mut::<Option<Self>>() {
+            return Ok(own.take().unwrap_or_default());
+        }
+        Err(body.expect("not taken above"))
+    }
+
+    /// A stream that came as one of these has not been measured before.
+    fn remeasured(self, declared: Option<u64>) -> Self {
+        match self.0 {
+            Some(kind) if matches!(*kind, Kind::Stream(_)) => match *kind {
+                Kind::Stream(stream) => Self::measured_stream(stream, declared),
+                other => other.into(),
+            },
+            other => Self(other),
+        }
     }
 
     fn whole(body: Option<Full<Bytes>>) -> Self {
@@ -170,7 +233,36 @@ impl From<Kind> for RequestBody {
 /// All there.
 impl From<Bytes> for RequestBody {
     fn from(data: Bytes) -> Self {
-        Kind::Whole(Some(data)).into()
+        match data.is_empty() {
+            true => Self::EMPTY,
+            false => Kind::Whole(Some(data)).into(),
+        }
+    }
+}
+
+impl From<Vec<u8>> for RequestBody {
+    fn from(data: Vec<u8>) -> Self {
+        Bytes::from(data).into()
+    }
+}
+
+impl From<String> for RequestBody {
+    fn from(text: String) -> Self {
+        Bytes::from(text).into()
+    }
+}
+
+impl From<&'static str> for RequestBody {
+    fn from(text: &'static str) -> Self {
+        Bytes::from_static(text.as_bytes()).into()
+    }
+}
+
+impl fmt::Debug for RequestBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestBody")
+            .field("size_hint", &self.size_hint())
+            .finish_non_exhaustive()
     }
 }
 
@@ -230,7 +322,7 @@ struct ReplayBody {
 }
 
 struct Recording {
-    stream: Stream,
+    stream: SyncBody,
     recorded: Vec<Bytes>,
     /// How many replays have been read: the last of them reads on.
     turns: usize,
@@ -243,7 +335,7 @@ struct Recording {
 }
 
 impl ReplayBody {
-    fn new(stream: Stream, limit: usize) -> Self {
+    fn new(stream: SyncBody, limit: usize) -> Self {
         let size_hint = stream.size_hint();
         let recording = Recording {
             stream,
@@ -335,14 +427,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
     use futures_util::stream;
-    use http_body_util::{Empty, StreamBody};
+    use http_body_util::{BodyExt, Empty, StreamBody};
 
     fn chunks(chunks: &'static [&'static str]) -> RequestBody {
         let frames = chunks
             .iter()
             .copied()
             .map(|chunk| Ok::<_, BoxError>(Frame::data(Bytes::from(chunk))));
-        RequestBody::new(StreamBody::new(stream::iter(frames)), None)
+        RequestBody::measured(StreamBody::new(stream::iter(frames)), None)
     }
 
     async fn read(body: &mut RequestBody, frames: usize) -> Vec<u8> {
@@ -356,9 +448,9 @@ mod tests {
 
     #[test]
     fn a_body_is_known_for_what_it_is() {
-        assert!(RequestBody::new(Empty::new(), None).is_empty());
-        assert!(RequestBody::new(Full::new(Bytes::new()), None).is_empty());
-        let whole = RequestBody::new(Full::new(Bytes::from("abc")), None);
+        assert!(RequestBody::measured(Empty::new(), None).is_empty());
+        assert!(RequestBody::measured(Full::new(Bytes::new()), None).is_empty());
+        let whole = RequestBody::measured(Full::new(Bytes::from("abc")), None);
         let kind = whole.0.as_deref();
         assert!(matches!(kind, Some(Kind::Whole(Some(data))) if data == "abc"));
         assert_eq!(whole.size_hint().exact(), Some(3));

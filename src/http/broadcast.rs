@@ -3,8 +3,10 @@
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
+use tower::ServiceExt;
 
 use super::{
+    body::{PodRequest, RequestBody},
     client::{Client, Prepared},
     error::Error,
     future::ResponseFuture,
@@ -61,6 +63,15 @@ impl Client {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
+        if self.is_layered() {
+            let request = request.map(RequestBody::new);
+            return match request.body().try_clone() {
+                Some(_) => {
+                    self.broadcast_layered(move |_| again(&request).ok_or_else(not_repeatable))
+                }
+                None => Broadcast::failed(not_repeatable()),
+            };
+        }
         let prepared = match self.prepare(request, None) {
             Ok(prepared) if prepared.again().is_some() => prepared,
             Ok(_) => return Broadcast::failed(not_repeatable()),
@@ -80,6 +91,9 @@ impl Client {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
+        if self.is_layered() {
+            return self.broadcast_layered(move |pod| Ok(request(pod).map(RequestBody::new)));
+        }
         let client = self.clone();
         self.broadcast_prepared(move |pod| {
             let prepared = client.prepare(request(pod), None);
@@ -106,11 +120,31 @@ impl Client {
     }
 }
 
+impl Client {
+    /// Each request through the layers, and then to its pod.
+    fn broadcast_layered(
+        &self,
+        mut request: impl FnMut(&Endpoint) -> Result<Request<RequestBody>, Error> + Send + 'static,
+    ) -> Broadcast<Response<ResponseBody>, Error> {
+        let client = self.clone();
+        Broadcast::new(self.pods().roster(), KIND, move |target| {
+            let mut request = match request(&target.endpoint) {
+                Ok(request) => request,
+                Err(error) => return Box::pin(ResponseFuture::failed(error)),
+            };
+            let route = Route::new().member(target.clone());
+            request.extensions_mut().insert(route);
+            let answer = client.clone().oneshot(request);
+            Box::pin(ResponseFuture::layered(Box::pin(answer)))
+        })
+    }
+}
+
 impl Prepared {
     /// The same request once more, if its body can be had twice.
     fn again(&self) -> Option<Self> {
         Some(Self {
-            request: KeptHead::of(&self.request).with(self.request.body().again()?),
+            request: again(&self.request)?,
             timeout: self.timeout,
             route: Route::new(),
             tells_timeout: self.tells_timeout,
@@ -118,6 +152,11 @@ impl Prepared {
             followed: None,
         })
     }
+}
+
+/// The same request, if its body can be had again.
+fn again(request: &PodRequest) -> Option<PodRequest> {
+    Some(KeptHead::of(request).with(request.body().again()?))
 }
 
 fn not_repeatable() -> Error {

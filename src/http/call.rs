@@ -61,9 +61,11 @@ fn respond(error: Error) -> Answer {
     };
     status.insert(CONTENT_TYPE, grpc::TYPE);
     let pod = error.endpoint().cloned();
-    let mut response = Response::new(ResponseBody::made_here(pod.clone()));
+    let mut response = Response::new(ResponseBody::default());
     *response.headers_mut() = status;
     if let Some(pod) = pod {
+        let body = response.body_mut();
+        *body = std::mem::take(body).of_pod(&pod);
         response.extensions_mut().insert(pod);
     }
     response.extensions_mut().insert(Arc::new(error));

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{Request, Response, uri::Authority};
 use http_body::Body;
 use tokio::runtime::Handle;
-use tower::Service;
+use tower::{Layer, Service};
 
 #[cfg(feature = "tls")]
 use super::tls::TlsHandle;
@@ -23,6 +23,7 @@ use super::{
     framing,
     future::{Pods, ResponseFuture, Shared},
     grpc::{self, Expiry},
+    layered::{self, LayeredService},
     replay::{Replay, RequestTimeout},
     response::ResponseBody,
 };
@@ -98,11 +99,25 @@ use crate::{
 /// | the [request's own body](Error::is_request_body) failed | none: that error is the caller's, and tonic finds its own status in it |
 ///
 /// [`grpc_status(false)`](super::ClientBuilder::grpc_status) leaves errors as they are. [`broadcast`](Self::broadcast) always does.
+///
+/// [`layer`](Self::layer) puts tower's middleware around it, and it is a `Client` still. [How to name the
+/// type](crate::naming) of a client, or of a [`Balance`](crate::Balance), is a page of its own.
 pub struct Client {
     pods: Pods,
     shared: Arc<Shared>,
     /// Discovery has answered, as far as this clone knows.
     opened: bool,
+    /// Most clients have none: it is one word.
+    layers: Option<Box<Layers>>,
+}
+
+/// Where a client is among layers.
+#[derive(Clone, Default)]
+struct Layers {
+    /// What they have made of it.
+    service: Option<LayeredService>,
+    /// It is the one that they are around.
+    is_below: bool,
 }
 
 impl Client {
@@ -111,7 +126,102 @@ impl Client {
             pods: shared.pods.clone(),
             shared: Arc::new(shared),
             opened: false,
+            layers: None,
         }
+    }
+
+    /// Puts a layer around the client: [tower]'s, or [tower-http]'s, or one of your own. What comes of it is a client still, with
+    /// all its words.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use http::{HeaderValue, StatusCode, header::USER_AGENT};
+    /// use tower::ServiceBuilder;
+    /// use tower_headless::http::Client;
+    /// use tower_http::{
+    ///     decompression::DecompressionLayer, follow_redirect::FollowRedirectLayer,
+    ///     set_header::SetRequestHeaderLayer, timeout::TimeoutLayer, trace::TraceLayer,
+    /// };
+    ///
+    /// # fn main() -> Result<(), tower_headless::BoxError> {
+    /// let agent = HeaderValue::from_static("shop/1.0");
+    /// let stack = ServiceBuilder::new()
+    ///     .layer(TraceLayer::new_for_http()) // the outermost: it sees what comes in, and what goes out
+    ///     .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, Duration::from_secs(2)))
+    ///     .layer(SetRequestHeaderLayer::if_not_present(USER_AGENT, agent))
+    ///     .layer(FollowRedirectLayer::new()) // within the service: another one is an error
+    ///     .layer(DecompressionLayer::new()); // the innermost
+    /// let client = Client::builder("http://nginx-headless.default:80".parse()?)
+    ///     .build()?
+    ///     .layer(stack);
+    /// # let _ = async move {
+    /// let response = client.get("/").await?;
+    /// # Ok::<_, tower_headless::http::Error>(response)
+    /// # };
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// - **The last one added is the outermost**, the first to see a request: each is put around the client as it is. Within one
+    ///   [`ServiceBuilder`](tower::ServiceBuilder) it is the other way round, as everywhere: its first layer is its outermost.
+    /// - **Retries, hedges and connections are below the layers.** They see one request, whichever pods get it, and how often. To
+    ///   go around each pod's service instead, a layer needs a [`Balance`](crate::Balance) of your own.
+    /// - **They see requests whole**: with the service's scheme and authority where the caller has named a path alone, and with a
+    ///   [`RequestBody`]. Its default is empty, as those that follow redirects need it, and
+    ///   [`try_clone`](RequestBody::try_clone) is what a `clone_body_fn` of theirs wants.
+    /// - **[`pod`](Self::pod), [`others`](Self::others) and [`broadcast`](Self::broadcast) go through the layers**, a broadcast once for
+    ///   each pod. What a request says to the client is said again of the requests that a layer sends for it, though that
+    ///   makes them anew: its [`Route`], so that a redirect stays with the pod or the key; that it is
+    ///   [idempotent](super::Idempotent); and the rest of its time. Not so if it sends them from a task of its own.
+    /// - **Errors of the client's own stay what they are**, also under a layer that passes them on as a [`BoxError`]. Others are
+    ///   [`Error::is_layer`].
+    /// - **Responses are told by their extensions**: [`ResponseBody::endpoint`] is the pod's, though a layer has put another body in
+    ///   the place of its own, and none if the layer has answered itself.
+    /// - **A request's own [`timeout`](super::RequestBuilder::timeout)** counts above the layers, to the response's head. The
+    ///   client's [`timeout`](super::ClientBuilder::timeout) is that of each request that the layers send.
+    /// - **`poll_ready` is the layers'.** One that limits something waits there: don't `call` a clone that isn't ready.
+    ///
+    /// `endpoints`, `watch` and `staleness` tell of the pods below. A client without layers costs what it does without this.
+    ///
+    /// [tower]: https://docs.rs/tower
+    /// [tower-http]: https://docs.rs/tower-http
+    #[must_use = "the client without the layer is gone"]
+    pub fn layer<L, B>(self, layer: L) -> Self
+    where
+        L: Layer<Self>,
+        L::Service: Service<Request<RequestBody>, Response = Response<B>, Future: Send + 'static>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        <L::Service as Service<Request<RequestBody>>>::Error: Into<BoxError>,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let (pods, shared) = (self.pods.clone(), self.shared.clone());
+        let is_below = self.is_below();
+        let mut below = self;
+        below.layers.get_or_insert_default().is_below = true;
+        let layers = Layers {
+            service: Some(layered::boxed(layer.layer(below))),
+            is_below,
+        };
+        Self {
+            pods,
+            shared,
+            opened: false,
+            layers: Some(Box::new(layers)),
+        }
+    }
+
+    fn is_below(&self) -> bool {
+        self.layers.as_ref().is_some_and(|layers| layers.is_below)
+    }
+
+    /// Whether requests go through layers before they come to the client's own work.
+    pub(super) fn is_layered(&self) -> bool {
+        let layers = self.layers.as_ref();
+        layers.is_some_and(|layers| layers.service.is_some())
     }
 
     /// What is known of the pods now; see [`Balance::endpoints`](crate::Balance::endpoints).
@@ -198,7 +308,7 @@ impl Client {
             timeout = Some(timeout.map_or(limit, |timeout| timeout.min(limit)));
         }
         Prepared {
-            request: Request::from_parts(head, RequestBody::new(body, length)),
+            request: Request::from_parts(head, RequestBody::measured(body, length)),
             timeout,
             route,
             tells_timeout: limit.is_some(),
@@ -247,6 +357,43 @@ impl Client {
         future
     }
 
+    /// The client's own work.
+    #[inline]
+    fn give<B>(&self, request: Request<B>) -> ResponseFuture
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let is_grpc = grpc::is_call(request.method(), request.headers());
+        // As `prepare` does it, but the request, which is large, is moved once.
+        let length = match self.length(&request, is_grpc) {
+            Ok(length) => length,
+            Err(error) => return self.refuse(error, is_grpc),
+        };
+        let mut prepared = self.take(request, length, is_grpc, self.shared.affinity.as_ref());
+        match self.check(&mut prepared.request) {
+            Ok(()) => self.send(prepared),
+            Err(error) => self.refuse(error, is_grpc),
+        }
+    }
+
+    /// A request that comes through layers, or goes there.
+    #[cold]
+    fn call_layered(&mut self, mut request: Request<RequestBody>) -> ResponseFuture {
+        let is_below = self.is_below();
+        if is_below {
+            layered::repeat(&mut request);
+        }
+        let layers = self.layers.as_mut();
+        let Some(service) = layers.and_then(|layers| layers.service.as_mut()) else {
+            return self.give(request);
+        };
+        if !is_below {
+            self.shared.config.service.name_whole(request.uri_mut());
+        }
+        ResponseFuture::layered(service.call(request))
+    }
+
     /// The service, as requests name it.
     pub(super) fn authority(&self) -> &Authority {
         &self.shared.config.service.authority
@@ -285,6 +432,7 @@ impl Clone for Client {
             pods: self.pods.clone(),
             shared: self.shared.clone(),
             opened: self.opened,
+            layers: self.layers.clone(),
         }
     }
 }
@@ -299,22 +447,20 @@ where
     type Future = ResponseFuture;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        if let Some(layers) = &mut self.layers
+            && let Some(service) = &mut layers.service
+        {
+            return service.poll_ready(cx);
+        }
         // Discovery begins, at the latest. Its first answer is waited for in `call`, where timeouts count.
         self.opened = self.pods.poll_ready(cx).is_ready();
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let is_grpc = grpc::is_call(request.method(), request.headers());
-        // As `prepare` does it, but the request, which is large, is moved once.
-        let length = match self.length(&request, is_grpc) {
-            Ok(length) => length,
-            Err(error) => return self.refuse(error, is_grpc),
-        };
-        let mut prepared = self.take(request, length, is_grpc, self.shared.affinity.as_ref());
-        match self.check(&mut prepared.request) {
-            Ok(()) => self.send(prepared),
-            Err(error) => self.refuse(error, is_grpc),
+        match self.layers {
+            None => self.give(request),
+            Some(_) => self.call_layered(request.map(RequestBody::new)),
         }
     }
 }

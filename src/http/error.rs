@@ -94,6 +94,8 @@ enum Kind {
     },
     #[error("no end of pod {pod}'s response within {after:?} (`timeout`)")]
     Unended { pod: Endpoint, after: Duration },
+    #[error("a layer around the client failed: {0}")]
+    Layer(BoxError),
 }
 
 fn unanswered(pod: Option<&Endpoint>) -> String {
@@ -199,6 +201,40 @@ impl Error {
         Kind::Status { pod, status }.into()
     }
 
+    /// What a layer around the client says. An error of the client's own that it passes on stays what it is.
+    pub(super) fn layer(error: impl Into<BoxError>) -> Self {
+        match error.into().downcast::<Self>() {
+            Ok(own) => *own,
+            Err(error) => Kind::Layer(error).into(),
+        }
+    }
+
+    /// The client's own error: this one, or the one that a layer has put into its own.
+    fn own(&self) -> &Self {
+        let Kind::Layer(error) = &*self.0 else {
+            return self;
+        };
+        let mut cause: Option<&(dyn StdError + 'static)> = Some(&**error);
+        while let Some(error) = cause {
+            if let Some(own) = error.downcast_ref::<Self>() {
+                return own.own();
+            }
+            cause = error.source();
+        }
+        self
+    }
+
+    fn kind(&self) -> &Kind {
+        &self.own().0
+    }
+
+    /// A [layer](super::Client::layer) around the client failed the request, for a reason of its own, or in its own words: its
+    /// error is the source. If the client's own error is in that one's chain, all other questions are answered by it; if none is,
+    /// whether a pod has executed the request is not known.
+    pub fn is_layer(&self) -> bool {
+        matches!(*self.0, Kind::Layer(_))
+    }
+
     /// What the balancer says of a request.
     pub(super) fn balance(error: BalanceError) -> Self {
         let service = error.shared_service().cloned();
@@ -253,7 +289,7 @@ impl Error {
     ///
     /// Where this is false it may have been executed, once.
     pub fn is_unexecuted(&self) -> bool {
-        match *self.0 {
+        match *self.kind() {
             Kind::Request(_)
             | Kind::Foreign { .. }
             | Kind::Unsent(_)
@@ -266,13 +302,14 @@ impl Error {
             | Kind::CutOff { .. }
             | Kind::Limit { .. }
             | Kind::Unanswered { .. }
-            | Kind::Unended { .. } => false,
+            | Kind::Unended { .. }
+            | Kind::Layer(_) => false,
         }
     }
 
     /// The request never left this process. [`is_unexecuted`](Self::is_unexecuted) is true as well.
     pub fn is_unsent(&self) -> bool {
-        match &*self.0 {
+        match self.kind() {
             Kind::Request(_) | Kind::Foreign { .. } | Kind::SessionLost { .. } => true,
             Kind::Unsent(error) | Kind::NoAnswer(error) => error.is_unsent(),
             _ => false,
@@ -286,7 +323,7 @@ impl Error {
     /// [is unreachable](Self::is_unreachable). The time that requests wait for a pod is over where the error
     /// [has no endpoints](Self::is_no_endpoints) or is unreachable.
     pub fn is_timeout(&self) -> bool {
-        match &*self.0 {
+        match self.kind() {
             Kind::Unanswered { .. } | Kind::Unended { .. } | Kind::NoAnswer(_) => true,
             Kind::Pod { source, .. } => source.is::<NoFirstByte>(),
             _ => false,
@@ -295,7 +332,7 @@ impl Error {
 
     /// The request itself makes no sense: the message tells how.
     pub fn is_request(&self) -> bool {
-        matches!(*self.0, Kind::Request(_) | Kind::Foreign { .. })
+        matches!(*self.kind(), Kind::Request(_) | Kind::Foreign { .. })
     }
 
     /// The request's URI names another service than the client's, by its authority or its scheme. Nothing was sent.
@@ -303,20 +340,20 @@ impl Error {
     /// [`is_request`](Self::is_request) is true as well. See
     /// [`ClientBuilder::allow_foreign_authority`](super::ClientBuilder::allow_foreign_authority).
     pub fn is_foreign(&self) -> bool {
-        matches!(*self.0, Kind::Foreign { .. })
+        matches!(*self.kind(), Kind::Foreign { .. })
     }
 
     /// The request's own body failed, or isn't as long as was said, which is nothing that a pod has done. A part of the request
     /// may have been sent.
     pub fn is_request_body(&self) -> bool {
-        matches!(*self.0, Kind::RequestBody(_))
+        matches!(*self.kind(), Kind::RequestBody(_))
     }
 
     /// The response is larger than this client reads: its head or its trailers. The source names the limit and its
     /// [setting](super::ClientBuilder::max_response_header_size). The pod is not to blame, so it is neither ejected nor is
     /// another one asked.
     pub fn is_limit(&self) -> bool {
-        matches!(*self.0, Kind::Limit { .. })
+        matches!(*self.kind(), Kind::Limit { .. })
     }
 
     /// Discovery knows no pod: it has not answered yet, or the service is scaled to zero, or its name is wrong. The source, if
@@ -353,18 +390,18 @@ impl Error {
     /// request, or sent no byte in [time](super::ClientBuilder::first_byte_timeout). The source is why.
     /// [`is_unexecuted`](Self::is_unexecuted) tells what became of the request.
     pub fn is_endpoint(&self) -> bool {
-        matches!(*self.0, Kind::Pod { .. })
+        matches!(*self.kind(), Kind::Pod { .. })
     }
 
     /// The response broke off after its head: the pod failed, or the runtime that drove its connection has ended. The request
     /// has been executed, at least in part.
     pub fn is_body(&self) -> bool {
-        matches!(*self.0, Kind::Body { .. } | Kind::CutOff { .. })
+        matches!(*self.kind(), Kind::Body { .. } | Kind::CutOff { .. })
     }
 
     /// The answer is no success, where successes are counted: see [`status_code`](Self::status_code).
     pub fn is_status(&self) -> bool {
-        matches!(*self.0, Kind::Status { .. })
+        matches!(*self.kind(), Kind::Status { .. })
     }
 
     /// The request's session has lost its pod, and was to go to no other ([strict](super::Sessions::strict)). Nothing was sent.
@@ -373,13 +410,13 @@ impl Error {
     #[cfg(feature = "sessions")]
     #[cfg_attr(docsrs, doc(cfg(feature = "sessions")))]
     pub fn is_session_lost(&self) -> bool {
-        matches!(*self.0, Kind::SessionLost { .. })
+        matches!(*self.kind(), Kind::SessionLost { .. })
     }
 
     /// The status of an answer that is no success, where successes are counted: see
     /// [`Client::broadcast`](super::Client::broadcast). Elsewhere an answer is no error, whatever its status.
     pub fn status_code(&self) -> Option<StatusCode> {
-        match *self.0 {
+        match *self.kind() {
             Kind::Status { status, .. } => Some(status),
             _ => None,
         }
@@ -394,7 +431,7 @@ impl Error {
     }
 
     fn unsent(&self) -> Option<&BalanceError> {
-        match &*self.0 {
+        match self.kind() {
             Kind::Unsent(error) | Kind::SessionLost { source: error, .. } => Some(error),
             _ => None,
         }
@@ -403,7 +440,7 @@ impl Error {
     /// The name of the pod that failed, where a name is known; or of the one pod that should have had the request, as it was asked
     /// for: also where it [is absent](Self::is_absent), and has no [endpoint](Self::endpoint).
     pub fn pod(&self) -> Option<&str> {
-        let asked_for = match &*self.0 {
+        let asked_for = match self.kind() {
             Kind::SessionLost { pod, .. } => Some(&**pod),
             _ => self.unsent().and_then(BalanceError::pod),
         };
@@ -412,12 +449,12 @@ impl Error {
 
     /// The service that the request was for: the host of the client's URI.
     pub fn service(&self) -> Option<&str> {
-        self.1.as_deref()
+        self.own().1.as_deref()
     }
 
     /// The pod that failed, where one alone had the request, or was the only one that should have it.
     pub fn endpoint(&self) -> Option<&Endpoint> {
-        match &*self.0 {
+        match self.kind() {
             Kind::Unanswered { pod, .. } => pod.as_ref(),
             Kind::Pod { pod, .. }
             | Kind::Status { pod, .. }
@@ -474,6 +511,7 @@ impl StdError for Error {
             | Kind::Pod { source, .. }
             | Kind::Body { source, .. }
             | Kind::Limit { source, .. } => Some(&**source),
+            Kind::Layer(error) => Some(&**error),
             Kind::CutOff { source, .. } => Some(source),
             // Their text is the balancer's.
             Kind::Unsent(error)

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use http::Response;
 use pin_project_lite::pin_project;
 
@@ -79,6 +80,8 @@ pin_project! {
     enum Attempt {
         Sent { #[pin] race: Race<Sent> },
         Failed { error: Option<Error> },
+        // Through layers, which give it back to a client that they are around.
+        Layered { answer: BoxFuture<'static, Answer> },
     }
 }
 
@@ -109,8 +112,17 @@ impl ResponseFuture {
     }
 
     pub(super) fn failed(error: Error) -> Self {
+        Self::only(Attempt::Failed { error: Some(error) })
+    }
+
+    /// A request that has been given to layers.
+    pub(super) fn layered(answer: BoxFuture<'static, Answer>) -> Self {
+        Self::only(Attempt::Layered { answer })
+    }
+
+    fn only(attempt: Attempt) -> Self {
         Self {
-            attempt: Attempt::Failed { error: Some(error) },
+            attempt,
             replay: None,
             shared: None,
             deadline: None,
@@ -134,7 +146,7 @@ impl Attempt {
     fn service(&self) -> Option<&Arc<str>> {
         match self {
             Self::Sent { race } => race.either()?.service(),
-            Self::Failed { .. } => None,
+            Self::Failed { .. } | Self::Layered { .. } => None,
         }
     }
 
@@ -142,7 +154,7 @@ impl Attempt {
     fn poll_overdue(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         match self.project() {
             AttemptProjection::Sent { race } => race.poll_overdue(cx),
-            AttemptProjection::Failed { .. } => Poll::Pending,
+            AttemptProjection::Failed { .. } | AttemptProjection::Layered { .. } => Poll::Pending,
         }
     }
 }
@@ -152,6 +164,8 @@ impl Asking<Response<ResponseBody>, Error> for ResponseFuture {
         let is_unsent = match &self.attempt {
             Attempt::Sent { race } => race.alone().is_some_and(Sent::is_unsent),
             Attempt::Failed { .. } => true,
+            // Nobody knows what the layers have done.
+            Attempt::Layered { .. } => false,
         };
         is_unsent && self.replay.as_ref().is_none_or(|replay| replay.is_first())
     }
@@ -159,7 +173,7 @@ impl Asking<Response<ResponseBody>, Error> for ResponseFuture {
     fn refusal(&self) -> Option<SharedError> {
         match &self.attempt {
             Attempt::Sent { race } => race.alone()?.refusal(),
-            Attempt::Failed { .. } => None,
+            Attempt::Failed { .. } | Attempt::Layered { .. } => None,
         }
     }
 }
@@ -191,6 +205,7 @@ impl ResponseFuture {
                     let error = error.take().expect("polled after completion");
                     return Poll::Ready(Err(error));
                 }
+                AttemptProjection::Layered { answer } => return answer.as_mut().poll(cx),
             };
             let is_overtaken = this.attempt.is_overtaken();
             let answer = match polled {

@@ -299,7 +299,8 @@ impl Call {
         };
         let lease = Lease::new(self.connection, pool);
         let (head, body) = response.into_parts();
-        let body = ResponseBody::new(Received::new(body, self.limits, http2), lease, self.named);
+        let body = Received::new(body, self.limits, http2);
+        let body = ResponseBody::received(body, lease, self.named);
         Ok(Response::from_parts(head, body))
     }
 

@@ -13,10 +13,18 @@ use hyper::body::Incoming;
 
 use super::{
     h2_task::Http2State,
+    sync_body::SyncBody,
     wire_limits::{TooLarge, WireLimits},
 };
+use crate::error::BoxError;
 
-pub(super) struct Received {
+pub(super) enum Received {
+    Pod(FromPod),
+    /// What a layer, or a test, gives for one.
+    Foreign(SyncBody),
+}
+
+pub(super) struct FromPod {
     body: Incoming,
     limits: WireLimits,
     /// The connection, if it is an HTTP/2 one.
@@ -29,17 +37,20 @@ pub(super) enum ReceiveError {
     /// They are more than the client reads.
     Limit(TooLarge),
     Broken(hyper::Error),
+    Foreign(BoxError),
 }
 
 impl Received {
     pub(super) fn new(body: Incoming, limits: WireLimits, http2: Option<Arc<Http2State>>) -> Self {
-        Self {
+        Self::Pod(FromPod {
             body,
             limits,
             http2,
-        }
+        })
     }
+}
 
+impl FromPod {
     fn check(&self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, ReceiveError> {
         if self.http2.is_some() {
             self.limits
@@ -77,18 +88,32 @@ impl Body for Received {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ReceiveError>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        Poll::Ready(frame.map(|frame| match frame {
-            Ok(frame) => self.check(frame),
-            Err(error) => Err(self.error(error)),
-        }))
+        match &mut *self {
+            Self::Pod(pod) => {
+                let frame = ready!(Pin::new(&mut pod.body).poll_frame(cx));
+                Poll::Ready(frame.map(|frame| match frame {
+                    Ok(frame) => pod.check(frame),
+                    Err(error) => Err(pod.error(error)),
+                }))
+            }
+            Self::Foreign(foreign) => {
+                let frame = ready!(Pin::new(foreign).poll_frame(cx));
+                Poll::Ready(frame.map(|frame| frame.map_err(ReceiveError::Foreign)))
+            }
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        match self {
+            Self::Pod(pod) => pod.body.is_end_stream(),
+            Self::Foreign(foreign) => foreign.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match self {
+            Self::Pod(pod) => pod.body.size_hint(),
+            Self::Foreign(foreign) => foreign.size_hint(),
+        }
     }
 }

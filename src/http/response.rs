@@ -1,6 +1,7 @@
 //! Responses: whose they are, and what they hold until they end.
 
 use std::{
+    any::Any,
     fmt, mem,
     pin::Pin,
     sync::Arc,
@@ -8,8 +9,10 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::{Stream, TryStreamExt};
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::{Full, StreamBody};
 use hyper::upgrade::OnUpgrade as HyperUpgrade;
 
 use super::{
@@ -20,6 +23,7 @@ use super::{
     pool::{Lease, Named, Origin},
     read_ahead::ReadAhead,
     received::{ReceiveError, Received},
+    sync_body::SyncBody,
     upgrade::OnUpgrade,
 };
 use crate::{
@@ -146,17 +150,32 @@ impl Completion<Response<ResponseBody>> for OnResponseEnd {
 ///
 /// Its connection is free again when it has been read to its end, and its request counts as in flight until then. Dropped
 /// early, it closes its connection (HTTP/1.1) or resets its stream (HTTP/2).
+///
+/// Layers and tests make their own, of text, of bytes, or of any [body](Self::new) or [stream](Self::from_stream). Its default is
+/// an empty one.
+///
+/// ```
+/// use http::Response;
+/// use tower_headless::http::ResponseBody;
+///
+/// let response = Response::new(ResponseBody::from("from a cache"));
+/// assert!(response.body().endpoint().is_none(), "no pod has sent it");
+/// ```
 pub struct ResponseBody {
     exchange: Box<Exchange>,
 }
 
 impl ResponseBody {
     /// As the pod's connection has it.
-    pub(super) fn new(body: Received, lease: Lease, named: Named) -> Self {
+    pub(super) fn received(body: Received, lease: Lease, named: Named) -> Self {
+        Self::of(Some(body), Some(lease), named)
+    }
+
+    fn of(body: Option<Received>, lease: Option<Lease>, named: Named) -> Self {
         Self {
             exchange: Box::new(Exchange {
-                body: Some(ReadAhead::new(body)),
-                lease: Some(lease),
+                body: body.map(ReadAhead::new),
+                lease,
                 in_flight: None,
                 classify: SharedClassify::ByStatus,
                 deadline: None,
@@ -166,26 +185,38 @@ impl ResponseBody {
         }
     }
 
-    /// An empty one, which the client has made itself, because of what came of the request at `pod` if it came to any.
-    pub(super) fn made_here(pod: Option<Endpoint>) -> Self {
-        Self {
-            exchange: Box::new(Exchange {
-                body: None,
-                lease: None,
-                in_flight: None,
-                classify: SharedClassify::ByStatus,
-                deadline: None,
-                ends_in_status: false,
-                named: pod.map_or_else(Named::nobody, |pod| Named::new(pod, "".into())),
-            }),
+    /// A body of any type, that no pod has sent. One that is a `ResponseBody` already stays as it is.
+    pub fn new<B>(body: B) -> Self
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let mut body = Some(body);
+        if let Some(own) = (&mut body as &mut dyn Any).downcast_mut::<Option<Self>>() {
+            return own.take().unwrap_or_default();
         }
+        let body = body.filter(|body| !body.is_end_stream());
+        let body = body.map(|body| Received::Foreign(SyncBody::new(body)));
+        Self::of(body, None, Named::nobody())
     }
 
-    /// The pod that sends it.
-    ///
-    /// A body that no pod sends has the address `0.0.0.0:0` here: the [default](Self::default), and that of a gRPC
-    /// [status](super::Client#grpc) that the client has made for a call that reached no pod. The response's extensions have an
-    /// [`Endpoint`] only if there is one.
+    /// A stream of bytes, that no pod has sent.
+    pub fn from_stream<S, E>(stream: S) -> Self
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send + 'static,
+        E: Into<BoxError> + 'static,
+    {
+        Self::new(StreamBody::new(stream.map_ok(Frame::data)))
+    }
+
+    /// One with nothing in it.
+    pub fn empty() -> Self {
+        Self::of(None, None, Named::nobody())
+    }
+
+    /// The pod that sends it. Where there is none, since a layer, a test, or the client itself (a gRPC
+    /// [status](super::Client#grpc)) has made it, this is `0.0.0.0:0`, and
+    /// [`endpoint`](Self::endpoint) none.
     pub fn pod(&self) -> &Endpoint {
         &self.exchange.named.origin.pod
     }
@@ -193,6 +224,20 @@ impl ResponseBody {
     /// An error of this response.
     pub(super) fn error(&self, make: impl FnOnce(Endpoint) -> Error) -> Error {
         self.exchange.named.origin.error(make)
+    }
+
+    /// The pod that sends it, if one does: a [layer](super::Client::layer) or a test may have made it instead.
+    pub fn endpoint(&self) -> Option<&Endpoint> {
+        let named = &self.exchange.named;
+        named.is_known().then_some(&named.origin.pod)
+    }
+
+    /// The same of a pod: a layer has put its own body in the place of the pod's.
+    pub(super) fn of_pod(mut self, pod: &Endpoint) -> Self {
+        if self.endpoint().is_none() {
+            self.exchange.named = Named::new(pod.clone(), "".into());
+        }
+        self
     }
 
     /// Whether all of it has been read, or there was nothing to read.
@@ -307,6 +352,7 @@ impl Body for ResponseBody {
                     ReceiveError::Limit(limit) => origin.error(|pod| Error::limit(pod, limit)),
                     ReceiveError::Broken(_) if is_cut_off => origin.error(Error::cut_off),
                     ReceiveError::Broken(error) => origin.error(|pod| Error::body(pod, error)),
+                    ReceiveError::Foreign(error) => Error::layer(error),
                 };
                 this.last(error)
             })
@@ -341,17 +387,46 @@ fn ends_with_runtime(
     connection.is_some_and(|connection| is_end_of_runtime(error, connection.is_cut_off()))
 }
 
-/// An empty body, of no pod: for layers that answer without asking any.
 impl Default for ResponseBody {
     fn default() -> Self {
-        Self::made_here(None)
+        Self::empty()
+    }
+}
+
+impl From<()> for ResponseBody {
+    fn from((): ()) -> Self {
+        Self::empty()
+    }
+}
+
+impl From<Bytes> for ResponseBody {
+    fn from(data: Bytes) -> Self {
+        Self::new(Full::new(data))
+    }
+}
+
+impl From<Vec<u8>> for ResponseBody {
+    fn from(data: Vec<u8>) -> Self {
+        Bytes::from(data).into()
+    }
+}
+
+impl From<String> for ResponseBody {
+    fn from(text: String) -> Self {
+        Bytes::from(text).into()
+    }
+}
+
+impl From<&'static str> for ResponseBody {
+    fn from(text: &'static str) -> Self {
+        Bytes::from_static(text.as_bytes()).into()
     }
 }
 
 impl fmt::Debug for ResponseBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseBody")
-            .field("pod", self.pod())
+            .field("pod", &self.endpoint())
             .finish_non_exhaustive()
     }
 }

@@ -27,6 +27,11 @@ use crate::error::Error;
 /// # let again = |job: Job| RetryPolicy::<Job, ()>::again(&Reads, &job).is_some();
 /// # assert!(again(job(true)) && !again(job(false)));
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not tell whether a request `{Req}` is sent again",
+    label = "this is no retry policy of `{Req}` and its response `{Res}`",
+    note = "implement `RetryPolicy<{Req}, {Res}>`; for HTTP, `RetryUnavailable` is one"
+)]
 pub trait RetryPolicy<Req, Res> {
     /// The same request again; none if it must not be executed twice, or can't be had twice.
     ///

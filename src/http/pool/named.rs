@@ -1,13 +1,16 @@
 //! A pod as its responses name it.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
 };
 
 use http::Extensions;
 
 use crate::endpoint::Endpoint;
+
+/// The address of no pod.
+const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// Each response has a clone.
 #[derive(Clone)]
@@ -25,6 +28,11 @@ pub(in crate::http) struct Origin {
 }
 
 impl Named {
+    /// Whether there is a pod.
+    pub(in crate::http) fn is_known(&self) -> bool {
+        self.origin.pod.address() != NOBODY
+    }
+
     pub(in crate::http) fn new(pod: Endpoint, service: Arc<str>) -> Self {
         let mut extensions = Extensions::new();
         extensions.insert(pod.clone());
@@ -34,12 +42,11 @@ impl Named {
         }
     }
 
-    /// Of a response that no pod has sent.
+    /// Of a response that no pod has sent: it names [`NOBODY`], where no pod can be.
     pub(in crate::http) fn nobody() -> Self {
-        let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         Self {
             origin: Arc::new(Origin {
-                pod: nowhere.into(),
+                pod: Endpoint::new(NOBODY),
                 service: "".into(),
             }),
             extensions: Extensions::new(),

@@ -1,0 +1,109 @@
+//! Clients that applications' own tests answer themselves.
+
+use std::{future::Future, sync::Arc};
+
+use bytes::Bytes;
+use http::{Request, Response, Uri};
+use http_body::Body;
+use tower::{Service, layer::layer_fn, service_fn};
+
+use super::{body::RequestBody, client::Client, error::Error, response::ResponseBody};
+use crate::{discovery::StaticEndpoints, error::BoxError, outlier::OutlierDetection};
+
+/// What requests to a client of no service name.
+const SERVICE: &str = "http://from-fn.test";
+
+#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
+impl Client {
+    /// A client for unit tests, whose requests a function answers. There is no DNS, no socket and no pod, and it works under
+    /// paused time.
+    ///
+    /// What the function gets has passed the client's words: a whole URI, of the service `http://from-fn.test`, and in its
+    /// extensions the [`Route`](crate::Route) that says which pod or key it is for. What it gives is the caller's at once, and of
+    /// no pod ([`ResponseBody::endpoint`]), unless an [`Endpoint`](crate::Endpoint) is in the response's extensions. Nothing is sent
+    /// again. [`RequestBuilder::timeout`](super::RequestBuilder::timeout) counts.
+    ///
+    /// ```
+    /// use http::{Request, Response, StatusCode};
+    /// use http_body_util::BodyExt;
+    /// use tower_headless::http::{Client, Error, RequestBody};
+    ///
+    /// /// What is tested: the greeting of the pods, or one of our own when they can't say any.
+    /// async fn greeting(client: &Client) -> Result<String, Error> {
+    ///     let response = client.get("/greeting").await?;
+    ///     if !response.status().is_success() {
+    ///         return Ok("hello, stranger".into());
+    ///     }
+    ///     let text = response.into_body().collect().await?.to_bytes();
+    ///     Ok(String::from_utf8_lossy(&text).into_owned())
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Error> {
+    /// let well = Client::from_fn(async |request: Request<RequestBody>| {
+    ///     assert_eq!(request.uri().path(), "/greeting");
+    ///     Ok(Response::new("hello, friend"))
+    /// });
+    /// assert_eq!(greeting(&well).await?, "hello, friend");
+    ///
+    /// let overloaded = Client::from_fn(async |_| {
+    ///     let mut response = Response::new("");
+    ///     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    ///     Ok(response)
+    /// });
+    /// assert_eq!(greeting(&overloaded).await?, "hello, stranger");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// It has no [`endpoints`](Self::endpoints). Of a client that has some, a [layer](Self::layer) that answers is the same:
+    ///
+    /// ```
+    /// # use http::{Request, Response};
+    /// # use tower::{layer::layer_fn, service_fn};
+    /// # use tower_headless::{BoxError, StaticEndpoints, http::{Client, RequestBody}};
+    /// # fn main() -> Result<(), BoxError> {
+    /// let pods = StaticEndpoints::new(["10.244.1.7:80".parse()?, "10.244.2.4:80".parse()?]);
+    /// let answer = async |_: Request<RequestBody>| Ok::<_, BoxError>(Response::new(String::from("hello")));
+    /// let client = Client::builder("http://nginx-headless.default:80".parse()?)
+    ///     .discovery(pods)
+    ///     .build()?
+    ///     .layer(layer_fn(move |_| service_fn(answer)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn from_fn<F, A, B>(answer: F) -> Self
+    where
+        F: Fn(Request<RequestBody>) -> A + Send + Sync + 'static,
+        A: Future<Output = Result<Response<B>, Error>> + Send + 'static,
+        B: Into<ResponseBody> + 'static,
+    {
+        let answer = Arc::new(answer);
+        Self::from_service(service_fn(move |request| {
+            let answer = answer(request);
+            async move { Ok::<_, Error>(answer.await?.map(Into::into)) }
+        }))
+    }
+
+    /// [`from_fn`](Self::from_fn) of any service.
+    ///
+    /// An error that is an [`Error`] already stays what it is; others are [`Error::is_layer`].
+    pub fn from_service<S, B>(service: S) -> Self
+    where
+        S: Service<Request<RequestBody>, Response = Response<B>, Future: Send + 'static>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Error: Into<BoxError>,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        Self::builder(Uri::from_static(SERVICE))
+            .discovery(StaticEndpoints::new([]))
+            .outlier_detection(OutlierDetection::off())
+            .build()
+            .expect("a service's name, and nothing else that could be wrong")
+            .layer(layer_fn(move |_| service.clone()))
+    }
+}

@@ -1,0 +1,150 @@
+//! Clients that applications' tests answer themselves.
+
+use std::{convert::Infallible, future::IntoFuture, io, time::Duration};
+
+use bytes::Bytes;
+use futures::stream;
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use tower_headless::{
+    Endpoint, Route, StaticEndpoints,
+    http::{Client, Error, RequestBody, ResponseBody},
+};
+
+use super::kit::{get, know, text};
+
+type Answer = Result<Response<String>, Error>;
+
+/// Says what it was asked.
+async fn echo(request: Request<RequestBody>) -> Answer {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.expect("a body").to_bytes();
+    let body = String::from_utf8_lossy(&body).into_owned();
+    let route = head.extensions.get::<Route>();
+    let pod = route.and_then(Route::requested_pod).unwrap_or("any");
+    let text = format!("{} {} {body} at {pod}", head.method, head.uri);
+    Ok(Response::new(text))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_function_answers_all_of_the_clients_words() {
+    let client = Client::from_fn(echo);
+    let response = client.post("/a?b").body("body").await.expect("a response");
+    assert_eq!(response.body().endpoint(), None);
+    assert_eq!(
+        text(response).await,
+        "POST http://from-fn.test/a?b body at any"
+    );
+    let response = client.pod("web-3").get("/").await.expect("a response");
+    assert_eq!(text(response).await, "GET http://from-fn.test/  at web-3");
+    assert!(client.endpoints().is_empty());
+    assert!(
+        client
+            .get("no path")
+            .await
+            .expect_err("no path")
+            .is_request()
+    );
+}
+
+#[test]
+fn it_needs_no_runtime() {
+    let client = Client::from_fn(echo);
+    let response = futures::executor::block_on(client.get("/").into_future());
+    assert_eq!(response.expect("a response").status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_s_own_timeout_counts() {
+    let client = Client::from_fn(async |_| {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        Ok(Response::new(""))
+    });
+    let late = client.get("/").timeout(Duration::from_secs(59));
+    assert!(late.await.expect_err("it is late").is_timeout());
+    let in_time = client.get("/").timeout(Duration::from_secs(61));
+    assert_eq!(in_time.await.expect("in time").status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_a_function_gives_is_the_callers() {
+    let client = Client::from_fn(async |_: Request<RequestBody>| -> Answer {
+        let nobody = Client::builder("http://web.default".parse().expect("a URI"));
+        let nobody = nobody.discovery(StaticEndpoints::new([])).build();
+        Err(nobody
+            .expect("a client")
+            .get("/")
+            .await
+            .expect_err("nobody is there"))
+    });
+    let error = client.get("/").await.expect_err("the function's");
+    assert!(error.is_unreachable() && !error.is_layer(), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_of_another_type_is_a_layers() {
+    let broken = tower::service_fn(async |_: Request<RequestBody>| {
+        Err::<Response<ResponseBody>, _>(io::Error::other("broken"))
+    });
+    let error = get(&Client::from_service(broken), "/").await;
+    let error = error.expect_err("it is broken");
+    assert!(error.is_layer() && !error.is_unexecuted(), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_with_pods_can_be_answered_by_a_layer() {
+    let pod = Endpoint::new(([10, 0, 0, 1], 80).into());
+    let named = pod.clone();
+    let answer = tower::service_fn(move |_: Request<RequestBody>| {
+        let mut response = Response::new(ResponseBody::from("ok"));
+        response.extensions_mut().insert(named.clone());
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let client = Client::builder("http://web.default".parse().expect("a URI"))
+        .discovery(StaticEndpoints::new([pod.address()]))
+        .build()
+        .expect("a client")
+        .layer(tower::layer::layer_fn(move |_| answer.clone()));
+    know(&client).await;
+    assert_eq!(client.endpoints().len(), 1);
+    let response = client.get("/").await.expect("a response");
+    assert_eq!(response.body().endpoint(), Some(&pod));
+    let all = client.get("/").broadcast().all().await.expect("all answer");
+    assert_eq!(all.answered.len(), 1);
+}
+
+#[tokio::test]
+async fn a_response_s_body_is_made_of_what_there_is() {
+    let bodies = [
+        ResponseBody::from("text"),
+        ResponseBody::from(String::from("text")),
+        ResponseBody::from(Bytes::from_static(b"text")),
+        ResponseBody::from(b"text".to_vec()),
+        ResponseBody::from_stream(stream::iter(
+            ["te", "xt"].map(|it| Ok::<_, Infallible>(Bytes::from(it))),
+        )),
+        ResponseBody::new(ResponseBody::from("text")),
+    ];
+    for body in bodies {
+        assert_eq!(text(Response::new(body)).await, "text");
+    }
+    for body in [
+        ResponseBody::default(),
+        ResponseBody::empty(),
+        ().into(),
+        "".into(),
+    ] {
+        assert!(http_body::Body::is_end_stream(&body));
+        assert_eq!(text(Response::new(body)).await, "");
+    }
+    let client = Client::from_fn(async |_| {
+        let broken = [Ok(Bytes::from("te")), Err(io::Error::other("broken"))];
+        Ok(Response::new(ResponseBody::from_stream(stream::iter(
+            broken,
+        ))))
+    });
+    let response = client.get("/").await.expect("a response");
+    assert_eq!(response.status(), StatusCode::OK);
+    let error = response.into_body().collect().await.expect_err("broken");
+    assert!(error.is_layer(), "{error}");
+}
