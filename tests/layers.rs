@@ -141,6 +141,8 @@ const GUARDED: &[(&str, &[&str])] = &[
     ("socket2", &["http/connect.rs"]),
     ("cookie", &["http/session"]),
     ("percent_encoding", &["http/key_from.rs"]),
+    ("serde_html_form", &["http/request/content.rs"]),
+    ("data_encoding", &["http/request/content.rs"]),
     ("prost", &["http/check/grpc.rs"]),
     (
         "rustls",

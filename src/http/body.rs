@@ -9,12 +9,13 @@ pub(super) use reading::Reading;
 
 use std::{
     any::Any,
+    fmt,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::Request;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
@@ -29,9 +30,22 @@ type Stream = UnsyncBoxBody<Bytes, BoxError>;
 /// A request on its way to a pod.
 pub(super) type PodRequest = Request<RequestBody>;
 
-/// The body of a request on its way to a pod. Most have none, and all are moved with their requests: it is one word.
+/// The body of a request: none, bytes, or any [`http_body::Body`].
+///
+/// It is made of bytes or text by `into()`, of anything else by [`new`](Self::new). One that is all there is sent again
+/// where that is safe; a stream is read once.
+///
+/// ```
+/// use http_body_util::StreamBody;
+/// use tower_headless::http::RequestBody;
+///
+/// let text = RequestBody::from("hello");
+/// # let frames = futures::stream::iter([Ok::<_, std::io::Error>(http_body::Frame::data(bytes::Bytes::new()))]);
+/// let stream = RequestBody::new(StreamBody::new(frames));
+/// ```
+// Most have none, and all are moved with their requests: it is one word.
 #[derive(Default)]
-pub(super) struct RequestBody(Option<Box<Kind>>);
+pub struct RequestBody(Option<Box<Kind>>);
 
 enum Kind {
     Whole(Option<Bytes>),
@@ -45,8 +59,21 @@ impl RequestBody {
     /// A request without a body.
     pub(super) const EMPTY: Self = Self(None);
 
+    /// Any body, which is read as the pod takes it.
+    ///
+    /// It is sent once: a request with a stream isn't tried again once a part of that may have been read, unless it is
+    /// [`Idempotent`](super::Idempotent), which records the stream up to a bound. `http_body_util`'s `Full<Bytes>` and `Empty`
+    /// are no streams.
+    pub fn new<B>(body: B) -> Self
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        Self::measured(body, None)
+    }
+
     /// `declared` is the length that the request's headers promise, where they do.
-    pub(super) fn new<B>(body: B, declared: Option<u64>) -> Self
+    pub(super) fn measured<B>(body: B, declared: Option<u64>) -> Self
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -55,8 +82,17 @@ impl RequestBody {
             return Self::EMPTY;
         }
         let mut body = Some(body);
-        if let Some(whole) = (&mut body as &mut dyn Any).downcast_mut::<Option<Full<Bytes>>>() {
+        let any = &mut body as &mut dyn Any;
+        if let Some(whole) = any.downcast_mut::<Option<Full<Bytes>>>() {
             return Self::whole(whole.take());
+        }
+        // One that was wrapped before its request had headers is measured only now that they promise a length.
+        if let Some(own) = any.downcast_mut::<Option<Self>>()
+            && own
+                .as_ref()
+                .is_some_and(|own| declared.is_none() || own.is_within(usize::MAX))
+        {
+            return own.take().unwrap_or_default();
         }
         let body = body.expect("not taken above");
         Kind::Stream(Measured::new(body, declared).boxed_unsync()).into()
@@ -170,7 +206,33 @@ impl From<Kind> for RequestBody {
 /// All there.
 impl From<Bytes> for RequestBody {
     fn from(data: Bytes) -> Self {
-        Kind::Whole(Some(data)).into()
+        match data.is_empty() {
+            true => Self::EMPTY,
+            false => Kind::Whole(Some(data)).into(),
+        }
+    }
+}
+
+macro_rules! from_bytes {
+    ($($data:ty)*) => {$(
+        impl From<$data> for RequestBody {
+            fn from(data: $data) -> Self {
+                Bytes::from(data).into()
+            }
+        }
+    )*};
+}
+
+from_bytes!(&'static str &'static [u8] String Vec<u8> Box<[u8]> BytesMut);
+
+impl fmt::Debug for RequestBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hint = self.size_hint();
+        let mut body = f.debug_struct("RequestBody");
+        match hint.exact() {
+            Some(length) => body.field("length", &length).finish(),
+            None => body.finish_non_exhaustive(),
+        }
     }
 }
 
@@ -342,7 +404,7 @@ mod tests {
             .iter()
             .copied()
             .map(|chunk| Ok::<_, BoxError>(Frame::data(Bytes::from(chunk))));
-        RequestBody::new(StreamBody::new(stream::iter(frames)), None)
+        RequestBody::new(StreamBody::new(stream::iter(frames)))
     }
 
     async fn read(body: &mut RequestBody, frames: usize) -> Vec<u8> {
@@ -356,9 +418,9 @@ mod tests {
 
     #[test]
     fn a_body_is_known_for_what_it_is() {
-        assert!(RequestBody::new(Empty::new(), None).is_empty());
-        assert!(RequestBody::new(Full::new(Bytes::new()), None).is_empty());
-        let whole = RequestBody::new(Full::new(Bytes::from("abc")), None);
+        assert!(RequestBody::new(Empty::new()).is_empty());
+        assert!(RequestBody::new(Full::new(Bytes::new())).is_empty());
+        let whole = RequestBody::new(Full::new(Bytes::from("abc")));
         let kind = whole.0.as_deref();
         assert!(matches!(kind, Some(Kind::Whole(Some(data))) if data == "abc"));
         assert_eq!(whole.size_hint().exact(), Some(3));

@@ -123,7 +123,7 @@ fn not_repeatable() -> Error {
 fn success(response: Response<ResponseBody>) -> Result<Response<ResponseBody>, Error> {
     let status = response.status();
     match status.is_client_error() || status.is_server_error() {
-        true => Err(Error::status(response.body().pod().clone(), status)),
+        true => Err(Error::answered(response.body().pod().clone(), status)),
         false => Ok(response),
     }
 }

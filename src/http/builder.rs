@@ -6,6 +6,7 @@ mod limits;
 mod retries;
 mod service;
 mod wire;
+mod words;
 
 pub use service::BuildError;
 
@@ -16,7 +17,10 @@ use self::limits::Limits;
 use super::session::Sessions;
 #[cfg(feature = "tls")]
 use super::tls::Tls;
-use super::{connect::Connector, key_from::KeyFrom, replay::Retries, response::SharedClassify};
+use super::{
+    connect::Connector, defaults::DefaultSettings, key_from::KeyFrom, replay::Retries,
+    response::SharedClassify,
+};
 use crate::{
     check::HealthCheck,
     discovery::{Discovery, dns::Dns},
@@ -62,6 +66,9 @@ use http::{
 /// | [`tcp_user_timeout`](Self::tcp_user_timeout) | 10 s (Linux) |
 /// | [`http2_ping`](Self::http2_ping) | none |
 /// | [`allow_foreign_authority`](Self::allow_foreign_authority) | off: a URI of another service is an error |
+/// | [`base_path`](Self::base_path) | the path of the client's URI, if it has one |
+/// | [`default_headers`](Self::default_headers), [`user_agent`](Self::user_agent) | none |
+/// | [`response_limit`](Self::response_limit) | 64 MiB: what is read of a response as a whole |
 /// | [`max_response_header_size`](Self::max_response_header_size) | 1 MiB |
 /// | [`http1_max_headers`](Self::http1_max_headers) | 256 |
 /// | [`http2_initial_stream_window_size`](Self::http2_initial_stream_window_size) | 2 MiB |
@@ -90,6 +97,7 @@ pub struct ClientBuilder<D = Dns> {
     limits: Limits,
     retries: Retries,
     allow_foreign: bool,
+    defaults: DefaultSettings,
 }
 
 impl ClientBuilder {
@@ -113,6 +121,7 @@ impl ClientBuilder {
             limits: Limits::default(),
             retries: Retries::default(),
             allow_foreign: false,
+            defaults: DefaultSettings::new(uri.path()),
         }
     }
 }
@@ -160,6 +169,7 @@ impl<D> ClientBuilder<D> {
             limits: self.limits,
             retries: self.retries,
             allow_foreign: self.allow_foreign,
+            defaults: self.defaults,
         }
     }
 

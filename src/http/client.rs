@@ -16,8 +16,10 @@ use tower::Service;
 #[cfg(feature = "tls")]
 use super::tls::TlsHandle;
 use super::{
+    address,
     affinity::{Affinity, Followed},
     body::{PodRequest, RequestBody},
+    defaults::Defaults,
     error::Error,
     framing,
     future::{Pods, ResponseFuture, Shared},
@@ -44,7 +46,7 @@ use crate::{
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let client = Client::builder("http://nginx-headless.default:80".parse()?).build()?;
 /// let response = client.get("/").await?;
-/// println!("{} from {}", response.status(), response.body().pod());
+/// println!("{} from {}", response.status(), response.pod());
 /// # Ok(())
 /// # }
 /// ```
@@ -114,7 +116,7 @@ impl Client {
     #[inline]
     pub(super) fn prepare<B>(
         &self,
-        request: Request<B>,
+        mut request: Request<B>,
         affinity: Option<&Affinity>,
     ) -> Result<(Prepared, Route), Error>
     where
@@ -125,6 +127,10 @@ impl Client {
         if tokio::task::try_id().is_none() && Handle::try_current().is_err() {
             return Err(Error::balance(BalanceError::no_runtime()));
         }
+        let defaults = self.defaults();
+        if defaults.has_headers() {
+            defaults.apply(request.headers_mut());
+        }
         let length = framing::declared(request.headers())?;
         if let Some(length) = length {
             framing::compare(length, request.body())?;
@@ -132,7 +138,7 @@ impl Client {
         let (head, body) = request.into_parts();
         let led =
             affinity.and_then(|affinity| affinity.lead(&head, |route| self.pods.requested(route)));
-        let body = RequestBody::new(body, length);
+        let body = RequestBody::measured(body, length);
         let mut request = Request::from_parts(head, body);
         framing::check(&mut request)?;
         let shared = &self.shared;
@@ -175,6 +181,16 @@ impl Client {
     /// The service, as requests name it.
     pub(super) fn authority(&self) -> &Authority {
         &self.shared.config.service.authority
+    }
+
+    /// What it adds to its requests.
+    pub(super) fn defaults(&self) -> &Defaults {
+        &self.shared.defaults
+    }
+
+    /// Whether a request may name another service.
+    pub(super) fn service(&self) -> &address::Service {
+        &self.shared.config.service
     }
 
     pub(super) fn pods(&self) -> &Pods {

@@ -60,6 +60,19 @@ enum Kind {
     },
     #[error("no end of pod {pod}'s response within {after:?}")]
     Unended { pod: Endpoint, after: Duration },
+    #[error("pod {pod} answered {request} with {status}")]
+    StatusOf {
+        pod: Endpoint,
+        status: StatusCode,
+        /// Its method and path.
+        request: String,
+    },
+    #[cfg_attr(
+        not(feature = "json"),
+        expect(dead_code, reason = "nothing is decoded")
+    )]
+    #[error("the response of pod {pod} is {why}")]
+    Decode { pod: Endpoint, why: String },
 }
 
 fn unanswered(pod: Option<&Endpoint>) -> String {
@@ -155,8 +168,23 @@ impl Error {
         Self(Box::new(Kind::Unended { pod, after }))
     }
 
-    pub(super) fn status(pod: Endpoint, status: StatusCode) -> Self {
+    pub(super) fn answered(pod: Endpoint, status: StatusCode) -> Self {
         Self(Box::new(Kind::Status { pod, status }))
+    }
+
+    /// `request` is its method and path.
+    pub(super) fn status_of(pod: Endpoint, status: StatusCode, request: String) -> Self {
+        Self(Box::new(Kind::StatusOf {
+            pod,
+            status,
+            request,
+        }))
+    }
+
+    /// A response's body is not what its caller wants of it.
+    #[cfg(feature = "json")]
+    pub(super) fn decode(pod: Endpoint, why: String) -> Self {
+        Self(Box::new(Kind::Decode { pod, why }))
     }
 
     /// What the balancer says of a request.
@@ -222,7 +250,9 @@ impl Error {
             | Kind::CutOff { .. }
             | Kind::Limit { .. }
             | Kind::Unanswered { .. }
-            | Kind::Unended { .. } => false,
+            | Kind::Unended { .. }
+            | Kind::StatusOf { .. }
+            | Kind::Decode { .. } => false,
         }
     }
 
@@ -255,8 +285,9 @@ impl Error {
         matches!(*self.0, Kind::RequestBody(_))
     }
 
-    /// The response is larger than this client reads: its head or its trailers. The source names the limit and its
-    /// [setting](super::ClientBuilder::max_response_header_size). The pod is not to blame, so it is neither ejected nor is
+    /// The response is larger than this client reads: its head or its trailers, or its body where that is read as a whole. The
+    /// source names the limit and its setting ([`max_response_header_size`](super::ClientBuilder::max_response_header_size),
+    /// [`response_limit`](super::ClientBuilder::response_limit)). The pod is not to blame, so it is neither ejected nor is
     /// another one asked.
     pub fn is_limit(&self) -> bool {
         matches!(*self.0, Kind::Limit { .. })
@@ -278,13 +309,29 @@ impl Error {
         matches!(*self.0, Kind::SessionLost { .. })
     }
 
-    /// The status of an answer that is no success, where successes are counted: see
-    /// [`Client::broadcast`](super::Client::broadcast). Elsewhere an answer is no error, whatever its status.
-    pub fn status_code(&self) -> Option<StatusCode> {
+    /// An answer's status is an error where its caller has asked for that: by
+    /// [`error_for_status`](super::Response::error_for_status), or where a [broadcast](super::Client::broadcast) counts successes.
+    /// Elsewhere an answer is no error, whatever its status.
+    pub fn is_status(&self) -> bool {
+        self.status().is_some()
+    }
+
+    /// The status of an answer that [is an error](Self::is_status).
+    pub fn status(&self) -> Option<StatusCode> {
         match *self.0 {
-            Kind::Status { status, .. } => Some(status),
+            Kind::Status { status, .. } | Kind::StatusOf { status, .. } => Some(status),
             _ => None,
         }
+    }
+
+    /// [`status`](Self::status) by a longer name.
+    pub fn status_code(&self) -> Option<StatusCode> {
+        self.status()
+    }
+
+    /// The response's body was read, and isn't what was asked for: no JSON, or that of another type.
+    pub fn is_decode(&self) -> bool {
+        matches!(*self.0, Kind::Decode { .. })
     }
 
     /// The one [pod](super::Client::pod) that was asked for isn't in the set, or can't be told apart from others. The source says
@@ -321,7 +368,9 @@ impl Error {
             | Kind::Body { pod, .. }
             | Kind::CutOff { pod, .. }
             | Kind::Unended { pod, .. }
-            | Kind::Limit { pod, .. } => Some(pod),
+            | Kind::Limit { pod, .. }
+            | Kind::StatusOf { pod, .. }
+            | Kind::Decode { pod, .. } => Some(pod),
             Kind::Unsent(error)
             | Kind::SessionLost { source: error, .. }
             | Kind::NoAnswer(error) => error.endpoint(),
@@ -351,7 +400,9 @@ impl StdError for Error {
             | Kind::Foreign { .. }
             | Kind::Status { .. }
             | Kind::Unanswered { .. }
-            | Kind::Unended { .. } => None,
+            | Kind::Unended { .. }
+            | Kind::StatusOf { .. }
+            | Kind::Decode { .. } => None,
         }
     }
 }

@@ -17,6 +17,7 @@ use super::{
     affinity::{Affinity, Followed},
     body::PodRequest,
     deadline::Deadline,
+    defaults::Defaults,
     error::Error,
     pod::PodService,
     pool::Config,
@@ -47,6 +48,7 @@ pub(super) struct Shared {
     pub(super) timeout: Option<Duration>,
     /// The pods may say that they have not processed a request.
     pub(super) may_refuse: bool,
+    pub(super) defaults: Defaults,
 }
 
 impl Shared {

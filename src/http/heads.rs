@@ -290,7 +290,7 @@ mod tests {
         let builder = limits.http1(false);
         let connected = builder.handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = connected.expect("a handshake");
-        let mut request = Request::new(RequestBody::new(Full::new(Bytes::from("request")), None));
+        let mut request = Request::new(RequestBody::new(Full::new(Bytes::from("request"))));
         *request.method_mut() = method.clone();
         claim.head_is_due(request.body_mut());
         let first = sender.send_request(request);
