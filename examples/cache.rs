@@ -162,7 +162,7 @@ impl Fleet {
             misses: 0,
         };
         for key in 0..KEYS {
-            let response = self.client.get(&format!("/users/{key}")).await?;
+            let response = self.client.get(format!("/users/{key}")).await?;
             let home = response.body().pod().stable_name().into_owned();
             let text = response.into_body().collect().await?.to_bytes();
             read.misses += usize::from(text == "miss");

@@ -36,7 +36,7 @@ use tokio::{
 };
 use tower_headless::{
     BoxError,
-    http::{Client, ResponseBody},
+    http::{Client, Response as PodResponse},
 };
 
 const SERVICE: &str = "kv.default.svc.cluster.local";
@@ -80,7 +80,7 @@ async fn main() -> Result<(), BoxError> {
 /// To the primary and to no other pod. It is waited for while it is away; with `own_host` it can tell that it is meant.
 async fn write(client: &Client, key: &str, value: u64) -> Result<(), BoxError> {
     let primary = client.pod(PRIMARY).own_host();
-    let request = primary.request(Method::PUT, key).body(value.to_string());
+    let request = primary.put(key).body(value.to_string());
     answer(request.await?).await?;
     Ok(())
 }
@@ -102,10 +102,10 @@ async fn read_newest(client: &Client, key: &str) -> Result<u64, BoxError> {
     Ok(newest)
 }
 
-async fn answer(response: Response<ResponseBody>) -> Result<String, BoxError> {
+async fn answer(response: impl Into<PodResponse>) -> Result<String, BoxError> {
+    let response = response.into();
     let status = response.status();
-    let body = response.into_body().collect().await?.to_bytes();
-    let text = String::from_utf8_lossy(&body).into_owned();
+    let text = response.text().await?;
     match status.is_success() {
         true => Ok(text),
         false => Err(format!("{status}: {text}").into()),
@@ -195,7 +195,7 @@ impl Node {
     /// To this peer. If it is away, the write waits for it, and finds it wherever it comes back.
     fn copy(&self, pod: &str, key: &str, value: u64) -> impl Future<Output = Result<(), BoxError>> {
         let pod = self.client.pod(pod).own_host();
-        let request = pod.request(Method::PUT, key).body(value.to_string());
+        let request = pod.put(key).body(value.to_string());
         let copied = tokio::spawn(async move { answer(request.idempotent().await?).await });
         async move { copied.await?.map(drop) }
     }

@@ -14,7 +14,8 @@
 //!
 //! | file | what lives there |
 //! | --- | --- |
-//! | `http/client.rs`, `http/builder.rs`, `http/request.rs` | the client, its settings, and requests made with its words |
+//! | `http/client.rs`, `http/builder.rs`, `http/defaults.rs` | the client, its settings, and what it adds to its requests |
+//! | `http/request.rs`, `http/send.rs`, `http/reply.rs`, `http/json.rs` | requests made with its words, on their way, and what they are answered with |
 //! | `http/future.rs`, `http/deadline.rs` | one request: its attempts, in the time that it has |
 //! | `http/grpc.rs`, `http/call.rs` | gRPC calls: their deadline, and errors as statuses |
 //! | `http/layered.rs` | tower's layers around the client |
@@ -53,6 +54,7 @@ mod connect;
 mod cookies;
 mod cut_off;
 mod deadline;
+mod defaults;
 mod error;
 mod failure;
 mod framing;
@@ -63,6 +65,8 @@ mod grpc;
 mod h2_task;
 mod h2_wire;
 mod heads;
+#[cfg(feature = "json")]
+mod json;
 mod kept_head;
 mod key_from;
 mod layered;
@@ -76,8 +80,10 @@ mod received;
 mod reclaim;
 mod renewal;
 mod replay;
+mod reply;
 mod request;
 mod response;
+mod send;
 #[cfg(feature = "sessions")]
 mod session;
 mod socket;
@@ -96,9 +102,11 @@ pub use future::ResponseFuture;
 pub use key_from::KeyFrom;
 pub use pinned::PodClient;
 pub use protocol::Protocol;
-pub use replay::Idempotent;
+pub use replay::{Idempotent, RequestTimeout};
+pub use reply::Response;
 pub use request::RequestBuilder;
 pub use response::ResponseBody;
+pub use send::SendFuture;
 #[cfg(feature = "sessions")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sessions")))]
 pub use session::{SameSite, SessionLost, Sessions};

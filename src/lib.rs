@@ -320,6 +320,7 @@
 //! | `dns` | yes | [`Dns`]: discovery by A, AAAA and SRV records, on hickory-proto |
 //! | `http-body` | yes | [`OnBodyEnd`]: HTTP requests count as in flight to the end of the response's body |
 //! | `http` | no | [`http::Client`]: HTTP/1.1 and HTTP/2, on hyper, over the pods that `dns`, or any other discovery, finds; [`HealthCheck::http`] and [`HealthCheck::grpc`] |
+//! | `json` | no | JSON in requests and responses: [`http::RequestBuilder::json`], [`http::Response::json`] |
 //! | `sessions` | no | [`http::Sessions`]: sticky sessions by cookie or header, on cookie |
 //! | `tls` | no | HTTPS, on rustls; takes one of the two below |
 //! | `tls-ring`, `tls-aws-lc` | no | its provider of cryptography |

@@ -36,6 +36,8 @@ mod local;
 mod places;
 #[path = "client/pushback.rs"]
 mod pushback;
+#[path = "client/reading.rs"]
+mod reading;
 #[path = "client/replay.rs"]
 mod replay;
 #[path = "client/requests.rs"]
@@ -58,3 +60,5 @@ mod tls_refusals;
 mod tls_reload;
 #[path = "client/tls_settings.rs"]
 mod tls_settings;
+#[path = "client/words.rs"]
+mod words;

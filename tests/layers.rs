@@ -143,6 +143,8 @@ const GUARDED: &[(&str, &[&str])] = &[
     ("socket2", &["http/connect.rs"]),
     ("cookie", &["http/session"]),
     ("percent_encoding", &["http/grpc.rs", "http/key_from.rs"]),
+    ("serde_html_form", &["http/request/content.rs"]),
+    ("data_encoding", &["http/request/content.rs"]),
     ("prost", &[]),
     (
         "rustls",

@@ -53,7 +53,16 @@ async fn a_client() -> Done {
 
     let client = Client::builder("http://nginx-headless.default:80".parse()?).build()?;
     let response = client.get("/").await?;
-    println!("{} from {}", response.status(), response.body().pod());
+    println!("{} from {}", response.status(), response.pod());
+    Ok(())
+}
+
+#[derive(serde::Deserialize)]
+struct User {}
+
+async fn words_of_a_client(client: Client) -> Done {
+    let search = client.get("/users").query(&[("name", "Zoë")]).timeout(Duration::from_secs(2));
+    let users: Vec<User> = search.send().await?.error_for_status()?.json().await?;
     Ok(())
 }
 

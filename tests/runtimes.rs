@@ -366,7 +366,7 @@ fn a_connection_that_was_being_made_in_another_runtime_is_made_here() {
         });
         let mut late = client.get("/").into_future();
         first.block_on(async {
-            assert!(futures::poll!(late.as_mut()).is_pending());
+            assert!(futures::poll!(&mut late).is_pending());
         });
         second.block_on(late).expect("an answer");
         drop(first);
@@ -811,7 +811,7 @@ fn a_request_with_a_timeout_may_move_to_another_runtime() {
         .timeout(Duration::from_secs(50))
         .into_future();
     first.block_on(async {
-        assert!(futures::poll!(request.as_mut()).is_pending());
+        assert!(futures::poll!(&mut request).is_pending());
     });
     drop(first);
     let second = current_thread();

@@ -3,7 +3,6 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use futures::StreamExt;
-use http::Response;
 use http_body_util::BodyExt;
 use tokio::{
     task::JoinSet,
@@ -11,7 +10,7 @@ use tokio::{
 };
 use tower_headless::{
     BoxError, Endpoint, Route,
-    http::{Client, Error, RequestBuilder, ResponseBody},
+    http::{Client, Error, RequestBuilder, Response},
 };
 
 use crate::{args::Args, report::Report};
@@ -64,7 +63,7 @@ async fn ask_all(request: RequestBuilder, report: Arc<Report>) {
     match request.broadcast().await {
         Ok(mut answers) => {
             while let Some((_, answer)) = answers.next().await {
-                note(get(answer).await, began, &report);
+                note(get(answer.map(Response::from)).await, began, &report);
             }
         }
         Err(error) => report.failed(&error),
@@ -79,9 +78,9 @@ fn note(answered: Result<Endpoint, BoxError>, began: Instant, report: &Report) {
 }
 
 /// An answer read to its end: the pod that gave it.
-async fn get(response: Result<Response<ResponseBody>, Error>) -> Result<Endpoint, BoxError> {
+async fn get(response: Result<Response, Error>) -> Result<Endpoint, BoxError> {
     let response = response?;
-    let pod = response.body().pod().clone();
+    let pod = response.pod().clone();
     let status = response.status();
     response.into_body().collect().await?;
     // An answer is an answer, whatever it says: what to make of a 503 is the caller's affair.

@@ -104,6 +104,20 @@ impl Service {
         }
     }
 
+    /// Why a path that begins with two slashes isn't sent: as a reference to a URI it names a host (RFC 3986 §4.2).
+    pub(super) fn another_host(&self, path: &str) -> Error {
+        let host = path.trim_start_matches('/').split(['/', '?']).next();
+        match host.unwrap_or_default().parse() {
+            Ok(other) if !self.allow_foreign && !self.is_own(&other) => {
+                Error::foreign((&self.scheme, &other), (&self.scheme, &self.authority))
+            }
+            _ => Error::request(format_args!(
+                "{path:?}: a path begins with one '/': write the whole URI, {}://{}{path}",
+                self.scheme, self.authority
+            )),
+        }
+    }
+
     /// Whether this authority is another spelling of the service's: by case, by a dot at the end, or by the default port.
     fn is_own(&self, other: &Authority) -> bool {
         if *other == self.authority {

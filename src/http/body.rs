@@ -15,7 +15,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::Request;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
@@ -27,18 +27,23 @@ use crate::error::BoxError;
 /// A request on its way to a pod.
 pub(super) type PodRequest = Request<RequestBody>;
 
-// Most requests have none, and all are moved with their bodies: it is one word.
-/// The body of a request on its way to a pod, as [layers](super::Client::layer) around a client see it.
+/// The body of a request: none, bytes, or any [`http_body::Body`]; and what [layers](super::Client::layer) around a client see of
+/// it, whatever the caller's body is.
 ///
-/// It is of one type whatever the caller's is. Its default is no body.
+/// It is made of bytes or text by `into()`, of anything else by [`new`](Self::new). One that is all there is sent again
+/// where that is safe; a stream is read once. Its default is no body.
 ///
 /// ```
+/// use http_body_util::StreamBody;
 /// use tower_headless::http::RequestBody;
 ///
-/// let body = RequestBody::from("hello");
-/// let again = body.try_clone(); // what isn't there as a whole can't be had twice
-/// # assert!(again.is_some());
+/// let text = RequestBody::from("hello");
+/// assert!(text.try_clone().is_some());
+/// # let frames = futures::stream::iter([Ok::<_, std::io::Error>(http_body::Frame::data(bytes::Bytes::new()))]);
+/// let stream = RequestBody::new(StreamBody::new(frames));
+/// assert!(stream.try_clone().is_none()); // it can be had once
 /// ```
+// Most have none, and all are moved with their requests: it is one word.
 #[derive(Default)]
 pub struct RequestBody(Option<Box<Kind>>);
 
@@ -54,7 +59,11 @@ impl RequestBody {
     /// A request without a body.
     pub(super) const EMPTY: Self = Self(None);
 
-    /// A body of any type. One that is there as a whole, as `Full<Bytes>` is, stays so; any other one is a stream.
+    /// Any body, which is read as the pod takes it. One that is there as a whole, as `http_body_util`'s `Full<Bytes>` and `Empty`
+    /// are, stays so; any other one is a stream.
+    ///
+    /// A stream is sent once: its request isn't tried again once a part of it may have been read, unless it is
+    /// [`Idempotent`](super::Idempotent), which records the stream up to a bound.
     pub fn new<B>(body: B) -> Self
     where
         B: Body<Data = Bytes> + Send + 'static,
@@ -240,29 +249,26 @@ impl From<Bytes> for RequestBody {
     }
 }
 
-impl From<Vec<u8>> for RequestBody {
-    fn from(data: Vec<u8>) -> Self {
-        Bytes::from(data).into()
-    }
+macro_rules! from_bytes {
+    ($($data:ty)*) => {$(
+        impl From<$data> for RequestBody {
+            fn from(data: $data) -> Self {
+                Bytes::from(data).into()
+            }
+        }
+    )*};
 }
 
-impl From<String> for RequestBody {
-    fn from(text: String) -> Self {
-        Bytes::from(text).into()
-    }
-}
-
-impl From<&'static str> for RequestBody {
-    fn from(text: &'static str) -> Self {
-        Bytes::from_static(text.as_bytes()).into()
-    }
-}
+from_bytes!(&'static str &'static [u8] String Vec<u8> Box<[u8]> BytesMut);
 
 impl fmt::Debug for RequestBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RequestBody")
-            .field("size_hint", &self.size_hint())
-            .finish_non_exhaustive()
+        let hint = self.size_hint();
+        let mut body = f.debug_struct("RequestBody");
+        match hint.exact() {
+            Some(length) => body.field("length", &length).finish(),
+            None => body.finish_non_exhaustive(),
+        }
     }
 }
 

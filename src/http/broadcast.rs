@@ -6,11 +6,11 @@ use http_body::Body;
 use tower::ServiceExt;
 
 use super::{
-    body::{PodRequest, RequestBody},
+    body::RequestBody,
     client::{Client, Prepared},
     error::Error,
     future::ResponseFuture,
-    kept_head::KeptHead,
+    kept_head::again,
     response::ResponseBody,
 };
 use crate::{
@@ -154,11 +154,6 @@ impl Prepared {
     }
 }
 
-/// The same request, if its body can be had again.
-fn again(request: &PodRequest) -> Option<PodRequest> {
-    Some(KeptHead::of(request).with(request.body().again()?))
-}
-
 fn not_repeatable() -> Error {
     Error::request(
         "its body is a stream, which can be sent once: give a broadcast one that is there as a whole (`Full<Bytes>`), \
@@ -169,7 +164,7 @@ fn not_repeatable() -> Error {
 fn success(response: Response<ResponseBody>) -> Result<Response<ResponseBody>, Error> {
     let status = response.status();
     match status.is_client_error() || status.is_server_error() {
-        true => Err(response.body().error(|pod| Error::status(pod, status))),
+        true => Err(response.body().error(|pod| Error::answered(pod, status))),
         false => Ok(response),
     }
 }

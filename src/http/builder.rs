@@ -7,6 +7,7 @@ mod limits;
 mod retries;
 mod service;
 mod wire;
+mod words;
 
 pub use service::BuildError;
 
@@ -17,7 +18,10 @@ use self::limits::Limits;
 use super::session::Sessions;
 #[cfg(feature = "tls")]
 use super::tls::Tls;
-use super::{connect::Connector, key_from::KeyFrom, replay::Retries, response::SharedClassify};
+use super::{
+    connect::Connector, defaults::DefaultSettings, key_from::KeyFrom, replay::Retries,
+    response::SharedClassify,
+};
 use crate::{
     check::HealthCheck,
     discovery::Discovery,
@@ -70,6 +74,9 @@ use service::NoDiscovery as DefaultDiscovery;
 /// | [`http2_ping`](Self::http2_ping) | none |
 /// | [`allow_foreign_authority`](Self::allow_foreign_authority) | off: a URI of another service is an error |
 /// | [`grpc_status`](Self::grpc_status) | on: gRPC calls that fail are told so by a status |
+/// | [`base_path`](Self::base_path) | the path of the client's URI, if it has one |
+/// | [`default_headers`](Self::default_headers), [`user_agent`](Self::user_agent) | none |
+/// | [`response_limit`](Self::response_limit) | 64 MiB: what is read of a response as a whole |
 /// | [`max_response_header_size`](Self::max_response_header_size) | 1 MiB |
 /// | [`http1_max_headers`](Self::http1_max_headers) | 256 |
 /// | [`http2_initial_stream_window_size`](Self::http2_initial_stream_window_size) | 2 MiB |
@@ -99,6 +106,7 @@ pub struct ClientBuilder<D = DefaultDiscovery> {
     retries: Retries,
     allow_foreign: bool,
     grpc_status: bool,
+    defaults: DefaultSettings,
 }
 
 impl ClientBuilder {
@@ -123,6 +131,7 @@ impl ClientBuilder {
             retries: Retries::default(),
             allow_foreign: false,
             grpc_status: true,
+            defaults: DefaultSettings::new(uri.path()),
         }
     }
 }
@@ -174,6 +183,7 @@ impl<D> ClientBuilder<D> {
             retries: self.retries,
             allow_foreign: self.allow_foreign,
             grpc_status: self.grpc_status,
+            defaults: self.defaults,
         }
     }
 

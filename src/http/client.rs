@@ -16,9 +16,11 @@ use tower::{Layer, Service};
 #[cfg(feature = "tls")]
 use super::tls::TlsHandle;
 use super::{
+    address,
     affinity::{Affinity, Followed},
     body::{PodRequest, RequestBody},
     call::Call,
+    defaults::Defaults,
     error::Error,
     framing,
     future::{Pods, ResponseFuture, Shared},
@@ -47,7 +49,7 @@ use crate::{
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let client = Client::builder("http://nginx-headless.default:80".parse()?).build()?;
 /// let response = client.get("/").await?;
-/// println!("{} from {}", response.status(), response.body().pod());
+/// println!("{} from {}", response.status(), response.pod());
 /// # Ok(())
 /// # }
 /// ```
@@ -250,7 +252,7 @@ impl Client {
     /// A request as pods get it, if it makes sense. Its route is the one that it names, or else where `affinity` leads it.
     pub(super) fn prepare<B>(
         &self,
-        request: Request<B>,
+        mut request: Request<B>,
         affinity: Option<&Affinity>,
     ) -> Result<Prepared, Error>
     where
@@ -258,16 +260,24 @@ impl Client {
         B::Error: Into<BoxError>,
     {
         let is_grpc = grpc::is_call(request.method(), request.headers());
-        let length = self.length(&request, is_grpc)?;
+        let length = self.length(&mut request, is_grpc)?;
         let mut prepared = self.take(request, length, is_grpc, affinity);
         self.check(&mut prepared.request)?;
         Ok(prepared)
     }
 
-    /// The length that a request declares, where it does and has it. In a runtime: its timers and connections are that one's.
-    fn length(&self, request: &Request<impl Body>, is_grpc: bool) -> Result<Option<u64>, Error> {
+    /// The length that a request declares, where it does and has it, once it has the headers that all of the client's have. In a runtime: its timers and connections are that one's.
+    fn length(
+        &self,
+        request: &mut Request<impl Body>,
+        is_grpc: bool,
+    ) -> Result<Option<u64>, Error> {
         if tokio::task::try_id().is_none() && Handle::try_current().is_err() {
             return Err(Error::balance(BalanceError::no_runtime()));
+        }
+        let defaults = self.defaults();
+        if defaults.has_headers() {
+            defaults.apply(request.headers_mut());
         }
         if is_grpc && !self.shared.config.connector.may_speak_http2() {
             return Err(Error::request(NEEDS_HTTP2));
@@ -359,14 +369,14 @@ impl Client {
 
     /// The client's own work.
     #[inline]
-    fn give<B>(&self, request: Request<B>) -> ResponseFuture
+    fn give<B>(&self, mut request: Request<B>) -> ResponseFuture
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let is_grpc = grpc::is_call(request.method(), request.headers());
         // As `prepare` does it, but the request, which is large, is moved once.
-        let length = match self.length(&request, is_grpc) {
+        let length = match self.length(&mut request, is_grpc) {
             Ok(length) => length,
             Err(error) => return self.refuse(error, is_grpc),
         };
@@ -402,6 +412,16 @@ impl Client {
     /// An error of a request of this client.
     pub(super) fn named(&self, error: Error) -> Error {
         error.with_service(Some(&self.shared.config.service.name))
+    }
+
+    /// What it adds to its requests.
+    pub(super) fn defaults(&self) -> &Defaults {
+        &self.shared.defaults
+    }
+
+    /// Whether a request may name another service.
+    pub(super) fn service(&self) -> &address::Service {
+        &self.shared.config.service
     }
 
     pub(super) fn pods(&self) -> &Pods {

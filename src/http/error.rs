@@ -96,6 +96,19 @@ enum Kind {
     Unended { pod: Endpoint, after: Duration },
     #[error("a layer around the client failed: {0}")]
     Layer(BoxError),
+    #[error("pod {pod} answered {request} with {status}")]
+    StatusOf {
+        pod: Endpoint,
+        status: StatusCode,
+        /// Its method and path.
+        request: String,
+    },
+    #[cfg_attr(
+        not(feature = "json"),
+        expect(dead_code, reason = "nothing is decoded")
+    )]
+    #[error("the response of pod {pod} is {why}")]
+    Decode { pod: Endpoint, why: String },
 }
 
 fn unanswered(pod: Option<&Endpoint>) -> String {
@@ -197,7 +210,7 @@ impl Error {
         Kind::Unended { pod, after }.into()
     }
 
-    pub(super) fn status(pod: Endpoint, status: StatusCode) -> Self {
+    pub(super) fn answered(pod: Endpoint, status: StatusCode) -> Self {
         Kind::Status { pod, status }.into()
     }
 
@@ -233,6 +246,22 @@ impl Error {
     /// whether a pod has executed the request is not known.
     pub fn is_layer(&self) -> bool {
         matches!(*self.0, Kind::Layer(_))
+    }
+
+    /// `request` is its method and path.
+    pub(super) fn status_of(pod: Endpoint, status: StatusCode, request: String) -> Self {
+        Kind::StatusOf {
+            pod,
+            status,
+            request,
+        }
+        .into()
+    }
+
+    /// A response's body is not what its caller wants of it.
+    #[cfg(feature = "json")]
+    pub(super) fn decode(pod: Endpoint, why: String) -> Self {
+        Kind::Decode { pod, why }.into()
     }
 
     /// What the balancer says of a request.
@@ -303,6 +332,8 @@ impl Error {
             | Kind::Limit { .. }
             | Kind::Unanswered { .. }
             | Kind::Unended { .. }
+            | Kind::StatusOf { .. }
+            | Kind::Decode { .. }
             | Kind::Layer(_) => false,
         }
     }
@@ -349,8 +380,9 @@ impl Error {
         matches!(*self.kind(), Kind::RequestBody(_))
     }
 
-    /// The response is larger than this client reads: its head or its trailers. The source names the limit and its
-    /// [setting](super::ClientBuilder::max_response_header_size). The pod is not to blame, so it is neither ejected nor is
+    /// The response is larger than this client reads: its head or its trailers, or its body where that is read as a whole. The
+    /// source names the limit and its setting ([`max_response_header_size`](super::ClientBuilder::max_response_header_size),
+    /// [`response_limit`](super::ClientBuilder::response_limit)). The pod is not to blame, so it is neither ejected nor is
     /// another one asked.
     pub fn is_limit(&self) -> bool {
         matches!(*self.kind(), Kind::Limit { .. })
@@ -399,11 +431,6 @@ impl Error {
         matches!(*self.kind(), Kind::Body { .. } | Kind::CutOff { .. })
     }
 
-    /// The answer is no success, where successes are counted: see [`status_code`](Self::status_code).
-    pub fn is_status(&self) -> bool {
-        matches!(*self.kind(), Kind::Status { .. })
-    }
-
     /// The request's session has lost its pod, and was to go to no other ([strict](super::Sessions::strict)). Nothing was sent.
     ///
     /// [`is_unreachable`](Self::is_unreachable) is true as well.
@@ -413,13 +440,29 @@ impl Error {
         matches!(*self.kind(), Kind::SessionLost { .. })
     }
 
-    /// The status of an answer that is no success, where successes are counted: see
-    /// [`Client::broadcast`](super::Client::broadcast). Elsewhere an answer is no error, whatever its status.
-    pub fn status_code(&self) -> Option<StatusCode> {
+    /// An answer's status is an error where its caller has asked for that: by
+    /// [`error_for_status`](super::Response::error_for_status), or where a [broadcast](super::Client::broadcast) counts successes.
+    /// Elsewhere an answer is no error, whatever its status.
+    pub fn is_status(&self) -> bool {
+        self.status().is_some()
+    }
+
+    /// The status of an answer that [is an error](Self::is_status).
+    pub fn status(&self) -> Option<StatusCode> {
         match *self.kind() {
-            Kind::Status { status, .. } => Some(status),
+            Kind::Status { status, .. } | Kind::StatusOf { status, .. } => Some(status),
             _ => None,
         }
+    }
+
+    /// [`status`](Self::status) by a longer name.
+    pub fn status_code(&self) -> Option<StatusCode> {
+        self.status()
+    }
+
+    /// The response's body was read, and isn't what was asked for: no JSON, or that of another type.
+    pub fn is_decode(&self) -> bool {
+        matches!(*self.kind(), Kind::Decode { .. })
     }
 
     /// The one [pod](super::Client::pod) that was asked for isn't in the set, or can't be told apart from others. The text says
@@ -461,7 +504,9 @@ impl Error {
             | Kind::Body { pod, .. }
             | Kind::CutOff { pod, .. }
             | Kind::Unended { pod, .. }
-            | Kind::Limit { pod, .. } => Some(pod),
+            | Kind::Limit { pod, .. }
+            | Kind::StatusOf { pod, .. }
+            | Kind::Decode { pod, .. } => Some(pod),
             Kind::Unsent(error)
             | Kind::SessionLost { source: error, .. }
             | Kind::NoAnswer(error) => error.endpoint(),
@@ -521,7 +566,9 @@ impl StdError for Error {
             | Kind::Foreign { .. }
             | Kind::Status { .. }
             | Kind::Unanswered { .. }
-            | Kind::Unended { .. } => None,
+            | Kind::Unended { .. }
+            | Kind::StatusOf { .. }
+            | Kind::Decode { .. } => None,
         }
     }
 }

@@ -19,6 +19,7 @@ use super::{
     body::PodRequest,
     call::Call,
     deadline::Deadline,
+    defaults::Defaults,
     error::Error,
     pod::PodService,
     pool::Config,
@@ -51,6 +52,7 @@ pub(super) struct Shared {
     pub(super) may_refuse: bool,
     /// Errors of gRPC calls are told by gRPC's statuses.
     pub(super) grpc_status: bool,
+    pub(super) defaults: Defaults,
 }
 
 impl Shared {

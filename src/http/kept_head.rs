@@ -4,6 +4,11 @@ use http::{Extensions, HeaderMap, Method, Request, Uri, Version, uri::PathAndQue
 
 use super::body::{PodRequest, RequestBody};
 
+/// The same request once more, if its body can be had twice.
+pub(super) fn again(request: &PodRequest) -> Option<PodRequest> {
+    Some(KeptHead::of(request).with(request.body().again()?))
+}
+
 /// Most requests have one, and few of them are sent again: what a request doesn't have costs it nothing here.
 pub(super) struct KeptHead {
     method: Method,

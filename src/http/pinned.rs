@@ -15,7 +15,7 @@ use super::{
     client::Client,
     error::Error,
     future::ResponseFuture,
-    request::{Aim, RequestBuilder},
+    request::{Aim, RequestBuilder, words},
     response::ResponseBody,
 };
 use crate::{
@@ -48,7 +48,7 @@ impl Client {
     ///
     /// # async fn write(client: Client) -> Result<(), tower_headless::http::Error> {
     /// let primary = client.pod("kv-0");
-    /// primary.request(http::Method::PUT, "/user-42").body("...").await?;
+    /// primary.put("/user-42").body("...").await?;
     /// # Ok(())
     /// # }
     /// ```
@@ -81,6 +81,8 @@ impl Client {
     }
 }
 
+words!(PodClient);
+
 impl PodClient {
     /// `Host` and `:authority` name the pod, `web-0.nginx-headless.default`, as far as its name is known: it is asked for by
     /// name, or in the set at the time. A request's own `Host` stays.
@@ -97,18 +99,7 @@ impl PodClient {
         self.client.pods().requested(&self.route)
     }
 
-    /// A GET of `path`.
-    pub fn get(&self, path: &str) -> RequestBuilder {
-        self.request(Method::GET, path)
-    }
-
-    /// A POST to `path`.
-    pub fn post(&self, path: &str) -> RequestBuilder {
-        self.request(Method::POST, path)
-    }
-
-    /// Any request.
-    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    fn builder_of(&self, method: Method, path: &str) -> RequestBuilder {
         let builder = RequestBuilder::new(self.client.clone(), method, path);
         builder.aimed(self.aim())
     }

@@ -56,9 +56,20 @@ impl Default for Idempotent {
     }
 }
 
-/// How long all of a request may take, in its extensions.
-#[derive(Clone, Copy)]
-pub(super) struct RequestTimeout(pub(super) Duration);
+/// How long all of a request may take, in its extensions: to the end of the response's body, with all retries. It takes the
+/// place of the client's own [timeout](super::ClientBuilder::timeout); in a [broadcast](super::Client::broadcast), it is each pod's.
+///
+/// It is for layers, and for requests of the client as a [`Service`](tower::Service):
+/// [`RequestBuilder::timeout`](super::RequestBuilder::timeout) sets the same.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_headless::http::RequestTimeout;
+///
+/// let request = http::Request::get("/").extension(RequestTimeout(Duration::from_secs(2)));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestTimeout(pub Duration);
 
 /// How often, and after which answers, a client's requests are sent again.
 pub(super) struct Retries {

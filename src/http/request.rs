@@ -1,51 +1,129 @@
 //! Requests, made by hand: the client's everyday words.
 
+mod content;
+
 use std::{
     fmt,
     future::{Future, IntoFuture},
-    pin::Pin,
     time::Duration,
 };
 
-use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, header::HOST};
-use http_body_util::Full;
-use tower::ServiceExt;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header::HOST};
 
 use super::{
+    body::RequestBody,
     client::Client,
     error::Error,
     replay::{Idempotent, RequestTimeout},
     response::ResponseBody,
+    send::SendFuture,
 };
 use crate::{
     broadcast::Broadcast,
     route::{Route, RouteKey},
 };
 
+/// The words of a client that has `fn builder_of(&self, Method, &str) -> RequestBuilder`.
+macro_rules! words {
+    ($client:ty) => {
+        impl $client {
+            /// A GET of `path`. It may be a whole URI of the service, too.
+            ///
+            /// What it answers, and what can go wrong, tells [`RequestBuilder`](crate::http::RequestBuilder).
+            pub fn get(&self, path: impl AsRef<str>) -> $crate::http::RequestBuilder {
+                self.request(::http::Method::GET, path)
+            }
+
+            /// A HEAD of `path`.
+            pub fn head(&self, path: impl AsRef<str>) -> $crate::http::RequestBuilder {
+                self.request(::http::Method::HEAD, path)
+            }
+
+            /// A POST to `path`.
+            pub fn post(&self, path: impl AsRef<str>) -> $crate::http::RequestBuilder {
+                self.request(::http::Method::POST, path)
+            }
+
+            /// A PUT to `path`.
+            pub fn put(&self, path: impl AsRef<str>) -> $crate::http::RequestBuilder {
+                self.request(::http::Method::PUT, path)
+            }
+
+            /// A PATCH of `path`.
+            pub fn patch(&self, path: impl AsRef<str>) -> $crate::http::RequestBuilder {
+                self.request(::http::Method::PATCH, path)
+            }
+
+            /// A DELETE of `path`.
+            pub fn delete(&self, path: impl AsRef<str>) -> $crate::http::RequestBuilder {
+                self.request(::http::Method::DELETE, path)
+            }
+
+            /// An OPTIONS of `path`.
+            pub fn options(&self, path: impl AsRef<str>) -> $crate::http::RequestBuilder {
+                self.request(::http::Method::OPTIONS, path)
+            }
+
+            /// Any request.
+            pub fn request(
+                &self,
+                method: ::http::Method,
+                path: impl AsRef<str>,
+            ) -> $crate::http::RequestBuilder {
+                self.builder_of(method, path.as_ref())
+            }
+        }
+    };
+}
+
+pub(super) use words;
+
+words!(Client);
+
 impl Client {
-    /// A GET of `path`.
-    pub fn get(&self, path: &str) -> RequestBuilder {
-        self.request(Method::GET, path)
-    }
-
-    /// A POST to `path`.
-    pub fn post(&self, path: &str) -> RequestBuilder {
-        self.request(Method::POST, path)
-    }
-
-    /// Any request.
-    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    fn builder_of(&self, method: Method, path: &str) -> RequestBuilder {
         RequestBuilder::new(self.clone(), method, path)
     }
 }
 
-/// A request in the making. Awaiting it sends it.
+/// A request in the making, of [`Client::get`] and the other words. Awaiting it sends it, and so does [`send`](Self::send).
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use tower_headless::http::{Client, Error};
+///
+/// # async fn search(client: Client) -> Result<(), Error> {
+/// let response = client
+///     .get("/users")
+///     .query(&[("name", "Zoë"), ("limit", "10")])
+///     .bearer_auth("token")
+///     .timeout(Duration::from_secs(2))
+///     .send()
+///     .await?
+///     .error_for_status()?;
+/// println!("{}", response.text().await?);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Its path begins with a slash and is below the client's [base path](super::ClientBuilder::base_path); or it is a whole URI of the
+/// service. One that begins with two slashes names another host, by what a URI's reference is (RFC 3986 §4.2), and is refused
+/// as one of [another service](Error::is_foreign).
+///
+/// The client's [default headers](super::ClientBuilder::default_headers) are added when it is sent. Redirects are not followed: a 3xx
+/// is an answer as any other.
+///
+/// # Errors
+///
+/// What makes no sense, such as a header that can't be one, or a body that can't be encoded, is an error when it is sent
+/// ([`Error::is_request`], which says what was wrong); the first of several counts, and what is said after it is ignored.
+/// An answer is no error, whatever its status: see [`Response::error_for_status`](super::Response::error_for_status).
 #[must_use = "a request is sent when it is awaited"]
 pub struct RequestBuilder {
     client: Client,
-    request: Result<Request<Full<Bytes>>, Error>,
+    request: Result<Request<RequestBody>, Error>,
     aim: Option<Aim>,
+    response_limit: usize,
 }
 
 /// Which pod a request is for, or isn't, whatever else it says.
@@ -68,18 +146,14 @@ impl Aim {
 
 impl RequestBuilder {
     pub(super) fn new(client: Client, method: Method, path: &str) -> Self {
-        let invalid = |error: &dyn fmt::Display| Error::request(format_args!("{path:?}: {error}"));
-        let request = match path.parse::<Uri>() {
-            Ok(uri) if path.starts_with('/') || uri.scheme().is_some() => {
-                let mut request = Request::new(Full::default());
-                *request.method_mut() = method;
-                *request.uri_mut() = uri;
-                Ok(request)
-            }
-            Ok(_) => Err(invalid(&"a path begins with '/'")),
-            Err(error) => Err(invalid(&error)),
-        };
+        let request = uri(&client, path).map(|uri| {
+            let mut request = Request::new(RequestBody::EMPTY);
+            *request.method_mut() = method;
+            *request.uri_mut() = uri;
+            request
+        });
         Self {
+            response_limit: client.defaults().response_limit,
             client,
             request,
             aim: None,
@@ -92,31 +166,47 @@ impl RequestBuilder {
         self
     }
 
-    /// Adds a header.
-    pub fn header<N, V>(mut self, name: N, value: V) -> Self
+    /// Adds a header, beside those of the same name.
+    pub fn header<N, V>(self, name: N, value: V) -> Self
     where
         N: TryInto<HeaderName, Error: Into<http::Error>>,
         V: TryInto<HeaderValue, Error: Into<http::Error>>,
     {
-        self.request = self.request.and_then(|mut request| {
+        self.try_with(|request| {
             let name = name
                 .try_into()
                 .map_err(|error| Error::request(error.into()))?;
-            let value = value
-                .try_into()
-                .map_err(|error| Error::request(error.into()))?;
+            let value = value.try_into().map_err(|error| {
+                Error::request(format_args!("the header {name}: {}", error.into()))
+            })?;
             request.headers_mut().append(name, value);
-            Ok(request)
-        });
-        self
+            Ok(())
+        })
     }
 
-    /// The body. For one that comes as a stream, call the client as a [`Service`](tower::Service).
-    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
-        if let Ok(request) = &mut self.request {
-            *request.body_mut() = Full::new(body.into());
-        }
-        self
+    /// Adds headers, in the place of those of the same names.
+    pub fn headers(self, headers: HeaderMap) -> Self {
+        self.with(|request| request.headers_mut().extend(headers))
+    }
+
+    /// The body: bytes or text, or any [`http_body::Body`] by [`RequestBody::new`].
+    ///
+    /// A stream is sent once: if its pod fails, no other pod gets the request, unless nothing of it has been read or it is
+    /// [`idempotent`](Self::idempotent).
+    ///
+    /// ```no_run
+    /// use http_body_util::StreamBody;
+    /// use tower_headless::http::{Client, Error, RequestBody};
+    ///
+    /// # async fn upload(client: Client) -> Result<(), Error> {
+    /// client.post("/notes").body("hello").await?;
+    /// # let frames = futures::stream::iter([Ok::<_, std::io::Error>(http_body::Frame::data(bytes::Bytes::new()))]);
+    /// client.put("/file").body(RequestBody::new(StreamBody::new(frames))).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn body(self, body: impl Into<RequestBody>) -> Self {
+        self.with(|request| *request.body_mut() = body.into())
     }
 
     /// It may be executed twice, and so is sent again if it is lost.
@@ -124,9 +214,17 @@ impl RequestBuilder {
         self.extension(Idempotent::default())
     }
 
-    /// How long all of it may take, to the end of the response's body.
+    /// How long all of it may take, to the end of the response's body and with all retries: in the place of the client's own
+    /// [timeout](super::ClientBuilder::timeout). It is a [`RequestTimeout`] in the request's extensions.
     pub fn timeout(self, whole: Duration) -> Self {
         self.extension(RequestTimeout(whole))
+    }
+
+    /// How many bytes of the response's body [`bytes`](super::Response::bytes), `text` and `json` read at most, in the place of the
+    /// [client's limit](super::ClientBuilder::response_limit). `usize::MAX` is no limit.
+    pub fn response_limit(mut self, bytes: usize) -> Self {
+        self.response_limit = bytes;
+        self
     }
 
     /// The [key](Route::key) of what it is about, beside what else its route says. It comes before a key that the client
@@ -144,8 +242,14 @@ impl RequestBuilder {
         self.extension(route)
     }
 
-    /// Sends it to every pod; see [`Client::broadcast`]. One that is for one pod, or for all but one, is an error.
-    pub fn broadcast(self) -> Broadcast<Response<ResponseBody>, Error> {
+    /// Something for the layers around the client, or for the client itself: one value of each type.
+    pub fn extension<T: Clone + Send + Sync + 'static>(self, extension: T) -> Self {
+        self.with(|request| drop(request.extensions_mut().insert(extension)))
+    }
+
+    /// Sends it to every pod; see [`Client::broadcast`]. One that is for one pod, or for all but one, is an error. Its answers are
+    /// plain: [`Response::from`](super::Response) makes those of them that are easily read.
+    pub fn broadcast(self) -> Broadcast<http::Response<ResponseBody>, Error> {
         match self.request {
             Ok(_) if self.aim.is_some() => Broadcast::failed(Error::request(
                 "it is for one pod, or for all but one, and can't be for all: ask the client itself",
@@ -155,31 +259,91 @@ impl RequestBuilder {
         }
     }
 
-    fn extension<T: Clone + Send + Sync + 'static>(mut self, extension: T) -> Self {
-        if let Ok(request) = &mut self.request {
-            request.extensions_mut().insert(extension);
+    /// The request itself, for a client as a [`Service`](tower::Service). Which pod it is for is in its extensions, as a [`Route`];
+    /// its [response limit](Self::response_limit) is left out, and the client's default headers are not in it yet.
+    ///
+    /// # Errors
+    ///
+    /// Those that [`send`](Self::send) has before anything is sent ([`Error::is_request`]).
+    pub fn build(self) -> Result<Request<RequestBody>, Error> {
+        let mut request = self.request?;
+        if let Some(aim) = self.aim {
+            aim.apply(&mut request);
+        }
+        Ok(request)
+    }
+
+    /// Sends it, when the future is first polled. Awaiting the builder itself does the same.
+    ///
+    /// The future is the caller's to [spawn](tokio::spawn), to join, or to instrument: it is `Send`, `Unpin` and `'static`. It has
+    /// to be polled within a tokio runtime. Dropping it cancels the request.
+    ///
+    /// # Errors
+    ///
+    /// If the request makes no sense, if no pod takes it, if the one that has it fails, or if there is no answer in time: see
+    /// [`Error`].
+    pub fn send(self) -> SendFuture {
+        let (client, limit) = (self.client.clone(), self.response_limit);
+        SendFuture::new(client, self.build(), limit)
+    }
+
+    /// The same request once more. None if its body is a stream, or if it is an error already.
+    pub fn try_clone(&self) -> Option<Self> {
+        let request = super::kept_head::again(self.request.as_ref().ok()?)?;
+        let aim = self.aim.as_ref().map(|aim| Aim {
+            route: aim.route.clone(),
+            host: aim.host.clone(),
+        });
+        Some(Self {
+            client: self.client.clone(),
+            request: Ok(request),
+            aim,
+            response_limit: self.response_limit,
+        })
+    }
+
+    fn with(self, change: impl FnOnce(&mut Request<RequestBody>)) -> Self {
+        self.try_with(|request| {
+            change(request);
+            Ok(())
+        })
+    }
+
+    /// The first error stays.
+    fn try_with(
+        mut self,
+        change: impl FnOnce(&mut Request<RequestBody>) -> Result<(), Error>,
+    ) -> Self {
+        if let Ok(request) = &mut self.request
+            && let Err(error) = change(request)
+        {
+            self.request = Err(error);
         }
         self
     }
 }
 
-impl IntoFuture for RequestBuilder {
-    type Output = Result<Response<ResponseBody>, Error>;
-    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+/// What `path` asks for: a path below the client's base path, or a whole URI.
+fn uri(client: &Client, path: &str) -> Result<Uri, Error> {
+    let invalid = |error: &dyn fmt::Display| Error::request(format_args!("{path:?}: {error}"));
+    let below = client.defaults().below(path);
+    let uri = below.as_deref().unwrap_or(path).parse::<Uri>();
+    let uri = uri.map_err(|error| invalid(&error))?;
+    if path.starts_with("//") {
+        return Err(client.service().another_host(path));
+    }
+    match below.is_some() || path.starts_with('/') || uri.scheme().is_some() {
+        true => Ok(uri),
+        false => Err(invalid(&"a path begins with '/'")),
+    }
+}
 
-    fn into_future(self) -> Self::IntoFuture {
-        let Self {
-            client,
-            request,
-            aim,
-        } = self;
-        Box::pin(async move {
-            let mut request = request?;
-            if let Some(aim) = aim {
-                aim.apply(&mut request);
-            }
-            client.oneshot(request).await
-        })
+impl IntoFuture for RequestBuilder {
+    type Output = <SendFuture as Future>::Output;
+    type IntoFuture = SendFuture;
+
+    fn into_future(self) -> SendFuture {
+        self.send()
     }
 }
 

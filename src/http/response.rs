@@ -221,6 +221,11 @@ impl ResponseBody {
         &self.exchange.named.origin.pod
     }
 
+    #[cfg(feature = "json")]
+    pub(super) fn origin(&self) -> &Arc<Origin> {
+        &self.exchange.named.origin
+    }
+
     /// An error of this response.
     pub(super) fn error(&self, make: impl FnOnce(Endpoint) -> Error) -> Error {
         self.exchange.named.origin.error(make)
@@ -373,7 +378,9 @@ impl Body for ResponseBody {
 
 impl Origin {
     fn error(&self, make: impl FnOnce(Endpoint) -> Error) -> Error {
-        make(self.pod.clone()).with_service(Some(&self.service))
+        // Nobody knows the service of a response that a layer has made.
+        let service = Some(&self.service).filter(|service| !service.is_empty());
+        make(self.pod.clone()).with_service(service)
     }
 }
 

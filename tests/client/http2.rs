@@ -95,7 +95,8 @@ async fn head(
     client: &Client,
     path: &str,
 ) -> Result<Response<ResponseBody>, tower_headless::http::Error> {
-    within("a response", client.get(path).into_future()).await
+    let response = within("a response", client.get(path).into_future()).await?;
+    Ok(response.into_inner())
 }
 
 #[tokio::test]

@@ -276,8 +276,9 @@ pub async fn wait_until(what: &str, condition: impl Fn() -> bool) {
 }
 
 /// The whole of a body, as text.
-pub async fn text(response: http::Response<ResponseBody>) -> String {
-    let body = within("the body", response.into_body().collect()).await;
+pub async fn text(response: impl Into<http::Response<ResponseBody>>) -> String {
+    let body = response.into().into_body();
+    let body = within("the body", body.collect()).await;
     let bytes = body.expect("a body").to_bytes();
     String::from_utf8(bytes.to_vec()).expect("text")
 }

@@ -460,7 +460,7 @@ async fn many_and_large_http1_headers_are_read() {
     let responses = shapes.map(|(headers, each)| http1_head(headers, each));
     let client = kit::client([answering(responses.to_vec()).await]);
     for (at, (headers, _)) in shapes.into_iter().enumerate() {
-        let response = client.get(&format!("/{at}")).into_future();
+        let response = client.get(format!("/{at}")).into_future();
         let response = within("a response", response).await.expect("a response");
         assert_eq!(response.headers().len(), headers);
         assert_eq!(text(response).await, "ok");
@@ -488,7 +488,7 @@ async fn http1_trailers_come_whole_or_are_an_error() {
     let responses = shapes.map(|(headers, each)| http1_trailers(headers, each));
     let client = kit::client([answering(responses.to_vec()).await]);
     for (at, (headers, _)) in shapes.into_iter().enumerate() {
-        let response = client.get(&format!("/{at}")).into_future();
+        let response = client.get(format!("/{at}")).into_future();
         let response = within("a response", response).await.expect("a response");
         let body = within("the body", response.into_body().collect()).await;
         if at < 2 {

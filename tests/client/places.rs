@@ -58,7 +58,8 @@ async fn set(frames: &mut Frames<TcpStream>, setting: u16, value: u32) {
 type Answer = Result<Response<ResponseBody>, Error>;
 
 async fn get(client: &Client) -> Answer {
-    within("a response", client.get("/").into_future()).await
+    let response = within("a response", client.get("/").into_future()).await?;
+    Ok(response.into_inner())
 }
 
 async fn send<B>(client: &Client, body: B) -> Answer

@@ -36,7 +36,7 @@ fn collect(response: Response<ResponseBody>) -> Bytes {
 
 async fn send(client: &Client) -> Response<ResponseBody> {
     let response = within("a response", client.get("/").into_future()).await;
-    response.expect("a response")
+    response.expect("a response").into_inner()
 }
 
 #[test]
@@ -145,6 +145,7 @@ fn a_request_outside_of_a_runtime_is_an_error() {
                     .into_future(),
             );
             let oneshot = block_on(client.oneshot(request()));
+            let asked = asked.map(Response::from);
             [called, asked, oneshot].map(|it| it.map(drop).expect_err("there is no runtime"))
         })
     };

@@ -2,14 +2,14 @@
 
 use std::{fmt, future::Future, net::SocketAddr, time::Duration};
 
-use http::{Response, StatusCode};
+use http::StatusCode;
 use http_body_util::BodyExt;
 use tokio::{
     sync::oneshot,
     task::{JoinHandle, JoinSet},
     time::{Instant, MissedTickBehavior, interval},
 };
-use tower_headless::http::{Error, ResponseBody};
+use tower_headless::http::{Error, Response};
 
 use super::within;
 
@@ -56,7 +56,7 @@ impl Load {
     /// gets no time to recover.
     pub fn start<R>(rate: u32, request: impl Fn() -> R + Send + 'static) -> Self
     where
-        R: Future<Output = Result<Response<ResponseBody>, Error>> + Send + 'static,
+        R: Future<Output = Result<Response, Error>> + Send + 'static,
     {
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(send(rate, request, stopped));
@@ -73,7 +73,7 @@ impl Load {
 
 async fn send<R>(rate: u32, request: impl Fn() -> R, mut stopped: oneshot::Receiver<()>) -> Report
 where
-    R: Future<Output = Result<Response<ResponseBody>, Error>> + Send + 'static,
+    R: Future<Output = Result<Response, Error>> + Send + 'static,
 {
     let started = Instant::now();
     let mut beat = interval(Duration::from_secs(1) / rate);
@@ -97,7 +97,7 @@ where
 
 async fn follow<R>(request: R) -> Request
 where
-    R: Future<Output = Result<Response<ResponseBody>, Error>>,
+    R: Future<Output = Result<Response, Error>>,
 {
     let sent = Instant::now();
     let response = request.await;
@@ -115,7 +115,7 @@ where
 }
 
 /// Reads a response to its end.
-async fn read(response: Response<ResponseBody>) -> Result<SocketAddr, Error> {
+async fn read(response: Response) -> Result<SocketAddr, Error> {
     assert_eq!(response.status(), StatusCode::OK);
     let pod = response.body().pod().address();
     let name = response.headers().get("x-pod").map(|name| name.as_bytes());

@@ -32,7 +32,8 @@ use {
 
 impl Client {
     /// Settings of a client of the service that `uri` names: `http://nginx-headless.default:80`, or
-    /// `http://_http._tcp.nginx-headless.default` for the port of that name. With neither it is the scheme's port.
+    /// `http://_http._tcp.nginx-headless.default` for the port of that name. With neither it is the scheme's port. A path in it,
+    /// `http://nginx-headless.default/api/v1`, is the [base path](ClientBuilder::base_path).
     pub fn builder(uri: Uri) -> ClientBuilder {
         ClientBuilder::new(uri)
     }
@@ -45,7 +46,7 @@ impl<D> ClientBuilder<D> {
     /// # Errors
     ///
     /// If the URI names no service, or asks for TLS without settings for it; if keys are looked for that the policy doesn't look
-    /// at; if a name or a secret of keys or sessions can't be one.
+    /// at; if a name or a secret of keys or sessions, a base path or a user agent can't be one.
     pub fn build(self) -> Result<Client, BuildError>
     where
         D: Discovery,
@@ -70,6 +71,8 @@ impl<D> ClientBuilder<D> {
             self.sessions,
         );
         let affinity = affinity.map_err(|why| BuildError::of_service(&scheme, &authority, why))?;
+        let defaults = self.defaults.build();
+        let defaults = defaults.map_err(|why| BuildError::of_service(&scheme, &authority, why))?;
         let limits = self.limits;
         let may_refuse = connector.may_speak_http2();
         let service = Service::new(scheme, &authority).allow_foreign(self.allow_foreign);
@@ -121,6 +124,7 @@ impl<D> ClientBuilder<D> {
             timeout: limits.whole,
             may_refuse,
             grpc_status: self.grpc_status,
+            defaults,
         }))
     }
 }

@@ -50,8 +50,11 @@ pub(super) fn name(uri: &Uri) -> Result<(Scheme, Authority), BuildError> {
     if authority.as_str().contains('@') {
         return Err(BuildError::new(uri, "a service has no user information"));
     }
-    if uri.query().is_some() || uri.path() != "/" {
-        return Err(BuildError::new(uri, "a service has no path: requests have"));
+    if uri.query().is_some() {
+        return Err(BuildError::new(
+            uri,
+            "a service has no query: requests have",
+        ));
     }
     let host = match srv_name(authority) {
         Some(name) => name.splitn(3, '.').last().unwrap_or_default(),

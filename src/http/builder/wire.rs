@@ -25,6 +25,7 @@ const MOST_HEADERS: usize = 24_000;
 /// | headers of an HTTP/1.1 head | 256 | hyper's is 100, which pages with many cookies exceed | [`http1_max_headers`](Self::http1_max_headers) | `is_limit` for this request; its connection closes |
 /// | headers for which an HTTP/1.1 connection has room from the start | 100 | hyper's; more room costs every request, and few services need it | – | the connection closes after its response, and the client's later ones have room for all |
 /// | HTTP/1.1 trailers | 100 | hyper's | [`http1_max_headers`](Self::http1_max_headers), if it is less | `is_limit` for this request; its connection closes |
+/// | bytes of a body that is read as a whole (`bytes`, `text`, `json`) | 64 MiB | 6 times the largest default of others (Armeria's 10 MiB): met by no service by accident, and one pod can't fill the process's memory with one answer | [`response_limit`](Self::response_limit) | `is_limit` for this request; what is left is cancelled |
 /// | names in an HTTP/2 head or trailers | 24,575 | what a header map holds | – | head: its stream is reset, as if malformed; trailers: `is_limit` |
 ///
 /// **HTTP/1.1**

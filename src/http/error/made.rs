@@ -87,7 +87,19 @@ impl Error {
 
     /// An answer that is no success: [`is_status`](Self::is_status).
     pub fn fake_status(pod: Endpoint, status: StatusCode) -> Self {
-        Self::status(pod, status)
+        Self::answered(pod, status)
+    }
+
+    /// The response's body is no JSON, or that of another type: [`is_decode`](Self::is_decode).
+    #[cfg(feature = "json")]
+    #[cfg_attr(docsrs, doc(cfg(all(feature = "json", feature = "test-util"))))]
+    pub fn fake_decode(pod: Endpoint, why: &str) -> Self {
+        Self::decode(pod, why.to_owned())
+    }
+
+    /// A layer around the client failed the request: [`is_layer`](Self::is_layer).
+    pub fn fake_layer(source: impl Into<BoxError>) -> Self {
+        Self::layer(source)
     }
 
     /// The same of a request to this [service](Self::service).

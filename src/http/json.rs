@@ -1,0 +1,151 @@
+//! JSON as bodies have it, and what is wrong with one that is none.
+
+use std::any::type_name;
+
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Error, error::Category};
+
+pub(super) fn encode(value: &(impl Serialize + ?Sized)) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(value)
+}
+
+/// Or why it can't be one, without a word of the text, which may be secret.
+pub(super) fn decode<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(text).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        let why = why(&error);
+        let name = type_name::<T>();
+        format!("not the JSON of `{name}`: {why} at line {line}, column {column}")
+    })
+}
+
+/// What serde calls the kinds of values that JSON has. Types may have other texts, of the body's.
+const KINDS: [&str; 9] = [
+    "boolean",
+    "character",
+    "floating point",
+    "integer",
+    "map",
+    "null",
+    "number",
+    "sequence",
+    "string",
+];
+
+fn why(error: &Error) -> String {
+    let text = error.to_string();
+    // Of the words, only those that serde_json and serde itself have.
+    match error.classify() {
+        Category::Data => mismatch(&text),
+        Category::Eof => "it ends too soon".into(),
+        Category::Syntax | Category::Io => "it is no JSON".into(),
+    }
+}
+
+/// What serde says of a value of another type: the kinds of both, and the names that the type has.
+fn mismatch(text: &str) -> String {
+    for known in ["missing field `", "duplicate field `"] {
+        if let Some(name) = text
+            .strip_prefix(known)
+            .and_then(|rest| rest.split('`').next())
+        {
+            return format!("{known}{name}`");
+        }
+    }
+    if text.starts_with("unknown field `") {
+        return "a field that the type doesn't have".into();
+    }
+    if text.starts_with("unknown variant `") {
+        return "a variant that the type doesn't have".into();
+    }
+    let invalid = ["invalid type: ", "invalid value: ", "invalid length "];
+    if let Some(what) = invalid.into_iter().find(|what| text.starts_with(what))
+        && let Some((found, expected)) = text[what.len()..].rsplit_once(", expected ")
+    {
+        // The value stands in quotes, or in backticks.
+        let kind = found
+            .split(['`', '"'])
+            .next()
+            .unwrap_or_default()
+            .trim_end();
+        let expected = expected.split(" at line ").next().unwrap_or_default();
+        if KINDS.contains(&kind) || kind.bytes().all(|byte| byte.is_ascii_digit()) {
+            return format!("{what}{kind}, expected {expected}");
+        }
+    }
+    "a value that the type doesn't take".into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    #[derive(Debug)]
+    struct Never;
+
+    impl<'de> serde::Deserialize<'de> for Never {
+        fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+            let text = <String as serde::Deserialize>::deserialize(from)?;
+            Err(serde::de::Error::custom(format_args!("no such: {text}")))
+        }
+    }
+
+    #[derive(Debug)]
+    struct Odd;
+
+    impl<'de> serde::Deserialize<'de> for Odd {
+        fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+            let text = <String as serde::Deserialize>::deserialize(from)?;
+            let unexpected = serde::de::Unexpected::Other(&text);
+            Err(serde::de::Error::invalid_value(unexpected, &"a date"))
+        }
+    }
+
+    fn error<T: DeserializeOwned>(text: &str) -> String {
+        decode::<T>(text.as_bytes()).err().expect("it is none")
+    }
+
+    #[test]
+    fn an_error_names_type_place_and_kind_and_nothing_of_the_text() {
+        let secret = "hunter2, expected `a\\\"b";
+        for (error, why) in [
+            (
+                error::<HashMap<String, u32>>(&format!("{{\n\"a\": \"{secret}\"}}")),
+                "invalid type: string, expected u32 at line 2, column ",
+            ),
+            (
+                error::<u8>("4711"),
+                "invalid value: integer, expected u8 at",
+            ),
+            (
+                error::<u8>("-4711.5"),
+                "invalid type: floating point, expected u8 at",
+            ),
+            (error::<(u8, u8)>("[1]"), "invalid length 1, expected "),
+            (
+                error::<Vec<u8>>("[1, "),
+                "it ends too soon at line 1, column 4",
+            ),
+            (
+                error::<Vec<u8>>("<html>hunter2"),
+                "it is no JSON at line 1, column 1",
+            ),
+            (
+                error::<Never>(&format!("\"{secret}\"")),
+                "a value that the type doesn't take",
+            ),
+            (
+                error::<Odd>("\"hunter2\""),
+                "a value that the type doesn't take",
+            ),
+        ] {
+            assert!(error.contains(why), "{error}");
+            for of_text in ["hunter2", "4711", "html"] {
+                assert!(!error.contains(of_text), "{error}");
+            }
+        }
+        let named = error::<Vec<u8>>("{}");
+        assert!(named.contains("`alloc::vec::Vec<u8>`"), "{named}");
+    }
+}

@@ -1,0 +1,262 @@
+//! What a request is answered with, made with the client's words.
+
+use std::ops::{Deref, DerefMut};
+
+use bytes::{Bytes, BytesMut};
+use http::{Method, Request, uri::PathAndQuery};
+use http_body::Body;
+use http_body_util::BodyExt;
+
+use super::{body::RequestBody, defaults::RESPONSE_LIMIT, error::Error, response::ResponseBody};
+use crate::endpoint::Endpoint;
+
+/// A response: what [`RequestBuilder::send`](super::RequestBuilder::send) resolves to.
+///
+/// It is an [`http::Response`] ([`Deref`]: `status()`, `headers()`, `extensions()`, …) whose body is easily read.
+///
+/// ```no_run
+/// use tower_headless::http::{Client, Error};
+///
+/// # async fn read(client: Client) -> Result<(), Error> {
+/// let response = client.get("/users/42").await?;
+/// println!("{} from {}", response.status(), response.pod());
+/// let text = response.error_for_status()?.text().await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # How much is read
+///
+/// [`bytes`](Self::bytes), [`text`](Self::text) and `json` hold all of the body in memory, up to the
+/// [response limit](super::ClientBuilder::response_limit), 64 MiB by default. What is larger by its `Content-Length` is not read at all.
+/// [`chunk`](Self::chunk) and [`into_body`](Self::into_body) have no limit: they hold what the pod has sent, and no more than a
+/// connection's windows.
+///
+/// # Errors
+///
+/// Each error of reading names its pod ([`Error::endpoint`]): the pod has failed while it sent the body; the request's
+/// [timeout](super::RequestBuilder::timeout) has passed, which counts to the end of the body ([`Error::is_timeout`]); or the body is
+/// larger than the limit ([`Error::is_limit`]), which is no failure of the pod's. The request was executed in any case, and
+/// isn't sent again.
+///
+/// # Cancellation
+///
+/// Dropping it, or a future that reads it, cancels what is left: the connection is closed (HTTP/1.1), or the stream reset
+/// (HTTP/2).
+#[derive(Debug)]
+pub struct Response {
+    inner: http::Response<ResponseBody>,
+    /// None of one that was made of a plain response.
+    asked: Option<Asked>,
+}
+
+/// What errors of a response tell of its request, and how much is read.
+#[derive(Debug)]
+pub(super) struct Asked {
+    method: Method,
+    path: Option<PathAndQuery>,
+    response_limit: usize,
+}
+
+/// A body that is more than is read as a whole.
+#[derive(Debug, thiserror::Error)]
+#[error("its body is larger than {0} bytes (`response_limit`): read it piece by piece (`chunk`)")]
+struct BodyLimit(usize);
+
+impl Asked {
+    pub(super) fn of(request: &Request<RequestBody>, response_limit: usize) -> Self {
+        Self {
+            method: request.method().clone(),
+            path: request.uri().path_and_query().cloned(),
+            response_limit,
+        }
+    }
+
+    /// Without the query, where secrets may be.
+    fn text(&self) -> String {
+        let path = self.path.as_ref().map_or("/", PathAndQuery::path);
+        format!("{} {path}", self.method)
+    }
+}
+
+impl Response {
+    pub(super) fn new(inner: http::Response<ResponseBody>, asked: Asked) -> Self {
+        let asked = Some(asked);
+        Self { inner, asked }
+    }
+
+    /// The pod that has answered.
+    pub fn pod(&self) -> &Endpoint {
+        self.inner.body().pod()
+    }
+
+    /// The pod that has answered; [`pod`](Self::pod) by the word that errors have for it.
+    pub fn endpoint(&self) -> &Endpoint {
+        self.pod()
+    }
+
+    /// The response, unless its status is a client's or a server's error: 400 to 599.
+    ///
+    /// # Errors
+    ///
+    /// Such a status ([`Error::is_status`], [`Error::status`]). The error names the pod, the status, and the request's method and
+    /// path, without its query. The body is dropped, and its connection with it unless all of it is there: look at the status
+    /// first where the body tells more.
+    pub fn error_for_status(self) -> Result<Self, Error> {
+        match self.error_for_status_ref() {
+            Ok(_) => Ok(self),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// [`error_for_status`](Self::error_for_status) of a response that stays.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn error_for_status_ref(&self) -> Result<&Self, Error> {
+        let status = self.inner.status();
+        if !status.is_client_error() && !status.is_server_error() {
+            return Ok(self);
+        }
+        Err(self.body().error(|pod| match &self.asked {
+            Some(asked) => Error::status_of(pod, status, asked.text()),
+            None => Error::answered(pod, status),
+        }))
+    }
+
+    /// All of the body, up to the [response limit](super::ClientBuilder::response_limit).
+    ///
+    /// # Errors
+    ///
+    /// If it can't be [read](Self#errors) to its end.
+    pub async fn bytes(mut self) -> Result<Bytes, Error> {
+        let limit = self.response_limit();
+        if self.inner.body().size_hint().lower() > limit as u64 {
+            return Err(self.too_large(limit));
+        }
+        let Some(first) = self.chunk().await? else {
+            return Ok(Bytes::new());
+        };
+        if first.len() > limit {
+            return Err(self.too_large(limit));
+        }
+        // Most are one piece, and are not copied.
+        let Some(second) = self.chunk().await? else {
+            return Ok(first);
+        };
+        let mut whole = BytesMut::from(&*first);
+        let mut next = Some(second);
+        while let Some(chunk) = next {
+            if chunk.len() > limit - whole.len() {
+                return Err(self.too_large(limit));
+            }
+            whole.extend_from_slice(&chunk);
+            next = self.chunk().await?;
+        }
+        Ok(whole.freeze())
+    }
+
+    /// All of the body as text, up to the [response limit](super::ClientBuilder::response_limit).
+    ///
+    /// It is read as UTF-8, whatever its `Content-Type` says of a charset, and what is none becomes U+FFFD, as with reqwest
+    /// without its feature `charset`. A byte order mark stays.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be [read](Self#errors) to its end.
+    pub async fn text(self) -> Result<String, Error> {
+        let bytes = Vec::from(self.bytes().await?);
+        Ok(String::from_utf8(bytes)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+    }
+
+    /// All of the body as JSON, up to the [response limit](super::ClientBuilder::response_limit). Neither the status nor the
+    /// `Content-Type` is looked at.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be [read](Self#errors) to its end, or isn't the JSON of a `T` ([`Error::is_decode`]). That error names the pod,
+    /// the type, the line and the column, and says nothing that stands in the body, which may be secret.
+    #[cfg(feature = "json")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "json")))]
+    pub async fn json<T: serde::de::DeserializeOwned>(self) -> Result<T, Error> {
+        let origin = self.body().origin().clone();
+        let bytes = self.bytes().await?;
+        let decoded = super::json::decode(&bytes);
+        decoded.map_err(|why| origin.error(|pod| Error::decode(pod, why)))
+    }
+
+    /// The next piece of the body, as it comes; none at its end. Trailers are passed over: [`into_body`](Self::into_body) has them.
+    ///
+    /// ```no_run
+    /// # async fn read(client: tower_headless::http::Client) -> Result<(), tower_headless::http::Error> {
+    /// let mut response = client.get("/export").await?;
+    /// while let Some(chunk) = response.chunk().await? {
+    ///     println!("{} bytes", chunk.len());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Its future may be dropped and asked for again: no piece is lost.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be [read](Self#errors) on. There is no limit.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        while let Some(frame) = self.inner.body_mut().frame().await {
+            if let Ok(data) = frame?.into_data() {
+                return Ok(Some(data));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The body, an [`http_body::Body`].
+    pub fn into_body(self) -> ResponseBody {
+        self.inner.into_body()
+    }
+
+    /// The plain response, as the client gives it as a [`Service`](tower::Service).
+    pub fn into_inner(self) -> http::Response<ResponseBody> {
+        self.inner
+    }
+
+    fn response_limit(&self) -> usize {
+        let asked = self.asked.as_ref();
+        asked.map_or(RESPONSE_LIMIT, |asked| asked.response_limit)
+    }
+
+    fn too_large(&self, limit: usize) -> Error {
+        let limit = BodyLimit(limit);
+        self.body().error(|pod| Error::limit(pod, limit))
+    }
+}
+
+impl Deref for Response {
+    type Target = http::Response<ResponseBody>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.inner
+    }
+}
+
+impl DerefMut for Response {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.inner
+    }
+}
+
+/// With the default response limit, and without its request's path in errors.
+impl From<http::Response<ResponseBody>> for Response {
+    fn from(inner: http::Response<ResponseBody>) -> Self {
+        Self { inner, asked: None }
+    }
+}
+
+impl From<Response> for http::Response<ResponseBody> {
+    fn from(response: Response) -> Self {
+        response.inner
+    }
+}

@@ -1,0 +1,131 @@
+//! What a request says in an encoding: queries, forms, JSON, credentials.
+
+use std::fmt;
+
+use bytes::Bytes;
+use data_encoding::BASE64;
+use http::{
+    HeaderValue, Request, Uri,
+    header::{AUTHORIZATION, CONTENT_TYPE},
+};
+use serde::Serialize;
+
+use super::RequestBuilder;
+use crate::http::{body::RequestBody, error::Error};
+
+impl RequestBuilder {
+    /// Adds `query` to what the path has of it: a struct, a map, or pairs, `&[("name", "value")]`, percent-encoded as a form is
+    /// (`application/x-www-form-urlencoded`). Called several times, all of it is there.
+    ///
+    /// Of an `Option`, `None` is left out; a sequence as a value is one pair for each of its elements.
+    pub fn query(self, query: &(impl Serialize + ?Sized)) -> Self {
+        self.try_with(|request| {
+            let query = encoded("the query", query)?;
+            if !query.is_empty() {
+                let uri = with_query(request.uri(), &query);
+                *request.uri_mut() = uri.map_err(|error| invalid("the query", &error))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The body is this form, as HTML's are sent (`application/x-www-form-urlencoded`): a struct, a map, or pairs. Its
+    /// `Content-Type` is that, unless the request has another.
+    pub fn form(self, form: &(impl Serialize + ?Sized)) -> Self {
+        self.try_with(|request| {
+            let form = encoded("the form", form)?;
+            set_content(request, "application/x-www-form-urlencoded", form.into());
+            Ok(())
+        })
+    }
+
+    /// The body is this value in JSON. Its `Content-Type` is `application/json`, unless the request has another.
+    ///
+    /// ```no_run
+    /// use serde::{Deserialize, Serialize};
+    /// use tower_headless::http::{Client, Error};
+    ///
+    /// #[derive(Serialize)]
+    /// struct Order { items: Vec<u32> }
+    ///
+    /// #[derive(Deserialize)]
+    /// struct Receipt { id: String }
+    ///
+    /// # async fn order(client: Client) -> Result<(), Error> {
+    /// let order = Order { items: vec![1, 2] };
+    /// let response = client.post("/orders").json(&order).send().await?;
+    /// let receipt: Receipt = response.error_for_status()?.json().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "json")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "json")))]
+    pub fn json(self, value: &(impl Serialize + ?Sized)) -> Self {
+        self.try_with(|request| {
+            let json = crate::http::json::encode(value);
+            let json = json.map_err(|error| invalid("the JSON", &error))?;
+            set_content(request, "application/json", json.into());
+            Ok(())
+        })
+    }
+
+    /// `Authorization: Bearer token`, in the place of another one (RFC 6750 §2.1). It is marked sensitive: `Debug` doesn't show
+    /// it, and HTTP/2 doesn't index it.
+    pub fn bearer_auth(self, token: impl fmt::Display) -> Self {
+        self.authorization(format_args!("Bearer {token}"))
+    }
+
+    /// `Authorization: Basic …`, in the place of another one (RFC 7617); without a password, an empty one is sent. It is marked
+    /// sensitive. A name with a colon in it is an error: that ends the name.
+    pub fn basic_auth(self, name: impl fmt::Display, password: Option<impl fmt::Display>) -> Self {
+        let name = name.to_string();
+        if name.contains(':') {
+            let why = "the name of basic_auth has a colon in it";
+            return self.try_with(|_| Err(Error::request(why)));
+        }
+        let credentials = match password {
+            Some(password) => format!("{name}:{password}"),
+            None => name + ":",
+        };
+        let credentials = BASE64.encode(credentials.as_bytes());
+        self.authorization(format_args!("Basic {credentials}"))
+    }
+
+    fn authorization(self, credentials: fmt::Arguments<'_>) -> Self {
+        self.try_with(|request| {
+            let value = Bytes::from(credentials.to_string());
+            let value = HeaderValue::from_maybe_shared(value);
+            let mut value = value.map_err(|error| invalid("the Authorization", &error))?;
+            value.set_sensitive(true);
+            request.headers_mut().insert(AUTHORIZATION, value);
+            Ok(())
+        })
+    }
+}
+
+fn invalid(what: &str, error: &dyn fmt::Display) -> Error {
+    Error::request(format_args!("{what}: {error}"))
+}
+
+fn encoded(what: &str, value: &(impl Serialize + ?Sized)) -> Result<String, Error> {
+    serde_html_form::to_string(value).map_err(|error| invalid(what, &error))
+}
+
+fn set_content(request: &mut Request<RequestBody>, content_type: &'static str, body: Bytes) {
+    *request.body_mut() = body.into();
+    let content_type = HeaderValue::from_static(content_type);
+    let headers = request.headers_mut();
+    headers.entry(CONTENT_TYPE).or_insert(content_type);
+}
+
+fn with_query(uri: &Uri, more: &str) -> Result<Uri, http::Error> {
+    let (path, query) = (uri.path(), uri.query().unwrap_or_default());
+    let joint = match query.is_empty() || query.ends_with('&') {
+        true => "",
+        false => "&",
+    };
+    let whole = format!("{path}?{query}{joint}{more}");
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(whole.parse()?);
+    Ok(Uri::from_parts(parts)?)
+}

@@ -1,0 +1,97 @@
+//! A request on its way, made with the client's words.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use http::Request;
+use pin_project_lite::pin_project;
+use tower::Service;
+
+use super::{
+    body::RequestBody,
+    client::Client,
+    error::Error,
+    future::ResponseFuture,
+    reply::{Asked, Response},
+};
+
+/// The future of a request that was made with the client's words: of [`RequestBuilder::send`](super::RequestBuilder::send), and of
+/// awaiting the builder itself.
+///
+/// The request is sent when it is first polled. Dropping it cancels the request.
+#[must_use = "a request is sent when its future is polled"]
+pub struct SendFuture(Pin<Box<State>>);
+
+pin_project! {
+    #[project = StateProjection]
+    enum State {
+        Unsent {
+            client: Client,
+            request: Option<Result<Request<RequestBody>, Error>>,
+            response_limit: usize,
+        },
+        Sent {
+            #[pin]
+            future: ResponseFuture,
+            asked: Option<Asked>,
+        },
+    }
+}
+
+impl SendFuture {
+    pub(super) fn new(
+        client: Client,
+        request: Result<Request<RequestBody>, Error>,
+        response_limit: usize,
+    ) -> Self {
+        Self(Box::pin(State::Unsent {
+            client,
+            request: Some(request),
+            response_limit,
+        }))
+    }
+}
+
+impl Future for SendFuture {
+    type Output = Result<Response, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.0.as_mut();
+        loop {
+            let next = match state.as_mut().project() {
+                StateProjection::Unsent {
+                    client,
+                    request,
+                    response_limit,
+                } => {
+                    if let Some(Ok(_)) = request {
+                        ready!(Service::<Request<RequestBody>>::poll_ready(client, cx))?;
+                    }
+                    let request = request.take().expect("polled after completion");
+                    let request = request.map_err(|error| client.named(error))?;
+                    let asked = Asked::of(&request, *response_limit);
+                    State::Sent {
+                        future: client.call(request),
+                        asked: Some(asked),
+                    }
+                }
+                StateProjection::Sent { future, asked } => {
+                    let response = ready!(future.poll(cx))?;
+                    let asked = asked.take().expect("polled after completion");
+                    return Poll::Ready(Ok(Response::new(response, asked)));
+                }
+            };
+            state.set(next);
+        }
+    }
+}
+
+impl fmt::Debug for SendFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendFuture").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,597 @@
+//! The client's everyday words: what requests made with them look like to pods, and what can be wrong with them.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    future::{Future, IntoFuture},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::{
+    FutureExt,
+    future::{join, join_all, try_join},
+};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, StatusCode,
+    header::{AUTHORIZATION, HOST},
+};
+use http_body_util::Empty;
+use serde::Serialize;
+use tower::{Service, ServiceExt};
+use tower_headless::{
+    Endpoint, StaticEndpoints,
+    http::{
+        Client, ClientBuilder, Error, RequestBody, RequestBuilder, RequestTimeout, Response,
+        SendFuture,
+    },
+};
+use tracing::Instrument;
+
+use crate::{
+    kit::{
+        OK, SERVICE, accept, answering, builder, client, in_flight, listen, losing, refusing,
+        silent, stream_of, text, unresolved, wait_until,
+    },
+    support::{pod::Pod, within},
+};
+
+/// What a pod gets of a request: its head, and `body` bytes of its body.
+async fn received_by<const BODY: usize>(
+    settings: impl FnOnce(ClientBuilder<StaticEndpoints>) -> ClientBuilder<StaticEndpoints>,
+    request: impl FnOnce(&Client) -> RequestBuilder,
+) -> (String, String) {
+    let (listener, pod) = listen().await;
+    let client = settings(builder([pod])).build().expect("a client");
+    let serve = async {
+        let mut peer = accept(&listener).await;
+        let head = peer.head().await;
+        let body = peer.bytes::<BODY>().await;
+        peer.write(OK).await;
+        (head, String::from_utf8(body.to_vec()).expect("text"))
+    };
+    let serve = serve.map(Ok);
+    let sent = try_join(serve, request(&client).send()).await;
+    sent.expect("a response").0
+}
+
+async fn head_of(request: impl FnOnce(&Client) -> RequestBuilder) -> String {
+    received_by::<0>(|builder| builder, request).await.0
+}
+
+/// The target that a pod gets of a GET.
+async fn target_of(request: impl FnOnce(&Client) -> RequestBuilder) -> String {
+    target(&head_of(request).await)
+}
+
+fn target(head: &str) -> String {
+    head.split(' ').nth(1).expect("a target").to_owned()
+}
+
+#[track_caller]
+fn assert_has(head: &str, line: &str) {
+    let has = head.lines().any(|it| it.eq_ignore_ascii_case(line));
+    assert!(has, "no {line:?} in {head}");
+}
+
+/// A request that fails before it goes anywhere.
+async fn invalid(request: RequestBuilder) -> Error {
+    let error = within("an error", request.send()).await;
+    let error = error.expect_err("no such request can be sent");
+    assert!(error.is_request() && error.is_unexecuted(), "{error}");
+    assert!(error.endpoint().is_none(), "{error}");
+    error
+}
+
+#[tokio::test]
+async fn each_word_is_its_method_to_any_pod_and_to_one() {
+    let pod = Pod::start("127.0.0.1:0".parse().expect("an address")).await;
+    let pod = pod.expect("a pod");
+    let client = client([pod.addr()]);
+    let one = client.pod(pod.addr());
+    for (request, method) in [
+        (client.get("/"), Method::GET),
+        (client.head("/"), Method::HEAD),
+        (client.post("/"), Method::POST),
+        (client.put("/"), Method::PUT),
+        (client.patch("/"), Method::PATCH),
+        (client.delete("/"), Method::DELETE),
+        (client.options("/"), Method::OPTIONS),
+        (client.request(Method::TRACE, "/"), Method::TRACE),
+        (one.get("/"), Method::GET),
+        (one.head(String::from("/")), Method::HEAD),
+        (one.post("/"), Method::POST),
+        (one.put("/"), Method::PUT),
+        (one.patch("/"), Method::PATCH),
+        (one.delete("/"), Method::DELETE),
+        (one.options("/"), Method::OPTIONS),
+        (one.request(Method::TRACE, "/"), Method::TRACE),
+    ] {
+        let response = within("a response", request.send()).await;
+        let response = response.expect("a response");
+        assert_eq!(response.headers()["x-method"], method.as_str());
+        assert_eq!(response.pod().address(), pod.addr());
+    }
+}
+
+#[tokio::test]
+async fn a_query_is_added_to_what_the_path_has() {
+    #[derive(Serialize)]
+    struct Search {
+        name: &'static str,
+        page: Option<u32>,
+        tags: Vec<&'static str>,
+    }
+    let search = Search {
+        name: "Zoë & co",
+        page: None,
+        tags: vec!["a", "b"],
+    };
+    let target = target_of(|client| client.get("/u").query(&search));
+    assert_eq!(target.await, "/u?name=Zo%C3%AB+%26+co&tags=a&tags=b");
+    let pairs = target_of(|client| client.get("/u?q=1").query(&[("a", 1)]).query(&[("b", 2)]));
+    assert_eq!(pairs.await, "/u?q=1&a=1&b=2");
+    let map = BTreeMap::from([("/?#", "//")]);
+    let escaped = target_of(|client| client.get("/u?").query(&map));
+    assert_eq!(escaped.await, "/u?%2F%3F%23=%2F%2F");
+    let none: [(&str, &str); 0] = [];
+    let unchanged = target_of(|client| client.get("/u").query(&none));
+    assert_eq!(unchanged.await, "/u");
+    let whole = target_of(|client| client.get(format!("http://{SERVICE}")).query(&[("a", "b")]));
+    assert_eq!(whole.await, "/?a=b");
+}
+
+#[tokio::test]
+async fn a_form_and_json_are_bodies_that_say_what_they_are() {
+    let form = |client: &Client| client.post("/").form(&[("a", "b c"), ("d", "é")]);
+    let (head, body) = received_by::<14>(|builder| builder, form).await;
+    assert_eq!(body, "a=b+c&d=%C3%A9");
+    assert_has(&head, "content-type: application/x-www-form-urlencoded");
+    assert_has(&head, "content-length: 14");
+    let json = |client: &Client| client.put("/").json(&BTreeMap::from([("a", [1, 2])]));
+    let (head, body) = received_by::<11>(|builder| builder, json).await;
+    assert_eq!(body, r#"{"a":[1,2]}"#);
+    assert_has(&head, "content-type: application/json");
+    let own = |client: &Client| {
+        let patch = client
+            .patch("/")
+            .header("content-type", "application/merge-patch+json");
+        patch.json(&1)
+    };
+    let (head, _) = received_by::<1>(|builder| builder, own).await;
+    assert_has(&head, "content-type: application/merge-patch+json");
+    assert_eq!(head.matches("content-type").count(), 1, "{head}");
+}
+
+#[tokio::test]
+async fn headers_are_added_one_by_one_and_replaced_by_a_map() {
+    let head = head_of(|client| {
+        let more = HeaderMap::from_iter([(
+            "accept".parse().expect("a name"),
+            HeaderValue::from_static("c"),
+        )]);
+        let request = client.get("/").header("x-a", "1").header("x-a", "2");
+        request.header("accept", "b").headers(more)
+    });
+    let head = head.await;
+    for line in ["x-a: 1", "x-a: 2", "accept: c"] {
+        assert_has(&head, line);
+    }
+    assert!(!head.contains("accept: b"), "{head}");
+}
+
+#[tokio::test]
+async fn credentials_are_sent_and_shown_to_nobody() {
+    let bearer = head_of(|client| client.get("/").bearer_auth("a").bearer_auth("t0ken"));
+    let bearer = bearer.await;
+    assert_has(&bearer, "authorization: Bearer t0ken");
+    assert_eq!(bearer.matches("authorization").count(), 1, "{bearer}");
+    // RFC 7617 §2
+    let basic = head_of(|client| client.get("/").basic_auth("Aladdin", Some("open sesame")));
+    let basic = basic.await;
+    assert_has(&basic, "authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+    let alone = head_of(|client| client.get("/").basic_auth("a", None::<&str>));
+    assert_has(&alone.await, "authorization: Basic YTo=");
+    let client = client([refusing().await]);
+    for request in [
+        client.get("/").bearer_auth("t0ken"),
+        client.get("/").basic_auth("Aladdin", Some("t0ken")),
+    ] {
+        assert!(!format!("{request:?}").contains("t0ken"), "{request:?}");
+        let built = request.build().expect("a request");
+        assert!(built.headers()[AUTHORIZATION].is_sensitive());
+    }
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_is_an_error_when_it_is_sent() {
+    let client = client([refusing().await]);
+    let no_key = HashMap::from([([1, 2], 3)]);
+    for (request, why) in [
+        (client.get("/").header("a b", "c"), "header name"),
+        (client.get("/").header("x-a", "s3cret\n"), "the header x-a"),
+        (
+            client.get("/").bearer_auth("s3cret\r\nx: y"),
+            "the Authorization",
+        ),
+        (client.get("/").basic_auth("s3cret:", Some("b")), "colon"),
+        (client.get("/").query(&"s3cret"), "the query: "),
+        (
+            client.get("/").query(&[("a", "b".repeat(70_000))]),
+            "the query: ",
+        ),
+        (client.post("/").form(&1), "the form: "),
+        (
+            client.post("/").json(&no_key),
+            "the JSON: key must be a string",
+        ),
+        // The first one counts.
+        (
+            client.get("no path").query(&1).header("a b", "c"),
+            "\"no path\"",
+        ),
+    ] {
+        let error = invalid(request).await.to_string();
+        assert!(error.contains(why), "{why:?} is not in {error:?}");
+        assert!(!error.contains("s3cret"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn sending_is_a_future_to_spawn_to_join_and_to_instrument() {
+    fn is_a_task<T: Future + Send + Unpin + 'static>(task: T) -> T {
+        task
+    }
+    let (pod, requests) = answering().await;
+    let client = client([pod]);
+    let unpolled: SendFuture = is_a_task(client.get("/").send());
+    drop(unpolled);
+    assert_eq!(requests.get(), 0, "nothing is sent before it is polled");
+    let spawned = tokio::spawn(client.get("/").send());
+    let response = within("a response", spawned).await.expect("no panic");
+    assert_eq!(text(response.expect("a response")).await, "ok");
+    let sends = (0..3).map(|_| client.get("/").send());
+    for response in within("responses", join_all(sends)).await {
+        assert_eq!(text(response.expect("a response")).await, "ok");
+    }
+    let span = tracing::info_span!("a request");
+    let instrumented = is_a_task(client.get("/").send().instrument(span));
+    within("a response", instrumented)
+        .await
+        .expect("a response");
+    let awaited: Result<Response, Error> =
+        within("a response", client.get("/").into_future()).await;
+    awaited.expect("a response");
+    assert_eq!(requests.get(), 6);
+}
+
+#[tokio::test]
+async fn dropping_the_future_cancels_the_request() {
+    let (listener, pod) = listen().await;
+    let client = client([pod]);
+    let mut sent = client.get("/").send();
+    let mut peer = tokio::select! {
+        peer = async { let mut peer = accept(&listener).await; peer.head().await; peer } => peer,
+        response = &mut sent => panic!("nobody answers: {response:?}"),
+    };
+    assert_eq!(in_flight(&client), 1);
+    drop(sent);
+    peer.closed().await;
+    wait_until("the request's end", || in_flight(&client) == 0).await;
+}
+
+#[tokio::test]
+async fn a_timeout_is_an_extension_that_layers_can_set() {
+    let (pod, _) = silent().await;
+    let mut client = client([pod]);
+    let short = RequestTimeout(Duration::from_millis(20));
+    let mut request = Request::new(Empty::<Bytes>::new());
+    request.extensions_mut().insert(short);
+    let error = within("the timeout", client.call(request)).await;
+    assert!(error.expect_err("no answer").is_timeout());
+    let error = within("the timeout", client.get("/").timeout(short.0).send()).await;
+    assert!(error.expect_err("no answer").is_timeout());
+    let built = client.get("/").timeout(short.0).build().expect("a request");
+    assert_eq!(built.extensions().get(), Some(&short));
+}
+
+#[tokio::test]
+async fn a_request_is_built_for_a_client_as_a_service() {
+    let (first, second) = (answering().await, answering().await);
+    let client = client([first.0, second.0]);
+    let request = client.pod(second.0).post("/").body("hello").build();
+    let response = client.clone().oneshot(request.expect("a request"));
+    let response = within("a response", response).await.expect("a response");
+    assert_eq!(response.body().pod().address(), second.0);
+    assert_eq!((first.1.get(), second.1.get()), (0, 1));
+    let error = client.get("/").header("a b", "").build();
+    assert!(error.expect_err("no header").is_request());
+}
+
+#[tokio::test]
+async fn a_clone_is_the_same_request_unless_its_body_is_a_stream() {
+    let (pod, requests) = answering().await;
+    let client = client([pod]);
+    let request = client.pod(pod).put("/a").header("x", "y").body("hello");
+    let clone = request.try_clone().expect("a clone");
+    let (built, clone_built) = (request.build(), clone.build());
+    let (built, clone_built) = (built.expect("a request"), clone_built.expect("a request"));
+    assert_eq!(built.headers(), clone_built.headers());
+    assert_eq!(
+        (built.method(), built.uri()),
+        (clone_built.method(), clone_built.uri())
+    );
+    for request in [built, clone_built] {
+        let sent = within("a response", client.clone().oneshot(request)).await;
+        text(sent.expect("a response")).await;
+    }
+    assert!(requests.get() >= 2);
+    let stream = client.put("/").body(RequestBody::new(stream_of(&["a"])));
+    assert!(stream.try_clone().is_none());
+    assert!(client.get("no path").try_clone().is_none());
+}
+
+/// What is all there is sent again, to another pod, and a stream isn't.
+#[tokio::test]
+async fn a_stream_is_sent_once_and_bytes_again() {
+    for (is_stream, is_answered) in [(true, false), (false, true)] {
+        let (lost, answering) = (losing().await, answering().await);
+        let client = builder([lost.0, answering.0]).build().expect("a client");
+        let body = || match is_stream {
+            true => RequestBody::new(stream_of(&["hello"])),
+            false => "hello".into(),
+        };
+        let mut answers = Vec::new();
+        // Round robin begins anywhere: one of two comes to the pod that loses it.
+        for _ in 0..2 {
+            let mut request = client.put("/").body(body());
+            if !is_stream {
+                request = request.idempotent();
+            }
+            answers.push(within("an end", request.send()).await.is_ok());
+        }
+        assert_eq!(lost.1.get(), 1);
+        let all = answers.iter().all(|&it| it);
+        assert_eq!(all, is_answered, "{answers:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_has_the_length_that_its_headers_promise() {
+    let (pod, _) = answering().await;
+    let client = client([pod]);
+    let body = RequestBody::new(stream_of(&["hello"]));
+    let request = client.put("/").body(body).header("content-length", "4");
+    let error = within("an error", request.send()).await;
+    assert!(error.expect_err("it is longer").is_request_body());
+}
+
+#[tokio::test]
+async fn a_broadcast_has_its_words_and_takes_no_stream() {
+    let (pod, requests) = answering().await;
+    let client = builder([pod]).base_path("/api").build().expect("a client");
+    let request = client.post("/").query(&[("a", "b")]).json("hello");
+    let all = within("the answers", request.broadcast().all()).await;
+    for (_, answer) in all.expect("a pod").answered {
+        let answer = Response::from(answer).text().await;
+        assert_eq!(answer.expect("text"), "ok");
+    }
+    assert_eq!(requests.get(), 1);
+    let stream = client.post("/").body(RequestBody::new(stream_of(&["a"])));
+    let error = within("an error", stream.broadcast().all()).await;
+    assert!(error.expect_err("it can be sent once").is_request());
+}
+
+fn defaults(builder: ClientBuilder<StaticEndpoints>) -> ClientBuilder<StaticEndpoints> {
+    let headers = [("x-team", "a"), ("accept", "text/html")].map(|(name, value)| {
+        (
+            name.parse().expect("a name"),
+            HeaderValue::from_static(value),
+        )
+    });
+    let builder = builder.default_headers(HeaderMap::from_iter(headers));
+    builder.user_agent("test/1")
+}
+
+#[tokio::test]
+async fn default_headers_are_those_that_a_request_has_not() {
+    let request = |client: &Client| {
+        client
+            .get("/")
+            .header("accept", "own")
+            .header("accept", "2")
+    };
+    let (head, _) = received_by::<0>(defaults, request).await;
+    for line in [
+        "x-team: a",
+        "user-agent: test/1",
+        "accept: own",
+        "accept: 2",
+    ] {
+        assert_has(&head, line);
+    }
+    assert!(!head.contains("text/html"), "{head}");
+    let plain = head_of(|client| client.get("/")).await;
+    assert!(!plain.contains("user-agent"), "{plain}");
+}
+
+#[tokio::test]
+async fn default_headers_are_those_of_every_way_to_send() {
+    let (listener, pod) = listen().await;
+    let client = defaults(builder([pod])).build().expect("a client");
+    let serve = async {
+        let mut peer = accept(&listener).await;
+        [
+            peer.answer(OK).await,
+            peer.answer(OK).await,
+            peer.answer(OK).await,
+        ]
+    };
+    let ask = async {
+        let request = Request::new(Empty::<Bytes>::new());
+        let response = client.clone().oneshot(request).await.expect("a response");
+        text(response).await;
+        let all = client.get("/").broadcast().all().await.expect("a pod");
+        for (_, response) in all.answered {
+            text(response).await;
+        }
+        text(client.pod(pod).get("/").await.expect("a response")).await;
+    };
+    let (heads, ()) = join(serve, ask).await;
+    for head in heads {
+        assert_has(&head, "user-agent: test/1");
+        assert_has(&head, "x-team: a");
+    }
+}
+
+#[tokio::test]
+async fn paths_are_below_the_base_path() {
+    let at = |base: &'static str| move |builder: ClientBuilder<_>| builder.base_path(base);
+    for (base, path, whole) in [
+        ("/api/v1", "/users", "/api/v1/users?a=b"),
+        ("/api/v1/", "/", "/api/v1/?a=b"),
+        ("/api/v1/", "", "/api/v1?a=b"),
+        ("/", "/users?x", "/users?x&a=b"),
+    ] {
+        let request = |client: &Client| client.get(path).query(&[("a", "b")]);
+        let (head, _) = received_by::<0>(at(base), request).await;
+        assert_eq!(target(&head), whole);
+        assert_has(&head, &format!("host: {SERVICE}"));
+    }
+    let uri = format!("http://{SERVICE}/users");
+    let whole = |client: &Client| client.get(&uri);
+    let (head, _) = received_by::<0>(at("/api"), whole).await;
+    assert_eq!(target(&head), "/users", "a whole URI stays");
+}
+
+#[tokio::test]
+async fn the_path_of_the_client_s_uri_is_its_base_path() {
+    let (listener, pod) = listen().await;
+    let uri = format!("http://{SERVICE}/api/v1/").parse().expect("a URI");
+    let client = Client::builder(uri).discovery(StaticEndpoints::new([pod]));
+    let client = client.build().expect("a client");
+    let serve = async {
+        let mut peer = accept(&listener).await;
+        [peer.answer(OK).await, peer.answer(OK).await]
+    };
+    let ask = async {
+        text(client.pod(pod).get("/users").await.expect("a response")).await;
+        let service = client.clone().oneshot(Request::new(Empty::<Bytes>::new()));
+        text(service.await.expect("a response")).await;
+    };
+    let (heads, ()) = join(serve, ask).await;
+    assert_eq!(heads.map(|head| target(&head)), ["/api/v1/users", "/"]);
+}
+
+#[tokio::test]
+async fn a_base_path_or_a_user_agent_that_is_none_is_an_error_of_the_builder() {
+    for (builder, why) in [
+        (unresolved("http").base_path("api"), "\"api\""),
+        (unresolved("http").base_path("//evil"), "\"//evil\""),
+        (unresolved("http").base_path("/a?b"), "\"/a?b\""),
+        (unresolved("http").user_agent("a\nb"), "the user agent"),
+    ] {
+        let error = builder.build().expect_err("it is none").to_string();
+        assert!(error.contains(why) && error.contains(SERVICE), "{error}");
+    }
+    let with_query = format!("http://{SERVICE}/?a=b").parse().expect("a URI");
+    let error = Client::builder(with_query).build().expect_err("a query");
+    assert!(error.to_string().contains("query"), "{error}");
+}
+
+#[tokio::test]
+async fn no_word_leads_to_another_service() {
+    let pod = refusing().await;
+    let plain = client([pod]);
+    let based = builder([pod]).base_path("/api").build().expect("a client");
+    for client in [&plain, &based] {
+        for path in [
+            "//evil",
+            "//evil/x",
+            "//evil:81/x?y",
+            "///evil/x",
+            "//evil?x",
+            "http://evil/x",
+            "HTTP://evil",
+            &format!("https://{SERVICE}/x"),
+        ] {
+            for request in [
+                client.get(path),
+                client.post(path).query(&[("a", "b")]).form(&[("a", "b")]),
+                client.put(path).header(HOST, SERVICE).json(&1),
+                client.pod(pod).delete(path).query(&[("a", "//evil")]),
+                client.others("web-0").options(path),
+            ] {
+                let error = invalid(request).await;
+                assert!(error.is_foreign(), "{path}: {error}");
+            }
+        }
+        for path in [
+            "http:/x",
+            "http:x",
+            "http:///x",
+            "evil/x",
+            "evil",
+            "evil:80",
+            "?x",
+            "//",
+            "//?x",
+            "*",
+        ] {
+            invalid(client.get(path)).await;
+            invalid(client.pod(pod).post(path).query(&[("a", "b")])).await;
+        }
+    }
+    let own = format!("//{SERVICE}/x");
+    let error = invalid(plain.get(&own)).await;
+    assert!(!error.is_foreign(), "it is ours, and no path: {error}");
+    let open = builder([pod]).allow_foreign_authority(true);
+    invalid(open.build().expect("a client").get("//evil/x")).await;
+}
+
+#[tokio::test]
+async fn a_query_never_becomes_an_authority() {
+    let query = [("@evil", "//evil/"), ("#", "?")];
+    for path in ["/", "/@evil", "/x?//evil"] {
+        let head = head_of(|client| client.get(path).query(&query)).await;
+        assert_has(&head, &format!("host: {SERVICE}"));
+        assert!(target(&head).starts_with(path), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_is_an_answer() {
+    let (listener, pod) = listen().await;
+    let client = client([pod]);
+    let moved = "HTTP/1.1 302 Found\r\nlocation: /elsewhere\r\ncontent-length: 0\r\n\r\n";
+    let serve = async { accept(&listener).await.answer(moved).await };
+    let (_, response) = join(serve, client.get("/").send()).await;
+    let response = response.and_then(Response::error_for_status);
+    let response = response.expect("a response");
+    assert_eq!(response.status(), StatusCode::FOUND);
+    assert_eq!(response.headers()["location"], "/elsewhere");
+}
+
+/// By reference, by value, and of several types.
+#[tokio::test]
+async fn values_come_as_callers_have_them() {
+    let (pod, _) = answering().await;
+    let client = client([Endpoint::new(pod).address()]);
+    let path = String::from("/x");
+    let id = 7_u64;
+    for request in [
+        client.get(&path),
+        client.get(path.clone()),
+        client.get(format!("/x/{id}")),
+        client.get("/x").query(&vec![("q", id)]),
+        client.get("/x").query(&[("q", "x")][..]),
+        client.post("/x").json("text"),
+        client.post("/x").json(&vec![1, 2]),
+        client.post("/x").json(&serde_json::json!({ "a": 1 })),
+        client.post("/x").body(path.clone()),
+        client.post("/x").body(vec![1, 2]),
+        client.post("/x").body(Bytes::new()),
+        client.get("/x").header(HOST, SERVICE).header("x-id", id),
+    ] {
+        request.build().expect("a request");
+    }
+}
