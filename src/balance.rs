@@ -4,6 +4,7 @@ mod asked;
 mod attempts;
 mod builder;
 mod checks;
+mod connected;
 mod driver;
 mod errand;
 mod future;
@@ -24,6 +25,7 @@ mod status;
 mod waiting;
 
 pub use builder::{BalanceBuilder, BalanceLayer};
+pub use connected::{Connected, ConnectedFuture, Connections};
 pub use future::ResponseFuture;
 #[cfg(feature = "http")]
 pub(crate) use generator::Generator;

@@ -2,5 +2,7 @@
 
 mod support;
 
+#[path = "services/connected.rs"]
+mod connected;
 #[path = "services/contract.rs"]
 mod contract;

@@ -16,6 +16,7 @@ use super::place::ready;
 use super::{
     Balance, Handle,
     checks::Checks,
+    connected::{Connected, Connections},
     driver::Driver,
     generator::Generator,
     health_monitor::HealthMonitor,
@@ -273,7 +274,16 @@ impl<D, C> BalanceBuilder<D, C> {
         self.build_with(make, None)
     }
 
-    /// The same. `ahead` makes new endpoints ready before requests need them: they get none before, unless there is no other
+    /// Builds the balancer over connections: the service of each pod is one of [`Connections`], which connects in `poll_ready`.
+    pub fn build_connected<S>(self, connections: Connections<S>) -> Balance<Connected<S>, C>
+    where
+        D: Discovery,
+        S: Send + 'static,
+    {
+        self.build(move |endpoint: &Endpoint| connections.of(endpoint))
+    }
+
+    /// [`build`](Self::build). `ahead` makes new endpoints ready before requests need them: they get none before, unless there is no other
     /// one, and those that refuse are tried again as usual.
     #[cfg(feature = "http")]
     pub(crate) fn build_ahead<S, M, Req>(self, make: M) -> Balance<S, C>

@@ -49,7 +49,9 @@ async fn ports_that_are_forwarded_to_pods_are_pods() {
     let pods = [listen().await, listen().await];
     let forwarded = pods.each_ref().map(|(_, address)| *address);
     let uri = "http://web.default:80".parse().expect("a URI");
-    let client = Client::builder(uri).discovery(StaticEndpoints::new(forwarded)).build();
+    let client = Client::builder(uri)
+        .discovery(StaticEndpoints::new(forwarded))
+        .build();
     let client = client.expect("a client");
     let mut served = BTreeSet::new();
     for _ in 0..2 {
