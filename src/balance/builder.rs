@@ -389,6 +389,24 @@ impl<D, C> BalanceBuilder<D, C> {
 /// # let _ = service;
 /// # Ok::<(), BoxError>(())
 /// ```
+///
+/// It may be put on many things, as any layer, and makes a balancer for each: so the source has to be `Clone`, as this crate's are.
+/// One that isn't, a boxed one among them, goes into one balancer, which is the stack's innermost service:
+///
+/// ```
+/// # use std::time::Duration;
+/// # use tower::{ServiceBuilder, service_fn};
+/// # use tower_headless::{Balance, BoxError, Discovery, Endpoint, StaticEndpoints};
+/// # let source: Box<dyn Discovery> = Box::new(StaticEndpoints::new([]));
+/// let balance = Balance::builder(source).build(|endpoint: &Endpoint| {
+///     let address = endpoint.address();
+///     service_fn(move |name: &'static str| async move {
+///         Ok::<_, BoxError>(format!("{name} from {address}"))
+///     })
+/// });
+/// let service = ServiceBuilder::new().timeout(Duration::from_secs(1)).service(balance);
+/// # let _ = service;
+/// ```
 #[derive(Clone, Debug)]
 pub struct BalanceLayer<D, C = OnResponse> {
     builder: BalanceBuilder<D, C>,

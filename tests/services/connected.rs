@@ -35,6 +35,8 @@ enum Mood {
     Refuses,
     /// Connecting has no end.
     Hangs,
+    /// Connecting takes a tenth of a second.
+    ConnectsLate,
     /// Connects, but the connection is never ready.
     NeverReady,
     /// Connects, but the connection is broken at once.
@@ -103,6 +105,7 @@ impl Pods {
                 match mood {
                     Mood::Refuses => return Err("connection refused".into()),
                     Mood::Hangs => std::future::pending().await,
+                    Mood::ConnectsLate => sleep(SECOND / 10).await,
                     _ => {}
                 }
                 Ok::<_, BoxError>(Connection(Arc::new(Socket::open(pod, host))))
@@ -355,6 +358,23 @@ async fn no_more_than_so_many_are_open_and_requests_wait_in_line() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_whose_connection_turns_out_to_be_broken_keeps_its_turn() {
+    let pods = Pods::default();
+    let balance = over(&pods, &[1], 1);
+    settle().await;
+    pods.set(1, Mood::Holds);
+    let [mut busy, mut first, mut second] = [0; 3].map(|_| task::spawn(send(&balance)));
+    assert_pending!(busy.poll());
+    assert_pending!(first.poll());
+    assert_pending!(second.poll());
+    pods.break_all(1);
+    pods.set(1, Mood::Answers);
+    assert_ready_ok!(busy.poll());
+    assert_eq!(assert_ready_ok!(first.poll()), (1, 1), "over a new one");
+    assert_eq!(assert_ready_ok!(second.poll()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_that_waits_for_too_long_goes_elsewhere() {
     let pods = Pods::default();
     let balance = over(&pods, &[1, 2], 1);
@@ -497,6 +517,7 @@ async fn a_multiplexed_connection_is_replaced_after_an_error() {
 async fn many_that_find_no_multiplexed_connection_make_one() {
     let pods = Pods::default();
     let balance = multiplexed(&pods);
+    pods.set(1, Mood::ConnectsLate);
     let answers = join_all((0..100).map(|_| send(&balance))).await;
     for answer in answers {
         assert_eq!(answer.expect("a response"), (1, 0));
