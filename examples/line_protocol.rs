@@ -20,9 +20,7 @@ async fn ask(stream: Arc<Mutex<BufReader<TcpStream>>>, line: String) -> Result<S
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     if env::args().nth(1).is_some() {
-        println!(
-            "40 lines to 3 pods, over one connection each. One pod dies, and no line is lost."
-        );
+        println!("40 lines to 3 pods, over a connection each; one dies, none is lost");
         return Ok(());
     }
     let mut pods = vec![pod().await?, pod().await?, pod().await?];
