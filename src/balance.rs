@@ -4,6 +4,7 @@ mod asked;
 mod attempts;
 mod builder;
 mod checks;
+mod connected;
 mod driver;
 mod errand;
 mod future;
@@ -24,6 +25,7 @@ mod status;
 mod waiting;
 
 pub use builder::{BalanceBuilder, BalanceLayer};
+pub use connected::{Connected, ConnectedFuture, Connections};
 pub use future::ResponseFuture;
 #[cfg(feature = "http")]
 pub(crate) use generator::Generator;
@@ -75,6 +77,26 @@ use crate::{
 ///
 /// The background task ends, and all services are dropped, when the last clone is. Requests that endpoints have at that
 /// time run to their end, but are not taken to another endpoint any more.
+///
+/// # In a stack of layers
+///
+/// To wait until pods are discovered: `balance.ready().await?`, once. It waits for discovery's first answer, not for a pod that
+/// accepts, and no longer than the ready timeout: if [`staleness`](Self::staleness) is none then, there was no answer. Without
+/// it nothing is lost: a request waits for both by itself.
+///
+/// | tower's layer around it | what it does |
+/// | --- | --- |
+/// | `load_shed` | sheds what comes before the first answer, at once, and nothing after it: while no pod accepts, `poll_ready` is ready and requests wait. So wait as above before you serve; a limit below it is what sheds |
+/// | `concurrency_limit` | counts a request from before its pick to its response's head, the wait for a pod included. With `load_shed` above it, that bounds how many wait |
+/// | `timeout` | counts the wait for a pod, and not the wait for the first answer: that is in `poll_ready`, before the timeout's `call`. A request that it ends is cancelled |
+/// | `buffer` | isn't needed: the balancer is cloned. Before the first answer requests stay in the buffer; after it they pass on at once |
+/// | `retry` | see [`RetryLayer`](crate::RetryLayer), which goes to another pod |
+///
+/// Keep a clone while requests are under way: `oneshot` drops the one that it is called on, and if that is the last one, a
+/// request that waits for a pod fails.
+///
+/// Below it, around the service of each pod, a `concurrency_limit` counts for the pod: its clones share it, and a request that was
+/// picked for the pod waits there. `load_shed` doesn't belong there: what it sheds is no refusal, but the caller's error.
 ///
 /// # Several runtimes
 ///

@@ -52,7 +52,7 @@
 //!
 //! An endpoint's service has two ways to refuse a request so that it costs its caller nothing: `poll_ready` fails, or
 //! the response future fails with [`Unsent`] and the request in it. A service that connects in `poll_ready` makes the
-//! most of it. Services that connect in `call` and eat the request when that fails, as many HTTP clients do, leave the
+//! most of it: [`Connections`] is that for any protocol, over a function that connects. Services that connect in `call` and eat the request when that fails, as many HTTP clients do, leave the
 //! balancer nothing to send again: their error reaches the caller.
 //!
 //! # HTTP
@@ -301,6 +301,7 @@
 //! | `subset.rs`, `subset/` | which part of a set a client uses: its order of the pods, and how much of that; pure |
 //! | `membership.rs`, `membership/` | what joins and leaves, for those who need the set itself |
 //! | `balance.rs`, `balance/` | the service, its builder and layer, its future, its one background task and the registry of members |
+//! | `balance/connected.rs`, `balance/connected/` | a pod's service over connections of any protocol: one for each request, or one for all |
 //! | `pinned.rs` | the services of one pod, and of all but one |
 //! | `broadcast.rs`, `broadcast/` | the same request to every endpoint: who is asked when, and what it all comes to |
 //! | `hedge.rs`, `hedge/` | a second endpoint asked while the first one is late: one engine, for `retry` and `http` |
@@ -369,7 +370,8 @@ mod subset;
 mod sync;
 
 pub use balance::{
-    Balance, BalanceBuilder, BalanceLayer, EndpointState, EndpointStatus, Proximity, ResponseFuture,
+    Balance, BalanceBuilder, BalanceLayer, Connected, ConnectedFuture, Connections, EndpointState,
+    EndpointStatus, Proximity, ResponseFuture,
 };
 pub use broadcast::{Answers, Broadcast, Collected, QuorumError};
 pub use check::HealthCheck;

@@ -16,9 +16,9 @@ use std::{
 
 use http::Uri;
 use tonic_health::pb::health_client::HealthClient as GreeterClient;
-use tower::ServiceBuilder;
+use tower::{ServiceBuilder, service_fn};
 use tower_headless::{
-    Balance, BalanceLayer, BoxError, ConsistentHash, Discovery, Dns, Endpoint, EndpointSlices, Hedge, RoundRobin, Route,
+    Balance, BalanceLayer, BoxError, Connections, ConsistentHash, Discovery, Dns, Endpoint, EndpointSlices, Hedge, RoundRobin, Route,
     Subset,
     http::{Client, KeyFrom, Protocol, Sessions},
 };
@@ -73,6 +73,20 @@ async fn a_client_of_tonic() -> Done {
     let mut greeter = GreeterClient::with_origin(client, "http://greeter.default:50051".parse()?);
     let _ = greeter.check(tonic_health::pb::HealthCheckRequest::default()).await?;
     Ok(())
+}
+
+#[derive(Clone)]
+struct MyConnection(SocketAddr);
+
+impl MyConnection {
+    async fn open(address: SocketAddr) -> Result<Self, BoxError> {
+        Ok(Self(address))
+    }
+}
+
+fn over_connections(discovery: Dns) {
+    let connect = service_fn(|pod: Endpoint| MyConnection::open(pod.address()));
+    let balance = Balance::builder(discovery).build_connected(Connections::pooled(8, connect));
 }
 
 async fn any_service(request: &'static str) -> Done {

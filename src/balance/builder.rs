@@ -16,6 +16,7 @@ use super::place::ready;
 use super::{
     Balance, Handle,
     checks::Checks,
+    connected::{Connected, Connections},
     driver::Driver,
     generator::Generator,
     health_monitor::HealthMonitor,
@@ -241,6 +242,40 @@ impl<D, C> BalanceBuilder<D, C> {
     ///
     /// Discovery starts now if this is called within a tokio runtime, and else when the balancer is first used. Nothing
     /// blocks, and nothing fails: requests find out.
+    ///
+    /// # What a pod's service may rely on
+    ///
+    /// For a protocol with connections, [`build_connected`](Self::build_connected) makes a service that keeps to all this; then
+    /// you write one connection.
+    ///
+    /// | | |
+    /// | --- | --- |
+    /// | `make` | runs in the background task, once for an endpoint as long as that stays, and again when it comes back; it must neither block nor panic: after a panic the set stays as it was until discovery's next answer |
+    /// | clones | the balancer keeps a few. Each request gets a new one, which is polled ready, called once, and dropped at once: before the response comes. So clones have to be cheap, and what a response needs has to be in its future |
+    /// | what clones share | connections, limits and all else that outlives a request, behind an `Arc`. What `poll_ready` makes for a clone alone is gone with it |
+    /// | readiness | isn't copied by `Clone`, as tower's rule is. A clone that is ready may be dropped without a call: by a cancelled request, or an attempt (below). What it has reserved has to come back by `Drop` |
+    /// | `Send`, `Sync` | the service needs both: threads clone it from one shared set. Its future needs neither here; for `tokio::spawn` it has to be `Send`, and so has the request |
+    /// | dropping | when the endpoint leaves, the balancer's clones go, and requests that it has not got go elsewhere. Those that it has run to their end; a future that holds a connection keeps it open until then |
+    /// | cancellation | drops the clone, or the future, wherever it is; nothing is told to the service besides. A connection that is in the middle of an exchange then is good for nothing, unless the protocol numbers its requests |
+    ///
+    /// **`poll_ready` is the place to connect.** Nothing has been sent then, so an error costs the caller nothing:
+    ///
+    /// - It is polled by the request itself: first in the balancer's `call`, outside of any runtime if that is, with a waker that
+    ///   wakes nobody; then by the task that awaits the response. So register the waker of the last poll, and never block.
+    /// - While it is pending the request waits for this endpoint, and goes elsewhere only if that leaves. The ready timeout
+    ///   does not count here (but for a request to [one pod](Balance::pod)): **give connecting a timeout**, such as 1 s.
+    /// - Its error is a refusal, of this request and of all: the request goes to another endpoint, and the error's text is the
+    ///   source of [`Error`](crate::Error) if none takes it. This endpoint is passed over until an attempt succeeds, in the
+    ///   background: after 200 ms, doubling to 5 s, a new clone is polled ready, for up to 5 s, and dropped. So a connection
+    ///   that an attempt makes is of use only if the clones share it. tower's rule that a service is not used after an
+    ///   error of `poll_ready` holds for the clone.
+    /// - Being busy is better pending than an error.
+    ///
+    /// **The response's error** is the endpoint's answer. It reaches the caller ([`Error::is_endpoint`](crate::Error::is_endpoint)), and counts
+    /// as a [failure](OutlierDetection), unless the [completion](Self::completion) says otherwise. One is different:
+    /// [`Unsent`](crate::Unsent) with the request in it says that nothing was sent. The request goes elsewhere, and this endpoint
+    /// gets one request at a time until it keeps one. It counts as the error itself or boxed, not as the source of another error,
+    /// and only with the very type of the balancer's requests: below a layer that changes them, the layer has to change it back.
     pub fn build<S, M>(self, make: M) -> Balance<S, C>
     where
         D: Discovery,
@@ -250,7 +285,16 @@ impl<D, C> BalanceBuilder<D, C> {
         self.build_with(make, None)
     }
 
-    /// The same. `ahead` makes new endpoints ready before requests need them: they get none before, unless there is no other
+    /// Builds the balancer over connections: the service of each pod is one of [`Connections`], which connects in `poll_ready`.
+    pub fn build_connected<S>(self, connections: Connections<S>) -> Balance<Connected<S>, C>
+    where
+        D: Discovery,
+        S: Send + 'static,
+    {
+        self.build(move |endpoint: &Endpoint| connections.of(endpoint))
+    }
+
+    /// [`build`](Self::build). `ahead` makes new endpoints ready before requests need them: they get none before, unless there is no other
     /// one, and those that refuse are tried again as usual.
     #[cfg(feature = "http")]
     pub(crate) fn build_ahead<S, M, Req>(self, make: M) -> Balance<S, C>
@@ -357,6 +401,24 @@ impl<D, C> BalanceBuilder<D, C> {
 ///     });
 /// # let _ = service;
 /// # Ok::<(), BoxError>(())
+/// ```
+///
+/// It may be put on many things, as any layer, and makes a balancer for each: so the source has to be `Clone`, as this crate's are.
+/// One that isn't, a boxed one among them, goes into one balancer, which is the stack's innermost service:
+///
+/// ```
+/// # use std::time::Duration;
+/// # use tower::{ServiceBuilder, service_fn};
+/// # use tower_headless::{Balance, BoxError, Discovery, Endpoint, StaticEndpoints};
+/// # let source: Box<dyn Discovery> = Box::new(StaticEndpoints::new([]));
+/// let balance = Balance::builder(source).build(|endpoint: &Endpoint| {
+///     let address = endpoint.address();
+///     service_fn(move |name: &'static str| async move {
+///         Ok::<_, BoxError>(format!("{name} from {address}"))
+///     })
+/// });
+/// let service = ServiceBuilder::new().timeout(Duration::from_secs(1)).service(balance);
+/// # let _ = service;
 /// ```
 #[derive(Clone, Debug)]
 pub struct BalanceLayer<D, C = OnResponse> {

@@ -377,7 +377,7 @@ impl Body for ResponseBody {
 }
 
 impl Origin {
-    fn error(&self, make: impl FnOnce(Endpoint) -> Error) -> Error {
+    pub(super) fn error(&self, make: impl FnOnce(Endpoint) -> Error) -> Error {
         // Nobody knows the service of a response that a layer has made.
         let service = Some(&self.service).filter(|service| !service.is_empty());
         make(self.pod.clone()).with_service(service)

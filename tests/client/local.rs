@@ -1,10 +1,16 @@
-//! A client for work on one's own machine: `localhost`, at whichever address it answers.
+//! A client for work on one's own machine: `localhost`, at whichever address it answers, an address itself, ports that are
+//! forwarded to pods, and a DNS server of one's own.
+
+use std::collections::BTreeSet;
 
 use futures::future::join;
 use tokio::net::TcpListener;
-use tower_headless::http::Client;
+use tower_headless::{StaticEndpoints, http::Client};
 
-use crate::kit::{OK, accept, get};
+use crate::{
+    kit::{OK, accept, get, listen},
+    support::cluster::Cluster,
+};
 
 /// A client of `localhost` that asks nobody: there is no name server.
 fn client(name: &str, port: u16) -> Client {
@@ -14,11 +20,14 @@ fn client(name: &str, port: u16) -> Client {
 }
 
 #[tokio::test]
-async fn localhost_works_without_dns_at_either_address() {
+async fn localhost_and_addresses_of_this_machine_work_without_dns() {
     for (address, name) in [
         ("127.0.0.1:0", "localhost"),
         ("[::1]:0", "localhost"),
         ("127.0.0.1:0", "web.localhost"),
+        ("127.0.0.1:0", "127.0.0.1"),
+        ("127.0.0.7:0", "127.0.0.7"),
+        ("[::1]:0", "[::1]"),
     ] {
         let listener = TcpListener::bind(address).await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
@@ -32,4 +41,48 @@ async fn localhost_works_without_dns_at_either_address() {
         assert!(head.contains(&format!("host: {name}:{port}\r\n")), "{head}");
         assert_eq!(response.expect("a response"), "ok");
     }
+}
+
+/// `kubectl port-forward` gives each pod a port of this machine. The pods see the Service's name, as they do in the cluster.
+#[tokio::test]
+async fn ports_that_are_forwarded_to_pods_are_pods() {
+    let pods = [listen().await, listen().await];
+    let forwarded = pods.each_ref().map(|(_, address)| *address);
+    let uri = "http://web.default:80".parse().expect("a URI");
+    let client = Client::builder(uri)
+        .discovery(StaticEndpoints::new(forwarded))
+        .build();
+    let client = client.expect("a client");
+    let mut served = BTreeSet::new();
+    for _ in 0..2 {
+        let serve = async {
+            tokio::select! {
+                mut peer = accept(&pods[0].0) => (0, peer.answer(OK).await),
+                mut peer = accept(&pods[1].0) => (1, peer.answer(OK).await),
+            }
+        };
+        let ((pod, head), response) = join(serve, get(&client, "/")).await;
+        assert_eq!(response.expect("a response"), "ok");
+        let head = head.to_ascii_lowercase();
+        assert!(head.contains("host: web.default\r\n"), "{head}");
+        served.insert(pod);
+    }
+    assert_eq!(served.len(), pods.len());
+}
+
+#[tokio::test]
+async fn a_dns_server_of_ones_own_names_pods_of_this_machine() {
+    let cluster = Cluster::start(3).await;
+    let uri = format!("http://{}:{}", cluster.service(), cluster.port());
+    let server = cluster.dns().addr();
+    let client = Client::builder(uri.parse().expect("a URI"))
+        .dns(|dns| dns.name_servers([server]).allow_loopback(true))
+        .build()
+        .expect("a client");
+    let mut pods = BTreeSet::new();
+    for _ in 0..6 {
+        let response = client.get("/").await.expect("a response");
+        pods.insert(response.body().pod().address());
+    }
+    assert_eq!(pods, cluster.pods().iter().map(|pod| pod.addr()).collect());
 }

@@ -34,6 +34,40 @@ impl Client {
     /// Settings of a client of the service that `uri` names: `http://nginx-headless.default:80`, or
     /// `http://_http._tcp.nginx-headless.default` for the port of that name. With neither it is the scheme's port. A path in it,
     /// `http://nginx-headless.default/api/v1`, is the [base path](ClientBuilder::base_path).
+    ///
+    /// # On your own machine
+    ///
+    /// One variable switches between the cluster and a server here:
+    ///
+    /// ```
+    /// # fn main() -> Result<(), tower_headless::BoxError> {
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    /// # let _entered = runtime.enter();
+    /// # use tower_headless::http::Client;
+    /// let web = std::env::var("WEB").unwrap_or("http://web-headless.default:80".into());
+    /// let client = Client::builder(web.parse()?).build()?; // WEB=http://localhost:8080
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// - **`http://localhost:8080`**, names below `.localhost`, and addresses (`http://127.0.0.1:8080`, `http://[::1]:8080`) need
+    ///   no name server, and no `allow_loopback`: who writes that means this machine (RFC 6761 §6.3). `localhost` is 127.0.0.1,
+    ///   and ::1 where that refuses.
+    /// - **Several servers**, or pods of a cluster, each with a port of its own (`kubectl port-forward pod/web-0 8081:80`; of a
+    ///   Service it forwards to one pod only), are the set itself. The pods see the service's name:
+    ///
+    ///   ```
+    ///   # fn main() -> Result<(), tower_headless::BoxError> {
+    ///   # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    ///   # let _entered = runtime.enter();
+    ///   # use tower_headless::{StaticEndpoints, http::Client};
+    ///   let pods = StaticEndpoints::new(["127.0.0.1:8081".parse()?, "127.0.0.1:8082".parse()?]);
+    ///   let client = Client::builder("http://web-headless.default:80".parse()?).discovery(pods).build()?;
+    ///   # Ok(())
+    ///   # }
+    ///   ```
+    /// - **A DNS server of your own** is named by [`dns`](ClientBuilder::dns). What it says of loopback has to be allowed:
+    ///   `.dns(|dns| dns.name_servers(["127.0.0.1:5353".parse().unwrap()]).allow_loopback(true))`.
     pub fn builder(uri: Uri) -> ClientBuilder {
         ClientBuilder::new(uri)
     }

@@ -1,0 +1,438 @@
+//! A pod's service made of connections: a request has one to itself, or all share one.
+//!
+//! ```text
+//!  poll_ready: a place is free ─▶ an idle connection, or connects ─▶ it is ready ─▶ call ─▶ response ─▶ idle again
+//!                  │                       │                            │                     │
+//!                  └── dropped: the place is free ── dropped: idle ◀────┘                     └── an error, or
+//!                                                                                                 dropped: closed
+//! ```
+//!
+//! A semaphore's permit is a place for a connection, first come, first served. Who has a permit has a connection, makes one, or
+//! takes the last idle one; so there are never more of them than permits. Nothing runs in the background: the request that
+//! finds no connection makes one, and if it is cancelled meanwhile the next one does.
+//!
+//! Pools such as deadpool and bb8 give a connection back whenever its guard drops. In a pool below a cancellable request that is
+//! wrong: half an exchange may still be on its way. They have timers of their own beside, and one pool for one address.
+
+mod lease;
+mod pool;
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::future::{BoxFuture, poll_fn};
+use pin_project_lite::pin_project;
+use tokio::sync::AcquireError;
+use tower::Service;
+
+use self::{
+    lease::Lease,
+    pool::{Place, Pool, Settings},
+};
+use crate::{
+    endpoint::Endpoint,
+    error::{BoxError, NoRuntime},
+    home::{Home, Timer},
+};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How the pods of a protocol of your own are connected to, for [`BalanceBuilder::build_connected`].
+///
+/// `connect` makes a connection: a tower service from an [`Endpoint`] to the service of one connection (tower's `MakeService`),
+/// such as a [`service_fn`](tower::service_fn). Where that fails or takes too long, the pod refuses: the request goes
+/// elsewhere.
+///
+/// | | [`pooled`](Self::pooled) | [`multiplexed`](Self::multiplexed) |
+/// | --- | --- | --- |
+/// | for protocols | of one exchange at a time | whose requests are numbered |
+/// | connections to a pod | as many as it takes, up to a number | one (for each runtime that uses it) |
+/// | a request | has one to itself, to the end of its response future | gets a clone |
+/// | where all are in use | waits, first come, first served, up to the [wait timeout](Self::wait_timeout) | – |
+/// | cancelled | closes its connection: the exchange is half done | closes nothing |
+///
+/// A connection is used no more after an error: its `poll_ready`'s, which nobody hears of, for then another one is used or made; or its
+/// response's, which is the caller's ([`Unsent`](crate::Unsent) takes the request elsewhere). So say in `poll_ready` whether the
+/// connection is still open, and put errors that the pod has answered into the response, or name them by
+/// [`keep_after`](Self::keep_after). A pod that leaves has its idle connections closed, and the others at their
+/// responses' end.
+///
+/// A response that goes on after its future is done, as a stream does, needs `multiplexed`, or has to hold what it reads from.
+///
+/// ```
+/// use tower::service_fn;
+/// use tower_headless::{Balance, BoxError, Connections, Endpoint, StaticEndpoints};
+/// # #[derive(Clone)] struct Connection;
+/// # impl Connection { async fn open(_: std::net::SocketAddr) -> Result<Self, BoxError> { Ok(Self) } }
+/// # impl tower::Service<String> for Connection {
+/// #     type Response = String; type Error = BoxError; type Future = std::future::Ready<Result<String, BoxError>>;
+/// #     fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), BoxError>> { Ok(()).into() }
+/// #     fn call(&mut self, line: String) -> Self::Future { std::future::ready(Ok(line)) }
+/// # }
+/// # async fn example() -> Result<(), BoxError> {
+///
+/// let pods = StaticEndpoints::new(["10.244.1.7:7000".parse()?]);
+/// let connect = service_fn(|pod: Endpoint| Connection::open(pod.address()));
+/// let balance = Balance::builder(pods).build_connected(Connections::pooled(8, connect));
+/// let answer = balance.call_with("hello".to_owned(), Default::default()).await?;
+/// # drop(answer);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// [`BalanceBuilder::build_connected`]: crate::BalanceBuilder::build_connected
+#[must_use = "it does nothing until a balancer is built with it"]
+pub struct Connections<S> {
+    settings: Settings<S>,
+}
+
+impl<S: Send + 'static> Connections<S> {
+    /// Each request has a connection to itself. `most` are open to one pod at the same time, at least 1.
+    pub fn pooled<M>(most: usize, connect: M) -> Self
+    where
+        M: Service<Endpoint, Response = S> + Clone + Send + Sync + 'static,
+        M::Error: Into<BoxError>,
+        M::Future: Send + 'static,
+    {
+        Self::new(most, connect, None)
+    }
+
+    /// All requests in a runtime share one connection to a pod, each with a clone of its service.
+    pub fn multiplexed<M>(connect: M) -> Self
+    where
+        M: Service<Endpoint, Response = S> + Clone + Send + Sync + 'static,
+        M::Error: Into<BoxError>,
+        M::Future: Send + 'static,
+        S: Clone,
+    {
+        Self::new(1, connect, Some(S::clone))
+    }
+
+    fn new<M>(most: usize, connect: M, share: Option<fn(&S) -> S>) -> Self
+    where
+        M: Service<Endpoint, Response = S> + Clone + Send + Sync + 'static,
+        M::Error: Into<BoxError>,
+        M::Future: Send + 'static,
+    {
+        let connect = move |endpoint| -> BoxFuture<'static, _> {
+            let mut connect = connect.clone();
+            Box::pin(async move {
+                let ready = poll_fn(|cx| connect.poll_ready(cx));
+                ready.await.map_err(Into::into)?;
+                connect.call(endpoint).await.map_err(Into::into)
+            })
+        };
+        Self {
+            settings: Settings {
+                most: most.max(1),
+                connect: Arc::new(connect),
+                share,
+                connect_timeout: CONNECT_TIMEOUT,
+                wait_timeout: WAIT_TIMEOUT,
+                keep_after: Arc::new(|_| false),
+            },
+        }
+    }
+
+    /// How long connecting may take, to where the connection is ready; 1 s by default. After that the pod refuses.
+    ///
+    /// An attempt at a pod that refuses takes 5 s at most, this and the wait together.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.connect_timeout = timeout;
+        self
+    }
+
+    /// How long a request waits for a connection while all of its pod's are in use; 1 s by default. After that the pod refuses
+    /// it, as one that is down: the request goes elsewhere, and so do others until the pod has a connection to spare.
+    pub fn wait_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.wait_timeout = timeout;
+        self
+    }
+
+    /// After which errors of a response its connection is as good as before; after none by default.
+    pub fn keep_after(
+        mut self,
+        is_harmless: impl Fn(&BoxError) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.keep_after = Arc::new(is_harmless);
+        self
+    }
+
+    /// The service of one endpoint.
+    pub(super) fn of(&self, endpoint: &Endpoint) -> Connected<S> {
+        let pool = Pool::new(endpoint.clone(), self.settings.clone());
+        Connected {
+            pool: Arc::new(pool),
+            stage: Mutex::default(),
+        }
+    }
+}
+
+impl<S> Clone for Connections<S> {
+    fn clone(&self) -> Self {
+        Self {
+            settings: self.settings.clone(),
+        }
+    }
+}
+
+impl<S> fmt::Debug for Connections<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connections")
+            .field("most", &self.settings.most)
+            .field("is_multiplexed", &self.settings.share.is_some())
+            .field("connect_timeout", &self.settings.connect_timeout)
+            .field("wait_timeout", &self.settings.wait_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The service of one pod, over [`Connections`]. Clones share them.
+pub struct Connected<S> {
+    pool: Arc<Pool<S>>,
+    // A Mutex makes it `Sync` whatever `connect`'s futures are; it is never locked.
+    stage: Mutex<Stage<S>>,
+}
+
+/// How far a clone has come on its way to a connection.
+#[derive(Default)]
+enum Stage<S> {
+    #[default]
+    New,
+    Waits(NextPlace, Timer),
+    Connects(Connecting<S>),
+    /// It has one, which has to say whether it is ready.
+    Has(Lease<S>, Timer),
+}
+
+type NextPlace = BoxFuture<'static, Result<Place, AcquireError>>;
+
+/// A connection that is being made.
+struct Connecting<S> {
+    connection: BoxFuture<'static, Result<S, BoxError>>,
+    place: Place,
+    timer: Timer,
+    home: Home,
+}
+
+/// Why a pod refuses that hasn't said so.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("no connection came free within {0:?}: all {1} are in use")]
+    Busy(Duration, usize),
+    #[error("no connection within {0:?}")]
+    Late(Duration),
+}
+
+impl<S: Send + 'static> Stage<S> {
+    /// Looks for a connection, or for a place for one.
+    fn begin(pool: &Arc<Pool<S>>, here: Home) -> Self {
+        let wait = || Timer::after(pool.settings.wait_timeout);
+        if let Some(lease) = pool.share(here) {
+            return Self::Has(lease, wait());
+        }
+        match pool.places.clone().try_acquire_owned() {
+            Ok(place) => Self::at(place, pool, here),
+            Err(_) => Self::Waits(Box::pin(pool.places.clone().acquire_owned()), wait()),
+        }
+    }
+
+    /// With a place for a connection: an idle one, or a new one.
+    fn at(place: Place, pool: &Arc<Pool<S>>, here: Home) -> Self {
+        match pool.take(place, here) {
+            Ok(lease) => Self::Has(lease, Timer::after(pool.settings.wait_timeout)),
+            Err(place) => Self::Connects(Connecting {
+                connection: (pool.settings.connect)(pool.endpoint.clone()),
+                place,
+                timer: Timer::after(pool.settings.connect_timeout),
+                home: here,
+            }),
+        }
+    }
+
+    /// Whether it goes on though nobody drives another runtime than this.
+    fn goes_on_here(&self) -> bool {
+        match self {
+            Self::New | Self::Waits(..) => true,
+            Self::Connects(connecting) => connecting.home.runs_beside_us(),
+            Self::Has(lease, _) => lease.home().is_none_or(|home| home.runs_beside_us()),
+        }
+    }
+
+    /// Goes on to a connection that is there.
+    fn poll<Req>(
+        &mut self,
+        pool: &Arc<Pool<S>>,
+        here: Home,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), BoxError>>
+    where
+        S: Service<Req>,
+        S::Error: Into<BoxError>,
+    {
+        let settings = &pool.settings;
+        let busy = || match settings.share {
+            Some(_) => Refusal::Late(settings.wait_timeout),
+            None => Refusal::Busy(settings.wait_timeout, settings.most),
+        };
+        loop {
+            let next = match self {
+                Self::New => Self::begin(pool, here),
+                Self::Waits(place, timer) => match place.as_mut().poll(cx) {
+                    Poll::Ready(Ok(place)) => Self::at(place, pool, here),
+                    Poll::Ready(Err(closed)) => return Poll::Ready(Err(closed.into())),
+                    Poll::Pending => {
+                        std::task::ready!(timer.poll(cx));
+                        return Poll::Ready(Err(busy().into()));
+                    }
+                },
+                Self::Connects(connecting) => match connecting.connection.as_mut().poll(cx) {
+                    Poll::Ready(made) => {
+                        let connection = made?;
+                        let Self::Connects(connecting) = std::mem::take(self) else {
+                            continue;
+                        };
+                        let Connecting {
+                            place, timer, home, ..
+                        } = connecting;
+                        Self::Has(pool.add(connection, place, home), timer)
+                    }
+                    Poll::Pending => {
+                        std::task::ready!(connecting.timer.poll(cx));
+                        return Poll::Ready(Err(Refusal::Late(settings.connect_timeout).into()));
+                    }
+                },
+                Self::Has(lease, timer) => match lease.poll_ready(cx) {
+                    Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+                    Poll::Ready(Err(error)) if lease.is_new() => {
+                        lease.discard();
+                        return Poll::Ready(Err(error));
+                    }
+                    // It has broken while it was idle, which is no news of the pod.
+                    Poll::Ready(Err(_)) => match lease.discard() {
+                        Some(place) => Self::at(place, pool, here),
+                        None => Self::New,
+                    },
+                    Poll::Pending => {
+                        std::task::ready!(timer.poll(cx));
+                        let is_new = lease.is_new();
+                        // One that others use already may be busy, and no more.
+                        if is_new || settings.share.is_none() {
+                            lease.discard();
+                        }
+                        return Poll::Ready(Err(match is_new {
+                            true => Refusal::Late(settings.connect_timeout).into(),
+                            false => busy().into(),
+                        }));
+                    }
+                },
+            };
+            *self = next;
+        }
+    }
+}
+
+impl<S, Req> Service<Req> for Connected<S>
+where
+    S: Service<Req> + Send + 'static,
+    S::Error: Into<BoxError>,
+{
+    type Response = S::Response;
+    type Error = BoxError;
+    type Future = ConnectedFuture<S::Future, S>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        let Some(here) = Home::here() else {
+            return Poll::Ready(Err(NoRuntime.into()));
+        };
+        let stage = self.stage.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if !stage.goes_on_here() {
+            *stage = Stage::New;
+        }
+        let polled = stage.poll(&self.pool, here, cx);
+        if let Poll::Ready(Err(_)) = polled {
+            *stage = Stage::New;
+        }
+        polled
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        let stage = self.stage.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let Stage::Has(mut lease, _) = std::mem::take(stage) else {
+            return ConnectedFuture {
+                future: None,
+                lease: None,
+            };
+        };
+        ConnectedFuture {
+            future: lease.call(request),
+            lease: Some(lease),
+        }
+    }
+}
+
+/// A clone shares the connections; the one that the original has is its own.
+impl<S> Clone for Connected<S> {
+    fn clone(&self) -> Self {
+        Self {
+            pool: self.pool.clone(),
+            stage: Mutex::new(Stage::New),
+        }
+    }
+}
+
+impl<S> fmt::Debug for Connected<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connected")
+            .field("endpoint", &self.pool.endpoint)
+            .finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    /// The response of a [`Connected`] service: the connection's own future, and the connection.
+    ///
+    /// Dropped before it is done, it closes a connection of [`Connections::pooled`].
+    pub struct ConnectedFuture<F, S> {
+        // Dropped before the lease is: the place is free when nothing of the exchange is left.
+        #[pin]
+        future: Option<F>,
+        lease: Option<Lease<S>>,
+    }
+}
+
+impl<F, S, T, E> Future for ConnectedFuture<F, S>
+where
+    F: Future<Output = Result<T, E>>,
+    E: Into<BoxError>,
+{
+    type Output = Result<T, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let Some(future) = this.future.as_mut().as_pin_mut() else {
+            return Poll::Ready(Err(
+                "called before it was ready, or polled after its end".into()
+            ));
+        };
+        let result = std::task::ready!(future.poll(cx)).map_err(Into::into);
+        this.future.set(None);
+        if let Some(lease) = this.lease.take() {
+            lease.end(result.as_ref().err());
+        }
+        Poll::Ready(result)
+    }
+}
+
+impl<F, S> fmt::Debug for ConnectedFuture<F, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectedFuture").finish_non_exhaustive()
+    }
+}

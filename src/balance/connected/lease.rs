@@ -1,0 +1,146 @@
+//! A connection that one request has: to itself, with the place that it takes, or shared.
+
+use std::{
+    sync::{Arc, Weak},
+    task::{Context, Poll},
+};
+
+use tower::Service;
+
+use super::pool::{Connection, Place, Pool};
+use crate::{error::BoxError, home::Home};
+
+pub(super) struct Lease<S> {
+    /// None once it has been given up.
+    connection: Option<Connection<S>>,
+    // Dropped after the connection: there are never more of these than places.
+    place: Option<Place>,
+    pool: Weak<Pool<S>>,
+    is_new: bool,
+    /// Whether the next request may have it.
+    is_good: bool,
+}
+
+impl<S> Pool<S> {
+    /// The connection that all share, if they do and there is one.
+    pub(super) fn share(self: &Arc<Self>, here: Home) -> Option<Lease<S>> {
+        let connection = self.shared(here)?;
+        Some(Lease::new(self, connection, None, false))
+    }
+
+    /// A connection that is there, or the place for one back.
+    pub(super) fn take(self: &Arc<Self>, place: Place, here: Home) -> Result<Lease<S>, Place> {
+        if self.settings.share.is_some() {
+            // Somebody may have made it while this one waited for the place.
+            return self.share(here).ok_or(place);
+        }
+        match self.idle(here) {
+            Some(idle) => Ok(Lease::new(self, idle, Some(place), false)),
+            None => Err(place),
+        }
+    }
+
+    /// A connection has been made.
+    pub(super) fn add(self: &Arc<Self>, service: S, place: Place, here: Home) -> Lease<S> {
+        let id = self.number();
+        let connection = |service| Connection {
+            service,
+            home: here,
+            id,
+        };
+        let Some(share) = self.settings.share else {
+            return Lease::new(self, connection(service), Some(place), true);
+        };
+        let own = connection(share(&service));
+        self.put(connection(service));
+        Lease::new(self, own, None, true)
+    }
+}
+
+impl<S> Lease<S> {
+    fn new(
+        pool: &Arc<Pool<S>>,
+        connection: Connection<S>,
+        place: Option<Place>,
+        is_new: bool,
+    ) -> Self {
+        Self {
+            connection: Some(connection),
+            place,
+            pool: Arc::downgrade(pool),
+            is_new,
+            is_good: true,
+        }
+    }
+
+    /// Whether it has been made for this request.
+    pub(super) fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// The runtime that its connection lives in.
+    pub(super) fn home(&self) -> Option<Home> {
+        self.connection.as_ref().map(|connection| connection.home)
+    }
+
+    pub(super) fn poll_ready<Req>(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>>
+    where
+        S: Service<Req>,
+        S::Error: Into<BoxError>,
+    {
+        match &mut self.connection {
+            Some(connection) => connection.service.poll_ready(cx).map_err(Into::into),
+            None => Poll::Ready(Err("the connection has been given up".into())),
+        }
+    }
+
+    /// From here on it is good again only if the exchange [ends](Self::end) well.
+    pub(super) fn call<Req>(&mut self, request: Req) -> Option<S::Future>
+    where
+        S: Service<Req>,
+    {
+        // One that others share is good for them.
+        self.is_good = self.place.is_none();
+        let connection = self.connection.as_mut()?;
+        Some(connection.service.call(request))
+    }
+
+    /// The exchange has ended, so.
+    pub(super) fn end(mut self, error: Option<&BoxError>) {
+        let pool = self.pool.upgrade();
+        let is_kept = error.is_none_or(|error| {
+            let keep_after = pool.as_ref().map(|pool| &pool.settings.keep_after);
+            keep_after.is_some_and(|keep_after| keep_after(error))
+        });
+        match is_kept {
+            true => self.is_good = true,
+            false => drop(self.discard()),
+        }
+    }
+
+    /// Closes it, or sees to it that no others share it. Its place, where it had one, may have another.
+    pub(super) fn discard(&mut self) -> Option<Place> {
+        let connection = self.connection.take()?;
+        if self.place.is_none()
+            && let Some(pool) = self.pool.upgrade()
+        {
+            pool.forget(connection.id);
+        }
+        drop(connection);
+        self.place.take()
+    }
+}
+
+impl<S> Drop for Lease<S> {
+    fn drop(&mut self) {
+        let Some(connection) = self.connection.take() else {
+            return;
+        };
+        if self.is_good
+            && self.place.is_some()
+            && let Some(pool) = self.pool.upgrade()
+        {
+            pool.put(connection);
+        }
+    }
+}
