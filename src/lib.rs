@@ -362,6 +362,8 @@ mod snapshot;
 mod stable_hash;
 mod subset;
 mod sync;
+#[cfg(feature = "test-util")]
+pub mod test_util;
 
 pub use balance::{
     Balance, BalanceBuilder, BalanceLayer, EndpointState, EndpointStatus, Proximity, ResponseFuture,

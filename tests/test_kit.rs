@@ -394,8 +394,8 @@ async fn faults_that_are_answers() {
     dns.set_a(NAME, 5, [v4(1)]);
     dns.set_aaaa(NAME, 5, [Ipv6Addr::LOCALHOST]);
     for (fault, code, soa) in [
-        (Fault::Rcode(ServFail), ServFail, None),
-        (Fault::Rcode(Refused), Refused, None),
+        (Fault::SERVFAIL, ServFail, None),
+        (Fault::REFUSED, Refused, None),
         (Fault::NxDomain, NXDomain, Some(5)),
         (Fault::EmptyNoError, NoError, Some(5)),
     ] {
@@ -578,7 +578,7 @@ async fn queries_are_logged_in_order() {
     let names: Vec<_> = log.iter().map(|query| query.name.as_str()).collect();
     assert_eq!(names, ["a.svc.", "b.svc.", "a.svc."]);
     assert_eq!(log[1].transport, Transport::Tcp);
-    assert_eq!(log[1].record_type, RecordType::AAAA);
+    assert_eq!(log[1].record_type, support::dns::RecordType::AAAA);
     assert!(before <= log[0].at && log.is_sorted_by_key(|query| query.at));
     assert_eq!(dns.count("A.SVC", RecordType::A), 2);
     assert_eq!(dns.count("a.svc.", RecordType::AAAA), 0);
