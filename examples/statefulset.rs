@@ -2,14 +2,11 @@
 //! of them what must not be stale. Meanwhile `kv-1` is rescheduled: it goes, and comes back at another address.
 //!
 //! ```text
-//! cargo run --features http --example statefulset    # its pods and its DNS are its own; needs nothing but loopback
+//! cargo run --features test-util --example statefulset    # its pods and its DNS are its own; needs nothing but loopback
 //! ```
 //!
 //! To learn how the crate is used, read [`write`], [`read`] and [`read_newest`], and [`Node::copy`] for a pod that talks to its
 //! peers. The rest are the pods, and the DNS that names them.
-
-#[path = "../tests/support/mod.rs"]
-mod support;
 
 use std::{
     collections::HashMap,
@@ -28,7 +25,6 @@ use http::{Method, Request, Response, StatusCode, header::HOST};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use support::dns::{DnsServer, Srv};
 use tokio::{
     net::TcpListener,
     task::{JoinHandle, JoinSet},
@@ -37,6 +33,7 @@ use tokio::{
 use tower_headless::{
     BoxError,
     http::{Client, ResponseBody},
+    test_util::{DnsServer, Srv},
 };
 
 const SERVICE: &str = "kv.default.svc.cluster.local";

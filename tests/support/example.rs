@@ -18,7 +18,7 @@ pub fn built(example: &str) -> PathBuf {
     // Those that this test was built with, more or less: what is built already is not built over again.
     let features: &[_] = match cfg!(feature = "tls") {
         true => &["--all-features"],
-        false => &["--features", "http"],
+        false => &["--features", "test-util"],
     };
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
     let mut cargo = Command::new(env!("CARGO"));
