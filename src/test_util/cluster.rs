@@ -292,7 +292,8 @@ impl Cluster {
         self.pod(i).kill().await;
     }
 
-    /// Kills pod `i` and starts another one at another address, of the same name in a StatefulSet; publishes.
+    /// Kills pod `i` and starts another one at another address, which is the last one then; publishes. In a StatefulSet it has
+    /// the place and the name of the old one.
     ///
     /// # Panics
     ///
@@ -433,5 +434,24 @@ impl State {
                 Network::HOSTS
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::BoxError;
+
+    #[tokio::test]
+    async fn a_killed_pod_costs_its_client_nothing() -> Result<(), BoxError> {
+        let cluster = Cluster::builder().pods(2).start().await;
+        let client = cluster.client().build()?;
+        assert_eq!(client.get("/").await?.status(), 200);
+        cluster.kill(0).await;
+        for _ in 0..4 {
+            let response = client.get("/").await?;
+            assert_eq!(response.body().pod().address(), cluster.pod(1).addr());
+        }
+        Ok(())
     }
 }

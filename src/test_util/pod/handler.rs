@@ -1,6 +1,6 @@
 //! Answers of the user's own.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -44,11 +44,5 @@ impl Handler {
         request: Request<Incoming>,
     ) -> BoxFuture<'static, Result<Response<Answer>, BoxError>> {
         (self.0)(pod.to_owned(), request)
-    }
-}
-
-impl fmt::Debug for Handler {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Handler")
     }
 }
