@@ -55,6 +55,7 @@ use super::{lock::lock, within::within};
 /// server.fault("*", RecordType::A, Fault::SERVFAIL.times(1));
 ///
 /// let dns = Dns::new("web.default.svc.cluster.local.:80".parse()?).name_servers([server.addr()]);
+/// assert!(dns.resolve().await.is_err());
 /// assert_eq!(dns.resolve().await?.endpoints().len(), 1);
 /// # Ok(())
 /// # }
