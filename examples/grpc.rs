@@ -1,46 +1,34 @@
 //! gRPC: a client as tonic generates it, balanced call by call over the pods of a headless Service.
 //!
 //! ```text
-//! cargo run --features http --example grpc     # a DNS server and three pods of its own; needs nothing but loopback
+//! cargo run --features test-util --example grpc     # a DNS server and three pods of its own; needs nothing but loopback
 //! ```
 //!
 //! gRPC's calls share long-lived connections, so a client that balances connections, or leaves that to Kubernetes,
 //! speaks to one pod for ever. `tower_headless::http::Client` stands in the place of tonic's `Channel` and picks a pod
 //! for each call. The generated client here is that of `tonic-health`; yours goes the same way.
 
-#[path = "../tests/support/mod.rs"]
-mod support;
+use std::{collections::BTreeMap, time::Duration};
 
-use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
-
-use support::dns::DnsServer;
-use tokio::net::TcpListener;
-use tonic::{
-    Code, Request,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::{Code, Request, service::Routes};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
-use tower_headless::{
-    BoxError, Endpoint,
-    http::{Client, Protocol},
-};
+use tower::ServiceExt;
+use tower_headless::{BoxError, Endpoint, http::Protocol, test_util::Cluster};
 
-const HOST: &str = "health.default.svc.cluster.local";
-const PODS: u8 = 3;
 const CALLS: usize = 300;
 const WATCHES: usize = 4;
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    let (dns_server, port) = start_cluster().await?;
+    let cluster = start_cluster().await;
 
     // The transport. It is cheap to clone: all generated clients of a program share one, and its pods' connections.
-    let client = Client::builder(format!("http://{HOST}:{port}").parse()?)
+    // In a cluster: `Client::builder("http://health.default:50051".parse()?)`.
+    let client = cluster
+        .client()
         .protocol(Protocol::Http2)
         // A stream may be silent for hours: ping, so that a pod that has vanished is noticed.
         .http2_ping(Some(Duration::from_secs(20)))
-        // In a cluster neither of these is needed: the system's name server is the right one, and pods have real addresses.
-        .dns(|dns| dns.name_servers([dns_server.addr()]).allow_loopback(true))
         .build()?;
 
     // `:authority` is the service's name. `HealthClient::with_origin(transport, uri)` makes it another one. An interceptor goes
@@ -72,7 +60,10 @@ async fn main() -> Result<(), BoxError> {
     drop(watches);
     let idle = client.endpoints();
 
-    println!("{CALLS} unary calls and {WATCHES} streams to http://{HOST}:{port}\n");
+    println!(
+        "{CALLS} unary calls and {WATCHES} streams to {}\n",
+        cluster.uri()
+    );
     println!("pod                    calls   in flight while watching   after");
     for (watching, idle) in watching.iter().zip(&idle) {
         let pod = &watching.endpoint;
@@ -105,21 +96,13 @@ async fn main() -> Result<(), BoxError> {
 
 // ---------------------------------------------------------------- a cluster of its own
 
-/// Starts the pods, which share a port, and a DNS server that knows their addresses.
-async fn start_cluster() -> Result<(DnsServer, u16), BoxError> {
-    let mut port = 0; // the first pod takes a free one
-    for host in 1..=PODS {
-        let listener = TcpListener::bind((address(host), port)).await?;
-        port = listener.local_addr()?.port();
-        let (_, health) = tonic_health::server::health_reporter();
-        let pod = Server::builder().add_service(health);
-        tokio::spawn(pod.serve_with_incoming(TcpIncoming::from(listener)));
-    }
-    let dns_server = DnsServer::start().await;
-    dns_server.set_a(&format!("{HOST}."), 5, (1..=PODS).map(address));
-    Ok((dns_server, port))
-}
-
-fn address(host: u8) -> Ipv4Addr {
-    Ipv4Addr::new(127, 81, 7, host)
+/// Three pods, each with tonic's services.
+async fn start_cluster() -> Cluster {
+    let (_, health) = tonic_health::server::health_reporter();
+    let services = Routes::new(health);
+    Cluster::builder()
+        .service("health.default.svc.cluster.local")
+        .answer(move |_, request| services.clone().oneshot(request))
+        .start()
+        .await
 }

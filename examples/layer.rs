@@ -1,14 +1,11 @@
 //! Tower's middleware around the client; and the balancer alone, over an HTTP client that you have already.
 //!
 //! ```text
-//! cargo run --features http --example layer                              # needs nothing but loopback
-//! RUST_LOG=tower_http=debug cargo run --features http --example layer    # what TraceLayer sees
+//! cargo run --features test-util --example layer                              # needs nothing but loopback
+//! RUST_LOG=tower_http=debug cargo run --features test-util --example layer    # what TraceLayer sees
 //! ```
 //!
 //! Both send the same requests. Half-way one of three pods is killed, and DNS goes on telling of it: see what that costs.
-
-#[path = "../tests/support/mod.rs"]
-mod support;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -17,13 +14,11 @@ use http::{Request, Response, Uri, header::HOST, uri};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use hyper_util::{client::legacy::Client as LegacyClient, rt::TokioExecutor};
-use support::cluster::Cluster;
 use tower::{Service, ServiceBuilder, ServiceExt};
-use tower_headless::{Balance, BoxError, Dns, Endpoint, OnBodyEnd, http::Client};
+use tower_headless::{Balance, BoxError, Endpoint, OnBodyEnd, test_util::Cluster};
 use tower_http::trace::TraceLayer;
 use tracing_subscriber::EnvFilter;
 
-const SERVICE: &str = "web.default.svc.cluster.local";
 const REQUESTS: usize = 60;
 
 type HttpRequest = Request<Full<Bytes>>;
@@ -42,9 +37,8 @@ async fn main() -> Result<(), BoxError> {
 
 /// The client at the bottom, layers above it: they see one service, whichever pod it is.
 async fn around_the_client(cluster: &Cluster) -> Result<(), BoxError> {
-    let client = Client::builder(service(cluster)?)
-        .dns(|dns| here(cluster, dns))
-        .build()?;
+    // In a cluster: `Client::builder("http://web.default:80".parse()?)`.
+    let client = cluster.client().build()?;
     let stack = ServiceBuilder::new()
         // Spans and events for each request. One that is sent again is one request here.
         .layer(TraceLayer::new_for_http())
@@ -72,8 +66,8 @@ async fn around_the_client(cluster: &Cluster) -> Result<(), BoxError> {
 /// - **Connecting takes as long as it takes**, minutes where a node has vanished, unless `HttpConnector` is told otherwise.
 /// - **Responses don't say whose they are**, unless they are made to.
 async fn over_a_legacy_client(cluster: &Cluster) -> Result<(), BoxError> {
-    let dns = Dns::new(cluster.service_target().parse()?);
-    let balance = Balance::builder(here(cluster, dns))
+    // In a cluster: `Dns::new("web.default:80".parse()?)`.
+    let balance = Balance::builder(cluster.discovery())
         // Requests count as in flight to the end of the body. The client above always counts so.
         .completion(OnBodyEnd::new())
         .into_layer();
@@ -113,7 +107,6 @@ where
     S: Service<HttpRequest, Response = Response<B>, Error = BoxError> + Clone,
     B: Body<Error: Into<BoxError>>,
 {
-    let uri = self::service(cluster)?;
     let mut answers = BTreeMap::<Endpoint, [usize; 2]>::new();
     let mut failed = [0; 2];
     for i in 0..REQUESTS {
@@ -121,7 +114,7 @@ where
             cluster.kill(0).await;
         }
         let half = i / (REQUESTS / 2);
-        let request = Request::get(&uri).body(Full::default())?;
+        let request = Request::get(cluster.uri()).body(Full::default())?;
         match service.clone().oneshot(request).await {
             Ok(response) => {
                 let pod = response.extensions().get::<Endpoint>().cloned();
@@ -137,14 +130,4 @@ where
     }
     println!("{:21}    {:>10}   {:>18}", "failed", failed[0], failed[1]);
     Ok(())
-}
-
-fn service(cluster: &Cluster) -> Result<Uri, BoxError> {
-    Ok(format!("http://{SERVICE}:{}/", cluster.port()).parse()?)
-}
-
-/// The cluster's DNS server instead of the system's, and its pods on loopback addresses.
-fn here(cluster: &Cluster, dns: Dns) -> Dns {
-    dns.name_servers([cluster.dns().addr()])
-        .allow_loopback(true)
 }

@@ -1,20 +1,20 @@
 //! An HTTP pod as a process of its own, for trying a client against: HTTP/1.1 and HTTP/2 on one port.
 //!
 //! ```text
-//! cargo run --example pod --features http -- 127.0.0.1:8080
-//! cargo run --example pod --features http -- 127.0.0.1:8443 --tls cert.pem key.pem
+//! cargo run --example pod --features test-util -- 127.0.0.1:8080
+//! cargo run --example pod --features test-util,tls-ring -- 127.0.0.1:8443 --tls cert.pem key.pem
 //! ```
 //!
 //! SIGTERM stops it as a good pod stops: it accepts no more, tells its connections so, and finishes the requests it has.
 
-#[path = "../tests/support/mod.rs"]
-mod support;
-
-use std::{fs, io, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use support::{pod::Pod, tls::Identity};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tower_headless::{
+    BoxError,
+    test_util::{Pod, PodBuilder},
+};
 
 /// Answers every request with 200 and the address it listens on (x-pod).
 ///
@@ -41,23 +41,31 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(args: &Args) -> io::Result<()> {
+async fn run(args: &Args) -> Result<(), BoxError> {
     // Before the pod says that it is there: who has read that may send it.
     let mut terminate = signal(SignalKind::terminate())?;
-    let identity = args.tls.as_deref().map(identity).transpose()?;
-    let pod = Pod::start_with(args.address, identity.as_ref()).await?;
+    let mut builder = Pod::builder().address(args.address);
+    if let Some(files) = &args.tls {
+        builder = secure(builder, files)?;
+    }
+    let pod = builder.start().await?;
     println!("listening on {}", pod.addr());
     stopped(&mut terminate).await;
     pod.stop_gracefully().await;
     Ok(())
 }
 
-fn identity(files: &[PathBuf]) -> io::Result<Identity> {
+#[cfg(feature = "tls")]
+fn secure(pod: PodBuilder, files: &[PathBuf]) -> Result<PodBuilder, BoxError> {
     let [certificate, key] = files else {
         unreachable!("clap takes two files or none");
     };
-    let certificate = fs::read_to_string(certificate)?;
-    Ok(Identity::from_pem(certificate, fs::read_to_string(key)?))
+    pod.tls(&std::fs::read(certificate)?, &std::fs::read(key)?)
+}
+
+#[cfg(not(feature = "tls"))]
+fn secure(_: PodBuilder, _: &[PathBuf]) -> Result<PodBuilder, BoxError> {
+    Err("--tls needs the feature tls-ring or tls-aws-lc".into())
 }
 
 /// Returns on SIGTERM, which is kubelet's way, and on ^C.

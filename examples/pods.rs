@@ -1,17 +1,14 @@
 //! `nslookup` done right: the pods behind a headless Service's name, as the balancer finds them.
 //!
 //! ```text
-//! cargo run --example pods                                       # a DNS server of its own; needs nothing but loopback
-//! cargo run --example pods -- nginx-headless.default:80
-//! cargo run --example pods -- _http._tcp.nginx-headless.default  # the port by its name, and the pods' hostnames
-//! cargo run --example pods -- nginx-headless:80 --watch          # go on, and tell what changes
-//! cargo run --features kube-latest --example pods -- nginx-headless:80 --watch-api   # the same, as the API server tells it
+//! cargo run --features test-util --example pods                                       # a DNS server of its own
+//! cargo run --features test-util --example pods -- nginx-headless.default:80
+//! cargo run --features test-util --example pods -- _http._tcp.nginx-headless.default  # a port by its name, pods' hostnames
+//! cargo run --features test-util --example pods -- nginx-headless:80 --watch          # go on, and tell what changes
+//! cargo run --features test-util,kube-latest --example pods -- nginx-headless:80 --watch-api   # as the API server tells it
 //! ```
 //!
 //! To learn how the crate is used, read [`look`], [`watch`] and [`slices`]: that is all of it.
-
-#[path = "../tests/support/mod.rs"]
-mod support;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -22,9 +19,11 @@ use std::{
 
 use clap::Parser;
 use futures::StreamExt;
-use support::dns::{DnsServer, Srv};
 use tokio::time::{Instant, sleep};
-use tower_headless::{BoxError, Discovery, Dns, Endpoint, LookupError, MembershipStream, Target};
+use tower_headless::{
+    BoxError, Discovery, Dns, Endpoint, LookupError, MembershipStream, Target,
+    test_util::{DnsServer, Srv},
+};
 use tracing_subscriber::EnvFilter;
 
 /// Shows the pods behind the name of a headless Service.
@@ -161,7 +160,7 @@ fn slices(args: &Args, target: &Target) -> Result<impl Discovery + use<>, BoxErr
 
 #[cfg(not(feature = "kube"))]
 fn slices(_: &Args, _: &Target) -> Result<impl Discovery + use<>, BoxError> {
-    let error = "--watch-api needs the feature kube: cargo run --features kube-latest …";
+    let error = "--watch-api needs the feature kube: cargo run --features test-util,kube-latest …";
     Err::<tower_headless::StaticEndpoints, _>(error.into())
 }
 

@@ -1,7 +1,7 @@
 //! For those who have reqwest and want to keep it: one `reqwest::Client` for each pod, under the balancer.
 //!
 //! ```text
-//! cargo run --features http --example reqwest     # a cluster of its own; needs nothing but loopback
+//! cargo run --features test-util --example reqwest     # a cluster of its own; needs nothing but loopback
 //! ```
 //!
 //! reqwest resolves names by itself and keeps to the connections that it has, so a client of its own speaks to few pods
@@ -21,14 +21,10 @@
 //!
 //! `tower_headless::http::Client` has none of these limits, and none of reqwest's comforts.
 
-#[path = "../tests/support/mod.rs"]
-mod support;
-
 use std::{collections::BTreeMap, time::Duration};
 
-use support::cluster::Cluster;
 use tower::{ServiceExt, service_fn};
-use tower_headless::{Balance, BoxError, Dns, Endpoint, OnBodyEnd, Unsent};
+use tower_headless::{Balance, BoxError, Endpoint, OnBodyEnd, Unsent, test_util::Cluster};
 
 const SERVICE: &str = "web.default.svc.cluster.local";
 const REQUESTS: usize = 60;
@@ -36,11 +32,10 @@ const REQUESTS: usize = 60;
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let cluster = Cluster::start(3).await;
-    let url = format!("http://{SERVICE}:{}/", cluster.port());
+    let url = cluster.uri().to_string();
 
-    // In a cluster: `Dns::new("web.default:80".parse()?)`. This target names the example's own DNS server, too.
-    let dns = Dns::new(cluster.service_target().parse()?).allow_loopback(true);
-    let balance = Balance::builder(dns)
+    // In a cluster: `Dns::new("web.default:80".parse()?)`.
+    let balance = Balance::builder(cluster.discovery())
         .completion(OnBodyEnd::new())
         .build(|pod: &Endpoint| {
             let client = client_of(pod);

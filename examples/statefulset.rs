@@ -2,21 +2,16 @@
 //! of them what must not be stale. Meanwhile `kv-1` is rescheduled: it goes, and comes back at another address.
 //!
 //! ```text
-//! cargo run --features http --example statefulset    # its pods and its DNS are its own; needs nothing but loopback
+//! cargo run --features test-util --example statefulset    # its pods and its DNS are its own; needs nothing but loopback
 //! ```
 //!
 //! To learn how the crate is used, read [`write`], [`read`] and [`read_newest`], and [`Node::copy`] for a pod that talks to its
-//! peers. The rest are the pods, and the DNS that names them.
-
-#[path = "../tests/support/mod.rs"]
-mod support;
+//! peers. The rest are the pods.
 
 use std::{
     collections::HashMap,
-    convert::Infallible,
-    net::Ipv4Addr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -26,17 +21,12 @@ use bytes::Bytes;
 use futures::future::select_ok;
 use http::{Method, Request, Response, StatusCode, header::HOST};
 use http_body_util::{BodyExt, Full};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
-use support::dns::{DnsServer, Srv};
-use tokio::{
-    net::TcpListener,
-    task::{JoinHandle, JoinSet},
-    time::sleep,
-};
+use hyper::body::Incoming;
+use tokio::time::sleep;
 use tower_headless::{
     BoxError,
     http::{Client, Response as PodResponse},
+    test_util::Cluster,
 };
 
 const SERVICE: &str = "kv.default.svc.cluster.local";
@@ -48,8 +38,7 @@ const MOST: usize = PODS.len() / 2 + 1;
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    let cluster = Cluster::start().await?;
-    let client = cluster.client.clone();
+    let (cluster, client) = start().await?;
     let done = Arc::new(AtomicBool::new(false));
     let user = tokio::spawn(write_and_read(client.clone(), done.clone()));
     let follower = tokio::spawn(read_of("kv-1", client.clone(), done.clone()));
@@ -58,9 +47,9 @@ async fn main() -> Result<(), BoxError> {
     let address = || client.endpoint("kv-1").map(|pod| pod.address());
     let old = address().ok_or("kv-1 is there")?;
     println!("kv-1 is at {old}, and goes");
-    let volume = cluster.stop("kv-1").await?;
+    cluster.remove_pod(1).await;
     sleep(Duration::from_secs(1)).await;
-    cluster.run("kv-1", volume).await?;
+    cluster.add_pod().await;
     sleep(Duration::from_secs(1)).await;
     let new = address().ok_or("kv-1 is back")?;
     println!("kv-1 is at {new}, with its volume");
@@ -137,14 +126,12 @@ async fn read_of(pod: &str, client: Client, done: Arc<AtomicBool>) -> Result<u64
 
 // ---------------------------------------------------------------- the pods
 
-/// What stays of a pod that is rescheduled. Of two values the greater is the newer.
-type Volume = Arc<Mutex<HashMap<String, u64>>>;
-
 struct Node {
     name: &'static str,
-    volume: Volume,
+    /// What stays of a pod that is rescheduled. Of two values the greater is the newer.
+    volume: Mutex<HashMap<String, u64>>,
     /// For its peers.
-    client: Client,
+    client: Arc<OnceLock<Client>>,
 }
 
 impl Node {
@@ -194,9 +181,12 @@ impl Node {
 
     /// To this peer. If it is away, the write waits for it, and finds it wherever it comes back.
     fn copy(&self, pod: &str, key: &str, value: u64) -> impl Future<Output = Result<(), BoxError>> {
-        let pod = self.client.pod(pod).own_host();
-        let request = pod.put(key).body(value.to_string());
-        let copied = tokio::spawn(async move { answer(request.idempotent().await?).await });
+        let pod = self.client.get().map(|it| it.pod(pod).own_host());
+        let request = pod.map(|it| it.put(key).body(value.to_string()));
+        let copied = tokio::spawn(async move {
+            let request = request.ok_or("the pods know no peers yet")?;
+            answer(request.idempotent().await?).await
+        });
         async move { copied.await?.map(drop) }
     }
 
@@ -211,98 +201,30 @@ impl Node {
     }
 }
 
-/// A StatefulSet and its headless Service, in miniature.
-struct Cluster {
-    dns: DnsServer,
-    client: Client,
-    running: Mutex<HashMap<&'static str, Running>>,
-}
-
-struct Running {
-    port: u16,
-    volume: Volume,
-    task: JoinHandle<()>,
-}
-
-impl Cluster {
-    async fn start() -> Result<Self, BoxError> {
-        let dns = DnsServer::start().await;
+/// A StatefulSet and its headless Service, and a client of it.
+async fn start() -> Result<(Cluster, Client), BoxError> {
+    let client = Arc::new(OnceLock::new());
+    let node = |name| Node {
+        name,
+        volume: Mutex::default(),
+        client: client.clone(),
+    };
+    let nodes: HashMap<_, _> = PODS.map(|name| (name, Arc::new(node(name)))).into();
+    let cluster = Cluster::builder()
+        .service(SERVICE)
         // Asked by the name of its port, DNS tells the pods' names.
-        let client = Client::builder(format!("http://_http._tcp.{SERVICE}").parse()?)
-            .dns(|it| {
-                it.name_servers([dns.addr()])
-                    .allow_loopback(true)
-                    .refresh_interval(Duration::from_millis(50))
-            })
-            .build()?;
-        let running = Mutex::default();
-        let cluster = Self {
-            dns,
-            client,
-            running,
-        };
-        for pod in PODS {
-            cluster.run(pod, Volume::default()).await?;
-        }
-        Ok(cluster)
-    }
-
-    async fn run(&self, name: &'static str, volume: Volume) -> Result<(), BoxError> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let port = listener.local_addr()?.port();
-        let node = Arc::new(Node {
-            name,
-            volume: volume.clone(),
-            client: self.client.clone(),
-        });
-        let task = tokio::spawn(listen(listener, node));
-        let pod = Running { port, volume, task };
-        self.change(|running| running.insert(name, pod));
-        Ok(())
-    }
-
-    /// What is left of it.
-    async fn stop(&self, name: &str) -> Result<Volume, BoxError> {
-        let pod = self.change(|running| running.remove(name));
-        let pod = pod.ok_or("no such pod runs")?;
-        pod.task.abort();
-        // Its end is that it was aborted.
-        let _ = pod.task.await;
-        Ok(pod.volume)
-    }
-
-    /// DNS is told.
-    fn change<T>(&self, change: impl FnOnce(&mut HashMap<&'static str, Running>) -> T) -> T {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = change(&mut running);
-        let own = |pod: &str| format!("{pod}.{SERVICE}");
-        let records = running
-            .iter()
-            .map(|(name, pod)| Srv::new(pod.port, own(name)));
-        self.dns
-            .set_srv(&format!("_http._tcp.{SERVICE}"), 1, records);
-        for pod in PODS {
-            let address = running.get(pod).map(|_| Ipv4Addr::LOCALHOST);
-            self.dns.set_a(&own(pod), 1, address);
-        }
-        changed
-    }
-}
-
-/// Its connections end with it.
-async fn listen(listener: TcpListener, node: Arc<Node>) {
-    let mut connections = JoinSet::new();
-    while let Ok((stream, _)) = listener.accept().await {
-        let node = node.clone();
-        let respond = service_fn(move |request| {
-            let node = node.clone();
-            async move { Ok::<_, Infallible>(node.respond(request).await) }
-        });
-        connections.spawn(async move {
-            // What breaks a connection is its client's to tell.
-            let _ = http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), respond)
-                .await;
-        });
-    }
+        .port_name("http")
+        .stateful_set("kv")
+        .answer(move |pod, request| {
+            let node = nodes.get(pod.as_str()).cloned();
+            async move { Ok::<_, BoxError>(node.ok_or("no such pod")?.respond(request).await) }
+        })
+        .start()
+        .await;
+    // In a cluster: `Client::builder("http://_http._tcp.kv.default".parse()?)`.
+    let built = cluster
+        .client()
+        .dns(|dns| dns.refresh_interval(Duration::from_millis(50)))
+        .build()?;
+    Ok((cluster, client.get_or_init(|| built).clone()))
 }

@@ -110,6 +110,8 @@ pub use send::SendFuture;
 #[cfg(feature = "sessions")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sessions")))]
 pub use session::{SameSite, SessionLost, Sessions};
+#[cfg(all(feature = "tls", feature = "test-util"))]
+pub(crate) use tls::cryptography;
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsHandle};
 pub use upgrade::{Upgraded, upgrade};

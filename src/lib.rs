@@ -295,7 +295,7 @@
 //! | `discovery/failure_log.rs` | which of a source's failures are worth a warning |
 //! | `discovery/schedule.rs` | when to ask again, what to believe; pure |
 //! | `discovery/shared.rs`, `discovery/shared/` | one source for the readers of each runtime |
-//! | `discovery/dns.rs`, `discovery/dns/` | A, AAAA and SRV lookups, short names, name servers; `client.rs` alone names hickory |
+//! | `discovery/dns.rs`, `discovery/dns/` | A, AAAA and SRV lookups, short names, name servers; `client.rs` alone of it names hickory |
 //! | `discovery/filter.rs` | which addresses can be pods |
 //! | `discovery/endpoint_slices.rs`, `discovery/endpoint_slices/` | feature `kube`: the API server's slices, listed and watched; nothing else names kube |
 //! | `subset.rs`, `subset/` | which part of a set a client uses: its order of the pods, and how much of that; pure |
@@ -308,6 +308,7 @@
 //! | `retry.rs`, `retry/` | requests sent again, elsewhere and within a budget: one engine, the layer, its policies |
 //! | `http.rs`, `http/` | feature `http`: the client, one pool of connections for each pod |
 //! | `naming.rs` | a page of the documentation: how to name a balancer's type |
+//! | `test_util.rs`, `test_util/` | feature `test-util`: a DNS server, pods and a cluster of both, for tests; nothing else names it, and `test_util/dns/wire.rs` alone of it names hickory |
 //! | `fuzzing.rs`, `discovery/dns/fuzzing.rs` | what the fuzz targets (`fuzz/`) call below the public interface; in no other build |
 //!
 //! Imports go downwards only, between the rooms and inside them; policies and discovery never meet. Decision code (`schedule`,
@@ -323,6 +324,7 @@
 //! | `http` | no | [`http::Client`]: HTTP/1.1 and HTTP/2, on hyper, over the pods that `dns`, or any other discovery, finds; [`HealthCheck::http`] and [`HealthCheck::grpc`] |
 //! | `json` | no | JSON in requests and responses: [`http::RequestBuilder::json`], [`http::Response::json`] |
 //! | `sessions` | no | [`http::Sessions`]: sticky sessions by cookie or header, on cookie |
+//! | `test-util` | no | [`test_util`]: an embedded DNS server, pods that fail on demand and a cluster of both, for [your own tests](test_util#how-to-test-your-application) |
 //! | `tls` | no | HTTPS, on rustls; takes one of the two below |
 //! | `tls-ring`, `tls-aws-lc` | no | its provider of cryptography |
 //! | `tls-native-roots`, `tls-webpki-roots` | no | the system's and Mozilla's authorities, beside those of a file |
@@ -368,6 +370,8 @@ mod snapshot;
 mod stable_hash;
 mod subset;
 mod sync;
+#[cfg(feature = "test-util")]
+pub mod test_util;
 
 pub use balance::{
     Balance, BalanceBuilder, BalanceLayer, Connected, ConnectedFuture, Connections, EndpointState,

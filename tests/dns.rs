@@ -19,10 +19,10 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, future::join_all};
-use hickory_resolver::proto::{op::ResponseCode, rr::RecordType};
+use hickory_resolver::proto::op::ResponseCode;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use support::{
-    dns::{DnsServer, Fault, Glue, LoggedQuery, Srv, Transport},
+    dns::{DnsServer, Fault, Glue, LoggedQuery, RecordType, Srv, Transport},
     within,
 };
 use tokio::time::Instant;
@@ -217,7 +217,7 @@ async fn row_03_a_steady_refresh_of_a_short_name_costs_one_query_a_family() {
 async fn row_03_trouble_on_the_way_ends_the_walk_and_another_services_pods_are_not_used() {
     let server = DnsServer::start().await;
     server.set_a("web.svc.cluster.local.", 5, [pod_v4(9)]);
-    server.fault(WEB, RecordType::A, Fault::Rcode(ResponseCode::ServFail));
+    server.fault(WEB, RecordType::A, Fault::SERVFAIL);
     let conf = pods_resolv_conf();
     let dns = ask(&server, "web").resolv_conf(&conf.0);
     let error = dns.resolve().await.expect_err("who knows what is there?");
@@ -348,9 +348,9 @@ async fn row_05_a_truncated_srv_answer_without_a_stand_in_leaves_the_set() {
 async fn a_name_that_does_not_exist_is_passed_over_whatever_the_trouble_with_ipv6() {
     let faults = [
         Fault::Silent,
-        Fault::Rcode(ResponseCode::ServFail),
-        Fault::Rcode(ResponseCode::NotImp),
-        Fault::Rcode(ResponseCode::Refused),
+        Fault::SERVFAIL,
+        Fault::Rcode(ResponseCode::NotImp.into()),
+        Fault::REFUSED,
     ];
     let stories = faults.map(async |fault| {
         let server = web(2).await;
@@ -368,7 +368,7 @@ async fn no_ipv4_addresses_and_trouble_with_ipv6_end_the_walk() {
     let server = DnsServer::start().await;
     // The name is there, without A records.
     server.set_srv(WEB, 30, [Srv::new(80, PORT)]);
-    server.fault(WEB, RecordType::AAAA, Fault::Rcode(ResponseCode::ServFail));
+    server.fault(WEB, RecordType::AAAA, Fault::SERVFAIL);
     server.set_a("web.svc.cluster.local.", 5, [pod_v4(9)]);
     let conf = pods_resolv_conf();
     let dns = ask(&server, "web").resolv_conf(&conf.0);
@@ -381,7 +381,7 @@ async fn no_ipv4_addresses_and_trouble_with_ipv6_end_the_walk() {
 async fn a_failure_is_told_before_the_word_that_there_is_nothing() {
     // Silence takes 4 s; it is tested under paused time.
     let stories = [
-        (Some(Fault::Rcode(ResponseCode::ServFail)), "Server Failure"),
+        (Some(Fault::SERVFAIL), "Server Failure"),
         (None, "allow_loopback"),
     ];
     let stories = stories.map(async |(fault, expected)| {
@@ -593,8 +593,8 @@ async fn the_error_of_a_single_label_says_what_to_use_locally() {
 #[tokio::test]
 async fn row_06_refusals_silence_and_nonsense_leave_the_set() {
     let faults = [
-        Fault::Rcode(ResponseCode::ServFail),
-        Fault::Rcode(ResponseCode::Refused),
+        Fault::SERVFAIL,
+        Fault::REFUSED,
         Fault::Garbage { right_id: true },
         Fault::Garbage { right_id: false },
         Fault::TruncateAll,
@@ -639,7 +639,7 @@ async fn row_07_nothing_is_held_until_confirmed_unless_it_is_to_be_believed() {
 #[tokio::test]
 async fn row_08_without_an_answer_callers_wait_to_their_bound_and_are_told_why() {
     let server = web(1).await;
-    server.fault("*", RecordType::ANY, Fault::Rcode(ResponseCode::ServFail));
+    server.fault("*", RecordType::ANY, Fault::SERVFAIL);
     let balance = Balance::builder(ask(&server, WEB).refresh_interval(FAST))
         .ready_timeout(10 * FAST)
         .build(pods);
@@ -749,8 +749,8 @@ async fn row_11_whatever_bytes_come_the_set_is_none_the_worse() {
 #[tokio::test]
 async fn a_failing_name_server_is_left_for_a_healthy_one_and_no_refresh_fails() {
     for fault in [
-        Fault::Rcode(ResponseCode::ServFail),
-        Fault::Rcode(ResponseCode::Refused),
+        Fault::SERVFAIL,
+        Fault::REFUSED,
         Fault::Garbage { right_id: true },
     ] {
         let (bad, good) = (web(2).await, web(2).await);

@@ -15,13 +15,13 @@ use std::{
 };
 
 use futures::{StreamExt, future::join_all};
-use hickory_resolver::proto::{op::ResponseCode, rr::RecordType};
+use hickory_resolver::proto::op::ResponseCode;
 use http_body_util::BodyExt;
 use hyper::StatusCode;
 use support::{
     client::{HttpBalance, NoBody, Resend, balance, dns, get},
     cluster::Cluster,
-    dns::{DnsServer, Fault, Transport},
+    dns::{DnsServer, Fault, RecordType, Transport},
     http::Connections,
     pod::{Mode, Pod},
     scripted::{Behaviour, Pods, Request, discovery, endpoint},
@@ -162,7 +162,7 @@ async fn row_03_servfail_and_refused() {
         for family in FAMILIES {
             cluster
                 .dns()
-                .fault(cluster.service(), family, Fault::Rcode(code));
+                .fault(cluster.service(), family, Fault::Rcode(code.into()));
         }
         looks(cluster.dns(), 2).await;
         get_all(&balance, 12).await;
@@ -279,7 +279,7 @@ async fn row_07_one_family_failing() {
                 .await
                 .expect("a set");
             assert_eq!(addresses(&balance), [expected], "a pod counts once");
-            server.fault("dual.svc.", failing, Fault::Rcode(ResponseCode::ServFail));
+            server.fault("dual.svc.", failing, Fault::SERVFAIL);
             looks(&server, 2).await;
             assert_eq!(addresses(&balance), [expected], "{failing} failing");
             assert!(futures::poll!(changes.next()).is_pending());
@@ -293,7 +293,7 @@ async fn row_07_staleness_is_that_of_the_family_in_use() {
     let cluster = Cluster::start(2).await;
     let balance = ready(&cluster).await;
     // AAAA goes on answering that there is nothing.
-    let servfail = Fault::Rcode(ResponseCode::ServFail);
+    let servfail = Fault::SERVFAIL;
     cluster
         .dns()
         .fault(cluster.service(), RecordType::A, servfail);

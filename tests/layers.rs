@@ -123,6 +123,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     // A page of the documentation.
     ("naming", &[]),
+    // A DNS server's answers come to what `discovery` asks, and a cluster lends its `http` client.
+    ("test_util", &["discovery", "error", "http", "test_util"]),
 ];
 
 /// Pairs of files of one room that name each other, and why they may.
@@ -133,14 +135,20 @@ const PAIRS: &[(&str, &str)] = &[
 
 /// Dependencies, and who alone may name them: files, and folders by their beginning.
 const GUARDED: &[(&str, &[&str])] = &[
-    ("hickory", &["discovery/dns/client.rs"]),
+    (
+        "hickory",
+        &["discovery/dns/client.rs", "test_util/dns/wire.rs"],
+    ),
     ("resolv_conf", &["discovery/dns/system_conf.rs"]),
     ("kube", &["discovery/endpoint_slices"]),
     ("k8s_openapi", &["discovery/endpoint_slices"]),
     ("arc_swap", &["snapshot.rs"]),
     ("xxhash_rust", &["stable_hash.rs"]),
     ("backon", &["backoff.rs"]),
-    ("socket2", &["http/connect.rs"]),
+    (
+        "socket2",
+        &["http/connect.rs", "test_util/dns/lease.rs", "test_util/pod"],
+    ),
     ("cookie", &["http/session"]),
     ("percent_encoding", &["http/grpc.rs", "http/key_from.rs"]),
     ("serde_html_form", &["http/request/content.rs"]),
@@ -148,9 +156,13 @@ const GUARDED: &[(&str, &[&str])] = &[
     ("prost", &[]),
     (
         "rustls",
-        &["http/tls", "discovery/endpoint_slices/cryptography.rs"],
+        &[
+            "http/tls",
+            "discovery/endpoint_slices/cryptography.rs",
+            "test_util/pod/tls.rs",
+        ],
     ),
-    ("tokio_rustls", &["http/tls"]),
+    ("tokio_rustls", &["http/tls", "test_util/pod/tls.rs"]),
 ];
 
 /// The code of every file under `src`, without comments and unit tests.

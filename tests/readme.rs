@@ -21,6 +21,7 @@ use tower_headless::{
     Balance, BalanceLayer, BoxError, Connections, ConsistentHash, Discovery, Dns, Endpoint, EndpointSlices, Hedge, RoundRobin, Route,
     Subset,
     http::{Client, KeyFrom, Protocol, Sessions},
+    test_util::Cluster,
 };
 
 type Done = Result<(), BoxError>;
@@ -106,6 +107,14 @@ fn a_layer(discovery: Dns) {
         .timeout(Duration::from_secs(1))
         .layer(BalanceLayer::new(discovery).policy(RoundRobin::new()))
         .service(|endpoint: &Endpoint| MyService::new(endpoint.address()));
+}
+
+async fn tests_of_your_own() -> Done {
+    let cluster = Cluster::start(5).await;
+    let client = cluster.client().build()?;
+    cluster.kill(0).await; // DNS goes on telling of it
+    assert_eq!(client.get("/").await?.status(), 200);
+    Ok(())
 }
 
 fn a_watch() -> Done {

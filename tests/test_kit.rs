@@ -22,7 +22,7 @@ use hickory_resolver::{
     },
 };
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Empty, StreamBody};
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::{body::Frame, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{
@@ -36,7 +36,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tower::{BoxError, Service, ServiceExt};
-use tower_headless::Unsent;
+use tower_headless::{Unsent, test_util};
 
 use support::{
     cluster::{Cluster, SERVICE},
@@ -394,8 +394,8 @@ async fn faults_that_are_answers() {
     dns.set_a(NAME, 5, [v4(1)]);
     dns.set_aaaa(NAME, 5, [Ipv6Addr::LOCALHOST]);
     for (fault, code, soa) in [
-        (Fault::Rcode(ServFail), ServFail, None),
-        (Fault::Rcode(Refused), Refused, None),
+        (Fault::SERVFAIL, ServFail, None),
+        (Fault::REFUSED, Refused, None),
         (Fault::NxDomain, NXDomain, Some(5)),
         (Fault::EmptyNoError, NoError, Some(5)),
     ] {
@@ -578,7 +578,7 @@ async fn queries_are_logged_in_order() {
     let names: Vec<_> = log.iter().map(|query| query.name.as_str()).collect();
     assert_eq!(names, ["a.svc.", "b.svc.", "a.svc."]);
     assert_eq!(log[1].transport, Transport::Tcp);
-    assert_eq!(log[1].record_type, RecordType::AAAA);
+    assert_eq!(log[1].record_type, support::dns::RecordType::AAAA);
     assert!(before <= log[0].at && log.is_sorted_by_key(|query| query.at));
     assert_eq!(dns.count("A.SVC", RecordType::A), 2);
     assert_eq!(dns.count("a.svc.", RecordType::AAAA), 0);
@@ -736,6 +736,57 @@ async fn modes_change_what_a_pod_does() {
     // The client has given up and closed: that ends the request here too.
     let stats = pod.wait_until(|stats| stats.in_flight == 0).await;
     assert_eq!(stats.requests, 4);
+}
+
+#[tokio::test]
+async fn answers_may_be_the_test_s_own() {
+    let pod = Pod::builder()
+        .name("echo")
+        .answer(|pod, request| async move {
+            let path = request.uri().path().to_owned();
+            let body = request.into_body().collect().await?.to_bytes();
+            let text = format!("{pod} {path} {}", body.len());
+            match path.as_str() {
+                "/broken" => Err(BoxError::from("told to")),
+                _ => Ok(Response::new(Full::from(text))),
+            }
+        })
+        .start()
+        .await
+        .expect("a free port");
+    let mut http = Http::new(pod.addr());
+    let answer = send(&mut http, "/cart").await.expect("200");
+    assert_eq!(answer.headers()["x-pod"], "echo");
+    assert_eq!(text(answer).await, "echo /cart 0");
+    assert!(send(&mut http, "/broken").await.is_err());
+
+    // A fault comes before it, and it comes after a delay.
+    pod.set(Mode::Status(StatusCode::NOT_FOUND));
+    let answer = send(&mut http, "/cart").await.expect("404");
+    assert_eq!(answer.status(), StatusCode::NOT_FOUND);
+    pod.set(Mode::Slow(NOTHING));
+    let answer = send(&mut http, "/cart").await.expect("200");
+    assert_eq!(text(answer).await, "echo /cart 0");
+    pod.set(Mode::Grpc(14));
+    let answer = send(&mut http, "/cart").await.expect("trailers only");
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(answer.headers()["grpc-status"], "14");
+    assert_eq!(answer.headers()["content-type"], "application/grpc");
+    assert_eq!(text(answer).await, "");
+    assert_eq!(pod.stats().in_flight, 0);
+}
+
+#[tokio::test]
+async fn a_name_that_no_header_holds_is_an_error() {
+    let error = Pod::builder().name("a\nb").start().await.err();
+    assert_eq!(error.map(|it| it.kind()), Some(ErrorKind::InvalidInput));
+}
+
+#[tokio::test]
+#[should_panic(expected = "labels have 63 bytes at most")]
+async fn a_target_that_no_message_holds_is_named() {
+    let dns = DnsServer::start().await;
+    dns.set_srv(NAME, 5, [Srv::new(80, "a".repeat(64))]);
 }
 
 #[tokio::test]
@@ -1122,6 +1173,126 @@ async fn a_replaced_set_is_published_late() {
     assert!(ips(&cluster).iter().all(|ip| !old.contains(ip)));
 }
 
+#[tokio::test]
+async fn a_dropped_cluster_ends_its_pods_and_its_dns() {
+    let cluster = Cluster::start(1).await;
+    let (held, dns) = (cluster.pod(0), cluster.dns().addr());
+    let mut stream = connect(held.addr()).await;
+    drop(cluster);
+    let end = within("the connection's end", stream.read(&mut [0; 1])).await;
+    assert!(matches!(end, Ok(0) | Err(_)));
+    assert_refused(held.addr()).await;
+    assert_refused(dns).await;
+}
+
+#[tokio::test]
+async fn pods_of_a_stateful_set_have_names_that_stay() {
+    let cluster = test_util::Cluster::builder()
+        .service("kv.default")
+        .port_name("http")
+        .stateful_set("kv")
+        .start()
+        .await;
+    let names = || {
+        cluster
+            .pods()
+            .iter()
+            .map(|it| it.name().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(names(), ["kv-0", "kv-1", "kv-2"]);
+    let targets = async || {
+        let answer = ask_tcp(cluster.dns(), "_http._tcp.kv.default", RecordType::SRV).await;
+        let own = glued(&answer);
+        let services = services(&answer);
+        assert!(services.iter().all(|it| it.port == cluster.port()));
+        assert_eq!(services.len(), own.len());
+        own
+    };
+    let own = |pod: usize| (format!("kv-{pod}.kv.default."), cluster.pod(pod).ip());
+    assert_eq!(targets().await, [own(0), own(1), own(2)]);
+
+    let old = cluster.pod(1);
+    let new = cluster.replace(1).await;
+    assert_refused(old.addr()).await;
+    assert_ne!(new.addr(), old.addr());
+    assert_eq!(names(), ["kv-0", "kv-1", "kv-2"]);
+    assert_eq!(targets().await, [own(0), own(1), own(2)]);
+    let answer = send(&mut Http::new(new.addr()), "/").await.expect("200");
+    assert_eq!(answer.headers()["x-pod"], "kv-1");
+
+    cluster.scale(1).await;
+    assert_eq!(names(), ["kv-0"]);
+    assert_eq!(targets().await, [own(0)]);
+    let gone = ask_udp(cluster.dns(), "kv-1.kv.default", RecordType::A, None).await;
+    assert_eq!(gone.response_code, ResponseCode::NXDomain);
+
+    // A client that goes by the port's name knows the pods by theirs.
+    cluster.scale(2).await;
+    let client = cluster.client().build().expect("a client");
+    let answer = client.pod("kv-1").get("/").await.expect("an answer");
+    assert_eq!(answer.headers()["x-pod"], "kv-1");
+    assert_eq!(answer.body().pod().hostname(), Some("kv-1"));
+}
+
+#[tokio::test]
+async fn a_rolling_restart_goes_pod_by_pod() {
+    for stateful in [false, true] {
+        let builder = test_util::Cluster::builder();
+        let builder = match stateful {
+            true => builder.stateful_set("web"),
+            false => builder,
+        };
+        let cluster = builder.start().await;
+        // What there is while a pod drains is what is seen below.
+        cluster.set_drain(Duration::from_millis(20));
+        let old = cluster.pods();
+        let alive = |pods: &[IpAddr]| old.iter().filter(|it| pods.contains(&it.ip())).count();
+        let mut seen = Vec::new();
+        let looking = async {
+            loop {
+                let now: Vec<_> = cluster.pods().iter().map(|it| it.ip()).collect();
+                let counts = (now.len(), alive(&now));
+                if seen.last() != Some(&counts) {
+                    seen.push(counts);
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = looking => {}
+            () = cluster.rolling_restart() => {}
+        }
+        // How many pods there are, and how many of them are old.
+        let expected = match stateful {
+            true => [(3, 3), (2, 2), (2, 1), (2, 0)],
+            false => [(3, 3), (3, 2), (3, 1), (3, 0)],
+        };
+        assert_eq!(seen, expected);
+        assert_eq!(alive(&published(&cluster).await), 0);
+        assert_eq!(published(&cluster).await.len(), 3);
+        for pod in old {
+            assert_refused(pod.addr()).await;
+        }
+    }
+}
+
+#[tokio::test]
+#[should_panic(expected = "no pod 3: the cluster has 3, counted from 0")]
+async fn a_pod_that_is_not_there_is_named() {
+    let _ = Cluster::start(3).await.pod(3);
+}
+
+#[tokio::test]
+#[should_panic(expected = "\"web default\" is no name")]
+async fn a_name_that_is_none_is_named() {
+    let _ = test_util::Cluster::builder()
+        .service("web default")
+        .start()
+        .await;
+}
+
 // ---------------------------------------------------------------- helpers
 
 type Http = Connections<Empty<Bytes>>;
@@ -1363,8 +1534,9 @@ async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> String {
 }
 
 /// A pod in a network of its own, so that no other test takes its port while it is down.
-async fn pod() -> Arc<Pod> {
-    Cluster::start(1).await.pod(0)
+async fn pod() -> Pod {
+    let address = Cluster::start(0).await.next_address();
+    Pod::start(address).await.expect("an address of its own")
 }
 
 fn get(path: &str) -> Request<Empty<Bytes>> {
@@ -1382,10 +1554,10 @@ async fn text(response: Response<PodBody<Empty<Bytes>>>) -> String {
     String::from_utf8(bytes.to_vec()).expect("text")
 }
 
-async fn published(cluster: &Cluster) -> Vec<IpAddr> {
+async fn published(cluster: &test_util::Cluster) -> Vec<IpAddr> {
     addresses(&ask_udp(cluster.dns(), SERVICE, RecordType::A, Some(4096)).await)
 }
 
-fn ips(cluster: &Cluster) -> Vec<IpAddr> {
+fn ips(cluster: &test_util::Cluster) -> Vec<IpAddr> {
     cluster.pods().iter().map(|pod| pod.ip()).collect()
 }

@@ -1,11 +1,11 @@
 //! A load test of a service that changes: what the client makes of pods that come, go and die.
 //!
 //! ```text
-//! cargo run --features http --example http_client              # a cluster of its own; needs nothing but loopback
-//! cargo run --features http --example http_client -- --help
-//! cargo run --features http --example http_client -- --service nginx-headless.default --port 80
-//! cargo run --features http,kube-latest --example http_client -- --service nginx-headless.default --port 80 --watch
-//! cargo run --features http --example http_client -- --service _http._tcp.nginx-headless.default --pod web-0   # or --key, --all
+//! cargo run --features test-util --example http_client              # a cluster of its own; needs nothing but loopback
+//! cargo run --features test-util --example http_client -- --help
+//! cargo run --features test-util --example http_client -- --service nginx-headless.default --port 80
+//! cargo run --features test-util,kube-latest --example http_client -- --service nginx-headless.default --port 80 --watch
+//! cargo run --features test-util --example http_client -- --service _http._tcp.nginx-headless.default --pod web-0   # or --key, --all
 //! ```
 //!
 //! Without arguments it starts a DNS server and three pods, and sends requests at a steady rate while the service is
@@ -21,8 +21,6 @@ mod load;
 mod report;
 mod screen;
 mod story;
-#[path = "../../tests/support/mod.rs"]
-mod support;
 mod table;
 mod watch;
 

@@ -4,17 +4,9 @@ use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use http::Uri;
 use tokio::time::{Instant, sleep_until};
+use tower_headless::test_util::{Cluster, Mode, Pod};
 
-use crate::{
-    report::Report,
-    support::{
-        cluster::Cluster,
-        pod::{Mode, Pod},
-    },
-};
-
-/// The Service's name.
-const HOST: &str = "web.default.svc.cluster.local";
+use crate::report::Report;
 
 /// How long DNS answers may be used.
 pub(crate) const TTL: Duration = Duration::from_secs(2);
@@ -37,7 +29,7 @@ pub(crate) struct Story {
 impl Story {
     /// Starts three pods.
     pub(crate) async fn begin() -> Self {
-        let cluster = Cluster::start_named(&format!("{HOST}."), 3).await;
+        let cluster = Cluster::start(3).await;
         cluster.set_ttl(TTL.as_secs() as u32);
         cluster.set_drain(DRAIN);
         for (i, pod) in cluster.pods().iter().enumerate() {
@@ -47,8 +39,7 @@ impl Story {
     }
 
     pub(crate) fn uri(&self) -> Uri {
-        let uri = format!("http://{HOST}:{}", self.cluster.port()).parse();
-        uri.expect("a name and a port")
+        self.cluster.uri()
     }
 
     /// The one that knows the Service's name.

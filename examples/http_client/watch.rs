@@ -23,7 +23,7 @@ pub(crate) fn discovery(args: &Args, service: &Uri) -> impl Discovery {
 #[cfg(not(feature = "kube"))]
 pub(crate) fn discovery(args: &Args, _: &Uri) -> impl Discovery + use<> {
     if args.watch {
-        args.reject("--watch needs the feature kube: cargo run --features http,kube-latest …");
+        args.reject("--watch needs the feature kube: cargo run --features test-util,kube-latest …");
     }
     tower_headless::StaticEndpoints::new([])
 }

@@ -26,7 +26,7 @@ use std::{
     time::Duration,
 };
 
-use futures::future::{BoxFuture, poll_fn};
+use futures_util::future::{BoxFuture, poll_fn};
 use pin_project_lite::pin_project;
 use tokio::sync::AcquireError;
 use tower::Service;

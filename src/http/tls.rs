@@ -11,6 +11,8 @@ mod provider;
 mod settings;
 
 pub use handle::TlsHandle;
+#[cfg(feature = "test-util")]
+pub(crate) use provider::provider as cryptography;
 pub use settings::Tls;
 
 use std::{

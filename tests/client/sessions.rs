@@ -66,7 +66,7 @@ async fn modes<const N: usize>() -> [Pod; N] {
         let pod = Pod::start(([127, 0, 0, 1], 0).into()).await;
         pods.push(pod.expect("a free port"));
     }
-    pods.try_into().ok().expect("so many")
+    pods.try_into().expect("so many")
 }
 
 /// A client whose pods a test changes.

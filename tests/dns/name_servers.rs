@@ -39,9 +39,9 @@ async fn unchanged(watch: &mut MembershipStream, event: impl Future<Output = ()>
 #[tokio::test]
 async fn a_second_servers_no_empties_nothing_while_the_first_one_fails_for_aaaa() {
     let faults = [
-        Fault::Rcode(ResponseCode::ServFail),
-        Fault::Rcode(ResponseCode::NotImp),
-        Fault::Rcode(ResponseCode::Refused),
+        Fault::SERVFAIL,
+        Fault::Rcode(ResponseCode::NotImp.into()),
+        Fault::REFUSED,
         Fault::Silent,
     ];
     let stories = faults.map(async |fault| {
@@ -67,8 +67,8 @@ async fn a_second_servers_no_empties_nothing_while_the_first_one_fails_for_aaaa(
 #[tokio::test]
 async fn a_second_servers_no_empties_nothing_while_the_first_one_fails_altogether() {
     let faults = [
-        (Fault::Rcode(ResponseCode::ServFail), 1),
-        (Fault::Rcode(ResponseCode::ServFail), 8),
+        (Fault::SERVFAIL, 1),
+        (Fault::SERVFAIL, 8),
         // The questions' share of the time, and more.
         (Fault::Silent, 8),
     ];
@@ -95,7 +95,7 @@ async fn a_scale_to_zero_is_believed_from_the_server_that_had_named_the_pods() {
     for named_by_second in [false, true] {
         let (first, second) = (web(2).await, web(2).await);
         if named_by_second {
-            let fault = Fault::Rcode(ResponseCode::ServFail);
+            let fault = Fault::SERVFAIL;
             first.fault("*", RecordType::ANY, fault);
         }
         let mut discovery = believing(&first, &second);
@@ -111,7 +111,7 @@ async fn a_scale_to_zero_is_believed_from_the_server_that_had_named_the_pods() {
 #[tokio::test]
 async fn a_first_server_that_has_lost_its_data_empties_nothing_that_the_second_one_names() {
     let (first, second) = (public().await, web(2).await);
-    let fault = Fault::Rcode(ResponseCode::ServFail);
+    let fault = Fault::SERVFAIL;
     first.fault(WEB, RecordType::A, fault.clone().times(1));
     let mut discovery = believing(&first, &second);
     let watch = &mut discovery.watch;
@@ -129,7 +129,7 @@ async fn a_first_server_that_has_lost_its_data_empties_nothing_that_the_second_o
 #[tokio::test]
 async fn the_failure_of_the_first_server_is_the_error_and_not_the_no_of_the_second_one() {
     let (own, public) = (web(1).await, public().await);
-    let fault = Fault::Rcode(ResponseCode::ServFail);
+    let fault = Fault::SERVFAIL;
     own.fault("*", RecordType::ANY, fault);
     let dns = ask(&own, WEB).name_servers([own.addr(), public.addr()]);
     let error = dns.resolve().await.expect_err("nobody knows");
@@ -151,7 +151,7 @@ async fn a_second_server_isnt_asked_what_the_first_one_denies() {
 
 /// Says that there is no such name, as some do that pass on what the root says: without an SOA.
 fn denial() -> Fault {
-    Fault::Rcode(ResponseCode::NXDomain)
+    Fault::Rcode(ResponseCode::NXDomain.into())
 }
 
 #[tokio::test]
@@ -213,7 +213,7 @@ fn for_a_while(queries: &[LoggedQuery]) -> bool {
 async fn a_server_that_is_there_and_fails_is_not_dead_however_long_it_has_done_so() {
     let stories = [ResponseCode::ServFail, ResponseCode::Refused].map(async |code| {
         let (own, public) = (web(1).await, public().await);
-        own.fault("*", RecordType::ANY, Fault::Rcode(code));
+        own.fault("*", RecordType::ANY, Fault::Rcode(code.into()));
         public.fault("*", RecordType::ANY, denial());
         let dns = ask(&own, "web").name_servers([own.addr(), public.addr()]);
         let conf = pods_resolv_conf();
@@ -254,7 +254,7 @@ async fn a_scale_to_zero_is_believed_from_the_first_server_though_the_second_one
     let mut discovery = believing(&own, &foreign);
     let watch = &mut discovery.watch;
     assert_eq!(change(watch).await.joined.len(), 2);
-    let fault = Fault::Rcode(ResponseCode::ServFail);
+    let fault = Fault::SERVFAIL;
     own.fault(WEB, RecordType::A, fault.times(1));
     own.remove(WEB);
     let strange = loop {
@@ -364,13 +364,13 @@ fn bare_header(code: u8) -> Fault {
 #[tokio::test]
 async fn a_name_server_without_edns_is_asked_without_it() {
     let faults = [
-        Fault::Rcode(ResponseCode::FormErr),
+        Fault::Rcode(ResponseCode::FormErr.into()),
         bare_header(1),
-        Fault::Rcode(ResponseCode::NotImp),
+        Fault::Rcode(ResponseCode::NotImp.into()),
         bare_header(4),
         bare_header(2),
         bare_header(5),
-        Fault::Rcode(ResponseCode::BADVERS),
+        Fault::Rcode(ResponseCode::BADVERS.into()),
         Fault::Silent,
     ];
     let stories = faults.map(async |fault| {
@@ -401,11 +401,11 @@ async fn a_name_server_without_edns_is_asked_without_it() {
 #[tokio::test]
 async fn an_answer_too_large_for_a_name_server_without_edns_comes_over_tcp() {
     let server = web(60).await;
-    let fault = Fault::Rcode(ResponseCode::FormErr);
+    let fault = Fault::Rcode(ResponseCode::FormErr.into());
     server.fault("*", RecordType::ANY, fault.on_edns());
     let found = ask(&server, WEB).resolve().await.expect("pods");
     assert_eq!(found.endpoints().len(), 60);
-    assert_eq!(found.transport(), Some(tower_headless::Transport::Tcp));
+    assert_eq!(found.transport(), Some(Transport::Tcp));
 }
 
 #[tokio::test]
@@ -419,7 +419,7 @@ async fn a_code_that_has_nothing_to_do_with_edns_is_no_reason_to_leave_it() {
     ];
     let stories = codes.map(async |(code, asked)| {
         let server = web(1).await;
-        server.fault("*", RecordType::ANY, Fault::Rcode(code).times(asked));
+        server.fault("*", RecordType::ANY, Fault::Rcode(code.into()).times(asked));
         let mut watch = MembershipStream::new(ask(&server, WEB).refresh_interval(FAST));
         change(&mut watch).await;
         server.forget();
@@ -437,7 +437,7 @@ async fn a_code_that_has_nothing_to_do_with_edns_is_no_reason_to_leave_it() {
 async fn badvers_is_called_by_its_name() {
     let server = web(1).await;
     server.fault("*", RecordType::ANY, Fault::Silent);
-    let fault = Fault::Rcode(ResponseCode::BADVERS).on_edns();
+    let fault = Fault::Rcode(ResponseCode::BADVERS.into()).on_edns();
     server.fault(WEB, RecordType::ANY, fault);
     let conf = resolv_conf(IMPATIENT);
     let dns = ask(&server, WEB).resolv_conf(&conf.0);
@@ -459,11 +459,7 @@ async fn what_cannot_be_read_whole_over_udp_is_asked_for_over_tcp() {
         server.fault("*", RecordType::ANY, Fault::CutUdp(length));
         let found = ask(&server, WEB).resolve().await.expect("pods");
         assert_eq!(found.endpoints().len(), 200, "{length}");
-        assert_eq!(
-            found.transport(),
-            Some(tower_headless::Transport::Tcp),
-            "{length}"
-        );
+        assert_eq!(found.transport(), Some(Transport::Tcp), "{length}");
     }
 }
 
@@ -476,7 +472,7 @@ async fn a_packet_larger_than_asked_for_is_used_where_tcp_is_blocked() {
     let found = ask(&server, WEB).name_servers([relay.address]);
     let found = found.resolve().await.expect("pods");
     assert_eq!(found.endpoints().len(), 200);
-    assert_eq!(found.transport(), Some(tower_headless::Transport::Udp));
+    assert_eq!(found.transport(), Some(Transport::Udp));
 }
 
 #[tokio::test]

@@ -3,14 +3,13 @@
 use std::{net::Ipv4Addr, time::Duration};
 
 use futures::FutureExt;
-use hickory_resolver::proto::{op::ResponseCode, rr::RecordType};
 use tokio::time::sleep;
 use tower_headless::{Balance, Dns, Route};
 
 use crate::{
     ask, at,
     support::{
-        dns::{DnsServer, Fault},
+        dns::{DnsServer, Fault, RecordType},
         scripted::{Behaviour, PodService, Pods, Request},
         within,
     },
@@ -227,11 +226,7 @@ async fn while_its_record_cant_be_had_a_pod_stays_where_it_is() {
     let story = story().await;
     let pod = story.balance.pod("web-3");
     assert_eq!(ask(&pod).await.expect("there"), at(4));
-    story.dns.fault(
-        &own(3),
-        RecordType::ANY,
-        Fault::Rcode(ResponseCode::ServFail),
-    );
+    story.dns.fault(&own(3), RecordType::ANY, Fault::SERVFAIL);
     story.looks(5).await;
     assert_eq!(ask(&pod).await.expect("there"), at(4));
     story.service([1, 2, 3, 5]);

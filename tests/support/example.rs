@@ -38,7 +38,7 @@ pub fn cargo(command: &str) -> Command {
     // More or less.
     let features: &[_] = match cfg!(feature = "tls") {
         true => &["--all-features"],
-        false => &["--features", "http"],
+        false => &["--features", "test-util"],
     };
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
     let mut cargo = Command::new(env!("CARGO"));

@@ -214,8 +214,8 @@ impl Server {
         const LOST: Duration = Duration::from_secs(2);
         let query = query(name, record_type);
         let reply = match transport {
-            Transport::Udp => timeout(LOST, exchange_udp(self.addr, &query)).await??,
             Transport::Tcp => timeout(LOST, exchange_tcp(self.addr, &query)).await??,
+            _ => timeout(LOST, exchange_udp(self.addr, &query)).await??,
         };
         Message::from_vec(&reply).map_err(io::Error::other)
     }

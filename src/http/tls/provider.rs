@@ -6,7 +6,7 @@ use crate::error::BoxError;
 
 /// The provider that this crate was built with.
 #[allow(unreachable_code, reason = "the features may both be on")]
-pub(super) fn provider() -> Result<CryptoProvider, BoxError> {
+pub(crate) fn provider() -> Result<CryptoProvider, BoxError> {
     #[cfg(feature = "tls-ring")]
     return Ok(rustls::crypto::ring::default_provider());
     #[cfg(feature = "tls-aws-lc")]

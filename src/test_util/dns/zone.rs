@@ -5,18 +5,19 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
-use hickory_resolver::proto::{op::ResponseCode, rr::RecordType};
 use rand::{rngs::StdRng, seq::SliceRandom};
 use tokio::{sync::watch, time::Instant};
 
 use super::{
-    Fault, Glue, LoggedQuery, RecordData, Transport,
-    fault::Faults,
-    lock, normal,
-    record::Record,
-    serve::Delivery,
-    wire::{Query, Reply},
+    super::lock::lock,
+    fault::{Fault, Faults},
+    glue::Glue,
+    log::LoggedQuery,
+    name::normal,
+    record::{Record, RecordData, RecordType},
+    wire::{Delivery, NO_ERROR, NX_DOMAIN, Query, Reply},
 };
+use crate::discovery::dns::Transport;
 
 /// How many CNAMEs of a chain one reply holds: a chain may be a circle.
 const ALIASES: usize = 8;
@@ -118,8 +119,8 @@ impl State {
             }
             Some(Fault::TruncateUdp | Fault::TruncateAll) => Reply::truncated(),
             Some(Fault::Rcode(code)) => Reply::code(code),
-            Some(Fault::NxDomain) => Reply::negative(ResponseCode::NXDomain, self.negative_ttl),
-            Some(Fault::EmptyNoError) => Reply::negative(ResponseCode::NoError, self.negative_ttl),
+            Some(Fault::NxDomain) => Reply::negative(NX_DOMAIN, self.negative_ttl),
+            Some(Fault::EmptyNoError) => Reply::negative(NO_ERROR, self.negative_ttl),
             Some(Fault::Times(..) | Fault::OnEdns(_) | Fault::CutUdp(_)) => {
                 unreachable!("unwrapped by `Faults`, or answered above")
             }
@@ -172,10 +173,10 @@ impl State {
     }
 
     /// Why there is no such record of the name.
-    fn absence(&self, name: &str) -> ResponseCode {
+    fn absence(&self, name: &str) -> u16 {
         match self.records.get(name) {
-            Some(types) if !types.is_empty() => ResponseCode::NoError,
-            _ => ResponseCode::NXDomain,
+            Some(types) if !types.is_empty() => NO_ERROR,
+            _ => NX_DOMAIN,
         }
     }
 

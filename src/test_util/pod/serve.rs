@@ -14,9 +14,8 @@ use tokio::{
     sync::watch,
     task::JoinSet,
 };
-use tokio_rustls::TlsAcceptor;
 
-use super::reply::Behaviour;
+use super::{reply::Behaviour, tls::Tls};
 
 /// What a pod's tasks are told. The sender being dropped means `Kill`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +30,7 @@ pub(super) enum Command {
 /// Serves until told otherwise. All sockets are closed by the time the last receiver of commands is dropped.
 pub(super) async fn serve(
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Tls>,
     behaviour: Arc<Behaviour>,
     mut commanded: watch::Receiver<Command>,
 ) {
@@ -62,7 +61,7 @@ async fn next_command(commanded: &mut watch::Receiver<Command>) -> Command {
 
 async fn serve_connection(
     stream: TcpStream,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Tls>,
     behaviour: Arc<Behaviour>,
     mut commanded: watch::Receiver<Command>,
 ) {

@@ -1,6 +1,6 @@
 //! Packets in and out, over UDP and TCP.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, sync::Arc};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -9,13 +9,8 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Transport, zone::Zone};
-
-/// A reply and when to send it.
-pub(super) struct Delivery {
-    pub(super) wire: Vec<u8>,
-    pub(super) delay: Option<Duration>,
-}
+use super::{wire::Delivery, zone::Zone};
+use crate::discovery::dns::Transport;
 
 /// Serves until `stopped` resolves. All sockets are closed when it returns.
 pub(super) async fn serve(

@@ -1,37 +1,43 @@
 //! What a pod answers, and the numbers it keeps.
 
 use std::{
-    convert::Infallible,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
-use futures::{StreamExt, stream};
-use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
-use hyper::{
-    HeaderMap, Request, Response, StatusCode, Version,
-    body::{Body, Frame, Incoming, SizeHint},
-    header::{HOST, HeaderName, HeaderValue},
+use futures_util::{StreamExt, stream};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version,
+    header::{CONTENT_TYPE, HOST},
 };
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::sync::watch;
-use tower::BoxError;
 
-use super::{Mode, Stats};
+use super::{
+    super::lock::lock,
+    handler::{Answer, Handler},
+    mode::{Mode, Stats},
+};
+use crate::error::BoxError;
 
 /// The part of a pod that its connections share.
 pub(super) struct Behaviour {
     name: String,
+    /// Instead of the pod's own answers.
+    handler: Option<Handler>,
     mode: Mutex<Mode>,
     pub(super) stats: watch::Sender<Stats>,
 }
 
 impl Behaviour {
-    pub(super) fn new(name: String) -> Self {
+    pub(super) fn new(name: String, handler: Option<Handler>) -> Self {
         Self {
             name,
+            handler,
             mode: Mutex::default(),
             stats: watch::Sender::default(),
         }
@@ -42,11 +48,11 @@ impl Behaviour {
     }
 
     pub(super) fn set(&self, mode: Mode) {
-        *self.mode.lock().unwrap_or_else(PoisonError::into_inner) = mode;
+        *lock(&self.mode) = mode;
     }
 
     fn mode(&self) -> Mode {
-        *self.mode.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.mode)
     }
 
     pub(super) fn connection_opened(self: &Arc<Self>) -> Counted {
@@ -60,6 +66,29 @@ impl Behaviour {
     ) -> Result<Response<CountedBody>, BoxError> {
         self.stats.send_modify(|stats| stats.requests += 1);
         let in_flight = Counted::new(&self, |stats| &mut stats.in_flight);
+        let mut response = self.respond(request).await?;
+        let name = HeaderValue::from_str(&self.name)?;
+        response.headers_mut().insert("x-pod", name);
+        Ok(response.map(|body| CountedBody {
+            body,
+            _in_flight: in_flight,
+        }))
+    }
+
+    async fn respond(&self, request: Request<Incoming>) -> Result<Response<Answer>, BoxError> {
+        match (self.mode(), &self.handler) {
+            // Not when all of the request has come: a stream of calls may not end before its answer begins.
+            (Mode::Grpc(code), _) => grpc_status(code, &self.name),
+            (Mode::Healthy, Some(handler)) => handler.respond(&self.name, request).await,
+            (Mode::Slow(delay), Some(handler)) => {
+                tokio::time::sleep(delay).await;
+                handler.respond(&self.name, request).await
+            }
+            _ => self.own_answer(request).await,
+        }
+    }
+
+    async fn own_answer(&self, request: Request<Incoming>) -> Result<Response<Answer>, BoxError> {
         let path = request.uri().path().to_owned();
         let echo = echo(&request);
         // "Reads the request" means all of it: a body left unread would make closing a reset.
@@ -68,7 +97,7 @@ impl Behaviour {
             tokio::time::sleep(delay).await;
         }
         let status = match self.mode() {
-            Mode::Healthy => StatusCode::OK,
+            Mode::Healthy | Mode::Grpc(_) => StatusCode::OK,
             Mode::Slow(delay) => {
                 tokio::time::sleep(delay).await;
                 StatusCode::OK
@@ -79,18 +108,31 @@ impl Behaviour {
         };
         let body = match streamed(&path) {
             Some((chunks, interval)) if status.is_success() => spaced(chunks, interval),
-            _ => Full::from(format!("{status} from {}\n", self.name)).boxed(),
+            _ => whole(Full::from(format!("{status} from {}\n", self.name))),
         };
-        let mut response = Response::new(CountedBody {
-            body,
-            _in_flight: in_flight,
-        });
+        let mut response = Response::new(body);
         *response.status_mut() = status;
         *response.headers_mut() = echo;
-        let name = HeaderValue::from_str(&self.name)?;
-        response.headers_mut().insert("x-pod", name);
         Ok(response)
     }
+}
+
+/// A response of trailers only: gRPC's status stands in the headers.
+fn grpc_status(code: u8, pod: &str) -> Result<Response<Answer>, BoxError> {
+    let response = Response::builder()
+        .header(CONTENT_TYPE, "application/grpc")
+        .header("grpc-status", u16::from(code))
+        // Of characters that gRPC doesn't percent-encode: a name is an address or a hostname.
+        .header("grpc-message", format!("status {code} from {pod}"));
+    Ok(response.body(whole(Empty::new()))?)
+}
+
+/// A body that can't fail.
+fn whole<B>(body: B) -> Answer
+where
+    B: Body<Data = Bytes, Error = std::convert::Infallible> + Send + 'static,
+{
+    body.map_err(|never| match never {}).boxed_unsync()
 }
 
 /// What the answer tells of its request.
@@ -132,30 +174,30 @@ fn streamed(path: &str) -> Option<(usize, Duration)> {
 }
 
 /// `chunks` chunks, `interval` apart.
-fn spaced(chunks: usize, interval: Duration) -> BoxBody<Bytes, Infallible> {
+fn spaced(chunks: usize, interval: Duration) -> Answer {
     let frames = stream::iter(0..chunks).then(move |chunk| async move {
         if chunk > 0 {
             tokio::time::sleep(interval).await;
         }
         Ok(Frame::data(Bytes::from(format!("chunk {chunk}\n"))))
     });
-    BodyExt::boxed(StreamBody::new(frames))
+    StreamBody::new(frames).boxed_unsync()
 }
 
 /// A response's body, counted as in flight until it has ended or is dropped.
 pub(super) struct CountedBody {
-    body: BoxBody<Bytes, Infallible>,
+    body: Answer,
     _in_flight: Counted,
 }
 
 impl Body for CountedBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         Pin::new(&mut self.body).poll_frame(cx)
     }
 

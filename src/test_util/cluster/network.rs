@@ -7,7 +7,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use super::super::{pod::Pod, tls::Identity};
+use super::member::{Member, Template};
 
 /// A loopback /24 and a port.
 pub(super) struct Network {
@@ -46,14 +46,14 @@ impl Network {
     pub(super) async fn start_pods(
         &mut self,
         n: usize,
-        tls: Option<&Identity>,
-    ) -> io::Result<Vec<Pod>> {
+        template: &Template,
+    ) -> io::Result<Vec<Member>> {
         let mut pods = Vec::new();
         // A Service without pods has a port too: its first one opens it.
-        for _ in 0..n.max(1) {
-            let pod = Pod::start_with(self.next_address(), tls).await?;
-            self.port = pod.addr().port();
-            pods.push(pod);
+        for ordinal in 0..n.max(1) {
+            let member = template.start(self.next_address(), ordinal).await?;
+            self.port = member.pod.addr().port();
+            pods.push(member);
         }
         pods.truncate(n);
         Ok(pods)

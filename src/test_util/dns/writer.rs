@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{
-    normal,
+    name::normal,
     record::{Record, RecordData, Srv},
 };
 
@@ -138,7 +138,6 @@ impl Writer {
             self.names.entry(normal(name)).or_insert(at);
         }
         for label in name.split('.').filter(|label| !label.is_empty()) {
-            assert!(label.len() < 64, "RFC 1035 §2.3.4: {label}");
             self.out.push(label.len() as u8);
             self.out.extend(label.as_bytes());
         }

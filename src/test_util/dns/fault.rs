@@ -2,15 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use hickory_resolver::proto::{op::ResponseCode, rr::RecordType};
-
-use super::{Transport, wire::Query};
+use super::{record::RecordType, wire::Query};
+use crate::discovery::dns::Transport;
 
 /// What happens to a query instead of its right answer.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Fault {
-    /// An empty reply with this code and no SOA.
-    Rcode(ResponseCode),
+    /// An empty reply with this response code and no SOA. [`SERVFAIL`](Self::SERVFAIL) and [`REFUSED`](Self::REFUSED) are
+    /// such.
+    Rcode(u16),
     /// No reply.
     Silent,
     /// No reply over TCP, though connections are accepted; UDP is fine.
@@ -23,6 +24,7 @@ pub enum Fault {
     TruncateAll,
     /// Bytes that are no DNS message, with the query's ID or with another one.
     Garbage {
+        /// Whether they have the query's ID.
         right_id: bool,
     },
     /// These bytes, with the query's ID in place of the first two; fewer than two go out as they are.
@@ -31,6 +33,7 @@ pub enum Fault {
     Raw(Arc<[u8]>),
     /// NOERROR without records: NODATA.
     EmptyNoError,
+    /// NXDOMAIN: the name doesn't exist.
     NxDomain,
     /// The right answer over UDP, as far as its first bytes go, without TC and without regard to what the query has room
     /// for; TCP is fine.
@@ -42,6 +45,12 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// The server won't answer this client (5, RFC 1035 §4.1.1).
+    pub const REFUSED: Self = Self::Rcode(5);
+
+    /// The server has failed (2, RFC 1035 §4.1.1).
+    pub const SERVFAIL: Self = Self::Rcode(2);
+
     /// This fault for the next `n` queries only.
     #[must_use]
     pub fn times(self, n: usize) -> Self {
@@ -77,6 +86,7 @@ struct Rule {
 }
 
 impl Faults {
+    #[track_caller]
     pub(super) fn add(&mut self, name: String, record_type: RecordType, mut fault: Fault) {
         let mut left = None;
         while let Fault::Times(n, inner) = fault {

@@ -1,22 +1,32 @@
-//! DNS messages as bytes (RFC 1035 §4). Queries are decoded by hickory; replies are written here, because the tests need
-//! answers that fill a message to its last byte, and that lie.
+//! DNS messages as bytes (RFC 1035 §4). Queries are decoded by hickory; replies are written here, because tests need answers
+//! that fill a message to its last byte, and that lie.
 
-use hickory_resolver::proto::{
-    op::{Message, ResponseCode},
-    rr::RecordType,
-};
+use std::time::Duration;
+
+use hickory_proto::op::Message;
 
 use super::{
-    Glue, Transport, normal,
-    record::Record,
+    glue::Glue,
+    name::normal,
+    record::{Record, RecordType},
     writer::{HEADER, OPT, Writer},
 };
+use crate::discovery::dns::Transport;
+
+pub(super) const NO_ERROR: u16 = 0;
+pub(super) const NX_DOMAIN: u16 = 3;
 
 const QR: u16 = 1 << 15;
 const AA: u16 = 1 << 10;
 const TC: u16 = 1 << 9;
 const RD: u16 = 1 << 8;
 const RA: u16 = 1 << 7;
+
+/// A reply and when to send it.
+pub(super) struct Delivery {
+    pub(super) wire: Vec<u8>,
+    pub(super) delay: Option<Duration>,
+}
 
 pub(super) struct Query {
     id: u16,
@@ -44,7 +54,7 @@ impl Query {
         Some(Self {
             id: message.metadata.id,
             name: normal(&asked.name().to_string()),
-            record_type: asked.query_type(),
+            record_type: u16::from(asked.query_type()).into(),
             recursion_desired: message.metadata.recursion_desired,
             edns: message.edns.as_ref().map(|edns| edns.max_payload()),
             question: packet.get(HEADER..end)?.to_vec(),
@@ -81,7 +91,7 @@ impl Query {
 
 #[derive(Default)]
 pub(super) struct Reply {
-    code: ResponseCode,
+    code: u16,
     truncated: bool,
     answers: Vec<Record>,
     glue: Vec<Record>,
@@ -92,14 +102,14 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    pub(super) fn code(code: ResponseCode) -> Self {
+    pub(super) fn code(code: u16) -> Self {
         Self {
             code,
             ..Self::default()
         }
     }
 
-    pub(super) fn negative(code: ResponseCode, ttl: u32) -> Self {
+    pub(super) fn negative(code: u16, ttl: u32) -> Self {
         Self {
             soa: Some(ttl),
             ..Self::code(code)
@@ -140,7 +150,8 @@ impl Reply {
         };
         let lacking = self.glue_must_fit && glue < self.glue.len();
         if opt {
-            writer.opt(self.code.high());
+            // The upper 8 of 12 bits (RFC 6891 §6.1.3).
+            writer.opt((self.code >> 4) as u8);
         }
         writer.finish([
             query.id,
@@ -153,7 +164,7 @@ impl Reply {
     }
 
     fn flags(&self, query: &Query, truncated: bool) -> u16 {
-        let mut flags = QR | AA | RA | u16::from(self.code.low());
+        let mut flags = QR | AA | RA | (self.code & 0xF);
         if truncated {
             flags |= TC;
         }

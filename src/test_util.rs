@@ -1,0 +1,127 @@
+//! What tests of your application need: a headless Service in miniature, with failures on demand. Feature `test-util`.
+//!
+//! ```toml
+//! [dev-dependencies]
+//! tower-headless = { version = "0.1", features = ["test-util"] }
+//! ```
+//!
+//! | | |
+//! | --- | --- |
+//! | [`Cluster`] | a headless Service: pods, and the DNS server that tells of those that are ready |
+//! | [`Pod`] | one HTTP server, also gRPC, that can be slow, failing, hung, killed, unplugged and restarted |
+//! | [`DnsServer`] | a name server over UDP and TCP, with records and faults that change while it runs |
+//!
+//! All of it runs in the test's own process, on loopback addresses and ports that are free, so tests may run at the same time. It
+//! ends when it is dropped. Where a test could do nothing but unwrap, as when no port is left, it panics and says why; what
+//! depends on what you give it, such as an address that may be taken, is a `Result`.
+//!
+//! # How to test your application
+//!
+//! ## Without sockets
+//!
+//! Logic above the client takes no network: give it a client whose answers a closure makes (`http::Client::from_fn`), or any
+//! tower service over [`StaticEndpoints`](crate::StaticEndpoints). [`StreamDiscovery`](crate::StreamDiscovery) is a set that
+//! changes when the test says so. There, time may be paused (`#[tokio::test(start_paused = true)]`): timeouts of minutes pass at
+//! once, and the same way every time.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), tower_headless::BoxError> {
+//! use std::time::Duration;
+//! use tower::{Service, ServiceExt, service_fn};
+//! use tower_headless::{Balance, BoxError, Endpoint, StaticEndpoints};
+//!
+//! let pods = StaticEndpoints::new(["10.0.0.1:80".parse()?, "10.0.0.2:80".parse()?]);
+//! let mut balance = Balance::builder(pods).build(|pod: &Endpoint| {
+//!     let pod = pod.address();
+//!     service_fn(move |question: &'static str| async move {
+//!         tokio::time::sleep(Duration::from_secs(60)).await; // takes no time
+//!         Ok::<_, BoxError>(format!("{question} from {pod}"))
+//!     })
+//! });
+//! let answer = balance.ready().await?.call("hello").await?;
+//! assert!(answer.starts_with("hello from 10.0.0."));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! ## Over sockets
+//!
+//! A [`Cluster`] shows what the network adds: connections, refusals, DNS that is late. Hand your application what
+//! [`Cluster::client`] builds; in production it is what `Client::builder` makes of the Service's name.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), tower_headless::BoxError> {
+//! use http::{Response, StatusCode};
+//! use http_body_util::{BodyExt, Full};
+//! use tower_headless::{
+//!     BoxError,
+//!     http::Client,
+//!     test_util::{Cluster, Mode},
+//! };
+//!
+//! // The application.
+//! async fn price(client: &Client, item: &str) -> Result<u32, BoxError> {
+//!     let response = client.get(&format!("/prices/{item}")).await?;
+//!     let text = response.into_body().collect().await?.to_bytes();
+//!     Ok(std::str::from_utf8(&text)?.parse()?)
+//! }
+//!
+//! // The test.
+//! let cluster = Cluster::builder()
+//!     .service("prices.shop.svc.cluster.local")
+//!     .answer(|_pod, _request| async { Ok::<_, BoxError>(Response::new(Full::from("42"))) })
+//!     .start()
+//!     .await;
+//! let client = cluster.client().build()?;
+//! cluster.pod(0).set(Mode::Status(StatusCode::SERVICE_UNAVAILABLE)); // one of three is overloaded
+//! cluster.kill(1).await; // another one has crashed
+//! for _ in 0..10 {
+//!     assert_eq!(price(&client, "tea").await?, 42);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Sockets take real time: don't pause it, for tokio's clock then jumps past every timeout while a packet is on its way. To see
+//! timeouts soon, make them short: `cluster.client().ready_timeout(…)`, and `.dns(|dns| dns.refresh_interval(…))` for changes of the
+//! set, which otherwise show at the TTL, 1 s. Wait for events and not for a time: [`Pod::wait_until`], [`DnsServer::wait_until`]
+//! and [`Client::watch`](crate::http::Client::watch), within a bound ([`within`]).
+//!
+//! ## Failures
+//!
+//! | what happens | how |
+//! | --- | --- |
+//! | a pod is slow, fails, hangs, closes the connection | `cluster.pod(0).set(…)` with a [`Mode`] |
+//! | a pod crashes, and DNS goes on telling of it | [`Cluster::kill`]; [`Pod::restart`] brings it back |
+//! | a pod crashes, and is scheduled again | [`Cluster::replace`] |
+//! | a node vanishes: nothing answers, nothing refuses | [`Pod::black_hole`] |
+//! | a pod fails its readiness probe | [`Cluster::set_ready`] |
+//! | the Service is scaled, or rolled out | [`Cluster::scale`], [`Cluster::rolling_restart`]; [`Cluster::set_drain`] is the `preStop` hook |
+//! | all pods are replaced before DNS knows | [`Cluster::replace_all`] |
+//! | DNS fails, lies, is slow or silent | [`DnsServer::fault`] with a [`Fault`], of [`Cluster::dns`] |
+//! | the name server is gone | [`DnsServer::stop`], [`DnsServer::restart`] |
+//!
+//! What your requests look like to a pod, its answers tell: see [`Pod`].
+
+mod cluster;
+mod dns;
+mod lock;
+mod pod;
+mod within;
+
+pub use cluster::{Cluster, builder::ClusterBuilder};
+pub use dns::{
+    DnsServer,
+    fault::Fault,
+    glue::Glue,
+    log::LoggedQuery,
+    record::{RecordType, Srv},
+};
+pub use pod::{
+    Pod,
+    builder::PodBuilder,
+    mode::{Mode, Stats},
+};
+pub use within::{PATIENCE, within};

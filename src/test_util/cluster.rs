@@ -1,0 +1,457 @@
+//! A headless Service with its pods and its DNS, in miniature.
+
+pub(super) mod builder;
+mod member;
+mod network;
+
+use std::{
+    fmt, mem,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use futures_util::future::{join_all, select_all};
+use http::Uri;
+
+use self::{
+    member::{Member, Template},
+    network::Network,
+};
+use super::{
+    dns::{DnsServer, record::Srv},
+    lock::lock,
+    pod::Pod,
+};
+use crate::{
+    discovery::dns::Dns,
+    http::{Client, ClientBuilder},
+};
+
+/// How long a pod that is removed may finish its requests (kubelet's grace period is 30 s).
+const GRACE: Duration = Duration::from_secs(2);
+
+/// A headless Service: a DNS server, and pods that share a port on addresses of a loopback /24, which no other cluster of the
+/// process has.
+///
+/// As Kubernetes does, DNS has the addresses of the pods that are ready, at the Service's name and at the pods' own names
+/// below it, and SRV records if the port has a [name](super::ClusterBuilder::port_name). It knows what was last published: every
+/// method says whether it publishes. Pods count from 0, the oldest first; those of a
+/// [StatefulSet](super::ClusterBuilder::stateful_set) by their ordinals. Change a cluster from one task at a time.
+///
+/// Dropping it ends everything: the pods, those that are held elsewhere too, and the DNS server. It lives in the runtime that
+/// it was started in, and ends with that.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_headless::BoxError> {
+/// use tower_headless::test_util::Cluster;
+///
+/// let cluster = Cluster::start(5).await;
+/// let client = cluster.client().build()?;
+/// for i in 0..100 {
+///     if i == 50 {
+///         cluster.kill(0).await; // DNS goes on telling of it
+///     }
+///     let response = client.get("/").await?; // and no request fails
+///     assert_eq!(response.status(), 200);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "the cluster ends when it is dropped"]
+pub struct Cluster {
+    dns: DnsServer,
+    /// With the trailing dot.
+    service: String,
+    port_name: Option<String>,
+    template: Template,
+    state: Mutex<State>,
+}
+
+struct State {
+    network: Network,
+    /// Oldest first; of a StatefulSet, by ordinals.
+    members: Vec<Member>,
+    /// The pods' own names that DNS has.
+    published: Vec<String>,
+    ttl: u32,
+    drain: Duration,
+}
+
+impl Cluster {
+    /// The DNS server, for failures of its own.
+    pub fn dns(&self) -> &DnsServer {
+        &self.dns
+    }
+
+    /// The Service's name with the trailing dot, as queries ask for it.
+    pub fn service(&self) -> &str {
+        &self.service
+    }
+
+    /// The port of every pod.
+    pub fn port(&self) -> u16 {
+        self.lock().network.port
+    }
+
+    /// The Service as [`Client::builder`](crate::http::Client::builder) takes it: `http://<service>:<port>`, with an `s` where
+    /// the pods speak TLS; `http://_<port's name>._tcp.<service>` where the port has a name.
+    pub fn uri(&self) -> Uri {
+        let s = if self.template.tls.is_some() { "s" } else { "" };
+        let uri = format!("http{s}://{}", self.authority()).parse();
+        uri.expect("the builder has tried it")
+    }
+
+    /// A client's builder that knows the Service, and this cluster's DNS server instead of the system's.
+    ///
+    /// Certificates to trust are left to you.
+    pub fn client(&self) -> ClientBuilder {
+        let name_server = self.dns.addr();
+        Client::builder(self.uri()).dns(|dns| dns.name_servers([name_server]).allow_loopback(true))
+    }
+
+    /// The Service for [`Balance`](crate::Balance) and whatever else takes a source of endpoints.
+    pub fn discovery(&self) -> Dns {
+        let target = self.service_target().parse();
+        Dns::new(target.expect("the builder has tried it")).allow_loopback(true)
+    }
+
+    /// `dns://<DNS server>/<service>:<port>`, which parses into a [`Target`](crate::Target).
+    pub fn service_target(&self) -> String {
+        format!("dns://{}/{}", self.dns.addr(), self.authority())
+    }
+
+    fn authority(&self) -> String {
+        let service = self.service.trim_end_matches('.');
+        match &self.port_name {
+            Some(name) => format!("_{name}._tcp.{service}"),
+            None => format!("{service}:{}", self.port()),
+        }
+    }
+
+    /// The pods that are not removed, ready or not, killed or not.
+    pub fn pods(&self) -> Vec<Arc<Pod>> {
+        let state = self.lock();
+        let pods = state.members.iter().map(|it| Arc::clone(&it.pod));
+        pods.collect()
+    }
+
+    /// `pods()[i]`
+    ///
+    /// # Panics
+    ///
+    /// If there are no more than `i` pods.
+    #[track_caller]
+    pub fn pod(&self, i: usize) -> Arc<Pod> {
+        Arc::clone(&self.lock().member(i).pod)
+    }
+
+    /// Writes the addresses of the ready pods to DNS. None at all is NXDOMAIN, as CoreDNS answers.
+    pub fn publish(&self) {
+        let mut state = self.lock();
+        let ready = || state.members.iter().filter(|member| member.ready);
+        let name = |member: &Member| format!("{}.{}", member.hostname, self.service);
+        let names: Vec<_> = ready().map(name).collect();
+        // Names before what refers to them, and out in the other order: nobody reads of a target without an address.
+        for (member, name) in ready().zip(&names) {
+            self.dns.set_a(name, state.ttl, member.ip());
+        }
+        if let Some(port) = &self.port_name {
+            let targets = names.iter().map(|it| Srv::new(state.network.port, it));
+            let service = format!("_{port}._tcp.{}", self.service);
+            self.dns.set_srv(&service, state.ttl, targets);
+        }
+        let addresses = ready().filter_map(Member::ip);
+        self.dns.set_a(&self.service, state.ttl, addresses);
+        for old in &state.published {
+            if !names.contains(old) {
+                self.dns.remove(old);
+            }
+        }
+        state.published = names;
+    }
+
+    /// The records' TTL in seconds, 1 at first; publishes.
+    pub fn set_ttl(&self, ttl: u32) {
+        self.lock().ttl = ttl;
+        self.publish();
+    }
+
+    /// How long a pod that is removed goes on serving after it has left DNS, as with a `preStop` hook that sleeps.
+    ///
+    /// Zero at first, so that tests are fast: then clients that act on what DNS said last are refused.
+    pub fn set_drain(&self, drain: Duration) {
+        self.lock().drain = drain;
+    }
+
+    /// Whether pod `i` passes its readiness probe; publishes.
+    ///
+    /// # Panics
+    ///
+    /// If there are no more than `i` pods.
+    #[track_caller]
+    pub fn set_ready(&self, i: usize, ready: bool) {
+        self.lock().member(i).ready = ready;
+        self.publish();
+    }
+
+    /// Adds pods, or removes the newest ones gracefully, until there are `n`; publishes.
+    ///
+    /// # Panics
+    ///
+    /// As [`start_pod`](Self::start_pod) does.
+    pub async fn scale(&self, n: usize) {
+        while self.lock().members.len() < n {
+            self.start_pod().await;
+        }
+        self.publish();
+        let surplus = {
+            let mut state = self.lock();
+            let kept = n.min(state.members.len());
+            state.members.split_off(kept)
+        };
+        self.terminate(surplus).await;
+    }
+
+    /// Replaces every pod, one after the other, as `kubectl rollout restart` does; publishes at each step.
+    ///
+    /// A new pod is there before an old one is removed. In a StatefulSet the old one goes first, the highest ordinal at the
+    /// beginning, and the new one has its name.
+    ///
+    /// # Panics
+    ///
+    /// As [`start_pod`](Self::start_pod) does.
+    pub async fn rolling_restart(&self) {
+        let mut old = self.pods();
+        if self.template.stateful_set.is_none() {
+            for pod in &old {
+                self.add_pod().await;
+                self.remove(pod).await;
+            }
+            return;
+        }
+        while let Some(pod) = old.pop() {
+            self.remove(&pod).await;
+            self.add_pod().await;
+        }
+    }
+
+    /// Starts one more pod; publishes.
+    ///
+    /// # Panics
+    ///
+    /// As [`start_pod`](Self::start_pod) does.
+    pub async fn add_pod(&self) -> Arc<Pod> {
+        let pod = self.start_pod().await;
+        self.publish();
+        pod
+    }
+
+    /// Starts one more pod that DNS doesn't tell of until something publishes. In a StatefulSet it has the lowest ordinal that
+    /// is free.
+    ///
+    /// # Panics
+    ///
+    /// If all 254 addresses of the cluster are in use.
+    pub async fn start_pod(&self) -> Arc<Pod> {
+        for _ in 0..Network::HOSTS {
+            let (address, ordinal) = {
+                let mut state = self.lock();
+                (state.next_address(), state.free_ordinal())
+            };
+            // Taken by some other process, hardly: on to the next address.
+            if let Ok(member) = self.template.start(address, ordinal).await {
+                let pod = Arc::clone(&member.pod);
+                self.lock()
+                    .insert(member, self.template.stateful_set.is_some());
+                return pod;
+            }
+        }
+        panic!("no address is left for another pod");
+    }
+
+    /// Removes pod `i` as kubelet does: out of DNS first, told to finish after the [drain](Self::set_drain), then killed after
+    /// 2 s. Publishes. Returns the pod when it has ended.
+    ///
+    /// # Panics
+    ///
+    /// If there are no more than `i` pods.
+    pub async fn remove_pod(&self, i: usize) -> Arc<Pod> {
+        let pod = self.pod(i);
+        self.remove(&pod).await;
+        pod
+    }
+
+    /// Kills pod `i`; DNS goes on telling of it.
+    ///
+    /// # Panics
+    ///
+    /// If there are no more than `i` pods.
+    pub async fn kill(&self, i: usize) {
+        self.pod(i).kill().await;
+    }
+
+    /// Kills pod `i` and starts another one at another address, which is the last one then; publishes. In a StatefulSet it has
+    /// the place and the name of the old one.
+    ///
+    /// # Panics
+    ///
+    /// If there are no more than `i` pods, and as [`start_pod`](Self::start_pod) does.
+    pub async fn replace(&self, i: usize) -> Arc<Pod> {
+        let pod = self.pod(i);
+        pod.kill().await;
+        self.lock().take(&pod);
+        self.add_pod().await
+    }
+
+    /// Kills every pod and starts as many on other addresses; DNS is told `dns_delay` later. Returns then.
+    ///
+    /// # Panics
+    ///
+    /// As [`start_pod`](Self::start_pod) does.
+    pub async fn replace_all(&self, dns_delay: Duration) {
+        let old = mem::take(&mut self.lock().members);
+        join_all(old.iter().map(|member| member.pod.kill())).await;
+        for _ in &old {
+            self.start_pod().await;
+        }
+        tokio::time::sleep(dns_delay).await;
+        self.publish();
+    }
+
+    /// Waits until the pods have begun `n` requests between them, those of the removed ones not counted.
+    ///
+    /// # Panics
+    ///
+    /// If no request comes for [`PATIENCE`](super::PATIENCE).
+    pub async fn wait_for_requests(&self, n: usize) {
+        let pods = self.pods();
+        loop {
+            let seen: Vec<_> = pods.iter().map(|pod| pod.requests()).collect();
+            if seen.iter().sum::<usize>() >= n {
+                return;
+            }
+            let more = pods
+                .iter()
+                .zip(seen)
+                .map(|(pod, seen)| Box::pin(pod.wait_until(move |stats| stats.requests > seen)));
+            select_all(more).await;
+        }
+    }
+
+    /// An address that no pod has had yet, for a server that is not this cluster's own: [`publish`](Self::publish) doesn't know
+    /// it.
+    ///
+    /// # Panics
+    ///
+    /// If all 254 addresses of the cluster are in use.
+    pub fn next_address(&self) -> SocketAddr {
+        self.lock().next_address()
+    }
+
+    async fn remove(&self, pod: &Arc<Pod>) {
+        let leaving = self.lock().take(pod);
+        self.terminate(leaving).await;
+    }
+
+    async fn terminate(&self, leaving: Vec<Member>) {
+        self.publish();
+        let drain = self.lock().drain;
+        tokio::time::sleep(drain).await;
+        let stops = leaving.iter().map(async |member| {
+            let finished = tokio::time::timeout(GRACE, member.pod.stop_gracefully()).await;
+            if finished.is_err() {
+                member.pod.kill().await;
+            }
+        });
+        join_all(stops).await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for member in &self.lock().members {
+            member.pod.abort();
+        }
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster")
+            .field("service", &self.service)
+            .field("dns", &self.dns)
+            .field("pods", &self.pods())
+            .finish_non_exhaustive()
+    }
+}
+
+impl State {
+    #[track_caller]
+    fn member(&mut self, i: usize) -> &mut Member {
+        let n = self.members.len();
+        let member = self.members.get_mut(i);
+        member.unwrap_or_else(|| panic!("no pod {i}: the cluster has {n}, counted from 0"))
+    }
+
+    fn insert(&mut self, member: Member, by_ordinal: bool) {
+        let place = match by_ordinal {
+            true => self
+                .members
+                .partition_point(|it| it.ordinal < member.ordinal),
+            false => self.members.len(),
+        };
+        self.members.insert(place, member);
+    }
+
+    /// Takes this pod out, if it is there.
+    fn take(&mut self, pod: &Arc<Pod>) -> Vec<Member> {
+        let taken = self.members.extract_if(.., |it| Arc::ptr_eq(&it.pod, pod));
+        taken.collect()
+    }
+
+    fn free_ordinal(&self) -> usize {
+        let is_taken = |ordinal: &usize| self.members.iter().any(|it| it.ordinal == *ordinal);
+        (0..).find(|ordinal| !is_taken(ordinal)).unwrap_or_default()
+    }
+
+    /// The next address in turn that no pod has: one that was just given up is the last to come again.
+    fn next_address(&mut self) -> SocketAddr {
+        loop {
+            let address = self.network.next_address();
+            let taken = |member: &Member| member.pod.addr() == address;
+            if !self.members.iter().any(taken) {
+                return address;
+            }
+            assert!(
+                self.members.len() < usize::from(Network::HOSTS),
+                "a cluster has one /24 of addresses, so at most {} pods",
+                Network::HOSTS
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::BoxError;
+
+    #[tokio::test]
+    async fn a_killed_pod_costs_its_client_nothing() -> Result<(), BoxError> {
+        let cluster = Cluster::builder().pods(2).start().await;
+        let client = cluster.client().build()?;
+        assert_eq!(client.get("/").await?.status(), 200);
+        cluster.kill(0).await;
+        for _ in 0..4 {
+            let response = client.get("/").await?;
+            assert_eq!(response.body().pod().address(), cluster.pod(1).addr());
+        }
+        Ok(())
+    }
+}

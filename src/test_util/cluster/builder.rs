@@ -1,0 +1,204 @@
+//! A cluster before it starts.
+
+use std::{fmt, sync::Mutex, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response, Uri};
+use http_body::Body;
+use hyper::body::Incoming;
+
+#[cfg(feature = "tls")]
+use super::super::pod::tls::Tls;
+use super::{
+    super::{dns::DnsServer, pod::handler::Handler},
+    Cluster, State,
+    member::{Member, Template},
+    network::Network,
+};
+use crate::error::BoxError;
+
+/// The name of the Service unless a test chooses another.
+const SERVICE: &str = "web.default.svc.cluster.local";
+
+impl Cluster {
+    /// A Service of `n` pods, called `web.default.svc.cluster.local`, published with a TTL of 1 s.
+    ///
+    /// # Panics
+    ///
+    /// As [`ClusterBuilder::start`](super::super::ClusterBuilder::start) does.
+    pub async fn start(n: usize) -> Self {
+        Self::builder().pods(n).start().await
+    }
+
+    /// A Service with settings of your own.
+    pub fn builder() -> ClusterBuilder {
+        ClusterBuilder {
+            service: SERVICE.to_owned(),
+            port_name: None,
+            pods: 3,
+            template: Template::default(),
+        }
+    }
+}
+
+/// A [`Cluster`] before it starts.
+#[must_use = "a builder does nothing until it starts a cluster"]
+pub struct ClusterBuilder {
+    service: String,
+    port_name: Option<String>,
+    pods: usize,
+    template: Template,
+}
+
+impl ClusterBuilder {
+    /// The Service's name, in full. `web.default.svc.cluster.local` by default.
+    pub fn service(mut self, name: impl Into<String>) -> Self {
+        self.service = name.into();
+        self
+    }
+
+    /// The port has this name: DNS has SRV records of `_<name>._tcp.<service>`, and [`Cluster::client`] and
+    /// [`Cluster::discovery`] go by them. They tell the pods' hostnames. None by default.
+    pub fn port_name(mut self, name: impl Into<String>) -> Self {
+        self.port_name = Some(name.into());
+        self
+    }
+
+    /// How many pods there are at first. 3 by default.
+    pub fn pods(mut self, n: usize) -> Self {
+        self.pods = n;
+        self
+    }
+
+    /// The pods are those of a StatefulSet with this name: `<name>-0`, `<name>-1` and so on are their names, their hostnames
+    /// in DNS, and what stands in `x-pod`. None by default; then pods are called by their addresses.
+    pub fn stateful_set(mut self, name: impl Into<String>) -> Self {
+        self.template.stateful_set = Some(name.into());
+        self
+    }
+
+    /// How the pods answer while they are [`Healthy`](super::super::Mode::Healthy) or slow: a function of the pod's name and
+    /// the request. An error closes the connection (HTTP/2: resets the stream).
+    ///
+    /// Any tower service of `http` requests is such a function, with `oneshot` of `tower::ServiceExt`: axum's `Router`, or
+    /// tonic's `Routes`.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_headless::BoxError> {
+    /// use http::Response;
+    /// use http_body_util::{BodyExt, Full};
+    /// use tower_headless::{BoxError, test_util::Cluster};
+    ///
+    /// let cluster = Cluster::builder()
+    ///     .stateful_set("kv")
+    ///     .answer(|pod, request| async move {
+    ///         let text = format!("{pod} has no {}", request.uri().path());
+    ///         Ok::<_, BoxError>(Response::builder().status(404).body(Full::from(text))?)
+    ///     })
+    ///     .start()
+    ///     .await;
+    /// let client = cluster.client().build()?;
+    /// let response = client.pod("kv-2").get("/user-42").await?;
+    /// assert_eq!(response.status(), 404);
+    /// let text = response.into_body().collect().await?.to_bytes();
+    /// assert_eq!(text, "kv-2 has no /user-42");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn answer<F, R, B, E>(mut self, respond: F) -> Self
+    where
+        F: Fn(String, Request<Incoming>) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<Response<B>, E>> + Send + 'static,
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        self.template.handler = Some(Handler::new(respond));
+        self
+    }
+
+    /// The pods speak TLS, with this certificate chain and its key, both PEM.
+    ///
+    /// # Errors
+    ///
+    /// If they are no such, or the build has no provider of cryptography (features `tls-ring`, `tls-aws-lc`).
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    pub fn tls(mut self, chain: &[u8], key: &[u8]) -> Result<Self, BoxError> {
+        self.template.tls = Some(Tls::new(chain, key)?);
+        Ok(self)
+    }
+
+    /// Starts the pods and the DNS server; publishes.
+    ///
+    /// # Panics
+    ///
+    /// If a name is none, or no pod can listen: the machine must have the whole of 127.0.0.0/8, as Linux and Windows do. On
+    /// macOS each address but 127.0.0.1 takes an `ifconfig lo0 alias`, so a container is the easier way.
+    pub async fn start(self) -> Cluster {
+        self.check();
+        let (network, members) = first_pods(self.pods, &self.template).await;
+        let cluster = Cluster {
+            dns: DnsServer::start().await,
+            service: format!("{}.", self.service.trim_end_matches('.')),
+            port_name: self.port_name,
+            template: self.template,
+            state: Mutex::new(State {
+                network,
+                members,
+                published: Vec::new(),
+                ttl: 1,
+                drain: Duration::ZERO,
+            }),
+        };
+        cluster.publish();
+        cluster
+    }
+
+    /// Panics if a name of it can't stand in a URI, and so in no target.
+    fn check(&self) {
+        let names = [
+            Some(&self.service),
+            self.port_name.as_ref(),
+            self.template.stateful_set.as_ref(),
+        ];
+        for name in names.into_iter().flatten() {
+            let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            let uri = format!("http://{name}").parse::<Uri>();
+            let good = uri.is_ok() && name.chars().all(is_name);
+            assert!(
+                good,
+                "{name:?} is no name of a Service, a port or a StatefulSet"
+            );
+        }
+    }
+}
+
+impl fmt::Debug for ClusterBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterBuilder")
+            .field("service", &self.service)
+            .field("port_name", &self.port_name)
+            .field("pods", &self.pods)
+            .field("stateful_set", &self.template.stateful_set)
+            .finish_non_exhaustive()
+    }
+}
+
+async fn first_pods(n: usize, template: &Template) -> (Network, Vec<Member>) {
+    const ATTEMPTS: usize = 20;
+    let most = usize::from(Network::HOSTS);
+    assert!(
+        n <= most,
+        "a cluster has one /24 of addresses, so at most {most} pods"
+    );
+    let mut last = None;
+    for _ in 0..ATTEMPTS {
+        let mut network = Network::next();
+        match network.start_pods(n, template).await {
+            Ok(pods) => return (network, pods),
+            Err(error) => last = Some(error),
+        }
+    }
+    panic!("no pods could be started in {ATTEMPTS} networks of 127.0.0.0/8: {last:?}");
+}

@@ -1,0 +1,58 @@
+//! One pod of a cluster.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
+
+use super::super::pod::{Pod, Settings, handler::Handler, tls::Tls};
+
+/// What all pods of a cluster have in common.
+#[derive(Clone, Default)]
+pub(super) struct Template {
+    /// The name of their StatefulSet, where they have one.
+    pub(super) stateful_set: Option<String>,
+    pub(super) handler: Option<Handler>,
+    pub(super) tls: Option<Tls>,
+}
+
+#[derive(Clone)]
+pub(super) struct Member {
+    pub(super) pod: Arc<Pod>,
+    /// Its place in the StatefulSet.
+    pub(super) ordinal: usize,
+    /// Its own label below the Service's name.
+    pub(super) hostname: String,
+    pub(super) ready: bool,
+}
+
+impl Template {
+    pub(super) async fn start(&self, address: SocketAddr, ordinal: usize) -> io::Result<Member> {
+        let set = self.stateful_set.as_ref();
+        let name = set.map(|set| format!("{set}-{ordinal}"));
+        let settings = Settings {
+            name: name.clone(),
+            handler: self.handler.clone(),
+            tls: self.tls.clone(),
+        };
+        let pod = Pod::start_with(address, settings).await?;
+        Ok(Member {
+            // CoreDNS calls a pod without a hostname so.
+            hostname: name.unwrap_or_else(|| pod.ip().to_string().replace('.', "-")),
+            pod: Arc::new(pod),
+            ordinal,
+            ready: true,
+        })
+    }
+}
+
+impl Member {
+    /// A cluster's addresses are all of this family.
+    pub(super) fn ip(&self) -> Option<Ipv4Addr> {
+        match self.pod.addr() {
+            SocketAddr::V4(address) => Some(*address.ip()),
+            SocketAddr::V6(_) => None,
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! A pod: an HTTP server that can be slow, failing, hung, killed, unplugged and restarted.
+
+pub(super) mod builder;
+pub(super) mod handler;
+pub(super) mod mode;
+mod reply;
+mod serve;
+pub(super) mod tls;
+
+use std::{
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use socket2::{Domain, Socket, Type};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
+
+use self::{
+    handler::Handler,
+    mode::{Mode, Stats},
+    reply::Behaviour,
+    serve::Command,
+    tls::Tls,
+};
+use super::{lock::lock, within::within};
+
+/// An HTTP server on one address that does what a test tells it to. It speaks HTTP/1.1 and HTTP/2 (by ALPN over TLS, with
+/// prior knowledge in clear), so gRPC as well.
+///
+/// Of itself it answers 200 and a short text; for the path `/stream/N/MS` the body is `N` chunks, the first at once and the
+/// others `MS` milliseconds apart, and for `/wait/MS` the answer comes `MS` milliseconds later. These answers say what the
+/// request was: `x-method`, `x-version` (`HTTP/1.1`, `HTTP/2.0`) and `x-host`, which is its `:authority` or else its `Host`.
+/// [`PodBuilder::answer`] makes them answers of your own. Every answer has the header `x-pod`, the pod's [name](Self::name).
+///
+/// Dropping the pod kills it: its sockets are closed when its runtime runs next.
+///
+/// [`PodBuilder::answer`]: super::PodBuilder::answer
+#[must_use = "the pod is killed when it is dropped"]
+pub struct Pod {
+    address: SocketAddr,
+    tls: Option<Tls>,
+    behaviour: Arc<Behaviour>,
+    state: Mutex<State>,
+}
+
+/// What a pod is before it has started.
+#[derive(Default)]
+pub(super) struct Settings {
+    pub(super) name: Option<String>,
+    pub(super) handler: Option<Handler>,
+    pub(super) tls: Option<Tls>,
+}
+
+enum State {
+    Stopped,
+    /// Dropping the sender kills.
+    Running(Arc<watch::Sender<Command>>),
+    /// The sockets that keep the backlog full.
+    BlackHole {
+        _listener: Socket,
+        _fillers: Vec<TcpStream>,
+    },
+}
+
+impl Pod {
+    /// A pod that answers by itself, on `address`; port 0 takes a free one, and keeps it.
+    ///
+    /// # Errors
+    ///
+    /// If the address is taken, or isn't this machine's.
+    pub async fn start(address: SocketAddr) -> io::Result<Self> {
+        Self::start_with(address, Settings::default()).await
+    }
+
+    pub(super) async fn start_with(address: SocketAddr, settings: Settings) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        let name = settings.name.unwrap_or_else(|| address.ip().to_string());
+        let pod = Self {
+            address,
+            tls: settings.tls,
+            behaviour: Arc::new(Behaviour::new(name, settings.handler)),
+            state: Mutex::new(State::Stopped),
+        };
+        pod.serve(listener);
+        Ok(pod)
+    }
+
+    /// Where it listens, now or after a [`restart`](Self::restart).
+    pub fn addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its IP address.
+    pub fn ip(&self) -> IpAddr {
+        self.address.ip()
+    }
+
+    /// What the pod's answers say in `x-pod`: its hostname in a StatefulSet, or what it was told; else its IP address.
+    pub fn name(&self) -> &str {
+        self.behaviour.name()
+    }
+
+    /// How requests are answered that are read from now on.
+    pub fn set(&self, mode: Mode) {
+        self.behaviour.set(mode);
+    }
+
+    /// Closes the listener and resets every connection (RST); requests in flight die. All is closed when this returns.
+    pub async fn kill(&self) {
+        let state = self.replace(State::Stopped);
+        if let State::Running(commands) = state {
+            commands.send_replace(Command::Kill);
+            commands.closed().await;
+        }
+    }
+
+    /// Closes the listener and idle connections, tells the others that no more requests are wanted (`Connection: close`,
+    /// GOAWAY), and returns when the requests in flight have finished.
+    ///
+    /// A request that never finishes is waited for: bound the wait, then [`kill`](Self::kill).
+    pub async fn stop_gracefully(&self) {
+        let commands = match &*self.lock() {
+            State::Running(commands) => Arc::clone(commands),
+            _ => return,
+        };
+        commands.send_if_modified(|command| {
+            let first = *command == Command::Serve;
+            if first {
+                *command = Command::Finish;
+            }
+            first
+        });
+        commands.closed().await;
+    }
+
+    /// Serves again on the same address, whatever the pod did before; what was running is killed. Its numbers and its
+    /// [`Mode`] stay.
+    ///
+    /// # Errors
+    ///
+    /// If somebody else has taken the address meanwhile.
+    pub async fn restart(&self) -> io::Result<()> {
+        self.kill().await;
+        self.serve(TcpListener::bind(self.address).await?);
+        Ok(())
+    }
+
+    /// Kills, then listens with a full backlog, so that SYNs get no answer, as if the node were gone.
+    ///
+    /// [`restart`](Self::restart) undoes it. It takes a third of a second.
+    ///
+    /// # Errors
+    ///
+    /// If the address has been taken, or the kernel answers SYNs whatever the backlog is (Linux doesn't).
+    pub async fn black_hole(&self) -> io::Result<()> {
+        self.kill().await;
+        let listener = Socket::new(Domain::for_address(self.address), Type::STREAM, None)?;
+        listener.set_reuse_address(true)?;
+        listener.bind(&self.address.into())?;
+        listener.listen(0)?;
+        let fillers = fill_backlog(self.address).await?;
+        self.replace(State::BlackHole {
+            _listener: listener,
+            _fillers: fillers,
+        });
+        Ok(())
+    }
+
+    /// The pod's numbers now.
+    pub fn stats(&self) -> Stats {
+        *self.behaviour.stats.borrow()
+    }
+
+    /// Requests begun, since the pod was first started.
+    pub fn requests(&self) -> usize {
+        self.stats().requests
+    }
+
+    /// Requests begun whose response body has neither ended nor been given up.
+    pub fn in_flight(&self) -> usize {
+        self.stats().in_flight
+    }
+
+    /// Connections open.
+    pub fn connections(&self) -> usize {
+        self.stats().connections
+    }
+
+    /// Waits until the pod's numbers satisfy `condition`, and returns them.
+    ///
+    /// # Panics
+    ///
+    /// If they don't within [`PATIENCE`](super::PATIENCE).
+    #[track_caller]
+    pub fn wait_until(&self, condition: impl FnMut(&Stats) -> bool) -> impl Future<Output = Stats> {
+        let mut stats = self.behaviour.stats.subscribe();
+        within("the pod's state waited for", async move {
+            let reached = stats.wait_for(condition).await;
+            *reached.expect("the pod is not dropped while its state is waited for")
+        })
+    }
+
+    /// Has everything closed, when the runtime runs next.
+    pub(super) fn abort(&self) {
+        if let State::Running(commands) = self.replace(State::Stopped) {
+            commands.send_replace(Command::Kill);
+        }
+    }
+
+    fn serve(&self, listener: TcpListener) {
+        let (commands, commanded) = watch::channel(Command::Serve);
+        tokio::spawn(serve::serve(
+            listener,
+            self.tls.clone(),
+            Arc::clone(&self.behaviour),
+            commanded,
+        ));
+        self.replace(State::Running(Arc::new(commands)));
+    }
+
+    fn replace(&self, state: State) -> State {
+        std::mem::replace(&mut *self.lock(), state)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+}
+
+impl fmt::Debug for Pod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pod")
+            .field("name", &self.name())
+            .field("addr", &self.addr())
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Connects until a connection attempt gets no answer.
+///
+/// The kernel drops SYNs once more connections wait to be accepted than `listen` allowed: with 0, that is one.
+async fn fill_backlog(address: SocketAddr) -> io::Result<Vec<TcpStream>> {
+    // On loopback a handshake is over within the system call or so; the first retry of a SYN comes after 1 s.
+    const UNANSWERED: Duration = Duration::from_millis(300);
+    const TOO_MANY: usize = 64;
+    let mut fillers = Vec::new();
+    while fillers.len() < TOO_MANY {
+        match tokio::time::timeout(UNANSWERED, TcpStream::connect(address)).await {
+            Ok(connected) => fillers.push(connected?),
+            Err(_) => return Ok(fillers),
+        }
+    }
+    Err(io::Error::other("this kernel ignores the backlog"))
+}

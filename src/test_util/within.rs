@@ -1,0 +1,24 @@
+//! Waits that end.
+
+use std::{panic::Location, time::Duration};
+
+/// How long the waits of this module last before they panic: 30 s.
+///
+/// Far beyond what any of them takes on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Awaits `event`, so that a bug fails a test instead of hanging it.
+///
+/// # Panics
+///
+/// If `event` doesn't come within [`PATIENCE`]. The message says `what` was missed, and where `within` was called.
+#[track_caller]
+pub fn within<T>(what: &str, event: impl Future<Output = T>) -> impl Future<Output = T> {
+    let caller = Location::caller();
+    async move {
+        match tokio::time::timeout(PATIENCE, event).await {
+            Ok(value) => value,
+            Err(_) => panic!("{caller}: {what} didn't come within {PATIENCE:?}"),
+        }
+    }
+}
