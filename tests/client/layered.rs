@@ -477,7 +477,7 @@ impl std::error::Error for Worse {
 async fn an_error_in_a_layer_s_own_answers_what_the_client_s_is_asked() {
     let worse =
         layer_fn(|client: Client| ServiceExt::<Request<RequestBody>>::map_err(client, Worse));
-    let client = client([]).layer(worse.clone()).layer(worse);
+    let client = client([]).layer(worse).layer(worse);
     let error = client.get("/").await.expect_err("there are no pods");
     assert!(error.is_layer() && error.is_unreachable() && error.is_unexecuted());
     assert!(
