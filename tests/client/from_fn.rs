@@ -78,7 +78,7 @@ async fn an_error_that_a_function_gives_is_the_callers() {
             .expect_err("nobody is there"))
     });
     let error = client.get("/").await.expect_err("the function's");
-    assert!(error.is_unreachable() && !error.is_layer(), "{error}");
+    assert!(error.is_no_endpoints() && !error.is_layer(), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -441,7 +441,7 @@ async fn what_is_known_of_the_pods_is_known_through_layers() {
 async fn an_error_of_the_client_s_own_comes_through_layers_as_it_is() {
     let client = client([]).layer(ServiceBuilder::new().timeout(Duration::from_secs(60)));
     let error = client.get("/").await.expect_err("there are no pods");
-    assert!(!error.is_layer() && error.is_unreachable() && error.is_unexecuted());
+    assert!(!error.is_layer() && error.is_no_endpoints() && error.is_unexecuted());
     let error = client.get("no path").await.expect_err("it is no path");
     assert!(error.is_request());
 }
@@ -479,7 +479,7 @@ async fn an_error_in_a_layer_s_own_answers_what_the_client_s_is_asked() {
         layer_fn(|client: Client| ServiceExt::<Request<RequestBody>>::map_err(client, Worse));
     let client = client([]).layer(worse).layer(worse);
     let error = client.get("/").await.expect_err("there are no pods");
-    assert!(error.is_layer() && error.is_unreachable() && error.is_unexecuted());
+    assert!(error.is_layer() && error.is_no_endpoints() && error.is_unexecuted());
     assert!(
         error.to_string().contains("it is worse than that"),
         "{error}"

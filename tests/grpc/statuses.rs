@@ -78,7 +78,7 @@ async fn nobody_has_sent_the_status_of_a_call_that_reached_no_pod() {
     assert!(response.extensions().get::<Endpoint>().is_none());
     assert!(response.body().pod().address().ip().is_unspecified());
     let error = response.extensions().get::<Arc<Error>>();
-    assert!(error.expect("the error itself").is_unreachable());
+    assert!(error.expect("the error itself").is_no_endpoints());
 }
 
 #[tokio::test]
@@ -86,7 +86,7 @@ async fn other_requests_fail_with_the_error_itself() {
     let client = client(&[]).await;
     for content_type in ["application/json", "application/grpc-web+proto"] {
         let error = call(&client, content_type).await.expect_err("no pod");
-        assert!(error.is_unreachable());
+        assert!(error.is_no_endpoints());
     }
 }
 
@@ -95,7 +95,7 @@ async fn without_statuses_so_do_calls_and_their_streams() {
     let pod = ScriptedPod::start(Does::Begin(Then::Die)).await;
     let none = builder(&[]).grpc_status(false).build().expect("a client");
     let error = call(&none, "application/grpc").await.expect_err("no pod");
-    assert!(error.is_unreachable());
+    assert!(error.is_no_endpoints());
 
     let client = builder(&[pod.address]).grpc_status(false);
     let client = client.build().expect("a client");

@@ -108,7 +108,8 @@ impl<D> ClientBuilder<D> {
         let defaults = self.defaults.build();
         let defaults = defaults.map_err(|why| BuildError::of_service(&scheme, &authority, why))?;
         let limits = self.limits;
-        let may_refuse = connector.may_speak_http2();
+        // By a word of HTTP/2, or by an alert of TLS.
+        let may_refuse = scheme == Scheme::HTTPS || connector.may_speak_http2();
         let service = Service::new(scheme, &authority).allow_foreign(self.allow_foreign);
         let check = self
             .check
