@@ -127,9 +127,20 @@ fn gist(told: &str, program: &Path) -> String {
         let is_of_rustc = is_list || text.contains(".txt'") || text.contains("`--verbose`");
         let is_error = line.starts_with("error") && !line.starts_with("error: aborting");
         if (is_error || is_own || is_note) && !is_place && !is_of_rustc {
-            gist += line.trim_end();
+            gist += margin(line).trim_end();
             gist.push('\n');
         }
     }
     gist
+}
+
+/// A line with a margin as wide as any other one's: rustc makes it as wide as the greatest number of a line in any file.
+fn margin(line: &str) -> String {
+    let end = line.find(['|', '=']).unwrap_or_default();
+    let (margin, text) = line.split_at(end);
+    let is_margin = |margin: &str| margin.chars().all(|c| c == ' ' || c.is_ascii_digit());
+    match is_margin(margin) && !margin.is_empty() {
+        true => format!("{:>4} {text}", margin.trim()),
+        false => line.to_owned(),
+    }
 }
