@@ -52,7 +52,7 @@ const WAIT_TIMEOUT: Duration = Duration::from_secs(1);
 ///
 /// | | [`pooled`](Self::pooled) | [`multiplexed`](Self::multiplexed) |
 /// | --- | --- | --- |
-/// | for protocols | of one exchange at a time | whose requests are numbered |
+/// | for protocols | of one exchange at a time | of many: numbered, or answered in order |
 /// | connections to a pod | as many as it takes, up to a number | one (for each runtime that uses it) |
 /// | a request | has one to itself, to the end of its response future | gets a clone |
 /// | where all are in use | waits, first come, first served, up to the [wait timeout](Self::wait_timeout) | – |
