@@ -150,7 +150,10 @@ impl<S: Send + 'static> Connections<S> {
     }
 
     /// How long a request waits for a connection while all of its pod's are in use; 1 s by default. After that the pod refuses
-    /// it, as one that is down: the request goes elsewhere, and so do others until the pod has a connection to spare.
+    /// it, as one that is down: the request goes elsewhere, and so do others, until an attempt in the background gets a connection.
+    ///
+    /// The first attempt is 200 ms later. For so long a pod may idle that has a connection to spare at once; but if it stayed in the
+    /// choice, each request that it gets would wait before it goes elsewhere.
     pub fn wait_timeout(mut self, timeout: Duration) -> Self {
         self.settings.wait_timeout = timeout;
         self
