@@ -52,7 +52,7 @@ const WAIT_TIMEOUT: Duration = Duration::from_secs(1);
 ///
 /// | | [`pooled`](Self::pooled) | [`multiplexed`](Self::multiplexed) |
 /// | --- | --- | --- |
-/// | for protocols | of one exchange at a time | whose requests are numbered |
+/// | for protocols | of one exchange at a time | of many: numbered, or answered in order |
 /// | connections to a pod | as many as it takes, up to a number | one (for each runtime that uses it) |
 /// | a request | has one to itself, to the end of its response future | gets a clone |
 /// | where all are in use | waits, first come, first served, up to the [wait timeout](Self::wait_timeout) | – |
@@ -150,7 +150,10 @@ impl<S: Send + 'static> Connections<S> {
     }
 
     /// How long a request waits for a connection while all of its pod's are in use; 1 s by default. After that the pod refuses
-    /// it, as one that is down: the request goes elsewhere, and so do others until the pod has a connection to spare.
+    /// it, as one that is down: the request goes elsewhere, and so do others, until an attempt in the background gets a connection.
+    ///
+    /// The first attempt is 200 ms later. For so long a pod may idle that has a connection to spare at once; but if it stayed in the
+    /// choice, each request that it gets would wait before it goes elsewhere.
     pub fn wait_timeout(mut self, timeout: Duration) -> Self {
         self.settings.wait_timeout = timeout;
         self
