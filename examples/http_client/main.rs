@@ -33,7 +33,7 @@ use std::{convert::Infallible, env, process::ExitCode, sync::Arc, time::Duration
 use clap::Parser;
 use futures::{StreamExt, future::OptionFuture};
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     task::JoinSet,
     time::{interval, sleep},
 };
@@ -104,29 +104,44 @@ async fn run(args: &Args) -> usize {
     if let (Ok(pod), Ok(node)) = (env::var("POD_NAME"), env::var("NODE_NAME")) {
         report.note("client", &format!("in pod {pod} on node {node}"));
     }
+    let mut interrupts = Interrupts::new();
     let mut requests = JoinSet::new();
     let told = OptionFuture::from(story.as_ref().map(|story| story.tell(&report)));
     tokio::select! {
         () = sleep(args.duration) => {}
-        () = stopped() => report.note("client", "interrupted"),
+        () = interrupts.next() => report.note("client", "interrupted"),
         never = load::send(&client, args, &mut requests, &report) => match never {},
         never = follow(&client, &report) => match never {},
         Some(never) = told => match never {},
     }
     // Those that are under way have their time. Who can't wait for them interrupts again.
     tokio::select! {
-        _ = requests.join_all() => {}
-        () = stopped() => report.note("client", "interrupted again: some answers are missing"),
+        () = async { while requests.join_next().await.is_some() {} } => {}
+        () = interrupts.next() => report.note("client", "interrupted again: some answers are missing"),
     }
     report.summary(&client.endpoints())
 }
 
-/// Returns on ^C, and on SIGTERM, which is kubelet's way.
-async fn stopped() {
-    let mut terminate = signal(SignalKind::terminate()).expect("a signal that can be caught");
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
+/// ^C, and SIGTERM, which is kubelet's way. None is lost that comes while nobody waits for it.
+struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupts {
+    fn new() -> Self {
+        let catch = |kind| signal(kind).expect("a signal that can be caught");
+        Self {
+            interrupt: catch(SignalKind::interrupt()),
+            terminate: catch(SignalKind::terminate()),
+        }
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }
 
