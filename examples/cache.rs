@@ -14,6 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use clap::Command;
 use futures::StreamExt;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
@@ -37,6 +38,13 @@ const LARGEST: f64 = 1.25;
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
+    Command::new("cache")
+        .about(
+            "500 keys over five caches, by consistent hashing. The fleet grows, shrinks, is\n\
+             restarted pod by pod: how many keys move. Fails if more do than promised.",
+        )
+        .override_usage("cargo run --features http --example cache")
+        .get_matches();
     let mut fleet = Fleet::new()?;
     for number in 0..PODS {
         fleet.start(number).await?;

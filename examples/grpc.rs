@@ -10,6 +10,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use clap::Command;
 use tonic::{Code, Request, service::Routes};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tower::ServiceExt;
@@ -20,6 +21,13 @@ const WATCHES: usize = 4;
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
+    Command::new("grpc")
+        .about(
+            "tonic's generated client, balanced call by call over three pods: 300 unary calls\n\
+             and 4 streams, how many each pod got, and what an error says.",
+        )
+        .override_usage("cargo run --features test-util --example grpc")
+        .get_matches();
     let cluster = start_cluster().await;
 
     // The transport. It is cheap to clone: all generated clients of a program share one, and its pods' connections.

@@ -19,6 +19,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use clap::Command;
 use futures::StreamExt;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -31,6 +32,13 @@ const PODS: usize = 5;
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
+    Command::new("invalidate")
+        .about(
+            "A broadcast drops an entry from the caches of five pods, of which one hangs: who\n\
+             is stale after it, and what a second one, or a majority of answers, makes of it.",
+        )
+        .override_usage("cargo run --features http --example invalidate")
+        .get_matches();
     let origin = Arc::new(AtomicU32::new(1));
     let (mut caches, mut endpoints) = (Vec::new(), Vec::new());
     for number in 0..PODS {

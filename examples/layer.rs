@@ -10,6 +10,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
+use clap::Command;
 use http::{Request, Response, Uri, header::HOST, uri};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
@@ -25,6 +26,14 @@ type HttpRequest = Request<Full<Bytes>>;
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
+    Command::new("layer")
+        .about(
+            "Tower's layers around the client, and the balancer as a layer over hyper-util's\n\
+             legacy client: what it costs either when one of three pods is killed.",
+        )
+        .override_usage("cargo run --features test-util --example layer")
+        .after_help("RUST_LOG=tower_http=debug shows what TraceLayer sees.")
+        .get_matches();
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::from_default_env())
         .with_writer(std::io::stderr)

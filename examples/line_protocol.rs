@@ -1,5 +1,5 @@
 //! A protocol of your own over TCP, balanced: a line there, a line back. `-h` says what it shows.
-use std::{collections::BTreeMap, env, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::{net::TcpListener, net::TcpStream, sync::Mutex, task::JoinSet, time::sleep};
 use tower::service_fn;
@@ -19,10 +19,10 @@ async fn ask(stream: Arc<Mutex<BufReader<TcpStream>>>, line: String) -> Result<S
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    if env::args().nth(1).is_some() {
-        println!("40 lines to 3 pods, over a connection each; one dies, none is lost");
-        return Ok(());
-    }
+    clap::Command::new("line_protocol")
+        .about("40 lines to three pods, over a connection each. One pod dies, no line is lost.")
+        .override_usage("cargo run --example line_protocol")
+        .get_matches();
     let mut pods = vec![pod().await?, pod().await?, pod().await?];
     let connect = service_fn(|pod: Endpoint| async move {
         let stream = TcpStream::connect(pod.address()).await?;

@@ -16,16 +16,22 @@ use tower_headless::{
     test_util::{Pod, PodBuilder},
 };
 
-/// Answers every request with 200 and the address it listens on (x-pod).
-///
-/// /wait/MS is answered MS milliseconds later; /stream/N/MS in N chunks, MS milliseconds apart.
+const ABOUT: &str = "\
+A pod for trying a client against, over HTTP/1.1 and HTTP/2: answers 200 and, as
+x-pod, its address; /wait/MS after MS milliseconds, /stream/N/MS in N chunks, MS
+milliseconds apart. SIGTERM and ^C let it finish the requests that it has.";
+
 #[derive(Debug, Parser)]
-#[command(name = "pod")]
+#[command(
+    name = "pod",
+    about = ABOUT,
+    override_usage = "cargo run --features test-util --example pod -- [OPTIONS] <ADDRESS>"
+)]
 struct Args {
     /// IP:port to listen on; port 0 takes a free one
     address: SocketAddr,
 
-    /// Speak TLS, with this certificate chain and this key (PEM)
+    /// Speak TLS with these, in PEM (feature tls-ring)
     #[arg(long, num_args = 2, value_names = ["CERT", "KEY"])]
     tls: Option<Vec<PathBuf>>,
 }

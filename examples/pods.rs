@@ -26,28 +26,35 @@ use tower_headless::{
 };
 use tracing_subscriber::EnvFilter;
 
-/// Shows the pods behind the name of a headless Service.
-///
-/// Without a NAME it starts a DNS server inside this process and looks there; with --watch it scales that service, too.
+const ABOUT: &str = "\
+Shows the pods behind a headless Service's name, or without one those of a DNS
+server in this process, which --watch scales. Exits with 1 without an answer.";
+
 #[derive(Debug, Parser)]
-#[command(name = "pods")]
+#[command(
+    name = "pods",
+    about = ABOUT,
+    // As clap's own, without headlines.
+    help_template = "{about}\n\n{usage-heading} {usage}\n\n{positionals}\n\n{options}",
+    override_usage = "cargo run --features test-util --example pods -- [OPTIONS] [NAME]"
+)]
 struct Args {
-    /// nginx-headless.default:80, or _http._tcp.nginx-headless.default for the port of that name
+    /// web.default:80, or _http._tcp.web.default, a port's name
     name: Option<Target>,
 
     /// Go on, and tell what changes
     #[arg(long)]
     watch: bool,
 
-    /// Go on, and tell what changes, by the API server's word instead of DNS's (needs the feature kube)
+    /// The same, as the API server tells it (feature kube)
     #[arg(long, requires = "name", conflicts_with_all = ["watch", "nameserver"])]
     watch_api: bool,
 
-    /// Name server to ask, IP:port, instead of the system's; may be repeated
+    /// Name server, IP:port; many [default: the system's]
     #[arg(long, value_name = "A", requires = "name")]
     nameserver: Vec<SocketAddr>,
 
-    /// Where the search list stands
+    /// Has the search list
     #[arg(long, value_name = "FILE", default_value = "/etc/resolv.conf")]
     resolv_conf: PathBuf,
 
@@ -55,11 +62,17 @@ struct Args {
     #[arg(long)]
     prefer_ipv6: bool,
 
-    /// Mark the pods that are meant for clients in this zone, as the API server hints
-    #[arg(long, value_name = "Z", requires = "watch_api", default_value_t)]
+    /// Mark the pods that are hinted for this zone
+    #[arg(
+        long,
+        value_name = "Z",
+        requires = "watch_api",
+        default_value_t,
+        hide_default_value = true
+    )]
     zone: String,
 
-    /// Take loopback addresses for pods too
+    /// Take loopback addresses for pods, too
     #[arg(long)]
     allow_loopback: bool,
 }

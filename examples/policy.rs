@@ -3,6 +3,7 @@
 //!
 //! ```sh
 //! cargo run --example policy
+//! cargo run --example policy -- least-connections
 //! ```
 //!
 //! The policy is the 40 lines between the two rules. What the balancer does around it (pods that refuse, are ejected or new,
@@ -10,6 +11,7 @@
 
 use std::collections::BTreeMap;
 
+use clap::{Arg, Command};
 use rand::{Rng, RngExt};
 use tower::{Service, ServiceExt, service_fn};
 use tower_headless::{
@@ -64,13 +66,21 @@ impl Picker for CanaryPicker {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), BoxError> {
+    let policy = Arg::new("POLICY").value_parser(str::parse::<BuiltInPolicy>);
+    let args = Command::new("policy")
+        .about(
+            "A policy of one's own over three pods: canaries get a twentieth of 10,000\n\
+             requests, and a built-in policy picks who gets the others.",
+        )
+        .override_usage("cargo run --example policy -- [POLICY]")
+        .arg(policy.help("That of the others, such as random [default: power-of-two]"))
+        .get_matches();
     let pod =
         |host: u8, name: &str| Endpoint::new(([10, 244, 0, host], 80).into()).with_pod_name(name);
     let pods = [pod(1, "web-1"), pod(2, "web-2"), pod(3, "canary-1")];
     // As a configuration would have it.
-    let rest: BuiltInPolicy = std::env::args()
-        .nth(1)
-        .map_or(Ok(PowerOfTwo::new().into()), |name| name.parse())?;
+    let rest = args.get_one("POLICY").cloned();
+    let rest = rest.unwrap_or_else(|| BuiltInPolicy::from(PowerOfTwo::new()));
     let mut balance = Balance::builder(StaticEndpoints::from_iter(pods))
         .policy(Canaries { share: 0.05, rest })
         .build(|endpoint: &Endpoint| {

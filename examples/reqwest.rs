@@ -23,6 +23,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use clap::Command;
 use tower::{ServiceExt, service_fn};
 use tower_headless::{Balance, BoxError, Endpoint, OnBodyEnd, Unsent, test_util::Cluster};
 
@@ -31,6 +32,13 @@ const REQUESTS: usize = 60;
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
+    Command::new("reqwest")
+        .about(
+            "One reqwest client for each of three pods, under the balancer: 60 requests, and\n\
+             none fails though one pod is killed half-way.",
+        )
+        .override_usage("cargo run --features test-util --example reqwest")
+        .get_matches();
     let cluster = Cluster::start(3).await;
     let url = cluster.uri().to_string();
 

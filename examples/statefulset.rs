@@ -18,6 +18,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use clap::Command;
 use futures::future::select_ok;
 use http::{Method, Request, Response, StatusCode, header::HOST};
 use http_body_util::{BodyExt, Full};
@@ -38,6 +39,13 @@ const MOST: usize = PODS.len() / 2 + 1;
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
+    Command::new("statefulset")
+        .about(
+            "A key-value store of three pods: writes to one by its name, reads from any pod,\n\
+             and quorum reads, while one pod is rescheduled to another address.",
+        )
+        .override_usage("cargo run --features test-util --example statefulset")
+        .get_matches();
     let (cluster, client) = start().await?;
     let done = Arc::new(AtomicBool::new(false));
     let user = tokio::spawn(write_and_read(client.clone(), done.clone()));

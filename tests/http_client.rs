@@ -9,7 +9,17 @@ use std::{
 };
 
 use hyper::StatusCode;
-use support::{cluster::Cluster, dns::DnsServer, pod::Mode, within};
+use support::{
+    cluster::Cluster,
+    dns::DnsServer,
+    pod::Mode,
+    terminal::{self, Written},
+    within,
+};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    task::spawn_blocking,
+};
 
 static EXAMPLE: LazyLock<PathBuf> = LazyLock::new(|| support::example::built("http_client"));
 
@@ -26,6 +36,29 @@ fn example(arguments: &[&str]) -> tokio::process::Command {
 async fn run(arguments: &[&str]) -> Output {
     let output = example(arguments).output();
     within("the example's end", output).await.expect("it runs")
+}
+
+/// On a terminal, with these variables.
+async fn run_on_terminal(
+    (columns, rows): (u16, u16),
+    variables: &[(&str, &str)],
+    arguments: &[&str],
+) -> Written {
+    let mut command = Command::new(&*EXAMPLE);
+    command
+        .args(arguments)
+        .env_remove("RUST_LOG")
+        .env("TERM", "xterm")
+        .envs(variables.iter().copied())
+        .stdin(Stdio::null());
+    let run = spawn_blocking(move || terminal::run(command, columns, rows));
+    within("the example's end", run).await.expect("it runs")
+}
+
+/// The table's headlines on the terminal, also those that have scrolled out of sight.
+fn headlines(written: &Written) -> usize {
+    let lines = written.screen.lines().iter();
+    lines.filter(|line| line.starts_with("pod  ")).count()
 }
 
 /// The arguments that lead to a cluster, and `more`.
@@ -109,11 +142,6 @@ async fn the_whole_story() {
 #[tokio::test]
 async fn a_cluster_of_ones_own() {
     let cluster = Cluster::start(2).await;
-    for policy in ["round-robin", "random"] {
-        let more = format!("--rate 200 --duration 1 --policy {policy}");
-        let output = run_to(&cluster, &more).await;
-        assert_all_ok(&output, 100);
-    }
     let more = "--rate 200 --duration 3 --policy least-connections --path /stream/2/5";
     let before: usize = cluster.pods().iter().map(|pod| pod.requests()).sum();
     let (output, _) = tokio::join!(run_to(&cluster, more), async {
@@ -123,6 +151,93 @@ async fn a_cluster_of_ones_own() {
     assert_all_ok(&output, 300);
     let newcomer = format!("new pod    {}: first answer", cluster.pod(2).ip());
     assert!(stdout(&output).contains(&newcomer), "{}", stdout(&output));
+}
+
+#[tokio::test]
+async fn every_policy_by_its_name() {
+    let cluster = Cluster::start(3).await;
+    for policy in [
+        "round-robin",
+        "random",
+        "least-connections",
+        "power-of-two",
+        "peak-ewma",
+        "consistent-hash",
+    ] {
+        let pods = cluster.pods();
+        let before: Vec<_> = pods.iter().map(|pod| pod.requests()).collect();
+        let more = format!("--rate 200 --duration 1 --policy {policy}");
+        assert_all_ok(&run_to(&cluster, &more).await, 50);
+        let used = pods.iter().zip(before);
+        let mut used = used.map(|(pod, before)| pod.requests() > before);
+        assert!(used.all(|used| used), "{policy} uses every pod");
+    }
+}
+
+#[tokio::test]
+async fn a_service_by_its_url() {
+    let cluster = Cluster::start(1).await;
+    let url = format!("{}wait/1", cluster.uri());
+    let server = cluster.dns().addr().to_string();
+    let arguments = ["--url", &url, "--nameserver", &server, "--duration", "0.5"];
+    let output = run(&[&arguments[..], &["--allow-loopback"]].concat()).await;
+    assert_all_ok(&output, 10);
+    assert!(stdout(&output).starts_with(&format!("target {url}\n")));
+}
+
+#[tokio::test]
+async fn on_a_terminal_table_and_summary_fit_a_screen_of_80_by_24() {
+    let arguments = ["--duration", "3", "--policy", "least-connections"];
+    let written = run_on_terminal((80, 24), &[("NO_COLOR", "1")], &arguments).await;
+    let text = &written.text;
+    assert_eq!(written.status.code(), Some(0), "{text}");
+    assert!(text.contains("least-connections: "), "{text}");
+    assert!(text.contains("\x1b["), "drawn over and over");
+    assert_eq!(written.screen.wrapped, 0, "{text}");
+    assert_eq!(headlines(&written), 1, "the others are erased: {text}");
+    let visible = written.screen.visible();
+    assert!(visible.iter().any(|line| line.starts_with("pod  ")));
+    let [.., last, prompt] = visible else {
+        panic!("{text}")
+    };
+    assert!(last.ends_with(" failed 0"), "{last}");
+    assert_eq!(prompt, "");
+}
+
+#[tokio::test]
+async fn a_small_terminal_has_what_fits_of_a_large_set() {
+    let cluster = Cluster::start(30).await;
+    let arguments = to(&cluster, "--duration 1");
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    for size in [(80, 24), (40, 10), (20, 5)] {
+        let written = run_on_terminal(size, &[], &arguments).await;
+        let text = &written.text;
+        assert_eq!(written.status.code(), Some(0), "{text}");
+        assert_eq!(headlines(&written), 1, "{size:?}: {text}");
+        let visible = written.screen.visible();
+        assert!(visible.iter().any(|line| line.starts_with("sent ")));
+        if size.1 >= 10 {
+            assert!(visible.iter().any(|line| line.starts_with("pod  ")));
+            assert!(visible.iter().any(|line| line.ends_with(" more")));
+        }
+    }
+}
+
+#[tokio::test]
+async fn beside_logs_and_on_a_dumb_terminal_it_writes_lines() {
+    let cluster = Cluster::start(2).await;
+    let arguments = to(&cluster, "--duration 1.5");
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let variables = [("RUST_LOG", "info"), ("TERM", "dumb"), ("TERM", "")];
+    for variable in variables {
+        let written = run_on_terminal((80, 24), &[variable], &arguments).await;
+        let text = &written.text;
+        assert_eq!(written.status.code(), Some(0), "{variable:?}: {text}");
+        assert!(!text.contains('\x1b'), "{variable:?}: {text}");
+        assert!(text.contains(" answers/s, "), "{variable:?}: {text}");
+        let has_logs = text.contains(" INFO tower_headless");
+        assert_eq!(has_logs, variable.0 == "RUST_LOG", "{text}");
+    }
 }
 
 #[tokio::test]
@@ -181,6 +296,10 @@ async fn bad_arguments_exit_with_2() {
         "--service web.svc --port 80 --path index.html",
         "--policy best",
         "--key a --policy random",
+        "--url web.svc:80",
+        "--url ftp://web.svc",
+        "--url http://web.svc --service web.svc",
+        "--url http://web.svc/a --path /b",
         "--service web.svc --port 80 --pod web-0 --all",
         "--rate 0",
         "--duration 0",
@@ -208,10 +327,39 @@ async fn an_interrupt_ends_it_early_and_in_order() {
     let arguments = to(&cluster, "--duration 3600");
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     let child = example(&arguments).spawn().expect("it starts");
-    let id = child.id().expect("it runs").to_string();
     cluster.wait_for_requests(10).await;
-    let status = Command::new("kill").args(["-INT", &id]).status();
-    assert!(status.expect("kill runs").success());
+    interrupt(&child);
     let output = within("the example's end", child.wait_with_output()).await;
     assert_all_ok(&output.expect("its output"), 10);
+}
+
+#[tokio::test]
+async fn a_second_interrupt_doesnt_wait_for_answers() {
+    let cluster = Cluster::start(1).await;
+    cluster.pod(0).set(Mode::Hung);
+    let arguments = to(&cluster, "--duration 3600 --ready-timeout 3600 --rate 5");
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let mut child = example(&arguments).spawn().expect("it starts");
+    cluster.wait_for_requests(1).await;
+    interrupt(&child);
+    let out = child.stdout.take().expect("its output");
+    let mut lines = BufReader::new(out).lines();
+    let mut told = 0;
+    while let Some(line) = within("a line", lines.next_line()).await.expect("text") {
+        if line.contains("interrupted") {
+            told += 1;
+            if told == 1 {
+                interrupt(&child);
+            }
+        }
+    }
+    assert_eq!(told, 2);
+    let status = within("the example's end", child.wait()).await;
+    assert_eq!(status.expect("it ends").code(), Some(0));
+}
+
+fn interrupt(child: &tokio::process::Child) {
+    let id = child.id().expect("it runs").to_string();
+    let status = Command::new("kill").args(["-INT", &id]).status();
+    assert!(status.expect("kill runs").success());
 }

@@ -6,56 +6,96 @@ use std::{
     time::Duration,
 };
 
-use clap::{CommandFactory, Parser, ValueEnum, error::ErrorKind};
+use clap::{
+    CommandFactory, Parser,
+    builder::{PossibleValuesParser, TypedValueParser},
+    error::ErrorKind,
+};
 use http::{Uri, uri::PathAndQuery};
+use tower_headless::{BuiltInPolicy, ParsePolicyError};
 
-/// Sends requests at a steady rate to the pods of a headless Service, and shows what becomes of them.
-///
-/// Without --service it starts a small cluster inside this process, scales it, and kills one of its pods.
+const ABOUT: &str = "\
+Sends requests to the pods of a Service of yours, or of a small cluster in this
+process, scaled 3 -> 5 -> 2 while a pod is killed. Exits with 1 if one failed.";
+
+/// As clap's own, without the headline of the options: all of it fits a screen of 80 x 24.
+const HELP: &str = "{about}\n\n{usage-heading} {usage}\n\n{options}";
+
+const POLICIES: [&str; 6] = [
+    "round-robin",
+    "random",
+    "least-connections",
+    "power-of-two",
+    "peak-ewma",
+    "consistent-hash",
+];
+
+// Comments become the help: all that is longer than here makes it wider than 80 columns.
 #[derive(Debug, Parser)]
-#[command(name = "http_client")]
+#[command(
+    name = "http_client",
+    about = ABOUT,
+    help_template = HELP,
+    override_usage = "cargo run --features test-util --example http_client -- [OPTIONS]"
+)]
 pub(crate) struct Args {
-    /// Name of the Service: nginx-headless.default with a --port, _http._tcp.nginx-headless.default without
-    #[arg(long, value_name = "NAME")]
-    pub(crate) service: Option<String>,
+    /// A service of yours: http://web.default:80/path
+    #[arg(long, group = "target", value_name = "URL", value_parser = parse_url)]
+    url: Option<Uri>,
 
-    /// Port of its pods
+    /// Or its name: web.default, or _http._tcp.web.default
+    #[arg(long, group = "target", value_name = "NAME")]
+    service: Option<String>,
+
+    /// Port of its pods, if its name doesn't tell it
     #[arg(long, value_name = "N", requires = "service", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
 
-    /// Name server to ask, IP or IP:port [default: those of the system]
-    #[arg(long, value_name = "A", requires = "service", value_parser = parse_name_server)]
+    /// What to GET [default: /]
+    #[arg(long, conflicts_with = "url", value_parser = parse_path)]
+    path: Option<PathAndQuery>,
+
+    /// Name server, IP or IP:port [default: the system's]
+    #[arg(long, value_name = "A", requires = "target", value_parser = parse_name_server)]
     pub(crate) nameserver: Option<SocketAddr>,
 
-    /// Let the API server tell the pods, and DNS only where it can't (needs the feature kube)
-    #[arg(long, requires = "service")]
+    /// Ask the API server, or else DNS (feature kube)
+    #[arg(long, requires = "target")]
     pub(crate) watch: bool,
 
-    /// Which pod gets the next request
-    #[arg(long, value_enum, default_value_t = PolicyName::RoundRobin)]
-    pub(crate) policy: PolicyName,
+    #[arg(
+        long,
+        default_value = POLICIES[0],
+        hide_default_value = true,
+        hide_possible_values = true,
+        value_name = "P",
+        help = "round-robin (default), random, least-connections,\n\
+                power-of-two, peak-ewma, consistent-hash (1000 keys)",
+        value_parser = PossibleValuesParser::new(POLICIES).try_map(parse_policy)
+    )]
+    pub(crate) policy: BuiltInPolicy,
 
-    /// Send all of them to this pod: by its name, or its address
-    #[arg(long, value_name = "POD", requires = "service", conflicts_with_all = ["key", "all", "policy"])]
+    /// Send all to this pod, by its name or its address
+    #[arg(long, value_name = "POD", requires = "target", conflicts_with_all = ["key", "all", "policy"])]
     pub(crate) pod: Option<String>,
 
-    /// Send all of them to the pod of this key, whatever pods come and go (by consistent hashing)
+    /// Send all to the pod of this key (consistent hashing)
     #[arg(long, value_name = "KEY", conflicts_with_all = ["all", "policy"])]
     pub(crate) key: Option<String>,
 
-    /// Send each of them to all pods, and count each pod's answer
+    /// Send each to all pods; each one's answer counts
     #[arg(long, conflicts_with = "policy")]
     pub(crate) all: bool,
 
-    /// Zone of this client: pods that are meant for it come first
-    #[arg(long, value_name = "Z", default_value_t)]
+    /// Zone of this client: its pods first [default: none]
+    #[arg(long, value_name = "Z", default_value_t, hide_default_value = true)]
     pub(crate) zone: String,
 
-    /// Node of this client: pods that are meant for it come first
-    #[arg(long, value_name = "N", default_value_t)]
+    /// Node of this client: its pods first [default: none]
+    #[arg(long, value_name = "N", default_value_t, hide_default_value = true)]
     pub(crate) node: String,
 
-    /// Seconds that a request waits while no pod accepts it, or the one it is for is away
+    /// Seconds to wait for a pod that accepts
     #[arg(long, value_name = "S", default_value = "5", value_parser = parse_seconds)]
     pub(crate) ready_timeout: Duration,
 
@@ -67,27 +107,22 @@ pub(crate) struct Args {
     #[arg(long, value_name = "S", default_value = "10", value_parser = parse_seconds)]
     pub(crate) duration: Duration,
 
-    /// What to GET
-    #[arg(long, default_value = "/", value_parser = parse_path)]
-    pub(crate) path: PathAndQuery,
-
-    /// Take loopback addresses for pods too
+    /// Take loopback addresses for pods, too
     #[arg(long)]
     pub(crate) allow_loopback: bool,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum PolicyName {
-    #[value(alias = "rr")]
-    RoundRobin,
-    Random,
-    #[value(alias = "lc")]
-    LeastConnections,
-}
-
 impl Args {
-    /// What `--service` and `--port` name. Ends the process, with a message, if they name nothing.
+    /// There is a service of the user's.
+    pub(crate) fn has_service(&self) -> bool {
+        self.url.is_some() || self.service.is_some()
+    }
+
+    /// What `--url`, or `--service` and `--port`, name. Ends the process, with a message, if they name nothing.
     pub(crate) fn uri(&self) -> Uri {
+        if let Some(url) = &self.url {
+            return url.clone();
+        }
         let service = self.service.as_deref().unwrap_or_default();
         let uri = match self.port {
             Some(port) => format!("http://{service}:{port}"),
@@ -98,10 +133,40 @@ impl Args {
         uri.parse().unwrap_or_else(|error| self.reject(error))
     }
 
+    /// What to GET.
+    pub(crate) fn path(&self) -> &str {
+        let of_url = self.url.as_ref().and_then(Uri::path_and_query);
+        self.path.as_ref().or(of_url).map_or("/", |it| it.as_str())
+    }
+
+    /// Where the requests go, in a few words.
+    pub(crate) fn route(&self) -> String {
+        match (&self.pod, &self.key) {
+            (Some(pod), _) => format!("pod {pod}"),
+            (None, Some(key)) => format!("key {key}"),
+            (None, None) if self.all => "all pods".to_owned(),
+            (None, None) => self.policy.to_string(),
+        }
+    }
+
     /// Ends the process, saying why these arguments are no good.
     pub(crate) fn reject(&self, why: impl fmt::Display) -> ! {
         let mut command = Self::command();
         command.error(ErrorKind::ValueValidation, why).exit()
+    }
+}
+
+fn parse_policy(name: String) -> Result<BuiltInPolicy, ParsePolicyError> {
+    name.parse()
+}
+
+fn parse_url(text: &str) -> Result<Uri, String> {
+    let url: Uri = text
+        .parse()
+        .map_err(|error: http::uri::InvalidUri| error.to_string())?;
+    match url.scheme_str() {
+        Some("http" | "https") => Ok(url),
+        _ => Err("a URL begins with http:// or https://".to_owned()),
     }
 }
 

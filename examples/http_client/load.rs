@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, interval},
 };
 use tower_headless::{
-    BoxError, Endpoint, Route,
+    BoxError, BuiltInPolicy, Endpoint,
     http::{Client, Error, RequestBuilder, Response},
 };
 
@@ -17,6 +17,9 @@ use crate::{args::Args, report::Report};
 
 /// Beyond so many at a time, requests are sent late: the memory of a client is bounded, that of a bad day isn't.
 const MAX_AT_A_TIME: usize = 10_000;
+
+/// Where the policy goes by keys, requests have so many different ones, in turn.
+const KEYS: usize = 1000;
 
 /// GETs the path `rate` times a second into `requests`, whether answers come or not.
 pub(crate) async fn send(
@@ -26,13 +29,15 @@ pub(crate) async fn send(
     report: &Arc<Report>,
 ) -> Infallible {
     let mut beats = interval(Duration::from_secs(1) / args.rate);
+    let mut number = 0;
     loop {
         beats.tick().await;
         while requests.try_join_next().is_some() {}
         if requests.len() >= MAX_AT_A_TIME {
             requests.join_next().await;
         }
-        let request = request(client, args);
+        let request = request(client, args, number);
+        number = (number + 1) % KEYS;
         let report = Arc::clone(report);
         match args.all {
             true => requests.spawn(ask_all(request, report)),
@@ -42,12 +47,15 @@ pub(crate) async fn send(
 }
 
 /// To any pod, or to one by its name, or by a key.
-fn request(client: &Client, args: &Args) -> RequestBuilder {
-    let path = args.path.as_str();
+fn request(client: &Client, args: &Args, number: usize) -> RequestBuilder {
+    let path = args.path();
     match (&args.pod, &args.key) {
         // Waited for while it is away, and followed wherever it comes back.
         (Some(pod), _) => client.pod(&**pod).get(path),
-        (None, Some(key)) => client.get(path).route(Route::new().key(&**key)),
+        (None, Some(key)) => client.get(path).key(&**key),
+        (None, None) if matches!(args.policy, BuiltInPolicy::ConsistentHash(_)) => {
+            client.get(path).key(number.to_string())
+        }
         (None, None) => client.get(path),
     }
 }

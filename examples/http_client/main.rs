@@ -3,15 +3,19 @@
 //! ```text
 //! cargo run --features test-util --example http_client              # a cluster of its own; needs nothing but loopback
 //! cargo run --features test-util --example http_client -- --help
-//! cargo run --features test-util --example http_client -- --service nginx-headless.default --port 80
-//! cargo run --features test-util,kube-latest --example http_client -- --service nginx-headless.default --port 80 --watch
+//! cargo run --features test-util --example http_client -- --policy least-connections
+//! cargo run --features test-util --example http_client -- --url http://nginx-headless.default:80
+//! cargo run --features test-util,kube-latest --example http_client -- --url http://nginx-headless.default:80 --watch
 //! cargo run --features test-util --example http_client -- --service _http._tcp.nginx-headless.default --pod web-0   # or --key, --all
 //! ```
 //!
 //! Without arguments it starts a DNS server and three pods, and sends requests at a steady rate while the service is
-//! scaled 3 → 5 → 2 and one pod is killed without DNS knowing. With `--service` it does the same to a service of yours,
-//! and the changes are yours to make. With `--watch` the API server tells the pods, which takes the right to list and watch
+//! scaled 3 → 5 → 2 and one pod is killed without DNS knowing. With `--url`, or `--service`, it does the same to a service of
+//! yours, and the changes are yours to make. With `--watch` the API server tells the pods, which takes the right to list and watch
 //! EndpointSlices.
+//!
+//! On a terminal it draws a table over and over. Where that is in a pipe or a file, `TERM` is `dumb`, or `RUST_LOG` brings logs to
+//! the same terminal, it writes a line each second.
 //!
 //! To learn how the crate is used, read [`run`], and `request` and `get` in `load.rs`: that is all of it. The rest is show: `load.rs`
 //! keeps the rate, `report.rs` and `screen.rs` show what became of the requests, `story.rs` runs the cluster.
@@ -29,14 +33,14 @@ use std::{convert::Infallible, env, process::ExitCode, sync::Arc, time::Duration
 use clap::Parser;
 use futures::{StreamExt, future::OptionFuture};
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     task::JoinSet,
     time::{interval, sleep},
 };
-use tower_headless::{ConsistentHash, LeastConnections, Policy, Random, RoundRobin, http::Client};
+use tower_headless::{ConsistentHash, http::Client};
 use tracing_subscriber::EnvFilter;
 
-use args::{Args, PolicyName};
+use args::Args;
 use report::Report;
 use story::Story;
 
@@ -51,21 +55,14 @@ async fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     let args = Args::parse();
-    // The policy is part of the client's type, so that a pick costs no indirection.
-    let failed = match args.policy {
-        // What a key means is its policy's affair: this one sends it where it was before. All requests have the same key, so
-        // with a bound on load its pod would leave some of them to the next one.
-        _ if args.key.is_some() => run(&args, ConsistentHash::new().load_factor(None)).await,
-        PolicyName::RoundRobin => run(&args, RoundRobin::new()).await,
-        PolicyName::Random => run(&args, Random::new()).await,
-        PolicyName::LeastConnections => run(&args, LeastConnections::new()).await,
-    };
+    let failed = run(&args).await;
     ExitCode::from(u8::from(failed > 0))
 }
 
 /// The whole run: how many requests failed.
-async fn run<P: Policy>(args: &Args, policy: P) -> usize {
-    let story = OptionFuture::from(args.service.is_none().then(Story::begin)).await;
+async fn run(args: &Args) -> usize {
+    let own = !args.has_service();
+    let story = OptionFuture::from(own.then(Story::begin)).await;
     let (service, name_server) = match &story {
         Some(story) => (story.uri(), Some(story.name_server())),
         None => (args.uri(), args.nameserver),
@@ -73,6 +70,12 @@ async fn run<P: Policy>(args: &Args, policy: P) -> usize {
     // A pod on a loopback address is a mistake in a cluster, but not in the story.
     let allow_loopback = args.allow_loopback || story.is_some();
 
+    let policy = match &args.key {
+        // What a key means is its policy's affair: this one sends it where it was before. All requests have the same key, so
+        // with a bound on load its pod would leave some of them to the next one.
+        Some(_) => ConsistentHash::new().load_factor(None).into(),
+        None => args.policy.clone(),
+    };
     // A service's name is all it takes; every setting has a default. Clone the client wherever requests come from:
     // clones share the pods and their connections.
     //
@@ -92,30 +95,53 @@ async fn run<P: Policy>(args: &Args, policy: P) -> usize {
     };
     let client = client.unwrap_or_else(|error| args.reject(error));
 
-    let report = Arc::new(Report::new(&service, story.as_ref().map(|_| story::TTL)));
+    let report = Arc::new(Report::new(
+        &service,
+        args,
+        story.as_ref().map(|_| story::TTL),
+    ));
     // As the manifest tells it by the downward API.
     if let (Ok(pod), Ok(node)) = (env::var("POD_NAME"), env::var("NODE_NAME")) {
         report.note("client", &format!("in pod {pod} on node {node}"));
     }
+    let mut interrupts = Interrupts::new();
     let mut requests = JoinSet::new();
     let told = OptionFuture::from(story.as_ref().map(|story| story.tell(&report)));
     tokio::select! {
         () = sleep(args.duration) => {}
-        () = stopped() => report.note("client", "interrupted"),
+        () = interrupts.next() => report.note("client", "interrupted"),
         never = load::send(&client, args, &mut requests, &report) => match never {},
         never = follow(&client, &report) => match never {},
         Some(never) = told => match never {},
     }
-    requests.join_all().await;
+    // Those that are under way have their time. Who can't wait for them interrupts again.
+    tokio::select! {
+        () = async { while requests.join_next().await.is_some() {} } => {}
+        () = interrupts.next() => report.note("client", "interrupted again: some answers are missing"),
+    }
     report.summary(&client.endpoints())
 }
 
-/// Returns on ^C, and on SIGTERM, which is kubelet's way.
-async fn stopped() {
-    let mut terminate = signal(SignalKind::terminate()).expect("a signal that can be caught");
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
+/// ^C, and SIGTERM, which is kubelet's way. None is lost that comes while nobody waits for it.
+struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupts {
+    fn new() -> Self {
+        let catch = |kind| signal(kind).expect("a signal that can be caught");
+        Self {
+            interrupt: catch(SignalKind::interrupt()),
+            terminate: catch(SignalKind::terminate()),
+        }
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }
 

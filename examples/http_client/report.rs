@@ -16,8 +16,9 @@ use tokio::time::Instant;
 use tower_headless::{Endpoint, EndpointStatus, MembershipChange};
 
 use crate::{
-    screen::Screen,
-    table::{Row, milliseconds, render},
+    args::Args,
+    screen::{Screen, Size},
+    table::{MAX_ROWS, OTHER_LINES, Row, milliseconds, render},
 };
 use pod::{Latencies, Pod};
 
@@ -27,8 +28,13 @@ const RECENTLY: Duration = Duration::from_secs(1);
 /// How many failures are told, among those that differ.
 const MAX_TOLD: usize = 10;
 
-/// How many pods a line of plain output names.
+/// How many pods a line of plain output names, and how many newcomers a screen has room for.
 const MAX_NAMED: usize = 6;
+
+/// Lines of a screen besides the table's and the newcomers': those that are empty, the others of a frame or of the summary, and
+/// the cursor's.
+const FRAME_LINES: usize = 4;
+const SUMMARY_LINES: usize = 4;
 
 /// Everything that is shown. All who have something to tell share it.
 pub(crate) struct Report(Mutex<State>);
@@ -36,6 +42,9 @@ pub(crate) struct Report(Mutex<State>);
 struct State {
     screen: Screen,
     began: Instant,
+    /// For how long requests are sent, and where to.
+    duration: Duration,
+    route: String,
     /// Of the records, where DNS is our own.
     ttl: Option<Duration>,
     /// When DNS was told of more pods, where DNS is our own.
@@ -52,13 +61,15 @@ struct State {
 }
 
 impl Report {
-    pub(crate) fn new(service: &Uri, ttl: Option<Duration>) -> Self {
+    pub(crate) fn new(service: &Uri, args: &Args, ttl: Option<Duration>) -> Self {
         let mut screen = Screen::new();
         screen.line(&format!("target {service}"));
         let began = Instant::now();
         Self(Mutex::new(State {
             screen,
             began,
+            duration: args.duration,
+            route: args.route(),
             ttl,
             scaled_up: None,
             discovered: false,
@@ -112,9 +123,9 @@ impl Report {
         let mut state = self.lock();
         state.look_at(endpoints);
         state.forget_before(now - RECENTLY);
-        if state.screen.is_terminal() {
-            let rows = state.rows(|pod| pod.recent, state.recent.len() as u64);
-            state.screen.table(format!("\n{}", render(&rows)));
+        if let Some(size) = state.screen.size().filter(|_| state.screen.is_live()) {
+            let table = state.live(size);
+            state.screen.table(&table);
         } else if now >= state.next_plain {
             state.next_plain += RECENTLY;
             let line = state.plain();
@@ -126,8 +137,8 @@ impl Report {
     pub(crate) fn summary(&self, endpoints: &[EndpointStatus]) -> usize {
         let mut state = self.lock();
         state.look_at(endpoints);
-        let summary = state.summary();
-        state.screen.end(&summary);
+        let (table, text) = state.summary();
+        state.screen.end(&table, &text);
         state.failed
     }
 
@@ -188,7 +199,7 @@ impl State {
             }
             if let Some(after) = pod.take_into_use() {
                 let after = after.as_secs_f64();
-                news.push(format!("first answer of {ip}, {after:.2} s {since}"));
+                news.push(format!("first answer of {ip} {after:.2} s {since}"));
             }
         }
         for news in news {
@@ -218,6 +229,19 @@ impl State {
         pods.into_iter().map(row).collect()
     }
 
+    /// The table as it is now, and below it how far the run is.
+    fn live(&self, size: Size) -> String {
+        let rows = self.rows(|pod| pod.recent, self.recent.len() as u64);
+        let max_rows = size.rows.saturating_sub(OTHER_LINES + FRAME_LINES);
+        let table = render(&rows, max_rows.min(MAX_ROWS), size.columns);
+        let (route, ok, failed) = (&self.route, self.latencies.count(), self.failed);
+        let (elapsed, duration) = (self.began.elapsed(), self.duration.as_secs_f64());
+        let elapsed = elapsed.as_secs_f64();
+        format!(
+            "\n{table}\n{route}: {ok} answers, {failed} failed; {elapsed:.0} of {duration} s; ^C ends it\n"
+        )
+    }
+
     /// The table in one line.
     fn plain(&self) -> String {
         let answers = self.recent.len();
@@ -236,24 +260,37 @@ impl State {
         line
     }
 
-    fn summary(&self) -> String {
+    /// The table of the whole run, and what is to be said below it.
+    fn summary(&self) -> (String, String) {
         let ok = self.latencies.count();
         let failed = self.failed;
         let all = &self.latencies;
-        let rows = self.rows(Pod::answers, ok);
-        let mut text = format!("\n{}\n", render(&rows));
-        text += &format!(
-            "requests   {}: p50 {}, p99 {}, longest {}\n",
-            ok + failed as u64,
-            milliseconds(all.quantile(0.5)),
-            milliseconds(all.quantile(0.99)),
-            milliseconds(all.quantile(1.0)),
-        );
-        text += &format!("failures   {failed}\n");
-        for (endpoint, pod) in &self.pods {
-            text += &self.newcomer(endpoint, pod).unwrap_or_default();
+        let newcomer = |(endpoint, pod): (&Endpoint, &Pod)| self.newcomer(endpoint, pod);
+        let mut newcomers: Vec<_> = self.pods.iter().filter_map(newcomer).collect();
+        let (mut max_rows, mut columns) = (MAX_ROWS, usize::MAX);
+        if let Some(size) = self.screen.size() {
+            if let Some(more @ 1..) = newcomers.len().checked_sub(MAX_NAMED) {
+                newcomers.truncate(MAX_NAMED);
+                newcomers.push(format!("           and {more} more\n"));
+            }
+            let others = OTHER_LINES + newcomers.len() + SUMMARY_LINES;
+            max_rows = max_rows.min(size.rows.saturating_sub(others));
+            columns = size.columns;
         }
-        text + &format!("sent {} ok {ok} failed {failed}\n", ok + failed as u64)
+        let rows = self.rows(Pod::answers, ok);
+        let table = format!("\n{}", render(&rows, max_rows, columns));
+        let mut text = String::new();
+        if ok > 0 {
+            text += &format!(
+                "answers    {ok}: p50 {}, p99 {}, longest {}\n",
+                milliseconds(all.quantile(0.5)),
+                milliseconds(all.quantile(0.99)),
+                milliseconds(all.quantile(1.0)),
+            );
+        }
+        text += &newcomers.concat();
+        text += &format!("sent {} ok {ok} failed {failed}\n", ok + failed as u64);
+        (table, text)
     }
 
     /// How soon a pod that came during the run was used.
@@ -263,15 +300,18 @@ impl State {
             Some(after) => format!("first answer {:.2} s", after.as_secs_f64()),
             None => "no answer yet".to_owned(),
         };
+        let ttl = self.ttl.map(|ttl| format!(" (TTL {} s)", ttl.as_secs()));
+        let ttl = ttl.unwrap_or_default();
         let ip = endpoint.address().ip();
-        Some(format!("new pod    {ip}: {used} {}\n", self.since()))
+        let since = self.since();
+        Some(format!("new pod    {ip}: {used} {since}{ttl}\n"))
     }
 
     /// What newcomers are timed from.
-    fn since(&self) -> String {
+    fn since(&self) -> &'static str {
         match self.ttl {
-            Some(ttl) => format!("after DNS was told of it (TTL {} s)", ttl.as_secs()),
-            None => "after it was discovered".to_owned(),
+            Some(_) => "after DNS had it",
+            None => "after it was discovered",
         }
     }
 }

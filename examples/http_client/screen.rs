@@ -1,41 +1,90 @@
 //! Lines that stay, and on a terminal a table below them that is drawn over and over.
 
-use std::io::{IsTerminal, Stdout, Write, stdout};
+use std::{
+    env,
+    io::{IsTerminal, Stdout, Write, stderr, stdout},
+};
+
+/// Where a line that doesn't fit goes on: under what happened, which `Report::note` writes there.
+const INDENT: usize = 18;
 
 pub(crate) struct Screen {
     out: Stdout,
     is_terminal: bool,
+    is_live: bool,
     /// What stands below the lines now.
     table: String,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Size {
+    pub(crate) columns: usize,
+    pub(crate) rows: usize,
 }
 
 impl Screen {
     pub(crate) fn new() -> Self {
         let out = stdout();
+        let is_terminal = out.is_terminal();
         Self {
-            is_terminal: out.is_terminal(),
+            is_terminal,
+            is_live: is_terminal && moves_its_cursor() && !has_logs(),
             out,
             table: String::new(),
         }
     }
 
-    pub(crate) fn is_terminal(&self) -> bool {
-        self.is_terminal
+    /// There may be a table.
+    pub(crate) fn is_live(&self) -> bool {
+        self.is_live
+    }
+
+    /// That of the terminal, if it is one.
+    pub(crate) fn size(&self) -> Option<Size> {
+        if !self.is_terminal {
+            return None;
+        }
+        let size = rustix::termios::tcgetwinsize(&self.out).ok();
+        let size = size.map(|it| (usize::from(it.ws_col), usize::from(it.ws_row)));
+        // One that doesn't know its size says 0.
+        let (columns, rows) = size.filter(|&it| it.0 > 0 && it.1 > 0).unwrap_or((80, 24));
+        Some(Size { columns, rows })
     }
 
     /// A line that stays, above the table.
     pub(crate) fn line(&mut self, line: &str) {
+        let line = self.fold(line);
         self.replace(&format!("{line}\n"), self.table.clone());
     }
 
     /// The table from now on.
-    pub(crate) fn table(&mut self, table: String) {
+    pub(crate) fn table(&mut self, table: &str) {
+        let table = self.fit(table);
         self.replace("", table);
     }
 
-    /// The last words, in the table's place.
-    pub(crate) fn end(&mut self, text: &str) {
-        self.replace(text, String::new());
+    /// The last table and the last words, in the table's place.
+    pub(crate) fn end(&mut self, table: &str, text: &str) {
+        let table = self.fit(table);
+        let text = text.lines().map(|line| self.fold(line) + "\n");
+        let text = text.collect::<Vec<_>>().concat();
+        self.replace(&(table + &text), String::new());
+    }
+
+    /// As much of the table as there is room for: a row that wraps, or scrolls out of sight, couldn't be erased.
+    fn fit(&self, table: &str) -> String {
+        let Some(size) = self.size() else {
+            return table.to_owned();
+        };
+        let cut = |line: &str| line.chars().take(size.columns).chain(['\n']).collect();
+        // The last row is the cursor's.
+        let lines = table.lines().take(size.rows.saturating_sub(1));
+        lines.map(cut).collect::<Vec<String>>().concat()
+    }
+
+    fn fold(&self, line: &str) -> String {
+        let columns = self.size().map_or(usize::MAX, |size| size.columns);
+        fold(line, columns)
     }
 
     /// All in one write, so that nothing flickers.
@@ -45,15 +94,38 @@ impl Screen {
             0 => String::new(),
             height => format!("\x1b[{height}F\x1b[J"),
         };
-        // A row that wrapped would make the table higher than it counts (DECAWM).
-        let drawn = match &*table {
-            "" => String::new(),
-            table => format!("\x1b[?7l{table}\x1b[?7h"),
-        };
-        self.table = table;
         // Nobody may be reading any more (`| head`): the run goes on, and its exit status still tells.
-        let text = format!("{erase}{lines}{drawn}");
+        let text = format!("{erase}{lines}{table}");
+        self.table = table;
         let _ = self.out.write_all(text.as_bytes());
         let _ = self.out.flush();
     }
+}
+
+fn moves_its_cursor() -> bool {
+    let term = env::var("TERM").unwrap_or_default();
+    !matches!(&*term, "" | "dumb")
+}
+
+/// Lines that others write among the table's would be torn by it.
+fn has_logs() -> bool {
+    let wanted = env::var_os("RUST_LOG").is_some_and(|filter| !filter.is_empty());
+    wanted && stderr().is_terminal()
+}
+
+/// `line`, broken between words where it is wider than `columns`.
+fn fold(line: &str, columns: usize) -> String {
+    let mut folded = String::new();
+    let mut width = 0;
+    for word in line.split_inclusive(' ') {
+        let length = word.trim_end().chars().count();
+        if width > INDENT && width + length > columns {
+            folded.truncate(folded.trim_end().len());
+            folded += &format!("\n{:INDENT$}", "");
+            width = INDENT;
+        }
+        folded += word;
+        width += word.chars().count();
+    }
+    folded
 }

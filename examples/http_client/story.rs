@@ -67,7 +67,7 @@ impl Story {
         tell(&format!("killed {victim}; DNS doesn't know"));
 
         sleep_until(began + SCALE_DOWN).await;
-        tell("scaled to 2: the dead pod and both new ones leave DNS, and drain");
+        tell("scaled to 2: the dead and both new pods leave DNS, and drain");
         self.cluster.scale(2).await;
         tell("the drained pods have stopped");
         std::future::pending().await

@@ -2,8 +2,17 @@
 
 use std::{fmt::Write, net::SocketAddr, time::Duration};
 
-/// Beyond so many, a table is no more to be followed, and doesn't fit a screen.
-const MAX_ROWS: usize = 20;
+/// Beyond so many, a table is no more to be followed.
+pub(crate) const MAX_ROWS: usize = 20;
+
+/// Lines of a table besides its rows, when it has the most: its headline, and how many more pods there are.
+pub(crate) const OTHER_LINES: usize = 2;
+
+/// The width of all columns but the first.
+const OTHER_COLUMNS: usize = 55;
+
+/// An IPv4 address and its port are never cut: where that is too wide for a screen, the last columns are.
+const MIN_WIDTH: usize = "255.255.255.255:65535".len();
 
 /// What is shown of one pod.
 pub(crate) struct Row {
@@ -27,33 +36,41 @@ impl Row {
     }
 }
 
-/// One line a row, under a headline.
-pub(crate) fn render(rows: &[Row]) -> String {
-    let width = rows.iter().map(|row| row.pod().len()).max();
-    let width = width.unwrap_or_default().max(3);
+/// One line a row, under a headline. Of more than `max_rows` the others are counted; where a pod's name and address don't
+/// fit into `columns` they are cut.
+pub(crate) fn render(rows: &[Row], max_rows: usize, columns: usize) -> String {
+    let widest = rows.iter().map(|row| row.pod().len()).max();
+    let room = columns.saturating_sub(OTHER_COLUMNS).max(MIN_WIDTH);
+    let width = widest.unwrap_or_default().max("pod".len()).min(room);
     let mut table = format!(
-        "{:width$}  {:11}  {:>9}  {:>6}  {:>7}  {:>8}  {:>8}\n",
+        "{:width$}  {:11} {:>9} {:>5} {:>7} {:>8} {:>8}\n",
         "pod", "state", "in flight", "share", "answers", "p50", "p99"
     );
-    for row in rows.iter().take(MAX_ROWS) {
+    for row in rows.iter().take(max_rows) {
+        let of_answers = |time| match row.answers {
+            0 => "-".to_owned(),
+            _ => milliseconds(time),
+        };
         let in_flight = row.in_flight.map_or("-".to_owned(), |n| n.to_string());
         let _infallible = writeln!(
             table,
-            "{:width$}  {:11}  {in_flight:>9}  {:>4.0} %  {:>7}  {:>8}  {:>8}",
+            "{:width$.width$}  {:11} {in_flight:>9} {:>3.0} % {:>7} {:>8} {:>8}",
             row.pod(),
             row.state,
             row.share * 100.0,
             row.answers,
-            milliseconds(row.p50),
-            milliseconds(row.p99),
+            of_answers(row.p50),
+            of_answers(row.p99),
         );
     }
-    if let Some(more @ 1..) = rows.len().checked_sub(MAX_ROWS) {
+    if let Some(more @ 1..) = rows.len().checked_sub(max_rows) {
         let _infallible = writeln!(table, "and {more} more");
     }
     table
 }
 
+/// No wider than a column, up to a minute and more.
 pub(crate) fn milliseconds(duration: Duration) -> String {
-    format!("{:.1} ms", duration.as_secs_f64() * 1000.0)
+    let decimals = usize::from(duration < Duration::from_secs(1));
+    format!("{:.decimals$} ms", duration.as_secs_f64() * 1000.0)
 }

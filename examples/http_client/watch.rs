@@ -10,9 +10,12 @@ use crate::args::Args;
 pub(crate) fn discovery(args: &Args, service: &Uri) -> impl Discovery {
     use tower_headless::{Dns, EndpointSlices};
 
-    let name = service
-        .authority()
-        .map_or("", |authority| authority.as_str());
+    let authority = service.authority().map_or("", |it| it.as_str());
+    let name = match service.port() {
+        // As in any URL.
+        None if !authority.starts_with('_') => format!("{authority}:80"),
+        _ => authority.to_owned(),
+    };
     let slices = name.parse().map(EndpointSlices::new);
     let dns = name.parse().map(Dns::new);
     let slices = slices.unwrap_or_else(|error| args.reject(error));

@@ -6,9 +6,16 @@ use clap::{CommandFactory, Parser, error::ErrorKind};
 
 use crate::scenario::{self, Scenario};
 
-/// Runs the balancer's own code against simulated pods, on a clock that is simulated too, and compares its policies.
+const ABOUT: &str = "\
+Runs the balancer's own code against simulated pods, on a simulated clock, and
+compares its policies: a table and a plot for each scenario.";
+
 #[derive(Debug, Parser)]
-#[command(name = "simulate")]
+#[command(
+    name = "simulate",
+    about = ABOUT,
+    override_usage = "cargo run --release --example simulate -- [OPTIONS] [SCENARIO]..."
+)]
 pub(crate) struct Args {
     /// Which scenarios to run [default: all of them]
     #[arg(value_name = "SCENARIO")]

@@ -1,5 +1,5 @@
 //! What only this crate's own tests need, around [`tower_headless::test_util`]: real servers, pods as processes, pods that
-//! answer bytes from a script, an API server, loads.
+//! answer bytes from a script, an API server, loads, a terminal.
 //!
 //! Nothing here sleeps for luck: tests wait for events (`wait_until`, `next_query`), and every wait is bounded by
 //! [`within`], so that a bug fails a test instead of hanging it.
@@ -23,6 +23,7 @@ pub mod pod;
 pub mod process;
 pub mod scripted;
 pub mod servers;
+pub mod terminal;
 pub mod tls;
 
 pub use tower_headless::test_util::{PATIENCE, within};

@@ -87,8 +87,8 @@ mod tests {
 
     #[test]
     fn those_that_have_answered_are_told() {
-        let table = "web-0 10.0.0.1:80  available  0     0 %        0    0.0 ms\n\
-                     web-1 10.0.0.2:80  available  0   100 %      333    0.9 ms\n";
+        let table = "web-0 10.0.0.1:80  available  0   0 %       0        -\n\
+                     web-1 10.0.0.2:80  available  0 100 %     333   0.9 ms\n";
         assert_eq!(answers(table), [("web-1", 333)]);
     }
 
