@@ -324,11 +324,10 @@
 //! | `http` | no | [`http::Client`]: HTTP/1.1 and HTTP/2, on hyper, over the pods that `dns`, or any other discovery, finds; [`HealthCheck::http`] and [`HealthCheck::grpc`] |
 //! | `json` | no | JSON in requests and responses: [`http::RequestBuilder::json`], [`http::Response::json`] |
 //! | `sessions` | no | [`http::Sessions`]: sticky sessions by cookie or header, on cookie |
-//! | `test-util` | no | [`test_util`]: an embedded DNS server, pods that fail on demand and a cluster of both, for [your own tests](test_util#how-to-test-your-application) |
+//! | `test-util` | no | [`test_util`]: an embedded DNS server, pods that fail on demand and a cluster of both, and [clients that a function answers](http::Client::from_fn), for [your own tests](test_util#how-to-test-your-application) |
 //! | `tls` | no | HTTPS, on rustls; takes one of the two below |
 //! | `tls-ring`, `tls-aws-lc` | no | its provider of cryptography |
 //! | `tls-native-roots`, `tls-webpki-roots` | no | the system's and Mozilla's authorities, beside those of a file |
-//! | `test-util` | no | [`http::Client::from_fn`]: clients that an application's own tests answer |
 //! | `kube` | no | [`EndpointSlices`]: discovery by a watch of the API server, on kube; from Rust 1.89; takes a version of k8s-openapi, and one of the two below or above |
 //! | `kube-ring`, `kube-aws-lc` | no | its provider of cryptography |
 //! | `kube-latest` | no | all of it, for applications that don't care which |

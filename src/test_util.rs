@@ -19,10 +19,10 @@
 //!
 //! ## Without sockets
 //!
-//! Logic above the client takes no network: give it a client whose answers a closure makes (`http::Client::from_fn`), or any
-//! tower service over [`StaticEndpoints`](crate::StaticEndpoints). [`StreamDiscovery`](crate::StreamDiscovery) is a set that
-//! changes when the test says so. There, time may be paused (`#[tokio::test(start_paused = true)]`): timeouts of minutes pass at
-//! once, and the same way every time.
+//! Logic above the client takes no network: give it a client whose answers, and errors, a closure makes
+//! ([`Client::from_fn`](crate::http::Client::from_fn)), or any tower service over [`StaticEndpoints`](crate::StaticEndpoints).
+//! [`StreamDiscovery`](crate::StreamDiscovery) is a set that changes when the test says so. There, time may be paused
+//! (`#[tokio::test(start_paused = true)]`): timeouts of minutes pass at once, and the same way every time.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]

@@ -209,6 +209,8 @@ impl<D, C> BalanceBuilder<D, C> {
     }
 
     /// Requests never wait: while no endpoint accepts them, they fail at once. The same as a ready timeout of zero.
+    ///
+    /// So do those that come before discovery's first answer: wait for that with the first item of [`Balance::watch`].
     pub fn fail_fast(self) -> Self {
         self.ready_timeout(Duration::ZERO)
     }

@@ -327,6 +327,9 @@ impl<D> ClientBuilder<D> {
     }
 
     /// Requests fail at once while no pod accepts them. The same as a ready timeout of zero.
+    ///
+    /// So do those that come before discovery's first answer: wait for that with the first item of
+    /// [`Client::watch`](super::Client::watch).
     pub fn fail_fast(self) -> Self {
         self.ready_timeout(Duration::ZERO)
     }

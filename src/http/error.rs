@@ -44,6 +44,8 @@ use crate::{
 /// | the response broke off | [`is_body`](Self::is_body) | no | if it may be executed twice |
 /// | the response is more than the client reads | [`is_limit`](Self::is_limit) | no | no: raise the limit that the text names |
 /// | the status is no success, where successes count | [`is_status`](Self::is_status) | no | as the [status](Self::status_code) says |
+/// | the response's body isn't the JSON that was asked for | [`is_decode`](Self::is_decode) | no | no: see to the type, or to the pods |
+/// | a layer around the client failed | [`is_layer`](Self::is_layer) | no, as far as is known | as the source says |
 #[derive(Debug)]
 pub struct Error(
     Box<Kind>,
@@ -70,16 +72,22 @@ enum Kind {
     SessionLost { pod: Box<str>, source: BalanceError },
     #[error(transparent)]
     NoAnswer(BalanceError),
-    #[error("pod {pod} answered {status}")]
-    Status { pod: Endpoint, status: StatusCode },
+    #[error("{} answered {status}", sender(.pod.as_ref()))]
+    Status {
+        pod: Option<Endpoint>,
+        status: StatusCode,
+    },
     #[error("pod {pod} failed; the request {outcome}")]
     Pod {
         pod: Endpoint,
         outcome: Outcome,
         source: BoxError,
     },
-    #[error("the response of pod {pod} is more than this client reads")]
-    Limit { pod: Endpoint, source: BoxError },
+    #[error("the response of {} is more than this client reads", sender(.pod.as_ref()))]
+    Limit {
+        pod: Option<Endpoint>,
+        source: BoxError,
+    },
     #[error("the request's own body failed")]
     RequestBody(#[source] BoxError),
     #[error("pod {pod} failed while it sent its response")]
@@ -96,9 +104,9 @@ enum Kind {
     Unended { pod: Endpoint, after: Duration },
     #[error("a layer around the client failed: {0}")]
     Layer(BoxError),
-    #[error("pod {pod} answered {request} with {status}")]
+    #[error("{} answered {request} with {status}", sender(.pod.as_ref()))]
     StatusOf {
-        pod: Endpoint,
+        pod: Option<Endpoint>,
         status: StatusCode,
         /// Its method and path.
         request: String,
@@ -107,8 +115,16 @@ enum Kind {
         not(feature = "json"),
         expect(dead_code, reason = "nothing is decoded")
     )]
-    #[error("the response of pod {pod} is {why}")]
-    Decode { pod: Endpoint, why: String },
+    #[error("the response of {} is {why}", sender(.pod.as_ref()))]
+    Decode { pod: Option<Endpoint>, why: String },
+}
+
+/// Who has sent a response: where no pod has, a layer has made it.
+fn sender(pod: Option<&Endpoint>) -> String {
+    pod.map_or_else(
+        || "a layer around the client".into(),
+        |pod| format!("pod {pod}"),
+    )
 }
 
 fn unanswered(pod: Option<&Endpoint>) -> String {
@@ -195,7 +211,7 @@ impl Error {
         Kind::CutOff { pod, source }.into()
     }
 
-    pub(super) fn limit(pod: Endpoint, source: impl Into<BoxError>) -> Self {
+    pub(super) fn limit(pod: Option<Endpoint>, source: impl Into<BoxError>) -> Self {
         let source = source.into();
         Kind::Limit { pod, source }.into()
     }
@@ -210,7 +226,7 @@ impl Error {
         Kind::Unended { pod, after }.into()
     }
 
-    pub(super) fn answered(pod: Endpoint, status: StatusCode) -> Self {
+    pub(super) fn answered(pod: Option<Endpoint>, status: StatusCode) -> Self {
         Kind::Status { pod, status }.into()
     }
 
@@ -249,7 +265,7 @@ impl Error {
     }
 
     /// `request` is its method and path.
-    pub(super) fn status_of(pod: Endpoint, status: StatusCode, request: String) -> Self {
+    pub(super) fn status_of(pod: Option<Endpoint>, status: StatusCode, request: String) -> Self {
         Kind::StatusOf {
             pod,
             status,
@@ -260,7 +276,7 @@ impl Error {
 
     /// A response's body is not what its caller wants of it.
     #[cfg(feature = "json")]
-    pub(super) fn decode(pod: Endpoint, why: String) -> Self {
+    pub(super) fn decode(pod: Option<Endpoint>, why: String) -> Self {
         Kind::Decode { pod, why }.into()
     }
 
@@ -285,7 +301,10 @@ impl Error {
         };
         let kind = match outcome {
             Outcome::Abandoned => Kind::RequestBody(source),
-            Outcome::Limit => Kind::Limit { pod, source },
+            Outcome::Limit => Kind::Limit {
+                pod: Some(pod),
+                source,
+            },
             Outcome::Unprocessed | Outcome::Unknown => Kind::Pod {
                 pod,
                 outcome,
@@ -495,18 +514,19 @@ impl Error {
         self.own().1.as_deref()
     }
 
-    /// The pod that failed, where one alone had the request, or was the only one that should have it.
+    /// The pod that failed, where one alone had the request, or was the only one that should have it. None where a
+    /// [layer](super::Client::layer) has made the response.
     pub fn endpoint(&self) -> Option<&Endpoint> {
         match self.kind() {
-            Kind::Unanswered { pod, .. } => pod.as_ref(),
-            Kind::Pod { pod, .. }
+            Kind::Unanswered { pod, .. }
             | Kind::Status { pod, .. }
-            | Kind::Body { pod, .. }
-            | Kind::CutOff { pod, .. }
-            | Kind::Unended { pod, .. }
             | Kind::Limit { pod, .. }
             | Kind::StatusOf { pod, .. }
-            | Kind::Decode { pod, .. } => Some(pod),
+            | Kind::Decode { pod, .. } => pod.as_ref(),
+            Kind::Pod { pod, .. }
+            | Kind::Body { pod, .. }
+            | Kind::CutOff { pod, .. }
+            | Kind::Unended { pod, .. } => Some(pod),
             Kind::Unsent(error)
             | Kind::SessionLost { source: error, .. }
             | Kind::NoAnswer(error) => error.endpoint(),

@@ -23,36 +23,39 @@ impl Client {
     /// no pod ([`ResponseBody::endpoint`]), unless an [`Endpoint`](crate::Endpoint) is in the response's extensions. Nothing is sent
     /// again. [`RequestBuilder::timeout`](super::RequestBuilder::timeout) counts.
     ///
-    /// ```
-    /// use http::{Request, Response, StatusCode};
-    /// use http_body_util::BodyExt;
-    /// use tower_headless::http::{Client, Error, RequestBody};
+    /// So a unit test sees what a handler does when every pod is down. Each kind of error can be made by hand: [`Error::fake_balance`]
+    /// where no pod has had the request, and the other `fake_…`.
     ///
-    /// /// What is tested: the greeting of the pods, or one of our own when they can't say any.
-    /// async fn greeting(client: &Client) -> Result<String, Error> {
-    ///     let response = client.get("/greeting").await?;
-    ///     if !response.status().is_success() {
-    ///         return Ok("hello, stranger".into());
+    /// ```
+    /// use http::{Response, StatusCode};
+    /// use tower_headless::{Endpoint, Error as BalanceError, http::{Client, Error}};
+    ///
+    /// /// What is tested: it passes the pods' greeting on.
+    /// async fn greeting(pods: &Client) -> (StatusCode, String) {
+    ///     let greeting = async { pods.get("/greeting").await?.error_for_status()?.text().await };
+    ///     match greeting.await {
+    ///         Ok(text) => (StatusCode::OK, text),
+    ///         Err(error) if error.is_unexecuted() => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+    ///         Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()),
     ///     }
-    ///     let text = response.into_body().collect().await?.to_bytes();
-    ///     Ok(String::from_utf8_lossy(&text).into_owned())
     /// }
     ///
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Error> {
-    /// let well = Client::from_fn(async |request: Request<RequestBody>| {
+    /// # async fn main() {
+    /// let well = Client::from_fn(async |request| {
     ///     assert_eq!(request.uri().path(), "/greeting");
-    ///     Ok(Response::new("hello, friend"))
+    ///     Ok(Response::new("hello"))
     /// });
-    /// assert_eq!(greeting(&well).await?, "hello, friend");
+    /// assert_eq!(greeting(&well).await, (StatusCode::OK, "hello".into()));
     ///
-    /// let overloaded = Client::from_fn(async |_| {
-    ///     let mut response = Response::new("");
-    ///     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    ///     Ok(response)
+    /// let down = Client::from_fn(async |_| {
+    ///     let last = Endpoint::new(([10, 244, 1, 7], 80).into());
+    ///     let error = BalanceError::fake_unreachable(3, last, "connection refused");
+    ///     Err::<Response<&str>, _>(Error::fake_balance(error))
     /// });
-    /// assert_eq!(greeting(&overloaded).await?, "hello, stranger");
-    /// # Ok(())
+    /// let (status, text) = greeting(&down).await;
+    /// assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    /// assert!(text.ends_with("connection refused"), "{text}");
     /// # }
     /// ```
     ///

@@ -226,15 +226,14 @@ impl ResponseBody {
         &self.exchange.named.origin
     }
 
-    /// An error of this response.
-    pub(super) fn error(&self, make: impl FnOnce(Endpoint) -> Error) -> Error {
+    /// An error of this response, which may be of no pod.
+    pub(super) fn error(&self, make: impl FnOnce(Option<Endpoint>) -> Error) -> Error {
         self.exchange.named.origin.error(make)
     }
 
     /// The pod that sends it, if one does: a [layer](super::Client::layer) or a test may have made it instead.
     pub fn endpoint(&self) -> Option<&Endpoint> {
-        let named = &self.exchange.named;
-        named.is_known().then_some(&named.origin.pod)
+        self.exchange.named.origin.known_pod()
     }
 
     /// The same of a pod: a layer has put its own body in the place of the pod's.
@@ -325,7 +324,10 @@ impl Body for ResponseBody {
             && deadline.poll(cx).is_ready()
         {
             let after = deadline.whole();
-            let error = this.named.origin.error(|pod| Error::unended(pod, after));
+            let error = this
+                .named
+                .origin
+                .pods_error(|pod| Error::unended(pod, after));
             // All of it, so that the connection closes though the caller holds on to this.
             this.abandon();
             (this.body, this.deadline) = (None, None);
@@ -355,8 +357,8 @@ impl Body for ResponseBody {
                 let origin = &this.named.origin;
                 let error = match error {
                     ReceiveError::Limit(limit) => origin.error(|pod| Error::limit(pod, limit)),
-                    ReceiveError::Broken(_) if is_cut_off => origin.error(Error::cut_off),
-                    ReceiveError::Broken(error) => origin.error(|pod| Error::body(pod, error)),
+                    ReceiveError::Broken(_) if is_cut_off => origin.pods_error(Error::cut_off),
+                    ReceiveError::Broken(error) => origin.pods_error(|pod| Error::body(pod, error)),
                     ReceiveError::Foreign(error) => Error::layer(error),
                 };
                 this.last(error)
@@ -377,10 +379,20 @@ impl Body for ResponseBody {
 }
 
 impl Origin {
-    pub(super) fn error(&self, make: impl FnOnce(Endpoint) -> Error) -> Error {
+    /// An error of what has come, from a pod or not.
+    pub(super) fn error(&self, make: impl FnOnce(Option<Endpoint>) -> Error) -> Error {
+        self.of_service(make(self.known_pod().cloned()))
+    }
+
+    /// An error of what comes over a pod's connection.
+    fn pods_error(&self, make: impl FnOnce(Endpoint) -> Error) -> Error {
+        self.of_service(make(self.pod.clone()))
+    }
+
+    fn of_service(&self, error: Error) -> Error {
         // Nobody knows the service of a response that a layer has made.
         let service = Some(&self.service).filter(|service| !service.is_empty());
-        make(self.pod.clone()).with_service(service)
+        error.with_service(service)
     }
 }
 

@@ -52,12 +52,28 @@ pub enum BuiltInPolicy {
 
 /// The text names no policy of this crate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{0:?} is no policy: use round-robin, random, least-connections, power-of-two, peak-ewma or consistent-hash"
-)]
+#[error("{0:?} is no policy: use {names}", names = names())]
 pub struct ParsePolicyError(String);
 
+/// What may be written: `a, b or c`.
+fn names() -> String {
+    let [others @ .., last] = BuiltInPolicy::all().map(|policy| policy.name());
+    format!("{} or {last}", others.join(", "))
+}
+
 impl BuiltInPolicy {
+    /// Each policy, with its defaults.
+    fn all() -> [Self; 6] {
+        [
+            RoundRobin::new().into(),
+            Random::new().into(),
+            LeastConnections::new().into(),
+            PowerOfTwo::new().into(),
+            PeakEwma::new().into(),
+            ConsistentHash::new().into(),
+        ]
+    }
+
     pub(super) fn reads(&self) -> Reads {
         match self {
             Self::RoundRobin(_) | Self::Random(_) => Reads::Nothing,
@@ -132,16 +148,8 @@ impl FromStr for BuiltInPolicy {
     type Err = ParsePolicyError;
 
     fn from_str(text: &str) -> Result<Self, ParsePolicyError> {
-        let all: [Self; 6] = [
-            RoundRobin::new().into(),
-            Random::new().into(),
-            LeastConnections::new().into(),
-            PowerOfTwo::new().into(),
-            PeakEwma::new().into(),
-            ConsistentHash::new().into(),
-        ];
         let name = text.trim().to_ascii_lowercase().replace('_', "-");
-        let named = all.into_iter().find(|policy| policy.name() == name);
+        let named = Self::all().into_iter().find(|policy| policy.name() == name);
         named.ok_or_else(|| ParsePolicyError(text.to_owned()))
     }
 }
@@ -220,5 +228,15 @@ mod tests {
         assert_eq!(policy.to_string(), "least-connections");
         let boxed: Box<dyn Policy> = Box::new(policy);
         assert!(BuiltInPolicy::of(&boxed).is_some(), "however it is wrapped");
+    }
+
+    #[test]
+    fn what_is_no_policy_is_told_with_all_that_are() {
+        let error = "fastest".parse::<BuiltInPolicy>().expect_err("no policy");
+        assert_eq!(
+            error.to_string(),
+            "\"fastest\" is no policy: use round-robin, random, least-connections, power-of-two, peak-ewma or \
+             consistent-hash"
+        );
     }
 }

@@ -82,19 +82,19 @@ impl Error {
 
     /// The response is more than the client reads: [`is_limit`](Self::is_limit).
     pub fn fake_limit(pod: Endpoint, source: impl Into<BoxError>) -> Self {
-        Self::limit(pod, source)
+        Self::limit(Some(pod), source)
     }
 
     /// An answer that is no success: [`is_status`](Self::is_status).
     pub fn fake_status(pod: Endpoint, status: StatusCode) -> Self {
-        Self::answered(pod, status)
+        Self::answered(Some(pod), status)
     }
 
     /// The response's body is no JSON, or that of another type: [`is_decode`](Self::is_decode).
     #[cfg(feature = "json")]
     #[cfg_attr(docsrs, doc(cfg(all(feature = "json", feature = "test-util"))))]
     pub fn fake_decode(pod: Endpoint, why: &str) -> Self {
-        Self::decode(pod, why.to_owned())
+        Self::decode(Some(pod), why.to_owned())
     }
 
     /// A layer around the client failed the request: [`is_layer`](Self::is_layer).

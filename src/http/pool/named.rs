@@ -28,11 +28,6 @@ pub(in crate::http) struct Origin {
 }
 
 impl Named {
-    /// Whether there is a pod.
-    pub(in crate::http) fn is_known(&self) -> bool {
-        self.origin.pod.address() != NOBODY
-    }
-
     pub(in crate::http) fn new(pod: Endpoint, service: Arc<str>) -> Self {
         let mut extensions = Extensions::new();
         extensions.insert(pod.clone());
@@ -51,5 +46,12 @@ impl Named {
             }),
             extensions: Extensions::new(),
         }
+    }
+}
+
+impl Origin {
+    /// The pod, if one has sent the response.
+    pub(in crate::http) fn known_pod(&self) -> Option<&Endpoint> {
+        Some(&self.pod).filter(|pod| pod.address() != NOBODY)
     }
 }
