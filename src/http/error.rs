@@ -39,6 +39,7 @@ use crate::{
 /// | a pod failed before its response | [`is_endpoint`](Self::is_endpoint) | [asks it](Self::is_unexecuted) | the client has done so, where that is safe and the budget allowed |
 /// | it had no response within the `first_byte_timeout` | [`is_endpoint`](Self::is_endpoint), [`is_timeout`](Self::is_timeout) | no | as above |
 /// | it, or its response, had no end within the `timeout` | [`is_timeout`](Self::is_timeout) | no | if it may be executed twice |
+/// | the client's [layers](super::Client::layer) were not ready for it within the `timeout` | [`is_timeout`](Self::is_timeout) | yes | later |
 /// | a broadcast's pod hasn't answered in time | [`is_timeout`](Self::is_timeout) | [asks it](Self::is_unexecuted) | if it is unexecuted, or may be executed twice |
 /// | the request's own body failed | [`is_request_body`](Self::is_request_body) | no | with a body that doesn't |
 /// | the response broke off | [`is_body`](Self::is_body) | no | if it may be executed twice |
@@ -70,35 +71,53 @@ enum Kind {
     SessionLost { pod: Box<str>, source: BalanceError },
     #[error(transparent)]
     NoAnswer(BalanceError),
-    #[error("pod {pod} answered {status}")]
-    Status { pod: Endpoint, status: StatusCode },
+    #[error("{} {status}", answered(.pod.as_ref(), None))]
+    Status {
+        pod: Option<Endpoint>,
+        status: StatusCode,
+    },
     #[error("pod {pod} failed; the request {outcome}")]
     Pod {
         pod: Endpoint,
         outcome: Outcome,
         source: BoxError,
     },
-    #[error("the response of pod {pod} is more than this client reads")]
-    Limit { pod: Endpoint, source: BoxError },
+    #[error("{} is more than this client reads", response(.pod.as_ref()))]
+    Limit {
+        pod: Option<Endpoint>,
+        source: BoxError,
+    },
     #[error("the request's own body failed")]
     RequestBody(#[source] BoxError),
-    #[error("pod {pod} failed while it sent its response")]
-    Body { pod: Endpoint, source: BoxError },
-    #[error("the response of pod {pod} was cut off")]
-    CutOff { pod: Endpoint, source: RuntimeEnded },
+    #[error("{} failed while it sent its response", whose(.pod.as_ref()))]
+    Body {
+        pod: Option<Endpoint>,
+        source: BoxError,
+    },
+    #[error("{} was cut off", response(.pod.as_ref()))]
+    CutOff {
+        pod: Option<Endpoint>,
+        source: RuntimeEnded,
+    },
     #[error("{} within {after:?} (`timeout`)", unanswered(.pod.as_ref()))]
     Unanswered {
         /// The only pod that has the request.
         pod: Option<Endpoint>,
         after: Duration,
     },
-    #[error("no end of pod {pod}'s response within {after:?} (`timeout`)")]
-    Unended { pod: Endpoint, after: Duration },
+    /// No pod can have it.
+    #[error("the client's layers were not ready for it within {after:?} (`timeout`)")]
+    Unready { after: Duration },
+    #[error("no end of {}'s response within {after:?} (`timeout`)", whose(.pod.as_ref()))]
+    Unended {
+        pod: Option<Endpoint>,
+        after: Duration,
+    },
     #[error("a layer around the client failed: {0}")]
     Layer(BoxError),
-    #[error("pod {pod} answered {request} with {status}")]
+    #[error("{} {status}", answered(.pod.as_ref(), Some(request)))]
     StatusOf {
-        pod: Endpoint,
+        pod: Option<Endpoint>,
         status: StatusCode,
         /// Its method and path.
         request: String,
@@ -107,8 +126,30 @@ enum Kind {
         not(feature = "json"),
         expect(dead_code, reason = "nothing is decoded")
     )]
-    #[error("the response of pod {pod} is {why}")]
-    Decode { pod: Endpoint, why: String },
+    #[error("{} is {why}", response(.pod.as_ref()))]
+    Decode { pod: Option<Endpoint>, why: String },
+}
+
+fn whose(pod: Option<&Endpoint>) -> String {
+    pod.map_or_else(|| "no pod".into(), |pod| format!("pod {pod}"))
+}
+
+/// A layer, or a test, may have made it.
+fn response(pod: Option<&Endpoint>) -> String {
+    pod.map_or_else(
+        || "the response".into(),
+        |pod| format!("the response of pod {pod}"),
+    )
+}
+
+/// What comes before a status.
+fn answered(pod: Option<&Endpoint>, request: Option<&str>) -> String {
+    match (pod, request) {
+        (Some(pod), Some(request)) => format!("pod {pod} answered {request} with"),
+        (Some(pod), None) => format!("pod {pod} answered"),
+        (None, Some(request)) => format!("{request} was answered with"),
+        (None, None) => "it was answered with".into(),
+    }
 }
 
 fn unanswered(pod: Option<&Endpoint>) -> String {
@@ -184,18 +225,18 @@ impl Error {
         Kind::Foreign { other, service }.into()
     }
 
-    pub(super) fn body(pod: Endpoint, source: impl Into<BoxError>) -> Self {
+    pub(super) fn body(pod: Option<Endpoint>, source: impl Into<BoxError>) -> Self {
         let source = source.into();
         Kind::Body { pod, source }.into()
     }
 
     /// The runtime that drove the connection has ended before the response.
-    pub(super) fn cut_off(pod: Endpoint) -> Self {
+    pub(super) fn cut_off(pod: Option<Endpoint>) -> Self {
         let source = RuntimeEnded;
         Kind::CutOff { pod, source }.into()
     }
 
-    pub(super) fn limit(pod: Endpoint, source: impl Into<BoxError>) -> Self {
+    pub(super) fn limit(pod: Option<Endpoint>, source: impl Into<BoxError>) -> Self {
         let source = source.into();
         Kind::Limit { pod, source }.into()
     }
@@ -205,12 +246,17 @@ impl Error {
         Kind::Unanswered { pod, after }.into()
     }
 
+    /// The layers were not ready in the time of the request.
+    pub(super) fn unready(after: Duration) -> Self {
+        Kind::Unready { after }.into()
+    }
+
     /// No end of the response in the time of the request.
-    pub(super) fn unended(pod: Endpoint, after: Duration) -> Self {
+    pub(super) fn unended(pod: Option<Endpoint>, after: Duration) -> Self {
         Kind::Unended { pod, after }.into()
     }
 
-    pub(super) fn answered(pod: Endpoint, status: StatusCode) -> Self {
+    pub(super) fn answered(pod: Option<Endpoint>, status: StatusCode) -> Self {
         Kind::Status { pod, status }.into()
     }
 
@@ -249,7 +295,7 @@ impl Error {
     }
 
     /// `request` is its method and path.
-    pub(super) fn status_of(pod: Endpoint, status: StatusCode, request: String) -> Self {
+    pub(super) fn status_of(pod: Option<Endpoint>, status: StatusCode, request: String) -> Self {
         Kind::StatusOf {
             pod,
             status,
@@ -258,9 +304,44 @@ impl Error {
         .into()
     }
 
+    /// The same of a response's body, once more: causes are texts by then.
+    pub(super) fn again(&self) -> Self {
+        let text = |source: &BoxError| BoxError::from(source.to_string());
+        let kind = match &*self.0 {
+            Kind::Limit { pod, source } => Kind::Limit {
+                pod: pod.clone(),
+                source: text(source),
+            },
+            Kind::CutOff { pod, .. } => Kind::CutOff {
+                pod: pod.clone(),
+                source: RuntimeEnded,
+            },
+            Kind::Unended { pod, after } => Kind::Unended {
+                pod: pod.clone(),
+                after: *after,
+            },
+            Kind::Layer(source) => Kind::Layer(match std::ptr::eq(self.own(), self) {
+                true => text(source),
+                false => self.own().again().into(),
+            }),
+            Kind::Body { pod, source } => Kind::Body {
+                pod: pod.clone(),
+                source: text(source),
+            },
+            // A layer's body fails with an error of the client's that is about something else.
+            _ => Kind::Layer(self.to_string().into()),
+        };
+        Self(Box::new(kind), self.1.clone())
+    }
+
+    /// [`service`](Self::service), to be told of another error.
+    pub(super) fn shared_service(&self) -> Option<&Arc<str>> {
+        self.own().1.as_ref()
+    }
+
     /// A response's body is not what its caller wants of it.
     #[cfg(feature = "json")]
-    pub(super) fn decode(pod: Endpoint, why: String) -> Self {
+    pub(super) fn decode(pod: Option<Endpoint>, why: String) -> Self {
         Kind::Decode { pod, why }.into()
     }
 
@@ -285,7 +366,10 @@ impl Error {
         };
         let kind = match outcome {
             Outcome::Abandoned => Kind::RequestBody(source),
-            Outcome::Limit => Kind::Limit { pod, source },
+            Outcome::Limit => Kind::Limit {
+                pod: Some(pod),
+                source,
+            },
             Outcome::Unprocessed | Outcome::Unknown => Kind::Pod {
                 pod,
                 outcome,
@@ -322,6 +406,7 @@ impl Error {
             Kind::Request(_)
             | Kind::Foreign { .. }
             | Kind::Unsent(_)
+            | Kind::Unready { .. }
             | Kind::SessionLost { .. } => true,
             Kind::NoAnswer(ref error) => error.is_unsent(),
             Kind::Pod { outcome, .. } => outcome == Outcome::Unprocessed,
@@ -341,7 +426,10 @@ impl Error {
     /// The request never left this process. [`is_unexecuted`](Self::is_unexecuted) is true as well.
     pub fn is_unsent(&self) -> bool {
         match self.kind() {
-            Kind::Request(_) | Kind::Foreign { .. } | Kind::SessionLost { .. } => true,
+            Kind::Request(_)
+            | Kind::Foreign { .. }
+            | Kind::Unready { .. }
+            | Kind::SessionLost { .. } => true,
             Kind::Unsent(error) | Kind::NoAnswer(error) => error.is_unsent(),
             _ => false,
         }
@@ -355,7 +443,10 @@ impl Error {
     /// [has no endpoints](Self::is_no_endpoints) or is unreachable.
     pub fn is_timeout(&self) -> bool {
         match self.kind() {
-            Kind::Unanswered { .. } | Kind::Unended { .. } | Kind::NoAnswer(_) => true,
+            Kind::Unanswered { .. }
+            | Kind::Unready { .. }
+            | Kind::Unended { .. }
+            | Kind::NoAnswer(_) => true,
             Kind::Pod { source, .. } => source.is::<NoFirstByte>(),
             _ => false,
         }
@@ -492,21 +583,21 @@ impl Error {
 
     /// The service that the request was for: the host of the client's URI.
     pub fn service(&self) -> Option<&str> {
-        self.own().1.as_deref()
+        self.shared_service().map(|service| &**service)
     }
 
     /// The pod that failed, where one alone had the request, or was the only one that should have it.
     pub fn endpoint(&self) -> Option<&Endpoint> {
         match self.kind() {
-            Kind::Unanswered { pod, .. } => pod.as_ref(),
-            Kind::Pod { pod, .. }
+            Kind::Pod { pod, .. } => Some(pod),
+            Kind::Unanswered { pod, .. }
             | Kind::Status { pod, .. }
             | Kind::Body { pod, .. }
             | Kind::CutOff { pod, .. }
             | Kind::Unended { pod, .. }
             | Kind::Limit { pod, .. }
             | Kind::StatusOf { pod, .. }
-            | Kind::Decode { pod, .. } => Some(pod),
+            | Kind::Decode { pod, .. } => pod.as_ref(),
             Kind::Unsent(error)
             | Kind::SessionLost { source: error, .. }
             | Kind::NoAnswer(error) => error.endpoint(),
@@ -566,6 +657,7 @@ impl StdError for Error {
             | Kind::Foreign { .. }
             | Kind::Status { .. }
             | Kind::Unanswered { .. }
+            | Kind::Unready { .. }
             | Kind::Unended { .. }
             | Kind::StatusOf { .. }
             | Kind::Decode { .. } => None,

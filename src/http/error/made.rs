@@ -62,7 +62,7 @@ impl Error {
 
     /// The response had no end in the time of the request: [`is_timeout`](Self::is_timeout).
     pub fn fake_body_timeout(pod: Endpoint, after: Duration) -> Self {
-        Self::unended(pod, after)
+        Self::unended(Some(pod), after)
     }
 
     /// The request's own body failed: [`is_request_body`](Self::is_request_body).
@@ -72,29 +72,29 @@ impl Error {
 
     /// The pod failed while it sent its response: [`is_body`](Self::is_body).
     pub fn fake_body(pod: Endpoint, source: impl Into<BoxError>) -> Self {
-        Self::body(pod, source)
+        Self::body(Some(pod), source)
     }
 
     /// The runtime has ended that drove the response's connection: [`is_body`](Self::is_body).
     pub fn fake_cut_off(pod: Endpoint) -> Self {
-        Self::cut_off(pod)
+        Self::cut_off(Some(pod))
     }
 
     /// The response is more than the client reads: [`is_limit`](Self::is_limit).
     pub fn fake_limit(pod: Endpoint, source: impl Into<BoxError>) -> Self {
-        Self::limit(pod, source)
+        Self::limit(Some(pod), source)
     }
 
     /// An answer that is no success: [`is_status`](Self::is_status).
     pub fn fake_status(pod: Endpoint, status: StatusCode) -> Self {
-        Self::answered(pod, status)
+        Self::answered(Some(pod), status)
     }
 
     /// The response's body is no JSON, or that of another type: [`is_decode`](Self::is_decode).
     #[cfg(feature = "json")]
     #[cfg_attr(docsrs, doc(cfg(all(feature = "json", feature = "test-util"))))]
     pub fn fake_decode(pod: Endpoint, why: &str) -> Self {
-        Self::decode(pod, why.to_owned())
+        Self::decode(Some(pod), why.to_owned())
     }
 
     /// A layer around the client failed the request: [`is_layer`](Self::is_layer).
