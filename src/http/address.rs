@@ -43,7 +43,7 @@ impl Service {
     }
 
     /// Looks the request over. One that names a path alone stays as it is; any other URI is made whole. Its authority is the
-    /// caller's `Host`, else the URI's, else the service's.
+    /// URI's where that is another service's, else the caller's `Host`, else the service's.
     pub(super) fn check(&self, request: &mut Request<RequestBody>) -> Result<(), Error> {
         let uri = request.uri();
         // RFC 9112 §3.2.4
@@ -304,6 +304,8 @@ mod tests {
             ("http://[fd00::80]", "[fd00::80]"),
             ("https://[fd00::1]:8443", "[fd00::1]:8443"),
             ("http://10.0.0.1:80", "10.0.0.1"),
+            ("http://8080:8080", "8080:8080"),
+            ("http://80:80", "80"),
         ] {
             let service = service(uri);
             assert_eq!(service.authority.as_str(), host, "{uri}");

@@ -13,10 +13,10 @@ use http_body::Body;
 use tokio::runtime::Handle;
 use tower::{Layer, Service};
 
-#[cfg(feature = "tls")]
-use super::tls::TlsHandle;
 #[cfg(feature = "test-util")]
 use super::kept_head::KeptHead;
+#[cfg(feature = "tls")]
+use super::tls::TlsHandle;
 use super::{
     address,
     affinity::{Affinity, Followed},
@@ -465,8 +465,8 @@ impl Client {
 
     /// What holds for a request before layers get it, or after. Whether it is a gRPC call.
     fn enter(&self, request: &mut Request<RequestBody>) -> bool {
-        let is_call = grpc::is_call(request.method(), request.headers())
-            || self.is_call_by_default(request);
+        let is_call =
+            grpc::is_call(request.method(), request.headers()) || self.is_call_by_default(request);
         if self.is_below() {
             layered::repeat(request);
         } else {
@@ -502,7 +502,8 @@ impl Client {
         let is_grpc = grpc::is_call(request.method(), request.headers());
         self.length(request, is_grpc)?;
         framing::check_body(request)?;
-        self.service().check(&mut KeptHead::of(request).with(RequestBody::EMPTY))
+        self.service()
+            .check(&mut KeptHead::of(request).with(RequestBody::EMPTY))
     }
 
     /// The service, as requests name it.

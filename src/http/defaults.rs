@@ -88,7 +88,10 @@ fn base_path(path: &str) -> Result<Box<str>, String> {
         return Err(format!("the base path {path:?} has to begin with one '/'"));
     }
     if path.contains(['?', '#']) {
-        let (why, path) = ("has a query or a fragment: requests have queries", secrets::shown(path));
+        let (why, path) = (
+            "has a query or a fragment: requests have queries",
+            secrets::shown(path),
+        );
         return Err(format!("the base path {path:?} {why}"));
     }
     let parsed = path.parse::<PathAndQuery>();
@@ -135,7 +138,10 @@ mod tests {
     fn a_base_path_is_a_path() {
         for path in ["api", "//evil", "/a?b", "/a#b", "/a b", "http://web/api"] {
             let why = defaults(path).err().expect("it is none");
-            assert!(why.contains(&format!("{:?}", secrets::shown(path))), "{why}");
+            assert!(
+                why.contains(&format!("{:?}", secrets::shown(path))),
+                "{why}"
+            );
         }
     }
 

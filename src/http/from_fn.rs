@@ -138,10 +138,8 @@ where
 {
     type Response = S::Response;
     type Error = BoxError;
-    type Future = Either<
-        Ready<Result<S::Response, BoxError>>,
-        MapErr<S::Future, fn(S::Error) -> BoxError>,
-    >;
+    type Future =
+        Either<Ready<Result<S::Response, BoxError>>, MapErr<S::Future, fn(S::Error) -> BoxError>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.service.poll_ready(cx).map_err(Into::into)

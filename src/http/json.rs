@@ -124,6 +124,18 @@ mod tests {
         }
     }
 
+    /// Speaks as serde does, of the text.
+    #[derive(Debug)]
+    struct Missing;
+
+    impl<'de> serde::Deserialize<'de> for Missing {
+        fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+            let text = <String as serde::Deserialize>::deserialize(from)?;
+            let text = format_args!("missing field `{text}`");
+            Err(serde::de::Error::custom(text))
+        }
+    }
+
     fn error<T: DeserializeOwned>(text: &str) -> String {
         decode::<T>(text.as_bytes()).err().expect("it is none")
     }
@@ -160,6 +172,18 @@ mod tests {
             (
                 error::<Odd>("\"hunter2\""),
                 "a value that the type doesn't take",
+            ),
+            (
+                error::<Odd>("\"4711\""),
+                "a value that the type doesn't take",
+            ),
+            (
+                error::<Missing>("\"hunter2\""),
+                "a field is missing at line 1",
+            ),
+            (
+                error::<Missing>("\"hunter\\u0032\""),
+                "a field is missing at line 1",
             ),
         ] {
             assert!(error.contains(why), "{error}");

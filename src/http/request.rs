@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header::{CONTENT_TYPE, HOST}};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri,
+    header::{CONTENT_TYPE, HOST},
+};
 
 use self::content::Content;
 use super::{

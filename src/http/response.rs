@@ -248,11 +248,7 @@ impl ResponseBody {
     }
 
     /// The same of a pod, and of a service: a layer has put its own body in the place of theirs. What is known stays.
-    pub(super) fn of_origin(
-        mut self,
-        pod: Option<&Endpoint>,
-        service: Option<&Arc<str>>,
-    ) -> Self {
+    pub(super) fn of_origin(mut self, pod: Option<&Endpoint>, service: Option<&Arc<str>>) -> Self {
         let origin = &self.exchange.named.origin;
         let is_new = origin.service.is_none() && service.is_some();
         if is_new || (origin.endpoint().is_none() && pod.is_some()) {

@@ -19,7 +19,9 @@ pub(super) fn shown(text: &str) -> String {
     let before = &text[..before];
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, rest) = rest.split_at(end);
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let host = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host);
     // A password may have a slash in it, and then what looks like a port is its beginning.
     if host.contains(':') && rest.contains('@') {
         return format!("{before}…");
@@ -47,7 +49,9 @@ const SECRET: [HeaderName; 3] = [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION];
 pub(super) fn mark(headers: &mut HeaderMap) {
     for name in SECRET {
         if let Entry::Occupied(mut values) = headers.entry(name) {
-            values.iter_mut().for_each(|value| value.set_sensitive(true));
+            values
+                .iter_mut()
+                .for_each(|value| value.set_sensitive(true));
         }
     }
 }

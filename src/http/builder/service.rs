@@ -7,9 +7,9 @@ use http::{
     uri::{Authority, Scheme},
 };
 
-use crate::http::secrets;
 #[cfg(feature = "dns")]
 use crate::discovery::dns::Dns;
+use crate::http::secrets;
 
 /// Why a client can't be built.
 #[derive(Clone, Debug, thiserror::Error)]
