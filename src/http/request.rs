@@ -367,7 +367,7 @@ fn uri(client: &Client, path: &str) -> Result<Uri, Error> {
         let why = "a path below a base path has no `..` in it: write a whole URI of the service";
         return Err(invalid(&why));
     }
-    match below.is_some() || path.starts_with('/') || uri.scheme().is_some() {
+    match below.is_some() || path.starts_with('/') || uri.scheme().is_some() || path == "*" {
         true => Ok(uri),
         false => Err(invalid(&"a path begins with '/'")),
     }

@@ -21,7 +21,7 @@ use tower_headless::{
 };
 use tower_http::trace::TraceLayer;
 
-use super::kit::{Count, Never, builder, client, losing, refusing, stream_of, unresolved};
+use super::kit::{Count, Never, builder, client, know, losing, refusing, stream_of, unresolved};
 use crate::support::within;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -47,6 +47,7 @@ async fn a_call_that_fails_is_no_success_of_a_layered_broadcast() {
     let (lost, _) = losing().await;
     let client = builder([lost]).protocol(Protocol::Http2).fail_fast();
     let client = client.build().expect("a client");
+    know(&client).await;
     let client = client.layer(TraceLayer::new_for_grpc());
     let all = within("all", client.broadcast(call()).all()).await;
     let all = all.expect("pods");

@@ -487,7 +487,7 @@ async fn a_base_path_or_a_user_agent_that_is_none_is_an_error_of_the_builder() {
     for (builder, why) in [
         (unresolved("http").base_path("api"), "\"api\""),
         (unresolved("http").base_path("//evil"), "\"//evil\""),
-        (unresolved("http").base_path("/a?b"), "\"/a?b\""),
+        (unresolved("http").base_path("/a?b"), "\"/a\" has a query"),
         (unresolved("http").user_agent("a\nb"), "the user agent"),
     ] {
         let error = builder.build().expect_err("it is none").to_string();
