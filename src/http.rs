@@ -26,6 +26,7 @@
 //! | `http/key_from.rs`, `http/cookies.rs` | where the keys of requests come from that name none |
 //! | `http/session.rs`, `http/session/` | feature `sessions`: what a sticky session's cookie says, and what its answer does |
 //! | `http/address.rs` | whom a request names |
+//! | `http/secrets.rs` | what errors and `Debug` don't show |
 //! | `http/framing.rs`, `http/measured.rs` | where a request's body ends: as its headers say, and as it does |
 //! | `http/replay.rs` | which requests may be sent again |
 //! | `http/pod.rs` | the service of one pod |
@@ -83,6 +84,7 @@ mod replay;
 mod reply;
 mod request;
 mod response;
+mod secrets;
 mod send;
 #[cfg(feature = "sessions")]
 mod session;

@@ -2,6 +2,8 @@
 
 mod support;
 
+#[path = "client/above.rs"]
+mod above;
 #[path = "client/age.rs"]
 mod age;
 #[path = "client/ahead.rs"]

@@ -9,7 +9,7 @@ use http::{
 };
 use hyper::ext::Protocol;
 
-use super::{body::RequestBody, error::Error, framing};
+use super::{body::RequestBody, error::Error, framing, secrets};
 
 /// The service, as requests name it.
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ impl Service {
     }
 
     /// Looks the request over. One that names a path alone stays as it is; any other URI is made whole. Its authority is the
-    /// caller's `Host`, else the URI's, else the service's.
+    /// URI's where that is another service's, else the caller's `Host`, else the service's.
     pub(super) fn check(&self, request: &mut Request<RequestBody>) -> Result<(), Error> {
         let uri = request.uri();
         // RFC 9112 §3.2.4
@@ -69,17 +69,26 @@ impl Service {
         }
         self.check_origin(request.uri())?;
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
-        parts.authority = match (host, parts.authority) {
-            (Some(host), _) => Some(host),
-            (None, Some(authority)) if !self.is_own(&authority) => {
+        parts.authority = match (parts.authority, host) {
+            // A `Host` that comes along, as with a redirect to there, is another service's (RFC 9112 §3.2.2).
+            (Some(authority), _) if !self.is_own(&authority) => {
                 let scheme = parts.scheme.as_ref().unwrap_or(&self.scheme);
                 Some(without_default_port(scheme, &authority))
             }
-            // However it was spelled.
-            (None, _) => None,
+            // The service's own name goes however it was spelled.
+            (_, host) => host,
         };
         *request.uri_mut() = self.whole(parts)?;
         Ok(())
+    }
+
+    /// Whether a request names another service, which clients may be told to pass on. CONNECT's target is none.
+    pub(super) fn is_foreign<B>(&self, request: &Request<B>) -> bool {
+        let uri = request.uri();
+        let Some((scheme, authority)) = uri.scheme().zip(uri.authority()) else {
+            return false;
+        };
+        *scheme != self.scheme || !self.is_own(authority)
     }
 
     /// Looks at whom a URI names: it has to be this service, unless the client passes on others.
@@ -106,7 +115,8 @@ impl Service {
 
     /// Why a path that begins with two slashes isn't sent: as a reference to a URI it names a host (RFC 3986 §4.2).
     pub(super) fn another_host(&self, path: &str) -> Error {
-        let host = path.trim_start_matches('/').split(['/', '?']).next();
+        let path = secrets::shown(path);
+        let host = path.trim_start_matches('/').split('/').next();
         match host.unwrap_or_default().parse() {
             Ok(other) if !self.allow_foreign && !self.is_own(&other) => {
                 Error::foreign((&self.scheme, &other), (&self.scheme, &self.authority))
@@ -230,11 +240,9 @@ fn default_port(scheme: &Scheme) -> u16 {
 
 /// Something comes after the host, be it a number or not, but not a colon alone.
 fn has_port(authority: &Authority) -> bool {
-    let host = authority.host();
-    let after = authority
-        .as_str()
-        .rsplit_once(host)
-        .map_or("", |(_, after)| after);
+    let text = authority.as_str();
+    let named = text.rsplit_once('@').map_or(text, |(_, named)| named);
+    let after = named.strip_prefix(authority.host()).unwrap_or_default();
     !matches!(after, "" | ":")
 }
 
@@ -296,6 +304,8 @@ mod tests {
             ("http://[fd00::80]", "[fd00::80]"),
             ("https://[fd00::1]:8443", "[fd00::1]:8443"),
             ("http://10.0.0.1:80", "10.0.0.1"),
+            ("http://8080:8080", "8080:8080"),
+            ("http://80:80", "80"),
         ] {
             let service = service(uri);
             assert_eq!(service.authority.as_str(), host, "{uri}");

@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use tower::ServiceExt;
 
 use super::{
     body::RequestBody,
@@ -65,16 +64,18 @@ impl Client {
     {
         if self.is_layered() {
             let request = request.map(RequestBody::new);
-            return match request.body().try_clone() {
-                Some(_) => {
-                    self.broadcast_layered(move |_| again(&request).ok_or_else(not_repeatable))
-                }
-                None => Broadcast::failed(not_repeatable()),
+            let Some(copy) = again(&request) else {
+                return Broadcast::failed(self.named(not_repeatable()));
             };
+            // One that makes no sense does so for no pod.
+            if let Err(error) = self.prepare(copy, None) {
+                return Broadcast::failed(self.named(error));
+            }
+            return self.broadcast_layered(move |_| again(&request).ok_or_else(not_repeatable));
         }
         let prepared = match self.prepare(request, None) {
             Ok(prepared) if prepared.again().is_some() => prepared,
-            Ok(_) => return Broadcast::failed(not_repeatable()),
+            Ok(_) => return Broadcast::failed(self.named(not_repeatable())),
             Err(error) => return Broadcast::failed(self.named(error)),
         };
         self.broadcast_prepared(move |_| prepared.again().ok_or_else(not_repeatable))
@@ -111,7 +112,7 @@ impl Client {
             match request(&target.endpoint) {
                 Ok(prepared) => Box::pin(client.send(Prepared {
                     route,
-                    ends_in_status: false,
+                    errors: None,
                     ..prepared
                 })),
                 Err(error) => Box::pin(ResponseFuture::failed(error)),
@@ -134,8 +135,8 @@ impl Client {
             };
             let route = Route::new().member(target.clone());
             request.extensions_mut().insert(route);
-            let answer = client.clone().oneshot(request);
-            Box::pin(ResponseFuture::layered(Box::pin(answer)))
+            // Who counts successes counts errors.
+            Box::pin(client.wait_layered(request, false))
         })
     }
 }
@@ -145,10 +146,10 @@ impl Prepared {
     fn again(&self) -> Option<Self> {
         Some(Self {
             request: again(&self.request)?,
-            timeout: self.timeout,
+            time: self.time,
             route: Route::new(),
             tells_timeout: self.tells_timeout,
-            ends_in_status: false,
+            errors: None,
             followed: None,
         })
     }

@@ -12,17 +12,31 @@ use super::{
 };
 use crate::outcome::GRPC_STATUS;
 
-/// A call whose caller is told of errors by gRPC's statuses.
+/// A call, as its caller is told of its end.
 pub(super) struct Call {
     /// When its own time is up.
     pub(super) expiry: Option<Expiry>,
+    pub(super) errors: Errors,
+}
+
+/// How a call's caller is told of errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Errors {
+    /// By gRPC's statuses.
+    Statuses,
+    /// As they are: layers are around the client, and the statuses are made above them.
+    Typed,
 }
 
 impl Call {
     /// An answer as its caller gets it. An error is a response without a body ("Trailers-Only"), with the error in its
     /// extensions.
     pub(super) fn answer(&self, answer: Answer) -> Answer {
-        match self.in_time(answer) {
+        let answer = self.in_time(answer);
+        if self.errors == Errors::Typed {
+            return answer;
+        }
+        match answer {
             Ok(mut response) => {
                 response.body_mut().end_in_status();
                 Ok(response)
@@ -37,13 +51,18 @@ impl Call {
             return answer;
         };
         let late = match &answer {
-            Ok(response) if is_cancelled(response) => Some(response.body().pod()),
-            Err(error) if grpc::is_cancelled(error) => error.endpoint(),
+            Ok(response) if is_cancelled(response) => Some(response.body().endpoint()),
+            Err(error) if grpc::is_cancelled(error) => Some(error.endpoint()),
             _ => None,
         };
         match late {
             Some(pod) if expiry.is_over() => {
-                Err(Error::unanswered(Some(pod.clone()), expiry.whole()))
+                let service = match &answer {
+                    Ok(response) => response.body().service(),
+                    Err(error) => error.shared_service(),
+                };
+                let error = Error::unanswered(pod.cloned(), expiry.whole());
+                Err(error.with_service(service))
             }
             _ => answer,
         }
@@ -60,13 +79,11 @@ fn respond(error: Error) -> Answer {
         return Err(error);
     };
     status.insert(CONTENT_TYPE, grpc::TYPE);
-    let pod = error.endpoint().cloned();
-    let mut response = Response::new(ResponseBody::default());
+    let body = ResponseBody::default();
+    let mut response = Response::new(body.of_origin(error.endpoint(), error.shared_service()));
     *response.headers_mut() = status;
-    if let Some(pod) = pod {
-        let body = response.body_mut();
-        *body = std::mem::take(body).of_pod(&pod);
-        response.extensions_mut().insert(pod);
+    if let Some(pod) = error.endpoint() {
+        response.extensions_mut().insert(pod.clone());
     }
     response.extensions_mut().insert(Arc::new(error));
     Ok(response)
@@ -80,7 +97,8 @@ mod tests {
     /// A pod's answer that it has cancelled the call, with a code of gRPC's.
     fn answered(code: &'static str, after: Duration) -> String {
         let call = Call {
-            expiry: Expiry::after(after),
+            expiry: Expiry::of(after.into()),
+            errors: Errors::Statuses,
         };
         let mut response = Response::new(ResponseBody::default());
         let code = code.parse().expect("a code");

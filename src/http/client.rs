@@ -8,24 +8,27 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, uri::Authority};
+use http::{Request, Response, header::CONTENT_TYPE, uri::Authority};
 use http_body::Body;
 use tokio::runtime::Handle;
 use tower::{Layer, Service};
 
+#[cfg(feature = "test-util")]
+use super::kept_head::KeptHead;
 #[cfg(feature = "tls")]
 use super::tls::TlsHandle;
 use super::{
     address,
     affinity::{Affinity, Followed},
     body::{PodRequest, RequestBody},
-    call::Call,
+    call::{Call, Errors},
+    deadline::{Time, Until},
     defaults::Defaults,
     error::Error,
     framing,
     future::{Pods, ResponseFuture, Shared},
     grpc::{self, Expiry},
-    layered::{self, LayeredService},
+    layered::{self, LayeredService, Through},
     replay::{Replay, RequestTimeout},
     response::ResponseBody,
 };
@@ -177,10 +180,13 @@ impl Client {
     ///   [idempotent](super::Idempotent); and the rest of its time. Not so if it sends them from a task of its own.
     /// - **Errors of the client's own stay what they are**, also under a layer that passes them on as a [`BoxError`]. Others are
     ///   [`Error::is_layer`].
+    /// - **Layers see the errors of [gRPC calls](Self#grpc)**, as of all requests. The statuses are made above them, also of the layers'
+    ///   own errors in `call`.
     /// - **Responses are told by their extensions**: [`ResponseBody::endpoint`] is the pod's, though a layer has put another body in
     ///   the place of its own, and none if the layer has answered itself.
-    /// - **A request's own [`timeout`](super::RequestBuilder::timeout)** counts above the layers, to the response's head. The
-    ///   client's [`timeout`](super::ClientBuilder::timeout) is that of each request that the layers send.
+    /// - **A request's own [`timeout`](super::RequestBuilder::timeout)** counts above the layers, to the response's head, and so does
+    ///   a gRPC call's `grpc-timeout`. What the layers send has the rest of it. With the client's words, the wait until the layers
+    ///   are ready counts, too. The client's [`timeout`](super::ClientBuilder::timeout) is that of each request that the layers send.
     /// - **`poll_ready` is the layers'.** One that limits something waits there: don't `call` a clone that isn't ready.
     ///
     /// `endpoints`, `watch` and `staleness` tell of the pods below. A client without layers costs what it does without this.
@@ -201,11 +207,12 @@ impl Client {
         B::Error: Into<BoxError>,
     {
         let (pods, shared) = (self.pods.clone(), self.shared.clone());
+        let name = shared.config.service.name.clone();
         let is_below = self.is_below();
         let mut below = self;
         below.layers.get_or_insert_default().is_below = true;
         let layers = Layers {
-            service: Some(layered::boxed(layer.layer(below))),
+            service: Some(layered::boxed(layer.layer(below), name)),
             is_below,
         };
         Self {
@@ -259,26 +266,33 @@ impl Client {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let is_grpc = grpc::is_call(request.method(), request.headers());
-        let length = self.length(&mut request, is_grpc)?;
+        let is_grpc = self.begin(&mut request)?;
+        let length = self.length(&request, is_grpc)?;
         let mut prepared = self.take(request, length, is_grpc, affinity);
         self.check(&mut prepared.request)?;
         Ok(prepared)
     }
 
-    /// The length that a request declares, where it does and has it, once it has the headers that all of the client's have. In a runtime: its timers and connections are that one's.
-    fn length(
-        &self,
-        request: &mut Request<impl Body>,
-        is_grpc: bool,
-    ) -> Result<Option<u64>, Error> {
+    /// Gives a request the headers that all of the client's have. Whether it is a gRPC call then. In a runtime: its timers and
+    /// connections are that one's.
+    fn begin<B>(&self, request: &mut Request<B>) -> Result<bool, Error> {
         if tokio::task::try_id().is_none() && Handle::try_current().is_err() {
             return Err(Error::balance(BalanceError::no_runtime()));
         }
+        self.add_defaults(request);
+        Ok(grpc::is_call(request.method(), request.headers()))
+    }
+
+    /// Another service than the client's gets none of them: they may be credentials.
+    fn add_defaults<B>(&self, request: &mut Request<B>) {
         let defaults = self.defaults();
-        if defaults.has_headers() {
+        if defaults.has_headers() && !self.service().is_foreign(request) {
             defaults.apply(request.headers_mut());
         }
+    }
+
+    /// The length that a request declares, where it does and has it.
+    fn length(&self, request: &Request<impl Body>, is_grpc: bool) -> Result<Option<u64>, Error> {
         if is_grpc && !self.shared.config.connector.may_speak_http2() {
             return Err(Error::request(NEEDS_HTTP2));
         }
@@ -305,9 +319,11 @@ impl Client {
         let led =
             affinity.and_then(|affinity| affinity.lead(&head, |route| self.pods.requested(route)));
         let (mut timeout, mut route, mut followed) = (self.shared.timeout, Route::new(), None);
+        let mut left: Option<Time> = None;
         if !head.extensions.is_empty() {
             let own = head.extensions.remove();
             timeout = own.map(|RequestTimeout(own)| own).or(timeout);
+            left = head.extensions.remove().map(Until::time);
             route = head.extensions.remove().unwrap_or_default();
         }
         if let Some(led) = led {
@@ -317,12 +333,13 @@ impl Client {
         if let Some(limit) = limit {
             timeout = Some(timeout.map_or(limit, |timeout| timeout.min(limit)));
         }
+        let time = timeout.map(Time::from).into_iter().chain(left);
         Prepared {
             request: Request::from_parts(head, RequestBody::measured(body, length)),
-            timeout,
+            time: time.min_by_key(|time| time.left),
             route,
             tells_timeout: limit.is_some(),
-            ends_in_status: is_grpc && self.shared.grpc_status,
+            errors: self.errors(is_grpc),
             followed,
         }
     }
@@ -336,10 +353,20 @@ impl Client {
     #[cold]
     fn refuse(&self, error: Error, is_grpc: bool) -> ResponseFuture {
         let mut future = ResponseFuture::failed(self.named(error));
-        if is_grpc && self.shared.grpc_status {
-            future.set_grpc(Call { expiry: None });
+        if let Some(errors) = self.errors(is_grpc) {
+            let expiry = None;
+            future.set_grpc(Call { expiry, errors });
         }
         future
+    }
+
+    /// How a call's caller is told of errors. Layers get them typed: the client that is around them makes statuses of them.
+    fn errors(&self, is_grpc: bool) -> Option<Errors> {
+        let errors = match self.is_below() {
+            true => Errors::Typed,
+            false => Errors::Statuses,
+        };
+        (is_grpc && self.shared.grpc_status).then_some(errors)
     }
 
     /// Gives a request to the balancer.
@@ -348,7 +375,7 @@ impl Client {
         let shared = &self.shared;
         let mut expiry = None;
         if prepared.tells_timeout {
-            expiry = prepared.timeout.and_then(Expiry::after);
+            expiry = prepared.time.and_then(Expiry::of);
             if let Some(expiry) = expiry {
                 prepared.request.extensions_mut().insert(expiry);
             }
@@ -359,10 +386,10 @@ impl Client {
         let future = self.pods.call_with(prepared.request, prepared.route);
         // Who waits for discovery keeps it going.
         let shared = (replay.is_some() || !self.opened).then(|| shared.clone());
-        let timeout = prepared.timeout;
-        let mut future = ResponseFuture::new(future, replay, shared, timeout, prepared.followed);
-        if prepared.ends_in_status {
-            future.set_grpc(Call { expiry });
+        let time = prepared.time;
+        let mut future = ResponseFuture::new(future, replay, shared, time, prepared.followed);
+        if let Some(errors) = prepared.errors {
+            future.set_grpc(Call { expiry, errors });
         }
         future
     }
@@ -374,9 +401,15 @@ impl Client {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let is_grpc = grpc::is_call(request.method(), request.headers());
         // As `prepare` does it, but the request, which is large, is moved once.
-        let length = match self.length(&mut request, is_grpc) {
+        let is_grpc = match self.begin(&mut request) {
+            Ok(is_grpc) => is_grpc,
+            Err(error) => {
+                let is_grpc = grpc::is_call(request.method(), request.headers());
+                return self.refuse(error, is_grpc);
+            }
+        };
+        let length = match self.length(&request, is_grpc) {
             Ok(length) => length,
             Err(error) => return self.refuse(error, is_grpc),
         };
@@ -390,18 +423,87 @@ impl Client {
     /// A request that comes through layers, or goes there.
     #[cold]
     fn call_layered(&mut self, mut request: Request<RequestBody>) -> ResponseFuture {
-        let is_below = self.is_below();
-        if is_below {
-            layered::repeat(&mut request);
-        }
+        let is_call = self.enter(&mut request);
         let layers = self.layers.as_mut();
-        let Some(service) = layers.and_then(|layers| layers.service.as_mut()) else {
+        let Some(layers) = layers.and_then(|layers| layers.service.as_mut()) else {
             return self.give(request);
         };
-        if !is_below {
+        let name = &self.shared.config.service.name;
+        let through = Through::given(layers, request, name);
+        self.layered(through, self.errors(is_call))
+    }
+
+    /// A request of a client that nobody has asked whether it is ready: layers are waited for in the request's own time.
+    pub(super) fn start(
+        &mut self,
+        request: Request<RequestBody>,
+        cx: &mut Context<'_>,
+    ) -> ResponseFuture {
+        if !self.is_layered() {
+            // It always is.
+            let _ = Service::<Request<RequestBody>>::poll_ready(self, cx);
+            return self.call(request);
+        }
+        self.wait_layered(request, true)
+    }
+
+    /// [`start`](Self::start) of a layered client. `tells` says whether a call is told of errors by gRPC's statuses.
+    pub(super) fn wait_layered(
+        &self,
+        mut request: Request<RequestBody>,
+        tells: bool,
+    ) -> ResponseFuture {
+        let is_call = self.enter(&mut request);
+        let layers = self.layers.as_ref();
+        let Some(layers) = layers.and_then(|layers| layers.service.clone()) else {
+            return self.give(request);
+        };
+        let name = &self.shared.config.service.name;
+        let through = Through::waiting(layers, request, name);
+        self.layered(through, self.errors(is_call).filter(|_| tells))
+    }
+
+    /// What holds for a request before layers get it, or after. Whether it is a gRPC call.
+    fn enter(&self, request: &mut Request<RequestBody>) -> bool {
+        let is_call =
+            grpc::is_call(request.method(), request.headers()) || self.is_call_by_default(request);
+        if self.is_below() {
+            layered::repeat(request);
+        } else {
             self.shared.config.service.name_whole(request.uri_mut());
         }
-        ResponseFuture::layered(service.call(request))
+        if self.is_layered() {
+            let limit = is_call.then(|| grpc::timeout(request.headers())).flatten();
+            layered::bound(request, limit);
+        }
+        is_call
+    }
+
+    /// Whether the default headers will make a gRPC call of a request.
+    fn is_call_by_default(&self, request: &Request<RequestBody>) -> bool {
+        let defaults = self.defaults();
+        !request.headers().contains_key(CONTENT_TYPE)
+            && grpc::is_call(request.method(), defaults.headers())
+            && !self.service().is_foreign(request)
+    }
+
+    fn layered(&self, through: Through, errors: Option<Errors>) -> ResponseFuture {
+        let mut future = ResponseFuture::layered(through);
+        if let Some(errors) = errors {
+            let expiry = None;
+            future.set_grpc(Call { expiry, errors });
+        }
+        future
+    }
+
+    /// Looks over a request that pods would get, where something else answers it.
+    #[cfg(feature = "test-util")]
+    pub(super) fn look_over(&self, request: &Request<RequestBody>) -> Result<(), Error> {
+        let is_grpc = grpc::is_call(request.method(), request.headers());
+        self.length(request, is_grpc)?;
+        framing::check_body(request)?;
+        self.service()
+            .check(&mut KeptHead::of(request).with(RequestBody::EMPTY))
     }
 
     /// The service, as requests name it.
@@ -437,12 +539,12 @@ const NEEDS_HTTP2: &str =
 pub(super) struct Prepared {
     pub(super) request: PodRequest,
     /// Of the whole.
-    pub(super) timeout: Option<Duration>,
+    pub(super) time: Option<Time>,
     pub(super) route: Route,
     /// Pods are told how much of that is left.
     pub(super) tells_timeout: bool,
-    /// It is a gRPC call, and so is told of errors.
-    pub(super) ends_in_status: bool,
+    /// It is a gRPC call, whose caller is told of errors so.
+    pub(super) errors: Option<Errors>,
     pub(super) followed: Option<Box<Followed>>,
 }
 

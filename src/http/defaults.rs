@@ -2,6 +2,8 @@
 
 use http::{HeaderMap, HeaderValue, header::USER_AGENT, uri::PathAndQuery};
 
+use super::secrets;
+
 /// 64 MiB: far above what services answer in one piece (gRPC's own limit is 4 MiB, Finagle's 5, Armeria's 10), and far
 /// below what a process has: one pod that sends without end costs its caller an error, not the process.
 pub(super) const RESPONSE_LIMIT: usize = 64 << 20;
@@ -27,6 +29,7 @@ impl DefaultSettings {
     /// Or what is wrong with them.
     pub(super) fn build(self) -> Result<Defaults, String> {
         let mut headers = self.headers;
+        secrets::mark(&mut headers);
         if let Some(agent) = self.user_agent {
             headers.insert(USER_AGENT, agent?);
         }
@@ -66,6 +69,10 @@ impl Defaults {
         }
     }
 
+    pub(super) fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
     pub(super) fn has_headers(&self) -> bool {
         !self.headers.is_empty()
     }
@@ -77,10 +84,14 @@ fn base_path(path: &str) -> Result<Box<str>, String> {
         return Ok(trimmed.into());
     }
     if !path.starts_with('/') || path.starts_with("//") {
+        let path = secrets::shown(path);
         return Err(format!("the base path {path:?} has to begin with one '/'"));
     }
     if path.contains(['?', '#']) {
-        let why = "has a query or a fragment: requests have queries";
+        let (why, path) = (
+            "has a query or a fragment: requests have queries",
+            secrets::shown(path),
+        );
         return Err(format!("the base path {path:?} {why}"));
     }
     let parsed = path.parse::<PathAndQuery>();
@@ -127,7 +138,10 @@ mod tests {
     fn a_base_path_is_a_path() {
         for path in ["api", "//evil", "/a?b", "/a#b", "/a b", "http://web/api"] {
             let why = defaults(path).err().expect("it is none");
-            assert!(why.contains(&format!("{path:?}")), "{why}");
+            assert!(
+                why.contains(&format!("{:?}", secrets::shown(path))),
+                "{why}"
+            );
         }
     }
 

@@ -39,6 +39,7 @@ use crate::{
 /// | a pod failed before its response | [`is_endpoint`](Self::is_endpoint) | [asks it](Self::is_unexecuted) | the client has done so, where that is safe and the budget allowed |
 /// | it had no response within the `first_byte_timeout` | [`is_endpoint`](Self::is_endpoint), [`is_timeout`](Self::is_timeout) | no | as above |
 /// | it, or its response, had no end within the `timeout` | [`is_timeout`](Self::is_timeout) | no | if it may be executed twice |
+/// | the client's [layers](super::Client::layer) were not ready for it within the `timeout` | [`is_timeout`](Self::is_timeout) | yes | later |
 /// | a broadcast's pod hasn't answered in time | [`is_timeout`](Self::is_timeout) | [asks it](Self::is_unexecuted) | if it is unexecuted, or may be executed twice |
 /// | the request's own body failed | [`is_request_body`](Self::is_request_body) | no | with a body that doesn't |
 /// | the response broke off | [`is_body`](Self::is_body) | no | if it may be executed twice |
@@ -72,7 +73,7 @@ enum Kind {
     SessionLost { pod: Box<str>, source: BalanceError },
     #[error(transparent)]
     NoAnswer(BalanceError),
-    #[error("{} answered {status}", sender(.pod.as_ref()))]
+    #[error("{} {status}", answered(.pod.as_ref(), None))]
     Status {
         pod: Option<Endpoint>,
         status: StatusCode,
@@ -83,28 +84,40 @@ enum Kind {
         outcome: Outcome,
         source: BoxError,
     },
-    #[error("the response of {} is more than this client reads", sender(.pod.as_ref()))]
+    #[error("{} is more than this client reads", response(.pod.as_ref()))]
     Limit {
         pod: Option<Endpoint>,
         source: BoxError,
     },
     #[error("the request's own body failed")]
     RequestBody(#[source] BoxError),
-    #[error("pod {pod} failed while it sent its response")]
-    Body { pod: Endpoint, source: BoxError },
-    #[error("the response of pod {pod} was cut off")]
-    CutOff { pod: Endpoint, source: RuntimeEnded },
+    #[error("{} failed while it sent its response", whose(.pod.as_ref()))]
+    Body {
+        pod: Option<Endpoint>,
+        source: BoxError,
+    },
+    #[error("{} was cut off", response(.pod.as_ref()))]
+    CutOff {
+        pod: Option<Endpoint>,
+        source: RuntimeEnded,
+    },
     #[error("{} within {after:?} (`timeout`)", unanswered(.pod.as_ref()))]
     Unanswered {
         /// The only pod that has the request.
         pod: Option<Endpoint>,
         after: Duration,
     },
-    #[error("no end of pod {pod}'s response within {after:?} (`timeout`)")]
-    Unended { pod: Endpoint, after: Duration },
+    /// No pod can have it.
+    #[error("the client's layers were not ready for it within {after:?} (`timeout`)")]
+    Unready { after: Duration },
+    #[error("no end of {}'s response within {after:?} (`timeout`)", whose(.pod.as_ref()))]
+    Unended {
+        pod: Option<Endpoint>,
+        after: Duration,
+    },
     #[error("a layer around the client failed: {0}")]
     Layer(BoxError),
-    #[error("{} answered {request} with {status}", sender(.pod.as_ref()))]
+    #[error("{} {status}", answered(.pod.as_ref(), Some(request)))]
     StatusOf {
         pod: Option<Endpoint>,
         status: StatusCode,
@@ -115,16 +128,30 @@ enum Kind {
         not(feature = "json"),
         expect(dead_code, reason = "nothing is decoded")
     )]
-    #[error("the response of {} is {why}", sender(.pod.as_ref()))]
+    #[error("{} is {why}", response(.pod.as_ref()))]
     Decode { pod: Option<Endpoint>, why: String },
 }
 
-/// Who has sent a response: where no pod has, a layer has made it.
-fn sender(pod: Option<&Endpoint>) -> String {
+fn whose(pod: Option<&Endpoint>) -> String {
+    pod.map_or_else(|| "no pod".into(), |pod| format!("pod {pod}"))
+}
+
+/// A layer, or a test, may have made it.
+fn response(pod: Option<&Endpoint>) -> String {
     pod.map_or_else(
-        || "a layer around the client".into(),
-        |pod| format!("pod {pod}"),
+        || "the response".into(),
+        |pod| format!("the response of pod {pod}"),
     )
+}
+
+/// What comes before a status.
+fn answered(pod: Option<&Endpoint>, request: Option<&str>) -> String {
+    match (pod, request) {
+        (Some(pod), Some(request)) => format!("pod {pod} answered {request} with"),
+        (Some(pod), None) => format!("pod {pod} answered"),
+        (None, Some(request)) => format!("{request} was answered with"),
+        (None, None) => "it was answered with".into(),
+    }
 }
 
 fn unanswered(pod: Option<&Endpoint>) -> String {
@@ -200,13 +227,13 @@ impl Error {
         Kind::Foreign { other, service }.into()
     }
 
-    pub(super) fn body(pod: Endpoint, source: impl Into<BoxError>) -> Self {
+    pub(super) fn body(pod: Option<Endpoint>, source: impl Into<BoxError>) -> Self {
         let source = source.into();
         Kind::Body { pod, source }.into()
     }
 
     /// The runtime that drove the connection has ended before the response.
-    pub(super) fn cut_off(pod: Endpoint) -> Self {
+    pub(super) fn cut_off(pod: Option<Endpoint>) -> Self {
         let source = RuntimeEnded;
         Kind::CutOff { pod, source }.into()
     }
@@ -221,8 +248,13 @@ impl Error {
         Kind::Unanswered { pod, after }.into()
     }
 
+    /// The layers were not ready in the time of the request.
+    pub(super) fn unready(after: Duration) -> Self {
+        Kind::Unready { after }.into()
+    }
+
     /// No end of the response in the time of the request.
-    pub(super) fn unended(pod: Endpoint, after: Duration) -> Self {
+    pub(super) fn unended(pod: Option<Endpoint>, after: Duration) -> Self {
         Kind::Unended { pod, after }.into()
     }
 
@@ -272,6 +304,41 @@ impl Error {
             request,
         }
         .into()
+    }
+
+    /// The same of a response's body, once more: causes are texts by then.
+    pub(super) fn again(&self) -> Self {
+        let text = |source: &BoxError| BoxError::from(source.to_string());
+        let kind = match &*self.0 {
+            Kind::Limit { pod, source } => Kind::Limit {
+                pod: pod.clone(),
+                source: text(source),
+            },
+            Kind::CutOff { pod, .. } => Kind::CutOff {
+                pod: pod.clone(),
+                source: RuntimeEnded,
+            },
+            Kind::Unended { pod, after } => Kind::Unended {
+                pod: pod.clone(),
+                after: *after,
+            },
+            Kind::Layer(source) => Kind::Layer(match std::ptr::eq(self.own(), self) {
+                true => text(source),
+                false => self.own().again().into(),
+            }),
+            Kind::Body { pod, source } => Kind::Body {
+                pod: pod.clone(),
+                source: text(source),
+            },
+            // A layer's body fails with an error of the client's that is about something else.
+            _ => Kind::Layer(self.to_string().into()),
+        };
+        Self(Box::new(kind), self.1.clone())
+    }
+
+    /// [`service`](Self::service), to be told of another error.
+    pub(super) fn shared_service(&self) -> Option<&Arc<str>> {
+        self.own().1.as_ref()
     }
 
     /// A response's body is not what its caller wants of it.
@@ -341,6 +408,7 @@ impl Error {
             Kind::Request(_)
             | Kind::Foreign { .. }
             | Kind::Unsent(_)
+            | Kind::Unready { .. }
             | Kind::SessionLost { .. } => true,
             Kind::NoAnswer(ref error) => error.is_unsent(),
             Kind::Pod { outcome, .. } => outcome == Outcome::Unprocessed,
@@ -360,7 +428,10 @@ impl Error {
     /// The request never left this process. [`is_unexecuted`](Self::is_unexecuted) is true as well.
     pub fn is_unsent(&self) -> bool {
         match self.kind() {
-            Kind::Request(_) | Kind::Foreign { .. } | Kind::SessionLost { .. } => true,
+            Kind::Request(_)
+            | Kind::Foreign { .. }
+            | Kind::Unready { .. }
+            | Kind::SessionLost { .. } => true,
             Kind::Unsent(error) | Kind::NoAnswer(error) => error.is_unsent(),
             _ => false,
         }
@@ -374,7 +445,10 @@ impl Error {
     /// [has no endpoints](Self::is_no_endpoints) or is unreachable.
     pub fn is_timeout(&self) -> bool {
         match self.kind() {
-            Kind::Unanswered { .. } | Kind::Unended { .. } | Kind::NoAnswer(_) => true,
+            Kind::Unanswered { .. }
+            | Kind::Unready { .. }
+            | Kind::Unended { .. }
+            | Kind::NoAnswer(_) => true,
             Kind::Pod { source, .. } => source.is::<NoFirstByte>(),
             _ => false,
         }
@@ -511,22 +585,19 @@ impl Error {
 
     /// The service that the request was for: the host of the client's URI.
     pub fn service(&self) -> Option<&str> {
-        self.own().1.as_deref()
+        self.shared_service().map(|service| &**service)
     }
 
     /// The pod that failed, where one alone had the request, or was the only one that should have it. None where a
     /// [layer](super::Client::layer) has made the response.
     pub fn endpoint(&self) -> Option<&Endpoint> {
         match self.kind() {
+            Kind::Pod { pod, .. } => Some(pod),
             Kind::Unanswered { pod, .. }
             | Kind::Status { pod, .. }
             | Kind::Limit { pod, .. }
             | Kind::StatusOf { pod, .. }
             | Kind::Decode { pod, .. } => pod.as_ref(),
-            Kind::Pod { pod, .. }
-            | Kind::Body { pod, .. }
-            | Kind::CutOff { pod, .. }
-            | Kind::Unended { pod, .. } => Some(pod),
             Kind::Unsent(error)
             | Kind::SessionLost { source: error, .. }
             | Kind::NoAnswer(error) => error.endpoint(),
@@ -586,6 +657,7 @@ impl StdError for Error {
             | Kind::Foreign { .. }
             | Kind::Status { .. }
             | Kind::Unanswered { .. }
+            | Kind::Unready { .. }
             | Kind::Unended { .. }
             | Kind::StatusOf { .. }
             | Kind::Decode { .. } => None,

@@ -101,12 +101,17 @@ pub(super) fn compare(declared: u64, body: &impl Body) -> Result<(), Error> {
 
 /// Sees to it that a request has no body where its method has none, and says where it is empty.
 pub(super) fn check(request: &mut Request<RequestBody>) -> Result<(), Error> {
-    // RFC 9110 §9.3.6 and §9.3.8
+    check_body(request)?;
+    tell_no_length(request);
+    Ok(())
+}
+
+/// RFC 9110 §9.3.6 and §9.3.8
+pub(super) fn check_body(request: &Request<RequestBody>) -> Result<(), Error> {
     let method = request.method();
     if [Method::CONNECT, Method::TRACE].contains(method) && !request.body().is_empty() {
         return Err(Error::request(format_args!("{method} has no body")));
     }
-    tell_no_length(request);
     Ok(())
 }
 

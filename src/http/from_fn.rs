@@ -1,13 +1,23 @@
 //! Clients that applications' own tests answer themselves.
 
-use std::{future::Future, sync::Arc};
+use std::{
+    future::{Future, Ready, ready},
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
+use futures_util::{
+    TryFutureExt,
+    future::{Either, MapErr},
+};
 use http::{Request, Response, Uri};
 use http_body::Body;
 use tower::{Service, layer::layer_fn, service_fn};
 
-use super::{body::RequestBody, client::Client, error::Error, response::ResponseBody};
+use super::{
+    body::RequestBody, client::Client, error::Error, protocol::Protocol, response::ResponseBody,
+};
 use crate::{discovery::StaticEndpoints, error::BoxError, outlier::OutlierDetection};
 
 /// What requests to a client of no service name.
@@ -18,10 +28,12 @@ impl Client {
     /// A client for unit tests, whose requests a function answers. There is no DNS, no socket and no pod, and it works under
     /// paused time.
     ///
-    /// What the function gets has passed the client's words: a whole URI, of the service `http://from-fn.test`, and in its
+    /// What the function gets has passed the client's words and its checks, as a pod's requests have: one for another service, or of
+    /// another length than its `Content-Length`, is an error. It has a whole URI, of the service `http://from-fn.test`, and in its
     /// extensions the [`Route`](crate::Route) that says which pod or key it is for. What it gives is the caller's at once, and of
     /// no pod ([`ResponseBody::endpoint`]), unless an [`Endpoint`](crate::Endpoint) is in the response's extensions. Nothing is sent
-    /// again. [`RequestBuilder::timeout`](super::RequestBuilder::timeout) counts.
+    /// again. [`RequestBuilder::timeout`](super::RequestBuilder::timeout) counts. A gRPC call is told of errors by
+    /// [statuses](Self#grpc).
     ///
     /// So a unit test sees what a handler does when every pod is down. Each kind of error can be made by hand: [`Error::fake_balance`]
     /// where no pod has had the request, and the other `fake_…`.
@@ -104,9 +116,42 @@ impl Client {
     {
         Self::builder(Uri::from_static(SERVICE))
             .discovery(StaticEndpoints::new([]))
+            // gRPC's calls are answered as well.
+            .protocol(Protocol::Http2)
             .outlier_detection(OutlierDetection::off())
             .build()
             .expect("a service's name, and nothing else that could be wrong")
-            .layer(layer_fn(move |_| service.clone()))
+            .layer(layer_fn(move |client| Answering {
+                client,
+                service: service.clone(),
+            }))
+    }
+}
+
+/// What answers in the place of pods. It gets what they would get.
+#[derive(Clone)]
+struct Answering<S> {
+    client: Client,
+    service: S,
+}
+
+impl<S, B> Service<Request<RequestBody>> for Answering<S>
+where
+    S: Service<Request<RequestBody>, Response = Response<B>, Error: Into<BoxError>>,
+{
+    type Response = S::Response;
+    type Error = BoxError;
+    type Future =
+        Either<Ready<Result<S::Response, BoxError>>, MapErr<S::Future, fn(S::Error) -> BoxError>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.service.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
+        match self.client.look_over(&request) {
+            Ok(()) => Either::Right(self.service.call(request).map_err(Into::into as _)),
+            Err(error) => Either::Left(ready(Err(error.into()))),
+        }
     }
 }

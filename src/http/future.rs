@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::BoxFuture;
 use http::Response;
 use pin_project_lite::pin_project;
 
@@ -18,9 +17,10 @@ use super::{
     affinity::{Affinity, Followed},
     body::PodRequest,
     call::Call,
-    deadline::Deadline,
+    deadline::{Deadline, Time},
     defaults::Defaults,
     error::Error,
+    layered::Through,
     pod::PodService,
     pool::Config,
     replay::{Answer, Replay, Retries},
@@ -83,7 +83,7 @@ pin_project! {
         Sent { #[pin] race: Race<Sent> },
         Failed { error: Option<Error> },
         // Through layers, which give it back to a client that they are around.
-        Layered { answer: BoxFuture<'static, Answer> },
+        Layered { through: Through },
     }
 }
 
@@ -94,7 +94,7 @@ impl ResponseFuture {
         future: Sent,
         replay: Option<Box<Replay>>,
         shared: Option<Arc<Shared>>,
-        timeout: Option<Duration>,
+        time: Option<Time>,
         followed: Option<Box<Followed>>,
     ) -> Self {
         let hedged_after = replay.as_deref().zip(shared.as_deref());
@@ -107,7 +107,7 @@ impl ResponseFuture {
             },
             replay,
             shared,
-            deadline: timeout.map(Deadline::after),
+            deadline: time.map(Deadline::of),
             followed,
             grpc: None,
         }
@@ -118,8 +118,8 @@ impl ResponseFuture {
     }
 
     /// A request that has been given to layers.
-    pub(super) fn layered(answer: BoxFuture<'static, Answer>) -> Self {
-        Self::only(Attempt::Layered { answer })
+    pub(super) fn layered(through: Through) -> Self {
+        Self::only(Attempt::Layered { through })
     }
 
     fn only(attempt: Attempt) -> Self {
@@ -166,8 +166,7 @@ impl Asking<Response<ResponseBody>, Error> for ResponseFuture {
         let is_unsent = match &self.attempt {
             Attempt::Sent { race } => race.alone().is_some_and(Sent::is_unsent),
             Attempt::Failed { .. } => true,
-            // Nobody knows what the layers have done.
-            Attempt::Layered { .. } => false,
+            Attempt::Layered { through } => through.is_waiting(),
         };
         is_unsent && self.replay.as_ref().is_none_or(|replay| replay.is_first())
     }
@@ -207,7 +206,7 @@ impl ResponseFuture {
                     let error = error.take().expect("polled after completion");
                     return Poll::Ready(Err(error));
                 }
-                AttemptProjection::Layered { answer } => return answer.as_mut().poll(cx),
+                AttemptProjection::Layered { through } => return through.poll(cx),
             };
             let is_overtaken = this.attempt.is_overtaken();
             let answer = match polled {

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header::CONTENT_
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use tokio::time::Instant;
 
-use super::error::Error;
+use super::{deadline::Time, error::Error};
 use crate::{error::chain, outcome::GRPC_STATUS};
 
 /// Of a call, and of its answer.
@@ -65,9 +65,10 @@ pub(super) struct Expiry {
 }
 
 impl Expiry {
-    /// Of a time that begins now. None beyond the end of time.
-    pub(super) fn after(whole: Duration) -> Option<Self> {
-        let at = Instant::now().checked_add(whole)?;
+    /// Of a time that runs from now on. None beyond the end of time.
+    pub(super) fn of(time: Time) -> Option<Self> {
+        let at = Instant::now().checked_add(time.left)?;
+        let whole = time.whole;
         Some(Self { at, whole })
     }
 

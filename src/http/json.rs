@@ -3,7 +3,7 @@
 use std::any::type_name;
 
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::{Error, error::Category};
+use serde_json::{Error, Value, error::Category};
 
 pub(super) fn encode(value: &(impl Serialize + ?Sized)) -> Result<Vec<u8>, Error> {
     serde_json::to_vec(value)
@@ -13,7 +13,7 @@ pub(super) fn encode(value: &(impl Serialize + ?Sized)) -> Result<Vec<u8>, Error
 pub(super) fn decode<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
     serde_json::from_slice(text).map_err(|error| {
         let (line, column) = (error.line(), error.column());
-        let why = why(&error);
+        let why = why(&error, text);
         let name = type_name::<T>();
         format!("not the JSON of `{name}`: {why} at line {line}, column {column}")
     })
@@ -32,24 +32,31 @@ const KINDS: [&str; 9] = [
     "string",
 ];
 
-fn why(error: &Error) -> String {
+fn why(error: &Error, body: &[u8]) -> String {
     let text = error.to_string();
     // Of the words, only those that serde_json and serde itself have.
     match error.classify() {
-        Category::Data => mismatch(&text),
+        Category::Data => mismatch(&text, body),
         Category::Eof => "it ends too soon".into(),
         Category::Syntax | Category::Io => "it is no JSON".into(),
     }
 }
 
 /// What serde says of a value of another type: the kinds of both, and the names that the type has.
-fn mismatch(text: &str) -> String {
-    for known in ["missing field `", "duplicate field `"] {
+fn mismatch(text: &str, body: &[u8]) -> String {
+    for (known, unnamed) in [
+        ("missing field `", "a field is missing"),
+        ("duplicate field `", "a field that is there twice"),
+    ] {
         if let Some(name) = text
             .strip_prefix(known)
             .and_then(|rest| rest.split('`').next())
         {
-            return format!("{known}{name}`");
+            // A type may say the same in an error of its own, of what it has read.
+            return match has_value(body, name) {
+                true => unnamed.into(),
+                false => format!("{known}{name}`"),
+            };
         }
     }
     if text.starts_with("unknown field `") {
@@ -69,11 +76,26 @@ fn mismatch(text: &str) -> String {
             .unwrap_or_default()
             .trim_end();
         let expected = expected.split(" at line ").next().unwrap_or_default();
-        if KINDS.contains(&kind) || kind.bytes().all(|byte| byte.is_ascii_digit()) {
+        let is_length = what == "invalid length " && kind.bytes().all(|it| it.is_ascii_digit());
+        if KINDS.contains(&kind) || is_length {
             return format!("{what}{kind}, expected {expected}");
         }
     }
     "a value that the type doesn't take".into()
+}
+
+/// Whether the body may say this in one of its values.
+fn has_value(body: &[u8], name: &str) -> bool {
+    fn says(value: &Value, name: &str) -> bool {
+        match value {
+            Value::String(text) => text.contains(name),
+            Value::Number(number) => number.to_string().contains(name),
+            Value::Array(values) => values.iter().any(|value| says(value, name)),
+            Value::Object(fields) => fields.values().any(|value| says(value, name)),
+            Value::Null | Value::Bool(_) => false,
+        }
+    }
+    serde_json::from_slice(body).map_or(true, |value| says(&value, name))
 }
 
 #[cfg(test)]
@@ -99,6 +121,18 @@ mod tests {
             let text = <String as serde::Deserialize>::deserialize(from)?;
             let unexpected = serde::de::Unexpected::Other(&text);
             Err(serde::de::Error::invalid_value(unexpected, &"a date"))
+        }
+    }
+
+    /// Speaks as serde does, of the text.
+    #[derive(Debug)]
+    struct Missing;
+
+    impl<'de> serde::Deserialize<'de> for Missing {
+        fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+            let text = <String as serde::Deserialize>::deserialize(from)?;
+            let text = format_args!("missing field `{text}`");
+            Err(serde::de::Error::custom(text))
         }
     }
 
@@ -138,6 +172,18 @@ mod tests {
             (
                 error::<Odd>("\"hunter2\""),
                 "a value that the type doesn't take",
+            ),
+            (
+                error::<Odd>("\"4711\""),
+                "a value that the type doesn't take",
+            ),
+            (
+                error::<Missing>("\"hunter2\""),
+                "a field is missing at line 1",
+            ),
+            (
+                error::<Missing>("\"hunter\\u0032\""),
+                "a field is missing at line 1",
             ),
         ] {
             assert!(error.contains(why), "{error}");

@@ -7,9 +7,8 @@
 //! ```
 
 use std::{
-    future::{Future, poll_fn},
-    pin::pin,
-    task::{Context, Poll},
+    sync::Arc,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -17,14 +16,13 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use http_body::Body;
-use tokio::time::Instant;
 use tower::{Service, util::BoxCloneSyncService};
 
 use super::{
     body::RequestBody,
-    deadline::Deadline,
+    deadline::{Deadline, Time, Until},
     error::Error,
-    replay::{Idempotent, RequestTimeout},
+    replay::{Answer, Idempotent, RequestTimeout},
     response::ResponseBody,
 };
 use crate::{endpoint::Endpoint, error::BoxError, route::Route};
@@ -46,21 +44,22 @@ tokio::task_local! {
 struct Said {
     route: Option<Route>,
     idempotent: Option<Idempotent>,
-    deadline: Option<Instant>,
+    timeout: Option<RequestTimeout>,
+    until: Option<Until>,
 }
 
 impl Said {
     fn of(request: &Request<RequestBody>) -> Self {
         let extensions = request.extensions();
-        let timeout = extensions.get::<RequestTimeout>();
         Self {
             route: extensions.get().cloned(),
             idempotent: extensions.get().copied(),
-            deadline: timeout.and_then(|RequestTimeout(whole)| Instant::now().checked_add(*whole)),
+            timeout: extensions.get().copied(),
+            until: extensions.get().copied(),
         }
     }
 
-    /// Says the same of a request that says nothing of it itself.
+    /// Says the same of a request that says nothing of it itself. Its time is never more than what is left.
     fn repeat(&self, request: &mut Request<RequestBody>) {
         let extensions = request.extensions_mut();
         if let Some(route) = &self.route {
@@ -69,9 +68,12 @@ impl Said {
         if let Some(idempotent) = self.idempotent {
             extensions.get_or_insert_with(|| idempotent);
         }
-        if let Some(deadline) = self.deadline {
-            let left = || RequestTimeout(deadline.saturating_duration_since(Instant::now()));
-            extensions.get_or_insert_with(left);
+        if let Some(timeout) = self.timeout {
+            extensions.get_or_insert_with(|| timeout);
+        }
+        let own = extensions.get().copied();
+        if let Some(first) = Until::first(own.into_iter().chain(self.until)) {
+            extensions.insert(first);
         }
     }
 }
@@ -82,8 +84,19 @@ pub(super) fn repeat(request: &mut Request<RequestBody>) {
     let _ = SAID.try_with(|said| said.repeat(request));
 }
 
-/// One service of all that a client's layers may be.
-pub(super) fn boxed<S, B>(service: S) -> LayeredService
+/// Bounds a request's time for all that layers make of it: by its own timeout, by `limit`, and by the layers further out.
+pub(super) fn bound(request: &mut Request<RequestBody>, limit: Option<Duration>) {
+    let extensions = request.extensions_mut();
+    let own = extensions.get().map(|RequestTimeout(own)| *own);
+    let begun = own.into_iter().chain(limit).filter_map(Until::after);
+    let outer = extensions.get().copied();
+    if let Some(until) = Until::first(begun.chain(outer)) {
+        extensions.insert(until);
+    }
+}
+
+/// One service of all that the layers of a client of this service may be.
+pub(super) fn boxed<S, B>(layers: S, service: Arc<str>) -> LayeredService
 where
     S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + Sync + 'static,
     S::Error: Into<BoxError>,
@@ -91,11 +104,14 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    LayeredService::new(Layered(service))
+    LayeredService::new(Layered { layers, service })
 }
 
 #[derive(Clone)]
-struct Layered<S>(S);
+struct Layered<S> {
+    layers: S,
+    service: Arc<str>,
+}
 
 impl<S, B> Service<Request<RequestBody>> for Layered<S>
 where
@@ -107,56 +123,119 @@ where
 {
     type Response = Response<ResponseBody>;
     type Error = Error;
-    type Future = BoxFuture<'static, Result<Response<ResponseBody>, Error>>;
+    type Future = BoxFuture<'static, Answer>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.0.poll_ready(cx).map_err(Error::layer)
+        let ready = self.layers.poll_ready(cx);
+        ready.map_err(|error| Error::layer(error).with_service(Some(&self.service)))
     }
 
     fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
         let said = Said::of(&request);
-        let timeout = request
-            .extensions()
-            .get()
-            .map(|RequestTimeout(whole)| *whole);
-        let answer = SAID.sync_scope(said.clone(), || self.0.call(request));
+        let answer = SAID.sync_scope(said.clone(), || self.layers.call(request));
         let answer = SAID.scope(said, answer);
+        let service = self.service.clone();
         Box::pin(async move {
-            match within(timeout, answer).await? {
-                Ok(response) => Ok(response_of(response)),
-                Err(error) => Err(Error::layer(error)),
+            match answer.await {
+                Ok(response) => Ok(response_of(response, &service)),
+                Err(error) => Err(Error::layer(error).with_service(Some(&service))),
             }
         })
     }
 }
 
-/// What comes in a request's own time. Layers may wait where no request of the client's is.
-async fn within<T>(timeout: Option<Duration>, coming: impl Future<Output = T>) -> Result<T, Error> {
-    let Some(whole) = timeout else {
-        return Ok(coming.await);
-    };
-    let mut deadline = Deadline::after(whole.saturating_add(LATER));
-    let mut coming = pin!(coming);
-    poll_fn(|cx| match coming.as_mut().poll(cx) {
-        Poll::Ready(come) => Poll::Ready(Ok(come)),
-        Poll::Pending => deadline
-            .poll(cx)
-            .map(|()| Err(Error::unanswered(None, whole))),
-    })
-    .await
+/// A request on its way through layers, for as long as its time is. They may wait where no request of the client's is.
+pub(super) struct Through {
+    stage: Stage,
+    deadline: Option<Deadline>,
+    service: Arc<str>,
+}
+
+enum Stage {
+    /// The layers are not ready for it.
+    Waiting(Box<(LayeredService, Request<RequestBody>)>),
+    Given(BoxFuture<'static, Answer>),
+    Over,
+}
+
+impl Through {
+    /// By layers that are ready.
+    pub(super) fn given(
+        layers: &mut LayeredService,
+        request: Request<RequestBody>,
+        service: &Arc<str>,
+    ) -> Self {
+        let deadline = deadline(&request);
+        Self {
+            stage: Stage::Given(layers.call(request)),
+            deadline,
+            service: service.clone(),
+        }
+    }
+
+    /// By layers that may have to be waited for.
+    pub(super) fn waiting(
+        layers: LayeredService,
+        request: Request<RequestBody>,
+        service: &Arc<str>,
+    ) -> Self {
+        Self {
+            deadline: deadline(&request),
+            stage: Stage::Waiting(Box::new((layers, request))),
+            service: service.clone(),
+        }
+    }
+
+    /// Whether no layer has got it yet.
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(self.stage, Stage::Waiting(_))
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
+        let polled = self.poll_layers(cx);
+        let Some(deadline) = self.deadline.as_mut().filter(|_| polled.is_pending()) else {
+            return polled;
+        };
+        ready!(deadline.poll(cx));
+        let after = deadline.whole();
+        let error = match self.is_waiting() {
+            true => Error::unready(after),
+            false => Error::unanswered(None, after),
+        };
+        self.stage = Stage::Over;
+        Poll::Ready(Err(error.with_service(Some(&self.service))))
+    }
+
+    fn poll_layers(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
+        if let Stage::Waiting(waiting) = &mut self.stage {
+            ready!(waiting.0.poll_ready(cx))?;
+            if let Stage::Waiting(waiting) = std::mem::replace(&mut self.stage, Stage::Over) {
+                let (mut layers, request) = *waiting;
+                self.stage = Stage::Given(layers.call(request));
+            }
+        }
+        match &mut self.stage {
+            Stage::Given(answer) => answer.as_mut().poll(cx),
+            Stage::Waiting(_) | Stage::Over => Poll::Pending,
+        }
+    }
+}
+
+fn deadline(request: &Request<RequestBody>) -> Option<Deadline> {
+    let until: Until = request.extensions().get().copied()?;
+    let Time { left, whole } = until.time();
+    let left = left.saturating_add(LATER);
+    Some(Deadline::of(Time { left, whole }))
 }
 
 /// With a body of the client's own type. It is the pod's that the response is, as far as its extensions still say.
-fn response_of<B>(response: Response<B>) -> Response<ResponseBody>
+fn response_of<B>(response: Response<B>, service: &Arc<str>) -> Response<ResponseBody>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
     let (head, body) = response.into_parts();
-    let body = ResponseBody::new(body);
-    let body = match head.extensions.get::<Endpoint>() {
-        Some(pod) => body.of_pod(pod),
-        None => body,
-    };
+    let pod = head.extensions.get::<Endpoint>();
+    let body = ResponseBody::new(body).of_origin(pod, Some(service));
     Response::from_parts(head, body)
 }

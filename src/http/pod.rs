@@ -176,7 +176,10 @@ fn send(pool: &Arc<Pool>, connection: Reserved, mut request: PodRequest, left: u
         Ok(uri) => uri,
         Err(error) => return Box::pin(ready(Err(error.into()))),
     };
-    let deadline = pool.config.first_byte.map(Deadline::after);
+    let deadline = pool
+        .config
+        .first_byte
+        .map(|after| Deadline::of(after.into()));
     let mut call = Call {
         pool: Arc::downgrade(pool),
         connection,

@@ -124,7 +124,7 @@ impl Pool {
         };
         let freed = Arc::<Freed>::default();
         Self {
-            named: Named::new(pod, config.service.name.clone()),
+            named: Named::new(pod, Some(config.service.name.clone())),
             rooms: Arc::new(Rooms::new(config.max_connections, freed.clone())),
             config,
             freed,

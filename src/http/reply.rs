@@ -1,6 +1,9 @@
 //! What a request is answered with, made with the client's words.
 
-use std::ops::{Deref, DerefMut};
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+};
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request, uri::PathAndQuery};
@@ -51,11 +54,16 @@ pub struct Response {
 }
 
 /// What errors of a response tell of its request, and how much is read.
-#[derive(Debug)]
 pub(super) struct Asked {
     method: Method,
     path: Option<PathAndQuery>,
     response_limit: usize,
+}
+
+impl fmt::Debug for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text())
+    }
 }
 
 /// A body that is more than is read as a whole.
@@ -85,14 +93,15 @@ impl Response {
         Self { inner, asked }
     }
 
-    /// The pod that has answered.
+    /// The pod that has answered. Where a layer, a test, or the client itself has made the response, this is `0.0.0.0:0`, and
+    /// [`endpoint`](Self::endpoint) none.
     pub fn pod(&self) -> &Endpoint {
         self.inner.body().pod()
     }
 
-    /// The pod that has answered; [`pod`](Self::pod) by the word that errors have for it.
-    pub fn endpoint(&self) -> &Endpoint {
-        self.pod()
+    /// The pod that has answered, if one has; by the word that errors have for it.
+    pub fn endpoint(&self) -> Option<&Endpoint> {
+        self.inner.body().endpoint()
     }
 
     /// The response, unless its status is a client's or a server's error: 400 to 599.

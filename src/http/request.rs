@@ -8,14 +8,19 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header::HOST};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri,
+    header::{CONTENT_TYPE, HOST},
+};
 
+use self::content::Content;
 use super::{
     body::RequestBody,
     client::Client,
     error::Error,
     replay::{Idempotent, RequestTimeout},
     response::ResponseBody,
+    secrets,
     send::SendFuture,
 };
 use crate::{
@@ -108,7 +113,8 @@ impl Client {
 ///
 /// Its path begins with a slash and is below the client's [base path](super::ClientBuilder::base_path); or it is a whole URI of the
 /// service. One that begins with two slashes names another host, by what a URI's reference is (RFC 3986 §4.2), and is refused
-/// as one of [another service](Error::is_foreign).
+/// as one of [another service](Error::is_foreign). So is an empty one, or a query alone (`?a=b`), unless there is a base path; `*` is
+/// for OPTIONS. Below a base path no segment may be `..`, percent-encoded or not: servers would look above it.
 ///
 /// The client's [default headers](super::ClientBuilder::default_headers) are added when it is sent. Redirects are not followed: a 3xx
 /// is an answer as any other.
@@ -123,6 +129,7 @@ pub struct RequestBuilder {
     client: Client,
     request: Result<Request<RequestBody>, Error>,
     aim: Option<Aim>,
+    content: Content,
     response_limit: usize,
 }
 
@@ -157,6 +164,7 @@ impl RequestBuilder {
             client,
             request,
             aim: None,
+            content: Content::default(),
         }
     }
 
@@ -166,27 +174,42 @@ impl RequestBuilder {
         self
     }
 
-    /// Adds a header, beside those of the same name.
+    /// Adds a header, beside those of the same name. `Authorization`, `Proxy-Authorization` and `Cookie` are marked sensitive:
+    /// `Debug` doesn't show them, and HTTP/2 doesn't index them.
     pub fn header<N, V>(self, name: N, value: V) -> Self
     where
         N: TryInto<HeaderName, Error: Into<http::Error>>,
         V: TryInto<HeaderValue, Error: Into<http::Error>>,
     {
-        self.try_with(|request| {
+        self.try_with(|request, content| {
             let name = name
                 .try_into()
                 .map_err(|error| Error::request(error.into()))?;
-            let value = value.try_into().map_err(|error| {
+            let mut value: HeaderValue = value.try_into().map_err(|error| {
                 Error::request(format_args!("the header {name}: {}", error.into()))
             })?;
+            if secrets::is_secret(&name) {
+                value.set_sensitive(true);
+            }
+            if name == CONTENT_TYPE {
+                content.forget(request);
+            }
             request.headers_mut().append(name, value);
             Ok(())
         })
     }
 
-    /// Adds headers, in the place of those of the same names.
-    pub fn headers(self, headers: HeaderMap) -> Self {
-        self.with(|request| request.headers_mut().extend(headers))
+    /// Adds headers, in the place of those of the same names. Credentials among them are marked sensitive, as by
+    /// [`header`](Self::header).
+    pub fn headers(self, mut headers: HeaderMap) -> Self {
+        secrets::mark(&mut headers);
+        self.try_with(|request, content| {
+            if headers.contains_key(CONTENT_TYPE) {
+                content.forget(request);
+            }
+            request.headers_mut().extend(headers);
+            Ok(())
+        })
     }
 
     /// The body: bytes or text, or any [`http_body::Body`] by [`RequestBody::new`].
@@ -205,8 +228,14 @@ impl RequestBuilder {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// It has the `Content-Type` that the request says, and none of a [form](Self::form) or JSON that was the body before.
     pub fn body(self, body: impl Into<RequestBody>) -> Self {
-        self.with(|request| *request.body_mut() = body.into())
+        self.try_with(|request, content| {
+            content.forget(request);
+            *request.body_mut() = body.into();
+            Ok(())
+        })
     }
 
     /// It may be executed twice, and so is sent again if it is lost.
@@ -251,11 +280,11 @@ impl RequestBuilder {
     /// plain: [`Response::from`](super::Response) makes those of them that are easily read.
     pub fn broadcast(self) -> Broadcast<http::Response<ResponseBody>, Error> {
         match self.request {
-            Ok(_) if self.aim.is_some() => Broadcast::failed(Error::request(
+            Ok(_) if self.aim.is_some() => Broadcast::failed(self.client.named(Error::request(
                 "it is for one pod, or for all but one, and can't be for all: ask the client itself",
-            )),
+            ))),
             Ok(request) => self.client.broadcast(request),
-            Err(error) => Broadcast::failed(error),
+            Err(error) => Broadcast::failed(self.client.named(error)),
         }
     }
 
@@ -266,7 +295,7 @@ impl RequestBuilder {
     ///
     /// Those that [`send`](Self::send) has before anything is sent ([`Error::is_request`]).
     pub fn build(self) -> Result<Request<RequestBody>, Error> {
-        let mut request = self.request?;
+        let mut request = self.request.map_err(|error| self.client.named(error))?;
         if let Some(aim) = self.aim {
             aim.apply(&mut request);
         }
@@ -298,12 +327,13 @@ impl RequestBuilder {
             client: self.client.clone(),
             request: Ok(request),
             aim,
+            content: self.content,
             response_limit: self.response_limit,
         })
     }
 
     fn with(self, change: impl FnOnce(&mut Request<RequestBody>)) -> Self {
-        self.try_with(|request| {
+        self.try_with(|request, _| {
             change(request);
             Ok(())
         })
@@ -312,10 +342,10 @@ impl RequestBuilder {
     /// The first error stays.
     fn try_with(
         mut self,
-        change: impl FnOnce(&mut Request<RequestBody>) -> Result<(), Error>,
+        change: impl FnOnce(&mut Request<RequestBody>, &mut Content) -> Result<(), Error>,
     ) -> Self {
         if let Ok(request) = &mut self.request
-            && let Err(error) = change(request)
+            && let Err(error) = change(request, &mut self.content)
         {
             self.request = Err(error);
         }
@@ -325,17 +355,29 @@ impl RequestBuilder {
 
 /// What `path` asks for: a path below the client's base path, or a whole URI.
 fn uri(client: &Client, path: &str) -> Result<Uri, Error> {
-    let invalid = |error: &dyn fmt::Display| Error::request(format_args!("{path:?}: {error}"));
+    let shown = || secrets::shown(path);
+    let invalid = |error: &dyn fmt::Display| Error::request(format_args!("{:?}: {error}", shown()));
     let below = client.defaults().below(path);
     let uri = below.as_deref().unwrap_or(path).parse::<Uri>();
     let uri = uri.map_err(|error| invalid(&error))?;
     if path.starts_with("//") {
         return Err(client.service().another_host(path));
     }
-    match below.is_some() || path.starts_with('/') || uri.scheme().is_some() {
+    if below.is_some() && climbs(uri.path()) {
+        let why = "a path below a base path has no `..` in it: write a whole URI of the service";
+        return Err(invalid(&why));
+    }
+    match below.is_some() || path.starts_with('/') || uri.scheme().is_some() || path == "*" {
         true => Ok(uri),
         false => Err(invalid(&"a path begins with '/'")),
     }
+}
+
+/// Whether a path has a segment that leads up, in any of the spellings that servers may read so.
+fn climbs(path: &str) -> bool {
+    let path = path.to_ascii_lowercase().replace("%2e", ".");
+    let path = path.replace("%2f", "/").replace("%5c", "/");
+    path.split(['/', '\\']).any(|segment| segment == "..")
 }
 
 impl IntoFuture for RequestBuilder {
@@ -347,10 +389,17 @@ impl IntoFuture for RequestBuilder {
     }
 }
 
+/// Neither the query is shown, nor what `Authorization` and `Cookie` say.
 impl fmt::Debug for RequestBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RequestBuilder")
-            .field("request", &self.request)
-            .finish_non_exhaustive()
+        let mut shown = f.debug_struct("RequestBuilder");
+        match &self.request {
+            Ok(request) => shown
+                .field("method", request.method())
+                .field("uri", &secrets::shown_uri(request.uri()))
+                .field("headers", request.headers()),
+            Err(error) => shown.field("error", error),
+        };
+        shown.finish_non_exhaustive()
     }
 }

@@ -35,8 +35,10 @@ use crate::{
 
 /// A response from its head to its end. Boxed once, because it passes through many hands on its way to its caller.
 struct Exchange {
-    /// None once all of it has been read, or its time is up.
+    /// None once all of it has been read, or it has failed.
     body: Option<ReadAhead<Received>>,
+    /// Why it has no end.
+    failed: Option<Error>,
     /// The connection, until the response has ended.
     lease: Option<Lease>,
     /// The request, for as long. The balancer adds it.
@@ -151,6 +153,9 @@ impl Completion<Response<ResponseBody>> for OnResponseEnd {
 /// Its connection is free again when it has been read to its end, and its request counts as in flight until then. Dropped
 /// early, it closes its connection (HTTP/1.1) or resets its stream (HTTP/2).
 ///
+/// One that fails has no end: each frame that is asked for after the error is an error of the same kind. So a reader that goes on
+/// after an error doesn't take a part for the whole. Stop at the first.
+///
 /// Layers and tests make their own, of text, of bytes, or of any [body](Self::new) or [stream](Self::from_stream). Its default is
 /// an empty one.
 ///
@@ -175,6 +180,7 @@ impl ResponseBody {
         Self {
             exchange: Box::new(Exchange {
                 body: body.map(ReadAhead::new),
+                failed: None,
                 lease,
                 in_flight: None,
                 classify: SharedClassify::ByStatus,
@@ -197,7 +203,7 @@ impl ResponseBody {
         }
         let body = body.filter(|body| !body.is_end_stream());
         let body = body.map(|body| Received::Foreign(SyncBody::new(body)));
-        Self::of(body, None, Named::nobody())
+        Self::of(body, None, Named::nobody(None))
     }
 
     /// A stream of bytes, that no pod has sent.
@@ -211,7 +217,7 @@ impl ResponseBody {
 
     /// One with nothing in it.
     pub fn empty() -> Self {
-        Self::of(None, None, Named::nobody())
+        Self::of(None, None, Named::nobody(None))
     }
 
     /// The pod that sends it. Where there is none, since a layer, a test, or the client itself (a gRPC
@@ -226,27 +232,38 @@ impl ResponseBody {
         &self.exchange.named.origin
     }
 
-    /// An error of this response, which may be of no pod.
+    /// An error of this response.
     pub(super) fn error(&self, make: impl FnOnce(Option<Endpoint>) -> Error) -> Error {
         self.exchange.named.origin.error(make)
     }
 
-    /// The pod that sends it, if one does: a [layer](super::Client::layer) or a test may have made it instead.
-    pub fn endpoint(&self) -> Option<&Endpoint> {
-        self.exchange.named.origin.known_pod()
+    /// The name of its service, where it is known.
+    pub(super) fn service(&self) -> Option<&Arc<str>> {
+        self.exchange.named.origin.service.as_ref()
     }
 
-    /// The same of a pod: a layer has put its own body in the place of the pod's.
-    pub(super) fn of_pod(mut self, pod: &Endpoint) -> Self {
-        if self.endpoint().is_none() {
-            self.exchange.named = Named::new(pod.clone(), "".into());
+    /// The pod that sends it, if one does: a [layer](super::Client::layer) or a test may have made it instead.
+    pub fn endpoint(&self) -> Option<&Endpoint> {
+        self.exchange.named.origin.endpoint()
+    }
+
+    /// The same of a pod, and of a service: a layer has put its own body in the place of theirs. What is known stays.
+    pub(super) fn of_origin(mut self, pod: Option<&Endpoint>, service: Option<&Arc<str>>) -> Self {
+        let origin = &self.exchange.named.origin;
+        let is_new = origin.service.is_none() && service.is_some();
+        if is_new || (origin.endpoint().is_none() && pod.is_some()) {
+            let service = origin.service.as_ref().or(service).cloned();
+            self.exchange.named = match origin.endpoint().or(pod) {
+                Some(pod) => Named::new(pod.clone(), service),
+                None => Named::nobody(service),
+            };
         }
         self
     }
 
     /// Whether all of it has been read, or there was nothing to read.
     pub(super) fn is_over(&self) -> bool {
-        self.exchange.body.is_none()
+        self.exchange.body.is_none() && self.exchange.failed.is_none()
     }
 
     /// Bounds the time that the rest may take.
@@ -275,7 +292,10 @@ impl ResponseBody {
 
 impl Exchange {
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
+        match &self.body {
+            Some(body) => body.is_end_stream(),
+            None => self.failed.is_none(),
+        }
     }
 
     fn end(&mut self) {
@@ -293,17 +313,19 @@ impl Exchange {
         self.in_flight = None;
     }
 
-    /// The last frame, where `error` is why there are no more.
+    /// The last frame, where `error` is why there are no more. It comes again, for whoever asks once more: the end that a
+    /// body has without an error is that of a whole one.
     #[cold]
     fn last(&mut self, error: Error) -> Result<Frame<Bytes>, Error> {
-        if !self.ends_in_status {
-            return Err(error);
-        }
-        let Some(status) = grpc::status(&error) else {
-            return Err(error);
-        };
         self.body = None;
-        Ok(Frame::trailers(status))
+        let status = self.ends_in_status.then(|| grpc::status(&error)).flatten();
+        match status {
+            Some(status) => Ok(Frame::trailers(status)),
+            None => {
+                self.failed = Some(error.again());
+                Err(error)
+            }
+        }
     }
 }
 
@@ -317,20 +339,17 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self.exchange;
         let Some(body) = &mut this.body else {
-            return Poll::Ready(None);
+            return Poll::Ready(this.failed.as_ref().map(|error| Err(error.again())));
         };
         // First: a body that always has something for a slow reader is late all the same.
         if let Some(deadline) = &mut this.deadline
             && deadline.poll(cx).is_ready()
         {
             let after = deadline.whole();
-            let error = this
-                .named
-                .origin
-                .pods_error(|pod| Error::unended(pod, after));
+            let error = this.named.origin.error(|pod| Error::unended(pod, after));
             // All of it, so that the connection closes though the caller holds on to this.
             this.abandon();
-            (this.body, this.deadline) = (None, None);
+            this.deadline = None;
             return Poll::Ready(Some(this.last(error)));
         }
         let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
@@ -357,9 +376,9 @@ impl Body for ResponseBody {
                 let origin = &this.named.origin;
                 let error = match error {
                     ReceiveError::Limit(limit) => origin.error(|pod| Error::limit(pod, limit)),
-                    ReceiveError::Broken(_) if is_cut_off => origin.pods_error(Error::cut_off),
-                    ReceiveError::Broken(error) => origin.pods_error(|pod| Error::body(pod, error)),
-                    ReceiveError::Foreign(error) => Error::layer(error),
+                    ReceiveError::Broken(_) if is_cut_off => origin.error(Error::cut_off),
+                    ReceiveError::Broken(error) => origin.error(|pod| Error::body(pod, error)),
+                    ReceiveError::Foreign(error) => origin.error(|_| Error::layer(error)),
                 };
                 this.last(error)
             })
@@ -373,26 +392,15 @@ impl Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         match &self.exchange.body {
             Some(body) => body.size_hint(),
+            None if self.exchange.failed.is_some() => SizeHint::default(),
             None => SizeHint::with_exact(0),
         }
     }
 }
 
 impl Origin {
-    /// An error of what has come, from a pod or not.
     pub(super) fn error(&self, make: impl FnOnce(Option<Endpoint>) -> Error) -> Error {
-        self.of_service(make(self.known_pod().cloned()))
-    }
-
-    /// An error of what comes over a pod's connection.
-    fn pods_error(&self, make: impl FnOnce(Endpoint) -> Error) -> Error {
-        self.of_service(make(self.pod.clone()))
-    }
-
-    fn of_service(&self, error: Error) -> Error {
-        // Nobody knows the service of a response that a layer has made.
-        let service = Some(&self.service).filter(|service| !service.is_empty());
-        error.with_service(service)
+        make(self.endpoint().cloned()).with_service(self.service.as_ref())
     }
 }
 

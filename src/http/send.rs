@@ -9,7 +9,6 @@ use std::{
 
 use http::Request;
 use pin_project_lite::pin_project;
-use tower::Service;
 
 use super::{
     body::RequestBody,
@@ -68,14 +67,11 @@ impl Future for SendFuture {
                     request,
                     response_limit,
                 } => {
-                    if let Some(Ok(_)) = request {
-                        ready!(Service::<Request<RequestBody>>::poll_ready(client, cx))?;
-                    }
                     let request = request.take().expect("polled after completion");
-                    let request = request.map_err(|error| client.named(error))?;
+                    let request = request?;
                     let asked = Asked::of(&request, *response_limit);
                     State::Sent {
-                        future: client.call(request),
+                        future: client.start(request, cx),
                         asked: Some(asked),
                     }
                 }

@@ -51,7 +51,7 @@ pub async fn upgrade<B>(response: &mut Response<B>) -> Result<Upgraded, Error> {
             Some(stream) => Box::new(stream),
             None => {
                 let service = in_flight.member().signals().service();
-                let error = Error::body(in_flight.endpoint().clone(), error);
+                let error = Error::body(Some(in_flight.endpoint().clone()), error);
                 return Err(error.with_service(service));
             }
         },

@@ -657,7 +657,8 @@ async fn a_body_past_its_deadline_closes_its_connection_though_it_is_held() {
     assert!(late.await.is_timeout());
     time::resume();
     peer.closed().await;
-    assert!(body.frame().await.is_none(), "an error is the end");
+    let again = body.frame().await.expect("it has no end");
+    assert!(again.expect_err("it is cut off").is_timeout());
 }
 
 #[tokio::test]

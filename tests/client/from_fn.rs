@@ -148,3 +148,55 @@ async fn a_response_s_body_is_made_of_what_there_is() {
     let error = response.into_body().collect().await.expect_err("broken");
     assert!(error.is_layer(), "{error}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_pods_would_not_get_a_function_doesn_t_get() {
+    let client = Client::from_fn(echo);
+    let error = client.get("http://evil/x").await.expect_err("another");
+    assert!(error.is_foreign(), "{error}");
+    let long = client.post("/").header("content-length", "7").body("body");
+    let error = long.await.expect_err("another length");
+    assert!(error.is_request(), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_of_a_response_of_no_pod_names_none() {
+    let client = Client::from_fn(async |_: Request<RequestBody>| {
+        let mut response = Response::new("no JSON");
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        Ok(response)
+    });
+    let response = client.get("/a?b").response_limit(2).await;
+    let response = response.expect("a response");
+    assert_eq!(response.endpoint(), None);
+    let status = response.error_for_status_ref().map(drop);
+    let status = status.expect_err("503");
+    let text = "request to from-fn.test: GET /a was answered with 503 Service Unavailable";
+    assert_eq!(status.to_string(), text);
+    let limit = response.text().await.expect_err("more than two bytes");
+    let json = client.get("/").await.expect("a response").json::<u8>();
+    for error in [status, limit, json.await.expect_err("no JSON")] {
+        assert_eq!((error.endpoint(), error.pod()), (None, None), "{error}");
+        assert!(!error.to_string().contains("0.0.0.0"), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_goes_on_failing() {
+    let client = Client::from_fn(async |_| {
+        let broken = [Ok(Bytes::from("te")), Err(io::Error::other("broken"))];
+        Ok(Response::new(ResponseBody::from_stream(stream::iter(
+            broken,
+        ))))
+    });
+    let mut response = client.get("/").await.expect("a response");
+    assert_eq!(
+        response.chunk().await.expect("a piece").as_deref(),
+        Some(&b"te"[..])
+    );
+    for _ in 0..3 {
+        let error = response.chunk().await.expect_err("broken");
+        assert!(error.is_layer(), "{error}");
+        assert!(!http_body::Body::is_end_stream(response.body()));
+    }
+}

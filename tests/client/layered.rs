@@ -216,6 +216,28 @@ async fn what_a_request_says_to_the_client_is_said_again_of_its_redirect() {
 }
 
 #[tokio::test]
+async fn another_service_gets_neither_the_default_headers_nor_the_host_of_this_one() {
+    let (address, heads) = site().await;
+    let secrets = ["authorization", "cookie", "x-team"].map(|name| {
+        let value = HeaderValue::from_static("secret");
+        (HeaderName::from_static(name), value)
+    });
+    let client = super::kit::builder([address])
+        .allow_foreign_authority(true)
+        .default_headers(secrets.into_iter().collect());
+    let client = client.build().expect("a client");
+    let client = client.layer(FollowRedirectLayer::new());
+    let away = client.get("/away").header("host", "web-0.web.default");
+    let response = within("a response", away.into_future()).await;
+    assert_eq!(text(response.expect("a response")).await, "ok");
+    let [own, other] = heads.take().try_into().expect("two requests");
+    assert_eq!(own.matches("secret").count(), 3, "{own}");
+    assert!(own.contains("host: web-0.web.default\r\n"), "{own}");
+    assert!(!other.contains("secret"), "{other}");
+    assert!(other.contains("host: other.default\r\n"), "{other}");
+}
+
+#[tokio::test]
 async fn a_round_of_redirects_ends() {
     let (address, heads) = site().await;
     let client = client([address]).layer(FollowRedirectLayer::new());

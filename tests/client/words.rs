@@ -487,7 +487,7 @@ async fn a_base_path_or_a_user_agent_that_is_none_is_an_error_of_the_builder() {
     for (builder, why) in [
         (unresolved("http").base_path("api"), "\"api\""),
         (unresolved("http").base_path("//evil"), "\"//evil\""),
-        (unresolved("http").base_path("/a?b"), "\"/a?b\""),
+        (unresolved("http").base_path("/a?b"), "\"/a\" has a query"),
         (unresolved("http").user_agent("a\nb"), "the user agent"),
     ] {
         let error = builder.build().expect_err("it is none").to_string();
@@ -593,5 +593,107 @@ async fn values_come_as_callers_have_them() {
         client.get("/x").header(HOST, SERVICE).header("x-id", id),
     ] {
         request.build().expect("a request");
+    }
+}
+
+#[tokio::test]
+async fn nothing_secret_is_in_errors_and_debug_texts() {
+    let client = client([]);
+    let error = |path: &str| client.get(path).build().expect_err("no path").to_string();
+    for (path, shown) in [
+        ("/cb?token=hunter2\n", "\"/cb\": "),
+        ("http://u:hunter2@web/ x", "\"http://web/ x\": "),
+        ("//bob:hunter2@evil/x", "http://evil is not"),
+        ("cb?token=hunter2", "\"cb\": "),
+    ] {
+        let error = error(path);
+        assert!(
+            error.contains(shown) && !error.contains("hunter2"),
+            "{error}"
+        );
+    }
+    for uri in [
+        "http://u:hunter2@web/",
+        "http://web/?t=hunter2",
+        "ftp://u:hunter2@web/?hunter2",
+    ] {
+        let builder = Client::builder(uri.parse().expect("a URI"));
+        let error = builder.build().expect_err("no service");
+        let texts = format!("{error} {error:?}");
+        assert!(
+            texts.contains("://web/") && !texts.contains("hunter2"),
+            "{texts}"
+        );
+    }
+    let headers = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static("hunter2"))]);
+    let request = client.get("/a?hunter2").header("cookie", "hunter2");
+    let request = request.headers(headers);
+    let text = format!("{request:?}");
+    assert!(text.contains("/a") && !text.contains("hunter2"), "{text}");
+    let answered = Client::from_fn(async |_| Ok(http::Response::new("")));
+    let response = answered.get("/a?hunter2").await.expect("a response");
+    let text = format!("{response:?}");
+    assert!(
+        text.contains("GET /a") && !text.contains("hunter2"),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_last_body_says_its_type_unless_the_caller_has() {
+    let client = client([]);
+    let types = |request: RequestBuilder| {
+        let request = request.build().expect("a request");
+        let types = request.headers().get_all("content-type").iter();
+        types
+            .map(|it| it.to_str().expect("text").to_owned())
+            .collect::<Vec<_>>()
+    };
+    let form = "application/x-www-form-urlencoded";
+    let own = || client.post("/").header("content-type", "own");
+    let json = || client.post("/").json(&1);
+    assert_eq!(types(json().form(&[("a", "b")])), [form]);
+    assert_eq!(
+        types(json().try_clone().expect("a copy").form(&[("a", "b")])),
+        [form]
+    );
+    assert_eq!(types(json().body("x")), [""; 0]);
+    assert_eq!(types(json().header("content-type", "own")), ["own"]);
+    assert_eq!(
+        types(json().header("content-type", "own").body("x")),
+        ["own"]
+    );
+    assert_eq!(types(own().json(&1).body("x")), ["own"]);
+    assert_eq!(types(own().form(&[("a", "b")])), ["own"]);
+}
+
+#[test]
+fn no_path_leads_above_the_base_path() {
+    let below = builder([]).base_path("/api/v1").build().expect("a client");
+    for path in [
+        "/users/../../../admin",
+        "/..",
+        "/%2e%2E/x",
+        "/.%2e?a",
+        "/a/..%2f..%5Cb",
+        "/..\\x",
+    ] {
+        let error = below.get(path).build().expect_err("it leads up");
+        assert!(
+            error.is_request() && error.to_string().contains(".."),
+            "{error}"
+        );
+    }
+    for path in ["/...", "/a..b/..c", "/a?b=/../c", "/./a", ""] {
+        below.get(path).build().expect("a path");
+    }
+    let client = client([]);
+    client
+        .get("/a/../b")
+        .build()
+        .expect("there is no base path");
+    client.options("*").build().expect("OPTIONS has it");
+    for none in ["", "?a=b"] {
+        assert!(client.get(none).build().expect_err("no path").is_request());
     }
 }

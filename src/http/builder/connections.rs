@@ -139,10 +139,11 @@ impl<D> ClientBuilder<D> {
     ///
     /// Whatever a request names, it goes to the pods of this client's service. So `https://other.example/` would reach them
     /// in clear, with `Host: other.example`. It is an error instead ([`Error::is_foreign`](crate::http::Error::is_foreign)).
-    /// Turn this on for pods that serve many names, such as proxies: the URI's authority is then passed on to them.
+    /// Turn this on for pods that serve many names, such as proxies: the URI's authority is then passed on to them, whatever
+    /// `Host` comes along, and the client's [default headers](Self::default_headers) are left out.
     ///
     /// The service's own name may be spelled in any case, with a dot at its end, with or without the default port. A `Host`
-    /// header is passed on in any case, and so is the target of CONNECT: they say nothing of where the request should go.
+    /// header of a request for the service is passed on in any case, and so is the target of CONNECT: they say nothing of where the request should go.
     pub fn allow_foreign_authority(mut self, allow: bool) -> Self {
         self.allow_foreign = allow;
         self

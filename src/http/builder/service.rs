@@ -9,19 +9,21 @@ use http::{
 
 #[cfg(feature = "dns")]
 use crate::discovery::dns::Dns;
+use crate::http::secrets;
 
 /// Why a client can't be built.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("no client for {uri}: {why}")]
 pub struct BuildError {
-    uri: Uri,
+    /// As errors show it.
+    uri: String,
     why: String,
 }
 
 impl BuildError {
     pub(super) fn new(uri: &Uri, why: impl fmt::Display) -> Self {
         Self {
-            uri: uri.clone(),
+            uri: secrets::shown_uri(uri),
             why: why.to_string(),
         }
     }
@@ -32,11 +34,14 @@ impl BuildError {
         authority: &Authority,
         why: impl fmt::Display,
     ) -> Self {
-        let uri = format!("{scheme}://{authority}");
-        let uri = uri.parse().unwrap_or_default();
-        Self::new(&uri, why)
+        Self {
+            uri: secrets::shown(&format!("{scheme}://{authority}")),
+            why: why.to_string(),
+        }
     }
 }
+
+const USER_INFORMATION: &str = "a service has no user information";
 
 /// The service's name as requests have it: DNS alone knows `_port._protocol.`.
 pub(super) fn name(uri: &Uri) -> Result<(Scheme, Authority), BuildError> {
@@ -48,7 +53,7 @@ pub(super) fn name(uri: &Uri) -> Result<(Scheme, Authority), BuildError> {
         return Err(BuildError::new(uri, "it names no service"));
     };
     if authority.as_str().contains('@') {
-        return Err(BuildError::new(uri, "a service has no user information"));
+        return Err(BuildError::new(uri, USER_INFORMATION));
     }
     if uri.query().is_some() {
         return Err(BuildError::new(
@@ -104,6 +109,9 @@ pub(super) fn discovery(uri: &Uri) -> Result<Dns, BuildError> {
         (_, Some(_)) => authority.as_str().to_owned(),
         (None, None) => format!("{authority}:{default}"),
     };
+    if authority.as_str().contains('@') {
+        return Err(BuildError::new(uri, USER_INFORMATION));
+    }
     let target = target
         .parse()
         .map_err(|error| BuildError::new(uri, error))?;

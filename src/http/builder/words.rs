@@ -11,6 +11,9 @@ impl<D> ClientBuilder<D> {
     /// They are added to requests that are made with the client's [words](crate::http::RequestBuilder), and to those of the client
     /// as a [`Service`](tower::Service), but not to [health checks](Self::health_check). A request's own header wins, with all of
     /// its lines.
+    ///
+    /// A request for [another service](Self::allow_foreign_authority) gets none of them, nor the [`User-Agent`](Self::user_agent): they
+    /// may be credentials, and it may come of a redirect that a layer follows.
     pub fn default_headers(mut self, headers: HeaderMap) -> Self {
         self.defaults.headers.extend(headers);
         self
@@ -37,6 +40,9 @@ impl<D> ClientBuilder<D> {
     /// - It counts for the client's words ([`Client::get`](crate::http::Client::get) and the others), also to one pod and to all.
     ///   Requests of the client as a [`Service`](tower::Service), whole URIs, and [health checks](Self::health_check) stay as they
     ///   are.
+    ///
+    /// A path below it has no segment `..`, percent-encoded or not: that is an [error](crate::http::Error::is_request), because
+    /// servers would look above the base path. Without a base path, an empty path is an error, too.
     ///
     /// [`build`](Self::build) fails if it doesn't begin with one slash, has a query, or can't be a path.
     pub fn base_path(mut self, path: impl Into<String>) -> Self {

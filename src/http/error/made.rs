@@ -62,7 +62,7 @@ impl Error {
 
     /// The response had no end in the time of the request: [`is_timeout`](Self::is_timeout).
     pub fn fake_body_timeout(pod: Endpoint, after: Duration) -> Self {
-        Self::unended(pod, after)
+        Self::unended(Some(pod), after)
     }
 
     /// The request's own body failed: [`is_request_body`](Self::is_request_body).
@@ -72,12 +72,12 @@ impl Error {
 
     /// The pod failed while it sent its response: [`is_body`](Self::is_body).
     pub fn fake_body(pod: Endpoint, source: impl Into<BoxError>) -> Self {
-        Self::body(pod, source)
+        Self::body(Some(pod), source)
     }
 
     /// The runtime has ended that drove the response's connection: [`is_body`](Self::is_body).
     pub fn fake_cut_off(pod: Endpoint) -> Self {
-        Self::cut_off(pod)
+        Self::cut_off(Some(pod))
     }
 
     /// The response is more than the client reads: [`is_limit`](Self::is_limit).

@@ -23,12 +23,19 @@ pub(in crate::http) struct Named {
 /// Where a response comes from.
 pub(in crate::http) struct Origin {
     pub(in crate::http) pod: Endpoint,
-    /// The name of the pod's service.
-    pub(in crate::http) service: Arc<str>,
+    /// The name of the service, where it is known.
+    pub(in crate::http) service: Option<Arc<str>>,
+}
+
+impl Origin {
+    /// The pod, if there is one.
+    pub(in crate::http) fn endpoint(&self) -> Option<&Endpoint> {
+        Some(&self.pod).filter(|pod| pod.address() != NOBODY)
+    }
 }
 
 impl Named {
-    pub(in crate::http) fn new(pod: Endpoint, service: Arc<str>) -> Self {
+    pub(in crate::http) fn new(pod: Endpoint, service: Option<Arc<str>>) -> Self {
         let mut extensions = Extensions::new();
         extensions.insert(pod.clone());
         Self {
@@ -38,20 +45,13 @@ impl Named {
     }
 
     /// Of a response that no pod has sent: it names [`NOBODY`], where no pod can be.
-    pub(in crate::http) fn nobody() -> Self {
+    pub(in crate::http) fn nobody(service: Option<Arc<str>>) -> Self {
         Self {
             origin: Arc::new(Origin {
                 pod: Endpoint::new(NOBODY),
-                service: "".into(),
+                service,
             }),
             extensions: Extensions::new(),
         }
-    }
-}
-
-impl Origin {
-    /// The pod, if one has sent the response.
-    pub(in crate::http) fn known_pod(&self) -> Option<&Endpoint> {
-        Some(&self.pod).filter(|pod| pod.address() != NOBODY)
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use data_encoding::BASE64;
 use http::{
     HeaderValue, Request, Uri,
-    header::{AUTHORIZATION, CONTENT_TYPE},
+    header::{AUTHORIZATION, CONTENT_TYPE, Entry},
 };
 use serde::Serialize;
 
@@ -19,7 +19,7 @@ impl RequestBuilder {
     ///
     /// Of an `Option`, `None` is left out; a sequence as a value is one pair for each of its elements.
     pub fn query(self, query: &(impl Serialize + ?Sized)) -> Self {
-        self.try_with(|request| {
+        self.try_with(|request, _| {
             let query = encoded("the query", query)?;
             if !query.is_empty() {
                 let uri = with_query(request.uri(), &query);
@@ -30,16 +30,16 @@ impl RequestBuilder {
     }
 
     /// The body is this form, as HTML's are sent (`application/x-www-form-urlencoded`): a struct, a map, or pairs. Its
-    /// `Content-Type` is that, unless the request has another.
+    /// `Content-Type` is that, unless its caller has set another.
     pub fn form(self, form: &(impl Serialize + ?Sized)) -> Self {
-        self.try_with(|request| {
+        self.try_with(|request, content| {
             let form = encoded("the form", form)?;
-            set_content(request, "application/x-www-form-urlencoded", form.into());
+            content.set(request, "application/x-www-form-urlencoded", form.into());
             Ok(())
         })
     }
 
-    /// The body is this value in JSON. Its `Content-Type` is `application/json`, unless the request has another.
+    /// The body is this value in JSON. Its `Content-Type` is `application/json`, unless its caller has set another.
     ///
     /// ```no_run
     /// use serde::{Deserialize, Serialize};
@@ -61,10 +61,10 @@ impl RequestBuilder {
     #[cfg(feature = "json")]
     #[cfg_attr(docsrs, doc(cfg(feature = "json")))]
     pub fn json(self, value: &(impl Serialize + ?Sized)) -> Self {
-        self.try_with(|request| {
+        self.try_with(|request, content| {
             let json = crate::http::json::encode(value);
             let json = json.map_err(|error| invalid("the JSON", &error))?;
-            set_content(request, "application/json", json.into());
+            content.set(request, "application/json", json.into());
             Ok(())
         })
     }
@@ -81,7 +81,7 @@ impl RequestBuilder {
         let name = name.to_string();
         if name.contains(':') {
             let why = "the name of basic_auth has a colon in it";
-            return self.try_with(|_| Err(Error::request(why)));
+            return self.try_with(|_, _| Err(Error::request(why)));
         }
         let credentials = match password {
             Some(password) => format!("{name}:{password}"),
@@ -92,7 +92,7 @@ impl RequestBuilder {
     }
 
     fn authorization(self, credentials: fmt::Arguments<'_>) -> Self {
-        self.try_with(|request| {
+        self.try_with(|request, _| {
             let value = Bytes::from(credentials.to_string());
             let value = HeaderValue::from_maybe_shared(value);
             let mut value = value.map_err(|error| invalid("the Authorization", &error))?;
@@ -111,11 +111,30 @@ fn encoded(what: &str, value: &(impl Serialize + ?Sized)) -> Result<String, Erro
     serde_html_form::to_string(value).map_err(|error| invalid(what, &error))
 }
 
-fn set_content(request: &mut Request<RequestBody>, content_type: &'static str, body: Bytes) {
-    *request.body_mut() = body.into();
-    let content_type = HeaderValue::from_static(content_type);
-    let headers = request.headers_mut();
-    headers.entry(CONTENT_TYPE).or_insert(content_type);
+/// Whose the `Content-Type` of a request in the making is.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Content {
+    /// That of the body that it has, and nothing that its caller has said.
+    is_of_body: bool,
+}
+
+impl Content {
+    /// The body is this one, of this type unless the caller has said another.
+    fn set(&mut self, request: &mut Request<RequestBody>, is: &'static str, body: Bytes) {
+        self.forget(request);
+        *request.body_mut() = body.into();
+        if let Entry::Vacant(entry) = request.headers_mut().entry(CONTENT_TYPE) {
+            entry.insert(HeaderValue::from_static(is));
+            self.is_of_body = true;
+        }
+    }
+
+    /// The body, or its type, will be another.
+    pub(super) fn forget(&mut self, request: &mut Request<RequestBody>) {
+        if std::mem::take(&mut self.is_of_body) {
+            request.headers_mut().remove(CONTENT_TYPE);
+        }
+    }
 }
 
 fn with_query(uri: &Uri, more: &str) -> Result<Uri, http::Error> {
