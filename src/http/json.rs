@@ -177,13 +177,10 @@ mod tests {
                 error::<Odd>("\"4711\""),
                 "a value that the type doesn't take",
             ),
-            (
-                error::<Missing>("\"hunter2\""),
-                "a field is missing at line 1",
-            ),
+            (error::<Missing>("\"hunter2\""), "a field is missing at "),
             (
                 error::<Missing>("\"hunter\\u0032\""),
-                "a field is missing at line 1",
+                "a field is missing at ",
             ),
         ] {
             assert!(error.contains(why), "{error}");

@@ -1,6 +1,7 @@
 //! Requests, made by hand: the client's everyday words.
 
 mod content;
+mod content_type;
 
 use std::{
     fmt,
@@ -13,7 +14,7 @@ use http::{
     header::{CONTENT_TYPE, HOST},
 };
 
-use self::content::Content;
+use self::content_type::Content;
 use super::{
     body::RequestBody,
     client::Client,

@@ -4,14 +4,11 @@ use std::fmt;
 
 use bytes::Bytes;
 use data_encoding::BASE64;
-use http::{
-    HeaderValue, Request, Uri,
-    header::{AUTHORIZATION, CONTENT_TYPE, Entry},
-};
+use http::{HeaderValue, Uri, header::AUTHORIZATION};
 use serde::Serialize;
 
 use super::RequestBuilder;
-use crate::http::{body::RequestBody, error::Error};
+use crate::http::error::Error;
 
 impl RequestBuilder {
     /// Adds `query` to what the path has of it: a struct, a map, or pairs, `&[("name", "value")]`, percent-encoded as a form is
@@ -109,32 +106,6 @@ fn invalid(what: &str, error: &dyn fmt::Display) -> Error {
 
 fn encoded(what: &str, value: &(impl Serialize + ?Sized)) -> Result<String, Error> {
     serde_html_form::to_string(value).map_err(|error| invalid(what, &error))
-}
-
-/// Whose the `Content-Type` of a request in the making is.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Content {
-    /// That of the body that it has, and nothing that its caller has said.
-    is_of_body: bool,
-}
-
-impl Content {
-    /// The body is this one, of this type unless the caller has said another.
-    fn set(&mut self, request: &mut Request<RequestBody>, is: &'static str, body: Bytes) {
-        self.forget(request);
-        *request.body_mut() = body.into();
-        if let Entry::Vacant(entry) = request.headers_mut().entry(CONTENT_TYPE) {
-            entry.insert(HeaderValue::from_static(is));
-            self.is_of_body = true;
-        }
-    }
-
-    /// The body, or its type, will be another.
-    pub(super) fn forget(&mut self, request: &mut Request<RequestBody>) {
-        if std::mem::take(&mut self.is_of_body) {
-            request.headers_mut().remove(CONTENT_TYPE);
-        }
-    }
 }
 
 fn with_query(uri: &Uri, more: &str) -> Result<Uri, http::Error> {
