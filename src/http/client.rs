@@ -345,6 +345,10 @@ impl Client {
     /// Gives a request to the balancer.
     #[inline]
     pub(super) fn send(&self, mut prepared: Prepared) -> ResponseFuture {
+        if prepared.timeout == Some(Duration::ZERO) {
+            let error = Error::unanswered(None, Duration::ZERO);
+            return self.refuse(error, prepared.ends_in_status);
+        }
         let shared = &self.shared;
         let mut expiry = None;
         if prepared.tells_timeout {

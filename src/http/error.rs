@@ -91,9 +91,14 @@ enum Kind {
         /// The only pod that has the request.
         pod: Option<Endpoint>,
         after: Duration,
+        source: Option<BoxError>,
     },
-    #[error("no end of pod {pod}'s response within {after:?} (`timeout`)")]
-    Unended { pod: Endpoint, after: Duration },
+    #[error("no end of {} within {after:?} (`timeout`)", response_of(.pod.as_ref()))]
+    Unended {
+        pod: Option<Endpoint>,
+        after: Duration,
+        source: Option<BoxError>,
+    },
     #[error("a layer around the client failed: {0}")]
     Layer(BoxError),
     #[error("pod {pod} answered {request} with {status}")]
@@ -115,6 +120,13 @@ fn unanswered(pod: Option<&Endpoint>) -> String {
     pod.map_or_else(
         || "no answer".into(),
         |pod| format!("no answer of pod {pod}"),
+    )
+}
+
+fn response_of(pod: Option<&Endpoint>) -> String {
+    pod.map_or_else(
+        || "the response".into(),
+        |pod| format!("pod {pod}'s response"),
     )
 }
 
@@ -189,6 +201,11 @@ impl Error {
         Kind::Body { pod, source }.into()
     }
 
+    /// The request's own body has failed.
+    pub(super) fn request_body(source: BoxError) -> Self {
+        Kind::RequestBody(source).into()
+    }
+
     /// The runtime that drove the connection has ended before the response.
     pub(super) fn cut_off(pod: Endpoint) -> Self {
         let source = RuntimeEnded;
@@ -202,12 +219,27 @@ impl Error {
 
     /// No response in the time of the request, which `pod` has, and no other one has had.
     pub(super) fn unanswered(pod: Option<Endpoint>, after: Duration) -> Self {
-        Kind::Unanswered { pod, after }.into()
+        let source = None;
+        Kind::Unanswered { pod, after, source }.into()
     }
 
     /// No end of the response in the time of the request.
-    pub(super) fn unended(pod: Endpoint, after: Duration) -> Self {
-        Kind::Unended { pod, after }.into()
+    pub(super) fn unended(pod: Option<Endpoint>, after: Duration) -> Self {
+        let source = None;
+        Kind::Unended { pod, after, source }.into()
+    }
+
+    /// The same of the time that is up, where `error` is how that was learnt.
+    pub(super) fn because(mut self, error: Self) -> Self {
+        let Self(kind, service) = error;
+        self.1 = self.1.or(service);
+        if let Kind::Unanswered { source, .. } | Kind::Unended { source, .. } = &mut *self.0
+            && let Kind::Pod { source: why, .. } | Kind::Body { source: why, .. } | Kind::Layer(why) =
+                *kind
+        {
+            *source = Some(why);
+        }
+        self
     }
 
     pub(super) fn answered(pod: Endpoint, status: StatusCode) -> Self {
@@ -498,12 +530,11 @@ impl Error {
     /// The pod that failed, where one alone had the request, or was the only one that should have it.
     pub fn endpoint(&self) -> Option<&Endpoint> {
         match self.kind() {
-            Kind::Unanswered { pod, .. } => pod.as_ref(),
+            Kind::Unanswered { pod, .. } | Kind::Unended { pod, .. } => pod.as_ref(),
             Kind::Pod { pod, .. }
             | Kind::Status { pod, .. }
             | Kind::Body { pod, .. }
             | Kind::CutOff { pod, .. }
-            | Kind::Unended { pod, .. }
             | Kind::Limit { pod, .. }
             | Kind::StatusOf { pod, .. }
             | Kind::Decode { pod, .. } => Some(pod),
@@ -556,6 +587,9 @@ impl StdError for Error {
             | Kind::Pod { source, .. }
             | Kind::Body { source, .. }
             | Kind::Limit { source, .. } => Some(&**source),
+            Kind::Unanswered { source, .. } | Kind::Unended { source, .. } => {
+                source.as_ref().map(|source| &**source as _)
+            }
             Kind::Layer(error) => Some(&**error),
             Kind::CutOff { source, .. } => Some(source),
             // Their text is the balancer's.
@@ -565,8 +599,6 @@ impl StdError for Error {
             Kind::Request(_)
             | Kind::Foreign { .. }
             | Kind::Status { .. }
-            | Kind::Unanswered { .. }
-            | Kind::Unended { .. }
             | Kind::StatusOf { .. }
             | Kind::Decode { .. } => None,
         }

@@ -62,7 +62,7 @@ impl Error {
 
     /// The response had no end in the time of the request: [`is_timeout`](Self::is_timeout).
     pub fn fake_body_timeout(pod: Endpoint, after: Duration) -> Self {
-        Self::unended(pod, after)
+        Self::unended(Some(pod), after)
     }
 
     /// The request's own body failed: [`is_request_body`](Self::is_request_body).
