@@ -24,16 +24,31 @@ pub(crate) type SharedError = Arc<dyn StdError + Send + Sync>;
 /// The text of an error and of its sources, each once: some errors already have their source's text in their own.
 pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
     // The crate's own errors say all of it then, in the right order.
-    let mut text = format!("{error:#}");
-    let mut next = error.source();
+    with_causes(format!("{error:#}"), error.source())
+}
+
+/// The text, and what it doesn't say of these causes.
+fn with_causes(mut text: String, mut next: Option<&(dyn StdError + 'static)>) -> String {
     while let Some(source) = next {
         let words = source.to_string();
-        if !text.contains(&words) {
+        if !says(&text, &words) {
             text = format!("{text}: {words}");
         }
         next = source.source();
     }
     text
+}
+
+/// Whether a text has this cause in it, as a whole: after a colon, say, and not as a part of a pod's name.
+fn says(text: &str, cause: &str) -> bool {
+    const BEFORE: [&str; 4] = [": ", "; ", "(", "\n"];
+    const AFTER: [&str; 7] = [": ", ":\n", ";", ",", " (", ")", "\n"];
+    let is_whole = |(at, _): (usize, &str)| {
+        let (before, after) = (&text[..at], &text[at + cause.len()..]);
+        let begins = before.is_empty() || BEFORE.iter().any(|it| before.ends_with(it));
+        begins && (after.is_empty() || AFTER.iter().any(|it| after.starts_with(it)))
+    };
+    cause.is_empty() || text.match_indices(cause).any(is_whole)
 }
 
 /// The text of the innermost cause, in one line. An error that has its source's text in its own is told as a whole.
@@ -42,7 +57,7 @@ pub(crate) fn cause(error: &(dyn StdError + 'static)) -> String {
     let mut next = error.source();
     while let Some(source) = next {
         let words = source.to_string();
-        if !text.contains(&words) {
+        if !says(&text, &words) {
             text = words;
         }
         next = source.source();
@@ -57,13 +72,19 @@ pub(crate) fn tell(
     what: &str,
     source: Option<&(dyn StdError + 'static)>,
 ) -> fmt::Result {
-    f.write_str(what)?;
-    let why = match source {
-        Some(source) if f.alternate() => chain(source),
-        Some(source) => cause(source),
-        None => return Ok(()),
+    let Some(source) = source else {
+        return f.write_str(what);
     };
-    match what.contains(&why) {
+    if f.alternate() {
+        let text = match says(what, &source.to_string()) {
+            true => what.to_owned(),
+            false => format!("{what}: {source:#}"),
+        };
+        return f.write_str(&with_causes(text, source.source()));
+    }
+    f.write_str(what)?;
+    let why = cause(source);
+    match says(what, &why) {
         true => Ok(()),
         false => write!(f, ": {why}"),
     }
@@ -587,5 +608,36 @@ mod tests {
             chain(&Suspect("connection closed".into())),
             "connection closed"
         );
+    }
+
+    #[test]
+    fn a_cause_is_told_though_a_name_has_its_words() {
+        let pod = Endpoint::new(([10, 0, 0, 1], 80).into()).with_hostname("reset-0");
+        let error = |why: &str| {
+            let error = Error::endpoint_failed(pod.clone(), why.into());
+            error.with_service(Some(&"timeout.default".into()))
+        };
+        for why in ["timeout", "reset", "pod", "10.0.0.1"] {
+            let error = error(why);
+            for text in [error.to_string(), format!("{error:#}"), chain(&error)] {
+                assert!(text.ends_with(&format!(" failed: {why}")), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_cause_that_a_text_has_as_a_whole_is_not_told_again() {
+        for text in [
+            "reset",
+            "read: reset",
+            "read: reset: late",
+            "read (reset)",
+            "reset (by it)",
+        ] {
+            assert!(says(text, "reset"), "{text}");
+        }
+        for text in ["resets", "read: reset-0", "to reset: no", "read: a reset"] {
+            assert!(!says(text, "reset"), "{text}");
+        }
     }
 }

@@ -160,7 +160,8 @@ impl<S> Snapshot<S> {
             return Some(self.picked(index, false));
         }
         if route.left_out().is_some()
-            && let Some(picked) = self.pick_any_of(rng, |it| !route.leaves_out(it))
+            && let Some(picked) =
+                self.pick_any_of(rng, |it| !route.leaves_out(self.members.endpoint(it)))
         {
             // The policy has chosen the one that is left out, again and again.
             return Some(picked);

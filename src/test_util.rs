@@ -105,6 +105,7 @@
 //!
 //! What your requests look like to a pod, its answers tell: see [`Pod`].
 
+mod accept;
 mod cluster;
 mod dns;
 mod lock;

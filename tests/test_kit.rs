@@ -637,6 +637,14 @@ async fn servers_have_the_addresses_they_ask_for() {
 }
 
 #[tokio::test]
+async fn what_a_wait_looks_for_may_be_asked_of_the_server() {
+    let dns = DnsServer::start().await;
+    let asking = ask_udp(&dns, NAME, RecordType::A, None);
+    let waiting = dns.wait_until(|_| dns.count(NAME, RecordType::A) == 1 && dns.exchanges() == 1);
+    join(waiting, asking).await;
+}
+
+#[tokio::test]
 async fn a_stopped_server_is_nobody_and_comes_back() {
     let dns = DnsServer::start().await;
     dns.set_a(NAME, 5, [v4(1)]);
@@ -826,6 +834,33 @@ async fn a_killed_pod_resets_its_connections() {
     pod.set(Mode::Healthy);
     let response = send(&mut Http::new(pod.addr()), "/").await;
     assert_eq!(response.expect("an answer").status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_port_is_nobody_else_s_while_its_pod_is_killed() {
+    let pod = pod().await;
+    pod.kill().await;
+    let other = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let bound = other.expect("a socket").bind(&pod.addr().into());
+    assert_eq!(bound.expect_err("taken").kind(), ErrorKind::AddrInUse);
+    assert_refused(pod.addr()).await;
+    pod.restart().await.expect("the address is free");
+    assert!(send(&mut Http::new(pod.addr()), "/").await.is_ok());
+}
+
+#[tokio::test]
+async fn a_mode_counts_for_requests_that_come_after_it() {
+    let pod = pod().await;
+    let mut requests = Http::new(pod.addr());
+    let asking = send(&mut requests, "/wait/200");
+    let changing = async {
+        pod.wait_until(|stats| stats.requests == 1).await;
+        pod.set(Mode::Status(StatusCode::SERVICE_UNAVAILABLE));
+    };
+    let (response, ()) = join(asking, changing).await;
+    assert_eq!(response.expect("an answer").status(), StatusCode::OK);
+    let response = send(&mut requests, "/").await.expect("an answer");
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
 }
 
 #[tokio::test]
@@ -1275,6 +1310,99 @@ async fn a_rolling_restart_goes_pod_by_pod() {
         for pod in old {
             assert_refused(pod.addr()).await;
         }
+    }
+}
+
+#[tokio::test]
+async fn a_pod_of_a_stateful_set_is_replaced_by_one_with_its_name() {
+    let builder = test_util::Cluster::builder().pods(4);
+    let cluster = builder.stateful_set("kv").start().await;
+    let names = || {
+        let pods = cluster.pods();
+        pods.iter()
+            .map(|it| it.name().to_owned())
+            .collect::<Vec<_>>()
+    };
+    cluster.remove_pod(0).await;
+    let _ = cluster.remove_pod(1).await;
+    assert_eq!(names(), ["kv-1", "kv-3"]);
+    assert_eq!(cluster.replace(1).await.name(), "kv-3");
+    assert_eq!(names(), ["kv-1", "kv-3"]);
+    cluster.rolling_restart().await;
+    assert_eq!(names(), ["kv-1", "kv-3"]);
+    cluster.replace_all(Duration::ZERO).await;
+    assert_eq!(names(), ["kv-1", "kv-3"]);
+    let _ = cluster.add_pod().await;
+    assert_eq!(names(), ["kv-0", "kv-1", "kv-3"], "the lowest that is free");
+}
+
+#[tokio::test]
+async fn pods_that_are_replaced_leave_their_addresses_to_nobody() {
+    let cluster = Cluster::start(2).await;
+    let old = ips(&cluster);
+    // All others have had their turn.
+    for _ in 0..252 {
+        cluster.next_address();
+    }
+    cluster.replace_all(Duration::ZERO).await;
+    assert!(ips(&cluster).iter().all(|ip| !old.contains(ip)));
+    for _ in 0..252 {
+        cluster.next_address();
+    }
+    let old = cluster.pod(1).ip();
+    assert_ne!(cluster.replace(1).await.ip(), old);
+}
+
+#[tokio::test]
+async fn requests_to_pods_that_come_later_are_waited_for() {
+    let cluster = test_util::Cluster::builder().pods(0).start().await;
+    let asking = async {
+        for _ in 0..2 {
+            let pod = cluster.add_pod().await;
+            assert!(send(&mut Http::new(pod.addr()), "/").await.is_ok());
+        }
+    };
+    within("two requests", join(cluster.wait_for_requests(2), asking)).await;
+}
+
+#[tokio::test(start_paused = true)]
+#[should_panic(expected = "tests/test_kit.rs:")]
+async fn who_waits_for_requests_that_do_not_come_is_told() {
+    let cluster = test_util::Cluster::builder().pods(0).start().await;
+    cluster.wait_for_requests(1).await;
+}
+
+#[tokio::test]
+async fn names_that_dns_or_a_client_would_not_take_are_named() {
+    let builder = test_util::Cluster::builder;
+    let long = "a".repeat(62);
+    let cases = [
+        (
+            builder().service("web..default"),
+            "\"web..default\" is no name of a Service",
+        ),
+        (
+            builder().service("127.0.0.1"),
+            "\"127.0.0.1\" is no name of a Service",
+        ),
+        (
+            builder().port_name("grpc.web"),
+            "\"grpc.web\" is no name of a port",
+        ),
+        (builder().port_name(""), "\"\" is no name of a port"),
+        (
+            builder().stateful_set("kv.0"),
+            "\"kv.0\" is no name of a StatefulSet",
+        ),
+        (
+            builder().stateful_set(&*long),
+            "is no name of a StatefulSet",
+        ),
+    ];
+    for (builder, expected) in cases {
+        let panic = tokio::spawn(builder.start()).await.expect_err("a panic");
+        let text = panic.into_panic().downcast::<String>().expect("a text");
+        assert!(text.contains(expected), "{text}");
     }
 }
 

@@ -251,13 +251,18 @@ impl<S: Send + 'static> Stage<S> {
     fn at(place: Place, pool: &Arc<Pool<S>>, here: Home) -> Self {
         match pool.take(place, here) {
             Ok(lease) => Self::Has(lease, Timer::after(pool.settings.wait_timeout)),
-            Err(place) => Self::Connects(Connecting {
-                connection: (pool.settings.connect)(pool.endpoint.clone()),
-                place,
-                timer: Timer::after(pool.settings.connect_timeout),
-                home: here,
-            }),
+            Err(place) => Self::connects(place, pool, here),
         }
+    }
+
+    /// With a place for a new connection.
+    fn connects(place: Place, pool: &Arc<Pool<S>>, here: Home) -> Self {
+        Self::Connects(Connecting {
+            connection: (pool.settings.connect)(pool.endpoint.clone()),
+            place,
+            timer: Timer::after(pool.settings.connect_timeout),
+            home: here,
+        })
     }
 
     /// Whether it goes on though nobody drives another runtime than this.
@@ -325,15 +330,21 @@ impl<S: Send + 'static> Stage<S> {
                     },
                     Poll::Pending => {
                         std::task::ready!(timer.poll(cx));
-                        let is_new = lease.is_new();
-                        // One that others use already may be busy, and no more.
-                        if is_new || settings.share.is_none() {
+                        if lease.is_new() {
                             lease.discard();
+                            return Poll::Ready(
+                                Err(Refusal::Late(settings.connect_timeout).into()),
+                            );
                         }
-                        return Poll::Ready(Err(match is_new {
-                            true => Refusal::Late(settings.connect_timeout).into(),
-                            false => busy().into(),
-                        }));
+                        // One that others use already may be busy, and no more.
+                        if settings.share.is_some() {
+                            return Poll::Ready(Err(busy().into()));
+                        }
+                        // It was idle, and is stuck: others may be, too.
+                        match lease.discard() {
+                            Some(place) => Self::connects(place, pool, here),
+                            None => Self::New,
+                        }
                     }
                 },
             };

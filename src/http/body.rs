@@ -52,7 +52,7 @@ enum Kind {
     Stream(SyncBody),
     Recorded(ReplayBody),
     Begun(Begun<RequestBody>),
-    Watched { body: RequestBody, _reader: Reader },
+    Watched { body: RequestBody, reader: Reader },
 }
 
 impl RequestBody {
@@ -166,7 +166,7 @@ impl RequestBody {
             let stream = std::mem::take(self);
             *self = Kind::Watched {
                 body: stream,
-                _reader: reading.begin(),
+                reader: reading.begin(),
             }
             .into();
         }
@@ -286,7 +286,10 @@ impl Body for RequestBody {
             Some(Kind::Stream(stream)) => Pin::new(stream).poll_frame(cx),
             Some(Kind::Recorded(replayed)) => replayed.poll_frame(cx),
             Some(Kind::Begun(begun)) => begun.poll_frame(cx),
-            Some(Kind::Watched { body, .. }) => Pin::new(body).poll_frame(cx),
+            Some(Kind::Watched { body, reader }) => {
+                let frame = Pin::new(body).poll_frame(cx);
+                frame.map_err(|error| reader.failed(error))
+            }
         }
     }
 

@@ -1,8 +1,8 @@
 //! The end of a gRPC call: gRPC's libraries understand statuses, and no errors of their transport's.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use http::{Response, header::CONTENT_TYPE};
+use http::{HeaderMap, Response, header::CONTENT_TYPE};
 
 use super::{
     error::Error,
@@ -13,6 +13,7 @@ use super::{
 use crate::outcome::GRPC_STATUS;
 
 /// A call, as its caller is told of its end.
+#[derive(Clone, Copy)]
 pub(super) struct Call {
     /// When its own time is up.
     pub(super) expiry: Option<Expiry>,
@@ -38,40 +39,43 @@ impl Call {
         }
         match answer {
             Ok(mut response) => {
-                response.body_mut().end_in_status();
+                response.body_mut().end_in_status(*self);
                 Ok(response)
             }
             Err(error) => respond(error),
         }
     }
 
-    /// The pod has a deadline, too, about as soon. That it has cancelled the call means that the time is up.
     fn in_time(&self, answer: Answer) -> Answer {
-        let Some(expiry) = &self.expiry else {
-            return answer;
-        };
-        let late = match &answer {
-            Ok(response) if is_cancelled(response) => Some(response.body().endpoint()),
-            Err(error) if grpc::is_cancelled(error) => Some(error.endpoint()),
-            _ => None,
-        };
-        match late {
-            Some(pod) if expiry.is_over() => {
-                let service = match &answer {
-                    Ok(response) => response.body().service(),
-                    Err(error) => error.shared_service(),
-                };
-                let error = Error::unanswered(pod.cloned(), expiry.whole());
-                Err(error.with_service(service))
+        match answer {
+            Ok(response) if response.body().is_over() && is_cancelled(response.headers()) => {
+                let body = response.body();
+                match self.over() {
+                    Some(after) => {
+                        Err(body.error(|_| Error::unanswered(body.endpoint().cloned(), after)))
+                    }
+                    None => Ok(response),
+                }
             }
-            _ => answer,
+            Err(error) if grpc::is_cancelled(&error) => Err(match self.over() {
+                Some(after) => Error::unanswered(error.endpoint().cloned(), after).because(error),
+                None => error,
+            }),
+            answer => answer,
         }
+    }
+
+    /// The call's time, if it is up. The pod has a deadline, too, about as soon: that it has cancelled the call means the same then.
+    pub(super) fn over(&self) -> Option<Duration> {
+        let expiry = self.expiry.filter(Expiry::is_over);
+        expiry.map(|expiry| expiry.whole())
     }
 }
 
-fn is_cancelled(response: &Response<ResponseBody>) -> bool {
-    let status = response.headers().get(&GRPC_STATUS);
-    response.body().is_over() && status.is_some_and(|status| status == grpc::CANCELLED)
+/// Whether a head without a body, or trailers, say that the pod has cancelled the call.
+pub(super) fn is_cancelled(status: &HeaderMap) -> bool {
+    let status = status.get(&GRPC_STATUS);
+    status.is_some_and(|status| status == grpc::CANCELLED)
 }
 
 fn respond(error: Error) -> Answer {
@@ -92,7 +96,7 @@ fn respond(error: Error) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+    use crate::endpoint::Endpoint;
 
     /// A pod's answer that it has cancelled the call, with a code of gRPC's.
     fn answered(code: &'static str, after: Duration) -> String {
@@ -106,6 +110,36 @@ mod tests {
         let answer = call.answer(Ok(response)).expect("a status");
         let code = answer.headers()[&GRPC_STATUS].to_str();
         code.expect("a code").to_owned()
+    }
+
+    #[test]
+    fn the_error_of_a_late_call_has_its_service_and_its_cause() {
+        let call = Call {
+            expiry: Expiry::of(Duration::ZERO.into()),
+            errors: Errors::Statuses,
+        };
+        let late = |answer| {
+            let response = call.answer(answer).expect("a status");
+            let error = response.extensions().get::<Arc<Error>>().cloned();
+            error.expect("the error")
+        };
+        let mut response = Response::new(ResponseBody::default());
+        let code = "1".parse().expect("a code");
+        response.headers_mut().insert(GRPC_STATUS.clone(), code);
+        let error = late(Ok(response));
+        assert!(error.is_timeout() && error.endpoint().is_none(), "{error}");
+        assert_eq!(error.to_string(), "no answer within 0ns (`timeout`)");
+
+        let pod = Endpoint::new(([10, 0, 0, 1], 80).into());
+        let reset = Error::body(Some(pod.clone()), h2::Error::from(h2::Reason::CANCEL));
+        let error = late(Err(reset.with_service(Some(&"web".into()))));
+        assert!(error.is_timeout());
+        assert_eq!(
+            (error.service(), error.endpoint()),
+            (Some("web"), Some(&pod))
+        );
+        let source = std::error::Error::source(&*error).expect("the reset");
+        assert!(source.is::<h2::Error>(), "{source:?}");
     }
 
     #[test]

@@ -372,6 +372,10 @@ impl Client {
     /// Gives a request to the balancer.
     #[inline]
     pub(super) fn send(&self, mut prepared: Prepared) -> ResponseFuture {
+        if let Some(time) = prepared.time.filter(|time| time.left.is_zero()) {
+            let error = Error::unanswered(None, time.whole);
+            return self.refuse(error, prepared.errors.is_some());
+        }
         let shared = &self.shared;
         let mut expiry = None;
         if prepared.tells_timeout {

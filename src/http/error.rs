@@ -106,15 +106,17 @@ enum Kind {
         /// The only pod that has the request.
         pod: Option<Endpoint>,
         after: Duration,
+        source: Option<BoxError>,
+    },
+    #[error("no end of {} within {after:?} (`timeout`)", response_of(.pod.as_ref()))]
+    Unended {
+        pod: Option<Endpoint>,
+        after: Duration,
+        source: Option<BoxError>,
     },
     /// No pod can have it.
     #[error("the client's layers were not ready for it within {after:?} (`timeout`)")]
     Unready { after: Duration },
-    #[error("no end of {}'s response within {after:?} (`timeout`)", whose(.pod.as_ref()))]
-    Unended {
-        pod: Option<Endpoint>,
-        after: Duration,
-    },
     #[error("a layer around the client failed: {0}")]
     Layer(BoxError),
     #[error("{} {status}", answered(.pod.as_ref(), Some(request)))]
@@ -130,10 +132,6 @@ enum Kind {
     )]
     #[error("{} is {why}", response(.pod.as_ref()))]
     Decode { pod: Option<Endpoint>, why: String },
-}
-
-fn whose(pod: Option<&Endpoint>) -> String {
-    pod.map_or_else(|| "no pod".into(), |pod| format!("pod {pod}"))
 }
 
 /// A layer, or a test, may have made it.
@@ -158,6 +156,17 @@ fn unanswered(pod: Option<&Endpoint>) -> String {
     pod.map_or_else(
         || "no answer".into(),
         |pod| format!("no answer of pod {pod}"),
+    )
+}
+
+fn whose(pod: Option<&Endpoint>) -> String {
+    pod.map_or_else(|| "no pod".into(), |pod| format!("pod {pod}"))
+}
+
+fn response_of(pod: Option<&Endpoint>) -> String {
+    pod.map_or_else(
+        || "the response".into(),
+        |pod| format!("pod {pod}'s response"),
     )
 }
 
@@ -232,6 +241,11 @@ impl Error {
         Kind::Body { pod, source }.into()
     }
 
+    /// The request's own body has failed.
+    pub(super) fn request_body(source: BoxError) -> Self {
+        Kind::RequestBody(source).into()
+    }
+
     /// The runtime that drove the connection has ended before the response.
     pub(super) fn cut_off(pod: Option<Endpoint>) -> Self {
         let source = RuntimeEnded;
@@ -245,7 +259,8 @@ impl Error {
 
     /// No response in the time of the request, which `pod` has, and no other one has had.
     pub(super) fn unanswered(pod: Option<Endpoint>, after: Duration) -> Self {
-        Kind::Unanswered { pod, after }.into()
+        let source = None;
+        Kind::Unanswered { pod, after, source }.into()
     }
 
     /// The layers were not ready in the time of the request.
@@ -255,7 +270,21 @@ impl Error {
 
     /// No end of the response in the time of the request.
     pub(super) fn unended(pod: Option<Endpoint>, after: Duration) -> Self {
-        Kind::Unended { pod, after }.into()
+        let source = None;
+        Kind::Unended { pod, after, source }.into()
+    }
+
+    /// The same of the time that is up, where `error` is how that was learnt.
+    pub(super) fn because(mut self, error: Self) -> Self {
+        let Self(kind, service) = error;
+        self.1 = self.1.or(service);
+        if let Kind::Unanswered { source, .. } | Kind::Unended { source, .. } = &mut *self.0
+            && let Kind::Pod { source: why, .. } | Kind::Body { source: why, .. } | Kind::Layer(why) =
+                *kind
+        {
+            *source = Some(why);
+        }
+        self
     }
 
     pub(super) fn answered(pod: Option<Endpoint>, status: StatusCode) -> Self {
@@ -318,10 +347,12 @@ impl Error {
                 pod: pod.clone(),
                 source: RuntimeEnded,
             },
-            Kind::Unended { pod, after } => Kind::Unended {
+            Kind::Unended { pod, after, source } => Kind::Unended {
                 pod: pod.clone(),
                 after: *after,
+                source: source.as_ref().map(text),
             },
+            Kind::RequestBody(source) => Kind::RequestBody(text(source)),
             Kind::Layer(source) => Kind::Layer(match std::ptr::eq(self.own(), self) {
                 true => text(source),
                 false => self.own().again().into(),
@@ -594,7 +625,10 @@ impl Error {
         match self.kind() {
             Kind::Pod { pod, .. } => Some(pod),
             Kind::Unanswered { pod, .. }
+            | Kind::Unended { pod, .. }
             | Kind::Status { pod, .. }
+            | Kind::Body { pod, .. }
+            | Kind::CutOff { pod, .. }
             | Kind::Limit { pod, .. }
             | Kind::StatusOf { pod, .. }
             | Kind::Decode { pod, .. } => pod.as_ref(),
@@ -647,6 +681,9 @@ impl StdError for Error {
             | Kind::Pod { source, .. }
             | Kind::Body { source, .. }
             | Kind::Limit { source, .. } => Some(&**source),
+            Kind::Unanswered { source, .. } | Kind::Unended { source, .. } => {
+                source.as_ref().map(|source| &**source as _)
+            }
             Kind::Layer(error) => Some(&**error),
             Kind::CutOff { source, .. } => Some(source),
             // Their text is the balancer's.
@@ -656,9 +693,7 @@ impl StdError for Error {
             Kind::Request(_)
             | Kind::Foreign { .. }
             | Kind::Status { .. }
-            | Kind::Unanswered { .. }
             | Kind::Unready { .. }
-            | Kind::Unended { .. }
             | Kind::StatusOf { .. }
             | Kind::Decode { .. } => None,
         }

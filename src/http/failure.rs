@@ -21,6 +21,10 @@ pub(super) fn failure(
         let (outcome, source) = (Outcome::Unprocessed, error.into());
         return Suspect(Failure { outcome, source }.into()).into();
     }
+    if let Some(source) = connection.take_body_error() {
+        let outcome = Outcome::Abandoned;
+        return Failure { outcome, source }.into();
+    }
     let own = match connection {
         Reserved::Http1(_) if is_too_large(&error) => Some(too_large(limits.http1_head())),
         Reserved::Http1(_) => None,
@@ -54,10 +58,6 @@ pub(super) fn failure(
 
 /// What is no failure of the pod's, over HTTP/2: hyper's own errors don't tell.
 fn http2_failure(stream: &Stream, limits: &WireLimits) -> Option<Failure> {
-    if let Some(source) = stream.fate().take_body_error() {
-        let outcome = Outcome::Abandoned;
-        return Some(Failure { outcome, source });
-    }
     if stream.fate().was_held_back() {
         return Some(Failure {
             outcome: Outcome::Unprocessed,

@@ -32,6 +32,7 @@ use tokio::{
 };
 
 use super::body::{Reading, RequestBody};
+use crate::error::BoxError;
 
 /// A stream of bytes, whatever it is made of.
 pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -94,6 +95,11 @@ impl Claim {
     pub(super) fn head_is_due(&self, body: &mut RequestBody) {
         self.head.0.store(DUE, Relaxed);
         body.watch(&self.reading);
+    }
+
+    /// Why the request's own body has failed, if it has.
+    pub(super) fn take_body_error(&self) -> Option<BoxError> {
+        self.reading.take_error()
     }
 
     /// The response has come, and leaves the stream to hyper.

@@ -16,6 +16,7 @@ use http_body_util::{Full, StreamBody};
 use hyper::upgrade::OnUpgrade as HyperUpgrade;
 
 use super::{
+    call::{self, Call},
     deadline::Deadline,
     error::{Error, Failure, Outcome, RuntimeEnded},
     failure::is_end_of_runtime,
@@ -45,8 +46,8 @@ struct Exchange {
     in_flight: Option<InFlight>,
     classify: SharedClassify,
     deadline: Option<Deadline>,
-    /// An error is told by trailers.
-    ends_in_status: bool,
+    /// Of a gRPC call whose errors are told by trailers.
+    call: Option<Call>,
     named: Named,
 }
 
@@ -185,7 +186,7 @@ impl ResponseBody {
                 in_flight: None,
                 classify: SharedClassify::ByStatus,
                 deadline: None,
-                ends_in_status: false,
+                call: None,
                 named,
             }),
         }
@@ -237,11 +238,6 @@ impl ResponseBody {
         self.exchange.named.origin.error(make)
     }
 
-    /// The name of its service, where it is known.
-    pub(super) fn service(&self) -> Option<&Arc<str>> {
-        self.exchange.named.origin.service.as_ref()
-    }
-
     /// The pod that sends it, if one does: a [layer](super::Client::layer) or a test may have made it instead.
     pub fn endpoint(&self) -> Option<&Endpoint> {
         self.exchange.named.origin.endpoint()
@@ -274,8 +270,8 @@ impl ResponseBody {
     }
 
     /// From here on an error of the client's is a gRPC status in trailers.
-    pub(super) fn end_in_status(&mut self) {
-        self.exchange.ends_in_status = true;
+    pub(super) fn end_in_status(&mut self, call: Call) {
+        self.exchange.call = Some(call);
     }
 
     /// Reads up to about `limit` bytes before the caller asks, so that the connection comes free.
@@ -313,19 +309,32 @@ impl Exchange {
         self.in_flight = None;
     }
 
+    /// The error of a call that its pod has cancelled with its trailers when its time was up.
+    fn late(&self, frame: &Result<Frame<Bytes>, ReceiveError>) -> Option<Error> {
+        let call = self.call.as_ref()?;
+        let trailers = frame.as_ref().ok()?.trailers_ref()?;
+        let after = call::is_cancelled(trailers).then(|| call.over())??;
+        let origin = &self.named.origin;
+        Some(origin.error(|pod| Error::unended(pod, after)))
+    }
+
     /// The last frame, where `error` is why there are no more. It comes again, for whoever asks once more: the end that a
     /// body has without an error is that of a whole one.
     #[cold]
-    fn last(&mut self, error: Error) -> Result<Frame<Bytes>, Error> {
+    fn last(&mut self, mut error: Error) -> Result<Frame<Bytes>, Error> {
         self.body = None;
-        let status = self.ends_in_status.then(|| grpc::status(&error)).flatten();
-        match status {
-            Some(status) => Ok(Frame::trailers(status)),
-            None => {
-                self.failed = Some(error.again());
-                Err(error)
+        if let Some(call) = &self.call {
+            if grpc::is_cancelled(&error)
+                && let Some(after) = call.over()
+            {
+                error = Error::unended(error.endpoint().cloned(), after).because(error);
+            }
+            if let Some(status) = grpc::status(&error) {
+                return Ok(Frame::trailers(status));
             }
         }
+        self.failed = Some(error.again());
+        Err(error)
     }
 }
 
@@ -353,12 +362,12 @@ impl Body for ResponseBody {
             return Poll::Ready(Some(this.last(error)));
         }
         let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
-        let is_cut_off = ends_with_runtime(&frame, this.lease.as_ref());
+        let excuse = Excuse::of(&frame, this.lease.as_ref());
         if let Some(in_flight) = &mut this.in_flight {
             match &frame {
                 // What the client refuses to read is no failure of the pod's.
                 Some(Err(ReceiveError::Limit(_))) => in_flight.report(outcome::Outcome::Ignored),
-                _ if is_cut_off => in_flight.report(outcome::Outcome::Ignored),
+                _ if excuse.is_some() => in_flight.report(outcome::Outcome::Ignored),
                 frame => in_flight.look_at(frame, &this.classify),
             }
         }
@@ -372,13 +381,23 @@ impl Body for ResponseBody {
             }
         }
         Poll::Ready(frame.map(|frame| {
+            if let Some(error) = this.late(&frame) {
+                return this.last(error);
+            }
             frame.or_else(|error| {
                 let origin = &this.named.origin;
-                let error = match error {
-                    ReceiveError::Limit(limit) => origin.error(|pod| Error::limit(pod, limit)),
-                    ReceiveError::Broken(_) if is_cut_off => origin.error(Error::cut_off),
-                    ReceiveError::Broken(error) => origin.error(|pod| Error::body(pod, error)),
-                    ReceiveError::Foreign(error) => origin.error(|_| Error::layer(error)),
+                let error = match (excuse, error) {
+                    (Some(Excuse::RequestBody(error)), _) => {
+                        origin.error(|_| Error::request_body(error))
+                    }
+                    (Some(Excuse::CutOff), _) => origin.error(Error::cut_off),
+                    (None, ReceiveError::Limit(limit)) => {
+                        origin.error(|pod| Error::limit(pod, limit))
+                    }
+                    (None, ReceiveError::Broken(error)) => {
+                        origin.error(|pod| Error::body(pod, error))
+                    }
+                    (None, ReceiveError::Foreign(error)) => origin.error(|_| Error::layer(error)),
                 };
                 this.last(error)
             })
@@ -404,14 +423,28 @@ impl Origin {
     }
 }
 
-fn ends_with_runtime(
-    frame: &Option<Result<Frame<Bytes>, ReceiveError>>,
-    connection: Option<&Lease>,
-) -> bool {
-    let Some(Err(ReceiveError::Broken(error))) = frame else {
-        return false;
-    };
-    connection.is_some_and(|connection| is_end_of_runtime(error, connection.is_cut_off()))
+/// Why a response breaks off, where that is no failure of the pod's.
+enum Excuse {
+    /// The request's own body has failed, and hyper has ended the stream or the connection for it.
+    RequestBody(BoxError),
+    /// The runtime that drove the connection has ended.
+    CutOff,
+}
+
+impl Excuse {
+    fn of(
+        frame: &Option<Result<Frame<Bytes>, ReceiveError>>,
+        connection: Option<&Lease>,
+    ) -> Option<Self> {
+        let Some(Err(ReceiveError::Broken(error))) = frame else {
+            return None;
+        };
+        let connection = connection?;
+        if let Some(error) = connection.take_body_error() {
+            return Some(Self::RequestBody(error));
+        }
+        is_end_of_runtime(error, connection.is_cut_off()).then_some(Self::CutOff)
+    }
 }
 
 impl Default for ResponseBody {
@@ -461,7 +494,14 @@ impl fmt::Debug for ResponseBody {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{Refused, Suspect};
+    use crate::{
+        error::{Refused, Suspect},
+        http::{call::Errors, grpc::Expiry},
+    };
+    use futures_util::stream;
+    use http::HeaderValue;
+    use http_body_util::BodyExt;
+    use std::time::Duration;
 
     fn failed(outcome: Outcome, mark: fn(BoxError) -> BoxError) -> outcome::Outcome {
         let failure = Failure {
@@ -481,6 +521,44 @@ mod tests {
             let outcome = failed(Outcome::Unprocessed, mark);
             assert_eq!(outcome, outcome::Outcome::Overload);
         }
+    }
+
+    /// The code in which the body of a call ends that has this time.
+    async fn ended(body: ResponseBody, time: Duration) -> String {
+        let mut body = body;
+        body.end_in_status(Call {
+            expiry: Expiry::of(time.into()),
+            errors: Errors::Statuses,
+        });
+        let end = body.collect().await.expect("a status");
+        let trailers = end.trailers().expect("trailers");
+        let code = trailers["grpc-status"].to_str();
+        code.expect("text").to_owned()
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_its_pod_cancels_when_the_time_is_up_is_late() {
+        let (over, long) = (Duration::ZERO, Duration::from_secs(3600));
+        let body = |code: u16| {
+            let code = HeaderValue::from(code);
+            let trailers = HeaderMap::from_iter([(outcome::GRPC_STATUS.clone(), code)]);
+            let frames = [
+                Frame::data(Bytes::from("a part")),
+                Frame::trailers(trailers),
+            ];
+            let frames = frames.map(Ok::<_, BoxError>);
+            ResponseBody::new(StreamBody::new(stream::iter(frames)))
+        };
+        let reset = |reason: h2::Reason| {
+            let reset = Err::<Frame<Bytes>, _>(h2::Error::from(reason));
+            ResponseBody::new(StreamBody::new(stream::iter([reset])))
+        };
+        assert_eq!(ended(body(1), over).await, "4");
+        assert_eq!(ended(body(1), long).await, "1", "it has another reason");
+        assert_eq!(ended(body(0), over).await, "0");
+        assert_eq!(ended(reset(h2::Reason::CANCEL), over).await, "4");
+        assert_eq!(ended(reset(h2::Reason::CANCEL), long).await, "1");
+        assert_eq!(ended(reset(h2::Reason::INTERNAL_ERROR), over).await, "13");
     }
 
     #[test]

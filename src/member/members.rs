@@ -60,6 +60,12 @@ impl Members {
         self.weights.get(index).copied().unwrap_or(1)
     }
 
+    /// Whether the endpoint is a part of the set by its weight, as [`Counted`](crate::endpoint::Counted) says.
+    pub(crate) fn counts(&self, index: usize) -> bool {
+        // Where none has weight, all are equal.
+        self.weight(index) > 0
+    }
+
     /// Whether the endpoint gets requests now: it refuses none, is not ejected, and its checks say nothing against it.
     #[inline]
     pub fn is_available(&self, index: usize) -> bool {

@@ -131,9 +131,7 @@ impl<S> Snapshot<S> {
     /// Whether an endpoint is available that `route` doesn't avoid.
     pub(crate) fn has_other(&self, route: &Route) -> bool {
         let mut all = 0..self.members.len();
-        all.any(|index| {
-            self.members.is_available(index) && may_be_other(route, self.members.endpoint(index))
-        })
+        all.any(|index| self.members.is_available(index) && self.may_be_other(route, index))
     }
 
     /// The one endpoint that will do, whatever its health. One trial of it is as good as any.
@@ -195,7 +193,7 @@ impl<S> Snapshot<S> {
             return None;
         }
         let index = self.pickers.pick(&self.members, route, rng)?;
-        if !may_be_other(route, self.members.endpoint(index)) {
+        if !self.may_be_other(route, index) {
             self.members()[index].end();
             return None;
         }
@@ -209,13 +207,13 @@ impl<S> Snapshot<S> {
         if self.signals.heed_if_any() && !route.is_only_others() {
             let all = 0..self.members.len();
             let mut others = all.filter(|&index| {
-                self.members.weight(index) > 0 && !route.avoids(self.members.endpoint(index))
+                self.members.counts(index) && !route.avoids(self.members.endpoint(index))
             });
             if let Some(index) = others.find(|&index| self.members()[index].claim_trial()) {
                 return Some(self.picked(index, true));
             }
         }
-        self.pick_any_of(rng, |endpoint| may_be_other(route, endpoint))
+        self.pick_any_of(rng, |index| self.may_be_other(route, index))
     }
 
     /// Of two endpoints at random that `which` allows, the one with the smaller load for its weight; near and far ones as ever, as
@@ -223,16 +221,15 @@ impl<S> Snapshot<S> {
     pub(super) fn pick_any_of(
         &self,
         rng: &mut impl Rng,
-        which: impl Fn(&Endpoint) -> bool,
+        which: impl Fn(usize) -> bool,
     ) -> Option<Picked<'_, S>> {
         let preferred = self.pickers.split.as_ref().map(|split| split.draw(rng));
         let wishes = [(preferred, true), (None, true), (None, false)];
-        wishes.into_iter().find_map(|(near, weighted)| {
+        wishes.into_iter().find_map(|(near, counts)| {
             self.pick_of(rng, |index| {
-                let endpoint = self.members.endpoint(index);
                 (near.is_none() || near == self.is_near(index))
-                    && (endpoint.weight() > 0) == weighted
-                    && which(endpoint)
+                    && self.members.counts(index) == counts
+                    && which(index)
             })
         })
     }
@@ -258,15 +255,16 @@ impl<S> Snapshot<S> {
             .begin(chosen)
             .then(|| self.picked(chosen, false))
     }
+
+    /// Whether a request may go to this endpoint that avoids others. One without weight is the last resort, and no place for a
+    /// second try.
+    fn may_be_other(&self, route: &Route, index: usize) -> bool {
+        !route.avoids(self.members.endpoint(index))
+            && (self.members.counts(index) || !route.is_only_others())
+    }
 }
 
 /// Whether an endpoint is ejected for nothing worse than being slow.
 fn is_only_slow(member: &Member) -> bool {
     member.stats().reason() == Some(EjectionReason::Slow)
-}
-
-/// Whether a request may go to this endpoint that avoids others. One without weight is the last resort, and no place for a second
-/// try.
-fn may_be_other(route: &Route, endpoint: &Endpoint) -> bool {
-    !route.avoids(endpoint) && (endpoint.weight() > 0 || !route.is_only_others())
 }

@@ -31,12 +31,16 @@ struct Fixture<M> {
 }
 
 fn fixture() -> Fixture<impl FnMut(&Endpoint) -> Arc<()>> {
+    fixture_with(LocalityPreference::default())
+}
+
+fn fixture_with(locality: LocalityPreference) -> Fixture<impl FnMut(&Endpoint) -> Arc<()>> {
     let mut rng = SmallRng::seed_from_u64(1);
     let make = |_: &Endpoint| Arc::new(());
     let signals = Arc::new(Signals::new(tokio::time::Instant::now()));
     let (writer, current) = Writer::new(
         AnyPolicy::new(LeastConnections::new()),
-        LocalityPreference::default(),
+        locality,
         make,
         signals,
         &mut rng,
@@ -328,4 +332,53 @@ fn a_pod_that_is_asked_for_by_name_is_the_only_one_that_will_do() {
     assert_eq!(pick("web-2"), None);
     snapshot.members()[1].offer_trial();
     assert!(pick("web-2").is_some(), "one may try");
+}
+
+#[test]
+fn where_nobody_has_weight_all_count() {
+    let mut fixture = fixture();
+    let weightless = |host| endpoint(host).with_weight(0);
+    fixture.publish([1, 2].map(weightless));
+    let snapshot = fixture.current.load_full();
+    let again = Route::new().avoid(&weightless(1)).only_others();
+    assert!(snapshot.has_other(&again), "a second try has a place");
+    let picked = snapshot.pick_routed(&again, &mut fixture.rng);
+    let picked = picked.expect("the other one").in_flight;
+    assert_eq!(picked.endpoint().address(), endpoint(2).address());
+    drop(picked);
+
+    fixture.writer = fixture.writer.ready_first(true);
+    fixture.publish([1, 2, 3].map(weightless));
+    let snapshot = fixture.current.load_full();
+    let available = snapshot.members().iter().map(|it| it.is_available());
+    assert_eq!(
+        available.collect::<Vec<_>>(),
+        [true, true, false],
+        "a new one is made ready first"
+    );
+    fixture.publish([endpoint(1), endpoint(2), weightless(3), weightless(4)]);
+    let snapshot = fixture.current.load_full();
+    assert!(snapshot.members()[3].is_available(), "the last resort");
+    let again = Route::new().avoid(&endpoint(1)).avoid(&endpoint(2));
+    assert!(!snapshot.has_other(&again.only_others()));
+}
+
+#[test]
+fn where_nobody_has_weight_a_request_that_avoids_one_stays_near() {
+    let mut locality = LocalityPreference::default();
+    locality.prefer_zone("near");
+    let mut fixture = fixture_with(locality);
+    let zone = |host: u8| if host < 4 { "near" } else { "far" };
+    let pods = (1..=6).map(|host| endpoint(host).with_zone(zone(host)));
+    for weight in [1, 0] {
+        let pods = pods.clone().map(|it| it.with_weight(weight));
+        fixture.publish(pods.collect::<Vec<_>>());
+        let snapshot = fixture.current.load_full();
+        let route = Route::new().avoid(&endpoint(1));
+        let far = (0..1_000).filter(|_| {
+            let picked = snapshot.pick_routed(&route, &mut fixture.rng);
+            picked.expect("others").in_flight.endpoint().zone() == Some("far")
+        });
+        assert_eq!(far.count(), 0, "with weight {weight}");
+    }
 }

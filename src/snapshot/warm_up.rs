@@ -49,7 +49,7 @@ impl<S> Snapshot<S> {
         let may_be = |&index: &usize| {
             self.members.is_available(index)
                 && self.members()[index].warmth() >= 1.0
-                && self.members.endpoint(index).weight() > 0
+                && self.members.counts(index)
                 && self.is_near(index) == self.is_near(new)
         };
         let mut draws = (0..ATTEMPTS)
@@ -63,6 +63,6 @@ impl<S> Snapshot<S> {
 
     /// Requests in flight for each unit of weight.
     fn load(&self, index: usize) -> f64 {
-        f64::from(self.members.in_flight(index)) / f64::from(self.members.endpoint(index).weight())
+        f64::from(self.members.in_flight(index)) / f64::from(self.members.weight(index))
     }
 }

@@ -8,7 +8,7 @@ use tracing::debug;
 use super::{Current, Names, Pickers, Snapshot};
 use crate::{
     comparison::{Fate, compare, normalise, recall},
-    endpoint::Endpoint,
+    endpoint::{Counted, Endpoint},
     locality::{Before, LocalityPreference, LocalitySplit, Proximities},
     member::{Member, MemberId, Members, Slots},
     policy::{AnyPolicy, Reads},
@@ -140,8 +140,9 @@ impl<M> Writer<M> {
         if self.readies_first && merged.accepts {
             // Before anybody may pick them. Those of weight zero get only the requests that are for them, which may be there
             // already and wait for nobody.
+            let counted = Counted::of(set.iter().map(Endpoint::weight));
             let joined = merged.update.joined.iter().map(|(member, _)| member);
-            for member in joined.filter(|member| member.endpoint().weight() > 0) {
+            for member in joined.filter(|member| counted.has(member.endpoint().weight())) {
                 member.refuse();
             }
         }

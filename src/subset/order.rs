@@ -30,7 +30,10 @@
 
 use std::{borrow::Cow, collections::HashMap};
 
-use crate::{endpoint::Endpoint, stable_hash::seeded_hash};
+use crate::{
+    endpoint::{Counted, Endpoint},
+    stable_hash::seeded_hash,
+};
 
 /// Where pods stand on the ring: any number, as long as it stays.
 const RING: u64 = 0x7375_6273_6574;
@@ -56,7 +59,8 @@ pub(crate) fn order(
     size: usize,
 ) -> Vec<usize> {
     let names = names(set);
-    let is_last = |index: usize| set[index].is_terminating() || set[index].weight() == 0;
+    let counted = Counted::of(set.iter().map(Endpoint::weight));
+    let is_last = |index: usize| set[index].is_terminating() || !counted.has(set[index].weight());
     let is_near = |index: usize| near.is_none_or(|(is_near, _)| is_near[index]);
     let group = |which: &dyn Fn(usize) -> bool| {
         let group = (0..set.len()).filter(|&index| which(index));

@@ -7,12 +7,14 @@ mod network;
 use std::{
     fmt, mem,
     net::SocketAddr,
+    panic::Location,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
-use futures_util::future::{join_all, select_all};
+use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
 use http::Uri;
+use tokio::sync::watch;
 
 use self::{
     member::{Member, Template},
@@ -22,6 +24,7 @@ use super::{
     dns::{DnsServer, record::Srv},
     lock::lock,
     pod::Pod,
+    within::within_at,
 };
 use crate::{
     discovery::dns::Dns,
@@ -77,6 +80,8 @@ struct State {
     published: Vec<String>,
     ttl: u32,
     drain: Duration,
+    /// Told when a pod is added.
+    joined: watch::Sender<()>,
 }
 
 impl Cluster {
@@ -232,8 +237,9 @@ impl Cluster {
             return;
         }
         while let Some(pod) = old.pop() {
-            self.remove(&pod).await;
-            self.add_pod().await;
+            let ordinal = self.remove(&pod).await;
+            self.start_other(ordinal, &[]).await;
+            self.publish();
         }
     }
 
@@ -255,20 +261,30 @@ impl Cluster {
     ///
     /// If all 254 addresses of the cluster are in use.
     pub async fn start_pod(&self) -> Arc<Pod> {
+        self.start_other(None, &[]).await
+    }
+
+    /// Starts a pod with this ordinal, or else the lowest that is free, and at none of the addresses `left`.
+    async fn start_other(&self, ordinal: Option<usize>, left: &[SocketAddr]) -> Arc<Pod> {
+        let mut last = None;
         for _ in 0..Network::HOSTS {
             let (address, ordinal) = {
                 let mut state = self.lock();
-                (state.next_address(), state.free_ordinal())
+                let ordinal = ordinal.unwrap_or_else(|| state.free_ordinal());
+                (state.next_address(left), ordinal)
             };
-            // Taken by some other process, hardly: on to the next address.
-            if let Ok(member) = self.template.start(address, ordinal).await {
-                let pod = Arc::clone(&member.pod);
-                self.lock()
-                    .insert(member, self.template.stateful_set.is_some());
-                return pod;
+            match self.template.start(address, ordinal).await {
+                Ok(member) => {
+                    let pod = Arc::clone(&member.pod);
+                    self.lock()
+                        .insert(member, self.template.stateful_set.is_some());
+                    return pod;
+                }
+                // Taken by some other process, hardly: on to the next address.
+                Err(error) => last = Some(error),
             }
         }
-        panic!("no address is left for another pod");
+        panic!("no address is left for another pod: {last:?}");
     }
 
     /// Removes pod `i` as kubelet does: out of DNS first, told to finish after the [drain](Self::set_drain), then killed after
@@ -297,24 +313,36 @@ impl Cluster {
     ///
     /// # Panics
     ///
-    /// If there are no more than `i` pods, and as [`start_pod`](Self::start_pod) does.
+    /// If there are no more than `i` pods, and as [`start_pod`](Self::start_pod) does; the old address counts as in use.
     pub async fn replace(&self, i: usize) -> Arc<Pod> {
-        let pod = self.pod(i);
-        pod.kill().await;
-        self.lock().take(&pod);
-        self.add_pod().await
+        let old = self.pod(i);
+        old.kill().await;
+        let taken = self.lock().take(&old);
+        let ordinal = taken.first().map(|member| member.ordinal);
+        let new = self.start_other(ordinal, &[old.addr()]).await;
+        self.publish();
+        new
     }
 
     /// Kills every pod and starts as many on other addresses; DNS is told `dns_delay` later. Returns then.
     ///
     /// # Panics
     ///
-    /// As [`start_pod`](Self::start_pod) does.
+    /// If there are more than 127 pods, for which there are no other addresses, and as [`start_pod`](Self::start_pod) does.
     pub async fn replace_all(&self, dns_delay: Duration) {
-        let old = mem::take(&mut self.lock().members);
+        let old = {
+            let mut state = self.lock();
+            let (pods, most) = (state.members.len(), usize::from(Network::HOSTS / 2));
+            assert!(
+                pods <= most,
+                "there are no other addresses for {pods} pods: at most {most} can be replaced at once"
+            );
+            mem::take(&mut state.members)
+        };
         join_all(old.iter().map(|member| member.pod.kill())).await;
-        for _ in &old {
-            self.start_pod().await;
+        let left: Vec<_> = old.iter().map(|member| member.pod.addr()).collect();
+        for member in &old {
+            self.start_other(Some(member.ordinal), &left).await;
         }
         tokio::time::sleep(dns_delay).await;
         self.publish();
@@ -325,18 +353,30 @@ impl Cluster {
     /// # Panics
     ///
     /// If no request comes for [`PATIENCE`](super::PATIENCE).
-    pub async fn wait_for_requests(&self, n: usize) {
-        let pods = self.pods();
-        loop {
-            let seen: Vec<_> = pods.iter().map(|pod| pod.requests()).collect();
-            if seen.iter().sum::<usize>() >= n {
-                return;
+    #[track_caller]
+    pub fn wait_for_requests(&self, n: usize) -> impl Future<Output = ()> {
+        let caller = Location::caller();
+        let mut joined = self.lock().joined.subscribe();
+        async move {
+            loop {
+                joined.mark_unchanged();
+                let pods = self.pods();
+                let seen: Vec<_> = pods.iter().map(|pod| pod.requests()).collect();
+                if seen.iter().sum::<usize>() >= n {
+                    return;
+                }
+                let more = pods.iter().zip(seen);
+                let more = more.map(|(pod, seen)| pod.more_requests(seen));
+                let mut more: FuturesUnordered<_> = more.collect();
+                let event = async {
+                    tokio::select! {
+                        Some(()) = more.next() => {}
+                        // Another pod, whose requests count as well.
+                        _ = joined.changed() => {}
+                    }
+                };
+                within_at(caller, "another request", event).await;
             }
-            let more = pods
-                .iter()
-                .zip(seen)
-                .map(|(pod, seen)| Box::pin(pod.wait_until(move |stats| stats.requests > seen)));
-            select_all(more).await;
         }
     }
 
@@ -347,12 +387,15 @@ impl Cluster {
     ///
     /// If all 254 addresses of the cluster are in use.
     pub fn next_address(&self) -> SocketAddr {
-        self.lock().next_address()
+        self.lock().next_address(&[])
     }
 
-    async fn remove(&self, pod: &Arc<Pod>) {
+    /// The ordinal that is free then.
+    async fn remove(&self, pod: &Arc<Pod>) -> Option<usize> {
         let leaving = self.lock().take(pod);
+        let ordinal = leaving.first().map(|member| member.ordinal);
         self.terminate(leaving).await;
+        ordinal
     }
 
     async fn terminate(&self, leaving: Vec<Member>) {
@@ -407,6 +450,7 @@ impl State {
             false => self.members.len(),
         };
         self.members.insert(place, member);
+        self.joined.send_replace(());
     }
 
     /// Takes this pod out, if it is there.
@@ -420,20 +464,19 @@ impl State {
         (0..).find(|ordinal| !is_taken(ordinal)).unwrap_or_default()
     }
 
-    /// The next address in turn that no pod has: one that was just given up is the last to come again.
-    fn next_address(&mut self) -> SocketAddr {
-        loop {
+    /// The next address in turn that no pod has, and none of `left`: one that was just given up is the last to come again.
+    fn next_address(&mut self, left: &[SocketAddr]) -> SocketAddr {
+        for _ in 0..Network::HOSTS {
             let address = self.network.next_address();
             let taken = |member: &Member| member.pod.addr() == address;
-            if !self.members.iter().any(taken) {
+            if !self.members.iter().any(taken) && !left.contains(&address) {
                 return address;
             }
-            assert!(
-                self.members.len() < usize::from(Network::HOSTS),
-                "a cluster has one /24 of addresses, so at most {} pods",
-                Network::HOSTS
-            );
         }
+        panic!(
+            "a cluster has one /24 of addresses, so at most {} pods",
+            Network::HOSTS
+        );
     }
 }
 

@@ -266,7 +266,8 @@ impl DnsServer {
     ) -> impl Future<Output = ()> {
         let event = async move {
             let mut logged = self.zone.logged.subscribe();
-            while !condition(&self.zone.lock().log) {
+            // A copy of the log: the condition may ask the server.
+            while !condition(&self.queries()) {
                 logged.changed().await.expect("the zone holds the sender");
             }
         };

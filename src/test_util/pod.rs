@@ -2,6 +2,7 @@
 
 pub(super) mod builder;
 pub(super) mod handler;
+mod lease;
 pub(super) mod mode;
 mod reply;
 mod serve;
@@ -14,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use socket2::{Domain, Socket, Type};
+use socket2::Socket;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -22,6 +23,7 @@ use tokio::{
 
 use self::{
     handler::Handler,
+    lease::AddressLease,
     mode::{Mode, Stats},
     reply::Behaviour,
     serve::Command,
@@ -42,7 +44,7 @@ use super::{lock::lock, within::within};
 /// [`PodBuilder::answer`]: super::PodBuilder::answer
 #[must_use = "the pod is killed when it is dropped"]
 pub struct Pod {
-    address: SocketAddr,
+    lease: AddressLease,
     tls: Option<Tls>,
     behaviour: Arc<Behaviour>,
     state: Mutex<State>,
@@ -68,7 +70,7 @@ enum State {
 }
 
 impl Pod {
-    /// A pod that answers by itself, on `address`; port 0 takes a free one, and keeps it.
+    /// A pod that answers by itself, on `address`; port 0 takes a free one, and keeps it, killed or not.
     ///
     /// # Errors
     ///
@@ -78,11 +80,12 @@ impl Pod {
     }
 
     pub(super) async fn start_with(address: SocketAddr, settings: Settings) -> io::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
-        let address = listener.local_addr()?;
-        let name = settings.name.unwrap_or_else(|| address.ip().to_string());
+        let lease = AddressLease::new(address)?;
+        let listener = lease.listen()?;
+        let name = settings.name;
+        let name = name.unwrap_or_else(|| lease.address().ip().to_string());
         let pod = Self {
-            address,
+            lease,
             tls: settings.tls,
             behaviour: Arc::new(Behaviour::new(name, settings.handler)),
             state: Mutex::new(State::Stopped),
@@ -93,12 +96,12 @@ impl Pod {
 
     /// Where it listens, now or after a [`restart`](Self::restart).
     pub fn addr(&self) -> SocketAddr {
-        self.address
+        self.lease.address()
     }
 
     /// Its IP address.
     pub fn ip(&self) -> IpAddr {
-        self.address.ip()
+        self.addr().ip()
     }
 
     /// What the pod's answers say in `x-pod`: its hostname in a StatefulSet, or what it was told; else its IP address.
@@ -147,7 +150,7 @@ impl Pod {
     /// If somebody else has taken the address meanwhile.
     pub async fn restart(&self) -> io::Result<()> {
         self.kill().await;
-        self.serve(TcpListener::bind(self.address).await?);
+        self.serve(self.lease.listen()?);
         Ok(())
     }
 
@@ -160,11 +163,9 @@ impl Pod {
     /// If the address has been taken, or the kernel answers SYNs whatever the backlog is (Linux doesn't).
     pub async fn black_hole(&self) -> io::Result<()> {
         self.kill().await;
-        let listener = Socket::new(Domain::for_address(self.address), Type::STREAM, None)?;
-        listener.set_reuse_address(true)?;
-        listener.bind(&self.address.into())?;
+        let listener = self.lease.socket()?;
         listener.listen(0)?;
-        let fillers = fill_backlog(self.address).await?;
+        let fillers = fill_backlog(self.addr()).await?;
         self.replace(State::BlackHole {
             _listener: listener,
             _fillers: fillers,
@@ -198,12 +199,29 @@ impl Pod {
     ///
     /// If they don't within [`PATIENCE`](super::PATIENCE).
     #[track_caller]
-    pub fn wait_until(&self, condition: impl FnMut(&Stats) -> bool) -> impl Future<Output = Stats> {
+    pub fn wait_until(
+        &self,
+        mut condition: impl FnMut(&Stats) -> bool,
+    ) -> impl Future<Output = Stats> {
         let mut stats = self.behaviour.stats.subscribe();
         within("the pod's state waited for", async move {
-            let reached = stats.wait_for(condition).await;
-            *reached.expect("the pod is not dropped while its state is waited for")
+            loop {
+                // A copy: the condition may do with the pod what it likes.
+                let now = *stats.borrow_and_update();
+                if condition(&now) {
+                    return now;
+                }
+                let changed = stats.changed().await;
+                changed.expect("the pod is not dropped while its state is waited for");
+            }
         })
+    }
+
+    /// Waits for more requests than `seen`.
+    pub(super) async fn more_requests(&self, seen: usize) {
+        let mut stats = self.behaviour.stats.subscribe();
+        // The sender is there as long as the pod is.
+        let _ = stats.wait_for(|stats| stats.requests > seen).await;
     }
 
     /// Has everything closed, when the runtime runs next.
@@ -250,10 +268,12 @@ async fn fill_backlog(address: SocketAddr) -> io::Result<Vec<TcpStream>> {
     // On loopback a handshake is over within the system call or so; the first retry of a SYN comes after 1 s.
     const UNANSWERED: Duration = Duration::from_millis(300);
     const TOO_MANY: usize = 64;
-    let mut fillers = Vec::new();
+    let (mut fillers, mut late) = (Vec::new(), 0);
     while fillers.len() < TOO_MANY {
         match tokio::time::timeout(UNANSWERED, TcpStream::connect(address)).await {
             Ok(connected) => fillers.push(connected?),
+            // The first one has room: it is only late.
+            Err(_) if fillers.is_empty() && late < TOO_MANY => late += 1,
             Err(_) => return Ok(fillers),
         }
     }

@@ -14,11 +14,17 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// If `event` doesn't come within [`PATIENCE`]. The message says `what` was missed, and where `within` was called.
 #[track_caller]
 pub fn within<T>(what: &str, event: impl Future<Output = T>) -> impl Future<Output = T> {
-    let caller = Location::caller();
-    async move {
-        match tokio::time::timeout(PATIENCE, event).await {
-            Ok(value) => value,
-            Err(_) => panic!("{caller}: {what} didn't come within {PATIENCE:?}"),
-        }
+    within_at(Location::caller(), what, event)
+}
+
+/// The same of a wait that `caller` began.
+pub(super) async fn within_at<T>(
+    caller: &Location<'_>,
+    what: &str,
+    event: impl Future<Output = T>,
+) -> T {
+    match tokio::time::timeout(PATIENCE, event).await {
+        Ok(value) => value,
+        Err(_) => panic!("{caller}: {what} didn't come within {PATIENCE:?}"),
     }
 }

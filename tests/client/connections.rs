@@ -14,12 +14,15 @@ use tokio::{
     time,
 };
 use tower::ServiceExt;
-use tower_headless::http::{Client, upgrade};
+use tower_headless::{
+    EndpointState, OutlierDetection,
+    http::{Client, upgrade},
+};
 
 use crate::{
     kit::{
-        Count, OK, Peer, SWITCH, accept, answering, builder, client, get, in_flight, listen, pod,
-        sets, silent, stream_of, text, unresolved, upgrading, wait_until, written,
+        Count, OK, Peer, SWITCH, accept, answering, builder, client, failing, get, in_flight,
+        listen, pod, sets, silent, stream_of, text, unresolved, upgrading, wait_until, written,
     },
     support::{PATIENCE, within},
 };
@@ -711,4 +714,41 @@ async fn a_connection_that_was_answered_in_http_1_0_is_not_used_again() {
     let ((head, body), answer) = join(pod, requests).await;
     assert!(head.starts_with("POST /second HTTP/1.1\r\n"), "{head}");
     assert_eq!((&*body, &*answer), ("3\r\nabc\r\n0\r\n\r\n", "ok"));
+}
+
+#[tokio::test]
+async fn a_caller_s_body_that_fails_after_the_head_is_no_failure_of_the_pod_s() {
+    let begins = |mut peer: Peer<TcpStream>| async move {
+        peer.head().await;
+        peer.write(BEGUN).await;
+        peer.closed().await;
+    };
+    let one = pod(begins).await;
+    let client = outliers([one, pod(begins).await]);
+    for _ in 0..12 {
+        let (fail, body) = failing();
+        let request = Request::post("/").body(body).expect("a request");
+        let response = within("a head", client.clone().oneshot(request)).await;
+        let body = response.expect("a head").into_body();
+        fail.send(()).expect("somebody reads");
+        let error = within("an error", body.collect()).await;
+        let error = error.expect_err("no end");
+        assert!(
+            error.is_request_body() && !error.is_body() && error.endpoint().is_none(),
+            "{error:?}"
+        );
+        assert_eq!(
+            error.to_string(),
+            "request to web.default.svc.cluster.local: the request's own body failed: the disk is gone"
+        );
+    }
+    let states = client.endpoints().into_iter().map(|pod| pod.state);
+    assert!(states.into_iter().all(|it| it == EndpointState::Available));
+}
+
+/// A client that ejects any pod that fails.
+fn outliers(pods: [SocketAddr; 2]) -> Client {
+    let detection = OutlierDetection::new().consecutive_failures(1);
+    let client = builder(pods).outlier_detection(detection);
+    client.build().expect("a client")
 }

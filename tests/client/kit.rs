@@ -22,7 +22,7 @@ use http_body_util::{BodyExt, Empty, StreamBody};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
 };
 use tower_headless::{
     BoxError, Discovery, Endpoint, StaticEndpoints,
@@ -309,6 +309,20 @@ pub fn written() -> (
         Poll::Ready(chunk.map(|chunk| Ok(Frame::data(Bytes::from(chunk)))))
     });
     (sender, StreamBody::new(frames))
+}
+
+/// A body that has a part, and fails when the test says so.
+pub fn failing() -> (
+    oneshot::Sender<()>,
+    impl http_body::Body<Data = Bytes, Error = BoxError> + use<>,
+) {
+    let (fail, told) = oneshot::channel::<()>();
+    let part = stream::iter([Ok(Frame::data(Bytes::from("a part")))]);
+    let error = stream::once(async {
+        let _ = told.await;
+        Err("the disk is gone".into())
+    });
+    (fail, StreamBody::new(part.chain(error)))
 }
 
 /// Sets of pods that a test sends.

@@ -531,6 +531,27 @@ async fn an_error_in_a_layer_s_own_answers_what_the_client_s_is_asked() {
 }
 
 #[tokio::test]
+async fn the_error_of_a_layer_is_told_once() {
+    #[derive(Debug, thiserror::Error)]
+    #[error("authentication failed")]
+    struct Unknown(#[source] BoxError);
+    let broken = layer_fn(|_: Client| {
+        tower::service_fn(async |_: Request<RequestBody>| {
+            Err::<Response<ResponseBody>, _>(Unknown("the token is old".into()))
+        })
+    });
+    let client = client([]).layer(broken);
+    let error = client.get("/").await.expect_err("no token");
+    let text = format!("{error:#}");
+    assert_eq!(text.matches("authentication failed").count(), 1, "{text}");
+    assert!(
+        text.ends_with("authentication failed: the token is old"),
+        "{text}"
+    );
+    assert_eq!(error.to_string(), text);
+}
+
+#[tokio::test]
 async fn a_panic_in_a_layer_is_its_response() {
     let (address, _) = site().await;
     let panic = MapRequestLayer::new(|request: Request<RequestBody>| {

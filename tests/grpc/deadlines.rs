@@ -1,6 +1,6 @@
 //! `grpc-timeout`: how long a call may take, for the client as for its pods.
 
-use std::time::Duration;
+use std::{future::IntoFuture, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use tonic::Code;
 use tonic_health::pb::health_client::HealthClient;
@@ -10,7 +10,7 @@ use tower_headless::{
 };
 
 use crate::{
-    SERVICE, ask, in_flight,
+    SERVICE, ask, in_flight, known,
     scripted::{Does, ScriptedPod, Seen, Then},
     serving,
     support::within,
@@ -139,4 +139,32 @@ async fn a_call_without_one_is_not_given_one() {
     let mut health = HealthClient::new(client);
     health.check(ask("")).await.expect("an answer");
     assert!(pod.seen.timeouts().is_empty());
+}
+
+#[tokio::test]
+async fn a_call_without_any_time_is_late_at_once_and_nothing_is_sent() {
+    let pod = ScriptedPod::start(Does::Answer).await;
+    let hasty = builder(&[&pod]).timeout(Duration::ZERO);
+    let clients = [
+        (
+            builder(&[&pod]).build().expect("a client"),
+            call(Duration::ZERO),
+        ),
+        (hasty.build().expect("a client"), call(LONG)),
+    ];
+    for (client, call) in clients {
+        known(&client, 1).await;
+        let mut health = HealthClient::new(client.clone());
+        let status = within("a status", health.check(call)).await;
+        let status = status.expect_err("no time");
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        let error = within(
+            "an error",
+            client.get("/").timeout(Duration::ZERO).into_future(),
+        )
+        .await;
+        assert!(error.expect_err("no time").is_timeout());
+    }
+    assert_eq!(pod.seen.connections.load(Relaxed), 0);
+    assert!(pod.seen.heads.lock().expect("nobody panics").is_empty());
 }

@@ -129,6 +129,30 @@ async fn a_stream_that_breaks_off_ends_in_a_status() {
     assert!(body.frame().await.is_none());
 }
 
+/// It is the caller's library that made the error, and knows its status.
+#[tokio::test]
+async fn a_stream_whose_caller_s_body_fails_ends_in_that_error_itself() {
+    let pod = ScriptedPod::start(Does::Begin(Then::Hang)).await;
+    let client = client(&[pod.address]).await;
+    let (fail, told) = tokio::sync::oneshot::channel::<()>();
+    let error = futures::stream::once(async {
+        let _ = told.await;
+        Err::<http_body::Frame<Bytes>, _>(tower_headless::BoxError::from("the disk is gone"))
+    });
+    let request = Request::post("/grpc.health.v1.Health/Watch")
+        .header("content-type", "application/grpc")
+        .body(http_body_util::StreamBody::new(error))
+        .expect("a request");
+    let response = within("a head", client.clone().oneshot(request)).await;
+    let mut body = response.expect("a head").into_body();
+    let first = within("a message", body.frame()).await;
+    assert!(first.is_some_and(|frame| frame.is_ok()));
+    fail.send(()).expect("somebody reads");
+    let end = within("the end", body.frame()).await.expect("an end");
+    let error = end.expect_err("no status");
+    assert!(error.is_request_body() && !error.is_body(), "{error:?}");
+}
+
 #[tokio::test]
 async fn a_broadcast_has_each_pods_error_itself() {
     let pod = ScriptedPod::start(Does::Die).await;

@@ -57,6 +57,8 @@ struct Pod {
     most: AtomicUsize,
     /// Those that were made before this number are broken.
     broken: AtomicUsize,
+    /// Those that were made before this number are never ready again.
+    stuck: AtomicUsize,
     /// Two requests have been on one connection at the same time.
     overlapped: AtomicBool,
 }
@@ -157,6 +159,7 @@ impl Service<u8> for Connection {
             return Poll::Ready(Err("connection reset".into()));
         }
         match mood {
+            _ if self.0.number < pod.stuck.load(SeqCst) => Poll::Pending,
             Mood::NeverReady => Poll::Pending,
             _ => Poll::Ready(Ok(())),
         }
@@ -423,6 +426,33 @@ async fn the_error_says_that_all_connections_are_in_use() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn idle_connections_that_are_stuck_are_replaced_and_not_told_to_be_in_use() {
+    let pods = Pods::default();
+    let balance = Balance::builder(StaticEndpoints::new([endpoint(1).address()]))
+        .fail_fast()
+        .build_connected(Connections::pooled(8, pods.connect()));
+    settle().await;
+    pods.set(1, Mood::Holds);
+    let mut busy = [0; 2].map(|_| task::spawn(send(&balance)));
+    for request in &mut busy {
+        assert_pending!(request.poll());
+    }
+    pods.set(1, Mood::Answers);
+    for request in &mut busy {
+        assert_ready_ok!(request.poll());
+    }
+    pods.pod(1).stuck.store(2, SeqCst);
+    let answer = send(&balance).await.expect("over a new connection");
+    assert_eq!(answer, (1, 2));
+    assert_eq!(pods.open_and_made(1), (2, 3), "the stuck one is closed");
+    pods.pod(1).stuck.store(3, SeqCst);
+    pods.set(1, Mood::Hangs);
+    let error = send(&balance).await.expect_err("no connection");
+    let source = std::error::Error::source(&error).expect("the refusal");
+    assert_eq!(source.to_string(), "no connection within 1s");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_endpoint_that_leaves_has_its_connections_closed() {
     let (script, source) = discovery();
     let pods = Pods::default();
@@ -546,6 +576,23 @@ fn a_connection_is_not_used_in_another_runtime() {
         (3, 5),
         "one of a pool, and one shared in each"
     );
+}
+
+#[test]
+fn another_runtime_keeps_its_idle_connection_while_there_is_room() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().expect("a runtime")
+    };
+    let pods = Pods::default();
+    let runtimes = [0; 3].map(|_| runtime());
+    let balance = runtimes[0].block_on(async { over(&pods, &[1], 2) });
+    let [first, second, third] = &runtimes;
+    let turns = [first, second, first, second, third, second];
+    let used = turns.map(|runtime| runtime.block_on(send(&balance)).expect("a response").1);
+    assert_eq!(used, [0, 1, 0, 1, 2, 1], "the oldest makes room");
+    let pod = pods.pod(1);
+    assert_eq!((pod.open.load(SeqCst), pod.most.load(SeqCst)), (2, 2));
 }
 
 #[test]

@@ -46,6 +46,8 @@ impl<S> Clone for Settings<S> {
 pub(super) struct Pool<S> {
     pub(super) endpoint: Endpoint,
     pub(super) settings: Settings<S>,
+    /// How many places there are.
+    most: usize,
     pub(super) places: Arc<Semaphore>,
     open: Mutex<Open<S>>,
 }
@@ -69,6 +71,7 @@ impl<S> Pool<S> {
         Self {
             endpoint,
             settings,
+            most,
             places: Arc::new(Semaphore::new(most)),
             open: Mutex::new(Open {
                 connections: VecDeque::new(),
@@ -89,13 +92,18 @@ impl<S> Pool<S> {
         })
     }
 
-    /// An idle connection of the runtime `here`. If there is none, one of another runtime makes room for the one to come.
+    /// An idle connection of the runtime `here`, for who has a place. If there is none, and no room for the one to come, one of
+    /// another runtime makes some.
     pub(super) fn idle(&self, here: Home) -> Option<Connection<S>> {
         let mut open = self.lock();
         let at = open.connections.iter().rposition(|it| it.home == here);
+        // Those that have a place, the one to come included.
+        let taken = self.most - self.places.available_permits();
+        let is_full = open.connections.len() + taken > self.most;
         let (idle, closed) = match at {
             Some(at) => (open.connections.remove(at), None),
-            None => (None, open.connections.pop_front()),
+            None if is_full => (None, open.connections.pop_front()),
+            None => (None, None),
         };
         drop(open);
         // It is the user's, and may do as it likes when it is dropped.

@@ -22,14 +22,17 @@ use super::{
     keep_alive::KeepAlive,
     room::{InUse, Room},
 };
-use crate::http::{
-    body::RequestBody,
-    h2_task::{Http2State, User},
-    heads::read_again,
-    reclaim::Claim,
-    socket::SocketHints,
-    upload::{Fate, Place, Upload},
-    wire_limits::WireLimits,
+use crate::{
+    error::BoxError,
+    http::{
+        body::RequestBody,
+        h2_task::{Http2State, User},
+        heads::read_again,
+        reclaim::Claim,
+        socket::SocketHints,
+        upload::{Fate, Place, Upload},
+        wire_limits::WireLimits,
+    },
 };
 
 /// How long the end of a request may be waited for after its response has ended. What fits into the socket's buffer was
@@ -114,6 +117,14 @@ impl Reserved {
         match self {
             Self::Http1(connection) => connection.hints.is_cut_off(),
             Self::Http2(stream) => stream.http2().is_cut_off(),
+        }
+    }
+
+    /// Why the request's own body has failed, if it has: hyper's errors don't tell.
+    pub(in crate::http) fn take_body_error(&self) -> Option<BoxError> {
+        match self {
+            Self::Http1(connection) => connection.claim.take_body_error(),
+            Self::Http2(stream) => stream.fate().take_body_error(),
         }
     }
 

@@ -6,7 +6,7 @@ use super::{
     Pool,
     connection::{Http1, Reserved, Stream},
 };
-use crate::http::reclaim::Reclaimed;
+use crate::{error::BoxError, http::reclaim::Reclaimed};
 
 /// What a response holds of its connection.
 pub(in crate::http) struct Lease(Held);
@@ -39,6 +39,14 @@ impl Lease {
         match &self.0 {
             Held::Http1(connection, _) => connection.hints.is_cut_off(),
             Held::Http2(stream) => stream.http2().is_cut_off(),
+        }
+    }
+
+    /// Why the request's own body has failed, if it has.
+    pub(in crate::http) fn take_body_error(&self) -> Option<BoxError> {
+        match &self.0 {
+            Held::Http1(connection, _) => connection.claim.take_body_error(),
+            Held::Http2(stream) => stream.fate().take_body_error(),
         }
     }
 

@@ -3,8 +3,13 @@
 use super::*;
 
 /// The new endpoint's share of an even one, with as many requests running as there are endpoints, or as many for each of them.
-fn share_of_a_new_one(setting: Setting, warmth: f64, running: usize) -> f64 {
-    let mut set = Set::new(setting, 0..20);
+fn share_of_a_new_one(setting: Setting, weight: u32, warmth: f64, running: usize) -> f64 {
+    let mut set = Set::new(setting, []);
+    set.publish(
+        (0..20)
+            .map(|host| endpoint(host).with_weight(weight))
+            .collect(),
+    );
     let members = set.members();
     members[4].set_warmth(warmth);
     members[4].signals().set_warming(true);
@@ -23,13 +28,16 @@ fn share_of_a_new_one(setting: Setting, warmth: f64, running: usize) -> f64 {
 
 pub(super) fn a_new_one_gets_its_part(policy: impl Into<Setting>) {
     let setting = policy.into();
-    for (warmth, running) in [(0.1, 0), (0.1, 400), (0.5, 0), (0.5, 400)] {
-        let share = share_of_a_new_one(setting.clone(), warmth, running);
-        let error = (share - warmth).abs();
-        assert!(error < 0.1, "{share} with {running} running");
+    // Where nobody has weight, all are equal.
+    for weight in [1, 0] {
+        for (warmth, running) in [(0.1, 0), (0.1, 400), (0.5, 0), (0.5, 400)] {
+            let share = share_of_a_new_one(setting.clone(), weight, warmth, running);
+            let error = (share - warmth).abs();
+            assert!(error < 0.1, "{share} with {running} running");
+        }
     }
     // With about one request for each, half of one is one or none.
-    let share = share_of_a_new_one(setting, 0.5, 20);
+    let share = share_of_a_new_one(setting, 1, 0.5, 20);
     assert!((0.4..1.0).contains(&share), "{share}");
 }
 

@@ -334,3 +334,11 @@ fn a_subset_of_one_is_near_where_pods_are_near() {
     let order = order(&set, Some((&is_near, 0.3)), Client::Random(1), 1);
     assert_eq!(order[0], 3);
 }
+
+#[test]
+fn near_ones_are_told_apart_where_nobody_has_weight() {
+    let set: Vec<_> = (0..20).map(|number| pod(number).with_weight(0)).collect();
+    let near: Vec<_> = (0..20).map(|number| number % 2 == 0).collect();
+    let order = order(&set, Some((&near, 1.0)), Client::Random(1), 10);
+    assert!(order[..10].iter().all(|&index| near[index]), "{order:?}");
+}

@@ -1,11 +1,12 @@
 //! A cluster before it starts.
 
-use std::{fmt, sync::Mutex, time::Duration};
+use std::{fmt, net::IpAddr, sync::Mutex, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, Uri};
 use http_body::Body;
 use hyper::body::Incoming;
+use tokio::sync::watch;
 
 #[cfg(feature = "tls")]
 use super::super::pod::tls::Tls;
@@ -15,7 +16,7 @@ use super::{
     member::{Member, Template},
     network::Network,
 };
-use crate::error::BoxError;
+use crate::{discovery::dns::Target, error::BoxError};
 
 /// The name of the Service unless a test chooses another.
 const SERVICE: &str = "web.default.svc.cluster.local";
@@ -149,27 +150,24 @@ impl ClusterBuilder {
                 published: Vec::new(),
                 ttl: 1,
                 drain: Duration::ZERO,
+                joined: watch::Sender::default(),
             }),
         };
         cluster.publish();
         cluster
     }
 
-    /// Panics if a name of it can't stand in a URI, and so in no target.
+    /// Panics if a name of it can't stand in a URI, or in a target.
     fn check(&self) {
-        let names = [
-            Some(&self.service),
-            self.port_name.as_ref(),
-            self.template.stateful_set.as_ref(),
-        ];
-        for name in names.into_iter().flatten() {
-            let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-            let uri = format!("http://{name}").parse::<Uri>();
-            let good = uri.is_ok() && name.chars().all(is_name);
-            assert!(
-                good,
-                "{name:?} is no name of a Service, a port or a StatefulSet"
-            );
+        let service = self.service.trim_end_matches('.');
+        check("a Service", &self.service, &format!("{service}:80"));
+        if let Some(name) = &self.port_name {
+            check_label("a port", name, &format!("_{name}._tcp.{service}"));
+        }
+        if let Some(name) = &self.template.stateful_set {
+            let last = Network::HOSTS - 1;
+            let pod = format!("{name}-{last}.{service}:80");
+            check_label("a StatefulSet", name, &pod);
         }
     }
 }
@@ -183,6 +181,30 @@ impl fmt::Debug for ClusterBuilder {
             .field("stateful_set", &self.template.stateful_set)
             .finish_non_exhaustive()
     }
+}
+
+/// Panics if `name`, as `target` has it, is none of such a thing.
+fn check(what: &str, name: &str, target: &str) {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let uri = format!("http://{target}").parse::<Uri>();
+    let good = uri.is_ok() && !name.is_empty() && name.chars().all(is_name);
+    assert!(good, "{name:?} is no name of {what}");
+    match target.parse::<Target>() {
+        Ok(_) => assert!(
+            name.parse::<IpAddr>().is_err(),
+            "{name:?} is no name of {what}: it is an address"
+        ),
+        Err(error) => panic!("{name:?} is no name of {what}: {error}"),
+    }
+}
+
+/// The same of a name that is one label in DNS.
+fn check_label(what: &str, name: &str, target: &str) {
+    assert!(
+        !name.contains('.'),
+        "{name:?} is no name of {what}: it has a dot"
+    );
+    check(what, name, target);
 }
 
 async fn first_pods(n: usize, template: &Template) -> (Network, Vec<Member>) {

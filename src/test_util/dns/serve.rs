@@ -1,6 +1,6 @@
 //! Packets in and out, over UDP and TCP.
 
-use std::{io, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -9,7 +9,11 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{wire::Delivery, zone::Zone};
+use super::{
+    super::accept::{PAUSE, accept},
+    wire::Delivery,
+    zone::Zone,
+};
 use crate::discovery::dns::Transport;
 
 /// Serves until `stopped` resolves. All sockets are closed when it returns.
@@ -25,7 +29,7 @@ pub(super) async fn serve(
     loop {
         tokio::select! {
             _ = &mut stopped => break,
-            Ok((length, peer)) = udp.recv_from(&mut packet) => {
+            (length, peer) = receive(&udp, &mut packet) => {
                 let (zone, udp) = (Arc::clone(&zone), Arc::clone(&udp));
                 let packet = packet[..length].to_vec();
                 tasks.spawn(async move {
@@ -35,7 +39,7 @@ pub(super) async fn serve(
                     }
                 });
             }
-            Ok((stream, _)) = tcp.accept() => {
+            stream = accept(&tcp) => {
                 tasks.spawn(serve_stream(stream, Arc::clone(&zone)));
             }
             Some(_) = tasks.join_next() => {}
@@ -43,6 +47,16 @@ pub(super) async fn serve(
     }
     drop((udp, tcp));
     tasks.shutdown().await;
+}
+
+/// The next packet, and whose it is.
+async fn receive(udp: &UdpSocket, packet: &mut [u8]) -> (usize, SocketAddr) {
+    loop {
+        match udp.recv_from(packet).await {
+            Ok(received) => return received,
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
 }
 
 /// One TCP connection, any number of queries on it (RFC 7766 §6.2.1): replies go out as they are ready.

@@ -33,7 +33,7 @@ pub struct PodBuilder {
 }
 
 impl PodBuilder {
-    /// Where it listens; port 0 takes a free one, and keeps it. 127.0.0.1 and a free port by default.
+    /// Where it listens; port 0 takes a free one, and keeps it, killed or not. 127.0.0.1 and a free port by default.
     pub fn address(mut self, address: impl Into<SocketAddr>) -> Self {
         self.address = address.into();
         self

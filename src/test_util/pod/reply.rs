@@ -76,7 +76,9 @@ impl Behaviour {
     }
 
     async fn respond(&self, request: Request<Incoming>) -> Result<Response<Answer>, BoxError> {
-        match (self.mode(), &self.handler) {
+        // Once: it may change while the request is read.
+        let mode = self.mode();
+        match (mode, &self.handler) {
             // Not when all of the request has come: a stream of calls may not end before its answer begins.
             (Mode::Grpc(code), _) => grpc_status(code, &self.name),
             (Mode::Healthy, Some(handler)) => handler.respond(&self.name, request).await,
@@ -84,11 +86,15 @@ impl Behaviour {
                 tokio::time::sleep(delay).await;
                 handler.respond(&self.name, request).await
             }
-            _ => self.own_answer(request).await,
+            _ => self.own_answer(mode, request).await,
         }
     }
 
-    async fn own_answer(&self, request: Request<Incoming>) -> Result<Response<Answer>, BoxError> {
+    async fn own_answer(
+        &self,
+        mode: Mode,
+        request: Request<Incoming>,
+    ) -> Result<Response<Answer>, BoxError> {
         let path = request.uri().path().to_owned();
         let echo = echo(&request);
         // "Reads the request" means all of it: a body left unread would make closing a reset.
@@ -96,7 +102,7 @@ impl Behaviour {
         if let Some(delay) = delayed(&path) {
             tokio::time::sleep(delay).await;
         }
-        let status = match self.mode() {
+        let status = match mode {
             Mode::Healthy | Mode::Grpc(_) => StatusCode::OK,
             Mode::Slow(delay) => {
                 tokio::time::sleep(delay).await;

@@ -15,7 +15,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{reply::Behaviour, tls::Tls};
+use super::{super::accept::accept, reply::Behaviour, tls::Tls};
 
 /// What a pod's tasks are told. The sender being dropped means `Kill`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub(super) async fn serve(
             // First, so that nothing is accepted after a command.
             biased;
             _ = next_command(&mut commanded) => break,
-            Ok((stream, _)) = listener.accept() => {
+            stream = accept(&listener) => {
                 let (tls, behaviour) = (tls.clone(), Arc::clone(&behaviour));
                 connections.spawn(serve_connection(stream, tls, behaviour, commanded.clone()));
             }
