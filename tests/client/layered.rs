@@ -268,7 +268,7 @@ async fn a_response_that_a_layer_has_made_is_of_no_pod() {
     assert_eq!(response.body().endpoint(), None);
     assert_eq!(response.body().pod().to_string(), "0.0.0.0:0");
     let error = response.error_for_status_ref().expect_err("a 504");
-    let words = "a layer around the client answered GET / with 504 Gateway Timeout";
+    let words = "request to from-fn.test: GET / was answered with 504 Gateway Timeout";
     assert_eq!(
         (error.to_string().as_str(), error.endpoint()),
         (words, None)
@@ -281,13 +281,13 @@ async fn an_error_of_reading_a_layer_s_response_names_no_pod() {
     let own = Client::from_fn(async |_| Ok(Response::new("hello")));
     let response = own.get("/").await.expect("a response");
     let error = response.json::<u32>().await.expect_err("no number");
-    let words = "the response of a layer around the client is not the JSON of `u32`";
+    let words = "request to from-fn.test: the response is not the JSON of `u32`";
     assert!(error.to_string().starts_with(words), "{error}");
     assert_eq!(error.endpoint(), None);
 
     let response = own.get("/").response_limit(1).await.expect("a response");
     let error = response.text().await.expect_err("too much");
-    let words = "the response of a layer around the client is more than this client reads";
+    let words = "request to from-fn.test: the response is more than this client reads";
     assert!(error.to_string().starts_with(words), "{error}");
     assert_eq!(error.endpoint(), None);
 }
