@@ -1,7 +1,7 @@
 //! Replicas of redis: reads to any, writes to the primary by name, over the `redis` crate. `-h` says what it shows.
 //!
 //! Redis rather than memcached: its pods have the same data. Memcached's share the keys out (`ConsistentHash`, `examples/cache.rs`).
-use std::{collections::BTreeMap, env, io, net, process, sync::Arc, task, time::Duration};
+use std::{collections::BTreeMap, io, net, process, sync::Arc, task, time::Duration};
 
 use futures::{FutureExt, StreamExt, TryFutureExt, future::BoxFuture, stream};
 use redis::{Cmd, RedisError, Value, aio::MultiplexedConnection, cmd};
@@ -63,10 +63,10 @@ impl Service<Cmd> for Connection {
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    if env::args().nth(1).is_some() {
-        println!("3 pods of redis, read from all, written by name; one dies, and comes back");
-        return Ok(());
-    }
+    clap::Command::new("redis")
+        .about("3 pods of redis, read from all, written by name; one dies, and comes back.")
+        .override_usage("cargo run --example redis")
+        .get_matches();
     let pods = pods()?;
     // In a cluster `Dns::srv("_redis._tcp.redis.default".parse()?)`, which tells the pods' names.
     let balance = Balance::builder(StaticEndpoints::from_iter(pods.clone()))

@@ -1,33 +1,15 @@
 //! The end of a gRPC call: gRPC's libraries understand statuses, and no errors of their transport's.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use http::{HeaderMap, Response, header::CONTENT_TYPE};
+use http::{Response, header::CONTENT_TYPE};
 
 use super::{
     error::Error,
-    grpc::{self, Expiry},
+    grpc::{self, Call, Errors},
     replay::Answer,
     response::ResponseBody,
 };
-use crate::outcome::GRPC_STATUS;
-
-/// A call, as its caller is told of its end.
-#[derive(Clone, Copy)]
-pub(super) struct Call {
-    /// When its own time is up.
-    pub(super) expiry: Option<Expiry>,
-    pub(super) errors: Errors,
-}
-
-/// How a call's caller is told of errors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Errors {
-    /// By gRPC's statuses.
-    Statuses,
-    /// As they are: layers are around the client, and the statuses are made above them.
-    Typed,
-}
 
 impl Call {
     /// An answer as its caller gets it. An error is a response without a body ("Trailers-Only"), with the error in its
@@ -48,7 +30,9 @@ impl Call {
 
     fn in_time(&self, answer: Answer) -> Answer {
         match answer {
-            Ok(response) if response.body().is_over() && is_cancelled(response.headers()) => {
+            Ok(response)
+                if response.body().is_over() && grpc::has_cancelled(response.headers()) =>
+            {
                 let body = response.body();
                 match self.over() {
                     Some(after) => {
@@ -64,18 +48,6 @@ impl Call {
             answer => answer,
         }
     }
-
-    /// The call's time, if it is up. The pod has a deadline, too, about as soon: that it has cancelled the call means the same then.
-    pub(super) fn over(&self) -> Option<Duration> {
-        let expiry = self.expiry.filter(Expiry::is_over);
-        expiry.map(|expiry| expiry.whole())
-    }
-}
-
-/// Whether a head without a body, or trailers, say that the pod has cancelled the call.
-pub(super) fn is_cancelled(status: &HeaderMap) -> bool {
-    let status = status.get(&GRPC_STATUS);
-    status.is_some_and(|status| status == grpc::CANCELLED)
 }
 
 fn respond(error: Error) -> Answer {
@@ -97,6 +69,8 @@ fn respond(error: Error) -> Answer {
 mod tests {
     use super::*;
     use crate::endpoint::Endpoint;
+    use crate::{http::grpc::Expiry, outcome::GRPC_STATUS};
+    use std::time::Duration;
 
     /// A pod's answer that it has cancelled the call, with a code of gRPC's.
     fn answered(code: &'static str, after: Duration) -> String {

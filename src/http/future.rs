@@ -16,10 +16,10 @@ use pin_project_lite::pin_project;
 use super::{
     affinity::{Affinity, Followed},
     body::PodRequest,
-    call::Call,
     deadline::{Deadline, Time},
     defaults::Defaults,
     error::Error,
+    grpc::Call,
     layered::Through,
     pod::PodService,
     pool::Config,

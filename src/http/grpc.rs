@@ -82,6 +82,31 @@ impl Expiry {
     }
 }
 
+/// A call, as its caller is told of its end.
+#[derive(Clone, Copy)]
+pub(super) struct Call {
+    /// When its own time is up.
+    pub(super) expiry: Option<Expiry>,
+    pub(super) errors: Errors,
+}
+
+/// How a call's caller is told of errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Errors {
+    /// By gRPC's statuses.
+    Statuses,
+    /// As they are: layers are around the client, and the statuses are made above them.
+    Typed,
+}
+
+impl Call {
+    /// The call's time, if it is up. The pod has a deadline, too, about as soon: that it has cancelled the call means the same then.
+    pub(super) fn over(&self) -> Option<Duration> {
+        let expiry = self.expiry.filter(Expiry::is_over);
+        expiry.map(|expiry| expiry.whole())
+    }
+}
+
 /// Writes into a call how much of its time is left, as it goes to a pod: waiting, and other pods, have taken some.
 pub(super) fn tell_time_left<B>(request: &mut Request<B>) {
     let Some(expiry) = request.extensions().get::<Expiry>() else {
@@ -158,6 +183,12 @@ fn code(error: &Error) -> Option<Code> {
 /// Whether the pod has ended the call itself, saying no more than that.
 pub(super) fn is_cancelled(error: &Error) -> bool {
     code(error) == Some(Code::Cancelled)
+}
+
+/// Whether a head without a body, or trailers, say that the pod has cancelled the call.
+pub(super) fn has_cancelled(status: &HeaderMap) -> bool {
+    let status = status.get(&GRPC_STATUS);
+    status.is_some_and(|status| status == CANCELLED)
 }
 
 /// Why a stream was ended, by the pod or for what the pod has sent.

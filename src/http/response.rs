@@ -16,11 +16,10 @@ use http_body_util::{Full, StreamBody};
 use hyper::upgrade::OnUpgrade as HyperUpgrade;
 
 use super::{
-    call::{self, Call},
     deadline::Deadline,
     error::{Error, Failure, Outcome, RuntimeEnded},
     failure::is_end_of_runtime,
-    grpc,
+    grpc::{self, Call},
     pool::{Lease, Named, Origin},
     read_ahead::ReadAhead,
     received::{ReceiveError, Received},
@@ -313,7 +312,7 @@ impl Exchange {
     fn late(&self, frame: &Result<Frame<Bytes>, ReceiveError>) -> Option<Error> {
         let call = self.call.as_ref()?;
         let trailers = frame.as_ref().ok()?.trailers_ref()?;
-        let after = call::is_cancelled(trailers).then(|| call.over())??;
+        let after = grpc::has_cancelled(trailers).then(|| call.over())??;
         let origin = &self.named.origin;
         Some(origin.error(|pod| Error::unended(pod, after)))
     }
@@ -496,7 +495,7 @@ mod tests {
     use super::*;
     use crate::{
         error::{Refused, Suspect},
-        http::{call::Errors, grpc::Expiry},
+        http::grpc::{Errors, Expiry},
     };
     use futures_util::stream;
     use http::HeaderValue;
