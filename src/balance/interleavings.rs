@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{Stream, channel::mpsc, future::BoxFuture};
+use futures::{Stream, channel::mpsc, future::BoxFuture};
 use shuttle::{future::block_on, sync::Arc, thread};
 use tokio::{runtime::Runtime, time::advance};
 use tower::Service;

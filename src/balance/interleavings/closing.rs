@@ -1,6 +1,6 @@
 //! The background task ends while requests wait.
 
-use futures_util::{channel::oneshot, future::select};
+use futures::{channel::oneshot, future::select};
 
 use super::*;
 use crate::interleavings::explore;
