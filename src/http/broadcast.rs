@@ -119,9 +119,7 @@ impl Client {
             }
         })
     }
-}
 
-impl Client {
     /// Each request through the layers, and then to its pod.
     fn broadcast_layered(
         &self,

@@ -68,8 +68,7 @@ fn respond(error: Error) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::endpoint::Endpoint;
-    use crate::{http::grpc::Expiry, outcome::GRPC_STATUS};
+    use crate::{endpoint::Endpoint, http::grpc::Expiry, outcome::GRPC_STATUS};
     use std::time::Duration;
 
     /// A pod's answer that it has cancelled the call, with a code of gRPC's.

@@ -26,7 +26,7 @@ use super::{
     error::Error,
     framing,
     future::{Pods, ResponseFuture, Shared},
-    grpc::{self, Call, Errors, Expiry},
+    grpc::{self, Errors, Expiry},
     layered::{self, LayeredService, Through},
     replay::{Replay, RequestTimeout},
     response::ResponseBody,
@@ -55,6 +55,9 @@ use crate::{
 /// # Ok(())
 /// # }
 /// ```
+///
+/// [`layer`](Self::layer) puts tower's middleware around it, and it is a `Client` still. [How to name the
+/// type](crate::naming) of a client, or of a [`Balance`](crate::Balance), is a page of its own.
 ///
 /// # Requests
 ///
@@ -103,9 +106,6 @@ use crate::{
 /// | the [request's own body](Error::is_request_body) failed | none: that error is the caller's, and tonic finds its own status in it |
 ///
 /// [`grpc_status(false)`](super::ClientBuilder::grpc_status) leaves errors as they are. [`broadcast`](Self::broadcast) always does.
-///
-/// [`layer`](Self::layer) puts tower's middleware around it, and it is a `Client` still. [How to name the
-/// type](crate::naming) of a client, or of a [`Balance`](crate::Balance), is a page of its own.
 pub struct Client {
     pods: Pods,
     shared: Arc<Shared>,
@@ -351,12 +351,7 @@ impl Client {
     /// The end of a request that makes no sense.
     #[cold]
     fn refuse(&self, error: Error, is_grpc: bool) -> ResponseFuture {
-        let mut future = ResponseFuture::failed(self.named(error));
-        if let Some(errors) = self.errors(is_grpc) {
-            let expiry = None;
-            future.set_grpc(Call { expiry, errors });
-        }
-        future
+        ResponseFuture::failed(self.named(error)).told(self.errors(is_grpc), None)
     }
 
     /// How a call's caller is told of errors. Layers get them typed: the client that is around them makes statuses of them.
@@ -390,11 +385,8 @@ impl Client {
         // Who waits for discovery keeps it going.
         let shared = (replay.is_some() || !self.opened).then(|| shared.clone());
         let time = prepared.time;
-        let mut future = ResponseFuture::new(future, replay, shared, time, prepared.followed);
-        if let Some(errors) = prepared.errors {
-            future.set_grpc(Call { expiry, errors });
-        }
-        future
+        ResponseFuture::new(future, replay, shared, time, prepared.followed)
+            .told(prepared.errors, expiry)
     }
 
     /// The client's own work.
@@ -433,7 +425,7 @@ impl Client {
         };
         let name = &self.shared.config.service.name;
         let through = Through::given(layers, request, name);
-        self.layered(through, self.errors(is_call))
+        ResponseFuture::layered(through).told(self.errors(is_call), None)
     }
 
     /// A request of a client that nobody has asked whether it is ready: layers are waited for in the request's own time.
@@ -463,7 +455,7 @@ impl Client {
         };
         let name = &self.shared.config.service.name;
         let through = Through::waiting(layers, request, name);
-        self.layered(through, self.errors(is_call).filter(|_| tells))
+        ResponseFuture::layered(through).told(self.errors(is_call && tells), None)
     }
 
     /// What holds for a request before layers get it, or after. Whether it is a gRPC call.
@@ -490,15 +482,6 @@ impl Client {
             && !self.service().is_foreign(request)
     }
 
-    fn layered(&self, through: Through, errors: Option<Errors>) -> ResponseFuture {
-        let mut future = ResponseFuture::layered(through);
-        if let Some(errors) = errors {
-            let expiry = None;
-            future.set_grpc(Call { expiry, errors });
-        }
-        future
-    }
-
     /// Looks over a request that pods would get, where something else answers it.
     #[cfg(feature = "test-util")]
     pub(super) fn look_over(&self, request: &Request<RequestBody>) -> Result<(), Error> {
@@ -509,7 +492,7 @@ impl Client {
             .check(&mut KeptHead::of(request).with(RequestBody::EMPTY))
     }
 
-    /// The service, as requests name it.
+    /// The authority that requests have.
     pub(super) fn authority(&self) -> &Authority {
         &self.shared.config.service.authority
     }
@@ -524,7 +507,7 @@ impl Client {
         &self.shared.defaults
     }
 
-    /// Whether a request may name another service.
+    /// The service, as requests may name it.
     pub(super) fn service(&self) -> &address::Service {
         &self.shared.config.service
     }

@@ -19,7 +19,7 @@ use super::{
     deadline::{Deadline, Time},
     defaults::Defaults,
     error::Error,
-    grpc::Call,
+    grpc::{Call, Errors, Expiry},
     layered::Through,
     pod::PodService,
     pool::Config,
@@ -133,9 +133,10 @@ impl ResponseFuture {
         }
     }
 
-    /// It is a gRPC call, and errors are told as such calls are told them.
-    pub(super) fn set_grpc(&mut self, call: Call) {
-        self.grpc = Some(Box::new(call));
+    /// Of a gRPC call, if its `errors` are told as those of calls are; its own time is up at `expiry`.
+    pub(super) fn told(self, errors: Option<Errors>, expiry: Option<Expiry>) -> Self {
+        let grpc = errors.map(|errors| Box::new(Call { expiry, errors }));
+        Self { grpc, ..self }
     }
 }
 

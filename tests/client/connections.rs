@@ -14,15 +14,13 @@ use tokio::{
     time,
 };
 use tower::ServiceExt;
-use tower_headless::{
-    EndpointState, OutlierDetection,
-    http::{Client, upgrade},
-};
+use tower_headless::http::{Client, upgrade};
 
 use crate::{
     kit::{
-        Count, OK, Peer, SWITCH, accept, answering, builder, client, failing, get, in_flight,
-        listen, pod, sets, silent, stream_of, text, unresolved, upgrading, wait_until, written,
+        Count, OK, Peer, SWITCH, accept, answering, assert_blames_no_pod, builder, client, get,
+        in_flight, listen, outliers, pod, sets, silent, stream_of, text, unresolved, upgrading,
+        wait_until, written,
     },
     support::{PATIENCE, within},
 };
@@ -724,31 +722,6 @@ async fn a_caller_s_body_that_fails_after_the_head_is_no_failure_of_the_pod_s() 
         peer.closed().await;
     };
     let one = pod(begins).await;
-    let client = outliers([one, pod(begins).await]);
-    for _ in 0..12 {
-        let (fail, body) = failing();
-        let request = Request::post("/").body(body).expect("a request");
-        let response = within("a head", client.clone().oneshot(request)).await;
-        let body = response.expect("a head").into_body();
-        fail.send(()).expect("somebody reads");
-        let error = within("an error", body.collect()).await;
-        let error = error.expect_err("no end");
-        assert!(
-            error.is_request_body() && !error.is_body() && error.endpoint().is_none(),
-            "{error:?}"
-        );
-        assert_eq!(
-            error.to_string(),
-            "request to web.default.svc.cluster.local: the request's own body failed: the disk is gone"
-        );
-    }
-    let states = client.endpoints().into_iter().map(|pod| pod.state);
-    assert!(states.into_iter().all(|it| it == EndpointState::Available));
-}
-
-/// A client that ejects any pod that fails.
-fn outliers(pods: [SocketAddr; 2]) -> Client {
-    let detection = OutlierDetection::new().consecutive_failures(1);
-    let client = builder(pods).outlier_detection(detection);
-    client.build().expect("a client")
+    let client = outliers(builder([one, pod(begins).await]));
+    assert_blames_no_pod(&client).await;
 }

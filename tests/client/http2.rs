@@ -16,15 +16,15 @@ use tokio::{
 };
 use tower::{ServiceExt, retry::budget::TpsBudget};
 use tower_headless::{
-    BoxError, Endpoint, EndpointState, OutlierDetection, StaticEndpoints,
+    BoxError, Endpoint, StaticEndpoints,
     http::{Client, ClientBuilder, Protocol, ResponseBody},
 };
 
 use crate::{
     frames::{Frames, HEADERS, NO_ERROR, PING, REFUSED_STREAM},
     kit::{
-        self, Count, SERVICE, accept, failing, in_flight, listen, pod, sets, text, unresolved,
-        wait_until,
+        self, Count, SERVICE, accept, assert_blames_no_pod, in_flight, listen, outliers, pod, sets,
+        text, unresolved, wait_until,
     },
     support::within,
 };
@@ -829,27 +829,6 @@ async fn a_caller_s_body_that_fails_after_the_head_is_no_failure_of_the_pod_s() 
             }
         }
     };
-    let detection = OutlierDetection::new().consecutive_failures(1);
-    let pods = [pod(begins).await, pod(begins).await];
-    let client = builder(pods).outlier_detection(detection);
-    let client = client.build().expect("a client");
-    for _ in 0..12 {
-        let (fail, body) = failing();
-        let request = Request::post("/").body(body).expect("a request");
-        let response = within("a head", client.clone().oneshot(request)).await;
-        let body = response.expect("a head").into_body();
-        fail.send(()).expect("somebody reads");
-        let error = within("an error", body.collect()).await;
-        let error = error.expect_err("no end");
-        assert!(
-            error.is_request_body() && !error.is_body() && error.endpoint().is_none(),
-            "{error:?}"
-        );
-        assert_eq!(
-            error.to_string(),
-            "request to web.default.svc.cluster.local: the request's own body failed: the disk is gone"
-        );
-    }
-    let states = client.endpoints().into_iter().map(|pod| pod.state);
-    assert!(states.into_iter().all(|it| it == EndpointState::Available));
+    let client = outliers(builder([pod(begins).await, pod(begins).await]));
+    assert_blames_no_pod(&client).await;
 }

@@ -24,8 +24,9 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, oneshot, watch},
 };
+use tower::ServiceExt;
 use tower_headless::{
-    BoxError, Discovery, Endpoint, StaticEndpoints,
+    BoxError, Discovery, Endpoint, EndpointState, OutlierDetection, StaticEndpoints,
     http::{Client, ClientBuilder, Error, ResponseBody},
 };
 
@@ -323,6 +324,36 @@ pub fn failing() -> (
         Err("the disk is gone".into())
     });
     (fail, StreamBody::new(part.chain(error)))
+}
+
+/// A client that ejects any pod that fails.
+pub fn outliers(client: ClientBuilder<StaticEndpoints>) -> Client {
+    let detection = OutlierDetection::new().consecutive_failures(1);
+    let client = client.outlier_detection(detection);
+    client.build().expect("a client")
+}
+
+/// Sends requests whose bodies fail after the heads of their responses.
+pub async fn assert_blames_no_pod(client: &Client) {
+    for _ in 0..12 {
+        let (fail, body) = failing();
+        let request = Request::post("/").body(body).expect("a request");
+        let response = within("a head", client.clone().oneshot(request)).await;
+        let body = response.expect("a head").into_body();
+        fail.send(()).expect("somebody reads");
+        let error = within("an error", body.collect()).await;
+        let error = error.expect_err("no end");
+        assert!(
+            error.is_request_body() && !error.is_body() && error.endpoint().is_none(),
+            "{error:?}"
+        );
+        assert_eq!(
+            error.to_string(),
+            "request to web.default.svc.cluster.local: the request's own body failed: the disk is gone"
+        );
+    }
+    let states = client.endpoints().into_iter().map(|pod| pod.state);
+    assert!(states.into_iter().all(|it| it == EndpointState::Available));
 }
 
 /// Sets of pods that a test sends.
