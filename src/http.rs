@@ -1,4 +1,40 @@
-//! An HTTP client over the pods of a headless Service.
+//! An HTTP client over the pods of a headless Service. Feature `http`.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use tower_headless::http::Client;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), tower_headless::BoxError> {
+//! let service = "http://users-headless.default:80".parse()?;
+//! let client = Client::builder(service)
+//!     .timeout(Duration::from_secs(5)) // there is none unless you set one
+//!     .build()?;
+//!
+//! let users = client.get("/users").query(&[("name", "Zoë")]).await?;
+//! println!("{}", users.error_for_status()?.text().await?);
+//!
+//! match client.post("/users").body("Zoë").await {
+//!     Ok(answer) => println!("{} from {}", answer.status(), answer.pod()),
+//!     Err(error) if error.is_unexecuted() => println!("{error}; send it again"),
+//!     Err(error) => println!("{error}; a pod may have executed it"),
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | type | what for |
+//! | --- | --- |
+//! | [`Client`] | sends requests: `get`, `post` …; it is also a tower service, and the transport of tonic's clients |
+//! | [`ClientBuilder`] | its settings, with their defaults |
+//! | [`RequestBuilder`] | one request: query, headers, body, JSON, timeout, key; awaiting it sends it |
+//! | [`Response`] | status and headers; the body by `text`, `bytes`, `json` or piece by piece |
+//! | [`Error`] | what went wrong, at which pod, and whether the request may have been executed |
+//! | [`RequestBody`], [`ResponseBody`] | bodies: text, bytes or streams, for layers and tests too |
+//!
+//! `Method`, `StatusCode`, `HeaderMap`, `header` and so on, of the crate [`http`](https://docs.rs/http), are here as well.
+//!
+//! # How a request goes
 //!
 //! ```text
 //!  Client ──▶ Balance ──▶ a pod's pool: a connection that is idle or shared, or a new one (poll_ready)
@@ -11,36 +47,36 @@
 //!
 //!  no answer in the usual time, with hedging ──▶ the same to another pod; the first good answer counts
 //! ```
-//!
-//! | file | what lives there |
-//! | --- | --- |
-//! | `http/client.rs`, `http/builder.rs`, `http/defaults.rs` | the client, its settings, and what it adds to its requests |
-//! | `http/request.rs`, `http/send.rs`, `http/reply.rs`, `http/json.rs` | requests made with its words, on their way, and what they are answered with |
-//! | `http/future.rs`, `http/deadline.rs` | one request: its attempts, in the time that it has |
-//! | `http/grpc.rs`, `http/call.rs` | gRPC calls: their deadline, and errors as statuses |
-//! | `http/layered.rs` | tower's layers around the client |
-//! | `http/from_fn.rs` | feature `test-util`: clients that tests answer themselves |
-//! | `http/broadcast.rs` | the same request to every pod |
-//! | `http/pinned.rs` | one pod, or all pods but one |
-//! | `http/affinity.rs` | which pod a request stays with: by a key, or by a session |
-//! | `http/key_from.rs`, `http/cookies.rs` | where the keys of requests come from that name none |
-//! | `http/session.rs`, `http/session/` | feature `sessions`: what a sticky session's cookie says, and what its answer does |
-//! | `http/address.rs` | whom a request names |
-//! | `http/secrets.rs` | what errors and `Debug` don't show |
-//! | `http/framing.rs`, `http/measured.rs` | where a request's body ends: as its headers say, and as it does |
-//! | `http/replay.rs` | which requests may be sent again |
-//! | `http/pod.rs` | the service of one pod |
-//! | `http/pool.rs`, `http/pool/` | its connections, and what requests and responses hold of them |
-//! | `http/connect.rs`, `http/socket.rs`, `http/arrivals.rs`, `http/reclaim.rs`, `http/protocol.rs`, `http/h2_task.rs`, `http/h2_wire.rs`, `http/h2_wire/` | how they are made, and run |
-//! | `http/tls.rs`, `http/tls/` | TLS: whom to trust and who to be, from files that change too |
-//! | `http/renewal.rs` | connections that were made with settings that don't hold any more |
-//! | `http/wire_limits.rs`, `http/heads.rs` | how much is read of what pods send, and with how much room |
-//! | `http/body.rs`, `http/body/begun.rs`, `http/upload.rs` | request bodies; those on a connection that others share |
-//! | `http/sync_body.rs` | bodies of any other type |
-//! | `http/response.rs`, `http/received.rs`, `http/upgrade.rs` | response bodies, upgraded streams |
-//! | `http/check.rs`, `http/check/` | health checks over HTTP and gRPC |
-//! | `http/read_ahead.rs` | response bodies that are read before somebody asks |
-//! | `http/error.rs`, `http/failure.rs` | what can go wrong, and what it says of the request and its pod |
+
+// Where what lives:
+//
+// - client.rs, builder.rs, defaults.rs: the client, its settings, and what it adds to its requests
+// - request.rs, send.rs, reply.rs, json.rs: requests made by its methods, on their way, and what they are answered with
+// - future.rs, deadline.rs: one request: its attempts, in the time that it has
+// - grpc.rs, call.rs: gRPC calls: their deadline, and errors as statuses
+// - layered.rs: tower's layers around the client
+// - from_fn.rs: feature `test-util`: clients that tests answer themselves
+// - broadcast.rs: the same request to every pod
+// - pinned.rs: one pod, or all pods but one
+// - affinity.rs: which pod a request stays with: by a key, or by a session
+// - key_from.rs, cookies.rs: where the keys of requests come from that name none
+// - session.rs, session/: feature `sessions`: what a sticky session's cookie says, and what its answer does
+// - address.rs: whom a request names
+// - secrets.rs: what errors and `Debug` don't show
+// - framing.rs, measured.rs: where a request's body ends: as its headers say, and as it does
+// - replay.rs: which requests may be sent again
+// - pod.rs: the service of one pod
+// - pool.rs, pool/: its connections, and what requests and responses hold of them
+// - connect.rs, socket.rs, arrivals.rs, reclaim.rs, protocol.rs, h2_task.rs, h2_wire.rs, h2_wire/: how they are made, and run
+// - tls.rs, tls/: TLS: whom to trust and who to be, from files that change too
+// - renewal.rs: connections that were made with settings that don't hold any more
+// - wire_limits.rs, heads.rs: how much is read of what pods send, and with how much room
+// - body.rs, body/begun.rs, upload.rs: request bodies; those on a connection that others share
+// - sync_body.rs: bodies of any other type
+// - response.rs, received.rs, upgrade.rs: response bodies, upgraded streams
+// - check.rs, check/: health checks over HTTP and gRPC
+// - read_ahead.rs: response bodies that are read before somebody asks
+// - error.rs, failure.rs: what can go wrong, and what it says of the request and its pod
 
 mod address;
 mod affinity;

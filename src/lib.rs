@@ -25,6 +25,18 @@
 //! # }
 //! ```
 //!
+//! # Terms
+//!
+//! | term | means |
+//! | --- | --- |
+//! | pod, endpoint | one address and port that discovery names, and the pod's name where that is known: an [`Endpoint`]. These pages say *pod*, for that is what it is in Kubernetes |
+//! | refuses | takes no request: it can't be connected to, or hands the request back unsent. A pod that answers, be it 503, doesn't refuse |
+//! | available, ejected, unreachable, pending | a pod's [state](EndpointState): it gets requests; it gets none for what its requests or checks came to; it refused, and is tried in the background; it is new, and hasn't passed a check. All but the first are *passed over* |
+//! | away, absent, gone | of a pod that is asked for by name: it isn't in the set, so requests wait for it; it still wasn't when the wait was over ([`Error::is_absent`]). A broadcast's pod is gone if it left the set before its turn ([`Error::is_gone`]) |
+//! | request, attempt | a caller makes one request; each sending of it to a pod is an attempt. Retries and hedges are further attempts |
+//! | pick | the policy's choice of a pod for one attempt |
+//! | outage | from when no pod is available because all of them refuse, until one accepts |
+//!
 //! # What it does
 //!
 //! | when | what happens |
@@ -34,32 +46,33 @@
 //! | DNS answers with nothing | the last set stays until that is [confirmed](OnEmpty); a pod that refuses meanwhile is dropped |
 //! | a name server fails or is silent | the next one is asked, and the failed one last for a while; that there is nothing is believed only of the first server that has named pods, or of all; one that has never answered doesn't count |
 //! | the name is short | resolv.conf's search list is walked once; a refresh asks for the name that had pods, and no other; an earlier one that gets pods wins back within a minute |
-//! | pods are hinted to be near | they get the requests as long as they have [their fair part](#near-pods-first) of the pods |
+//! | the API server hints which pods are near | they get the requests as long as they have [their fair part](#near-pods-first) of the pods |
 //! | a pod refuses a connection | the same request goes to another pod; that one is passed over until it accepts again, and DNS is asked at once |
 //! | a pod's requests fail, or get no answer | [it is passed over](#bad-pods) for a while, and then tried with one request |
 //! | all addresses of one family refuse | the other family's are used, if there are any |
-//! | every pod refuses | requests wait, up to the [ready timeout](BalanceBuilder::ready_timeout), for a new set or a pod that accepts; after that they fail at once |
+//! | every pod refuses | requests wait for a new set or a pod that accepts, up to the [ready timeout](BalanceBuilder::ready_timeout) from the outage's start; after that they fail at once |
 //! | a pod fails a request that it had | with [`RetryLayer`], or in the HTTP client where that is safe, another pod gets it, within a budget |
 //! | an answer is late | with [hedging](Hedge), off by default, the same safe request goes to one more pod, and the first good answer counts; a pod that is slow again and again is passed over for a while |
 //! | pods are asked whether they are well | a [`HealthCheck`], by TCP, HTTP, gRPC or anything else: a pod that fails its checks gets no requests until one passes; a new one may have to pass one first |
-//! | one pod is to get a request | [`Balance::pod`] follows it by its name, waits for it while it is away, and asks no other one; [`Balance::others`] asks any but one |
-//! | all pods are to get a request | [`Balance::broadcast`] asks each of them, some at a time, and gives the [answers](Answers) as they come |
+//! | a request is for one pod | [`Balance::pod`] follows it by its name, waits for it while it is away, and asks no other one; [`Balance::others`] asks any but one |
+//! | a request is for all pods | [`Balance::broadcast`] asks each of them, some at a time, and gives the [answers](Answers) as they come |
 //! | a request has a key, or a session | its pod is the [same](ConsistentHash) for each request of the key, by the pods' names; with feature `sessions`, a cookie [names it](http::Sessions) |
-//! | a request is cancelled | it is counted out, wherever it was |
+//! | a request is cancelled | it stops counting as in flight, at any stage |
 //! | clients and pods are many | each client uses a [`Subset`] of the pods, with substitutes while too few of it accept requests |
 //! | the last clone is dropped | the background task ends and every service is dropped |
 //! | a runtime ends, and another one goes on | so does the balancer, [there](Balance#several-runtimes); connections of a runtime that has ended, or that nobody drives, are not used |
 //!
 //! An endpoint's service has two ways to refuse a request so that it costs its caller nothing: `poll_ready` fails, or
-//! the response future fails with [`Unsent`] and the request in it. A service that connects in `poll_ready` makes the
-//! most of it: [`Connections`] is that for any protocol, over a function that connects. Services that connect in `call` and eat the request when that fails, as many HTTP clients do, leave the
-//! balancer nothing to send again: their error reaches the caller.
+//! the response future fails with [`Unsent`] and the request in it. A service that connects in `poll_ready` loses
+//! nothing: [`Connections`] makes one for any protocol, of a function that connects. If a service connects in `call` and consumes
+//! the request when that fails, as many HTTP clients do, nothing can be sent again: its error reaches the caller.
 //!
 //! # HTTP
 //!
 //! Feature `http` is [`http::Client`]: the balancer over connections of its own, HTTP/1.1 and HTTP/2, with TLS by feature
 //! `tls`. What was never written goes to another pod, whatever it is; what was lost is sent again where that is safe. It
-//! is a service of `http` requests, for tower's layers and for tonic's generated clients. It
+//! is a service of `http` requests, for tower's layers and for tonic's generated clients. [Its page](http) begins with an example,
+//! and `examples/axum.rs` shows it in a handler's place. It
 //! [finds keys](http::ClientBuilder::key_from) in requests, and feature `sessions` keeps
 //! [sessions](http::ClientBuilder::sessions) with their pods.
 //!
@@ -76,7 +89,7 @@
 //!
 //! # The set itself
 //!
-//! Who needs the pods and not a balancer, for gossip, sharding or a cache's ring, reads [`MembershipStream`], a stream of what joins
+//! If you need the pods and not a balancer, for gossip, sharding or a cache's ring, read [`MembershipStream`], a stream of what joins
 //! and leaves. [`ServiceStream`] is the same for tower's own balancers. [`Dns::resolve`] looks once.
 //!
 //! # Policies
@@ -99,7 +112,7 @@
 //!
 //! A new pod gets its share at once, or [by and by](BalanceBuilder::slow_start).
 //!
-//! A pod that answers errors at once is no idle pod, though it has nothing in flight. What counts requests in flight goes on
+//! A pod that answers errors at once looks idle, for it has nothing in flight. So what counts requests in flight goes on
 //! counting the failed ones for four times as long as an answer usually takes, so that failing fast attracts nothing;
 //! to [`PeakEwma`], a failure is a slow answer besides; and under every policy a pod that goes on failing is [ejected](OutlierDetection).
 //!
@@ -139,8 +152,8 @@
 //! | | simulated | 2.2 s | 2.1 s | 2.4 s | 2.2 s | 2.2 s |
 //!
 //! Live and simulated, the policies rank alike by what a slow pod gets and what it does to the latency. What is simulated are
-//! pods with a queue each and service times that vary, which is why they are slower. By how many requests a hung pod costs, two
-//! groups are to be told apart and no more: those that look at what is in flight, and those that don't.
+//! pods with a queue each and service times that vary, which is why they are slower. By how many requests a hung pod costs, only
+//! two groups differ measurably: the policies that look at what is in flight, and those that don't.
 //!
 //! # Near pods first
 //!

@@ -20,7 +20,7 @@ use tower::{ServiceBuilder, service_fn};
 use tower_headless::{
     Balance, BalanceLayer, BoxError, Connections, ConsistentHash, Discovery, Dns, Endpoint, EndpointSlices, Hedge, RoundRobin, Route,
     Subset,
-    http::{Client, KeyFrom, Protocol, Sessions},
+    http::{Client, KeyFrom, Sessions},
     test_util::Cluster,
 };
 
@@ -50,28 +50,30 @@ impl tower::Service<&'static str> for MyService {
 }
 
 async fn a_client() -> Done {
+    use std::time::Duration;
     use tower_headless::http::Client;
 
-    let client = Client::builder("http://nginx-headless.default:80".parse()?).build()?;
-    let response = client.get("/").await?;
-    println!("{} from {}", response.status(), response.pod());
+    let service = "http://nginx-headless.default:80".parse()?;
+    let client = Client::builder(service).timeout(Duration::from_secs(5)).build()?;
+    let response = client.get("/").await?.error_for_status()?;
+    println!("{}", response.text().await?);
     Ok(())
 }
 
 #[derive(serde::Deserialize)]
 struct User {}
 
-async fn words_of_a_client(client: Client) -> Done {
+async fn a_search(client: Client) -> Done {
     let search = client.get("/users").query(&[("name", "Zoë")]).timeout(Duration::from_secs(2));
     let users: Vec<User> = search.send().await?.error_for_status()?.json().await?;
     Ok(())
 }
 
 async fn a_client_of_tonic() -> Done {
-    use tower_headless::http::Client;
+    use tower_headless::http::{Client, Protocol};
 
     let client = Client::builder("http://greeter.default:50051".parse()?).protocol(Protocol::Http2).build()?;
-    let mut greeter = GreeterClient::with_origin(client, "http://greeter.default:50051".parse()?);
+    let mut greeter = GreeterClient::new(client); // deadlines, retries, keys: see `Client`, "gRPC"
     let _ = greeter.check(tonic_health::pb::HealthCheckRequest::default()).await?;
     Ok(())
 }
@@ -164,6 +166,7 @@ async fn one_pod(client: Client) -> Done {
     let primary = client.pod("kv-0"); // or by number: `pod_at(0)`, or by address
     primary.post("/user-42").body("...").await?;
     let peers = client.others(std::env::var("POD_IP")?);
+    let entry = peers.get("/user-42").await?; // from one of the others; `.broadcast()` asks each of them
     Ok(())
 }
 
