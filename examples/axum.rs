@@ -1,0 +1,148 @@
+//! The client in axum's handlers: JSON in and out, bodies passed on, and what the client's errors answer.
+//!
+//! ```text
+//! cargo run --features json,test-util --example axum     # a cluster of its own; needs nothing but loopback
+//! ```
+//!
+//! | the client's error | answers | because |
+//! | --- | --- | --- |
+//! | `is_request` | 400 | the path, or a header, that the caller sent makes no request |
+//! | `is_unexecuted` | 503 | no pod has executed it: no pod is there, or none accepts requests. The caller may ask again |
+//! | `is_timeout` | 504 | a pod had it, and didn't answer in time |
+//! | `status` | the pod's | what `error_for_status` made an error of |
+//! | any other | 502 | the pod failed, or its answer was not what was asked for |
+
+use std::time::Duration;
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::State,
+    http::{Request, StatusCode, Uri},
+    response::{IntoResponse, Response},
+    routing::{get, put},
+};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+use tower_headless::{
+    BoxError,
+    http::{Client, Error, RequestBody},
+    test_util::{Cluster, Mode},
+};
+
+/// What a handler fails with. With it, `?` does for the client's errors.
+struct Failed(Error);
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self(error)
+    }
+}
+
+impl IntoResponse for Failed {
+    fn into_response(self) -> Response {
+        let error = self.0;
+        let status = match &error {
+            error if error.is_request() => StatusCode::BAD_REQUEST,
+            error if error.is_unexecuted() => StatusCode::SERVICE_UNAVAILABLE,
+            error if error.is_timeout() => StatusCode::GATEWAY_TIMEOUT,
+            error => error.status().unwrap_or(StatusCode::BAD_GATEWAY),
+        };
+        // The text names the service and the pod: log it where strangers are answered.
+        (status, format!("{error}\n")).into_response()
+    }
+}
+
+/// JSON of a pod. The path is given on as it came, percent-encoded.
+async fn show(State(pods): State<Client>, uri: Uri) -> Result<Json<Value>, Failed> {
+    let cart = pods.get(uri.path()).await?.error_for_status()?;
+    Ok(Json(cart.json().await?))
+}
+
+/// JSON to a pod, and its answer back, whatever that is. A POST is sent again only if no pod has executed it.
+async fn add(
+    State(pods): State<Client>,
+    uri: Uri,
+    Json(item): Json<Value>,
+) -> Result<Response, Failed> {
+    let answer = pods.post(uri.path()).json(&item).await?;
+    Ok(answer.into_inner().map(Body::new))
+}
+
+/// A body passed on, both ways, as it comes: no more of it is in memory than a connection holds.
+async fn upload(State(pods): State<Client>, uri: Uri, body: Body) -> Result<Response, Failed> {
+    let answer = pods.put(uri.path()).body(RequestBody::new(body)).await?;
+    Ok(answer.into_inner().map(Body::new))
+}
+
+fn app(pods: Client) -> Router {
+    Router::new()
+        .route("/carts/{user}", get(show).post(add))
+        .route("/files/{name}", put(upload))
+        .with_state(pods)
+}
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    clap::Command::new("axum")
+        .about(
+            "The client in axum's handlers, over two pods: JSON in and out, a body passed on, and\n\
+             what is answered when pods hang or are down.",
+        )
+        .override_usage("cargo run --features json,test-util --example axum")
+        .get_matches();
+    let pod = pod();
+    let cluster = Cluster::builder()
+        .pods(2)
+        .answer(move |_, request| pod.clone().oneshot(request))
+        .start()
+        .await;
+    // In a cluster: `Client::builder("http://carts-headless.shop:80".parse()?)`.
+    let pods = cluster
+        .client()
+        .timeout(Duration::from_secs(2)) // a hung pod would keep a handler for ever
+        .ready_timeout(Duration::from_millis(500)) // how long requests wait while every pod is down
+        .build()?;
+    // In a cluster: `axum::serve(listener, app(pods)).await`.
+    let app = app(pods);
+
+    ask(&app, "GET", "/carts/ada", "").await?;
+    ask(&app, "POST", "/carts/ada", r#"{"name": "tea"}"#).await?;
+    ask(&app, "PUT", "/files/notes", "hello").await?;
+    ask(&app, "GET", "/carts/bob", "").await?;
+    for pod in cluster.pods() {
+        pod.set(Mode::Hung);
+    }
+    println!("\nboth pods hang");
+    ask(&app, "GET", "/carts/ada", "").await?;
+    cluster.kill(0).await;
+    cluster.kill(1).await;
+    println!("\nboth pods are down");
+    ask(&app, "GET", "/carts/ada", "").await
+}
+
+/// Asks the application as its callers do, and prints what they get.
+async fn ask(app: &Router, method: &str, path: &str, body: &'static str) -> Result<(), BoxError> {
+    let request = Request::builder().method(method).uri(path);
+    let request = request.header("content-type", "application/json");
+    let response = app.clone().oneshot(request.body(body.into())?).await?;
+    let status = response.status();
+    let body = axum::body::to_bytes(response.into_body(), 64 * 1024).await?;
+    let body = String::from_utf8_lossy(&body);
+    println!("{method:4} {path:12} {status}: {}", body.trim_end());
+    Ok(())
+}
+
+// ---------------------------------------------------------------- the pods
+
+fn pod() -> Router {
+    let cart = async |uri: Uri| match uri.path() {
+        "/carts/ada" => Json(json!([{ "name": "bread" }])).into_response(),
+        _ => StatusCode::NOT_FOUND.into_response(),
+    };
+    let added = async |Json(item): Json<Value>| (StatusCode::CREATED, Json(item));
+    let stored = async |body: String| format!("{} bytes", body.len());
+    Router::new()
+        .route("/carts/{user}", get(cart).post(added))
+        .route("/files/{name}", put(stored))
+}
