@@ -34,7 +34,41 @@ const PACE: Duration = Duration::from_secs(1);
 ///
 /// The balancer polls it from its one background task and from nowhere else; what it yields is what requests see.
 /// [`Dns`](crate::Dns), `EndpointSlices` (feature `kube`), [`StaticEndpoints`] and
-/// [`StreamDiscovery`](crate::StreamDiscovery) come with the crate. A source of your own implements the one required method:
+/// [`StreamDiscovery`](crate::StreamDiscovery) come with the crate.
+///
+/// A source of your own is most easily a stream. This one asks a registry every 10 s:
+///
+/// ```
+/// use std::{io, net::SocketAddr, time::Duration};
+/// use futures::stream;
+/// use tokio::time::{sleep, timeout};
+/// use tower_headless::{StreamDiscovery, http::Client};
+///
+/// # async fn ask() -> io::Result<Vec<SocketAddr>> { Ok(vec![([10, 244, 1, 7], 80).into()]) }
+/// /// The pods' addresses, or an error: then the last set stays.
+/// async fn registered() -> io::Result<Vec<SocketAddr>> {
+///     let pods = timeout(Duration::from_secs(5), ask()).await??; // a registry that hangs is no registry
+///     match pods.is_empty() {
+///         // It would be believed at once. Only `Ok` an empty set if the registry is sure of it.
+///         true => Err(io::Error::other("the registry names no pods")),
+///         false => Ok(pods),
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_headless::BoxError> {
+/// let looks = stream::unfold(Duration::ZERO, |pause| async move {
+///     sleep(pause).await;
+///     Some((registered().await, Duration::from_secs(10)))
+/// });
+/// let discovery = StreamDiscovery::fallible(looks);
+/// let client = Client::builder("http://carts:80".parse()?).discovery(discovery).build()?;
+/// # drop(client);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// One that is to hear of refusals as well, and look again then, implements the trait. One method is required:
 ///
 /// ```
 /// use std::task::{Context, Poll, ready};
@@ -64,6 +98,9 @@ pub trait Discovery: Send + 'static {
     ///
     /// - `Ok`: the whole set as it is now, in any order; repetitions count once. Yield it after every successful look,
     ///   changed or not: an unchanged set costs a comparison, and tells the balancer that its knowledge is fresh.
+    /// - `Ok` with an empty set: there are no pods. The balancer believes it at once: it drops all that it has, and requests wait
+    ///   for others up to the ready timeout. If the source isn't sure, it should yield `Err` instead.
+    ///   [`Dns`](crate::Dns) has an empty answer [confirmed](crate::OnEmpty) for 10 s before it yields it.
     /// - `Err`: a look failed. The set stays as it is, and the error is what a caller who waits for endpoints gets to
     ///   see. The source goes on. The reader logs the error, each text once in ten minutes; a source needn't.
     /// - An empty set may be followed at once by an `Err` that says why it is empty. That is no failure of the source.

@@ -35,7 +35,7 @@
 //! | away, absent, gone | of a pod that is asked for by name: it isn't in the set, so requests wait for it; it still wasn't when the wait was over ([`Error::is_absent`]). A broadcast's pod is gone if it left the set before its turn ([`Error::is_gone`]) |
 //! | request, attempt | a caller makes one request; each sending of it to a pod is an attempt. Retries and hedges are further attempts |
 //! | pick | the policy's choice of a pod for one attempt |
-//! | outage | from when no pod is available because all of them refuse, until one accepts |
+//! | outage | from when no pod accepts requests, until one does |
 //!
 //! # What it does
 //!
@@ -72,7 +72,7 @@
 //! Feature `http` is [`http::Client`]: the balancer over connections of its own, HTTP/1.1 and HTTP/2, with TLS by feature
 //! `tls`. What was never written goes to another pod, whatever it is; what was lost is sent again where that is safe. It
 //! is a service of `http` requests, for tower's layers and for tonic's generated clients. [Its page](http) begins with an example,
-//! and `examples/axum.rs` shows it in a handler's place. It
+//! and `examples/axum.rs` shows it in axum's handlers. It
 //! [finds keys](http::ClientBuilder::key_from) in requests, and feature `sessions` keeps
 //! [sessions](http::ClientBuilder::sessions) with their pods.
 //!

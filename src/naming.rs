@@ -5,7 +5,10 @@
 //! | --- | --- |
 //! | the HTTP client, with layers or without | [`Client`], and nothing more |
 //! | a balancer over a service with a name | `Balance<MyService>` |
-//! | a balancer over a service without one, of closures and layers | `Balance<BoxCloneSyncService<Request, Response, Error>>` |
+//! | with `.completion(OnBodyEnd::new())`, as HTTP wants it | `Balance<MyService, OnBodyEnd>` |
+//! | a balancer over a service without a name, of closures and layers | `Balance<BoxCloneSyncService<Request, Response, Error>>` |
+//! | a balancer of [`build_connected`](crate::BalanceBuilder::build_connected) | `Balance<Connected<MyConnection>>`; a connection without a name is boxed, not the pod |
+//! | a [`RetryLayer`](crate::RetryLayer) around any of these | `Retry<Balance<MyService>, MyPolicy>`, such as `Retry<_, RetryFailed>` |
 //! | any of these, to whoever only sends requests | `BoxCloneSyncService<Request, Response, Error>`, or a type parameter |
 //!
 //! [`Client`], [`Balance`], [`Pinned`] and [`PodClient`] are `Clone + Send + Sync + 'static`, and cheap to clone. Their futures are
@@ -32,7 +35,7 @@
 //! ```
 //!
 //! A balancer has the type of its pods' services for a parameter. A closure's, or that of a stack of layers, can't be written
-//! down: box the service of each pod, and the balancer keeps all its words.
+//! down: box the service of each pod, and the balancer keeps all its methods.
 //!
 //! ```
 //! use std::net::SocketAddr;
@@ -53,6 +56,41 @@
 //!             Pod::new(service_fn(move |question: String| ask(address, question)))
 //!         });
 //!         Self { carts }
+//!     }
+//! }
+//! # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+//! # runtime.block_on(async {
+//! # use tower::ServiceExt;
+//! # let shop = Shop::new(StaticEndpoints::new(["10.0.0.1:80".parse().unwrap()]));
+//! # assert_eq!(shop.carts.oneshot("?".into()).await.unwrap(), "?");
+//! # });
+//! ```
+//!
+//! Over connections it is the connection that is boxed. With retries around it:
+//!
+//! ```
+//! use tower::{Layer, service_fn, util::BoxCloneSyncService};
+//! use tower_headless::{
+//!     Balance, BoxError, Connected, Connections, Endpoint, Retry, RetryFailed, RetryLayer, StaticEndpoints,
+//! };
+//!
+//! type Connection = BoxCloneSyncService<String, String, BoxError>;
+//!
+//! struct Shop {
+//!     carts: Retry<Balance<Connected<Connection>>, RetryFailed>,
+//! }
+//!
+//! # async fn open(pod: Endpoint) -> Result<(), BoxError> { Ok(()) }
+//! # async fn ask(question: String) -> Result<String, BoxError> { Ok(question) }
+//! impl Shop {
+//!     fn new(pods: StaticEndpoints) -> Self {
+//!         let connect = service_fn(|pod: Endpoint| async move {
+//!             let stream = open(pod).await?;
+//! #           let () = stream;
+//!             Ok::<_, BoxError>(Connection::new(service_fn(move |question: String| ask(question))))
+//!         });
+//!         let carts = Balance::builder(pods).build_connected(Connections::pooled(8, connect));
+//!         Self { carts: RetryLayer::new(RetryFailed).layer(carts) }
 //!     }
 //! }
 //! # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -90,6 +128,8 @@
 //! ```
 //!
 //! # axum's state
+//!
+//! `examples/axum.rs` has JSON, bodies that are passed on, and a status for each kind of error.
 //!
 //! ```
 //! use axum::{Router, extract::State, http::StatusCode, routing::get};

@@ -113,7 +113,7 @@ impl Route {
     /// One pod more that gets the request only if no other one takes it.
     ///
     /// For retries of one's own. The pod that failed is in the balancer's error
-    /// ([`Error::endpoint`](crate::Error::endpoint)) and in the HTTP client's (`http::Error::endpoint`). The pod that answered is
+    /// ([`Error::endpoint`](crate::Error::endpoint)) and in the HTTP client's (`tower_headless::http::Error::endpoint`). The pod that answered is
     /// in the extensions of an HTTP response, as its [`Endpoint`]. [`RetryLayer`](crate::RetryLayer) and the HTTP client avoid
     /// the pods that failed by themselves.
     pub fn avoid(self, endpoint: &Endpoint) -> Self {

@@ -54,7 +54,7 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), tower_headless::BoxError> {
 //! use http::{Response, StatusCode};
-//! use http_body_util::{BodyExt, Full};
+//! use http_body_util::Full;
 //! use tower_headless::{
 //!     BoxError,
 //!     http::Client,
@@ -63,9 +63,8 @@
 //!
 //! // The application.
 //! async fn price(client: &Client, item: &str) -> Result<u32, BoxError> {
-//!     let response = client.get(&format!("/prices/{item}")).await?;
-//!     let text = response.into_body().collect().await?.to_bytes();
-//!     Ok(std::str::from_utf8(&text)?.parse()?)
+//!     let price = client.get(format!("/prices/{item}")).await?.error_for_status()?;
+//!     Ok(price.text().await?.parse()?)
 //! }
 //!
 //! // The test.
@@ -93,6 +92,8 @@
 //!
 //! | what happens | how |
 //! | --- | --- |
+//! | every pod is down | [`Cluster::kill`] for each; requests fail with `is_unreachable` and `is_unexecuted` when the ready timeout is over: set `ready_timeout(50 ms)`, or each test takes 5 s |
+//! | there are no pods | `Cluster::builder().pods(0)`, or [`Cluster::scale`] to 0; as above, with `is_no_endpoints` |
 //! | a pod is slow, fails, hangs, closes the connection | `cluster.pod(0).set(…)` with a [`Mode`] |
 //! | a pod crashes, and DNS goes on telling of it | [`Cluster::kill`]; [`Pod::restart`] brings it back |
 //! | a pod crashes, and is scheduled again | [`Cluster::replace`] |
@@ -102,6 +103,32 @@
 //! | all pods are replaced before DNS knows | [`Cluster::replace_all`] |
 //! | DNS fails, lies, is slow or silent | [`DnsServer::fault`] with a [`Fault`], of [`Cluster::dns`] |
 //! | the name server is gone | [`DnsServer::stop`], [`DnsServer::restart`] |
+//!
+//! Without sockets, [`Client::from_fn`](crate::http::Client::from_fn) fails as you say, with the `fake_…` of
+//! [`http::Error`](crate::http::Error).
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), tower_headless::BoxError> {
+//! use std::time::Duration;
+//! use tower_headless::test_util::Cluster;
+//!
+//! let cluster = Cluster::start(2).await;
+//! let client = cluster.client().ready_timeout(Duration::from_millis(50)).build()?;
+//! assert_eq!(client.get("/").await?.status(), 200);
+//!
+//! cluster.kill(0).await;
+//! cluster.kill(1).await;
+//! let error = client.post("/").body("…").await.expect_err("every pod is down");
+//! assert!(error.is_unreachable() && error.is_unexecuted());
+//!
+//! let cluster = Cluster::builder().pods(0).start().await;
+//! let client = cluster.client().ready_timeout(Duration::from_millis(50)).build()?;
+//! let error = client.get("/").await.expect_err("there are no pods");
+//! assert!(error.is_no_endpoints() && error.is_unexecuted());
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! What your requests look like to a pod, its answers tell: see [`Pod`].
 

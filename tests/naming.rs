@@ -6,10 +6,11 @@ use bytes::Bytes;
 use futures::future::join_all;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty, Full};
-use tower::{Service, ServiceExt, service_fn, util::BoxCloneSyncService};
+use tower::{Layer, Service, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_headless::{
-    Answers, Balance, BoxError, Broadcast, Endpoint, Error as BalanceError, OnResponse, Pinned,
-    ResponseFuture as BalanceFuture, Retry, RetryUnavailable, StaticEndpoints,
+    Answers, Balance, BoxError, Broadcast, Connected, Connections, Endpoint, Error as BalanceError,
+    OnBodyEnd, OnResponse, Pinned, ResponseFuture as BalanceFuture, Retry, RetryFailed, RetryLayer,
+    RetryUnavailable, StaticEndpoints,
     http::{
         Client, ClientBuilder, Error, PodClient, RequestBody, RequestBuilder, ResponseBody,
         ResponseFuture,
@@ -31,6 +32,33 @@ fn balance() -> Balance<Pod> {
     })
 }
 
+/// The service of a pod that speaks HTTP.
+type HttpPod = BoxCloneSyncService<Request<Full<Bytes>>, Response<Full<Bytes>>, BoxError>;
+
+/// A balancer that counts requests to the end of their bodies.
+fn http_balance() -> Balance<HttpPod, OnBodyEnd> {
+    let pods = StaticEndpoints::new([([10, 0, 0, 1], 80).into()]);
+    let balance = Balance::builder(pods).completion(OnBodyEnd::new());
+    balance.build(|_: &Endpoint| {
+        let answer = async |_| Ok::<_, BoxError>(Response::new(Full::from("ok")));
+        HttpPod::new(service_fn(answer))
+    })
+}
+
+/// A balancer over connections, each in a box, with retries around it.
+type Retried = Retry<Balance<Connected<Pod>>, RetryFailed>;
+
+fn retried() -> Retried {
+    let pods = StaticEndpoints::new([([10, 0, 0, 1], 80).into()]);
+    let connect = service_fn(|endpoint: Endpoint| async move {
+        let port = u32::from(endpoint.address().port());
+        let answer = move |request: u32| async move { Ok::<_, BoxError>(port + request) };
+        Ok::<_, BoxError>(Pod::new(service_fn(answer)))
+    });
+    let balance = Balance::builder(pods).build_connected(Connections::pooled(8, connect));
+    RetryLayer::new(RetryFailed).layer(balance)
+}
+
 fn client() -> Client {
     Client::from_fn(async |_| Ok(Response::new("ok")))
 }
@@ -44,8 +72,11 @@ fn what_is_kept_is_cloned_and_shared_by_threads() {
     is_kept_anywhere::<Client>();
     is_kept_anywhere::<PodClient>();
     is_kept_anywhere::<Balance<Pod>>();
+    is_kept_anywhere::<Balance<HttpPod, OnBodyEnd>>();
     is_kept_anywhere::<Pinned<Pod>>();
+    is_kept_anywhere::<Pinned<Balance<HttpPod, OnBodyEnd>>>();
     is_kept_anywhere::<Retry<Balance<Pod>, RetryUnavailable>>();
+    is_kept_anywhere::<Retried>();
     is_shared::<ClientBuilder>();
     is_shared::<RequestBuilder>();
 }
@@ -135,6 +166,24 @@ static BALANCE: LazyLock<Balance<Pod>> = LazyLock::new(balance);
 async fn a_static_is_used_as_it_is() {
     assert_eq!(CLIENT.get("/").await.expect("a response").status(), 200);
     assert_eq!(BALANCE.clone().oneshot(7).await.expect("a response"), 87);
+}
+
+/// Balancers of other types than `Balance<MyService>`, in fields.
+struct Kept {
+    http: Balance<HttpPod, OnBodyEnd>,
+    retried: Retried,
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_field_has_the_completion_the_connection_or_the_retries_in_its_type() {
+    let kept = Kept {
+        http: http_balance(),
+        retried: retried(),
+    };
+    let request = Request::get("/").body(Full::default());
+    let response = kept.http.oneshot(request.expect("a request")).await;
+    assert_eq!(response.expect("a response").status(), 200);
+    assert_eq!(kept.retried.oneshot(7).await.expect("a response"), 87);
 }
 
 /// Code that only sends requests, and the fields that hold what sends them.

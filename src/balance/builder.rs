@@ -48,7 +48,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(5);
 /// | --- | --- |
 /// | [`policy`](Self::policy) | [`RoundRobin`] |
 /// | [`completion`](Self::completion) | [`OnResponse`]; HTTP wants `OnBodyEnd` |
-/// | [`outlier_detection`](Self::outlier_detection) | endpoints that fail are passed over: [`OutlierDetection`] |
+/// | [`outlier_detection`](Self::outlier_detection) | endpoints that fail are ejected: [`OutlierDetection`] |
 /// | [`health_check`](Self::health_check) | none: endpoints are not asked |
 /// | [`slow_start`](Self::slow_start) | off |
 /// | [`ready_timeout`](Self::ready_timeout) | 5 s |
@@ -108,7 +108,7 @@ impl<D, C> BalanceBuilder<D, C> {
     /// which pods are meant for it. Empty: not known.
     ///
     /// Requests stay with those as long as they have their fair part of the endpoints that accept requests. If they have
-    /// less, what is too much for them goes to the others, and if none is left all does:
+    /// less, the excess goes to the others, and if none of them is left, all requests do:
     /// see [near pods first](crate#near-pods-first). Needs a [`Discovery`] that tells hints; DNS doesn't.
     pub fn zone(mut self, zone: impl Into<Box<str>>) -> Self {
         self.locality.zone(zone);
@@ -148,19 +148,19 @@ impl<D, C> BalanceBuilder<D, C> {
         self
     }
 
-    /// When endpoints are passed over because of what their requests have come to; [`OutlierDetection::off`] for never.
+    /// When endpoints are ejected for what their requests come to; [`OutlierDetection::off`] for never.
     pub fn outlier_detection(mut self, detection: OutlierDetection) -> Self {
         self.detection = detection;
         self
     }
 
-    /// How endpoints are asked whether they are well, beside what their requests come to; not at all by default.
+    /// Asks endpoints whether they are well, beside what their requests come to; off by default.
     pub fn health_check(mut self, check: HealthCheck) -> Self {
         self.check = Some(check);
         self
     }
 
-    /// For how long a new endpoint gets less than its share. Zero, the default: for no time.
+    /// For how long a new endpoint gets less than its share; zero by default.
     ///
     /// It begins with a tenth, which grows to all of it over the window: for pods that begin with empty caches or have code to
     /// compile, 10 s may do. New is what joins endpoints that are there already; while most of them are new, all

@@ -58,28 +58,62 @@ const WAIT_TIMEOUT: Duration = Duration::from_secs(1);
 /// | where all are in use | waits, first come, first served, up to the [wait timeout](Self::wait_timeout) | – |
 /// | cancelled | closes its connection: the exchange is half done | closes nothing |
 ///
-/// A connection is used no more after an error: its `poll_ready`'s, which nobody hears of, for then another one is used or made; or its
-/// response's, which is the caller's ([`Unsent`](crate::Unsent) takes the request elsewhere). So say in `poll_ready` whether the
-/// connection is still open, and put errors that the pod has answered into the response, or name them by
-/// [`keep_after`](Self::keep_after). A pod that leaves has its idle connections closed, and the others at their
-/// responses' end.
+/// A connection is dropped after an error:
+///
+/// - If its `poll_ready` fails, the caller doesn't see that: another connection is used, or made. So `poll_ready` should say
+///   whether the connection is still open.
+/// - If a response fails, the caller gets the error, unless it is [`Unsent`](crate::Unsent), which takes the request elsewhere. So
+///   put errors that the pod has answered into the response, or name them by [`keep_after`](Self::keep_after). A connection that
+///   can't tell in `poll_ready` that it is closed can still answer `Unsent` before it writes (`examples/line_protocol.rs`).
+///
+/// When a pod leaves, its idle connections are closed, and the others at their responses' end.
 ///
 /// A response that goes on after its future is done, as a stream does, needs `multiplexed`, or has to hold what it reads from.
 ///
-/// ```
-/// use tower::service_fn;
-/// use tower_headless::{Balance, BoxError, Connections, Endpoint, StaticEndpoints};
-/// # #[derive(Clone)] struct Connection;
-/// # impl Connection { async fn open(_: std::net::SocketAddr) -> Result<Self, BoxError> { Ok(Self) } }
-/// # impl tower::Service<String> for Connection {
-/// #     type Response = String; type Error = BoxError; type Future = std::future::Ready<Result<String, BoxError>>;
-/// #     fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), BoxError>> { Ok(()).into() }
-/// #     fn call(&mut self, line: String) -> Self::Future { std::future::ready(Ok(line)) }
-/// # }
-/// # async fn example() -> Result<(), BoxError> {
+/// A protocol of lines, one there and one back:
 ///
+/// ```
+/// use std::{sync::Arc, task::{Context, Poll}, time::Duration};
+/// use futures::future::BoxFuture;
+/// use tokio::{io::{AsyncBufReadExt, AsyncWriteExt, BufReader}, net::TcpStream, sync::Mutex, time::timeout};
+/// use tower::{Service, service_fn};
+/// use tower_headless::{Balance, BoxError, Connections, Endpoint, StaticEndpoints};
+///
+/// /// One exchange at a time uses it, so nobody waits for the lock.
+/// struct Connection(Arc<Mutex<BufReader<TcpStream>>>);
+///
+/// impl Service<String> for Connection {
+///     type Response = String;
+///     type Error = BoxError;
+///     type Future = BoxFuture<'static, Result<String, BoxError>>;
+///
+///     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+///         // Its end can be read, or what nobody has asked for: another connection, please.
+///         let stream = self.0.try_lock()?;
+///         let is_open = stream.get_ref().try_read(&mut [0]).is_err();
+///         Poll::Ready(is_open.then_some(()).ok_or("it is closed".into()))
+///     }
+///
+///     fn call(&mut self, line: String) -> Self::Future {
+///         let stream = self.0.clone();
+///         let exchange = async move {
+///             let (mut stream, mut answer) = (stream.lock().await, String::new());
+///             stream.write_all(format!("{line}\n").as_bytes()).await?;
+///             stream.read_line(&mut answer).await?;
+///             let is_whole = answer.ends_with('\n');
+///             is_whole.then_some(answer).ok_or(BoxError::from("cut off"))
+///         };
+///         // There is no timeout but your own.
+///         Box::pin(async move { timeout(Duration::from_secs(1), exchange).await? })
+///     }
+/// }
+///
+/// # async fn example() -> Result<(), BoxError> {
+/// let connect = service_fn(|pod: Endpoint| async move {
+///     let stream = BufReader::new(TcpStream::connect(pod.address()).await?);
+///     Ok::<_, BoxError>(Connection(Arc::new(Mutex::new(stream))))
+/// });
 /// let pods = StaticEndpoints::new(["10.244.1.7:7000".parse()?]);
-/// let connect = service_fn(|pod: Endpoint| Connection::open(pod.address()));
 /// let balance = Balance::builder(pods).build_connected(Connections::pooled(8, connect));
 /// let answer = balance.call_with("hello".to_owned(), Default::default()).await?;
 /// # drop(answer);

@@ -10,7 +10,8 @@ use futures_util::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
 use super::Discovery;
 use crate::{endpoint::Endpoint, error::BoxError};
 
-/// Discovery by a stream, each of whose items is the whole set as it is then.
+/// Discovery by a stream, each of whose items is the whole set as it is then. An empty one is believed at once. [`Discovery`] shows a
+/// stream that asks a registry every 10 s.
 ///
 /// ```
 /// use std::net::SocketAddr;
@@ -28,7 +29,7 @@ use crate::{endpoint::Endpoint, error::BoxError};
 /// # }
 /// ```
 ///
-/// When the stream ends, the last set stays for ever. The stream hears of no refusals: it decides by itself when to look.
+/// When the stream ends, the last set stays for ever. The stream isn't told of refusals: it decides by itself when to look.
 pub struct StreamDiscovery {
     /// None once it has ended.
     sets: Option<BoxStream<'static, Result<Vec<Endpoint>, BoxError>>>,

@@ -27,11 +27,11 @@ use crate::error::BoxError;
 /// A request on its way to a pod.
 pub(super) type PodRequest = Request<RequestBody>;
 
-/// The body of a request: none, bytes, or any [`http_body::Body`]; and what [layers](super::Client::layer) around a client see of
-/// it, whatever the caller's body is.
+/// The body of a request: none, bytes, or any [`http_body::Body`]. [Layers](super::Client::layer) around a client get every body as
+/// this type.
 ///
-/// It is made of bytes or text by `into()`, of anything else by [`new`](Self::new). One that is all there is sent again
-/// where that is safe; a stream is read once. Its default is no body.
+/// Bytes or text become one by `into()`, any other body by [`new`](Self::new). One that is in memory is sent again where that is
+/// safe; a stream is read once. Its default is no body.
 ///
 /// ```
 /// use http_body_util::StreamBody;
@@ -62,7 +62,7 @@ impl RequestBody {
     /// Any body, which is read as the pod takes it. One that is there as a whole, as `http_body_util`'s `Full<Bytes>` and `Empty`
     /// are, stays so; any other one is a stream.
     ///
-    /// A stream is sent once: its request isn't tried again once a part of it may have been read, unless it is
+    /// A stream is sent once: when a part of it may have been read, its request isn't sent again, unless that is
     /// [`Idempotent`](super::Idempotent), which records the stream up to a bound.
     pub fn new<B>(body: B) -> Self
     where

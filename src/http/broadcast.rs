@@ -26,8 +26,8 @@ const KIND: Kind<Response<ResponseBody>, Error> = Kind {
 };
 
 impl Client {
-    /// The same request to every pod, whatever its method. See [`Broadcast`], and [`RequestBuilder::broadcast`] for one with
-    /// the client's words.
+    /// The same request to every pod, whatever its method. See [`Broadcast`], and [`RequestBuilder::broadcast`] for a
+    /// request made by the client's methods.
     ///
     /// ```no_run
     /// use std::time::Duration;
@@ -47,12 +47,12 @@ impl Client {
     ///   With a stream, the broadcast fails before anything is sent ([`Error::is_request`]);
     ///   [`broadcast_with`](Self::broadcast_with) takes one for each pod.
     /// - **What is lost is sent again** where that is safe, as with any request and within the same budget, but to the same
-    ///   pod. A pod's answer is its answer, whatever the status.
+    ///   pod. Whatever status a pod answers, no other pod is asked instead.
     /// - **A timeout** of the request's own, or of the client's, is each pod's, to the end of its response's body. The
     ///   broadcast's are until the response begins.
     /// - **Successes** are the statuses below 400, where successes are counted: in `all`, `first`, `quorum` and `majority`. There
     ///   the others are errors that have a [status](Error::status_code). The stream has them all as responses.
-    /// - A [`Route`] in the request's extensions counts for nothing.
+    /// - A [`Route`] in the request's extensions is ignored.
     ///
     /// A response holds its connection, and counts as in flight, until its body has been read or dropped.
     ///

@@ -53,7 +53,7 @@ use service::NoDiscovery as DefaultDiscovery;
 /// | [`first_byte_timeout`](Self::first_byte_timeout) | none |
 /// | [`timeout`](Self::timeout) | none |
 /// | [`ready_timeout`](Self::ready_timeout) | 5 s: how long requests wait while no pod accepts them |
-/// | [`outlier_detection`](Self::outlier_detection), [`classify`](Self::classify) | pods that fail are passed over: [`OutlierDetection`], [`ByStatus`](crate::ByStatus) |
+/// | [`outlier_detection`](Self::outlier_detection), [`classify`](Self::classify) | pods that fail are ejected: [`OutlierDetection`], [`ByStatus`](crate::ByStatus) |
 /// | [`slow_start`](Self::slow_start) | off |
 /// | [`health_check`](Self::health_check) | none: pods are not asked |
 /// | [`retries`](Self::retries) | 3 for a request |
@@ -221,13 +221,13 @@ impl<D> ClientBuilder<D> {
         self
     }
 
-    /// When pods are passed over because of what their requests have come to; [`OutlierDetection::off`] for never.
+    /// When pods are ejected for what their requests come to; [`OutlierDetection::off`] for never.
     pub fn outlier_detection(mut self, detection: OutlierDetection) -> Self {
         self.detection = detection;
         self
     }
 
-    /// How pods are asked whether they are well, beside what their requests come to; not at all by default.
+    /// Asks pods whether they are well, beside what their requests come to; off by default.
     ///
     /// ```
     /// # fn main() -> Result<(), tower_headless::BoxError> {
@@ -252,16 +252,16 @@ impl<D> ClientBuilder<D> {
         self
     }
 
-    /// Uses only a part of the pods, for services with so many clients and pods that not every client should have connections to
-    /// every pod: see [`Subset`]. All of them by default.
+    /// Uses only a part of the pods; all of them by default. For services of so many clients and pods that not every client should
+    /// have connections to every pod: see [`Subset`].
     pub fn subset(mut self, subset: Subset) -> Self {
         self.subset = Some(subset);
         self
     }
 
-    /// Where the [key](crate::Route::key) of a request comes from that has none of its own: a header, a part of the path, a cookie,
-    /// or a function. Called several times, the first source that has a key counts. A request that none has a key of goes to any
-    /// pod.
+    /// Where the [key](crate::Route::key) of a request comes from if it names none: a header, a part of the path, a cookie, or a
+    /// function. Call it several times for several sources: the first that finds a key counts. A request without a key goes to
+    /// any pod.
     ///
     /// ```
     /// # fn main() -> Result<(), tower_headless::BoxError> {
@@ -279,8 +279,8 @@ impl<D> ClientBuilder<D> {
     /// # }
     /// ```
     ///
-    /// With a policy of this crate's that looks at no keys, [`build`](Self::build) fails: all but
-    /// [`ConsistentHash`](crate::ConsistentHash), the default included.
+    /// Of this crate's policies only [`ConsistentHash`](crate::ConsistentHash) looks at keys: with another one, the default
+    /// included, [`build`](Self::build) fails.
     pub fn key_from(mut self, source: KeyFrom) -> Self {
         self.keys.push(source);
         self
@@ -304,16 +304,18 @@ impl<D> ClientBuilder<D> {
         self
     }
 
-    /// How long all of a request may take, to the end of its response's body and with all retries.
+    /// How long all of a request may take, to the end of its response's body and with all retries; no limit by default. A stream
+    /// ends then, too, if its request has no [timeout of its own](super::RequestBuilder::timeout).
     ///
-    /// Counted in milliseconds, one at least: a client with none to spare gets no answers, and no panic.
+    /// Rounded up to whole milliseconds. Zero fails every request; `Duration::MAX` is no limit.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.limits.whole = Some(timeout);
         self
     }
 
-    /// How long requests wait while no pod accepts them, from the beginning of the outage; or for their [one pod](super::Client::pod),
-    /// from when each is made. See [`BalanceBuilder::ready_timeout`](crate::BalanceBuilder::ready_timeout).
+    /// How long requests wait while no pod accepts them, counted from the beginning of the outage; 5 s by default. Requests for
+    /// [one pod](super::Client::pod) wait for it, each from when it is made. See
+    /// [`BalanceBuilder::ready_timeout`](crate::BalanceBuilder::ready_timeout).
     pub fn ready_timeout(mut self, timeout: Duration) -> Self {
         self.limits.ready = Some(timeout);
         self
@@ -328,8 +330,7 @@ impl<D> ClientBuilder<D> {
 
     /// Requests fail at once while no pod accepts them. The same as a ready timeout of zero.
     ///
-    /// So do those that come before discovery's first answer: wait for that with the first item of
-    /// [`Client::watch`](super::Client::watch).
+    /// So do those that come before discovery's first answer: await `Client::discovered` before the first request.
     pub fn fail_fast(self) -> Self {
         self.ready_timeout(Duration::ZERO)
     }

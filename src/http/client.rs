@@ -40,24 +40,31 @@ use crate::{
 
 /// An HTTP client of one service, balanced over its pods.
 ///
-/// Cheap to clone, and to be cloned wherever requests come from: clones share the pods, their connections and their
-/// counters. It is a [`tower::Service`] of [`http::Request`]s with any body of [`Bytes`], so tower's and tower-http's
+/// Clone it wherever requests come from: that is cheap, and clones share the pods, their connections and their counters. It is a [`tower::Service`] of [`http::Request`]s with any body of [`Bytes`], so tower's and tower-http's
 /// layers go around it, and tonic's generated clients take it for their transport.
 ///
 /// ```no_run
+/// use std::time::Duration;
 /// use tower_headless::http::Client;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let client = Client::builder("http://nginx-headless.default:80".parse()?).build()?;
+/// let client = Client::builder("http://nginx-headless.default:80".parse()?)
+///     .timeout(Duration::from_secs(5))
+///     .build()?;
 /// let response = client.get("/").await?;
 /// println!("{} from {}", response.status(), response.pod());
 /// # Ok(())
 /// # }
 /// ```
 ///
+/// There is no [timeout](super::ClientBuilder::timeout) unless you set one: without it, a request to a pod that hangs waits for ever.
+///
 /// [`layer`](Self::layer) puts tower's middleware around it, and it is a `Client` still. [How to name the
 /// type](crate::naming) of a client, or of a [`Balance`](crate::Balance), is a page of its own.
+///
+/// A client without layers is always ready, also before its pods are known: requests wait for them. To serve only when they are,
+/// await `client.discovered()` first.
 ///
 /// # Requests
 ///
@@ -76,24 +83,39 @@ use crate::{
 /// be read, or dropped, anywhere.
 ///
 /// A [`Route`] in a request's extensions says where it wants to go: by a key, to one pod, or away from some. It is taken out
-/// before the request is sent. A retry avoids the pods that have failed as well. Of a request that says nothing, the client may
-/// find the key itself ([`ClientBuilder::key_from`](super::ClientBuilder::key_from)), and its session (feature `sessions`).
-/// Where a request has more than one of these, a route to one pod comes first, then the session, then the key.
+/// before the request is sent. A retry avoids the pods that have failed as well. Where a request names neither pod nor key, the
+/// client may find its key ([`ClientBuilder::key_from`](super::ClientBuilder::key_from)) and its session (feature `sessions`).
+/// If there are several, a route to one pod comes first, then the session, then the key.
 ///
 /// Dropping the response's future or its body cancels the request.
 ///
 /// # gRPC
 ///
 /// tonic's generated clients take a client for their `Channel`, with [`Protocol::Http2`](super::Protocol::Http2):
-/// `HealthClient::new(client.clone())`, `HealthClient::with_interceptor(client.clone(), interceptor)`. A call is a POST of
-/// `application/grpc`; gRPC-Web's requests are like any others.
+/// `GreeterClient::new(client.clone())`, `GreeterClient::with_interceptor(client.clone(), interceptor)`. They need no origin:
+/// `:authority` is the service's name. A call is a POST of `application/grpc`; gRPC-Web's requests are like any others.
+///
+/// | a call that | |
+/// | --- | --- |
+/// | has a deadline | `request.set_timeout(Duration::from_secs(1))` |
+/// | may be executed twice | `request.extensions_mut().insert(Idempotent::default())` |
+/// | has a key | `request.extensions_mut().insert(Route::new().key("user-42"))` |
+/// | is for one pod | `GreeterClient::new(client.pod("greeter-0"))` |
+///
+/// **Retries.** A call that no pod has executed goes to another pod: it was never written, or was refused (`REFUSED_STREAM`, GOAWAY)
+/// and is no larger than 64 KiB. If it may have been executed, it is sent again only if it is marked
+/// [`Idempotent`](super::Idempotent): after a lost connection, and after `UNAVAILABLE` without a message before it. Calls are never
+/// [hedged](super::ClientBuilder::hedge), because a POST isn't safe.
 ///
 /// **Deadlines.** `grpc-timeout`, as tonic's `Request::set_timeout` writes it, is the time of the whole call, retries and a
 /// streaming response included. If the client's own [timeout](super::ClientBuilder::timeout) is shorter, that counts. Each pod is
 /// told what is left when it gets the call. A malformed one is passed on as it is, and bounds nothing.
 ///
+/// The client's own timeout alone is told to no pod, and ends streams too. A call that is to run longer brings its own:
+/// `request.extensions_mut().insert(RequestTimeout(Duration::MAX))` is no limit ([`RequestTimeout`](super::RequestTimeout)).
+///
 /// **Errors** of the client's reach the caller as a gRPC status: a response without a body, or trailers where a response breaks
-/// off. They are made after all retries, and say nothing to outlier detection. The error itself, an `Arc<`[`Error`]`>`, is in
+/// off. They are made after all retries, and outlier detection ignores them. The error itself, an `Arc<`[`Error`]`>`, is in
 /// the response's extensions, if it came before the response; tonic doesn't hand these on.
 ///
 /// | what | code |
@@ -134,8 +156,8 @@ impl Client {
         }
     }
 
-    /// Puts a layer around the client: [tower]'s, or [tower-http]'s, or one of your own. What comes of it is a client still, with
-    /// all its words.
+    /// Puts a layer around the client: [tower]'s, or [tower-http]'s, or one of your own. The result is a client, with all its
+    /// methods.
     ///
     /// ```
     /// use std::time::Duration;
@@ -171,24 +193,24 @@ impl Client {
     /// - **Retries, hedges and connections are below the layers.** They see one request, whichever pods get it, and how often. To
     ///   go around each pod's service instead, a layer needs a [`Balance`](crate::Balance) of your own.
     /// - **They see requests whole**: with the service's scheme and authority where the caller has named a path alone, and with a
-    ///   [`RequestBody`]. Its default is empty, as those that follow redirects need it, and
-    ///   [`try_clone`](RequestBody::try_clone) is what a `clone_body_fn` of theirs wants.
+    ///   [`RequestBody`]: it is empty by `Default`, as `FollowRedirect` needs it, and [`RequestBody::try_clone`] fits its
+    ///   `clone_body_fn`.
     /// - **[`pod`](Self::pod), [`others`](Self::others) and [`broadcast`](Self::broadcast) go through the layers**, a broadcast once for
-    ///   each pod. What a request says to the client is said again of the requests that a layer sends for it, though that
-    ///   makes them anew: its [`Route`], so that a redirect stays with the pod or the key; that it is
-    ///   [idempotent](super::Idempotent); and the rest of its time. Not so if it sends them from a task of its own.
+    ///   each pod. Requests that a layer makes anew, as for a redirect, keep what the first one said to the client: its
+    ///   [`Route`], that it is [idempotent](super::Idempotent), and the rest of its time. They don't if the layer sends them from
+    ///   a task of its own.
     /// - **Errors of the client's own stay what they are**, also under a layer that passes them on as a [`BoxError`]. Others are
     ///   [`Error::is_layer`].
     /// - **Layers see the errors of [gRPC calls](Self#grpc)**, as of all requests. The statuses are made above them, also of the layers'
     ///   own errors in `call`.
-    /// - **Responses are told by their extensions**: [`ResponseBody::endpoint`] is the pod's, though a layer has put another body in
-    ///   the place of its own, and none if the layer has answered itself.
+    /// - **The pod is kept in the response's extensions**, so [`ResponseBody::endpoint`] works though a layer has replaced the body.
+    ///   It is none if a layer has answered itself.
     /// - **A request's own [`timeout`](super::RequestBuilder::timeout)** counts above the layers, to the response's head, and so does
-    ///   a gRPC call's `grpc-timeout`. What the layers send has the rest of it. With the client's words, the wait until the layers
-    ///   are ready counts, too. The client's [`timeout`](super::ClientBuilder::timeout) is that of each request that the layers send.
+    ///   a gRPC call's `grpc-timeout`. What the layers send has the rest of it. For requests made by the client's methods, the
+    ///   wait until the layers are ready counts, too. The client's [`timeout`](super::ClientBuilder::timeout) is that of each request that the layers send.
     /// - **`poll_ready` is the layers'.** One that limits something waits there: don't `call` a clone that isn't ready.
     ///
-    /// `endpoints`, `watch` and `staleness` tell of the pods below. A client without layers costs what it does without this.
+    /// `endpoints`, `watch` and `staleness` show the pods below. A client without layers pays nothing for this.
     ///
     /// [tower]: https://docs.rs/tower
     /// [tower-http]: https://docs.rs/tower-http

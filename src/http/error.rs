@@ -318,7 +318,7 @@ impl Error {
         &self.own().0
     }
 
-    /// A [layer](super::Client::layer) around the client failed the request, for a reason of its own, or in its own words: its
+    /// A [layer](super::Client::layer) around the client failed the request, for a reason of its own, or in a type of its own: its
     /// error is the source. If the client's own error is in that one's chain, all other questions are answered by it; if none is,
     /// whether a pod has executed the request is not known.
     pub fn is_layer(&self) -> bool {

@@ -28,8 +28,8 @@ impl Client {
     /// A client for unit tests, whose requests a function answers. There is no DNS, no socket and no pod, and it works under
     /// paused time.
     ///
-    /// What the function gets has passed the client's words and its checks, as a pod's requests have: one for another service, or of
-    /// another length than its `Content-Length`, is an error. It has a whole URI, of the service `http://from-fn.test`, and in its
+    /// The function gets requests as pods do, after the client's checks: one for another service, or of another length than its
+    /// `Content-Length`, is an error. It has a whole URI, of the service `http://from-fn.test`, and in its
     /// extensions the [`Route`](crate::Route) that says which pod or key it is for. What it gives is the caller's at once, and of
     /// no pod ([`ResponseBody::endpoint`]), unless an [`Endpoint`](crate::Endpoint) is in the response's extensions. Nothing is sent
     /// again. [`RequestBuilder::timeout`](super::RequestBuilder::timeout) counts. A gRPC call is told of errors by
@@ -71,6 +71,33 @@ impl Client {
     /// # }
     /// ```
     ///
+    /// To look at what was sent, keep it. Each request's future needs a handle of its own:
+    ///
+    /// ```ignore
+    /// // TODO-MERGE: `RequestBody::text`
+    /// use std::sync::{Arc, Mutex};
+    /// use http::Response;
+    /// use tower_headless::http::Client;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_headless::http::Error> {
+    /// let sent = Arc::new(Mutex::new(Vec::new()));
+    /// let keep = sent.clone();
+    /// let client = Client::from_fn(move |request| {
+    ///     let keep = keep.clone();
+    ///     async move {
+    ///         let path = request.uri().path().to_owned();
+    ///         let body = request.into_body().text().await.expect("a body of text");
+    ///         keep.lock().expect("no panic").push((path, body));
+    ///         Ok(Response::new("created"))
+    ///     }
+    /// });
+    /// client.post("/users").body("Zoë").await?;
+    /// assert_eq!(*sent.lock().expect("no panic"), [("/users".into(), "Zoë".into())]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// It has no [`endpoints`](Self::endpoints). Of a client that has some, a [layer](Self::layer) that answers is the same:
     ///
     /// ```
@@ -100,7 +127,20 @@ impl Client {
         }))
     }
 
-    /// [`from_fn`](Self::from_fn) of any service.
+    /// [`from_fn`](Self::from_fn) of any service, such as axum's `Router`, as it also goes into
+    /// [`ClusterBuilder::answer`](crate::test_util::ClusterBuilder::answer).
+    ///
+    /// ```
+    /// use axum::{Router, routing::get};
+    /// use tower_headless::http::Client;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_headless::http::Error> {
+    /// let client = Client::from_service(Router::new().route("/greeting", get(async || "hello")));
+    /// assert_eq!(client.get("/greeting").await?.text().await?, "hello");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// An error that is an [`Error`] already stays what it is; others are [`Error::is_layer`].
     pub fn from_service<S, B>(service: S) -> Self

@@ -8,11 +8,11 @@ use percent_encoding::percent_decode_str;
 use super::cookies::{self, cookies};
 use crate::route::RouteKey;
 
-/// Where the [key](crate::Route::key) of a request comes from that has none of its own; for
+/// Where the [key](crate::Route::key) of a request comes from if it names none; for
 /// [`ClientBuilder::key_from`](super::ClientBuilder::key_from).
 ///
-/// What it finds is the key as text or bytes: a header `x-user: 42` and [`Route::key("42")`](crate::Route::key) have the same
-/// pod, and the number 42 another one. What is empty is no key, so that requests without a user don't all go to one pod.
+/// The key is the text or bytes that it finds: a header `x-user: 42` and [`Route::key("42")`](crate::Route::key) have the same
+/// pod, and the number 42 another one. An empty value is no key, so that requests without a user don't all go to one pod.
 #[derive(Clone)]
 #[must_use = "a source does nothing until a client has it"]
 pub struct KeyFrom(Result<Source, String>);
@@ -28,7 +28,7 @@ enum Source {
 type OwnSource = dyn Fn(&Parts) -> Option<RouteKey> + Send + Sync;
 
 impl KeyFrom {
-    /// The value of a header, as it is; of several the first one that isn't empty. A name that no header can have is an error
+    /// The value of a header, as it is; of several the first one that isn't empty. A name that can't be a header's is an error
     /// of [`build`](super::ClientBuilder::build).
     pub fn header<N>(name: N) -> Self
     where
@@ -41,7 +41,7 @@ impl KeyFrom {
         })
     }
 
-    /// The value of a cookie, as it is; of several the first one that isn't empty. A name that no cookie can have is an error
+    /// The value of a cookie, as it is; of several the first one that isn't empty. A name that can't be a cookie's is an error
     /// of [`build`](super::ClientBuilder::build).
     pub fn cookie(name: impl Into<Box<str>>) -> Self {
         let name = name.into();
@@ -53,15 +53,15 @@ impl KeyFrom {
 
     /// A part of the path between two slashes, counted from 0: of `/users/42/cart`, 0 is `users` and 1 is `42`.
     ///
-    /// An empty part counts: of `//42`, 42 is the part 1. The query is no part of the path. What is percent-encoded is decoded, as
-    /// `/users/j%6fe` and `/users/joe` are the same (RFC 3986, section 6.2.2.2); a slash that is (`%2F`) parts nothing.
+    /// An empty part counts: in `//42`, `42` is part 1. The query doesn't count. Percent-encoding is decoded, because
+    /// `/users/j%6fe` and `/users/joe` are the same (RFC 3986, section 6.2.2.2); an encoded slash (`%2F`) separates nothing.
     pub fn path_segment(index: usize) -> Self {
         Self(Ok(Source::PathSegment(index)))
     }
 
-    /// What a function of one's own finds in the request's head: in its extensions, say, where a gateway keeps who is logged in.
+    /// What your function finds in the request's head: in its extensions, say, where a gateway keeps the user.
     ///
-    /// It is called for each request without a key of its own, where that is made, and should be quick.
+    /// It is called for each request that names no key, in the caller's task, and should be quick.
     ///
     /// ```
     /// use tower_headless::{RouteKey, http::KeyFrom};

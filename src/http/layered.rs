@@ -1,4 +1,4 @@
-//! Tower's layers around the client, under its everyday words.
+//! Tower's layers around the client, under its request methods.
 //!
 //! ```text
 //!  client.get("/").key(7) ──▶ layers, the last one added first ──▶ the client below ──▶ a pod

@@ -26,13 +26,13 @@ use crate::{
 
 /// A [`Client`] whose requests all go to one pod ([`Client::pod`]), or to all but one ([`Client::others`]).
 ///
-/// [`Pinned`](crate::Pinned) says what that means: the pod is followed, waited for, and nobody else gets its requests.
+/// [`Pinned`](crate::Pinned) says what that means: the pod is followed and waited for, and no other pod gets its requests.
 ///
 /// - **Retries** stay on the pod. A request that is lost with its connection is sent again where that is safe, within the
-///   client's budget, and waits for the pod as a new one does. An answer is an answer, 503 too: no other pod could give a better.
+///   client's budget, and waits for the pod as a new one does. 503 is an answer like any other here: there is no other pod to ask.
 /// - **`Host` and `:authority`** name the service, as with all requests of the client. With [`own_host`](Self::own_host) they name
 ///   the pod, which then can tell a request that was meant for another one.
-/// - **A [`Route`]** in a request's extensions counts but for which pod it asks for or leaves out.
+/// - **A [`Route`]** in a request's extensions applies, except its `pod` and `leave_out`.
 #[derive(Clone)]
 pub struct PodClient {
     client: Client,
@@ -61,7 +61,8 @@ impl Client {
         self.pod(PodId::ordinal(ordinal))
     }
 
-    /// A client of all pods but one, as a pod's peers are for itself; see [`Balance::others`](crate::Balance::others).
+    /// A client of all pods but one, as a pod uses for its peers: each request goes to one of the others, and
+    /// [`broadcast`](super::RequestBuilder::broadcast) asks each of them. See [`Balance::others`](crate::Balance::others).
     pub fn others(&self, than: impl Into<PodId>) -> PodClient {
         self.pinned(Route::new().leave_out(than))
     }

@@ -42,7 +42,7 @@ const WAITS: [StatusCode; 2] = [
 /// Says of a request, in its extensions, that it may be executed twice: it is sent again, to another pod, if it is lost or
 /// answered with 502, 503 or 504.
 ///
-/// A body that comes as a stream is recorded while it is sent; one of more bytes than this can't be sent again.
+/// A body that comes as a stream is recorded while it is sent, up to `record` bytes; a longer one can't be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Idempotent {
     /// How many bytes of the body are recorded at most.
@@ -58,6 +58,7 @@ impl Default for Idempotent {
 
 /// How long all of a request may take, in its extensions: to the end of the response's body, with all retries. It takes the
 /// place of the client's own [timeout](super::ClientBuilder::timeout); in a [broadcast](super::Client::broadcast), it is each pod's.
+/// `Duration::MAX` is no limit.
 ///
 /// It is for layers, and for requests of the client as a [`Service`](tower::Service):
 /// [`RequestBuilder::timeout`](super::RequestBuilder::timeout) sets the same.

@@ -1,4 +1,4 @@
-//! What a request is answered with, made with the client's words.
+//! What a request is answered with that was made by the client's methods.
 
 use std::{
     fmt,
@@ -15,7 +15,7 @@ use crate::endpoint::Endpoint;
 
 /// A response: what [`RequestBuilder::send`](super::RequestBuilder::send) resolves to.
 ///
-/// It is an [`http::Response`] ([`Deref`]: `status()`, `headers()`, `extensions()`, …) whose body is easily read.
+/// It is an [`http::Response`] (by [`Deref`]: `status()`, `headers()`, `extensions()` …) with methods that read its body.
 ///
 /// ```no_run
 /// use tower_headless::http::{Client, Error};
@@ -31,7 +31,7 @@ use crate::endpoint::Endpoint;
 /// # How much is read
 ///
 /// [`bytes`](Self::bytes), [`text`](Self::text) and `json` hold all of the body in memory, up to the
-/// [response limit](super::ClientBuilder::response_limit), 64 MiB by default. What is larger by its `Content-Length` is not read at all.
+/// [response limit](super::ClientBuilder::response_limit), 64 MiB by default. A body whose `Content-Length` is larger is not read at all.
 /// [`chunk`](Self::chunk) and [`into_body`](Self::into_body) have no limit: they hold what the pod has sent, and no more than a
 /// connection's windows.
 ///
@@ -99,7 +99,7 @@ impl Response {
         self.inner.body().pod()
     }
 
-    /// The pod that has answered, if one has; by the word that errors have for it.
+    /// The pod that has answered, if one has. Errors have it under the same name ([`Error::endpoint`]).
     pub fn endpoint(&self) -> Option<&Endpoint> {
         self.inner.body().endpoint()
     }
@@ -109,8 +109,8 @@ impl Response {
     /// # Errors
     ///
     /// Such a status ([`Error::is_status`], [`Error::status`]). The error names the pod, the status, and the request's method and
-    /// path, without its query. The body is dropped, and its connection with it unless all of it is there: look at the status
-    /// first where the body tells more.
+    /// path, without its query. The body is dropped: look at the status yourself where the body says more. Its connection closes
+    /// unless all of the body has come.
     pub fn error_for_status(self) -> Result<Self, Error> {
         match self.error_for_status_ref() {
             Ok(_) => Ok(self),
@@ -168,8 +168,8 @@ impl Response {
 
     /// All of the body as text, up to the [response limit](super::ClientBuilder::response_limit).
     ///
-    /// It is read as UTF-8, whatever its `Content-Type` says of a charset, and what is none becomes U+FFFD, as with reqwest
-    /// without its feature `charset`. A byte order mark stays.
+    /// It is read as UTF-8, whatever charset its `Content-Type` names; invalid bytes become U+FFFD, as with reqwest without its
+    /// feature `charset`. A byte order mark stays.
     ///
     /// # Errors
     ///
@@ -196,7 +196,7 @@ impl Response {
         decoded.map_err(|why| origin.error(|pod| Error::decode(pod, why)))
     }
 
-    /// The next piece of the body, as it comes; none at its end. Trailers are passed over: [`into_body`](Self::into_body) has them.
+    /// The next piece of the body, as it comes; none at its end. Trailers are skipped: [`into_body`](Self::into_body) has them.
     ///
     /// ```no_run
     /// # async fn read(client: tower_headless::http::Client) -> Result<(), tower_headless::http::Error> {
@@ -208,7 +208,7 @@ impl Response {
     /// # }
     /// ```
     ///
-    /// Its future may be dropped and asked for again: no piece is lost.
+    /// You may drop its future and call it again: no piece is lost.
     ///
     /// # Errors
     ///

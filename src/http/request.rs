@@ -1,4 +1,4 @@
-//! Requests, made by hand: the client's everyday words.
+//! Requests, made by hand: the client's everyday methods.
 
 mod content;
 mod content_type;
@@ -29,13 +29,13 @@ use crate::{
     route::{Route, RouteKey},
 };
 
-/// The words of a client that has `fn builder_of(&self, Method, &str) -> RequestBuilder`.
+/// The request methods of a client that has `fn builder_of(&self, Method, &str) -> RequestBuilder`.
 macro_rules! words {
     ($client:ty) => {
         impl $client {
             /// A GET of `path`. It may be a whole URI of the service, too.
             ///
-            /// What it answers, and what can go wrong, tells [`RequestBuilder`](crate::http::RequestBuilder).
+            /// [`RequestBuilder`](crate::http::RequestBuilder) says what it answers, and what can go wrong.
             pub fn get(&self, path: impl AsRef<str>) -> $crate::http::RequestBuilder {
                 self.request(::http::Method::GET, path)
             }
@@ -92,7 +92,7 @@ impl Client {
     }
 }
 
-/// A request in the making, of [`Client::get`] and the other words. Awaiting it sends it, and so does [`send`](Self::send).
+/// A request in the making, of [`Client::get`] and the other methods. Awaiting it sends it, and so does [`send`](Self::send).
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -113,8 +113,8 @@ impl Client {
 /// ```
 ///
 /// Its path begins with a slash and is below the client's [base path](super::ClientBuilder::base_path); or it is a whole URI of the
-/// service. One that begins with two slashes names another host, by what a URI's reference is (RFC 3986 §4.2), and is refused
-/// as one of [another service](Error::is_foreign). So is an empty one, or a query alone (`?a=b`), unless there is a base path; `*` is
+/// service. A path that begins with two slashes names another host (RFC 3986 §4.2), and so is an error, as one of
+/// [another service](Error::is_foreign). An empty path, or a query alone (`?a=b`), is an error unless there is a base path. `*` is
 /// for OPTIONS. Below a base path no segment may be `..`, percent-encoded or not: servers would look above it.
 ///
 /// The client's [default headers](super::ClientBuilder::default_headers) are added when it is sent. Redirects are not followed: a 3xx
@@ -122,8 +122,8 @@ impl Client {
 ///
 /// # Errors
 ///
-/// What makes no sense, such as a header that can't be one, or a body that can't be encoded, is an error when it is sent
-/// ([`Error::is_request`], which says what was wrong); the first of several counts, and what is said after it is ignored.
+/// What makes no sense, such as a header with a line break or a body that can't be encoded, is an error when the request is sent:
+/// [`Error::is_request`], with a text that says what was wrong. Of several such errors the first is told.
 /// An answer is no error, whatever its status: see [`Response::error_for_status`](super::Response::error_for_status).
 #[must_use = "a request is sent when it is awaited"]
 pub struct RequestBuilder {
@@ -239,13 +239,13 @@ impl RequestBuilder {
         })
     }
 
-    /// It may be executed twice, and so is sent again if it is lost.
+    /// Says that it may be executed twice. So it is sent again if it is lost, or answered with 502, 503 or 504; see [`Idempotent`].
     pub fn idempotent(self) -> Self {
         self.extension(Idempotent::default())
     }
 
-    /// How long all of it may take, to the end of the response's body and with all retries: in the place of the client's own
-    /// [timeout](super::ClientBuilder::timeout). It is a [`RequestTimeout`] in the request's extensions.
+    /// How long all of it may take, to the end of the response's body and with all retries. It takes the place of the client's own
+    /// [timeout](super::ClientBuilder::timeout); `Duration::MAX` is no limit. It is a [`RequestTimeout`] in the request's extensions.
     pub fn timeout(self, whole: Duration) -> Self {
         self.extension(RequestTimeout(whole))
     }
@@ -257,9 +257,10 @@ impl RequestBuilder {
         self
     }
 
-    /// The [key](Route::key) of what it is about, beside what else its route says. It comes before a key that the client
-    /// [finds itself](super::ClientBuilder::key_from). What a header or the path says is text, so that `.key(7)` is another key than
-    /// the header `7`: say `.key("7")`.
+    /// The [key](Route::key) of what it is about: requests of one key go to one pod, under
+    /// [`ConsistentHash`](crate::ConsistentHash). It comes before a key that the client [finds
+    /// itself](super::ClientBuilder::key_from). Keys from a header or the path are text, so write `.key("7")` for theirs: `.key(7)`
+    /// is another key. The rest of its route stays.
     pub fn key(self, key: impl Into<RouteKey>) -> Self {
         let route = self.request.as_ref().ok();
         let route = route.and_then(|request| request.extensions().get::<Route>());
@@ -267,7 +268,7 @@ impl RequestBuilder {
         self.route(route)
     }
 
-    /// Where it wants to go; see [`Route`]. It takes the place of the one before, key included.
+    /// Where it wants to go; see [`Route`]. It replaces the route that was set before, [key](Self::key) included.
     pub fn route(self, route: Route) -> Self {
         self.extension(route)
     }
@@ -277,8 +278,8 @@ impl RequestBuilder {
         self.with(|request| drop(request.extensions_mut().insert(extension)))
     }
 
-    /// Sends it to every pod; see [`Client::broadcast`]. One that is for one pod, or for all but one, is an error. Its answers are
-    /// plain: [`Response::from`](super::Response) makes those of them that are easily read.
+    /// Sends it to every pod, or with [`Client::others`] to all but one; see [`Client::broadcast`]. One that is for
+    /// [one pod](Client::pod) is an error. Its answers are plain: [`Response::from(answer)`](super::Response) has `text`, `json` and so on.
     pub fn broadcast(self) -> Broadcast<http::Response<ResponseBody>, Error> {
         match self.request {
             Ok(_) if self.aim.is_some() => Broadcast::failed(self.client.named(Error::request(

@@ -153,8 +153,7 @@ impl Completion<Response<ResponseBody>> for OnResponseEnd {
 /// Its connection is free again when it has been read to its end, and its request counts as in flight until then. Dropped
 /// early, it closes its connection (HTTP/1.1) or resets its stream (HTTP/2).
 ///
-/// One that fails has no end: each frame that is asked for after the error is an error of the same kind. So a reader that goes on
-/// after an error doesn't take a part for the whole. Stop at the first.
+/// After an error, each further read is an error of the same kind: no reader takes a part for the whole. Stop at the first.
 ///
 /// Layers and tests make their own, of text, of bytes, or of any [body](Self::new) or [stream](Self::from_stream). Its default is
 /// an empty one.

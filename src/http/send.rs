@@ -1,4 +1,4 @@
-//! A request on its way, made with the client's words.
+//! A request on its way, made by the client's methods.
 
 use std::{
     fmt,
@@ -18,8 +18,7 @@ use super::{
     reply::{Asked, Response},
 };
 
-/// The future of a request that was made with the client's words: of [`RequestBuilder::send`](super::RequestBuilder::send), and of
-/// awaiting the builder itself.
+/// The future of [`RequestBuilder::send`](super::RequestBuilder::send), and of awaiting the builder itself.
 ///
 /// The request is sent when it is first polled. Dropping it cancels the request.
 #[must_use = "a request is sent when its future is polled"]

@@ -29,7 +29,7 @@ use self::{
 };
 
 /// Sticky sessions, for [`ClientBuilder::sessions`](super::ClientBuilder::sessions): requests of one session go to one pod, for
-/// as long as that accepts them. Off by default.
+/// as long as it accepts them. Off by default.
 ///
 /// For gateways and proxies, which pass on what end users send, and return what pods answer, headers included. A request without
 /// a session goes to any pod, as the policy says; its response gets a cookie, or a header, that names the pod that has answered.
@@ -83,8 +83,8 @@ use self::{
 /// - **A request that fails, or is given up**, has no response to name a pod: its session stays where it is.
 /// - **Pods get** the cookie, too, as the request has it.
 ///
-/// A session costs each of its requests the decryption of about a hundred bytes, and a look at the pods' names. Nothing is kept of
-/// it. Needs the feature `sessions`.
+/// A session costs each of its requests the decryption of about a hundred bytes, and a look at the pods' names. The client keeps
+/// nothing of it. Needs the feature `sessions`.
 #[derive(Clone)]
 #[must_use = "settings do nothing until a client has them"]
 pub struct Sessions {
@@ -100,8 +100,8 @@ pub struct Sessions {
 impl Sessions {
     /// By a cookie of this name: of [path](Self::path) `/`, `HttpOnly`, `SameSite=Lax`, and kept until the browser is closed.
     ///
-    /// The secret has 32 bytes or more, which are random. A shorter one is an error of
-    /// [`build`](super::ClientBuilder::build), and so is a name that no cookie can have. One that begins with `__Host-` or
+    /// The secret has 32 random bytes or more. A shorter one is an error of
+    /// [`build`](super::ClientBuilder::build), and so is a name that can't be a cookie's. One that begins with `__Host-` or
     /// `__Secure-` has to be [`secure`](Self::secure), and `__Host-` of the path `/`: browsers refuse others.
     ///
     /// The response's `Set-Cookie` is marked as sensitive: `{:?}` and logs show `Sensitive` for its value.
@@ -110,11 +110,11 @@ impl Sessions {
         Self::new(Carrier::Cookie { name, kept }).with_secret(secret.as_ref())
     }
 
-    /// By a header of this name, which the response has and the next request brings back: for callers that are programs. What
-    /// else is said of cookies doesn't concern it.
+    /// By a header of this name, which the response has and the next request brings back: for callers that are programs. The
+    /// settings of cookies don't apply to it.
     ///
-    /// The secret has 32 bytes or more, which are random. A shorter one is an error of
-    /// [`build`](super::ClientBuilder::build), and so is a name that no header can have.
+    /// The secret has 32 random bytes or more. A shorter one is an error of
+    /// [`build`](super::ClientBuilder::build), and so is a name that can't be a header's.
     pub fn header<N>(name: N, secret: impl AsRef<[u8]>) -> Self
     where
         N: TryInto<HeaderName, Error: Into<http::Error>>,
@@ -144,8 +144,8 @@ impl Sessions {
         }
     }
 
-    /// One secret more whose sessions go on, though new ones aren't sealed with it. A session that it has sealed is sealed anew
-    /// with the first secret in the next response of its pod.
+    /// Another secret that opens sessions, but seals no new ones. A session that it has sealed is sealed anew with the first secret,
+    /// in the next response of its pod.
     ///
     /// To change the secret without losing a session, take three steps, each of them at all clients before the next:
     ///
@@ -166,30 +166,30 @@ impl Sessions {
         self
     }
 
-    /// Below which path browsers bring the cookie back; `/` if nothing is set. One that isn't a path is an error of
+    /// Below which path browsers bring the cookie back; `/` by default. One that isn't a path is an error of
     /// [`build`](super::ClientBuilder::build).
     pub fn path(self, path: impl Into<Box<str>>) -> Self {
         self.kept(|kept| kept.path = path.into())
     }
 
-    /// For how long browsers keep the cookie, in whole seconds, one at least; until they are closed if nothing is set.
+    /// For how long browsers keep the cookie, in whole seconds, one at least; until they are closed by default.
     ///
-    /// It is the browser that forgets it: one that comes later counts all the same.
+    /// Only the browser forgets it: if it comes later, it still counts.
     pub fn max_age(self, age: Duration) -> Self {
         self.kept(|kept| kept.max_age = Some(age))
     }
 
-    /// Whether browsers bring the cookie back over HTTPS only; not so if nothing is set, as it isn't known here what they speak.
+    /// Whether browsers bring the cookie back over HTTPS only; off by default, because the client can't know what they speak.
     pub fn secure(self, is_secure: bool) -> Self {
         self.kept(|kept| kept.secure = is_secure)
     }
 
-    /// Whether the cookie is hidden from the scripts of a page; so if nothing is set.
+    /// Whether the cookie is hidden from the scripts of a page; on by default.
     pub fn http_only(self, is_http_only: bool) -> Self {
         self.kept(|kept| kept.http_only = is_http_only)
     }
 
-    /// Whether browsers bring the cookie along from other sites; [`SameSite::Lax`] if nothing is set.
+    /// Whether browsers bring the cookie along from other sites; [`SameSite::Lax`] by default.
     ///
     /// Take [`SameSite::None`] where other sites send users back with a POST, as for payments and SAML: a cookie that is `Lax`
     /// doesn't come along, and the response begins another session in its place.
@@ -204,9 +204,9 @@ impl Sessions {
         self
     }
 
-    /// Whether a session has its pod and no other one; not so if nothing is set. While it is away or refuses, the request waits for it, up to the
-    /// [ready timeout](super::ClientBuilder::ready_timeout), and fails then with an error that
-    /// [is a lost session](super::Error::is_session_lost). The pod gets the request though it is ejected.
+    /// Whether a session has its pod and no other one; off by default. While the pod is away or refuses, the request waits for it,
+    /// up to the [ready timeout](super::ClientBuilder::ready_timeout), and then fails with an error that
+    /// [is a lost session](super::Error::is_session_lost). The pod gets the request even if it is ejected.
     ///
     /// The session is lost for good if its pod is one of a Deployment. To begin a new one, send the request again without the
     /// cookie or the header, which makes it one that goes to any pod.
@@ -215,7 +215,7 @@ impl Sessions {
         self
     }
 
-    /// Whether a response that tells a session gets `Cache-Control: private`; so if nothing is set.
+    /// Whether a response that tells a session gets `Cache-Control: private`; on by default.
     ///
     /// Otherwise a shared cache or a CDN in front may hand one user's session to all: `Set-Cookie` doesn't keep it from that
     /// (RFC 9111, section 7.3). The directive is added before what the pod says, and rules whatever that is: of `public,
@@ -224,14 +224,14 @@ impl Sessions {
     /// 2.1). A response that is `private` or `no-store` is left as it is. Other fields that some caches go by
     /// (`Surrogate-Control`, `X-Accel-Expires`) aren't looked at.
     ///
-    /// Without it, see to it that no cache in front stores what sets a cookie, or has the header.
+    /// If you turn it off, no cache in front may store responses that set the cookie, or have the header.
     pub fn mark_private(mut self, marks_private: bool) -> Self {
         self.marks_private = marks_private;
         self
     }
 
-    /// What to do when a session has moved to another pod: a counter, or a line in the log. It is called for each request that
-    /// finds its session's pod out, when another one has answered with no error, and should be quick.
+    /// What to do when a session has moved to another pod: count it, or log it. It is called for each request whose session's pod
+    /// is out, when another pod has answered without an error, and should be quick.
     pub fn on_lost(mut self, hook: impl Fn(&SessionLost) + Send + Sync + 'static) -> Self {
         self.on_lost = Some(Arc::new(hook));
         self

@@ -32,7 +32,7 @@ use {
 
 impl Client {
     /// Settings of a client of the service that `uri` names: `http://nginx-headless.default:80`, or
-    /// `http://_http._tcp.nginx-headless.default` for the port of that name. With neither it is the scheme's port. A path in it,
+    /// `http://_http._tcp.nginx-headless.default` for the port of that name. Without either it is the scheme's port. A path in it,
     /// `http://nginx-headless.default/api/v1`, is the [base path](ClientBuilder::base_path).
     ///
     /// # On your own machine
@@ -51,7 +51,7 @@ impl Client {
     /// ```
     ///
     /// - **`http://localhost:8080`**, names below `.localhost`, and addresses (`http://127.0.0.1:8080`, `http://[::1]:8080`) need
-    ///   no name server, and no `allow_loopback`: who writes that means this machine (RFC 6761 §6.3). `localhost` is 127.0.0.1,
+    ///   no name server, and no `allow_loopback`: they mean this machine (RFC 6761 §6.3). `localhost` is 127.0.0.1,
     ///   and ::1 where that refuses.
     /// - **Several servers**, or pods of a cluster, each with a port of its own (`kubectl port-forward pod/web-0 8081:80`; of a
     ///   Service it forwards to one pod only), are the set itself. The pods see the service's name:
@@ -79,8 +79,9 @@ impl<D> ClientBuilder<D> {
     ///
     /// # Errors
     ///
-    /// If the URI names no service, or asks for TLS without settings for it; if keys are looked for that the policy doesn't look
-    /// at; if a name or a secret of keys or sessions, a base path or a user agent can't be one.
+    /// If the URI names no service, or is `https` and there is no `tls`; if [`key_from`](Self::key_from) is set and the
+    /// policy looks at no keys; if the name of a header or cookie, a secret, a base path or a user agent is none. The text says
+    /// which.
     pub fn build(self) -> Result<Client, BuildError>
     where
         D: Discovery,

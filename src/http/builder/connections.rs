@@ -25,9 +25,9 @@ impl<D> ClientBuilder<D> {
         self
     }
 
-    /// How long it may take to connect to a pod, TLS included. Then the request goes to another one.
+    /// How long it may take to connect to a pod, TLS included. After that the request goes to another one.
     ///
-    /// 10 ms at least, for less would make every pod unreachable; a day at most.
+    /// 10 ms at least, because less would make every pod unreachable; a day at most.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connector.connect_timeout = bounded(timeout, SHORTEST);
         self
@@ -35,44 +35,43 @@ impl<D> ClientBuilder<D> {
 
     /// How long a pod may take from the request to the head of its response.
     ///
-    /// A pod that lets it pass gets one request at a time, to see, until it answers again. The request that it had is sent
-    /// to another one if that is safe. Leave it out where answers may take any time, as with long polls. 1 ms at least, a day
-    /// at most.
+    /// A pod that exceeds it gets one trial request at a time until it answers again. The request that it had is sent to another
+    /// pod if that is safe. Don't set it where answers may take any time, as with long polls. 1 ms at least, a day at most.
     pub fn first_byte_timeout(mut self, timeout: Duration) -> Self {
         self.limits.first_byte = Some(bounded(timeout, MILLISECOND));
         self
     }
 
-    /// How many HTTP/1.1 connections without a request are kept for each pod.
+    /// How many idle HTTP/1.1 connections are kept for each pod.
     pub fn max_idle(mut self, connections: usize) -> Self {
         self.limits.max_idle = connections;
         self
     }
 
-    /// How long connections without a request are kept; 10 ms at least, a day at most. To keep no HTTP/1.1 connection, set
+    /// How long idle connections are kept; 10 ms at least, a day at most. To keep no HTTP/1.1 connection, set
     /// [`max_idle`](Self::max_idle) to 0.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.limits.idle_timeout = bounded(timeout, SHORTEST);
         self
     }
 
-    /// How many connections there may be to each pod. Requests beyond wait for one; one at least.
+    /// How many connections there may be to each pod, at least one. Further requests wait for one.
     ///
     /// An HTTP/2 connection that takes no more requests (GOAWAY) and only ends those that it has does not count.
     ///
-    /// A connection belongs to the runtime that it was made in, and a current-thread runtime can't use another one's. Where
-    /// there is no room, one that nobody uses is given up for a request of another runtime: it is idle, or being made for
-    /// nobody, or its caller has read the response or dropped it. From then on it doesn't count, and it closes when its own
-    /// runtime goes on and what is left of an upload has ended. One in use is waited for.
+    /// A connection belongs to the runtime that it was made in, and a current-thread runtime can't use another one's. If there is
+    /// no room, a request of another runtime takes the place of a connection that nobody uses: one that is idle, or being made
+    /// for nobody, or whose response has been read or dropped. That connection no longer counts, and closes when its own runtime
+    /// goes on and what is left of an upload has ended. Connections in use are waited for.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.limits.max_connections = connections.max(1);
         self
     }
 
-    /// How old a connection to a pod grows before another one takes its place; none, the default: as old as it likes.
+    /// How old a connection to a pod may grow before another one takes its place; no limit by default (`None`).
     ///
-    /// So that the pods behind a proxy or a node that is to be drained lose their connections by and by, or certificates
-    /// that have been renewed are shown. ± 10 %, drawn for each connection. 10 ms at least, a day at most.
+    /// It drains the pods behind a proxy, or of a node, by and by, and has renewed certificates shown. ± 10 %, drawn for each
+    /// connection. 10 ms at least, a day at most.
     ///
     /// A connection that is too old takes no new request; what is in flight on it ends as usual, however long that takes,
     /// and then it closes. No request fails because of it. An HTTP/2 connection goes on taking requests until its successor
@@ -84,10 +83,10 @@ impl<D> ClientBuilder<D> {
         self
     }
 
-    /// How many requests a connection has before another one takes its place; one at least. Unlimited by default.
+    /// How many requests a connection may have before another one takes its place; one at least. No limit by default.
     ///
-    /// Up to 10 % fewer, drawn for each connection, and never more. It ends as one that is
-    /// [too old](Self::max_connection_age) does.
+    /// Up to 10 % fewer, drawn for each connection, and never more. Then it ends as one that is
+    /// [too old](Self::max_connection_age).
     pub fn max_connection_requests(mut self, requests: usize) -> Self {
         self.limits.age.requests = Some(requests.max(1));
         self
@@ -104,13 +103,13 @@ impl<D> ClientBuilder<D> {
     /// closes it or it grows too old, another one takes its place: at once, or where the pod closes them, after 0.2 s to 5 s.
     ///
     /// It costs connections, clients × pods: a hundred clients of a hundred pods have ten thousand, and each pod has a
-    /// hundred, used or not. With a policy that picks few of many pods, most are for nothing.
+    /// hundred, used or not. With a policy that picks few of many pods, most are never used.
     pub fn connect_ahead(mut self, connect_ahead: bool) -> Self {
         self.limits.ahead = connect_ahead;
         self
     }
 
-    /// After how long a silence the system asks whether the pod is still there; three times, at a third of this.
+    /// After how long without traffic the system asks whether the pod is still there; it asks three times, at a third of this.
     ///
     /// The system counts in seconds: 1 s at least, 32,000 s at most.
     pub fn tcp_keepalive(mut self, idle: Option<Duration>) -> Self {

@@ -1,4 +1,4 @@
-//! Settings of requests that are made with the client's words, and of how their responses are read.
+//! Settings of requests that are made by the client's methods, and of how their responses are read.
 
 use http::{HeaderMap, HeaderValue};
 
@@ -8,7 +8,7 @@ impl<D> ClientBuilder<D> {
     /// Headers of every request that hasn't any of their names; none by default. Called several times, the later ones take the
     /// place of those before of the same name.
     ///
-    /// They are added to requests that are made with the client's [words](crate::http::RequestBuilder), and to those of the client
+    /// They are added to requests that are made by the client's [methods](crate::http::RequestBuilder), and to those of the client
     /// as a [`Service`](tower::Service), but not to [health checks](Self::health_check). A request's own header wins, with all of
     /// its lines.
     ///
@@ -37,7 +37,7 @@ impl<D> ClientBuilder<D> {
     ///
     /// - A slash at its end changes nothing: `/api/v1/` is the same. An empty path of a request is the base path itself, `/api/v1`,
     ///   and `/` is `/api/v1/`.
-    /// - It counts for the client's words ([`Client::get`](crate::http::Client::get) and the others), also to one pod and to all.
+    /// - It counts for requests made by [`Client::get`](crate::http::Client::get) and the other methods, also to one pod and to all.
     ///   Requests of the client as a [`Service`](tower::Service), whole URIs, and [health checks](Self::health_check) stay as they
     ///   are.
     ///
@@ -54,7 +54,7 @@ impl<D> ClientBuilder<D> {
     /// default. `usize::MAX` is no limit. A request may have [its own](crate::http::RequestBuilder::response_limit).
     ///
     /// It is on by default, so that a pod that sends without end takes no more than this of the process's memory for each response
-    /// that is read. Beyond it is the client's error ([`Error::is_limit`](crate::http::Error::is_limit)), and the pod isn't blamed.
+    /// that is read. A larger body is the client's error ([`Error::is_limit`](crate::http::Error::is_limit)), and the pod isn't blamed.
     /// What is read piece by piece has no limit.
     pub fn response_limit(mut self, bytes: usize) -> Self {
         self.defaults.response_limit = bytes;

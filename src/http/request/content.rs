@@ -11,10 +11,10 @@ use super::RequestBuilder;
 use crate::http::error::Error;
 
 impl RequestBuilder {
-    /// Adds `query` to what the path has of it: a struct, a map, or pairs, `&[("name", "value")]`, percent-encoded as a form is
-    /// (`application/x-www-form-urlencoded`). Called several times, all of it is there.
+    /// Adds to the path's query: a struct, a map, or pairs, `&[("name", "value")]`, percent-encoded as a form is
+    /// (`application/x-www-form-urlencoded`). Further calls add more.
     ///
-    /// Of an `Option`, `None` is left out; a sequence as a value is one pair for each of its elements.
+    /// A value that is `None` is left out; a sequence is one pair for each of its elements.
     pub fn query(self, query: &(impl Serialize + ?Sized)) -> Self {
         self.try_with(|request, _| {
             let query = encoded("the query", query)?;
@@ -26,8 +26,8 @@ impl RequestBuilder {
         })
     }
 
-    /// The body is this form, as HTML's are sent (`application/x-www-form-urlencoded`): a struct, a map, or pairs. Its
-    /// `Content-Type` is that, unless its caller has set another.
+    /// Makes this form the body, as HTML's are sent (`application/x-www-form-urlencoded`): a struct, a map, or pairs. It sets the
+    /// `Content-Type`, unless you have set one.
     pub fn form(self, form: &(impl Serialize + ?Sized)) -> Self {
         self.try_with(|request, content| {
             let form = encoded("the form", form)?;
@@ -36,7 +36,7 @@ impl RequestBuilder {
         })
     }
 
-    /// The body is this value in JSON. Its `Content-Type` is `application/json`, unless its caller has set another.
+    /// Makes this value the body, in JSON. It sets the `Content-Type` to `application/json`, unless you have set one.
     ///
     /// ```no_run
     /// use serde::{Deserialize, Serialize};

@@ -88,7 +88,7 @@ impl ClusterBuilder {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), tower_headless::BoxError> {
     /// use http::Response;
-    /// use http_body_util::{BodyExt, Full};
+    /// use http_body_util::Full;
     /// use tower_headless::{BoxError, test_util::Cluster};
     ///
     /// let cluster = Cluster::builder()
@@ -102,8 +102,7 @@ impl ClusterBuilder {
     /// let client = cluster.client().build()?;
     /// let response = client.pod("kv-2").get("/user-42").await?;
     /// assert_eq!(response.status(), 404);
-    /// let text = response.into_body().collect().await?.to_bytes();
-    /// assert_eq!(text, "kv-2 has no /user-42");
+    /// assert_eq!(response.text().await?, "kv-2 has no /user-42");
     /// # Ok(())
     /// # }
     /// ```
