@@ -86,8 +86,8 @@ fn app(pods: Client) -> Router {
 async fn main() -> Result<(), BoxError> {
     clap::Command::new("axum")
         .about(
-            "The client in axum's handlers, over two pods: JSON in and out, a body passed on, and\n\
-             what is answered when pods hang or are down.",
+            "The client in axum's handlers, over two pods: JSON in and out, a body passed\n\
+             on, and what is answered when the pods hang or are down.",
         )
         .override_usage("cargo run --features json,test-util --example axum")
         .get_matches();
@@ -106,31 +106,41 @@ async fn main() -> Result<(), BoxError> {
     // In a cluster: `axum::serve(listener, app(pods)).await`.
     let app = app(pods);
 
-    ask(&app, "GET", "/carts/ada", "").await?;
-    ask(&app, "POST", "/carts/ada", r#"{"name": "tea"}"#).await?;
-    ask(&app, "PUT", "/files/notes", "hello").await?;
-    ask(&app, "GET", "/carts/bob", "").await?;
+    assert_eq!(ask(&app, "GET", "/carts/ada", "").await?, 200);
+    assert_eq!(
+        ask(&app, "POST", "/carts/ada", r#"{"name":"tea"}"#).await?,
+        201
+    );
+    assert_eq!(ask(&app, "PUT", "/files/notes", "hello").await?, 200);
+    assert_eq!(ask(&app, "GET", "/carts/bob", "").await?, 404);
     for pod in cluster.pods() {
         pod.set(Mode::Hung);
     }
     println!("\nboth pods hang");
-    ask(&app, "GET", "/carts/ada", "").await?;
+    assert_eq!(ask(&app, "GET", "/carts/ada", "").await?, 504);
     cluster.kill(0).await;
     cluster.kill(1).await;
     println!("\nboth pods are down");
-    ask(&app, "GET", "/carts/ada", "").await
+    assert_eq!(ask(&app, "GET", "/carts/ada", "").await?, 503);
+    Ok(())
 }
 
 /// Asks the application as its callers do, and prints what they get.
-async fn ask(app: &Router, method: &str, path: &str, body: &'static str) -> Result<(), BoxError> {
+async fn ask(
+    app: &Router,
+    method: &str,
+    path: &str,
+    body: &'static str,
+) -> Result<StatusCode, BoxError> {
     let request = Request::builder().method(method).uri(path);
     let request = request.header("content-type", "application/json");
-    let response = app.clone().oneshot(request.body(body.into())?).await?;
+    let request = request.body(Body::from(body))?;
+    let response = app.clone().oneshot(request).await?;
     let status = response.status();
     let body = axum::body::to_bytes(response.into_body(), 64 * 1024).await?;
     let body = String::from_utf8_lossy(&body);
     println!("{method:4} {path:12} {status}: {}", body.trim_end());
-    Ok(())
+    Ok(status)
 }
 
 // ---------------------------------------------------------------- the pods

@@ -93,7 +93,7 @@
 //! | what happens | how |
 //! | --- | --- |
 //! | every pod is down | [`Cluster::kill`] for each; requests fail with `is_unreachable` and `is_unexecuted` when the ready timeout is over: set `ready_timeout(50 ms)`, or each test takes 5 s |
-//! | there are no pods | `Cluster::builder().pods(0)`, or [`Cluster::scale`] to 0; as above, with `is_no_endpoints` |
+//! | there are no pods | `Cluster::builder().pods(0)`: as above, with `is_no_endpoints`. After [`Cluster::scale`] to 0 it is `is_unreachable` at first, until the empty answer is [believed](crate::OnEmpty), 10 s later |
 //! | a pod is slow, fails, hangs, closes the connection | `cluster.pod(0).set(…)` with a [`Mode`] |
 //! | a pod crashes, and DNS goes on telling of it | [`Cluster::kill`]; [`Pod::restart`] brings it back |
 //! | a pod crashes, and is scheduled again | [`Cluster::replace`] |
