@@ -29,10 +29,10 @@
 //!
 //! | term | means |
 //! | --- | --- |
-//! | pod, endpoint | one address and port that discovery names, and the pod's name where that is known: an [`Endpoint`]. These pages say *pod*, for that is what it is in Kubernetes |
+//! | pod, endpoint | one address and port that discovery names, and the pod's name where that is known: an [`Endpoint`]. Types and settings say endpoint; text about Kubernetes says pod |
 //! | refuses | takes no request: it can't be connected to, or hands the request back unsent. A pod that answers, be it 503, doesn't refuse |
-//! | available, ejected, unreachable, pending | a pod's [state](EndpointState): it gets requests; it gets none for what its requests or checks came to; it refused, and is tried in the background; it is new, and hasn't passed a check. All but the first are *passed over* |
-//! | away, absent, gone | of a pod that is asked for by name: it isn't in the set, so requests wait for it; it still wasn't when the wait was over ([`Error::is_absent`]). A broadcast's pod is gone if it left the set before its turn ([`Error::is_gone`]) |
+//! | available, ejected, unreachable, pending | a pod's [state](EndpointState). *Available*: it gets requests. *Ejected*: none, for what its requests or checks came to. *Unreachable*: it refused, and is tried in the background. *Pending*: it is new, and hasn't passed a check. The last three are *passed over* |
+//! | away, absent, gone | *Away*: a pod that is asked for by name isn't in the set, and requests wait for it. *Absent*: it still wasn't there when the wait was over ([`Error::is_absent`]). *Gone*: a broadcast's pod left the set before its turn ([`Error::is_gone`]) |
 //! | request, attempt | a caller makes one request; each sending of it to a pod is an attempt. Retries and hedges are further attempts |
 //! | pick | the policy's choice of a pod for one attempt |
 //! | outage | from when no pod accepts requests, until one does |

@@ -375,6 +375,22 @@ async fn a_request_s_own_timeout_goes_before_the_client_s() {
     );
 }
 
+#[tokio::test]
+async fn a_request_of_the_longest_time_has_no_limit_of_the_client_s() {
+    let (good, _) = answering().await;
+    let plain = || builder([good]).timeout(Duration::ZERO).build();
+    let layered = plain()
+        .expect("a client")
+        .layer(tower::layer::util::Identity::new());
+    for client in [plain().expect("a client"), layered] {
+        let late = within("an end", client.get("/").into_future()).await;
+        assert!(late.expect_err("no time").is_timeout());
+        let request = client.get("/").timeout(Duration::MAX);
+        let response = within("a response", request.into_future()).await;
+        assert_eq!(response.expect("an answer").status(), 200);
+    }
+}
+
 /// One attempt may have been executed, and so may the request: that the next one found no pod doesn't change it.
 #[tokio::test]
 async fn a_lost_request_that_finds_no_other_pod_may_have_been_executed() {
