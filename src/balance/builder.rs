@@ -122,15 +122,13 @@ impl<D, C> BalanceBuilder<D, C> {
         self
     }
 
-    /// The same as [`zone`](Self::zone); and where there are no hints, the pods that [stand in this
-    /// zone](Endpoint::zone) are the near ones.
+    /// [`zone`](Self::zone), and if there are no hints, the pods [in this zone](Endpoint::zone) are the near ones.
     pub fn prefer_zone(mut self, zone: impl Into<Box<str>>) -> Self {
         self.locality.prefer_zone(zone);
         self
     }
 
-    /// The same as [`node`](Self::node); and where there are no hints, the pods that [run on this
-    /// node](Endpoint::node) are the near ones.
+    /// [`node`](Self::node), and if there are no hints, the pods [on this node](Endpoint::node) are the near ones.
     pub fn prefer_node(mut self, node: impl Into<Box<str>>) -> Self {
         self.locality.prefer_node(node);
         self

@@ -77,7 +77,7 @@ impl RequestBody {
         Self::EMPTY
     }
 
-    /// The same body once more; none if it is a stream, which can be read only once.
+    /// Copies the body; none if it is a stream, which can be read only once.
     pub fn try_clone(&self) -> Option<Self> {
         self.again()
     }

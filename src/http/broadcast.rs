@@ -26,7 +26,7 @@ const KIND: Kind<Response<ResponseBody>, Error> = Kind {
 };
 
 impl Client {
-    /// The same request to every pod, whatever its method. See [`Broadcast`], and [`RequestBuilder::broadcast`] for a
+    /// Sends one request to every pod, whatever its method. See [`Broadcast`], and [`RequestBuilder::broadcast`] for a
     /// request made by the client's methods.
     ///
     /// ```no_run

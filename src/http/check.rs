@@ -39,8 +39,8 @@ impl HealthCheck {
     ///
     /// Given to an [`http::ClientBuilder`](crate::http::ClientBuilder::health_check), it goes over the same kind of connections
     /// as the client's requests do: its protocol, its TLS, and the service's name as `Host`. Given to a
-    /// [`BalanceBuilder`](crate::BalanceBuilder::health_check), which knows no such thing, it goes in clear, over HTTP/1.1,
-    /// with the endpoint's address as `Host`.
+    /// [`BalanceBuilder`](crate::BalanceBuilder::health_check), which has no such settings, it goes in clear, over
+    /// HTTP/1.1, with the endpoint's address as `Host`.
     ///
     /// The checks of a pod have a connection of their own, which is kept from one to the next; a new one is made, TLS
     /// handshake and all, where it has been closed, broken or grown [too
@@ -48,7 +48,7 @@ impl HealthCheck {
     ///
     /// # Errors
     ///
-    /// If `path` is none.
+    /// If `path` can't be a path.
     #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
     pub fn http(path: &str) -> Result<Self, BoxError> {
         if !path.starts_with('/') {

@@ -318,7 +318,7 @@ impl RequestBuilder {
         SendFuture::new(client, self.build(), limit)
     }
 
-    /// The same request once more. None if its body is a stream, or if it is an error already.
+    /// Copies the request. None if its body is a stream, or if it is an error already.
     pub fn try_clone(&self) -> Option<Self> {
         let request = super::kept_head::again(self.request.as_ref().ok()?)?;
         let aim = self.aim.as_ref().map(|aim| Aim {
