@@ -438,7 +438,8 @@ impl Error {
             .is_some_and(|(_, state)| !matches!(state, PodState::Refuses(_) | PodState::Busy(_)))
     }
 
-    /// The one [pod](crate::Balance::pod) that was asked for, where it [is absent](Self::is_absent) or accepts no requests.
+    /// The one [pod](crate::Balance::pod) that was asked for, where it [is absent](Self::is_absent), [is busy](Self::is_busy) or accepts no
+    /// requests.
     pub fn pod(&self) -> Option<&str> {
         self.absent_or_refusing().map(|(pod, _)| pod)
     }

@@ -715,6 +715,32 @@ async fn a_request_is_hedged_that_began_before_it_was_known_what_is_late() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_first_try_that_its_pod_refuses_goes_to_another_one_than_its_hedge() {
+    let pods = Pods::default();
+    let endpoints = (1..=3).map(|host| endpoint(host).address());
+    let mut balance = Balance::builder(StaticEndpoints::new(endpoints))
+        .policy(RoundRobin::new())
+        .build(pods.make());
+    balance.ready().await.expect("readiness never fails");
+    let hedge = Hedge::after(50 * MILLI).share(1.0);
+    let service = RetryLayer::new(Even).hedge(hedge).layer(balance);
+    for _ in 0..10 {
+        pods.set([1], Behaviour::Pending);
+        pods.set([2, 3], Behaviour::After(SECOND));
+        let before = [2, 3].map(|host| calls(&pods, [host]));
+        let prefer = Route::new().prefer(endpoint(1).address());
+        let request = tokio::spawn(service.call_with(Request(2), prefer));
+        sleep(60 * MILLI).await;
+        pods.set([1], Behaviour::NotReady);
+        request.await.expect("no panic").expect("an answer");
+        let after = [2, 3].map(|host| calls(&pods, [host]));
+        assert_eq!(after, before.map(|calls| calls + 1), "each has it once");
+        pods.set([1], Behaviour::Answer);
+        sleep(10 * SECOND).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_time_at_all_is_no_endless_loop_where_there_is_no_other_pod() {
     let (pods, service) = hedged(1, Hedge::after(Duration::ZERO)).await;
     pods.set([1], Behaviour::After(SECOND));

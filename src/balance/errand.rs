@@ -53,6 +53,12 @@ impl Errand {
         self.0.as_ref().map_or(ANYWHERE, |trip| &trip.route)
     }
 
+    /// Where it wants to go, but away from this endpoint if that can be helped.
+    pub(super) fn avoid(&mut self, endpoint: &Endpoint) {
+        let trip = self.0.get_or_insert_default();
+        trip.route = std::mem::take(&mut trip.route).avoid(endpoint);
+    }
+
     /// An endpoint has no room for it; the way to others that haven't been asked for room.
     pub(super) fn busy(&mut self, endpoint: &Endpoint, why: SharedError) -> &Route {
         let trip = self.0.get_or_insert_default();

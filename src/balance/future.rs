@@ -132,6 +132,20 @@ impl<S: Service<Req>, Req, C> ResponseFuture<S, Req, C> {
         signals.service()
     }
 
+    /// From now on the request avoids this endpoint, should it have to go to another one.
+    pub(crate) fn avoid(self: Pin<&mut Self>, endpoint: &Endpoint) {
+        let errand = match self.project().state.project() {
+            StateProjection::Sent { errand, .. } => errand,
+            StateProjection::Unsent { unready } => match &mut unready.held {
+                Some(held) => &mut held.errand,
+                None => return,
+            },
+            StateProjection::Waiting { waiting } => &mut waiting.errand,
+            StateProjection::Failed { .. } => return,
+        };
+        errand.avoid(endpoint);
+    }
+
     /// The guard of the request, if an endpoint has it, or gets it once it is ready.
     pub(crate) fn in_flight(self: Pin<&mut Self>) -> Option<&mut InFlight> {
         match self.project().state.project() {

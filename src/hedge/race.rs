@@ -43,6 +43,9 @@ pub(crate) trait Runner: Future {
 
     /// It is cancelled: a try that began before it was answered first.
     fn withdraw(self: Pin<&mut Self>);
+
+    /// Should its endpoint refuse it, it goes to another one than that of this try, if there is one.
+    fn keep_away_from(self: Pin<&mut Self>, other: &Self);
 }
 
 /// The request that the tries are of.
@@ -292,6 +295,10 @@ impl<F: Runner> Race<F> {
                     };
                     tracing::debug!("request hedged: its answer is late");
                     due.make();
+                    *this.is_replaced = false;
+                    if let Some(first) = this.first.as_mut().as_pin_mut() {
+                        first.keep_away_from(&second);
+                    }
                     *begun = Some(Box::pin(second));
                 }
                 Some(second) => {
@@ -347,8 +354,9 @@ impl<F: Runner> Race<F> {
                 return Poll::Ready(result);
             }
             let again = contest.replace(result, second);
-            if again.is_none() {
-                due.wait_alone();
+            match &again {
+                Some(again) => second.as_mut().keep_away_from(again),
+                None => due.wait_alone(),
             }
             *this.is_replaced = true;
             this.first.set(again);
@@ -369,5 +377,11 @@ where
 
     fn withdraw(self: Pin<&mut Self>) {
         self.in_flight().map(InFlight::withdraw);
+    }
+
+    fn keep_away_from(self: Pin<&mut Self>, other: &Self) {
+        if let Some(endpoint) = other.endpoint() {
+            self.avoid(endpoint);
+        }
     }
 }
