@@ -111,6 +111,7 @@ pub(crate) fn opening(service: Option<&str>, is_unsent: bool) -> String {
 /// | --- | --- | --- | --- |
 /// | discovery has found nothing yet, or the service has no pods | [`is_no_endpoints`](Self::is_no_endpoints) | yes | later: it was waited for; see to the service's name and its pods |
 /// | all pods refuse, or fail their health checks | [`is_unreachable`](Self::is_unreachable) | yes | later: it was waited for; see to the pods |
+/// | all connections to the pods are in use, or to the one that was asked for | [`is_unreachable`](Self::is_unreachable), [`is_busy`](Self::is_busy) | yes | later: it was waited for; allow more connections, or fewer requests |
 /// | the one pod that was asked for refuses | [`is_unreachable`](Self::is_unreachable) | yes | later |
 /// | the one pod that was asked for isn't there | [`is_unreachable`](Self::is_unreachable), [`is_absent`](Self::is_absent) | yes | later, if the name is right |
 /// | a broadcast's pod has left | [`is_gone`](Self::is_gone) | yes | no: there is no such pod |
@@ -139,6 +140,8 @@ enum Kind {
         endpoints: usize,
         last: Option<Refusal>,
     },
+    #[error("{}", all_busy(*endpoints, last))]
+    Busy { endpoints: usize, last: Refusal },
     #[error("pod {} {state}", Named(pod))]
     PodUnreachable {
         pod: Box<str>,
@@ -182,7 +185,15 @@ fn none_accepts(endpoints: usize) -> String {
     }
 }
 
-/// What an endpoint has refused a request with.
+fn all_busy(endpoints: usize, last: &Refusal) -> String {
+    let last = &last.endpoint;
+    match endpoints {
+        1 => format!("the only endpoint, {last}, is busy"),
+        _ => format!("no endpoint of {endpoints} has room for it; pod {last} is busy"),
+    }
+}
+
+/// What an endpoint has refused a request with, or why it is busy.
 #[derive(Clone, Debug)]
 pub(crate) struct Refusal {
     pub(crate) endpoint: Endpoint,
@@ -217,6 +228,8 @@ pub(crate) enum NoEndpoints {
 pub(crate) enum PodState {
     #[error("accepts no requests at {}", .0.address())]
     Refuses(Endpoint),
+    #[error("is busy at {}", .0.address())]
+    Busy(Endpoint),
     #[error("isn't there{0}")]
     Away(Away),
     #[error("isn't there: no pod has an empty name (is a variable not set?)")]
@@ -297,6 +310,11 @@ impl Error {
 
     pub(crate) fn unreachable(endpoints: usize, last: Option<Refusal>) -> Self {
         Kind::Unreachable { endpoints, last }.into()
+    }
+
+    /// Of so many endpoints none has room, and this one was the last to be waited for.
+    pub(crate) fn busy(endpoints: usize, last: Refusal) -> Self {
+        Kind::Busy { endpoints, last }.into()
     }
 
     pub(crate) fn pod_unreachable(
@@ -394,19 +412,34 @@ impl Error {
         matches!(
             *self.0,
             Kind::Unreachable { .. }
+                | Kind::Busy { .. }
                 | Kind::PodUnreachable { .. }
                 | Kind::EndpointUnreachable { .. }
         )
+    }
+
+    /// There are endpoints that accept requests, or the one that was asked for does, but all their connections were in use for
+    /// as long as the request could wait: with [`Connections::pooled`](crate::Connections::pooled). The source tells how many.
+    ///
+    /// Such an error [is unreachable](Self::is_unreachable), too: to its caller it is the same (503, say). But nothing is wrong with
+    /// the endpoints, and they get requests as before.
+    pub fn is_busy(&self) -> bool {
+        match &*self.0 {
+            Kind::Busy { .. } => true,
+            Kind::PodUnreachable { state, .. } => matches!(state, PodState::Busy(_)),
+            _ => false,
+        }
     }
 
     /// The one [pod](crate::Balance::pod) that was asked for isn't in the set, or can't be told apart from others. The error's
     /// text says where it was last and which pods there are. An empty name is of no pod, and nothing is waited for.
     pub fn is_absent(&self) -> bool {
         self.absent_or_refusing()
-            .is_some_and(|(_, state)| !matches!(state, PodState::Refuses(_)))
+            .is_some_and(|(_, state)| !matches!(state, PodState::Refuses(_) | PodState::Busy(_)))
     }
 
-    /// The one [pod](crate::Balance::pod) that was asked for, where it [is absent](Self::is_absent) or accepts no requests.
+    /// The one [pod](crate::Balance::pod) that was asked for, where it [is absent](Self::is_absent), [is busy](Self::is_busy) or accepts no
+    /// requests.
     pub fn pod(&self) -> Option<&str> {
         self.absent_or_refusing().map(|(pod, _)| pod)
     }
@@ -468,7 +501,7 @@ impl Error {
             | Kind::EndpointUnreachable { endpoint, .. }
             | Kind::NoAnswer { endpoint, .. }
             | Kind::PodUnreachable {
-                state: PodState::Refuses(endpoint),
+                state: PodState::Refuses(endpoint) | PodState::Busy(endpoint),
                 ..
             }
             | Kind::Gone(endpoint) => Some(endpoint),
@@ -493,6 +526,7 @@ impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match &*self.0 {
             Kind::Unreachable { last, .. } => last.as_ref().map(|last| &*last.why as _),
+            Kind::Busy { last, .. } => Some(&*last.why),
             Kind::NoEndpoints { source, .. }
             | Kind::PodUnreachable { source, .. }
             | Kind::EndpointUnreachable { source, .. }
@@ -520,6 +554,15 @@ pub(crate) struct Suspect(pub(crate) BoxError);
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub(crate) struct Refused(pub(crate) BoxError);
+
+/// An endpoint's service has had no room for a request for so long. It is no refusal: polled again, the service keeps its
+/// place in the line.
+#[derive(Debug, thiserror::Error)]
+#[error("{why}")]
+pub(crate) struct Busy {
+    pub(crate) why: SharedError,
+    pub(crate) waited: Duration,
+}
 
 /// The endpoint service's own error, without the mark that says what it means to the balancer.
 #[cfg(feature = "http")]

@@ -55,7 +55,8 @@ use crate::route::Route;
 /// no other pod for those that it [avoids](crate::Route::avoid) and that it [leaves out](crate::Route::leave_out).
 ///
 /// The second pod is any other one that has a [weight](crate::Endpoint::weight); for a request with a
-/// [key](crate::Route::key), under a policy that goes by keys, the key's next choice. A pod that is only
+/// [key](crate::Route::key), under a policy that goes by keys, the key's next choice. Where no other one is available, it is one
+/// that is due to be tried, or one that is passed over because it is [slow](#slow-pods). A pod that is only
 /// [preferred](crate::Route::prefer) stays so, and its session stays with it.
 ///
 /// # What is usual
@@ -63,7 +64,7 @@ use crate::route::Route;
 /// Of each pod the 95th percentile of the time to its answers' heads, of all requests; of those the median of all pods. Not
 /// the pod's own: a slow one would be its own excuse. Nor that of all answers: with one slow pod of ten, a tenth of them is
 /// slow. It is known once a pod has had 20 answers, and sure once most have. Until then nothing is hedged, unless a
-/// [time](Self::after) is given. The time of a request counts from its beginning, with whatever it waits for a connection.
+/// [time](Self::after) is given; a request that is under way when it is known is hedged then, if it is late. The time of a request counts from its beginning, with whatever it waits for a connection.
 ///
 /// # What bounds it
 ///
@@ -76,8 +77,8 @@ use crate::route::Route;
 /// lognormal (σ = 1). Then about 8 are saved up for a bad moment. The share is filled by three quarters of it only while more
 /// than half is saved up, hence 1.5. A [time](Self::after) that is given stays as it is.
 ///
-/// A late request that may not be hedged, or that no pod has yet, is looked at again after twice the time, and so on. One
-/// that is sent again has all of the time again.
+/// A late request that may not be hedged, or that no pod has yet, is looked at again after twice the time, and so on, at least
+/// once a second; so is one whose hedge no pod takes. One that is sent again has all of the time again.
 ///
 /// # Slow pods
 ///
@@ -154,6 +155,15 @@ impl Default for Hedge {
     }
 }
 
+/// When a result is late.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Late {
+    /// After so long.
+    After(Duration),
+    /// It is learnt from answers, and there have been too few so far.
+    Unknown,
+}
+
 /// The hedges of all requests of a client or a layer.
 #[derive(Debug)]
 pub(crate) struct Hedges {
@@ -169,17 +179,18 @@ impl Hedges {
         }
     }
 
-    /// A request begins that may be hedged, if it isn't for one pod; after how long, where an answer is `late` after so long.
+    /// A request begins that may be hedged, if it isn't for one pod; when it is late, where an answer is `late` after so long.
     pub(crate) fn begin(
         &self,
         route: &Route,
         late: impl FnOnce() -> Option<Duration>,
-    ) -> Option<Duration> {
+    ) -> Option<Late> {
         if route.is_for_one() {
             return None;
         }
         self.share.deposit();
-        self.after.or_else(late)
+        let after = self.after.or_else(late);
+        Some(after.map_or(Late::Unknown, Late::After))
     }
 
     /// How long an answer may take now before its request is hedged, where it is late after `late`.
@@ -190,15 +201,21 @@ impl Hedges {
         }
     }
 
-    /// Whether one more hedge is allowed, which is made then. What either of the two refuses costs the other one nothing.
-    pub(crate) fn allow(&self, budget: &dyn Budget) -> bool {
+    /// Whether one more hedge is allowed, which is made then. What either of the two refuses costs the other one nothing, and
+    /// the budget is charged once for each request.
+    pub(crate) fn allow(&self, budget: &dyn Budget, is_paid: &mut bool) -> bool {
         if !self.share.withdraw() {
             return false;
         }
-        let is_allowed = budget.withdraw();
-        if !is_allowed {
+        *is_paid = *is_paid || budget.withdraw();
+        if !*is_paid {
             self.share.give_back();
         }
-        is_allowed
+        *is_paid
+    }
+
+    /// One that was allowed has come to nothing: no pod has had it.
+    pub(crate) fn give_back(&self) {
+        self.share.give_back();
     }
 }

@@ -644,6 +644,103 @@ async fn a_request_that_nobody_had_when_it_was_late_is_hedged_later() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_hedge_that_no_pod_takes_is_made_again_and_charged_once() {
+    let change = |layer: RetryLayer<Even>| {
+        let layer = layer.budget(Only(Arc::new(1.into())));
+        layer.hedge(Hedge::after(50 * MILLI))
+    };
+    for refusal in [Behaviour::NotReady, Behaviour::HandBack] {
+        let (pods, service) = layered(2, change, OutlierDetection::new()).await;
+        pods.set([1], Behaviour::After(5 * SECOND));
+        let prefer = Route::new().prefer(endpoint(1).address());
+        let request = tokio::spawn(service.call_with(Request(2), prefer));
+        sleep(10 * MILLI).await;
+        pods.set([2], refusal);
+        sleep(50 * MILLI).await;
+        pods.set([2], Behaviour::Answer);
+        let answered = request.await.expect("no panic").expect("an answer").0;
+        assert_eq!(answered, endpoint(2), "{refusal:?}");
+        assert_eq!(in_flight(&service), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn hedges_that_no_pod_takes_use_up_no_share() {
+    let (pods, service) = hedged(2, Hedge::after(50 * MILLI).share(0.0001)).await;
+    // Ten are saved up.
+    for hedge in 0..30 {
+        pods.set([1], Behaviour::After(SECOND / 10));
+        let prefer = Route::new().prefer(endpoint(1).address());
+        let request = tokio::spawn(service.call_with(Request(2), prefer));
+        sleep(10 * MILLI).await;
+        let is_taken = hedge == 29;
+        pods.set(
+            [2],
+            if is_taken {
+                Behaviour::Answer
+            } else {
+                Behaviour::NotReady
+            },
+        );
+        let answered = request.await.expect("no panic").expect("an answer").0;
+        assert_eq!(answered, endpoint(if is_taken { 2 } else { 1 }));
+        pods.set([2], Behaviour::Answer);
+        sleep(10 * SECOND).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_is_back_after_long_is_asked_soon() {
+    let (pods, service) = hedged(2, Hedge::after(50 * MILLI)).await;
+    pods.set([1], Behaviour::After(24 * SECOND));
+    pods.set([2], Behaviour::NotReady);
+    let request = spawn(&service);
+    sleep(13 * SECOND).await;
+    pods.set([2], Behaviour::Answer);
+    let answered = request.await.expect("no panic").expect("an answer");
+    assert_eq!(answered, endpoint(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_hedged_that_began_before_it_was_known_what_is_late() {
+    let (pods, service) = hedged(2, Hedge::new()).await;
+    pods.set([1], Behaviour::After(5 * SECOND));
+    let prefer = Route::new().prefer(endpoint(1).address());
+    let request = tokio::spawn(service.call_with(Request(2), prefer));
+    sleep(MILLI).await;
+    pods.set([1, 2], Behaviour::After(5 * MILLI));
+    load_of(3, &service, 60, MILLI).await;
+    let answered = request.await.expect("no panic").expect("an answer").0;
+    assert_eq!(answered, endpoint(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_try_that_its_pod_refuses_goes_to_another_one_than_its_hedge() {
+    let pods = Pods::default();
+    let endpoints = (1..=3).map(|host| endpoint(host).address());
+    let mut balance = Balance::builder(StaticEndpoints::new(endpoints))
+        .policy(RoundRobin::new())
+        .build(pods.make());
+    balance.ready().await.expect("readiness never fails");
+    let hedge = Hedge::after(50 * MILLI).share(1.0);
+    let service = RetryLayer::new(Even).hedge(hedge).layer(balance);
+    for _ in 0..10 {
+        pods.set([1], Behaviour::Pending);
+        pods.set([2, 3], Behaviour::After(SECOND));
+        let before = [2, 3].map(|host| calls(&pods, [host]));
+        let prefer = Route::new().prefer(endpoint(1).address());
+        let request = tokio::spawn(service.call_with(Request(2), prefer));
+        sleep(60 * MILLI).await;
+        pods.set([1], Behaviour::NotReady);
+        request.await.expect("no panic").expect("an answer");
+        let after = [2, 3].map(|host| calls(&pods, [host]));
+        assert_eq!(after, before.map(|calls| calls + 1), "each has it once");
+        pods.set([1], Behaviour::Answer);
+        sleep(10 * SECOND).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_time_at_all_is_no_endless_loop_where_there_is_no_other_pod() {
     let (pods, service) = hedged(1, Hedge::after(Duration::ZERO)).await;
     pods.set([1], Behaviour::After(SECOND));
@@ -894,6 +991,64 @@ async fn a_slow_pod_serves_where_the_other_one_fails() {
         let answered = send_number(&service, 3).await;
         assert_eq!(answered.expect("an answer"), endpoint(1));
     }
+}
+
+/// As a session's pod hangs just when the other one was slow for a while.
+#[tokio::test(start_paused = true)]
+async fn a_slow_pod_gets_the_hedge_where_there_is_no_other() {
+    for policy in [false, true] {
+        // It offers a trial by then, or it doesn't yet.
+        for pause in [Duration::ZERO, 10 * SECOND] {
+            let pods = Pods::default();
+            let endpoints: StaticEndpoints = (1..=2).map(web).collect();
+            let balance = Balance::builder(endpoints);
+            let mut balance = match policy {
+                true => balance.policy(ConsistentHash::new()).build(pods.make()),
+                false => balance.build(pods.make()),
+            };
+            balance.ready().await.expect("readiness never fails");
+            let hedge = Hedge::new().share(1.0);
+            let service = RetryLayer::new(Even).hedge(hedge).layer(balance);
+            let prefer = |host: u8| Route::new().key(7).prefer(format!("web-{host}"));
+            let send = |host| service.call_with(Request(2), prefer(host));
+            pods.set([1, 2], Behaviour::After(5 * MILLI));
+            for _ in 0..100 {
+                send(1).await.expect("an answer");
+                send(2).await.expect("an answer");
+            }
+            pods.set([1], Behaviour::After(200 * MILLI));
+            while state(&service, 1) != SLOW {
+                send(1).await.expect("an answer");
+                sleep(MILLI).await;
+            }
+            pods.set([1], Behaviour::Answer);
+            pods.set([2], Behaviour::After(5 * SECOND));
+            sleep(pause).await;
+            assert_eq!(state(&service, 1), SLOW);
+            assert_eq!(send(2).await.expect("an answer").0, endpoint(1));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_is_due_to_be_tried_gets_the_hedge_where_there_is_no_other() {
+    let detection = OutlierDetection::new().consecutive_failures(1);
+    let change = |layer: RetryLayer<Even>| layer.hedge(Hedge::after(50 * MILLI));
+    let (pods, service) = layered(2, change, detection).await;
+    pods.set([1], Behaviour::Fail);
+    while state(&service, 1) != FAILS {
+        send(&service).await.expect("another one's answer");
+        sleep(MILLI).await;
+    }
+    pods.set([1], Behaviour::Answer);
+    pods.set([2], Behaviour::After(5 * SECOND));
+    let prefer = || Route::new().prefer(endpoint(2).address());
+    sleep(20 * SECOND).await;
+    assert_eq!(state(&service, 1), FAILS);
+    let answered = service.call_with(Request(2), prefer()).await;
+    assert_eq!(answered.expect("an answer").0, endpoint(1));
+    sleep(SECOND).await;
+    assert_eq!(state(&service, 1), EndpointState::Available);
 }
 
 /// Those of its sessions, say, which are never hedged, and whose callers give up late.

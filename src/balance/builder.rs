@@ -269,7 +269,9 @@ impl<D, C> BalanceBuilder<D, C> {
     ///   background: after 200 ms, doubling to 5 s, a new clone is polled ready, for up to 5 s, and dropped. So a connection
     ///   that an attempt makes is of use only if the clones share it. tower's rule that a service is not used after an
     ///   error of `poll_ready` holds for the clone.
-    /// - Being busy is better pending than an error.
+    /// - A service that is busy, at a limit of its own say, is pending: the request waits in the line, other requests are sent here
+    ///   as before, and nothing counts against the endpoint. There is no word for "busy, go elsewhere": an error, however it is
+    ///   named, has the endpoint passed over. [`Connections::pooled`](crate::Connections::pooled) has it, and looks elsewhere.
     ///
     /// **The response's error** is the endpoint's answer. It reaches the caller ([`Error::is_endpoint`](crate::Error::is_endpoint)), and counts
     /// as a [failure](OutlierDetection), unless the [completion](Self::completion) says otherwise. One is different:

@@ -28,7 +28,7 @@ use std::{
 
 use futures_util::future::{BoxFuture, poll_fn};
 use pin_project_lite::pin_project;
-use tokio::sync::AcquireError;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit};
 use tower::Service;
 
 use self::{
@@ -37,12 +37,15 @@ use self::{
 };
 use crate::{
     endpoint::Endpoint,
-    error::{BoxError, NoRuntime},
+    error::{BoxError, Busy, NoRuntime},
     home::{Home, Timer},
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const WAIT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a request at least stays in the line of a pod after the wait timeout, if it is told to stay.
+const STAY: Duration = Duration::from_millis(100);
 
 /// How the pods of a protocol of your own are connected to, for [`BalanceBuilder::build_connected`].
 ///
@@ -55,7 +58,7 @@ const WAIT_TIMEOUT: Duration = Duration::from_secs(1);
 /// | for protocols | of one exchange at a time | of many: numbered, or answered in order |
 /// | connections to a pod | as many as it takes, up to a number | one (for each runtime that uses it) |
 /// | a request | has one to itself, to the end of its response future | gets a clone |
-/// | where all are in use | waits, first come, first served, up to the [wait timeout](Self::wait_timeout) | – |
+/// | where all are in use | waits, first come, first served; after the [wait timeout](Self::wait_timeout) it looks elsewhere | – |
 /// | cancelled | closes its connection: the exchange is half done | closes nothing |
 ///
 /// A connection is dropped after an error:
@@ -183,11 +186,16 @@ impl<S: Send + 'static> Connections<S> {
         self
     }
 
-    /// How long a request waits for a connection while all of its pod's are in use; 1 s by default. After that the pod refuses
-    /// it, as one that is down: the request goes elsewhere, and so do others, until an attempt in the background gets a connection.
+    /// How long a request waits for a connection while all of its pod's are in use; 1 s by default. After that it goes to another
+    /// pod, if there is one that it hasn't waited for yet. Where there is none it stays in the line, and looks again after as long.
+    /// When it has waited for the [ready timeout](crate::BalanceBuilder::ready_timeout) in all, it fails with an error that
+    /// [is that they are busy](crate::Error::is_busy).
     ///
-    /// The first attempt is 200 ms later. For so long a pod may idle that has a connection to spare at once; but if it stayed in the
-    /// choice, each request that it gets would wait before it goes elsewhere.
+    /// That says nothing of the pod, which gets requests as before. A pod whose connections are all stuck is found by its
+    /// [requests](crate::OutlierDetection).
+    ///
+    /// With [`multiplexed`](Self::multiplexed), it is how long the shared connection may take to be ready for one more request; then
+    /// the pod refuses.
     pub fn wait_timeout(mut self, timeout: Duration) -> Self {
         self.settings.wait_timeout = timeout;
         self
@@ -249,7 +257,7 @@ enum Stage<S> {
     Has(Lease<S>, Timer),
 }
 
-type NextPlace = BoxFuture<'static, Result<Place, AcquireError>>;
+type NextPlace = BoxFuture<'static, Result<OwnedSemaphorePermit, AcquireError>>;
 
 /// A connection that is being made.
 struct Connecting<S> {
@@ -259,13 +267,26 @@ struct Connecting<S> {
     home: Home,
 }
 
-/// Why a pod refuses that hasn't said so.
+/// Why a pod refuses that hasn't said so, or has no room.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
     #[error("no connection came free within {0:?}: all {1} are in use")]
     Busy(Duration, usize),
     #[error("no connection within {0:?}")]
     Late(Duration),
+}
+
+impl<S> Pool<S> {
+    /// That all connections are in use.
+    fn busy(&self) -> Busy {
+        let Settings {
+            wait_timeout, most, ..
+        } = self.settings;
+        Busy {
+            why: Arc::new(Refusal::Busy(wait_timeout, most)),
+            waited: wait_timeout,
+        }
+    }
 }
 
 impl<S: Send + 'static> Stage<S> {
@@ -276,7 +297,7 @@ impl<S: Send + 'static> Stage<S> {
             return Self::Has(lease, wait());
         }
         match pool.places.clone().try_acquire_owned() {
-            Ok(place) => Self::at(place, pool, here),
+            Ok(place) => Self::at(Place::new(place), pool, here),
             Err(_) => Self::Waits(Box::pin(pool.places.clone().acquire_owned()), wait()),
         }
     }
@@ -320,19 +341,19 @@ impl<S: Send + 'static> Stage<S> {
         S::Error: Into<BoxError>,
     {
         let settings = &pool.settings;
-        let busy = || match settings.share {
-            Some(_) => Refusal::Late(settings.wait_timeout),
-            None => Refusal::Busy(settings.wait_timeout, settings.most),
-        };
         loop {
             let next = match self {
                 Self::New => Self::begin(pool, here),
                 Self::Waits(place, timer) => match place.as_mut().poll(cx) {
-                    Poll::Ready(Ok(place)) => Self::at(place, pool, here),
+                    Poll::Ready(Ok(place)) => Self::at(Place::new(place), pool, here),
                     Poll::Ready(Err(closed)) => return Poll::Ready(Err(closed.into())),
                     Poll::Pending => {
                         std::task::ready!(timer.poll(cx));
-                        return Poll::Ready(Err(busy().into()));
+                        if settings.share.is_some() {
+                            return Poll::Ready(Err(Refusal::Late(settings.wait_timeout).into()));
+                        }
+                        *timer = Timer::after(settings.wait_timeout.max(STAY));
+                        return Poll::Ready(Err(pool.busy().into()));
                     }
                 },
                 Self::Connects(connecting) => match connecting.connection.as_mut().poll(cx) {
@@ -372,7 +393,7 @@ impl<S: Send + 'static> Stage<S> {
                         }
                         // One that others use already may be busy, and no more.
                         if settings.share.is_some() {
-                            return Poll::Ready(Err(busy().into()));
+                            return Poll::Ready(Err(Refusal::Late(settings.wait_timeout).into()));
                         }
                         // It was idle, and is stuck: others may be, too.
                         match lease.discard() {
@@ -405,7 +426,10 @@ where
             *stage = Stage::New;
         }
         let polled = stage.poll(&self.pool, here, cx);
-        if let Poll::Ready(Err(_)) = polled {
+        // One that is told that all are busy keeps its place in the line, should it be polled again.
+        if let Poll::Ready(Err(error)) = &polled
+            && !error.is::<Busy>()
+        {
             *stage = Stage::New;
         }
         polled

@@ -6,7 +6,11 @@ use futures_util::{
 };
 use tokio::time::Instant;
 
-use crate::route::Route;
+use crate::{
+    endpoint::Endpoint,
+    error::{Refusal, SharedError},
+    route::Route,
+};
 
 /// One word, empty for most requests.
 #[derive(Clone, Debug, Default)]
@@ -15,10 +19,19 @@ pub(super) struct Errand(Option<Box<Trip>>);
 #[derive(Clone, Debug, Default)]
 struct Trip {
     route: Route,
-    /// Of a request for one pod, once it has been asked for.
+    /// Of a request for one pod, once it has been asked for; of any, once an endpoint was busy.
     deadline: Option<Option<Instant>>,
+    busy: Option<Box<BusyEndpoints>>,
     /// Whether the background task has heard that there is no endpoint for it, if it has been told.
     heard: Option<Heard>,
+}
+
+/// The endpoints that have no room for a request.
+#[derive(Clone, Debug)]
+struct BusyEndpoints {
+    /// The way to others.
+    beside: Route,
+    last: Refusal,
 }
 
 /// Ready when the background task has heard of a request.
@@ -40,7 +53,53 @@ impl Errand {
         self.0.as_ref().map_or(ANYWHERE, |trip| &trip.route)
     }
 
-    /// Until when the request waits for its pod, which is decided when it first has to.
+    /// Where it wants to go, but away from this endpoint if that can be helped.
+    pub(super) fn avoid(&mut self, endpoint: &Endpoint) {
+        let trip = self.0.get_or_insert_default();
+        trip.route = std::mem::take(&mut trip.route).avoid(endpoint);
+    }
+
+    /// An endpoint has no room for it; the way to others that haven't been asked for room.
+    pub(super) fn busy(&mut self, endpoint: &Endpoint, why: SharedError) -> &Route {
+        let trip = self.0.get_or_insert_default();
+        let before = trip.busy.take().map(|busy| busy.beside);
+        let beside = before.unwrap_or_else(|| trip.route.clone().only_others());
+        let busy = BusyEndpoints {
+            beside: beside.avoid(endpoint),
+            last: Refusal {
+                endpoint: endpoint.clone(),
+                why,
+            },
+        };
+        &trip.busy.insert(Box::new(busy)).beside
+    }
+
+    /// All have been asked for room: from now on each of them may be once more.
+    pub(super) fn ask_again(&mut self) {
+        if let Some(trip) = &mut self.0
+            && let Some(busy) = &mut trip.busy
+        {
+            busy.beside = trip.route.clone().only_others();
+        }
+    }
+
+    /// The last endpoint that had no room for it, if it waits for room.
+    pub(super) fn last_busy(&self) -> Option<&Refusal> {
+        let busy = self.0.as_ref()?.busy.as_ref()?;
+        Some(&busy.last)
+    }
+
+    /// An endpoint has it. Should it come back, it waits anew.
+    pub(super) fn sent(&mut self) {
+        if let Some(trip) = &mut self.0
+            && trip.busy.take().is_some()
+            && !trip.route.is_for_one()
+        {
+            trip.deadline = None;
+        }
+    }
+
+    /// Until when the request waits for its pod, or for room, which is decided when it first has to.
     pub(super) fn deadline(&mut self, decide: impl FnOnce() -> Option<Instant>) -> Option<Instant> {
         let trip = self.0.as_mut()?;
         *trip.deadline.get_or_insert_with(decide)

@@ -29,13 +29,14 @@ use tower::Service;
 use super::{
     errand::Errand,
     place::{
-        Held, State, StateProjection, Unready, Waiting, place, place_errand, refuse, take_back,
+        Held, State, StateProjection, Unready, Waiting, offer, place, place_errand, refuse,
+        take_back,
     },
     shared::Shared,
 };
 use crate::{
     endpoint::Endpoint,
-    error::{BoxError, Error, SharedError},
+    error::{BoxError, Busy, Error, SharedError},
     in_flight::{Completion, InFlight},
     route::Route,
 };
@@ -131,6 +132,20 @@ impl<S: Service<Req>, Req, C> ResponseFuture<S, Req, C> {
         signals.service()
     }
 
+    /// From now on the request avoids this endpoint, should it have to go to another one.
+    pub(crate) fn avoid(self: Pin<&mut Self>, endpoint: &Endpoint) {
+        let errand = match self.project().state.project() {
+            StateProjection::Sent { errand, .. } => errand,
+            StateProjection::Unsent { unready } => match &mut unready.held {
+                Some(held) => &mut held.errand,
+                None => return,
+            },
+            StateProjection::Waiting { waiting } => &mut waiting.errand,
+            StateProjection::Failed { .. } => return,
+        };
+        errand.avoid(endpoint);
+    }
+
     /// The guard of the request, if an endpoint has it, or gets it once it is ready.
     pub(crate) fn in_flight(self: Pin<&mut Self>) -> Option<&mut InFlight> {
         match self.project().state.project() {
@@ -214,26 +229,64 @@ where
     let Poll::Ready(is_ready) = service.poll_ready(cx) else {
         return poll_elsewhere(held, change, shared, cx);
     };
+    let is_ready = match is_ready.map_err(|error| error.into().downcast::<Busy>()) {
+        Ok(()) => Ok(()),
+        Err(Err(error)) => Err(error),
+        Err(Ok(busy)) => return poll_busy(held, change, *busy, shared, cx),
+    };
     let Held {
         request,
         in_flight,
-        errand,
+        mut errand,
     } = held.take().expect(TAKEN);
     Poll::Ready(match is_ready {
         // It may have become ready as another pod.
         Ok(()) if shared.is_lost(errand.route(), &in_flight) && !shared.is_closed() => {
             place_errand(shared, request, errand)
         }
-        Ok(()) => State::Sent {
-            future: service.call(request),
-            in_flight: Some(in_flight),
-            errand,
-        },
-        Err(error) => match refuse(shared, in_flight, error.into(), request) {
+        Ok(()) => {
+            errand.sent();
+            State::Sent {
+                future: service.call(request),
+                in_flight: Some(in_flight),
+                errand,
+            }
+        }
+        Err(error) => match refuse(shared, in_flight, error, request) {
             Ok(state) => state,
             Err(request) => place_errand(shared, request, errand),
         },
     })
+}
+
+/// Takes a request elsewhere whose endpoint is busy; if there is nowhere to go, it stays in the line there.
+#[cold]
+fn poll_busy<S, Req>(
+    held: &mut Option<Held<Req>>,
+    change: &mut Option<BoxFuture<'static, ()>>,
+    busy: Busy,
+    shared: &Arc<Shared<S>>,
+    cx: &mut Context<'_>,
+) -> Poll<State<S, S::Future, Req>>
+where
+    S: Service<Req> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+{
+    let waiting = held.as_mut().expect(TAKEN);
+    let beside = shared.pick_beside(&mut waiting.errand, &waiting.in_flight, busy);
+    let Some((service, in_flight)) = beside else {
+        // Until its deadline, which may be new. The service is polled again, to wake this task.
+        *change = None;
+        cx.waker().wake_by_ref();
+        return Poll::Pending;
+    };
+    let Held {
+        request,
+        mut errand,
+        ..
+    } = held.take().expect(TAKEN);
+    let offered = offer(shared, service, in_flight, request, &mut errand);
+    Poll::Ready(offered.unwrap_or_else(|request| place_errand(shared, request, errand)))
 }
 
 /// Tries again when something has changed.

@@ -11,7 +11,7 @@ use tower::Service;
 
 use super::{errand::Errand, reconnect::Refusal, shared::Shared, waiting::Placement};
 use crate::{
-    error::{BoxError, Error, NoRuntime, Refused, Suspect, Unsent, chain},
+    error::{BoxError, Busy, Error, NoRuntime, Refused, Suspect, Unsent, chain},
     in_flight::InFlight,
 };
 
@@ -76,9 +76,10 @@ where
     let Some((service, in_flight)) = shared.pick() else {
         return place_errand(shared, request, Errand::default());
     };
-    match offer(shared, service, in_flight, request, Errand::default()) {
+    let mut errand = Errand::default();
+    match offer(shared, service, in_flight, request, &mut errand) {
         Ok(state) => state,
-        Err(request) => place_errand(shared, request, Errand::default()),
+        Err(request) => place_errand(shared, request, errand),
     }
 }
 
@@ -120,46 +121,60 @@ where
             },
         };
         errand.placed();
-        match offer(shared, service, in_flight, request, errand.clone()) {
+        match offer(shared, service, in_flight, request, &mut errand) {
             Ok(state) => return state,
             Err(refused) => request = refused,
         }
     }
 }
 
-/// Gives a request to the endpoint that has been picked for it, if that is ready; gives it back if that refuses.
+/// Gives a request to the endpoint that has been picked for it, or to another one if that is busy; gives it back if one refuses.
 #[inline]
-fn offer<S, Req>(
+pub(super) fn offer<S, Req>(
     shared: &Arc<Shared<S>>,
     mut service: S,
-    in_flight: InFlight,
+    mut in_flight: InFlight,
     request: Req,
-    errand: Errand,
+    errand: &mut Errand,
 ) -> Result<State<S, S::Future, Req>, Req>
 where
     S: Service<Req> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
 {
-    // Most are. One that is not is polled again, by the task that is to be woken, before anything can be missed.
-    match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(Ok(())) => Ok(State::Sent {
-            future: service.call(request),
-            in_flight: Some(in_flight),
-            errand,
-        }),
-        Poll::Ready(Err(error)) => refuse(shared, in_flight, error.into(), request),
-        Poll::Pending => Ok(State::Unsent {
+    loop {
+        // Most are. One that is not is polled again, by the task that is to be woken, before anything can be missed.
+        match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => {
+                errand.sent();
+                return Ok(State::Sent {
+                    future: service.call(request),
+                    in_flight: Some(in_flight),
+                    errand: std::mem::take(errand),
+                });
+            }
+            Poll::Ready(Err(error)) => match error.into().downcast::<Busy>() {
+                Err(error) => return refuse(shared, in_flight, error, request),
+                Ok(busy) => {
+                    if let Some(beside) = shared.pick_beside(errand, &in_flight, *busy) {
+                        (service, in_flight) = beside;
+                        continue;
+                    }
+                }
+            },
+            Poll::Pending => {}
+        }
+        return Ok(State::Unsent {
             unready: Box::new(Unready {
                 service,
                 held: Some(Held {
                     request,
                     in_flight,
-                    errand,
+                    errand: std::mem::take(errand),
                 }),
                 change: None,
                 shared: shared.clone(),
             }),
-        }),
+        });
     }
 }
 
@@ -245,14 +260,19 @@ fn refuses(in_flight: &InFlight) -> bool {
     in_a_row >= REFUSED_IN_A_ROW || in_flight.member().is_unreachable()
 }
 
-/// Waits for the readiness of a service of `Req`.
+/// Waits for the readiness of a service of `Req`, for room as well.
 pub(super) fn ready<S, Req>(mut service: S) -> BoxFuture<'static, Result<(), BoxError>>
 where
     S: Service<Req> + Send + 'static,
     S::Error: Into<BoxError>,
 {
     Box::pin(async move {
-        let ready = poll_fn(|cx| service.poll_ready(cx).map_err(Into::into));
-        ready.await
+        loop {
+            let ready = poll_fn(|cx| service.poll_ready(cx).map_err(Into::<BoxError>::into));
+            match ready.await {
+                Err(error) if error.is::<Busy>() => {}
+                ready => return ready,
+            }
+        }
     })
 }

@@ -23,7 +23,7 @@ use super::{
     shared::{Event, Notes, ReadyTimeout, Shared},
 };
 use crate::{
-    error::{Away, Error, NoEndpoints, PodState, SharedError},
+    error::{Away, Busy, Error, NoEndpoints, PodState, Refusal, SharedError},
     home::Timer,
     in_flight::InFlight,
     route::{Route, Target},
@@ -60,6 +60,28 @@ impl<S: Clone> Shared<S> {
             false => self.tell(errand).ok_or(error),
         });
         wait.map(Placement::Waiting)
+    }
+
+    /// Another endpoint for a request that finds no room at this one, if there is one that it hasn't asked for room before. From now
+    /// on it waits up to the ready timeout, counted from when it began to wait.
+    pub(super) fn pick_beside(
+        &self,
+        errand: &mut Errand,
+        in_flight: &InFlight,
+        busy: Busy,
+    ) -> Option<(S, InFlight)> {
+        let beside = errand.busy(in_flight.endpoint(), busy.why).clone();
+        let now = Instant::now();
+        let since = now.checked_sub(busy.waited).unwrap_or(now);
+        errand.deadline(|| self.deadline(since));
+        if errand.route().is_for_one() {
+            return None;
+        }
+        let picked = self.pick_routed(&beside);
+        if picked.is_none() {
+            errand.ask_again();
+        }
+        picked
     }
 
     /// A wait for the one endpoint that will do.
@@ -174,9 +196,12 @@ impl<S> Shared<S> {
         until(self.next_change(), deadline)
     }
 
-    /// Until when a request for one pod waits for it to become ready. Where requests never wait for one that accepts, this one has
+    /// Until when a request waits for room, or one for one pod for it to become ready. Where requests never wait for one that accepts, this one has
     /// accepted, and is waited for as any other is.
     fn ready_deadline(&self, errand: &mut Errand, now: Instant) -> Option<Instant> {
+        if errand.last_busy().is_some() {
+            return errand.deadline(|| None);
+        }
         let is_bounded = self.ready_timeout != ReadyTimeout::Bounded(Duration::ZERO);
         let is_for_one = errand.route().is_for_one();
         (is_bounded && is_for_one).then(|| errand.deadline(|| self.deadline(now)))?
@@ -317,12 +342,30 @@ impl<S> Shared<S> {
         }
     }
 
-    /// Why a request for one pod waits no longer for it to become ready, if its time is up.
+    /// Why a request for one pod waits no longer for it to become ready, or any request for room, if its time is up.
     pub(super) fn is_over(&self, errand: &mut Errand) -> Option<Error> {
         let now = Instant::now();
         let deadline = self.ready_deadline(errand, now);
         let is_over = deadline.is_some_and(|deadline| deadline <= now);
-        is_over.then(|| self.may_wait_for(errand.route(), now, deadline).err())?
+        is_over.then(|| match errand.last_busy() {
+            Some(last) => Some(self.busy(errand.route(), last)),
+            None => self.may_wait_for(errand.route(), now, deadline).err(),
+        })?
+    }
+
+    /// That no endpoint has room for a request.
+    fn busy(&self, route: &Route, last: &Refusal) -> Error {
+        match (route.requested(), route.requested_member()) {
+            (Some(pod), None) => {
+                let state = PodState::Busy(last.endpoint.clone());
+                Error::pod_unreachable(pod.to_string(), state, Some(last.why.clone()))
+            }
+            (_, Some(_)) => Error::busy(1, last.clone()),
+            (None, None) => {
+                let endpoints = self.current.load().not_left_out(route);
+                Error::busy(endpoints.max(1), last.clone())
+            }
+        }
     }
 
     /// Whether anything can still change.

@@ -20,6 +20,13 @@ impl Error {
         Self::unreachable(endpoints, Some(Refusal { endpoint, why }))
     }
 
+    /// None of so many pods has room for a request, and `last` was waited for last: [`is_busy`](Self::is_busy).
+    pub fn fake_busy(endpoints: usize, last: Endpoint, why: impl Into<BoxError>) -> Self {
+        let why = why.into().into();
+        let endpoint = last;
+        Self::busy(endpoints, Refusal { endpoint, why })
+    }
+
     /// The one pod that was asked for refuses: [`is_unreachable`](Self::is_unreachable), with a [`pod`](Self::pod).
     pub fn fake_pod_unreachable(pod: Endpoint, why: impl Into<BoxError>) -> Self {
         let name = pod.name().map_or_else(|| pod.to_string(), str::to_owned);

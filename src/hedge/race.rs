@@ -12,6 +12,8 @@
 //! the place of the first one is a retry as any other. It is the younger of the two then: the second is the one that may be
 //! overtaken.
 //!
+//! A second that no endpoint has taken says nothing: the first goes on, and another one is made later.
+//!
 //! A second that goes on alone has twice the time then that the first had before it. After that it hangs, as far as the caller
 //! is concerned, who would have had the result that was set aside without it.
 
@@ -23,7 +25,9 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 
+use super::Late;
 use crate::{
     balance::ResponseFuture,
     error::BoxError,
@@ -39,21 +43,28 @@ pub(crate) trait Runner: Future {
 
     /// It is cancelled: a try that began before it was answered first.
     fn withdraw(self: Pin<&mut Self>);
+
+    /// Should its endpoint refuse it, it goes to another one than that of this try, if there is one.
+    fn keep_away_from(self: Pin<&mut Self>, other: &Self);
 }
 
 /// The request that the tries are of.
 pub(crate) trait Contest<F: Future> {
+    /// After how long a result is late, if that is known by now.
+    fn late(&self) -> Option<Duration>;
+
     /// How long the first try may take now before there is a second one, where a result is late after `late`.
     fn patience(&self, late: Duration) -> Duration;
 
-    /// A second try beside `first`, if there is to be one.
-    fn second(&mut self, first: &F) -> Option<F>;
+    /// A second try beside `first`, if there is to be one. One that has been paid for needs no budget.
+    fn second(&mut self, first: &F, is_paid: &mut bool) -> Option<F>;
 
     /// Whether a result ends the race though the other try may bring another one.
     fn is_good(&self, result: &F::Output) -> bool;
 
-    /// Takes note of a result that doesn't.
-    fn set_aside(&mut self, result: F::Output);
+    /// Takes note of a result that doesn't, which is the second try's while the first one goes on. Whether there may be
+    /// another second try: no endpoint has executed the request in this one.
+    fn set_aside(&mut self, result: F::Output) -> bool;
 
     /// Takes note of a result that doesn't, and makes another try in the place of the one that it is of, beside `other`, if
     /// there is to be one.
@@ -65,6 +76,12 @@ const ALONE: u32 = 2;
 
 /// The least that a timer tells.
 const LEAST: Duration = Duration::from_millis(1);
+
+/// How long it is at most from one look to the next whether there may be a second try now.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// How soon the first look is where it isn't known what is late: reviews of the endpoints, which learn it, are so far apart.
+const LOOK: Duration = Duration::from_millis(10);
 
 pin_project! {
     /// A try, and the second one beside it if there is any.
@@ -89,17 +106,47 @@ struct Second<F> {
 /// When a second try is asked for; once it goes on alone, when its time is over.
 struct Due {
     timer: Timer,
-    after: Duration,
+    late: Late,
     /// How long the first one has taken when the time is over.
     waited: Duration,
+    /// When the second one was made.
+    made: Option<Instant>,
+    /// The budget has been charged for a second one.
+    is_paid: bool,
 }
 
 impl Due {
-    fn new(after: Duration) -> Self {
+    fn new(late: Late) -> Self {
+        let after = match late {
+            Late::After(after) => after,
+            Late::Unknown => LOOK,
+        };
         Self {
             timer: Timer::after(after),
-            after,
+            late,
             waited: after,
+            made: None,
+            is_paid: false,
+        }
+    }
+
+    /// The same for another try in the place of the first one.
+    fn renew(&mut self) {
+        let is_paid = self.is_paid;
+        *self = Self {
+            is_paid,
+            ..Self::new(self.late)
+        };
+    }
+
+    /// How long the first one may take before there is a second one, as it is known now.
+    fn patience<F: Future>(&mut self, contest: &impl Contest<F>) -> Option<Duration> {
+        if let Late::Unknown = self.late {
+            self.late = contest.late().map_or(Late::Unknown, Late::After);
+        }
+        match self.late {
+            Late::After(late) => Some(contest.patience(late)),
+            Late::Unknown => None,
         }
     }
 
@@ -109,26 +156,40 @@ impl Due {
         self.waited = until;
     }
 
+    /// Whatever keeps the second try from being made may be over later; not to wake up again and again where the request takes
+    /// long, it is asked for after twice the time, or a second later.
+    fn put_off_longer(&mut self) {
+        let longer = self.waited.clamp(LEAST, LONGEST);
+        self.put_off(self.waited.saturating_add(longer));
+    }
+
+    /// The second one is made.
+    fn make(&mut self) {
+        self.made = Some(Instant::now());
+    }
+
+    /// Nobody has taken the second one, and the first one has taken so much longer.
+    fn take_back(&mut self) {
+        let made = self.made.take();
+        let since = made.map(|made| made.elapsed());
+        self.waited += since.unwrap_or_default();
+        self.put_off_longer();
+    }
+
     /// The second try goes on alone from now on.
     fn wait_alone(&mut self) {
         self.timer = Timer::after(self.waited.max(LEAST).saturating_mul(ALONE));
     }
-
-    /// Whatever keeps the second try from being made may be over later; not to wake up again and again where the request takes
-    /// long, it is asked for after twice the time.
-    fn put_off_longer(&mut self) {
-        self.put_off(self.waited.max(LEAST).saturating_mul(2));
-    }
 }
 
 impl<F> Race<F> {
-    /// A try; a second one may be made after so long.
+    /// A try; a second one may be made when it is late, if that is said.
     #[inline]
-    pub(crate) fn new(first: F, after: Option<Duration>) -> Self {
+    pub(crate) fn new(first: F, late: Option<Late>) -> Self {
         Self {
             first: Some(first),
-            second: after.map(|after| Second {
-                due: Box::new(Due::new(after)),
+            second: late.map(|late| Second {
+                due: Box::new(Due::new(late)),
                 begun: None,
             }),
             is_replaced: false,
@@ -142,7 +203,7 @@ impl<F> Race<F> {
         let mut this = self.project();
         this.first.set(Some(again));
         if let Some(Second { due, begun: None }) = this.second {
-            **due = Due::new(due.after);
+            due.renew();
         }
     }
 
@@ -217,26 +278,38 @@ impl<F: Runner> Race<F> {
             match begun {
                 None => {
                     ready!(due.timer.poll(cx));
-                    let patience = contest.patience(due.after);
+                    let Some(patience) = due.patience(&contest) else {
+                        due.put_off_longer();
+                        continue;
+                    };
                     if patience > due.waited {
                         due.put_off(patience);
                         continue;
                     }
                     let first = this.first.as_ref().get_ref().as_ref();
-                    let Some(second) = first.and_then(|first| contest.second(first)) else {
+                    let is_paid = &mut due.is_paid;
+                    let Some(second) = first.and_then(|first| contest.second(first, is_paid))
+                    else {
                         due.put_off_longer();
                         continue;
                     };
                     tracing::debug!("request hedged: its answer is late");
+                    due.make();
+                    *this.is_replaced = false;
+                    if let Some(first) = this.first.as_mut().as_pin_mut() {
+                        first.keep_away_from(&second);
+                    }
                     *begun = Some(Box::pin(second));
                 }
                 Some(second) => {
                     let result = ready!(second.as_mut().poll(cx));
-                    *this.second = None;
+                    *begun = None;
                     let Some(first) = this.first.as_mut().as_pin_mut() else {
+                        *this.second = None;
                         return Poll::Ready(result);
                     };
                     if contest.is_good(&result) {
+                        *this.second = None;
                         match *this.is_replaced {
                             true => first.withdraw(),
                             false => first.overtaken(),
@@ -245,7 +318,10 @@ impl<F: Runner> Race<F> {
                         *this.is_overtaken = !*this.is_replaced;
                         return Poll::Ready(result);
                     }
-                    contest.set_aside(result);
+                    match contest.set_aside(result) {
+                        true => due.take_back(),
+                        false => *this.second = None,
+                    }
                 }
             }
         }
@@ -278,8 +354,9 @@ impl<F: Runner> Race<F> {
                 return Poll::Ready(result);
             }
             let again = contest.replace(result, second);
-            if again.is_none() {
-                due.wait_alone();
+            match &again {
+                Some(again) => second.as_mut().keep_away_from(again),
+                None => due.wait_alone(),
             }
             *this.is_replaced = true;
             this.first.set(again);
@@ -300,5 +377,11 @@ where
 
     fn withdraw(self: Pin<&mut Self>) {
         self.in_flight().map(InFlight::withdraw);
+    }
+
+    fn keep_away_from(self: Pin<&mut Self>, other: &Self) {
+        if let Some(endpoint) = other.endpoint() {
+            self.avoid(endpoint);
+        }
     }
 }

@@ -281,16 +281,20 @@ impl<'a> Contest<'a> {
 }
 
 impl hedge::Contest<Sent> for Contest<'_> {
+    fn late(&self) -> Option<Duration> {
+        self.shared.pods.late()
+    }
+
     fn patience(&self, late: Duration) -> Duration {
         let hedges = self.shared.retries.hedges.as_ref();
         hedges.map_or(late, |hedges| hedges.patience(late))
     }
 
-    fn second(&mut self, first: &Sent) -> Option<Sent> {
+    fn second(&mut self, first: &Sent, is_paid: &mut bool) -> Option<Sent> {
         let Shared { pods, retries, .. } = self.shared;
         let has_other = |route: &Route| pods.has_other(route);
         let late = first.endpoint()?;
-        let (request, route) = self.replay.beside(late, retries, has_other)?;
+        let (request, route) = self.replay.beside(late, is_paid, retries, has_other)?;
         if let Some(followed) = &mut self.followed {
             followed.hedged(late);
         }
@@ -302,10 +306,12 @@ impl hedge::Contest<Sent> for Contest<'_> {
         result.as_ref().is_ok_and(is_good)
     }
 
-    fn set_aside(&mut self, result: <Sent as Future>::Output) {
+    fn set_aside(&mut self, result: <Sent as Future>::Output) -> bool {
         let answer = result.map_err(Error::balance);
         let ended = self.ended(&answer);
         self.replay.set_aside(answer, &ended);
+        let hedges = self.shared.retries.hedges.as_ref();
+        ended.is_taken_back(hedges)
     }
 
     fn replace(&mut self, result: <Sent as Future>::Output, other: &Sent) -> Option<Sent> {

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     endpoint::Endpoint,
-    hedge::Hedges,
+    hedge::{Hedges, Late},
     outcome::{ByStatus, ClassifyHttp, GRPC_STATUS, Outcome as Health},
     retry::{Allowance, Attempts, Ended, Fate, Pushback, UNAVAILABLE},
     route::Route,
@@ -150,27 +150,29 @@ impl Replay {
         !self.attempts.may_be_executed()
     }
 
-    /// After how long the request may be hedged, which begins now.
+    /// When the request may be hedged, which begins now.
     pub(super) fn hedged_after(
         &self,
         retries: &Retries,
         late: impl FnOnce() -> Option<Duration>,
-    ) -> Option<Duration> {
+    ) -> Option<Late> {
         let hedges = retries.hedges.as_ref().filter(|_| self.is_hedged);
         hedges?.begin(self.attempts.route(), late)
     }
 
-    /// The request for a second try beside the one at `pod`, and its route, if there is to be one.
+    /// The request for a second try beside the one at `pod`, and its route, if there is to be one; whether the budget has been
+    /// charged for it.
     pub(super) fn beside(
         &self,
         pod: &Endpoint,
+        is_paid: &mut bool,
         retries: &Retries,
         has_other: impl FnOnce(&Route) -> bool,
     ) -> Option<(PodRequest, Route)> {
         let allowance = &retries.allowance;
         let route = self.attempts.beside(pod, allowance, has_other)?;
         let request = again(&self.head, &self.body)?;
-        let is_allowed = retries.hedges.as_ref()?.allow(&*allowance.budget);
+        let is_allowed = retries.hedges.as_ref()?.allow(&*allowance.budget, is_paid);
         is_allowed.then_some((request, route))
     }
 

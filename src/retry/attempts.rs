@@ -13,7 +13,7 @@ use std::{ops::ControlFlow, sync::Arc};
 use tower::retry::budget::Budget;
 
 use super::{budget::DefaultBudget, delays::Delays};
-use crate::{endpoint::Endpoint, route::Route};
+use crate::{endpoint::Endpoint, hedge::Hedges, route::Route};
 
 /// How often one request is sent again, at most.
 const TIMES: usize = 3;
@@ -48,6 +48,18 @@ pub(crate) struct Ended {
     pub(crate) is_retried: bool,
     /// It counts for more than what was [set aside](Attempts::has_aside), if anything was.
     pub(crate) is_good: bool,
+}
+
+impl Ended {
+    /// Whether a hedge was executed by nobody, and isn't the only one that its request may have. Those that are allowed get it
+    /// back then.
+    pub(crate) fn is_taken_back(&self, hedges: Option<&Hedges>) -> bool {
+        let is_taken_back = !self.fate.may_be_executed();
+        if let Some(hedges) = hedges.filter(|_| is_taken_back) {
+            hedges.give_back();
+        }
+        is_taken_back
+    }
 }
 
 /// What became of a request at the endpoint that it was sent to.

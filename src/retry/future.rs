@@ -228,12 +228,20 @@ where
     C: Completion<S::Response> + Clone,
     L: RetryPolicy<Req, C::Response>,
 {
+    fn late(&self) -> Option<Duration> {
+        self.balance.late()
+    }
+
     fn patience(&self, late: Duration) -> Duration {
         let hedges = self.terms.hedges.as_ref();
         hedges.map_or(late, |hedges| hedges.patience(late))
     }
 
-    fn second(&mut self, first: &Attempt<S, Req, C>) -> Option<Attempt<S, Req, C>> {
+    fn second(
+        &mut self,
+        first: &Attempt<S, Req, C>,
+        is_paid: &mut bool,
+    ) -> Option<Attempt<S, Req, C>> {
         let Terms {
             policy,
             allowance,
@@ -244,7 +252,7 @@ where
             .attempts
             .beside(first.endpoint()?, allowance, has_other)?;
         let request = policy.again(&self.request)?;
-        let is_allowed = hedges.as_ref()?.allow(&*allowance.budget);
+        let is_allowed = hedges.as_ref()?.allow(&*allowance.budget, is_paid);
         is_allowed.then(|| self.balance.call_completing(request, route, Located))
     }
 
@@ -253,9 +261,10 @@ where
         result.as_ref().is_ok_and(is_good)
     }
 
-    fn set_aside(&mut self, result: Answer<S, Req, C>) {
+    fn set_aside(&mut self, result: Answer<S, Req, C>) -> bool {
         let (ended, result) = self.ended(result);
         self.attempts.set_aside(result, &ended);
+        ended.is_taken_back(self.terms.hedges.as_deref())
     }
 
     fn replace(

@@ -34,7 +34,8 @@ impl<S> Snapshot<S> {
             return Some(picked);
         }
         if route.is_only_others() {
-            return self.pick_next(route, rng);
+            let next = self.pick_next(route, rng);
+            return next.or_else(|| self.pick_passed_over(route, rng));
         }
         match route.left_out() {
             Some(_) => self.pick_other(route, rng),
@@ -128,10 +129,16 @@ impl<S> Snapshot<S> {
         endpoints.filter(|it| !route.leaves_out(it)).count()
     }
 
-    /// Whether an endpoint is available that `route` doesn't avoid.
+    /// Whether an endpoint is available that `route` doesn't avoid; for a second try, one that is passed over will do.
     pub(crate) fn has_other(&self, route: &Route) -> bool {
+        let is_second = route.is_only_others();
         let mut all = 0..self.members.len();
-        all.any(|index| self.members.is_available(index) && self.may_be_other(route, index))
+        all.any(|index| {
+            let is_passed_over =
+                || is_only_slow(self.member(index)) || self.member(index).has_trial();
+            (self.members.is_available(index) || is_second && is_passed_over())
+                && self.may_be_other(route, index)
+        })
     }
 
     /// The one endpoint that will do, whatever its health. One trial of it is as good as any.
@@ -200,10 +207,30 @@ impl<S> Snapshot<S> {
         Some(self.picked(index, false))
     }
 
+    /// Chooses an endpoint for a second try where none is available: one that is due to be tried, or else one that is only slow.
+    /// The first try hangs, as far as is known, so either is more likely to answer.
+    fn pick_passed_over(&self, route: &Route, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
+        let others = (0..self.members.len()).filter(|&index| self.may_be_other(route, index));
+        let tried = others
+            .clone()
+            .find(|&index| self.member(index).claim_trial());
+        if let Some(index) = tried {
+            return Some(self.picked(index, true));
+        }
+        let slow = others.filter(|&index| is_only_slow(self.member(index)));
+        let index = slow.choose(rng)?;
+        let begun = self.member(index).begin_ejected() || self.members.begin(index);
+        begun.then(|| self.picked(index, false))
+    }
+
+    fn member(&self, index: usize) -> &Member {
+        &self.members()[index]
+    }
+
     /// Chooses one of the endpoints that aren't avoided: of two at random the one with the smaller load for its weight. For
     /// requests that are sent again: they are no turn of the policy's, else an endpoint that fails would take its neighbour's.
     fn pick_avoiding(&self, route: &Route, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
-        // A second try is no trial: it goes where an answer is likely.
+        // A second try is no trial if it can be helped: it goes where an answer is likely.
         if self.signals.heed_if_any() && !route.is_only_others() {
             let all = 0..self.members.len();
             let mut others = all.filter(|&index| {
@@ -266,5 +293,5 @@ impl<S> Snapshot<S> {
 
 /// Whether an endpoint is ejected for nothing worse than being slow.
 fn is_only_slow(member: &Member) -> bool {
-    member.stats().reason() == Some(EjectionReason::Slow)
+    member.stats().reason() == Some(EjectionReason::Slow) && member.is_only_ejected()
 }

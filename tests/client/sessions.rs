@@ -899,7 +899,7 @@ async fn a_session_stays_with_a_pod_that_is_only_slow() {
     let (lost, pods) = (Lost::default(), modes::<2>().await);
     let [home, other] = &pods;
     let client = over(vec![web(0, home.addr()), web(1, other.addr())])
-        .hedge(Hedge::after(Duration::from_millis(20)).share(1.0))
+        .hedge(Hedge::new().share(1.0))
         .sessions(lost.hook(cookie()));
     let client = client.build().expect("a client");
     // It is known then what is usual.

@@ -18,7 +18,8 @@ use tokio::{sync::watch, time::sleep};
 use tokio_test::{assert_pending, assert_ready_ok, task};
 use tower::{Service, service_fn};
 use tower_headless::{
-    Balance, BoxError, Connected, Connections, Endpoint, Error, Route, StaticEndpoints, Unsent,
+    Balance, BoxError, Connected, Connections, Endpoint, EndpointState, Error, Route,
+    StaticEndpoints, Unsent,
 };
 
 use crate::support::scripted::{discovery, endpoint, settle};
@@ -420,9 +421,147 @@ async fn the_error_says_that_all_connections_are_in_use() {
     assert_pending!(busy.poll());
     let error = send(&balance).await.expect_err("no connection");
     assert!(error.is_unsent() && error.is_unreachable(), "{error}");
-    let source = std::error::Error::source(&error).expect("the refusal");
+    assert!(error.is_busy(), "{error}");
+    let source = std::error::Error::source(&error).expect("the cause");
     let text = source.to_string();
     assert!(text.contains("100ms") && text.contains("all 1"), "{text}");
+    let text = "the only endpoint, 10.0.0.1:80, is busy: no connection came free within 100ms: all 1 \
+                are in use";
+    assert!(error.to_string().ends_with(text), "{error}");
+}
+
+/// A balancer over these pods, with a connection to each, and requests that have all of them.
+async fn busy(
+    pods: &Pods,
+    hosts: &[u8],
+    wait: Duration,
+) -> (
+    Balanced,
+    Vec<task::Spawn<impl Future<Output = Result<(u8, usize), Error>> + use<>>>,
+) {
+    let addresses = hosts.iter().map(|&host| endpoint(host).address());
+    let balance = Balance::builder(StaticEndpoints::new(addresses))
+        .ready_timeout(3 * SECOND)
+        .build_connected(Connections::pooled(1, pods.connect()).wait_timeout(wait));
+    settle().await;
+    let hold = |&host: &u8| {
+        pods.set(host, Mood::Holds);
+        let mut request = task::spawn(prefer(&balance, host));
+        assert_pending!(request.poll());
+        request
+    };
+    let requests = hosts.iter().map(hold).collect();
+    (balance, requests)
+}
+
+fn prefer(
+    balance: &Balanced,
+    host: u8,
+) -> impl Future<Output = Result<(u8, usize), Error>> + use<> {
+    let balance = balance.clone();
+    let route = Route::new().prefer(endpoint(host).address());
+    async move { balance.call_with(7, route).await }
+}
+
+fn all_are_available(balance: &Balanced) -> bool {
+    let all = balance.endpoints();
+    all.iter().all(|it| it.state == EndpointState::Available)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_is_busy_for_long_gets_requests_as_before() {
+    let pods = Pods::default();
+    let (balance, mut held) = busy(&pods, &[1, 2], SECOND).await;
+    pods.set(2, Mood::Answers);
+    assert_ready_ok!(held[1].poll());
+    assert_eq!(prefer(&balance, 1).await.expect("an answer").0, 2);
+    assert!(all_are_available(&balance));
+    pods.set(1, Mood::Answers);
+    assert_ready_ok!(held[0].poll());
+    assert_eq!(prefer(&balance, 1).await.expect("an answer"), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_all_are_busy_requests_wait_for_the_ready_timeout_and_the_error_says_so() {
+    for wait in [Duration::ZERO, SECOND / 3, SECOND, 10 * SECOND] {
+        let pods = Pods::default();
+        let (balance, mut held) = busy(&pods, &[1, 2], wait).await;
+        let mut fails = task::spawn(send(&balance));
+        assert_pending!(fails.poll());
+        sleep(2 * SECOND).await;
+        assert!(!fails.is_woken() || fails.poll().is_pending());
+        let waits = tokio::spawn(send(&balance));
+        if wait <= SECOND {
+            let error = fails.await.expect_err("no connection");
+            assert!(
+                error.is_busy() && error.is_unreachable() && error.is_unsent(),
+                "{error}"
+            );
+            let text = "no endpoint of 2 has room for it; pod 10.0.0.";
+            assert!(error.to_string().contains(text), "{error}");
+        }
+        assert!(all_are_available(&balance), "{wait:?}");
+        pods.set(1, Mood::Answers);
+        pods.set(2, Mood::Answers);
+        for request in &mut held {
+            assert_ready_ok!(request.poll());
+        }
+        waits.await.expect("no panic").expect("there is room now");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_nothing_looks_at_each_pod_at_once() {
+    let pods = Pods::default();
+    let (balance, mut held) = busy(&pods, &[1, 2, 3], Duration::ZERO).await;
+    pods.set(3, Mood::Answers);
+    assert_ready_ok!(held[2].poll());
+    for host in [1, 2] {
+        let mut request = task::spawn(prefer(&balance, host));
+        assert_eq!(assert_ready_ok!(request.poll()).0, 3);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_long_keeps_its_place_in_the_line_of_the_only_pod() {
+    let pods = Pods::default();
+    let (balance, mut held) = busy(&pods, &[1], SECOND).await;
+    let mut waits = Vec::new();
+    for _ in 0..3 {
+        let mut request = task::spawn(send(&balance));
+        assert_pending!(request.poll());
+        waits.push(request);
+        sleep(SECOND * 2 / 5).await;
+        for request in &mut waits {
+            assert_pending!(request.poll());
+        }
+    }
+    pods.set(1, Mood::Answers);
+    assert_ready_ok!(held[0].poll());
+    for request in &mut waits {
+        assert_ready_ok!(request.poll());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_one_pod_that_is_asked_for_may_be_busy() {
+    let pods = Pods::default();
+    let (balance, _held) = busy(&pods, &[1, 2], SECOND).await;
+    let address = endpoint(1).address();
+    let asked = balance.call_with(7, Route::new().pod(address));
+    let error = asked.await.expect_err("no connection");
+    assert!(
+        error.is_busy() && error.is_unreachable() && !error.is_absent(),
+        "{error}"
+    );
+    assert_eq!(error.endpoint(), Some(&endpoint(1)));
+    assert!(
+        error
+            .to_string()
+            .contains("is busy at 10.0.0.1:80: no connection came free"),
+        "{error}"
+    );
+    assert!(all_are_available(&balance));
 }
 
 #[tokio::test(start_paused = true)]

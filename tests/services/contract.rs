@@ -19,7 +19,8 @@ use tokio::time::sleep;
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Service, ServiceExt};
 use tower_headless::{
-    Balance, BoxError, Endpoint, EndpointState, Error, RoundRobin, StaticEndpoints, Unsent,
+    Balance, BoxError, Endpoint, EndpointState, EndpointStatus, Error, RoundRobin, StaticEndpoints,
+    Unsent,
 };
 
 use crate::support::scripted::{
@@ -63,6 +64,9 @@ async fn a_request_waits_for_as_long_as_its_pod_takes_to_become_ready() {
     world.pods.set([other], Behaviour::Answer);
     sleep(HOUR).await;
     assert_pending!(request.poll());
+    let all = world.balance.endpoints();
+    let is_available = |it: &EndpointStatus| it.state == EndpointState::Available;
+    assert!(all.iter().all(is_available), "busy, as far as is known");
     world.pods.set([chosen], Behaviour::Answer);
     let answered = assert_ready!(request.poll()).expect("a response");
     assert_eq!(answered, endpoint(chosen), "it went nowhere else");

@@ -29,12 +29,12 @@ impl<S> Pool<S> {
     }
 
     /// A connection that is there, or the place for one back.
-    pub(super) fn take(self: &Arc<Self>, place: Place, here: Home) -> Result<Lease<S>, Place> {
+    pub(super) fn take(self: &Arc<Self>, mut place: Place, here: Home) -> Result<Lease<S>, Place> {
         if self.settings.share.is_some() {
             // Somebody may have made it while this one waited for the place.
             return self.share(here).ok_or(place);
         }
-        match self.idle(here) {
+        match self.idle(&mut place, here) {
             Some(idle) => Ok(Lease::new(self, idle, Some(place), false)),
             None => Err(place),
         }
@@ -52,7 +52,7 @@ impl<S> Pool<S> {
             return Lease::new(self, connection(service), Some(place), true);
         };
         let own = connection(share(&service));
-        self.put(connection(service));
+        self.put(connection(service), None);
         Lease::new(self, own, None, true)
     }
 }
@@ -137,10 +137,10 @@ impl<S> Drop for Lease<S> {
             return;
         };
         if self.is_good
-            && self.place.is_some()
             && let Some(pool) = self.pool.upgrade()
+            && let Some(place) = self.place.take()
         {
-            pool.put(connection);
+            pool.put(connection, Some(place));
         }
     }
 }

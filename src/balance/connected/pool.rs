@@ -2,7 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -49,6 +52,8 @@ pub(super) struct Pool<S> {
     /// How many places there are.
     most: usize,
     pub(super) places: Arc<Semaphore>,
+    /// How many connections are in use or being made. Where one is taken or put back, this changes with those that are idle.
+    taken: Arc<AtomicUsize>,
     open: Mutex<Open<S>>,
 }
 
@@ -73,6 +78,7 @@ impl<S> Pool<S> {
             settings,
             most,
             places: Arc::new(Semaphore::new(most)),
+            taken: Arc::default(),
             open: Mutex::new(Open {
                 connections: VecDeque::new(),
                 made: 0,
@@ -94,11 +100,12 @@ impl<S> Pool<S> {
 
     /// An idle connection of the runtime `here`, for who has a place. If there is none, and no room for the one to come, one of
     /// another runtime makes some.
-    pub(super) fn idle(&self, here: Home) -> Option<Connection<S>> {
+    pub(super) fn idle(&self, place: &mut Place, here: Home) -> Option<Connection<S>> {
         let mut open = self.lock();
         let at = open.connections.iter().rposition(|it| it.home == here);
-        // Those that have a place, the one to come included.
-        let taken = self.most - self.places.available_permits();
+        place.count(&self.taken);
+        // The one to come included.
+        let taken = self.taken.load(Relaxed);
         let is_full = open.connections.len() + taken > self.most;
         let (idle, closed) = match at {
             Some(at) => (open.connections.remove(at), None),
@@ -118,14 +125,16 @@ impl<S> Pool<S> {
         open.made
     }
 
-    /// Keeps a connection for the next request, or for all.
-    pub(super) fn put(&self, connection: Connection<S>) {
+    /// Keeps a connection for the next request, or for all; the place that it had is for another one when this is done.
+    pub(super) fn put(&self, connection: Connection<S>, place: Option<Place>) {
         let mut open = self.lock();
+        // It doesn't count twice at any time: a good one of another runtime would be closed for it.
+        let place = place.map(Place::uncounted);
         open.connections.push_back(connection);
         let is_over = self.settings.share.is_some() && open.connections.len() > MOST_RUNTIMES;
         let oldest = is_over.then(|| open.connections.pop_front()).flatten();
         drop(open);
-        drop(oldest);
+        drop((place, oldest));
     }
 
     /// A shared connection is used no more.
@@ -143,4 +152,42 @@ impl<S> Pool<S> {
 }
 
 /// A place for a connection.
-pub(super) type Place = OwnedSemaphorePermit;
+pub(super) struct Place {
+    /// Where it is counted, once it is used.
+    counted: Option<Arc<AtomicUsize>>,
+    /// Given back after it is counted out.
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Place {
+    pub(super) fn new(permit: OwnedSemaphorePermit) -> Self {
+        Self {
+            counted: None,
+            _permit: permit,
+        }
+    }
+
+    fn count(&mut self, taken: &Arc<AtomicUsize>) {
+        if self.counted.is_none() {
+            taken.fetch_add(1, Relaxed);
+            self.counted = Some(taken.clone());
+        }
+    }
+
+    fn uncounted(mut self) -> Self {
+        self.end();
+        self
+    }
+
+    fn end(&mut self) {
+        if let Some(taken) = self.counted.take() {
+            taken.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
