@@ -23,7 +23,7 @@ use super::{
     body::{PodRequest, RequestBody},
     deadline::{Time, Until},
     defaults::Defaults,
-    error::Error,
+    error::{Error, Wait},
     framing,
     future::{Pods, ResponseFuture, Shared},
     grpc::{self, Errors, Expiry},
@@ -367,7 +367,7 @@ impl Client {
     #[inline]
     pub(super) fn send(&self, mut prepared: Prepared) -> ResponseFuture {
         if let Some(time) = prepared.time.filter(|time| time.left.is_zero()) {
-            let error = Error::unanswered(None, time.whole);
+            let error = Error::not_sent(time.whole, Wait::None, false);
             return self.refuse(error, prepared.errors.is_some());
         }
         let shared = &self.shared;

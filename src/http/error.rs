@@ -3,6 +3,9 @@
 #[cfg(feature = "test-util")]
 mod made;
 mod plain;
+mod wait;
+
+pub(super) use wait::Wait;
 
 use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
@@ -114,9 +117,14 @@ enum Kind {
         after: Duration,
         source: Option<BoxError>,
     },
-    /// No pod can have it.
-    #[error("the client's layers were not ready for it within {after:?} (`timeout`)")]
-    Unready { after: Duration },
+    /// No pod can have executed it, and none has it.
+    #[error("not {} within {after:?} (`timeout`){wait}", if *was_sent { "executed" } else { "sent" })]
+    NotSent {
+        after: Duration,
+        wait: Wait,
+        /// A pod has got it, and refused it unprocessed.
+        was_sent: bool,
+    },
     #[error("a layer around the client failed: {0}")]
     Layer(BoxError),
     #[error("{} {status}", answered(.pod.as_ref(), Some(request)))]
@@ -263,9 +271,14 @@ impl Error {
         Kind::Unanswered { pod, after, source }.into()
     }
 
-    /// The layers were not ready in the time of the request.
-    pub(super) fn unready(after: Duration) -> Self {
-        Kind::Unready { after }.into()
+    /// No pod can have executed the request in its time, which it waited for so; `was_sent` if a pod has refused it unprocessed.
+    pub(super) fn not_sent(after: Duration, wait: Wait, was_sent: bool) -> Self {
+        let kind = Kind::NotSent {
+            after,
+            wait,
+            was_sent,
+        };
+        kind.into()
     }
 
     /// No end of the response in the time of the request.
@@ -439,7 +452,7 @@ impl Error {
             Kind::Request(_)
             | Kind::Foreign { .. }
             | Kind::Unsent(_)
-            | Kind::Unready { .. }
+            | Kind::NotSent { .. }
             | Kind::SessionLost { .. } => true,
             Kind::NoAnswer(ref error) => error.is_unsent(),
             Kind::Pod { outcome, .. } => outcome == Outcome::Unprocessed,
@@ -459,10 +472,8 @@ impl Error {
     /// The request never left this process. [`is_unexecuted`](Self::is_unexecuted) is true as well.
     pub fn is_unsent(&self) -> bool {
         match self.kind() {
-            Kind::Request(_)
-            | Kind::Foreign { .. }
-            | Kind::Unready { .. }
-            | Kind::SessionLost { .. } => true,
+            Kind::Request(_) | Kind::Foreign { .. } | Kind::SessionLost { .. } => true,
+            Kind::NotSent { was_sent, .. } => !was_sent,
             Kind::Unsent(error) | Kind::NoAnswer(error) => error.is_unsent(),
             _ => false,
         }
@@ -477,7 +488,7 @@ impl Error {
     pub fn is_timeout(&self) -> bool {
         match self.kind() {
             Kind::Unanswered { .. }
-            | Kind::Unready { .. }
+            | Kind::NotSent { .. }
             | Kind::Unended { .. }
             | Kind::NoAnswer(_) => true,
             Kind::Pod { source, .. } => source.is::<NoFirstByte>(),
@@ -609,6 +620,7 @@ impl Error {
     pub fn pod(&self) -> Option<&str> {
         let asked_for = match self.kind() {
             Kind::SessionLost { pod, .. } => Some(&**pod),
+            Kind::NotSent { wait, .. } => wait.balance().and_then(BalanceError::pod),
             _ => self.unsent().and_then(BalanceError::pod),
         };
         asked_for.or_else(|| self.endpoint()?.name())
@@ -635,6 +647,7 @@ impl Error {
             Kind::Unsent(error)
             | Kind::SessionLost { source: error, .. }
             | Kind::NoAnswer(error) => error.endpoint(),
+            Kind::NotSent { wait, .. } => wait.endpoint(),
             _ => None,
         }
     }
@@ -648,7 +661,9 @@ impl From<Kind> for Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let opening = opening(self.service(), self.is_unsent());
+        // One that was not sent in its time says so itself.
+        let is_told = !matches!(&*self.0, Kind::NotSent { .. });
+        let opening = opening(self.service(), is_told && self.is_unsent());
         match (&*self.0, self.service()) {
             (Kind::Request(why), Some(service)) => {
                 write!(f, "invalid request to {service}: {why}")
@@ -659,6 +674,13 @@ impl fmt::Display for Error {
             (Kind::SessionLost { source, .. }, _) => {
                 source.tell_kind(f, &format!("{opening}{}: ", self.0))
             }
+            (
+                kind @ Kind::NotSent {
+                    wait: Wait::Pod(error),
+                    ..
+                },
+                _,
+            ) => error.tell_kind(f, &format!("{opening}{kind}: ")),
             (kind, _) => {
                 let what = format!("{opening}{kind}");
                 match self
@@ -693,9 +715,9 @@ impl StdError for Error {
             Kind::Request(_)
             | Kind::Foreign { .. }
             | Kind::Status { .. }
-            | Kind::Unready { .. }
             | Kind::StatusOf { .. }
             | Kind::Decode { .. } => None,
+            Kind::NotSent { wait, .. } => wait.source(),
         }
     }
 }

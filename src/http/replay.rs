@@ -149,6 +149,11 @@ impl Replay {
         !self.attempts.may_be_executed()
     }
 
+    /// Whether a pod has got an earlier attempt, though it may not have executed that.
+    pub(super) fn was_sent(&self) -> bool {
+        self.attempts.were_sent()
+    }
+
     /// After how long the request may be hedged, which begins now.
     pub(super) fn hedged_after(
         &self,
