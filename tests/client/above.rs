@@ -127,7 +127,9 @@ async fn a_request_s_time_is_up_while_layers_are_not_ready_for_it() {
         "{error}"
     );
     assert!(
-        error.to_string().ends_with("within 1s (`timeout`)"),
+        error.to_string().ends_with(
+            "not sent within 1s (`timeout`): the client's layers were not ready for it"
+        ),
         "{error}"
     );
 }
