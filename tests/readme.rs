@@ -54,7 +54,9 @@ async fn a_client() -> Done {
 
     let client = Client::builder("http://nginx-headless.default:80".parse()?).build()?;
     let response = client.get("/").await?;
-    println!("{} from {}", response.status(), response.pod());
+    if let Some(pod) = response.endpoint() {
+        println!("{} from {pod}", response.status());
+    }
     Ok(())
 }
 

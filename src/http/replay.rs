@@ -237,9 +237,10 @@ impl Replay {
             return false;
         }
         let pushback = Pushback::of(response.status(), response.headers());
-        if let Some(delay) = pushback.and_then(Pushback::delay) {
-            let delays = &retries.allowance.delays;
-            delays.note(response.body().pod(), delay);
+        if let Some(delay) = pushback.and_then(Pushback::delay)
+            && let Some(pod) = response.body().endpoint()
+        {
+            retries.allowance.delays.note(pod, delay);
         }
         is_wanted && pushback != Some(Pushback::Never) && !self.attempts.are_used_up()
     }
@@ -249,7 +250,7 @@ impl Replay {
         let (fate, pod, may_be_sent_again) = match answer {
             Ok(response) => {
                 let is_retried = self.is_retried(response, retries);
-                (Fate::Answered, Some(response.body().pod()), is_retried)
+                (Fate::Answered, response.body().endpoint(), is_retried)
             }
             Err(error) => match error.outcome() {
                 Some(Outcome::Unprocessed) => {

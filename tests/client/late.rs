@@ -38,8 +38,9 @@ async fn late(request: RequestBuilder) -> Error {
 fn says(error: &Error, after: &str, why: &str) {
     assert!(error.is_unexecuted() && error.is_unsent(), "{error}");
     assert!(!error.is_unreachable() && !error.is_no_endpoints());
-    let text =
-        format!("request to web.default.svc.cluster.local: not sent within {after} (`timeout`){why}");
+    let text = format!(
+        "request to web.default.svc.cluster.local: not sent within {after} (`timeout`){why}"
+    );
     assert_eq!(error.to_string(), text);
 }
 
