@@ -171,7 +171,8 @@ impl Fleet {
         };
         for key in 0..KEYS {
             let response = self.client.get(format!("/users/{key}")).await?;
-            let home = response.body().pod().stable_name().into_owned();
+            let home = response.endpoint().ok_or("no pod has answered")?;
+            let home = home.stable_name().into_owned();
             let text = response.into_body().collect().await?.to_bytes();
             read.misses += usize::from(text == "miss");
             read.homes.insert(key, home);

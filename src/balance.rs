@@ -26,6 +26,8 @@ mod waiting;
 
 pub use builder::{BalanceBuilder, BalanceLayer};
 pub use connected::{Connected, ConnectedFuture, Connections};
+#[cfg(feature = "http")]
+pub(crate) use future::Awaited;
 pub use future::ResponseFuture;
 #[cfg(feature = "http")]
 pub(crate) use generator::Generator;

@@ -370,6 +370,17 @@ impl Error {
         self
     }
 
+    /// The same of a request that has not waited for as long as the ready timeout.
+    #[cfg(feature = "http")]
+    pub(crate) fn so_far(mut self) -> Self {
+        if let Kind::NoEndpoints { why, .. } = &mut *self.0
+            && let NoEndpoints::NotDiscovered(waited) = why
+        {
+            *waited = None;
+        }
+        self
+    }
+
     /// The service's name, to be shared.
     #[cfg(feature = "http")]
     pub(crate) fn shared_service(&self) -> Option<&Arc<str>> {

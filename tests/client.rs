@@ -28,6 +28,8 @@ mod http2;
 mod keyed;
 #[path = "client/kit.rs"]
 mod kit;
+#[path = "client/late.rs"]
+mod late;
 #[path = "client/layered.rs"]
 mod layered;
 #[path = "client/limits.rs"]

@@ -226,6 +226,12 @@ fn each_error_of_the_client_can_be_made_and_says_what_it_is() {
             "request to web.default: no answer of pod web-0 (10.1.2.3:80) within 1s (`timeout`)",
         ),
         (
+            E::fake_unsent_timeout(SECOND, Error::fake_unreachable(3, web_0(), refused())),
+            "timeout unsent unexecuted",
+            "request to web.default: not sent within 1s (`timeout`): none of 3 endpoints accepts requests; pod web-0 \
+             (10.1.2.3:80) refused last: Connection refused (os error 111)",
+        ),
+        (
             E::fake_body_timeout(web_0(), SECOND),
             "timeout",
             "request to web.default: no end of pod web-0 (10.1.2.3:80)'s response within 1s (`timeout`)",
@@ -407,6 +413,28 @@ async fn a_connection_that_the_pod_closes_is_said_in_plain_words() {
         &format!("{text}{own}"),
         &format!("{short}: {own}"),
     );
+}
+
+/// The pod has closed nothing: the same words of somebody else's are told as they are.
+#[test]
+fn a_connection_s_end_is_a_pod_s_only_where_a_pod_s_connection_has_ended() {
+    type E = client::Error;
+    let end = || io::Error::new(io::ErrorKind::UnexpectedEof, "the file is short");
+    for error in [
+        E::fake_request_body(end()),
+        E::fake_layer(end()),
+        E::fake_limit(web_0(), end()),
+        E::fake_balance(Error::fake_unreachable(1, web_0(), end())),
+    ] {
+        assert!(error.to_string().ends_with("the file is short"), "{error}");
+    }
+    for error in [
+        E::fake_body(web_0(), end()),
+        E::fake_endpoint(web_0(), false, end()),
+    ] {
+        let words = "it closed the connection before the end of its response";
+        assert!(error.to_string().ends_with(words), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -668,7 +668,7 @@ fn client(cluster: &Cluster) -> http::ClientBuilder {
 
 async fn fetch(client: &http::Client, path: &str) -> Result<IpAddr, http::Error> {
     let response = within("an answer", client.get(path).into_future()).await?;
-    let pod = response.body().pod().address().ip();
+    let pod = response.body().endpoint().expect("a pod").address().ip();
     let text = response.into_body().collect().await?.to_bytes();
     assert!(!text.is_empty());
     Ok(pod)

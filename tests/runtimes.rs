@@ -93,7 +93,7 @@ impl World {
 /// Which pod answers; a request that must not be sent twice.
 async fn post(client: &Client) -> Result<IpAddr, Error> {
     let response = within("a response", client.post("/").into_future()).await?;
-    let pod = response.body().pod().address().ip();
+    let pod = response.body().endpoint().expect("a pod").address().ip();
     within("a body", response.into_body().collect()).await?;
     Ok(pod)
 }

@@ -1267,7 +1267,10 @@ async fn pods_of_a_stateful_set_have_names_that_stay() {
     let client = cluster.client().build().expect("a client");
     let answer = client.pod("kv-1").get("/").await.expect("an answer");
     assert_eq!(answer.headers()["x-pod"], "kv-1");
-    assert_eq!(answer.body().pod().hostname(), Some("kv-1"));
+    assert_eq!(
+        answer.body().endpoint().expect("a pod").hostname(),
+        Some("kv-1")
+    );
 }
 
 #[tokio::test]

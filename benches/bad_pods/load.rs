@@ -54,9 +54,10 @@ async fn request(client: Client, begun: Instant) -> Request {
     let answer = async {
         match client.get("/").into_future().await {
             Ok(response) => {
-                let (pod, status) = (response.body().pod().address(), response.status());
+                let pod = response.endpoint().map(|pod| pod.address());
+                let status = response.status();
                 let whole = response.into_body().collect().await.is_ok();
-                (Some(pod), whole && status == StatusCode::OK)
+                (pod, whole && status == StatusCode::OK)
             }
             Err(error) => (error.endpoint().map(|pod| pod.address()), false),
         }

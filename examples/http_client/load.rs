@@ -88,7 +88,7 @@ fn note(answered: Result<Endpoint, BoxError>, began: Instant, report: &Report) {
 /// An answer read to its end: the pod that gave it.
 async fn get(response: Result<Response, Error>) -> Result<Endpoint, BoxError> {
     let response = response?;
-    let pod = response.pod().clone();
+    let pod = response.endpoint().ok_or("no pod has answered")?.clone();
     let status = response.status();
     response.into_body().collect().await?;
     // An answer is an answer, whatever it says: what to make of a 503 is the caller's affair.

@@ -55,6 +55,16 @@ pin_project! {
     }
 }
 
+/// What a request that no endpoint has waits for.
+#[cfg(feature = "http")]
+#[derive(Debug)]
+pub(crate) enum Awaited {
+    /// This endpoint to be ready for it, and why that refuses, while it does.
+    Ready(Endpoint, Option<SharedError>),
+    /// An endpoint; this is what it would fail with if it waited no longer.
+    Accepting(Error),
+}
+
 /// The fields of a state are taken once, on the way to the next one.
 const TAKEN: &str = "polled after completion";
 
@@ -105,6 +115,23 @@ impl<S: Service<Req>, Req, C> ResponseFuture<S, Req, C> {
             State::Unsent { unready } => {
                 let held = unready.held.as_ref()?;
                 unready.shared.refusal(held.errand.route())
+            }
+            State::Sent { .. } | State::Failed { .. } => None,
+        }
+    }
+
+    /// What the request waits for, as long as no endpoint has it.
+    #[cfg(feature = "http")]
+    pub(crate) fn awaited(&self) -> Option<Awaited> {
+        match &self.state {
+            State::Waiting { waiting } => {
+                let error = waiting.shared.gives_up(waiting.errand.route())?;
+                Some(Awaited::Accepting(error))
+            }
+            State::Unsent { unready } => {
+                let picked = &unready.held.as_ref()?.in_flight;
+                let refusal = unready.shared.refusal_of(picked);
+                Some(Awaited::Ready(picked.endpoint().clone(), refusal))
             }
             State::Sent { .. } | State::Failed { .. } => None,
         }

@@ -318,6 +318,26 @@ impl<S> Shared<S> {
         Error::no_endpoints(why, notes.last_error.clone())
     }
 
+    /// What a request that waits for an endpoint would fail with if it waited no longer.
+    #[cfg(feature = "http")]
+    pub(super) fn gives_up(&self, route: &Route) -> Option<Error> {
+        let now = Instant::now();
+        let error = match route.is_for_one() {
+            true => self.may_wait_for(route, now, Some(now)),
+            false => self.may_wait(now, Some(now), route),
+        };
+        error.err().map(Error::so_far)
+    }
+
+    /// Why an endpoint refuses that has been picked for a request, while it does.
+    #[cfg(feature = "http")]
+    pub(super) fn refusal_of(&self, picked: &InFlight) -> Option<SharedError> {
+        let member = picked.member();
+        member
+            .is_unreachable()
+            .then(|| self.notes().refusals.get(&member.id()).cloned())?
+    }
+
     /// Why the one endpoint that a request is for refuses, while it does.
     pub(super) fn refusal(&self, route: &Route) -> Option<SharedError> {
         let snapshot = self.current.load();

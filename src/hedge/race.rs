@@ -223,6 +223,13 @@ impl<F> Race<F> {
         self.first.as_ref().or(second)
     }
 
+    /// Those that go on.
+    #[cfg(feature = "http")]
+    pub(crate) fn tries(&self) -> impl Iterator<Item = &F> {
+        let second = self.second.as_ref().and_then(|it| it.begun.as_deref());
+        self.first.iter().chain(second)
+    }
+
     /// Whether the result that counts is the second's, while the first had none.
     #[cfg(feature = "http")]
     pub(crate) fn is_overtaken(&self) -> bool {

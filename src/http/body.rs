@@ -330,6 +330,11 @@ struct ReplayBody {
     size_hint: SizeHint,
 }
 
+/// Why an attempt's body ends early: a later attempt reads on. Neither its caller nor its pod has failed.
+#[derive(Debug, thiserror::Error)]
+#[error("the request's body has gone on to another pod")]
+pub(super) struct Elsewhere;
+
 struct Recording {
     stream: SyncBody,
     recorded: Vec<Bytes>,
@@ -380,7 +385,7 @@ impl ReplayBody {
         });
         if turn != recording.turns {
             // Its attempt has failed, and its connection is the last to learn: it is to steal no frame, and no wakeup.
-            return Poll::Ready(Some(Err("the body is being sent elsewhere".into())));
+            return Poll::Ready(Some(Err(Elsewhere.into())));
         }
         if self.at < recording.read {
             let Some(data) = recording.recorded.get(self.at) else {
@@ -491,11 +496,15 @@ mod tests {
         let mut first = chunks(&["ab", "cd"]);
         first.record(10);
         let kept = first.again().expect("recorded");
+        let reading = Reading::default();
+        first.watch(&reading);
         assert_eq!(read(&mut first, 1).await, b"ab");
         let mut second = kept.again().expect("recorded");
         assert_eq!(read(&mut second, 1).await, b"ab");
         let frame = first.frame().await.expect("a frame");
         assert!(frame.is_err(), "what follows is the second's");
+        let why = reading.take_error().expect("why it has ended");
+        assert!(why.is::<Elsewhere>(), "{why}");
         assert_eq!(read(&mut second, 1).await, b"cd");
     }
 

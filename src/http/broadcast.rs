@@ -51,7 +51,7 @@ impl Client {
     /// - **A timeout** of the request's own, or of the client's, is each pod's, to the end of its response's body. The
     ///   broadcast's are until the response begins.
     /// - **Successes** are the statuses below 400, where successes are counted: in `all`, `first`, `quorum` and `majority`. There
-    ///   the others are errors that have a [status](Error::status_code). The stream has them all as responses.
+    ///   the others are errors that have a [status](Error::status). The stream has them all as responses.
     /// - A [`Route`] in the request's extensions is ignored.
     ///
     /// A response holds its connection, and counts as in flight, until its body has been read or dropped.

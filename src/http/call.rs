@@ -15,16 +15,13 @@ impl Call {
     /// An answer as its caller gets it. An error is a response without a body ("Trailers-Only"), with the error in its
     /// extensions.
     pub(super) fn answer(&self, answer: Answer) -> Answer {
-        let answer = self.in_time(answer);
-        if self.errors == Errors::Typed {
-            return answer;
-        }
-        match answer {
+        match self.in_time(answer) {
             Ok(mut response) => {
-                response.body_mut().end_in_status(*self);
+                response.body_mut().end_as(*self);
                 Ok(response)
             }
-            Err(error) => respond(error),
+            Err(error) if self.errors == Errors::Statuses => respond(error),
+            Err(error) => Err(error),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -23,7 +23,7 @@ use super::{
     body::{PodRequest, RequestBody},
     deadline::{Time, Until},
     defaults::Defaults,
-    error::Error,
+    error::{Error, Wait},
     framing,
     future::{Pods, ResponseFuture, Shared},
     grpc::{self, Errors, Expiry},
@@ -53,7 +53,9 @@ use crate::{
 ///     .timeout(Duration::from_secs(5))
 ///     .build()?;
 /// let response = client.get("/").await?;
-/// println!("{} from {}", response.status(), response.pod());
+/// if let Some(pod) = response.endpoint() {
+///     println!("{} from {pod}", response.status());
+/// }
 /// # Ok(())
 /// # }
 /// ```
@@ -121,7 +123,7 @@ use crate::{
 /// | what | code |
 /// | --- | --- |
 /// | no pod, or none that accepts requests; a lost connection; a refused call (`REFUSED_STREAM`, GOAWAY) | `UNAVAILABLE` |
-/// | the call's time is up, or that of the [first byte](super::ClientBuilder::first_byte_timeout) | `DEADLINE_EXCEEDED` |
+/// | the call's time is up, or that of the [first byte](super::ClientBuilder::first_byte_timeout), or of a layer's timeout | `DEADLINE_EXCEEDED` |
 /// | the pod has reset the call's stream | [gRPC's](https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#errors) for the reset: `CANCELLED`, `RESOURCE_EXHAUSTED`, `INTERNAL` … |
 /// | the answer is [more than the client reads](Error::is_limit) | `RESOURCE_EXHAUSTED` |
 /// | the request [makes no sense](Error::is_request), or the client speaks no HTTP/2 | `INTERNAL` |
@@ -138,12 +140,24 @@ pub struct Client {
 }
 
 /// Where a client is among layers.
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct Layers {
     /// What they have made of it.
     service: Option<LayeredService>,
     /// It is the one that they are around.
     is_below: bool,
+    /// Why they are not ready, for the next request: what is told instead of a response is for that to say.
+    failed: Option<Error>,
+}
+
+impl Clone for Layers {
+    fn clone(&self) -> Self {
+        Self {
+            service: self.service.clone(),
+            is_below: self.is_below,
+            failed: None,
+        }
+    }
 }
 
 impl Client {
@@ -235,6 +249,7 @@ impl Client {
         let layers = Layers {
             service: Some(layered::boxed(layer.layer(below), name)),
             is_below,
+            failed: None,
         };
         Self {
             pods,
@@ -389,7 +404,7 @@ impl Client {
     #[inline]
     pub(super) fn send(&self, mut prepared: Prepared) -> ResponseFuture {
         if let Some(time) = prepared.time.filter(|time| time.left.is_zero()) {
-            let error = Error::unanswered(None, time.whole);
+            let error = Error::not_sent(time.whole, Wait::None, false);
             return self.refuse(error, prepared.errors.is_some());
         }
         let shared = &self.shared;
@@ -441,6 +456,10 @@ impl Client {
     #[cold]
     fn call_layered(&mut self, mut request: Request<RequestBody>) -> ResponseFuture {
         let is_call = self.enter(&mut request);
+        let layers = self.layers.as_mut();
+        if let Some(error) = layers.and_then(|layers| layers.failed.take()) {
+            return ResponseFuture::failed(error).told(self.errors(is_call), None);
+        }
         let layers = self.layers.as_mut();
         let Some(layers) = layers.and_then(|layers| layers.service.as_mut()) else {
             return self.give(request);
@@ -580,7 +599,10 @@ where
         if let Some(layers) = &mut self.layers
             && let Some(service) = &mut layers.service
         {
-            return service.poll_ready(cx);
+            if layers.failed.is_none() {
+                layers.failed = ready!(service.poll_ready(cx)).err();
+            }
+            return Poll::Ready(Ok(()));
         }
         // Discovery begins, at the latest. Its first answer is waited for in `call`, where timeouts count.
         self.opened = self.pods.poll_ready(cx).is_ready();

@@ -3,6 +3,9 @@
 #[cfg(feature = "test-util")]
 mod made;
 mod plain;
+mod wait;
+
+pub(super) use wait::Wait;
 
 use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
@@ -39,17 +42,18 @@ use crate::{
 /// | a pod failed before its response | [`is_endpoint`](Self::is_endpoint) | [asks it](Self::is_unexecuted) | the client has done so, where that is safe and the budget allowed |
 /// | it had no response within the `first_byte_timeout` | [`is_endpoint`](Self::is_endpoint), [`is_timeout`](Self::is_timeout) | no | as above |
 /// | it, or its response, had no end within the `timeout` | [`is_timeout`](Self::is_timeout) | no | if it may be executed twice |
-/// | the client's [layers](super::Client::layer) were not ready for it within the `timeout` | [`is_timeout`](Self::is_timeout) | yes | later |
+/// | no pod had it within the `timeout`: it waited for discovery, a pod, a connection, or the client's [layers](super::Client::layer) | [`is_timeout`](Self::is_timeout) | yes | later: the text says for what it waited, and the source why |
 /// | a broadcast's pod hasn't answered in time | [`is_timeout`](Self::is_timeout) | [asks it](Self::is_unexecuted) | if it is unexecuted, or may be executed twice |
 /// | the request's own body failed | [`is_request_body`](Self::is_request_body) | no | with a body that doesn't |
 /// | the response broke off | [`is_body`](Self::is_body) | no | if it may be executed twice |
 /// | the response is more than the client reads | [`is_limit`](Self::is_limit) | no | no: raise the limit that the text names |
-/// | the status is no success, where successes count | [`is_status`](Self::is_status) | no | as the [status](Self::status_code) says |
+/// | the status is no success, where successes count | [`is_status`](Self::is_status) | no | as the [status](Self::status) says |
 /// | the response's body isn't the JSON that was asked for | [`is_decode`](Self::is_decode) | no | no: see to the type, or to the pods |
 /// | a layer around the client failed | [`is_layer`](Self::is_layer) | no, as far as is known | as the source says |
 #[derive(Debug)]
 pub struct Error(
-    Box<Kind>,
+    /// Shared with what is told [again](Self::again).
+    Arc<Kind>,
     /// The service's name, where it is known.
     Option<Arc<str>>,
 );
@@ -99,7 +103,7 @@ enum Kind {
     #[error("{} was cut off", response(.pod.as_ref()))]
     CutOff {
         pod: Option<Endpoint>,
-        source: RuntimeEnded,
+        source: BoxError,
     },
     #[error("{} within {after:?} (`timeout`)", unanswered(.pod.as_ref()))]
     Unanswered {
@@ -114,9 +118,14 @@ enum Kind {
         after: Duration,
         source: Option<BoxError>,
     },
-    /// No pod can have it.
-    #[error("the client's layers were not ready for it within {after:?} (`timeout`)")]
-    Unready { after: Duration },
+    /// No pod can have executed it, and none has it.
+    #[error("not {} within {after:?} (`timeout`){wait}", if *was_sent { "executed" } else { "sent" })]
+    NotSent {
+        after: Duration,
+        wait: Wait,
+        /// A pod has got it, and refused it unprocessed.
+        was_sent: bool,
+    },
     #[error("a layer around the client failed: {0}")]
     Layer(BoxError),
     #[error("{} {status}", answered(.pod.as_ref(), Some(request)))]
@@ -132,6 +141,16 @@ enum Kind {
     )]
     #[error("{} is {why}", response(.pod.as_ref()))]
     Decode { pod: Option<Endpoint>, why: String },
+}
+
+impl Kind {
+    /// The source is what a pod's connection has said, and nothing that a caller's body or a layer says.
+    fn is_of_pod(&self) -> bool {
+        matches!(
+            self,
+            Self::Pod { .. } | Self::Body { .. } | Self::Unanswered { .. } | Self::Unended { .. }
+        )
+    }
 }
 
 /// A layer, or a test, may have made it.
@@ -246,9 +265,9 @@ impl Error {
         Kind::RequestBody(source).into()
     }
 
-    /// The runtime that drove the connection has ended before the response.
-    pub(super) fn cut_off(pod: Option<Endpoint>) -> Self {
-        let source = RuntimeEnded;
+    /// Something has ended the response that is none of its pod's doing.
+    pub(super) fn cut_off(pod: Option<Endpoint>, why: impl Into<BoxError>) -> Self {
+        let source = why.into();
         Kind::CutOff { pod, source }.into()
     }
 
@@ -263,9 +282,14 @@ impl Error {
         Kind::Unanswered { pod, after, source }.into()
     }
 
-    /// The layers were not ready in the time of the request.
-    pub(super) fn unready(after: Duration) -> Self {
-        Kind::Unready { after }.into()
+    /// No pod can have executed the request in its time, which it waited for so; `was_sent` if a pod has refused it unprocessed.
+    pub(super) fn not_sent(after: Duration, wait: Wait, was_sent: bool) -> Self {
+        let kind = Kind::NotSent {
+            after,
+            wait,
+            was_sent,
+        };
+        kind.into()
     }
 
     /// No end of the response in the time of the request.
@@ -278,9 +302,11 @@ impl Error {
     pub(super) fn because(mut self, error: Self) -> Self {
         let Self(kind, service) = error;
         self.1 = self.1.or(service);
-        if let Kind::Unanswered { source, .. } | Kind::Unended { source, .. } = &mut *self.0
-            && let Kind::Pod { source: why, .. } | Kind::Body { source: why, .. } | Kind::Layer(why) =
-                *kind
+        if let Some(Kind::Unanswered { source, .. } | Kind::Unended { source, .. }) =
+            Arc::get_mut(&mut self.0)
+            && let Some(
+                Kind::Pod { source: why, .. } | Kind::Body { source: why, .. } | Kind::Layer(why),
+            ) = Arc::into_inner(kind)
         {
             *source = Some(why);
         }
@@ -335,36 +361,9 @@ impl Error {
         .into()
     }
 
-    /// The same of a response's body, once more: causes are texts by then.
+    /// The same of a response's body, once more.
     pub(super) fn again(&self) -> Self {
-        let text = |source: &BoxError| BoxError::from(source.to_string());
-        let kind = match &*self.0 {
-            Kind::Limit { pod, source } => Kind::Limit {
-                pod: pod.clone(),
-                source: text(source),
-            },
-            Kind::CutOff { pod, .. } => Kind::CutOff {
-                pod: pod.clone(),
-                source: RuntimeEnded,
-            },
-            Kind::Unended { pod, after, source } => Kind::Unended {
-                pod: pod.clone(),
-                after: *after,
-                source: source.as_ref().map(text),
-            },
-            Kind::RequestBody(source) => Kind::RequestBody(text(source)),
-            Kind::Layer(source) => Kind::Layer(match std::ptr::eq(self.own(), self) {
-                true => text(source),
-                false => self.own().again().into(),
-            }),
-            Kind::Body { pod, source } => Kind::Body {
-                pod: pod.clone(),
-                source: text(source),
-            },
-            // A layer's body fails with an error of the client's that is about something else.
-            _ => Kind::Layer(self.to_string().into()),
-        };
-        Self(Box::new(kind), self.1.clone())
+        Self(self.0.clone(), self.1.clone())
     }
 
     /// [`service`](Self::service), to be told of another error.
@@ -384,9 +383,9 @@ impl Error {
         let (pod, source) = match error.into_endpoint_failure() {
             Ok(failure) => failure,
             Err(error) if error.is_timeout() => {
-                return Self(Box::new(Kind::NoAnswer(error)), service);
+                return Self(Arc::new(Kind::NoAnswer(error)), service);
             }
-            Err(error) => return Self(Box::new(Kind::Unsent(error)), service),
+            Err(error) => return Self(Arc::new(Kind::Unsent(error)), service),
         };
         let source = match source.downcast::<Self>() {
             // The pod's protocol has no such request.
@@ -409,18 +408,18 @@ impl Error {
                 source,
             },
         };
-        Self(Box::new(kind), service)
+        Self(Arc::new(kind), service)
     }
 
     /// Of a request that had to go to its session's pod.
     #[cfg(feature = "sessions")]
     pub(super) fn of_session(self, pod: Box<str>) -> Self {
         let Self(kind, service) = self;
-        let kind = match *kind {
+        let kind = Arc::try_unwrap(kind).map(|kind| match kind {
             Kind::Unsent(source) if source.is_unreachable() => Kind::SessionLost { pod, source },
             kind => kind,
-        };
-        Self(Box::new(kind), service)
+        });
+        Self(kind.map_or_else(|shared| shared, Arc::new), service)
     }
 
     /// What became of the request, where a pod has failed it before a response began.
@@ -433,13 +432,14 @@ impl Error {
 
     /// No pod has executed the request: whatever it was, it can be sent again.
     ///
-    /// Where this is false it may have been executed, once.
+    /// Where this is false it may have been executed, once. Of several requests that a [layer](super::Client::layer) has made of
+    /// one, it is about the one that failed.
     pub fn is_unexecuted(&self) -> bool {
         match *self.kind() {
             Kind::Request(_)
             | Kind::Foreign { .. }
             | Kind::Unsent(_)
-            | Kind::Unready { .. }
+            | Kind::NotSent { .. }
             | Kind::SessionLost { .. } => true,
             Kind::NoAnswer(ref error) => error.is_unsent(),
             Kind::Pod { outcome, .. } => outcome == Outcome::Unprocessed,
@@ -459,10 +459,8 @@ impl Error {
     /// The request never left this process. [`is_unexecuted`](Self::is_unexecuted) is true as well.
     pub fn is_unsent(&self) -> bool {
         match self.kind() {
-            Kind::Request(_)
-            | Kind::Foreign { .. }
-            | Kind::Unready { .. }
-            | Kind::SessionLost { .. } => true,
+            Kind::Request(_) | Kind::Foreign { .. } | Kind::SessionLost { .. } => true,
+            Kind::NotSent { was_sent, .. } => !was_sent,
             Kind::Unsent(error) | Kind::NoAnswer(error) => error.is_unsent(),
             _ => false,
         }
@@ -470,6 +468,7 @@ impl Error {
 
     /// A timeout of the client's own has passed: that of the first byte, that of the whole, or one of a
     /// [broadcast's](crate::Broadcast). The text says which, how long it was, and its setting.
+    /// [`is_unexecuted`](Self::is_unexecuted) tells whether a pod had the request by then.
     ///
     /// A connect timeout is a refusal, after which other pods are asked: if all refuse so, the error
     /// [is unreachable](Self::is_unreachable). The time that requests wait for a pod is over where the error
@@ -477,7 +476,7 @@ impl Error {
     pub fn is_timeout(&self) -> bool {
         match self.kind() {
             Kind::Unanswered { .. }
-            | Kind::Unready { .. }
+            | Kind::NotSent { .. }
             | Kind::Unended { .. }
             | Kind::NoAnswer(_) => true,
             Kind::Pod { source, .. } => source.is::<NoFirstByte>(),
@@ -549,8 +548,8 @@ impl Error {
         matches!(*self.kind(), Kind::Pod { .. })
     }
 
-    /// The response broke off after its head: the pod failed, or the runtime that drove its connection has ended. The request
-    /// has been executed, at least in part.
+    /// The response broke off after its head: the pod failed, or the runtime that drove its connection has ended, or a retry has
+    /// taken the rest of the request's body elsewhere. The request has been executed, at least in part.
     pub fn is_body(&self) -> bool {
         matches!(*self.kind(), Kind::Body { .. } | Kind::CutOff { .. })
     }
@@ -579,11 +578,6 @@ impl Error {
         }
     }
 
-    /// [`status`](Self::status) by a longer name.
-    pub fn status_code(&self) -> Option<StatusCode> {
-        self.status()
-    }
-
     /// The response's body was read, and isn't what was asked for: no JSON, or that of another type.
     pub fn is_decode(&self) -> bool {
         matches!(*self.kind(), Kind::Decode { .. })
@@ -609,6 +603,7 @@ impl Error {
     pub fn pod(&self) -> Option<&str> {
         let asked_for = match self.kind() {
             Kind::SessionLost { pod, .. } => Some(&**pod),
+            Kind::NotSent { wait, .. } => wait.balance().and_then(BalanceError::pod),
             _ => self.unsent().and_then(BalanceError::pod),
         };
         asked_for.or_else(|| self.endpoint()?.name())
@@ -635,6 +630,7 @@ impl Error {
             Kind::Unsent(error)
             | Kind::SessionLost { source: error, .. }
             | Kind::NoAnswer(error) => error.endpoint(),
+            Kind::NotSent { wait, .. } => wait.endpoint(),
             _ => None,
         }
     }
@@ -642,13 +638,15 @@ impl Error {
 
 impl From<Kind> for Error {
     fn from(kind: Kind) -> Self {
-        Self(Box::new(kind), None)
+        Self(Arc::new(kind), None)
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let opening = opening(self.service(), self.is_unsent());
+        // One that was not sent in its time says so itself.
+        let is_told = !matches!(&*self.0, Kind::NotSent { .. });
+        let opening = opening(self.service(), is_told && self.is_unsent());
         match (&*self.0, self.service()) {
             (Kind::Request(why), Some(service)) => {
                 write!(f, "invalid request to {service}: {why}")
@@ -659,13 +657,17 @@ impl fmt::Display for Error {
             (Kind::SessionLost { source, .. }, _) => {
                 source.tell_kind(f, &format!("{opening}{}: ", self.0))
             }
+            (
+                kind @ Kind::NotSent {
+                    wait: Wait::Pod(error),
+                    ..
+                },
+                _,
+            ) => error.tell_kind(f, &format!("{opening}{kind}: ")),
             (kind, _) => {
                 let what = format!("{opening}{kind}");
-                match self
-                    .source()
-                    .and_then(plain::words)
-                    .filter(|_| !f.alternate())
-                {
+                let end = self.source().filter(|_| kind.is_of_pod() && !f.alternate());
+                match end.and_then(plain::words) {
                     Some(why) => write!(f, "{what}: {why}"),
                     None => tell(f, &what, self.source()),
                 }
@@ -680,12 +682,12 @@ impl StdError for Error {
             Kind::RequestBody(source)
             | Kind::Pod { source, .. }
             | Kind::Body { source, .. }
+            | Kind::CutOff { source, .. }
             | Kind::Limit { source, .. } => Some(&**source),
             Kind::Unanswered { source, .. } | Kind::Unended { source, .. } => {
                 source.as_ref().map(|source| &**source as _)
             }
             Kind::Layer(error) => Some(&**error),
-            Kind::CutOff { source, .. } => Some(source),
             // Their text is the balancer's.
             Kind::Unsent(error)
             | Kind::SessionLost { source: error, .. }
@@ -693,9 +695,9 @@ impl StdError for Error {
             Kind::Request(_)
             | Kind::Foreign { .. }
             | Kind::Status { .. }
-            | Kind::Unready { .. }
             | Kind::StatusOf { .. }
             | Kind::Decode { .. } => None,
+            Kind::NotSent { wait, .. } => wait.source(),
         }
     }
 }

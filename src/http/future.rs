@@ -18,7 +18,7 @@ use super::{
     body::PodRequest,
     deadline::{Deadline, Time},
     defaults::Defaults,
-    error::Error,
+    error::{Error, Wait},
     grpc::{Call, Errors, Expiry},
     layered::Through,
     pod::PodService,
@@ -362,9 +362,22 @@ fn poll_late(
     if let Some(aside) = replay.as_mut().and_then(|replay| replay.take_aside()) {
         return Poll::Ready(aside);
     }
-    let pod = only_pod(&attempt, replay.as_deref()).cloned();
-    let error = Error::unanswered(pod, deadline.whole());
+    let error = out_of_time(&attempt, replay.as_deref(), deadline.whole());
     Poll::Ready(Err(error.with_service(attempt.service())))
+}
+
+/// The error of a request whose time is up: what it has waited for if no pod can have executed it.
+fn out_of_time(attempt: &Attempt, replay: Option<&Replay>, after: Duration) -> Error {
+    let unanswered = || Error::unanswered(only_pod(attempt, replay).cloned(), after);
+    let Attempt::Sent { race } = attempt else {
+        return unanswered();
+    };
+    if !race.tries().all(Sent::is_unsent) || !replay.is_none_or(Replay::is_first) {
+        return unanswered();
+    }
+    let awaited = race.tries().find_map(Sent::awaited);
+    let wait = awaited.map_or(Wait::None, Wait::from);
+    Error::not_sent(after, wait, replay.is_some_and(Replay::was_sent))
 }
 
 /// The pod that has the request, unless another one has it, too, or has had it.

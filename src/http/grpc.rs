@@ -171,13 +171,29 @@ const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 fn code(error: &Error) -> Option<Code> {
     Some(match error {
         _ if error.is_request_body() => return None,
-        _ if error.is_timeout() => Code::DeadlineExceeded,
+        _ if error.is_timeout() || is_late_in_layers(error) => Code::DeadlineExceeded,
         _ if error.is_limit() => Code::ResourceExhausted,
         _ if error.is_request() => Code::Internal,
         _ if error.is_unexecuted() => Code::Unavailable,
         // Lost with its connection, unless the stream alone has ended.
         _ => reset(error).map_or(Code::Unavailable, of_reset),
     })
+}
+
+/// Whether a layer around the client has given the call up for its time, in tower's way or in tokio's.
+fn is_late_in_layers(error: &Error) -> bool {
+    let mut next = error.source().filter(|_| error.is_layer());
+    while let Some(cause) = next {
+        if cause.is::<Error>() {
+            return false;
+        }
+        if cause.is::<tower::timeout::error::Elapsed>() || cause.is::<tokio::time::error::Elapsed>()
+        {
+            return true;
+        }
+        next = cause.source();
+    }
+    false
 }
 
 /// Whether the pod has ended the call itself, saying no more than that.

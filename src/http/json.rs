@@ -32,6 +32,30 @@ const KINDS: [&str; 9] = [
     "string",
 ];
 
+/// What serde's own types expect. Others may say anything, the body's text as well.
+const EXPECTED: [&str; 20] = [
+    "a boolean",
+    "a character",
+    "a map",
+    "a sequence",
+    "a string",
+    "f32",
+    "f64",
+    "i8",
+    "i16",
+    "i32",
+    "i64",
+    "i128",
+    "u8",
+    "u16",
+    "u32",
+    "u64",
+    "u128",
+    "unit",
+    "isize",
+    "usize",
+];
+
 fn why(error: &Error, body: &[u8]) -> String {
     let text = error.to_string();
     // Of the words, only those that serde_json and serde itself have.
@@ -53,7 +77,7 @@ fn mismatch(text: &str, body: &[u8]) -> String {
             .and_then(|rest| rest.split('`').next())
         {
             // A type may say the same in an error of its own, of what it has read.
-            return match has_value(body, name) {
+            return match says(body, name) {
                 true => unnamed.into(),
                 false => format!("{known}{name}`"),
             };
@@ -65,7 +89,10 @@ fn mismatch(text: &str, body: &[u8]) -> String {
     if text.starts_with("unknown variant `") {
         return "a variant that the type doesn't have".into();
     }
-    let invalid = ["invalid type: ", "invalid value: ", "invalid length "];
+    if text.starts_with("invalid length ") {
+        return "a sequence or a map of another length".into();
+    }
+    let invalid = ["invalid type: ", "invalid value: "];
     if let Some(what) = invalid.into_iter().find(|what| text.starts_with(what))
         && let Some((found, expected)) = text[what.len()..].rsplit_once(", expected ")
     {
@@ -76,32 +103,40 @@ fn mismatch(text: &str, body: &[u8]) -> String {
             .unwrap_or_default()
             .trim_end();
         let expected = expected.split(" at line ").next().unwrap_or_default();
-        let is_length = what == "invalid length " && kind.bytes().all(|it| it.is_ascii_digit());
-        if KINDS.contains(&kind) || is_length {
-            return format!("{what}{kind}, expected {expected}");
-        }
+        return match (KINDS.contains(&kind), EXPECTED.contains(&expected)) {
+            (true, true) => format!("{what}{kind}, expected {expected}"),
+            (true, false) => format!("{what}{kind}"),
+            (false, _) => UNTOLD.into(),
+        };
     }
-    "a value that the type doesn't take".into()
+    UNTOLD.into()
 }
 
-/// Whether the body may say this in one of its values.
-fn has_value(body: &[u8], name: &str) -> bool {
-    fn says(value: &Value, name: &str) -> bool {
+/// Where a type's own words may be the body's.
+const UNTOLD: &str = "a value that the type doesn't take";
+
+/// Whether the body may say this anywhere.
+fn says(body: &[u8], name: &str) -> bool {
+    fn is_in(value: &Value, name: &str) -> bool {
+        let has = |text: &str| text.to_lowercase().contains(name);
         match value {
-            Value::String(text) => text.contains(name),
-            Value::Number(number) => number.to_string().contains(name),
-            Value::Array(values) => values.iter().any(|value| says(value, name)),
-            Value::Object(fields) => fields.values().any(|value| says(value, name)),
+            Value::String(text) => has(text),
+            Value::Number(number) => has(&number.to_string()),
+            Value::Array(values) => values.iter().any(|value| is_in(value, name)),
+            Value::Object(fields) => fields
+                .iter()
+                .any(|(key, value)| has(key) || is_in(value, name)),
             Value::Null | Value::Bool(_) => false,
         }
     }
-    serde_json::from_slice(body).map_or(true, |value| says(&value, name))
+    let name = name.to_lowercase();
+    serde_json::from_slice(body).map_or(true, |value| is_in(&value, &name))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashMap;
+    use std::collections::{BTreeMap, HashMap};
 
     #[derive(Debug)]
     struct Never;
@@ -125,7 +160,7 @@ mod tests {
     }
 
     /// Speaks as serde does, of the text.
-    #[derive(Debug)]
+    #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
     struct Missing;
 
     impl<'de> serde::Deserialize<'de> for Missing {
@@ -133,6 +168,38 @@ mod tests {
             let text = <String as serde::Deserialize>::deserialize(from)?;
             let text = format_args!("missing field `{text}`");
             Err(serde::de::Error::custom(text))
+        }
+    }
+
+    /// Expects something that isn't the text.
+    #[derive(Debug)]
+    struct Unlike;
+
+    impl<'de> serde::Deserialize<'de> for Unlike {
+        fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+            let text = <String as serde::Deserialize>::deserialize(from)?;
+            let unexpected = serde::de::Unexpected::Str(&text);
+            let expected = format!("not {text}");
+            Err(serde::de::Error::invalid_value(
+                unexpected,
+                &expected.as_str(),
+            ))
+        }
+    }
+
+    /// Speaks as serde does, of what it has read.
+    #[derive(Debug)]
+    struct Speaks<const HOW: usize>;
+
+    impl<'de, const HOW: usize> serde::Deserialize<'de> for Speaks<HOW> {
+        fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+            let value = <Value as serde::Deserialize>::deserialize(from)?;
+            let text = value.as_str().map_or_else(|| value.to_string(), Into::into);
+            Err(serde::de::Error::custom(match HOW {
+                0 => format!("invalid type: string, expected {text}"),
+                1 => format!("invalid length {text}, expected 1"),
+                _ => format!("missing field `{}`", text.to_uppercase()),
+            }))
         }
     }
 
@@ -156,7 +223,10 @@ mod tests {
                 error::<u8>("-4711.5"),
                 "invalid type: floating point, expected u8 at",
             ),
-            (error::<(u8, u8)>("[1]"), "invalid length 1, expected "),
+            (
+                error::<(u8, u8)>("[1]"),
+                "a sequence or a map of another length at",
+            ),
             (
                 error::<Vec<u8>>("[1, "),
                 "it ends too soon at line 1, column 4",
@@ -179,13 +249,24 @@ mod tests {
             ),
             (error::<Missing>("\"hunter2\""), "a field is missing at "),
             (
+                error::<BTreeMap<Missing, u8>>("{\"hunter2\": 1}"),
+                "a field is missing at ",
+            ),
+            (error::<Unlike>("\"hunter2\""), "invalid value: string at "),
+            (
+                error::<Speaks<0>>("\"hunter2\""),
+                "invalid type: string at ",
+            ),
+            (error::<Speaks<1>>("4711"), "of another length at "),
+            (error::<Speaks<2>>("\"hunter2\""), "a field is missing at "),
+            (
                 error::<Missing>("\"hunter\\u0032\""),
                 "a field is missing at ",
             ),
         ] {
             assert!(error.contains(why), "{error}");
             for of_text in ["hunter2", "4711", "html"] {
-                assert!(!error.contains(of_text), "{error}");
+                assert!(!error.to_lowercase().contains(of_text), "{error}");
             }
         }
         let named = error::<Vec<u8>>("{}");

@@ -21,7 +21,7 @@ use tower::{Service, util::BoxCloneSyncService};
 use super::{
     body::RequestBody,
     deadline::{Deadline, Time, Until},
-    error::Error,
+    error::{Error, Wait},
     replay::{Answer, Idempotent, RequestTimeout},
     response::ResponseBody,
 };
@@ -199,7 +199,7 @@ impl Through {
         ready!(deadline.poll(cx));
         let after = deadline.whole();
         let error = match self.is_waiting() {
-            true => Error::unready(after),
+            true => Error::not_sent(after, Wait::Layers, false),
             false => Error::unanswered(None, after),
         };
         self.stage = Stage::Over;

@@ -150,6 +150,11 @@ impl Replay {
         !self.attempts.may_be_executed()
     }
 
+    /// Whether a pod has got an earlier attempt, though it may not have executed that.
+    pub(super) fn was_sent(&self) -> bool {
+        self.attempts.were_sent()
+    }
+
     /// When the request may be hedged, which begins now.
     pub(super) fn hedged_after(
         &self,
@@ -235,9 +240,10 @@ impl Replay {
             return false;
         }
         let pushback = Pushback::of(response.status(), response.headers());
-        if let Some(delay) = pushback.and_then(Pushback::delay) {
-            let delays = &retries.allowance.delays;
-            delays.note(response.body().pod(), delay);
+        if let Some(delay) = pushback.and_then(Pushback::delay)
+            && let Some(pod) = response.body().endpoint()
+        {
+            retries.allowance.delays.note(pod, delay);
         }
         is_wanted && pushback != Some(Pushback::Never) && !self.attempts.are_used_up()
     }
@@ -247,7 +253,7 @@ impl Replay {
         let (fate, pod, may_be_sent_again) = match answer {
             Ok(response) => {
                 let is_retried = self.is_retried(response, retries);
-                (Fate::Answered, Some(response.body().pod()), is_retried)
+                (Fate::Answered, response.body().endpoint(), is_retried)
             }
             Err(error) => match error.outcome() {
                 Some(Outcome::Unprocessed) => {

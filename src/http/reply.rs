@@ -22,7 +22,9 @@ use crate::endpoint::Endpoint;
 ///
 /// # async fn read(client: Client) -> Result<(), Error> {
 /// let response = client.get("/users/42").await?;
-/// println!("{} from {}", response.status(), response.pod());
+/// if let Some(pod) = response.endpoint() {
+///     println!("{} from {pod}", response.status());
+/// }
 /// let text = response.error_for_status()?.text().await?;
 /// # Ok(())
 /// # }
@@ -37,10 +39,11 @@ use crate::endpoint::Endpoint;
 ///
 /// # Errors
 ///
-/// Each error of reading names its pod ([`Error::endpoint`]): the pod has failed while it sent the body; the request's
-/// [timeout](super::RequestBuilder::timeout) has passed, which counts to the end of the body ([`Error::is_timeout`]); or the body is
-/// larger than the limit ([`Error::is_limit`]), which is no failure of the pod's. The request was executed in any case, and
-/// isn't sent again.
+/// The pod has failed while it sent the body ([`Error::is_body`]); the request's [timeout](super::RequestBuilder::timeout) has
+/// passed, which counts to the end of the body ([`Error::is_timeout`]); the body is larger than the limit ([`Error::is_limit`]); or the
+/// request's own body, still on its way, has failed ([`Error::is_request_body`]). Each but the last names its pod
+/// ([`Error::endpoint`]), if a pod has sent the body and no [layer](super::Client::layer). The request was executed in any case,
+/// at least in part, and isn't sent again.
 ///
 /// # Cancellation
 ///
@@ -93,13 +96,8 @@ impl Response {
         Self { inner, asked }
     }
 
-    /// The pod that has answered. Where a layer, a test, or the client itself has made the response, this is `0.0.0.0:0`, and
-    /// [`endpoint`](Self::endpoint) none.
-    pub fn pod(&self) -> &Endpoint {
-        self.inner.body().pod()
-    }
-
-    /// The pod that has answered, if one has. Errors have it under the same name ([`Error::endpoint`]).
+    /// The pod that has answered. None where a [layer](super::Client::layer), a test, or the client itself (a gRPC
+    /// [status](super::Client#grpc)) has made the response.
     pub fn endpoint(&self) -> Option<&Endpoint> {
         self.inner.body().endpoint()
     }

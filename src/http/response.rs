@@ -16,10 +16,11 @@ use http_body_util::{Full, StreamBody};
 use hyper::upgrade::OnUpgrade as HyperUpgrade;
 
 use super::{
+    body::Elsewhere,
     deadline::Deadline,
     error::{Error, Failure, Outcome, RuntimeEnded},
     failure::is_end_of_runtime,
-    grpc::{self, Call},
+    grpc::{self, Call, Errors},
     pool::{Lease, Named, Origin},
     read_ahead::ReadAhead,
     received::{ReceiveError, Received},
@@ -45,7 +46,7 @@ struct Exchange {
     in_flight: Option<InFlight>,
     classify: SharedClassify,
     deadline: Option<Deadline>,
-    /// Of a gRPC call whose errors are told by trailers.
+    /// Of a gRPC call, which has an end of its own.
     call: Option<Call>,
     named: Named,
 }
@@ -219,13 +220,6 @@ impl ResponseBody {
         Self::of(None, None, Named::nobody(None))
     }
 
-    /// The pod that sends it. Where there is none, since a layer, a test, or the client itself (a gRPC
-    /// [status](super::Client#grpc)) has made it, this is `0.0.0.0:0`, and
-    /// [`endpoint`](Self::endpoint) none.
-    pub fn pod(&self) -> &Endpoint {
-        &self.exchange.named.origin.pod
-    }
-
     #[cfg(feature = "json")]
     pub(super) fn origin(&self) -> &Arc<Origin> {
         &self.exchange.named.origin
@@ -236,7 +230,8 @@ impl ResponseBody {
         self.exchange.named.origin.error(make)
     }
 
-    /// The pod that sends it, if one does: a [layer](super::Client::layer) or a test may have made it instead.
+    /// The pod that sends it. None where a [layer](super::Client::layer), a test, or the client itself (a gRPC
+    /// [status](super::Client#grpc)) has made it.
     pub fn endpoint(&self) -> Option<&Endpoint> {
         self.exchange.named.origin.endpoint()
     }
@@ -267,9 +262,12 @@ impl ResponseBody {
         }
     }
 
-    /// From here on an error of the client's is a gRPC status in trailers.
-    pub(super) fn end_in_status(&mut self, call: Call) {
-        self.exchange.call = Some(call);
+    /// From here on it ends as that of a gRPC call: one that its pod cancels when the time is up is late, and errors are told as
+    /// the call's are. Layers are told first, and then their caller: the call's time is known below them.
+    pub(super) fn end_as(&mut self, call: Call) {
+        let below = self.exchange.call.and_then(|below| below.expiry);
+        let expiry = call.expiry.or(below);
+        self.exchange.call = Some(Call { expiry, ..call });
     }
 
     /// Reads up to about `limit` bytes before the caller asks, so that the connection comes free.
@@ -327,7 +325,9 @@ impl Exchange {
             {
                 error = Error::unended(error.endpoint().cloned(), after).because(error);
             }
-            if let Some(status) = grpc::status(&error) {
+            if call.errors == Errors::Statuses
+                && let Some(status) = grpc::status(&error)
+            {
                 return Ok(Frame::trailers(status));
             }
         }
@@ -380,6 +380,8 @@ impl Body for ResponseBody {
         }
         Poll::Ready(frame.map(|frame| {
             if let Some(error) = this.late(&frame) {
+                // Its pod has ended it, though that has yet to be read.
+                this.end();
                 return this.last(error);
             }
             frame.or_else(|error| {
@@ -388,7 +390,12 @@ impl Body for ResponseBody {
                     (Some(Excuse::RequestBody(error)), _) => {
                         origin.error(|_| Error::request_body(error))
                     }
-                    (Some(Excuse::CutOff), _) => origin.error(Error::cut_off),
+                    (Some(Excuse::CutOff), _) => {
+                        origin.error(|pod| Error::cut_off(pod, RuntimeEnded))
+                    }
+                    (Some(Excuse::Elsewhere(why)), _) => {
+                        origin.error(|pod| Error::cut_off(pod, why))
+                    }
                     (None, ReceiveError::Limit(limit)) => {
                         origin.error(|pod| Error::limit(pod, limit))
                     }
@@ -427,6 +434,8 @@ enum Excuse {
     RequestBody(BoxError),
     /// The runtime that drove the connection has ended.
     CutOff,
+    /// Another attempt has taken the request's body.
+    Elsewhere(Elsewhere),
 }
 
 impl Excuse {
@@ -439,9 +448,18 @@ impl Excuse {
         };
         let connection = connection?;
         if let Some(error) = connection.take_body_error() {
-            return Some(Self::RequestBody(error));
+            return Some(Self::of_request_body(error));
         }
         is_end_of_runtime(error, connection.is_cut_off()).then_some(Self::CutOff)
+    }
+}
+
+impl Excuse {
+    fn of_request_body(error: BoxError) -> Self {
+        match error.downcast() {
+            Ok(elsewhere) => Self::Elsewhere(*elsewhere),
+            Err(error) => Self::RequestBody(error),
+        }
     }
 }
 
@@ -493,13 +511,16 @@ impl fmt::Debug for ResponseBody {
 mod tests {
     use super::*;
     use crate::{
-        error::{Refused, Suspect},
-        http::grpc::{Errors, Expiry},
+        error::{Error as BalanceError, Refused, Suspect},
+        http::{error::Wait, grpc::Expiry},
+        member::Member,
+        signals::Signals,
     };
-    use futures_util::stream;
+    use futures_util::{StreamExt, stream};
     use http::HeaderValue;
     use http_body_util::BodyExt;
     use std::time::Duration;
+    use tokio::time::Instant;
 
     fn failed(outcome: Outcome, mark: fn(BoxError) -> BoxError) -> outcome::Outcome {
         let failure = Failure {
@@ -521,13 +542,28 @@ mod tests {
         }
     }
 
-    /// The code in which the body of a call ends that has this time.
-    async fn ended(body: ResponseBody, time: Duration) -> String {
+    /// What layers make of a body.
+    type Wrap = fn(ResponseBody) -> ResponseBody;
+
+    const LAYERS: [Option<Wrap>; 3] = [
+        None,
+        Some(|body| body),
+        Some(|body| ResponseBody::new(body.map_err(BoxError::from))),
+    ];
+
+    /// The code in which the body of a call ends that has this time, which is known below these layers if there are any.
+    async fn ended(body: ResponseBody, time: Duration, layers: Option<Wrap>) -> String {
         let mut body = body;
-        body.end_in_status(Call {
-            expiry: Expiry::of(time.into()),
-            errors: Errors::Statuses,
-        });
+        let expiry = Expiry::of(time.into());
+        let call = |expiry, errors| Call { expiry, errors };
+        match layers {
+            None => body.end_as(call(expiry, Errors::Statuses)),
+            Some(wrap) => {
+                body.end_as(call(expiry, Errors::Typed));
+                body = wrap(body);
+                body.end_as(call(None, Errors::Statuses));
+            }
+        }
         let end = body.collect().await.expect("a status");
         let trailers = end.trailers().expect("trailers");
         let code = trailers["grpc-status"].to_str();
@@ -551,12 +587,89 @@ mod tests {
             let reset = Err::<Frame<Bytes>, _>(h2::Error::from(reason));
             ResponseBody::new(StreamBody::new(stream::iter([reset])))
         };
-        assert_eq!(ended(body(1), over).await, "4");
-        assert_eq!(ended(body(1), long).await, "1", "it has another reason");
-        assert_eq!(ended(body(0), over).await, "0");
-        assert_eq!(ended(reset(h2::Reason::CANCEL), over).await, "4");
-        assert_eq!(ended(reset(h2::Reason::CANCEL), long).await, "1");
-        assert_eq!(ended(reset(h2::Reason::INTERNAL_ERROR), over).await, "13");
+        for layers in LAYERS {
+            assert_eq!(ended(body(1), over, layers).await, "4");
+            let other = "it has another reason";
+            assert_eq!(ended(body(1), long, layers).await, "1", "{other}");
+            assert_eq!(ended(body(0), over, layers).await, "0");
+            let cancel = || reset(h2::Reason::CANCEL);
+            assert_eq!(ended(cancel(), over, layers).await, "4");
+            assert_eq!(ended(cancel(), long, layers).await, "1");
+            let broken = reset(h2::Reason::INTERNAL_ERROR);
+            assert_eq!(ended(broken, over, layers).await, "13");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_late_by_its_trailers_is_no_longer_in_flight() {
+        let signals = Arc::new(Signals::new(Instant::now()));
+        let pod = Endpoint::new(([10, 0, 0, 1], 80).into());
+        let member = Member::new(pod, None, None, signals);
+        assert!(member.begin());
+        let code = HeaderValue::from(1);
+        let trailers = HeaderMap::from_iter([(outcome::GRPC_STATUS.clone(), code)]);
+        let frames = stream::iter([Ok::<_, BoxError>(Frame::trailers(trailers))]);
+        // The end is not there yet.
+        let frames = frames.chain(stream::pending());
+        let mut body = ResponseBody::new(StreamBody::new(frames));
+        body.exchange.in_flight = Some(InFlight::new(&member, false));
+        body.end_as(Call {
+            expiry: Expiry::of(Duration::ZERO.into()),
+            errors: Errors::Statuses,
+        });
+        let last = body.frame().await.expect("a frame").expect("a status");
+        assert_eq!(last.into_trailers().expect("trailers")["grpc-status"], "4");
+        assert!(body.exchange.in_flight.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_body_that_has_failed_fails_again_with_an_error_of_the_same_kind() {
+        let pod = || Some(Endpoint::new(([10, 0, 0, 1], 80).into()));
+        let second = Duration::from_secs(1);
+        let failure = Failure {
+            outcome: Outcome::Unknown,
+            source: "reset".into(),
+        };
+        let failed = BalanceError::endpoint_failed(pod().expect("a pod"), failure.into());
+        let errors = [
+            Error::body(pod(), "reset"),
+            Error::limit(pod(), "its head"),
+            Error::cut_off(pod(), RuntimeEnded),
+            Error::request_body("no such file".into()),
+            Error::unanswered(pod(), second),
+            Error::unended(pod(), second),
+            Error::not_sent(second, Wait::Layers, false),
+            Error::balance(failed),
+            Error::balance(BalanceError::no_runtime()),
+            Error::status_of(pod(), StatusCode::NOT_FOUND, "GET /".into()),
+            Error::request("no path"),
+        ];
+        for error in errors {
+            let is = |error: &Error| {
+                let asked = (error.is_timeout(), error.is_endpoint(), error.is_unsent());
+                let pod = error.endpoint().cloned();
+                (error.to_string(), asked, error.status(), pod)
+            };
+            let expected = is(&error);
+            let stream = stream::iter([Err::<Frame<Bytes>, _>(error)]);
+            let mut body = ResponseBody::new(StreamBody::new(stream));
+            for _ in 0..3 {
+                let error = body.frame().await.expect("a frame").expect_err("broken");
+                assert_eq!(is(&error), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_body_that_another_attempt_has_taken_is_no_failure_of_its_caller_s() {
+        let excuse = Excuse::of_request_body(Elsewhere.into());
+        assert!(matches!(excuse, Excuse::Elsewhere(_)));
+        let excuse = Excuse::of_request_body("the disk is gone".into());
+        assert!(matches!(excuse, Excuse::RequestBody(_)));
+        let error = Error::cut_off(None, Elsewhere);
+        assert!(error.is_body() && !error.is_request_body());
+        let text = "the response was cut off: the request's body has gone on to another pod";
+        assert_eq!(error.to_string(), text);
     }
 
     #[test]

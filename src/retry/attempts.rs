@@ -90,6 +90,8 @@ pub(crate) struct Attempts<T> {
     before: Option<Box<T>>,
     /// That is of a try beside the one that goes on: it came first, and no other try is in its place.
     is_aside: bool,
+    /// An earlier attempt has left this process, whatever came of it.
+    was_sent: bool,
 }
 
 impl<T> Attempts<T> {
@@ -99,6 +101,7 @@ impl<T> Attempts<T> {
             route,
             before: None,
             is_aside: false,
+            was_sent: false,
         }
     }
 
@@ -130,6 +133,12 @@ impl<T> Attempts<T> {
     #[cfg(feature = "http")]
     pub(crate) fn may_be_executed(&self) -> bool {
         self.before.is_some()
+    }
+
+    /// Whether an endpoint has got an earlier attempt, though it may not have executed that.
+    #[cfg(feature = "http")]
+    pub(crate) fn were_sent(&self) -> bool {
+        self.was_sent
     }
 
     /// The result that the caller gets if no later attempt is executed.
@@ -220,6 +229,7 @@ impl<T> Attempts<T> {
 
     /// Keeps a result that the caller gets if nothing better comes: the first one of two that are set aside, or else the last.
     fn keep(&mut self, result: T, fate: Fate, is_aside: bool) {
+        self.was_sent |= fate != Fate::Unsent;
         let is_second = is_aside && self.is_aside;
         if fate.may_be_executed() && !is_second {
             self.before = Some(Box::new(result));

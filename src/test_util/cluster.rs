@@ -493,7 +493,10 @@ mod tests {
         cluster.kill(0).await;
         for _ in 0..4 {
             let response = client.get("/").await?;
-            assert_eq!(response.body().pod().address(), cluster.pod(1).addr());
+            assert_eq!(
+                response.body().endpoint().expect("a pod").address(),
+                cluster.pod(1).addr()
+            );
         }
         Ok(())
     }

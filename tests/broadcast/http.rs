@@ -217,7 +217,7 @@ async fn a_post_goes_to_each_pod_with_its_body() {
             assert_eq!(response.headers()["x-pod"], pod.address().ip().to_string());
             assert_eq!(response.headers()["x-method"], "POST");
             assert_eq!(response.headers()["x-host"], "web.default");
-            assert_eq!(*response.body().pod(), pod);
+            assert_eq!(*response.body().endpoint().expect("a pod"), pod);
             within("the body", response.into_body().collect())
                 .await
                 .expect("a body");
@@ -286,7 +286,7 @@ async fn a_status_is_an_answer_and_no_success() {
     assert_eq!(all.answered.len(), 2);
     let (pod, error) = &all.failed[0];
     assert_eq!(pod.address(), pods[1].addr());
-    assert_eq!(error.status_code(), Some(StatusCode::SERVICE_UNAVAILABLE));
+    assert_eq!(error.status(), Some(StatusCode::SERVICE_UNAVAILABLE));
     assert_eq!(
         (error.endpoint(), error.is_unexecuted()),
         (Some(pod), false)

@@ -16,7 +16,7 @@ use tower::{
     Service, ServiceBuilder, ServiceExt, layer::layer_fn, limit::ConcurrencyLimitLayer, service_fn,
 };
 use tower_headless::{
-    StaticEndpoints,
+    BoxError, StaticEndpoints,
     http::{Client, Error, Protocol, RequestBody, ResponseBody},
 };
 use tower_http::trace::TraceLayer;
@@ -35,6 +35,10 @@ fn never() -> Client {
 fn call() -> Request<Full<Bytes>> {
     let call = Request::post("/shop.Orders/List").header(CONTENT_TYPE, "application/grpc");
     call.body(Full::default()).expect("a request")
+}
+
+fn get() -> Request<RequestBody> {
+    Request::new(RequestBody::empty())
 }
 
 fn status(response: &Response<ResponseBody>) -> &str {
@@ -78,6 +82,17 @@ async fn layers_see_a_call_s_error_and_its_caller_a_status() {
 async fn a_call_is_told_of_a_layer_s_timeout_and_of_its_own_by_statuses() {
     let late = never().layer(ServiceBuilder::new().timeout(SECOND));
     let response = late.oneshot(call()).await.expect("a status");
+    assert_eq!(status(&response), "4");
+    let tokios = never().layer(layer_fn(|client: Client| {
+        service_fn(move |request: Request<RequestBody>| {
+            let answer = tokio::time::timeout(SECOND, client.clone().oneshot(request));
+            async move { answer.await?.map_err(BoxError::from) }
+        })
+    }));
+    let response = tokios.oneshot(call()).await.expect("a status");
+    assert_eq!(status(&response), "4");
+    let broken = never().layer(layer_fn(|_| Broken));
+    let response = broken.oneshot(call()).await.expect("a status");
     assert_eq!(status(&response), "14");
     let mut brief = call();
     let time = HeaderValue::from_static("1S");
@@ -127,7 +142,9 @@ async fn a_request_s_time_is_up_while_layers_are_not_ready_for_it() {
         "{error}"
     );
     assert!(
-        error.to_string().ends_with("within 1s (`timeout`)"),
+        error
+            .to_string()
+            .ends_with("not sent within 1s (`timeout`): the client's layers were not ready for it"),
         "{error}"
     );
 }
@@ -209,7 +226,8 @@ async fn every_error_names_its_service() {
     error("ready", broken.get("/").await.expect_err("broken"));
     let mut service = broken;
     let ready = ServiceExt::<Request<RequestBody>>::ready(&mut service).await;
-    error("poll_ready", ready.map(drop).expect_err("broken"));
+    let answer = ready.expect("it says so with the response").call(get());
+    error("poll_ready", answer.await.map(drop).expect_err("broken"));
     let failing = client.clone().layer(layer_fn(|_| {
         service_fn(async |_: Request<RequestBody>| {
             Err::<Response<ResponseBody>, _>(io::Error::other("broken"))

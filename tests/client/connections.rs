@@ -461,7 +461,10 @@ async fn a_removed_pod_keeps_what_is_in_flight_and_nothing_else() {
     sets.send_replace(vec![staying]);
     idle.closed().await;
     assert!(used.is_quiet().await, "its request has not ended");
-    assert_eq!(response.body().pod().address(), leaving);
+    assert_eq!(
+        response.body().endpoint().expect("a pod").address(),
+        leaving
+    );
     used.write("cd").await;
     assert_eq!(text(response).await, "abcd");
     used.closed().await;

@@ -160,7 +160,7 @@ async fn session(client: &Client, pods: &[Pod; 2]) -> String {
         let response = response.expect("an answer");
         let cookie = response.headers()[SET_COOKIE].to_str().expect("text");
         let cookie = cookie.split(';').next().expect("a cookie").to_owned();
-        let pod = response.body().pod().address();
+        let pod = response.body().endpoint().expect("a pod").address();
         text(response).await;
         if pod == pods[0].addr() {
             return cookie;
@@ -193,7 +193,10 @@ async fn a_session_stays_with_a_pod_that_is_only_late() {
         let request = client.get("/").header("cookie", &*cookie);
         let response = within("an answer", request.into_future()).await;
         let response = response.expect("an answer");
-        assert_eq!(response.body().pod().address(), pods[expected].addr());
+        assert_eq!(
+            response.body().endpoint().expect("a pod").address(),
+            pods[expected].addr()
+        );
         assert!(!response.headers().contains_key(SET_COOKIE));
         text(response).await;
     }
@@ -372,7 +375,10 @@ async fn moves(
     let response = within("an answer", asked).await.expect("no panic");
     let response = response.expect("an answer");
     assert_eq!(response.status(), 204);
-    assert_ne!(response.body().pod(), begun.body().pod());
+    assert_ne!(
+        response.body().endpoint().expect("a pod"),
+        begun.body().endpoint().expect("a pod")
+    );
     let is_told = response.headers().contains_key(SET_COOKIE);
     let lost = lost.load(Relaxed);
     assert_eq!(usize::from(is_told), lost);

@@ -534,7 +534,7 @@ async fn a_pod_that_refuses_every_stream_is_passed_over() {
         let posts = (0..4).map(|_| within("a response", client.clone().oneshot(post())));
         for response in join_all(posts).await {
             let response = response.expect("the other pod's");
-            assert_eq!(response.body().pod().address(), good);
+            assert_eq!(response.body().endpoint().expect("a pod").address(), good);
             text(response).await;
         }
     }
@@ -579,7 +579,7 @@ async fn requests_that_a_pod_going_away_has_not_processed_are_other_pods() {
     let mut pods = Vec::new();
     for response in responses {
         let response = response.expect("none fails");
-        pods.push(response.body().pod().address());
+        pods.push(response.body().endpoint().expect("a pod").address());
         text(response).await;
     }
     let processed = pods.iter().filter(|pod| **pod == going).count();

@@ -38,7 +38,12 @@ async fn client(sources: impl IntoIterator<Item = KeyFrom>) -> Client {
 async fn answered(request: RequestBuilder) -> String {
     let response = within("a response", request.into_future()).await;
     let response = response.expect("a response");
-    let pod = response.body().pod().stable_name().into_owned();
+    let pod = response
+        .body()
+        .endpoint()
+        .expect("a pod")
+        .stable_name()
+        .into_owned();
     text(response).await;
     pod
 }
@@ -87,7 +92,12 @@ async fn a_function_finds_a_key_in_the_whole_head() {
         let request = request.body(Full::<bytes::Bytes>::default());
         let response = client.clone().oneshot(request.expect("a request"));
         let response = within("a response", response).await.expect("a response");
-        let pod = response.body().pod().stable_name().into_owned();
+        let pod = response
+            .body()
+            .endpoint()
+            .expect("a pod")
+            .stable_name()
+            .into_owned();
         text(response).await;
         assert_eq!(pod, answered(client.get("/").key(user)).await);
         pods.insert(pod);

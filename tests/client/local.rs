@@ -82,7 +82,7 @@ async fn a_dns_server_of_ones_own_names_pods_of_this_machine() {
     let mut pods = BTreeSet::new();
     for _ in 0..6 {
         let response = client.get("/").await.expect("a response");
-        pods.insert(response.body().pod().address());
+        pods.insert(response.body().endpoint().expect("a pod").address());
     }
     assert_eq!(pods, cluster.pods().iter().map(|pod| pod.addr()).collect());
 }

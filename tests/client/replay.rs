@@ -113,7 +113,7 @@ fn a_request_that_was_never_written_goes_elsewhere_whatever_it_is() {
         let (first, second) = within("responses", posts).await;
         for response in [first, second] {
             let response = response.expect("a response");
-            assert_eq!(response.body().pod().address(), other);
+            assert_eq!(response.body().endpoint().expect("a pod").address(), other);
         }
         assert_eq!(requests.get(), 2);
     });
@@ -506,7 +506,7 @@ async fn a_policy_of_one_s_own_retries_elsewhere() {
     for _ in 0..6 {
         let ready = within("readiness", service.ready()).await.expect("ready");
         let response = ready.call(avoiding(&[])).await.expect("a response");
-        assert_eq!(response.body().pod().address(), good);
+        assert_eq!(response.body().endpoint().expect("a pod").address(), good);
         text(response).await;
     }
     assert_eq!(answered.get(), 6);
@@ -541,7 +541,10 @@ async fn busy() -> (SocketAddr, Count, Count) {
 async fn answer(request: RequestBuilder) -> (u16, SocketAddr) {
     let response = within("a response", request.into_future()).await;
     let response = response.expect("a response");
-    let answer = (response.status().as_u16(), response.body().pod().address());
+    let answer = (
+        response.status().as_u16(),
+        response.body().endpoint().expect("a pod").address(),
+    );
     text(response).await;
     answer
 }
@@ -693,7 +696,7 @@ async fn an_answer_stands_when_nobody_else_takes_the_request() {
     for _ in 0..4 {
         let response = within("a response", client.get("/").into_future()).await;
         let response = response.expect("no error is made of it");
-        assert_eq!(response.body().pod().address(), bad);
+        assert_eq!(response.body().endpoint().expect("a pod").address(), bad);
         assert_eq!(text(response).await, "busy");
     }
     assert!(asked.get() >= 4);
@@ -724,7 +727,10 @@ async fn an_answer_stands_when_its_pod_is_gone_and_so_are_the_others() {
     };
     let (response, ()) = join(client.get("/").into_future(), serve).await;
     let response = response.expect("no error is made of it");
-    assert_eq!(response.body().pod().address(), leaving);
+    assert_eq!(
+        response.body().endpoint().expect("a pod").address(),
+        leaving
+    );
     let body = within("the body", response.into_body().collect()).await;
     assert_eq!(body.expect("a body").to_bytes(), "busy");
 }

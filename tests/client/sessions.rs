@@ -117,7 +117,12 @@ struct Answer {
 async fn try_send(request: RequestBuilder) -> Result<Answer, Error> {
     let response = within("a response", request.into_future()).await?;
     let answer = Answer {
-        pod: response.body().pod().stable_name().into_owned(),
+        pod: response
+            .body()
+            .endpoint()
+            .expect("a pod")
+            .stable_name()
+            .into_owned(),
         status: response.status().as_u16(),
         cookies: cookies(&response),
         header: response
@@ -267,7 +272,10 @@ async fn a_session_stays_with_a_pod_whose_name_is_learnt_later() {
     let by_name = loop {
         let response = within("a response", other.get("/").into_future()).await;
         let response = response.expect("a response");
-        let (begun, cookies) = (response.body().pod().address(), cookies(&response));
+        let (begun, cookies) = (
+            response.body().endpoint().expect("a pod").address(),
+            cookies(&response),
+        );
         text(response).await;
         if begun.to_string() == pod {
             break cookies[0].clone();
@@ -280,7 +288,15 @@ async fn a_session_stays_with_a_pod_whose_name_is_learnt_later() {
         }
         let response = within("a response", get(&other, &cookie).into_future()).await;
         let response = response.expect("a response");
-        assert_eq!(response.body().pod().address().to_string(), pod);
+        assert_eq!(
+            response
+                .body()
+                .endpoint()
+                .expect("a pod")
+                .address()
+                .to_string(),
+            pod
+        );
         assert_eq!(cookies(&response), [""; 0]);
     }
     lost.are(&[]);
@@ -726,7 +742,10 @@ async fn a_session_goes_on_over_a_request_of_any_method() {
         let request = client.request(method, "/").header("cookie", &*cookie);
         let response = within("a response", request.into_future()).await;
         let response = response.expect("a response");
-        assert_eq!(response.body().pod().stable_name(), "web-2");
+        assert_eq!(
+            response.body().endpoint().expect("a pod").stable_name(),
+            "web-2"
+        );
     }
 }
 

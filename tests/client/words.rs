@@ -109,7 +109,7 @@ async fn each_word_is_its_method_to_any_pod_and_to_one() {
         let response = within("a response", request.send()).await;
         let response = response.expect("a response");
         assert_eq!(response.headers()["x-method"], method.as_str());
-        assert_eq!(response.pod().address(), pod.addr());
+        assert_eq!(response.endpoint().expect("a pod").address(), pod.addr());
     }
 }
 
@@ -301,7 +301,10 @@ async fn a_request_is_built_for_a_client_as_a_service() {
     let request = client.pod(second.0).post("/").body("hello").build();
     let response = client.clone().oneshot(request.expect("a request"));
     let response = within("a response", response).await.expect("a response");
-    assert_eq!(response.body().pod().address(), second.0);
+    assert_eq!(
+        response.body().endpoint().expect("a pod").address(),
+        second.0
+    );
     assert_eq!((first.1.get(), second.1.get()), (0, 1));
     let error = client.get("/").header("a b", "").build();
     assert!(error.expect_err("no header").is_request());

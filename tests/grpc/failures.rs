@@ -1,17 +1,26 @@
 //! What a caller sees of each failure, over this crate's client and over tonic's own `Channel`.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    future::Ready,
+    io,
+    net::SocketAddr,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use h2::Reason;
 use http::StatusCode;
 use tokio::time::timeout;
 use tonic::{Code, body::Body, transport};
 use tonic_health::pb::health_client::HealthClient;
-use tower::{BoxError, ServiceBuilder, ServiceExt, util::BoxCloneService};
+use tower::{
+    BoxError, Service, ServiceBuilder, ServiceExt, layer::layer_fn, util::BoxCloneService,
+};
 use tower_headless::{
     StaticEndpoints,
-    http::{Client, Protocol, ResponseBody},
+    http::{Client, Protocol, RequestBody, ResponseBody},
 };
+use tower_http::trace::TraceLayer;
 
 use crate::{
     SERVICE, ask, known,
@@ -25,6 +34,10 @@ use crate::{
 type Transport = BoxCloneService<http::Request<Body>, http::Response<Body>, BoxError>;
 
 async fn ours(pods: &[SocketAddr]) -> Transport {
+    boxed(client(pods).await)
+}
+
+async fn client(pods: &[SocketAddr]) -> Client {
     let client = Client::builder(SERVICE.parse().expect("a URI"))
         .discovery(StaticEndpoints::new(pods.iter().copied()))
         .protocol(Protocol::Http2)
@@ -33,7 +46,13 @@ async fn ours(pods: &[SocketAddr]) -> Transport {
         .fail_fast();
     let client = client.build().expect("a client");
     known(&client, pods.len()).await;
-    boxed(client)
+    client
+}
+
+/// With a layer's own body.
+async fn layered(pods: &[SocketAddr]) -> Transport {
+    let client = client(pods).await;
+    boxed(client.layer(TraceLayer::new_for_grpc()))
 }
 
 fn boxed(client: Client) -> Transport {
@@ -138,6 +157,11 @@ async fn each_failure_has_tonics_code_or_a_better_one() {
         assert_eq!(within(&row, end(ours, call, &pod)).await, here, "{row}");
 
         let pod = ScriptedPod::start(does).await;
+        let layered = layered(&[pod.address]).await;
+        let code = within(&row, end(layered, call, &pod)).await;
+        assert_eq!(code, here, "{row}, through layers");
+
+        let pod = ScriptedPod::start(does).await;
         let channel = end(channel(format!("http://{}", pod.address)), call, &pod);
         let channels = match elsewhere {
             NEVER => timeout(A_WHILE, channel).await.ok(),
@@ -146,6 +170,36 @@ async fn each_failure_has_tonics_code_or_a_better_one() {
         assert_eq!(channels, elsewhere, "{row}, over a Channel");
         assert_eq!(elsewhere == Some(here), why.is_empty(), "{row}: why");
     }
+}
+
+/// Is never ready.
+#[derive(Clone)]
+struct Broken;
+
+impl Service<http::Request<RequestBody>> for Broken {
+    type Response = http::Response<ResponseBody>;
+    type Error = io::Error;
+    type Future = Ready<io::Result<Self::Response>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Err(io::Error::other("broken")))
+    }
+
+    fn call(&mut self, _: http::Request<RequestBody>) -> Self::Future {
+        unreachable!("it isn't ready")
+    }
+}
+
+#[tokio::test]
+async fn a_layer_s_failure_is_a_status_too() {
+    let pod = ScriptedPod::start(Hang).await;
+    let client = client(&[pod.address]).await;
+    let timeout = ServiceBuilder::new().timeout(Duration::from_millis(50));
+    let late = end(boxed(client.clone().layer(timeout)), Call::Unary, &pod);
+    assert_eq!(within("late", late).await, Code::DeadlineExceeded);
+    let broken = boxed(client.layer(layer_fn(|_| Broken)));
+    let broken = end(broken, Call::Unary, &pod);
+    assert_eq!(within("broken", broken).await, Code::Unavailable);
 }
 
 #[tokio::test]

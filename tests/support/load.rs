@@ -117,7 +117,7 @@ where
 /// Reads a response to its end.
 async fn read(response: Response) -> Result<SocketAddr, Error> {
     assert_eq!(response.status(), StatusCode::OK);
-    let pod = response.body().pod().address();
+    let pod = response.body().endpoint().expect("a pod").address();
     let name = response.headers().get("x-pod").map(|name| name.as_bytes());
     assert_eq!(name, Some(pod.ip().to_string().as_bytes()));
     response.into_body().collect().await?;

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use http::StatusCode;
 
-use super::{BalanceError, Error, Failure, Kind, NoFirstByte, Outcome};
+use super::{BalanceError, Error, Failure, Kind, NoFirstByte, Outcome, RuntimeEnded, Wait};
 use crate::{endpoint::Endpoint, error::BoxError};
 
 /// Made by hand (feature `test-util`): one of each kind, so that tests can see what an application does about it.
@@ -60,6 +60,14 @@ impl Error {
         Self::unanswered(Some(pod), after)
     }
 
+    /// The request was not sent in its time, in which it waited for what `why` tells: [`is_timeout`](Self::is_timeout) and
+    /// [`is_unexecuted`](Self::is_unexecuted).
+    pub fn fake_unsent_timeout(after: Duration, why: BalanceError) -> Self {
+        let service = why.shared_service().cloned();
+        let error = Self::not_sent(after, Wait::Pod(why.so_far()), false);
+        error.with_service(service.as_ref())
+    }
+
     /// The response had no end in the time of the request: [`is_timeout`](Self::is_timeout).
     pub fn fake_body_timeout(pod: Endpoint, after: Duration) -> Self {
         Self::unended(Some(pod), after)
@@ -77,7 +85,7 @@ impl Error {
 
     /// The runtime has ended that drove the response's connection: [`is_body`](Self::is_body).
     pub fn fake_cut_off(pod: Endpoint) -> Self {
-        Self::cut_off(Some(pod))
+        Self::cut_off(Some(pod), RuntimeEnded)
     }
 
     /// The response is more than the client reads: [`is_limit`](Self::is_limit).

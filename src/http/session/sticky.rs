@@ -144,7 +144,9 @@ impl Session {
         response: &mut Response<ResponseBody>,
         is_overtaken: bool,
     ) {
-        let pod = response.body().pod();
+        let Some(pod) = response.body().endpoint() else {
+            return;
+        };
         let stays = self.is_home(pod) || is_overtaken && self.is_late || self.is_set_aside;
         let Self {
             sticky, brought, ..

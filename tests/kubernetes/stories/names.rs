@@ -116,7 +116,7 @@ async fn homes(client: &Client, namespace: &Namespace, keys: u32) -> Vec<String>
     let mut homes = Vec::new();
     for key in 0..keys {
         let response = get(client, key).await.expect("an answer");
-        homes.push(names[&response.body().pod().address().ip()].clone());
+        homes.push(names[&response.body().endpoint().expect("a pod").address().ip()].clone());
     }
     homes
 }

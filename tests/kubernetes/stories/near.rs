@@ -79,7 +79,7 @@ async fn answers(client: &Client) -> BTreeMap<SocketAddr, u32> {
     let mut answers = BTreeMap::new();
     for _ in 0..REQUESTS {
         let response = client.get("/").await.expect("pods are there");
-        let pod = response.body().pod().address();
+        let pod = response.body().endpoint().expect("a pod").address();
         *answers.entry(pod).or_default() += 1;
         let body = response.into_body().collect().await;
         body.expect("a whole body");

@@ -128,5 +128,8 @@ pub(crate) async fn a_named_port(source: Source) {
     let client = source.client_of(&namespace, &named_uri(&namespace, WEB));
     settles(&client, &namespace, WEB, 3).await;
     let response = client.get("/").await.expect("three pods");
-    assert_eq!(response.body().pod().address().port(), 8080);
+    assert_eq!(
+        response.body().endpoint().expect("a pod").address().port(),
+        8080
+    );
 }
