@@ -96,6 +96,7 @@ mod upgrade;
 mod upload;
 mod wire_limits;
 
+pub use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 pub use body::RequestBody;
 pub use builder::{BuildError, ClientBuilder};
 pub use client::Client;

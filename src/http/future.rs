@@ -358,7 +358,7 @@ fn poll_late(
     }
     let pod = only_pod(&attempt, replay.as_deref()).cloned();
     let error = Error::unanswered(pod, deadline.whole());
-    Poll::Ready(Err(error.with_service(attempt.service())))
+    Poll::Ready(Err(error.of_service(attempt.service())))
 }
 
 /// The pod that has the request, unless another one has it, too, or has had it.

@@ -58,6 +58,7 @@ impl Default for Idempotent {
 
 /// How long all of a request may take, in its extensions: to the end of the response's body, with all retries. It takes the
 /// place of the client's own [timeout](super::ClientBuilder::timeout); in a [broadcast](super::Client::broadcast), it is each pod's.
+/// `Duration::MAX` is none, though the client has one.
 ///
 /// It is for layers, and for requests of the client as a [`Service`](tower::Service):
 /// [`RequestBuilder::timeout`](super::RequestBuilder::timeout) sets the same.
