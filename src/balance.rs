@@ -82,9 +82,8 @@ use crate::{
 ///
 /// # In a stack of layers
 ///
-/// To wait until pods are discovered: `balance.ready().await?`, once. It waits for discovery's first answer, not for a pod that
-/// accepts, and no longer than the ready timeout: if [`staleness`](Self::staleness) is none then, there was no answer. Without
-/// it nothing is lost: a request waits for both by itself.
+/// To wait until pods are discovered: [`balance.discovered().await?`](Self::discovered), once. It waits for discovery's first answer,
+/// not for a pod that accepts, and no longer than the ready timeout. Without it nothing is lost: a request waits for both by itself.
 ///
 /// | tower's layer around it | what it does |
 /// | --- | --- |
@@ -176,6 +175,38 @@ impl<S, C> Balance<S, C> {
     pub fn staleness(&self) -> Option<Duration> {
         let answered = self.shared.notes().last_answer?;
         Some(Instant::now().saturating_duration_since(answered))
+    }
+
+    /// Waits until discovery has answered, be it that there are no pods. Whether one accepts requests is not waited for.
+    ///
+    /// It needs no runtime before it is polled, and keeps the balancer going meanwhile. Dropping it changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of a request that finds no answer: if there was none within the [ready timeout](BalanceBuilder::ready_timeout) from when it
+    /// is polled ([`Error::is_no_endpoints`]; the source is discovery's last error); 5 s where requests
+    /// [never wait](BalanceBuilder::fail_fast). Discovery goes on, and it can be waited for again.
+    pub fn discovered(&self) -> impl Future<Output = Result<(), Error>> + Send + use<S, C>
+    where
+        S: Send + Sync + 'static,
+    {
+        let (shared, handle) = (self.shared.clone(), self.handle.clone());
+        async move {
+            let discovered = shared.wait_for_discovery().await;
+            drop(handle);
+            discovered.map_err(|error| error.of_service(shared.signals.service()))
+        }
+    }
+
+    /// Sends a request: [`call`](Service::call) without `poll_ready` before it. Where discovery hasn't answered yet, the request
+    /// waits.
+    pub fn send<Req>(&self, request: Req) -> ResponseFuture<S, Req, C>
+    where
+        S: Service<Req> + Clone + Send + Sync + 'static,
+        S::Error: Into<BoxError>,
+        C: Completion<S::Response> + Clone,
+    {
+        ResponseFuture::new(&self.shared, self.completion.clone(), request)
     }
 
     /// [`call`](Service::call) with a [`Route`]: by key, to one pod, or away from some.
@@ -314,7 +345,7 @@ where
                 self.completion.clone(),
                 self.shared
                     .closed()
-                    .with_service(self.shared.signals.service()),
+                    .of_service(self.shared.signals.service()),
             );
         }
         ResponseFuture::new(&self.shared, self.completion.clone(), request)

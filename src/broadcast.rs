@@ -32,7 +32,7 @@ use crate::{
     endpoint::Endpoint,
     error::{BoxError, Error, SharedError},
     in_flight::Completion,
-    route::{Route, Target},
+    route::{PodId, Route, Target},
 };
 
 /// How many endpoints are asked at once.
@@ -48,7 +48,7 @@ const ENDPOINT_TIMEOUT: Duration = Duration::from_secs(30);
 ///
 /// - **Whom it asks**: every endpoint of the set at the time when it begins, in the order of their addresses, whatever the
 ///   policy prefers: near or far, and also those that are ejected or fail their checks. Those that
-///   [join](Self::include_joining) while it runs are asked by choice.
+///   [join](Self::include_joining) while it runs are asked by choice, and one may be [left out](Self::leave_out).
 ///   With a [subset](crate::Subset), these are all pods that discovery finds: those outside of the subset join the set for as
 ///   long as the broadcast runs.
 /// - **Each endpoint answers for itself**: no other one gets its request, and no other pod that gets its address meanwhile. One
@@ -213,6 +213,19 @@ impl<T, E> Broadcast<T, E> {
         self
     }
 
+    /// Leaves one pod out, as a peer does itself: by its name or address, or else as [`PodId`] says. So
+    /// [`majority`](Self::majority) is one of the others. Where there is no other one, it fails as it does without endpoints; so it
+    /// does with an empty name, as that of a variable that isn't set, and says so.
+    ///
+    /// With A and AAAA records alone, the address (`status.podIP`) is the better one: until a name has been looked up, it leaves
+    /// nobody out.
+    pub fn leave_out(mut self, pod: impl Into<PodId>) -> Self {
+        if let Ok(plan) = &mut self.plan {
+            plan.roster.leave_out(pod.into());
+        }
+        self
+    }
+
     /// Finds whom to ask.
     async fn begin(self) -> Result<Answers<T, E>, E> {
         let plan = self.plan?;
@@ -230,15 +243,16 @@ impl<T, E> Broadcast<T, E> {
             Err(after) => (plan.roster.gathered().map(|it| (it, None)), Some(after)),
         };
         let (targets, whole) = gathered
-            .map_err(|error| error.with_service(service.as_ref()))
+            .map_err(|error| error.of_service(service.as_ref()))
             .map_err(plan.kind.error)?;
-        let joining = changes.map(|changes| Joining::new(plan.roster, changes, &targets));
+        let joining = changes.map(|changes| Joining::new(changes, &targets));
         let mut answers = Answers::new(Terms {
             ask: plan.ask,
             kind: plan.kind,
             service,
             targets,
             whole,
+            roster: plan.roster,
             joining,
             concurrency: self.concurrency,
             endpoint_timeout: self.endpoint_timeout,

@@ -4,7 +4,13 @@ mod counted;
 
 pub(crate) use counted::Counted;
 
-use std::{borrow::Cow, fmt, net::SocketAddr, sync::Arc};
+use std::{
+    borrow::Cow,
+    fmt,
+    net::{AddrParseError, SocketAddr},
+    str::FromStr,
+    sync::Arc,
+};
 
 /// One pod behind the service: where it is, and what is known of it.
 ///
@@ -265,6 +271,15 @@ impl Details {
 impl From<SocketAddr> for Endpoint {
     fn from(address: SocketAddr) -> Self {
         Self::new(address)
+    }
+}
+
+/// An address: `10.244.1.7:80`.
+impl FromStr for Endpoint {
+    type Err = AddrParseError;
+
+    fn from_str(address: &str) -> Result<Self, AddrParseError> {
+        address.parse().map(Self::new)
     }
 }
 

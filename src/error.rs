@@ -174,7 +174,7 @@ enum Kind {
     },
     #[error("the balancer is closed: its last handle was dropped, or its runtime has ended")]
     Closed { source: Option<SharedError> },
-    #[error("no tokio runtime: call the balancer from a task of one")]
+    #[error("no tokio runtime: await the request in a task of one")]
     NoRuntime,
 }
 
@@ -234,6 +234,8 @@ pub(crate) enum PodState {
     Away(Away),
     #[error("isn't there: no pod has an empty name (is a variable not set?)")]
     Nameless,
+    #[error("can't be left out: no pod has an empty name (is a variable not set?)")]
+    NamelessLeftOut,
     #[error("may be of several StatefulSets: there are {} and {}; ask for it by its name", .0[0], .0[1])]
     Ambiguous([Box<str>; 2]),
 }
@@ -365,7 +367,7 @@ impl Error {
     }
 
     /// The same of a request to this service. One that knows its service keeps it.
-    pub(crate) fn with_service(mut self, service: Option<&Arc<str>>) -> Self {
+    pub(crate) fn of_service(mut self, service: Option<&Arc<str>>) -> Self {
         self.1 = self.1.or_else(|| service.cloned());
         self
     }
@@ -669,7 +671,7 @@ mod tests {
         let pod = Endpoint::new(([10, 0, 0, 1], 80).into()).with_hostname("reset-0");
         let error = |why: &str| {
             let error = Error::endpoint_failed(pod.clone(), why.into());
-            error.with_service(Some(&"timeout.default".into()))
+            error.of_service(Some(&"timeout.default".into()))
         };
         for why in ["timeout", "reset", "pod", "10.0.0.1"] {
             let error = error(why);

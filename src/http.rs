@@ -15,7 +15,7 @@
 //! println!("{}", users.error_for_status()?.text().await?);
 //!
 //! match client.post("/users").body("Zoë").await {
-//!     Ok(answer) => println!("{} from {}", answer.status(), answer.pod()),
+//!     Ok(answer) => println!("{} from {:?}", answer.status(), answer.endpoint()),
 //!     Err(error) if error.is_unexecuted() => println!("{error}; send it again"),
 //!     Err(error) => println!("{error}; a pod may have executed it"),
 //! }
@@ -132,6 +132,7 @@ mod upgrade;
 mod upload;
 mod wire_limits;
 
+pub use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 pub use body::RequestBody;
 pub use builder::{BuildError, ClientBuilder};
 pub use client::Client;

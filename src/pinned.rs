@@ -52,7 +52,8 @@ use crate::{
 ///
 /// Those of a [`Balance`]. Where the one pod accepts no requests within the ready timeout, the error
 /// [is unreachable](Error::is_unreachable), has its [name](Error::pod), and tells whether it [is absent](Error::is_absent), where
-/// it was last, and which other pods there are. An empty name, as of a variable that isn't set, is one that is absent, at once.
+/// it was last, and which other pods there are. An empty name, as of a variable that isn't set, is one that is absent, at once,
+/// also where it is the one to be left out.
 /// Where there is no pod but the one that is left out, it [is that there are none](Error::is_no_endpoints), at once.
 ///
 /// # Cancellation
@@ -109,16 +110,20 @@ impl<S, C> Balance<S, C> {
     /// A service of all pods but one, as a pod's peers are for itself: by its own name or address. See [`Pinned`].
     ///
     /// With A and AAAA records alone, the address (`status.podIP`) is the better one: a name has to be looked up first, and
-    /// until that is done, it leaves nobody out.
+    /// until that is done, it leaves nobody out. With an empty name, as of a variable that isn't set, each request fails at once, with
+    /// an error that [is absent](Error::is_absent) and says so.
+    ///
+    /// Each request goes to one of the others. To ask all of them: [`Broadcast::leave_out`](crate::Broadcast::leave_out).
     ///
     /// ```
     /// # use tower_headless::{Balance, Endpoint, StaticEndpoints};
     /// # let discovery = StaticEndpoints::new([]);
     /// # let balance = Balance::builder(discovery).build(|pod: &Endpoint| pod.address());
     /// // env: [{ name: POD_IP, valueFrom: { fieldRef: { fieldPath: status.podIP } } }]
-    /// let myself = std::env::var("POD_IP").unwrap_or_default();
+    /// let myself = std::env::var("POD_IP")?;
     /// let peers = balance.others(myself);
     /// # drop(peers);
+    /// # Ok::<_, std::env::VarError>(())
     /// ```
     pub fn others(&self, than: impl Into<PodId>) -> Pinned<Self>
     where
@@ -169,6 +174,16 @@ impl<S, C> Pinned<Balance<S, C>> {
         self.service.requested(&self.route)
     }
 
+    /// Sends a request: [`call`](Service::call) without `poll_ready` before it.
+    pub fn send<Req>(&self, request: Req) -> ResponseFuture<S, Req, C>
+    where
+        S: Service<Req> + Clone + Send + Sync + 'static,
+        S::Error: Into<BoxError>,
+        C: Completion<S::Response> + Clone,
+    {
+        self.service.call_with(request, self.route.clone())
+    }
+
     /// [`call`](Service::call) with a [`Route`]; which pod it asks for or leaves out is as this service has it.
     pub fn call_with<Req>(&self, request: Req, route: Route) -> ResponseFuture<S, Req, C>
     where
@@ -197,7 +212,7 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        self.service.call_with(request, self.route.clone())
+        self.send(request)
     }
 }
 

@@ -105,6 +105,8 @@ impl Route {
     /// The one pod that doesn't get the request in any case, as a peer leaves itself out. Where there is no other one, it fails at
     /// once with an error that [is that there are none](crate::Error::is_no_endpoints).
     ///
+    /// An empty name is of no pod: the request fails at once, with an error that [is absent](crate::Error::is_absent).
+    ///
     /// [`Balance::others`](crate::Balance::others) is a service of such requests.
     pub fn leave_out(self, id: impl Into<PodId>) -> Self {
         self.with(|wishes| wishes.left_out = Some(id.into()))

@@ -134,6 +134,60 @@ async fn without_an_answer_calls_fail_after_the_ready_timeout_with_discoverys_er
 }
 
 #[tokio::test(start_paused = true)]
+async fn discovery_is_waited_for_once_and_no_longer_than_a_request_would() {
+    for is_hasty in [false, true] {
+        let (script, discovery) = discovery();
+        let builder = Balance::builder(discovery).name("web.default");
+        let builder = if is_hasty {
+            builder.fail_fast()
+        } else {
+            builder
+        };
+        let balance = builder.build(Pods::default().make());
+        script.fail("SERVFAIL");
+        for _ in 0..2 {
+            let started = Instant::now();
+            let error = balance.discovered().await.expect_err("no answer");
+            assert_eq!(
+                started.elapsed(),
+                5 * SECOND,
+                "each time, from when it is asked"
+            );
+            assert!(error.is_no_endpoints() && error.is_unsent(), "{error}");
+            assert_eq!(error.service(), Some("web.default"));
+            assert_eq!(
+                error.source().map(ToString::to_string).as_deref(),
+                Some("SERVFAIL")
+            );
+        }
+        let mut waiting = task::spawn(balance.discovered());
+        assert_pending!(waiting.poll());
+        script.answer([1]);
+        settle().await;
+        assert!(waiting.is_woken() && assert_ready!(waiting.poll()).is_ok());
+        let mut known = task::spawn(balance.discovered());
+        assert!(assert_ready!(known.poll()).is_ok());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_discovery_keeps_the_balancer_going() {
+    let (script, discovery) = discovery();
+    let balance = Balance::builder(discovery).build(Pods::default().make());
+    let mut waiting = task::spawn(balance.discovered());
+    drop(balance);
+    assert_pending!(waiting.poll());
+    script.answer([]);
+    settle().await;
+    assert!(
+        assert_ready!(waiting.poll()).is_ok(),
+        "that there are none is an answer"
+    );
+    drop(waiting);
+    script.closed().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn fail_fast_never_waits_and_wait_for_ready_never_fails() {
     let (_silent, source) = discovery();
     let hasty = Balance::builder(source)

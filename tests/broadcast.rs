@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep};
 use tower::{Service, ServiceExt};
 use tower_headless::{
     Answers, Balance, BalanceBuilder, Broadcast, Collected, Endpoint, EndpointState, Error,
-    HealthCheck, OutlierDetection,
+    HealthCheck, OutlierDetection, Subset,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -350,6 +350,79 @@ async fn what_joins_is_asked_by_choice() {
         assert_eq!(story.calls(1..=4), expected, "include: {include}");
         assert_eq!(collected.answered.len(), expected.iter().sum::<usize>());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_but_one_are_asked_late_joiners_too() {
+    let story = story([1, 2, 3]).await;
+    story.pods.set([1], Behaviour::Hold);
+    let broadcast = story.broadcast().include_joining(true);
+    let broadcast = broadcast.leave_out("10.0.0.2");
+    let (collected, ()) = join(broadcast.all(), async {
+        settle().await;
+        // Another life of the one that is left out, and one more.
+        story.becomes([1, 3]).await;
+        story.becomes([1, 2, 3, 4]).await;
+        story.pods.set([1], Behaviour::Answer);
+    })
+    .await;
+    let collected = collected.expect("endpoints");
+    assert!(collected.is_complete());
+    assert_eq!(answered(&collected), endpoints([1, 3, 4]));
+    assert_eq!(story.calls(1..=4), [1, 0, 1, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_whose_name_is_learnt_before_its_turn_is_left_out() {
+    let story = story([1, 2, 3]).await;
+    story.pods.set([1], Behaviour::Hold);
+    let broadcast = story.broadcast().leave_out("web-2").concurrency(1);
+    let (collected, ()) = join(broadcast.all(), async {
+        settle().await;
+        let named = endpoint(3).with_hostname("web-2");
+        story
+            .script
+            .endpoints(vec![endpoint(1), endpoint(2), named]);
+        settle().await;
+        story.pods.set([1], Behaviour::Answer);
+    })
+    .await;
+    assert_eq!(answered(&collected.expect("endpoints")), endpoints([1, 2]));
+    assert_eq!(story.calls(1..=3), [1, 1, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_majority_of_the_others_is_more_than_half_of_them() {
+    let story = story(1..=5).await;
+    story.pods.set([1, 2], Behaviour::Fail);
+    let of_all = story.broadcast().majority().await.expect("three of five");
+    assert_eq!(of_all.len(), 3);
+    let error = story.broadcast().leave_out(&endpoint(3)).majority().await;
+    assert_eq!(error.expect_err("two of four").failed().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_another_pod_than_the_one_that_is_left_out_nobody_is_asked() {
+    let story = story([1]).await;
+    for deadline in [SECOND, Duration::ZERO] {
+        let broadcast = story.broadcast().leave_out("10.0.0.1").deadline(deadline);
+        let error = broadcast.all().await.expect_err("nobody else");
+        assert!(error.is_no_endpoints() && error.is_unsent(), "{error}");
+        assert!(
+            error.to_string().contains("the one that is left out"),
+            "{error}"
+        );
+    }
+    assert_eq!(story.calls([1]), [0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_but_one_of_all_pods_are_asked_where_the_set_is_a_subset() {
+    let part = |builder: BalanceBuilder<Scripted>| builder.subset(Subset::of(2));
+    let story = story_with(1..=6, part).await;
+    let collected = story.broadcast().leave_out("10.0.0.4").all().await;
+    assert_eq!(collected.expect("endpoints").answered.len(), 5);
+    assert_eq!(story.calls(1..=6), [1, 1, 1, 0, 1, 1]);
 }
 
 #[tokio::test(start_paused = true)]

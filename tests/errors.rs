@@ -148,7 +148,7 @@ fn of_the_balancer() -> [(Error, &'static str, &'static str); 10] {
         (
             Error::fake_no_runtime(),
             "no_runtime unsent",
-            "no tokio runtime: call the balancer from a task of one",
+            "no tokio runtime: await the request in a task of one",
         ),
     ]
 }
@@ -162,7 +162,7 @@ fn each_error_of_the_balancer_can_be_made_and_says_what_it_is() {
             true => "request to web.default was not sent: ",
             false => "request to web.default: ",
         };
-        let error = error.fake_service("web.default");
+        let error = error.with_service("web.default");
         assert_eq!(error.service(), Some("web.default"));
         assert_eq!(error.to_string(), format!("{opening}{says}"));
     }
@@ -180,6 +180,34 @@ fn questions_of_one_name_mean_the_same_of_both_errors() {
         };
         assert_eq!(yes(&error, HTTP), is, "{says}");
         assert!(!error.is_endpoint() || error.to_string().contains("may have been executed"));
+    }
+}
+
+/// What the balancer says is made by the client's own words, too.
+#[test]
+fn errors_of_the_balancer_are_made_of_the_client_as_they_are() {
+    type E = client::Error;
+    for (made, of) in [
+        (E::fake_no_endpoints(), Error::fake_no_endpoints()),
+        (
+            E::fake_unreachable(3, web_0(), refused()),
+            Error::fake_unreachable(3, web_0(), refused()),
+        ),
+        (
+            E::fake_pod_unreachable(web_0(), refused()),
+            Error::fake_pod_unreachable(web_0(), refused()),
+        ),
+        (E::fake_absent("web-7"), Error::fake_absent("web-7")),
+        (E::fake_gone(web_0()), Error::fake_gone(web_0())),
+        (E::fake_closed(), Error::fake_closed()),
+        (E::fake_no_runtime(), Error::fake_no_runtime()),
+    ] {
+        let of = E::fake_balance(of);
+        assert_eq!(yes(&made, HTTP), yes(&of, HTTP));
+        assert_eq!(
+            made.with_service("web").to_string(),
+            of.with_service("web").to_string()
+        );
     }
 }
 
@@ -265,7 +293,7 @@ fn each_error_of_the_client_can_be_made_and_says_what_it_is() {
         ),
     ];
     for (error, is, says) in errors {
-        let error = error.fake_service("web.default");
+        let error = error.with_service("web.default");
         assert_eq!(yes(&error, HTTP), is, "{says}");
         assert_eq!(error.to_string(), says);
         assert_eq!(error.service(), Some("web.default"));
@@ -297,7 +325,7 @@ fn a_text_is_one_line_and_its_alternate_all_causes() {
     let inner = Error::fake_endpoint(web_0(), refused());
     let outer = tower_headless::Unsent::new((), inner);
     let outer = Error::fake_endpoint(Endpoint::new(([10, 9, 9, 9], 80).into()), outer);
-    let outer = outer.fake_service("outer");
+    let outer = outer.with_service("outer");
     let all = "request to outer: pod 10.9.9.9:80 failed: the request was not sent: pod web-0 (10.1.2.3:80) failed: \
                Connection refused (os error 111)";
     assert_eq!(format!("{outer:#}"), all);
@@ -600,7 +628,7 @@ fn a_log_has_it_in_one_line() {
         .with_ansi(false)
         .with_target(false)
         .finish();
-    let error = Error::fake_unreachable(3, web_0(), refused()).fake_service("web.default");
+    let error = Error::fake_unreachable(3, web_0(), refused()).with_service("web.default");
     tracing::subscriber::with_default(subscriber, || {
         tracing::warn!(error = &error as &dyn StdError, "no answer");
     });

@@ -151,6 +151,42 @@ async fn an_empty_name_is_an_error_at_once_that_says_so() {
     );
 }
 
+/// It would go to the one that was meant to be left out.
+#[tokio::test(start_paused = true)]
+async fn an_empty_name_that_is_left_out_fails_each_request_at_once() {
+    let says = "pod \"\" can't be left out: no pod has an empty name (is a variable not set?)";
+    let story = story().await;
+    let others = story.balance.others("");
+    let by_hand = story
+        .balance
+        .call_with(Request(1), Route::new().leave_out(""));
+    let by_hand = by_hand.now_or_never().expect("at once").map(|_| at(1));
+    let mut request = task::spawn(ask(&others));
+    for result in [assert_ready!(request.poll()), by_hand] {
+        let error = result.expect_err("whom it leaves out isn't known");
+        assert!(error.is_absent() && error.is_unsent(), "{error}");
+        assert_eq!(error.to_string(), says);
+    }
+    let broadcast = story.balance.broadcast_with(|_| Request(1)).leave_out("");
+    let error = broadcast.all().await.expect_err("nor here");
+    assert_eq!(error.to_string(), says);
+    assert_eq!(story.calls(1..=5), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_sent_without_readiness_to_one_pod_or_to_any() {
+    let story = story().await;
+    let (pod, _) = story
+        .balance
+        .pod("web-3")
+        .send(Request(1))
+        .await
+        .expect("it is there");
+    assert_eq!(pod.address(), at(4));
+    story.balance.send(Request(1)).await.expect("any");
+    assert_eq!(story.calls(1..=5), 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_refuses_is_an_error_that_has_its_endpoint() {
     let story = story().await;

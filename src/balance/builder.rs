@@ -21,7 +21,7 @@ use super::{
     generator::Generator,
     health_monitor::HealthMonitor,
     part::Part,
-    shared::{ReadyFn, ReadyTimeout, Shared},
+    shared::{READY_TIMEOUT, ReadyFn, ReadyTimeout, Shared},
     slow_start::SlowStart,
     starter::Starter,
 };
@@ -39,8 +39,6 @@ use crate::{
     snapshot::Writer,
     subset::Subset,
 };
-
-const READY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Settings of a [`Balance`].
 ///
@@ -208,7 +206,7 @@ impl<D, C> BalanceBuilder<D, C> {
 
     /// Requests never wait: while no endpoint accepts them, they fail at once. The same as a ready timeout of zero.
     ///
-    /// So do those that come before discovery's first answer: wait for that with the first item of [`Balance::watch`].
+    /// So do those that come before discovery's first answer: wait for that with [`Balance::discovered`].
     pub fn fail_fast(self) -> Self {
         self.ready_timeout(Duration::ZERO)
     }

@@ -11,8 +11,9 @@ use tower::Service;
 
 use super::{errand::Errand, reconnect::Refusal, shared::Shared, waiting::Placement};
 use crate::{
-    error::{BoxError, Busy, Error, NoRuntime, Refused, Suspect, Unsent, chain},
+    error::{BoxError, Busy, Error, NoRuntime, PodState, Refused, Suspect, Unsent, chain},
     in_flight::InFlight,
+    route::{PodId, Route},
 };
 
 pin_project! {
@@ -35,7 +36,7 @@ impl<S, F, Req> State<S, F, Req> {
     /// A request that is over. Each error leaves the balancer this way, and gets the service's name here.
     #[cold]
     pub(super) fn failed(service: Option<&Arc<str>>, error: Error) -> Self {
-        let error = Some(error.with_service(service));
+        let error = Some(error.of_service(service));
         Self::Failed { error }
     }
 }
@@ -96,6 +97,9 @@ where
     S: Service<Req> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
 {
+    if let Err(error) = leaves_out_a_name(errand.route()) {
+        return State::failed(shared.signals.service(), error);
+    }
     shared.ask_for(errand.route());
     loop {
         let cut_off = shared.cut_off();
@@ -125,6 +129,14 @@ where
             Ok(state) => return state,
             Err(refused) => request = refused,
         }
+    }
+}
+
+/// An empty name is that of a variable which isn't set: the one that was meant would get the request.
+pub(super) fn leaves_out_a_name(route: &Route) -> Result<(), Error> {
+    match route.left_out().and_then(PodId::name) {
+        Some("") => Err(Error::pod_unreachable("", PodState::NamelessLeftOut, None)),
+        _ => Ok(()),
     }
 }
 

@@ -11,16 +11,19 @@ use tokio::sync::oneshot;
 
 use super::{
     Handle,
+    place::leaves_out_a_name,
     shared::{Event, Shared},
 };
 use crate::{
     error::{Error, NoEndpoints},
-    route::Target,
+    route::{PodId, Route, Target},
 };
 
 /// The endpoints of a balancer, which it keeps going.
 pub(crate) struct Roster {
     set: Arc<dyn Set>,
+    /// Which of them isn't asked.
+    route: Route,
     _handle: Arc<Handle>,
 }
 
@@ -39,13 +42,18 @@ type Gathered = (Vec<Target>, Option<Whole>);
 trait Set: Send + Sync {
     fn service(&self) -> Option<&Arc<str>>;
 
-    fn targets(&self) -> Vec<Target>;
+    fn ask_for(&self, route: &Route);
 
-    fn gather(self: Arc<Self>) -> BoxFuture<'static, Result<Gathered, Error>>;
+    fn leaves_out(&self, route: &Route, target: &Target) -> bool;
+
+    /// All that the route doesn't leave out.
+    fn targets(&self, route: &Route) -> Vec<Target>;
+
+    fn gather(self: Arc<Self>, route: Route) -> BoxFuture<'static, Result<Gathered, Error>>;
 
     fn narrow(&self);
 
-    fn gathered(&self) -> Result<Vec<Target>, Error>;
+    fn gathered(&self, route: &Route) -> Result<Vec<Target>, Error>;
 
     fn changes(&self) -> BoxStream<'static, ()>;
 }
@@ -57,8 +65,15 @@ impl Roster {
     ) -> Self {
         Self {
             set: shared.clone(),
+            route: Route::new(),
             _handle: handle.clone(),
         }
+    }
+
+    /// All but one. Where it is asked for by a name, discovery looks for that from now on.
+    pub(crate) fn leave_out(&mut self, pod: PodId) {
+        self.route = Route::new().leave_out(pod);
+        self.set.ask_for(&self.route);
     }
 
     /// The name of their service.
@@ -66,20 +81,25 @@ impl Roster {
         self.set.service()
     }
 
-    /// All endpoints now.
+    /// Those to be asked now.
     pub(crate) fn targets(&self) -> Vec<Target> {
-        self.set.targets()
+        self.set.targets(&self.route)
     }
 
-    /// All endpoints now, those outside of the balancer's subset as well. Where there are none, waits for the first as a request
-    /// does, and fails as one.
+    /// Whether it is one to be asked, by what is known of it now.
+    pub(crate) fn has(&self, target: &Target) -> bool {
+        self.route.is_empty() || !self.set.leaves_out(&self.route, target)
+    }
+
+    /// Those to be asked now, and those outside of the balancer's subset as well. Where there are none, waits for the first as a
+    /// request does, and fails as one.
     pub(crate) fn gather(&self) -> BoxFuture<'static, Result<Gathered, Error>> {
-        self.set.clone().gather()
+        self.set.clone().gather(self.route.clone())
     }
 
-    /// All endpoints now, where there is no time to [`gather`](Self::gather); or why there is none.
+    /// Those to be asked now, where there is no time to [`gather`](Self::gather); or why there is none.
     pub(crate) fn gathered(&self) -> Result<Vec<Target>, Error> {
-        self.set.gathered()
+        self.set.gathered(&self.route)
     }
 
     /// The set has changed, since this was made or since the last time.
@@ -93,17 +113,27 @@ impl<S: Send + Sync + 'static> Set for Shared<S> {
         self.signals.service()
     }
 
-    fn targets(&self) -> Vec<Target> {
-        self.current.load().targets().collect()
+    fn ask_for(&self, route: &Route) {
+        Self::ask_for(self, route);
     }
 
-    fn gather(self: Arc<Self>) -> BoxFuture<'static, Result<Gathered, Error>> {
+    fn targets(&self, route: &Route) -> Vec<Target> {
+        self.current.load().targets_of(route)
+    }
+
+    fn leaves_out(&self, route: &Route, target: &Target) -> bool {
+        let snapshot = self.current.load();
+        snapshot.is_left_out(route, &target.endpoint, target.id)
+    }
+
+    fn gather(self: Arc<Self>, route: Route) -> BoxFuture<'static, Result<Gathered, Error>> {
         Box::pin(async move {
+            leaves_out_a_name(&route)?;
             let whole = match self.is_part {
                 true => Some(widen(&self).await?),
                 false => None,
             };
-            Ok((self.wait_for_targets().await?, whole))
+            Ok((self.wait_for_targets(&route).await?, whole))
         })
     }
 
@@ -111,13 +141,15 @@ impl<S: Send + Sync + 'static> Set for Shared<S> {
         let _ = self.events.send(Event::Narrow);
     }
 
-    fn gathered(&self) -> Result<Vec<Target>, Error> {
+    fn gathered(&self, route: &Route) -> Result<Vec<Target>, Error> {
+        leaves_out_a_name(route)?;
         let snapshot = self.current.load();
-        let targets: Vec<_> = snapshot.targets().collect();
+        let targets = snapshot.targets_of(route);
         if !targets.is_empty() {
             return Ok(targets);
         }
         let why = match snapshot.is_discovered() {
+            true if !snapshot.members().is_empty() => NoEndpoints::LeftOut,
             true => NoEndpoints::Empty,
             false => NoEndpoints::NotDiscovered(None),
         };

@@ -30,6 +30,8 @@ use crate::{
     },
 };
 
+pub(super) const READY_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// How long a call waits when no endpoint accepts its request (the ready timeout).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReadyTimeout {

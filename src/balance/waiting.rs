@@ -20,7 +20,7 @@ use tokio::{
 use super::{
     asked,
     errand::Errand,
-    shared::{Event, Notes, ReadyTimeout, Shared},
+    shared::{Event, Notes, READY_TIMEOUT, ReadyTimeout, Shared},
 };
 use crate::{
     error::{Away, Busy, Error, NoEndpoints, PodState, Refusal, SharedError},
@@ -125,19 +125,19 @@ impl<S: Clone> Shared<S> {
 }
 
 impl<S> Shared<S> {
-    /// All endpoints, each to be asked for alone; waits for the first as a request does.
-    pub(super) async fn wait_for_targets(&self) -> Result<Vec<Target>, Error> {
+    /// All endpoints but what `route` leaves out, each to be asked for alone; waits for the first as a request does.
+    pub(super) async fn wait_for_targets(&self, route: &Route) -> Result<Vec<Target>, Error> {
         let cut_off = self.cut_off();
         loop {
             let wait = {
                 let change = self.next_change();
-                let targets: Vec<_> = self.current.load().targets().collect();
+                let targets = self.current.load().targets_of(route);
                 if !targets.is_empty() {
                     return Ok(targets);
                 }
                 self.is_running()?;
                 self.starved.notify_one();
-                self.wait_for_any(change, Instant::now(), &Route::new())?
+                self.wait_for_any(change, Instant::now(), route)?
             };
             wait.await;
             if self.cut_off() != cut_off {
@@ -175,6 +175,34 @@ impl<S> Shared<S> {
         let deadline = self.deadline(self.signals.begin_outage(now));
         self.may_wait(now, deadline, route)?;
         Ok(until(change, deadline))
+    }
+
+    /// Waits until discovery has answered, for as long as the ready timeout from now on.
+    pub(super) async fn wait_for_discovery(&self) -> Result<(), Error> {
+        let (cut_off, now) = (self.cut_off(), Instant::now());
+        let deadline = match self.ready_timeout {
+            // Requests don't wait; who calls this does.
+            ReadyTimeout::Bounded(Duration::ZERO) => Some(now + READY_TIMEOUT),
+            _ => self.deadline(now),
+        };
+        loop {
+            let wait = {
+                let change = self.next_change();
+                if self.current.load().is_discovered() {
+                    return Ok(());
+                }
+                self.is_running()?;
+                self.starved.notify_one();
+                if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                    return Err(self.not_discovered(&self.notes()));
+                }
+                until(change, deadline)
+            };
+            wait.await;
+            if self.cut_off() != cut_off {
+                return Err(self.closed());
+            }
+        }
     }
 
     /// For a request that waits for nothing: no endpoint takes it of those that it may go to.

@@ -48,6 +48,7 @@ pub(super) struct Terms<T, E> {
     pub(super) targets: Vec<Target>,
     /// As long as anybody may be asked, or is.
     pub(super) whole: Option<Whole>,
+    pub(super) roster: Roster,
     pub(super) joining: Option<Joining>,
     pub(super) concurrency: usize,
     pub(super) endpoint_timeout: Duration,
@@ -94,23 +95,21 @@ impl Deadline {
 
 /// The endpoints that join while a broadcast runs.
 pub(super) struct Joining {
-    roster: Roster,
     changes: BoxStream<'static, ()>,
     /// The youngest of those that have been asked: members are numbered as they join.
     youngest: Option<MemberId>,
 }
 
 impl Joining {
-    pub(super) fn new(roster: Roster, changes: BoxStream<'static, ()>, targets: &[Target]) -> Self {
+    pub(super) fn new(changes: BoxStream<'static, ()>, targets: &[Target]) -> Self {
         Self {
-            roster,
             changes,
             youngest: targets.iter().map(|target| target.id).max(),
         }
     }
 
     /// Those that have joined since the last time.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Vec<Target> {
+    fn poll(&mut self, roster: &Roster, cx: &mut Context<'_>) -> Vec<Target> {
         let mut has_changed = false;
         while let Poll::Ready(Some(())) = self.changes.poll_next_unpin(cx) {
             has_changed = true;
@@ -118,7 +117,7 @@ impl Joining {
         if !has_changed {
             return Vec::new();
         }
-        let mut joined = self.roster.targets();
+        let mut joined = roster.targets();
         joined.retain(|target| Some(target.id) > self.youngest);
         self.youngest = joined
             .iter()
@@ -157,7 +156,7 @@ impl<T, E> Answers<T, E> {
     fn next_overdue(&mut self) -> Option<(Endpoint, E)> {
         let error = self.overdue.pop_front()?;
         let endpoint = error.endpoint()?.clone();
-        let error = error.with_service(self.terms.service.as_ref());
+        let error = error.of_service(self.terms.service.as_ref());
         Some((endpoint, (self.terms.kind.error)(error)))
     }
 
@@ -166,6 +165,10 @@ impl<T, E> Answers<T, E> {
         while self.running.len() < self.terms.concurrency
             && let Some(target) = self.queue.pop_front()
         {
+            // Its name may have been learnt since it was queued.
+            if !self.terms.roster.has(&target) {
+                continue;
+            }
             self.running.push(Asked {
                 answer: Some((self.terms.ask)(&target)),
                 endpoint: target.endpoint,
@@ -210,7 +213,7 @@ impl<T, E> Stream for Answers<T, E> {
                 return Poll::Ready(Some((endpoint, Err(error))));
             }
             if let Some(joining) = &mut this.terms.joining {
-                this.queue.extend(joining.poll(cx));
+                this.queue.extend(joining.poll(&this.terms.roster, cx));
             }
             this.ask();
             if let Poll::Ready(next) = this.running.poll_next_unpin(cx) {
@@ -266,7 +269,7 @@ impl<T, E> Future for Asked<T, E> {
                 let after = std::task::ready!(this.deadline.poll(cx));
                 let after = (after, "`endpoint_timeout`");
                 let error = out_of_time(this.endpoint.clone(), after, Some(&**answer));
-                Err((this.error)(error.with_service(this.service.as_ref())))
+                Err((this.error)(error.of_service(this.service.as_ref())))
             }
         };
         // It is cancelled before its error is told.

@@ -63,8 +63,8 @@ impl Error {
         Self::no_runtime()
     }
 
-    /// The same of a request to this [service](Self::service).
-    pub fn fake_service(self, service: &str) -> Self {
-        self.with_service(Some(&service.into()))
+    /// The same error, of a request to this [service](Self::service).
+    pub fn with_service(self, service: &str) -> Self {
+        self.of_service(Some(&service.into()))
     }
 }

@@ -102,14 +102,39 @@ impl Service {
             return Err(Error::request(why));
         };
         if ![Scheme::HTTP, Scheme::HTTPS].contains(scheme) {
-            return Err(Error::request(format_args!("the scheme is {scheme}")));
+            let uri = secrets::shown_uri(uri);
+            let why =
+                format_args!("{uri:?} is neither of http nor of https: write http:// or https://");
+            return Err(Error::request(why));
         }
-        match self.allow_foreign || (*scheme == self.scheme && self.is_own(other)) {
-            true => Ok(()),
-            false => Err(Error::foreign(
-                (scheme, other),
-                (&self.scheme, &self.authority),
-            )),
+        if self.allow_foreign || (*scheme == self.scheme && self.is_own(other)) {
+            return Ok(());
+        }
+        // What is taken for the host may be the beginning of a password.
+        if uri
+            .path_and_query()
+            .is_some_and(|rest| rest.as_str().contains('@'))
+        {
+            return Err(self.foreign(scheme, "…"));
+        }
+        Err(self.foreign(scheme, other.as_str()))
+    }
+
+    fn foreign(&self, scheme: &Scheme, other: &str) -> Error {
+        Error::foreign((scheme, other), (&self.scheme, &self.authority))
+    }
+
+    /// Looks at what a caller has written for a URI. An '@' that its host would lose, be it in a fragment or after two slashes, may
+    /// end user information.
+    pub(super) fn check_text(text: &str) -> Result<(), Error> {
+        let fragment = text.split_once('#').map(|(_, fragment)| fragment);
+        let lost = match text.starts_with("//") {
+            true => Some(text),
+            false => fragment.filter(|_| !secrets::is_plain_path(text)),
+        };
+        match lost.is_some_and(|lost| lost.contains('@')) {
+            true => Err(user_information()),
+            false => Ok(()),
         }
     }
 
@@ -119,7 +144,7 @@ impl Service {
         let host = path.trim_start_matches('/').split('/').next();
         match host.unwrap_or_default().parse() {
             Ok(other) if !self.allow_foreign && !self.is_own(&other) => {
-                Error::foreign((&self.scheme, &other), (&self.scheme, &self.authority))
+                self.foreign(&self.scheme, other.as_str())
             }
             _ => Error::request(format_args!(
                 "{path:?}: a path begins with one '/': write the whole URI, {}://{}{path}",
@@ -200,9 +225,13 @@ impl Service {
 /// It would be sent in clear, to whom it isn't for (RFC 9110 §4.2.4).
 fn no_user_information(authority: &Authority) -> Result<(), Error> {
     match authority.as_str().contains('@') {
-        true => Err(Error::request("a host has no user information")),
+        true => Err(user_information()),
         false => Ok(()),
     }
+}
+
+fn user_information() -> Error {
+    Error::request("a host has no user information: send credentials in a header (`basic_auth`)")
 }
 
 /// What a `Host` names.
@@ -211,7 +240,7 @@ fn authority(host: &HeaderValue) -> Result<Authority, Error> {
     no_user_information(&authority)?;
     match has_port(&authority) && authority.port_u16().is_none() {
         true => Err(Error::request(format_args!(
-            "the Host is {host:?}: its port is none"
+            "the Host is {host:?}: its port is no number up to 65535"
         ))),
         false => Ok(authority),
     }

@@ -16,9 +16,10 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, TryStreamExt};
 use http::Request;
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, StreamBody};
 
 use self::{begun::Begun, reading::Reader};
 use super::{measured::Measured, sync_body::SyncBody};
@@ -70,6 +71,46 @@ impl RequestBody {
         B::Error: Into<BoxError>,
     {
         Self::at_hand(body).unwrap_or_else(|body| Kind::Stream(SyncBody::new(body)).into())
+    }
+
+    /// A stream of bytes. As with any other stream, its request is sent once: see [`new`](Self::new).
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use futures::stream;
+    /// use tower_headless::http::RequestBody;
+    ///
+    /// let lines = stream::iter(["one\n", "two\n"].map(|line| Ok::<_, std::io::Error>(Bytes::from(line))));
+    /// let body = RequestBody::from_stream(lines);
+    /// # drop(body);
+    /// ```
+    pub fn from_stream<S, E>(stream: S) -> Self
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send + 'static,
+        E: Into<BoxError> + 'static,
+    {
+        Self::new(StreamBody::new(stream.map_ok(Frame::data)))
+    }
+
+    /// All of it, as who gets the request reads it: a layer, or a test ([`Client::from_fn`](super::Client::from_fn)). However long it
+    /// is, it is held in memory. Trailers are left out.
+    ///
+    /// # Errors
+    ///
+    /// Those of the body itself.
+    pub async fn bytes(self) -> Result<Bytes, BoxError> {
+        Ok(self.collect().await?.to_bytes())
+    }
+
+    /// [`bytes`](Self::bytes) as text. It is read as UTF-8, and what is none becomes U+FFFD.
+    ///
+    /// # Errors
+    ///
+    /// Those of the body itself.
+    pub async fn text(self) -> Result<String, BoxError> {
+        let bytes = Vec::from(self.bytes().await?);
+        Ok(String::from_utf8(bytes)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
     }
 
     /// No body.
@@ -441,7 +482,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
     use futures_util::stream;
-    use http_body_util::{BodyExt, Empty, StreamBody};
+    use http_body_util::Empty;
 
     fn chunks(chunks: &'static [&'static str]) -> RequestBody {
         let frames = chunks

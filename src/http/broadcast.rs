@@ -1,5 +1,12 @@
 //! The same request to every pod.
 
+use std::{
+    convert::identity,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
@@ -10,24 +17,33 @@ use super::{
     error::Error,
     future::ResponseFuture,
     kept_head::again,
+    reply::{self, Asked},
     response::ResponseBody,
 };
 use crate::{
-    broadcast::{Broadcast, Kind},
+    broadcast::{Asking, Broadcast, Kind},
     endpoint::Endpoint,
-    error::BoxError,
+    error::{BoxError, SharedError},
     route::Route,
 };
 
+type Plain = Response<ResponseBody>;
+
 /// How pods answer a broadcast over HTTP.
-const KIND: Kind<Response<ResponseBody>, Error> = Kind {
+const PLAIN: Kind<Plain, Error> = Kind {
     error: Error::balance,
     check: success,
 };
 
+/// How they answer one with the client's words.
+const WORDS: Kind<reply::Response, Error> = Kind {
+    error: Error::balance,
+    check: reply::Response::error_for_status,
+};
+
 impl Client {
     /// Sends one request to every pod, whatever its method. See [`Broadcast`], and [`RequestBuilder::broadcast`] for a
-    /// request made by the client's methods.
+    /// request made by the client's methods, whose answers are easily read.
     ///
     /// ```no_run
     /// use std::time::Duration;
@@ -62,6 +78,30 @@ impl Client {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
+        self.broadcast_as(request, PLAIN, identity)
+    }
+
+    /// [`broadcast`](Self::broadcast) of a request that was made with the client's words.
+    pub(super) fn broadcast_asked(
+        &self,
+        request: Request<RequestBody>,
+        asked: Asked,
+    ) -> Broadcast<reply::Response, Error> {
+        let made = move |answer| reply::Response::new(answer, asked.clone());
+        self.broadcast_as(request, WORDS, made)
+    }
+
+    fn broadcast_as<B, T>(
+        &self,
+        request: Request<B>,
+        kind: Kind<T, Error>,
+        made: impl Fn(Plain) -> T + Clone + Send + Unpin + 'static,
+    ) -> Broadcast<T, Error>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+        T: Send + 'static,
+    {
         if self.is_layered() {
             let request = request.map(RequestBody::new);
             let Some(copy) = again(&request) else {
@@ -71,14 +111,16 @@ impl Client {
             if let Err(error) = self.prepare(copy, None) {
                 return Broadcast::failed(self.named(error));
             }
-            return self.broadcast_layered(move |_| again(&request).ok_or_else(not_repeatable));
+            let request = move |_: &Endpoint| again(&request).ok_or_else(not_repeatable);
+            return self.broadcast_layered(request, kind, made);
         }
         let prepared = match self.prepare(request, None) {
             Ok(prepared) if prepared.again().is_some() => prepared,
             Ok(_) => return Broadcast::failed(self.named(not_repeatable())),
             Err(error) => return Broadcast::failed(self.named(error)),
         };
-        self.broadcast_prepared(move |_| prepared.again().ok_or_else(not_repeatable))
+        let prepared = move |_: &Endpoint| prepared.again().ok_or_else(not_repeatable);
+        self.broadcast_prepared(prepared, kind, made)
     }
 
     /// A request to every pod, made for each by `request`, when its turn comes; of bodies that are streams as well.
@@ -93,49 +135,95 @@ impl Client {
         B::Error: Into<BoxError>,
     {
         if self.is_layered() {
-            return self.broadcast_layered(move |pod| Ok(request(pod).map(RequestBody::new)));
+            let request = move |pod: &Endpoint| Ok(request(pod).map(RequestBody::new));
+            return self.broadcast_layered(request, PLAIN, identity);
         }
         let client = self.clone();
-        self.broadcast_prepared(move |pod| {
+        let prepared = move |pod: &Endpoint| {
             let prepared = client.prepare(request(pod), None);
             prepared.map_err(|error| client.named(error))
-        })
+        };
+        self.broadcast_prepared(prepared, PLAIN, identity)
     }
 
-    fn broadcast_prepared(
+    fn broadcast_prepared<T: Send + 'static>(
         &self,
         mut request: impl FnMut(&Endpoint) -> Result<Prepared, Error> + Send + 'static,
-    ) -> Broadcast<Response<ResponseBody>, Error> {
+        kind: Kind<T, Error>,
+        made: impl Fn(Plain) -> T + Clone + Send + Unpin + 'static,
+    ) -> Broadcast<T, Error> {
         let client = self.clone();
-        Broadcast::new(self.pods().roster(), KIND, move |target| {
+        Broadcast::new(self.pods().roster(), kind, move |target| {
             let route = Route::new().member(target.clone());
-            match request(&target.endpoint) {
-                Ok(prepared) => Box::pin(client.send(Prepared {
+            let future = match request(&target.endpoint) {
+                Ok(prepared) => client.send(Prepared {
                     route,
                     errors: None,
                     ..prepared
-                })),
-                Err(error) => Box::pin(ResponseFuture::failed(error)),
-            }
+                }),
+                Err(error) => ResponseFuture::failed(error),
+            };
+            Box::pin(Answering {
+                future,
+                made: made.clone(),
+            })
         })
     }
 
     /// Each request through the layers, and then to its pod.
-    fn broadcast_layered(
+    fn broadcast_layered<T: Send + 'static>(
         &self,
         mut request: impl FnMut(&Endpoint) -> Result<Request<RequestBody>, Error> + Send + 'static,
-    ) -> Broadcast<Response<ResponseBody>, Error> {
+        kind: Kind<T, Error>,
+        made: impl Fn(Plain) -> T + Clone + Send + Unpin + 'static,
+    ) -> Broadcast<T, Error> {
         let client = self.clone();
-        Broadcast::new(self.pods().roster(), KIND, move |target| {
-            let mut request = match request(&target.endpoint) {
-                Ok(request) => request,
-                Err(error) => return Box::pin(ResponseFuture::failed(error)),
-            };
+        Broadcast::new(self.pods().roster(), kind, move |target| {
             let route = Route::new().member(target.clone());
-            request.extensions_mut().insert(route);
-            // Who counts successes counts errors.
-            Box::pin(client.wait_layered(request, false))
+            let future = match request(&target.endpoint) {
+                Ok(mut request) => {
+                    request.extensions_mut().insert(route);
+                    // Who counts successes counts errors.
+                    client.wait_layered(request, false)
+                }
+                Err(error) => ResponseFuture::failed(error),
+            };
+            Box::pin(Answering {
+                future,
+                made: made.clone(),
+            })
         })
+    }
+}
+
+/// A request to one pod, whose answer is made what the broadcast's are.
+struct Answering<F> {
+    future: ResponseFuture,
+    made: F,
+}
+
+impl<T, F> Future for Answering<F>
+where
+    F: Fn(Plain) -> T + Unpin,
+{
+    type Output = Result<T, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = ready!(Pin::new(&mut self.future).poll(cx));
+        Poll::Ready(answer.map(&self.made))
+    }
+}
+
+impl<T, F> Asking<T, Error> for Answering<F>
+where
+    F: Fn(Plain) -> T + Unpin + Send,
+{
+    fn is_unsent(&self) -> bool {
+        self.future.is_unsent()
+    }
+
+    fn refusal(&self) -> Option<SharedError> {
+        self.future.refusal()
     }
 }
 
@@ -160,7 +248,7 @@ fn not_repeatable() -> Error {
     )
 }
 
-fn success(response: Response<ResponseBody>) -> Result<Response<ResponseBody>, Error> {
+fn success(response: Plain) -> Result<Plain, Error> {
     let status = response.status();
     match status.is_client_error() || status.is_server_error() {
         true => Err(response.body().error(|pod| Error::answered(pod, status))),

@@ -102,7 +102,7 @@ mod tests {
 
         let pod = Endpoint::new(([10, 0, 0, 1], 80).into());
         let reset = Error::body(Some(pod.clone()), h2::Error::from(h2::Reason::CANCEL));
-        let error = late(Err(reset.with_service(Some(&"web".into()))));
+        let error = late(Err(reset.of_service(Some(&"web".into()))));
         assert!(error.is_timeout());
         assert_eq!(
             (error.service(), error.endpoint()),

@@ -2,12 +2,14 @@
 
 use std::{
     fmt,
+    future::Future,
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
+use futures_util::TryFutureExt;
 use http::{Request, Response, header::CONTENT_TYPE, uri::Authority};
 use http_body::Body;
 use tokio::runtime::Handle;
@@ -284,6 +286,22 @@ impl Client {
         self.pods.staleness()
     }
 
+    /// Waits until discovery has answered, as before a server tells that it is ready; see [`Balance::discovered`](crate::Balance::discovered).
+    ///
+    /// ```no_run
+    /// # async fn start(client: tower_headless::http::Client) -> Result<(), tower_headless::http::Error> {
+    /// client.discovered().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If it hasn't within the [ready timeout](super::ClientBuilder::ready_timeout) ([`Error::is_no_endpoints`]). The client stays usable.
+    pub fn discovered(&self) -> impl Future<Output = Result<(), Error>> + Send + use<> {
+        self.pods.discovered().map_err(Error::balance)
+    }
+
     /// The client's TLS, to have certificates read again or replaced; none if it speaks none.
     #[cfg(feature = "tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
@@ -358,7 +376,9 @@ impl Client {
         let mut left: Option<Time> = None;
         if !head.extensions.is_empty() {
             let own = head.extensions.remove();
-            timeout = own.map(|RequestTimeout(own)| own).or(timeout);
+            if let Some(RequestTimeout(own)) = own {
+                timeout = (own != Duration::MAX).then_some(own);
+            }
             left = head.extensions.remove().map(Until::time);
             route = head.extensions.remove().unwrap_or_default();
         }
@@ -540,7 +560,7 @@ impl Client {
 
     /// An error of a request of this client.
     pub(super) fn named(&self, error: Error) -> Error {
-        error.with_service(Some(&self.shared.config.service.name))
+        error.of_service(Some(&self.shared.config.service.name))
     }
 
     /// What it adds to its requests.

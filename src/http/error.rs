@@ -243,15 +243,16 @@ impl Error {
     }
 
     /// The same of a request to this service. One that knows its service keeps it.
-    pub(super) fn with_service(mut self, service: Option<&Arc<str>>) -> Self {
+    pub(super) fn of_service(mut self, service: Option<&Arc<str>>) -> Self {
         self.1 = self.1.or_else(|| service.cloned());
         self
     }
 
     /// A request for another service than the client's; each is a scheme and an authority.
-    pub(super) fn foreign(other: (&Scheme, &Authority), service: (&Scheme, &Authority)) -> Self {
-        let text = |(scheme, authority)| format!("{scheme}://{authority}");
-        let (other, service) = (text(other), text(service));
+    pub(super) fn foreign(other: (&Scheme, &str), service: (&Scheme, &Authority)) -> Self {
+        let text = |scheme: &Scheme, authority| format!("{scheme}://{authority}");
+        let other = text(other.0, other.1);
+        let service = text(service.0, service.1.as_str());
         Kind::Foreign { other, service }.into()
     }
 
@@ -389,7 +390,7 @@ impl Error {
         };
         let source = match source.downcast::<Self>() {
             // The pod's protocol has no such request.
-            Ok(own) => return own.with_service(service.as_ref()),
+            Ok(own) => return own.of_service(service.as_ref()),
             Err(source) => source,
         };
         let (outcome, source) = match source.downcast::<Failure>() {

@@ -35,12 +35,12 @@ impl Client {
     /// again. [`RequestBuilder::timeout`](super::RequestBuilder::timeout) counts. A gRPC call is told of errors by
     /// [statuses](Self#grpc).
     ///
-    /// So a unit test sees what a handler does when every pod is down. Each kind of error can be made by hand: [`Error::fake_balance`]
-    /// where no pod has had the request, and the other `fake_…`.
+    /// So a unit test sees what a handler does when every pod is down. Each kind of error can be made by hand, by
+    /// [`Error::fake_unreachable`] and the other `fake_…`.
     ///
     /// ```
     /// use http::{Response, StatusCode};
-    /// use tower_headless::{Endpoint, Error as BalanceError, http::{Client, Error}};
+    /// use tower_headless::{Endpoint, http::{Client, Error}};
     ///
     /// /// What is tested: it passes the pods' greeting on.
     /// async fn greeting(pods: &Client) -> (StatusCode, String) {
@@ -62,8 +62,7 @@ impl Client {
     ///
     /// let down = Client::from_fn(async |_| {
     ///     let last = Endpoint::new(([10, 244, 1, 7], 80).into());
-    ///     let error = BalanceError::fake_unreachable(3, last, "connection refused");
-    ///     Err::<Response<&str>, _>(Error::fake_balance(error))
+    ///     Err::<Response<&str>, _>(Error::fake_unreachable(3, last, "connection refused"))
     /// });
     /// let (status, text) = greeting(&down).await;
     /// assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
@@ -73,8 +72,7 @@ impl Client {
     ///
     /// To look at what was sent, keep it. Each request's future needs a handle of its own:
     ///
-    /// ```ignore
-    /// // TODO-MERGE: `RequestBody::text`
+    /// ```
     /// use std::sync::{Arc, Mutex};
     /// use http::Response;
     /// use tower_headless::http::Client;

@@ -363,7 +363,7 @@ fn poll_late(
         return Poll::Ready(aside);
     }
     let error = out_of_time(&attempt, replay.as_deref(), deadline.whole());
-    Poll::Ready(Err(error.with_service(attempt.service())))
+    Poll::Ready(Err(error.of_service(attempt.service())))
 }
 
 /// The error of a request whose time is up: what it has waited for if no pod can have executed it.

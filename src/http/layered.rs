@@ -127,7 +127,7 @@ where
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let ready = self.layers.poll_ready(cx);
-        ready.map_err(|error| Error::layer(error).with_service(Some(&self.service)))
+        ready.map_err(|error| Error::layer(error).of_service(Some(&self.service)))
     }
 
     fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
@@ -138,7 +138,7 @@ where
         Box::pin(async move {
             match answer.await {
                 Ok(response) => Ok(response_of(response, &service)),
-                Err(error) => Err(Error::layer(error).with_service(Some(&service))),
+                Err(error) => Err(Error::layer(error).of_service(Some(&service))),
             }
         })
     }
@@ -203,7 +203,7 @@ impl Through {
             false => Error::unanswered(None, after),
         };
         self.stage = Stage::Over;
-        Poll::Ready(Err(error.with_service(Some(&self.service))))
+        Poll::Ready(Err(error.of_service(Some(&self.service))))
     }
 
     fn poll_layers(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {

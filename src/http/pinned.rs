@@ -12,11 +12,13 @@ use http_body::Body;
 use tower::Service;
 
 use super::{
+    body::RequestBody,
     client::Client,
     error::Error,
     future::ResponseFuture,
     request::{Aim, RequestBuilder, words},
     response::ResponseBody,
+    send::SendFuture,
 };
 use crate::{
     endpoint::Endpoint,
@@ -98,6 +100,13 @@ impl PodClient {
     /// What is known of the one pod now. None if it isn't there, and for [`others`](Client::others).
     pub fn endpoint(&self) -> Option<Endpoint> {
         self.client.pods().requested(&self.route)
+    }
+
+    /// Sends a request that is there already to the pod, or to one of the others; see [`Client::execute`].
+    pub fn execute<B: Into<RequestBody>>(&self, request: Request<B>) -> SendFuture {
+        let mut request = request.map(Into::into);
+        self.aim().apply(&mut request);
+        self.client.execute(request)
     }
 
     fn builder_of(&self, method: Method, path: &str) -> RequestBuilder {

@@ -57,6 +57,7 @@ pub struct Response {
 }
 
 /// What errors of a response tell of its request, and how much is read.
+#[derive(Clone)]
 pub(super) struct Asked {
     method: Method,
     path: Option<PathAndQuery>,
@@ -68,6 +69,10 @@ impl fmt::Debug for Asked {
         f.write_str(&self.text())
     }
 }
+
+/// How much is read of the response at most. It travels in the request's extensions, from who makes it to who sends it.
+#[derive(Clone, Copy)]
+pub(super) struct ResponseLimit(pub(super) usize);
 
 /// A body that is more than is read as a whole.
 #[derive(Debug, thiserror::Error)]

@@ -16,11 +16,12 @@ use http::{
 
 use self::content_type::Content;
 use super::{
+    address,
     body::RequestBody,
     client::Client,
     error::Error,
     replay::{Idempotent, RequestTimeout},
-    response::ResponseBody,
+    reply::{Asked, Response, ResponseLimit},
     secrets,
     send::SendFuture,
 };
@@ -87,8 +88,30 @@ pub(super) use words;
 words!(Client);
 
 impl Client {
+    /// Sends a request that is there already, as [`RequestBuilder::build`] makes it; its answer is easily read, unlike that of
+    /// [`call`](tower::Service::call). It is sent as it is: its path isn't below the base path, unless it was built so.
+    ///
+    /// ```no_run
+    /// # async fn send(client: tower_headless::http::Client) -> Result<(), tower_headless::http::Error> {
+    /// let request = client.get("/users").response_limit(1 << 20).build()?;
+    /// let users = client.execute(request).await?.text().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`RequestBuilder::send`].
+    pub fn execute<B: Into<RequestBody>>(&self, request: Request<B>) -> SendFuture {
+        SendFuture::new(self.clone(), Ok(request.map(Into::into)))
+    }
+
     fn builder_of(&self, method: Method, path: &str) -> RequestBuilder {
         RequestBuilder::new(self.clone(), method, path)
+    }
+
+    pub(super) fn response_limit(&self, own: Option<usize>) -> usize {
+        own.unwrap_or(self.defaults().response_limit)
     }
 }
 
@@ -115,7 +138,8 @@ impl Client {
 /// Its path begins with a slash and is below the client's [base path](super::ClientBuilder::base_path); or it is a whole URI of the
 /// service. A path that begins with two slashes names another host (RFC 3986 §4.2), and so is an error, as one of
 /// [another service](Error::is_foreign). An empty path, or a query alone (`?a=b`), is an error unless there is a base path. `*` is
-/// for OPTIONS. Below a base path no segment may be `..`, percent-encoded or not: servers would look above it.
+/// for OPTIONS. Below a base path no segment may be `..`, percent-encoded or not, with path parameters (`..;a=b`) or without:
+/// servers would look above it.
 ///
 /// The client's [default headers](super::ClientBuilder::default_headers) are added when it is sent. Redirects are not followed: a 3xx
 /// is an answer as any other.
@@ -131,7 +155,8 @@ pub struct RequestBuilder {
     request: Result<Request<RequestBody>, Error>,
     aim: Option<Aim>,
     content: Content,
-    response_limit: usize,
+    /// Its own, in the place of the client's.
+    response_limit: Option<usize>,
 }
 
 /// Which pod a request is for, or isn't, whatever else it says.
@@ -161,7 +186,7 @@ impl RequestBuilder {
             request
         });
         Self {
-            response_limit: client.defaults().response_limit,
+            response_limit: None,
             client,
             request,
             aim: None,
@@ -253,7 +278,7 @@ impl RequestBuilder {
     /// How many bytes of the response's body [`bytes`](super::Response::bytes), `text` and `json` read at most, in the place of the
     /// [client's limit](super::ClientBuilder::response_limit). `usize::MAX` is no limit.
     pub fn response_limit(mut self, bytes: usize) -> Self {
-        self.response_limit = bytes;
+        self.response_limit = Some(bytes);
         self
     }
 
@@ -278,20 +303,47 @@ impl RequestBuilder {
         self.with(|request| drop(request.extensions_mut().insert(extension)))
     }
 
-    /// Sends it to every pod, or with [`Client::others`] to all but one; see [`Client::broadcast`]. One that is for
-    /// [one pod](Client::pod) is an error. Its answers are plain: [`Response::from(answer)`](super::Response) has `text`, `json` and so on.
-    pub fn broadcast(self) -> Broadcast<http::Response<ResponseBody>, Error> {
-        match self.request {
-            Ok(_) if self.aim.is_some() => Broadcast::failed(self.client.named(Error::request(
-                "it is for one pod, or for all but one, and can't be for all: ask the client itself",
-            ))),
-            Ok(request) => self.client.broadcast(request),
+    /// Sends it to every pod, or to all but one if that is what [`others`](super::Client::others) it is for; see
+    /// [`Client::broadcast`].
+    ///
+    /// ```no_run
+    /// # async fn replicate(client: tower_headless::http::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let peers = client.others(std::env::var("POD_IP")?);
+    /// let copies = peers.put("/user-42").body("...").broadcast().majority().await?;
+    /// for (pod, copy) in copies {
+    ///     println!("{pod}: {}", copy.text().await?);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// One of a client of [one pod](super::Client::pod) is an error.
+    pub fn broadcast(self) -> Broadcast<Response, Error> {
+        let left_out = match self.aim.as_ref().map(|aim| &aim.route) {
+            Some(route) if route.is_for_one() => {
+                return Broadcast::failed(self.client.named(Error::request(
+                    "it is for one pod, and can't be for all: ask the client itself, or `others`",
+                )));
+            }
+            route => route.and_then(Route::left_out).cloned(),
+        };
+        let broadcast = match self.request {
+            Ok(request) => {
+                let limit = self.client.response_limit(self.response_limit);
+                let asked = Asked::of(&request, limit);
+                self.client.broadcast_asked(request, asked)
+            }
             Err(error) => Broadcast::failed(self.client.named(error)),
+        };
+        match left_out {
+            Some(pod) => broadcast.leave_out(pod),
+            None => broadcast,
         }
     }
 
-    /// The request itself, for a client as a [`Service`](tower::Service). Which pod it is for is in its extensions, as a [`Route`];
-    /// its [response limit](Self::response_limit) is left out, and the client's default headers are not in it yet.
+    /// The request itself, for [`Client::execute`], or for a client as a [`Service`](tower::Service). Which pod it is for is in its
+    /// extensions, as a [`Route`]; the client's default headers are not in it yet. Of its
+    /// [response limit](Self::response_limit) only `execute` knows.
     ///
     /// # Errors
     ///
@@ -300,6 +352,9 @@ impl RequestBuilder {
         let mut request = self.request.map_err(|error| self.client.named(error))?;
         if let Some(aim) = self.aim {
             aim.apply(&mut request);
+        }
+        if let Some(limit) = self.response_limit {
+            request.extensions_mut().insert(ResponseLimit(limit));
         }
         Ok(request)
     }
@@ -314,8 +369,7 @@ impl RequestBuilder {
     /// If the request makes no sense, if no pod takes it, if the one that has it fails, or if there is no answer in time: see
     /// [`Error`].
     pub fn send(self) -> SendFuture {
-        let (client, limit) = (self.client.clone(), self.response_limit);
-        SendFuture::new(client, self.build(), limit)
+        SendFuture::new(self.client.clone(), self.build())
     }
 
     /// Copies the request. None if its body is a stream, or if it is an error already.
@@ -359,6 +413,7 @@ impl RequestBuilder {
 fn uri(client: &Client, path: &str) -> Result<Uri, Error> {
     let shown = || secrets::shown(path);
     let invalid = |error: &dyn fmt::Display| Error::request(format_args!("{:?}: {error}", shown()));
+    address::Service::check_text(path)?;
     let below = client.defaults().below(path);
     let uri = below.as_deref().unwrap_or(path).parse::<Uri>();
     let uri = uri.map_err(|error| invalid(&error))?;
@@ -366,7 +421,7 @@ fn uri(client: &Client, path: &str) -> Result<Uri, Error> {
         return Err(client.service().another_host(path));
     }
     if below.is_some() && climbs(uri.path()) {
-        let why = "a path below a base path has no `..` in it: write a whole URI of the service";
+        let why = "a path below a base path has no `..` in it, nor `..;`: write a whole URI of the service";
         return Err(invalid(&why));
     }
     match below.is_some() || path.starts_with('/') || uri.scheme().is_some() || path == "*" {
@@ -375,11 +430,17 @@ fn uri(client: &Client, path: &str) -> Result<Uri, Error> {
     }
 }
 
-/// Whether a path has a segment that leads up, in any of the spellings that servers may read so.
+/// Whether a path has a segment that leads up, in any of the spellings that servers may read so: encoded once or several times,
+/// after a backslash, or with path parameters (RFC 3986 §3.3), which some leave out before they resolve it.
 fn climbs(path: &str) -> bool {
-    let path = path.to_ascii_lowercase().replace("%2e", ".");
+    let mut path = path.to_ascii_lowercase();
+    while path.contains("%25") {
+        path = path.replace("%25", "%");
+    }
+    let path = path.replace("%2e", ".").replace("%3b", ";");
     let path = path.replace("%2f", "/").replace("%5c", "/");
-    path.split(['/', '\\']).any(|segment| segment == "..")
+    path.split(['/', '\\'])
+        .any(|segment| segment.split(';').next() == Some(".."))
 }
 
 impl IntoFuture for RequestBuilder {
@@ -403,5 +464,58 @@ impl fmt::Debug for RequestBuilder {
             Err(error) => shown.field("error", error),
         };
         shown.finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::climbs;
+
+    fn spelled(spellings: &'static [&'static str]) -> impl Strategy<Value = String> {
+        prop::sample::select(spellings).prop_map(str::to_owned)
+    }
+
+    fn dot() -> impl Strategy<Value = String> {
+        spelled(&[".", "%2e", "%2E", "%252e", "%25252E"])
+    }
+
+    fn slash() -> impl Strategy<Value = String> {
+        spelled(&["/", "\\", "%2f", "%2F", "%5c", "%5C", "%252f"])
+    }
+
+    fn parameters() -> impl Strategy<Value = String> {
+        spelled(&["", ";", ";x=1", "%3b", "%3B", "%253bx", ";..", ";a;b"])
+    }
+
+    /// Segments that lead nowhere, with what comes before each.
+    fn beside() -> impl Strategy<Value = String> {
+        let segment = spelled(&["", "a", ".", "...", "..a", "a..", "%2e", ".%20.", "..%00"]);
+        let segments = prop::collection::vec((slash(), segment, parameters()), 0..4);
+        segments.prop_map(|all| {
+            let all = all
+                .into_iter()
+                .map(|(slash, segment, parameters)| slash + &segment + &parameters);
+            all.collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_segment_that_leads_up_is_known_however_it_is_spelled(
+            before in beside(),
+            up in (slash(), dot(), dot(), parameters()),
+            after in beside(),
+        ) {
+            let (slash, one, other, parameters) = up;
+            let path = format!("/{before}{slash}{one}{other}{parameters}{after}");
+            prop_assert!(climbs(&path), "{path}");
+        }
+
+        #[test]
+        fn one_that_does_not_is_let_through(path in beside()) {
+            prop_assert!(!climbs(&path), "{path}");
+        }
     }
 }

@@ -424,7 +424,7 @@ impl Body for ResponseBody {
 
 impl Origin {
     pub(super) fn error(&self, make: impl FnOnce(Option<Endpoint>) -> Error) -> Error {
-        make(self.endpoint().cloned()).with_service(self.service.as_ref())
+        make(self.endpoint().cloned()).of_service(self.service.as_ref())
     }
 }
 

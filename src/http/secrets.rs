@@ -5,28 +5,52 @@ use http::{
     header::{AUTHORIZATION, COOKIE, Entry, PROXY_AUTHORIZATION},
 };
 
-/// What a caller has written for a URI or a path, as errors show it: without its query, and without its user information.
+/// What a caller has written for a URI or a path, as errors show it: without its query, and without what stands before an '@'.
+///
+/// A password may have any character in it, slashes too. So an '@' after the first slash may be the end of one, and nothing of
+/// such an authority is shown. In a plain path an '@' is like any other character.
 pub(super) fn shown(text: &str) -> String {
-    let (before, rest) = match text.split_once("://") {
+    if is_plain_path(text) {
+        return without_query(text).to_owned();
+    }
+    let (scheme, rest) = match text.split_once("://") {
         Some((scheme, rest)) if scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
-            (text.len() - rest.len(), rest)
+            (Some(scheme), rest)
         }
-        _ if text.starts_with("//") => (2, &text[2..]),
-        // A path, in which an '@' is like any other character.
-        _ if text.starts_with('/') => return without_query(text).to_owned(),
-        _ => (0, text),
+        _ => (None, text),
     };
-    let before = &text[..before];
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let before = match scheme {
+        // Any other one may be the beginning of what an '@' ends.
+        Some(scheme) if text.contains('@') && !is_http(scheme) => "…://".to_owned(),
+        Some(scheme) => format!("{scheme}://"),
+        None if text.starts_with("//") => "//".to_owned(),
+        None => String::new(),
+    };
+    let rest = match scheme {
+        Some(_) => rest,
+        None => rest.strip_prefix("//").unwrap_or(rest),
+    };
+    let end = rest.find(['/', '\\', '?', '#']).unwrap_or(rest.len());
     let (authority, rest) = rest.split_at(end);
+    if rest.contains('@') {
+        return format!("{before}…");
+    }
     let host = authority
         .rsplit_once('@')
         .map_or(authority, |(_, host)| host);
-    // A password may have a slash in it, and then what looks like a port is its beginning.
-    if host.contains(':') && rest.contains('@') {
-        return format!("{before}…");
-    }
     format!("{before}{host}{}", without_query(rest))
+}
+
+fn is_http(scheme: &str) -> bool {
+    ["http", "https"]
+        .iter()
+        .any(|http| scheme.eq_ignore_ascii_case(http))
+}
+
+/// Whether it begins with one slash. Some take a backslash for one, and leave out line breaks and tabs.
+pub(super) fn is_plain_path(text: &str) -> bool {
+    let mut all = text.chars().filter(|it| !matches!(it, '\t' | '\r' | '\n'));
+    all.next() == Some('/') && !matches!(all.next(), Some('/' | '\\'))
 }
 
 /// A URI as `Debug` and errors show it.
@@ -70,6 +94,18 @@ mod tests {
             ("http://u:hunter2@web:80/ x?y=z", "http://web:80/ x"),
             ("http://u@hunter2@web/ x", "http://web/ x"),
             ("http://u:hunter/2@web/", "http://…"),
+            ("HTTP://hunter/2@web/", "HTTP://…"),
+            ("http:///u:hunter2@web/x", "http://…"),
+            ("http://web/?a=hunter2@b", "http://…"),
+            ("ftp://u:hunter2@web/x", "…://web/x"),
+            ("hunter2://u@web/x", "…://web/x"),
+            ("ftp://web/x", "ftp://web/x"),
+            ("///u:hunter2@evil", "//…"),
+            ("//hunter/2@evil", "//…"),
+            ("/\\u:hunter2@evil", "…"),
+            ("/\t/u:hunter2@evil", "…"),
+            ("\\\\u:hunter2@evil", "…"),
+            (" http://u:hunter2@evil", "…"),
             ("http://u:hunter?2@web/", "http://…"),
             ("//bob:hunter2@evil/x", "//evil/x"),
             ("bob:hunter2@evil/x", "evil/x"),

@@ -15,10 +15,10 @@ use super::{
     client::Client,
     error::Error,
     future::ResponseFuture,
-    reply::{Asked, Response},
+    reply::{Asked, Response, ResponseLimit},
 };
 
-/// The future of [`RequestBuilder::send`](super::RequestBuilder::send), and of awaiting the builder itself.
+/// The future of [`RequestBuilder::send`](super::RequestBuilder::send), of awaiting the builder itself, and of [`Client::execute`].
 ///
 /// The request is sent when it is first polled. Dropping it cancels the request.
 #[must_use = "a request is sent when its future is polled"]
@@ -30,7 +30,6 @@ pin_project! {
         Unsent {
             client: Client,
             request: Option<Result<Request<RequestBody>, Error>>,
-            response_limit: usize,
         },
         Sent {
             #[pin]
@@ -41,15 +40,10 @@ pin_project! {
 }
 
 impl SendFuture {
-    pub(super) fn new(
-        client: Client,
-        request: Result<Request<RequestBody>, Error>,
-        response_limit: usize,
-    ) -> Self {
+    pub(super) fn new(client: Client, request: Result<Request<RequestBody>, Error>) -> Self {
         Self(Box::pin(State::Unsent {
             client,
             request: Some(request),
-            response_limit,
         }))
     }
 }
@@ -61,14 +55,12 @@ impl Future for SendFuture {
         let mut state = self.0.as_mut();
         loop {
             let next = match state.as_mut().project() {
-                StateProjection::Unsent {
-                    client,
-                    request,
-                    response_limit,
-                } => {
+                StateProjection::Unsent { client, request } => {
                     let request = request.take().expect("polled after completion");
-                    let request = request?;
-                    let asked = Asked::of(&request, *response_limit);
+                    let mut request = request?;
+                    let limit = request.extensions_mut().remove();
+                    let limit = client.response_limit(limit.map(|ResponseLimit(limit)| limit));
+                    let asked = Asked::of(&request, limit);
                     State::Sent {
                         future: client.start(request, cx),
                         asked: Some(asked),

@@ -52,7 +52,7 @@ pub async fn upgrade<B>(response: &mut Response<B>) -> Result<Upgraded, Error> {
             None => {
                 let service = in_flight.member().signals().service();
                 let error = Error::body(Some(in_flight.endpoint().clone()), error);
-                return Err(error.with_service(service));
+                return Err(error.of_service(service));
             }
         },
         (Err(error), None) => return Err(Error::request(error)),

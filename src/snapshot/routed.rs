@@ -71,12 +71,20 @@ impl<S> Snapshot<S> {
     }
 
     /// All endpoints, each to be asked for alone.
-    pub(crate) fn targets(&self) -> impl Iterator<Item = Target> {
+    fn targets(&self) -> impl Iterator<Item = Target> {
         let all = self.endpoints().iter().zip(self.members());
         all.map(|(endpoint, member)| Target {
             id: member.id(),
             endpoint: endpoint.clone(),
         })
+    }
+
+    /// Those of them that `route` doesn't leave out.
+    pub(crate) fn targets_of(&self, route: &Route) -> Vec<Target> {
+        let targets = self.targets();
+        targets
+            .filter(|target| !route.leaves_out(&target.endpoint))
+            .collect()
     }
 
     fn target_index(&self, target: &Target) -> Option<usize> {

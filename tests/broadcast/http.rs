@@ -18,7 +18,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use tokio::{io::AsyncReadExt, net::TcpListener, runtime::Handle};
 use tower_headless::{
     BoxError, Endpoint, Route, StaticEndpoints, Subset,
-    http::{Client, Error, Protocol},
+    http::{Client, Error, Protocol, Response},
 };
 
 use crate::support::{
@@ -272,7 +272,7 @@ async fn a_status_is_an_answer_and_no_success() {
     let client = client(&pods, Protocol::Http1);
     let answers = client.get("/").broadcast().await.expect("pods");
     let answers: Vec<_> = within("the answers", answers.collect()).await;
-    let status = |answer: &(Endpoint, Result<http::Response<_>, Error>)| {
+    let status = |answer: &(Endpoint, Result<Response, Error>)| {
         let response = answer.1.as_ref().expect("an answer");
         (answer.0.address(), response.status())
     };
@@ -382,4 +382,57 @@ async fn after_the_deadline_hung_pods_are_errors() {
     let unasked = all.failed.iter().filter(|(_, error)| error.is_unexecuted());
     assert_eq!(unasked.count(), 1);
     assert_eq!(in_flight(&client), 0);
+}
+
+#[tokio::test]
+async fn the_others_are_asked_by_the_words_and_lost_requests_come_again() {
+    for protocol in PROTOCOLS {
+        let pods = pods(4).await;
+        pods[1].set(Mode::CloseWithoutAnswer);
+        pods[2].set(Mode::Status(StatusCode::NOT_FOUND));
+        let client = client(&pods, protocol);
+        let layered = client
+            .clone()
+            .layer(tower::layer::layer_fn(|client| client));
+        for client in [client, layered] {
+            let before: Vec<_> = pods.iter().map(Pod::requests).collect();
+            let peers = client.others(pods[3].addr());
+            let all = peers
+                .get("/part?secret")
+                .response_limit(1)
+                .broadcast()
+                .all();
+            let all = within("all", all).await.expect("pods");
+            let requests = pods
+                .iter()
+                .zip(before)
+                .map(|(pod, before)| pod.requests() - before);
+            assert_eq!(requests.collect::<Vec<_>>(), [1, 4, 1, 0], "{protocol:?}");
+            for (pod, error) in &all.failed {
+                assert_eq!(error.endpoint(), Some(pod), "{error}");
+            }
+            let mut statuses = all.failed.iter().filter(|(_, error)| error.is_status());
+            let (_, error) = statuses.next().expect("a status");
+            assert!(error.to_string().contains("GET /part"), "{error}");
+            let (_, answer) = all.answered.into_iter().next().expect("an answer");
+            let error = answer.text().await.expect_err("it is longer than a byte");
+            assert!(error.is_limit(), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_pod_alone_can_not_be_all() {
+    let pods = pods(2).await;
+    let client = client(&pods, Protocol::Http1);
+    let error = client.pod(pods[0].addr()).get("/").broadcast().all().await;
+    let error = error.expect_err("it is for one");
+    assert!(error.is_request() && error.is_unexecuted(), "{error}");
+    let error = client.others("").get("/").broadcast().all().await;
+    let error = error.expect_err("whom it leaves out isn't known");
+    assert!(
+        error.is_absent() && error.to_string().contains("is a variable not set?"),
+        "{error}"
+    );
+    assert!(pods.iter().all(|pod| pod.requests() == 0));
 }

@@ -1,6 +1,12 @@
 //! Clients that applications' tests answer themselves.
 
-use std::{convert::Infallible, future::IntoFuture, io, time::Duration};
+use std::{
+    convert::Infallible,
+    future::IntoFuture,
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::stream;
@@ -199,4 +205,28 @@ async fn a_body_goes_on_failing() {
         assert!(error.is_layer(), "{error}");
         assert!(!http_body::Body::is_end_stream(response.body()));
     }
+}
+
+#[tokio::test]
+async fn what_a_request_says_can_be_looked_at() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let all = seen.clone();
+    let client = Client::from_fn(move |request: Request<RequestBody>| {
+        let seen = seen.clone();
+        async move {
+            let text = request.into_body().text().await.expect("a body");
+            seen.lock().expect("no panic").push(text);
+            Ok(Response::new(""))
+        }
+    });
+    let chunks = ["a ", "stream"].map(|it| Ok::<_, Infallible>(Bytes::from(it)));
+    let streamed = RequestBody::from_stream(stream::iter(chunks));
+    client.post("/").body(streamed).await.expect("a response");
+    client.post("/").json(&[1, 2]).await.expect("a response");
+    client.get("/").await.expect("a response");
+    assert_eq!(*all.lock().expect("no panic"), ["a stream", "[1,2]", ""]);
+    let broken = RequestBody::from_stream(stream::iter([Err(io::Error::other("broken"))]));
+    let error = broken.bytes().await.expect_err("it is broken");
+    assert_eq!(error.to_string(), "broken");
+    client.discovered().await.expect("it needs none");
 }

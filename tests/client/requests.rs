@@ -570,12 +570,26 @@ fn why_not(uri: &str) -> String {
 }
 
 #[tokio::test]
+async fn a_scheme_that_is_not_spoken_is_told_with_those_that_are() {
+    let error = client([])
+        .get("ftp://web/x")
+        .send()
+        .await
+        .expect_err("no such scheme");
+    let says = "\"ftp://web/x\" is neither of http nor of https: write http:// or https://";
+    assert!(
+        error.is_request() && error.to_string().contains(says),
+        "{error}"
+    );
+}
+
+#[tokio::test]
 async fn a_client_of_no_service_can_not_be_built() {
     assert!(why_not("/path").contains("write http:// or https://"));
     assert!(why_not("web:80").contains("write http:// or https://"));
     assert!(why_not("ftp://web").contains("write http:// or https://"));
     assert!(why_not("http://me@web").contains("no user information"));
-    assert!(why_not("https://web").contains("give it `tls`"));
+    assert!(why_not("https://web").contains("https needs `.tls("));
     assert!(why_not("http://a..b").starts_with("no client for http://a..b/: "));
 }
 

@@ -17,6 +17,7 @@ use http::{
 };
 use http_body_util::Empty;
 use serde::Serialize;
+use tokio::net::TcpStream;
 use tower::{Service, ServiceExt};
 use tower_headless::{
     Endpoint, StaticEndpoints,
@@ -29,8 +30,8 @@ use tracing::Instrument;
 
 use crate::{
     kit::{
-        OK, SERVICE, accept, answering, builder, client, in_flight, listen, losing, refusing,
-        silent, stream_of, text, unresolved, wait_until,
+        OK, Peer, SERVICE, accept, answering, builder, client, in_flight, listen, losing, pod,
+        refusing, silent, stream_of, text, unresolved, wait_until,
     },
     support::{pod::Pod, within},
 };
@@ -606,7 +607,7 @@ async fn nothing_secret_is_in_errors_and_debug_texts() {
     for (path, shown) in [
         ("/cb?token=hunter2\n", "\"/cb\": "),
         ("http://u:hunter2@web/ x", "\"http://web/ x\": "),
-        ("//bob:hunter2@evil/x", "http://evil is not"),
+        ("//bob:hunter2@evil/x", "no user information"),
         ("cb?token=hunter2", "\"cb\": "),
     ] {
         let error = error(path);
@@ -699,4 +700,169 @@ fn no_path_leads_above_the_base_path() {
     for none in ["", "?a=b"] {
         assert!(client.get(none).build().expect_err("no path").is_request());
     }
+}
+
+/// Whether an '@' in it is like any other character: a path that begins with one slash, whatever others leave out of it.
+fn is_path(text: &str) -> bool {
+    let text = text.replace(['\t', '\n', '\r'], "").replace('\\', "/");
+    text.starts_with('/') && !text.starts_with("//")
+}
+
+fn all_texts(error: &(dyn std::error::Error + 'static)) -> String {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    chain.fold(String::new(), |texts, error| {
+        format!("{texts}\n{error}\n{error:#}\n{error:?}\n{error:#?}")
+    })
+}
+
+proptest::proptest! {
+    /// A password may be anything, and what is no authority may have been meant for one.
+    #[test]
+    fn nothing_before_an_at_sign_is_in_an_error_or_a_debug_text(
+        before in pieces(),
+        between in pieces(),
+        after in pieces(),
+    ) {
+        const SECRET: &str = "hunter2";
+        let text = format!("{before}{SECRET}{between}@{after}");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = &runtime;
+        let open = |client: ClientBuilder<StaticEndpoints>| client.allow_foreign_authority(true);
+        let clients = [builder([]), open(builder([])), builder([]).base_path("/api")];
+        for client in clients.map(|client| client.build().expect("a client")) {
+            let requests = [
+                client.get(&text).query(&[("a", "b")]),
+                client.get(&text),
+                client.get(&text).header(HOST, SERVICE),
+                client.get("/").header(HOST, text.as_str()),
+            ];
+            for (number, request) in requests.into_iter().enumerate() {
+                let has_path = number < 3 && is_path(&text);
+                let debug = match number < 3 {
+                    true => format!("{request:?} {request:#?}"),
+                    // The header itself is no part of a URI.
+                    false => String::new(),
+                };
+                let sent = runtime.block_on(request.into_future());
+                let error = all_texts(&sent.expect_err("there are no pods"));
+                let shown = format!("{debug}{error}");
+                proptest::prop_assert!(has_path || !shown.contains(SECRET), "{text:?}: {shown}");
+            }
+        }
+    }
+}
+
+/// Of what an authority begins and ends with, or should.
+fn pieces() -> impl proptest::strategy::Strategy<Value = String> {
+    const PIECES: [&str; 26] = [
+        "http://", "https://", "ftp://", "://", "http:", "/", "//", "///", "\\", "\\\\", "u", "u:",
+        ":", ":80", "@", "web", SERVICE, "?", "#", "a=b", " ", "\t", "\n", "%40", "..", "[",
+    ];
+    let piece = proptest::sample::select(&PIECES[..]);
+    let pieces = proptest::collection::vec(piece, 0..4);
+    proptest::strategy::Strategy::prop_map(pieces, |pieces| pieces.concat())
+}
+
+#[tokio::test]
+async fn user_information_before_another_host_is_refused_and_not_shown() {
+    let plain = client([]);
+    let open = builder([])
+        .allow_foreign_authority(true)
+        .build()
+        .expect("a client");
+    for client in [plain, open] {
+        for path in ["//u:hunter2@evil/x", "///u:hunter2@evil", "//hunter/2@evil"] {
+            let error = invalid(client.get(path)).await;
+            assert!(
+                error.to_string().contains("a host has no user information"),
+                "{error}"
+            );
+        }
+    }
+}
+
+/// Tomcat, Jetty and Spring read `..;` as `..` behind proxies that don't.
+#[tokio::test]
+async fn path_parameters_lead_nobody_above_the_base_path() {
+    let based = builder([refusing().await])
+        .base_path("/api")
+        .build()
+        .expect("a client");
+    for path in [
+        "/..;/admin",
+        "/a/..;x=1/../admin",
+        "/%2E.%3Bx/admin",
+        "/x\\..;\\admin",
+        "/%252e%252e/admin",
+    ] {
+        let error = invalid(based.get(path)).await;
+        assert!(
+            error.to_string().contains("no `..` in it, nor `..;`"),
+            "{error}"
+        );
+    }
+    for path in ["/a;x=../b", "/..a;x", "/...;x", "/;..", "/%252"] {
+        based.get(path).build().expect("it stays below");
+    }
+}
+
+/// The longest time of one request is no time, though the client has one: under layers, too.
+#[tokio::test]
+async fn a_request_may_have_no_timeout_though_the_client_has_one() {
+    const TIME: Duration = Duration::from_millis(100);
+    let late = pod(async |mut peer: Peer<TcpStream>| {
+        while peer.try_head().await.is_some() {
+            tokio::time::sleep(3 * TIME).await;
+            peer.write(OK).await;
+        }
+    });
+    let client = builder([late.await])
+        .timeout(TIME)
+        .build()
+        .expect("a client");
+    let layered = client
+        .clone()
+        .layer(tower::layer::layer_fn(|client| client));
+    for client in [client, layered] {
+        let error = within("the client's timeout", client.get("/").into_future()).await;
+        assert!(error.expect_err("it is late").is_timeout());
+        let patient = client.get("/").timeout(Duration::MAX);
+        let response = within("a response", patient.into_future()).await;
+        assert_eq!(text(response.expect("it has all the time")).await, "ok");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_was_built_keeps_its_response_limit_where_it_is_executed() {
+    let (pod, _) = answering().await;
+    let client = client([pod]);
+    for client in [
+        client.clone(),
+        client.layer(tower::layer::layer_fn(|client| client)),
+    ] {
+        let small = || {
+            client
+                .get("/")
+                .response_limit(1)
+                .build()
+                .expect("a request")
+        };
+        let pinned = client.pod(pod);
+        for sent in [client.execute(small()), pinned.execute(small())] {
+            let response = within("a response", sent).await.expect("a response");
+            assert!(response.bytes().await.expect_err("two bytes").is_limit());
+        }
+        let plain = client.execute(Request::get("/").body("body").expect("a request"));
+        let response = within("a response", plain).await.expect("a response");
+        assert_eq!(response.text().await.expect("text"), "ok");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_of_bytes_is_a_body() {
+    let chunks = ["a ", "stream"].map(|chunk| Ok::<_, std::io::Error>(Bytes::from(chunk)));
+    let body = RequestBody::from_stream(futures::stream::iter(chunks));
+    let (head, body) = received_by::<18>(|it| it, |client| client.put("/x").body(body)).await;
+    assert_has(&head, "transfer-encoding: chunked");
+    assert_eq!(body, "2\r\na \r\n6\r\nstream\r\n");
 }

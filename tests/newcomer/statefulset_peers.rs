@@ -4,7 +4,7 @@
 use http::StatusCode;
 use tower_headless::{
     QuorumError,
-    http::{Client, Error, Response},
+    http::{Client, Error},
 };
 
 #[derive(Clone)]
@@ -40,7 +40,7 @@ impl Register {
         let answers = self.pods.get("/value").broadcast().quorum(2).await?;
         let mut newest = 0;
         for (_, answer) in answers {
-            let text = Response::from(answer).text().await.unwrap_or_default();
+            let text = answer.text().await.unwrap_or_default();
             newest = newest.max(text.parse().unwrap_or(0));
         }
         Ok(newest)

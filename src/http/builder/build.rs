@@ -213,7 +213,13 @@ fn secured(
     authority: &Authority,
 ) -> Result<Connector, BuildError> {
     if *scheme == Scheme::HTTPS {
-        let untold = || BuildError::of_service(scheme, authority, "give it `tls`: whom to trust");
+        let untold = || {
+            BuildError::of_service(
+                scheme,
+                authority,
+                "https needs `.tls(Tls::new().trust_pem(…)?)`: whom to trust",
+            )
+        };
         let tls = tls.ok_or_else(untold)?;
         let handshake = Handshake::new(tls, authority.host(), connector.protocol);
         let handshake = handshake.map_err(|why| BuildError::of_service(scheme, authority, why))?;

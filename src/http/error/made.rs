@@ -28,11 +28,46 @@ impl Error {
         Self::balance(error)
     }
 
+    /// The service has no pods: [`is_no_endpoints`](Self::is_no_endpoints).
+    pub fn fake_no_endpoints() -> Self {
+        Self::balance(BalanceError::fake_no_endpoints())
+    }
+
+    /// None of so many pods accepts requests, and `last` has refused last: [`is_unreachable`](Self::is_unreachable).
+    pub fn fake_unreachable(endpoints: usize, last: Endpoint, why: impl Into<BoxError>) -> Self {
+        Self::balance(BalanceError::fake_unreachable(endpoints, last, why))
+    }
+
+    /// The one pod that was asked for refuses: [`is_unreachable`](Self::is_unreachable).
+    pub fn fake_pod_unreachable(pod: Endpoint, why: impl Into<BoxError>) -> Self {
+        Self::balance(BalanceError::fake_pod_unreachable(pod, why))
+    }
+
+    /// The one pod that was asked for isn't there: [`is_absent`](Self::is_absent).
+    pub fn fake_absent(pod: &str) -> Self {
+        Self::balance(BalanceError::fake_absent(pod))
+    }
+
+    /// A broadcast's pod has left: [`is_gone`](Self::is_gone).
+    pub fn fake_gone(pod: Endpoint) -> Self {
+        Self::balance(BalanceError::fake_gone(pod))
+    }
+
+    /// The client is closed: [`is_closed`](Self::is_closed).
+    pub fn fake_closed() -> Self {
+        Self::balance(BalanceError::fake_closed())
+    }
+
+    /// There is no runtime: [`is_no_runtime`](Self::is_no_runtime).
+    pub fn fake_no_runtime() -> Self {
+        Self::balance(BalanceError::fake_no_runtime())
+    }
+
     /// The session's pod isn't there, and the session is strict: [`is_session_lost`](Self::is_session_lost).
     #[cfg(feature = "sessions")]
     #[cfg_attr(docsrs, doc(cfg(all(feature = "sessions", feature = "test-util"))))]
     pub fn fake_session_lost(pod: &str) -> Self {
-        Self::balance(BalanceError::fake_absent(pod)).of_session(pod.into())
+        Self::fake_absent(pod).of_session(pod.into())
     }
 
     /// The pod failed before its response, and the protocol says whether it may have executed the request:
@@ -110,8 +145,8 @@ impl Error {
         Self::layer(source)
     }
 
-    /// The same of a request to this [service](Self::service).
-    pub fn fake_service(self, service: &str) -> Self {
-        self.with_service(Some(&service.into()))
+    /// The same error, of a request to this [service](Self::service).
+    pub fn with_service(self, service: &str) -> Self {
+        self.of_service(Some(&service.into()))
     }
 }
