@@ -100,7 +100,7 @@ impl Error {
     pub fn fake_unsent_timeout(after: Duration, why: BalanceError) -> Self {
         let service = why.shared_service().cloned();
         let error = Self::not_sent(after, Wait::Pod(why.so_far()), false);
-        error.with_service(service.as_ref())
+        error.of_service(service.as_ref())
     }
 
     /// The response had no end in the time of the request: [`is_timeout`](Self::is_timeout).
