@@ -277,6 +277,7 @@
 //! | `stable_hash.rs` | a hash that is the same everywhere and always |
 //! | `comparison.rs` | how two sets differ: who joined, left, stayed |
 //! | `error.rs` | what can go wrong |
+//! | `logs.rs`, `logs/` | one way to write an event, which names its service; how many changes of single endpoints are told as `info` |
 //! | `backoff.rs` | growing delays and jitter |
 //! | `home.rs` | which runtime something lives in, and timers that may move to another one |
 //! | `signals.rs` | rare conditions that each pick checks with one load: a trial on offer, a new endpoint, an outage |
@@ -354,6 +355,7 @@ mod in_flight;
 mod interleavings;
 mod latency;
 mod locality;
+mod logs;
 mod member;
 mod membership;
 #[cfg(all(feature = "http", any(doc, doctest)))]

@@ -227,7 +227,6 @@ impl<F: Runner> Race<F> {
                         due.put_off_longer();
                         continue;
                     };
-                    tracing::debug!("request hedged: its answer is late");
                     *begun = Some(Box::pin(second));
                 }
                 Some(second) => {

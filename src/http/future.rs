@@ -32,6 +32,7 @@ use crate::{
     endpoint::Endpoint,
     error::SharedError,
     hedge::{self, Race},
+    logs::{REQUESTS, debug},
     retry::Ended,
     route::Route,
 };
@@ -294,6 +295,8 @@ impl hedge::Contest<Sent> for Contest<'_> {
         if let Some(followed) = &mut self.followed {
             followed.hedged(late);
         }
+        let (service, method) = (pods.service(), self.replay.method());
+        debug!(REQUESTS, service, endpoint = %late, %method, "request hedged: its answer is late");
         Some(pods.call_with(request, route))
     }
 

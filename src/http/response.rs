@@ -232,6 +232,11 @@ impl ResponseBody {
         &self.exchange.named.origin
     }
 
+    /// The name of the service, where it is known.
+    pub(super) fn service(&self) -> Option<&Arc<str>> {
+        self.exchange.named.origin.service.as_ref()
+    }
+
     /// An error of this response.
     pub(super) fn error(&self, make: impl FnOnce(Option<Endpoint>) -> Error) -> Error {
         self.exchange.named.origin.error(make)
