@@ -7,6 +7,8 @@ mod changes;
 
 pub(crate) use changes::{Change, Changes, Untold};
 
+pub(crate) use tracing::field::display;
+
 use std::{cell::RefCell, error::Error as StdError, fmt, sync::Arc};
 
 use crate::error::line;

@@ -14,7 +14,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("backoff", &[]),
     ("home", &[]),
     ("error", &["endpoint"]),
-    ("logs", &["error"]),
+    ("logs", &["error", "logs"]),
     ("comparison", &["endpoint"]),
     ("latency", &[]),
     ("signals", &["latency", "logs", "sync"]),
@@ -162,6 +162,8 @@ const GUARDED: &[(&str, &[&str])] = &[
     ("serde_html_form", &["http/request/content.rs"]),
     ("data_encoding", &["http/request/content.rs"]),
     ("prost", &[]),
+    // Events are written by the macros of `logs.rs`, which name the service.
+    ("tracing", &["logs.rs", "http/span.rs"]),
     (
         "rustls",
         &[
@@ -406,6 +408,16 @@ fn a_dependency_is_named_where_it_belongs() {
                 || code.contains(&format!("use {dependency}"));
             assert!(!named || at_home, "{file} names {dependency}");
         }
+    }
+}
+
+/// The name that is in force where an event is written is for code that doesn't know its balancer. On a request's way none is.
+#[test]
+fn only_what_the_background_task_polls_takes_the_service_that_is_in_force() {
+    let homes = ["logs.rs", "discovery/", "balance/part.rs"];
+    for (file, code) in sources() {
+        let at_home = homes.iter().any(|home| file.starts_with(home));
+        assert!(at_home || !code.contains("here()"), "{file} takes any name");
     }
 }
 

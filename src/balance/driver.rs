@@ -35,15 +35,13 @@ use super::{
     shared::{Event, ReadyFn, Shared},
     starter::Background,
 };
-use tracing::field::display;
-
 use crate::{
     discovery::{Discovery, FailureLog},
     endpoint::Endpoint,
     error::BoxError,
     home::Timer,
     locality::Proximities,
-    logs::{self, ENDPOINTS, Line, Untold, change, debug, error, info},
+    logs::{self, ENDPOINTS, Line, Untold, change, debug, display, error, info},
     member::{Member, Verdict},
     snapshot::Writer,
     subset::Fitting,

@@ -23,6 +23,7 @@ use super::{
     pool::{Lease, Named, Origin},
     read_ahead::ReadAhead,
     received::{ReceiveError, Received},
+    span::RequestSpan,
     sync_body::SyncBody,
     upgrade::OnUpgrade,
 };
@@ -47,6 +48,8 @@ struct Exchange {
     deadline: Option<Deadline>,
     /// Of a gRPC call whose errors are told by trailers.
     call: Option<Call>,
+    /// The request's span, until the response has ended.
+    span: Option<RequestSpan>,
     named: Named,
 }
 
@@ -186,6 +189,7 @@ impl ResponseBody {
                 classify: SharedClassify::ByStatus,
                 deadline: None,
                 call: None,
+                span: None,
                 named,
             }),
         }
@@ -278,6 +282,13 @@ impl ResponseBody {
         self.exchange.call = Some(call);
     }
 
+    /// The request's span ends with it.
+    pub(super) fn end_span(&mut self, span: RequestSpan) {
+        if !self.is_over() {
+            self.exchange.span = Some(span);
+        }
+    }
+
     /// Reads up to about `limit` bytes before the caller asks, so that the connection comes free.
     pub(super) fn read_ahead(&mut self, cx: &mut Context<'_>, limit: usize) {
         let exchange = &mut *self.exchange;
@@ -322,6 +333,20 @@ impl Exchange {
         Some(origin.error(|pod| Error::unended(pod, after)))
     }
 
+    /// The request's span ends with its last frame, unless that is an error's, or becomes one's.
+    #[cold]
+    fn end_span(&mut self, last: Option<&Result<Frame<Bytes>, ReceiveError>>) {
+        if last.is_some_and(|last| last.is_err() || self.late(last).is_some()) {
+            return;
+        }
+        let trailers = last.and_then(|last| last.as_ref().ok()?.trailers_ref());
+        if let Some(span) = self.span.take()
+            && let Some(trailers) = trailers
+        {
+            span.trailers(trailers);
+        }
+    }
+
     /// The last frame, where `error` is why there are no more. It comes again, for whoever asks once more: the end that a
     /// body has without an error is that of a whole one.
     #[cold]
@@ -334,8 +359,14 @@ impl Exchange {
                 error = Error::unended(error.endpoint().cloned(), after).because(error);
             }
             if let Some(status) = grpc::status(&error) {
+                if let Some(span) = self.span.take() {
+                    span.trailers(&status);
+                }
                 return Ok(Frame::trailers(status));
             }
+        }
+        if let Some(mut span) = self.span.take() {
+            span.failed(&error);
         }
         self.failed = Some(error.again());
         Err(error)
@@ -383,6 +414,9 @@ impl Body for ResponseBody {
                 this.end();
                 this.body = None;
             }
+        }
+        if this.span.is_some() && this.body.is_none() {
+            this.end_span(frame.as_ref());
         }
         Poll::Ready(frame.map(|frame| {
             if let Some(error) = this.late(&frame) {

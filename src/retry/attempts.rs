@@ -10,15 +10,13 @@
 
 use std::{ops::ControlFlow, sync::Arc};
 
-use tower::retry::budget::Budget;
-use tracing::field::display;
-
 use super::{budget::DefaultBudget, delays::Delays};
 use crate::{
     endpoint::Endpoint,
-    logs::{REQUESTS, debug},
+    logs::{REQUESTS, debug, display},
     route::Route,
 };
+use tower::retry::budget::Budget;
 
 /// How often one request is sent again, at most.
 const TIMES: usize = 3;
