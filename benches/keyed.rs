@@ -23,6 +23,7 @@ mod support;
 #[allow(
     dead_code,
     unused_imports,
+    unused_macros,
     unreachable_pub,
     reason = "what isn't used here is used in the crate"
 )]
