@@ -305,7 +305,7 @@ async fn a_retry_is_a_second_attempt_in_the_same_span() {
 async fn a_hedge_is_an_attempt_and_the_loser_is_cancelled() {
     let logs = Logs::new();
     let (slow, good) = (pod(Mode::Hung).await, pod(Mode::Healthy).await);
-    let hedge = Hedge::after(Duration::from_millis(5));
+    let hedge = Hedge::after(Duration::from_millis(500));
     let client = builder([slow.addr(), good.addr()])
         .hedge(hedge)
         .build()
