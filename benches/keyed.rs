@@ -23,6 +23,7 @@ mod support;
 #[allow(
     dead_code,
     unused_imports,
+    unused_macros,
     unreachable_pub,
     reason = "what isn't used here is used in the crate"
 )]
@@ -34,6 +35,7 @@ mod source {
     pub(crate) mod in_flight;
     pub(crate) mod latency;
     pub(crate) mod locality;
+    pub(crate) mod logs;
     pub(crate) mod member;
     pub(crate) mod outcome;
     pub(crate) mod policy;
@@ -45,8 +47,8 @@ mod source {
 }
 // Where the sources expect each other.
 use source::{
-    comparison, endpoint, error, in_flight, latency, locality, member, outcome, policy, route,
-    signals, snapshot, stable_hash, sync,
+    comparison, endpoint, error, in_flight, latency, locality, logs, member, outcome, policy,
+    route, signals, snapshot, stable_hash, sync,
 };
 
 #[allow(dead_code, reason = "what isn't used here is used in the crate")]

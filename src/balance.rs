@@ -158,6 +158,11 @@ impl<S, C> Balance<S, C> {
         status::statuses(&self.shared.current.load())
     }
 
+    /// The name of the service, where it is known.
+    pub(crate) fn service(&self) -> Option<&Arc<str>> {
+        self.shared.signals.service()
+    }
+
     /// A stream of the changes of the set, beginning with all that is in it.
     pub fn watch(&self) -> MembershipStream
     where

@@ -39,6 +39,23 @@ fn with_causes(mut text: String, mut next: Option<&(dyn StdError + 'static)>) ->
     text
 }
 
+/// The text of an error and of its sources, each once, in one line: of each the first one, where a longer text begins.
+pub(crate) fn line(error: &(dyn StdError + 'static)) -> String {
+    let first = |text: &str| {
+        let line = text.trim().lines().next().unwrap_or_default();
+        line.trim_end_matches([':', ' ']).to_owned()
+    };
+    let (mut text, mut next) = (first(&format!("{error:#}")), error.source());
+    while let Some(source) = next {
+        let words = first(&source.to_string());
+        if !says(&text, &words) {
+            text = format!("{text}: {words}");
+        }
+        next = source.source();
+    }
+    text
+}
+
 /// Whether a text has this cause in it, as a whole: after a colon, say, and not as a part of a pod's name.
 fn says(text: &str, cause: &str) -> bool {
     const BEFORE: [&str; 4] = [": ", "; ", "(", "\n"];

@@ -12,6 +12,8 @@
 mod race;
 mod share;
 
+#[cfg(feature = "http")]
+pub(crate) use race::Runner;
 pub(crate) use race::{Contest, Race};
 
 use std::time::Duration;

@@ -125,9 +125,11 @@ mod send;
 #[cfg(feature = "sessions")]
 mod session;
 mod socket;
+mod span;
 mod sync_body;
 #[cfg(feature = "tls")]
 mod tls;
+mod traced;
 mod upgrade;
 mod upload;
 mod wire_limits;

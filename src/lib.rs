@@ -206,6 +206,71 @@
 //!
 //! [zone aware routing]: https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/load_balancing/zone_aware
 //!
+//! # Logging
+//!
+//! Events are [tracing](https://docs.rs/tracing)'s. Each names its `service` ([`BalanceBuilder::name`], by default
+//! discovery's), and where it is about one, the `endpoint`; why something happened is in `error` or `reason`. Errors are told in
+//! one line with all their causes, but for the warning that shows a Role to copy.
+//!
+//! | target | `warn` and `error` | `info` | `debug` |
+//! | --- | --- | --- | --- |
+//! | `tower_headless::discovery` | discovery fails (a text once in ten minutes); settings, slices and addresses that make no sense | it succeeds again; another source or address family is used | each failed look, each name server that fails |
+//! | `tower_headless::endpoints` | a service, a policy or the background task has panicked | the set has changed, with how many have joined and left; an endpoint refuses, accepts again, is ejected, readmitted, fails its checks; too few are healthy | each one that joins or leaves; each check and each attempt to reconnect that fails |
+//! | `tower_headless::requests` | | | a request is refused unsent, sent again, or hedged: with pod and cause, over HTTP with the method |
+//! | `tower_headless::connections` | TLS files can't be used | they are read again | connections made, failed, broken, closed |
+//!
+//! Nothing is told of single requests at `info`. Of changes of single endpoints, `info` has the first 20 of a minute, and then one line
+//! with how many more of each kind there were; `debug` has them all. A URI's query, headers and credentials are in no event and no
+//! span.
+//!
+//! With `tracing_subscriber`'s `EnvFilter`, `RUST_LOG=info,tower_headless::requests=debug` tells of retries. An `EnvFilter` goes by
+//! the fields of spans, not of events: `tower_headless::requests[{service=web-headless.default}]=debug` is for the
+//! requests of one service that have [spans](#spans). For all that is told of one service, have a `Filter` whose `event_enabled`
+//! looks at `service`, or choose by it where logs are read.
+//!
+//! ## Spans
+//!
+//! [`http::ClientBuilder::request_spans`] gives each request a span, at `info` under `tower_headless::requests`, from the call to the end
+//! of the response's body, or to its drop. It has the attributes of [OpenTelemetry's conventions] for HTTP clients
+//! (`http.request.method`, `server.address`, `server.port`, `url.full` without its query, `http.response.status_code`, `error.type`,
+//! `http.request.resend_count`, `network.peer.address`, `network.peer.port`, `otel.name`, `otel.status_code`), or of gRPC's
+//! (`rpc.system`, `rpc.service`, `rpc.method`, `rpc.grpc.status_code`). In it, each attempt has a span `attempt` with its pod and what came
+//! of it: the first, retries, and hedges, of which the one that loses is `cancelled`.
+//!
+//! Around [layers](http::Client::layer) there is one span, and it is the current one in them. So a layer puts its context into requests.
+//! All attempts of a request send the same:
+//!
+//! ```
+//! # #[cfg(feature = "http")]
+//! # fn main() -> Result<(), tower_headless::BoxError> {
+//! # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+//! # let _entered = runtime.enter();
+//! # fn traceparent(_: tracing::Span) -> Option<http::HeaderValue> { None }
+//! use http::Request;
+//! use tower::util::MapRequestLayer;
+//! use tower_headless::http::{Client, RequestBody};
+//!
+//! let inject = |mut request: Request<RequestBody>| {
+//!     // With tracing-opentelemetry: `span.context()`, and the propagator's `inject_context`.
+//!     if let Some(value) = traceparent(tracing::Span::current()) {
+//!         request.headers_mut().insert("traceparent", value);
+//!     }
+//!     request
+//! };
+//! let client = Client::builder("http://web-headless.default:80".parse()?)
+//!     .request_spans(true)
+//!     .build()?
+//!     .layer(MapRequestLayer::new(inject));
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "http"))]
+//! # fn main() {}
+//! ```
+//!
+//! A tonic interceptor runs before the client, and has its caller's span for the current one.
+//!
+//! [OpenTelemetry's conventions]: https://opentelemetry.io/docs/specs/semconv/http/http-spans/
+//!
 //! # Architecture
 //!
 //! ```text
@@ -290,6 +355,7 @@
 //! | `stable_hash.rs` | a hash that is the same everywhere and always |
 //! | `comparison.rs` | how two sets differ: who joined, left, stayed |
 //! | `error.rs` | what can go wrong |
+//! | `logs.rs`, `logs/` | one way to write an event, which names its service; how many changes of single endpoints are told as `info` |
 //! | `backoff.rs` | growing delays and jitter |
 //! | `home.rs` | which runtime something lives in, and timers that may move to another one |
 //! | `signals.rs` | rare conditions that each pick checks with one load: a trial on offer, a new endpoint, an outage |
@@ -367,6 +433,7 @@ mod in_flight;
 mod interleavings;
 mod latency;
 mod locality;
+mod logs;
 mod member;
 mod membership;
 #[cfg(all(feature = "http", any(doc, doctest)))]

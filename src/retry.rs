@@ -30,6 +30,8 @@ mod pushback;
 mod unavailable;
 
 #[cfg(feature = "http")]
+pub(crate) use attempts::Told;
+#[cfg(feature = "http")]
 pub(crate) use attempts::{Allowance, Attempts, Ended, Fate};
 pub use failed::RetryFailed;
 pub use future::RetryFuture;

@@ -11,6 +11,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     latency::Latencies,
+    logs::Changes,
     sync::{
         Step,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -44,7 +45,9 @@ pub(crate) struct Signals {
     pub(crate) latencies: Latencies,
     /// How many members there have been.
     members: AtomicU64,
-    /// The name of the service, for errors.
+    /// Which changes of endpoints are told.
+    pub(crate) changes: Changes,
+    /// The name of the service, for errors and events.
     service: Option<Arc<str>>,
 }
 
@@ -98,6 +101,7 @@ impl Signals {
             unresponsive_after: AtomicU64::new(0),
             latencies: Latencies::default(),
             members: AtomicU64::new(0),
+            changes: Changes::default(),
             service: None,
         }
     }

@@ -14,9 +14,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("backoff", &[]),
     ("home", &[]),
     ("error", &["endpoint"]),
+    ("logs", &["error", "logs"]),
     ("comparison", &["endpoint"]),
     ("latency", &[]),
-    ("signals", &["latency", "sync"]),
+    ("signals", &["latency", "logs", "sync"]),
     ("member", &["endpoint", "latency", "signals", "sync"]),
     ("route", &["endpoint", "member", "stable_hash"]),
     ("outcome", &["error"]),
@@ -32,6 +33,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "endpoint",
             "in_flight",
             "locality",
+            "logs",
             "member",
             "policy",
             "route",
@@ -40,10 +42,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     (
         "discovery",
-        &["backoff", "discovery", "endpoint", "error", "home"],
+        &["backoff", "discovery", "endpoint", "error", "home", "logs"],
     ),
     ("subset", &["discovery", "endpoint", "stable_hash"]),
-    ("membership", &["comparison", "discovery", "endpoint"]),
+    (
+        "membership",
+        &["comparison", "discovery", "endpoint", "logs"],
+    ),
     (
         "balance",
         &[
@@ -56,6 +61,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "home",
             "in_flight",
             "locality",
+            "logs",
             "member",
             "membership",
             "outlier",
@@ -92,6 +98,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "error",
             "hedge",
             "in_flight",
+            "logs",
             "outcome",
             "pinned",
             "route",
@@ -112,6 +119,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "http",
             "in_flight",
             "locality",
+            "logs",
             "membership",
             "outcome",
             "outlier",
@@ -154,6 +162,8 @@ const GUARDED: &[(&str, &[&str])] = &[
     ("serde_html_form", &["http/request/content.rs"]),
     ("data_encoding", &["http/request/content.rs"]),
     ("prost", &[]),
+    // Events are written by the macros of `logs.rs`, which name the service.
+    ("tracing", &["logs.rs", "http/span.rs"]),
     (
         "rustls",
         &[
@@ -398,6 +408,21 @@ fn a_dependency_is_named_where_it_belongs() {
                 || code.contains(&format!("use {dependency}"));
             assert!(!named || at_home, "{file} names {dependency}");
         }
+    }
+}
+
+/// The name that is in force where an event is written is for code that doesn't know its balancer. On a request's way none is.
+#[test]
+fn only_what_the_background_task_polls_takes_the_service_that_is_in_force() {
+    let homes = ["logs.rs", "discovery/", "balance/part.rs"];
+    for (file, code) in sources() {
+        let at_home = homes.iter().any(|home| file.starts_with(home));
+        let is_taken = |(at, _)| {
+            let before: &str = &code[..at];
+            before.ends_with([' ', '(']) && !before.ends_with("fn ")
+        };
+        let takes_any = code.match_indices("here()").any(is_taken);
+        assert!(at_home || !takes_any, "{file} takes any name");
     }
 }
 

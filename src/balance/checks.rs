@@ -14,7 +14,6 @@ use futures_util::{
 };
 use rand::Rng;
 use tokio::time::{Instant, timeout};
-use tracing::{debug, info};
 
 use super::{
     reconnect::Running,
@@ -24,7 +23,8 @@ use crate::{
     check::{CheckFailed, CheckScheduler, Checker, HealthCheck, Kept},
     endpoint::Endpoint,
     error::{BoxError, SharedError},
-    member::{Checked, MemberId},
+    logs::{ENDPOINTS, Line, change, debug},
+    member::{Checked, Member, MemberId},
 };
 
 /// The checks of a balancer that has any.
@@ -160,7 +160,7 @@ impl Checks {
             // When its checks pass again, what it failed before is over.
             life.member.stats().forget_failures();
         }
-        tell_of(&life.endpoint, is_change.then_some(checked), &result);
+        tell_of(&life.member, is_change.then_some(checked), &result);
         let error = result.err().filter(|_| checked != Checked::Passes);
         Consequence {
             is_change,
@@ -187,12 +187,20 @@ impl Active {
     }
 }
 
-fn tell_of(endpoint: &Endpoint, change: Option<Checked>, result: &Result<(), BoxError>) {
-    match (change, result) {
-        (Some(_), Err(error)) => info!(%endpoint, %error, "endpoint fails its health checks"),
-        (Some(_), Ok(())) => info!(%endpoint, "endpoint passes its health check"),
-        (None, Err(error)) => debug!(%endpoint, %error, "a health check failed"),
-        (None, Ok(())) => {}
+fn tell_of(member: &Member, change: Option<Checked>, result: &Result<(), BoxError>) {
+    let (endpoint, signals) = (member.endpoint(), member.signals());
+    let error = result.as_ref().err().map(|error| Line(&**error));
+    match (change, error) {
+        (Some(_), Some(error)) => {
+            change!(FailsChecks, signals, %endpoint, %error, "endpoint fails its health checks");
+        }
+        (Some(_), None) => {
+            change!(PassesChecks, signals, %endpoint, "endpoint passes its health check");
+        }
+        (None, Some(error)) => {
+            debug!(ENDPOINTS, signals.service(), %endpoint, %error, "a health check failed");
+        }
+        (None, None) => {}
     }
 }
 

@@ -24,7 +24,6 @@ use tokio::{
     sync::{Notify, futures::OwnedNotified, mpsc, oneshot},
     time::Instant,
 };
-use tracing::{debug, error, info};
 
 use super::{
     attempts::{self, Attempt, Attempts},
@@ -42,6 +41,7 @@ use crate::{
     error::BoxError,
     home::Timer,
     locality::Proximities,
+    logs::{self, ENDPOINTS, Line, Untold, change, debug, display, error, info},
     member::{Member, Verdict},
     snapshot::Writer,
     subset::Fitting,
@@ -196,6 +196,7 @@ where
             self.opens_at,
             self.chooses_at,
             self.part.as_ref().and_then(Part::due),
+            self.shared.signals.changes.due(),
         ];
         due.into_iter().flatten().min()
     }
@@ -273,12 +274,16 @@ where
             Ok(None) => return,
             Err(_) => {
                 error!(
+                    ENDPOINTS,
+                    shared.signals.service(),
                     "what makes an endpoint's service, or a policy, panicked: the last endpoints stay"
                 );
                 return;
             }
         };
         info!(
+            ENDPOINTS,
+            shared.signals.service(),
             endpoints = self.registry.lives.len(),
             joined = change.joined.len(),
             left = change.left.len(),
@@ -348,7 +353,7 @@ where
                 refusal,
                 ready,
             } => {
-                info!(endpoint = %member.endpoint(), "endpoint refuses requests");
+                self.tell_of_refusal(&member);
                 self.attempts.set_ready(ready);
                 self.discovery.refused(member.endpoint());
                 self.refused(&member, refusal);
@@ -390,6 +395,13 @@ where
         }
     }
 
+    fn tell_of_refusal(&self, member: &Member) {
+        let (endpoint, signals) = (member.endpoint(), &self.shared.signals);
+        let error = self.shared.notes().refusals.get(&member.id()).cloned();
+        let error = error.as_deref().map(|error| display(Line(error)));
+        change!(Refuses, signals, %endpoint, error, "endpoint refuses requests");
+    }
+
     fn refused(&mut self, member: &Member, refusal: Refusal) {
         let (lives, now) = (&mut self.registry.lives, Instant::now());
         let generator = &mut &self.shared.generator;
@@ -398,7 +410,8 @@ where
     }
 
     fn accepted(&mut self, member: &Member) {
-        info!(endpoint = %member.endpoint(), "endpoint accepts requests again");
+        let (endpoint, signals) = (member.endpoint(), &self.shared.signals);
+        change!(Accepts, signals, %endpoint, "endpoint accepts requests again");
         self.discovery.accepted(member.endpoint());
         // What it refused before is over.
         member.stats().forget_failures();
@@ -439,10 +452,38 @@ where
             self.chooses_at = None;
             self.choose();
         }
+        if let Some(untold) = self.shared.signals.changes.take_due(now) {
+            self.tell_of_more(untold);
+        }
         self.checks.begin(&mut self.registry.lives, now);
         let is_outage = self.shared.signals.outage.is_on();
         self.attempts
             .begin(&mut self.registry.lives, now, is_outage);
+    }
+
+    /// Tells of changes that were too many to be told one by one.
+    fn tell_of_more(&self, untold: Untold) {
+        let [
+            refused,
+            accepted,
+            ejected,
+            readmitted,
+            failed,
+            passed,
+            panics,
+        ] = untold;
+        info!(
+            ENDPOINTS,
+            self.shared.signals.service(),
+            refused,
+            accepted,
+            ejected,
+            readmitted,
+            failed_checks = failed,
+            passed_checks = passed,
+            panics,
+            "more changes of endpoints in the last minute: one by one at debug",
+        );
     }
 
     /// Has the endpoints' health judged.
@@ -485,6 +526,7 @@ where
                 self.shared
                     .note_refusal(id, member.endpoint(), error.into());
                 if member.refuse() {
+                    self.tell_of_refusal(&member);
                     self.discovery.refused(member.endpoint());
                     self.refused(&member, Refusal::NotReady);
                     self.shared.current.load().recount();
@@ -492,7 +534,9 @@ where
             }
             (Ok(()), None) => {}
             (Err(error), Some(refusal)) => {
-                debug!(endpoint = %member.endpoint(), %error, "endpoint still refuses");
+                let service = self.shared.signals.service();
+                let (endpoint, why) = (member.endpoint(), Line(&*error));
+                debug!(ENDPOINTS, service, %endpoint, error = %why, "endpoint still refuses");
                 self.shared
                     .note_refusal(id, member.endpoint(), error.into());
                 self.refused(&member, refusal);
@@ -524,6 +568,7 @@ where
     M: FnMut(&Endpoint) -> S + Send + 'static,
 {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let _entered = logs::enter(self.shared.signals.service());
         let signals = &self.shared.signals;
         signals.hear(signals.age(Instant::now()));
         if !std::mem::replace(&mut self.has_begun, true) {
@@ -540,7 +585,12 @@ where
         Poll::Pending
     }
 
+    fn service(&self) -> Option<Arc<str>> {
+        self.shared.signals.service().cloned()
+    }
+
     fn moved(&mut self) {
+        let _entered = logs::enter(self.shared.signals.service());
         let (lives, now) = (&mut self.registry.lives, Instant::now());
         let generator = &mut &self.shared.generator;
         self.attempts.begin_anew(lives, now, generator);

@@ -8,11 +8,11 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use rand::Rng;
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
 
 use super::{registry::Lives, slow_start::SlowStart};
 use crate::{
-    member::{Checked, EjectionReason, Member},
+    logs::change,
+    member::{Checked, Member},
     outlier::{Case, Decision, OutlierDetection, OutlierDetector, USUAL},
     signals::Signals,
 };
@@ -100,7 +100,7 @@ impl HealthMonitor {
         }
         self.learn(&cases, now);
         if is_panic != was_panic {
-            tell_of_panic(is_panic);
+            tell_of_panic(&self.signals, is_panic);
         }
         self.schedule(lives.len(), now);
         changed
@@ -172,25 +172,21 @@ fn apply(decision: &Decision, member: &Member) -> bool {
     if decision.is_news {
         member.stats().forget_failures();
     }
-    let endpoint = member.endpoint();
+    let (endpoint, signals) = (member.endpoint(), member.signals());
     let before = member.stats().reason();
     member.stats().set_reason(decision.out);
     let changed = match decision.out {
         Some(reason) => {
             let is_new = member.eject();
-            match reason {
-                _ if before == decision.out => {}
-                EjectionReason::Unresponsive => {
-                    debug!(%endpoint, "endpoint answers nothing, and is ejected");
-                }
-                _ => info!(%endpoint, %reason, "endpoint ejected"),
+            if before != decision.out {
+                change!(Ejected, signals, %endpoint, %reason, "endpoint ejected");
             }
             is_new
         }
         None => {
             let is_new = member.readmit();
             if is_new {
-                info!(%endpoint, "endpoint readmitted");
+                change!(Readmitted, signals, %endpoint, "endpoint readmitted");
             }
             is_new
         }
@@ -216,10 +212,18 @@ fn heed_checks(member: &Member, is_panic: bool) -> bool {
     }
 }
 
-fn tell_of_panic(begins: bool) {
+fn tell_of_panic(signals: &Signals, begins: bool) {
     if begins {
-        warn!("too few endpoints are healthy: all get requests");
+        change!(
+            Panic,
+            signals,
+            "too few endpoints are healthy: all get requests"
+        );
     } else {
-        info!("enough endpoints are healthy: the others are passed over");
+        change!(
+            Panic,
+            signals,
+            "enough endpoints are healthy: the others are passed over"
+        );
     }
 }

@@ -14,7 +14,6 @@ use std::{
 };
 
 use tokio::time::Instant;
-use tracing::info;
 
 use crate::{
     comparison::{normalise, recall},
@@ -22,6 +21,7 @@ use crate::{
     endpoint::Endpoint,
     error::{BoxError, SharedError},
     locality::{LocalityPreference, Nearest, Proximities},
+    logs::{ENDPOINTS, here, info},
     route::PodId,
     subset::{Client, Extent, Fitting, Subset, order, rank},
 };
@@ -222,6 +222,8 @@ impl Part {
         let now = self.extent.of(self.order.len());
         if now > before {
             info!(
+                ENDPOINTS,
+                here(),
                 substitutes = now - self.size,
                 "too few pods of the subset accept requests: others join it"
             );
@@ -269,6 +271,8 @@ impl Peers {
         let is_absent = rank(&set, &self.me, false).is_none();
         if is_absent && !std::mem::replace(&mut self.is_absent, is_absent) {
             info!(
+                ENDPOINTS,
+                here(),
                 me = &*self.me,
                 peers = set.len(),
                 "the client isn't among its own peers yet; its subset is as it was, or a random one"

@@ -12,13 +12,13 @@ use tokio::{
     sync::{Notify, mpsc, oneshot, watch},
     time::Instant,
 };
-use tracing::debug;
 
 use super::{asked::Asked, generator::Generator, reconnect::Refusal, starter::Starter};
 use crate::{
     endpoint::Endpoint,
     error::{self, BoxError, Error, SharedError},
     in_flight::InFlight,
+    logs::{Line, REQUESTS, debug},
     member::{Member, MemberId, MemberRef},
     route::{PodId, Route},
     signals::{Attendant, Signals},
@@ -307,7 +307,9 @@ impl<S> Shared<S> {
         error: BoxError,
         ready: ReadyFn<S>,
     ) {
-        debug!(endpoint = %in_flight.endpoint(), %error, "request refused, unsent; it is offered again");
+        let (service, endpoint) = (self.signals.service(), in_flight.endpoint());
+        let why = Line(&*error);
+        debug!(REQUESTS, service, %endpoint, error = %why, "request refused, unsent; it is offered again");
         let id = in_flight.member().id();
         self.note_refusal(id, in_flight.endpoint(), error.into());
         in_flight.refuse();

@@ -22,10 +22,10 @@ use std::{
 };
 
 use tokio::{runtime, time::sleep};
-use tracing::{debug, error};
 
 use crate::{
     home::Home,
+    logs::{ENDPOINTS, debug, error},
     signals::Attendant,
     sync::{Mutex, MutexGuard},
 };
@@ -37,6 +37,9 @@ const STANDSTILL: Duration = Duration::from_secs(1);
 pub(super) trait Background: Send + 'static {
     /// Goes on. Ready when there is nothing left to do, for good.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// The name of the service.
+    fn service(&self) -> Option<Arc<str>>;
 
     /// It goes on in another runtime: what belonged to the last one is dead.
     fn moved(&mut self);
@@ -168,7 +171,11 @@ impl Starter {
         if !stands_still {
             return;
         }
-        debug!("the background task's runtime stands still: it goes on in another one");
+        let service = place.task.as_ref().and_then(|task| task.service());
+        debug!(
+            ENDPOINTS,
+            service, "the background task's runtime stands still: it goes on in another one"
+        );
         let start = place.start(here);
         drop(place);
         self.spawn(start);
@@ -237,7 +244,11 @@ impl Shift {
         match polled {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(())) => {}
-            Err(_) => error!("the balancer's background task panicked: the balancer is closed"),
+            Err(_) => error!(
+                ENDPOINTS,
+                task.service(),
+                "the balancer's background task panicked: the balancer is closed"
+            ),
         }
         let task = place.task.take();
         drop(place);

@@ -74,7 +74,7 @@ use std::{
 
 use self::{refresher::Refresher, resolver::Resolver, settings::Settings};
 use super::{Discovery, schedule::OnEmpty, shared::Shared};
-use crate::{endpoint::Endpoint, error::BoxError};
+use crate::{endpoint::Endpoint, error::BoxError, logs};
 
 /// The bounds of the bounds: neither a hot loop nor a freeze.
 const SHORTEST: Duration = Duration::from_millis(10);
@@ -312,6 +312,7 @@ impl std::fmt::Debug for Dns {
 
 impl Discovery for Dns {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>> {
+        let _entered = logs::enter_anonymous(|| self.name());
         self.shared.poll_next(cx)
     }
 

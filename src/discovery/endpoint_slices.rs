@@ -50,7 +50,7 @@ use self::{
     watcher::Watcher,
 };
 use super::{Discovery, shared::Shared};
-use crate::{endpoint::Endpoint, error::BoxError};
+use crate::{endpoint::Endpoint, error::BoxError, logs};
 
 /// Discovery by a watch of a Service's EndpointSlices (`discovery.k8s.io/v1`): the source that DNS echoes.
 ///
@@ -258,6 +258,7 @@ impl fmt::Debug for EndpointSlices {
 
 impl Discovery for EndpointSlices {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>> {
+        let _entered = logs::enter_anonymous(|| self.name());
         self.shared.poll_next(cx)
     }
 

@@ -7,11 +7,11 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
 
 use crate::{
     endpoint::Endpoint,
     error::{BoxError, chain},
+    logs::{DISCOVERY, Line, debug, here, info, warn},
 };
 
 /// How long a text isn't warned about again.
@@ -38,18 +38,23 @@ impl FailureLog {
             Ok(set) => {
                 self.has_endpoints = Some(!set.is_empty());
                 if !set.is_empty() && std::mem::take(&mut self.is_failing) {
-                    info!(endpoints = set.len(), "discovery succeeds again");
+                    info!(
+                        DISCOVERY,
+                        here(),
+                        endpoints = set.len(),
+                        "discovery succeeds again"
+                    );
                 }
             }
             Err(error) => {
-                let (error, state) = (chain(&**error), self.state());
-                if !self.is_due(&error, Instant::now()) {
-                    debug!(%error, "discovery failed; {state}");
+                let (text, state) = (chain(&**error), self.state());
+                if !self.is_due(&text, Instant::now()) {
+                    debug!(DISCOVERY, here(), error = %Line(&**error), "discovery failed; {state}");
                     return;
                 }
                 self.is_failing = true;
-                // Not as a quoted string: an error may show a manifest to copy, in lines.
-                warn!(%error, "discovery failed; {state}");
+                // The one text of several lines: it may show a manifest to copy, so it isn't a quoted string.
+                warn!(DISCOVERY, here(), error = %text, "discovery failed; {state}");
             }
         }
     }

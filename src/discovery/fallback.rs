@@ -35,9 +35,9 @@ use std::{
 };
 
 use tokio::{task::unconstrained, time::Instant};
-use tracing::info;
 
 use super::Discovery;
+use crate::logs::{DISCOVERY, here, info};
 use crate::{endpoint::Endpoint, error::BoxError, home::Timer};
 
 /// How long the primary may take for its first answer. Callers wait for the first endpoints 5 s by default.
@@ -173,7 +173,11 @@ impl<P, F> Fallback<P, F> {
 
     fn on_answer(&mut self, set: &[Endpoint]) {
         if matches!(self.active, Active::Fallback(_)) {
-            info!("the primary source of endpoints answers; the fallback is no longer used");
+            info!(
+                DISCOVERY,
+                here(),
+                "the primary source of endpoints answers; the fallback is no longer used"
+            );
         }
         self.answered = true;
         self.emptied = set.is_empty();
@@ -256,7 +260,11 @@ impl<P: Discovery, F: Discovery> Fallback<P, F> {
 
     /// The primary fails since then.
     fn fall_back(&mut self, since: Instant, cx: &mut Context<'_>) {
-        info!("the primary source of endpoints fails; the fallback is used");
+        info!(
+            DISCOVERY,
+            here(),
+            "the primary source of endpoints fails; the fallback is used"
+        );
         // One that begins looks anyway.
         if std::mem::replace(&mut self.was_used, true) {
             self.take_kept(cx);

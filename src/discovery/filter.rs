@@ -7,9 +7,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use tracing::warn;
-
 use crate::endpoint::Endpoint;
+use crate::logs::{DISCOVERY, here, warn};
 
 /// The most endpoints taken from one answer, whoever gives it. One DNS message holds no more A records than 4,091.
 pub(crate) const CAP: usize = 4096;
@@ -84,7 +83,11 @@ impl Filter {
     /// Whether a pod can listen at `port`: at 0 none can. Warns once, however many endpoints are named with it.
     pub(crate) fn allows_port(&self, port: u16) -> bool {
         if port == 0 && !std::mem::replace(&mut self.warned().port, true) {
-            warn!("endpoints named with port 0 are left out: no pod can listen there");
+            warn!(
+                DISCOVERY,
+                here(),
+                "endpoints named with port 0 are left out: no pod can listen there"
+            );
         }
         port != 0
     }
@@ -92,7 +95,7 @@ impl Filter {
     fn warn(&self, address: IpAddr, why: &str) {
         let addresses = &mut self.warned().addresses;
         if addresses.len() < WARNINGS && addresses.insert(address) {
-            warn!(%address, "no pod can have this address: it is {why}");
+            warn!(DISCOVERY, here(), %address, "no pod can have this address: it is {why}");
         }
     }
 

@@ -300,7 +300,6 @@ impl<F: Runner> Race<F> {
                         due.put_off_longer();
                         continue;
                     };
-                    tracing::debug!("request hedged: its answer is late");
                     due.make();
                     *this.is_replaced = false;
                     if let Some(first) = this.first.as_mut().as_pin_mut() {

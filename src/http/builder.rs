@@ -6,6 +6,7 @@ mod grpc;
 mod limits;
 mod retries;
 mod service;
+mod spans;
 mod wire;
 mod words;
 
@@ -74,6 +75,7 @@ use service::NoDiscovery as DefaultDiscovery;
 /// | [`http2_ping`](Self::http2_ping) | none |
 /// | [`allow_foreign_authority`](Self::allow_foreign_authority) | off: a URI of another service is an error |
 /// | [`grpc_status`](Self::grpc_status) | on: gRPC calls that fail are told so by a status |
+/// | [`request_spans`](Self::request_spans) | off: requests have no spans of tracing's |
 /// | [`base_path`](Self::base_path) | the path of the client's URI, if it has one |
 /// | [`default_headers`](Self::default_headers), [`user_agent`](Self::user_agent) | none |
 /// | [`response_limit`](Self::response_limit) | 64 MiB: what is read of a response as a whole |
@@ -106,6 +108,7 @@ pub struct ClientBuilder<D = DefaultDiscovery> {
     retries: Retries,
     allow_foreign: bool,
     grpc_status: bool,
+    has_spans: bool,
     defaults: DefaultSettings,
 }
 
@@ -131,6 +134,7 @@ impl ClientBuilder {
             retries: Retries::default(),
             allow_foreign: false,
             grpc_status: true,
+            has_spans: false,
             defaults: DefaultSettings::new(uri.path()),
         }
     }
@@ -183,6 +187,7 @@ impl<D> ClientBuilder<D> {
             retries: self.retries,
             allow_foreign: self.allow_foreign,
             grpc_status: self.grpc_status,
+            has_spans: self.has_spans,
             defaults: self.defaults,
         }
     }

@@ -27,11 +27,13 @@ use super::{
     defaults::Defaults,
     error::{Error, Wait},
     framing,
-    future::{Pods, ResponseFuture, Shared},
+    future::{Pods, ResponseFuture, Shared, Tracing},
     grpc::{self, Errors, Expiry},
     layered::{self, LayeredService, Through},
     replay::{Replay, RequestTimeout},
     response::ResponseBody,
+    span::Trace,
+    traced::Traced,
 };
 use crate::{
     balance::EndpointStatus,
@@ -436,14 +438,50 @@ impl Client {
             }
         }
         shared.retries.allowance.budget.deposit();
+        let tracing = match shared.has_spans {
+            true => self.trace(&mut prepared.request),
+            false => None,
+        };
         let (request, route) = (&mut prepared.request, &prepared.route);
         let replay = Replay::of(request, route, &shared.retries, shared.may_refuse);
-        let future = self.pods.call_with(prepared.request, prepared.route);
+        let trace = tracing.as_ref().map(|tracing| &tracing.trace);
+        let send = || self.pods.call_with(prepared.request, prepared.route);
+        let future = match trace {
+            None => Traced::new(None, send),
+            Some(it) => it.span().in_scope(|| Traced::new(trace, send)),
+        };
         // Who waits for discovery keeps it going.
         let shared = (replay.is_some() || !self.opened).then(|| shared.clone());
         let time = prepared.time;
         ResponseFuture::new(future, replay, shared, time, prepared.followed)
             .told(prepared.errors, expiry)
+            .traced(tracing)
+    }
+
+    /// The span of a request: that of the one that layers have made it of, or its own.
+    #[cold]
+    fn trace(&self, request: &mut PodRequest) -> Option<Tracing> {
+        if let Some(trace) = request.extensions_mut().remove::<Trace>() {
+            return Some(Tracing { trace, guard: None });
+        }
+        let is_call = grpc::is_call(request.method(), request.headers());
+        self.begin_trace(request, is_call)
+    }
+
+    fn begin_trace(&self, request: &Request<RequestBody>, is_call: bool) -> Option<Tracing> {
+        let trace = Trace::begin(request, self.service(), is_call)?;
+        let guard = Some(trace.guard());
+        Some(Tracing { trace, guard })
+    }
+
+    /// The span of a request that goes through layers: one for all that they make of it.
+    fn trace_layered(&self, request: &mut Request<RequestBody>, is_call: bool) -> Option<Tracing> {
+        if !self.shared.has_spans || self.is_below() {
+            return None;
+        }
+        let tracing = self.begin_trace(request, is_call)?;
+        request.extensions_mut().insert(tracing.trace.clone());
+        Some(tracing)
     }
 
     /// The client's own work.
@@ -476,6 +514,10 @@ impl Client {
     #[cold]
     fn call_layered(&mut self, mut request: Request<RequestBody>) -> ResponseFuture {
         let is_call = self.enter(&mut request);
+        let tracing = match self.is_layered() {
+            true => self.trace_layered(&mut request, is_call),
+            false => None,
+        };
         let layers = self.layers.as_mut();
         if let Some(error) = layers.and_then(|layers| layers.failed.take()) {
             return ResponseFuture::failed(error).told(self.errors(is_call), None);
@@ -485,8 +527,15 @@ impl Client {
             return self.give(request);
         };
         let name = &self.shared.config.service.name;
-        let through = Through::given(layers, request, name);
-        ResponseFuture::layered(through).told(self.errors(is_call), None)
+        let give = || Through::given(layers, request, name);
+        let through = match &tracing {
+            None => give(),
+            // What they do at once is in it, too.
+            Some(tracing) => tracing.trace.span().in_scope(give),
+        };
+        ResponseFuture::layered(through)
+            .told(self.errors(is_call), None)
+            .traced(tracing)
     }
 
     /// A request of a client that nobody has asked whether it is ready: layers are waited for in the request's own time.
@@ -514,9 +563,12 @@ impl Client {
         let Some(layers) = layers.and_then(|layers| layers.service.clone()) else {
             return self.give(request);
         };
+        let tracing = self.trace_layered(&mut request, is_call);
         let name = &self.shared.config.service.name;
         let through = Through::waiting(layers, request, name);
-        ResponseFuture::layered(through).told(self.errors(is_call && tells), None)
+        ResponseFuture::layered(through)
+            .told(self.errors(is_call && tells), None)
+            .traced(tracing)
     }
 
     /// What holds for a request before layers get it, or after. Whether it is a gRPC call.

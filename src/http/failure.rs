@@ -4,10 +4,13 @@ use std::{io, sync::Weak, time::Duration};
 
 use super::{
     error::{Failure, NoFirstByte, NotAccepted, Outcome, RuntimeEnded},
-    pool::{Pool, Reserved, Stream},
+    pool::{Origin, Pool, Reserved, Stream},
     wire_limits::{TooLarge, WireLimits},
 };
-use crate::error::{BoxError, Refused, Suspect};
+use crate::{
+    error::{BoxError, Refused, Suspect},
+    logs::{CONNECTIONS, Line, debug},
+};
 
 /// Of a request that was written, if only in part, or that hyper doesn't give back.
 pub(super) fn failure(
@@ -42,6 +45,9 @@ pub(super) fn failure(
     // Whose connection breaks may have more broken ones.
     let is_broken = outcome != Outcome::Abandoned && !error.is_parse() && !is_cut_off;
     if is_broken && let Some(pool) = pool.upgrade() {
+        let Origin { pod, service } = &*pool.named.origin;
+        let why = Line(&error);
+        debug!(CONNECTIONS, service, endpoint = %pod, error = %why, "a connection broke; the idle ones are closed");
         pool.distrust();
     }
     let is_refused = h2_cause(&error).is_some_and(is_refused);

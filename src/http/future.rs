@@ -15,7 +15,6 @@ use pin_project_lite::pin_project;
 
 use super::{
     affinity::{Affinity, Followed},
-    body::PodRequest,
     deadline::{Deadline, Time},
     defaults::Defaults,
     error::{Error, Wait},
@@ -25,20 +24,23 @@ use super::{
     pool::Config,
     replay::{Answer, Replay, Retries},
     response::{OnResponseEnd, ResponseBody},
+    span::{RequestSpan, Trace},
+    traced::Traced,
 };
 use crate::{
-    balance::{Balance, ResponseFuture as BalanceFuture},
+    balance::Balance,
     broadcast::Asking,
     endpoint::Endpoint,
     error::SharedError,
     hedge::{self, Race},
+    logs::{REQUESTS, debug},
     retry::Ended,
     route::Route,
 };
 
 pub(super) type Pods = Balance<PodService, OnResponseEnd>;
 
-type Sent = BalanceFuture<PodService, PodRequest, OnResponseEnd>;
+type Sent = Traced;
 
 /// What the clones of a client and their requests have in common.
 pub(super) struct Shared {
@@ -52,15 +54,23 @@ pub(super) struct Shared {
     pub(super) may_refuse: bool,
     /// Errors of gRPC calls are told by gRPC's statuses.
     pub(super) grpc_status: bool,
+    /// Each request has a span.
+    pub(super) has_spans: bool,
     pub(super) defaults: Defaults,
 }
 
 impl Shared {
     /// What follows from a pod's answer: another attempt, or the caller's answer.
-    fn again(&self, replay: &mut Replay, answer: Answer) -> ControlFlow<Answer, Sent> {
+    fn again(
+        &self,
+        replay: &mut Replay,
+        answer: Answer,
+        trace: Option<&Trace>,
+    ) -> ControlFlow<Answer, Sent> {
         let has_other = |route: &Route| self.pods.has_other(route);
         let (request, route) = replay.next(answer, &self.retries, has_other)?;
-        ControlFlow::Continue(self.pods.call_with(request, route))
+        let send = || self.pods.call_with(request, route);
+        ControlFlow::Continue(Traced::new(trace, send))
     }
 }
 
@@ -74,6 +84,29 @@ pin_project! {
         deadline: Option<Deadline>,
         followed: Option<Box<Followed>>,
         grpc: Option<Box<Call>>,
+        tracing: Option<Box<Tracing>>,
+    }
+}
+
+/// The span of a request.
+pub(super) struct Tracing {
+    pub(super) trace: Trace,
+    /// None if the request is one of a layer's, and another one ends the span.
+    pub(super) guard: Option<RequestSpan>,
+}
+
+impl Tracing {
+    /// What has come of the request is recorded. The span goes on in the response's body.
+    fn record(self, answer: &mut Answer) {
+        let Some(mut guard) = self.guard else { return };
+        match answer {
+            Ok(response) => {
+                let pod = response.body().endpoint();
+                guard.answered(response.status(), response.headers(), pod);
+                response.body_mut().end_span(guard);
+            }
+            Err(error) => guard.failed(error),
+        }
     }
 }
 
@@ -110,6 +143,7 @@ impl ResponseFuture {
             deadline: time.map(Deadline::of),
             followed,
             grpc: None,
+            tracing: None,
         }
     }
 
@@ -130,6 +164,7 @@ impl ResponseFuture {
             deadline: None,
             followed: None,
             grpc: None,
+            tracing: None,
         }
     }
 
@@ -137,6 +172,12 @@ impl ResponseFuture {
     pub(super) fn told(self, errors: Option<Errors>, expiry: Option<Expiry>) -> Self {
         let grpc = errors.map(|errors| Box::new(Call { expiry, errors }));
         Self { grpc, ..self }
+    }
+
+    /// In a span.
+    pub(super) fn traced(self, tracing: Option<Tracing>) -> Self {
+        let tracing = tracing.map(Box::new);
+        Self { tracing, ..self }
     }
 }
 
@@ -165,7 +206,7 @@ impl Attempt {
 impl Asking<Response<ResponseBody>, Error> for ResponseFuture {
     fn is_unsent(&self) -> bool {
         let is_unsent = match &self.attempt {
-            Attempt::Sent { race } => race.alone().is_some_and(Sent::is_unsent),
+            Attempt::Sent { race } => race.alone().is_some_and(|sent| sent.is_unsent()),
             Attempt::Failed { .. } => true,
             Attempt::Layered { through } => through.is_waiting(),
         };
@@ -185,6 +226,9 @@ impl Future for ResponseFuture {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.tracing.is_some() {
+            return self.poll_traced(cx);
+        }
         let answer = self.as_mut().poll_answer(cx);
         match self.project().grpc {
             None => answer,
@@ -194,6 +238,21 @@ impl Future for ResponseFuture {
 }
 
 impl ResponseFuture {
+    #[cold]
+    fn poll_traced(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
+        let span = self.tracing.as_ref().map(|it| it.trace.span().clone());
+        let _entered = span.as_ref().map(|span| span.enter());
+        let mut answer = ready!(self.as_mut().poll_answer(cx));
+        let this = self.project();
+        if let Some(call) = this.grpc {
+            answer = call.answer(answer);
+        }
+        if let Some(tracing) = this.tracing.take() {
+            tracing.record(&mut answer);
+        }
+        Poll::Ready(answer)
+    }
+
     /// What comes of the request, be it a gRPC call or not.
     #[inline]
     fn poll_answer(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
@@ -201,7 +260,9 @@ impl ResponseFuture {
         loop {
             let polled = match this.attempt.as_mut().project() {
                 AttemptProjection::Sent { race } => {
-                    race.poll(cx, Contest::of(this.replay, this.shared, this.followed))
+                    let trace = trace_of(this.tracing);
+                    let contest = Contest::of(this.replay, this.shared, this.followed, trace);
+                    race.poll(cx, contest)
                 }
                 AttemptProjection::Failed { error } => {
                     let error = error.take().expect("polled after completion");
@@ -231,7 +292,9 @@ impl ResponseFuture {
                 }
             };
             let next = match (&mut *this.replay, &*this.shared) {
-                (Some(replay), Some(shared)) => shared.again(replay, answer),
+                (Some(replay), Some(shared)) => {
+                    shared.again(replay, answer, trace_of(this.tracing))
+                }
                 _ => ControlFlow::Break(answer),
             };
             match next {
@@ -258,11 +321,16 @@ impl ResponseFuture {
     }
 }
 
+fn trace_of(tracing: &Option<Box<Tracing>>) -> Option<&Trace> {
+    tracing.as_deref().map(|tracing| &tracing.trace)
+}
+
 /// A request that may be hedged.
 struct Contest<'a> {
     replay: &'a mut Replay,
     shared: &'a Shared,
     followed: Option<&'a mut Followed>,
+    trace: Option<&'a Trace>,
 }
 
 impl<'a> Contest<'a> {
@@ -270,12 +338,14 @@ impl<'a> Contest<'a> {
         replay: &'a mut Option<Box<Replay>>,
         shared: &'a Option<Arc<Shared>>,
         followed: &'a mut Option<Box<Followed>>,
+        trace: Option<&'a Trace>,
     ) -> Option<Self> {
         let (replay, shared) = replay.as_deref_mut().zip(shared.as_deref())?;
         Some(Self {
             replay,
             shared,
             followed: followed.as_deref_mut(),
+            trace,
         })
     }
 }
@@ -298,7 +368,9 @@ impl hedge::Contest<Sent> for Contest<'_> {
         if let Some(followed) = &mut self.followed {
             followed.hedged(late);
         }
-        Some(pods.call_with(request, route))
+        let (service, method) = (pods.service(), self.replay.method());
+        debug!(REQUESTS, service, endpoint = %late, %method, "request hedged: its answer is late");
+        Some(Traced::new(self.trace, || pods.call_with(request, route)))
     }
 
     fn is_good(&self, result: &<Sent as Future>::Output) -> bool {
@@ -321,7 +393,7 @@ impl hedge::Contest<Sent> for Contest<'_> {
         let ended = self.ended(&answer);
         let replay = &mut self.replay;
         let (request, route) = replay.replace(answer, &ended, other, retries, has_other)?;
-        Some(pods.call_with(request, route))
+        Some(Traced::new(self.trace, || pods.call_with(request, route)))
     }
 }
 
@@ -372,10 +444,10 @@ fn out_of_time(attempt: &Attempt, replay: Option<&Replay>, after: Duration) -> E
     let Attempt::Sent { race } = attempt else {
         return unanswered();
     };
-    if !race.tries().all(Sent::is_unsent) || !replay.is_none_or(Replay::is_first) {
+    if !race.tries().all(|sent| sent.is_unsent()) || !replay.is_none_or(Replay::is_first) {
         return unanswered();
     }
-    let awaited = race.tries().find_map(Sent::awaited);
+    let awaited = race.tries().find_map(|sent| sent.awaited());
     let wait = awaited.map_or(Wait::None, Wait::from);
     Error::not_sent(after, wait, replay.is_some_and(Replay::was_sent))
 }

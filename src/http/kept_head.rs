@@ -40,6 +40,10 @@ impl KeptHead {
         }
     }
 
+    pub(super) fn method(&self) -> &Method {
+        &self.method
+    }
+
     /// The request again, with this body.
     pub(super) fn with(&self, body: RequestBody) -> PodRequest {
         let mut request = Request::new(body);

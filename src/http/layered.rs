@@ -24,6 +24,7 @@ use super::{
     error::{Error, Wait},
     replay::{Answer, Idempotent, RequestTimeout},
     response::ResponseBody,
+    span::Trace,
 };
 use crate::{endpoint::Endpoint, error::BoxError, route::Route};
 
@@ -46,6 +47,7 @@ struct Said {
     idempotent: Option<Idempotent>,
     timeout: Option<RequestTimeout>,
     until: Option<Until>,
+    trace: Option<Trace>,
 }
 
 impl Said {
@@ -56,6 +58,7 @@ impl Said {
             idempotent: extensions.get().copied(),
             timeout: extensions.get().copied(),
             until: extensions.get().copied(),
+            trace: extensions.get().cloned(),
         }
     }
 
@@ -70,6 +73,9 @@ impl Said {
         }
         if let Some(timeout) = self.timeout {
             extensions.get_or_insert_with(|| timeout);
+        }
+        if let Some(trace) = &self.trace {
+            extensions.get_or_insert_with(|| trace.clone());
         }
         let own = extensions.get().copied();
         if let Some(first) = Until::first(own.into_iter().chain(self.until)) {

@@ -210,7 +210,9 @@ impl Pool {
         let task = self.runtime().spawn(async move {
             // Before it begins: one that comes out newer than this says retires too soon, and not too late.
             let vintage = config.connector.vintage();
-            let result = match config.connector.connect(&origin.pod, (tenancy, end)).await {
+            let connected = config.connector.connect(&origin.pod, (tenancy, end)).await;
+            origin.tell_of_dial(&connected);
+            let result = match connected {
                 Ok(Connection::Http1(sender, hints, claim)) => {
                     let age = config.newborn(vintage);
                     Ok(Some(Http1::new(sender, hints, claim, age, room)))
@@ -243,6 +245,7 @@ impl Pool {
         let task = self.runtime().spawn(async move {
             let vintage = config.connector.vintage();
             let made = config.connector.connect(&origin.pod, (tenancy, end)).await;
+            origin.tell_of_dial(&made);
             let Some(pool) = pool.upgrade() else {
                 return made.map(drop);
             };

@@ -10,7 +10,7 @@
 
 use std::{ops::ControlFlow, task::Context, time::Duration};
 
-use http::{HeaderValue, Request, Response, StatusCode, header::UPGRADE};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header::UPGRADE};
 
 use super::{
     body::{PodRequest, RequestBody},
@@ -20,9 +20,11 @@ use super::{
 };
 use crate::{
     endpoint::Endpoint,
+    error::line,
     hedge::{Hedges, Late},
+    logs,
     outcome::{ByStatus, ClassifyHttp, GRPC_STATUS, Outcome as Health},
-    retry::{Allowance, Attempts, Ended, Fate, Pushback, UNAVAILABLE},
+    retry::{Allowance, Attempts, Ended, Fate, Pushback, Told, UNAVAILABLE},
     route::Route,
 };
 
@@ -275,7 +277,27 @@ impl Replay {
             endpoint: pod.cloned(),
             is_retried: may_be_sent_again && self.body.is_playable(),
             is_good: self.attempts.has_aside() && answer.as_ref().is_ok_and(is_good),
+            told: logs::are_requests_told().then(|| Box::new(self.told(answer))),
         }
+    }
+}
+
+impl Replay {
+    /// What events tell of an attempt.
+    fn told(&self, answer: &Answer) -> Told {
+        let (service, reason) = match answer {
+            Ok(response) => (response.body().service(), response.status().to_string()),
+            Err(error) => (error.shared_service(), line(error)),
+        };
+        Told {
+            service: service.cloned(),
+            method: Some(self.method().to_string()),
+            reason,
+        }
+    }
+
+    pub(super) fn method(&self) -> &Method {
+        self.head.method()
     }
 }
 

@@ -24,6 +24,7 @@ use super::{
     pool::{Lease, Named, Origin},
     read_ahead::ReadAhead,
     received::{ReceiveError, Received},
+    span::RequestSpan,
     sync_body::SyncBody,
     upgrade::OnUpgrade,
 };
@@ -48,6 +49,8 @@ struct Exchange {
     deadline: Option<Deadline>,
     /// Of a gRPC call, which has an end of its own.
     call: Option<Call>,
+    /// The request's span, until the response has ended.
+    span: Option<RequestSpan>,
     named: Named,
 }
 
@@ -186,6 +189,7 @@ impl ResponseBody {
                 classify: SharedClassify::ByStatus,
                 deadline: None,
                 call: None,
+                span: None,
                 named,
             }),
         }
@@ -223,6 +227,11 @@ impl ResponseBody {
     #[cfg(feature = "json")]
     pub(super) fn origin(&self) -> &Arc<Origin> {
         &self.exchange.named.origin
+    }
+
+    /// The name of the service, where it is known.
+    pub(super) fn service(&self) -> Option<&Arc<str>> {
+        self.exchange.named.origin.service.as_ref()
     }
 
     /// An error of this response.
@@ -270,6 +279,13 @@ impl ResponseBody {
         self.exchange.call = Some(Call { expiry, ..call });
     }
 
+    /// The request's span ends with it.
+    pub(super) fn end_span(&mut self, span: RequestSpan) {
+        if !self.is_over() {
+            self.exchange.span = Some(span);
+        }
+    }
+
     /// Reads up to about `limit` bytes before the caller asks, so that the connection comes free.
     pub(super) fn read_ahead(&mut self, cx: &mut Context<'_>, limit: usize) {
         let exchange = &mut *self.exchange;
@@ -314,6 +330,20 @@ impl Exchange {
         Some(origin.error(|pod| Error::unended(pod, after)))
     }
 
+    /// The request's span ends with its last frame, unless that is an error's, or becomes one's.
+    #[cold]
+    fn end_span(&mut self, last: Option<&Result<Frame<Bytes>, ReceiveError>>) {
+        if last.is_some_and(|last| last.is_err() || self.late(last).is_some()) {
+            return;
+        }
+        let trailers = last.and_then(|last| last.as_ref().ok()?.trailers_ref());
+        if let Some(span) = self.span.take()
+            && let Some(trailers) = trailers
+        {
+            span.trailers(trailers);
+        }
+    }
+
     /// The last frame, where `error` is why there are no more. It comes again, for whoever asks once more: the end that a
     /// body has without an error is that of a whole one.
     #[cold]
@@ -328,8 +358,14 @@ impl Exchange {
             if call.errors == Errors::Statuses
                 && let Some(status) = grpc::status(&error)
             {
+                if let Some(span) = self.span.take() {
+                    span.trailers(&status);
+                }
                 return Ok(Frame::trailers(status));
             }
+        }
+        if let Some(mut span) = self.span.take() {
+            span.failed(&error);
         }
         self.failed = Some(error.again());
         Err(error)
@@ -377,6 +413,9 @@ impl Body for ResponseBody {
                 this.end();
                 this.body = None;
             }
+        }
+        if this.span.is_some() && this.body.is_none() {
+            this.end_span(frame.as_ref());
         }
         Poll::Ready(frame.map(|frame| {
             if let Some(error) = this.late(&frame) {

@@ -48,7 +48,7 @@ impl Handshake {
         Ok(Self {
             name: ServerName::try_from(service.to_owned())?,
             service: service.into(),
-            live: Arc::new(Live::new(tls, protocol)?),
+            live: Arc::new(Live::new(tls, service.into(), protocol)?),
             known: Arc::default(),
         })
     }

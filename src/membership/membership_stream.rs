@@ -4,7 +4,8 @@ use std::{
     fmt,
     future::poll_fn,
     pin::Pin,
-    task::{Context, Poll},
+    sync::Arc,
+    task::{Context, Poll, ready},
 };
 
 use futures_util::{
@@ -13,7 +14,10 @@ use futures_util::{
 };
 
 use super::{Known, MembershipChange};
-use crate::discovery::{Discovery, FailureLog};
+use crate::{
+    discovery::{Discovery, FailureLog},
+    logs,
+};
 
 /// A stream of membership changes. The first item has all endpoints as joined.
 ///
@@ -46,6 +50,7 @@ impl MembershipStream {
     /// Failed lookups change nothing. They are logged, each error once in ten minutes.
     pub fn new(discovery: impl Discovery) -> Self {
         let source = Source {
+            service: discovery.name().map(Arc::from),
             discovery,
             known: Known::default(),
             failures: FailureLog::default(),
@@ -62,6 +67,7 @@ impl MembershipStream {
 
 /// What a stream of its own reads.
 struct Source<D> {
+    service: Option<Arc<str>>,
     discovery: D,
     known: Known,
     failures: FailureLog,
@@ -70,8 +76,13 @@ struct Source<D> {
 impl<D: Discovery> Source<D> {
     async fn next(mut self) -> Option<(MembershipChange, Self)> {
         loop {
-            let answer = poll_fn(|cx| self.discovery.poll_next(cx)).await;
-            self.failures.note(&answer);
+            let answer = poll_fn(|cx| {
+                let _entered = logs::enter(self.service.as_ref());
+                let answer = ready!(self.discovery.poll_next(cx));
+                self.failures.note(&answer);
+                Poll::Ready(answer)
+            });
+            let answer = answer.await;
             if let Some(change) = answer.ok().and_then(|set| self.known.change(set)) {
                 return Some((change, self));
             }

@@ -5,6 +5,7 @@ use std::{
     convert::Infallible,
     fmt,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -15,6 +16,7 @@ use super::{Change as Membership, Known};
 use crate::{
     discovery::{Discovery, FailureLog},
     endpoint::Endpoint,
+    logs,
 };
 
 /// A service for each endpoint that discovery finds, as a [`tower::discover::Discover`]: for tower's own balancers.
@@ -96,8 +98,11 @@ where
                 }
                 None => {}
             }
+            let name = this.discovery.name().map(Arc::from);
+            let entered = logs::enter(name.as_ref());
             let answer = ready!(this.discovery.poll_next(cx));
             this.failures.note(&answer);
+            drop(entered);
             let change = answer
                 .ok()
                 .and_then(|set| this.known.update(set, Endpoint::clone));

@@ -13,7 +13,12 @@ use std::{ops::ControlFlow, sync::Arc};
 use tower::retry::budget::Budget;
 
 use super::{budget::DefaultBudget, delays::Delays};
-use crate::{endpoint::Endpoint, hedge::Hedges, route::Route};
+use crate::{
+    endpoint::Endpoint,
+    hedge::Hedges,
+    logs::{REQUESTS, debug, display},
+    route::Route,
+};
 
 /// How often one request is sent again, at most.
 const TIMES: usize = 3;
@@ -48,9 +53,33 @@ pub(crate) struct Ended {
     pub(crate) is_retried: bool,
     /// It counts for more than what was [set aside](Attempts::has_aside), if anything was.
     pub(crate) is_good: bool,
+    /// For events; none where nobody wants them.
+    pub(crate) told: Option<Box<Told>>,
+}
+
+/// What events tell of an attempt.
+pub(crate) struct Told {
+    pub(crate) service: Option<Arc<str>>,
+    /// HTTP's, where it is HTTP.
+    pub(crate) method: Option<String>,
+    /// What it has come to.
+    pub(crate) reason: String,
 }
 
 impl Ended {
+    fn tell(&self, text: &'static str) {
+        let Some(Told {
+            service,
+            method,
+            reason,
+        }) = self.told.as_deref()
+        else {
+            return;
+        };
+        let (endpoint, method) = (self.endpoint.as_ref().map(display), method.as_deref());
+        debug!(REQUESTS, service, endpoint, method, %reason, fate = ?self.fate, "{text}");
+    }
+
     /// Whether a hedge was executed by nobody, and isn't the only one that its request may have. Those that are allowed get it
     /// back then.
     pub(crate) fn is_taken_back(&self, hedges: Option<&Hedges>) -> bool {
@@ -162,8 +191,7 @@ impl<T> Attempts<T> {
         let Some(request) = allowed.then(again).flatten() else {
             return ControlFlow::Break(self.most_telling(result, ended));
         };
-        let endpoint = ended.endpoint.as_ref().map(tracing::field::display);
-        tracing::debug!(endpoint, fate = ?ended.fate, "request sent again");
+        ended.tell("request sent again");
         self.keep(result, ended.fate, false);
         ControlFlow::Continue((request, self.route.clone()))
     }
@@ -200,8 +228,7 @@ impl<T> Attempts<T> {
         let allowed = third.filter(|_| self.allow(ended, allowance, has_other));
         let replaced = allowed.and_then(|route| Some((again()?, route)));
         if replaced.is_some() {
-            let endpoint = ended.endpoint.as_ref().map(tracing::field::display);
-            tracing::debug!(endpoint, fate = ?ended.fate, "request sent again beside its hedge");
+            ended.tell("request sent again beside its hedge");
             self.keep(result, ended.fate, false);
         } else {
             self.set_aside(result, ended);
@@ -319,6 +346,7 @@ mod tests {
             endpoint: Some(endpoint(host)),
             is_retried: true,
             is_good: false,
+            told: None,
         }
     }
 

@@ -15,16 +15,17 @@ use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::{
-    attempts::{Allowance, Attempts, Ended, Fate},
+    attempts::{Allowance, Attempts, Ended, Fate, Told},
     located::Located,
     policy::RetryPolicy,
 };
 use crate::{
     balance::{Balance, ResponseFuture},
     endpoint::Endpoint,
-    error::{BoxError, Error},
+    error::{BoxError, Error, line},
     hedge::{Contest, Hedges, Race},
     in_flight::Completion,
+    logs::{self, REQUESTS, debug},
     route::Route,
 };
 
@@ -210,11 +211,20 @@ where
         let is_retried = !self.attempts.are_used_up() && policy.retry(result.as_ref());
         let is_good = |response| policy.is_good(response);
         let is_good = self.attempts.has_aside() && result.as_ref().is_ok_and(is_good);
+        let told = || Told {
+            service: self.balance.service().cloned(),
+            method: None,
+            reason: match &result {
+                Ok(_) => "its answer is to be asked for again".to_owned(),
+                Err(error) => line(error),
+            },
+        };
         let ended = Ended {
             fate,
             endpoint,
             is_retried,
             is_good,
+            told: logs::are_requests_told().then(|| Box::new(told())),
         };
         (ended, result)
     }
@@ -248,12 +258,15 @@ where
             hedges,
         } = &*self.terms;
         let has_other = |route: &Route| self.balance.has_other(route);
-        let route = self
-            .attempts
-            .beside(first.endpoint()?, allowance, has_other)?;
+        let late = first.endpoint()?;
+        let route = self.attempts.beside(late, allowance, has_other)?;
         let request = policy.again(&self.request)?;
-        let is_allowed = hedges.as_ref()?.allow(&*allowance.budget, is_paid);
-        is_allowed.then(|| self.balance.call_completing(request, route, Located))
+        if !hedges.as_ref()?.allow(&*allowance.budget, is_paid) {
+            return None;
+        }
+        let service = self.balance.service();
+        debug!(REQUESTS, service, endpoint = %late, "request hedged: its answer is late");
+        Some(self.balance.call_completing(request, route, Located))
     }
 
     fn is_good(&self, result: &Answer<S, Req, C>) -> bool {

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use rand::Rng;
-use tracing::debug;
 
 use super::{Current, Names, Pickers, Snapshot};
 use crate::{
     comparison::{Fate, compare, normalise, recall},
     endpoint::{Counted, Endpoint},
     locality::{Before, LocalityPreference, LocalitySplit, Proximities},
+    logs::{ENDPOINTS, debug},
     member::{Member, MemberId, Members, Slots},
     policy::{AnyPolicy, Reads},
     signals::Signals,
@@ -232,7 +232,7 @@ impl<M> Writer<M> {
         M: FnMut(&Endpoint) -> S,
         S: Clone,
     {
-        debug!(%endpoint, "endpoint joined");
+        debug!(ENDPOINTS, self.signals.service(), %endpoint, "endpoint joined");
         let service = (self.make)(endpoint);
         let slot = (self.policy.reads() == Reads::All).then(|| self.slots.take());
         let decay = self.policy.latency_decay();
@@ -254,7 +254,8 @@ impl<M> Writer<M> {
 
 impl<S: Clone> Merged<S> {
     fn leave(&mut self, member: &Arc<Member>) {
-        debug!(endpoint = %member.endpoint(), "endpoint left");
+        let (signals, endpoint) = (member.signals(), member.endpoint());
+        debug!(ENDPOINTS, signals.service(), %endpoint, "endpoint left");
         self.update.left.push(member.clone());
     }
 

@@ -19,6 +19,7 @@ pub mod example;
 pub mod http;
 #[cfg(feature = "http")]
 pub mod load;
+pub mod logs;
 pub mod pod;
 pub mod process;
 pub mod scripted;

@@ -12,12 +12,13 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
-use tracing::debug;
 
 use super::{
     lookup::{Answer, LookupError, Query, Resolve, Transport},
     name::{Name, is_localhost},
 };
+
+use crate::logs::{DISCOVERY, Line, debug, here};
 
 /// Answers for this machine's own names, and has `R` asked for all others.
 #[derive(Clone)]
@@ -44,7 +45,7 @@ impl<R> Local<R> {
         let addresses = match fs::read(path) {
             Ok(text) => in_hosts(&String::from_utf8_lossy(&text), name),
             Err(error) => {
-                debug!(path = %path.display(), %error, "the hosts file can't be read");
+                debug!(DISCOVERY, here(), path = %path.display(), error = %Line(&error), "the hosts file can't be read");
                 Vec::new()
             }
         };

@@ -22,12 +22,13 @@ use std::{
 
 use futures_util::{StreamExt, stream};
 use tokio::time::Instant;
-use tracing::{debug, warn};
 
 use super::{
     addresses::{Addresses, addresses},
     lookup::{Family, Found, Resolve, Transport},
 };
+
+use crate::logs::{DISCOVERY, Line, debug, here, warn};
 
 /// How many names are asked for at most.
 const MOST: usize = 64;
@@ -123,6 +124,8 @@ impl Wanted {
         if self.names.len() >= MOST && !self.make_room(now) {
             if !std::mem::replace(&mut self.warned, true) {
                 warn!(
+                    DISCOVERY,
+                    here(),
                     pod,
                     "more than {MOST} pods are asked for by name: this one waits until there is room"
                 );
@@ -234,7 +237,7 @@ pub(super) async fn learn<R: Resolve>(resolver: &R, wanted: &PodNames, found: &m
                 // It is away.
                 Ok(Err(_)) => {}
                 Err(error) => {
-                    debug!(%pod, %error, "a pod's own name can't be looked up");
+                    debug!(DISCOVERY, here(), %pod, error = %Line(&error), "a pod's own name can't be looked up");
                     own_names.unresolved.push(pod);
                 }
             }

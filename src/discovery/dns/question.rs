@@ -11,7 +11,6 @@ use std::{
 };
 
 use tokio::time::{Instant, Sleep, sleep_until};
-use tracing::warn;
 
 use super::{
     look::Kind,
@@ -23,6 +22,7 @@ use crate::{
         schedule::{self, OnEmpty, Pace, Schedule, Verdict},
     },
     endpoint::Endpoint,
+    logs::{DISCOVERY, Line, here, warn},
 };
 
 /// For how long the endpoints of an SRV target stay whose addresses can't be had.
@@ -262,7 +262,7 @@ impl Question {
         let Some(incomplete) = incomplete else { return };
         let Incomplete { targets, error } = *incomplete;
         if before.is_empty() {
-            warn!(%error, "the addresses of some SRV targets can't be had");
+            warn!(DISCOVERY, here(), error = %Line(&error), "the addresses of some SRV targets can't be had");
         }
         self.missing = since(&before, targets);
     }

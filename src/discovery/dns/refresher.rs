@@ -6,7 +6,6 @@ use std::{
 };
 
 use tokio::time::Instant;
-use tracing::debug;
 
 use super::{
     local::Local,
@@ -19,6 +18,7 @@ use super::{
 use crate::{
     discovery::{Discovery, StaticEndpoints, shared::Source},
     endpoint::Endpoint,
+    logs::{DISCOVERY, Line, debug, here},
 };
 
 /// Keeps the set fresh, asking `R`.
@@ -68,7 +68,7 @@ impl<R: Resolve> Source for Refresher<R> {
         let run = self.run.get_or_insert_with(run);
         let answer = ready!(run.poll_next(cx));
         if let Err(error) = &answer {
-            debug!(target = %self.settings.target, %error, "lookup failed");
+            debug!(DISCOVERY, here(), target = %self.settings.target, error = %Line(error), "lookup failed");
         }
         Poll::Ready(answer)
     }

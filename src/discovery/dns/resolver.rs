@@ -11,7 +11,6 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
-use tracing::debug;
 
 use super::{
     lookup::{Answer, LookupError, Query, Reason, RecordType, Resolve, Transport},
@@ -21,6 +20,8 @@ use super::{
     trouble::Troubles,
     trust::{Absence, Trust},
 };
+
+use crate::logs::{DISCOVERY, Line, debug, here};
 
 /// How many name servers share the time that is left. Of more than these, the others get their turn when the first ones
 /// have failed and are asked last.
@@ -179,13 +180,13 @@ impl Servers {
                     if hearing.is_decided_by(address) {
                         return Ok(Err(nothing));
                     }
-                    debug!(name_server = %address, error = %nothing.error, "it may not know");
+                    debug!(DISCOVERY, here(), name_server = %address, error = %Line(&nothing.error), "it may not know");
                     hearing.denied(address, nothing, heard.is_denied_below_the_root);
                 }
                 // No other server has more room in its messages.
                 Err(error) if error.is_truncated() => return Err(error),
                 Err(error) => {
-                    debug!(name_server = %address, %error, "a name server failed");
+                    debug!(DISCOVERY, here(), name_server = %address, error = %Line(&error), "a name server failed");
                     if is_telling(&error, budget) {
                         let (ended, is_closed) = (Instant::now(), error.is_closed());
                         self.troubles

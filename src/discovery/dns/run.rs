@@ -19,7 +19,6 @@ use std::{
 };
 
 use tokio::time::{Sleep, sleep};
-use tracing::{debug, info};
 
 use super::{
     candidates::Candidates,
@@ -34,6 +33,7 @@ use super::{
     single_address::SingleAddress,
     walk::{Step, Walk, Walked},
 };
+use crate::logs::{DISCOVERY, debug, here, info};
 use crate::{discovery::filter::Filter, endpoint::Endpoint};
 
 /// How long the first set waits for the other address family (RFC 8305 §3 gives the figure).
@@ -241,7 +241,7 @@ impl<R: Resolve> Run<R> {
 
     /// Has the questions go on with the name that has been found. What they know of another one is over.
     fn take(&mut self, name: Arc<str>, steps: Vec<Step>) -> Vec<Look> {
-        debug!(from = %self.name, name = %name, "name found");
+        debug!(DISCOVERY, here(), from = %self.name, name = %name, "name found");
         if self.found.as_ref().is_some_and(|last| *last != name) {
             self.questions.iter_mut().for_each(Question::forget);
             self.families = Families::default();
@@ -268,7 +268,7 @@ impl<R: Resolve> Run<R> {
             preferred,
         };
         ready!(self.families.poll_change(sets, cx));
-        info!(name = %self.name, "the other address family is used: the endpoints of this one refuse connections");
+        info!(DISCOVERY, here(), name = %self.name, "the other address family is used: the endpoints of this one refuse connections");
         self.news |= !self.questions.change_family();
         Poll::Ready(())
     }

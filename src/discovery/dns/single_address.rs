@@ -13,9 +13,9 @@
 use std::{net::IpAddr, time::Duration};
 
 use tokio::time::Instant;
-use tracing::{info, warn};
 
 use crate::endpoint::Endpoint;
+use crate::logs::{DISCOVERY, here, info, warn};
 
 /// For how long there has to be the same one address before it is mentioned: a Deployment may be starting.
 const UNCHANGED: Duration = Duration::from_secs(60);
@@ -41,11 +41,11 @@ impl SingleAddress {
         match self.find(endpoints, name, is_virtual, Instant::now()) {
             None => {}
             Some(Finding::VirtualIp(address)) => warn!(
-                name, %address,
+                DISCOVERY, here(), name, %address,
                 "the Service has a virtual IP, which stands for all its pods: set `clusterIP: None`",
             ),
             Some(Finding::Either(address)) => info!(
-                name, %address,
+                DISCOVERY, here(), name, %address,
                 "one address: right if the Service has one pod; if it has more, is `clusterIP: None` set?",
             ),
         }

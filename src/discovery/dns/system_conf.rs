@@ -25,9 +25,9 @@ use std::{
     time::Duration,
 };
 
-use tracing::warn;
-
 use super::name::Name;
+
+use crate::logs::{DISCOVERY, here, warn};
 
 const DNS_PORT: u16 = 53;
 
@@ -128,7 +128,7 @@ impl ResolvConf {
             let line = &line[..end.unwrap_or(line.len())];
             let line = String::from_utf8_lossy(line);
             if let Err(why) = conf.read_line(line.trim()) {
-                warn!(%line, why, "a line of resolv.conf makes no sense and is passed over");
+                warn!(DISCOVERY, here(), %line, reason = why, "a line of resolv.conf makes no sense and is passed over");
             }
         }
         if conf.name_servers.is_empty() {
@@ -201,7 +201,7 @@ fn name_server(text: &str) -> Option<SocketAddr> {
     let address = address.parse().ok()?;
     let scope_id = scope_id(interface);
     if scope_id.is_none() {
-        warn!(%address, interface, "no such network interface");
+        warn!(DISCOVERY, here(), %address, interface, "no such network interface");
     }
     Some(SocketAddrV6::new(address, DNS_PORT, 0, scope_id?).into())
 }

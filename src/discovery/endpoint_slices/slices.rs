@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use tracing::warn;
 
 use super::{
     endpoints::{FQDN, IPV4, IPV6, endpoints, unreadable},
@@ -14,6 +13,7 @@ use super::{
 use crate::{
     discovery::filter::{Filter, Rejected},
     endpoint::Endpoint,
+    logs::{DISCOVERY, here, warn},
 };
 
 pub(super) struct Slices {
@@ -92,6 +92,8 @@ impl Warned {
         if slice.address_type == FQDN {
             if !std::mem::replace(&mut self.of_names, true) {
                 warn!(
+                    DISCOVERY,
+                    here(),
                     slice = name,
                     "a slice of names instead of addresses is ignored"
                 );
@@ -102,16 +104,22 @@ impl Warned {
             && !std::mem::replace(&mut self.of_address, true)
         {
             warn!(
+                DISCOVERY,
+                here(),
                 slice = name,
-                address, "a pod is left out: its address can't be read"
+                address,
+                "a pod is left out: its address can't be read"
             );
         }
         if let Some(port) = ports::impossible(slice)
             && !std::mem::replace(&mut self.of_port, true)
         {
             warn!(
+                DISCOVERY,
+                here(),
                 slice = name,
-                port, "a slice's port is left out: no pod can serve it"
+                port,
+                "a slice's port is left out: no pod can serve it"
             );
         }
     }

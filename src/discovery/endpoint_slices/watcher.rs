@@ -26,7 +26,6 @@ use std::{
 
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
-use tracing::debug;
 
 use super::{
     api::{Api, Event, Events, Listed, What},
@@ -35,6 +34,7 @@ use super::{
     slices::Slices,
     target::ServiceTarget,
 };
+use crate::logs::{DISCOVERY, debug, here};
 use crate::{backoff::Backoff, discovery::shared::Source, endpoint::Endpoint};
 
 /// How long the API server may take to answer; a watch is answered at once, too, and goes on from there.
@@ -133,7 +133,7 @@ impl<A: Api> Watcher<A> {
                 self.pause_for(pause);
             }
             Heard::Silence => {
-                debug!(target = %self.target, "the watch is silent; another one begins where it stood");
+                debug!(DISCOVERY, here(), target = %self.target, "the watch is silent; another one begins where it stood");
                 self.ask();
             }
         }
@@ -157,7 +157,7 @@ impl<A: Api> Watcher<A> {
 
     /// There is no way on from the last version.
     fn expired(&mut self) {
-        debug!(target = %self.target, "the watch's history has gone; the slices are listed again");
+        debug!(DISCOVERY, here(), target = %self.target, "the watch's history has gone; the slices are listed again");
         self.version = None;
         // Paced, should the next version be no better.
         let pause = match self.backoff {

@@ -160,6 +160,7 @@ impl<D> ClientBuilder<D> {
             timeout: limits.whole,
             may_refuse,
             grpc_status: self.grpc_status,
+            has_spans: self.has_spans,
             defaults,
         }))
     }

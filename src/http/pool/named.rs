@@ -7,7 +7,11 @@ use std::{
 
 use http::Extensions;
 
-use crate::endpoint::Endpoint;
+use crate::{
+    endpoint::Endpoint,
+    error::BoxError,
+    logs::{CONNECTIONS, Line, debug},
+};
 
 /// The address of no pod.
 const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
@@ -31,6 +35,20 @@ impl Origin {
     /// The pod, if there is one.
     pub(in crate::http) fn endpoint(&self) -> Option<&Endpoint> {
         Some(&self.pod).filter(|pod| pod.address() != NOBODY)
+    }
+}
+
+impl Origin {
+    /// Logs what came of a dial.
+    pub(super) fn tell_of_dial<T>(&self, made: &Result<T, BoxError>) {
+        let Self { pod, service } = self;
+        match made {
+            Ok(_) => debug!(CONNECTIONS, service, endpoint = %pod, "connected"),
+            Err(error) => {
+                let error = Line(&**error);
+                debug!(CONNECTIONS, service, endpoint = %pod, %error, "connecting failed");
+            }
+        }
     }
 }
 

@@ -12,10 +12,14 @@ use tokio::{
 };
 
 use super::{
-    Pool,
+    Origin, Pool,
     state::{Reaper, State},
 };
-use crate::{home::Home, http::renewal::Renewals};
+use crate::{
+    home::Home,
+    http::renewal::Renewals,
+    logs::{CONNECTIONS, debug},
+};
 
 impl Pool {
     /// Sees to it that idle connections are closed when they grow too old, the first of them at `due`.
@@ -66,6 +70,10 @@ impl Pool {
     fn reap(self: &Arc<Self>) -> bool {
         let mut state = self.lock();
         let reaped = state.reap(self.config.idle_timeout, self.config.ahead);
+        let (closed, Origin { pod, service }) = (reaped.closed, &*self.named.origin);
+        if closed > 0 {
+            debug!(CONNECTIONS, service, endpoint = %pod, closed, "idle connections closed");
+        }
         for old in &reaped.wanted {
             self.succeed(&mut state, old);
         }

@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
-use tracing::debug;
 
 use super::{
     connection::{Http1, Http2, Stream},
@@ -162,9 +161,6 @@ impl State {
         let http2 = self.http2.iter().map(|it| it.due(timeout, now));
         let due = http2.chain(idle).min();
         let closed = before - self.idle.len() - self.http2.len();
-        if closed > 0 {
-            debug!(closed, "idle connections closed");
-        }
         Reaped {
             closed,
             due,

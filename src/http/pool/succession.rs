@@ -11,9 +11,10 @@
 use std::sync::{Arc, Weak};
 
 use tokio::task;
-use tracing::debug;
 
-use super::{Pool, connection::Http2, state::State};
+use super::{Origin, Pool, connection::Http2, state::State};
+
+use crate::logs::{CONNECTIONS, debug};
 
 impl Pool {
     /// Has another connection made in the place of one that is too old.
@@ -28,7 +29,8 @@ impl Pool {
         old.vacate();
         match self.take_room(state) {
             Ok(room) => {
-                debug!(pod = %self.named.origin.pod, "a connection is too old: another one takes over");
+                let Origin { pod, service } = &*self.named.origin;
+                debug!(CONNECTIONS, service, endpoint = %pod, "a connection is too old: another one takes over");
                 let dialing = self.dial_for_all(room, Arc::downgrade(old));
                 state.dialing.push(dialing);
             }

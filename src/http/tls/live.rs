@@ -20,12 +20,12 @@ use tokio::{
     task::spawn_blocking,
     time::{Instant, timeout},
 };
-use tracing::{info, warn};
 
 use super::{current::Current, settings::Tls};
 use crate::{
     error::BoxError,
     http::{protocol::Protocol, renewal::Renewals},
+    logs::{CONNECTIONS, Line, info, warn},
 };
 
 /// How soon files are looked at again that have changed, or can't be used.
@@ -36,6 +36,8 @@ const LOOK: Duration = Duration::from_millis(250);
 
 #[derive(Debug)]
 pub(super) struct Live {
+    /// The name of the service, for events.
+    service: Option<Arc<str>>,
     /// The client's.
     protocol: Protocol,
     current: Mutex<Arc<Current>>,
@@ -60,9 +62,14 @@ struct Notes {
 }
 
 impl Live {
-    pub(super) fn new(settings: Tls, protocol: Protocol) -> Result<Self, BoxError> {
+    pub(super) fn new(
+        settings: Tls,
+        service: Arc<str>,
+        protocol: Protocol,
+    ) -> Result<Self, BoxError> {
         let current = Current::new(settings, protocol)?;
         Ok(Self {
+            service: Some(service),
             protocol,
             current: Mutex::new(Arc::new(current)),
             renewals: Arc::new(Renewals::new()),
@@ -110,7 +117,10 @@ impl Live {
                 return Ok(());
             };
             if self.replace(&before, next)? {
-                info!("TLS: certificates and authorities read again");
+                info!(
+                    CONNECTIONS,
+                    self.service, "TLS: certificates and authorities read again"
+                );
                 return Ok(());
             }
         }
@@ -176,7 +186,10 @@ impl Live {
             return soon;
         }
         self.note(None, None);
-        info!("TLS: the files have changed, and the next handshake has what is in them");
+        info!(
+            CONNECTIONS,
+            self.service, "TLS: the files have changed, and the next handshake has what is in them"
+        );
         Some(interval)
     }
 
@@ -188,13 +201,13 @@ impl Live {
 
     /// Warns of what is wrong, once.
     fn note(&self, unsettled: Option<Tls>, trouble: Option<&BoxError>) {
-        let trouble = trouble.map(ToString::to_string);
+        let trouble = trouble.map(|trouble| Line(&**trouble).to_string());
         let mut notes = lock(&self.notes);
         notes.unsettled = unsettled;
         if let Some(trouble) = &trouble
             && notes.trouble.as_ref() != Some(trouble)
         {
-            warn!(%trouble, "TLS: the files can't be used, and what was in them before goes on");
+            warn!(CONNECTIONS, self.service, error = %trouble, "TLS: the files can't be used, and what was in them before goes on");
         }
         notes.trouble = trouble;
     }

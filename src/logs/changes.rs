@@ -1,0 +1,127 @@
+//! How many changes of single endpoints are told as `info`.
+//!
+//! A thousand pods may refuse at once, and one may come and go many times a second. The first few changes of a minute are told one
+//! by one. The others are counted, and told in one line when the minute is over; one by one they are for `debug`.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+const PERIOD: Duration = Duration::from_secs(60);
+
+/// How many are told in that time: more than a usual rollout of a few pods makes.
+const MOST: u32 = 20;
+
+/// What has changed of an endpoint, or of all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    Refuses,
+    Accepts,
+    Ejected,
+    Readmitted,
+    FailsChecks,
+    PassesChecks,
+    /// All get requests since too few are healthy, or that is over.
+    Panic,
+}
+
+const KINDS: usize = 7;
+
+/// How often that was not told, by [`Change`].
+pub(crate) type Untold = [u32; KINDS];
+
+/// The changes of one balancer's endpoints.
+#[derive(Debug, Default)]
+pub(crate) struct Changes(Mutex<Period>);
+
+#[derive(Debug, Default)]
+struct Period {
+    began: Option<Instant>,
+    told: u32,
+    untold: Untold,
+}
+
+impl Changes {
+    /// There is one more. Whether it is told by itself.
+    pub(crate) fn is_told(&self, change: Change, now: Instant) -> bool {
+        let mut period = self.lock();
+        let is_over = period.due().is_none_or(|due| due <= now);
+        // What was not told keeps its period until that has been.
+        if is_over && period.untold == Untold::default() {
+            *period = Period {
+                began: Some(now),
+                ..Period::default()
+            };
+        }
+        let is_told = period.told < MOST;
+        match is_told {
+            true => period.told += 1,
+            false => period.untold[change as usize] += 1,
+        }
+        is_told
+    }
+
+    /// When those that were not told are to be.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        let period = self.lock();
+        period.due().filter(|_| period.untold != Untold::default())
+    }
+
+    /// Those that were not told, if it is time to.
+    pub(crate) fn take_due(&self, now: Instant) -> Option<Untold> {
+        self.due().filter(|due| *due <= now)?;
+        Some(std::mem::take(&mut *self.lock()).untold)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Period> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Period {
+    fn due(&self) -> Option<Instant> {
+        Some(self.began? + PERIOD)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_of_a_minute_are_told_and_the_others_are_counted() {
+        let (changes, now) = (Changes::default(), Instant::now());
+        let told = |at| (0..1000).filter(move |_| changes.is_told(Change::Refuses, at));
+        assert_eq!(told(now).count(), MOST as usize);
+    }
+
+    #[test]
+    fn what_was_not_told_is_told_once_when_the_minute_is_over() {
+        let (changes, now) = (Changes::default(), Instant::now());
+        for _ in 0..MOST {
+            assert!(changes.is_told(Change::Refuses, now));
+        }
+        assert_eq!(changes.due(), None, "all were told");
+        for change in [Change::Accepts, Change::Refuses, Change::Accepts] {
+            assert!(!changes.is_told(change, now));
+        }
+        assert_eq!(changes.due(), Some(now + PERIOD));
+        assert_eq!(changes.take_due(now), None);
+        let untold = changes.take_due(now + PERIOD).expect("they are due");
+        assert_eq!(untold, [1, 2, 0, 0, 0, 0, 0]);
+        assert_eq!(changes.due(), None);
+        assert!(changes.is_told(Change::Refuses, now + PERIOD));
+    }
+
+    #[test]
+    fn few_changes_are_all_told() {
+        let (changes, now) = (Changes::default(), Instant::now());
+        for minute in 0..100 {
+            let now = now + minute * PERIOD;
+            assert!((0..MOST).all(|_| changes.is_told(Change::Accepts, now)));
+        }
+    }
+}
