@@ -50,6 +50,7 @@ use tower::Service;
 
 use self::{shared::Shared, starter::Starter};
 use crate::{
+    counters::{BalanceCounts, BalanceTally, Wait, WaitCause},
     endpoint::Endpoint,
     error::{BoxError, Error},
     in_flight::{Completion, OnResponse},
@@ -140,8 +141,8 @@ pub struct Balance<S, C = OnResponse> {
     is_cut_off: bool,
 }
 
-/// The wait for the first answer, and what `Shared::cut_off` was at its beginning.
-type Opening = (u64, Pin<Box<OwnedNotified>>);
+/// The wait for the first answer, what `Shared::cut_off` was at its beginning, and what counts its time.
+type Opening = (u64, Pin<Box<OwnedNotified>>, Option<Wait>);
 
 /// Keeps the background task running.
 struct Handle {
@@ -174,6 +175,12 @@ impl<S, C> Balance<S, C> {
     pub fn staleness(&self) -> Option<Duration> {
         let answered = self.shared.notes().last_answer?;
         Some(Instant::now().saturating_duration_since(answered))
+    }
+
+    /// What has been counted since the balancer was built, as a whole; none unless it
+    /// [counts](BalanceBuilder::counters). No figure in it ever goes down.
+    pub fn counts(&self) -> Option<BalanceCounts> {
+        Some(self.shared.signals.tally()?.counts())
     }
 
     /// [`call`](Service::call) with a [`Route`]: by key, to one pod, or away from some.
@@ -235,6 +242,20 @@ impl<S, C> Balance<S, C> {
         self.shared.current.load().has_other(route)
     }
 
+    /// What counts its requests, if anything does.
+    pub(crate) fn tally(&self) -> Option<&Arc<BalanceTally>> {
+        self.shared.signals.tally()
+    }
+
+    /// The hedge that `endpoint` had was answered first.
+    pub(crate) fn count_hedge_won(&self, endpoint: &Endpoint) {
+        let snapshot = self.shared.current.load();
+        let member = snapshot.member_of(endpoint);
+        if let Some(tally) = member.and_then(|member| member.tally()) {
+            tally.hedge_won();
+        }
+    }
+
     /// From now on requests are hedged, and it is learnt which answers are late.
     pub(crate) fn begin_hedging(&self) {
         self.shared.signals.begin_hedging();
@@ -265,7 +286,7 @@ impl<S, C> Balance<S, C> {
                 return Poll::Ready(());
             }
             match &mut self.opening {
-                Some((cut_off, opening)) => {
+                Some((cut_off, opening, _)) => {
                     ready!(opening.as_mut().poll(cx));
                     self.is_cut_off = self.shared.cut_off() != *cut_off;
                     self.opening = None;
@@ -278,7 +299,8 @@ impl<S, C> Balance<S, C> {
                 None => {
                     let opening = self.shared.opening.clone();
                     let cut_off = self.shared.cut_off();
-                    self.opening = Some((cut_off, Box::pin(opening.notified_owned())));
+                    let wait = self.shared.wait(WaitCause::Discovery);
+                    self.opening = Some((cut_off, Box::pin(opening.notified_owned()), wait));
                     if !self.handle.starter.start() {
                         // There is no runtime; the call will say so.
                         return Poll::Ready(());

@@ -280,6 +280,7 @@
 //! | `backoff.rs` | growing delays and jitter |
 //! | `home.rs` | which runtime something lives in, and timers that may move to another one |
 //! | `signals.rs` | rare conditions that each pick checks with one load: a trial on offer, a new endpoint, an outage |
+//! | `counters.rs`, `counters/` | what is counted of requests, endpoint by endpoint and in all; a histogram of latencies |
 //! | `latency.rs`, `latency/` | how long an endpoint takes to answer: a moving average that believes bad news at once, and a 95th percentile |
 //! | `member.rs`, `member/` | one endpoint as a balancer has it, for one life: status word, requests in flight, statistics; a set of them, as policies see it |
 //! | `route.rs`, `route/` | what a request says of where it wants to go; what one pod is asked for by |
@@ -339,6 +340,7 @@ mod balance;
 mod broadcast;
 mod check;
 mod comparison;
+mod counters;
 mod discovery;
 mod endpoint;
 mod error;
@@ -378,6 +380,10 @@ pub use balance::{
 };
 pub use broadcast::{Answers, Broadcast, Collected, QuorumError};
 pub use check::HealthCheck;
+pub use counters::{
+    BalanceCounts, DiscoveryCounts, EjectionCounts, EndpointCounts, FailureCounts, LATENCY_BOUNDS,
+    LatencyCounts, RetryCounts, WaitCounts, Waits,
+};
 #[cfg(feature = "kube")]
 pub use discovery::endpoint_slices::{
     EndpointSlices, EndpointSlicesError, ParseServiceTargetError, ServiceTarget,

@@ -10,6 +10,7 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
+    counters::BalanceTally,
     latency::Latencies,
     sync::{
         Step,
@@ -46,6 +47,8 @@ pub(crate) struct Signals {
     members: AtomicU64,
     /// The name of the service, for errors.
     service: Option<Arc<str>>,
+    /// If requests are counted.
+    tally: Option<Arc<BalanceTally>>,
 }
 
 /// Sees to it that the background task runs.
@@ -99,6 +102,7 @@ impl Signals {
             latencies: Latencies::default(),
             members: AtomicU64::new(0),
             service: None,
+            tally: None,
         }
     }
 
@@ -110,6 +114,18 @@ impl Signals {
     /// The name of the service, where it is known.
     pub(crate) fn service(&self) -> Option<&Arc<str>> {
         self.service.as_ref()
+    }
+
+    /// The same for a balancer that counts its requests.
+    pub(crate) fn counted(self, is_counted: bool) -> Self {
+        let tally = is_counted.then(Arc::default);
+        Self { tally, ..self }
+    }
+
+    /// What is counted, if anything is.
+    #[inline]
+    pub(crate) fn tally(&self) -> Option<&Arc<BalanceTally>> {
+        self.tally.as_ref()
     }
 
     /// The number of the next member.
@@ -131,6 +147,16 @@ impl Signals {
     #[inline]
     pub(crate) fn age(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.epoch).as_nanos() as u64
+    }
+
+    /// When the balancer was so old, in milliseconds.
+    pub(crate) fn at(&self, millis: u64) -> Instant {
+        self.epoch + Duration::from_millis(millis)
+    }
+
+    /// How old the balancer is, in milliseconds.
+    pub(crate) fn millis(&self) -> u64 {
+        self.age(Instant::now()) / 1_000_000
     }
 
     /// Begins an outage, unless there is one, and returns its beginning.

@@ -202,6 +202,9 @@ where
 
     fn on_answer(&mut self, answer: Result<Vec<Endpoint>, BoxError>) {
         self.failures.note(&answer);
+        if let Some(tally) = self.shared.signals.tally() {
+            tally.discovered(answer.as_ref().ok().map(Vec::len));
+        }
         match answer {
             Ok(set) => {
                 let answered = Instant::now().checked_sub(self.discovery.age());

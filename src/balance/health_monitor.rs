@@ -178,6 +178,11 @@ fn apply(decision: &Decision, member: &Member) -> bool {
     let changed = match decision.out {
         Some(reason) => {
             let is_new = member.eject();
+            if before != decision.out
+                && let Some(tally) = member.tally()
+            {
+                tally.ejected(reason as usize);
+            }
             match reason {
                 _ if before == decision.out => {}
                 EjectionReason::Unresponsive => {
@@ -211,7 +216,16 @@ fn heed_checks(member: &Member, is_panic: bool) -> bool {
         Checked::Pending => true,
     };
     match is_out {
-        true => member.set_unfit(),
+        true => {
+            let is_new = member.set_unfit();
+            if is_new
+                && member.stats().checked() == Checked::Fails
+                && let Some(tally) = member.tally()
+            {
+                tally.ejected(EjectionReason::CheckFailed as usize);
+            }
+            is_new
+        }
         false => member.set_fit(),
     }
 }

@@ -16,6 +16,7 @@ use tracing::debug;
 
 use super::{asked::Asked, generator::Generator, reconnect::Refusal, starter::Starter};
 use crate::{
+    counters::{TurnedDown, Wait, WaitCause},
     endpoint::Endpoint,
     error::{self, BoxError, Error, SharedError},
     in_flight::InFlight,
@@ -286,6 +287,27 @@ impl<S> Shared<S> {
         }
     }
 
+    /// A request begins to wait for this, if that is counted.
+    pub(super) fn wait(&self, cause: WaitCause) -> Option<Wait> {
+        Some(self.signals.tally()?.wait(cause))
+    }
+
+    /// A request fails that no endpoint has had.
+    pub(super) fn count_unplaced(&self) {
+        if let Some(tally) = self.signals.tally() {
+            tally.unplaced();
+        }
+    }
+
+    /// What a request waits for that finds no endpoint.
+    pub(super) fn wait_cause(&self, route: &Route) -> WaitCause {
+        match self.current.load().is_discovered() {
+            false => WaitCause::Discovery,
+            true if route.is_for_one() => WaitCause::Pod,
+            true => WaitCause::Unreachable,
+        }
+    }
+
     /// That the background task has ended, or will not come to an answer.
     pub(super) fn closed(&self) -> Error {
         let last = self.notes().last_refusal.clone();
@@ -296,19 +318,24 @@ impl<S> Shared<S> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An endpoint refused the request of `in_flight`.
+    /// An endpoint refused the request of `in_flight`; it goes to another one, unless it `is_lost`.
     #[cold]
     pub(super) fn refused(
         &self,
         mut in_flight: InFlight,
         refusal: Refusal,
+        is_lost: bool,
         error: BoxError,
         ready: ReadyFn<S>,
     ) {
         debug!(endpoint = %in_flight.endpoint(), %error, "request refused, unsent; it is offered again");
         let id = in_flight.member().id();
         self.note_refusal(id, in_flight.endpoint(), error.into());
-        in_flight.refuse();
+        in_flight.refuse(match refusal {
+            _ if is_lost => None,
+            Refusal::NotReady => Some(TurnedDown::NotReady),
+            Refusal::HandedBack => Some(TurnedDown::HandedBack),
+        });
         let trial = in_flight.end_trial();
         // Of the many requests that meet a pod that has just gone, one tells.
         if (in_flight.member().refuse() || trial)

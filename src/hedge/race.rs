@@ -52,6 +52,9 @@ pub(crate) trait Contest<F: Future> {
     /// Whether a result ends the race though the other try may bring another one.
     fn is_good(&self, result: &F::Output) -> bool;
 
+    /// Takes note that the second try has this result, and that it is the one that counts.
+    fn won(&self, result: &F::Output);
+
     /// Takes note of a result that doesn't.
     fn set_aside(&mut self, result: F::Output);
 
@@ -237,6 +240,7 @@ impl<F: Runner> Race<F> {
                         return Poll::Ready(result);
                     };
                     if contest.is_good(&result) {
+                        contest.won(&result);
                         match *this.is_replaced {
                             true => first.withdraw(),
                             false => first.overtaken(),

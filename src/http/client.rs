@@ -33,6 +33,7 @@ use super::{
 };
 use crate::{
     balance::EndpointStatus,
+    counters::BalanceCounts,
     error::{BoxError, Error as BalanceError},
     membership::MembershipStream,
     route::Route,
@@ -240,6 +241,12 @@ impl Client {
     /// The changes of the set of pods; see [`Balance::watch`](crate::Balance::watch).
     pub fn watch(&self) -> MembershipStream {
         self.pods.watch()
+    }
+
+    /// What has been counted since the client was built; see [`Balance::counts`](crate::Balance::counts). None with
+    /// [`counters(false)`](super::ClientBuilder::counters).
+    pub fn counts(&self) -> Option<BalanceCounts> {
+        self.pods.counts()
     }
 
     /// How long ago discovery last answered; see [`Balance::staleness`](crate::Balance::staleness).

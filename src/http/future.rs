@@ -60,7 +60,7 @@ impl Shared {
     fn again(&self, replay: &mut Replay, answer: Answer) -> ControlFlow<Answer, Sent> {
         let has_other = |route: &Route| self.pods.has_other(route);
         let (request, route) = replay.next(answer, &self.retries, has_other)?;
-        ControlFlow::Continue(self.pods.call_with(request, route))
+        ControlFlow::Continue(self.pods.call_with(request, route).as_retry())
     }
 }
 
@@ -294,12 +294,18 @@ impl hedge::Contest<Sent> for Contest<'_> {
         if let Some(followed) = &mut self.followed {
             followed.hedged(late);
         }
-        Some(pods.call_with(request, route))
+        Some(pods.call_with(request, route).as_hedge())
     }
 
     fn is_good(&self, result: &<Sent as Future>::Output) -> bool {
         let is_good = |response| Replay::is_good(response, &self.shared.retries);
         result.as_ref().is_ok_and(is_good)
+    }
+
+    fn won(&self, result: &<Sent as Future>::Output) {
+        if let Ok(response) = result {
+            self.shared.pods.count_hedge_won(response.body().pod());
+        }
     }
 
     fn set_aside(&mut self, result: <Sent as Future>::Output) {
@@ -315,7 +321,7 @@ impl hedge::Contest<Sent> for Contest<'_> {
         let ended = self.ended(&answer);
         let replay = &mut self.replay;
         let (request, route) = replay.replace(answer, &ended, other, retries, has_other)?;
-        Some(pods.call_with(request, route))
+        Some(pods.call_with(request, route).as_retry())
     }
 }
 

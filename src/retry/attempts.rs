@@ -13,7 +13,11 @@ use std::{ops::ControlFlow, sync::Arc};
 use tower::retry::budget::Budget;
 
 use super::{budget::DefaultBudget, delays::Delays};
-use crate::{endpoint::Endpoint, route::Route};
+use crate::{
+    counters::{BalanceTally, Retried},
+    endpoint::Endpoint,
+    route::Route,
+};
 
 /// How often one request is sent again, at most.
 const TIMES: usize = 3;
@@ -27,6 +31,29 @@ pub(crate) struct Allowance {
     pub(crate) budget: Arc<dyn Budget + Send + Sync>,
     /// Endpoints that have asked for a while without any of them.
     pub(crate) delays: Arc<Delays>,
+    /// Where they are counted, if they are.
+    pub(crate) tally: Option<Arc<BalanceTally>>,
+}
+
+impl Allowance {
+    /// A hedge is due; whether it is sent.
+    pub(crate) fn hedged(&self, is_allowed: bool) -> bool {
+        if let Some(tally) = &self.tally {
+            tally.hedged(is_allowed);
+        }
+        is_allowed
+    }
+
+    fn retried(&self, fate: Fate) {
+        if let Some(tally) = &self.tally {
+            tally.retried(match fate {
+                Fate::Answered => Retried::Answered,
+                Fate::Lost => Retried::Lost,
+                Fate::Unprocessed => Retried::Unprocessed,
+                Fate::Unsent => Retried::Unsent,
+            });
+        }
+    }
 }
 
 impl Default for Allowance {
@@ -35,6 +62,7 @@ impl Default for Allowance {
             times: TIMES,
             budget: Arc::new(DefaultBudget::default()),
             delays: Arc::default(),
+            tally: None,
         }
     }
 }
@@ -143,6 +171,7 @@ impl<T> Attempts<T> {
         };
         let endpoint = ended.endpoint.as_ref().map(tracing::field::display);
         tracing::debug!(endpoint, fate = ?ended.fate, "request sent again");
+        allowance.retried(ended.fate);
         self.keep(result, ended.fate, false);
         ControlFlow::Continue((request, self.route.clone()))
     }
@@ -181,6 +210,7 @@ impl<T> Attempts<T> {
         if replaced.is_some() {
             let endpoint = ended.endpoint.as_ref().map(tracing::field::display);
             tracing::debug!(endpoint, fate = ?ended.fate, "request sent again beside its hedge");
+            allowance.retried(ended.fate);
             self.keep(result, ended.fate, false);
         } else {
             self.set_aside(result, ended);
@@ -233,6 +263,9 @@ impl<T> Attempts<T> {
             return false;
         }
         let allowed = allowance.budget.withdraw();
+        if let Some(tally) = allowance.tally.as_ref().filter(|_| !allowed) {
+            tally.budget_refused();
+        }
         self.left -= usize::from(allowed);
         allowed
     }
@@ -284,6 +317,7 @@ mod tests {
             times,
             budget: Arc::new(Only(AtomicUsize::new(all))),
             delays: Arc::default(),
+            tally: None,
         }
     }
 

@@ -189,7 +189,8 @@ where
             .attempts
             .next(result, &ended, allowance, has_other, again);
         let (request, route) = next?;
-        ControlFlow::Continue(self.balance.call_completing(request, route, Located))
+        let again = self.balance.call_completing(request, route, Located);
+        ControlFlow::Continue(again.as_retry())
     }
 
     /// What an attempt has come to.
@@ -245,12 +246,19 @@ where
             .beside(first.endpoint()?, allowance, has_other)?;
         let request = policy.again(&self.request)?;
         let is_allowed = hedges.as_ref()?.allow(&*allowance.budget);
-        is_allowed.then(|| self.balance.call_completing(request, route, Located))
+        let hedge = || self.balance.call_completing(request, route, Located);
+        allowance.hedged(is_allowed).then(|| hedge().as_hedge())
     }
 
     fn is_good(&self, result: &Answer<S, Req, C>) -> bool {
         let is_good = |(_, response): &(_, _)| self.terms.policy.is_good(response);
         result.as_ref().is_ok_and(is_good)
+    }
+
+    fn won(&self, result: &Answer<S, Req, C>) {
+        if let Ok((endpoint, _)) = result {
+            self.balance.count_hedge_won(endpoint);
+        }
     }
 
     fn set_aside(&mut self, result: Answer<S, Req, C>) {
@@ -273,7 +281,8 @@ where
         let attempts = &mut self.attempts;
         let (request, route) =
             attempts.replace(result, &ended, other, allowance, has_other, again)?;
-        Some(self.balance.call_completing(request, route, Located))
+        let again = self.balance.call_completing(request, route, Located);
+        Some(again.as_retry())
     }
 }
 
