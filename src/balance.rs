@@ -7,9 +7,11 @@ mod checks;
 mod connected;
 mod driver;
 mod errand;
+mod explained;
 mod future;
 mod generator;
 mod health_monitor;
+mod history;
 #[cfg(all(test, tower_headless_shuttle))]
 mod interleavings;
 mod membership;
@@ -53,6 +55,7 @@ use crate::{
     counters::{BalanceCounts, BalanceTally, Wait, WaitCause},
     endpoint::Endpoint,
     error::{BoxError, Error},
+    explain::Explanation,
     in_flight::{Completion, OnResponse},
     membership::MembershipStream,
     route::Route,
@@ -175,6 +178,16 @@ impl<S, C> Balance<S, C> {
     pub fn staleness(&self) -> Option<Duration> {
         let answered = self.shared.notes().last_answer?;
         Some(Instant::now().saturating_duration_since(answered))
+    }
+
+    /// What the balancer knows of itself now: of each endpoint why it would get a request or wouldn't, since when, and what its
+    /// requests have come to; where the endpoints come from, and what failed there; what has happened in the last hour.
+    ///
+    /// For people, pages and metrics to read, not for requests: it takes some microseconds for each endpoint, and two locks
+    /// that no pick takes. Since when, next trials, errors' times, counts and events are there only if the balancer
+    /// [counts](BalanceBuilder::counters).
+    pub fn explain(&self) -> Explanation {
+        explained::explain(&self.shared)
     }
 
     /// What has been counted since the balancer was built, as a whole; none unless it

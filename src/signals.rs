@@ -159,6 +159,17 @@ impl Signals {
         self.age(Instant::now()) / 1_000_000
     }
 
+    /// For how long there is an outage, if there is one.
+    pub(crate) fn outage_for(&self, now: Instant) -> Option<Duration> {
+        let since = self.outage.since.load(Relaxed).checked_sub(1)?;
+        Some(Duration::from_nanos(self.age(now).saturating_sub(since)))
+    }
+
+    /// How many failures in a row are reason enough for a review, if any number is.
+    pub(crate) fn failures_in_a_row(&self) -> Option<u32> {
+        (self.failures != 0).then_some(self.failures)
+    }
+
     /// Begins an outage, unless there is one, and returns its beginning.
     pub(crate) fn begin_outage(&self, now: Instant) -> Instant {
         self.epoch + Duration::from_nanos(self.outage.begin(self.age(now)))

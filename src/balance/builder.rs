@@ -337,6 +337,7 @@ impl<D, C> BalanceBuilder<D, C> {
             let locality = self.locality.clone();
             Part::new(subset, locality, || (&mut &generator).next_u64())
         });
+        let policy = self.policy.name();
         let (writer, current) = Writer::new(
             self.policy,
             self.locality,
@@ -351,6 +352,7 @@ impl<D, C> BalanceBuilder<D, C> {
         let ready_timeout = self.ready_timeout;
         let mut shared = Shared::new(current, signals.clone(), generator, ready_timeout, events);
         shared.is_part = part.is_some();
+        shared.policy = policy;
         let shared = Arc::new(shared);
         signals.belong_to(&shared);
         let slow_start = SlowStart::new(self.slow_start);

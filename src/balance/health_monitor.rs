@@ -68,6 +68,11 @@ impl HealthMonitor {
             .min()
     }
 
+    /// Whether ejections are ignored, for too few endpoints are healthy.
+    pub(super) fn is_panic(&self) -> bool {
+        self.detector.is_panic()
+    }
+
     /// How slow start takes a member that joins now.
     pub(super) fn slow_start(&self) -> &SlowStart {
         &self.slow_start

@@ -264,6 +264,11 @@ where
             Err(error) => (false, error),
         },
     };
+    if in_flight.member().tally().is_some()
+        && let Some(shared) = Shared::<S>::of(&in_flight)
+    {
+        shared.note_failure(in_flight.member(), &error);
+    }
     if !is_passed_over {
         Shared::<S>::end_trial(&mut in_flight);
     } else if let Some(shared) = Shared::<S>::of(&in_flight) {

@@ -14,11 +14,13 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{asked::Asked, generator::Generator, reconnect::Refusal, starter::Starter};
+use super::{
+    asked::Asked, generator::Generator, history::History, reconnect::Refusal, starter::Starter,
+};
 use crate::{
     counters::{TurnedDown, Wait, WaitCause},
     endpoint::Endpoint,
-    error::{self, BoxError, Error, SharedError},
+    error::{self, BoxError, Error, SharedError, chain},
     in_flight::InFlight,
     member::{Member, MemberId, MemberRef},
     route::{PodId, Route},
@@ -103,6 +105,10 @@ pub(super) struct Shared<S> {
     /// How often the background task's runtime has ended before discovery had answered.
     cut_off: AtomicU64,
     notes: Mutex<Notes>,
+    /// Where requests are counted.
+    history: Option<Mutex<History>>,
+    /// The policy's name.
+    pub(super) policy: &'static str,
     starter: OnceLock<Weak<Starter>>,
 }
 
@@ -129,6 +135,7 @@ impl<S> Shared<S> {
         ready_timeout: ReadyTimeout,
         events: mpsc::UnboundedSender<Event<S>>,
     ) -> Self {
+        let history = signals.tally().map(|_| Mutex::default());
         Self {
             current: step(current),
             signals,
@@ -145,6 +152,8 @@ impl<S> Shared<S> {
             closed: AtomicBool::new(false),
             cut_off: AtomicU64::new(0),
             notes: Mutex::default(),
+            history,
+            policy: "custom",
             starter: OnceLock::new(),
         }
     }
@@ -240,11 +249,38 @@ impl<S> Shared<S> {
             endpoint: endpoint.clone(),
             why: why.clone(),
         };
+        if self.history.is_some() {
+            // An error is the user's, and may look at the balancer when it is shown.
+            let text = chain(&*why);
+            if let Some(mut history) = self.history() {
+                history.note_error(id, text, Instant::now());
+            }
+        }
         let mut notes = self.notes();
         let before = notes.last_refusal.replace(last);
         let its_own = notes.refusals.insert(id, why);
         drop(notes);
         drop((before, its_own));
+    }
+
+    /// What has happened, where that is kept. No pick takes this lock.
+    pub(super) fn history(&self) -> Option<MutexGuard<'_, History>> {
+        let history = self.history.as_ref()?;
+        Some(history.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A request of `member` has failed with this. Not kept if somebody else is at it, or another one was just now.
+    #[cold]
+    pub(super) fn note_failure(&self, member: &MemberRef, error: &BoxError) {
+        let (id, now) = (member.id(), Instant::now());
+        let history = || self.history.as_ref()?.try_lock().ok();
+        if !history().is_some_and(|history| history.wants_error(id, now)) {
+            return;
+        }
+        let text = chain(&**error);
+        if let Some(mut history) = history() {
+            history.note_error(id, text, now);
+        }
     }
 
     /// Members have left the set: why they refused is of no interest any more.

@@ -37,7 +37,7 @@ use std::{
 use tokio::{task::unconstrained, time::Instant};
 use tracing::info;
 
-use super::Discovery;
+use super::{Discovery, DiscoveryReport};
 use crate::{endpoint::Endpoint, error::BoxError, home::Timer};
 
 /// How long the primary may take for its first answer. Callers wait for the first endpoints 5 s by default.
@@ -379,6 +379,17 @@ impl<P: Discovery, F: Discovery> Discovery for Fallback<P, F> {
 
     fn age(&self) -> Duration {
         self.told.map_or(Duration::ZERO, |told| told.age)
+    }
+
+    /// That of the source in use.
+    fn report(&self) -> DiscoveryReport {
+        match self.active {
+            Active::Neither | Active::Primary(_) => self.primary.report(),
+            Active::Fallback(_) => DiscoveryReport {
+                is_fallback: true,
+                ..self.fallback.report()
+            },
+        }
     }
 
     /// The primary's, if it has one.

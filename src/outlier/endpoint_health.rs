@@ -110,7 +110,7 @@ impl EndpointHealth {
     }
 
     /// When the state changes by itself.
-    pub(super) fn due(&self) -> Option<Instant> {
+    pub(crate) fn due(&self) -> Option<Instant> {
         match self.state {
             State::Unresponsive { until } | State::Ejected { until } => Some(until),
             State::HalfOpen { answered, .. } => answered.map(|at| at + LONG_ANSWER),
