@@ -44,7 +44,10 @@ async fn until(client: &Client, what: &str, is_it: impl Fn(&Explanation) -> bool
 async fn get(client: &Client, times: usize) {
     for _ in 0..times {
         // What comes of it is for `explain` to say.
-        let _ = within("an answer", client.get("/").into_future()).await;
+        let answer = within("an answer", client.get("/").into_future()).await;
+        if let Ok(answer) = answer {
+            let _ = within("its end", answer.text()).await;
+        }
     }
 }
 
@@ -86,7 +89,7 @@ async fn all_is_well_and_counted() {
     let all = &totals.endpoints;
     assert_eq!((all.requests, all.successes), (12, 12));
     assert_eq!(all.latency.count(), 12);
-    assert!(totals.waits.connection.begun >= 3, "each pod is dialled");
+    assert_eq!(totals.waits.connection.begun, 3, "each pod is dialled once");
     assert!(totals.discovery.found >= 1);
     for pod in &it.endpoints {
         let counts = pod.counts.as_ref().expect("counted");
@@ -98,9 +101,15 @@ async fn all_is_well_and_counted() {
     let server = cluster.dns().addr().to_string();
     assert_eq!(it.discovery.server.as_deref(), Some(&*server));
     assert!(it.discovery.ttl.is_some() && it.discovery.next_look.is_some());
-    says(it.discovery.name.as_deref().expect("found"), &["nginx"]);
+    says(
+        it.discovery.name.as_deref().expect("found"),
+        &["web.default"],
+    );
     let text = it.to_string();
-    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    assert!(
+        text.lines().all(|line| line.chars().count() <= 80),
+        "{text}"
+    );
     says(&text, &["3 of 3 endpoints get requests", "12 requests"]);
 }
 
@@ -151,13 +160,18 @@ async fn a_pod_that_was_killed_refuses_and_the_error_is_named() {
 async fn a_pod_that_answers_503_at_once_is_ejected_for_that() {
     let cluster = Cluster::start(3).await;
     let client = client(&cluster, |builder| builder);
-    cluster.pod(1).set(Mode::Status(StatusCode::SERVICE_UNAVAILABLE));
+    cluster
+        .pod(1)
+        .set(Mode::Status(StatusCode::SERVICE_UNAVAILABLE));
     get(&client, 30).await;
     let it = until(&client, "it is ejected", |it| has(it, EventKind::Ejected)).await;
     let bad = the_bad_one(&it);
     assert_eq!(bad.verdict, Verdict::Ejected);
     assert_eq!(bad.reason, Some(EjectionReason::ConsecutiveFailures));
-    says(&bad.why, &["5 failures in a row", "answered 503", "tried again in"]);
+    says(
+        &bad.why,
+        &["5 failures in a row", "answered 503", "tried again in"],
+    );
     let counts = bad.counts.as_ref().expect("counted");
     assert!(counts.failures.answered >= 5, "{counts:?}");
     assert_eq!(counts.ejections.consecutive_failures, 1);
@@ -170,7 +184,9 @@ async fn a_hung_pod_has_requests_that_wait_while_the_others_answer() {
     let set = (1..=3).map(endpoint).collect();
     let world = World::of(set, |builder| builder.counters(true)).await;
     world.pods.set([1], Behaviour::Hold);
-    world.pods.set([2, 3], Behaviour::After(Duration::from_millis(1)));
+    world
+        .pods
+        .set([2, 3], Behaviour::After(Duration::from_millis(1)));
     let mut requests = Vec::new();
     for number in 0..200 {
         let balance = world.balance.clone();
@@ -183,7 +199,10 @@ async fn a_hung_pod_has_requests_that_wait_while_the_others_answer() {
     says(&bad.why, &["requests wait, and none is answered"]);
     assert!(bad.waiting >= 5 && bad.in_flight >= 5);
     assert!(has(&it, EventKind::Ejected));
-    assert_eq!(bad.counts.as_ref().map(|it| it.ejections.unresponsive), Some(1));
+    assert_eq!(
+        bad.counts.as_ref().map(|it| it.ejections.unresponsive),
+        Some(1)
+    );
     requests.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
@@ -210,7 +229,9 @@ async fn a_slow_pod_shows_by_its_latency_and_by_the_hedges_it_lost() {
     let set = (1..=4).map(endpoint).collect();
     let world = World::of(set, |builder| builder.counters(true)).await;
     let late = Duration::from_secs(1);
-    world.pods.set([2, 3, 4], Behaviour::After(Duration::from_millis(10)));
+    world
+        .pods
+        .set([2, 3, 4], Behaviour::After(Duration::from_millis(10)));
     world.pods.set([1], Behaviour::After(late));
     for number in 0..8 {
         let answer = world.balance.clone().oneshot(Request(number)).await;
@@ -231,11 +252,17 @@ async fn a_slow_pod_shows_by_its_latency_and_by_the_hedges_it_lost() {
     let totals = it.totals.as_ref().expect("counted");
     let (all, slow) = (&totals.endpoints, it.endpoints[0].counts.as_ref());
     let slow = slow.expect("counted");
-    assert!(totals.hedges >= 3 && all.hedges == totals.hedges, "{totals:?}");
+    assert!(
+        totals.hedges >= 3 && all.hedges == totals.hedges,
+        "{totals:?}"
+    );
     assert_eq!(all.hedges_won, slow.overtaken, "all others' hedges won");
     assert!(slow.overtaken >= 3 && slow.ejections.slow >= 1, "{slow:?}");
     let ejected = it.events.iter().find(|it| it.kind == EventKind::Ejected);
-    says(&ejected.expect("ejected").to_string(), &["10.0.0.1:80", "slow"]);
+    says(
+        &ejected.expect("ejected").to_string(),
+        &["10.0.0.1:80", "slow"],
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -260,7 +287,10 @@ async fn a_flapping_pod_shows_by_its_events() {
     let flapping = it.endpoints[0].counts.as_ref().expect("counted");
     assert_eq!(flapping.unreachable, 3);
     assert!(flapping.refused >= 3);
-    let event = it.events.iter().find(|it| it.kind == EventKind::Unreachable);
+    let event = it
+        .events
+        .iter()
+        .find(|it| it.kind == EventKind::Unreachable);
     says(&event.expect("one").to_string(), &["connection refused"]);
 }
 
@@ -312,11 +342,17 @@ async fn where_every_pod_refuses_the_requests_that_wait_are_counted() {
     let it = until(&client, "the request waits", |it| {
         let totals = it.totals.as_ref().expect("counted");
         totals.waits.unreachable.waiting() == 1
-            && it.endpoints.iter().all(|it| it.verdict == Verdict::Unreachable)
+            && it
+                .endpoints
+                .iter()
+                .all(|it| it.verdict == Verdict::Unreachable)
     })
     .await;
     says(&it.trouble[0], &["all 2 endpoints refuse requests"]);
-    says(&trouble(&it), &["1 request waits for an endpoint that accepts", "refused"]);
+    says(
+        &trouble(&it),
+        &["1 request waits for an endpoint that accepts", "refused"],
+    );
     assert!(it.outage.is_some() && it.available == 0);
     let _ = within("an end", request).await;
     let totals = client.counts().expect("counted");
@@ -326,7 +362,10 @@ async fn where_every_pod_refuses_the_requests_that_wait_are_counted() {
 
 #[tokio::test]
 async fn a_certificate_that_is_refused_is_named() {
-    let (theirs, ours) = (Identity::new("nginx"), Identity::new("other"));
+    let (theirs, ours) = (
+        Identity::new("web.default.svc.cluster.local"),
+        Identity::new("other"),
+    );
     let (chain, key) = (theirs.certificate_pem(), theirs.key_pem());
     let builder = Cluster::builder().pods(1);
     let builder = builder.tls(chain.as_bytes(), key.as_bytes());
@@ -370,7 +409,8 @@ async fn where_a_pod_s_connections_are_all_in_use_the_requests_that_wait_are_cou
         let _ = request.await;
     }
     let waits = client.counts().expect("counted").waits.connection;
-    assert_eq!((waits.begun, waits.waiting()), (before + 2, 0));
+    assert!(waits.begun >= before + 2);
+    assert_eq!(waits.waiting(), 0, "those that were cancelled don't wait");
 }
 
 /// Allows nothing.
@@ -409,7 +449,10 @@ async fn a_panic_and_who_is_in_only_for_it_are_named() {
     }
     settle().await;
     let it = world.balance.explain();
-    assert_eq!(it.endpoints[2].counts.as_ref().map(|it| it.requests), Some(20));
+    assert_eq!(
+        it.endpoints[2].counts.as_ref().map(|it| it.requests),
+        Some(20)
+    );
     let error = it.endpoints[2].last_error.as_ref().expect("it fails");
     assert_eq!(error.text, "internal error");
 }

@@ -127,16 +127,16 @@ impl<S: Service<Req>, Req, C> ResponseFuture<S, Req, C> {
         signals.service()
     }
 
-    /// A request that is sent again. Who has it now counts that.
-    pub(crate) fn as_retry(self) -> Self {
+    /// Counts it as one that was sent again, at the endpoint that has it by now, if any has.
+    pub(crate) fn counted_as_retry(self) -> Self {
         if let Some(tally) = self.guard().and_then(|guard| guard.member().tally()) {
             tally.retried_here();
         }
         self
     }
 
-    /// A request that is the hedge of another one. Who has it now counts that.
-    pub(crate) fn as_hedge(self) -> Self {
+    /// Counts it as the hedge of another one, at the endpoint that has it by now, if any has.
+    pub(crate) fn counted_as_hedge(self) -> Self {
         if let Some(tally) = self.guard().and_then(|guard| guard.member().tally()) {
             tally.hedged_here();
         }

@@ -49,7 +49,7 @@ impl LatencyCounts {
         let mut below = 0_u64;
         for (index, &held) in self.buckets.iter().enumerate() {
             if held > 0 && (below + held) as f64 >= rank {
-                let lower = index.checked_sub(1).map_or(0, |index| bound(index));
+                let lower = index.checked_sub(1).map_or(0, bound);
                 let width = bound(index) - lower;
                 let part = ((rank - below as f64) / held as f64).max(0.0);
                 let micros = lower as f64 + width as f64 * part;

@@ -60,7 +60,7 @@ impl Shared {
     fn again(&self, replay: &mut Replay, answer: Answer) -> ControlFlow<Answer, Sent> {
         let has_other = |route: &Route| self.pods.has_other(route);
         let (request, route) = replay.next(answer, &self.retries, has_other)?;
-        ControlFlow::Continue(self.pods.call_with(request, route).as_retry())
+        ControlFlow::Continue(self.pods.call_with(request, route).counted_as_retry())
     }
 }
 
@@ -294,7 +294,7 @@ impl hedge::Contest<Sent> for Contest<'_> {
         if let Some(followed) = &mut self.followed {
             followed.hedged(late);
         }
-        Some(pods.call_with(request, route).as_hedge())
+        Some(pods.call_with(request, route).counted_as_hedge())
     }
 
     fn is_good(&self, result: &<Sent as Future>::Output) -> bool {
@@ -321,7 +321,7 @@ impl hedge::Contest<Sent> for Contest<'_> {
         let ended = self.ended(&answer);
         let replay = &mut self.replay;
         let (request, route) = replay.replace(answer, &ended, other, retries, has_other)?;
-        Some(pods.call_with(request, route).as_retry())
+        Some(pods.call_with(request, route).counted_as_retry())
     }
 }
 

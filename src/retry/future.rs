@@ -190,7 +190,7 @@ where
             .next(result, &ended, allowance, has_other, again);
         let (request, route) = next?;
         let again = self.balance.call_completing(request, route, Located);
-        ControlFlow::Continue(again.as_retry())
+        ControlFlow::Continue(again.counted_as_retry())
     }
 
     /// What an attempt has come to.
@@ -247,7 +247,9 @@ where
         let request = policy.again(&self.request)?;
         let is_allowed = hedges.as_ref()?.allow(&*allowance.budget);
         let hedge = || self.balance.call_completing(request, route, Located);
-        allowance.hedged(is_allowed).then(|| hedge().as_hedge())
+        allowance
+            .hedged(is_allowed)
+            .then(|| hedge().counted_as_hedge())
     }
 
     fn is_good(&self, result: &Answer<S, Req, C>) -> bool {
@@ -282,7 +284,7 @@ where
         let (request, route) =
             attempts.replace(result, &ended, other, allowance, has_other, again)?;
         let again = self.balance.call_completing(request, route, Located);
-        Some(again.as_retry())
+        Some(again.counted_as_retry())
     }
 }
 
