@@ -151,7 +151,7 @@ pub struct EndpointExplanation {
     pub is_near: Option<bool>,
     /// Whether a request would get it now.
     pub verdict: Verdict,
-    /// Why it is ejected, or would be if there weren't a panic.
+    /// Why it is ejected, or would be if not too many others were out.
     pub reason: Option<EjectionReason>,
     /// Why a request would get it or wouldn't, in a sentence.
     pub why: String,
@@ -256,7 +256,7 @@ impl LastError {
 pub enum Verdict {
     /// It would: the policy may choose it.
     Picked,
-    /// It would, though the endpoint should be ejected: too few are healthy.
+    /// It would, though the endpoint should be ejected: too many others are out.
     Panic,
     /// It would, as the one request that tries an endpoint that is out.
     Trial,

@@ -6,15 +6,15 @@ use std::{future::IntoFuture, time::Duration};
 
 use http::StatusCode;
 use support::{
-    scripted::{Behaviour, Request, World, endpoint, settle},
+    scripted::{Behaviour, Pods, Request, World, discovery, endpoint, settle},
     tls::Identity,
     within,
 };
 use tokio::time::sleep;
 use tower::{Layer, ServiceExt, retry::budget::Budget};
 use tower_headless::{
-    EjectionReason, EndpointExplanation, EventKind, Explanation, Hedge, RetryLayer, RetryPolicy,
-    Verdict,
+    Balance, Discovery, EjectionReason, EndpointExplanation, EventKind, Explanation, Hedge,
+    RetryLayer, RetryPolicy, StaticEndpoints, Verdict,
     http::{Client, ClientBuilder, Protocol, Tls},
     test_util::{Cluster, Mode},
 };
@@ -449,12 +449,46 @@ async fn a_panic_and_who_is_in_only_for_it_are_named() {
     }
     settle().await;
     let it = world.balance.explain();
-    assert_eq!(
-        it.endpoints[2].counts.as_ref().map(|it| it.requests),
-        Some(20)
-    );
-    let error = it.endpoints[2].last_error.as_ref().expect("it fails");
+    assert!(it.is_panic && has(&it, EventKind::PanicBegan), "{it}");
+    let last = &it.endpoints[2];
+    assert_eq!((it.available, last.verdict), (1, Verdict::Panic));
+    assert_eq!(last.reason, Some(EjectionReason::ConsecutiveFailures));
+    says(&last.why, &["would be ejected", "too many others are out"]);
+    let error = last.last_error.as_ref().expect("it fails");
     assert_eq!(error.text, "internal error");
+    let counts = last.counts.as_ref().expect("counted");
+    assert_eq!((counts.requests, counts.failures.unanswered), (20, 20));
+    says(&trouble(&it), &["(panic)", "10.0.0.3:80"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fallback_in_use_is_named_with_what_failed() {
+    let (script, primary) = discovery();
+    let fallback = StaticEndpoints::new([endpoint(1).address()]);
+    let pods = Pods::default();
+    let balance = Balance::builder(primary.or(fallback))
+        .counters(true)
+        .build(pods.make());
+    script.answer([1, 2]);
+    settle().await;
+    assert!(!balance.explain().discovery.is_fallback);
+    for _ in 0..70 {
+        script.fail("the API server is away");
+        sleep(Duration::from_secs(1)).await;
+    }
+    let it = balance.explain();
+    assert!(it.discovery.is_fallback && it.size == 1, "{it}");
+    assert_eq!(it.discovery.kind.as_deref(), Some("static"));
+    let error = it.discovery.last_error.as_ref().expect("it has failed");
+    assert_eq!(error.text, "the API server is away");
+    let changed = it
+        .events
+        .iter()
+        .find(|it| it.kind == EventKind::SourceChanged);
+    says(
+        &changed.expect("changed").to_string(),
+        &["static (fallback)"],
+    );
 }
 
 /// What others read has these names, and comes back as it was.

@@ -229,7 +229,7 @@ impl<S> Explainer<'_, S> {
         let mut why = match standing {
             Standing::In => return healthy(it),
             Standing::Panic(reason) => {
-                format!("would be ejected ({reason}), but too few endpoints are healthy")
+                format!("would be ejected ({reason}), but too many others are out")
             }
             Standing::Ejected(EjectionReason::ConsecutiveFailures) => {
                 let limit = self.shared.signals.failures_in_a_row();

@@ -52,7 +52,7 @@ pub(super) struct Past {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
     In,
-    /// It is in for a panic only.
+    /// It is in only because of a panic, or because as many are out as may be.
     Panic(EjectionReason),
     Ejected(EjectionReason),
     CheckFails,

@@ -134,7 +134,7 @@ impl<S> Life<S> {
 
     /// How it stands now, and when it is tried again.
     pub(super) fn standing(&self) -> (Standing, Option<Instant>) {
-        let standing = Standing::of(&self.member, self.health.reason());
+        let standing = Standing::of(&self.member, self.health.complaint_so_far());
         let next_trial = match (standing, &self.reconnect) {
             (Standing::In | Standing::Pending | Standing::CheckFails, _) => None,
             (Standing::Unreachable, Some(reconnect)) => reconnect.due(),
