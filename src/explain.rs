@@ -22,6 +22,7 @@ use std::{
 
 use crate::{
     counters::{BalanceCounts, EndpointCounts},
+    endpoint::Endpoint,
     member::EjectionReason,
 };
 
@@ -214,6 +215,37 @@ pub struct EndpointExplanation {
 }
 
 impl EndpointExplanation {
+    /// What the endpoint says of itself, and nothing else yet.
+    pub(crate) fn of(endpoint: &Endpoint) -> Self {
+        Self {
+            name: endpoint.name().map(str::to_owned),
+            address: endpoint.address(),
+            zone: endpoint.zone().map(str::to_owned),
+            node: endpoint.node().map(str::to_owned),
+            weight: endpoint.weight(),
+            is_terminating: endpoint.is_terminating(),
+            is_in_subset: true,
+            is_near: None,
+            verdict: Verdict::Picked,
+            reason: None,
+            why: String::new(),
+            since: None,
+            joined: None,
+            next_trial: None,
+            in_flight: 0,
+            waiting: 0,
+            load: 0,
+            share: None,
+            slow_start: 1.0,
+            average_latency: None,
+            p50: None,
+            p95: None,
+            p99: None,
+            counts: None,
+            last_error: None,
+        }
+    }
+
     /// The name and the address, or the address alone: as [`Endpoint`](crate::Endpoint) shows itself.
     pub fn label(&self) -> String {
         match &self.name {

@@ -51,7 +51,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("subset", &["discovery", "endpoint", "stable_hash"]),
     ("membership", &["comparison", "discovery", "endpoint"]),
-    ("explain", &["counters", "member"]),
+    ("explain", &["counters", "endpoint", "member"]),
     (
         "balance",
         &[

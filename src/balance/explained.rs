@@ -174,17 +174,10 @@ impl<S> Explainer<'_, S> {
         let quantile = |part| counts.as_ref().and_then(|it| it.latency.quantile(part));
         let warmth = member.warmth();
         let mut explained = EndpointExplanation {
-            name: endpoint.name().map(str::to_owned),
-            address: endpoint.address(),
-            zone: endpoint.zone().map(str::to_owned),
-            node: endpoint.node().map(str::to_owned),
-            weight: endpoint.weight(),
-            is_terminating: endpoint.is_terminating(),
             is_in_subset: is_counted || !self.shared.is_part,
             is_near,
             verdict,
             reason: standing.reason(),
-            why: String::new(),
             since: past.map(|past| self.clock.wall(past.since)),
             joined: past.map(|past| self.clock.wall(past.joined)),
             next_trial,
@@ -199,6 +192,7 @@ impl<S> Explainer<'_, S> {
             p99: quantile(0.99),
             counts,
             last_error,
+            ..EndpointExplanation::of(endpoint)
         };
         explained.why = self.why(standing, &explained, member);
         explained
