@@ -129,6 +129,7 @@ impl EndpointTally {
     }
 
     /// An answer of this status counts as a failure or an overload.
+    #[cfg(any(test, feature = "http-body"))]
     pub(crate) fn note_status(&self, status: u16, age: u64) {
         self.note_failure(u64::from(status), age);
     }
