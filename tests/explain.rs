@@ -144,8 +144,10 @@ async fn a_pod_that_was_killed_refuses_and_the_error_is_named() {
     get(&client, 3).await;
     cluster.kill(0).await;
     get(&client, 6).await;
-    let it = until(&client, "it is unreachable", |it| {
-        has(it, EventKind::Unreachable)
+    // First a kept connection is found closed, and then none can be made.
+    let it = until(&client, "it refuses connections", |it| {
+        let pods = it.endpoints.iter();
+        has(it, EventKind::Unreachable) && pods.clone().any(|pod| pod.why.contains("refused"))
     })
     .await;
     let bad = the_bad_one(&it);
