@@ -30,6 +30,7 @@ mod support;
 #[path = "../src"]
 mod source {
     pub(crate) mod comparison;
+    pub(crate) mod counters;
     pub(crate) mod endpoint;
     pub(crate) mod error;
     pub(crate) mod in_flight;
@@ -47,8 +48,8 @@ mod source {
 }
 // Where the sources expect each other.
 use source::{
-    comparison, endpoint, error, in_flight, latency, locality, logs, member, outcome, policy,
-    route, signals, snapshot, stable_hash, sync,
+    comparison, counters, endpoint, error, in_flight, latency, locality, logs, member, outcome,
+    policy, route, signals, snapshot, stable_hash, sync,
 };
 
 #[allow(dead_code, reason = "what isn't used here is used in the crate")]

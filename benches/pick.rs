@@ -55,6 +55,7 @@ fn main() {
     }
     for len in [10, 100] {
         watchfulness(len, &plan, &mut goals);
+        counting(len, &plan, &mut goals);
     }
     thresholds(&plan);
     goals.print();
@@ -400,6 +401,48 @@ fn watch<P: Policy + Clone>(
             })
         });
     }
+}
+
+/// What it costs to count requests, by requests that are answered at once: for one thread, and for two that count at the same
+/// endpoints.
+fn counting(len: usize, plan: &Plan, goals: &mut Goals) {
+    const OFF: [&str; 2] = ["counters off", "counters off, two threads"];
+    const ON: [&str; 2] = ["counters on", "counters on, two threads"];
+    let runtime = runtime();
+    let mut field = Field::new(format_args!("{len} endpoints, a request, counted"));
+    let limit = Limit::new(len);
+    field.add(LIMIT.one, requests(limit));
+    for (names, on) in [(OFF, false), (ON, true)] {
+        let balance = counted(&runtime, len, on);
+        field.add(names[0], requests(balance.clone()));
+        field.add(names[1], requests_on_two_threads(balance));
+    }
+    let times = field.measure(plan);
+    let name = format!("pick/counters/n={len}");
+    goals.at_most(
+        format_args!("{name}/off/limit"),
+        times.ratio(OFF[0], LIMIT.one),
+        2.0,
+    );
+    let more = times.difference(ON[0], OFF[0]);
+    goals.more_at_most(format_args!("{name}/on"), more, 20.0);
+    // Two threads meet at an endpoint's counters where they meet at its count of requests in flight.
+    let shared = times.ratio(ON[1], OFF[1]);
+    goals.at_most(format_args!("{name}/on/off, two threads"), shared, 1.5);
+    let allocations = per_pick(counted(&runtime, len, true));
+    goals.at_most(format_args!("{name}/allocations"), allocations, 0.0);
+}
+
+/// A balancer that counts its requests, or doesn't.
+fn counted(runtime: &Runtime, len: usize, on: bool) -> Balance<NoOp> {
+    runtime.block_on(async {
+        let mut balance = Balance::builder(StaticEndpoints::new((0..len).map(address)))
+            .counters(on)
+            .build(|_: &_| NoOp::default());
+        let ready = balance.ready().await;
+        ready.expect("readiness never fails");
+        balance
+    })
 }
 
 /// Least connections around its two thresholds: up to 256 endpoints it looks at all, above at 16. What it costs over

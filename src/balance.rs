@@ -7,9 +7,11 @@ mod checks;
 mod connected;
 mod driver;
 mod errand;
+mod explained;
 mod future;
 mod generator;
 mod health_monitor;
+mod history;
 #[cfg(all(test, tower_headless_shuttle))]
 mod interleavings;
 mod membership;
@@ -52,8 +54,10 @@ use tower::Service;
 
 use self::{shared::Shared, starter::Starter};
 use crate::{
+    counters::{BalanceCounts, BalanceTally, Wait, WaitCause},
     endpoint::Endpoint,
     error::{BoxError, Error},
+    explain::Explanation,
     in_flight::{Completion, OnResponse},
     membership::MembershipStream,
     route::Route,
@@ -141,8 +145,8 @@ pub struct Balance<S, C = OnResponse> {
     is_cut_off: bool,
 }
 
-/// The wait for the first answer, and what `Shared::cut_off` was at its beginning.
-type Opening = (u64, Pin<Box<OwnedNotified>>);
+/// The wait for the first answer, what `Shared::cut_off` was at its beginning, and what counts its time.
+type Opening = (u64, Pin<Box<OwnedNotified>>, Option<Wait>);
 
 /// Keeps the background task running.
 struct Handle {
@@ -214,6 +218,22 @@ impl<S, C> Balance<S, C> {
         ResponseFuture::new(&self.shared, self.completion.clone(), request)
     }
 
+    /// What the balancer knows of itself now: of each endpoint why it would get a request or wouldn't, since when, and what its
+    /// requests have come to; where the endpoints come from, and what failed there; what has happened in the last hour.
+    ///
+    /// For people, pages and metrics to read, not for requests: it takes some microseconds for each endpoint, and two locks
+    /// that no pick takes. Since when, next trials, errors' times, counts and events are there only if the balancer
+    /// [counts](BalanceBuilder::counters).
+    pub fn explain(&self) -> Explanation {
+        explained::explain(&self.shared)
+    }
+
+    /// What has been counted since the balancer was built, as a whole; none unless it
+    /// [counts](BalanceBuilder::counters). No figure in it ever goes down.
+    pub fn counts(&self) -> Option<BalanceCounts> {
+        Some(self.shared.signals.tally()?.counts())
+    }
+
     /// [`call`](Service::call) with a [`Route`]: by key, to one pod, or away from some.
     ///
     /// A request that avoids pods goes to one of two others, chosen at random: the one with the smaller load, whatever the
@@ -273,6 +293,20 @@ impl<S, C> Balance<S, C> {
         self.shared.current.load().has_other(route)
     }
 
+    /// What counts its requests, if anything does.
+    pub(crate) fn tally(&self) -> Option<&Arc<BalanceTally>> {
+        self.shared.signals.tally()
+    }
+
+    /// The hedge that `endpoint` had was answered first.
+    pub(crate) fn count_hedge_won(&self, endpoint: &Endpoint) {
+        let snapshot = self.shared.current.load();
+        let member = snapshot.member_of(endpoint);
+        if let Some(tally) = member.and_then(|member| member.tally()) {
+            tally.hedge_won();
+        }
+    }
+
     /// From now on requests are hedged, and it is learnt which answers are late.
     pub(crate) fn begin_hedging(&self) {
         self.shared.signals.begin_hedging();
@@ -303,7 +337,7 @@ impl<S, C> Balance<S, C> {
                 return Poll::Ready(());
             }
             match &mut self.opening {
-                Some((cut_off, opening)) => {
+                Some((cut_off, opening, _)) => {
                     ready!(opening.as_mut().poll(cx));
                     self.is_cut_off = self.shared.cut_off() != *cut_off;
                     self.opening = None;
@@ -316,7 +350,8 @@ impl<S, C> Balance<S, C> {
                 None => {
                     let opening = self.shared.opening.clone();
                     let cut_off = self.shared.cut_off();
-                    self.opening = Some((cut_off, Box::pin(opening.notified_owned())));
+                    let wait = self.shared.wait(WaitCause::Discovery);
+                    self.opening = Some((cut_off, Box::pin(opening.notified_owned()), wait));
                     if !self.handle.starter.start() {
                         // There is no runtime; the call will say so.
                         return Poll::Ready(());

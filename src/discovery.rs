@@ -8,6 +8,7 @@ mod failure_log;
 pub(crate) mod fallback;
 #[cfg(any(feature = "dns", feature = "kube"))]
 mod filter;
+mod report;
 #[cfg(feature = "dns")]
 pub(crate) mod schedule;
 #[cfg(any(feature = "dns", feature = "kube"))]
@@ -15,6 +16,7 @@ mod shared;
 pub(crate) mod stream_discovery;
 
 pub(crate) use failure_log::FailureLog;
+pub use report::DiscoveryReport;
 
 use std::{
     net::SocketAddr,
@@ -150,6 +152,12 @@ pub trait Discovery: Send + 'static {
         None
     }
 
+    /// What the source tells of itself, for [`Balance::explain`](crate::Balance::explain): by default, only that it is
+    /// `custom`. The balancer asks after it has polled the source.
+    fn report(&self) -> DiscoveryReport {
+        DiscoveryReport::new("custom")
+    }
+
     /// This source as the primary, with `other` as its fallback while this one can't be asked: see [`Fallback`].
     fn or<D: Discovery>(self, other: D) -> Fallback<Self, D>
     where
@@ -187,6 +195,10 @@ impl<D: Discovery + ?Sized> Discovery for Box<D> {
 
     fn name(&self) -> Option<String> {
         (**self).name()
+    }
+
+    fn report(&self) -> DiscoveryReport {
+        (**self).report()
     }
 }
 
@@ -245,6 +257,10 @@ impl Discovery for StaticEndpoints {
     fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>> {
         self.next()
             .map_or(Poll::Pending, |set| Poll::Ready(Ok(set)))
+    }
+
+    fn report(&self) -> DiscoveryReport {
+        DiscoveryReport::new("static")
     }
 
     /// The set is as true as ever: a [`Fallback`] that hears it needn't wait for anything newer.

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use self::request_state::RequestState;
 use crate::{
+    counters::{EndpointTally, Failed, TurnedDown},
     endpoint::Endpoint,
     error::BoxError,
     member::{EjectionReason, Member, MemberRef, OVERTAKEN, Verdict},
@@ -40,6 +41,9 @@ impl InFlight {
     /// A request that a pick has brought to `member`; a `trial` is one sent to find out how an endpoint is that gets no others.
     #[inline]
     pub(crate) fn new(member: &Member, is_trial: bool) -> Self {
+        if let Some(tally) = member.tally() {
+            tally.picked(is_trial);
+        }
         Self {
             member: member.member_ref(),
             state: RequestState::new(is_trial, is_trial && member.is_ejected()),
@@ -93,7 +97,9 @@ impl InFlight {
     /// The endpoint has it, and no answer yet.
     #[inline]
     pub(crate) fn wait(&mut self) {
-        let is_told = self.state.is_trial_or_half_open() || self.member.signals().is_reviewed();
+        let is_told = self.state.is_trial_or_half_open()
+            || self.member.signals().is_reviewed()
+            || self.member.tally().is_some();
         if is_told && !self.state.waits() {
             let answers = self.member.stats().progress();
             self.state.wait(self.now(), answers);
@@ -111,6 +117,7 @@ impl InFlight {
         } else {
             Duration::ZERO
         };
+        self.state.keep_wait(waited.as_nanos() as u64);
         self.member.stats().answered(waited);
         if self.member.signals().is_hedged() {
             self.compare(waited);
@@ -155,9 +162,16 @@ impl InFlight {
         self.member.signals().age(Instant::now())
     }
 
-    /// The endpoint has not taken it, and it goes to another one.
-    pub(crate) fn refuse(&mut self) {
+    /// The endpoint has not taken it, and it goes to another one; or, if it was not `turned_down`, it is lost.
+    pub(crate) fn refuse(&mut self, turned_down: Option<TurnedDown>) {
         self.state.report(Outcome::Ignored);
+        if let Some(tally) = self.member.tally() {
+            match turned_down {
+                Some(how) => tally.turned_down(how),
+                None => tally.failed(Failed::Unanswered, self.member.signals().millis()),
+            }
+            self.state.count();
+        }
         self.state.end_wait();
         if self.state.end_half_open() {
             self.judge(Verdict::Failed);
@@ -182,6 +196,9 @@ impl InFlight {
             self.judge(Verdict::Late);
         }
         self.withdraw();
+        if let Some(tally) = self.member.tally() {
+            tally.overtaken();
+        }
         let (signals, waited) = (self.member.signals(), self.waited_without_answer());
         // A hedge that was sent sooner ejects nobody.
         let is_late = signals.latencies.late().is_some_and(|late| waited > late);
@@ -222,6 +239,32 @@ impl InFlight {
             return Duration::ZERO;
         }
         self.state.waited(self.now()).unwrap_or_default()
+    }
+
+    /// The answer's status, of one that counts as a failure or an overload.
+    #[cfg(feature = "http-body")]
+    pub(crate) fn note_status(&self, status: http::StatusCode) {
+        if let Some(tally) = self.member.tally() {
+            tally.note_status(status.as_u16(), self.member.signals().millis());
+        }
+    }
+
+    /// Counts what it has come to, unless that is a success.
+    #[cold]
+    fn count(&self, tally: &EndpointTally, outcome: Outcome) {
+        match outcome {
+            Outcome::Failure => {
+                let how = match self.state.outcome() {
+                    None => Failed::GivenUp,
+                    Some(_) if self.state.is_answered() => Failed::Answered,
+                    Some(_) => Failed::Unanswered,
+                };
+                tally.failed(how, self.member.signals().millis());
+            }
+            Outcome::Overload => tally.overloaded(),
+            _ if self.state.is_counted() => {}
+            _ => tally.cancelled(),
+        }
     }
 
     #[cold]
@@ -287,6 +330,12 @@ impl Drop for InFlight {
     #[inline]
     fn drop(&mut self) {
         let outcome = self.end();
+        if let Some(tally) = self.member.tally() {
+            match outcome {
+                Outcome::Success => tally.succeeded(self.state.kept_wait()),
+                _ => self.count(tally, outcome),
+            }
+        }
         if outcome.is_turned_away() {
             self.was_turned_away(outcome);
         } else {

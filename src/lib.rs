@@ -359,6 +359,7 @@
 //! | `backoff.rs` | growing delays and jitter |
 //! | `home.rs` | which runtime something lives in, and timers that may move to another one |
 //! | `signals.rs` | rare conditions that each pick checks with one load: a trial on offer, a new endpoint, an outage |
+//! | `counters.rs`, `counters/` | what is counted of requests, endpoint by endpoint and in all; a histogram of latencies |
 //! | `latency.rs`, `latency/` | how long an endpoint takes to answer: a moving average that believes bad news at once, and a 95th percentile |
 //! | `member.rs`, `member/` | one endpoint as a balancer has it, for one life: status word, requests in flight, statistics; a set of them, as policies see it |
 //! | `route.rs`, `route/` | what a request says of where it wants to go; what one pod is asked for by |
@@ -379,6 +380,7 @@
 //! | `discovery/endpoint_slices.rs`, `discovery/endpoint_slices/` | feature `kube`: the API server's slices, listed and watched; nothing else names kube |
 //! | `subset.rs`, `subset/` | which part of a set a client uses: its order of the pods, and how much of that; pure |
 //! | `membership.rs`, `membership/` | what joins and leaves, for those who need the set itself |
+//! | `explain.rs`, `explain/` | why requests go where they go: plain data that a balancer makes of itself, and its text |
 //! | `balance.rs`, `balance/` | the service, its builder and layer, its future, its one background task and the registry of members |
 //! | `balance/connected.rs`, `balance/connected/` | a pod's service over connections of any protocol: one for each request, or one for all |
 //! | `pinned.rs` | the services of one pod, and of all but one |
@@ -402,6 +404,7 @@
 //! | `http-body` | yes | [`OnBodyEnd`]: HTTP requests count as in flight to the end of the response's body |
 //! | `http` | no | [`http::Client`]: HTTP/1.1 and HTTP/2, on hyper, over the pods that `dns`, or any other discovery, finds; [`HealthCheck::http`] and [`HealthCheck::grpc`] |
 //! | `json` | no | JSON in requests and responses: [`http::RequestBuilder::json`], [`http::Response::json`] |
+//! | `serde` | no | [`Explanation`] and [`BalanceCounts`] can be written and read, as JSON and the like |
 //! | `sessions` | no | [`http::Sessions`]: sticky sessions by cookie or header, on cookie |
 //! | `test-util` | no | [`test_util`]: an embedded DNS server, pods that fail on demand and a cluster of both, and [clients that a function answers](http::Client::from_fn), for [your own tests](test_util#how-to-test-your-application) |
 //! | `tls` | no | HTTPS, on rustls; takes one of the two below |
@@ -418,9 +421,11 @@ mod balance;
 mod broadcast;
 mod check;
 mod comparison;
+mod counters;
 mod discovery;
 mod endpoint;
 mod error;
+mod explain;
 #[cfg(all(fuzzing, feature = "dns"))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -458,12 +463,17 @@ pub use balance::{
 };
 pub use broadcast::{Answers, Broadcast, Collected, QuorumError};
 pub use check::HealthCheck;
+pub use counters::{
+    BalanceCounts, DiscoveryCounts, EjectionCounts, EndpointCounts, FailureCounts, LATENCY_BOUNDS,
+    LatencyCounts, RetryCounts, WaitCounts, Waits,
+};
 #[cfg(feature = "kube")]
 pub use discovery::endpoint_slices::{
     EndpointSlices, EndpointSlicesError, ParseServiceTargetError, ServiceTarget,
 };
 pub use discovery::{
-    Discovery, StaticEndpoints, fallback::Fallback, stream_discovery::StreamDiscovery,
+    Discovery, DiscoveryReport, StaticEndpoints, fallback::Fallback,
+    stream_discovery::StreamDiscovery,
 };
 #[cfg(feature = "dns")]
 pub use discovery::{
@@ -472,6 +482,10 @@ pub use discovery::{
 };
 pub use endpoint::Endpoint;
 pub use error::{BoxError, Error, Unsent};
+pub use explain::{
+    DiscoveryExplanation, EndpointExplanation, Event, EventKind, Explanation, LastError,
+    PolicyExplanation, Verdict,
+};
 pub use hedge::Hedge;
 pub use in_flight::{Completion, InFlight, OnResponse};
 #[cfg(feature = "http-body")]

@@ -32,6 +32,7 @@ use self::{
     status_word::StatusWord,
 };
 use crate::{
+    counters::EndpointTally,
     endpoint::Endpoint,
     latency::{Latency, Percentile},
     signals::Signals,
@@ -69,6 +70,8 @@ pub(crate) struct MemberRef {
     /// What part of its share a new endpoint gets (slow start), as the bits of a floating-point number.
     warmth: AtomicU32,
     signals: Arc<Signals>,
+    /// If requests are counted.
+    tally: Option<Arc<EndpointTally>>,
     member: Weak<Member>,
 }
 
@@ -81,6 +84,7 @@ impl Member {
         decay: Option<Duration>,
         signals: Arc<Signals>,
     ) -> Arc<Self> {
+        let tally = signals.tally().map(|all| all.endpoint());
         let latency = decay.map(|decay| signals.latencies.latency(decay));
         Arc::new_cyclic(|member| Self {
             member_ref: Arc::new(MemberRef {
@@ -92,6 +96,7 @@ impl Member {
                 percentile: Percentile::default(),
                 warmth: AtomicU32::new(1_f32.to_bits()),
                 signals,
+                tally,
                 member: member.clone(),
             }),
         })
@@ -160,6 +165,12 @@ impl MemberRef {
     #[inline]
     pub(crate) fn stats(&self) -> &RequestStats {
         &self.stats
+    }
+
+    /// Where its requests are counted, if they are.
+    #[inline]
+    pub(crate) fn tally(&self) -> Option<&EndpointTally> {
+        self.tally.as_deref()
     }
 
     #[inline]
@@ -291,7 +302,11 @@ impl MemberRef {
             0 => (word | UNREACHABLE) & !TRIAL,
             _ => word,
         };
-        self.change(refuse) & UNREACHABLE == 0
+        let is_new = self.change(refuse) & UNREACHABLE == 0;
+        if let Some(tally) = self.tally().filter(|_| is_new) {
+            tally.became_unreachable();
+        }
+        is_new
     }
 
     /// The endpoint accepts requests again. True if it refused some until now.

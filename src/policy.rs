@@ -139,6 +139,13 @@ pub trait Picker: Any + Send + Sync {
         let _ = route;
         false
     }
+
+    /// What part of the next requests each of `members` gets, from 0 to 1, for
+    /// [`Balance::explain`](crate::Balance::explain). None, the default, where that can't be told, as when it depends on loads.
+    fn shares(&self, members: &Members) -> Option<Vec<f64>> {
+        let _ = members;
+        None
+    }
 }
 
 impl Policy for Box<dyn Policy> {

@@ -10,6 +10,7 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
+    counters::BalanceTally,
     latency::Latencies,
     logs::Changes,
     sync::{
@@ -49,6 +50,8 @@ pub(crate) struct Signals {
     pub(crate) changes: Changes,
     /// The name of the service, for errors and events.
     service: Option<Arc<str>>,
+    /// If requests are counted.
+    tally: Option<Arc<BalanceTally>>,
 }
 
 /// Sees to it that the background task runs.
@@ -103,6 +106,7 @@ impl Signals {
             members: AtomicU64::new(0),
             changes: Changes::default(),
             service: None,
+            tally: None,
         }
     }
 
@@ -114,6 +118,18 @@ impl Signals {
     /// The name of the service, where it is known.
     pub(crate) fn service(&self) -> Option<&Arc<str>> {
         self.service.as_ref()
+    }
+
+    /// The same for a balancer that counts its requests.
+    pub(crate) fn counted(self, is_counted: bool) -> Self {
+        let tally = is_counted.then(Arc::default);
+        Self { tally, ..self }
+    }
+
+    /// What is counted, if anything is.
+    #[inline]
+    pub(crate) fn tally(&self) -> Option<&Arc<BalanceTally>> {
+        self.tally.as_ref()
     }
 
     /// The number of the next member.
@@ -135,6 +151,27 @@ impl Signals {
     #[inline]
     pub(crate) fn age(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.epoch).as_nanos() as u64
+    }
+
+    /// When the balancer was so old, in milliseconds.
+    pub(crate) fn at(&self, millis: u64) -> Instant {
+        self.epoch + Duration::from_millis(millis)
+    }
+
+    /// How old the balancer is, in milliseconds.
+    pub(crate) fn millis(&self) -> u64 {
+        self.age(Instant::now()) / 1_000_000
+    }
+
+    /// For how long there is an outage, if there is one.
+    pub(crate) fn outage_for(&self, now: Instant) -> Option<Duration> {
+        let since = self.outage.since.load(Relaxed).checked_sub(1)?;
+        Some(Duration::from_nanos(self.age(now).saturating_sub(since)))
+    }
+
+    /// How many failures in a row are reason enough for a review, if any number is.
+    pub(crate) fn failures_in_a_row(&self) -> Option<u32> {
+        (self.failures != 0).then_some(self.failures)
     }
 
     /// Begins an outage, unless there is one, and returns its beginning.

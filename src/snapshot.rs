@@ -15,7 +15,7 @@ mod writer;
 
 pub(crate) use writer::{Update, Writer};
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use rand::{Rng, seq::IteratorRandom};
@@ -26,7 +26,7 @@ use crate::{
     in_flight::InFlight,
     locality::{LocalitySplit, Nearest},
     member::{Member, Members},
-    policy::AnyPicker,
+    policy::{AnyPicker, Picker},
     route::Route,
     signals::{PickFlags, Signals},
 };
@@ -98,6 +98,34 @@ impl<S> Snapshot<S> {
     pub(crate) fn is_near(&self, index: usize) -> Option<bool> {
         let split = self.pickers.split.as_ref();
         split.map(|split| split.is_near(index))
+    }
+
+    /// Whether near endpoints come first.
+    pub(crate) fn is_near_first(&self) -> bool {
+        self.pickers.split.is_some()
+    }
+
+    /// What part of the next requests each endpoint gets, where that can be told: not where near ones come first.
+    pub(crate) fn shares(&self) -> Option<Vec<f64>> {
+        match self.pickers.split {
+            None => self.pickers.whole.shares(&self.members),
+            Some(_) => None,
+        }
+    }
+
+    /// Whether the policy looks at how many requests the endpoints have.
+    pub(crate) fn is_load_aware(&self) -> bool {
+        Picker::is_load_aware(&self.pickers.whole)
+    }
+
+    /// The endpoint's load, as the policy sees it.
+    pub(crate) fn load_of(&self, index: usize) -> u32 {
+        self.members.load(index)
+    }
+
+    /// How long the endpoint takes to begin its answers, as the policy sees it.
+    pub(crate) fn average_latency(&self, index: usize) -> Option<Duration> {
+        self.members.latency(index)
     }
 
     /// Takes note that endpoints have become available, or are so no longer.

@@ -54,6 +54,7 @@ use crate::{
 /// | [`subset`](Self::subset) | none: all pods are used |
 /// | [`name`](Self::name) | [discovery's](Discovery::name) |
 /// | [`seed`](Self::seed) | none: picks can't be foreseen |
+/// | [`counters`](Self::counters) | off |
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it builds"]
 pub struct BalanceBuilder<D, C = OnResponse> {
@@ -68,6 +69,7 @@ pub struct BalanceBuilder<D, C = OnResponse> {
     subset: Option<Subset>,
     name: Option<Arc<str>>,
     seed: Option<u64>,
+    counters: bool,
 }
 
 impl Balance<()> {
@@ -91,6 +93,7 @@ impl<D> BalanceBuilder<D> {
             subset: None,
             name: None,
             seed: None,
+            counters: false,
         }
     }
 }
@@ -180,6 +183,7 @@ impl<D, C> BalanceBuilder<D, C> {
             subset: self.subset,
             name: self.name,
             seed: self.seed,
+            counters: self.counters,
         }
     }
 
@@ -233,6 +237,16 @@ impl<D, C> BalanceBuilder<D, C> {
     /// share the generator; each balancer of a [layer](Self::into_layer) has one of its own, of this same seed.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
+        self
+    }
+
+    /// Whether requests are counted, and it is kept what has happened to the endpoints, for
+    /// [`Balance::explain`](super::Balance::explain) and [`Balance::counts`](super::Balance::counts). Off by default.
+    ///
+    /// On, it costs a request some nanoseconds and no allocation, and an endpoint half a kilobyte. No word is written by
+    /// the requests of all endpoints.
+    pub fn counters(mut self, on: bool) -> Self {
+        self.counters = on;
         self
     }
 
@@ -321,6 +335,7 @@ impl<D, C> BalanceBuilder<D, C> {
             let locality = self.locality.clone();
             Part::new(subset, locality, || (&mut &generator).next_u64())
         });
+        let policy = self.policy.name();
         let (writer, current) = Writer::new(
             self.policy,
             self.locality,
@@ -335,6 +350,7 @@ impl<D, C> BalanceBuilder<D, C> {
         let ready_timeout = self.ready_timeout;
         let mut shared = Shared::new(current, signals.clone(), generator, ready_timeout, events);
         shared.is_part = part.is_some();
+        shared.policy = policy;
         let shared = Arc::new(shared);
         signals.belong_to(&shared);
         let slow_start = SlowStart::new(self.slow_start);
@@ -360,7 +376,7 @@ impl<D, C> BalanceBuilder<D, C> {
     }
 
     fn signals(&self) -> Signals {
-        let signals = Signals::new(Instant::now());
+        let signals = Signals::new(Instant::now()).counted(self.counters);
         // Who counts requests has some to count out later, and who asks endpoints puts them out.
         let is_reviewed = !self.detection.is_off()
             || !self.slow_start.is_zero()

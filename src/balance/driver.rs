@@ -31,14 +31,14 @@ use super::{
     health_monitor::HealthMonitor,
     part::Part,
     reconnect::Refusal,
-    registry::{Life, Registry},
+    registry::{Change, Life, Registry},
     shared::{Event, ReadyFn, Shared},
     starter::Background,
 };
 use crate::{
     discovery::{Discovery, FailureLog},
     endpoint::Endpoint,
-    error::BoxError,
+    error::{BoxError, chain},
     home::Timer,
     locality::Proximities,
     logs::{self, ENDPOINTS, Line, Untold, change, debug, display, error, info},
@@ -74,6 +74,8 @@ pub(super) struct Driver<D, S, M> {
     /// For what is due next.
     timer: Timer,
     has_begun: bool,
+    /// Something may have changed that is kept in mind.
+    is_news: bool,
     /// Every handle of the balancer has a share of the other end.
     handles: oneshot::Receiver<Infallible>,
     _close: CloseOnDrop<S>,
@@ -111,6 +113,7 @@ where
             starved: Bell::new(shared.starved.clone()),
             timer: Timer::at(Instant::now()),
             has_begun: false,
+            is_news: false,
             handles,
             shared,
             discovery,
@@ -133,6 +136,7 @@ where
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<ControlFlow<()>> {
         let step = self.poll_first(cx);
         if step.is_ready() {
+            self.is_news = true;
             self.fit();
             for request in self.unheard.drain(..) {
                 let _ = request.send(());
@@ -203,6 +207,13 @@ where
 
     fn on_answer(&mut self, answer: Result<Vec<Endpoint>, BoxError>) {
         self.failures.note(&answer);
+        if let Some(tally) = self.shared.signals.tally() {
+            tally.discovered(answer.as_ref().ok().map(Vec::len));
+        }
+        let error = answer.as_ref().err().map(|error| chain(&**error));
+        if let Some(mut history) = self.shared.history() {
+            history.discovered(error, Instant::now());
+        }
         match answer {
             Ok(set) => {
                 let answered = Instant::now().checked_sub(self.discovery.age());
@@ -290,6 +301,7 @@ where
             altered = change.altered,
             "endpoints changed",
         );
+        self.keep(&change, now);
         let left = change.left.iter().map(|life| &life.endpoint);
         let part = self.part.as_ref();
         // Of a subset, some leave that are still there.
@@ -323,6 +335,43 @@ where
         self.opens_at = None;
         shared.wake();
         shared.members.send_replace(());
+    }
+
+    /// Keeps in mind who has joined and left.
+    fn keep(&self, change: &Change<S>, now: Instant) {
+        let Some(mut history) = self.shared.history() else {
+            return;
+        };
+        for life in &change.left {
+            history.leave(life.member.id(), &life.endpoint, now);
+        }
+        for id in &change.joined {
+            if let Some(life) = self.registry.lives.get(id) {
+                history.join(*id, &life.endpoint, now);
+            }
+        }
+    }
+
+    /// Keeps in mind how the endpoints and the source stand, where that has changed.
+    fn take_stock(&mut self) {
+        if self.shared.signals.tally().is_none() {
+            return;
+        }
+        let (report, now) = (self.discovery.report(), Instant::now());
+        let Some(mut history) = self.shared.history() else {
+            return;
+        };
+        history.reported(report, now);
+        if !std::mem::take(&mut self.is_news) {
+            return;
+        }
+        history.set_panic(self.monitor.is_panic(), now);
+        for (id, life) in &mut self.registry.lives {
+            let standing = life.standing();
+            if std::mem::replace(&mut life.told, standing) != standing {
+                history.see(*id, &life.endpoint, standing, now);
+            }
+        }
     }
 
     /// The events that there are now, and then what those of endpoints mean for the near ones' share and for how many may be
@@ -578,9 +627,13 @@ where
             match self.poll_step(cx) {
                 Poll::Ready(ControlFlow::Continue(())) => {}
                 Poll::Ready(ControlFlow::Break(())) => return Poll::Ready(()),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    self.take_stock();
+                    return Poll::Pending;
+                }
             }
         }
+        self.take_stock();
         cx.waker().wake_by_ref();
         Poll::Pending
     }

@@ -29,8 +29,8 @@ use tower::Service;
 use super::{
     errand::Errand,
     place::{
-        Held, State, StateProjection, Unready, Waiting, offer, place, place_errand, refuse,
-        take_back,
+        Held, State, StateProjection, Unready, Waiting, offer, place, place_again, place_errand,
+        refuse, take_back,
     },
     shared::Shared,
 };
@@ -139,12 +139,7 @@ impl<S: Service<Req>, Req, C> ResponseFuture<S, Req, C> {
 
     /// The endpoint that has the request, or gets it once it is ready. None while no endpoint accepts it.
     pub(crate) fn endpoint(&self) -> Option<&Endpoint> {
-        let in_flight = match &self.state {
-            State::Sent { in_flight, .. } => in_flight.as_ref(),
-            State::Unsent { unready } => unready.held.as_ref().map(|held| &held.in_flight),
-            State::Waiting { .. } | State::Failed { .. } => None,
-        };
-        in_flight.map(InFlight::endpoint)
+        self.guard().map(InFlight::endpoint)
     }
 
     /// The name of the service that the request is for, where it is known, while the request is under way.
@@ -171,6 +166,30 @@ impl<S: Service<Req>, Req, C> ResponseFuture<S, Req, C> {
             StateProjection::Failed { .. } => return,
         };
         errand.avoid(endpoint);
+    }
+
+    /// Counts it as one that was sent again, at the endpoint that has it by now, if any has.
+    pub(crate) fn counted_as_retry(self) -> Self {
+        if let Some(tally) = self.guard().and_then(|guard| guard.member().tally()) {
+            tally.retried_here();
+        }
+        self
+    }
+
+    /// Counts it as the hedge of another one, at the endpoint that has it by now, if any has.
+    pub(crate) fn counted_as_hedge(self) -> Self {
+        if let Some(tally) = self.guard().and_then(|guard| guard.member().tally()) {
+            tally.hedged_here();
+        }
+        self
+    }
+
+    fn guard(&self) -> Option<&InFlight> {
+        match &self.state {
+            State::Sent { in_flight, .. } => in_flight.as_ref(),
+            State::Unsent { unready } => unready.held.as_ref().map(|held| &held.in_flight),
+            State::Waiting { .. } | State::Failed { .. } => None,
+        }
     }
 
     /// The guard of the request, if an endpoint has it, or gets it once it is ready.
@@ -252,6 +271,7 @@ where
         held,
         change,
         shared,
+        ..
     } = unready;
     let Poll::Ready(is_ready) = service.poll_ready(cx) else {
         return poll_elsewhere(held, change, shared, cx);
@@ -328,7 +348,8 @@ where
     task::ready!(waiting.change.as_mut().poll(cx));
     let (shared, request) = (&waiting.shared, waiting.request.take().expect(TAKEN));
     Poll::Ready(if shared.cut_off() == waiting.cut_off {
-        place_errand(shared, request, std::mem::take(&mut waiting.errand))
+        let errand = std::mem::take(&mut waiting.errand);
+        place_again(shared, request, errand, waiting.wait.take())
     } else {
         State::failed(shared.signals.service(), shared.closed())
     })

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::{registry::Lives, slow_start::SlowStart};
 use crate::{
     logs::change,
-    member::{Checked, Member},
+    member::{Checked, EjectionReason, Member},
     outlier::{Case, Decision, OutlierDetection, OutlierDetector, USUAL},
     signals::Signals,
 };
@@ -66,6 +66,11 @@ impl HealthMonitor {
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// Whether ejections are ignored, for too few endpoints are healthy.
+    pub(super) fn is_panic(&self) -> bool {
+        self.detector.is_panic()
     }
 
     /// How slow start takes a member that joins now.
@@ -180,6 +185,9 @@ fn apply(decision: &Decision, member: &Member) -> bool {
             let is_new = member.eject();
             if before != decision.out {
                 change!(Ejected, signals, %endpoint, %reason, "endpoint ejected");
+                if let Some(tally) = member.tally() {
+                    tally.ejected(reason as usize);
+                }
             }
             is_new
         }
@@ -207,7 +215,16 @@ fn heed_checks(member: &Member, is_panic: bool) -> bool {
         Checked::Pending => true,
     };
     match is_out {
-        true => member.set_unfit(),
+        true => {
+            let is_new = member.set_unfit();
+            if is_new
+                && member.stats().checked() == Checked::Fails
+                && let Some(tally) = member.tally()
+            {
+                tally.ejected(EjectionReason::CheckFailed as usize);
+            }
+            is_new
+        }
         false => member.set_fit(),
     }
 }

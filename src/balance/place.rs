@@ -11,6 +11,7 @@ use tower::Service;
 
 use super::{errand::Errand, reconnect::Refusal, shared::Shared, waiting::Placement};
 use crate::{
+    counters::{Wait, WaitCause},
     error::{BoxError, Busy, Error, NoRuntime, PodState, Refused, Suspect, Unsent, chain},
     in_flight::InFlight,
     route::{PodId, Route},
@@ -44,6 +45,8 @@ impl<S, F, Req> State<S, F, Req> {
 /// A request that waits for a change.
 pub(super) struct Waiting<S, Req> {
     pub(super) change: BoxFuture<'static, ()>,
+    /// Counts its time.
+    pub(super) wait: Option<Wait>,
     pub(super) request: Option<Req>,
     pub(super) errand: Errand,
     /// What `Shared::cut_off` was.
@@ -57,6 +60,8 @@ pub(super) struct Unready<S, Req> {
     pub(super) held: Option<Held<Req>>,
     /// Once it has been polled: that pod may leave.
     pub(super) change: Option<BoxFuture<'static, ()>>,
+    /// Counts its time.
+    pub(super) _wait: Option<Wait>,
     pub(super) shared: Arc<Shared<S>>,
 }
 
@@ -90,8 +95,22 @@ where
 #[cold]
 pub(super) fn place_errand<S, Req>(
     shared: &Arc<Shared<S>>,
+    request: Req,
+    errand: Errand,
+) -> State<S, S::Future, Req>
+where
+    S: Service<Req> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+{
+    place_again(shared, request, errand, None)
+}
+
+/// The same for a request that has waited.
+pub(super) fn place_again<S, Req>(
+    shared: &Arc<Shared<S>>,
     mut request: Req,
     mut errand: Errand,
+    mut wait: Option<Wait>,
 ) -> State<S, S::Future, Req>
 where
     S: Service<Req> + Clone + Send + 'static,
@@ -106,14 +125,18 @@ where
         let (service, in_flight) = match shared.pick_routed(errand.route()) {
             Some(picked) => picked,
             None if errand.route().is_only_others() => {
+                shared.count_unplaced();
                 return State::failed(shared.signals.service(), shared.no_other());
             }
             None => match shared.pick_or_wait(&mut errand) {
                 Ok(Placement::Picked(service, in_flight)) => (service, in_flight),
                 Ok(Placement::Waiting(change)) => {
+                    let cause = shared.wait_cause(errand.route());
+                    wait = wait.filter(|wait| wait.is_for(cause));
                     return State::Waiting {
                         waiting: Box::new(Waiting {
                             change,
+                            wait: wait.or_else(|| shared.wait(cause)),
                             request: Some(request),
                             errand,
                             cut_off,
@@ -121,10 +144,14 @@ where
                         }),
                     };
                 }
-                Err(error) => return State::failed(shared.signals.service(), error),
+                Err(error) => {
+                    shared.count_unplaced();
+                    return State::failed(shared.signals.service(), error);
+                }
             },
         };
         errand.placed();
+        wait = None;
         match offer(shared, service, in_flight, request, &mut errand) {
             Ok(state) => return state,
             Err(refused) => request = refused,
@@ -184,6 +211,7 @@ where
                     errand: std::mem::take(errand),
                 }),
                 change: None,
+                _wait: shared.wait(WaitCause::Connection),
                 shared: shared.clone(),
             }),
         });
@@ -205,7 +233,7 @@ where
     if error.is::<NoRuntime>() {
         return Ok(State::failed(shared.signals.service(), Error::no_runtime()));
     }
-    shared.refused(in_flight, Refusal::NotReady, error, ready::<S, Req>);
+    shared.refused(in_flight, Refusal::NotReady, false, error, ready::<S, Req>);
     Err(request)
 }
 
@@ -233,7 +261,13 @@ where
         let error = Error::closed(Some(error.into()));
         return State::failed(in_flight.member().signals().service(), error);
     };
-    shared.refused(in_flight, Refusal::HandedBack, error, ready::<S, Req>);
+    shared.refused(
+        in_flight,
+        Refusal::HandedBack,
+        false,
+        error,
+        ready::<S, Req>,
+    );
     place_errand(&shared, request, errand)
 }
 
@@ -257,11 +291,16 @@ where
             Err(error) => (false, error),
         },
     };
+    if in_flight.member().tally().is_some()
+        && let Some(shared) = Shared::<S>::of(&in_flight)
+    {
+        shared.note_failure(in_flight.member(), &error);
+    }
     if !is_passed_over {
         Shared::<S>::end_trial(&mut in_flight);
     } else if let Some(shared) = Shared::<S>::of(&in_flight) {
         let why = chain(&*error).into();
-        shared.refused(in_flight, Refusal::HandedBack, why, ready::<S, Req>);
+        shared.refused(in_flight, Refusal::HandedBack, true, why, ready::<S, Req>);
     }
     State::failed(service.as_ref(), Error::endpoint_failed(endpoint, error))
 }

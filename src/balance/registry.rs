@@ -9,7 +9,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use rand::Rng;
 use tokio::time::Instant;
 
-use super::reconnect::{Reconnect, Running};
+use super::{
+    history::Standing,
+    reconnect::{Reconnect, Running},
+};
 use crate::{
     check::{CheckState, Kept},
     endpoint::Endpoint,
@@ -45,6 +48,8 @@ pub(super) struct Life<S> {
     pub(super) running: Option<Running>,
     /// While a check of it runs.
     pub(super) checking: Option<Running>,
+    /// How it stood when that was last told, and when it was to be tried again.
+    pub(super) told: (Standing, Option<Instant>),
     /// Since when it is new, for slow start.
     pub(super) new_since: Option<Instant>,
 }
@@ -122,7 +127,24 @@ impl<S> Life<S> {
             reconnect: None,
             running: None,
             checking: None,
+            told: (Standing::In, None),
             new_since: None,
+        }
+    }
+
+    /// How it stands now, and when it is tried again.
+    pub(super) fn standing(&self) -> (Standing, Option<Instant>) {
+        let standing = Standing::of(&self.member, self.health.complaint_so_far());
+        let next_trial = match (standing, &self.reconnect) {
+            (Standing::In | Standing::Pending | Standing::CheckFails, _) => None,
+            (Standing::Unreachable, Some(reconnect)) => reconnect.due(),
+            _ => self.health.due(),
+        };
+        // It is new, and is made ready before it gets requests.
+        let is_new = self.reconnect.as_ref().is_some_and(|it| !it.has_refused());
+        match standing {
+            Standing::Unreachable if is_new => (Standing::Pending, next_trial),
+            _ => (standing, next_trial),
         }
     }
 

@@ -13,10 +13,13 @@ use tokio::{
     time::Instant,
 };
 
-use super::{asked::Asked, generator::Generator, reconnect::Refusal, starter::Starter};
+use super::{
+    asked::Asked, generator::Generator, history::History, reconnect::Refusal, starter::Starter,
+};
 use crate::{
+    counters::{TurnedDown, Wait, WaitCause},
     endpoint::Endpoint,
-    error::{self, BoxError, Error, SharedError},
+    error::{self, BoxError, Error, SharedError, chain},
     in_flight::InFlight,
     logs::{Line, REQUESTS, debug},
     member::{Member, MemberId, MemberRef},
@@ -104,6 +107,10 @@ pub(super) struct Shared<S> {
     /// How often the background task's runtime has ended before discovery had answered.
     cut_off: AtomicU64,
     notes: Mutex<Notes>,
+    /// Where requests are counted.
+    history: Option<Mutex<History>>,
+    /// The policy's name.
+    pub(super) policy: &'static str,
     starter: OnceLock<Weak<Starter>>,
 }
 
@@ -130,6 +137,7 @@ impl<S> Shared<S> {
         ready_timeout: ReadyTimeout,
         events: mpsc::UnboundedSender<Event<S>>,
     ) -> Self {
+        let history = signals.tally().map(|_| Mutex::default());
         Self {
             current: step(current),
             signals,
@@ -146,6 +154,8 @@ impl<S> Shared<S> {
             closed: AtomicBool::new(false),
             cut_off: AtomicU64::new(0),
             notes: Mutex::default(),
+            history,
+            policy: "custom",
             starter: OnceLock::new(),
         }
     }
@@ -241,11 +251,38 @@ impl<S> Shared<S> {
             endpoint: endpoint.clone(),
             why: why.clone(),
         };
+        if self.history.is_some() {
+            // An error is the user's, and may look at the balancer when it is shown.
+            let text = chain(&*why);
+            if let Some(mut history) = self.history() {
+                history.note_error(id, text, Instant::now());
+            }
+        }
         let mut notes = self.notes();
         let before = notes.last_refusal.replace(last);
         let its_own = notes.refusals.insert(id, why);
         drop(notes);
         drop((before, its_own));
+    }
+
+    /// What has happened, where that is kept. No pick takes this lock.
+    pub(super) fn history(&self) -> Option<MutexGuard<'_, History>> {
+        let history = self.history.as_ref()?;
+        Some(history.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A request of `member` has failed with this. Not kept if somebody else is at it, or another one was just now.
+    #[cold]
+    pub(super) fn note_failure(&self, member: &MemberRef, error: &BoxError) {
+        let (id, now) = (member.id(), Instant::now());
+        let history = || self.history.as_ref()?.try_lock().ok();
+        if !history().is_some_and(|history| history.wants_error(id, now)) {
+            return;
+        }
+        let text = chain(&**error);
+        if let Some(mut history) = history() {
+            history.note_error(id, text, now);
+        }
     }
 
     /// Members have left the set: why they refused is of no interest any more.
@@ -288,6 +325,27 @@ impl<S> Shared<S> {
         }
     }
 
+    /// A request begins to wait for this, if that is counted.
+    pub(super) fn wait(&self, cause: WaitCause) -> Option<Wait> {
+        Some(self.signals.tally()?.wait(cause))
+    }
+
+    /// A request fails that no endpoint has had.
+    pub(super) fn count_unplaced(&self) {
+        if let Some(tally) = self.signals.tally() {
+            tally.unplaced();
+        }
+    }
+
+    /// What a request waits for that finds no endpoint.
+    pub(super) fn wait_cause(&self, route: &Route) -> WaitCause {
+        match self.current.load().is_discovered() {
+            false => WaitCause::Discovery,
+            true if route.is_for_one() => WaitCause::Pod,
+            true => WaitCause::Unreachable,
+        }
+    }
+
     /// That the background task has ended, or will not come to an answer.
     pub(super) fn closed(&self) -> Error {
         let last = self.notes().last_refusal.clone();
@@ -298,12 +356,13 @@ impl<S> Shared<S> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An endpoint refused the request of `in_flight`.
+    /// An endpoint refused the request of `in_flight`; it goes to another one, unless it `is_lost`.
     #[cold]
     pub(super) fn refused(
         &self,
         mut in_flight: InFlight,
         refusal: Refusal,
+        is_lost: bool,
         error: BoxError,
         ready: ReadyFn<S>,
     ) {
@@ -312,7 +371,11 @@ impl<S> Shared<S> {
         debug!(REQUESTS, service, %endpoint, error = %why, "request refused, unsent; it is offered again");
         let id = in_flight.member().id();
         self.note_refusal(id, in_flight.endpoint(), error.into());
-        in_flight.refuse();
+        in_flight.refuse(match refusal {
+            _ if is_lost => None,
+            Refusal::NotReady => Some(TurnedDown::NotReady),
+            Refusal::HandedBack => Some(TurnedDown::HandedBack),
+        });
         let trial = in_flight.end_trial();
         // Of the many requests that meet a pod that has just gone, one tells.
         if (in_flight.member().refuse() || trial)

@@ -68,7 +68,7 @@ pub(super) fn statuses<S>(snapshot: &Snapshot<S>) -> Vec<EndpointStatus> {
     endpoints.enumerate().map(status).collect()
 }
 
-fn state(member: &Member) -> EndpointState {
+pub(super) fn state(member: &Member) -> EndpointState {
     if member.is_unreachable() {
         return EndpointState::Unreachable;
     }

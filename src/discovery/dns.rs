@@ -73,7 +73,7 @@ use std::{
 };
 
 use self::{refresher::Refresher, resolver::Resolver, settings::Settings};
-use super::{Discovery, schedule::OnEmpty, shared::Shared};
+use super::{Discovery, DiscoveryReport, schedule::OnEmpty, shared::Shared};
 use crate::{endpoint::Endpoint, error::BoxError, logs};
 
 /// The bounds of the bounds: neither a hot loop nor a freeze.
@@ -334,6 +334,10 @@ impl Discovery for Dns {
 
     fn age(&self) -> Duration {
         self.shared.age()
+    }
+
+    fn report(&self) -> DiscoveryReport {
+        self.shared.report()
     }
 
     /// The target's, without its port and name server.

@@ -49,7 +49,7 @@ use self::{
     slices::Slices,
     watcher::Watcher,
 };
-use super::{Discovery, shared::Shared};
+use super::{Discovery, DiscoveryReport, shared::Shared};
 use crate::{endpoint::Endpoint, error::BoxError, logs};
 
 /// Discovery by a watch of a Service's EndpointSlices (`discovery.k8s.io/v1`): the source that DNS echoes.
@@ -272,6 +272,12 @@ impl Discovery for EndpointSlices {
 
     fn age(&self) -> Duration {
         self.shared.age()
+    }
+
+    fn report(&self) -> DiscoveryReport {
+        let mut report = DiscoveryReport::new("endpoint_slices");
+        report.name = self.name().map(Into::into);
+        report
     }
 
     /// The target's service and namespace, as far as it names them.

@@ -36,7 +36,7 @@ use std::{
 
 use tokio::{task::unconstrained, time::Instant};
 
-use super::Discovery;
+use super::{Discovery, DiscoveryReport};
 use crate::logs::{DISCOVERY, here, info};
 use crate::{endpoint::Endpoint, error::BoxError, home::Timer};
 
@@ -387,6 +387,17 @@ impl<P: Discovery, F: Discovery> Discovery for Fallback<P, F> {
 
     fn age(&self) -> Duration {
         self.told.map_or(Duration::ZERO, |told| told.age)
+    }
+
+    /// That of the source in use.
+    fn report(&self) -> DiscoveryReport {
+        match self.active {
+            Active::Neither | Active::Primary(_) => self.primary.report(),
+            Active::Fallback(_) => DiscoveryReport {
+                is_fallback: true,
+                ..self.fallback.report()
+            },
+        }
     }
 
     /// The primary's, if it has one.

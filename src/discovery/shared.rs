@@ -34,7 +34,7 @@ use tokio::{
 
 pub(crate) use self::room::Source;
 use self::room::{Answers, News, Room, Seen, State};
-use super::Discovery;
+use super::{Discovery, DiscoveryReport};
 use crate::{
     endpoint::Endpoint,
     error::BoxError,
@@ -150,6 +150,13 @@ impl<S: Source> Discovery for Shared<S> {
 
     fn age(&self) -> Duration {
         self.age
+    }
+
+    fn report(&self) -> DiscoveryReport {
+        match &self.place {
+            Some(place) => lock(&place.room.state).source.report(),
+            None => lock(&self.hub.template).report(),
+        }
     }
 }
 

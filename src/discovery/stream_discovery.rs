@@ -7,7 +7,7 @@ use std::{
 
 use futures_util::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
 
-use super::Discovery;
+use super::{Discovery, DiscoveryReport};
 use crate::{endpoint::Endpoint, error::BoxError};
 
 /// Discovery by a stream, each of whose items is the whole set as it is then. An empty one is believed at once. [`Discovery`] shows a
@@ -81,6 +81,10 @@ impl Discovery for StreamDiscovery {
                 Poll::Pending
             }
         }
+    }
+
+    fn report(&self) -> DiscoveryReport {
+        DiscoveryReport::new("stream")
     }
 }
 

@@ -62,6 +62,9 @@ pub(crate) trait Contest<F: Future> {
     /// Whether a result ends the race though the other try may bring another one.
     fn is_good(&self, result: &F::Output) -> bool;
 
+    /// Takes note that the second try has this result, and that it is the one that counts.
+    fn won(&self, result: &F::Output);
+
     /// Takes note of a result that doesn't, which is the second try's while the first one goes on. Whether there may be
     /// another second try: no endpoint has executed the request in this one.
     fn set_aside(&mut self, result: F::Output) -> bool;
@@ -316,6 +319,7 @@ impl<F: Runner> Race<F> {
                     };
                     if contest.is_good(&result) {
                         *this.second = None;
+                        contest.won(&result);
                         match *this.is_replaced {
                             true => first.withdraw(),
                             false => first.overtaken(),

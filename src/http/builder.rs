@@ -56,6 +56,7 @@ use service::NoDiscovery as DefaultDiscovery;
 /// | [`ready_timeout`](Self::ready_timeout) | 5 s: how long requests wait while no pod accepts them |
 /// | [`outlier_detection`](Self::outlier_detection), [`classify`](Self::classify) | pods that fail are ejected: [`OutlierDetection`], [`ByStatus`](crate::ByStatus) |
 /// | [`slow_start`](Self::slow_start) | off |
+/// | [`counters`](Self::counters) | on |
 /// | [`health_check`](Self::health_check) | none: pods are not asked |
 /// | [`retries`](Self::retries) | 3 for a request |
 /// | [`retry_budget`](Self::retry_budget) | 20 % of all requests and 10 a second, over 10 s |
@@ -96,6 +97,7 @@ pub struct ClientBuilder<D = DefaultDiscovery> {
     detection: OutlierDetection,
     check: Option<HealthCheck>,
     slow_start: Duration,
+    counters: bool,
     subset: Option<Subset>,
     keys: Vec<KeyFrom>,
     #[cfg(feature = "sessions")]
@@ -122,6 +124,7 @@ impl ClientBuilder {
             detection: OutlierDetection::new(),
             check: None,
             slow_start: Duration::ZERO,
+            counters: true,
             subset: None,
             keys: Vec::new(),
             #[cfg(feature = "sessions")]
@@ -175,6 +178,7 @@ impl<D> ClientBuilder<D> {
             detection: self.detection,
             check: self.check,
             slow_start: self.slow_start,
+            counters: self.counters,
             subset: self.subset,
             keys: self.keys,
             #[cfg(feature = "sessions")]
@@ -254,6 +258,13 @@ impl<D> ClientBuilder<D> {
     /// For how long a new pod gets less than its share; see [`BalanceBuilder::slow_start`](crate::BalanceBuilder::slow_start).
     pub fn slow_start(mut self, window: Duration) -> Self {
         self.slow_start = window;
+        self
+    }
+
+    /// Whether requests are counted, and it is kept what has happened to the pods; see
+    /// [`BalanceBuilder::counters`](crate::BalanceBuilder::counters). On by default.
+    pub fn counters(mut self, on: bool) -> Self {
+        self.counters = on;
         self
     }
 

@@ -37,7 +37,9 @@ use super::{
 };
 use crate::{
     balance::EndpointStatus,
+    counters::BalanceCounts,
     error::{BoxError, Error as BalanceError},
+    explain::Explanation,
     membership::MembershipStream,
     route::Route,
 };
@@ -281,6 +283,18 @@ impl Client {
     /// The changes of the set of pods; see [`Balance::watch`](crate::Balance::watch).
     pub fn watch(&self) -> MembershipStream {
         self.pods.watch()
+    }
+
+    /// Why requests go where they go, and what is wrong with the pods that get none; see
+    /// [`Balance::explain`](crate::Balance::explain).
+    pub fn explain(&self) -> Explanation {
+        self.pods.explain()
+    }
+
+    /// What has been counted since the client was built; see [`Balance::counts`](crate::Balance::counts). None with
+    /// [`counters(false)`](super::ClientBuilder::counters).
+    pub fn counts(&self) -> Option<BalanceCounts> {
+        self.pods.counts()
     }
 
     /// How long ago discovery last answered; see [`Balance::staleness`](crate::Balance::staleness).

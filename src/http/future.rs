@@ -69,7 +69,7 @@ impl Shared {
     ) -> ControlFlow<Answer, Sent> {
         let has_other = |route: &Route| self.pods.has_other(route);
         let (request, route) = replay.next(answer, &self.retries, has_other)?;
-        let send = || self.pods.call_with(request, route);
+        let send = || self.pods.call_with(request, route).counted_as_retry();
         ControlFlow::Continue(Traced::new(trace, send))
     }
 }
@@ -370,12 +370,21 @@ impl hedge::Contest<Sent> for Contest<'_> {
         }
         let (service, method) = (pods.service(), self.replay.method());
         debug!(REQUESTS, service, endpoint = %late, %method, "request hedged: its answer is late");
-        Some(Traced::new(self.trace, || pods.call_with(request, route)))
+        let send = || pods.call_with(request, route).counted_as_hedge();
+        Some(Traced::new(self.trace, send))
     }
 
     fn is_good(&self, result: &<Sent as Future>::Output) -> bool {
         let is_good = |response| Replay::is_good(response, &self.shared.retries);
         result.as_ref().is_ok_and(is_good)
+    }
+
+    fn won(&self, result: &<Sent as Future>::Output) {
+        if let Ok(response) = result
+            && let Some(endpoint) = response.body().endpoint()
+        {
+            self.shared.pods.count_hedge_won(endpoint);
+        }
     }
 
     fn set_aside(&mut self, result: <Sent as Future>::Output) -> bool {
@@ -393,7 +402,8 @@ impl hedge::Contest<Sent> for Contest<'_> {
         let ended = self.ended(&answer);
         let replay = &mut self.replay;
         let (request, route) = replay.replace(answer, &ended, other, retries, has_other)?;
-        Some(Traced::new(self.trace, || pods.call_with(request, route)))
+        let send = || pods.call_with(request, route).counted_as_retry();
+        Some(Traced::new(self.trace, send))
     }
 }
 

@@ -180,7 +180,7 @@ impl Replay {
         let route = self.attempts.beside(pod, allowance, has_other)?;
         let request = again(&self.head, &self.body)?;
         let is_allowed = retries.hedges.as_ref()?.allow(&*allowance.budget, is_paid);
-        is_allowed.then_some((request, route))
+        allowance.hedged(is_allowed).then_some((request, route))
     }
 
     /// Whether a response counts though another pod may answer, too. It costs nothing to wait for that one: so a 500 doesn't,

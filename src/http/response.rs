@@ -109,7 +109,11 @@ impl Completion<Response<ResponseBody>> for OnResponseEnd {
     ) -> Self::Response {
         // Asked once: of an HTTP/2 body this takes the connection's lock.
         let is_all = response.body().exchange.is_end_stream();
-        in_flight.report(self.classify.answered(&response, is_all));
+        let outcome = self.classify.answered(&response, is_all);
+        in_flight.report(outcome);
+        if outcome.is_turned_away() {
+            in_flight.note_status(response.status());
+        }
         let exchange = &mut *response.body_mut().exchange;
         exchange.in_flight = Some(in_flight);
         exchange.classify.clone_from(&self.classify);

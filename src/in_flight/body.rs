@@ -43,7 +43,11 @@ impl<B: Body, C: ClassifyHttp + Clone> Completion<http::Response<B>> for OnBodyE
 
     #[inline]
     fn complete(&self, mut in_flight: InFlight, response: http::Response<B>) -> Self::Response {
-        in_flight.report(self.0.head(response.status(), response.headers()));
+        let outcome = self.0.head(response.status(), response.headers());
+        in_flight.report(outcome);
+        if outcome.is_turned_away() {
+            in_flight.note_status(response.status());
+        }
         response.map(|body| CountedBody {
             in_flight: (!body.is_end_stream()).then_some(in_flight),
             body,

@@ -19,7 +19,7 @@ const ENDS: [fn(&mut InFlight); 6] = [
         request.report(Outcome::Failure);
     },
     |request| request.report(Outcome::Overload),
-    |request| request.refuse(),
+    |request| request.refuse(None),
     // Its caller gives it up.
     |request| request.wait(),
 ];

@@ -19,6 +19,8 @@ const HALF_OPEN: u64 = 1 << 1;
 const ANSWERED: u64 = 1 << 2;
 const OUTCOME: u32 = 3;
 const OUTCOMES: u64 = 0b111 << OUTCOME;
+/// To be ignored, and counted already.
+const COUNTED: u64 = 5;
 const WAITS: u64 = 1 << 6;
 const STREAMS: u64 = 1 << 7;
 const ANSWERS: u32 = 8;
@@ -108,7 +110,7 @@ impl RequestState {
             1 => Some(Outcome::Success),
             2 => Some(Outcome::Failure),
             3 => Some(Outcome::Overload),
-            4 => Some(Outcome::Ignored),
+            4 | COUNTED => Some(Outcome::Ignored),
             _ => None,
         }
     }
@@ -139,6 +141,33 @@ impl RequestState {
     #[inline]
     pub(super) fn end_wait(&mut self) {
         self.0 &= (WAITS - 1) | STREAMS;
+    }
+
+    /// Its answer has begun after so many nanoseconds: from now on it has waited for that long.
+    pub(super) fn keep_wait(&mut self, nanos: u64) {
+        if self.waits() {
+            self.0 = (self.0 & !(TICKS << SINCE)) | ((nanos >> TICK) << SINCE);
+        }
+    }
+
+    /// How long it has waited for its answer, in nanoseconds, once that [is kept](Self::keep_wait).
+    #[inline]
+    pub(super) fn kept_wait(self) -> u64 {
+        if self.waits() {
+            (self.0 >> SINCE) << TICK
+        } else {
+            0
+        }
+    }
+
+    /// It has been counted as what it came to.
+    pub(super) fn count(&mut self) {
+        self.0 = (self.0 & !OUTCOMES) | (COUNTED << OUTCOME);
+    }
+
+    /// Whether it has been counted as what it came to.
+    pub(super) fn is_counted(self) -> bool {
+        (self.0 & OUTCOMES) >> OUTCOME == COUNTED
     }
 
     /// How long it has waited, to a tick, if it has begun to.

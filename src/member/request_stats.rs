@@ -49,6 +49,11 @@ pub(crate) struct RequestStats {
 
 /// Why an endpoint is ejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum EjectionReason {
     /// [Too many failures in a row](crate::OutlierDetection::consecutive_failures).

@@ -86,6 +86,11 @@ impl EndpointHealth {
         self.is_out().then_some(self.reason)
     }
 
+    /// Why it is out, or should be and is not for want of room.
+    pub(crate) fn complaint_so_far(&self) -> Option<EjectionReason> {
+        self.is_bad().then_some(self.reason)
+    }
+
     /// Whether it is out, or should be and is not for want of room. One that is just slow should not have to be: it answers.
     pub(crate) fn is_bad(&self) -> bool {
         self.is_out() || self.lacks_room
@@ -110,7 +115,7 @@ impl EndpointHealth {
     }
 
     /// When the state changes by itself.
-    pub(super) fn due(&self) -> Option<Instant> {
+    pub(crate) fn due(&self) -> Option<Instant> {
         match self.state {
             State::Unresponsive { until } | State::Ejected { until } => Some(until),
             State::HalfOpen { answered, .. } => answered.map(|at| at + LONG_ANSWER),
@@ -194,6 +199,7 @@ impl EndpointHealth {
     /// It has to stay in though there is a complaint.
     pub(super) fn lack_room(&mut self, reason: EjectionReason) {
         self.lacks_room = reason != EjectionReason::Slow;
+        self.reason = reason;
     }
 
     /// Puts it out.

@@ -25,6 +25,14 @@ impl AnyPolicy {
         }
     }
 
+    /// Its name, if it is one of this crate's.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::BuiltIn(policy) => policy.name(),
+            Self::Other(_) => "custom",
+        }
+    }
+
     /// What its pickers read.
     pub(crate) fn reads(&self) -> Reads {
         match self {
@@ -73,6 +81,17 @@ impl fmt::Debug for AnyPolicy {
             Self::Other(_) => f.write_str("Policy"),
         }
     }
+}
+
+/// The shares by weight of those that are available, of which new ones get a part only.
+fn weighted_shares(members: &Members) -> Vec<f64> {
+    let weight = |index| match members.is_available(index) {
+        true => f64::from(members.weight(index)) * members.slow_start_share(index),
+        false => 0.0,
+    };
+    let weights: Vec<_> = (0..members.len()).map(weight).collect();
+    let sum = weights.iter().sum::<f64>().max(f64::MIN_POSITIVE);
+    weights.iter().map(|weight| weight / sum).collect()
 }
 
 /// The picker of a set.
@@ -137,6 +156,18 @@ impl AnyPicker {
         }
     }
 
+    /// What part of the next requests each endpoint gets, where that can be told.
+    pub(crate) fn shares(&self, members: &Members) -> Option<Vec<f64>> {
+        match self {
+            Self::RoundRobin(_) | Self::Random(_) => Some(weighted_shares(members)),
+            Self::Other { picker, .. } => {
+                let shares = picker.shares(members)?;
+                (shares.len() == members.len()).then_some(shares)
+            }
+            _ => None,
+        }
+    }
+
     /// Whether shares are exact: then so is the split of the requests between near and far endpoints.
     pub(crate) fn is_exact(&self) -> bool {
         matches!(self, Self::RoundRobin(_))
@@ -169,6 +200,10 @@ impl Picker for AnyPicker {
 
     fn is_keyed(&self, route: &Route) -> bool {
         Self::is_keyed(self, route)
+    }
+
+    fn shares(&self, members: &Members) -> Option<Vec<f64>> {
+        Self::shares(self, members)
     }
 }
 

@@ -108,7 +108,7 @@ impl BuiltInPolicy {
         }
     }
 
-    fn name(&self) -> &'static str {
+    pub(super) fn name(&self) -> &'static str {
         match self {
             Self::RoundRobin(_) => "round-robin",
             Self::Random(_) => "random",

@@ -14,6 +14,7 @@ use tower::retry::budget::Budget;
 
 use super::{budget::DefaultBudget, delays::Delays};
 use crate::{
+    counters::{BalanceTally, Retried},
     endpoint::Endpoint,
     hedge::Hedges,
     logs::{REQUESTS, debug, display},
@@ -32,6 +33,29 @@ pub(crate) struct Allowance {
     pub(crate) budget: Arc<dyn Budget + Send + Sync>,
     /// Endpoints that have asked for a while without any of them.
     pub(crate) delays: Arc<Delays>,
+    /// Where they are counted, if they are.
+    pub(crate) tally: Option<Arc<BalanceTally>>,
+}
+
+impl Allowance {
+    /// A hedge is due; whether it is sent.
+    pub(crate) fn hedged(&self, is_allowed: bool) -> bool {
+        if let Some(tally) = &self.tally {
+            tally.hedged(is_allowed);
+        }
+        is_allowed
+    }
+
+    fn retried(&self, fate: Fate) {
+        if let Some(tally) = &self.tally {
+            tally.retried(match fate {
+                Fate::Answered => Retried::Answered,
+                Fate::Lost => Retried::Lost,
+                Fate::Unprocessed => Retried::Unprocessed,
+                Fate::Unsent => Retried::Unsent,
+            });
+        }
+    }
 }
 
 impl Default for Allowance {
@@ -40,6 +64,7 @@ impl Default for Allowance {
             times: TIMES,
             budget: Arc::new(DefaultBudget::default()),
             delays: Arc::default(),
+            tally: None,
         }
     }
 }
@@ -192,6 +217,7 @@ impl<T> Attempts<T> {
             return ControlFlow::Break(self.most_telling(result, ended));
         };
         ended.tell("request sent again");
+        allowance.retried(ended.fate);
         self.keep(result, ended.fate, false);
         ControlFlow::Continue((request, self.route.clone()))
     }
@@ -229,6 +255,7 @@ impl<T> Attempts<T> {
         let replaced = allowed.and_then(|route| Some((again()?, route)));
         if replaced.is_some() {
             ended.tell("request sent again beside its hedge");
+            allowance.retried(ended.fate);
             self.keep(result, ended.fate, false);
         } else {
             self.set_aside(result, ended);
@@ -282,6 +309,9 @@ impl<T> Attempts<T> {
             return false;
         }
         let allowed = allowance.budget.withdraw();
+        if let Some(tally) = allowance.tally.as_ref().filter(|_| !allowed) {
+            tally.budget_refused();
+        }
         self.left -= usize::from(allowed);
         allowed
     }
@@ -333,6 +363,7 @@ mod tests {
             times,
             budget: Arc::new(Only(AtomicUsize::new(all))),
             delays: Arc::default(),
+            tally: None,
         }
     }
 

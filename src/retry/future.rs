@@ -190,7 +190,8 @@ where
             .attempts
             .next(result, &ended, allowance, has_other, again);
         let (request, route) = next?;
-        ControlFlow::Continue(self.balance.call_completing(request, route, Located))
+        let again = self.balance.call_completing(request, route, Located);
+        ControlFlow::Continue(again.counted_as_retry())
     }
 
     /// What an attempt has come to.
@@ -261,17 +262,25 @@ where
         let late = first.endpoint()?;
         let route = self.attempts.beside(late, allowance, has_other)?;
         let request = policy.again(&self.request)?;
-        if !hedges.as_ref()?.allow(&*allowance.budget, is_paid) {
+        let is_allowed = hedges.as_ref()?.allow(&*allowance.budget, is_paid);
+        if !allowance.hedged(is_allowed) {
             return None;
         }
         let service = self.balance.service();
         debug!(REQUESTS, service, endpoint = %late, "request hedged: its answer is late");
-        Some(self.balance.call_completing(request, route, Located))
+        let hedge = self.balance.call_completing(request, route, Located);
+        Some(hedge.counted_as_hedge())
     }
 
     fn is_good(&self, result: &Answer<S, Req, C>) -> bool {
         let is_good = |(_, response): &(_, _)| self.terms.policy.is_good(response);
         result.as_ref().is_ok_and(is_good)
+    }
+
+    fn won(&self, result: &Answer<S, Req, C>) {
+        if let Ok((endpoint, _)) = result {
+            self.balance.count_hedge_won(endpoint);
+        }
     }
 
     fn set_aside(&mut self, result: Answer<S, Req, C>) -> bool {
@@ -295,7 +304,8 @@ where
         let attempts = &mut self.attempts;
         let (request, route) =
             attempts.replace(result, &ended, other, allowance, has_other, again)?;
-        Some(self.balance.call_completing(request, route, Located))
+        let again = self.balance.call_completing(request, route, Located);
+        Some(again.counted_as_retry())
     }
 }
 

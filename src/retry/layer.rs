@@ -138,9 +138,11 @@ impl<S, C, L: Clone> Layer<Balance<S, C>> for RetryLayer<L> {
         if self.terms.hedges.is_some() {
             balance.begin_hedging();
         }
+        let mut terms = self.terms.clone();
+        terms.allowance.tally = balance.tally().cloned();
         Retry {
             balance,
-            terms: Arc::new(self.terms.clone()),
+            terms: Arc::new(terms),
         }
     }
 }

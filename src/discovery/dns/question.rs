@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
     look::Kind,
-    lookup::{Answer, Found, Incomplete, Lookup, LookupError, Nothing},
+    lookup::{Answer, Found, Incomplete, Lookup, LookupError, Nothing, Via},
 };
 use crate::{
     discovery::{
@@ -69,6 +69,8 @@ pub(super) struct Question {
     no_name: Option<LookupError>,
     /// That answer has been disproved by another type's records, and has been the only one since.
     is_disproved: bool,
+    /// Who has told the last records, and for how long those hold.
+    found: Option<(Option<Via>, Duration)>,
 }
 
 impl Question {
@@ -89,6 +91,7 @@ impl Question {
             unresolved: HashMap::new(),
             no_name: None,
             is_disproved: false,
+            found: None,
         }
     }
 
@@ -104,6 +107,16 @@ impl Question {
         self.kind = self.kind.other_family();
         self.lookup = None;
         self.refresh();
+    }
+
+    /// Who has told the last records, and for how long those hold; none before there were any.
+    pub(super) fn found(&self) -> Option<(Option<Via>, Duration)> {
+        self.found
+    }
+
+    /// When it is asked next.
+    pub(super) fn due(&self) -> Instant {
+        self.schedule.due()
     }
 
     pub(super) fn kind(&self) -> Kind {
@@ -301,8 +314,10 @@ impl Question {
                 incomplete,
                 is_virtual,
                 own_names,
+                via,
                 ..
             })) => {
+                self.found = Some((via, ttl));
                 self.is_virtual = is_virtual;
                 let unresolved = own_names.map(|own_names| own_names.unresolved);
                 self.keep_names(&mut endpoints, unresolved.unwrap_or_default());

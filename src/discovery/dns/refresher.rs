@@ -16,7 +16,7 @@ use super::{
     target::Host,
 };
 use crate::{
-    discovery::{Discovery, StaticEndpoints, shared::Source},
+    discovery::{Discovery, DiscoveryReport, StaticEndpoints, shared::Source},
     endpoint::Endpoint,
     logs::{DISCOVERY, Line, debug, here},
 };
@@ -100,6 +100,14 @@ impl<R: Resolve> Source for Refresher<R> {
             self.refresh();
         }
         true
+    }
+
+    fn report(&self) -> DiscoveryReport {
+        let mut report = DiscoveryReport::new("dns");
+        if let Some(run) = &self.run {
+            run.report(&mut report);
+        }
+        report
     }
 
     fn renewed(&self) -> Self {

@@ -33,8 +33,11 @@ use super::{
     single_address::SingleAddress,
     walk::{Step, Walk, Walked},
 };
-use crate::logs::{DISCOVERY, debug, here, info};
-use crate::{discovery::filter::Filter, endpoint::Endpoint};
+use crate::{
+    discovery::{DiscoveryReport, filter::Filter},
+    endpoint::Endpoint,
+    logs::{DISCOVERY, debug, here, info},
+};
 
 /// How long the first set waits for the other address family (RFC 8305 §3 gives the figure).
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
@@ -107,6 +110,17 @@ impl<R: Resolve> Run<R> {
             self.single.look(&endpoints, name, is_virtual);
         }
         Poll::Ready(Ok(endpoints))
+    }
+
+    /// Tells what it has found, and when it looks next.
+    pub(super) fn report(&self, report: &mut DiscoveryReport) {
+        report.name = self.found.clone().or(self.candidates.pinned().cloned());
+        let answers = self.questions.iter().filter_map(Question::found);
+        if let Some((via, ttl)) = answers.min_by_key(|(_, ttl)| *ttl) {
+            report.server = via.map(|via| via.name_server.to_string().into());
+            report.ttl = Some(ttl);
+        }
+        report.next_look = self.questions.iter().map(Question::due).min();
     }
 
     /// A sign of change: all is asked again soon.

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::{endpoint::Endpoint, error::BoxError};
+use crate::{discovery::DiscoveryReport, endpoint::Endpoint, error::BoxError};
 
 /// What [`Shared`](super::Shared) reads from: a [`Discovery`](crate::Discovery) whose errors several readers can have.
 pub(crate) trait Source: Send + 'static {
@@ -30,6 +30,11 @@ pub(crate) trait Source: Send + 'static {
     fn wanted(&mut self, pod: &str) -> bool {
         let _ = pod;
         false
+    }
+
+    /// What it tells of itself.
+    fn report(&self) -> DiscoveryReport {
+        DiscoveryReport::new("custom")
     }
 
     /// For how long an answer is fresh: while the source is polled, the next one comes in about this time at the latest. None

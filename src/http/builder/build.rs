@@ -122,6 +122,7 @@ impl<D> ClientBuilder<D> {
             .locality(self.locality)
             .outlier_detection(self.detection)
             .slow_start(self.slow_start)
+            .counters(self.counters)
             .completion(OnResponseEnd {
                 classify: self.classify,
             });
@@ -152,10 +153,12 @@ impl<D> ClientBuilder<D> {
         if let Some(tls) = &config.connector.tls {
             tls.set_known(pods.known());
         }
+        let mut retries = self.retries;
+        retries.allowance.tally = pods.tally().cloned();
         Ok(Client::new(Shared {
             pods,
             config,
-            retries: self.retries,
+            retries,
             affinity,
             timeout: limits.whole,
             may_refuse,

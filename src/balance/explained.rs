@@ -1,0 +1,399 @@
+//! Makes the explanation of what a balancer knows.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::Instant;
+
+use super::{
+    history::{History, Past, Standing},
+    shared::Shared,
+};
+use crate::{
+    counters::{BalanceCounts, LastFailure, WhatFailed},
+    endpoint::Counted,
+    explain::{
+        DiscoveryExplanation, EndpointExplanation, Event, Explanation, LastError,
+        PolicyExplanation, Verdict, short,
+    },
+    member::{EjectionReason, Member, OVERTAKEN},
+    snapshot::Snapshot,
+};
+
+/// One moment, by both clocks.
+struct Clock {
+    now: Instant,
+    wall: SystemTime,
+}
+
+impl Clock {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "it is shown, and nothing is decided by it"
+    )]
+    fn read() -> Self {
+        Self {
+            now: Instant::now(),
+            wall: SystemTime::now(),
+        }
+    }
+
+    /// What the wall clock would have shown then, had nobody set it since.
+    fn wall(&self, at: Instant) -> SystemTime {
+        let ago = self.now.saturating_duration_since(at);
+        let ahead = at.saturating_duration_since(self.now);
+        let past = self.wall.checked_sub(ago);
+        let then = past.and_then(|past| past.checked_add(ahead));
+        then.unwrap_or(self.wall)
+    }
+}
+
+pub(super) fn explain<S>(shared: &Shared<S>) -> Explanation {
+    let clock = Clock::read();
+    let snapshot = shared.current.load();
+    // Taken before the locks of what the background task keeps: these sums have one of their own.
+    let totals = shared.signals.tally().map(|tally| tally.counts());
+    let history = shared.history();
+    let explainer = Explainer {
+        shared,
+        snapshot: &snapshot,
+        history: history.as_deref(),
+        clock: &clock,
+    };
+    let endpoints = explainer.endpoints();
+    let discovery = explainer.discovery();
+    let available = endpoints.iter().filter(|it| it.verdict.is_picked()).count();
+    let is_panic = history.as_ref().is_some_and(|history| history.is_panic);
+    let mut explanation = Explanation {
+        service: shared.signals.service().map(|name| name.to_string()),
+        at: clock.wall,
+        trouble: Vec::new(),
+        discovery,
+        policy: PolicyExplanation {
+            name: shared.policy.to_owned(),
+            is_load_aware: snapshot.is_load_aware(),
+            is_near_first: snapshot.is_near_first(),
+        },
+        size: endpoints.len(),
+        available,
+        is_panic,
+        outage: shared.signals.outage_for(clock.now),
+        totals,
+        endpoints,
+        events: explainer.events(),
+    };
+    explanation.trouble = trouble(&explanation);
+    explanation
+}
+
+struct Explainer<'a, S> {
+    shared: &'a Shared<S>,
+    snapshot: &'a Snapshot<S>,
+    history: Option<&'a History>,
+    clock: &'a Clock,
+}
+
+impl<S> Explainer<'_, S> {
+    fn discovery(&self) -> DiscoveryExplanation {
+        let report = self.history.and_then(|history| history.report.as_ref());
+        let notes = self.shared.notes();
+        let (last_answer, last_error) = (notes.last_answer, notes.last_error.clone());
+        drop(notes);
+        let error = self.history.and_then(|it| it.discovery_error.as_ref());
+        let error = error.map(|(text, at)| LastError::new(&**text, self.clock.wall(*at)));
+        let age = |at| self.clock.now.saturating_duration_since(at);
+        DiscoveryExplanation {
+            kind: report.map(|report| report.kind.to_string()),
+            is_fallback: report.is_some_and(|report| report.is_fallback),
+            name: report.and_then(|report| Some(report.name.as_ref()?.to_string())),
+            server: report.and_then(|report| Some(report.server.as_ref()?.to_string())),
+            ttl: report.and_then(|report| report.ttl),
+            staleness: last_answer.map(age),
+            last_answer: last_answer.map(|at| self.clock.wall(at)),
+            next_look: report
+                .and_then(|report| report.next_look)
+                .map(|at| self.clock.wall(at)),
+            is_failing: last_error.is_some(),
+            // Without a memory there is no time to it but the present.
+            last_error: error.or_else(|| {
+                let text = last_error.map(|error| crate::error::chain(&*error))?;
+                Some(LastError::new(text, self.clock.wall))
+            }),
+        }
+    }
+
+    fn events(&self) -> Vec<Event> {
+        let happened = self.history.map(|it| it.happened(self.clock.now));
+        let event = |it: &super::history::Happened| Event {
+            at: self.clock.wall(it.at),
+            kind: it.kind,
+            endpoint: it.endpoint.as_deref().map(str::to_owned),
+            detail: it.detail.as_deref().map(str::to_owned),
+        };
+        happened.into_iter().flatten().map(event).collect()
+    }
+
+    fn endpoints(&self) -> Vec<EndpointExplanation> {
+        let members = self.snapshot.members();
+        let has_available = members.iter().any(|member| member.is_available());
+        let counted = Counted::of(self.snapshot.endpoints().iter().map(|it| it.weight()));
+        let shares = self.snapshot.shares();
+        let explained = members.iter().enumerate().map(|(index, member)| {
+            let counts = counted.has(self.snapshot.endpoints()[index].weight());
+            let share = shares.as_ref().map(|shares| shares[index]);
+            self.endpoint(index, member, counts, has_available, share)
+        });
+        explained.collect()
+    }
+
+    fn endpoint(
+        &self,
+        index: usize,
+        member: &Arc<Member>,
+        is_counted: bool,
+        has_available: bool,
+        share: Option<f64>,
+    ) -> EndpointExplanation {
+        let endpoint = &self.snapshot.endpoints()[index];
+        let past = self.history.and_then(|history| history.past(member.id()));
+        // What the word says now, and why it says so from what was kept.
+        let complaint = match past.map(|past| past.standing) {
+            Some(Standing::Panic(reason)) => Some(reason),
+            _ => None,
+        };
+        let standing = Standing::of(member, complaint);
+        let is_near = self.snapshot.is_near(index);
+        let verdict = verdict(standing, member, is_counted, is_near, has_available);
+        let next_trial = past.and_then(|past| past.next_trial);
+        let next_trial = next_trial.map(|at| at.saturating_duration_since(self.clock.now));
+        let next_trial = next_trial.filter(|_| standing != Standing::In);
+        let last_error = self.last_error(member, past);
+        let counts = member.tally().map(|tally| tally.counts());
+        let quantile = |part| counts.as_ref().and_then(|it| it.latency.quantile(part));
+        let warmth = member.warmth();
+        let mut explained = EndpointExplanation {
+            is_in_subset: is_counted || !self.shared.is_part,
+            is_near,
+            verdict,
+            reason: standing.reason(),
+            since: past.map(|past| self.clock.wall(past.since)),
+            joined: past.map(|past| self.clock.wall(past.joined)),
+            next_trial,
+            in_flight: member.in_flight(),
+            waiting: member.waiting(),
+            load: self.snapshot.load_of(index),
+            share,
+            slow_start: warmth,
+            average_latency: self.snapshot.average_latency(index),
+            p50: quantile(0.5),
+            p95: quantile(0.95),
+            p99: quantile(0.99),
+            counts,
+            last_error,
+            ..EndpointExplanation::of(endpoint)
+        };
+        explained.why = self.why(standing, &explained, member);
+        explained
+    }
+
+    /// The last error with a text, or the last failure without one if that came later.
+    fn last_error(&self, member: &Member, past: Option<&Past>) -> Option<LastError> {
+        let failure = member.tally().and_then(|tally| tally.last_failure());
+        let failure = failure.map(|it| (words(it), self.shared.signals.at(it.age)));
+        let error = past.and_then(|past| past.last_error.as_ref());
+        let told = error.map(|(text, at)| (text.to_string(), *at));
+        /// Both tell of one failure if they are so close.
+        const CLOSE: Duration = Duration::from_millis(150);
+        let last = match (failure, told) {
+            (Some(failure), Some(told)) if failure.1 > told.1 + CLOSE => Some(failure),
+            (failure, None) => failure,
+            (_, told) => told,
+        };
+        last.map(|(text, at)| LastError::new(text, self.clock.wall(at)))
+    }
+
+    fn why(&self, standing: Standing, it: &EndpointExplanation, member: &Member) -> String {
+        let error = it.last_error.as_ref().map(|error| error.text.as_str());
+        let of_error = |words: &str| match error {
+            Some(error) => format!("{words}: {error}"),
+            None => words.to_owned(),
+        };
+        let mut why = match standing {
+            Standing::In => return healthy(it),
+            Standing::Panic(reason) => {
+                format!("would be ejected ({reason}), but too many others are out")
+            }
+            Standing::Ejected(EjectionReason::ConsecutiveFailures) => {
+                let limit = self.shared.signals.failures_in_a_row();
+                let words = match limit {
+                    Some(limit) => format!("{limit} failures in a row"),
+                    None => "failures in a row".to_owned(),
+                };
+                of_error(&words)
+            }
+            Standing::Ejected(EjectionReason::SuccessRate) => {
+                of_error("too few of its requests were successes")
+            }
+            Standing::Ejected(EjectionReason::Unresponsive) => match it.waiting {
+                0 => "requests waited, and none was answered, while the others answered".into(),
+                waiting => format!(
+                    "{waiting} requests wait, and none is answered, while the others answer"
+                ),
+            },
+            Standing::Ejected(EjectionReason::Slow) => {
+                format!("others had answered {OVERTAKEN} of its requests in a row first")
+            }
+            Standing::Ejected(EjectionReason::CheckFailed) | Standing::CheckFails => {
+                of_error("its health check fails")
+            }
+            Standing::Pending => return of_error("new: it has passed no health check yet"),
+            Standing::Unreachable => of_error("refuses requests"),
+        };
+        match (it.verdict, it.next_trial) {
+            (Verdict::LastResort, _) => why += "; but no other endpoint is left",
+            _ if member.has_trial() => why += "; the next request tries it",
+            (_, Some(left)) if left.is_zero() => why += "; it is being tried",
+            (_, Some(left)) => why += &format!("; tried again in {}", short(left)),
+            _ => {}
+        }
+        why
+    }
+}
+
+/// What there is to say of an endpoint that is well.
+fn healthy(it: &EndpointExplanation) -> String {
+    match it.verdict {
+        Verdict::OnlyByName if !it.is_in_subset => {
+            "outside of this client's subset: gets requests that ask for it".into()
+        }
+        Verdict::OnlyByName => "weight 0: gets requests that ask for it".into(),
+        Verdict::Far => "far: gets what the near ones can't take".into(),
+        _ if it.slow_start < 1.0 => {
+            let part = it.slow_start * 100.0;
+            format!("new: gets {part:.0} % of its share (slow start)")
+        }
+        _ if it.is_terminating => "about to end".into(),
+        _ => String::new(),
+    }
+}
+
+fn words(failure: LastFailure) -> String {
+    match failure.what {
+        WhatFailed::Answer(Some(status)) => format!("answered {status}"),
+        WhatFailed::Answer(None) => "its answer was a failure, or broke off".into(),
+        WhatFailed::Error => "no answer".into(),
+        WhatFailed::GivenUp => "given up by its caller: it answered nobody".into(),
+    }
+}
+
+fn verdict(
+    standing: Standing,
+    member: &Member,
+    is_counted: bool,
+    is_near: Option<bool>,
+    has_available: bool,
+) -> Verdict {
+    match standing {
+        _ if !is_counted && standing == Standing::In => Verdict::OnlyByName,
+        _ if member.has_trial() => Verdict::Trial,
+        Standing::In if is_near == Some(false) => Verdict::Far,
+        Standing::In => Verdict::Picked,
+        Standing::Panic(_) => Verdict::Panic,
+        Standing::Ejected(_) if !has_available && member.is_only_ejected() => Verdict::LastResort,
+        Standing::Ejected(_) => Verdict::Ejected,
+        Standing::CheckFails => Verdict::CheckFails,
+        Standing::Pending => Verdict::Pending,
+        Standing::Unreachable => Verdict::Unreachable,
+    }
+}
+
+/// What is wrong, the worst first.
+fn trouble(it: &Explanation) -> Vec<String> {
+    let mut trouble = Vec::new();
+    let unreachable = of_verdict(it, Verdict::Unreachable);
+    let discovery = &it.discovery;
+    let error = discovery
+        .last_error
+        .as_ref()
+        .map(|error| error.text.as_str());
+    match (discovery.staleness, discovery.is_failing) {
+        (None, _) => trouble.push(match error {
+            Some(error) => format!("discovery has not answered yet: {error}"),
+            None => "discovery has not answered yet".into(),
+        }),
+        (Some(_), _) if it.size == 0 => trouble.push(match error {
+            Some(error) => format!("the service has no endpoints: {error}"),
+            None => "the service has no endpoints".into(),
+        }),
+        (Some(age), true) => trouble.push(format!(
+            "discovery fails, and the last set, {} old, is used: {}",
+            short(age),
+            error.unwrap_or("no error is known"),
+        )),
+        (Some(_), false) => {}
+    }
+    if it.size > 0 && unreachable == it.size {
+        let since = match it.outage {
+            Some(outage) => format!(", for {}", short(outage)),
+            None => String::new(),
+        };
+        trouble.push(format!(
+            "all {} endpoints refuse requests{since}: requests wait, and fail when the ready timeout is over",
+            it.size
+        ));
+    } else if it.is_panic {
+        trouble.push("too few endpoints are healthy: ejections are ignored (panic)".into());
+    }
+    for endpoint in &it.endpoints {
+        let is_out = !matches!(
+            endpoint.verdict,
+            Verdict::Picked | Verdict::Far | Verdict::OnlyByName
+        );
+        if is_out && !endpoint.why.is_empty() {
+            let (label, verdict) = (endpoint.label(), endpoint.verdict);
+            trouble.push(format!("{label} {verdict}: {}", endpoint.why));
+        }
+    }
+    trouble.extend(it.totals.as_ref().map(of_counts).unwrap_or_default());
+    trouble
+}
+
+fn of_verdict(it: &Explanation, verdict: Verdict) -> usize {
+    let endpoints = it.endpoints.iter();
+    endpoints
+        .filter(|endpoint| endpoint.verdict == verdict)
+        .count()
+}
+
+/// What the counters tell of the present.
+fn of_counts(totals: &BalanceCounts) -> Vec<String> {
+    let mut trouble = Vec::new();
+    let waits = &totals.waits;
+    for (waiting, what) in [
+        (waits.discovery.waiting(), "for discovery's first answer"),
+        (
+            waits.unreachable.waiting(),
+            "for an endpoint that accepts requests",
+        ),
+        (
+            waits.connection.waiting(),
+            "for the endpoint that was picked to be ready: a connection is made, or its limit is reached",
+        ),
+        (waits.pod.waiting(), "for the one pod that they are for"),
+    ] {
+        match waiting {
+            0 => {}
+            1 => trouble.push(format!("1 request waits {what}")),
+            many => trouble.push(format!("{many} requests wait {what}")),
+        }
+    }
+    let refused = totals.retries.budget_refused;
+    if refused > 0 {
+        trouble.push(format!(
+            "the retry budget was spent: {refused} requests were not sent again"
+        ));
+    }
+    trouble
+}

@@ -1,0 +1,25 @@
+//! What is counted of requests, endpoint by endpoint and for a balancer as a whole.
+//!
+//! | file | what lives there |
+//! | --- | --- |
+//! | `counters/tally.rs` | the counters themselves: relaxed atomics, which requests write |
+//! | `counters/counts.rs` | the same as plain numbers, for whoever reads |
+//! | `counters/latencies.rs` | the histogram of both |
+//!
+//! A request writes two words of its own endpoint, and no word that all endpoints share. Nothing is summed up before somebody
+//! reads. An endpoint's counters are kept by the balancer's from the endpoint's first moment, and added to its sums once the
+//! last request of an endpoint that has left has ended: so totals never go down.
+
+mod counts;
+mod latencies;
+mod tally;
+
+pub use counts::{
+    BalanceCounts, DiscoveryCounts, EjectionCounts, EndpointCounts, FailureCounts, RetryCounts,
+    WaitCounts, Waits,
+};
+pub use latencies::{LATENCY_BOUNDS, LatencyCounts};
+pub(crate) use tally::{
+    BalanceTally, EndpointTally, Failed, LastFailure, Retried, TurnedDown, Wait, WaitCause,
+    WhatFailed,
+};

@@ -1,0 +1,484 @@
+//! The counters that requests write.
+
+use std::sync::{Arc, PoisonError};
+
+use tokio::time::Instant;
+
+use super::{
+    counts::{
+        BalanceCounts, DiscoveryCounts, EjectionCounts, EndpointCounts, FailureCounts, RetryCounts,
+        WaitCounts, Waits,
+    },
+    latencies::Latencies,
+};
+use crate::sync::{
+    Mutex,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+/// A count.
+#[derive(Debug)]
+struct Count(AtomicU64);
+
+impl Default for Count {
+    fn default() -> Self {
+        Self(AtomicU64::new(0))
+    }
+}
+
+impl Count {
+    #[inline]
+    fn add(&self, more: u64) {
+        self.0.fetch_add(more, Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// What is counted of one endpoint, for one life of it.
+///
+/// What every request writes stands first.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub(crate) struct EndpointTally {
+    requests: Count,
+    latencies: Latencies,
+    failures: [Count; 3],
+    overloads: Count,
+    cancelled: Count,
+    turned_down: [Count; 2],
+    trials: Count,
+    ejections: [Count; 5],
+    unreachable: Count,
+    retries: Count,
+    hedges: Count,
+    hedges_won: Count,
+    overtaken: Count,
+    /// When the last failure was, as the balancer's age in milliseconds plus one, and what it was: see [`LastFailure`].
+    last_failure: AtomicU64,
+}
+
+/// Memory for an endpoint whose requests are counted.
+const _: () = assert!(size_of::<EndpointTally>() <= 512);
+
+/// How a request has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failed {
+    Answered,
+    Unanswered,
+    GivenUp,
+}
+
+/// How an endpoint has refused a request that goes on to another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TurnedDown {
+    NotReady,
+    HandedBack,
+}
+
+/// The last failure of an endpoint that came without an error's text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LastFailure {
+    /// The balancer's age then, in milliseconds.
+    pub(crate) age: u64,
+    pub(crate) what: WhatFailed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WhatFailed {
+    /// An answer of this status, or of one that isn't known.
+    Answer(Option<u16>),
+    Error,
+    GivenUp,
+}
+
+/// The codes of what failed, beside statuses, which have three digits.
+const NO_STATUS: u64 = 1;
+const ERROR: u64 = 2;
+const GIVEN_UP: u64 = 3;
+const CODE: u32 = 16;
+
+impl EndpointTally {
+    #[inline]
+    pub(crate) fn picked(&self, is_trial: bool) {
+        self.requests.add(1);
+        if is_trial {
+            self.trials.add(1);
+        }
+    }
+
+    /// A request was a success, whose answer began after so long.
+    #[inline]
+    pub(crate) fn succeeded(&self, nanos: u64) {
+        self.latencies.add(nanos);
+    }
+
+    /// At this age of the balancer, in milliseconds.
+    pub(crate) fn failed(&self, how: Failed, age: u64) {
+        self.failures[how as usize].add(1);
+        let code = match how {
+            // A moment ago its status was noted.
+            Failed::Answered if self.has_status(age) => return,
+            Failed::Answered => NO_STATUS,
+            Failed::Unanswered => ERROR,
+            Failed::GivenUp => GIVEN_UP,
+        };
+        self.note_failure(code, age);
+    }
+
+    /// An answer of this status counts as a failure or an overload.
+    #[cfg(any(test, feature = "http-body"))]
+    pub(crate) fn note_status(&self, status: u16, age: u64) {
+        self.note_failure(u64::from(status), age);
+    }
+
+    fn note_failure(&self, code: u64, age: u64) {
+        self.last_failure.store(((age + 1) << CODE) | code, Relaxed);
+    }
+
+    fn has_status(&self, age: u64) -> bool {
+        /// A body may take as long, and end after its head has told the status.
+        const NEAR: u64 = 1_000;
+        let last = self.last_failure.load(Relaxed);
+        last & ((1 << CODE) - 1) > GIVEN_UP && (last >> CODE) + NEAR > age
+    }
+
+    pub(crate) fn last_failure(&self) -> Option<LastFailure> {
+        let last = self.last_failure.load(Relaxed);
+        let age = (last >> CODE).checked_sub(1)?;
+        let what = match last & ((1 << CODE) - 1) {
+            NO_STATUS => WhatFailed::Answer(None),
+            ERROR => WhatFailed::Error,
+            GIVEN_UP => WhatFailed::GivenUp,
+            status => WhatFailed::Answer(Some(status as u16)),
+        };
+        Some(LastFailure { age, what })
+    }
+
+    pub(crate) fn overloaded(&self) {
+        self.overloads.add(1);
+    }
+
+    pub(crate) fn cancelled(&self) {
+        self.cancelled.add(1);
+    }
+
+    pub(crate) fn turned_down(&self, how: TurnedDown) {
+        self.turned_down[how as usize].add(1);
+    }
+
+    /// By the reason's place among all.
+    pub(crate) fn ejected(&self, reason: usize) {
+        self.ejections[reason].add(1);
+    }
+
+    pub(crate) fn became_unreachable(&self) {
+        self.unreachable.add(1);
+    }
+
+    pub(crate) fn retried_here(&self) {
+        self.retries.add(1);
+    }
+
+    pub(crate) fn hedged_here(&self) {
+        self.hedges.add(1);
+    }
+
+    pub(crate) fn hedge_won(&self) {
+        self.hedges_won.add(1);
+    }
+
+    pub(crate) fn overtaken(&self) {
+        self.overtaken.add(1);
+    }
+
+    pub(crate) fn counts(&self) -> EndpointCounts {
+        // What ends is read before what begins: nothing has ended that hasn't begun.
+        let latency = self.latencies.counts();
+        let [answered, unanswered, given_up] = self.failures.each_ref().map(Count::get);
+        let [refused, handed_back] = self.turned_down.each_ref().map(Count::get);
+        let [
+            consecutive_failures,
+            success_rate,
+            unresponsive,
+            check_failed,
+            slow,
+        ] = self.ejections.each_ref().map(Count::get);
+        EndpointCounts {
+            successes: latency.count(),
+            latency,
+            failures: FailureCounts {
+                answered,
+                unanswered,
+                given_up,
+            },
+            overloads: self.overloads.get(),
+            cancelled: self.cancelled.get(),
+            refused,
+            handed_back,
+            trials: self.trials.get(),
+            ejections: EjectionCounts {
+                consecutive_failures,
+                success_rate,
+                unresponsive,
+                check_failed,
+                slow,
+            },
+            unreachable: self.unreachable.get(),
+            retries: self.retries.get(),
+            hedges: self.hedges.get(),
+            hedges_won: self.hedges_won.get(),
+            overtaken: self.overtaken.get(),
+            requests: self.requests.get(),
+        }
+    }
+}
+
+/// What is counted of a balancer as a whole, and its endpoints' counters.
+#[derive(Debug, Default)]
+pub(crate) struct BalanceTally {
+    endpoints: Mutex<Endpoints>,
+    unplaced: Count,
+    waits: [WaitTally; 4],
+    retries: [Count; 4],
+    budget_refused: Count,
+    hedges: Count,
+    hedges_refused: Count,
+    discovery: [Count; 3],
+}
+
+#[derive(Debug, Default)]
+struct Endpoints {
+    /// The sums of those that are gone.
+    gone: EndpointCounts,
+    /// All others, those that have left and still have requests included.
+    all: Vec<Arc<EndpointTally>>,
+}
+
+#[derive(Debug, Default)]
+struct WaitTally {
+    begun: Count,
+    ended: Count,
+    nanos: Count,
+}
+
+/// What a request waits for before an endpoint has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WaitCause {
+    Discovery,
+    Unreachable,
+    Connection,
+    Pod,
+}
+
+/// Why a request is sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Retried {
+    Answered,
+    Lost,
+    Unprocessed,
+    Unsent,
+}
+
+impl BalanceTally {
+    /// The counters of an endpoint that joins.
+    pub(crate) fn endpoint(&self) -> Arc<EndpointTally> {
+        let tally = Arc::<EndpointTally>::default();
+        let mut endpoints = self
+            .endpoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        endpoints.forget_gone();
+        endpoints.all.push(tally.clone());
+        tally
+    }
+
+    /// A request begins to wait for this.
+    pub(crate) fn wait(self: &Arc<Self>, cause: WaitCause) -> Wait {
+        self.waits[cause as usize].begun.add(1);
+        Wait {
+            tally: self.clone(),
+            cause,
+            since: Instant::now(),
+        }
+    }
+
+    pub(crate) fn unplaced(&self) {
+        self.unplaced.add(1);
+    }
+
+    pub(crate) fn retried(&self, why: Retried) {
+        self.retries[why as usize].add(1);
+    }
+
+    pub(crate) fn budget_refused(&self) {
+        self.budget_refused.add(1);
+    }
+
+    /// A hedge was due; whether it was allowed.
+    pub(crate) fn hedged(&self, is_allowed: bool) {
+        match is_allowed {
+            true => self.hedges.add(1),
+            false => self.hedges_refused.add(1),
+        }
+    }
+
+    /// Discovery has answered, with so many endpoints if it has not failed.
+    pub(crate) fn discovered(&self, endpoints: Option<usize>) {
+        let result = match endpoints {
+            Some(0) => 1,
+            Some(_) => 0,
+            None => 2,
+        };
+        self.discovery[result].add(1);
+    }
+
+    pub(crate) fn counts(&self) -> BalanceCounts {
+        let [discovery, unreachable, connection, pod] =
+            self.waits.each_ref().map(WaitTally::counts);
+        let [answered, lost, unprocessed, unsent] = self.retries.each_ref().map(Count::get);
+        let [found, empty, failed] = self.discovery.each_ref().map(Count::get);
+        BalanceCounts {
+            endpoints: self.sum(),
+            unplaced: self.unplaced.get(),
+            waits: WaitCounts {
+                discovery,
+                unreachable,
+                connection,
+                pod,
+            },
+            retries: RetryCounts {
+                answered,
+                lost,
+                unprocessed,
+                unsent,
+                budget_refused: self.budget_refused.get(),
+            },
+            hedges: self.hedges.get(),
+            hedges_refused: self.hedges_refused.get(),
+            discovery: DiscoveryCounts {
+                found,
+                empty,
+                failed,
+            },
+        }
+    }
+
+    fn sum(&self) -> EndpointCounts {
+        let mut endpoints = self
+            .endpoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        endpoints.forget_gone();
+        let mut sum = endpoints.gone.clone();
+        for tally in &endpoints.all {
+            sum += &tally.counts();
+        }
+        sum
+    }
+}
+
+impl Endpoints {
+    /// Adds the counts of those to the sums that nobody writes any more.
+    fn forget_gone(&mut self) {
+        let Self { gone, all } = self;
+        all.retain_mut(|tally| {
+            // This sees what the last one to write has written, where the count of references alone may not.
+            let is_gone = Arc::get_mut(tally).is_some();
+            if is_gone {
+                *gone += &tally.counts();
+            }
+            !is_gone
+        });
+    }
+}
+
+impl WaitTally {
+    fn counts(&self) -> Waits {
+        let ended = self.ended.get();
+        Waits {
+            ended,
+            sum_micros: self.nanos.get() / 1_000,
+            begun: self.begun.get(),
+        }
+    }
+}
+
+/// A request waits; dropped when it doesn't any more.
+#[derive(Debug)]
+pub(crate) struct Wait {
+    tally: Arc<BalanceTally>,
+    cause: WaitCause,
+    since: Instant,
+}
+
+impl Wait {
+    pub(crate) fn is_for(&self, cause: WaitCause) -> bool {
+        self.cause == cause
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        let waits = &self.tally.waits[self.cause as usize];
+        let nanos = self.since.elapsed().as_nanos();
+        waits.nanos.add(u64::try_from(nanos).unwrap_or(u64::MAX));
+        waits.ended.add(1);
+    }
+}
+
+#[cfg(all(test, not(any(tower_headless_loom, tower_headless_shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_left_still_counts_and_goes_on_counting() {
+        let tally = BalanceTally::default();
+        let (stays, leaves) = (tally.endpoint(), tally.endpoint());
+        stays.picked(false);
+        leaves.picked(true);
+        let running = leaves.clone();
+        drop(leaves);
+        assert_eq!(tally.counts().endpoints.requests, 2);
+        running.succeeded(0);
+        drop(running);
+        for _ in 0..2 {
+            let sum = tally.counts().endpoints;
+            assert_eq!((sum.requests, sum.successes, sum.trials), (2, 1, 1));
+        }
+        let endpoints = tally.endpoints.lock().expect("nobody has panicked");
+        assert_eq!(endpoints.all.len(), 1, "of what is gone only sums are left");
+    }
+
+    #[test]
+    fn the_last_failure_is_known_by_its_status() {
+        let tally = EndpointTally::default();
+        assert_eq!(tally.last_failure(), None);
+        let what = |tally: &EndpointTally| tally.last_failure().map(|last| (last.age, last.what));
+        tally.note_status(503, 7);
+        tally.failed(Failed::Answered, 8);
+        let status = WhatFailed::Answer(Some(503));
+        assert_eq!(what(&tally), Some((7, status)));
+        tally.failed(Failed::GivenUp, 9);
+        assert_eq!(what(&tally), Some((9, WhatFailed::GivenUp)));
+        tally.failed(Failed::Answered, 9);
+        assert_eq!(what(&tally), Some((9, WhatFailed::Answer(None))));
+        assert_eq!(tally.counts().failures.total(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_counts_from_its_beginning_to_its_drop() {
+        let tally = Arc::new(BalanceTally::default());
+        let wait = tally.wait(WaitCause::Pod);
+        assert_eq!(tally.counts().waits.pod.waiting(), 1);
+        tokio::time::advance(std::time::Duration::from_secs(2)).await;
+        drop(wait);
+        let waits = tally.counts().waits.pod;
+        assert_eq!(
+            (waits.begun, waits.ended, waits.sum_micros),
+            (1, 1, 2_000_000)
+        );
+    }
+}

@@ -1,0 +1,532 @@
+//! Each fault, and what `explain` says of why: the answer has to name the cause.
+
+mod support;
+
+use std::{future::IntoFuture, time::Duration};
+
+use http::StatusCode;
+use support::{
+    scripted::{Behaviour, Pods, Request, World, discovery, endpoint, settle},
+    tls::Identity,
+    within,
+};
+use tokio::time::sleep;
+use tower::{Layer, ServiceExt, retry::budget::Budget};
+use tower_headless::{
+    Balance, Discovery, EjectionReason, EndpointExplanation, EventKind, Explanation, Hedge,
+    RetryLayer, RetryPolicy, StaticEndpoints, Verdict,
+    http::{Client, ClientBuilder, Protocol, Tls},
+    test_util::{Cluster, Mode},
+};
+
+const FAST: Duration = Duration::from_millis(50);
+
+/// A client of the cluster that looks often and gives up soon.
+fn client(cluster: &Cluster, change: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Client {
+    let builder = cluster.client().dns(|dns| dns.refresh_interval(FAST));
+    let builder = builder.ready_timeout(Duration::from_secs(2));
+    change(builder).build().expect("a client")
+}
+
+/// Asks until the answer is this.
+async fn until(client: &Client, what: &str, is_it: impl Fn(&Explanation) -> bool) -> Explanation {
+    let mut last = client.explain();
+    within(what, async {
+        while !is_it(&last) {
+            sleep(Duration::from_millis(5)).await;
+            last = client.explain();
+        }
+    })
+    .await;
+    last
+}
+
+async fn get(client: &Client, times: usize) {
+    for _ in 0..times {
+        // What comes of it is for `explain` to say.
+        let answer = within("an answer", client.get("/").into_future()).await;
+        if let Ok(answer) = answer {
+            let _ = within("its end", answer.text()).await;
+        }
+    }
+}
+
+fn has(explanation: &Explanation, kind: EventKind) -> bool {
+    explanation.events.iter().any(|event| event.kind == kind)
+}
+
+/// The one endpoint that gets no requests as others do.
+fn the_bad_one(explanation: &Explanation) -> &EndpointExplanation {
+    let endpoints = explanation.endpoints.iter();
+    let mut bad = endpoints.filter(|it| it.verdict != Verdict::Picked);
+    let the_one = bad.next().expect("a bad one");
+    assert!(bad.next().is_none(), "one only: {explanation}");
+    the_one
+}
+
+#[track_caller]
+fn says(text: &str, words: &[&str]) {
+    for word in words {
+        assert!(text.contains(word), "{word:?} is not in: {text}");
+    }
+}
+
+/// What is wrong, the worst first, in one text.
+fn trouble(explanation: &Explanation) -> String {
+    explanation.trouble.join("\n")
+}
+
+#[tokio::test]
+async fn all_is_well_and_counted() {
+    let cluster = Cluster::start(3).await;
+    let client = client(&cluster, |builder| builder);
+    get(&client, 12).await;
+    let it = client.explain();
+    assert_eq!(trouble(&it), "");
+    assert_eq!((it.size, it.available, it.is_panic), (3, 3, false));
+    assert_eq!(it.policy.name, "round-robin");
+    let totals = it.totals.as_ref().expect("on by default");
+    let all = &totals.endpoints;
+    assert_eq!((all.requests, all.successes), (12, 12));
+    assert_eq!(all.latency.count(), 12);
+    assert_eq!(totals.waits.connection.begun, 3, "each pod is dialled once");
+    assert!(totals.discovery.found >= 1);
+    for pod in &it.endpoints {
+        let counts = pod.counts.as_ref().expect("counted");
+        assert_eq!((counts.requests, counts.successes), (4, 4));
+        assert!(pod.p95.is_some() && pod.since.is_some() && pod.why.is_empty());
+        assert!((pod.share.expect("round robin tells") - 1.0 / 3.0).abs() < 1e-9);
+    }
+    assert_eq!(it.discovery.kind.as_deref(), Some("dns"));
+    let server = cluster.dns().addr().to_string();
+    assert_eq!(it.discovery.server.as_deref(), Some(&*server));
+    assert!(it.discovery.ttl.is_some() && it.discovery.next_look.is_some());
+    says(
+        it.discovery.name.as_deref().expect("found"),
+        &["web.default"],
+    );
+    let text = it.to_string();
+    assert!(
+        text.lines().all(|line| line.chars().count() <= 80),
+        "{text}"
+    );
+    says(&text, &["3 of 3 endpoints get requests", "12 requests"]);
+}
+
+#[tokio::test]
+async fn without_counters_it_still_says_who_gets_requests() {
+    let cluster = Cluster::start(1).await;
+    let client = client(&cluster, |builder| builder.counters(false));
+    get(&client, 1).await;
+    let it = client.explain();
+    assert!(it.totals.is_none() && client.counts().is_none() && it.events.is_empty());
+    assert_eq!(it.endpoints[0].verdict, Verdict::Picked);
+}
+
+#[tokio::test]
+async fn totals_keep_what_pods_that_have_left_were_asked() {
+    let cluster = Cluster::start(2).await;
+    let client = client(&cluster, |builder| builder);
+    get(&client, 6).await;
+    cluster.scale(1).await;
+    let it = until(&client, "the pod has left", |it| it.size == 1).await;
+    assert!(has(&it, EventKind::Joined) && has(&it, EventKind::Left));
+    let all = it.totals.expect("counted").endpoints;
+    assert_eq!((all.requests, all.successes), (6, 6));
+    let one = it.endpoints[0].counts.as_ref().expect("counted");
+    assert_eq!(one.successes, 3);
+}
+
+#[tokio::test]
+async fn a_pod_that_was_killed_refuses_and_the_error_is_named() {
+    let cluster = Cluster::start(3).await;
+    let client = client(&cluster, |builder| builder);
+    get(&client, 3).await;
+    cluster.kill(0).await;
+    get(&client, 6).await;
+    // First a kept connection is found closed, and then none can be made.
+    let it = until(&client, "it refuses connections", |it| {
+        let pods = it.endpoints.iter();
+        has(it, EventKind::Unreachable) && pods.clone().any(|pod| pod.why.contains("refused"))
+    })
+    .await;
+    let bad = the_bad_one(&it);
+    assert_eq!(bad.verdict, Verdict::Unreachable);
+    assert_eq!(bad.address, cluster.pod(0).addr());
+    says(&bad.why, &["refuses requests", "refused"]);
+    assert!(bad.last_error.is_some() && bad.counts.as_ref().is_some_and(|it| it.unreachable == 1));
+    says(&trouble(&it), &[&bad.label(), "unreachable"]);
+}
+
+#[tokio::test]
+async fn a_pod_that_answers_503_at_once_is_ejected_for_that() {
+    let cluster = Cluster::start(3).await;
+    let client = client(&cluster, |builder| builder);
+    cluster
+        .pod(1)
+        .set(Mode::Status(StatusCode::SERVICE_UNAVAILABLE));
+    get(&client, 30).await;
+    let it = until(&client, "it is ejected", |it| has(it, EventKind::Ejected)).await;
+    let bad = the_bad_one(&it);
+    assert_eq!(bad.verdict, Verdict::Ejected);
+    assert_eq!(bad.reason, Some(EjectionReason::ConsecutiveFailures));
+    says(
+        &bad.why,
+        &["5 failures in a row", "answered 503", "tried again in"],
+    );
+    let counts = bad.counts.as_ref().expect("counted");
+    assert!(counts.failures.answered >= 5, "{counts:?}");
+    assert_eq!(counts.ejections.consecutive_failures, 1);
+    let totals = it.totals.as_ref().expect("counted");
+    assert!(totals.retries.answered >= 5 && totals.endpoints.retries >= 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hung_pod_has_requests_that_wait_while_the_others_answer() {
+    let set = (1..=3).map(endpoint).collect();
+    let world = World::of(set, |builder| builder.counters(true)).await;
+    world.pods.set([1], Behaviour::Hold);
+    world
+        .pods
+        .set([2, 3], Behaviour::After(Duration::from_millis(1)));
+    let mut requests = Vec::new();
+    for number in 0..200 {
+        let balance = world.balance.clone();
+        requests.push(tokio::spawn(balance.oneshot(Request(number))));
+        sleep(Duration::from_millis(5)).await;
+    }
+    let it = world.balance.explain();
+    let bad = the_bad_one(&it);
+    assert_eq!(bad.reason, Some(EjectionReason::Unresponsive));
+    says(&bad.why, &["requests wait, and none is answered"]);
+    assert!(bad.waiting >= 5 && bad.in_flight >= 5);
+    assert!(has(&it, EventKind::Ejected));
+    assert_eq!(
+        bad.counts.as_ref().map(|it| it.ejections.unresponsive),
+        Some(1)
+    );
+    requests.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+/// Every request may be hedged.
+#[derive(Clone)]
+struct Safe;
+
+impl<Res> RetryPolicy<Request, Res> for Safe {
+    fn again(&self, request: &Request) -> Option<Request> {
+        Some(Request(request.0))
+    }
+
+    fn retry(&self, _: Result<&Res, &tower_headless::Error>) -> bool {
+        false
+    }
+
+    fn may_hedge(&self, _: &Request) -> bool {
+        true
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_pod_shows_by_its_latency_and_by_the_hedges_it_lost() {
+    let set = (1..=4).map(endpoint).collect();
+    let world = World::of(set, |builder| builder.counters(true)).await;
+    let late = Duration::from_secs(1);
+    world
+        .pods
+        .set([2, 3, 4], Behaviour::After(Duration::from_millis(10)));
+    world.pods.set([1], Behaviour::After(late));
+    for number in 0..8 {
+        let answer = world.balance.clone().oneshot(Request(number)).await;
+        answer.expect("an answer");
+    }
+    let it = world.balance.explain();
+    let p95 = |at: usize| it.endpoints[at].p95.expect("it has answered");
+    assert!(p95(0) >= late / 2 && p95(1) <= late / 10, "{it}");
+
+    let hedge = Hedge::after(Duration::from_millis(50)).share(1.0);
+    let layer = RetryLayer::new(Safe).hedge(hedge);
+    let hedged = layer.layer(world.balance.clone());
+    for number in 0..100 {
+        let answer = hedged.clone().oneshot(Request(number)).await;
+        answer.expect("an answer");
+    }
+    let it = world.balance.explain();
+    let totals = it.totals.as_ref().expect("counted");
+    let (all, slow) = (&totals.endpoints, it.endpoints[0].counts.as_ref());
+    let slow = slow.expect("counted");
+    assert!(
+        totals.hedges >= 3 && all.hedges == totals.hedges,
+        "{totals:?}"
+    );
+    assert_eq!(all.hedges_won, slow.overtaken, "all others' hedges won");
+    assert!(slow.overtaken >= 3 && slow.ejections.slow >= 1, "{slow:?}");
+    let ejected = it.events.iter().find(|it| it.kind == EventKind::Ejected);
+    says(
+        &ejected.expect("ejected").to_string(),
+        &["10.0.0.1:80", "slow"],
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flapping_pod_shows_by_its_events() {
+    let set = (1..=2).map(endpoint).collect();
+    let world = World::of(set, |builder| builder.counters(true)).await;
+    for behaviour in [Behaviour::NotReady, Behaviour::Answer].repeat(3) {
+        world.pods.set([1], behaviour);
+        for number in 0..20 {
+            let answer = world.balance.clone().oneshot(Request(number)).await;
+            answer.expect("the other one answers");
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+    let it = world.balance.explain();
+    let of = |kind| {
+        let events = it.events.iter();
+        events.filter(|event| event.kind == kind).count()
+    };
+    let flaps = (of(EventKind::Unreachable), of(EventKind::Reachable));
+    assert_eq!(flaps, (3, 3), "{it}");
+    let flapping = it.endpoints[0].counts.as_ref().expect("counted");
+    assert_eq!(flapping.unreachable, 3);
+    assert!(flapping.refused >= 3);
+    let event = it
+        .events
+        .iter()
+        .find(|it| it.kind == EventKind::Unreachable);
+    says(&event.expect("one").to_string(), &["connection refused"]);
+}
+
+#[tokio::test]
+async fn dns_that_is_down_is_named_with_its_error_and_the_age_of_the_set() {
+    let cluster = Cluster::start(2).await;
+    let client = client(&cluster, |builder| builder);
+    get(&client, 1).await;
+    cluster.dns().stop().await;
+    let it = until(&client, "discovery fails", |it| it.discovery.is_failing).await;
+    says(&it.trouble[0], &["discovery fails", "the last set"]);
+    assert!(it.discovery.last_error.is_some() && it.discovery.staleness.is_some());
+    assert!(has(&it, EventKind::DiscoveryFailed));
+    assert_eq!((it.size, it.available), (2, 2), "the pods still serve");
+    cluster.dns().restart().await;
+    let it = until(&client, "it answers again", |it| {
+        has(it, EventKind::DiscoveryAnswers)
+    })
+    .await;
+    assert!(!it.discovery.is_failing && it.trouble.is_empty(), "{it}");
+    assert!(it.discovery.last_error.is_some(), "it is remembered");
+    assert!(it.totals.expect("counted").discovery.failed >= 1);
+}
+
+#[tokio::test]
+async fn a_name_that_does_not_exist_is_said_to() {
+    let cluster = Cluster::start(0).await;
+    cluster.dns().remove(cluster.service());
+    let client = client(&cluster, |builder| builder);
+    let request = tokio::spawn(client.get("/").into_future());
+    let it = until(&client, "the name is looked for", |it| {
+        it.discovery.last_error.is_some()
+    })
+    .await;
+    says(&it.trouble[0], &["NXDOMAIN", "does not exist"]);
+    let _ = within("an end", request).await;
+    let unplaced = client.counts().expect("counted").unplaced;
+    assert_eq!(unplaced, 1, "no pod had it");
+}
+
+#[tokio::test]
+async fn where_every_pod_refuses_the_requests_that_wait_are_counted() {
+    let cluster = Cluster::start(2).await;
+    let client = client(&cluster, |builder| builder);
+    get(&client, 2).await;
+    cluster.kill(0).await;
+    cluster.kill(1).await;
+    let request = tokio::spawn(client.get("/").into_future());
+    let it = until(&client, "the request waits", |it| {
+        let totals = it.totals.as_ref().expect("counted");
+        totals.waits.unreachable.waiting() == 1
+            && it
+                .endpoints
+                .iter()
+                .all(|it| it.verdict == Verdict::Unreachable)
+    })
+    .await;
+    says(&it.trouble[0], &["all 2 endpoints refuse requests"]);
+    says(
+        &trouble(&it),
+        &["1 request waits for an endpoint that accepts", "refused"],
+    );
+    assert!(it.outage.is_some() && it.available == 0);
+    let _ = within("an end", request).await;
+    let totals = client.counts().expect("counted");
+    assert_eq!(totals.waits.unreachable.waiting(), 0);
+    assert!(totals.waits.unreachable.time() > Duration::ZERO);
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_refused_is_named() {
+    let (theirs, ours) = (
+        Identity::new("web.default.svc.cluster.local"),
+        Identity::new("other"),
+    );
+    let (chain, key) = (theirs.certificate_pem(), theirs.key_pem());
+    let builder = Cluster::builder().pods(1);
+    let builder = builder.tls(chain.as_bytes(), key.as_bytes());
+    let cluster = builder.expect("TLS").start().await;
+    let tls = Tls::new().trust_pem(ours.certificate_pem().as_bytes());
+    let tls = tls.expect("an authority");
+    let client = client(&cluster, |builder| builder.tls(tls));
+    let request = tokio::spawn(client.get("/").into_future());
+    let it = until(&client, "the pod is refused", |it| {
+        let pod = it.endpoints.first();
+        pod.is_some_and(|pod| pod.last_error.is_some())
+    })
+    .await;
+    says(&it.endpoints[0].why, &["certificate"]);
+    says(&trouble(&it), &["certificate"]);
+    request.abort();
+}
+
+#[tokio::test]
+async fn where_a_pod_s_connections_are_all_in_use_the_requests_that_wait_are_counted() {
+    let cluster = Cluster::start(1).await;
+    let client = client(&cluster, |builder| {
+        builder.protocol(Protocol::Http1).max_connections(1)
+    });
+    get(&client, 1).await;
+    let before = client.counts().expect("counted").waits.connection.begun;
+    cluster.pod(0).set(Mode::Hung);
+    let mut requests = Vec::new();
+    for _ in 0..3 {
+        requests.push(tokio::spawn(client.get("/").into_future()));
+    }
+    let it = until(&client, "two wait", |it| {
+        let totals = it.totals.as_ref().expect("counted");
+        totals.waits.connection.waiting() == 2
+    })
+    .await;
+    says(&trouble(&it), &["2 requests wait", "its limit is reached"]);
+    assert_eq!(it.endpoints[0].in_flight, 3);
+    requests.iter().for_each(tokio::task::JoinHandle::abort);
+    for request in requests {
+        let _ = request.await;
+    }
+    let waits = client.counts().expect("counted").waits.connection;
+    assert!(waits.begun >= before + 2);
+    assert_eq!(waits.waiting(), 0, "those that were cancelled don't wait");
+}
+
+/// Allows nothing.
+struct Spent;
+
+impl Budget for Spent {
+    fn deposit(&self) {}
+
+    fn withdraw(&self) -> bool {
+        false
+    }
+}
+
+#[tokio::test]
+async fn a_budget_that_is_spent_is_named() {
+    let cluster = Cluster::start(2).await;
+    let client = client(&cluster, |builder| builder.retry_budget(Spent));
+    for pod in cluster.pods() {
+        pod.set(Mode::Status(StatusCode::SERVICE_UNAVAILABLE));
+    }
+    get(&client, 3).await;
+    let it = client.explain();
+    says(&trouble(&it), &["the retry budget was spent", "3 requests"]);
+    let retries = it.totals.expect("counted").retries;
+    assert_eq!((retries.budget_refused, retries.total()), (3, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_and_who_is_in_only_for_it_are_named() {
+    let set = (1..=3).map(endpoint).collect();
+    let world = World::of(set, |builder| builder.counters(true)).await;
+    world.pods.set([1, 2], Behaviour::NotReady);
+    world.pods.set([3], Behaviour::Fail);
+    for number in 0..20 {
+        let _ = world.balance.clone().oneshot(Request(number)).await;
+    }
+    settle().await;
+    let it = world.balance.explain();
+    assert!(it.is_panic && has(&it, EventKind::PanicBegan), "{it}");
+    let last = &it.endpoints[2];
+    assert_eq!((it.available, last.verdict), (1, Verdict::Panic));
+    assert_eq!(last.reason, Some(EjectionReason::ConsecutiveFailures));
+    says(&last.why, &["would be ejected", "too many others are out"]);
+    let error = last.last_error.as_ref().expect("it fails");
+    assert_eq!(error.text, "internal error");
+    let counts = last.counts.as_ref().expect("counted");
+    assert_eq!((counts.requests, counts.failures.unanswered), (20, 20));
+    says(&trouble(&it), &["(panic)", "10.0.0.3:80"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fallback_in_use_is_named_with_what_failed() {
+    let (script, primary) = discovery();
+    let fallback = StaticEndpoints::new([endpoint(1).address()]);
+    let pods = Pods::default();
+    let balance = Balance::builder(primary.or(fallback))
+        .counters(true)
+        .build(pods.make());
+    script.answer([1, 2]);
+    settle().await;
+    assert!(!balance.explain().discovery.is_fallback);
+    for _ in 0..70 {
+        script.fail("the API server is away");
+        sleep(Duration::from_secs(1)).await;
+    }
+    let it = balance.explain();
+    assert!(it.discovery.is_fallback && it.size == 1, "{it}");
+    assert_eq!(it.discovery.kind.as_deref(), Some("static"));
+    let error = it.discovery.last_error.as_ref().expect("it has failed");
+    assert_eq!(error.text, "the API server is away");
+    let changed = it
+        .events
+        .iter()
+        .find(|it| it.kind == EventKind::SourceChanged);
+    says(
+        &changed.expect("changed").to_string(),
+        &["static (fallback)"],
+    );
+}
+
+/// What others read has these names, and comes back as it was.
+#[cfg(feature = "serde")]
+#[tokio::test]
+async fn as_json_its_names_are_stable() {
+    let cluster = Cluster::start(1).await;
+    let client = client(&cluster, |builder| builder);
+    get(&client, 1).await;
+    let it = client.explain();
+    let json = serde_json::to_value(&it).expect("JSON");
+    for path in [
+        "/at_unix_ms",
+        "/trouble",
+        "/discovery/kind",
+        "/discovery/staleness_seconds",
+        "/discovery/next_look_unix_ms",
+        "/policy/name",
+        "/totals/endpoints/requests",
+        "/totals/endpoints/latency/buckets/0",
+        "/totals/waits/unreachable/begun",
+        "/totals/retries/budget_refused",
+        "/endpoints/0/address",
+        "/endpoints/0/verdict",
+        "/endpoints/0/why",
+        "/endpoints/0/since_unix_ms",
+        "/endpoints/0/next_trial_seconds",
+        "/endpoints/0/p95_seconds",
+        "/endpoints/0/counts/failures/answered",
+        "/events/0/kind",
+    ] {
+        assert!(json.pointer(path).is_some(), "{path} in {json:#}");
+    }
+    assert_eq!(json["endpoints"][0]["verdict"], "picked");
+    assert_eq!(json["events"][0]["kind"], "joined");
+    let back: Explanation = serde_json::from_value(json.clone()).expect("an explanation");
+    let again = serde_json::to_value(&back).expect("JSON");
+    assert_eq!(again, json);
+}
