@@ -166,6 +166,22 @@ pub(crate) enum Late {
     Unknown,
 }
 
+/// What has become so far of the wish to hedge one request.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Charge {
+    /// The budget has been charged for it.
+    is_paid: bool,
+    is_refused: bool,
+}
+
+impl Charge {
+    /// Whether it is news that a hedge is allowed or refused: each one that is allowed is sent, but one that is refused is asked for
+    /// again.
+    pub(crate) fn is_news(&mut self, is_allowed: bool) -> bool {
+        is_allowed || !std::mem::replace(&mut self.is_refused, true)
+    }
+}
+
 /// The hedges of all requests of a client or a layer.
 #[derive(Debug)]
 pub(crate) struct Hedges {
@@ -205,15 +221,15 @@ impl Hedges {
 
     /// Whether one more hedge is allowed, which is made then. What either of the two refuses costs the other one nothing, and
     /// the budget is charged once for each request.
-    pub(crate) fn allow(&self, budget: &dyn Budget, is_paid: &mut bool) -> bool {
+    pub(crate) fn allow(&self, budget: &dyn Budget, charge: &mut Charge) -> bool {
         if !self.share.withdraw() {
             return false;
         }
-        *is_paid = *is_paid || budget.withdraw();
-        if !*is_paid {
+        charge.is_paid = charge.is_paid || budget.withdraw();
+        if !charge.is_paid {
             self.share.give_back();
         }
-        *is_paid
+        charge.is_paid
     }
 
     /// One that was allowed has come to nothing: no pod has had it.

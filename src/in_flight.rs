@@ -178,6 +178,15 @@ impl InFlight {
         }
     }
 
+    /// The endpoint has no room for it, which says nothing of the endpoint; it goes to another one, or ends.
+    pub(crate) fn found_no_room(&mut self) {
+        self.state.report(Outcome::Ignored);
+        if let Some(tally) = self.member.tally() {
+            tally.turned_down(TurnedDown::Busy);
+            self.state.count();
+        }
+    }
+
     /// Its caller has an answer of another endpoint's, and cancels it: that is neither a success nor a failure, however long
     /// it has waited.
     pub(crate) fn withdraw(&mut self) {

@@ -60,6 +60,8 @@ struct Wishes {
     avoid: Vec<Endpoint>,
     /// It fails rather than go to one that it avoids.
     only_others: bool,
+    /// It is sent because an answer is late.
+    second_try: bool,
 }
 
 /// One endpoint of a balancer, for one life of it: another pod at its address is another target.
@@ -132,7 +134,17 @@ impl Route {
 
     /// The pods that it avoids don't get it though no other one takes it: it fails at once instead.
     pub(crate) fn only_others(self) -> Self {
-        self.with(|wishes| wishes.only_others = true)
+        self.with(|wishes| (wishes.only_others, wishes.second_try) = (true, false))
+    }
+
+    /// [The same](Self::only_others) beside a first try that hangs, as far as is known: one that is passed over is more likely to
+    /// answer.
+    pub(crate) fn second_try(self) -> Self {
+        self.with(|wishes| (wishes.only_others, wishes.second_try) = (true, true))
+    }
+
+    pub(crate) fn is_second_try(&self) -> bool {
+        self.0.as_ref().is_some_and(|wishes| wishes.second_try)
     }
 
     pub(crate) fn is_only_others(&self) -> bool {

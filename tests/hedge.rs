@@ -61,6 +61,7 @@ async fn layered(
     let mut balance = Balance::builder(StaticEndpoints::new(endpoints))
         .outlier_detection(detection)
         .ready_timeout(SECOND)
+        .counters(true)
         .build(pods.make());
     balance.ready().await.expect("readiness never fails");
     (pods, change(RetryLayer::new(Even)).layer(balance))
@@ -686,6 +687,42 @@ async fn hedges_that_no_pod_takes_use_up_no_share() {
         assert_eq!(answered, endpoint(if is_taken { 2 } else { 1 }));
         pods.set([2], Behaviour::Answer);
         sleep(10 * SECOND).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedge_that_no_pod_takes_is_no_request_that_failed() {
+    let (pods, service) = hedged(2, Hedge::after(50 * MILLI)).await;
+    pods.set([1], Behaviour::After(5 * SECOND));
+    let prefer = Route::new().prefer(endpoint(1).address());
+    let request = tokio::spawn(service.call_with(Request(2), prefer));
+    sleep(10 * MILLI).await;
+    pods.set([2], Behaviour::NotReady);
+    let answered = request.await.expect("no panic").expect("an answer").0;
+    assert_eq!(answered, endpoint(1));
+    let counts = service.get_ref().counts().expect("counted");
+    assert!(counts.hedges > 0 && counts.endpoints.refused > 0);
+    assert_eq!(counts.unplaced, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedge_that_is_refused_counts_once_however_often_it_is_asked_for() {
+    let no_share = |layer: RetryLayer<Even>| layer.hedge(Hedge::after(50 * MILLI).share(0.0));
+    let no_budget = |layer: RetryLayer<Even>| {
+        let layer = layer.budget(Only(Arc::new(0.into())));
+        layer.hedge(Hedge::after(50 * MILLI))
+    };
+    let (first, second) = (
+        layered(2, no_share, OutlierDetection::new()).await,
+        layered(2, no_budget, OutlierDetection::new()).await,
+    );
+    for (pods, service) in [first, second] {
+        pods.set([1, 2], Behaviour::After(5 * SECOND));
+        for expected in 1..=2 {
+            send(&service).await.expect("an answer");
+            let counts = service.get_ref().counts().expect("counted");
+            assert_eq!((counts.hedges, counts.hedges_refused), (0, expected));
+        }
     }
 }
 

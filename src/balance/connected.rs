@@ -189,7 +189,8 @@ impl<S: Send + 'static> Connections<S> {
     /// How long a request waits for a connection while all of its pod's are in use; 1 s by default. After that it goes to another
     /// pod, if there is one that it hasn't waited for yet. Where there is none it stays in the line, and looks again after as long.
     /// When it has waited for the [ready timeout](crate::BalanceBuilder::ready_timeout) in all, it fails with an error that
-    /// [is that they are busy](crate::Error::is_busy).
+    /// [is that they are busy](crate::Error::is_busy), but for one pod more that may have room: it is waited for once, as long as it
+    /// takes to connect there or to wait in its line.
     ///
     /// That says nothing of the pod, which gets requests as before. A pod whose connections are all stuck is found by its
     /// [requests](crate::OutlierDetection).

@@ -32,6 +32,20 @@ struct BusyEndpoints {
     /// The way to others.
     beside: Route,
     last: Refusal,
+    /// All of them have been asked for room.
+    are_all_asked: bool,
+    late: Late,
+}
+
+/// Whether a request that looks for room has waited for as long as it may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Late {
+    #[default]
+    No,
+    /// It has, and waits at one endpoint more that it hadn't asked.
+    Once,
+    /// It waits nowhere.
+    Over,
 }
 
 /// Ready when the background task has heard of a request.
@@ -57,18 +71,29 @@ impl Errand {
     pub(super) fn avoid(&mut self, endpoint: &Endpoint) {
         let trip = self.0.get_or_insert_default();
         trip.route = std::mem::take(&mut trip.route).avoid(endpoint);
+        if let Some(busy) = &mut trip.busy {
+            busy.beside = std::mem::take(&mut busy.beside).avoid(endpoint);
+        }
     }
 
     /// An endpoint has no room for it; the way to others that haven't been asked for room.
     pub(super) fn busy(&mut self, endpoint: &Endpoint, why: SharedError) -> &Route {
         let trip = self.0.get_or_insert_default();
-        let before = trip.busy.take().map(|busy| busy.beside);
-        let beside = before.unwrap_or_else(|| trip.route.clone().only_others());
-        let busy = BusyEndpoints {
-            beside: beside.avoid(endpoint),
-            last: Refusal {
-                endpoint: endpoint.clone(),
-                why,
+        let last = Refusal {
+            endpoint: endpoint.clone(),
+            why,
+        };
+        let busy = match trip.busy.take() {
+            Some(before) => BusyEndpoints {
+                beside: before.beside.avoid(endpoint),
+                last,
+                ..*before
+            },
+            None => BusyEndpoints {
+                beside: trip.route.clone().only_others().avoid(endpoint),
+                last,
+                are_all_asked: false,
+                late: Late::No,
             },
         };
         &trip.busy.insert(Box::new(busy)).beside
@@ -80,13 +105,28 @@ impl Errand {
             && let Some(busy) = &mut trip.busy
         {
             busy.beside = trip.route.clone().only_others();
+            busy.are_all_asked = true;
         }
     }
 
-    /// The last endpoint that had no room for it, if it waits for room.
-    pub(super) fn last_busy(&self) -> Option<&Refusal> {
+    /// It has waited in a line until its time was over. The next endpoint may have room and be connecting: one is waited for, unless
+    /// all have been asked, and from the one after that it has to come at once.
+    pub(super) fn is_late(&mut self) {
+        if let Some(trip) = &mut self.0
+            && let Some(busy) = &mut trip.busy
+        {
+            busy.late = match busy.late {
+                Late::No if !busy.are_all_asked => Late::Once,
+                _ => Late::Over,
+            };
+        }
+    }
+
+    /// The last endpoint that had no room for it, if it waits for room while it is at `endpoint`: in the line of that one, or anywhere
+    /// once its time is over. Another endpoint may have room, and only not be ready yet.
+    pub(super) fn waits_for_room(&self, endpoint: &Endpoint) -> Option<&Refusal> {
         let busy = self.0.as_ref()?.busy.as_ref()?;
-        Some(&busy.last)
+        (busy.last.endpoint == *endpoint || busy.late == Late::Over).then_some(&busy.last)
     }
 
     /// An endpoint has it. Should it come back, it waits anew.

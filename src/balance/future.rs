@@ -320,7 +320,7 @@ where
     S::Error: Into<BoxError>,
 {
     let waiting = held.as_mut().expect(TAKEN);
-    let beside = shared.pick_beside(&mut waiting.errand, &waiting.in_flight, busy);
+    let beside = shared.pick_beside(&mut waiting.errand, &mut waiting.in_flight, busy);
     let Some((service, in_flight)) = beside else {
         // Until its deadline, which may be new. The service is polled again, to wake this task.
         *change = None;
@@ -351,7 +351,7 @@ where
         let errand = std::mem::take(&mut waiting.errand);
         place_again(shared, request, errand, waiting.wait.take())
     } else {
-        State::failed(shared.signals.service(), shared.closed())
+        State::unplaced(shared, waiting.errand.route(), shared.closed())
     })
 }
 
@@ -367,18 +367,22 @@ where
     S::Error: Into<BoxError>,
 {
     loop {
-        let waiting = held.as_mut().expect(TAKEN);
-        let next = change.get_or_insert_with(|| shared.change_or_deadline(&mut waiting.errand));
+        let Held {
+            in_flight, errand, ..
+        } = held.as_mut().expect(TAKEN);
+        let next =
+            change.get_or_insert_with(|| shared.change_or_deadline(errand, in_flight.endpoint()));
         // Looked at after the wait for changes has begun, so that none is missed.
-        let is_lost = shared.is_lost(waiting.errand.route(), &waiting.in_flight);
-        let has_left = is_lost || waiting.in_flight.member().is_removed();
+        let is_lost = shared.is_lost(errand.route(), in_flight);
+        let has_left = is_lost || in_flight.member().is_removed();
         if !has_left {
             task::ready!(next.as_mut().poll(cx));
             *change = None;
         }
-        if let Some(error) = shared.is_over(&mut waiting.errand) {
+        if let Some(error) = shared.is_over(errand, in_flight) {
+            let failed = State::unplaced(shared, errand.route(), error);
             *held = None;
-            return Poll::Ready(State::failed(shared.signals.service(), error));
+            return Poll::Ready(failed);
         }
         if has_left && !shared.is_closed() {
             let Held {

@@ -40,6 +40,16 @@ impl<S, F, Req> State<S, F, Req> {
         let error = Some(error.of_service(service));
         Self::Failed { error }
     }
+
+    /// A request that is over, and that no endpoint has had. A second try that finds no other endpoint is none: the first one goes
+    /// on.
+    #[cold]
+    pub(super) fn unplaced(shared: &Shared<S>, route: &Route, error: Error) -> Self {
+        if !route.is_only_others() {
+            shared.count_unplaced();
+        }
+        Self::failed(shared.signals.service(), error)
+    }
 }
 
 /// A request that waits for a change.
@@ -125,8 +135,7 @@ where
         let (service, in_flight) = match shared.pick_routed(errand.route()) {
             Some(picked) => picked,
             None if errand.route().is_only_others() => {
-                shared.count_unplaced();
-                return State::failed(shared.signals.service(), shared.no_other());
+                return State::unplaced(shared, errand.route(), shared.no_other());
             }
             None => match shared.pick_or_wait(&mut errand) {
                 Ok(Placement::Picked(service, in_flight)) => (service, in_flight),
@@ -145,8 +154,7 @@ where
                     };
                 }
                 Err(error) => {
-                    shared.count_unplaced();
-                    return State::failed(shared.signals.service(), error);
+                    return State::unplaced(shared, errand.route(), error);
                 }
             },
         };
@@ -194,7 +202,7 @@ where
             Poll::Ready(Err(error)) => match error.into().downcast::<Busy>() {
                 Err(error) => return refuse(shared, in_flight, error, request),
                 Ok(busy) => {
-                    if let Some(beside) = shared.pick_beside(errand, &in_flight, *busy) {
+                    if let Some(beside) = shared.pick_beside(errand, &mut in_flight, *busy) {
                         (service, in_flight) = beside;
                         continue;
                     }

@@ -23,6 +23,7 @@ use super::{
     shared::{Event, Notes, READY_TIMEOUT, ReadyTimeout, Shared},
 };
 use crate::{
+    endpoint::Endpoint,
     error::{Away, Busy, Error, NoEndpoints, PodState, Refusal, SharedError},
     home::Timer,
     in_flight::InFlight,
@@ -67,19 +68,24 @@ impl<S: Clone> Shared<S> {
     pub(super) fn pick_beside(
         &self,
         errand: &mut Errand,
-        in_flight: &InFlight,
+        in_flight: &mut InFlight,
         busy: Busy,
     ) -> Option<(S, InFlight)> {
         let beside = errand.busy(in_flight.endpoint(), busy.why).clone();
         let now = Instant::now();
         let since = now.checked_sub(busy.waited).unwrap_or(now);
-        errand.deadline(|| self.deadline(since));
+        let deadline = errand.deadline(|| self.deadline(since));
         if errand.route().is_for_one() {
             return None;
         }
+        // Who waits in no line may look at all of them.
+        if !busy.waited.is_zero() && deadline.is_some_and(|deadline| deadline <= now) {
+            errand.is_late();
+        }
         let picked = self.pick_routed(&beside);
-        if picked.is_none() {
-            errand.ask_again();
+        match picked {
+            Some(_) => in_flight.found_no_room(),
+            None => errand.ask_again(),
         }
         picked
     }
@@ -219,15 +225,19 @@ impl<S> Shared<S> {
     }
 
     /// For a request whose endpoint isn't ready yet: waits for the next change, or for its deadline if it has one.
-    pub(super) fn change_or_deadline(&self, errand: &mut Errand) -> BoxFuture<'static, ()> {
-        let deadline = self.ready_deadline(errand, Instant::now());
+    pub(super) fn change_or_deadline(
+        &self,
+        errand: &mut Errand,
+        at: &Endpoint,
+    ) -> BoxFuture<'static, ()> {
+        let deadline = self.ready_deadline(errand, at, Instant::now());
         until(self.next_change(), deadline)
     }
 
-    /// Until when a request waits for room, or one for one pod for it to become ready. Where requests never wait for one that accepts, this one has
-    /// accepted, and is waited for as any other is.
-    fn ready_deadline(&self, errand: &mut Errand, now: Instant) -> Option<Instant> {
-        if errand.last_busy().is_some() {
+    /// Until when a request that has been brought to `at` waits for room there, or one for one pod for it to become ready. Where
+    /// requests never wait for one that accepts, this one has accepted, and is waited for as any other is.
+    fn ready_deadline(&self, errand: &mut Errand, at: &Endpoint, now: Instant) -> Option<Instant> {
+        if errand.waits_for_room(at).is_some() {
             return errand.deadline(|| None);
         }
         let is_bounded = self.ready_timeout != ReadyTimeout::Bounded(Duration::ZERO);
@@ -391,14 +401,17 @@ impl<S> Shared<S> {
     }
 
     /// Why a request for one pod waits no longer for it to become ready, or any request for room, if its time is up.
-    pub(super) fn is_over(&self, errand: &mut Errand) -> Option<Error> {
+    pub(super) fn is_over(&self, errand: &mut Errand, in_flight: &mut InFlight) -> Option<Error> {
         let now = Instant::now();
-        let deadline = self.ready_deadline(errand, now);
-        let is_over = deadline.is_some_and(|deadline| deadline <= now);
-        is_over.then(|| match errand.last_busy() {
-            Some(last) => Some(self.busy(errand.route(), last)),
-            None => self.may_wait_for(errand.route(), now, deadline).err(),
-        })?
+        let deadline = self.ready_deadline(errand, in_flight.endpoint(), now);
+        if deadline.is_none_or(|deadline| deadline > now) {
+            return None;
+        }
+        let Some(last) = errand.waits_for_room(in_flight.endpoint()) else {
+            return self.may_wait_for(errand.route(), now, deadline).err();
+        };
+        in_flight.found_no_room();
+        Some(self.busy(errand.route(), last))
     }
 
     /// That no endpoint has room for a request.

@@ -7,7 +7,7 @@ use super::latencies::LatencyCounts;
 /// What an endpoint's requests have come to since it joined, or those of all endpoints since the balancer was built.
 ///
 /// Each is a count that never goes down. `requests` counts at the pick, all others later:
-/// `requests` is `successes + failures + overloads + cancelled + refused + handed_back`, and those in flight.
+/// `requests` is `successes + failures + overloads + cancelled + refused + handed_back + busy`, and those in flight.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -27,6 +27,9 @@ pub struct EndpointCounts {
     pub refused: u64,
     /// Requests that the endpoint's service handed back [unsent](crate::Unsent). They went elsewhere.
     pub handed_back: u64,
+    /// Requests that the endpoint had no connection for: [all were in use](crate::Connections::wait_timeout). They went elsewhere, or
+    /// failed.
+    pub busy: u64,
     /// Requests that were sent to find out how an endpoint is that gets no others.
     pub trials: u64,
     /// Retries that were sent here, of those requests.
@@ -105,7 +108,7 @@ pub struct BalanceCounts {
     pub retries: RetryCounts,
     /// Hedges that were sent.
     pub hedges: u64,
-    /// Hedges that were not sent, for want of a share or of the retries' budget.
+    /// Requests that were not hedged when they were late, for want of a share or of the retries' budget. They may have been later.
     pub hedges_refused: u64,
     /// Discovery's answers, by what they were.
     pub discovery: DiscoveryCounts,
@@ -199,6 +202,7 @@ impl AddAssign<&EndpointCounts> for EndpointCounts {
         self.cancelled += other.cancelled;
         self.refused += other.refused;
         self.handed_back += other.handed_back;
+        self.busy += other.busy;
         self.trials += other.trials;
         self.retries += other.retries;
         self.hedges += other.hedges;

@@ -48,7 +48,7 @@ pub(crate) struct EndpointTally {
     failures: [Count; 3],
     overloads: Count,
     cancelled: Count,
-    turned_down: [Count; 2],
+    turned_down: [Count; 3],
     trials: Count,
     ejections: [Count; 5],
     unreachable: Count,
@@ -71,11 +71,12 @@ pub(crate) enum Failed {
     GivenUp,
 }
 
-/// How an endpoint has refused a request that goes on to another one.
+/// How an endpoint that hasn't had a request has kept it from being sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TurnedDown {
     NotReady,
     HandedBack,
+    Busy,
 }
 
 /// The last failure of an endpoint that came without an error's text.
@@ -198,7 +199,7 @@ impl EndpointTally {
         // What ends is read before what begins: nothing has ended that hasn't begun.
         let latency = self.latencies.counts();
         let [answered, unanswered, given_up] = self.failures.each_ref().map(Count::get);
-        let [refused, handed_back] = self.turned_down.each_ref().map(Count::get);
+        let [refused, handed_back, busy] = self.turned_down.each_ref().map(Count::get);
         let [
             consecutive_failures,
             success_rate,
@@ -218,6 +219,7 @@ impl EndpointTally {
             cancelled: self.cancelled.get(),
             refused,
             handed_back,
+            busy,
             trials: self.trials.get(),
             ejections: EjectionCounts {
                 consecutive_failures,

@@ -27,7 +27,7 @@ use std::{
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
-use super::Late;
+use super::{Charge, Late};
 use crate::{
     balance::ResponseFuture,
     error::BoxError,
@@ -57,7 +57,7 @@ pub(crate) trait Contest<F: Future> {
     fn patience(&self, late: Duration) -> Duration;
 
     /// A second try beside `first`, if there is to be one. One that has been paid for needs no budget.
-    fn second(&mut self, first: &F, is_paid: &mut bool) -> Option<F>;
+    fn second(&mut self, first: &F, charge: &mut Charge) -> Option<F>;
 
     /// Whether a result ends the race though the other try may bring another one.
     fn is_good(&self, result: &F::Output) -> bool;
@@ -114,8 +114,7 @@ struct Due {
     waited: Duration,
     /// When the second one was made.
     made: Option<Instant>,
-    /// The budget has been charged for a second one.
-    is_paid: bool,
+    charge: Charge,
 }
 
 impl Due {
@@ -129,15 +128,15 @@ impl Due {
             late,
             waited: after,
             made: None,
-            is_paid: false,
+            charge: Charge::default(),
         }
     }
 
     /// The same for another try in the place of the first one.
     fn renew(&mut self) {
-        let is_paid = self.is_paid;
+        let charge = self.charge;
         *self = Self {
-            is_paid,
+            charge,
             ..Self::new(self.late)
         };
     }
@@ -297,9 +296,8 @@ impl<F: Runner> Race<F> {
                         continue;
                     }
                     let first = this.first.as_ref().get_ref().as_ref();
-                    let is_paid = &mut due.is_paid;
-                    let Some(second) = first.and_then(|first| contest.second(first, is_paid))
-                    else {
+                    let charge = &mut due.charge;
+                    let Some(second) = first.and_then(|first| contest.second(first, charge)) else {
                         due.put_off_longer();
                         continue;
                     };

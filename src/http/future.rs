@@ -360,11 +360,11 @@ impl hedge::Contest<Sent> for Contest<'_> {
         hedges.map_or(late, |hedges| hedges.patience(late))
     }
 
-    fn second(&mut self, first: &Sent, is_paid: &mut bool) -> Option<Sent> {
+    fn second(&mut self, first: &Sent, charge: &mut hedge::Charge) -> Option<Sent> {
         let Shared { pods, retries, .. } = self.shared;
         let has_other = |route: &Route| pods.has_other(route);
         let late = first.endpoint()?;
-        let (request, route) = self.replay.beside(late, is_paid, retries, has_other)?;
+        let (request, route) = self.replay.beside(late, charge, retries, has_other)?;
         if let Some(followed) = &mut self.followed {
             followed.hedged(late);
         }

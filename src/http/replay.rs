@@ -21,7 +21,7 @@ use super::{
 use crate::{
     endpoint::Endpoint,
     error::line,
-    hedge::{Hedges, Late},
+    hedge::{Charge, Hedges, Late},
     logs,
     outcome::{ByStatus, ClassifyHttp, GRPC_STATUS, Outcome as Health},
     retry::{Allowance, Attempts, Ended, Fate, Pushback, Told, UNAVAILABLE},
@@ -172,15 +172,17 @@ impl Replay {
     pub(super) fn beside(
         &self,
         pod: &Endpoint,
-        is_paid: &mut bool,
+        charge: &mut Charge,
         retries: &Retries,
         has_other: impl FnOnce(&Route) -> bool,
     ) -> Option<(PodRequest, Route)> {
         let allowance = &retries.allowance;
         let route = self.attempts.beside(pod, allowance, has_other)?;
         let request = again(&self.head, &self.body)?;
-        let is_allowed = retries.hedges.as_ref()?.allow(&*allowance.budget, is_paid);
-        allowance.hedged(is_allowed).then_some((request, route))
+        let is_allowed = retries.hedges.as_ref()?.allow(&*allowance.budget, charge);
+        allowance
+            .hedged(is_allowed, charge)
+            .then_some((request, route))
     }
 
     /// Whether a response counts though another pod may answer, too. It costs nothing to wait for that one: so a 500 doesn't,

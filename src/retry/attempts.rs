@@ -16,7 +16,7 @@ use super::{budget::DefaultBudget, delays::Delays};
 use crate::{
     counters::{BalanceTally, Retried},
     endpoint::Endpoint,
-    hedge::Hedges,
+    hedge::{Charge, Hedges},
     logs::{REQUESTS, debug, display},
     route::Route,
 };
@@ -38,9 +38,10 @@ pub(crate) struct Allowance {
 }
 
 impl Allowance {
-    /// A hedge is due; whether it is sent.
-    pub(crate) fn hedged(&self, is_allowed: bool) -> bool {
-        if let Some(tally) = &self.tally {
+    /// A hedge is due; whether it is sent. One that is refused again and again counts once.
+    pub(crate) fn hedged(&self, is_allowed: bool, charge: &mut Charge) -> bool {
+        let is_news = charge.is_news(is_allowed);
+        if let Some(tally) = self.tally.as_ref().filter(|_| is_news) {
             tally.hedged(is_allowed);
         }
         is_allowed
@@ -230,7 +231,7 @@ impl<T> Attempts<T> {
         has_other: impl FnOnce(&Route) -> bool,
     ) -> Option<Route> {
         let route = allowance.delays.avoid(self.route.clone().avoid(endpoint));
-        Some(route.only_others()).filter(has_other)
+        Some(route.second_try()).filter(has_other)
     }
 
     /// One of two tries has come to this, and the other one goes on.
@@ -453,7 +454,7 @@ mod tests {
         let third = Route::new().avoid(&endpoint(1)).avoid(&endpoint(2));
         for fate in [Answered, Lost, Unprocessed] {
             let route = replaced(3, &allowance(1, 1), fate);
-            assert_eq!(route, Some(third.clone().only_others()));
+            assert_eq!(route, Some(third.clone().second_try()));
             assert_eq!(replaced(2, &allowance(1, 1), fate), None, "no third one");
             let is_free = fate == Unprocessed;
             for spent in [allowance(0, 9), allowance(9, 0)] {

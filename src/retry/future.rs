@@ -23,7 +23,7 @@ use crate::{
     balance::{Balance, ResponseFuture},
     endpoint::Endpoint,
     error::{BoxError, Error, line},
-    hedge::{Contest, Hedges, Race},
+    hedge::{Charge, Contest, Hedges, Race},
     in_flight::Completion,
     logs::{self, REQUESTS, debug},
     route::Route,
@@ -251,7 +251,7 @@ where
     fn second(
         &mut self,
         first: &Attempt<S, Req, C>,
-        is_paid: &mut bool,
+        charge: &mut Charge,
     ) -> Option<Attempt<S, Req, C>> {
         let Terms {
             policy,
@@ -262,8 +262,8 @@ where
         let late = first.endpoint()?;
         let route = self.attempts.beside(late, allowance, has_other)?;
         let request = policy.again(&self.request)?;
-        let is_allowed = hedges.as_ref()?.allow(&*allowance.budget, is_paid);
-        if !allowance.hedged(is_allowed) {
+        let is_allowed = hedges.as_ref()?.allow(&*allowance.budget, charge);
+        if !allowance.hedged(is_allowed, charge) {
             return None;
         }
         let service = self.balance.service();

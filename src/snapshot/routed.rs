@@ -35,7 +35,8 @@ impl<S> Snapshot<S> {
         }
         if route.is_only_others() {
             let next = self.pick_next(route, rng);
-            return next.or_else(|| self.pick_passed_over(route, rng));
+            let is_second = route.is_second_try();
+            return next.or_else(|| is_second.then(|| self.pick_passed_over(route, rng))?);
         }
         match route.left_out() {
             Some(_) => self.pick_other(route, rng),
@@ -139,7 +140,7 @@ impl<S> Snapshot<S> {
 
     /// Whether an endpoint is available that `route` doesn't avoid; for a second try, one that is passed over will do.
     pub(crate) fn has_other(&self, route: &Route) -> bool {
-        let is_second = route.is_only_others();
+        let is_second = route.is_second_try();
         let mut all = 0..self.members.len();
         all.any(|index| {
             let is_passed_over =

@@ -16,10 +16,10 @@ use std::{
 use futures::future::join_all;
 use tokio::{sync::watch, time::sleep};
 use tokio_test::{assert_pending, assert_ready_ok, task};
-use tower::{Service, service_fn};
+use tower::{Layer, Service, service_fn};
 use tower_headless::{
-    Balance, BoxError, Connected, Connections, Endpoint, EndpointState, Error, Route,
-    StaticEndpoints, Unsent,
+    Balance, BoxError, Connected, Connections, Endpoint, EndpointState, Error, Hedge, RetryLayer,
+    RetryPolicy, Route, StaticEndpoints, Unsent,
 };
 
 use crate::support::scripted::{discovery, endpoint, settle};
@@ -461,6 +461,199 @@ fn prefer(
     let balance = balance.clone();
     let route = Route::new().prefer(endpoint(host).address());
     async move { balance.call_with(7, route).await }
+}
+
+/// Two pods, of which the first one's connection is in use, and the other one has none yet; it connects late.
+async fn busy_beside_connecting(
+    wait: Duration,
+    ready_timeout: Option<Duration>,
+) -> (
+    Pods,
+    Balanced,
+    task::Spawn<impl Future<Output = Result<(u8, usize), Error>>>,
+) {
+    let pods = Pods::default();
+    let addresses = [1, 2].map(|host| endpoint(host).address());
+    let builder = Balance::builder(StaticEndpoints::new(addresses)).counters(true);
+    let builder = match ready_timeout {
+        Some(timeout) => builder.ready_timeout(timeout),
+        None => builder.fail_fast(),
+    };
+    let connections = Connections::pooled(1, pods.connect()).wait_timeout(wait);
+    let balance = builder.build_connected(connections);
+    settle().await;
+    pods.set(1, Mood::Holds);
+    let mut held = task::spawn(prefer(&balance, 1));
+    assert_pending!(held.poll());
+    pods.set(2, Mood::ConnectsLate);
+    (pods, balance, held)
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_finds_a_pod_busy_waits_for_another_one_to_connect_though_the_time_for_room_is_over() {
+    for (wait, ready_timeout) in [
+        (SECOND, None),
+        (Duration::ZERO, None),
+        (5 * SECOND, Some(5 * SECOND)),
+        (SECOND, Some(SECOND + SECOND / 20)),
+    ] {
+        let (_pods, balance, _held) = busy_beside_connecting(wait, ready_timeout).await;
+        let answer = prefer(&balance, 1).await;
+        assert_eq!(answer.expect("pod 2 has room"), (2, 0), "{wait:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_waited_for_too_long_waits_at_one_pod_more_and_not_at_all() {
+    let pods = Pods::default();
+    let addresses = (1..=5).map(|host| endpoint(host).address());
+    let balance = Balance::builder(StaticEndpoints::new(addresses))
+        .fail_fast()
+        .counters(true)
+        .build_connected(Connections::pooled(1, pods.connect()));
+    settle().await;
+    let mut held = Vec::new();
+    for host in 1..=5 {
+        pods.set(host, Mood::Holds);
+        let mut request = task::spawn(prefer(&balance, host));
+        assert_pending!(request.poll());
+        held.push(request);
+    }
+    let error = send(&balance).await.expect_err("no connection");
+    assert!(error.is_busy(), "{error}");
+    let counts = balance.counts().expect("counted").endpoints;
+    assert_eq!(counts.busy, 3, "it waited at two, and looked at one");
+    assert_eq!(counts.requests, 5 + 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_finds_no_room_counts_as_that_and_not_as_cancelled() {
+    for (wait, route) in [
+        (SECOND, Route::new()),
+        (Duration::ZERO, Route::new()),
+        (SECOND, Route::new().pod(endpoint(1).address())),
+    ] {
+        let pods = Pods::default();
+        let addresses = [1, 2].map(|host| endpoint(host).address());
+        let balance = Balance::builder(StaticEndpoints::new(addresses))
+            .ready_timeout(3 * SECOND)
+            .counters(true)
+            .build_connected(Connections::pooled(1, pods.connect()).wait_timeout(wait));
+        settle().await;
+        let held = [1, 2].map(|host| {
+            pods.set(host, Mood::Holds);
+            let mut request = task::spawn(prefer(&balance, host));
+            assert_pending!(request.poll());
+            request
+        });
+        let failed = balance.call_with(7, route.clone()).await;
+        assert!(failed.is_err_and(|error| error.is_busy()));
+        let counts = balance.counts().expect("counted");
+        assert_eq!(counts.unplaced, 1, "{wait:?} {route:?}");
+        let pods = counts.endpoints;
+        assert_eq!(pods.cancelled, 0, "{wait:?} {route:?}");
+        assert!(pods.busy > 0);
+        assert_eq!(pods.requests - pods.busy, 2, "those that are held");
+        drop(held);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leaves_a_busy_pod_for_another_one_counts_as_that() {
+    let (_pods, balance, held) = busy_beside_connecting(SECOND, Some(3 * SECOND)).await;
+    prefer(&balance, 1).await.expect("pod 2 has room");
+    let counts = balance.counts().expect("counted");
+    let pods = counts.endpoints;
+    assert_eq!((pods.busy, pods.cancelled, pods.successes), (1, 0, 1));
+    assert_eq!(counts.unplaced, 0);
+    drop(held);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_finds_a_pod_busy_is_no_trial_of_one_that_refuses() {
+    let pods = Pods::default();
+    let addresses = [1, 2].map(|host| endpoint(host).address());
+    let balance = Balance::builder(StaticEndpoints::new(addresses))
+        .counters(true)
+        .build_connected(Connections::pooled(1, pods.connect()));
+    settle().await;
+    pods.set(2, Mood::HandsBack);
+    let answer = prefer(&balance, 2).await;
+    assert_eq!(answer.expect("the other one answers").0, 1);
+    sleep(SECOND * 2 / 5).await;
+    pods.set(1, Mood::Holds);
+    let mut held = task::spawn(prefer(&balance, 1));
+    assert_pending!(held.poll());
+    let mut waits = [0; 2].map(|_| task::spawn(prefer(&balance, 1)));
+    for request in &mut waits {
+        assert_pending!(request.poll());
+    }
+    let trials = || balance.counts().expect("counted").endpoints.trials;
+    let before = trials();
+    for _ in 0..25 {
+        sleep(SECOND / 10).await;
+        for request in &mut waits {
+            assert_pending!(request.poll());
+        }
+    }
+    assert_eq!(trials(), before);
+    pods.set(1, Mood::Answers);
+    assert_ready_ok!(held.poll());
+    for request in &mut waits {
+        assert_eq!(assert_ready_ok!(request.poll()).0, 1, "in its turn");
+    }
+    pods.set(2, Mood::Answers);
+    assert_eq!(send(&balance).await.expect("an answer").0, 2);
+    assert_eq!(trials(), before + 1, "it was on offer");
+}
+
+/// Any of them may be sent twice.
+#[derive(Clone)]
+struct Reads;
+
+impl<Res> RetryPolicy<u8, Res> for Reads {
+    fn again(&self, request: &u8) -> Option<u8> {
+        Some(*request)
+    }
+
+    fn retry(&self, _: Result<&Res, &Error>) -> bool {
+        false
+    }
+
+    fn may_hedge(&self, _: &u8) -> bool {
+        true
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_waits_in_a_line_keeps_away_from_the_pod_that_has_its_hedge() {
+    let (script, source) = discovery();
+    let pods = Pods::default();
+    let balance = Balance::builder(source).build_connected(Connections::pooled(2, pods.connect()));
+    script.answer([1]);
+    settle().await;
+    pods.set(1, Mood::Holds);
+    let mut held = [0; 2].map(|_| task::spawn(send(&balance)));
+    for request in &mut held {
+        assert_pending!(request.poll());
+    }
+    let hedge = Hedge::after(SECOND * 3 / 2);
+    let service = RetryLayer::new(Reads).hedge(hedge).layer(balance.clone());
+    let request = tokio::spawn(service.call_with(7, Route::new()));
+    // It has looked for another pod, and there is none.
+    sleep(SECOND * 5 / 4).await;
+    pods.set(2, Mood::Holds);
+    script.answer([1, 2]);
+    sleep(SECOND / 2).await;
+    assert_eq!(pods.open_and_made(2), (1, 1), "the hedge");
+    sleep(2 * SECOND).await;
+    assert_eq!(pods.open_and_made(2), (1, 1), "and nothing else");
+    pods.set(1, Mood::Answers);
+    for request in &mut held {
+        assert_ready_ok!(request.poll());
+    }
+    let answer = request.await.expect("no panic");
+    assert_eq!(answer.expect("an answer").0, 1, "after the others");
 }
 
 fn all_are_available(balance: &Balanced) -> bool {
