@@ -74,6 +74,8 @@ fn the_bad_one(explanation: &Explanation) -> &EndpointExplanation {
 
 #[track_caller]
 fn says(text: &str, words: &[&str]) {
+    // However it is wrapped.
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     for word in words {
         assert!(text.contains(word), "{word:?} is not in: {text}");
     }
