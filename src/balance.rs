@@ -298,11 +298,9 @@ impl<S, C> Balance<S, C> {
         self.shared.signals.tally()
     }
 
-    /// The hedge that `endpoint` had was answered first.
-    pub(crate) fn count_hedge_won(&self, endpoint: &Endpoint) {
-        let snapshot = self.shared.current.load();
-        let member = snapshot.member_of(endpoint);
-        if let Some(tally) = member.and_then(|member| member.tally()) {
+    /// A hedge was answered first.
+    pub(crate) fn count_hedge_won(&self) {
+        if let Some(tally) = self.tally() {
             tally.hedge_won();
         }
     }

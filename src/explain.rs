@@ -300,7 +300,7 @@ pub enum Verdict {
     OnlyByName,
     /// No: its checks fail.
     CheckFails,
-    /// No: it has passed no check yet.
+    /// No: it is new, and has passed no check yet, or isn't connected yet.
     Pending,
     /// No: it is ejected.
     Ejected,

@@ -36,7 +36,7 @@ use crate::{
     endpoint::Endpoint,
     latency::{Latency, Percentile},
     signals::Signals,
-    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
 };
 
 /// Tells one member of a balancer from every other it has ever had.
@@ -69,6 +69,8 @@ pub(crate) struct MemberRef {
     percentile: Percentile,
     /// What part of its share a new endpoint gets (slow start), as the bits of a floating-point number.
     warmth: AtomicU32,
+    /// It is unreachable for being new, and has refused nothing.
+    unready: AtomicBool,
     signals: Arc<Signals>,
     /// If requests are counted.
     tally: Option<Arc<EndpointTally>>,
@@ -95,6 +97,7 @@ impl Member {
                 latency,
                 percentile: Percentile::default(),
                 warmth: AtomicU32::new(1_f32.to_bits()),
+                unready: AtomicBool::new(false),
                 signals,
                 tally,
                 member: member.clone(),
@@ -303,15 +306,44 @@ impl MemberRef {
             _ => word,
         };
         let is_new = self.change(refuse) & UNREACHABLE == 0;
-        if let Some(tally) = self.tally().filter(|_| is_new) {
-            tally.became_unreachable();
+        if is_new {
+            self.unready.store(false, Relaxed);
+            self.count_unreachable();
+        } else {
+            self.end_unready();
         }
         is_new
     }
 
+    /// A new endpoint has to be ready before it gets requests: until then it is unreachable, but has refused nothing.
+    pub(crate) fn set_unready(&self) {
+        self.unready.store(true, Relaxed);
+        self.set(UNREACHABLE);
+    }
+
+    /// Whether it is unreachable for being new alone.
+    pub(crate) fn is_unready(&self) -> bool {
+        self.unready.load(Relaxed)
+    }
+
+    /// It has refused an attempt: if it was new, that is what it is unreachable for from now on.
+    pub(crate) fn end_unready(&self) {
+        if self.is_unready() && self.unready.swap(false, Relaxed) {
+            self.count_unreachable();
+        }
+    }
+
+    fn count_unreachable(&self) {
+        if let Some(tally) = self.tally() {
+            tally.became_unreachable();
+        }
+    }
+
     /// The endpoint accepts requests again. True if it refused some until now.
     pub(crate) fn accept(&self) -> bool {
-        self.clear(UNREACHABLE, EJECTED)
+        let is_new = self.clear(UNREACHABLE, EJECTED);
+        self.unready.store(false, Relaxed);
+        is_new
     }
 
     /// Lets no pick take the endpoint, because of what its requests have come to. True if some did until now.

@@ -2,7 +2,15 @@
 
 mod support;
 
-use std::{future::IntoFuture, time::Duration};
+use std::{
+    fmt,
+    future::IntoFuture,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use http::StatusCode;
 use support::{
@@ -10,11 +18,11 @@ use support::{
     tls::Identity,
     within,
 };
-use tokio::time::sleep;
-use tower::{Layer, ServiceExt, retry::budget::Budget};
+use tokio::{net::TcpListener, sync::watch, time::sleep};
+use tower::{Layer, ServiceExt, retry::budget::Budget, service_fn};
 use tower_headless::{
-    Balance, Discovery, EjectionReason, EndpointExplanation, EventKind, Explanation, Hedge,
-    RetryLayer, RetryPolicy, StaticEndpoints, Verdict,
+    Balance, BoxError, Discovery, EjectionReason, Endpoint, EndpointExplanation, EventKind,
+    Explanation, Hedge, RetryLayer, RetryPolicy, StaticEndpoints, Unsent, Verdict,
     http::{Client, ClientBuilder, Protocol, Tls},
     test_util::{Cluster, Mode},
 };
@@ -66,6 +74,8 @@ fn the_bad_one(explanation: &Explanation) -> &EndpointExplanation {
 
 #[track_caller]
 fn says(text: &str, words: &[&str]) {
+    // However it is wrapped.
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     for word in words {
         assert!(text.contains(word), "{word:?} is not in: {text}");
     }
@@ -258,7 +268,7 @@ async fn a_slow_pod_shows_by_its_latency_and_by_the_hedges_it_lost() {
         totals.hedges >= 3 && all.hedges == totals.hedges,
         "{totals:?}"
     );
-    assert_eq!(all.hedges_won, slow.overtaken, "all others' hedges won");
+    assert_eq!(totals.hedges_won, slow.overtaken, "all others' hedges won");
     assert!(slow.overtaken >= 3 && slow.ejections.slow >= 1, "{slow:?}");
     let ejected = it.events.iter().find(|it| it.kind == EventKind::Ejected);
     says(
@@ -401,7 +411,7 @@ async fn where_a_pod_s_connections_are_all_in_use_the_requests_that_wait_are_cou
     }
     let it = until(&client, "two wait", |it| {
         let totals = it.totals.as_ref().expect("counted");
-        totals.waits.connection.waiting() == 2
+        totals.waits.connection.waiting() == 2 && !it.trouble.is_empty()
     })
     .await;
     says(&trouble(&it), &["2 requests wait", "its limit is reached"]);
@@ -435,9 +445,181 @@ async fn a_budget_that_is_spent_is_named() {
     }
     get(&client, 3).await;
     let it = client.explain();
-    says(&trouble(&it), &["the retry budget was spent", "3 requests"]);
+    says(&trouble(&it), &["the retry budget was spent"]);
+    says(&it.to_string(), &["3 not sent again"]);
     let retries = it.totals.expect("counted").retries;
     assert_eq!((retries.budget_refused, retries.total()), (3, 0));
+}
+
+/// Sends again whatever fails.
+#[derive(Clone)]
+struct Again;
+
+impl<Res> RetryPolicy<Request, Res> for Again {
+    fn again(&self, request: &Request) -> Option<Request> {
+        Some(Request(request.0))
+    }
+
+    fn retry(&self, result: Result<&Res, &tower_headless::Error>) -> bool {
+        result.is_err()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_that_was_spent_is_no_trouble_any_more_after_a_minute() {
+    let set = (1..=2).map(endpoint).collect();
+    let world = World::of(set, |builder| builder.counters(true)).await;
+    world.pods.set([1], Behaviour::Fail);
+    let layer = RetryLayer::new(Again).budget(Spent);
+    let client = layer.layer(world.balance.clone());
+    for number in 0..2 {
+        let _ = client.clone().oneshot(Request(number)).await;
+    }
+    let it = || world.balance.explain();
+    says(&trouble(&it()), &["the retry budget was spent"]);
+    sleep(Duration::from_secs(59)).await;
+    says(&trouble(&it()), &["the retry budget was spent", "59"]);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(trouble(&it()), "");
+    says(&it().to_string(), &["1 not sent again"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_made_is_trouble_only_if_it_takes_long_or_many_wait() {
+    let world = World::of(vec![endpoint(1)], |builder| builder.counters(true)).await;
+    world.pods.set([1], Behaviour::Pending);
+    let mut requests = Vec::new();
+    let mut send = |many| {
+        let request = |number| tokio::spawn(world.balance.clone().oneshot(Request(number)));
+        requests.extend((0..many).map(request));
+    };
+    let waiting = |it: &Explanation| {
+        let totals = it.totals.as_ref().expect("counted");
+        totals.waits.connection.waiting()
+    };
+    send(1);
+    settle().await;
+    let it = world.balance.explain();
+    assert_eq!((waiting(&it), trouble(&it)), (1, String::new()));
+    sleep(Duration::from_millis(300)).await;
+    let it = world.balance.explain();
+    says(&trouble(&it), &["1 request waits for the endpoint"]);
+
+    world.pods.set([1], Behaviour::Answer);
+    settle().await;
+    assert_eq!(trouble(&world.balance.explain()), "");
+    world.pods.set([1], Behaviour::Pending);
+    send(11);
+    settle().await;
+    let it = world.balance.explain();
+    assert_eq!(waiting(&it), 11);
+    says(&trouble(&it), &["11 requests wait for the endpoint"]);
+    requests.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn a_new_pod_that_is_being_connected_to_refuses_nothing() {
+    let cluster = Cluster::start(1).await;
+    let old = Endpoint::new(cluster.pod(0).addr());
+    let listener = TcpListener::bind("127.0.0.1:0").await;
+    let listener = listener.expect("a free port");
+    let new = Endpoint::new(listener.local_addr().expect("its address"));
+    let (script, source) = discovery();
+    let client = Client::builder("http://web:8080".parse().expect("a URI"))
+        .discovery(source)
+        .protocol(Protocol::Http2)
+        .connect_ahead(true)
+        .connect_timeout(Duration::from_secs(30));
+    let client = client.build().expect("a client");
+    script.endpoints(vec![old.clone()]);
+    until(&client, "the old pod", |it| it.size == 1).await;
+    script.endpoints(vec![old, new.clone()]);
+    let peer = within("a connection", listener.accept()).await;
+    let it = client.explain();
+    let pod = the_bad_one(&it);
+    assert_eq!(pod.address, new.address());
+    assert_eq!(
+        (pod.verdict, &*pod.why),
+        (Verdict::Pending, "new: it is not connected yet")
+    );
+    assert_eq!(pod.counts.as_ref().map(|it| it.unreachable), Some(0));
+    assert_eq!(trouble(&it), "");
+
+    drop((peer, listener));
+    let it = until(&client, "it refuses", |it| has(it, EventKind::Unreachable)).await;
+    let pod = the_bad_one(&it);
+    assert_eq!(pod.verdict, Verdict::Unreachable);
+    assert_eq!(pod.counts.as_ref().map(|it| it.unreachable), Some(1));
+    says(&trouble(&it), &["refuses requests"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedge_that_won_counts_though_its_pod_has_left() {
+    let set = (1..=2).map(endpoint).collect();
+    let world = World::of(set, |builder| builder.counters(true)).await;
+    world
+        .pods
+        .set([1], Behaviour::After(Duration::from_secs(10)));
+    world
+        .pods
+        .set([2], Behaviour::After(Duration::from_millis(100)));
+    let hedge = Hedge::after(Duration::from_millis(50)).share(1.0);
+    let hedged = RetryLayer::new(Safe)
+        .hedge(hedge)
+        .layer(world.balance.clone());
+    let send = |number| tokio::spawn(hedged.clone().oneshot(Request(number)));
+    let requests = [send(1), send(2)];
+    sleep(Duration::from_millis(75)).await;
+    world.set(vec![endpoint(1)]).await;
+    for request in requests {
+        let answer = request.await.expect("no panic");
+        answer.expect("the fast pod's answer");
+    }
+    let totals = world.balance.counts().expect("counted");
+    assert_eq!((totals.hedges, totals.hedges_won), (2, 1));
+}
+
+/// An error that counts how often it is shown.
+#[derive(Debug)]
+struct Shown(Arc<AtomicUsize>);
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fetch_add(1, Relaxed);
+        f.write_str("handed back")
+    }
+}
+
+impl std::error::Error for Shown {}
+
+#[tokio::test(start_paused = true)]
+async fn of_many_refusals_at_once_one_error_is_shown() {
+    let (shown, go) = (Arc::<AtomicUsize>::default(), watch::Sender::new(false));
+    let (errors, gate) = (shown.clone(), go.clone());
+    let balance = Balance::builder(StaticEndpoints::new([endpoint(1).address()]))
+        .counters(true)
+        .build(move |_: &Endpoint| {
+            let (errors, gate) = (errors.clone(), gate.subscribe());
+            service_fn(move |request: Request| {
+                let (error, mut gate) = (Shown(errors.clone()), gate.clone());
+                async move {
+                    let _ = gate.wait_for(|is_open| *is_open).await;
+                    Err::<(), BoxError>(Unsent::new(request, error).into())
+                }
+            })
+        });
+    let send = |number| tokio::spawn(balance.clone().oneshot(Request(number)));
+    let requests: Vec<_> = (0..100).map(send).collect();
+    settle().await;
+    go.send_replace(true);
+    settle().await;
+    let it = balance.explain();
+    let counts = it.endpoints[0].counts.as_ref().expect("counted");
+    assert_eq!(counts.handed_back, 100);
+    says(&it.endpoints[0].why, &["handed back"]);
+    let shown = shown.load(Relaxed);
+    assert!(shown < 10, "{shown}");
+    requests.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test(start_paused = true)]

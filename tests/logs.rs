@@ -150,6 +150,25 @@ async fn a_storm_of_refusals_is_told_in_a_few_lines_and_a_sum() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_panic_is_a_warning_however_many_endpoints_have_changed() {
+    let logs = Logs::new();
+    let world = World::of((1..=100).map(endpoint).collect(), |it| it.name("web")).await;
+    world.pods.set(1..=40, Behaviour::NotReady);
+    for _ in 0..100 {
+        send(&world.balance).await.expect("another pod's answer");
+    }
+    settle().await;
+    assert_eq!(told(&logs).len(), 1 + 20, "no more are told one by one");
+    world.pods.set(41..=100, Behaviour::Fail);
+    for _ in 0..600 {
+        send(&world.balance).await.expect_err("all fail");
+    }
+    settle().await;
+    assert_eq!(logs.count(Level::WARN, "too few endpoints are healthy"), 1);
+    assert_well_told(&logs);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pod_that_comes_and_goes_all_the_time_is_told_of_a_few_times_a_minute() {
     let logs = Logs::new();
     let world = World::of(vec![endpoint(1), endpoint(2)], |it| it.name("web")).await;

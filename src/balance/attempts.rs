@@ -119,6 +119,7 @@ impl<S: Clone + Send + 'static> Attempts<S> {
         let Some(life) = lives.get_mut(&id).filter(|_| member.is_unreachable()) else {
             return;
         };
+        member.end_unready();
         life.running = None;
         member.stats().take_trial();
         match &mut life.reconnect {

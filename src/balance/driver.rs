@@ -531,6 +531,7 @@ where
             failed_checks = failed,
             passed_checks = passed,
             panics,
+            is_panic = self.monitor.is_panic(),
             "more changes of endpoints in the last minute: one by one at debug",
         );
     }

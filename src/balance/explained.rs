@@ -12,7 +12,7 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    counters::{BalanceCounts, LastFailure, WhatFailed},
+    counters::{BalanceTally, LastFailure, WaitCause, WhatFailed},
     endpoint::Counted,
     explain::{
         DiscoveryExplanation, EndpointExplanation, Event, Explanation, LastError,
@@ -54,7 +54,8 @@ pub(super) fn explain<S>(shared: &Shared<S>) -> Explanation {
     let clock = Clock::read();
     let snapshot = shared.current.load();
     // Taken before the locks of what the background task keeps: these sums have one of their own.
-    let totals = shared.signals.tally().map(|tally| tally.counts());
+    let tally = shared.signals.tally();
+    let totals = tally.map(|tally| tally.counts());
     let history = shared.history();
     let explainer = Explainer {
         shared,
@@ -85,6 +86,11 @@ pub(super) fn explain<S>(shared: &Shared<S>) -> Explanation {
         events: explainer.events(),
     };
     explanation.trouble = trouble(&explanation);
+    if let Some(tally) = tally {
+        explanation
+            .trouble
+            .extend(of_counts(tally, explanation.size, clock.now));
+    }
     explanation
 }
 
@@ -248,6 +254,9 @@ impl<S> Explainer<'_, S> {
             Standing::Ejected(EjectionReason::CheckFailed) | Standing::CheckFails => {
                 of_error("its health check fails")
             }
+            Standing::Pending if member.is_unready() => {
+                return of_error("new: it is not connected yet");
+            }
             Standing::Pending => return of_error("new: it has passed no health check yet"),
             Standing::Unreachable => of_error("refuses requests"),
         };
@@ -347,16 +356,17 @@ fn trouble(it: &Explanation) -> Vec<String> {
         trouble.push("too few endpoints are healthy: ejections are ignored (panic)".into());
     }
     for endpoint in &it.endpoints {
-        let is_out = !matches!(
-            endpoint.verdict,
-            Verdict::Picked | Verdict::Far | Verdict::OnlyByName
-        );
+        let is_out = match endpoint.verdict {
+            Verdict::Picked | Verdict::Far | Verdict::OnlyByName => false,
+            // Every rollout has those.
+            Verdict::Pending => endpoint.last_error.is_some(),
+            _ => true,
+        };
         if is_out && !endpoint.why.is_empty() {
             let (label, verdict) = (endpoint.label(), endpoint.verdict);
             trouble.push(format!("{label} {verdict}: {}", endpoint.why));
         }
     }
-    trouble.extend(it.totals.as_ref().map(of_counts).unwrap_or_default());
     trouble
 }
 
@@ -367,32 +377,44 @@ fn of_verdict(it: &Explanation, verdict: Verdict) -> usize {
         .count()
 }
 
+/// How long the retry budget is told to be spent after it has last refused a retry.
+const SPENT: Duration = Duration::from_secs(60);
+
+/// Requests that wait for connections are nothing to tell of, unless they have waited for so long: a connection is made sooner.
+const LONG: Duration = Duration::from_millis(250);
+
+/// Or unless there are more than this, and more than endpoints.
+const MANY: u64 = 10;
+
 /// What the counters tell of the present.
-fn of_counts(totals: &BalanceCounts) -> Vec<String> {
+fn of_counts(tally: &BalanceTally, endpoints: usize, now: Instant) -> Vec<String> {
     let mut trouble = Vec::new();
-    let waits = &totals.waits;
-    for (waiting, what) in [
-        (waits.discovery.waiting(), "for discovery's first answer"),
+    for (cause, what) in [
+        (WaitCause::Discovery, "for discovery's first answer"),
         (
-            waits.unreachable.waiting(),
+            WaitCause::Unreachable,
             "for an endpoint that accepts requests",
         ),
         (
-            waits.connection.waiting(),
+            WaitCause::Connection,
             "for the endpoint that was picked to be ready: a connection is made, or its limit is reached",
         ),
-        (waits.pod.waiting(), "for the one pod that they are for"),
+        (WaitCause::Pod, "for the one pod that they are for"),
     ] {
+        let (waiting, waited) = tally.waiting(cause, now);
+        let are_many = waiting > MANY.max(endpoints as u64);
         match waiting {
             0 => {}
+            _ if cause == WaitCause::Connection && waited < LONG && !are_many => {}
             1 => trouble.push(format!("1 request waits {what}")),
             many => trouble.push(format!("{many} requests wait {what}")),
         }
     }
-    let refused = totals.retries.budget_refused;
-    if refused > 0 {
+    let ago = tally.since_budget_refused(now).filter(|ago| *ago < SPENT);
+    if let Some(ago) = ago {
+        let ago = short(ago);
         trouble.push(format!(
-            "the retry budget was spent: {refused} requests were not sent again"
+            "the retry budget was spent: requests were not sent again, the last one {ago} ago"
         ));
     }
     trouble

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{registry::Lives, slow_start::SlowStart};
 use crate::{
-    logs::change,
+    logs::{Change, ENDPOINTS, change, debug, info, warn},
     member::{Checked, EjectionReason, Member},
     outlier::{Case, Decision, OutlierDetection, OutlierDetector, USUAL},
     signals::Signals,
@@ -105,7 +105,7 @@ impl HealthMonitor {
         }
         self.learn(&cases, now);
         if is_panic != was_panic {
-            tell_of_panic(&self.signals, is_panic);
+            tell_of_panic(&self.signals, is_panic, now);
         }
         self.schedule(lives.len(), now);
         changed
@@ -229,18 +229,14 @@ fn heed_checks(member: &Member, is_panic: bool) -> bool {
     }
 }
 
-fn tell_of_panic(signals: &Signals, begins: bool) {
-    if begins {
-        change!(
-            Panic,
-            signals,
-            "too few endpoints are healthy: all get requests"
-        );
-    } else {
-        change!(
-            Panic,
-            signals,
-            "enough endpoints are healthy: the others are passed over"
-        );
+fn tell_of_panic(signals: &Signals, begins: bool, now: Instant) {
+    const BEGINS: &str = "too few endpoints are healthy: all get requests";
+    const ENDS: &str = "enough endpoints are healthy: the others are passed over";
+    let service = signals.service();
+    match (begins, signals.changes.is_told(Change::Panic, now)) {
+        (true, true) => warn!(ENDPOINTS, service, "{BEGINS}"),
+        (true, false) => debug!(ENDPOINTS, service, "{BEGINS}"),
+        (false, true) => info!(ENDPOINTS, service, "{ENDS}"),
+        (false, false) => debug!(ENDPOINTS, service, "{ENDS}"),
     }
 }

@@ -56,6 +56,7 @@ pub(super) enum Standing {
     Panic(EjectionReason),
     Ejected(EjectionReason),
     CheckFails,
+    /// It is new, and has passed no check yet, or isn't connected.
     Pending,
     Unreachable,
 }
@@ -68,6 +69,7 @@ impl Standing {
             EndpointState::Ejected(EjectionReason::CheckFailed) => Self::CheckFails,
             EndpointState::Ejected(reason) => Self::Ejected(reason),
             EndpointState::Pending => Self::Pending,
+            EndpointState::Unreachable if member.is_unready() => Self::Pending,
             EndpointState::Unreachable => Self::Unreachable,
         }
     }
@@ -142,8 +144,10 @@ impl History {
             (_, Standing::Unreachable) => (EventKind::Unreachable, error),
             (_, Standing::CheckFails) => (EventKind::CheckFailed, error),
             (_, Standing::Ejected(reason)) => (EventKind::Ejected, Some(reason.to_string().into())),
-            (Standing::Unreachable, Standing::In) => (EventKind::Reachable, None),
-            (Standing::Ejected(_) | Standing::CheckFails, Standing::In) => {
+            (Standing::Unreachable, Standing::In | Standing::Panic(_)) => {
+                (EventKind::Reachable, None)
+            }
+            (Standing::Ejected(_) | Standing::CheckFails, Standing::In | Standing::Panic(_)) => {
                 (EventKind::Readmitted, None)
             }
             _ => return,
@@ -273,6 +277,40 @@ mod tests {
             EventKind::Reachable,
         ];
         assert_eq!(kinds(&history, now + Duration::from_secs(6)), expected);
+    }
+
+    #[test]
+    fn a_panic_takes_back_as_others_do() {
+        let (mut history, now) = (History::default(), Instant::now());
+        let id = MemberId::numbered(1);
+        history.join(id, &endpoint(), now);
+        let reason = EjectionReason::SuccessRate;
+        let (out, panic) = (Standing::Ejected(reason), Standing::Panic(reason));
+        let path = [
+            out,
+            panic,
+            Standing::In,
+            Standing::Unreachable,
+            panic,
+            Standing::In,
+            Standing::CheckFails,
+            panic,
+            out,
+        ];
+        for standing in path {
+            history.see(id, &endpoint(), (standing, None), now);
+        }
+        let expected = [
+            EventKind::Joined,
+            EventKind::Ejected,
+            EventKind::Readmitted,
+            EventKind::Unreachable,
+            EventKind::Reachable,
+            EventKind::CheckFailed,
+            EventKind::Readmitted,
+            EventKind::Ejected,
+        ];
+        assert_eq!(kinds(&history, now), expected);
     }
 
     #[test]

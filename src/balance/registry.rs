@@ -136,16 +136,11 @@ impl<S> Life<S> {
     pub(super) fn standing(&self) -> (Standing, Option<Instant>) {
         let standing = Standing::of(&self.member, self.health.complaint_so_far());
         let next_trial = match (standing, &self.reconnect) {
+            (Standing::Unreachable | Standing::Pending, Some(reconnect)) => reconnect.due(),
             (Standing::In | Standing::Pending | Standing::CheckFails, _) => None,
-            (Standing::Unreachable, Some(reconnect)) => reconnect.due(),
             _ => self.health.due(),
         };
-        // It is new, and is made ready before it gets requests.
-        let is_new = self.reconnect.as_ref().is_some_and(|it| !it.has_refused());
-        match standing {
-            Standing::Unreachable if is_new => (Standing::Pending, next_trial),
-            _ => (standing, next_trial),
-        }
+        (standing, next_trial)
     }
 
     /// Whether it accepts requests, or may: it is new, and is to be found ready, or to pass a check, first. By what is known of

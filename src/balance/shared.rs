@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    error::Error as StdError,
     mem::take,
     sync::{Arc, OnceLock, PoisonError, Weak},
     time::Duration,
@@ -251,13 +252,7 @@ impl<S> Shared<S> {
             endpoint: endpoint.clone(),
             why: why.clone(),
         };
-        if self.history.is_some() {
-            // An error is the user's, and may look at the balancer when it is shown.
-            let text = chain(&*why);
-            if let Some(mut history) = self.history() {
-                history.note_error(id, text, Instant::now());
-            }
-        }
+        self.keep_text(id, &*why);
         let mut notes = self.notes();
         let before = notes.last_refusal.replace(last);
         let its_own = notes.refusals.insert(id, why);
@@ -274,12 +269,18 @@ impl<S> Shared<S> {
     /// A request of `member` has failed with this. Not kept if somebody else is at it, or another one was just now.
     #[cold]
     pub(super) fn note_failure(&self, member: &MemberRef, error: &BoxError) {
-        let (id, now) = (member.id(), Instant::now());
+        self.keep_text(member.id(), &**error);
+    }
+
+    /// Keeps the error's text as the endpoint's last one. Requests neither wait for whoever explains, nor format an error each.
+    fn keep_text(&self, id: MemberId, error: &(dyn StdError + 'static)) {
+        let now = Instant::now();
         let history = || self.history.as_ref()?.try_lock().ok();
         if !history().is_some_and(|history| history.wants_error(id, now)) {
             return;
         }
-        let text = chain(&**error);
+        // An error is the user's, and may look at the balancer when it is shown.
+        let text = chain(error);
         if let Some(mut history) = history() {
             history.note_error(id, text, now);
         }

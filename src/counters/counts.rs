@@ -32,12 +32,10 @@ pub struct EndpointCounts {
     pub busy: u64,
     /// Requests that were sent to find out how an endpoint is that gets no others.
     pub trials: u64,
-    /// Retries that were sent here, of those requests.
+    /// Retries that were brought here first, of those requests.
     pub retries: u64,
-    /// Hedges that were sent here, of those requests.
+    /// Hedges that were brought here first, of those requests.
     pub hedges: u64,
-    /// Hedges of those that were answered before the request that they were the hedge of.
-    pub hedges_won: u64,
     /// Requests here whose hedge, at another endpoint, was answered first.
     pub overtaken: u64,
     /// How often it was ejected, by reason.
@@ -108,6 +106,8 @@ pub struct BalanceCounts {
     pub retries: RetryCounts,
     /// Hedges that were sent.
     pub hedges: u64,
+    /// Hedges of those that were answered before the request that they were the hedge of.
+    pub hedges_won: u64,
     /// Requests that were not hedged when they were late, for want of a share or of the retries' budget. They may have been later.
     pub hedges_refused: u64,
     /// Discovery's answers, by what they were.
@@ -206,7 +206,6 @@ impl AddAssign<&EndpointCounts> for EndpointCounts {
         self.trials += other.trials;
         self.retries += other.retries;
         self.hedges += other.hedges;
-        self.hedges_won += other.hedges_won;
         self.overtaken += other.overtaken;
         self.ejections.consecutive_failures += other.ejections.consecutive_failures;
         self.ejections.success_rate += other.ejections.success_rate;

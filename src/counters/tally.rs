@@ -1,6 +1,9 @@
 //! The counters that requests write.
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -54,7 +57,6 @@ pub(crate) struct EndpointTally {
     unreachable: Count,
     retries: Count,
     hedges: Count,
-    hedges_won: Count,
     overtaken: Count,
     /// When the last failure was, as the balancer's age in milliseconds plus one, and what it was: see [`LastFailure`].
     last_failure: AtomicU64,
@@ -187,10 +189,6 @@ impl EndpointTally {
         self.hedges.add(1);
     }
 
-    pub(crate) fn hedge_won(&self) {
-        self.hedges_won.add(1);
-    }
-
     pub(crate) fn overtaken(&self) {
         self.overtaken.add(1);
     }
@@ -231,7 +229,6 @@ impl EndpointTally {
             unreachable: self.unreachable.get(),
             retries: self.retries.get(),
             hedges: self.hedges.get(),
-            hedges_won: self.hedges_won.get(),
             overtaken: self.overtaken.get(),
             requests: self.requests.get(),
         }
@@ -239,16 +236,38 @@ impl EndpointTally {
 }
 
 /// What is counted of a balancer as a whole, and its endpoints' counters.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct BalanceTally {
+    born: Instant,
     endpoints: Mutex<Endpoints>,
     unplaced: Count,
     waits: [WaitTally; 4],
     retries: [Count; 4],
     budget_refused: Count,
+    /// When that was last, in milliseconds of its life plus one; zero if never.
+    last_budget_refused: AtomicU64,
     hedges: Count,
+    hedges_won: Count,
     hedges_refused: Count,
     discovery: [Count; 3],
+}
+
+impl Default for BalanceTally {
+    fn default() -> Self {
+        Self {
+            born: Instant::now(),
+            endpoints: Mutex::default(),
+            unplaced: Count::default(),
+            waits: Default::default(),
+            retries: Default::default(),
+            budget_refused: Count::default(),
+            last_budget_refused: AtomicU64::new(0),
+            hedges: Count::default(),
+            hedges_won: Count::default(),
+            hedges_refused: Count::default(),
+            discovery: Default::default(),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -257,13 +276,54 @@ struct Endpoints {
     gone: EndpointCounts,
     /// All others, those that have left and still have requests included.
     all: Vec<Arc<EndpointTally>>,
+    /// From how many on it is worth looking for those that are gone.
+    enough: usize,
+    #[cfg(test)]
+    looks: usize,
 }
+
+/// So few are never looked at for one that joins.
+const FEW: usize = 64;
 
 #[derive(Debug, Default)]
 struct WaitTally {
     begun: Count,
     ended: Count,
     nanos: Count,
+    now: WaitingNow,
+}
+
+/// The requests that wait now: how many, below, and above the sum of the balancer's ages when they began to, in milliseconds. In one
+/// word, so that both are of one moment.
+#[derive(Debug, Default)]
+struct WaitingNow(Count);
+
+/// Sixteen million requests; the sum may overflow, as the difference to now is what matters.
+const WAITING: u32 = 24;
+
+impl WaitingNow {
+    fn of(since: u64) -> u64 {
+        (since << WAITING) | 1
+    }
+
+    fn begin(&self, since: u64) {
+        self.0.add(Self::of(since));
+    }
+
+    fn end(&self, since: u64) {
+        self.0.0.fetch_sub(Self::of(since), Relaxed);
+    }
+
+    /// How many wait, and for how long they have on average.
+    fn look(&self, now: u64) -> (u64, Duration) {
+        let word = self.0.get();
+        let waiting = word & ((1 << WAITING) - 1);
+        let begun = word & !((1 << WAITING) - 1);
+        let waited = (now << WAITING).wrapping_mul(waiting).wrapping_sub(begun);
+        // Less than nothing for one that has begun after `now` was read.
+        let waited = (waited.cast_signed() >> WAITING).max(0).unsigned_abs();
+        (waiting, Duration::from_millis(waited / waiting.max(1)))
+    }
 }
 
 /// What a request waits for before an endpoint has it.
@@ -292,19 +352,35 @@ impl BalanceTally {
             .endpoints
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        endpoints.forget_gone();
+        // In a set that joins at once each would look at all before it.
+        if endpoints.all.len() >= endpoints.enough {
+            endpoints.forget_gone();
+        }
         endpoints.all.push(tally.clone());
         tally
     }
 
     /// A request begins to wait for this.
     pub(crate) fn wait(self: &Arc<Self>, cause: WaitCause) -> Wait {
-        self.waits[cause as usize].begun.add(1);
+        let (waits, since) = (&self.waits[cause as usize], Instant::now());
+        waits.begun.add(1);
+        waits.now.begin(self.age(since));
         Wait {
             tally: self.clone(),
             cause,
-            since: Instant::now(),
+            since,
         }
+    }
+
+    /// How many requests wait for this now, and for how long they have on average.
+    pub(crate) fn waiting(&self, cause: WaitCause, now: Instant) -> (u64, Duration) {
+        self.waits[cause as usize].now.look(self.age(now))
+    }
+
+    /// In milliseconds.
+    fn age(&self, now: Instant) -> u64 {
+        let age = now.saturating_duration_since(self.born).as_millis();
+        u64::try_from(age).unwrap_or(u64::MAX)
     }
 
     pub(crate) fn unplaced(&self) {
@@ -317,6 +393,14 @@ impl BalanceTally {
 
     pub(crate) fn budget_refused(&self) {
         self.budget_refused.add(1);
+        let age = self.age(Instant::now());
+        self.last_budget_refused.store(age + 1, Relaxed);
+    }
+
+    /// How long ago the budget last refused a retry, if it ever did.
+    pub(crate) fn since_budget_refused(&self, now: Instant) -> Option<Duration> {
+        let last = self.last_budget_refused.load(Relaxed).checked_sub(1)?;
+        Some(Duration::from_millis(self.age(now).saturating_sub(last)))
     }
 
     /// A hedge was due; whether it was allowed.
@@ -325,6 +409,11 @@ impl BalanceTally {
             true => self.hedges.add(1),
             false => self.hedges_refused.add(1),
         }
+    }
+
+    /// A hedge was answered first.
+    pub(crate) fn hedge_won(&self) {
+        self.hedges_won.add(1);
     }
 
     /// Discovery has answered, with so many endpoints if it has not failed.
@@ -358,6 +447,8 @@ impl BalanceTally {
                 unsent,
                 budget_refused: self.budget_refused.get(),
             },
+            // What ends is read before what begins.
+            hedges_won: self.hedges_won.get(),
             hedges: self.hedges.get(),
             hedges_refused: self.hedges_refused.get(),
             discovery: DiscoveryCounts {
@@ -385,7 +476,11 @@ impl BalanceTally {
 impl Endpoints {
     /// Adds the counts of those to the sums that nobody writes any more.
     fn forget_gone(&mut self) {
-        let Self { gone, all } = self;
+        let Self { gone, all, .. } = self;
+        #[cfg(test)]
+        {
+            self.looks += all.len();
+        }
         all.retain_mut(|tally| {
             // This sees what the last one to write has written, where the count of references alone may not.
             let is_gone = Arc::get_mut(tally).is_some();
@@ -394,6 +489,7 @@ impl Endpoints {
             }
             !is_gone
         });
+        self.enough = (2 * all.len()).max(FEW);
     }
 }
 
@@ -427,6 +523,7 @@ impl Drop for Wait {
         let waits = &self.tally.waits[self.cause as usize];
         let nanos = self.since.elapsed().as_nanos();
         waits.nanos.add(u64::try_from(nanos).unwrap_or(u64::MAX));
+        waits.now.end(self.tally.age(self.since));
         waits.ended.add(1);
     }
 }
@@ -455,6 +552,28 @@ mod tests {
     }
 
     #[test]
+    fn a_set_that_joins_at_once_is_not_looked_at_for_each_of_it() {
+        let tally = BalanceTally::default();
+        let looks = |tally: &BalanceTally| {
+            let endpoints = tally.endpoints.lock().expect("nobody has panicked");
+            (endpoints.looks, endpoints.all.len())
+        };
+        let all: Vec<_> = (0..5_000).map(|_| tally.endpoint()).collect();
+        assert!(looks(&tally).0 <= 2 * all.len());
+        drop(all);
+        for _ in 0..20_000 {
+            tally.endpoint().picked(false);
+        }
+        let (looks, kept) = looks(&tally);
+        assert!(looks <= 50_000, "{looks}");
+        assert!(
+            kept <= 2 * FEW,
+            "of those that have left few are kept: {kept}"
+        );
+        assert_eq!(tally.counts().endpoints.requests, 20_000);
+    }
+
+    #[test]
     fn the_last_failure_is_known_by_its_status() {
         let tally = EndpointTally::default();
         assert_eq!(tally.last_failure(), None);
@@ -475,12 +594,49 @@ mod tests {
         let tally = Arc::new(BalanceTally::default());
         let wait = tally.wait(WaitCause::Pod);
         assert_eq!(tally.counts().waits.pod.waiting(), 1);
-        tokio::time::advance(std::time::Duration::from_secs(2)).await;
+        tokio::time::advance(Duration::from_secs(2)).await;
         drop(wait);
         let waits = tally.counts().waits.pod;
         assert_eq!(
             (waits.begun, waits.ended, waits.sum_micros),
             (1, 1, 2_000_000)
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn how_long_those_have_waited_that_wait_now() {
+        let tally = Arc::new(BalanceTally::default());
+        let waiting = || tally.waiting(WaitCause::Connection, Instant::now());
+        let second = Duration::from_secs(1);
+        assert_eq!(waiting(), (0, Duration::ZERO));
+        let mut waits = Vec::new();
+        for _ in 0..100 {
+            tokio::time::advance(1_000 * second).await;
+            let first = tally.wait(WaitCause::Connection);
+            tokio::time::advance(2 * second).await;
+            let second = tally.wait(WaitCause::Connection);
+            assert_eq!(waiting(), (2, Duration::from_secs(1)));
+            drop(second);
+            assert_eq!(waiting(), (1, Duration::from_secs(2)));
+            drop(first);
+            assert_eq!(waiting(), (0, Duration::ZERO));
+        }
+        waits.extend((0..1_000).map(|_| tally.wait(WaitCause::Connection)));
+        assert_eq!(waiting(), (1_000, Duration::ZERO));
+        tokio::time::advance(5 * second).await;
+        assert_eq!(waiting(), (1_000, 5 * second));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_the_budget_was_last_spent_is_known() {
+        let tally = BalanceTally::default();
+        let ago = || tally.since_budget_refused(Instant::now());
+        assert_eq!(ago(), None);
+        tally.budget_refused();
+        assert_eq!(ago(), Some(Duration::ZERO));
+        tokio::time::advance(Duration::from_secs(9)).await;
+        assert_eq!(ago(), Some(Duration::from_secs(9)));
+        tally.budget_refused();
+        assert_eq!(ago(), Some(Duration::ZERO));
     }
 }

@@ -97,6 +97,10 @@ fn counted(f: &mut Formatter<'_>, totals: &BalanceCounts) -> fmt::Result {
             text += &format!(", {} waited for {what}", waits.begun);
         }
     }
+    let refused = totals.retries.budget_refused;
+    if refused > 0 {
+        text += &format!(", {refused} not sent again as the retry budget was spent");
+    }
     wrapped(f, "counted: ", &text)
 }
 

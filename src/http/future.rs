@@ -380,10 +380,8 @@ impl hedge::Contest<Sent> for Contest<'_> {
     }
 
     fn won(&self, result: &<Sent as Future>::Output) {
-        if let Ok(response) = result
-            && let Some(endpoint) = response.body().endpoint()
-        {
-            self.shared.pods.count_hedge_won(endpoint);
+        if result.is_ok() {
+            self.shared.pods.count_hedge_won();
         }
     }
 

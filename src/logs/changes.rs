@@ -15,6 +15,9 @@ const PERIOD: Duration = Duration::from_secs(60);
 /// How many are told in that time: more than a usual rollout of a few pods makes.
 const MOST: u32 = 20;
 
+/// The same for panics, which are of the whole set: no number of single endpoints keeps one from being told.
+const MOST_PANICS: u32 = 6;
+
 /// What has changed of an endpoint, or of all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
@@ -41,6 +44,7 @@ pub(crate) struct Changes(Mutex<Period>);
 struct Period {
     began: Option<Instant>,
     told: u32,
+    panics: u32,
     untold: Untold,
 }
 
@@ -56,9 +60,13 @@ impl Changes {
                 ..Period::default()
             };
         }
-        let is_told = period.told < MOST;
+        let (told, most) = match change {
+            Change::Panic => (&mut period.panics, MOST_PANICS),
+            _ => (&mut period.told, MOST),
+        };
+        let is_told = *told < most;
         match is_told {
-            true => period.told += 1,
+            true => *told += 1,
             false => period.untold[change as usize] += 1,
         }
         is_told
@@ -114,6 +122,29 @@ mod tests {
         assert_eq!(untold, [1, 2, 0, 0, 0, 0, 0]);
         assert_eq!(changes.due(), None);
         assert!(changes.is_told(Change::Refuses, now + PERIOD));
+    }
+
+    #[test]
+    fn a_panic_is_told_however_many_endpoints_have_changed() {
+        let (changes, now) = (Changes::default(), Instant::now());
+        for _ in 0..1_000 {
+            changes.is_told(Change::Ejected, now);
+        }
+        let told = (0..1_000).filter(|_| changes.is_told(Change::Panic, now));
+        assert_eq!(
+            told.count(),
+            MOST_PANICS as usize,
+            "but one that flaps is not"
+        );
+        let untold = changes.take_due(now + PERIOD).expect("they are due");
+        assert_eq!(
+            (
+                untold[Change::Ejected as usize],
+                untold[Change::Panic as usize]
+            ),
+            (980, 994)
+        );
+        assert!(changes.is_told(Change::Panic, now + PERIOD));
     }
 
     #[test]

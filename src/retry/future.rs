@@ -278,8 +278,8 @@ where
     }
 
     fn won(&self, result: &Answer<S, Req, C>) {
-        if let Ok((endpoint, _)) = result {
-            self.balance.count_hedge_won(endpoint);
+        if result.is_ok() {
+            self.balance.count_hedge_won();
         }
     }
 

@@ -143,7 +143,7 @@ impl<M> Writer<M> {
             let counted = Counted::of(set.iter().map(Endpoint::weight));
             let joined = merged.update.joined.iter().map(|(member, _)| member);
             for member in joined.filter(|member| counted.has(member.endpoint().weight())) {
-                member.refuse();
+                member.set_unready();
             }
         }
         let members = Members::new(set, merged.members, &self.slots);
