@@ -230,6 +230,32 @@ async fn one_that_an_earlier_attempt_has_sent_may_have_been_executed() {
 }
 
 #[tokio::test]
+async fn nor_is_one_unexecuted_that_a_layer_has_sent_before() {
+    let (listener, leaving) = listen().await;
+    let again = layer_fn(|client: Client| {
+        service_fn(move |request: Request<RequestBody>| {
+            let client = client.clone();
+            async move {
+                let copy = Request::post(request.uri()).body(RequestBody::empty());
+                client.clone().oneshot(request).await.expect_err("lost");
+                client.oneshot(copy.expect("a request")).await
+            }
+        })
+    });
+    let client = builder([leaving]).build().expect("a client").layer(again);
+    let serve = async {
+        accept(&listener).await.head().await;
+        drop(listener);
+    };
+    let post = client.post("/orders").timeout(SECOND * 2);
+    let error = join(serve, late(post)).await.1;
+    assert!(!error.is_unexecuted() && !error.is_unsent(), "{error}");
+    let text = "request to web.default.svc.cluster.local may have been executed; the last one that \
+                a layer made of it: not sent within 2s (`timeout`): the only endpoint";
+    assert!(error.to_string().starts_with(text), "{error}");
+}
+
+#[tokio::test]
 async fn one_that_a_pod_has_refused_unprocessed_was_sent_and_not_executed() {
     let error = after(Before::Unprocessed).await;
     assert!(error.is_unexecuted() && !error.is_unsent(), "{error}");
