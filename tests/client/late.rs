@@ -14,7 +14,9 @@ use tower_http::trace::TraceLayer;
 
 use super::{
     frames::{Frames, NO_ERROR},
-    kit::{Never, accept, builder, client, listen, refusing, silent, unresolved, wait_until},
+    kit::{
+        Never, accept, builder, client, listen, refuse_at, refusing, silent, unresolved, wait_until,
+    },
 };
 use crate::support::within;
 
@@ -211,11 +213,13 @@ async fn after(before: Before) -> Error {
             Before::Lost => {
                 peer.head().await;
                 drop(listener);
+                refuse_at(leaving);
             }
             Before::Unprocessed => {
                 let mut frames = Frames::greet(peer, None).await;
                 frames.stream().await;
                 drop(listener);
+                refuse_at(leaving);
                 frames.go_away(0, NO_ERROR).await;
             }
         }
@@ -246,6 +250,7 @@ async fn nor_is_one_unexecuted_that_a_layer_has_sent_before() {
     let serve = async {
         accept(&listener).await.head().await;
         drop(listener);
+        refuse_at(leaving);
     };
     let post = client.post("/orders").timeout(SECOND * 2);
     let error = join(serve, late(post)).await.1;
