@@ -121,8 +121,9 @@ async fn one_without_any_time_is_not_sent() {
 #[tokio::test]
 async fn layers_pass_on_what_the_client_below_says() {
     let pods = [refusing().await];
-    let layered = client(pods).layer(TraceLayer::new_for_http());
-    let error = late(layered.post("/").timeout(SECOND)).await;
+    let client = builder(pods).timeout(SECOND).build();
+    let layered = client.expect("a client").layer(TraceLayer::new_for_http());
+    let error = late(layered.post("/")).await;
     assert!(error.is_unexecuted() && error.is_unsent(), "{error}");
     assert!(error.to_string().ends_with(REFUSED), "{error}");
 }
@@ -246,17 +247,17 @@ async fn nor_is_one_unexecuted_that_a_layer_has_sent_before() {
             }
         })
     });
-    let client = builder([leaving]).build().expect("a client").layer(again);
+    let client = builder([leaving]).timeout(SECOND).build();
+    let client = client.expect("a client").layer(again);
     let serve = async {
         accept(&listener).await.head().await;
         drop(listener);
         refuse_at(leaving);
     };
-    let post = client.post("/orders").timeout(SECOND * 2);
-    let error = join(serve, late(post)).await.1;
+    let error = join(serve, late(client.post("/orders"))).await.1;
     assert!(!error.is_unexecuted() && !error.is_unsent(), "{error}");
     let text = "request to web.default.svc.cluster.local may have been executed; the last one that \
-                a layer made of it: not sent within 2s (`timeout`): the only endpoint";
+                a layer made of it: not sent within 1s (`timeout`): the only endpoint";
     assert!(error.to_string().starts_with(text), "{error}");
 }
 
