@@ -164,11 +164,12 @@ impl InFlight {
 
     /// The endpoint has not taken it, and it goes to another one; or, if it was not `turned_down`, it is lost.
     pub(crate) fn refuse(&mut self, turned_down: Option<TurnedDown>) {
+        let outcome = self.end();
         self.state.report(Outcome::Ignored);
         if let Some(tally) = self.member.tally() {
             match turned_down {
                 Some(how) => tally.turned_down(how),
-                None => tally.failed(Failed::Unanswered, self.member.signals().millis()),
+                None => self.count(tally, outcome),
             }
             self.state.count();
         }
@@ -258,9 +259,17 @@ impl InFlight {
         }
     }
 
-    /// Counts what it has come to, unless that is a success.
-    #[cold]
+    /// Counts what it has come to.
+    #[inline]
     fn count(&self, tally: &EndpointTally, outcome: Outcome) {
+        match outcome {
+            Outcome::Success => tally.succeeded(self.state.kept_wait()),
+            _ => self.count_failed(tally, outcome),
+        }
+    }
+
+    #[cold]
+    fn count_failed(&self, tally: &EndpointTally, outcome: Outcome) {
         match outcome {
             Outcome::Failure => {
                 let how = match self.state.outcome() {
@@ -340,10 +349,7 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         let outcome = self.end();
         if let Some(tally) = self.member.tally() {
-            match outcome {
-                Outcome::Success => tally.succeeded(self.state.kept_wait()),
-                _ => self.count(tally, outcome),
-            }
+            self.count(tally, outcome);
         }
         if outcome.is_turned_away() {
             self.was_turned_away(outcome);

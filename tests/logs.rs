@@ -526,6 +526,24 @@ async fn without_being_asked_for_there_are_no_spans() {
 }
 
 #[tokio::test]
+async fn a_request_for_another_service_has_that_one_s_name_in_its_span() {
+    let logs = Logs::new();
+    let client = builder([]).build().expect("a client");
+    let client = client.layer(ServiceBuilder::new());
+    let away = client.get("https://other.default:8443/x?token=hunter2");
+    within("an error", away.into_future())
+        .await
+        .expect_err("it is foreign");
+    let fields = [
+        ("url.full", "https://other.default:8443/x"),
+        ("server.address", "other.default"),
+        ("server.port", "8443"),
+        ("error.type", "invalid_request"),
+    ];
+    assert_fields(&logs.of_name("request")[0], &fields);
+}
+
+#[tokio::test]
 async fn no_event_and_no_span_has_a_secret_of_a_request() {
     let logs = Logs::new();
     let (bad, good) = (
@@ -540,17 +558,26 @@ async fn no_event_and_no_span_has_a_secret_of_a_request() {
         .build()
         .expect("a client");
     known(&client).await;
+    let layered = client.clone().layer(ServiceBuilder::new());
     for path in [
         "/?token=hunter2",
         "http://me:hunter2@web:8080/?token=hunter2",
+        // By its syntax the host ends at the first slash.
+        "http://hunter2:hunter2/hunter2@web/?token=hunter2",
+        "http://hunter2/?token=hunter2@web/",
     ] {
-        for _ in 0..6 {
-            let request = HttpRequest::get(path)
-                .header("authorization", "Bearer hunter2")
-                .header("cookie", "session=hunter2")
-                .body(RequestBody::default())
-                .expect("a request");
-            let _ = within("an end", client.clone().oneshot(request)).await;
+        for n in 0..6 {
+            for client in [&client, &layered] {
+                let request = HttpRequest::get(path)
+                    .header("authorization", "Bearer hunter2")
+                    .header("cookie", "session=hunter2");
+                let request = match n {
+                    0 => request.header("content-type", "application/grpc"),
+                    _ => request,
+                };
+                let request = request.body(RequestBody::default()).expect("a request");
+                let _ = within("an end", client.clone().oneshot(request)).await;
+            }
         }
     }
     assert!(logs.count(Level::DEBUG, "connecting failed") > 0);

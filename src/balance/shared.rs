@@ -369,7 +369,14 @@ impl<S> Shared<S> {
     ) {
         let (service, endpoint) = (self.signals.service(), in_flight.endpoint());
         let why = Line(&*error);
-        debug!(REQUESTS, service, %endpoint, error = %why, "request refused, unsent; it is offered again");
+        match is_lost {
+            true => {
+                debug!(REQUESTS, service, %endpoint, error = %why, "request lost: its endpoint is passed over");
+            }
+            false => {
+                debug!(REQUESTS, service, %endpoint, error = %why, "request refused, unsent; it is offered again");
+            }
+        }
         let id = in_flight.member().id();
         self.note_refusal(id, in_flight.endpoint(), error.into());
         in_flight.refuse(match refusal {

@@ -29,7 +29,7 @@ use super::{
     framing,
     future::{Pods, ResponseFuture, Shared, Tracing},
     grpc::{self, Errors, Expiry},
-    layered::{self, LayeredService, Through},
+    layered::{self, Executed, LayeredService, Through},
     replay::{Replay, RequestTimeout},
     response::ResponseBody,
     span::Trace,
@@ -534,11 +534,18 @@ impl Client {
         };
         let layers = self.layers.as_mut();
         if let Some(error) = layers.and_then(|layers| layers.failed.take()) {
-            return ResponseFuture::failed(error).told(self.errors(is_call), None);
+            return ResponseFuture::failed(error)
+                .told(self.errors(is_call), None)
+                .traced(tracing);
         }
         let layers = self.layers.as_mut();
         let Some(layers) = layers.and_then(|layers| layers.service.as_mut()) else {
-            return self.give(request);
+            let executed = request.extensions_mut().remove::<Executed>();
+            let future = self.give(request);
+            return match executed {
+                Some(executed) => ResponseFuture::layered(Through::noted(future, executed)),
+                None => future,
+            };
         };
         let name = &self.shared.config.service.name;
         let give = || Through::given(layers, request, name);

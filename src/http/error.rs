@@ -56,6 +56,8 @@ pub struct Error(
     Arc<Kind>,
     /// The service's name, where it is known.
     Option<Arc<str>>,
+    /// Another request that layers have made of the caller's may have been executed, and this is of one that was not.
+    bool,
 );
 
 #[derive(Debug, thiserror::Error)]
@@ -151,6 +153,16 @@ impl Kind {
             Self::Pod { .. } | Self::Body { .. } | Self::Unanswered { .. } | Self::Unended { .. }
         )
     }
+}
+
+/// What comes before the failure of one of several requests, another one of which may have been executed.
+fn opening_after(service: Option<&str>, is_unsent: bool) -> String {
+    let what = service.map_or_else(
+        || "the request".into(),
+        |service| format!("request to {service}"),
+    );
+    let unsent = if is_unsent { " was not sent" } else { "" };
+    format!("{what} may have been executed; the last one that a layer made of it{unsent}: ")
 }
 
 /// A layer, or a test, may have made it.
@@ -301,7 +313,7 @@ impl Error {
 
     /// The same of the time that is up, where `error` is how that was learnt.
     pub(super) fn because(mut self, error: Self) -> Self {
-        let Self(kind, service) = error;
+        let Self(kind, service, _) = error;
         self.1 = self.1.or(service);
         if let Some(Kind::Unanswered { source, .. } | Kind::Unended { source, .. }) =
             Arc::get_mut(&mut self.0)
@@ -324,6 +336,17 @@ impl Error {
             Ok(own) => *own,
             Err(error) => Kind::Layer(error).into(),
         }
+    }
+
+    /// The same where another request that layers have made of the caller's may have been executed.
+    pub(super) fn after_another(mut self) -> Self {
+        self.2 |= self.is_unexecuted();
+        self
+    }
+
+    /// Whether it is of one of several requests, another one of which may have been executed.
+    fn is_after_another(&self) -> bool {
+        self.2 || self.own().2
     }
 
     /// The client's own error: this one, or the one that a layer has put into its own.
@@ -364,7 +387,7 @@ impl Error {
 
     /// The same of a response's body, once more.
     pub(super) fn again(&self) -> Self {
-        Self(self.0.clone(), self.1.clone())
+        Self(self.0.clone(), self.1.clone(), self.2)
     }
 
     /// [`service`](Self::service), to be told of another error.
@@ -384,9 +407,9 @@ impl Error {
         let (pod, source) = match error.into_endpoint_failure() {
             Ok(failure) => failure,
             Err(error) if error.is_timeout() => {
-                return Self(Arc::new(Kind::NoAnswer(error)), service);
+                return Self(Arc::new(Kind::NoAnswer(error)), service, false);
             }
-            Err(error) => return Self(Arc::new(Kind::Unsent(error)), service),
+            Err(error) => return Self(Arc::new(Kind::Unsent(error)), service, false),
         };
         let source = match source.downcast::<Self>() {
             // The pod's protocol has no such request.
@@ -409,18 +432,19 @@ impl Error {
                 source,
             },
         };
-        Self(Arc::new(kind), service)
+        Self(Arc::new(kind), service, false)
     }
 
     /// Of a request that had to go to its session's pod.
     #[cfg(feature = "sessions")]
     pub(super) fn of_session(self, pod: Box<str>) -> Self {
-        let Self(kind, service) = self;
+        let Self(kind, service, is_after) = self;
         let kind = Arc::try_unwrap(kind).map(|kind| match kind {
             Kind::Unsent(source) if source.is_unreachable() => Kind::SessionLost { pod, source },
             kind => kind,
         });
-        Self(kind.map_or_else(|shared| shared, Arc::new), service)
+        let kind = kind.map_or_else(|shared| shared, Arc::new);
+        Self(kind, service, is_after)
     }
 
     /// What became of the request, where a pod has failed it before a response began.
@@ -434,8 +458,13 @@ impl Error {
     /// No pod has executed the request: whatever it was, it can be sent again.
     ///
     /// Where this is false it may have been executed, once. Of several requests that a [layer](super::Client::layer) has made of
-    /// one, it is about the one that failed.
+    /// one, it is about all: a redirect that was not sent follows a request that was. A layer that sends them from tasks of its
+    /// own has to keep the request's extensions for that.
     pub fn is_unexecuted(&self) -> bool {
+        !self.is_after_another() && self.last_is_unexecuted()
+    }
+
+    fn last_is_unexecuted(&self) -> bool {
         match *self.kind() {
             Kind::Request(_)
             | Kind::Foreign { .. }
@@ -459,6 +488,10 @@ impl Error {
 
     /// The request never left this process. [`is_unexecuted`](Self::is_unexecuted) is true as well.
     pub fn is_unsent(&self) -> bool {
+        !self.is_after_another() && self.last_is_unsent()
+    }
+
+    fn last_is_unsent(&self) -> bool {
         match self.kind() {
             Kind::Request(_) | Kind::Foreign { .. } | Kind::SessionLost { .. } => true,
             Kind::NotSent { was_sent, .. } => !was_sent,
@@ -490,7 +523,7 @@ impl Error {
         matches!(*self.kind(), Kind::Request(_) | Kind::Foreign { .. })
     }
 
-    /// The request's URI names another service than the client's, by its authority or its scheme. Nothing was sent.
+    /// The request's URI names another service than the client's, by its authority or its scheme. It was not sent.
     ///
     /// [`is_request`](Self::is_request) is true as well. See
     /// [`ClientBuilder::allow_foreign_authority`](super::ClientBuilder::allow_foreign_authority).
@@ -639,7 +672,7 @@ impl Error {
 
 impl From<Kind> for Error {
     fn from(kind: Kind) -> Self {
-        Self(Arc::new(kind), None)
+        Self(Arc::new(kind), None, false)
     }
 }
 
@@ -647,13 +680,18 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // One that was not sent in its time says so itself.
         let is_told = !matches!(&*self.0, Kind::NotSent { .. });
-        let opening = opening(self.service(), is_told && self.is_unsent());
+        let is_unsent = is_told && self.last_is_unsent();
+        let is_after = self.is_after_another();
+        let opening = match is_after {
+            true => opening_after(self.service(), is_unsent),
+            false => opening(self.service(), is_unsent),
+        };
         match (&*self.0, self.service()) {
-            (Kind::Request(why), Some(service)) => {
+            (Kind::Request(why), Some(service)) if !is_after => {
                 write!(f, "invalid request to {service}: {why}")
             }
             // They name the service.
-            (Kind::Request(_) | Kind::Foreign { .. }, _) => self.0.fmt(f),
+            (Kind::Request(_) | Kind::Foreign { .. }, _) if !is_after => self.0.fmt(f),
             (Kind::Unsent(error) | Kind::NoAnswer(error), _) => error.tell_kind(f, &opening),
             (Kind::SessionLost { source, .. }, _) => {
                 source.tell_kind(f, &format!("{opening}{}: ", self.0))

@@ -7,7 +7,15 @@
 //! ```
 
 use std::{
-    sync::Arc,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool,
+            Ordering::{Acquire, Release},
+        },
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -16,6 +24,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use http_body::Body;
+use pin_project_lite::pin_project;
 use tower::{Service, util::BoxCloneSyncService};
 
 use super::{
@@ -26,7 +35,7 @@ use super::{
     response::ResponseBody,
     span::Trace,
 };
-use crate::{endpoint::Endpoint, error::BoxError, route::Route};
+use crate::{broadcast::Asking, endpoint::Endpoint, error::BoxError, route::Route};
 
 /// How much later a request's own timeout ends it above the layers than below them, where it is known which pod is late.
 const LATER: Duration = Duration::from_millis(5);
@@ -48,6 +57,7 @@ struct Said {
     timeout: Option<RequestTimeout>,
     until: Option<Until>,
     trace: Option<Trace>,
+    executed: Option<Executed>,
 }
 
 impl Said {
@@ -59,6 +69,7 @@ impl Said {
             timeout: extensions.get().copied(),
             until: extensions.get().copied(),
             trace: extensions.get().cloned(),
+            executed: extensions.get().cloned(),
         }
     }
 
@@ -76,6 +87,9 @@ impl Said {
         }
         if let Some(trace) = &self.trace {
             extensions.get_or_insert_with(|| trace.clone());
+        }
+        if let Some(executed) = &self.executed {
+            extensions.get_or_insert_with(|| executed.clone());
         }
         let own = extensions.get().copied();
         if let Some(first) = Until::first(own.into_iter().chain(self.until)) {
@@ -136,7 +150,11 @@ where
         ready.map_err(|error| Error::layer(error).of_service(Some(&self.service)))
     }
 
-    fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
+    fn call(&mut self, mut request: Request<RequestBody>) -> Self::Future {
+        let extensions = request.extensions_mut();
+        // Layers further out see an error of one request of theirs, and their caller that of all.
+        let is_outermost = extensions.get::<Executed>().is_none();
+        let executed = extensions.get_or_insert_default::<Executed>().clone();
         let said = Said::of(&request);
         let answer = SAID.sync_scope(said.clone(), || self.layers.call(request));
         let answer = SAID.scope(said, answer);
@@ -144,9 +162,74 @@ where
         Box::pin(async move {
             match answer.await {
                 Ok(response) => Ok(response_of(response, &service)),
-                Err(error) => Err(Error::layer(error).of_service(Some(&service))),
+                Err(error) => {
+                    let error = Error::layer(error).of_service(Some(&service));
+                    Err(match is_outermost && executed.is_set() {
+                        true => error.after_another(),
+                        false => error,
+                    })
+                }
             }
         })
+    }
+}
+
+/// Whether a pod may have executed one of the requests that layers have made of their caller's.
+#[derive(Clone, Default)]
+pub(super) struct Executed(Arc<AtomicBool>);
+
+impl Executed {
+    fn set(&self) {
+        self.0.store(true, Release);
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.load(Acquire)
+    }
+}
+
+pin_project! {
+    /// One request of a layer's, of which it is noted that it may have been executed: also where the layer gives it up.
+    struct Noted<F>
+    where
+        F: Asking<Response<ResponseBody>, Error>,
+    {
+        #[pin]
+        future: F,
+        // None once it is over.
+        executed: Option<Executed>,
+    }
+
+    impl<F> PinnedDrop for Noted<F>
+    where
+        F: Asking<Response<ResponseBody>, Error>,
+    {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            if let Some(executed) = this.executed.take()
+                && !this.future.is_unsent()
+            {
+                executed.set();
+            }
+        }
+    }
+}
+
+impl<F> Future for Noted<F>
+where
+    F: Asking<Response<ResponseBody>, Error>,
+{
+    type Output = Answer;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
+        let this = self.project();
+        let answer = ready!(this.future.poll(cx));
+        if let Some(executed) = this.executed.take()
+            && !answer.as_ref().is_err_and(Error::is_unexecuted)
+        {
+            executed.set();
+        }
+        Poll::Ready(answer)
     }
 }
 
@@ -176,6 +259,19 @@ impl Through {
             stage: Stage::Given(layers.call(request)),
             deadline,
             service: service.clone(),
+        }
+    }
+
+    /// Below the layers.
+    pub(super) fn noted<F>(future: F, executed: Executed) -> Self
+    where
+        F: Asking<Response<ResponseBody>, Error> + 'static,
+    {
+        let executed = Some(executed);
+        Self {
+            stage: Stage::Given(Box::pin(Noted { future, executed })),
+            deadline: None,
+            service: Arc::default(),
         }
     }
 

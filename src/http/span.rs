@@ -16,10 +16,13 @@ use std::sync::{
     atomic::{AtomicU32, Ordering::Relaxed},
 };
 
-use http::{HeaderMap, Method, Request, StatusCode, Uri, uri::Scheme};
+use http::{
+    HeaderMap, Method, Request, StatusCode, Uri,
+    uri::{Authority, PathAndQuery, Scheme},
+};
 use tracing::{Span, field::Empty, info_span};
 
-use super::{address::Service, error::Error};
+use super::{address::Service, error::Error, secrets};
 use crate::{
     endpoint::Endpoint,
     error::{Error as BalanceError, line},
@@ -42,8 +45,8 @@ impl Trace {
     /// A request's span begins. None if nobody wants it.
     pub(super) fn begin<B>(request: &Request<B>, service: &Service, is_grpc: bool) -> Option<Self> {
         let span = match is_grpc {
-            true => grpc_span(request.uri(), service),
-            false => http_span(request.method(), request.uri(), service),
+            true => grpc_span(&Target::of(request, service), service),
+            false => http_span(request.method(), &Target::of(request, service), service),
         };
         if span.is_disabled() {
             return None;
@@ -93,12 +96,11 @@ impl Trace {
     }
 }
 
-fn http_span(method: &Method, uri: &Uri, service: &Service) -> Span {
+fn http_span(method: &Method, target: &Target<'_>, service: &Service) -> Span {
     let (known, name) = match KNOWN.contains(method) {
         true => (method.as_str(), method.as_str()),
         false => ("_OTHER", "HTTP"),
     };
-    let (scheme, authority) = named(uri, service);
     info_span!(
         target: REQUESTS,
         "request",
@@ -106,9 +108,9 @@ fn http_span(method: &Method, uri: &Uri, service: &Service) -> Span {
         otel.kind = "client",
         otel.name = name,
         http.request.method = known,
-        server.address = authority.host(),
-        server.port = port(scheme, authority),
-        url.full = format_args!("{scheme}://{}{}", without_user(authority.as_str()), uri.path()),
+        server.address = target.host(),
+        server.port = target.port(),
+        url.full = target.url(),
         network.peer.address = Empty,
         network.peer.port = Empty,
         http.request.resend_count = Empty,
@@ -119,9 +121,8 @@ fn http_span(method: &Method, uri: &Uri, service: &Service) -> Span {
     )
 }
 
-fn grpc_span(uri: &Uri, service: &Service) -> Span {
-    let (scheme, authority) = named(uri, service);
-    let name = uri.path().trim_start_matches('/');
+fn grpc_span(target: &Target<'_>, service: &Service) -> Span {
+    let name = target.path.trim_start_matches('/');
     let (rpc_service, method) = name.rsplit_once('/').unwrap_or(("", name));
     info_span!(
         target: REQUESTS,
@@ -132,8 +133,8 @@ fn grpc_span(uri: &Uri, service: &Service) -> Span {
         rpc.system = "grpc",
         rpc.service = rpc_service,
         rpc.method = method,
-        server.address = authority.host(),
-        server.port = port(scheme, authority),
+        server.address = target.host(),
+        server.port = target.port(),
         network.peer.address = Empty,
         network.peer.port = Empty,
         http.request.resend_count = Empty,
@@ -158,26 +159,57 @@ const KNOWN: [Method; 9] = [
     Method::PATCH,
 ];
 
-type Named<'a> = (&'a Scheme, &'a http::uri::Authority);
+/// What a request goes to, without its secrets: another service that its URI names, or else this one.
+struct Target<'a> {
+    /// The whole URI, of another service.
+    other: Option<&'a Uri>,
+    scheme: &'a Scheme,
+    /// None if what is taken for the host may be the beginning of a password.
+    authority: Option<&'a Authority>,
+    path: &'a str,
+}
 
-/// What a request goes to: what its URI names, or else the service.
-fn named<'a>(uri: &'a Uri, service: &'a Service) -> Named<'a> {
-    match (uri.scheme(), uri.authority()) {
-        (Some(scheme), Some(authority)) => (scheme, authority),
-        _ => (&service.scheme, &service.authority),
+impl<'a> Target<'a> {
+    fn of<B>(request: &'a Request<B>, service: &'a Service) -> Self {
+        let uri = request.uri();
+        let other = uri.scheme().zip(uri.authority());
+        let Some((scheme, authority)) = other.filter(|_| service.is_foreign(request)) else {
+            return Self {
+                other: None,
+                scheme: &service.scheme,
+                authority: Some(&service.authority),
+                path: uri.path(),
+            };
+        };
+        let rest = uri.path_and_query().map_or("", PathAndQuery::as_str);
+        let is_clear = !rest.contains('@');
+        Self {
+            other: Some(uri),
+            scheme,
+            authority: is_clear.then_some(authority),
+            path: if is_clear { uri.path() } else { "" },
+        }
     }
-}
 
-fn port(scheme: &Scheme, authority: &http::uri::Authority) -> u16 {
-    let implied = if *scheme == Scheme::HTTPS { 443 } else { 80 };
-    authority.port_u16().unwrap_or(implied)
-}
+    fn host(&self) -> Option<&str> {
+        self.authority.map(Authority::host)
+    }
 
-/// Credentials may stand before the host.
-fn without_user(authority: &str) -> &str {
-    authority
-        .rsplit_once('@')
-        .map_or(authority, |(_, host)| host)
+    fn port(&self) -> Option<u16> {
+        let implied = match *self.scheme == Scheme::HTTPS {
+            true => 443,
+            false => 80,
+        };
+        Some(self.authority?.port_u16().unwrap_or(implied))
+    }
+
+    fn url(&self) -> String {
+        match (self.other, self.authority) {
+            (None, Some(authority)) => format!("{}://{authority}{}", self.scheme, self.path),
+            (Some(other), _) => secrets::shown_uri(other),
+            (None, None) => String::new(),
+        }
+    }
 }
 
 /// The span of a request, for as long as it or its response is under way.

@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    future::{IntoFuture, pending, ready},
+    future::{Future, IntoFuture, pending, ready},
     io,
     task::{Context, Poll},
     time::Duration,
@@ -19,10 +19,13 @@ use tower_headless::{
     BoxError, StaticEndpoints,
     http::{Client, Error, Protocol, RequestBody, ResponseBody},
 };
-use tower_http::trace::TraceLayer;
+use tower_http::{follow_redirect::FollowRedirectLayer, trace::TraceLayer};
 
-use super::kit::{Count, Never, builder, client, know, losing, refusing, stream_of, unresolved};
-use crate::support::within;
+use super::kit::{
+    Count, Never, answering, builder, client, know, losing, refusing, silent, stream_of,
+    unresolved, wait_until,
+};
+use crate::support::{logs::Logs, within};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -198,6 +201,88 @@ async fn a_layer_that_keeps_what_a_request_says_has_the_rest_of_its_time() {
     );
 }
 
+/// With a layer that sends the caller's request until that has ended, or `wait` has; and then one of its own, which no pod gets.
+fn twice<F>(client: Client, wait: impl Fn() -> F + Clone + Send + Sync + 'static) -> Client
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    client.layer(layer_fn(move |client: Client| {
+        let wait = wait.clone();
+        service_fn(move |request: Request<RequestBody>| {
+            let (client, wait) = (client.clone(), wait());
+            async move {
+                tokio::select! {
+                    biased;
+                    _ = client.clone().oneshot(request) => {}
+                    () = wait => {}
+                }
+                let away = Request::get("http://elsewhere/").body(RequestBody::empty());
+                client.oneshot(away.expect("a request")).await
+            }
+        })
+    }))
+}
+
+/// The errors of POSTs through such a layer: alone, and with layers around it.
+async fn errors(client: Client) -> Vec<Error> {
+    let more = client.clone().layer(TraceLayer::new_for_http());
+    let more = more.layer(FollowRedirectLayer::new());
+    let mut errors = Vec::new();
+    for client in [client, more] {
+        let error = within("an error", client.post("/orders").into_future()).await;
+        let error = error.expect_err("that of the second request");
+        assert!(error.is_foreign(), "{error}");
+        errors.push(error);
+    }
+    errors
+}
+
+#[track_caller]
+fn assert_executed(errors: Vec<Error>) {
+    let text = "may have been executed; the last one that a layer made of it was not sent: \
+                http://elsewhere is not this client's service";
+    for error in errors {
+        assert!(!error.is_unexecuted() && !error.is_unsent(), "{error}");
+        assert!(error.to_string().contains(text), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_pod_has_answered_is_not_unexecuted_though_a_layer_s_next_request_is() {
+    let (pod, _) = answering().await;
+    assert_executed(errors(twice(client([pod]), pending)).await);
+}
+
+#[tokio::test]
+async fn what_a_pod_has_lost_is_not_unexecuted_though_a_layer_s_next_request_is() {
+    let (pod, _) = losing().await;
+    assert_executed(errors(twice(client([pod]), pending)).await);
+}
+
+#[tokio::test]
+async fn what_a_layer_gives_up_is_not_unexecuted_if_a_pod_has_it() {
+    let (pod, requests) = silent().await;
+    let client = twice(client([pod]), move || {
+        let (before, requests) = (requests.get(), requests.clone());
+        async move { wait_until("the request", || requests.get() > before).await }
+    });
+    assert_executed(errors(client).await);
+}
+
+#[tokio::test]
+async fn what_no_pod_has_had_is_unexecuted_however_many_requests_a_layer_makes() {
+    let refused = builder([refusing().await]).fail_fast();
+    let refused = twice(refused.build().expect("a client"), pending);
+    let given_up = unresolved("http").discovery(Never).build();
+    let given_up = twice(given_up.expect("a client"), || ready(()));
+    for client in [refused, given_up] {
+        for error in errors(client).await {
+            assert!(error.is_unexecuted() && error.is_unsent(), "{error}");
+            assert!(error.to_string().starts_with("http://elsewhere"), "{error}");
+        }
+    }
+}
+
 /// Is never ready.
 #[derive(Clone)]
 struct Broken;
@@ -214,6 +299,21 @@ impl Service<Request<RequestBody>> for Broken {
     fn call(&mut self, _: Request<RequestBody>) -> Self::Future {
         ready(Ok(Response::default()))
     }
+}
+
+#[tokio::test]
+async fn the_error_of_layers_that_are_not_ready_is_in_their_request_s_span() {
+    let logs = Logs::new();
+    let client = builder([]).request_spans(true).build();
+    let mut client = client.expect("a client").layer(layer_fn(|_| Broken));
+    let ready = ServiceExt::<Request<RequestBody>>::ready(&mut client).await;
+    let answer = ready.expect("it says so with the response").call(get());
+    answer.await.map(drop).expect_err("broken");
+    let request = &logs.of_name("request")[0];
+    assert!(request.is_closed);
+    assert_eq!(request.field("error.type"), "layer");
+    let why = request.field("otel.status_description");
+    assert!(why.contains("broken"), "{why}");
 }
 
 #[tokio::test(start_paused = true)]

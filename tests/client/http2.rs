@@ -16,9 +16,10 @@ use tokio::{
 };
 use tower::{ServiceExt, retry::budget::TpsBudget};
 use tower_headless::{
-    BoxError, Endpoint, StaticEndpoints,
+    BoxError, Endpoint, FailureCounts, StaticEndpoints,
     http::{Client, ClientBuilder, Protocol, ResponseBody},
 };
+use tracing::Level;
 
 use crate::{
     frames::{Frames, HEADERS, NO_ERROR, PING, REFUSED_STREAM},
@@ -26,7 +27,7 @@ use crate::{
         self, Count, SERVICE, accept, assert_blames_no_pod, in_flight, listen, outliers, pod, sets,
         text, unresolved, wait_until,
     },
-    support::within,
+    support::{logs::Logs, within},
 };
 
 fn builder(pods: impl IntoIterator<Item = SocketAddr>) -> ClientBuilder<StaticEndpoints> {
@@ -541,6 +542,25 @@ async fn a_pod_that_refuses_every_stream_is_passed_over() {
     let refused = refused.get();
     assert!((1..=20).contains(&refused), "{refused} of 1,000");
     assert_eq!(in_flight(&client), 0);
+}
+
+#[tokio::test]
+async fn every_stream_that_a_pod_refuses_counts_as_overload_also_when_it_is_passed_over() {
+    let logs = Logs::new();
+    let (pod, refused) = refusing().await;
+    let client = builder([pod]).retries(0).build().expect("a client");
+    for _ in 0..3 {
+        let error = within("an error", client.clone().oneshot(post())).await;
+        error.map(drop).expect_err("it is refused");
+    }
+    assert_eq!(refused.get(), 3);
+    let explanation = client.explain();
+    let counts = explanation.endpoints[0].counts.as_ref().expect("counted");
+    assert_eq!(counts.overloads, 3, "{counts:?}");
+    assert_eq!(counts.failures, FailureCounts::default(), "{counts:?}");
+    // It had the last one, which is not offered to another pod.
+    assert_eq!(logs.count(Level::DEBUG, "request lost"), 1);
+    assert_eq!(logs.count(Level::DEBUG, "request refused, unsent"), 0);
 }
 
 #[tokio::test]

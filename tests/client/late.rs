@@ -14,7 +14,9 @@ use tower_http::trace::TraceLayer;
 
 use super::{
     frames::{Frames, NO_ERROR},
-    kit::{Never, accept, builder, client, listen, refusing, silent, unresolved, wait_until},
+    kit::{
+        Never, accept, builder, client, listen, refuse_at, refusing, silent, unresolved, wait_until,
+    },
 };
 use crate::support::within;
 
@@ -119,8 +121,9 @@ async fn one_without_any_time_is_not_sent() {
 #[tokio::test]
 async fn layers_pass_on_what_the_client_below_says() {
     let pods = [refusing().await];
-    let layered = client(pods).layer(TraceLayer::new_for_http());
-    let error = late(layered.post("/").timeout(SECOND)).await;
+    let client = builder(pods).timeout(SECOND).build();
+    let layered = client.expect("a client").layer(TraceLayer::new_for_http());
+    let error = late(layered.post("/")).await;
     assert!(error.is_unexecuted() && error.is_unsent(), "{error}");
     assert!(error.to_string().ends_with(REFUSED), "{error}");
 }
@@ -211,11 +214,13 @@ async fn after(before: Before) -> Error {
             Before::Lost => {
                 peer.head().await;
                 drop(listener);
+                refuse_at(leaving);
             }
             Before::Unprocessed => {
                 let mut frames = Frames::greet(peer, None).await;
                 frames.stream().await;
                 drop(listener);
+                refuse_at(leaving);
                 frames.go_away(0, NO_ERROR).await;
             }
         }
@@ -227,6 +232,33 @@ async fn after(before: Before) -> Error {
 async fn one_that_an_earlier_attempt_has_sent_may_have_been_executed() {
     let error = after(Before::Lost).await;
     assert!(!error.is_unexecuted() && !error.is_unsent(), "{error}");
+}
+
+#[tokio::test]
+async fn nor_is_one_unexecuted_that_a_layer_has_sent_before() {
+    let (listener, leaving) = listen().await;
+    let again = layer_fn(|client: Client| {
+        service_fn(move |request: Request<RequestBody>| {
+            let client = client.clone();
+            async move {
+                let copy = Request::post(request.uri()).body(RequestBody::empty());
+                client.clone().oneshot(request).await.expect_err("lost");
+                client.oneshot(copy.expect("a request")).await
+            }
+        })
+    });
+    let client = builder([leaving]).timeout(SECOND).build();
+    let client = client.expect("a client").layer(again);
+    let serve = async {
+        accept(&listener).await.head().await;
+        drop(listener);
+        refuse_at(leaving);
+    };
+    let error = join(serve, late(client.post("/orders"))).await.1;
+    assert!(!error.is_unexecuted() && !error.is_unsent(), "{error}");
+    let text = "request to web.default.svc.cluster.local may have been executed; the last one that \
+                a layer made of it: not sent within 1s (`timeout`): the only endpoint";
+    assert!(error.to_string().starts_with(text), "{error}");
 }
 
 #[tokio::test]
