@@ -20,7 +20,7 @@ use tower::{ServiceBuilder, service_fn};
 use tower_headless::{
     Balance, BalanceLayer, BoxError, Connections, ConsistentHash, Discovery, Dns, Endpoint, EndpointSlices, Hedge, RoundRobin, Route,
     Subset,
-    http::{Client, KeyFrom, Response, Sessions},
+    http::{Client, KeyFrom, Sessions},
     test_util::Cluster,
 };
 
@@ -178,7 +178,7 @@ async fn all_pods(client: Client) -> Done {
     }
     let copies = client.get("/user-42").broadcast().majority().await?; // fails as soon as too few can answer
     for (pod, copy) in copies {
-        println!("{pod}: {}", Response::from(copy).text().await?);
+        println!("{pod}: {}", copy.text().await?);
     }
     Ok(())
 }

@@ -71,7 +71,7 @@ async fn ask_all(request: RequestBuilder, report: Arc<Report>) {
     match request.broadcast().await {
         Ok(mut answers) => {
             while let Some((_, answer)) = answers.next().await {
-                note(get(answer.map(Response::from)).await, began, &report);
+                note(get(answer).await, began, &report);
             }
         }
         Err(error) => report.failed(&error),

@@ -376,7 +376,7 @@ async fn a_broadcast_has_its_words_and_takes_no_stream() {
     let request = client.post("/").query(&[("a", "b")]).json("hello");
     let all = within("the answers", request.broadcast().all()).await;
     for (_, answer) in all.expect("a pod").answered {
-        let answer = Response::from(answer).text().await;
+        let answer = answer.text().await;
         assert_eq!(answer.expect("text"), "ok");
     }
     assert_eq!(requests.get(), 1);
