@@ -115,7 +115,7 @@ impl<S, C> Balance<S, C> {
     ///
     /// Each request goes to one of the others. To ask all of them: [`Broadcast::leave_out`](crate::Broadcast::leave_out).
     ///
-    /// ```
+    /// ```no_run
     /// # use tower_headless::{Balance, Endpoint, StaticEndpoints};
     /// # let discovery = StaticEndpoints::new([]);
     /// # let balance = Balance::builder(discovery).build(|pod: &Endpoint| pod.address());
