@@ -206,6 +206,29 @@
 //!
 //! [zone aware routing]: https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/load_balancing/zone_aware
 //!
+//! # Seeing why
+//!
+//! [`Balance::explain`] and [`http::Client::explain`] tell of each pod whether a request would get it now, and if not why, since when,
+//! and when it is tried next; its load, share, latency and last error; who answered for discovery, and what failed there; what has
+//! happened in the last hour. What is wrong now comes first, in sentences. Print it, or write it as JSON (feature `serde`):
+//!
+//! ```
+//! # use tower_headless::{Balance, Endpoint, StaticEndpoints};
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), tower_headless::Error> {
+//! # let discovery = StaticEndpoints::new(["10.244.1.7:80".parse().unwrap()]);
+//! let balance = Balance::builder(discovery)
+//!     .name("greeter")
+//!     .counters(true) // what needs a memory; an HTTP client has it unless told otherwise
+//!     .build(|pod: &Endpoint| pod.address());
+//! # balance.discovered().await?;
+//! let explanation = balance.explain();
+//! assert_eq!((explanation.available, explanation.size), (1, 1));
+//! assert!(explanation.trouble.is_empty(), "{explanation}");
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Logging
 //!
 //! Events are [tracing](https://docs.rs/tracing)'s. Each names its `service` ([`BalanceBuilder::name`], by default
