@@ -62,7 +62,8 @@ pub(crate) struct EndpointTally {
     last_failure: AtomicU64,
 }
 
-/// Memory for an endpoint whose requests are counted.
+/// Memory for an endpoint whose requests are counted. A checker's atomics are larger.
+#[cfg(not(any(tower_headless_loom, tower_headless_shuttle)))]
 const _: () = assert!(size_of::<EndpointTally>() <= 512);
 
 /// How a request has failed.

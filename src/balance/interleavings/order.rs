@@ -103,7 +103,7 @@ fn refused(shared: &Shared<Pod>, member: &Member) {
         if member.begin() {
             let request = InFlight::new(member, false);
             let ready = place::ready::<Pod, u32>;
-            shared.refused(request, Refusal::HandedBack, "later".into(), ready);
+            shared.refused(request, Refusal::HandedBack, false, "later".into(), ready);
             return;
         }
     }
