@@ -66,7 +66,8 @@ use crate::route::Route;
 /// Of each pod the 95th percentile of the time to its answers' heads, of all requests; of those the median of all pods. Not
 /// the pod's own: a slow one would be its own excuse. Nor that of all answers: with one slow pod of ten, a tenth of them is
 /// slow. It is known once a pod has had 20 answers, and sure once most have. Until then nothing is hedged, unless a
-/// [time](Self::after) is given; a request that is under way when it is known is hedged then, if it is late. The time of a request counts from its beginning, with whatever it waits for a connection.
+/// [time](Self::after) is given; a request that is under way when it is known is hedged then, if it is late. The time of a
+/// request counts from its beginning, with whatever it waits for a connection.
 ///
 /// # What bounds it
 ///

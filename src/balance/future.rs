@@ -35,6 +35,7 @@ use super::{
     shared::Shared,
 };
 use crate::{
+    counters::EndpointTally,
     endpoint::Endpoint,
     error::{BoxError, Busy, Error, SharedError},
     in_flight::{Completion, InFlight},
@@ -170,16 +171,17 @@ impl<S: Service<Req>, Req, C> ResponseFuture<S, Req, C> {
 
     /// Counts it as one that was sent again, at the endpoint that has it by now, if any has.
     pub(crate) fn counted_as_retry(self) -> Self {
-        if let Some(tally) = self.guard().and_then(|guard| guard.member().tally()) {
-            tally.retried_here();
-        }
-        self
+        self.counted(EndpointTally::retried_here)
     }
 
     /// Counts it as the hedge of another one, at the endpoint that has it by now, if any has.
     pub(crate) fn counted_as_hedge(self) -> Self {
+        self.counted(EndpointTally::hedged_here)
+    }
+
+    fn counted(self, count: impl FnOnce(&EndpointTally)) -> Self {
         if let Some(tally) = self.guard().and_then(|guard| guard.member().tally()) {
-            tally.hedged_here();
+            count(tally);
         }
         self
     }

@@ -15,7 +15,7 @@ use super::{
     latencies::Latencies,
 };
 use crate::sync::{
-    Mutex,
+    Mutex, MutexGuard,
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
@@ -349,10 +349,7 @@ impl BalanceTally {
     /// The counters of an endpoint that joins.
     pub(crate) fn endpoint(&self) -> Arc<EndpointTally> {
         let tally = Arc::<EndpointTally>::default();
-        let mut endpoints = self
-            .endpoints
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut endpoints = self.lock();
         // In a set that joins at once each would look at all before it.
         if endpoints.all.len() >= endpoints.enough {
             endpoints.forget_gone();
@@ -460,11 +457,14 @@ impl BalanceTally {
         }
     }
 
-    fn sum(&self) -> EndpointCounts {
-        let mut endpoints = self
-            .endpoints
+    fn lock(&self) -> MutexGuard<'_, Endpoints> {
+        self.endpoints
             .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sum(&self) -> EndpointCounts {
+        let mut endpoints = self.lock();
         endpoints.forget_gone();
         let mut sum = endpoints.gone.clone();
         for tally in &endpoints.all {
@@ -548,7 +548,7 @@ mod tests {
             let sum = tally.counts().endpoints;
             assert_eq!((sum.requests, sum.successes, sum.trials), (2, 1, 1));
         }
-        let endpoints = tally.endpoints.lock().expect("nobody has panicked");
+        let endpoints = tally.lock();
         assert_eq!(endpoints.all.len(), 1, "of what is gone only sums are left");
     }
 
@@ -556,7 +556,7 @@ mod tests {
     fn a_set_that_joins_at_once_is_not_looked_at_for_each_of_it() {
         let tally = BalanceTally::default();
         let looks = |tally: &BalanceTally| {
-            let endpoints = tally.endpoints.lock().expect("nobody has panicked");
+            let endpoints = tally.lock();
             (endpoints.looks, endpoints.all.len())
         };
         let all: Vec<_> = (0..5_000).map(|_| tally.endpoint()).collect();
@@ -610,7 +610,6 @@ mod tests {
         let waiting = || tally.waiting(WaitCause::Connection, Instant::now());
         let second = Duration::from_secs(1);
         assert_eq!(waiting(), (0, Duration::ZERO));
-        let mut waits = Vec::new();
         for _ in 0..100 {
             tokio::time::advance(1_000 * second).await;
             let first = tally.wait(WaitCause::Connection);
@@ -622,7 +621,8 @@ mod tests {
             drop(first);
             assert_eq!(waiting(), (0, Duration::ZERO));
         }
-        waits.extend((0..1_000).map(|_| tally.wait(WaitCause::Connection)));
+        let all = (0..1_000).map(|_| tally.wait(WaitCause::Connection));
+        let _all: Vec<_> = all.collect();
         assert_eq!(waiting(), (1_000, Duration::ZERO));
         tokio::time::advance(5 * second).await;
         assert_eq!(waiting(), (1_000, 5 * second));

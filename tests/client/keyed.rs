@@ -8,7 +8,7 @@ use tower::ServiceExt;
 use tower_headless::{
     BuiltInPolicy, ConsistentHash, Endpoint, Members, Picker, Policy, Previous, RoundRobin, Route,
     StaticEndpoints,
-    http::{Client, ClientBuilder, KeyFrom, RequestBuilder},
+    http::{Client, ClientBuilder, KeyFrom, RequestBuilder, ResponseBody},
 };
 
 use crate::{
@@ -34,16 +34,16 @@ async fn client(sources: impl IntoIterator<Item = KeyFrom>) -> Client {
     builder.build().expect("a client")
 }
 
+fn pod_of(body: &ResponseBody) -> String {
+    let pod = body.endpoint().expect("a pod");
+    pod.stable_name().into_owned()
+}
+
 /// The pod that answers.
 async fn answered(request: RequestBuilder) -> String {
     let response = within("a response", request.into_future()).await;
     let response = response.expect("a response");
-    let pod = response
-        .body()
-        .endpoint()
-        .expect("a pod")
-        .stable_name()
-        .into_owned();
+    let pod = pod_of(response.body());
     text(response).await;
     pod
 }
@@ -92,12 +92,7 @@ async fn a_function_finds_a_key_in_the_whole_head() {
         let request = request.body(Full::<bytes::Bytes>::default());
         let response = client.clone().oneshot(request.expect("a request"));
         let response = within("a response", response).await.expect("a response");
-        let pod = response
-            .body()
-            .endpoint()
-            .expect("a pod")
-            .stable_name()
-            .into_owned();
+        let pod = pod_of(response.body());
         text(response).await;
         assert_eq!(pod, answered(client.get("/").key(user)).await);
         pods.insert(pod);
