@@ -41,7 +41,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Weak, atomic::Ordering},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -57,7 +57,7 @@ use crate::{
     counters::{BalanceCounts, BalanceTally, Wait, WaitCause},
     endpoint::Endpoint,
     error::{BoxError, Error},
-    explain::Explanation,
+    explain::{Explainer, Explains, Explanation},
     in_flight::{Completion, OnResponse},
     membership::MembershipStream,
     route::Route,
@@ -387,6 +387,37 @@ where
             );
         }
         ResponseFuture::new(&self.shared, self.completion.clone(), request)
+    }
+}
+
+/// For a list of all balancers, which doesn't keep this one alive.
+impl<S, C> From<&Balance<S, C>> for Explainer
+where
+    S: Send + Sync + 'static,
+{
+    fn from(balance: &Balance<S, C>) -> Self {
+        let listed = Listed {
+            shared: Arc::downgrade(&balance.shared),
+            handle: Arc::downgrade(&balance.handle),
+        };
+        Self::new(balance.service().cloned(), listed)
+    }
+}
+
+/// A balancer, as long as a clone of it is left.
+struct Listed<S> {
+    shared: Weak<Shared<S>>,
+    handle: Weak<Handle>,
+}
+
+impl<S: Send + Sync> Explains for Listed<S> {
+    fn explain(&self) -> Option<Explanation> {
+        let shared = self.shared.upgrade().filter(|_| self.is_alive())?;
+        Some(explained::explain(&shared))
+    }
+
+    fn is_alive(&self) -> bool {
+        self.handle.strong_count() > 0
     }
 }
 

@@ -2,15 +2,19 @@
 //!
 //! | file | what lives there |
 //! | --- | --- |
+//! | `explain/balancers.rs` | all balancers of a process, by name |
 //! | `explain/event.rs` | what has happened to a balancer's endpoints and to its source |
 //! | `explain/table.rs` | all of it as text for a terminal |
 //! | `explain/times.rs` | feature `serde`: how times are written |
 
+mod balancers;
 mod event;
 mod table;
 #[cfg(feature = "serde")]
 mod times;
 
+pub(crate) use balancers::Explains;
+pub use balancers::{Balancers, Explainer};
 pub use event::{Event, EventKind};
 pub(crate) use table::short;
 

@@ -427,6 +427,8 @@
 //! | `http-body` | yes | [`OnBodyEnd`]: HTTP requests count as in flight to the end of the response's body |
 //! | `http` | no | [`http::Client`]: HTTP/1.1 and HTTP/2, on hyper, over the pods that `dns`, or any other discovery, finds; [`HealthCheck::http`] and [`HealthCheck::grpc`] |
 //! | `json` | no | JSON in requests and responses: [`http::RequestBuilder::json`], [`http::Response::json`] |
+//! | `inspect` | no | [`inspect`]: a page that shows all balancers of a process, and JSON beside it |
+//! | `metrics`, `otel` | no | [`metrics`]: what is counted, on the facade of that name, or on OpenTelemetry's API |
 //! | `serde` | no | [`Explanation`] and [`BalanceCounts`] can be written and read, as JSON and the like |
 //! | `sessions` | no | [`http::Sessions`]: sticky sessions by cookie or header, on cookie |
 //! | `test-util` | no | [`test_util`]: an embedded DNS server, pods that fail on demand and a cluster of both, and [clients that a function answers](http::Client::from_fn), for [your own tests](test_util#how-to-test-your-application) |
@@ -459,11 +461,15 @@ pub mod http;
 mod in_flight;
 #[cfg(all(test, any(tower_headless_loom, tower_headless_shuttle)))]
 mod interleavings;
+#[cfg(feature = "inspect")]
+pub mod inspect;
 mod latency;
 mod locality;
 mod logs;
 mod member;
 mod membership;
+#[cfg(any(feature = "metrics", feature = "otel"))]
+pub mod metrics;
 #[cfg(all(feature = "http", any(doc, doctest)))]
 pub mod naming;
 mod outcome;
@@ -506,8 +512,8 @@ pub use discovery::{
 pub use endpoint::Endpoint;
 pub use error::{BoxError, Error, Unsent};
 pub use explain::{
-    DiscoveryExplanation, EndpointExplanation, Event, EventKind, Explanation, LastError,
-    PolicyExplanation, Verdict,
+    Balancers, DiscoveryExplanation, EndpointExplanation, Event, EventKind, Explainer, Explanation,
+    LastError, PolicyExplanation, Verdict,
 };
 pub use hedge::Hedge;
 pub use in_flight::{Completion, InFlight, OnResponse};

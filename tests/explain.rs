@@ -21,8 +21,8 @@ use support::{
 use tokio::{net::TcpListener, sync::watch, time::sleep};
 use tower::{Layer, ServiceExt, retry::budget::Budget, service_fn};
 use tower_headless::{
-    Balance, BoxError, Discovery, EjectionReason, Endpoint, EndpointExplanation, EventKind,
-    Explanation, Hedge, RetryLayer, RetryPolicy, StaticEndpoints, Unsent, Verdict,
+    Balance, Balancers, BoxError, Discovery, EjectionReason, Endpoint, EndpointExplanation,
+    EventKind, Explanation, Hedge, RetryLayer, RetryPolicy, StaticEndpoints, Unsent, Verdict,
     http::{Client, ClientBuilder, Protocol, Tls},
     test_util::{Cluster, Mode},
 };
@@ -121,6 +121,32 @@ async fn all_is_well_and_counted() {
         "{text}"
     );
     says(&text, &["3 of 3 endpoints get requests", "12 requests"]);
+}
+
+#[tokio::test]
+async fn all_balancers_of_a_process_are_listed_by_name_as_long_as_they_live() {
+    let cluster = Cluster::start(1).await;
+    let (first, second) = (client(&cluster, |it| it), client(&cluster, |it| it));
+    let endpoints = StaticEndpoints::new(["127.0.0.1:80".parse().expect("an address")]);
+    let other = Balance::builder(endpoints)
+        .build(|_: &Endpoint| service_fn(|request: u32| async move { Ok::<_, BoxError>(request) }));
+    let balancers = Balancers::new();
+    balancers
+        .add(&first)
+        .add(&second)
+        .add(&other)
+        .add_as("cache", &other);
+    let names = || balancers.explain().into_keys().collect::<Vec<_>>();
+    let web = "web.default.svc.cluster.local";
+    let second_web = format!("{web} #2");
+    assert_eq!(names(), ["balancer", "cache", web, &second_web]);
+    get(&second, 1).await;
+    assert_eq!(balancers.explain()[&second_web].size, 1);
+    drop(first.clone());
+    drop((first, other));
+    assert_eq!(names(), [&*second_web]);
+    balancers.add(&second);
+    assert_eq!(names(), [web, &second_web], "a name is free again");
 }
 
 #[tokio::test]

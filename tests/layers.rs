@@ -142,6 +142,8 @@ const LAYERS: &[(&str, &[&str])] = &[
             "subset",
         ],
     ),
+    ("metrics", &["counters", "explain"]),
+    ("inspect", &["explain"]),
     // A page of the documentation.
     ("naming", &[]),
     // A DNS server's answers come to what `discovery` asks, and a cluster lends its `http` client.

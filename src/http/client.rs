@@ -39,7 +39,7 @@ use crate::{
     balance::EndpointStatus,
     counters::BalanceCounts,
     error::{BoxError, Error as BalanceError},
-    explain::Explanation,
+    explain::{Explainer, Explanation},
     membership::MembershipStream,
     route::Route,
 };
@@ -707,6 +707,13 @@ where
             None => self.give(request),
             Some(_) => self.call_layered(request.map(RequestBody::new)),
         }
+    }
+}
+
+/// For a list of all balancers, which doesn't keep this one alive.
+impl From<&Client> for Explainer {
+    fn from(client: &Client) -> Self {
+        Self::from(&client.pods)
     }
 }
 

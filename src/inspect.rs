@@ -1,0 +1,1 @@
+//! A page that shows all balancers of a process, and JSON beside it.
