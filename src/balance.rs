@@ -79,7 +79,7 @@ use crate::{
 /// `poll_ready` waits for discovery's first answer, up to the ready timeout, and never fails: a service whose readiness
 /// fails is taken for dead by tower's middleware, and this one recovers. All errors come from the response future.
 ///
-/// Where to keep one, and how to name its type, is [a page of its own](crate::naming).
+/// Where to keep one, and how to name its type, is [a page of its own](crate::guide::naming).
 ///
 /// The background task ends, and all services are dropped, when the last clone is. Requests that endpoints have at that
 /// time run to their end, but are not taken to another endpoint any more.

@@ -88,7 +88,7 @@ pub trait Policy: Any + Send + Sync {
     /// say, goes on from there.
     ///
     /// Called in the balancer's background task when endpoints join, leave, or change what is known of them, and once, with
-    /// no endpoints, when the balancer is built. With [near pods first](crate#near-pods-first) there are pickers for the whole
+    /// no endpoints, when the balancer is built. With [near pods first](crate::guide::near_pods) there are pickers for the whole
     /// set, for the near endpoints and for the far ones.
     fn prepare(
         &self,
@@ -133,7 +133,7 @@ pub trait Picker: Any + Send + Sync {
     ///
     /// Then nobody else chooses for this request: the picker itself passes over endpoints that the request
     /// [avoids](Route::avoids), and gives new ones their [part](Members::slow_start_share) of the keys. Whether the request stays
-    /// with the [near endpoints](crate#near-pods-first) is the key's matter, too. Only the one request that tries an ejected
+    /// with the [near endpoints](crate::guide::near_pods) is the key's matter, too. Only the one request that tries an ejected
     /// endpoint may be any.
     fn is_keyed(&self, route: &Route) -> bool {
         let _ = route;

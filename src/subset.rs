@@ -68,7 +68,7 @@ use crate::{discovery::Discovery, stable_hash::stable_hash};
 /// - **Terminating pods**, and those of weight zero, are taken only if there are no others. Other weights don't count in the
 ///   choice, and do in the subset.
 /// - **Near pods**: with [`zone`](crate::BalanceBuilder::zone), `prefer_zone` and the like, the subset is of the near pods, if
-///   those have their [fair part](crate#near-pods-first) of all. If they are fewer, the share of it is near that they get of the
+///   those have their [fair part](crate::guide::near_pods) of all. If they are fewer, the share of it is near that they get of the
 ///   requests, and the rest is of all the others. If all near pods don't fill it, others do, and get requests if the near
 ///   ones don't accept them. Of the substitutes, every other one is far. With peers whose zones are known, as
 ///   EndpointSlices tell them, each zone's clients share out its pods evenly among themselves; where they aren't, as with DNS,

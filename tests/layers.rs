@@ -1,4 +1,4 @@
-//! The architecture that `lib.rs` draws, held against the code: who may import whom, and who may name which dependency.
+//! The architecture that `ARCHITECTURE.md` draws, held against the code: who may import whom, and who may name which dependency.
 
 use std::{
     collections::BTreeMap,
@@ -144,8 +144,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("metrics", &["counters", "explain"]),
     ("inspect", &["explain"]),
-    // A page of the documentation.
-    ("naming", &[]),
+    // Pages of the documentation.
+    ("guide", &[]),
     // A DNS server's answers come to what `discovery` asks, and a cluster lends its `http` client.
     ("test_util", &["discovery", "error", "http", "test_util"]),
 ];

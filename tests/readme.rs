@@ -1,247 +1,303 @@
-//! The README's code: each of its blocks is here, line by line, so that it compiles.
-
-// It is compiled, and not run.
-#![allow(dead_code, unused_variables)]
-#![cfg_attr(rustfmt, rustfmt_skip)]
+//! README and guide: short, linked, and in plain words. rustdoc checks their examples and the items they name (`src/guide.rs`).
 
 use std::{
     collections::HashSet,
     fs,
-    future::{Ready, ready},
-    net::SocketAddr,
-    path::Path,
-    task::{Context, Poll},
-    time::Duration,
+    path::{Path, PathBuf},
 };
 
-use http::Uri;
-use tonic_health::pb::health_client::HealthClient as GreeterClient;
-use tower::{ServiceBuilder, service_fn};
-use tower_headless::{
-    Balance, BalanceLayer, BoxError, Connections, ConsistentHash, Discovery, Dns, Endpoint, EndpointSlices, Hedge, RoundRobin, Route,
-    Subset,
-    http::{Client, KeyFrom, Sessions},
-    test_util::Cluster,
-};
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
 
-type Done = Result<(), BoxError>;
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
 
-#[derive(Clone)]
-struct MyService(SocketAddr);
+/// The names of the pages in `docs/`, without the index.
+fn pages() -> Vec<String> {
+    let entries = fs::read_dir(root().join("docs")).expect("docs/");
+    let names = entries.map(|entry| entry.expect("an entry").file_name());
+    let names = names.map(|name| name.into_string().expect("UTF-8"));
+    names.filter(|name| name != "README.md").collect()
+}
 
-impl MyService {
-    fn new(address: SocketAddr) -> Self {
-        Self(address)
+/// All pages, by their paths.
+fn documents() -> Vec<String> {
+    let pages = pages().into_iter().map(|page| format!("docs/{page}"));
+    let others = [
+        "README.md",
+        "docs/README.md",
+        "ARCHITECTURE.md",
+        "BENCHMARKS.md",
+    ];
+    pages.chain(others.map(str::to_owned)).collect()
+}
+
+/// The lines outside of code, and those inside of Rust code.
+fn lines(text: &str) -> (Vec<&str>, Vec<&str>) {
+    let (mut prose, mut rust, mut code) = (Vec::new(), Vec::new(), None);
+    for line in text.lines() {
+        match (line.strip_prefix("```"), code) {
+            (Some(language), None) => code = Some(language),
+            (Some(_), Some(_)) => code = None,
+            (None, None) => prose.push(line),
+            (None, Some(language)) if language.starts_with("rust") => rust.push(line),
+            (None, Some(_)) => {}
+        }
     }
+    (prose, rust)
 }
 
-impl tower::Service<&'static str> for MyService {
-    type Response = SocketAddr;
-    type Error = BoxError;
-    type Future = Ready<Result<SocketAddr, BoxError>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
+/// Paragraphs and list items, each in one line; no headings, tables, or link definitions.
+fn paragraphs(text: &str) -> Vec<String> {
+    let mut found: Vec<String> = vec![String::new()];
+    for line in lines(text).0 {
+        let line = line.trim();
+        let is_definition = line.starts_with('[') && line.contains("]: ");
+        if line.is_empty() || line.starts_with(['#', '|', '!', '<']) || is_definition {
+            found.push(String::new());
+            continue;
+        }
+        let number = line.trim_start_matches(|c: char| c.is_ascii_digit());
+        let item = line.strip_prefix("- ").or(number.strip_prefix(". "));
+        if item.is_some() {
+            found.push(String::new());
+        }
+        let last = found.last_mut().expect("there is one");
+        *last = format!("{last} {}", item.unwrap_or(line)).trim().to_owned();
     }
-
-    fn call(&mut self, _: &'static str) -> Self::Future {
-        ready(Ok(self.0))
-    }
+    found.retain(|paragraph| !paragraph.is_empty());
+    found
 }
 
-async fn a_client() -> Done {
-    use std::time::Duration;
-    use tower_headless::http::Client;
-
-    let service = "http://nginx-headless.default:80".parse()?;
-    let client = Client::builder(service).timeout(Duration::from_secs(5)).build()?;
-    let response = client.get("/").await?.error_for_status()?;
-    println!("{}", response.text().await?);
-    Ok(())
-}
-
-#[derive(serde::Deserialize)]
-struct User {}
-
-async fn a_search(client: Client) -> Done {
-    let search = client.get("/users").query(&[("name", "Zoë")]).timeout(Duration::from_secs(2));
-    let users: Vec<User> = search.send().await?.error_for_status()?.json().await?;
-    Ok(())
-}
-
-async fn a_client_of_tonic() -> Done {
-    use tower_headless::http::{Client, Protocol};
-
-    let client = Client::builder("http://greeter.default:50051".parse()?).protocol(Protocol::Http2).build()?;
-    let mut greeter = GreeterClient::new(client); // deadlines, retries, keys: see `Client`, "gRPC"
-    let _ = greeter.check(tonic_health::pb::HealthCheckRequest::default()).await?;
-    Ok(())
-}
-
-#[derive(Clone)]
-struct MyConnection(SocketAddr);
-
-impl MyConnection {
-    async fn open(address: SocketAddr) -> Result<Self, BoxError> {
-        Ok(Self(address))
-    }
-}
-
-fn over_connections(discovery: Dns) {
-    let connect = service_fn(|pod: Endpoint| MyConnection::open(pod.address()));
-    let balance = Balance::builder(discovery).build_connected(Connections::pooled(8, connect));
-}
-
-async fn any_service(request: &'static str) -> Done {
-    use tower::{Service, ServiceExt};
-    use tower_headless::{Balance, Dns, Endpoint, LeastConnections};
-
-    let discovery = Dns::new("nginx-headless.default:80".parse()?);
-    let mut balance = Balance::builder(discovery)
-        .policy(LeastConnections::new())
-        .build(|endpoint: &Endpoint| MyService::new(endpoint.address()));
-    let response = balance.ready().await?.call(request).await?;
-    Ok(())
-}
-
-fn a_layer(discovery: Dns) {
-    let service = ServiceBuilder::new()
-        .timeout(Duration::from_secs(1))
-        .layer(BalanceLayer::new(discovery).policy(RoundRobin::new()))
-        .service(|endpoint: &Endpoint| MyService::new(endpoint.address()));
-}
-
-async fn tests_of_your_own() -> Done {
-    let cluster = Cluster::start(5).await;
-    let client = cluster.client().build()?;
-    cluster.kill(0).await; // DNS goes on telling of it
-    assert_eq!(client.get("/").await?.status(), 200);
-    Ok(())
-}
-
-fn a_watch() -> Done {
-    let name = "nginx-headless.default:80";
-    let discovery = EndpointSlices::new(name.parse()?).or(Dns::new(name.parse()?));
-    let client = Client::builder("http://nginx-headless.default:80".parse()?).discovery(discovery).build()?;
-    Ok(())
-}
-
-fn near_pods(uri: Uri, slices: EndpointSlices) -> Done {
-    let client = Client::builder(uri)
-        .discovery(slices) // DNS knows no zones
-        .zone(std::env::var("ZONE").unwrap_or_default())
-        .node(std::env::var("NODE_NAME").unwrap_or_default())
-        .build()?;
-    Ok(())
-}
-
-fn a_subset(uri: Uri) -> Done {
-    let client = Client::builder(uri).subset(Subset::of(20)).build()?;
-    Ok(())
-}
-
-async fn keys(uri: Uri, balance: Balance<MyService>, request: &'static str) -> Done {
-    let client = Client::builder(uri).policy(ConsistentHash::new()).build()?;
-    let cart = client.get("/cart").key("user-42").await?;
-    let user = balance.call_with(request, Route::new().key("user-42")).await?; // over any service
-    Ok(())
-}
-
-fn keys_that_the_client_finds(uri: Uri) -> Done {
-    let client = Client::builder(uri)
-        .policy(ConsistentHash::new())
-        .key_from(KeyFrom::path_segment(1)) // of `/users/42/cart`, 42
-        .key_from(KeyFrom::header("x-tenant"))
-        .build()?;
-    Ok(())
-}
-
-fn sessions(uri: Uri, secret: [u8; 32]) -> Done {
-    let sessions = Sessions::cookie("shop-pod", secret).secure(true);
-    let client = Client::builder(uri).sessions(sessions).build()?;
-    Ok(())
-}
-
-async fn one_pod(client: Client) -> Done {
-    let primary = client.pod("kv-0"); // or by number: `pod_at(0)`, or by address
-    primary.post("/user-42").body("...").await?;
-    let peers = client.others(std::env::var("POD_IP")?);
-    let entry = peers.get("/user-42").await?; // from one of the others; `.broadcast()` asks each of them
-    Ok(())
-}
-
-async fn all_pods(client: Client) -> Done {
-    let purge = client.post("/purge").body("user-42").broadcast();
-    let purged = purge.deadline(Duration::from_secs(2)).all().await?;
-    for (pod, error) in &purged.failed {
-        println!("{pod} still has it: {error}");
-    }
-    let copies = client.get("/user-42").broadcast().majority().await?; // fails as soon as too few can answer
-    for (pod, copy) in copies {
-        println!("{pod}: {}", copy.text().await?);
-    }
-    Ok(())
-}
-
-fn late_answers(uri: Uri) -> Done {
-    let client = Client::builder(uri).hedge(Hedge::new()).build()?;
-    Ok(())
-}
-
-fn trimmed(text: &str) -> String {
-    text.lines().map(|line| format!("{}\n", line.trim())).collect()
-}
-
-#[test]
-fn the_code_of_the_readme_is_compiled() {
-    let (readme, here) = (include_str!("../README.md"), trimmed(include_str!("readme.rs")));
-    let blocks = readme.split("```rust\n").skip(1);
-    let blocks: Vec<_> = blocks.map(|rest| rest.split("```").next().unwrap_or(rest)).collect();
-    assert!(!blocks.is_empty());
-    for block in blocks {
-        assert!(here.contains(&trimmed(block)), "tests/readme.rs has not got this:\n{block}");
-    }
+/// The numbers of words in a page's sentences, from the shortest on.
+fn sentences(text: &str) -> Vec<usize> {
+    let paragraphs = paragraphs(text);
+    let ends = [". ", "? ", "! ", ".** ", "?** "];
+    let mut lengths: Vec<_> = paragraphs
+        .into_iter()
+        .map(|paragraph| {
+            ends.iter()
+                .fold(paragraph, |text, end| text.replace(end, "\n"))
+        })
+        .flat_map(|text| {
+            text.lines()
+                .map(|it| it.split_whitespace().count())
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    lengths.sort_unstable();
+    lengths
 }
 
 /// What a heading is linked by, as GitHub and rustdoc make it.
 fn anchor(heading: &str) -> String {
-    let heading = heading.trim_matches(['#', ' ']).to_lowercase().replace(' ', "-");
-    heading.chars().filter(|&it| it.is_alphanumeric() || it == '-' || it == '_').collect()
+    let heading = heading
+        .trim_matches(['#', ' '])
+        .to_lowercase()
+        .replace(' ', "-");
+    let is_kept = |&it: &char| it.is_alphanumeric() || it == '-' || it == '_';
+    heading.chars().filter(is_kept).collect()
 }
 
-/// The headings and the links to headings in lines of Markdown; not those of other sites.
-fn anchors<'a>(lines: impl Iterator<Item = &'a str> + Clone) -> (HashSet<String>, Vec<&'a str>) {
-    let headings = lines.clone().filter(|line| line.starts_with('#')).map(anchor);
-    let links = lines.flat_map(|line| line.split("](").skip(1)).filter_map(|rest| rest.split(')').next());
-    let own = links.filter(|link| !link.contains("://")).filter_map(|link| Some(link.split_once('#')?.1));
-    (headings.collect(), own.collect())
+fn headings(text: &str) -> HashSet<String> {
+    let prose = lines(text).0.into_iter();
+    prose
+        .filter(|line| line.starts_with('#'))
+        .map(anchor)
+        .collect()
+}
+
+/// What links in lines of Markdown lead to: `[text](here)` and `[label]: here`.
+fn links<'a>(lines: &[&'a str]) -> Vec<&'a str> {
+    let inline = lines
+        .iter()
+        .flat_map(|line| line.split("](").skip(1))
+        .filter_map(|rest| rest.split(')').next());
+    let definitions = lines
+        .iter()
+        .filter(|line| line.starts_with('['))
+        .filter_map(|line| Some(line.split_once("]: ")?.1));
+    let all = inline.chain(definitions);
+    all.filter(|link| !link.contains("://")).collect()
 }
 
 #[test]
-fn links_lead_to_headings_of_the_readme() {
-    let (headings, links) = anchors(include_str!("../README.md").lines());
-    assert!(!links.is_empty());
-    for link in links {
-        assert!(headings.contains(link), "no heading: #{link}");
+fn the_readme_is_read_in_five_minutes() {
+    let readme = read("README.md");
+    let (lines, words) = (readme.lines().count(), readme.split_whitespace().count());
+    assert!(
+        lines <= 150 && words <= 1000,
+        "{lines} lines, {words} words"
+    );
+}
+
+#[test]
+fn every_page_is_in_the_index_and_in_the_documentation() {
+    let (index, guide, labels) = (
+        read("docs/README.md"),
+        read("src/guide.rs"),
+        read("src/guide/links.md"),
+    );
+    let (targets, front) = (links(&lines(&index).0), read("src/lib.rs"));
+    assert!(!pages().is_empty());
+    for page in pages() {
+        let (label, module) = (
+            page.trim_end_matches(".md"),
+            page.trim_end_matches(".md").replace('-', "_"),
+        );
+        assert!(targets.contains(&&*page), "the index has no {page}");
+        assert!(index.contains(&format!("][{label}]")), "it links no {page}");
+        let entry = format!("    {module}: \"docs/{page}\"\n");
+        assert!(guide.contains(&entry), "the guide has no {module}");
+        let definition = format!("[{label}]: crate::guide::{module}\n");
+        assert!(labels.contains(&definition), "no label for {page}");
+        let link = format!("(guide::{module})");
+        assert!(front.contains(&link), "the front page has no {page}");
     }
 }
 
-/// All Rust files under `folder`.
-fn sources(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
-    let text = |path: &Path| fs::read_to_string(path).expect("text");
-    entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![text(&path)] }).collect()
+#[test]
+fn links_between_pages_lead_to_files_and_headings() {
+    for document in documents() {
+        let text = read(&document);
+        for link in links(&lines(&text).0) {
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            // An item of the crate: rustdoc checks it.
+            let is_item = !file.is_empty() && !file.contains('.') && !file.contains('/');
+            if is_item && !root().join(file).exists() {
+                continue;
+            }
+            let path: PathBuf = root().join(&document);
+            let path = match file {
+                "" => path,
+                _ => path.parent().expect("a folder").join(file),
+            };
+            assert!(path.exists(), "{document}: no {link}");
+            let is_found = heading.is_empty()
+                || headings(&fs::read_to_string(&path).expect("text")).contains(heading);
+            assert!(is_found, "{document}: no heading {link}");
+        }
+        for label in text
+            .split("][")
+            .skip(1)
+            .filter_map(|it| it.split(']').next())
+        {
+            let is_defined = text.contains(&format!("\n[{label}]: "));
+            assert!(is_defined, "{document}: [{label}] is defined nowhere");
+        }
+    }
+}
+
+/// Comments of all Rust files under `folder`, as Markdown.
+fn comments(folder: &Path) -> String {
+    let entries = fs::read_dir(folder).expect("a folder");
+    let texts = entries.map(|entry| {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            return comments(&path);
+        }
+        let text = fs::read_to_string(path).expect("text");
+        let lines = text.lines().map(str::trim_start);
+        let lines = lines.filter_map(|line| line.strip_prefix("//!").or(line.strip_prefix("///")));
+        lines
+            .map(|line| format!("{}\n", line.trim_start()))
+            .collect()
+    });
+    texts.collect()
 }
 
 /// rustdoc checks the items that links name, and no headings. Those of all items are taken together.
 #[test]
 fn links_lead_to_headings_of_the_documentation() {
-    let sources = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
-    let lines = sources.iter().flat_map(|text| text.lines()).map(str::trim_start);
-    let documentation = lines.filter_map(|line| line.strip_prefix("//!").or(line.strip_prefix("///")).map(str::trim_start));
-    let (headings, links) = anchors(documentation);
-    assert!(!links.is_empty());
-    for link in links {
-        assert!(headings.contains(link), "no heading: #{link}");
+    let comments = comments(&root().join("src"));
+    let comments: Vec<_> = comments.lines().collect();
+    let mut known: HashSet<_> = documents()
+        .iter()
+        .flat_map(|page| headings(&read(page)))
+        .collect();
+    known.extend(
+        comments
+            .iter()
+            .filter(|line| line.starts_with('#'))
+            .map(|line| anchor(line)),
+    );
+    let found = links(&comments);
+    let found: Vec<_> = found
+        .iter()
+        .filter_map(|link| Some(link.split_once('#')?.1))
+        .collect();
+    assert!(!found.is_empty());
+    for heading in found {
+        assert!(known.contains(heading), "no heading: #{heading}");
     }
+}
+
+/// Whoever reads the files sees lines that rustdoc hides.
+#[test]
+fn examples_hide_nothing() {
+    for document in documents() {
+        let text = read(&document);
+        let hidden = lines(&text)
+            .1
+            .into_iter()
+            .find(|line| *line == "#" || line.starts_with("# "));
+        assert_eq!(hidden, None, "{document}");
+    }
+}
+
+#[test]
+fn words_are_plain() {
+    let dropped = [
+        "'s word ",
+        "be it that",
+        "so wanted",
+        "in vain",
+        "has the word",
+    ];
+    for document in documents() {
+        let text = read(&document);
+        for pattern in dropped {
+            assert!(
+                !text.to_lowercase().contains(pattern),
+                "{document}: {pattern}"
+            );
+        }
+        for paragraph in paragraphs(&text) {
+            let refers = ["The same ", "The opposite "]
+                .iter()
+                .any(|it| paragraph.starts_with(it));
+            assert!(!refers, "{document}: {paragraph}");
+        }
+    }
+}
+
+#[test]
+fn sentences_are_short() {
+    for document in documents() {
+        let lengths = sentences(&read(&document));
+        // A page of tables has none.
+        let median = lengths.get(lengths.len() / 2).copied().unwrap_or_default();
+        assert!(
+            median <= 20,
+            "{document}: the median sentence has {median} words"
+        );
+    }
+}
+
+#[test]
+fn the_parser_sees_what_it_should() {
+    let text = "# A b\n\nOne two. Three\nfour!\n- Five six. Seven\n\n| x. y |\n```rust\n# hidden\n```\n[a]: b.md\n";
+    assert_eq!(
+        paragraphs(text),
+        ["One two. Three four!", "Five six. Seven"]
+    );
+    assert_eq!(sentences(text), [1, 2, 2, 2]);
+    assert_eq!(lines(text).1, ["# hidden"]);
+    assert_eq!(
+        links(&["see [x](y.md#z), [w](http://v)", "[a]: b.md"]),
+        ["y.md#z", "b.md"]
+    );
+    assert_eq!(anchor("## What `x` is: a-b"), "what-x-is-a-b");
 }

@@ -110,7 +110,7 @@ impl<D, C> BalanceBuilder<D, C> {
     ///
     /// Requests stay with those as long as they have their fair part of the endpoints that accept requests. If they have
     /// less, the excess goes to the others, and if none of them is left, all requests do:
-    /// see [near pods first](crate#near-pods-first). Needs a [`Discovery`] that tells hints; DNS doesn't.
+    /// see [near pods first](crate::guide::near_pods). Needs a [`Discovery`] that tells hints; DNS doesn't.
     pub fn zone(mut self, zone: impl Into<Box<str>>) -> Self {
         self.locality.zone(zone);
         self

@@ -40,7 +40,7 @@ pub enum EndpointState {
     Unreachable,
 }
 
-/// Whether an endpoint comes first, for being [near](crate#near-pods-first).
+/// Whether an endpoint comes first, for being [near](crate::guide::near_pods).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Proximity {

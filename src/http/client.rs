@@ -69,7 +69,7 @@ use crate::{
 /// There is no [timeout](super::ClientBuilder::timeout) unless you set one: without it, a request to a pod that hangs waits for ever.
 ///
 /// [`layer`](Self::layer) puts tower's middleware around it, and it is a `Client` still. [How to name the
-/// type](crate::naming) of a client, or of a [`Balance`](crate::Balance), is a page of its own.
+/// type](crate::guide::naming) of a client, or of a [`Balance`](crate::Balance), is a page of its own.
 ///
 /// A client without layers is always ready, also before its pods are known: requests wait for them. To serve only when they are,
 /// await `client.discovered()` first.

@@ -99,7 +99,7 @@ const COUNTED_BY_EACH: usize = 32;
 ///   have to. An endpoint with a weight of zero gets keys when no other accepts any.
 /// - **Slow start**: the keys of a [new endpoint](crate::BalanceBuilder::slow_start) move to it one by one, each once, and until
 ///   then stay where they were.
-/// - **[Near and far](crate#near-pods-first)** endpoints are two rings: clients in different zones have different pods for a
+/// - **[Near and far](crate::guide::near_pods)** endpoints are two rings: clients in different zones have different pods for a
 ///   key. The keys that spill are always the same ones, so that more spill only moves those that it has to.
 /// - **With a [`Subset`](crate::Subset)**, a key's pod is one of the client's own: clients with different subsets send one key to
 ///   different pods. Where all clients have to agree, have no subset.
