@@ -8,7 +8,7 @@
 use super::*;
 
 /// Link definitions come first: the first definition of a label counts. So a page's own ones, between files, are for those who
-/// read the files.
+/// read the files. Line numbers of failed examples count the lines of links.md, too.
 macro_rules! pages {
     ($($name:ident: $file:literal)*) => {$(
         #[doc = include_str!("guide/links.md")]

@@ -144,8 +144,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("metrics", &["counters", "explain"]),
     ("inspect", &["explain"]),
-    // Pages of the documentation.
-    ("guide", &[]),
+    // Pages of the documentation, whose links name each other.
+    ("guide", &["guide"]),
     // A DNS server's answers come to what `discovery` asks, and a cluster lends its `http` client.
     ("test_util", &["discovery", "error", "http", "test_util"]),
 ];
