@@ -65,15 +65,7 @@ use crate::{endpoint::Endpoint, error::BoxError, logs};
 ///
 /// # Which source when
 ///
-/// | | `EndpointSlices` | [`Dns`](crate::Dns) |
-/// | --- | --- | --- |
-/// | a new pod is known | milliseconds after it is ready | at the next look, up to 5 s later, or what caches make of it |
-/// | a pod that terminates | gets nothing new from the moment of its deletion | from the next look on |
-/// | the last pods terminate | serve as the last resort | are gone |
-/// | ports by name | wherever they are at each pod | SRV records, up to some hundreds of pods |
-/// | pod name, UID, node, zone, hints | yes | hostname alone |
-/// | needs | a Role, and the API server | a name server |
-/// | price | one open connection and a bookmark a minute | two queries every 5 s |
+/// The guide [compares them](crate::guide::discovery#which-source).
 ///
 /// [`Discovery::or`] has both: the watch where it is allowed, and DNS where it isn't, or while the API server can't be
 /// reached.
