@@ -19,7 +19,9 @@ fn pages() -> Vec<String> {
     let entries = fs::read_dir(root().join("docs")).expect("docs/");
     let names = entries.map(|entry| entry.expect("an entry").file_name());
     let names = names.map(|name| name.into_string().expect("UTF-8"));
-    names.filter(|name| name != "README.md").collect()
+    names
+        .filter(|name| name.ends_with(".md") && name != "README.md")
+        .collect()
 }
 
 /// All pages, by their paths.
@@ -151,7 +153,7 @@ fn every_page_is_in_the_index_and_in_the_documentation() {
         assert!(index.contains(&format!("][{label}]")), "it links no {page}");
         let entry = format!("    {module}: \"docs/{page}\"\n");
         assert!(guide.contains(&entry), "the guide has no {module}");
-        let definition = format!("[{label}]: crate::guide::{module}\n");
+        let definition = format!("[{label}]: {module}\n");
         assert!(labels.contains(&definition), "no label for {page}");
         let link = format!("(guide::{module})");
         assert!(front.contains(&link), "the front page has no {page}");
