@@ -459,10 +459,10 @@ mod home;
 #[cfg(feature = "http")]
 pub mod http;
 mod in_flight;
-#[cfg(all(test, any(tower_headless_loom, tower_headless_shuttle)))]
-mod interleavings;
 #[cfg(feature = "inspect")]
 pub mod inspect;
+#[cfg(all(test, any(tower_headless_loom, tower_headless_shuttle)))]
+mod interleavings;
 mod latency;
 mod locality;
 mod logs;
@@ -493,8 +493,9 @@ pub use balance::{
 pub use broadcast::{Answers, Broadcast, Collected, QuorumError};
 pub use check::HealthCheck;
 pub use counters::{
-    BalanceCounts, DiscoveryCounts, EjectionCounts, EndpointCounts, FailureCounts, LATENCY_BOUNDS,
-    LatencyCounts, RetryCounts, WaitCounts, Waits,
+    BalanceCounts, ConnectionCounts, ConnectionEnds, ConnectionFailures, DiscoveryCounts,
+    EjectionCounts, EndpointCounts, FailureCounts, LATENCY_BOUNDS, LatencyCounts, RetryCounts,
+    WaitCounts, Waits,
 };
 #[cfg(feature = "kube")]
 pub use discovery::endpoint_slices::{
