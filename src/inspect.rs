@@ -39,9 +39,10 @@
 //!
 //! Open the page. What is wrong now stands on top in red, a sentence each. Below it is the table of pods, the worst first: the hung
 //! pod is in its first row. *State* says that it is ejected, and why: requests wait for it and none is answered, while the others
-//! answer. *Waiting* tells how many. *Share* is empty where it gets none, and *next trial* says when it is tried again.
+//! answer. *Waiting* tells how many. *Share* is 0 %, as it gets no more, and *next trial* says when it is tried again.
 //!
-//! ![The page, with a hung pod in the first row](https://raw.githubusercontent.com/tower-headless/tower-headless/main/docs/inspect.png)
+//! `docs/inspect.png` in the crate's repository is a picture of it, made by the test that plays this story
+//! (`tests/inspect_browser.rs`).
 //!
 //! Click on the pod, or press Enter on it, for all that is known of it: its requests by what they came to, its latencies, its last
 //! error, and what happened to it in the last hour.
@@ -58,7 +59,9 @@
 //! | --- | --- |
 //! | `inspect/answer.rs` | the responses, their headers and their body |
 //! | `inspect/json.rs` | the JSON, made once for all who ask at the same time |
-//! | `inspect/html.rs`, `inspect/page.*` | the page, in one piece |
+//! | `inspect/html.rs` | the page, in one piece, of what follows |
+//! | `inspect/page.html`, `.css` | its frame and its looks |
+//! | `inspect/text.js`, `row.js`, `page.js`, `live.js` | how values are written; a pod's row; a balancer; what keeps it current |
 
 mod answer;
 mod html;

@@ -6,14 +6,14 @@ function factsOf(whole) {
     discovery.server && `from ${discovery.server}`].filter(Boolean).join(" ");
   const next = discovery.next_look_unix_ms === null ? null : discovery.next_look_unix_ms - now;
   const freshness = [
-    discovery.staleness_seconds === null ? "not answered yet" : `true ${seconds(discovery.staleness_seconds)} ago`,
+    discovery.staleness_seconds === null ? "not answered yet" : `answered ${seconds(discovery.staleness_seconds)} ago`,
     discovery.ttl_seconds !== null && `TTL ${seconds(discovery.ttl_seconds)}`,
     next !== null && (next <= 0 ? "asked now" : `asked again in ${seconds(next / 1000)}`),
   ].filter(Boolean).join(", ");
   const error = discovery.last_error;
   const facts = [
     ["Discovery", source, discovery.is_failing],
-    ["The set", freshness, discovery.is_failing],
+    ["The set of pods", freshness, discovery.is_failing],
     ["Discovery's last error", error ? `${error.text} (${age(now - error.at_unix_ms)} ago)` : "", discovery.is_failing],
     ["Policy", [policy.name, policy.is_load_aware && "looks at loads", policy.is_near_first && "near pods first",
       whole.is_panic && "panic: ejections are ignored"].filter(Boolean).join(", "), whole.is_panic],
@@ -116,7 +116,7 @@ function say(text) {
 
 function tick() {
   document.body.classList.toggle("stale", failure !== null);
-  byId("age").textContent = lastRead === null ? "" : `read ${age(performance.now() - lastRead)} ago`;
+  byId("age").textContent = lastRead === null ? "" : ` · read ${age(performance.now() - lastRead)} ago`;
 }
 
 document.addEventListener("visibilitychange", () => {

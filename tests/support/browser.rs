@@ -165,9 +165,12 @@ impl Browser {
         .await;
     }
 
-    /// The text of the first element that this selector finds, as a person sees it.
+    /// The text of the first element that this selector finds, as a person sees it who has scrolled there.
     pub async fn text(&self, selector: &str) -> String {
-        let script = format!("return document.querySelector({selector:?}).innerText;");
+        let script = format!(
+            "const it = document.querySelector({selector:?}); \
+             if (!it.innerText) it.scrollIntoView({{ block: 'nearest' }}); return it.innerText;"
+        );
         self.run(&script).await
     }
 
