@@ -411,6 +411,7 @@
 //! | `hedge.rs`, `hedge/` | a second endpoint asked while the first one is late: one engine, for `retry` and `http` |
 //! | `retry.rs`, `retry/` | requests sent again, elsewhere and within a budget: one engine, the layer, its policies |
 //! | `http.rs`, `http/` | feature `http`: the client, one pool of connections for each pod |
+//! | `inspect.rs`, `inspect/` | feature `inspect`: the page that shows all balancers of a process, as a service |
 //! | `naming.rs` | a page of the documentation: how to name a balancer's type |
 //! | `test_util.rs`, `test_util/` | feature `test-util`: a DNS server, pods and a cluster of both, for tests; nothing else names it, and `test_util/dns/wire.rs` alone of it names hickory |
 //! | `fuzzing.rs`, `discovery/dns/fuzzing.rs` | what the fuzz targets (`fuzz/`) call below the public interface; in no other build |
