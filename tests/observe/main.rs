@@ -11,8 +11,9 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     process::Stdio,
+    sync::LazyLock,
     time::Duration,
 };
 
@@ -30,17 +31,22 @@ use tower_headless::test_util::{Cluster, Mode};
 /// The stalest set is half a minute old before anybody is told.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+static EXAMPLE: LazyLock<PathBuf> = LazyLock::new(|| support::example::built("http_client"));
+
 fn deployed(file: &str) -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/observe");
     fs::read_to_string(folder.join(file)).expect("a file of deploy/observe")
 }
 
+/// Alerts, each with the value of a label that it has to have, or none.
+type Alerts = &'static [(&'static str, &'static str)];
+
 /// The example client against a cluster in which something is wrong.
 struct Scenario {
     job: &'static str,
     cluster: Cluster,
-    /// What has to fire, each with words that its labels have.
-    alerts: &'static [(&'static str, &'static [&'static str])],
+    /// What has to fire.
+    alerts: Alerts,
     _client: Client,
     address: SocketAddr,
 }
@@ -55,7 +61,7 @@ impl Scenario {
         service: &str,
         pods: usize,
         more: &str,
-        alerts: &'static [(&'static str, &'static [&'static str])],
+        alerts: Alerts,
     ) -> Self {
         let cluster = Cluster::builder().service(service).pods(pods);
         let cluster = cluster.start().await;
@@ -85,7 +91,7 @@ impl Scenario {
 impl Client {
     /// Where it is observed is the second.
     async fn start<'a>(arguments: impl Iterator<Item = &'a str>) -> (Self, SocketAddr) {
-        let mut process = Command::new(support::example::built("http_client"))
+        let mut process = Command::new(&*EXAMPLE)
             .args(arguments)
             .args(["--duration", "3600", "--observe", "127.0.0.1:0"])
             // So that no cluster is found by the machine's own configuration.
@@ -118,39 +124,39 @@ impl Client {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_alert_fires_in_its_fault_and_each_panel_has_data() {
     let well = Scenario::start("well", "well.default", 3, "", &[]).await;
-    let down = &[
-        ("HeadlessOutage", &[][..]),
-        ("HeadlessPodsOut", &["unreachable"]),
-        ("HeadlessConnectionsFail", &["refused"]),
-        ("HeadlessRequestsWait", &["unreachable"]),
+    let down: Alerts = &[
+        ("HeadlessOutage", ""),
+        ("HeadlessPodsOut", "unreachable"),
+        ("HeadlessConnectionsFail", "refused"),
+        ("HeadlessRequestsWait", "unreachable"),
     ];
     let down = Scenario::start("down", "down.default", 2, "", down).await;
     for i in 0..2 {
         down.cluster.kill(i).await;
     }
-    let one_bad = &[("HeadlessPodsOut", &["ejected"][..])];
+    let one_bad: Alerts = &[("HeadlessPodsOut", "ejected")];
     let one_bad = Scenario::start("one_bad", "one-bad.default", 4, "", one_bad).await;
     let unavailable = Mode::Status(StatusCode::SERVICE_UNAVAILABLE);
     one_bad.cluster.pod(0).set(unavailable);
-    let all_bad = &[
-        ("HeadlessPanic", &[][..]),
-        ("HeadlessRequestsFail", &[]),
-        ("HeadlessRetryBudgetSpent", &[]),
+    let all_bad: Alerts = &[
+        ("HeadlessPanic", ""),
+        ("HeadlessRequestsFail", ""),
+        ("HeadlessRetryBudgetSpent", ""),
     ];
     let all_bad = Scenario::start("all_bad", "all-bad.default", 3, "", all_bad).await;
     all_bad.set_all(unavailable);
-    let stale = &[("HeadlessDiscoveryStale", &[][..])];
+    let stale = &[("HeadlessDiscoveryStale", "")];
     let stale = Scenario::start("stale", "stale.default", 2, "", stale).await;
     stale.cluster.dns().stop().await;
-    let unknown = &[("HeadlessDiscoveryFails", &[][..])];
+    let unknown = &[("HeadlessDiscoveryFails", "")];
     let unknown = Scenario::start("unknown", "unknown.default", 2, "", unknown).await;
     unknown.cluster.dns().remove(unknown.cluster.service());
     let few = Scenario::start("few", "scaled.default", 2, "", &[]).await;
-    let disagree = &[("HeadlessClientsDisagree", &[][..])];
+    let disagree = &[("HeadlessClientsDisagree", "")];
     let many = Scenario::start("many", "scaled.default", 3, "", disagree).await;
-    let share = &[("HeadlessShareOff", &[][..])];
+    let share = &[("HeadlessShareOff", "")];
     let share = Scenario::start("share", "share.default", 3, "--key user-42", share).await;
-    let watch = &[("HeadlessFallback", &[][..])];
+    let watch = &[("HeadlessFallback", "")];
     let watch = Scenario::start("watch", "watch.default", 2, "--watch", watch).await;
     let scenarios = [
         well, down, one_bad, all_bad, stale, unknown, few, many, share, watch,
@@ -213,22 +219,25 @@ async fn all_fire(prometheus: &Prometheus, scenarios: &[Scenario]) {
         let firing = prometheus.firing().await;
         for labels in &firing {
             let service = labels.get("upstream_service").expect("a service");
-            assert!(!service.starts_with("well."), "nothing is wrong: {labels:?}");
+            assert!(
+                !service.starts_with("well."),
+                "nothing is wrong: {labels:?}"
+            );
             seen.insert((service.clone(), labels["alertname"].clone()));
         }
         missing.retain(|(service, (alert, words))| {
-            !firing.iter().any(|labels| is(labels, service, alert, words))
+            !firing
+                .iter()
+                .any(|labels| is(labels, service, alert, words))
         });
         sleep(Duration::from_millis(250)).await;
     }
 }
 
-fn is(labels: &BTreeMap<String, String>, service: &str, alert: &str, words: &[&str]) -> bool {
+fn is(labels: &BTreeMap<String, String>, service: &str, alert: &str, value: &str) -> bool {
     labels["alertname"] == *alert
         && labels["upstream_service"].starts_with(&format!("{service}."))
-        && words
-            .iter()
-            .all(|word| labels.values().any(|value| value == word))
+        && (value.is_empty() || labels.values().any(|it| it == value))
 }
 
 /// Of each panel each query, for all jobs and services.
@@ -245,7 +254,10 @@ async fn panels_have_data(prometheus: &Prometheus) {
                 .replace("$__rate_interval", "5s")
                 .replace("$job", ".*")
                 .replace("$service", ".*");
-            assert!(!query.contains('$'), "{title}: an unknown variable: {query}");
+            assert!(
+                !query.contains('$'),
+                "{title}: an unknown variable: {query}"
+            );
             let samples = prometheus.query(&query).await;
             let has_value = samples.iter().any(|sample| !sample.value.is_nan());
             assert!(has_value, "{title} shows nothing: {query}");

@@ -3,24 +3,18 @@
 //! `.ci/servers` installs it; where it is missing, tests are skipped as those of `servers.rs` are.
 
 use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    fs, io,
-    net::SocketAddr,
-    path::Path,
-    process::Command,
+    collections::BTreeMap, fmt::Write as _, fs, io, net::SocketAddr, path::Path, process::Command,
     time::Duration,
 };
 
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
 
-use crate::support::{
-    PATIENCE,
-    servers::{Process, TempDir, find_program, free_port, skip},
-};
+use crate::support::servers::{Process, TempDir, find_program, free_port, skip};
 
 const POLL: Duration = Duration::from_millis(100);
+/// It begins its files anew, and waits for the disk.
+const START: Duration = Duration::from_secs(60);
 
 /// Killed when dropped.
 pub struct Prometheus {
@@ -38,7 +32,7 @@ pub struct Sample {
 }
 
 impl Prometheus {
-    /// Scrapes each of these jobs' addresses, and evaluates the rules, four times a second. None, with a line on stderr, where it
+    /// Scrapes each of these jobs' addresses, and evaluates the rules, once a second. None, with a line on stderr, where it
     /// isn't installed and needn't be.
     pub async fn start(jobs: &[(&str, SocketAddr)], rules: &str) -> Option<Self> {
         const ATTEMPTS: usize = 10;
@@ -84,7 +78,7 @@ impl Prometheus {
                 sleep(POLL).await;
             }
         };
-        let is_late = timeout(PATIENCE, ready).await.is_err();
+        let is_late = timeout(START, ready).await.is_err();
         match is_late || prometheus.process.has_exited() {
             true => Err(prometheus.process.log()),
             false => Ok(prometheus),
@@ -137,7 +131,7 @@ impl Prometheus {
 
 fn configure(dir: &Path, jobs: &[(&str, SocketAddr)], rules: &str) -> io::Result<()> {
     let mut config = String::from(
-        "global: {scrape_interval: 250ms, scrape_timeout: 250ms, evaluation_interval: 250ms}\n\
+        "global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}\n\
          rule_files: [rules.yml]\nscrape_configs:\n",
     );
     for (job, address) in jobs {
