@@ -15,8 +15,8 @@ mod latencies;
 mod tally;
 
 pub use counts::{
-    BalanceCounts, DiscoveryCounts, EjectionCounts, EndpointCounts, FailureCounts, RetryCounts,
-    WaitCounts, Waits,
+    BalanceCounts, ConnectionCounts, ConnectionEnds, ConnectionFailures, DiscoveryCounts,
+    EjectionCounts, EndpointCounts, FailureCounts, RetryCounts, WaitCounts, Waits,
 };
 pub use latencies::{LATENCY_BOUNDS, LatencyCounts};
 pub(crate) use tally::{

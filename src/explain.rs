@@ -118,6 +118,12 @@ pub struct DiscoveryExplanation {
     pub is_failing: bool,
     /// What failed last, and when. It stays after the source has answered again.
     pub last_error: Option<LastError>,
+    /// When an endpoint joined or left the last time.
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "last_change_unix_ms", with = "times::maybe_unix_ms")
+    )]
+    pub last_change: Option<SystemTime>,
 }
 
 /// Which endpoint gets the next request.
@@ -216,6 +222,13 @@ pub struct EndpointExplanation {
     pub counts: Option<EndpointCounts>,
     /// What failed last, and when.
     pub last_error: Option<LastError>,
+    /// Tells it from others of its balancer that have its address, before or after it.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    #[cfg_attr(
+        not(any(feature = "metrics", feature = "otel")),
+        expect(dead_code, reason = "only metrics ask")
+    )]
+    pub(crate) life: u64,
 }
 
 impl EndpointExplanation {
@@ -247,6 +260,7 @@ impl EndpointExplanation {
             p99: None,
             counts: None,
             last_error: None,
+            life: 0,
         }
     }
 

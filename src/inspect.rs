@@ -1,1 +1,142 @@
-//! A page that shows all balancers of a process, and JSON beside it.
+//! A page that shows all balancers of a process, and JSON beside it. Feature `inspect`.
+//!
+//! [`Page`] is a tower service: mount it in any HTTP server, on a port that strangers don't reach. It only reads, and shows names,
+//! addresses and errors, never what requests carry.
+//!
+//! ```
+//! # #[cfg(not(feature = "http"))]
+//! # fn main() {}
+//! # #[cfg(feature = "http")]
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), tower_headless::BoxError> {
+//! use axum::Router;
+//! use tower_headless::{Balancers, http::Client, inspect::Page};
+//!
+//! let client = Client::builder("http://web-headless.default:80".parse()?).build()?;
+//! let balancers = Balancers::new();
+//! balancers.add(&client);
+//! let app: Router = Router::new().nest_service("/debug/tower-headless", Page::new(balancers));
+//! // let listener = tokio::net::TcpListener::bind("127.0.0.1:9090").await?;
+//! // axum::serve(listener, app).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A server that hands over the whole path, as hyper does, tells the page where it is: [`Page::mounted_at`].
+//!
+//! | path | what is there |
+//! | --- | --- |
+//! | `/`, or none | the page. It needs JavaScript, and nothing from elsewhere |
+//! | `/json`, `.json` | an object: each balancer's [`Explanation`](crate::Explanation) under its name in [`Balancers`] |
+//!
+//! GET and HEAD are answered, other methods with 405, other paths with 404. Nothing is cached, and no other site can frame the page
+//! or read it.
+//!
+//! The JSON is made at most four times a second, off the runtime's threads, however many ask: an answer is up to 250 ms old. Its
+//! `at_unix_ms` tells of when it is.
+//!
+//! # How to find a hung pod
+//!
+//! Open the page. What is wrong now stands on top in red, a sentence each. Below it is the table of pods, the worst first: the hung
+//! pod is in its first row. *State* says that it is ejected, and why: requests wait for it and none is answered, while the others
+//! answer. *Waiting* tells how many. *Share* is 0 %, as it gets no more, and *next trial* says when it is tried again.
+//!
+//! `docs/inspect.png` in the crate's repository is a picture of it, made by the test that plays this story
+//! (`tests/inspect_browser.rs`).
+//!
+//! Click on the pod, or press Enter on it, for all that is known of it: its requests by what they came to, its latencies, its last
+//! error, and what happened to it in the last hour.
+//!
+//! | what you see | what it means |
+//! | --- | --- |
+//! | one pod is red, the others are green | that pod is at fault: its *state* says why |
+//! | all pods are red | the service is down, or the network between; or a certificate is refused: see the *last error* |
+//! | *discovery* is red | the set of pods is an old one: new pods get nothing, pods that are gone are tried |
+//! | all pods are green, and requests wait | too few connections or pods: the trouble on top says what they wait for |
+//! | the head of the page is red | the process answers no more; what you see is its last reading |
+//!
+//! | file | what lives there |
+//! | --- | --- |
+//! | `inspect/answer.rs` | the responses, their headers and their body |
+//! | `inspect/json.rs` | the JSON, made once for all who ask at the same time |
+//! | `inspect/html.rs` | the page, in one piece, of what follows |
+//! | `inspect/page.html`, `.css` | its frame and its looks |
+//! | `inspect/text.js`, `row.js`, `page.js`, `live.js` | how values are written; a pod's row; a balancer; what keeps it current |
+
+mod answer;
+mod html;
+mod json;
+
+pub use answer::{Body, ResponseFuture};
+
+use std::{
+    convert::Infallible,
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::{Method, Request, Response};
+use tower::Service;
+
+use crate::explain::Balancers;
+
+/// Shows balancers: a [`Service`] for any HTTP server. See the [module](self).
+///
+/// Clones are cheap and share the JSON.
+#[derive(Clone)]
+pub struct Page {
+    json: Arc<json::Json>,
+    prefix: Arc<str>,
+}
+
+impl Page {
+    /// Shows these balancers, and those that are added later.
+    pub fn new(balancers: Balancers) -> Self {
+        Self {
+            json: Arc::new(json::Json::new(balancers)),
+            prefix: Arc::from(""),
+        }
+    }
+
+    /// For a server that hands over the whole path: what it begins with, such as `/debug/tower-headless`. Other paths are not found.
+    ///
+    /// Not for axum's `nest_service` and the like, which take the beginning off.
+    pub fn mounted_at(mut self, prefix: &str) -> Self {
+        let prefix = prefix.trim_matches('/');
+        self.prefix = match prefix {
+            "" => Arc::from(""),
+            _ => Arc::from(format!("/{prefix}")),
+        };
+        self
+    }
+}
+
+impl fmt::Debug for Page {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Page");
+        debug.field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+impl<B> Service<Request<B>> for Page {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = ResponseFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> ResponseFuture {
+        let is_head = request.method() == Method::HEAD;
+        let is_known = is_head || request.method() == Method::GET;
+        let future = match request.uri().path().strip_prefix(&*self.prefix) {
+            Some("" | "/") if is_known => answer::html(),
+            Some("/json" | ".json" | "/.json") if is_known => answer::json(self.json.bytes()),
+            Some("" | "/" | "/json" | ".json" | "/.json") => answer::not_allowed(),
+            _ => answer::not_found(),
+        };
+        future.without_body(is_head)
+    }
+}

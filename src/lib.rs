@@ -124,8 +124,9 @@ pub use balance::{
 pub use broadcast::{Answers, Broadcast, Collected, QuorumError};
 pub use check::HealthCheck;
 pub use counters::{
-    BalanceCounts, DiscoveryCounts, EjectionCounts, EndpointCounts, FailureCounts, LATENCY_BOUNDS,
-    LatencyCounts, RetryCounts, WaitCounts, Waits,
+    BalanceCounts, ConnectionCounts, ConnectionEnds, ConnectionFailures, DiscoveryCounts,
+    EjectionCounts, EndpointCounts, FailureCounts, LATENCY_BOUNDS, LatencyCounts, RetryCounts,
+    WaitCounts, Waits,
 };
 #[cfg(feature = "kube")]
 pub use discovery::endpoint_slices::{

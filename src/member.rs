@@ -43,8 +43,12 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct MemberId(u64);
 
-#[cfg(test)]
 impl MemberId {
+    pub(crate) fn number(self) -> u64 {
+        self.0
+    }
+
+    #[cfg(test)]
     pub(crate) const fn numbered(number: u64) -> Self {
         Self(number)
     }

@@ -19,7 +19,7 @@ Sends requests to the pods of a Service of yours, or of a small cluster in this
 process, scaled 3 -> 5 -> 2 while a pod is killed. Exits with 1 if one failed.";
 
 /// As clap's own, without the headline of the options: all of it fits a screen of 80 x 24.
-const HELP: &str = "{about}\n\n{usage-heading} {usage}\n\n{options}";
+const HELP: &str = "{about}\n{usage-heading} {usage}\n\n{options}";
 
 const POLICIES: [&str; 6] = [
     "round-robin",
@@ -106,6 +106,10 @@ pub(crate) struct Args {
     /// Seconds to send requests for
     #[arg(long, value_name = "S", default_value = "10", value_parser = parse_seconds)]
     pub(crate) duration: Duration,
+
+    /// Serve /metrics and a page here: IP:port (features inspect, metrics)
+    #[arg(long, value_name = "A")]
+    pub(crate) observe: Option<SocketAddr>,
 
     /// Take loopback addresses for pods, too
     #[arg(long)]

@@ -14,14 +14,18 @@
 //! yours, and the changes are yours to make. With `--watch` the API server tells the pods, which takes the right to list and watch
 //! EndpointSlices.
 //!
+//! With `--observe` (features `inspect` and `metrics`) it serves `/metrics` for Prometheus, and a page that shows what the client knows
+//! of its pods.
+//!
 //! On a terminal it draws a table over and over. Where that is in a pipe or a file, `TERM` is `dumb`, or `RUST_LOG` brings logs to
 //! the same terminal, it writes a line each second.
 //!
 //! To learn how the crate is used, read [`run`], and `request` and `get` in `load.rs`: that is all of it. The rest is show: `load.rs`
-//! keeps the rate, `report.rs` and `screen.rs` show what became of the requests, `story.rs` runs the cluster.
+//! keeps the rate, `report.rs` and `screen.rs` show what became of the requests, `observe.rs` serves it, `story.rs` runs the cluster.
 
 mod args;
 mod load;
+mod observe;
 mod report;
 mod screen;
 mod story;
@@ -104,6 +108,7 @@ async fn run(args: &Args) -> usize {
     if let (Ok(pod), Ok(node)) = (env::var("POD_NAME"), env::var("NODE_NAME")) {
         report.note("client", &format!("in pod {pod} on node {node}"));
     }
+    observe::serve(&client, args, &report).await;
     let mut interrupts = Interrupts::new();
     let mut requests = JoinSet::new();
     let told = OptionFuture::from(story.as_ref().map(|story| story.tell(&report)));

@@ -20,7 +20,8 @@ pub(crate) fn discovery(args: &Args, service: &Uri) -> impl Discovery {
     let dns = name.parse().map(Dns::new);
     let slices = slices.unwrap_or_else(|error| args.reject(error));
     let dns = dns.unwrap_or_else(|error| args.reject(error));
-    slices.or(dns.name_servers(args.nameserver))
+    let dns = dns.name_servers(args.nameserver);
+    slices.or(dns.allow_loopback(args.allow_loopback))
 }
 
 #[cfg(not(feature = "kube"))]

@@ -127,6 +127,10 @@ impl<S> Explainer<'_, S> {
                 let text = last_error.map(|error| crate::error::chain(&*error))?;
                 Some(LastError::new(text, self.clock.wall))
             }),
+            last_change: self
+                .history
+                .and_then(|history| history.last_change)
+                .map(|at| self.clock.wall(at)),
         }
     }
 
@@ -198,6 +202,7 @@ impl<S> Explainer<'_, S> {
             p99: quantile(0.99),
             counts,
             last_error,
+            life: member.id().number(),
             ..EndpointExplanation::of(endpoint)
         };
         explained.why = self.why(standing, &explained, member);

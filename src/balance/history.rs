@@ -36,6 +36,8 @@ pub(super) struct History {
     /// The last look failed.
     pub(super) is_failing: bool,
     pub(super) is_panic: bool,
+    /// When an endpoint joined or left the last time.
+    pub(super) last_change: Option<Instant>,
 }
 
 /// What is known of an endpoint's past.
@@ -114,11 +116,13 @@ impl History {
                 last_error: None,
             },
         );
+        self.last_change = Some(now);
         self.push(EventKind::Joined, Some(endpoint), None, now);
     }
 
     pub(super) fn leave(&mut self, id: MemberId, endpoint: &Endpoint, now: Instant) {
         self.past.remove(&id);
+        self.last_change = Some(now);
         self.push(EventKind::Left, Some(endpoint), None, now);
     }
 

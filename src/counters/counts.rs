@@ -44,6 +44,103 @@ pub struct EndpointCounts {
     pub unreachable: u64,
     /// How long its successes took.
     pub latency: LatencyCounts,
+    /// Its connections, where the client makes them itself: an [`http::Client`](crate::http::Client) does.
+    pub connections: ConnectionCounts,
+}
+
+/// Connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct ConnectionCounts {
+    /// Connections that were made, all handshakes included.
+    pub opened: u64,
+    /// Connections that could not be made, by why.
+    pub failed: ConnectionFailures,
+    /// Connections of those that were made that have ended, by why.
+    pub closed: ConnectionEnds,
+    /// How many are open without a request: the only count here that goes down.
+    pub idle: u64,
+}
+
+impl ConnectionCounts {
+    /// How many are open now.
+    pub fn open(&self) -> u64 {
+        self.opened.saturating_sub(self.closed.total())
+    }
+
+    /// How many of those have requests.
+    pub fn active(&self) -> u64 {
+        self.open().saturating_sub(self.idle)
+    }
+}
+
+/// Connections that could not be made, by why.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct ConnectionFailures {
+    /// The pod refused it, or reset it: nothing listens there.
+    pub refused: u64,
+    /// It took too long: `connect_timeout`, or the system's own limit.
+    pub timeout: u64,
+    /// TLS failed: a certificate that isn't trusted, for one.
+    pub tls: u64,
+    /// Anything else, as that there is no route, or that the pod doesn't speak HTTP.
+    pub other: u64,
+}
+
+impl ConnectionFailures {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.refused + self.timeout + self.tls + self.other
+    }
+}
+
+/// Connections that have ended, by why.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct ConnectionEnds {
+    /// It was without a request for too long, or there were enough of them.
+    pub idle: u64,
+    /// It was too old, or had had its number of requests, or was made with settings that don't hold any more.
+    pub age: u64,
+    /// The pod closed it, or said that it would, while no request was on it.
+    pub peer: u64,
+    /// It broke off while it had a request.
+    pub lost: u64,
+    /// Its pod had left the set, or the client had ended.
+    pub left: u64,
+    /// The pod broke the protocol, or switched to another one.
+    pub protocol: u64,
+    /// The client closed it: a request on it was given up, or it had become doubtful.
+    pub client: u64,
+}
+
+impl ConnectionEnds {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.idle + self.age + self.peer + self.lost + self.left + self.protocol + self.client
+    }
+}
+
+impl AddAssign<&ConnectionCounts> for ConnectionCounts {
+    fn add_assign(&mut self, other: &Self) {
+        self.opened += other.opened;
+        self.failed.refused += other.failed.refused;
+        self.failed.timeout += other.failed.timeout;
+        self.failed.tls += other.failed.tls;
+        self.failed.other += other.failed.other;
+        self.closed.idle += other.closed.idle;
+        self.closed.age += other.closed.age;
+        self.closed.peer += other.closed.peer;
+        self.closed.lost += other.closed.lost;
+        self.closed.left += other.closed.left;
+        self.closed.protocol += other.closed.protocol;
+        self.closed.client += other.closed.client;
+        self.idle += other.idle;
+    }
 }
 
 /// Failures by kind.
@@ -214,5 +311,6 @@ impl AddAssign<&EndpointCounts> for EndpointCounts {
         self.ejections.slow += other.ejections.slow;
         self.unreachable += other.unreachable;
         self.latency.add(&other.latency);
+        self.connections += &other.connections;
     }
 }

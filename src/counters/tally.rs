@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use super::{
     counts::{
-        BalanceCounts, DiscoveryCounts, EjectionCounts, EndpointCounts, FailureCounts, RetryCounts,
-        WaitCounts, Waits,
+        BalanceCounts, ConnectionCounts, DiscoveryCounts, EjectionCounts, EndpointCounts,
+        FailureCounts, RetryCounts, WaitCounts, Waits,
     },
     latencies::Latencies,
 };
@@ -231,6 +231,7 @@ impl EndpointTally {
             retries: self.retries.get(),
             hedges: self.hedges.get(),
             overtaken: self.overtaken.get(),
+            connections: ConnectionCounts::default(),
             requests: self.requests.get(),
         }
     }

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
 };
 
 use super::Explanation;
@@ -32,7 +32,15 @@ use super::Explanation;
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Balancers {
-    by_name: Arc<RwLock<BTreeMap<String, Explainer>>>,
+    all: Arc<RwLock<Named>>,
+}
+
+#[derive(Debug, Default)]
+struct Named {
+    /// Each with its number.
+    by_name: BTreeMap<String, (u64, Explainer)>,
+    /// How many were ever added.
+    added: u64,
 }
 
 impl Balancers {
@@ -62,26 +70,35 @@ impl Balancers {
 
     /// What each of them knows of itself now, by name.
     pub fn explain(&self) -> BTreeMap<String, Explanation> {
-        let by_name = self.by_name.read().unwrap_or_else(PoisonError::into_inner);
-        let all: Vec<_> = by_name
-            .iter()
-            .map(|(name, explainer)| (name.clone(), explainer.clone()))
-            .collect();
-        // To explain takes long where there are many endpoints: others may be added meanwhile.
-        drop(by_name);
-        let explained = all.into_iter();
-        explained
-            .filter_map(|(name, explainer)| Some((name, explainer.explain()?)))
+        let all = self.explain_numbered().into_iter();
+        all.map(|(name, _, explanation)| (name, explanation))
             .collect()
     }
 
+    /// [`explain`](Self::explain), with a number that no other one had that was ever added.
+    pub(crate) fn explain_numbered(&self) -> Vec<(String, u64, Explanation)> {
+        // To explain takes long where there are many endpoints: others may be added meanwhile.
+        let all = self.read().by_name.clone().into_iter();
+        let explained = all.filter_map(|(name, (number, explainer))| {
+            let explanation = explainer.explain()?;
+            Some((name, number, explanation))
+        });
+        explained.collect()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Named> {
+        self.all.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn insert(&self, name: String, explainer: Explainer) -> &Self {
-        let mut by_name = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
-        by_name.retain(|_, explainer| explainer.is_alive());
+        let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
+        let Named { by_name, added } = &mut *all;
+        by_name.retain(|_, (_, explainer)| explainer.is_alive());
         let numbered = (2_u64..).map(|number| format!("{name} #{number}"));
         let mut names = std::iter::once(name.clone()).chain(numbered);
         if let Some(free) = names.find(|name| !by_name.contains_key(name)) {
-            by_name.insert(free, explainer);
+            *added += 1;
+            by_name.insert(free, (*added, explainer));
         }
         self
     }

@@ -12,6 +12,8 @@
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
 pub mod api_server;
+#[cfg(feature = "json")]
+pub mod browser;
 pub mod client;
 pub mod cluster;
 pub mod dns;

@@ -445,7 +445,7 @@ impl Drop for TempDir {
 /// Free when it was looked at: the server that gets it may find it taken.
 ///
 /// No port is given twice, for two CoreDNS would share it (SO_REUSEPORT).
-fn free_port() -> io::Result<SocketAddr> {
+pub fn free_port() -> io::Result<SocketAddr> {
     static GIVEN: std::sync::Mutex<BTreeSet<u16>> = std::sync::Mutex::new(BTreeSet::new());
     let mut last = io::ErrorKind::AddrInUse.into();
     for _ in 0..100 {
@@ -463,7 +463,7 @@ fn free_port() -> io::Result<SocketAddr> {
 }
 
 /// Panics where the servers are required.
-pub(super) fn skip(software: impl fmt::Debug, missing: &str) {
+pub fn skip(software: impl fmt::Debug, missing: &str) {
     let how = "`.ci/servers` installs it";
     let required = env::var_os("TOWER_HEADLESS_SERVERS").is_some_and(|value| value == "required");
     assert!(!required, "{software:?} is required: {missing}; {how}");
@@ -475,7 +475,7 @@ pub(super) fn skip(software: impl fmt::Debug, missing: &str) {
 }
 
 /// On the `PATH`, and where Debian's users don't look for servers.
-pub(super) fn find_program(name: &str) -> Result<PathBuf, String> {
+pub fn find_program(name: &str) -> Result<PathBuf, String> {
     let path = env::var_os("PATH").unwrap_or_default();
     let sbin = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
     env::split_paths(&path)

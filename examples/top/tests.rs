@@ -1,0 +1,226 @@
+//! What stands on the screen, letter by letter.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use ratatui::{
+    Terminal,
+    backend::TestBackend,
+    crossterm::event::{KeyCode, KeyEvent, KeyModifiers},
+};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tower_headless::Explanation;
+
+use crate::{
+    app::App,
+    reader::{Reading, json_of},
+    view::draw_at,
+};
+
+const URL: &str = "http://127.0.0.1:9090/debug/tower-headless";
+
+/// 2026-01-01.
+const AT: u64 = 1_767_225_600_000;
+
+fn pod(number: u64, requests: u64) -> Value {
+    json!({
+        "name": format!("web-{number}"), "address": format!("10.244.1.{number}:80"), "zone": "a", "node": null,
+        "weight": 1, "is_terminating": false, "is_in_subset": true, "is_near": null, "verdict": "picked", "reason": null,
+        "why": "", "since_unix_ms": AT - 60_000, "joined_unix_ms": AT - 60_000, "next_trial_seconds": null,
+        "in_flight": 1, "waiting": 1, "load": 1, "share": 0.5, "slow_start": 1.0, "average_latency_seconds": null,
+        "p50_seconds": 0.002, "p95_seconds": 0.004, "p99_seconds": 0.0082, "counts": counts(requests), "last_error": null,
+    })
+}
+
+fn counts(requests: u64) -> Value {
+    json!({
+        "requests": requests, "successes": requests - 2, "overloads": 0, "cancelled": 0, "refused": 0, "handed_back": 0,
+        "failures": {"answered": 1, "unanswered": 0, "given_up": 0}, "busy": 0, "trials": 0, "retries": 0, "hedges": 0,
+        "overtaken": 0, "unreachable": 0, "latency": {"buckets": [], "sum_micros": 0},
+        "ejections": {"consecutive_failures": 0, "success_rate": 0, "unresponsive": 0, "check_failed": 0, "slow": 0},
+    })
+}
+
+fn hung(mut pod: Value) -> Value {
+    pod["verdict"] = "ejected".into();
+    pod["reason"] = "unresponsive".into();
+    pod["why"] =
+        "9 requests wait, and none is answered, while the others answer; tried again in 4.8 s"
+            .into();
+    pod["waiting"] = 9.into();
+    pod["in_flight"] = 9.into();
+    pod["share"] = 0.into();
+    pod["next_trial_seconds"] = 4.8.into();
+    pod["since_unix_ms"] = (AT - 1_500).into();
+    pod
+}
+
+fn balancer(at: u64, trouble: &[&str], pods: Vec<Value>) -> Value {
+    let event = json!({
+        "at_unix_ms": AT - 1_500, "kind": "ejected", "endpoint": "web-2 (10.244.1.2:80)", "detail": "unresponsive",
+    });
+    json!({
+        "service": "web.default", "at_unix_ms": at, "trouble": trouble, "size": pods.len(), "available": 2,
+        "discovery": {
+            "kind": "dns", "is_fallback": false, "name": "web.default.svc.cluster.local", "server": "10.96.0.10:53",
+            "ttl_seconds": 5.0, "staleness_seconds": 1.25, "last_answer_unix_ms": AT, "next_look_unix_ms": AT,
+            "is_failing": false, "last_error": null,
+        },
+        "policy": {"name": "round-robin", "is_load_aware": false, "is_near_first": false},
+        "is_panic": false, "outage_seconds": null, "totals": null, "endpoints": pods, "events": [event],
+    })
+}
+
+fn reading(all: Value) -> Reading {
+    let what: BTreeMap<String, Explanation> = serde_json::from_value(all).expect("the page's JSON");
+    Reading {
+        at: Instant::now(),
+        what: Ok(what),
+    }
+}
+
+/// After two readings, a second apart, of which the second one has a hung pod.
+fn app() -> App {
+    let mut app = App::new(URL.to_owned());
+    let first = balancer(AT - 1_000, &[], (0..3).map(|it| pod(it, 100)).collect());
+    app.read(reading(json!({"web.default": first})));
+    let wrong = ["web-2 (10.244.1.2:80) ejected: 9 requests wait, and none is answered"];
+    let second = balancer(
+        AT,
+        &wrong,
+        vec![pod(0, 140), pod(1, 142), hung(pod(2, 109))],
+    );
+    let other = balancer(AT, &[], vec![pod(7, 1_000)]);
+    app.read(reading(json!({"cache": other, "web.default": second})));
+    app
+}
+
+fn screen(app: &App, width: u16, height: u16, age: Duration) -> String {
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a terminal");
+    let now = app.read_at.map_or_else(Instant::now, |at| at + age);
+    terminal
+        .draw(|frame| draw_at(frame, app, now))
+        .expect("drawn");
+    let buffer = terminal.backend().buffer();
+    let cells: Vec<_> = buffer.content().iter().map(|cell| cell.symbol()).collect();
+    let lines = cells.chunks(width.into());
+    lines
+        .map(|line| line.concat().trim_end().to_owned() + "\n")
+        .collect()
+}
+
+fn press(app: &mut App, code: KeyCode) {
+    app.press(KeyEvent::new(code, KeyModifiers::NONE));
+}
+
+#[test]
+fn the_worst_pod_is_the_first_of_80_columns() {
+    let text = screen(&app(), 80, 24, Duration::from_millis(300));
+    let lines: Vec<_> = text.lines().collect();
+    let expected = [
+        "web.default  2 of 3 pods get requests, 91/s, round-robin  (2 of 2)",
+        "http://127.0.0.1:9090/debug/tower-headless, read 0 s ago",
+        "! web-2 (10.244.1.2:80) ejected: 9 requests wait, and none is answered",
+        "dns web.default.svc.cluster.local, answered 1.2 s ago, TTL 5.0 s",
+        "POD                      STATE          FLIGHT  WAIT  REQ/S  FAIL     P99 SHARE",
+        "web-2 (10.244.1.2:80)    ejected             9     9      9     1    8 ms    0%",
+        "web-0 (10.244.1.0:80)    picked              1     1     40     1    8 ms   50%",
+        "web-1 (10.244.1.1:80)    picked              1     1     42     1    8 ms   50%",
+    ];
+    assert_eq!(lines[..expected.len()], expected, "{text}");
+    let end = [
+        "web-2 (10.244.1.2:80): 9 requests wait, and none is answered, while the others",
+        "answer; tried again in 4.8 s",
+        "↑ ↓ pod   Enter all of it   Tab balancer   q quit",
+    ];
+    assert_eq!(lines[21..], end, "{text}");
+    assert_eq!(lines.len(), 24);
+}
+
+#[test]
+fn wider_ones_show_more() {
+    let text = screen(&app(), 120, 24, Duration::ZERO);
+    for title in ["ZONE", "SUCCESS", "P50", "P95", "TRIAL", "98.3%", "4.8 s"] {
+        assert!(text.contains(title), "{title}:\n{text}");
+    }
+    assert!(!text.contains("WHY"));
+    assert!(screen(&app(), 170, 24, Duration::ZERO).contains("WHY"));
+    // One that is too small for anything shows what there is room for.
+    screen(&app(), 20, 5, Duration::ZERO);
+    screen(&app(), 1, 1, Duration::ZERO);
+}
+
+#[test]
+fn enter_tells_all_of_the_chosen_pod() {
+    let mut app = app();
+    press(&mut app, KeyCode::Enter);
+    let text = screen(&app, 80, 24, Duration::ZERO);
+    for words in [
+        "web-2",
+        "ejected: 9 requests wait",
+        "since        1.5 s ago",
+        "109: 107 successes, 1 failures",
+        "event        ejected: unresponsive",
+    ] {
+        assert!(text.contains(words), "{words}:\n{text}");
+    }
+    press(&mut app, KeyCode::Esc);
+    assert!(!app.is_over && screen(&app, 80, 24, Duration::ZERO).contains("web-0"));
+    press(&mut app, KeyCode::Down);
+    press(&mut app, KeyCode::Enter);
+    assert!(screen(&app, 80, 24, Duration::ZERO).contains("picked"));
+    assert_eq!(app.pod.as_deref(), Some("web-0 (10.244.1.0:80)"));
+}
+
+#[test]
+fn tab_shows_the_next_balancer_and_q_ends() {
+    let mut app = app();
+    assert_eq!(app.balancer, "web.default");
+    for balancer in ["cache", "web.default", "cache"] {
+        press(&mut app, KeyCode::Tab);
+        assert_eq!(app.balancer, balancer);
+    }
+    assert!(screen(&app, 80, 24, Duration::ZERO).contains("web-7"));
+    press(&mut app, KeyCode::BackTab);
+    assert_eq!(app.balancer, "web.default");
+    press(&mut app, KeyCode::End);
+    assert_eq!(app.pod.as_deref(), Some("web-1 (10.244.1.1:80)"));
+    let mut control = app;
+    control.press(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL));
+    assert!(control.is_over);
+}
+
+#[test]
+fn a_process_that_is_gone_leaves_its_last_reading() {
+    let mut app = App::new(URL.to_owned());
+    let gone = || Reading {
+        at: Instant::now(),
+        what: Err("Connection refused".into()),
+    };
+    app.read(gone());
+    assert!(
+        screen(&app, 80, 24, Duration::ZERO)
+            .contains("No answer, trying again: Connection refused")
+    );
+    app.read(reading(json!({"web": balancer(AT, &[], vec![pod(0, 5)])})));
+    app.read(gone());
+    let text = screen(&app, 80, 24, Duration::from_secs(7));
+    assert!(text.contains("No answer for 7 s"), "{text}");
+    assert!(text.contains("web-0"), "{text}");
+    app.read(reading(json!({})));
+    let text = screen(&app, 80, 24, Duration::ZERO);
+    assert!(
+        text.contains("No balancer") && !text.contains("web-0"),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_json_is_beside_the_page() {
+    for page in ["/debug/it", "/debug/it/", "/debug/it/json"] {
+        let url = format!("http://127.0.0.1:1{page}").parse().expect("a URL");
+        assert_eq!(json_of(url).path(), "/debug/it/json");
+    }
+    let root = "http://127.0.0.1:1".parse().expect("a URL");
+    assert_eq!(json_of(root).path(), "/json");
+}

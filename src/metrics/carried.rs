@@ -1,0 +1,101 @@
+//! Counters that go on where another balancer, or endpoint, has the same labels.
+//!
+//! Its own begin at zero. What the one before has counted is added, so that a series never goes down for those who don't expect it
+//! to, as the facade of `metrics` and delta temporality don't.
+
+use std::{collections::HashMap, hash::Hash};
+
+use super::sample::Life;
+
+/// How many series are remembered that have ended.
+const ENDED: usize = 50_000;
+
+#[derive(Debug)]
+pub(super) struct Carried<K> {
+    series: HashMap<K, Series>,
+    round: u64,
+}
+
+#[derive(Debug)]
+struct Series {
+    life: Life,
+    last: f64,
+    /// What those before it have counted.
+    before: f64,
+    round: u64,
+}
+
+impl<K: Eq + Hash> Carried<K> {
+    pub(super) fn new() -> Self {
+        Self {
+            series: HashMap::new(),
+            round: 0,
+        }
+    }
+
+    /// What a series comes to whose counter is at `count` in this life.
+    pub(super) fn total(&mut self, key: K, life: Life, count: f64) -> f64 {
+        let round = self.round;
+        let series = self.series.entry(key).or_insert(Series {
+            life,
+            last: 0.0,
+            before: 0.0,
+            round,
+        });
+        if series.life != life {
+            series.before += series.last;
+        }
+        (series.life, series.last, series.round) = (life, count, round);
+        series.before + count
+    }
+
+    /// All series were read once. Those that have ended are forgotten when they are too many.
+    pub(super) fn end_round(&mut self) {
+        let ended = |it: &Series| it.round != self.round;
+        let many = self.series.values().filter(|it| ended(it)).count();
+        if many > ENDED {
+            self.series.retain(|_, it| !ended(it));
+        }
+        self.round += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_goes_on_in_another_life() {
+        let mut carried = Carried::new();
+        let life = |balancer| Life {
+            balancer,
+            endpoint: 0,
+        };
+        let mut count = |balancer, count| {
+            let total = carried.total("requests", life(balancer), count);
+            carried.end_round();
+            total
+        };
+        assert_eq!(count(1, 7.0), 7.0);
+        assert_eq!(count(1, 9.0), 9.0);
+        assert_eq!(count(2, 11.0), 20.0);
+        assert_eq!(count(3, 1.0), 21.0);
+        assert_eq!(count(3, 1.0), 21.0);
+    }
+
+    #[test]
+    fn what_has_ended_is_forgotten_when_it_is_too_much() {
+        let mut carried = Carried::new();
+        for number in 0..=ENDED {
+            carried.total(number, Life::default(), 1.0);
+        }
+        carried.end_round();
+        assert_eq!(carried.series.len(), ENDED + 1);
+        carried.total(0, Life::default(), 1.0);
+        carried.end_round();
+        assert_eq!(carried.series.len(), ENDED + 1);
+        carried.total(ENDED + 1, Life::default(), 1.0);
+        carried.end_round();
+        assert_eq!(carried.series.len(), 1);
+    }
+}

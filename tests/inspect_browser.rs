@@ -1,0 +1,396 @@
+//! The page in a real browser: what a person sees and does there.
+//!
+//! Pictures are left in `target/tmp`. `TOWER_HEADLESS_BLESS=1 cargo test --all-features --test inspect_browser` makes
+//! `docs/inspect.png`, the picture of the documentation, anew.
+
+mod support;
+
+use std::{env, fs, path::Path, time::Duration};
+
+use axum::Router;
+use support::browser::{Browser, ENTER};
+use tokio::{
+    net::TcpListener,
+    task::{JoinHandle, JoinSet},
+    time::sleep,
+};
+use tower::{Service, ServiceExt, service_fn};
+use tower_headless::{
+    Balance, Balancers, BoxError, Endpoint, StaticEndpoints,
+    http::Client,
+    inspect::Page,
+    test_util::{Cluster, Mode},
+};
+
+const DESKTOP: (u32, u32) = (1440, 800);
+const PHONE: (u32, u32) = (390, 844);
+
+/// The page on a port of its own. Without a slash at its end, for that is harder.
+struct Site(JoinHandle<()>, String);
+
+impl Site {
+    async fn of(balancers: &Balancers) -> Self {
+        let app: Router = Router::new().nest_service("/debug/it", Page::new(balancers.clone()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let task = tokio::spawn(async move {
+            let _ = axum::serve(listener, app).await;
+        });
+        Self(task, format!("http://{address}/debug/it"))
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A request every ten milliseconds, whatever becomes of the others, until it is dropped.
+fn load(client: &Client) -> JoinSet<()> {
+    let (client, mut set) = (client.clone(), JoinSet::new());
+    set.spawn(async move {
+        let mut asked = JoinSet::new();
+        loop {
+            let request = client.get("/").timeout(Duration::from_secs(60));
+            asked.spawn(async move {
+                // What comes of them is for the page to say.
+                if let Ok(answer) = request.await {
+                    let _ = answer.bytes().await;
+                }
+            });
+            while asked.try_join_next().is_some() {}
+            sleep(Duration::from_millis(10)).await;
+        }
+    });
+    set
+}
+
+/// A row's text, by its place.
+fn row(place: usize) -> String {
+    format!("tbody tr:nth-child({place})")
+}
+
+async fn has_no_overflow(browser: &Browser) {
+    let widths: (u32, u32) = browser
+        .run("return [document.scrollingElement.scrollWidth, innerWidth];")
+        .await;
+    assert!(widths.0 <= widths.1, "{widths:?}");
+}
+
+#[track_caller]
+fn says(text: &str, words: &[&str]) {
+    for word in words {
+        assert!(text.contains(word), "{word:?} is not in: {text}");
+    }
+}
+
+/// The story: one pod of several hangs, and a person who has never seen the page looks at it.
+#[tokio::test]
+async fn a_hung_pod_is_in_the_first_row_and_says_why() {
+    let Some(browser) = Browser::start().await else {
+        return;
+    };
+    let builder = Cluster::builder()
+        .pods(6)
+        .stateful_set("web")
+        .port_name("http");
+    let cluster = builder.start().await;
+    let client = cluster.client().build().expect("a client");
+    let balancers = Balancers::new();
+    balancers.add_as("web.default", &client);
+    let site = Site::of(&balancers).await;
+    let _load = load(&client);
+    browser.resize(DESKTOP.0, DESKTOP.1).await;
+    browser.prefer("light").await;
+    browser.open(&site.1).await;
+    browser
+        .until("document.querySelectorAll('tbody tr.good').length === 6")
+        .await;
+    assert_eq!(browser.text(".trouble").await, "");
+    says(&browser.text(&row(1)).await, &["web-0", "picked"]);
+    // Its rates are there at the second reading.
+    browser
+        .until("document.querySelector('.summary').innerText.includes('a second')")
+        .await;
+
+    cluster.pod(4).set(Mode::Hung);
+    browser
+        .until("document.querySelector('tbody tr:first-child.bad')")
+        .await;
+    let first = browser.text(&row(1)).await;
+    says(
+        &first,
+        &["web-4", "ejected", "none is answered", "while the others"],
+    );
+    says(&browser.text(".trouble").await, &["web-4", "ejected"]);
+    says(
+        &browser.text(".summary").await,
+        &["5 of 6 pods get requests"],
+    );
+    says(&browser.text(".events").await, &["Events of the last hour"]);
+    says(
+        &browser.text(".facts").await,
+        &["dns", "TTL 1.0 s", "round-robin", "requests"],
+    );
+    browser.click("summary").await;
+    says(
+        &browser.text(".events ol").await,
+        &["web-4", "ejected: unresponsive"],
+    );
+    browser.click("summary").await;
+
+    browser.picture("hung-desktop-light.png").await;
+    browser.resize(1200, 640).await;
+    let picture = browser.picture("hung-docs.png").await;
+    bless(&picture);
+    browser.resize(DESKTOP.0, DESKTOP.1).await;
+
+    browser.keys(&format!("{} button", row(1)), ENTER).await;
+    let whole = browser.text("tbody pre").await;
+    says(
+        &whole,
+        &["web-4", "ejected", "next trial", "in flight", "event"],
+    );
+    let is_expanded =
+        "document.querySelector('tbody button').getAttribute('aria-expanded') === 'true'";
+    browser.until(is_expanded).await;
+    browser.prefer("dark").await;
+    browser.picture("hung-desktop-dark.png").await;
+    has_no_overflow(&browser).await;
+    for (width, name) in [(1100, "hung-1100.png"), (850, "hung-850.png")] {
+        browser.resize(width, 800).await;
+        has_no_overflow(&browser).await;
+        browser.picture(name).await;
+    }
+
+    browser.resize(PHONE.0, PHONE.1).await;
+    has_no_overflow(&browser).await;
+    browser.picture("hung-phone-dark.png").await;
+    browser.prefer("light").await;
+    browser
+        .run::<()>("document.querySelector('tbody').scrollIntoView();")
+        .await;
+    browser.picture("hung-phone-light.png").await;
+    // A second press closes it. It is still the pod's button that has the focus, wherever the row has gone.
+    let name: String = browser
+        .run("return document.activeElement.innerText;")
+        .await;
+    assert_eq!(name, "web-4");
+    browser.click(&format!("{} button", row(1))).await;
+    browser
+        .until("document.querySelector('tbody .whole').hidden")
+        .await;
+    assert_eq!(browser.complaints().await, [""; 0]);
+
+    cluster.pod(4).set(Mode::Healthy);
+    browser
+        .until("document.querySelectorAll('tbody tr.good').length === 6")
+        .await;
+    says(
+        &browser.text(".summary").await,
+        &["6 of 6 pods get requests"],
+    );
+
+    drop(site);
+    browser
+        .until("document.body.classList.contains('stale')")
+        .await;
+    says(
+        &browser.text("#reading").await,
+        &["No answer", "its last reading"],
+    );
+    says(&browser.text("tbody").await, &["web-0", "web-4"]);
+    browser.picture("gone-phone.png").await;
+}
+
+/// The picture of the documentation, if it is asked for.
+fn bless(picture: &Path) {
+    if env::var_os("TOWER_HEADLESS_BLESS").is_none() {
+        return;
+    }
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    fs::create_dir_all(&docs).expect("a folder");
+    let length = fs::copy(picture, docs.join("inspect.png")).expect("a copy");
+    assert!(
+        length <= 100_000,
+        "{length} bytes are too many for a repository"
+    );
+}
+
+#[tokio::test]
+async fn what_comes_from_outside_is_text() {
+    const IMAGE: &str = "<img src=x onerror=\"window.hurt=1\">";
+    const SCRIPT: &str = "</script><script>window.hurt=1</script>";
+    let Some(browser) = Browser::start().await else {
+        return;
+    };
+    let bad = Endpoint::new(([10, 0, 0, 1], 80).into())
+        .with_hostname(IMAGE)
+        .with_zone(SCRIPT);
+    let good = Endpoint::new(([10, 0, 0, 2], 80).into()).with_node(IMAGE);
+    let answers = [
+        Ok(vec![bad, good]),
+        Err(BoxError::from(format!("refused {SCRIPT} {IMAGE}"))),
+    ];
+    let source = tower_headless::StreamDiscovery::fallible(futures::stream::iter(answers));
+    let mut balance = Balance::builder(source)
+        .counters(true)
+        .build(|_: &Endpoint| {
+            service_fn(|_: u32| async move {
+                Err::<u32, _>(BoxError::from(format!("failed {IMAGE} {SCRIPT}")))
+            })
+        });
+    for _ in 0..20 {
+        let balance = balance.ready().await.expect("it is ready");
+        let _ = balance.call(1).await;
+    }
+    let balancers = Balancers::new();
+    balancers.add_as(format!("{SCRIPT}{IMAGE}"), &balance);
+    balancers
+        .add_as("__proto__", &balance)
+        .add_as("constructor", &balance);
+    let site = Site::of(&balancers).await;
+    browser.open(&site.1).await;
+    browser
+        .until("document.querySelectorAll('tbody tr').length === 6")
+        .await;
+    browser.click("tbody button").await;
+    browser.click("summary").await;
+    let page = browser.text("body").await;
+    says(&page, &[IMAGE, SCRIPT, "failed <img", "refused </script>"]);
+    assert!(!browser.run::<bool>("return 'hurt' in window;").await);
+    let made: (usize, usize) = browser
+        .run("return [document.images.length, document.scripts.length];")
+        .await;
+    assert_eq!(made, (0, 1));
+    // The policy holds even if something got through.
+    browser
+        .run::<()>("const it = document.createElement('script'); it.textContent = 'window.hurt = 1'; document.body.append(it);")
+        .await;
+    assert!(!browser.run::<bool>("return 'hurt' in window;").await);
+    let complaints = browser.complaints().await;
+    assert_eq!(complaints.len(), 1, "{complaints:?}");
+    says(&complaints[0], &["Content Security Policy"]);
+    browser.resize(PHONE.0, PHONE.1).await;
+    has_no_overflow(&browser).await;
+}
+
+#[tokio::test]
+async fn a_thousand_pods_are_all_there_and_stay_where_they_are() {
+    let Some(browser) = Browser::start().await else {
+        return;
+    };
+    let endpoints = (0..1_000_u16).map(|number| {
+        let [high, low] = number.to_be_bytes();
+        let zone = format!("zone-{}", number % 3);
+        let endpoint = Endpoint::new(([10, 0, high, low], 80).into());
+        endpoint
+            .with_hostname(format!("web-{number}"))
+            .with_zone(zone)
+    });
+    let source = StaticEndpoints::from_iter(endpoints);
+    let balance = Balance::builder(source)
+        .counters(true)
+        .build(|endpoint: &Endpoint| {
+            let fails = endpoint.hostname() == Some("web-700");
+            service_fn(move |_: u32| async move {
+                if fails {
+                    Err(BoxError::from("no room"))
+                } else {
+                    Ok(1_u32)
+                }
+            })
+        });
+    let mut caller = balance.clone();
+    let mut send = async |times| {
+        for _ in 0..times {
+            let ready = caller.ready().await.expect("it is ready");
+            let _ = ready.call(1).await;
+        }
+    };
+    send(8_000).await;
+    let balancers = Balancers::new();
+    balancers.add_as("large", &balance);
+    let site = Site::of(&balancers).await;
+    browser.resize(DESKTOP.0, DESKTOP.1).await;
+    browser.open(&site.1).await;
+    browser
+        .until("document.querySelectorAll('tbody tr').length === 1000")
+        .await;
+    says(
+        &browser.text(&row(1)).await,
+        &["web-700", "ejected", "no room"],
+    );
+    says(&browser.text(&row(2)).await, &["web-0", "picked"]);
+    browser.picture("thousand-desktop.png").await;
+    // Each can be reached, found and sorted.
+    browser
+        .run::<()>("document.querySelector('tbody').lastElementChild.scrollIntoView();")
+        .await;
+    says(&browser.text(&row(1_000)).await, &["web-999"]);
+    let scrolled: f64 = browser.run("return scrollY;").await;
+    assert!(scrolled > 10_000.0, "{scrolled}");
+    browser.picture("thousand-end.png").await;
+    browser.run::<()>("window.row = document.querySelector('tbody').lastElementChild; getSelection().selectAllChildren(row.querySelector('.name'));").await;
+    send(2_000).await;
+    browser
+        .until("window.row.querySelector('.total').innerText === '10'")
+        .await;
+    let stays: (f64, String, bool) = browser
+        .run("return [scrollY, String(getSelection()), row.isConnected];")
+        .await;
+    assert_eq!(stays, (scrolled, "web-999".into(), true));
+    browser.keys("input", "web-77").await;
+    let shown =
+        "[...document.querySelectorAll('tbody tr')].filter((it) => it.checkVisibility()).length";
+    browser.until(&format!("{shown} === 11")).await;
+    says(&browser.text(".shown").await, &["11 of 1,000 pods"]);
+    browser.run::<()>("const it = document.querySelector('input'); it.value = ''; it.dispatchEvent(new Event('input'));").await;
+    browser.click("th.c-pod button").await;
+    says(&browser.text(&row(1_000)).await, &["web-999"]);
+    let order: String = browser
+        .run("return document.querySelector('th.c-pod').getAttribute('aria-sort');")
+        .await;
+    assert_eq!(order, "ascending");
+    browser.click("th.c-pod button").await;
+    says(&browser.text(&row(1)).await, &["web-999"]);
+    browser.resize(PHONE.0, PHONE.1).await;
+    has_no_overflow(&browser).await;
+    assert_eq!(browser.complaints().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_page_that_nobody_sees_asks_nothing() {
+    let Some(browser) = Browser::start().await else {
+        return;
+    };
+    let site = Site::of(&Balancers::new()).await;
+    browser.open(&site.1).await;
+    browser
+        .until("document.getElementById('reading').innerText.includes('No balancer')")
+        .await;
+    let readings = "performance.getEntriesByType('resource').length";
+    browser.until(&format!("{readings} >= 2")).await;
+    browser
+        .run::<()>(
+            "Object.defineProperty(document, 'hidden', { value: true, configurable: true });",
+        )
+        .await;
+    // The one that is due comes, and is the last.
+    let before: usize = browser.run(&format!("return {readings};")).await;
+    browser
+        .until(&format!("{readings} === {}", before + 1))
+        .await;
+    let ages = "Number(document.getElementById('age').innerText.match(/\\d+/)[0]) >= 4";
+    browser.until(ages).await;
+    browser
+        .until(&format!("{readings} === {}", before + 1))
+        .await;
+    browser
+        .run::<()>("delete document.hidden; document.dispatchEvent(new Event('visibilitychange'));")
+        .await;
+    browser
+        .until(&format!("{readings} >= {}", before + 2))
+        .await;
+}

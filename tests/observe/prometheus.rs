@@ -1,0 +1,153 @@
+//! A real Prometheus, which scrapes addresses on this machine.
+//!
+//! `.ci/servers` installs it; where it is missing, tests are skipped as those of `servers.rs` are.
+
+use std::{
+    collections::BTreeMap, fmt::Write as _, fs, io, net::SocketAddr, path::Path, process::Command,
+    time::Duration,
+};
+
+use serde_json::Value;
+use tokio::time::{sleep, timeout};
+
+use crate::support::servers::{Process, TempDir, find_program, free_port, skip};
+
+const POLL: Duration = Duration::from_millis(100);
+/// It begins its files anew, and waits for the disk.
+const START: Duration = Duration::from_secs(60);
+
+/// Killed when dropped.
+pub struct Prometheus {
+    address: SocketAddr,
+    http: reqwest::Client,
+    // Dropped in this order: the process uses the folder.
+    process: Process,
+    _dir: TempDir,
+}
+
+/// One result of a query: its labels, and the newest value.
+pub struct Sample {
+    pub labels: BTreeMap<String, String>,
+    pub value: f64,
+}
+
+impl Prometheus {
+    /// Scrapes each of these jobs' addresses, and evaluates the rules, once a second. None, with a line on stderr, where it
+    /// isn't installed and needn't be.
+    pub async fn start(jobs: &[(&str, SocketAddr)], rules: &str) -> Option<Self> {
+        const ATTEMPTS: usize = 10;
+        let program = find_program("prometheus");
+        let program = program
+            .map_err(|missing| skip("Prometheus", &missing))
+            .ok()?;
+        for _ in 0..ATTEMPTS {
+            match Self::launch(&program, jobs, rules).await {
+                Ok(prometheus) => return Some(prometheus),
+                // Someone was faster to take the port.
+                Err(log) if log.contains("address already in use") => {}
+                Err(log) => panic!("Prometheus doesn't start:\n{log}"),
+            }
+        }
+        panic!("Prometheus found its port taken {ATTEMPTS} times");
+    }
+
+    /// The end of its log is the error.
+    async fn launch(
+        program: &Path,
+        jobs: &[(&str, SocketAddr)],
+        rules: &str,
+    ) -> Result<Self, String> {
+        let dir = TempDir::new().expect("a folder of its own");
+        let address = free_port().expect("a free port");
+        configure(dir.path(), jobs, rules).expect("a folder to write to");
+        let mut command = Command::new(program);
+        command
+            .current_dir(dir.path())
+            .args(["--config.file=prometheus.yml", "--storage.tsdb.path=data"])
+            .arg(format!("--web.listen-address={address}"));
+        let log = dir.path().join("log");
+        let process = Process::spawn(command, &log).expect("the program may be run");
+        let mut prometheus = Self {
+            address,
+            http: reqwest::Client::new(),
+            process,
+            _dir: dir,
+        };
+        let ready = async {
+            while !prometheus.process.has_exited() && prometheus.get("/-/ready").await.is_err() {
+                sleep(POLL).await;
+            }
+        };
+        let is_late = timeout(START, ready).await.is_err();
+        match is_late || prometheus.process.has_exited() {
+            true => Err(prometheus.process.log()),
+            false => Ok(prometheus),
+        }
+    }
+
+    /// The alerts that fire now: their labels.
+    pub async fn firing(&self) -> Vec<BTreeMap<String, String>> {
+        let answer = self.json("/api/v1/alerts").await;
+        let alerts = answer["data"]["alerts"].as_array();
+        let alerts = alerts.expect("a list of alerts").iter();
+        alerts
+            .filter(|alert| alert["state"] == "firing")
+            .map(|alert| labels(&alert["labels"]))
+            .collect()
+    }
+
+    pub async fn query(&self, query: &str) -> Vec<Sample> {
+        let pairs = [("query", query)];
+        let query = serde_html_form::to_string(pairs).expect("pairs of text");
+        let answer = self.json(&format!("/api/v1/query?{query}")).await;
+        let results = answer["data"]["result"].as_array();
+        let results = results.unwrap_or_else(|| panic!("{query}: {answer}"));
+        let sample = |result: &Value| Sample {
+            labels: labels(&result["metric"]),
+            value: result["value"][1]
+                .as_str()
+                .and_then(|value| value.parse().ok())
+                .expect("a number"),
+        };
+        results.iter().map(sample).collect()
+    }
+
+    async fn json(&self, path: &str) -> Value {
+        let text = self.get(path).await;
+        let text = text.unwrap_or_else(|error| panic!("{error}\n{}", self.process.log()));
+        serde_json::from_str(&text).expect("JSON")
+    }
+
+    async fn get(&self, path: &str) -> reqwest::Result<String> {
+        let url = format!("http://{}{path}", self.address);
+        let answer = self.http.get(url).send().await?;
+        // What is wrong with a query stands in the answer.
+        match answer.status().is_server_error() {
+            true => answer.error_for_status()?.text().await,
+            false => answer.text().await,
+        }
+    }
+}
+
+fn configure(dir: &Path, jobs: &[(&str, SocketAddr)], rules: &str) -> io::Result<()> {
+    let mut config = String::from(
+        "global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}\n\
+         rule_files: [rules.yml]\nscrape_configs:\n",
+    );
+    for (job, address) in jobs {
+        writeln!(
+            config,
+            "- {{job_name: {job}, static_configs: [{{targets: ['{address}']}}]}}"
+        )
+        .expect("a String takes everything");
+    }
+    fs::write(dir.join("prometheus.yml"), config)?;
+    fs::write(dir.join("rules.yml"), rules)
+}
+
+fn labels(labels: &Value) -> BTreeMap<String, String> {
+    let labels = labels.as_object().expect("labels").iter();
+    labels
+        .map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned()))
+        .collect()
+}
