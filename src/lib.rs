@@ -383,6 +383,7 @@
 //! | `home.rs` | which runtime something lives in, and timers that may move to another one |
 //! | `signals.rs` | rare conditions that each pick checks with one load: a trial on offer, a new endpoint, an outage |
 //! | `counters.rs`, `counters/` | what is counted of requests, endpoint by endpoint and in all; a histogram of latencies |
+//! | `attempts.rs`, `attempts/` | what came of one request, attempt by attempt: plain data, and the log that it is written to |
 //! | `latency.rs`, `latency/` | how long an endpoint takes to answer: a moving average that believes bad news at once, and a 95th percentile |
 //! | `member.rs`, `member/` | one endpoint as a balancer has it, for one life: status word, requests in flight, statistics; a set of them, as policies see it |
 //! | `route.rs`, `route/` | what a request says of where it wants to go; what one pod is asked for by |
@@ -441,6 +442,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod attempts;
 mod backoff;
 mod balance;
 mod broadcast;
@@ -486,6 +488,9 @@ mod sync;
 #[cfg(feature = "test-util")]
 pub mod test_util;
 
+pub use attempts::{
+    Attempt, AttemptCause, AttemptLog, AttemptOutcome, AttemptWaits, Attempts, PickReason,
+};
 pub use balance::{
     Balance, BalanceBuilder, BalanceLayer, Connected, ConnectedFuture, Connections, EndpointState,
     EndpointStatus, Proximity, ResponseFuture,

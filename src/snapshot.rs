@@ -11,6 +11,7 @@ mod suite;
 #[cfg(test)]
 mod tests;
 mod warm_up;
+mod why;
 mod writer;
 
 pub(crate) use writer::{Update, Writer};

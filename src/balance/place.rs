@@ -11,6 +11,7 @@ use tower::Service;
 
 use super::{errand::Errand, reconnect::Refusal, shared::Shared, waiting::Placement};
 use crate::{
+    attempts::AttemptOutcome,
     counters::{Wait, WaitCause},
     error::{BoxError, Busy, Error, NoRuntime, PodState, Refused, Suspect, Unsent, chain},
     in_flight::InFlight,
@@ -44,8 +45,15 @@ impl<S, F, Req> State<S, F, Req> {
     /// A request that is over, and that no endpoint has had. A second try that finds no other endpoint is none: the first one goes
     /// on.
     #[cold]
-    pub(super) fn unplaced(shared: &Shared<S>, route: &Route, error: Error) -> Self {
-        if !route.is_only_others() {
+    pub(super) fn unplaced(shared: &Shared<S>, errand: &mut Errand, error: Error) -> Self {
+        let is_only_others = errand.route().is_only_others();
+        if let Some(recording) = errand.recording() {
+            match is_only_others {
+                true => recording.discard(),
+                false => recording.fail(&error, |error| AttemptOutcome::Unsent { error }),
+            }
+        }
+        if !is_only_others {
             shared.count_unplaced();
         }
         Self::failed(shared.signals.service(), error)
@@ -126,7 +134,11 @@ where
     S: Service<Req> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
 {
+    if let Some(recording) = errand.recording() {
+        recording.seek(shared.policy);
+    }
     if let Err(error) = leaves_out_a_name(errand.route()) {
+        errand.failed(&error, |error| AttemptOutcome::Unsent { error });
         return State::failed(shared.signals.service(), error);
     }
     shared.ask_for(errand.route());
@@ -135,13 +147,16 @@ where
         let (service, in_flight) = match shared.pick_routed(errand.route()) {
             Some(picked) => picked,
             None if errand.route().is_only_others() => {
-                return State::unplaced(shared, errand.route(), shared.no_other());
+                return State::unplaced(shared, &mut errand, shared.no_other());
             }
             None => match shared.pick_or_wait(&mut errand) {
                 Ok(Placement::Picked(service, in_flight)) => (service, in_flight),
                 Ok(Placement::Waiting(change)) => {
                     let cause = shared.wait_cause(errand.route());
                     wait = wait.filter(|wait| wait.is_for(cause));
+                    if let Some(recording) = errand.recording() {
+                        recording.wait_for(cause);
+                    }
                     return State::Waiting {
                         waiting: Box::new(Waiting {
                             change,
@@ -154,15 +169,21 @@ where
                     };
                 }
                 Err(error) => {
-                    return State::unplaced(shared, errand.route(), error);
+                    return State::unplaced(shared, &mut errand, error);
                 }
             },
         };
         errand.placed();
+        shared.record_pick(&mut errand, &in_flight);
         wait = None;
         match offer(shared, service, in_flight, request, &mut errand) {
             Ok(state) => return state,
-            Err(refused) => request = refused,
+            Err(refused) => {
+                request = refused;
+                if let Some(recording) = errand.recording() {
+                    recording.seek(shared.policy);
+                }
+            }
         }
     }
 }
@@ -200,7 +221,7 @@ where
                 });
             }
             Poll::Ready(Err(error)) => match error.into().downcast::<Busy>() {
-                Err(error) => return refuse(shared, in_flight, error, request),
+                Err(error) => return refuse(shared, in_flight, error, request, errand),
                 Ok(busy) => {
                     if let Some(beside) = shared.pick_beside(errand, &mut in_flight, *busy) {
                         (service, in_flight) = beside;
@@ -209,6 +230,9 @@ where
                 }
             },
             Poll::Pending => {}
+        }
+        if let Some(recording) = errand.recording() {
+            recording.wait_for(WaitCause::Connection);
         }
         return Ok(State::Unsent {
             unready: Box::new(Unready {
@@ -233,14 +257,17 @@ pub(super) fn refuse<S, Req>(
     in_flight: InFlight,
     error: BoxError,
     request: Req,
+    errand: &mut Errand,
 ) -> Result<State<S, S::Future, Req>, Req>
 where
     S: Service<Req> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
 {
     if error.is::<NoRuntime>() {
+        errand.failed(&*error, |error| AttemptOutcome::Unsent { error });
         return Ok(State::failed(shared.signals.service(), Error::no_runtime()));
     }
+    errand.failed(&*error, |error| AttemptOutcome::Refused { error });
     shared.refused(in_flight, Refusal::NotReady, false, error, ready::<S, Req>);
     Err(request)
 }
@@ -250,7 +277,7 @@ where
 pub(super) fn take_back<S, Req>(
     in_flight: InFlight,
     error: BoxError,
-    errand: Errand,
+    mut errand: Errand,
 ) -> State<S, S::Future, Req>
 where
     S: Service<Req> + Clone + Send + Sync + 'static,
@@ -258,13 +285,15 @@ where
     Req: 'static,
 {
     if error.is::<NoRuntime>() {
+        errand.failed(&*error, |error| AttemptOutcome::Unsent { error });
         return State::failed(in_flight.member().signals().service(), Error::no_runtime());
     }
     let unsent = match error.downcast::<Unsent<Req>>() {
         Ok(unsent) => unsent,
-        Err(error) => return fail(in_flight, error),
+        Err(error) => return fail(in_flight, error, errand),
     };
     let (request, error) = unsent.into_parts();
+    errand.failed(&*error, |error| AttemptOutcome::Refused { error });
     let Some(shared) = Shared::<S>::of(&in_flight) else {
         let error = Error::closed(Some(error.into()));
         return State::failed(in_flight.member().signals().service(), error);
@@ -284,7 +313,11 @@ where
 const REFUSED_IN_A_ROW: u32 = 3;
 
 /// The endpoint had the request, and failed. In some ways of failing it is passed over, as one that accepts no requests.
-fn fail<S, Req>(mut in_flight: InFlight, error: BoxError) -> State<S, S::Future, Req>
+fn fail<S, Req>(
+    mut in_flight: InFlight,
+    error: BoxError,
+    mut errand: Errand,
+) -> State<S, S::Future, Req>
 where
     S: Service<Req> + Clone + Send + Sync + 'static,
     S::Error: Into<BoxError>,
@@ -295,10 +328,15 @@ where
     let (is_passed_over, error) = match error.downcast::<Suspect>() {
         Ok(suspect) => (true, suspect.0),
         Err(error) => match error.downcast::<Refused>() {
-            Ok(refused) => (refuses(&in_flight), refused.0),
+            Ok(refused) => {
+                errand.failed(&*refused.0, |error| AttemptOutcome::Unprocessed { error });
+                (refuses(&in_flight), refused.0)
+            }
             Err(error) => (false, error),
         },
     };
+    // If it hasn't ended.
+    errand.failed(&*error, |error| AttemptOutcome::Lost { error });
     if in_flight.member().tally().is_some()
         && let Some(shared) = Shared::<S>::of(&in_flight)
     {
