@@ -138,7 +138,7 @@ pub enum PickReason {
     LastResort,
     /// The request's key leads to it.
     Key,
-    /// The key's own pod can't have the request; this one is the next.
+    /// The key's own pod is out, or has too much to do; this one is the key's next.
     NextForKey,
     /// It is the only pod that gets requests.
     Only,

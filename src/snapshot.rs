@@ -74,7 +74,6 @@ impl<S> Snapshot<S> {
     }
 
     /// What is known now of the pod that `endpoint` is.
-    #[cfg(feature = "tls")]
     pub(crate) fn known(&self, endpoint: &Endpoint) -> Option<&Endpoint> {
         Some(&self.endpoints()[self.index_of(endpoint)?])
     }

@@ -185,7 +185,11 @@ impl Recording {
             attempt: Attempt {
                 name: None,
                 address: None,
-                cause: if is_another { AttemptCause::Another } else { cause },
+                cause: if is_another {
+                    AttemptCause::Another
+                } else {
+                    cause
+                },
                 why: None,
                 outcome: AttemptOutcome::UnderWay,
                 began: now.saturating_duration_since(began),

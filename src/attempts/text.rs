@@ -15,10 +15,16 @@ impl fmt::Display for Attempts {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let mut lines = Lines::default();
         for (number, attempt) in (1..).zip(&self.list) {
-            lines.add(&format!("{number}. "), &sentence(attempt, self.policy.as_deref()));
+            lines.add(
+                &format!("{number}. "),
+                &sentence(attempt, self.policy.as_deref()),
+            );
         }
         if self.is_budget_spent {
-            lines.add("", "Another attempt was wanted, but the retry budget is spent.");
+            lines.add(
+                "",
+                "Another attempt was wanted, but the retry budget is spent.",
+            );
         }
         if lines.0.is_empty() {
             lines.add("", "no attempts");
@@ -195,7 +201,10 @@ fn pieces(word: &str) -> impl Iterator<Item = &str> {
     const LEN: usize = WIDTH - 2 * INDENT.len();
     let mut rest = word;
     std::iter::from_fn(move || {
-        let end = rest.char_indices().nth(LEN).map_or(rest.len(), |(at, _)| at);
+        let end = rest
+            .char_indices()
+            .nth(LEN)
+            .map_or(rest.len(), |(at, _)| at);
         let (piece, after) = rest.split_at(end);
         rest = after;
         (!piece.is_empty()).then_some(piece)

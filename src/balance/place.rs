@@ -174,7 +174,7 @@ where
             },
         };
         errand.placed();
-        shared.record_pick(&mut errand, &in_flight);
+        shared.record_pick(&mut errand, &in_flight, None);
         wait = None;
         match offer(shared, service, in_flight, request, &mut errand) {
             Ok(state) => return state,

@@ -349,20 +349,27 @@ impl<S> Shared<S> {
         }
     }
 
-    /// Writes which endpoint a request goes to, and why, where its attempts are written.
-    pub(super) fn record_pick(&self, errand: &mut Errand, in_flight: &InFlight) {
+    /// Writes which endpoint a request goes to, and why, where its attempts are written. By its own route, or `beside` others.
+    pub(super) fn record_pick(
+        &self,
+        errand: &mut Errand,
+        in_flight: &InFlight,
+        beside: Option<&Route>,
+    ) {
         if errand.recording().is_none() {
             return;
         }
+        let route = beside.unwrap_or(errand.route());
         let is_panic = || self.history().is_some_and(|history| history.is_panic);
-        let why = self.current.load().why(errand.route(), in_flight);
+        let (snapshot, endpoint) = (self.current.load(), in_flight.endpoint());
+        let why = snapshot.why(route, in_flight);
         let is_policy = matches!(why, PickReason::Near | PickReason::Far | PickReason::Policy);
         let why = match is_policy && is_panic() {
             true => PickReason::Panic,
             false => why,
         };
         if let Some(recording) = errand.recording() {
-            recording.picked(in_flight.endpoint(), why);
+            recording.picked(snapshot.known(endpoint).unwrap_or(endpoint), why);
         }
     }
 

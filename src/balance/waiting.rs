@@ -86,12 +86,12 @@ impl<S: Clone> Shared<S> {
         }
         let picked = self.pick_routed(&beside);
         match &picked {
-            Some((_, beside)) => {
+            Some((_, placed)) => {
                 in_flight.found_no_room();
                 if let Some(recording) = errand.recording() {
                     recording.fail(&*why, |error| AttemptOutcome::Busy { error });
                     recording.seek(self.policy);
-                    self.record_pick(errand, beside);
+                    self.record_pick(errand, placed, Some(&beside));
                 }
             }
             None => errand.ask_again(),

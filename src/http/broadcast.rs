@@ -183,7 +183,9 @@ impl Client {
                 Ok(mut request) => {
                     let said: Option<Route> = request.extensions_mut().remove();
                     let route = said.unwrap_or_default().recorded_apart();
-                    request.extensions_mut().insert(route.member(target.clone()));
+                    request
+                        .extensions_mut()
+                        .insert(route.member(target.clone()));
                     // Who counts successes counts errors.
                     client.wait_layered(request, false)
                 }
