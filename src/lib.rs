@@ -229,6 +229,41 @@
 //! # }
 //! ```
 //!
+//! Of one request, [`Attempts`] tell what came of it, attempt by attempt: the pod, why that one, what came of it, and how long it
+//! waited for what. They are kept for requests that ask for it, or for [all of a client's](http::ClientBuilder::request_attempts);
+//! others pay nothing. The response has them, or the error. For any other protocol, give
+//! [`Route::record`] an [`AttemptLog`]:
+//!
+//! ```
+//! # #[cfg(feature = "test-util")]
+//! # async fn get() -> Result<(), tower_headless::BoxError> {
+//! # use tower_headless::{AttemptCause, test_util::{Cluster, Mode}};
+//! # let cluster = Cluster::start(2).await;
+//! # cluster.pod(0).set(Mode::Status(http::StatusCode::SERVICE_UNAVAILABLE));
+//! # let client = cluster.client().build()?;
+//! # client.get("/").await?; // the other request may begin at either
+//! let response = client.get("/").attempts().await?;
+//! for attempt in response.attempts().into_iter().flatten() {
+//!     println!("{:?}: {:?}, {:?}", attempt.address, attempt.why, attempt.outcome);
+//! }
+//! # let first = &response.attempts().expect("asked for").list[0];
+//! # assert_eq!(first.cause, AttemptCause::First);
+//! # Ok(())
+//! # }
+//! # #[cfg(feature = "test-util")]
+//! # tokio::runtime::Runtime::new().unwrap().block_on(get()).unwrap();
+//! ```
+//!
+//! As text, a request that a pod refused with 503 and another one answered:
+//!
+//! ```text
+//! 1. 10.244.1.7:80 (web-0), first attempt, picked by round-robin: answered 503
+//!    after 1.2ms
+//! 2. 10.244.2.4:80 (web-1), retry after the answer before, picked away from where
+//!    it has been: answered 200 after 2.9ms, begun at 1.2ms, waited 1.1ms for a
+//!    connection
+//! ```
+//!
 //! # Logging
 //!
 //! Events are [tracing](https://docs.rs/tracing)'s. Each names its `service` ([`BalanceBuilder::name`], by default
@@ -430,7 +465,7 @@
 //! | `json` | no | JSON in requests and responses: [`http::RequestBuilder::json`], [`http::Response::json`] |
 //! | `inspect` | no | [`inspect`]: a page that shows all balancers of a process, and JSON beside it |
 //! | `metrics`, `otel` | no | [`metrics`]: what is counted, on the facade of that name, or on OpenTelemetry's API |
-//! | `serde` | no | [`Explanation`] and [`BalanceCounts`] can be written and read, as JSON and the like |
+//! | `serde` | no | [`Explanation`], [`Attempts`] and [`BalanceCounts`] can be written and read, as JSON and the like |
 //! | `sessions` | no | [`http::Sessions`]: sticky sessions by cookie or header, on cookie |
 //! | `test-util` | no | [`test_util`]: an embedded DNS server, pods that fail on demand and a cluster of both, and [clients that a function answers](http::Client::from_fn), for [your own tests](test_util#how-to-test-your-application) |
 //! | `tls` | no | HTTPS, on rustls; takes one of the two below |

@@ -22,7 +22,8 @@ use tower::{Layer, ServiceExt, retry::budget::Budget, service_fn};
 use tower_headless::{
     Attempt, AttemptCause as Cause, AttemptLog, AttemptOutcome as Outcome, Attempts, Balance,
     BoxError, Connections, ConsistentHash, Endpoint, Error, Hedge, OnBodyEnd, OutlierDetection,
-    PickReason as Why, Retry, RetryLayer, RetryPolicy, RoundRobin, Route, StaticEndpoints,
+    PickReason as Why, Retry, RetryLayer, RetryPolicy, RetryUnavailable, RoundRobin, Route,
+    StaticEndpoints,
     http::{Client, ClientBuilder, Protocol},
     test_util::{Cluster, Mode},
 };
@@ -439,6 +440,56 @@ async fn a_retry_that_the_budget_refuses_is_told() {
     assert!(!attempts.is_budget_spent);
 }
 
+/// What nobody takes is sent again, too.
+#[derive(Clone, Copy, Debug)]
+struct Unsent;
+
+impl<Res> RetryPolicy<Request, Res> for Unsent {
+    fn again(&self, request: &Request) -> Option<Request> {
+        Some(Request(request.0))
+    }
+
+    fn retry(&self, result: Result<&Res, &Error>) -> bool {
+        result.is_err_and(Error::is_unsent)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_of_what_nobody_took_is_told() {
+    let world = world([1]).await;
+    world.pods.set([1], Behaviour::NotReady);
+    let service = RetryLayer::new(Unsent)
+        .retries(1)
+        .layer(world.balance.clone());
+    let log = AttemptLog::new();
+    let result = service
+        .call_with(Request(2), Route::new().record(&log))
+        .await;
+    assert!(result.is_err());
+    let expected = [
+        (Some(1), Cause::First, Some(Why::Only), "refused"),
+        (None, Cause::NotTaken, None, "unsent"),
+        (None, Cause::RetryUnsent, None, "unsent"),
+    ];
+    let all = log.attempts();
+    let all = short(&all);
+    assert_eq!(all, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_of_two_tries_is_replaced_by_a_retry() {
+    let (pods, service) = retried(3, |layer| layer.hedge(Hedge::after(50 * MILLI))).await;
+    pods.set([1], Behaviour::FailAfter(80 * MILLI));
+    pods.set([2, 3], Behaviour::After(SECOND));
+    let (is_ok, attempts) = ask_retried(&service, at(1)).await;
+    assert!(is_ok);
+    let all = short(&attempts);
+    assert_eq!(all[0].3, "lost");
+    assert_eq!((all[1].1, all[1].3), (Cause::Hedge, "answered"));
+    assert_eq!((all[2].1, all[2].3), (Cause::RetryLost, "overtaken"));
+    assert_eq!(all.len(), 3);
+}
+
 #[tokio::test(start_paused = true)]
 async fn of_a_hedge_and_the_first_attempt_one_is_cancelled() {
     let (pods, service) = retried(2, |layer| layer.hedge(Hedge::after(50 * MILLI))).await;
@@ -789,7 +840,7 @@ async fn a_balancer_of_http_services_tells_the_status() {
     let balance = Balance::builder(StaticEndpoints::new([pod]))
         .completion(OnBodyEnd::new())
         .build(|_: &Endpoint| {
-            service_fn(|_: ()| async {
+            service_fn(|_: HttpRequest<Empty<bytes::Bytes>>| async {
                 Ok::<_, BoxError>(
                     Response::builder()
                         .status(503)
@@ -798,7 +849,13 @@ async fn a_balancer_of_http_services_tells_the_status() {
             })
         });
     let log = AttemptLog::new();
-    let answer = balance.call_with((), Route::new().record(&log));
+    let request = HttpRequest::new(Empty::new());
+    let answer = balance.call_with(request, Route::new().record(&log));
+    answer.await.expect("an answer");
+    assert_eq!(short(&log.attempts())[0].3, "503");
+    let log = AttemptLog::new();
+    let layered = RetryLayer::new(RetryUnavailable::new()).layer(balance);
+    let answer = layered.call_with(HttpRequest::new(Empty::new()), Route::new().record(&log));
     answer.await.expect("an answer");
     assert_eq!(short(&log.attempts())[0].3, "503");
 }

@@ -453,7 +453,7 @@ impl Client {
             }
         }
         shared.retries.allowance.budget.deposit();
-        let is_told = shared.has_spans || shared.has_attempts || prepared.route.log().is_some();
+        let is_told = shared.has_spans | shared.has_attempts | prepared.route.log().is_some();
         let tracing = match is_told {
             true => self.trace(&mut prepared),
             false => None,
