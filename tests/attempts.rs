@@ -854,7 +854,7 @@ async fn a_balancer_of_http_services_tells_the_status() {
     answer.await.expect("an answer");
     assert_eq!(short(&log.attempts())[0].3, "503");
     let log = AttemptLog::new();
-    let layered = RetryLayer::new(RetryUnavailable::new()).layer(balance);
+    let layered = RetryLayer::new(RetryUnavailable).layer(balance);
     let answer = layered.call_with(HttpRequest::new(Empty::new()), Route::new().record(&log));
     answer.await.expect("an answer");
     assert_eq!(short(&log.attempts())[0].3, "503");
