@@ -208,6 +208,45 @@ async fn a_pod_that_is_asked_for_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_one_attempt_waits_for_one_after_another_is_told_apart() {
+    let (script, source) = discovery();
+    let balance = Balance::builder(source).build(Pods::default().make());
+    let (log, request) = spawn(&balance, Route::new().pod("web-7"));
+    advance(300 * MILLI).await;
+    script.answer([1]);
+    settle().await;
+    advance(200 * MILLI).await;
+    script.endpoints(vec![endpoint(7).with_hostname("web-7")]);
+    assert!(request.await.expect("no panic"));
+    let attempts = log.attempts();
+    let expected = (Some(7), Cause::First, Some(Why::Requested), "answered");
+    assert_eq!(short(&attempts), [expected]);
+    assert_eq!(waits(&attempts.list[0]), [300, 0, 0, 200]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_becomes_ready_as_another_one_is_told() {
+    let named = |host, name: &str| endpoint(host).with_hostname(name);
+    let set = vec![named(1, "web-1"), named(2, "web-2")];
+    let world = World::of(set, |builder| builder).await;
+    world.pods.set([1], Behaviour::Pending);
+    let log = AttemptLog::new();
+    let route = Route::new().pod("web-1").record(&log);
+    let mut request = tokio_test::task::spawn(world.balance.call_with(Request(2), route));
+    assert!(request.poll().is_pending());
+    world.set(vec![named(1, "web-2"), named(2, "web-1")]).await;
+    world.pods.set([1], Behaviour::Answer);
+    assert!(request.await.is_ok());
+    let all = log.attempts();
+    let requested = Some(Why::Requested);
+    let expected = [
+        (Some(1), Cause::First, requested, "left"),
+        (Some(2), Cause::NotTaken, requested, "answered"),
+    ];
+    assert_eq!(short(&all), expected);
+}
+
+#[tokio::test(start_paused = true)]
 async fn discovery_and_a_connection_are_waited_for() {
     let (script, source) = discovery();
     let pods = Pods::default();

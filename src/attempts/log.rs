@@ -221,7 +221,6 @@ impl Recording {
     /// It goes to this endpoint.
     pub(crate) fn picked(&self, endpoint: &Endpoint, why: PickReason) {
         self.with(|entry| {
-            entry.wait_over(Instant::now());
             let name = endpoint.hostname().or(endpoint.pod_name());
             entry.attempt.name = name.map(str::to_owned);
             entry.attempt.address = Some(endpoint.address());
