@@ -79,6 +79,7 @@ impl AttemptLog {
     }
 
     /// The request begins, unless it has begun.
+    #[cfg(feature = "http")]
     pub(crate) fn begin(&self) {
         self.lock().began.get_or_insert_with(Instant::now);
     }

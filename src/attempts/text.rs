@@ -170,7 +170,7 @@ impl Lines {
     fn add(&mut self, first: &str, words: &str) {
         let mut line = first.to_owned();
         let mut is_empty = true;
-        for word in words.split_whitespace().flat_map(|word| pieces(word)) {
+        for word in words.split_whitespace().flat_map(pieces) {
             let width = line.chars().count() + usize::from(!is_empty) + word.chars().count();
             if !is_empty && width > WIDTH {
                 self.push(&line);

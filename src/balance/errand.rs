@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::{
     attempts::{AttemptOutcome, Recording},
+    counters::WaitCause,
     endpoint::Endpoint,
     error::{Refusal, SharedError},
     route::Route,
@@ -72,6 +73,20 @@ impl Errand {
     #[inline]
     pub(super) fn recording(&mut self) -> Option<&mut Recording> {
         self.0.as_mut()?.recording.as_mut()
+    }
+
+    /// An endpoint is looked for, if attempts are written.
+    pub(super) fn seeks(&mut self, policy: &'static str) {
+        if let Some(recording) = self.recording() {
+            recording.seek(policy);
+        }
+    }
+
+    /// It waits for this from now on, if attempts are written.
+    pub(super) fn waits_for(&mut self, cause: WaitCause) {
+        if let Some(recording) = self.recording() {
+            recording.wait_for(cause);
+        }
     }
 
     /// The attempt has come to this, if attempts are written.

@@ -134,9 +134,7 @@ where
     S: Service<Req> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
 {
-    if let Some(recording) = errand.recording() {
-        recording.seek(shared.policy);
-    }
+    errand.seeks(shared.policy);
     if let Err(error) = leaves_out_a_name(errand.route()) {
         errand.failed(&error, |error| AttemptOutcome::Unsent { error });
         return State::failed(shared.signals.service(), error);
@@ -154,9 +152,7 @@ where
                 Ok(Placement::Waiting(change)) => {
                     let cause = shared.wait_cause(errand.route());
                     wait = wait.filter(|wait| wait.is_for(cause));
-                    if let Some(recording) = errand.recording() {
-                        recording.wait_for(cause);
-                    }
+                    errand.waits_for(cause);
                     return State::Waiting {
                         waiting: Box::new(Waiting {
                             change,
@@ -180,9 +176,7 @@ where
             Ok(state) => return state,
             Err(refused) => {
                 request = refused;
-                if let Some(recording) = errand.recording() {
-                    recording.seek(shared.policy);
-                }
+                errand.seeks(shared.policy);
             }
         }
     }
@@ -231,9 +225,7 @@ where
             },
             Poll::Pending => {}
         }
-        if let Some(recording) = errand.recording() {
-            recording.wait_for(WaitCause::Connection);
-        }
+        errand.waits_for(WaitCause::Connection);
         return Ok(State::Unsent {
             unready: Box::new(Unready {
                 service,
