@@ -134,13 +134,14 @@ where
     S: Service<Req> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
 {
-    errand.seeks(shared.policy);
     if let Err(error) = leaves_out_a_name(errand.route()) {
+        errand.seeks(shared.policy);
         errand.failed(&error, |error| AttemptOutcome::Unsent { error });
         return State::failed(shared.signals.service(), error);
     }
     shared.ask_for(errand.route());
     loop {
+        errand.seeks(shared.policy);
         let cut_off = shared.cut_off();
         let (service, in_flight) = match shared.pick_routed(errand.route()) {
             Some(picked) => picked,
@@ -151,18 +152,17 @@ where
                 Ok(Placement::Picked(service, in_flight)) => (service, in_flight),
                 Ok(Placement::Waiting(change)) => {
                     let cause = shared.wait_cause(errand.route());
-                    wait = wait.filter(|wait| wait.is_for(cause));
+                    let wait = wait.filter(|wait| wait.is_for(cause));
                     errand.waits_for(cause);
-                    return State::Waiting {
-                        waiting: Box::new(Waiting {
-                            change,
-                            wait: wait.or_else(|| shared.wait(cause)),
-                            request: Some(request),
-                            errand,
-                            cut_off,
-                            shared: shared.clone(),
-                        }),
-                    };
+                    let waiting = Box::new(Waiting {
+                        change,
+                        wait: wait.or_else(|| shared.wait(cause)),
+                        request: Some(request),
+                        errand,
+                        cut_off,
+                        shared: shared.clone(),
+                    });
+                    return State::Waiting { waiting };
                 }
                 Err(error) => {
                     return State::unplaced(shared, &mut errand, error);
@@ -174,10 +174,7 @@ where
         wait = None;
         match offer(shared, service, in_flight, request, &mut errand) {
             Ok(state) => return state,
-            Err(refused) => {
-                request = refused;
-                errand.seeks(shared.policy);
-            }
+            Err(refused) => request = refused,
         }
     }
 }
