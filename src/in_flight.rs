@@ -88,6 +88,11 @@ impl InFlight {
         &self.member
     }
 
+    /// Whether it finds out how an endpoint is that gets no other requests.
+    pub(crate) fn is_trial(&self) -> bool {
+        self.state.is_trial_or_half_open()
+    }
+
     /// Ends the trial, if this was one: its outcome is known.
     #[inline]
     pub(crate) fn end_trial(&mut self) -> bool {
@@ -393,6 +398,13 @@ pub trait Completion<R>: Send + Sync + 'static {
     fn failed(&self, error: &BoxError) -> Outcome {
         let _ = error;
         Outcome::Failure
+    }
+
+    /// The HTTP status of a response, where it has one: for [`AttemptOutcome::Answered`](crate::AttemptOutcome::Answered). None,
+    /// unless this says otherwise.
+    fn status(&self, response: &R) -> Option<u16> {
+        let _ = response;
+        None
     }
 
     /// Whether [`complete`](Self::complete) always drops the guard, because responses come whole. False, unless this says

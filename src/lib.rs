@@ -59,7 +59,7 @@
 //! | `json` | no | JSON in requests and responses: [`http::RequestBuilder::json`], [`http::Response::json`] |
 //! | `inspect` | no | [`inspect`]: a page that shows all balancers of a process, and JSON beside it |
 //! | `metrics`, `otel` | no | [`metrics`]: what is counted, on the facade of that name, or on OpenTelemetry's API |
-//! | `serde` | no | [`Explanation`] and [`BalanceCounts`] can be written and read, as JSON and the like |
+//! | `serde` | no | [`Explanation`], [`Attempts`] and [`BalanceCounts`] can be written and read, as JSON and the like |
 //! | `sessions` | no | [`http::Sessions`]: sticky sessions by cookie or header, on cookie |
 //! | `test-util` | no | [`test_util`]: an embedded DNS server, pods that fail on demand and a cluster of both, and [clients that a function answers](http::Client::from_fn), for [your own tests](guide::testing) |
 //! | `tls` | no | HTTPS, on rustls; takes one of the two below |
@@ -72,6 +72,7 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod attempts;
 mod backoff;
 mod balance;
 mod broadcast;
@@ -117,6 +118,9 @@ mod sync;
 #[cfg(feature = "test-util")]
 pub mod test_util;
 
+pub use attempts::{
+    Attempt, AttemptCause, AttemptLog, AttemptOutcome, AttemptWaits, Attempts, PickReason,
+};
 pub use balance::{
     Balance, BalanceBuilder, BalanceLayer, Connected, ConnectedFuture, Connections, EndpointState,
     EndpointStatus, Proximity, ResponseFuture,

@@ -8,7 +8,12 @@ pub(crate) use pod_name::PodName;
 
 use std::sync::Arc;
 
-use crate::{endpoint::Endpoint, member::MemberId, stable_hash::stable_hash};
+use crate::{
+    attempts::{AttemptCause, AttemptLog, Cause, Recording},
+    endpoint::Endpoint,
+    member::MemberId,
+    stable_hash::stable_hash,
+};
 
 /// What a request says of where it wants to go: by key, to one pod, to one rather than another, or away from some.
 /// Most requests say nothing.
@@ -62,6 +67,8 @@ struct Wishes {
     only_others: bool,
     /// It is sent because an answer is late.
     second_try: bool,
+    /// Where its attempts are written, and why there is this one.
+    recorded: Option<Cause>,
 }
 
 /// One endpoint of a balancer, for one life of it: another pod at its address is another target.
@@ -122,6 +129,48 @@ impl Route {
     /// the pods that failed by themselves.
     pub fn avoid(self, endpoint: &Endpoint) -> Self {
         self.with(|wishes| wishes.avoid.push(endpoint.clone()))
+    }
+
+    /// Writes what comes of the request to this log, attempt by attempt: pod, why that one, what came of it, how long it waited for
+    /// what. With an HTTP client, [`RequestBuilder::attempts`](crate::http::RequestBuilder::attempts) does it.
+    ///
+    /// It makes no difference to where the request goes.
+    pub fn record(self, log: &AttemptLog) -> Self {
+        let (log, why) = (log.clone(), AttemptCause::First);
+        self.with(|wishes| wishes.recorded = Some(Cause { log, why }))
+    }
+
+    /// The log that the request's attempts are written to, if there is one.
+    #[inline]
+    pub(crate) fn log(&self) -> Option<&AttemptLog> {
+        Some(&self.0.as_ref()?.recorded.as_ref()?.log)
+    }
+
+    /// The same for another try of the request, for this reason.
+    pub(crate) fn again(self, cause: AttemptCause) -> Self {
+        match self.log() {
+            None => self,
+            Some(_) => self.with(|wishes| {
+                if let Some(recorded) = &mut wishes.recorded {
+                    recorded.why = cause;
+                }
+            }),
+        }
+    }
+
+    /// A route that says nothing but that the request is recorded in a log of its own, if this one's is recorded.
+    #[cfg(feature = "http")]
+    pub(crate) fn recorded_apart(&self) -> Self {
+        match self.log() {
+            None => Self::new(),
+            Some(_) => Self::new().record(&AttemptLog::new()),
+        }
+    }
+
+    /// What writes a try of the request, if that is recorded.
+    pub(crate) fn recording(&self) -> Option<Recording> {
+        let recorded = self.0.as_ref()?.recorded.as_ref()?;
+        Some(Recording::new(recorded.clone()))
     }
 
     /// The one endpoint that is wanted, whatever is known of its health: no other one gets the request, and no later life of

@@ -11,6 +11,7 @@ mod suite;
 #[cfg(test)]
 mod tests;
 mod warm_up;
+mod why;
 mod writer;
 
 pub(crate) use writer::{Update, Writer};
@@ -73,7 +74,6 @@ impl<S> Snapshot<S> {
     }
 
     /// What is known now of the pod that `endpoint` is.
-    #[cfg(feature = "tls")]
     pub(crate) fn known(&self, endpoint: &Endpoint) -> Option<&Endpoint> {
         Some(&self.endpoints()[self.index_of(endpoint)?])
     }

@@ -23,7 +23,8 @@ const LAYERS: &[(&str, &[&str])] = &[
         "member",
         &["counters", "endpoint", "latency", "signals", "sync"],
     ),
-    ("route", &["endpoint", "member", "stable_hash"]),
+    ("attempts", &["counters", "endpoint", "error"]),
+    ("route", &["attempts", "endpoint", "member", "stable_hash"]),
     ("outcome", &["error"]),
     (
         "in_flight",
@@ -36,6 +37,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "snapshot",
         &[
+            "attempts",
             "comparison",
             "endpoint",
             "in_flight",
@@ -60,6 +62,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "balance",
         &[
+            "attempts",
             "backoff",
             "check",
             "comparison",
@@ -103,6 +106,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "retry",
         &[
+            "attempts",
             "balance",
             "counters",
             "endpoint",
@@ -118,6 +122,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "http",
         &[
+            "attempts",
             "backoff",
             "balance",
             "broadcast",

@@ -1,5 +1,7 @@
 //! What a request takes along from one endpoint to the next: where it wants to go, and until when it waits for that.
 
+use std::error::Error as StdError;
+
 use futures_util::{
     FutureExt,
     future::{BoxFuture, Shared},
@@ -7,16 +9,18 @@ use futures_util::{
 use tokio::time::Instant;
 
 use crate::{
+    attempts::{AttemptOutcome, Recording},
+    counters::WaitCause,
     endpoint::Endpoint,
     error::{Refusal, SharedError},
     route::Route,
 };
 
 /// One word, empty for most requests.
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 pub(super) struct Errand(Option<Box<Trip>>);
 
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 struct Trip {
     route: Route,
     /// Of a request for one pod, once it has been asked for; of any, once an endpoint was busy.
@@ -24,6 +28,8 @@ struct Trip {
     busy: Option<Box<BusyEndpoints>>,
     /// Whether the background task has heard that there is no endpoint for it, if it has been told.
     heard: Option<Heard>,
+    /// Writes what comes of it, if that is asked for.
+    recording: Option<Recording>,
 }
 
 /// The endpoints that have no room for a request.
@@ -56,10 +62,49 @@ impl Errand {
         let has_wishes = !route.is_empty();
         Self(has_wishes.then(|| {
             Box::new(Trip {
+                recording: route.recording(),
                 route,
                 ..Trip::default()
             })
         }))
+    }
+
+    /// What writes its attempts, if that is asked for.
+    #[inline]
+    pub(super) fn recording(&mut self) -> Option<&mut Recording> {
+        self.0.as_mut()?.recording.as_mut()
+    }
+
+    /// An endpoint is looked for, if attempts are written.
+    pub(super) fn seeks(&mut self, policy: &'static str) {
+        if let Some(recording) = self.recording() {
+            recording.seek(policy);
+        }
+    }
+
+    /// It waits for this from now on, if attempts are written.
+    pub(super) fn waits_for(&mut self, cause: WaitCause) {
+        if let Some(recording) = self.recording() {
+            recording.wait_for(cause);
+        }
+    }
+
+    /// The attempt has come to this, if attempts are written.
+    pub(super) fn ended(&mut self, outcome: AttemptOutcome) {
+        if let Some(recording) = self.recording() {
+            recording.end(outcome);
+        }
+    }
+
+    /// The attempt has failed with this, if attempts are written; `outcome` makes of the error's text what it has come to.
+    pub(super) fn failed(
+        &mut self,
+        error: &(dyn StdError + 'static),
+        outcome: impl FnOnce(String) -> AttemptOutcome,
+    ) {
+        if let Some(recording) = self.recording() {
+            recording.fail(error, outcome);
+        }
     }
 
     pub(super) fn route(&self) -> &Route {
@@ -131,11 +176,12 @@ impl Errand {
 
     /// An endpoint has it. Should it come back, it waits anew.
     pub(super) fn sent(&mut self) {
-        if let Some(trip) = &mut self.0
-            && trip.busy.take().is_some()
-            && !trip.route.is_for_one()
-        {
+        let Some(trip) = &mut self.0 else { return };
+        if trip.busy.take().is_some() && !trip.route.is_for_one() {
             trip.deadline = None;
+        }
+        if let Some(recording) = &trip.recording {
+            recording.wait_over();
         }
     }
 

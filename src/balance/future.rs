@@ -35,6 +35,7 @@ use super::{
     shared::Shared,
 };
 use crate::{
+    attempts::AttemptOutcome,
     counters::EndpointTally,
     endpoint::Endpoint,
     error::{BoxError, Busy, Error, SharedError},
@@ -157,16 +158,28 @@ impl<S: Service<Req>, Req, C> ResponseFuture<S, Req, C> {
 
     /// From now on the request avoids this endpoint, should it have to go to another one.
     pub(crate) fn avoid(self: Pin<&mut Self>, endpoint: &Endpoint) {
-        let errand = match self.project().state.project() {
-            StateProjection::Sent { errand, .. } => errand,
-            StateProjection::Unsent { unready } => match &mut unready.held {
-                Some(held) => &mut held.errand,
-                None => return,
-            },
-            StateProjection::Waiting { waiting } => &mut waiting.errand,
-            StateProjection::Failed { .. } => return,
-        };
-        errand.avoid(endpoint);
+        if let Some(errand) = self.errand() {
+            errand.avoid(endpoint);
+        }
+    }
+
+    /// It is about to be cancelled, because another try's result is the one that counts.
+    pub(crate) fn set_aside(self: Pin<&mut Self>) {
+        if let Some(errand) = self.errand() {
+            errand.ended(AttemptOutcome::Overtaken);
+        }
+    }
+
+    fn errand(self: Pin<&mut Self>) -> Option<&mut Errand> {
+        match self.project().state.project() {
+            StateProjection::Sent { errand, .. } => Some(errand),
+            StateProjection::Unsent { unready } => {
+                let held = unready.held.as_mut();
+                held.map(|held| &mut held.errand)
+            }
+            StateProjection::Waiting { waiting } => Some(&mut waiting.errand),
+            StateProjection::Failed { .. } => None,
+        }
     }
 
     /// Counts it as one that was sent again, at the endpoint that has it by now, if any has.
@@ -233,6 +246,10 @@ where
                         return Poll::Pending;
                     }
                     Poll::Ready(Ok(response)) => {
+                        if let Some(recording) = errand.recording() {
+                            let status = this.completion.status(&response);
+                            recording.end(AttemptOutcome::Answered { status });
+                        }
                         let mut in_flight = in_flight.take().expect(TAKEN);
                         Shared::<S>::accepted(&mut in_flight, this.completion.is_whole());
                         return Poll::Ready(Ok(this.completion.complete(in_flight, response)));
@@ -291,6 +308,7 @@ where
     Poll::Ready(match is_ready {
         // It may have become ready as another pod.
         Ok(()) if shared.is_lost(errand.route(), &in_flight) && !shared.is_closed() => {
+            errand.ended(AttemptOutcome::Left);
             place_errand(shared, request, errand)
         }
         Ok(()) => {
@@ -301,7 +319,7 @@ where
                 errand,
             }
         }
-        Err(error) => match refuse(shared, in_flight, error, request) {
+        Err(error) => match refuse(shared, in_flight, error, request, &mut errand) {
             Ok(state) => state,
             Err(request) => place_errand(shared, request, errand),
         },
@@ -353,7 +371,7 @@ where
         let errand = std::mem::take(&mut waiting.errand);
         place_again(shared, request, errand, waiting.wait.take())
     } else {
-        State::unplaced(shared, waiting.errand.route(), shared.closed())
+        State::unplaced(shared, &mut waiting.errand, shared.closed())
     })
 }
 
@@ -382,14 +400,17 @@ where
             *change = None;
         }
         if let Some(error) = shared.is_over(errand, in_flight) {
-            let failed = State::unplaced(shared, errand.route(), error);
+            let failed = State::unplaced(shared, errand, error);
             *held = None;
             return Poll::Ready(failed);
         }
         if has_left && !shared.is_closed() {
             let Held {
-                request, errand, ..
+                request,
+                mut errand,
+                ..
             } = held.take().expect(TAKEN);
+            errand.ended(AttemptOutcome::Left);
             return Poll::Ready(place_errand(shared, request, errand));
         }
         if has_left {

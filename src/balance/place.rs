@@ -11,6 +11,7 @@ use tower::Service;
 
 use super::{errand::Errand, reconnect::Refusal, shared::Shared, waiting::Placement};
 use crate::{
+    attempts::AttemptOutcome,
     counters::{Wait, WaitCause},
     error::{BoxError, Busy, Error, NoRuntime, PodState, Refused, Suspect, Unsent, chain},
     in_flight::InFlight,
@@ -44,8 +45,15 @@ impl<S, F, Req> State<S, F, Req> {
     /// A request that is over, and that no endpoint has had. A second try that finds no other endpoint is none: the first one goes
     /// on.
     #[cold]
-    pub(super) fn unplaced(shared: &Shared<S>, route: &Route, error: Error) -> Self {
-        if !route.is_only_others() {
+    pub(super) fn unplaced(shared: &Shared<S>, errand: &mut Errand, error: Error) -> Self {
+        let is_only_others = errand.route().is_only_others();
+        if let Some(recording) = errand.recording() {
+            match is_only_others {
+                true => recording.discard(),
+                false => recording.fail(&error, |error| AttemptOutcome::Unsent { error }),
+            }
+        }
+        if !is_only_others {
             shared.count_unplaced();
         }
         Self::failed(shared.signals.service(), error)
@@ -127,38 +135,42 @@ where
     S::Error: Into<BoxError>,
 {
     if let Err(error) = leaves_out_a_name(errand.route()) {
+        errand.seeks(shared.policy);
+        errand.failed(&error, |error| AttemptOutcome::Unsent { error });
         return State::failed(shared.signals.service(), error);
     }
     shared.ask_for(errand.route());
     loop {
+        errand.seeks(shared.policy);
         let cut_off = shared.cut_off();
         let (service, in_flight) = match shared.pick_routed(errand.route()) {
             Some(picked) => picked,
             None if errand.route().is_only_others() => {
-                return State::unplaced(shared, errand.route(), shared.no_other());
+                return State::unplaced(shared, &mut errand, shared.no_other());
             }
             None => match shared.pick_or_wait(&mut errand) {
                 Ok(Placement::Picked(service, in_flight)) => (service, in_flight),
                 Ok(Placement::Waiting(change)) => {
                     let cause = shared.wait_cause(errand.route());
-                    wait = wait.filter(|wait| wait.is_for(cause));
-                    return State::Waiting {
-                        waiting: Box::new(Waiting {
-                            change,
-                            wait: wait.or_else(|| shared.wait(cause)),
-                            request: Some(request),
-                            errand,
-                            cut_off,
-                            shared: shared.clone(),
-                        }),
-                    };
+                    let wait = wait.filter(|wait| wait.is_for(cause));
+                    errand.waits_for(cause);
+                    let waiting = Box::new(Waiting {
+                        change,
+                        wait: wait.or_else(|| shared.wait(cause)),
+                        request: Some(request),
+                        errand,
+                        cut_off,
+                        shared: shared.clone(),
+                    });
+                    return State::Waiting { waiting };
                 }
                 Err(error) => {
-                    return State::unplaced(shared, errand.route(), error);
+                    return State::unplaced(shared, &mut errand, error);
                 }
             },
         };
         errand.placed();
+        shared.record_pick(&mut errand, &in_flight, None);
         wait = None;
         match offer(shared, service, in_flight, request, &mut errand) {
             Ok(state) => return state,
@@ -200,7 +212,7 @@ where
                 });
             }
             Poll::Ready(Err(error)) => match error.into().downcast::<Busy>() {
-                Err(error) => return refuse(shared, in_flight, error, request),
+                Err(error) => return refuse(shared, in_flight, error, request, errand),
                 Ok(busy) => {
                     if let Some(beside) = shared.pick_beside(errand, &mut in_flight, *busy) {
                         (service, in_flight) = beside;
@@ -210,6 +222,7 @@ where
             },
             Poll::Pending => {}
         }
+        errand.waits_for(WaitCause::Connection);
         return Ok(State::Unsent {
             unready: Box::new(Unready {
                 service,
@@ -233,14 +246,17 @@ pub(super) fn refuse<S, Req>(
     in_flight: InFlight,
     error: BoxError,
     request: Req,
+    errand: &mut Errand,
 ) -> Result<State<S, S::Future, Req>, Req>
 where
     S: Service<Req> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
 {
     if error.is::<NoRuntime>() {
+        errand.failed(&*error, |error| AttemptOutcome::Unsent { error });
         return Ok(State::failed(shared.signals.service(), Error::no_runtime()));
     }
+    errand.failed(&*error, |error| AttemptOutcome::Refused { error });
     shared.refused(in_flight, Refusal::NotReady, false, error, ready::<S, Req>);
     Err(request)
 }
@@ -250,7 +266,7 @@ where
 pub(super) fn take_back<S, Req>(
     in_flight: InFlight,
     error: BoxError,
-    errand: Errand,
+    mut errand: Errand,
 ) -> State<S, S::Future, Req>
 where
     S: Service<Req> + Clone + Send + Sync + 'static,
@@ -258,13 +274,15 @@ where
     Req: 'static,
 {
     if error.is::<NoRuntime>() {
+        errand.failed(&*error, |error| AttemptOutcome::Unsent { error });
         return State::failed(in_flight.member().signals().service(), Error::no_runtime());
     }
     let unsent = match error.downcast::<Unsent<Req>>() {
         Ok(unsent) => unsent,
-        Err(error) => return fail(in_flight, error),
+        Err(error) => return fail(in_flight, error, errand),
     };
     let (request, error) = unsent.into_parts();
+    errand.failed(&*error, |error| AttemptOutcome::Refused { error });
     let Some(shared) = Shared::<S>::of(&in_flight) else {
         let error = Error::closed(Some(error.into()));
         return State::failed(in_flight.member().signals().service(), error);
@@ -284,7 +302,11 @@ where
 const REFUSED_IN_A_ROW: u32 = 3;
 
 /// The endpoint had the request, and failed. In some ways of failing it is passed over, as one that accepts no requests.
-fn fail<S, Req>(mut in_flight: InFlight, error: BoxError) -> State<S, S::Future, Req>
+fn fail<S, Req>(
+    mut in_flight: InFlight,
+    error: BoxError,
+    mut errand: Errand,
+) -> State<S, S::Future, Req>
 where
     S: Service<Req> + Clone + Send + Sync + 'static,
     S::Error: Into<BoxError>,
@@ -295,10 +317,15 @@ where
     let (is_passed_over, error) = match error.downcast::<Suspect>() {
         Ok(suspect) => (true, suspect.0),
         Err(error) => match error.downcast::<Refused>() {
-            Ok(refused) => (refuses(&in_flight), refused.0),
+            Ok(refused) => {
+                errand.failed(&*refused.0, |error| AttemptOutcome::Unprocessed { error });
+                (refuses(&in_flight), refused.0)
+            }
             Err(error) => (false, error),
         },
     };
+    // If it hasn't ended.
+    errand.failed(&*error, |error| AttemptOutcome::Lost { error });
     if in_flight.member().tally().is_some()
         && let Some(shared) = Shared::<S>::of(&in_flight)
     {

@@ -15,9 +15,11 @@ use tokio::{
 };
 
 use super::{
-    asked::Asked, generator::Generator, history::History, reconnect::Refusal, starter::Starter,
+    asked::Asked, errand::Errand, generator::Generator, history::History, reconnect::Refusal,
+    starter::Starter,
 };
 use crate::{
+    attempts::PickReason,
     counters::{TurnedDown, Wait, WaitCause},
     endpoint::Endpoint,
     error::{self, BoxError, Error, SharedError, chain},
@@ -344,6 +346,30 @@ impl<S> Shared<S> {
             false => WaitCause::Discovery,
             true if route.is_for_one() => WaitCause::Pod,
             true => WaitCause::Unreachable,
+        }
+    }
+
+    /// Writes which endpoint a request goes to, and why, where its attempts are written. By its own route, or `beside` others.
+    pub(super) fn record_pick(
+        &self,
+        errand: &mut Errand,
+        in_flight: &InFlight,
+        beside: Option<&Route>,
+    ) {
+        if errand.recording().is_none() {
+            return;
+        }
+        let route = beside.unwrap_or(errand.route());
+        let is_panic = || self.history().is_some_and(|history| history.is_panic);
+        let (snapshot, endpoint) = (self.current.load(), in_flight.endpoint());
+        let why = snapshot.why(route, in_flight);
+        let is_policy = matches!(why, PickReason::Near | PickReason::Far | PickReason::Policy);
+        let why = match is_policy && is_panic() {
+            true => PickReason::Panic,
+            false => why,
+        };
+        if let Some(recording) = errand.recording() {
+            recording.picked(snapshot.known(endpoint).unwrap_or(endpoint), why);
         }
     }
 

@@ -23,6 +23,7 @@ use super::{
     shared::{Event, Notes, READY_TIMEOUT, ReadyTimeout, Shared},
 };
 use crate::{
+    attempts::AttemptOutcome,
     endpoint::Endpoint,
     error::{Away, Busy, Error, NoEndpoints, PodState, Refusal, SharedError},
     home::Timer,
@@ -71,6 +72,7 @@ impl<S: Clone> Shared<S> {
         in_flight: &mut InFlight,
         busy: Busy,
     ) -> Option<(S, InFlight)> {
+        let why = busy.why.clone();
         let beside = errand.busy(in_flight.endpoint(), busy.why).clone();
         let now = Instant::now();
         let since = now.checked_sub(busy.waited).unwrap_or(now);
@@ -83,8 +85,15 @@ impl<S: Clone> Shared<S> {
             errand.is_late();
         }
         let picked = self.pick_routed(&beside);
-        match picked {
-            Some(_) => in_flight.found_no_room(),
+        match &picked {
+            Some((_, placed)) => {
+                in_flight.found_no_room();
+                if let Some(recording) = errand.recording() {
+                    recording.fail(&*why, |error| AttemptOutcome::Busy { error });
+                    recording.seek(self.policy);
+                    self.record_pick(errand, placed, Some(&beside));
+                }
+            }
             None => errand.ask_again(),
         }
         picked

@@ -379,11 +379,13 @@ where
     Req: 'static,
     C: Completion<S::Response>,
 {
-    fn overtaken(self: Pin<&mut Self>) {
+    fn overtaken(mut self: Pin<&mut Self>) {
+        self.as_mut().set_aside();
         self.in_flight().map(InFlight::lose);
     }
 
-    fn withdraw(self: Pin<&mut Self>) {
+    fn withdraw(mut self: Pin<&mut Self>) {
+        self.as_mut().set_aside();
         self.in_flight().map(InFlight::withdraw);
     }
 

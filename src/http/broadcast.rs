@@ -68,7 +68,8 @@ impl Client {
     ///   broadcast's are until the response begins.
     /// - **Successes** are the statuses below 400, where successes are counted: in `all`, `first`, `quorum` and `majority`. There
     ///   the others are errors that have a [status](Error::status). The stream has them all as responses.
-    /// - A [`Route`] in the request's extensions is ignored.
+    /// - A [`Route`] in the request's extensions is ignored. If [attempts](super::RequestBuilder::attempts) are asked for, each
+    ///   response and error has those of its own pod.
     ///
     /// A response holds its connection, and counts as in flight, until its body has been read or dropped.
     ///
@@ -154,10 +155,9 @@ impl Client {
     ) -> Broadcast<T, Error> {
         let client = self.clone();
         Broadcast::new(self.pods().roster(), kind, move |target| {
-            let route = Route::new().member(target.clone());
             let future = match request(&target.endpoint) {
                 Ok(prepared) => client.send(Prepared {
-                    route,
+                    route: prepared.route.recorded_apart().member(target.clone()),
                     errors: None,
                     ..prepared
                 }),
@@ -179,10 +179,13 @@ impl Client {
     ) -> Broadcast<T, Error> {
         let client = self.clone();
         Broadcast::new(self.pods().roster(), kind, move |target| {
-            let route = Route::new().member(target.clone());
             let future = match request(&target.endpoint) {
                 Ok(mut request) => {
-                    request.extensions_mut().insert(route);
+                    let said: Option<Route> = request.extensions_mut().remove();
+                    let route = said.unwrap_or_default().recorded_apart();
+                    request
+                        .extensions_mut()
+                        .insert(route.member(target.clone()));
                     // Who counts successes counts errors.
                     client.wait_layered(request, false)
                 }
@@ -233,7 +236,7 @@ impl Prepared {
         Some(Self {
             request: again(&self.request)?,
             time: self.time,
-            route: Route::new(),
+            route: self.route.recorded_apart(),
             tells_timeout: self.tells_timeout,
             errors: None,
             followed: None,

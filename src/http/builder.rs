@@ -77,6 +77,7 @@ use service::NoDiscovery as DefaultDiscovery;
 /// | [`allow_foreign_authority`](Self::allow_foreign_authority) | off: a URI of another service is an error |
 /// | [`grpc_status`](Self::grpc_status) | on: gRPC calls that fail are told so by a status |
 /// | [`request_spans`](Self::request_spans) | off: requests have no spans of tracing's |
+/// | [`request_attempts`](Self::request_attempts) | off: only requests that ask for it tell of their attempts |
 /// | [`base_path`](Self::base_path) | the path of the client's URI, if it has one |
 /// | [`default_headers`](Self::default_headers), [`user_agent`](Self::user_agent) | none |
 /// | [`response_limit`](Self::response_limit) | 64 MiB: what is read of a response as a whole |
@@ -111,6 +112,7 @@ pub struct ClientBuilder<D = DefaultDiscovery> {
     allow_foreign: bool,
     grpc_status: bool,
     has_spans: bool,
+    has_attempts: bool,
     defaults: DefaultSettings,
 }
 
@@ -138,6 +140,7 @@ impl ClientBuilder {
             allow_foreign: false,
             grpc_status: true,
             has_spans: false,
+            has_attempts: false,
             defaults: DefaultSettings::new(uri.path()),
         }
     }
@@ -192,6 +195,7 @@ impl<D> ClientBuilder<D> {
             allow_foreign: self.allow_foreign,
             grpc_status: self.grpc_status,
             has_spans: self.has_spans,
+            has_attempts: self.has_attempts,
             defaults: self.defaults,
         }
     }

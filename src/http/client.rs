@@ -36,6 +36,7 @@ use super::{
     traced::Traced,
 };
 use crate::{
+    attempts::AttemptLog,
     balance::EndpointStatus,
     counters::BalanceCounts,
     error::{BoxError, Error as BalanceError},
@@ -452,13 +453,14 @@ impl Client {
             }
         }
         shared.retries.allowance.budget.deposit();
-        let tracing = match shared.has_spans {
-            true => self.trace(&mut prepared.request),
+        let is_told = shared.has_spans | shared.has_attempts | prepared.route.log().is_some();
+        let tracing = match is_told {
+            true => self.trace(&mut prepared),
             false => None,
         };
         let (request, route) = (&mut prepared.request, &prepared.route);
         let replay = Replay::of(request, route, &shared.retries, shared.may_refuse);
-        let trace = tracing.as_ref().map(|tracing| &tracing.trace);
+        let trace = tracing.as_ref().and_then(|tracing| tracing.trace.as_ref());
         let send = || self.pods.call_with(prepared.request, prepared.route);
         let future = match trace {
             None => Traced::new(None, send),
@@ -472,30 +474,62 @@ impl Client {
             .traced(tracing)
     }
 
-    /// The span of a request: that of the one that layers have made it of, or its own.
+    /// The span of a request, and the log of its attempts: those of the one that layers have made it of, or its own.
     #[cold]
-    fn trace(&self, request: &mut PodRequest) -> Option<Tracing> {
-        if let Some(trace) = request.extensions_mut().remove::<Trace>() {
-            return Some(Tracing { trace, guard: None });
+    fn trace(&self, prepared: &mut Prepared) -> Option<Tracing> {
+        let (request, route) = (&mut prepared.request, &mut prepared.route);
+        let log = self.log(route);
+        if !self.shared.has_spans {
+            return Tracing::logged(None, log);
         }
-        let is_call = grpc::is_call(request.method(), request.headers());
-        self.begin_trace(request, is_call)
+        let tracing = match request.extensions_mut().remove::<Trace>() {
+            Some(trace) => Some(Tracing {
+                trace: Some(trace),
+                ..Tracing::default()
+            }),
+            None => {
+                let is_call = grpc::is_call(request.method(), request.headers());
+                self.begin_trace(request, is_call)
+            }
+        };
+        Tracing::logged(tracing, log)
+    }
+
+    /// The log of a request's attempts, if they are asked for, or all requests' are.
+    fn log(&self, route: &mut Route) -> Option<AttemptLog> {
+        if self.shared.has_attempts && route.log().is_none() {
+            *route = std::mem::take(route).record(&AttemptLog::new());
+        }
+        route.log().cloned()
     }
 
     fn begin_trace(&self, request: &Request<RequestBody>, is_call: bool) -> Option<Tracing> {
         let trace = Trace::begin(request, self.service(), is_call)?;
-        let guard = Some(trace.guard());
-        Some(Tracing { trace, guard })
+        Some(Tracing {
+            guard: Some(trace.guard()),
+            trace: Some(trace),
+            log: None,
+        })
     }
 
-    /// The span of a request that goes through layers: one for all that they make of it.
+    /// The span of a request that goes through layers, and its log: one for all that they make of it.
     fn trace_layered(&self, request: &mut Request<RequestBody>, is_call: bool) -> Option<Tracing> {
-        if !self.shared.has_spans || self.is_below() {
+        if self.is_below() {
             return None;
         }
-        let tracing = self.begin_trace(request, is_call)?;
-        request.extensions_mut().insert(tracing.trace.clone());
-        Some(tracing)
+        let mut route = request.extensions_mut().remove().unwrap_or_default();
+        let log = self.log(&mut route);
+        if !route.is_empty() {
+            request.extensions_mut().insert(route);
+        }
+        let tracing = match self.shared.has_spans {
+            true => self.begin_trace(request, is_call),
+            false => None,
+        };
+        if let Some(trace) = tracing.as_ref().and_then(|tracing| tracing.trace.clone()) {
+            request.extensions_mut().insert(trace);
+        }
+        Tracing::logged(tracing, log)
     }
 
     /// The client's own work.
@@ -549,10 +583,11 @@ impl Client {
         };
         let name = &self.shared.config.service.name;
         let give = || Through::given(layers, request, name);
-        let through = match &tracing {
+        let trace = tracing.as_ref().and_then(|tracing| tracing.trace.as_ref());
+        let through = match trace {
             None => give(),
             // What they do at once is in it, too.
-            Some(tracing) => tracing.trace.span().in_scope(give),
+            Some(trace) => trace.span().in_scope(give),
         };
         ResponseFuture::layered(through)
             .told(self.errors(is_call), None)

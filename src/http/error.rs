@@ -15,6 +15,7 @@ use http::{
 };
 
 use crate::{
+    attempts::Attempts,
     endpoint::Endpoint,
     error::{BoxError, Error as BalanceError, opening, tell},
 };
@@ -58,6 +59,8 @@ pub struct Error(
     Option<Arc<str>>,
     /// Another request that layers have made of the caller's may have been executed, and this is of one that was not.
     bool,
+    /// What came of the request, if that was asked for.
+    Option<Arc<Attempts>>,
 );
 
 #[derive(Debug, thiserror::Error)]
@@ -313,7 +316,7 @@ impl Error {
 
     /// The same of the time that is up, where `error` is how that was learnt.
     pub(super) fn because(mut self, error: Self) -> Self {
-        let Self(kind, service, _) = error;
+        let Self(kind, service, _, _) = error;
         self.1 = self.1.or(service);
         if let Some(Kind::Unanswered { source, .. } | Kind::Unended { source, .. }) =
             Arc::get_mut(&mut self.0)
@@ -387,7 +390,7 @@ impl Error {
 
     /// The same of a response's body, once more.
     pub(super) fn again(&self) -> Self {
-        Self(self.0.clone(), self.1.clone(), self.2)
+        Self(self.0.clone(), self.1.clone(), self.2, self.3.clone())
     }
 
     /// [`service`](Self::service), to be told of another error.
@@ -407,9 +410,9 @@ impl Error {
         let (pod, source) = match error.into_endpoint_failure() {
             Ok(failure) => failure,
             Err(error) if error.is_timeout() => {
-                return Self(Arc::new(Kind::NoAnswer(error)), service, false);
+                return Self(Arc::new(Kind::NoAnswer(error)), service, false, None);
             }
-            Err(error) => return Self(Arc::new(Kind::Unsent(error)), service, false),
+            Err(error) => return Self(Arc::new(Kind::Unsent(error)), service, false, None),
         };
         let source = match source.downcast::<Self>() {
             // The pod's protocol has no such request.
@@ -432,19 +435,31 @@ impl Error {
                 source,
             },
         };
-        Self(Arc::new(kind), service, false)
+        Self(Arc::new(kind), service, false, None)
     }
 
     /// Of a request that had to go to its session's pod.
     #[cfg(feature = "sessions")]
     pub(super) fn of_session(self, pod: Box<str>) -> Self {
-        let Self(kind, service, is_after) = self;
+        let Self(kind, service, is_after, attempts) = self;
         let kind = Arc::try_unwrap(kind).map(|kind| match kind {
             Kind::Unsent(source) if source.is_unreachable() => Kind::SessionLost { pod, source },
             kind => kind,
         });
         let kind = kind.map_or_else(|shared| shared, Arc::new);
-        Self(kind, service, is_after)
+        Self(kind, service, is_after, attempts)
+    }
+
+    /// Of a request whose attempts were asked for.
+    pub(super) fn with_attempts(mut self, attempts: Attempts) -> Self {
+        self.3 = Some(Arc::new(attempts));
+        self
+    }
+
+    /// What came of the request, attempt by attempt; none unless that was
+    /// [asked for](super::RequestBuilder::attempts).
+    pub fn attempts(&self) -> Option<&Attempts> {
+        self.3.as_deref().or_else(|| self.own().3.as_deref())
     }
 
     /// What became of the request, where a pod has failed it before a response began.
@@ -672,7 +687,7 @@ impl Error {
 
 impl From<Kind> for Error {
     fn from(kind: Kind) -> Self {
-        Self(Arc::new(kind), None, false)
+        Self(Arc::new(kind), None, false, None)
     }
 }
 

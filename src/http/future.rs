@@ -28,6 +28,7 @@ use super::{
     traced::Traced,
 };
 use crate::{
+    attempts::AttemptLog,
     balance::Balance,
     broadcast::Asking,
     endpoint::Endpoint,
@@ -56,6 +57,8 @@ pub(super) struct Shared {
     pub(super) grpc_status: bool,
     /// Each request has a span.
     pub(super) has_spans: bool,
+    /// Each request's attempts are written.
+    pub(super) has_attempts: bool,
     pub(super) defaults: Defaults,
 }
 
@@ -88,14 +91,46 @@ pin_project! {
     }
 }
 
-/// The span of a request.
+/// The span of a request, and the log of its attempts.
+#[derive(Default)]
 pub(super) struct Tracing {
-    pub(super) trace: Trace,
+    pub(super) trace: Option<Trace>,
     /// None if the request is one of a layer's, and another one ends the span.
     pub(super) guard: Option<RequestSpan>,
+    pub(super) log: Option<AttemptLog>,
 }
 
 impl Tracing {
+    /// Also written to this log. None if there is neither.
+    pub(super) fn logged(tracing: Option<Self>, log: Option<AttemptLog>) -> Option<Self> {
+        if let Some(log) = &log {
+            log.begin();
+        }
+        match tracing {
+            Some(tracing) => Some(Self { log, ..tracing }),
+            None => log.map(|log| Self {
+                log: Some(log),
+                ..Self::default()
+            }),
+        }
+    }
+
+    /// The answer tells of all attempts, if they are written.
+    fn tell(&self, answer: Answer) -> Answer {
+        let Some(log) = &self.log else { return answer };
+        if answer.as_ref().is_err_and(Error::is_timeout) {
+            log.time_is_up();
+        }
+        let attempts = log.attempts();
+        match answer {
+            Ok(mut response) => {
+                response.extensions_mut().insert(attempts);
+                Ok(response)
+            }
+            Err(error) => Err(error.with_attempts(attempts)),
+        }
+    }
+
     /// What has come of the request is recorded. The span goes on in the response's body.
     fn record(self, answer: &mut Answer) {
         let Some(mut guard) = self.guard else { return };
@@ -240,14 +275,21 @@ impl Future for ResponseFuture {
 impl ResponseFuture {
     #[cold]
     fn poll_traced(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
-        let span = self.tracing.as_ref().map(|it| it.trace.span().clone());
+        let trace = trace_of(&self.tracing);
+        let span = trace.map(|trace| trace.span().clone());
         let _entered = span.as_ref().map(|span| span.enter());
         let mut answer = ready!(self.as_mut().poll_answer(cx));
         let this = self.project();
+        let tracing = this.tracing.take();
+        if let Some(tracing) = &tracing {
+            answer = tracing.tell(answer);
+        }
         if let Some(call) = this.grpc {
             answer = call.answer(answer);
         }
-        if let Some(tracing) = this.tracing.take() {
+        if let Some(tracing) = tracing {
+            // A call's error has become a response by now.
+            answer = tracing.tell(answer);
             tracing.record(&mut answer);
         }
         Poll::Ready(answer)
@@ -322,7 +364,7 @@ impl ResponseFuture {
 }
 
 fn trace_of(tracing: &Option<Box<Tracing>>) -> Option<&Trace> {
-    tracing.as_deref().map(|tracing| &tracing.trace)
+    tracing.as_deref()?.trace.as_ref()
 }
 
 /// A request that may be hedged.

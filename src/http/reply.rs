@@ -11,7 +11,7 @@ use http_body::Body;
 use http_body_util::BodyExt;
 
 use super::{body::RequestBody, defaults::RESPONSE_LIMIT, error::Error, response::ResponseBody};
-use crate::endpoint::Endpoint;
+use crate::{attempts::Attempts, endpoint::Endpoint};
 
 /// A response: what [`RequestBuilder::send`](super::RequestBuilder::send) resolves to.
 ///
@@ -107,6 +107,12 @@ impl Response {
         self.inner.body().endpoint()
     }
 
+    /// What came of the request, attempt by attempt, up to this response; none unless that was
+    /// [asked for](super::RequestBuilder::attempts). It is in the response's extensions.
+    pub fn attempts(&self) -> Option<&Attempts> {
+        self.inner.extensions().get()
+    }
+
     /// The response, unless its status is a client's or a server's error: 400 to 599.
     ///
     /// # Errors
@@ -131,10 +137,14 @@ impl Response {
         if !status.is_client_error() && !status.is_server_error() {
             return Ok(self);
         }
-        Err(self.body().error(|pod| match &self.asked {
+        let error = self.body().error(|pod| match &self.asked {
             Some(asked) => Error::status_of(pod, status, asked.text()),
             None => Error::answered(pod, status),
-        }))
+        });
+        Err(match self.attempts() {
+            Some(attempts) => error.with_attempts(attempts.clone()),
+            None => error,
+        })
     }
 
     /// All of the body, up to the [response limit](super::ClientBuilder::response_limit).

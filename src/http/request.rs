@@ -26,6 +26,7 @@ use super::{
     send::SendFuture,
 };
 use crate::{
+    attempts::AttemptLog,
     broadcast::Broadcast,
     route::{Route, RouteKey},
 };
@@ -287,15 +288,47 @@ impl RequestBuilder {
     /// itself](super::ClientBuilder::key_from). Keys from a header or the path are text, so write `.key("7")` for theirs: `.key(7)`
     /// is another key. The rest of its route stays.
     pub fn key(self, key: impl Into<RouteKey>) -> Self {
-        let route = self.request.as_ref().ok();
-        let route = route.and_then(|request| request.extensions().get::<Route>());
-        let route = route.cloned().unwrap_or_default().key(key);
+        let route = self.own_route().key(key);
         self.route(route)
     }
 
     /// Where it wants to go; see [`Route`]. It replaces the route that was set before, [key](Self::key) included.
     pub fn route(self, route: Route) -> Self {
+        let route = match self.own_route().log() {
+            Some(log) if route.log().is_none() => route.record(log),
+            _ => route,
+        };
         self.extension(route)
+    }
+
+    /// Has the response, or the error, tell what came of the request, attempt by attempt: pod, why that one, what came of it, how
+    /// long it waited for what. See [`Attempts`](crate::Attempts).
+    ///
+    /// ```no_run
+    /// # async fn get(client: tower_headless::http::Client) -> Result<(), tower_headless::http::Error> {
+    /// let answer = client.get("/users").attempts().await;
+    /// let attempts = match &answer {
+    ///     Ok(response) => response.attempts(),
+    ///     Err(error) => error.attempts(),
+    /// };
+    /// if let Some(attempts) = attempts.filter(|attempts| attempts.list.len() > 1) {
+    ///     eprintln!("it took more than one attempt:\n{attempts}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// For a gRPC call, or any request of the client as a [`Service`](tower::Service), put
+    /// [`Route::record`] into the request's extensions.
+    pub fn attempts(self) -> Self {
+        let route = self.own_route().record(&AttemptLog::new());
+        self.extension(route)
+    }
+
+    fn own_route(&self) -> Route {
+        let request = self.request.as_ref().ok();
+        let route = request.and_then(|request| request.extensions().get());
+        route.cloned().unwrap_or_default()
     }
 
     /// Something for the layers around the client, or for the client itself: one value of each type.
@@ -374,7 +407,13 @@ impl RequestBuilder {
 
     /// Copies the request. None if its body is a stream, or if it is an error already.
     pub fn try_clone(&self) -> Option<Self> {
-        let request = super::kept_head::again(self.request.as_ref().ok()?)?;
+        let mut request = super::kept_head::again(self.request.as_ref().ok()?)?;
+        let route = self.own_route();
+        if route.log().is_some() {
+            // Its attempts are its own.
+            let route = route.record(&AttemptLog::new());
+            request.extensions_mut().insert(route);
+        }
         let aim = self.aim.as_ref().map(|aim| Aim {
             route: aim.route.clone(),
             host: aim.host.clone(),

@@ -137,6 +137,10 @@ impl Completion<Response<ResponseBody>> for OnResponseEnd {
         response
     }
 
+    fn status(&self, response: &Response<ResponseBody>) -> Option<u16> {
+        Some(response.status().as_u16())
+    }
+
     fn failed(&self, error: &BoxError) -> outcome::Outcome {
         let error = unmarked(error);
         if error.is::<Error>() || error.is::<NoRuntime>() {

@@ -58,6 +58,10 @@ impl<B: Body, C: ClassifyHttp + Clone> Completion<http::Response<B>> for OnBodyE
     fn failed(&self, error: &BoxError) -> Outcome {
         self.0.error(error)
     }
+
+    fn status(&self, response: &http::Response<B>) -> Option<u16> {
+        Some(response.status().as_u16())
+    }
 }
 
 pin_project! {

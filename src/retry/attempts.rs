@@ -14,6 +14,7 @@ use tower::retry::budget::Budget;
 
 use super::{budget::DefaultBudget, delays::Delays};
 use crate::{
+    attempts::AttemptCause,
     counters::{BalanceTally, Retried},
     endpoint::Endpoint,
     hedge::{Charge, Hedges},
@@ -134,6 +135,16 @@ impl Fate {
     fn may_be_executed(self) -> bool {
         matches!(self, Self::Answered | Self::Lost)
     }
+
+    /// Why there is an attempt after this.
+    fn cause(self) -> AttemptCause {
+        match self {
+            Self::Answered => AttemptCause::RetryAnswered,
+            Self::Lost => AttemptCause::RetryLost,
+            Self::Unprocessed => AttemptCause::RetryUnprocessed,
+            Self::Unsent => AttemptCause::RetryUnsent,
+        }
+    }
 }
 
 /// The attempts of one request whose results are of type `T`.
@@ -220,7 +231,8 @@ impl<T> Attempts<T> {
         ended.tell("request sent again");
         allowance.retried(ended.fate);
         self.keep(result, ended.fate, false);
-        ControlFlow::Continue((request, self.route.clone()))
+        let route = self.route.clone().again(ended.fate.cause());
+        ControlFlow::Continue((request, route))
     }
 
     /// The route of a second try beside the one at `endpoint`, which goes to another one or nowhere. None if there is no other.
@@ -231,7 +243,8 @@ impl<T> Attempts<T> {
         has_other: impl FnOnce(&Route) -> bool,
     ) -> Option<Route> {
         let route = allowance.delays.avoid(self.route.clone().avoid(endpoint));
-        Some(route.second_try()).filter(has_other)
+        let route = route.second_try().again(AttemptCause::Hedge);
+        Some(route).filter(has_other)
     }
 
     /// One of two tries has come to this, and the other one goes on.
@@ -253,7 +266,8 @@ impl<T> Attempts<T> {
     ) -> Option<(Req, Route)> {
         let third = self.third(ended, other, allowance, &has_other);
         let allowed = third.filter(|_| self.allow(ended, allowance, has_other));
-        let replaced = allowed.and_then(|route| Some((again()?, route)));
+        let cause = ended.fate.cause();
+        let replaced = allowed.and_then(|route| Some((again()?, route.again(cause))));
         if replaced.is_some() {
             ended.tell("request sent again beside its hedge");
             allowance.retried(ended.fate);
@@ -312,6 +326,9 @@ impl<T> Attempts<T> {
         let allowed = allowance.budget.withdraw();
         if let Some(tally) = allowance.tally.as_ref().filter(|_| !allowed) {
             tally.budget_refused();
+        }
+        if let Some(log) = self.route.log().filter(|_| !allowed) {
+            log.budget_is_spent();
         }
         self.left -= usize::from(allowed);
         allowed

@@ -23,6 +23,10 @@ impl<C: Completion<R>, R> Completion<R> for Located<C> {
         self.0.failed(error)
     }
 
+    fn status(&self, response: &R) -> Option<u16> {
+        self.0.status(response)
+    }
+
     fn is_whole(&self) -> bool {
         self.0.is_whole()
     }

@@ -94,7 +94,10 @@ impl<S> Snapshot<S> {
     }
 
     /// The endpoints that are the pod, of which there may be two while it is made anew; those that terminate come last.
-    fn indices_of<'a>(&'a self, pod: &PodId) -> impl Iterator<Item = usize> + use<'a, S> {
+    pub(super) fn indices_of<'a>(
+        &'a self,
+        pod: &PodId,
+    ) -> impl Iterator<Item = usize> + use<'a, S> {
         let at = self.at_address(pod);
         let terminates = |index: &usize| self.members.endpoint(*index).is_terminating();
         let last = at.clone().filter(terminates);

@@ -16,7 +16,7 @@ use tokio::{
 };
 use tower::{ServiceExt, retry::budget::TpsBudget};
 use tower_headless::{
-    BoxError, Endpoint, FailureCounts, StaticEndpoints,
+    AttemptCause, AttemptOutcome, BoxError, Endpoint, FailureCounts, StaticEndpoints,
     http::{Client, ClientBuilder, Protocol, ResponseBody},
 };
 use tracing::Level;
@@ -498,6 +498,37 @@ async fn a_stream_that_is_refused_is_sent_again() {
     };
     let (_frames, response) = join(serve, within("a response", client.oneshot(post()))).await;
     response.expect("a response");
+}
+
+#[tokio::test]
+async fn a_refused_stream_is_told_as_an_attempt() {
+    let (listener, pod) = listen().await;
+    let client = client([pod]);
+    let serve = async {
+        let mut frames = greet(&listener, None).await;
+        let stream = frames.stream().await;
+        frames.reset(stream, REFUSED_STREAM).await;
+        let stream = frames.stream().await;
+        frames.ok(stream).await;
+        frames
+    };
+    let request = client.get("/").attempts().into_future();
+    let (_frames, response) = join(serve, within("a response", request)).await;
+    let response = response.expect("a response");
+    let attempts = response.attempts().expect("asked for");
+    let [refused, answered] = &attempts.list[..] else {
+        panic!("{attempts}");
+    };
+    let outcome = &refused.outcome;
+    assert!(
+        matches!(outcome, AttemptOutcome::Unprocessed { .. }),
+        "{outcome}"
+    );
+    assert_eq!(answered.cause, AttemptCause::RetryUnprocessed);
+    assert_eq!(
+        answered.outcome,
+        AttemptOutcome::Answered { status: Some(200) }
+    );
 }
 
 /// A pod that keeps its connections and refuses every stream; and how many it has refused.

@@ -164,6 +164,7 @@ impl<D> ClientBuilder<D> {
             may_refuse,
             grpc_status: self.grpc_status,
             has_spans: self.has_spans,
+            has_attempts: self.has_attempts,
             defaults,
         }))
     }

@@ -1,4 +1,4 @@
-//! Settings of tracing.
+//! What is told of each request.
 
 use super::ClientBuilder;
 
@@ -7,6 +7,13 @@ impl<D> ClientBuilder<D> {
     /// subscribes to them, they aren't made.
     pub fn request_spans(mut self, are_made: bool) -> Self {
         self.has_spans = are_made;
+        self
+    }
+
+    /// Whether each response and each error tells what came of its request, attempt by attempt, as if each request had
+    /// [asked for it](crate::http::RequestBuilder::attempts); off by default. It costs each request a few allocations.
+    pub fn request_attempts(mut self, are_told: bool) -> Self {
+        self.has_attempts = are_told;
         self
     }
 }

@@ -1,0 +1,212 @@
+//! Attempts as text, for a log or a terminal of 80 columns.
+
+use std::{
+    fmt::{self, Formatter, Write},
+    time::Duration,
+};
+
+use super::{Attempt, AttemptCause, AttemptOutcome, AttemptWaits, Attempts, PickReason};
+
+/// How wide the text is.
+const WIDTH: usize = 80;
+
+impl fmt::Display for Attempts {
+    /// A few lines for each attempt.
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let mut lines = Lines::default();
+        for (number, attempt) in (1..).zip(&self.list) {
+            lines.add(
+                &format!("{number}. "),
+                &sentence(attempt, self.policy.as_deref()),
+            );
+        }
+        if self.is_budget_spent {
+            lines.add(
+                "",
+                "Another attempt was wanted, but the retry budget is spent.",
+            );
+        }
+        if lines.0.is_empty() {
+            lines.add("", "no attempts");
+        }
+        f.write_str(&lines.0)
+    }
+}
+
+fn sentence(attempt: &Attempt, policy: Option<&str>) -> String {
+    let mut text = match (attempt.address, &attempt.name) {
+        (Some(address), Some(name)) => format!("{address} ({name})"),
+        (Some(address), None) => address.to_string(),
+        (None, _) => "no pod".to_owned(),
+    };
+    // Writing to a string doesn't fail.
+    let _ = write!(text, ", {}", attempt.cause);
+    if let Some(why) = attempt.why {
+        let _ = match (why, policy) {
+            (PickReason::Policy, Some(policy)) => write!(text, ", picked by {policy}"),
+            _ => write!(text, ", picked {why}"),
+        };
+    }
+    let _ = write!(text, ": {} ", attempt.outcome);
+    let _ = match attempt.outcome {
+        AttemptOutcome::UnderWay => write!(text, "for {}", short(attempt.took)),
+        _ => write!(text, "after {}", short(attempt.took)),
+    };
+    if !attempt.began.is_zero() {
+        let _ = write!(text, ", begun at {}", short(attempt.began));
+    }
+    let _ = write!(text, "{}", attempt.waits);
+    if let Some(error) = attempt.outcome.error() {
+        let _ = write!(text, ": {error}");
+    }
+    text
+}
+
+/// To the microsecond, in the unit that suits it.
+fn short(time: Duration) -> String {
+    format!("{:.1?}", Duration::from_micros(time.as_micros() as u64))
+}
+
+/// The waits that there were: `, waited 1.5s for discovery`. Nothing if there was none.
+impl fmt::Display for AttemptWaits {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let waits = [
+            (self.discovery, "discovery"),
+            (self.unreachable, "any pod to accept"),
+            (self.connection, "a connection"),
+            (self.pod, "this pod"),
+        ];
+        for (time, what) in waits.iter().filter(|(time, _)| !time.is_zero()) {
+            write!(f, ", waited {} for {what}", short(*time))?;
+        }
+        Ok(())
+    }
+}
+
+impl AttemptOutcome {
+    /// Why, where it is an error.
+    pub fn error(&self) -> Option<&str> {
+        match self {
+            Self::Refused { error }
+            | Self::Busy { error }
+            | Self::Unprocessed { error }
+            | Self::Lost { error }
+            | Self::Unsent { error } => Some(error),
+            Self::UnderWay
+            | Self::Answered { .. }
+            | Self::Left
+            | Self::Overtaken
+            | Self::TimedOut
+            | Self::Cancelled => None,
+        }
+    }
+}
+
+impl fmt::Display for AttemptOutcome {
+    /// Without its error.
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Answered {
+                status: Some(status),
+            } => return write!(f, "answered {status}"),
+            Self::UnderWay => "under way",
+            Self::Answered { status: None } => "answered",
+            Self::Refused { .. } => "refused",
+            Self::Busy { .. } => "had no room",
+            Self::Left => "left the set",
+            Self::Unprocessed { .. } => "not processed",
+            Self::Lost { .. } => "lost",
+            Self::Unsent { .. } => "not sent",
+            Self::Overtaken => "cancelled for another's answer",
+            Self::TimedOut => "out of time",
+            Self::Cancelled => "cancelled",
+        })
+    }
+}
+
+impl fmt::Display for AttemptCause {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::First => "first attempt",
+            Self::NotTaken => "as the one before didn't take it",
+            Self::RetryAnswered => "retry after the answer before",
+            Self::RetryLost => "retry of a lost request",
+            Self::RetryUnprocessed => "retry of an unprocessed request",
+            Self::RetryUnsent => "retry of an unsent request",
+            Self::Hedge => "hedge",
+            Self::Another => "another request",
+        })
+    }
+}
+
+impl fmt::Display for PickReason {
+    /// After "picked".
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Broadcast => "as each endpoint is",
+            Self::Requested => "as it was asked for",
+            Self::Trial => "for a trial",
+            Self::Preferred => "as it is preferred",
+            Self::Avoided => "though avoided, as no other was left",
+            Self::LastResort => "though ejected, as no other was left",
+            Self::Key => "by its key",
+            Self::NextForKey => "as the key's next",
+            Self::Only => "as the only one available",
+            Self::Elsewhere => "away from where it has been",
+            Self::Panic => "in a panic",
+            Self::Near => "as it is near",
+            Self::Far => "though far, as the near ones are too few",
+            Self::Policy => "by the policy",
+        })
+    }
+}
+
+/// Lines that are no wider than the text may be.
+#[derive(Default)]
+struct Lines(String);
+
+impl Lines {
+    /// The words, after `first`, in as many lines as they need; the further ones are indented.
+    fn add(&mut self, first: &str, words: &str) {
+        let mut line = first.to_owned();
+        let mut is_empty = true;
+        for word in words.split_whitespace().flat_map(pieces) {
+            let width = line.chars().count() + usize::from(!is_empty) + word.chars().count();
+            if !is_empty && width > WIDTH {
+                self.push(&line);
+                line = INDENT.to_owned();
+                is_empty = true;
+            }
+            if !is_empty {
+                line.push(' ');
+            }
+            line += word;
+            is_empty = false;
+        }
+        self.push(&line);
+    }
+
+    fn push(&mut self, line: &str) {
+        if !self.0.is_empty() {
+            self.0.push('\n');
+        }
+        self.0 += line;
+    }
+}
+
+const INDENT: &str = "   ";
+
+/// A word in pieces that fit into a line, after its indent and a number.
+fn pieces(word: &str) -> impl Iterator<Item = &str> {
+    const LEN: usize = WIDTH - 2 * INDENT.len();
+    let mut rest = word;
+    std::iter::from_fn(move || {
+        let end = rest
+            .char_indices()
+            .nth(LEN)
+            .map_or(rest.len(), |(at, _)| at);
+        let (piece, after) = rest.split_at(end);
+        rest = after;
+        (!piece.is_empty()).then_some(piece)
+    })
+}
