@@ -37,6 +37,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "snapshot",
         &[
             "comparison",
+            "counters",
             "endpoint",
             "in_flight",
             "locality",
