@@ -382,7 +382,7 @@
 //! | `backoff.rs` | growing delays and jitter |
 //! | `home.rs` | which runtime something lives in, and timers that may move to another one |
 //! | `signals.rs` | rare conditions that each pick checks with one load: a trial on offer, a new endpoint, an outage |
-//! | `counters.rs`, `counters/` | what is counted of requests, endpoint by endpoint and in all; a histogram of latencies |
+//! | `counters.rs`, `counters/` | what is counted of requests and connections, endpoint by endpoint and in all; a histogram of latencies |
 //! | `latency.rs`, `latency/` | how long an endpoint takes to answer: a moving average that believes bad news at once, and a 95th percentile |
 //! | `member.rs`, `member/` | one endpoint as a balancer has it, for one life: status word, requests in flight, statistics; a set of them, as policies see it |
 //! | `route.rs`, `route/` | what a request says of where it wants to go; what one pod is asked for by |
@@ -403,6 +403,7 @@
 //! | `discovery/endpoint_slices.rs`, `discovery/endpoint_slices/` | feature `kube`: the API server's slices, listed and watched; nothing else names kube |
 //! | `subset.rs`, `subset/` | which part of a set a client uses: its order of the pods, and how much of that; pure |
 //! | `membership.rs`, `membership/` | what joins and leaves, for those who need the set itself |
+//! | `metrics.rs`, `metrics/` | features `metrics`, `otel`: what is counted, as values of metrics, and who takes them |
 //! | `explain.rs`, `explain/` | why requests go where they go: plain data that a balancer makes of itself, and its text |
 //! | `balance.rs`, `balance/` | the service, its builder and layer, its future, its one background task and the registry of members |
 //! | `balance/connected.rs`, `balance/connected/` | a pod's service over connections of any protocol: one for each request, or one for all |

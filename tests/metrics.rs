@@ -1,5 +1,10 @@
 //! What is counted, as real exporters have it: names, labels, values, and what becomes of series that end.
 
+#[path = "metrics/faults.rs"]
+mod faults;
+#[allow(dead_code)]
+#[path = "endpoint_slices/kit.rs"]
+mod kit;
 mod support;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -19,6 +24,9 @@ use tower_headless::{
     metrics::{METRICS, Metrics, Observed, Recorder, observe},
     test_util::{Cluster, Mode},
 };
+
+/// What `kit` has a Service of.
+const WEB: &str = "web.default:80";
 
 /// A recorder, and a real exporter behind it.
 struct Prometheus {
