@@ -3,6 +3,8 @@
 //! | file | what lives there |
 //! | --- | --- |
 //! | `counters/tally.rs` | the counters themselves: relaxed atomics, which requests write |
+//! | `counters/connections.rs` | those of connections, which pools write |
+//! | `counters/count.rs` | one of them |
 //! | `counters/counts.rs` | the same as plain numbers, for whoever reads |
 //! | `counters/latencies.rs` | the histogram of both |
 //!
@@ -10,10 +12,19 @@
 //! reads. An endpoint's counters are kept by the balancer's from the endpoint's first moment, and added to its sums once the
 //! last request of an endpoint that has left has ended: so totals never go down.
 
+#[cfg_attr(
+    not(feature = "http"),
+    expect(dead_code, reason = "the HTTP client's pools count connections")
+)]
+mod connections;
+mod count;
 mod counts;
 mod latencies;
 mod tally;
 
+#[cfg(feature = "http")]
+pub(crate) use connections::{Closed, HasIdle, NotConnected, claim};
+pub(crate) use connections::{ConnectionTally, joining};
 pub use counts::{
     BalanceCounts, ConnectionCounts, ConnectionEnds, ConnectionFailures, DiscoveryCounts,
     EjectionCounts, EndpointCounts, FailureCounts, RetryCounts, WaitCounts, Waits,

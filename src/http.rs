@@ -67,6 +67,7 @@
 // - replay.rs: which requests may be sent again
 // - pod.rs: the service of one pod
 // - pool.rs, pool/: its connections, and what requests and responses hold of them
+// - ending.rs: why they end
 // - connect.rs, socket.rs, arrivals.rs, reclaim.rs, protocol.rs, h2_task.rs, h2_wire.rs, h2_wire/: how they are made, and run
 // - tls.rs, tls/: TLS: whom to trust and who to be, from files that change too
 // - renewal.rs: connections that were made with settings that don't hold any more
@@ -92,6 +93,7 @@ mod cookies;
 mod cut_off;
 mod deadline;
 mod defaults;
+mod ending;
 mod error;
 mod failure;
 mod framing;

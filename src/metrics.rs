@@ -31,6 +31,8 @@ mod carried;
 mod descriptor;
 #[cfg(feature = "metrics")]
 mod facade;
+#[cfg(feature = "otel")]
+mod otel;
 mod reading;
 mod sample;
 mod table;
@@ -38,6 +40,8 @@ mod table;
 pub use descriptor::{Descriptor, Kind, Unit, prometheus_label};
 #[cfg(feature = "metrics")]
 pub use facade::Recorder;
+#[cfg(feature = "otel")]
+pub use otel::{Observed, observe};
 pub use sample::{Histogram, Life, MetricsSink, Sample, Value};
 pub use table::METRICS;
 

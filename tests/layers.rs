@@ -39,6 +39,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "attempts",
             "comparison",
+            "counters",
             "endpoint",
             "in_flight",
             "locality",

@@ -1,19 +1,32 @@
 //! What is counted, as real exporters have it: names, labels, values, and what becomes of series that end.
 
+#[path = "metrics/faults.rs"]
+mod faults;
+#[allow(dead_code)]
+#[path = "endpoint_slices/kit.rs"]
+mod kit;
 mod support;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use http::StatusCode;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use opentelemetry::metrics::MeterProvider;
+use opentelemetry_sdk::metrics::{
+    InMemoryMetricExporter, PeriodicReader, SdkMeterProvider,
+    data::{AggregatedMetrics, MetricData},
+};
 use support::scripted::{Behaviour, Request, World, endpoint, settle};
 use tower::ServiceExt;
 use tower_headless::{
     Balancers,
     http::Client,
-    metrics::{METRICS, Metrics, Recorder},
+    metrics::{METRICS, Metrics, Observed, Recorder, observe},
     test_util::{Cluster, Mode},
 };
+
+/// What `kit` has a Service of.
+const WEB: &str = "web.default:80";
 
 /// A recorder, and a real exporter behind it.
 struct Prometheus {
@@ -351,4 +364,157 @@ async fn what_is_recorded_every_so_often_is_as_old_as_that_at_most() {
     recording.abort();
     let ended = recording.await.expect_err("it was told to end");
     assert!(ended.is_cancelled());
+}
+
+/// OpenTelemetry's SDK, and what it has collected last.
+struct Otel {
+    provider: SdkMeterProvider,
+    exporter: InMemoryMetricExporter,
+    observed: Option<Observed>,
+}
+
+/// By name, and attributes in their order.
+type Points = BTreeMap<(String, BTreeMap<String, String>), f64>;
+
+impl Otel {
+    fn of(metrics: &Metrics) -> Self {
+        let exporter = InMemoryMetricExporter::default();
+        // It never collects but when it is told to.
+        let reader = PeriodicReader::builder(exporter.clone()).with_interval(Duration::MAX / 4);
+        let provider = SdkMeterProvider::builder().with_reader(reader.build());
+        let provider = provider.build();
+        let observed = observe(metrics, &provider.meter("tower_headless"));
+        Self {
+            provider,
+            exporter,
+            observed: Some(observed),
+        }
+    }
+
+    fn collect(&self) -> (Points, BTreeMap<String, String>) {
+        self.exporter.reset();
+        self.provider.force_flush().expect("collected");
+        let (mut all, mut units) = (Points::new(), BTreeMap::new());
+        let collected = self.exporter.get_finished_metrics().expect("metrics");
+        let scopes = collected.iter().flat_map(|it| it.scope_metrics());
+        for metric in scopes.flat_map(|it| it.metrics()) {
+            units.insert(metric.name().to_owned(), metric.unit().to_owned());
+            let mut add = |attributes: Vec<(String, String)>, value| {
+                let key = (metric.name().to_owned(), attributes.into_iter().collect());
+                assert_eq!(all.insert(key, value), None, "{}", metric.name());
+            };
+            macro_rules! points {
+                ($data:expr) => {
+                    $data.data_points().for_each(|point| {
+                        let of = |it: &opentelemetry::KeyValue| {
+                            (it.key.to_string(), it.value.to_string())
+                        };
+                        add(point.attributes().map(of).collect(), point.value() as f64);
+                    })
+                };
+            }
+            match metric.data() {
+                AggregatedMetrics::U64(MetricData::Sum(sum)) => {
+                    assert!(sum.is_monotonic());
+                    points!(sum);
+                }
+                AggregatedMetrics::F64(MetricData::Sum(sum)) => {
+                    assert!(sum.is_monotonic());
+                    points!(sum);
+                }
+                AggregatedMetrics::F64(MetricData::Gauge(gauge)) => points!(gauge),
+                other => panic!("{}: {other:?}", metric.name()),
+            }
+        }
+        (all, units)
+    }
+}
+
+/// Both exporters have the same series, with the same values.
+#[tokio::test(start_paused = true)]
+async fn opentelemetry_has_what_prometheus_has() {
+    let set: Vec<_> = (1..=2).map(endpoint).collect();
+    let world = World::of(set.clone(), |builder| builder.counters(true).name("web")).await;
+    let metrics = metrics(&world.balance).per_endpoint(true);
+    let (prometheus, otel) = (Prometheus::of(metrics.clone()), Otel::of(&metrics));
+    world
+        .pods
+        .set([1], Behaviour::After(Duration::from_millis(2)));
+    world.pods.set([2], Behaviour::Fail);
+    for round in 0..3 {
+        for number in 0..10 {
+            let _ = world.balance.clone().oneshot(Request(number)).await;
+        }
+        let page = prometheus.scrape();
+        let (points, units) = otel.collect();
+        for metric in METRICS {
+            let names = match metric.kind.to_string().as_str() {
+                "histogram" => [".bucket", ".sum", ".count"].as_slice(),
+                _ => &[""],
+            };
+            for suffix in names {
+                let name = format!("{}{suffix}", metric.name);
+                let theirs = metric.prometheus_name() + &suffix.replace('.', "_");
+                let of = |(key, value): (&String, &String)| (key.replace('.', "_"), value.clone());
+                let points = points.iter().filter(|((its, _), _)| *its == name);
+                let points =
+                    points.map(|((_, labels), value)| (labels.iter().map(of).collect(), value));
+                let points: BTreeMap<BTreeMap<_, _>, _> = points.collect();
+                let series = page.series.iter().filter(|((its, _), _)| *its == theirs);
+                let series = series.map(|((_, labels), value)| (labels.clone(), value));
+                // What the facade has set to zero isn't observed here.
+                let series: BTreeMap<_, _> = series
+                    .filter(|(key, value)| points.contains_key(key) || **value != 0.0)
+                    .collect();
+                assert!(!points.is_empty(), "{name} in round {round}");
+                assert_eq!(points, series, "{name} in round {round}");
+                let unit = if metric.kind.to_string() == "histogram" && *suffix != ".sum" {
+                    "{request}"
+                } else {
+                    metric.unit.ucum()
+                };
+                assert_eq!(units[&name], unit, "{name}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_observed_any_more_has_no_series() {
+    let set: Vec<_> = (1..=2).map(endpoint).collect();
+    let world = World::of(set.clone(), |builder| builder.counters(true).name("web")).await;
+    let mut otel = Otel::of(&metrics(&world.balance).per_endpoint(true));
+    let send = async || {
+        for number in 0..10 {
+            let answer = world.balance.clone().oneshot(Request(number)).await;
+            answer.expect("an answer");
+        }
+    };
+    let of = |points: &Points, name: &str, pod: Option<usize>| -> Vec<f64> {
+        let pod = pod.map(|pod| set[pod].address().to_string());
+        let its = points.iter().filter(|((its, labels), _)| {
+            its == name
+                && pod
+                    .as_ref()
+                    .is_none_or(|pod| labels.get("upstream.endpoint") == Some(pod))
+        });
+        its.map(|(_, value)| *value).collect()
+    };
+    send().await;
+    let before = otel.collect().0;
+    assert_eq!(of(&before, "tower_headless.endpoint.state", Some(1)), [1.0]);
+    world.set(vec![set[0].clone()]).await;
+    send().await;
+    let after = otel.collect().0;
+    let all = |points| {
+        of(points, "tower_headless.requests", None)
+            .iter()
+            .sum::<f64>()
+    };
+    assert_eq!((all(&before), all(&after)), (10.0, 20.0));
+    let each = "tower_headless.endpoint.requests";
+    assert!(of(&after, each, Some(1)).is_empty(), "{after:?}");
+    assert!(of(&after, "tower_headless.endpoint.state", Some(1)).is_empty());
+    otel.observed = None;
+    assert!(otel.collect().0.is_empty());
 }

@@ -1,16 +1,18 @@
 //! The counters that requests write.
 
 use std::{
-    sync::{Arc, PoisonError},
+    sync::{Arc, OnceLock, PoisonError},
     time::Duration,
 };
 
 use tokio::time::Instant;
 
 use super::{
+    connections::ConnectionTally,
+    count::Count,
     counts::{
-        BalanceCounts, ConnectionCounts, DiscoveryCounts, EjectionCounts, EndpointCounts,
-        FailureCounts, RetryCounts, WaitCounts, Waits,
+        BalanceCounts, DiscoveryCounts, EjectionCounts, EndpointCounts, FailureCounts, RetryCounts,
+        WaitCounts, Waits,
     },
     latencies::Latencies,
 };
@@ -18,27 +20,6 @@ use crate::sync::{
     Mutex, MutexGuard,
     atomic::{AtomicU64, Ordering::Relaxed},
 };
-
-/// A count.
-#[derive(Debug)]
-struct Count(AtomicU64);
-
-impl Default for Count {
-    fn default() -> Self {
-        Self(AtomicU64::new(0))
-    }
-}
-
-impl Count {
-    #[inline]
-    fn add(&self, more: u64) {
-        self.0.fetch_add(more, Relaxed);
-    }
-
-    fn get(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-}
 
 /// What is counted of one endpoint, for one life of it.
 ///
@@ -60,6 +41,8 @@ pub(crate) struct EndpointTally {
     overtaken: Count,
     /// When the last failure was, as the balancer's age in milliseconds plus one, and what it was: see [`LastFailure`].
     last_failure: AtomicU64,
+    /// If its connections are counted.
+    connections: OnceLock<Arc<ConnectionTally>>,
 }
 
 /// Memory for an endpoint whose requests are counted. A checker's atomics are larger.
@@ -194,6 +177,18 @@ impl EndpointTally {
         self.overtaken.add(1);
     }
 
+    /// Its connections are counted here.
+    pub(crate) fn set_connections(&self, connections: Arc<ConnectionTally>) {
+        // It joins once.
+        let _ = self.connections.set(connections);
+    }
+
+    /// Whether nobody counts its connections any more, who may outlive its requests.
+    fn is_over(&mut self) -> bool {
+        let connections = self.connections.get_mut();
+        connections.is_none_or(|it| Arc::get_mut(it).is_some())
+    }
+
     pub(crate) fn counts(&self) -> EndpointCounts {
         // What ends is read before what begins: nothing has ended that hasn't begun.
         let latency = self.latencies.counts();
@@ -231,7 +226,11 @@ impl EndpointTally {
             retries: self.retries.get(),
             hedges: self.hedges.get(),
             overtaken: self.overtaken.get(),
-            connections: ConnectionCounts::default(),
+            connections: self
+                .connections
+                .get()
+                .map(|it| it.counts())
+                .unwrap_or_default(),
             requests: self.requests.get(),
         }
     }
@@ -485,7 +484,7 @@ impl Endpoints {
         }
         all.retain_mut(|tally| {
             // This sees what the last one to write has written, where the count of references alone may not.
-            let is_gone = Arc::get_mut(tally).is_some();
+            let is_gone = Arc::get_mut(tally).is_some_and(EndpointTally::is_over);
             if is_gone {
                 *gone += &tally.counts();
             }

@@ -139,7 +139,7 @@ impl HttpChecker {
             }
         }
         let vintage = self.connector.vintage();
-        let connection = self.connector.connect(&pod, ()).await?;
+        let connection = self.connector.connect(&pod, None, ()).await?;
         let link = Link::new(connection, self.age, vintage);
         self.ask_over(link, &service, &kept).await
     }

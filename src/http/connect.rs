@@ -1,9 +1,12 @@
 //! From a pod's address to a connection that speaks HTTP.
 
+#[cfg(feature = "tls")]
+use std::sync::atomic::Ordering::Relaxed;
 use std::{
+    error::Error,
     io::{self, Read},
     mem::MaybeUninit,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -31,7 +34,11 @@ use super::{
     upload::Upload,
     wire_limits::WireLimits,
 };
-use crate::{endpoint::Endpoint, error::BoxError};
+use crate::{
+    counters::{ConnectionTally, NotConnected},
+    endpoint::Endpoint,
+    error::BoxError,
+};
 
 /// How connections are made.
 #[derive(Clone, Debug)]
@@ -104,31 +111,42 @@ impl Connector {
     }
 
     /// Connects within the connect timeout, all handshakes included. `room` is held for as long as the connection is open, by
-    /// its socket.
+    /// its socket. What comes of it is counted there, if it is counted.
     pub(super) async fn connect(
         &self,
         pod: &Endpoint,
+        counted: Option<Arc<ConnectionTally>>,
         room: impl Send + Unpin + 'static,
     ) -> Result<Connection, BoxError> {
-        let connecting = self.connect_unbounded(pod, room);
-        let Ok(connection) = timeout(self.connect_timeout, connecting).await else {
+        let in_tls = AtomicBool::new(false);
+        let hints = SocketHints::counted(counted.clone());
+        let connecting = self.connect_unbounded(pod, (hints.clone(), room), &in_tls);
+        let made = timeout(self.connect_timeout, connecting).await;
+        let made = made.unwrap_or_else(|_late| {
             let after = self.connect_timeout;
             let after = format!("no connection within {after:?} (`connect_timeout`)");
-            return Err(io::Error::new(io::ErrorKind::TimedOut, after).into());
-        };
-        connection
+            Err(io::Error::new(io::ErrorKind::TimedOut, after).into())
+        });
+        match (&made, counted) {
+            (Ok(_), _) => hints.ending().open(),
+            (Err(error), Some(counted)) => counted.failed(why(&**error, in_tls.into_inner())),
+            (Err(_), None) => {}
+        }
+        made
     }
 
     async fn connect_unbounded(
         &self,
         pod: &Endpoint,
-        room: impl Send + Unpin + 'static,
+        (hints, room): (SocketHints, impl Send + Unpin + 'static),
+        #[cfg_attr(not(feature = "tls"), expect(unused_variables))] in_tls: &AtomicBool,
     ) -> Result<Connection, BoxError> {
-        let stream = Socket::new(self.tcp(pod).await?, read_now, room);
-        let hints = stream.hints();
+        let stream = Socket::new(self.tcp(pod).await?, read_now, hints.clone(), room);
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
+            in_tls.store(true, Relaxed);
             let (stream, negotiated_http2) = tls.handshake(pod, self.protocol, stream).await?;
+            in_tls.store(false, Relaxed);
             return self.http(stream, hints, negotiated_http2).await;
         }
         self.http(stream, hints, false).await
@@ -164,23 +182,24 @@ impl Connector {
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         if negotiated_http2 || self.protocol == Protocol::Http2 {
-            return self.http2(stream).await;
+            return self.http2(stream, hints).await;
         }
         let (stream, claim) = Lent::new(stream);
         let builder = self.limits.http1(self.large_heads.are_expected());
         let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
         let told = hints.clone();
-        tokio::spawn(until_end(drive(connection), move || told.cut_off()));
+        let running = drive(connection, hints.clone());
+        tokio::spawn(until_end(running, move || told.cut_off()));
         sender.ready().await?;
         Ok(Connection::Http1(sender, hints, claim))
     }
 
-    async fn http2<T>(&self, stream: T) -> Result<Connection, BoxError>
+    async fn http2<T>(&self, stream: T, hints: SocketHints) -> Result<Connection, BoxError>
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (spawner, spawned) = Spawned::new();
-        let state = Arc::<Http2State>::default();
+        let state = Arc::new(Http2State::of(hints));
         let io = TokioIo::new(Wire::new(stream, &self.limits, state.seen.clone()));
         let mut builder = http2::Builder::new(spawner);
         builder.timer(TokioTimer::new());
@@ -197,6 +216,19 @@ impl Connector {
         let told = state.clone();
         tokio::spawn(until_end(task, move || told.cut_off()));
         Ok(Connection::Http2(sender, state))
+    }
+}
+
+/// Why no connection was made.
+fn why(error: &(dyn Error + 'static), in_tls: bool) -> NotConnected {
+    let error = error.downcast_ref::<io::Error>();
+    match error.map(io::Error::kind) {
+        Some(io::ErrorKind::TimedOut) => NotConnected::Timeout,
+        _ if in_tls => NotConnected::Tls,
+        Some(io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset) => {
+            NotConnected::Refused
+        }
+        _ => NotConnected::Other,
     }
 }
 

@@ -27,10 +27,12 @@ use tokio::{
 };
 
 use super::{
+    ending::Ending,
     h2_wire::{Seen, Wire},
+    socket::SocketHints,
     upload::Upload,
 };
-use crate::error::BoxError;
+use crate::{counters::Closed, error::BoxError};
 
 /// Where hyper puts a connection's futures.
 #[derive(Clone)]
@@ -96,11 +98,23 @@ pub(super) struct Http2State {
     user: OnceLock<User>,
     /// hyper drops what it has not sent, now: of which nothing was, and will be, processed.
     drops_unprocessed: AtomicBool,
-    cut_off: AtomicBool,
+    hints: SocketHints,
     pub(super) seen: Arc<Seen>,
 }
 
 impl Http2State {
+    pub(super) fn of(hints: SocketHints) -> Self {
+        Self {
+            hints,
+            ..Self::default()
+        }
+    }
+
+    /// Why the connection ends.
+    pub(super) fn ending(&self) -> &Ending {
+        self.hints.ending()
+    }
+
     pub(super) fn allowed(&self) -> usize {
         self.allowed.load(Relaxed)
     }
@@ -117,11 +131,11 @@ impl Http2State {
 
     /// Its runtime has ended, and the connection with it.
     pub(super) fn cut_off(&self) {
-        self.cut_off.store(true, Relaxed);
+        self.hints.cut_off();
     }
 
     pub(super) fn is_cut_off(&self) -> bool {
-        self.cut_off.load(Relaxed)
+        self.hints.is_cut_off()
     }
 
     fn allow(&self, requests: usize) {
@@ -191,6 +205,7 @@ where
         self.poll_requests(cx);
         let spawned = self.spawned.poll(cx);
         if self.state.seen.take_go_away() {
+            self.state.ending().because(Closed::Peer);
             // It takes no more requests, and finds out here, not when the next one comes.
             self.poll_requests(cx);
         }
@@ -212,6 +227,9 @@ where
         let has_opened = self.state.seen.take_opened();
         if let Poll::Ready(ended) = Pin::new(requests).poll(cx) {
             self.error = ended.err();
+            if let Some(error) = &self.error {
+                self.state.ending().failed(error);
+            }
             let is_unprocessed = self.state.seen.is_unprocessed(has_opened);
             let drops = &self.state.drops_unprocessed;
             drops.store(is_unprocessed, Relaxed);

@@ -98,7 +98,8 @@ pub(super) async fn read_again(
     claim.head_is_due(stand_in.body_mut());
     let response = sender.send_request(stand_in);
     let told = hints.clone();
-    runtime.spawn(until_end(drive(connection), move || told.cut_off()));
+    let running = drive(connection, hints.clone());
+    runtime.spawn(until_end(running, move || told.cut_off()));
     let response = response.await?;
     Ok(Reread {
         sender,
@@ -294,7 +295,7 @@ mod tests {
         *request.method_mut() = method.clone();
         claim.head_is_due(request.body_mut());
         let first = sender.send_request(request);
-        tokio::spawn(drive(connection));
+        tokio::spawn(drive(connection, SocketHints::default()));
         assert!(is_too_large(&first.await.expect_err("too many headers")));
         let stream = claim.take().await.expect("the stream");
         let read = read_again(

@@ -45,7 +45,7 @@ pub(super) struct PodService {
 impl PodService {
     pub(super) fn new(endpoint: &Endpoint, config: Arc<Config>) -> Self {
         Self {
-            pool: Arc::new(Pool::new(endpoint.clone(), config)),
+            pool: Pool::new(endpoint.clone(), config),
             reserved: None,
             wait: None,
         }

@@ -69,7 +69,12 @@ use super::{
     protocol::Protocol,
     renewal::Vintage,
 };
-use crate::{balance::Generator, endpoint::Endpoint, home::Home};
+use crate::{
+    balance::Generator,
+    counters::{Closed, ConnectionTally, HasIdle, claim},
+    endpoint::Endpoint,
+    home::Home,
+};
 
 /// What all pools of a client have in common.
 #[derive(Debug)]
@@ -106,6 +111,8 @@ pub(super) struct Pool {
     runtime: Handle,
     state: Mutex<State>,
     keeper: Keeper,
+    /// Where its connections are counted, if they are.
+    counted: Option<Arc<ConnectionTally>>,
 }
 
 #[cfg(feature = "tls")]
@@ -114,7 +121,8 @@ const HTTP1: u8 = 1;
 const HTTP2: u8 = 2;
 
 impl Pool {
-    pub(super) fn new(pod: Endpoint, config: Arc<Config>) -> Self {
+    /// With counters, if it is made while an endpoint joins that is counted.
+    pub(super) fn new(pod: Endpoint, config: Arc<Config>) -> Arc<Self> {
         let spoken = match config.connector.protocol {
             Protocol::Http1 => HTTP1,
             Protocol::Http2 => HTTP2,
@@ -123,7 +131,7 @@ impl Pool {
             Protocol::Negotiated => HTTP1,
         };
         let freed = Arc::<Freed>::default();
-        Self {
+        let pool = Arc::new(Self {
             named: Named::new(pod, Some(config.service.name.clone())),
             rooms: Arc::new(Rooms::new(config.max_connections, freed.clone())),
             config,
@@ -132,7 +140,13 @@ impl Pool {
             runtime: Handle::current(),
             state: Mutex::default(),
             keeper: Keeper::default(),
+            counted: claim(),
+        });
+        if let Some(counted) = &pool.counted {
+            let has_idle: Weak<dyn HasIdle> = Arc::<Self>::downgrade(&pool);
+            counted.set_pool(has_idle);
         }
+        pool
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -206,11 +220,14 @@ impl Pool {
         let (sender, receiver) = oneshot::channel();
         let (pool, config, origin) = self.parts();
         let (end, room) = (self.on_end(), tenancy.room());
-        let (in_use, its) = (room.in_use(), room.clone());
+        let (in_use, its, counted) = (room.in_use(), room.clone(), self.counted.clone());
         let task = self.runtime().spawn(async move {
             // Before it begins: one that comes out newer than this says retires too soon, and not too late.
             let vintage = config.connector.vintage();
-            let connected = config.connector.connect(&origin.pod, (tenancy, end)).await;
+            let dial = config
+                .connector
+                .connect(&origin.pod, counted, (tenancy, end));
+            let connected = dial.await;
             origin.tell_of_dial(&connected);
             let result = match connected {
                 Ok(Connection::Http1(sender, hints, claim)) => {
@@ -241,10 +258,13 @@ impl Pool {
     fn dial_for_all(self: &Arc<Self>, tenancy: Tenancy, replaced: Weak<Http2>) -> Dialing {
         let (pool, config, origin) = self.parts();
         let (end, room) = (self.on_end(), tenancy.room());
-        let its = room.clone();
+        let (its, counted) = (room.clone(), self.counted.clone());
         let task = self.runtime().spawn(async move {
             let vintage = config.connector.vintage();
-            let made = config.connector.connect(&origin.pod, (tenancy, end)).await;
+            let dial = config
+                .connector
+                .connect(&origin.pod, counted, (tenancy, end));
+            let made = dial.await;
             origin.tell_of_dial(&made);
             let Some(pool) = pool.upgrade() else {
                 return made.map(drop);
@@ -310,12 +330,14 @@ impl Pool {
     /// response yet.
     pub(super) fn release(pool: &Weak<Self>, mut connection: Box<Http1>) {
         connection.idle_since = Instant::now();
+        connection.hints.ending().set_busy(false);
         Self::put(pool, connection);
     }
 
     /// It doesn't become ready soon: the request still is on its way where it was answered early.
     fn release_later(pool: Weak<Self>, mut connection: Box<Http1>) {
         let Some(patience) = pool.upgrade().map(|pool| pool.config.idle_timeout) else {
+            connection.ends_without_pool(&pool);
             return;
         };
         connection.end_use();
@@ -329,12 +351,18 @@ impl Pool {
 
     /// Puts a connection on top of those that are idle.
     fn put(pool: &Weak<Self>, mut connection: Box<Http1>) {
-        let Some(pool) = pool.upgrade() else { return };
+        let Some(pool) = pool.upgrade() else {
+            connection.ends_without_pool(pool);
+            return;
+        };
         let due = connection.due(pool.config.idle_timeout);
         let mut state = pool.lock();
         // Here, so that a renewal either is seen by this, or sees this; and so does a request that takes the room.
         let is_over = connection.is_over() || connection.room.is_vacant();
-        if state.idle.len() < pool.config.max_idle && !is_over {
+        let is_kept = state.idle.len() < pool.config.max_idle && !is_over;
+        if !is_kept {
+            connection.ends_idle();
+        } else {
             pool.reap_later(&mut state, due, &connection.runtime);
             connection.end_use_untold();
             state.idle.push(connection);
@@ -347,7 +375,23 @@ impl Pool {
     /// A connection to the pod has broken: others are likely to be broken as well, and their next requests are not to find
     /// out.
     pub(super) fn distrust(&self) {
-        self.lock().idle.clear();
+        let mut state = self.lock();
+        state.end_all(Closed::Client, false);
+        state.idle.clear();
+    }
+}
+
+impl HasIdle for Pool {
+    fn idle(&self) -> u64 {
+        self.lock().count_idle()
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let state = self.state.get_mut();
+        let state = state.unwrap_or_else(PoisonError::into_inner);
+        state.end_all(Closed::Left, true);
     }
 }
 

@@ -31,7 +31,10 @@ use tokio::{
     sync::oneshot,
 };
 
-use super::body::{Reading, RequestBody};
+use super::{
+    body::{Reading, RequestBody},
+    socket::SocketHints,
+};
 use crate::error::BoxError;
 
 /// A stream of bytes, whatever it is made of.
@@ -122,13 +125,16 @@ impl Claim {
 /// room for two of them.
 pub(super) fn drive<T: Io + 'static>(
     connection: http1::Connection<TokioIo<Lent<T>>, RequestBody>,
+    hints: SocketHints,
 ) -> impl Future<Output = ()> + Send {
     let mut running = Some(connection);
     let mut end: Option<BoxFuture<'static, ()>> = None;
     poll_fn(move |cx| {
         if let Some(connection) = &mut running {
             // Its error reaches the request in flight.
-            let _ = ready!(Pin::new(connection).poll(cx));
+            if let Err(error) = ready!(Pin::new(connection).poll(cx)) {
+                hints.ending().failed(&error);
+            }
         }
         if let Some(ended) = running.take() {
             let parts = ended.into_parts();

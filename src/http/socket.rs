@@ -27,7 +27,8 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::arrivals::Arrivals;
+use super::{arrivals::Arrivals, ending::Ending};
+use crate::counters::{Closed, ConnectionTally};
 
 /// How long a failed write waits while nothing is read: the answer's reader may be slow, or there is none.
 const GRACE: Duration = Duration::from_secs(10);
@@ -56,9 +57,23 @@ struct Hints {
     read_first: AtomicBool,
     upgraded: AtomicBool,
     cut_off: AtomicBool,
+    ending: Ending,
 }
 
 impl SocketHints {
+    /// Of a connection that is counted there, if it is made.
+    pub(super) fn counted(tally: Option<Arc<ConnectionTally>>) -> Self {
+        Self(Arc::new(Hints {
+            ending: Ending::of(tally),
+            ..Hints::default()
+        }))
+    }
+
+    /// Why it ends.
+    pub(super) fn ending(&self) -> &Ending {
+        &self.0.ending
+    }
+
     /// A request comes next: look for what has arrived, whatever tokio knows of it.
     pub(super) fn read_first(&self) {
         self.0.read_first.store(true, Relaxed);
@@ -71,6 +86,7 @@ impl SocketHints {
 
     /// Its runtime has ended, and the connection with it.
     pub(super) fn cut_off(&self) {
+        self.0.ending.because(Closed::Client);
         self.0.cut_off.store(true, Relaxed);
     }
 
@@ -95,20 +111,16 @@ struct Reset {
 }
 
 impl<R> Socket<R> {
-    pub(super) fn new(stream: TcpStream, read_now: ReadNow, room: R) -> Self {
+    pub(super) fn new(stream: TcpStream, read_now: ReadNow, hints: SocketHints, room: R) -> Self {
         Self {
             stream,
             arrivals: Arrivals::new(),
             reset: None,
             has_ended: false,
-            hints: SocketHints::default(),
+            hints,
             read_now,
             _room: room,
         }
-    }
-
-    pub(super) fn hints(&self) -> SocketHints {
-        self.hints.clone()
     }
 
     /// Reads what has arrived, also where tokio hasn't heard of it yet.
@@ -136,6 +148,7 @@ impl<R> Socket<R> {
     ) -> Poll<io::Result<usize>> {
         match written {
             Err(error) if self.may_have_answered(error.kind()) => {
+                self.hints.ending().ended_by_pod();
                 let (error, grace) = (error.kind(), None);
                 self.reset = Some(Reset { error, grace });
                 self.poll_reset(cx).map(Err)
@@ -167,6 +180,7 @@ impl<R> Socket<R> {
             (Ok(1..), None) => {}
             (Ok(0), reset) => {
                 self.has_ended = true;
+                self.hints.ending().ended_by_pod();
                 // The write has taken the system's only word of it: this is no end of the pod's own. (After one of those,
                 // Linux has another error: a broken pipe.)
                 if let Some(reset) = reset
@@ -177,10 +191,21 @@ impl<R> Socket<R> {
             }
             (Err(error), _) => {
                 self.has_ended = true;
+                match error.kind() {
+                    // It is gone, and nobody has said so.
+                    io::ErrorKind::TimedOut => self.hints.ending().because(Closed::Lost),
+                    _ => self.hints.ending().ended_by_pod(),
+                }
                 return Err(error);
             }
         }
         Ok(())
+    }
+}
+
+impl<R> Drop for Socket<R> {
+    fn drop(&mut self) {
+        self.hints.ending().close();
     }
 }
 

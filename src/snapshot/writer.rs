@@ -7,6 +7,7 @@ use rand::Rng;
 use super::{Current, Names, Pickers, Snapshot};
 use crate::{
     comparison::{Fate, compare, normalise, recall},
+    counters::joining,
     endpoint::{Counted, Endpoint},
     locality::{Before, LocalityPreference, LocalitySplit, Proximities},
     logs::{ENDPOINTS, debug},
@@ -233,10 +234,16 @@ impl<M> Writer<M> {
         S: Clone,
     {
         debug!(ENDPOINTS, self.signals.service(), %endpoint, "endpoint joined");
-        let service = (self.make)(endpoint);
+        let (service, connections) = match self.signals.tally() {
+            Some(_) => joining(|| (self.make)(endpoint)),
+            None => ((self.make)(endpoint), None),
+        };
         let slot = (self.policy.reads() == Reads::All).then(|| self.slots.take());
         let decay = self.policy.latency_decay();
         let member = Member::new(endpoint.clone(), slot, decay, self.signals.clone());
+        if let (Some(tally), Some(connections)) = (member.tally(), connections) {
+            tally.set_connections(connections);
+        }
         if self.holds_back {
             // Before anybody may pick it.
             member.hold_back();

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -23,6 +23,7 @@ use super::{
     room::{InUse, Room},
 };
 use crate::{
+    counters::Closed,
     error::BoxError,
     http::{
         body::RequestBody,
@@ -171,6 +172,7 @@ impl Http1 {
     ) -> &mut http1::SendRequest<RequestBody> {
         self.claim.head_is_due(body);
         self.age.count();
+        self.hints.ending().set_busy(true);
         self.grace = match body.is_within(SOCKET_BUFFER) {
             true => MOMENT,
             false => SHORT_MOMENT,
@@ -224,6 +226,31 @@ impl Http1 {
         self.sender.is_closed() || is_old || self.keep_alive.is_over()
     }
 
+    /// It is about to be closed, and no request has it.
+    pub(super) fn ends_idle(&self) {
+        self.hints.ending().because(if self.room.is_vacant() {
+            Closed::Client
+        } else if self.sender.is_closed() || self.keep_alive.is_over() {
+            Closed::Peer
+        } else if self.age.is_reached() || self.age.is_outdated() {
+            Closed::Age
+        } else {
+            Closed::Idle
+        });
+    }
+
+    /// It is about to be closed, for there is no pool to take it back.
+    pub(super) fn ends_without_pool<P>(&self, pool: &Weak<P>) {
+        self.hints.ending().because(if self.sender.is_closed() {
+            Closed::Peer
+        } else if pool.ptr_eq(&Weak::new()) {
+            // It never was to be used again.
+            Closed::Client
+        } else {
+            Closed::Left
+        });
+    }
+
     /// Until when it may be waited for.
     pub(super) fn settles_until(&self) -> Instant {
         self.idle_since + self.grace
@@ -234,6 +261,15 @@ impl Http1 {
         let bounds = [self.age.expires(), self.keep_alive.until()];
         let due = self.idle_since + timeout;
         bounds.into_iter().flatten().fold(due, Instant::min)
+    }
+}
+
+/// Whoever had it has given it up, unless something was said before.
+impl Drop for Http1 {
+    fn drop(&mut self) {
+        if !self.sender.is_closed() {
+            self.hints.ending().because(Closed::Client);
+        }
     }
 }
 
@@ -283,8 +319,18 @@ impl Http2 {
 
     /// It takes no more requests, and counts no more: those that it has may be long.
     pub(super) fn retire(&self) {
+        if self.age.is_reached() || self.age.is_outdated() {
+            self.because(Closed::Age);
+        }
         self.retired.store(true, Relaxed);
         self.room.vacate();
+    }
+
+    /// It ends for this, unless it has ended.
+    pub(super) fn because(&self, cause: Closed) {
+        if !self.sender.is_closed() {
+            self.places.http2.ending().because(cause);
+        }
     }
 
     /// Lets another connection take its place while it still takes requests.
@@ -303,6 +349,12 @@ impl Http2 {
         let due = self.idle_since().unwrap_or(now) + timeout;
         let expires = self.age.expires().filter(|at| *at > now);
         expires.map_or(due, |at| at.min(due))
+    }
+}
+
+impl Drop for Http2 {
+    fn drop(&mut self) {
+        self.because(Closed::Client);
     }
 }
 
@@ -326,6 +378,7 @@ impl Stream {
         let begun = places.streams.fetch_update(Relaxed, Relaxed, one_more);
         begun.is_ok().then(|| {
             connection.age.count();
+            places.http2.ending().set_busy(true);
             Self {
                 connection: connection.clone(),
                 _in_use: connection.room.in_use(),
@@ -382,6 +435,7 @@ impl Drop for Taken {
     fn drop(&mut self) {
         let places = &self.places;
         if places.streams.fetch_sub(1, Relaxed) == 1 {
+            places.http2.ending().set_busy(false);
             *places.lock() = Instant::now();
         }
         places.freed.tell_one();

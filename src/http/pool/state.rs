@@ -10,7 +10,7 @@ use super::{
     room::Room,
     wait::Wait,
 };
-use crate::home::Home;
+use crate::{counters::Closed, home::Home};
 
 #[derive(Default)]
 pub(super) struct State {
@@ -75,6 +75,7 @@ impl State {
         for at in (0..self.idle.len()).rev() {
             let connection = &self.idle[at];
             if connection.is_over() {
+                connection.ends_idle();
                 self.idle.remove(at);
             } else if connection.is_driven() && connection.sender.is_ready() {
                 return Some(self.use_idle(at));
@@ -138,6 +139,26 @@ impl State {
         });
     }
 
+    /// All of them are about to be closed for this; or those of HTTP/1.1.
+    pub(super) fn end_all(&self, cause: Closed, with_http2: bool) {
+        for it in &self.idle {
+            if !it.sender.is_closed() {
+                it.hints.ending().because(cause);
+            }
+        }
+        if with_http2 {
+            self.http2.iter().for_each(|it| it.because(cause));
+        }
+    }
+
+    /// How many have no request.
+    pub(super) fn count_idle(&self) -> u64 {
+        let http2 = self.http2.iter();
+        let http2 = http2.filter(|it| !it.is_over() && it.idle_since().is_some());
+        let idle = self.idle.iter().filter(|it| !it.sender.is_closed());
+        (idle.count() + http2.count()) as u64
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.idle.is_empty() && self.http2.is_empty()
     }
@@ -147,9 +168,16 @@ impl State {
         let now = Instant::now();
         let before = self.idle.len() + self.http2.len();
         let mut kept = if keeps_one { self.idle.pop() } else { None };
-        kept.take_if(|it| it.is_over() || it.due(NEVER) <= now);
-        self.idle
-            .retain(|it| !it.is_over() && it.due(timeout) > now);
+        if let Some(old) = kept.take_if(|it| it.is_over() || it.due(NEVER) <= now) {
+            old.ends_idle();
+        }
+        self.idle.retain(|it| {
+            let stays = !it.is_over() && it.due(timeout) > now;
+            if !stays {
+                it.ends_idle();
+            }
+            stays
+        });
         let idle = self.idle.iter().map(|it| it.due(timeout));
         let idle = idle.chain(kept.as_ref().map(|it| it.due(NEVER))).min();
         self.idle.extend(kept);
@@ -177,6 +205,7 @@ impl State {
                 return true;
             };
             if since + timeout <= now {
+                it.because(Closed::Idle);
                 return false;
             }
             if !it.age.is_reached() {
@@ -185,6 +214,8 @@ impl State {
             let is_wanted = keeps_one || it.is_wanted(now);
             if is_wanted {
                 wanted.push(it.clone());
+            } else {
+                it.because(Closed::Age);
             }
             is_wanted
         });

@@ -28,7 +28,7 @@ pub(super) fn pool(pod: SocketAddr, connector: Connector) -> Arc<Pool> {
         ahead: false,
         generator: Generator::new(None),
     };
-    Arc::new(Pool::new(pod.into(), Arc::new(config)))
+    Pool::new(pod.into(), Arc::new(config))
 }
 
 /// RFC 9113 §6.5: none of the values differs from what it is without.
@@ -57,7 +57,7 @@ async fn a_connection_whose_room_another_one_has_is_kept_by_nobody() {
                 std::io::Result::Ok(stream)
             };
             let (connection, stream) = futures::join!(
-                connector.connect(&pool.named.origin.pod, (tenancy, ())),
+                connector.connect(&pool.named.origin.pod, None, (tenancy, ())),
                 serve
             );
             let _stream = stream.expect("a client");

@@ -1,0 +1,242 @@
+//! On OpenTelemetry's API.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use opentelemetry::{KeyValue, metrics::Meter};
+use tokio::time::Instant;
+
+use super::{
+    Metrics,
+    carried::Carried,
+    descriptor::{Kind, Unit},
+    sample::{Life, MetricsSink, Sample, Value},
+    table::METRICS,
+};
+
+/// Lets this meter observe the metrics, for as long as what it returns is kept. Feature `otel`.
+///
+/// Names, units and labels are those of [the table](super#all-metrics), with dots. No global meter is used.
+///
+/// ```
+/// # #[cfg(not(feature = "http"))]
+/// # fn main() {}
+/// # #[cfg(feature = "http")]
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_headless::BoxError> {
+/// use opentelemetry::metrics::MeterProvider;
+/// use opentelemetry_sdk::metrics::SdkMeterProvider;
+/// use tower_headless::{Balancers, http::Client, metrics::{Metrics, observe}};
+///
+/// let provider = SdkMeterProvider::builder().build(); // with your reader or exporter
+/// let client = Client::builder("http://web-headless.default:80".parse()?).build()?;
+/// let balancers = Balancers::new();
+/// balancers.add(&client);
+///
+/// let _observed = observe(&Metrics::new(&balancers), &provider.meter("tower_headless"));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Histograms
+///
+/// OpenTelemetry has no histogram that is observed. So each is three counters: `….bucket` with the attribute `le`, the bucket's
+/// upper bound in seconds (`+Inf` for the last), of which each has all below it, too; `….sum`, and `….count`.
+///
+/// # What a collection costs
+///
+/// One look at all balancers, however many instruments there are: the first one that is asked reads, and the others get the same
+/// reading, each once. Who is asked a second time reads anew, and so does who finds a reading older than a second.
+///
+/// # Series that end
+///
+/// When a balancer is dropped, or an endpoint leaves, its series are not observed any more.
+pub fn observe(metrics: &Metrics, meter: &Meter) -> Observed {
+    let mut slots = Vec::new();
+    for metric in METRICS {
+        let slot = |suffix: &str, kind, unit: Unit| Slot {
+            name: format!("{}{suffix}", metric.name),
+            kind,
+            unit: unit.ucum(),
+            description: metric.description,
+        };
+        match (metric.kind, metric.unit) {
+            (Kind::Histogram, unit) => slots.extend([
+                slot(".bucket", Type::Counter, Unit::Requests),
+                slot(".sum", Type::Seconds, unit),
+                slot(".count", Type::Counter, Unit::Requests),
+            ]),
+            (Kind::Counter, Unit::Seconds) => slots.push(slot("", Type::Seconds, Unit::Seconds)),
+            (Kind::Counter, unit) => slots.push(slot("", Type::Counter, unit)),
+            (Kind::Gauge, unit) => slots.push(slot("", Type::Gauge, unit)),
+        }
+    }
+    let names = slots.iter().enumerate();
+    let reader = Arc::new(Reader {
+        metrics: metrics.clone(),
+        slots: names.map(|(at, slot)| (slot.name.clone(), at)).collect(),
+        reading: Mutex::new(Reading {
+            carried: Carried::new(),
+            points: Vec::new(),
+            read: None,
+        }),
+    });
+    for (at, slot) in slots.into_iter().enumerate() {
+        slot.observe(at, Arc::downgrade(&reader), meter);
+    }
+    Observed { _reader: reader }
+}
+
+/// Keep it: when it is dropped, the instruments of [`observe`] observe nothing any more.
+#[must_use = "nothing is observed after it is dropped"]
+pub struct Observed {
+    _reader: Arc<Reader>,
+}
+
+impl fmt::Debug for Observed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Observed").finish_non_exhaustive()
+    }
+}
+
+/// An instrument to be.
+struct Slot {
+    name: String,
+    kind: Type,
+    unit: &'static str,
+    description: &'static str,
+}
+
+enum Type {
+    Counter,
+    Seconds,
+    Gauge,
+}
+
+impl Slot {
+    /// The instrument lives as long as the meter's provider.
+    fn observe(self, at: usize, reader: Weak<Reader>, meter: &Meter) {
+        let points = move || reader.upgrade().map(|reader| reader.take(at));
+        let points = move || points().unwrap_or_default().into_iter();
+        macro_rules! build {
+            ($builder:expr, $cast:expr) => {{
+                let builder = $builder.with_unit(self.unit);
+                let builder = builder.with_description(self.description);
+                let builder = builder.with_callback(move |observer| {
+                    points().for_each(|(value, labels)| observer.observe($cast(value), &labels));
+                });
+                drop(builder.build());
+            }};
+        }
+        match self.kind {
+            Type::Counter => build!(meter.u64_observable_counter(self.name), |it: f64| it as u64),
+            Type::Seconds => build!(meter.f64_observable_counter(self.name), |it: f64| it),
+            Type::Gauge => build!(meter.f64_observable_gauge(self.name), |it: f64| it),
+        }
+    }
+}
+
+/// Reads for all instruments.
+struct Reader {
+    metrics: Metrics,
+    /// Where an instrument's points are, by its name.
+    slots: HashMap<String, usize>,
+    reading: Mutex<Reading>,
+}
+
+struct Reading {
+    carried: Carried<(usize, String)>,
+    /// None where the instrument has got them.
+    points: Vec<Option<Points>>,
+    read: Option<Instant>,
+}
+
+type Points = Vec<(f64, Vec<KeyValue>)>;
+
+/// All instruments of a collection are asked in one go.
+const OLD: Duration = Duration::from_secs(1);
+
+impl Reader {
+    /// The points of one instrument, of a reading that it hasn't got yet.
+    fn take(&self, at: usize) -> Points {
+        let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let is_old = |read: Instant| now.saturating_duration_since(read) > OLD;
+        let has_got = reading.points.get(at).is_none_or(Option::is_none);
+        if has_got || reading.read.is_none_or(is_old) {
+            let Reading {
+                carried,
+                points,
+                read,
+            } = &mut *reading;
+            *read = Some(now);
+            *points = vec![Some(Points::new()); self.slots.len()];
+            let slots = &self.slots;
+            self.metrics.read(&mut Writer {
+                slots,
+                carried,
+                points,
+            });
+            carried.end_round();
+        }
+        reading.points[at].take().unwrap_or_default()
+    }
+}
+
+struct Writer<'a> {
+    slots: &'a HashMap<String, usize>,
+    carried: &'a mut Carried<(usize, String)>,
+    points: &'a mut Vec<Option<Points>>,
+}
+
+impl Writer<'_> {
+    /// With the life that it counts in, if it is a counter.
+    fn point(&mut self, name: &str, labels: Vec<KeyValue>, value: f64, life: Option<Life>) {
+        let Some(&at) = self.slots.get(name) else {
+            return;
+        };
+        let value = match life {
+            Some(life) => {
+                let key = format!("{labels:?}");
+                self.carried.total((at, key), life, value)
+            }
+            None => value,
+        };
+        if let Some(points) = &mut self.points[at] {
+            points.push((value, labels));
+        }
+    }
+}
+
+impl MetricsSink for Writer<'_> {
+    fn sample(&mut self, sample: &Sample<'_>) {
+        let (name, life) = (sample.descriptor.name, Some(sample.life));
+        let labels: Vec<_> = sample
+            .labels
+            .iter()
+            .map(|(name, value)| KeyValue::new(*name, (*value).to_owned()))
+            .collect();
+        match sample.value {
+            Value::Count(count) => self.point(name, labels, count as f64, life),
+            Value::Seconds(seconds) => self.point(name, labels, seconds, life),
+            Value::Gauge(value) => self.point(name, labels, value, None),
+            Value::Histogram(histogram) => {
+                let bucket = format!("{name}.bucket");
+                for (bound, count) in histogram.cumulative() {
+                    let bound = bound.map_or("+Inf".to_owned(), |bound| bound.to_string());
+                    let mut labels = labels.clone();
+                    labels.push(KeyValue::new("le", bound));
+                    self.point(&bucket, labels, count as f64, life);
+                }
+                let sum = labels.clone();
+                self.point(&format!("{name}.sum"), sum, histogram.sum, life);
+                let count = histogram.count as f64;
+                self.point(&format!("{name}.count"), labels, count, life);
+            }
+        }
+    }
+}
