@@ -86,7 +86,7 @@ fn reading(app: &App, now: Instant) -> Line<'_> {
     let age = age.map(|age| age.as_secs());
     match (&app.failure, age) {
         (Some(error), Some(age)) => {
-            let text = format!("No answer for {age} s, trying again; the last reading: {error}");
+            let text = format!("No answer for {age} s, trying again: {error}");
             Line::from(text).red().bold()
         }
         (Some(error), None) => Line::from(format!("No answer, trying again: {error}"))
