@@ -141,7 +141,7 @@ async fn a_hung_pod_is_in_the_first_row_and_says_why() {
     browser.click("summary").await;
 
     browser.picture("hung-desktop-light.png").await;
-    browser.resize(1040, 610).await;
+    browser.resize(1100, 590).await;
     let picture = browser.picture("hung-docs.png").await;
     bless(&picture);
     browser.resize(DESKTOP.0, DESKTOP.1).await;
@@ -158,7 +158,7 @@ async fn a_hung_pod_is_in_the_first_row_and_says_why() {
     browser.prefer("dark").await;
     browser.picture("hung-desktop-dark.png").await;
     has_no_overflow(&browser).await;
-    for (width, name) in [(1100, "hung-1100.png"), (850, "hung-850.png")] {
+    for (width, name) in [(1100, "hung-1100.png"), (870, "hung-870.png")] {
         browser.resize(width, 800).await;
         has_no_overflow(&browser).await;
         browser.picture(name).await;
