@@ -57,6 +57,7 @@ function percent(part, decimals = 0) {
   if (part === null || part === undefined) return NONE;
   const value = part * 100;
   // 99.96 % isn't all, and 0.04 % isn't nothing.
+  if (value > 0 && value < 0.05) return "< 0.1 %";
   if (value > 0 && value < 1) return `${value.toFixed(1)} %`;
   if (value < 100 && value > 99) return `${(Math.floor(value * 10) / 10).toFixed(1)} %`;
   return `${value.toFixed(decimals)} %`;
