@@ -141,7 +141,7 @@ async fn a_hung_pod_is_in_the_first_row_and_says_why() {
     browser.click("summary").await;
 
     browser.picture("hung-desktop-light.png").await;
-    browser.resize(1200, 640).await;
+    browser.resize(1100, 590).await;
     let picture = browser.picture("hung-docs.png").await;
     bless(&picture);
     browser.resize(DESKTOP.0, DESKTOP.1).await;
@@ -158,7 +158,7 @@ async fn a_hung_pod_is_in_the_first_row_and_says_why() {
     browser.prefer("dark").await;
     browser.picture("hung-desktop-dark.png").await;
     has_no_overflow(&browser).await;
-    for (width, name) in [(1100, "hung-1100.png"), (850, "hung-850.png")] {
+    for (width, name) in [(1100, "hung-1100.png"), (870, "hung-870.png")] {
         browser.resize(width, 800).await;
         has_no_overflow(&browser).await;
         browser.picture(name).await;
@@ -184,12 +184,17 @@ async fn a_hung_pod_is_in_the_first_row_and_says_why() {
     assert_eq!(browser.complaints().await, [""; 0]);
 
     cluster.pod(4).set(Mode::Healthy);
-    browser
-        .until("document.querySelectorAll('tbody tr.good').length === 6")
-        .await;
+    // The requests that it had while it hung have no answer even now, and that is told.
+    let is_picked =
+        "[...document.querySelectorAll('.verdict')].every((it) => it.textContent === 'picked')";
+    browser.until(is_picked).await;
     says(
         &browser.text(".summary").await,
         &["6 of 6 pods get requests"],
+    );
+    says(
+        &browser.text(&row(1)).await,
+        &["web-4", "its requests wait, those of other pods don't"],
     );
 
     drop(site);

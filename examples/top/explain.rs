@@ -41,14 +41,9 @@ pub(crate) fn lines(pod: &EndpointExplanation, whole: &Explanation) -> Vec<Strin
     add("latency", format!("p50 {p50}, p95 {p95}, p99 {p99}"));
     if let Some(counts) = &pod.counts {
         add("requests", requests(counts));
-        let ejections = counts.ejections.total();
-        add(
-            "ejected",
-            format!(
-                "{ejections} times, unreachable {} times",
-                counts.unreachable
-            ),
-        );
+        let ejected = times(counts.ejections.total());
+        let unreachable = times(counts.unreachable);
+        add("ejected", format!("{ejected}, unreachable {unreachable}"));
     }
     if let Some(error) = &pod.last_error {
         add(
@@ -110,6 +105,14 @@ fn requests(counts: &EndpointCounts) -> String {
         }
     }
     text
+}
+
+fn times(count: u64) -> String {
+    match count {
+        0 => "never".into(),
+        1 => "once".into(),
+        _ => format!("{count} times"),
+    }
 }
 
 fn ago(now: SystemTime, at: SystemTime) -> String {

@@ -18,16 +18,20 @@ use crate::{
 /// Sentences of trouble that are shown; a terminal has few lines.
 const TROUBLE: usize = 3;
 
-/// From so many columns on, a pod's zone, success and next trial have room; from the second number on, why as well.
+/// From so many columns on, there is room for more than the most needed ones.
 const WIDE: u16 = 110;
-const WIDEST: u16 = 160;
+const WIDER: u16 = 140;
+const WIDEST: u16 = 180;
 
 pub(crate) fn draw(frame: &mut Frame<'_>, app: &App) {
     draw_at(frame, app, Instant::now());
 }
 
 pub(crate) fn draw_at(frame: &mut Frame<'_>, app: &App, now: Instant) {
-    let trouble = app.shown().map(troubles).unwrap_or_default();
+    let trouble = app
+        .shown()
+        .map(|it| troubles(it, frame.area().width))
+        .unwrap_or_default();
     let [head, state, wrong, source, table, why, keys] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(1),
@@ -82,7 +86,7 @@ fn reading(app: &App, now: Instant) -> Line<'_> {
     let age = age.map(|age| age.as_secs());
     match (&app.failure, age) {
         (Some(error), Some(age)) => {
-            let text = format!("No answer for {age} s, trying again; the last reading: {error}");
+            let text = format!("No answer for {age} s, trying again: {error}");
             Line::from(text).red().bold()
         }
         (Some(error), None) => Line::from(format!("No answer, trying again: {error}"))
@@ -96,17 +100,26 @@ fn reading(app: &App, now: Instant) -> Line<'_> {
     }
 }
 
-fn troubles(it: &Explanation) -> Vec<String> {
-    let mut shown: Vec<_> = it
-        .trouble
-        .iter()
-        .take(TROUBLE)
-        .map(|it| format!("! {it}"))
-        .collect();
+/// A line each; the bottom of the screen has all of the chosen pod's.
+fn troubles(it: &Explanation, width: u16) -> Vec<String> {
+    let shown = it.trouble.iter().take(TROUBLE);
+    let mut shown: Vec<_> = shown.map(|it| cut(format!("! {it}"), width)).collect();
     if let Some(more @ 1..) = it.trouble.len().checked_sub(TROUBLE) {
         shown.push(format!("! and {more} more"));
     }
     shown
+}
+
+fn cut(text: String, width: u16) -> String {
+    let width = usize::from(width);
+    match text.chars().count() > width {
+        true => text
+            .chars()
+            .take(width.saturating_sub(1))
+            .chain(['…'])
+            .collect(),
+        false => text,
+    }
 }
 
 fn discovery(it: &Explanation) -> Line<'static> {
@@ -198,8 +211,8 @@ fn columns(width: u16) -> Vec<Column> {
         text,
     };
     let mut all = vec![text("POD", Constraint::Fill(2), |_, pod| pod.label())];
-    let is_wide = width >= WIDE;
-    if is_wide {
+    let (is_wide, is_wider) = (width >= WIDE, width >= WIDER);
+    if is_wider {
         all.push(text("ZONE", Constraint::Length(12), |_, pod| {
             pod.zone.clone().unwrap_or_default()
         }));
@@ -223,6 +236,8 @@ fn columns(width: u16) -> Vec<Column> {
     }));
     if is_wide {
         all.push(number("P50", 7, |_, pod| pod.p50.map_or("-".into(), short)));
+    }
+    if is_wider {
         all.push(number("P95", 7, |_, pod| pod.p95.map_or("-".into(), short)));
     }
     all.push(number("P99", 7, |_, pod| pod.p99.map_or("-".into(), short)));

@@ -81,7 +81,8 @@ class Row {
 
   show(whole, slowest) {
     const { pod } = this;
-    const [verdict, colour] = verdictOf(pod);
+    const [verdict, usual] = verdictOf(pod);
+    const colour = this.isStuck && usual === "good" ? "warn" : usual;
     const since = pod.since_unix_ms === null || colour === "good" ? "" : `for ${age(whole.at_unix_ms - pod.since_unix_ms)}`;
     const stuck = this.isStuck && !pod.why ? "its requests wait, those of other pods don't" : "";
     const texts = [pod.name ?? pod.address, pod.name ? pod.address : "", pod.zone ?? "", verdict, since, pod.why || stuck,
@@ -96,7 +97,7 @@ class Row {
       this.texts[slot] = texts[slot];
       this.slots[slot].textContent = texts[slot];
     }
-    const state = `${colour}${pod.waiting > 0 && colour === "bad" ? " stuck" : ""}`;
+    const state = `${colour}${this.isStuck ? " stuck" : ""}`;
     if (this.tr.className !== state) this.tr.className = state;
     this.bar(0, (pod.p95_seconds ?? 0) / slowest.latency);
     this.bar(1, (pod.share ?? 0) / slowest.share);

@@ -25,8 +25,12 @@ function labelOf(pod) {
   return pod.name ? `${pod.name} (${pod.address})` : pod.address;
 }
 
+// Made once: thousands are written at a time.
+const numbers = new Intl.NumberFormat("en");
+const times = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
+
 function number(value) {
-  return value.toLocaleString("en");
+  return value < 1000 ? String(value) : numbers.format(value);
 }
 
 function many(value, one, more = `${one}s`) {
@@ -53,6 +57,7 @@ function percent(part, decimals = 0) {
   if (part === null || part === undefined) return NONE;
   const value = part * 100;
   // 99.96 % isn't all, and 0.04 % isn't nothing.
+  if (value > 0 && value < 0.05) return "< 0.1 %";
   if (value > 0 && value < 1) return `${value.toFixed(1)} %`;
   if (value < 100 && value > 99) return `${(Math.floor(value * 10) / 10).toFixed(1)} %`;
   return `${value.toFixed(decimals)} %`;
@@ -64,7 +69,7 @@ function rate(value) {
 }
 
 function clock(ms) {
-  return new Date(ms).toLocaleTimeString("en-GB");
+  return times.format(ms);
 }
 
 function eventText(event) {
@@ -123,7 +128,7 @@ function countLines(counts, add) {
   add("requests", `${number(counts.requests)}: ${many(counts.successes, "success", "successes")}, ` +
     `${many(failuresOf(counts), "failure")}${kinds && ` (${kinds})`}`);
   add("of them", named({ overloads, cancelled, refused, handed_back, busy, trials, retries, hedges, overtaken }));
-  const times = Object.values(counts.ejections).reduce((sum, it) => sum + it, 0);
-  add("ejected", times > 0 && `${many(times, "time")} (${named(counts.ejections)})`);
+  const all = Object.values(counts.ejections).reduce((sum, it) => sum + it, 0);
+  add("ejected", all > 0 && `${many(all, "time")} (${named(counts.ejections)})`);
   add("unreachable", counts.unreachable > 0 && many(counts.unreachable, "time"));
 }
