@@ -459,10 +459,10 @@ mod home;
 #[cfg(feature = "http")]
 pub mod http;
 mod in_flight;
-#[cfg(all(test, any(tower_headless_loom, tower_headless_shuttle)))]
-mod interleavings;
 #[cfg(feature = "inspect")]
 pub mod inspect;
+#[cfg(all(test, any(tower_headless_loom, tower_headless_shuttle)))]
+mod interleavings;
 mod latency;
 mod locality;
 mod logs;

@@ -6,6 +6,7 @@
 
 mod names;
 mod routed;
+mod shares;
 #[cfg(test)]
 mod suite;
 #[cfg(test)]
@@ -103,14 +104,6 @@ impl<S> Snapshot<S> {
     /// Whether near endpoints come first.
     pub(crate) fn is_near_first(&self) -> bool {
         self.pickers.split.is_some()
-    }
-
-    /// What part of the next requests each endpoint gets, where that can be told: not where near ones come first.
-    pub(crate) fn shares(&self) -> Option<Vec<f64>> {
-        match self.pickers.split {
-            None => self.pickers.whole.shares(&self.members),
-            Some(_) => None,
-        }
     }
 
     /// Whether the policy looks at how many requests the endpoints have.

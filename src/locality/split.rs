@@ -152,6 +152,35 @@ impl LocalitySplit {
         })
     }
 
+    /// How likely a pick chooses each of so many endpoints of the set, where the pickers can tell.
+    pub(crate) fn shares(&self, len: usize) -> Option<Vec<f64>> {
+        let near = self.near.picker.shares(&self.near.members)?;
+        let far = self.far.picker.shares(&self.far.members)?;
+        let is_none = |shares: &[f64]| shares.iter().all(|&share| share <= 0.0);
+        let part = match (is_none(&near), is_none(&far)) {
+            (true, _) => 0.0,
+            (false, true) => 1.0,
+            (false, false) => self.part(),
+        };
+        Some(self.together(len, part, &near, &far))
+    }
+
+    /// What each of so many endpoints has, if the near ones have `part` of all.
+    pub(crate) fn together(&self, len: usize, part: f64, near: &[f64], far: &[f64]) -> Vec<f64> {
+        let mut all = vec![0.0; len];
+        for (group, parts, part) in [(&self.near, near, part), (&self.far, far, 1.0 - part)] {
+            for (&index, it) in group.indices.iter().zip(parts) {
+                all[index] = part * it;
+            }
+        }
+        all
+    }
+
+    /// What part of the requests is for the near group.
+    fn part(&self) -> f64 {
+        self.share.load(Relaxed) as f64 / ALL as f64
+    }
+
     /// Whether a key is for the near group. As long as the share stays, so does the key; none if the policy doesn't go by keys.
     fn keyed(&self, route: &Route) -> Option<bool> {
         let key = route
