@@ -21,6 +21,7 @@ mod weights;
 pub(crate) use any::{AnyPicker, AnyPolicy};
 pub use built_in::{BuiltInPolicy, ParsePolicyError};
 pub use consistent_hash::ConsistentHash;
+pub(crate) use consistent_hash::{Passed, Picker as Ring};
 pub use least_connections::LeastConnections;
 pub use peak_ewma::PeakEwma;
 pub use power_of_two::PowerOfTwo;

@@ -4,6 +4,7 @@
 //! member, whatever else is learnt of them. Endpoints that leave are marked, so that no pick takes them even from a snapshot
 //! read a moment ago; their service is dropped with the last snapshot that has it.
 
+mod keys;
 mod names;
 mod routed;
 mod shares;

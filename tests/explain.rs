@@ -21,8 +21,9 @@ use support::{
 use tokio::{net::TcpListener, sync::watch, time::sleep};
 use tower::{Layer, ServiceExt, retry::budget::Budget, service_fn};
 use tower_headless::{
-    Balance, Balancers, BoxError, Discovery, EjectionReason, Endpoint, EndpointExplanation,
-    EventKind, Explanation, Hedge, RetryLayer, RetryPolicy, StaticEndpoints, Unsent, Verdict,
+    Balance, Balancers, BoxError, ConsistentHash, Discovery, EjectionReason, Endpoint,
+    EndpointExplanation, EventKind, Explanation, Hedge, KeyExplanation, RetryLayer, RetryPolicy,
+    Route, StaticEndpoints, Unsent, Verdict,
     http::{Client, ClientBuilder, Protocol, Tls},
     test_util::{Cluster, Mode},
 };
@@ -737,4 +738,61 @@ async fn as_json_its_names_are_stable() {
     let back: Explanation = serde_json::from_value(json.clone()).expect("an explanation");
     let again = serde_json::to_value(&back).expect("JSON");
     assert_eq!(again, json);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whose_a_key_is_and_why_not_its_home_is_told() {
+    let set = (1..=4).map(endpoint).collect();
+    let world = World::of(set, |builder| {
+        builder.counters(true).policy(ConsistentHash::new())
+    })
+    .await;
+    let it = world.balance.explain();
+    let homes = it.endpoints.iter().map(|it| it.key_share.expect("a ring"));
+    assert!((homes.sum::<f64>() - 1.0).abs() < 1e-9);
+    assert!(it.endpoints.iter().all(|it| it.key_ranges > Some(400)));
+    assert!(it.endpoints.iter().all(|it| it.share == it.key_share));
+
+    let explain = || world.balance.explain_key("user-42").expect("a ring");
+    let before = explain();
+    let addresses = |it: &KeyExplanation| {
+        let choices = it.choices.iter();
+        choices.map(|choice| choice.address).collect::<Vec<_>>()
+    };
+    let order = addresses(&before);
+    assert_eq!((order.len(), before.choices[0].is_chosen), (4, true));
+
+    // A long request of the key takes all that its home may have.
+    let hosts: Vec<_> = (1..=4)
+        .filter(|&it| endpoint(it).address() == order[0])
+        .collect();
+    world.pods.set(hosts.clone(), Behaviour::Hold);
+    let route = Route::new().key("user-42");
+    let running = tokio::spawn(world.balance.call_with(Request(1), route.clone()));
+    settle().await;
+    let full = explain();
+    assert_eq!(addresses(&full), order, "the order stays");
+    assert_eq!(full.endpoint().map(|it| it.address), Some(order[1]));
+    says(
+        &full.choices[0].why,
+        &["has its part of the requests: 1, of 1"],
+    );
+    running.abort();
+    let _ = running.await;
+
+    world.pods.set(hosts, Behaviour::NotReady);
+    let answer = world.balance.call_with(Request(2), route).await;
+    answer.expect("another one has it");
+    let refused = explain();
+    assert_eq!(refused.endpoint().map(|it| it.address), Some(order[1]));
+    assert_eq!(refused.choices[0].verdict, Verdict::Unreachable);
+    says(&refused.to_string(), &["unreachable: refuses requests"]);
+    let now = world.balance.explain().endpoints;
+    let home = now.iter().find(|it| it.address == order[0]).expect("there");
+    assert_eq!(home.share, Some(0.0));
+    assert!(home.key_share > Some(0.1), "it is at home there");
+
+    let balance = Balance::builder(StaticEndpoints::new([]))
+        .build(|_: &Endpoint| service_fn(|_: u32| async { Ok::<_, BoxError>(()) }));
+    assert_eq!(balance.explain_key(7), None, "it goes by no keys");
 }

@@ -39,9 +39,9 @@ use crate::{
     balance::EndpointStatus,
     counters::BalanceCounts,
     error::{BoxError, Error as BalanceError},
-    explain::{Explainer, Explanation},
+    explain::{Explainer, Explanation, KeyExplanation},
     membership::MembershipStream,
-    route::Route,
+    route::{Route, RouteKey},
 };
 
 /// An HTTP client of one service, balanced over its pods.
@@ -289,6 +289,11 @@ impl Client {
     /// [`Balance::explain`](crate::Balance::explain).
     pub fn explain(&self) -> Explanation {
         self.pods.explain()
+    }
+
+    /// Which pod a request with this key would get now, and why; see [`Balance::explain_key`](crate::Balance::explain_key).
+    pub fn explain_key(&self, key: impl Into<RouteKey>) -> Option<KeyExplanation> {
+        self.pods.explain_key(key)
     }
 
     /// What has been counted since the client was built; see [`Balance::counts`](crate::Balance::counts). None with

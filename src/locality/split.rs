@@ -152,28 +152,37 @@ impl LocalitySplit {
         })
     }
 
-    /// How likely a pick chooses each of so many endpoints of the set, where the pickers can tell.
-    pub(crate) fn shares(&self, len: usize) -> Option<Vec<f64>> {
-        let near = self.near.picker.shares(&self.near.members)?;
-        let far = self.far.picker.shares(&self.far.members)?;
+    /// How likely a pick chooses each of so many endpoints of the set, by what `of_group` tells of the near ones and of the far
+    /// ones. Of those that have none the others get the part.
+    pub(crate) fn shares(
+        &self,
+        len: usize,
+        of_group: impl Fn(&AnyPicker, &Members, &[usize]) -> Option<Vec<f64>>,
+    ) -> Option<Vec<f64>> {
+        let of = |it: &Group| of_group(&it.picker, &it.members, &it.indices);
+        let (near, far) = (of(&self.near)?, of(&self.far)?);
         let is_none = |shares: &[f64]| shares.iter().all(|&share| share <= 0.0);
         let part = match (is_none(&near), is_none(&far)) {
             (true, _) => 0.0,
             (false, true) => 1.0,
             (false, false) => self.part(),
         };
-        Some(self.together(len, part, &near, &far))
-    }
-
-    /// What each of so many endpoints has, if the near ones have `part` of all.
-    pub(crate) fn together(&self, len: usize, part: f64, near: &[f64], far: &[f64]) -> Vec<f64> {
         let mut all = vec![0.0; len];
-        for (group, parts, part) in [(&self.near, near, part), (&self.far, far, 1.0 - part)] {
-            for (&index, it) in group.indices.iter().zip(parts) {
-                all[index] = part * it;
+        for (group, shares, part) in [(&self.near, near, part), (&self.far, far, 1.0 - part)] {
+            for (&index, share) in group.indices.iter().zip(shares) {
+                all[index] = part * share;
             }
         }
-        all
+        Some(all)
+    }
+
+    /// The pickers that are asked for a request with a key, one after the other, with their endpoints and those' indices in the set.
+    pub(crate) fn in_order(&self, route: &Route) -> Option<[(&AnyPicker, &Members, &[usize]); 2]> {
+        let is_near = self.keyed(route)?;
+        Some([is_near, !is_near].map(|is_near| {
+            let group = self.group(is_near);
+            (&group.picker, &group.members, &*group.indices)
+        }))
     }
 
     /// What part of the requests is for the near group.

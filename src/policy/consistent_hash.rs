@@ -25,6 +25,7 @@
 //! A pick that goes on is dearer than a look-up: each endpoint that it asks is elsewhere in memory. Where 1,000 endpoints have
 //! four requests each and take five, that makes 0.3 to 2 µs of a pick, and of one that asks hundreds, for one key of all, more.
 
+mod order;
 mod parts;
 mod ring;
 
@@ -35,6 +36,8 @@ use std::{
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
+
+pub(crate) use self::order::Passed;
 
 use rand::Rng;
 

@@ -4,14 +4,16 @@
 //! (`warm_up.rs`), and whom a request gets where none is available.
 
 use super::{Snapshot, warm_up::ATTEMPTS};
-use crate::policy::Picker;
+use crate::policy::{Picker, Ring};
 
 impl<S> Snapshot<S> {
     /// What part of the next requests each endpoint gets, where that can be told: of those with keys if the policy goes by keys.
     pub(crate) fn shares(&self) -> Option<Vec<f64>> {
         let shares = match &self.pickers.split {
             None => self.pickers.whole.shares(&self.members),
-            Some(split) => split.shares(self.members.len()),
+            Some(split) => split.shares(self.members.len(), |picker, members, _| {
+                picker.shares(members)
+            }),
         }?;
         if shares.iter().all(|&share| share <= 0.0) {
             return Some(self.last_shares());
@@ -30,13 +32,41 @@ impl<S> Snapshot<S> {
         let members = self.members().iter();
         let are_ejected: Vec<_> = members.map(|member| member.is_only_ejected()).collect();
         let ejected = are_ejected.iter().filter(|is_ejected| **is_ejected).count();
-        if let (Some(ring), None) = (self.pickers.whole.as_ring(), &self.pickers.split)
-            && ejected > 0
+        if ejected > 0
+            && let Some(by_key) = self.key_shares(|ring, indices| {
+                let are_ejected: Vec<_> = indices.iter().map(|&at| are_ejected[at]).collect();
+                ring.shares_among(&are_ejected)
+            })
         {
-            return ring.shares_among(&are_ejected);
+            return by_key;
         }
         let share = |is_ejected| f64::from(u8::from(is_ejected)) / ejected.max(1) as f64;
         are_ejected.into_iter().map(share).collect()
+    }
+
+    /// Each endpoint's part of all keys if nothing is wrong with any, and in how many ranges; none unless the policy goes by keys.
+    pub(crate) fn key_homes(&self) -> Option<Vec<(f64, usize)>> {
+        let mut ranges = vec![0; self.members.len()];
+        let counted = std::cell::RefCell::new(&mut ranges);
+        let shares = self.key_shares(|ring, indices| {
+            let homes = ring.homes();
+            let mut counted = counted.borrow_mut();
+            let each = homes.iter().zip(indices);
+            each.for_each(|((_, ranges), &index)| counted[index] = *ranges);
+            homes.into_iter().map(|(share, _)| share).collect()
+        })?;
+        Some(shares.into_iter().zip(ranges).collect())
+    }
+
+    /// Each endpoint's part of all keys, by what `of_ring` tells of a ring of these endpoints.
+    fn key_shares(&self, of_ring: impl Fn(&Ring, &[usize]) -> Vec<f64>) -> Option<Vec<f64>> {
+        let all: Vec<_> = (0..self.members.len()).collect();
+        match &self.pickers.split {
+            None => Some(of_ring(self.pickers.whole.as_ring()?, &all)),
+            Some(split) => split.shares(self.members.len(), |picker, _, indices| {
+                Some(of_ring(picker.as_ring()?, indices))
+            }),
+        }
     }
 
     /// Where a policy is asked again if a new endpoint isn't drawn, up to the last time.

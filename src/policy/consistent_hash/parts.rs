@@ -42,51 +42,56 @@ impl Picker {
 
     /// Each endpoint's part of all keys, if it takes this part of those that come to it, and if what none takes goes to the
     /// first one that accepts it.
+    ///
+    /// Where a pick leaves the ring and some endpoints take only a part, it is near the truth: which of them take a key is
+    /// not gone through.
     fn parts(&self, takes: &[f64], accepts: &[bool]) -> Vec<f64> {
         let ranges: Vec<_> = self.ring.ranges().collect();
         let mut parts = vec![0.0; self.nodes.len()];
-        let takers = next(&ranges, |index| takes[index] > 0.0);
-        let accepting = next(&ranges, |index| accepts[index]);
-        let count = takes.iter().filter(|&&it| it > 0.0).count();
-        // No point takes a key, so that all takers run for it; or no taker does, and all that accept it.
-        let (mut run, mut run_of_all) = (0.0, 0.0);
-        let mut refused = Vec::new();
+        let next_takes = next(&ranges, |index| takes[index] > 0.0);
+        let next_accepts = next(&ranges, |index| accepts[index]);
+        let takers: Vec<_> = (0..takes.len()).filter(|&it| takes[it] > 0.0).collect();
+        let acceptors: Vec<_> = (0..takes.len()).filter(|&it| accepts[it]).collect();
+        let mut asked = Vec::new();
+        // For whatever leaves the ring before it has come to any taker.
+        let (mut raced, mut raced_by_all) = (0.0, 0.0);
         for (at, &(_, size)) in ranges.iter().enumerate() {
-            let mut left = size;
-            refused.clear();
-            let mut to = at;
-            while left > 0.0 && refused.len() < count {
-                to = match takers.get(to % ranges.len()) {
-                    Some(&distance) if self.is_near(to - at + distance) => to + distance,
-                    _ => break,
-                };
+            asked.clear();
+            let (mut left, mut to) = (size, at);
+            while left > 0.0 && asked.len() < takers.len() {
+                to += next_takes[to % ranges.len()];
+                if !self.is_near(to - at) {
+                    break;
+                }
                 let index = ranges[to % ranges.len()].0;
-                if !refused.contains(&index) {
+                if !asked.contains(&index) {
                     let taken = left * takes[index].min(1.0);
                     parts[index] += taken;
                     left -= taken;
-                    refused.push(index);
+                    asked.push(index);
                 }
                 to += 1;
             }
-            if refused.len() < count {
-                run += left;
+            if asked.is_empty() {
+                raced += left;
                 continue;
             }
-            match accepting[at] {
+            let others = takers.iter().copied().filter(|it| !asked.contains(it));
+            left = self.race(&mut parts, left, others, |index| takes[index]);
+            match next_accepts[at] {
                 distance if self.is_near(distance) => {
                     parts[ranges[(at + distance) % ranges.len()].0] += left;
                 }
-                _ => run_of_all += left,
+                _ => raced_by_all += left,
             }
         }
         if ranges.is_empty() {
-            run_of_all = 1.0;
+            raced = 1.0;
         }
-        self.run(&mut parts, run, |index| takes[index]);
-        self.run(&mut parts, run_of_all, |index| {
-            f64::from(u8::from(accepts[index]))
+        raced_by_all += self.race(&mut parts, raced, takers.iter().copied(), |index| {
+            takes[index]
         });
+        self.race(&mut parts, raced_by_all, acceptors.iter().copied(), |_| 1.0);
         parts
     }
 
@@ -95,18 +100,53 @@ impl Picker {
         distance < STEPS * self.nodes.len()
     }
 
-    /// Gives `part` of the keys to those that win it in a race of all: as their weights say, or alike if none has any.
-    fn run(&self, parts: &mut [f64], part: f64, takes: impl Fn(usize) -> f64) {
-        let weight = |index: usize| f64::from(self.nodes[index].weight) * takes(index);
-        let all: f64 = (0..parts.len()).map(weight).sum();
-        let alike: f64 = (0..parts.len()).map(&takes).sum();
-        for (index, it) in parts.iter_mut().enumerate() {
-            if all > 0.0 {
-                *it += part * weight(index) / all;
-            } else if alike > 0.0 {
-                *it += part * takes(index) / alike;
-            }
+    /// Gives so many of the keys to those that win a race for them, as their weights say, or alike if none has any. Tells what
+    /// is left, as none of the racers takes it.
+    fn race(
+        &self,
+        parts: &mut [f64],
+        keys: f64,
+        racers: impl Iterator<Item = usize> + Clone,
+        takes: impl Fn(usize) -> f64,
+    ) -> f64 {
+        if keys <= 0.0 {
+            return 0.0;
         }
+        let has_weight = racers.clone().any(|index| self.nodes[index].weight > 0);
+        let speed = |index: usize| match has_weight {
+            true => f64::from(self.nodes[index].weight),
+            false => 1.0,
+        };
+        let takes = |index: usize| takes(index).min(1.0);
+        let left = keys
+            * racers
+                .clone()
+                .map(|index| 1.0 - takes(index))
+                .product::<f64>();
+        // Each against as much as the others run with on average: exact if one of them at most takes a part only.
+        let all: f64 = racers
+            .clone()
+            .map(|index| takes(index) * speed(index))
+            .sum();
+        let wins = |index: usize| {
+            let (takes, speed) = (takes(index), speed(index));
+            takes * speed / (all + (1.0 - takes) * speed).max(f64::MIN_POSITIVE)
+        };
+        let is_partial = |index: &usize| takes(*index) < 1.0;
+        let of_partial: f64 = racers.clone().filter(is_partial).map(wins).sum();
+        let whole = racers
+            .clone()
+            .filter(|index| !is_partial(index))
+            .map(speed)
+            .sum::<f64>();
+        for index in racers {
+            parts[index] += match (is_partial(&index), whole > 0.0) {
+                (true, true) => keys * wins(index),
+                (true, false) => (keys - left) * wins(index) / of_partial.max(f64::MIN_POSITIVE),
+                (false, _) => keys * (1.0 - of_partial) * speed(index) / whole,
+            };
+        }
+        left
     }
 }
 
