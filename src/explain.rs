@@ -91,8 +91,10 @@ pub struct DiscoveryExplanation {
     pub is_fallback: bool,
     /// The full name that has answered, or what else the source found the set under.
     pub name: Option<String>,
-    /// Who has answered last.
+    /// Who has answered last, or who is asked: a name server, an API server.
     pub server: Option<String>,
+    /// What the source does now, where it tells: an EndpointSlices source `lists`, `watches`, or `waits` to try again.
+    pub activity: Option<String>,
     /// How long the last answer holds, as it says itself.
     #[cfg_attr(
         feature = "serde",

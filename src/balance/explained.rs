@@ -115,6 +115,7 @@ impl<S> Explainer<'_, S> {
             is_fallback: report.is_some_and(|report| report.is_fallback),
             name: report.and_then(|report| Some(report.name.as_ref()?.to_string())),
             server: report.and_then(|report| Some(report.server.as_ref()?.to_string())),
+            activity: report.and_then(|report| Some(report.activity.as_ref()?.to_string())),
             ttl: report.and_then(|report| report.ttl),
             staleness: last_answer.map(age),
             last_answer: last_answer.map(|at| self.clock.wall(at)),
