@@ -232,7 +232,8 @@ impl Prepared {
     fn again(&self) -> Option<Self> {
         Some(Self {
             request: again(&self.request)?,
-            time: self.time,
+            timeout: self.timeout,
+            outer: self.outer,
             route: Route::new(),
             tells_timeout: self.tells_timeout,
             errors: None,
