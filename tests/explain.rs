@@ -14,6 +14,7 @@ use std::{
 
 use http::StatusCode;
 use support::{
+    logs::Logs,
     scripted::{Behaviour, Pods, Request, World, discovery, endpoint, settle},
     tls::Identity,
     within,
@@ -22,11 +23,12 @@ use tokio::{net::TcpListener, sync::watch, time::sleep};
 use tower::{Layer, ServiceExt, retry::budget::Budget, service_fn};
 use tower_headless::{
     Balance, Balancers, BoxError, ConsistentHash, Discovery, EjectionReason, Endpoint,
-    EndpointExplanation, EventKind, Explanation, Hedge, KeyExplanation, RetryLayer, RetryPolicy,
-    Route, StaticEndpoints, Unsent, Verdict,
+    EndpointExplanation, EndpointState, EventKind, Explanation, Hedge, KeyExplanation, RetryLayer,
+    RetryPolicy, Route, StaticEndpoints, Unsent, Verdict,
     http::{Client, ClientBuilder, Protocol, Tls},
     test_util::{Cluster, Mode},
 };
+use tracing::Level;
 
 const FAST: Duration = Duration::from_millis(50);
 
@@ -571,6 +573,10 @@ async fn a_new_pod_that_is_being_connected_to_refuses_nothing() {
     );
     assert_eq!(pod.counts.as_ref().map(|it| it.unreachable), Some(0));
     assert_eq!(trouble(&it), "");
+    let listed = client.endpoints();
+    let listed = listed.iter().find(|it| it.endpoint == new);
+    let state = listed.map(|it| it.state);
+    assert_eq!(state, Some(EndpointState::Pending), "both say the same");
 
     drop((peer, listener));
     let it = until(&client, "it refuses", |it| has(it, EventKind::Unreachable)).await;
@@ -795,4 +801,32 @@ async fn whose_a_key_is_and_why_not_its_home_is_told() {
     let balance = Balance::builder(StaticEndpoints::new([]))
         .build(|_: &Endpoint| service_fn(|_: u32| async { Ok::<_, BoxError>(()) }));
     assert_eq!(balance.explain_key(7), None, "it goes by no keys");
+}
+
+/// One of which nothing is ignored: that it is all there is makes no panic.
+#[tokio::test(start_paused = true)]
+async fn where_nothing_is_ignored_there_is_no_panic() {
+    for hosts in [1, 3] {
+        let logs = Logs::new();
+        let set = (1..=hosts).map(endpoint).collect();
+        let world = World::of(set, |builder| builder.counters(true)).await;
+        world.pods.set(1..=hosts, Behaviour::NotReady);
+        let request = tokio::spawn(world.balance.clone().oneshot(Request(1)));
+        settle().await;
+        let it = world.balance.explain();
+        assert!(!it.is_panic && !has(&it, EventKind::PanicBegan), "{it}");
+        says(&trouble(&it), &["refuse"]);
+        assert!(!it.to_string().contains("panic"), "{it}");
+        assert_eq!(logs.count(Level::WARN, "too few endpoints are healthy"), 0);
+        request.abort();
+    }
+    let world = World::of(vec![endpoint(1)], |builder| builder.counters(true)).await;
+    world.pods.set([1], Behaviour::Fail);
+    for number in 0..20 {
+        let _ = world.balance.clone().oneshot(Request(number)).await;
+    }
+    settle().await;
+    let it = world.balance.explain();
+    assert!(!it.is_panic, "{it}");
+    assert!(!trouble(&it).contains("(panic)"), "{it}");
 }
