@@ -229,6 +229,10 @@
 //! # }
 //! ```
 //!
+//! A pod's share is that of the very next request, worked out from loads and latencies as the policy sees them, with weights, slow start
+//! and near pods first. Under [`ConsistentHash`] it is a part of the keys, beside the part that is at home there (`key_share`), and
+//! [`Balance::explain_key`] says which pod has a key, which ones come next, and why those before it don't get it.
+//!
 //! # Logging
 //!
 //! Events are [tracing](https://docs.rs/tracing)'s. Each names its `service` ([`BalanceBuilder::name`], by default
@@ -238,7 +242,7 @@
 //! | target | `warn` and `error` | `info` | `debug` |
 //! | --- | --- | --- | --- |
 //! | `tower_headless::discovery` | discovery fails (a text once in ten minutes); settings, slices and addresses that make no sense | it succeeds again; another source or address family is used | each failed look, each name server that fails |
-//! | `tower_headless::endpoints` | too few are healthy, so that all get requests; a service, a policy or the background task has panicked | the set has changed, with how many have joined and left; an endpoint refuses, accepts again, is ejected, readmitted, fails its checks; enough are healthy again | each one that joins or leaves; each check and each attempt to reconnect that fails |
+//! | `tower_headless::endpoints` | too few are healthy, so that some get requests that would be passed over; a service, a policy or the background task has panicked | the set has changed, with how many have joined and left; an endpoint refuses, accepts again, is ejected, readmitted, fails its checks; enough are healthy again | each one that joins or leaves; each check and each attempt to reconnect that fails |
 //! | `tower_headless::requests` | | | a request is refused unsent, sent again, or hedged: with pod and cause, over HTTP with the method |
 //! | `tower_headless::connections` | TLS files can't be used | they are read again | connections made, failed, broken, closed |
 //!
