@@ -106,7 +106,9 @@ impl HealthMonitor {
             changed |= apply(&case.decision, case.member) | heed_checks(case.member, is_panic);
         }
         self.learn(&cases, now);
-        let is_panic = is_panic && cases.len() > 1 && cases.iter().any(Case::is_spared);
+        // What is spared may get well and ill again meanwhile.
+        let is_of_use = self.is_panic || cases.iter().any(Case::is_spared);
+        let is_panic = is_panic && cases.len() > 1 && is_of_use;
         if std::mem::replace(&mut self.is_panic, is_panic) != is_panic {
             tell_of_panic(&self.signals, is_panic, now);
         }
