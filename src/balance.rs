@@ -57,10 +57,10 @@ use crate::{
     counters::{BalanceCounts, BalanceTally, Wait, WaitCause},
     endpoint::Endpoint,
     error::{BoxError, Error},
-    explain::{Explainer, Explains, Explanation},
+    explain::{Explainer, Explains, Explanation, KeyExplanation},
     in_flight::{Completion, OnResponse},
     membership::MembershipStream,
-    route::Route,
+    route::{Route, RouteKey},
 };
 
 /// A tower [`Service`] that spreads requests over the endpoints of a service.
@@ -226,6 +226,28 @@ impl<S, C> Balance<S, C> {
     /// [counts](BalanceBuilder::counters).
     pub fn explain(&self) -> Explanation {
         explained::explain(&self.shared)
+    }
+
+    /// Which endpoint a request with this [key](Route::key) would get now, which ones come next, and why those before it don't
+    /// get it. None unless the policy is [`ConsistentHash`](crate::ConsistentHash).
+    ///
+    /// ```
+    /// # use tower_headless::{Balance, ConsistentHash, Endpoint, StaticEndpoints};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_headless::BoxError> {
+    /// let pods = StaticEndpoints::new(["10.244.1.7:80".parse()?, "10.244.2.4:80".parse()?]);
+    /// let cache = Balance::builder(pods)
+    ///     .policy(ConsistentHash::new())
+    ///     .build(|pod: &Endpoint| pod.address());
+    /// cache.discovered().await?;
+    /// let it = cache.explain_key("user-42").expect("a policy that goes by keys");
+    /// let home = it.choices.first().map(|choice| choice.address);
+    /// assert_eq!(it.endpoint().map(|choice| choice.address), home);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn explain_key(&self, key: impl Into<RouteKey>) -> Option<KeyExplanation> {
+        explained::explain_key(&self.shared, key.into())
     }
 
     /// What has been counted since the balancer was built, as a whole; none unless it

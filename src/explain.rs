@@ -4,11 +4,13 @@
 //! | --- | --- |
 //! | `explain/balancers.rs` | all balancers of a process, by name |
 //! | `explain/event.rs` | what has happened to a balancer's endpoints and to its source |
+//! | `explain/key.rs` | which endpoint has a key |
 //! | `explain/table.rs` | all of it as text for a terminal |
 //! | `explain/times.rs` | feature `serde`: how times are written |
 
 mod balancers;
 mod event;
+mod key;
 mod table;
 #[cfg(feature = "serde")]
 mod times;
@@ -16,6 +18,7 @@ mod times;
 pub(crate) use balancers::Explains;
 pub use balancers::{Balancers, Explainer};
 pub use event::{Event, EventKind};
+pub use key::{KeyChoice, KeyExplanation};
 pub(crate) use table::short;
 
 use std::{
@@ -88,8 +91,10 @@ pub struct DiscoveryExplanation {
     pub is_fallback: bool,
     /// The full name that has answered, or what else the source found the set under.
     pub name: Option<String>,
-    /// Who has answered last.
+    /// Who has answered last, or who is asked: a name server, an API server.
     pub server: Option<String>,
+    /// What the source does now, where it tells: an EndpointSlices source `lists`, `watches`, or `waits` to try again.
+    pub activity: Option<String>,
     /// How long the last answer holds, as it says itself.
     #[cfg_attr(
         feature = "serde",
@@ -190,8 +195,16 @@ pub struct EndpointExplanation {
     pub waiting: u32,
     /// Its load, as policies see it: what is in flight, and for a while what has failed.
     pub load: u32,
-    /// What part of the next requests it gets, from 0 to 1, where the policy can tell.
+    /// What part of the next requests it gets, from 0 to 1, as things are now; none where the policy can't tell.
+    ///
+    /// Under a policy that looks at loads, it is how likely the very next request goes there. Under one that goes by keys, it
+    /// is the part of all keys that the endpoint has now.
     pub share: Option<f64>,
+    /// What part of all keys is at home here, from 0 to 1, under [`ConsistentHash`](crate::ConsistentHash): those that the endpoint
+    /// has while nothing is wrong with any.
+    pub key_share: Option<f64>,
+    /// In how many ranges those keys are.
+    pub key_ranges: Option<usize>,
     /// What part of its share it gets for being new, from 0 to 1: 1 unless it is in its slow start.
     pub slow_start: f64,
     /// How long it takes to begin its answers, as the policy sees it; none under one that doesn't look at that.
@@ -253,6 +266,8 @@ impl EndpointExplanation {
             waiting: 0,
             load: 0,
             share: None,
+            key_share: None,
+            key_ranges: None,
             slow_start: 1.0,
             average_latency: None,
             p50: None,
@@ -266,10 +281,14 @@ impl EndpointExplanation {
 
     /// The name and the address, or the address alone: as [`Endpoint`](crate::Endpoint) shows itself.
     pub fn label(&self) -> String {
-        match &self.name {
-            Some(name) => format!("{name} ({})", self.address),
-            None => self.address.to_string(),
-        }
+        label(self.name.as_deref(), self.address)
+    }
+}
+
+fn label(name: Option<&str>, address: SocketAddr) -> String {
+    match name {
+        Some(name) => format!("{name} ({address})"),
+        None => address.to_string(),
     }
 }
 

@@ -149,7 +149,7 @@ pub use endpoint::Endpoint;
 pub use error::{BoxError, Error, Unsent};
 pub use explain::{
     Balancers, DiscoveryExplanation, EndpointExplanation, Event, EventKind, Explainer, Explanation,
-    LastError, PolicyExplanation, Verdict,
+    KeyChoice, KeyExplanation, LastError, PolicyExplanation, Verdict,
 };
 pub use hedge::Hedge;
 pub use in_flight::{Completion, InFlight, OnResponse};

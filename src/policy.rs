@@ -14,12 +14,14 @@ mod peak_ewma;
 mod power_of_two;
 mod random;
 mod round_robin;
+mod shares;
 mod turns;
 mod weights;
 
 pub(crate) use any::{AnyPicker, AnyPolicy};
 pub use built_in::{BuiltInPolicy, ParsePolicyError};
 pub use consistent_hash::ConsistentHash;
+pub(crate) use consistent_hash::{Passed, Picker as Ring};
 pub use least_connections::LeastConnections;
 pub use peak_ewma::PeakEwma;
 pub use power_of_two::PowerOfTwo;
@@ -140,8 +142,11 @@ pub trait Picker: Any + Send + Sync {
         false
     }
 
-    /// What part of the next requests each of `members` gets, from 0 to 1, for
-    /// [`Balance::explain`](crate::Balance::explain). None, the default, where that can't be told, as when it depends on loads.
+    /// How likely [`pick`](Self::pick) chooses each of `members` for the next request, from 0 to 1, for
+    /// [`Balance::explain`](crate::Balance::explain). None, the default, where that can't be told.
+    ///
+    /// It is asked about the present loads and the endpoints that are available now. The balancer adds what it does around
+    /// any policy: near endpoints first, and slow start.
     fn shares(&self, members: &Members) -> Option<Vec<f64>> {
         let _ = members;
         None

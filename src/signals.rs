@@ -122,7 +122,7 @@ impl Signals {
 
     /// The same for a balancer that counts its requests.
     pub(crate) fn counted(self, is_counted: bool) -> Self {
-        let tally = is_counted.then(Arc::default);
+        let tally = is_counted.then(|| Arc::new(BalanceTally::new(self.epoch)));
         Self { tally, ..self }
     }
 

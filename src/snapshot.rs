@@ -4,8 +4,10 @@
 //! member, whatever else is learnt of them. Endpoints that leave are marked, so that no pick takes them even from a snapshot
 //! read a moment ago; their service is dropped with the last snapshot that has it.
 
+mod keys;
 mod names;
 mod routed;
+mod shares;
 #[cfg(test)]
 mod suite;
 #[cfg(test)]
@@ -103,14 +105,6 @@ impl<S> Snapshot<S> {
     /// Whether near endpoints come first.
     pub(crate) fn is_near_first(&self) -> bool {
         self.pickers.split.is_some()
-    }
-
-    /// What part of the next requests each endpoint gets, where that can be told: not where near ones come first.
-    pub(crate) fn shares(&self) -> Option<Vec<f64>> {
-        match self.pickers.split {
-            None => self.pickers.whole.shares(&self.members),
-            Some(_) => None,
-        }
     }
 
     /// Whether the policy looks at how many requests the endpoints have.

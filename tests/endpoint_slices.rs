@@ -15,7 +15,9 @@ use hickory_resolver::proto::rr::RecordType;
 use rustls::crypto::CryptoProvider;
 use serde_json::json;
 use tower::{Service, ServiceExt};
-use tower_headless::{Balance, Discovery, Dns, EndpointSlices, MembershipStream};
+use tower_headless::{
+    Balance, Discovery, DiscoveryExplanation, Dns, EndpointSlices, MembershipStream,
+};
 
 use kit::{
     Cluster, addresses, answer, change, drive_until, error, joined, last_set, left, pod, set, slice,
@@ -476,4 +478,61 @@ async fn child_with_a_provider() {
 async fn print_set() {
     let mut slices = EndpointSlices::new(WEB.parse().expect("a target"));
     println!("{:?}", addresses(&set(&mut slices).await));
+}
+
+// ---------------------------------------------------------------- what it tells of itself
+
+#[tokio::test]
+async fn an_api_server_that_is_away_is_told_with_when_it_is_asked_again() {
+    let cluster = Cluster::start([1]).await;
+    let pods = Pods::default();
+    let balance = Balance::builder(cluster.slices(WEB))
+        .counters(true)
+        .build(pods.make());
+    let until = async |what: &str, is_it: &dyn Fn(&DiscoveryExplanation) -> bool| {
+        within(what, async {
+            loop {
+                let it = balance.explain();
+                if is_it(&it.discovery) {
+                    return it;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+    };
+    let is = |it: &DiscoveryExplanation, activity: &str| it.activity.as_deref() == Some(activity);
+    let it = until("a watch", &|it| {
+        is(it, "watches") && it.last_answer.is_some()
+    })
+    .await;
+    cluster.api.wait_for_watch().await;
+    assert_eq!(it.discovery.kind.as_deref(), Some("endpoint_slices"));
+    assert_eq!(it.discovery.server, Some(cluster.api.url()));
+    assert_eq!(
+        (it.discovery.next_look, it.trouble.len()),
+        (None, 0),
+        "{it}"
+    );
+
+    cluster.api.stop();
+    let it = until("a failure", &|it| it.is_failing && is(it, "waits")).await;
+    assert!(it.discovery.next_look > Some(it.at), "{it}");
+    assert_eq!(it.discovery.server, Some(cluster.api.url()));
+    let error = it.discovery.last_error.as_ref().expect("it has failed");
+    assert!(error.at <= it.at && error.text.contains("refused"), "{it}");
+    assert!(
+        it.trouble[0].contains("discovery fails, and the last set"),
+        "{it}"
+    );
+    assert!(it.trouble[0].contains("refused"), "{it}");
+    assert_eq!(it.size, 1, "the last set is used");
+
+    cluster.api.restart().await;
+    let it = until("a watch again", &|it| !it.is_failing && is(it, "watches")).await;
+    assert_eq!(it.discovery.next_look, None);
+    assert!(
+        it.discovery.last_error.is_some() && it.trouble.is_empty(),
+        "{it}"
+    );
 }

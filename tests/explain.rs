@@ -14,6 +14,7 @@ use std::{
 
 use http::StatusCode;
 use support::{
+    logs::Logs,
     scripted::{Behaviour, Pods, Request, World, discovery, endpoint, settle},
     tls::Identity,
     within,
@@ -21,11 +22,13 @@ use support::{
 use tokio::{net::TcpListener, sync::watch, time::sleep};
 use tower::{Layer, ServiceExt, retry::budget::Budget, service_fn};
 use tower_headless::{
-    Balance, Balancers, BoxError, Discovery, EjectionReason, Endpoint, EndpointExplanation,
-    EventKind, Explanation, Hedge, RetryLayer, RetryPolicy, StaticEndpoints, Unsent, Verdict,
+    Balance, Balancers, BoxError, ConsistentHash, Discovery, EjectionReason, Endpoint,
+    EndpointExplanation, EndpointState, EventKind, Explanation, Hedge, KeyExplanation, RetryLayer,
+    RetryPolicy, Route, StaticEndpoints, Unsent, Verdict,
     http::{Client, ClientBuilder, Protocol, Tls},
     test_util::{Cluster, Mode},
 };
+use tracing::Level;
 
 const FAST: Duration = Duration::from_millis(50);
 
@@ -570,6 +573,10 @@ async fn a_new_pod_that_is_being_connected_to_refuses_nothing() {
     );
     assert_eq!(pod.counts.as_ref().map(|it| it.unreachable), Some(0));
     assert_eq!(trouble(&it), "");
+    let listed = client.endpoints();
+    let listed = listed.iter().find(|it| it.endpoint == new);
+    let state = listed.map(|it| it.state);
+    assert_eq!(state, Some(EndpointState::Pending), "both say the same");
 
     drop((peer, listener));
     let it = until(&client, "it refuses", |it| has(it, EventKind::Unreachable)).await;
@@ -714,6 +721,7 @@ async fn as_json_its_names_are_stable() {
         "/at_unix_ms",
         "/trouble",
         "/discovery/kind",
+        "/discovery/activity",
         "/discovery/staleness_seconds",
         "/discovery/next_look_unix_ms",
         "/policy/name",
@@ -726,6 +734,9 @@ async fn as_json_its_names_are_stable() {
         "/endpoints/0/why",
         "/endpoints/0/since_unix_ms",
         "/endpoints/0/next_trial_seconds",
+        "/endpoints/0/share",
+        "/endpoints/0/key_share",
+        "/endpoints/0/key_ranges",
         "/endpoints/0/p95_seconds",
         "/endpoints/0/counts/failures/answered",
         "/events/0/kind",
@@ -737,4 +748,89 @@ async fn as_json_its_names_are_stable() {
     let back: Explanation = serde_json::from_value(json.clone()).expect("an explanation");
     let again = serde_json::to_value(&back).expect("JSON");
     assert_eq!(again, json);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whose_a_key_is_and_why_not_its_home_is_told() {
+    let set = (1..=4).map(endpoint).collect();
+    let world = World::of(set, |builder| {
+        builder.counters(true).policy(ConsistentHash::new())
+    })
+    .await;
+    let it = world.balance.explain();
+    let homes = it.endpoints.iter().map(|it| it.key_share.expect("a ring"));
+    assert!((homes.sum::<f64>() - 1.0).abs() < 1e-9);
+    assert!(it.endpoints.iter().all(|it| it.key_ranges > Some(400)));
+    assert!(it.endpoints.iter().all(|it| it.share == it.key_share));
+
+    let explain = || world.balance.explain_key("user-42").expect("a ring");
+    let before = explain();
+    let addresses = |it: &KeyExplanation| {
+        let choices = it.choices.iter();
+        choices.map(|choice| choice.address).collect::<Vec<_>>()
+    };
+    let order = addresses(&before);
+    assert_eq!((order.len(), before.choices[0].is_chosen), (4, true));
+
+    // A long request of the key takes all that its home may have.
+    let hosts: Vec<_> = (1..=4)
+        .filter(|&it| endpoint(it).address() == order[0])
+        .collect();
+    world.pods.set(hosts.clone(), Behaviour::Hold);
+    let route = Route::new().key("user-42");
+    let running = tokio::spawn(world.balance.call_with(Request(1), route.clone()));
+    settle().await;
+    let full = explain();
+    assert_eq!(addresses(&full), order, "the order stays");
+    assert_eq!(full.endpoint().map(|it| it.address), Some(order[1]));
+    says(
+        &full.choices[0].why,
+        &["has its part of the requests: 1, of 1"],
+    );
+    running.abort();
+    let _ = running.await;
+
+    world.pods.set(hosts, Behaviour::NotReady);
+    let answer = world.balance.call_with(Request(2), route).await;
+    answer.expect("another one has it");
+    let refused = explain();
+    assert_eq!(refused.endpoint().map(|it| it.address), Some(order[1]));
+    assert_eq!(refused.choices[0].verdict, Verdict::Unreachable);
+    says(&refused.to_string(), &["unreachable: refuses requests"]);
+    let now = world.balance.explain().endpoints;
+    let home = now.iter().find(|it| it.address == order[0]).expect("there");
+    assert_eq!(home.share, Some(0.0));
+    assert!(home.key_share > Some(0.1), "it is at home there");
+
+    let balance = Balance::builder(StaticEndpoints::new([]))
+        .build(|_: &Endpoint| service_fn(|_: u32| async { Ok::<_, BoxError>(()) }));
+    assert_eq!(balance.explain_key(7), None, "it goes by no keys");
+}
+
+/// One of which nothing is ignored: that it is all there is makes no panic.
+#[tokio::test(start_paused = true)]
+async fn where_nothing_is_ignored_there_is_no_panic() {
+    for hosts in [1, 3] {
+        let logs = Logs::new();
+        let set = (1..=hosts).map(endpoint).collect();
+        let world = World::of(set, |builder| builder.counters(true)).await;
+        world.pods.set(1..=hosts, Behaviour::NotReady);
+        let request = tokio::spawn(world.balance.clone().oneshot(Request(1)));
+        settle().await;
+        let it = world.balance.explain();
+        assert!(!it.is_panic && !has(&it, EventKind::PanicBegan), "{it}");
+        says(&trouble(&it), &["refuse"]);
+        assert!(!it.to_string().contains("panic"), "{it}");
+        assert_eq!(logs.count(Level::WARN, "too few endpoints are healthy"), 0);
+        request.abort();
+    }
+    let world = World::of(vec![endpoint(1)], |builder| builder.counters(true)).await;
+    world.pods.set([1], Behaviour::Fail);
+    for number in 0..20 {
+        let _ = world.balance.clone().oneshot(Request(number)).await;
+    }
+    settle().await;
+    let it = world.balance.explain();
+    assert!(!it.is_panic, "{it}");
+    assert!(!trouble(&it).contains("(panic)"), "{it}");
 }

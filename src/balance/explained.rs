@@ -1,5 +1,10 @@
 //! Makes the explanation of what a balancer knows.
 
+mod key;
+mod trouble;
+
+pub(super) use key::explain_key;
+
 use std::{
     sync::Arc,
     time::{Duration, SystemTime},
@@ -12,7 +17,7 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    counters::{BalanceTally, LastFailure, WaitCause, WhatFailed},
+    counters::{LastFailure, WhatFailed},
     endpoint::Counted,
     explain::{
         DiscoveryExplanation, EndpointExplanation, Event, Explanation, LastError,
@@ -85,12 +90,7 @@ pub(super) fn explain<S>(shared: &Shared<S>) -> Explanation {
         endpoints,
         events: explainer.events(),
     };
-    explanation.trouble = trouble(&explanation);
-    if let Some(tally) = tally {
-        explanation
-            .trouble
-            .extend(of_counts(tally, explanation.size, clock.now));
-    }
+    explanation.trouble = trouble::of(&explanation, tally.map(|tally| &**tally), clock.now);
     explanation
 }
 
@@ -115,6 +115,7 @@ impl<S> Explainer<'_, S> {
             is_fallback: report.is_some_and(|report| report.is_fallback),
             name: report.and_then(|report| Some(report.name.as_ref()?.to_string())),
             server: report.and_then(|report| Some(report.server.as_ref()?.to_string())),
+            activity: report.and_then(|report| Some(report.activity.as_ref()?.to_string())),
             ttl: report.and_then(|report| report.ttl),
             staleness: last_answer.map(age),
             last_answer: last_answer.map(|at| self.clock.wall(at)),
@@ -149,11 +150,14 @@ impl<S> Explainer<'_, S> {
         let members = self.snapshot.members();
         let has_available = members.iter().any(|member| member.is_available());
         let counted = Counted::of(self.snapshot.endpoints().iter().map(|it| it.weight()));
-        let shares = self.snapshot.shares();
+        let (shares, homes) = (self.snapshot.shares(), self.snapshot.key_homes());
         let explained = members.iter().enumerate().map(|(index, member)| {
             let counts = counted.has(self.snapshot.endpoints()[index].weight());
-            let share = shares.as_ref().map(|shares| shares[index]);
-            self.endpoint(index, member, counts, has_available, share)
+            let mut explained = self.endpoint(index, member, counts, has_available);
+            explained.share = shares.as_ref().map(|shares| shares[index]);
+            explained.key_share = homes.as_ref().map(|homes| homes[index].0);
+            explained.key_ranges = homes.as_ref().map(|homes| homes[index].1);
+            explained
         });
         explained.collect()
     }
@@ -164,7 +168,6 @@ impl<S> Explainer<'_, S> {
         member: &Arc<Member>,
         is_counted: bool,
         has_available: bool,
-        share: Option<f64>,
     ) -> EndpointExplanation {
         let endpoint = &self.snapshot.endpoints()[index];
         let past = self.history.and_then(|history| history.past(member.id()));
@@ -194,7 +197,6 @@ impl<S> Explainer<'_, S> {
             in_flight: member.in_flight(),
             waiting: member.waiting(),
             load: self.snapshot.load_of(index),
-            share,
             slow_start: warmth,
             average_latency: self.snapshot.average_latency(index),
             p50: quantile(0.5),
@@ -321,106 +323,4 @@ fn verdict(
         Standing::Pending => Verdict::Pending,
         Standing::Unreachable => Verdict::Unreachable,
     }
-}
-
-/// What is wrong, the worst first.
-fn trouble(it: &Explanation) -> Vec<String> {
-    let mut trouble = Vec::new();
-    let unreachable = of_verdict(it, Verdict::Unreachable);
-    let discovery = &it.discovery;
-    let error = discovery
-        .last_error
-        .as_ref()
-        .map(|error| error.text.as_str());
-    match (discovery.staleness, discovery.is_failing) {
-        (None, _) => trouble.push(match error {
-            Some(error) => format!("discovery has not answered yet: {error}"),
-            None => "discovery has not answered yet".into(),
-        }),
-        (Some(_), _) if it.size == 0 => trouble.push(match error {
-            Some(error) => format!("the service has no endpoints: {error}"),
-            None => "the service has no endpoints".into(),
-        }),
-        (Some(age), true) => trouble.push(format!(
-            "discovery fails, and the last set, {} old, is used: {}",
-            short(age),
-            error.unwrap_or("no error is known"),
-        )),
-        (Some(_), false) => {}
-    }
-    if it.size > 0 && unreachable == it.size {
-        let since = match it.outage {
-            Some(outage) => format!(", for {}", short(outage)),
-            None => String::new(),
-        };
-        trouble.push(format!(
-            "all {} endpoints refuse requests{since}: requests wait, and fail when the ready timeout is over",
-            it.size
-        ));
-    } else if it.is_panic {
-        trouble.push("too few endpoints are healthy: ejections are ignored (panic)".into());
-    }
-    for endpoint in &it.endpoints {
-        let is_out = match endpoint.verdict {
-            Verdict::Picked | Verdict::Far | Verdict::OnlyByName => false,
-            // Every rollout has those.
-            Verdict::Pending => endpoint.last_error.is_some(),
-            _ => true,
-        };
-        if is_out && !endpoint.why.is_empty() {
-            let (label, verdict) = (endpoint.label(), endpoint.verdict);
-            trouble.push(format!("{label} {verdict}: {}", endpoint.why));
-        }
-    }
-    trouble
-}
-
-fn of_verdict(it: &Explanation, verdict: Verdict) -> usize {
-    let endpoints = it.endpoints.iter();
-    endpoints
-        .filter(|endpoint| endpoint.verdict == verdict)
-        .count()
-}
-
-/// How long the retry budget is told to be spent after it has last refused a retry.
-const SPENT: Duration = Duration::from_secs(60);
-
-/// Requests that wait for connections are nothing to tell of, unless they have waited for so long: a connection is made sooner.
-const LONG: Duration = Duration::from_millis(250);
-
-/// Or unless there are more than this, and more than endpoints.
-const MANY: u64 = 10;
-
-/// What the counters tell of the present.
-fn of_counts(tally: &BalanceTally, endpoints: usize, now: Instant) -> Vec<String> {
-    let mut trouble = Vec::new();
-    for (cause, what) in [
-        (WaitCause::Discovery, "for discovery's first answer"),
-        (
-            WaitCause::Unreachable,
-            "for an endpoint that accepts requests",
-        ),
-        (
-            WaitCause::Connection,
-            "for the endpoint that was picked to be ready: a connection is made, or its limit is reached",
-        ),
-        (WaitCause::Pod, "for the one pod that they are for"),
-    ] {
-        let (waiting, waited) = tally.waiting(cause, now);
-        let are_many = waiting > MANY.max(endpoints as u64);
-        match waiting {
-            0 => {}
-            _ if cause == WaitCause::Connection && waited < LONG && !are_many => {}
-            1 => trouble.push(format!("1 request waits {what}")),
-            many => trouble.push(format!("{many} requests wait {what}")),
-        }
-    }
-    let ago = tally.since_budget_refused(now).filter(|ago| *ago < SPENT);
-    if let Some(ago) = ago {
-        let ago = short(ago);
-        trouble.push(format!(
-            "the retry budget was spent: requests were not sent again, the last one {ago} ago"
-        ));
-    }
-    trouble
 }

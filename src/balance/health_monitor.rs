@@ -29,6 +29,8 @@ const MAX_PENALTY: Duration = Duration::from_secs(1);
 
 pub(super) struct HealthMonitor {
     detector: OutlierDetector,
+    /// There is a panic, and there are endpoints that are picked for it alone.
+    is_panic: bool,
     signals: Arc<Signals>,
     slow_start: SlowStart,
     /// Failure penalties, in the order of their ends. Those of members that have left end with them, a second later at most.
@@ -52,6 +54,7 @@ impl HealthMonitor {
     ) -> Self {
         Self {
             detector: OutlierDetector::new(settings),
+            is_panic: false,
             signals,
             slow_start,
             penalties: VecDeque::new(),
@@ -68,9 +71,9 @@ impl HealthMonitor {
             .min()
     }
 
-    /// Whether ejections are ignored, for too few endpoints are healthy.
+    /// Whether any endpoint is picked only because too few are healthy. Where all that are out refuse, a panic changes nothing.
     pub(super) fn is_panic(&self) -> bool {
-        self.detector.is_panic()
+        self.is_panic
     }
 
     /// How slow start takes a member that joins now.
@@ -91,7 +94,6 @@ impl HealthMonitor {
         self.end_penalties(now);
         self.begin_penalties(lives, now);
         self.slow_start.review(lives, &self.signals, now);
-        let was_panic = self.detector.is_panic();
         let observe = lives.values_mut().map(|life| {
             let weight = life.endpoint.weight();
             Case::observe(&life.member, weight, &mut life.health)
@@ -104,7 +106,10 @@ impl HealthMonitor {
             changed |= apply(&case.decision, case.member) | heed_checks(case.member, is_panic);
         }
         self.learn(&cases, now);
-        if is_panic != was_panic {
+        // What is spared may get well and ill again meanwhile.
+        let is_of_use = self.is_panic || cases.iter().any(Case::is_spared);
+        let is_panic = is_panic && cases.len() > 1 && is_of_use;
+        if std::mem::replace(&mut self.is_panic, is_panic) != is_panic {
             tell_of_panic(&self.signals, is_panic, now);
         }
         self.schedule(lives.len(), now);

@@ -71,7 +71,6 @@ impl Standing {
             EndpointState::Ejected(EjectionReason::CheckFailed) => Self::CheckFails,
             EndpointState::Ejected(reason) => Self::Ejected(reason),
             EndpointState::Pending => Self::Pending,
-            EndpointState::Unreachable if member.is_unready() => Self::Pending,
             EndpointState::Unreachable => Self::Unreachable,
         }
     }

@@ -34,7 +34,8 @@ pub enum EndpointState {
     /// It is passed over because of what its requests have come to ([`OutlierDetection`](crate::OutlierDetection)), until a request that tries it
     /// succeeds; because it is slow ([`Hedge`](crate::Hedge#slow-pods)), until one is answered in time; or because its checks fail ([`HealthCheck`](crate::HealthCheck)), until they pass.
     Ejected(EjectionReason),
-    /// It is new, and gets no request [before it has passed a check](crate::HealthCheck::require_initial_pass).
+    /// It is new, and gets no request [before it has passed a check](crate::HealthCheck::require_initial_pass), or, where
+    /// pods are connected to ahead, before it is connected.
     Pending,
     /// It refused a request, and gets none until it has been found to accept them again.
     Unreachable,
@@ -70,7 +71,10 @@ pub(super) fn statuses<S>(snapshot: &Snapshot<S>) -> Vec<EndpointStatus> {
 
 pub(super) fn state(member: &Member) -> EndpointState {
     if member.is_unreachable() {
-        return EndpointState::Unreachable;
+        return match member.is_unready() {
+            true => EndpointState::Pending,
+            false => EndpointState::Unreachable,
+        };
     }
     if member.is_unfit() {
         return match member.stats().checked() {
@@ -103,7 +107,7 @@ impl fmt::Display for EndpointState {
         match self {
             Self::Available => f.write_str("available"),
             Self::Ejected(reason) => write!(f, "ejected ({reason})"),
-            Self::Pending => f.write_str("pending (no health check passed yet)"),
+            Self::Pending => f.write_str("pending (no health check passed, or not connected yet)"),
             Self::Unreachable => f.write_str("unreachable"),
         }
     }

@@ -116,7 +116,10 @@ impl EndpointTally {
     }
 
     /// An answer of this status counts as a failure or an overload.
-    #[cfg(any(test, feature = "http-body"))]
+    #[cfg(any(
+        feature = "http-body",
+        all(test, not(any(tower_headless_loom, tower_headless_shuttle)))
+    ))]
     pub(crate) fn note_status(&self, status: u16, age: u64) {
         self.note_failure(u64::from(status), age);
     }
@@ -239,7 +242,8 @@ impl EndpointTally {
 /// What is counted of a balancer as a whole, and its endpoints' counters.
 #[derive(Debug)]
 pub(crate) struct BalanceTally {
-    born: Instant,
+    /// When its balancer was built, as the balancer's other ages count.
+    epoch: Instant,
     endpoints: Mutex<Endpoints>,
     unplaced: Count,
     waits: [WaitTally; 4],
@@ -251,24 +255,6 @@ pub(crate) struct BalanceTally {
     hedges_won: Count,
     hedges_refused: Count,
     discovery: [Count; 3],
-}
-
-impl Default for BalanceTally {
-    fn default() -> Self {
-        Self {
-            born: Instant::now(),
-            endpoints: Mutex::default(),
-            unplaced: Count::default(),
-            waits: Default::default(),
-            retries: Default::default(),
-            budget_refused: Count::default(),
-            last_budget_refused: AtomicU64::new(0),
-            hedges: Count::default(),
-            hedges_won: Count::default(),
-            hedges_refused: Count::default(),
-            discovery: Default::default(),
-        }
-    }
 }
 
 #[derive(Debug, Default)]
@@ -346,6 +332,23 @@ pub(crate) enum Retried {
 }
 
 impl BalanceTally {
+    /// Of a balancer that was built then.
+    pub(crate) fn new(epoch: Instant) -> Self {
+        Self {
+            epoch,
+            endpoints: Mutex::default(),
+            unplaced: Count::default(),
+            waits: Default::default(),
+            retries: Default::default(),
+            budget_refused: Count::default(),
+            last_budget_refused: AtomicU64::new(0),
+            hedges: Count::default(),
+            hedges_won: Count::default(),
+            hedges_refused: Count::default(),
+            discovery: Default::default(),
+        }
+    }
+
     /// The counters of an endpoint that joins.
     pub(crate) fn endpoint(&self) -> Arc<EndpointTally> {
         let tally = Arc::<EndpointTally>::default();
@@ -377,7 +380,7 @@ impl BalanceTally {
 
     /// In milliseconds.
     fn age(&self, now: Instant) -> u64 {
-        let age = now.saturating_duration_since(self.born).as_millis();
+        let age = now.saturating_duration_since(self.epoch).as_millis();
         u64::try_from(age).unwrap_or(u64::MAX)
     }
 
@@ -535,7 +538,7 @@ mod tests {
 
     #[test]
     fn what_has_left_still_counts_and_goes_on_counting() {
-        let tally = BalanceTally::default();
+        let tally = BalanceTally::new(Instant::now());
         let (stays, leaves) = (tally.endpoint(), tally.endpoint());
         stays.picked(false);
         leaves.picked(true);
@@ -554,7 +557,7 @@ mod tests {
 
     #[test]
     fn a_set_that_joins_at_once_is_not_looked_at_for_each_of_it() {
-        let tally = BalanceTally::default();
+        let tally = BalanceTally::new(Instant::now());
         let looks = |tally: &BalanceTally| {
             let endpoints = tally.lock();
             (endpoints.looks, endpoints.all.len())
@@ -592,7 +595,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_wait_counts_from_its_beginning_to_its_drop() {
-        let tally = Arc::new(BalanceTally::default());
+        let tally = Arc::new(BalanceTally::new(Instant::now()));
         let wait = tally.wait(WaitCause::Pod);
         assert_eq!(tally.counts().waits.pod.waiting(), 1);
         tokio::time::advance(Duration::from_secs(2)).await;
@@ -606,7 +609,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn how_long_those_have_waited_that_wait_now() {
-        let tally = Arc::new(BalanceTally::default());
+        let tally = Arc::new(BalanceTally::new(Instant::now()));
         let waiting = || tally.waiting(WaitCause::Connection, Instant::now());
         let second = Duration::from_secs(1);
         assert_eq!(waiting(), (0, Duration::ZERO));
@@ -630,7 +633,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn when_the_budget_was_last_spent_is_known() {
-        let tally = BalanceTally::default();
+        let tally = BalanceTally::new(Instant::now());
         let ago = || tally.since_budget_refused(Instant::now());
         assert_eq!(ago(), None);
         tally.budget_refused();

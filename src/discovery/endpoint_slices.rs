@@ -267,7 +267,7 @@ impl Discovery for EndpointSlices {
     }
 
     fn report(&self) -> DiscoveryReport {
-        let mut report = DiscoveryReport::new("endpoint_slices");
+        let mut report = self.shared.report();
         report.name = self.name().map(Into::into);
         report
     }

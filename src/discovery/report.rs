@@ -16,6 +16,8 @@ pub struct DiscoveryReport {
     pub server: Option<Arc<str>>,
     /// How long the last answer holds, as it says itself.
     pub ttl: Option<Duration>,
+    /// What it does now, in a word or two: an EndpointSlices source `lists`, `watches`, or `waits` to try again.
+    pub activity: Option<Cow<'static, str>>,
     /// When the source looks next; none if it doesn't look, but is told.
     pub next_look: Option<Instant>,
     /// It is the second source of a [`Fallback`](crate::Fallback), whose first one can't be asked.
@@ -30,6 +32,7 @@ impl DiscoveryReport {
             name: None,
             server: None,
             ttl: None,
+            activity: None,
             next_look: None,
             is_fallback: false,
         }

@@ -44,8 +44,9 @@ const CONFIRM_PERIOD: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnEmpty {
-    /// Keep the last endpoints until three answers in a row, over ten seconds at least, have said so. An endpoint that
-    /// refuses a connection meanwhile is dropped at once.
+    /// Keep the last endpoints until three answers in a row, over ten seconds at least, have said so. An endpoint that begins
+    /// to refuse connections meanwhile is dropped at once. One that refused them already is passed over as before, and stays
+    /// until the answer is confirmed.
     #[default]
     Confirm,
     /// Drop all endpoints at the first such answer.

@@ -62,6 +62,9 @@ fn discovery(f: &mut Formatter<'_>, it: &DiscoveryExplanation, at: SystemTime) -
     if let Some(server) = &it.server {
         add(format!(" from {server}"));
     }
+    if let Some(activity) = &it.activity {
+        add(format!(", {activity}"));
+    }
     match it.staleness {
         Some(age) => add(format!(", answered {} ago", short(age))),
         None => add(", not answered yet".into()),

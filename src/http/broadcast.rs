@@ -235,7 +235,8 @@ impl Prepared {
     fn again(&self) -> Option<Self> {
         Some(Self {
             request: again(&self.request)?,
-            time: self.time,
+            timeout: self.timeout,
+            outer: self.outer,
             route: self.route.recorded_apart(),
             tells_timeout: self.tells_timeout,
             errors: None,

@@ -65,13 +65,17 @@ fn respond(error: Error) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{endpoint::Endpoint, http::grpc::Expiry, outcome::GRPC_STATUS};
+    use crate::{
+        endpoint::Endpoint,
+        http::{deadline::Until, grpc::Expiry},
+        outcome::GRPC_STATUS,
+    };
     use std::time::Duration;
 
     /// A pod's answer that it has cancelled the call, with a code of gRPC's.
     fn answered(code: &'static str, after: Duration) -> String {
         let call = Call {
-            expiry: Expiry::of(after.into()),
+            expiry: Until::after(after).map(Expiry::of),
             errors: Errors::Statuses,
         };
         let mut response = Response::new(ResponseBody::default());
@@ -85,7 +89,7 @@ mod tests {
     #[test]
     fn the_error_of_a_late_call_has_its_service_and_its_cause() {
         let call = Call {
-            expiry: Expiry::of(Duration::ZERO.into()),
+            expiry: Until::after(Duration::ZERO).map(Expiry::of),
             errors: Errors::Statuses,
         };
         let late = |answer| {

@@ -23,7 +23,7 @@ use super::{
     address,
     affinity::{Affinity, Followed},
     body::{PodRequest, RequestBody},
-    deadline::{Time, Until},
+    deadline::Until,
     defaults::Defaults,
     error::{Error, Wait},
     framing,
@@ -40,9 +40,9 @@ use crate::{
     balance::EndpointStatus,
     counters::BalanceCounts,
     error::{BoxError, Error as BalanceError},
-    explain::{Explainer, Explanation},
+    explain::{Explainer, Explanation, KeyExplanation},
     membership::MembershipStream,
-    route::Route,
+    route::{Route, RouteKey},
 };
 
 /// An HTTP client of one service, balanced over its pods.
@@ -292,6 +292,11 @@ impl Client {
         self.pods.explain()
     }
 
+    /// Which pod a request with this key would get now, and why; see [`Balance::explain_key`](crate::Balance::explain_key).
+    pub fn explain_key(&self, key: impl Into<RouteKey>) -> Option<KeyExplanation> {
+        self.pods.explain_key(key)
+    }
+
     /// What has been counted since the client was built; see [`Balance::counts`](crate::Balance::counts). None with
     /// [`counters(false)`](super::ClientBuilder::counters).
     pub fn counts(&self) -> Option<BalanceCounts> {
@@ -390,13 +395,13 @@ impl Client {
         let led =
             affinity.and_then(|affinity| affinity.lead(&head, |route| self.pods.requested(route)));
         let (mut timeout, mut route, mut followed) = (self.shared.timeout, Route::new(), None);
-        let mut left: Option<Time> = None;
+        let mut outer: Option<Until> = None;
         if !head.extensions.is_empty() {
             let own = head.extensions.remove();
             if let Some(RequestTimeout(own)) = own {
                 timeout = (own != Duration::MAX).then_some(own);
             }
-            left = head.extensions.remove().map(Until::time);
+            outer = head.extensions.remove();
             route = head.extensions.remove().unwrap_or_default();
         }
         if let Some(led) = led {
@@ -406,10 +411,10 @@ impl Client {
         if let Some(limit) = limit {
             timeout = Some(timeout.map_or(limit, |timeout| timeout.min(limit)));
         }
-        let time = timeout.map(Time::from).into_iter().chain(left);
         Prepared {
             request: Request::from_parts(head, RequestBody::measured(body, length)),
-            time: time.min_by_key(|time| time.left),
+            timeout,
+            outer,
             route,
             tells_timeout: limit.is_some(),
             errors: self.errors(is_grpc),
@@ -440,14 +445,16 @@ impl Client {
     /// Gives a request to the balancer.
     #[inline]
     pub(super) fn send(&self, mut prepared: Prepared) -> ResponseFuture {
-        if let Some(time) = prepared.time.filter(|time| time.left.is_zero()) {
-            let error = Error::not_sent(time.whole, Wait::None, false);
+        let own = prepared.timeout.and_then(Until::after);
+        let until = Until::first(own.into_iter().chain(prepared.outer));
+        if let Some(until) = until.filter(|until| until.left().is_zero()) {
+            let error = Error::not_sent(until.whole(), Wait::None, false);
             return self.refuse(error, prepared.errors.is_some());
         }
         let shared = &self.shared;
         let mut expiry = None;
         if prepared.tells_timeout {
-            expiry = prepared.time.and_then(Expiry::of);
+            expiry = until.map(Expiry::of);
             if let Some(expiry) = expiry {
                 prepared.request.extensions_mut().insert(expiry);
             }
@@ -468,8 +475,7 @@ impl Client {
         };
         // Who waits for discovery keeps it going.
         let shared = (replay.is_some() || !self.opened).then(|| shared.clone());
-        let time = prepared.time;
-        ResponseFuture::new(future, replay, shared, time, prepared.followed)
+        ResponseFuture::new(future, replay, shared, until, prepared.followed)
             .told(prepared.errors, expiry)
             .traced(tracing)
     }
@@ -693,8 +699,10 @@ const NEEDS_HTTP2: &str =
 /// A request as pods get it.
 pub(super) struct Prepared {
     pub(super) request: PodRequest,
-    /// Of the whole.
-    pub(super) time: Option<Time>,
+    /// How long it may take from when it is sent.
+    pub(super) timeout: Option<Duration>,
+    /// When the time of what it is a part of is over, as layers have brought it.
+    pub(super) outer: Option<Until>,
     pub(super) route: Route,
     /// Pods are told how much of that is left.
     pub(super) tells_timeout: bool,

@@ -9,15 +9,15 @@ use tokio::time::Instant;
 
 use crate::home::Timer;
 
-/// When the time of a request that goes through layers is over. It travels in the request's extensions.
-#[derive(Clone, Copy)]
+/// When a request's time is over, and how long that is from its beginning. Through layers it travels in the request's extensions.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Until {
     at: Instant,
     whole: Duration,
 }
 
 impl Until {
-    /// Of a time that begins now. None beyond the end of time.
+    /// Of a time that begins now. None beyond the end of time: that is no bound.
     pub(super) fn after(whole: Duration) -> Option<Self> {
         let at = Instant::now().checked_add(whole)?;
         Some(Self { at, whole })
@@ -29,43 +29,44 @@ impl Until {
     }
 
     /// What is left of it.
-    pub(super) fn time(self) -> Time {
-        Time {
-            left: self.at.saturating_duration_since(Instant::now()),
-            whole: self.whole,
-        }
+    pub(super) fn left(self) -> Duration {
+        self.at.saturating_duration_since(Instant::now())
     }
-}
 
-/// How long a request may take from now on, and from its beginning.
-#[derive(Clone, Copy)]
-pub(super) struct Time {
-    pub(super) left: Duration,
-    pub(super) whole: Duration,
-}
-
-impl From<Duration> for Time {
-    fn from(whole: Duration) -> Self {
-        Self { left: whole, whole }
+    /// How long it is from its beginning.
+    pub(super) fn whole(self) -> Duration {
+        self.whole
     }
 }
 
 /// The end of some time, and how long that is from its beginning. Most requests have none of these: it is one word.
-pub(super) struct Deadline(Box<(Timer, Duration)>);
+pub(super) struct Deadline(Box<Ends>);
+
+struct Ends {
+    timer: Timer,
+    until: Until,
+}
 
 impl Deadline {
-    /// Of a time that runs from now on.
-    pub(super) fn of(time: Time) -> Self {
-        Self(Box::new((Timer::after(time.left), time.whole)))
+    pub(super) fn of(until: Until) -> Self {
+        let timer = Timer::at(until.at);
+        Self(Box::new(Ends { timer, until }))
     }
 
     /// How long it is from its beginning.
     pub(super) fn whole(&self) -> Duration {
-        self.0.1
+        self.0.until.whole
     }
 
     /// Waits for it.
+    ///
+    /// By the clock and not by the timer alone: several deadlines of one time, around each other, are over together, whichever
+    /// timer fires first.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.0.poll(cx)
+        let Ends { timer, until } = &mut *self.0;
+        match Instant::now() >= until.at {
+            true => Poll::Ready(()),
+            false => timer.poll(cx),
+        }
     }
 }

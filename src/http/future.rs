@@ -15,7 +15,7 @@ use pin_project_lite::pin_project;
 
 use super::{
     affinity::{Affinity, Followed},
-    deadline::{Deadline, Time},
+    deadline::{Deadline, Until},
     defaults::Defaults,
     error::{Error, Wait},
     grpc::{Call, Errors, Expiry},
@@ -162,7 +162,7 @@ impl ResponseFuture {
         future: Sent,
         replay: Option<Box<Replay>>,
         shared: Option<Arc<Shared>>,
-        time: Option<Time>,
+        until: Option<Until>,
         followed: Option<Box<Followed>>,
     ) -> Self {
         let hedged_after = replay.as_deref().zip(shared.as_deref());
@@ -175,7 +175,7 @@ impl ResponseFuture {
             },
             replay,
             shared,
-            deadline: time.map(Deadline::of),
+            deadline: until.map(Deadline::of),
             followed,
             grpc: None,
             tracing: None,

@@ -7,9 +7,8 @@ use std::{error::Error as StdError, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header::CONTENT_TYPE};
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
-use tokio::time::Instant;
 
-use super::{deadline::Time, error::Error};
+use super::{deadline::Until, error::Error};
 use crate::{error::chain, outcome::GRPC_STATUS};
 
 /// Of a call, and of its answer.
@@ -59,26 +58,20 @@ pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
 
 /// When a call's time is up. It travels in the request's extensions, so that each try tells its pod what is left.
 #[derive(Clone, Copy)]
-pub(super) struct Expiry {
-    at: Instant,
-    whole: Duration,
-}
+pub(super) struct Expiry(Until);
 
 impl Expiry {
-    /// Of a time that runs from now on. None beyond the end of time.
-    pub(super) fn of(time: Time) -> Option<Self> {
-        let at = Instant::now().checked_add(time.left)?;
-        let whole = time.whole;
-        Some(Self { at, whole })
+    pub(super) fn of(until: Until) -> Self {
+        Self(until)
     }
 
     pub(super) fn is_over(&self) -> bool {
-        Instant::now() >= self.at
+        self.0.left().is_zero()
     }
 
     /// How long it is from its beginning.
     pub(super) fn whole(&self) -> Duration {
-        self.whole
+        self.0.whole()
     }
 }
 
@@ -112,7 +105,7 @@ pub(super) fn tell_time_left<B>(request: &mut Request<B>) {
     let Some(expiry) = request.extensions().get::<Expiry>() else {
         return;
     };
-    let left = expiry.at.saturating_duration_since(Instant::now());
+    let left = expiry.0.left();
     if let Ok(left) = HeaderValue::try_from(timeout_text(left)) {
         request.headers_mut().insert(TIMEOUT.clone(), left);
     }

@@ -29,16 +29,13 @@ use tower::{Service, util::BoxCloneSyncService};
 
 use super::{
     body::RequestBody,
-    deadline::{Deadline, Time, Until},
+    deadline::{Deadline, Until},
     error::{Error, Wait},
     replay::{Answer, Idempotent, RequestTimeout},
     response::ResponseBody,
     span::Trace,
 };
 use crate::{broadcast::Asking, endpoint::Endpoint, error::BoxError, route::Route};
-
-/// How much later a request's own timeout ends it above the layers than below them, where it is known which pod is late.
-const LATER: Duration = Duration::from_millis(5);
 
 /// The service that layers have made of a client.
 pub(super) type LayeredService =
@@ -300,6 +297,10 @@ impl Through {
         };
         ready!(deadline.poll(cx));
         let after = deadline.whole();
+        // The same time is over below the layers by now, where it is known which pod is late: that is the better error.
+        if let Poll::Ready(answer) = self.poll_layers(cx) {
+            return Poll::Ready(answer);
+        }
         let error = match self.is_waiting() {
             true => Error::not_sent(after, Wait::Layers, false),
             false => Error::unanswered(None, after),
@@ -325,9 +326,7 @@ impl Through {
 
 fn deadline(request: &Request<RequestBody>) -> Option<Deadline> {
     let until: Until = request.extensions().get().copied()?;
-    let Time { left, whole } = until.time();
-    let left = left.saturating_add(LATER);
-    Some(Deadline::of(Time { left, whole }))
+    Some(Deadline::of(until))
 }
 
 /// With a body of the client's own type. It is the pod's that the response is, as far as its extensions still say.

@@ -18,7 +18,7 @@ use tower::Service;
 
 use super::{
     body::{PodRequest, RequestBody},
-    deadline::Deadline,
+    deadline::{Deadline, Until},
     error::{Error, RuntimeEnded},
     failure::{failure, h2_cause, is_not_accepted, is_too_large, late, too_large},
     grpc,
@@ -179,7 +179,8 @@ fn send(pool: &Arc<Pool>, connection: Reserved, mut request: PodRequest, left: u
     let deadline = pool
         .config
         .first_byte
-        .map(|after| Deadline::of(after.into()));
+        .and_then(Until::after)
+        .map(Deadline::of);
     let mut call = Call {
         pool: Arc::downgrade(pool),
         connection,

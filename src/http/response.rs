@@ -559,7 +559,7 @@ mod tests {
     use super::*;
     use crate::{
         error::{Error as BalanceError, Refused, Suspect},
-        http::{error::Wait, grpc::Expiry},
+        http::{deadline::Until, error::Wait, grpc::Expiry},
         member::Member,
         signals::Signals,
     };
@@ -601,7 +601,7 @@ mod tests {
     /// The code in which the body of a call ends that has this time, which is known below these layers if there are any.
     async fn ended(body: ResponseBody, time: Duration, layers: Option<Wrap>) -> String {
         let mut body = body;
-        let expiry = Expiry::of(time.into());
+        let expiry = Until::after(time).map(Expiry::of);
         let call = |expiry, errors| Call { expiry, errors };
         match layers {
             None => body.end_as(call(expiry, Errors::Statuses)),
@@ -661,7 +661,7 @@ mod tests {
         let mut body = ResponseBody::new(StreamBody::new(frames));
         body.exchange.in_flight = Some(InFlight::new(&member, false));
         body.end_as(Call {
-            expiry: Expiry::of(Duration::ZERO.into()),
+            expiry: Until::after(Duration::ZERO).map(Expiry::of),
             errors: Errors::Statuses,
         });
         let last = body.frame().await.expect("a frame").expect("a status");

@@ -152,6 +152,44 @@ impl LocalitySplit {
         })
     }
 
+    /// How likely a pick chooses each of so many endpoints of the set, by what `of_group` tells of the near ones and of the far
+    /// ones. Of those that have none the others get the part.
+    pub(crate) fn shares(
+        &self,
+        len: usize,
+        of_group: impl Fn(&AnyPicker, &Members, &[usize]) -> Option<Vec<f64>>,
+    ) -> Option<Vec<f64>> {
+        let of = |it: &Group| of_group(&it.picker, &it.members, &it.indices);
+        let (near, far) = (of(&self.near)?, of(&self.far)?);
+        let is_none = |shares: &[f64]| shares.iter().all(|&share| share <= 0.0);
+        let part = match (is_none(&near), is_none(&far)) {
+            (true, _) => 0.0,
+            (false, true) => 1.0,
+            (false, false) => self.part(),
+        };
+        let mut all = vec![0.0; len];
+        for (group, shares, part) in [(&self.near, near, part), (&self.far, far, 1.0 - part)] {
+            for (&index, share) in group.indices.iter().zip(shares) {
+                all[index] = part * share;
+            }
+        }
+        Some(all)
+    }
+
+    /// The pickers that are asked for a request with a key, one after the other, with their endpoints and those' indices in the set.
+    pub(crate) fn in_order(&self, route: &Route) -> Option<[(&AnyPicker, &Members, &[usize]); 2]> {
+        let is_near = self.keyed(route)?;
+        Some([is_near, !is_near].map(|is_near| {
+            let group = self.group(is_near);
+            (&group.picker, &group.members, &*group.indices)
+        }))
+    }
+
+    /// What part of the requests is for the near group.
+    fn part(&self) -> f64 {
+        self.share.load(Relaxed) as f64 / ALL as f64
+    }
+
     /// Whether a key is for the near group. As long as the share stays, so does the key; none if the policy doesn't go by keys.
     fn keyed(&self, route: &Route) -> Option<bool> {
         let key = route

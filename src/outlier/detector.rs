@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{Decision, EndpointHealth, Observation, OutlierDetection, observation::SetStats};
 use crate::{
     endpoint::Counted,
-    member::{EjectionReason, Member},
+    member::{Checked, EjectionReason, Member},
 };
 
 /// How much of the usual time is taken from the last review.
@@ -310,6 +310,12 @@ impl Tally {
 }
 
 impl Case<'_> {
+    /// Whether there is reason to have it out, by its requests or its checks, and it is not.
+    pub(crate) fn is_spared(&self) -> bool {
+        let fails = self.member.stats().checked() == Checked::Fails;
+        (self.health.is_bad() || fails) && self.member.is_available()
+    }
+
     fn decide(&mut self, is_panic: bool, now: Instant) {
         if is_panic && self.health.is_half_open() {
             // It has requests enough to show how it is.

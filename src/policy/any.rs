@@ -83,17 +83,6 @@ impl fmt::Debug for AnyPolicy {
     }
 }
 
-/// The shares by weight of those that are available, of which new ones get a part only.
-fn weighted_shares(members: &Members) -> Vec<f64> {
-    let weight = |index| match members.is_available(index) {
-        true => f64::from(members.weight(index)) * members.slow_start_share(index),
-        false => 0.0,
-    };
-    let weights: Vec<_> = (0..members.len()).map(weight).collect();
-    let sum = weights.iter().sum::<f64>().max(f64::MIN_POSITIVE);
-    weights.iter().map(|weight| weight / sum).collect()
-}
-
 /// The picker of a set.
 #[expect(
     clippy::large_enum_variant,
@@ -156,14 +145,26 @@ impl AnyPicker {
         }
     }
 
-    /// What part of the next requests each endpoint gets, where that can be told.
+    /// How likely it chooses each endpoint for the next request, where that can be told: for one with a key, if it goes by keys.
     pub(crate) fn shares(&self, members: &Members) -> Option<Vec<f64>> {
         match self {
-            Self::RoundRobin(_) | Self::Random(_) => Some(weighted_shares(members)),
+            Self::RoundRobin(picker) => Some(picker.shares(members)),
+            Self::Random(picker) => Some(picker.shares(members)),
+            Self::LeastConnections(picker) => picker.shares(members),
+            Self::PowerOfTwo(picker) => Some(picker.shares(members)),
+            Self::PeakEwma(picker) => picker.shares(members),
+            Self::ConsistentHash(picker) => Some(picker.shares(members)),
             Self::Other { picker, .. } => {
                 let shares = picker.shares(members)?;
                 (shares.len() == members.len()).then_some(shares)
             }
+        }
+    }
+
+    /// The ring, if it goes by keys and is no other crate's.
+    pub(crate) fn as_ring(&self) -> Option<&consistent_hash::Picker> {
+        match self {
+            Self::ConsistentHash(picker) => Some(picker),
             _ => None,
         }
     }

@@ -25,6 +25,8 @@
 //! A pick that goes on is dearer than a look-up: each endpoint that it asks is elsewhere in memory. Where 1,000 endpoints have
 //! four requests each and take five, that makes 0.3 to 2 µs of a pick, and of one that asks hundreds, for one key of all, more.
 
+mod order;
+mod parts;
 mod ring;
 
 use std::{
@@ -34,6 +36,8 @@ use std::{
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
+
+pub(crate) use self::order::Passed;
 
 use rand::Rng;
 
@@ -250,12 +254,8 @@ impl Picker {
             let Some(bound) = &self.bound else {
                 return true;
             };
-            let load = members.load_of(index);
-            load == 0 || {
-                let each = *allowance.get_or_insert_with(|| bound.allowance(members, rng));
-                // One request more is no more than this, rounded up.
-                f64::from(load) < each * f64::from(self.nodes[index].weight)
-            }
+            let count = || *allowance.get_or_insert_with(|| bound.allowance(members, rng));
+            self.has_room(index, members, count)
         };
         // One without weight has room and no part in the load, and is asked when no other accepts the request.
         let chosen = self.choose(key, |index| {
@@ -268,6 +268,14 @@ impl Picker {
         chosen
             .filter(|&index| members.begin(index))
             .or_else(|| self.pick_any(key, members, route))
+    }
+
+    /// Whether an endpoint may have one more request, if one unit of weight may have as many as `allowance` counts.
+    #[inline]
+    fn has_room(&self, index: usize, members: &Members, allowance: impl FnOnce() -> f64) -> bool {
+        let load = members.load_of(index);
+        // One request more is no more than this, rounded up.
+        load == 0 || f64::from(load) < allowance() * f64::from(self.nodes[index].weight)
     }
 
     /// The first in the key's order that accepts the request: none has room, or what had has just gone.
@@ -348,6 +356,13 @@ impl Bound {
         if last > 0.0 && u64::from(rng.next_u32()) >= self.counts {
             return last;
         }
+        let allowance = self.count(members);
+        self.allowance.0.store(allowance.to_bits(), Relaxed);
+        allowance
+    }
+
+    /// The same, counted now.
+    fn count(&self, members: &Members) -> f64 {
         let (requests, available) = members.available_load();
         // What those without weight have was asked of them by name, or no other took it. The two sums are of different moments.
         let requests = requests.saturating_sub(members.weightless_load());
@@ -356,9 +371,7 @@ impl Bound {
         } else {
             members.available_weight()
         };
-        let allowance = self.factor * (requests + 1) as f64 / weight.max(1) as f64;
-        self.allowance.0.store(allowance.to_bits(), Relaxed);
-        allowance
+        self.factor * (requests + 1) as f64 / weight.max(1) as f64
     }
 }
 

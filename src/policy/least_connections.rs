@@ -8,7 +8,7 @@
 use rand::{Rng, RngExt, seq::IteratorRandom};
 
 use super::{
-    any_available, begin_or_any,
+    any_available, begin_or_any, shares,
     weights::{Weighted, Weights},
 };
 use crate::member::{FLAGGED, Members};
@@ -75,6 +75,74 @@ impl Picker {
         };
         take(members, look).or_else(|| any_available(members, None, rng))
     }
+
+    /// How likely it chooses each; none for sets so large that its samples of them are too many to go through.
+    pub(super) fn shares(&self, members: &Members) -> Option<Vec<f64>> {
+        let Some(weights) = shares::available_weights(members) else {
+            return Some(shares::any_available(members));
+        };
+        let load = |index| f64::from(members.load(index)) / f64::from(members.weight(index));
+        let load = |index| (weights[index] > 0.0).then(|| load(index));
+        let loads: Vec<_> = (0..members.len()).map(load).collect();
+        let is_exact = members.len() <= EXACT || !members.are_packed();
+        let (mut shares, of_all) = match &self.weights {
+            _ if is_exact => (vec![0.0; loads.len()], 1.0),
+            // It draws those that are out, too.
+            Some(_) => {
+                let drawn: Vec<_> = members.weights().iter().copied().map(f64::from).collect();
+                shares::of_many(&drawn, &loads, SAMPLE as i32)
+            }
+            None if loads.len() <= COUNTED => of_samples(&loads),
+            None => return None,
+        };
+        let least = loads
+            .iter()
+            .flatten()
+            .copied()
+            .fold(f64::INFINITY, f64::min);
+        let is_least = |index: usize| loads[index].is_some_and(|load| load <= least);
+        let weight = |index| if is_least(index) { weights[index] } else { 0.0 };
+        let least = shares::in_proportion((0..loads.len()).map(weight).collect());
+        let both = shares.iter_mut().zip(least);
+        both.for_each(|(share, least)| *share += of_all * least);
+        Some(shares)
+    }
+}
+
+/// How many endpoints a set has at most all whose samples are gone through: their number grows with its square.
+const COUNTED: usize = 1_024;
+
+/// How likely each is the least loaded of a sample, one of several as likely as the other; and how likely a sample has none
+/// that is available. It goes through the samples that [`least_of_sample`] draws from.
+fn of_samples(loads: &[Option<f64>]) -> (Vec<f64>, f64) {
+    let len = loads.len();
+    let (mut shares, mut none) = (vec![0.0; len], 0.0);
+    let each = 1.0 / (len * (len / SAMPLE)) as f64;
+    for start in 0..len {
+        for stride in 1..=len / SAMPLE {
+            let sample = sample(len, start, stride);
+            let loads = sample.map(|index| loads[index]);
+            let min = loads.into_iter().flatten().fold(f64::INFINITY, f64::min);
+            let is_least = |at: &usize| loads[*at].is_some_and(|load| load <= min);
+            let tied = (0..SAMPLE).filter(is_least).count();
+            if tied == 0 {
+                none += each;
+            }
+            for at in (0..SAMPLE).filter(is_least) {
+                shares[sample[at]] += each / tied as f64;
+            }
+        }
+    }
+    (shares, none)
+}
+
+/// The endpoints of a sample.
+#[inline]
+fn sample(len: usize, start: usize, stride: usize) -> [usize; SAMPLE] {
+    std::array::from_fn(|step| {
+        let index = start + step * stride;
+        if index < len { index } else { index - len }
+    })
 }
 
 /// The least loaded where the words count nothing, because another policy asks this one: by the members' own counters.
@@ -155,10 +223,7 @@ fn least_of_sample(members: &Members, rng: &mut impl Rng) -> Option<Least> {
     let len = members.len();
     let start = rng.random_range(0..len);
     let stride = rng.random_range(1..=len / SAMPLE);
-    let indices: [usize; SAMPLE] = std::array::from_fn(|step| {
-        let index = start + step * stride;
-        if index < len { index } else { index - len }
-    });
+    let indices = sample(len, start, stride);
     let words = indices.map(|index| members.word(index));
     let min = words.iter().fold(FLAGGED, |min, &word| min.min(word));
     if min == FLAGGED {

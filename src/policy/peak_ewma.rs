@@ -8,11 +8,15 @@ use std::time::Duration;
 
 use rand::Rng;
 
-use super::{begin_or_any, pair::Pair, weights::Weights};
+use super::{begin_or_any, pair::Pair, shares, weights::Weights};
 use crate::member::Members;
 
 const DECAY: Duration = Duration::from_secs(10);
 const MIN_DECAY: Duration = Duration::from_millis(1);
+
+/// Up to how many endpoints every two are compared, where nothing is known of some of them yet.
+const COMPARED: usize = 256;
+
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Each request goes to that one of two endpoints, drawn anew each time, whose answers are likely to begin sooner.
@@ -90,6 +94,35 @@ impl Picker {
         let chosen =
             Pair::draw(members, rng).choose(|first, second| is_cheaper(members, second, first));
         begin_or_any(chosen, members, None, rng)
+    }
+
+    /// How likely it chooses each.
+    pub(super) fn shares(&self, members: &Members) -> Option<Vec<f64>> {
+        let Some(weights) = shares::available_weights(members) else {
+            return Some(shares::any_available(members));
+        };
+        let open = || (0..members.len()).filter(|&index| weights[index] > 0.0);
+        let known = open().filter(|&index| members.average(index) > 0.0).count();
+        let cost = |index| {
+            let requests = match &self.weights {
+                Some(weights) => weights.scaled(index, members.load_of(index)),
+                None => f64::from(members.load_of(index)),
+            };
+            match known {
+                0 => requests,
+                _ => members.average(index) * (requests + 1.0),
+            }
+        };
+        if known == 0 || known == open().count() {
+            let costs: Vec<_> = (0..members.len()).map(cost).collect();
+            return Some(shares::of_two(&weights, &costs));
+        }
+        // One of which nothing is known is compared by its requests alone: that is no order of all.
+        let is_less = |one, other| match &self.weights {
+            Some(weights) => is_cheaper_by_weight(weights, members, one, other),
+            None => is_cheaper(members, one, other),
+        };
+        (open().count() <= COMPARED).then(|| shares::of_two_compared(&weights, is_less))
     }
 }
 

@@ -6,7 +6,7 @@
 
 use rand::Rng;
 
-use super::{begin_or_any, pair::Pair, weights::Weights};
+use super::{begin_or_any, pair::Pair, shares, weights::Weights};
 use crate::member::Members;
 
 /// Each request goes to that one of two endpoints, drawn anew each time, that has fewer requests in flight from this balancer.
@@ -58,5 +58,15 @@ impl Picker {
         let chosen = Pair::draw(members, rng)
             .choose(|first, second| members.loaded(second) < members.loaded(first));
         begin_or_any(chosen, members, None, rng)
+    }
+
+    /// How likely it chooses each.
+    pub(super) fn shares(&self, members: &Members) -> Vec<f64> {
+        let Some(weights) = shares::available_weights(members) else {
+            return shares::any_available(members);
+        };
+        let load = |index| f64::from(members.load_of(index)) / f64::from(members.weight(index));
+        let loads: Vec<_> = (0..members.len()).map(load).collect();
+        shares::of_two(&weights, &loads)
     }
 }

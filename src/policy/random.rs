@@ -2,7 +2,7 @@
 
 use rand::Rng;
 
-use super::{any_available, weights::Weights};
+use super::{any_available, shares, weights::Weights};
 use crate::member::Members;
 
 /// How often to draw again before looking at every endpoint. With half of them out, one pick in 256 gets that far.
@@ -65,5 +65,13 @@ impl Picker {
             }
         }
         any_available(members, None, rng)
+    }
+
+    /// How likely it chooses each.
+    pub(super) fn shares(&self, members: &Members) -> Vec<f64> {
+        match shares::available_weights(members) {
+            Some(weights) => shares::in_proportion(weights),
+            None => shares::any_available(members),
+        }
     }
 }

@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use rand::{Rng, RngExt};
 
-use super::{AnyPicker, CachePadded, Previous, any_available, turns::interleave, weights::Weights};
+use super::{
+    AnyPicker, CachePadded, Previous, any_available, shares, turns::interleave, weights::Weights,
+};
 use crate::member::Members;
 
 /// Each request goes to the next endpoint in the order of their addresses, beginning at a random one.
@@ -137,5 +139,17 @@ impl Picker {
         }
         // Nothing found in a whole turn: none is available, or other threads moved the cursor past the few that are.
         any_available(members, None, rng)
+    }
+
+    /// Each endpoint's part of the turns, of which those that are out have none.
+    pub(super) fn shares(&self, members: &Members) -> Vec<f64> {
+        let mut turns = vec![0.0; members.len()];
+        for endpoint in (0..self.len).map(|turn| self.endpoint(turn)) {
+            turns[endpoint] += f64::from(u8::from(members.is_available(endpoint)));
+        }
+        match turns.iter().any(|&turns| turns > 0.0) {
+            true => shares::in_proportion(turns),
+            false => shares::any_available(members),
+        }
     }
 }

@@ -3,6 +3,7 @@
 
 mod keyed;
 mod locality;
+mod shares;
 mod slow_start;
 mod weights;
 
@@ -103,6 +104,10 @@ impl Picker for Outside<Box<dyn Picker>> {
 
     fn is_keyed(&self, route: &Route) -> bool {
         self.0.is_keyed(route)
+    }
+
+    fn shares(&self, members: &Members) -> Option<Vec<f64>> {
+        self.0.shares(members)
     }
 }
 

@@ -11,7 +11,7 @@ use super::Snapshot;
 use crate::{policy::Picker, route::Route};
 
 /// How often the policy is asked, and others are drawn. Beyond that there is hardly anything that isn't new.
-const ATTEMPTS: usize = 16;
+pub(super) const ATTEMPTS: usize = 16;
 
 impl<S> Snapshot<S> {
     /// The policy's choice, or another endpoint where that is new. It is counted in, as a policy's is.
@@ -46,23 +46,25 @@ impl<S> Snapshot<S> {
 
     /// Of two endpoints at random that aren't new, near as the new one is near, the one with fewer requests for its weight.
     fn other(&self, new: usize, rng: &mut impl Rng) -> Option<usize> {
-        let may_be = |&index: &usize| {
-            self.members.is_available(index)
-                && self.members()[index].warmth() >= 1.0
-                && self.members.counts(index)
-                && self.is_near(index) == self.is_near(new)
-        };
         let mut draws = (0..ATTEMPTS)
             .map(|_| rng.random_range(0..self.members.len()))
-            .filter(may_be);
+            .filter(|&index| self.may_be_instead(new, index));
         let first = draws.next()?;
         let second = draws.find(|&index| index != first);
         let is_less = |&second: &usize| self.load(second) < self.load(first);
         second.filter(is_less).or(Some(first))
     }
 
+    /// Whether an endpoint may get a request in the place of a new one.
+    pub(super) fn may_be_instead(&self, new: usize, index: usize) -> bool {
+        self.members.is_available(index)
+            && self.members()[index].warmth() >= 1.0
+            && self.members.counts(index)
+            && self.is_near(index) == self.is_near(new)
+    }
+
     /// Requests in flight for each unit of weight.
-    fn load(&self, index: usize) -> f64 {
+    pub(super) fn load(&self, index: usize) -> f64 {
         f64::from(self.members.in_flight(index)) / f64::from(self.members.weight(index))
     }
 }

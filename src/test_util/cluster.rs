@@ -203,6 +203,9 @@ impl Cluster {
 
     /// Adds pods, or removes the newest ones gracefully, until there are `n`; publishes.
     ///
+    /// A client [confirms](crate::OnEmpty::Confirm) that there are none: 10 s long it keeps the pods that it already knew to
+    /// refuse connections, and its errors are [`is_unreachable`](crate::http::Error::is_unreachable).
+    ///
     /// # Panics
     ///
     /// As [`start_pod`](Self::start_pod) does.

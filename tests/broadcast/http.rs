@@ -23,7 +23,7 @@ use tower_headless::{
 
 use crate::support::{
     pod::{Mode, Pod},
-    within,
+    refuse_at, within,
 };
 
 const PROTOCOLS: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
@@ -324,11 +324,10 @@ async fn out_of_time_a_request_that_was_lost_before_may_have_been_executed() {
                 let (mut stream, _) = listener.accept().await.expect("a connection");
                 let read = stream.read(&mut [0; 1024]).await;
                 assert!(read.expect("a request") > 0);
-                // Gone before the request comes again.
-                drop(listener);
-            } else {
-                drop(listener);
             }
+            // Gone before the request comes again.
+            drop(listener);
+            refuse_at(address);
         };
         let client = client_of([address], Protocol::Http1);
         let broadcast = client.get("/").broadcast();

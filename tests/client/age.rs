@@ -20,7 +20,7 @@ use tower_headless::{
 
 use crate::{
     frames::Frames,
-    kit::{Count, OK, Peer, accept, builder, get, listen, pod, wait_until},
+    kit::{Count, OK, Peer, accept, builder, get, listen, pod, refuse_at, wait_until},
     support::within,
 };
 
@@ -286,6 +286,7 @@ async fn where_no_successor_can_be_had_requests_find_out_and_what_is_in_flight_e
     let mut old = greet(&listener).await;
     let stream = old.stream().await;
     drop(listener);
+    refuse_at(pod);
     sleep(2 * AGE).await;
     // The old one still had this; then it was found that there is no other.
     let asked = client.clone();

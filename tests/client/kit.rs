@@ -21,7 +21,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Empty, StreamBody};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
-    net::{TcpListener, TcpSocket, TcpStream},
+    net::{TcpListener, TcpStream},
     sync::{mpsc, oneshot, watch},
 };
 use tower::ServiceExt;
@@ -30,6 +30,7 @@ use tower_headless::{
     http::{Client, ClientBuilder, Error, ResponseBody},
 };
 
+pub use crate::support::refuse_at;
 use crate::support::within;
 
 pub const SERVICE: &str = "web.default.svc.cluster.local:8080";
@@ -65,16 +66,6 @@ pub async fn listen() -> (TcpListener, SocketAddr) {
 /// An address that refuses connections.
 pub async fn refusing() -> SocketAddr {
     refuse_at(([127, 0, 0, 1], 0).into())
-}
-
-/// Refuses connections at an address that nobody listens at. It is bound for good: else it may become that of another test.
-pub fn refuse_at(address: SocketAddr) -> SocketAddr {
-    let socket = TcpSocket::new_v4().expect("a socket");
-    // Connections that the port has had may not be over.
-    socket.set_reuseaddr(true).expect("an option");
-    socket.bind(address).expect("a port");
-    let socket: &TcpSocket = Box::leak(Box::new(socket));
-    socket.local_addr().expect("an address")
 }
 
 /// The next connection of the client's.

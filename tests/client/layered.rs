@@ -321,6 +321,25 @@ async fn a_request_s_own_timeout_tells_of_the_pod_that_is_late() {
     assert_eq!(error.endpoint(), Some(&Endpoint::new(address)));
 }
 
+/// The same time is over above the layers and below: whoever sees it first, the error is the one that knows more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_timeouts_at_once_each_tells_of_its_pod() {
+    let (address, _) = site().await;
+    let client = client([address]).layer(TraceLayer::new_for_http());
+    let requests = (0..64).map(|number| {
+        let timeout = Duration::from_micros(100_000 + 77 * number);
+        let request = client.get("/silent").timeout(timeout);
+        tokio::spawn(request.into_future())
+    });
+    let requests: Vec<_> = requests.collect();
+    for request in requests {
+        let error = within("an end", request).await.expect("no panic");
+        let error = error.expect_err("it is late");
+        assert!(error.is_timeout(), "{error}");
+        assert_eq!(error.endpoint(), Some(&Endpoint::new(address)), "{error}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_request_s_own_timeout_counts_where_a_layer_waits_too() {
     let (address, heads) = site().await;

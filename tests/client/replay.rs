@@ -32,7 +32,7 @@ use tower_headless::{
 use crate::{
     kit::{
         Count, OK, Peer, accept, answering, builder, client, get, in_flight, know, listen, losing,
-        pod, refusing, sets, silent, stream_of, text, unresolved, wait_until,
+        pod, refuse_at, refusing, sets, silent, stream_of, text, unresolved, wait_until,
     },
     support::within,
 };
@@ -105,6 +105,7 @@ fn a_request_that_was_never_written_goes_elsewhere_whatever_it_is() {
         })
         .await;
         drop(listener);
+        refuse_at(closing);
         // Two turns, one of which is that of the pod that has closed.
         let posts = join(
             client.post("/").into_future(),
@@ -401,6 +402,7 @@ async fn a_lost_request_that_finds_no_other_pod_may_have_been_executed() {
         let mut peer = accept(&listener).await;
         peer.head().await;
         drop(listener);
+        refuse_at(leaving);
     };
     let ((), result) = join(serve, get(&client, "/")).await;
     let error = result.expect_err("the pod is gone");

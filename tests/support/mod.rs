@@ -30,3 +30,13 @@ pub mod terminal;
 pub mod tls;
 
 pub use tower_headless::test_util::{PATIENCE, within};
+
+/// Refuses connections at an address that nobody listens at. It is bound for good: else it may become that of another test.
+pub fn refuse_at(address: std::net::SocketAddr) -> std::net::SocketAddr {
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    // Connections that the port has had may not be over.
+    socket.set_reuseaddr(true).expect("an option");
+    socket.bind(address).expect("a port");
+    let socket: &tokio::net::TcpSocket = Box::leak(Box::new(socket));
+    socket.local_addr().expect("an address")
+}

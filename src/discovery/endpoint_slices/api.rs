@@ -1,5 +1,7 @@
 //! What is asked of an API server, whoever asks.
 
+use std::sync::Arc;
+
 use futures_util::{future::BoxFuture, stream::BoxStream};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
@@ -12,6 +14,11 @@ pub(super) trait Api: Clone + Send + 'static {
 
     /// What happens after `version`. The stream ends when the server ends it, or the connection does.
     fn watch(&self, version: &str) -> BoxFuture<'static, Result<Events, Reason>>;
+
+    /// Who is asked, once that is known.
+    fn server(&self) -> Option<Arc<str>> {
+        None
+    }
 
     /// The same for another runtime: nothing of it may depend on the one that this has been used in.
     fn renewed(&self) -> Self {

@@ -30,6 +30,8 @@ const WATCH_SECONDS: std::ops::RangeInclusive<u32> = 220..=290;
 pub(super) struct ApiServer {
     settings: Arc<Settings>,
     made: Arc<Mutex<Option<Made>>>,
+    /// Where the last client leads; it stays while there is none.
+    server: Arc<Mutex<Option<Arc<str>>>>,
 }
 
 impl ApiServer {
@@ -37,6 +39,7 @@ impl ApiServer {
         Self {
             settings: Arc::new(settings),
             made: Arc::default(),
+            server: Arc::default(),
         }
     }
 
@@ -64,12 +67,13 @@ impl ApiServer {
             return Ok(made.client.clone());
         }
         let made = config::client(&self.settings.access).await?;
+        *lock(&self.server) = made.server.clone();
         *self.held() = Some(made.clone());
         Ok(made.client)
     }
 
     fn held(&self) -> MutexGuard<'_, Option<Made>> {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.made)
     }
 
     /// Credentials that aren't good any more are read anew by the next client.
@@ -95,13 +99,22 @@ impl Api for ApiServer {
         watch.inspect_err(move |reason| this.heed(reason)).boxed()
     }
 
+    fn server(&self) -> Option<Arc<str>> {
+        lock(&self.server).clone()
+    }
+
     /// kube's client has a task, and connections, in the runtime that it was made in.
     fn renewed(&self) -> Self {
         Self {
             settings: self.settings.clone(),
             made: Arc::default(),
+            server: Arc::default(),
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What is asked for.

@@ -1,6 +1,6 @@
 //! The way to the API server: where it is, and by what right it is asked.
 
-use std::{env, io::ErrorKind, path::PathBuf};
+use std::{env, io::ErrorKind, path::PathBuf, sync::Arc};
 
 use kube::{
     Client, Config, Error,
@@ -20,6 +20,8 @@ use crate::error::chain;
 #[derive(Clone)]
 pub(super) struct Made {
     pub(super) client: Client,
+    /// Where it leads, if that is known: a client of the user's doesn't tell.
+    pub(super) server: Option<Arc<str>>,
     pub(super) good_until: Option<Instant>,
 }
 
@@ -30,6 +32,7 @@ pub(super) async fn client(access: &Access) -> Result<Made, Reason> {
         Access::Client(client) => {
             return Ok(Made {
                 client: client.clone(),
+                server: None,
                 good_until: None,
             });
         }
@@ -47,6 +50,7 @@ pub(super) async fn client(access: &Access) -> Result<Made, Reason> {
         None => proxy::take_environments(&mut config, &environment)?,
     }
     let unsupported = proxy::unsupported(&config, own_proxy.is_some());
+    let server = server(&config);
     let good_until = exec::authenticate(&mut config.auth_info).await?;
     // It reads files.
     let client = spawn_blocking(|| Client::try_from(config)).await;
@@ -55,7 +59,20 @@ pub(super) async fn client(access: &Access) -> Result<Made, Reason> {
         (Error::ProxyProtocolDisabled { .. }, Some(why)) => why,
         (error, _) => configuration(&error),
     })?;
-    Ok(Made { client, good_until })
+    Ok(Made {
+        client,
+        server,
+        good_until,
+    })
+}
+
+/// The API server's address, without what else the URL may have: that may be secret.
+fn server(config: &Config) -> Option<Arc<str>> {
+    let url = &config.cluster_url;
+    let host = url.host()?;
+    let port = url.port().map_or(String::new(), |port| format!(":{port}"));
+    let scheme = url.scheme_str().unwrap_or("https");
+    Some(format!("{scheme}://{host}{port}").into())
 }
 
 /// What can be found out, as kube does: the kubeconfig, or else the cluster that this runs in.

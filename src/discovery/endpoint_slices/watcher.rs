@@ -35,7 +35,11 @@ use super::{
     target::ServiceTarget,
 };
 use crate::logs::{DISCOVERY, debug, here};
-use crate::{backoff::Backoff, discovery::shared::Source, endpoint::Endpoint};
+use crate::{
+    backoff::Backoff,
+    discovery::{DiscoveryReport, shared::Source},
+    endpoint::Endpoint,
+};
 
 /// How long the API server may take to answer; a watch is answered at once, too, and goes on from there.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -238,6 +242,19 @@ impl<A: Api> Source for Watcher<A> {
 
     fn refused(&mut self, _: &Endpoint) {
         self.hurry();
+    }
+
+    fn report(&self) -> DiscoveryReport {
+        let mut report = DiscoveryReport::new("endpoint_slices");
+        report.server = self.api.server();
+        let (activity, next_look) = match &self.state {
+            State::Idle | State::Listing(_) => ("lists", None),
+            State::Opening(_) | State::Open(_) => ("watches", None),
+            State::Pausing { timer, .. } => ("waits", Some(timer.deadline())),
+        };
+        report.activity = Some(activity.into());
+        report.next_look = next_look;
+        report
     }
 
     fn renewed(&self) -> Self {

@@ -108,6 +108,23 @@ impl Ring {
         after.iter().chain(before).map(|&point| rank(point))
     }
 
+    /// Of each point its endpoint, and what part of all keys come to it: those from the point before it on.
+    pub(super) fn ranges(&self) -> impl Iterator<Item = (usize, f64)> {
+        const ALL: f64 = (1_u64 << 32) as f64;
+        let last = self.points.last().map_or(0, |&point| place_of(point));
+        let places = self.points.iter().map(|&point| place_of(point));
+        let before = std::iter::once(last).chain(places);
+        let is_one_place = self.points.first().map(|&it| place_of(it)) == Some(last);
+        let pairs = self.points.iter().zip(before).enumerate();
+        pairs.map(move |(at, (&point, before))| {
+            let size = match place_of(point).wrapping_sub(before) {
+                0 if at == 0 && is_one_place => ALL,
+                size => f64::from(size),
+            };
+            (rank(point), size / ALL)
+        })
+    }
+
     /// The first point at or after the place of `hash`; behind the last one, if there is none.
     #[inline]
     fn first(&self, hash: u64) -> usize {

@@ -1,0 +1,56 @@
+//! Whose one key is: the order of endpoints that a request of it goes along, and which of them it would get now.
+
+use super::Snapshot;
+use crate::{
+    member::Members,
+    policy::{Passed, Ring},
+    route::{Route, RouteKey},
+};
+
+/// A key's endpoints, by their indices.
+pub(crate) struct KeyOrder {
+    /// In the order in which they are asked, with what speaks against each.
+    pub(crate) order: Vec<(usize, Option<Passed>)>,
+    /// The one that a request of the key would get now.
+    pub(crate) chosen: Option<usize>,
+}
+
+impl<S> Snapshot<S> {
+    /// The endpoints of a key; none unless the policy goes by keys.
+    pub(crate) fn key_order(&self, key: RouteKey) -> Option<KeyOrder> {
+        let hash = key.stable_hash();
+        let route = Route::new().key(key);
+        let ring = self.pickers.whole.as_ring()?;
+        let all: Vec<_> = (0..self.members.len()).collect();
+        let rings: Vec<(&Ring, &Members, &[usize])> = match &self.pickers.split {
+            None => vec![(ring, &self.members, &all)],
+            Some(split) => {
+                let groups = split.in_order(&route)?.into_iter();
+                let with_ring = groups
+                    .map(|(picker, members, indices)| Some((picker.as_ring()?, members, indices)));
+                with_ring.collect::<Option<_>>()?
+            }
+        };
+        let mut order = Vec::with_capacity(self.members.len());
+        for (ring, members, indices) in &rings {
+            let of_ring = ring.order(hash, members).into_iter();
+            order.extend(of_ring.map(|(at, passed)| (indices[at], passed)));
+        }
+        let chosen = rings
+            .iter()
+            .find_map(|(ring, members, indices)| Some(indices[ring.chosen(hash, members)?]));
+        let is_ejected = |index: usize| self.members()[index].is_only_ejected();
+        let chosen = chosen.or_else(|| self.pickers.first(&route, &is_ejected));
+        Some(KeyOrder {
+            // An ejected endpoint that is due is tried with a request of its own keys.
+            chosen: self.trial_at_home(&route).or(chosen),
+            order,
+        })
+    }
+
+    fn trial_at_home(&self, route: &Route) -> Option<usize> {
+        let home = self.pickers.first(route, &|_| true)?;
+        let may_be_tried = self.members.weight(home) > 0 && self.members()[home].has_trial();
+        may_be_tried.then_some(home)
+    }
+}

@@ -1,0 +1,138 @@
+//! What part of the next requests each endpoint gets: what picks do, worked out and not drawn.
+//!
+//! A policy tells what it would choose. What is done around it is added here as picks do it: near endpoints first, slow start
+//! (`warm_up.rs`), and whom a request gets where none is available.
+
+use super::{Snapshot, warm_up::ATTEMPTS};
+use crate::policy::{Picker, Ring};
+
+impl<S> Snapshot<S> {
+    /// What part of the next requests each endpoint gets, where that can be told: of those with keys if the policy goes by keys.
+    pub(crate) fn shares(&self) -> Option<Vec<f64>> {
+        let shares = match &self.pickers.split {
+            None => self.pickers.whole.shares(&self.members),
+            Some(split) => split.shares(self.members.len(), |picker, members, _| {
+                picker.shares(members)
+            }),
+        }?;
+        if shares.iter().all(|&share| share <= 0.0) {
+            return Some(self.last_shares());
+        }
+        let is_warming = self.members().iter().any(|member| member.warmth() < 1.0);
+        let is_keyed = self.pickers.whole.as_ring().is_some();
+        Some(match is_warming && !is_keyed {
+            false => shares,
+            true if self.pickers.whole.is_load_aware() => self.warmed_by_load(&shares),
+            true => self.warmed_by_turns(shares),
+        })
+    }
+
+    /// Where none is available, those that are ejected and nothing worse get the requests.
+    fn last_shares(&self) -> Vec<f64> {
+        let members = self.members().iter();
+        let are_ejected: Vec<_> = members.map(|member| member.is_only_ejected()).collect();
+        let ejected = are_ejected.iter().filter(|is_ejected| **is_ejected).count();
+        if ejected > 0
+            && let Some(by_key) = self.key_shares(|ring, indices| {
+                let are_ejected: Vec<_> = indices.iter().map(|&at| are_ejected[at]).collect();
+                ring.shares_among(&are_ejected)
+            })
+        {
+            return by_key;
+        }
+        let share = |is_ejected| f64::from(u8::from(is_ejected)) / ejected.max(1) as f64;
+        are_ejected.into_iter().map(share).collect()
+    }
+
+    /// Each endpoint's part of all keys if nothing is wrong with any, and in how many ranges; none unless the policy goes by keys.
+    pub(crate) fn key_homes(&self) -> Option<Vec<(f64, usize)>> {
+        let mut ranges = vec![0; self.members.len()];
+        let counted = std::cell::RefCell::new(&mut ranges);
+        let shares = self.key_shares(|ring, indices| {
+            let homes = ring.homes();
+            let mut counted = counted.borrow_mut();
+            let each = homes.iter().zip(indices);
+            each.for_each(|((_, ranges), &index)| counted[index] = *ranges);
+            homes.into_iter().map(|(share, _)| share).collect()
+        })?;
+        Some(shares.into_iter().zip(ranges).collect())
+    }
+
+    /// Each endpoint's part of all keys, by what `of_ring` tells of a ring of these endpoints.
+    fn key_shares(&self, of_ring: impl Fn(&Ring, &[usize]) -> Vec<f64>) -> Option<Vec<f64>> {
+        let all: Vec<_> = (0..self.members.len()).collect();
+        match &self.pickers.split {
+            None => Some(of_ring(self.pickers.whole.as_ring()?, &all)),
+            Some(split) => split.shares(self.members.len(), |picker, _, indices| {
+                Some(of_ring(picker.as_ring()?, indices))
+            }),
+        }
+    }
+
+    /// Where a policy is asked again if a new endpoint isn't drawn, up to the last time.
+    fn warmed_by_turns(&self, mut shares: Vec<f64>) -> Vec<f64> {
+        let warmth = |index: usize| self.members()[index].warmth().min(1.0);
+        let kept = |(index, share): (usize, &f64)| share * warmth(index);
+        let again = 1.0 - shares.iter().enumerate().map(kept).sum::<f64>();
+        let last = again.max(0.0).powi(ATTEMPTS as i32);
+        let factor = (1.0 - last) / (1.0 - again).max(f64::MIN_POSITIVE);
+        for (index, share) in shares.iter_mut().enumerate() {
+            *share *= warmth(index) * factor + last;
+        }
+        shares
+    }
+
+    /// Where a new endpoint that isn't drawn, or has its part of the load, leaves its request to another one.
+    fn warmed_by_load(&self, shares: &[f64]) -> Vec<f64> {
+        let mut warmed = vec![0.0; shares.len()];
+        for (index, &share) in shares.iter().enumerate() {
+            let warmth = self.members()[index].warmth();
+            if share <= 0.0 || warmth >= 1.0 {
+                warmed[index] += share;
+                continue;
+            }
+            let mut left = share;
+            for (other, likely) in self.others(index) {
+                let is_full = self.load(index) > self.load(other) * warmth;
+                let kept = if is_full { 0.0 } else { warmth };
+                let given = share * likely * (1.0 - kept);
+                warmed[other] += given;
+                left -= given;
+            }
+            warmed[index] += left;
+        }
+        warmed
+    }
+
+    /// The endpoints that may get a request instead of a new one, and how likely each is drawn: as [`other`](Self::other) does.
+    fn others(&self, new: usize) -> Vec<(usize, f64)> {
+        let mut others: Vec<_> = (0..self.members.len())
+            .filter(|index| self.may_be_instead(new, *index))
+            .map(|index| (self.load(index), index))
+            .collect();
+        // The largest load first.
+        others.sort_by(|one, other| other.0.total_cmp(&one.0));
+        let (all, count) = (self.members.len() as f64, others.len() as f64);
+        let (miss, miss_second) = (1.0 - count / all, 1.0 - (count - 1.0) / all);
+        let first_at = |draw: i32| miss.powi(draw) * (1.0 - miss);
+        let draws = 0..ATTEMPTS as i32;
+        let alone = |draw| first_at(draw) * miss_second.powi(ATTEMPTS as i32 - 1 - draw);
+        let is_alone: f64 = draws.clone().map(alone).sum();
+        let is_drawn: f64 = draws.map(first_at).sum();
+        let pair = (is_drawn - is_alone) / (count * (count - 1.0)).max(1.0);
+        let mut likely = Vec::with_capacity(others.len());
+        let mut above = 0.0;
+        for alike in others.chunk_by(|one, other| one.0 == other.0) {
+            // In the first place they win against the others like them, too; in the second one against those above.
+            let others_alike = alike.len() as f64 - 1.0;
+            let wins = (above + others_alike) + above;
+            likely.extend(
+                alike
+                    .iter()
+                    .map(|&(_, index)| (index, is_alone / count + pair * wins)),
+            );
+            above += alike.len() as f64;
+        }
+        likely
+    }
+}

@@ -1,0 +1,278 @@
+//! What is told of shares, against what picks do.
+
+use super::*;
+
+/// How many picks a share is held against.
+const PICKS: u32 = 40_000;
+
+/// One set as it may be: what is true of each endpoint.
+#[derive(Clone, Debug)]
+struct Pod {
+    weight: u32,
+    running: u32,
+    millis: u64,
+    /// 0: ejected, 1: it refuses, else it is well.
+    standing: u8,
+    /// In tenths.
+    warmth: u8,
+}
+
+fn pods(len: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Pod>> {
+    let weight = prop_oneof![Just(1), 0..5_u32];
+    let running = prop_oneof![Just(0), 0..6_u32];
+    let warmth = prop_oneof![4 => Just(10), 1 => 1..10_u8];
+    let pod = (weight, running, 0..9_u64, 0..8_u8, warmth);
+    let pod = pod.prop_map(|(weight, running, millis, standing, warmth)| Pod {
+        weight,
+        running,
+        millis,
+        standing,
+        warmth,
+    });
+    prop::collection::vec(pod, len)
+}
+
+/// The set of these pods, and the requests that run there.
+fn set_of(setting: Setting, pods: &[Pod], millis: bool) -> (Set, Vec<InFlight>) {
+    let mut set = Set::new(setting, []);
+    let weighted = (0..).zip(pods);
+    let weighted = weighted.map(|(host, pod)| endpoint(host).with_weight(pod.weight));
+    set.publish(weighted.collect());
+    let members = set.members();
+    if millis {
+        learn(
+            &members,
+            &pods.iter().map(|pod| pod.millis).collect::<Vec<_>>(),
+        );
+    }
+    let mut running = Vec::new();
+    for (member, pod) in members.iter().zip(pods) {
+        for _ in 0..pod.running {
+            assert!(member.begin());
+            running.push(InFlight::new(member, false));
+        }
+        match pod.standing {
+            0 => drop(member.eject()),
+            1 => drop(member.refuse()),
+            _ => {}
+        }
+        member.set_warmth(f64::from(pod.warmth) / 10.0);
+        member.signals().set_warming(true);
+    }
+    set.current.load().recount();
+    (set, running)
+}
+
+/// Holds what is told against picks, each of which ends at once. `tolerance` is for what a policy makes of its own turns.
+fn check(set: &mut Set, mut route: impl FnMut(u32) -> Route, slack: f64) -> Result<(), String> {
+    let snapshot = set.current.load_full();
+    let told = snapshot.shares().ok_or("nothing is told")?;
+    let mut picked = vec![0; told.len()];
+    let mut many = 0;
+    for number in 0..PICKS {
+        let Some(it) = snapshot.pick_routed(&route(number), &mut set.rng) else {
+            continue;
+        };
+        let index = set.index(&it.in_flight);
+        picked[index] += 1;
+        many += 1;
+    }
+    for (index, (&told, &picked)) in told.iter().zip(&picked).enumerate() {
+        if many == 0 {
+            // Nobody gets any.
+            return if told == 0.0 {
+                Ok(())
+            } else {
+                Err(format!("{told}"))
+            };
+        }
+        let frequency = f64::from(picked) / f64::from(many);
+        // Five standard deviations of a count of so many draws, and what one draw is.
+        let deviation = (told * (1.0 - told).max(0.0) / f64::from(many)).sqrt();
+        let tolerance = 5.0 * deviation + slack + 1.0 / f64::from(many);
+        if (told - frequency).abs() > tolerance {
+            return Err(format!("{index}: told {told}, picked {frequency}"));
+        }
+    }
+    let all: f64 = told.iter().sum();
+    match (all - 1.0).abs() < 1e-6 {
+        true => Ok(()),
+        false => Err(format!("{all} in all")),
+    }
+}
+
+fn holds(
+    setting: impl Into<Setting>,
+    pods: &[Pod],
+    millis: bool,
+    slack: f64,
+) -> Result<(), TestCaseError> {
+    let (mut set, _running) = set_of(setting.into(), pods, millis);
+    let told = check(&mut set, |_| Route::new(), slack);
+    told.map_err(TestCaseError::fail)
+}
+
+/// Trials are one request's matter, and have none here; the rest is as in life.
+fn cases() -> ProptestConfig {
+    ProptestConfig::with_cases(24)
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn random_tells_what_it_does(pods in pods(1..9), near in any::<bool>()) {
+        let policy = Random::new();
+        if near { holds(half_near(policy), &pods, false, 0.0)? } else { holds(policy, &pods, false, 0.0)? }
+    }
+
+    /// Where new ones are passed over, their turns are skipped at random in a fixed order, so that it is near the truth only.
+    #[test]
+    fn round_robin_tells_what_it_does(pods in pods(1..9), near in any::<bool>()) {
+        let policy = RoundRobin::new();
+        if near { holds(half_near(policy), &pods, false, 0.01)? } else { holds(policy, &pods, false, 0.01)? }
+    }
+
+    #[test]
+    fn power_of_two_tells_what_it_does(pods in pods(1..9), near in any::<bool>()) {
+        let policy = PowerOfTwo::new();
+        if near { holds(half_near(policy), &pods, false, 0.0)? } else { holds(policy, &pods, false, 0.0)? }
+    }
+
+    #[test]
+    fn peak_ewma_tells_what_it_does(pods in pods(1..9), near in any::<bool>(), millis in any::<bool>()) {
+        let policy = PeakEwma::new();
+        if near { holds(half_near(policy), &pods, millis, 0.0)? } else { holds(policy, &pods, millis, 0.0)? }
+    }
+
+    #[test]
+    fn least_connections_tells_what_it_does(pods in pods(1..9), near in any::<bool>()) {
+        let policy = LeastConnections::new();
+        if near { holds(half_near(policy), &pods, false, 0.0)? } else { holds(policy, &pods, false, 0.0)? }
+    }
+
+    #[test]
+    fn a_policy_of_somebody_else_s_has_the_same_done_around_it(pods in pods(1..9)) {
+        holds(outside(PowerOfTwo::new()), &pods, false, 0.0)?;
+    }
+
+    #[test]
+    fn consistent_hash_tells_what_part_of_the_keys_comes_where(
+        pods in pods(1..9), near in any::<bool>(), factor in prop::option::of(1.0..2.0_f64),
+    ) {
+        let policy = ConsistentHash::new().load_factor(factor);
+        let setting = if near { half_near(policy) } else { policy.into() };
+        let (mut set, _running) = set_of(setting, &pods, false);
+        let told = check(&mut set, |number| Route::new().key(format!("user-{number}").as_str()), 0.005);
+        told.map_err(TestCaseError::fail)?;
+    }
+}
+
+/// More than a scan looks at: some are out, and loads differ.
+fn many(len: usize) -> Vec<Pod> {
+    let pod = |host: usize| Pod {
+        weight: 1,
+        running: (host % 7 % 3) as u32,
+        millis: 0,
+        standing: u8::from(!host.is_multiple_of(5)) * 2,
+        warmth: 10,
+    };
+    (0..len).map(pod).collect()
+}
+
+#[test]
+fn samples_of_large_sets_are_gone_through() {
+    let policy = LeastConnections::new();
+    let mut pods = many(300);
+    holds(policy, &pods, false, 0.0).expect("alike");
+    for (host, pod) in pods.iter_mut().enumerate() {
+        pod.weight = (host % 4) as u32;
+    }
+    holds(policy, &pods, false, 0.0).expect("by weight");
+    let (set, _running) = set_of(policy.into(), &many(1_100), false);
+    let told = set.current.load().shares();
+    assert_eq!(told, None, "too many samples");
+}
+
+#[test]
+fn keys_that_the_ring_leads_nowhere_are_raced_for() {
+    let mut pods = many(6);
+    for (host, pod) in pods.iter_mut().enumerate() {
+        (pod.running, pod.standing) = (0, 2);
+        pod.weight = [1_000_000, 1, 3, 0, 1, 2][host];
+    }
+    // So heavy that the ring knows next to nobody else.
+    pods[0].standing = 1;
+    let route = |number| Route::new().key(format!("user-{number}").as_str());
+    let (mut set, _running) = set_of(ConsistentHash::new().into(), &pods, false);
+    check(&mut set, route, 0.0).expect("as told");
+    pods[5].standing = 1;
+    pods[4].warmth = 3;
+    let (mut set, _running) = set_of(ConsistentHash::new().into(), &pods, false);
+    check(&mut set, route, 0.0).expect("as told");
+}
+
+/// By the ring alone, whatever is wrong now.
+#[test]
+fn homes_are_the_parts_of_keys_of_a_set_that_is_well() {
+    for setting in [
+        ConsistentHash::new().into(),
+        half_near(ConsistentHash::new()),
+    ] {
+        let mut pods = many(9);
+        for (host, pod) in pods.iter_mut().enumerate() {
+            (pod.running, pod.standing) = (0, 2);
+            pod.weight = (host % 4) as u32;
+        }
+        let (well, _running) = set_of(setting.clone(), &pods, false);
+        let shares = well.current.load().shares().expect("told");
+        pods[5].warmth = 3;
+        pods[6].running = 9;
+        let (bad, _running) = set_of(setting, &pods, false);
+        let snapshot = bad.current.load();
+        let homes = snapshot.key_homes().expect("a ring");
+        for (index, (&(part, ranges), share)) in homes.iter().zip(&shares).enumerate() {
+            assert!(
+                (part - share).abs() < 1e-9,
+                "{index}: {homes:?}, {shares:?}"
+            );
+            assert_eq!(ranges == 0, pods[index].weight == 0);
+        }
+        assert_ne!(snapshot.shares().expect("told"), shares);
+        let moved = snapshot.shares().expect("told")[6];
+        assert_eq!(moved, 0.0, "it has more than its part");
+    }
+    assert!(
+        Set::new(RoundRobin::new(), 0..3)
+            .current
+            .load()
+            .key_homes()
+            .is_none()
+    );
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn whose_a_key_is_told_is_whose_it_is(pods in pods(1..9), near in any::<bool>()) {
+        let policy = ConsistentHash::new();
+        let setting = if near { half_near(policy) } else { policy.into() };
+        let (mut set, _running) = set_of(setting, &pods, false);
+        for number in 0..50_u64 {
+            let snapshot = set.current.load_full();
+            let told = snapshot.key_order(number.into()).expect("a ring");
+            let order: BTreeSet<_> = told.order.iter().map(|it| it.0).collect();
+            prop_assert_eq!(order.len(), pods.len(), "each of them once");
+            let picked = snapshot.pick_routed(&Route::new().key(number), &mut set.rng);
+            let picked = picked.map(|it| set.index(&it.in_flight));
+            prop_assert_eq!(told.chosen, picked);
+            let first = told.order.iter().find(|it| it.1.is_none());
+            let is_raced = pods.iter().all(|pod| pod.weight == 0);
+            // A key stays in its group, where it may have moved to none yet.
+            if let Some(&(first, _)) = first && !is_raced && !near {
+                prop_assert_eq!(Some(first), picked, "the first that nothing speaks against");
+            }
+        }
+    }
+}
