@@ -141,7 +141,7 @@ async fn a_hung_pod_is_in_the_first_row_and_says_why() {
     browser.click("summary").await;
 
     browser.picture("hung-desktop-light.png").await;
-    browser.resize(1100, 590).await;
+    browser.resize(1100, 565).await;
     let picture = browser.picture("hung-docs.png").await;
     bless(&picture);
     browser.resize(DESKTOP.0, DESKTOP.1).await;
