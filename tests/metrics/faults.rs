@@ -129,7 +129,7 @@ async fn connections_that_the_client_closes() {
 
         let (second, prometheus) = client(&cluster, |it| it.protocol(protocol));
         ask(&second, 2).await;
-        cluster.scale(1).await;
+        cluster.set_ready(1, false);
         let page = until(&prometheus, CLOSED, ANY, 1.0).await;
         assert_eq!(page.get(CLOSED, &[("cause", "left")]), 1.0, "{protocol:?}");
 
@@ -277,13 +277,11 @@ async fn a_name_that_does_not_exist() {
     let _ = within("an end", request).await;
     let page = prometheus.scrape();
     assert_eq!(page.get("tower_headless_requests_unplaced_total", &[]), 1.0);
-    assert_eq!(
-        page.get(
-            "tower_headless_requests_waits_total",
-            &[("cause", "discovery")]
-        ),
-        1.0
+    let waits = page.get(
+        "tower_headless_requests_waits_total",
+        &[("cause", "discovery")],
     );
+    assert!(waits >= 1.0, "{waits}");
 }
 
 #[tokio::test]
@@ -329,7 +327,7 @@ async fn an_api_server_that_is_away() {
     assert!(it.discovery.is_failing && it.size == 2, "{it}");
     assert_eq!(it.discovery.kind.as_deref(), Some("endpoint_slices"));
     let error = it.discovery.last_error.as_ref().expect("it has failed");
-    assert!(error.text.contains("refused"), "{error:?}");
+    assert!(error.text.contains("API server"), "{error:?}");
     assert!(it.trouble[0].contains("discovery fails"), "{it}");
 }
 
