@@ -28,6 +28,7 @@ pub(super) struct Ending {
 const MAKING: u8 = 0;
 const OPEN: u8 = 1;
 const CLOSED: u8 = 2;
+const UNDECIDED: u8 = 3;
 
 const NO_CAUSE: u8 = 0;
 /// The pod has closed it, or it broke, while a request had it.
@@ -47,7 +48,10 @@ impl Ending {
     pub(super) fn of(tally: Option<Arc<ConnectionTally>>) -> Self {
         Self {
             tally,
-            ..Self::default()
+            stage: AtomicU8::new(MAKING),
+            cause: AtomicU8::new(NO_CAUSE),
+            is_busy: AtomicBool::new(false),
+            has_failed: AtomicBool::new(false),
         }
     }
 
@@ -64,11 +68,23 @@ impl Ending {
 
     /// Its socket is dropped.
     pub(super) fn close(&self) {
-        if let Some(tally) = &self.tally
-            && self.stage.swap(CLOSED, Relaxed) == OPEN
-        {
+        let Some(tally) = &self.tally else { return };
+        let is_open = self.stage.swap(CLOSED, Relaxed) == OPEN;
+        if is_open && self.is_undecided() {
+            self.stage.store(UNDECIDED, Relaxed);
+        } else if is_open {
             tally.closed(self.why());
         }
+    }
+
+    /// A request had it at its end, which says whether that was the response's end, too: it gives the connection back then.
+    fn is_undecided(&self) -> bool {
+        self.cause.load(Relaxed) == UNDER_REQUEST && !self.has_failed.load(Relaxed)
+    }
+
+    /// It has ended, and with it all requests that had it.
+    pub(super) fn ended_all(&self) {
+        self.has_failed.store(true, Relaxed);
     }
 
     /// Whether requests have it.
@@ -118,6 +134,19 @@ impl Ending {
     }
 }
 
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if let Some(tally) = &self.tally
+            && *self.stage.get_mut() == UNDECIDED
+        {
+            tally.closed(match *self.is_busy.get_mut() {
+                true => Closed::Lost,
+                false => Closed::Peer,
+            });
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,6 +157,7 @@ mod tests {
         ending.open();
         end(&ending);
         ending.close();
+        drop(ending);
         let closed = CAUSES.iter().filter(|it| tally.is_closed_by(**it));
         closed.copied().collect()
     }
@@ -150,10 +180,15 @@ mod tests {
             it.set_busy(true);
             it.ended_by_pod();
         };
-        assert_eq!(ends(busy), [Closed::Peer]);
+        assert_eq!(ends(busy), [Closed::Lost]);
+        let given_back = |it: &Ending| {
+            busy(it);
+            it.set_busy(false);
+        };
+        assert_eq!(ends(given_back), [Closed::Peer]);
         let failed = |it: &Ending| {
             busy(it);
-            it.has_failed.store(true, Relaxed);
+            it.ended_all();
         };
         assert_eq!(ends(failed), [Closed::Lost]);
         assert_eq!(ends(Ending::ended_by_pod), [Closed::Peer]);

@@ -227,6 +227,7 @@ where
         let has_opened = self.state.seen.take_opened();
         if let Poll::Ready(ended) = Pin::new(requests).poll(cx) {
             self.error = ended.err();
+            self.state.ending().ended_all();
             if let Some(error) = &self.error {
                 self.state.ending().failed(error);
             }

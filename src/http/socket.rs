@@ -81,6 +81,7 @@ impl SocketHints {
 
     /// It speaks HTTP no more. Reading and writing may be of different tasks, and none waits for the other.
     pub(super) fn upgraded(&self) {
+        self.0.ending.set_busy(false);
         self.0.upgraded.store(true, Relaxed);
     }
 
