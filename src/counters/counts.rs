@@ -112,7 +112,7 @@ pub struct ConnectionEnds {
     pub lost: u64,
     /// Its pod had left the set, or the client had ended.
     pub left: u64,
-    /// The pod broke the protocol, or switched to another one.
+    /// The pod broke the protocol.
     pub protocol: u64,
     /// The client closed it: a request on it was given up, or it had become doubtful.
     pub client: u64,

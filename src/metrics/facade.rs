@@ -3,7 +3,6 @@
 use std::{
     collections::HashSet,
     fmt,
-    future::Future,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -114,14 +113,12 @@ impl Recorder {
     /// aborted.
     ///
     /// An interval of zero counts as one of a millisecond. What a scrape finds is as old as the interval at most.
-    pub fn record_every(self, every: Duration) -> impl Future<Output = ()> + Send + use<> {
-        async move {
-            let mut ticks = interval(every.max(Duration::from_millis(1)));
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                ticks.tick().await;
-                self.record();
-            }
+    pub async fn record_every(self, every: Duration) {
+        let mut ticks = interval(every.max(Duration::from_millis(1)));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.record();
         }
     }
 }

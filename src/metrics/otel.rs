@@ -129,7 +129,7 @@ impl Slot {
                 let builder = builder.with_callback(move |observer| {
                     points().for_each(|(value, labels)| observer.observe($cast(value), &labels));
                 });
-                drop(builder.build());
+                let _ = builder.build();
             }};
         }
         match self.kind {
