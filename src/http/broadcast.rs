@@ -13,7 +13,7 @@ use http_body::Body;
 
 use super::{
     body::RequestBody,
-    client::{Client, Prepared},
+    client::{Client, Prepared, Terms},
     error::Error,
     future::ResponseFuture,
     kept_head::again,
@@ -156,11 +156,14 @@ impl Client {
         Broadcast::new(self.pods().roster(), kind, move |target| {
             let route = Route::new().member(target.clone());
             let future = match request(&target.endpoint) {
-                Ok(prepared) => client.send(Prepared {
-                    route,
-                    errors: None,
-                    ..prepared
-                }),
+                Ok(Prepared { request, terms }) => {
+                    let terms = Terms {
+                        route,
+                        errors: None,
+                        ..terms
+                    };
+                    client.send(request, terms)
+                }
                 Err(error) => ResponseFuture::failed(error),
             };
             Box::pin(Answering {
@@ -232,11 +235,13 @@ impl Prepared {
     fn again(&self) -> Option<Self> {
         Some(Self {
             request: again(&self.request)?,
-            time: self.time,
-            route: Route::new(),
-            tells_timeout: self.tells_timeout,
-            errors: None,
-            followed: None,
+            terms: Terms {
+                time: self.terms.time,
+                route: Route::new(),
+                tells_timeout: self.terms.tells_timeout,
+                errors: None,
+                followed: None,
+            },
         })
     }
 }
