@@ -44,13 +44,14 @@ impl Service {
 
     /// Looks the request over. One that names a path alone stays as it is; any other URI is made whole. Its authority is the
     /// URI's where that is another service's, else the caller's `Host`, else the service's.
-    pub(super) fn check(&self, request: &mut Request<RequestBody>) -> Result<(), Error> {
+    pub(super) fn check<B>(&self, request: &mut Request<B>) -> Result<(), Error> {
         let uri = request.uri();
         // RFC 9112 §3.2.4
         if uri.path().starts_with('*') && !is_asterisk(request) {
             return Err(Error::request("\"*\" is no path: only OPTIONS has it"));
         }
-        let has_host = request.headers().keys().any(|name| *name == HOST);
+        let headers = request.headers();
+        let has_host = !headers.is_empty() && headers.keys().any(|name| *name == HOST);
         let is_path = uri.authority().is_none() && uri.scheme().is_none();
         if has_host || !is_path || *request.method() == Method::CONNECT {
             self.make_whole(request)?;
@@ -58,7 +59,7 @@ impl Service {
         Ok(())
     }
 
-    fn make_whole(&self, request: &mut Request<RequestBody>) -> Result<(), Error> {
+    fn make_whole<B>(&self, request: &mut Request<B>) -> Result<(), Error> {
         let host = framing::only(request.headers(), &HOST)?.map(authority);
         let host = host.transpose()?;
         request.headers_mut().remove(HOST);
@@ -255,7 +256,7 @@ fn tunnel(uri: &Uri) -> Result<Uri, Error> {
 }
 
 /// `OPTIONS *`, of the server as a whole.
-fn is_asterisk(request: &Request<RequestBody>) -> bool {
+fn is_asterisk<B>(request: &Request<B>) -> bool {
     let path = request.uri().path_and_query();
     *request.method() == Method::OPTIONS && path.is_some_and(|path| path.as_str() == "*")
 }

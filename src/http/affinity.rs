@@ -20,6 +20,9 @@ pub(super) struct Followed {
     session: Session,
 }
 
+/// Where a request goes, and what its answer is for.
+pub(super) type Led = (Route, Option<Box<Followed>>);
+
 impl Affinity {
     /// Where a request with this head goes, and whether its answer is followed. One that is for a pod already goes there, and has
     /// no session. `known` tells what is known now of the pod that a route is for.
@@ -31,7 +34,7 @@ impl Affinity {
         &self,
         head: &Parts,
         known: impl Fn(&Route) -> Option<Endpoint>,
-    ) -> Option<(Route, Option<Box<Followed>>)> {
+    ) -> Option<Led> {
         let told = head.extensions.get::<Route>();
         if told.is_some_and(|route| route.is_for_one() || route.preferred().is_some()) {
             return None;

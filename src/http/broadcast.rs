@@ -13,7 +13,7 @@ use http_body::Body;
 
 use super::{
     body::RequestBody,
-    client::{Client, Prepared},
+    client::{Client, Prepared, Terms},
     error::Error,
     future::ResponseFuture,
     kept_head::again,
@@ -156,11 +156,14 @@ impl Client {
         let client = self.clone();
         Broadcast::new(self.pods().roster(), kind, move |target| {
             let future = match request(&target.endpoint) {
-                Ok(prepared) => client.send(Prepared {
-                    route: prepared.route.recorded_apart().member(target.clone()),
-                    errors: None,
-                    ..prepared
-                }),
+                Ok(Prepared { request, terms }) => {
+                    let terms = Terms {
+                        route: terms.route.recorded_apart().member(target.clone()),
+                        errors: None,
+                        ..terms
+                    };
+                    client.send(request, terms)
+                }
                 Err(error) => ResponseFuture::failed(error),
             };
             Box::pin(Answering {
@@ -235,12 +238,14 @@ impl Prepared {
     fn again(&self) -> Option<Self> {
         Some(Self {
             request: again(&self.request)?,
-            timeout: self.timeout,
-            outer: self.outer,
-            route: self.route.recorded_apart(),
-            tells_timeout: self.tells_timeout,
-            errors: None,
-            followed: None,
+            terms: Terms {
+                timeout: self.terms.timeout,
+                outer: self.terms.outer,
+                route: self.terms.route.recorded_apart(),
+                tells_timeout: self.terms.tells_timeout,
+                errors: None,
+                followed: None,
+            },
         })
     }
 }

@@ -21,7 +21,7 @@ use super::kept_head::KeptHead;
 use super::tls::TlsHandle;
 use super::{
     address,
-    affinity::{Affinity, Followed},
+    affinity::{Affinity, Followed, Led},
     body::{PodRequest, RequestBody},
     deadline::Until,
     defaults::Defaults,
@@ -344,9 +344,14 @@ impl Client {
     {
         let is_grpc = self.begin(&mut request)?;
         let length = self.length(&request, is_grpc)?;
-        let mut prepared = self.take(request, length, is_grpc, affinity);
-        self.check(&mut prepared.request)?;
-        Ok(prepared)
+        let mut led = None;
+        if let Some(affinity) = affinity {
+            (request, led) = self.lead(request, affinity);
+        }
+        let terms = self.terms(&mut request, is_grpc, led);
+        self.check(&mut request)?;
+        let request = request.map(|body| RequestBody::measured(body, length));
+        Ok(Prepared { request, terms })
     }
 
     /// Gives a request the headers that all of the client's have. Whether it is a gRPC call then. In a runtime: its timers and
@@ -379,40 +384,35 @@ impl Client {
         Ok(length)
     }
 
-    /// A request of this length, if it declares any, with what it says of itself.
-    fn take<B>(
-        &self,
-        request: Request<B>,
-        length: Option<u64>,
-        is_grpc: bool,
-        affinity: Option<&Affinity>,
-    ) -> Prepared
-    where
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
-        let (mut head, body) = request.into_parts();
-        let led =
-            affinity.and_then(|affinity| affinity.lead(&head, |route| self.pods.requested(route)));
+    /// The request, and where `affinity` leads it.
+    fn lead<B>(&self, request: Request<B>, affinity: &Affinity) -> (Request<B>, Option<Led>) {
+        let (head, body) = request.into_parts();
+        let led = affinity.lead(&head, |route| self.pods.requested(route));
+        (Request::from_parts(head, body), led)
+    }
+
+    /// What a request says of itself, which is taken out of it.
+    #[inline]
+    fn terms<B>(&self, request: &mut Request<B>, is_grpc: bool, led: Option<Led>) -> Terms {
         let (mut timeout, mut route, mut followed) = (self.shared.timeout, Route::new(), None);
         let mut outer: Option<Until> = None;
-        if !head.extensions.is_empty() {
-            let own = head.extensions.remove();
+        let extensions = request.extensions_mut();
+        if !extensions.is_empty() {
+            let own = extensions.remove();
             if let Some(RequestTimeout(own)) = own {
                 timeout = (own != Duration::MAX).then_some(own);
             }
-            outer = head.extensions.remove();
-            route = head.extensions.remove().unwrap_or_default();
+            outer = extensions.remove();
+            route = extensions.remove().unwrap_or_default();
         }
         if let Some(led) = led {
             (route, followed) = led;
         }
-        let limit = is_grpc.then(|| grpc::timeout(&head.headers)).flatten();
+        let limit = is_grpc.then(|| grpc::timeout(request.headers())).flatten();
         if let Some(limit) = limit {
             timeout = Some(timeout.map_or(limit, |timeout| timeout.min(limit)));
         }
-        Prepared {
-            request: Request::from_parts(head, RequestBody::measured(body, length)),
+        Terms {
             timeout,
             outer,
             route,
@@ -422,7 +422,7 @@ impl Client {
         }
     }
 
-    fn check(&self, request: &mut PodRequest) -> Result<(), Error> {
+    fn check<B: Body>(&self, request: &mut Request<B>) -> Result<(), Error> {
         framing::check(request)?;
         self.shared.config.service.check(request)
     }
@@ -444,46 +444,49 @@ impl Client {
 
     /// Gives a request to the balancer.
     #[inline]
-    pub(super) fn send(&self, mut prepared: Prepared) -> ResponseFuture {
-        let own = prepared.timeout.and_then(Until::after);
-        let until = Until::first(own.into_iter().chain(prepared.outer));
+    pub(super) fn send(&self, mut request: PodRequest, mut terms: Terms) -> ResponseFuture {
+        let own = terms.timeout.and_then(Until::after);
+        let until = Until::first(own.into_iter().chain(terms.outer));
         if let Some(until) = until.filter(|until| until.left().is_zero()) {
             let error = Error::not_sent(until.whole(), Wait::None, false);
-            return self.refuse(error, prepared.errors.is_some());
+            return self.refuse(error, terms.errors.is_some());
         }
         let shared = &self.shared;
         let mut expiry = None;
-        if prepared.tells_timeout {
+        if terms.tells_timeout {
             expiry = until.map(Expiry::of);
             if let Some(expiry) = expiry {
-                prepared.request.extensions_mut().insert(expiry);
+                request.extensions_mut().insert(expiry);
             }
         }
         shared.retries.allowance.budget.deposit();
-        let is_told = shared.has_spans | shared.has_attempts | prepared.route.log().is_some();
+        let is_told = shared.has_spans | shared.has_attempts | terms.route.log().is_some();
         let tracing = match is_told {
-            true => self.trace(&mut prepared),
+            true => self.trace(&mut request, &mut terms.route),
             false => None,
         };
-        let (request, route) = (&mut prepared.request, &prepared.route);
-        let replay = Replay::of(request, route, &shared.retries, shared.may_refuse);
+        let replay = Replay::of(
+            &mut request,
+            &terms.route,
+            &shared.retries,
+            shared.may_refuse,
+        );
         let trace = tracing.as_ref().and_then(|tracing| tracing.trace.as_ref());
-        let send = || self.pods.call_with(prepared.request, prepared.route);
+        let send = || self.pods.call_with(request, terms.route);
         let future = match trace {
             None => Traced::new(None, send),
             Some(it) => it.span().in_scope(|| Traced::new(trace, send)),
         };
         // Who waits for discovery keeps it going.
         let shared = (replay.is_some() || !self.opened).then(|| shared.clone());
-        ResponseFuture::new(future, replay, shared, until, prepared.followed)
-            .told(prepared.errors, expiry)
+        ResponseFuture::new(future, replay, shared, until, terms.followed)
+            .told(terms.errors, expiry)
             .traced(tracing)
     }
 
     /// The span of a request, and the log of its attempts: those of the one that layers have made it of, or its own.
     #[cold]
-    fn trace(&self, prepared: &mut Prepared) -> Option<Tracing> {
-        let (request, route) = (&mut prepared.request, &mut prepared.route);
+    fn trace(&self, request: &mut PodRequest, route: &mut Route) -> Option<Tracing> {
         let log = self.log(route);
         if !self.shared.has_spans {
             return Tracing::logged(None, log);
@@ -545,7 +548,7 @@ impl Client {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        // As `prepare` does it, but the request, which is large, is moved once.
+        // As `prepare` does it, but the request, which is large, is moved less.
         let is_grpc = match self.begin(&mut request) {
             Ok(is_grpc) => is_grpc,
             Err(error) => {
@@ -557,9 +560,16 @@ impl Client {
             Ok(length) => length,
             Err(error) => return self.refuse(error, is_grpc),
         };
-        let mut prepared = self.take(request, length, is_grpc, self.shared.affinity.as_ref());
-        match self.check(&mut prepared.request) {
-            Ok(()) => self.send(prepared),
+        let mut led = None;
+        if let Some(affinity) = &self.shared.affinity {
+            (request, led) = self.lead(request, affinity);
+        }
+        let terms = self.terms(&mut request, is_grpc, led);
+        match self.check(&mut request) {
+            Ok(()) => {
+                let measured = request.map(|body| RequestBody::measured(body, length));
+                self.send(measured, terms)
+            }
             Err(error) => self.refuse(error, is_grpc),
         }
     }
@@ -699,6 +709,11 @@ const NEEDS_HTTP2: &str =
 /// A request as pods get it.
 pub(super) struct Prepared {
     pub(super) request: PodRequest,
+    pub(super) terms: Terms,
+}
+
+/// What a request says of itself to the client, and pods aren't told.
+pub(super) struct Terms {
     /// How long it may take from when it is sent.
     pub(super) timeout: Option<Duration>,
     /// When the time of what it is a part of is over, as layers have brought it.

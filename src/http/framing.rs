@@ -20,7 +20,7 @@ use super::{body::RequestBody, error::Error};
 pub(super) fn declared(headers: &HeaderMap) -> Result<Option<u64>, Error> {
     // Most have none of them, and few headers are sooner walked through than three names are hashed.
     let names = [CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION];
-    if !headers.keys().any(|name| names.contains(name)) {
+    if headers.is_empty() || !headers.keys().any(|name| names.contains(name)) {
         return Ok(None);
     }
     let length = only(headers, &CONTENT_LENGTH)?.map(length).transpose()?;
@@ -100,16 +100,16 @@ pub(super) fn compare(declared: u64, body: &impl Body) -> Result<(), Error> {
 }
 
 /// Sees to it that a request has no body where its method has none, and says where it is empty.
-pub(super) fn check(request: &mut Request<RequestBody>) -> Result<(), Error> {
+pub(super) fn check<B: Body>(request: &mut Request<B>) -> Result<(), Error> {
     check_body(request)?;
     tell_no_length(request);
     Ok(())
 }
 
 /// RFC 9110 §9.3.6 and §9.3.8
-pub(super) fn check_body(request: &Request<RequestBody>) -> Result<(), Error> {
+pub(super) fn check_body<B: Body>(request: &Request<B>) -> Result<(), Error> {
     let method = request.method();
-    if [Method::CONNECT, Method::TRACE].contains(method) && !request.body().is_empty() {
+    if [Method::CONNECT, Method::TRACE].contains(method) && !request.body().is_end_stream() {
         return Err(Error::request(format_args!("{method} has no body")));
     }
     Ok(())
@@ -137,12 +137,12 @@ impl std::fmt::Display for Mismatch {
 }
 
 /// RFC 9110 §8.6: where a body has a meaning, one that is empty is to be said so.
-fn tell_no_length(request: &mut Request<RequestBody>) {
+fn tell_no_length<B: Body>(request: &mut Request<B>) {
     let has_meaning = matches!(
         *request.method(),
         Method::POST | Method::PUT | Method::PATCH
     );
-    if has_meaning && request.body().is_empty() {
+    if has_meaning && request.body().is_end_stream() {
         let headers = request.headers_mut();
         headers
             .entry(CONTENT_LENGTH)

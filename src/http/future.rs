@@ -158,6 +158,7 @@ pin_project! {
 impl ResponseFuture {
     /// A request that has been given to the balancer. `shared` keeps that alive, for replays or until discovery has answered;
     /// `followed` is told of its answer.
+    #[inline]
     pub(super) fn new(
         future: Sent,
         replay: Option<Box<Replay>>,
@@ -204,12 +205,14 @@ impl ResponseFuture {
     }
 
     /// Of a gRPC call, if its `errors` are told as those of calls are; its own time is up at `expiry`.
+    #[inline]
     pub(super) fn told(self, errors: Option<Errors>, expiry: Option<Expiry>) -> Self {
         let grpc = errors.map(|errors| Box::new(Call { expiry, errors }));
         Self { grpc, ..self }
     }
 
     /// In a span.
+    #[inline]
     pub(super) fn traced(self, tracing: Option<Tracing>) -> Self {
         let tracing = tracing.map(Box::new);
         Self { tracing, ..self }

@@ -25,7 +25,8 @@ enum Target {
 }
 
 impl KeptHead {
-    #[inline]
+    // Else it is copied once more on its way into the box that it goes to.
+    #[inline(always)]
     pub(super) fn of(request: &PodRequest) -> Self {
         let headers = request.headers();
         Self {

@@ -2,6 +2,7 @@
 
 use std::{
     future::{Future, poll_fn, ready},
+    mem,
     pin::{Pin, pin},
     sync::{Arc, Weak},
     task::{self, Context, Poll},
@@ -140,8 +141,7 @@ impl Service<PodRequest> for PodService {
         }
     }
 
-    // Inlined, it would copy the request once more.
-    #[inline(never)]
+    #[inline]
     fn call(&mut self, request: PodRequest) -> Self::Future {
         let reserved = self.reserved.take();
         let reserved = reserved.expect("poll_ready comes before call");
@@ -156,6 +156,8 @@ type Sent = BoxFuture<'static, Result<Response<ResponseBody>, BoxError>>;
 
 /// Sends the request over one connection, and over others, up to `left` in all, if those turn out to be closed before
 /// anything was written: servers close idle connections as they please, and that says nothing of the pod.
+// Inlined, it would copy the request once more.
+#[inline(never)]
 fn send(pool: &Arc<Pool>, connection: Reserved, mut request: PodRequest, left: usize) -> Sent {
     let service = &pool.config.service;
     let addressed = match connection {
@@ -181,25 +183,28 @@ fn send(pool: &Arc<Pool>, connection: Reserved, mut request: PodRequest, left: u
         .first_byte
         .and_then(Until::after)
         .map(Deadline::of);
-    let mut call = Call {
+    let mut held = Held {
         pool: Arc::downgrade(pool),
         connection,
+        named: pool.named.clone(),
+    };
+    let call = Call {
         method: request.method().clone(),
         uri,
         left: left - 1,
         limits: pool.config.connector.limits,
-        named: pool.named.clone(),
+        deadline,
     };
-    match &mut call.connection {
+    match &mut held.connection {
         Reserved::Http1(http1) => {
             let sent = http1.begin(request.body_mut()).try_send_request(request);
-            Sending::boxed(sent, call, deadline)
+            Sending::boxed(sent, held, call)
         }
         Reserved::Http2(stream) => {
             request.body_mut().begin();
             let request = request.map(|body| stream.upload(body));
             let sent = stream.sender().try_send_request(request);
-            Sending::boxed(sent, call, deadline)
+            Sending::boxed(sent, held, call)
         }
     }
 }
@@ -210,8 +215,8 @@ pin_project! {
     struct Sending<F> {
         #[pin]
         sent: F,
-        call: Option<Call>,
-        deadline: Option<Deadline>,
+        held: Option<Held>,
+        call: Call,
         // Over another connection.
         again: Option<Sent>,
     }
@@ -224,11 +229,11 @@ where
     F: Send + 'static,
     Self: Future<Output = Result<Response<ResponseBody>, BoxError>>,
 {
-    fn boxed(sent: F, call: Call, deadline: Option<Deadline>) -> Sent {
+    fn boxed(sent: F, held: Held, call: Call) -> Sent {
         Box::pin(Self {
             sent,
-            call: Some(call),
-            deadline,
+            held: Some(held),
+            call,
             again: None,
         })
     }
@@ -249,16 +254,16 @@ where
         const TAKEN: &str = "polled after completion";
         match this.sent.poll(cx) {
             Poll::Ready(Ok(response)) => {
-                let call = this.call.take().expect(TAKEN);
-                Poll::Ready(call.receive(response))
+                let held = this.held.take().expect(TAKEN);
+                Poll::Ready(held.receive(response, this.call.limits))
             }
             Poll::Ready(Err(error)) => {
-                let call = this.call.take().expect(TAKEN);
-                let again = call.again(error, this.deadline.take());
+                let held = this.held.take().expect(TAKEN);
+                let again = mem::take(this.call).again(held, error);
                 this.again.insert(again).as_mut().poll(cx)
             }
             Poll::Pending => {
-                let Some(deadline) = this.deadline else {
+                let Some(deadline) = &mut this.call.deadline else {
                     return Poll::Pending;
                 };
                 task::ready!(deadline.poll(cx));
@@ -268,30 +273,38 @@ where
     }
 }
 
-/// One request on one connection. It holds the pool weakly, so that a removed pod's connections close.
-struct Call {
+/// What a request holds, and then its response: the pool weakly, so that a removed pod's connections close.
+struct Held {
     pool: Weak<Pool>,
     connection: Reserved,
+    named: Named,
+}
+
+/// One request on one connection, as far as its response has no use for it: that is left where it is.
+#[derive(Default)]
+struct Call {
     method: Method,
     /// The request's as it was, where the connection has got another one.
     uri: Option<Box<Uri>>,
     left: usize,
     limits: WireLimits,
-    /// For its response.
-    named: Named,
+    /// For the head of the response.
+    deadline: Option<Deadline>,
 }
 
-impl Call {
+impl Held {
     /// The response, with what it holds.
     #[inline(always)]
-    fn receive(mut self, response: Response<Incoming>) -> Result<Response<ResponseBody>, BoxError> {
+    fn receive(
+        mut self,
+        response: Response<Incoming>,
+        limits: WireLimits,
+    ) -> Result<Response<ResponseBody>, BoxError> {
         self.connection.answered(&response);
         let http2 = match &self.connection {
             Reserved::Http1(_) => None,
             Reserved::Http2(stream) => {
-                self.limits
-                    .check_head(response.headers())
-                    .map_err(too_large)?;
+                limits.check_head(response.headers()).map_err(too_large)?;
                 Some(stream.http2().clone())
             }
         };
@@ -303,17 +316,20 @@ impl Call {
         };
         let lease = Lease::new(self.connection, pool);
         let (head, body) = response.into_parts();
-        let body = Received::new(body, self.limits, http2);
+        let body = Received::new(body, limits, http2);
         let body = ResponseBody::received(body, lease, self.named);
         Ok(Response::from_parts(head, body))
     }
+}
 
+impl Call {
     /// The response, if its head was too large for hyper's own room, with the client's.
     async fn read_again(
-        &mut self,
+        &self,
+        held: &mut Held,
         error: &hyper::Error,
     ) -> Option<hyper::Result<Response<Incoming>>> {
-        let Reserved::Http1(http1) = &mut self.connection else {
+        let Reserved::Http1(http1) = &mut held.connection else {
             return None;
         };
         if !is_too_large(error) || self.limits.http1_headers <= OWN_HEADERS {
@@ -321,7 +337,7 @@ impl Call {
         }
         let read = http1.read_again(self.method.clone(), &self.limits).await?;
         if read.is_ok()
-            && let Some(pool) = self.pool.upgrade()
+            && let Some(pool) = held.pool.upgrade()
         {
             pool.config.connector.large_heads.expect();
         }
@@ -331,46 +347,43 @@ impl Call {
     /// What becomes of a request that has failed. Not in `Sending::poll`, whose stack has no room for it.
     #[cold]
     #[inline(never)]
-    fn again<B: Returned>(
-        self,
-        mut error: TrySendError<Request<B>>,
-        deadline: Option<Deadline>,
-    ) -> Sent {
+    fn again<B: Returned>(self, held: Held, mut error: TrySendError<Request<B>>) -> Sent {
         let unsent = error.take_message().map(|request| request.map(B::returned));
-        Box::pin(self.go_on(unsent, error.into_error(), deadline))
+        Box::pin(self.go_on(held, unsent, error.into_error()))
     }
 
     /// The request over another connection, if nothing of it was written; or its response, if that takes more room.
     async fn go_on(
         mut self,
+        mut held: Held,
         unsent: Option<Request<RequestBody>>,
         mut error: hyper::Error,
-        deadline: Option<Deadline>,
     ) -> Result<Response<ResponseBody>, BoxError> {
+        let deadline = self.deadline.take();
         if unsent.is_none()
-            && let Some(read) = within(deadline, self.read_again(&error)).await?
+            && let Some(read) = within(deadline, self.read_again(&mut held, &error)).await?
         {
             match read {
                 Ok(response) => {
                     // The connection closes after it.
-                    self.pool = Weak::new();
-                    return self.receive(response);
+                    held.pool = Weak::new();
+                    return held.receive(response, self.limits);
                 }
                 Err(again) => error = again,
             }
         }
         // It takes no more requests, be it that the pod says so (GOAWAY) or that it has broken. Streams are reset one by one,
         // and what h2 doesn't take of a caller's is nothing of the connection's.
-        if let Reserved::Http2(stream) = &self.connection
+        if let Reserved::Http2(stream) = &held.connection
             && h2_cause(&error).is_none_or(|cause| cause.is_io() || cause.is_go_away())
         {
             stream.retire();
         }
         let Some(mut request) = unsent else {
-            let failure = failure(error, &self.connection, &self.limits, &self.pool);
+            let failure = failure(error, &held.connection, &self.limits, &held.pool);
             return Err(failure);
         };
-        drop(self.connection);
+        drop(held.connection);
         if let Some(uri) = self.uri {
             *request.uri_mut() = *uri;
         }
@@ -381,7 +394,7 @@ impl Call {
             // Nor would it accept another one.
             return Err(Unsent::new(request, error).into());
         }
-        match another(&self.pool, self.left).await? {
+        match another(&held.pool, self.left).await? {
             Some((pool, connection)) => {
                 let sent = send(&pool, connection, request, self.left);
                 drop(pool);
