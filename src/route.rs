@@ -125,7 +125,7 @@ impl Route {
     ///
     /// For retries of one's own. The pod that failed is in the balancer's error
     /// ([`Error::endpoint`](crate::Error::endpoint)) and in the HTTP client's (`tower_headless::http::Error::endpoint`). The pod that answered is
-    /// in the extensions of an HTTP response, as its [`Endpoint`]. [`RetryLayer`](crate::RetryLayer) and the HTTP client avoid
+    /// in an HTTP response (`tower_headless::http::ResponseBody::endpoint`). [`RetryLayer`](crate::RetryLayer) and the HTTP client avoid
     /// the pods that failed by themselves.
     pub fn avoid(self, endpoint: &Endpoint) -> Self {
         self.with(|wishes| wishes.avoid.push(endpoint.clone()))

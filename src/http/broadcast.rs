@@ -243,6 +243,7 @@ impl Prepared {
                 outer: self.terms.outer,
                 route: self.terms.route.recorded_apart(),
                 tells_timeout: self.terms.tells_timeout,
+                names_pod: self.terms.names_pod,
                 errors: None,
                 followed: None,
             },

@@ -127,6 +127,9 @@ use crate::{
 /// off. They are made after all retries, and outlier detection ignores them. The error itself, an `Arc<`[`Error`]`>`, is in
 /// the response's extensions, if it came before the response; tonic doesn't hand these on.
 ///
+/// The pod that has answered is in the body: [`ResponseBody::endpoint`]. Below [layers](Self::layer), and in answers to gRPC calls, it
+/// is in the response's extensions, too, as its [`Endpoint`](crate::Endpoint): other bodies take the place of the client's there.
+///
 /// | what | code |
 /// | --- | --- |
 /// | no pod, or none that accepts requests; a lost connection; a refused call (`REFUSED_STREAM`, GOAWAY) | `UNAVAILABLE` |
@@ -417,6 +420,7 @@ impl Client {
             outer,
             route,
             tells_timeout: limit.is_some(),
+            names_pod: is_grpc || self.is_below(),
             errors: self.errors(is_grpc),
             followed,
         }
@@ -480,6 +484,7 @@ impl Client {
         // Who waits for discovery keeps it going.
         let shared = (replay.is_some() || !self.opened).then(|| shared.clone());
         ResponseFuture::new(future, replay, shared, until, terms.followed)
+            .naming_pod(terms.names_pod)
             .told(terms.errors, expiry)
             .traced(tracing)
     }
@@ -721,6 +726,8 @@ pub(super) struct Terms {
     pub(super) route: Route,
     /// Pods are told how much of that is left.
     pub(super) tells_timeout: bool,
+    /// The pod is in the response's extensions, too.
+    pub(super) names_pod: bool,
     /// It is a gRPC call, whose caller is told of errors so.
     pub(super) errors: Option<Errors>,
     pub(super) followed: Option<Box<Followed>>,

@@ -86,6 +86,7 @@ pin_project! {
         shared: Option<Arc<Shared>>,
         deadline: Option<Deadline>,
         followed: Option<Box<Followed>>,
+        names_pod: bool,
         grpc: Option<Box<Call>>,
         tracing: Option<Box<Tracing>>,
     }
@@ -178,6 +179,7 @@ impl ResponseFuture {
             shared,
             deadline: until.map(Deadline::of),
             followed,
+            names_pod: false,
             grpc: None,
             tracing: None,
         }
@@ -199,6 +201,7 @@ impl ResponseFuture {
             shared: None,
             deadline: None,
             followed: None,
+            names_pod: false,
             grpc: None,
             tracing: None,
         }
@@ -209,6 +212,12 @@ impl ResponseFuture {
     pub(super) fn told(self, errors: Option<Errors>, expiry: Option<Expiry>) -> Self {
         let grpc = errors.map(|errors| Box::new(Call { expiry, errors }));
         Self { grpc, ..self }
+    }
+
+    /// Its response has the pod in its extensions, too: for those who put another body in the place of the client's.
+    #[inline]
+    pub(super) fn naming_pod(self, names_pod: bool) -> Self {
+        Self { names_pod, ..self }
     }
 
     /// In a span.
@@ -267,7 +276,7 @@ impl Future for ResponseFuture {
         if self.tracing.is_some() {
             return self.poll_traced(cx);
         }
-        let answer = self.as_mut().poll_answer(cx);
+        let answer = self.as_mut().poll_named(cx);
         match self.project().grpc {
             None => answer,
             Some(call) => answer.map(|answer| call.answer(answer)),
@@ -281,7 +290,7 @@ impl ResponseFuture {
         let trace = trace_of(&self.tracing);
         let span = trace.map(|trace| trace.span().clone());
         let _entered = span.as_ref().map(|span| span.enter());
-        let mut answer = ready!(self.as_mut().poll_answer(cx));
+        let mut answer = ready!(self.as_mut().poll_named(cx));
         let this = self.project();
         let tracing = this.tracing.take();
         if let Some(tracing) = &tracing {
@@ -296,6 +305,19 @@ impl ResponseFuture {
             tracing.record(&mut answer);
         }
         Poll::Ready(answer)
+    }
+
+    /// What comes of the request, with the pod in its response's extensions where it has to be there.
+    #[inline]
+    fn poll_named(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
+        let mut answer = self.as_mut().poll_answer(cx);
+        if *self.project().names_pod
+            && let Poll::Ready(Ok(response)) = &mut answer
+            && let Some(pod) = response.body().endpoint().cloned()
+        {
+            response.extensions_mut().insert(pod);
+        }
+        answer
     }
 
     /// What comes of the request, be it a gRPC call or not.

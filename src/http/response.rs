@@ -2,7 +2,7 @@
 
 use std::{
     any::Any,
-    fmt, mem,
+    fmt,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -117,7 +117,6 @@ impl Completion<Response<ResponseBody>> for OnResponseEnd {
         let exchange = &mut *response.body_mut().exchange;
         exchange.in_flight = Some(in_flight);
         exchange.classify.clone_from(&self.classify);
-        let named = mem::take(&mut exchange.named.extensions);
         let upgrade = match response.extensions().is_empty() {
             true => None,
             false => response.extensions_mut().remove::<HyperUpgrade>(),
@@ -128,7 +127,6 @@ impl Completion<Response<ResponseBody>> for OnResponseEnd {
             let upgrade = OnUpgrade::new(upgrade, held);
             response.extensions_mut().insert(upgrade);
         }
-        response.extensions_mut().extend(named);
         if is_all {
             let exchange = &mut *response.body_mut().exchange;
             exchange.end();

@@ -150,7 +150,7 @@ async fn a_status_is_an_error_that_names_pod_and_path_where_that_is_asked_for() 
 async fn a_plain_response_is_read_the_same_way() {
     let plain = answer_of(with_length("ok")).await.into_inner();
     let response = Response::from(plain);
-    assert_eq!(response.endpoint(), response.extensions().get());
+    assert!(response.endpoint().is_some());
     let text = within("text", response.error_for_status().expect("ok").text()).await;
     assert_eq!(text.expect("text"), "ok");
     let plain = answer_of("HTTP/1.1 410 Gone\r\ncontent-length: 0\r\n\r\n").await;

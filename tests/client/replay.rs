@@ -262,13 +262,7 @@ async fn a_response_once_begun_is_never_asked_for_again() {
     let broken = broken.await;
     let client = client([broken]);
     let response = client.get("/").await.expect("a response");
-    assert_eq!(
-        response
-            .extensions()
-            .get::<Endpoint>()
-            .map(Endpoint::address),
-        Some(broken)
-    );
+    assert_eq!(response.endpoint().map(Endpoint::address), Some(broken));
     let error = within("the end", response.into_body().collect()).await;
     let error = error.expect_err("half a body");
     assert_eq!(error.endpoint().map(Endpoint::address), Some(broken));
@@ -487,7 +481,7 @@ impl<E> retry::Policy<Request<Empty<Bytes>>, Response<ResponseBody>, E> for Else
     ) -> Option<Ready<()>> {
         let response = result.as_ref().ok()?;
         self.0 = self.0.checked_sub(1)?;
-        let pod = response.extensions().get::<Endpoint>()?;
+        let pod = response.body().endpoint()?;
         let route: Option<Route> = request.extensions_mut().remove();
         let route = route.unwrap_or_default().avoid(pod);
         request.extensions_mut().insert(route);

@@ -5,8 +5,6 @@ use std::{
     sync::Arc,
 };
 
-use http::Extensions;
-
 use crate::{
     endpoint::Endpoint,
     error::BoxError,
@@ -20,8 +18,6 @@ const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0)
 #[derive(Clone)]
 pub(in crate::http) struct Named {
     pub(in crate::http) origin: Arc<Origin>,
-    /// With the pod in them: they are cheaper copied than made for each response.
-    pub(in crate::http) extensions: Extensions,
 }
 
 /// Where a response comes from.
@@ -54,11 +50,8 @@ impl Origin {
 
 impl Named {
     pub(in crate::http) fn new(pod: Endpoint, service: Option<Arc<str>>) -> Self {
-        let mut extensions = Extensions::new();
-        extensions.insert(pod.clone());
         Self {
             origin: Arc::new(Origin { pod, service }),
-            extensions,
         }
     }
 
@@ -69,7 +62,6 @@ impl Named {
                 pod: Endpoint::new(NOBODY),
                 service,
             }),
-            extensions: Extensions::new(),
         }
     }
 }
