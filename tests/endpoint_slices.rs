@@ -516,7 +516,12 @@ async fn an_api_server_that_is_away_is_told_with_when_it_is_asked_again() {
     );
 
     cluster.api.stop();
-    let it = until("a failure", &|it| it.is_failing && is(it, "waits")).await;
+    // At first it is only that the watch has ended.
+    let is_refused = |it: &DiscoveryExplanation| {
+        let error = it.last_error.as_ref();
+        error.is_some_and(|error| error.text.contains("refused"))
+    };
+    let it = until("a refusal", &|it| is_refused(it) && is(it, "waits")).await;
     assert!(it.discovery.next_look > Some(it.at), "{it}");
     assert_eq!(it.discovery.server, Some(cluster.api.url()));
     let error = it.discovery.last_error.as_ref().expect("it has failed");

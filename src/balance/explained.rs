@@ -178,7 +178,11 @@ impl<S> Explainer<'_, S> {
         };
         let standing = Standing::of(member, complaint);
         let is_near = self.snapshot.is_near(index);
-        let verdict = verdict(standing, member, is_counted, is_near, has_available);
+        let verdict = match (standing, self.snapshot.members().len()) {
+            // It is no panic to keep the only one there is.
+            (Standing::Panic(_), 1) => Verdict::LastResort,
+            _ => verdict(standing, member, is_counted, is_near, has_available),
+        };
         let next_trial = past.and_then(|past| past.next_trial);
         let next_trial = next_trial.map(|at| at.saturating_duration_since(self.clock.now));
         let next_trial = next_trial.filter(|_| standing != Standing::In);
@@ -235,6 +239,9 @@ impl<S> Explainer<'_, S> {
         };
         let mut why = match standing {
             Standing::In => return healthy(it),
+            Standing::Panic(reason) if it.verdict == Verdict::LastResort => {
+                format!("would be ejected ({reason})")
+            }
             Standing::Panic(reason) => {
                 format!("would be ejected ({reason}), but too many others are out")
             }

@@ -5,7 +5,7 @@ use crate::member::Members;
 
 impl Picker {
     /// How likely it chooses each for a request whose key may be any.
-    pub(in crate::policy) fn shares(&self, members: &Members) -> Vec<f64> {
+    pub(crate) fn shares(&self, members: &Members) -> Vec<f64> {
         let allowance = self.bound.as_ref().map(|bound| bound.count(members));
         let takes = |index: usize| match self.nodes[index].weight > 0
             && members.is_available(index)
