@@ -29,6 +29,7 @@ mod support;
 )]
 #[path = "../src"]
 mod source {
+    pub(crate) mod attempts;
     pub(crate) mod comparison;
     pub(crate) mod counters;
     pub(crate) mod endpoint;
@@ -48,8 +49,8 @@ mod source {
 }
 // Where the sources expect each other.
 use source::{
-    comparison, counters, endpoint, error, in_flight, latency, locality, logs, member, outcome,
-    policy, route, signals, snapshot, stable_hash, sync,
+    attempts, comparison, counters, endpoint, error, in_flight, latency, locality, logs, member,
+    outcome, policy, route, signals, snapshot, stable_hash, sync,
 };
 
 #[allow(dead_code, reason = "what isn't used here is used in the crate")]

@@ -15,6 +15,7 @@ mod support;
 )]
 #[path = "../src"]
 mod source {
+    pub(crate) mod attempts;
     pub(crate) mod comparison;
     pub(crate) mod counters;
     pub(crate) mod endpoint;
@@ -34,8 +35,8 @@ mod source {
 }
 // Where the sources expect each other.
 use source::{
-    comparison, counters, endpoint, error, in_flight, latency, locality, logs, member, outcome,
-    policy, route, signals, snapshot, stable_hash, sync,
+    attempts, comparison, counters, endpoint, error, in_flight, latency, locality, logs, member,
+    outcome, policy, route, signals, snapshot, stable_hash, sync,
 };
 
 use std::{

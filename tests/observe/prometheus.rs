@@ -17,7 +17,7 @@ const POLL: Duration = Duration::from_millis(100);
 const START: Duration = Duration::from_secs(60);
 
 /// Killed when dropped.
-pub struct Prometheus {
+pub(crate) struct Prometheus {
     address: SocketAddr,
     http: reqwest::Client,
     // Dropped in this order: the process uses the folder.
@@ -26,15 +26,15 @@ pub struct Prometheus {
 }
 
 /// One result of a query: its labels, and the newest value.
-pub struct Sample {
-    pub labels: BTreeMap<String, String>,
-    pub value: f64,
+pub(crate) struct Sample {
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) value: f64,
 }
 
 impl Prometheus {
     /// Scrapes each of these jobs' addresses, and evaluates the rules, once a second. None, with a line on stderr, where it
     /// isn't installed and needn't be.
-    pub async fn start(jobs: &[(&str, SocketAddr)], rules: &str) -> Option<Self> {
+    pub(crate) async fn start(jobs: &[(&str, SocketAddr)], rules: &str) -> Option<Self> {
         const ATTEMPTS: usize = 10;
         let program = find_program("prometheus");
         let program = program
@@ -86,7 +86,7 @@ impl Prometheus {
     }
 
     /// The alerts that fire now: their labels.
-    pub async fn firing(&self) -> Vec<BTreeMap<String, String>> {
+    pub(crate) async fn firing(&self) -> Vec<BTreeMap<String, String>> {
         let answer = self.json("/api/v1/alerts").await;
         let alerts = answer["data"]["alerts"].as_array();
         let alerts = alerts.expect("a list of alerts").iter();
@@ -96,7 +96,7 @@ impl Prometheus {
             .collect()
     }
 
-    pub async fn query(&self, query: &str) -> Vec<Sample> {
+    pub(crate) async fn query(&self, query: &str) -> Vec<Sample> {
         let pairs = [("query", query)];
         let query = serde_html_form::to_string(pairs).expect("pairs of text");
         let answer = self.json(&format!("/api/v1/query?{query}")).await;
