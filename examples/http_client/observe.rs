@@ -7,18 +7,21 @@ use crate::{args::Args, report::Report};
 /// Serves `/metrics`, and the page everywhere else, until the runtime ends.
 #[cfg(all(feature = "inspect", feature = "metrics"))]
 pub(crate) async fn serve(client: &Client, args: &Args, report: &Report) {
-    use std::sync::Arc;
+    use std::{sync::Arc, time::Duration};
 
     use axum::{Router, routing::get};
     use metrics_exporter_prometheus::PrometheusBuilder;
+    use metrics_util::MetricKindMask;
     use tokio::net::TcpListener;
     use tower_headless::{Balancers, inspect::Page, metrics::Metrics, metrics::Recorder};
 
     let Some(address) = args.observe else { return };
     let balancers = Balancers::new();
     balancers.add(client);
-    // Each time that Prometheus asks, the counters are read. Nothing is written meanwhile.
-    let prometheus = PrometheusBuilder::new().install_recorder();
+    // Each time that Prometheus asks, the counters are read. Nothing is written meanwhile. Series of pods that have gone end.
+    let prometheus = PrometheusBuilder::new()
+        .idle_timeout(MetricKindMask::ALL, Some(Duration::from_secs(600)))
+        .install_recorder();
     let prometheus = prometheus.unwrap_or_else(|error| args.reject(error));
     let recorder = Arc::new(Recorder::new(Metrics::new(&balancers).per_endpoint(true)));
     let metrics = get(move || async move {

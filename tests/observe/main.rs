@@ -20,7 +20,10 @@ use std::{
 use http::StatusCode;
 use prometheus::Prometheus;
 use serde_json::Value;
-use support::within;
+use support::{
+    servers::{find_program, skip},
+    within,
+};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
@@ -130,8 +133,8 @@ async fn each_alert_fires_in_its_fault_and_each_panel_has_data() {
         ("HeadlessConnectionsFail", "refused"),
         ("HeadlessRequestsWait", "unreachable"),
     ];
-    let down = Scenario::start("down", "down.default", 2, "", down).await;
-    for i in 0..2 {
+    let down = Scenario::start("down", "down.default", 4, "", down).await;
+    for i in 0..4 {
         down.cluster.kill(i).await;
     }
     let one_bad: Alerts = &[("HeadlessPodsOut", "ejected")];
@@ -151,9 +154,9 @@ async fn each_alert_fires_in_its_fault_and_each_panel_has_data() {
     let unknown = &[("HeadlessDiscoveryFails", "")];
     let unknown = Scenario::start("unknown", "unknown.default", 2, "", unknown).await;
     unknown.cluster.dns().remove(unknown.cluster.service());
-    let few = Scenario::start("few", "scaled.default", 2, "", &[]).await;
+    let few = Scenario::start("scaled", "scaled.default", 2, "", &[]).await;
     let disagree = &[("HeadlessClientsDisagree", "")];
-    let many = Scenario::start("many", "scaled.default", 3, "", disagree).await;
+    let many = Scenario::start("scaled", "scaled.default", 3, "", disagree).await;
     let share = &[("HeadlessShareOff", "")];
     let share = Scenario::start("share", "share.default", 3, "--key user-42", share).await;
     let watch = &[("HeadlessFallback", "")];
@@ -271,6 +274,24 @@ async fn panels_have_data(prometheus: &Prometheus) {
         }
     }
     assert!(queries > 30, "{queries}");
+}
+
+/// At their real durations, and in what is ordinary life, too.
+#[test]
+fn the_rules_fire_where_they_should_and_nowhere_else() {
+    let promtool = match find_program("promtool") {
+        Ok(promtool) => promtool,
+        Err(missing) => return skip("Prometheus", &missing),
+    };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/observe");
+    let output = std::process::Command::new(promtool)
+        .args(["test", "rules", "rules_test.yml"])
+        .current_dir(folder)
+        .output()
+        .expect("promtool runs");
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("SUCCESS"), "{said}");
 }
 
 #[test]

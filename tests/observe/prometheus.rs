@@ -32,7 +32,7 @@ pub(crate) struct Sample {
 }
 
 impl Prometheus {
-    /// Scrapes each of these jobs' addresses, and evaluates the rules, once a second. None, with a line on stderr, where it
+    /// Scrapes each of these jobs' addresses, and evaluates the rules, twice a second. None, with a line on stderr, where it
     /// isn't installed and needn't be.
     pub(crate) async fn start(jobs: &[(&str, SocketAddr)], rules: &str) -> Option<Self> {
         const ATTEMPTS: usize = 10;
@@ -131,13 +131,17 @@ impl Prometheus {
 
 fn configure(dir: &Path, jobs: &[(&str, SocketAddr)], rules: &str) -> io::Result<()> {
     let mut config = String::from(
-        "global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}\n\
+        "global: {scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 500ms}\n\
          rule_files: [rules.yml]\nscrape_configs:\n",
     );
+    let mut by_job = BTreeMap::<_, Vec<String>>::new();
     for (job, address) in jobs {
+        by_job.entry(job).or_default().push(address.to_string());
+    }
+    for (job, targets) in by_job {
         writeln!(
             config,
-            "- {{job_name: {job}, static_configs: [{{targets: ['{address}']}}]}}"
+            "- {{job_name: {job}, static_configs: [{{targets: {targets:?}}}]}}"
         )
         .expect("a String takes everything");
     }
