@@ -15,11 +15,10 @@ use http::{Uri, uri::PathAndQuery};
 use tower_headless::{BuiltInPolicy, ParsePolicyError};
 
 const ABOUT: &str = "\
-Sends requests to the pods of a Service of yours, or of a small cluster in this
-process, scaled 3 -> 5 -> 2 while a pod is killed. Exits with 1 if one failed.";
+Sends requests to a Service or a cluster of its own; exits with 1 if one failed.";
 
 /// As clap's own, without the headline of the options: all of it fits a screen of 80 x 24.
-const HELP: &str = "{about}\n{usage-heading} {usage}\n\n{options}";
+const HELP: &str = "{about}\n\n{usage-heading} {usage}\n\n{options}";
 
 const POLICIES: [&str; 6] = [
     "round-robin",
