@@ -287,7 +287,8 @@ async fn no_request_comes_before_the_first_check_has_passed() {
     sleep(SECOND * 5 / 2).await;
     assert_pending!(request.poll(), "all are asked, and fail");
     let shown = balance.endpoints()[0].to_string();
-    let expected = "10.0.0.1:80: pending (no health check passed, or not connected yet), 0 in flight";
+    let expected =
+        "10.0.0.1:80: pending (no health check passed, or not connected yet), 0 in flight";
     assert_eq!(shown, expected);
 
     probes.set([2], Answer::Pass);

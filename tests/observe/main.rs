@@ -73,6 +73,7 @@ impl Scenario {
         let arguments = format!(
             "--service {name} --port {port} --nameserver {server} --allow-loopback --rate 50 {more}"
         );
+        let arguments = arguments.replace("{pod}", &cluster.pod(0).ip().to_string());
         let (client, address) = Client::start(arguments.split_whitespace()).await;
         cluster.wait_for_requests(pods).await;
         Self {
@@ -82,6 +83,18 @@ impl Scenario {
             _client: client,
             address,
         }
+    }
+
+    /// Waits until these words are in what the page shows.
+    async fn page_says(&self, words: &str) {
+        let url = format!("http://{}/json", self.address);
+        let says = async || reqwest::get(&url).await?.text().await;
+        within("what the page shows", async {
+            while !says().await.is_ok_and(|json| json.contains(words)) {
+                sleep(Duration::from_millis(50)).await;
+            }
+        })
+        .await;
     }
 
     fn set_all(&self, mode: Mode) {
@@ -131,7 +144,6 @@ async fn each_alert_fires_in_its_fault_and_each_panel_has_data() {
         ("HeadlessOutage", ""),
         ("HeadlessPodsOut", "unreachable"),
         ("HeadlessConnectionsFail", "refused"),
-        ("HeadlessRequestsWait", "unreachable"),
     ];
     let down = Scenario::start("down", "down.default", 4, "", down).await;
     for i in 0..4 {
@@ -142,12 +154,22 @@ async fn each_alert_fires_in_its_fault_and_each_panel_has_data() {
     let unavailable = Mode::Status(StatusCode::SERVICE_UNAVAILABLE);
     one_bad.cluster.pod(0).set(unavailable);
     let all_bad: Alerts = &[
-        ("HeadlessPanic", ""),
         ("HeadlessRequestsFail", ""),
         ("HeadlessRetryBudgetSpent", ""),
     ];
     let all_bad = Scenario::start("all_bad", "all-bad.default", 3, "", all_bad).await;
     all_bad.set_all(unavailable);
+    let panic = &[("HeadlessPanic", "")];
+    let panic = Scenario::start("panic", "panic.default", 5, "", panic).await;
+    panic.cluster.pod(0).set(unavailable);
+    panic.page_says("\"ejected\"").await;
+    for i in 1..4 {
+        panic.cluster.kill(i).await;
+    }
+    // Requests for one pod wait for it, for as long as they would for any.
+    let away = &[("HeadlessRequestsWait", "pod")];
+    let away = Scenario::start("away", "away.default", 1, "--pod {pod}", away).await;
+    away.cluster.kill(0).await;
     let stale = &[("HeadlessDiscoveryStale", "")];
     let stale = Scenario::start("stale", "stale.default", 2, "", stale).await;
     stale.cluster.dns().stop().await;
@@ -162,7 +184,7 @@ async fn each_alert_fires_in_its_fault_and_each_panel_has_data() {
     let watch = &[("HeadlessFallback", "")];
     let watch = Scenario::start("watch", "watch.default", 2, "--watch", watch).await;
     let scenarios = [
-        well, down, one_bad, all_bad, stale, unknown, few, many, share, watch,
+        well, down, one_bad, all_bad, panic, away, stale, unknown, few, many, share, watch,
     ];
 
     let rules = deployed("rules.yml");
