@@ -39,8 +39,10 @@ use crate::{
 /// like. The fields' names stay; times are numbers whose names end in their units: `…_unix_ms` for a moment, `…_seconds` for how
 /// long.
 ///
-/// What needs a memory, such as since when an endpoint is out, is there only where the balancer
+/// What needs a memory, such as since when an endpoint is out, or whether there is a panic, is there only where the balancer
 /// [counts](crate::BalanceBuilder::counters).
+///
+/// JSON of an older version can be read: what it doesn't have is none, zero or empty.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -54,6 +56,7 @@ pub struct Explanation {
     )]
     pub at: SystemTime,
     /// What is wrong now, a sentence each, the worst first. Empty if nothing is.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub trouble: Vec<String>,
     /// Where the endpoints come from.
     pub discovery: DiscoveryExplanation,
@@ -62,14 +65,17 @@ pub struct Explanation {
     /// How many endpoints there are, in the balancer's subset if it has one.
     pub size: usize,
     /// How many of them get requests.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub available: usize,
     /// Too few endpoints are healthy, so that ejections are ignored
-    /// ([panic threshold](crate::OutlierDetection::panic_threshold)).
+    /// ([panic threshold](crate::OutlierDetection::panic_threshold)). False as well where the balancer doesn't count.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub is_panic: bool,
-    /// For how long no endpoint has accepted any request, if that is so.
+    /// For how long no endpoint has accepted any request, if that is so. None while one could, even if no request has come to it
+    /// yet.
     #[cfg_attr(
         feature = "serde",
-        serde(rename = "outage_seconds", with = "times::maybe_seconds")
+        serde(rename = "outage_seconds", with = "times::maybe_seconds", default)
     )]
     pub outage: Option<Duration>,
     /// What was counted since the balancer was built.
@@ -77,6 +83,7 @@ pub struct Explanation {
     /// The endpoints, in the order of their addresses.
     pub endpoints: Vec<EndpointExplanation>,
     /// What has happened in the last hour, the oldest first; the last 256 of it.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub events: Vec<Event>,
 }
 
@@ -87,7 +94,9 @@ pub struct Explanation {
 pub struct DiscoveryExplanation {
     /// What kind of source it is, such as `dns`; none where that isn't known yet.
     pub kind: Option<String>,
-    /// It is the second source of a [`Fallback`](crate::Fallback), whose first one can't be asked.
+    /// It is the second source of a [`Fallback`](crate::Fallback), whose first one can't be asked. False as well where
+    /// the balancer doesn't count.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub is_fallback: bool,
     /// The full name that has answered, or what else the source found the set under.
     pub name: Option<String>,
@@ -98,35 +107,36 @@ pub struct DiscoveryExplanation {
     /// How long the last answer holds, as it says itself.
     #[cfg_attr(
         feature = "serde",
-        serde(rename = "ttl_seconds", with = "times::maybe_seconds")
+        serde(rename = "ttl_seconds", with = "times::maybe_seconds", default)
     )]
     pub ttl: Option<Duration>,
     /// How old the set is ([`Balance::staleness`](crate::Balance::staleness)); none before the first answer.
     #[cfg_attr(
         feature = "serde",
-        serde(rename = "staleness_seconds", with = "times::maybe_seconds")
+        serde(rename = "staleness_seconds", with = "times::maybe_seconds", default)
     )]
     pub staleness: Option<Duration>,
     /// When the set was true that is in use.
     #[cfg_attr(
         feature = "serde",
-        serde(rename = "last_answer_unix_ms", with = "times::maybe_unix_ms")
+        serde(rename = "last_answer_unix_ms", with = "times::maybe_unix_ms", default)
     )]
     pub last_answer: Option<SystemTime>,
     /// When the source looks next.
     #[cfg_attr(
         feature = "serde",
-        serde(rename = "next_look_unix_ms", with = "times::maybe_unix_ms")
+        serde(rename = "next_look_unix_ms", with = "times::maybe_unix_ms", default)
     )]
     pub next_look: Option<SystemTime>,
     /// Whether the last look failed.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub is_failing: bool,
     /// What failed last, and when. It stays after the source has answered again.
     pub last_error: Option<LastError>,
     /// When an endpoint joined or left the last time.
     #[cfg_attr(
         feature = "serde",
-        serde(rename = "last_change_unix_ms", with = "times::maybe_unix_ms")
+        serde(rename = "last_change_unix_ms", with = "times::maybe_unix_ms", default)
     )]
     pub last_change: Option<SystemTime>,
 }
@@ -139,8 +149,10 @@ pub struct PolicyExplanation {
     /// The policy's name, as [`BuiltInPolicy`](crate::BuiltInPolicy) has it; `custom` for one of your own.
     pub name: String,
     /// Whether it looks at how many requests the endpoints have.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub is_load_aware: bool,
     /// Whether near endpoints come first.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub is_near_first: bool,
 }
 
@@ -158,10 +170,13 @@ pub struct EndpointExplanation {
     /// Its node, where it is known.
     pub node: Option<String>,
     /// Its weight. Zero: it gets only requests that are for it.
+    #[cfg_attr(feature = "serde", serde(default = "times::one"))]
     pub weight: u32,
     /// It is about to end.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub is_terminating: bool,
     /// It is one of the balancer's [`Subset`](crate::Subset), or there is none.
+    #[cfg_attr(feature = "serde", serde(default = "times::yes"))]
     pub is_in_subset: bool,
     /// Whether it comes first for being near; none where that makes no difference.
     pub is_near: Option<bool>,
@@ -170,35 +185,40 @@ pub struct EndpointExplanation {
     /// Why it is ejected, or would be if not too many others were out.
     pub reason: Option<EjectionReason>,
     /// Why a request would get it or wouldn't, in a sentence.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub why: String,
     /// Since when that is so.
     #[cfg_attr(
         feature = "serde",
-        serde(rename = "since_unix_ms", with = "times::maybe_unix_ms")
+        serde(rename = "since_unix_ms", with = "times::maybe_unix_ms", default)
     )]
     pub since: Option<SystemTime>,
     /// When it joined the set.
     #[cfg_attr(
         feature = "serde",
-        serde(rename = "joined_unix_ms", with = "times::maybe_unix_ms")
+        serde(rename = "joined_unix_ms", with = "times::maybe_unix_ms", default)
     )]
     pub joined: Option<SystemTime>,
     /// In how long it is tried again, if it is out.
     #[cfg_attr(
         feature = "serde",
-        serde(rename = "next_trial_seconds", with = "times::maybe_seconds")
+        serde(rename = "next_trial_seconds", with = "times::maybe_seconds", default)
     )]
     pub next_trial: Option<Duration>,
     /// Its requests, up to the ends of their responses.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub in_flight: u32,
     /// Those of them that have no answer yet.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub waiting: u32,
     /// Its load, as policies see it: what is in flight, and for a while what has failed.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub load: u32,
     /// What part of the next requests it gets, from 0 to 1, as things are now; none where the policy can't tell.
     ///
     /// Under a policy that looks at loads, it is how likely the very next request goes there. Under one that goes by keys, it
-    /// is the part of all keys that the endpoint has now.
+    /// is the part of all keys that the endpoint has now. It is none there where something is wrong with one of more than about 2,000
+    /// endpoints, as it would take too long to tell.
     pub share: Option<f64>,
     /// What part of all keys is at home here, from 0 to 1, under [`ConsistentHash`](crate::ConsistentHash): those that the endpoint
     /// has while nothing is wrong with any.
@@ -206,29 +226,34 @@ pub struct EndpointExplanation {
     /// In how many ranges those keys are.
     pub key_ranges: Option<usize>,
     /// What part of its share it gets for being new, from 0 to 1: 1 unless it is in its slow start.
+    #[cfg_attr(feature = "serde", serde(default = "times::whole"))]
     pub slow_start: f64,
     /// How long it takes to begin its answers, as the policy sees it; none under one that doesn't look at that.
     #[cfg_attr(
         feature = "serde",
-        serde(rename = "average_latency_seconds", with = "times::maybe_seconds")
+        serde(
+            rename = "average_latency_seconds",
+            with = "times::maybe_seconds",
+            default
+        )
     )]
     pub average_latency: Option<Duration>,
     /// How long half of its successes took at most, since it joined, to the beginnings of their answers.
     #[cfg_attr(
         feature = "serde",
-        serde(rename = "p50_seconds", with = "times::maybe_seconds")
+        serde(rename = "p50_seconds", with = "times::maybe_seconds", default)
     )]
     pub p50: Option<Duration>,
     /// The same for 95 of 100.
     #[cfg_attr(
         feature = "serde",
-        serde(rename = "p95_seconds", with = "times::maybe_seconds")
+        serde(rename = "p95_seconds", with = "times::maybe_seconds", default)
     )]
     pub p95: Option<Duration>,
     /// The same for 99 of 100.
     #[cfg_attr(
         feature = "serde",
-        serde(rename = "p99_seconds", with = "times::maybe_seconds")
+        serde(rename = "p99_seconds", with = "times::maybe_seconds", default)
     )]
     pub p99: Option<Duration>,
     /// What was counted since it joined.

@@ -750,6 +750,42 @@ async fn as_json_its_names_are_stable() {
     assert_eq!(again, json);
 }
 
+/// A page of a version that knew less, as in a rollout: `examples/top` reads such ones.
+#[cfg(feature = "serde")]
+#[tokio::test]
+async fn json_of_an_older_version_can_be_read() {
+    let older = serde_json::json!({
+        "service": "web", "at_unix_ms": 1_000, "discovery": {"kind": "dns"}, "policy": {"name": "random"}, "size": 1,
+        "totals": {"endpoints": {"requests": 3, "failures": {"answered": 2}}, "unplaced": 1},
+        "endpoints": [{"address": "10.0.0.1:80", "verdict": "picked", "counts": {"successes": 4, "latency": {}}}],
+    });
+    let it: Explanation = serde_json::from_value(older).expect("an explanation");
+    let (totals, endpoint) = (it.totals.expect("totals"), &it.endpoints[0]);
+    let failures = &totals.endpoints.failures;
+    assert_eq!((failures.answered, failures.given_up), (2, 0));
+    assert_eq!(
+        (totals.unplaced, totals.endpoints.connections.opened),
+        (1, 0)
+    );
+    assert_eq!(endpoint.counts.as_ref().expect("counts").successes, 4);
+    assert_eq!((endpoint.weight, endpoint.slow_start), (1, 1.0));
+    assert!(endpoint.is_in_subset && endpoint.since.is_none());
+    assert!(it.discovery.last_change.is_none() && it.events.is_empty());
+}
+
+#[cfg(feature = "serde")]
+#[tokio::test]
+async fn a_negative_time_in_json_is_an_error() {
+    for (seconds, is_time) in [(0.0, true), (1e30, true), (-0.5, false)] {
+        let json = serde_json::json!({
+            "at_unix_ms": 1_000, "discovery": {}, "policy": {"name": "random"}, "size": 0, "endpoints": [],
+            "outage_seconds": seconds,
+        });
+        let read = serde_json::from_value::<Explanation>(json);
+        assert_eq!(read.is_ok(), is_time, "{seconds}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn whose_a_key_is_and_why_not_its_home_is_told() {
     let set = (1..=4).map(endpoint).collect();

@@ -13,7 +13,8 @@ use http::StatusCode;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use opentelemetry::metrics::MeterProvider;
 use opentelemetry_sdk::metrics::{
-    InMemoryMetricExporter, PeriodicReader, SdkMeterProvider,
+    InMemoryMetricExporter, InMemoryMetricExporterBuilder, Instrument, MeterProviderBuilder,
+    PeriodicReader, SdkMeterProvider, Stream, Temporality,
     data::{AggregatedMetrics, MetricData},
 };
 use support::scripted::{Behaviour, Request, World, endpoint, settle};
@@ -343,6 +344,18 @@ async fn a_balancer_that_does_not_count_has_gauges_only() {
         page.get("tower_headless_endpoints", &[("state", "picked")]),
         1.0
     );
+    // Nobody has kept in mind whether these are so.
+    let panic = page.all("tower_headless_endpoints", &[("state", "panic")]);
+    assert_eq!(panic, Vec::<f64>::new());
+    for unknown in [
+        "tower_headless_panic",
+        "tower_headless_discovery_fallback",
+        "tower_headless_discovery_last_change_seconds",
+        "tower_headless_requests_waiting",
+        "http_client_open_connections",
+    ] {
+        assert_eq!(page.all(unknown, &[]), Vec::<f64>::new(), "{unknown}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -378,11 +391,20 @@ type Points = BTreeMap<(String, BTreeMap<String, String>), f64>;
 
 impl Otel {
     fn of(metrics: &Metrics) -> Self {
-        let exporter = InMemoryMetricExporter::default();
+        Self::with(metrics, Temporality::Cumulative, |provider| provider)
+    }
+
+    fn with(
+        metrics: &Metrics,
+        temporality: Temporality,
+        change: impl FnOnce(MeterProviderBuilder) -> MeterProviderBuilder,
+    ) -> Self {
+        let exporter = InMemoryMetricExporterBuilder::new().with_temporality(temporality);
+        let exporter = exporter.build();
         // It never collects but when it is told to.
         let reader = PeriodicReader::builder(exporter.clone()).with_interval(Duration::MAX / 4);
         let provider = SdkMeterProvider::builder().with_reader(reader.build());
-        let provider = provider.build();
+        let provider = change(provider).build();
         let observed = observe(metrics, &provider.meter("tower_headless"));
         Self {
             provider,
@@ -522,4 +544,46 @@ async fn what_is_not_observed_any_more_has_no_series() {
     assert!(of(&after, "tower_headless.endpoint.state", Some(1)).is_empty());
     otel.observed = None;
     assert!(otel.collect().0.is_empty());
+}
+
+/// The SDK forgets a series when it isn't observed, and tells all of what it is told next as new.
+#[tokio::test(start_paused = true)]
+async fn under_delta_temporality_a_pod_that_comes_back_counts_its_requests_once() {
+    let set: Vec<_> = (1..=2).map(endpoint).collect();
+    let world = World::of(set.clone(), |builder| builder.counters(true).name("web")).await;
+    let metrics = metrics(&world.balance).per_endpoint(true);
+    let otel = Otel::with(&metrics, Temporality::Delta, |provider| provider);
+    let mut told = 0.0;
+    for set in [&set[..], &set[..1], &set[..], &set[..]] {
+        world.set(set.to_vec()).await;
+        for number in 0..10 {
+            let answer = world.balance.clone().oneshot(Request(number)).await;
+            answer.expect("an answer");
+        }
+        let points = otel.collect().0.into_iter();
+        let each = points.filter(|((name, _), _)| name == "tower_headless.endpoint.requests");
+        told += each.map(|(_, value)| value).sum::<f64>();
+    }
+    assert_eq!(told, 40.0);
+}
+
+/// As the documentation of `observe` says.
+#[tokio::test(start_paused = true)]
+async fn a_view_raises_how_many_endpoints_the_sdk_takes() {
+    let world = World::of((1..=91).map(endpoint).collect(), |it| it.counters(true)).await;
+    let metrics = metrics(&world.balance).per_endpoint(true);
+    let overflown = |otel: Otel| {
+        let points = otel.collect().0.into_keys();
+        let over = points.filter(|(_, labels)| labels.contains_key("otel.metric.overflow"));
+        over.map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    let default = overflown(Otel::of(&metrics));
+    assert_eq!(default, ["tower_headless.endpoint.request.duration.bucket"]);
+    let view = |it: &Instrument| {
+        let is_of_endpoints = it.name().starts_with("tower_headless.endpoint.");
+        let stream = Stream::builder().with_cardinality_limit(22_000).build();
+        stream.ok().filter(|_| is_of_endpoints)
+    };
+    let raised = Otel::with(&metrics, Temporality::Cumulative, |it| it.with_view(view));
+    assert_eq!(overflown(raised), Vec::<String>::new());
 }

@@ -71,6 +71,9 @@ pub(super) fn explain<S>(shared: &Shared<S>) -> Explanation {
     let endpoints = explainer.endpoints();
     let discovery = explainer.discovery();
     let available = endpoints.iter().filter(|it| it.verdict.is_picked()).count();
+    // It ends with a request that is accepted. Who could accept one now needn't have been asked.
+    let is_outage = available == 0 && !snapshot.members().iter().any(|it| it.is_available());
+    let outage = shared.signals.outage_for(clock.now);
     let is_panic = history.as_ref().is_some_and(|history| history.is_panic);
     let mut explanation = Explanation {
         service: shared.signals.service().map(|name| name.to_string()),
@@ -85,7 +88,7 @@ pub(super) fn explain<S>(shared: &Shared<S>) -> Explanation {
         size: endpoints.len(),
         available,
         is_panic,
-        outage: shared.signals.outage_for(clock.now),
+        outage: outage.filter(|_| is_outage),
         totals,
         endpoints,
         events: explainer.events(),

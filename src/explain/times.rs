@@ -1,8 +1,31 @@
-//! How times are written: moments in milliseconds since 1970, how long something takes in seconds.
+//! How times are written: moments in milliseconds since 1970, how long something takes in seconds. And what is read where an
+//! older version has written nothing.
 
 use std::time::{Duration, SystemTime};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+pub(super) fn whole() -> f64 {
+    1.0
+}
+
+pub(super) fn one() -> u32 {
+    1
+}
+
+pub(super) fn yes() -> bool {
+    true
+}
+
+/// So many seconds. `Duration::MAX` is written as a number that is a little more than that.
+pub(crate) fn time<E: de::Error>(seconds: f64) -> Result<Duration, E> {
+    match seconds >= 0.0 {
+        true => Ok(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)),
+        false => Err(E::custom(format_args!(
+            "{seconds} seconds: a time is zero or more"
+        ))),
+    }
+}
 
 fn to_ms(at: &SystemTime) -> u64 {
     let since = at
@@ -59,6 +82,6 @@ pub(super) mod maybe_seconds {
         from: D,
     ) -> Result<Option<Duration>, D::Error> {
         let seconds = Option::<f64>::deserialize(from)?;
-        Ok(seconds.map(|it| Duration::try_from_secs_f64(it).unwrap_or(Duration::MAX)))
+        seconds.map(time).transpose()
     }
 }

@@ -7,13 +7,16 @@ use std::{collections::HashMap, hash::Hash};
 
 use super::sample::Life;
 
-/// How many series are remembered that have ended.
-const ENDED: usize = 50_000;
+/// How many series the facade remembers that have ended.
+#[cfg(any(feature = "metrics", test))]
+pub(super) const ENDED: usize = 50_000;
 
 #[derive(Debug)]
 pub(super) struct Carried<K> {
     series: HashMap<K, Series>,
     round: u64,
+    /// How many series are remembered that have ended.
+    kept: usize,
 }
 
 #[derive(Debug)]
@@ -26,10 +29,12 @@ struct Series {
 }
 
 impl<K: Eq + Hash> Carried<K> {
-    pub(super) fn new() -> Self {
+    /// Remembers so many series that have ended.
+    pub(super) fn new(kept: usize) -> Self {
         Self {
             series: HashMap::new(),
             round: 0,
+            kept,
         }
     }
 
@@ -53,7 +58,7 @@ impl<K: Eq + Hash> Carried<K> {
     pub(super) fn end_round(&mut self) {
         let ended = |it: &Series| it.round != self.round;
         let many = self.series.values().filter(|it| ended(it)).count();
-        if many > ENDED {
+        if many > self.kept {
             self.series.retain(|_, it| !ended(it));
         }
         self.round += 1;
@@ -66,7 +71,7 @@ mod tests {
 
     #[test]
     fn a_counter_goes_on_in_another_life() {
-        let mut carried = Carried::new();
+        let mut carried = Carried::new(ENDED);
         let life = |balancer| Life {
             balancer,
             endpoint: 0,
@@ -85,7 +90,7 @@ mod tests {
 
     #[test]
     fn what_has_ended_is_forgotten_when_it_is_too_much() {
-        let mut carried = Carried::new();
+        let mut carried = Carried::new(ENDED);
         for number in 0..=ENDED {
             carried.total(number, Life::default(), 1.0);
         }

@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
     Metrics,
-    carried::Carried,
+    carried::{Carried, ENDED},
     descriptor::{Kind, Unit, prometheus_label},
     sample::{Life, MetricsSink, Sample, Value},
     table::METRICS,
@@ -77,7 +77,7 @@ impl Recorder {
     /// Of these metrics.
     pub fn new(metrics: Metrics) -> Self {
         let written = Written {
-            carried: Carried::new(),
+            carried: Carried::new(ENDED),
             gauges: HashSet::new(),
         };
         Self {

@@ -47,14 +47,51 @@ use super::{
 /// OpenTelemetry has no histogram that is observed. So each is three counters: `….bucket` with the attribute `le`, the bucket's
 /// upper bound in seconds (`+Inf` for the last), of which each has all below it, too; `….sum`, and `….count`.
 ///
+/// In Prometheus they are named otherwise than the [`Recorder`](super::Recorder)'s, and queries differ by that:
+///
+/// | `observe`, by OpenTelemetry's Prometheus exporter | `Recorder` |
+/// | --- | --- |
+/// | `tower_headless_request_duration_bucket_total` | `tower_headless_request_duration_seconds_bucket` |
+/// | `tower_headless_request_duration_sum_seconds_total` | `tower_headless_request_duration_seconds_sum` |
+/// | `tower_headless_request_duration_count_total` | `tower_headless_request_duration_seconds_count` |
+///
+/// So the 95th percentile is
+/// `histogram_quantile(0.95, sum by (le) (rate(tower_headless_request_duration_bucket_total[5m])))`. The same holds for
+/// `endpoint.request.duration`. All other metrics have the names that the table has for Prometheus.
+///
+/// # How many series the SDK takes
+///
+/// 2,000 for each instrument, unless told otherwise (its cardinality limit). All above that it puts into one, with the attribute
+/// `otel.metric.overflow`, whose value is that of any of them, and is of no use. Per endpoint, `endpoint.request.duration.bucket` has 22
+/// for each, so that it overflows with the 91st endpoint; `endpoint.requests` has nine, and does with the 223rd. A view raises the limit:
+///
+/// ```
+/// use opentelemetry_sdk::metrics::{Instrument, SdkMeterProvider, Stream};
+///
+/// let provider = SdkMeterProvider::builder().with_view(|it: &Instrument| {
+///     let is_of_endpoints = it.name().starts_with("tower_headless.endpoint.");
+///     // 22 for each of 1,000 endpoints.
+///     let stream = Stream::builder().with_cardinality_limit(22_000).build();
+///     stream.ok().filter(|_| is_of_endpoints)
+/// });
+/// # drop(provider.build());
+/// ```
+///
+/// Without [per endpoint](Metrics::per_endpoint), a service has 22 at most, and 90 services fit.
+///
 /// # What a collection costs
 ///
 /// One look at all balancers, however many instruments there are: the first one that is asked reads, and the others get the same
-/// reading, each once. Who is asked a second time reads anew, and so does who finds a reading older than a second.
+/// reading, each once. Who is asked a second time reads anew, and so does who finds a reading older than a second. So several
+/// readers of one provider that collect at the same time take readings from each other, and read nearly as often as there are
+/// instruments. Their values are right, but those of one histogram may be some microseconds apart. Where that matters, give each a provider
+/// of its own, and observe with each.
 ///
 /// # Series that end
 ///
-/// When a balancer is dropped, or an endpoint leaves, its series are not observed any more.
+/// When a balancer is dropped, or an endpoint leaves, its series are not observed any more. If another one comes that has the same
+/// attributes before the next collection, its counters go on from there. If it comes later, they begin at zero, as those of a process that
+/// has started anew do; under delta temporality nothing is counted twice. With several readers, that is so where each collects between.
 pub fn observe(metrics: &Metrics, meter: &Meter) -> Observed {
     let mut slots = Vec::new();
     for metric in METRICS {
@@ -80,7 +117,8 @@ pub fn observe(metrics: &Metrics, meter: &Meter) -> Observed {
         metrics: metrics.clone(),
         slots: names.map(|(at, slot)| (slot.name.clone(), at)).collect(),
         reading: Mutex::new(Reading {
-            carried: Carried::new(),
+            // The SDK forgets a series that isn't observed once, and takes what it is told after that as new in the whole.
+            carried: Carried::new(0),
             points: Vec::new(),
             read: None,
         }),

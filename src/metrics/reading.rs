@@ -83,7 +83,9 @@ impl<'a> Series<'a> {
     }
 
     fn states(&mut self, it: &Explanation) {
-        for verdict in VERDICTS {
+        // Without a memory nobody knows of a panic: no series says more than a zero.
+        let is_known = |verdict: &Verdict| *verdict != Verdict::Panic || has_memory(it);
+        for verdict in VERDICTS.into_iter().filter(is_known) {
             let endpoints = it.endpoints.iter();
             let many = endpoints.filter(|it| it.verdict == verdict).count();
             let state = Some(("state", state(verdict)));
@@ -95,7 +97,11 @@ impl<'a> Series<'a> {
         let in_flight = it.endpoints.iter().map(|it| f64::from(it.in_flight)).sum();
         self.gauge(&table::IN_FLIGHT, None, in_flight);
         self.gauge(&table::LARGEST_SHARE, None, largest_share(it));
-        self.gauge(&table::PANIC, None, flag(it.is_panic));
+        if has_memory(it) {
+            self.gauge(&table::PANIC, None, flag(it.is_panic));
+            let is_fallback = flag(it.discovery.is_fallback);
+            self.gauge(&table::FALLBACK, None, is_fallback);
+        }
         let outage = it.outage.unwrap_or_default();
         self.gauge(&table::OUTAGE, None, outage.as_secs_f64());
         let discovery = &it.discovery;
@@ -103,7 +109,6 @@ impl<'a> Series<'a> {
         let change = discovery.last_change;
         let since = change.map(|at| it.at.duration_since(at).unwrap_or_default());
         self.age(&table::LAST_CHANGE, since);
-        self.gauge(&table::FALLBACK, None, flag(discovery.is_fallback));
     }
 
     fn totals(&mut self, it: &BalanceCounts) {
@@ -244,6 +249,11 @@ impl<'a> Series<'a> {
 
 /// The label that only this metric has.
 type Label = Option<(&'static str, &'static str)>;
+
+/// Whether the balancer counts: only then does it keep in mind what has happened.
+fn has_memory(it: &Explanation) -> bool {
+    it.totals.is_some()
+}
 
 fn flag(is_so: bool) -> f64 {
     f64::from(u8::from(is_so))

@@ -153,7 +153,7 @@ impl AnyPicker {
             Self::LeastConnections(picker) => picker.shares(members),
             Self::PowerOfTwo(picker) => Some(picker.shares(members)),
             Self::PeakEwma(picker) => picker.shares(members),
-            Self::ConsistentHash(picker) => Some(picker.shares(members)),
+            Self::ConsistentHash(picker) => picker.shares(members),
             Self::Other { picker, .. } => {
                 let shares = picker.shares(members)?;
                 (shares.len() == members.len()).then_some(shares)

@@ -32,7 +32,7 @@ mod ring;
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
@@ -191,6 +191,8 @@ pub(crate) struct Picker {
     nodes: Box<[Node]>,
     bound: Option<Bound>,
     unkeyed: random::Picker,
+    /// Each endpoint's part of all keys, and in how many ranges; told when somebody asks.
+    homes: OnceLock<Box<[(f64, usize)]>>,
 }
 
 impl Picker {
@@ -219,6 +221,7 @@ impl Picker {
             bound: policy.load_factor.map(|factor| Bound::new(factor, &nodes)),
             nodes,
             unkeyed: random::Picker::new(members.weights()),
+            homes: OnceLock::new(),
         }
     }
 
@@ -268,6 +271,12 @@ impl Picker {
         chosen
             .filter(|&index| members.begin(index))
             .or_else(|| self.pick_any(key, members, route))
+    }
+
+    /// What one unit of weight may have now, counted for whoever explains: no pick asks.
+    fn allowance(&self, members: &Members) -> f64 {
+        let bound = self.bound.as_ref();
+        bound.map_or(f64::INFINITY, |bound| bound.count(members))
     }
 
     /// Whether an endpoint may have one more request, if one unit of weight may have as many as `allowance` counts.

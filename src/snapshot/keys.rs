@@ -32,13 +32,13 @@ impl<S> Snapshot<S> {
             }
         };
         let mut order = Vec::with_capacity(self.members.len());
+        let mut chosen = None;
         for (ring, members, indices) in &rings {
-            let of_ring = ring.order(hash, members).into_iter();
-            order.extend(of_ring.map(|(at, passed)| (indices[at], passed)));
+            let of_ring = ring.order(hash, members);
+            let all = of_ring.all.into_iter();
+            order.extend(all.map(|(at, passed)| (indices[at], passed)));
+            chosen = chosen.or(of_ring.chosen.map(|at| indices[at]));
         }
-        let chosen = rings
-            .iter()
-            .find_map(|(ring, members, indices)| Some(indices[ring.chosen(hash, members)?]));
         let is_ejected = |index: usize| self.members()[index].is_only_ejected();
         let chosen = chosen.or_else(|| self.pickers.first(&route, &is_ejected));
         Some(KeyOrder {

@@ -16,7 +16,7 @@ impl<S> Snapshot<S> {
             }),
         }?;
         if shares.iter().all(|&share| share <= 0.0) {
-            return Some(self.last_shares());
+            return self.last_shares();
         }
         let is_warming = self.members().iter().any(|member| member.warmth() < 1.0);
         let is_keyed = self.pickers.whole.as_ring().is_some();
@@ -28,20 +28,18 @@ impl<S> Snapshot<S> {
     }
 
     /// Where none is available, those that are ejected and nothing worse get the requests.
-    fn last_shares(&self) -> Vec<f64> {
+    fn last_shares(&self) -> Option<Vec<f64>> {
         let members = self.members().iter();
         let are_ejected: Vec<_> = members.map(|member| member.is_only_ejected()).collect();
         let ejected = are_ejected.iter().filter(|is_ejected| **is_ejected).count();
-        if ejected > 0
-            && let Some(by_key) = self.key_shares(|ring, indices| {
+        if ejected > 0 && self.pickers.whole.as_ring().is_some() {
+            return self.key_shares(|ring, indices| {
                 let are_ejected: Vec<_> = indices.iter().map(|&at| are_ejected[at]).collect();
                 ring.shares_among(&are_ejected)
-            })
-        {
-            return by_key;
+            });
         }
         let share = |is_ejected| f64::from(u8::from(is_ejected)) / ejected.max(1) as f64;
-        are_ejected.into_iter().map(share).collect()
+        Some(are_ejected.into_iter().map(share).collect())
     }
 
     /// Each endpoint's part of all keys if nothing is wrong with any, and in how many ranges; none unless the policy goes by keys.
@@ -53,18 +51,21 @@ impl<S> Snapshot<S> {
             let mut counted = counted.borrow_mut();
             let each = homes.iter().zip(indices);
             each.for_each(|((_, ranges), &index)| counted[index] = *ranges);
-            homes.into_iter().map(|(share, _)| share).collect()
+            Some(homes.iter().map(|home| home.0).collect())
         })?;
         Some(shares.into_iter().zip(ranges).collect())
     }
 
     /// Each endpoint's part of all keys, by what `of_ring` tells of a ring of these endpoints.
-    fn key_shares(&self, of_ring: impl Fn(&Ring, &[usize]) -> Vec<f64>) -> Option<Vec<f64>> {
+    fn key_shares(
+        &self,
+        of_ring: impl Fn(&Ring, &[usize]) -> Option<Vec<f64>>,
+    ) -> Option<Vec<f64>> {
         let all: Vec<_> = (0..self.members.len()).collect();
         match &self.pickers.split {
-            None => Some(of_ring(self.pickers.whole.as_ring()?, &all)),
+            None => of_ring(self.pickers.whole.as_ring()?, &all),
             Some(split) => split.shares(self.members.len(), |picker, _, indices| {
-                Some(of_ring(picker.as_ring()?, indices))
+                of_ring(picker.as_ring()?, indices)
             }),
         }
     }
@@ -84,34 +85,57 @@ impl<S> Snapshot<S> {
 
     /// Where a new endpoint that isn't drawn, or has its part of the load, leaves its request to another one.
     fn warmed_by_load(&self, shares: &[f64]) -> Vec<f64> {
-        let mut warmed = vec![0.0; shares.len()];
-        for (index, &share) in shares.iter().enumerate() {
-            let warmth = self.members()[index].warmth();
-            if share <= 0.0 || warmth >= 1.0 {
-                warmed[index] += share;
+        let mut warmed = shares.to_vec();
+        let new: Vec<_> = (0..shares.len())
+            .filter(|&index| shares[index] > 0.0 && self.members()[index].warmth() < 1.0)
+            .collect();
+        // Those near and those far have other ones in their places.
+        for is_near in [Some(true), Some(false), None] {
+            let mut new = new.iter().filter(|&&new| self.is_near(new) == is_near);
+            let Some(&one) = new.clone().next() else {
                 continue;
+            };
+            let others = self.others(one);
+            // What each gives to all others, and what more it gives to those from here on.
+            let (mut to_all, mut from_here) = (0.0, vec![0.0; others.len()]);
+            let mut likely_from: Vec<_> = others.iter().map(|other| other.likely).collect();
+            for at in (1..others.len()).rev() {
+                likely_from[at - 1] += likely_from[at];
             }
-            let mut left = share;
-            for (other, likely) in self.others(index) {
-                let is_full = self.load(index) > self.load(other) * warmth;
-                let kept = if is_full { 0.0 } else { warmth };
-                let given = share * likely * (1.0 - kept);
-                warmed[other] += given;
-                left -= given;
+            let likely_from = |at: usize| likely_from.get(at).copied().unwrap_or(0.0);
+            new.by_ref().for_each(|&index| {
+                let (share, warmth) = (shares[index], self.members()[index].warmth());
+                let load = self.load(index);
+                // The largest load is first: it is full beside all from here on.
+                let full = others.partition_point(|other| load <= other.load * warmth);
+                to_all += share * (1.0 - warmth);
+                if let Some(more) = from_here.get_mut(full) {
+                    *more += share * warmth;
+                }
+                let given = (1.0 - warmth) * likely_from(0) + warmth * likely_from(full);
+                warmed[index] -= share * given;
+            });
+            let mut given = to_all;
+            for (other, more) in others.iter().zip(from_here) {
+                given += more;
+                warmed[other.index] += given * other.likely;
             }
-            warmed[index] += left;
         }
         warmed
     }
 
-    /// The endpoints that may get a request instead of a new one, and how likely each is drawn: as [`other`](Self::other) does.
-    fn others(&self, new: usize) -> Vec<(usize, f64)> {
+    /// The endpoints that may get a request instead of a new one, the largest load first, and how likely each is drawn: as
+    /// [`other`](Self::other) does.
+    fn others(&self, new: usize) -> Vec<Other> {
         let mut others: Vec<_> = (0..self.members.len())
             .filter(|index| self.may_be_instead(new, *index))
-            .map(|index| (self.load(index), index))
+            .map(|index| Other {
+                index,
+                load: self.load(index),
+                likely: 0.0,
+            })
             .collect();
-        // The largest load first.
-        others.sort_by(|one, other| other.0.total_cmp(&one.0));
+        others.sort_by(|one, other| other.load.total_cmp(&one.load));
         let (all, count) = (self.members.len() as f64, others.len() as f64);
         let (miss, miss_second) = (1.0 - count / all, 1.0 - (count - 1.0) / all);
         let first_at = |draw: i32| miss.powi(draw) * (1.0 - miss);
@@ -120,19 +144,23 @@ impl<S> Snapshot<S> {
         let is_alone: f64 = draws.clone().map(alone).sum();
         let is_drawn: f64 = draws.map(first_at).sum();
         let pair = (is_drawn - is_alone) / (count * (count - 1.0)).max(1.0);
-        let mut likely = Vec::with_capacity(others.len());
         let mut above = 0.0;
-        for alike in others.chunk_by(|one, other| one.0 == other.0) {
+        for alike in others.chunk_by_mut(|one, other| one.load == other.load) {
             // In the first place they win against the others like them, too; in the second one against those above.
             let others_alike = alike.len() as f64 - 1.0;
             let wins = (above + others_alike) + above;
-            likely.extend(
-                alike
-                    .iter()
-                    .map(|&(_, index)| (index, is_alone / count + pair * wins)),
-            );
+            for other in &mut *alike {
+                other.likely = is_alone / count + pair * wins;
+            }
             above += alike.len() as f64;
         }
-        likely
+        others
     }
+}
+
+/// An endpoint that may get a request instead of a new one.
+struct Other {
+    index: usize,
+    load: f64,
+    likely: f64,
 }

@@ -283,6 +283,25 @@ async fn a_name_that_does_not_exist() {
     assert!(waits >= 1.0, "{waits}");
 }
 
+/// All pods have been replaced, and no request has come since.
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_over_when_pods_come_that_nobody_asks() {
+    let set = |hosts: std::ops::RangeInclusive<u8>| hosts.map(endpoint).collect::<Vec<_>>();
+    let world = World::of(set(1..=2), |it| it.counters(true)).await;
+    let prometheus = Prometheus::of(metrics(&world.balance));
+    let outage = || {
+        let page = prometheus.scrape();
+        page.get("tower_headless_outage_time_seconds", &[])
+    };
+    world.pods.set([1, 2], Behaviour::NotReady);
+    let failed = world.balance.clone().oneshot(Request(1)).await;
+    assert!(failed.is_err(), "both refuse");
+    assert!(outage() >= 5.0);
+    world.set(set(3..=4)).await;
+    sleep(Duration::from_secs(3_600)).await;
+    assert_eq!(outage(), 0.0);
+}
+
 #[tokio::test]
 async fn every_pod_refuses() {
     let cluster = Cluster::start(2).await;

@@ -16,45 +16,47 @@ pub(crate) enum Passed {
     Full { load: u32, bound: u32 },
 }
 
+/// A key's endpoints, as one ring has them.
+pub(crate) struct Order {
+    /// All of them in the order of the key, with what speaks against each now.
+    pub(crate) all: Vec<(usize, Option<Passed>)>,
+    /// The one that a request of the key would get now, as [`Picker::pick_key`] chooses.
+    pub(crate) chosen: Option<usize>,
+}
+
 impl Picker {
-    /// All endpoints in the order of a key, with what speaks against each now.
-    pub(crate) fn order(&self, key: u64, members: &Members) -> Vec<(usize, Option<Passed>)> {
+    /// The order of a key. What an endpoint may have is counted once, so that each line goes by the same bound.
+    pub(crate) fn order(&self, key: u64, members: &Members) -> Order {
+        let allowance = self.allowance(members);
+        let passed = |index: usize| self.passed(key, members, index, allowance);
         let mut is_new = vec![true; self.nodes.len()];
-        let mut order = Vec::with_capacity(self.nodes.len());
+        let mut all = Vec::with_capacity(self.nodes.len());
         let behind = (0..self.nodes.len()).filter(|&index| self.nodes[index].weight == 0);
         for index in self.ring.onwards(key).chain(behind) {
             if std::mem::replace(&mut is_new[index], false) {
-                order.push((index, self.passed(key, members, index)));
+                all.push((index, passed(index)));
             }
-            if order.len() == self.nodes.len() {
+            if all.len() == self.nodes.len() {
                 break;
             }
         }
-        order
+        let chosen = self.choose(key, |index| passed(index).is_none());
+        let chosen = chosen.or_else(|| self.choose(key, |index| members.is_available(index)));
+        Order { all, chosen }
     }
 
-    /// Whom a request of a key would get now, as [`pick_key`](Self::pick_key) chooses.
-    pub(crate) fn chosen(&self, key: u64, members: &Members) -> Option<usize> {
-        let chosen = self.choose(key, |index| self.passed(key, members, index).is_none());
-        chosen.or_else(|| self.choose(key, |index| members.is_available(index)))
-    }
-
-    fn passed(&self, key: u64, members: &Members, index: usize) -> Option<Passed> {
+    fn passed(&self, key: u64, members: &Members, index: usize, allowance: f64) -> Option<Passed> {
         let weight = self.nodes[index].weight;
-        let allowance = || match &self.bound {
-            Some(bound) => bound.count(members),
-            None => f64::INFINITY,
-        };
         if !members.is_available(index) {
             Some(Passed::Out)
         } else if weight == 0 {
             Some(Passed::Weightless)
         } else if !self.has_moved(key, members, index) {
             Some(Passed::NotYet)
-        } else if !self.has_room(index, members, allowance) {
+        } else if !self.has_room(index, members, || allowance) {
             Some(Passed::Full {
                 load: members.load_of(index),
-                bound: (allowance() * f64::from(weight)).ceil() as u32,
+                bound: (allowance * f64::from(weight)).ceil() as u32,
             })
         } else {
             None

@@ -108,6 +108,11 @@ impl Ring {
         after.iter().chain(before).map(|&point| rank(point))
     }
 
+    /// How many points it has.
+    pub(super) fn len(&self) -> usize {
+        self.points.len()
+    }
+
     /// Of each point its endpoint, and what part of all keys come to it: those from the point before it on.
     pub(super) fn ranges(&self) -> impl Iterator<Item = (usize, f64)> {
         const ALL: f64 = (1_u64 << 32) as f64;

@@ -194,6 +194,44 @@ fn samples_of_large_sets_are_gone_through() {
     assert_eq!(told, None, "too many samples");
 }
 
+/// Half of the pods are new, and the old ones have all that they may have: those left take only a part each, so that nothing ends at any.
+#[test]
+fn to_tell_shares_of_keys_takes_so_long_and_no_longer() {
+    let pod = |host: usize| Pod {
+        weight: 1,
+        running: if host.is_multiple_of(2) { 4 } else { 0 },
+        millis: 0,
+        standing: 2,
+        warmth: if host.is_multiple_of(2) { 10 } else { 1 },
+    };
+    let pods: Vec<_> = (0..300).map(pod).collect();
+    let (mut set, _running) = set_of(ConsistentHash::new().into(), &pods, false);
+    let snapshot = set.current.load_full();
+    let ring = snapshot.pickers.whole.as_ring().expect("a ring");
+    let steps = ring.steps(&snapshot.members).expect("it is walked");
+    assert!((1_000_000..=1 << 23).contains(&steps), "{steps}");
+    let old = snapshot.shares().expect("told").into_iter().step_by(2);
+    let old = old.sum::<f64>();
+    assert!(old < 1e-6, "{old}: they are full");
+    let route = |number| Route::new().key(format!("user-{number}").as_str());
+    check(&mut set, route, 0.0).expect("as told");
+}
+
+#[test]
+fn a_ring_that_is_too_large_is_not_walked() {
+    let mut pods = many(2_100);
+    for pod in &mut pods {
+        (pod.running, pod.standing) = (0, 2);
+    }
+    let (set, _running) = set_of(ConsistentHash::new().into(), &pods, false);
+    let snapshot = set.current.load_full();
+    let homes = snapshot.key_homes().expect("a ring");
+    let homes: Vec<_> = homes.into_iter().map(|home| home.0).collect();
+    assert_eq!(snapshot.shares(), Some(homes), "nothing is wrong");
+    assert!(snapshot.members()[7].refuse());
+    assert_eq!(snapshot.shares(), None);
+}
+
 #[test]
 fn keys_that_the_ring_leads_nowhere_are_raced_for() {
     let mut pods = many(6);
