@@ -584,7 +584,7 @@ async fn a_hedge_that_finds_a_pod_without_room_is_told() {
     let pods = [1, 2].map(|host| endpoint(host).address());
     let balance = Balance::builder(StaticEndpoints::new(pods))
         .ready_timeout(100 * MILLI)
-        .build_connected(Connections::pooled(1, connect));
+        .build_connected(Connections::pooled(1, connect).wait_timeout(20 * MILLI));
     balance.discovered().await.expect("pods");
     settle().await;
     let _held = tokio::spawn(balance.call_with(Request(1), at(2)));
