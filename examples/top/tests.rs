@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tower_headless::Explanation;
 
 use crate::{
-    app::App,
+    app::{App, STUCK_FROM, STUCK_TIMES},
     reader::{Reading, json_of},
     view::draw_at,
 };
@@ -225,4 +225,68 @@ fn the_json_is_beside_the_page() {
     }
     let root = "http://127.0.0.1:1".parse().expect("a URL");
     assert_eq!(json_of(root).path(), "/json");
+}
+
+/// A reading of pods for which so many requests wait, of which the balancer says nothing.
+fn waiting(requests: &[u64]) -> App {
+    let pods = requests.iter().zip(0..).map(|(waiting, number)| {
+        let mut pod = pod(number, 100);
+        pod["waiting"] = (*waiting).into();
+        pod["in_flight"] = (waiting + 1).into();
+        pod
+    });
+    let mut app = App::new(URL.to_owned());
+    app.read(reading(json!({"web": balancer(AT, &[], pods.collect())})));
+    app
+}
+
+#[test]
+fn a_pod_whose_requests_wait_unlike_those_of_others_is_told_before_it_is_ejected() {
+    const WHY: &str = "its requests wait, those of other pods don't";
+    for (requests, is_stuck) in [
+        (&[0, 40][..], true),
+        (&[0, 1, 40], true),
+        (&[9, 9, 40], true),
+        (&[1, 4], false),
+        (&[40], false),
+        (&[40, 40], false),
+        (&[10, 40], false),
+        (&[0, 40, 40], false),
+    ] {
+        let app = waiting(requests);
+        let text = screen(&app, 80, 24, Duration::ZERO);
+        assert_eq!(text.contains(WHY), is_stuck, "{requests:?}:\n{text}");
+        let last = format!("web-{}", requests.len() - 1);
+        let is_first = app.pods()[0].name.as_ref() == Some(&last);
+        assert_eq!(is_first, is_stuck || requests.len() == 1, "{requests:?}");
+    }
+}
+
+#[test]
+fn the_page_calls_the_same_pods_stuck() {
+    let page = include_str!("../../src/inspect/row.js");
+    for line in [
+        format!("const STUCK_FROM = {STUCK_FROM};"),
+        format!("const STUCK_TIMES = {STUCK_TIMES};"),
+    ] {
+        assert!(page.contains(&line), "{line}");
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_back_makes_no_rate() {
+    let mut app = App::new(URL.to_owned());
+    let rates = [
+        (AT, 100),
+        (AT + 1_000, 140),
+        (AT - 60_000, 180),
+        (AT - 59_000, 230),
+    ]
+    .map(|(at, requests)| {
+        app.read(reading(
+            json!({"web": balancer(at, &[], vec![pod(0, requests)])}),
+        ));
+        app.per_second(app.pods()[0])
+    });
+    assert_eq!(rates, [None, Some(40.0), None, Some(50.0)]);
 }
