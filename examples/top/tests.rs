@@ -9,7 +9,7 @@ use ratatui::{
 };
 use serde_json::{Value, json};
 use tokio::time::Instant;
-use tower_headless::Explanation;
+use tower_headless::{EndpointCounts, Explanation};
 
 use crate::{
     app::{App, STUCK_FROM, STUCK_TIMES},
@@ -33,12 +33,12 @@ fn pod(number: u64, requests: u64) -> Value {
 }
 
 fn counts(requests: u64) -> Value {
-    json!({
-        "requests": requests, "successes": requests - 2, "overloads": 0, "cancelled": 0, "refused": 0, "handed_back": 0,
-        "failures": {"answered": 1, "unanswered": 0, "given_up": 0}, "busy": 0, "trials": 0, "retries": 0, "hedges": 0,
-        "overtaken": 0, "unreachable": 0, "latency": {"buckets": [], "sum_micros": 0},
-        "ejections": {"consecutive_failures": 0, "success_rate": 0, "unresponsive": 0, "check_failed": 0, "slow": 0},
-    })
+    // Whatever else is counted is zero.
+    let mut counts = json!(EndpointCounts::default());
+    counts["requests"] = requests.into();
+    counts["successes"] = (requests - 2).into();
+    counts["failures"]["answered"] = 1.into();
+    counts
 }
 
 fn hung(mut pod: Value) -> Value {
@@ -63,7 +63,7 @@ fn balancer(at: u64, trouble: &[&str], pods: Vec<Value>) -> Value {
         "service": "web.default", "at_unix_ms": at, "trouble": trouble, "size": pods.len(), "available": 2,
         "discovery": {
             "kind": "dns", "is_fallback": false, "name": "web.default.svc.cluster.local", "server": "10.96.0.10:53",
-            "ttl_seconds": 5.0, "staleness_seconds": 1.25, "last_answer_unix_ms": AT, "next_look_unix_ms": AT,
+            "ttl_seconds": 5.0, "staleness_seconds": 1.25, "last_answer_unix_ms": AT, "last_change_unix_ms": AT, "next_look_unix_ms": AT,
             "is_failing": false, "last_error": null,
         },
         "policy": {"name": "round-robin", "is_load_aware": false, "is_near_first": false},
