@@ -5,12 +5,22 @@
 
 mod support;
 
-use std::{env, fs, path::Path, time::Duration};
+use std::{env, fs, path::Path, sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{
+    Json, Router,
+    body::Body,
+    response::{Html, IntoResponse, Redirect, Response},
+    routing,
+};
+use bytes::Bytes;
+use futures::channel::mpsc::{UnboundedSender, unbounded};
+use http::{StatusCode, header::CONTENT_TYPE};
+use serde_json::{Value, json};
 use support::browser::{Browser, ENTER};
 use tokio::{
     net::TcpListener,
+    sync::{Mutex, mpsc},
     task::{JoinHandle, JoinSet},
     time::sleep,
 };
@@ -30,7 +40,24 @@ struct Site(JoinHandle<()>, String);
 
 impl Site {
     async fn of(balancers: &Balancers) -> Self {
-        let app: Router = Router::new().nest_service("/debug/it", Page::new(balancers.clone()));
+        Self::serve(Router::new().nest_service("/debug/it", Page::new(balancers.clone()))).await
+    }
+
+    /// The page of no balancers; and in place of its JSON what the test answers, each time it is asked.
+    async fn told() -> (Self, mpsc::UnboundedSender<Response>) {
+        let (sender, answers) = mpsc::unbounded_channel();
+        let answers = Arc::new(Mutex::new(answers));
+        let json = async move || match answers.lock().await.recv().await {
+            Some(answer) => answer,
+            None => StatusCode::GONE.into_response(),
+        };
+        let app = Router::new()
+            .nest_service("/debug/it", Page::new(Balancers::new()))
+            .route("/debug/it/json", routing::get(json));
+        (Self::serve(app).await, sender)
+    }
+
+    async fn serve(app: Router) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let task = tokio::spawn(async move {
@@ -71,11 +98,12 @@ fn row(place: usize) -> String {
     format!("tbody tr:nth-child({place})")
 }
 
-async fn has_no_overflow(browser: &Browser) {
-    let widths: (u32, u32) = browser
-        .run("return [document.scrollingElement.scrollWidth, innerWidth];")
+/// In a window of this width. A phone's would say that it is wider, if what it shows is.
+async fn has_no_overflow(browser: &Browser, width: u32) {
+    let shown: u32 = browser
+        .run("return document.scrollingElement.scrollWidth;")
         .await;
-    assert!(widths.0 <= widths.1, "{widths:?}");
+    assert!(shown <= width, "{shown} on {width}");
 }
 
 #[track_caller]
@@ -157,15 +185,15 @@ async fn a_hung_pod_is_in_the_first_row_and_says_why() {
     browser.until(is_expanded).await;
     browser.prefer("dark").await;
     browser.picture("hung-desktop-dark.png").await;
-    has_no_overflow(&browser).await;
+    has_no_overflow(&browser, DESKTOP.0).await;
     for (width, name) in [(1100, "hung-1100.png"), (870, "hung-870.png")] {
         browser.resize(width, 800).await;
-        has_no_overflow(&browser).await;
+        has_no_overflow(&browser, width).await;
         browser.picture(name).await;
     }
 
     browser.resize(PHONE.0, PHONE.1).await;
-    has_no_overflow(&browser).await;
+    has_no_overflow(&browser, PHONE.0).await;
     browser.picture("hung-phone-dark.png").await;
     browser.prefer("light").await;
     browser
@@ -278,7 +306,7 @@ async fn what_comes_from_outside_is_text() {
     assert_eq!(complaints.len(), 1, "{complaints:?}");
     says(&complaints[0], &["Content Security Policy"]);
     browser.resize(PHONE.0, PHONE.1).await;
-    has_no_overflow(&browser).await;
+    has_no_overflow(&browser, PHONE.0).await;
 }
 
 #[tokio::test]
@@ -360,8 +388,17 @@ async fn a_thousand_pods_are_all_there_and_stay_where_they_are() {
     assert_eq!(order, "ascending");
     browser.click("th.c-pod button").await;
     says(&browser.text(&row(1)).await, &["web-999"]);
+    // Where the least is the worst, the order is told as it is seen.
+    for (place, order) in [(1, "ascending"), (1_000, "descending")] {
+        browser.click("th.c-success button").await;
+        says(&browser.text(&row(place)).await, &["web-700"]);
+        let told: String = browser
+            .run("return document.querySelector('th.c-success').getAttribute('aria-sort');")
+            .await;
+        assert_eq!(told, order);
+    }
     browser.resize(PHONE.0, PHONE.1).await;
-    has_no_overflow(&browser).await;
+    has_no_overflow(&browser, PHONE.0).await;
     assert_eq!(browser.complaints().await, [""; 0]);
 }
 
@@ -375,27 +412,245 @@ async fn a_page_that_nobody_sees_asks_nothing() {
     browser
         .until("document.getElementById('reading').innerText.includes('No balancer')")
         .await;
-    let readings = "performance.getEntriesByType('resource').length";
-    browser.until(&format!("{readings} >= 2")).await;
     browser
-        .run::<()>(
-            "Object.defineProperty(document, 'hidden', { value: true, configurable: true });",
+        .run::<()>("const real = fetch; window.asked = 0; window.fetch = (...all) => { asked += 1; return real(...all); };")
+        .await;
+    browser.until("asked >= 1").await;
+    // One that is under way, or due, is the last. Both are looked at in one go, or a reading could fall between.
+    let last: usize = browser
+        .run(
+            "Object.defineProperty(document, 'hidden', { value: true, configurable: true }); \
+             return asked + (isReading ? 0 : 1);",
         )
         .await;
-    // The one that is due comes, and is the last.
-    let before: usize = browser.run(&format!("return {readings};")).await;
-    browser
-        .until(&format!("{readings} === {}", before + 1))
-        .await;
+    let is_last = format!("asked === {last} && !isReading");
+    browser.until(&is_last).await;
     let ages = "Number(document.getElementById('age').innerText.match(/\\d+/)[0]) >= 4";
     browser.until(ages).await;
-    browser
-        .until(&format!("{readings} === {}", before + 1))
-        .await;
+    assert!(browser.run::<bool>(&format!("return {is_last};")).await);
     browser
         .run::<()>("delete document.hidden; document.dispatchEvent(new Event('visibilitychange'));")
         .await;
+    browser.until(&format!("asked > {last}")).await;
+}
+
+/// Has the page ask now, if it doesn't anyway.
+async fn ask(browser: &Browser) {
     browser
-        .until(&format!("{readings} >= {}", before + 2))
+        .run::<()>("document.dispatchEvent(new Event('visibilitychange'));")
         .await;
+}
+
+/// Waits until the page says that there is this fault. It still shows its last reading, and doesn't say that nobody answers.
+async fn is_told(browser: &Browser, fault: &str) {
+    let reading = "document.getElementById('reading').innerText";
+    browser
+        .until(&format!("{reading}.includes({fault:?})"))
+        .await;
+    let text = browser.text("#reading").await;
+    says(&text, &["This is its last reading", "Trying again"]);
+    assert!(!text.contains("has ended"), "{text}");
+    let is_stale = "return document.body.classList.contains('stale');";
+    assert!(browser.run::<bool>(is_stale).await);
+    says(&browser.text("tbody").await, &["web-0"]);
+}
+
+/// What the page is told in pieces, as they are sent; it ends when the sender is dropped.
+fn pieces() -> (UnboundedSender<Result<Bytes, BoxError>>, Response) {
+    let (sender, pieces) = unbounded();
+    let head = [(CONTENT_TYPE, "application/json")];
+    (sender, (head, Body::from_stream(pieces)).into_response())
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_an_answer_is_said() {
+    let Some(browser) = Browser::start().await else {
+        return;
+    };
+    let endpoint = Endpoint::new(([10, 0, 0, 1], 80).into()).with_hostname("web-0");
+    let balance = Balance::builder(StaticEndpoints::from_iter([endpoint]))
+        .build(|_: &Endpoint| service_fn(|it: u32| async move { Ok::<_, BoxError>(it) }));
+    balance.discovered().await.expect("an endpoint");
+    let balancers = Balancers::new();
+    balancers.add_as("web", &balance);
+    let (site, answers) = Site::told().await;
+    let good = || Json(balancers.explain()).into_response();
+    let tell = |answer| answers.send(answer).expect("it is served");
+    let wrong = |text: &str| (StatusCode::INTERNAL_SERVER_ERROR, text.to_owned()).into_response();
+
+    tell(wrong("the balancers could not be explained: a panic <b>\n"));
+    browser.open(&site.1).await;
+    let stale = "document.body.classList.contains('stale')";
+    browser.until(stale).await;
+    let text = browser.text("#reading").await;
+    says(
+        &text,
+        &["It answers 500: the balancers could not be explained: a panic <b>"],
+    );
+    assert!(!text.contains("last reading"), "there is none: {text}");
+
+    // What can't be shown: of the table there is half.
+    tell(Json(json!({"web": {}})).into_response());
+    ask(&browser).await;
+    browser
+        .until("document.getElementById('reading').innerText.includes(\"can't be shown\")")
+        .await;
+    assert_eq!(browser.run::<Value>("return lastRead;").await, Value::Null);
+    tell(good());
+    ask(&browser).await;
+    browser.until(&format!("!{stale}")).await;
+    says(&browser.text("tbody").await, &["web-0", "picked"]);
+    let read: f64 = browser.run("return lastRead;").await;
+
+    let forbidden = (StatusCode::FORBIDDEN, Html("<h1>Log in</h1>")).into_response();
+    for (answer, words) in [
+        (wrong(""), "It answers 500."),
+        (forbidden, "It answers 403."),
+        (
+            Html("<h1>Log in</h1>").into_response(),
+            "This is not the page's JSON",
+        ),
+        (
+            Redirect::to("/login").into_response(),
+            "It redirects to another address",
+        ),
+        (
+            Json(json!({"web": {}})).into_response(),
+            "The answer can't be shown",
+        ),
+    ] {
+        tell(answer);
+        ask(&browser).await;
+        is_told(&browser, words).await;
+    }
+    let (broken, body) = pieces();
+    tell(body);
+    ask(&browser).await;
+    let send = |piece| broken.unbounded_send(piece).expect("it is read");
+    send(Ok("{".into()));
+    browser.until("received === 1").await;
+    send(Err("broken".into()));
+    is_told(&browser, "The answer broke off").await;
+    assert_eq!(browser.run::<f64>("return lastRead;").await, read);
+    tell(good());
+    ask(&browser).await;
+    browser.until(&format!("!{stale}")).await;
+    says(&browser.text("#reading").await, &["Live"]);
+}
+
+#[tokio::test]
+async fn an_answer_may_take_long_as_long_as_it_comes() {
+    // The page's timers are the test's from now on.
+    const TIMERS: &str = "const [set, clear, now] = [setTimeout, clearTimeout, performance.now.bind(performance)]; \
+        window.timers = new Map(); window.late = 0; performance.now = () => now() + late; \
+        window.setTimeout = (run, ms) => { const id = set(() => {}, 0); timers.set(id, { run, ms }); return id; }; \
+        window.clearTimeout = (id) => { clear(id); timers.delete(id); };";
+    // The one timer that isn't for the next reading.
+    const SILENCE: &str = "return [...timers.keys()].filter((id) => timers.get(id).run !== read);";
+    let Some(browser) = Browser::start().await else {
+        return;
+    };
+    let (site, answers) = Site::told().await;
+    let tell = |answer| answers.send(answer).expect("it is served");
+    tell(Json(json!({})).into_response());
+    browser.open(&site.1).await;
+    let is_live = "document.getElementById('reading').innerText.includes('No balancer')";
+    browser.until(is_live).await;
+    browser.run::<()>(TIMERS).await;
+
+    let (large, body) = pieces();
+    let send = |piece: Vec<u8>| large.unbounded_send(Ok(piece.into())).expect("it is read");
+    tell(body);
+    ask(&browser).await;
+    send(vec![b' '; 1_500_000]);
+    browser.until("received === 1500000").await;
+    let first: Vec<u32> = browser.run(SILENCE).await;
+    browser
+        .until("document.getElementById('age').innerText.includes('1.5 MB of the next')")
+        .await;
+    send(b"{".to_vec());
+    browser.until("received === 1500001").await;
+    let second: Vec<u32> = browser.run(SILENCE).await;
+    assert_eq!((first.len(), second.len()), (1, 1));
+    assert_ne!(first, second, "each piece begins the silence anew");
+    browser
+        .run::<()>(&format!("timers.get({}).run();", second[0]))
+        .await;
+    browser
+        .until("document.body.classList.contains('stale')")
+        .await;
+    let text = browser.text("#reading").await;
+    says(
+        &text,
+        &["has stopped coming, after 1,500 kB", "its last reading"],
+    );
+    assert!(
+        !text.contains("has ended") && !text.contains(" MB"),
+        "{text}"
+    );
+
+    // After one that took seven seconds, the page waits for as long.
+    let (slow, body) = pieces();
+    tell(body);
+    ask(&browser).await;
+    browser.until("isReading").await;
+    browser.run::<()>("late = 7000;").await;
+    slow.unbounded_send(Ok("{}".into())).expect("it is read");
+    drop(slow);
+    browser.until(&format!("{is_live} && !isReading")).await;
+    let pauses: Vec<f64> = browser
+        .run("return [...timers.values()].filter((it) => it.run === read).map((it) => it.ms);")
+        .await;
+    assert_eq!(pauses.len(), 1, "{pauses:?}");
+    assert!((7_000.0..=30_000.0).contains(&pauses[0]), "{pauses:?}");
+}
+
+#[tokio::test]
+async fn rates_and_stuck_pods_are_worked_out_of_readings() {
+    let Some(browser) = Browser::start().await else {
+        return;
+    };
+    let site = Site::of(&Balancers::new()).await;
+    browser.open(&site.1).await;
+    // The clock is set back after the second reading; the pod joins anew before the last.
+    let rates: Vec<(Option<f64>, usize)> = browser
+        .run(
+            "const readings = []; \
+             return [[100, 10], [102, 30], [50, 40], [52, 60], [54, 5], [56, 7]].map(([at, requests]) => { \
+               const { rate } = recent(readings, at * 1000, { requests, successes: requests, overloads: 0 }, 0); \
+               return [rate, readings.length]; \
+             });",
+        )
+        .await;
+    let expected = [None, Some(10.0), None, Some(10.0), None, Some(1.0)];
+    assert_eq!(
+        rates,
+        expected
+            .into_iter()
+            .zip([1, 2].repeat(3))
+            .collect::<Vec<_>>()
+    );
+    // As in the tests of examples/top.
+    for (waiting, is_stuck) in [
+        (&[0, 40][..], true),
+        (&[0, 1, 40], true),
+        (&[9, 9, 40], true),
+        (&[1, 4], false),
+        (&[40], false),
+        (&[40, 40], false),
+        (&[10, 40], false),
+        (&[0, 40, 40], false),
+    ] {
+        let script = format!(
+            "const rows = {waiting:?}.map((waiting) => ({{ pod: {{ waiting }} }})); \
+             markStuck(rows); return rows.map((row) => row.isStuck);"
+        );
+        let mut expected = vec![false; waiting.len()];
+        expected[waiting.len() - 1] = is_stuck;
+        assert_eq!(
+            browser.run::<Vec<bool>>(&script).await,
+            expected,
+            "{waiting:?}"
+        );
+    }
 }

@@ -3,7 +3,7 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, HashMap},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
@@ -11,6 +11,12 @@ use tokio::time::Instant;
 use tower_headless::{EndpointExplanation, Explanation, Verdict};
 
 use crate::reader::Reading;
+
+/// So many requests must wait for a pod before it looks stuck. The page has the same two numbers (`src/inspect/row.js`).
+pub(crate) const STUCK_FROM: u32 = 5;
+
+/// And so many times the usual pod's.
+pub(crate) const STUCK_TIMES: u32 = 4;
 
 /// Rows that a page's key moves by.
 const PAGE: isize = 10;
@@ -91,8 +97,22 @@ impl App {
     pub(crate) fn pods(&self) -> Vec<&EndpointExplanation> {
         let endpoints = self.shown().map(|it| it.endpoints.as_slice());
         let mut pods: Vec<_> = endpoints.unwrap_or_default().iter().collect();
-        pods.sort_by_key(|pod| (Reverse(badness(pod.verdict)), Reverse(is_stuck(pod))));
+        let usual = self.usual_waiting();
+        pods.sort_by_key(|pod| (Reverse(badness(pod.verdict)), Reverse(is_stuck(pod, usual))));
         pods
+    }
+
+    /// How many requests wait for the usual pod: of two pods, for the one that isn't stuck.
+    pub(crate) fn usual_waiting(&self) -> u32 {
+        let pods = self.shown().map(|it| it.endpoints.as_slice());
+        let mut waiting: Vec<_> = pods
+            .unwrap_or_default()
+            .iter()
+            .map(|pod| pod.waiting)
+            .collect();
+        waiting.sort_unstable();
+        let middle = waiting.len().saturating_sub(1) / 2;
+        waiting.get(middle).copied().unwrap_or_default()
     }
 
     /// The row of the pod that is chosen: the first one, if it has left.
@@ -154,7 +174,8 @@ impl App {
 impl Counted {
     fn after(last: Option<Self>, at: SystemTime, requests: u64) -> Self {
         let per_second = last.and_then(|last| {
-            let time = at.duration_since(last.at).unwrap_or(Duration::ZERO);
+            // Not since a time that is still to come: the clock was set back.
+            let time = at.duration_since(last.at).ok()?;
             if time.is_zero() {
                 // The same reading again.
                 return last.per_second;
@@ -183,7 +204,7 @@ pub(crate) fn badness(verdict: Verdict) -> u8 {
     }
 }
 
-/// Requests wait for it and none of them is being answered.
-pub(crate) fn is_stuck(pod: &EndpointExplanation) -> bool {
-    pod.waiting >= 5 && pod.waiting == pod.in_flight
+/// A pod whose requests wait, while those of the usual one don't, looks stuck before the balancer is sure.
+pub(crate) fn is_stuck(pod: &EndpointExplanation, usual: u32) -> bool {
+    pod.waiting >= STUCK_FROM && pod.waiting > usual.saturating_mul(STUCK_TIMES)
 }

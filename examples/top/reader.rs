@@ -1,4 +1,4 @@
-//! Asks the page every second, on a thread of its own.
+//! Asks the page every second, or less often if it takes long, on a thread of its own.
 
 use std::{collections::BTreeMap, sync::mpsc, thread, time::Duration};
 
@@ -8,7 +8,10 @@ use tower_headless::Explanation;
 
 const EVERY: Duration = Duration::from_secs(1);
 
-/// A process that says nothing for so long is as good as gone.
+/// The pause after a slow reading is not longer than this.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+
+/// A process that says nothing for so long is as good as gone. The JSON of thousands of pods may take longer, if it keeps coming.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The balancers by name, or why they could not be read.
@@ -46,8 +49,10 @@ impl Reader {
 
 async fn read_on(page: Url, sender: &mpsc::Sender<Reading>) {
     let url = json_of(page);
-    let client = Client::builder().timeout(TIMEOUT).build();
+    let client = Client::builder().connect_timeout(TIMEOUT);
+    let client = client.read_timeout(TIMEOUT).build();
     loop {
+        let begun = Instant::now();
         let what = match &client {
             Ok(client) => read(client, &url).await,
             Err(error) => Err(chain(error)),
@@ -56,7 +61,8 @@ async fn read_on(page: Url, sender: &mpsc::Sender<Reading>) {
         if sender.send(Reading { at, what }).is_err() {
             return;
         }
-        sleep(EVERY).await;
+        // Half of the time at most: an answer that takes long costs the process much.
+        sleep(begun.elapsed().clamp(EVERY, MAX_PAUSE)).await;
     }
 }
 

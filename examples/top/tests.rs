@@ -9,10 +9,10 @@ use ratatui::{
 };
 use serde_json::{Value, json};
 use tokio::time::Instant;
-use tower_headless::Explanation;
+use tower_headless::{EndpointCounts, Explanation};
 
 use crate::{
-    app::App,
+    app::{App, STUCK_FROM, STUCK_TIMES},
     reader::{Reading, json_of},
     view::draw_at,
 };
@@ -33,12 +33,12 @@ fn pod(number: u64, requests: u64) -> Value {
 }
 
 fn counts(requests: u64) -> Value {
-    json!({
-        "requests": requests, "successes": requests - 2, "overloads": 0, "cancelled": 0, "refused": 0, "handed_back": 0,
-        "failures": {"answered": 1, "unanswered": 0, "given_up": 0}, "busy": 0, "trials": 0, "retries": 0, "hedges": 0,
-        "overtaken": 0, "unreachable": 0, "latency": {"buckets": [], "sum_micros": 0},
-        "ejections": {"consecutive_failures": 0, "success_rate": 0, "unresponsive": 0, "check_failed": 0, "slow": 0},
-    })
+    // Whatever else is counted is zero.
+    let mut counts = json!(EndpointCounts::default());
+    counts["requests"] = requests.into();
+    counts["successes"] = (requests - 2).into();
+    counts["failures"]["answered"] = 1.into();
+    counts
 }
 
 fn hung(mut pod: Value) -> Value {
@@ -63,7 +63,7 @@ fn balancer(at: u64, trouble: &[&str], pods: Vec<Value>) -> Value {
         "service": "web.default", "at_unix_ms": at, "trouble": trouble, "size": pods.len(), "available": 2,
         "discovery": {
             "kind": "dns", "is_fallback": false, "name": "web.default.svc.cluster.local", "server": "10.96.0.10:53",
-            "ttl_seconds": 5.0, "staleness_seconds": 1.25, "last_answer_unix_ms": AT, "next_look_unix_ms": AT,
+            "ttl_seconds": 5.0, "staleness_seconds": 1.25, "last_answer_unix_ms": AT, "last_change_unix_ms": AT, "next_look_unix_ms": AT,
             "is_failing": false, "last_error": null,
         },
         "policy": {"name": "round-robin", "is_load_aware": false, "is_near_first": false},
@@ -225,4 +225,68 @@ fn the_json_is_beside_the_page() {
     }
     let root = "http://127.0.0.1:1".parse().expect("a URL");
     assert_eq!(json_of(root).path(), "/json");
+}
+
+/// A reading of pods for which so many requests wait, of which the balancer says nothing.
+fn waiting(requests: &[u64]) -> App {
+    let pods = requests.iter().zip(0..).map(|(waiting, number)| {
+        let mut pod = pod(number, 100);
+        pod["waiting"] = (*waiting).into();
+        pod["in_flight"] = (waiting + 1).into();
+        pod
+    });
+    let mut app = App::new(URL.to_owned());
+    app.read(reading(json!({"web": balancer(AT, &[], pods.collect())})));
+    app
+}
+
+#[test]
+fn a_pod_whose_requests_wait_unlike_those_of_others_is_told_before_it_is_ejected() {
+    const WHY: &str = "its requests wait, those of other pods don't";
+    for (requests, is_stuck) in [
+        (&[0, 40][..], true),
+        (&[0, 1, 40], true),
+        (&[9, 9, 40], true),
+        (&[1, 4], false),
+        (&[40], false),
+        (&[40, 40], false),
+        (&[10, 40], false),
+        (&[0, 40, 40], false),
+    ] {
+        let app = waiting(requests);
+        let text = screen(&app, 80, 24, Duration::ZERO);
+        assert_eq!(text.contains(WHY), is_stuck, "{requests:?}:\n{text}");
+        let last = format!("web-{}", requests.len() - 1);
+        let is_first = app.pods()[0].name.as_ref() == Some(&last);
+        assert_eq!(is_first, is_stuck || requests.len() == 1, "{requests:?}");
+    }
+}
+
+#[test]
+fn the_page_calls_the_same_pods_stuck() {
+    let page = include_str!("../../src/inspect/row.js");
+    for line in [
+        format!("const STUCK_FROM = {STUCK_FROM};"),
+        format!("const STUCK_TIMES = {STUCK_TIMES};"),
+    ] {
+        assert!(page.contains(&line), "{line}");
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_back_makes_no_rate() {
+    let mut app = App::new(URL.to_owned());
+    let rates = [
+        (AT, 100),
+        (AT + 1_000, 140),
+        (AT - 60_000, 180),
+        (AT - 59_000, 230),
+    ]
+    .map(|(at, requests)| {
+        app.read(reading(
+            json!({"web": balancer(at, &[], vec![pod(0, requests)])}),
+        ));
+        app.per_second(app.pods()[0])
+    });
+    assert_eq!(rates, [None, Some(40.0), None, Some(50.0)]);
 }

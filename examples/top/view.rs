@@ -54,6 +54,10 @@ pub(crate) fn draw_at(frame: &mut Frame<'_>, app: &App, now: Instant) {
         _ => rows(frame, table, app, &pods, row),
     }
     let chosen = pods.get(row).map(|pod| match pod.why.as_str() {
+        "" if is_stuck(pod, app.usual_waiting()) => {
+            let why = "its requests wait, those of other pods don't";
+            format!("{}: {why}", pod.label())
+        }
         "" => pod.label(),
         why => format!("{}: {why}", pod.label()),
     });
@@ -156,11 +160,12 @@ fn rows(
     let titles = columns
         .iter()
         .map(|column| aligned(column, column.title.to_owned()));
+    let usual = app.usual_waiting();
     let rows = pods.iter().map(|pod| {
         let cells = columns
             .iter()
             .map(|column| aligned(column, (column.text)(app, pod)));
-        Row::new(cells).style(colour(pod))
+        Row::new(cells).style(colour(pod, usual))
     });
     let table = Table::new(rows, widths)
         .header(Row::new(titles).style(Style::new().bold().underlined()))
@@ -170,11 +175,11 @@ fn rows(
     frame.render_stateful_widget(table, area, &mut state);
 }
 
-fn colour(pod: &EndpointExplanation) -> Style {
+fn colour(pod: &EndpointExplanation, usual: u32) -> Style {
     match badness(pod.verdict) {
         5 => Style::new().red(),
         2..=4 => Style::new().yellow(),
-        1 if is_stuck(pod) => Style::new().yellow(),
+        1 if is_stuck(pod, usual) => Style::new().yellow(),
         1 => Style::new(),
         _ => Style::new().dim(),
     }

@@ -39,6 +39,10 @@ function totalsOf(totals) {
 }
 
 const EVERY_MS = 2000;
+/** A process that sends nothing for so long is given up. Each piece of an answer begins it anew: thousands of pods take long on a slow line. */
+const SILENCE_MS = 10000;
+/** The pause after a slow reading is not longer than this. */
+const MAX_PAUSE_MS = 30000;
 
 const sections = new Map();
 let made = 0;
@@ -51,11 +55,11 @@ function showAll(all) {
     sections.delete(name);
   }
   for (const name of names) {
-    const isNew = !sections.has(name);
-    if (isNew) sections.set(name, new Section(name, (made += 1)));
-    sections.get(name).show(all[name]);
+    if (!sections.has(name)) sections.set(name, new Section(name, (made += 1)));
+    const section = sections.get(name);
+    section.show(all[name]);
     // In one piece, when all its rows are there.
-    if (isNew) byId("balancers").append(sections.get(name).element);
+    if (!section.element.isConnected) byId("balancers").append(section.element);
   }
   showOverview(names, all);
 }
@@ -84,28 +88,84 @@ let lastRead = null;
 let failure = null;
 let timer = 0;
 let isReading = false;
+/** Bytes of the answer that comes now. */
+let received = 0;
+
+/** Why there is nothing to show, in words for the person. */
+class Fault extends Error {}
+
+async function ask() {
+  const control = new AbortController();
+  let silence = 0;
+  const hear = () => {
+    clearTimeout(silence);
+    silence = setTimeout(() => control.abort(), SILENCE_MS);
+  };
+  let answer = null;
+  try {
+    hear();
+    // A redirect to another site would look as if nobody had answered.
+    answer = await fetch(address, { cache: "no-store", redirect: "manual", signal: control.signal });
+    return contentOf(answer, await textOf(answer, hear));
+  } catch (error) {
+    if (error instanceof Fault) throw error;
+    if (answer === null) throw new Fault("No answer: the process has ended, or can't be reached.");
+    const come = `after ${number(Math.round(received / 1000))} kB`;
+    throw new Fault(control.signal.aborted ? `The answer has stopped coming, ${come}.` : `The answer broke off, ${come}.`);
+  } finally {
+    clearTimeout(silence);
+    received = 0;
+  }
+}
+
+async function textOf(answer, hear) {
+  const pieces = answer.body?.getReader();
+  const decoder = new TextDecoder();
+  let text = "";
+  while (pieces) {
+    hear();
+    const { done, value } = await pieces.read();
+    if (done) break;
+    received += value.length;
+    text += decoder.decode(value, { stream: true });
+  }
+  return text;
+}
+
+function contentOf(answer, text) {
+  if (answer.type === "opaqueredirect") throw new Fault("It redirects to another address, as a proxy with a login does.");
+  const isPlain = answer.headers.get("content-type")?.startsWith("text/plain") && text.trim() !== "";
+  if (!answer.ok) throw new Fault(`It answers ${answer.status}${isPlain ? `: ${text.trim().slice(0, 300)}` : ""}.`);
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new Fault(`This is not the page's JSON: ${error.message}.`);
+  }
+}
 
 async function read() {
   if (isReading) return;
   isReading = true;
   clearTimeout(timer);
+  const begun = performance.now();
   try {
-    const answer = await fetch(address, { cache: "no-store", signal: AbortSignal.timeout(10000) });
-    if (!answer.ok) throw new Error(`it answers ${answer.status}`);
-    const all = await answer.json();
+    const all = await ask();
+    showAll(all);
     failure = null;
     const isFirst = lastRead === null;
     lastRead = performance.now();
-    showAll(all);
     say(Object.keys(all).length === 0 ? "No balancer has been added to this page." : "Live");
     if (isFirst) requestAnimationFrame(() => performance.mark("shown"));
   } catch (error) {
     failure = error;
     console.debug(error);
-    say("No answer: the process has ended, or can't be reached. This is its last reading. Trying again.");
+    const what = error instanceof Fault ? error.message : `The answer can't be shown: ${error.message}.`;
+    say(`${what}${lastRead === null ? "" : " This is its last reading."} Trying again.`);
   } finally {
     isReading = false;
-    if (!document.hidden) timer = setTimeout(read, EVERY_MS);
+    // Half of the time at most: an answer that takes long costs the process, and the line, much.
+    const pause = Math.min(Math.max(EVERY_MS, performance.now() - begun), MAX_PAUSE_MS);
+    if (!document.hidden) timer = setTimeout(read, pause);
   }
 }
 
@@ -116,7 +176,8 @@ function say(text) {
 
 function tick() {
   document.body.classList.toggle("stale", failure !== null);
-  byId("age").textContent = lastRead === null ? "" : ` · read ${age(performance.now() - lastRead)} ago`;
+  const last = lastRead === null ? "" : ` · read ${age(performance.now() - lastRead)} ago`;
+  byId("age").textContent = last + (received < 1e6 ? "" : ` · ${(received / 1e6).toFixed(1)} MB of the next have come`);
 }
 
 document.addEventListener("visibilitychange", () => {

@@ -2,6 +2,9 @@
 
 const MAX_TROUBLE = 10;
 
+/** Whether a column's least comes first, until that is reversed. */
+const goesUp = ({ isText = false, isLeastFirst = false }) => isText || isLeastFirst;
+
 const byId = (id) => document.getElementById(id);
 
 class Section {
@@ -50,7 +53,7 @@ class Section {
   markSort() {
     [...this.find("thead tr").children].forEach((th, index) => {
       const isMine = COLUMNS[index].id === this.sort.id;
-      const isAscending = Boolean(COLUMNS[index].isText) !== this.sort.isReversed;
+      const isAscending = goesUp(COLUMNS[index]) !== this.sort.isReversed;
       if (isMine) th.setAttribute("aria-sort", isAscending ? "ascending" : "descending");
       else th.removeAttribute("aria-sort");
     });
@@ -144,7 +147,7 @@ class Section {
     const selection = getSelection();
     if (!isAsked && !selection.isCollapsed && body.contains(selection.anchorNode)) return;
     const column = COLUMNS.find(({ id }) => id === this.sort.id);
-    const sign = (column.isText ? 1 : -1) * (this.sort.isReversed ? -1 : 1);
+    const sign = goesUp(column) === this.sort.isReversed ? -1 : 1;
     const keyed = [...this.rows.values()].map((row) => ({ row, key: column.key(row), label: labelOf(row.pod) }));
     const byText = new Intl.Collator("en", { numeric: true }).compare;
     keyed.sort((a, b) => sign * (column.isText ? byText(a.key, b.key) : a.key - b.key) || byText(a.label, b.label));

@@ -5,7 +5,11 @@ const WINDOW_MS = 30000;
 
 const make = (tag, properties) => Object.assign(document.createElement(tag), properties);
 
-/** A pod's columns. `key` is what they are sorted by; the greatest come first unless `isText`. */
+/** So many requests must wait for a pod, and so many times the usual pod's, before it looks stuck. `examples/top` has the same numbers. */
+const STUCK_FROM = 5;
+const STUCK_TIMES = 4;
+
+/** A pod's columns. `key` is what they are sorted by; the greatest come first unless `isText` or `isLeastFirst`. */
 const COLUMNS = [
   { id: "pod", label: "Pod", isText: true, key: (row) => labelOf(row.pod) },
   { id: "zone", label: "Zone", isText: true, key: (row) => row.pod.zone ?? "" },
@@ -13,7 +17,7 @@ const COLUMNS = [
   { id: "flight", label: "In flight", hint: "requests up to the ends of their responses", key: (row) => row.pod.in_flight },
   { id: "waiting", label: "Waiting", hint: "requests without an answer yet", key: (row) => row.pod.waiting },
   { id: "requests", label: "Requests", hint: "in a second, and since it joined", key: (row) => row.recent.rate ?? row.pod.counts?.requests ?? 0 },
-  { id: "success", label: "Success", hint: "of the last 30 s, or since it joined", key: (row) => -(row.recent.success ?? 2) },
+  { id: "success", label: "Success", hint: "of the last 30 s, or since it joined", isLeastFirst: true, key: (row) => row.recent.success ?? 2 },
   { id: "failures", label: "Failures", hint: "since it joined", key: (row) => row.failures ?? 0 },
   { id: "p50", label: "p50", hint: "half of its successes took at most this, since it joined", key: (row) => row.pod.p50_seconds ?? 0 },
   { id: "p95", label: "p95", hint: "the same of 95 in 100", key: (row) => row.pod.p95_seconds ?? 0 },
@@ -123,8 +127,8 @@ class Row {
 /** What has been since the oldest reading of the window. */
 function recent(readings, at, counts, failures) {
   const last = readings.at(-1);
-  // A pod that joined anew counts anew.
-  if (last && counts.requests < last.requests) readings.length = 0;
+  // A pod that joined anew counts anew. A clock that was set back would keep all readings until it has caught up.
+  if (last && (counts.requests < last.requests || at < last.at)) readings.length = 0;
   const { requests, successes, overloads } = counts;
   if (readings.at(-1)?.at !== at) readings.push({ at, requests, successes, bad: failures + overloads });
   while (at - readings[0].at > WINDOW_MS) readings.shift();
@@ -140,6 +144,7 @@ function recent(readings, at, counts, failures) {
 /** A pod whose requests wait, while those of the usual one don't, looks stuck before the balancer is sure. */
 function markStuck(rows) {
   const waiting = rows.map((row) => row.pod.waiting).sort((a, b) => a - b);
-  const usual = waiting[waiting.length >> 1] ?? 0;
-  for (const row of rows) row.isStuck = row.pod.waiting >= 5 && row.pod.waiting > 4 * usual;
+  // The lower of the middle two: of two pods, the one that isn't stuck.
+  const usual = waiting[(waiting.length - 1) >> 1];
+  for (const row of rows) row.isStuck = row.pod.waiting >= STUCK_FROM && row.pod.waiting > STUCK_TIMES * usual;
 }
