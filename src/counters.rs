@@ -22,9 +22,9 @@ mod counts;
 mod latencies;
 mod tally;
 
+pub(crate) use connections::joining;
 #[cfg(feature = "http")]
-pub(crate) use connections::{Closed, HasIdle, NotConnected, claim};
-pub(crate) use connections::{ConnectionTally, joining};
+pub(crate) use connections::{Closed, ConnectionTally, HasIdle, NotConnected, claim};
 pub use counts::{
     BalanceCounts, ConnectionCounts, ConnectionEnds, ConnectionFailures, DiscoveryCounts,
     EjectionCounts, EndpointCounts, FailureCounts, RetryCounts, WaitCounts, Waits,

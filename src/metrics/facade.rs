@@ -38,7 +38,7 @@ use super::{
 /// let recorder = Recorder::new(Metrics::new(&balancers));
 /// recorder.record(); // before each scrape: or `tokio::spawn(recorder.record_every(Duration::from_secs(5)))`
 /// let page = prometheus.render();
-/// assert!(page.contains(r#"tower_headless_requests_total{upstream_service="web-headless.default:80",outcome="success"} 0"#), "{page}");
+/// assert!(page.contains(r#"tower_headless_requests_total{upstream_service="web-headless.default",outcome="success"} 0"#), "{page}");
 /// # let _ = Duration::ZERO;
 /// # Ok(())
 /// # }
