@@ -37,6 +37,9 @@ pub struct Attempts {
     pub policy: Option<String>,
     /// Another attempt was wanted, and the retry budget was spent.
     pub is_budget_spent: bool,
+    /// How many more attempts there were than are listed: the first hundred are.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub omitted: u64,
     /// The attempts.
     pub list: Vec<Attempt>,
 }
@@ -200,7 +203,7 @@ pub enum AttemptOutcome {
     },
     /// Cancelled: the result of another attempt is its caller's.
     Overtaken,
-    /// Cancelled: the request's time was up.
+    /// Cancelled: the request's time was up, or that of a hedge which went on alone.
     TimedOut,
     /// Cancelled by its caller, or by a layer.
     Cancelled,

@@ -566,6 +566,73 @@ async fn a_hedge_that_finds_nobody_is_no_attempt() {
     assert_eq!(all[1..], [refused]);
 }
 
+/// It has waited there, and counts as busy.
+#[tokio::test(start_paused = true)]
+async fn a_hedge_that_finds_a_pod_without_room_is_told() {
+    let connect = service_fn(|pod: Endpoint| {
+        ready(Ok::<_, BoxError>(service_fn(move |Request(time)| {
+            let is_held = pod == endpoint(2);
+            async move {
+                match is_held {
+                    true => pending().await,
+                    false => sleep(SECOND).await,
+                }
+                Ok::<_, BoxError>(time)
+            }
+        })))
+    });
+    let pods = [1, 2].map(|host| endpoint(host).address());
+    let balance = Balance::builder(StaticEndpoints::new(pods))
+        .ready_timeout(100 * MILLI)
+        .build_connected(Connections::pooled(1, connect).wait_timeout(20 * MILLI));
+    balance.discovered().await.expect("pods");
+    settle().await;
+    let _held = tokio::spawn(balance.call_with(Request(1), at(2)));
+    settle().await;
+    let layer = RetryLayer::new(Again).hedge(Hedge::after(50 * MILLI));
+    let log = AttemptLog::new();
+    let answer = layer
+        .layer(balance)
+        .call_with(Request(1), at(1).record(&log));
+    answer.await.expect("the first pod's answer");
+    let attempts = log.attempts();
+    let all = short(&attempts);
+    assert_eq!((all[0].0, all[0].3), (Some(1), "answered"));
+    let busy = (Some(2), Cause::Hedge, Some(Why::Elsewhere), "unsent");
+    assert_eq!(all[1], busy, "{attempts}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedge_that_goes_on_alone_and_hangs_is_out_of_time() {
+    let (pods, service) =
+        retried(2, |layer| layer.retries(0).hedge(Hedge::after(50 * MILLI))).await;
+    pods.set([1], Behaviour::FailAfter(80 * MILLI));
+    pods.set([2], Behaviour::Hold);
+    let (is_ok, attempts) = ask_retried(&service, at(1)).await;
+    assert!(!is_ok);
+    let expected = [
+        (Some(1), Cause::First, Some(Why::Preferred), "lost"),
+        (Some(2), Cause::Hedge, Some(Why::Elsewhere), "timed out"),
+    ];
+    assert_eq!(short(&attempts), expected);
+}
+
+/// One that many requests are given is a mistake, and no leak.
+#[tokio::test(start_paused = true)]
+async fn a_log_keeps_no_more_than_the_first_hundred() {
+    let world = world([1]).await;
+    let log = AttemptLog::new();
+    for _ in 0..103 {
+        let route = Route::new().record(&log);
+        let answer = world.balance.call_with(Request(1), route).await;
+        answer.expect("an answer");
+    }
+    let attempts = log.attempts();
+    assert_eq!((attempts.list.len(), attempts.omitted), (100, 3));
+    let text = attempts.to_string();
+    assert!(text.ends_with("\nAnd 3 more attempts."), "{text}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_request_says_so_to_who_keeps_the_log() {
     let world = world([1]).await;
@@ -601,6 +668,7 @@ async fn the_fields_names_are_these() {
     let expected = serde_json::json!({
         "policy": "round-robin",
         "is_budget_spent": false,
+        "omitted": 0,
         "list": [
             {
                 "name": "web-1",
@@ -754,6 +822,45 @@ async fn a_request_whose_time_is_up_says_where_it_was() {
         let pod = host(&address(client, 0));
         let expected = (pod, Cause::First, Some(Why::Only), "timed out");
         assert_eq!(short(attempts), [expected]);
+    }
+}
+
+/// Whatever has become of an attempt that began later.
+#[tokio::test]
+async fn of_two_attempts_the_one_that_hangs_is_out_of_time() {
+    for (other, came) in [
+        (Mode::Status(StatusCode::SERVICE_UNAVAILABLE), "503"),
+        (Mode::CloseWithoutAnswer, "lost"),
+    ] {
+        let cluster = Cluster::start(2).await;
+        let hedged = Hedge::after(20 * MILLI);
+        let client = client(&cluster, |it| it.hedge(hedged).retries(0)).await;
+        cluster.pod(0).set(Mode::Hung);
+        cluster.pod(1).set(other);
+        let slow = cluster.pod(0).addr().ip();
+        let request = client.get("/").route(Route::new().prefer(slow));
+        let request = request.timeout(500 * MILLI).attempts();
+        let answer = within("one", request.into_future()).await;
+        let attempts = match &answer {
+            Ok(response) => response.attempts().expect("asked for"),
+            Err(error) => error.attempts().expect("asked for"),
+        };
+        let all = short(attempts);
+        assert_eq!((all[0].1, all[0].3), (Cause::First, "timed out"));
+        assert_eq!((all[1].1, all[1].3), (Cause::Hedge, came), "{attempts}");
+    }
+}
+
+#[tokio::test]
+async fn an_error_before_anything_was_tried_tells_so() {
+    let cluster = Cluster::start(1).await;
+    let client = client(&cluster, |builder| builder).await;
+    let late = client.get("/").timeout(Duration::ZERO);
+    let foreign = client.get("http://elsewhere.example/");
+    for request in [late, foreign] {
+        let error = within("one", request.attempts().into_future()).await;
+        let error = error.expect_err("it makes no sense");
+        assert_eq!(short(error.attempts().expect("asked for")), []);
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{counters::WaitCause, endpoint::Endpoint, error::line};
 /// Where the attempts of one request are written: a handle that its caller keeps, for requests of any protocol.
 ///
 /// Give it to [`Route::record`](crate::Route::record). It can be read at any time, also while the request is under way and after
-/// it was cancelled. Take a new one for each request.
+/// it was cancelled. Take a new one for each request: it keeps the first hundred attempts, and counts the rest.
 ///
 /// ```
 /// use tower::service_fn;
@@ -48,8 +48,14 @@ struct Log {
     began: Option<Instant>,
     policy: Option<&'static str>,
     is_budget_spent: bool,
+    /// The first ones.
     entries: Vec<Entry>,
+    /// How many more there were.
+    omitted: u64,
 }
+
+/// How many attempts are kept: a log that is taken for many requests by mistake must not grow for ever.
+const KEPT: usize = 100;
 
 struct Entry {
     attempt: Attempt,
@@ -74,6 +80,7 @@ impl AttemptLog {
         Attempts {
             policy: log.policy.map(str::to_owned),
             is_budget_spent: log.is_budget_spent,
+            omitted: log.omitted,
             list: entries.map(|entry| entry.at(now)).collect(),
         }
     }
@@ -89,14 +96,14 @@ impl AttemptLog {
         self.lock().is_budget_spent = true;
     }
 
-    /// The request's time was up: what was cancelled last was cancelled for that.
+    /// The request's time is up: what is under way is about to be cancelled for that.
     #[cfg(feature = "http")]
     pub(crate) fn time_is_up(&self) {
+        let now = Instant::now();
         let mut log = self.lock();
-        let attempts = log.entries.iter_mut().map(|entry| &mut entry.attempt);
-        let last = attempts.rev();
-        for attempt in last.take_while(|it| it.outcome == AttemptOutcome::Cancelled) {
-            attempt.outcome = AttemptOutcome::TimedOut;
+        let entries = log.entries.iter_mut();
+        for entry in entries.filter(|it| it.attempt.outcome == AttemptOutcome::UnderWay) {
+            entry.end(AttemptOutcome::TimedOut, now);
         }
     }
 
@@ -116,6 +123,15 @@ impl Entry {
             }
         }
         attempt
+    }
+
+    /// The first end counts.
+    fn end(&mut self, outcome: AttemptOutcome, now: Instant) {
+        if self.attempt.outcome == AttemptOutcome::UnderWay {
+            self.wait_over(now);
+            self.attempt.took = now.saturating_duration_since(self.since);
+            self.attempt.outcome = outcome;
+        }
     }
 
     fn wait_over(&mut self, now: Instant) {
@@ -182,6 +198,11 @@ impl Recording {
         let is_another = cause == AttemptCause::First && !log.entries.is_empty();
         log.policy = Some(policy);
         self.open = Some(log.entries.len());
+        if log.entries.len() == KEPT {
+            // Nothing is there, nor will be, to be written to.
+            log.omitted += 1;
+            return;
+        }
         log.entries.push(Entry {
             attempt: Attempt {
                 name: None,
@@ -231,12 +252,7 @@ impl Recording {
 
     /// The attempt has come to this. Should the request go on, the next one begins when an endpoint is looked for.
     pub(crate) fn end(&mut self, outcome: AttemptOutcome) {
-        self.with(|entry| {
-            let now = Instant::now();
-            entry.wait_over(now);
-            entry.attempt.took = now.saturating_duration_since(entry.since);
-            entry.attempt.outcome = outcome;
-        });
+        self.with(|entry| entry.end(outcome, Instant::now()));
         self.open = None;
     }
 
@@ -249,10 +265,17 @@ impl Recording {
         self.end(outcome(line(error)));
     }
 
-    /// No endpoint was found, and none has the request: no attempt after all.
-    pub(crate) fn discard(&mut self) {
-        self.with(|entry| entry.is_discarded = true);
-        self.open = None;
+    /// No endpoint has the request. It was no attempt after all if none was found for it either; false if one was.
+    pub(crate) fn discard(&mut self) -> bool {
+        let mut was_found = false;
+        self.with(|entry| {
+            was_found = entry.attempt.address.is_some();
+            entry.is_discarded = !was_found;
+        });
+        if !was_found {
+            self.open = None;
+        }
+        !was_found
     }
 
     fn with(&self, write: impl FnOnce(&mut Entry)) {

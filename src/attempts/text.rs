@@ -20,6 +20,9 @@ impl fmt::Display for Attempts {
                 &sentence(attempt, self.policy.as_deref()),
             );
         }
+        if self.omitted > 0 {
+            lines.add("", &format!("And {} more attempts.", self.omitted));
+        }
         if self.is_budget_spent {
             lines.add(
                 "",

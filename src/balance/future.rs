@@ -170,6 +170,13 @@ impl<S: Service<Req>, Req, C> ResponseFuture<S, Req, C> {
         }
     }
 
+    /// It is about to be cancelled, because its time is up.
+    pub(crate) fn time_is_up(self: Pin<&mut Self>) {
+        if let Some(errand) = self.errand() {
+            errand.ended(AttemptOutcome::TimedOut);
+        }
+    }
+
     fn errand(self: Pin<&mut Self>) -> Option<&mut Errand> {
         match self.project().state.project() {
             StateProjection::Sent { errand, .. } => Some(errand),

@@ -48,9 +48,9 @@ impl<S, F, Req> State<S, F, Req> {
     pub(super) fn unplaced(shared: &Shared<S>, errand: &mut Errand, error: Error) -> Self {
         let is_only_others = errand.route().is_only_others();
         if let Some(recording) = errand.recording() {
-            match is_only_others {
-                true => recording.discard(),
-                false => recording.fail(&error, |error| AttemptOutcome::Unsent { error }),
+            let is_none = is_only_others && recording.discard();
+            if !is_none {
+                recording.fail(&error, |error| AttemptOutcome::Unsent { error });
             }
         }
         if !is_only_others {

@@ -44,6 +44,9 @@ pub(crate) trait Runner: Future {
     /// It is cancelled: a try that began before it was answered first.
     fn withdraw(self: Pin<&mut Self>);
 
+    /// It is about to be cancelled, because its time is up.
+    fn time_is_up(self: Pin<&mut Self>);
+
     /// Should its endpoint refuse it, it goes to another one than that of this try, if there is one.
     fn keep_away_from(self: Pin<&mut Self>, other: &Self);
 }
@@ -266,9 +269,22 @@ impl<F: Runner> Race<F> {
             return Poll::Pending;
         };
         ready!(due.timer.poll(cx));
+        second.as_mut().time_is_up();
         second.as_mut().withdraw();
         *this.second = None;
         Poll::Ready(())
+    }
+
+    /// Those that go on are about to be cancelled, because the time of both is up.
+    #[cfg(feature = "http")]
+    pub(crate) fn time_is_up(self: Pin<&mut Self>) {
+        let this = self.project();
+        if let Some(first) = this.first.as_pin_mut() {
+            first.time_is_up();
+        }
+        if let Some(second) = this.second.as_mut().and_then(|it| it.begun.as_mut()) {
+            second.as_mut().time_is_up();
+        }
     }
 
     fn poll_both(
@@ -387,6 +403,10 @@ where
     fn withdraw(mut self: Pin<&mut Self>) {
         self.as_mut().set_aside();
         self.in_flight().map(InFlight::withdraw);
+    }
+
+    fn time_is_up(self: Pin<&mut Self>) {
+        self.time_is_up();
     }
 
     fn keep_away_from(self: Pin<&mut Self>, other: &Self) {

@@ -433,8 +433,11 @@ impl Client {
 
     /// The end of a request that makes no sense.
     #[cold]
-    fn refuse(&self, error: Error, is_grpc: bool) -> ResponseFuture {
-        ResponseFuture::failed(self.named(error)).told(self.errors(is_grpc), None)
+    fn refuse(&self, error: Error, is_grpc: bool, route: Option<&Route>) -> ResponseFuture {
+        let log = self.log(&mut route.cloned().unwrap_or_default());
+        ResponseFuture::failed(self.named(error))
+            .told(self.errors(is_grpc), None)
+            .traced(Tracing::logged(None, log))
     }
 
     /// How a call's caller is told of errors. Layers get them typed: the client that is around them makes statuses of them.
@@ -453,7 +456,7 @@ impl Client {
         let until = Until::first(own.into_iter().chain(terms.outer));
         if let Some(until) = until.filter(|until| until.left().is_zero()) {
             let error = Error::not_sent(until.whole(), Wait::None, false);
-            return self.refuse(error, terms.errors.is_some());
+            return self.refuse(error, terms.errors.is_some(), Some(&terms.route));
         }
         let shared = &self.shared;
         let mut expiry = None;
@@ -558,12 +561,12 @@ impl Client {
             Ok(is_grpc) => is_grpc,
             Err(error) => {
                 let is_grpc = grpc::is_call(request.method(), request.headers());
-                return self.refuse(error, is_grpc);
+                return self.refuse(error, is_grpc, request.extensions().get());
             }
         };
         let length = match self.length(&request, is_grpc) {
             Ok(length) => length,
-            Err(error) => return self.refuse(error, is_grpc),
+            Err(error) => return self.refuse(error, is_grpc, request.extensions().get()),
         };
         let mut led = None;
         if let Some(affinity) = &self.shared.affinity {
@@ -575,7 +578,7 @@ impl Client {
                 let measured = request.map(|body| RequestBody::measured(body, length));
                 self.send(measured, terms)
             }
-            Err(error) => self.refuse(error, is_grpc),
+            Err(error) => self.refuse(error, is_grpc, Some(&terms.route)),
         }
     }
 

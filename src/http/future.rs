@@ -119,9 +119,6 @@ impl Tracing {
     /// The answer tells of all attempts, if they are written.
     fn tell(&self, answer: Answer) -> Answer {
         let Some(log) = &self.log else { return answer };
-        if answer.as_ref().is_err_and(Error::is_timeout) {
-            log.time_is_up();
-        }
         let attempts = log.attempts();
         match answer {
             Ok(mut response) => {
@@ -250,6 +247,15 @@ impl Attempt {
     }
 }
 
+impl Attempt {
+    /// What goes on is about to be cancelled, because the request's time is up.
+    fn time_is_up(self: Pin<&mut Self>) {
+        if let AttemptProjection::Sent { race } = self.project() {
+            race.time_is_up();
+        }
+    }
+}
+
 impl Asking<Response<ResponseBody>, Error> for ResponseFuture {
     fn is_unsent(&self) -> bool {
         let is_unsent = match &self.attempt {
@@ -298,10 +304,12 @@ impl ResponseFuture {
         }
         if let Some(call) = this.grpc {
             answer = call.answer(answer);
+            if let Some(tracing) = &tracing {
+                // An error may have become a response by now, or a response an error.
+                answer = tracing.tell(answer);
+            }
         }
         if let Some(tracing) = tracing {
-            // A call's error has become a response by now.
-            answer = tracing.tell(answer);
             tracing.record(&mut answer);
         }
         Poll::Ready(answer)
@@ -335,7 +343,10 @@ impl ResponseFuture {
                     let error = error.take().expect("polled after completion");
                     return Poll::Ready(Err(error));
                 }
-                AttemptProjection::Layered { through } => return through.poll(cx),
+                AttemptProjection::Layered { through } => {
+                    let log = this.tracing.as_deref().and_then(|it| it.log.as_ref());
+                    return through.poll(cx, log);
+                }
             };
             let is_overtaken = this.attempt.is_overtaken();
             let answer = match polled {
@@ -506,6 +517,7 @@ fn poll_late(
         return Poll::Pending;
     };
     ready!(deadline.poll(cx));
+    attempt.as_mut().time_is_up();
     if let Some(aside) = replay.as_mut().and_then(|replay| replay.take_aside()) {
         return Poll::Ready(aside);
     }

@@ -35,7 +35,9 @@ use super::{
     response::ResponseBody,
     span::Trace,
 };
-use crate::{broadcast::Asking, endpoint::Endpoint, error::BoxError, route::Route};
+use crate::{
+    attempts::AttemptLog, broadcast::Asking, endpoint::Endpoint, error::BoxError, route::Route,
+};
 
 /// The service that layers have made of a client.
 pub(super) type LayeredService =
@@ -290,7 +292,8 @@ impl Through {
         matches!(self.stage, Stage::Waiting(_))
     }
 
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
+    /// What its time ends is told in the `log`.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, log: Option<&AttemptLog>) -> Poll<Answer> {
         let polled = self.poll_layers(cx);
         let Some(deadline) = self.deadline.as_mut().filter(|_| polled.is_pending()) else {
             return polled;
@@ -305,6 +308,9 @@ impl Through {
             true => Error::not_sent(after, Wait::Layers, false),
             false => Error::unanswered(None, after),
         };
+        if let Some(log) = log {
+            log.time_is_up();
+        }
         self.stage = Stage::Over;
         Poll::Ready(Err(error.of_service(Some(&self.service))))
     }

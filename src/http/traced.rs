@@ -100,6 +100,10 @@ impl Runner for Traced {
         self.project().sent.withdraw();
     }
 
+    fn time_is_up(self: Pin<&mut Self>) {
+        self.project().sent.time_is_up();
+    }
+
     fn keep_away_from(self: Pin<&mut Self>, other: &Self) {
         self.project().sent.keep_away_from(&other.sent);
     }
