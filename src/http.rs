@@ -86,6 +86,7 @@ mod body;
 mod broadcast;
 mod builder;
 mod call;
+mod cause;
 mod check;
 mod client;
 mod connect;

@@ -106,11 +106,11 @@ pub struct ConnectionEnds {
     pub idle: u64,
     /// It was too old, or had had its number of requests, or was made with settings that don't hold any more.
     pub age: u64,
-    /// The pod closed it, or said that it would, while no request was on it.
+    /// The pod closed it, or said that it would, and no request was lost with it.
     pub peer: u64,
-    /// It broke off while it had a request.
+    /// It broke off while it had a request, or nothing came back from the pod's node any more.
     pub lost: u64,
-    /// Its pod had left the set, or the client had ended.
+    /// Its pod had left the set, before it was used perhaps, or the client had ended.
     pub left: u64,
     /// The pod broke the protocol.
     pub protocol: u64,

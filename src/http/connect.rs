@@ -35,7 +35,7 @@ use super::{
     wire_limits::WireLimits,
 };
 use crate::{
-    counters::{ConnectionTally, NotConnected},
+    counters::{Closed, ConnectionTally, NotConnected},
     endpoint::Endpoint,
     error::BoxError,
 };
@@ -79,6 +79,17 @@ pub(super) enum Connection {
     /// With what its socket can be told, and what its stream can be claimed with.
     Http1(http1::SendRequest<RequestBody>, SocketHints, Claim),
     Http2(http2::SendRequest<Upload>, Arc<Http2State>),
+}
+
+impl Connection {
+    /// Its pod has left while it was being made.
+    pub(super) fn leaves(self) {
+        let ending = match &self {
+            Self::Http1(_, hints, _) => hints.ending(),
+            Self::Http2(_, http2) => http2.ending(),
+        };
+        ending.because(Closed::Left);
+    }
 }
 
 /// The system counts in seconds.

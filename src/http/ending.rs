@@ -1,16 +1,26 @@
 //! Why a connection ends: the first cause counts.
 //!
 //! Who closes a connection says why before it does. What the socket sees of the pod's end comes before hyper hears of it, and so
-//! before any request does. A connection is counted when its socket is dropped, and only if it was ever used.
+//! before any request does. A connection is counted only if it was ever used.
+//!
+//! ```text
+//!  making ──▶ open ──▶ its socket is dropped ── a cause is known ────────────────────────────▶ counted
+//!                                            └─ none is: undecided, until hyper has ended and ─▲
+//!                                               its requests have, or one of them has failed
+//! ```
+//!
+//! The requests decide because what comes last over a connection may come together with its end: a whole response, or what breaks
+//! the protocol.
 
 use std::{
-    error::Error,
+    io,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst},
     },
 };
 
+use super::cause::{cause_of, is_breach, is_too_large};
 use crate::counters::{Closed, ConnectionTally};
 
 /// What is known of one connection's end.
@@ -20,9 +30,12 @@ pub(super) struct Ending {
     tally: Option<Arc<ConnectionTally>>,
     stage: AtomicU8,
     cause: AtomicU8,
-    is_busy: AtomicBool,
-    /// hyper has ended it with an error.
+    /// How many requests have it.
+    requests: AtomicUsize,
+    /// A request has failed with it.
     has_failed: AtomicBool,
+    /// hyper has ended.
+    is_over: AtomicBool,
 }
 
 const MAKING: u8 = 0;
@@ -50,8 +63,9 @@ impl Ending {
             tally,
             stage: AtomicU8::new(MAKING),
             cause: AtomicU8::new(NO_CAUSE),
-            is_busy: AtomicBool::new(false),
+            requests: AtomicUsize::new(0),
             has_failed: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
         }
     }
 
@@ -59,7 +73,7 @@ impl Ending {
     pub(super) fn open(&self) {
         let Some(tally) = &self.tally else { return };
         tally.opened();
-        let made = (self.stage).compare_exchange(MAKING, OPEN, Relaxed, Relaxed);
+        let made = (self.stage).compare_exchange(MAKING, OPEN, SeqCst, SeqCst);
         if made.is_err() {
             // It has ended already.
             tally.closed(self.why());
@@ -68,29 +82,42 @@ impl Ending {
 
     /// Its socket is dropped.
     pub(super) fn close(&self) {
-        let Some(tally) = &self.tally else { return };
-        let is_open = self.stage.swap(CLOSED, Relaxed) == OPEN;
-        if is_open && self.is_undecided() {
-            self.stage.store(UNDECIDED, Relaxed);
-        } else if is_open {
-            tally.closed(self.why());
+        if self.tally.is_some() && self.stage.swap(CLOSED, SeqCst) == OPEN {
+            self.stage.store(UNDECIDED, SeqCst);
+            self.decide();
         }
     }
 
-    /// A request had it at its end, which says whether that was the response's end, too: it gives the connection back then.
-    fn is_undecided(&self) -> bool {
-        self.cause.load(Relaxed) == UNDER_REQUEST && !self.has_failed.load(Relaxed)
+    /// hyper has ended, and has told its requests.
+    pub(super) fn over(&self) {
+        self.is_over.store(true, SeqCst);
+        self.decide();
     }
 
-    /// It has ended, and with it all requests that had it.
-    pub(super) fn ended_all(&self) {
-        self.has_failed.store(true, Relaxed);
-    }
-
-    /// Whether requests have it.
+    /// Whether a request has it that is alone on it.
     #[inline]
     pub(super) fn set_busy(&self, is_busy: bool) {
-        self.is_busy.store(is_busy, Relaxed);
+        if self.tally.is_some() {
+            self.requests.store(usize::from(is_busy), Relaxed);
+            self.decide();
+        }
+    }
+
+    /// One more request has it, of many.
+    #[inline]
+    pub(super) fn request_begins(&self) {
+        if self.tally.is_some() {
+            self.requests.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// One of many has it no more.
+    #[inline]
+    pub(super) fn request_ends(&self) {
+        if self.tally.is_some() {
+            self.requests.fetch_sub(1, SeqCst);
+            self.decide();
+        }
     }
 
     /// It is about to be closed for this.
@@ -100,33 +127,83 @@ impl Ending {
 
     /// The socket finds that the pod has closed it.
     pub(super) fn ended_by_pod(&self) {
-        match self.is_busy.load(Relaxed) {
-            true => self.set(UNDER_REQUEST),
-            false => self.because(Closed::Peer),
+        match self.requests.load(Relaxed) {
+            0 => self.because(Closed::Peer),
+            _ => self.set(UNDER_REQUEST),
+        }
+    }
+
+    /// The socket can't be read or written any more.
+    pub(super) fn broken(&self, error: io::ErrorKind) {
+        match error {
+            // It is gone, and nobody has said so.
+            io::ErrorKind::TimedOut
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown => self.because(Closed::Lost),
+            _ => self.ended_by_pod(),
         }
     }
 
     /// hyper ends it with this.
     pub(super) fn failed(&self, error: &hyper::Error) {
-        self.has_failed.store(true, Relaxed);
-        let is_h2 = error.source().is_some_and(|it| it.is::<h2::Error>());
         if error.is_timeout() {
             self.because(Closed::Lost);
-        } else if error.is_parse_too_large() {
-            // The request may read on without hyper; no other one comes over it.
+        } else if is_too_large(error) || error.is_user() {
+            // Of what is too large the request may read on without hyper; no other one comes over it.
             self.because(Closed::Client);
-        } else if error.is_parse() || is_h2 {
-            self.because(Closed::Protocol);
+        } else if is_breach(error) {
+            self.broke_protocol();
+        } else if let Some(cause) = cause_of::<hyper::Error>(error) {
+            self.failed(cause);
         }
     }
 
+    /// A request has failed with this, and its connection with it.
+    pub(super) fn failed_request(&self, error: &hyper::Error) {
+        self.failed(error);
+        self.has_failed.store(true, SeqCst);
+        self.decide();
+    }
+
+    /// Its end was seen, perhaps, before what had come ahead of that was read.
+    fn broke_protocol(&self) {
+        let cause = Closed::Protocol as u8 + 1;
+        let _ = (self.cause).compare_exchange(UNDER_REQUEST, cause, SeqCst, SeqCst);
+        self.set(cause);
+    }
+
     fn set(&self, cause: u8) {
-        let _ = (self.cause).compare_exchange(NO_CAUSE, cause, Relaxed, Relaxed);
+        let _ = (self.cause).compare_exchange(NO_CAUSE, cause, SeqCst, SeqCst);
+    }
+
+    /// Counts its end, if that is due: what is seen too late of several things at once is left to `drop`.
+    fn decide(&self) {
+        if self.stage.load(SeqCst) != UNDECIDED {
+            return;
+        }
+        let is_known = !matches!(self.cause.load(SeqCst), NO_CAUSE | UNDER_REQUEST);
+        let is_told = self.has_failed.load(SeqCst) || self.requests.load(SeqCst) == 0;
+        if is_known || (is_told && self.is_over.load(SeqCst)) {
+            self.count();
+        }
+    }
+
+    fn count(&self) {
+        let decided = (self.stage).compare_exchange(UNDECIDED, CLOSED, SeqCst, SeqCst);
+        if let (Ok(_), Some(tally)) = (decided, &self.tally) {
+            tally.closed(self.why());
+        }
     }
 
     fn why(&self) -> Closed {
-        match self.cause.load(Relaxed) {
-            UNDER_REQUEST if self.has_failed.load(Relaxed) => Closed::Lost,
+        let has_failed = self.has_failed.load(SeqCst);
+        let is_busy = self.requests.load(SeqCst) > 0;
+        match self.cause.load(SeqCst) {
+            UNDER_REQUEST if has_failed || is_busy => Closed::Lost,
+            NO_CAUSE if has_failed => Closed::Lost,
+            // hyper has ended it by itself, and its request was given up.
+            NO_CAUSE if is_busy => Closed::Client,
             // A response may be at its end with the connection. And hyper has ended it by itself, for the pod had said so.
             UNDER_REQUEST | NO_CAUSE => Closed::Peer,
             cause => CAUSES[usize::from(cause) - 1],
@@ -136,14 +213,7 @@ impl Ending {
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        if let Some(tally) = &self.tally
-            && *self.stage.get_mut() == UNDECIDED
-        {
-            tally.closed(match *self.is_busy.get_mut() {
-                true => Closed::Lost,
-                false => Closed::Peer,
-            });
-        }
+        self.count();
     }
 }
 
@@ -157,6 +227,7 @@ mod tests {
         ending.open();
         end(&ending);
         ending.close();
+        ending.over();
         drop(ending);
         let closed = CAUSES.iter().filter(|it| tally.is_closed_by(**it));
         closed.copied().collect()
@@ -186,12 +257,47 @@ mod tests {
             it.set_busy(false);
         };
         assert_eq!(ends(given_back), [Closed::Peer]);
-        let failed = |it: &Ending| {
-            busy(it);
-            it.ended_all();
-        };
-        assert_eq!(ends(failed), [Closed::Lost]);
         assert_eq!(ends(Ending::ended_by_pod), [Closed::Peer]);
+    }
+
+    /// One ends as the other begins: whichever is noted first, the connection has a request.
+    #[test]
+    fn of_many_requests_one_that_is_left_makes_the_connection_busy() {
+        let left = |it: &Ending| {
+            it.request_begins();
+            it.request_begins();
+            it.request_ends();
+            it.ended_by_pod();
+        };
+        assert_eq!(ends(left), [Closed::Lost]);
+        let none_left = |it: &Ending| {
+            left(it);
+            it.request_ends();
+        };
+        assert_eq!(ends(none_left), [Closed::Peer]);
+    }
+
+    #[test]
+    fn a_network_that_is_gone_loses_the_connection_whether_or_not_it_has_a_request() {
+        use io::ErrorKind::{ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut};
+        for gone in [TimedOut, HostUnreachable, NetworkUnreachable] {
+            assert_eq!(ends(|it| it.broken(gone)), [Closed::Lost], "{gone}");
+        }
+        assert_eq!(ends(|it| it.broken(ConnectionReset)), [Closed::Peer]);
+    }
+
+    /// Nobody else is there to decide.
+    #[test]
+    fn it_is_counted_as_soon_as_it_is_known() {
+        let tally = Arc::<ConnectionTally>::default();
+        let ending = Ending::of(Some(tally.clone()));
+        ending.open();
+        ending.request_begins();
+        ending.close();
+        ending.over();
+        assert!(!CAUSES.iter().any(|it| tally.is_closed_by(*it)));
+        ending.request_ends();
+        assert!(tally.is_closed_by(Closed::Peer));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{io, sync::Weak, time::Duration};
 
 use super::{
+    cause::{h2_cause, is_too_large},
     error::{Failure, NoFirstByte, NotAccepted, Outcome, RuntimeEnded},
     pool::{Origin, Pool, Reserved, Stream},
     wire_limits::{TooLarge, WireLimits},
@@ -74,11 +75,6 @@ fn http2_failure(stream: &Stream, limits: &WireLimits) -> Option<Failure> {
     has_overrun.then(|| too_large(TooLarge::Block(limits.block_size())))
 }
 
-/// hyper has a question for this, but for servers alone.
-pub(super) fn is_too_large(error: &hyper::Error) -> bool {
-    error.is_parse() && error.to_string() == "message head is too large"
-}
-
 /// The pod has answered with more than the client reads.
 pub(super) fn too_large(source: TooLarge) -> Failure {
     Failure {
@@ -137,6 +133,14 @@ pub(super) fn is_not_accepted(error: &hyper::Error) -> bool {
     false
 }
 
-pub(super) fn h2_cause(error: &hyper::Error) -> Option<&h2::Error> {
-    std::error::Error::source(error)?.downcast_ref()
+/// Whether a request has failed because its connection has: streams fail one by one, too, and some were never opened.
+pub(super) fn is_lost_with_connection(error: &hyper::Error, connection: &Reserved) -> bool {
+    match connection {
+        Reserved::Http1(_) => true,
+        Reserved::Http2(stream) => {
+            h2_cause(error).is_none_or(h2::Error::is_io)
+                && !error.is_user()
+                && !stream.fate().was_held_back()
+        }
+    }
 }

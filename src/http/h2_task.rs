@@ -205,7 +205,6 @@ where
         self.poll_requests(cx);
         let spawned = self.spawned.poll(cx);
         if self.state.seen.take_go_away() {
-            self.state.ending().because(Closed::Peer);
             // It takes no more requests, and finds out here, not when the next one comes.
             self.poll_requests(cx);
         }
@@ -227,10 +226,13 @@ where
         let has_opened = self.state.seen.take_opened();
         if let Poll::Ready(ended) = Pin::new(requests).poll(cx) {
             self.error = ended.err();
-            self.state.ending().ended_all();
+            if self.state.seen.has_overrun() {
+                self.state.ending().because(Closed::Client);
+            }
             if let Some(error) = &self.error {
                 self.state.ending().failed(error);
             }
+            self.state.ending().over();
             let is_unprocessed = self.state.seen.is_unprocessed(has_opened);
             let drops = &self.state.drops_unprocessed;
             drops.store(is_unprocessed, Relaxed);

@@ -221,7 +221,7 @@ mod tests {
     use tokio::io::AsyncReadExt;
 
     use super::*;
-    use crate::http::failure::is_too_large;
+    use crate::http::cause::is_too_large;
 
     /// A pod's stream: each piece is what one reading gets, once the request is there.
     struct Script {

@@ -19,9 +19,10 @@ use tower::Service;
 
 use super::{
     body::{PodRequest, RequestBody},
+    cause::{h2_cause, is_too_large},
     deadline::{Deadline, Until},
     error::{Error, RuntimeEnded},
-    failure::{failure, h2_cause, is_not_accepted, is_too_large, late, too_large},
+    failure::{failure, is_lost_with_connection, is_not_accepted, late, too_large},
     grpc,
     pool::{Config, DialError, Lease, Named, Pool, Reserved, Wait},
     received::Received,
@@ -380,9 +381,13 @@ impl Call {
             stream.retire();
         }
         let Some(mut request) = unsent else {
+            if is_lost_with_connection(&error, &held.connection) {
+                held.connection.ending().failed_request(&error);
+            }
             let failure = failure(error, &held.connection, &self.limits, &held.pool);
             return Err(failure);
         };
+        held.connection.came_too_late(&error);
         drop(held.connection);
         if let Some(uri) = self.uri {
             *request.uri_mut() = *uri;

@@ -235,8 +235,9 @@ impl Pool {
                     Ok(Some(Http1::new(sender, hints, claim, age, room)))
                 }
                 Ok(connection) => {
-                    if let Some(pool) = pool.upgrade() {
-                        pool.add(connection, vintage, room);
+                    match pool.upgrade() {
+                        Some(pool) => pool.add(connection, vintage, room),
+                        None => connection.leaves(),
                     }
                     Ok(None)
                 }
@@ -267,7 +268,7 @@ impl Pool {
             let made = dial.await;
             origin.tell_of_dial(&made);
             let Some(pool) = pool.upgrade() else {
-                return made.map(drop);
+                return made.map(Connection::leaves);
             };
             let made = made.map(|connection| pool.add(connection, vintage, room));
             pool.end_dial(&replaced);

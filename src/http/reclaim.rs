@@ -131,7 +131,7 @@ pub(super) fn drive<T: Io + 'static>(
     let mut end: Option<BoxFuture<'static, ()>> = None;
     poll_fn(move |cx| {
         if let Some(connection) = &mut running {
-            // Its error reaches the request in flight.
+            // The error that a request in flight gets is not told here.
             if let Err(error) = ready!(Pin::new(connection).poll(cx)) {
                 hints.ending().failed(&error);
             }
@@ -140,10 +140,11 @@ pub(super) fn drive<T: Io + 'static>(
             let parts = ended.into_parts();
             end = Some(Box::pin(parts.io.into_inner().end(parts.read_buf)));
         }
-        match &mut end {
-            Some(end) => end.as_mut().poll(cx),
-            None => Poll::Ready(()),
+        if let Some(end) = &mut end {
+            ready!(end.as_mut().poll(cx));
         }
+        hints.ending().over();
+        Poll::Ready(())
     })
 }
 

@@ -403,6 +403,9 @@ impl Body for ResponseBody {
         }
         let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
         let excuse = Excuse::of(&frame, this.lease.as_ref());
+        if let (Some(Err(ReceiveError::Broken(error))), Some(lease)) = (&frame, &this.lease) {
+            lease.failed(error);
+        }
         if let Some(in_flight) = &mut this.in_flight {
             match &frame {
                 // What the client refuses to read is no failure of the pod's.

@@ -154,7 +154,12 @@ impl<R> Socket<R> {
                 self.reset = Some(Reset { error, grace });
                 self.poll_reset(cx).map(Err)
             }
-            other => Poll::Ready(other),
+            other => {
+                if let Err(error) = &other {
+                    self.hints.ending().broken(error.kind());
+                }
+                Poll::Ready(other)
+            }
         }
     }
 
@@ -192,11 +197,7 @@ impl<R> Socket<R> {
             }
             (Err(error), _) => {
                 self.has_ended = true;
-                match error.kind() {
-                    // It is gone, and nobody has said so.
-                    io::ErrorKind::TimedOut => self.hints.ending().because(Closed::Lost),
-                    _ => self.hints.ending().ended_by_pod(),
-                }
+                self.hints.ending().broken(error.kind());
                 return Err(error);
             }
         }

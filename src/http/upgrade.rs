@@ -57,16 +57,22 @@ pub async fn upgrade<B>(response: &mut Response<B>) -> Result<Upgraded, Error> {
         },
         (Err(error), None) => return Err(Error::request(error)),
     };
-    Ok(Upgraded {
-        stream,
-        _held: held,
-    })
+    Ok(Upgraded { stream, held })
 }
 
 /// A connection to a pod that has switched to another protocol.
 pub struct Upgraded {
     stream: Box<dyn Io>,
-    _held: Held,
+    held: Held,
+}
+
+/// The pod may have closed it before: that was first.
+impl Drop for Upgraded {
+    fn drop(&mut self) {
+        if let Some((lease, _)) = &self.held {
+            lease.ends_upgraded();
+        }
+    }
 }
 
 impl AsyncRead for Upgraded {

@@ -1,12 +1,24 @@
 //! Each fault, and the metrics that name its cause.
 
-use std::future::IntoFuture;
+use std::{
+    future::IntoFuture,
+    io::{Read, Write},
+    net::SocketAddr,
+    sync::mpsc,
+    thread,
+};
 
-use tokio::{task::JoinHandle, time::sleep};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    runtime,
+    task::JoinHandle,
+    time::sleep,
+};
 use tower::{Layer, retry::budget::Budget};
 use tower_headless::{
-    Balance, Hedge, RetryLayer, RetryPolicy,
-    http::{ClientBuilder, Protocol, Tls},
+    Balance, Hedge, RetryLayer, RetryPolicy, StaticEndpoints,
+    http::{ClientBuilder, Protocol, Tls, upgrade},
 };
 
 use super::*;
@@ -101,19 +113,139 @@ async fn a_pod_that_was_killed() {
 
 #[tokio::test]
 async fn a_connection_that_is_lost_under_its_request() {
-    let protocol = Protocol::Http1;
-    let cluster = Cluster::start(1).await;
-    let (client, prometheus) = client(&cluster, |it| it.protocol(protocol));
-    ask(&client, 1).await;
-    cluster.pod(0).set(Mode::Hung);
-    let request = tokio::spawn(client.get("/").into_future());
-    let page = until(&prometheus, OPEN, ("http_connection_state", "active"), 1.0).await;
-    assert_eq!(page.sum(OPEN, &[]), 1.0);
-    within("it has the request", cluster.wait_for_requests(2)).await;
-    cluster.kill(0).await;
-    let page = until(&prometheus, CLOSED, ANY, 1.0).await;
-    assert_eq!(page.get(CLOSED, &[("cause", "lost")]), 1.0, "{protocol:?}");
-    request.abort();
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let cluster = Cluster::start(1).await;
+        let (client, prometheus) = client(&cluster, |it| it.protocol(protocol));
+        ask(&client, 1).await;
+        cluster.pod(0).set(Mode::Hung);
+        let request = tokio::spawn(client.get("/").into_future());
+        let page = until(&prometheus, OPEN, ("http_connection_state", "active"), 1.0).await;
+        assert_eq!(page.sum(OPEN, &[]), 1.0);
+        within("it has the request", cluster.wait_for_requests(2)).await;
+        cluster.kill(0).await;
+        let page = until(&prometheus, CLOSED, ANY, 1.0).await;
+        assert_eq!(page.get(CLOSED, &[("cause", "lost")]), 1.0, "{protocol:?}");
+        request.abort();
+    }
+}
+
+/// A client of one pod that a test plays itself.
+fn of_one(pod: SocketAddr) -> (Client, Prometheus) {
+    let uri = "http://web.default.svc.cluster.local:8080";
+    let builder = Client::builder(uri.parse().expect("a URI"));
+    let builder = builder.discovery(StaticEndpoints::new([pod])).retries(0);
+    let client = builder.build().expect("a client");
+    let prometheus = Prometheus::of(metrics(&client));
+    (client, prometheus)
+}
+
+/// The one connection that has ended has ended for this.
+async fn ends(prometheus: &Prometheus, cause: &str) {
+    let page = until(prometheus, CLOSED, ANY, 1.0).await;
+    assert_eq!(page.get(CLOSED, &[("cause", cause)]), 1.0, "{cause}");
+    assert_eq!(page.sum(CLOSED, &[]), 1.0, "{cause}");
+}
+
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+const SWITCH: &str =
+    "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+
+/// Takes a connection, and answers the request on it.
+async fn answer(listener: &TcpListener, answer: &str) -> TcpStream {
+    let (mut stream, _) = listener.accept().await.expect("a connection");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.expect("a head"));
+    }
+    stream.write_all(answer.as_bytes()).await.expect("sent");
+    stream
+}
+
+#[tokio::test]
+async fn a_pod_that_breaks_the_protocol() {
+    let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\nzz\r\n";
+    let unasked = format!("{OK}HTTP/1.1 408 Request Timeout\r\n\r\n");
+    for wrong in ["garbage\r\n\r\n", chunked, &unasked] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let (client, prometheus) = of_one(listener.local_addr().expect("an address"));
+        let serve = within("a request", answer(&listener, wrong));
+        let (_pod, ()) = tokio::join!(serve, ask(&client, 1));
+        ends(&prometheus, "protocol").await;
+    }
+}
+
+#[tokio::test]
+async fn a_pod_that_speaks_unasked_on_an_idle_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let (client, prometheus) = of_one(listener.local_addr().expect("an address"));
+    let serve = within("a request", answer(&listener, OK));
+    let (mut pod, ()) = tokio::join!(serve, ask(&client, 1));
+    until(&prometheus, OPEN, ("http_connection_state", "idle"), 1.0).await;
+    pod.write_all(OK.as_bytes()).await.expect("sent");
+    ends(&prometheus, "protocol").await;
+}
+
+/// The request is not lost: it goes over another connection.
+#[test]
+fn an_end_that_the_next_request_finds() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let pod = listener.local_addr().expect("an address");
+    let (close, closes) = mpsc::channel();
+    let (tell, closed) = mpsc::channel();
+    let serve = thread::spawn(move || {
+        let answer = || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).expect("a head");
+                head.extend(byte);
+            }
+            stream.write_all(OK.as_bytes()).expect("sent");
+            stream
+        };
+        let first = answer();
+        closes.recv().expect("a word");
+        drop(first);
+        tell.send(()).expect("somebody");
+        answer()
+    });
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let (client, prometheus) = runtime.block_on(async {
+        let (client, prometheus) = of_one(pod);
+        ask(&client, 1).await;
+        until(&prometheus, OPEN, ("http_connection_state", "idle"), 1.0).await;
+        (client, prometheus)
+    });
+    close.send(()).expect("somebody");
+    closed.recv().expect("a word");
+    // Nobody drives the runtime meanwhile.
+    runtime.block_on(async {
+        ask(&client, 1).await;
+        ends(&prometheus, "peer").await;
+    });
+    drop(serve.join().expect("both requests"));
+}
+
+#[tokio::test]
+async fn an_upgraded_connection_that_the_client_closes() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let (client, prometheus) = of_one(listener.local_addr().expect("an address"));
+    for is_taken in [true, false] {
+        let request = client.get("/").header("connection", "upgrade");
+        let request = request.header("upgrade", "echo").into_future();
+        let serve = within("a request", answer(&listener, SWITCH));
+        let (_pod, response) = tokio::join!(serve, request);
+        let mut response = response.expect("a response");
+        if is_taken {
+            drop(upgrade(&mut response).await.expect("a stream"));
+        }
+        drop(response);
+        let closed = if is_taken { 1.0 } else { 2.0 };
+        let page = until(&prometheus, CLOSED, ANY, closed).await;
+        assert_eq!(page.get(CLOSED, &[("cause", "client")]), closed);
+    }
 }
 
 #[tokio::test]

@@ -27,6 +27,7 @@ use crate::{
     error::BoxError,
     http::{
         body::RequestBody,
+        ending::Ending,
         h2_task::{Http2State, User},
         heads::read_again,
         reclaim::Claim,
@@ -126,6 +127,22 @@ impl Reserved {
         match self {
             Self::Http1(connection) => connection.claim.take_body_error(),
             Self::Http2(stream) => stream.fate().take_body_error(),
+        }
+    }
+
+    /// Why its connection ends.
+    pub(in crate::http) fn ending(&self) -> &Ending {
+        match self {
+            Self::Http1(connection) => connection.hints.ending(),
+            Self::Http2(stream) => stream.http2().ending(),
+        }
+    }
+
+    /// The request comes back unwritten with this error: it never was on the connection.
+    pub(in crate::http) fn came_too_late(&self, error: &hyper::Error) {
+        if let Self::Http1(connection) = self {
+            connection.hints.ending().failed(error);
+            connection.hints.ending().set_busy(false);
         }
     }
 
@@ -378,7 +395,7 @@ impl Stream {
         let begun = places.streams.fetch_update(Relaxed, Relaxed, one_more);
         begun.is_ok().then(|| {
             connection.age.count();
-            places.http2.ending().set_busy(true);
+            places.http2.ending().request_begins();
             Self {
                 connection: connection.clone(),
                 _in_use: connection.room.in_use(),
@@ -434,8 +451,8 @@ impl Place for Taken {
 impl Drop for Taken {
     fn drop(&mut self) {
         let places = &self.places;
+        places.http2.ending().request_ends();
         if places.streams.fetch_sub(1, Relaxed) == 1 {
-            places.http2.ending().set_busy(false);
             *places.lock() = Instant::now();
         }
         places.freed.tell_one();

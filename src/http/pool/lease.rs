@@ -6,7 +6,11 @@ use super::{
     Pool,
     connection::{Http1, Reserved, Stream},
 };
-use crate::{error::BoxError, http::reclaim::Reclaimed};
+use crate::{
+    counters::Closed,
+    error::BoxError,
+    http::{cause::h2_cause, reclaim::Reclaimed},
+};
 
 /// What a response holds of its connection.
 pub(in crate::http) struct Lease(Held);
@@ -32,6 +36,24 @@ impl Lease {
         let stream = connection.claim.take().await?;
         connection.hints.upgraded();
         Some(stream)
+    }
+
+    /// The client closes the connection that it has upgraded.
+    pub(in crate::http) fn ends_upgraded(&self) {
+        if let Held::Http1(connection, _) = &self.0 {
+            connection.hints.ending().because(Closed::Client);
+        }
+    }
+
+    /// The response has failed with this.
+    pub(in crate::http) fn failed(&self, error: &hyper::Error) {
+        match &self.0 {
+            Held::Http1(connection, _) => connection.hints.ending().failed_request(error),
+            Held::Http2(stream) if h2_cause(error).is_none_or(h2::Error::is_io) => {
+                stream.http2().ending().failed_request(error);
+            }
+            Held::Http2(_) => {}
+        }
     }
 
     /// The connection has ended with its runtime.

@@ -2,12 +2,13 @@ use std::{net::SocketAddr, thread};
 
 use http::uri::{Authority, Scheme};
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
     runtime::{Builder, Runtime},
 };
 
 use super::*;
+use crate::counters::joining;
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 
@@ -74,4 +75,27 @@ async fn a_connection_whose_room_another_one_has_is_kept_by_nobody() {
             assert_eq!(pool.lock().is_empty(), is_taken_over, "{protocol:?}");
         }
     }
+}
+
+/// It is made all the same, and nobody uses it.
+#[tokio::test]
+async fn a_connection_that_is_made_for_a_pod_that_has_left_ends_for_that() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let connector = Connector {
+        protocol: Protocol::Http2,
+        ..Connector::default()
+    };
+    let (pool, tally) = joining(|| pool(address, connector));
+    let tally = tally.expect("counters");
+    let wait = pool.connect();
+    let (mut stream, _) = listener.accept().await.expect("a connection");
+    drop(pool);
+    stream.write_all(SETTINGS).await.expect("sent");
+    let Wait::Shared(dialed, ..) = wait else {
+        panic!("one dial for all");
+    };
+    assert!(dialed.await.is_ok());
+    stream.read_to_end(&mut Vec::new()).await.expect("its end");
+    assert!(tally.is_closed_by(Closed::Left));
 }
