@@ -54,8 +54,7 @@ struct Log {
     omitted: u64,
 }
 
-/// How many attempts of a request are kept: a log that is taken for many requests, by a layer that never gives up say, must not
-/// grow for ever.
+/// How many attempts are kept: a log that is taken for many requests by mistake must not grow for ever.
 const KEPT: usize = 100;
 
 struct Entry {

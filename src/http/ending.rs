@@ -59,9 +59,14 @@ const CAUSES: [Closed; 7] = [
 
 impl Ending {
     pub(super) fn of(tally: Option<Arc<ConnectionTally>>) -> Self {
-        let mut ending = Self::default();
-        ending.tally = tally;
-        ending
+        Self {
+            tally,
+            stage: AtomicU8::new(MAKING),
+            cause: AtomicU8::new(NO_CAUSE),
+            requests: AtomicUsize::new(0),
+            has_failed: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+        }
     }
 
     /// It was made.
