@@ -106,7 +106,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "S", default_value = "10", value_parser = parse_seconds)]
     pub(crate) duration: Duration,
 
-    /// Serve /metrics and a page here: IP:port (features inspect, metrics)
+    /// Serve a page and /metrics at this IP:port
     #[arg(long, value_name = "A")]
     pub(crate) observe: Option<SocketAddr>,
 
