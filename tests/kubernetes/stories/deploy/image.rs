@@ -42,8 +42,13 @@ fn assert_one_tag(block: &str) {
     let tag = tag.and_then(|tag| tag.strip_suffix(" ."));
     let tag = tag.unwrap_or_else(|| panic!("{build:?} doesn't build deploy/Dockerfile"));
     let mut found = 0;
-    for entry in fs::read_dir(Path::new(ROOT).join("deploy")).expect("deploy/") {
+    let files =
+        ["deploy", "deploy/observe"].map(|folder| fs::read_dir(Path::new(ROOT).join(folder)));
+    for entry in files.into_iter().flat_map(|files| files.expect("deploy/")) {
         let file = entry.expect("deploy/").path();
+        if file.is_dir() {
+            continue;
+        }
         let text = fs::read_to_string(&file).expect("a text");
         for (at, _) in text.match_indices("tower-headless:") {
             let here = text[at..].split(char::is_whitespace).next();
