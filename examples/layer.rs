@@ -16,7 +16,9 @@ use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use hyper_util::{client::legacy::Client as LegacyClient, rt::TokioExecutor};
 use tower::{Service, ServiceBuilder, ServiceExt};
-use tower_headless::{Balance, BoxError, Endpoint, OnBodyEnd, test_util::Cluster};
+use tower_headless::{
+    Balance, BoxError, Endpoint, OnBodyEnd, http::ResponseBody, test_util::Cluster,
+};
 use tower_http::trace::TraceLayer;
 use tracing_subscriber::EnvFilter;
 
@@ -55,6 +57,13 @@ async fn around_the_client(cluster: &Cluster) -> Result<(), BoxError> {
         .timeout(Duration::from_secs(2))
         // Requests beyond these wait, in `poll_ready`, which the timeout above doesn't count.
         .concurrency_limit(100)
+        // `TraceLayer` puts a body of its own in the place of the client's, which knows its pod.
+        .map_response(|mut response: Response<ResponseBody>| {
+            if let Some(pod) = response.body().endpoint().cloned() {
+                response.extensions_mut().insert(pod);
+            }
+            response
+        })
         .service(client);
     send(cluster, stack).await
 }

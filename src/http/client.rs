@@ -128,7 +128,8 @@ use crate::{
 /// the response's extensions, if it came before the response; tonic doesn't hand these on.
 ///
 /// The pod that has answered is in the body: [`ResponseBody::endpoint`]. Below [layers](Self::layer), and in answers to gRPC calls, it
-/// is in the response's extensions, too, as its [`Endpoint`](crate::Endpoint): other bodies take the place of the client's there.
+/// is in the response's extensions, too, as its [`Endpoint`](crate::Endpoint): other bodies take the place of the client's there. In a
+/// stack of your own whose layers change the body, `map_response` right above the client can put it there (`examples/layer.rs`).
 ///
 /// | what | code |
 /// | --- | --- |
