@@ -46,8 +46,12 @@ mod source {
     pub(crate) mod snapshot;
     pub(crate) mod stable_hash;
     pub(crate) mod sync;
+    #[cfg(feature = "serde")]
+    pub(crate) mod times;
 }
 // Where the sources expect each other.
+#[cfg(feature = "serde")]
+use source::times;
 use source::{
     attempts, comparison, counters, endpoint, error, in_flight, latency, locality, logs, member,
     outcome, policy, route, signals, snapshot, stable_hash, sync,

@@ -4,17 +4,17 @@
 //! | --- | --- |
 //! | `attempts/log.rs` | where a request's attempts are written, and who writes there |
 //! | `attempts/text.rs` | all of it as text for a terminal |
-//! | `attempts/times.rs` | feature `serde`: how times are written |
 
 mod log;
 mod text;
-#[cfg(feature = "serde")]
-mod times;
 
 pub use log::AttemptLog;
 pub(crate) use log::{Cause, Recording};
 
 use std::{net::SocketAddr, slice, time::Duration};
+
+#[cfg(feature = "serde")]
+use crate::times;
 
 /// What came of one request, attempt by attempt, in the order in which they began.
 ///

@@ -6,14 +6,14 @@
 //! | `explain/event.rs` | what has happened to a balancer's endpoints and to its source |
 //! | `explain/key.rs` | which endpoint has a key |
 //! | `explain/table.rs` | all of it as text for a terminal |
-//! | `explain/times.rs` | feature `serde`: how times are written |
+//! | `explain/absent.rs` | feature `serde`: what is read where an older version has written nothing |
 
+#[cfg(feature = "serde")]
+mod absent;
 mod balancers;
 mod event;
 mod key;
 mod table;
-#[cfg(feature = "serde")]
-mod times;
 
 pub(crate) use balancers::Explains;
 pub use balancers::{Balancers, Explainer};
@@ -27,6 +27,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+#[cfg(feature = "serde")]
+use crate::times;
 use crate::{
     counters::{BalanceCounts, EndpointCounts},
     endpoint::Endpoint,
@@ -170,13 +172,13 @@ pub struct EndpointExplanation {
     /// Its node, where it is known.
     pub node: Option<String>,
     /// Its weight. Zero: it gets only requests that are for it.
-    #[cfg_attr(feature = "serde", serde(default = "times::one"))]
+    #[cfg_attr(feature = "serde", serde(default = "absent::one"))]
     pub weight: u32,
     /// It is about to end.
     #[cfg_attr(feature = "serde", serde(default))]
     pub is_terminating: bool,
     /// It is one of the balancer's [`Subset`](crate::Subset), or there is none.
-    #[cfg_attr(feature = "serde", serde(default = "times::yes"))]
+    #[cfg_attr(feature = "serde", serde(default = "absent::yes"))]
     pub is_in_subset: bool,
     /// Whether it comes first for being near; none where that makes no difference.
     pub is_near: Option<bool>,
@@ -226,7 +228,7 @@ pub struct EndpointExplanation {
     /// In how many ranges those keys are.
     pub key_ranges: Option<usize>,
     /// What part of its share it gets for being new, from 0 to 1: 1 unless it is in its slow start.
-    #[cfg_attr(feature = "serde", serde(default = "times::whole"))]
+    #[cfg_attr(feature = "serde", serde(default = "absent::whole"))]
     pub slow_start: f64,
     /// How long it takes to begin its answers, as the policy sees it; none under one that doesn't look at that.
     #[cfg_attr(

@@ -117,6 +117,8 @@ mod subset;
 mod sync;
 #[cfg(feature = "test-util")]
 pub mod test_util;
+#[cfg(feature = "serde")]
+mod times;
 
 pub use attempts::{
     Attempt, AttemptCause, AttemptLog, AttemptOutcome, AttemptWaits, Attempts, PickReason,

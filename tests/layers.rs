@@ -10,6 +10,7 @@ use std::{
 const LAYERS: &[(&str, &[&str])] = &[
     ("sync", &[]),
     ("stable_hash", &[]),
+    ("times", &[]),
     ("endpoint", &[]),
     ("backoff", &[]),
     ("home", &[]),
@@ -23,7 +24,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "member",
         &["counters", "endpoint", "latency", "signals", "sync"],
     ),
-    ("attempts", &["counters", "endpoint", "error"]),
+    ("attempts", &["counters", "endpoint", "error", "times"]),
     ("route", &["attempts", "endpoint", "member", "stable_hash"]),
     ("outcome", &["error"]),
     (
@@ -59,7 +60,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "membership",
         &["comparison", "discovery", "endpoint", "logs"],
     ),
-    ("explain", &["counters", "endpoint", "member"]),
+    ("explain", &["counters", "endpoint", "member", "times"]),
     (
         "balance",
         &[

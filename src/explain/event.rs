@@ -10,7 +10,7 @@ pub struct Event {
     /// When it was.
     #[cfg_attr(
         feature = "serde",
-        serde(rename = "at_unix_ms", with = "super::times::unix_ms")
+        serde(rename = "at_unix_ms", with = "crate::times::unix_ms")
     )]
     pub at: SystemTime,
     /// What it was.

@@ -1,24 +1,11 @@
-//! How times are written: moments in milliseconds since 1970, how long something takes in seconds. And what is read where an
-//! older version has written nothing.
+//! How times are written and read, with the feature `serde`: moments in milliseconds since 1970, how long something takes in seconds.
 
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-pub(super) fn whole() -> f64 {
-    1.0
-}
-
-pub(super) fn one() -> u32 {
-    1
-}
-
-pub(super) fn yes() -> bool {
-    true
-}
-
 /// So many seconds. `Duration::MAX` is written as a number that is a little more than that.
-pub(crate) fn time<E: de::Error>(seconds: f64) -> Result<Duration, E> {
+fn time<E: de::Error>(seconds: f64) -> Result<Duration, E> {
     match seconds >= 0.0 {
         true => Ok(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)),
         false => Err(E::custom(format_args!(
@@ -39,7 +26,7 @@ fn from_ms(ms: u64) -> SystemTime {
     at.unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-pub(super) mod unix_ms {
+pub(crate) mod unix_ms {
     use super::*;
 
     pub(crate) fn serialize<S: Serializer>(at: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
@@ -51,7 +38,7 @@ pub(super) mod unix_ms {
     }
 }
 
-pub(super) mod maybe_unix_ms {
+pub(crate) mod maybe_unix_ms {
     use super::*;
 
     pub(crate) fn serialize<S: Serializer>(
@@ -68,7 +55,19 @@ pub(super) mod maybe_unix_ms {
     }
 }
 
-pub(super) mod maybe_seconds {
+pub(crate) mod seconds {
+    use super::*;
+
+    pub(crate) fn serialize<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        time.as_secs_f64().serialize(to)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        f64::deserialize(from).and_then(time)
+    }
+}
+
+pub(crate) mod maybe_seconds {
     use super::*;
 
     pub(crate) fn serialize<S: Serializer>(
