@@ -11,14 +11,14 @@ use futures::StreamExt;
 use http::{Request as HttpRequest, Response, StatusCode};
 use http_body_util::{Empty, Full};
 use support::{
-    scripted::{Behaviour, PodService, Pods, Request, World, discovery, endpoint, settle},
+    scripted::{Behaviour, PodService, Pods, Request, Spent, World, discovery, endpoint, settle},
     within,
 };
 use tokio::{
     task::JoinHandle,
     time::{advance, sleep, timeout},
 };
-use tower::{Layer, ServiceExt, retry::budget::Budget, service_fn};
+use tower::{Layer, ServiceExt, service_fn};
 use tower_headless::{
     Attempt, AttemptCause as Cause, AttemptLog, AttemptOutcome as Outcome, Attempts, Balance,
     BoxError, Connections, ConsistentHash, Endpoint, Error, Hedge, OnBodyEnd, OutlierDetection,
@@ -453,17 +453,6 @@ async fn a_lost_request_is_sent_again_elsewhere() {
     assert_eq!(attempts.list[1].began, 30 * MILLI);
     assert_eq!(attempts.list[0].outcome.error(), Some("internal error"));
     assert!(!attempts.is_budget_spent);
-}
-
-/// Allows nothing.
-struct Spent;
-
-impl Budget for Spent {
-    fn deposit(&self) {}
-
-    fn withdraw(&self) -> bool {
-        false
-    }
 }
 
 #[tokio::test(start_paused = true)]

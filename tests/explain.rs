@@ -15,12 +15,12 @@ use std::{
 use http::StatusCode;
 use support::{
     logs::Logs,
-    scripted::{Behaviour, Pods, Request, World, discovery, endpoint, settle},
+    scripted::{Behaviour, Pods, Request, Spent, World, discovery, endpoint, settle},
     tls::Identity,
     within,
 };
 use tokio::{net::TcpListener, sync::watch, time::sleep};
-use tower::{Layer, ServiceExt, retry::budget::Budget, service_fn};
+use tower::{Layer, ServiceExt, service_fn};
 use tower_headless::{
     Balance, Balancers, BoxError, ConsistentHash, Discovery, EjectionReason, Endpoint,
     EndpointExplanation, EndpointState, EventKind, Explanation, Hedge, KeyExplanation, RetryLayer,
@@ -452,17 +452,6 @@ async fn where_a_pod_s_connections_are_all_in_use_the_requests_that_wait_are_cou
     let waits = client.counts().expect("counted").waits.connection;
     assert!(waits.begun >= before + 2);
     assert_eq!(waits.waiting(), 0, "those that were cancelled don't wait");
-}
-
-/// Allows nothing.
-struct Spent;
-
-impl Budget for Spent {
-    fn deposit(&self) {}
-
-    fn withdraw(&self) -> bool {
-        false
-    }
 }
 
 #[tokio::test]

@@ -15,14 +15,18 @@ use tokio::{
     task::JoinHandle,
     time::sleep,
 };
-use tower::{Layer, retry::budget::Budget};
+use tower::Layer;
 use tower_headless::{
     Balance, Hedge, RetryLayer, RetryPolicy, StaticEndpoints,
     http::{ClientBuilder, Protocol, Tls, upgrade},
 };
 
 use super::*;
-use crate::support::{scripted::Pods, tls::Identity, within};
+use crate::support::{
+    scripted::{Pods, Spent},
+    tls::Identity,
+    within,
+};
 
 /// A client of the cluster that looks often and gives up soon, and its metrics.
 fn client(
@@ -517,17 +521,6 @@ async fn a_connection_limit_that_is_reached() {
     // Its exchange is half done.
     let page = until(&prometheus, CLOSED, ANY, 1.0).await;
     assert_eq!(page.get(CLOSED, &[("cause", "client")]), 1.0);
-}
-
-/// Allows nothing.
-struct Spent;
-
-impl Budget for Spent {
-    fn deposit(&self) {}
-
-    fn withdraw(&self) -> bool {
-        false
-    }
 }
 
 #[tokio::test]

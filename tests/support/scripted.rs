@@ -325,3 +325,14 @@ impl tower::Service<Request> for PodService {
         })
     }
 }
+
+/// A budget for retries that allows none.
+pub struct Spent;
+
+impl tower::retry::budget::Budget for Spent {
+    fn deposit(&self) {}
+
+    fn withdraw(&self) -> bool {
+        false
+    }
+}
