@@ -29,12 +29,12 @@ use tokio::time::Instant;
 use crate::{endpoint::Endpoint, error::BoxError};
 use fallback::Fallback;
 
-/// How often a set that never changes is told at most. Hints to look again come in answer to a set, too.
+/// A set that never changes is yielded at most this often: hints to look again may themselves follow a yielded set.
 const PACE: Duration = Duration::from_secs(1);
 
 /// A source of endpoints: it yields the whole set, again and again.
 ///
-/// The balancer polls it from its one background task and from nowhere else; what it yields is what requests see.
+/// The balancer polls it from its one background task only, and sends requests to the set that it yields.
 /// [`Dns`](crate::Dns), `EndpointSlices` (feature `kube`), [`StaticEndpoints`] and
 /// [`StreamDiscovery`](crate::StreamDiscovery) come with the crate.
 ///
@@ -47,11 +47,11 @@ const PACE: Duration = Duration::from_secs(1);
 /// use tower_headless::{StreamDiscovery, http::Client};
 ///
 /// # async fn ask() -> io::Result<Vec<SocketAddr>> { Ok(vec![([10, 244, 1, 7], 80).into()]) }
-/// /// The pods' addresses, or an error: then the last set stays.
+/// /// The pods' addresses. On an error the last set stays.
 /// async fn registered() -> io::Result<Vec<SocketAddr>> {
-///     let pods = timeout(Duration::from_secs(5), ask()).await??; // a registry that hangs is no registry
+///     let pods = timeout(Duration::from_secs(5), ask()).await??; // a registry that hangs has failed
 ///     match pods.is_empty() {
-///         // It would be believed at once. Only `Ok` an empty set if the registry is sure of it.
+///         // An empty set is believed at once: return it only if the registry is sure.
 ///         true => Err(io::Error::other("the registry names no pods")),
 ///         false => Ok(pods),
 ///     }
@@ -70,7 +70,7 @@ const PACE: Duration = Duration::from_secs(1);
 /// # }
 /// ```
 ///
-/// One that is to hear of refusals as well, and look again then, implements the trait. One method is required:
+/// To be told of refused connections, and to look again then, implement the trait. One method is required:
 ///
 /// ```
 /// use std::task::{Context, Poll, ready};
@@ -98,67 +98,70 @@ const PACE: Duration = Duration::from_secs(1);
 pub trait Discovery: Send + 'static {
     /// Waits for the next answer.
     ///
-    /// - `Ok`: the whole set as it is now, in any order; repetitions count once. Yield it after every successful look,
-    ///   changed or not: an unchanged set costs a comparison, and tells the balancer that its knowledge is fresh.
-    /// - `Ok` with an empty set: there are no pods. The balancer believes it at once: it drops all that it has, and requests wait
-    ///   for others up to the ready timeout. If the source isn't sure, it should yield `Err` instead.
-    ///   [`Dns`](crate::Dns) has an empty answer [confirmed](crate::OnEmpty) for 10 s before it yields it.
-    /// - `Err`: a look failed. The set stays as it is, and the error is what a caller who waits for endpoints gets to
-    ///   see. The source goes on. The reader logs the error, each text once in ten minutes; a source needn't.
-    /// - An empty set may be followed at once by an `Err` that says why it is empty. That is no failure of the source.
+    /// - `Ok`: the whole set as it is now, in any order; duplicates count once. Yield it after every successful look,
+    ///   even if nothing changed: that costs one comparison, and tells the balancer that its set is fresh.
+    /// - `Ok` with an empty set: there are no pods. The balancer believes it at once: it drops all endpoints, and
+    ///   requests wait for new ones up to the ready timeout. If the source isn't sure, it should yield `Err` instead.
+    ///   [`Dns`](crate::Dns) yields an empty set only after it has been [confirmed](crate::OnEmpty) for 10 s.
+    /// - `Err`: a look failed. The last set stays, and callers who time out waiting for endpoints get this error. Keep
+    ///   looking afterwards. The balancer logs the error, each text once in ten minutes, so the source needn't.
+    /// - An `Err` right after an empty set gives the reason why it is empty. It doesn't count as a failure of the
+    ///   source.
     ///
-    /// `Pending` arranges for a wakeup, as ever. A source with nothing more to say stays pending.
+    /// `Pending` must arrange for a wakeup, as usual. A source with nothing more to say stays pending.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>>;
 
-    /// Hints that the set may be out of date: look again, as soon as the source can afford it.
+    /// Hints that the set may be out of date: look again as soon as the source can afford it.
     ///
-    /// Comes often while no endpoint accepts requests; the source limits its own pace.
+    /// This is called often while no endpoint accepts requests, so the source must limit its own pace.
     fn refresh(&mut self) {}
 
-    /// Hints that `endpoint` refused a connection. By default, as good as [`refresh`](Self::refresh).
+    /// Hints that `endpoint` refused a connection. By default, this calls [`refresh`](Self::refresh).
     fn refused(&mut self, endpoint: &Endpoint) {
         let _ = endpoint;
         self.refresh();
     }
 
-    /// Hints that `endpoint`, which [refused](Self::refused), accepts connections again. By default, nothing follows.
+    /// Hints that `endpoint`, which [refused](Self::refused), accepts connections again. Does nothing by default.
     fn accepted(&mut self, endpoint: &Endpoint) {
         let _ = endpoint;
     }
 
-    /// Hints that requests ask for the pod of this name, which may or may not be in the set. By default, nothing follows.
+    /// Hints that requests ask for the pod of this name, whether it is in the set or not. Does nothing by default.
     ///
-    /// For a source that learns pods' names one by one, as [`Dns`](crate::Dns) does. Comes once a minute for as long as
-    /// anybody asks, and soon when somebody begins to; where requests ask for hundreds of names, a little more often.
+    /// It serves sources that look up pods' names one by one, as [`Dns`](crate::Dns) does. It is called soon after the
+    /// first request for a name, then once a minute while requests ask for it; a little more often if they ask for
+    /// hundreds of names.
     ///
-    /// Returns whether the source makes use of such hints. If not, as by default, it gets no more of them.
+    /// Returns whether the source uses such hints. If not, as by default, it gets no more of them.
     fn wanted(&mut self, pod: &str) -> bool {
         let _ = pod;
         false
     }
 
-    /// How old the last set was when it was yielded; zero unless the source had kept it from before.
+    /// How old the last set was when it was yielded. Zero by default; only a source that yields stored sets returns
+    /// more.
     ///
-    /// A clone of a source that nobody has polled for a while may have nothing better than an old set. The balancer counts
-    /// its [staleness](crate::Balance::staleness) from the set's true age. A source that yields what it has just learnt
-    /// needn't implement this.
+    /// For example, the clone of a source that wasn't polled for a while may have only an old set to yield. The
+    /// balancer adds this age to its [staleness](crate::Balance::staleness). A source that yields only what it has just
+    /// learnt needn't implement this.
     fn age(&self) -> Duration {
         Duration::ZERO
     }
 
-    /// The name of the service that this finds the pods of, such as `nginx-headless.default`, for errors to tell; none by
-    /// default. [`BalanceBuilder::name`](crate::BalanceBuilder::name) comes before it.
+    /// The name of the service whose pods this finds, such as `nginx-headless.default`, for errors and logs. None by
+    /// default. [`BalanceBuilder::name`](crate::BalanceBuilder::name) overrides it.
     fn name(&self) -> Option<String> {
         None
     }
 
-    /// What the source tells of itself, for [`Balance::explain`](crate::Balance::explain): by default, only that it is
-    /// `custom`. The balancer asks after it has polled the source.
+    /// What the source says about itself in [`Balance::explain`](crate::Balance::explain): by default, only that it is
+    /// `custom`. The balancer calls this each time after it has polled the source.
     fn report(&self) -> DiscoveryReport {
         DiscoveryReport::new("custom")
     }
 
-    /// This source as the primary, with `other` as its fallback while this one can't be asked: see [`Fallback`].
+    /// Uses this source, and falls back to `other` while this one fails: see [`Fallback`].
     fn or<D: Discovery>(self, other: D) -> Fallback<Self, D>
     where
         Self: Sized,
@@ -167,7 +170,7 @@ pub trait Discovery: Send + 'static {
     }
 }
 
-/// A boxed source, which may be chosen at run time: `Box<dyn Discovery>`.
+/// A boxed source, for a choice at run time: `Box<dyn Discovery>`.
 impl<D: Discovery + ?Sized> Discovery for Box<D> {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>> {
         (**self).poll_next(cx)
@@ -202,7 +205,8 @@ impl<D: Discovery + ?Sized> Discovery for Box<D> {
     }
 }
 
-/// A set of endpoints that never changes. A [`refresh`](Discovery::refresh) has it told again, once a second at most.
+/// A set of endpoints that never changes. It is yielded once, and again on [`refresh`](Discovery::refresh), at most
+/// once a second.
 ///
 /// ```
 /// use tower_headless::StaticEndpoints;
@@ -211,7 +215,7 @@ impl<D: Discovery + ?Sized> Discovery for Box<D> {
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
 ///
-/// Endpoints of which more is known than the address are collected:
+/// To give more than addresses, such as weights, collect endpoints:
 ///
 /// ```
 /// use tower_headless::{Endpoint, StaticEndpoints};
@@ -224,8 +228,8 @@ impl<D: Discovery + ?Sized> Discovery for Box<D> {
 #[derive(Debug)]
 pub struct StaticEndpoints {
     endpoints: Vec<Endpoint>,
-    /// When it was told; none if that is to be done.
-    told: Option<Instant>,
+    /// When the set was last yielded; none if it is due.
+    yielded: Option<Instant>,
 }
 
 impl StaticEndpoints {
@@ -234,12 +238,12 @@ impl StaticEndpoints {
         addresses.into_iter().map(Endpoint::new).collect()
     }
 
-    /// The set, if it is to be told.
+    /// The set, if it is due.
     fn next(&mut self) -> Option<Vec<Endpoint>> {
-        if self.told.is_some() {
+        if self.yielded.is_some() {
             return None;
         }
-        self.told = Some(Instant::now());
+        self.yielded = Some(Instant::now());
         Some(self.endpoints.clone())
     }
 }
@@ -248,7 +252,7 @@ impl FromIterator<Endpoint> for StaticEndpoints {
     fn from_iter<I: IntoIterator<Item = Endpoint>>(endpoints: I) -> Self {
         Self {
             endpoints: endpoints.into_iter().collect(),
-            told: None,
+            yielded: None,
         }
     }
 }
@@ -263,13 +267,13 @@ impl Discovery for StaticEndpoints {
         DiscoveryReport::new("static")
     }
 
-    /// The set is as true as ever: a [`Fallback`] that hears it needn't wait for anything newer.
+    /// Yields the set again, so that a [`Fallback`] that waits for a new answer gets one.
     fn refresh(&mut self) {
-        self.told = self.told.filter(|told| told.elapsed() < PACE);
+        self.yielded = self.yielded.filter(|yielded| yielded.elapsed() < PACE);
     }
 }
 
-/// Begins anew: a clone tells its set from the start.
+/// A clone yields its set anew.
 impl Clone for StaticEndpoints {
     fn clone(&self) -> Self {
         self.endpoints.iter().cloned().collect()

@@ -12,22 +12,22 @@ use std::{
     sync::Arc,
 };
 
-/// One pod behind the service: where it is, and what is known of it.
+/// One pod behind the service: its address, and what discovery knows about it.
 ///
-/// Two endpoints are the same pod when their addresses are equal, unless both have hostnames, pod names or pod UIDs and
-/// those differ: then the address has been given to another pod. A pod that stays in the set from one answer to the next
-/// keeps its service, its connections and its counters, whatever else is learnt of it.
+/// Two endpoints are the same pod if their addresses are equal, unless both have hostnames, pod names or pod UIDs that
+/// differ: then another pod has got the address. A pod that stays in the set from one answer to the next keeps its
+/// service, connections and counters, even if more becomes known about it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
     address: SocketAddr,
     hostname: Option<Arc<str>>,
-    /// The hostname is true only as long as each answer says so.
+    /// The hostname holds only as long as each answer repeats it.
     is_leased: bool,
-    /// What DNS seldom tells; shared, because endpoints are cloned often.
+    /// What DNS seldom knows; shared, because endpoints are cloned often.
     details: Option<Arc<Details>>,
 }
 
-/// What may be known beside the address.
+/// What may be known besides the address and the hostname.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Details {
     pod_name: Option<Box<str>>,
@@ -37,7 +37,7 @@ struct Details {
     zone_hints: Vec<Box<str>>,
     node_hints: Vec<Box<str>>,
     is_terminating: bool,
-    /// 1 if none.
+    /// None means 1.
     weight: Option<u32>,
 }
 
@@ -52,58 +52,58 @@ impl Endpoint {
         }
     }
 
-    /// The same endpoint with the hostname of its pod.
+    /// Sets the hostname of the pod.
     pub fn with_hostname(mut self, hostname: impl Into<Arc<str>>) -> Self {
         self.hostname = Some(hostname.into());
         self.is_leased = false;
         self
     }
 
-    /// Gives it a hostname that is true only as long as each answer says so: what doesn't, takes it away.
+    /// Sets a hostname that the next answer must repeat, or else it is forgotten.
     #[cfg(any(feature = "dns", test))]
     pub(crate) fn lease_hostname(&mut self, hostname: Arc<str>) {
         self.hostname = Some(hostname);
         self.is_leased = true;
     }
 
-    /// The same endpoint with the name of its pod.
+    /// Sets the name of the pod.
     pub fn with_pod_name(self, name: impl Into<Box<str>>) -> Self {
         self.with(|details| details.pod_name = Some(name.into()))
     }
 
-    /// The same endpoint with the UID of its pod.
+    /// Sets the UID of the pod.
     pub fn with_pod_uid(self, uid: impl Into<Box<str>>) -> Self {
         self.with(|details| details.pod_uid = Some(uid.into()))
     }
 
-    /// The same endpoint with the name of the node that its pod runs on.
+    /// Sets the name of the node that the pod runs on.
     pub fn with_node(self, node: impl Into<Box<str>>) -> Self {
         self.with(|details| details.node = Some(node.into()))
     }
 
-    /// The same endpoint with the zone that its node stands in.
+    /// Sets the zone of the pod's node.
     pub fn with_zone(self, zone: impl Into<Box<str>>) -> Self {
         self.with(|details| details.zone = Some(zone.into()))
     }
 
-    /// The same endpoint with the zones that it is meant to serve.
+    /// Sets the zones whose clients the pod is meant to serve.
     pub fn with_zone_hints<Z: Into<Box<str>>>(self, zones: impl IntoIterator<Item = Z>) -> Self {
         let zones = zones.into_iter().map(Into::into).collect();
         self.with(|details| details.zone_hints = zones)
     }
 
-    /// The same endpoint with the nodes that it is meant to serve.
+    /// Sets the nodes whose clients the pod is meant to serve.
     pub fn with_node_hints<N: Into<Box<str>>>(self, nodes: impl IntoIterator<Item = N>) -> Self {
         let nodes = nodes.into_iter().map(Into::into).collect();
         self.with(|details| details.node_hints = nodes)
     }
 
-    /// The same endpoint, terminating or not.
+    /// Sets whether the pod is terminating.
     pub fn with_terminating(self, is_terminating: bool) -> Self {
         self.with(|details| details.is_terminating = is_terminating)
     }
 
-    /// The same endpoint with a [weight](Self::weight).
+    /// Sets the [weight](Self::weight).
     pub fn with_weight(self, weight: u32) -> Self {
         if weight == self.weight() {
             return self;
@@ -116,31 +116,31 @@ impl Endpoint {
         self
     }
 
-    /// Where it listens.
+    /// The address and port that the pod listens at.
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The pod's hostname where it has one of its own, as a StatefulSet's pods have: `web-0`.
+    /// The pod's own hostname, if it has one, as a StatefulSet's pods do: `web-0`.
     ///
-    /// SRV records tell it ([`Dns::srv`](crate::Dns::srv)). A and AAAA records don't, but pods that requests ask for by name are
-    /// [looked up](crate::Dns#pods-own-names).
+    /// SRV records carry it ([`Dns::srv`](crate::Dns::srv)). A and AAAA records don't, but pods that requests ask for
+    /// by name are [looked up](crate::Dns#pods-own-names).
     pub fn hostname(&self) -> Option<&str> {
         self.hostname.as_deref()
     }
 
-    /// The name of the pod, where the source tells it, as EndpointSlices do.
+    /// The name of the pod, if the source knows it, as EndpointSlices do.
     pub fn pod_name(&self) -> Option<&str> {
         self.details()?.pod_name.as_deref()
     }
 
-    /// What the pod goes by over its lives: its hostname, else its own name, else its address with the port.
+    /// A name that a restarted pod keeps where it can: its hostname, else its pod name, else its address with the port.
     ///
-    /// A StatefulSet's pod is made anew under the same hostname and name, at another address. Other pods get another name each
-    /// time. A [`Subset`](crate::Subset) chooses pods by it, and [`ConsistentHash`](crate::ConsistentHash) finds the pods of keys.
+    /// A StatefulSet recreates a pod under the same hostname and name, at another address. Other pods get a new name
+    /// each time. [`Subset`](crate::Subset) and [`ConsistentHash`](crate::ConsistentHash) choose pods by this name.
     ///
-    /// A hostname that [`Dns`](crate::Dns#pods-own-names) has looked up because requests ask for it doesn't count: it is there
-    /// while they ask, and other clients don't know it.
+    /// A hostname that [`Dns`](crate::Dns#pods-own-names) looked up because requests ask for it doesn't count: it is
+    /// known only while they ask, and other clients don't know it.
     pub fn stable_name(&self) -> Cow<'_, str> {
         let hostname = self.hostname().filter(|_| !self.is_leased);
         match hostname.or(self.pod_name()) {
@@ -149,47 +149,47 @@ impl Endpoint {
         }
     }
 
-    /// The UID of the pod, where the source tells it: a pod that is made anew has its predecessor's name, but not its UID.
+    /// The UID of the pod, if the source knows it. A recreated pod may have its predecessor's name, but never its UID.
     pub fn pod_uid(&self) -> Option<&str> {
         self.details()?.pod_uid.as_deref()
     }
 
-    /// The node that the pod runs on, where the source tells it.
+    /// The node that the pod runs on, if the source knows it.
     pub fn node(&self) -> Option<&str> {
         self.details()?.node.as_deref()
     }
 
-    /// The zone that the pod's node stands in (`topology.kubernetes.io/zone`), where the source tells it.
+    /// The zone of the pod's node (`topology.kubernetes.io/zone`), if the source knows it.
     pub fn zone(&self) -> Option<&str> {
         self.details()?.zone.as_deref()
     }
 
-    /// The zones whose clients the pod is meant to serve, as the control plane has hinted (`hints.forZones`).
+    /// The zones whose clients the pod is meant to serve, by the control plane's hints (`hints.forZones`).
     pub fn zone_hints(&self) -> impl Iterator<Item = &str> {
         let hints = self.details().map(|details| &*details.zone_hints);
         hints.unwrap_or_default().iter().map(|zone| &**zone)
     }
 
-    /// The nodes whose clients the pod is meant to serve, as the control plane has hinted (`hints.forNodes`).
+    /// The nodes whose clients the pod is meant to serve, by the control plane's hints (`hints.forNodes`).
     pub fn node_hints(&self) -> impl Iterator<Item = &str> {
         let hints = self.details().map(|details| &*details.node_hints);
         hints.unwrap_or_default().iter().map(|node| &**node)
     }
 
-    /// Whether the pod is known to be on its way out.
+    /// Whether the pod is known to be terminating.
     pub fn is_terminating(&self) -> bool {
         self.details().is_some_and(|details| details.is_terminating)
     }
 
-    /// How much it is to get beside the others: with a weight of 3, three times as much as one with 1. 1 if nobody has said.
+    /// The relative weight, 1 by default: an endpoint with 3 gets three times as much as one with 1.
     ///
-    /// Only the weights' proportion counts, and where all are equal they count for nothing. Zero: it gets requests when no
-    /// endpoint with a weight accepts any. What a weight comes to is the policy's matter: [`RoundRobin`](crate::RoundRobin) and
-    /// [`Random`](crate::Random) share out requests in proportion, [`ConsistentHash`](crate::ConsistentHash) keys; the others do
-    /// so with requests in flight.
+    /// Only the proportion counts; equal weights have no effect. An endpoint with weight zero gets requests only if no
+    /// endpoint with a weight accepts any. The policy decides what is proportional to the weight: with
+    /// [`RoundRobin`](crate::RoundRobin) and [`Random`](crate::Random) the requests, with
+    /// [`ConsistentHash`](crate::ConsistentHash) the keys, with the others the requests in flight.
     ///
-    /// SRV records tell weights ([`Dns::srv`](crate::Dns::srv)), and any [`Discovery`](crate::Discovery) may. A weight is as
-    /// the last answer has it.
+    /// SRV records carry weights ([`Dns::srv`](crate::Dns::srv)), and any [`Discovery`](crate::Discovery) may set them.
+    /// The last answer's weight counts.
     pub fn weight(&self) -> u32 {
         self.details().and_then(|it| it.weight).unwrap_or(1)
     }
@@ -206,22 +206,22 @@ impl Endpoint {
         self.hostname = None;
     }
 
-    /// The order in which a set is kept, in which no two pods are equal.
+    /// The key that sets are sorted by; no two endpoints of a set have the same.
     pub(crate) fn identity(&self) -> SocketAddr {
         self.address
     }
 
-    /// What the pod is called: its hostname, else its own name.
+    /// The hostname, else the pod name.
     pub(crate) fn name(&self) -> Option<&str> {
         self.hostname().or(self.pod_name())
     }
 
-    /// Whether it is the pod of this name: its hostname, or its own.
+    /// Whether `name` is the hostname or the pod name.
     pub(crate) fn is_called(&self, name: &str) -> bool {
         self.hostname() == Some(name) || self.pod_name() == Some(name)
     }
 
-    /// Whether both may be the same pod: what one side doesn't know is no difference.
+    /// Whether both may be the same pod. Something that only one side knows is no difference.
     pub(crate) fn is_same_pod(&self, other: &Self) -> bool {
         fn agree(ours: Option<&str>, theirs: Option<&str>) -> bool {
             ours.is_none() || theirs.is_none() || ours == theirs
@@ -234,9 +234,8 @@ impl Endpoint {
 }
 
 impl Endpoint {
-    /// Fills in what is known of the same pod from before: where it runs and what it is called stays true when the next
-    /// answer doesn't say so, as DNS doesn't. Hints, its weight, and whether it is
-    /// terminating, are as the last answer has them.
+    /// Fills in what earlier answers told about the same pod. Its names, node and zone stay true even if the next
+    /// answer lacks them, as DNS answers do. Hints, the weight and whether it is terminating are the last answer's.
     pub(crate) fn recall(&mut self, older: &Self) {
         if older.hostname.is_some() && !older.is_leased {
             self.hostname.clone_from(&older.hostname);
@@ -259,7 +258,7 @@ impl Endpoint {
 }
 
 impl Details {
-    /// Whether all of it stays true for as long as the pod lives.
+    /// Whether all of it holds for as long as the pod lives.
     fn is_lasting(&self) -> bool {
         self.zone_hints.is_empty()
             && self.node_hints.is_empty()

@@ -1,3 +1,3 @@
-//! What the fuzz targets (`fuzz/`) call below the public interface. Only a build with `--cfg fuzzing` has it.
+//! Internals that the fuzz targets (`fuzz/`) call. Only builds with `--cfg fuzzing` have it.
 
 pub use crate::discovery::dns::fuzzing::{NameServer, discovery, resolv_conf, resolve};

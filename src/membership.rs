@@ -1,4 +1,4 @@
-//! The set of endpoints for those who need the set itself, or another balancer than this crate's.
+//! The set of endpoints, for programs that need the set itself or use another balancer.
 
 mod membership_stream;
 mod service_stream;
@@ -17,18 +17,18 @@ use crate::{
 pub struct MembershipChange {
     /// All endpoints now, in the order of their addresses.
     pub endpoints: Vec<Endpoint>,
-    /// Those that were not there before.
+    /// Endpoints that are new.
     pub joined: Vec<Endpoint>,
-    /// Those that are there no more.
+    /// Endpoints that are gone.
     pub left: Vec<Endpoint>,
 }
 
-/// The set as it was the last time, with all that was ever learnt of its pods; none before the first. Of each pod there is
-/// something besides, from when it joined.
+/// The last set, with everything learnt about its pods so far; none before the first set. Each pod carries a `T` made
+/// when it joined.
 #[derive(Debug)]
 pub(crate) struct Known<T = ()>(Option<Vec<(Endpoint, T)>>);
 
-/// What has changed since the last time.
+/// What changed since the last set.
 #[derive(Debug)]
 pub(crate) struct Change<T> {
     pub(crate) joined: Vec<Endpoint>,
@@ -42,10 +42,11 @@ impl<T> Default for Known<T> {
 }
 
 impl<T> Known<T> {
-    /// What `set`, in whatever order and with whatever repetitions it comes, changes. The first one always is a change.
+    /// Takes the new `set`, in any order and with duplicates, and returns what changed. The first set is always a
+    /// change.
     ///
-    /// What is learnt of a pod that stays is kept even if nothing else changes: it may tell the next pod at that address
-    /// from this one.
+    /// News about a pod that stays is stored even if nothing else changes: it may distinguish the next pod at that
+    /// address from this one.
     fn update(
         &mut self,
         set: Vec<Endpoint>,
@@ -77,7 +78,7 @@ impl<T> Known<T> {
 }
 
 impl Known {
-    /// What `set` changes, with all that there is now.
+    /// Takes the new `set` and returns what changed, along with the whole set.
     fn change(&mut self, set: Vec<Endpoint>) -> Option<MembershipChange> {
         let Change { joined, left } = self.update(set, |_| ())?;
         let now = self.0.iter().flatten();
@@ -102,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn sets_are_compared_as_sets() {
+    fn order_and_duplicates_do_not_matter() {
         let mut known = Known::<()>::default();
         let first = known
             .change(endpoints([3, 1, 2, 3]))
@@ -116,14 +117,14 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_first_set_is_news_too() {
+    fn an_empty_first_set_is_a_change() {
         let mut known = Known::<()>::default();
         assert!(known.change(Vec::new()).is_some());
         assert!(known.change(Vec::new()).is_none());
     }
 
     #[test]
-    fn another_hostname_is_another_pod_and_an_unknown_one_is_not() {
+    fn a_changed_hostname_is_another_pod_but_a_missing_one_is_not() {
         let mut known = Known::<()>::default();
         let named = |name: &str| vec![endpoint(1).with_hostname(name)];
         known.change(named("web-0"));
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_learnt_late_tells_the_next_pod_from_this_one() {
+    fn a_uid_learnt_late_distinguishes_the_next_pod_at_the_address() {
         let mut known = Known::<()>::default();
         let of = |uid: &str| vec![endpoint(1).with_pod_uid(uid)];
         known.change(endpoints([1]));

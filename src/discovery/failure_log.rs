@@ -1,8 +1,8 @@
-//! A source's failures in the log.
+//! Logs a source's failures without flooding the log.
 //!
-//! A source may fail every few seconds for hours. An operator wants to read of it when it begins, when the reason
-//! changes, now and then while it lasts, and when it is over. So a text is warned about once in ten minutes, and at most
-//! eight texts are: some texts differ each time, by a port or a time. All else is for `debug`.
+//! A source may fail every few seconds for hours. An operator wants a line when it begins, when the reason changes, now
+//! and then while it lasts, and when it is over. So each text is a warning once in ten minutes. At most eight texts are
+//! warnings in that time, because some texts differ each time, by a port or a time. The rest is logged at `debug`.
 
 use std::time::Duration;
 
@@ -14,25 +14,26 @@ use crate::{
     logs::{DISCOVERY, Line, debug, here, info, warn},
 };
 
-/// How long a text isn't warned about again.
+/// The same text is warned about at most once in this time.
 const PERIOD: Duration = Duration::from_secs(600);
 
-/// How many texts are warned about in that time.
+/// At most this many texts are warned about in [`PERIOD`].
 const MOST: usize = 8;
 
-/// Logs what comes of one source. Whoever reads a source has one: sources don't warn about their failures themselves.
+/// Logs one source's failures and recovery. Each reader of a source has one; sources don't log their failures
+/// themselves.
 #[derive(Debug, Default)]
 pub(crate) struct FailureLog {
     /// The warnings of the last ten minutes.
     warned: Vec<(String, Instant)>,
     /// Whether the last set had endpoints; none before the first set.
     has_endpoints: Option<bool>,
-    /// A failure has been warned about, and there has been no set with endpoints since.
+    /// A failure was warned about, and no set with endpoints has come since.
     is_failing: bool,
 }
 
 impl FailureLog {
-    /// Logs `answer`, if it is worth it.
+    /// Logs `answer` if it is a failure, or the first success after one.
     pub(crate) fn note(&mut self, answer: &Result<Vec<Endpoint>, BoxError>) {
         match answer {
             Ok(set) => {
@@ -53,7 +54,7 @@ impl FailureLog {
                     return;
                 }
                 self.is_failing = true;
-                // The one text of several lines: it may show a manifest to copy, so it isn't a quoted string.
+                // Unquoted, though it may have several lines: it may hold a manifest to copy.
                 warn!(DISCOVERY, here(), error = %text, "discovery failed; {state}");
             }
         }
@@ -67,7 +68,7 @@ impl FailureLog {
         }
     }
 
-    /// Whether to warn of `text`, and if so takes note of it.
+    /// Whether to warn of `text` now; if so, remembers it.
     fn is_due(&mut self, text: &str, now: Instant) -> bool {
         self.warned.retain(|(_, at)| *at + PERIOD > now);
         let is_known = self.warned.iter().any(|(warned, _)| warned == text);
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_warned_about_at_once_and_going_back_and_forth_is_not() {
+    fn a_new_text_is_warned_about_at_once_and_alternating_texts_are_not() {
         assert_eq!(
             warnings(|second| (second / 1000).to_string()),
             2 + 2 + 2 + 1
@@ -107,12 +108,12 @@ mod tests {
     }
 
     #[test]
-    fn texts_that_never_repeat_have_a_bound() {
+    fn texts_that_never_repeat_are_warned_about_8_times_in_ten_minutes() {
         assert_eq!(warnings(|second| second.to_string()), 8 * 6);
     }
 
     #[test]
-    fn what_is_said_of_the_endpoints_is_true() {
+    fn the_log_says_whether_there_are_endpoints() {
         let mut log = FailureLog::default();
         let endpoint = Endpoint::new(([10, 0, 0, 1], 80).into());
         assert_eq!(log.state(), "no endpoints yet");

@@ -1,31 +1,32 @@
-//! What a source tells of itself.
+//! What a source says about itself.
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-/// What a [source](crate::Discovery::report) tells of itself, for [`Balance::explain`](crate::Balance::explain) to show.
+/// What a [source](crate::Discovery::report) says about itself. [`Balance::explain`](crate::Balance::explain) shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DiscoveryReport {
-    /// What kind of source it is: `dns`, `endpoint_slices`, `static`, `stream`, or a word of your own.
+    /// The kind of source: `dns`, `endpoint_slices`, `static`, `stream`, or a word of your own.
     pub kind: Cow<'static, str>,
-    /// The full name that has answered, or what else the source found the set under.
+    /// The full name that the set was found under, such as the fully qualified DNS name.
     pub name: Option<Arc<str>>,
-    /// Who has answered last: a name server, an API server.
+    /// The server that answered last: a name server or an API server.
     pub server: Option<Arc<str>>,
-    /// How long the last answer holds, as it says itself.
+    /// The last answer's time to live, if it has one.
     pub ttl: Option<Duration>,
-    /// What it does now, in a word or two: an EndpointSlices source `lists`, `watches`, or `waits` to try again.
+    /// What the source is doing, in a word or two: an EndpointSlices source `lists`, `watches`, or `waits` to try
+    /// again.
     pub activity: Option<Cow<'static, str>>,
-    /// When the source looks next; none if it doesn't look, but is told.
+    /// When the source asks next; none if it doesn't ask, because changes are pushed to it.
     pub next_look: Option<Instant>,
-    /// It is the second source of a [`Fallback`](crate::Fallback), whose first one can't be asked.
+    /// Whether this is the fallback of a [`Fallback`](crate::Fallback), in use because the primary fails.
     pub is_fallback: bool,
 }
 
 impl DiscoveryReport {
-    /// That there is a source of this kind.
+    /// A report with the kind alone.
     pub fn new(kind: impl Into<Cow<'static, str>>) -> Self {
         Self {
             kind: kind.into(),
@@ -38,7 +39,7 @@ impl DiscoveryReport {
         }
     }
 
-    /// Whether both are of the same source, whatever that has found.
+    /// Whether both come from the same source, whatever it found.
     pub(crate) fn is_of_same_source(&self, other: &Self) -> bool {
         (&self.kind, self.is_fallback) == (&other.kind, other.is_fallback)
     }

@@ -10,8 +10,8 @@ use futures_util::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
 use super::{Discovery, DiscoveryReport};
 use crate::{endpoint::Endpoint, error::BoxError};
 
-/// Discovery by a stream, each of whose items is the whole set as it is then. An empty one is believed at once. [`Discovery`] shows a
-/// stream that asks a registry every 10 s.
+/// Discovery by a stream. Each item is the whole set at that moment; an empty set is believed at once. [`Discovery`]
+/// shows a stream that asks a registry every 10 s.
 ///
 /// ```
 /// use std::net::SocketAddr;
@@ -29,14 +29,15 @@ use crate::{endpoint::Endpoint, error::BoxError};
 /// # }
 /// ```
 ///
-/// When the stream ends, the last set stays for ever. The stream isn't told of refusals: it decides by itself when to look.
+/// When the stream ends, the last set stays for ever. The stream isn't told of refused connections: it decides by
+/// itself when to look.
 pub struct StreamDiscovery {
     /// None once it has ended.
     sets: Option<BoxStream<'static, Result<Vec<Endpoint>, BoxError>>>,
 }
 
 impl StreamDiscovery {
-    /// Discovery by a stream that doesn't fail. Its items are sets of [`Endpoint`]s, or of plain addresses.
+    /// Discovery by a stream that can't fail. Its items are sets of [`Endpoint`]s, or of plain addresses.
     pub fn new<S>(sets: S) -> Self
     where
         S: Stream<Item: IntoIterator<Item: Into<Endpoint>>> + Send + 'static,
@@ -44,7 +45,7 @@ impl StreamDiscovery {
         Self::fallible(sets.map(Ok::<_, BoxError>))
     }
 
-    /// Discovery by a stream that may fail. An error changes nothing in the set, and doesn't end the stream.
+    /// Discovery by a stream that can fail. An error leaves the set unchanged, and doesn't end the stream.
     ///
     /// ```
     /// use std::io;

@@ -21,11 +21,12 @@ use crate::{
 
 /// A stream of membership changes. The first item has all endpoints as joined.
 ///
-/// [`Balance::watch`](crate::Balance::watch) gives one of a balancer's endpoints. One of its own, over any discovery, is for
-/// programs that need to know their peers and send them nothing through this crate: gossip, sharding, a cache's ring.
+/// [`Balance::watch`](crate::Balance::watch) returns one for a balancer's endpoints. [`new`](Self::new) makes one over
+/// any discovery, for programs that need to know their peers but don't send them requests through this crate: gossip,
+/// sharding, a cache's ring.
 ///
-/// No change is missed, but several may come as one where the reader is slow. A balancer's stream ends when the last
-/// clone of the balancer is dropped; one over discovery goes on for ever.
+/// No change is missed, but a slow reader may get several as one. A balancer's stream ends when the last clone of the
+/// balancer is dropped; a stream over discovery never ends.
 ///
 /// ```no_run
 /// use futures::StreamExt;
@@ -45,7 +46,7 @@ pub struct MembershipStream {
 }
 
 impl MembershipStream {
-    /// A stream of what `discovery` finds. It looks only while the stream is polled.
+    /// A stream of the changes that `discovery` finds. Discovery runs only while the stream is polled.
     ///
     /// Failed lookups change nothing. They are logged, each error once in ten minutes.
     pub fn new(discovery: impl Discovery) -> Self {
@@ -65,7 +66,7 @@ impl MembershipStream {
     }
 }
 
-/// What a stream of its own reads.
+/// The state of a stream over discovery, outside of any balancer.
 struct Source<D> {
     service: Option<Arc<str>>,
     discovery: D,

@@ -1,4 +1,4 @@
-//! Tower's own interface for what comes and goes.
+//! Discovery in the form that tower's own balancers take.
 
 use std::{
     collections::VecDeque,
@@ -21,8 +21,8 @@ use crate::{
 
 /// A service for each endpoint that discovery finds, as a [`tower::discover::Discover`]: for tower's own balancers.
 ///
-/// It never yields an error: tower takes one for the end. A failed lookup changes nothing; it is logged, each error once
-/// in ten minutes.
+/// It never yields an error, because tower would end the stream on one. A failed lookup changes nothing; it is logged,
+/// each error once in ten minutes.
 ///
 /// ```no_run
 /// use tower::{balance::p2c::Balance, load::Constant, service_fn};
@@ -43,19 +43,20 @@ use crate::{
 pub struct ServiceStream<D, M> {
     discovery: D,
     make: M,
-    /// With the endpoints as they were when they joined: tower knows them by that, whatever is learnt of them.
+    /// Each with the endpoint as it was when it joined: that is tower's key, which must not change when more becomes
+    /// known.
     known: Known<Endpoint>,
     failures: FailureLog,
-    changes: VecDeque<Joining>,
+    changes: VecDeque<Queued>,
 }
 
-enum Joining {
-    Yes(Endpoint),
-    No(Endpoint),
+enum Queued {
+    Joined(Endpoint),
+    Left(Endpoint),
 }
 
 impl<D, M> ServiceStream<D, M> {
-    /// Services that `make` makes, of what `discovery` finds.
+    /// A service from `make` for each endpoint that `discovery` finds.
     pub fn new(discovery: D, make: M) -> Self {
         Self {
             discovery,
@@ -66,14 +67,14 @@ impl<D, M> ServiceStream<D, M> {
         }
     }
 
-    /// Those that join come first, so that a set that is replaced whole is never empty on the way.
+    /// Queues joins before leaves, so that tower's set is never empty while every pod is replaced.
     fn change(&mut self, change: Membership<Endpoint>) {
         let left = change
             .left
             .into_iter()
-            .map(|(_, as_joined)| Joining::No(as_joined));
+            .map(|(_, as_joined)| Queued::Left(as_joined));
         self.changes
-            .extend(change.joined.into_iter().map(Joining::Yes));
+            .extend(change.joined.into_iter().map(Queued::Joined));
         self.changes.extend(left);
     }
 }
@@ -89,11 +90,11 @@ where
         let this = &mut *self;
         loop {
             match this.changes.pop_front() {
-                Some(Joining::Yes(endpoint)) => {
+                Some(Queued::Joined(endpoint)) => {
                     let service = (this.make)(&endpoint);
                     return Poll::Ready(Some(Ok(Change::Insert(endpoint, service))));
                 }
-                Some(Joining::No(endpoint)) => {
+                Some(Queued::Left(endpoint)) => {
                     return Poll::Ready(Some(Ok(Change::Remove(endpoint))));
                 }
                 None => {}
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_is_named_as_it_joined() {
+    fn a_leaving_endpoint_is_removed_by_the_key_it_joined_with() {
         let endpoint = |host| Endpoint::new(([10, 0, 0, host], 80).into());
         let learnt = endpoint(1).with_zone("a");
         let answers = [
