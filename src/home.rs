@@ -1,9 +1,9 @@
-//! Which runtime something lives in.
+//! Which tokio runtime something lives in.
 //!
-//! Timers, sockets and tasks belong to the tokio runtime that they were made in. When it ends they are dead, and where
-//! nobody drives it (a current-thread runtime between two calls of `block_on`) they stand still. A client may live longer
-//! than its first runtime, and be used in several: what it keeps from one request to the next knows its runtime, and is
-//! made anew in another one.
+//! Timers, sockets and tasks belong to the tokio runtime that they were made in. They are dead when it ends, and stand
+//! still while nobody drives it (a current-thread runtime between two calls of `block_on`). A client may outlive its
+//! first runtime, and be used in several. So whatever it keeps between requests knows its runtime, and is made anew in
+//! another one.
 
 use std::{
     future::Future,
@@ -18,16 +18,16 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-/// A runtime. tokio numbers them, and gives no number twice.
+/// A runtime, by tokio's number for it, which is never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Home {
     pub(crate) id: Id,
-    /// It has threads of its own, so that its tasks run whatever anybody does.
+    /// It has its own worker threads, so its tasks run without anybody driving it.
     runs_by_itself: bool,
 }
 
 impl Home {
-    /// The runtime that this is called in.
+    /// The current runtime.
     pub(crate) fn here() -> Option<Self> {
         Handle::try_current().ok().as_ref().map(Self::of)
     }
@@ -39,7 +39,7 @@ impl Home {
         }
     }
 
-    /// Whether its tasks run while whoever calls this waits for them, unless it has ended.
+    /// Whether its tasks run while the caller waits for them. (They don't if it has ended, which isn't checked.)
     #[inline]
     pub(crate) fn runs_beside_us(&self) -> bool {
         self.runs_by_itself || self.is_here()
@@ -51,13 +51,13 @@ impl Home {
         !self.runs_by_itself
     }
 
-    /// Whether this is called in it.
+    /// Whether it is the current runtime.
     pub(crate) fn is_here(&self) -> bool {
         Self::here().is_some_and(|here| here.id == self.id)
     }
 }
 
-/// A timer that may be polled in another runtime than before, or outside of any.
+/// A timer that may be polled in any runtime, a different one each time, or outside of any.
 #[derive(Debug)]
 pub(crate) struct Timer {
     due: Instant,
@@ -65,17 +65,17 @@ pub(crate) struct Timer {
     outside: Outside,
 }
 
-/// How the time passes for whoever waits outside of a runtime.
+/// How the timer works when polled outside of a runtime.
 #[derive(Debug)]
 enum Outside {
-    /// In the runtime where the timer was made, should somebody have to wait.
+    /// By a task in the runtime where the timer was made, spawned when it is needed.
     Runtime(Handle),
     Waits(Sleeper),
     /// There is no runtime, or it has ended.
     Nowhere,
 }
 
-/// A task that sleeps, for as long as somebody waits for it.
+/// A task that sleeps; dropping this ends it.
 #[derive(Debug)]
 struct Sleeper(JoinHandle<()>);
 
@@ -95,14 +95,14 @@ impl Timer {
         }
     }
 
-    /// A time beyond the end of time is in thirty years.
+    /// A timer due after `time`, or after thirty years if that overflows.
     pub(crate) fn after(time: Duration) -> Self {
         const THIRTY_YEARS: Duration = Duration::from_secs(86_400 * 365 * 30);
         let now = Instant::now();
         Self::at(now.checked_add(time).unwrap_or(now + THIRTY_YEARS))
     }
 
-    /// When it is due; as it was, if that is the same time.
+    /// Sets when it is due. Does nothing if that is unchanged.
     pub(crate) fn reset(&mut self, due: Instant) {
         if self.due != due {
             self.due = due;
@@ -129,7 +129,8 @@ impl Timer {
         }
     }
 
-    /// Outside of a runtime somebody else has to wake whoever waits. Where nobody can, it is due only for who looks.
+    /// Outside of a runtime, a task in another runtime wakes the caller. If there is none, nothing wakes it, and the
+    /// timer only fires when it is polled after its time.
     #[cold]
     fn poll_outside(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let due = self.due;

@@ -1,10 +1,12 @@
 //! Which endpoints are near the client.
 //!
-//! Kubernetes' control plane hints at it: with `spec.trafficDistribution: PreferSameZone`, and with the older annotation
-//! for topology aware routing, each endpoint of an EndpointSlice has the zones whose clients it is meant for
-//! (`hints.forZones`), with `PreferSameNode` the nodes as well (`hints.forNodes`). Hints are taken as kube-proxy takes them:
-//! all or none, for an endpoint without any says that the slices are being rewritten, and none where no endpoint is meant
-//! for this client. Where there are none, the zones or nodes that the pods are in may serve instead, by choice.
+//! Kubernetes' control plane gives hints. With `spec.trafficDistribution: PreferSameZone`, and with the older
+//! annotation for topology aware routing, each endpoint of an EndpointSlice names the zones whose clients it is meant
+//! for (`hints.forZones`). With `PreferSameNode` it names the nodes as well (`hints.forNodes`).
+//!
+//! Hints are used as kube-proxy uses them: only if every endpoint has some, because a missing one means that the slices
+//! are mid-update, and only if some endpoint is meant for this client. Without usable hints, the zone or node that each
+//! pod is in may be used instead, if the user chose so.
 
 mod split;
 
@@ -14,7 +16,7 @@ use std::collections::HashSet;
 
 use crate::endpoint::Endpoint;
 
-/// Where the client is, and what to make of it.
+/// Where the client is, and whether pods there are preferred even without hints.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LocalityPreference {
     zone: Place,
@@ -25,32 +27,33 @@ pub(crate) struct LocalityPreference {
 struct Place {
     /// Empty if not known.
     name: Box<str>,
-    /// Whether the endpoints there are near if there are no hints.
+    /// Whether endpoints there count as near without hints.
     without_hints: bool,
 }
 
-/// The endpoints that are near, one of them at least.
+/// Which endpoints are near; at least one is.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Nearest {
-    /// Of each endpoint, whether it is one of them.
+    /// For each endpoint, whether it is near.
     pub(crate) is_near: Box<[bool]>,
-    /// How many zones, or nodes, the endpoints are for. One of them is the client's.
+    /// How many zones (or nodes) the endpoints are for, the client's included.
     places: usize,
-    /// In a part of a set: the near ones' part of the whole set, divided by their part of this one.
+    /// In a subset: the near endpoints' fraction of the whole set, divided by their fraction of the subset. Otherwise
+    /// 1.
     scale: f64,
 }
 
-/// How the writer of a set gets to know which endpoints are near.
+/// How the writer of a set learns which endpoints are near.
 #[derive(Debug)]
 pub(crate) enum Proximities {
     /// By looking at the set.
     Look,
-    /// The set is part of a larger one, which has been looked at.
+    /// The set is a subset of one that has been looked at.
     Known(Option<Nearest>),
 }
 
 impl Nearest {
-    /// The part of the requests that is for the near ones, where so much weight of theirs and of all is available.
+    /// The share of requests for the near endpoints, given the available weight of the near ones and of all.
     fn share(&self, near: u64, all: u64) -> f64 {
         if all == 0 {
             return 0.0;
@@ -58,14 +61,14 @@ impl Nearest {
         (near as f64 * self.places as f64 * self.scale / all as f64).min(1.0)
     }
 
-    /// The same where all of `endpoints` are available.
+    /// The share of requests for the near endpoints while all of `endpoints` are available.
     pub(crate) fn full_share(&self, endpoints: &[Endpoint]) -> f64 {
         let (near, all) = weights(endpoints, &self.is_near);
         self.share(near, all)
     }
 
-    /// What is near of `part`, which `indices` of `whole` have become, if any of it is. It gets the share that the near ones
-    /// have of the whole.
+    /// The near endpoints of `part`, the endpoints of `whole` at `indices`; none if none is near. They get the share
+    /// that the near endpoints have in the whole.
     pub(crate) fn part(
         &self,
         whole: &[Endpoint],
@@ -87,7 +90,7 @@ impl Nearest {
     }
 }
 
-/// The weight of the near ones, and of all.
+/// The weight of the near endpoints, and of all.
 fn weights(endpoints: &[Endpoint], is_near: &[bool]) -> (u64, u64) {
     let weights = endpoints
         .iter()
@@ -116,7 +119,7 @@ impl LocalityPreference {
         self.node = Place::preferred(name);
     }
 
-    /// The near ones of `endpoints`; none if nothing tells which they are, or none is.
+    /// The near ones of `endpoints`; none if it isn't known which are near, or none is.
     pub(crate) fn nearest(&self, endpoints: &[Endpoint]) -> Option<Nearest> {
         let (zone, node) = (&self.zone, &self.node);
         None.or_else(|| node.hinted(endpoints, |endpoint| endpoint.node_hints()))
@@ -134,7 +137,7 @@ impl Place {
         }
     }
 
-    /// Those that are hinted to be for this place, if all have hints.
+    /// The endpoints with a hint for this place, if all endpoints have hints.
     fn hinted<'a, I: Iterator<Item = &'a str>>(
         &self,
         endpoints: &'a [Endpoint],
@@ -145,7 +148,7 @@ impl Place {
         all.then(|| self.among(endpoints, hints))?
     }
 
-    /// Those in this place, if that is enough.
+    /// The endpoints in this place, if they count without hints.
     fn preferred_among<'a>(
         &self,
         endpoints: &'a [Endpoint],
@@ -224,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn hints_are_for_all_or_count_for_nothing() {
+    fn hints_count_only_if_every_endpoint_has_some() {
         let mut set = vec![hinted(1, "a", "x"), hinted(2, "b", "y")];
         assert!(near(|near| near.zone("a"), &set).is_some());
         set.push(endpoint(3).with_zone("a"));
@@ -240,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn where_pods_are_counts_only_by_choice_and_without_hints() {
+    fn the_pods_own_zone_or_node_counts_only_by_choice_and_without_hints() {
         let zoned = |host, zone: &str| endpoint(host).with_zone(zone).with_node(format!("n{host}"));
         let mut set = vec![zoned(1, "a"), zoned(2, "b"), zoned(3, "b"), endpoint(4)];
         assert_eq!(near(|near| near.zone("b"), &set), None);
@@ -258,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn the_share_is_what_makes_the_fair_part() {
+    fn the_near_share_gives_each_endpoint_its_fair_part() {
         for (near, all, places, expected) in [
             (10, 30, 3, 1.0),
             (10, 25, 3, 1.0),
@@ -281,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_has_the_share_of_the_whole() {
+    fn a_subset_keeps_the_near_share_of_the_whole_set() {
         let zoned = |host, zone: &str| endpoint(host).with_zone(zone);
         let zone = |host| {
             if host < 10 {
@@ -312,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_no_place() {
+    fn an_unknown_zone_is_near_to_nothing() {
         let set = [endpoint(1).with_zone(""), endpoint(2)];
         assert_eq!(near(|near| near.prefer_zone(""), &set), None);
         assert_eq!(near(|_| {}, &set), None);

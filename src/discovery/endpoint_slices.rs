@@ -1,17 +1,17 @@
-//! A Service's pods, as the API server tells of them.
+//! Discovery by EndpointSlices: a Service's pods, as the API server lists them.
 //!
 //! | file | what lives there |
 //! | --- | --- |
-//! | `endpoint_slices/target.rs` | what to watch, as text |
-//! | `endpoint_slices/settings.rs` | what the user has chosen |
+//! | `endpoint_slices/target.rs` | parsing what to watch |
+//! | `endpoint_slices/settings.rs` | the user's settings |
 //! | `endpoint_slices/endpoints.rs`, `endpoint_slices/ports.rs` | slices → endpoints; pure |
-//! | `endpoint_slices/slices.rs` | the slices as last heard |
+//! | `endpoint_slices/slices.rs` | the slices as they are known |
 //! | `endpoint_slices/watcher.rs` | list, watch, and what to do when either fails |
-//! | `endpoint_slices/open.rs` | one watch under way |
-//! | `endpoint_slices/api.rs` | what is asked of an API server, whoever asks |
-//! | `endpoint_slices/client.rs` | kube's client, asked |
+//! | `endpoint_slices/open.rs` | one open watch |
+//! | `endpoint_slices/api.rs` | the trait behind which an API server stands |
+//! | `endpoint_slices/client.rs` | that trait, by kube's client |
 //! | `endpoint_slices/config.rs`, `endpoint_slices/cryptography.rs` | how that client is made |
-//! | `endpoint_slices/exec.rs`, `endpoint_slices/proxy.rs` | a kubeconfig's exec plugin; whether there is a proxy on the way |
+//! | `endpoint_slices/exec.rs`, `endpoint_slices/proxy.rs` | a kubeconfig's exec plugin; which proxy to use |
 //! | `endpoint_slices/error.rs`, `endpoint_slices/rbac.rs` | what can go wrong, and the Role that helps |
 
 mod api;
@@ -52,7 +52,7 @@ use self::{
 use super::{Discovery, DiscoveryReport, shared::Shared};
 use crate::{endpoint::Endpoint, error::BoxError, logs};
 
-/// Discovery by a watch of a Service's EndpointSlices (`discovery.k8s.io/v1`): the source that DNS echoes.
+/// Discovery by a watch of a Service's EndpointSlices (`discovery.k8s.io/v1`), from which cluster DNS gets its records.
 ///
 /// ```no_run
 /// use tower_headless::{Discovery, Dns, EndpointSlices};
@@ -67,47 +67,47 @@ use crate::{endpoint::Endpoint, error::BoxError, logs};
 ///
 /// The guide [compares them](crate::guide::discovery#which-source).
 ///
-/// [`Discovery::or`] has both: the watch where it is allowed, and DNS where it isn't, or while the API server can't be
+/// [`Discovery::or`] combines both: the watch if it is allowed, and DNS if it isn't or while the API server can't be
 /// reached.
 ///
 /// # What is used
 ///
-/// Pods that are ready, which a Service with `publishNotReadyAddresses` says of all of them; where there is none, those
-/// that are terminating and still serve, as kube-proxy does. IPv4 where there is any, unless
-/// [told otherwise](Self::prefer_ipv6). That there are no pods, or no such Service, is believed at once: the API server
-/// knows.
+/// Ready pods. (With `publishNotReadyAddresses`, the Service marks all pods as ready.) If no pod is ready, the
+/// terminating pods that still serve, as kube-proxy does. IPv4 addresses if there are any, unless
+/// [`prefer_ipv6`](Self::prefer_ipv6) is set. If the API server says that there are no pods, or no such Service, that
+/// is believed at once.
 ///
-/// The Service need not be headless: one with a virtual IP has slices, too, and so its pods can be balanced.
+/// The Service need not be headless: a Service with a virtual IP has slices too, so its pods can be balanced.
 ///
 /// # What is trusted, and for how long
 ///
-/// A list at first, and then one watch, which goes on from its last version when it ends. Any error leads to another list,
-/// after 1 s, 1.6 s, 2.6 s … 30 s; meanwhile the last set stays, for as long as it takes. A list replaces the set once it
-/// is complete.
+/// It begins with a list, followed by a watch. When the watch ends, the next one goes on from its last version. After
+/// any error it lists again, after 1 s, 1.6 s, 2.6 s … 30 s; the last set stays for as long as the errors last. A list
+/// replaces the set once it is complete.
 ///
-/// [`Balance::staleness`](crate::Balance::staleness) begins anew with each word of the API server: a list, an event, and
-/// the bookmark that it sends about once a minute. So a minute is what it grows to while all is well; nothing in between
-/// could tell a quiet watch from a dead one. After 100 s of silence another watch is opened, and after 10 s if every pod
-/// refuses.
+/// [`Balance::staleness`](crate::Balance::staleness) restarts at zero with everything the API server sends: a list, an
+/// event, or the bookmark that comes about once a minute. So it reaches a minute even while all is well, because
+/// nothing in between distinguishes a quiet watch from a dead one. After 100 s of silence the watch is reopened; after
+/// 10 s if every pod refuses connections.
 ///
 /// # What kube would decide
 ///
-/// Each default of kube's, and of the HTTP client below it, that can end a watch or a request, and what holds here. A
-/// [client of your own](Self::client) has its own; ours for the watch hold for it, too.
+/// Each default of kube, and of the HTTP client below it, that can end a watch or a request, and the value here. A
+/// [client of your own](Self::client) keeps its own values, but the ones here for the watch apply to it too.
 ///
 /// | what | kube's | here | why |
 /// | --- | --- | --- | --- |
-/// | connecting | 30 s | 10 s with the answer | a source that says nothing for 2 s has its [fallback](crate::Fallback) take over |
-/// | the answer to a list, the beginning of a watch | no limit | 10 s | a server that hangs is an error, and asked again |
+/// | connecting | 30 s | 10 s, including the answer | after 2 s without an answer, a [fallback](crate::Fallback) takes over |
+/// | the answer to a list, the start of a watch | no limit | 10 s | a server that hangs is an error, and is tried again |
 /// | silence in a watch | no limit | 100 s; 10 s while every pod refuses | a bookmark comes each minute |
-/// | how long a watch lasts | 290 s | 220–290 s, at random | clients started together don't begin anew together |
+/// | how long a watch lasts | 290 s | 220–290 s, at random | clients started together don't reopen together |
 /// | writing | 295 s | the same | requests are a few lines |
-/// | retries of 429, 503 and 504 | 15, 5 ms to 1,000 s apart, in silence | none: 1 s × 1.6 up to 30 s, told each time | errors are told while they last |
-/// | an exec plugin | no limit, in a thread that can't be ended | 8 s, then killed | a runtime has to end |
-/// | a service account's token, the file of authorities | read again each minute | the same | they rotate |
-/// | idle connections | closed after 90 s | the same | there is one, and the watch is on it |
-/// | `HTTPS_PROXY` | for any API server | as client-go does | an API server on this machine has no proxy |
-/// | `NO_PROXY` | by feature: compared with the proxy's host, an error if malformed | as client-go does | it is about the API server |
+/// | retries of 429, 503 and 504 | 15, 5 ms to 1,000 s apart, unlogged | none within a request; the back-off above, each failure reported | errors are visible while they last |
+/// | an exec plugin | no limit, in a thread that can't be ended | 8 s, then killed | a hanging plugin must not keep the runtime from shutting down |
+/// | a service account's token, the CA file | read again each minute | the same | they rotate |
+/// | idle connections | closed after 90 s | the same | there is only one, and the watch uses it |
+/// | `HTTPS_PROXY` | for any API server | as client-go does | an API server on this machine needs no proxy |
+/// | `NO_PROXY` | by feature: compared with the proxy's host, an error if malformed | as client-go does | it names API servers that need no proxy |
 ///
 /// # Permission
 ///
@@ -139,31 +139,31 @@ use crate::{endpoint::Endpoint, error::BoxError, logs};
 ///   namespace: default
 /// ```
 ///
-/// Where it is missing, the [error](EndpointSlicesError::is_forbidden) has this text with the names filled in.
+/// If it is missing, the [error](EndpointSlicesError::is_forbidden) prints this text with the names filled in.
 ///
 /// # In Cargo.toml
 ///
-/// Feature `kube`, from Rust 1.89 on, which kube asks for. k8s-openapi wants the application, and no library, to choose
-/// the version of the API; any will do:
+/// Feature `kube` needs Rust 1.89, because kube does. k8s-openapi wants the application, not a library, to choose the
+/// API version; any will do:
 ///
 /// ```toml
 /// tower-headless = { version = "0.1", features = ["kube", "kube-ring"] }
 /// k8s-openapi = { version = "0.29", features = ["v1_33"] }
 /// ```
 ///
-/// Feature `kube-latest` is for applications that don't care:
+/// Feature `kube-latest` is for applications for which the version doesn't matter:
 ///
 /// ```toml
 /// tower-headless = { version = "0.1", features = ["kube-latest"] }
 /// ```
 ///
-/// The connection's cryptography is rustls' default for the process, if the application has installed one; if not, ring
-/// (`kube-ring`, `tls-ring`) or aws-lc (`kube-aws-lc`, `tls-aws-lc`) becomes it.
+/// TLS uses rustls' default crypto provider for the process, if the application has installed one. If not, ring
+/// (`kube-ring`, `tls-ring`) or aws-lc (`kube-aws-lc`, `tls-aws-lc`) is installed as the default.
 ///
-/// **Clones share** one watch in each runtime, which ends with the last one that reads, within a second. (A setting changed on
-/// a clone makes it one of its own.) A clone begins with the last set, if the API server has been heard in the last 100 s, as it is while any clone is
-/// in use. If not, it begins with the next set; with the old one, and its [age](Discovery::age), only if the API server
-/// says nothing for 3 s or can't be asked.
+/// **Clones share** one watch per runtime. It ends within a second after the last clone there is dropped. Changing a
+/// setting on a clone makes it independent. While any clone is in use, a new one begins with the last set. If nothing
+/// has come from the API server for 100 s, the clone begins with the next set. It begins with the old set, and its
+/// [age](Discovery::age), only if the API server says nothing for 3 s or can't be asked.
 #[derive(Clone)]
 pub struct EndpointSlices {
     settings: Settings,
@@ -173,22 +173,22 @@ pub struct EndpointSlices {
 impl EndpointSlices {
     /// Discovery of the pods behind `target`. Nothing is asked until a balancer is built with it.
     ///
-    /// The API server and the credentials are those of the kubeconfig (`KUBECONFIG`, or `~/.kube/config`), or else those
-    /// that every pod has. They are read when they are first needed; what is wrong with them is an error of discovery, and
-    /// tried again. A token that a file has is read again each minute. The namespace, where `target` has none, is that of
-    /// the kubeconfig's context, or the pod's own.
+    /// The API server and the credentials come from the kubeconfig (`KUBECONFIG`, or `~/.kube/config`), or else from
+    /// the pod's service account. They are read when they are first needed; if they can't be used, discovery yields an
+    /// error and tries again. A token in a file is read again each minute. If `target` has no namespace, that of the
+    /// kubeconfig's context is used, or else the pod's own.
     ///
-    /// An **exec plugin** is run without a terminal, one at a time. It is killed after 8 s, with all that it has started, or
-    /// as soon as nobody waits for it; what it has to complain of is in the error. It is asked again a minute before its
-    /// credentials expire, and when the API server takes them no more. It has to print JSON. (A legacy `auth-provider` with
-    /// a command is left to kube, which waits for it without a limit.)
+    /// An **exec plugin** runs without a terminal, one at a time, and must print JSON. It is killed, with all processes
+    /// that it has started, after 8 s or as soon as nobody waits for it; its standard error is in the error. It runs
+    /// again a minute before its credentials expire, and when the API server rejects them. (A legacy `auth-provider`
+    /// with a command is left to kube, which waits for it without a limit.)
     ///
-    /// A **proxy** is used if the kubeconfig names one in `proxy-url`, whatever the environment says, or else if
-    /// `HTTPS_PROXY` (`https_proxy`) does. The latter is not for an API server on this machine, at the cluster's own address
-    /// for it, without TLS, or named by `NO_PROXY` (`no_proxy`). That is read as Go does: `*`, a domain with all below it, what
-    /// is below `.a.domain`, an address or a network, each but a network with a port if one is meant; entries that make no
-    /// sense are passed over. The schemes are `http`, `https` and `socks5`; `HTTPS_PROXY` without one is `http`. It takes kube's
-    /// feature `http-proxy` or `socks5`, which the application enables; without it the error says what to do.
+    /// A **proxy** is used if the kubeconfig names one in `proxy-url`, or else if `HTTPS_PROXY` (`https_proxy`) does.
+    /// `HTTPS_PROXY` doesn't apply to an API server on this machine, at its in-cluster address, without TLS, or named
+    /// by `NO_PROXY` (`no_proxy`). `NO_PROXY` is read as in Go: `*`, a domain including its subdomains, `.a.domain` for
+    /// its subdomains only, an address or a network; all but networks may have a port. Malformed entries are ignored.
+    /// The schemes are `http`, `https` and `socks5`; `HTTPS_PROXY` without one means `http`. The application must
+    /// enable kube's feature `http-proxy` or `socks5`; if it doesn't, the error says so.
     pub fn new(target: ServiceTarget) -> Self {
         Self::with(Settings::new(target))
     }
@@ -205,17 +205,17 @@ impl EndpointSlices {
         Self::with(self.settings)
     }
 
-    /// The kubeconfig to use, and no other way to the API server.
+    /// Uses this kubeconfig, instead of looking for one or for the pod's service account.
     pub fn kubeconfig(self, path: impl Into<PathBuf>) -> Self {
         self.set(|settings| settings.access = Access::Kubeconfig(path.into()))
     }
 
-    /// The client to use, for programs that have one, or one with proxies or credentials of its own.
+    /// Uses this client, for programs that already have one, or that need special proxies or credentials.
     ///
-    /// A client of kube's has a task in the runtime that it was made in: when that ends, so does what it can do.
+    /// A kube client has a task in the runtime that it was made in, and stops working when that runtime ends.
     ///
-    /// The one place where this crate's interface has a type of a dependency's: its version has to be the one that feature
-    /// `kube` has, 5.
+    /// The client's type is kube's own, so kube must have the version that feature `kube` uses, 5. No other part of
+    /// this crate's interface has a dependency's type.
     pub fn client(self, client: kube::Client) -> Self {
         self.set(|settings| settings.access = Access::Client(client))
     }
@@ -231,7 +231,7 @@ impl EndpointSlices {
     }
 }
 
-/// What follows the slices, as `settings` say, by way of `api`.
+/// A watcher by `settings` that asks `api`.
 fn watcher<A: Api>(settings: &Settings, api: A) -> Watcher<A> {
     let port = settings.target.port().clone();
     let slices = Slices::new(port, settings.prefer_ipv6, settings.allow_loopback);
@@ -272,7 +272,7 @@ impl Discovery for EndpointSlices {
         report
     }
 
-    /// The target's service and namespace, as far as it names them.
+    /// The target's service, and its namespace if it has one.
     fn name(&self) -> Option<String> {
         let target = &self.settings.target;
         let service = target.service();

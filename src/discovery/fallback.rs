@@ -1,4 +1,4 @@
-//! A primary source of endpoints, and a fallback for when it can't be asked.
+//! A primary source of endpoints, and a fallback for when the primary fails.
 //!
 //! ```text
 //!                  the primary answers
@@ -9,22 +9,22 @@
 //!             it has failed for a minute
 //! ```
 //!
-//! While the primary works the fallback isn't polled: it costs nothing, and asks nobody. Switching over, either way, is an
-//! update like any other: pods that both sources name keep their connections and counters.
+//! While the primary works the fallback isn't polled, so it costs nothing. A switch, either way, is an update like any
+//! other: pods that both sources name keep their connections and counters.
 //!
-//! The last set stays after the switch until the fallback, which is asked to look anew, has said something:
+//! The switch asks the fallback to look anew. Until it answers, the last set stays. Its answer may be old:
 //!
-//! | the fallback's set is | it is |
+//! | the fallback's set | then |
 //! | --- | --- |
-//! | from a time since the primary fails, or shortly before | used at once |
-//! | from a time before that, but after the set in use | used if neither a newer one nor an error comes within 12 s |
-//! | one that it has told in an earlier use, or kept since | used likewise, unless it is empty |
-//! | older than the set in use, by the age that it came with | never used |
+//! | was fetched after the primary began to fail, or up to 12 s before | it is used at once |
+//! | is older than that, but newer than the set in use | it is used if neither a newer one nor an error comes within 12 s |
+//! | was yielded in an earlier use, or stored since | likewise, unless it is empty |
+//! | is older than the set in use, by the age that it came with | it is never used |
 //!
-//! A source that looks again and again answers within that time. One that doesn't tells changes alone: what it has said last
+//! A source that polls answers within 12 s. A source that is silent for so long yields only changes, so its last set
 //! still holds. But silence is no reason to drop all endpoints.
 //!
-//! Where there is no set in use yet, any is used at once.
+//! If there is no set in use yet, any set is used at once.
 
 use std::{
     fmt,
@@ -43,33 +43,33 @@ use crate::{endpoint::Endpoint, error::BoxError, home::Timer};
 /// How long the primary may take for its first answer. Callers wait for the first endpoints 5 s by default.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// How long the last set of a primary that fails is still used: a control plane that restarts is no reason to take
-/// another source's word. A set that is older when the primary yields it does not count as an answer.
+/// How long the last set of a failing primary is used: a control plane that restarts is no reason to switch. A set that
+/// is older than this when the primary yields it doesn't count as an answer.
 const TRUST: Duration = Duration::from_secs(60);
 
-/// How long the fallback has for a look. One in DNS takes 4 s at most, and one at the API server, which has 10 s for its
-/// answer, about 11 s. A walk over a search list may take longer, of which each name takes a look; but DNS walks only where
-/// it has told an empty set, or none.
+/// How long the fallback has for a look. A DNS look takes at most 4 s; a look at the API server, which has 10 s for its
+/// answer, about 11 s. A walk over a search list takes one look per name, so it may take longer. But DNS walks only if
+/// its last set was empty, or it has yielded none.
 const LOOK: Duration = Duration::from_secs(12);
 
-/// How many answers are passed over in one go, lest a source that always has one be waited for.
+/// How many answers are skipped in one poll, so that a source that is always ready can't block the task.
 const MOST: usize = 1000;
 
-/// A primary source of endpoints with a fallback for when it can't be asked. Made by [`Discovery::or`].
+/// A primary source of endpoints, with a fallback for when it fails. Made by [`Discovery::or`].
 ///
-/// The primary's sets are used as long as it works. The fallback's are used
+/// The primary's sets are used as long as it works. The fallback's sets are used
 ///
-/// - from the start, when the primary fails, or says nothing for two seconds;
-/// - later, when the primary has failed for a minute. Up to then its last set stays.
+/// - at the start, if the primary's first answer is an error, or doesn't come within two seconds;
+/// - later, once the primary has failed for a minute. Until then its last set stays.
 ///
-/// The primary goes on trying meanwhile, and is used again as soon as it answers. The fallback is asked nothing while the
-/// primary works. A pod that both name keeps its connections at the switch.
+/// The primary goes on trying, and is used again as soon as it answers. The fallback isn't polled while the primary
+/// works. A pod that both sources name keeps its connections at the switch.
 ///
-/// The fallback is asked to look anew ([`Discovery::refresh`]) whenever it is used again. The primary's last set stays until it
-/// answers, and for as long as it fails as well. If it says nothing for 12 seconds, the last set that it told holds, unless
-/// that is empty: a source may tell its set only when it changes.
+/// Each time the fallback comes into use again, it is asked to look anew ([`Discovery::refresh`]). The primary's last
+/// set stays until the fallback answers, and while the fallback fails too. If the fallback says nothing for 12 seconds,
+/// the last set that it yielded is used, unless that is empty: a source may yield its set only when it changes.
 ///
-/// That the primary has no endpoints is an answer, not a failure: the fallback isn't asked.
+/// An empty set from the primary is an answer, not a failure: the fallback isn't used.
 ///
 /// ```
 /// use tower_headless::{Discovery, StaticEndpoints};
@@ -83,15 +83,15 @@ pub struct Fallback<P, F> {
     primary: P,
     fallback: F,
     active: Active,
-    /// The primary has answered.
+    /// The primary has answered at least once.
     answered: bool,
-    /// The primary's last answer was an empty set: an error right after it is the reason, and no failure.
+    /// The primary's last answer was an empty set: an error right after it is the reason, not a failure.
     emptied: bool,
-    /// The set that was yielded last.
+    /// When the set in use came, from either source.
     told: Option<Told>,
-    /// The fallback's last set, whether it was yielded or not.
+    /// The fallback's last set, yielded or not.
     last: Option<(Vec<Endpoint>, Told)>,
-    /// The fallback has been used before, and may have kept something since.
+    /// The fallback has been used before, and may have answers stored since.
     was_used: bool,
 }
 
@@ -108,7 +108,7 @@ impl Told {
         Self { at, age }
     }
 
-    /// Whether it was older when it came than the set in use is now.
+    /// Whether it was already older when it came than the set in use is now.
     fn is_older_than(self, in_use: Option<Duration>) -> bool {
         in_use.is_some_and(|in_use| self.age > in_use)
     }
@@ -123,7 +123,7 @@ impl Told {
 enum Active {
     /// Nothing has been asked yet.
     Neither,
-    /// The primary's; for how long, if it fails or is silent.
+    /// The primary's. `Trouble` if it fails or hasn't answered yet.
     Primary(Option<Trouble>),
     /// The fallback's, until the primary answers.
     Fallback(Substitute),
@@ -137,16 +137,16 @@ struct Trouble {
 
 /// A fallback in use.
 struct Substitute {
-    /// Since when the primary fails.
+    /// When the primary began to fail.
     since: Instant,
-    /// How long its answer is waited for; none once that has come.
+    /// When to stop waiting for its answer; none once it has come.
     until: Option<Timer>,
 }
 
-/// What becomes of a set of the fallback's.
+/// What to do with a set from the fallback.
 enum Verdict {
     Use,
-    /// It is newer than the set in use, but from before the primary failed.
+    /// It is newer than the set in use, but was fetched before the primary failed.
     Keep,
     PassOver,
 }
@@ -203,7 +203,7 @@ impl Trouble {
 }
 
 impl Substitute {
-    /// Of a set that is so old, where the one in use is as old as that.
+    /// Judges a set of this `age`, given the age of the set in use.
     fn verdict(&self, age: Duration, in_use: Option<Duration>) -> Verdict {
         match in_use {
             Some(in_use) if age > in_use => Verdict::PassOver,
@@ -214,13 +214,13 @@ impl Substitute {
 }
 
 impl<P: Discovery, F: Discovery> Fallback<P, F> {
-    /// Waits for an answer of the primary that is to be yielded.
+    /// Polls the primary for an answer to yield.
     fn poll_primary(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>> {
         for _ in 0..MOST {
             let answer = ready!(self.primary.poll_next(cx));
             let age = self.primary.age();
             match &answer {
-                // It had nothing better: an old set is no sign that it works, and no better than the fallback's.
+                // An old set is no sign that the primary works, and no better than the fallback's.
                 Ok(_) if age > TRUST && matches!(self.active, Active::Fallback(_)) => continue,
                 Ok(_) if age > TRUST => self.tell(age),
                 Ok(set) => {
@@ -248,7 +248,7 @@ impl<P: Discovery, F: Discovery> Fallback<P, F> {
         }
     }
 
-    /// Falls back if the primary has failed for long enough.
+    /// Falls back once the primary has failed for long enough.
     fn poll_active(&mut self, cx: &mut Context<'_>) {
         if let Active::Primary(Some(trouble)) = &mut self.active
             && trouble.until.poll(cx).is_ready()
@@ -258,14 +258,14 @@ impl<P: Discovery, F: Discovery> Fallback<P, F> {
         }
     }
 
-    /// The primary fails since then.
+    /// Begins to use the fallback. The primary has failed since `since`.
     fn fall_back(&mut self, since: Instant, cx: &mut Context<'_>) {
         info!(
             DISCOVERY,
             here(),
             "the primary source of endpoints fails; the fallback is used"
         );
-        // One that begins looks anyway.
+        // On its first use a source looks by itself.
         if std::mem::replace(&mut self.was_used, true) {
             self.take_kept(cx);
             self.fallback.refresh();
@@ -276,10 +276,11 @@ impl<P: Discovery, F: Discovery> Fallback<P, F> {
         });
     }
 
-    /// Takes what the fallback has kept since it was used: that may be older than the set in use, whatever it says itself.
+    /// Drains answers that the fallback has stored since its last use. They may be older than the set in use, even if
+    /// the source says otherwise.
     fn take_kept(&mut self, cx: &mut Context<'_>) {
         for _ in 0..MOST {
-            // All of it: a task's budget would end with something left, which would be taken for new.
+            // Unconstrained: if tokio's task budget ran out here, what is left would later be taken for new.
             let next = unconstrained(poll_fn(|cx| self.fallback.poll_next(cx)));
             let Poll::Ready(answer) = pin!(next).poll(cx) else {
                 return;
@@ -293,7 +294,7 @@ impl<P: Discovery, F: Discovery> Fallback<P, F> {
         }
     }
 
-    /// Waits for an answer of the fallback that is to be yielded, if it is in use.
+    /// Polls the fallback, if it is in use, for an answer to yield.
     fn poll_fallback(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>> {
         for _ in 0..MOST {
             let in_use = self.in_use();
@@ -327,7 +328,7 @@ impl<P: Discovery, F: Discovery> Fallback<P, F> {
         self.poll_silence(cx)
     }
 
-    /// Waits until the fallback has said nothing for so long that its last set holds.
+    /// Uses the fallback's last set once it has been silent for [`LOOK`].
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>> {
         let Active::Fallback(substitute) = &mut self.active else {
             return Poll::Pending;
@@ -379,7 +380,7 @@ impl<P: Discovery, F: Discovery> Discovery for Fallback<P, F> {
         }
     }
 
-    /// Both are told: the other one may be used next.
+    /// Tells both sources, because either may be used next.
     fn wanted(&mut self, pod: &str) -> bool {
         let of_primary = self.primary.wanted(pod);
         self.fallback.wanted(pod) || of_primary
@@ -389,7 +390,7 @@ impl<P: Discovery, F: Discovery> Discovery for Fallback<P, F> {
         self.told.map_or(Duration::ZERO, |told| told.age)
     }
 
-    /// That of the source in use.
+    /// The report of the source in use.
     fn report(&self) -> DiscoveryReport {
         match self.active {
             Active::Neither | Active::Primary(_) => self.primary.report(),
@@ -400,13 +401,13 @@ impl<P: Discovery, F: Discovery> Discovery for Fallback<P, F> {
         }
     }
 
-    /// The primary's, if it has one.
+    /// The primary's name, or else the fallback's.
     fn name(&self) -> Option<String> {
         self.primary.name().or_else(|| self.fallback.name())
     }
 }
 
-/// Begins anew: a clone finds out for itself whether the primary works.
+/// A clone begins anew, and finds out for itself whether the primary works.
 impl<P: Clone, F: Clone> Clone for Fallback<P, F> {
     fn clone(&self) -> Self {
         Self::new(self.primary.clone(), self.fallback.clone())

@@ -1,4 +1,4 @@
-//! Which of the addresses in an answer can be pods. An answer is input from outside: it decides where requests go.
+//! Which addresses of an answer can be pods. An answer is untrusted input that decides where requests go.
 
 use std::{
     collections::{HashSet, hash_map::DefaultHasher},
@@ -10,23 +10,23 @@ use std::{
 use crate::endpoint::Endpoint;
 use crate::logs::{DISCOVERY, here, warn};
 
-/// The most endpoints taken from one answer, whoever gives it. One DNS message holds no more A records than 4,091.
+/// The most endpoints taken from one answer of any source. One DNS message holds at most 4,091 A records.
 pub(crate) const CAP: usize = 4096;
 
-/// How many addresses are warned about: a hostile answer can't fill the memory, or the log.
+/// How many addresses are warned about, so that a hostile answer can't fill the memory or the log.
 const WARNINGS: usize = 64;
 
-/// The metadata services of the large clouds: credentials are to be had there.
+/// The clouds' metadata service over IPv6, which hands out credentials. (Over IPv4 it is link-local.)
 const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
-/// An address that no pod can have, and what it is instead.
+/// An address that no pod can have, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rejected(pub(crate) IpAddr, pub(crate) &'static str);
 
-/// Why an endpoint at port 0 is left out.
+/// Why an endpoint with port 0 is left out.
 const NO_PORT: &str = "named with port 0, where no pod can listen";
 
-/// Lets pods' addresses pass, and warns once of each other one. Clones share what has been warned about.
+/// Keeps addresses that can be pods, and warns once about each other one. Clones share the list of warnings.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Filter {
     allow_loopback: bool,
@@ -47,7 +47,7 @@ impl Filter {
         }
     }
 
-    /// The same filter, with loopback addresses let through.
+    /// A copy that allows loopback addresses.
     #[cfg(feature = "dns")]
     pub(crate) fn with_loopback(&self) -> Self {
         Self {
@@ -56,7 +56,7 @@ impl Filter {
         }
     }
 
-    /// Takes out what can't be a pod, and what is more than [`CAP`]. An answer of which nothing is left is no answer: it
+    /// Removes endpoints that can't be pods, and those above [`CAP`]. If nothing is left of a non-empty answer, it
     /// fails, so that it can't empty the set.
     pub(crate) fn apply(&self, endpoints: &mut Vec<Endpoint>) -> Result<(), Rejected> {
         let mut rejected = None;
@@ -80,7 +80,7 @@ impl Filter {
         }
     }
 
-    /// Whether a pod can listen at `port`: at 0 none can. Warns once, however many endpoints are named with it.
+    /// Whether a pod can listen at `port`: not at 0. Warns once, however many endpoints have port 0.
     pub(crate) fn allows_port(&self, port: u16) -> bool {
         if port == 0 && !std::mem::replace(&mut self.warned().port, true) {
             warn!(
@@ -104,7 +104,7 @@ impl Filter {
     }
 }
 
-/// Whether a pod can have this address; if not, what it is instead.
+/// Why no pod can have this address; none if a pod can.
 fn reject(address: IpAddr, allow_loopback: bool) -> Option<&'static str> {
     let address = address.to_canonical();
     if address.is_loopback() {
@@ -125,7 +125,7 @@ fn reject(address: IpAddr, allow_loopback: bool) -> Option<&'static str> {
     }
 }
 
-/// Reduces `endpoints` to at most [`CAP`], always the same ones, in whatever order they come.
+/// Reduces `endpoints` to at most [`CAP`]. The choice depends on the set only, not on its order.
 fn cap(endpoints: &mut Vec<Endpoint>) {
     if endpoints.len() <= CAP {
         return;
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_no_pod_can_have() {
+    fn addresses_that_no_pod_can_have_are_rejected() {
         for address in [
             "0.0.0.0",
             "255.255.255.255",
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_only_when_allowed() {
+    fn loopback_is_rejected_unless_allowed() {
         for address in ["127.0.0.1", "127.3.2.1", "::1", "::ffff:127.0.0.1"] {
             assert!(rejected(address, false), "{address}");
             assert!(!rejected(address, true), "{address}");
@@ -189,9 +189,9 @@ mod tests {
         addresses.into_iter().map(endpoint).collect()
     }
 
-    /// Found by fuzzing: SRV records and slices may say so. To connect there fails at best.
+    /// Found by fuzzing: SRV records and slices may name port 0, and connecting there fails at best.
     #[test]
-    fn no_pod_is_at_port_0() {
+    fn endpoints_with_port_0_are_left_out() {
         let at = |host, port| Endpoint::new(([10, 0, 0, host], port).into());
         let mut some = vec![at(1, 0), at(2, 80)];
         assert!(Filter::default().apply(&mut some).is_ok());
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cap_keeps_the_same_ones_in_whatever_order() {
+    fn the_cap_keeps_the_same_endpoints_in_any_order() {
         let addresses = || (0..100_000_u32).map(|n| Ipv4Addr::from_bits(0x0a00_0000 + n));
         let mut forward = endpoints(addresses());
         let mut backward = endpoints(addresses().rev());
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_poisoned_answer_loses_its_poison_and_a_wholly_poisoned_one_fails() {
+    fn impossible_addresses_are_removed_and_an_answer_of_nothing_else_fails() {
         let (pod, metadata) = (
             Ipv4Addr::new(10, 0, 0, 1),
             Ipv4Addr::new(169, 254, 169, 254),
@@ -226,12 +226,12 @@ mod tests {
         assert!(matches!(rejected, Err(Rejected(address, _)) if address == metadata));
         assert!(
             filter.apply(&mut Vec::new()).is_ok(),
-            "nothing is not poison"
+            "an empty answer is not rejected"
         );
     }
 
     #[test]
-    fn what_is_named_with_port_0_is_left_out() {
+    fn the_reason_for_leaving_out_port_0_is_named() {
         let at = |port| Endpoint::new((Ipv4Addr::new(10, 0, 0, 1), port).into());
         let filter = Filter::default();
         let mut some = vec![at(0), at(80)];

@@ -1,4 +1,4 @@
-//! When to ask next, and what to make of the answer. Pure: no clock, no I/O, no randomness of its own.
+//! When to ask next, and what an answer does to the records. Pure: no clock, no I/O, no generator of its own.
 //!
 //! ```text
 //!              records                    name or records gone
@@ -10,7 +10,7 @@
 //!   └──────────────── no answer ◀────┘
 //! ```
 //!
-//! One schedule serves one question: one name and one record type.
+//! There is one schedule per question: one name and one record type.
 
 use std::time::Duration;
 
@@ -19,13 +19,13 @@ use tokio::time::Instant;
 
 use crate::backoff::Backoff;
 
-/// Jitter of a regular refresh, so that clients started together don't ask together for ever.
+/// Jitter of a regular refresh, so that clients started together don't keep asking together.
 const JITTER: f64 = 0.1;
 
-/// How much later than at its time a question may be asked for the jitter's sake: who sets a long bound still counts on it.
+/// The most that jitter may delay a question. A user who sets a long refresh relies on it nearly to the second.
 const LATE: Duration = Duration::from_millis(500);
 
-/// After a sign of change, the pauses before the regular pace again: what changed once is likely to change further (a
+/// The pauses after a sign of change, before the regular pace returns: one change is likely to be followed by more (a
 /// rolling update goes pod by pod).
 const EAGER: [Duration; 3] = [
     Duration::from_secs(1),
@@ -33,20 +33,20 @@ const EAGER: [Duration; 3] = [
     Duration::from_secs(4),
 ];
 
-/// How many negative answers in a row, over how long at least, confirm that a name has no records any more.
+/// So many negative answers in a row, over at least [`CONFIRM_PERIOD`], confirm that a name has no records any more.
 const CONFIRM_ANSWERS: u32 = 3;
 const CONFIRM_PERIOD: Duration = Duration::from_secs(10);
 
-/// What to believe when the answer is that there is no such name or that it has no addresses.
+/// What to do when DNS says that the name doesn't exist or has no addresses.
 ///
-/// For a headless Service that is what a scale to zero looks like, and also what a DNS server says that has lost its
-/// data or doesn't have it yet.
+/// A headless Service scaled to zero looks like that, and so does a DNS server that has lost its data or hasn't loaded
+/// it yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnEmpty {
-    /// Keep the last endpoints until three answers in a row, over ten seconds at least, have said so. An endpoint that begins
-    /// to refuse connections meanwhile is dropped at once. One that refused them already is passed over as before, and stays
-    /// until the answer is confirmed.
+    /// Keep the last endpoints until three answers in a row, over at least ten seconds, have said so. An endpoint that
+    /// begins to refuse connections meanwhile is dropped at once. One that already refused them stays in the set, out
+    /// of use, until the answer is confirmed.
     #[default]
     Confirm,
     /// Drop all endpoints at the first such answer.
@@ -55,10 +55,10 @@ pub enum OnEmpty {
     Ignore,
 }
 
-/// The bounds of a schedule.
+/// The settings of a schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pace {
-    /// The shortest pause between two questions, whatever the TTL and however urgent.
+    /// The shortest pause between two questions, however short the TTL and however urgent the need.
     pub(crate) min: Duration,
     /// The longest pause after an answer.
     pub(crate) max: Duration,
@@ -75,17 +75,17 @@ impl Default for Pace {
     }
 }
 
-/// What came of a question.
+/// The answer to a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// Records, and whether they differ from the ones before.
     Records { ttl: Duration, changed: bool },
-    /// No records of the type. `is_no_name`: nor of any other type, as far as is said.
+    /// No records of the type. `is_no_name`: the answer says that the name has none of any type.
     Empty {
         ttl: Option<Duration>,
         is_no_name: bool,
     },
-    /// SERVFAIL, silence, an answer cut short, or no sense in it.
+    /// SERVFAIL, silence, or an answer that is truncated or makes no sense.
     Failed,
 }
 
@@ -94,9 +94,9 @@ pub(crate) enum Answer {
 pub(crate) enum Verdict {
     /// The answer's records take their place.
     Replace,
-    /// They stay.
+    /// The last records stay.
     Keep,
-    /// They go.
+    /// The last records go.
     Drop,
 }
 
@@ -110,11 +110,11 @@ pub(crate) struct Schedule {
     eager: usize,
     failures: Option<Backoff>,
     negatives: Option<Negatives>,
-    /// The last ones of them, as far as they say that there is no such name at all.
+    /// The latest of these, as far as they say that the name doesn't exist at all.
     no_names: Option<Negatives>,
 }
 
-/// Answers in a row that there is nothing.
+/// Negative answers in a row.
 #[derive(Clone, Copy, Debug)]
 struct Negatives {
     count: u32,
@@ -136,44 +136,45 @@ impl Schedule {
         }
     }
 
-    /// When the next question is to be asked.
+    /// When to ask next.
     pub(crate) fn due(&self) -> Instant {
         self.due
     }
 
-    /// The question has been asked.
+    /// Records that the question was asked.
     pub(crate) fn asked(&mut self, now: Instant) {
         self.asked = Some(now);
     }
 
-    /// Whether negative answers wait for their confirmation.
+    /// Whether there are negative answers, confirmed or not.
     pub(crate) fn is_in_doubt(&self) -> bool {
         self.negatives.is_some()
     }
 
-    /// Whether negative answers have been confirmed, or are believed without, be the records dropped for it or not.
+    /// Whether negative answers are confirmed, or believed without confirmation. The records may still be kept
+    /// ([`OnEmpty::Ignore`]).
     pub(crate) fn is_confirmed_empty(&self) -> bool {
         self.negatives.is_some_and(|negatives| negatives.confirmed)
     }
 
-    /// Whether the same holds for answers that there is no such name at all.
+    /// Whether it is confirmed that the name doesn't exist at all.
     pub(crate) fn is_confirmed_no_name(&self) -> bool {
         self.no_names.is_some_and(|no_names| no_names.confirmed)
     }
 
-    /// Another type's records say that the name exists.
+    /// Records of another type prove that the name exists.
     pub(crate) fn name_exists(&mut self) {
         self.no_names = None;
     }
 
-    /// A sign of change: ask as soon as the floor allows, and then a little more often.
+    /// Reacts to a sign of change: asks as soon as [`Pace::min`] allows, then more often for a while.
     pub(crate) fn refresh(&mut self, now: Instant) {
         self.eager = 0;
         let floor = self.asked.map_or(now, |asked| asked + self.pace.min);
         self.due = self.due.min(floor.max(now));
     }
 
-    /// The answer has come.
+    /// Takes the answer: sets when to ask next, and returns what to do with the records.
     pub(crate) fn answered(&mut self, answer: Answer, now: Instant, rng: &mut impl Rng) -> Verdict {
         let (pause, verdict) = match answer {
             Answer::Failed => (self.pause_after_failure(rng), Verdict::Keep),
@@ -210,7 +211,7 @@ impl Schedule {
         }
     }
 
-    /// The regular pause: the TTL within the bounds, or less for a while after a sign of change.
+    /// The regular pause: the TTL within the bounds, or a shorter one for a while after a sign of change.
     fn pause(&mut self, ttl: Duration, rng: &mut impl Rng) -> Duration {
         let regular = ttl.clamp(self.pace.min, self.pace.max);
         let eager = EAGER.get(self.eager).copied();
@@ -221,7 +222,7 @@ impl Schedule {
         rng.random_range(early..=late)
     }
 
-    /// The pause after a failure: finagle's, gRPC's and resolvers' habit of backing off, with their usual factor.
+    /// The pause after a failure. Finagle, gRPC and resolvers back off too; 1.6 is their usual factor.
     fn pause_after_failure(&mut self, rng: &mut impl Rng) -> Duration {
         let (min, max) = (Duration::from_secs(1), Duration::from_secs(30));
         let failures = self
@@ -232,7 +233,7 @@ impl Schedule {
 }
 
 impl Negatives {
-    /// One more than `before`.
+    /// Adds one negative answer to `before`.
     fn after(before: Option<Self>, on_empty: OnEmpty, now: Instant) -> Self {
         let count = before.map_or(0, |before| before.count).saturating_add(1);
         let since = before.map_or(now, |before| before.since);
@@ -269,7 +270,7 @@ mod tests {
             }
         }
 
-        /// Asks when due and gives `answer`; the verdict, and the pause until the next question in seconds.
+        /// Asks when due and gives `answer`. Returns the verdict, and the pause until the next question in seconds.
         fn ask(&mut self, answer: Answer) -> (Verdict, f64) {
             self.now = self.schedule.due();
             self.schedule.asked(self.now);
@@ -319,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_pause_is_hardly_prolonged() {
+    fn jitter_adds_half_a_second_at_most_to_a_long_pause() {
         let pace = Pace {
             max: 60 * SECOND,
             ..Pace::default()
@@ -391,7 +392,7 @@ mod tests {
 
     /// A name without records of the type may be without them for long before it goes.
     #[test]
-    fn that_there_is_no_such_name_needs_a_confirmation_of_its_own() {
+    fn a_missing_name_is_confirmed_separately_from_missing_records() {
         let mut fixture = Fixture::new(Pace::default());
         while fixture.ask(EMPTY).0 == Verdict::Keep {}
         assert!(!fixture.schedule.is_confirmed_no_name());
@@ -413,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn believing_drops_at_once_and_ignoring_never() {
+    fn on_empty_believe_drops_at_once_and_ignore_never() {
         let pace = |on_empty| Pace {
             on_empty,
             ..Pace::default()
@@ -429,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forced_refresh_comes_at_once_but_not_below_the_floor() {
+    fn a_forced_refresh_asks_at_once_but_not_before_the_floor() {
         let mut fixture = Fixture::new(Pace::default());
         fixture.ask(records(5));
         let asked = fixture.now;

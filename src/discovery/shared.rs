@@ -1,7 +1,7 @@
 //! One source for several readers.
 //!
-//! Whoever is polled drives the source. If nobody is polled, the set grows old: it is kept, and a reader that comes later
-//! does not take it for news.
+//! Whichever reader is polled drives the source. If none is polled, the stored set grows old, and a reader that comes
+//! later doesn't take it for new.
 //!
 //! ```text
 //!  a reader finds an answer that it has not seen
@@ -13,10 +13,11 @@
 //!                                                       age, and then the error
 //! ```
 //!
-//! A source has timers and sockets, and those belong to a runtime. So the readers of each runtime have a source of their own
-//! (a [`Room`]): none depends on another runtime that may end, or stand still. A new room begins with the last set of the
-//! others. When the last reader has left a room its source ends, and what that has begun: a watch, a process that it waits
-//! for. One that works goes on for a second, if its runtime does, so that readers who follow each other closely share it.
+//! A source has timers and sockets, which belong to a runtime. So the readers of each runtime share a source of their
+//! own (a [`Room`]), and none depends on another runtime that may end or stand still. A new room begins with the last
+//! set of the others. When the last reader leaves a room, its source is dropped, along with any watch or child process
+//! that it has started. A source that works lingers for a second if its runtime runs, so that readers that follow each
+//! other closely share it.
 
 mod room;
 
@@ -41,30 +42,31 @@ use crate::{
     home::{Home, Timer},
 };
 
-/// How long a reader waits for an answer before it takes an old set. Callers wait for the first endpoints 5 s by default.
-/// A [`Fallback`](super::Fallback) waits for 2 s before it asks its other source, which may have a fresh set.
+/// How long a reader waits for an answer before it takes an old set: less than the 5 s that callers wait for the first
+/// endpoints by default, and more than the 2 s after which a [`Fallback`](super::Fallback) asks its other source, which
+/// may have a fresh set.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// How long a source goes on that nobody reads from any more.
+/// How long a source lingers after its last reader has left.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// A source of endpoints whose clones read from one and the same in each runtime: it is asked once for all of them, and each
-/// learns all that it says. Whoever is polled drives it.
+/// A source of endpoints whose clones share one underlying source per runtime. It is asked once for all of them, and
+/// each gets all its answers. Whichever clone is polled drives it.
 pub(crate) struct Shared<S: Source> {
     hub: Arc<Hub<S>>,
-    /// Where it reads; none before it is polled for the first time.
+    /// Its place in a room; none before the first poll.
     place: Option<Place<S>>,
-    /// It has said that there is no runtime.
+    /// It has already yielded the error that there is no runtime.
     homeless: bool,
-    /// How old the set was that was yielded last.
+    /// How old the last set was when it was yielded.
     age: Duration,
 }
 
 struct Hub<S: Source> {
-    /// Settings to make others of. It is never polled.
+    /// The source that each room's is copied from. It is never polled.
     template: Mutex<S>,
     rooms: Mutex<HashMap<Id, Arc<Room<S>>>>,
-    /// What any of the rooms has heard last.
+    /// The latest answers, from any room.
     last: Mutex<Answers<S::Error>>,
 }
 
@@ -75,7 +77,7 @@ struct Place<S: Source> {
     room: Arc<Room<S>>,
     reader: usize,
     seen: Seen,
-    /// The wait for an answer after this one.
+    /// While it waits for a fresh answer: how many answers there were then, and the time limit.
     waiting: Option<(u64, Timer)>,
 }
 
@@ -98,7 +100,7 @@ impl<S: Source> Shared<S> {
         }
     }
 
-    /// The reader's place in the room of the runtime `home`, where it enters if it has to.
+    /// The reader's place in the room of the runtime `home`, which it enters if it isn't there yet.
     fn enter(&mut self, home: Id) -> &mut Place<S> {
         if self.place.as_ref().is_some_and(|place| place.home != home) {
             self.place = None;
@@ -138,7 +140,7 @@ impl<S: Source> Discovery for Shared<S> {
         }
     }
 
-    /// All sources are told, and those that are made later: a reader may enter another room.
+    /// Tells all rooms, and the template for later ones: a reader may enter another room.
     fn wanted(&mut self, pod: &str) -> bool {
         let is_of_use = lock(&self.hub.template).wanted(pod);
         let rooms: Vec<_> = lock(&self.hub.rooms).values().cloned().collect();
@@ -161,7 +163,8 @@ impl<S: Source> Discovery for Shared<S> {
 }
 
 impl<S: Source> Shared<S> {
-    /// Without a runtime there is nothing to wait with. It is said once: whoever reads all errors would go on for ever.
+    /// Without a runtime there is no timer to wait with. The error is yielded only once, or a caller that reads until
+    /// `Pending` would never stop.
     fn poll_homeless(&mut self) -> Poll<Result<Vec<Endpoint>, BoxError>> {
         match std::mem::replace(&mut self.homeless, true) {
             true => Poll::Pending,
@@ -192,7 +195,7 @@ impl<S: Source> Place<S> {
         if let Some(news) = self.poll_news(&mut state, cx) {
             return Poll::Ready(news);
         }
-        // All are woken by what this one waits for, since it is not known who will poll then.
+        // Wakes all readers, because any of them may be the one that polls next.
         let all = Waker::from(room.readers.clone());
         let Poll::Ready(answer) = state.source.poll_next(&mut Context::from_waker(&all)) else {
             return Poll::Pending;
@@ -205,7 +208,7 @@ impl<S: Source> Place<S> {
         news.map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// What there is for this reader. Without any, the source is to be polled.
+    /// What is new for this reader. If nothing is, the source must be polled.
     fn poll_news(&mut self, state: &mut State<S>, cx: &mut Context<'_>) -> Option<News> {
         if self.waiting.is_none() && state.answers.has_news(self.seen) && !state.is_fresh() {
             state.source.refresh();
@@ -214,7 +217,7 @@ impl<S: Source> Place<S> {
         }
         if let Some((answers, timer)) = &mut self.waiting {
             let is_answered = state.answers.count() > *answers;
-            // Without a set there is nothing to do but to wait.
+            // Without a set there is nothing to fall back to, so wait on.
             if !is_answered && (!state.answers.has_set() || timer.poll(cx).is_pending()) {
                 return None;
             }
@@ -228,10 +231,10 @@ impl<S: Source> Place<S> {
 }
 
 impl<S: Source> Hub<S> {
-    /// The room of the runtime `home`, with a reader more. A new one begins with what is known.
+    /// Enters the room of the runtime `home` as one more reader. A new room begins with the latest answers.
     fn enter(&self, home: Id) -> (Arc<Room<S>>, usize) {
         let mut rooms = lock(&self.rooms);
-        // What nobody has listened to for a while is old, however new it looks when it is read.
+        // Rooms without readers are given up: what they have stored is old, even if it looks new when it is read.
         let left: Vec<_> = rooms.extract_if(|_, room| room.is_left()).collect();
         let room = rooms.entry(home).or_insert_with(|| {
             let source = lock(&self.template).renewed();
@@ -243,7 +246,7 @@ impl<S: Source> Hub<S> {
         entered
     }
 
-    /// The room's last reader has left.
+    /// Handles a room whose last reader has left: drops it now, or after [`LINGER`].
     fn leave(self: &Arc<Self>, left: Left<S>) {
         // With the last clone, all ends at once.
         let is_kept = Arc::strong_count(self) > 1 && left.works();
@@ -259,17 +262,17 @@ impl<S: Source> Hub<S> {
     }
 }
 
-/// A room that its last reader has left. When this is dropped it is given up, unless somebody has come since.
+/// A room that its last reader has left. Dropping this gives up the room, unless a reader has entered since.
 struct Left<S: Source> {
     hub: Weak<Hub<S>>,
     home: Id,
     room: Weak<Room<S>>,
-    /// How many had come by then.
+    /// How many readers had ever entered by then.
     readers: usize,
 }
 
 impl<S: Source> Left<S> {
-    /// Whether the source has answered lately, so that the next reader has something of it.
+    /// Whether the source has answered lately, so that keeping it helps the next reader.
     fn works(&self) -> bool {
         let room = self.room.upgrade();
         room.is_some_and(|room| lock(&room.state).is_fresh())

@@ -1,6 +1,6 @@
 //! The endpoints in two groups, near and far, each under a picker of its own.
 //!
-//! A share p of the requests is for the near group, and the rest for the far one, where the policy spreads it evenly:
+//! The near group gets a share p of the requests. The far group gets the rest, which the policy spreads evenly over it:
 //!
 //! ```text
 //!              available near endpoints
@@ -8,34 +8,38 @@
 //!               all available endpoints
 //! ```
 //!
-//! Were the clients spread evenly over the places, each place would bring 1/places of all requests; its endpoints' fair part is
-//! that of their number. While the second is no less than the first, all stays near. If it is less, as much stays as
-//! makes their part, and what is over goes to the others in proportion. This is how Envoy routes by zones ("Zone aware
-//! routing"), for clients whose numbers are not known. With 10, 10 and 5 endpoints in three zones:
+//! This assumes that clients are spread evenly over the places, so that each place sends 1/places of all requests. A
+//! place's fair part is its fraction of the endpoints. If that is at least 1/places, all requests stay near. If it is
+//! less, the fair part stays, and the surplus goes to the other places in proportion. It is Envoy's "Zone aware
+//! routing", for the case that the number of clients per zone isn't known. With 10, 10 and 5 endpoints in three zones:
 //!
-//! | clients in | p | they bring to each endpoint of zone a (10) | b (10) | c (5) |
+//! | clients in | p | they send to each endpoint of zone a (10) | b (10) | c (5) |
 //! | --- | --- | --- | --- | --- |
 //! | a | min(1, 10/25 × 3) = 1 | 1/3 ÷ 10 = 1/30 | | |
 //! | b | 1 | | 1/30 | |
 //! | c | 5/25 × 3 = 0.6 | 0.4 × 1/3 ÷ 20 = 1/150 | 1/150 | 0.6 × 1/3 ÷ 5 = 1/25 |
 //! | all | | 1/25 | 1/25 | 1/25 |
 //!
-//! To send all of c's to c would be 1/15 for each, 1.67 times the fair part. In general a place that falls short gets a part of
-//! what other short ones spill: an endpoint has at most 1 + Σ (1/places − f) / (1 − f) times its fair part, summed over the
-//! *other* short places with parts f of the endpoints. That is exactly 1 if one place is short, 1.2 if one of three is short
-//! and another one has half its part, and below 2 always.
+//! If all of c's requests stayed in c, each of its endpoints would get 1/15, which is 1.67 times the fair part. If
+//! several places are short of endpoints, each also gets a part of what the others spill. An endpoint then gets at most
+//! 1 + Σ (1/places − f) / (1 − f) times its fair part, summed over the *other* short places, where f is their fraction
+//! of the endpoints. That is exactly 1 if only one place is short, 1.2 if one of three is short and another one has
+//! half its part, and always below 2.
 //!
-//! Where weights differ, an endpoint counts for as much as its weight. In a part of a larger set (a [subset](crate::Subset)) p is
-//! multiplied by what makes it the whole set's share, as long as all of the part is available.
+//! If weights differ, an endpoint counts by its weight. In a [subset](crate::Subset), p is scaled so that it equals the
+//! whole set's share while all endpoints of the subset are available.
 //!
-//! Availability changes between two sets: the share is counted anew when the background task hears of it, and is read by
-//! the picks. A group of which nothing is available leaves its requests to the other one at once.
+//! Availability changes between two sets: the background task then recomputes the share, and picks only read it. If a
+//! group has no available endpoint, its requests go to the other group at once.
 //!
-//! Which of the requests stay is drawn at random for most policies. Where the policy's shares are exact ([`Pick::EXACT`]) this
-//! one is, too: p is added up, and whenever the sum passes a whole number a request stays. A draw would make the share
-//! of round robin's groups as uneven as that of a random policy; the sum is one more word that threads take from each other,
-//! which a policy with a cursor has anyway and others should not get. Where the policy goes by keys, so does the split: the
-//! keys that stay are those whose hash is below p, and a change of p moves those in between.
+//! Which requests stay near depends on the policy:
+//!
+//! - For most policies it is drawn at random.
+//! - If the policy's shares are exact ([`Pick::EXACT`]), so is this one: each request adds p to a sum, and stays near
+//!   when the sum passes a whole number. A draw would make round robin's shares as uneven as those of a random policy.
+//!   The sum is one more word that threads contend for; a policy with a cursor has one anyway, and others shouldn't get
+//!   one.
+//! - If the policy goes by keys, keys whose hash is below p stay near. A change of p moves only the keys in between.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -48,7 +52,7 @@ use crate::{
     route::Route,
 };
 
-/// A share of 1, in 2⁻³².
+/// A share of 1, in units of 2⁻³².
 const ALL: u64 = 1 << 32;
 
 /// A set in two groups.
@@ -57,13 +61,13 @@ pub(crate) struct LocalitySplit {
     near: Group,
     far: Group,
     nearest: Nearest,
-    /// The near group's share of the requests, in 2⁻³².
+    /// The near group's share of the requests, in units of 2⁻³².
     share: AtomicU64,
-    /// The sum of the shares so far, of which only the fraction is kept.
+    /// The fractional part of the sum of shares so far.
     sum: CachePadded<AtomicU32>,
 }
 
-/// A part of the set.
+/// The near or the far endpoints.
 #[derive(Debug)]
 struct Group {
     /// Its endpoints, by their indices in the set.
@@ -72,16 +76,16 @@ struct Group {
     picker: AnyPicker,
 }
 
-/// The set before: split or not, it has a picker for the whole.
+/// The previous set. Whether it was split or not, it has a picker for the whole.
 pub(crate) struct Before<'a> {
     pub(crate) split: Option<&'a LocalitySplit>,
     pub(crate) whole: &'a AnyPicker,
-    /// Where the endpoint of an old index stands now; the next one in order, if it is gone.
+    /// The new index of the endpoint at an old index, or of the next one in order if it is gone.
     pub(crate) place: &'a dyn Fn(usize) -> usize,
 }
 
 impl LocalitySplit {
-    /// `members` in two groups under `policy`, which take the place of what was `before`.
+    /// Splits `members` into two groups under `policy`, which continue from `before`.
     pub(crate) fn prepare(
         policy: &AnyPolicy,
         members: &Members,
@@ -121,7 +125,7 @@ impl LocalitySplit {
         self.nearest.is_near[index]
     }
 
-    /// Fits the near group's share to what is available now.
+    /// Recomputes the near group's share from what is available now.
     pub(crate) fn recount(&self) {
         let near = self.near.available();
         let all = near + self.far.available();
@@ -129,8 +133,8 @@ impl LocalitySplit {
         self.share.store(share as u64, Relaxed);
     }
 
-    /// Chooses an endpoint, by its index in the set: of the group whose turn it is, or else of the other one.
-    // Not inlined: sets that are not split should not carry it.
+    /// Chooses an endpoint, as an index in the set: from the group whose turn it is, or else from the other one.
+    // Not inlined, so that picks from sets without a split don't carry this code.
     #[inline(never)]
     pub(crate) fn pick(&self, route: &Route, rng: &mut impl Rng) -> Option<usize> {
         let is_near = match self.keyed(route) {
@@ -142,7 +146,7 @@ impl LocalitySplit {
         first.or_else(|| self.group(!is_near).pick(route, rng))
     }
 
-    /// The first endpoint in the order of the request's key that `which` allows, if the policy goes by keys.
+    /// The first endpoint in the key's order that `which` allows; none if the policy doesn't go by keys.
     pub(crate) fn first(&self, route: &Route, which: &dyn Fn(usize) -> bool) -> Option<usize> {
         let is_near = self.keyed(route)?;
         let groups = [self.group(is_near), self.group(!is_near)];
@@ -152,8 +156,8 @@ impl LocalitySplit {
         })
     }
 
-    /// How likely a pick chooses each of so many endpoints of the set, by what `of_group` tells of the near ones and of the far
-    /// ones. Of those that have none the others get the part.
+    /// How likely a pick chooses each of the set's `len` endpoints, computed from the shares that `of_group` gives
+    /// within each group. If all shares of one group are zero, the other group gets everything.
     pub(crate) fn shares(
         &self,
         len: usize,
@@ -176,7 +180,8 @@ impl LocalitySplit {
         Some(all)
     }
 
-    /// The pickers that are asked for a request with a key, one after the other, with their endpoints and those' indices in the set.
+    /// The pickers in the order in which a request with a key asks them, each with its members and their indices in the
+    /// set.
     pub(crate) fn in_order(&self, route: &Route) -> Option<[(&AnyPicker, &Members, &[usize]); 2]> {
         let is_near = self.keyed(route)?;
         Some([is_near, !is_near].map(|is_near| {
@@ -185,22 +190,23 @@ impl LocalitySplit {
         }))
     }
 
-    /// What part of the requests is for the near group.
+    /// The near group's share of the requests, from 0 to 1.
     fn part(&self) -> f64 {
         self.share.load(Relaxed) as f64 / ALL as f64
     }
 
-    /// Whether a key is for the near group. As long as the share stays, so does the key; none if the policy doesn't go by keys.
+    /// Whether the request's key is for the near group; none if the policy doesn't go by keys. A key stays in its group
+    /// while the share stays the same.
     fn keyed(&self, route: &Route) -> Option<bool> {
         let key = route
             .requested_key()
             .filter(|_| self.near.picker.is_keyed(route))?;
         let share = self.share.load(Relaxed);
-        // The half of the hash by which pickers don't choose.
+        // The half of the hash that pickers don't use.
         Some(u64::from(key.stable_hash() as u32) < share)
     }
 
-    /// Whether the next request is for the near group, by adding up its share.
+    /// Whether the next request is for the near group, by the running sum of shares.
     fn turn(&self) -> bool {
         let share = self.share.load(Relaxed);
         let Ok(step) = u32::try_from(share) else {
@@ -210,7 +216,7 @@ impl LocalitySplit {
         sum.checked_add(step).is_none()
     }
 
-    /// Whether a request is for the near group, at random.
+    /// Draws whether a request is for the near group.
     pub(crate) fn draw(&self, rng: &mut impl Rng) -> bool {
         let share = self.share.load(Relaxed);
         share == ALL || u64::from(rng.next_u32()) < share
@@ -242,7 +248,7 @@ impl Group {
         }
     }
 
-    /// The weight of what is available.
+    /// The weight of the available members.
     fn available(&self) -> u64 {
         self.members.available_weight()
     }

@@ -1,4 +1,4 @@
-//! What the user of [`Dns`](super::Dns) has chosen.
+//! The settings of [`Dns`](super::Dns).
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -18,7 +18,7 @@ pub(super) struct Settings {
     pub(super) allow_loopback: bool,
     pub(super) name_servers: Vec<SocketAddr>,
     pub(super) resolv_conf: PathBuf,
-    /// None: it isn't read.
+    /// None if it isn't read.
     pub(super) hosts_file: Option<PathBuf>,
 }
 
@@ -35,7 +35,7 @@ impl Settings {
         }
     }
 
-    /// Whom to ask.
+    /// The resolver that these settings describe.
     pub(super) fn resolver(&self) -> Resolver {
         let given = match &self.name_servers[..] {
             [] => self.target.name_server().into_iter().collect(),
@@ -44,7 +44,7 @@ impl Settings {
         Resolver::new(self.resolv_conf.clone(), given)
     }
 
-    /// What is to be looked for, the most welcome first.
+    /// The kinds of records to look for, the preferred one first.
     pub(super) fn kinds(&self) -> Vec<Kind> {
         let [preferred, other] = match self.prefer_ipv6 {
             true => [Family::V6, Family::V4],

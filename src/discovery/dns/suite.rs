@@ -1,6 +1,6 @@
-//! What discovery by DNS promises, tested under paused time with a resolver that says what it is told.
+//! What discovery by DNS promises, tested under paused time with a scripted resolver.
 //!
-//! What servers really send, and what hickory makes of it, is tested over sockets, in `tests/dns.rs` and `tests/servers.rs`.
+//! What real servers send, and how hickory parses it, is tested over sockets in `tests/dns.rs` and `tests/servers.rs`.
 
 mod fallback;
 mod families;
@@ -43,7 +43,7 @@ fn with(dns: Dns, script: &Script) -> Shared<Refresher<Script>> {
     Shared::new(Refresher::new(dns.settings, script.clone()))
 }
 
-/// The next answer, whatever it is.
+/// The next answer: a set or an error.
 async fn answer(discovery: &mut impl Discovery) -> Result<Vec<Endpoint>, BoxError> {
     let answer = poll_fn(|cx| discovery.poll_next(cx));
     timeout(PATIENCE, answer).await.expect("an answer")
@@ -61,7 +61,7 @@ async fn set(discovery: &mut impl Discovery) -> Vec<Endpoint> {
     timeout(PATIENCE, set).await.expect("a set")
 }
 
-/// How long it takes until the set is that one, whatever comes before. Fails after an hour.
+/// How long it takes until the set is `expected`, whatever comes before. Fails after an hour.
 async fn until(discovery: &mut impl Discovery, expected: &[Endpoint]) -> Duration {
     let began = Instant::now();
     let arrival = async { while set(discovery).await != expected {} };
@@ -84,7 +84,7 @@ async fn next(discovery: &mut impl Discovery, last: &[Endpoint]) -> (Vec<Endpoin
     (set, began.elapsed())
 }
 
-/// Lets discovery run for so long.
+/// Lets discovery run for `time`.
 async fn run(discovery: &mut impl Discovery, time: Duration) {
     let end = Instant::now() + time;
     while tokio::time::timeout_at(end, answer(discovery))
