@@ -168,9 +168,7 @@ impl<S: Source> Shared<S> {
     fn poll_homeless(&mut self) -> Poll<Result<Vec<Endpoint>, BoxError>> {
         match std::mem::replace(&mut self.homeless, true) {
             true => Poll::Pending,
-            false => Poll::Ready(Err(
-                "no tokio runtime: poll the discovery in a task of one".into()
-            )),
+            false => Poll::Ready(Err("no tokio runtime: poll the discovery inside one".into())),
         }
     }
 }

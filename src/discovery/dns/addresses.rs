@@ -1,4 +1,4 @@
-//! The addresses of a name.
+//! Looks up the addresses of a name.
 
 use std::{net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -8,18 +8,18 @@ use super::lookup::{
     Answer, Family, LookupError, Nothing, Query, Reason, Records, Resolve, Transport, Via,
 };
 
-/// The addresses of one family that a name has.
+/// A name's addresses of one family.
 pub(super) struct Addresses {
     pub(super) addresses: Vec<IpAddr>,
     pub(super) ttl: Duration,
-    /// None where no name server was asked.
+    /// None if no name server was asked.
     pub(super) via: Option<Via>,
 }
 
-/// For how long an answer holds that no name server gave.
+/// The TTL of answers that need no name server.
 const LOCAL_TTL: Duration = Duration::from_secs(30);
 
-/// The addresses of one family, by the `deadline`.
+/// Looks up the addresses of one family, by the `deadline`.
 pub(super) async fn addresses<R: Resolve>(
     resolver: &R,
     name: Arc<str>,
@@ -60,7 +60,7 @@ fn local(query: &Query, family: Family, mut addresses: Vec<IpAddr>) -> Result<Ad
     })
 }
 
-/// The addresses of the family, by the `deadline`; those of the other one where there are none, or where they can't be had.
+/// Looks up the addresses of `family`, by the `deadline`; if there are none or that fails, those of the other family.
 pub(super) async fn either<R: Resolve>(
     resolver: &R,
     name: Arc<str>,
@@ -70,7 +70,7 @@ pub(super) async fn either<R: Resolve>(
 ) -> Answer<Addresses> {
     let ask = |family| addresses(resolver, name.clone(), family, over, deadline);
     let mut preferred = pin!(ask(family));
-    // A family that is silent must not take all of the other one's time.
+    // A family whose lookup hangs must not use up the other one's time.
     let early = timeout_at(part_way(deadline, 0.5), &mut preferred).await;
     let (preferred, other) = match early {
         Ok(Ok(Ok(found))) => return Ok(Ok(found)),
@@ -88,13 +88,13 @@ pub(super) async fn either<R: Resolve>(
     };
     match (&preferred, &other) {
         (Ok(Ok(_)), _) => preferred,
-        // A failure goes before a "nothing": who knows what is there?
+        // A failure outranks a negative answer, because it leaves open what is there.
         (Ok(Err(_)), _) | (_, Ok(Ok(_))) => other,
         (Err(_), _) => preferred,
     }
 }
 
-/// When a `share` of the time that is left will have passed.
+/// When a `share` of the remaining time will have passed.
 pub(super) fn part_way(deadline: Instant, share: f32) -> Instant {
     let now = Instant::now();
     now + deadline.saturating_duration_since(now).mul_f32(share)

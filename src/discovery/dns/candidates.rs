@@ -1,4 +1,4 @@
-//! Which of the names that a short one may stand for is asked for.
+//! Which of the full names that a short one may stand for is in use.
 //!
 //! ```text
 //!            a candidate has pods ──▶ pinned ──▶ is it the first? ── yes ──▶ that's it
@@ -7,9 +7,9 @@
 //!                    this one from now on ─┴── an earlier one has pods
 //! ```
 //!
-//! A later candidate may have answered only because the first one had no pods at that moment: a wildcard, or a public name of
-//! the same text, would keep the client for ever. Or the first name server was away, and another one that has spoken for it
-//! knows nothing of the first candidate: then they are looked at sooner.
+//! A later candidate may have answered only because the first one had no pods at that moment. Without the looks back, a
+//! wildcard or a public name with the same text would keep the client for ever. Or the first name server was away, and
+//! its stand-in doesn't know the first candidate: then the earlier candidates are tried again sooner.
 
 use std::{
     future::Future,
@@ -28,25 +28,26 @@ use super::{
     walk::{Looks, Step, Walk, Walked},
 };
 
-/// How long after the last time the candidates before the pinned one are looked at: less than a minute, with the look.
+/// The pause between looks at the candidates before the pinned one: less than a minute, including the look.
 const AGAIN: Duration = Duration::from_secs(40);
 
-/// The same where that has failed, or where only a stand-in for the first name server has said that they have nothing.
+/// The shorter pause after such a look has failed, or after the negative answer came from a stand-in for a failing name
+/// server.
 const SOON: Duration = Duration::from_secs(10);
 
-/// The candidates of a name, and the one that it does stand for.
+/// The candidates of a name, and the one in use.
 pub(super) struct Candidates<R> {
-    /// The shortest time between two looks, as the user has it.
+    /// The shortest time between two looks, by the user's setting.
     floor: Duration,
     names: Arc<[Arc<str>]>,
     pinned: Option<Arc<str>>,
-    /// Runs to the next look at those before the pinned one; none where there are none.
+    /// Fires when the candidates before the pinned one are due; none if there are no such candidates.
     timer: Option<Pin<Box<Sleep>>>,
     walk: Option<Walk<R>>,
 }
 
 impl<R: Resolve> Candidates<R> {
-    /// None yet. `floor` is the shortest time between two looks.
+    /// Begins without candidates. `floor` is the shortest time between two looks.
     pub(super) fn new(floor: Duration) -> Self {
         Self {
             floor,
@@ -65,7 +66,7 @@ impl<R: Resolve> Candidates<R> {
         self.pinned.as_ref()
     }
 
-    /// Takes the candidates as they are now. A change begins anew; a single one is pinned from the beginning.
+    /// Sets the current candidates. If they changed, the pin is lost; a single candidate is pinned at once.
     pub(super) fn learn(&mut self, names: Vec<Arc<str>>) {
         if *names == *self.names {
             return;
@@ -77,14 +78,14 @@ impl<R: Resolve> Candidates<R> {
         }
     }
 
-    /// Has this one be it. `is_provisional`: that those before it have nothing is only a stand-in's word.
+    /// Pins a candidate. `is_provisional`: the negative answer for those before it came from a stand-in.
     pub(super) fn pin(&mut self, name: &Arc<str>, is_provisional: bool) {
         self.forget();
         self.pinned = Some(name.clone());
         self.wait(pause(is_provisional));
     }
 
-    /// The pinned one has nothing any more, which is confirmed: all are looked at again, if there are others.
+    /// Unpins a candidate that is confirmed to have nothing any more, if there are others to walk over.
     pub(super) fn release(&mut self) {
         if self.names.len() > 1 {
             self.forget();
@@ -110,8 +111,8 @@ impl<R: Resolve> Candidates<R> {
         self.timer = (!is_first).then(|| Box::pin(sleep(time.max(self.floor))));
     }
 
-    /// Looks at the candidates before the pinned one from time to time, until one of them has something: then that one is
-    /// pinned. `name` is the name as it was written.
+    /// Looks at the candidates before the pinned one from time to time. As soon as one of them has something, pins that
+    /// one. `name` is the name as the user wrote it.
     pub(super) fn poll_earlier(
         &mut self,
         name: &Name,
@@ -145,7 +146,7 @@ impl<R: Resolve> Candidates<R> {
     }
 }
 
-/// How long after a look at the candidates before the pinned one, which have nothing, the next one comes.
+/// The pause after a look that found nothing at the candidates before the pinned one.
 fn pause(is_provisional: bool) -> Duration {
     match is_provisional {
         true => SOON,

@@ -1,22 +1,23 @@
-//! DNS messages: what is sent to a name server, and what is made of what comes back. The only file that names hickory.
+//! DNS messages: builds questions and interprets responses. The only file that names hickory.
 //!
-//! hickory has the wire format. Its resolver is not used: it throws away what a truncated answer has, doesn't take SERVFAIL
-//! to another name server, and tells neither who answered nor how. Its transports are not used either: they drop answers
-//! without a question section, which is what a server without EDNS sends, cut UDP packets to the advertised size unseen, and
-//! don't hear that a port is closed. So few of its bounds are left that can end or change a question:
+//! hickory is used for the wire format only. Its resolver isn't used: it discards the content of a truncated answer,
+//! doesn't go on to the next name server after SERVFAIL, and doesn't say which server answered, or how. Its transports
+//! aren't used either: they drop answers without a question section, as servers without EDNS send them, silently cut
+//! UDP packets to the advertised size, and don't notice a closed port. So only these of its limits can still end or
+//! change a question:
 //!
 //! | bound | value | why | setting |
 //! | --- | --- | --- | --- |
-//! | payload size in the OPT record | [`PAYLOAD`], which is hickory's default, too | DNS flag day 2020; said here, so that no release of hickory changes it | none |
+//! | payload size in the OPT record | [`PAYLOAD`], also hickory's default | DNS flag day 2020; set here so that no hickory release changes it | none |
 //! | no OPT record | over TCP, and to servers that don't take one (`edns.rs`) | RFC 6891 §7 | none |
 //! | recursion desired | yes, hickory's default | name servers of resolv.conf are resolvers | none |
-//! | spelling of the name (0x20) | as asked, hickory's default | servers exist that answer in lower case | none |
+//! | case of the name (0x20) | as asked, hickory's default | some servers answer in lower case | none |
 //! | DNSSEC (DO bit, request depth) | off, hickory's default | cluster domains aren't signed | none |
-//! | aliases followed | [`ALIASES`] | a chain may be a circle; Kubernetes makes chains of two | none |
+//! | aliases followed | [`ALIASES`] | a chain may be a loop; Kubernetes makes chains of two | none |
 //! | a name | 255 bytes, 63 a label (RFC 1035 §2.3.4) | DNS's own limits; a longer one makes the message unreadable | none |
 //! | a message | 65,535 bytes; over UDP, what arrives | DNS's own limit | none |
 //!
-//! Sizes, times and repetitions of the sockets are our own: see `server.rs`, `udp.rs`, `tcp.rs` and `resolver.rs`.
+//! The sockets' sizes, timeouts and retries are our own: see `server.rs`, `udp.rs`, `tcp.rs` and `resolver.rs`.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -30,16 +31,16 @@ use super::lookup::{
     Answer, LookupError, Nothing, Query, Reason, RecordType, Records, Reply, Service, Via,
 };
 
-/// The largest packet that is asked for.
+/// The largest UDP packet that questions ask for.
 const PAYLOAD: u16 = 1232;
 
-/// The largest packet that may come where no size was told (RFC 1035 §2.3.4).
+/// The largest packet that may come if the question named no size (RFC 1035 §2.3.4).
 const PAYLOAD_WITHOUT_OPT: u16 = 512;
 
 /// How many CNAMEs in a row are followed.
 const ALIASES: usize = 8;
 
-/// The response code that says that the version of EDNS is unknown (RFC 6891 §9); hickory takes it for TSIG's BADSIG.
+/// The response code for an unknown EDNS version (RFC 6891 §9); hickory takes it for TSIG's BADSIG.
 const BADVERS: u16 = 16;
 
 /// A question as bytes.
@@ -49,7 +50,7 @@ pub(super) struct Message {
     pub(super) bytes: Vec<u8>,
 }
 
-/// What came back to a [`Message`].
+/// A response to a [`Message`].
 #[derive(Debug)]
 pub(super) struct Response {
     content: Result<DnsResponse, ProtoError>,
@@ -58,7 +59,8 @@ pub(super) struct Response {
 }
 
 impl Message {
-    /// With an OPT record, which tells how large the answer may be and which not every server takes, or without.
+    /// Builds a question, with or without an OPT record, which names the largest answer but isn't understood by every
+    /// server.
     pub(super) fn new(query: &Query, has_opt: bool) -> Result<Self, String> {
         let mut name = Name::from_ascii(&*query.name).map_err(|error| error.to_string())?;
         name.set_fqdn(true);
@@ -74,14 +76,15 @@ impl Message {
         })
     }
 
-    /// `bytes`, if they can be a response to this message: its ID and its question, or no question if it was refused.
+    /// Parses `bytes` if they can be a response to this message: with its ID and its question, or without a question if
+    /// it is a refusal.
     pub(super) fn response(&self, query: &Query, bytes: &[u8]) -> Option<Response> {
         if bytes.first_chunk() != Some(&self.id.to_be_bytes()) {
             return None;
         }
         let content = DnsResponse::from_buffer(bytes.to_vec());
         match &content {
-            // The mere question is no answer.
+            // An echo of the question isn't an answer.
             Err(ProtoError::NotAResponse) => return None,
             // A server that can't read the message can't repeat its question.
             Ok(response) if response.queries.is_empty() => {
@@ -101,8 +104,8 @@ impl Message {
 }
 
 impl Response {
-    /// Whether the server may not take an OPT record: FORMERR (RFC 6891 §7), BADVERS (§6.1.3), NOTIMP, or any other failure
-    /// without an OPT record of its own, which a server that knows EDNS has to send (§6.1.1).
+    /// Whether the server possibly rejects OPT records: FORMERR (RFC 6891 §7), BADVERS (§6.1.3), NOTIMP, or any other
+    /// failure without an OPT record of its own, which a server that knows EDNS must send (§6.1.1).
     pub(super) fn rejects_opt(&self) -> bool {
         let rejects = |response: &DnsResponse| match response.response_code {
             ResponseCode::NoError | ResponseCode::NXDomain => false,
@@ -112,25 +115,25 @@ impl Response {
         self.to_opt && self.content.as_ref().is_ok_and(rejects)
     }
 
-    /// Whether it is an answer, and one to a message without an OPT record.
+    /// Whether this is an answer to a message without an OPT record.
     pub(super) fn is_answer_without_opt(&self) -> bool {
         let code = self.content.as_ref().map(|response| response.response_code);
         let answers = |code| matches!(code, ResponseCode::NoError | ResponseCode::NXDomain);
         !self.to_opt && code.is_ok_and(answers)
     }
 
-    /// Whether the bytes are no DNS message, or one that has been cut.
+    /// Whether the bytes aren't a DNS message, or a cut one.
     pub(super) fn is_unreadable(&self) -> bool {
         self.content.is_err()
     }
 
-    /// Whether the server has said that there is more.
+    /// Whether the server has marked it as truncated.
     pub(super) fn is_truncated(&self) -> bool {
         let response = self.content.as_ref();
         response.is_ok_and(|response| response.truncation)
     }
 
-    /// Whether it is larger than a packet may be.
+    /// Whether it is larger than a packet was allowed to be.
     pub(super) fn is_oversized(&self) -> bool {
         let limit = match self.to_opt {
             true => PAYLOAD,
@@ -139,7 +142,7 @@ impl Response {
         self.length > usize::from(limit)
     }
 
-    /// Whether a packet would have held it, if the question had come in one `with_opt`.
+    /// Whether the answer would fit into a packet, if asked over UDP, with an OPT record or without.
     pub(super) fn fits_a_packet(&self, with_opt: bool) -> bool {
         // The OPT record that it would have had (RFC 6891 §6.1.2).
         let (limit, opt) = match with_opt {
@@ -149,8 +152,8 @@ impl Response {
         !self.is_truncated() && self.length + opt <= usize::from(limit)
     }
 
-    /// Whether a zone below the root says that there is nothing. The root says so of every name of a cluster: who passes
-    /// that on knows nothing of clusters.
+    /// Whether the negative answer comes from a zone below the root. The root denies every name of a cluster, so a
+    /// server that passes on the root's answer knows nothing about the cluster.
     pub(super) fn is_denied_below_the_root(&self) -> bool {
         let Ok(response) = &self.content else {
             return false;
@@ -159,7 +162,7 @@ impl Response {
         authorities.any(|record| record.record_type() == Type::SOA && !record.name.is_root())
     }
 
-    /// What it says of `query`.
+    /// Its answer to `query`.
     pub(super) fn answer(&self, query: &Query, via: Via) -> Answer {
         match &self.content {
             Ok(response) => interpret(query, response, via),
@@ -181,7 +184,7 @@ impl From<RecordType> for Type {
     }
 }
 
-/// What the bytes of a response say of `query`, whoever sent them.
+/// The answer to `query` in the bytes of a response, without checking the sender.
 #[cfg(any(test, fuzzing))]
 pub(super) fn read(query: &Query, bytes: Vec<u8>, via: Via) -> Answer {
     let unreadable = |error: ProtoError| {
@@ -192,7 +195,7 @@ pub(super) fn read(query: &Query, bytes: Vec<u8>, via: Via) -> Answer {
     interpret(query, &response, via)
 }
 
-/// What `response` says of `query`.
+/// The answer to `query` in `response`.
 fn interpret(query: &Query, response: &DnsResponse, via: Via) -> Answer {
     let failed = |reason| LookupError::new(query, reason).at(via.name_server);
     let nothing = |reason| {
@@ -226,7 +229,7 @@ fn interpret(query: &Query, response: &DnsResponse, via: Via) -> Answer {
             Err(failed(Reason::Alias(via.name_server)))
         }
         (None, _) if has_strays(question, response) => {
-            let what = "an answer with records of other names alone".to_owned();
+            let what = "an answer with records of other names only".to_owned();
             Err(failed(Reason::Other(via.name_server, what)))
         }
         (None, _) if is_referral(response) => Err(failed(Reason::Referral(via.name_server))),
@@ -253,7 +256,7 @@ fn interpret(query: &Query, response: &DnsResponse, via: Via) -> Answer {
     }
 }
 
-/// The question that was answered, if it is the one that was asked.
+/// The response's question, if it is the one that was asked.
 fn asked<'a>(query: &Query, response: &'a DnsResponse) -> Option<&'a Question> {
     match &response.queries[..] {
         [question] if question.query_type() == query.record_type.into() => {
@@ -280,8 +283,8 @@ fn follow<'a>(mut name: &'a Name, answers: &'a [Record]) -> (&'a Name, Option<u3
     (name, shortest)
 }
 
-/// Whether the zone of the name at the end of the aliases says that it has no such records (RFC 2308 §2.2). An alias alone may
-/// be all that the server knows.
+/// Whether the zone of the last alias says that there are no such records (RFC 2308 §2.2). Without that, the alias may
+/// simply be all that the server knows.
 fn is_denied_by_its_zone(name: &Name, response: &DnsResponse) -> bool {
     let mut authorities = response.authorities.iter();
     authorities.any(|record| {
@@ -290,14 +293,13 @@ fn is_denied_by_its_zone(name: &Name, response: &DnsResponse) -> bool {
     })
 }
 
-/// Whether there are records of the type that was asked for. An answer that has them doesn't say that there is nothing, whosever
-/// they are.
+/// Whether there are records of the type that was asked for, of any name. An answer that has some isn't a negative one.
 fn has_strays(question: &Question, response: &DnsResponse) -> bool {
     let mut types = response.answers.iter().map(Record::record_type);
     types.any(|record_type| record_type == question.query_type())
 }
 
-/// Whether the answer names other servers instead of saying that there is nothing (RFC 2308 §2.2).
+/// Whether the answer is a referral to other servers, not a negative answer (RFC 2308 §2.2).
 fn is_referral(response: &DnsResponse) -> bool {
     let has = |record_type| {
         let mut authorities = response.authorities.iter();
@@ -333,7 +335,7 @@ fn glue(response: &DnsResponse) -> Vec<(String, IpAddr)> {
         .collect()
 }
 
-/// The aliases that come with SRV records: a target may be one (RFC 2782 forbids it, Consul does it).
+/// The aliases that come with SRV records. A target may be an alias: RFC 2782 forbids it, but Consul does it.
 fn aliases(response: &DnsResponse) -> Vec<(String, String)> {
     let records = response.additionals.iter();
     let alias = |record: &Record| match &record.data {

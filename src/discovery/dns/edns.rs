@@ -1,34 +1,35 @@
-//! Whether a name server takes EDNS (RFC 6891): an OPT record in the question, which says how large the answer may be.
+//! Whether a name server takes EDNS (RFC 6891): an OPT record in the question that says how large the answer may be.
 //!
-//! Most do. Some refuse such a question (§7: FORMERR; or NOTIMP, or BADVERS), some firewalls swallow it. Whoever answers
-//! without it only is asked without it for a while, and then with it again: the server may have been replaced.
+//! Most do. Some refuse such a question (§7: FORMERR; or NOTIMP, or BADVERS), and some firewalls drop it. A server that
+//! answers only without an OPT record is asked without one for a while, then with one again, because it may have been
+//! replaced.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::time::{Duration, Instant};
 
-/// For how long a server is asked without an OPT record. A wrong guess costs little: answers of more than 512 bytes go over
-/// TCP. So does a try: a packet where the server refuses, half of its time where it is silent.
+/// How long a server is asked without an OPT record. A wrong guess costs little: answers above 512 bytes go over TCP.
+/// Trying again costs little too: a packet if the server refuses, half of its time if it is silent.
 const WITHOUT: Duration = Duration::from_secs(600);
 
-/// What is known of one server.
+/// What is known about one server.
 #[derive(Debug, Default)]
 pub(super) struct Edns {
     without_until: Mutex<Option<Instant>>,
 }
 
 impl Edns {
-    /// Whether to send an OPT record.
+    /// Whether to send an OPT record now.
     pub(super) fn is_tried(&self, now: Instant) -> bool {
         self.lock().is_none_or(|until| now >= until)
     }
 
-    /// The server answers without one, and didn't with one.
+    /// Records that the server answers without an OPT record, and didn't with one.
     pub(super) fn is_missing(&self, now: Instant) {
         *self.lock() = Some(now + WITHOUT);
     }
 
-    /// The server answers with one.
+    /// Records that the server answers with an OPT record.
     pub(super) fn is_there(&self) {
         *self.lock() = None;
     }

@@ -1,4 +1,4 @@
-//! Which address family's endpoints are used.
+//! Which address family's endpoints are in use.
 //!
 //! ```text
 //!               all of its endpoints refuse, and there are some of the other
@@ -7,8 +7,9 @@
 //!               the same; or nothing is left of what refused
 //! ```
 //!
-//! RFC 8305 in spirit: the preferred family first, the other one where that leads nowhere. It tries single addresses against
-//! each other, which is not to be had here: which two addresses are one pod's is not known, and a pod has to count once.
+//! It follows RFC 8305 in spirit: the preferred family first, the other one if that doesn't connect. The RFC races
+//! single addresses against each other. That isn't possible here: nobody knows which two addresses are the same pod's,
+//! and a pod must count once.
 
 use std::{
     collections::HashSet,
@@ -23,37 +24,37 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::endpoint::Endpoint;
 
-/// How long one family is kept at least where both refuse; it doubles up to the longest.
+/// How long one family is kept at least if both refuse; doubles from the shortest up to the longest.
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// After this long a change of family is another story.
+/// A change of family after this long starts again with [`SHORTEST`].
 const LONG_AGO: Duration = Duration::from_secs(60);
 
-/// What is known of the families' endpoints.
+/// Which family is in use, and which endpoints refuse.
 #[derive(Default)]
 pub(super) struct Families {
-    /// Those in use that refuse connections.
+    /// The endpoints in use that refuse connections.
     refusing: HashSet<SocketAddr>,
-    /// Those of the preferred family that did when it was left; none while it is used.
+    /// The preferred family's endpoints that refused when it was left; none while it is in use.
     left: Option<HashSet<SocketAddr>>,
-    /// When the family was last changed, and how long from then it is kept at least.
+    /// When the family last changed, and how long it is kept from then.
     changed: Option<(Instant, Duration)>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// The endpoints that there are.
+/// The endpoints of both families.
 #[derive(Clone, Copy)]
 pub(super) struct Sets<'a> {
     pub(super) in_use: &'a [Endpoint],
-    /// Those that could be used instead; none if that isn't known.
+    /// The endpoints that could be used instead; none if they aren't known.
     pub(super) other: Option<&'a [Endpoint]>,
-    /// Those of the preferred family; none if they aren't known.
+    /// The preferred family's endpoints; none if they aren't known.
     pub(super) preferred: Option<&'a [Endpoint]>,
 }
 
 impl Families {
-    /// Whether the family is used that is not the preferred one.
+    /// Whether the family in use isn't the preferred one.
     pub(super) fn is_other(&self) -> bool {
         self.left.is_some()
     }
@@ -66,7 +67,7 @@ impl Families {
         self.refusing.remove(&endpoint.address());
     }
 
-    /// The set in use is another one.
+    /// Forgets endpoints that aren't in the set in use any more.
     pub(super) fn retain(&mut self, in_use: &[Endpoint]) {
         if !self.refusing.is_empty() {
             let addresses: HashSet<_> = in_use.iter().map(Endpoint::address).collect();
@@ -74,7 +75,7 @@ impl Families {
         }
     }
 
-    /// Waits until the other family is to be used.
+    /// Waits until it is time to use the other family.
     pub(super) fn poll_change(&mut self, sets: Sets<'_>, cx: &mut Context<'_>) -> Poll<()> {
         if self.is_back(sets) {
             self.change();
@@ -94,7 +95,7 @@ impl Families {
         Poll::Ready(())
     }
 
-    /// Whether the preferred family has been left, and has endpoints again of which none refused.
+    /// Whether the preferred family was left, and now has endpoints none of which refused then.
     fn is_back(&self, sets: Sets<'_>) -> bool {
         let (Some(left), Some(preferred)) = (&self.left, sets.preferred) else {
             return false;

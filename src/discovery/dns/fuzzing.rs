@@ -1,4 +1,4 @@
-//! DNS and resolv.conf for the fuzz targets: bytes in, endpoints out. Only a build with `--cfg fuzzing` has it.
+//! DNS and resolv.conf for the fuzz targets: bytes in, endpoints out. Only builds with `--cfg fuzzing` have it.
 
 use std::{
     net::SocketAddr,
@@ -19,15 +19,16 @@ use super::{
 };
 use crate::discovery::{Discovery, shared::Shared};
 
-/// Answers a question, of a full name and a type (`A`, `AAAA`, `SRV`), with the bytes of a message, or is silent.
+/// Answers a question (a full name, and `A`, `AAAA` or `SRV`) with the bytes of a message, or not at all.
 pub type NameServer = Box<dyn FnMut(&str, &str) -> Option<Vec<u8>> + Send>;
 
-/// Discovery with the settings of `dns`, and with the text of a resolv.conf instead of its file.
+/// Discovery with the settings of `dns`, the text of a resolv.conf in place of the file, and `server` in place of the
+/// network.
 pub fn discovery(dns: Dns, resolv_conf: &[u8], server: NameServer) -> impl Discovery + use<> {
     Shared::new(Refresher::new(dns.settings, Wire::new(resolv_conf, server)))
 }
 
-/// One look, told in full; otherwise as [`discovery`].
+/// One look, with the arguments of [`discovery`].
 ///
 /// # Errors
 ///
@@ -40,7 +41,7 @@ pub async fn resolve(
     resolution::resolve(&dns.settings, &Wire::new(resolv_conf, server)).await
 }
 
-/// The name servers of a resolv.conf, and the full names that `name` may stand for; no names if `name` isn't one.
+/// The name servers of a resolv.conf, and the full names that `name` may stand for; no names if `name` is invalid.
 pub fn resolv_conf(text: &[u8], name: &str) -> (Vec<SocketAddr>, Vec<String>) {
     let conf = ResolvConf::parse(text);
     let name = Name::parse(name).ok();
@@ -50,7 +51,7 @@ pub fn resolv_conf(text: &[u8], name: &str) -> (Vec<SocketAddr>, Vec<String>) {
     (conf.name_servers, names)
 }
 
-/// A resolver whose answers are bytes. Clones are the same resolver.
+/// A resolver whose answers are bytes. Clones share their state.
 #[derive(Clone)]
 struct Wire {
     conf: Arc<ResolvConf>,

@@ -1,7 +1,7 @@
-//! Names that no name server is asked for.
+//! Names that need no name server.
 //!
-//! `localhost` and what is below it are this machine, always (RFC 6761 §6.3). What stands in /etc/hosts counts only if asked
-//! for: in a cluster that file is no one's source of pods.
+//! `localhost` and names below it always mean this machine (RFC 6761 §6.3). /etc/hosts counts only if the user chose
+//! so, because in a cluster it says nothing about pods.
 
 use std::{
     fs,
@@ -20,11 +20,11 @@ use super::{
 
 use crate::logs::{DISCOVERY, Line, debug, here};
 
-/// Answers for this machine's own names, and has `R` asked for all others.
+/// Answers for this machine's own names, and passes all other questions to `R`.
 #[derive(Clone)]
 pub(super) struct Local<R> {
     resolver: R,
-    /// The hosts file, and the name that it is read for: the one that the user wrote.
+    /// The hosts file, and the only name that is looked for there: the one that the user wrote.
     hosts: Option<(Arc<Path>, Arc<str>)>,
 }
 
@@ -59,7 +59,7 @@ impl<R: Resolve> Resolve for Local<R> {
             return Ok(vec![name.text().into()]);
         }
         let mut candidates = self.resolver.candidates(name)?;
-        // A domain of the search list makes no name of this machine of one that isn't.
+        // A search domain must not turn another name into one of this machine.
         candidates.retain(|candidate| !is_localhost(candidate));
         Ok(candidates)
     }
@@ -73,7 +73,7 @@ impl<R: Resolve> Resolve for Local<R> {
     }
 }
 
-/// The addresses of a name in the text of a hosts file, in its order, each once: see hosts(5).
+/// The addresses of a name in the text of a hosts file, in file order, without duplicates: see hosts(5).
 fn in_hosts(text: &str, name: &str) -> Vec<IpAddr> {
     let mut addresses = Vec::new();
     for line in text.lines() {

@@ -1,4 +1,4 @@
-//! One look at a name: what is looked for, and the endpoints that come of it.
+//! One look at a name: for one kind of record, with the endpoints that it finds.
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -12,21 +12,21 @@ use super::{
 };
 use crate::{discovery::filter::Filter, endpoint::Endpoint};
 
-/// How long a look may take, over all questions, name servers and attempts. Less than the balancer's ready timeout of 5 s, so
-/// that callers who wait for the first answer in vain are told why.
+/// How long a look may take, including all questions, name servers and attempts. It is less than the balancer's ready
+/// timeout of 5 s, so that callers whose wait for the first answer times out get the reason.
 const DEADLINE: Duration = Duration::from_secs(4);
 
-/// What is looked for under a name.
+/// What to look for under a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Addresses, at a port.
     Addresses(Family, u16),
-    /// SRV records; the family is preferred where a target has addresses of both.
+    /// SRV records; this family is preferred if a target has addresses of both.
     Services(Family),
 }
 
 impl Kind {
-    /// The same with the other address family.
+    /// This kind with the other address family.
     pub(super) fn other_family(self) -> Self {
         match self {
             Self::Addresses(family, port) => Self::Addresses(family.other(), port),
@@ -35,7 +35,8 @@ impl Kind {
     }
 }
 
-/// Looks once, for the pods' own `names` as well. What can't be a pod is left out by `filter`; an answer of which nothing is left is a failure.
+/// Looks once, for the pods' own `names` as well. `filter` removes what can't be a pod; if it removes everything, the
+/// look fails.
 pub(super) fn look<R: Resolve>(
     resolver: &R,
     filter: &Filter,
@@ -71,7 +72,7 @@ fn at_port(
 ) -> Result<Found, LookupError> {
     let at_port = |address| Endpoint::new(SocketAddr::new(address, port));
     let mut endpoints = found.addresses.into_iter().map(at_port).collect();
-    // What this machine itself says is its owner's choice.
+    // Localhost and the hosts file may name loopback addresses.
     let filter = match found.via {
         Some(_) => filter.clone(),
         None => filter.with_loopback(),
@@ -79,7 +80,7 @@ fn at_port(
     let allowed = filter.apply(&mut endpoints);
     allowed.map_err(|rejected| LookupError::new(format_args!("{name}."), rejected.into()))?;
     Ok(Found {
-        // This machine's own names aren't a Service's.
+        // Localhost and the hosts file have no pods' own names.
         own_names: found.via.and_then(|_| OwnNames::of(name.clone())),
         name,
         endpoints,

@@ -1,4 +1,4 @@
-//! What can be asked of DNS and what can come back, whoever is asked.
+//! Questions to DNS and their answers, independent of who answers.
 
 use std::{
     collections::HashMap,
@@ -36,13 +36,13 @@ pub(super) struct Query {
     pub(super) record_type: RecordType,
 }
 
-/// How a question was put.
+/// How a question was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Transport {
     /// In a UDP packet.
     Udp,
-    /// Over TCP, because the answer doesn't fit into a packet, or resolv.conf says `use-vc`.
+    /// Over TCP, because the answer doesn't fit into a UDP packet, or resolv.conf says `use-vc`.
     Tcp,
 }
 
@@ -53,7 +53,7 @@ pub(super) struct Via {
     pub(super) transport: Transport,
 }
 
-/// What a name server says.
+/// A name server's answer with records.
 #[derive(Clone, Debug)]
 pub(super) struct Reply {
     pub(super) records: Records,
@@ -65,14 +65,14 @@ pub(super) struct Reply {
 pub(super) enum Records {
     Addresses(Vec<IpAddr>),
     Services {
-        /// The name that has the records, at the end of the aliases of the one that was asked.
+        /// The name that has the records: the one asked for, or the last of its aliases.
         owner: String,
         services: Vec<Service>,
         /// Addresses by name, from the additional section.
         glue: Vec<(String, IpAddr)>,
-        /// Names and what they are aliases of, from there too.
+        /// Names and what they are aliases of, also from the additional section.
         aliases: Vec<(String, String)>,
-        /// The answer was cut short: there may be more of either.
+        /// The answer was truncated: there may be more records and addresses.
         truncated: bool,
     },
 }
@@ -86,39 +86,39 @@ pub(super) struct Service {
     pub(super) target: String,
 }
 
-/// That there is nothing, by DNS's own word: no such name, or no such records.
+/// A negative answer: DNS says that there is no such name, or that it has no such records.
 #[derive(Clone, Debug)]
 pub(super) struct Nothing {
     pub(super) ttl: Option<Duration>,
     pub(super) error: LookupError,
-    /// It is the word of a name server that stands in for one that fails and may know better.
+    /// It comes from a name server that stands in for a failing one, which may know better.
     pub(super) is_provisional: bool,
 }
 
-/// The end of a question: a reply, or that there is nothing, or a failure.
+/// The result of a question: records, a negative answer, or a failure.
 pub(super) type Answer<T = Reply> = Result<Result<T, Nothing>, LookupError>;
 
-/// What a look finds, which may have taken several questions.
+/// What a look finds, after one or more questions.
 #[derive(Clone, Debug)]
 pub(super) struct Found {
-    /// The full name that has them.
+    /// The full name that has the endpoints.
     pub(super) name: Arc<str>,
-    /// Those that can be pods; one at least.
+    /// The endpoints that can be pods; at least one.
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) ttl: Duration,
-    /// None where no name server was asked.
+    /// None if no name server was asked.
     pub(super) via: Option<Via>,
-    /// The SRV targets that the endpoints are of, where they are known.
+    /// The SRV target that each endpoint belongs to, if it is known.
     pub(super) targets: HashMap<SocketAddr, Arc<str>>,
     /// There may be more endpoints.
     pub(super) incomplete: Option<Box<Incomplete>>,
-    /// SRV records lead to the Service itself, not to pods below it: it has a virtual IP.
+    /// The SRV records point to the Service itself, not to pods below it: it has a virtual IP.
     pub(super) is_virtual: bool,
-    /// Where the records don't tell pods' own names, but those can be asked for.
+    /// Set if the records don't carry pods' own names, but those can be looked up.
     pub(super) own_names: Option<Box<OwnNames>>,
 }
 
-/// What pods' own names are below, and which of them could not be looked up.
+/// The Service that pods' own names are below, and the names whose lookup failed.
 #[derive(Clone, Debug)]
 pub(super) struct OwnNames {
     pub(super) service: Arc<str>,
@@ -135,40 +135,40 @@ impl OwnNames {
     }
 }
 
-/// The addresses of some SRV targets could not be had.
+/// SRV targets whose addresses couldn't be looked up, and why.
 #[derive(Clone, Debug)]
 pub(super) struct Incomplete {
     pub(super) targets: Vec<Arc<str>>,
     pub(super) error: LookupError,
 }
 
-/// A look under way.
+/// A look in progress.
 pub(super) type Lookup = BoxFuture<'static, Answer<Found>>;
 
-/// Whom to ask. Clones are the same.
+/// Something that answers questions. Clones share their state.
 pub(super) trait Resolve: Clone + Send + Sync + 'static {
-    /// The full names that `name` may stand for; one at least.
+    /// The full names that `name` may stand for; at least one.
     fn candidates(&self, name: &Name) -> Result<Vec<Arc<str>>, LookupError>;
 
-    /// The addresses of a name that no name server is asked for; none if it is asked for like any other.
+    /// The addresses of a name that needs no name server; none if it must be asked for.
     fn local(&self, name: &str) -> Option<Vec<IpAddr>> {
         let _ = name;
         None
     }
 
-    /// Asks one question, and answers by the `deadline`; over TCP at once where the answer is expected to be too large for
-    /// UDP. Where the time is over, nobody is asked.
+    /// Asks one question, and answers by the `deadline`. `over` is TCP if the answer is expected to be too large for
+    /// UDP. If the deadline has passed, no server is asked.
     fn ask(&self, query: Query, over: Transport, deadline: Instant) -> BoxFuture<'static, Answer>;
 
-    /// The same for another runtime: nothing of it may depend on the one that this has been used in.
+    /// A copy for another runtime, independent of the runtimes that this one was used in.
     fn renewed(&self) -> Self {
         self.clone()
     }
 }
 
-/// Why a DNS lookup gave no addresses.
+/// Why a DNS lookup found no addresses.
 ///
-/// It is the source of [`Error`](crate::Error) where a request found no endpoints.
+/// It is the source of an [`Error`](crate::Error) if a request found no endpoints.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("DNS lookup of {question}{} failed: {reason}{}", self.place(), self.hint())]
 pub struct LookupError {
@@ -189,21 +189,21 @@ pub(super) enum Reason {
     #[error("no pod is ready, or the service or its name is wrong: there is nothing under {}", list(.0))]
     NoCandidate(Vec<Arc<str>>),
     #[error(
-        "the answer was truncated, over TCP too; a watch of EndpointSlices (feature `kube`) has no such limit"
+        "the answer was truncated even over TCP; a watch of EndpointSlices (feature `kube`) has no such limit"
     )]
     Truncated,
     #[error("no answer in time")]
     Timeout,
     #[error("{0} answered {1}")]
     Refused(SocketAddr, String),
-    #[error("{0} answered with an alias (CNAME) alone; does it resolve for others?")]
+    #[error("{0} answered with an alias (CNAME) only; is it a recursive resolver?")]
     Alias(SocketAddr),
-    #[error("{0} refers to other name servers; does it resolve for others?")]
+    #[error("{0} refers to other name servers; is it a recursive resolver?")]
     Referral(SocketAddr),
     #[error("the answer has SRV records, but none of their targets has an address: {}", list(.0))]
     NoTarget(Vec<Arc<str>>),
     #[error(
-        "the answer has SRV records of {0} targets without their addresses; more than {1} are not asked for one by one"
+        "the answer has SRV records with {0} targets but not their addresses; at most {1} are looked up one by one"
     )]
     ManyTargets(usize, usize),
     #[error("all SRV records name port 0, where no pod can listen")]
@@ -241,13 +241,13 @@ impl LookupError {
         }
     }
 
-    /// The same of this name server.
+    /// Sets the name server that was asked.
     pub(super) fn at(self, server: SocketAddr) -> Self {
         let server = Some(server.into());
         Self { server, ..self }
     }
 
-    /// The name server, where the reason doesn't name it.
+    /// Where the lookup failed: the name server, unless the reason names it.
     fn place(&self) -> String {
         let is_unnamed = matches!(
             self.reason,
@@ -257,7 +257,7 @@ impl LookupError {
         server.map_or_else(String::new, |server| format!(" at {server}"))
     }
 
-    /// DNS answered, and the answer was that there is nothing: NXDOMAIN, or no records.
+    /// DNS answered that there are no pods: NXDOMAIN, or no records.
     pub fn is_not_found(&self) -> bool {
         matches!(
             self.reason,
@@ -265,17 +265,17 @@ impl LookupError {
         )
     }
 
-    /// The name itself does not exist: it has no records of other types either (RFC 8020).
+    /// The name itself doesn't exist, so it has no records of other types either (RFC 8020).
     pub(super) fn is_no_name(&self) -> bool {
         matches!(self.reason, Reason::NoName)
     }
 
-    /// Nobody listens at the name server's port, or there is no way there.
+    /// The name server's port is closed, or there is no route to it.
     pub(super) fn is_closed(&self) -> bool {
         matches!(self.reason, Reason::Closed(..))
     }
 
-    /// What to do about a name without a dot that does not exist: on a machine outside the cluster none of them does.
+    /// What to do if a name without a dot doesn't exist. On a machine outside the cluster no such name does.
     fn hint(&self) -> &'static str {
         let name = self.question.split(' ').next().unwrap_or_default();
         let is_single = !name.trim_end_matches('.').contains('.');
@@ -292,7 +292,7 @@ impl LookupError {
         matches!(self.reason, Reason::Timeout)
     }
 
-    /// The answer did not fit into a DNS message, over TCP either.
+    /// The answer didn't fit into a DNS message, even over TCP.
     pub fn is_truncated(&self) -> bool {
         matches!(self.reason, Reason::Truncated)
     }

@@ -1,4 +1,4 @@
-//! A name as its user writes it, and the full names that it may stand for.
+//! A name as the user writes it, and the full names that it may stand for.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use std::fmt;
 const LONGEST_NAME: usize = 253;
 const LONGEST_LABEL: usize = 63;
 
-/// Whether a name, in lower case and without the trailing dot, is this machine's own (RFC 6761 §6.3).
+/// Whether a name, in lower case and without the trailing dot, means this machine (RFC 6761 §6.3).
 pub(super) fn is_localhost(name: &str) -> bool {
     let rest = name.strip_suffix("localhost");
     rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
@@ -17,7 +17,7 @@ pub(super) fn is_localhost(name: &str) -> bool {
 pub(crate) struct Name {
     /// Lower case, without the trailing dot.
     text: String,
-    /// It was written with a trailing dot: nothing is to be appended.
+    /// It was written with a trailing dot: no domain is appended.
     absolute: bool,
 }
 
@@ -34,8 +34,8 @@ pub(super) enum NameError {
 }
 
 impl Name {
-    /// Checks a name against RFC 1035 §2.3.4's lengths and the characters of RFC 952, with the underscore that SRV names
-    /// and many private zones have.
+    /// Checks a name against the lengths of RFC 1035 §2.3.4 and the characters of RFC 952, plus the underscore, which
+    /// SRV names and many private zones have.
     pub(super) fn parse(name: &str) -> Result<Self, NameError> {
         let (text, absolute) = match name.strip_suffix('.') {
             Some(text) => (text, true),
@@ -67,9 +67,9 @@ impl Name {
     }
 
     /// The full names that this one may stand for, in the order of resolv.conf(5): each domain of the search list
-    /// appended, and the name as it is, which comes first where it has `ndots` dots or more.
+    /// appended, and the name as it is, which comes first if it has at least `ndots` dots.
     ///
-    /// There is one at least.
+    /// There is at least one.
     pub(super) fn candidates(&self, search: &[Self], ndots: usize) -> Vec<Self> {
         let as_it_is = Self {
             absolute: true,

@@ -1,17 +1,17 @@
-//! Pods' own names: `web-0.<service>`, asked for beside the Service's where requests want a pod by its name.
+//! Pods' own names, `web-0.<service>`: looked up along with the Service if requests ask for pods by name.
 //!
 //! ```text
 //!  Service's addresses ─▶ endpoints, of which nothing but the address is known
 //!  each wanted name's addresses, in the same look ─▶ the endpoint at that address has this hostname, until the next look
 //! ```
 //!
-//! A name makes no endpoint: who isn't in the Service's set isn't ready, or is none of its pods. An address that two names claim
-//! has neither: one of the answers is old.
+//! A name adds no endpoint: an address that isn't in the Service's set isn't ready, or isn't one of its pods. If two
+//! names have the same address, neither is used, because one of the answers is old.
 //!
-//! Names may be more than are asked for. Those that turn out to be no pods' make room for others, which wait for that: a request
-//! tells its pod's name once a minute only.
+//! There may be more wanted names than are looked up. The others wait (requests report each name only once a minute),
+//! and replace names that turn out not to belong to a pod.
 //!
-//! The time of a look may not suffice for all names. Those that didn't have theirs come first in the next one.
+//! The time of a look may not suffice for all names. Names that didn't get their turn come first in the next look.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -30,52 +30,53 @@ use super::{
 
 use crate::logs::{DISCOVERY, Line, debug, here, warn};
 
-/// How many names are asked for at most.
+/// The most names that are looked up.
 const MOST: usize = 64;
 
-/// How long a name is asked for that nobody wants any more.
+/// How long a name is looked up after requests last asked for it.
 const KEPT: Duration = Duration::from_secs(300);
 
-/// A name that is in use is told of once a minute.
+/// A name counts as in use for this long: requests report it once a minute.
 const IN_USE: Duration = Duration::from_secs(120);
 
-/// How many names are asked for at a time.
+/// How many names are looked up at a time.
 const AT_ONCE: usize = 16;
 
-/// How long the Service's addresses wait for their names.
+/// How long all names of a look may take; the Service's addresses wait for them.
 const DEADLINE: Duration = Duration::from_secs(1);
 
-/// The names that are wanted. Clones are the same.
+/// The wanted names. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PodNames(Arc<Mutex<Wanted>>);
 
 #[derive(Clone, Debug, Default)]
 struct Wanted {
     names: BTreeMap<Arc<str>, Wish>,
-    /// Those that there was no room for, and when they were last told; the last one last.
+    /// The names that there was no room for, and when each was last wanted, in that order.
     waiting: VecDeque<(Arc<str>, Instant)>,
-    /// That there are too many has been said.
+    /// The warning that there are too many has been logged.
     warned: bool,
 }
 
-/// What is known of a name that is wanted.
+/// What is known about a wanted name.
 #[derive(Clone, Debug)]
 struct Wish {
-    /// When it was last told.
+    /// When requests last asked for it.
     told: Instant,
-    /// It has been a pod's of the Service.
+    /// It has belonged to a pod of the Service.
     is_real: bool,
-    /// When it last had its time in a look, by family.
+    /// When it last got its turn in a look, by family.
     asked: [Option<Instant>; 2],
 }
 
 impl PodNames {
-    /// Requests want the pod of this name. True if it was not wanted before.
+    /// Records that requests ask for the pod of this name. Returns true if it is looked up from now on and wasn't
+    /// before.
     pub(super) fn want(&self, pod: &str, now: Instant) -> bool {
         is_hostname(pod) && self.lock().want(pod, now)
     }
 
-    /// The names that are wanted now; first those that have had no time in a look of this family for the longest.
+    /// The wanted names, beginning with those that have waited longest for their turn in a look of this family.
     fn wanted(&self, family: Family, now: Instant) -> Vec<Arc<str>> {
         let mut wanted = self.lock();
         wanted.names.retain(|_, wish| now < wish.told + KEPT);
@@ -85,26 +86,26 @@ impl PodNames {
         names.into_iter().map(|(name, _)| name.clone()).collect()
     }
 
-    /// Those of the names that there was no room for which have some now.
+    /// Takes in waiting names for which there is room now, and returns them.
     fn taken_in(&self, now: Instant) -> Vec<Arc<str>> {
         self.lock().take_in(now)
     }
 
-    /// A name has had its time in a look.
+    /// Records that a name got its turn in a look.
     fn asked(&self, pod: &str, family: Family, now: Instant) {
         if let Some(wish) = self.lock().names.get_mut(pod) {
             wish.asked[family as usize] = Some(now);
         }
     }
 
-    /// A name is that of a pod of the Service.
+    /// Records that a name belongs to a pod of the Service.
     fn is_real(&self, pod: &str) {
         if let Some(wish) = self.lock().names.get_mut(pod) {
             wish.is_real = true;
         }
     }
 
-    /// Others, of the same names.
+    /// An independent copy.
     pub(super) fn copied(&self) -> Self {
         Self(Arc::new(Mutex::new(self.lock().clone())))
     }
@@ -140,7 +141,7 @@ impl Wanted {
         true
     }
 
-    /// Takes in those that wait, the first ones first, as far as there is room.
+    /// Takes in waiting names, oldest first, as far as there is room.
     fn take_in(&mut self, now: Instant) -> Vec<Arc<str>> {
         self.waiting.retain(|(_, told)| now < *told + IN_USE);
         let mut taken_in = Vec::new();
@@ -154,8 +155,8 @@ impl Wanted {
         taken_in
     }
 
-    /// Forgets the name that has not been wanted for the longest time, unless that is in use; or else one that has been looked up
-    /// and was never a pod's, so that names that are made up don't shut out those of pods.
+    /// Forgets the name that was wanted least recently, if it isn't in use. Failing that, forgets a name that was
+    /// looked up and never belonged to a pod, so that made-up names don't keep out those of pods.
     fn make_room(&mut self, now: Instant) -> bool {
         let oldest = |may_go: &dyn Fn(&Wish) -> bool| {
             let names = self.names.iter().filter(|(_, wish)| may_go(wish));
@@ -177,13 +178,13 @@ impl Wish {
         }
     }
 
-    /// Whether it has been looked up, and was never a pod's.
+    /// Whether it has been looked up, and has never belonged to a pod.
     fn is_no_pod(&self) -> bool {
         !self.is_real && self.asked.iter().any(Option::is_some)
     }
 }
 
-/// Whether it is one label, as a pod's hostname is (RFC 1123). What isn't is no question for DNS.
+/// Whether it is a single label, as a pod's hostname is (RFC 1123). Other names aren't looked up.
 fn is_hostname(name: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..64).contains(&name.len())
@@ -192,13 +193,13 @@ fn is_hostname(name: &str) -> bool {
         && !name.ends_with('-')
 }
 
-/// Asks for the addresses of the wanted names, and tells the endpoints that have them.
+/// Looks up the wanted names, and gives them as hostnames to the endpoints with their addresses.
 pub(super) async fn learn<R: Resolve>(resolver: &R, wanted: &PodNames, found: &mut Found) {
     let (Some(own_names), Some(first)) = (&mut found.own_names, found.endpoints.first()) else {
         return;
     };
     let service = own_names.service.clone();
-    // Where there are two, all are of the same.
+    // All endpoints of a look have the same family.
     let family = match first.address() {
         SocketAddr::V4(_) => Family::V4,
         SocketAddr::V6(_) => Family::V6,
@@ -209,7 +210,7 @@ pub(super) async fn learn<R: Resolve>(resolver: &R, wanted: &PodNames, found: &m
         let name: Arc<str> = format!("{pod}.{service}").into();
         async move {
             let answer = addresses(resolver, name, family, Transport::Udp, deadline).await;
-            // The first have had all the time that there is, whatever they needed it for.
+            // The first `AT_ONCE` names had the whole time, so they got their turn even if they failed.
             let is_cut_off = answer.is_err() && place >= AT_ONCE && Instant::now() >= deadline;
             if !is_cut_off {
                 wanted.asked(&pod, family, Instant::now());
@@ -219,7 +220,7 @@ pub(super) async fn learn<R: Resolve>(resolver: &R, wanted: &PodNames, found: &m
     };
     let (mut pods, mut before) = (wanted.wanted(family, now), 0);
     let mut names = Claims::new();
-    // Of those for which there was no room some may have it then, in the same look. The rest waits for the next one.
+    // The second round is for waiting names that got room in the first one. Others wait for the next look.
     for _ in 0..2 {
         let places = before..before + pods.len();
         before = places.end;
@@ -234,10 +235,10 @@ pub(super) async fn learn<R: Resolve>(resolver: &R, wanted: &PodNames, found: &m
                         claim(&mut names, address, &pod);
                     }
                 }
-                // It is away.
+                // The pod is away.
                 Ok(Err(_)) => {}
                 Err(error) => {
-                    debug!(DISCOVERY, here(), %pod, error = %Line(&error), "a pod's own name can't be looked up");
+                    debug!(DISCOVERY, here(), %pod, error = %Line(&error), "the lookup of a pod's own name failed");
                     own_names.unresolved.push(pod);
                 }
             }
@@ -259,7 +260,7 @@ pub(super) async fn learn<R: Resolve>(resolver: &R, wanted: &PodNames, found: &m
     }
 }
 
-/// Whose addresses are: none's that two names claim.
+/// The name that claims each address; none if several do.
 type Claims = HashMap<IpAddr, Option<Arc<str>>>;
 
 fn claim(names: &mut Claims, address: IpAddr, pod: &Arc<str>) {
@@ -279,14 +280,14 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn names_are_bounded_and_those_in_use_are_kept() {
+    fn names_are_bounded_and_a_new_one_replaces_one_out_of_use() {
         let (names, now) = (PodNames::default(), Instant::now());
         for pod in 0..MOST {
             assert!(names.want(&format!("web-{pod}"), now));
         }
         assert!(!names.want("web-0", now + 119 * SECOND));
         assert!(!names.want("more", now + 119 * SECOND));
-        // Web-1 or another one is not wanted any more, but web-0 is.
+        // One of the others, such as web-1, is no longer in use; web-0 is.
         assert!(names.want("more", now + 120 * SECOND));
         let wanted = names.wanted(Family::V4, now + 120 * SECOND);
         assert_eq!(wanted.len(), MOST);
@@ -300,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_no_pods_make_room_for_others() {
+    fn a_name_that_never_belonged_to_a_pod_makes_room() {
         let (names, now) = (PodNames::default(), Instant::now());
         for pod in 0..MOST {
             assert!(names.want(&format!("web-{pod}"), now));
@@ -312,15 +313,15 @@ mod tests {
                 names.is_real(&format!("web-{pod}"));
             }
         }
-        assert!(names.want("more", now), "web-7 is none");
-        assert!(!names.want("web-7", now), "and more may be one");
+        assert!(names.want("more", now), "web-7 is no pod");
+        assert!(!names.want("web-7", now), "`more` may be a pod");
         names.is_real("more");
         names.asked("more", Family::V4, now);
         assert!(!names.want("web-7", now), "all are pods, and in use");
     }
 
     #[test]
-    fn names_that_there_was_no_room_for_are_taken_in_when_there_is_some() {
+    fn waiting_names_are_taken_in_when_there_is_room() {
         let (names, now) = (PodNames::default(), Instant::now());
         for pod in 0..MOST {
             assert!(names.want(&format!("web-{pod}"), now));
@@ -336,7 +337,7 @@ mod tests {
             assert!(!names.want(&format!("web-{pod}"), later));
         }
         assert_eq!(names.taken_in(later).len(), 0, "all are in use");
-        // Two aren't, and of those that wait only one has been told since.
+        // Two names are out of use now, and only one of the waiting ones has been wanted since.
         let wanted = names.wanted(Family::V4, now + IN_USE);
         assert!(wanted.contains(&"more-0".into()));
         assert_eq!(wanted.len(), MOST);
@@ -345,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_have_waited_longest_are_asked_for_first() {
+    fn names_that_have_waited_longest_are_looked_up_first() {
         let (names, now) = (PodNames::default(), Instant::now());
         for pod in ["a", "b", "c"] {
             names.want(pod, now);
@@ -358,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_hostname_is_asked_for() {
+    fn only_hostnames_are_looked_up() {
         let long = "a".repeat(64);
         for name in [
             "", "-", "web.0", "Web-0", "web-0 ", "é", "*", "web_0", "-a", "a-", &long,

@@ -1,4 +1,4 @@
-//! One kind of record of one name, asked again and again as its schedule says.
+//! One kind of record of one name, asked for again and again by its schedule.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -25,51 +25,51 @@ use crate::{
     logs::{DISCOVERY, Line, here, warn},
 };
 
-/// For how long the endpoints of an SRV target stay whose addresses can't be had.
+/// How long the endpoints of an SRV target stay while the lookup of its addresses fails.
 const GAP: Duration = Duration::from_secs(60);
 
-/// For how long a pod's own name stays where it was that can't be looked up. Not for long: the pod may have left its address to
-/// another one.
+/// How long an endpoint keeps a pod's own name while the name's lookup fails. It is short, because another pod may have
+/// got the address.
 const NAME_GAP: Duration = Duration::from_secs(30);
 
-/// What came of one look, beyond the endpoints.
+/// The result of one look, besides the endpoints.
 pub(super) enum Look {
     /// The endpoints are what DNS says.
     Done,
-    /// DNS says that there are none, and there were none.
+    /// DNS says that there are no endpoints, and there were none before.
     Nothing(LookupError),
-    /// DNS says that there are none, and is believed: those that there were are dropped.
+    /// DNS says that there are no endpoints, and is believed: the last ones are dropped.
     Gone { error: LookupError, changed: bool },
-    /// The last endpoints stay, against what DNS says or for want of an answer.
+    /// The last endpoints stay, because DNS isn't believed yet or didn't answer.
     Kept(LookupError),
 }
 
-/// A question and what is believed of its answer.
+/// A question, and what is believed of its answers.
 pub(super) struct Question {
     kind: Kind,
     pace: Pace,
     schedule: Schedule,
     timer: Pin<Box<Sleep>>,
     lookup: Option<Lookup>,
-    /// The last endpoints; none before the first answer that is believed.
+    /// The last endpoints; none before the first believed answer.
     endpoints: Option<Vec<Endpoint>>,
     /// Whether the last records were those of a Service with a virtual IP.
     is_virtual: bool,
-    /// Whether a look has ended, however it did.
+    /// Whether a look has ended, with any result.
     looked: bool,
     /// Why the last look left the endpoints as they were, if it did.
     kept: Option<LookupError>,
     /// The SRV targets that the endpoints are of, where they are known.
     targets: HashMap<SocketAddr, Arc<str>>,
-    /// The targets whose addresses the last look could not get, and since when.
+    /// The targets whose addresses the last look couldn't get, and since when.
     missing: HashMap<Arc<str>, Instant>,
-    /// The pods' own names that the last looks could not look up, and since when.
+    /// The pods' own names whose lookup failed in the last looks, and since when.
     unresolved: HashMap<Arc<str>, Instant>,
-    /// The last answer was that the name does not exist, whatever the type.
+    /// The last answer, if it was that the name doesn't exist for any type.
     no_name: Option<LookupError>,
-    /// That answer has been disproved by another type's records, and has been the only one since.
+    /// Another type's records have disproved that answer, and it has been the only one since.
     is_disproved: bool,
-    /// Who has told the last records, and for how long those hold.
+    /// The server that the last records came from, and their TTL.
     found: Option<(Option<Via>, Duration)>,
 }
 
@@ -95,26 +95,26 @@ impl Question {
         }
     }
 
-    /// Another name is asked for from now on: what was believed of the last one is none of its.
+    /// Begins anew for another name, and forgets what was believed about the last one.
     pub(super) fn forget(&mut self) {
         let looked = self.looked;
         *self = Self::new(self.kind, self.pace);
         self.looked = looked;
     }
 
-    /// Prefers the other address family from now on, and asks again soon.
+    /// Switches to preferring the other address family, and asks again soon.
     pub(super) fn change_family(&mut self) {
         self.kind = self.kind.other_family();
         self.lookup = None;
         self.refresh();
     }
 
-    /// Who has told the last records, and for how long those hold; none before there were any.
+    /// The server that the last records came from, and their TTL; none before the first records.
     pub(super) fn found(&self) -> Option<(Option<Via>, Duration)> {
         self.found
     }
 
-    /// When it is asked next.
+    /// When it is due next.
     pub(super) fn due(&self) -> Instant {
         self.schedule.due()
     }
@@ -123,7 +123,7 @@ impl Question {
         self.kind
     }
 
-    /// The endpoints as last believed; empty before that.
+    /// The last believed endpoints; empty before the first.
     pub(super) fn endpoints(&self) -> &[Endpoint] {
         self.endpoints.as_deref().unwrap_or_default()
     }
@@ -133,17 +133,17 @@ impl Question {
         matches!(self.endpoints.as_deref(), Some([]))
     }
 
-    /// Whether DNS has said often enough that there is nothing, be it believed or not.
+    /// Whether it is confirmed that there are no endpoints, even if the settings ignore that.
     pub(super) fn is_confirmed_empty(&self) -> bool {
         self.schedule.is_confirmed_empty()
     }
 
-    /// Whether the last answer was that the name does not exist, whatever the type, and DNS has said so often enough.
+    /// Whether it is confirmed that the name doesn't exist for any type.
     pub(super) fn is_confirmed_no_name(&self) -> bool {
         !self.is_disproved && self.no_name.is_some() && self.schedule.is_confirmed_no_name()
     }
 
-    /// Whether endpoints of other types are to be dropped for it.
+    /// Whether endpoints of other types must be dropped too, because the name doesn't exist.
     pub(super) fn denies_all_types(&self) -> bool {
         self.is_confirmed_no_name() && self.pace.on_empty != OnEmpty::Ignore
     }
@@ -153,12 +153,12 @@ impl Question {
         self.is_virtual
     }
 
-    /// Whether a look has ended, however it did.
+    /// Whether a look has ended, with any result.
     pub(super) fn has_looked(&self) -> bool {
         self.looked
     }
 
-    /// Whether a look is under way.
+    /// Whether a look is in progress.
     pub(super) fn is_looking(&self) -> bool {
         self.lookup.is_some()
     }
@@ -168,12 +168,12 @@ impl Question {
         self.kept.as_ref()
     }
 
-    /// That the name does not exist, whatever the type, if the last answer was that.
+    /// The last answer, if it was that the name doesn't exist for any type.
     pub(super) fn no_name(&self) -> Option<&LookupError> {
         self.no_name.as_ref()
     }
 
-    /// Waits until it is time to ask. Never while a look is under way.
+    /// Waits until it is time to ask. Never ready while a look is in progress.
     pub(super) fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.lookup.is_some() {
             return Poll::Pending;
@@ -184,17 +184,17 @@ impl Question {
         self.timer.as_mut().poll(cx)
     }
 
-    /// The question is being asked, by whomever.
+    /// Records that the question is being asked, by this or by a walk.
     pub(super) fn asked(&mut self) {
         self.schedule.asked(Instant::now());
     }
 
-    /// Takes over a look that has begun.
+    /// Takes over a look in progress.
     pub(super) fn begin(&mut self, lookup: Lookup) {
         self.lookup = Some(lookup);
     }
 
-    /// Waits for the end of the look, if one is under way.
+    /// Waits for the end of the look, if one is in progress.
     pub(super) fn poll_look(&mut self, cx: &mut Context<'_>) -> Poll<Look> {
         let Some(lookup) = &mut self.lookup else {
             return Poll::Pending;
@@ -204,7 +204,7 @@ impl Question {
         Poll::Ready(self.answered(answer))
     }
 
-    /// Takes what a look has come to.
+    /// Takes the answer of a look.
     pub(super) fn answered(&mut self, answer: Answer<Found>) -> Look {
         self.no_name = match &answer {
             Ok(Err(nothing)) if self.kind.is_trusted() && nothing.error.is_no_name() => {
@@ -222,7 +222,7 @@ impl Question {
         look
     }
 
-    /// Where a pod's own name could not be looked up, the endpoint goes on having it that had it before, for a while.
+    /// If the lookup of a pod's own name failed, leaves the name to the endpoint that had it, for up to [`NAME_GAP`].
     fn keep_names(&mut self, endpoints: &mut [Endpoint], unresolved: Vec<Arc<str>>) {
         let before = std::mem::take(&mut self.unresolved);
         self.unresolved = since(&before, unresolved);
@@ -246,8 +246,8 @@ impl Question {
         }
     }
 
-    /// The endpoints of targets whose addresses can't be had are taken from the last ones, for a while: nobody says that they
-    /// have gone.
+    /// If the lookup of some targets failed, adds their last endpoints, for up to [`GAP`]: nothing says that they are
+    /// gone.
     fn complete(
         &mut self,
         endpoints: &mut Vec<Endpoint>,
@@ -275,28 +275,29 @@ impl Question {
         let Some(incomplete) = incomplete else { return };
         let Incomplete { targets, error } = *incomplete;
         if before.is_empty() {
-            warn!(DISCOVERY, here(), error = %Line(&error), "the addresses of some SRV targets can't be had");
+            warn!(DISCOVERY, here(), error = %Line(&error), "the lookup of some SRV targets' addresses failed");
         }
         self.missing = since(&before, targets);
     }
 
-    /// Whether an endpoint stays that the look hasn't found.
+    /// Whether an endpoint that the look didn't find stays.
     fn is_kept(&self, endpoint: &Endpoint) -> bool {
         let since = match self.targets.get(&endpoint.address()) {
             Some(target) => self.missing.get(target),
-            // It was found by the service's own name: it may be any target's.
+            // It came from the service's own name, so it may belong to any target.
             None => self.missing.values().min(),
         };
         since.is_some_and(|since| since.elapsed() < GAP)
     }
 
-    /// Another type's records say that the name exists. Who says otherwise to questions for this type goes on doing so.
+    /// Records that another type's records prove that the name exists. The server is expected to go on denying it for
+    /// this type.
     pub(super) fn name_exists(&mut self) {
         self.is_disproved |= self.no_name.take().is_some();
         self.schedule.name_exists();
     }
 
-    /// Drops the endpoints if they are older than the last look. True if there were any.
+    /// Drops the endpoints if they are older than the last look. Returns true if there were any.
     pub(super) fn drop_kept(&mut self) -> bool {
         let is_dropped = self.kept.is_some() && !self.endpoints().is_empty();
         if is_dropped {
@@ -345,18 +346,18 @@ impl Question {
                 return Look::Nothing(error);
             }
             (_, Err(error)) => return Look::Kept(error),
-            // Records are never judged so.
+            // The schedule always says `Replace` for records.
             (Verdict::Keep | Verdict::Drop, Ok(_)) => {}
         }
         Look::Done
     }
 
-    /// A sign of change: ask soon.
+    /// Reacts to a sign of change: asks again soon.
     pub(super) fn refresh(&mut self) {
         self.schedule.refresh(Instant::now());
     }
 
-    /// Gives `endpoint` up, if DNS says that it is gone and only the confirmation is missing. True if so.
+    /// Drops `endpoint` if DNS already says that it is gone, though unconfirmed. Returns true if it did.
     pub(super) fn give_up(&mut self, endpoint: &Endpoint) -> bool {
         let Some(endpoints) = self
             .endpoints
@@ -371,7 +372,7 @@ impl Question {
     }
 }
 
-/// Since when there is trouble with these: those that are among the ones `before`, since then.
+/// Maps each name of `now` to its time in `before`, or to the current time if it is new.
 fn since(before: &HashMap<Arc<str>, Instant>, now: Vec<Arc<str>>) -> HashMap<Arc<str>, Instant> {
     let began = Instant::now();
     let since = |name: &Arc<str>| before.get(name).copied().unwrap_or(began);
@@ -380,7 +381,7 @@ fn since(before: &HashMap<Arc<str>, Instant>, now: Vec<Arc<str>>) -> HashMap<Arc
         .collect()
 }
 
-/// Whether two answers have the same endpoints, in whatever order and however often each.
+/// Whether two answers have the same endpoints, ignoring order and duplicates.
 fn is_same_set(a: &[Endpoint], b: &[Endpoint]) -> bool {
     if a == b {
         return true;
@@ -427,7 +428,7 @@ mod tests {
         }))
     }
 
-    /// Asks as often as it is due, with answers at once, until nothing is due any more; counts the questions.
+    /// Asks as long as a question is due, with immediate answers, and counts the questions.
     async fn drain(question: &mut Question, asked: &Cell<u32>) {
         while futures::poll!(poll_fn(|cx| question.poll_due(cx))).is_ready() {
             asked.set(asked.get() + 1);
@@ -438,7 +439,8 @@ mod tests {
         }
     }
 
-    /// Row 14 of the faults: a suspended machine's clock jumps; monotonic time makes that one late question, no burst.
+    /// Row 14 of the faults: a suspended machine's clock jumps. With monotonic time that causes one late question, not
+    /// a burst.
     #[tokio::test(start_paused = true)]
     async fn row_14_a_suspend_costs_one_question() {
         let mut question = question();
@@ -457,7 +459,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_question_at_a_time_however_often_a_refresh_is_forced() {
+    async fn refreshes_never_cause_two_questions_at_a_time() {
         let mut question = question();
         assert!(futures::poll!(poll_fn(|cx| question.poll_due(cx))).is_ready());
         question.asked();
@@ -471,7 +473,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_in_doubt_can_be_given_up_and_what_is_not_stays() {
+    async fn an_endpoint_can_be_given_up_only_while_dns_denies_it() {
         let mut question = question();
         question.answered(found());
         assert!(!question.give_up(&endpoint()), "DNS still has it");

@@ -1,5 +1,4 @@
-//! The questions that a name takes, and what is known of it by all of them: one for each address family, or one for SRV
-//! records.
+//! All questions about a name: one for each address family, or one for SRV records.
 
 use super::{
     look::Kind,
@@ -13,7 +12,7 @@ use crate::{
     endpoint::Endpoint,
 };
 
-/// The preferred family's question first.
+/// The questions, the preferred family's first.
 pub(super) struct Questions(Vec<Question>);
 
 impl Questions {
@@ -34,7 +33,7 @@ impl Questions {
         self.iter_mut().for_each(Question::refresh);
     }
 
-    /// What is wanted of a candidate: a look for each question.
+    /// The looks that a candidate gets: one for each question.
     pub(super) fn looks<R: Resolve>(
         &self,
         resolver: &R,
@@ -49,8 +48,8 @@ impl Questions {
         }
     }
 
-    /// The endpoints that are told, and those of the other family. The preferred family's come first, unless the other one
-    /// is to be used; one that has none gives way.
+    /// The endpoints to use, and those of the other family. `is_other` says to use the family that isn't preferred. A
+    /// family without endpoints gives way to the other.
     pub(super) fn sets(&self, is_other: bool) -> (&[Endpoint], &[Endpoint]) {
         let mut sets = self.iter().map(Question::endpoints);
         let first = sets.next().unwrap_or_default();
@@ -65,7 +64,7 @@ impl Questions {
         }
     }
 
-    /// The preferred family's endpoints, where each family has a question of its own.
+    /// The preferred family's endpoints, if each family has its own question.
     pub(super) fn of_preferred_family(&self) -> Option<&[Endpoint]> {
         match &self.0[..] {
             [preferred, _] => Some(preferred.endpoints()),
@@ -73,7 +72,7 @@ impl Questions {
         }
     }
 
-    /// Has the other family asked for, where one question is for both. False if each has one of its own.
+    /// Asks for the other family, if one question is for both. Returns false if each family has its own question.
     pub(super) fn change_family(&mut self) -> bool {
         match &mut self.0[..] {
             [question] => {
@@ -88,7 +87,7 @@ impl Questions {
         self.iter().any(|question| !question.endpoints().is_empty())
     }
 
-    /// Whether it is confirmed that the name has nothing.
+    /// Whether it is confirmed that the name has no endpoints.
     pub(super) fn are_gone(&self) -> bool {
         let is_gone = |question: &Question| {
             question.is_confirmed_empty()
@@ -97,17 +96,18 @@ impl Questions {
         self.iter().all(is_gone)
     }
 
-    /// Whether it is confirmed that the name doesn't exist, whatever the type.
+    /// Whether it is confirmed that the name doesn't exist for any type.
     pub(super) fn is_confirmed_no_name(&self) -> bool {
         self.iter().any(Question::is_confirmed_no_name)
     }
 
-    /// A question has found records: the name exists, whatever is said to the others.
+    /// Records that the name exists, because one question has found records.
     pub(super) fn name_exists(&mut self) {
         self.0.iter_mut().for_each(Question::name_exists);
     }
 
-    /// Drops what a family has kept against it, because its own questions fail. True if there was anything.
+    /// If it is confirmed that the name doesn't exist, drops the endpoints that a family kept because its own question
+    /// fails. Returns true if there were any.
     pub(super) fn drop_nameless(&mut self) -> bool {
         if !self.iter().any(Question::denies_all_types) {
             return false;
@@ -116,13 +116,13 @@ impl Questions {
         dropped.fold(false, |any, dropped| any | dropped)
     }
 
-    /// That the name doesn't exist, if an answer says so and there are no endpoints against it.
+    /// The answer that the name doesn't exist, if there is one and there are no endpoints.
     pub(super) fn no_name(&self) -> Option<LookupError> {
         let error = self.iter().find_map(Question::no_name);
         error.filter(|_| !self.have_endpoints()).cloned()
     }
 
-    /// Why some endpoints are older than the last looks, or why there may be some.
+    /// Why a question's endpoints, or their absence, are older than its last look; none if none are.
     pub(super) fn failure(&self) -> Option<LookupError> {
         self.iter().find_map(Question::kept).cloned()
     }

@@ -1,4 +1,4 @@
-//! The set of a target's pods: those of a name, or the one address that needs no lookup.
+//! Keeps the set of a target's pods fresh: those of a name, or one address, which needs no lookup.
 
 use std::{
     task::{Context, Poll, ready},
@@ -21,15 +21,15 @@ use crate::{
     logs::{DISCOVERY, Line, debug, here},
 };
 
-/// Keeps the set fresh, asking `R`.
+/// A target's set, kept fresh by asking `R`.
 pub(super) struct Refresher<R> {
     settings: Settings,
     resolver: R,
-    /// Pods that are asked for by name.
+    /// The pods that requests ask for by name.
     names: PodNames,
     /// None before the first look.
     run: Option<Run<Local<R>>>,
-    /// The endpoint of a target that needs no lookup; empty for all others.
+    /// The endpoint of a target that is an address; otherwise empty.
     literal: StaticEndpoints,
 }
 

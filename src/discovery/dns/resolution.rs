@@ -1,4 +1,4 @@
-//! One look, told in full.
+//! A single look, outside of any balancer.
 
 use std::{future::poll_fn, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{discovery::filter::Filter, endpoint::Endpoint};
 
-/// What [`Dns::resolve`](crate::Dns::resolve) has found.
+/// What [`Dns::resolve`](crate::Dns::resolve) found.
 #[derive(Clone, Debug)]
 pub struct Resolution {
     endpoints: Vec<Endpoint>,
@@ -28,27 +28,28 @@ struct Source {
 }
 
 impl Resolution {
-    /// The pods, in the order of their addresses, each once.
+    /// The pods, sorted by address, without duplicates.
     pub fn endpoints(&self) -> &[Endpoint] {
         &self.endpoints
     }
 
-    /// The full name that has them, without the trailing dot. None where an address was given and nothing was asked.
+    /// The full name that has the pods, without the trailing dot. None if the target is an address, which needs no
+    /// lookup.
     pub fn name(&self) -> Option<&str> {
         self.found.as_ref().map(|source| &*source.name)
     }
 
-    /// For how long the records hold, by their own word.
+    /// The records' TTL. None if the target is an address.
     pub fn ttl(&self) -> Option<Duration> {
         self.found.as_ref().map(|source| source.ttl)
     }
 
-    /// The name server that answered. None where none was asked, as for `localhost`.
+    /// The name server that answered. None if none was asked, as for `localhost`.
     pub fn name_server(&self) -> Option<SocketAddr> {
         Some(self.via()?.name_server)
     }
 
-    /// How the endpoints came. None where no name server was asked.
+    /// The transport of the answer. None if no name server was asked.
     pub fn transport(&self) -> Option<Transport> {
         Some(self.via()?.transport)
     }
@@ -90,7 +91,7 @@ pub(super) async fn resolve<R: Resolve>(
     Ok(Resolution { endpoints, found })
 }
 
-/// What the most welcome kind finds under the first candidate that has anything.
+/// What the preferred kind of records gives under the first candidate that has any.
 async fn find<R: Resolve>(name: &Name, looks: Looks<R>) -> Result<Found, LookupError> {
     let candidates = looks.resolver.candidates(name)?;
     let mut walk = Walk::new(candidates.into(), looks);

@@ -1,6 +1,6 @@
-//! All name servers that may be asked. Each question begins at the first one, and goes on to the next at SERVFAIL, REFUSED,
-//! silence or nonsense, and where a server says that there is nothing and can't be believed (`trust.rs`). A server that has
-//! failed is asked last for a while (`trouble.rs`). All that wait for their turn share the time that the question has left.
+//! Puts a question to one name server after another. It begins with the first one. It goes on to the next after
+//! SERVFAIL, REFUSED, silence or nonsense, and after a negative answer that isn't believed (`trust.rs`). A server that
+//! has failed is asked last for a while (`trouble.rs`). The servers not yet asked share the question's remaining time.
 
 use std::{
     net::SocketAddr,
@@ -23,15 +23,16 @@ use super::{
 
 use crate::logs::{DISCOVERY, Line, debug, here};
 
-/// How many name servers share the time that is left. Of more than these, the others get their turn when the first ones
-/// have failed and are asked last.
+/// At most this many name servers share the remaining time. With more servers, the others get their turn once the first
+/// ones have failed and are asked last.
 const SHARES: usize = 4;
 
-/// How long one is waited for that is away, when it is asked after another one's "no": a search list takes a question for each of
-/// its domains, and all together have to be answered in time. One that is given less, and is silent, may be well.
+/// How long to wait for a server that is away, once another one has given a negative answer: a search list asks one
+/// question per domain, and all of them must be answered in time. A server that is silent for less than this may still
+/// be well.
 const GLANCE: Duration = Duration::from_millis(250);
 
-/// The name servers of the system, or given ones. Clones are the same resolver.
+/// Asks the system's name servers, or given ones. Clones share their state.
 #[derive(Clone)]
 pub(super) struct Resolver {
     state: Arc<Mutex<State>>,
@@ -43,7 +44,7 @@ struct State {
     servers: Arc<Servers>,
 }
 
-/// The name servers of one configuration, and what is known of them.
+/// The name servers of one configuration, and what is known about them.
 struct Servers {
     options: Options,
     servers: Vec<Server>,
@@ -75,7 +76,7 @@ impl Resolve for Resolver {
         let given = !state.given.is_empty();
         let candidates = match state.file.read() {
             Ok(ResolvConf { search, ndots, .. }) => name.candidates(search, *ndots),
-            // Nothing but the search list would have come from there.
+            // With given servers, the file only adds the search list.
             Err(_) if given => name.candidates(&[], 1),
             Err(error) => {
                 let reason = Reason::Configuration(error.to_string());
@@ -95,7 +96,7 @@ impl Resolve for Resolver {
         })
     }
 
-    /// TCP connections belong to a runtime: this has none yet. Which server is believed is no runtime's.
+    /// Makes servers without TCP connections, because those belong to a runtime. Trust in servers is shared.
     fn renewed(&self) -> Self {
         let state = self.lock();
         let Servers { options, trust, .. } = &*state.servers;
@@ -180,10 +181,10 @@ impl Servers {
                     if hearing.is_decided_by(address) {
                         return Ok(Err(nothing));
                     }
-                    debug!(DISCOVERY, here(), name_server = %address, error = %Line(&nothing.error), "it may not know");
+                    debug!(DISCOVERY, here(), name_server = %address, error = %Line(&nothing.error), "a negative answer isn't believed");
                     hearing.denied(address, nothing, heard.is_denied_below_the_root);
                 }
-                // No other server has more room in its messages.
+                // Another server has no more room in its messages.
                 Err(error) if error.is_truncated() => return Err(error),
                 Err(error) => {
                     debug!(DISCOVERY, here(), name_server = %address, error = %Line(&error), "a name server failed");
@@ -199,7 +200,7 @@ impl Servers {
         hearing.end(|address| self.absence(address, asked))
     }
 
-    /// How far a server is away that has given no answer.
+    /// How absent a server is that gave no answer.
     fn absence(&self, server: SocketAddr, asked: RecordType) -> Absence {
         let is_away = self.troubles.is_away(server, asked, Instant::now());
         let is_closed = || self.troubles.is_closed(server, asked);
@@ -210,7 +211,7 @@ impl Servers {
         }
     }
 
-    /// What one server gets of the time that is left, while so many are `waiting`.
+    /// One server's share of the remaining time, while this many are `waiting`.
     fn share(&self, left: Duration, waiting: usize) -> Duration {
         let shares = u32::try_from(waiting.clamp(1, SHARES)).unwrap_or(1);
         let share = left / shares;
@@ -219,8 +220,8 @@ impl Servers {
     }
 }
 
-/// How much of its share of the time a server gets. One that is away gets a glance where there is something to go by without
-/// it; where there isn't, it may be the one that answers.
+/// How much of its share a server gets. A server that is away gets only a [`GLANCE`] if another has given a negative
+/// answer. Otherwise it gets its full share, because it may be the one that answers.
 fn patience(share: Duration, absence: Absence, is_denied: bool) -> Duration {
     match is_denied && absence != Absence::Passing {
         true => share.min(GLANCE),
@@ -228,7 +229,7 @@ fn patience(share: Duration, absence: Absence, is_denied: bool) -> Duration {
     }
 }
 
-/// Whether an error tells that something is wrong with the server. Silence doesn't if it had hardly any time.
+/// Whether an error shows that something is wrong with the server. Silence doesn't, if the server had hardly any time.
 fn is_telling(error: &LookupError, budget: Duration) -> bool {
     !error.is_timeout() || budget >= GLANCE
 }
@@ -238,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn silence_tells_nothing_of_a_server_that_had_no_time() {
+    fn silence_does_not_count_against_a_server_that_had_no_time() {
         let error = |reason| LookupError::new("web.", reason);
         let refused = || Reason::Refused(([10, 96, 0, 10], 53).into(), "REFUSED".to_owned());
         assert!(is_telling(&error(Reason::Timeout), GLANCE));
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_server_that_is_away_gets_a_glance_and_only_after_a_denial() {
+    fn only_an_absent_server_is_cut_short_and_only_after_a_negative_answer() {
         let share = Duration::from_secs(2);
         for absence in [Absence::Away, Absence::Dead] {
             assert_eq!(patience(share, absence, true), GLANCE);

@@ -7,8 +7,8 @@
 //!      └─── all answers say that there is nothing, and have been confirmed; or resolv.conf names other candidates
 //! ```
 //!
-//! Each address family is a question of its own, with its own [`Schedule`](crate::discovery::schedule::Schedule): while one
-//! fails, it keeps its last addresses and the other one goes on. A name that is whole is pinned from the beginning.
+//! Each address family is a question of its own, with its own [`Schedule`](crate::discovery::schedule::Schedule): while
+//! one family fails, it keeps its last addresses, and the other one goes on. A full name is pinned from the beginning.
 
 use std::{
     future::Future,
@@ -39,10 +39,10 @@ use crate::{
     logs::{DISCOVERY, debug, here, info},
 };
 
-/// How long the first set waits for the other address family (RFC 8305 §3 gives the figure).
+/// How long the first set waits for the other address family (the figure is from RFC 8305 §3).
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 
-/// What there is once the first look has begun.
+/// The state of discovery once the first look has begun.
 pub(super) struct Run<R> {
     resolver: R,
     name: Name,
@@ -51,26 +51,26 @@ pub(super) struct Run<R> {
     questions: Questions,
     candidates: Candidates<R>,
     walk: Option<Walk<R>>,
-    /// The name that the questions' endpoints are of.
+    /// The full name that the questions' endpoints belong to.
     found: Option<Arc<str>>,
     families: Families,
-    /// There is a set to tell.
+    /// There is a set to yield.
     news: bool,
-    /// A set has been told.
+    /// A set has been yielded.
     begun: bool,
     /// Runs while the first set waits for the slower family.
     delay: Option<Pin<Box<Sleep>>>,
-    /// Why there are no endpoints, as the last look says.
+    /// Why there are no endpoints, by the last look.
     reason: Option<LookupError>,
-    /// A failure that is told only if the other family doesn't make up for it.
+    /// A failure that is yielded only if the other family has nothing either.
     untold: Option<LookupError>,
-    /// What is to be told next: why the set is empty that has just been told.
+    /// The error to yield next: why the set just yielded is empty.
     next: Option<LookupError>,
     single: SingleAddress,
 }
 
 impl<R: Resolve> Run<R> {
-    /// `names` are those of pods that are asked for as well.
+    /// `names` are the pods' own names to look up as well.
     pub(super) fn new(settings: &Settings, name: Name, names: PodNames, resolver: R) -> Self {
         Self {
             resolver,
@@ -112,7 +112,7 @@ impl<R: Resolve> Run<R> {
         Poll::Ready(Ok(endpoints))
     }
 
-    /// Tells what it has found, and when it looks next.
+    /// Fills in what was found, and when the next look is due.
     pub(super) fn report(&self, report: &mut DiscoveryReport) {
         report.name = self.found.clone().or(self.candidates.pinned().cloned());
         let answers = self.questions.iter().filter_map(Question::found);
@@ -123,12 +123,12 @@ impl<R: Resolve> Run<R> {
         report.next_look = self.questions.iter().map(Question::due).min();
     }
 
-    /// A sign of change: all is asked again soon.
+    /// Reacts to a sign of change: asks all questions again soon.
     pub(super) fn refresh(&mut self) {
         self.questions.refresh();
     }
 
-    /// Drops `endpoint` if DNS says that it is gone and only the confirmation is missing, and asks again soon.
+    /// Asks again soon, and drops `endpoint` if DNS already says that it is gone, though unconfirmed.
     pub(super) fn refused(&mut self, endpoint: &Endpoint) {
         for question in self.questions.iter_mut() {
             self.news |= question.give_up(endpoint);
@@ -137,12 +137,12 @@ impl<R: Resolve> Run<R> {
         self.refresh();
     }
 
-    /// `endpoint` accepts connections again.
+    /// Records that `endpoint` accepts connections again.
     pub(super) fn accepted(&mut self, endpoint: &Endpoint) {
         self.families.accepted(endpoint);
     }
 
-    /// Waits until there is a set to tell, or an error.
+    /// Waits until there is a set or an error to yield.
     fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LookupError>> {
         loop {
             self.ask_what_is_due(cx);
@@ -153,7 +153,7 @@ impl<R: Resolve> Run<R> {
                     looks.push(look);
                 }
             }
-            // To the point where all wait for their next turn, so that they will wake this task.
+            // Loop until everything is pending, so that everything has registered this task's waker.
             if looks.is_empty() && self.poll_families(cx).is_pending() {
                 break;
             }
@@ -206,14 +206,14 @@ impl<R: Resolve> Run<R> {
         }
     }
 
-    /// Finds out what the name may stand for, and whether that has changed.
+    /// Learns what the name may stand for, which may have changed.
     fn learn_candidates(&mut self) -> Result<(), LookupError> {
         let names = self.resolver.candidates(&self.name)?;
         self.candidates.learn(names);
         Ok(())
     }
 
-    /// Goes on with the walk, if there is one, and brings what it comes to to the questions.
+    /// Goes on with the walk, if there is one, and passes its result to the questions.
     fn poll_walk(&mut self, cx: &mut Context<'_>) -> Vec<Look> {
         let Some(walk) = &mut self.walk else {
             return Vec::new();
@@ -241,7 +241,7 @@ impl<R: Resolve> Run<R> {
         }
     }
 
-    /// Whether a candidate before the pinned one has pods now.
+    /// Checks whether a candidate before the pinned one has pods now.
     fn poll_earlier(&mut self, cx: &mut Context<'_>) -> Vec<Look> {
         let looks = || {
             self.questions
@@ -253,7 +253,7 @@ impl<R: Resolve> Run<R> {
         }
     }
 
-    /// Has the questions go on with the name that has been found. What they know of another one is over.
+    /// Makes the questions go on with the name that was found, and forget what they know about another one.
     fn take(&mut self, name: Arc<str>, steps: Vec<Step>) -> Vec<Look> {
         debug!(DISCOVERY, here(), from = %self.name, name = %name, "name found");
         if self.found.as_ref().is_some_and(|last| *last != name) {
@@ -272,7 +272,7 @@ impl<R: Resolve> Run<R> {
         pairs.filter_map(take).collect()
     }
 
-    /// Uses the other address family where all of the one in use refuse.
+    /// Switches to the other address family if all endpoints of the one in use refuse.
     fn poll_families(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let (in_use, other) = self.questions.sets(self.families.is_other());
         let preferred = self.questions.of_preferred_family();
@@ -282,12 +282,12 @@ impl<R: Resolve> Run<R> {
             preferred,
         };
         ready!(self.families.poll_change(sets, cx));
-        info!(DISCOVERY, here(), name = %self.name, "the other address family is used: the endpoints of this one refuse connections");
+        info!(DISCOVERY, here(), name = %self.name, "switched to the other address family: the endpoints of this one refuse connections");
         self.news |= !self.questions.change_family();
         Poll::Ready(())
     }
 
-    /// Takes note of what looks came to; an error is for telling.
+    /// Takes the results of looks. An error is to be yielded.
     fn heed(&mut self, looks: Vec<Look>) -> Result<(), LookupError> {
         if looks.iter().any(|look| matches!(look, Look::Done)) {
             self.questions.name_exists();
@@ -302,17 +302,17 @@ impl<R: Resolve> Run<R> {
         let is_looking = self.questions.iter().any(Question::is_looking);
         for look in looks {
             match look {
-                // It is the name that doesn't exist, whatever the trouble with this type.
+                // If the name doesn't exist, that matters more than this type's failure.
                 Look::Kept(error) => {
                     self.untold = Some(self.questions.no_name().unwrap_or(error));
                 }
-                // The other family decides: what it comes to is not known yet, or it fails.
+                // The other family decides: its look isn't over yet, or it fails.
                 Look::Nothing(_) if is_looking || !self.is_fresh() => {}
                 Look::Nothing(error) if !self.has_endpoints() => self.untold = Some(error),
                 Look::Nothing(_) => self.news = true,
                 Look::Gone { error, changed } => {
                     self.news |= changed || self.is_fresh() || self.questions.no_name().is_some();
-                    // A failure goes before a "nothing": who knows what is there?
+                    // A failure outranks a negative answer, because it leaves open what is there.
                     self.reason = Some(
                         self.questions
                             .no_name()
@@ -323,7 +323,7 @@ impl<R: Resolve> Run<R> {
                 Look::Done => self.news = true,
             }
         }
-        // Whoever hears of a failure takes it for that of all: a family that has answered, or may do so yet, comes first.
+        // Readers take an error for a failure of both families, so wait if one has answered or still may.
         let is_early = match self.has_endpoints() {
             true => !self.begun,
             false => is_looking,
@@ -332,8 +332,8 @@ impl<R: Resolve> Run<R> {
         untold.map_or(Ok(()), Err)
     }
 
-    /// Waits until the set can be told. Only the first one may have to wait: for the second family, so that a dual-stack
-    /// service does not begin with the family that is not wanted.
+    /// Waits until the set can be yielded. Only the first set may have to wait, for the second family, so that a
+    /// dual-stack service doesn't begin with the other family than the preferred one.
     fn poll_complete(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let complete = match self.has_endpoints() {
             true => self.questions.iter().all(Question::has_looked),
@@ -353,7 +353,7 @@ impl<R: Resolve> Run<R> {
         Poll::Ready(())
     }
 
-    /// The endpoints of the family in use; the other one's where there are none.
+    /// The endpoints of the family in use, or of the other one if it has none.
     fn endpoints(&self) -> &[Endpoint] {
         self.questions.sets(self.families.is_other()).0
     }
@@ -362,8 +362,8 @@ impl<R: Resolve> Run<R> {
         self.questions.have_endpoints()
     }
 
-    /// Whether all endpoints are as old as the last looks: that one family has nothing makes the other's old addresses no
-    /// fresher.
+    /// Whether all endpoints are from the last looks. One family's negative answer doesn't make the other's old
+    /// addresses fresher.
     fn is_fresh(&self) -> bool {
         self.questions.failure().is_none()
     }

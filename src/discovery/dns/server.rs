@@ -1,4 +1,4 @@
-//! One name server: how it is asked, and what has been learnt of that.
+//! One name server: how to ask it, and what was learnt from its answers.
 //!
 //! ```text
 //!  UDP with an OPT record ──▶ a whole answer
@@ -10,7 +10,7 @@
 //!           └──▶ UDP ──────────┘       (forgotten again)
 //! ```
 //!
-//! With `options use-vc` there is TCP only.
+//! With resolv.conf's `options use-vc`, only TCP is used.
 
 use std::{
     collections::HashSet,
@@ -37,10 +37,10 @@ use super::{
     udp,
 };
 
-/// How often a question is sent over UDP before its time is up, unless resolv.conf says otherwise (`attempts`).
+/// How many times a question is sent over UDP within its time, unless resolv.conf says otherwise (`attempts`).
 const SENDS: u32 = 4;
 
-/// How many questions are remembered as too large for a packet. A target has a handful.
+/// How many questions are remembered whose answers are too large for a packet. A target has a handful.
 const LARGE: usize = 1024;
 
 /// A name server.
@@ -49,16 +49,16 @@ pub(super) struct Server {
     options: Options,
     edns: Edns,
     connections: Connections,
-    /// Something has come from it, whatever that was.
+    /// The server has sent something, whatever it was.
     responds: AtomicBool,
     /// Questions whose answers didn't fit into a packet last time.
     large: Mutex<HashSet<Query>>,
 }
 
-/// What a server says, and what speaks for it.
+/// A server's answer, and evidence for it.
 pub(super) struct Heard {
     pub(super) answer: Answer,
-    /// A zone below the root says that there is nothing.
+    /// The negative answer comes from a zone below the root.
     pub(super) is_denied_below_the_root: bool,
 }
 
@@ -78,7 +78,7 @@ impl Server {
         self.address
     }
 
-    /// Whether anything has ever come from it.
+    /// Whether anything has ever come from the server.
     pub(super) fn responds(&self) -> bool {
         self.responds.load(Relaxed)
     }
@@ -120,7 +120,7 @@ impl Server {
         }
     }
 
-    /// UDP; TCP for what a packet doesn't hold.
+    /// Asks over UDP, then over TCP if the answer doesn't fit into a packet.
     async fn udp_first(
         &self,
         query: &Query,
@@ -129,7 +129,7 @@ impl Server {
         let deadline = Instant::now() + budget;
         let packet = self.exchange_udp(query, budget).await?;
         let is_whole = !packet.is_truncated() && !packet.is_unreadable();
-        // What is larger than was asked for has been lucky, or is not what the server has sent (RFC 9715 §3).
+        // A packet larger than asked for got through by luck, or isn't what the server sent (RFC 9715 §3).
         if is_whole && !packet.is_oversized() {
             return Ok((packet, Transport::Udp));
         }
@@ -137,12 +137,12 @@ impl Server {
         match self.exchange_tcp(query, left / 2).await {
             Ok(response) if !response.is_unreadable() => Ok((response, Transport::Tcp)),
             Err(reason) if packet.is_truncated() => Err(reason),
-            // The packet is whole after all, or says best what is wrong.
+            // TCP failed: the packet is usable after all, or shows best what is wrong.
             _ => Ok((packet, Transport::Udp)),
         }
     }
 
-    /// TCP; UDP if that leads to nothing: the answer may have become smaller, and TCP be blocked.
+    /// Asks over TCP, then over UDP if that fails: the answer may have become smaller, and TCP may be blocked.
     async fn tcp_first(
         &self,
         query: &Query,
@@ -163,7 +163,7 @@ impl Server {
         }
     }
 
-    /// Over TCP size doesn't matter: the question has no OPT record that could be refused.
+    /// Asks over TCP, without an OPT record: size doesn't matter there, and the record could be refused.
     async fn exchange_tcp(&self, query: &Query, attempt: Duration) -> Result<Response, Reason> {
         let message = self.message(query, false)?;
         let accept = |bytes: &[u8]| message.response(query, bytes);
@@ -202,7 +202,7 @@ impl Server {
         Ok(response)
     }
 
-    /// Half of the time with an OPT record; then without, if that has been refused, or swallowed on the way.
+    /// Asks with an OPT record for half of the time, then without one, if it was refused or dropped on the way.
     async fn ask_both_ways(
         &self,
         ask: Ask<'_>,
@@ -219,7 +219,7 @@ impl Server {
             Err(error) if error.kind() == io::ErrorKind::TimedOut => None,
             Err(error) => return Err(error),
         };
-        // An answer to the first message may just have been late; a second refusal is no news.
+        // A late answer to the first message still counts; another refusal doesn't.
         let late = |bytes: &[u8]| {
             let response = rich.response(query, bytes);
             response.filter(|response| !response.rejects_opt())
@@ -244,7 +244,7 @@ impl Server {
     fn reason(&self, error: &io::Error) -> Reason {
         match error.kind() {
             io::ErrorKind::TimedOut => Reason::Timeout,
-            // Nobody listens, or there is no way there, such as to an IPv6 address from a host without IPv6.
+            // The port is closed, or there is no route, such as to an IPv6 address from a host without IPv6.
             io::ErrorKind::ConnectionRefused
             | io::ErrorKind::NetworkUnreachable
             | io::ErrorKind::HostUnreachable
@@ -258,7 +258,7 @@ impl Server {
     }
 }
 
-/// A question over UDP, and how it is put.
+/// A question over UDP, and how to send it.
 #[derive(Clone, Copy)]
 struct Ask<'a> {
     query: &'a Query,
@@ -298,7 +298,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_without_a_listener_or_a_way_to_it_is_closed_and_one_with_other_trouble_is_not() {
+    fn a_server_with_a_closed_port_or_no_route_counts_as_closed_and_other_errors_do_not() {
         let server = Server::new(([10, 96, 0, 10], 53).into(), Options::default());
         let is_closed = |kind: io::ErrorKind| {
             let reason = server.reason(&kind.into());

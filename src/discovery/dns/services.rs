@@ -9,10 +9,11 @@
 //!                   └─ else ─▶ each target's own addresses ─▶ endpoints with hostnames and weights
 //! ```
 //!
-//! The service's own name has the addresses of all its pods at once, for one more question. Only of a name above all targets
-//! is that to be expected; of any other it would be another machine's address.
+//! The service's own name has the addresses of all its pods, for one more question. That can be expected only if all
+//! targets are below that name; otherwise it may be another machine's.
 //!
-//! All of it has the time that one question would have. Each step leaves some to those after it, and what has come by then counts.
+//! All steps together get the time of one question. Each step leaves some to the next ones, and what has come by the
+//! deadline is used.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -33,17 +34,17 @@ use super::{
 };
 use crate::{discovery::filter::Filter, endpoint::Endpoint};
 
-/// The most endpoints made of one answer. An honest message has room for some thousands of addresses; a hostile one may name
-/// each of them in each record.
+/// The most endpoints made from one answer. An honest message has room for some thousands of addresses, but a hostile
+/// one may name each of them in each record.
 const LIMIT: usize = 65_536;
 
-/// The share of the time that is left which the service's own name has, if the targets can be asked for after it.
+/// The share of the remaining time for the service's own name, if the targets can be asked for afterwards.
 const SHARE: f32 = 0.75;
 
-/// How many targets an error names.
+/// How many targets an error lists.
 const NAMED: usize = 4;
 
-/// SRV records, joined with their targets' addresses, by the `deadline`.
+/// Looks up SRV records and joins them with their targets' addresses, by the `deadline`.
 pub(super) async fn services<R: Resolve>(
     resolver: &R,
     filter: &Filter,
@@ -81,8 +82,8 @@ pub(super) async fn services<R: Resolve>(
     Ok(Ok(found))
 }
 
-/// Joins the records with addresses, and asks for those that are missing. Where there are records, it never says that there
-/// is nothing.
+/// Joins the records with addresses, and asks for missing ones. It never gives a negative answer, because there are
+/// records.
 async fn join<R: Resolve>(
     resolver: &R,
     query: &Query,
@@ -124,7 +125,7 @@ async fn join<R: Resolve>(
     })
 }
 
-/// The service's own addresses, where they may stand for those of its targets, and prove enough: see [`enough`].
+/// The service's own addresses, if they may be used in place of its targets' and there are [`enough`] of them.
 async fn stand_in<R: Resolve>(
     resolver: &R,
     query: &Query,
@@ -136,7 +137,7 @@ async fn stand_in<R: Resolve>(
         return Ok(None);
     };
     let targets = told.targets();
-    // Without it some of the pods would be missing.
+    // Without the service's own addresses, some of the pods would be missing.
     let is_needed = told.truncated || targets > targets::MOST;
     let until = match is_needed {
         true => deadline,
@@ -167,8 +168,8 @@ async fn stand_in<R: Resolve>(
     }))
 }
 
-/// How many addresses of the service's own name prove that it has those of all `targets`: one for each. Of very many some come
-/// and go between two answers, and half of them prove that it is no other machine.
+/// How many addresses the service's own name must have, to be trusted for all `targets`: one for each. If there are
+/// very many, some come and go between two answers, and half of them prove that it isn't another machine.
 fn enough(targets: usize) -> usize {
     match targets > targets::MOST {
         true => targets / 2,
@@ -176,12 +177,12 @@ fn enough(targets: usize) -> usize {
     }
 }
 
-/// The endpoints of the chosen records, as far as their addresses are known, and which target each is of.
+/// The endpoints of the chosen records whose addresses are known, and the target that each belongs to.
 fn endpoints(told: &SrvRecords, family: Family) -> (Vec<Endpoint>, HashMap<SocketAddr, Arc<str>>) {
     let parent = told.parent();
     let mut weights = told.chosen().map(|service| service.weight);
     let first = weights.next();
-    // CoreDNS shares 100 out among a Service's pods: not to be news whenever one comes or goes, equal weights are none.
+    // CoreDNS divides 100 among a Service's pods. Equal weights are ignored, or each scale event would change all endpoints.
     let is_weighted = weights.any(|weight| Some(weight) != first);
     let mut endpoints = Vec::with_capacity(told.services.len());
     let mut targets = HashMap::with_capacity(told.services.len());
@@ -215,7 +216,7 @@ fn endpoints(told: &SrvRecords, family: Family) -> (Vec<Endpoint>, HashMap<Socke
     (endpoints, targets)
 }
 
-/// The pod's own name: what stands before the service's. A pod without one is named by its address there, with dashes
+/// The pod's hostname: the label before the service's name. A pod without a hostname has its address there, with dashes
 /// (Kubernetes DNS specification §2.4.1).
 fn hostname<'a>(target: &'a str, parent: &str, addresses: &[IpAddr]) -> Option<&'a str> {
     let label = target.strip_suffix(parent)?.strip_suffix('.')?;

@@ -1,12 +1,12 @@
 //! Whether a name with one address is a Service with a virtual IP.
 //!
-//! Such a Service works, but all its pods look like one, and only kube-proxy balances over them. Most often that is a
+//! Such a Service works, but all its pods look like one, and only kube-proxy balances over them. That is usually a
 //! mistake. The evidence depends on what was asked:
 //!
 //! | asked | what one address means | logged, once |
 //! | --- | --- | --- |
 //! | SRV records of a Service | a virtual IP, if the target is the Service itself (Kubernetes DNS specification §2.3.2); a pod, if the target is a name below it (§2.4.2) | a warning about a virtual IP |
-//! | addresses of a Service, `service.namespace.svc.zone` | either: a headless Service with one pod looks the same | that it may be either, as `info`, after a minute with the same address |
+//! | addresses of a Service, `service.namespace.svc.zone` | a virtual IP or a pod: a headless Service with one pod looks the same | that it may be either, as `info`, after a minute with the same address |
 //! | addresses of a pod, `pod.service.namespace.svc.zone` | one pod | nothing |
 //! | addresses of any other name | nothing | nothing |
 
@@ -17,18 +17,18 @@ use tokio::time::Instant;
 use crate::endpoint::Endpoint;
 use crate::logs::{DISCOVERY, here, info, warn};
 
-/// For how long there has to be the same one address before it is mentioned: a Deployment may be starting.
+/// How long the same single address must last before it is logged: a Deployment may be starting.
 const UNCHANGED: Duration = Duration::from_secs(60);
 
-/// What one address may mean, and whether that has been said.
+/// Judges a name's single address, and logs it once.
 #[derive(Debug, Default)]
 pub(super) struct SingleAddress {
     first: Option<(IpAddr, Instant)>,
-    /// There is nothing to say any more.
+    /// There is nothing to log any more.
     settled: bool,
 }
 
-/// What has been found out.
+/// What a single address may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Finding {
     VirtualIp(IpAddr),
@@ -36,7 +36,8 @@ enum Finding {
 }
 
 impl SingleAddress {
-    /// Looks at a set that the full name `name` has, and says what there is to say. `is_virtual`: SRV records say so.
+    /// Looks at the set of the full name `name`, and logs what there is to log. `is_virtual`: SRV records say that it
+    /// is a virtual IP.
     pub(super) fn look(&mut self, endpoints: &[Endpoint], name: &str, is_virtual: bool) {
         match self.find(endpoints, name, is_virtual, Instant::now()) {
             None => {}
@@ -62,7 +63,7 @@ impl SingleAddress {
             return None;
         }
         let [endpoint] = endpoints else {
-            // Of nothing nothing follows.
+            // An empty set proves nothing.
             self.settled = !endpoints.is_empty();
             return None;
         };
@@ -79,14 +80,14 @@ impl SingleAddress {
     }
 }
 
-/// What a full name is in a cluster.
+/// What a full name means in a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asked {
     /// SRV records of a Service.
     Ports,
     /// A Service.
     Addresses,
-    /// A pod, or nothing of a cluster's.
+    /// A pod, or a name outside of clusters.
     Other,
 }
 
@@ -99,7 +100,7 @@ impl Asked {
             {
                 Self::Ports
             }
-            // A pod of a Service in a namespace called `svc`.
+            // A pod of a Service in a namespace named `svc`.
             [_, _, "svc", "svc", ..] => Self::Other,
             [_, _, "svc", ..] => Self::Addresses,
             _ => Self::Other,
@@ -119,7 +120,7 @@ mod tests {
         Endpoint::new(([10, 0, 0, host], 80).into())
     }
 
-    /// What is found in an hour in which the address is the same.
+    /// The findings of an hour with the same address.
     fn found(name: &str, is_virtual: bool) -> Vec<(u32, Finding)> {
         let (mut single, began) = (SingleAddress::default(), Instant::now());
         let look = |second| {
@@ -131,20 +132,20 @@ mod tests {
     }
 
     #[test]
-    fn srv_records_tell_a_virtual_ip_from_a_pod_at_once() {
+    fn srv_records_distinguish_a_virtual_ip_from_a_pod_at_once() {
         let address = endpoint(1).address().ip();
         assert_eq!(found(PORT, true), [(0, Finding::VirtualIp(address))]);
         assert_eq!(found(PORT, false), []);
     }
 
     #[test]
-    fn addresses_tell_after_a_minute_that_it_may_be_either() {
+    fn a_single_address_is_logged_as_either_after_a_minute() {
         let address = endpoint(1).address().ip();
         assert_eq!(found(SERVICE, false), [(60, Finding::Either(address))]);
     }
 
     #[test]
-    fn nothing_is_said_of_a_pod_or_of_another_name() {
+    fn pods_and_names_outside_of_clusters_are_not_logged() {
         for name in [
             "web-0.web.default.svc.cluster.local",
             "web-0.web.svc.svc.cluster.local",
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_said_once_the_address_has_changed_or_has_not_been_alone() {
+    fn nothing_is_logged_once_the_address_has_changed_or_there_were_two() {
         for other in [vec![endpoint(2)], vec![endpoint(1), endpoint(2)]] {
             let (mut single, began) = (SingleAddress::default(), Instant::now());
             let mut find = |set: &[Endpoint], second: u32| {

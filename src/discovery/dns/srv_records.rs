@@ -1,4 +1,4 @@
-//! SRV records and what comes along with them, as a name server tells it.
+//! SRV records, and the addresses and aliases that come with them.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,9 +19,9 @@ use super::{
 /// How many aliases in a row are followed from a target to its addresses.
 const ALIASES: usize = 8;
 
-/// What a name server tells of SRV records.
+/// A name server's answer to a question for SRV records.
 pub(super) struct SrvRecords {
-    /// The name that has them.
+    /// The name that has the records.
     owner: String,
     pub(super) services: Vec<Service>,
     pub(super) addresses: HashMap<String, Vec<IpAddr>>,
@@ -31,8 +31,8 @@ pub(super) struct SrvRecords {
     pub(super) via: Via,
 }
 
-/// Asks for the records. A packet may lack some addresses for want of room and not be marked as cut short (RFC 2181 §9): then
-/// the question is put over TCP, too, in half of the time to the `deadline`.
+/// Asks for the records. A packet may leave out some addresses for lack of room without being marked as truncated (RFC
+/// 2181 §9). Then the question is asked again over TCP, in half of the time to the `deadline`.
 pub(super) async fn ask_whole<R: Resolve>(
     resolver: &R,
     query: &Query,
@@ -43,7 +43,7 @@ pub(super) async fn ask_whole<R: Resolve>(
         Err(nothing) => return Ok(Err(nothing)),
     };
     if told.via.transport == Transport::Udp && told.lacks_some_addresses() {
-        // A server that is of no use over TCP has said something over UDP all the same.
+        // If TCP fails, the answer over UDP still counts.
         let half = part_way(deadline, 0.5);
         return match ask(resolver, query, Transport::Tcp, half).await {
             Ok(Ok(whole)) => Ok(Ok(whole)),
@@ -91,7 +91,7 @@ async fn ask<R: Resolve>(
 }
 
 impl SrvRecords {
-    /// A target's addresses, as far as they came along: its own, or those at the end of its aliases.
+    /// The addresses that came along for a target: its own, or those of its last alias.
     pub(super) fn addresses(&self, target: &str) -> Option<&[IpAddr]> {
         let mut name = target;
         for _ in 0..=ALIASES {
@@ -103,13 +103,13 @@ impl SrvRecords {
         None
     }
 
-    /// Whether only a part of the targets has an address: a server that sends any would send all, if there were room.
+    /// Whether only some targets have an address. A server that sends any would send all if there were room.
     fn lacks_some_addresses(&self) -> bool {
         let has = |service: &Service| self.addresses(&service.target).is_some();
         !self.addresses.is_empty() && !self.services.iter().all(has)
     }
 
-    /// The service that the records are of: `_port._protocol.service`, at the end of all aliases.
+    /// The `service` in the records' owner name, `_port._protocol.service`.
     pub(super) fn parent(&self) -> Option<&str> {
         let rest = self.owner.strip_prefix('_')?.split_once('.')?.1;
         let parent = rest.strip_prefix('_')?.split_once('.')?.1;
@@ -124,7 +124,7 @@ impl SrvRecords {
         services.filter(move |service| Some(service.priority) == lowest)
     }
 
-    /// The chosen targets whose addresses are missing, each once.
+    /// The chosen targets whose addresses are missing, without duplicates.
     pub(super) fn missing(&self) -> Vec<Arc<str>> {
         let mut seen = HashSet::new();
         let targets = self.chosen().map(|service| service.target.as_str());
@@ -135,7 +135,7 @@ impl SrvRecords {
             .collect()
     }
 
-    /// The service whose own addresses may stand for those of all targets, and the port.
+    /// The service whose own addresses may be used in place of all targets', and the port.
     pub(super) fn stand_in(&self) -> Option<(Arc<str>, u16)> {
         let parent = self.parent()?;
         let first = self.services.first()?;

@@ -1,20 +1,20 @@
-//! The system's resolv.conf: whom to ask and how, and how short names become full ones.
+//! The system's resolv.conf: name servers, options, and the search list for short names.
 //!
-//! It is read anew whenever something is asked: a file of a few lines, which a kubelet or a node's agent may replace while
-//! the process runs. A file that can't be read at that moment changes nothing once there has been one that could.
+//! It is read again before each question, because a kubelet or a node's agent may replace it while the process runs. If
+//! it can't be read, the last content stays; if it never could be, that is an error.
 //!
-//! It is read as the C library reads it (glibc's `res_init.c`), so that a process sees what its neighbours see:
+//! It is parsed as glibc does (`res_init.c`), so that all processes of a pod see the same:
 //!
 //! | line | meaning |
 //! | --- | --- |
 //! | `nameserver` | one address, with an interface if it is link-local; the first 3 count, as in Kubernetes |
 //! | `search`, `domain` | the last line counts, whichever it is |
 //! | `options ndots:n` | up to 15; 1 by default; a space before the number is fine |
-//! | `options timeout:n`, `attempts:n` | up to 30 s and up to 5. They shorten what a server gets of a question's time, and set how often it is sent; they never prolong the question |
+//! | `options timeout:n`, `attempts:n` | up to 30 s and up to 5. They shorten a server's share of a question's time, and set how often it is sent; they never prolong the question |
 //! | `options use-vc` | TCP only |
-//! | `options edns0` | nothing: EDNS is tried anyway, and left where it is not understood |
-//! | `options single-request`, `single-request-reopen` | nothing: each question has its own socket, which is what they are for |
-//! | `options rotate` | nothing: the order of the servers is that of their trustworthiness |
+//! | `options edns0` | no effect: EDNS is tried anyway, and dropped for servers that don't understand it |
+//! | `options single-request`, `single-request-reopen` | no effect: they are for sharing a socket, and each question has its own |
+//! | `options rotate` | no effect: the order of the servers says whom to trust first |
 //! | anything after `#` or `;` | a comment, in whatever encoding |
 
 use std::{
@@ -37,15 +37,15 @@ const MAX_NDOTS: u32 = 15;
 const MAX_TIMEOUT: u32 = 30;
 const MAX_ATTEMPTS: u32 = 5;
 
-/// More than any file needs. glibc has no bound of search domains any more; Kubernetes' is 32.
+/// Larger than any real file. glibc no longer limits search domains; Kubernetes does, to 32.
 const MAX_SIZE: u64 = 64 * 1024;
 const MAX_SEARCH: usize = 32;
 
-/// glibc's `RES_TIMEOUT` and `RES_DFLRETRY`: what one of the two means where only the other one is given.
+/// glibc's `RES_TIMEOUT` and `RES_DFLRETRY`: each applies if only the other option is given.
 const TIMEOUT: Duration = Duration::from_secs(5);
 const ATTEMPTS: u32 = 2;
 
-/// What stands in a resolv.conf, as far as it is of use here.
+/// The parts of a resolv.conf that are used here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ResolvConf {
     pub(super) name_servers: Vec<SocketAddr>,
@@ -54,16 +54,16 @@ pub(super) struct ResolvConf {
     pub(super) options: Options,
 }
 
-/// How name servers are to be asked; none of it by default.
+/// How to ask name servers. By default nothing is set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Options {
     pub(super) use_tcp: bool,
     timeout: Option<Duration>,
-    /// How often a question is sent; once at least.
+    /// How many times a question is sent; at least once.
     pub(super) attempts: Option<u32>,
 }
 
-/// The file, and what it had in it when it was last read.
+/// The file, and its content when it was last read.
 #[derive(Clone, Debug)]
 pub(super) struct ResolvConfFile {
     path: PathBuf,
@@ -75,7 +75,7 @@ impl ResolvConfFile {
         Self { path, last: None }
     }
 
-    /// What the file says now; what it last said where it can't be read.
+    /// The file's content now, or the last one if it can't be read.
     pub(super) fn read(&mut self) -> io::Result<&ResolvConf> {
         match read(&self.path) {
             Ok(text) if self.last.as_ref().is_some_and(|(last, _)| *last == text) => {}
@@ -94,7 +94,7 @@ impl ResolvConfFile {
     }
 }
 
-/// The whole lines at the beginning of a file, up to a length that no real one has.
+/// The first [`MAX_SIZE`] bytes of a file, up to the last whole line.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     let length = File::open(path)?.take(MAX_SIZE).read_to_end(&mut text)?;
@@ -106,7 +106,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 impl Options {
-    /// How long one server may be asked one question, if that is said.
+    /// How long one server may be asked one question, if the file says so.
     pub(super) fn longest(&self) -> Option<Duration> {
         let is_said = self.timeout.is_some() || self.attempts.is_some();
         let longest = self.timeout.unwrap_or(TIMEOUT) * self.attempts.unwrap_or(ATTEMPTS);
@@ -115,7 +115,8 @@ impl Options {
 }
 
 impl ResolvConf {
-    /// What resolv.conf(5) says of an empty file: the local machine's name server, no search list, `ndots:1`.
+    /// Parses a file. An empty one means, as in resolv.conf(5), the local machine's name server, no search list, and
+    /// `ndots:1`.
     pub(super) fn parse(text: &[u8]) -> Self {
         let mut conf = Self {
             name_servers: Vec::new(),
@@ -128,7 +129,7 @@ impl ResolvConf {
             let line = &line[..end.unwrap_or(line.len())];
             let line = String::from_utf8_lossy(line);
             if let Err(why) = conf.read_line(line.trim()) {
-                warn!(DISCOVERY, here(), %line, reason = why, "a line of resolv.conf makes no sense and is passed over");
+                warn!(DISCOVERY, here(), %line, reason = why, "ignored a line of resolv.conf");
             }
         }
         if conf.name_servers.is_empty() {
@@ -144,12 +145,12 @@ impl ResolvConf {
         match keyword {
             "nameserver" if self.name_servers.len() < MAX_NAME_SERVERS => {
                 let server = words.take(1).next().and_then(name_server);
-                self.name_servers.push(server.ok_or("no such address")?);
+                self.name_servers.push(server.ok_or("not an IP address")?);
             }
             "domain" => self.read_search(words.take(1)),
             "search" => self.read_search(words),
             "options" => self.read_options(rest),
-            // More than there may be; what others make use of; nothing.
+            // Name servers above the limit, keywords of other systems, and blank lines.
             "nameserver" | "sortlist" | "lookup" | "family" | "" => {}
             _ => return Err("unknown keyword"),
         }
@@ -167,7 +168,7 @@ impl ResolvConf {
     fn read_options(&mut self, mut rest: &str) {
         while !rest.is_empty() {
             let (word, _) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
-            // The number may stand after a space: it is `atoi` that reads it.
+            // There may be a space before the number, because glibc reads it with `atoi`.
             let number = |name: &str| Some(leading_number(rest.strip_prefix(name)?));
             if let Some(ndots) = number("ndots:") {
                 self.ndots = ndots.min(MAX_NDOTS) as usize;
@@ -184,7 +185,7 @@ impl ResolvConf {
     }
 }
 
-/// As `atoi` reads it: none is 0, what follows doesn't count. Less than 0 is 0, too.
+/// Reads a number as `atoi` does: 0 if there is none, and what follows it is ignored. Negative numbers become 0.
 fn leading_number(text: &str) -> u32 {
     let text = text.trim_start();
     let text = text.strip_prefix('+').unwrap_or(text);
@@ -206,7 +207,7 @@ fn name_server(text: &str) -> Option<SocketAddr> {
     Some(SocketAddrV6::new(address, DNS_PORT, 0, scope_id?).into())
 }
 
-/// The index of a network interface, which a link-local address goes with (RFC 4007 §11).
+/// The index of a network interface, which a link-local address needs (RFC 4007 §11).
 fn scope_id(interface: &str) -> Option<u32> {
     interface.parse().ok().or_else(|| {
         let index = fs::read_to_string(format!("/sys/class/net/{interface}/ifindex")).ok()?;
@@ -223,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pods_file() {
+    fn a_pods_resolv_conf_is_parsed() {
         let conf = ResolvConf::parse(
             b"search default.svc.cluster.local svc.cluster.local cluster.local\n\
               nameserver 10.96.0.10\nnameserver fd00::a\noptions ndots:5\n",
@@ -250,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_costs_no_more_than_its_line() {
+    fn a_malformed_line_is_ignored_and_the_others_count() {
         let conf = ResolvConf::parse(
             b"nameserver kube-dns\nfrobnicate\nnameserver 10.96.0.10\nsearch . a..b svc.cluster.local\n\xff\xfe\n",
         );
@@ -259,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_comment_may_have_any_encoding_and_costs_nothing() {
+    fn comments_in_any_encoding_are_ignored() {
         let conf = ResolvConf::parse(
             b"# Gr\xfc\xdfe\nnameserver 10.0.0.10 # Z\xfcrich\nnameserver 10.0.0.11\t;\xe9t\xe9\n\
               ; \xff\noptions ndots:5 # m\xf6glichst ndots:2\nsearch a.example #\xa4 b.example\r\n",
@@ -292,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn timeout_and_attempts_are_capped_and_are_never_nothing() {
+    fn timeout_and_attempts_are_capped_and_never_zero() {
         let options = |text: &str| ResolvConf::parse(text.as_bytes()).options;
         let seconds = |text: &str| options(text).longest().map(|longest| longest.as_secs());
         assert_eq!(seconds("options edns0"), None);
@@ -305,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn use_vc_is_tcp() {
+    fn use_vc_means_tcp_only() {
         let uses_tcp = |text: &str| ResolvConf::parse(text.as_bytes()).options.use_tcp;
         assert!(uses_tcp("options use-vc"));
         assert!(uses_tcp("options ndots:5 use-vc edns0"));
@@ -314,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn three_name_servers_count_and_the_last_search_list() {
+    fn the_first_three_name_servers_and_the_last_search_list_count() {
         let conf = ResolvConf::parse(
             b"nameserver 10.0.0.1\nnameserver 10.0.0.2 10.0.0.9\nnameserver 10.0.0.3\nnameserver 10.0.0.4\n\
               search a.example\nsearch b.example\tc.example\nsearch\nsortlist 130.155.160.0\n",
@@ -327,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_local_name_server_has_its_interface() {
+    fn a_link_local_name_server_needs_an_existing_interface() {
         let conf = ResolvConf::parse(
             b"nameserver fe80::1%lo\nnameserver fe80::2%3\nnameserver fe80::3%none\n",
         );
@@ -339,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_seen_and_a_missing_file_changes_nothing() {
+    fn a_changed_file_is_read_again_and_a_missing_one_changes_nothing() {
         let path = std::env::temp_dir().join(format!("tower-headless-{}.conf", std::process::id()));
         let mut file = ResolvConfFile::new(path.clone());
         let error = file.read().expect_err("no file yet");
@@ -378,7 +379,7 @@ mod tests {
             servers.collect::<Vec<_>>()
         };
         assert_eq!(servers(), [IpAddr::from([10, 0, 0, 1])]);
-        // Where it fits, it counts.
+        // If the line fits, it counts.
         let comment = b"nameserver 10.0.0.1\n".len();
         text.drain(comment..comment + 3);
         fs::write(&path, &text).expect("a writable folder");

@@ -1,4 +1,4 @@
-//! What to look up: a service's name and port, and whom to ask.
+//! What to look up: a service's name and port, and optionally the name server.
 
 use std::{
     fmt,
@@ -8,23 +8,23 @@ use std::{
 
 use super::name::{Name, NameError};
 
-/// A service's name and port as text, parsed.
+/// A service's name and port, parsed from text.
 ///
 /// | form | meaning |
 /// | --- | --- |
 /// | `nginx-headless.default:80` | the pods of that name, at port 80; the name servers of the system are asked |
-/// | `_http._tcp.nginx-headless.default` | the pods of that name, at the service's port `http`, which DNS tells (SRV) |
+/// | `_http._tcp.nginx-headless.default` | the pods of that name, at the service's port `http`, whose number comes from DNS (SRV) |
 /// | `dns:///nginx-headless.default:80` | gRPC's form of the first |
-/// | `dns://10.96.0.10/nginx-headless.default:80` | this name server is asked, at port 53 |
-/// | `dns://[fd00::a]:5353/nginx-headless.default:80` | this name server is asked, at port 5353 |
-/// | `10.244.1.7:80`, `[fd00::7]:80` | one address; nothing is asked |
+/// | `dns://10.96.0.10/nginx-headless.default:80` | the same, from the name server 10.96.0.10, port 53 |
+/// | `dns://[fd00::a]:5353/nginx-headless.default:80` | the same, from the name server fd00::a, port 5353 |
+/// | `10.244.1.7:80`, `[fd00::7]:80` | one address, without any lookup |
 ///
-/// A name may be as short as the search list of the system's resolv.conf allows: from a pod in the namespace `default`,
-/// `nginx-headless`, `nginx-headless.default` and `nginx-headless.default.svc` all do. A trailing dot says that the name
-/// is whole.
+/// A name may be as short as the search list of resolv.conf allows: from a pod in the namespace `default`,
+/// `nginx-headless`, `nginx-headless.default` and `nginx-headless.default.svc` all work. A name with a trailing dot is
+/// looked up as it is.
 ///
-/// The scheme is that of gRPC's naming document (`grpc/doc/naming.md`), with the port required. The SRV form is that of
-/// RFC 2782 and of the Kubernetes DNS specification (§2.4.1): `_port._protocol.service`.
+/// The scheme is gRPC's (`grpc/doc/naming.md`), but the port is required. The SRV form is that of RFC 2782 and of the
+/// Kubernetes DNS specification (§2.4.1): `_port._protocol.service`.
 ///
 /// ```
 /// use tower_headless::Target;
@@ -42,7 +42,7 @@ pub struct Target {
     name_server: Option<SocketAddr>,
 }
 
-/// What is to be found.
+/// What to look up.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Host {
     /// The addresses of a name, at a port.
@@ -54,7 +54,7 @@ pub(crate) enum Host {
 }
 
 impl Target {
-    /// The port of the endpoints; none where DNS tells it.
+    /// The port of the endpoints; none if it comes from DNS.
     pub fn port(&self) -> Option<u16> {
         match &self.host {
             Host::Name(_, port) => Some(*port),
@@ -71,7 +71,7 @@ impl Target {
         self.name_server
     }
 
-    /// Parses the name of SRV records.
+    /// Parses a target that must be the name of SRV records.
     pub(crate) fn parse_service(text: &str) -> Result<Self, ParseTargetError> {
         match text.parse::<Self>() {
             Err(error) if error.problem != Problem::NoPort => Err(error),
@@ -81,7 +81,7 @@ impl Target {
     }
 }
 
-/// Why a text is no [`Target`]. The message names the part that is wrong.
+/// Why a text isn't a [`Target`]. The message names the part that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid target {target:?}: {problem}")]
 pub struct ParseTargetError {
@@ -95,15 +95,15 @@ enum Problem {
     Scheme(String),
     #[error("no name after the name server; write dns://server/name:port")]
     NoPath,
-    #[error("the name server {0:?} is no IP address, with or without a port")]
+    #[error("the name server {0:?} is not an IP address, with or without a port")]
     NameServer(String),
-    #[error("no port; write name:port, or _port._tcp.name for a port that DNS tells")]
+    #[error("no port; write name:port, or _port._tcp.name for the port that DNS has")]
     NoPort,
     #[error("the port {0:?} is not a number from 1 to 65535")]
     Port(String),
-    #[error("the address {0:?} is no IPv6 address in brackets")]
+    #[error("the address {0:?} is not an IPv6 address in brackets")]
     Brackets(String),
-    #[error("no name of SRV records; write _port._tcp.name, without a number")]
+    #[error("not the name of SRV records; write _port._tcp.name, without a port number")]
     NoService,
     #[error(transparent)]
     Name(#[from] NameError),
@@ -141,7 +141,7 @@ impl fmt::Display for Target {
 
 fn parse(text: &str) -> Result<Target, Problem> {
     let (name_server, rest) = match text.split_once("://") {
-        // `dns:80` is a service of that name.
+        // `dns:80` is a service named `dns`.
         None => {
             let opaque = text.strip_prefix("dns:");
             let is_target = |rest: &&str| rest.contains(':') || rest.starts_with('_');
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn names_with_ports() {
+    fn names_with_ports_are_parsed() {
         for text in [
             "nginx-headless.default:80",
             "Nginx-Headless.default:80",
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn srv_names() {
+    fn srv_names_are_parsed() {
         let service = Host::Service(name("_http._tcp.nginx-headless.default"));
         for text in [
             "_http._tcp.nginx-headless.default",
@@ -258,7 +258,7 @@ mod tests {
             assert_eq!(target(text).host, service, "{text}");
             assert_eq!(target(text).port(), None);
         }
-        // With a port it is the name of addresses like any other.
+        // With a port, its addresses are looked up, as for any other name.
         let addresses = target("_http._tcp.web:80").host;
         assert_eq!(addresses, Host::Name(name("_http._tcp.web"), 80));
         for text in ["web:80", "web"] {
@@ -268,13 +268,13 @@ mod tests {
     }
 
     #[test]
-    fn a_service_may_be_called_dns() {
+    fn a_service_may_be_named_dns() {
         assert_eq!(target("dns:80").host, Host::Name(name("dns"), 80));
         assert_eq!(target("dns:dns:80").host, Host::Name(name("dns"), 80));
     }
 
     #[test]
-    fn name_servers() {
+    fn name_servers_are_parsed() {
         for (text, server) in [
             ("dns://10.96.0.10/a.b:80", "10.96.0.10:53"),
             ("dns://10.96.0.10:5353/a.b:80", "10.96.0.10:5353"),
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_displayed_parses_to_the_same() {
+    fn a_displayed_target_parses_to_the_same() {
         for text in [
             "nginx-headless.default:80",
             "nginx-headless.default.:80",

@@ -1,4 +1,4 @@
-//! SRV targets' own addresses, asked for one by one: a bounded number of questions.
+//! Looks up SRV targets' addresses one by one, with a bounded number of questions.
 
 use std::{
     collections::HashMap,
@@ -16,23 +16,24 @@ use super::{
     lookup::{Answer, Family, Incomplete, LookupError, Query, Reason, Resolve, Transport},
 };
 
-/// How many targets are asked for at most.
+/// The most targets that are asked for.
 pub(super) const MOST: usize = 64;
 
-/// How many of them at a time.
+/// How many are asked for at a time.
 const AT_ONCE: usize = 16;
 
-/// What came of it.
+/// What the lookups found.
 #[derive(Default)]
 pub(super) struct Resolved {
-    /// Those of the targets that have any.
+    /// The addresses, by target.
     pub(super) addresses: HashMap<String, Vec<IpAddr>>,
     pub(super) ttl: Option<Duration>,
-    /// Those that may have some more. One that doesn't exist is none of them: its pod has gone.
+    /// The targets that weren't asked for, or whose lookup failed. A target that doesn't exist isn't among them: its
+    /// pod is gone.
     pub(super) incomplete: Option<Incomplete>,
 }
 
-/// Asks for the addresses of `targets`, which the records of `query` name, until the `deadline`.
+/// Looks up the addresses of `targets`, which come from the records of `query`, by the `deadline`.
 pub(super) async fn resolve<R: Resolve>(
     resolver: &R,
     query: &Query,
@@ -43,7 +44,7 @@ pub(super) async fn resolve<R: Resolve>(
     let mut resolved = Resolved::default();
     if targets.len() > MOST {
         let reason = Reason::ManyTargets(targets.len(), MOST);
-        // Always the same ones, in whatever order they come.
+        // Sorted by hash, so that the same ones are asked for each time, whatever their order.
         targets.sort_by_cached_key(|target| hash(target));
         resolved.incomplete = Some(Incomplete {
             targets: targets.split_off(MOST),

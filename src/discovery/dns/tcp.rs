@@ -1,4 +1,5 @@
-//! Questions over TCP connections, one at a time on each, and the connections kept for the next ones (RFC 7766 §6.2.1).
+//! Questions over TCP: one at a time on each connection, and connections are kept for later questions (RFC 7766
+//! §6.2.1).
 
 use std::{
     io,
@@ -13,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 
-/// How many idle connections are kept: A and AAAA are asked for at the same time.
+/// How many idle connections are kept: two, because A and AAAA are asked for at the same time.
 const KEPT: usize = 2;
 
 /// The connections to one name server.
@@ -30,7 +31,7 @@ impl Connections {
         }
     }
 
-    /// Asks over a connection that there is, and over a new one if that leads to nothing; `attempt` is the time for each.
+    /// Asks over an idle connection, and if that fails, over a new one. Each may take up to `attempt`.
     pub(super) async fn ask<T>(
         &self,
         message: &[u8],
@@ -41,13 +42,13 @@ impl Connections {
         if let Some(stream) = kept {
             match timeout(attempt, self.exchange(stream, message, &accept)).await {
                 Ok(Ok(accepted)) => return Ok(accepted),
-                // What one of them has met, the others have: the server was away, or closes what is idle.
+                // The other idle ones are likely dead too: the server was away, or closes idle connections.
                 Ok(Err(_)) | Err(_) => self.lock().clear(),
             }
         }
         let exchange = async {
             let stream = TcpStream::connect(self.server).await?;
-            // A question is one small segment: nothing is gained by waiting for more.
+            // A question is one small segment, so Nagle's algorithm could only delay it.
             stream.set_nodelay(true)?;
             self.exchange(stream, message, &accept).await
         };

@@ -1,7 +1,7 @@
-//! Which name servers have failed lately, by the type of the question: they are asked last for a while, or each question
-//! would wait for a server that is gone. Pure.
+//! Which name servers failed lately, by record type. They are asked last for a while, or each question would wait for a
+//! server that is gone. Pure.
 //!
-//! By type, because there are servers that answer A and swallow AAAA.
+//! It goes by type because some servers answer A and never AAAA.
 
 use std::{
     collections::HashMap,
@@ -14,13 +14,13 @@ use tokio::time::Instant;
 
 use super::lookup::RecordType;
 
-/// For how long a server is asked last after it has failed; twice as long each time, up to the second figure.
+/// How long a server is asked last after a failure: the first figure, doubled each time up to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
-/// A server that has given no answer for so long, which is as long as a question may take, is away and not just slow.
+/// A server without an answer for this long is away, not just slow: a question may take no longer.
 const AWAY: Duration = Duration::from_secs(4);
 
-/// The failures of servers.
+/// The current failures of all servers.
 #[derive(Debug, Default)]
 pub(super) struct Troubles(Mutex<HashMap<(SocketAddr, RecordType), Trouble>>);
 
@@ -28,20 +28,20 @@ pub(super) struct Troubles(Mutex<HashMap<(SocketAddr, RecordType), Trouble>>);
 #[derive(Clone, Copy, Debug)]
 struct Trouble {
     since: Instant,
-    /// The last time nobody listened at its port, or there was no way there.
+    /// At the last attempt its port was closed, or there was no route.
     is_closed: bool,
     pause: Duration,
     until: Instant,
 }
 
 impl Troubles {
-    /// Whether a server is to be asked after the others.
+    /// Whether to ask a server after the others.
     pub(super) fn is_late(&self, server: SocketAddr, asked: RecordType, now: Instant) -> bool {
         let trouble = self.lock().get(&(server, asked)).copied();
         trouble.is_some_and(|trouble| now < trouble.until)
     }
 
-    /// A server that was asked at `since` has given no answer. `is_closed`: nobody listens at its port.
+    /// Records that a server asked at `since` gave no answer. `is_closed`: its port is closed, or there is no route.
     pub(super) fn failed(
         &self,
         server: SocketAddr,
@@ -58,7 +58,7 @@ impl Troubles {
             until: now,
         });
         trouble.is_closed = is_closed;
-        // A failure while it is asked last is no news.
+        // A failure while it is already asked last changes nothing.
         if now >= trouble.until {
             trouble.pause = (trouble.pause * 2).min(PAUSE.1);
             trouble.until = now + trouble.pause;
@@ -69,13 +69,13 @@ impl Troubles {
         self.lock().remove(&(server, asked));
     }
 
-    /// Whether a server has given no answer for a while.
+    /// Whether a server has given no answer for [`AWAY`].
     pub(super) fn is_away(&self, server: SocketAddr, asked: RecordType, now: Instant) -> bool {
         let trouble = self.lock().get(&(server, asked)).copied();
         trouble.is_some_and(|trouble| now >= trouble.since + AWAY)
     }
 
-    /// Whether nobody listened at a server's port when it was last asked.
+    /// Whether a server's port was closed, or unreachable, when it was last asked.
     pub(super) fn is_closed(&self, server: SocketAddr, asked: RecordType) -> bool {
         let trouble = self.lock().get(&(server, asked)).copied();
         trouble.is_some_and(|trouble| trouble.is_closed)
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_fails_is_asked_last_for_a_while_and_by_type() {
+    fn a_failing_server_is_asked_last_for_a_while_for_that_type_only() {
         let (troubles, now) = (Troubles::default(), Instant::now());
         let is_late = |asked, later| troubles.is_late(server(), asked, now + later);
         assert!(!is_late(RecordType::Aaaa, SECOND));
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_is_gone_costs_its_share_seldom() {
+    fn a_server_that_is_gone_is_tried_less_and_less_often() {
         let (troubles, now) = (Troubles::default(), Instant::now());
         let is_tried = |second: &u32| {
             let then = now + *second * SECOND;
@@ -128,7 +128,7 @@ mod tests {
     fn a_server_is_away_once_it_has_failed_for_four_seconds() {
         let (troubles, now) = (Troubles::default(), Instant::now());
         let is_away = |second| troubles.is_away(server(), RecordType::A, now + second * SECOND);
-        // The first question took two of them.
+        // The first question took two of the four seconds.
         let later = |seconds| now + seconds * SECOND;
         troubles.failed(server(), RecordType::A, now, later(2), false);
         assert!(!is_away(3));
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_is_closed_until_something_else_is_the_matter() {
+    fn a_port_counts_as_closed_until_an_answer_or_another_failure() {
         let (troubles, now) = (Troubles::default(), Instant::now());
         let fail = |is_closed| troubles.failed(server(), RecordType::A, now, now, is_closed);
         let is_closed = || troubles.is_closed(server(), RecordType::A);

@@ -1,22 +1,22 @@
-//! Whose "no" is believed, where name servers disagree. Pure.
+//! Whose negative answer ("no") is believed if name servers disagree. Pure.
 //!
-//! Records are believed whoever sends them. That there is nothing is said by servers, too, that couldn't know otherwise: a
-//! public one in the second line of resolv.conf says so of every name of a cluster. So these are believed:
+//! Records are believed from any server. But a "no" may come from a server that can't know better: a public one in the
+//! second line of resolv.conf denies every name of a cluster. So a "no" is believed only as follows:
 //!
-//! | what is known | whose "no" |
+//! | what is known | whose "no" is believed |
 //! | --- | --- |
-//! | a server has named something under the name | that server's; if several have, that of the one that stands first in the list |
-//! | that server fails | that of another one that has ever named something |
-//! | nobody has named anything yet | the first server's |
-//! | the first one has been failing for a while, since before anybody has named anything | that of one that has it from a zone below the root |
-//! | the first one is dead: it has never sent anything | that of any other |
+//! | a server has ever returned records for the name | that server's; of several, the first in the list |
+//! | that server fails | that of another one that has ever returned records for it |
+//! | no server has returned records for it yet | the first server's |
+//! | likewise, and the first one has been failing for a while | that of a server that has it from a zone below the root |
+//! | likewise, and the first one is dead: it has never sent anything | that of any other |
 //! | all servers agree | theirs |
 //!
-//! In all other cases the question has failed. What is believed of another server while one fails is provisional: a short name
-//! that has been found that way is looked for again soon.
+//! In all other cases the question fails. A "no" that is believed from one server while another one fails is
+//! provisional: if it led to a later name of the search list, the earlier names are tried again soon.
 //!
-//! Those who have named something in the meantime take nothing from one that stands before them: where a name was once
-//! answered by a server that answers all names, its pods' own server can still say that they have gone.
+//! A server that has returned records doesn't displace an earlier one in the list that also has. So if a server that
+//! answers every name once answered, the cluster's own server, listed first, can still say that the pods are gone.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -26,11 +26,11 @@ use std::{
 
 use super::lookup::{Answer, LookupError, Nothing};
 
-/// How many names are remembered. A target has a handful.
+/// How many names are remembered. A target needs a handful.
 const NAMES: usize = 1024;
 
-/// Who has said anything, and who has named something. It outlives a change of the list of servers: their order may be all
-/// that has changed.
+/// Which servers have ever sent anything, and which have returned records. It outlives a change of the server list,
+/// because only the order may have changed.
 #[derive(Debug, Default)]
 pub(super) struct Trust(Mutex<Known>);
 
@@ -38,11 +38,11 @@ pub(super) struct Trust(Mutex<Known>);
 struct Known {
     /// The servers that have ever sent anything.
     alive: BTreeSet<SocketAddr>,
-    /// Those that have ever named something, by name.
+    /// The servers that have ever returned records, by name.
     namers: HashMap<Arc<str>, BTreeSet<SocketAddr>>,
 }
 
-/// How far a server that has given no answer is away.
+/// How absent a server is that gave no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Absence {
     /// It may answer the next question.
@@ -53,11 +53,11 @@ pub(super) enum Absence {
     Dead,
 }
 
-/// What the servers say to one question.
+/// The servers' answers to one question.
 pub(super) struct Hearing {
-    /// Whose "no" decides.
+    /// The server whose "no" decides.
     decides: Option<SocketAddr>,
-    /// Those of the servers that have ever named something under the name.
+    /// The servers that have ever returned records for the name.
     namers: BTreeSet<SocketAddr>,
     denials: Vec<Denial>,
     failed: Vec<SocketAddr>,
@@ -71,7 +71,7 @@ struct Denial {
 }
 
 impl Trust {
-    /// Something has come from a server.
+    /// Records that a server has sent something.
     pub(super) fn responded(&self, server: SocketAddr) {
         self.lock().alive.insert(server);
     }
@@ -81,7 +81,7 @@ impl Trust {
         self.lock().alive.contains(&server)
     }
 
-    /// A server has named something under `name`.
+    /// Records that a server has returned records for `name`.
     pub(super) fn named(&self, name: &Arc<str>, server: SocketAddr) {
         let names = &mut self.lock().namers;
         if let Some(namers) = names.get_mut(name) {
@@ -91,7 +91,7 @@ impl Trust {
         }
     }
 
-    /// Opens the hearing of a question about `name`. A namer that isn't one of the `servers` any more doesn't count.
+    /// Begins a question about `name`. Servers that are no longer among `servers` don't count.
     pub(super) fn hear(&self, name: &Arc<str>, servers: &[SocketAddr]) -> Hearing {
         let mut namers = self.lock().namers.get(name).cloned().unwrap_or_default();
         namers.retain(|namer| servers.contains(namer));
@@ -112,12 +112,12 @@ impl Trust {
 }
 
 impl Hearing {
-    /// Whether nobody else needs to be asked if `server` says that there is nothing.
+    /// Whether a "no" from `server` is final, so that no other server needs to be asked.
     pub(super) fn is_decided_by(&self, server: SocketAddr) -> bool {
         self.decides == Some(server)
     }
 
-    /// A server says that there is nothing.
+    /// Records a server's "no".
     pub(super) fn denied(&mut self, server: SocketAddr, nothing: Nothing, is_below_the_root: bool) {
         self.denials.push(Denial {
             server,
@@ -126,18 +126,18 @@ impl Hearing {
         });
     }
 
-    /// Whether any server has said so.
+    /// Whether any server has said "no".
     pub(super) fn is_denied(&self) -> bool {
         !self.denials.is_empty()
     }
 
-    /// A server has given no answer.
+    /// Records that a server gave no answer.
     pub(super) fn failed(&mut self, server: SocketAddr, error: LookupError) {
         self.failed.push(server);
         self.failure = Some(error);
     }
 
-    /// What comes of it once all have been asked. `absence`: how far one that has given no answer is away.
+    /// The result once all servers have been asked. `absence` tells how absent a server is that gave no answer.
     pub(super) fn end(self, absence: impl Fn(SocketAddr) -> Absence) -> Answer {
         let Some(failure) = self.failure else {
             let first = self.denials.into_iter().next();
@@ -168,12 +168,12 @@ mod tests {
 
     const NAME: &str = "web.default.svc.cluster.local";
 
-    /// What a server says, in the order in which they are asked.
+    /// What one server says; tests list them in the order of asking.
     #[derive(Clone, Copy)]
     enum Said {
-        /// As the root does.
+        /// A "no" from the root zone.
         No(u8),
-        /// As the zone does.
+        /// A "no" from a zone below the root.
         ZoneHasNo(u8),
         Fails(u8),
     }
@@ -183,7 +183,8 @@ mod tests {
         SocketAddr::from(([10, 0, 0, host], 53))
     }
 
-    /// Whether there is nothing, where `namers` have named something, in this order; server 0 is the first of three.
+    /// Whether the result is a "no", after `namers` have returned records, in this order. Server 0 is the first of
+    /// three.
     fn is_nothing(namers: &[u8], said: &[Said], absence: Absence) -> bool {
         let (trust, name) = (Trust::default(), NAME.into());
         for &namer in namers {
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_no_is_believed_from_the_first_server_that_has_named_something() {
+    fn a_no_is_believed_from_the_first_server_that_has_returned_records() {
         for namers in [&[0][..], &[1, 0], &[0, 1], &[0, 1, 0]] {
             assert!(is_nothing(namers, &[No(0)], Passing));
             for absence in [Passing, Away, Dead] {
@@ -219,14 +220,14 @@ mod tests {
     }
 
     #[test]
-    fn another_server_that_has_named_something_stands_in_for_the_first_one_only_if_that_fails() {
+    fn another_server_with_records_stands_in_only_if_the_first_one_fails() {
         assert!(is_nothing(&[0, 1], &[Fails(0), No(1)], Passing));
         assert!(!is_nothing(&[1], &[No(0), Fails(1)], Passing));
         assert!(is_nothing(&[1, 2], &[No(0), Fails(1), No(2)], Passing));
     }
 
     #[test]
-    fn before_anybody_has_named_anything_the_first_servers_no_is_believed() {
+    fn before_any_records_the_first_servers_no_is_believed() {
         assert!(is_nothing(&[], &[No(0)], Passing));
         assert!(is_nothing(&[], &[Fails(1), No(0)], Passing));
         assert!(!is_nothing(&[], &[Fails(0), ZoneHasNo(1)], Passing));
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_first_server_leaves_the_no_to_the_others_until_anybody_has_named_something() {
+    fn with_a_dead_first_server_any_no_is_believed_until_there_are_records() {
         assert!(is_nothing(&[], &[Fails(0), No(1)], Dead));
         for namers in [&[0][..], &[2]] {
             assert!(!is_nothing(namers, &[Fails(0), No(1), Fails(2)], Dead));
@@ -243,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_fails_beside_a_dead_one_may_still_know() {
+    fn a_failing_server_beside_a_dead_one_keeps_a_no_from_being_believed() {
         let (trust, name) = (Trust::default(), NAME.into());
         let mut hearing = trust.hear(&name, &[0, 1, 2].map(server));
         let error = || LookupError::new(NAME, Reason::Timeout);
@@ -256,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_said_in_place_of_a_server_that_fails_is_provisional() {
+    fn a_no_is_provisional_only_if_a_server_failed() {
         let (trust, name) = (Trust::default(), NAME.into());
         let nothing = || Nothing::new(None, LookupError::new(NAME, Reason::NoName));
         let end = |fails: Option<u8>| {
@@ -273,12 +274,12 @@ mod tests {
     }
 
     #[test]
-    fn what_all_servers_say_is_believed() {
+    fn a_no_from_all_servers_is_believed() {
         assert!(is_nothing(&[2], &[No(1), No(0)], Passing));
     }
 
     #[test]
-    fn a_namer_counts_wherever_it_stands_in_the_list_and_not_once_it_has_left_it() {
+    fn a_server_with_records_counts_anywhere_in_the_list_but_not_outside_of_it() {
         let (trust, name) = (Trust::default(), NAME.into());
         trust.named(&name, server(1));
         let decides = |servers: &[u8], host| {
@@ -288,7 +289,7 @@ mod tests {
         assert!(decides(&[0, 1], 1) && !decides(&[0, 1], 0));
         assert!(decides(&[1, 0], 1) && !decides(&[1, 0], 0));
         assert!(decides(&[0, 2], 0));
-        // Of two the first in the list, whoever came last.
+        // Of two, the first in the list counts, whichever returned records last.
         trust.named(&name, server(2));
         assert!(decides(&[0, 1, 2], 1) && !decides(&[0, 1, 2], 2));
         assert!(decides(&[2, 0, 1], 2) && !decides(&[2, 0, 1], 1));

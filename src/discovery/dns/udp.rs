@@ -1,7 +1,7 @@
-//! A question in UDP packets: sent, and sent again until something comes back that answers it.
+//! A question over UDP: sent, and sent again, until an answer comes.
 //!
-//! The socket is connected: only the name server's packets arrive, and the kernel tells of a closed port (ICMP port
-//! unreachable, RFC 1122 §4.1.3.3). Each question has a socket of its own, and so a port that a forger has to guess.
+//! The socket is connected, so only the name server's packets arrive, and the kernel reports a closed port (ICMP port
+//! unreachable, RFC 1122 §4.1.3.3). Each question has its own socket, so that a forger must guess its port.
 
 use std::{
     io,
@@ -15,10 +15,10 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// The largest packet that there can be: what is larger than was asked for arrives whole, and can be told from what is not.
+/// The largest possible packet. With a smaller buffer, an answer larger than asked for would be cut unnoticed.
 const LARGEST: usize = 65_535;
 
-/// A socket that hears `server` alone.
+/// A socket that receives from `server` only.
 pub(super) async fn connect(server: SocketAddr) -> io::Result<UdpSocket> {
     let any_port = match server {
         SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
@@ -29,8 +29,8 @@ pub(super) async fn connect(server: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-/// Sends `message` now, and then after each `pause`, `sends` times in all; waits for a packet that `accept` makes something
-/// of, without end.
+/// Sends `message` now and again after each `pause`, `sends` times in all, and waits without a limit for a packet that
+/// `accept` accepts.
 pub(super) async fn ask<T>(
     socket: &UdpSocket,
     message: &[u8],
@@ -39,7 +39,7 @@ pub(super) async fn ask<T>(
     mut accept: impl FnMut(&[u8]) -> Option<T>,
 ) -> io::Result<T> {
     let mut packet = vec![0; LARGEST];
-    // The first one at once: a timer, even one of nothing, takes up to a millisecond.
+    // Sent before any timer: even a timer of zero takes up to a millisecond.
     socket.send(message).await?;
     let mut left = sends.saturating_sub(1);
     let mut resend = pin!(sleep(pause));

@@ -1,4 +1,4 @@
-//! The way through the names that a short one may stand for.
+//! The walk through the full names that a short one may stand for.
 //!
 //! ```text
 //!   first candidate ──▶ all that is wanted of it, at once ──▶ something is there: this is the name
@@ -7,12 +7,12 @@
 //!         └── the next candidate ◀─┴──▶ DNS says that there is nothing
 //! ```
 //!
-//! NXDOMAIN is of the name, whatever the type (RFC 8020): it is enough that the question for A records gets it, however the
-//! one for AAAA fares. Not the other way round: some servers say NXDOMAIN to AAAA of names that have A records (RFC 4074
-//! §4.2).
+//! NXDOMAIN means that the name doesn't exist for any type (RFC 8020). So NXDOMAIN to the A question is enough,
+//! whatever comes of the AAAA question. It isn't so the other way round: some servers answer NXDOMAIN to AAAA for names
+//! that have A records (RFC 4074 §4.2).
 //!
-//! The C library skips a candidate whose lookup fails; a moment's trouble then leads to another service, or to the word of
-//! some name server on the internet that a name doesn't exist.
+//! A failure ends the walk. The C library instead skips a candidate whose lookup fails, so a short outage may lead it
+//! to another service, or to a public name server's NXDOMAIN.
 
 use std::{
     future::Future,
@@ -31,10 +31,10 @@ use super::{
 };
 use crate::discovery::filter::Filter;
 
-/// How long the other question is waited for once one has said that the name doesn't exist.
+/// How long to wait for the other question once the name is known not to exist.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// How looks are made, and which ones.
+/// The looks that each candidate gets.
 #[derive(Clone)]
 pub(super) struct Looks<R> {
     pub(super) resolver: R,
@@ -43,19 +43,19 @@ pub(super) struct Looks<R> {
     pub(super) kinds: Vec<Kind>,
 }
 
-/// A walk under way.
+/// A walk in progress.
 pub(super) struct Walk<R> {
     looks: Looks<R>,
     candidates: Arc<[Arc<str>]>,
     at: usize,
     steps: Vec<Step>,
-    /// Runs once the candidate is known not to exist.
+    /// Started once the candidate is known not to exist.
     grace: Option<Pin<Box<Sleep>>>,
     ttl: Option<Duration>,
     is_provisional: bool,
 }
 
-/// One look at the candidate.
+/// One look at the current candidate.
 pub(super) enum Step {
     Asking(Lookup),
     Done(Answer<Found>),
@@ -63,11 +63,11 @@ pub(super) enum Step {
 
 /// The end of a walk.
 pub(super) enum Walked {
-    /// This name has something. Looks may still be under way.
+    /// This name has something. Some looks may still be in progress.
     Found {
         name: Arc<str>,
         steps: Vec<Step>,
-        /// That a candidate before it has nothing is the word of a name server that stands in for another one.
+        /// Some negative answer for an earlier candidate came from a stand-in for a failing name server.
         is_provisional: bool,
     },
     /// No name has anything.
@@ -92,7 +92,7 @@ impl<R: Resolve> Looks<R> {
 }
 
 impl<R: Resolve> Walk<R> {
-    /// A walk over `candidates`, of which there is one at least.
+    /// Begins a walk over `candidates`, which must not be empty.
     pub(super) fn new(candidates: Arc<[Arc<str>]>, looks: Looks<R>) -> Self {
         Self {
             steps: looks.begin(&candidates[0]),
@@ -105,7 +105,7 @@ impl<R: Resolve> Walk<R> {
         }
     }
 
-    /// Goes on. `original` is the name as it was written.
+    /// Goes on with the walk. `original` is the name as the user wrote it.
     pub(super) fn poll(&mut self, original: &str, cx: &mut Context<'_>) -> Poll<Walked> {
         loop {
             let mut pending = false;
@@ -148,7 +148,7 @@ impl<R: Resolve> Walk<R> {
         grace.as_mut().poll(cx)
     }
 
-    /// There is nothing under the candidate, unless it is not known: then this is why.
+    /// Ends a candidate that has nothing. If that isn't certain, returns the failure.
     fn end_candidate(&mut self, is_no_name: bool) -> Option<LookupError> {
         self.grace = None;
         for step in self.steps.drain(..) {
@@ -176,7 +176,7 @@ impl<R: Resolve> Walk<R> {
 }
 
 impl Kind {
-    /// Whether NXDOMAIN to this question is of the name, whatever the type.
+    /// Whether NXDOMAIN to this question proves that the name has no records of any type.
     pub(super) fn is_trusted(self) -> bool {
         !matches!(self, Self::Addresses(Family::V6, _))
     }

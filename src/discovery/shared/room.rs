@@ -1,4 +1,4 @@
-//! The source of one runtime's readers, what it has answered, and who waits for it.
+//! The source that one runtime's readers share, its answers, and the readers that wait.
 
 use std::{
     collections::HashMap,
@@ -11,13 +11,14 @@ use tokio::time::Instant;
 
 use crate::{discovery::DiscoveryReport, endpoint::Endpoint, error::BoxError};
 
-/// What [`Shared`](super::Shared) reads from: a [`Discovery`](crate::Discovery) whose errors several readers can have.
+/// What [`Shared`](super::Shared) reads from: like [`Discovery`](crate::Discovery), but its errors can be cloned for
+/// several readers.
 pub(crate) trait Source: Send + 'static {
     type Error: Clone + Into<BoxError> + Send;
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, Self::Error>>;
 
-    /// Asks at once, or as soon as the source can afford it. An answer follows.
+    /// Asks at once, or as soon as the source can afford it. An answer must follow.
     fn refresh(&mut self);
 
     fn refused(&mut self, endpoint: &Endpoint);
@@ -26,31 +27,31 @@ pub(crate) trait Source: Send + 'static {
         let _ = endpoint;
     }
 
-    /// Whether it makes use of that.
+    /// Hints that requests ask for this pod. Returns whether the source uses such hints.
     fn wanted(&mut self, pod: &str) -> bool {
         let _ = pod;
         false
     }
 
-    /// What it tells of itself.
+    /// What the source says about itself.
     fn report(&self) -> DiscoveryReport {
         DiscoveryReport::new("custom")
     }
 
-    /// For how long an answer is fresh: while the source is polled, the next one comes in about this time at the latest. None
-    /// if its answer holds for ever, and never grows old.
+    /// How long an answer is fresh: while the source is polled, the next answer comes within about this time. None if
+    /// answers never grow old.
     fn fresh_for(&self) -> Option<Duration>;
 
-    /// A source with the same settings that has asked nothing yet, for another runtime. It knows what is wanted.
+    /// A new source for another runtime, with the same settings and wanted pods, that has asked nothing yet.
     fn renewed(&self) -> Self
     where
         Self: Sized;
 }
 
-/// What there is for a reader; a set with its age.
+/// An answer that a reader hasn't seen; with the age, if it is a set.
 pub(super) type News = (Result<Vec<Endpoint>, BoxError>, Option<Duration>);
 
-/// What the readers of one runtime have in common.
+/// What the readers of one runtime share.
 pub(super) struct Room<S: Source> {
     pub(super) state: Mutex<State<S>>,
     pub(super) readers: Arc<Readers>,
@@ -61,10 +62,10 @@ pub(super) struct State<S: Source> {
     pub(super) answers: Answers<S::Error>,
 }
 
-/// What a source has answered.
+/// The last set and the last error of a source.
 #[derive(Clone)]
 pub(super) struct Answers<E> {
-    /// How many there have been.
+    /// How many answers there have been.
     count: u64,
     set: Option<Kept<Arc<[Endpoint]>>>,
     error: Option<Kept<E>>,
@@ -73,27 +74,27 @@ pub(super) struct Answers<E> {
 /// An answer of the source.
 #[derive(Clone)]
 struct Kept<T> {
-    /// Which one it was, from 1 on.
+    /// Its number, counted from 1.
     number: u64,
     at: Instant,
     what: T,
 }
 
-/// The last answers that a reader has had.
+/// The numbers of the last set and the last error that a reader has seen.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Seen {
     set: u64,
     error: u64,
 }
 
-/// Who waits for the source.
+/// The readers of a room, and their wakers.
 #[derive(Default)]
 pub(super) struct Readers(Mutex<Waiting>);
 
 #[derive(Default)]
 struct Waiting {
     next: usize,
-    /// How many there are.
+    /// How many readers are in the room.
     inside: usize,
     wakers: HashMap<usize, Waker>,
 }
@@ -106,7 +107,7 @@ impl<S: Source> Room<S> {
         }
     }
 
-    /// Nobody is in it, and its source hasn't been asked for longer than an answer is fresh.
+    /// Whether it has no readers, and its last answer is no longer fresh.
     pub(super) fn is_left(&self) -> bool {
         let state = || self.state.lock().unwrap_or_else(PoisonError::into_inner);
         self.readers.is_empty() && !state().is_fresh()
@@ -114,15 +115,15 @@ impl<S: Source> Room<S> {
 }
 
 impl<S: Source> State<S> {
-    /// Whether the last answer, set or error, is no older than it would be if somebody kept the source going.
+    /// Whether the last answer, set or error, is as new as it would be if the source were polled all the time.
     pub(super) fn is_fresh(&self) -> bool {
         let age = self.answers.last().map(age);
         let fresh_for = self.source.fresh_for().unwrap_or(Duration::MAX);
-        // One from the future has been given while another runtime's clock was moved on by hand.
+        // An answer from the future comes from a runtime whose clock a test moved on: it isn't fresh.
         age.flatten().is_some_and(|age| age <= fresh_for)
     }
 
-    /// What there is beyond what has been seen.
+    /// The next answer that isn't in `seen`.
     pub(super) fn news(&self, seen: &mut Seen) -> Option<News> {
         let (answer, age) = self.answers.news(seen)?;
         let grows_old = self.source.fresh_for().is_some();
@@ -156,7 +157,7 @@ impl<E: Clone + Into<BoxError>> Answers<E> {
         self.count > seen.set.max(seen.error)
     }
 
-    /// What there is beyond what has been seen: the last set, and then the last error if that came later.
+    /// The next answer that isn't in `seen`: the last set, then the last error if that came later.
     fn news(&self, seen: &mut Seen) -> Option<News> {
         if let Some(set) = self.set.as_ref().filter(|set| set.number > seen.set) {
             seen.set = set.number;
@@ -197,7 +198,7 @@ impl Readers {
         waiting.next
     }
 
-    /// How many have come, if this was the last one inside.
+    /// Removes a reader. If it was the last one inside, returns how many have ever entered.
     pub(super) fn leave(&self, reader: usize) -> Option<usize> {
         let mut waiting = self.lock();
         waiting.inside -= 1;
@@ -208,7 +209,7 @@ impl Readers {
         came
     }
 
-    /// How many have come so far.
+    /// How many readers have ever entered.
     pub(super) fn came(&self) -> usize {
         self.lock().next
     }
