@@ -123,7 +123,7 @@ async fn what_an_exec_plugin_complains_of_is_in_the_error() {
     let cluster = Cluster::start([1]).await;
     for (script, expected) in [
         ("echo 'log in first' >&2; exit 1", "log in first"),
-        ("echo nonsense", "printed no ExecCredential in JSON"),
+        ("echo nonsense", "didn't print an ExecCredential in JSON"),
         ("echo '{}'", "printed neither a token nor a certificate"),
     ] {
         cluster.write_plugin(script);
@@ -258,7 +258,7 @@ async fn no_proxy_is_heeded_and_a_proxy_that_can_t_be_used_is_told_with_the_ways
     let proxy = ("https_proxy", "http://user:secret@proxy.example:3128");
     let output = child(&cluster, TOLD, &[proxy]).await;
     for part in [
-        "HTTPS_PROXY leads through the proxy http://proxy.example,",
+        "HTTPS_PROXY names the proxy http://proxy.example,",
         "add 192.0.2.1 to NO_PROXY",
         "kube's feature `http-proxy`",
     ] {
@@ -294,7 +294,7 @@ async fn a_proxy_that_makes_no_sense_fails_only_what_would_go_through_it() {
     );
     let output = child(&cluster, TOLD, &[nonsense]).await;
     for part in [
-        "HTTPS_PROXY is no URL of a proxy",
+        "HTTPS_PROXY is not a proxy URL",
         "add api.invalid to NO_PROXY",
     ] {
         assert!(output.contains(part), "{output}");
@@ -315,7 +315,7 @@ async fn a_proxy_without_a_scheme_is_one_of_http() {
     let proxy = ("HTTPS_PROXY", "user:secret@proxy.example:3128");
     let output = child(&cluster, TOLD, &[proxy]).await;
     assert!(
-        output.contains("HTTPS_PROXY leads through the proxy http://proxy.example,"),
+        output.contains("HTTPS_PROXY names the proxy http://proxy.example,"),
         "{output}"
     );
     assert!(!output.contains("secret"), "{output}");
@@ -348,7 +348,7 @@ async fn a_kubeconfigs_own_proxy_that_makes_no_sense_is_told_where_the_kubeconfi
     cluster.write_user(json!({}), server);
     let output = child(&cluster, TOLD, &[]).await;
     for part in [
-        "the kubeconfig's proxy-url is no URL of a proxy",
+        "the kubeconfig's proxy-url is not a proxy URL",
         "correct it",
     ] {
         assert!(output.contains(part), "{output}");
@@ -378,7 +378,7 @@ async fn a_kubeconfigs_own_proxy_is_not_left_out() {
     cluster.write_user(json!({}), server);
     let text = error(&mut cluster.slices(WEB)).await.to_string();
     for part in [
-        "the kubeconfig's proxy-url leads through the proxy socks5://proxy.example,",
+        "the kubeconfig's proxy-url names the proxy socks5://proxy.example,",
         "enable kube's feature",
     ] {
         assert!(text.contains(part), "{text}");

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  Service's addresses ─▶ endpoints, of which nothing but the address is known
-//!  each wanted name's addresses, in the same look ─▶ the endpoint at that address has this hostname, until the next look
+//!  each wanted name's addresses, in the same look ─▶ the endpoint there gets this hostname until the next look
 //! ```
 //!
 //! A name adds no endpoint: an address that isn't in the Service's set isn't ready, or isn't one of its pods. If two

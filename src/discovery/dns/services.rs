@@ -182,7 +182,7 @@ fn endpoints(told: &SrvRecords, family: Family) -> (Vec<Endpoint>, HashMap<Socke
     let parent = told.parent();
     let mut weights = told.chosen().map(|service| service.weight);
     let first = weights.next();
-    // CoreDNS divides 100 among a Service's pods. Equal weights are ignored, or each scale event would change all endpoints.
+    // CoreDNS divides 100 among a Service's pods. Equal weights are ignored, or each scale event would change them all.
     let is_weighted = weights.any(|weight| Some(weight) != first);
     let mut endpoints = Vec::with_capacity(told.services.len());
     let mut targets = HashMap::with_capacity(told.services.len());

@@ -3,7 +3,7 @@
 //! ```text
 //!   first candidate ──▶ all that is wanted of it, at once ──▶ something is there: this is the name
 //!         ▲                        │
-//!         │                        ├──▶ a failure (SERVFAIL, silence, …): so ends the walk, for who knows what is there
+//!         │                        ├──▶ a failure (SERVFAIL, silence, …): the walk ends, because it isn't known
 //!         └── the next candidate ◀─┴──▶ DNS says that there is nothing
 //! ```
 //!

@@ -1,4 +1,4 @@
-//! What is asked of an API server, whoever asks.
+//! What this crate asks of an API server, independent of the client.
 
 use std::sync::Arc;
 
@@ -7,20 +7,20 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::error::Reason;
 
-/// Whoever can list and watch the slices of one Service. Nothing is asked before a future is polled.
+/// Lists and watches the slices of one Service. Nothing is asked before a future is polled.
 pub(super) trait Api: Clone + Send + 'static {
-    /// All of them, as they are now.
+    /// All slices, as they are now.
     fn list(&self) -> BoxFuture<'static, Result<Listed, Reason>>;
 
-    /// What happens after `version`. The stream ends when the server ends it, or the connection does.
+    /// The events after `version`. The stream ends when the server or the connection ends it.
     fn watch(&self, version: &str) -> BoxFuture<'static, Result<Events, Reason>>;
 
-    /// Who is asked, once that is known.
+    /// The address of the API server, once it is known.
     fn server(&self) -> Option<Arc<str>> {
         None
     }
 
-    /// The same for another runtime: nothing of it may depend on the one that this has been used in.
+    /// A copy for another runtime, independent of the runtimes that this one was used in.
     fn renewed(&self) -> Self {
         self.clone()
     }
@@ -33,7 +33,7 @@ pub(super) struct Listed {
 
 pub(super) type Events = BoxStream<'static, Result<Event, Reason>>;
 
-/// What a watch tells; each with the version that it leads to.
+/// An event of a watch, with the version that it leads to.
 pub(super) struct Event {
     pub(super) what: What,
     pub(super) version: String,
@@ -42,6 +42,6 @@ pub(super) struct Event {
 pub(super) enum What {
     Applied(EndpointSlice),
     Deleted(EndpointSlice),
-    /// Nothing has happened up to here.
+    /// Nothing has changed up to this version.
     Bookmark,
 }

@@ -1,4 +1,4 @@
-//! The API server, asked by kube's client. Nothing else names kube, but for the builder that may be given a client.
+//! Asks the API server with kube's client.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -21,16 +21,16 @@ use super::{
 };
 use crate::error::chain;
 
-/// How long a watch lasts, in seconds: the API server ends it then. kube allows no more than 295. Spread, so that clients
-/// started together don't begin anew together.
+/// How long a watch lasts, in seconds, until the API server ends it. kube allows at most 295. It is random, so that
+/// clients started together don't reopen together.
 const WATCH_SECONDS: std::ops::RangeInclusive<u32> = 220..=290;
 
-/// The slices of one Service, by way of one client, which is made when it is first needed.
+/// The slices of one Service, read with one client, which is made when it is first needed.
 #[derive(Clone)]
 pub(super) struct ApiServer {
     settings: Arc<Settings>,
     made: Arc<Mutex<Option<Made>>>,
-    /// Where the last client leads; it stays while there is none.
+    /// The last client's API server; it stays while there is no client.
     server: Arc<Mutex<Option<Arc<str>>>>,
 }
 
@@ -76,7 +76,7 @@ impl ApiServer {
         lock(&self.made)
     }
 
-    /// Credentials that aren't good any more are read anew by the next client.
+    /// Drops the client if its credentials were rejected, so that the next one reads them anew.
     fn heed(&self, reason: &Reason) {
         if matches!(reason, Reason::Unauthorized(_)) {
             *self.held() = None;
@@ -103,7 +103,7 @@ impl Api for ApiServer {
         lock(&self.server).clone()
     }
 
-    /// kube's client has a task, and connections, in the runtime that it was made in.
+    /// Drops the client, because kube's client has a task and connections in the runtime that it was made in.
     fn renewed(&self) -> Self {
         Self {
             settings: self.settings.clone(),
@@ -117,7 +117,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What is asked for.
+/// The slices of one Service, as kube asks for them.
 struct Slices {
     api: Kube<EndpointSlice>,
     label: String,

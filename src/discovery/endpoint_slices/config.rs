@@ -1,4 +1,4 @@
-//! The way to the API server: where it is, and by what right it is asked.
+//! Makes kube's client: where the API server is, and with which credentials.
 
 use std::{env, io::ErrorKind, path::PathBuf, sync::Arc};
 
@@ -16,16 +16,16 @@ use super::{
 };
 use crate::error::chain;
 
-/// A client, and until when its credentials are good, if that is known.
+/// A client, with what is known about its server and its credentials.
 #[derive(Clone)]
 pub(super) struct Made {
     pub(super) client: Client,
-    /// Where it leads, if that is known: a client of the user's doesn't tell.
+    /// The API server's address; none for a client that the user has passed in.
     pub(super) server: Option<Arc<str>>,
     pub(super) good_until: Option<Instant>,
 }
 
-/// A client as `access` says.
+/// Makes a client as `access` says.
 pub(super) async fn client(access: &Access) -> Result<Made, Reason> {
     cryptography::provide()?;
     let (mut config, own_proxy) = match access {
@@ -42,7 +42,7 @@ pub(super) async fn client(access: &Access) -> Result<Made, Reason> {
             of_file(file)?
         }
     };
-    // What fails is tried again at the pace of the watch, which tells why. kube's own retries would take that time in silence.
+    // The watch itself retries and reports each failure. kube's own retries would hide them meanwhile.
     config.default_retry = false;
     let environment = |name: &str| env::var(name).ok();
     match &own_proxy {
@@ -52,7 +52,7 @@ pub(super) async fn client(access: &Access) -> Result<Made, Reason> {
     let unsupported = proxy::unsupported(&config, own_proxy.is_some());
     let server = server(&config);
     let good_until = exec::authenticate(&mut config.auth_info).await?;
-    // It reads files.
+    // `try_from` reads files, so it mustn't block the runtime.
     let client = spawn_blocking(|| Client::try_from(config)).await;
     let client = client.map_err(|error| configuration(&error))?;
     let client = client.map_err(|error| match (error, unsupported) {
@@ -66,7 +66,7 @@ pub(super) async fn client(access: &Access) -> Result<Made, Reason> {
     })
 }
 
-/// The API server's address, without what else the URL may have: that may be secret.
+/// The API server's address, without the rest of the URL, which may be secret.
 fn server(config: &Config) -> Option<Arc<str>> {
     let url = &config.cluster_url;
     let host = url.host()?;
@@ -75,7 +75,7 @@ fn server(config: &Config) -> Option<Arc<str>> {
     Some(format!("{scheme}://{host}{port}").into())
 }
 
-/// What can be found out, as kube does: the kubeconfig, or else the cluster that this runs in.
+/// The configuration found in the environment, as kube does it: the kubeconfig, or else the pod's service account.
 fn inferred() -> Result<(Config, Option<String>), Reason> {
     let paths = env::var_os("KUBECONFIG").unwrap_or_default();
     let paths = env::split_paths(&paths).filter(|path| !path.as_os_str().is_empty());
@@ -91,13 +91,13 @@ fn inferred() -> Result<(Config, Option<String>), Reason> {
     Ok((config, own_proxy))
 }
 
-/// The kubeconfig in all of these files, of which some may be missing, as with kubectl; the user's own if none is named.
+/// Merges these kubeconfig files, of which some may be missing, as kubectl does. Without any, reads the user's own.
 fn kubeconfig(paths: impl Iterator<Item = PathBuf>) -> Result<Kubeconfig, KubeconfigError> {
     let (mut all, mut missing) = (None::<Kubeconfig>, None);
     for path in paths {
         match Kubeconfig::read_from(path) {
             Ok(mut file) => {
-                // Or an empty one would hide that of the next file.
+                // Otherwise an empty context would hide the next file's.
                 file.current_context.take_if(|name| name.is_empty());
                 all = Some(all.unwrap_or_default().merge(file)?);
             }
@@ -116,8 +116,9 @@ fn kubeconfig(paths: impl Iterator<Item = PathBuf>) -> Result<Kubeconfig, Kubeco
     }
 }
 
-/// What a kubeconfig's current context says, and the proxy that it names. kube's own way looks for a proxy as well: it fails
-/// if the environment's can't be read, or `NO_PROXY`, and takes that for what the proxy is called, not the API server.
+/// The configuration of a kubeconfig's current context, and the proxy that it names. kube's own function isn't used,
+/// because it also looks for a proxy: it fails if the environment's proxy or `NO_PROXY` is malformed, and compares
+/// `NO_PROXY` with the proxy, not with the API server.
 fn of_file(file: Kubeconfig) -> Result<(Config, Option<String>), Reason> {
     let missing = |error: KubeconfigError| configuration(&error);
     let name = file.current_context.filter(|name| !name.is_empty());
@@ -133,11 +134,11 @@ fn of_file(file: Kubeconfig) -> Result<(Config, Option<String>), Reason> {
             context.cluster.clone(),
         ))
     })?;
-    // One who isn't there has no credentials, as with client-go.
+    // A missing user has no credentials, as with client-go.
     let mut users = file.auth_infos.into_iter();
     let user = users.find(|named| context.user.as_ref() == Some(&named.name));
     let mut user = user.and_then(|named| named.auth_info).unwrap_or_default();
-    // "Empty" and "not there" are the same to client-go.
+    // client-go treats empty values as missing.
     for value in [
         &mut context.namespace,
         &mut cluster.certificate_authority,
@@ -206,7 +207,7 @@ mod tests {
         Kubeconfig::from_yaml(&file.to_string()).expect("a kubeconfig")
     }
 
-    async fn is_read_as_kube_does(file: Kubeconfig) {
+    async fn assert_read_as_by_kube(file: Kubeconfig) {
         let ours = of_file(file.clone()).map(|(config, _)| config);
         let kubes = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
         let kubes = kubes.map_err(|error| configuration(&error));
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_kubeconfig_is_read_as_kube_does() {
+    async fn a_kubeconfig_is_read_as_by_kube() {
         let data = serde_json::to_value(ByteString(CERTIFICATES.into())).expect("base64");
         let all = json!({"cluster": "it", "user": "it", "namespace": "there"});
         for cluster in [
@@ -236,7 +237,7 @@ mod tests {
             json!({"server": "an api server"}),
             json!({}),
         ] {
-            is_read_as_kube_does(kubeconfig(&cluster, &all)).await;
+            assert_read_as_by_kube(kubeconfig(&cluster, &all)).await;
         }
         let cluster = json!({"server": "https://api.example"});
         for context in [
@@ -245,18 +246,18 @@ mod tests {
             json!({"cluster": "other", "user": "it"}),
             json!({"cluster": "none", "user": "it"}),
         ] {
-            is_read_as_kube_does(kubeconfig(&cluster, &context)).await;
+            assert_read_as_by_kube(kubeconfig(&cluster, &context)).await;
         }
         for context in [None, Some("other"), Some("none")] {
             let mut file = kubeconfig(&cluster, &all);
             file.current_context = context.map(str::to_owned);
-            is_read_as_kube_does(file).await;
+            assert_read_as_by_kube(file).await;
         }
-        is_read_as_kube_does(Kubeconfig::default()).await;
+        assert_read_as_by_kube(Kubeconfig::default()).await;
     }
 
     #[test]
-    fn what_is_empty_is_not_there() {
+    fn empty_values_count_as_missing() {
         let cluster = json!({
             "server": "https://api.example",
             "certificate-authority": "",
@@ -283,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_kubeconfigs_some_may_be_missing_and_the_first_context_counts() {
+    fn several_kubeconfigs_are_merged_and_the_first_context_counts() {
         let folder = env::temp_dir().join(format!("tower-headless-{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a writable folder");
         let file = |name: &str, text: &str| {
@@ -312,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_proxy_is_none() {
+    fn an_empty_proxy_url_means_no_proxy() {
         let of = |proxy: &str| {
             let cluster = json!({"server": "https://api.example", "proxy-url": proxy});
             let file = kubeconfig(&cluster, &json!({"cluster": "it"}));

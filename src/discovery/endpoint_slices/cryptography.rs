@@ -1,8 +1,8 @@
-//! The cryptography of the connection to the API server.
+//! The crypto provider for the connection to the API server.
 //!
-//! kube takes rustls' default for the process, and panics where there is none and the crates that happen to be linked
-//! leave a choice: two providers, or none. So there is one before kube looks: the application's own, if it has installed
-//! one, and else that of this crate's features, ring before aws-lc as in the HTTP client.
+//! kube takes rustls' default provider for the process. It panics if there is none and the linked crates don't settle
+//! it, because they have two providers or none. So a default is installed before kube looks: the application's own if
+//! it has installed one, or else that of this crate's features, ring before aws-lc, as in the HTTP client.
 
 use rustls::{
     crypto::CryptoProvider,
@@ -15,13 +15,13 @@ use rustls::{
 use super::error::Reason;
 use crate::error::chain;
 
-/// Makes sure of a default provider.
+/// Makes sure that there is a default provider.
 pub(super) fn provide() -> Result<(), Reason> {
     if CryptoProvider::get_default().is_some() {
         return Ok(());
     }
     let provider = provider().ok_or(Reason::NoCryptography)?;
-    // If somebody else was faster there is one, too.
+    // This fails only if another thread has just installed one, which is as good.
     let _ = provider.install_default();
     Ok(())
 }
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn certificates_that_make_no_sense_are_told() {
+    fn invalid_certificates_are_an_error_that_names_their_field() {
         let pem = "-----BEGIN CERTIFICATE-----\n***\n-----END CERTIFICATE-----\n";
         let error = authorities(pem.as_bytes()).expect_err("no certificate");
         assert!(

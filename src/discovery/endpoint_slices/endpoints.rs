@@ -1,13 +1,13 @@
-//! What a Service's slices say: the endpoints to use. Pure.
+//! The endpoints to use, from a Service's slices. Pure.
 //!
-//! The rules are those of the API (`discovery.k8s.io/v1`) and, where it leaves a choice, of kube-proxy:
+//! The rules are those of the API (`discovery.k8s.io/v1`), and where that leaves a choice, of kube-proxy:
 //!
-//! - `ready` that isn't given means yes; `serving` that isn't given is what `ready` says.
-//! - Pods that are ready are used. Only where there is none, those that are terminating and still serve.
-//! - A pod may stand in two slices while the controller moves it: it counts once.
-//! - Only the first of an endpoint's addresses has a meaning.
-//! - An octet may begin with zeros, and is decimal all the same.
-//! - Where pods are to be used and no address of them can be read, that is no empty set but trouble.
+//! - A missing `ready` means true; a missing `serving` means the value of `ready`.
+//! - Ready pods are used. If there are none, terminating pods that still serve are used.
+//! - A pod may be in two slices while the controller moves it: it counts once.
+//! - Only the first of an endpoint's addresses is used.
+//! - An octet may have leading zeros, and is still decimal.
+//! - If there are usable pods but all their addresses are invalid, that is an error, not an empty set.
 
 use std::{collections::BTreeMap, net::IpAddr, str::FromStr};
 
@@ -16,12 +16,12 @@ use k8s_openapi::api::discovery::v1::{Endpoint as Entry, EndpointSlice};
 use super::{error::Reason, ports, ports::UnknownPort, target::Port};
 use crate::endpoint::Endpoint;
 
-/// The `addressType`s that have addresses, and the one that hasn't.
+/// The `addressType`s. FQDN slices have no addresses.
 pub(super) const IPV4: &str = "IPv4";
 pub(super) const IPV6: &str = "IPv6";
 pub(super) const FQDN: &str = "FQDN";
 
-/// A slice's `endpoints`: a list in the types of some versions of the API, and one that may be missing in those of others.
+/// A slice's `endpoints`: a `Vec` in the types of some API versions, and an `Option<Vec>` in others.
 trait Entries {
     fn entries(&self) -> &[Entry];
 }
@@ -38,14 +38,14 @@ impl Entries for Option<Vec<Entry>> {
     }
 }
 
-/// How welcome an endpoint is: the greater the better.
+/// An endpoint's rank: only those of the highest rank are used.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     LastResort,
     Ready,
 }
 
-/// The endpoints to use: of the first of `families` that has any.
+/// The endpoints to use, of the first of `families` that has any.
 pub(super) fn endpoints<'a>(
     slices: impl Iterator<Item = &'a EndpointSlice> + Clone,
     families: [&str; 2],
@@ -79,7 +79,7 @@ pub(super) fn endpoints<'a>(
     }
 }
 
-/// The first address in a slice that can't be read, of a pod that is to be used.
+/// The first invalid address of a usable pod in a slice.
 pub(super) fn unreadable(slice: &EndpointSlice) -> Option<&str> {
     let used = slice
         .endpoints
@@ -90,7 +90,7 @@ pub(super) fn unreadable(slice: &EndpointSlice) -> Option<&str> {
     texts.find(|text| address(text).is_none())
 }
 
-/// An address as kube-proxy reads it: octets with leading zeros are decimal, as they were before Go 1.17.
+/// Parses an address as kube-proxy does: octets with leading zeros are decimal, as before Go 1.17.
 fn address(text: &str) -> Option<IpAddr> {
     if let Ok(address) = text.parse() {
         return Some(address);
@@ -110,7 +110,7 @@ fn without_zeros(octet: &str) -> &str {
     }
 }
 
-/// The endpoints of slices of one family: each address once, and only the most welcome.
+/// The endpoints of slices of one family: each address once, and only those of the highest rank.
 fn joined(slices: &[&EndpointSlice], port: &Port) -> Vec<Endpoint> {
     let mut found = BTreeMap::new();
     for slice in slices {
@@ -136,12 +136,12 @@ fn joined(slices: &[&EndpointSlice], port: &Port) -> Vec<Endpoint> {
         .collect()
 }
 
-/// Of two entries of one address, the greater one is the pod that has it.
+/// Orders two entries with the same address: the greater one is the pod that has it now.
 fn welcome((rank, endpoint): &(Rank, Endpoint)) -> (Rank, bool) {
     (*rank, !endpoint.is_terminating())
 }
 
-/// One entry of a slice, unless it is of no use.
+/// The endpoint of a slice's entry, unless it is unusable.
 fn endpoint(entry: &Entry, port: u16) -> Option<(Rank, Endpoint)> {
     let rank = rank(entry)?;
     let address = address(entry.addresses.first()?)?;

@@ -1,12 +1,12 @@
-//! What can go wrong with a watch.
+//! The errors of discovery by EndpointSlices.
 
 use std::{fmt, net::IpAddr, time::Duration};
 
 use super::{ports::UnknownPort, rbac::Forbidden};
 
-/// Why the EndpointSlices of a Service are not known, or no longer followed.
+/// Why the EndpointSlices of a Service can't be listed or watched.
 ///
-/// Opaque: ask it with the `is_*` methods. The endpoints stay as they were, and the watch is tried again.
+/// It is opaque: ask it with the `is_*` methods. The last endpoints stay, and the watch is tried again.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("EndpointSlices of {service}: {reason}")]
 pub struct EndpointSlicesError {
@@ -16,23 +16,23 @@ pub struct EndpointSlicesError {
 
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum Reason {
-    #[error("no way to the API server: {0}")]
+    #[error("can't connect to the API server: {0}")]
     Configuration(String),
-    /// What is wrong with the kubeconfig, and with the cluster that this runs in.
-    #[error("{0}; nor is there one inside of a cluster: {1}")]
+    /// Why neither the kubeconfig nor the pod's service account can be used.
+    #[error("{0}; and no service account of a pod: {1}")]
     Nowhere(String, String),
     /// The plugin, and what it did.
     #[error("the kubeconfig's exec plugin {0:?} {1}")]
     Exec(String, String),
-    #[error("{from} leads through the proxy {proxy}, {}", way_out(.host, *.is_own))]
+    #[error("{from} names the proxy {proxy}, {}", way_out(.host, *.is_own))]
     Proxy {
         from: &'static str,
         proxy: String,
         host: String,
         is_own: bool,
     },
-    /// Not with its text, which may have a password in it.
-    #[error("{from} is no URL of a proxy ({error}): {}", correction(.host, *.is_own))]
+    /// The URL isn't shown, because it may contain a password.
+    #[error("{from} is not a proxy URL ({error}): {}", correction(.host, *.is_own))]
     ProxyUrl {
         from: &'static str,
         error: String,
@@ -45,14 +45,14 @@ pub(super) enum Reason {
     NoCryptography,
     #[error("{0}")]
     Forbidden(Forbidden),
-    #[error("the API server doesn't know the client (401): {0}")]
+    #[error("the API server rejected the client's credentials (401): {0}")]
     Unauthorized(String),
-    #[error("the API server says {code}: {message}")]
+    #[error("the API server answered {code}: {message}")]
     Status { code: u16, message: String },
-    /// What happened after this version is not known any more (410): the slices are to be listed again.
-    #[error("the API server has no history from where the watch stood (410)")]
+    /// The API server no longer has the events after this version (410), so the slices must be listed again.
+    #[error("the API server has no history from the watch's last version (410)")]
     Expired,
-    #[error("the API server can't be reached, or not understood: {0}")]
+    #[error("the API server can't be reached, or its answer makes no sense: {0}")]
     Transport(String),
     #[error("the API server has not answered within {0:?}")]
     Timeout(Duration),
@@ -60,8 +60,8 @@ pub(super) enum Reason {
     Ended,
     #[error("{0}")]
     UnknownPort(UnknownPort),
-    /// Something that ought to be a pod's address.
-    #[error("no pod has an address that can be read: {0:?} is none")]
+    /// The text that should be a pod's address.
+    #[error("no pod has a valid address: {0:?} is invalid")]
     Unreadable(String),
     #[error("no pod can have the address {0}: it is {1}")]
     Rejected(IpAddr, &'static str),
@@ -82,8 +82,8 @@ fn way_out(host: &str, is_own: bool) -> String {
         format!("add {host} to NO_PROXY to reach the API server without it, ")
     };
     format!(
-        "for which this build has no support: {exception}enable kube's feature `http-proxy` or `socks5` in the application, \
-         or give a client of your own"
+        "which this build doesn't support: {exception}enable kube's feature `http-proxy` or `socks5` in the application, \
+         or pass a client of your own"
     )
 }
 
@@ -95,22 +95,23 @@ impl EndpointSlicesError {
         }
     }
 
-    /// The client may not list or watch EndpointSlices in that namespace (403). The message has the Role to apply.
+    /// The client isn't allowed to list or watch EndpointSlices in that namespace (403). The message has the Role to
+    /// apply.
     pub fn is_forbidden(&self) -> bool {
         matches!(self.reason, Reason::Forbidden(_))
     }
 
-    /// The API server doesn't take the client's token or certificate (401). They are read again for the next try.
+    /// The API server rejected the client's token or certificate (401). They are read again before the next attempt.
     pub fn is_unauthorized(&self) -> bool {
         matches!(self.reason, Reason::Unauthorized(_))
     }
 
-    /// The pods don't have the port that was asked for. The message has those that they do have.
+    /// The pods don't have the requested port. The message lists the ports that they have.
     pub fn is_unknown_port(&self) -> bool {
         matches!(self.reason, Reason::UnknownPort(_))
     }
 
-    /// The API server did not answer in time.
+    /// The API server didn't answer in time.
     pub fn is_timeout(&self) -> bool {
         matches!(self.reason, Reason::Timeout(_))
     }

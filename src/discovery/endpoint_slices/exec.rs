@@ -1,8 +1,8 @@
-//! A kubeconfig's exec plugin: the program that has the credentials.
+//! Runs a kubeconfig's exec plugin: a program that prints credentials.
 //!
-//! kube's client would wait for it without a limit, in a thread that can't be stopped: each attempt at a plugin that hangs
-//! would leave a process and a thread behind, and the runtime couldn't end. So the plugin is run here. One attempt is made
-//! at a time; it is killed, with all that it has started, when its time is up or nobody waits for it any more.
+//! kube's client would wait for it without a limit, in a thread that can't be stopped: each run of a plugin that hangs
+//! would leave a process and a thread behind, and the runtime couldn't shut down. So it is run here, one at a time. It
+//! is killed, with all processes that it has started, when its time is up or nobody waits for it any more.
 //!
 //! The protocol is that of `client.authentication.k8s.io`: `KUBERNETES_EXEC_INFO` in the environment, and an
 //! `ExecCredential` in JSON on the standard output.
@@ -20,18 +20,18 @@ use tokio::{
 
 use super::error::Reason;
 
-/// How long a plugin may take. With the API server's answer, it has to fit into the time that a list has.
+/// How long a plugin may take. Together with the API server's answer, it must fit into the time for a list.
 const LIMIT: Duration = Duration::from_secs(8);
 
-/// How much of a plugin's output, and of what it says of errors, is kept.
+/// How many bytes of a plugin's standard output, and of its standard error, are kept.
 const OUTPUT: usize = 1 << 20;
 const COMPLAINT: usize = 500;
 
-/// A credential is given up so long before it expires, as with kube.
+/// Credentials are renewed this many seconds before they expire, as kube does.
 const EARLY: i64 = 60;
 
-/// Has the plugin of `user` run, if that is where its credentials come from, and puts these in its place. Until when they
-/// are good, if the plugin says so.
+/// Runs the plugin of `user`, if its credentials come from one, and replaces it by them. Returns until when they are
+/// good, if the plugin says so.
 pub(super) async fn authenticate(user: &mut AuthInfo) -> Result<Option<Instant>, Reason> {
     let has_others = user.auth_provider.is_some()
         || user.token.is_some()
@@ -51,7 +51,7 @@ pub(super) async fn authenticate(user: &mut AuthInfo) -> Result<Option<Instant>,
     Ok(credential.good_until)
 }
 
-/// What a plugin gives.
+/// The credentials that a plugin printed.
 #[derive(Debug, Default)]
 struct Credential {
     token: Option<String>,
@@ -87,7 +87,7 @@ async fn run(exec: &ExecConfig, limit: Duration) -> Result<Credential, Reason> {
 fn command(exec: &ExecConfig) -> Result<Command, &'static str> {
     let program = exec.command.as_deref().ok_or("has no command")?;
     if exec.interactive_mode == Some(ExecInteractiveMode::Always) {
-        return Err("wants to talk to a user (interactiveMode: Always), and there is none");
+        return Err("needs a terminal (interactiveMode: Always), and there is none");
     }
     let mut command = Command::new(program);
     command.args(exec.args.iter().flatten());
@@ -109,8 +109,11 @@ fn info(exec: &ExecConfig) -> Result<String, &'static str> {
     let mut spec = json!({"interactive": false});
     if exec.provide_cluster_info {
         let cluster = exec.cluster.as_ref().map(serde_json::to_value);
-        let cluster = cluster.ok_or("wants to know the cluster, which is not known")?;
-        spec["cluster"] = cluster.map_err(|_| "wants to know the cluster, which is no JSON")?;
+        let cluster =
+            cluster.ok_or("needs the cluster's data (provideClusterInfo), which isn't known")?;
+        spec["cluster"] = cluster.map_err(
+            |_| "needs the cluster's data (provideClusterInfo), which can't be written as JSON",
+        )?;
     }
     let info = json!({
         "kind": "ExecCredential",
@@ -122,7 +125,7 @@ fn info(exec: &ExecConfig) -> Result<String, &'static str> {
 
 fn read(output: &[u8]) -> Result<Credential, String> {
     let credential: Value = serde_json::from_slice(output)
-        .map_err(|error| format!("printed no ExecCredential in JSON: {error}"))?;
+        .map_err(|error| format!("didn't print an ExecCredential in JSON: {error}"))?;
     let status = &credential["status"];
     let text = |field: &str| status[field].as_str().map(str::to_owned);
     let pem = |field: &str| {
@@ -145,13 +148,13 @@ fn read(output: &[u8]) -> Result<Credential, String> {
     })
 }
 
-/// The moment at which a credential that expires at `time` is given up.
+/// When to renew a credential that expires at `time`.
 fn good_until(time: &Value) -> Result<Instant, String> {
     let expires: Time = serde_json::from_value(time.clone())
-        .map_err(|error| format!("printed the time of expiry {time}: {error}"))?;
+        .map_err(|error| format!("printed the invalid expirationTimestamp {time}: {error}"))?;
     #[expect(
         clippy::disallowed_methods,
-        reason = "the time of expiry is one of the wall clock's"
+        reason = "the time of expiry is wall-clock time"
     )]
     let now = std::time::SystemTime::now();
     let now = now.duration_since(std::time::UNIX_EPOCH);
@@ -162,10 +165,11 @@ fn good_until(time: &Value) -> Result<Instant, String> {
     Ok(now.checked_add(left).unwrap_or(now))
 }
 
-/// A plugin that runs. Dropped before it has ended, it is killed, and what it has started with it.
+/// A running plugin. If this is dropped before the plugin has ended, the plugin is killed, with all processes that it
+/// has started.
 struct Plugin {
     child: Child,
-    /// Its number, which is that of its group, too; none once all has ended that holds its output open.
+    /// Its process ID, which is also its group's; none once all processes that hold its output open have ended.
     group: Option<u32>,
 }
 
@@ -177,7 +181,7 @@ impl Plugin {
         }
     }
 
-    /// Waits for its end: whether it succeeded, what it printed, and what it complained of.
+    /// Waits for its end. Returns whether it succeeded, its standard output, and its standard error.
     async fn end(&mut self) -> io::Result<(bool, Vec<u8>, Vec<u8>)> {
         let output = begin_of(self.child.stdout.take(), OUTPUT);
         let complaint = begin_of(self.child.stderr.take(), COMPLAINT);
@@ -193,13 +197,13 @@ impl Drop for Plugin {
         if let Some(id) = self.group.and_then(|id| i32::try_from(id).ok())
             && let Some(group) = rustix::process::Pid::from_raw(id)
         {
-            // It may have ended this moment.
+            // This fails if the group has just ended.
             let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         }
     }
 }
 
-/// All is read, lest the plugin wait for its reader, and the beginning kept.
+/// Reads everything, so that the plugin never blocks on a full pipe, and keeps the beginning.
 async fn begin_of(from: Option<impl AsyncRead + Unpin>, most: usize) -> Vec<u8> {
     let (mut kept, mut part) = (Vec::new(), vec![0; 4096]);
     let Some(mut from) = from else { return kept };
@@ -215,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_or_a_certificate_is_what_is_wanted() {
+    fn the_output_must_have_a_token_or_a_certificate() {
         let read = |text: &str| read(text.as_bytes());
         let token = read(r#"{"status": {"token": "t"}}"#).expect("a token");
         assert_eq!(token.token.as_deref(), Some("t"));
@@ -248,7 +252,7 @@ mod tests {
     #[cfg(unix)]
     #[tokio::test]
     async fn a_plugin_is_killed_at_its_limit_with_all_that_it_has_started() {
-        // What holds the output open lives longer than the plugin itself.
+        // In the last script, a child outlives the plugin and holds its output open.
         let short = Duration::from_millis(200);
         for script in ["sleep 1000", "sleep 1000 & sleep 1000", "sleep 1000 &"] {
             let error = run(&plugin(script), short).await.expect_err("it hangs");
@@ -259,7 +263,7 @@ mod tests {
 
     #[cfg(unix)]
     #[tokio::test]
-    async fn a_plugin_may_print_more_than_is_kept() {
+    async fn output_above_the_limit_is_read_but_not_kept() {
         let chatty = "yes | head -c 3000000 >&2; yes | head -c 3000000; exit 3";
         let error = run(&plugin(chatty), LIMIT).await.expect_err("it fails");
         assert!(error.to_string().len() < 2 * COMPLAINT);

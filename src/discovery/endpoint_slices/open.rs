@@ -1,4 +1,4 @@
-//! One watch under way: what it says, and for how long it has said nothing.
+//! One open watch: its events, and how long it has been silent.
 
 use std::{
     future::Future,
@@ -15,30 +15,31 @@ use super::{
     error::Reason,
 };
 
-/// A watch that has been open for so long without a word has nothing to tell: the set is as it is known. Also the shortest
-/// pause between two tries, however urgent.
+/// A watch that has been silent for this long after opening has no events waiting: the known set is up to date. Also
+/// the shortest pause between two attempts, however urgent.
 pub(super) const SETTLED: Duration = Duration::from_secs(1);
 
-/// The API server sends a bookmark each minute or so. Silence for this long means that it is gone, or that it sends none.
+/// The API server sends a bookmark about once a minute. Silence for this long means that it is gone, or that it sends
+/// none.
 pub(super) const SILENCE: Duration = Duration::from_secs(100);
 
-/// A watch under way.
+/// An open watch.
 pub(super) struct Open {
     events: Events,
     since: Instant,
-    /// When the server last said something; the beginning counts.
+    /// When the last event came, or the watch was opened.
     heard: Instant,
-    /// It has said something, or has been open for so long that there is nothing to say.
+    /// An event has come, or the watch has been silent for [`SETTLED`].
     settled: bool,
     timer: Pin<Box<Sleep>>,
 }
 
-/// What comes of a watch.
+/// What a watch reports.
 pub(super) enum Heard {
     Event(Box<Event>),
-    /// It is there, and silent.
+    /// It has been silent for [`SETTLED`] since it was opened.
     Settled,
-    /// It has been silent for too long.
+    /// It has been silent for [`SILENCE`].
     Silence,
     Failed(Reason),
     Ended {
@@ -59,7 +60,7 @@ impl Open {
         }
     }
 
-    /// Waits until it says something, or has been silent for long.
+    /// Waits for an event, or for a silence that matters.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
         if let Poll::Ready(event) = self.events.poll_next_unpin(cx) {
             return Poll::Ready(match event {
@@ -83,7 +84,7 @@ impl Open {
         })
     }
 
-    /// For how long it has said nothing.
+    /// How long it has been silent.
     pub(super) fn silence(&self) -> Duration {
         self.heard.elapsed()
     }

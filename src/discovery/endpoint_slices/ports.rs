@@ -1,4 +1,4 @@
-//! Which port of a slice is meant.
+//! Finds the wanted port in a slice.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -6,14 +6,14 @@ use k8s_openapi::api::discovery::v1::{EndpointPort, EndpointSlice};
 
 use super::target::Port;
 
-/// A protocol that isn't given is this one.
+/// The protocol of a port that doesn't name one.
 const TCP: &str = "TCP";
 
-/// No slice that has endpoints has the port that is wanted.
+/// No slice with endpoints has the wanted port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct UnknownPort {
     wanted: Port,
-    /// What there is instead, as text.
+    /// The ports that the slices do have, as text.
     known: Vec<String>,
 }
 
@@ -31,12 +31,12 @@ impl UnknownPort {
     }
 }
 
-/// The number of the port that is wanted, at the pods of `slice`.
+/// The number of the wanted port at the pods of `slice`.
 pub(super) fn number(wanted: &Port, slice: &EndpointSlice) -> Option<u16> {
     let ports = slice.ports.as_deref().unwrap_or_default();
     let mut numbers = ports.iter().map(|port| (port, port_number(port)));
     match wanted {
-        // A Service without ports has slices without, and leaves the choice to its clients.
+        // A Service without ports has slices without ports, and any number will do.
         Port::Number(number) if ports.is_empty() => Some(*number),
         Port::Number(wanted) => numbers
             .find(|(port, number)| *number == Some(*wanted) || port.port.is_none())
@@ -50,19 +50,19 @@ pub(super) fn number(wanted: &Port, slice: &EndpointSlice) -> Option<u16> {
     }
 }
 
-/// The number of a port that there can be: 0 is none.
+/// The port's number, if it is a valid one; 0 isn't.
 fn port_number(port: &EndpointPort) -> Option<u16> {
     let number = port.port.and_then(|number| number.try_into().ok());
     number.filter(|number| *number != 0)
 }
 
-/// A port of a slice that there can't be.
+/// The first invalid port number of a slice.
 pub(super) fn impossible(slice: &EndpointSlice) -> Option<i32> {
     let mut ports = slice.ports.iter().flatten();
     ports.find_map(|port| port.port.filter(|_| port_number(port).is_none()))
 }
 
-/// A Service's only port may do without a name, which then is empty.
+/// Whether the port has this name. A Service's only port may have none: then its name is empty.
 fn is_named(port: &EndpointPort, name: &str) -> bool {
     port.name.as_deref() == Some(name)
 }

@@ -1,9 +1,10 @@
-//! Whether the way to the API server leads through a proxy.
+//! Which proxy to use for the API server, if any.
 //!
-//! kube takes `HTTPS_PROXY` for whatever the API server is, and heeds `NO_PROXY` only with its features for proxies, and
-//! then for the proxy's own host. Here the rules are client-go's (those of Go's `httpproxy`): a kubeconfig's own `proxy-url`
-//! holds in any case. `HTTPS_PROXY` is for `https`, and neither for this machine nor for what `NO_PROXY` names. Nor is it for
-//! the API server's addresses inside the cluster, where clients outside of it don't get by any proxy.
+//! kube uses `HTTPS_PROXY` for any API server. It reads `NO_PROXY` only with its proxy features, and then compares it
+//! with the proxy's own host. Here the rules are client-go's (those of Go's `httpproxy`): a kubeconfig's `proxy-url` is
+//! always used. `HTTPS_PROXY` applies to `https` only, and neither to this machine nor to hosts in `NO_PROXY`. In
+//! addition, it doesn't apply to the API server's in-cluster addresses, which no proxy outside of the cluster can
+//! reach.
 
 use std::net::IpAddr;
 
@@ -11,20 +12,20 @@ use kube::Config;
 
 use super::error::Reason;
 
-/// Where the environment's variables come from.
+/// Reads an environment variable.
 pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// The kinds of proxies that client-go and kube know. The name of the API server is the proxy's to resolve with either of the
-/// last two, which are the same to Go and kube.
+/// The proxy schemes that client-go and kube know. The last two are the same to Go and kube: the proxy resolves the API
+/// server's name.
 const SCHEMES: [&str; 4] = ["http", "https", "socks5", "socks5h"];
 
-/// Has `config` take the proxy that its kubeconfig names. A scheme has to be there, as for kubectl.
+/// Makes `config` use the kubeconfig's proxy. It must have a scheme, as for kubectl.
 pub(super) fn take_own(config: &mut Config, proxy: &str) -> Result<(), Reason> {
     take(config, proxy, true)
 }
 
-/// Has `config` take the environment's proxy, if there is one and it is for this API server. What it looks like matters only
-/// then. Without a scheme it is `http`'s.
+/// Makes `config` use the environment's proxy, if there is one and it applies to this API server. Only then is it
+/// parsed. Without a scheme it means `http`.
 pub(super) fn take_environments(
     config: &mut Config,
     environment: Environment<'_>,
@@ -57,10 +58,10 @@ fn take(config: &mut Config, proxy: &str, is_own: bool) -> Result<(), Reason> {
     let scheme = parts.map(|(scheme, _)| scheme.to_ascii_lowercase());
     let scheme = scheme.filter(|scheme| SCHEMES.contains(&&**scheme));
     let (Some(scheme), Some((_, rest))) = (scheme, parts) else {
-        let error = "its scheme has to be http, https or socks5".to_owned();
+        let error = "its scheme must be http, https or socks5".to_owned();
         return Err(unreadable(error));
     };
-    // kube has one name for both kinds of SOCKS5.
+    // kube only knows the scheme `socks5`.
     let scheme = scheme.trim_end_matches('h');
     let rest = match scheme {
         "socks5" => with_port(rest, 1080),
@@ -72,13 +73,13 @@ fn take(config: &mut Config, proxy: &str, is_own: bool) -> Result<(), Reason> {
     Ok(())
 }
 
-/// What stands behind a URL's scheme, with this port if it has none. kube takes that of HTTP then, whatever the scheme.
+/// Adds this port to the part of a URL after its scheme, if it has none. kube would use HTTP's port for any scheme.
 fn with_port(rest: &str, port: u16) -> String {
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
     let host = authority.rsplit('@').next().unwrap_or_default();
     let last = host.rsplit_once(':').map_or("", |(_, last)| last);
-    // The colons of an IPv6 address are none of a port's: it ends with a bracket.
+    // The colons of an IPv6 address don't begin a port: it ends with a bracket.
     let has_port = !last.is_empty() && !last.ends_with(']');
     if has_port || host.is_empty() {
         return rest.to_owned();
@@ -94,10 +95,10 @@ fn from(is_own: bool) -> &'static str {
     }
 }
 
-/// What there is to do where kube's client can't use the proxy.
+/// The error for the case that kube's client can't use the proxy.
 pub(super) fn unsupported(config: &Config, is_own: bool) -> Option<Reason> {
     let proxy = config.proxy_url.as_ref()?;
-    // Not what else there is in it: a user and a password.
+    // Without the user and the password.
     let proxy = format!(
         "{}://{}",
         proxy.scheme_str().unwrap_or_default(),
@@ -125,18 +126,18 @@ fn is_direct(host: &Host, port: u16, environment: Environment<'_>) -> bool {
         })
 }
 
-/// A host, to be compared with others however they are written.
+/// A host, normalised for comparison.
 #[derive(Debug, PartialEq, Eq)]
 enum Host {
-    /// An IPv4 address in IPv6 is that one.
+    /// IPv4-mapped IPv6 addresses are stored as IPv4.
     Address(IpAddr),
-    /// In lower case, without the dot at the end.
+    /// In lower case, without the trailing dot.
     Name(String),
 }
 
 impl Host {
-    /// An IPv6 address may stand in brackets. Its zone says by which interface, and not what is there; that it looks like
-    /// a name's end makes it none.
+    /// Parses a host. An IPv6 address may be in brackets. Its zone is dropped, because it only names an interface, even
+    /// if it looks like the end of a domain name.
     fn new(text: &str) -> Self {
         let text = text.trim_start_matches('[').trim_end_matches(']');
         let address = text.split_once('%').map_or(text, |(address, _)| address);
@@ -146,7 +147,7 @@ impl Host {
         }
     }
 
-    /// Whether this is this machine, or the API server by one of its names inside the cluster.
+    /// Whether this is this machine, or one of the API server's in-cluster names.
     fn is_here_or_inside(&self) -> bool {
         match self {
             Self::Address(address) => address.is_loopback(),
@@ -160,8 +161,8 @@ impl Host {
     }
 }
 
-/// Whether an entry of `NO_PROXY` is about this host: `*`, an address, a network, or a domain with all below it; each but a
-/// network with a port, if one is meant. One that makes no sense is about none.
+/// Whether an entry of `NO_PROXY` matches this host. It may be `*`, an address, a network, or a domain including its
+/// subdomains; all but networks may have a port. A malformed entry matches nothing.
 fn is_excepted(entry: &str, host: &Host, port: u16) -> bool {
     if entry == "*" {
         return true;
@@ -170,7 +171,7 @@ fn is_excepted(entry: &str, host: &Host, port: u16) -> bool {
         return matches!(host, Host::Address(address) if contains(network, *address));
     }
     let (excepted, wanted) = match entry.rsplit_once(':') {
-        // The colons of an IPv6 address are none of a port's, unless it stands in brackets.
+        // The colons of an IPv6 address don't begin a port, unless it is in brackets.
         Some((name, port)) if !name.contains(':') || name.ends_with(']') => (name, port),
         _ => (entry, ""),
     };
@@ -183,8 +184,8 @@ fn is_excepted(entry: &str, host: &Host, port: u16) -> bool {
         }
 }
 
-/// Whether a name is in a domain: the domain's own, or one below it. With a dot in front, or a label that is any, only those
-/// below it are.
+/// Whether a name is in a domain: the domain itself, or a name below it. If the domain begins with `.` or `*.`, only
+/// names below it are.
 fn is_in(host: &str, domain: &str) -> bool {
     let below = domain.strip_prefix('*').unwrap_or(domain);
     match below.strip_prefix('.') {
@@ -198,14 +199,14 @@ fn is_below(host: &str, domain: &str) -> bool {
     rest.is_some_and(|rest| rest.ends_with('.'))
 }
 
-/// An address and how many of its first bits count.
+/// Parses a network: an address, and the length of its prefix.
 fn network(entry: &str) -> Option<(IpAddr, u32)> {
     let (address, length) = entry.split_once('/')?;
     let (address, length): (IpAddr, u32) = (address.parse().ok()?, length.parse().ok()?);
     let all = if address.is_ipv4() { 32 } else { 128 };
     match address.to_canonical() {
         _ if length > all => None,
-        // Of an IPv4 address in IPv6, the bits in front are the same for all.
+        // The first 96 bits are the same for all IPv4-mapped addresses.
         IpAddr::V4(mapped) if address.is_ipv6() => {
             length.checked_sub(96).map(|length| (mapped.into(), length))
         }
@@ -228,7 +229,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_proxy_that_makes_no_sense_is_an_error_only_where_it_would_be_used() {
+    fn a_malformed_proxy_is_an_error_only_if_it_would_be_used() {
         let of = |cluster: &str, variables: &[(&str, &str)]| {
             let mut config = Config::new(cluster.parse().expect("a URL"));
             let value = |name: &str| {
@@ -258,7 +259,7 @@ mod tests {
         assert!(matches!(of(api, &[]), Ok(None)));
     }
 
-    /// Whether this API server is reached without the proxy.
+    /// Whether this API server is reached without a proxy.
     fn direct(cluster: &str, no_proxy: &str, service_host: &str) -> bool {
         let mut config = Config::new(cluster.parse().expect("a URL"));
         let environment = |name: &str| match name {
@@ -272,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_and_the_cluster_s_own_address_need_no_exception() {
+    fn this_machine_and_in_cluster_addresses_never_use_the_proxy() {
         for host in [
             "localhost",
             "LOCALHOST.",
@@ -301,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cluster_s_own_ipv6_address_is_that_one_however_it_is_written() {
+    fn an_in_cluster_ipv6_address_is_recognised_in_any_spelling() {
         for inside in [
             "fd00::1",
             "FD00:0:0::1",
@@ -316,9 +317,9 @@ mod tests {
         }
     }
 
-    /// What the tests of Go's `httpproxy` have, and what people write.
+    /// Cases from the tests of Go's `httpproxy`, and what people write.
     #[test]
-    fn no_proxy_is_heeded_as_go_does() {
+    fn no_proxy_is_read_as_in_go() {
         for (host, list) in [
             ("api.example", "*"),
             ("10.0.0.7", "x, *"),
@@ -344,7 +345,7 @@ mod tests {
             ("[fd00::7]", "[fd00::7]:6443"),
             ("[fd00::7]", "[fd00::7]"),
             ("[fd00::7]", "FD00:0::7"),
-            // What makes no sense leaves the others.
+            // A malformed entry doesn't affect the others.
             (
                 "api.example",
                 "a b,[::1,,:1,10.0.0.0/33,/8,http://x/,api.example,",
@@ -386,12 +387,12 @@ mod tests {
         }
         let zoned = Host::new("[1000::%25.example.com]");
         assert!(!is_excepted("example.com", &zoned, 443));
-        // Without a port it is that of HTTPS.
+        // An API server's URL without a port means HTTPS's port.
         assert!(direct("https://api.example", "api.example:443", ""));
     }
 
     #[test]
-    fn a_proxy_without_a_scheme_is_one_of_http() {
+    fn a_proxy_without_a_scheme_is_an_http_proxy() {
         let of = |proxy: &str| {
             let mut config = Config::new("https://api.example".parse().expect("a URL"));
             let value = |name: &str| (name == "HTTPS_PROXY").then(|| proxy.to_owned());
@@ -425,16 +426,13 @@ mod tests {
             "socks4://host:1",
         ] {
             let error = of(proxy).expect_err(proxy).to_string();
-            assert!(
-                error.contains("HTTPS_PROXY is no URL of a proxy"),
-                "{error}"
-            );
+            assert!(error.contains("HTTPS_PROXY is not a proxy URL"), "{error}");
             assert!(!error.contains("host"), "{error}");
         }
     }
 
     #[test]
-    fn a_kubeconfigs_own_proxy_needs_a_scheme_that_client_go_knows() {
+    fn a_kubeconfigs_proxy_url_needs_a_scheme_that_client_go_knows() {
         let of = |proxy: &str| {
             let mut config = Config::new("http://127.0.0.1".parse().expect("a URL"));
             take_own(&mut config, proxy).map(|()| config.proxy_url.map(|url| url.to_string()))
@@ -445,7 +443,7 @@ mod tests {
         }
         for proxy in ["proxy:3128", "noproxy://", "http://a proxy"] {
             let error = of(proxy).expect_err(proxy).to_string();
-            let expected = "the kubeconfig's proxy-url is no URL of a proxy";
+            let expected = "the kubeconfig's proxy-url is not a proxy URL";
             assert!(error.contains(expected), "{error}");
             assert!(!error.contains("NO_PROXY"), "{error}");
         }

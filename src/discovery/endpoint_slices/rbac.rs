@@ -1,8 +1,8 @@
-//! What to do where the API server says that the client may not.
+//! What to do if the API server doesn't allow the client to list or watch.
 
 use std::fmt;
 
-/// A refusal, and the way out of it.
+/// A refusal by the API server, and the Role that helps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Forbidden {
     namespace: String,
@@ -10,7 +10,7 @@ pub(super) struct Forbidden {
     message: String,
 }
 
-/// Whom the API server takes the client for.
+/// The client's identity, as the API server sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Subject {
     ServiceAccount { namespace: String, name: String },
@@ -33,7 +33,7 @@ impl Subject {
         let rest = message.split_once("User \"").map(|(_, rest)| rest);
         let user = rest.and_then(|rest| rest.split_once('"'));
         let Some((user, _)) = user else {
-            // A pod's, unless it names another.
+            // The pod's service account, which is `default` unless the pod names another.
             return Self::ServiceAccount {
                 namespace: namespace.to_owned(),
                 name: "default".to_owned(),
@@ -55,8 +55,8 @@ impl fmt::Display for Forbidden {
         let namespace = &self.namespace;
         write!(
             f,
-            r#"the client may not (403): {}
-It may once this is applied (kubectl apply -f -):
+            r#"the client is not allowed to (403): {}
+To allow it, apply this (kubectl apply -f -):
 
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn the_role_is_for_whom_the_api_server_takes_the_client() {
+    fn the_role_binding_names_the_client_as_the_api_server_does() {
         let account = text("system:serviceaccount:apps:client");
         assert!(account.contains("- kind: ServiceAccount\n  name: client\n  namespace: apps"));
         assert!(account.contains("verbs: [list, watch]"));
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_role_is_that_of_the_deployment() {
+    fn the_role_has_the_rules_of_deploy_rbac_yaml() {
         let deployed = include_str!("../../../deploy/rbac.yaml");
         let rules = |text: &str| {
             let (_, rest) = text.split_once("rules:\n").expect("rules");
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn who_it_is_may_be_missing() {
+    fn without_a_user_in_the_message_the_default_service_account_is_named() {
         let text = Forbidden::new("web", "no").to_string();
         assert!(text.contains("- kind: ServiceAccount\n  name: default\n  namespace: web"));
     }

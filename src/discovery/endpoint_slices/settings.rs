@@ -1,4 +1,4 @@
-//! What the user of [`EndpointSlices`](super::EndpointSlices) has chosen.
+//! The settings of [`EndpointSlices`](super::EndpointSlices).
 
 use std::path::PathBuf;
 
@@ -17,7 +17,7 @@ pub(super) struct Settings {
 /// The way to the API server.
 #[derive(Clone)]
 pub(super) enum Access {
-    /// By kubeconfig, or as a pod.
+    /// By the kubeconfig that is found, or else by the pod's service account.
     Inferred,
     Kubeconfig(PathBuf),
     Client(Client),

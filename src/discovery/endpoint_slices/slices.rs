@@ -1,4 +1,4 @@
-//! The slices of a Service as last heard, and the set that comes of them.
+//! A Service's slices as they are known, and the set that they make.
 
 use std::collections::BTreeMap;
 
@@ -21,11 +21,11 @@ pub(super) struct Slices {
     families: [&'static str; 2],
     port: Port,
     filter: Filter,
-    /// What has been said of slices that are left out, or parts of them.
+    /// Which kinds of warnings about ignored slices, or parts of them, have been logged.
     warned: Warned,
 }
 
-/// Each is said once.
+/// Each warning is logged once.
 #[derive(Clone, Copy, Default)]
 struct Warned {
     of_names: bool,
@@ -48,7 +48,7 @@ impl Slices {
         }
     }
 
-    /// The same, of which nothing has been heard yet.
+    /// A copy with the same settings, but no slices yet.
     pub(super) fn renewed(&self) -> Self {
         Self {
             by_name: BTreeMap::new(),
@@ -59,20 +59,20 @@ impl Slices {
         }
     }
 
-    /// These are all that there are.
+    /// Replaces all known slices.
     pub(super) fn replace(&mut self, slices: Vec<EndpointSlice>) {
         self.by_name.clear();
         slices.into_iter().for_each(|slice| self.apply(slice));
     }
 
-    /// One is new, or has changed.
+    /// Adds or replaces a slice.
     pub(super) fn apply(&mut self, slice: EndpointSlice) {
         let name = slice.metadata.name.clone().unwrap_or_default();
         self.warned.look(&name, &slice);
         self.by_name.insert(name, slice);
     }
 
-    /// One is gone.
+    /// Removes a slice.
     pub(super) fn remove(&mut self, slice: &EndpointSlice) {
         self.by_name
             .remove(slice.metadata.name.as_deref().unwrap_or_default());
@@ -95,7 +95,7 @@ impl Warned {
                     DISCOVERY,
                     here(),
                     slice = name,
-                    "a slice of names instead of addresses is ignored"
+                    "ignored a slice of names (FQDN): only addresses are used"
                 );
             }
             return;
@@ -108,7 +108,7 @@ impl Warned {
                 here(),
                 slice = name,
                 address,
-                "a pod is left out: its address can't be read"
+                "ignored a pod: its address is invalid"
             );
         }
         if let Some(port) = ports::impossible(slice)
@@ -119,7 +119,7 @@ impl Warned {
                 here(),
                 slice = name,
                 port,
-                "a slice's port is left out: no pod can serve it"
+                "ignored a slice's port: no pod can listen there"
             );
         }
     }

@@ -1,25 +1,25 @@
-//! What to watch: a Service's name, its namespace, and which of its ports.
+//! What to watch: a Service's name, its namespace, and one of its ports.
 
 use std::{fmt, str::FromStr};
 
-/// RFC 1035 §2.3.4; the names of Services and namespaces are such labels.
+/// RFC 1035 §2.3.4: the names of Services and namespaces are such labels.
 const LONGEST_LABEL: usize = 63;
 
-/// A Service's name and port as text, parsed.
+/// A Service's name, namespace and port, parsed from text.
 ///
 /// | form | meaning |
 /// | --- | --- |
 /// | `nginx-headless.default:80` | the Service `nginx-headless` in the namespace `default`; its pods' port 80 |
-/// | `nginx-headless.default:http` | the same; the port that the Service calls `http`, whichever it is at each pod |
-/// | `_http._tcp.nginx-headless.default` | the same, as DNS writes it |
+/// | `nginx-headless.default:http` | likewise, with the port that the Service names `http`, whatever its number at each pod |
+/// | `_http._tcp.nginx-headless.default` | likewise, in the form of SRV records |
 /// | `nginx-headless:80` | the Service of that name in the client's own namespace |
-/// | `nginx-headless.default.svc:80`, `nginx-headless.default.svc.cluster.local:80` | as the first; the cluster's domain is not looked at |
-/// | `dns:///nginx-headless.default:80` | as the first: gRPC's form |
+/// | `nginx-headless.default.svc:80`, `nginx-headless.default.svc.cluster.local:80` | as the first; the cluster's domain is ignored |
+/// | `dns:///nginx-headless.default:80` | as the first, in gRPC's form |
 ///
-/// Every [`Target`](crate::Target) that is the name of a Service is one of these.
+/// Every [`Target`](crate::Target) that names a Service is one of these.
 ///
-/// A number is the port *at the pods*, `targetPort` in the Service, as it is with DNS. The `port` of the Service is that
-/// of a virtual IP, which a headless one doesn't have, and which slices don't tell.
+/// A number is the port *at the pods*, as with DNS: the Service's `targetPort`. The Service's `port` belongs to its
+/// virtual IP, which a headless Service doesn't have, and slices don't contain it.
 ///
 /// ```
 /// use tower_headless::ServiceTarget;
@@ -38,12 +38,12 @@ pub struct ServiceTarget {
     port: Port,
 }
 
-/// Which of a Service's ports.
+/// One of a Service's ports.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Port {
     Number(u16),
     Named(Box<str>),
-    /// As SRV names have it, the protocol in capitals, as the API writes it.
+    /// The name and the protocol of an SRV name. The protocol is in capitals, as in the API.
     Srv(Box<str>, Box<str>),
 }
 
@@ -53,7 +53,7 @@ impl ServiceTarget {
         &self.service
     }
 
-    /// Its namespace; none where it is the client's own.
+    /// The Service's namespace; none if it is the client's own.
     pub fn namespace(&self) -> Option<&str> {
         self.namespace.as_deref()
     }
@@ -63,7 +63,7 @@ impl ServiceTarget {
     }
 }
 
-/// Why a text is no [`ServiceTarget`]. The message names the part that is wrong.
+/// Why a text isn't a [`ServiceTarget`]. The message names the part that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid Service {text:?}: {problem}")]
 pub struct ParseServiceTargetError {
@@ -75,16 +75,16 @@ pub struct ParseServiceTargetError {
 enum Problem {
     #[error("the scheme {0:?} is unknown; write service.namespace:port")]
     Scheme(String),
-    #[error("a watch asks no name server; write service.namespace:port")]
+    #[error("a watch uses no name server; write service.namespace:port")]
     NameServer,
     #[error("no port; write service.namespace:port, with a number or a name")]
     NoPort,
     #[error("the port {0:?} is neither a number from 1 to 65535 nor a port's name")]
     Port(String),
-    #[error("an address is no Service; write service.namespace:port")]
+    #[error("an address is not a Service; write service.namespace:port")]
     Address,
     #[error(
-        "the name {0:?} is none of a Service or a namespace: a-z, 0-9 and '-', {LONGEST_LABEL} at most"
+        "{0:?} is not a name of a Service or namespace: a-z, 0-9 and '-', {LONGEST_LABEL} characters at most"
     )]
     Label(String),
     #[error("{0:?} is more than service.namespace; only svc and the cluster's domain may follow")]
@@ -135,7 +135,7 @@ fn parse(text: &str) -> Result<ServiceTarget, Problem> {
     parse_name(name, parse_port(port)?)
 }
 
-/// `http._tcp.nginx-headless.default`: the first underscore has been taken off.
+/// Parses `http._tcp.nginx-headless.default`, without its first underscore.
 fn parse_srv(text: &str) -> Result<ServiceTarget, Problem> {
     let (port, rest) = text.split_once("._").ok_or(Problem::NoPort)?;
     let (protocol, name) = rest.split_once('.').ok_or(Problem::NoPort)?;
@@ -174,7 +174,7 @@ fn parse_name(text: &str, port: Port) -> Result<ServiceTarget, Problem> {
     })
 }
 
-/// A label as RFC 1123 §2.1 has it, in lower case. It becomes part of a URL and of a selector.
+/// Checks a label by RFC 1123 §2.1, because it becomes part of a URL and of a selector. Returns it in lower case.
 fn label(text: &str) -> Result<Box<str>, Problem> {
     let wrong = || Problem::Label(text.to_owned());
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn names_with_and_without_a_namespace() {
+    fn names_with_and_without_a_namespace_are_parsed() {
         for (text, namespace) in [
             ("web:80", None),
             ("Web.Default:80", Some("default")),
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_by_name() {
+    fn ports_by_name_are_parsed() {
         assert_eq!(
             *target("web.default:http").port(),
             Port::Named("http".into())
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_displayed_parses_to_the_same() {
+    fn a_displayed_target_parses_to_the_same() {
         for text in ["web:80", "web.default:http", "_http._tcp.web.default"] {
             assert_eq!(target(text).to_string(), text);
         }

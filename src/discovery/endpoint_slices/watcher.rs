@@ -3,19 +3,19 @@
 //! ```text
 //!             ┌────── no history from there (410) ───────┐
 //!             ▼                                          │
-//!   idle ──▶ list ──▶ open a watch from the list's ──▶ open: events and bookmarks ─┐
+//!  idle ──▶ list ──▶ open a watch from the list's ──▶ open: events and bookmarks ─┐
 //!             ▲       version      ▲                     │                         │
 //!             │                    └── it ends, or is ◀──┴─────────────────────────┘
 //!             │                        silent for too long: from the last version
 //!             └── back-off ◀── any error, wherever it happens
 //! ```
 //!
-//! A list replaces all that is known once it is complete, so that there is no gap in between. After an error there is
-//! always a list: whatever was wrong with the version, the list has another one.
+//! A list replaces the known slices only once it is complete, so there is no gap in between. After an error it always
+//! lists, because the list has a new version, in case the old one was the problem.
 //!
-//! `kube_runtime::watcher` does the same on the whole, and doesn't serve: it keeps bookmarks to itself, so that a quiet
-//! watch can't be told from a dead one; it opens a watch that is refused with 410 from the same version for ever; its
-//! back-off can't be cut short; and it brings eight crates.
+//! `kube_runtime::watcher` does nearly the same, but has four faults here: it hides bookmarks, so a quiet watch looks
+//! like a dead one; after a 410 to opening a watch it retries the same version for ever; its back-off can't be cut
+//! short; and it brings eight crates.
 
 use std::{
     future::Future,
@@ -41,22 +41,22 @@ use crate::{
     endpoint::Endpoint,
 };
 
-/// How long the API server may take to answer; a watch is answered at once, too, and goes on from there.
+/// How long the API server may take to answer. A watch is answered at once too, and then goes on.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// Silence for this long is suspicious where every pod refuses.
+/// Silence for this long is suspicious if every pod refuses connections.
 const DOUBT: Duration = Duration::from_secs(10);
 
-/// Keeps the set fresh, by the watch of `A`.
+/// Keeps the set fresh by watching `A`.
 pub(super) struct Watcher<A> {
     target: ServiceTarget,
     api: A,
     slices: Slices,
-    /// Up to where what happened is known; none where there has to be a list.
+    /// The version up to which events are known; none if a list must come next.
     version: Option<String>,
     state: State,
     backoff: Option<Backoff>,
-    /// There is a set to tell.
+    /// There is a set to yield.
     news: bool,
 }
 
@@ -114,7 +114,7 @@ impl<A: Api> Watcher<A> {
         Poll::Ready(Ok(()))
     }
 
-    /// Lists, or watches from where the last list or watch has ended.
+    /// Lists, or watches from the last known version.
     fn ask(&mut self) {
         self.state = match &self.version {
             None => State::Listing(bounded(self.api.list())),
@@ -137,7 +137,7 @@ impl<A: Api> Watcher<A> {
                 self.pause_for(pause);
             }
             Heard::Silence => {
-                debug!(DISCOVERY, here(), target = %self.target, "the watch is silent; another one begins where it stood");
+                debug!(DISCOVERY, here(), target = %self.target, "the watch is silent; opening another one from its last version");
                 self.ask();
             }
         }
@@ -153,17 +153,17 @@ impl<A: Api> Watcher<A> {
         self.version = Some(version);
     }
 
-    /// What is known is what the API server knows.
+    /// Records that the known slices are up to date.
     fn fresh(&mut self) {
         self.news = true;
         self.backoff = None;
     }
 
-    /// There is no way on from the last version.
+    /// Handles a 410: the API server has no history from the last version.
     fn expired(&mut self) {
-        debug!(DISCOVERY, here(), target = %self.target, "the watch's history has gone; the slices are listed again");
+        debug!(DISCOVERY, here(), target = %self.target, "the watch's version has expired; listing the slices again");
         self.version = None;
-        // Paced, should the next version be no better.
+        // Immediate the first time, then paced, in case the next version expires too.
         let pause = match self.backoff {
             Some(_) => self.pause(),
             None => {
@@ -196,7 +196,7 @@ impl<A: Api> Watcher<A> {
         EndpointSlicesError::new(&self.target, reason)
     }
 
-    /// The set, if it can be told.
+    /// The set, or the error that keeps it from being one.
     fn tell(&mut self) -> Result<Vec<Endpoint>, EndpointSlicesError> {
         let endpoints = self.slices.endpoints();
         endpoints.map_err(|reason| self.error(reason))
@@ -220,7 +220,7 @@ impl<A: Api> Source for Watcher<A> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Vec<Endpoint>, EndpointSlicesError>> {
-        // What has come meanwhile is taken together: a pod that moves from one slice to another isn't missing in between.
+        // Takes all pending events before it yields, so that a pod that moves between slices isn't missing for a moment.
         while let Poll::Ready(step) = self.poll_step(cx) {
             if let Err(reason) = step {
                 return Poll::Ready(Err(self.failed(reason)));
@@ -234,7 +234,7 @@ impl<A: Api> Source for Watcher<A> {
 
     fn refresh(&mut self) {
         match &self.state {
-            // A watch tells what there is to tell, unless the server is gone and nobody has noticed.
+            // An open watch needs no refresh, unless the server is gone and nobody has noticed.
             State::Open(open) if open.silence() >= DOUBT => self.ask(),
             _ => self.hurry(),
         }
@@ -262,7 +262,7 @@ impl<A: Api> Source for Watcher<A> {
         Self::new(target, slices, self.api.renewed())
     }
 
-    /// A quiet watch has a bookmark about once a minute.
+    /// Longer than the minute between a quiet watch's bookmarks.
     fn fresh_for(&self) -> Option<Duration> {
         Some(SILENCE)
     }
@@ -273,7 +273,7 @@ fn bounded<T: 'static>(asked: Asked<T>) -> Asked<T> {
     Box::pin(answer.map(|answer| answer.unwrap_or(Err(Reason::Timeout(ANSWER)))))
 }
 
-/// Design row 6, as for DNS.
+/// The same back-off as for DNS.
 fn new_backoff() -> Backoff {
     let (min, max) = (Duration::from_secs(1), Duration::from_secs(30));
     Backoff::new(min, 1.6, max, 0.2)
