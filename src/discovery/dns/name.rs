@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn localhost_is_a_label() {
+    fn localhost_must_be_a_whole_label() {
         for name in ["localhost", "web.localhost", "a.b.localhost"] {
             assert!(is_localhost(name), "{name}");
         }
@@ -161,23 +161,23 @@ mod tests {
                 "web.default.svc.cluster.local.default.svc.cluster.local.",
             ]
         );
-        // The pod's five: four dots are too few, and the name comes last.
+        // With a pod's `ndots:5`, four dots are too few, and the name comes last.
         let all = candidates("web.default.svc.cluster.local", 5);
         assert_eq!(all[3], "web.default.svc.cluster.local.");
     }
 
     #[test]
-    fn a_trailing_dot_says_that_it_is_all() {
+    fn a_name_with_a_trailing_dot_is_its_only_candidate() {
         assert_eq!(candidates("web.", 5), ["web."]);
     }
 
     #[test]
-    fn without_a_search_list_it_is_the_name_itself() {
+    fn without_a_search_list_the_name_is_its_only_candidate() {
         assert_eq!(name("web").candidates(&[], 5), [name("web.")]);
     }
 
     #[test]
-    fn a_candidate_comes_once_and_only_where_it_fits() {
+    fn duplicate_and_too_long_candidates_are_left_out() {
         let twice = [name("svc"), name("svc")];
         assert_eq!(name("web").candidates(&twice, 1).len(), 2);
         let long = name(&["a".repeat(60).as_str(); 4].join("."));

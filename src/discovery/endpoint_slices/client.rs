@@ -126,7 +126,7 @@ struct Slices {
 
 impl Slices {
     async fn list(self) -> Result<Listed, Reason> {
-        // Without a limit and a version, the server answers from its cache, and only once that is up to date (KEP-2340).
+        // Without limit and version, the server answers from its cache, but only once that is up to date (KEP-2340).
         let params = ListParams::default().labels(&self.label);
         let list = self.api.list(&params).await;
         let list = list.map_err(|error| reason(error, &self.namespace))?;

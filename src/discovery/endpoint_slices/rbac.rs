@@ -18,7 +18,7 @@ enum Subject {
 }
 
 impl Forbidden {
-    /// `message` is the API server's: `… is forbidden: User "system:serviceaccount:apps:client" cannot list resource …`.
+    /// Parses the API server's `message`: `… User "system:serviceaccount:apps:client" cannot list resource …`.
     pub(super) fn new(namespace: &str, message: &str) -> Self {
         Self {
             namespace: namespace.to_owned(),

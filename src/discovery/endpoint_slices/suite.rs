@@ -1,6 +1,6 @@
-//! What discovery by EndpointSlices promises, tested under paused time with an API server that says what it is told.
+//! What discovery by EndpointSlices promises, tested under paused time with a scripted API server.
 //!
-//! What an API server really sends, and what kube makes of it, is tested over sockets, in `tests/endpoint_slices.rs`.
+//! What a real API server sends, and how kube parses it, is tested over sockets in `tests/endpoint_slices.rs`.
 
 mod script;
 mod sets;
@@ -30,13 +30,13 @@ fn discovery(script: &Script) -> Shared<Watcher<Script>> {
     follow("web.default:80", script)
 }
 
-/// Discovery of that target.
+/// Discovery of `target`.
 fn follow(target: &str, script: &Script) -> Shared<Watcher<Script>> {
     let settings = Settings::new(target.parse().expect("a target"));
     Shared::new(super::watcher(&settings, script.clone()))
 }
 
-/// The next answer, whatever it is.
+/// The next answer: a set or an error.
 async fn answer(discovery: &mut impl Discovery) -> Result<Vec<Endpoint>, BoxError> {
     let answer = poll_fn(|cx| discovery.poll_next(cx));
     timeout(PATIENCE, answer).await.expect("an answer")
@@ -53,7 +53,7 @@ async fn error(discovery: &mut impl Discovery) -> EndpointSlicesError {
     *error.downcast().expect("the error of this source")
 }
 
-/// What discovery says in so much time.
+/// All answers within `time`.
 async fn run(
     discovery: &mut impl Discovery,
     time: Duration,

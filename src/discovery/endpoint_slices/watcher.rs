@@ -220,7 +220,7 @@ impl<A: Api> Source for Watcher<A> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Vec<Endpoint>, EndpointSlicesError>> {
-        // Takes all pending events before it yields, so that a pod that moves between slices isn't missing for a moment.
+        // Takes all pending events before it yields, so that a pod that moves between slices is never missing.
         while let Poll::Ready(step) = self.poll_step(cx) {
             if let Err(reason) = step {
                 return Poll::Ready(Err(self.failed(reason)));

@@ -1,4 +1,4 @@
-//! Two sources that say what they are told.
+//! `Fallback` over two scripted sources.
 
 use std::{
     future::poll_fn,
@@ -17,12 +17,12 @@ const SECOND: Duration = Duration::from_secs(1);
 
 type Answer = Result<Vec<Endpoint>, BoxError>;
 
-/// A source, and what has been made of it.
+/// A scripted source that counts its calls.
 struct Scripted {
     answers: mpsc::UnboundedReceiver<Answer>,
     uses: Arc<Uses>,
     age: Duration,
-    /// What it says whenever there is nothing else.
+    /// What it yields if there is no other answer.
     always: Option<Vec<Endpoint>>,
 }
 
@@ -63,7 +63,7 @@ impl Script {
         self.answers.send(Err("no".into())).expect("a source");
     }
 
-    /// How often the source has been polled since the last time.
+    /// How often the source was polled since the last call.
     fn polls(&self) -> usize {
         self.uses.polls.swap(0, Ordering::Relaxed)
     }
@@ -103,7 +103,7 @@ fn endpoints(hosts: impl IntoIterator<Item = u8>) -> Vec<Endpoint> {
     hosts.into_iter().map(endpoint).collect()
 }
 
-/// All that is said in so much time, errors as none.
+/// All answers within `time`, errors as none.
 async fn run(discovery: &mut impl Discovery, time: Duration) -> Vec<Option<Vec<Endpoint>>> {
     let (end, mut said) = (Instant::now() + time, Vec::new());
     while let Ok(answer) = timeout_at(end, poll_fn(|cx| discovery.poll_next(cx))).await {
@@ -127,7 +127,7 @@ async fn the_fallback_is_not_asked_while_the_primary_works() {
         primary.answer([1]);
         run(&mut discovery, 60 * SECOND).await;
     }
-    // An hour without a word isn't a failure either: the source that has nothing to say stays pending.
+    // An hour of silence isn't a failure either: a source with nothing to say stays pending.
     run(&mut discovery, 3600 * SECOND).await;
     discovery.refresh();
     discovery.refused(&endpoints([1])[0]);
@@ -142,7 +142,7 @@ async fn the_fallback_is_asked_at_once_if_the_primary_fails_from_the_start() {
     fallback.answer([9]);
     primary.fail();
     let began = Instant::now();
-    // The primary's error is told: it says what is wrong, should the fallback fail as well.
+    // The primary's error is yielded, because the fallback may fail as well.
     assert_eq!(run(&mut discovery, SECOND / 10).await, [None, set([9])]);
     assert!(began.elapsed() < SECOND);
     discovery.refresh();
@@ -195,13 +195,13 @@ async fn a_fallback_that_never_changes_is_used_whenever_the_primary_fails() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clone_of_a_fixed_set_tells_it_from_the_start() {
+async fn a_clone_of_static_endpoints_yields_its_set_anew() {
     let mut fixed = endpoints([9]).into_iter().collect::<StaticEndpoints>();
     assert_eq!(run(&mut fixed, SECOND).await, [set([9])]);
     assert_eq!(run(&mut fixed.clone(), SECOND).await, [set([9])]);
 }
 
-/// A discovery whose fallback was in use, and whose primary has answered since, and has then said nothing for an hour.
+/// Discovery whose fallback was in use until the primary answered, an hour ago.
 async fn used_before() -> (Script, Script, Fallback<Scripted, Scripted>) {
     let ((primary, one), (fallback, two)) = (scripted(), scripted());
     let mut discovery = one.or(two);
@@ -214,8 +214,8 @@ async fn used_before() -> (Script, Script, Fallback<Scripted, Scripted>) {
     (primary, fallback, discovery)
 }
 
-/// The primary fails at the beginning, and the fallback's set is an hour old.
-async fn told_an_old_set() -> (Script, Script, Fallback<Scripted, Scripted>) {
+/// Discovery whose primary fails from the start, and whose fallback's set is an hour old.
+async fn with_a_fallback_an_hour_old() -> (Script, Script, Fallback<Scripted, Scripted>) {
     let ((primary, one), (fallback, mut two)) = (scripted(), scripted());
     two.age = 3600 * SECOND;
     let mut discovery = one.or(two);
@@ -226,13 +226,13 @@ async fn told_an_old_set() -> (Script, Script, Fallback<Scripted, Scripted>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_fallback_told_before_the_primary_holds_if_it_says_nothing_when_asked_anew() {
+async fn a_silent_fallbacks_last_set_is_used_after_the_time_for_a_look() {
     let (primary, fallback, mut discovery) = used_before().await;
     primary.answer([1, 2]);
     primary.fail();
     let said = run(&mut discovery, TRUST + LOOK - SECOND).await;
     assert_eq!(said, [set([1, 2]), None], "the last set stays");
-    assert_eq!(fallback.hints(), (1, 0), "it is to look anew");
+    assert_eq!(fallback.hints(), (1, 0), "it is asked to look anew");
     assert_eq!(run(&mut discovery, 600 * SECOND).await, [set([9])], "once");
     fallback.answer([8]);
     assert_eq!(run(&mut discovery, SECOND).await, [set([8])]);
@@ -243,7 +243,7 @@ async fn what_the_fallback_told_before_the_primary_holds_if_it_says_nothing_when
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_newer_set_of_the_fallback_comes_before_the_one_that_it_told_before() {
+async fn a_newer_set_of_the_fallback_replaces_its_earlier_one() {
     let (primary, fallback, mut discovery) = used_before().await;
     primary.fail();
     assert_eq!(run(&mut discovery, TRUST + SECOND).await, [None]);
@@ -267,8 +267,8 @@ async fn silence_of_the_fallback_never_drops_all_endpoints() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_set_that_was_old_when_the_fallback_told_it_does_not_hold() {
-    let (primary, _fallback, mut discovery) = told_an_old_set().await;
+async fn a_fallbacks_last_set_that_was_already_old_is_not_used() {
+    let (primary, _fallback, mut discovery) = with_a_fallback_an_hour_old().await;
     primary.answer([1]);
     primary.fail();
     let said = run(&mut discovery, 600 * SECOND).await;
@@ -284,7 +284,7 @@ async fn the_last_set_stays_while_the_fallback_fails_as_well() {
         fallback.fail();
         assert_eq!(run(&mut discovery, 600 * SECOND).await, [None]);
     }
-    // And so does the fallback's, once that is in use.
+    // The fallback's last set stays too, once that is in use.
     fallback.answer([8]);
     fallback.fail();
     assert_eq!(run(&mut discovery, SECOND).await, [set([8]), None]);
@@ -293,7 +293,7 @@ async fn the_last_set_stays_while_the_fallback_fails_as_well() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_fallback_is_left_alone_for_the_minute_in_which_the_primary_is_believed() {
+async fn the_fallback_is_not_polled_in_the_minute_before_it_is_used() {
     let (primary, fallback, mut discovery) = used_before().await;
     fallback.polls();
     fallback.answer([8]);
@@ -303,7 +303,7 @@ async fn the_fallback_is_left_alone_for_the_minute_in_which_the_primary_is_belie
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_fallback_has_kept_waits_for_something_newer() {
+async fn answers_that_the_fallback_has_stored_wait_for_a_newer_one() {
     let kept = async || {
         let (primary, fallback, mut discovery) = used_before().await;
         fallback.answer([6]);
@@ -324,9 +324,9 @@ async fn what_the_fallback_has_kept_waits_for_something_newer() {
     assert_eq!(run(&mut discovery, 600 * SECOND).await, [None]);
 }
 
-/// More than tokio lets a task read from its channels in one go.
+/// 500 answers are more than tokio's task budget lets a task read from a channel at once.
 #[tokio::test(start_paused = true)]
-async fn of_all_that_the_fallback_has_kept_the_last_is_used() {
+async fn the_last_of_the_fallbacks_stored_answers_is_used() {
     let (primary, fallback, mut discovery) = used_before().await;
     for _ in 0..500 {
         fallback.answer([6]);
@@ -343,7 +343,7 @@ fn poll(discovery: &mut impl Discovery) -> Poll<Answer> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_always_has_an_old_set_does_not_keep_a_task_for_itself() {
+async fn a_source_that_always_has_an_old_set_does_not_block_the_task() {
     let (primary, fallback, mut discovery) = used_before().await;
     primary.fail();
     run(&mut discovery, TRUST + SECOND).await;
@@ -355,13 +355,13 @@ async fn a_source_that_always_has_an_old_set_does_not_keep_a_task_for_itself() {
     fallback.polls();
     assert!(poll(&mut discovery).is_pending());
     assert_eq!((primary.polls(), fallback.polls()), (MOST, MOST));
-    // Nor does it keep the set from use that holds.
+    // Nor does it keep the last set from being used.
     tokio::time::advance(LOOK).await;
     assert!(matches!(poll(&mut discovery), Poll::Ready(Ok(set)) if set == endpoints([9])));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fallback_that_always_has_something_is_not_waited_for() {
+async fn a_fallback_that_is_always_ready_does_not_delay_the_switch() {
     let (primary, _fallback, mut discovery) = used_before().await;
     primary.fail();
     assert_eq!(run(&mut discovery, TRUST - SECOND).await, [None]);
@@ -370,8 +370,8 @@ async fn a_fallback_that_always_has_something_is_not_waited_for() {
     assert!(matches!(poll(&mut discovery), Poll::Ready(Ok(set)) if set == endpoints([5])));
 }
 
-/// The primary's set is of the beginning, and it fails a hundred seconds later; the fallback is in use sixty seconds
-/// after that, and has a set that is so old.
+/// The primary's set comes at the start. It fails 100 s later, and 60 s after that the fallback comes into use, with a
+/// set of this `age`.
 async fn with_an_old_set(age: Duration) -> (Script, Script, Fallback<Scripted, Scripted>) {
     let ((primary, one), (fallback, mut two)) = (scripted(), scripted());
     two.age = age;
@@ -385,10 +385,10 @@ async fn with_an_old_set(age: Duration) -> (Script, Script, Fallback<Scripted, S
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_set_of_the_fallback_that_is_older_than_the_one_in_use_is_never_told() {
+async fn a_set_of_the_fallback_older_than_the_one_in_use_is_never_used() {
     let (primary, fallback, mut discovery) = with_an_old_set(170 * SECOND).await;
     assert_eq!(run(&mut discovery, 600 * SECOND).await, []);
-    // Nor is it once the fallback has told a newer one.
+    // Nor after the fallback has yielded a newer one.
     discovery.fallback.age = 5 * SECOND;
     fallback.answer([8]);
     assert_eq!(run(&mut discovery, SECOND).await, [set([8])]);
@@ -401,7 +401,7 @@ async fn a_set_of_the_fallback_that_is_older_than_the_one_in_use_is_never_told()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_set_of_the_time_of_the_failure_is_used_at_once() {
+async fn a_set_fetched_since_the_failure_is_used_at_once() {
     for age in [0, 30, 60, 64] {
         let (_primary, _fallback, mut discovery) = with_an_old_set(age * SECOND).await;
         assert_eq!(run(&mut discovery, 2 * SECOND).await, [set([9])], "{age} s");
@@ -415,7 +415,7 @@ async fn a_set_from_before_the_failure_is_used_if_nothing_newer_comes() {
     let (_primary, _fallback, mut discovery) = with_an_old_set(old).await;
     assert_eq!(run(&mut discovery, LOOK).await, []);
     assert_eq!(run(&mut discovery, 600 * SECOND).await, [set([9])]);
-    assert!(discovery.age() >= old + LOOK, "it is as old as it is");
+    assert!(discovery.age() >= old + LOOK, "its true age counts");
 
     let (_primary, fallback, mut discovery) = with_an_old_set(old).await;
     assert_eq!(run(&mut discovery, 2 * SECOND).await, []);
@@ -433,10 +433,10 @@ async fn a_set_from_before_the_failure_is_used_if_nothing_newer_comes() {
     assert_eq!(run(&mut discovery, 600 * SECOND).await, [set([1])]);
 }
 
-/// As without a fallback: a source that has a fresh one coming waits by itself.
+/// As without a fallback: a source that expects a fresh set waits by itself.
 #[tokio::test(start_paused = true)]
 async fn an_old_set_of_the_fallback_is_used_at_once_if_there_is_no_other() {
-    let (_primary, _fallback, discovery) = told_an_old_set().await;
+    let (_primary, _fallback, discovery) = with_a_fallback_an_hour_old().await;
     assert_eq!(discovery.age(), 3600 * SECOND);
 }
 
@@ -459,7 +459,7 @@ async fn a_primary_that_fails_later_is_believed_for_a_minute() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn trouble_that_passes_is_no_reason_to_fall_back() {
+async fn failures_of_less_than_a_minute_do_not_fall_back() {
     let ((primary, one), (fallback, two)) = (scripted(), scripted());
     let mut discovery = one.or(two);
     primary.answer([1]);
@@ -472,9 +472,9 @@ async fn trouble_that_passes_is_no_reason_to_fall_back() {
     assert_eq!(fallback.polls(), 0);
 }
 
-/// A clone of a source that nobody has polled may have nothing better, and then fails.
+/// The clone of a source that wasn't polled may yield an old set, and then fail.
 #[tokio::test(start_paused = true)]
-async fn an_old_set_of_the_primary_is_no_answer() {
+async fn an_old_set_of_the_primary_does_not_count_as_an_answer() {
     let ((primary, mut one), (fallback, two)) = (scripted(), scripted());
     one.age = 3600 * SECOND;
     let mut discovery = one.or(two);
@@ -494,7 +494,7 @@ async fn an_old_set_of_the_primary_is_no_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_reason_of_an_empty_set_is_no_failure() {
+async fn the_error_after_an_empty_set_does_not_count_as_a_failure() {
     let ((primary, one), (fallback, two)) = (scripted(), scripted());
     let mut discovery = one.or(two);
     primary.answer([]);

@@ -1,4 +1,4 @@
-//! Every source of the crate that asks nobody but DNS, as the fallback of another one.
+//! Each of the crate's sources, other than EndpointSlices, as a fallback.
 
 use futures_util::stream;
 use tokio::sync::mpsc;
@@ -6,8 +6,8 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::discovery::{StaticEndpoints, stream_discovery::StreamDiscovery};
 
-/// A source that says what it is told.
-fn told() -> (
+/// A scripted source.
+fn scripted() -> (
     mpsc::UnboundedSender<Result<Vec<Endpoint>, BoxError>>,
     StreamDiscovery,
 ) {
@@ -16,7 +16,7 @@ fn told() -> (
     (sender, StreamDiscovery::fallible(answers))
 }
 
-/// A source that tells its set once, and then says nothing more.
+/// A source that yields its set once, and then stays pending.
 fn once(set: Vec<Endpoint>) -> StreamDiscovery {
     StreamDiscovery::new(stream::iter([set]).chain(stream::pending()))
 }
@@ -38,9 +38,9 @@ fn sources() -> Vec<(&'static str, Box<dyn Discovery>)> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_source_is_used_as_a_fallback_as_often_as_the_primary_fails() {
+async fn every_source_works_as_a_fallback_each_time_the_primary_fails() {
     for (source, fallback) in sources() {
-        let (primary, its) = told();
+        let (primary, its) = scripted();
         let mut discovery = its.or(fallback);
         for _ in 0..3 {
             primary.send(Err("no".into())).expect("a reader");
@@ -54,9 +54,9 @@ async fn every_source_is_used_as_a_fallback_as_often_as_the_primary_fails() {
     }
 }
 
-/// One that tells its set again when asked needn't be waited for.
+/// An address yields its set again on refresh, so a fallback needn't wait for it.
 #[tokio::test(start_paused = true)]
-async fn an_address_is_told_again_when_it_is_asked_for_and_never_grows_old() {
+async fn an_address_is_yielded_again_on_refresh_and_never_grows_old() {
     let dns = Dns::new("10.0.0.9:80".parse().expect("a target"));
     let (mut one, mut other) = (dns.clone(), dns);
     assert_eq!(answer(&mut one).await.expect("a set"), hosts([9]));

@@ -1,4 +1,4 @@
-//! Two address families, of which one refuses.
+//! Two address families, one of which refuses connections or fails.
 
 use std::net::IpAddr;
 
@@ -58,7 +58,7 @@ async fn the_other_family_is_used_at_once_when_all_of_the_preferred_one_refuse()
         let (set, took) = next(&mut dns, &first).await;
         assert_eq!(set, other, "each pod once");
         assert!(took < SECOND / 10, "{took:?}");
-        // And it stays.
+        // It stays in use.
         run(&mut dns, 3600 * SECOND).await;
         let still = super::set(&mut dns).await;
         assert_eq!(still, other);
@@ -80,7 +80,7 @@ async fn an_endpoint_that_accepts_again_keeps_its_family() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_the_other_family_nothing_changes() {
+async fn refusals_change_nothing_without_the_other_family() {
     let script = Script::new();
     script.pods(WEB, [1]);
     let mut dns = discovery(&format!("{WEB}.:80"), &script);
@@ -88,14 +88,14 @@ async fn without_the_other_family_nothing_changes() {
     refuse(&mut dns, &first);
     run(&mut dns, 60 * SECOND).await;
     assert_eq!(set(&mut dns).await, first);
-    // It comes later.
+    // The other family comes later.
     pods_v6(&script, [1]);
     let (set, took) = next(&mut dns, &first).await;
     assert_eq!(set, hosts_v6([1]));
     assert!(took < 6 * SECOND, "{took:?}");
 }
 
-/// A Deployment that is down in both families must not make its clients run in circles.
+/// A Deployment that is down in both families must not make its clients switch all the time.
 #[tokio::test(start_paused = true)]
 async fn families_that_both_refuse_take_turns_with_growing_pauses() {
     let (_, mut dns) = dual_stack(false);
@@ -111,7 +111,7 @@ async fn families_that_both_refuse_take_turns_with_growing_pauses() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_preferred_family_is_used_again_once_nothing_is_left_of_what_refused() {
+async fn the_preferred_family_is_used_again_once_all_that_refused_are_gone() {
     let (script, mut dns) = dual_stack(false);
     let first = set(&mut dns).await;
     refuse(&mut dns, &first);
@@ -174,7 +174,7 @@ async fn the_targets_of_srv_records_are_reached_by_the_other_family_too() {
     }
 }
 
-/// Pods of one family only, a name server that is slow with them, and trouble with the other family.
+/// The first endpoint, if only one family has pods, whose records come slowly, and the other family fails.
 async fn one_family_fails_first(records: RecordType, delay: Duration, trouble: Say) -> Endpoint {
     let script = Script::new();
     match records {
@@ -191,7 +191,7 @@ async fn one_family_fails_first(records: RecordType, delay: Duration, trouble: S
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_familys_failure_is_no_reason_to_fall_back_before_the_other_one_has_answered() {
+async fn one_familys_failure_does_not_fall_back_before_the_other_has_answered() {
     for delay in [SECOND / 10, SECOND] {
         for (records, pod) in [(RecordType::A, hosts([1])), (Aaaa, hosts_v6([1]))] {
             let first = one_family_fails_first(records, delay, Say::ServFail).await;
@@ -200,9 +200,9 @@ async fn one_familys_failure_is_no_reason_to_fall_back_before_the_other_one_has_
     }
 }
 
-/// The set waits a moment for the preferred family, whose failure then comes before it.
+/// The set waits a moment for the preferred family, which fails meanwhile.
 #[tokio::test(start_paused = true)]
-async fn one_familys_failure_is_not_told_before_the_set_that_waits_for_it() {
+async fn one_familys_failure_is_not_yielded_before_the_set_that_waits_for_it() {
     let script = Script::new();
     pods_v6(&script, [1]);
     script.say(WEB, RecordType::A, Say::ServFail);
@@ -211,11 +211,13 @@ async fn one_familys_failure_is_not_told_before_the_set_that_waits_for_it() {
     let first = answer(&mut discovery).await.expect("a set, and no error");
     assert_eq!(first, hosts_v6([1]));
     let told = async { while answer(&mut discovery).await.is_ok() {} };
-    timeout(60 * SECOND, told).await.expect("it is told then");
+    timeout(60 * SECOND, told)
+        .await
+        .expect("the failure comes after it");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_that_the_other_family_does_not_make_up_for_is_told_when_that_is_known() {
+async fn a_failure_is_yielded_once_the_other_family_has_nothing_either() {
     let silent_for = 4 * SECOND;
     for (say, known_after) in [
         (Some(Say::ServFail), SECOND),
@@ -238,7 +240,7 @@ async fn a_failure_that_the_other_family_does_not_make_up_for_is_told_when_that_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_that_is_confirmed_not_to_exist_has_no_ipv6_endpoints_either() {
+async fn a_confirmed_nonexistent_name_loses_its_ipv6_endpoints_too() {
     for prefer_ipv6 in [false, true] {
         let (script, mut dns) = dual_stack(prefer_ipv6);
         let first = set(&mut dns).await;
@@ -253,15 +255,15 @@ async fn a_name_that_is_confirmed_not_to_exist_has_no_ipv6_endpoints_either() {
         assert!(gone.elapsed() >= 10 * SECOND, "confirmed");
         let error = answer(&mut dns).await.expect_err("the reason");
         assert!(error.to_string().contains("NXDOMAIN"), "{error}");
-        // It comes back by the family that has an answer.
+        // It comes back by the family that answers.
         script.pods(WEB, [3]);
         until(&mut dns, &hosts([3])).await;
     }
 }
 
-/// That there are no IPv4 addresses may be long confirmed: it says nothing of the name.
+/// A long confirmed absence of IPv4 addresses doesn't count as a confirmation that the name doesn't exist.
 #[tokio::test(start_paused = true)]
-async fn one_no_such_name_does_not_drop_ipv6_endpoints_however_long_there_was_no_ipv4() {
+async fn one_nxdomain_keeps_ipv6_endpoints_however_long_there_was_no_ipv4() {
     let script = Script::new();
     pods_v6(&script, [1]);
     let mut dns = discovery(&format!("{WEB}.:80"), &script);
@@ -279,9 +281,9 @@ async fn one_no_such_name_does_not_drop_ipv6_endpoints_however_long_there_was_no
     only(&mut dns, &hosts_v6([1]), 60 * SECOND).await;
 }
 
-/// A server that says so to questions for A of names that have AAAA records (RFC 4074 §4.2, the other way round).
+/// Some servers answer NXDOMAIN to A for names that have AAAA records (the reverse of RFC 4074 §4.2).
 #[tokio::test(start_paused = true)]
-async fn no_such_name_is_not_believed_of_a_name_that_has_ipv6_endpoints() {
+async fn nxdomain_for_a_is_not_believed_of_a_name_with_ipv6_endpoints() {
     let script = Script::new();
     pods_v6(&script, [1]);
     script.fails(RecordType::A, Say::NoName);
@@ -293,7 +295,7 @@ async fn no_such_name_is_not_believed_of_a_name_that_has_ipv6_endpoints() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ipv6_endpoints_stay_where_nothing_is_to_be_believed_of_names_that_are_gone() {
+async fn with_on_empty_ignore_ipv6_endpoints_stay() {
     let script = Script::new();
     pods_v6(&script, [1]);
     let target = format!("{WEB}.:80").parse().expect("a target");
@@ -304,7 +306,7 @@ async fn ipv6_endpoints_stay_where_nothing_is_to_be_believed_of_names_that_are_g
     only(&mut dns, &hosts_v6([1]), 300 * SECOND).await;
 }
 
-/// Whatever sets are told in so long a time, they are that one.
+/// Asserts that every set within `time` is `expected`.
 async fn only(discovery: &mut impl Discovery, expected: &[Endpoint], time: Duration) {
     let end = Instant::now() + time;
     while let Ok(answer) = tokio::time::timeout_at(end, answer(discovery)).await {

@@ -1,7 +1,7 @@
-//! Row 11 of the promises: whatever comes over the wire, nothing panics, nothing hangs, and no set is poisoned.
+//! Whatever comes over the wire, nothing panics, nothing hangs, and no impossible address gets into a set.
 //!
-//! Messages are made from records of all kinds, good and bad, then damaged byte by byte, and go the whole way from the
-//! parser to the set that is believed. `PROPTEST_CASES=1000000 cargo test --release hostile` is the long run.
+//! Messages are made from records of all kinds, good and bad, then damaged byte by byte. They go all the way from the
+//! parser to the believed set. `PROPTEST_CASES=1000000 cargo test --release hostile` is the long run.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -33,7 +33,7 @@ use crate::discovery::{
 const SERVICE: &str = "web.svc";
 const PORT: &str = "_http._tcp.web.svc";
 
-/// A resolver to which every answer is the same bytes.
+/// A resolver that gets the same bytes as every answer.
 #[derive(Clone)]
 struct Wire(Arc<Mutex<Vec<u8>>>);
 
@@ -52,7 +52,7 @@ impl Resolve for Wire {
     }
 }
 
-/// A question of each kind, with a name to ask it of.
+/// A question of each kind, with the name to ask about.
 fn questions(on_empty: OnEmpty) -> Vec<(&'static str, question::Question)> {
     let pace = Pace {
         on_empty,
@@ -120,7 +120,7 @@ fn records(names: impl Strategy<Value = Name>) -> impl Strategy<Value = Vec<Reco
     vec(record, 0..6)
 }
 
-/// What is asked, for the most part.
+/// The question in a message: usually the one that was asked.
 fn asked() -> impl Strategy<Value = (Name, Type)> {
     let sane = [(SERVICE, Type::A), (SERVICE, Type::AAAA), (PORT, Type::SRV)];
     let any_type = prop::sample::select(vec![Type::A, Type::AAAA, Type::SRV, Type::ANY]);
@@ -130,7 +130,7 @@ fn asked() -> impl Strategy<Value = (Name, Type)> {
     ]
 }
 
-/// A message as a server might send it, if not a sane one.
+/// A message as a server might send it, though not a sane one.
 fn messages() -> impl Strategy<Value = Vec<u8>> {
     asked().prop_flat_map(|(name, asked)| {
         let codes = prop_oneof![
@@ -156,7 +156,7 @@ fn messages() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// Bytes overwritten, and the end cut off.
+/// Damage: bytes overwritten, and the end cut off.
 fn damage() -> impl Strategy<Value = (Vec<(Index, u8)>, Option<Index>)> {
     (
         vec((any::<Index>(), any::<u8>()), 0..3),
@@ -181,13 +181,13 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// Questions have timers.
+/// A runtime, because questions have timers.
 static CLOCK: LazyLock<Runtime> = LazyLock::new(|| {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime.enable_time().build().expect("a runtime")
 });
 
-/// Every endpoint is one that a pod could have, and there are not too many.
+/// Whether every endpoint could be a pod's, and there are no more than [`CAP`].
 fn is_sane(endpoints: &[Endpoint]) -> bool {
     let mut allowed = endpoints.to_vec();
     endpoints.len() <= CAP
@@ -208,7 +208,7 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn whatever_comes_no_panic_no_hang_no_poison(answers in vec(bytes(), 1..4)) {
+    fn any_message_causes_no_panic_no_hang_and_no_impossible_endpoint(answers in vec(bytes(), 1..4)) {
         let _clock = CLOCK.enter();
         for on_empty in [OnEmpty::Confirm, OnEmpty::Believe] {
             for (name, mut question) in questions(on_empty) {
@@ -230,7 +230,7 @@ proptest! {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hundred_thousand_addresses_are_a_stable_four_thousand() {
+async fn of_a_hundred_thousand_addresses_the_same_4096_are_used() {
     let script = Script::new();
     let address = |n: u32| IpAddr::from(Ipv4Addr::from_bits(0x0a00_0000 + n));
     let say = |addresses: Vec<IpAddr>| {

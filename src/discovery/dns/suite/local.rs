@@ -1,4 +1,4 @@
-//! Names of this machine: RFC 6761 §6.3, and the hosts file.
+//! Names that mean this machine: localhost (RFC 6761 §6.3), and the hosts file.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ fn loopback(address: &str) -> Vec<Endpoint> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn localhost_is_loopback_and_nobody_is_asked() {
+async fn localhost_is_loopback_and_no_server_is_asked() {
     for name in [
         "localhost",
         "LocalHost",
@@ -31,9 +31,9 @@ async fn localhost_is_loopback_and_nobody_is_asked() {
     }
 }
 
-/// Many development servers listen at one of both.
+/// Many development servers listen on only one of the two families.
 #[tokio::test(start_paused = true)]
-async fn localhost_that_refuses_at_one_family_is_reached_at_the_other() {
+async fn localhost_is_reached_by_the_other_family_if_one_refuses() {
     let mut dns = discovery("localhost:8080", &Script::new());
     let first = set(&mut dns).await;
     dns.refused(&first[0]);
@@ -41,7 +41,7 @@ async fn localhost_that_refuses_at_one_family_is_reached_at_the_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn localhost_has_no_srv_records_and_nobody_is_asked() {
+async fn localhost_has_no_srv_records_and_no_server_is_asked() {
     let script = Script::new();
     let dns = Dns::srv("_http._tcp.web.localhost").expect("a service");
     let error = answer(&mut with(dns, &script)).await.expect_err("none");
@@ -50,9 +50,9 @@ async fn localhost_has_no_srv_records_and_nobody_is_asked() {
     assert_eq!(script.take_asked(), []);
 }
 
-/// Who answers that another name is here is not believed without `allow_loopback`.
+/// A server that gives loopback addresses for other names isn't believed without `allow_loopback`.
 #[tokio::test(start_paused = true)]
-async fn no_other_name_is_loopback_by_dns() {
+async fn loopback_addresses_from_dns_are_rejected() {
     let script = Script::new();
     script.say("web", A, Say::Addresses(vec![[127, 0, 0, 1].into()]));
     let mut dns = discovery("web.:80", &script);
@@ -64,7 +64,7 @@ async fn no_other_name_is_loopback_by_dns() {
     assert_eq!(set(&mut dns).await, hosts([1]), "not api.localhost");
 }
 
-/// A hosts file, which goes when dropped.
+/// A hosts file, deleted when dropped.
 struct HostsFile(PathBuf);
 
 impl HostsFile {
@@ -87,13 +87,13 @@ impl HostsFile {
 
 impl Drop for HostsFile {
     fn drop(&mut self) {
-        // It is gone already, or somebody else's business.
+        // A test may have deleted it already.
         let _ = std::fs::remove_file(&self.0);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_in_the_hosts_file_is_found_there_if_asked_for() {
+async fn the_hosts_file_is_used_if_it_is_enabled() {
     let file = HostsFile::new("found", "127.0.1.1 web\n10.0.0.9 db\n");
     let script = Script::new();
     script.pods("web.default.svc.cluster.local", [1]);
@@ -102,14 +102,14 @@ async fn a_name_in_the_hosts_file_is_found_there_if_asked_for() {
     assert_eq!(script.take_asked(), []);
     let mut dns = with(file.dns("web:80").hosts_file(false), &script);
     assert_eq!(set(&mut dns).await, hosts([1]));
-    // What isn't there is asked for.
+    // A name that isn't there is looked up in DNS.
     file.write("10.0.0.9 db\n");
     let mut dns = with(file.dns("web:80"), &script);
     assert_eq!(set(&mut dns).await, hosts([1]));
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_hosts_file_is_read_anew_and_may_be_missing() {
+async fn the_hosts_file_is_read_at_each_look_and_may_be_missing() {
     let file = HostsFile::new("anew", "10.0.0.9 web\n");
     let script = Script::new();
     script.pods("web.default.svc.cluster.local", [1]);
@@ -122,7 +122,7 @@ async fn the_hosts_file_is_read_anew_and_may_be_missing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_error_of_a_single_label_says_what_to_use_locally() {
+async fn the_error_for_a_single_label_says_what_to_use_locally() {
     for target in ["web:80", "web.:80"] {
         let error = answer(&mut discovery(target, &Script::new())).await;
         let told = error.expect_err("it doesn't exist").to_string();
@@ -138,7 +138,7 @@ async fn the_error_of_a_single_label_says_what_to_use_locally() {
 }
 
 #[test]
-fn the_hosts_file_is_not_read_unless_asked_for() {
+fn the_hosts_file_is_off_by_default() {
     let dns = || Dns::new("web:80".parse().expect("a target"));
     assert_eq!(dns().settings.hosts_file, None);
     let read = dns().hosts_file(true);

@@ -1,4 +1,4 @@
-//! What is logged.
+//! Captures what is logged.
 
 use std::{
     io,
@@ -7,7 +7,7 @@ use std::{
 
 use tracing::{Dispatch, Level, dispatcher};
 
-/// What is logged at `level` and above while `body` runs on this thread.
+/// The log at `level` and above while `body` runs on this thread.
 pub(super) async fn logged(level: Level, body: impl Future<Output = ()>) -> String {
     let log = Log::default();
     let written = log.clone();
@@ -19,7 +19,7 @@ pub(super) async fn logged(level: Level, body: impl Future<Output = ()>) -> Stri
     String::from_utf8(log.clone()).expect("text")
 }
 
-/// What is logged is written to what `writer` makes.
+/// A subscriber that writes to what `writer` makes.
 fn subscriber<W: io::Write + 'static>(
     level: Level,
     writer: impl Fn() -> W + Send + Sync + 'static,
@@ -31,8 +31,9 @@ fn subscriber<W: io::Write + 'static>(
     Dispatch::new(subscriber.finish())
 }
 
-/// While there is one subscriber only, tracing asks for interest in a line whatever the thread has that meets it first, and
-/// remembers the answer for all. That may be another test's, which has none. With two, it asks both.
+/// A second subscriber. With only one, tracing asks whichever thread first reaches a log line for its interest, and
+/// caches the answer for all threads. That thread may belong to another test, without a subscriber. With two, it asks
+/// both.
 static ANOTHER: LazyLock<Dispatch> = LazyLock::new(|| subscriber(Level::INFO, io::sink));
 
 #[derive(Clone, Default)]

@@ -1,4 +1,4 @@
-//! Short names: rows 2 and 3 of the promises.
+//! Short names and the search list.
 
 use super::*;
 use crate::discovery::dns::lookup::{
@@ -16,7 +16,7 @@ fn both(name: &str) -> Vec<(String, RecordType)> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_search_list_is_walked_once_and_then_a_refresh_costs_a_query_a_family() {
+async fn the_search_list_is_walked_once_and_a_refresh_costs_one_query_per_family() {
     let script = Script::new();
     script.pods(SECOND_NAME, [1, 2]);
     let mut dns = discovery("web:80", &script);
@@ -39,7 +39,7 @@ async fn the_search_list_is_walked_once_and_then_a_refresh_costs_a_query_a_famil
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_whole_name_asks_for_nothing_else() {
+async fn a_full_name_is_looked_up_as_it_is() {
     let script = Script::new();
     script.pods(FIRST, [1]);
     let mut dns = discovery(&format!("{FIRST}.:80"), &script);
@@ -57,7 +57,7 @@ async fn nodata_moves_on_as_nxdomain_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn trouble_on_the_way_ends_the_walk() {
+async fn a_failure_ends_the_walk() {
     for (trouble, record_type) in [(Say::ServFail, A), (Say::Silence, A), (Say::ServFail, Aaaa)] {
         let script = Script::new();
         script.say(FIRST, record_type, trouble.clone());
@@ -79,7 +79,7 @@ async fn trouble_on_the_way_ends_the_walk() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_is_found_by_one_family_while_the_other_is_in_trouble() {
+async fn a_name_is_found_by_one_family_while_the_other_is_silent() {
     let script = Script::new();
     script.pods(FIRST, [1]);
     script.say(FIRST, Aaaa, Say::Silence);
@@ -93,7 +93,7 @@ async fn a_name_is_found_by_one_family_while_the_other_is_in_trouble() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_under_any_name_is_told_with_all_of_them() {
+async fn the_error_of_an_empty_walk_lists_all_names() {
     let script = Script::new();
     let mut dns = discovery("web:80", &script);
     let error = answer(&mut dns).await.expect_err("there is nothing");
@@ -103,7 +103,7 @@ async fn nothing_under_any_name_is_told_with_all_of_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_that_is_gone_is_looked_for_elsewhere_only_when_that_is_confirmed() {
+async fn a_missing_name_is_searched_for_again_only_once_that_is_confirmed() {
     let script = Script::new();
     script.pods(FIRST, [1]);
     script.pods(SECOND_NAME, [2]);
@@ -125,7 +125,7 @@ async fn a_name_that_is_gone_is_looked_for_elsewhere_only_when_that_is_confirmed
     let gone = Instant::now();
     while set(&mut dns).await != hosts([2]) {}
     let took = gone.elapsed();
-    // A look finds it gone within 5.5 s, one 13.2 s later at most confirms it, and one of the next few looks elsewhere.
+    // A look within 5.5 s finds it gone, one at most 13.2 s later confirms that, and one of the next begins a walk.
     assert!((10 * SECOND..25 * SECOND).contains(&took), "{took:?}");
     script.take_asked();
     run(&mut dns, 30 * SECOND).await;
@@ -137,7 +137,7 @@ async fn a_name_that_is_gone_is_looked_for_elsewhere_only_when_that_is_confirmed
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_search_list_begins_another_walk_and_the_set_stays_meanwhile() {
+async fn a_changed_search_list_starts_a_walk_and_the_set_stays_meanwhile() {
     let script = Script::new();
     script.pods(FIRST, [1]);
     script.pods("web.other.svc.cluster.local", [2]);
@@ -149,7 +149,7 @@ async fn another_search_list_begins_another_walk_and_the_set_stays_meanwhile() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ipv4_comes_first_unless_the_other_is_preferred() {
+async fn ipv4_is_used_unless_ipv6_is_preferred() {
     let script = Script::new();
     script.pods(FIRST, [1]);
     let v6 = "fd00::1".parse().expect("an address");
@@ -162,9 +162,9 @@ async fn ipv4_comes_first_unless_the_other_is_preferred() {
     }
 }
 
-/// A wildcard in the last domain of the search list; and a public name of the same text.
+/// Cases: a wildcard in the last domain of the search list, and a public name with the same text.
 #[tokio::test(start_paused = true)]
-async fn an_earlier_candidate_wins_back_within_a_minute_of_having_pods() {
+async fn an_earlier_candidate_takes_over_within_a_minute_of_having_pods() {
     for (target, ours, foreign) in [
         ("web:80", FIRST, "web.corp.example"),
         ("web:80", SECOND_NAME, "web.corp.example"),
@@ -194,7 +194,7 @@ async fn an_earlier_candidate_wins_back_within_a_minute_of_having_pods() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_foreign_address_of_the_preferred_family_goes_with_its_name() {
+async fn the_addresses_of_a_later_candidate_go_when_an_earlier_one_takes_over() {
     let script = Script::new();
     script.search(&["default.svc.cluster.local", "corp.example"]);
     script.pods("web.corp.example", [99]);
@@ -210,7 +210,7 @@ async fn a_foreign_address_of_the_preferred_family_goes_with_its_name() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn trouble_with_an_earlier_candidate_keeps_the_pinned_one_and_is_asked_again_sooner() {
+async fn a_failing_earlier_candidate_keeps_the_pinned_one_and_is_tried_again_sooner() {
     let script = Script::new();
     script.pods(SECOND_NAME, [2]);
     let mut dns = discovery("web:80", &script);
@@ -229,10 +229,11 @@ async fn trouble_with_an_earlier_candidate_keeps_the_pinned_one_and_is_asked_aga
     assert!(took < 20 * SECOND, "{took:?}");
 }
 
-/// The first name server is closed at the start, as a node's own cache is that restarts: a public one finds the public name.
+/// The first name server's port is closed at the start, like a restarting node-local cache's. A public server finds the
+/// public name.
 #[tokio::test(start_paused = true)]
-async fn a_name_found_past_a_stand_ins_word_gives_way_soon_to_the_first_servers_answer() {
-    // However long it is away.
+async fn a_name_found_through_a_stand_in_gives_way_soon_to_the_first_servers_answer() {
+    // It holds however long that server is away.
     for away in [1, 9, 30, 100, 1000] {
         let script = Script::new();
         let ours = "api.dev.svc.cluster.local";
@@ -248,9 +249,9 @@ async fn a_name_found_past_a_stand_ins_word_gives_way_soon_to_the_first_servers_
     }
 }
 
-/// RFC 8020: NXDOMAIN is of the name, whatever the type.
+/// RFC 8020: NXDOMAIN holds for all types of the name.
 #[tokio::test(start_paused = true)]
-async fn a_name_that_does_not_exist_is_passed_over_whatever_the_trouble_with_the_other_family() {
+async fn a_nonexistent_candidate_is_skipped_though_the_other_family_fails() {
     const OTHER: &str = "web.other.svc.cluster.local";
     let (first, second) = ("web.other.default.svc.cluster.local", OTHER);
     for trouble in [Say::Silence, Say::ServFail] {
@@ -271,10 +272,10 @@ async fn a_name_that_does_not_exist_is_passed_over_whatever_the_trouble_with_the
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_records_and_trouble_with_the_other_family_end_the_walk() {
+async fn no_records_and_a_failure_of_the_other_family_end_the_walk() {
     for trouble in [Say::Silence, Say::ServFail] {
         let script = Script::new();
-        // The name has something, so that A is NODATA.
+        // Another record makes the answer for A NODATA.
         script.say(FIRST, RecordType::Srv, Say::ServFail);
         script.say(FIRST, Aaaa, trouble);
         script.pods(SECOND_NAME, [9]);
@@ -282,17 +283,16 @@ async fn no_records_and_trouble_with_the_other_family_end_the_walk() {
         for _ in 0..3 {
             answer(&mut dns)
                 .await
-                .expect_err("who knows what is there?");
+                .expect_err("it isn't known what is there");
         }
         let asked = script.take_asked();
         assert!(asked.iter().all(|(name, _)| name == FIRST), "{asked:?}");
     }
 }
 
-/// A service that has gone is looked for elsewhere, though one family never has an answer.
+/// A missing service is searched for again, though one family always fails.
 #[tokio::test(start_paused = true)]
-async fn a_pinned_name_that_does_not_exist_any_more_is_left_whatever_the_trouble_with_the_other_family()
- {
+async fn a_pinned_name_that_is_gone_is_left_though_the_other_family_fails() {
     let script = Script::new();
     script.fails(Aaaa, Say::ServFail);
     script.pods(FIRST, [1]);
@@ -305,7 +305,7 @@ async fn a_pinned_name_that_does_not_exist_any_more_is_left_whatever_the_trouble
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_that_does_not_exist_is_told_as_that_whatever_the_trouble_with_the_other_family() {
+async fn a_nonexistent_name_is_the_error_though_the_other_family_fails() {
     for target in ["web:80", "web.default.svc.cluster.local.:80"] {
         let script = Script::new();
         script.fails(Aaaa, Say::ServFail);

@@ -1,4 +1,4 @@
-//! Pods' own names, asked for beside the Service's.
+//! Pods' own names, looked up along with the Service's.
 
 use super::*;
 use crate::discovery::dns::lookup::{RecordType, Service};
@@ -15,7 +15,7 @@ fn named(host: u8, pod: &str) -> Endpoint {
     endpoint
 }
 
-/// The Service of pods 1 to 3, of which web-0 is the first, and that is asked for.
+/// A Service of pods 1 to 3. Pod 1 is web-0, and requests ask for it.
 async fn stateful() -> (Script, Shared<Refresher<Script>>, Vec<Endpoint>) {
     let script = Script::new();
     script.pods(SERVICE, [1, 2, 3]);
@@ -39,7 +39,7 @@ async fn a_wanted_name_is_known_from_the_first_look_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_is_where_the_last_look_has_found_it() {
+async fn a_name_moves_to_the_address_that_the_last_look_found() {
     let (script, mut discovery, _) = stateful().await;
     discovery.wanted("web-1");
     script.pods(&own("web-1"), [2]);
@@ -48,31 +48,31 @@ async fn a_name_is_where_the_last_look_has_found_it() {
     script.pods(&own("web-0"), [2]);
     script.pods(&own("web-1"), [1]);
     until(&mut discovery, &with([Some("web-1"), Some("web-0"), None])).await;
-    // One goes, and its address is another pod's that nobody asks for.
+    // One goes, and another pod that nobody asks for gets its address.
     script.forget(&own("web-1"));
     until(&mut discovery, &with([None, Some("web-0"), None])).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_makes_no_endpoint() {
+async fn a_name_adds_no_endpoint() {
     let (script, mut discovery, _) = stateful().await;
     script.pods(&own("web-0"), [9]);
     until(&mut discovery, &with([None; 3])).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_address_that_two_names_claim_has_neither() {
+async fn an_address_that_two_names_claim_gets_neither() {
     let (script, mut discovery, first) = stateful().await;
     discovery.wanted("web-1");
     script.pods(&own("web-1"), [1]);
-    // Before anything is forgotten.
+    // This comes before names are forgotten.
     let (second, after) = next(&mut discovery, &first).await;
     assert!(after < 60 * SECOND, "{after:?}");
     assert_eq!(second, with([None; 3]));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_that_cant_be_looked_up_stays_while_its_address_does() {
+async fn a_name_whose_lookup_fails_stays_while_its_address_does() {
     for say in [Say::ServFail, Say::Silence] {
         let (script, mut discovery, first) = stateful().await;
         script.fails_name(&own("web-0"), Some(say));
@@ -88,15 +88,15 @@ async fn a_name_that_cant_be_looked_up_stays_while_its_address_does() {
     }
 }
 
-/// Its pod may have gone, and its address may be another pod's by now.
+/// Its pod may be gone, and another pod may have its address by now.
 #[tokio::test(start_paused = true)]
-async fn a_name_that_cant_be_looked_up_is_forgotten_in_the_end() {
+async fn a_name_whose_lookup_fails_is_forgotten_after_30_s() {
     for say in [Say::ServFail, Say::Silence] {
         let (script, mut discovery, first) = stateful().await;
         script.fails_name(&own("web-0"), Some(say));
         let (second, after) = next(&mut discovery, &first).await;
         assert_eq!(second, with([None; 3]));
-        // The first look that fails, half a minute, and the time of a look.
+        // Until the first failing look, 30 s, and one more look.
         assert!((30 * SECOND..42 * SECOND).contains(&after), "{after:?}");
         script.fails_name(&own("web-0"), None);
         until(&mut discovery, &first).await;
@@ -116,7 +116,7 @@ async fn a_name_that_fails_now_and_then_stays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn slow_names_have_their_turn_all_of_them() {
+async fn all_slow_names_get_their_turn() {
     let script = Script::new();
     script.slow(RecordType::A, 300 * SECOND / 1000);
     script.pods(SERVICE, 1..=64);
@@ -130,15 +130,15 @@ async fn slow_names_have_their_turn_all_of_them() {
         .map(|(host, pod)| named(host, &pod))
         .collect();
     until(&mut discovery, &pods).await;
-    // And none is forgotten while others have theirs.
+    // None is forgotten while others get theirs.
     for _ in 0..50 {
         assert_eq!(set(&mut discovery).await, pods);
     }
 }
 
-/// Those that nobody answers for take all the time that they get.
+/// Names without an answer use up all the time that they get.
 #[tokio::test(start_paused = true)]
-async fn names_that_nobody_answers_for_keep_no_other_from_its_turn() {
+async fn names_without_an_answer_do_not_keep_others_from_their_turn() {
     let (script, mut discovery, _) = stateful().await;
     for pod in 0..40 {
         let pod = format!("a-{pod}");
@@ -155,7 +155,7 @@ async fn names_that_nobody_answers_for_keep_no_other_from_its_turn() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn names_that_are_made_up_shut_out_no_pod() {
+async fn made_up_names_do_not_keep_out_a_pods() {
     let (script, mut discovery, _) = stateful().await;
     for pod in 0..100 {
         discovery.wanted(&format!("made-up-{pod}"));
@@ -168,7 +168,7 @@ async fn names_that_are_made_up_shut_out_no_pod() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn names_are_asked_for_with_the_service_until_nobody_wants_them() {
+async fn names_are_looked_up_with_the_service_until_nobody_asks_for_them() {
     let (script, mut discovery, _) = stateful().await;
     script.take_asked();
     run(&mut discovery, 60 * SECOND).await;
@@ -191,7 +191,7 @@ async fn names_are_asked_for_with_the_service_until_nobody_wants_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_that_is_told_again_is_kept() {
+async fn a_name_that_is_asked_for_again_is_kept() {
     let (_script, mut discovery, first) = stateful().await;
     for _ in 0..10 {
         discovery.wanted("web-0");
@@ -201,7 +201,7 @@ async fn a_name_that_is_told_again_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clone_in_another_room_knows_what_is_wanted() {
+async fn a_clone_in_another_runtime_knows_the_wanted_names() {
     let (_script, discovery, _) = stateful().await;
     let other = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -221,7 +221,7 @@ async fn a_clone_in_another_room_knows_what_is_wanted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_srv_records_dont_tell_names_they_are_asked_for() {
+async fn names_are_looked_up_if_srv_records_do_not_carry_them() {
     let script = Script::new();
     let services = (0..3).map(|pod| Service {
         priority: 0,

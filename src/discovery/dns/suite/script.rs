@@ -1,4 +1,4 @@
-//! A resolver that says what it is told.
+//! A scripted resolver.
 
 use std::{
     collections::HashMap,
@@ -21,12 +21,12 @@ use crate::{
     endpoint::Endpoint,
 };
 
-/// How long a name server that is there takes.
+/// How long a name server takes to answer.
 const LATENCY: Duration = Duration::from_millis(1);
-/// How long it takes to know that there is none.
+/// How long it takes until a silent name server counts as failed.
 const SILENCE: Duration = Duration::from_secs(4);
 
-/// What is said to a question.
+/// The answer to a question.
 #[derive(Clone, Debug)]
 pub(super) enum Say {
     Addresses(Vec<IpAddr>),
@@ -43,27 +43,27 @@ pub(super) enum Say {
     Silence,
 }
 
-/// Clones are the same resolver.
+/// The resolver. Clones share its state.
 #[derive(Clone, Default)]
 pub(super) struct Script(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
     search: Vec<Name>,
-    /// What there is by name and type; all else is NXDOMAIN, or NODATA where the name has something.
+    /// The records by name and type. Anything else is NXDOMAIN, or NODATA if the name has other records.
     zone: HashMap<(String, RecordType), Say>,
-    /// What is said to every question, instead.
+    /// The answer to every question, instead of the zone.
     instead: Option<Say>,
-    /// What is said to every question of a type.
+    /// The answer to every question of a type.
     failing: HashMap<RecordType, Say>,
-    /// What is said to every question over TCP, if anything else than over UDP.
+    /// The answer to every question over TCP, if it differs from UDP.
     over_tcp: Option<Say>,
-    /// How long answers to questions of a type take, where that is longer than usual.
+    /// How long answers to questions of a type take, if longer than usual.
     slow: HashMap<RecordType, Duration>,
-    /// And to every question for a name.
+    /// The answer to every question for a name.
     failing_names: HashMap<String, Say>,
     ttl: Duration,
-    /// The names at the end of those that are aliases.
+    /// The owners of records, by alias.
     owners: HashMap<String, String>,
     /// The aliases that come along with SRV records.
     aliases: Vec<(String, String)>,
@@ -71,7 +71,7 @@ struct State {
 }
 
 impl Script {
-    /// A resolver that knows nothing, with a pod's search list and a TTL of 30 s.
+    /// A resolver with an empty zone, a pod's search list and a TTL of 30 s.
     pub(super) fn new() -> Self {
         let script = Self::default();
         script.search(&[
@@ -98,18 +98,18 @@ impl Script {
         self.lock().zone.insert((name.to_owned(), record_type), say);
     }
 
-    /// SRV records of `name` are those of `owner`, of which it is an alias.
+    /// Makes `name` an alias of `owner`, which has the SRV records.
     pub(super) fn owner(&self, name: &str, owner: &str) {
         self.lock().owners.insert(name.to_owned(), owner.to_owned());
     }
 
-    /// What comes along with SRV records says that `name` is an alias of `target`.
+    /// Adds an alias to what comes along with SRV records: `name` for `target`.
     pub(super) fn alias(&self, name: &str, target: &str) {
         let alias = (name.to_owned(), target.to_owned());
         self.lock().aliases.push(alias);
     }
 
-    /// A records.
+    /// Sets the A records of `name`.
     pub(super) fn pods(&self, name: &str, hosts: impl IntoIterator<Item = u8>) {
         let addresses = hosts.into_iter().map(address).collect();
         self.say(name, RecordType::A, Say::Addresses(addresses));
@@ -119,27 +119,27 @@ impl Script {
         self.lock().zone.retain(|(known, _), _| known != name);
     }
 
-    /// Says so to every question, until `None`.
+    /// Answers every question with this, until `None`.
     pub(super) fn instead(&self, say: Option<Say>) {
         self.lock().instead = say;
     }
 
-    /// Says so to every question of a type.
+    /// Answers every question of a type with this.
     pub(super) fn fails(&self, record_type: RecordType, say: Say) {
         self.lock().failing.insert(record_type, say);
     }
 
-    /// Says so to every question over TCP.
+    /// Answers every question over TCP with this.
     pub(super) fn fails_over_tcp(&self, say: Say) {
         self.lock().over_tcp = Some(say);
     }
 
-    /// Takes so long for every question of a type.
+    /// Delays answers to every question of a type by `time`.
     pub(super) fn slow(&self, record_type: RecordType, time: Duration) {
         self.lock().slow.insert(record_type, time);
     }
 
-    /// Says so to every question for a name, until `None`.
+    /// Answers every question for a name with this, until `None`.
     pub(super) fn fails_name(&self, name: &str, say: Option<Say>) {
         let mut state = self.lock();
         match say {
@@ -148,7 +148,7 @@ impl Script {
         };
     }
 
-    /// The zone is empty to all who ask: NXDOMAIN.
+    /// Empties the zone until the result is dropped: every answer is NXDOMAIN.
     pub(super) fn blank(&self) -> Blank<'_> {
         Blank {
             zone: std::mem::take(&mut self.lock().zone),
@@ -156,7 +156,7 @@ impl Script {
         }
     }
 
-    /// How many questions there have been since the last time this was called.
+    /// The questions since the last call.
     pub(super) fn take_asked(&self) -> Vec<(String, RecordType)> {
         let asked = std::mem::take(&mut self.lock().asked);
         asked
@@ -165,7 +165,7 @@ impl Script {
             .collect()
     }
 
-    /// When each of the questions of a type came.
+    /// When each question of a type came.
     pub(super) fn times(&self, record_type: RecordType) -> Vec<Instant> {
         let state = self.lock();
         let asked = state.asked.iter();
@@ -180,7 +180,7 @@ impl Script {
     }
 }
 
-/// Gives a zone back that was blank.
+/// Restores the zone when dropped.
 pub(super) struct Blank<'a> {
     zone: HashMap<(String, RecordType), Say>,
     script: &'a Script,
@@ -196,7 +196,7 @@ pub(super) fn address(host: u8) -> IpAddr {
     Ipv4Addr::new(10, 0, 0, host).into()
 }
 
-/// The endpoints at port 80 of those hosts.
+/// The endpoints of these hosts at port 80.
 pub(super) fn hosts(hosts: impl IntoIterator<Item = u8>) -> Vec<Endpoint> {
     let endpoint = |host| Endpoint::new((address(host), 80).into());
     hosts.into_iter().map(endpoint).collect()
@@ -268,7 +268,7 @@ impl Resolve for Script {
         let asked = (name, query.record_type, Instant::now());
         script.lock().asked.push(asked);
         Box::pin(async move {
-            // What is said is what there is when the question arrives, not when the answer does.
+            // The zone counts as it is when the question arrives, not when the answer leaves.
             let answer = script.lock().answer(&query, over);
             let silent = matches!(&answer, Err(error) if error.is_timeout());
             let slow = script.lock().slow.get(&query.record_type).copied();

@@ -1,4 +1,4 @@
-//! SRV records: row 5 of the promises.
+//! SRV records.
 
 use std::net::IpAddr;
 
@@ -20,7 +20,7 @@ fn service(target: &str, port: u16) -> Service {
     }
 }
 
-/// A StatefulSet's pods, those of `glued` with their addresses.
+/// A StatefulSet's pods, the first `glued` with their addresses.
 fn stateful(pods: u8, glued: u8, truncated: bool) -> Say {
     let target = |pod| format!("web-{pod}.{SERVICE}");
     Say::Services {
@@ -47,7 +47,7 @@ fn discover(script: &Script) -> impl Discovery + use<> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hostnames_come_with_the_pods_in_one_exchange() {
+async fn hostnames_and_addresses_come_in_one_answer() {
     let script = Script::new();
     script.say(PORT, Srv, stateful(3, 3, false));
     assert_eq!(set(&mut discover(&script)).await, named([1, 2, 3]));
@@ -55,7 +55,7 @@ async fn hostnames_come_with_the_pods_in_one_exchange() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn missing_addresses_cost_one_question_for_all_and_the_hostnames() {
+async fn missing_addresses_come_from_the_services_own_name_without_hostnames() {
     for (glued, truncated) in [(0, false), (3, true)] {
         let script = Script::new();
         script.say(PORT, Srv, stateful(3, glued, truncated));
@@ -66,9 +66,9 @@ async fn missing_addresses_cost_one_question_for_all_and_the_hostnames() {
     }
 }
 
-/// A packet without room for all addresses need not be marked as cut short.
+/// A packet without room for all addresses need not be marked as truncated.
 #[tokio::test(start_paused = true)]
-async fn where_some_addresses_are_missing_tcp_may_have_them_all() {
+async fn if_some_addresses_are_missing_the_question_is_asked_again_over_tcp() {
     let script = Script::new();
     script.say(PORT, Srv, stateful(3, 2, false));
     script.pods(SERVICE, [1, 2, 3]);
@@ -78,9 +78,9 @@ async fn where_some_addresses_are_missing_tcp_may_have_them_all() {
     assert_eq!(script.take_asked(), questions);
 }
 
-/// Whichever targets it names, and whatever is known of those: nobody knows which ones it lacks.
+/// It holds for any targets that it names, and whatever is known about them: nobody knows which ones it lacks.
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_truncated_is_never_told_as_whole() {
+async fn a_truncated_answer_never_becomes_the_set() {
     let cut = |services, glue| Say::Services {
         services,
         glue,
@@ -114,7 +114,7 @@ async fn an_answer_that_is_truncated_is_never_told_as_whole() {
                     assert_eq!(set, named([1, 2, 3]));
                 }
             }
-            // It is no set to begin with, either, as truncated A records are none.
+            // Nor is it the first set.
             let first = super::answer(&mut discover(&script)).await;
             first.expect_err("some are missing");
 
@@ -124,13 +124,13 @@ async fn an_answer_that_is_truncated_is_never_told_as_whole() {
     }
 }
 
-/// The next set that is not that of pods 1 to 3.
+/// The next set other than pods 1 to 3.
 async fn until_other(dns: &mut impl Discovery) -> Vec<Endpoint> {
     next(dns, &named([1, 2, 3])).await.0
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_error_of_a_truncated_answer_without_a_stand_in_says_so() {
+async fn a_truncated_answer_without_the_services_own_addresses_is_an_error_that_says_so() {
     let script = Script::new();
     script.say(PORT, Srv, stateful(3, 3, true));
     let error = answer(&mut discover(&script))
@@ -140,9 +140,9 @@ async fn the_error_of_a_truncated_answer_without_a_stand_in_says_so() {
     assert!(error.is_truncated() && !error.is_not_found(), "{error}");
 }
 
-/// A website's address, say: of very many targets some may come and go, but not nearly all.
+/// The parent's addresses may be a website's. Of very many targets some may come and go, but not nearly all.
 #[tokio::test(start_paused = true)]
-async fn of_very_many_targets_half_have_to_have_an_address_for_the_parent_to_stand_in() {
+async fn of_very_many_targets_the_services_own_name_needs_addresses_for_half() {
     for truncated in [false, true] {
         let script = Script::new();
         script.say(PORT, Srv, stateful(100, 0, truncated));
@@ -155,7 +155,7 @@ async fn of_very_many_targets_half_have_to_have_an_address_for_the_parent_to_sta
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_of_the_other_family_only_is_found_there() {
+async fn a_service_of_the_other_family_only_is_found() {
     let script = Script::new();
     script.say(PORT, Srv, stateful(1, 0, false));
     let v6: IpAddr = "fd00::1".parse().expect("an address");
@@ -165,7 +165,7 @@ async fn a_service_of_the_other_family_only_is_found_there() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ports_that_differ_need_their_own_addresses() {
+async fn targets_with_different_ports_need_their_own_addresses() {
     let target = |pod| format!("web-{pod}.{SERVICE}");
     let services = vec![service(&target(1), 80), service(&target(2), 8080)];
     let say = |glue: &[u8]| Say::Services {
@@ -184,7 +184,7 @@ async fn ports_that_differ_need_their_own_addresses() {
         ports.collect()
     };
     assert_eq!(ports(set(&mut dns).await), [80, 8080]);
-    // Which port is whose isn't to be had from the service's own addresses.
+    // The service's own addresses don't say which port belongs to which.
     script.say(PORT, Srv, say(&[1]));
     script.pods(SERVICE, [1, 2]);
     script.pods(&target(2), [2]);
@@ -195,7 +195,7 @@ async fn ports_that_differ_need_their_own_addresses() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pods_without_hostnames_are_named_by_their_addresses_and_have_none() {
+async fn targets_named_by_their_address_have_no_hostname() {
     let v6: IpAddr = "fd00::1".parse().expect("an address");
     let targets = [
         ("10-0-0-1", address(1)),
@@ -240,9 +240,9 @@ async fn a_pod_of_two_families_counts_once() {
     );
 }
 
-/// RFC 2782: the lowest priority first; a target of "." means that the service is not to be had.
+/// RFC 2782: the lowest priority is used; a target of "." means that there is no such service.
 #[tokio::test(start_paused = true)]
-async fn the_lowest_priority_counts_and_a_root_target_is_nothing() {
+async fn the_lowest_priority_counts_and_a_root_target_means_no_pods() {
     let target = |pod| format!("web-{pod}.{SERVICE}");
     let backup = Service {
         priority: 5,
@@ -277,9 +277,9 @@ async fn the_lowest_priority_counts_and_a_root_target_is_nothing() {
     );
 }
 
-/// CoreDNS shares 100 out among the pods: 100, then 50 each, then 33.
+/// CoreDNS divides 100 among the pods: 100, then 50 each, then 33.
 #[tokio::test(start_paused = true)]
-async fn weights_count_where_they_differ() {
+async fn weights_count_only_if_they_differ() {
     let target = |pod| format!("web-{pod}.{SERVICE}");
     let say = |weights: &[u16]| {
         let weighted = |(pod, &weight)| Service {
@@ -305,7 +305,7 @@ async fn weights_count_where_they_differ() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_pod_at_the_same_address_is_another_pod() {
+async fn another_hostname_at_the_same_address_is_another_pod() {
     let script = Script::new();
     let at = |pod: u8| Say::Services {
         services: vec![service(&format!("web-{pod}.{SERVICE}"), 80)],
@@ -322,7 +322,7 @@ async fn another_pod_at_the_same_address_is_another_pod() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_short_service_name_is_walked_as_any_other() {
+async fn a_short_service_name_goes_through_the_search_list() {
     let script = Script::new();
     script.say(PORT, Srv, stateful(2, 2, false));
     let mut dns = with(Dns::srv("_http._tcp.web").expect("a service"), &script);
@@ -334,7 +334,7 @@ async fn a_short_service_name_is_walked_as_any_other() {
 
 const NODES: &str = "hosts.example";
 
-/// SRV records of nodes that have names of their own, without their addresses.
+/// SRV records that point to nodes by their own names, without addresses.
 fn nodes(nodes: impl IntoIterator<Item = u8>) -> Say {
     let target = |node| service(&format!("node{node}.{NODES}"), 8080);
     Say::Services {
@@ -350,7 +350,7 @@ fn at_8080(hosts: impl IntoIterator<Item = u8>) -> Vec<Endpoint> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn targets_elsewhere_are_asked_for_and_another_machines_address_is_not_used() {
+async fn targets_outside_of_the_service_are_looked_up_and_the_services_own_name_is_not() {
     for parent in [Some(99), None] {
         let script = Script::new();
         script.say(PORT, Srv, nodes([1, 2]));
@@ -365,9 +365,9 @@ async fn targets_elsewhere_are_asked_for_and_another_machines_address_is_not_use
     }
 }
 
-/// The service's name is that of a website, say: it has not as many addresses as there are targets.
+/// The service's name may be a website's: it has fewer addresses than there are targets.
 #[tokio::test(start_paused = true)]
-async fn a_parent_with_too_few_addresses_does_not_stand_in() {
+async fn a_services_own_name_with_too_few_addresses_is_not_used() {
     let script = Script::new();
     script.say(PORT, Srv, stateful(2, 0, false));
     script.pods(SERVICE, [99]);
@@ -377,7 +377,7 @@ async fn a_parent_with_too_few_addresses_does_not_stand_in() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn targets_below_a_parent_that_fails_are_asked_for() {
+async fn targets_are_looked_up_if_the_services_own_name_fails() {
     let script = Script::new();
     script.say(PORT, Srv, stateful(2, 0, false));
     script.fails_name(SERVICE, Some(Say::ServFail));
@@ -386,11 +386,11 @@ async fn targets_below_a_parent_that_fails_are_asked_for() {
     assert_eq!(set(&mut discover(&script)).await, named([1, 2]));
 }
 
-/// As long as one question may take.
+/// The most time that one question may take.
 const LOOK: Duration = Duration::from_secs(4);
 
 #[tokio::test(start_paused = true)]
-async fn a_look_takes_no_longer_than_a_question_may_and_what_has_come_by_then_counts() {
+async fn a_look_takes_no_longer_than_one_question_and_uses_what_came_by_then() {
     let target = |pod| format!("web-{pod}.{SERVICE}");
     for tcp_is_silent in [false, true] {
         for silent_target in [false, true] {
@@ -416,7 +416,7 @@ async fn a_look_takes_no_longer_than_a_question_may_and_what_has_come_by_then_co
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_family_that_is_silent_leaves_the_other_one_its_time() {
+async fn a_silent_family_leaves_time_for_the_other_one() {
     let v6: Vec<IpAddr> = vec!["fd00::1".parse().expect("an address")];
     let target = format!("web-1.{SERVICE}");
     for name in [SERVICE, &target] {
@@ -432,7 +432,7 @@ async fn a_family_that_is_silent_leaves_the_other_one_its_time() {
     }
 }
 
-/// A slow one of the preferred family isn't passed over for the other one.
+/// A slow answer of the preferred family isn't dropped for the other one's.
 #[tokio::test(start_paused = true)]
 async fn slow_addresses_of_the_services_own_name_are_waited_for() {
     let script = Script::new();
@@ -445,7 +445,7 @@ async fn slow_addresses_of_the_services_own_name_are_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn targets_below_a_parent_without_addresses_are_asked_for() {
+async fn targets_are_looked_up_if_the_services_own_name_has_no_addresses() {
     let script = Script::new();
     script.say(PORT, Srv, stateful(2, 0, false));
     script.pods(&format!("web-1.{SERVICE}"), [1]);
@@ -457,7 +457,7 @@ async fn targets_below_a_parent_without_addresses_are_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn srv_records_whose_targets_have_no_address_are_an_error_and_never_nothing() {
+async fn srv_records_whose_targets_have_no_address_are_an_error_not_an_empty_set() {
     let script = Script::new();
     script.say(PORT, Srv, nodes([1, 2]));
     let dns = Dns::srv(&format!("{PORT}.")).expect("a service");
@@ -470,7 +470,7 @@ async fn srv_records_whose_targets_have_no_address_are_an_error_and_never_nothin
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_target_that_can_not_be_asked_for_keeps_its_last_address_for_a_minute() {
+async fn a_target_whose_lookup_fails_keeps_its_last_address_for_a_minute() {
     let script = Script::new();
     script.say(PORT, Srv, nodes([1, 2]));
     script.pods(&format!("node1.{NODES}"), [1]);
@@ -486,7 +486,7 @@ async fn a_target_that_can_not_be_asked_for_keeps_its_last_address_for_a_minute(
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_target_has_its_minute_each_time_though_another_one_never_has_an_address() {
+async fn each_failing_target_gets_its_minute_though_another_one_always_fails() {
     let script = Script::new();
     let node = |node: u8| format!("node{node}.{NODES}");
     script.say(PORT, Srv, nodes([1, 2, 3]));
@@ -504,17 +504,16 @@ async fn each_target_has_its_minute_each_time_though_another_one_never_has_an_ad
         script.fails_name(&node(2), None);
         until(&mut dns, &at_8080([1, 2])).await;
     }
-    // One that isn't named any more has gone: what is missing is another one.
+    // A target that isn't named any more is gone at once: the failing one is another.
     script.say(PORT, Srv, nodes([1, 3]));
     let (last, stayed) = next(&mut dns, &at_8080([1, 2])).await;
     assert_eq!(last, at_8080([1]));
     assert!(stayed < 10 * SECOND, "{stayed:?}");
 }
 
-/// By the service's own name it isn't known which address is whose.
+/// Addresses from the service's own name don't say which target they belong to.
 #[tokio::test(start_paused = true)]
-async fn addresses_by_the_services_own_name_stay_for_a_minute_where_a_target_can_not_be_asked_for()
-{
+async fn addresses_from_the_services_own_name_stay_for_a_minute_if_a_target_fails() {
     let script = Script::new();
     script.say(PORT, Srv, stateful(2, 0, false));
     script.pods(SERVICE, [1, 2]);
@@ -531,7 +530,7 @@ async fn addresses_by_the_services_own_name_stay_for_a_minute_where_a_target_can
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_came_over_udp_is_used_where_tcp_leads_to_nothing() {
+async fn the_answer_over_udp_is_used_if_tcp_fails() {
     for trouble in [Say::ServFail, Say::Silence, Say::Addresses(Vec::new())] {
         let script = Script::new();
         script.say(PORT, Srv, stateful(3, 2, false));
@@ -546,7 +545,7 @@ async fn what_came_over_udp_is_used_where_tcp_leads_to_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_very_many_targets_without_addresses_some_are_asked_for_and_always_the_same() {
+async fn of_very_many_targets_the_same_64_are_looked_up_each_time() {
     let script = Script::new();
     script.say(PORT, Srv, nodes(0..=255));
     (0..=255).for_each(|node| script.pods(&format!("node{node}.{NODES}"), [node]));
@@ -560,9 +559,9 @@ async fn of_very_many_targets_without_addresses_some_are_asked_for_and_always_th
     assert_eq!(first, second);
 }
 
-/// Consul: a target is the alias of a name whose addresses come along.
+/// Consul does this: a target is an alias of a name whose addresses come along.
 #[tokio::test(start_paused = true)]
-async fn an_alias_among_the_addresses_that_came_along_is_followed() {
+async fn an_alias_in_the_additional_section_is_followed() {
     let script = Script::new();
     let target = format!("web-1.{SERVICE}");
     script.alias(&target, "x.example");
@@ -581,7 +580,7 @@ async fn an_alias_among_the_addresses_that_came_along_is_followed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn aliases_in_a_circle_or_without_end_are_given_up_and_the_target_is_asked_for() {
+async fn alias_loops_and_long_chains_are_given_up_and_the_target_is_looked_up() {
     let chain = |n: usize| format!("{n}.example");
     let circle = [("0.example", "1.example"), ("1.example", "0.example")];
     let circle = circle.map(|(name, target)| (name.to_owned(), target.to_owned()));
@@ -606,19 +605,19 @@ async fn aliases_in_a_circle_or_without_end_are_given_up_and_the_target_is_asked
 }
 
 #[tokio::test(start_paused = true)]
-async fn hostnames_and_the_parent_are_those_of_the_name_that_has_the_records() {
+async fn hostnames_and_the_services_own_name_come_from_the_owner_of_the_records() {
     const ALIAS: &str = "_http._tcp.shop.example";
     let srv = || Dns::srv(&format!("{ALIAS}.")).expect("a service");
     let script = Script::new();
     script.owner(ALIAS, PORT);
     script.say(ALIAS, Srv, stateful(2, 2, false));
     assert_eq!(set(&mut with(srv(), &script)).await, named([1, 2]));
-    // Without their addresses: the alias's parent is none of theirs.
+    // Without addresses, the owner's parent is used, not the alias's.
     script.say(ALIAS, Srv, stateful(2, 0, false));
     script.pods("shop.example", [98, 99]);
     script.pods(SERVICE, [1, 2]);
     assert_eq!(set(&mut with(srv(), &script)).await, hosts([1, 2]));
-    // An owner that is no SRV name has no parent.
+    // An owner that isn't an SRV name has no parent.
     script.owner(ALIAS, "records.example");
     script.pods("example", [97, 98]);
     script.pods(&format!("web-1.{SERVICE}"), [1]);

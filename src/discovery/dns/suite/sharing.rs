@@ -6,7 +6,7 @@ use crate::discovery::dns::lookup::RecordType;
 const NAME: &str = "web.default.svc.cluster.local.:80";
 const WEB: &str = "web.default.svc.cluster.local";
 
-/// Questions in the five minutes after the first set.
+/// How many questions several readers cost in the five minutes after the first set.
 async fn price(readers: usize) -> usize {
     let script = Script::new();
     script.pods(WEB, [1, 2]);
@@ -28,7 +28,7 @@ async fn price(readers: usize) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn eight_readers_cost_what_one_costs() {
+async fn eight_readers_cost_as_much_as_one() {
     let (one, eight) = (price(1).await, price(8).await);
     // Two families, every 5 s ± 10 %.
     assert!((110..=150).contains(&one), "{one}");
@@ -65,7 +65,7 @@ async fn a_late_reader_gets_a_fresh_set_at_once() {
     assert!(script.take_asked().is_empty());
 }
 
-/// Nobody has kept the source going for an hour.
+/// A source that wasn't polled for an hour.
 async fn old(script: &Script) -> Shared<Refresher<Script>> {
     script.pods(WEB, [1]);
     let mut first = discovery(NAME, script);
@@ -75,7 +75,7 @@ async fn old(script: &Script) -> Shared<Refresher<Script>> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_late_reader_does_not_get_an_old_set_but_the_next() {
+async fn a_late_reader_gets_the_next_set_instead_of_an_old_one() {
     let script = Script::new();
     let first = old(&script).await;
     script.pods(WEB, [2]);
@@ -100,7 +100,7 @@ async fn if_the_next_answer_is_an_error_a_late_reader_gets_the_old_set_with_its_
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_nobody_answers_a_late_reader_gets_the_old_set_after_three_seconds() {
+async fn while_dns_is_silent_a_late_reader_gets_the_old_set_after_three_seconds() {
     let script = Script::new();
     let first = old(&script).await;
     script.instead(Some(Say::Silence));
@@ -112,7 +112,7 @@ async fn while_nobody_answers_a_late_reader_gets_the_old_set_after_three_seconds
     assert_eq!(asked.elapsed(), 4 * SECOND);
 }
 
-/// In an outage that others know of, there is no reason to wait.
+/// In an outage that other readers have seen, there is no reason to wait.
 #[tokio::test(start_paused = true)]
 async fn a_late_reader_gets_the_old_set_at_once_if_the_source_has_just_failed() {
     let script = Script::new();
@@ -128,12 +128,12 @@ async fn a_late_reader_gets_the_old_set_at_once_if_the_source_has_just_failed() 
     assert_eq!(kept.expect("a set"), hosts([1]));
     assert!(late.age() >= 299 * SECOND, "{:?}", late.age());
     let error = poll_immediate(answer(&mut late)).await.expect("at once");
-    error.expect_err("what others have heard");
+    error.expect_err("the error that others have got");
 }
 
-/// A reader that was away finds what the others have left: the same holds for it.
+/// It holds for a reader that wasn't polled for a while, as for a new one.
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_was_away_does_not_get_an_old_set_either() {
+async fn a_reader_that_was_not_polled_gets_no_old_set_either() {
     let script = Script::new();
     script.pods(WEB, [1]);
     let mut away = discovery(NAME, &script);
@@ -147,7 +147,7 @@ async fn a_reader_that_was_away_does_not_get_an_old_set_either() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_address_never_grows_old() {
+async fn the_set_of_an_address_never_grows_old() {
     let mut first = discovery("10.0.0.1:80", &Script::new());
     set(&mut first).await;
     tokio::time::sleep(3600 * SECOND).await;
@@ -156,7 +156,7 @@ async fn an_address_never_grows_old() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_thousand_forced_refreshes_are_one_question_a_second() {
+async fn a_thousand_forced_refreshes_cost_one_question_a_second() {
     let script = Script::new();
     script.pods(WEB, [1]);
     let shared = discovery(NAME, &script);

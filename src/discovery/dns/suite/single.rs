@@ -1,4 +1,4 @@
-//! One address: row 10 of the promises.
+//! Names with a single address: a virtual IP, or a single pod.
 
 use tracing::Level;
 
@@ -9,7 +9,7 @@ const WEB: &str = "web.default.svc.cluster.local";
 const PORT: &str = "_http._tcp.web.default.svc.cluster.local";
 const HINT: &str = "is `clusterIP: None` set?";
 
-/// What is logged in an hour with one address under `name`, asked for as `target`.
+/// The log of an hour with one address under `name`, looked up as `target`.
 async fn hour(target: &str, name: &str) -> String {
     let script = Script::new();
     script.pods(name, [1]);
@@ -21,7 +21,7 @@ async fn hour(target: &str, name: &str) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_address_of_a_service_may_be_a_virtual_ip_or_its_only_pod() {
+async fn a_services_single_address_is_logged_once_as_either() {
     let script = Script::new();
     script.pods(WEB, [1]);
     for target in [
@@ -37,7 +37,7 @@ async fn one_address_of_a_service_may_be_a_virtual_ip_or_its_only_pod() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_said_of_a_pod_s_own_name_or_of_one_outside_the_cluster() {
+async fn pods_own_names_and_names_outside_the_cluster_are_not_logged() {
     for (target, name) in [
         ("web-0.web:80", "web-0.web.default.svc.cluster.local"),
         (
@@ -51,7 +51,7 @@ async fn nothing_is_said_of_a_pod_s_own_name_or_of_one_outside_the_cluster() {
     }
 }
 
-/// What is logged of SRV records that lead to `target`.
+/// The log with SRV records that point to `target`.
 async fn records(target: &str) -> String {
     let script = Script::new();
     let service = Service {
@@ -71,7 +71,7 @@ async fn records(target: &str) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn srv_records_tell_a_virtual_ip_from_an_only_pod() {
+async fn srv_records_distinguish_a_virtual_ip_from_a_single_pod() {
     let log = records(WEB).await;
     assert_eq!(log.matches("WARN").count(), 1, "{log}");
     assert!(log.contains("the Service has a virtual IP"), "{log}");
@@ -82,7 +82,7 @@ async fn srv_records_tell_a_virtual_ip_from_an_only_pod() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_said_of_pods_that_change_or_are_many() {
+async fn a_changed_address_or_several_are_not_logged() {
     let script = Script::new();
     script.pods(WEB, [1]);
     let log = logged(Level::INFO, async {

@@ -1,4 +1,4 @@
-//! A balancer while DNS is in trouble: rows 1, 6, 7 and 11 of the promises.
+//! A balancer while DNS fails.
 
 use std::sync::{
     Arc,
@@ -14,10 +14,10 @@ use crate::{Balance, discovery::dns::lookup::RecordType};
 const NAME: &str = "web.default.svc.cluster.local.:80";
 const WEB: &str = "web.default.svc.cluster.local";
 
-/// A service that tells whose it is.
+/// A service that answers with its endpoint.
 type Pod = BoxCloneSyncService<(), Endpoint, BoxError>;
 
-/// A balancer over what the script says, its services counted.
+/// A balancer over the script, which counts the services that it makes.
 struct Client {
     balance: Balance<Pod>,
     connections: Arc<AtomicUsize>,
@@ -44,7 +44,7 @@ impl Client {
         self.balance.clone().ready().await?.call(()).await
     }
 
-    /// Ten requests a second; none may fail. The pods that answered.
+    /// Sends ten requests a second, none of which may fail. Returns the pods that answered.
     async fn run(&self, time: Duration) -> Vec<Endpoint> {
         let end = Instant::now() + time;
         let mut pods = Vec::new();
@@ -70,7 +70,7 @@ async fn a_ten_minute_outage_costs_no_request_and_no_connection() {
         script.instead(None);
         client.run(40 * SECOND).await;
         assert!(client.balance.staleness() < Some(6 * SECOND));
-        assert_eq!(client.connections.load(Relaxed), 3, "each pod's, once");
+        assert_eq!(client.connections.load(Relaxed), 3, "one for each pod");
     }
 }
 
@@ -85,12 +85,12 @@ async fn ten_seconds_of_nxdomain_cost_no_request_and_no_connection() {
         client.run(10 * SECOND).await;
         drop(blank);
         client.run(30 * SECOND).await;
-        assert_eq!(client.connections.load(Relaxed), 3, "each pod's, once");
+        assert_eq!(client.connections.load(Relaxed), 3, "one for each pod");
         assert_eq!(client.balance.endpoints().len(), 3);
     }
 }
 
-/// How long it takes at most from a change at the server to the first pick of the new pod.
+/// The longest time, over 40 rounds, from a change at the server to the first pick of the new pod.
 async fn lateness(ttl: u64, configure: impl Fn(Dns) -> Dns) -> Duration {
     let mut longest = Duration::ZERO;
     for round in 0..40 {
@@ -112,7 +112,7 @@ async fn lateness(ttl: u64, configure: impl Fn(Dns) -> Dns) -> Duration {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_is_picked_within_the_ttl_or_five_seconds_and_one() {
+async fn a_new_pod_is_picked_within_the_ttl_or_5_s_plus_1_s() {
     for (ttl, bound) in [(1, 2), (5, 6), (30, 6)] {
         let late = lateness(ttl, |dns| dns).await;
         assert!(late <= bound * SECOND, "TTL {ttl}: {late:?}");
@@ -121,7 +121,7 @@ async fn a_change_is_picked_within_the_ttl_or_five_seconds_and_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_is_picked_within_the_ttl_and_one_second_where_that_is_the_bound() {
+async fn with_max_refresh_at_the_ttl_a_new_pod_is_picked_within_the_ttl_plus_1_s() {
     for ttl in [1, 5, 30] {
         let bound = ttl * SECOND.as_secs();
         let late = lateness(ttl, |dns| dns.max_refresh(Duration::from_secs(bound))).await;
@@ -149,7 +149,7 @@ async fn without_any_answer_requests_fail_in_time_and_recover() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn poison_is_warned_of_once_and_changes_nothing() {
+async fn an_impossible_address_is_warned_about_once_and_keeps_the_set() {
     let script = Script::new();
     script.pods(WEB, [1, 2]);
     let log = logged(Level::WARN, async {
@@ -170,7 +170,7 @@ async fn poison_is_warned_of_once_and_changes_nothing() {
     );
 }
 
-/// The reason survives a reader that forgets its last error at each set.
+/// Readers forget their last error at each set, so the reason must follow each empty one.
 #[tokio::test(start_paused = true)]
 async fn each_empty_set_is_followed_by_its_reason() {
     for on_empty in [OnEmpty::Confirm, OnEmpty::Believe] {
@@ -185,7 +185,7 @@ async fn each_empty_set_is_followed_by_its_reason() {
             let error = answer(&mut discovery).await.expect_err("the reason");
             assert!(error.to_string().contains("NXDOMAIN"), "{error}");
             let next = timeout(SECOND / 100, answer(&mut discovery)).await;
-            // The other family's answer is another one.
+            // The next set may come from the other family.
             let empty = match next {
                 Ok(answer) => answer.expect("a set"),
                 Err(_) => answer(&mut discovery).await.expect("a set"),
@@ -194,7 +194,7 @@ async fn each_empty_set_is_followed_by_its_reason() {
         }
         script.pods(WEB, [1]);
         while set(&mut discovery).await != hosts([1]) {}
-        // Two, for each family is asked on its own.
+        // Two sets, because each family is asked on its own.
         for _ in 0..2 {
             let next = answer(&mut discovery).await;
             assert_eq!(next.expect("no reason is left over"), hosts([1]));
@@ -203,7 +203,7 @@ async fn each_empty_set_is_followed_by_its_reason() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_confirmed_nxdomain_is_why_there_are_no_endpoints() {
+async fn a_confirmed_nxdomain_is_the_cause_of_no_endpoints() {
     let script = Script::new();
     script.pods(WEB, [1]);
     let client = client(discovery(NAME, &script));
@@ -218,7 +218,7 @@ async fn a_confirmed_nxdomain_is_why_there_are_no_endpoints() {
     }
 }
 
-/// That one family has nothing, which is confirmed, makes the other's old addresses no fresher.
+/// One family's confirmed absence doesn't make the other's old addresses fresh.
 #[tokio::test(start_paused = true)]
 async fn a_family_without_addresses_does_not_hide_that_the_other_one_fails() {
     let script = Script::new();
@@ -227,19 +227,19 @@ async fn a_family_without_addresses_does_not_hide_that_the_other_one_fails() {
     run(&mut discovery, 60 * SECOND).await;
     script.say(WEB, RecordType::A, Say::ServFail);
     let end = Instant::now() + 300 * SECOND;
-    set_before_the_failure_is_known(&mut discovery).await;
+    skip_sets_before_the_failure(&mut discovery).await;
     while let Ok(answer) = tokio::time::timeout_at(end, answer(&mut discovery)).await {
         answer.expect_err("no set is fresh");
     }
 }
 
 /// The look for IPv6 addresses may end before the first failed one for IPv4 addresses.
-async fn set_before_the_failure_is_known(discovery: &mut impl Discovery) {
+async fn skip_sets_before_the_failure(discovery: &mut impl Discovery) {
     while answer(discovery).await.is_ok() {}
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_is_warned_about_once_and_what_is_said_of_the_endpoints_is_true() {
+async fn a_failure_is_warned_about_once_with_what_becomes_of_the_endpoints() {
     let script = Script::new();
     let log = logged(Level::INFO, async {
         let mut stream = MembershipStream::new(discovery(NAME, &script));
@@ -253,14 +253,14 @@ async fn a_failure_is_warned_about_once_and_what_is_said_of_the_endpoints_is_tru
     });
     let log = log.await;
     let count = |text: &str| log.matches(text).count();
-    // Each family's is another text.
+    // Each family's error has another text.
     assert_eq!(count("no endpoints yet"), 2, "{log}");
     assert_eq!(count("discovery succeeds again"), 1, "{log}");
     assert_eq!(count("the last endpoints stay"), 2, "{log}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn absurd_intervals_are_taken_for_the_nearest_that_make_sense() {
+async fn absurd_intervals_are_clamped() {
     let (shortest, longest) = (Duration::from_millis(10), Duration::from_secs(86_400));
     let dns = || Dns::new(NAME.parse().expect("a target"));
     let bounds = |dns: &Dns| (dns.settings.pace.min, dns.settings.pace.max);
@@ -290,9 +290,9 @@ async fn absurd_intervals_are_taken_for_the_nearest_that_make_sense() {
     }
 }
 
-/// A failure goes before a "nothing": whatever comes last, callers are told what is wrong.
+/// A failure outranks a negative answer, whichever comes last, so that callers get the cause.
 #[tokio::test(start_paused = true)]
-async fn a_failure_is_told_and_not_that_the_other_family_has_nothing() {
+async fn a_failure_is_reported_rather_than_the_other_familys_absence() {
     let loopback = || Say::Addresses(vec![[127, 0, 0, 1].into()]);
     for (say, expected) in [
         (Say::ServFail, "SERVFAIL"),
@@ -312,19 +312,19 @@ async fn a_failure_is_told_and_not_that_the_other_family_has_nothing() {
                     (say, _) => say.clone(),
                 };
                 let script = Script::new();
-                // So that the other family is NODATA.
+                // Another record makes the other family's answer NODATA.
                 script.say(WEB, RecordType::Srv, Say::ServFail);
                 script.say(WEB, failing, say);
                 let dns = Dns::new(target.parse().expect("a target")).on_empty(on_empty);
                 let client = client(with(dns, &script));
-                told(&client, expected).await;
+                assert_cause(&client, expected).await;
             }
         }
     }
 }
 
-/// Every request fails for a while, with that as the cause.
-async fn told(client: &Client, expected: &str) {
+/// Every request of the next minute fails with `expected` as its cause.
+async fn assert_cause(client: &Client, expected: &str) {
     for _ in 0..20 {
         tokio::time::sleep(3 * SECOND).await;
         let error = client.get().await.expect_err("nobody to send to");
@@ -336,7 +336,7 @@ async fn told(client: &Client, expected: &str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_after_the_last_pod_has_gone_is_told_too() {
+async fn a_failure_after_the_last_pod_has_gone_becomes_the_cause() {
     let script = Script::new();
     script.pods(WEB, [1]);
     let client = client(discovery(NAME, &script));
@@ -349,5 +349,5 @@ async fn a_failure_after_the_last_pod_has_gone_is_told_too() {
     assert!(cause.to_string().contains("no such records"), "{cause}");
     script.say(WEB, RecordType::A, Say::ServFail);
     tokio::time::sleep(10 * SECOND).await;
-    told(&client, "SERVFAIL").await;
+    assert_cause(&client, "SERVFAIL").await;
 }

@@ -1,4 +1,4 @@
-//! Slices as the API server writes them, and what comes of them.
+//! Slices as the API server writes them, and the endpoints that they make.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +21,7 @@ fn slice(family: &str, ports: Value, endpoints: Value) -> EndpointSlice {
     serde_json::from_value(slice).expect("a slice")
 }
 
-/// A slice of IPv4 with a port named `http`.
+/// An IPv4 slice with a port named `http`.
 fn web(endpoints: Value) -> EndpointSlice {
     slice(
         IPV4,
@@ -95,7 +95,7 @@ fn of_two_entries_of_a_pod_the_ready_one_wins() {
 }
 
 #[test]
-fn ready_that_is_not_given_means_yes() {
+fn a_missing_ready_condition_means_ready() {
     for conditions in [json!({}), json!({"ready": null}), Value::Null] {
         check(
             &[web(json!([pod("10.0.0.1", conditions)]))],
@@ -109,10 +109,10 @@ fn ready_that_is_not_given_means_yes() {
 }
 
 #[test]
-fn what_is_not_ready_is_not_used() {
+fn unready_pods_are_not_used() {
     let unready = json!({"ready": false, "serving": false, "terminating": false});
     check(&[web(json!([pod("10.0.0.1", unready)]))], &[]);
-    // Neither serving nor terminating is given: it is as unready as it says.
+    // Without `serving` and `terminating`, `ready: false` decides.
     check(
         &[web(json!([pod("10.0.0.1", json!({"ready": false}))]))],
         &[],
@@ -120,7 +120,7 @@ fn what_is_not_ready_is_not_used() {
 }
 
 #[test]
-fn terminating_pods_are_the_last_resort() {
+fn terminating_pods_are_used_only_without_ready_ones() {
     let both = web(json!([ready("10.0.0.1"), terminating("10.0.0.2")]));
     check(&[both], &["10.0.0.1:80"]);
     let last = [web(json!([
@@ -130,14 +130,14 @@ fn terminating_pods_are_the_last_resort() {
     check(&last, &["10.0.0.2:80", "10.0.0.3:80"]);
     let found = endpoints(last.iter(), V4_FIRST, &port("web:80")).expect("a known port");
     assert!(found.iter().all(Endpoint::is_terminating));
-    // One that terminates and no longer serves is of no use.
+    // A terminating pod that no longer serves isn't used.
     let gone = json!({"ready": false, "serving": false, "terminating": true});
     check(&[web(json!([pod("10.0.0.2", gone)]))], &[]);
 }
 
 #[test]
-fn publish_not_ready_addresses_is_the_controllers_word() {
-    // The controller calls all pods of such a Service ready, also those that terminate.
+fn with_publish_not_ready_addresses_all_pods_count_as_ready() {
+    // The controller marks all pods of such a Service as ready, even terminating ones.
     let published = json!({"ready": true, "serving": false, "terminating": true});
     check(
         &[web(json!([pod("10.0.0.1", published)]))],
@@ -146,7 +146,7 @@ fn publish_not_ready_addresses_is_the_controllers_word() {
 }
 
 #[test]
-fn ipv4_where_there_is_any_unless_ipv6_is_preferred() {
+fn ipv4_is_used_if_there_is_any_unless_ipv6_is_preferred() {
     let ports = || json!([{"name": "http", "port": 80}]);
     let v4 = slice(IPV4, ports(), json!([ready("10.0.0.1")]));
     let v6 = slice(IPV6, ports(), json!([ready("fd00::1")]));
@@ -171,7 +171,7 @@ fn ipv4_where_there_is_any_unless_ipv6_is_preferred() {
 }
 
 #[test]
-fn names_and_further_addresses_are_not_looked_at() {
+fn fqdn_slices_and_second_addresses_are_ignored() {
     let names = slice(
         FQDN,
         json!([{"name": "http", "port": 80}]),
@@ -182,7 +182,7 @@ fn names_and_further_addresses_are_not_looked_at() {
 }
 
 #[test]
-fn each_slice_has_the_number_of_a_named_port() {
+fn a_named_port_has_each_slices_own_number() {
     let at = |number: u16, address| {
         let ports = json!([{"name": "metrics", "port": 9}, {"name": "http", "port": number}]);
         slice(IPV4, ports, json!([ready(address)]))
@@ -191,7 +191,7 @@ fn each_slice_has_the_number_of_a_named_port() {
     let expected = Ok(vec!["10.0.0.1:8080".to_owned(), "10.0.0.2:9090".to_owned()]);
     assert_eq!(found(&slices, V4_FIRST, "web:http"), expected);
     assert_eq!(found(&slices, V4_FIRST, "_http._tcp.web"), expected);
-    // A number means those pods that have it.
+    // A number selects the pods that have it.
     assert_eq!(
         found(&slices, V4_FIRST, "web:9090"),
         Ok(vec!["10.0.0.2:9090".to_owned()])
@@ -199,7 +199,7 @@ fn each_slice_has_the_number_of_a_named_port() {
 }
 
 #[test]
-fn an_srv_name_has_a_protocol() {
+fn an_srv_names_protocol_must_match() {
     let ports = json!([{"name": "dns", "port": 53, "protocol": "UDP"}]);
     let slices = [slice(IPV4, ports, json!([ready("10.0.0.1")]))];
     assert!(found(&slices, V4_FIRST, "_dns._udp.web").is_ok());
@@ -218,7 +218,7 @@ fn a_service_without_ports_takes_any_number_and_no_name() {
         let error = found(&slices, V4_FIRST, "web:http").expect_err("no such port");
         assert!(error.contains("give a number"), "{error}");
     }
-    // A port without a number is every port.
+    // A port without a number means every port.
     let every = [slice(
         IPV4,
         json!([{"name": ""}]),
@@ -246,7 +246,7 @@ fn an_unknown_port_is_an_error_that_names_the_known_ones() {
 
 #[test]
 fn a_service_without_pods_has_no_ports_to_be_wrong_about() {
-    // What the controller writes for a Service that selects nothing.
+    // The controller writes this for a Service that selects no pods.
     check(&[slice(IPV4, Value::Null, Value::Null)], &[]);
     check(&[], &[]);
     let named = found(&[slice(IPV4, json!([]), json!([]))], V4_FIRST, "web:http");
@@ -254,7 +254,7 @@ fn a_service_without_pods_has_no_ports_to_be_wrong_about() {
 }
 
 #[test]
-fn all_that_a_slice_tells_is_kept() {
+fn every_field_of_a_slices_entry_is_kept() {
     let entry = json!({
         "addresses": ["10.0.0.1"],
         "conditions": {"ready": true},
@@ -279,7 +279,7 @@ fn all_that_a_slice_tells_is_kept() {
 }
 
 #[test]
-fn what_is_no_pod_has_no_pods_name() {
+fn a_target_that_is_no_pod_gives_no_pod_name() {
     let entry = json!({"addresses": ["10.0.0.1"], "targetRef": {"kind": "Node", "name": "node-a"}});
     let slices = [web(json!([entry]))];
     let found = endpoints(slices.iter(), V4_FIRST, &port("web:80")).expect("a known port");
@@ -287,13 +287,13 @@ fn what_is_no_pod_has_no_pods_name() {
 }
 
 type Condition = Option<bool>;
-/// One entry of a slice: the last number of its address, and whether it is ready, serving and terminating.
+/// One entry of a slice: the last part of its address, and whether it is ready, serving and terminating.
 type Drawn = (u8, Condition, Condition, Condition);
 
 proptest! {
-    /// Whatever slices there are, the set is that of the rules, applied address by address.
+    /// For any slices, the set equals the one computed by the rules address by address.
     #[test]
-    fn the_rules_applied_address_by_address(
+    fn any_slices_give_the_set_of_the_rules(
         drawn in vec((any::<bool>(), 80..82_u16, vec((1..6_u8, any::<Condition>(), any::<Condition>(), any::<Condition>()), 0..6)), 0..6)
     ) {
         let slices: Vec<_> = drawn.iter().map(|(v6, port, entries)| drawn_slice(*v6, *port, entries)).collect();

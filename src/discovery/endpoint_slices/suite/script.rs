@@ -1,4 +1,4 @@
-//! An API server that says what it is told.
+//! A scripted API server.
 
 use std::{
     collections::BTreeMap,
@@ -22,17 +22,17 @@ use crate::{
     endpoint::Endpoint,
 };
 
-/// How long a server that is there takes.
+/// How long the server takes to answer.
 const LATENCY: Duration = Duration::from_millis(1);
 
-/// What has been asked.
+/// A request that the server got.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
     List,
     Watch(u64),
 }
 
-/// Clones are the same server.
+/// The server. Clones share its state.
 #[derive(Clone, Default)]
 pub(super) struct Script(Arc<Mutex<State>>);
 
@@ -47,7 +47,7 @@ struct State {
     watch: Option<mpsc::UnboundedSender<Result<Event, Reason>>>,
 }
 
-/// Endpoints as the sets have them: what slices tell of them is little here.
+/// The endpoints that sets have here: addresses, and that they aren't terminating.
 pub(super) fn hosts(hosts: impl IntoIterator<Item = u8>) -> Vec<Endpoint> {
     let endpoint = |host| Endpoint::new(([10, 0, 0, host], 80).into()).with_terminating(false);
     hosts.into_iter().map(endpoint).collect()
@@ -66,7 +66,7 @@ fn slice(name: &str, hosts: impl IntoIterator<Item = u8>, version: u64) -> Endpo
 }
 
 impl Script {
-    /// The slice of that name has these pods now, and a watch tells so.
+    /// Gives a slice these pods, and tells the watch.
     pub(super) fn slice(&self, name: &str, hosts: impl IntoIterator<Item = u8>) {
         let mut state = self.lock();
         state.version += 1;
@@ -75,7 +75,7 @@ impl Script {
         state.tell(What::Applied(slice));
     }
 
-    /// The same, while no watch hears of it.
+    /// Gives a slice these pods, without telling the watch.
     pub(super) fn slice_unheard(&self, name: &str, hosts: impl IntoIterator<Item = u8>) {
         let watch = self.lock().watch.take();
         self.slice(name, hosts);
@@ -95,33 +95,33 @@ impl Script {
         state.tell(What::Bookmark);
     }
 
-    /// Every list fails from now on, or none.
+    /// Makes every list fail from now on, or none.
     pub(super) fn refuse_lists(&self, reason: Option<Reason>) {
         self.lock().refuse_list = reason;
     }
 
-    /// Every watch fails from now on, or none.
+    /// Makes every watch fail to open from now on, or none.
     pub(super) fn refuse_watches(&self, reason: Option<Reason>) {
         self.lock().refuse_watch = reason;
     }
 
-    /// Nothing is answered any more, or everything.
+    /// Makes the server answer nothing any more, or everything.
     pub(super) fn silent(&self, silent: bool) {
         self.lock().silent = silent;
     }
 
-    /// The watch under way fails.
+    /// Makes the open watch fail.
     pub(super) fn fail(&self, reason: Reason) {
         let watch = self.lock().watch.take().expect("a watch");
         watch.send(Err(reason)).expect("somebody watches");
     }
 
-    /// The watch under way ends.
+    /// Ends the open watch.
     pub(super) fn end(&self) {
         assert!(self.lock().watch.take().is_some(), "a watch");
     }
 
-    /// What has been asked since the last time.
+    /// The requests since the last call.
     pub(super) fn asked(&self) -> Vec<Asked> {
         let asked = self.asked_at();
         asked.into_iter().map(|(asked, _)| asked).collect()
@@ -135,7 +135,7 @@ impl Script {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The answer to a question, once it has one.
+    /// Answers a request after the latency, unless the server is silent.
     async fn answer<T>(
         &self,
         answer: impl FnOnce(&mut State) -> Result<T, Reason>,
@@ -159,7 +159,7 @@ impl State {
             version: self.version.to_string(),
         };
         if let Some(watch) = &self.watch {
-            // A watch that has been given up hears nothing.
+            // The send fails if the client has dropped the watch.
             let _ = watch.send(Ok(event));
         }
     }

@@ -1,4 +1,4 @@
-//! While all is well.
+//! The API server works.
 
 use super::*;
 use crate::Balance;
@@ -22,7 +22,7 @@ async fn the_first_set_is_the_list_and_the_watch_goes_on_from_there() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_is_not_there_has_no_pods_which_is_believed_at_once() {
+async fn a_missing_service_is_an_empty_set_at_once() {
     let script = Script::default();
     let mut discovery = discovery(&script);
     let began = Instant::now();
@@ -31,7 +31,7 @@ async fn a_service_that_is_not_there_has_no_pods_which_is_believed_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_told_before_the_list_is_there() {
+async fn there_is_no_set_before_the_list() {
     let script = Script::default();
     script.slice("web-a", [1]);
     script.silent(true);
@@ -40,7 +40,7 @@ async fn nothing_is_told_before_the_list_is_there() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_that_moves_from_slice_to_slice_is_not_missing_in_between() {
+async fn a_pod_that_moves_between_slices_is_never_missing() {
     let script = Script::default();
     script.slice("web-a", [1, 2]);
     script.slice("web-b", [3]);
@@ -52,7 +52,7 @@ async fn a_pod_that_moves_from_slice_to_slice_is_not_missing_in_between() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_ends_goes_on_from_the_last_version_even_a_bookmarks() {
+async fn a_watch_that_ends_goes_on_from_the_last_version_or_bookmark() {
     let script = Script::default();
     script.slice("web-a", [1]);
     let mut discovery = discovery(&script);
@@ -67,7 +67,7 @@ async fn a_watch_that_ends_goes_on_from_the_last_version_even_a_bookmarks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_set_is_told_anew_when_a_watch_has_settled_and_at_bookmarks() {
+async fn the_set_is_yielded_again_when_a_watch_has_settled_and_at_bookmarks() {
     let script = Script::default();
     script.slice("web-a", [1]);
     let mut discovery = discovery(&script);
@@ -83,7 +83,7 @@ async fn the_set_is_told_anew_when_a_watch_has_settled_and_at_bookmarks() {
     assert_eq!(script.asked().len(), 2, "one list, one watch");
 }
 
-/// What a balancer makes of it: its knowledge of a quiet Service is never older than a bookmark.
+/// A balancer's staleness of a quiet Service never exceeds the time between bookmarks.
 #[tokio::test(start_paused = true)]
 async fn staleness_stays_below_a_minute_while_a_quiet_watch_is_alive() {
     let script = Script::default();
@@ -103,7 +103,7 @@ async fn staleness_stays_below_a_minute_while_a_quiet_watch_is_alive() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unknown_port_is_an_error_that_ends_when_the_port_is_there() {
+async fn an_unknown_port_is_an_error_until_the_slices_change() {
     let script = Script::default();
     script.slice("web-a", [1]);
     let mut discovery = follow("web.default:grpc", &script);

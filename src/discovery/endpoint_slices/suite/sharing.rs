@@ -31,7 +31,7 @@ async fn a_late_reader_gets_the_set_of_a_quiet_watch_at_once() {
     let mut late = first.clone();
     let answer = poll_immediate(answer(&mut late)).await.expect("at once");
     assert_eq!(answer.expect("a set"), hosts([1]));
-    // Since the watch has settled.
+    // Its age counts from when the watch settled.
     assert!((48 * SECOND..50 * SECOND).contains(&late.age()));
     assert_eq!(script.asked(), []);
 }
@@ -56,7 +56,7 @@ async fn readers_that_follow_each_other_closely_share_a_watch_and_a_later_one_be
     assert_eq!(script.asked(), [Asked::List, Asked::Watch(1)]);
 }
 
-/// Nobody has polled the source for an hour, in which much has happened; of some of it the watch has told.
+/// A source that wasn't polled for an hour. Of the changes since, the watch has only some.
 async fn old(script: &Script) -> Shared<Watcher<Script>> {
     script.slice("web-a", [1]);
     let mut first = discovery(script);
@@ -69,7 +69,7 @@ async fn old(script: &Script) -> Shared<Watcher<Script>> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_late_reader_gets_neither_an_old_set_nor_what_an_old_watch_tells() {
+async fn a_late_reader_gets_neither_an_old_set_nor_an_old_watchs_events() {
     let script = Script::default();
     let first = old(&script).await;
     let mut late = first.clone();

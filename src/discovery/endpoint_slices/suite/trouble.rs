@@ -1,4 +1,4 @@
-//! While the API server is away, says no, or has forgotten.
+//! The API server is away, refuses, or has lost its history.
 
 use super::*;
 use crate::{Balance, discovery::endpoint_slices::rbac::Forbidden};
@@ -10,7 +10,7 @@ fn server_error() -> Reason {
     }
 }
 
-/// A watch under way, which has settled.
+/// Discovery with an open watch that has settled.
 async fn watching(script: &Script) -> Shared<Watcher<Script>> {
     script.slice("web-a", [1, 2]);
     let mut discovery = discovery(script);
@@ -20,7 +20,7 @@ async fn watching(script: &Script) -> Shared<Watcher<Script>> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn errors_back_off_to_30_seconds_and_change_nothing() {
+async fn errors_back_off_to_30_seconds_and_keep_the_set() {
     let script = Script::default();
     let mut discovery = watching(&script).await;
     script.refuse_lists(Some(server_error()));
@@ -49,7 +49,7 @@ async fn errors_back_off_to_30_seconds_and_change_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_api_server_away_for_hours_leaves_the_last_set_and_staleness_tells() {
+async fn an_api_server_away_for_hours_leaves_the_last_set_and_staleness_grows() {
     let script = Script::default();
     script.slice("web-a", [1, 2]);
     let balance = Balance::builder(discovery(&script)).build(|_: &Endpoint| {
@@ -62,7 +62,7 @@ async fn the_api_server_away_for_hours_leaves_the_last_set_and_staleness_tells()
     assert_eq!(balance.endpoints().len(), 2);
     assert!(balance.staleness().expect("an answer") > 3 * PATIENCE - MINUTE);
     script.silent(false);
-    // The longest pause, and an answer that doesn't come.
+    // The longest pause, plus the timeout of an answer.
     tokio::time::sleep(50 * SECOND).await;
     assert!(balance.staleness().expect("an answer") < 50 * SECOND);
 }
@@ -79,7 +79,7 @@ async fn a_list_after_an_error_replaces_the_set_without_a_gap() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn history_that_is_gone_is_made_good_by_a_list_at_once() {
+async fn an_expired_watch_is_followed_by_a_list_at_once() {
     let script = Script::default();
     let mut discovery = watching(&script).await;
     let began = Instant::now();
@@ -96,7 +96,7 @@ async fn history_that_is_gone_is_made_good_by_a_list_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_refused_for_its_age_is_made_good_by_a_list_too() {
+async fn a_watch_whose_version_has_expired_is_followed_by_a_list() {
     let script = Script::default();
     let mut discovery = watching(&script).await;
     script.refuse_watches(Some(Reason::Expired));
@@ -104,19 +104,19 @@ async fn a_watch_refused_for_its_age_is_made_good_by_a_list_too() {
     assert_eq!(set(&mut discovery).await, hosts([1, 2]));
     let again = [Asked::Watch(1), Asked::List, Asked::Watch(1)];
     assert_eq!(script.asked(), again);
-    // Were it refused for ever, that would be a list now and then.
+    // If every watch is refused, lists are paced.
     let sets = run(&mut discovery, 10 * MINUTE).await.len();
     assert!((15..60).contains(&sets), "{sets}");
     script.refuse_watches(None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn watches_that_end_at_once_are_an_error_and_paced() {
+async fn watches_that_end_at_once_are_a_paced_error() {
     let script = Script::default();
     let mut discovery = watching(&script).await;
     script.end();
     for _ in 0..5 {
-        // The next one has been opened, and is ended before it has settled.
+        // Ends the next watch before it has settled.
         run(&mut discovery, SECOND / 100).await;
         script.end();
         let error = error(&mut discovery).await;
@@ -127,7 +127,7 @@ async fn watches_that_end_at_once_are_an_error_and_paced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_watch_is_replaced_from_where_it_stood() {
+async fn a_silent_watch_is_reopened_from_its_last_version() {
     let script = Script::default();
     let mut discovery = watching(&script).await;
     let answers = run(&mut discovery, 90 * SECOND).await;
@@ -139,7 +139,7 @@ async fn a_silent_watch_is_replaced_from_where_it_stood() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_hangs_is_noticed_after_100_seconds_and_10() {
+async fn a_server_that_hangs_is_an_error_after_110_seconds() {
     let script = Script::default();
     let mut discovery = watching(&script).await;
     let began = Instant::now();
@@ -150,7 +150,7 @@ async fn a_server_that_hangs_is_noticed_after_100_seconds_and_10() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_cuts_the_pause_short_but_not_below_a_second() {
+async fn a_refused_connection_cuts_the_pause_short_but_not_below_a_second() {
     let script = Script::default();
     let mut discovery = watching(&script).await;
     script.refuse_lists(Some(server_error()));
@@ -177,12 +177,12 @@ async fn a_refusal_cuts_the_pause_short_but_not_below_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_that_refuses_is_no_reason_to_open_another_watch_but_a_whole_set_is() {
+async fn a_watch_is_reopened_only_if_all_pods_refuse() {
     let script = Script::default();
     let mut discovery = watching(&script).await;
     discovery.refresh();
     run(&mut discovery, SECOND).await;
-    assert_eq!(script.asked(), [], "it has spoken lately");
+    assert_eq!(script.asked(), [], "it was heard from lately");
     run(&mut discovery, 10 * SECOND).await;
     discovery.refused(&hosts([1])[0]);
     run(&mut discovery, SECOND).await;
@@ -196,7 +196,7 @@ async fn a_pod_that_refuses_is_no_reason_to_open_another_watch_but_a_whole_set_i
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_role_that_is_missing_is_told_and_noticed_when_it_is_there() {
+async fn a_missing_role_is_an_error_that_ends_when_it_is_applied() {
     let script = Script::default();
     script.slice("web-a", [1]);
     let message = "forbidden: User \"system:serviceaccount:apps:client\" cannot list";
@@ -218,7 +218,7 @@ async fn a_role_that_is_missing_is_told_and_noticed_when_it_is_there() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_may_list_and_not_watch_is_told_so_and_lists() {
+async fn a_client_that_may_list_but_not_watch_gets_sets_and_the_error() {
     let script = Script::default();
     script.slice("web-a", [1]);
     script.refuse_watches(Some(Reason::Forbidden(Forbidden::new("default", "watch"))));
