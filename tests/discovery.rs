@@ -1,4 +1,4 @@
-//! Sources of endpoints of one's own, and what a [`MembershipStream`] makes of them.
+//! Custom sources of endpoints, and the changes that a [`MembershipStream`] makes of them.
 
 mod support;
 
@@ -33,8 +33,8 @@ async fn a_pod_that_takes_over_an_address_joins() {
     script.answer([1]);
     assert_eq!(change(&mut stream).await.joined, [endpoint(1)]);
     let uid = |uid: &str| endpoint(1).with_pod_uid(uid);
-    script.endpoints(vec![uid("a")]); // which pod it is, is learnt
-    script.endpoints(vec![uid("b")]); // another one
+    script.endpoints(vec![uid("a")]); // its UID becomes known
+    script.endpoints(vec![uid("b")]); // another pod
     let change = change(&mut stream).await;
     assert_eq!(
         (change.joined, change.left),
@@ -56,7 +56,7 @@ async fn answer(source: &mut impl Discovery) -> Option<Result<Vec<Endpoint>, Box
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_set_that_never_changes_is_told_again_if_it_is_asked_for_once_a_second() {
+async fn static_endpoints_are_yielded_again_on_refresh_at_most_once_a_second() {
     let mut source = StaticEndpoints::new([endpoint(1).address()]);
     source.refresh();
     for _ in 0..3 {
@@ -92,10 +92,10 @@ async fn a_boxed_source_is_a_source() {
     assert_eq!(pod, endpoint(1));
 }
 
-/// A source that is three seconds late.
-struct Late<D>(D);
+/// A source whose sets are three seconds old.
+struct Aged<D>(D);
 
-impl<D: Discovery> Discovery for Late<D> {
+impl<D: Discovery> Discovery for Aged<D> {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Endpoint>, BoxError>> {
         self.0.poll_next(cx)
     }
@@ -114,9 +114,9 @@ impl<D: Discovery> Discovery for Late<D> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_box_forwards_all_that_a_source_can_be_told_and_asked() {
+async fn a_boxed_source_forwards_every_method() {
     let (script, source) = discovery();
-    let mut source: Box<dyn Discovery> = Box::new(Late(source));
+    let mut source: Box<dyn Discovery> = Box::new(Aged(source));
     source.refresh();
     source.refused(&endpoint(1));
     let Hints {
@@ -149,7 +149,7 @@ async fn a_stream_of_sets_is_a_source_and_the_last_set_stays_when_it_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_s_errors_are_the_source_s_and_do_not_end_it() {
+async fn a_streams_errors_are_yielded_and_do_not_end_the_source() {
     let answers = [
         Ok(vec![endpoint(1)]),
         Err("the registry is away"),
@@ -170,7 +170,7 @@ async fn a_stream_s_errors_are_the_source_s_and_do_not_end_it() {
     }
 }
 
-/// A client over a boxed source sends requests like any other.
+/// An HTTP client over a boxed source sends requests.
 #[cfg(feature = "http")]
 #[tokio::test]
 async fn an_http_client_takes_a_boxed_source() {

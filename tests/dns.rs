@@ -1,7 +1,8 @@
-//! Discovery by DNS as it shows at the name server: what is asked, how often, over what, and what is made of the answers.
+//! Discovery by DNS, as a name server sees it: what is asked, how often, over which transport, and what the answers
+//! lead to.
 //!
-//! DNS is real here, and so is time. The rows are those of the crate's promises that concern DNS; row 10, which takes a
-//! minute, and all that takes longer stand in `src/discovery/dns/suite`, under paused time.
+//! DNS is real here, and so is time. Rows are those of the crate's promises about DNS. Row 10, which takes a minute,
+//! and whatever takes longer is tested under paused time, in `src/discovery/dns/suite`.
 
 #[path = "dns/name_servers.rs"]
 mod name_servers;
@@ -105,7 +106,7 @@ async fn row_01_a_refused_connection_asks_at_once_but_not_below_the_floor() {
     let times = times(&server, RecordType::A);
     let pauses: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!(!pauses.is_empty() && pauses[0] < 10 * SECOND, "{pauses:?}");
-    // Measured at the server: the first question may have been on its way for longer than the second.
+    // Times are the server's: the first question may have travelled for longer than the second.
     let on_the_way = SECOND / 100;
     let keeps_to_it = |pause: &Duration| *pause + on_the_way >= floor;
     assert!(pauses.iter().all(keeps_to_it), "{pauses:?}");
@@ -190,7 +191,7 @@ async fn row_03_a_steady_refresh_of_a_short_name_costs_one_query_a_family() {
 
         let mut watch = MembershipStream::new(dns);
         change(&mut watch).await;
-        // The walk, and perhaps the answer of the slower family, is over.
+        // Until the walk is over, and perhaps the slower family's answer has come.
         let refreshes = async {
             server.wait_for_queries(4 * walk + 2).await;
             server.forget();
@@ -220,7 +221,10 @@ async fn row_03_trouble_on_the_way_ends_the_walk_and_another_services_pods_are_n
     server.fault(WEB, RecordType::A, Fault::SERVFAIL);
     let conf = pods_resolv_conf();
     let dns = ask(&server, "web").resolv_conf(&conf.0);
-    let error = dns.resolve().await.expect_err("who knows what is there?");
+    let error = dns
+        .resolve()
+        .await
+        .expect_err("it isn't known what is there");
     assert!(!error.is_not_found(), "{error}");
     server.clear_faults();
     let found = dns.resolve().await.expect("the next name");
@@ -291,7 +295,8 @@ async fn row_05_srv_records_tell_ports_and_hostnames() {
     assert_eq!(server.exchanges(), 1, "the addresses come along");
 }
 
-/// More than a packet holds goes over TCP; more than a message holds, or a server sends, comes by the service's own name.
+/// What doesn't fit into a packet goes over TCP. What doesn't fit into a message, or a server doesn't send, comes from
+/// the service's own name.
 #[tokio::test]
 async fn row_05_a_thousand_srv_targets_cost_three_exchanges_at_most() {
     for glue in [Glue::Whole, Glue::None, Glue::Partial(500)] {
@@ -302,7 +307,7 @@ async fn row_05_a_thousand_srv_targets_cost_three_exchanges_at_most() {
         let set = change(&mut watch).await;
         assert_eq!(set.endpoints.len(), 1_000, "{glue:?}");
         assert!(set.endpoints.iter().all(|pod| pod.address().port() == 8080));
-        // UDP and TCP for the one, TCP for the other; from then on it is known that UDP is too small.
+        // UDP and TCP for SRV, TCP for A. From then on it is known that UDP is too small.
         assert_eq!(server.exchanges(), 3, "{glue:?}: {:?}", server.queries());
         server.forget();
         tokio::select! {
@@ -322,7 +327,7 @@ async fn row_05_a_thousand_srv_targets_cost_three_exchanges_at_most() {
     }
 }
 
-/// Without the Service's own addresses nobody knows which pods a truncated answer lacks.
+/// Without the Service's own addresses it isn't known which pods a truncated answer lacks.
 #[tokio::test]
 async fn row_05_a_truncated_srv_answer_without_a_stand_in_leaves_the_set() {
     let server = DnsServer::start().await;
@@ -341,11 +346,11 @@ async fn row_05_a_truncated_srv_answer_without_a_stand_in_leaves_the_set() {
     assert_eq!(change(&mut watch).await.endpoints.len(), 10);
 }
 
-// ---------------------------------------------------------------- names, as they are in the field
+// ---------------------------------------------------------------- names, as met in the field
 
-/// RFC 8020: NXDOMAIN is of the name, whatever the type.
+/// RFC 8020: NXDOMAIN holds for all types of the name.
 #[tokio::test]
-async fn a_name_that_does_not_exist_is_passed_over_whatever_the_trouble_with_ipv6() {
+async fn a_nonexistent_candidate_is_skipped_though_ipv6_fails() {
     let faults = [
         Fault::Silent,
         Fault::SERVFAIL,
@@ -364,21 +369,24 @@ async fn a_name_that_does_not_exist_is_passed_over_whatever_the_trouble_with_ipv
 }
 
 #[tokio::test]
-async fn no_ipv4_addresses_and_trouble_with_ipv6_end_the_walk() {
+async fn no_ipv4_addresses_and_a_failure_for_ipv6_end_the_walk() {
     let server = DnsServer::start().await;
-    // The name is there, without A records.
+    // The name exists, without A records.
     server.set_srv(WEB, 30, [Srv::new(80, PORT)]);
     server.fault(WEB, RecordType::AAAA, Fault::SERVFAIL);
     server.set_a("web.svc.cluster.local.", 5, [pod_v4(9)]);
     let conf = pods_resolv_conf();
     let dns = ask(&server, "web").resolv_conf(&conf.0);
-    let error = dns.resolve().await.expect_err("who knows what is there?");
+    let error = dns
+        .resolve()
+        .await
+        .expect_err("it isn't known what is there");
     assert!(!error.is_not_found(), "{error}");
 }
 
-/// The cause of a request that found no endpoint is what went wrong, and not that the other family has nothing.
+/// If a request finds no endpoint, its cause is the failure, not the other family's absence.
 #[tokio::test]
-async fn a_failure_is_told_before_the_word_that_there_is_nothing() {
+async fn a_failure_outranks_the_other_familys_negative_answer() {
     // Silence takes 4 s; it is tested under paused time.
     let stories = [
         (Some(Fault::SERVFAIL), "Server Failure"),
@@ -407,9 +415,9 @@ async fn a_failure_is_told_before_the_word_that_there_is_nothing() {
     join_all(stories).await;
 }
 
-// ---------------------------------------------------------------- SRV records, as they are in the field
+// ---------------------------------------------------------------- SRV records, as met in the field
 
-/// SRV records whose targets are nodes of another domain.
+/// A server with SRV records whose targets are nodes in another domain.
 async fn nodes(glue: Glue) -> DnsServer {
     let server = DnsServer::start().await;
     server.set_glue(glue);
@@ -422,7 +430,7 @@ async fn nodes(glue: Glue) -> DnsServer {
 }
 
 #[tokio::test]
-async fn srv_targets_without_addresses_are_asked_for() {
+async fn srv_targets_without_addresses_are_looked_up() {
     let expected = [pod(1), pod(2), pod(3)].into();
     for glue in [Glue::None, Glue::Partial(1)] {
         let server = nodes(glue).await;
@@ -445,19 +453,19 @@ async fn srv_targets_without_addresses_are_asked_for() {
 }
 
 #[tokio::test]
-async fn srv_targets_that_have_no_address_are_an_error_and_never_nothing() {
+async fn srv_targets_that_have_no_address_are_an_error_not_an_empty_set() {
     let server = nodes(Glue::None).await;
     (1..=3).for_each(|node| server.remove(&format!("node{node}.hosts.example.")));
     let error = srv(&server).resolve().await.expect_err("where are they?");
     assert!(!error.is_not_found(), "{error}");
-    // One that is left is used.
+    // If one target has an address, that is used.
     server.set_a("node2.hosts.example.", 30, [pod_v4(2)]);
     let found = srv(&server).resolve().await.expect("one");
     assert_eq!(hosts(found.endpoints()), [pod(2)].into());
 }
 
 #[tokio::test]
-async fn an_srv_target_that_is_an_alias_is_followed_in_what_came_along() {
+async fn an_srv_targets_alias_is_followed_in_the_additional_section() {
     let server = DnsServer::start().await;
     let target = "web-0.web.default.svc.cluster.local.";
     server.set_srv(PORT, 30, [Srv::new(8080, target)]);
@@ -468,7 +476,7 @@ async fn an_srv_target_that_is_an_alias_is_followed_in_what_came_along() {
     assert_eq!(hosts(found.endpoints()), [pod(1)].into());
     assert_eq!(found.endpoints()[0].hostname(), Some("web-0"));
     assert_eq!(server.exchanges(), 1);
-    // A circle leads nowhere, and ends.
+    // A loop is given up.
     server.remove("y.example.");
     server.set_cname("y.example.", 30, "x.example.");
     let error = srv(&server).resolve().await.expect_err("a circle");
@@ -476,7 +484,7 @@ async fn an_srv_target_that_is_an_alias_is_followed_in_what_came_along() {
 }
 
 #[tokio::test]
-async fn hostnames_of_srv_records_asked_for_by_an_alias_are_known() {
+async fn srv_records_behind_an_alias_have_hostnames() {
     let server = DnsServer::start().await;
     stateful(&server, 2);
     server.set_cname("_http._tcp.shop.example.", 30, PORT);
@@ -490,7 +498,7 @@ async fn hostnames_of_srv_records_asked_for_by_an_alias_are_known() {
         hostnames.collect::<Vec<_>>(),
         [Some("web-0"), Some("web-1")]
     );
-    // Without glue it is the parent of the records' own name that is asked.
+    // Without glue, the parent of the records' own name is asked for, not the alias's.
     server.set_glue(Glue::None);
     server.set_a("shop.example.", 30, [pod_v4(98), pod_v4(99)]);
     let found = shop().resolve().await.expect("pods");
@@ -523,7 +531,7 @@ async fn srv_records_with_port_0_or_without_a_target_are_left_out() {
 
 // ---------------------------------------------------------------- two families, of which one refuses
 
-/// Pods that refuse by one family, and answer by the other.
+/// A balancer whose pods refuse one family, and answer by the other.
 fn refusing(dns: Dns, refuses: fn(&IpAddr) -> bool) -> Balance<Pod> {
     Balance::builder(dns).build(move |endpoint: &Endpoint| {
         let endpoint = endpoint.clone();
@@ -538,7 +546,7 @@ fn refusing(dns: Dns, refuses: fn(&IpAddr) -> bool) -> Balance<Pod> {
 }
 
 #[tokio::test]
-async fn the_other_family_is_used_where_all_of_the_preferred_one_refuse() {
+async fn the_other_family_is_used_if_all_of_the_preferred_one_refuse() {
     let server = web(3).await;
     let v6 = ["fd00::1", "fd00::2", "fd00::3"].map(|address| address.parse().expect("an address"));
     server.set_aaaa(WEB, 30, v6);
@@ -558,7 +566,7 @@ async fn the_other_family_is_used_where_all_of_the_preferred_one_refuse() {
 // ---------------------------------------------------------------- names of this machine
 
 #[tokio::test]
-async fn localhost_is_found_without_asking_and_is_allowed() {
+async fn localhost_needs_no_server_and_no_setting() {
     let server = web(1).await;
     for (name, prefer_ipv6, expected) in [
         ("localhost", false, "127.0.0.1:80"),
@@ -578,7 +586,7 @@ async fn localhost_is_found_without_asking_and_is_allowed() {
 }
 
 #[tokio::test]
-async fn the_error_of_a_single_label_says_what_to_use_locally() {
+async fn the_error_for_a_single_label_says_what_to_use_locally() {
     let server = DnsServer::start().await;
     let conf = pods_resolv_conf();
     let dns = ask(&server, "web").resolv_conf(&conf.0);
@@ -588,7 +596,7 @@ async fn the_error_of_a_single_label_says_what_to_use_locally() {
     }
 }
 
-// ---------------------------------------------------------------- rows 6 to 9: trouble
+// ---------------------------------------------------------------- rows 6 to 9: failures
 
 #[tokio::test]
 async fn row_06_refusals_silence_and_nonsense_leave_the_set() {
@@ -714,7 +722,7 @@ async fn row_11_addresses_that_no_pod_can_have_are_left_out() {
     assert!(!error.is_not_found(), "that is no scale to zero: {error}");
 }
 
-/// Bytes from a generator, and real answers with some bytes changed, over UDP and TCP.
+/// Random bytes, and real answers with a byte changed, over UDP and TCP.
 #[tokio::test]
 async fn row_11_whatever_bytes_come_the_set_is_none_the_worse() {
     let server = web(3).await;
@@ -747,7 +755,7 @@ async fn row_11_whatever_bytes_come_the_set_is_none_the_worse() {
 // ---------------------------------------------------------------- several name servers
 
 #[tokio::test]
-async fn a_failing_name_server_is_left_for_a_healthy_one_and_no_refresh_fails() {
+async fn no_refresh_fails_while_one_name_server_is_healthy() {
     for fault in [
         Fault::SERVFAIL,
         Fault::REFUSED,
@@ -766,7 +774,7 @@ async fn a_failing_name_server_is_left_for_a_healthy_one_and_no_refresh_fails() 
         );
         assert!(bad.exchanges() <= 4, "{fault:?}: {}", bad.exchanges());
 
-        // And back, when the other one fails.
+        // It switches back when the other one fails.
         bad.clear_faults();
         let asked = bad.exchanges();
         good.fault("*", RecordType::ANY, fault);
@@ -776,7 +784,7 @@ async fn a_failing_name_server_is_left_for_a_healthy_one_and_no_refresh_fails() 
 }
 
 #[tokio::test]
-async fn a_silent_name_server_costs_its_share_of_the_time_once() {
+async fn a_silent_name_server_costs_its_share_of_the_time_only_once() {
     let (silent, good) = (web(2).await, web(2).await);
     silent.fault("*", RecordType::ANY, Fault::Silent);
     let dns = ask(&silent, WEB).name_servers([silent.addr(), good.addr()]);
@@ -796,7 +804,7 @@ async fn a_silent_name_server_costs_its_share_of_the_time_once() {
     assert_eq!(silent.exchanges(), 0, "{:?}", silent.queries());
 }
 
-/// CoreDNS's own pods go, too; a connection to one that has gone shows no end of itself.
+/// CoreDNS's own pods also go, and a TCP connection to a dead one doesn't end by itself.
 #[tokio::test]
 async fn a_name_server_that_dies_on_tcp_costs_no_more_than_one_timeout() {
     let (dying, good) = (DnsServer::start().await, DnsServer::start().await);
@@ -816,7 +824,7 @@ async fn a_name_server_that_dies_on_tcp_costs_no_more_than_one_timeout() {
 }
 
 #[tokio::test]
-async fn without_any_name_server_it_is_said_so() {
+async fn without_a_resolv_conf_the_error_names_the_file() {
     let missing = Dns::new("web:80".parse().expect("a target")).resolv_conf("/nowhere/resolv.conf");
     let error = missing.resolve().await.expect_err("no configuration");
     assert!(
@@ -827,7 +835,7 @@ async fn without_any_name_server_it_is_said_so() {
 
 // ---------------------------------------------------------------- helpers
 
-/// A service that tells whose it is.
+/// A service that answers with its endpoint.
 type Pod = BoxCloneSyncService<(), Endpoint, BoxError>;
 
 fn pods(endpoint: &Endpoint) -> Pod {
@@ -845,7 +853,7 @@ async fn get(balance: &Balance<Pod>) -> Result<Endpoint, tower_headless::Error> 
     balance.clone().ready().await?.call(()).await
 }
 
-/// Waits until it is that pod which answers.
+/// Waits until pod `host` answers.
 async fn answers(balance: &Balance<Pod>, host: u8) {
     while !matches!(get(balance).await, Ok(endpoint) if endpoint.address().ip() == pod(host)) {
         tokio::time::sleep(FAST / 5).await;
@@ -864,14 +872,14 @@ fn many(n: u16) -> Ipv4Addr {
     Ipv4Addr::from_bits(0x0a01_0000 + u32::from(n))
 }
 
-/// A server that knows `WEB` as pods 1 to `pods`.
+/// A server on which `WEB` is pods 1 to `pods`.
 async fn web(pods: u8) -> DnsServer {
     let server = DnsServer::start().await;
     server.set_a(WEB, 30, (1..=pods).map(pod_v4));
     server
 }
 
-/// A StatefulSet's records at port 8080.
+/// Gives the server the records of a StatefulSet at port 8080.
 fn stateful(server: &DnsServer, pods: u16) {
     let name = |n| format!("web-{n}.{WEB}");
     server.set_srv(PORT, 30, (0..pods).map(|n| Srv::new(8080, name(n))));
@@ -910,7 +918,7 @@ fn times(server: &DnsServer, record_type: RecordType) -> Vec<Instant> {
     of_type.map(|query| query.at).collect()
 }
 
-/// What the server answers to a query for A records, as bytes.
+/// The server's answer to a query for A records, as bytes.
 async fn real_answer(server: &DnsServer) -> Vec<u8> {
     let socket = tokio::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
         .await
@@ -930,12 +938,12 @@ async fn real_answer(server: &DnsServer) -> Vec<u8> {
     answer
 }
 
-/// A file that goes when dropped.
+/// A file that is deleted when dropped.
 struct TempFile(PathBuf);
 
 impl Drop for TempFile {
     fn drop(&mut self) {
-        // It is gone already, or somebody else's business.
+        // A test may have deleted it already.
         let _ = std::fs::remove_file(&self.0);
     }
 }

@@ -1,6 +1,6 @@
-//! Discovery by EndpointSlices as it shows at the API server: what is asked, by what right, and what is made of the
-//! answers. The server is the kit's, on loopback; all that takes long stands in `src/discovery/endpoint_slices/suite`,
-//! under paused time.
+//! Discovery by EndpointSlices, as an API server sees it: what is asked, with which credentials, and what the answers
+//! lead to. The server is the kit's, on loopback. What takes long is tested under paused time, in
+//! `src/discovery/endpoint_slices/suite`.
 
 #[path = "endpoint_slices/field.rs"]
 mod field;
@@ -32,10 +32,10 @@ use support::{
 
 const WEB: &str = "web.default:80";
 
-// ---------------------------------------------------------------- what is asked, and told
+// ---------------------------------------------------------------- requests and sets
 
 #[tokio::test]
-async fn a_list_and_then_one_watch_from_its_version() {
+async fn a_list_is_followed_by_one_watch_from_its_version() {
     let cluster = Cluster::start([1, 2]).await;
     let mut slices = cluster.slices(WEB);
     assert_eq!(
@@ -84,7 +84,7 @@ async fn added_modified_and_deleted_slices_change_the_set() {
 }
 
 #[tokio::test]
-async fn another_services_slices_are_not_this_ones() {
+async fn another_services_slices_are_ignored() {
     let cluster = Cluster::start([1]).await;
     cluster
         .api
@@ -96,7 +96,7 @@ async fn another_services_slices_are_not_this_ones() {
 }
 
 #[tokio::test]
-async fn all_that_a_slice_tells_comes_with_the_endpoint() {
+async fn every_field_of_a_slices_entry_comes_with_the_endpoint() {
     let cluster = Cluster::start([]).await;
     let entry = json!({
         "addresses": ["10.0.0.1"],
@@ -122,7 +122,7 @@ async fn all_that_a_slice_tells_comes_with_the_endpoint() {
 }
 
 #[tokio::test]
-async fn addresses_that_no_pod_can_have_are_no_pods() {
+async fn addresses_that_no_pod_can_have_are_left_out() {
     let cluster = Cluster::start([]).await;
     let entries = json!([pod("10.0.0.1"), pod("169.254.169.254"), pod("127.0.0.1")]);
     cluster.api.slice("web", "web-b", slice(entries));
@@ -143,7 +143,7 @@ async fn addresses_that_no_pod_can_have_are_no_pods() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_not_there_is_an_error_that_names_those_that_are() {
+async fn an_unknown_port_is_an_error_that_names_the_known_ones() {
     let cluster = Cluster::start([1]).await;
     let error = error(&mut cluster.slices("web.default:8080")).await;
     assert!(error.is_unknown_port());
@@ -152,7 +152,7 @@ async fn a_port_that_is_not_there_is_an_error_that_names_those_that_are() {
 }
 
 #[tokio::test]
-async fn ipv6_where_it_is_preferred() {
+async fn ipv6_is_used_if_it_is_preferred() {
     let cluster = Cluster::start([1]).await;
     let mut v6 = slice(json!([pod("fd00::1")]));
     v6["addressType"] = json!("IPv6");
@@ -200,7 +200,7 @@ async fn the_watch_ends_with_the_last_balancer() {
 }
 
 #[tokio::test]
-async fn the_watch_ends_when_nobody_reads_though_a_clone_is_kept() {
+async fn the_watch_ends_with_its_last_reader_though_an_unused_clone_is_kept() {
     let cluster = Cluster::start([1]).await;
     let reader = cluster.watching().await;
     let kept = reader.clone();
@@ -231,13 +231,13 @@ async fn a_watch_that_ends_goes_on_from_the_last_bookmark() {
 }
 
 #[tokio::test]
-async fn a_connection_cut_in_the_middle_of_a_line_loses_nothing() {
+async fn a_connection_cut_within_a_line_loses_no_event() {
     let cluster = Cluster::start([1]).await;
     let mut slices = cluster.watching().await;
     cluster.pods("web-a", [1, 2]);
     set(&mut slices).await;
     cluster.api.cut();
-    // It happens while nobody watches, and comes with the next watch.
+    // This change happens while nobody watches, and comes with the next watch.
     cluster.pods("web-a", [1, 2, 3]);
     let last = last_set(&mut slices, |set| set.len() == 3).await;
     assert_eq!(
@@ -248,7 +248,7 @@ async fn a_connection_cut_in_the_middle_of_a_line_loses_nothing() {
 }
 
 #[tokio::test]
-async fn history_lost_in_the_middle_of_a_watch_is_made_good_by_a_list() {
+async fn history_lost_during_a_watch_is_followed_by_a_list() {
     let cluster = Cluster::start([1, 2]).await;
     let mut slices = cluster.watching().await;
     cluster.api.expire();
@@ -262,7 +262,7 @@ async fn history_lost_in_the_middle_of_a_watch_is_made_good_by_a_list() {
 }
 
 #[tokio::test]
-async fn history_lost_between_two_watches_is_made_good_by_a_list() {
+async fn history_lost_between_two_watches_is_followed_by_a_list() {
     for refused_at_once in [true, false] {
         let cluster = Cluster::start([1, 2]).await;
         let mut slices = cluster.watching().await;
@@ -285,7 +285,7 @@ async fn history_lost_between_two_watches_is_made_good_by_a_list() {
     }
 }
 
-// ---------------------------------------------------------------- trouble
+// ---------------------------------------------------------------- failures
 
 #[tokio::test]
 async fn a_server_that_fails_is_asked_again() {
@@ -294,7 +294,7 @@ async fn a_server_that_fails_is_asked_again() {
     let mut slices = cluster.slices(WEB);
     let error = error(&mut slices).await;
     assert!(
-        error.to_string().contains("says 500: etcdserver"),
+        error.to_string().contains("answered 500: etcdserver"),
         "{error}"
     );
     cluster.api.fault_lists(None);
@@ -324,7 +324,7 @@ async fn a_server_that_goes_away_leaves_the_last_set_until_it_is_back() {
 }
 
 #[tokio::test]
-async fn a_missing_role_is_printed_and_the_watch_begins_when_it_is_there() {
+async fn a_missing_role_is_printed_and_the_watch_begins_once_it_is_applied() {
     let cluster = Cluster::start([1]).await;
     cluster.api.fault_lists(Some(Fault::Status(403)));
     let mut slices = cluster.slices(WEB);
@@ -361,7 +361,7 @@ async fn an_expired_token_is_read_again() {
 }
 
 #[tokio::test]
-async fn a_kubeconfig_that_is_not_there_is_an_error_until_it_is() {
+async fn a_missing_kubeconfig_is_an_error_until_it_appears() {
     let cluster = Cluster::start([1]).await;
     let path = cluster.folder.join("later");
     let mut slices = EndpointSlices::new(WEB.parse().expect("a target")).kubeconfig(&path);
@@ -372,7 +372,7 @@ async fn a_kubeconfig_that_is_not_there_is_an_error_until_it_is() {
 }
 
 #[tokio::test]
-async fn the_namespace_is_the_contexts_where_the_target_has_none() {
+async fn a_target_without_a_namespace_uses_the_contexts() {
     let cluster = Cluster::start([1]).await;
     set(&mut cluster.slices("web:80")).await;
     let path = &cluster.api.received()[0].path;
@@ -383,7 +383,7 @@ async fn the_namespace_is_the_contexts_where_the_target_has_none() {
 }
 
 #[tokio::test]
-async fn a_client_may_be_given() {
+async fn a_client_of_the_applications_own_is_used() {
     let cluster = Cluster::start([1]).await;
     let _ = rustls::crypto::ring::default_provider().install_default();
     let config = kube::Config::new(cluster.api.url().parse().expect("a URL"));
@@ -392,10 +392,10 @@ async fn a_client_may_be_given() {
     assert_eq!(addresses(&set(&mut slices).await), ["10.0.0.1:80"]);
 }
 
-// ---------------------------------------------------------------- with DNS under it
+// ---------------------------------------------------------------- with DNS as the fallback
 
 #[tokio::test]
-async fn dns_has_the_word_while_the_watch_is_forbidden_and_no_service_is_made_again() {
+async fn dns_is_used_while_the_watch_is_forbidden_and_the_switch_makes_no_service_again() {
     let cluster = Cluster::start([1, 2]).await;
     let dns = DnsServer::start().await;
     dns.set_a(
@@ -433,15 +433,15 @@ async fn dns_has_the_word_while_the_watch_is_forbidden_and_no_service_is_made_ag
         let counts = pods.counts(host);
         assert_eq!(counts.made, 1, "pod {host}");
     }
-    // What was on its way when the watch had begun may still come: one look, of two questions.
+    // One look, of two questions, may have been in progress when the watch began.
     assert!(dns.queries().len() <= 2, "{:?}", dns.queries());
 }
 
 // ---------------------------------------------------------------- processes of their own
 
-/// rustls has two providers in this build, so kube alone would panic for want of a default.
+/// This build has two rustls providers, so kube by itself would panic without a default.
 #[tokio::test]
-async fn tls_works_where_two_providers_are_linked_and_none_is_installed() {
+async fn tls_works_with_two_linked_providers_and_none_installed() {
     let identity = Identity::new("127.0.0.1");
     let cluster = Cluster::start_tls(identity).await;
     let output = cluster.child("child_without_a_provider").await;
@@ -456,7 +456,7 @@ async fn child_without_a_provider() {
 }
 
 #[tokio::test]
-async fn the_applications_own_provider_stays() {
+async fn the_applications_own_crypto_provider_stays() {
     let identity = Identity::new("127.0.0.1");
     let cluster = Cluster::start_tls(identity).await;
     let output = cluster.child("child_with_a_provider").await;
@@ -474,16 +474,16 @@ async fn child_with_a_provider() {
     assert_eq!(provider.cipher_suites.len(), 1);
 }
 
-/// The set, by way of what the environment says (`KUBECONFIG`).
+/// Prints the set, with the kubeconfig from the environment (`KUBECONFIG`).
 async fn print_set() {
     let mut slices = EndpointSlices::new(WEB.parse().expect("a target"));
     println!("{:?}", addresses(&set(&mut slices).await));
 }
 
-// ---------------------------------------------------------------- what it tells of itself
+// ---------------------------------------------------------------- explanations
 
 #[tokio::test]
-async fn an_api_server_that_is_away_is_told_with_when_it_is_asked_again() {
+async fn explain_shows_an_unreachable_api_server_and_the_next_attempt() {
     let cluster = Cluster::start([1]).await;
     let pods = Pods::default();
     let balance = Balance::builder(cluster.slices(WEB))
@@ -516,7 +516,7 @@ async fn an_api_server_that_is_away_is_told_with_when_it_is_asked_again() {
     );
 
     cluster.api.stop();
-    // At first it is only that the watch has ended.
+    // The first error only says that the watch has ended.
     let is_refused = |it: &DiscoveryExplanation| {
         let error = it.last_error.as_ref();
         error.is_some_and(|error| error.text.contains("refused"))

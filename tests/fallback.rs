@@ -1,4 +1,4 @@
-//! A primary source with a fallback, as a balancer has them: at a switch the connections stay.
+//! A balancer over a primary source and a fallback: connections survive each switch.
 
 mod support;
 
@@ -20,7 +20,7 @@ async fn change(watch: &mut MembershipStream) -> MembershipChange {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_service_is_made_again_at_a_switch_there_and_back() {
+async fn a_switch_there_and_back_makes_no_service_again() {
     let ((watch, primary), (dns, fallback)) = (scripted::discovery(), scripted::discovery());
     let pods = Pods::default();
     pods.set([1], Behaviour::Hold);
@@ -32,7 +32,7 @@ async fn no_service_is_made_again_at_a_switch_there_and_back() {
         change(&mut changes).await.joined,
         [endpoint(1), endpoint(2)]
     );
-    // One of these is held by pod 1, and is there still after the switch.
+    // Pod 1 holds one of these requests, which must survive the switch.
     let ready = balance.ready().await.expect("a pod");
     let held = [ready.call(Request(1)), ready.call(Request(2))].map(tokio::spawn);
 
@@ -53,7 +53,7 @@ async fn no_service_is_made_again_at_a_switch_there_and_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refusals_are_told_to_the_source_that_is_used() {
+async fn refused_connections_are_reported_to_the_source_in_use() {
     let ((watch, primary), (dns, fallback)) = (scripted::discovery(), scripted::discovery());
     let pods = Pods::default();
     let mut balance = Balance::builder(primary.or(fallback)).build(pods.make());

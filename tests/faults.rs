@@ -1,5 +1,6 @@
-//! The faults that a client of a headless Service must survive, one test a row of the project's table; the number of the
-//! row is in the name. Row 14 (suspend) needs paused time without sockets, and stands in `src/discovery/dns/question.rs`.
+//! The faults that a client of a headless Service must survive: one test for each row of the project's table, whose
+//! number is in the name. Row 14 (suspend) needs paused time without sockets, and is in
+//! `src/discovery/dns/question.rs`.
 //!
 //! DNS and HTTP are real here, and so is time.
 
@@ -42,7 +43,7 @@ use tower_headless::{
 const FAST: Duration = Duration::from_millis(50);
 const FAMILIES: [RecordType; 2] = [RecordType::A, RecordType::AAAA];
 
-/// The balancer of a cluster that looks every 50 ms, ready for requests.
+/// A balancer over the cluster that looks every 50 ms, ready for requests.
 async fn ready(cluster: &Cluster) -> HttpBalance {
     let mut balance = balance(dns(cluster).refresh_interval(FAST), RoundRobin::new());
     within("readiness", balance.ready())
@@ -64,7 +65,7 @@ fn addresses<S, C>(balance: &Balance<S, C>) -> Vec<IpAddr> {
         .collect()
 }
 
-/// Waits until `condition` holds, looking at every change of the set and every few milliseconds.
+/// Waits until `condition` holds, checking every 5 ms.
 async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     within(what, async {
         while !condition() {
@@ -104,7 +105,7 @@ fn cause(error: &BoxError) -> Option<&LookupError> {
     None
 }
 
-/// A balancer whose service does nothing, over what the server tells of a name.
+/// A balancer whose services only answer with their endpoint.
 fn idle_balance(
     dns: Dns,
 ) -> Balance<impl Service<(), Response = Endpoint, Error = BoxError, Future: Send> + Clone + Send> {
@@ -171,7 +172,7 @@ async fn row_03_servfail_and_refused() {
     }
 }
 
-/// A blip changes nothing; the fault for good empties the set once it is confirmed.
+/// A single faulty answer of each family changes nothing.
 async fn blip(fault: Fault) {
     let cluster = Cluster::start(3).await;
     let balance = ready(&cluster).await;
@@ -292,7 +293,7 @@ async fn row_07_one_family_failing() {
 async fn row_07_staleness_is_that_of_the_family_in_use() {
     let cluster = Cluster::start(2).await;
     let balance = ready(&cluster).await;
-    // AAAA goes on answering that there is nothing.
+    // AAAA goes on giving its negative answer.
     let servfail = Fault::SERVFAIL;
     cluster
         .dns()
@@ -526,15 +527,15 @@ async fn row_28_a_panic_of_a_probe_stays_there() {
     );
 }
 
-/// What came of requests at a steady rate.
+/// The results of requests at a steady rate.
 struct Load {
-    /// How each went: the pod that answered.
+    /// For each request, the pod that answered, or the error.
     results: Vec<Result<IpAddr, String>>,
-    /// The longest that one took.
+    /// The longest time that a request took.
     longest: Duration,
-    /// The same of those at the beginning and at the end, when nothing was in their way.
+    /// The longest time of the first and the last requests, outside of the story.
     undisturbed: Duration,
-    /// The longest that the machine kept this very task waiting for its turn: no business of the balancer's.
+    /// The longest time that this task itself waited to run: the machine's delay, not the balancer's.
     stalled: Duration,
 }
 
@@ -569,7 +570,7 @@ async fn under_load<T>(
         .map(|request| request.expect("no panic"))
         .collect();
     let longest = ended.iter().map(|(_, took)| *took).max();
-    // Those of the 0.2 s at the beginning and at the end.
+    // The first and the last 0.2 s.
     let calm = ended[..100].iter().chain(&ended[ended.len() - 100..]);
     let undisturbed = calm.map(|(_, took)| *took).max();
     Load {
@@ -585,7 +586,7 @@ async fn row_32_the_whole_set_replaced_at_once() {
     let cluster = Cluster::start(6).await;
     cluster.set_ttl(30);
     let balance = balance(dns(&cluster), LeastConnections::new());
-    // A request may be under way on each of the six pods when they die, one after another.
+    // A request may meet each of the six pods just as it dies, one after another.
     let client = Retry::new(Resend { times: 6 }, balance.clone());
     let story = async {
         sleep(Duration::from_millis(500)).await;
@@ -607,7 +608,7 @@ async fn row_32_the_whole_set_replaced_at_once() {
         results.len(),
         failed[0]
     );
-    // The machine's own slowness on top: how late it woke the test, and how long requests took that nothing was in the way of.
+    // Plus the machine's own slowness: how late it woke the test, and how long undisturbed requests took.
     let bound = Duration::from_secs(2) + 2 * load.stalled + 4 * load.undisturbed;
     assert!(load.longest <= bound, "one waited {:?}", load.longest);
     for pod in cluster.pods() {
@@ -660,7 +661,7 @@ async fn row_32_all_pods_down_for_good() {
     );
 }
 
-/// A client of a cluster over HTTP, as its users have it.
+/// An HTTP client of the cluster, as users build it.
 fn client(cluster: &Cluster) -> http::ClientBuilder {
     let uri = format!("http://web.default.svc.cluster.local:{}", cluster.port());
     http::Client::builder(uri.parse().expect("a URI")).dns(|_| dns(cluster).refresh_interval(FAST))
@@ -688,7 +689,8 @@ async fn row_13_ipv6_only() {
     assert_eq!(fetch(&client, "/").await.expect("an answer"), pod.ip());
 }
 
-/// Requests that the pod had are lost: those that are safe go to another pod, the others fail and say so.
+/// Requests that the pod was executing are lost: safe ones go to another pod, the others fail with an error that says
+/// so.
 #[tokio::test]
 async fn row_15_a_pod_is_killed() {
     let cluster = Cluster::start(2).await;
@@ -765,10 +767,11 @@ async fn row_17_a_black_hole_for_syns() {
     );
 }
 
-/// Every pod answers 503: what can be asked for again is, within the budget, and every caller gets a pod's own answer.
+/// Every pod answers 503: requests that may be sent again are, within the budget, and every caller gets a pod's own
+/// answer.
 #[tokio::test]
 async fn row_30_retry_storm_with_503_everywhere() {
-    // Few enough to be over, on any machine, before the budget's first ten seconds are.
+    // Few enough to end within the budget's first ten seconds on any machine.
     const REQUESTS: usize = 3_000;
     const AT_ONCE: usize = 20;
     let cluster = Cluster::start(4).await;
@@ -788,7 +791,7 @@ async fn row_30_retry_storm_with_503_everywhere() {
     });
     join_all(callers).await;
     let got: usize = cluster.pods().iter().map(|pod| pod.requests()).sum();
-    // A fifth of all, and ten a second; those of the window's ten seconds may come at once.
+    // The budget: a fifth of all, and ten a second, of which ten seconds' worth may come at once.
     let seconds = begun.elapsed().as_secs() as usize + 1;
     let allowed = REQUESTS + REQUESTS / 5 + 10 * (seconds + 10);
     assert!(got <= allowed, "{got} for {REQUESTS} in {seconds} s");
@@ -803,7 +806,7 @@ async fn row_30_retry_storm_with_503_everywhere() {
     );
 }
 
-/// The same with a client of one's own, and exactly.
+/// The retry storm with a hand-made client, and exact numbers.
 #[tokio::test]
 async fn row_30_retry_storm_over_the_generic_balancer() {
     const REQUESTS: usize = 2_000;
@@ -812,7 +815,7 @@ async fn row_30_retry_storm_over_the_generic_balancer() {
     for pod in cluster.pods() {
         pod.set(Mode::Status(StatusCode::SERVICE_UNAVAILABLE));
     }
-    // Nothing a second, so that what there is depends on no clock.
+    // No retries per second, so that the budget doesn't depend on a clock.
     let budget = TpsBudget::new(Duration::from_secs(60), 0, 0.2);
     let service = RetryLayer::new(RetryUnavailable)
         .budget(budget)

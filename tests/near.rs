@@ -1,4 +1,4 @@
-//! Near pods first, live: clients in three zones, real pods, and hints as the control plane would give them.
+//! Near pods first, over sockets: clients in three zones, real pods, and hints as the control plane gives them.
 
 mod support;
 
@@ -19,7 +19,7 @@ use tower_headless::{
 
 const ZONES: [&str; 3] = ["eu-1a", "eu-1b", "eu-1c"];
 
-/// What each client sends. Round robin's shares are exact; these leave room for the requests of a client under way.
+/// How many requests each client sends.
 const REQUESTS: usize = 500;
 
 /// Pods in three zones, and a client in each.
@@ -48,7 +48,7 @@ impl Fleet {
         fleet
     }
 
-    /// Discovery's answer, the same for all.
+    /// Gives all clients the same answer of discovery.
     fn announce(&self, hints: bool) {
         let pods = self.pods.iter().zip(&self.zones);
         let set = pods.map(|(pod, &zone)| {
@@ -62,7 +62,7 @@ impl Fleet {
         }
     }
 
-    /// Has every client send its requests, and counts them at the pods.
+    /// Makes every client send its requests, and counts them at the pods.
     async fn send(&self) -> Vec<usize> {
         let before = self.requests();
         within("the answers", join_all(self.clients.iter().map(send))).await;
@@ -73,7 +73,7 @@ impl Fleet {
             .collect()
     }
 
-    /// What pods `which` get of what the client in zone number `zone` sends.
+    /// The fraction of the requests of zone `zone`'s client that the pods `which` get.
     async fn part(&self, zone: usize, which: Range<usize>) -> f64 {
         let before: usize = self.requests()[which.clone()].iter().sum();
         within("the answers", send(&self.clients[zone])).await;
@@ -85,7 +85,7 @@ impl Fleet {
         self.pods.iter().map(Pod::requests).collect()
     }
 
-    /// Sends until the client in zone number `zone` has found `unreachable` pods to be so.
+    /// Sends requests until zone `zone`'s client knows that this many pods are unreachable.
     async fn until_unreachable(&self, zone: usize, unreachable: usize) {
         let client = &self.clients[zone];
         let count = || {
@@ -140,7 +140,7 @@ async fn zones_of_equal_size_keep_99_in_100_requests() {
 }
 
 #[tokio::test]
-async fn a_zone_at_half_its_share_spills_and_no_pod_gets_a_quarter_too_much() {
+async fn a_zone_with_too_few_pods_spills_and_every_pod_stays_within_25_percent_of_fair() {
     let fleet = Fleet::start(RoundRobin::new(), [4, 4, 2]).await;
     let shares = fleet.send().await;
     let fair = (3 * REQUESTS) as f64 / 10.0;
@@ -154,7 +154,7 @@ async fn a_zone_at_half_its_share_spills_and_no_pod_gets_a_quarter_too_much() {
 }
 
 #[tokio::test]
-async fn hints_that_come_late_and_go_are_followed() {
+async fn hints_may_disappear_and_come_back_without_new_connections() {
     let fleet = Fleet::start(RoundRobin::new(), [3, 3, 3]).await;
     assert!(fleet.part(0, 0..3).await >= 0.99);
     fleet.announce(false);
@@ -168,7 +168,7 @@ async fn hints_that_come_late_and_go_are_followed() {
     assert_eq!(connections, 1, "hints cost no connection");
 }
 
-/// Waits until the first pod is this to the client.
+/// Waits until the client sees the first pod as `expected`.
 async fn proximity(client: &Client, expected: Option<Proximity>) {
     within("the hints", async {
         while client.endpoints().first().and_then(|pod| pod.proximity) != expected {
@@ -179,7 +179,7 @@ async fn proximity(client: &Client, expected: Option<Proximity>) {
 }
 
 #[tokio::test]
-async fn pods_that_are_killed_take_their_share_with_them() {
+async fn killed_pods_reduce_their_zones_share_until_they_are_back() {
     let fleet = Fleet::start(RoundRobin::new(), [4, 4, 4]).await;
     for pod in &fleet.pods[..2] {
         pod.kill().await;
@@ -199,7 +199,7 @@ async fn pods_that_are_killed_take_their_share_with_them() {
 
 type ScriptedBalance = Balance<support::scripted::PodService>;
 
-/// A balancer in zone a over pods 1 and 2 of zone a, and pods 3 to 6 of zone b.
+/// A balancer in zone a. Pods 1 and 2 are in zone a, pods 3 to 6 in zone b.
 async fn balance(pods: &Pods) -> (Script, ScriptedBalance) {
     let (script, discovery): (_, Scripted) = discovery();
     let mut balance = Balance::builder(discovery).zone("a").build(pods.make());
@@ -224,7 +224,7 @@ async fn calls(balance: &ScriptedBalance, pods: &Pods) -> Vec<usize> {
         let mut balance = balance.clone();
         let ready = balance.ready().await.expect("ready");
         ready.call(Request(1)).await.expect("an answer");
-        // The background task gets its turn.
+        // Let the background task run.
         tokio::task::yield_now().await;
     }
     let after = counts(pods).into_iter();
@@ -235,14 +235,14 @@ async fn calls(balance: &ScriptedBalance, pods: &Pods) -> Vec<usize> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_share_follows_refusals_without_a_new_set() {
+async fn the_near_share_follows_refusals_without_a_new_set() {
     let pods = Pods::default();
     let (_script, balance) = balance(&pods).await;
-    // 2 of 6, two zones: 2/3 of 120 stay.
+    // 2 of 6 pods, two zones: 2/3 of the 120 requests stay near.
     assert_eq!(calls(&balance, &pods).await, [40, 40, 10, 10, 10, 10]);
     pods.set([1], Behaviour::NotReady);
     calls(&balance, &pods).await;
-    // 1 of 5, two zones: 2/5.
+    // 1 of 5 pods, two zones: 2/5 stay near.
     assert_eq!(calls(&balance, &pods).await, [0, 48, 18, 18, 18, 18]);
     pods.set([2], Behaviour::NotReady);
     calls(&balance, &pods).await;
@@ -256,7 +256,7 @@ async fn the_share_follows_refusals_without_a_new_set() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn endpoints_say_what_is_near() {
+async fn endpoints_show_which_pods_are_near() {
     let pods = Pods::default();
     let (script, balance) = balance(&pods).await;
     pods.set([1], Behaviour::NotReady);

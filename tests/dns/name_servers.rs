@@ -1,16 +1,17 @@
-//! Which name server is asked, how, and whose "no" is believed: field cases D1, D2, D6 to D9 and D15, and their kin.
+//! Which name server is asked, how, and whose negative answer ("no") is believed: field cases D1, D2, D6 to D9 and D15,
+//! and similar ones.
 
 use super::*;
 
-/// A public name server: it knows nothing of the cluster, and says so.
+/// A public name server: it answers NXDOMAIN to every name of the cluster.
 async fn public() -> DnsServer {
     DnsServer::start().await
 }
 
-/// Silence is found out sooner, so that the tests take less time.
+/// Shortens timeouts, so that silence is noticed sooner and the tests take less time.
 const IMPATIENT: &str = "options timeout:1 attempts:1\n";
 
-/// Discovery that believes each "no" it is told: one that shouldn't be believed shows at once.
+/// Discovery with `OnEmpty::Believe`, so that a "no" that it shouldn't believe shows at once.
 struct Believing {
     watch: MembershipStream,
     _conf: TempFile,
@@ -57,7 +58,7 @@ async fn a_second_servers_no_empties_nothing_while_the_first_one_fails_for_aaaa(
         };
         unchanged(watch, both).await;
         assert_eq!(public.count(WEB, RecordType::A), 0, "{fault:?}: needlessly");
-        // What comes and goes is still seen.
+        // Changes are still seen.
         own.set_a(WEB, 30, [pod_v4(7)]);
         assert_eq!(hosts(&change(watch).await.joined), [pod(7)].into());
     });
@@ -69,7 +70,7 @@ async fn a_second_servers_no_empties_nothing_while_the_first_one_fails_altogethe
     let faults = [
         (Fault::SERVFAIL, 1),
         (Fault::SERVFAIL, 8),
-        // The questions' share of the time, and more.
+        // For longer than a question takes.
         (Fault::Silent, 8),
     ];
     let stories = faults.map(async |(fault, failures)| {
@@ -91,7 +92,7 @@ async fn a_second_servers_no_empties_nothing_while_the_first_one_fails_altogethe
 }
 
 #[tokio::test]
-async fn a_scale_to_zero_is_believed_from_the_server_that_had_named_the_pods() {
+async fn a_scale_to_zero_is_believed_from_the_server_that_had_returned_the_pods() {
     for named_by_second in [false, true] {
         let (first, second) = (web(2).await, web(2).await);
         if named_by_second {
@@ -109,14 +110,14 @@ async fn a_scale_to_zero_is_believed_from_the_server_that_had_named_the_pods() {
 }
 
 #[tokio::test]
-async fn a_first_server_that_has_lost_its_data_empties_nothing_that_the_second_one_names() {
+async fn a_first_server_without_data_empties_nothing_that_the_second_one_returns() {
     let (first, second) = (public().await, web(2).await);
     let fault = Fault::SERVFAIL;
     first.fault(WEB, RecordType::A, fault.clone().times(1));
     let mut discovery = believing(&first, &second);
     let watch = &mut discovery.watch;
     assert_eq!(change(watch).await.joined.len(), 2);
-    // The first one has its turn again, and says that there is nothing.
+    // The first one gets its turn again, and says "no".
     second.fault(WEB, RecordType::A, fault.times(1));
     first.forget();
     let asked = |queries: &[LoggedQuery]| {
@@ -127,7 +128,7 @@ async fn a_first_server_that_has_lost_its_data_empties_nothing_that_the_second_o
 }
 
 #[tokio::test]
-async fn the_failure_of_the_first_server_is_the_error_and_not_the_no_of_the_second_one() {
+async fn the_first_servers_failure_is_the_error_not_the_second_ones_no() {
     let (own, public) = (web(1).await, public().await);
     let fault = Fault::SERVFAIL;
     own.fault("*", RecordType::ANY, fault);
@@ -141,7 +142,7 @@ async fn the_failure_of_the_first_server_is_the_error_and_not_the_no_of_the_seco
 }
 
 #[tokio::test]
-async fn a_second_server_isnt_asked_what_the_first_one_denies() {
+async fn a_second_server_is_not_asked_if_the_first_one_says_no() {
     let (own, other) = (DnsServer::start().await, web(1).await);
     let dns = ask(&own, WEB).name_servers([own.addr(), other.addr()]);
     let error = dns.resolve().await.expect_err("nothing there");
@@ -149,13 +150,13 @@ async fn a_second_server_isnt_asked_what_the_first_one_denies() {
     assert_eq!(other.exchanges(), 0);
 }
 
-/// Says that there is no such name, as some do that pass on what the root says: without an SOA.
+/// NXDOMAIN without an SOA record, as some servers send it that pass on the root's answer.
 fn denial() -> Fault {
     Fault::Rcode(ResponseCode::NXDomain.into())
 }
 
 #[tokio::test]
-async fn a_name_is_found_by_the_second_server_where_the_first_one_is_dead_from_the_start() {
+async fn the_second_server_finds_a_name_if_the_first_one_is_dead_from_the_start() {
     let stories = [false, true].map(async |is_closed| {
         let (dead, other) = (DnsServer::start().await, DnsServer::start().await);
         if is_closed {
@@ -164,7 +165,7 @@ async fn a_name_is_found_by_the_second_server_where_the_first_one_is_dead_from_t
             dead.fault("*", RecordType::ANY, Fault::Silent);
         }
         other.set_a("api.shop.", 30, [pod_v4(1)]);
-        // So many that they must not cost a server's time each.
+        // So many domains that each must not cost the dead server's full share of the time.
         let domains = [1, 2, 3, 4, 5, 6, 7, 8].map(|n| format!("d{n}.example"));
         for domain in &domains {
             let name = format!("api.shop.{domain}");
@@ -175,7 +176,7 @@ async fn a_name_is_found_by_the_second_server_where_the_first_one_is_dead_from_t
         let dns = ask(&dead, "api.shop").resolv_conf(&conf.0);
         let dns = dns.name_servers([dead.addr(), other.addr()]);
         if is_closed {
-            // Without a second look, which would be too late for many callers.
+            // In a single look, because a second one would be too late for many callers.
             let found = dns.resolve().await.expect("a pod");
             assert_eq!(found.name(), Some("api.shop"));
         }
@@ -185,9 +186,10 @@ async fn a_name_is_found_by_the_second_server_where_the_first_one_is_dead_from_t
     join_all(stories).await;
 }
 
-/// A node's own cache restarts as a client starts, and the public server in the second line knows a name of the same text.
+/// A node-local cache restarts just as a client starts, and the public server in the second line knows a name with the
+/// same text.
 #[tokio::test]
-async fn a_public_name_found_while_the_first_server_was_closed_gives_way_to_its_answer_soon() {
+async fn a_public_name_found_while_the_first_server_was_closed_gives_way_soon() {
     let (own, public) = (DnsServer::start().await, DnsServer::start().await);
     own.set_a("api.dev.svc.cluster.local.", 30, [pod_v4(1)]);
     own.stop().await;
@@ -201,7 +203,7 @@ async fn a_public_name_found_while_the_first_server_was_closed_gives_way_to_its_
     assert_eq!(hosts(&change(&mut watch).await.joined), [pod(1)].into());
 }
 
-/// Whether a server has been asked for well over the time after which one that fails may be away, and twice since.
+/// Whether a server has been asked for more than 8 s, well above the 4 s after which a failing one counts as away.
 fn for_a_while(queries: &[LoggedQuery]) -> bool {
     match queries {
         [first, .., last] => last.at - first.at > 8 * SECOND,
@@ -210,7 +212,7 @@ fn for_a_while(queries: &[LoggedQuery]) -> bool {
 }
 
 #[tokio::test]
-async fn a_server_that_is_there_and_fails_is_not_dead_however_long_it_has_done_so() {
+async fn a_server_that_answers_failures_never_counts_as_dead() {
     let stories = [ResponseCode::ServFail, ResponseCode::Refused].map(async |code| {
         let (own, public) = (web(1).await, public().await);
         own.fault("*", RecordType::ANY, Fault::Rcode(code.into()));
@@ -245,10 +247,9 @@ async fn a_second_servers_no_empties_nothing_after_the_first_one_has_died() {
     join_all(stories).await;
 }
 
-/// As one does that answers whatever name it is asked for.
+/// The second server is one that answers every name.
 #[tokio::test]
-async fn a_scale_to_zero_is_believed_from_the_first_server_though_the_second_one_has_answered_since()
- {
+async fn a_scale_to_zero_is_believed_from_the_first_server_though_the_second_one_answered_once() {
     let (own, foreign) = (web(2).await, DnsServer::start().await);
     foreign.set_a(WEB, 30, [pod_v4(99)]);
     let mut discovery = believing(&own, &foreign);
@@ -260,21 +261,21 @@ async fn a_scale_to_zero_is_believed_from_the_first_server_though_the_second_one
     let strange = loop {
         let change = change(watch).await;
         if change.endpoints.is_empty() {
-            // The other family's question was the first to be answered.
+            // The other family's question was answered first.
             continue;
         }
         break hosts(&change.endpoints);
     };
     assert_eq!(strange, [pod(99)].into());
-    // Once it has its turn again.
+    // As soon as the first server gets its turn again.
     assert!(change(watch).await.endpoints.is_empty());
     own.forget();
     unchanged(watch, own.wait_for_queries(10)).await;
 }
 
-// ---------------------------------------------------------------- silence and the time that a look has
+// ---------------------------------------------------------------- silence, and the time of a look
 
-/// A first name server that is silent, and a second one that would say the same. So much glue comes along.
+/// A silent first name server and an equal second one, which sends this much glue.
 async fn a_silent_one_first(
     server: impl AsyncFn() -> DnsServer,
     glue: Glue,
@@ -287,12 +288,12 @@ async fn a_silent_one_first(
 }
 
 #[tokio::test]
-async fn one_look_finds_srv_targets_by_the_second_server_where_the_first_one_is_silent() {
+async fn one_look_finds_srv_targets_though_the_first_server_is_silent() {
     let look = async |(_silent, _good, dns): (DnsServer, DnsServer, Dns)| {
         let found = dns.resolve().await.expect("its pods");
         assert_eq!(found.endpoints().len(), 3, "{found:?}");
     };
-    // Where some comes along the question is put over TCP, too.
+    // With partial glue, the question is asked over TCP as well.
     for glue in [Glue::None, Glue::Partial(1)] {
         let of_nodes = a_silent_one_first(async || nodes(glue).await, glue).await;
         let of_pods = a_silent_one_first(async || statefulset().await, glue).await;
@@ -306,7 +307,7 @@ async fn statefulset() -> DnsServer {
     server
 }
 
-/// A server that knows SRV records of so many nodes, and nothing else yet.
+/// A server with SRV records of `nodes` nodes, and nothing else yet.
 async fn nodes_alone(nodes: u8) -> DnsServer {
     let server = DnsServer::start().await;
     server.set_glue(Glue::None);
@@ -318,7 +319,7 @@ fn node(n: u8) -> String {
     format!("node{n}.hosts.example.")
 }
 
-/// The SRV targets that a server has been asked for, with all that was on its way.
+/// The SRV targets that a server has been asked for, including questions on their way.
 async fn targets_asked_for(server: &DnsServer) -> BTreeSet<String> {
     real_answer(server).await;
     let names = server.queries().into_iter().map(|query| query.name);
@@ -326,7 +327,7 @@ async fn targets_asked_for(server: &DnsServer) -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn that_a_server_is_silent_about_srv_targets_is_known_when_the_next_ones_have_their_turn() {
+async fn a_server_silent_about_16_srv_targets_is_asked_for_no_more() {
     let server = async || {
         let server = nodes_alone(20).await;
         (1..=20).for_each(|n| server.set_a(&node(n), 30, [pod_v4(n)]));
@@ -341,7 +342,7 @@ async fn that_a_server_is_silent_about_srv_targets_is_known_when_the_next_ones_h
 }
 
 #[tokio::test]
-async fn srv_targets_whose_turn_comes_after_the_time_of_a_look_are_not_asked_for() {
+async fn srv_targets_whose_turn_comes_after_the_deadline_are_not_asked_for() {
     let server = nodes_alone(60).await;
     for n in 1..=60 {
         server.fault(&node(n), RecordType::ANY, Fault::Silent);
@@ -354,7 +355,7 @@ async fn srv_targets_whose_turn_comes_after_the_time_of_a_look_are_not_asked_for
 
 // ---------------------------------------------------------------- EDNS (D6)
 
-/// A reply of nothing but a header with this code: no question, and no OPT record.
+/// A reply that is only a header with this code, without question and OPT record.
 fn bare_header(code: u8) -> Fault {
     let mut header = vec![0, 0, 0x80, code];
     header.extend([0; 8]);
@@ -380,7 +381,7 @@ async fn a_name_server_without_edns_is_asked_without_it() {
         let dns = ask(&server, WEB).resolv_conf(&conf.0);
         let mut watch = MembershipStream::new(dns.refresh_interval(FAST));
         assert_eq!(change(&mut watch).await.joined.len(), 3, "{fault:?}");
-        // It is remembered: both families have learnt it by now, or are about to.
+        // Wait until both families have learnt it.
         let bare = |queries: &[LoggedQuery]| {
             let mut families = FAMILIES.iter();
             families.all(|family| {
@@ -409,8 +410,8 @@ async fn an_answer_too_large_for_a_name_server_without_edns_comes_over_tcp() {
 }
 
 #[tokio::test]
-async fn a_code_that_has_nothing_to_do_with_edns_is_no_reason_to_leave_it() {
-    // As often as both families are asked in one look: with an OPT record, and in doubt without.
+async fn an_error_that_also_comes_without_edns_does_not_turn_it_off() {
+    // The number of questions in one look: both families, with an OPT record, and if in doubt without.
     let codes = [
         (ResponseCode::ServFail, 2),
         (ResponseCode::Refused, 2),
@@ -434,7 +435,7 @@ async fn a_code_that_has_nothing_to_do_with_edns_is_no_reason_to_leave_it() {
 }
 
 #[tokio::test]
-async fn badvers_is_called_by_its_name() {
+async fn the_error_names_badvers() {
     let server = web(1).await;
     server.fault("*", RecordType::ANY, Fault::Silent);
     let fault = Fault::Rcode(ResponseCode::BADVERS.into()).on_edns();
@@ -448,11 +449,11 @@ async fn badvers_is_called_by_its_name() {
     );
 }
 
-// ---------------------------------------------------------------- what UDP doesn't carry (D7, D8)
+// ---------------------------------------------------------------- answers too large for UDP (D7, D8)
 
 #[tokio::test]
-async fn what_cannot_be_read_whole_over_udp_is_asked_for_over_tcp() {
-    // Larger than was asked for, and cut in the middle of a record, of the header, of everything; never with TC.
+async fn an_oversized_or_cut_udp_answer_is_asked_for_over_tcp() {
+    // Larger than asked for, cut within a record, or cut within the header; never with TC.
     for length in [65_535, 2_758, 1_500, 1_232, 700, 13] {
         let server = DnsServer::start().await;
         server.set_a(WEB, 30, (0..200).map(many));
@@ -464,7 +465,7 @@ async fn what_cannot_be_read_whole_over_udp_is_asked_for_over_tcp() {
 }
 
 #[tokio::test]
-async fn a_packet_larger_than_asked_for_is_used_where_tcp_is_blocked() {
+async fn a_packet_larger_than_asked_for_is_used_if_tcp_is_blocked() {
     let server = DnsServer::start().await;
     server.set_a(WEB, 30, (0..200).map(many));
     let relay = UdpRelay::start(server.addr()).await;
@@ -476,7 +477,7 @@ async fn a_packet_larger_than_asked_for_is_used_where_tcp_is_blocked() {
 }
 
 #[tokio::test]
-async fn a_question_that_was_too_large_comes_back_to_udp_where_tcp_is_blocked() {
+async fn a_shrunken_answer_comes_over_udp_again_if_tcp_is_blocked() {
     let server = DnsServer::start().await;
     server.set_a(WEB, 30, (0..500).map(many));
     let conf = resolv_conf(IMPATIENT);
@@ -494,7 +495,7 @@ async fn a_question_that_was_too_large_comes_back_to_udp_where_tcp_is_blocked() 
 }
 
 #[tokio::test]
-async fn use_vc_is_tcp_and_nothing_else() {
+async fn use_vc_means_tcp_only() {
     let server = web(3).await;
     let conf = resolv_conf("options use-vc\n");
     let dns = ask(&server, WEB).resolv_conf(&conf.0);
@@ -507,14 +508,14 @@ async fn use_vc_is_tcp_and_nothing_else() {
         "{:?}",
         server.queries()
     );
-    // A file that says otherwise is heeded at the next look.
+    // A changed file counts at the next look.
     std::fs::write(&conf.0, "options ndots:5\n").expect("a writable folder");
     let by_udp = |query: &LoggedQuery| query.transport == Transport::Udp;
     let back = server.wait_until(|queries| queries.iter().any(by_udp));
     unchanged(&mut watch, back).await;
 }
 
-/// A connection is driven by the runtime that it was made in, while somebody drives that.
+/// A connection only works while the runtime that it was made in is driven.
 #[test]
 fn clones_in_two_runtimes_share_no_connection() {
     let current_thread = || {
@@ -529,25 +530,25 @@ fn clones_in_two_runtimes_share_no_connection() {
     let server = outside.block_on(DnsServer::start());
     stateful(&server, 3);
     let conf = resolv_conf("options use-vc\n");
-    // One question, and so one connection, which is idle once there is a set.
+    // SRV is one question, so there is one connection, which is idle once there is a set.
     let dns = srv(&server).resolv_conf(&conf.0);
     let dns = dns.refresh_interval(60 * SECOND);
     let mut watch = MembershipStream::new(dns.clone());
     first.block_on(change(&mut watch));
     server.forget();
     stateful(&server, 4);
-    // What is there already needs nobody who drives the connection.
+    // With a delay, because an answer that is there at once could be read without driving the connection.
     server.fault(PORT, RecordType::SRV, Fault::Delay(FAST));
     second.block_on(async {
         let mut watch = MembershipStream::new(dns.clone());
         while change(&mut watch).await.endpoints.len() != 4 {}
     });
-    // Asked twice where the first connection led to nothing.
+    // There would be two if the first runtime's connection had been tried.
     assert_eq!(server.exchanges(), 1, "{:?}", server.queries());
 }
 
 #[tokio::test]
-async fn attempts_and_timeout_are_those_of_resolv_conf() {
+async fn attempts_and_timeout_come_from_resolv_conf() {
     let (silent, good) = (web(1).await, web(1).await);
     silent.fault("*", RecordType::ANY, Fault::Silent);
     let conf = resolv_conf(IMPATIENT);
@@ -556,7 +557,7 @@ async fn attempts_and_timeout_are_those_of_resolv_conf() {
     let found = dns.resolv_conf(&conf.0).resolve().await.expect("a pod");
     assert_eq!(found.name_server(), Some(good.addr()));
     assert!(began.elapsed() >= SECOND);
-    // Once with an OPT record, and once without.
+    // One question with an OPT record, and one without.
     assert_eq!(
         silent.count(WEB, RecordType::A),
         2,
@@ -568,7 +569,7 @@ async fn attempts_and_timeout_are_those_of_resolv_conf() {
 // ---------------------------------------------------------------- a closed port (D9)
 
 #[tokio::test]
-async fn a_closed_port_is_no_silence() {
+async fn a_closed_port_is_not_a_timeout() {
     let (closed, good) = (web(1).await, web(2).await);
     closed.stop().await;
     let error = ask(&closed, WEB).resolve().await.expect_err("nobody there");
@@ -612,7 +613,7 @@ fn resolv_conf(text: &str) -> TempFile {
     file
 }
 
-/// A server's UDP port, at another address where TCP is refused.
+/// Relays a server's UDP port at another address, where TCP is refused.
 struct UdpRelay {
     address: SocketAddr,
     task: tokio::task::JoinHandle<()>,
@@ -631,7 +632,7 @@ impl UdpRelay {
                 sent.expect("sent");
                 let length = within("an answer", back.recv(&mut packet)).await;
                 let length = length.expect("received");
-                // A client that is gone already is no error of ours.
+                // The client may be gone already.
                 let _ = front.send_to(&packet[..length], client).await;
             }
         });

@@ -1,4 +1,4 @@
-//! Packets as they come in the field: which of them answer a question, and what is made of those that do.
+//! Packets as met in the field: which of them count as answers, and how those are interpreted.
 
 use tokio::{net::UdpSocket, sync::watch, task::JoinHandle};
 
@@ -9,16 +9,17 @@ const CNAME: u16 = 5;
 const SOA: u16 = 6;
 const AAAA: u16 = 28;
 
-/// A name server that sends what a test makes of each question, and nothing over TCP. It ends when dropped.
+/// A name server that answers with what a test makes of each question, over UDP only. It ends when dropped.
 struct Packets {
     address: SocketAddr,
-    /// How many questions for AAAA records have come.
+    /// How many questions for AAAA records it got.
     asked: watch::Receiver<u32>,
     task: JoinHandle<()>,
 }
 
 impl Packets {
-    /// `answers`: the packets that are sent to a question, in this order; those of the strangers from another port.
+    /// `answers` makes the packets that are sent to a question, in this order; a stranger's packets come from another
+    /// port.
     async fn start(answers: impl Fn(&Asked) -> Vec<Packet> + Send + 'static) -> Self {
         let bind = async || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await;
         let own = bind().await.expect("a socket");
@@ -35,7 +36,7 @@ impl Packets {
                         Packet::Own(bytes) => (&own, bytes),
                         Packet::Strangers(bytes) => (&stranger, bytes),
                     };
-                    // A client that is gone already is no error of ours.
+                    // The client may be gone already.
                     let _ = socket.send_to(&bytes, client).await;
                 }
             }
@@ -47,7 +48,7 @@ impl Packets {
         }
     }
 
-    /// Waits until AAAA records have been asked for so often.
+    /// Waits until AAAA records were asked for `n` times.
     async fn wait_for_aaaa(&self, n: u32) {
         let mut asked = self.asked.clone();
         let enough = within("the questions", asked.wait_for(|count| *count >= n));
@@ -71,7 +72,7 @@ enum Packet {
     Strangers(Vec<u8>),
 }
 
-/// A question as it came.
+/// A question as it arrived.
 #[derive(Clone)]
 struct Asked {
     id: [u8; 2],
@@ -94,12 +95,12 @@ impl Asked {
         }
     }
 
-    /// A response with this code, the question, and these records.
+    /// A response with this code, the question and these records.
     fn answer(&self, code: u8, records: &[Vec<u8>]) -> Vec<u8> {
         self.answer_of(None, code, records)
     }
 
-    /// The same with the SOA record of a zone.
+    /// A response with this code, the question, these records, and the SOA record of a zone.
     fn answer_of(&self, zone: Option<&str>, code: u8, records: &[Vec<u8>]) -> Vec<u8> {
         let count = u8::try_from(records.len()).expect("few");
         let header = [
@@ -157,7 +158,7 @@ fn labels(name: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn only_an_answer_to_the_question_and_from_where_it_went_counts() {
+async fn only_an_answer_to_the_question_from_the_server_counts() {
     let server = Packets::start(|asked| {
         let strange = asked.pod(66);
         let with = |change: fn(&mut Asked)| {
@@ -189,9 +190,9 @@ async fn only_an_answer_to_the_question_and_from_where_it_went_counts() {
     assert_eq!(hosts(&change(&mut watch).await.endpoints), [pod(1)].into());
 }
 
-/// As servers do that repeat names as they have them, or mix the case of each letter.
+/// Some servers answer with the names as they have them, or in mixed case.
 #[tokio::test]
-async fn names_are_the_same_in_upper_and_lower_case() {
+async fn names_are_compared_without_case() {
     let server = Packets::start(|asked| {
         let upper = |name: &[u8]| name.to_ascii_uppercase();
         let mut other = asked.clone();
@@ -210,7 +211,7 @@ async fn names_are_the_same_in_upper_and_lower_case() {
     assert_eq!(hosts(found.endpoints()), [pod(1)].into());
 }
 
-/// Through other zones, the records in whatever order they come; and the shortest TTL on the way counts.
+/// The chain may pass through other zones, with its records in any order. The shortest TTL counts.
 #[tokio::test]
 async fn a_chain_of_aliases_is_followed_in_any_order_of_its_records() {
     let server = Packets::start(|asked| {
@@ -236,9 +237,9 @@ async fn a_chain_of_aliases_is_followed_in_any_order_of_its_records() {
     assert_eq!(hosts(&change(&mut watch).await.endpoints), [pod(1)].into());
 }
 
-/// Such servers exist (RFC 4074 §4.2); and the search list goes no further than the name that has the records.
+/// Such servers exist (RFC 4074 §4.2). The walk must not go past the name that has A records.
 #[tokio::test]
-async fn no_such_name_to_aaaa_says_nothing_of_a_name_that_has_ipv4_addresses() {
+async fn nxdomain_for_aaaa_is_ignored_for_a_name_with_ipv4_addresses() {
     let server = Packets::start(|asked| {
         vec![Packet::Own(match asked.record_type {
             A if asked.name == labels(WEB) => asked.pod(1),
@@ -262,9 +263,9 @@ async fn no_such_name_to_aaaa_says_nothing_of_a_name_that_has_ipv4_addresses() {
     }
 }
 
-/// It isn't what was asked for, and doesn't say that there is nothing.
+/// It has no records that were asked for, but isn't a negative answer either.
 #[tokio::test]
-async fn an_answer_with_other_names_records_alone_is_a_failure() {
+async fn an_answer_with_only_other_names_records_is_a_failure() {
     let server = Packets::start(|asked| {
         let records = [record(
             &labels("other.example"),
@@ -282,9 +283,9 @@ async fn an_answer_with_other_names_records_alone_is_a_failure() {
     assert!(!error.is_not_found(), "{error}");
 }
 
-/// An alias alone may be all that the server knows; its target's zone knows what the target has (RFC 2308 §2.2).
+/// The alias may be all that the server knows; only its target's zone knows what the target has (RFC 2308 §2.2).
 #[tokio::test]
-async fn that_an_aliass_target_has_nothing_is_believed_of_its_zone_alone() {
+async fn an_aliass_missing_target_is_believed_only_from_its_own_zone() {
     let zones = [
         (Some("Shop.example"), true),
         (Some("example"), true),
@@ -305,7 +306,7 @@ async fn that_an_aliass_target_has_nothing_is_believed_of_its_zone_alone() {
 }
 
 #[tokio::test]
-async fn an_alias_of_a_name_without_ipv6_is_no_failure_however_often_it_is_asked_for() {
+async fn an_alias_of_a_name_without_ipv6_is_never_a_failure() {
     let server = Packets::start(|asked| {
         let alias = record(&asked.name, CNAME, 30, &labels("pods.shop.example"));
         let address = record(&labels("pods.shop.example"), A, 30, &pod_v4(1).octets());

@@ -1,4 +1,4 @@
-//! What people's kubeconfigs, environments and slices really have in them.
+//! Kubeconfigs, environments and slices as met in the field.
 
 use std::{future::poll_fn, path::PathBuf, process::Stdio, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::{
 // ---------------------------------------------------------------- exec plugins
 
 impl Cluster {
-    /// A kubeconfig whose user has such a plugin: a line for the shell, in this cluster's folder.
+    /// Writes a kubeconfig whose user has an exec plugin: a shell script, run with this cluster's folder in `FOLDER`.
     fn write_plugin(&self, script: &str) -> PathBuf {
         let exec = json!({
             "apiVersion": "client.authentication.k8s.io/v1",
@@ -52,7 +52,7 @@ impl Cluster {
 }
 
 #[tokio::test]
-async fn an_exec_plugin_has_the_token() {
+async fn the_token_comes_from_the_exec_plugin() {
     let cluster = Cluster::start([1]).await;
     cluster.write_plugin(
         r#"echo "$KUBERNETES_EXEC_INFO" > "$FOLDER/info"
@@ -71,7 +71,7 @@ async fn an_exec_plugin_has_the_token() {
 }
 
 #[tokio::test]
-async fn an_exec_plugin_that_wants_to_know_the_cluster_is_told_what_the_kubeconfig_says() {
+async fn an_exec_plugin_with_provide_cluster_info_gets_the_kubeconfigs_cluster() {
     let cluster = Cluster::start([1]).await;
     let script = r#"echo "$KUBERNETES_EXEC_INFO" > "$FOLDER/info"
                     echo '{"status": {"token": "of the plugin"}}'"#;
@@ -91,7 +91,7 @@ async fn an_exec_plugin_that_wants_to_know_the_cluster_is_told_what_the_kubeconf
 }
 
 #[tokio::test]
-async fn an_exec_plugin_is_asked_again_when_its_token_is_no_good_any_more() {
+async fn an_exec_plugin_runs_again_when_its_token_is_rejected() {
     let cluster = Cluster::start([1]).await;
     cluster.write_plugin(
         r#"echo run >> "$FOLDER/runs"
@@ -105,9 +105,9 @@ async fn an_exec_plugin_is_asked_again_when_its_token_is_no_good_any_more() {
 }
 
 #[tokio::test]
-async fn an_exec_plugin_is_asked_again_before_its_token_expires() {
+async fn an_exec_plugin_runs_again_before_its_token_expires() {
     let cluster = Cluster::start([1]).await;
-    // In less than the minute before that.
+    // A token is renewed a minute before it expires; this one has already expired.
     cluster.write_plugin(
         r#"echo run >> "$FOLDER/runs"
            echo '{"status": {"token": "short", "expirationTimestamp": "2020-01-01T00:00:00Z"}}'"#,
@@ -119,7 +119,7 @@ async fn an_exec_plugin_is_asked_again_before_its_token_expires() {
 }
 
 #[tokio::test]
-async fn what_an_exec_plugin_complains_of_is_in_the_error() {
+async fn an_exec_plugins_failure_is_in_the_error() {
     let cluster = Cluster::start([1]).await;
     for (script, expected) in [
         ("echo 'log in first' >&2; exit 1", "log in first"),
@@ -140,7 +140,7 @@ async fn what_an_exec_plugin_complains_of_is_in_the_error() {
     );
 }
 
-/// Whether there is such a process, and it has not ended.
+/// Whether a process exists and hasn't ended.
 fn is_running(pid: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit(") ").next().unwrap_or_default();
@@ -148,7 +148,7 @@ fn is_running(pid: &str) -> bool {
 }
 
 #[test]
-fn a_runtime_ends_though_an_exec_plugin_hangs_and_nothing_of_it_is_left() {
+fn a_runtime_shuts_down_though_an_exec_plugin_hangs_and_its_processes_are_killed() {
     let builder = || {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         builder
@@ -176,7 +176,7 @@ fn a_runtime_ends_though_an_exec_plugin_hangs_and_nothing_of_it_is_left() {
     until("the plugin and what it has started", &|| {
         cluster.lines("pids").len() == 2
     });
-    // Hangs where the plugin is waited for in a thread.
+    // This would hang if a thread waited for the plugin.
     drop(inside);
     let pids = cluster.lines("pids");
     until("their ends", &|| !pids.iter().any(|pid| is_running(pid)));
@@ -184,7 +184,7 @@ fn a_runtime_ends_though_an_exec_plugin_hangs_and_nothing_of_it_is_left() {
 }
 
 #[tokio::test]
-async fn an_exec_plugin_that_hangs_ends_with_its_last_reader_though_a_clone_is_kept() {
+async fn a_hanging_exec_plugin_is_killed_with_its_last_reader_though_an_unused_clone_is_kept() {
     let cluster = Cluster::start([1]).await;
     cluster.write_plugin(r#"echo "$$" >> "$FOLDER/pids"; sleep 1000"#);
     let mut slices = cluster.slices(WEB);
@@ -229,7 +229,7 @@ async fn child(cluster: &Cluster, test: &str, environment: &[(&str, &str)]) -> S
 
 #[tokio::test]
 #[ignore = "run by another test, in a process of its own"]
-async fn child_that_tells_what_it_gets() {
+async fn child_that_prints_its_first_answer() {
     let mut slices = EndpointSlices::new(WEB.parse().expect("a target"));
     match within("an answer", poll_fn(|cx| slices.poll_next(cx))).await {
         Ok(set) => println!("{:?}", addresses(&set)),
@@ -237,26 +237,26 @@ async fn child_that_tells_what_it_gets() {
     }
 }
 
-const TOLD: &str = "child_that_tells_what_it_gets";
+const CHILD: &str = "child_that_prints_its_first_answer";
 
 #[tokio::test]
-async fn an_api_server_on_this_machine_is_reached_whatever_the_environments_proxy() {
+async fn the_environments_proxy_does_not_apply_to_an_api_server_on_this_machine() {
     let cluster = Cluster::start_tls(Identity::new("127.0.0.1")).await;
     let proxy = ("HTTPS_PROXY", "http://proxy.example:3128");
-    let output = child(&cluster, TOLD, &[proxy]).await;
+    let output = child(&cluster, CHILD, &[proxy]).await;
     assert!(output.contains("10.0.0.1:80"), "{output}");
     let plain = Cluster::start([2]).await;
-    let output = child(&plain, TOLD, &[proxy, ("NO_PROXY", "a,,b")]).await;
+    let output = child(&plain, CHILD, &[proxy, ("NO_PROXY", "a,,b")]).await;
     assert!(output.contains("10.0.0.2:80"), "{output}");
 }
 
 #[tokio::test]
-async fn no_proxy_is_heeded_and_a_proxy_that_can_t_be_used_is_told_with_the_ways_out() {
+async fn no_proxy_is_heeded_and_the_error_of_an_unsupported_proxy_says_what_to_do() {
     let cluster = Cluster::start([1]).await;
-    // Nobody is there: what is said tells which way was tried.
+    // Nobody is there: the error shows which way was tried.
     cluster.write_user(json!({}), json!({"server": "https://192.0.2.1:1"}));
     let proxy = ("https_proxy", "http://user:secret@proxy.example:3128");
-    let output = child(&cluster, TOLD, &[proxy]).await;
+    let output = child(&cluster, CHILD, &[proxy]).await;
     for part in [
         "HTTPS_PROXY names the proxy http://proxy.example,",
         "add 192.0.2.1 to NO_PROXY",
@@ -265,9 +265,9 @@ async fn no_proxy_is_heeded_and_a_proxy_that_can_t_be_used_is_told_with_the_ways
         assert!(output.contains(part), "{output}");
     }
     assert!(!output.contains("secret"), "{output}");
-    // A name that there is not, lest the test wait for an address.
+    // A name that doesn't exist fails at once; an address would wait for its timeout.
     cluster.write_user(json!({}), json!({"server": "https://api.invalid:1"}));
-    let output = child(&cluster, TOLD, &[proxy, ("NO_PROXY", "*")]).await;
+    let output = child(&cluster, CHILD, &[proxy, ("NO_PROXY", "*")]).await;
     assert!(
         output.contains("the API server can't be reached"),
         "{output}"
@@ -275,24 +275,24 @@ async fn no_proxy_is_heeded_and_a_proxy_that_can_t_be_used_is_told_with_the_ways
     assert!(!output.contains("prox"), "{output}");
 }
 
-/// The environment is the machine's: what is wrong with it must not matter to those who are excepted from it.
+/// The environment belongs to the machine: a mistake in it must not affect API servers that it doesn't apply to.
 #[tokio::test]
-async fn a_proxy_that_makes_no_sense_fails_only_what_would_go_through_it() {
+async fn a_malformed_proxy_fails_only_connections_that_would_use_it() {
     let nonsense = ("HTTPS_PROXY", "http://user:secret@a proxy:3128");
     let cluster = Cluster::start([1]).await;
-    let output = child(&cluster, TOLD, &[nonsense]).await;
+    let output = child(&cluster, CHILD, &[nonsense]).await;
     assert!(output.contains("10.0.0.1:80"), "{output}");
     let tls = Cluster::start_tls(Identity::new("127.0.0.1")).await;
-    let output = child(&tls, TOLD, &[nonsense]).await;
+    let output = child(&tls, CHILD, &[nonsense]).await;
     assert!(output.contains("10.0.0.1:80"), "{output}");
-    // A name that there is not, lest the test wait for an address.
+    // A name that doesn't exist fails at once; an address would wait for its timeout.
     cluster.write_user(json!({}), json!({"server": "https://api.invalid:1"}));
-    let output = child(&cluster, TOLD, &[nonsense, ("NO_PROXY", "api.invalid")]).await;
+    let output = child(&cluster, CHILD, &[nonsense, ("NO_PROXY", "api.invalid")]).await;
     assert!(
         output.contains("the API server can't be reached") && !output.contains("prox"),
         "{output}"
     );
-    let output = child(&cluster, TOLD, &[nonsense]).await;
+    let output = child(&cluster, CHILD, &[nonsense]).await;
     for part in [
         "HTTPS_PROXY is not a proxy URL",
         "add api.invalid to NO_PROXY",
@@ -300,20 +300,20 @@ async fn a_proxy_that_makes_no_sense_fails_only_what_would_go_through_it() {
         assert!(output.contains(part), "{output}");
     }
     assert!(!output.contains("secret"), "{output}");
-    // A kubeconfig's own holds in any case.
+    // A kubeconfig's own proxy is always used.
     let server =
         json!({"server": "https://api.invalid:1", "proxy-url": "socks5://proxy.example:1080"});
     cluster.write_user(json!({}), server);
-    let output = child(&cluster, TOLD, &[nonsense, ("NO_PROXY", "*")]).await;
+    let output = child(&cluster, CHILD, &[nonsense, ("NO_PROXY", "*")]).await;
     assert!(output.contains("the kubeconfig's proxy-url"), "{output}");
 }
 
 #[tokio::test]
-async fn a_proxy_without_a_scheme_is_one_of_http() {
+async fn a_proxy_without_a_scheme_is_an_http_proxy() {
     let cluster = Cluster::start([1]).await;
     cluster.write_user(json!({}), json!({"server": "https://api.invalid:1"}));
     let proxy = ("HTTPS_PROXY", "user:secret@proxy.example:3128");
-    let output = child(&cluster, TOLD, &[proxy]).await;
+    let output = child(&cluster, CHILD, &[proxy]).await;
     assert!(
         output.contains("HTTPS_PROXY names the proxy http://proxy.example,"),
         "{output}"
@@ -321,58 +321,57 @@ async fn a_proxy_without_a_scheme_is_one_of_http() {
     assert!(!output.contains("secret"), "{output}");
 }
 
-/// Whatever kube's own features for proxies make of `NO_PROXY`.
+/// It holds with and without kube's own proxy features, which also read `NO_PROXY`.
 #[tokio::test]
-async fn what_makes_no_sense_in_no_proxy_leaves_the_other_entries() {
+async fn a_malformed_entry_of_no_proxy_leaves_the_others_in_effect() {
     let cluster = Cluster::start([1]).await;
     let proxy = ("HTTPS_PROXY", "http://proxy.example:3128");
     let exceptions = ("NO_PROXY", "a b,,[::1,:1,no/host,.invalid,");
-    let output = child(&cluster, TOLD, &[proxy, exceptions]).await;
+    let output = child(&cluster, CHILD, &[proxy, exceptions]).await;
     assert!(output.contains("10.0.0.1:80"), "{output}");
-    // A name that there is not, lest the test wait for an address.
+    // A name that doesn't exist fails at once; an address would wait for its timeout.
     cluster.write_user(json!({}), json!({"server": "https://api.invalid:1"}));
-    let output = child(&cluster, TOLD, &[proxy, exceptions]).await;
+    let output = child(&cluster, CHILD, &[proxy, exceptions]).await;
     assert!(
         output.contains("the API server can't be reached") && !output.contains("prox"),
         "{output}"
     );
 }
 
-/// The other way would be the cluster that this runs in, which isn't meant, and which there may be.
+/// It must not fall through to the pod's service account, which may exist but isn't meant.
 #[tokio::test]
-async fn a_kubeconfigs_own_proxy_that_makes_no_sense_is_told_where_the_kubeconfig_is_found_by_itself()
- {
+async fn a_malformed_proxy_url_in_an_inferred_kubeconfig_is_the_error() {
     let cluster = Cluster::start([1]).await;
     let proxy = "http://user:secret@a proxy:3128";
     let server = json!({"server": cluster.api.url(), "proxy-url": proxy});
     cluster.write_user(json!({}), server);
-    let output = child(&cluster, TOLD, &[]).await;
+    let output = child(&cluster, CHILD, &[]).await;
     for part in [
         "the kubeconfig's proxy-url is not a proxy URL",
         "correct it",
     ] {
         assert!(output.contains(part), "{output}");
     }
-    for part in ["cluster:", "NO_PROXY", "secret"] {
+    for part in ["service account", "NO_PROXY", "secret"] {
         assert!(!output.contains(part), "{output}");
     }
 }
 
 #[tokio::test]
-async fn without_a_kubeconfig_or_a_cluster_both_are_told() {
+async fn without_a_kubeconfig_or_a_service_account_the_error_names_both() {
     let cluster = Cluster::start([1]).await;
     std::fs::remove_file(cluster.kubeconfig()).expect("a kubeconfig");
-    let output = child(&cluster, TOLD, &[]).await;
+    let output = child(&cluster, CHILD, &[]).await;
     for part in [
         "failed to read kubeconfig from",
-        "inside of a cluster: failed to read",
+        "no service account of a pod: failed to read",
     ] {
         assert!(output.contains(part), "{output}");
     }
 }
 
 #[tokio::test]
-async fn a_kubeconfigs_own_proxy_is_not_left_out() {
+async fn a_kubeconfigs_proxy_url_is_used() {
     let cluster = Cluster::start([1]).await;
     let server = json!({"server": cluster.api.url(), "proxy-url": "socks5://proxy.example:1080"});
     cluster.write_user(json!({}), server);
@@ -402,7 +401,7 @@ async fn octets_with_leading_zeros_are_decimal() {
 }
 
 #[tokio::test]
-async fn slices_of_which_nothing_can_be_read_are_trouble_and_the_last_set_stays() {
+async fn slices_with_only_invalid_addresses_are_an_error_and_the_last_set_stays() {
     let cluster = Cluster::start([1]).await;
     let mut slices = cluster.slices(WEB);
     set(&mut slices).await;
@@ -415,7 +414,7 @@ async fn slices_of_which_nothing_can_be_read_are_trouble_and_the_last_set_stays(
         }
     };
     assert!(text.contains("\"10.0.0.256\""), "{text}");
-    // With a pod that can be read there is a set, of that one.
+    // With a pod whose address is valid, the set is that pod.
     cluster.pods("web-b", [2]);
     let some = last_set(&mut slices, |_| true).await;
     assert_eq!(addresses(&some), ["10.0.0.2:80"]);
@@ -434,7 +433,7 @@ async fn a_port_of_zero_is_left_out() {
     cluster.api.slice("web", "web-c", at(70_000, 3));
     let mut slices = cluster.slices("web.default:http");
     assert_eq!(addresses(&set(&mut slices).await), ["10.0.0.2:8080"]);
-    // Where there is no other, that is no empty set.
+    // Without any other port it is an error, not an empty set.
     cluster.api.delete("web-b");
     let mut slices = cluster.slices("web.default:http");
     let error = error(&mut slices).await;

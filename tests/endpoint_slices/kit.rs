@@ -1,4 +1,4 @@
-//! An API server with a Service of it, the way there, and waits that are bounded.
+//! An API server with a Service, a kubeconfig for it, and bounded waits.
 
 use std::{
     future::poll_fn,
@@ -25,14 +25,14 @@ use crate::{
     },
 };
 
-/// An API server, and the way to it.
+/// An API server, and a folder with the kubeconfig for it.
 pub(crate) struct Cluster {
     pub(crate) api: ApiServer,
     pub(crate) folder: PathBuf,
 }
 
 impl Cluster {
-    /// With a Service `web` in the namespace `default`, of these pods.
+    /// Starts one with a Service `web` in the namespace `default`, of these pods.
     pub(crate) async fn start(hosts: impl IntoIterator<Item = u8>) -> Self {
         let cluster = Self::over(ApiServer::start().await, None);
         cluster.pods("web-a", hosts);
@@ -90,13 +90,13 @@ impl Cluster {
         EndpointSlices::new(target).kubeconfig(self.kubeconfig())
     }
 
-    /// The slice of that name has these pods now.
+    /// Gives the slice `name` these pods.
     pub(crate) fn pods(&self, name: &str, hosts: impl IntoIterator<Item = u8>) {
         let pods = hosts.into_iter().map(|host| pod(&format!("10.0.0.{host}")));
         self.api.slice("web", name, slice(pods.collect()));
     }
 
-    /// Discovery with a watch under way, which has settled.
+    /// Discovery with an open watch that has settled.
     pub(crate) async fn watching(&self) -> EndpointSlices {
         let mut slices = self.slices(WEB);
         set(&mut slices).await;
@@ -105,7 +105,7 @@ impl Cluster {
         slices
     }
 
-    /// Waits for a watch as the last thing asked, and for what it tells.
+    /// Waits until a watch is open, and asserts that `expected` was the last request.
     pub(crate) async fn goes_on(&self, slices: &mut EndpointSlices, expected: Asked) {
         drive_until(slices, || self.api.watches() == 1).await;
         assert_eq!(self.api.asked().pop(), Some(expected));
@@ -129,7 +129,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         let folder: &Path = &self.folder;
-        // What is left is the system's to clean up.
+        // The system cleans up what is left.
         let _ = std::fs::remove_dir_all(folder);
     }
 }
@@ -156,7 +156,7 @@ pub(crate) fn addresses(endpoints: &[Endpoint]) -> Vec<String> {
     addresses.collect()
 }
 
-/// The next answer, whatever it is.
+/// The next answer: a set or an error.
 pub(crate) async fn answer(discovery: &mut impl Discovery) -> Result<Vec<Endpoint>, BoxError> {
     poll_fn(|cx| discovery.poll_next(cx)).await
 }
@@ -166,7 +166,7 @@ pub(crate) async fn set(discovery: &mut impl Discovery) -> Vec<Endpoint> {
     within("a set", answer(discovery)).await.expect("a set")
 }
 
-/// The first set that is so; there may be errors before.
+/// The first set for which `is_so` holds; errors and other sets before it are skipped.
 pub(crate) async fn last_set(
     discovery: &mut impl Discovery,
     is_so: impl Fn(&[Endpoint]) -> bool,
@@ -189,7 +189,7 @@ pub(crate) async fn error(discovery: &mut impl Discovery) -> EndpointSlicesError
     *error.downcast().expect("an error of this source")
 }
 
-/// Lets discovery run until something is so.
+/// Lets discovery run until `is_so` holds.
 pub(crate) async fn drive_until(discovery: &mut impl Discovery, is_so: impl Fn() -> bool) {
     within("what is waited for", async {
         while !is_so() {

@@ -1,4 +1,4 @@
-//! Rows 19 to 23: pods that are slow, fail at once, come and go.
+//! Rows 19 to 23: pods that are slow, that fail at once, or that come and go.
 
 use super::*;
 use http_body_util::BodyExt;
@@ -7,14 +7,14 @@ use std::{future::IntoFuture, net::SocketAddr, sync::Arc};
 use tokio::task::JoinSet;
 use tower_headless::{EjectionReason, OutlierDetection, PeakEwma, PowerOfTwo, Random};
 
-/// What became of requests to a cluster.
+/// How many requests succeeded and failed.
 #[derive(Debug, Default)]
 struct Tally {
     ok: usize,
     failed: usize,
 }
 
-/// The cluster's client under `policy`, which never sends again.
+/// A client of the cluster with `policy`, without retries.
 fn client<P: Policy>(cluster: &Cluster, policy: P, health: OutlierDetection) -> http::Client {
     let uri = format!("http://{}", cluster.service())
         .parse()
@@ -28,7 +28,7 @@ fn client<P: Policy>(cluster: &Cluster, policy: P, health: OutlierDetection) -> 
         .expect("a client")
 }
 
-/// Sends so many requests, `lanes` at a time.
+/// Sends this many requests, `lanes` at a time.
 async fn send(client: &http::Client, requests: usize, lanes: usize) -> Tally {
     let mut tally = Tally::default();
     let mut tasks = JoinSet::new();
@@ -61,7 +61,7 @@ fn state(client: &http::Client, pod: SocketAddr) -> EndpointState {
     endpoints.next().expect("an endpoint of the set").state
 }
 
-/// The part of so many requests that pod 0 gets.
+/// The fraction of 2,000 requests that pod 0 gets.
 async fn share_of_the_first<P: Policy>(cluster: &Cluster, policy: P, mode: Mode) -> f64 {
     cluster.pod(0).set(mode);
     let client = client(cluster, policy, OutlierDetection::off());
@@ -81,7 +81,7 @@ async fn row_19_a_slow_pod() {
     assert!((share - 0.2).abs() < 0.01, "{share}");
 }
 
-/// Without ejection, so that it is the policies that keep away, or rather don't come near.
+/// Without ejection, so that the policies alone must avoid the pod.
 async fn is_not_attracted<P: Policy + Clone>(policy: P, most: f64) {
     for status in [
         StatusCode::SERVICE_UNAVAILABLE,
@@ -99,7 +99,7 @@ async fn is_not_attracted<P: Policy + Clone>(policy: P, most: f64) {
 
 #[tokio::test]
 async fn row_20_an_instant_503_or_429_attracts_nothing() {
-    // A fifth, and what idle connections that close may add. The random share is 400 ± 18 of 2,000: five times that.
+    // A fifth, plus what closing idle connections may add. For Random, 400 ± 18 of 2,000: five standard deviations.
     let fair = 0.205;
     is_not_attracted(RoundRobin::new(), fair).await;
     is_not_attracted(Random::new(), 0.245).await;
@@ -118,7 +118,7 @@ async fn an_instant_503_is_ejected<P: Policy>(policy: P) {
     let tally = send(&client, 2_000, 10).await;
     let reason = EjectionReason::ConsecutiveFailures;
     assert_eq!(state(&client, bad.addr()), EndpointState::Ejected(reason));
-    // Five in a row, and what was on its way when they were noticed.
+    // Five in a row, plus requests that were on their way by then.
     assert!(tally.failed <= 30, "{tally:?}");
     assert_eq!(tally.failed, bad.requests() - before);
 }
@@ -147,7 +147,7 @@ async fn row_21_all_pods_bad() {
     );
     let is_out = |pod: &Arc<Pod>| matches!(state(&client, pod.addr()), EndpointState::Ejected(_));
     assert_eq!(cluster.pods().iter().filter(|pod| is_out(pod)).count(), 2);
-    // One more away, and those that were ejected get requests again.
+    // With one more away, ejected pods get requests again (panic threshold).
     let last = cluster.pods().into_iter().find(|pod| !is_out(pod));
     last.expect("half are left").kill().await;
     let before: Vec<_> = cluster.pods().iter().map(|pod| pod.requests()).collect();
@@ -197,7 +197,7 @@ async fn row_22_no_herd_on_a_new_pod() {
         sleep(Duration::from_millis(1)).await;
     }
     assert!(new.requests() > 100, "it is used");
-    // 40 in flight over five pods are 8 each.
+    // 40 in flight over five pods make 8 each.
     assert!(most <= 10, "{most} in flight on the new pod");
     assert_eq!(load.await.expect("no panic").failed, 0);
 }
@@ -210,7 +210,7 @@ async fn row_23_a_flapping_pod() {
     let client = client(&cluster, RoundRobin::new(), health);
     let bad = cluster.pod(0);
     let (mut failed, begun) = (0, Instant::now());
-    // Toggled with every look; its probes alone fail, and they come ever more seldom: at 0.1, 0.3, 0.7 and 1.5 s.
+    // The pod alternates between two faults. Only its trial requests fail, ever more rarely: at 0.1, 0.3, 0.7, 1.5 s.
     for turn in 0..160 {
         let mode = if turn % 8 < 4 {
             Mode::Status(StatusCode::SERVICE_UNAVAILABLE)
@@ -221,13 +221,13 @@ async fn row_23_a_flapping_pod() {
         failed += send(&client, 40, 4).await.failed;
         sleep(Duration::from_millis(10)).await;
     }
-    // One step for each doubling of the time since.
+    // One trial for each doubling of the elapsed time.
     let steps = (begun.elapsed().as_secs_f64() / 0.09).log2().ceil() as usize;
     assert!(
         (5..=5 + 8 + steps).contains(&failed),
         "{failed} failed in {steps} steps"
     );
-    // The listener comes and goes: that costs nobody anything.
+    // A listener that comes and goes costs nothing.
     bad.set(Mode::Healthy);
     for turn in 0..20 {
         if turn % 2 == 0 {
