@@ -1,9 +1,9 @@
-//! DNS: what a name server answers → endpoints.
+//! DNS: a name server's answers → endpoints.
 //!
-//! The first byte has options. Then come the answers, one after another (`SEPARATOR` stands between them): the first byte of
-//! each says how it is made into a message, from [`RAW`] to the records alone, behind a header and the question that was asked.
+//! The first byte has options. The answers follow, with `SEPARATOR` between them. The first byte of each says how it
+//! becomes a message: as it is ([`RAW`]), or as records after a header and the question that was asked.
 //!
-//! Kept: no panic; no hang, of days without an answer from discovery; no endpoint that can't be a pod.
+//! Checked: no panic; no hang (days without an answer from discovery); no endpoint that can't be a pod.
 
 #![no_main]
 
@@ -28,7 +28,7 @@ use tower_headless_fuzz::{
     runtime::paused,
 };
 
-/// The answer is the bytes as they are.
+/// The answer's bytes are the message.
 const RAW: u8 = 3;
 
 const RESOLV_CONF: &[u8] = b"nameserver 10.96.0.10\nsearch default.svc svc\noptions ndots:5\n";
@@ -62,7 +62,7 @@ fuzz_target!(|data: &[u8]| {
         }
         let (server, asked) = server(&answers);
         let mut discovery = discovery(dns, RESOLV_CONF, server);
-        // Some of what is told comes of no question; all answers are had by then.
+        // Not every item follows a question; by this many, all answers have been used.
         for _ in 0..2 * answers.len() + 4 {
             let told = poll_fn(|cx| discovery.poll_next(cx));
             let told = timeout(Duration::from_secs(7 * 86_400), told).await;
@@ -79,7 +79,7 @@ fuzz_target!(|data: &[u8]| {
     });
 });
 
-/// A name server with these answers, over and over, and how many it has given.
+/// A name server that gives these answers over and over, and the number given so far.
 fn server(answers: &[&[u8]]) -> (NameServer, Arc<AtomicUsize>) {
     let answers: Vec<_> = answers.iter().map(|answer| answer.to_vec()).collect();
     let asked = Arc::new(AtomicUsize::new(0));
@@ -100,7 +100,7 @@ fn message(answer: &[u8], name: &str, record_type: &str) -> Option<Vec<u8>> {
     if form == 0 && input.is_empty() {
         return None;
     }
-    // QR, and as the answer says: TC, RCODE, and how many records there are of each kind.
+    // QR; from the answer: TC, RCODE, and the number of records in each section.
     let flags = [0x84 | form >> 2 & 2, 0x80 | form >> 4 & 3];
     let counts = [input.byte(), input.byte(), input.byte()];
     let mut message = [&[0, 1][..], &flags, &[0, 1]].concat();

@@ -1,19 +1,20 @@
-//! HTTP/1.1: what pods write, and when, against the client over them.
+//! HTTP/1.1: what pods write, and when → the client over them.
 //!
-//! The first byte has options, the rest is a story. Bytes up to 6 are its verbs; all else is what pods write:
+//! The first byte has options, the rest is a story. Bytes from 1 to 6 are its verbs; other bytes are what pods write:
 //!
 //! | byte | what it does |
 //! | --- | --- |
-//! | 1, and a kind | a request of that kind; with bit 6 of the kind, the next one at the same time |
-//! | text, then 3, 4 or 5 | the answer to a request that a pod has read: the connection stays open, is closed, or reset |
-//! | 2, in such a text | the client comes to rest before the answer goes on |
-//! | text, then 6 and a verb | see `Verb`; the text is for nobody, on a connection without a request |
+//! | 1, and a kind | starts a request of that kind; with bit 6 of the kind, the next one at the same time |
+//! | text, then 3, 4 or 5 | answers a request that a pod has read; then the connection stays open, is closed, or is reset |
+//! | 2, in such a text | lets the client come to rest before the answer goes on |
+//! | text, then 6 and a verb | see `Verb`; the text goes to a connection without a request |
 //!
-//! Bytes of 128 and above become the mark of the request that the connection has had last, or of nobody. Requests that the
-//! story has no answer for get one that is right.
+//! Bytes of 128 and above become the mark of the connection's last request, or the mark of nobody. Requests without an
+//! answer in the story get a correct one.
 //!
-//! Kept: no panic, no hang, no task left; a caller sees no other's mark and not nobody's; a pod reads nothing but callers'
-//! requests with their own bodies, and no request twice that may not be repeated, or that the client calls unexecuted.
+//! Checked: no panic, no hang, no task left; a caller never sees another's mark or nobody's; pods read only callers'
+//! requests with their own bodies; no request is read twice if it must not be repeated; and none is read that the
+//! client calls unexecuted.
 
 #![no_main]
 
@@ -58,7 +59,7 @@ fuzz_target!(|data: &[u8]| {
     });
 });
 
-/// What happens, in its order; answers come whenever a request is there that wants one.
+/// What happens, in order. An answer is used whenever a request waits for one.
 #[derive(Default)]
 struct Story {
     acts: VecDeque<Act>,
@@ -79,12 +80,12 @@ enum Act {
 
 #[derive(Clone, Copy)]
 enum Verb {
-    /// An idle connection gets the text.
+    /// Writes the text to an idle connection.
     Write,
-    /// An idle connection is closed.
+    /// Closes an idle connection.
     Close,
     Reset,
-    /// No more is written on a connection.
+    /// Shuts down writing on a connection.
     Finish,
     GiveUp,
     GoOn,
@@ -155,7 +156,7 @@ impl Story {
 }
 
 impl Answer {
-    /// What any client understands.
+    /// An answer that any client understands.
     fn right() -> Self {
         let text = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nm: \x80\r\n\r\n\x80\x80";
         Self {
@@ -177,7 +178,7 @@ impl Connection {
         self.stream.is_open() && !self.waits && self.requests.is_whole()
     }
 
-    /// Writes, with the mark of whoever is answered.
+    /// Writes a text, with the mark of the connection's last request.
     fn write(&mut self, text: &[u8]) {
         let mark = self.requests.last().map_or(NOBODY, mark);
         let marked = |&byte: &u8| if byte >= 0x80 { mark } else { byte };
@@ -196,7 +197,7 @@ struct Stage {
 
 impl Stage {
     async fn play(mut self, mut story: Story) {
-        // Discovery begins with the first request; retries come with answers, of which there are no more than this.
+        // More turns than there can be acts and answers.
         for _ in 0..200 {
             settle().await;
             self.listen();
@@ -217,7 +218,7 @@ impl Stage {
         }
     }
 
-    /// Pods answer what they are asked, on new connections in the end: as they serve, requests need not wait for anything.
+    /// Answers every request, in the end on new connections. Since pods serve, all requests must end.
     async fn finish(&mut self) {
         for round in 0..20 {
             self.callers.go_on();
@@ -237,7 +238,7 @@ impl Stage {
         }
     }
 
-    /// Sees what has come.
+    /// Accepts connections, and reads what has arrived.
     fn listen(&mut self) {
         self.connections
             .extend(self.pods.accept().into_iter().map(|stream| Connection {
@@ -250,7 +251,7 @@ impl Stage {
         }
     }
 
-    /// Reads what has come over a connection. True if there is another request.
+    /// Reads what has arrived on a connection. Returns true if there is another request.
     fn read(&mut self, at: usize) -> bool {
         let connection = &mut self.connections[at];
         connection.stream.read();
@@ -270,7 +271,7 @@ impl Stage {
         for (turn, part) in answer.parts.iter().enumerate() {
             if turn > 0 {
                 settle().await;
-                // The rest was for the request before.
+                // The rest of the answer was for the previous request.
                 if self.read(at) {
                     return;
                 }

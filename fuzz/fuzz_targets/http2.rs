@@ -1,12 +1,14 @@
-//! HTTP/2: what pods write, and when, against the client over them.
+//! HTTP/2: what pods write, and when → the client over them.
 //!
-//! The first byte has options, the rest is a story of acts, a byte and its arguments each ([`Stage::act`]): requests, frames
-//! on the stream that was opened last or on another one, raw bytes, ends of connections.
+//! The first byte has options, the rest is a story of acts, each a byte and its arguments ([`Stage::act`]): requests,
+//! frames on the last opened stream or another one, raw bytes, and ends of connections.
 //!
-//! Kept: no panic, no hang, no task left; a caller sees no other's secret; a pod reads nothing but callers' requests with
-//! their own bodies, and no request twice that may not be repeated, unless a pod has said that it wasn't processed.
+//! Checked: no panic, no hang, no task left; a caller never sees another's secret; pods read only callers' requests
+//! with their own bodies; and no request is read twice if it must not be repeated, unless a pod has said that it wasn't
+//! processed.
 //!
-//! A secret is made of the whole input, so that no input can tell it: it is in what a pod writes for that request alone.
+//! A request's secret is a hash of the whole input, so that no input can contain it. It appears only in what a pod
+//! writes for that request.
 
 #![no_main]
 
@@ -72,16 +74,16 @@ fuzz_target!(|data: &[u8]| {
 fn secret(seed: u64, number: u8) -> [u8; 8] {
     let mut hasher = DefaultHasher::new();
     (seed, number).hash(&mut hasher);
-    // Of visible characters: some of it is a header's value.
+    // Visible characters, because it is used in header values.
     hasher.finish().to_be_bytes().map(|byte| b'A' + byte % 26)
 }
 
 struct Connection {
     stream: Stream,
     requests: Requests,
-    /// Raw bytes have been written: what they do to the frames that follow nobody knows, so those have no secrets.
+    /// Raw bytes have been written. They may change what later frames mean, so those carry no secrets.
     is_raw: bool,
-    /// The streams that have been answered in the end.
+    /// The streams that were answered by `finish`.
     finished: BTreeSet<u32>,
 }
 
@@ -90,7 +92,7 @@ impl Connection {
         self.stream.write(&frame(kind, flags, stream, payload));
     }
 
-    /// The secret of the request on a stream; none for those that nobody may know.
+    /// The secret of the request on a stream; empty if the frame must not carry one.
     fn secret(&self, seed: u64, stream: u32) -> Vec<u8> {
         let number = self.requests.streams.get(&stream).filter(|_| !self.is_raw);
         number.map_or_else(Vec::new, |&number| secret(seed, number).to_vec())
@@ -102,14 +104,15 @@ struct Stage {
     pods: Pods,
     callers: Callers,
     connections: Vec<Connection>,
-    /// The connection that acts are about: the one that had a request last, unless an act says another.
+    /// The connection that acts apply to: the one with the latest request, unless an act chooses another.
     current: usize,
     /// The requests that pods have read.
     seen: BTreeSet<u8>,
-    /// Pods send their SETTINGS, and acknowledge those of the client and its pings, by themselves.
+    /// Whether pods send their SETTINGS by themselves (`greets`), and acknowledge the client's SETTINGS and pings
+    /// (`acknowledges`).
     greets: bool,
     acknowledges: bool,
-    /// A pod may have said that it has not processed a request.
+    /// A pod may have said that it hasn't processed a request.
     excuses: bool,
 }
 
@@ -129,7 +132,7 @@ impl Stage {
         self.callers.end().await;
     }
 
-    /// Pods answer what they are asked, on new connections in the end: as they serve, requests need not wait for anything.
+    /// Answers every request, in the end on new connections. Since pods serve, all requests must end.
     async fn finish(&mut self) {
         (self.greets, self.acknowledges) = (true, true);
         for round in 0..20 {
@@ -157,7 +160,7 @@ impl Stage {
         }
     }
 
-    /// Sees what has come.
+    /// Accepts connections, and reads what has arrived.
     fn listen(&mut self) {
         for stream in self.pods.accept() {
             self.current = self.connections.len();
@@ -189,7 +192,7 @@ impl Stage {
         }
     }
 
-    /// Does the next thing. True if the client is to see it before the next one.
+    /// Does the next act. Returns true if the client must see it before the next one.
     fn act(&mut self, input: &mut Input<'_>) -> bool {
         let act = input.byte();
         let (act, which) = (act & 15, act >> 4);
@@ -198,7 +201,7 @@ impl Stage {
             (0, _) => {
                 let kind = input.byte();
                 self.callers.start(match Kind::of(kind & 0x3f) {
-                    // Its path is what a pod knows a request by.
+                    // A CONNECT has no path, by which pods identify requests.
                     Kind::Connect => Kind::Get,
                     kind => kind,
                 });
@@ -231,7 +234,7 @@ impl Stage {
     }
 }
 
-/// Writes something. True if it may say that a request has not been processed.
+/// Writes something. Returns true if it may say that a request hasn't been processed.
 fn answer(
     connection: &mut Connection,
     act: u8,
@@ -244,17 +247,17 @@ fn answer(
     let end = if last { END_STREAM } else { 0 };
     let secret = connection.secret(seed, stream);
     match act {
-        // A response's head as it should be.
+        // A correct response head.
         1 => {
             let block = [&[STATUS_200], &*field("m", &secret)].concat();
             connection.write(HEADERS, END_HEADERS | end, stream, &block);
         }
-        // And its body.
+        // A response body.
         2 => {
             let times = usize::from(input.byte());
             connection.write(DATA, end, stream, &secret.repeat(times));
         }
-        // A header block of any kind; 1xx and strange ones, too.
+        // Any header block, including 1xx and strange ones.
         3 => {
             let flags = input.byte();
             let length = usize::from(input.byte() & 63);
@@ -286,7 +289,7 @@ fn answer(
             let increment = 1_u32 << (input.byte() & 31);
             connection.write(WINDOW_UPDATE, 0, stream, &increment.to_be_bytes());
         }
-        // Any frame; one that says what it is not, as the length of its padding may, is raw.
+        // Any frame. It counts as raw, because it may lie about itself, such as about its padding.
         9 => {
             let (kind, flags, length) = (input.byte(), input.byte(), input.byte());
             let payload = input.bytes(length.into());
@@ -302,7 +305,7 @@ fn answer(
         }
         // Trailers.
         11 => connection.write(HEADERS, END_HEADERS | end, stream, &field("m", &secret)),
-        // A response at once, to the stream that has waited for longest.
+        // A whole response at once.
         _ => {
             let block = [&[STATUS_200], &*field("m", &secret)].concat();
             connection.write(HEADERS, END_HEADERS, stream, &block);
@@ -312,7 +315,7 @@ fn answer(
     false
 }
 
-/// Which stream is meant.
+/// The stream that `which` selects.
 fn choose(connection: &Connection, which: u8) -> u32 {
     let mut streams = connection.requests.streams.keys();
     let newest = streams.next_back().copied();

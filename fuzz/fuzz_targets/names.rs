@@ -1,6 +1,6 @@
 //! Names of services, as users write them: targets, Services, URIs, paths, policies.
 //!
-//! Kept: no panic; what parses is printed, and parsed again to the same.
+//! Checked: no panic; what parses prints to a text that parses to the same value.
 
 #![no_main]
 
@@ -40,7 +40,7 @@ fuzz_target!(|data: &[u8]| {
     });
 });
 
-/// The value, if there is one, which has been printed and parsed again.
+/// Parses a text; if that succeeds, checks that the value prints and parses to the same.
 fn again<T>(text: &str) -> Option<T>
 where
     T: FromStr<Err: std::error::Error> + ToString + PartialEq + Debug,

@@ -1,8 +1,8 @@
-//! Certificates and keys, as files have them → a client that has them.
+//! Certificates and keys, as in files → a client that uses them.
 //!
-//! Up to three parts, with `SEPARATOR` between them: whom to trust, a chain, a key.
+//! Up to three parts, with `SEPARATOR` between them: CA certificates, a chain, a key.
 //!
-//! Kept: no panic; the same files lead to the same.
+//! Checked: no panic; the same files give the same result.
 
 #![no_main]
 

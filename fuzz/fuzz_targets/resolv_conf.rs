@@ -1,7 +1,7 @@
 //! resolv.conf, and a name that is looked up with it → name servers and full names.
 //!
-//! Kept: no panic; there is a name server, at a port; there are full names, each once, that are names, the name itself among
-//! them.
+//! Checked: no panic; there are name servers, at port 53; a valid name has full names, which are valid and distinct and
+//! include the name itself.
 
 #![no_main]
 

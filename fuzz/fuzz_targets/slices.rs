@@ -1,9 +1,9 @@
-//! An API server: what it answers to `list` and `watch` → endpoints, by way of kube's own client.
+//! An API server's answers to `list` and `watch` → endpoints, through kube's own client.
 //!
-//! The first byte has options. Then come the answers, one after another (`SEPARATOR` stands between them), over and over: a
-//! byte for the status, and the body.
+//! The first byte has options. The answers follow, with `SEPARATOR` between them, and are used over and over: each has
+//! a byte for the status, and the body.
 //!
-//! Kept: no panic; no hang, of days without an answer from discovery; no endpoint that can't be a pod.
+//! Checked: no panic; no hang (days without an answer from discovery); no endpoint that can't be a pod.
 
 #![no_main]
 

@@ -1,6 +1,6 @@
-//! Requests of several callers, and whose bytes their responses may have.
+//! Several callers' requests, and whose bytes their responses may contain.
 //!
-//! A request's number is its path, in binary: `/000101`. Its body is [`BODY`] times its [`mark`].
+//! A request's path is its number, in binary: `/000101`. Its body is [`BODY`] times its [`mark`].
 
 use std::{
     convert::Infallible,
@@ -29,7 +29,7 @@ pub const MOST: u8 = 20;
 /// The length of a request's body, if it has one.
 pub const BODY: usize = 16;
 
-/// The byte that stands for a request, in its own body. No text has it.
+/// The byte that identifies a request in its own body. No text contains it.
 pub fn mark(number: u8) -> u8 {
     0x80 + number
 }
@@ -40,13 +40,13 @@ pub enum Kind {
     Get,
     /// The body is dropped after its first frame.
     GetDropped,
-    /// The body is not read until it is told so.
+    /// The body isn't read until [`Callers::go_on`].
     GetHeld,
     Head,
     Post,
-    /// The body is of unknown length.
+    /// The body has no known length.
     PostStream,
-    /// Its second half has to be waited for.
+    /// The body's second half comes only at [`Callers::go_on`].
     PostStalled,
     Idempotent,
     Expect,
@@ -72,7 +72,7 @@ impl Kind {
         ALL[usize::from(byte) % ALL.len()]
     }
 
-    /// A pod may be asked more than once.
+    /// Whether it may be sent more than once.
     pub fn is_repeatable(self) -> bool {
         use Kind::*;
         matches!(
@@ -87,7 +87,7 @@ impl Kind {
     }
 }
 
-/// Panics if a caller may not have seen these bytes, which are all of one kind that it has seen so far.
+/// Panics if a caller must not have seen these bytes: a header's value, or all of the body so far.
 pub type Check = Arc<dyn Fn(u8, &[u8]) + Send + Sync>;
 
 /// The callers of one input.
@@ -96,7 +96,7 @@ pub struct Callers {
     check: Check,
     tasks: Vec<JoinHandle<()>>,
     kinds: Vec<Kind>,
-    /// Requests that no pod has executed, as the client says.
+    /// Requests that no pod has executed, according to the client.
     unexecuted: Arc<Mutex<Vec<u8>>>,
     go: watch::Sender<()>,
 }
@@ -113,7 +113,7 @@ impl Callers {
         }
     }
 
-    /// One more request.
+    /// Starts one more request.
     pub fn start(&mut self, kind: Kind) {
         let number = u8::try_from(self.tasks.len()).expect("not so many");
         if number == MOST {
@@ -137,12 +137,12 @@ impl Callers {
         }));
     }
 
-    /// Those who wait to go on, do.
+    /// Lets waiting callers go on.
     pub fn go_on(&self) {
         self.go.send_replace(());
     }
 
-    /// A caller gives up.
+    /// Makes a caller give up.
     pub fn give_up(&self, number: u8) {
         if let Some(task) = self.tasks.get(usize::from(number)) {
             task.abort();
@@ -154,18 +154,18 @@ impl Callers {
         self.tasks.iter().all(JoinHandle::is_finished)
     }
 
-    /// What a request is; none if there is no such request.
+    /// A request's kind; none if there is no such request.
     pub fn kind(&self, number: u8) -> Option<Kind> {
         self.kinds.get(usize::from(number)).copied()
     }
 
-    /// Waits for the end of all requests, which has to come now that no pod is there any more.
+    /// Waits for the end of all requests, which must come now that there are no pods.
     ///
-    /// Returns those that no pod has executed, as the client says.
+    /// Returns those that no pod has executed, according to the client.
     pub async fn end(self) -> Vec<u8> {
         drop((self.go, self.client));
         for (number, task) in self.tasks.into_iter().enumerate() {
-            // One that was given up has ended, too; a panic has ended the process.
+            // The task may have been aborted. It can't have panicked: that would have ended the process.
             let _ = in_time(&format!("request {number}"), task).await;
         }
         settle().await;
@@ -203,7 +203,7 @@ impl Caller {
     }
 
     async fn wait(&mut self) {
-        // Without the other end it goes on at once.
+        // An error means that `Callers` is gone: then it goes on at once.
         let _ = self.go.changed().await;
     }
 
@@ -279,7 +279,7 @@ impl Caller {
         Ok(())
     }
 
-    /// Over an upgraded connection.
+    /// Writes and reads over an upgraded connection.
     async fn talk(&self, response: &mut Response<ResponseBody>) {
         let Ok(mut upgraded) = upgrade(response).await else {
             return;

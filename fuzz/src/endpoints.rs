@@ -1,4 +1,4 @@
-//! What holds of every endpoint that a source names, whatever the answer was.
+//! What must hold for every endpoint of a source, whatever the answer was.
 
 use std::{
     collections::HashSet,
@@ -7,10 +7,10 @@ use std::{
 
 use tower_headless::Endpoint;
 
-/// The most endpoints that are taken from one answer.
+/// The most endpoints taken from one answer.
 const CAP: usize = 4096;
 
-/// Panics if one of them can't be a pod, or if there are too many.
+/// Panics if an endpoint can't be a pod, or if there are too many.
 pub fn check(endpoints: &[Endpoint]) {
     let distinct: HashSet<_> = endpoints.iter().collect();
     assert!(distinct.len() <= CAP, "{} endpoints", distinct.len());
@@ -21,7 +21,7 @@ pub fn check(endpoints: &[Endpoint]) {
     }
 }
 
-/// By the design's row 11, written down a second time.
+/// The crate's filter, written a second time independently.
 fn can_be_a_pod(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => {

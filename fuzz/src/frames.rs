@@ -1,4 +1,5 @@
-//! HTTP/2 frames as a pod reads and writes them (RFC 9113 §4.1), and as much of HPACK as it takes to know requests.
+//! HTTP/2 frames as a pod reads and writes them (RFC 9113 §4.1), and as much of HPACK as is needed to identify
+//! requests.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,7 @@ pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
 
-/// As with PING and SETTINGS.
+/// The flag of PING and SETTINGS frames.
 pub const ACK: u8 = 1;
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
@@ -20,10 +21,10 @@ pub const END_HEADERS: u8 = 4;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEAD: usize = 9;
 
-/// The `:path` of RFC 7541's appendix A.
+/// The index of `:path` in RFC 7541's appendix A.
 const PATH: usize = 4;
 
-/// A frame. What is longer than a frame may be is cut off.
+/// Makes a frame. A payload longer than a frame may be is cut.
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let payload = &payload[..payload.len().min(16 * 1024)];
     let length = u32::try_from(payload.len()).expect("a short frame");
@@ -34,7 +35,7 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A field of a header block, spelled out and not to be remembered (RFC 7541 §6.2.2).
+/// A field of a header block, as a literal without indexing (RFC 7541 §6.2.2).
 pub fn field(name: &str, value: &[u8]) -> Vec<u8> {
     let string = |text: &[u8]| {
         let length = u8::try_from(text.len()).expect("a short string");
@@ -44,18 +45,18 @@ pub fn field(name: &str, value: &[u8]) -> Vec<u8> {
     [vec![0], string(name.as_bytes()), string(value)].concat()
 }
 
-/// What a pod has read on a connection.
+/// The requests that a pod has read on a connection.
 #[derive(Default)]
 pub struct Requests {
     greeted: bool,
-    /// Which request a stream is.
+    /// The request's number, by stream.
     pub streams: BTreeMap<u32, u8>,
-    /// What has to be acknowledged.
+    /// Acknowledgements that are still to be written.
     pub acks: Vec<u8>,
 }
 
 impl Requests {
-    /// Takes what has been read to the next request, if it is there; `kind` tells what a request of a number is.
+    /// Takes frames from the bytes read, up to the next request. `kind` gives the kind of a request by its number.
     pub fn next(&mut self, unread: &mut Vec<u8>, kind: impl Fn(u8) -> Option<Kind>) -> Option<u8> {
         if !self.greeted {
             let come = unread.len().min(PREFACE.len());
@@ -90,7 +91,7 @@ impl Requests {
                 self.acks.extend(frame(kind, ACK, 0, payload));
             }
             HEADERS if !self.streams.contains_key(&stream) => {
-                // Without padding and priority, which no request has here.
+                // No request here has padding or priority.
                 let number = number(payload);
                 let number = number.unwrap_or_else(|| panic!("no request: {payload:x?}"));
                 self.streams.insert(stream, number);
@@ -107,7 +108,7 @@ impl Requests {
     }
 }
 
-/// The number of the request that has this header block: h2 writes a path always in full.
+/// The number of the request with this header block. h2 always writes the path as a literal.
 fn number(mut block: &[u8]) -> Option<u8> {
     while let Some(&first) = block.first() {
         let prefix = match first {
@@ -150,7 +151,7 @@ fn integer(block: &mut &[u8], prefix: u32) -> Option<usize> {
     Some(value)
 }
 
-/// RFC 7541 §5.2. Of Huffman's code it knows what the numbers of requests are written with; all else is a question mark.
+/// RFC 7541 §5.2. Of the Huffman code it knows only the characters of request numbers; any other is a question mark.
 fn string(block: &mut &[u8]) -> Option<String> {
     let is_coded = block.first()? & 0x80 != 0;
     let length = integer(block, 7)?;

@@ -1,9 +1,9 @@
 //! Bytes of an input, one after another.
 
-/// Stands between the parts of an input. A dictionary has it.
+/// Separates the parts of an input. The dictionary has it.
 pub const SEPARATOR: &[u8] = b"\xfa\xce\xb0\x0c";
 
-/// The parts of an input. There is one at least.
+/// The parts of an input; at least one.
 pub fn parts(mut data: &[u8]) -> Vec<&[u8]> {
     let mut parts = Vec::new();
     while let Some(at) = data
@@ -17,7 +17,7 @@ pub fn parts(mut data: &[u8]) -> Vec<&[u8]> {
     parts
 }
 
-/// What is left of an input.
+/// The rest of an input.
 pub struct Input<'a>(pub &'a [u8]);
 
 impl<'a> Input<'a> {

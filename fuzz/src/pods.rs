@@ -1,8 +1,7 @@
-//! Loopback pods that do what a target says, and the client over them.
+//! Loopback pods that a target controls, and a client over them.
 //!
-//! All pods are driven by one task, the target's own, which does one thing at a time and then lets the client come to rest
-//! ([`settle`](crate::runtime::settle)). So what a pod has sent has reached the client before anything else happens: what
-//! the client does next, it does in full knowledge.
+//! One task, the target's own, drives all pods. It does one thing at a time, and then lets the client come to rest
+//! ([`settle`](crate::runtime::settle)). So the client has read what a pod has sent before anything else happens.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -37,7 +36,7 @@ impl Pods {
         }
     }
 
-    /// A client that takes the first pod that there is, so that an input does the same each time.
+    /// A client that always picks the first available pod, so that an input does the same each time.
     pub fn client(&self, protocol: Protocol, max_connections: usize, patience: Duration) -> Client {
         let uri = "http://web.default:8080".parse().expect("a URI");
         Client::builder(uri)
@@ -50,7 +49,7 @@ impl Pods {
             .expect("a client")
     }
 
-    /// The connections that have been made.
+    /// Accepts the new connections.
     pub fn accept(&self) -> Vec<Stream> {
         let listeners = self.listeners.iter().flatten();
         let accepted = listeners.flat_map(|listener| {
@@ -63,7 +62,7 @@ impl Pods {
         accepted.collect()
     }
 
-    /// The pod refuses connections from now on.
+    /// Makes a pod refuse connections from now on.
     pub fn refuse(&mut self, pod: usize) {
         let count = self.listeners.len();
         self.listeners[pod % count] = None;
@@ -74,7 +73,7 @@ impl Pods {
 pub struct Stream {
     /// None once it is closed.
     stream: Option<TcpStream>,
-    /// What has been read, and not been taken yet.
+    /// Bytes read and not yet taken.
     pub unread: Vec<u8>,
 }
 
@@ -92,7 +91,7 @@ impl Stream {
         self.stream.is_some()
     }
 
-    /// Reads what has come.
+    /// Reads what has arrived.
     pub fn read(&mut self) {
         let mut buffer = [0; 16 * 1024];
         while let Some(stream) = &mut self.stream {
@@ -104,7 +103,7 @@ impl Stream {
         }
     }
 
-    /// Writes; what the system has no room for is lost, and the connection with it.
+    /// Writes. If the system has no room for all of it, the connection is closed.
     pub fn write(&mut self, bytes: &[u8]) {
         if let Some(stream) = &mut self.stream
             && stream.write_all(bytes).is_err()
@@ -113,7 +112,7 @@ impl Stream {
         }
     }
 
-    /// Says that nothing more will come, and reads on.
+    /// Shuts down writing, and goes on reading.
     pub fn finish(&mut self) {
         if let Some(stream) = &self.stream {
             let _ = stream.shutdown(Shutdown::Write);

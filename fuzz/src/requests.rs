@@ -1,9 +1,9 @@
-//! HTTP/1.1 requests as a pod reads them, strictly: whatever a client writes has to be a request of one of its callers, with
-//! that caller's body and nobody else's.
+//! HTTP/1.1 requests as a pod reads them, strictly: whatever a client writes must be a request of one of its callers,
+//! with that caller's body and no other.
 
 use crate::callers::{Kind, mark};
 
-/// What a pod has read on a connection.
+/// The requests that a pod has read on a connection.
 #[derive(Default)]
 pub struct Requests {
     /// The request whose head was read last.
@@ -11,7 +11,7 @@ pub struct Requests {
     body: Body,
 }
 
-/// What is to come of a body.
+/// What is still to come of a body.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Body {
     #[default]
@@ -26,12 +26,12 @@ impl Requests {
         self.last.map(|(number, _)| number)
     }
 
-    /// Whether nothing is to come of the last request.
+    /// Whether the last request has come completely.
     pub fn is_whole(&self) -> bool {
         self.body == Body::Ended
     }
 
-    /// Takes the next head from what has been read, if it is there; `kind` tells what a request of a number is.
+    /// Takes the next head from the bytes read, if it is complete. `kind` gives the kind of a request by its number.
     pub fn next(&mut self, unread: &mut Vec<u8>, kind: impl Fn(u8) -> Option<Kind>) -> Option<u8> {
         self.skip_body(unread);
         self.skip_upgraded(unread);
@@ -102,7 +102,7 @@ impl Requests {
         }
     }
 
-    /// What a caller writes once its connection has been upgraded.
+    /// Skips what a caller writes once its connection is upgraded.
     fn skip_upgraded(&mut self, unread: &mut Vec<u8>) {
         if let Some((number, Kind::Upgrade | Kind::Connect)) = self.last {
             let other = unread.iter().position(|&byte| byte != mark(number));
@@ -111,7 +111,7 @@ impl Requests {
     }
 }
 
-/// Of `GET /000101 HTTP/1.1`, or of `CONNECT n000101:80 HTTP/1.1`.
+/// The number in `GET /000101 HTTP/1.1` or `CONNECT n000101:80 HTTP/1.1`.
 fn number(head: &str) -> Option<u8> {
     let line = head.split("\r\n").next()?;
     let [method, target, "HTTP/1.1"] = line.split(' ').collect::<Vec<_>>()[..] else {

@@ -8,11 +8,10 @@ use tokio::{
     time::timeout,
 };
 
-/// What takes longer is a hang. Nothing that a target does waits for so long, not even on a machine that has much to do.
+/// What takes longer is a hang. Nothing in a target waits this long, even on a busy machine.
 const HANG: Duration = Duration::from_secs(20);
 
-/// Runs this on a clock that goes on when nothing else does, for what has no sockets, and then waits for the end of all that
-/// it has spawned.
+/// Runs a future without sockets, under paused time, and then waits for the end of all tasks that it has spawned.
 pub fn paused<F: Future>(future: F) -> F::Output {
     thread_local!(static RUNTIME: OnceCell<Runtime> = const { OnceCell::new() });
     let mut builder = Builder::new_current_thread();
@@ -25,7 +24,7 @@ pub fn paused<F: Future>(future: F) -> F::Output {
     })
 }
 
-/// Runs this with sockets and by the real clock, and then waits for the end of all that it has spawned.
+/// Runs a future with sockets, in real time, and then waits for the end of all tasks that it has spawned.
 pub fn real<F: Future>(future: F) -> F::Output {
     thread_local!(static RUNTIME: OnceCell<Runtime> = const { OnceCell::new() });
     let mut builder = Builder::new_current_thread();
@@ -39,8 +38,8 @@ pub fn real<F: Future>(future: F) -> F::Output {
     })
 }
 
-/// As every Rust program does before `main`, which libFuzzer has instead: a write to a closed socket is an error, and not the
-/// end.
+/// Ignores SIGPIPE, so that a write to a closed socket is an error and doesn't end the process. Rust does this before
+/// `main`, but here libFuzzer has the `main`.
 fn ignore_sigpipe() {
     static ONCE: Once = Once::new();
     // Safety: no handler is set that could run.
@@ -67,7 +66,7 @@ async fn no_task_is_left() {
     }
 }
 
-/// Panics if it takes too long.
+/// Runs a future, and panics if it takes too long.
 pub async fn in_time<F: Future>(what: &str, future: F) -> F::Output {
     match timeout(HANG, future).await {
         Ok(output) => output,
@@ -77,8 +76,8 @@ pub async fn in_time<F: Future>(what: &str, future: F) -> F::Output {
 
 /// Lets all tasks run until nothing but time, or the other end of a socket, can wake them.
 ///
-/// Each yield lets them run until none is ready, and then looks at the sockets (`tokio::task::yield_now`). A request takes
-/// three such turns to be dialled and written, and a response two to be read.
+/// Each yield lets them run until none is ready, and then polls the sockets (`tokio::task::yield_now`). A request takes
+/// three such turns to be connected and written, and a response two to be read.
 pub async fn settle() {
     for _ in 0..6 {
         yield_now().await;

@@ -1,4 +1,4 @@
-//! The kit of the Kubernetes suite: a real control plane, and nodes of our own.
+//! The kit of the Kubernetes suite: a real control plane, and our own nodes.
 
 pub(crate) mod control_plane;
 pub(crate) mod kubectl;
@@ -14,14 +14,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What `tests/kubernetes/run` builds, and what the suite logs.
+/// The folder of what `tests/kubernetes/run` builds, and of the suite's logs.
 const TARGET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target");
 
-/// Whether this is the namespace that `tests/kubernetes/run` makes. Elsewhere the test is skipped, by name.
+/// Whether this runs in the namespaces that `tests/kubernetes/run` makes. If not, prints that the test is skipped.
 pub(crate) fn is_here(test: &str) -> bool {
     let is_here = env::var_os("TOWER_HEADLESS_KUBERNETES").is_some_and(|value| value == "1");
     if !is_here {
-        // Past the harness, which shows what passing tests print only on request.
+        // Directly to stderr, because the harness hides what passing tests print.
         let _ = writeln!(io::stderr(), "SKIPPED {test}: needs `tests/kubernetes/run`");
     }
     is_here

@@ -1,7 +1,7 @@
-//! The crate in real Kubernetes: etcd, API server, controllers and CoreDNS as they are released, Debian's nginx for pods,
-//! kubectl to change things. Only the nodes are ours.
+//! The crate in real Kubernetes: released etcd, API server, controllers and CoreDNS, Debian's nginx as pods, and
+//! kubectl to change things. Only the nodes are our own code.
 //!
-//! `tests/kubernetes/run` runs it; in a plain `cargo test` each test is skipped. Every story is told for every source of
+//! `tests/kubernetes/run` runs it; a plain `cargo test` skips each test. Every story runs once for each source of
 //! endpoints.
 
 mod kit;
@@ -10,7 +10,7 @@ mod stories;
 #[path = "../support/mod.rs"]
 mod support;
 
-/// Stories as tests of a module, each called with these arguments.
+/// Makes a module of tests from stories, each called with these arguments.
 macro_rules! tests {
     (mod $name:ident $arguments:tt $($room:ident::$story:ident)*) => {
         mod $name {
@@ -26,7 +26,7 @@ macro_rules! tests {
     };
 }
 
-/// Stories that are told once for each source of endpoints.
+/// Stories that run once for each source of endpoints.
 macro_rules! stories {
     ($($story:tt)*) => {
         tests!(mod dns (crate::source::Source::Dns) $($story)*);
@@ -54,16 +54,16 @@ stories! {
     services::a_named_port
 }
 
-// What only a watch has.
+// Stories for the watch only.
 tests! { mod watch_only ()
     rights::rights_are_refused_then_granted
     rights::dns_serves_while_rights_are_refused
     rights::a_token_expires
     near::near_pods_come_first
-    near::what_is_too_much_for_near_pods_spills_over
+    near::surplus_of_near_pods_spills_over
 }
 
-/// While one of these is told, no other is. By their names they come first, so that nothing has to come to an end for them.
+/// Stories that must run alone. Their names sort first, so that they needn't wait for others to end.
 mod alone {
     stories! {
         rollout::rollout_restart_of_a_deployment
@@ -73,13 +73,13 @@ mod alone {
         control_plane::coredns_is_restarted
     }
 
-    // They take long: told once, with a client for each source.
+    // These take long, so they run once, with a client for each source.
     tests! { mod all (crate::source::Source::ALL)
         freshness::freshness
         control_plane::the_api_server_is_away
     }
 
-    /// No test but a measurement, of minutes.
+    /// Not a test but a measurement, which takes minutes.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     #[ignore = "a measurement: tests/kubernetes/run watchers --ignored --nocapture"]
     async fn what_watchers_cost() {
@@ -93,9 +93,9 @@ mod deploy {
     use super::{kit, stories};
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn the_readme_is_followed_word_by_word() {
-        if kit::is_here("deploy::the_readme_is_followed_word_by_word") {
-            stories::deploy::the_readme_is_followed_word_by_word().await;
+    async fn the_readme_works_as_written() {
+        if kit::is_here("deploy::the_readme_works_as_written") {
+            stories::deploy::the_readme_works_as_written().await;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Where the client under test learns of its endpoints.
+//! Where the client under test gets its endpoints from.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -25,7 +25,7 @@ pub(crate) enum Source {
     Watch,
 }
 
-/// How late a client may be that learns of endpoints, after a bare watcher of the slices.
+/// How late a client may learn of endpoints, compared with a bare watcher of the slices.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lateness {
     pub(crate) at_rest: Duration,
@@ -48,17 +48,17 @@ impl Source {
         self.client_of(namespace, &uri(namespace, service, port))
     }
 
-    /// A client of what the URI names.
+    /// A client of the Service that the URI names.
     pub(crate) fn client_of(self, namespace: &Namespace, uri: &str) -> Client {
         self.build(namespace, uri, false, Client::builder(parsed(uri)))
     }
 
-    /// The same, by the pods' IPv6 addresses.
+    /// A client of the Service that the URI names, by its pods' IPv6 addresses.
     pub(crate) fn ipv6_client_of(self, namespace: &Namespace, uri: &str) -> Client {
         self.build(namespace, uri, true, Client::builder(parsed(uri)))
     }
 
-    /// The same, with other settings.
+    /// A client of the Service that the URI names, with other settings.
     pub(crate) fn client_with(
         self,
         namespace: &Namespace,
@@ -68,21 +68,21 @@ impl Source {
         self.build(namespace, uri, false, set(Client::builder(parsed(uri))))
     }
 
-    /// What `http_client` needs to be told.
+    /// The arguments that make `http_client` use this source.
     pub(crate) fn arguments(self) -> &'static str {
         match self {
             Self::Dns => "",
-            // Where nobody answers: DNS, which it would turn to, is no help.
+            // A name server where nobody answers, so that the fallback, DNS, can't help.
             Self::Watch => ", --watch, --nameserver, 10.244.255.1",
         }
     }
 
-    /// How late its clients may be.
+    /// How late clients with this source may be.
     pub(crate) fn lateness(self) -> Lateness {
         let (at_rest, rolled) = match self {
-            // A look every 5 s, or 10 % later, and after a change at 1, 2 and 4 s.
+            // A look every 5 s, up to 10 % late; after a change, looks at 1, 2 and 4 s.
             Self::Dns => (Duration::from_secs(6), Duration::from_secs(6)),
-            // Each pod's turn comes within 20 ms of a load of 500 requests a second.
+            // With 500 requests a second, each pod's turn comes within 20 ms.
             Self::Watch => (Duration::from_millis(50), Duration::from_millis(50)),
         };
         Lateness { at_rest, rolled }
@@ -112,17 +112,17 @@ pub(crate) fn dns(uri: &str) -> Dns {
     asked(Dns::new(authority(uri).parse().expect("a Service")))
 }
 
-/// Where a Service's port is asked for.
+/// The URI of a Service's port, by number.
 pub(crate) fn uri(namespace: &Namespace, service: &str, port: u16) -> String {
     format!("http://{}:{port}", namespace.host(service))
 }
 
-/// A client by any other source.
+/// A client with any other source.
 pub(crate) fn client_by<D: Discovery>(uri: &str, discovery: D) -> ClientBuilder<D> {
     Client::builder(parsed(uri)).discovery(discovery)
 }
 
-/// The same, where the port is asked for by its name.
+/// The URI of a Service's port, by name.
 pub(crate) fn named_uri(namespace: &Namespace, service: &str) -> String {
     format!("http://_http._tcp.{}", namespace.host(service))
 }

@@ -1,4 +1,4 @@
-//! The stories.
+//! The stories, and what they share.
 
 pub(crate) mod addresses;
 pub(crate) mod control_plane;
@@ -26,20 +26,20 @@ use crate::{
     support::{load::Load, within},
 };
 
-/// The headless Service `web` and what stands behind it.
+/// The name of the headless Service and of its pods' owner.
 const WEB: &str = "web";
 
-/// Beyond what it takes a cluster to come to rest: after an outage of the API server its clients pause for up to 30 s, and
-/// now and then for twice that.
+/// Longer than a cluster takes to settle: after an outage of the API server its clients pause for up to 30 s, and now
+/// and then for twice that.
 const PATIENCE: Duration = Duration::from_secs(100);
 
-/// Long enough for each pod to get some requests of a load.
+/// Long enough for each pod to get some of a load's requests.
 const MOMENT: Duration = Duration::from_millis(500);
 
-/// How often we look whether something has come about.
+/// How often conditions are checked.
 const POLL: Duration = Duration::from_millis(20);
 
-/// The Service `web` with nginx pods of that kind, and a client that knows them all.
+/// Deploys the Service `web` with nginx pods, and makes a client that knows them all.
 async fn web(
     source: Source,
     story: &str,
@@ -54,20 +54,20 @@ async fn web(
     (namespace, client)
 }
 
-/// The headless Service `web` with nginx pods of that kind.
+/// Deploys the headless Service `web` with nginx pods, as a Deployment or a StatefulSet (`kind`).
 async fn deploy(namespace: &Namespace, kind: &str, replicas: usize) {
     let pods = manifests::nginx(kind, WEB, replicas);
     let manifests = [manifests::headless(WEB), pods];
     namespace.kubectl.apply(&manifests.concat()).await;
 }
 
-/// GETs at a steady rate.
+/// Sends GETs at a steady rate.
 fn gets(client: &Client, rate: u32) -> Load {
     let client = client.clone();
     Load::start(rate, move || client.get("/").into_future())
 }
 
-/// Waits until the client's pods are those that the control plane has ready, `count` of them.
+/// Waits until the control plane has `count` ready pods, and the client has the same ones.
 async fn settles(client: &Client, namespace: &Namespace, service: &str, count: usize) {
     let mut changes = client.watch();
     let settled = async {
@@ -97,7 +97,7 @@ async fn becomes(client: &Client, addresses: &[IpAddr]) {
     within(&format!("{addresses:?}"), arrived).await;
 }
 
-/// Waits until something holds.
+/// Waits until a condition holds.
 pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let arrived = async {
         while !holds().await {
@@ -108,7 +108,7 @@ pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     arrived.unwrap_or_else(|_| panic!("{what} hasn't come within {PATIENCE:?}"));
 }
 
-/// The addresses of the pods that a client knows, in order.
+/// The addresses of the pods that a client knows, sorted.
 fn addresses_of(client: &Client) -> Vec<IpAddr> {
     let endpoints = client.endpoints().into_iter();
     let mut addresses: Vec<_> = endpoints.map(|it| it.endpoint.address().ip()).collect();

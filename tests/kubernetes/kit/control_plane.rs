@@ -1,4 +1,4 @@
-//! etcd, the API server, the controller manager and CoreDNS, each as it is released.
+//! etcd, the API server, the controller manager and CoreDNS, as released.
 
 mod component;
 mod files;
@@ -28,15 +28,15 @@ use files::Files;
 
 use super::kubectl::Kubectl;
 
-/// The first address of the Services' range, as ever.
+/// The first address of the Services' range, as usual.
 pub(crate) const API_SERVER: &str = "10.96.0.1";
 /// Where kubeadm puts the cluster's name server.
 pub(crate) const NAME_SERVER: &str = "10.96.0.10";
 
-/// How often we look whether something is there.
+/// How often readiness is checked.
 const POLL: Duration = Duration::from_millis(10);
 
-/// Who asks the API server.
+/// A user of the API server.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum User {
     /// May do everything.
@@ -45,23 +45,23 @@ pub(crate) enum User {
     Watcher,
 }
 
-/// A control plane. Its processes are killed when it is dropped, or by the end of the namespace that they run in.
+/// A control plane. Its processes are killed when it is dropped, or when the namespace that they run in ends.
 pub(crate) struct ControlPlane {
     running: Mutex<BTreeMap<Component, Process>>,
     files: Files,
-    // After the processes, which use it.
+    // Dropped after the processes, which use it.
     _folder: TempDir,
 }
 
 impl ControlPlane {
-    /// The one that all tests of this process share, started by the first.
+    /// The control plane that all tests of this process share, started by the first.
     pub(crate) async fn shared() -> &'static Self {
         static SHARED: OnceCell<ControlPlane> = OnceCell::const_new();
         SHARED.get_or_init(Self::start).await
     }
 
     async fn start() -> Self {
-        // A build with all features has two, and kube's client takes the default one. Only who comes second is refused.
+        // A build with all features has two providers, and kube needs a default. Fails only if there is one already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = TempDir::new().expect("a folder of its own");
         let plane = Self {
@@ -78,7 +78,7 @@ impl ControlPlane {
         plane
     }
 
-    /// Starts what has been stopped. Returns when it is at work.
+    /// Starts a component. Returns once it is ready.
     pub(crate) async fn start_component(&self, component: Component) {
         let command = component.command(&self.files);
         let log = super::log_file(&format!("{}.log", component.name()));
@@ -103,17 +103,17 @@ impl ControlPlane {
         drop(process.expect("a component that runs"));
     }
 
-    /// The processes' IDs, for what they cost.
+    /// A component's process ID, to measure its processor time.
     pub(crate) fn process_id(&self, component: Component) -> Option<u32> {
         self.lock().get(&component).map(Process::id)
     }
 
-    /// A kubeconfig for whoever has the token of a file, by way of the API server's address or that of a relay.
+    /// A kubeconfig with the token in a file, for the API server or a relay at `server`.
     pub(crate) fn kubeconfig_of_token(&self, token: &Path, server: SocketAddr) -> PathBuf {
         self.files.kubeconfig_of_token(token, server)
     }
 
-    /// For kubectl and any other client.
+    /// A user's kubeconfig, for kubectl and any other client.
     pub(crate) fn kubeconfig(&self, user: User) -> &Path {
         match user {
             User::Admin => &self.files.admin,
@@ -121,7 +121,7 @@ impl ControlPlane {
         }
     }
 
-    /// The certificate by which the API server is known.
+    /// The API server's CA certificate.
     pub(crate) fn authority(&self) -> &Path {
         &self.files.authority
     }
@@ -155,7 +155,7 @@ impl ControlPlane {
 
 /// Whether the API server says that it is ready.
 async fn api_server_is_ready(plane: &ControlPlane) -> bool {
-    // It writes its certificate when it starts for the first time.
+    // The API server writes its certificate when it starts for the first time.
     if !fs::exists(plane.authority()).unwrap_or(false) {
         return false;
     }

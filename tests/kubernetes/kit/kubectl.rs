@@ -10,10 +10,10 @@ use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 
 use super::tool;
 
-/// Whose first argument is `kubectl`.
+/// The multi-call binary; its first argument is `kubectl`.
 pub(crate) const PROGRAM: &str = "kubernetes-1.37.2/kubernetes";
 
-/// Beyond what a rollout of a few pods takes.
+/// Longer than a rollout of a few pods takes.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// kubectl with an administrator's rights, in one Kubernetes namespace.
@@ -31,7 +31,7 @@ impl Kubectl {
         }
     }
 
-    /// Runs it with these arguments, apart by blanks, and returns what it has printed. Its failure is the test's.
+    /// Runs it with these arguments, separated by spaces, and returns its output. Panics if it fails.
     pub(crate) async fn run(&self, arguments: &str) -> String {
         let arguments: Vec<_> = arguments.split_whitespace().collect();
         self.try_run(&arguments, "").await.unwrap_or_else(|error| {
@@ -45,7 +45,7 @@ impl Kubectl {
         applied.unwrap_or_else(|error| panic!("kubectl apply: {error}\n{manifests}"));
     }
 
-    /// What it has printed, or said on stderr.
+    /// Runs it, and returns its output, or its stderr if it fails.
     pub(crate) async fn try_run(&self, arguments: &[&str], input: &str) -> Result<String, String> {
         let mut child = Command::new(tool(PROGRAM))
             .args(["kubectl", "--kubeconfig"])

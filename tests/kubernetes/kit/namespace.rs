@@ -1,4 +1,4 @@
-//! A Kubernetes namespace with nodes of its own: all that a test needs of the cluster.
+//! A Kubernetes namespace with its own nodes: everything that a test needs of the cluster.
 
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ use super::{
     node::Nodes,
 };
 
-/// What one test has of the cluster. Its pods end with it.
+/// One test's part of the cluster. Dropping it ends its pods.
 pub(crate) struct Namespace {
     pub(crate) name: String,
     pub(crate) plane: &'static ControlPlane,
@@ -26,13 +26,13 @@ pub(crate) struct Namespace {
 /// How a test uses the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Use {
-    /// Beside others.
+    /// Alongside others.
     Shared,
-    /// Others wait: it loads both cores that a small machine has, or stops what all need.
+    /// Alone: it loads both cores of a small machine, or stops something that all tests need.
     Alone,
 }
 
-/// The turn of one test.
+/// A test's right to run.
 #[derive(Debug)]
 enum Turn {
     Shared {
@@ -58,19 +58,19 @@ impl Turn {
 }
 
 impl Namespace {
-    /// A new one with a node in each of three zones.
+    /// Creates one with a node in each of three zones.
     pub(crate) async fn create(name: &str, usage: Use) -> Self {
         Self::create_in(name, usage, &["a", "b", "c"]).await
     }
 
-    /// A new one with a node for each of these zones.
+    /// Creates one with a node for each of these zones.
     pub(crate) async fn create_in(name: &str, usage: Use, zones: &[&str]) -> Self {
         let turn = Turn::take(usage).await;
         let plane = ControlPlane::shared().await;
         let client = plane.client(User::Admin).await;
         let kubectl = plane.kubectl(name);
         kubectl.run(&format!("create namespace {name}")).await;
-        // Each has one, made by a controller; pods have tokens of it.
+        // A controller makes the namespace's default account, and pods need its tokens.
         let account = "wait --for=create serviceaccount/default --timeout=30s";
         kubectl.run(account).await;
         let nodes = Nodes::start(plane, client.clone(), name, zones).await;
@@ -84,7 +84,7 @@ impl Namespace {
         }
     }
 
-    /// Lets others be alone, even while it waits.
+    /// Gives up its turn, so that tests that must run alone can, while this one waits.
     pub(crate) fn give_way(&mut self) {
         self.turn = None;
     }
@@ -100,7 +100,7 @@ impl Namespace {
         format!("{service}.{}.svc.cluster.local", self.name)
     }
 
-    /// The addresses of a Service's ready endpoints, as the control plane has them now.
+    /// The addresses of a Service's ready endpoints in the control plane, sorted.
     pub(crate) async fn ready(&self, service: &str) -> Vec<IpAddr> {
         let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &self.name);
         let label = format!("kubernetes.io/service-name={service}");

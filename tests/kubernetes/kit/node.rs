@@ -1,7 +1,8 @@
-//! The nodes of a test, the only part of the cluster that is ours: scheduler and kubelet for one Kubernetes namespace.
+//! The nodes of a test, the only part of the cluster that is our own: a scheduler and kubelets for one Kubernetes
+//! namespace.
 //!
-//! A pod is a real process on an address of its own. It is bound to a node, started, probed, reported on, and ended as
-//! kubelet does it; and it can be made to misbehave, as pods and nodes do.
+//! A pod is a real process with its own address. It is bound to a node, started, probed, reported on and ended as by
+//! kubelet. It can also be made to misbehave, as pods and nodes do.
 
 mod addresses;
 mod agent;
@@ -33,38 +34,38 @@ use addresses::Addresses;
 
 use super::control_plane::ControlPlane;
 
-/// How a pod ends that is deleted.
+/// How a deleted pod ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum End {
-    /// As kubelet ends it: the `preStop` hook, the image's stop signal, the grace period.
+    /// As by kubelet: the `preStop` hook, the image's stop signal, the grace period.
     #[default]
     Drained,
-    /// Where it stands, without a word to its clients.
+    /// At once, without closing its connections properly.
     Killed,
 }
 
-/// What a pod is told to do.
+/// A way for a pod to misbehave, or to stop doing so.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Order {
     /// Its process is killed; kubelet starts it again.
     Crash,
-    /// Its process does nothing from here on, while the kernel goes on accepting connections for it.
+    /// Its process hangs, while the kernel goes on accepting connections for it.
     Hang,
     /// Undoes `Hang`.
     GoOn,
-    /// Its readiness is this, whatever its probe says; `None` lets the probe decide again.
+    /// Sets its readiness, whatever its probe says; `None` lets the probe decide again.
     Ready(Option<bool>),
 }
 
-/// What the kubelet of a pod hears.
+/// A message to a pod's kubelet.
 #[derive(Debug)]
 enum Notice {
     Order(Order),
-    /// The API server wants it to end.
+    /// The pod was deleted in the API server.
     Deleted {
         grace: std::time::Duration,
     },
-    /// The API server doesn't know it any more.
+    /// The API server doesn't know the pod any more.
     Forgotten,
     /// Its node has lost its power.
     NodeLost,
@@ -73,7 +74,7 @@ enum Notice {
 /// The nodes of one test. Everything they run is killed when they are dropped.
 pub(crate) struct Nodes {
     state: Arc<State>,
-    /// The agent, and with it all kubelets; and the API.
+    /// The agent with all kubelets, and the node's API.
     _tasks: JoinSet<()>,
 }
 
@@ -91,7 +92,7 @@ struct State {
     namespace: String,
     nodes: Vec<Node>,
     folder: TempDir,
-    /// Where the API server asks for logs.
+    /// The port where the API server asks for logs.
     port: u16,
     shared: Mutex<Shared>,
 }
@@ -100,7 +101,7 @@ struct State {
 struct Shared {
     end: End,
     addresses: Addresses,
-    /// By their pods' unique IDs.
+    /// The pods, by UID.
     pods: BTreeMap<String, Running>,
     lost: Vec<String>,
 }
@@ -110,15 +111,15 @@ struct Running {
     name: String,
     node: String,
     addresses: Vec<IpAddr>,
-    /// Where the log of its container begins in the file, which is that of all pods of this name.
+    /// Where its container's log begins in the file, which all pods of this name share.
     log_begins: u64,
-    /// Its container is not to be started again.
+    /// Its container has ended and isn't started again.
     is_over: bool,
     notices: mpsc::UnboundedSender<Notice>,
 }
 
 impl Nodes {
-    /// Registers nodes, one in each of the zones, and runs what is to be run in the Kubernetes namespace.
+    /// Registers nodes, one in each of the zones, and runs the pods of the Kubernetes namespace.
     pub(crate) async fn start(
         plane: &'static ControlPlane,
         client: Client,
@@ -155,7 +156,7 @@ impl Nodes {
         &self.state.nodes
     }
 
-    /// How pods end from now on that are deleted.
+    /// Sets how deleted pods end from now on.
     pub(crate) fn set_end(&self, end: End) {
         self.state.lock().end = end;
     }
@@ -165,7 +166,7 @@ impl Nodes {
         self.state.lock().addresses.reserve(pod, address);
     }
 
-    /// A pod's addresses, IPv4 first. The latest pod of that name is meant.
+    /// The addresses of the latest pod of this name, IPv4 first.
     pub(crate) fn addresses_of(&self, pod: &str) -> Vec<IpAddr> {
         let shared = self.state.lock();
         let running = shared.pods.values().find(|running| running.name == pod);
@@ -192,13 +193,13 @@ impl Nodes {
         let shared = self.state.lock();
         let running = shared.pods.values().find(|running| running.name == pod);
         let running = running.unwrap_or_else(|| panic!("no pod {pod} runs here"));
-        // One that ends just now has no ears.
+        // This fails if the pod is just ending.
         let _ = running.notices.send(Notice::Order(order));
     }
 
-    /// A node loses its power: packets to its pods vanish, nothing comes from them, and nobody reports.
+    /// Makes a node lose its power: packets to and from its pods vanish, and nobody reports their status.
     ///
-    /// The API server goes on believing that all is well there, until [`report_lost`](Self::report_lost).
+    /// The API server goes on believing that the pods are ready, until [`report_lost`](Self::report_lost).
     pub(crate) async fn lose(&self, node: &str) {
         let addresses = {
             let mut shared = self.state.lock();
@@ -216,13 +217,13 @@ impl Nodes {
         }
     }
 
-    /// What the node lifecycle controller does when a node has been silent for 40 s: the node is not ready, nor are its
-    /// pods.
+    /// Does what the node lifecycle controller does when a node has been silent for 40 s: marks the node and its pods
+    /// as not ready.
     pub(crate) async fn report_lost(&self, node: &str) {
         registration::report_lost(&self.state, node).await;
     }
 
-    /// What a pod's process has written, of the latest pod of that name.
+    /// What the processes of pods of this name have written.
     pub(crate) fn log(&self, pod: &str) -> String {
         std::fs::read_to_string(self.state.log_file(pod)).unwrap_or_default()
     }

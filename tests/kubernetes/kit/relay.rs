@@ -1,4 +1,4 @@
-//! Connections to the API server that can be cut, and whose bytes are counted.
+//! A relay to the API server that can cut its connections, and counts their bytes.
 
 use std::{
     net::SocketAddr,
@@ -14,7 +14,7 @@ use tokio::{
     task::JoinSet,
 };
 
-/// Passes connections on to the API server, until it is dropped.
+/// Forwards connections to the API server until it is dropped.
 pub(crate) struct Relay {
     pub(crate) address: SocketAddr,
     state: Arc<State>,
@@ -48,12 +48,12 @@ impl Relay {
         }
     }
 
-    /// Breaks all connections that there are.
+    /// Cuts all current connections.
     pub(crate) fn cut(&self) {
         self.state.connections().abort_all();
     }
 
-    /// The bytes that have passed so far, both ways.
+    /// The bytes forwarded so far, both ways.
     pub(crate) fn passed(&self) -> u64 {
         self.state.passed.load(Ordering::Relaxed)
     }
@@ -71,7 +71,7 @@ async fn pass(client: TcpStream, state: Arc<State>) {
     let Ok(server) = server else { return };
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    // Either end's end is the other one's.
+    // When either end closes, close the other.
     tokio::select! {
         () = copy(from_client, to_server, &state.passed) => {}
         () = copy(from_server, to_client, &state.passed) => {}

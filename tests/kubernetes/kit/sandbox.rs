@@ -1,4 +1,4 @@
-//! What a container sees of its own in `/etc` and `/var/run`: a mount namespace.
+//! A mount namespace with a container's own files in `/etc` and `/var/run`.
 
 use std::{
     fs, io,
@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-/// Run by `sh` in a mount namespace of its own. It becomes the program, whose process ID we know from the start.
+/// Run by `sh` in its own mount namespace. It becomes the program by `exec`, so the process ID is known from the start.
 const ENTER: &str = r#"
 set -e
 mount --bind "$1/resolv.conf" /etc/resolv.conf
@@ -22,7 +22,7 @@ pub(crate) struct Sandbox {
     folder: PathBuf,
 }
 
-/// Who the container is to the API server.
+/// The container's identity for the API server.
 pub(crate) struct ServiceAccount<'a> {
     pub(crate) namespace: &'a str,
     pub(crate) token: &'a str,
@@ -30,7 +30,7 @@ pub(crate) struct ServiceAccount<'a> {
 }
 
 impl Sandbox {
-    /// Writes the files into a folder that is there.
+    /// Writes the files into an existing folder.
     pub(crate) fn new(
         folder: &Path,
         resolv_conf: &str,
@@ -47,7 +47,7 @@ impl Sandbox {
         })
     }
 
-    /// The program, to be run inside. Its environment says where the API server is.
+    /// The command that runs a program inside. Its environment names the API server.
     pub(crate) fn command(&self, program: &Path) -> Command {
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", ENTER, "sh"]);

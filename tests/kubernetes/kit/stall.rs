@@ -1,4 +1,4 @@
-//! How long the machine has kept this process waiting.
+//! Measures how long the machine kept this process waiting.
 
 use std::{
     sync::{
@@ -13,10 +13,10 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// How often it looks.
+/// How often it measures.
 const BEAT: Duration = Duration::from_millis(1);
 
-/// Measures from its start on: what a test may not count against the code under test.
+/// Measures stalls from its start on. A test must not count them against the code under test.
 pub(crate) struct Stall {
     worst: Arc<AtomicU64>,
     _task: JoinSet<()>,
@@ -38,7 +38,7 @@ impl Stall {
         Self { worst, _task: task }
     }
 
-    /// The longest so far.
+    /// The longest stall so far.
     pub(crate) fn worst(&self) -> Duration {
         Duration::from_micros(self.worst.load(Ordering::Relaxed))
     }

@@ -1,4 +1,4 @@
-//! Addresses that change their pods, and pods that change their addresses.
+//! Addresses that pass to other pods, and pods that get other addresses.
 
 use tokio::time::sleep;
 
@@ -8,7 +8,7 @@ use crate::{
     source::{Source, named_uri, uri},
 };
 
-/// A StatefulSet's pod is deleted: the next one has its name, and another address.
+/// When a StatefulSet's pod is deleted, the next one has its name, and another address.
 pub(crate) async fn a_name_returns_at_another_address(source: Source) {
     let (namespace, client) = web(source, "same-name", Use::Shared, "StatefulSet", 3).await;
     let by_name = source.client_of(&namespace, &named_uri(&namespace, WEB));
@@ -34,7 +34,7 @@ pub(crate) async fn a_name_returns_at_another_address(source: Source) {
     load.stop().await.assert_none_failed();
 }
 
-/// A pod of one Service dies, and the next pod of another one gets its address.
+/// When a pod of one Service ends, the next pod of another Service gets its address.
 pub(crate) async fn an_address_passes_to_another_service(source: Source) {
     let (namespace, client) = web(source, "address-passes", Use::Shared, "StatefulSet", 3).await;
     let others = [
@@ -46,7 +46,7 @@ pub(crate) async fn an_address_passes_to_another_service(source: Source) {
     settles(&other, &namespace, "other", 1).await;
     let load = gets(&client, 100);
     let address = namespace.nodes.addresses_of("web-2")[0];
-    // Two of three, so that web-2 doesn't return.
+    // Scaled to two of three, so that web-2 doesn't return.
     namespace.scale("statefulset/web", 2).await;
     until("the end of web-2", async || {
         !namespace.nodes.running().contains(&"web-2".to_owned())
@@ -59,7 +59,7 @@ pub(crate) async fn an_address_passes_to_another_service(source: Source) {
     settles(&client, &namespace, WEB, 2).await;
     assert!(!addresses_of(&client).contains(&address));
     load.stop().await.assert_none_failed();
-    // From here on each client has its own pods' answers only.
+    // From here on each client gets only its own pods' answers.
     for (client, theirs) in [(&client, false), (&other, true)] {
         let load = gets(client, 100);
         sleep(MOMENT).await;
@@ -71,7 +71,7 @@ pub(crate) async fn an_address_passes_to_another_service(source: Source) {
     }
 }
 
-/// Of the two addresses that each pod has, one is used.
+/// Only one of each pod's two addresses is used.
 pub(crate) async fn dual_stack(source: Source) {
     let namespace = Namespace::create(&source.namespace("dual-stack"), Use::Shared).await;
     let manifests = [

@@ -10,20 +10,20 @@ use crate::{
     source::Source,
 };
 
-/// The Service is scaled while nobody can be asked.
+/// The Service is scaled while CoreDNS is down.
 pub(crate) async fn coredns_is_restarted(source: Source) {
     let (namespace, client) = web(source, "coredns", Use::Alone, "Deployment", 3).await;
     let load = gets(&client, 100);
     namespace.plane.stop_component(Component::CoreDns);
     namespace.scale("deployment/web", 5).await;
-    // More than one look fails.
+    // Long enough for more than one look to fail.
     sleep(Duration::from_secs(7)).await;
     namespace.plane.start_component(Component::CoreDns).await;
     settles(&client, &namespace, WEB, 5).await;
     load.stop().await.assert_none_failed();
 }
 
-/// For a minute nobody hears of anything: what is known serves, and a pod that crashes is gone around.
+/// For a minute no source learns anything: the known pods serve, and requests avoid a pod that crashes.
 pub(crate) async fn the_api_server_is_away(sources: &[Source]) {
     let namespace = Namespace::create("all-api-server", Use::Alone).await;
     deploy(&namespace, "StatefulSet", 3).await;
@@ -34,14 +34,14 @@ pub(crate) async fn the_api_server_is_away(sources: &[Source]) {
         let load = gets(&client, 100);
         clients.push((source, client, load));
     }
-    // With the controllers, which would be slow to notice that it is back.
+    // The controllers are restarted too, because they would be slow to notice that it is back.
     for component in [Component::ControllerManager, Component::ApiServer] {
         namespace.plane.stop_component(component);
     }
     sleep(Duration::from_secs(20)).await;
     namespace.nodes.order("web-1", Order::Crash);
     sleep(Duration::from_secs(40)).await;
-    // CoreDNS too would be slow to notice, by up to a minute: begun anew, it is in step at once.
+    // CoreDNS would also be slow to notice, by up to a minute; restarted, it is in sync at once.
     namespace.plane.stop_component(Component::CoreDns);
     for component in [
         Component::ApiServer,

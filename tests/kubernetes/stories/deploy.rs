@@ -1,4 +1,4 @@
-//! `deploy/`, for users: its README is followed word by word, with the files that are there.
+//! Follows `deploy/README.md` word by word, with the files in `deploy/`.
 
 mod image;
 mod log;
@@ -10,7 +10,7 @@ use crate::kit::namespace::Namespace;
 use readme::Readme;
 use shell::Shell;
 
-/// All that the README tells; so nothing is passed over, and nothing is left unchecked.
+/// All sections of the README, so that none is skipped or left unchecked.
 const SECTIONS: [&str; 11] = [
     "The image",
     "The pods",
@@ -29,9 +29,9 @@ const SECTIONS: [&str; 11] = [
 const BY_DNS: &str = "client";
 const BY_WATCH: &str = "client-watch";
 
-/// Each block of commands is run in its place, and has to do what it says. Only the image is not made by Docker, and is
-/// not brought anywhere: what its Dockerfile says is done here.
-pub(crate) async fn the_readme_is_followed_word_by_word() {
+/// Runs each block of commands in order, and checks that it does what it says. Only the image isn't built by Docker or
+/// pushed: the steps of its Dockerfile are done here.
+pub(crate) async fn the_readme_works_as_written() {
     let readme = Readme::read();
     let titles: Vec<_> = readme.sections.iter().map(|it| &*it.title).collect();
     assert_eq!(titles, SECTIONS);
@@ -54,7 +54,7 @@ pub(crate) async fn the_readme_is_followed_word_by_word() {
 struct Story {
     namespace: Namespace,
     shell: Shell,
-    /// The pods of clients that have been seen, which have to end well.
+    /// The clients' pods so far, which must end well.
     clients: Vec<String>,
 }
 
@@ -69,10 +69,10 @@ impl Story {
         }
     }
 
-    /// What has to be true after a section.
+    /// Checks what must be true after a section.
     async fn check(&mut self, title: &str, told: &str) {
         match title {
-            // Where it is skipped.
+            // Its block isn't run.
             "The image" => {}
             "The pods" => self.pods_are_told(told).await,
             "Balance" => {
@@ -112,7 +112,7 @@ impl Story {
         }
     }
 
-    /// One address of the ordinary Service, three of the headless one: those of the pods.
+    /// Asserts that the ordinary Service has one address, and the headless one three: the pods'.
     async fn pods_are_told(&self, told: &str) {
         let get = "get service nginx -o jsonpath={.spec.clusterIP}";
         let address = self.namespace.kubectl.run(get).await;
@@ -137,7 +137,7 @@ impl Story {
         }
     }
 
-    /// These pods in the order of their addresses.
+    /// These pods, sorted by address.
     fn in_order<const N: usize>(&self, mut pods: [&'static str; N]) -> [&'static str; N] {
         pods.sort_by_key(|pod| self.namespace.nodes.addresses_of(pod)[0]);
         pods
@@ -152,7 +152,7 @@ impl Story {
         self.clients.push(pod.to_owned());
     }
 
-    /// All clients use all pods and no other, each for its share, and nothing has failed.
+    /// Asserts that each client uses exactly these pods, in equal shares, without failures.
     async fn all_is_well(&self, count: usize) {
         let ready = self.namespace.ready("nginx-headless").await;
         assert_eq!(ready.len(), count, "{ready:?}");
@@ -166,7 +166,7 @@ impl Story {
         }
     }
 
-    /// Nothing is left, and the clients ended as they are told to: with a report.
+    /// Asserts that nothing is left, and that the clients ended with a report.
     async fn all_has_ended(&self) {
         const KINDS: &str =
             "deployments,statefulsets,services,pods,roles,rolebindings,serviceaccounts";

@@ -1,4 +1,4 @@
-//! How late a client is: measured from what the control plane has said, and beside a bare watcher of the slices.
+//! Measures how late a client is, compared with a bare watcher of the slices.
 
 mod lateness;
 
@@ -18,7 +18,7 @@ use crate::{
     support::load::Report,
 };
 
-/// Six pods, restarted at 3 s, nine at 18 s, four at 33 s.
+/// Six pods are restarted at 3 s, scaled to nine at 18 s, and to four at 33 s.
 pub(crate) async fn freshness(sources: &[Source]) {
     let namespace = Namespace::create("all-freshness", Use::Alone).await;
     deploy(&namespace, "Deployment", 6).await;
@@ -46,7 +46,7 @@ pub(crate) async fn freshness(sources: &[Source]) {
     }
 }
 
-/// The processor time that has been used so far.
+/// The processor time used so far.
 struct Costs {
     coredns: Duration,
     api_server: Duration,
@@ -78,7 +78,7 @@ impl Costs {
     }
 }
 
-/// When the story turned.
+/// When the steps of the story began.
 struct Times {
     began: Instant,
     restarted: Instant,
@@ -105,7 +105,7 @@ async fn tell(namespace: &Namespace) -> Times {
     }
 }
 
-/// A client is late by its own doing only as far as the machine hasn't stalled.
+/// Asserts that a client wasn't too late, allowing for the machine's stalls.
 fn assert_is_fresh(source: Source, report: &Report, seen: &Seen, times: &Times, stall: Duration) {
     println!("{source:?}: {report}");
     report.assert_none_failed();

@@ -1,4 +1,4 @@
-//! What the stories apply.
+//! The manifests that the stories apply.
 
 use crate::source::Source;
 
@@ -21,7 +21,7 @@ spec:
     )
 }
 
-/// nginx in a Deployment or a StatefulSet, with the label `app: NAME`. A pod that is deleted serves for one more second.
+/// nginx in a Deployment or a StatefulSet, with the label `app: NAME`. A deleted pod serves for one more second.
 pub(super) fn nginx(kind: &str, name: &str, replicas: usize) -> String {
     let service_name = match kind {
         "StatefulSet" => format!("serviceName: {name}"),
@@ -63,12 +63,12 @@ spec:
     )
 }
 
-/// A headless Service with something more to its specification.
+/// A headless Service with more lines in its specification.
 fn headless_with(name: &str, more: &str) -> String {
     headless(name).replace("  clusterIP: None\n", &format!("  clusterIP: None\n{more}"))
 }
 
-/// With IPv4 and IPv6.
+/// A headless Service with IPv4 and IPv6.
 pub(super) fn dual_stack(name: &str) -> String {
     headless_with(
         name,
@@ -76,7 +76,7 @@ pub(super) fn dual_stack(name: &str) -> String {
     )
 }
 
-/// Clients are meant to stay in their zones.
+/// A headless Service whose clients should stay in their zones.
 pub(super) fn same_zone(name: &str) -> String {
     headless_with(name, "  trafficDistribution: PreferSameZone\n")
 }
@@ -85,22 +85,22 @@ pub(super) fn published_unready(name: &str) -> String {
     headless_with(name, "  publishNotReadyAddresses: true\n")
 }
 
-/// The pods' port is the one that they call `http`.
+/// A headless Service whose target port is the pods' port named `http`.
 pub(super) fn named_port(name: &str) -> String {
     headless(name).replace("    port: 80\n", "    port: 80\n    targetPort: http\n")
 }
 
-/// Not headless.
+/// A Service with a cluster IP.
 pub(super) fn cluster_ip(name: &str) -> String {
     headless(name).replace("  clusterIP: None\n", "")
 }
 
-/// Its endpoints are written by someone else.
+/// A headless Service without a selector, whose endpoints the test writes.
 pub(super) fn without_selector(name: &str) -> String {
     headless(name).replace(&format!("  selector:\n    app: {name}\n"), "")
 }
 
-/// A pod that runs `http_client` once, for so many seconds.
+/// A pod that runs `http_client` once, for this many seconds.
 pub(super) fn client(name: &str, service: &str, source: Source, seconds: u32) -> String {
     let arguments = source.arguments();
     format!(
@@ -122,7 +122,7 @@ spec:
     )
 }
 
-/// What a service account may, that watches slices: as the deployment's manifest says.
+/// The Role and binding for a service account that watches slices, from `deploy/rbac.yaml`.
 pub(super) fn role(account: &str) -> String {
     let rbac = include_str!("../../../deploy/rbac.yaml");
     assert!(rbac.contains("name: client-watch\n"));

@@ -1,4 +1,4 @@
-//! Pods by their names, and keys that stay with them: what a StatefulSet's names are for.
+//! Pods by name, and keys that stay with a name: what a StatefulSet's names are for.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,11 +21,12 @@ use crate::{
 
 const PODS: usize = 5;
 
-/// Longer than a pod is away, on a busy machine too.
+/// Longer than a pod is away, even on a busy machine.
 const READY: Duration = Duration::from_secs(60);
 
-/// `web-3` is rescheduled three times, and answers each request that is for it, wherever it is: by SRV records or its port's
-/// name, and by its own address records or its port's number. A pod that is called by another pod's name refuses.
+/// `web-3` is rescheduled three times, and answers every request for it, wherever it is. It is found by SRV records
+/// (with the port's name), and by its own address records (with the port's number). A pod refuses requests for another
+/// pod's name.
 pub(crate) async fn one_pod_is_followed(source: Source) {
     let (namespace, _) = web(source, "followed", Use::Shared, "StatefulSet", PODS).await;
     let uris = [named_uri(&namespace, WEB), uri(&namespace, WEB, 80)];
@@ -70,7 +71,7 @@ pub(crate) async fn one_pod_is_followed(source: Source) {
     }
 }
 
-/// A rolling restart gives all pods other addresses. Each key's pod is the one of the same name as before.
+/// A rolling restart gives all pods other addresses. Each key still belongs to the pod of the same name.
 pub(crate) async fn keys_stay_over_a_rolling_restart(source: Source) {
     const KEYS: u32 = 1_000;
     let (namespace, _) = web(source, "keys", Use::Shared, "StatefulSet", PODS).await;

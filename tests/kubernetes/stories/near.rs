@@ -1,4 +1,4 @@
-//! Near pods first, by the hints that the control plane puts into slices.
+//! Near pods first, by the control plane's hints in the slices.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -11,10 +11,10 @@ use crate::{
     source::{client_by, slices, uri},
 };
 
-/// Of one client, one after the other.
+/// How many requests each client sends, one after the other.
 const REQUESTS: u32 = 2_000;
 
-/// As many pods in each zone: all requests stay.
+/// With equally many pods in each zone, all requests stay near.
 pub(crate) async fn near_pods_come_first() {
     let namespace = web("near", &["a", "b", "c"], 6).await;
     let client = client_in(&namespace, "b", 6).await;
@@ -24,9 +24,9 @@ pub(crate) async fn near_pods_come_first() {
     assert!(kept >= 0.99, "{kept}");
 }
 
-/// A zone with half as many pods as the others keeps what these can take, and no pod gets much more than another.
-pub(crate) async fn what_is_too_much_for_near_pods_spills_over() {
-    // Two nodes in each of two zones, one in the third: four pods, four, and two.
+/// A zone with half as many pods as the others keeps only its fair share, and no pod gets much more than another.
+pub(crate) async fn surplus_of_near_pods_spills_over() {
+    // Two nodes in each of two zones, one in the third: four, four and two pods.
     let namespace = web("near-half", &["a", "b", "c", "a", "b"], 10).await;
     let mut all = BTreeMap::<SocketAddr, u32>::new();
     for (zone, expected) in [("a", 1.0), ("b", 1.0), ("c", 2.0 / 10.0 * 3.0)] {
@@ -44,7 +44,7 @@ pub(crate) async fn what_is_too_much_for_near_pods_spills_over() {
     assert!(all.values().all(|&count| count * 4 <= fair * 5), "{all:?}");
 }
 
-/// The Service `web`, whose pods are spread over nodes in these zones.
+/// Deploys the Service `web`, with pods on nodes in these zones.
 async fn web(story: &str, zones: &[&str], replicas: usize) -> Namespace {
     let name = format!("watch-{story}");
     let namespace = Namespace::create_in(&name, Use::Shared, zones).await;
@@ -56,7 +56,7 @@ async fn web(story: &str, zones: &[&str], replicas: usize) -> Namespace {
     namespace
 }
 
-/// A client that knows its zone, once it knows of all pods whether they are near.
+/// A client in `zone`, once it knows for all pods whether they are near.
 async fn client_in(namespace: &Namespace, zone: &str, pods: usize) -> Client {
     let uri = uri(namespace, WEB, 80);
     let slices = slices(&uri, namespace.plane.kubeconfig(User::Admin));
@@ -87,7 +87,7 @@ async fn answers(client: &Client) -> BTreeMap<SocketAddr, u32> {
     answers
 }
 
-/// The share of the near pods' answers.
+/// The near pods' share of the answers.
 fn kept(client: &Client, answers: &BTreeMap<SocketAddr, u32>) -> f64 {
     let endpoints = client.endpoints().into_iter();
     let near = endpoints.filter(|it| it.proximity == Some(Proximity::Near));

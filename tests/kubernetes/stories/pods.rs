@@ -32,7 +32,7 @@ pub(crate) async fn unready_and_ready_again(source: Source) {
     assert!(ready.contains(&address), "it is ready again");
 }
 
-/// Its clients lose their connections, and the pod is back before the control plane has told of it.
+/// The crashed pod's clients lose their connections, and it is back before the control plane reports the crash.
 pub(crate) async fn a_container_crashes(source: Source) {
     let (namespace, client) = web(source, "crash", Use::Shared, "StatefulSet", 3).await;
     let load = gets(&client, 100);
@@ -47,20 +47,24 @@ pub(crate) async fn a_container_crashes(source: Source) {
     load.stop().await.assert_none_failed();
 }
 
-/// Packets to its pods vanish at once, and the control plane notices only later.
+/// Packets to the node's pods vanish at once, and the control plane notices only later.
 pub(crate) async fn a_node_is_lost(source: Source) {
     let (namespace, client) = web(source, "node-lost", Use::Shared, "Deployment", 6).await;
     let load = gets(&client, 200);
-    // All pods have connections.
+    // By then all pods have connections.
     sleep(Duration::from_secs(1)).await;
     let node = namespace.nodes.all()[0].name.clone();
     let lost = namespace.nodes.on(&node);
     assert_eq!(lost.len(), 2, "six pods on three nodes");
     namespace.nodes.lose(&node).await;
     let since = Instant::now();
-    // Longer than TCP_USER_TIMEOUT, which is when the last of the dead connections is found out.
+    // Longer than TCP_USER_TIMEOUT, by which the last dead connection is noticed.
     sleep(Duration::from_secs(15)).await;
-    assert_eq!(namespace.ready(WEB).await.len(), 6, "nobody has noticed");
+    assert_eq!(
+        namespace.ready(WEB).await.len(),
+        6,
+        "the control plane hasn't noticed"
+    );
     namespace.nodes.report_lost(&node).await;
     settles(&client, &namespace, WEB, 4).await;
     let report = load.stop().await;
@@ -69,7 +73,7 @@ pub(crate) async fn a_node_is_lost(source: Source) {
     assert_few_wait(&report, since + Duration::from_secs(5));
 }
 
-/// Its kernel goes on accepting connections, and nobody answers.
+/// The hanging pod's kernel goes on accepting connections, and nobody answers.
 pub(crate) async fn a_pod_hangs(source: Source) {
     const FIRST_BYTE: Duration = Duration::from_millis(500);
     let (namespace, _) = web(source, "hang", Use::Shared, "StatefulSet", 3).await;
@@ -86,8 +90,8 @@ pub(crate) async fn a_pod_hangs(source: Source) {
     load.stop().await.assert_none_failed();
 }
 
-/// Once pods are known to be dead, hardly a request waits for one: a trial now and then, which lasts as long as it takes to
-/// give up connecting.
+/// Asserts that hardly any request waits once pods are known to be dead: only a trial now and then, for as long as
+/// connecting takes to time out.
 fn assert_few_wait(report: &Report, since: Instant) {
     let later = report.requests.iter().filter(|it| it.sent > since);
     let later: Vec<_> = later.collect();
@@ -98,7 +102,7 @@ fn assert_few_wait(report: &Report, since: Instant) {
     assert!(waited * 50 < later, "{waited} of {later} have waited");
 }
 
-/// The pods of the requests that were sent then.
+/// The pods that answered requests sent at such a time.
 fn pods_used(report: &Report, then: impl Fn(Instant) -> bool) -> BTreeSet<IpAddr> {
     let requests = report.requests.iter().filter(|it| then(it.sent));
     requests

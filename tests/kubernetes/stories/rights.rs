@@ -1,4 +1,4 @@
-//! What the API server lets a watch do.
+//! Watches without rights, and with a token that expires.
 
 use std::{error::Error, fs, future::poll_fn};
 
@@ -12,7 +12,7 @@ use crate::{
     support::{servers::TempDir, within},
 };
 
-/// The error has the very text that helps.
+/// The error contains the manifests that help.
 pub(crate) async fn rights_are_refused_then_granted() {
     let namespace = Namespace::create("watch-rights", Use::Shared).await;
     deploy(&namespace, "Deployment", 3).await;
@@ -27,7 +27,7 @@ pub(crate) async fn rights_are_refused_then_granted() {
     client.get("/").await.expect("three pods");
 }
 
-/// With DNS under it the client has its pods at once, and the watch has the word as soon as it may.
+/// With DNS as the fallback, the client has its pods at once, and the watch takes over as soon as it is allowed.
 pub(crate) async fn dns_serves_while_rights_are_refused() {
     let namespace = Namespace::create("watch-or-dns", Use::Shared).await;
     deploy(&namespace, "StatefulSet", 3).await;
@@ -40,14 +40,14 @@ pub(crate) async fn dns_serves_while_rights_are_refused() {
     let load = gets(&client, 100);
     let refusal = within("a refusal", next_error(&mut slices)).await;
     namespace.kubectl.apply(&remedy(&refusal)).await;
-    until("the watch's word", async || is_watched(&client)).await;
+    until("the watch's set", async || is_watched(&client)).await;
     namespace.scale("statefulset/web", 4).await;
     settles(&client, &namespace, WEB, 4).await;
     assert!(is_watched(&client));
     load.stop().await.assert_none_failed();
 }
 
-/// The set stays while the token is refused, and the watch goes on with the next one.
+/// The set stays while the token is rejected, and the watch goes on with the next token.
 pub(crate) async fn a_token_expires() {
     let namespace = Namespace::create("watch-token", Use::Shared).await;
     deploy(&namespace, "Deployment", 3).await;
@@ -63,7 +63,7 @@ pub(crate) async fn a_token_expires() {
     let client = client_by(&uri, slices.clone()).build().expect("a client");
     settles(&client, &namespace, WEB, 3).await;
     let load = gets(&client, 100);
-    // Its account goes, and with it what the token is worth. The watch that is open stays open.
+    // Deleting the account invalidates its token, but an open watch stays open.
     namespace.kubectl.run("delete serviceaccount client").await;
     until("a refusal", async || {
         relay.cut();
@@ -78,14 +78,14 @@ pub(crate) async fn a_token_expires() {
     load.stop().await.assert_none_failed();
 }
 
-/// A token of the account `client`, which is made.
+/// Creates the account `client`, and returns a token for it.
 async fn new_token(namespace: &Namespace) -> String {
     let kubectl = &namespace.kubectl;
     kubectl.run("create serviceaccount client").await;
     kubectl.run("create token client").await.trim().to_owned()
 }
 
-/// What the watch says next that isn't a set.
+/// The watch's next error; sets are skipped.
 async fn next_error(slices: &mut EndpointSlices) -> EndpointSlicesError {
     loop {
         if let Err(error) = poll_fn(|cx| slices.poll_next(cx)).await {
@@ -94,7 +94,7 @@ async fn next_error(slices: &mut EndpointSlices) -> EndpointSlicesError {
     }
 }
 
-/// Among the reasons of an error.
+/// The watch's error in a chain of errors.
 fn refusal<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a EndpointSlicesError> {
     let mut reason = Some(error);
     while let Some(error) = reason {
@@ -106,7 +106,7 @@ fn refusal<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a EndpointSlicesErr
     None
 }
 
-/// The manifests that an error's text ends with.
+/// The manifests at the end of an error's text.
 fn remedy(refusal: &EndpointSlicesError) -> String {
     let text = refusal.to_string();
     let (_, manifests) = text
@@ -115,7 +115,7 @@ fn remedy(refusal: &EndpointSlicesError) -> String {
     manifests.to_owned()
 }
 
-/// Only the API server tells of nodes.
+/// Whether the client's set comes from the API server: only that knows nodes.
 fn is_watched(client: &Client) -> bool {
     let endpoints = client.endpoints();
     endpoints.iter().any(|it| it.endpoint.node().is_some())

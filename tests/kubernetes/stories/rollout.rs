@@ -25,7 +25,7 @@ pub(crate) async fn rollout_restart_of_a_statefulset_killed(source: Source) {
     rollout_restart(source, "StatefulSet", End::Killed).await;
 }
 
-/// All pods are replaced, and no request fails.
+/// Replaces all pods, and asserts that no request fails.
 async fn rollout_restart(source: Source, kind: &str, end: End) {
     let story = format!("rollout-{kind}-{end:?}").to_lowercase();
     let (namespace, client) = web(source, &story, Use::Alone, kind, PODS).await;

@@ -1,4 +1,4 @@
-//! A Deployment that grows and shrinks, and a Service of very many endpoints.
+//! A Deployment that grows and shrinks, and a Service with very many endpoints.
 
 use std::{net::IpAddr, ops::Range, time::Duration};
 
@@ -30,7 +30,7 @@ pub(crate) async fn scale_3_10_1_0_3(source: Source) {
     client.get("/").await.expect("three pods");
 }
 
-/// Scaled to none, the pods go on serving for a while: requests are answered until the last one ends.
+/// After a scale to zero, terminating pods still serve for a while: requests are answered until the last one ends.
 pub(crate) async fn terminating_pods_are_the_last_resort(source: Source) {
     const DRAINED_FOR: Duration = Duration::from_secs(6);
     let namespace = Namespace::create(&source.namespace("last-resort"), Use::Shared).await;
@@ -65,14 +65,15 @@ pub(crate) async fn terminating_pods_are_the_last_resort(source: Source) {
         resorted.filter(|it| it.result.is_ok()).count() > 0,
         "{report}"
     );
-    // Whatever the machine's pace, no pod has ended before.
+    // No pod ended before this, however slow the machine.
     let early = report.failed().find(|it| it.ended < deleted + DRAINED_FOR);
     assert!(early.is_none(), "{early:?}");
     let refused = client.get("/").await.expect_err("no pod is left");
     assert!(has_no_pods(&refused), "{refused:?}");
 }
 
-/// Ten slices of a hundred, then half of them in others, then fewer. Nobody listens there: the set is what is looked at.
+/// Ten slices of a hundred endpoints, then half of each moved to other slices, then fewer. Nobody listens there: only
+/// the set is checked.
 pub(crate) async fn a_thousand_endpoints(source: Source) {
     let namespace = Namespace::create(&source.namespace("thousand"), Use::Shared).await;
     namespace
@@ -85,7 +86,7 @@ pub(crate) async fn a_thousand_endpoints(source: Source) {
     }
     let client = source.client(&namespace, WEB, 80);
     becomes(&client, &hosts(0..1_000)).await;
-    // The same endpoints in slices of another size. On the way some stand in two of them.
+    // The same endpoints in smaller slices. On the way, some are in two slices.
     for i in 0..10 {
         slices.write(100 + i, i * 100..(i * 100 + 50)).await;
         slices.write(i, (i * 100 + 50)..((i + 1) * 100)).await;
@@ -135,7 +136,7 @@ impl Slices {
     }
 }
 
-/// From the half of the range that no pod gets.
+/// An address from the half of the range that no pod gets.
 fn host(number: u16) -> IpAddr {
     let [high, low] = (0x8000 + number).to_be_bytes();
     [10, 244, high, low].into()

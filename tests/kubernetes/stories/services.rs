@@ -1,4 +1,4 @@
-//! Services of other kinds, and Services that go.
+//! Services of other kinds, and Services that are deleted.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -11,8 +11,8 @@ use crate::{
     source::{Source, named_uri},
 };
 
-/// Deleted for a moment, nothing happens by DNS, while a watch believes it; deleted for longer, there is nothing; made again,
-/// all is well.
+/// A Service deleted for a moment goes unnoticed by DNS, while a watch believes it. Deleted for longer, it has no pods.
+/// Made again, everything works.
 pub(crate) async fn a_service_is_deleted_and_made_again(source: Source) {
     let (namespace, client) = web(source, "service-again", Use::Shared, "Deployment", 3).await;
     let load = gets(&client, 100);
@@ -22,7 +22,7 @@ pub(crate) async fn a_service_is_deleted_and_made_again(source: Source) {
     let report = load.stop().await;
     match source {
         Source::Dns => report.assert_none_failed(),
-        // At once, and with the reason.
+        // Requests fail at once, with the reason.
         Source::Watch => {
             let mut errors = report.failed().filter_map(|it| it.result.as_ref().err());
             assert!(errors.all(has_no_pods), "{report}");
@@ -37,7 +37,7 @@ pub(crate) async fn a_service_is_deleted_and_made_again(source: Source) {
     client.get("/").await.expect("three pods");
 }
 
-/// By DNS, the client says what may be wrong, after a minute with the same address. A watch has its pods all the same.
+/// By DNS, the client logs what may be wrong after a minute with the same address. A watch finds its pods anyway.
 pub(crate) async fn a_cluster_ip_is_asked_for_as_headless(source: Source) {
     let namespace = Namespace::create(&source.namespace("cluster-ip"), Use::Shared).await;
     let manifests = [
@@ -60,7 +60,7 @@ pub(crate) async fn a_cluster_ip_is_asked_for_as_headless(source: Source) {
     }
 }
 
-/// From a client in a pod, by the Service's short name.
+/// Waits for the hint in the log of a client in a pod, which uses the Service's short name.
 async fn a_hint_comes(mut namespace: Namespace) {
     let client = manifests::client("client", WEB, Source::Dns, 90);
     namespace.kubectl.apply(&client).await;
@@ -76,7 +76,8 @@ async fn a_hint_comes(mut namespace: Namespace) {
     .await;
 }
 
-/// The crate's own example in a pod, by the Service's short name: it ends well. A watch has the pod's own credentials.
+/// The crate's own example, in a pod and with the Service's short name, ends well. The watch uses the pod's own
+/// credentials.
 pub(crate) async fn a_client_in_a_pod(source: Source) {
     let (namespace, _) = web(source, "in-a-pod", Use::Shared, "StatefulSet", 3).await;
     let role = manifests::role("default");
@@ -95,7 +96,7 @@ pub(crate) async fn a_client_in_a_pod(source: Source) {
     assert!(!log.contains("WARN"), "{log}");
 }
 
-/// Its pods are to be known before they are ready: databases find their peers so.
+/// Pods are known before they are ready, as databases need it to find their peers.
 pub(crate) async fn publish_not_ready_addresses(source: Source) {
     let namespace = Namespace::create(&source.namespace("not-ready"), Use::Shared).await;
     let manifests = [
@@ -112,13 +113,13 @@ pub(crate) async fn publish_not_ready_addresses(source: Source) {
         namespace.kubectl.run(ready).await == "false"
     })
     .await;
-    // It is ready as its slice has it. Two looks later it is still there.
+    // In its slice it counts as ready. One more look by DNS, and it is still there.
     sleep(Duration::from_secs(6)).await;
     settles(&client, &namespace, WEB, 2).await;
     load.stop().await.assert_none_failed();
 }
 
-/// The pods listen on a port that the Service knows by its name.
+/// The Service refers to the pods' port by name.
 pub(crate) async fn a_named_port(source: Source) {
     let namespace = Namespace::create(&source.namespace("named-port"), Use::Shared).await;
     let pods = manifests::nginx("Deployment", WEB, 3);

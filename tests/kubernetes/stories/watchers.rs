@@ -1,4 +1,4 @@
-//! What a watch costs the API server: measured for a hundred, in bytes and in its processor time.
+//! Measures what a watch costs the API server: bytes and processor time, for a hundred watchers.
 
 use std::{
     fs,
@@ -26,12 +26,12 @@ use crate::{
 };
 
 const WATCHERS: u64 = 100;
-/// Each is a pod that turns unready or ready.
+/// How many changes are made; in each a pod becomes unready or ready.
 const CHANGES: u64 = 20;
-/// Long enough for each watcher to get its bookmarks.
+/// How long a quiet period lasts: long enough for each watcher to get its bookmarks.
 const QUIET: Duration = Duration::from_secs(120);
 
-/// Prints the price: of beginning, of a quiet minute, and of a change.
+/// Prints the costs of starting a watch, of a quiet minute, and of a change.
 pub(crate) async fn what_watchers_cost() {
     let namespace = Namespace::create("all-watchers", Use::Alone).await;
     deploy(&namespace, "StatefulSet", 10).await;
@@ -52,7 +52,7 @@ pub(crate) async fn what_watchers_cost() {
     let changes = meter.during(change(&namespace)).await;
     assert!(
         watchers.heard() >= heard + WATCHERS * CHANGES,
-        "every change is told"
+        "every change reaches every watcher"
     );
     println!("{WATCHERS} watchers of 10 pods, for each of them:");
     println!("  beginning: {}", beginning.of(&Cost::default(), 1));
@@ -61,7 +61,7 @@ pub(crate) async fn what_watchers_cost() {
     println!("  a change: {}", changes.of(&changes_alone, CHANGES));
 }
 
-/// Makes the changes, each seen in the slices before the next.
+/// Makes the changes, waiting each time until the slices show it.
 async fn change(namespace: &Namespace) {
     for number in 0..CHANGES {
         let (order, ready) = match number % 2 {
@@ -73,12 +73,12 @@ async fn change(namespace: &Namespace) {
             namespace.ready(WEB).await.len() == ready
         })
         .await;
-        // They are told apart, as those of a roll are.
+        // Far enough apart to be separate events, as in a rollout.
         sleep(Duration::from_millis(500)).await;
     }
 }
 
-/// Bytes that have passed, and the API server's processor time.
+/// Bytes forwarded, and the API server's processor time.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cost {
     bytes: u64,
@@ -86,7 +86,7 @@ struct Cost {
 }
 
 impl Cost {
-    /// What one watcher costs, of `count` things, beyond what these cost without watchers.
+    /// What one of `count` things costs for one watcher, beyond its cost without watchers.
     fn of(self, alone: &Self, count: u64) -> String {
         let each = (WATCHERS * count) as f64;
         let bytes = (self.bytes - alone.bytes) as f64 / each;
@@ -124,7 +124,7 @@ impl Meter<'_> {
     }
 }
 
-/// Each with a connection of its own, as in a process of its own.
+/// The watchers, each with its own connection, like separate processes.
 struct Watchers {
     heard: Vec<Arc<AtomicU64>>,
     _tasks: JoinSet<()>,
@@ -152,16 +152,16 @@ impl Watchers {
         }
     }
 
-    /// Until each has heard so many sets.
+    /// Waits until each has got this many sets.
     async fn hear(&self, count: u64) {
-        until("the word to all watchers", async || {
+        until("a set for each watcher", async || {
             let mut heard = self.heard.iter();
             heard.all(|it| it.load(Ordering::Relaxed) >= count)
         })
         .await;
     }
 
-    /// The sets that all of them have heard.
+    /// The sum of all watchers' sets.
     fn heard(&self) -> u64 {
         let heard = self.heard.iter();
         heard.map(|it| it.load(Ordering::Relaxed)).sum()

@@ -1,5 +1,5 @@
 // The API server, the controller manager and kubectl in one binary, as hyperkube had them: they share nearly all of their
-// code, so that one link takes half the time and room of three. `go install` refuses the originals, whose go.mod has
+// code, so one link takes half the time and space of three. `go install` refuses the originals, whose go.mod has
 // replacements.
 package main
 
@@ -35,7 +35,7 @@ func main() {
 	os.Args = append([]string{program}, os.Args[2:]...)
 	command := programs[program]()
 	if program == "kubectl" {
-		// Tells the error, and exits with it.
+		// Prints the error, and exits with its code.
 		util.CheckErr(cli.RunNoErrOutput(command))
 		return
 	}

@@ -1,4 +1,4 @@
-//! The programs, and how each is started.
+//! The programs of the control plane, and how each is started.
 
 use std::{path::Path, process::Command, time::Duration};
 
@@ -20,7 +20,7 @@ pub(crate) enum Component {
 
 const ETCD: &str = "http://127.0.0.1:2379";
 
-/// What pods, Deployments, StatefulSets and Services need.
+/// The controllers that pods, Deployments, StatefulSets and Services need.
 const CONTROLLERS: &str = "deployment-controller,endpointslice-controller,garbage-collector-controller,\
     namespace-controller,replicaset-controller,serviceaccount-controller,statefulset-controller";
 
@@ -80,7 +80,7 @@ fn api_server(files: &Files) -> Command {
             "https://kubernetes.default.svc.cluster.local",
         ),
         ("authorization-mode", "RBAC"),
-        // It would want volumes for tokens, which our node hands out by itself.
+        // This plugin would add volumes for tokens, which our node provides by itself.
         ("disable-admission-plugins", "ServiceAccount"),
     ];
     for (name, value) in arguments {
@@ -120,14 +120,14 @@ fn kubernetes(program: &str) -> Command {
     command
 }
 
-/// They have begun when one has made the service account that each namespace has.
+/// Whether the controllers work: one of them has made a namespace's default service account.
 async fn controllers_work(plane: &ControlPlane) -> bool {
     let client = plane.client(User::Admin).await;
     let accounts: Api<ServiceAccount> = Api::namespaced(client, "kube-system");
     accounts.get("default").await.is_ok()
 }
 
-/// It answers from the API server's own Service once it is in step with that.
+/// Whether CoreDNS is in sync with the API server: then it answers for the API server's own Service.
 async fn coredns_is_ready() -> bool {
     let name_server = NAME_SERVER.parse().expect("an address");
     let target = "kubernetes.default.svc.cluster.local.:443".parse();

@@ -1,4 +1,4 @@
-//! What the programs read.
+//! The files that the programs read.
 
 use std::{
     fs, io,
@@ -11,16 +11,16 @@ use rcgen::KeyPair;
 use super::{API_SERVER, NAME_SERVER};
 use crate::kit::sandbox::{Sandbox, ServiceAccount};
 
-/// Who CoreDNS is, by a token of the file instead of one that expires.
+/// CoreDNS's token: from the tokens file, because a service account's would expire.
 const COREDNS_TOKEN: &str = "coredns";
 
-/// Token, user, its ID, its groups.
+/// The tokens file: token, user, user ID, groups.
 const TOKENS: &str = r#"admin,admin,1,"system:masters"
 watcher,watcher,2,
 coredns,system:serviceaccount:kube-system:coredns,3,"system:serviceaccounts,system:authenticated"
 "#;
 
-/// As kubeadm has it.
+/// CoreDNS's role and binding, as kubeadm makes them.
 pub(super) const COREDNS_ROLE: &str = r#"
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
@@ -54,7 +54,7 @@ pub(super) struct Files {
     pub(super) tokens: PathBuf,
     pub(super) private_key: PathBuf,
     pub(super) public_key: PathBuf,
-    /// The API server makes it.
+    /// The API server's certificate, which it makes itself.
     pub(super) authority: PathBuf,
     pub(super) admin: PathBuf,
     pub(super) watcher: PathBuf,
@@ -83,7 +83,7 @@ impl Files {
         Ok(files)
     }
 
-    /// Beside the token's file.
+    /// Writes a kubeconfig next to the token's file.
     pub(super) fn kubeconfig_of_token(&self, token: &Path, server: SocketAddr) -> PathBuf {
         let credentials = format!("tokenFile: {}", token.display());
         let text = kubeconfig_with(&self.authority, &server.to_string(), &credentials);
@@ -92,7 +92,7 @@ impl Files {
         file
     }
 
-    /// Where CoreDNS runs: in a pod, as far as it can see. The name server that it would forward to is none.
+    /// CoreDNS's sandbox: to CoreDNS it looks like a pod. The name server that it would forward to doesn't exist.
     pub(super) fn coredns_sandbox(&self) -> io::Result<Sandbox> {
         let account = ServiceAccount {
             namespace: "kube-system",
@@ -104,7 +104,7 @@ impl Files {
     }
 }
 
-/// For a user of the file of tokens.
+/// A kubeconfig for a user of the tokens file.
 fn kubeconfig(authority: &Path, user: &str) -> String {
     kubeconfig_with(
         authority,
@@ -135,7 +135,7 @@ contexts:
     )
 }
 
-/// kubeadm's, word by word but for the address that it listens on: there its pod has a network to itself.
+/// kubeadm's Corefile, except for the address to listen on, because in a real cluster its pod has its own network.
 fn corefile() -> String {
     format!(
         ".:53 {{

@@ -18,8 +18,8 @@ impl Addresses {
         self.reserved.insert(pod.to_owned(), address);
     }
 
-    /// The addresses of a pod that starts, one of each family: those that are reserved for it, or else such as no pod of
-    /// any test has had yet.
+    /// The addresses of a starting pod, one of each family: those reserved for it, or else ones that no pod of any test
+    /// has had yet.
     pub(super) fn assign(&mut self, pod: &str) -> Vec<IpAddr> {
         let number = match self.reserved.remove(pod) {
             Some(IpAddr::V4(address)) => host(address),
@@ -30,7 +30,8 @@ impl Addresses {
     }
 }
 
-/// The lower half of the range. The upper one is for addresses that nobody listens on, and for the node's own.
+/// The next number, from the lower half of the range. The upper half is for addresses that nobody listens on, and the
+/// node's own.
 fn next() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0x0001);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! What happens to pods, told to their kubelets; a pod without a node gets one.
+//! Watches pods and tells their kubelets what happens; binds pods without a node to one.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use super::{
     persistence::{PAUSE, is_heard},
 };
 
-/// Runs until it is dropped, and all pods with it.
+/// Runs until it is dropped; all pods end with it.
 pub(super) async fn run(state: Arc<State>) {
     let api: Api<Pod> = Api::namespaced(state.client.clone(), &state.namespace);
     let mut agent = Agent {
@@ -33,7 +33,7 @@ pub(super) async fn run(state: Arc<State>) {
         tokio::select! {
             event = events.next() => match event {
                 Some(Ok(event)) => agent.hear(event).await,
-                // The API server is away. The watcher tries again when it is asked for more.
+                // The API server is away. The watcher tries again when it is polled.
                 Some(Err(_)) => sleep(PAUSE).await,
                 None => return,
             },
@@ -48,7 +48,7 @@ struct Agent {
     kubelets: JoinSet<()>,
     /// The node that the next pod gets.
     next: usize,
-    /// The unique IDs of the pods in the list that is being read.
+    /// The UIDs of the pods in the list that is being read.
     listed: BTreeSet<String>,
 }
 
@@ -83,7 +83,7 @@ impl Agent {
         }
     }
 
-    /// Pods that went while the API server told nothing.
+    /// Ends pods that disappeared while there was no watch.
     fn forget_others(&self) {
         let known: Vec<_> = self.state.lock().pods.keys().cloned().collect();
         for uid in known.iter().filter(|uid| !self.listed.contains(*uid)) {
@@ -91,7 +91,7 @@ impl Agent {
         }
     }
 
-    /// In turn, over those that aren't lost.
+    /// Binds a pod to the next node that isn't lost.
     async fn bind(&mut self, pod: &Pod) {
         let lost = self.state.lock().lost.clone();
         let nodes = self.state.nodes.iter();
@@ -140,13 +140,13 @@ impl Agent {
 
     fn notify(&self, uid: &str, notice: Notice) {
         if let Some(running) = self.state.lock().pods.get(uid) {
-            // One that has just ended has no ears.
+            // This fails if the pod has just ended.
             let _ = running.notices.send(notice);
         }
     }
 }
 
-/// How long a pod may take to end that is deleted.
+/// The grace period of a deleted pod; none if it isn't deleted.
 fn grace(pod: &Pod) -> Option<Duration> {
     pod.metadata.deletion_timestamp.as_ref()?;
     let seconds = pod.metadata.deletion_grace_period_seconds.unwrap_or(0);

@@ -1,4 +1,4 @@
-//! kubelet's own API, of which the API server fetches what `kubectl logs` shows.
+//! kubelet's API, from which the API server fetches what `kubectl logs` shows.
 
 use std::{convert::Infallible, io, sync::Arc};
 
@@ -30,9 +30,9 @@ pub(super) async fn listen() -> TcpListener {
     listener.expect("the namespace has the node's address")
 }
 
-/// Answers until it is dropped, and all connections with it.
+/// Answers until it is dropped; all connections end with it.
 pub(super) async fn serve(listener: TcpListener, state: Arc<State>) {
-    // The API server takes any, unless it is told of an authority.
+    // The API server accepts any certificate, unless it is given a CA.
     let acceptor = Identity::new("kubelet").acceptor();
     let acceptor = acceptor.expect("a certificate that was made for it");
     let mut connections = JoinSet::new();
@@ -44,7 +44,7 @@ pub(super) async fn serve(listener: TcpListener, state: Arc<State>) {
 }
 
 async fn converse(acceptor: TlsAcceptor, stream: TcpStream, state: Arc<State>) {
-    // Who breaks off is the API server, whose client has heard enough.
+    // Errors here mean that the API server broke off, because its client has read enough.
     let Ok(stream) = acceptor.accept(stream).await else {
         return;
     };
@@ -76,7 +76,7 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Response<Body>
     }
 }
 
-/// What is meant, or what of it the node doesn't know.
+/// Parses which part of the log is wanted.
 fn part(query: &str) -> Result<Part, String> {
     let mut part = Part::default();
     for option in query.split('&').filter(|option| !option.is_empty()) {

@@ -9,14 +9,14 @@ use std::{
 
 use tokio::process::{Child, Command};
 
-/// A container that runs, or has run. It is killed when dropped, children included.
+/// A running or ended container. It is killed when dropped, including its children.
 pub(super) struct Container {
     child: Child,
     group: u32,
 }
 
 impl Container {
-    /// Starts the command. What it writes is appended to the log.
+    /// Starts the command. Its output is appended to the log.
     pub(super) fn start(command: process::Command, log: &Path) -> io::Result<Self> {
         let log = OpenOptions::new().create(true).append(true).open(log)?;
         let child = Command::from(command)
@@ -32,7 +32,7 @@ impl Container {
     /// Waits for its end.
     pub(super) async fn ended(&mut self) -> ExitStatus {
         let status = self.child.wait().await.expect("it is our child");
-        // The first process of a container takes all others along.
+        // When a container's first process ends, all others do.
         self.kill();
         status
     }
@@ -42,7 +42,7 @@ impl Container {
         kill(signal, &self.group.to_string());
     }
 
-    /// It does nothing from here on.
+    /// Stops it from doing anything.
     pub(super) fn hang(&self) {
         self.signal("-STOP");
     }
@@ -52,7 +52,7 @@ impl Container {
         self.signal("-CONT");
     }
 
-    /// Ends it where it stands.
+    /// Kills it at once.
     pub(super) fn kill(&self) {
         self.signal("-KILL");
     }
@@ -68,7 +68,7 @@ impl Drop for Container {
     }
 }
 
-/// The program, for the system call is `unsafe`. Whoever has ended meanwhile is none to complain about.
+/// Runs the `kill` program, because the system call is `unsafe`. It is no error if the process has already ended.
 fn kill(signal: &str, whom: &str) {
     let mut command = process::Command::new("kill");
     command.args([signal, "--", whom]).stderr(Stdio::null());

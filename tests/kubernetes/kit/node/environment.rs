@@ -1,11 +1,11 @@
-//! A container's environment and arguments, the downward API included.
+//! A container's environment and arguments, including the downward API.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
 use k8s_openapi::api::core::v1::{Container, EnvVar, Pod};
 use kube::ResourceExt;
 
-/// The variables, by their names.
+/// The variables, by name.
 pub(super) fn variables(
     pod: &Pod,
     container: &Container,
@@ -20,8 +20,8 @@ pub(super) fn variables(
     variables
 }
 
-/// The arguments, and those of the command, which is a program's name and whatever follows. `0.0.0.0` is the pod's address,
-/// for its network is ours.
+/// The arguments: those of the command, after the program's name, then the container's. `0.0.0.0` becomes the pod's
+/// address, because pods share our network.
 pub(super) fn arguments(
     container: &Container,
     variables: &BTreeMap<String, String>,

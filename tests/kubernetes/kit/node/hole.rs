@@ -1,10 +1,10 @@
-//! Where packets vanish: see `tests/kubernetes/inside`, which has made the hole.
+//! Makes packets vanish, into the hole that `tests/kubernetes/inside` has made.
 
 use std::net::IpAddr;
 
 use tokio::process::Command;
 
-/// Packets to this address vanish, and so do those from it. Nobody is told, and open connections are as dead as new ones.
+/// Makes packets to and from this address vanish. Nobody is notified, and open connections are as dead as new ones.
 pub(super) async fn swallow(address: IpAddr) {
     let address = address.to_string();
     ip(&address, &["pref", "10", "to", &address, "lookup", "66"]).await;

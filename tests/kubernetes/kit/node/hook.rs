@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{LifecycleHandler, Pod};
 
 use super::image;
 
-/// How long it takes: `sleep`, or an `exec` of sleep, by a shell or not.
+/// How long the hook takes: `sleep`, or an `exec` of sleep, with a shell or without.
 pub(super) fn pre_stop(pod: &Pod) -> Duration {
     let lifecycle = image::container(pod).lifecycle.as_ref();
     let hook = lifecycle.and_then(|lifecycle| lifecycle.pre_stop.as_ref());

@@ -1,4 +1,4 @@
-//! Which program an image stands for.
+//! The program that an image stands for.
 
 use std::{
     env, fs, io,
@@ -25,14 +25,14 @@ use crate::{
     support::process::{Speech, nginx},
 };
 
-/// What runs as a container.
+/// A container's program.
 pub(super) struct Program {
     pub(super) command: Command,
     /// The image's STOPSIGNAL.
     pub(super) stop_signal: &'static str,
 }
 
-/// The program of a pod's one container; `None` while its service account isn't there. The folder is the container's own.
+/// The program of a pod's only container; `None` while its service account is missing. `folder` is the container's own.
 pub(super) async fn program(
     state: &State,
     pod: &Pod,
@@ -66,7 +66,7 @@ pub(super) async fn program(
     }))
 }
 
-/// A pod's container. The node knows pods of one only.
+/// A pod's container. The node only runs pods with one.
 pub(super) fn container(pod: &Pod) -> &Container {
     let spec = pod.spec.as_ref().expect("a pod has a spec");
     let [container] = &spec.containers[..] else {
@@ -81,8 +81,8 @@ fn name(image: &str) -> &str {
     last.split([':', '@']).next().unwrap_or(last)
 }
 
-/// Debian's nginx, on the port that the container names, or on 80 as the image has it. It refuses what is meant for another
-/// pod of its StatefulSet.
+/// Debian's nginx, on the container's port, or on 80 as in the image. It refuses requests for another pod of its
+/// StatefulSet.
 fn web_server(
     pod: &Pod,
     container: &Container,
@@ -97,7 +97,7 @@ fn web_server(
         .iter()
         .map(|ip| SocketAddr::new(*ip, port))
         .collect();
-    // The only user there is where the namespace is rootless.
+    // In a rootless namespace, root is the only user.
     let configuration = format!(
         "user root;\n{}",
         with_names(
@@ -112,7 +112,7 @@ fn web_server(
     })
 }
 
-/// The configuration, with one more server for what names a pod, `web-1.web.default`, and not this one.
+/// Adds a server to the configuration that refuses requests for other pods, such as `web-1.web.default`.
 fn with_names(configuration: &str, addresses: &[SocketAddr], pod: &Pod) -> String {
     let Some(hostname) = pod.spec.as_ref().and_then(|spec| spec.hostname.as_ref()) else {
         return configuration.to_owned();
@@ -133,7 +133,8 @@ fn with_names(configuration: &str, addresses: &[SocketAddr], pod: &Pod) -> Strin
     )
 }
 
-/// This crate's examples: `tower-headless-pod`, `tower-headless-client`, or the image of all with a command.
+/// The example that an image stands for: `tower-headless-pod`, `tower-headless-client`, or `tower-headless` with a
+/// command.
 fn example(image: &str, container: &Container) -> Option<PathBuf> {
     let program = match image {
         "tower-headless-pod" => "pod",
@@ -151,7 +152,7 @@ fn example(image: &str, container: &Container) -> Option<PathBuf> {
     example.is_file().then_some(example)
 }
 
-/// As kubelet writes it (`dnsPolicy: ClusterFirst`).
+/// The resolv.conf that kubelet writes (`dnsPolicy: ClusterFirst`).
 fn resolv_conf(namespace: &str) -> String {
     format!(
         "search {namespace}.svc.cluster.local svc.cluster.local cluster.local\n\
@@ -160,7 +161,7 @@ fn resolv_conf(namespace: &str) -> String {
     )
 }
 
-/// `None` where there is no such account.
+/// A token of the pod's service account; `None` if there is no such account.
 async fn token(state: &State, pod: &Pod) -> Option<String> {
     let spec = pod.spec.as_ref().expect("a pod has a spec");
     let account = spec.service_account_name.as_deref().unwrap_or("default");

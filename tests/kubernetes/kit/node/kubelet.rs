@@ -24,8 +24,8 @@ use super::{
     status::Reporter,
 };
 
-/// How long a container that ends for the second time or more waits for its next start. (kubelet's first pause; it doubles
-/// them.)
+/// How long a container waits for its next start, from its second end on. (It is kubelet's first pause; kubelet doubles
+/// it each time.)
 const BACK_OFF: Duration = Duration::from_secs(10);
 
 /// Runs a pod from its start to the end of its object.
@@ -62,28 +62,28 @@ struct Kubelet {
     notices: UnboundedReceiver<Notice>,
     reporter: Reporter,
     probe: Option<Probe>,
-    /// What the probe said last.
+    /// The probe's last result.
     probed: bool,
-    /// What it is to have said.
+    /// What a test wants the probe to have said.
     forced: Option<bool>,
     restarts: u32,
 }
 
-/// Why a container isn't looked after any more.
+/// Why a container's supervision ended.
 enum Over {
     Deleted {
         grace: Duration,
     },
     Forgotten,
     NodeLost,
-    /// It has ended by itself.
+    /// The container has ended by itself.
     Ended(ExitStatus),
 }
 
 impl Kubelet {
     async fn live(&mut self) {
         if self.pod.metadata.deletion_timestamp.is_some() {
-            // It was deleted before it started; or it has ended, and this is late news of it.
+            // It was deleted before it started, or has ended already and this is a late event.
             return self.reporter.delete().await;
         }
         loop {
@@ -96,7 +96,7 @@ impl Kubelet {
                     return self.terminate(container, stop_signal, grace).await;
                 }
                 Over::Forgotten => return,
-                // It may still run there, unseen.
+                // The container may still run there, unreachable.
                 Over::NodeLost => return self.until_forgotten().await,
                 Over::Ended(status) if self.starts_again(status) => {
                     if self.pause().await.is_break() {
@@ -108,7 +108,7 @@ impl Kubelet {
         }
     }
 
-    /// `None` where it is to start no more.
+    /// Starts the container; `None` if it must not start any more.
     async fn start(&mut self) -> Option<(Container, &'static str)> {
         let program = self.program().await?;
         let log = self.state.log_file(&self.pod.name_any());
@@ -116,12 +116,12 @@ impl Kubelet {
         self.state
             .update(&uid(&self.pod), |running| running.log_begins = log_begins);
         let container = Container::start(program.command, &log).expect("a program that starts");
-        // A container without a probe is ready when it runs.
+        // A container without a probe is ready as soon as it runs.
         self.probed = self.probe.is_none();
         Some((container, program.stop_signal))
     }
 
-    /// Waits for the pod's service account, whose token it brings along.
+    /// Waits for the pod's service account, whose token the program needs.
     async fn program(&mut self) -> Option<Program> {
         loop {
             let program = image::program(&self.state, &self.pod, &self.addresses, &self.folder);
@@ -135,7 +135,7 @@ impl Kubelet {
         }
     }
 
-    /// Until there is something to be done about it.
+    /// Supervises the container until something must be done about it.
     async fn look_after(&mut self, container: &mut Container) -> Over {
         loop {
             let probe = OptionFuture::from(self.probe.as_mut().map(Probe::next));
@@ -184,7 +184,7 @@ impl Kubelet {
         }
     }
 
-    /// Before it starts again. Breaks where it is to start no more.
+    /// Waits before the container starts again. Breaks if it must not start any more.
     async fn pause(&mut self) -> ControlFlow<()> {
         self.probe = Probe::new(image::container(&self.pod), self.addresses[0]);
         self.probed = false;
@@ -198,7 +198,7 @@ impl Kubelet {
         self.wait(pause).await
     }
 
-    /// While no container runs. Breaks where none is to start any more.
+    /// Handles messages while no container runs. Breaks if none must start any more.
     async fn wait(&mut self, pause: Duration) -> ControlFlow<()> {
         let deadline = Instant::now() + pause;
         loop {
@@ -250,7 +250,7 @@ impl Kubelet {
         self.reporter.delete().await;
     }
 
-    /// It has done what it had to do. Its object stays until it is deleted.
+    /// Handles a pod whose work is done: its object stays until it is deleted.
     async fn rest(&mut self, status: ExitStatus) {
         self.state
             .update(&uid(&self.pod), |running| running.is_over = true);
@@ -274,7 +274,7 @@ impl Kubelet {
     }
 }
 
-/// Until there is nothing more to be reported, and whether that is because the node is lost.
+/// Waits until there is nothing more to report. Returns whether that is because the node is lost.
 async fn gone(notices: &mut UnboundedReceiver<Notice>) -> bool {
     loop {
         match notices.recv().await {

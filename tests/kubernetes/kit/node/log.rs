@@ -13,19 +13,19 @@ use tokio::{
 
 use super::State;
 
-/// How often we look whether there is more.
+/// How often to check for more output.
 const POLL: Duration = Duration::from_millis(20);
 
 /// Which part of a log.
 #[derive(Debug, Default)]
 pub(super) struct Part {
-    /// Only so many lines of what is there; without, all.
+    /// How many of the existing lines, counted from the end; all if none is given.
     pub(super) tail: Option<usize>,
-    /// And what is written from now on, until the container has ended.
+    /// Whether to include what is written from now on, until the container has ended.
     pub(super) follow: bool,
 }
 
-/// A log that is being read.
+/// A log being read.
 struct Reading {
     state: Arc<State>,
     uid: String,
@@ -33,7 +33,7 @@ struct Reading {
     follow: bool,
 }
 
-/// What the pod's container has written since its latest start. `None` where no such pod runs here.
+/// What the pod's container has written since its latest start. `None` if no such pod runs here.
 pub(super) async fn read(
     state: Arc<State>,
     pod: &str,
@@ -55,7 +55,7 @@ pub(super) async fn read(
     Some(reading.map(|reading| stream::try_unfold(reading, next)))
 }
 
-/// The file, at the beginning of the part.
+/// Opens the file at the beginning of the part.
 async fn open(state: &State, pod: &str, begin: u64, tail: Option<usize>) -> io::Result<File> {
     let mut file = File::open(state.log_file(pod)).await?;
     file.seek(SeekFrom::Start(begin)).await?;
@@ -68,7 +68,7 @@ async fn open(state: &State, pod: &str, begin: u64, tail: Option<usize>) -> io::
     Ok(file)
 }
 
-/// The last lines. One that isn't whole yet counts.
+/// The last lines, counting one that isn't finished yet.
 fn tail_of(text: &[u8], lines: usize) -> &[u8] {
     let whole: Vec<_> = text.split_inclusive(|byte| *byte == b'\n').collect();
     let skipped = whole.iter().take(whole.len().saturating_sub(lines));
@@ -78,7 +78,7 @@ fn tail_of(text: &[u8], lines: usize) -> &[u8] {
 
 async fn next(mut reading: Reading) -> io::Result<Option<(Frame<Bytes>, Reading)>> {
     loop {
-        // Asked before reading: what it wrote last is read then.
+        // Checked before reading, so that the last output is still read.
         let is_over = !reading.follow || reading.is_over();
         let mut piece = vec![0; 16 * 1024];
         let read = reading.file.read(&mut piece).await?;

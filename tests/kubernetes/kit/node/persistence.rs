@@ -5,13 +5,14 @@ use std::time::Duration;
 use kube::{Error, core::Status};
 use tokio::time::sleep;
 
-/// How long until we try again while the API server is away.
+/// The pause between attempts while the API server is away.
 pub(super) const PAUSE: Duration = Duration::from_millis(200);
 
-/// Whether the API server has heard a request about a pod. If not, this waits for a moment: it is to be repeated.
+/// Whether a request about a pod has reached the API server. If not, waits for a moment; then the caller must repeat
+/// it.
 ///
-/// It may be out of date by then: the pod has gone (404), or another one has its name (409 or 422), or it has been done
-/// already (409).
+/// The request may be out of date by then: the pod is gone (404), another one has its name (409 or 422), or it was
+/// already done (409).
 ///
 /// # Panics
 ///
@@ -27,7 +28,7 @@ pub(super) async fn is_heard<T>(answer: Result<T, Error>) -> bool {
     false
 }
 
-/// Another pod has the name by now: what was said of the one with that unique ID doesn't apply.
+/// Whether another pod has the name by now, so that a request about the old UID doesn't apply.
 fn is_of_another_pod(status: &Status) -> bool {
     let causes = status.details.iter().flat_map(|details| &details.causes);
     let mut fields = causes.map(|cause| cause.field.as_str());

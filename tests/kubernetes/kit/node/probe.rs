@@ -15,11 +15,11 @@ use tokio::{
 /// kubelet's readiness probe of one container, with kubelet's defaults.
 pub(super) struct Probe {
     address: SocketAddr,
-    /// Of an HTTP request; without, connecting is enough.
+    /// The path of the HTTP request; without one, connecting is enough.
     path: Option<String>,
     patience: Duration,
     beat: Interval,
-    /// How many of a kind it takes to change one's mind.
+    /// How many equal results in a row change the readiness.
     successes_needed: i32,
     failures_needed: i32,
     in_a_row: i32,
@@ -28,7 +28,7 @@ pub(super) struct Probe {
 }
 
 impl Probe {
-    /// `None` where the container has no probe: then it is ready when it runs.
+    /// `None` if the container has no probe: then it is ready as soon as it runs.
     pub(super) fn new(container: &Container, ip: std::net::IpAddr) -> Option<Self> {
         let probe = container.readiness_probe.as_ref()?;
         let (port, path) = action(probe);
@@ -49,7 +49,7 @@ impl Probe {
         })
     }
 
-    /// Waits for the next beat, looks, and tells whether the container is ready.
+    /// Waits for the next beat, probes, and returns whether the container is ready.
     pub(super) async fn next(&mut self) -> bool {
         self.beat.tick().await;
         let looked = timeout(self.patience, look(self.address, self.path.as_deref())).await;
@@ -83,7 +83,7 @@ fn action(probe: &Specification) -> (&IntOrString, Option<String>) {
     (&connect.port, None)
 }
 
-/// A container's port, by its number or by its name.
+/// A container's port, by number or by name.
 pub(super) fn port_number(container: &Container, port: &IntOrString) -> u16 {
     let number = match port {
         IntOrString::Int(number) => Some(*number),

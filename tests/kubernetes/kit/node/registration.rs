@@ -1,4 +1,4 @@
-//! A node as the API server knows it.
+//! Registers a node with the API server.
 
 use k8s_openapi::{
     api::core::v1::{Node as NodeObject, Pod},
@@ -12,7 +12,8 @@ use serde_json::json;
 
 use super::{Node, State, status::NODE_ADDRESS};
 
-/// Before any pod is bound to it: else the endpointslice controller skips the pod, and may take a minute to look again.
+/// Registers a node. This must come before any pod is bound to it: otherwise the endpointslice controller skips the
+/// pod, and may take a minute to look again.
 pub(super) async fn register(state: &State, node: &Node) {
     let object = serde_json::from_value(json!({
         "metadata": {
@@ -31,7 +32,7 @@ pub(super) async fn register(state: &State, node: &Node) {
     report(state, &node.name, "True").await;
 }
 
-/// The node is not ready, and neither are its pods.
+/// Reports that the node and its pods are not ready.
 pub(super) async fn report_lost(state: &State, node: &str) {
     report(state, node, "Unknown").await;
     let pods: Api<Pod> = Api::namespaced(state.client.clone(), &state.namespace);
@@ -61,7 +62,7 @@ async fn report(state: &State, node: &str, ready: &str) {
             "lastHeartbeatTime": now,
             "lastTransitionTime": now,
         }],
-        // The endpointslice controller weighs zones by it.
+        // The endpointslice controller weighs zones by their CPUs.
         "allocatable": { "cpu": "4", "memory": "8Gi", "pods": "110" },
         "capacity": { "cpu": "4", "memory": "8Gi", "pods": "110" },
         "addresses": [{ "type": "InternalIP", "address": NODE_ADDRESS }],

@@ -13,14 +13,14 @@ use super::{image::container, persistence::is_heard};
 
 pub(super) const NODE_ADDRESS: &str = "10.244.255.1";
 
-/// What is reported of one pod.
+/// Reports one pod's status.
 pub(super) struct Reporter {
     api: Api<Pod>,
     pod: Pod,
     addresses: Vec<IpAddr>,
     started: Timestamp,
     restarts: u32,
-    /// When readiness changed last. Deployments count from here (`minReadySeconds`).
+    /// When readiness last changed. Deployments count from then (`minReadySeconds`).
     since: Timestamp,
     ready: bool,
 }
@@ -52,7 +52,7 @@ impl Reporter {
         self.running(false).await;
     }
 
-    /// It has come to its end, and is not to be started again.
+    /// Reports that the container has ended and isn't started again.
     pub(super) async fn over(&mut self, code: i32) {
         self.ready = false;
         self.since = Timestamp::now();
@@ -61,7 +61,7 @@ impl Reporter {
         self.report(phase, state).await;
     }
 
-    /// The pod's object goes, and its name is free.
+    /// Deletes the pod's object, which frees its name.
     pub(super) async fn delete(&self) {
         let parameters = DeleteParams {
             preconditions: Some(Preconditions {
@@ -76,7 +76,7 @@ impl Reporter {
 
     async fn report(&self, phase: &str, state: Value) {
         let patch = json!({
-            // Another pod of the same name isn't meant.
+            // The UID keeps another pod of the same name from being changed.
             "metadata": { "uid": self.pod.uid() },
             "status": self.status(phase, state),
         });

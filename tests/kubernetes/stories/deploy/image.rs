@@ -1,4 +1,4 @@
-//! The image: what its Dockerfile says, done here, without Docker.
+//! The steps of the image's Dockerfile, done here without Docker.
 
 use std::{
     fs, io,
@@ -10,17 +10,17 @@ use tokio::{process::Command, time::timeout};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Beyond what the build of all dependencies takes.
+/// Longer than the build of all dependencies takes.
 const PATIENCE: Duration = Duration::from_secs(1_800);
 
-/// Builds what the Dockerfile builds, from the files that it copies and no other: without `--release` and without the
-/// network, with this machine's Rust. The README's block has to name that Dockerfile.
+/// Builds what the Dockerfile builds, from only the files that it copies: without `--release` and network, with this
+/// machine's Rust. The README's block must name that Dockerfile.
 pub(super) async fn builds(block: &str) {
     assert_one_tag(block);
     let dockerfile = Dockerfile::read();
     let folder = Path::new(ROOT).join("target/kubernetes/image");
     let context = folder.join("build");
-    // Files that have gone since are not to help.
+    // Files that have since been deleted must not help.
     let _ = fs::remove_dir_all(&context);
     fs::create_dir_all(&context).expect("target can be written to");
     for source in &dockerfile.sources {
@@ -35,7 +35,7 @@ pub(super) async fn builds(block: &str) {
     }
 }
 
-/// The image has the name by which it is built wherever it is named: our node doesn't look at tags.
+/// Asserts that the image has the same name and tag everywhere, because our node ignores tags.
 fn assert_one_tag(block: &str) {
     let build = block.lines().next().unwrap_or_default();
     let tag = build.strip_prefix("docker build --file deploy/Dockerfile --tag ");
@@ -59,7 +59,7 @@ fn assert_one_tag(block: &str) {
     assert!(found > 0, "nothing of it is used");
 }
 
-/// What we need of it.
+/// What the test needs of the Dockerfile.
 struct Dockerfile {
     /// Files and folders of the repository.
     sources: Vec<String>,
@@ -113,7 +113,7 @@ fn assert_not_ignored(source: &str) {
     assert!(!is_ignored, "COPY {source}: .dockerignore has it");
 }
 
-/// With their times, by which Cargo knows what has changed.
+/// Copies files along with their times, by which Cargo knows what has changed.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     if from.is_dir() {
         fs::create_dir_all(to)?;
@@ -133,7 +133,7 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
 
 async fn build(arguments: &[String], context: &Path, target: &Path) {
     let arguments = arguments.iter().filter(|it| *it != "--release");
-    // Beside other stories.
+    // `nice`, because other stories run at the same time.
     let cargo = Command::new("nice")
         .args(["-n", "19", "cargo"])
         .args(arguments)

@@ -1,11 +1,11 @@
-//! What `http_client` writes.
+//! Reads the output of `http_client`.
 
 use std::net::IpAddr;
 
-/// So many hundredths of a second's answers may be one pod's more or less than its share.
+/// How many percentage points a pod's share of a second's answers may differ from the fair share.
 const UNEVEN: f64 = 2.0;
 
-/// Whether the latest second's answers came from these pods, and from each as many.
+/// Whether the latest second's answers came from these pods, in equal shares.
 pub(super) fn is_even(log: &str, pods: &[IpAddr]) -> bool {
     let Some((_, shares)) = latest(log).and_then(|line| line.split_once(" in flight:")) else {
         return false;
@@ -25,7 +25,7 @@ pub(super) fn is_even(log: &str, pods: &[IpAddr]) -> bool {
     shares.iter().map(|(pod, _)| pod).eq(pods) && shares.iter().all(|(_, share)| is_fair(share))
 }
 
-/// Since its first start, which has to be its only one.
+/// Asserts that no request has failed, and that it was started only once.
 pub(super) fn assert_none_failed(log: &str) {
     assert_eq!(log.matches("target http://").count(), 1, "{log}");
     assert!(!log.contains("FAILED"), "{log}");
@@ -33,7 +33,7 @@ pub(super) fn assert_none_failed(log: &str) {
     assert!(latest.contains(" 0 failed so far"), "{latest}");
 }
 
-/// It was stopped, and says what became of its requests.
+/// Asserts that it was stopped, and reported on its requests without failures.
 pub(super) fn assert_ended_well(log: &str) {
     assert_none_failed(log);
     assert!(log.contains("interrupted"), "{log}");
@@ -44,7 +44,7 @@ pub(super) fn assert_ended_well(log: &str) {
     assert_eq!(last, format!("sent {sent} ok {sent} failed 0"));
 }
 
-/// The pods that have answered, by their hostnames, each with how often: those of the tables at the end.
+/// The pods that answered, by hostname, each with its number of answers, from the tables at the end.
 pub(super) fn answers(log: &str) -> Vec<(&str, u64)> {
     let answers = log.lines().filter_map(|line| {
         let (pod, columns) = line.split_once(' ')?;
@@ -55,9 +55,9 @@ pub(super) fn answers(log: &str) -> Vec<(&str, u64)> {
     answers.collect()
 }
 
-/// What it has written of the latest second.
+/// The line for the latest second.
 fn latest(log: &str) -> Option<&str> {
-    // The last line may not be whole yet.
+    // The last line may not be finished yet.
     let (whole, _) = log.rsplit_once('\n')?;
     whole.lines().rfind(|line| line.contains(" answers/s, "))
 }
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn all_pods_and_no_other_have_their_share() {
+    fn is_even_needs_equal_shares_of_exactly_these_pods() {
         let pods = ["10.0.0.1", "10.0.0.2"].map(|pod| pod.parse().expect("an address"));
         assert!(is_even(&line("10.0.0.2 51 %  10.0.0.1 49 %", 0), &pods));
         for other in [
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_have_answered_are_told() {
+    fn answers_lists_pods_that_answered() {
         let table = "web-0 10.0.0.1:80  available  0   0 %       0        -\n\
                      web-1 10.0.0.2:80  available  0 100 %     333   0.9 ms\n";
         assert_eq!(answers(table), [("web-1", 333)]);
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "2 failed so far")]
-    fn a_failure_is_seen() {
+    fn assert_none_failed_panics_on_a_failure() {
         assert_none_failed(&format!("target http://web/\n{}", line("", 2)));
     }
 }

@@ -1,13 +1,13 @@
-//! A README as its blocks of commands.
+//! The README's blocks of commands.
 
 use std::fs;
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/README.md");
 
-/// What stands above the block that can't be run here.
+/// The text above the block that can't be run here.
 const OUTSIDE: &str = "This block is the only one that the test suite does not run";
 
-/// The programs that it uses, and no other.
+/// The only programs that this block uses.
 const OUTSIDE_PROGRAMS: [&str; 3] = ["docker", "kind", "microk8s"];
 
 pub(super) struct Readme {
@@ -25,7 +25,7 @@ pub(super) struct Section {
 pub(super) struct Block {
     pub(super) commands: String,
     expected: String,
-    /// It needs what is not here.
+    /// It needs programs that aren't here.
     pub(super) is_outside: bool,
 }
 
@@ -84,7 +84,7 @@ impl Section {
 }
 
 impl Block {
-    /// Each line that the README shows has been printed, but for its numbers.
+    /// Asserts that each line that the README shows was printed, except for its numbers.
     pub(super) fn assert_expected(&self, output: &str, namespace: &str) {
         let output = output.replace(namespace, "default");
         let printed: Vec<_> = output.lines().map(shape).collect();
@@ -95,8 +95,8 @@ impl Block {
     }
 }
 
-/// A line without its numbers, addresses and generated names: all that differs from run to run has a digit. How many of
-/// them stand side by side, or how many shares do, may differ too.
+/// A line without its numbers, addresses and generated names: everything that differs from run to run has a digit. The
+/// number of such words in a row, or of shares, may differ too.
 fn shape(line: &str) -> String {
     let has_digit = |word: &str| word.contains(|it: char| it.is_ascii_digit());
     let words = line.split_whitespace();
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_may_differ() {
+    fn numbers_may_differ_from_the_readme() {
         let block = block("name  nginx.default.svc.\n10.0.0.1 40 %  10.0.0.2 60 %");
         assert_eq!(block.commands, "pods\n");
         block.assert_expected("10.9.9.9 100 %\nname nginx.here.svc.\n", "here");
@@ -131,13 +131,13 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "\"took 1 ms\" is not printed")]
-    fn words_may_not() {
+    fn words_may_not_differ_from_the_readme() {
         block("took 1 ms").assert_expected("took 1 s\n", "here");
     }
 
     #[test]
     #[should_panic(expected = "nobody runs or checks")]
-    fn no_block_is_passed_over() {
+    fn an_unknown_kind_of_block_panics() {
         Section::parse("Title\n```bash\nkubectl get pods\n```\n");
     }
 }

@@ -1,4 +1,4 @@
-//! A shell as a user has it: kubectl knows the cluster and the Kubernetes namespace.
+//! A shell like a user's: kubectl knows the cluster and the Kubernetes namespace.
 
 use std::{
     env, fs,
@@ -15,7 +15,7 @@ use crate::{
     support::servers::TempDir,
 };
 
-/// Beyond all the timeouts that one block names.
+/// Longer than all timeouts in one block.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 pub(super) struct Shell {
@@ -38,7 +38,7 @@ impl Shell {
         shell
     }
 
-    /// What the commands print. Any that fails is the test's failure.
+    /// Runs commands and returns their output. Panics if any fails.
     pub(super) async fn run(&self, commands: &str) -> String {
         println!("{commands}");
         let bash = Command::new("bash")

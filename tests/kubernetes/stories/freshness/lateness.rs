@@ -1,4 +1,4 @@
-//! How late a client was, beside a bare watcher of the slices.
+//! How late a client was, compared with a bare watcher of the slices.
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +18,7 @@ use tokio::{task::JoinSet, time::Instant};
 
 use crate::{kit::namespace::Namespace, stories::WEB, support::load::Report};
 
-/// A bare watcher: when each address became ready, and when it ceased to be.
+/// A bare watcher that notes when each address became ready, and when it ceased to be.
 pub(super) struct Watched {
     seen: Arc<Mutex<Seen>>,
     _task: JoinSet<()>,
@@ -36,7 +36,7 @@ pub(super) struct Seen {
 pub(super) struct Lateness {
     /// From ready to its first request.
     pub(super) joined: Vec<Duration>,
-    /// From not ready to the last request that it was given.
+    /// From not ready to the last request that it got.
     pub(super) left: Vec<Duration>,
 }
 
@@ -90,7 +90,7 @@ impl Seen {
         }
     }
 
-    /// Of the pods that came and went in this time.
+    /// The lateness for the pods that came and went in this time.
     pub(super) fn lateness(&self, report: &Report, then: std::ops::Range<Instant>) -> Lateness {
         let mut lateness = Lateness::default();
         let sent = |address: IpAddr| {
