@@ -134,7 +134,8 @@ impl Endpoint {
         self.details()?.pod_name.as_deref()
     }
 
-    /// A name that a restarted pod keeps where it can: its hostname, else its pod name, else its address with the port.
+    /// The name that a recreated pod keeps, if it has one: its hostname, else its pod name, else its address with the
+    /// port.
     ///
     /// A StatefulSet recreates a pod under the same hostname and name, at another address. Other pods get a new name
     /// each time. [`Subset`](crate::Subset) and [`ConsistentHash`](crate::ConsistentHash) choose pods by this name.

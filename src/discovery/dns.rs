@@ -104,9 +104,9 @@ const LONGEST: Duration = Duration::from_secs(86_400);
 /// matter then.)
 ///
 /// The first full name that has pods is kept, and refreshes ask for it only. If it isn't the first in the list, the
-/// names before it are tried again every 40 s, or every 10 s if a name server said so in place of one that fails. As
-/// soon as one of them has pods, it takes over. When the kept name is confirmed to be gone, the search starts again.
-/// resolv.conf is read again before each look.
+/// names before it are tried again every 40 s, or every 10 s if their negative answer came from a stand-in for a
+/// failing name server. As soon as one of them has pods, it takes over. When the kept name is confirmed to be gone, the
+/// search starts again. resolv.conf is read again before each look.
 ///
 /// `localhost` and names ending in `.localhost` mean this machine, 127.0.0.1 and ::1; no name server is asked (RFC 6761
 /// §6.3).

@@ -220,12 +220,13 @@ impl EndpointSlices {
         self.set(|settings| settings.access = Access::Client(client))
     }
 
-    /// Whether to use the IPv6 addresses where there are both.
+    /// Whether to use IPv6 addresses if there are both.
     pub fn prefer_ipv6(self, prefer: bool) -> Self {
         self.set(|settings| settings.prefer_ipv6 = prefer)
     }
 
-    /// Whether loopback addresses may be pods. They can't in a cluster; on a developer's machine they can.
+    /// Whether loopback addresses may be pods. Off by default: in a cluster they can't be; on a developer's machine
+    /// they can.
     pub fn allow_loopback(self, allow: bool) -> Self {
         self.set(|settings| settings.allow_loopback = allow)
     }

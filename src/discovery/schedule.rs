@@ -141,7 +141,7 @@ impl Schedule {
         self.due
     }
 
-    /// Records that the question was asked.
+    /// Notes that the question was asked.
     pub(crate) fn asked(&mut self, now: Instant) {
         self.asked = Some(now);
     }
@@ -162,7 +162,7 @@ impl Schedule {
         self.no_names.is_some_and(|no_names| no_names.confirmed)
     }
 
-    /// Records of another type prove that the name exists.
+    /// Notes that another type's records prove that the name exists.
     pub(crate) fn name_exists(&mut self) {
         self.no_names = None;
     }

@@ -24,12 +24,12 @@ impl Edns {
         self.lock().is_none_or(|until| now >= until)
     }
 
-    /// Records that the server answers without an OPT record, and didn't with one.
+    /// Notes that the server answers without an OPT record, and didn't with one.
     pub(super) fn is_missing(&self, now: Instant) {
         *self.lock() = Some(now + WITHOUT);
     }
 
-    /// Records that the server answers with an OPT record.
+    /// Notes that the server answers with an OPT record.
     pub(super) fn is_there(&self) {
         *self.lock() = None;
     }

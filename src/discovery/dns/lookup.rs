@@ -46,7 +46,7 @@ pub enum Transport {
     Tcp,
 }
 
-/// Who answered, and how.
+/// The server that answered, and the transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Via {
     pub(super) name_server: SocketAddr,

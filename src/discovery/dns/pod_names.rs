@@ -70,7 +70,7 @@ struct Wish {
 }
 
 impl PodNames {
-    /// Records that requests ask for the pod of this name. Returns true if it is looked up from now on and wasn't
+    /// Notes that requests ask for the pod of this name. Returns true if it is looked up from now on and wasn't
     /// before.
     pub(super) fn want(&self, pod: &str, now: Instant) -> bool {
         is_hostname(pod) && self.lock().want(pod, now)
@@ -91,14 +91,14 @@ impl PodNames {
         self.lock().take_in(now)
     }
 
-    /// Records that a name got its turn in a look.
+    /// Notes that a name got its turn in a look.
     fn asked(&self, pod: &str, family: Family, now: Instant) {
         if let Some(wish) = self.lock().names.get_mut(pod) {
             wish.asked[family as usize] = Some(now);
         }
     }
 
-    /// Records that a name belongs to a pod of the Service.
+    /// Notes that a name belongs to a pod of the Service.
     fn is_real(&self, pod: &str) {
         if let Some(wish) = self.lock().names.get_mut(pod) {
             wish.is_real = true;

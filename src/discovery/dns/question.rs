@@ -184,7 +184,7 @@ impl Question {
         self.timer.as_mut().poll(cx)
     }
 
-    /// Records that the question is being asked, by this or by a walk.
+    /// Notes that the question is being asked, by this or by a walk.
     pub(super) fn asked(&mut self) {
         self.schedule.asked(Instant::now());
     }
@@ -290,7 +290,7 @@ impl Question {
         since.is_some_and(|since| since.elapsed() < GAP)
     }
 
-    /// Records that another type's records prove that the name exists. The server is expected to go on denying it for
+    /// Notes that another type's records prove that the name exists. The server is expected to go on denying it for
     /// this type.
     pub(super) fn name_exists(&mut self) {
         self.is_disproved |= self.no_name.take().is_some();

@@ -101,7 +101,7 @@ impl Questions {
         self.iter().any(Question::is_confirmed_no_name)
     }
 
-    /// Records that the name exists, because one question has found records.
+    /// Notes that the name exists, because one question has found records.
     pub(super) fn name_exists(&mut self) {
         self.0.iter_mut().for_each(Question::name_exists);
     }

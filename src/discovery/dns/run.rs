@@ -137,7 +137,7 @@ impl<R: Resolve> Run<R> {
         self.refresh();
     }
 
-    /// Records that `endpoint` accepts connections again.
+    /// Notes that `endpoint` accepts connections again.
     pub(super) fn accepted(&mut self, endpoint: &Endpoint) {
         self.families.accepted(endpoint);
     }
@@ -287,7 +287,7 @@ impl<R: Resolve> Run<R> {
         Poll::Ready(())
     }
 
-    /// Takes the results of looks. An error is to be yielded.
+    /// Takes the results of looks. Returns an error if one must be yielded.
     fn heed(&mut self, looks: Vec<Look>) -> Result<(), LookupError> {
         if looks.iter().any(|look| matches!(look, Look::Done)) {
             self.questions.name_exists();

@@ -41,7 +41,7 @@ impl Troubles {
         trouble.is_some_and(|trouble| now < trouble.until)
     }
 
-    /// Records that a server asked at `since` gave no answer. `is_closed`: its port is closed, or there is no route.
+    /// Notes that a server asked at `since` gave no answer. `is_closed`: its port is closed, or there is no route.
     pub(super) fn failed(
         &self,
         server: SocketAddr,

@@ -71,7 +71,7 @@ struct Denial {
 }
 
 impl Trust {
-    /// Records that a server has sent something.
+    /// Notes that a server has sent something.
     pub(super) fn responded(&self, server: SocketAddr) {
         self.lock().alive.insert(server);
     }
@@ -81,7 +81,7 @@ impl Trust {
         self.lock().alive.contains(&server)
     }
 
-    /// Records that a server has returned records for `name`.
+    /// Notes that a server has returned records for `name`.
     pub(super) fn named(&self, name: &Arc<str>, server: SocketAddr) {
         let names = &mut self.lock().namers;
         if let Some(namers) = names.get_mut(name) {
@@ -117,7 +117,7 @@ impl Hearing {
         self.decides == Some(server)
     }
 
-    /// Records a server's "no".
+    /// Notes a server's "no".
     pub(super) fn denied(&mut self, server: SocketAddr, nothing: Nothing, is_below_the_root: bool) {
         self.denials.push(Denial {
             server,
@@ -131,7 +131,7 @@ impl Hearing {
         !self.denials.is_empty()
     }
 
-    /// Records that a server gave no answer.
+    /// Notes that a server gave no answer.
     pub(super) fn failed(&mut self, server: SocketAddr, error: LookupError) {
         self.failed.push(server);
         self.failure = Some(error);

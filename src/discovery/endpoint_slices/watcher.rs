@@ -3,7 +3,7 @@
 //! ```text
 //!             ┌────── no history from there (410) ───────┐
 //!             ▼                                          │
-//!  idle ──▶ list ──▶ open a watch from the list's ──▶ open: events and bookmarks ─┐
+//!   idle ──▶ list ──▶ open a watch from the list's ──▶ open: events and bookmarks ─┐
 //!             ▲       version      ▲                     │                         │
 //!             │                    └── it ends, or is ◀──┴─────────────────────────┘
 //!             │                        silent for too long: from the last version
@@ -153,7 +153,7 @@ impl<A: Api> Watcher<A> {
         self.version = Some(version);
     }
 
-    /// Records that the known slices are up to date.
+    /// Notes that the known slices are up to date.
     fn fresh(&mut self) {
         self.news = true;
         self.backoff = None;
