@@ -19,12 +19,12 @@ use crate::endpoint::Endpoint;
 /// Where the client is, and whether pods there are preferred even without hints.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LocalityPreference {
-    zone: Place,
-    node: Place,
+    zone: Location,
+    node: Location,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Place {
+struct Location {
     /// Empty if not known.
     name: Box<str>,
     /// Whether endpoints there count as near without hints.
@@ -112,11 +112,11 @@ impl LocalityPreference {
     }
 
     pub(crate) fn prefer_zone(&mut self, name: impl Into<Box<str>>) {
-        self.zone = Place::preferred(name);
+        self.zone = Location::preferred(name);
     }
 
     pub(crate) fn prefer_node(&mut self, name: impl Into<Box<str>>) {
-        self.node = Place::preferred(name);
+        self.node = Location::preferred(name);
     }
 
     /// The near ones of `endpoints`; none if it isn't known which are near, or none is.
@@ -129,7 +129,7 @@ impl LocalityPreference {
     }
 }
 
-impl Place {
+impl Location {
     fn preferred(name: impl Into<Box<str>>) -> Self {
         Self {
             name: name.into(),

@@ -88,21 +88,21 @@ pub struct Fallback<P, F> {
     /// The primary's last answer was an empty set: an error right after it is the reason, not a failure.
     emptied: bool,
     /// When the set in use came, from either source.
-    told: Option<Told>,
+    arrival: Option<Arrival>,
     /// The fallback's last set, yielded or not.
-    last: Option<(Vec<Endpoint>, Told)>,
+    last: Option<(Vec<Endpoint>, Arrival)>,
     /// The fallback has been used before, and may have answers stored since.
     was_used: bool,
 }
 
 /// When a set came, and how old it was then.
 #[derive(Clone, Copy)]
-struct Told {
+struct Arrival {
     at: Instant,
     age: Duration,
 }
 
-impl Told {
+impl Arrival {
     fn now(age: Duration) -> Self {
         let at = Instant::now();
         Self { at, age }
@@ -123,14 +123,14 @@ impl Told {
 enum Active {
     /// Nothing has been asked yet.
     Neither,
-    /// The primary's. `Trouble` if it fails or hasn't answered yet.
-    Primary(Option<Trouble>),
+    /// The primary's. `Failing` if it fails or hasn't answered yet.
+    Primary(Option<Failing>),
     /// The fallback's, until the primary answers.
     Fallback(Substitute),
 }
 
 /// A primary that fails, or hasn't answered yet.
-struct Trouble {
+struct Failing {
     since: Instant,
     until: Timer,
 }
@@ -144,11 +144,11 @@ struct Substitute {
 }
 
 /// What to do with a set from the fallback.
-enum Verdict {
-    Use,
+enum SetUse {
+    Now,
     /// It is newer than the set in use, but was fetched before the primary failed.
-    Keep,
-    PassOver,
+    Later,
+    Never,
 }
 
 impl<P, F> Fallback<P, F> {
@@ -159,7 +159,7 @@ impl<P, F> Fallback<P, F> {
             active: Active::Neither,
             answered: false,
             emptied: false,
-            told: None,
+            arrival: None,
             last: None,
             was_used: false,
         }
@@ -167,7 +167,7 @@ impl<P, F> Fallback<P, F> {
 
     fn begin(&mut self) {
         if matches!(self.active, Active::Neither) {
-            self.active = Active::Primary(Some(Trouble::lasting(SILENCE)));
+            self.active = Active::Primary(Some(Failing::lasting(SILENCE)));
         }
     }
 
@@ -184,17 +184,17 @@ impl<P, F> Fallback<P, F> {
         self.active = Active::Primary(None);
     }
 
-    fn tell(&mut self, age: Duration) {
-        self.told = Some(Told::now(age));
+    fn note_arrival(&mut self, age: Duration) {
+        self.arrival = Some(Arrival::now(age));
     }
 
     /// How old the set in use is.
     fn in_use(&self) -> Option<Duration> {
-        self.told.map(Told::age)
+        self.arrival.map(Arrival::age)
     }
 }
 
-impl Trouble {
+impl Failing {
     fn lasting(time: Duration) -> Self {
         let since = Instant::now();
         let until = Timer::at(since + time);
@@ -204,11 +204,11 @@ impl Trouble {
 
 impl Substitute {
     /// Judges a set of this `age`, given the age of the set in use.
-    fn verdict(&self, age: Duration, in_use: Option<Duration>) -> Verdict {
+    fn use_of(&self, age: Duration, in_use: Option<Duration>) -> SetUse {
         match in_use {
-            Some(in_use) if age > in_use => Verdict::PassOver,
-            Some(_) if age > self.since.elapsed() + LOOK => Verdict::Keep,
-            _ => Verdict::Use,
+            Some(in_use) if age > in_use => SetUse::Never,
+            Some(_) if age > self.since.elapsed() + LOOK => SetUse::Later,
+            _ => SetUse::Now,
         }
     }
 }
@@ -222,9 +222,9 @@ impl<P: Discovery, F: Discovery> Fallback<P, F> {
             match &answer {
                 // An old set is no sign that the primary works, and no better than the fallback's.
                 Ok(_) if age > TRUST && matches!(self.active, Active::Fallback(_)) => continue,
-                Ok(_) if age > TRUST => self.tell(age),
+                Ok(_) if age > TRUST => self.note_arrival(age),
                 Ok(set) => {
-                    self.tell(age);
+                    self.note_arrival(age);
                     self.on_answer(set);
                 }
                 Err(_) => self.on_error(cx),
@@ -241,7 +241,7 @@ impl<P: Discovery, F: Discovery> Fallback<P, F> {
         }
         match (&self.active, self.answered) {
             (Active::Primary(None), true) => {
-                self.active = Active::Primary(Some(Trouble::lasting(TRUST)));
+                self.active = Active::Primary(Some(Failing::lasting(TRUST)));
             }
             (Active::Primary(_), false) => self.fall_back(Instant::now(), cx),
             _ => {}
@@ -250,10 +250,10 @@ impl<P: Discovery, F: Discovery> Fallback<P, F> {
 
     /// Falls back once the primary has failed for long enough.
     fn poll_active(&mut self, cx: &mut Context<'_>) {
-        if let Active::Primary(Some(trouble)) = &mut self.active
-            && trouble.until.poll(cx).is_ready()
+        if let Active::Primary(Some(failing)) = &mut self.active
+            && failing.until.poll(cx).is_ready()
         {
-            let since = trouble.since;
+            let since = failing.since;
             self.fall_back(since, cx);
         }
     }
@@ -285,11 +285,11 @@ impl<P: Discovery, F: Discovery> Fallback<P, F> {
             let Poll::Ready(answer) = pin!(next).poll(cx) else {
                 return;
             };
-            let told = Told::now(self.fallback.age());
+            let arrival = Arrival::now(self.fallback.age());
             if let Ok(set) = answer
-                && !told.is_older_than(self.in_use())
+                && !arrival.is_older_than(self.in_use())
             {
-                self.last = Some((set, told));
+                self.last = Some((set, arrival));
             }
         }
     }
@@ -308,20 +308,20 @@ impl<P: Discovery, F: Discovery> Fallback<P, F> {
                 substitute.until = None;
                 return Poll::Ready(answer);
             };
-            let told = Told::now(self.fallback.age());
-            match substitute.verdict(told.age, in_use) {
-                Verdict::Use => {
+            let arrival = Arrival::now(self.fallback.age());
+            match substitute.use_of(arrival.age, in_use) {
+                SetUse::Now => {
                     substitute.until = None;
-                    self.told = Some(told);
-                    self.last = Some((set.clone(), told));
+                    self.arrival = Some(arrival);
+                    self.last = Some((set.clone(), arrival));
                     return Poll::Ready(Ok(set));
                 }
-                Verdict::Keep => {
-                    self.last = Some((set, told));
-                    let until = || Timer::at(told.at + LOOK);
+                SetUse::Later => {
+                    self.last = Some((set, arrival));
+                    let until = || Timer::at(arrival.at + LOOK);
                     substitute.until.get_or_insert_with(until);
                 }
-                Verdict::PassOver => {}
+                SetUse::Never => {}
             }
         }
         cx.waker().wake_by_ref();
@@ -339,12 +339,13 @@ impl<P: Discovery, F: Discovery> Fallback<P, F> {
         ready!(until.poll(cx));
         substitute.until = None;
         let in_use = self.in_use();
-        let holds = |(set, told): &&(Vec<_>, Told)| !set.is_empty() && !told.is_older_than(in_use);
-        let Some((set, told)) = self.last.as_ref().filter(holds) else {
+        let holds =
+            |(set, arrival): &&(Vec<_>, Arrival)| !set.is_empty() && !arrival.is_older_than(in_use);
+        let Some((set, arrival)) = self.last.as_ref().filter(holds) else {
             return Poll::Pending;
         };
-        let (set, age) = (set.clone(), told.age());
-        self.tell(age);
+        let (set, age) = (set.clone(), arrival.age());
+        self.note_arrival(age);
         Poll::Ready(Ok(set))
     }
 }
@@ -387,7 +388,7 @@ impl<P: Discovery, F: Discovery> Discovery for Fallback<P, F> {
     }
 
     fn age(&self) -> Duration {
-        self.told.map_or(Duration::ZERO, |told| told.age)
+        self.arrival.map_or(Duration::ZERO, |arrival| arrival.age)
     }
 
     /// The report of the source in use.

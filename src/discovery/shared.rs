@@ -45,7 +45,7 @@ use crate::{
 /// How long a reader waits for an answer before it takes an old set: less than the 5 s that callers wait for the first
 /// endpoints by default, and more than the 2 s after which a [`Fallback`](super::Fallback) asks its other source, which
 /// may have a fresh set.
-const PATIENCE: Duration = Duration::from_secs(3);
+const WAIT: Duration = Duration::from_secs(3);
 
 /// How long a source lingers after its last reader has left.
 const LINGER: Duration = Duration::from_secs(1);
@@ -210,8 +210,8 @@ impl<S: Source> Place<S> {
     fn poll_news(&mut self, state: &mut State<S>, cx: &mut Context<'_>) -> Option<News> {
         if self.waiting.is_none() && state.answers.has_news(self.seen) && !state.is_fresh() {
             state.source.refresh();
-            let patience = Timer::at(Instant::now() + PATIENCE);
-            self.waiting = Some((state.answers.count(), patience));
+            let limit = Timer::at(Instant::now() + WAIT);
+            self.waiting = Some((state.answers.count(), limit));
         }
         if let Some((answers, timer)) = &mut self.waiting {
             let is_answered = state.answers.count() > *answers;

@@ -51,7 +51,7 @@ pub(super) struct PodNames(Arc<Mutex<Wanted>>);
 
 #[derive(Clone, Debug, Default)]
 struct Wanted {
-    names: BTreeMap<Arc<str>, Wish>,
+    names: BTreeMap<Arc<str>, WantedName>,
     /// The names that there was no room for, and when each was last wanted, in that order.
     waiting: VecDeque<(Arc<str>, Instant)>,
     /// The warning that there are too many has been logged.
@@ -60,9 +60,9 @@ struct Wanted {
 
 /// What is known about a wanted name.
 #[derive(Clone, Debug)]
-struct Wish {
+struct WantedName {
     /// When requests last asked for it.
-    told: Instant,
+    wanted_at: Instant,
     /// It has belonged to a pod of the Service.
     is_real: bool,
     /// When it last got its turn in a look, by family.
@@ -79,10 +79,10 @@ impl PodNames {
     /// The wanted names, beginning with those that have waited longest for their turn in a look of this family.
     fn wanted(&self, family: Family, now: Instant) -> Vec<Arc<str>> {
         let mut wanted = self.lock();
-        wanted.names.retain(|_, wish| now < wish.told + KEPT);
+        wanted.names.retain(|_, entry| now < entry.wanted_at + KEPT);
         wanted.take_in(now);
         let mut names: Vec<_> = wanted.names.iter().collect();
-        names.sort_by_key(|(_, wish)| wish.asked[family as usize]);
+        names.sort_by_key(|(_, entry)| entry.asked[family as usize]);
         names.into_iter().map(|(name, _)| name.clone()).collect()
     }
 
@@ -93,15 +93,15 @@ impl PodNames {
 
     /// Notes that a name got its turn in a look.
     fn asked(&self, pod: &str, family: Family, now: Instant) {
-        if let Some(wish) = self.lock().names.get_mut(pod) {
-            wish.asked[family as usize] = Some(now);
+        if let Some(entry) = self.lock().names.get_mut(pod) {
+            entry.asked[family as usize] = Some(now);
         }
     }
 
     /// Notes that a name belongs to a pod of the Service.
     fn is_real(&self, pod: &str) {
-        if let Some(wish) = self.lock().names.get_mut(pod) {
-            wish.is_real = true;
+        if let Some(entry) = self.lock().names.get_mut(pod) {
+            entry.is_real = true;
         }
     }
 
@@ -117,8 +117,8 @@ impl PodNames {
 
 impl Wanted {
     fn want(&mut self, pod: &str, now: Instant) -> bool {
-        if let Some(wish) = self.names.get_mut(pod) {
-            wish.told = now;
+        if let Some(entry) = self.names.get_mut(pod) {
+            entry.wanted_at = now;
             return false;
         }
         self.waiting.retain(|(name, _)| **name != *pod);
@@ -137,19 +137,20 @@ impl Wanted {
             self.waiting.push_back((pod.into(), now));
             return false;
         }
-        self.names.insert(pod.into(), Wish::new(now));
+        self.names.insert(pod.into(), WantedName::new(now));
         true
     }
 
     /// Takes in waiting names, oldest first, as far as there is room.
     fn take_in(&mut self, now: Instant) -> Vec<Arc<str>> {
-        self.waiting.retain(|(_, told)| now < *told + IN_USE);
+        self.waiting
+            .retain(|(_, wanted_at)| now < *wanted_at + IN_USE);
         let mut taken_in = Vec::new();
         while !self.waiting.is_empty() && (self.names.len() < MOST || self.make_room(now)) {
-            let Some((name, told)) = self.waiting.pop_front() else {
+            let Some((name, wanted_at)) = self.waiting.pop_front() else {
                 break;
             };
-            self.names.insert(name.clone(), Wish::new(told));
+            self.names.insert(name.clone(), WantedName::new(wanted_at));
             taken_in.push(name);
         }
         taken_in
@@ -158,21 +159,21 @@ impl Wanted {
     /// Forgets the name that was wanted least recently, if it isn't in use. Failing that, forgets a name that was
     /// looked up and never belonged to a pod, so that made-up names don't keep out those of pods.
     fn make_room(&mut self, now: Instant) -> bool {
-        let oldest = |may_go: &dyn Fn(&Wish) -> bool| {
-            let names = self.names.iter().filter(|(_, wish)| may_go(wish));
-            let oldest = names.min_by_key(|(_, wish)| wish.told);
+        let oldest = |may_go: &dyn Fn(&WantedName) -> bool| {
+            let names = self.names.iter().filter(|(_, entry)| may_go(entry));
+            let oldest = names.min_by_key(|(_, entry)| entry.wanted_at);
             oldest.map(|(name, _)| name.clone())
         };
-        let unused = oldest(&|wish| now >= wish.told + IN_USE);
-        let oldest = unused.or_else(|| oldest(&Wish::is_no_pod));
+        let unused = oldest(&|entry| now >= entry.wanted_at + IN_USE);
+        let oldest = unused.or_else(|| oldest(&WantedName::is_no_pod));
         oldest.is_some_and(|oldest| self.names.remove(&oldest).is_some())
     }
 }
 
-impl Wish {
-    fn new(told: Instant) -> Self {
+impl WantedName {
+    fn new(wanted_at: Instant) -> Self {
         Self {
-            told,
+            wanted_at,
             is_real: false,
             asked: [None; 2],
         }

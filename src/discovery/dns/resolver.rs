@@ -165,7 +165,7 @@ impl Servers {
                 break;
             }
             let absence = self.absence(address, asked);
-            let budget = patience(share, absence, hearing.is_denied());
+            let budget = limited_share(share, absence, hearing.is_denied());
             let heard = server.ask(query, over, budget).await;
             if server.responds() {
                 self.trust.responded(address);
@@ -222,7 +222,7 @@ impl Servers {
 
 /// How much of its share a server gets. A server that is away gets only a [`GLANCE`] if another has given a negative
 /// answer. Otherwise it gets its full share, because it may be the one that answers.
-fn patience(share: Duration, absence: Absence, is_denied: bool) -> Duration {
+fn limited_share(share: Duration, absence: Absence, is_denied: bool) -> Duration {
     match is_denied && absence != Absence::Passing {
         true => share.min(GLANCE),
         false => share,
@@ -251,12 +251,12 @@ mod tests {
     fn only_an_absent_server_is_cut_short_and_only_after_a_negative_answer() {
         let share = Duration::from_secs(2);
         for absence in [Absence::Away, Absence::Dead] {
-            assert_eq!(patience(share, absence, true), GLANCE);
-            assert_eq!(patience(GLANCE / 2, absence, true), GLANCE / 2);
-            assert_eq!(patience(share, absence, false), share);
+            assert_eq!(limited_share(share, absence, true), GLANCE);
+            assert_eq!(limited_share(GLANCE / 2, absence, true), GLANCE / 2);
+            assert_eq!(limited_share(share, absence, false), share);
         }
         for is_denied in [false, true] {
-            assert_eq!(patience(share, Absence::Passing, is_denied), share);
+            assert_eq!(limited_share(share, Absence::Passing, is_denied), share);
         }
     }
 }

@@ -57,13 +57,13 @@ pub(super) struct Run<R> {
     /// There is a set to yield.
     news: bool,
     /// A set has been yielded.
-    begun: bool,
+    has_yielded: bool,
     /// Runs while the first set waits for the slower family.
     delay: Option<Pin<Box<Sleep>>>,
     /// Why there are no endpoints, by the last look.
     reason: Option<LookupError>,
     /// A failure that is yielded only if the other family has nothing either.
-    untold: Option<LookupError>,
+    withheld: Option<LookupError>,
     /// The error to yield next: why the set just yielded is empty.
     next: Option<LookupError>,
     single: SingleAddress,
@@ -83,10 +83,10 @@ impl<R: Resolve> Run<R> {
             found: None,
             families: Families::default(),
             news: false,
-            begun: false,
+            has_yielded: false,
             delay: None,
             reason: None,
-            untold: None,
+            withheld: None,
             next: None,
             single: SingleAddress::default(),
         }
@@ -102,7 +102,7 @@ impl<R: Resolve> Run<R> {
         }
         ready!(self.poll_news(cx))?;
         let endpoints = self.endpoints().to_vec();
-        self.untold = None;
+        self.withheld = None;
         self.next = self.reason.take().filter(|_| endpoints.is_empty());
         self.families.retain(&endpoints);
         if let Some(name) = self.candidates.pinned() {
@@ -157,7 +157,7 @@ impl<R: Resolve> Run<R> {
             if looks.is_empty() && self.poll_families(cx).is_pending() {
                 break;
             }
-            self.heed(looks)?;
+            self.take_results(looks)?;
         }
         if !self.news {
             return Poll::Pending;
@@ -288,7 +288,7 @@ impl<R: Resolve> Run<R> {
     }
 
     /// Takes the results of looks. Returns an error if one must be yielded.
-    fn heed(&mut self, looks: Vec<Look>) -> Result<(), LookupError> {
+    fn take_results(&mut self, looks: Vec<Look>) -> Result<(), LookupError> {
         if looks.iter().any(|look| matches!(look, Look::Done)) {
             self.questions.name_exists();
         }
@@ -304,11 +304,11 @@ impl<R: Resolve> Run<R> {
             match look {
                 // If the name doesn't exist, that matters more than this type's failure.
                 Look::Kept(error) => {
-                    self.untold = Some(self.questions.no_name().unwrap_or(error));
+                    self.withheld = Some(self.questions.no_name().unwrap_or(error));
                 }
                 // The other family decides: its look isn't over yet, or it fails.
                 Look::Nothing(_) if is_looking || !self.is_fresh() => {}
-                Look::Nothing(error) if !self.has_endpoints() => self.untold = Some(error),
+                Look::Nothing(error) if !self.has_endpoints() => self.withheld = Some(error),
                 Look::Nothing(_) => self.news = true,
                 Look::Gone { error, changed } => {
                     self.news |= changed || self.is_fresh() || self.questions.no_name().is_some();
@@ -325,11 +325,11 @@ impl<R: Resolve> Run<R> {
         }
         // Readers take an error for a failure of both families, so wait if one has answered or still may.
         let is_early = match self.has_endpoints() {
-            true => !self.begun,
+            true => !self.has_yielded,
             false => is_looking,
         };
-        let untold = if is_early { None } else { self.untold.take() };
-        untold.map_or(Ok(()), Err)
+        let withheld = if is_early { None } else { self.withheld.take() };
+        withheld.map_or(Ok(()), Err)
     }
 
     /// Waits until the set can be yielded. Only the first set may have to wait, for the second family, so that a
@@ -342,14 +342,14 @@ impl<R: Resolve> Run<R> {
                     || self.questions.is_confirmed_no_name()
             }
         };
-        if !self.begun && !complete {
+        if !self.has_yielded && !complete {
             if !self.has_endpoints() {
                 return Poll::Pending;
             }
             let delay = || Box::pin(sleep(RESOLUTION_DELAY));
             ready!(self.delay.get_or_insert_with(delay).as_mut().poll(cx));
         }
-        self.begun = true;
+        self.has_yielded = true;
         Poll::Ready(())
     }
 

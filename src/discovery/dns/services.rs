@@ -61,22 +61,22 @@ pub(super) async fn services<R: Resolve>(
         // "Negative responses for all other query types" (RFC 6761 §6.3).
         return Ok(Err(nothing(Duration::from_secs(30))));
     }
-    let mut told = match ask_whole(resolver, &query, deadline).await? {
-        Ok(told) => told,
+    let mut srv = match ask_whole(resolver, &query, deadline).await? {
+        Ok(srv) => srv,
         Err(nothing) => return Ok(Err(nothing)),
     };
-    if told.services.is_empty() {
-        return match told.truncated {
+    if srv.services.is_empty() {
+        return match srv.truncated {
             true => Err(LookupError::new(&query, Reason::Truncated)),
-            false => Ok(Err(nothing(told.ttl))),
+            false => Ok(Err(nothing(srv.ttl))),
         };
     }
-    told.services
+    srv.services
         .retain(|service| filter.allows_port(service.port));
-    if told.services.is_empty() {
+    if srv.services.is_empty() {
         return Err(LookupError::new(&query, Reason::NoPort));
     }
-    let mut found = join(resolver, &query, told, family, deadline).await?;
+    let mut found = join(resolver, &query, srv, family, deadline).await?;
     let allowed = filter.apply(&mut found.endpoints);
     allowed.map_err(|rejected| LookupError::new(&query, rejected.into()))?;
     Ok(Ok(found))
@@ -87,28 +87,28 @@ pub(super) async fn services<R: Resolve>(
 async fn join<R: Resolve>(
     resolver: &R,
     query: &Query,
-    mut told: SrvRecords,
+    mut srv: SrvRecords,
     family: Family,
     deadline: Instant,
 ) -> Result<Found, LookupError> {
-    let missing = told.missing();
+    let missing = srv.missing();
     let mut incomplete = None;
-    if told.truncated || !missing.is_empty() {
-        if let Some(found) = stand_in(resolver, query, &told, family, deadline).await? {
+    if srv.truncated || !missing.is_empty() {
+        if let Some(found) = stand_in(resolver, query, &srv, family, deadline).await? {
             return Ok(found);
         }
-        if told.truncated {
+        if srv.truncated {
             return Err(LookupError::new(query, Reason::Truncated));
         }
         let resolved = targets::resolve(resolver, query, missing, family, deadline).await;
-        told.ttl = resolved.ttl.map_or(told.ttl, |ttl| ttl.min(told.ttl));
-        told.addresses.extend(resolved.addresses);
+        srv.ttl = resolved.ttl.map_or(srv.ttl, |ttl| ttl.min(srv.ttl));
+        srv.addresses.extend(resolved.addresses);
         incomplete = resolved.incomplete;
     }
-    let (endpoints, targets) = endpoints(&told, family);
+    let (endpoints, targets) = endpoints(&srv, family);
     if endpoints.is_empty() {
         let none = || {
-            let names = told.chosen().map(|service| service.target.as_str().into());
+            let names = srv.chosen().map(|service| service.target.as_str().into());
             LookupError::new(query, Reason::NoTarget(names.take(NAMED).collect()))
         };
         return Err(incomplete.map_or_else(none, |incomplete| incomplete.error));
@@ -116,11 +116,11 @@ async fn join<R: Resolve>(
     Ok(Found {
         name: query.name.clone(),
         endpoints,
-        ttl: told.ttl,
-        via: Some(told.via),
+        ttl: srv.ttl,
+        via: Some(srv.via),
         targets,
         incomplete: incomplete.map(Box::new),
-        is_virtual: told.is_virtual(),
+        is_virtual: srv.is_virtual(),
         own_names: None,
     })
 }
@@ -129,16 +129,16 @@ async fn join<R: Resolve>(
 async fn stand_in<R: Resolve>(
     resolver: &R,
     query: &Query,
-    told: &SrvRecords,
+    srv: &SrvRecords,
     family: Family,
     deadline: Instant,
 ) -> Result<Option<Found>, LookupError> {
-    let Some((parent, port)) = told.stand_in() else {
+    let Some((parent, port)) = srv.stand_in() else {
         return Ok(None);
     };
-    let targets = told.targets();
+    let targets = srv.targets();
     // Without the service's own addresses, some of the pods would be missing.
-    let is_needed = told.truncated || targets > targets::MOST;
+    let is_needed = srv.truncated || targets > targets::MOST;
     let until = match is_needed {
         true => deadline,
         false => part_way(deadline, SHARE),
@@ -147,7 +147,7 @@ async fn stand_in<R: Resolve>(
         addresses,
         ttl,
         via,
-    } = match either(resolver, parent.clone(), family, told.via.transport, until).await {
+    } = match either(resolver, parent.clone(), family, srv.via.transport, until).await {
         Ok(Ok(found)) => found,
         Err(error) if is_needed => return Err(error),
         Ok(Err(_)) | Err(_) => return Ok(None),
@@ -159,11 +159,11 @@ async fn stand_in<R: Resolve>(
     Ok(Some(Found {
         name: query.name.clone(),
         endpoints: addresses.into_iter().map(endpoint).collect(),
-        ttl: ttl.min(told.ttl),
+        ttl: ttl.min(srv.ttl),
         via,
         targets: HashMap::new(),
         incomplete: None,
-        is_virtual: told.is_virtual(),
+        is_virtual: srv.is_virtual(),
         own_names: OwnNames::of(parent),
     }))
 }
@@ -178,16 +178,16 @@ fn enough(targets: usize) -> usize {
 }
 
 /// The endpoints of the chosen records whose addresses are known, and the target that each belongs to.
-fn endpoints(told: &SrvRecords, family: Family) -> (Vec<Endpoint>, HashMap<SocketAddr, Arc<str>>) {
-    let parent = told.parent();
-    let mut weights = told.chosen().map(|service| service.weight);
+fn endpoints(srv: &SrvRecords, family: Family) -> (Vec<Endpoint>, HashMap<SocketAddr, Arc<str>>) {
+    let parent = srv.parent();
+    let mut weights = srv.chosen().map(|service| service.weight);
     let first = weights.next();
     // CoreDNS divides 100 among a Service's pods. Equal weights are ignored, or each scale event would change them all.
     let is_weighted = weights.any(|weight| Some(weight) != first);
-    let mut endpoints = Vec::with_capacity(told.services.len());
-    let mut targets = HashMap::with_capacity(told.services.len());
-    for service in told.chosen() {
-        let Some(all) = told.addresses(&service.target) else {
+    let mut endpoints = Vec::with_capacity(srv.services.len());
+    let mut targets = HashMap::with_capacity(srv.services.len());
+    for service in srv.chosen() {
+        let Some(all) = srv.addresses(&service.target) else {
             continue;
         };
         let hostname = parent.and_then(|parent| hostname(&service.target, parent, all));

@@ -38,19 +38,19 @@ pub(super) async fn ask_whole<R: Resolve>(
     query: &Query,
     deadline: Instant,
 ) -> Answer<SrvRecords> {
-    let told = match ask(resolver, query, Transport::Udp, deadline).await? {
-        Ok(told) => told,
+    let srv = match ask(resolver, query, Transport::Udp, deadline).await? {
+        Ok(srv) => srv,
         Err(nothing) => return Ok(Err(nothing)),
     };
-    if told.via.transport == Transport::Udp && told.lacks_some_addresses() {
+    if srv.via.transport == Transport::Udp && srv.lacks_some_addresses() {
         // If TCP fails, the answer over UDP still counts.
         let half = part_way(deadline, 0.5);
         return match ask(resolver, query, Transport::Tcp, half).await {
             Ok(Ok(whole)) => Ok(Ok(whole)),
-            _ => Ok(Ok(told)),
+            _ => Ok(Ok(srv)),
         };
     }
-    Ok(Ok(told))
+    Ok(Ok(srv))
 }
 
 async fn ask<R: Resolve>(

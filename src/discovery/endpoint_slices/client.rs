@@ -77,7 +77,7 @@ impl ApiServer {
     }
 
     /// Drops the client if its credentials were rejected, so that the next one reads them anew.
-    fn heed(&self, reason: &Reason) {
+    fn drop_rejected(&self, reason: &Reason) {
         if matches!(reason, Reason::Unauthorized(_)) {
             *self.held() = None;
         }
@@ -89,14 +89,17 @@ impl Api for ApiServer {
         let this = self.clone();
         let list = async move { this.slices().await?.list().await };
         let this = self.clone();
-        list.inspect_err(move |reason| this.heed(reason)).boxed()
+        list.inspect_err(move |reason| this.drop_rejected(reason))
+            .boxed()
     }
 
     fn watch(&self, version: &str) -> BoxFuture<'static, Result<Events, Reason>> {
         let (this, version) = (self.clone(), version.to_owned());
         let watch = async move { this.slices().await?.watch(&version).await };
         let this = self.clone();
-        watch.inspect_err(move |reason| this.heed(reason)).boxed()
+        watch
+            .inspect_err(move |reason| this.drop_rejected(reason))
+            .boxed()
     }
 
     fn server(&self) -> Option<Arc<str>> {
@@ -147,14 +150,14 @@ impl Slices {
         let events = api.watch(&params, version).await;
         let events = events.map_err(|error| reason(error, &namespace))?;
         let events = events.map(move |event| match event {
-            Ok(event) => told(event, &namespace),
+            Ok(event) => to_event(event, &namespace),
             Err(error) => Err(reason(error, &namespace)),
         });
         Ok(events.boxed())
     }
 }
 
-fn told(event: WatchEvent<EndpointSlice>, namespace: &str) -> Result<Event, Reason> {
+fn to_event(event: WatchEvent<EndpointSlice>, namespace: &str) -> Result<Event, Reason> {
     let version_of = |slice: &EndpointSlice| slice.resource_version().ok_or_else(no_version);
     let (version, what) = match event {
         WatchEvent::Added(slice) | WatchEvent::Modified(slice) => {

@@ -197,7 +197,7 @@ impl<A: Api> Watcher<A> {
     }
 
     /// The set, or the error that keeps it from being one.
-    fn tell(&mut self) -> Result<Vec<Endpoint>, EndpointSlicesError> {
+    fn current_set(&mut self) -> Result<Vec<Endpoint>, EndpointSlicesError> {
         let endpoints = self.slices.endpoints();
         endpoints.map_err(|reason| self.error(reason))
     }
@@ -227,7 +227,7 @@ impl<A: Api> Source for Watcher<A> {
             }
         }
         if std::mem::take(&mut self.news) {
-            return Poll::Ready(self.tell());
+            return Poll::Ready(self.current_set());
         }
         Poll::Pending
     }
