@@ -1,4 +1,4 @@
-//! A request on its way: from the pick to the response, by way of as many endpoints as it takes.
+//! A request's future: from the pick to the response, past as many endpoints as refuse it.
 //!
 //! ```text
 //!           not ready, with an error
@@ -46,7 +46,7 @@ use crate::{
 pin_project! {
     /// The future of a balanced request.
     ///
-    /// Dropping it at any time cancels the request and counts it out.
+    /// Dropping it at any time cancels the request, which then stops counting as in flight.
     pub struct ResponseFuture<S, Req, C>
     where
         S: Service<Req>,
@@ -57,17 +57,17 @@ pin_project! {
     }
 }
 
-/// What a request that no endpoint has waits for.
+/// What a request waits for while no endpoint has it.
 #[cfg(feature = "http")]
 #[derive(Debug)]
 pub(crate) enum Awaited {
-    /// This endpoint to be ready for it, and why that refuses, while it does.
+    /// It waits until this endpoint is ready; and why the endpoint refuses, while it does.
     Ready(Endpoint, Option<SharedError>),
-    /// An endpoint; this is what it would fail with if it waited no longer.
+    /// It waits for an endpoint; this is the error that it would fail with now.
     Accepting(Error),
 }
 
-/// The fields of a state are taken once, on the way to the next one.
+/// A state's fields are taken once, when the next state is made.
 const TAKEN: &str = "polled after completion";
 
 impl<S, Req, C> ResponseFuture<S, Req, C>
@@ -90,7 +90,7 @@ where
         }
     }
 
-    /// A request that says where it wants to go.
+    /// A request with a route.
     pub(super) fn routed(
         shared: &Arc<Shared<S>>,
         completion: C,
@@ -105,12 +105,12 @@ where
 }
 
 impl<S: Service<Req>, Req, C> ResponseFuture<S, Req, C> {
-    /// Whether no endpoint has the request, so far.
+    /// Whether no endpoint has the request yet.
     pub(crate) fn is_unsent(&self) -> bool {
         !matches!(self.state, State::Sent { .. })
     }
 
-    /// Why the one endpoint that it is for refuses it, while that does.
+    /// Why the one endpoint of the request refuses it, while it does.
     pub(crate) fn refusal(&self) -> Option<SharedError> {
         match &self.state {
             State::Waiting { waiting } => waiting.shared.refusal(waiting.errand.route()),
@@ -139,12 +139,12 @@ impl<S: Service<Req>, Req, C> ResponseFuture<S, Req, C> {
         }
     }
 
-    /// The endpoint that has the request, or gets it once it is ready. None while no endpoint accepts it.
+    /// The endpoint that has the request, or gets it once it is ready; `None` while no endpoint accepts it.
     pub(crate) fn endpoint(&self) -> Option<&Endpoint> {
         self.guard().map(InFlight::endpoint)
     }
 
-    /// The name of the service that the request is for, where it is known, while the request is under way.
+    /// The name of the request's service, if it is known, while the request is under way.
     #[cfg(feature = "http")]
     pub(crate) fn service(&self) -> Option<&Arc<str>> {
         let signals = match &self.state {
@@ -156,21 +156,21 @@ impl<S: Service<Req>, Req, C> ResponseFuture<S, Req, C> {
         signals.service()
     }
 
-    /// From now on the request avoids this endpoint, should it have to go to another one.
+    /// The request avoids this endpoint if it has to be placed again.
     pub(crate) fn avoid(self: Pin<&mut Self>, endpoint: &Endpoint) {
         if let Some(errand) = self.errand() {
             errand.avoid(endpoint);
         }
     }
 
-    /// It is about to be cancelled, because another try's result is the one that counts.
+    /// Records that it is about to be cancelled because another try was answered first.
     pub(crate) fn set_aside(self: Pin<&mut Self>) {
         if let Some(errand) = self.errand() {
             errand.ended(AttemptOutcome::Overtaken);
         }
     }
 
-    /// It is about to be cancelled, because its time is up.
+    /// Records that it is about to be cancelled because its time is up.
     pub(crate) fn time_is_up(self: Pin<&mut Self>) {
         if let Some(errand) = self.errand() {
             errand.ended(AttemptOutcome::TimedOut);
@@ -189,12 +189,12 @@ impl<S: Service<Req>, Req, C> ResponseFuture<S, Req, C> {
         }
     }
 
-    /// Counts it as one that was sent again, at the endpoint that has it by now, if any has.
+    /// Counts it as a retry at the endpoint that has it by now, if any.
     pub(crate) fn counted_as_retry(self) -> Self {
         self.counted(EndpointTally::retried_here)
     }
 
-    /// Counts it as the hedge of another one, at the endpoint that has it by now, if any has.
+    /// Counts it as a hedge at the endpoint that has it by now, if any.
     pub(crate) fn counted_as_hedge(self) -> Self {
         self.counted(EndpointTally::hedged_here)
     }
@@ -313,7 +313,7 @@ where
         mut errand,
     } = held.take().expect(TAKEN);
     Poll::Ready(match is_ready {
-        // It may have become ready as another pod.
+        // The pod at this address may be another one by now.
         Ok(()) if shared.is_lost(errand.route(), &in_flight) && !shared.is_closed() => {
             errand.ended(AttemptOutcome::Left);
             place_errand(shared, request, errand)
@@ -333,7 +333,7 @@ where
     })
 }
 
-/// Takes a request elsewhere whose endpoint is busy; if there is nowhere to go, it stays in the line there.
+/// Takes a request elsewhere because its endpoint is busy; if there is nowhere to go, the request stays in line there.
 #[cold]
 fn poll_busy<S, Req>(
     held: &mut Option<Held<Req>>,
@@ -349,7 +349,7 @@ where
     let waiting = held.as_mut().expect(TAKEN);
     let beside = shared.pick_beside(&mut waiting.errand, &mut waiting.in_flight, busy);
     let Some((service, in_flight)) = beside else {
-        // Until its deadline, which may be new. The service is polled again, to wake this task.
+        // It waits until its deadline, which may be new. The service is polled again, so that it registers this task's waker.
         *change = None;
         cx.waker().wake_by_ref();
         return Poll::Pending;
@@ -382,7 +382,7 @@ where
     })
 }
 
-/// Takes a request elsewhere whose endpoint has left the set before it became ready, or ends it if its time is up.
+/// Takes a request elsewhere if its endpoint left the set before it was ready; fails the request if its time is up.
 fn poll_elsewhere<S, Req>(
     held: &mut Option<Held<Req>>,
     change: &mut Option<BoxFuture<'static, ()>>,
@@ -399,7 +399,7 @@ where
         } = held.as_mut().expect(TAKEN);
         let next =
             change.get_or_insert_with(|| shared.change_or_deadline(errand, in_flight.endpoint()));
-        // Looked at after the wait for changes has begun, so that none is missed.
+        // Checked after the wait for changes has begun, so that no change is missed.
         let is_lost = shared.is_lost(errand.route(), in_flight);
         let has_left = is_lost || in_flight.member().is_removed();
         if !has_left {
@@ -421,7 +421,7 @@ where
             return Poll::Ready(place_errand(shared, request, errand));
         }
         if has_left {
-            // Nobody takes it elsewhere any more; this one may become ready yet.
+            // The balancer is closed, so there is no other endpoint; this one may still become ready.
             return Poll::Pending;
         }
     }

@@ -1,4 +1,4 @@
-//! Which endpoint has a request: the one that was picked for it, or another one where that refuses.
+//! Places a request at an endpoint: the one that was picked for it, or another one if that refuses.
 
 use std::{
     sync::Arc,
@@ -22,11 +22,11 @@ pin_project! {
     /// Where a request stands.
     #[project = StateProjection]
     pub(super) enum State<S, F, Req> {
-        /// An endpoint has been picked and is not ready yet; the request is still here. Boxed, because most are ready, and all
-        /// requests are moved.
+        /// The endpoint that was picked is not ready yet; the request is still here. Boxed, because most are ready, and the state
+        /// of every request is moved.
         Unsent { unready: Box<Unready<S, Req>> },
-        /// The endpoint has the request. Its service is gone from here, so that the request doesn't keep a removed
-        /// endpoint's connections open; and so is the balancer, which the guard leads back to.
+        /// The endpoint has the request. This holds neither its service, which would keep a removed endpoint's connections open,
+        /// nor the balancer, which `Shared::of` finds by the guard.
         Sent { #[pin] future: F, in_flight: Option<InFlight>, errand: Errand },
         /// No endpoint accepts requests.
         Waiting { waiting: Box<Waiting<S, Req>> },
@@ -35,15 +35,15 @@ pin_project! {
 }
 
 impl<S, F, Req> State<S, F, Req> {
-    /// A request that is over. Each error leaves the balancer this way, and gets the service's name here.
+    /// A request that has failed. Each error leaves the balancer this way, and gets the service's name here.
     #[cold]
     pub(super) fn failed(service: Option<&Arc<str>>, error: Error) -> Self {
         let error = Some(error.of_service(service));
         Self::Failed { error }
     }
 
-    /// A request that is over, and that no endpoint has had. A second try that finds no other endpoint is none: the first one goes
-    /// on.
+    /// A request that has failed before any endpoint had it. A second try that finds no other endpoint is neither counted nor
+    /// recorded, because the first one goes on.
     #[cold]
     pub(super) fn unplaced(shared: &Shared<S>, errand: &mut Errand, error: Error) -> Self {
         let is_only_others = errand.route().is_only_others();
@@ -60,7 +60,7 @@ impl<S, F, Req> State<S, F, Req> {
     }
 }
 
-/// A request that waits for a change.
+/// A request that found no endpoint, and waits for a change.
 pub(super) struct Waiting<S, Req> {
     pub(super) change: BoxFuture<'static, ()>,
     /// Counts its time.
@@ -76,7 +76,7 @@ pub(super) struct Waiting<S, Req> {
 pub(super) struct Unready<S, Req> {
     pub(super) service: S,
     pub(super) held: Option<Held<Req>>,
-    /// Once it has been polled: that pod may leave.
+    /// Set once the service has been polled: the endpoint may leave while the request waits for it.
     pub(super) change: Option<BoxFuture<'static, ()>>,
     /// Counts its time.
     pub(super) _wait: Option<Wait>,
@@ -90,7 +90,7 @@ pub(super) struct Held<Req> {
     pub(super) errand: Errand,
 }
 
-/// Brings a request to an endpoint that is ready or may become so, past those that refuse.
+/// Brings a request to an endpoint that is ready or may become ready, past those that refuse.
 #[inline]
 pub(super) fn place<S, Req>(shared: &Arc<Shared<S>>, request: Req) -> State<S, S::Future, Req>
 where
@@ -107,9 +107,9 @@ where
     }
 }
 
-/// Brings a request to where its errand leads.
+/// Brings a request to an endpoint of its route.
 ///
-/// A loop: thousands of endpoints may refuse one after another, and the stack must not grow with them.
+/// A loop, because thousands of endpoints may refuse one after another, and the stack must not grow with them.
 #[cold]
 pub(super) fn place_errand<S, Req>(
     shared: &Arc<Shared<S>>,
@@ -123,7 +123,7 @@ where
     place_again(shared, request, errand, None)
 }
 
-/// The same for a request that has waited.
+/// [`place_errand`] for a request that has waited.
 pub(super) fn place_again<S, Req>(
     shared: &Arc<Shared<S>>,
     mut request: Req,
@@ -179,7 +179,8 @@ where
     }
 }
 
-/// An empty name is that of a variable which isn't set: the one that was meant would get the request.
+/// Fails if the route leaves out a pod with an empty name. It comes from an unset variable, and the pod that was meant would get
+/// the request.
 pub(super) fn leaves_out_a_name(route: &Route) -> Result<(), Error> {
     match route.left_out().and_then(PodId::name) {
         Some("") => Err(Error::pod_unreachable("", PodState::NamelessLeftOut, None)),
@@ -187,7 +188,8 @@ pub(super) fn leaves_out_a_name(route: &Route) -> Result<(), Error> {
     }
 }
 
-/// Gives a request to the endpoint that has been picked for it, or to another one if that is busy; gives it back if one refuses.
+/// Gives a request to the endpoint that has been picked for it, or to another one if that is busy. Gives the request back if one
+/// refuses it.
 #[inline]
 pub(super) fn offer<S, Req>(
     shared: &Arc<Shared<S>>,
@@ -201,7 +203,7 @@ where
     S::Error: Into<BoxError>,
 {
     loop {
-        // Most are. One that is not is polled again, by the task that is to be woken, before anything can be missed.
+        // A waker that wakes nobody, because most are ready. Otherwise the request's own task polls again before it waits.
         match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(())) => {
                 errand.sent();
@@ -239,7 +241,8 @@ where
     }
 }
 
-/// Gives a request back that its endpoint has refused before it had it; ends it where that is none of the endpoint's doing.
+/// Gives back a request that its endpoint's `poll_ready` refused; fails the request if there is no runtime, which isn't the
+/// endpoint's fault.
 #[cold]
 pub(super) fn refuse<S, Req>(
     shared: &Shared<S>,
@@ -261,7 +264,7 @@ where
     Err(request)
 }
 
-/// Takes a request back that its endpoint has not sent; any other error is the endpoint's answer.
+/// Takes back a request that was [`Unsent`]; any other error is the endpoint's answer.
 #[cold]
 pub(super) fn take_back<S, Req>(
     in_flight: InFlight,
@@ -297,11 +300,11 @@ where
     place_errand(&shared, request, errand)
 }
 
-/// How many requests in a row an endpoint refuses before it is passed over. One alone may be that its limit was lowered a
-/// moment ago.
+/// How many requests in a row an endpoint refuses before it is passed over. A single refusal may mean that it has just lowered
+/// its limit.
 const REFUSED_IN_A_ROW: u32 = 3;
 
-/// The endpoint had the request, and failed. In some ways of failing it is passed over, as one that accepts no requests.
+/// The endpoint had the request, and failed. After some errors ([`Suspect`], repeated [`Refused`]) it is passed over as unreachable.
 fn fail<S, Req>(
     mut in_flight: InFlight,
     error: BoxError,
@@ -324,7 +327,7 @@ where
             Err(error) => (false, error),
         },
     };
-    // If it hasn't ended.
+    // Has no effect if the attempt was recorded as `Unprocessed` above.
     errand.failed(&*error, |error| AttemptOutcome::Lost { error });
     if in_flight.member().tally().is_some()
         && let Some(shared) = Shared::<S>::of(&in_flight)
@@ -340,13 +343,13 @@ where
     State::failed(service.as_ref(), Error::endpoint_failed(endpoint, error))
 }
 
-/// Whether an endpoint that has refused one more request refuses them all, as far as can be told.
+/// Counts one more refusal. True if the endpoint probably refuses all requests.
 fn refuses(in_flight: &InFlight) -> bool {
     let in_a_row = in_flight.member().stats().refused();
     in_a_row >= REFUSED_IN_A_ROW || in_flight.member().is_unreachable()
 }
 
-/// Waits for the readiness of a service of `Req`, for room as well.
+/// Waits until a service of `Req` is ready; also while it is [`Busy`].
 pub(super) fn ready<S, Req>(mut service: S) -> BoxFuture<'static, Result<(), BoxError>>
 where
     S: Service<Req> + Send + 'static,
