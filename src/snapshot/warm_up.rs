@@ -1,8 +1,8 @@
-//! Picks while an endpoint is new, and gets only a part of its share (slow start).
+//! Picks while some endpoint is new and gets only a part of its share (slow start).
 //!
-//! A policy that takes turns or draws is asked again where it chose a new endpoint out of turn. One that looks for few requests
-//! in flight would choose the same one again: there, the new one gets the request if it has no more of them than its
-//! part of what another one has, and else the other one does. One that goes by keys sees to it by itself: a key that moved back
+//! If a policy that takes turns or draws chooses a new endpoint too often, it is asked again. A load-aware policy
+//! would choose the same endpoint again. So the new endpoint gets the request only if its load is within its part of another
+//! endpoint's load; otherwise the other one does. A keyed policy handles slow start by itself, because a key that moved back
 //! and forth would be in two places.
 
 use rand::{Rng, RngExt};
@@ -10,11 +10,11 @@ use rand::{Rng, RngExt};
 use super::Snapshot;
 use crate::{policy::Picker, route::Route};
 
-/// How often the policy is asked, and others are drawn. Beyond that there is hardly anything that isn't new.
+/// How often the policy is asked, and others are drawn. If that isn't enough, nearly all endpoints are new.
 pub(super) const ATTEMPTS: usize = 16;
 
 impl<S> Snapshot<S> {
-    /// The policy's choice, or another endpoint where that is new. It is counted in, as a policy's is.
+    /// The policy's choice, or another endpoint in place of a new one. The request is counted in, as by a policy.
     pub(super) fn pick_warm(&self, route: &Route, rng: &mut impl Rng) -> Option<usize> {
         if self.pickers.whole.is_keyed(route) {
             return self.pickers.pick(&self.members, route, rng);
@@ -44,7 +44,7 @@ impl<S> Snapshot<S> {
         self.pickers.pick(&self.members, route, rng)
     }
 
-    /// Of two endpoints at random that aren't new, near as the new one is near, the one with fewer requests for its weight.
+    /// The less loaded for its weight of two random endpoints that aren't new, in the new one's group (near or far).
     fn other(&self, new: usize, rng: &mut impl Rng) -> Option<usize> {
         let mut draws = (0..ATTEMPTS)
             .map(|_| rng.random_range(0..self.members.len()))
@@ -55,7 +55,7 @@ impl<S> Snapshot<S> {
         second.filter(is_less).or(Some(first))
     }
 
-    /// Whether an endpoint may get a request in the place of a new one.
+    /// Whether an endpoint may get a request in place of a new one.
     pub(super) fn may_be_instead(&self, new: usize, index: usize) -> bool {
         self.members.is_available(index)
             && self.members()[index].warmth() >= 1.0

@@ -22,7 +22,7 @@ fn part(set: &[Endpoint], client: Client, size: usize) -> Part {
     part.map(|index| set[index].clone()).collect()
 }
 
-/// What each of so many clients uses.
+/// The part that each client uses.
 fn parts(set: &[Endpoint], size: usize, clients: &[Client]) -> Vec<Part> {
     let part = |&client| part(set, client, size);
     clients.iter().map(part).collect()
@@ -37,7 +37,7 @@ fn random(count: u64) -> Vec<Client> {
     (0..count).map(Client::Random).collect()
 }
 
-/// The fewest and the most clients that a pod has.
+/// The least and the greatest number of clients of a pod.
 fn extremes(set: &[Endpoint], parts: &[Part]) -> (usize, usize) {
     let mut counts: BTreeMap<_, _> = set.iter().map(|pod| (pod, 0)).collect();
     for pod in parts.iter().flatten() {
@@ -55,7 +55,7 @@ fn lost(before: &[Part], after: &[Part]) -> (f64, usize) {
     (sum as f64 / before.len() as f64, max)
 }
 
-/// The figures of the documentation.
+/// These figures are in the documentation.
 #[test]
 fn a_thousand_clients_of_three_hundred_pods_have_twenty_thousand_connections() {
     let (set, size) = (pods(0..300), 20);
