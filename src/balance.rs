@@ -69,25 +69,27 @@ use crate::{
 ///   `Send` and `Sync`, and needs no `Buffer`.
 /// - **Picking** takes place in `call`, with the request in hand, on the newest set of endpoints. It takes no lock,
 ///   allocates nothing and never waits.
-/// - **A refused request goes to another endpoint**, at no cost to its caller. A service refuses if its `poll_ready` fails,
-///   or if it hands the request back ([`Unsent`](crate::Unsent)). From then on all requests pass over this endpoint, until
-///   it accepts requests again.
+/// - **A refused request goes to another endpoint**, at no cost to its caller. A service refuses if its `poll_ready`
+///   fails, or if it hands the request back ([`Unsent`](crate::Unsent)). From then on all requests pass over this
+///   endpoint, until it accepts requests again.
 /// - **If no endpoint accepts requests**, they wait, unsent, for one that does, up to the
 ///   [ready timeout](BalanceBuilder::ready_timeout).
-/// - **Cancelling** a request, by dropping its future at any time, stops counting it as in flight, and leaves nothing behind.
+/// - **Cancelling** a request, by dropping its future at any time, stops counting it as in flight, and leaves nothing
+///   behind.
 ///
-/// `poll_ready` waits for discovery's first answer, up to the ready timeout. It never fails, because tower's middleware takes a
-/// service whose `poll_ready` fails for dead, and this one recovers. All errors come from the response future.
+/// `poll_ready` waits for discovery's first answer, up to the ready timeout. It never fails, because tower's middleware
+/// takes a service whose `poll_ready` fails for dead, and this one recovers. All errors come from the response future.
 ///
 /// See [naming types](crate::guide::naming) for where to keep a balancer, and how to name its type.
 ///
-/// When the last clone is dropped, the background task ends and all services are dropped. Requests that endpoints have by
-/// then run to their end, but no longer move to another endpoint.
+/// When the last clone is dropped, the background task ends and all services are dropped. Requests that endpoints have
+/// by then run to their end, but no longer move to another endpoint.
 ///
 /// # In a stack of layers
 ///
-/// To wait until pods are discovered, await [`balance.discovered()`](Self::discovered) once. It waits for discovery's first answer,
-/// up to the ready timeout, and not for a pod that accepts requests. Without it nothing is lost: each request waits for both.
+/// To wait until pods are discovered, await [`balance.discovered()`](Self::discovered) once. It waits for discovery's
+/// first answer, up to the ready timeout, and not for a pod that accepts requests. Without it nothing is lost: each
+/// request waits for both.
 ///
 /// | tower's layer around it | what it does |
 /// | --- | --- |
@@ -97,17 +99,17 @@ use crate::{
 /// | `buffer` | isn't needed: clone the balancer instead. Before the first answer requests stay in the buffer; after it they pass on at once |
 /// | `retry` | use [`RetryLayer`](crate::RetryLayer), which retries on another pod |
 ///
-/// Keep a clone while requests are under way. `oneshot` drops the clone that it is called on; if that is the last one, a
-/// request that waits for a pod fails.
+/// Keep a clone while requests are under way. `oneshot` drops the clone that it is called on; if that is the last one,
+/// a request that waits for a pod fails.
 ///
-/// Below the balancer, around the service of each pod, a `concurrency_limit` is a limit for this pod: its clones share it, and a
-/// request that was picked for the pod waits there. Don't put `load_shed` there: the caller would get its error, because shedding
-/// isn't refusing.
+/// Below the balancer, around the service of each pod, a `concurrency_limit` is a limit for this pod: its clones share
+/// it, and a request that was picked for the pod waits there. Don't put `load_shed` there: the caller would get its
+/// error, because shedding isn't refusing.
 ///
 /// # Several runtimes
 ///
-/// The background task runs in the runtime that the balancer was built in, or first used in. A balancer may outlive this runtime,
-/// as one in a `static` does, and may be used in several:
+/// The background task runs in the runtime that the balancer was built in, or first used in. A balancer may outlive
+/// this runtime, as one in a `static` does, and may be used in several:
 ///
 /// | the task's runtime | what happens |
 /// | --- | --- |
@@ -116,8 +118,8 @@ use crate::{
 /// | is not driven (a current-thread runtime outside of `block_on`) | a request in another runtime notices when a pod refuses or, with [outlier detection](BalanceBuilder::outlier_detection), a second after the task last ran; a second later the task goes on there |
 /// | does not exist | requests fail with an error |
 ///
-/// So your own sources and services may be polled in another runtime than before. tokio's timers and sockets don't survive
-/// that. If a source panics, the balancer is closed, and requests that find no endpoint fail.
+/// So your own sources and services may be polled in another runtime than before. tokio's timers and sockets don't
+/// survive that. If a source panics, the balancer is closed, and requests that find no endpoint fail.
 ///
 /// ```
 /// use tower::{Service, ServiceExt, service_fn};
@@ -140,13 +142,15 @@ pub struct Balance<S, C = OnResponse> {
     shared: Arc<Shared<S>>,
     completion: C,
     handle: Arc<Handle>,
-    /// Waits for the first answer; made before `opened` is checked, so that no notice is missed, and kept from poll to poll.
+    /// Waits for the first answer; made before `opened` is checked, so that no notice is missed, and kept from poll to
+    /// poll.
     opening: Option<Opening>,
     /// The background task's runtime ended while this clone waited for the first answer.
     is_cut_off: bool,
 }
 
-/// What `Shared::cut_off` was when the wait for the first answer began, the wait itself, and the guard that counts its time.
+/// What `Shared::cut_off` was when the wait for the first answer began, the wait itself, and the guard that counts its
+/// time.
 type Opening = (u64, Pin<Box<OwnedNotified>>, Option<Wait>);
 
 /// Keeps the background task running.
@@ -181,22 +185,26 @@ impl<S, C> Balance<S, C> {
     /// How long ago discovery last answered; `None` if it never has.
     ///
     /// With [`Dns`](crate::Dns) this stays below the refresh interval while all is well, and grows while DNS fails and
-    /// the last endpoints are used. With EndpointSlices (feature `kube`) each event of the watch resets it: it stays below about a
-    /// minute, because the API server sends a bookmark that often. [`StaticEndpoints`](crate::StaticEndpoints) answers once.
+    /// the last endpoints are used. With EndpointSlices (feature `kube`) each event of the watch resets it: it stays
+    /// below about a minute, because the API server sends a bookmark that often.
+    /// [`StaticEndpoints`](crate::StaticEndpoints) answers once.
     pub fn staleness(&self) -> Option<Duration> {
         let answered = self.shared.notes().last_answer?;
         Some(Instant::now().saturating_duration_since(answered))
     }
 
-    /// Waits until discovery has answered, even if the answer is that there are no pods. Doesn't wait for a pod that accepts requests.
+    /// Waits until discovery has answered, even if the answer is that there are no pods. Doesn't wait for a pod that
+    /// accepts requests.
     ///
-    /// The future needs no runtime before it is polled, and keeps the balancer running meanwhile. Dropping it changes nothing.
+    /// The future needs no runtime before it is polled, and keeps the balancer running meanwhile. Dropping it changes
+    /// nothing.
     ///
     /// # Errors
     ///
-    /// Fails as a request does if there was no answer within the [ready timeout](BalanceBuilder::ready_timeout), counted from the
-    /// first poll; within 5 s if requests [never wait](BalanceBuilder::fail_fast). It is [`Error::is_no_endpoints`], and its source
-    /// is discovery's last error. Discovery goes on, and you can wait for it again.
+    /// Fails as a request does if there was no answer within the [ready timeout](BalanceBuilder::ready_timeout),
+    /// counted from the first poll; within 5 s if requests [never wait](BalanceBuilder::fail_fast). It is
+    /// [`Error::is_no_endpoints`], and its source is discovery's last error. Discovery goes on, and you can wait for it
+    /// again.
     pub fn discovered(&self) -> impl Future<Output = Result<(), Error>> + Send + use<S, C>
     where
         S: Send + Sync + 'static,
@@ -223,19 +231,19 @@ impl<S, C> Balance<S, C> {
 
     /// Why requests go where they go: the balancer's state as plain data.
     ///
-    /// It says for each endpoint why it would or wouldn't get a request, since when, and how its requests ended; where the
-    /// endpoints come from, and what failed there; and what has happened in the last hour.
+    /// It says for each endpoint why it would or wouldn't get a request, since when, and how its requests ended; where
+    /// the endpoints come from, and what failed there; and what has happened in the last hour.
     ///
     /// For people, pages and metrics, not for each request: it takes some microseconds for each endpoint, and two locks
-    /// that no pick takes. Under [`ConsistentHash`](crate::ConsistentHash), while something is wrong with an endpoint, it takes
-    /// up to some ten milliseconds more. Since when, next trials, errors' times, counts and events are there only if the balancer
-    /// [counts](BalanceBuilder::counters).
+    /// that no pick takes. Under [`ConsistentHash`](crate::ConsistentHash), while something is wrong with an endpoint,
+    /// it takes up to some ten milliseconds more. Since when, next trials, errors' times, counts and events are there
+    /// only if the balancer [counts](BalanceBuilder::counters).
     pub fn explain(&self) -> Explanation {
         explained::explain(&self.shared)
     }
 
-    /// Which endpoint would get a request with this [key](Route::key) now, which ones come next, and why those before it don't
-    /// get it. `None` unless the policy is [`ConsistentHash`](crate::ConsistentHash).
+    /// Which endpoint would get a request with this [key](Route::key) now, which ones come next, and why those before
+    /// it don't get it. `None` unless the policy is [`ConsistentHash`](crate::ConsistentHash).
     ///
     /// ```
     /// # use tower_headless::{Balance, ConsistentHash, Endpoint, StaticEndpoints};
@@ -265,9 +273,9 @@ impl<S, C> Balance<S, C> {
 
     /// [`call`](Service::call) with a [`Route`]: by key, to one pod, or away from some.
     ///
-    /// A request that avoids pods goes to the less loaded of two others, drawn at random, whatever the policy. It doesn't use up a
-    /// turn of the policy's: otherwise the neighbour of a failing endpoint would lose its turns. The avoided pods
-    /// get it only if no other one takes it.
+    /// A request that avoids pods goes to the less loaded of two others, drawn at random, whatever the policy. It
+    /// doesn't use up a turn of the policy's: otherwise the neighbour of a failing endpoint would lose its turns. The
+    /// avoided pods get it only if no other one takes it.
     ///
     /// Needs no `poll_ready` before it: if discovery hasn't answered yet, the request waits.
     pub fn call_with<Req>(&self, request: Req, route: Route) -> ResponseFuture<S, Req, C>

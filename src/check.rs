@@ -2,12 +2,12 @@
 //!
 //! The states of an endpoint are drawn at [`HealthCheck`].
 //!
-//! The figures are those of Kubernetes' readiness probe. That asks from the pod's own node; these checks ask from where the requests
-//! come from. An endpoint that leaves the set and returns begins anew.
+//! The figures are those of Kubernetes' readiness probe. That asks from the pod's own node; these checks ask from where
+//! the requests come from. An endpoint that leaves the set and returns begins anew.
 //!
-//! Checks and requests ([`OutlierDetection`](crate::OutlierDetection)) are independent: an endpoint is picked only if both allow it.
-//! A check that passes does not end an ejection for failed requests, and a request that
-//! succeeds does not end one for failed checks. An endpoint that fails its checks gets no trial request.
+//! Checks and requests ([`OutlierDetection`](crate::OutlierDetection)) are independent: an endpoint is picked only if
+//! both allow it. A check that passes does not end an ejection for failed requests, and a request that succeeds does
+//! not end one for failed checks. An endpoint that fails its checks gets no trial request.
 //!
 //! | file | what lives there |
 //! | --- | --- |
@@ -88,18 +88,18 @@ impl Kept {
 ///
 /// - **An endpoint that fails its checks** gets no requests: it is
 ///   [ejected](crate::EndpointState::Ejected) until its check passes again. No trial request is sent to it.
-/// - **Checks and requests are independent.** A check that passes does not end an
-///   ejection for failed requests ([`OutlierDetection`](crate::OutlierDetection)). Nor does it prove that an endpoint that refused a
-///   request accepts requests again. When the checks pass again, failed requests from before are forgotten.
+/// - **Checks and requests are independent.** A check that passes does not end an ejection for failed requests
+///   ([`OutlierDetection`](crate::OutlierDetection)). Nor does it prove that an endpoint that refused a request accepts
+///   requests again. When the checks pass again, failed requests from before are forgotten.
 /// - **All endpoints can be out** because of checks, as with Envoy: they don't count for
 ///   [`OutlierDetection::max_ejection_ratio`](crate::OutlierDetection::max_ejection_ratio). But they count as not
-///   available for [`OutlierDetection::panic_threshold`](crate::OutlierDetection::panic_threshold), and a panic brings them back like
-///   other ejected ones: if most endpoints fail a check at one time, it is more likely the check's fault. If the threshold
-///   is zero, only their checks bring them back.
-/// - **Cost**: each client asks every endpoint once in each interval. With 100 clients and 100 pods, that is a
-///   thousand checks a second in all, and ten for each pod. Without checks the balancer sees which pods fail requests or refuse
-///   connections, and Kubernetes removes pods from DNS that fail their readiness probe. Checks find a
-///   pod that this client can't reach before a request has to find out.
+///   available for [`OutlierDetection::panic_threshold`](crate::OutlierDetection::panic_threshold), and a panic brings
+///   them back like other ejected ones: if most endpoints fail a check at one time, it is more likely the check's
+///   fault. If the threshold is zero, only their checks bring them back.
+/// - **Cost**: each client asks every endpoint once in each interval. With 100 clients and 100 pods, that is a thousand
+///   checks a second in all, and ten for each pod. Without checks the balancer sees which pods fail requests or refuse
+///   connections, and Kubernetes removes pods from DNS that fail their readiness probe. Checks find a pod that this
+///   client can't reach before a request has to find out.
 /// - **Checks run** in the balancer's background task, and end when the last handle is dropped.
 ///   They don't use the service that the balancer makes for an endpoint. An endpoint that leaves the set and returns
 ///   begins anew.
@@ -160,8 +160,8 @@ impl HealthCheck {
 
     /// Checks with a future of your own: an endpoint passes if it returns `Ok` within the [`timeout`](Self::timeout).
     ///
-    /// The future is dropped after the timeout, or with the balancer. Several run at a time in the balancer's background task, so they
-    /// must not block. If one panics, the check fails.
+    /// The future is dropped after the timeout, or with the balancer. Several run at a time in the balancer's
+    /// background task, so they must not block. If one panics, the check fails.
     ///
     /// ```
     /// # async fn ping(_: std::net::SocketAddr) -> std::io::Result<()> { Ok(()) }
@@ -188,9 +188,9 @@ impl HealthCheck {
 
     /// How long from the beginning of one check of an endpoint to the next, ± 10 %; 10 s by default.
     ///
-    /// The first check comes at a random time within the interval, so that those of a new set are spread out. If an endpoint
-    /// [has to pass first](Self::require_initial_pass), it is checked at once, and again every second, or every interval if that is
-    /// shorter, until it passes.
+    /// The first check comes at a random time within the interval, so that those of a new set are spread out. If an
+    /// endpoint [has to pass first](Self::require_initial_pass), it is checked at once, and again every second, or
+    /// every interval if that is shorter, until it passes.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.pace.interval = interval.clamp(SHORTEST, DAY);
         self
@@ -224,9 +224,9 @@ impl HealthCheck {
 
     /// Whether a new endpoint has to pass a check before it gets requests; no by default.
     ///
-    /// While no endpoint has passed, requests wait, up to the [ready timeout](crate::BalanceBuilder::ready_timeout). Then they fail
-    /// with [`Error::is_unreachable`](crate::Error::is_unreachable), and the source is the last check that failed. Endpoints
-    /// that have passed no check yet don't count for a panic, and a panic doesn't bring them in.
+    /// While no endpoint has passed, requests wait, up to the [ready timeout](crate::BalanceBuilder::ready_timeout).
+    /// Then they fail with [`Error::is_unreachable`](crate::Error::is_unreachable), and the source is the last check
+    /// that failed. Endpoints that have passed no check yet don't count for a panic, and a panic doesn't bring them in.
     pub fn require_initial_pass(mut self, require_initial_pass: bool) -> Self {
         self.pace.require_initial_pass = require_initial_pass;
         self

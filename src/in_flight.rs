@@ -1,4 +1,5 @@
-//! The guard that counts a request in flight, from the pick to the end of its response, and reports its outcome exactly once.
+//! The guard that counts a request in flight, from the pick to the end of its response, and reports its outcome exactly
+//! once.
 
 #[cfg(feature = "http-body")]
 mod body;
@@ -137,7 +138,8 @@ impl InFlight {
         }
     }
 
-    /// Adds the answer's time to the percentile, and notes whether it was in time: a hedge would not have been answered first.
+    /// Adds the answer's time to the percentile, and notes whether it was in time: a hedge would not have been answered
+    /// first.
     fn compare(&mut self, waited: Duration) {
         self.member.percentile().add(waited);
         let late = self.member.signals().latencies.late();
@@ -167,7 +169,8 @@ impl InFlight {
         self.member.signals().age(Instant::now())
     }
 
-    /// The endpoint has turned the request down, which goes to another one. If `turned_down` is `None`, the request is lost.
+    /// The endpoint has turned the request down, which goes to another one. If `turned_down` is `None`, the request is
+    /// lost.
     pub(crate) fn refuse(&mut self, turned_down: Option<TurnedDown>) {
         let outcome = self.end();
         self.state.report(Outcome::Ignored);
@@ -184,7 +187,8 @@ impl InFlight {
         }
     }
 
-    /// The endpoint has no room for the request, which goes to another one, or fails. That doesn't count against the endpoint.
+    /// The endpoint has no room for the request, which goes to another one, or fails. That doesn't count against the
+    /// endpoint.
     pub(crate) fn found_no_room(&mut self) {
         self.state.report(Outcome::Ignored);
         if let Some(tally) = self.member.tally() {
@@ -193,7 +197,8 @@ impl InFlight {
         }
     }
 
-    /// The caller cancels it because another endpoint has answered: neither a success nor a failure, however long it has waited.
+    /// The caller cancels it because another endpoint has answered: neither a success nor a failure, however long it
+    /// has waited.
     pub(crate) fn withdraw(&mut self) {
         self.report(Outcome::Ignored);
         // Given up, not cancelled, even after a short wait: the next trial would be withdrawn as soon.
@@ -237,8 +242,8 @@ impl InFlight {
         }
     }
 
-    /// Whether its caller cancelled it after a long wait, in which the endpoint answered nobody. That isn't so for a hedge that
-    /// has lost its race.
+    /// Whether its caller cancelled it after a long wait, in which the endpoint answered nobody. That isn't so for a
+    /// hedge that has lost its race.
     #[cold]
     fn was_given_up(&self) -> bool {
         let answers = self.member.stats().progress();
@@ -323,8 +328,8 @@ impl InFlight {
         if self.state.streams() {
             self.member.stats().end_stream();
         }
-        // The background task decides when another request may try: otherwise a hung endpoint would get them all, one after
-        // another.
+        // The background task decides when another request may try: otherwise a hung endpoint would get them all, one
+        // after another.
         if self.state.is_trial() && self.member.is_unreachable() {
             // It was neither accepted nor refused, so nothing else will report its end.
             self.member.stats().end_trial(self.given_up(outcome));
@@ -379,8 +384,8 @@ impl fmt::Debug for InFlight {
 
 /// Decides when a request stops counting as in flight, and its outcome, from its response or its error.
 ///
-/// Use [`OnResponse`] for responses that come whole, and [`OnBodyEnd`] for HTTP. For a protocol with its own kind of response,
-/// implement this by moving the guard into that response.
+/// Use [`OnResponse`] for responses that come whole, and [`OnBodyEnd`] for HTTP. For a protocol with its own kind of
+/// response, implement this by moving the guard into that response.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not say when a request with the response `{R}` is over",
     label = "this is not a completion for `{R}`",
@@ -399,18 +404,18 @@ pub trait Completion<R>: Send + Sync + 'static {
         Outcome::Failure
     }
 
-    /// The HTTP status of a response, if it has one, for [`AttemptOutcome::Answered`](crate::AttemptOutcome::Answered); `None` by
-    /// default.
+    /// The HTTP status of a response, if it has one, for [`AttemptOutcome::Answered`](crate::AttemptOutcome::Answered);
+    /// `None` by default.
     fn status(&self, response: &R) -> Option<u16> {
         let _ = response;
         None
     }
 
-    /// Whether [`complete`](Self::complete) always drops the guard, because responses come whole; false by default: the guard
-    /// may live on with a response that streams.
+    /// Whether [`complete`](Self::complete) always drops the guard, because responses come whole; false by default: the
+    /// guard may live on with a response that streams.
     ///
-    /// A request whose response streams is in flight, but doesn't wait. If this returns true although the guard lives on, an
-    /// endpoint with many long responses is taken for unresponsive.
+    /// A request whose response streams is in flight, but doesn't wait. If this returns true although the guard lives
+    /// on, an endpoint with many long responses is taken for unresponsive.
     fn is_whole(&self) -> bool {
         false
     }

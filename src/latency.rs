@@ -1,16 +1,17 @@
-//! How long an endpoint takes to begin its answers: a moving average in which peaks count at once, and better answers slowly.
+//! How long an endpoint takes to begin its answers: a moving average in which peaks count at once, and better answers
+//! slowly.
 //!
 //! A sample above the average replaces it (a peak); one below moves it by 1 − e^(−Δt/τ), where Δt is the time since the
-//! average last moved (Finagle's and linkerd's "peak EWMA"). Without samples it decays to *zero*, so that an endpoint that is
-//! no longer picked becomes the cheapest at some time, and is tried. Decaying to the median would leave it behind half of the set
-//! indefinitely. All averages decay alike, so a lull doesn't change their order.
+//! average last moved (Finagle's and linkerd's "peak EWMA"). Without samples it decays to *zero*, so that an endpoint
+//! that is no longer picked becomes the cheapest at some time, and is tried. Decaying to the median would leave it
+//! behind half of the set indefinitely. All averages decay alike, so a lull doesn't change their order.
 //!
-//! A pick reads only the average: no clock, no exponential. Samples bring their own time, and the background task does the
-//! decaying.
+//! A pick reads only the average: no clock, no exponential. Samples bring their own time, and the background task does
+//! the decaying.
 //!
-//! No average is above [`CEILING`] times the typical one, whatever the endpoint did. From there it decays to the typical one
-//! within τ × ln 10, which is 23 s by default, however long the endpoint hung. Meanwhile requests still avoid the endpoint, because
-//! at ten times the cost it always loses.
+//! No average is above [`CEILING`] times the typical one, whatever the endpoint did. From there it decays to the
+//! typical one within τ × ln 10, which is 23 s by default, however long the endpoint hung. Meanwhile requests still
+//! avoid the endpoint, because at ten times the cost it always loses.
 
 mod percentile;
 
@@ -98,8 +99,8 @@ impl Latencies {
         }
     }
 
-    /// Sets when an answer is late, to the median of the endpoints' 95th percentiles. The median, so that slow endpoints don't raise it
-    /// while they are a minority.
+    /// Sets when an answer is late, to the median of the endpoints' 95th percentiles. The median, so that slow
+    /// endpoints don't raise it while they are a minority.
     pub(crate) fn learn_late(&self, percentiles: &mut [f64]) {
         if let Some(median) = median(percentiles) {
             self.late.store(median);
@@ -121,8 +122,8 @@ impl Latencies {
         }
     }
 
-    /// The time that a failure counts as. Not a multiple of the typical average, which would grow by itself while most endpoints
-    /// fail.
+    /// The time that a failure counts as. Not a multiple of the typical average, which would grow by itself while most
+    /// endpoints fail.
     fn slow(&self) -> f64 {
         (self.usual.load() * SLOW).max(self.typical.load())
     }
@@ -167,7 +168,8 @@ impl Latency {
         self.raise(time.as_nanos() as f64, latencies);
     }
 
-    /// Lets the average decay. For the time `quiet`, the endpoint has had requests and answered none. Returns the average, if known.
+    /// Lets the average decay. For the time `quiet`, the endpoint has had requests and answered none. Returns the
+    /// average, if known.
     pub(crate) fn review(&self, now: u64, quiet: Duration, latencies: &Latencies) -> Option<f64> {
         let passed = self.pass(now).min(MAX_STEP);
         let left = (-passed.as_secs_f64() / self.decay.as_secs_f64()).exp();

@@ -46,8 +46,9 @@
 //!
 //! # Seeing why
 //!
-//! [`Balance::explain`] and [`http::Client::explain`] say for each pod whether a request could go to it now, and if not, why, since
-//! when, and when it is tried next. [Observability](guide::observability) has an example, and logging, spans and metrics.
+//! [`Balance::explain`] and [`http::Client::explain`] say for each pod whether a request could go to it now, and if
+//! not, why, since when, and when it is tried next. [Observability](guide::observability) has an example, and logging,
+//! spans and metrics.
 //!
 //! # Features
 //!

@@ -49,7 +49,8 @@ macro_rules! debug {
     ($($all:tt)+) => { $crate::logs::event!(debug, $($all)+) };
 }
 
-/// Writes that an endpoint gets requests from now on, or gets none: as `info`, or as `debug` if there are too many such [`Changes`].
+/// Writes that an endpoint gets requests from now on, or gets none: as `info`, or as `debug` if there are too many such
+/// [`Changes`].
 macro_rules! change {
     ($change:ident, $signals:expr, $($rest:tt)+) => {{
         let (change, now) = ($crate::logs::Change::$change, ::tokio::time::Instant::now());

@@ -82,8 +82,8 @@ pub(crate) struct MemberRef {
 }
 
 impl Member {
-    /// A new member for `endpoint`, in the balancer of `signals`. With a `slot`, its status word is packed with the others'; with a
-    /// `decay`, its average latency is kept, with this decay.
+    /// A new member for `endpoint`, in the balancer of `signals`. With a `slot`, its status word is packed with the
+    /// others'; with a `decay`, its average latency is kept, with this decay.
     pub(crate) fn new(
         endpoint: Endpoint,
         slot: Option<Slot>,
@@ -120,7 +120,8 @@ impl Member {
         self.in_flight().saturating_sub(self.stats.streaming())
     }
 
-    /// Status flags plus load, for either layout of the word. The load is the requests in flight plus the failure penalties.
+    /// Status flags plus load, for either layout of the word. The load is the requests in flight plus the failure
+    /// penalties.
     #[inline]
     fn loaded(&self) -> u32 {
         match self.word.counting() {
@@ -240,7 +241,8 @@ impl MemberRef {
         self.word().load(Relaxed) & flag != 0
     }
 
-    /// Counts one more request in the word, if it is packed, unless the word has a flag. The request then has to hold a reference.
+    /// Counts one more request in the word, if it is packed, unless the word has a flag. The request then has to hold a
+    /// reference.
     #[inline]
     pub(crate) fn begin(&self) -> bool {
         let Some(word) = self.word.counting() else {
@@ -263,8 +265,9 @@ impl MemberRef {
         is_ejected
     }
 
-    /// [`begin`](Self::begin) for a request that is for this endpoint alone, even if it is ejected or unfit. `None` if the endpoint
-    /// has left, or refuses requests and has no trial on offer. Otherwise whether this request is its trial.
+    /// [`begin`](Self::begin) for a request that is for this endpoint alone, even if it is ejected or unfit. `None` if
+    /// the endpoint has left, or refuses requests and has no trial on offer. Otherwise whether this request is its
+    /// trial.
     pub(crate) fn begin_requested(&self) -> Option<bool> {
         let before = match self.word().load(Relaxed) {
             // Even if it is unfit.

@@ -17,7 +17,8 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Whether the endpoint gets a failure penalty: it looks loaded for a while, so that failing fast doesn't attract requests.
+    /// Whether the endpoint gets a failure penalty: it looks loaded for a while, so that failing fast doesn't attract
+    /// requests.
     pub(crate) fn is_turned_away(self) -> bool {
         matches!(self, Self::Failure | Self::Overload)
     }
@@ -114,8 +115,8 @@ mod http {
     /// | 429 | `RESOURCE_EXHAUSTED` (8) | overload |
     /// | any other | any other | success |
     ///
-    /// A 500 or an `INTERNAL` is the application's answer to one request, and may be the request's fault. The failures in the
-    /// table mean that the endpoint can't serve (Envoy's `gateway-error`, and its mapping of gRPC's codes).
+    /// A 500 or an `INTERNAL` is the application's answer to one request, and may be the request's fault. The failures
+    /// in the table mean that the endpoint can't serve (Envoy's `gateway-error`, and its mapping of gRPC's codes).
     #[derive(Clone, Copy, Debug, Default)]
     #[cfg_attr(docsrs, doc(cfg(feature = "http-body")))]
     pub struct ByStatus;

@@ -15,25 +15,25 @@
 //!                    its one request succeeds    └───────────────────────────────────┘
 //! ```
 //!
-//! The figures are Finagle's (`FailureAccrualFactory`), because they work with two endpoints. With so few, those of Envoy (at most
-//! a tenth of the set) and gRPC (A50: from five endpoints with a hundred requests each) do nothing. At most half of the set is out,
-//! and never the last endpoint that accepts requests. If less than half is available, there is a *panic*: so many bad endpoints are
-//! more likely a sign of something else, such as a bad client or a database behind all of them. Then ejections are ignored, and
-//! requests go to all.
+//! The figures are Finagle's (`FailureAccrualFactory`), because they work with two endpoints. With so few, those of
+//! Envoy (at most a tenth of the set) and gRPC (A50: from five endpoints with a hundred requests each) do nothing. At
+//! most half of the set is out, and never the last endpoint that accepts requests. If less than half is available,
+//! there is a *panic*: so many bad endpoints are more likely a sign of something else, such as a bad client or a
+//! database behind all of them. Then ejections are ignored, and requests go to all.
 //!
-//! A hung pod is unresponsive: its connections stay open, its requests get no answer, and their callers give up at some time. The
-//! detector notices long before that, because the other pods answer meanwhile.
+//! A hung pod is unresponsive: its connections stay open, its requests get no answer, and their callers give up at some
+//! time. The detector notices long before that, because the other pods answer meanwhile.
 //!
 //! A pod is slow if its requests' hedges are answered first, three times in a row. The other reasons mean that requests
 //! fail there; this one means only that others are faster. So it is a preference, and yields:
 //!
 //! - It takes up no room: if it stands in the way of another ejection, or too few pods are available, it serves again.
-//! - Its pauses are short, 0.2 s doubling to 5 s, because a trial costs a request only some time. They begin anew once the pod has
-//!   served for four times the last one.
-//! - Once its requests fail or hang, or its trial fails, or hangs and isn't hedged, it is out for that reason, with those pauses.
-//!   A late answer to a trial is late, not a failure.
-//! - A trial that loses to its hedge is late, not a failure: whatever the pod is out for, the next trial comes after one of these
-//!   short pauses.
+//! - Its pauses are short, 0.2 s doubling to 5 s, because a trial costs a request only some time. They begin anew once
+//!   the pod has served for four times the last one.
+//! - Once its requests fail or hang, or its trial fails, or hangs and isn't hedged, it is out for that reason, with
+//!   those pauses. A late answer to a trial is late, not a failure.
+//! - A trial that loses to its hedge is late, not a failure: whatever the pod is out for, the next trial comes after
+//!   one of these short pauses.
 //!
 //! Pure: takes `now`, the generator, and the members' statistics.
 
@@ -67,10 +67,11 @@ use crate::member::EjectionReason;
 ///
 /// The [`Completion`](crate::Completion) decides what counts as a failure.
 ///
-/// Values out of range do no harm: ratios are clamped to 0 to 1, NaN means the default, and times are clamped to 1 ms to a day.
+/// Values out of range do no harm: ratios are clamped to 0 to 1, NaN means the default, and times are clamped to 1 ms
+/// to a day.
 ///
-/// Endpoints of weight zero, which get only requests that ask for them, don't count for how many may be ejected, unless all
-/// weights are zero.
+/// Endpoints of weight zero, which get only requests that ask for them, don't count for how many may be ejected, unless
+/// all weights are zero.
 ///
 /// ```
 /// use std::time::Duration;
@@ -138,8 +139,8 @@ impl OutlierDetection {
     /// The least success rate, from 0 to 1, that keeps an endpoint in; 0.8 by default. `None` for no limit.
     ///
     /// The rate is that of the last 30 s, if there were at least 5 requests. An endpoint that was healthy for long has
-    /// many old successes in that window. So the last 3, 6, 9 … s also count by themselves, if they have at least 20 requests and
-    /// their rate is lower by two standard deviations.
+    /// many old successes in that window. So the last 3, 6, 9 … s also count by themselves, if they have at least 20
+    /// requests and their rate is lower by two standard deviations.
     pub fn success_rate(mut self, rate: impl Into<Option<f64>>) -> Self {
         self.success_rate = rate.into().map(|rate| ratio(rate, SUCCESS_RATE));
         self
@@ -151,15 +152,16 @@ impl OutlierDetection {
     ///
     /// A request waits until the head of its response comes: while a response streams, the request doesn't wait.
     ///
-    /// The limit has a second use: a cancelled request counts as a failure if it waited this long and the endpoint answered
-    /// nobody meanwhile. A hedge that lost the race doesn't count: it is cancelled sooner, or the endpoint answers others.
+    /// The limit has a second use: a cancelled request counts as a failure if it waited this long and the endpoint
+    /// answered nobody meanwhile. A hedge that lost the race doesn't count: it is cancelled sooner, or the endpoint
+    /// answers others.
     pub fn unresponsive_after(mut self, least: impl Into<Option<Duration>>) -> Self {
         self.unresponsive_after = least.into().map(|least| least.clamp(MILLI, DAY));
         self
     }
 
-    /// Whether an endpoint is ejected for a short while if it [loses one hedge after another](crate::Hedge#slow-pods); on by
-    /// default. Has an effect only if requests are hedged.
+    /// Whether an endpoint is ejected for a short while if it [loses one hedge after another](crate::Hedge#slow-pods);
+    /// on by default. Has an effect only if requests are hedged.
     pub fn eject_slow(mut self, eject: bool) -> Self {
         self.eject_slow = eject;
         self
@@ -167,8 +169,8 @@ impl OutlierDetection {
 
     /// How long an endpoint that fails is out the first time, and at most; 5 s and 300 s by default.
     ///
-    /// The time doubles with each ejection. It begins anew once the endpoint has served for as long as it was out, and for at least
-    /// 30 s.
+    /// The time doubles with each ejection. It begins anew once the endpoint has served for as long as it was out, and
+    /// for at least 30 s.
     pub fn ejection_time(mut self, min: Duration, max: Duration) -> Self {
         // An ejection of no time has no effect, and one of more than a day is for good.
         self.min_ejection = min.clamp(MILLI, DAY);
@@ -178,16 +180,17 @@ impl OutlierDetection {
 
     /// How many of the endpoints may be ejected, as a part of all from 0 to 1; half by default.
     ///
-    /// The last endpoint that accepts requests is never ejected. If the set shrinks and too many are out, some serve again: first
-    /// those whose next trial is nearest. Endpoints without weight don't count, unless none has any.
-    /// [Slow](Self::eject_slow) endpoints make room for failing ones: they serve again if a failing endpoint couldn't be ejected
-    /// otherwise.
+    /// The last endpoint that accepts requests is never ejected. If the set shrinks and too many are out, some serve
+    /// again: first those whose next trial is nearest. Endpoints without weight don't count, unless none has any.
+    /// [Slow](Self::eject_slow) endpoints make room for failing ones: they serve again if a failing endpoint couldn't
+    /// be ejected otherwise.
     pub fn max_ejection_ratio(mut self, part: f64) -> Self {
         self.max_ejection_ratio = ratio(part, MAX_EJECTION_RATIO);
         self
     }
 
-    /// If a smaller part of the endpoints than this, from 0 to 1, is available, ejections are ignored; half by default. Zero: never.
+    /// If a smaller part of the endpoints than this, from 0 to 1, is available, ejections are ignored; half by default.
+    /// Zero: never.
     pub fn panic_threshold(mut self, part: f64) -> Self {
         self.panic_threshold = ratio(part, PANIC_THRESHOLD);
         self

@@ -86,8 +86,8 @@ use crate::{member::Members, route::Route};
     note = "parse one that is named in a configuration: `name.parse::<BuiltInPolicy>()?`"
 )]
 pub trait Policy: Any + Send + Sync {
-    /// Prepares a picker for a set of endpoints. `previous` is the picker of the set before, if there was one: a cursor, for
-    /// example, can go on from there.
+    /// Prepares a picker for a set of endpoints. `previous` is the picker of the set before, if there was one: a
+    /// cursor, for example, can go on from there.
     ///
     /// The balancer's background task calls it when endpoints join, leave or change. It is also called once, with
     /// no endpoints, when the balancer is built. With [near pods first](crate::guide::near_pods) there are pickers for the whole
@@ -99,8 +99,8 @@ pub trait Policy: Any + Send + Sync {
         rng: &mut dyn Rng,
     ) -> Box<dyn Picker>;
 
-    /// How fast [`Members::latency`] forgets: after this time a past latency counts by 1/e. `None`, the default, if the pickers
-    /// don't read latencies: then none are measured.
+    /// How fast [`Members::latency`] forgets: after this time a past latency counts by 1/e. `None`, the default, if the
+    /// pickers don't read latencies: then none are measured.
     fn latency_decay(&self) -> Option<Duration> {
         None
     }
@@ -112,21 +112,22 @@ pub trait Policy: Any + Send + Sync {
 pub trait Picker: Any + Send + Sync {
     /// Chooses an endpoint of `members`, the set that this was prepared for, by its index.
     ///
-    /// - If it returns `None`, an index out of range, or an endpoint that is not [available](Members::is_available), any available
-    ///   endpoint gets the request.
-    /// - `route` is the request's [`Route`], for its [key](Route::requested_key), if it has one. The balancer handles requested pods
-    ///   by itself, and also avoided ones, unless the picker [is keyed](Self::is_keyed).
+    /// - If it returns `None`, an index out of range, or an endpoint that is not [available](Members::is_available),
+    ///   any available endpoint gets the request.
+    /// - `route` is the request's [`Route`], for its [key](Route::requested_key), if it has one. The balancer handles
+    ///   requested pods by itself, and also avoided ones, unless the picker [is keyed](Self::is_keyed).
     /// - `rng` is the balancer's generator: with a [seed](crate::BalanceBuilder::seed), its draws can be repeated.
     ///
     /// There is at least one endpoint, but it may not be available.
     ///
-    /// Called for each request, again if the endpoint refuses, and again if it is new and has had its share (slow start).
+    /// Called for each request, again if the endpoint refuses, and again if it is new and has had its share (slow
+    /// start).
     fn pick(&self, members: &Members, route: &Route, rng: &mut dyn Rng) -> Option<usize>;
 
     /// Whether it reads how many requests the endpoints have; true by default.
     ///
-    /// Return false for a picker that takes turns or draws. If it chooses a new endpoint that has had its share (slow start), it is
-    /// then simply asked again, because it will choose another one.
+    /// Return false for a picker that takes turns or draws. If it chooses a new endpoint that has had its share (slow
+    /// start), it is then simply asked again, because it will choose another one.
     fn is_load_aware(&self) -> bool {
         true
     }
@@ -134,9 +135,9 @@ pub trait Picker: Any + Send + Sync {
     /// Whether the request's [key](Route::requested_key) decides where it goes; false by default.
     ///
     /// If true, the picker alone chooses for this request: it has to pass over endpoints that the request
-    /// [avoids](Route::avoids), and give new ones their [share](Members::slow_start_share) of the keys. The key also decides whether
-    /// the request stays with the [near endpoints](crate::guide::near_pods). One exception: any request may be the trial of an
-    /// ejected endpoint.
+    /// [avoids](Route::avoids), and give new ones their [share](Members::slow_start_share) of the keys. The key also
+    /// decides whether the request stays with the [near endpoints](crate::guide::near_pods). One exception: any request
+    /// may be the trial of an ejected endpoint.
     fn is_keyed(&self, route: &Route) -> bool {
         let _ = route;
         false
@@ -145,8 +146,8 @@ pub trait Picker: Any + Send + Sync {
     /// How likely [`pick`](Self::pick) chooses each of `members` for the next request, from 0 to 1, for
     /// [`Balance::explain`](crate::Balance::explain). `None`, the default, if that isn't known.
     ///
-    /// Go by the present loads, and by which endpoints are available now. The balancer itself accounts for near endpoints and slow
-    /// start.
+    /// Go by the present loads, and by which endpoints are available now. The balancer itself accounts for near
+    /// endpoints and slow start.
     fn shares(&self, members: &Members) -> Option<Vec<f64>> {
         let _ = members;
         None
@@ -191,7 +192,8 @@ impl<'a> Previous<'a> {
         Self { picker, ..self }
     }
 
-    /// The index, in the new set, of the endpoint at this index of the set before; if it is gone, that of the next one in order.
+    /// The index, in the new set, of the endpoint at this index of the set before; if it is gone, that of the next one
+    /// in order.
     pub fn place(&self, index: usize) -> usize {
         (self.place)(index)
     }
@@ -207,8 +209,8 @@ pub(crate) enum Reads {
     All,
 }
 
-/// A value on its own cache lines, which processors fetch in pairs. Every pick of every thread writes it, and that shouldn't evict
-/// what others only read.
+/// A value on its own cache lines, which processors fetch in pairs. Every pick of every thread writes it, and that
+/// shouldn't evict what others only read.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct CachePadded<T>(pub(crate) T);

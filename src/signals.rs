@@ -36,7 +36,8 @@ pub(crate) struct Signals {
     pub(crate) review: Step<Arc<Notify>>,
     /// How many failures in a row cause a review at once; zero for none.
     failures: u32,
-    /// Whether the endpoints' health is reviewed at all. If not, requests needn't read the clock when they begin to wait.
+    /// Whether the endpoints' health is reviewed at all. If not, requests needn't read the clock when they begin to
+    /// wait.
     is_reviewed: AtomicBool,
     /// Whether requests are hedged, so that late answers have to be known.
     is_hedged: AtomicBool,
@@ -236,7 +237,8 @@ impl Signals {
         self.heard.store(age, Relaxed);
     }
 
-    /// An answer has come, at this age. If the background task hasn't run for long, its runtime may not be driven: checks on it.
+    /// An answer has come, at this age. If the background task hasn't run for long, its runtime may not be driven:
+    /// checks on it.
     #[inline]
     pub(crate) fn listen(&self, age: u64) {
         if age.saturating_sub(self.heard.load(Relaxed)) > QUIET_FOR {
@@ -306,7 +308,8 @@ impl Signals {
         self.unresponsive_after.store(nanos, Relaxed);
     }
 
-    /// How long an endpoint may leave requests unanswered, if that is known. A request that is cancelled sooner proves nothing.
+    /// How long an endpoint may leave requests unanswered, if that is known. A request that is cancelled sooner proves
+    /// nothing.
     pub(crate) fn unresponsive_after(&self) -> Option<Duration> {
         let nanos = self.unresponsive_after.load(Relaxed);
         (nanos != 0).then(|| Duration::from_nanos(nanos))
@@ -328,8 +331,8 @@ impl Signals {
 
     /// The owner of these signals, unless it is gone.
     ///
-    /// A request under way finds its balancer here when it needs it. Holding the balancer would cost each request two updates of a
-    /// reference count that all threads share.
+    /// A request under way finds its balancer here when it needs it. Holding the balancer would cost each request two
+    /// updates of a reference count that all threads share.
     pub(crate) fn owner<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
         self.owner.get()?.upgrade()?.downcast().ok()
     }

@@ -1,8 +1,8 @@
 //! The set of endpoints, immutable and swapped whole: one writer, any number of readers.
 //!
-//! An update compares the new set with the old one. Endpoints that stay keep their member, and their service with its connections,
-//! whatever else is learnt of them. Endpoints that leave are marked, so that no pick takes them even from a snapshot
-//! read a moment ago; their service is dropped with the last snapshot that has it.
+//! An update compares the new set with the old one. Endpoints that stay keep their member, and their service with its
+//! connections, whatever else is learnt of them. Endpoints that leave are marked, so that no pick takes them even from
+//! a snapshot read a moment ago; their service is dropped with the last snapshot that has it.
 
 mod keys;
 mod names;
@@ -154,12 +154,14 @@ impl<S> Snapshot<S> {
         index.map(|index| self.picked(index, false))
     }
 
-    /// Claims the first trial on offer that this request may be. An endpoint of weight zero is tried only by requests for it.
+    /// Claims the first trial on offer that this request may be. An endpoint of weight zero is tried only by requests
+    /// for it.
     fn claim_trial(&self, route: &Route) -> Option<usize> {
         let mut members = self.members().iter().enumerate();
         let home = self.pickers.first(route, &|_| true);
         let trial = members.find(|&(index, member)| {
-            // Under a keyed policy, an endpoint is tried only with a request of its own keys, unless this one has just failed there.
+            // Under a keyed policy, an endpoint is tried only with a request of its own keys, unless this one has just
+            // failed there.
             let is_home = |home| home == index && !route.avoids(member.endpoint());
             home.is_none_or(is_home)
                 && self.members.weight(index) > 0

@@ -11,8 +11,8 @@ pub(crate) use shuttle::sync::{Mutex, MutexGuard, atomic};
 #[cfg(not(all(test, any(tower_headless_loom, tower_headless_shuttle))))]
 pub(crate) use std::sync::{Mutex, MutexGuard, atomic};
 
-/// A synchronisation primitive of another crate, such as tokio's, that the checkers don't know. In shuttle's tests, other threads
-/// may run before each access to it. Otherwise it is plain `T`.
+/// A synchronisation primitive of another crate, such as tokio's, that the checkers don't know. In shuttle's tests,
+/// other threads may run before each access to it. Otherwise it is plain `T`.
 #[cfg(not(all(test, tower_headless_shuttle)))]
 pub(crate) type Step<T> = T;
 

@@ -19,8 +19,8 @@ pub(super) const EVERY: Duration = Duration::from_secs(60);
 /// Four times as many names as [`Dns`](crate::Dns) looks up: `LINES` times `WAYS`.
 const LINES: usize = 32;
 
-/// How many names fit in a line, which is a cache line. If there are more, some are told more often than once a minute, but no
-/// more than this many in a second.
+/// How many names fit in a line, which is a cache line. If there are more, some are told more often than once a minute,
+/// but no more than this many in a second.
 const WAYS: usize = 8;
 
 const UPPER: u64 = !(u32::MAX as u64);

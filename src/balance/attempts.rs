@@ -26,8 +26,8 @@ use crate::{
     member::{Member, MemberId, Verdict},
 };
 
-/// How long an endpoint's service may take to become ready in an attempt. The service should have its own, shorter connect
-/// timeout.
+/// How long an endpoint's service may take to become ready in an attempt. The service should have its own, shorter
+/// connect timeout.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The most attempts at the same time. An attempt at a black hole takes up its place until the timeout.
@@ -93,7 +93,8 @@ impl<S: Clone + Send + 'static> Attempts<S> {
         self.running.len() < MAX_RUNNING
     }
 
-    /// A member has joined that has to be made ready ahead. If it gets no requests before that, it is tried like one that refuses.
+    /// A member has joined that has to be made ready ahead. If it gets no requests before that, it is tried like one
+    /// that refuses.
     pub(super) fn join(&mut self, life: &mut Life<S>, ready: ReadyFn<S>, now: Instant) {
         self.ready = Some(ready);
         if life.member.is_unreachable() {
@@ -104,8 +105,8 @@ impl<S: Clone + Send + 'static> Attempts<S> {
         }
     }
 
-    /// A member has refused a request or an attempt: it is tried again after its next pause, unless it has left or accepts
-    /// requests by now.
+    /// A member has refused a request or an attempt: it is tried again after its next pause, unless it has left or
+    /// accepts requests by now.
     pub(super) fn refused(
         &mut self,
         lives: &mut Lives<S>,
@@ -154,8 +155,8 @@ impl<S: Clone + Send + 'static> Attempts<S> {
         self.refusing.insert(id, due);
     }
 
-    /// A member has accepted a request or an attempt, and is tried no longer. If its status says that it has refused another one
-    /// since, it stays: events may come in any order.
+    /// A member has accepted a request or an attempt, and is tried no longer. If its status says that it has refused
+    /// another one since, it stays: events may come in any order.
     pub(super) fn accepted(&mut self, lives: &mut Lives<S>, member: &Member) {
         if member.is_unreachable() {
             return;

@@ -108,15 +108,16 @@ impl<D, C> BalanceBuilder<D, C> {
     /// The client's own zone, to follow topology hints: with `spec.trafficDistribution: PreferSameZone` the Service's
     /// EndpointSlices say which pods are meant for which zone. Empty: not known.
     ///
-    /// Requests stay with the zone's pods as long as these are a fair share of the endpoints that accept requests. If they are
-    /// fewer, the excess goes to the others, and if none is left, all requests do:
-    /// see [near pods first](crate::guide::near_pods). Needs a [`Discovery`] that reports hints; DNS doesn't.
+    /// Requests stay with the zone's pods as long as these are a fair share of the endpoints that accept requests. If
+    /// they are fewer, the excess goes to the others, and if none is left, all requests do: see
+    /// [near pods first](crate::guide::near_pods). Needs a [`Discovery`] that reports hints; DNS doesn't.
     pub fn zone(mut self, zone: impl Into<Box<str>>) -> Self {
         self.locality.zone(zone);
         self
     }
 
-    /// The client's own node, to follow topology hints with `spec.trafficDistribution: PreferSameNode`. Empty: not known.
+    /// The client's own node, to follow topology hints with `spec.trafficDistribution: PreferSameNode`. Empty: not
+    /// known.
     ///
     /// Hints for the node come first. If no pod is meant for the node, those for the zone count.
     pub fn node(mut self, node: impl Into<Box<str>>) -> Self {
@@ -162,9 +163,9 @@ impl<D, C> BalanceBuilder<D, C> {
 
     /// For how long a new endpoint gets less than its share; zero by default.
     ///
-    /// It begins with a tenth of its share, which grows to all of it over the window. For pods that begin with empty caches or have
-    /// code to compile, 10 s may do. An endpoint is new if it joins others that are there already. While most are new, all
-    /// get their full shares. An endpoint that comes back after it was ejected is not new.
+    /// It begins with a tenth of its share, which grows to all of it over the window. For pods that begin with empty
+    /// caches or have code to compile, 10 s may do. An endpoint is new if it joins others that are there already. While
+    /// most are new, all get their full shares. An endpoint that comes back after it was ejected is not new.
     pub fn slow_start(mut self, window: Duration) -> Self {
         self.slow_start = window;
         self
@@ -194,8 +195,8 @@ impl<D, C> BalanceBuilder<D, C> {
     /// The time counts from the beginning of the outage, not of the request. After it requests fail at once
     /// until an endpoint accepts one, so that nothing piles up. Zero means that requests never wait.
     ///
-    /// A request for [one pod](Balance::pod), or of a [broadcast](Balance::broadcast), waits for its own pod up to this long,
-    /// counted from when the request is made.
+    /// A request for [one pod](Balance::pod), or of a [broadcast](Balance::broadcast), waits for its own pod up to this
+    /// long, counted from when the request is made.
     pub fn ready_timeout(mut self, timeout: Duration) -> Self {
         self.ready_timeout = ReadyTimeout::Bounded(timeout);
         self
@@ -218,7 +219,8 @@ impl<D, C> BalanceBuilder<D, C> {
 
     /// Uses only some of the pods; all of them by default.
     ///
-    /// For services with so many clients and pods that not every client should have connections to every pod: see [`Subset`].
+    /// For services with so many clients and pods that not every client should have connections to every pod: see
+    /// [`Subset`].
     pub fn subset(mut self, subset: Subset) -> Self {
         self.subset = Some(subset);
         self
@@ -233,9 +235,9 @@ impl<D, C> BalanceBuilder<D, C> {
 
     /// Seeds the random numbers: the same requests, answers and times then lead to the same picks.
     ///
-    /// For simulations and tests on one thread and tokio's paused clock. Not for production: each draw
-    /// takes a lock that all threads share, and clients with the same seed make the same choices at the same time. Clones
-    /// share the generator; each balancer of a [layer](Self::into_layer) has its own, with the same seed.
+    /// For simulations and tests on one thread and tokio's paused clock. Not for production: each draw takes a lock
+    /// that all threads share, and clients with the same seed make the same choices at the same time. Clones share the
+    /// generator; each balancer of a [layer](Self::into_layer) has its own, with the same seed.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
@@ -244,8 +246,8 @@ impl<D, C> BalanceBuilder<D, C> {
     /// Whether to count requests and keep a history of the endpoints, for
     /// [`Balance::explain`](super::Balance::explain) and [`Balance::counts`](super::Balance::counts). Off by default.
     ///
-    /// It costs some nanoseconds and no allocation for each request, and half a kilobyte for each endpoint. There is no counter
-    /// that the requests of all endpoints write to.
+    /// It costs some nanoseconds and no allocation for each request, and half a kilobyte for each endpoint. There is no
+    /// counter that the requests of all endpoints write to.
     pub fn counters(mut self, on: bool) -> Self {
         self.counters = on;
         self
@@ -253,13 +255,13 @@ impl<D, C> BalanceBuilder<D, C> {
 
     /// Builds the balancer. `make` makes the service of an endpoint, once for as long as the endpoint is in the set.
     ///
-    /// Discovery starts now if this is called within a tokio runtime, otherwise when the balancer is first used. Building
-    /// neither blocks nor fails: errors come from requests.
+    /// Discovery starts now if this is called within a tokio runtime, otherwise when the balancer is first used.
+    /// Building neither blocks nor fails: errors come from requests.
     ///
     /// # What a pod's service may rely on
     ///
-    /// For a protocol with connections, [`build_connected`](Self::build_connected) makes a service that follows all these rules, and
-    /// you write only the connection.
+    /// For a protocol with connections, [`build_connected`](Self::build_connected) makes a service that follows all
+    /// these rules, and you write only the connection.
     ///
     /// | | |
     /// | --- | --- |
@@ -273,25 +275,29 @@ impl<D, C> BalanceBuilder<D, C> {
     ///
     /// **Connect in `poll_ready`.** Nothing has been sent then, so an error costs the caller nothing:
     ///
-    /// - The request itself polls it: first in the balancer's `call`, which may be outside of any runtime, with a waker that
-    ///   wakes nobody; then in the task that awaits the response. So register the waker of the last poll, and never block.
-    /// - While it is pending the request waits for this endpoint, and goes elsewhere only if the endpoint leaves. The ready timeout
-    ///   does not apply here, except to a request for [one pod](Balance::pod): **give connecting a timeout**, such as 1 s.
-    /// - Its error is a refusal: this request goes to another endpoint, and so do all others. If none takes the request, the error's
-    ///   text is the source of [`Error`](crate::Error). The endpoint is passed over until an attempt in the background succeeds:
-    ///   after 200 ms, doubling to 5 s, a new clone is polled ready, for up to 5 s, and dropped. So a connection
-    ///   that an attempt makes is useful only if the clones share it. tower's rule that a service is not used after an
-    ///   error of `poll_ready` applies to each clone.
-    /// - If the service is busy, for example at its own limit, it is pending: the request waits in line, other requests are sent here
-    ///   as before, and nothing counts against the endpoint. A service can't say "busy, go elsewhere": after any error
-    ///   the endpoint is passed over. [`Connections::pooled`](crate::Connections::pooled) can, and looks elsewhere.
+    /// - The request itself polls it: first in the balancer's `call`, which may be outside of any runtime, with a waker
+    ///   that wakes nobody; then in the task that awaits the response. So register the waker of the last poll, and
+    ///   never block.
+    /// - While it is pending the request waits for this endpoint, and goes elsewhere only if the endpoint leaves. The
+    ///   ready timeout does not apply here, except to a request for [one pod](Balance::pod): **give connecting a
+    ///   timeout**, such as 1 s.
+    /// - Its error is a refusal: this request goes to another endpoint, and so do all others. If none takes the
+    ///   request, the error's text is the source of [`Error`](crate::Error). The endpoint is passed over until an
+    ///   attempt in the background succeeds: after 200 ms, doubling to 5 s, a new clone is polled ready, for up to 5 s,
+    ///   and dropped. So a connection that an attempt makes is useful only if the clones share it. tower's rule that a
+    ///   service is not used after an error of `poll_ready` applies to each clone.
+    /// - If the service is busy, for example at its own limit, it is pending: the request waits in line, other requests
+    ///   are sent here as before, and nothing counts against the endpoint. A service can't say "busy, go elsewhere":
+    ///   after any error the endpoint is passed over. [`Connections::pooled`](crate::Connections::pooled) can, and
+    ///   looks elsewhere.
     ///
-    /// **The response's error** is the endpoint's answer. It reaches the caller ([`Error::is_endpoint`](crate::Error::is_endpoint)), and counts
-    /// as a [failure](OutlierDetection), unless the [completion](Self::completion) says otherwise. The exception is
-    /// [`Unsent`](crate::Unsent), which has the request in it, and says that nothing was sent. Then the request goes elsewhere, and this
-    /// endpoint gets one request at a time until it keeps one. `Unsent` is recognised as the error itself or boxed, not as the source of
-    /// another error, and only if its request has the type of the balancer's requests: a layer between that changes the type has to
-    /// change it back.
+    /// **The response's error** is the endpoint's answer. It reaches the caller
+    /// ([`Error::is_endpoint`](crate::Error::is_endpoint)), and counts as a [failure](OutlierDetection), unless the
+    /// [completion](Self::completion) says otherwise. The exception is [`Unsent`](crate::Unsent), which has the request
+    /// in it, and says that nothing was sent. Then the request goes elsewhere, and this endpoint gets one request at a
+    /// time until it keeps one. `Unsent` is recognised as the error itself or boxed, not as the source of another
+    /// error, and only if its request has the type of the balancer's requests: a layer between that changes the type
+    /// has to change it back.
     pub fn build<S, M>(self, make: M) -> Balance<S, C>
     where
         D: Discovery,
@@ -422,8 +428,9 @@ impl<D, C> BalanceBuilder<D, C> {
 /// # Ok::<(), BoxError>(())
 /// ```
 ///
-/// Like any layer it may be applied more than once, and makes a new balancer each time. So its source has to be `Clone`, as this
-/// crate's are. A source that isn't, such as a boxed one, goes into one balancer, which is the stack's innermost service:
+/// Like any layer it may be applied more than once, and makes a new balancer each time. So its source has to be
+/// `Clone`, as this crate's are. A source that isn't, such as a boxed one, goes into one balancer, which is the stack's
+/// innermost service:
 ///
 /// ```
 /// # use std::time::Duration;
@@ -457,7 +464,8 @@ impl<D, C> BalanceLayer<D, C> {
         self.builder.policy(policy).into_layer()
     }
 
-    /// Uses only some of the pods. Each balancer of the layer draws its own, unless the subset has a seed or a client id.
+    /// Uses only some of the pods. Each balancer of the layer draws its own, unless the subset has a seed or a client
+    /// id.
     pub fn subset(self, subset: Subset) -> Self {
         self.builder.subset(subset).into_layer()
     }

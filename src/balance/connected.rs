@@ -7,12 +7,12 @@
 //!                                                                                                 dropped: closed
 //! ```
 //!
-//! A semaphore's permit is a place for a connection, first come, first served. A request with a permit takes the last idle
-//! connection or makes one; so there are never more connections than permits. Nothing runs in the background: a request that
-//! finds no connection makes one, and if it is cancelled meanwhile the next request does.
+//! A semaphore's permit is a place for a connection, first come, first served. A request with a permit takes the last
+//! idle connection or makes one; so there are never more connections than permits. Nothing runs in the background: a
+//! request that finds no connection makes one, and if it is cancelled meanwhile the next request does.
 //!
-//! Pools such as deadpool and bb8 take a connection back whenever its guard drops. That is wrong below cancellable requests:
-//! half an exchange may still be on its way. They also have their own timers, and one pool for each address.
+//! Pools such as deadpool and bb8 take a connection back whenever its guard drops. That is wrong below cancellable
+//! requests: half an exchange may still be on its way. They also have their own timers, and one pool for each address.
 
 mod lease;
 mod pool;
@@ -65,13 +65,15 @@ const STAY: Duration = Duration::from_millis(100);
 ///
 /// - If its `poll_ready` fails, the caller doesn't see the error: the request uses another connection, or makes one. So
 ///   `poll_ready` should say whether the connection is still open.
-/// - If a response fails, the caller gets the error. Only [`Unsent`](crate::Unsent) sends the request elsewhere. So
-///   put errors that the pod has answered into the response, or name them in [`keep_after`](Self::keep_after). A connection that
-///   can't tell in `poll_ready` that it is closed can still answer `Unsent` before it writes (`examples/line_protocol.rs`).
+/// - If a response fails, the caller gets the error. Only [`Unsent`](crate::Unsent) sends the request elsewhere. So put
+///   errors that the pod has answered into the response, or name them in [`keep_after`](Self::keep_after). A connection
+///   that can't tell in `poll_ready` that it is closed can still answer `Unsent` before it writes
+///   (`examples/line_protocol.rs`).
 ///
 /// When a pod leaves, its idle connections are closed at once, and the others when their responses end.
 ///
-/// If a response goes on after its future is done, as a stream does, use `multiplexed`, or let the response hold what it reads from.
+/// If a response goes on after its future is done, as a stream does, use `multiplexed`, or let the response hold what
+/// it reads from.
 ///
 /// A protocol of lines, one out and one back:
 ///
@@ -178,7 +180,8 @@ impl<S: Send + 'static> Connections<S> {
         }
     }
 
-    /// How long connecting may take until the connection is ready; 1 s by default. After that the pod counts as refusing.
+    /// How long connecting may take until the connection is ready; 1 s by default. After that the pod counts as
+    /// refusing.
     ///
     /// A background attempt to reach a pod that refuses takes 5 s at most, including this and the wait.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
@@ -188,10 +191,10 @@ impl<S: Send + 'static> Connections<S> {
 
     /// How long a request waits for a connection while all of its pod's are in use; 1 s by default.
     ///
-    /// After that it goes to another pod that it hasn't waited for yet. If there is none, it stays in line, and looks again after
-    /// the same time. Once it has waited for the [ready timeout](crate::BalanceBuilder::ready_timeout) in all, it may try one more
-    /// pod that may have room, for as long as it takes to connect or wait in line there. Then it fails with
-    /// [`Error::is_busy`](crate::Error::is_busy).
+    /// After that it goes to another pod that it hasn't waited for yet. If there is none, it stays in line, and looks
+    /// again after the same time. Once it has waited for the [ready timeout](crate::BalanceBuilder::ready_timeout) in
+    /// all, it may try one more pod that may have room, for as long as it takes to connect or wait in line there. Then
+    /// it fails with [`Error::is_busy`](crate::Error::is_busy).
     ///
     /// A wait doesn't count against the pod, which gets requests as before. If all of a pod's connections are stuck,
     /// [outlier detection](crate::OutlierDetection) finds out.

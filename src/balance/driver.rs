@@ -245,8 +245,8 @@ where
         }
     }
 
-    /// Takes substitutes into a subset if too few of its pods accept requests, or lets them go. In rounds, because a substitute may be
-    /// known to refuse already: requests asked for it by name.
+    /// Takes substitutes into a subset if too few of its pods accept requests, or lets them go. In rounds, because a
+    /// substitute may be known to refuse already: requests asked for it by name.
     fn fit(&mut self) {
         let mut fitting = Fitting::default();
         while self.fit_once(&mut fitting) {
@@ -277,7 +277,8 @@ where
             self.registry.update(&shared.current, set, now, generator)
         });
         let update = catch_unwind(update);
-        // Without a part, the source's next answer is published. A part may change between answers, so it is chosen again soon.
+        // Without a part, the source's next answer is published. A part may change between answers, so it is chosen
+        // again soon.
         let is_missed = update.is_err() && self.part.is_some();
         self.chooses_at = is_missed.then(|| now + PUBLISH_AGAIN);
         let change = match update {
@@ -374,8 +375,8 @@ where
         }
     }
 
-    /// Handles all events that there are now. Health and the near endpoints' share are reviewed once after them, because a large
-    /// set that refuses makes an event for each endpoint.
+    /// Handles all events that there are now. Health and the near endpoints' share are reviewed once after them,
+    /// because a large set that refuses makes an event for each endpoint.
     fn on_events(&mut self, first: Event<S>) {
         self.has_heard = true;
         let mut is_of_endpoints = first.is_of_endpoint();

@@ -23,7 +23,8 @@ pub(super) struct Errand(Option<Box<Trip>>);
 #[derive(Default)]
 struct Trip {
     route: Route,
-    /// Set once a request for one pod waits for it, or any request has found an endpoint busy. The inner `None`: no deadline.
+    /// Set once a request for one pod waits for it, or any request has found an endpoint busy. The inner `None`: no
+    /// deadline.
     deadline: Option<Option<Instant>>,
     busy: Option<Box<BusyEndpoints>>,
     /// Once the background task has been told that there is no endpoint for it: whether the task has heard.
@@ -154,8 +155,8 @@ impl Errand {
         }
     }
 
-    /// Its time was over while it waited in line. The next endpoint may have room and only be connecting, so the request waits for
-    /// one more, unless all have been asked. The endpoint after that has to have room at once.
+    /// Its time was over while it waited in line. The next endpoint may have room and only be connecting, so the
+    /// request waits for one more, unless all have been asked. The endpoint after that has to have room at once.
     pub(super) fn is_late(&mut self) {
         if let Some(trip) = &mut self.0
             && let Some(busy) = &mut trip.busy
@@ -167,8 +168,8 @@ impl Errand {
         }
     }
 
-    /// The last endpoint that had no room, if at `endpoint` the request waits for room: because it is in line there, or because its
-    /// time is over. Otherwise `None`: `endpoint` may have room, and only not be ready yet.
+    /// The last endpoint that had no room, if at `endpoint` the request waits for room: because it is in line there, or
+    /// because its time is over. Otherwise `None`: `endpoint` may have room, and only not be ready yet.
     pub(super) fn waits_for_room(&self, endpoint: &Endpoint) -> Option<&Refusal> {
         let busy = self.0.as_ref()?.busy.as_ref()?;
         (busy.last.endpoint == *endpoint || busy.late == Late::Over).then_some(&busy.last)

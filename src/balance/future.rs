@@ -349,7 +349,8 @@ where
     let waiting = held.as_mut().expect(TAKEN);
     let beside = shared.pick_beside(&mut waiting.errand, &mut waiting.in_flight, busy);
     let Some((service, in_flight)) = beside else {
-        // It waits until its deadline, which may be new. The service is polled again, so that it registers this task's waker.
+        // It waits until its deadline, which may be new. The service is polled again, so that it registers this task's
+        // waker.
         *change = None;
         cx.waker().wake_by_ref();
         return Poll::Pending;

@@ -17,7 +17,8 @@ use crate::{
     signals::Signals,
 };
 
-/// How often the endpoints are reviewed while there are requests. A review of a large set takes longer, so it is less often.
+/// How often the endpoints are reviewed while there are requests. A review of a large set takes longer, so it is less
+/// often.
 const INTERVAL: Duration = Duration::from_millis(10);
 const LARGE: usize = 256;
 const LARGE_INTERVAL: Duration = Duration::from_millis(100);
@@ -32,7 +33,8 @@ pub(super) struct HealthMonitor {
     is_panic: bool,
     signals: Arc<Signals>,
     slow_start: SlowStart,
-    /// Failure penalties, in the order of their ends. Those of a member that has left stay until then, for a second at most.
+    /// Failure penalties, in the order of their ends. Those of a member that has left stay until then, for a second at
+    /// most.
     penalties: VecDeque<Penalty>,
     /// When the next review is due; `None` while there are no requests.
     next: Option<Instant>,
@@ -70,8 +72,8 @@ impl HealthMonitor {
             .min()
     }
 
-    /// Whether any endpoint is picked only because too few are healthy. False if all the others refuse requests: then the panic
-    /// changes nothing.
+    /// Whether any endpoint is picked only because too few are healthy. False if all the others refuse requests: then
+    /// the panic changes nothing.
     pub(super) fn is_panic(&self) -> bool {
         self.is_panic
     }
@@ -211,8 +213,8 @@ fn apply(decision: &Decision, member: &Member) -> bool {
     changed || decision.becomes_half_open
 }
 
-/// Takes an endpoint out, or back, by its health checks. A panic takes back endpoints that fail checks, but not those that have
-/// passed none yet. True if picks treat the endpoint differently from now on.
+/// Takes an endpoint out, or back, by its health checks. A panic takes back endpoints that fail checks, but not those
+/// that have passed none yet. True if picks treat the endpoint differently from now on.
 fn heed_checks(member: &Member, is_panic: bool) -> bool {
     let is_out = match member.stats().checked() {
         Checked::Passes => false,

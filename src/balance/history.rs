@@ -1,7 +1,7 @@
 //! What has happened to a balancer's endpoints and to its source, for [`Balance::explain`](super::Balance::explain).
 //!
-//! The background task writes here what it finds changed. Requests write the errors that they fail with, at most ten times a
-//! second for each endpoint. Picks don't use this.
+//! The background task writes here what it finds changed. Requests write the errors that they fail with, at most ten
+//! times a second for each endpoint. Picks don't use this.
 
 use std::{
     collections::{BTreeMap, VecDeque},

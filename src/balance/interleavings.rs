@@ -1,4 +1,5 @@
-//! A whole balancer in random interleavings: requests, discovery, the background task, and a clock that is advanced by hand.
+//! A whole balancer in random interleavings: requests, discovery, the background task, and a clock that is advanced by
+//! hand.
 //!
 //! If a request is lost, or waits for a lost endpoint, it never ends: the checker finds that all threads wait, or that
 //! the clock advances for ever.
@@ -46,7 +47,8 @@ struct Pod {
     unsent: Arc<Refusals>,
 }
 
-/// Which requests to refuse, from the lowest bit on: the first if bit 0 is set, and so on. The highest bit is for all after that.
+/// Which requests to refuse, from the lowest bit on: the first if bit 0 is set, and so on. The highest bit is for all
+/// after that.
 struct Refusals {
     bits: u32,
     next: AtomicUsize,

@@ -1,5 +1,5 @@
-//! Chooses the part of discovery's set that is the balancer's set, if it has a [`Subset`]. Stands between the source's answer and
-//! the registry.
+//! Chooses the part of discovery's set that is the balancer's set, if it has a [`Subset`]. Stands between the source's
+//! answer and the registry.
 //!
 //! ```text
 //!  source's answer ─▶ whole set ─▶ order of this client ─▶ as many as its extent says ─▶ registry
@@ -162,8 +162,8 @@ impl Part {
         }
     }
 
-    /// A request waits for this pod, at most until then. True if that may change the set. A name that no pod has doesn't change it,
-    /// because there may be any number of them.
+    /// A request waits for this pod, at most until then. True if that may change the set. A name that no pod has
+    /// doesn't change it, because there may be any number of them.
     pub(super) fn want(&mut self, pod: PodId, until: Instant, now: Instant) -> bool {
         if let Some(known) = self.wanted.get_mut(&pod) {
             // Another request may wait for longer.
@@ -244,7 +244,8 @@ impl Part {
         let indices: Vec<_> = (0..whole.len()).filter(is_here).collect();
         let endpoint = |&index: &usize| match is_chosen[index] {
             true => whole[index].clone(),
-            // It is here only because it is asked for, or for a broadcast. It gets other requests only as the last resort.
+            // It is here only because it is asked for, or for a broadcast. It gets other requests only as the last
+            // resort.
             false => whole[index].clone().with_weight(0),
         };
         let part: Vec<_> = indices.iter().map(endpoint).collect();

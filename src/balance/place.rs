@@ -22,11 +22,11 @@ pin_project! {
     /// Where a request stands.
     #[project = StateProjection]
     pub(super) enum State<S, F, Req> {
-        /// The endpoint that was picked is not ready yet; the request is still here. Boxed, because most are ready, and the state
-        /// of every request is moved.
+        /// The endpoint that was picked is not ready yet; the request is still here. Boxed, because most are ready, and
+        /// the state of every request is moved.
         Unsent { unready: Box<Unready<S, Req>> },
-        /// The endpoint has the request. This holds neither its service, which would keep a removed endpoint's connections open,
-        /// nor the balancer, which `Shared::of` finds by the guard.
+        /// The endpoint has the request. This holds neither its service, which would keep a removed endpoint's
+        /// connections open, nor the balancer, which `Shared::of` finds by the guard.
         Sent { #[pin] future: F, in_flight: Option<InFlight>, errand: Errand },
         /// No endpoint accepts requests.
         Waiting { waiting: Box<Waiting<S, Req>> },
@@ -42,8 +42,8 @@ impl<S, F, Req> State<S, F, Req> {
         Self::Failed { error }
     }
 
-    /// A request that has failed before any endpoint had it. A second try that finds no other endpoint is neither counted nor
-    /// recorded, because the first one goes on.
+    /// A request that has failed before any endpoint had it. A second try that finds no other endpoint is neither
+    /// counted nor recorded, because the first one goes on.
     #[cold]
     pub(super) fn unplaced(shared: &Shared<S>, errand: &mut Errand, error: Error) -> Self {
         let is_only_others = errand.route().is_only_others();
@@ -179,8 +179,8 @@ where
     }
 }
 
-/// Fails if the route leaves out a pod with an empty name. It comes from an unset variable, and the pod that was meant would get
-/// the request.
+/// Fails if the route leaves out a pod with an empty name. It comes from an unset variable, and the pod that was meant
+/// would get the request.
 pub(super) fn leaves_out_a_name(route: &Route) -> Result<(), Error> {
     match route.left_out().and_then(PodId::name) {
         Some("") => Err(Error::pod_unreachable("", PodState::NamelessLeftOut, None)),
@@ -188,8 +188,8 @@ pub(super) fn leaves_out_a_name(route: &Route) -> Result<(), Error> {
     }
 }
 
-/// Gives a request to the endpoint that has been picked for it, or to another one if that is busy. Gives the request back if one
-/// refuses it.
+/// Gives a request to the endpoint that has been picked for it, or to another one if that is busy. Gives the request
+/// back if one refuses it.
 #[inline]
 pub(super) fn offer<S, Req>(
     shared: &Arc<Shared<S>>,
@@ -203,7 +203,8 @@ where
     S::Error: Into<BoxError>,
 {
     loop {
-        // A waker that wakes nobody, because most are ready. Otherwise the request's own task polls again before it waits.
+        // A waker that wakes nobody, because most are ready. Otherwise the request's own task polls again before it
+        // waits.
         match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(())) => {
                 errand.sent();
@@ -241,8 +242,8 @@ where
     }
 }
 
-/// Gives back a request that its endpoint's `poll_ready` refused; fails the request if there is no runtime, which isn't the
-/// endpoint's fault.
+/// Gives back a request that its endpoint's `poll_ready` refused; fails the request if there is no runtime, which isn't
+/// the endpoint's fault.
 #[cold]
 pub(super) fn refuse<S, Req>(
     shared: &Shared<S>,
@@ -300,11 +301,12 @@ where
     place_errand(&shared, request, errand)
 }
 
-/// How many requests in a row an endpoint refuses before it is passed over. A single refusal may mean that it has just lowered
-/// its limit.
+/// How many requests in a row an endpoint refuses before it is passed over. A single refusal may mean that it has just
+/// lowered its limit.
 const REFUSED_IN_A_ROW: u32 = 3;
 
-/// The endpoint had the request, and failed. After some errors ([`Suspect`], repeated [`Refused`]) it is passed over as unreachable.
+/// The endpoint had the request, and failed. After some errors ([`Suspect`], repeated [`Refused`]) it is passed over as
+/// unreachable.
 fn fail<S, Req>(
     mut in_flight: InFlight,
     error: BoxError,

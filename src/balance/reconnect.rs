@@ -10,9 +10,9 @@
 //!       └───────────────────────────────────────────────────────── no, or it is accepted ────┘
 //! ```
 //!
-//! An attempt drives an endpoint's `poll_ready` in the background, so that no caller pays for finding out. For a service that
-//! connects there, that is proof enough. If a service has handed requests back, its readiness proves little, so it gets one
-//! request first, as a trial.
+//! An attempt drives an endpoint's `poll_ready` in the background, so that no caller pays for finding out. For a
+//! service that connects there, that is proof enough. If a service has handed requests back, its readiness proves
+//! little, so it gets one request first, as a trial.
 
 use std::time::Duration;
 
@@ -27,7 +27,8 @@ const MIN_PAUSE: Duration = Duration::from_millis(200);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 const JITTER: f64 = 0.2;
 
-/// The longest pause while requests wait for this endpoint, or for any: an endpoint that is back has to be found within a second.
+/// The longest pause while requests wait for this endpoint, or for any: an endpoint that is back has to be found within
+/// a second.
 const MAX_HURRIED_PAUSE: Duration = Duration::from_millis(500);
 
 /// Each endpoint that refuses adds this much to that pause, so that a large set isn't tried too often.

@@ -1,8 +1,8 @@
 //! All that the background task knows of the endpoints: one `Life` for each member.
 //!
-//! Discovery's answer is compared with the set before only once, when the next snapshot is written. What joins and leaves there
-//! joins and leaves here. Events find a member by its number, so an event of a member that has left finds nothing, even if
-//! another endpoint has its address now.
+//! Discovery's answer is compared with the set before only once, when the next snapshot is written. What joins and
+//! leaves there joins and leaves here. Events find a member by its number, so an event of a member that has left finds
+//! nothing, even if another endpoint has its address now.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -145,8 +145,8 @@ impl<S> Life<S> {
 
     /// Whether it accepts requests, or may accept them because it is new and not tried yet.
     ///
-    /// It goes by what is known of the endpoint, not by whether picks take it. A panic and the ejection limit depend on how many
-    /// members there are, and how many there are depends on this: going by picks would be a circle.
+    /// It goes by what is known of the endpoint, not by whether picks take it. A panic and the ejection limit depend on
+    /// how many members there are, and how many there are depends on this: going by picks would be a circle.
     pub(super) fn may_accept(&self) -> bool {
         let refuses = self.reconnect.as_ref().is_none_or(Reconnect::has_refused);
         let fails = self.check.as_ref().is_some_and(CheckState::has_failed);

@@ -91,8 +91,8 @@ impl Roster {
         self.route.is_empty() || !self.set.leaves_out(&self.route, target)
     }
 
-    /// The endpoints to send to now, including those outside of the balancer's subset. If there are none, waits for the first as
-    /// a request does, and fails as a request does.
+    /// The endpoints to send to now, including those outside of the balancer's subset. If there are none, waits for the
+    /// first as a request does, and fails as a request does.
     pub(crate) fn gather(&self) -> BoxFuture<'static, Result<Gathered, Error>> {
         self.set.clone().gather(self.route.clone())
     }

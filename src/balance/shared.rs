@@ -98,8 +98,8 @@ pub(super) struct Shared<S> {
     pub(super) starved: Step<Arc<Notify>>,
     /// Sent when the set has changed.
     pub(super) members: watch::Sender<()>,
-    /// Notified when a request that found no endpoint may find one now. Requests that wait are woken in the order in which they
-    /// came, and each holds a clone of the `Arc`: see `is_awaited`.
+    /// Notified when a request that found no endpoint may find one now. Requests that wait are woken in the order in
+    /// which they came, and each holds a clone of the `Arc`: see `is_awaited`.
     pub(super) changes: Step<Arc<Notify>>,
     pub(super) events: Step<mpsc::UnboundedSender<Event<S>>>,
     pub(super) ready_timeout: ReadyTimeout,
@@ -170,14 +170,15 @@ impl<S> Shared<S> {
         let _ = self.starter.set(Arc::downgrade(starter));
     }
 
-    /// Starts the background task, unless it runs. Each request that finds no endpoint calls this. False if there is no runtime
-    /// here to start it in.
+    /// Starts the background task, unless it runs. Each request that finds no endpoint calls this. False if there is no
+    /// runtime here to start it in.
     pub(super) fn start(&self) -> bool {
         let starter = self.starter.get().and_then(Weak::upgrade);
         starter.is_none_or(|starter| starter.start())
     }
 
-    /// The background task's runtime has ended. Wakes all that wait: they try again, and start the task in another runtime.
+    /// The background task's runtime has ended. Wakes all that wait: they try again, and start the task in another
+    /// runtime.
     pub(super) fn suspend(&self) {
         if !self.current.load().is_discovered() {
             self.cut_off.fetch_add(1, Ordering::AcqRel);
@@ -188,13 +189,14 @@ impl<S> Shared<S> {
         self.members.send_replace(());
     }
 
-    /// Compare it with a later value: they differ if the background task's runtime has ended meanwhile, before discovery's first
-    /// answer, so that the wait for this answer is lost.
+    /// Compare it with a later value: they differ if the background task's runtime has ended meanwhile, before
+    /// discovery's first answer, so that the wait for this answer is lost.
     pub(super) fn cut_off(&self) -> u64 {
         self.cut_off.load(Ordering::Acquire)
     }
 
-    /// Ends the wait in `poll_ready`, for good: from now on each request finds out in `call` whether there are endpoints.
+    /// Ends the wait in `poll_ready`, for good: from now on each request finds out in `call` whether there are
+    /// endpoints.
     pub(super) fn open(&self) {
         if !self.opened.swap(true, Ordering::AcqRel) {
             self.opening.notify_waiters();
@@ -274,8 +276,8 @@ impl<S> Shared<S> {
         self.keep_text(member.id(), &**error);
     }
 
-    /// Keeps the error's text as the endpoint's last one. `try_lock`, because requests mustn't wait for `explain`; and the text is
-    /// made only if it will be kept.
+    /// Keeps the error's text as the endpoint's last one. `try_lock`, because requests mustn't wait for `explain`; and
+    /// the text is made only if it will be kept.
     fn keep_text(&self, id: MemberId, error: &(dyn StdError + 'static)) {
         let now = Instant::now();
         let history = || self.history.as_ref()?.try_lock().ok();
@@ -350,8 +352,8 @@ impl<S> Shared<S> {
         }
     }
 
-    /// Records which endpoint a request goes to, and why, if its attempts are recorded. The pick went by the request's own route, or
-    /// by `beside`.
+    /// Records which endpoint a request goes to, and why, if its attempts are recorded. The pick went by the request's
+    /// own route, or by `beside`.
     pub(super) fn record_pick(
         &self,
         errand: &mut Errand,
@@ -442,7 +444,8 @@ impl<S: Send + Sync + 'static> Shared<S> {
         in_flight.member().signals().outage.end();
     }
 
-    /// The endpoint took the request of `in_flight`, whatever came of it: if it was a trial, the endpoint accepts requests again.
+    /// The endpoint took the request of `in_flight`, whatever came of it: if it was a trial, the endpoint accepts
+    /// requests again.
     #[inline]
     pub(super) fn end_trial(in_flight: &mut InFlight) {
         if in_flight.end_trial() {

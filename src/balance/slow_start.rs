@@ -1,8 +1,8 @@
 //! Slow start: a new endpoint's share grows with its age.
 //!
-//! The share grows linearly over the window, from a tenth to all of it, as in Envoy's slow start, which uses weights. Endpoints of
-//! discovery's first answer are not new. Slow start is suspended while most of the endpoints are new, because too few others
-//! could take their requests.
+//! The share grows linearly over the window, from a tenth to all of it, as in Envoy's slow start, which uses weights.
+//! Endpoints of discovery's first answer are not new. Slow start is suspended while most of the endpoints are new,
+//! because too few others could take their requests.
 
 use std::time::Duration;
 

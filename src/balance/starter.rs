@@ -1,5 +1,5 @@
-//! Where the background task runs: in the runtime that the balancer is built or first used in. When that has ended, or nobody
-//! drives it, the task moves to another one.
+//! Where the background task runs: in the runtime that the balancer is built or first used in. When that has ended, or
+//! nobody drives it, the task moves to another one.
 //!
 //! ```text
 //!            a runtime is there            its runtime ends
@@ -10,7 +10,8 @@
 //!                                  └───┘ (current-thread) one for a second: it goes on in that other one
 //! ```
 //!
-//! When the task moves, it keeps what it knows. What belongs to a runtime, such as timers and attempts under way, begins anew.
+//! When the task moves, it keeps what it knows. What belongs to a runtime, such as timers and attempts under way,
+//! begins anew.
 
 use std::{
     fmt,
@@ -44,8 +45,8 @@ pub(super) trait Background: Send + 'static {
     /// The task goes on in another runtime: what belonged to the last one is dead.
     fn moved(&mut self);
 
-    /// Makes a function that wakes the waiters when the task's runtime has ended, so that one of them starts the task in another
-    /// runtime. The function is called without any lock.
+    /// Makes a function that wakes the waiters when the task's runtime has ended, so that one of them starts the task
+    /// in another runtime. The function is called without any lock.
     fn suspended(&self) -> Box<dyn FnOnce()>;
 }
 

@@ -11,7 +11,8 @@ use crate::{
 /// One endpoint as [`Balance::endpoints`](super::Balance::endpoints) shows it.
 ///
 /// Its `Display` begins with what keeps requests away: `web-0 (10.244.1.7:80): far, unreachable, 0 in flight`. With a
-/// [`Subset`](crate::Subset), a pod outside of the subset has `weight 0`; it is in the set for requests by its name, or for a broadcast.
+/// [`Subset`](crate::Subset), a pod outside of the subset has `weight 0`; it is in the set for requests by its name, or
+/// for a broadcast.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EndpointStatus {
@@ -37,8 +38,8 @@ pub enum EndpointState {
     /// - it is slow ([`Hedge`](crate::Hedge#slow-pods)), until a trial request is answered in time;
     /// - its checks fail ([`HealthCheck`](crate::HealthCheck)), until they pass.
     Ejected(EjectionReason),
-    /// It is new, and gets no request before [it has passed a check](crate::HealthCheck::require_initial_pass) or, if the client
-    /// connects to pods ahead, before it is connected.
+    /// It is new, and gets no request before [it has passed a check](crate::HealthCheck::require_initial_pass) or, if
+    /// the client connects to pods ahead, before it is connected.
     Pending,
     /// It refused a request, and gets none until it accepts requests again.
     Unreachable,

@@ -64,8 +64,8 @@ impl<S: Clone> Shared<S> {
         wait.map(Placement::Waiting)
     }
 
-    /// For a request that finds no room at this endpoint: another one that it hasn't asked for room, if there is one. The request
-    /// waits up to the ready timeout in all, counted from when it began to wait.
+    /// For a request that finds no room at this endpoint: another one that it hasn't asked for room, if there is one.
+    /// The request waits up to the ready timeout in all, counted from when it began to wait.
     pub(super) fn pick_beside(
         &self,
         errand: &mut Errand,
@@ -114,8 +114,8 @@ impl<S: Clone> Shared<S> {
         Ok(until(change, Some(next)))
     }
 
-    /// With a subset, the background task may take in other pods for a request that would fail: waits, once, until the task has
-    /// heard of the request. The ready timeout doesn't bound this, because it is no wait for an endpoint.
+    /// With a subset, the background task may take in other pods for a request that would fail: waits, once, until the
+    /// task has heard of the request. The ready timeout doesn't bound this, because it is no wait for an endpoint.
     fn tell(&self, errand: &mut Errand) -> Option<BoxFuture<'static, ()>> {
         if !self.is_part || !self.current.load().is_discovered() {
             return None;
@@ -140,7 +140,8 @@ impl<S: Clone> Shared<S> {
 }
 
 impl<S> Shared<S> {
-    /// All endpoints that `route` doesn't leave out, as targets of one request each. Waits for the first as a request does.
+    /// All endpoints that `route` doesn't leave out, as targets of one request each. Waits for the first as a request
+    /// does.
     pub(super) async fn wait_for_targets(&self, route: &Route) -> Result<Vec<Target>, Error> {
         let cut_off = self.cut_off();
         loop {
@@ -243,8 +244,9 @@ impl<S> Shared<S> {
         until(self.next_change(), deadline)
     }
 
-    /// Until when a request that has been brought to `at` waits there: any request for room, a request for one pod also until the pod
-    /// is ready. Without a deadline if requests never wait: that is about endpoints that refuse, and this one hasn't.
+    /// Until when a request that has been brought to `at` waits there: any request for room, a request for one pod also
+    /// until the pod is ready. Without a deadline if requests never wait: that is about endpoints that refuse, and this
+    /// one hasn't.
     fn ready_deadline(&self, errand: &mut Errand, at: &Endpoint, now: Instant) -> Option<Instant> {
         if errand.waits_for_room(at).is_some() {
             return errand.deadline(|| None);
@@ -254,7 +256,8 @@ impl<S> Shared<S> {
         (is_bounded && is_for_one).then(|| errand.deadline(|| self.deadline(now)))?
     }
 
-    /// Until when a request waits that began to wait at `since`; `None` if there is no limit, or it is beyond the clock's range.
+    /// Until when a request waits that began to wait at `since`; `None` if there is no limit, or it is beyond the
+    /// clock's range.
     fn deadline(&self, since: Instant) -> Option<Instant> {
         match self.ready_timeout {
             ReadyTimeout::Bounded(timeout) => since.checked_add(timeout),
@@ -291,8 +294,8 @@ impl<S> Shared<S> {
         })
     }
 
-    /// Whether a request may go on waiting for its one pod. A pod that is asked for by name may be away, because a StatefulSet's
-    /// pods come back.
+    /// Whether a request may go on waiting for its one pod. A pod that is asked for by name may be away, because a
+    /// StatefulSet's pods come back.
     fn may_wait_for(
         &self,
         route: &Route,
@@ -395,8 +398,8 @@ impl<S> Shared<S> {
         refusing.find_map(|member| notes.refusals.get(&member.id()).cloned())
     }
 
-    /// Whether a request has been placed where it must not go, by what is known now: at a pod that it isn't for, or one that it
-    /// leaves out.
+    /// Whether a request has been placed where it must not go, by what is known now: at a pod that it isn't for, or one
+    /// that it leaves out.
     pub(super) fn is_lost(&self, route: &Route, in_flight: &InFlight) -> bool {
         if route.is_empty() {
             return false;
@@ -409,8 +412,8 @@ impl<S> Shared<S> {
         }
     }
 
-    /// If its time is up: the error of a request for one pod that waits until the pod is ready, or of any request that waits for
-    /// room.
+    /// If its time is up: the error of a request for one pod that waits until the pod is ready, or of any request that
+    /// waits for room.
     pub(super) fn is_over(&self, errand: &mut Errand, in_flight: &mut InFlight) -> Option<Error> {
         let now = Instant::now();
         let deadline = self.ready_deadline(errand, in_flight.endpoint(), now);

@@ -14,11 +14,12 @@ use crate::{
     outcome::{ByStatus, ClassifyHttp, Outcome},
 };
 
-/// A [`Completion`] that ends a request when the body of its HTTP response ends: at the end of the stream, at an error, or when
-/// it is dropped.
+/// A [`Completion`] that ends a request when the body of its HTTP response ends: at the end of the stream, at an error,
+/// or when it is dropped.
 ///
 /// The outcome goes by the status, [of HTTP and of gRPC](ByStatus), unless you give it your own
-/// [classifier](ClassifyHttp). A body that breaks off is a failure. If the body is dropped, the outcome of the head counts.
+/// [classifier](ClassifyHttp). A body that breaks off is a failure. If the body is dropped, the outcome of the head
+/// counts.
 #[derive(Clone, Copy, Debug, Default)]
 #[cfg_attr(docsrs, doc(cfg(feature = "http-body")))]
 pub struct OnBodyEnd<C = ByStatus>(C);

@@ -1,7 +1,7 @@
 //! A request's state so far, in one word.
 //!
-//! A guard is moved several times during a call, and two words are passed in registers: with a field for each part, a request took
-//! 20 ns longer.
+//! A guard is moved several times during a call, and two words are passed in registers: with a field for each part, a
+//! request took 20 ns longer.
 //!
 //! ```text
 //!  63                            24 23              8     7        6   5       3      2        1       0
@@ -37,8 +37,8 @@ const TICKS: u64 = u64::MAX >> SINCE;
 pub(super) struct RequestState(u64);
 
 impl RequestState {
-    /// A request that has just been picked. It may be a trial, of an endpoint that refuses requests or of one that is ejected
-    /// (`is_half_open`).
+    /// A request that has just been picked. It may be a trial, of an endpoint that refuses requests or of one that is
+    /// ejected (`is_half_open`).
     #[inline]
     pub(super) fn new(is_trial: bool, is_half_open: bool) -> Self {
         Self((u64::from(is_trial) * TRIAL) | (u64::from(is_half_open) * HALF_OPEN))
@@ -177,8 +177,8 @@ impl RequestState {
         self.waits().then(|| Duration::from_nanos(ticks << TICK))
     }
 
-    /// Whether its endpoint, which has begun `answers` answers by now, has begun none while it waited. Wrong in one of 65,536 cases,
-    /// because it compares 16 bits.
+    /// Whether its endpoint, which has begun `answers` answers by now, has begun none while it waited. Wrong in one of
+    /// 65,536 cases, because it compares 16 bits.
     pub(super) fn has_seen_none_of(self, answers: u32) -> bool {
         (self.0 >> ANSWERS) as u16 == answers as u16
     }

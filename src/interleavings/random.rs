@@ -18,8 +18,8 @@ use shuttle::{
 const ORDERS: usize = 1_000;
 const TIME: Duration = Duration::from_secs(4);
 
-/// How many orders are tried between checks of the clock. Shuttle's own time limit isn't used, because it prints a seed as if that
-/// order had failed.
+/// How many orders are tried between checks of the clock. Shuttle's own time limit isn't used, because it prints a seed
+/// as if that order had failed.
 const BATCH: usize = 50;
 
 /// The most interruptions in the right places that a fault may need to be found (PCT's depth).

@@ -1,13 +1,15 @@
 //! The 95th percentile of the times until an endpoint's answers begin, estimated in one word.
 //!
-//! Each sample moves the estimate by a factor: up by 19 steps if the sample is above it, otherwise down by one step.
-//! It settles where one of twenty samples is above (Ma, Muthukrishnan and Sandler, "Frugal Streaming for Estimating Quantiles",
-//! 2013). With these steps it is right to about a tenth. It grows tenfold after 26 samples that are above, and shrinks again after
-//! 480 below. How far a sample is above doesn't matter, so a request that was cut short counts as well as any.
+//! Each sample moves the estimate by a factor: up by 19 steps if the sample is above it, otherwise down by one step. It
+//! settles where one of twenty samples is above (Ma, Muthukrishnan and Sandler, "Frugal Streaming for Estimating
+//! Quantiles", 2013). With these steps it is right to about a tenth. It grows tenfold after 26 samples that are above,
+//! and shrinks again after 480 below. How far a sample is above doesn't matter, so a request that was cut short counts
+//! as well as any.
 //!
-//! The first samples include dials, TLS handshakes and cold caches, and may be a hundred times too large. So the steps are
-//! larger at first: 2/n at sample n, which undoes a factor of (n/20)² by then, a hundred by sample 200 (Robbins and Monro,
-//! "A Stochastic Approximation Method", 1951). No step more than doubles the estimate. From sample 420 on the steps are constant.
+//! The first samples include dials, TLS handshakes and cold caches, and may be a hundred times too large. So the steps
+//! are larger at first: 2/n at sample n, which undoes a factor of (n/20)² by then, a hundred by sample 200 (Robbins and
+//! Monro, "A Stochastic Approximation Method", 1951). No step more than doubles the estimate. From sample 420 on the
+//! steps are constant.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -96,7 +98,8 @@ mod tests {
 
     const MILLI: Duration = Duration::from_millis(1);
 
-    /// Adds exponentially distributed samples with a mean of `mean` milliseconds; their 95th percentile is 3.0 times that.
+    /// Adds exponentially distributed samples with a mean of `mean` milliseconds; their 95th percentile is 3.0 times
+    /// that.
     fn add(percentile: &Percentile, mean: f64, times: usize, rng: &mut SmallRng) {
         for _ in 0..times {
             let sample = -(1.0 - rng.random::<f64>()).ln() * mean;
@@ -118,8 +121,8 @@ mod tests {
         }
     }
 
-    /// The median of the estimates of many runs after `samples` samples, and their 5th and 95th percentiles, relative to the right
-    /// value. The first `slow` samples are a hundred times too large.
+    /// The median of the estimates of many runs after `samples` samples, and their 5th and 95th percentiles, relative
+    /// to the right value. The first `slow` samples are a hundred times too large.
     fn estimates(slow: usize, samples: usize) -> [f64; 3] {
         let run = |seed| {
             let (percentile, rng) = (Percentile::default(), &mut SmallRng::seed_from_u64(seed));

@@ -1,7 +1,8 @@
 //! Limits how many changes of single endpoints are logged as `info`.
 //!
-//! A thousand pods may refuse at once, and one may come and go many times a second. The first few changes of a minute are logged as
-//! `info`, one by one. The others are logged as `debug`, counted, and summed up in one `info` line when the minute is over.
+//! A thousand pods may refuse at once, and one may come and go many times a second. The first few changes of a minute
+//! are logged as `info`, one by one. The others are logged as `debug`, counted, and summed up in one `info` line when
+//! the minute is over.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -15,8 +16,8 @@ const PERIOD: Duration = Duration::from_secs(60);
 /// How many changes are logged in that time: more than a usual rollout of a few pods makes.
 const MOST: u32 = 20;
 
-/// How many panics are logged in that time. Their limit is their own, because a panic is about the whole set: changes of single
-/// endpoints shouldn't hide it.
+/// How many panics are logged in that time. Their limit is their own, because a panic is about the whole set: changes
+/// of single endpoints shouldn't hide it.
 const MOST_PANICS: u32 = 6;
 
 /// A change of an endpoint, or of the set.

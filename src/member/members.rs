@@ -15,8 +15,8 @@ use crate::{endpoint::Endpoint, latency::Latency};
 
 /// The endpoints that a [`Picker`](crate::Picker) chooses from, with their counters.
 ///
-/// They have indices from zero, in the order of their addresses. A set never changes: when endpoints join, leave or change their
-/// weights, the policy prepares a new picker for a new set. The counters change all the time.
+/// They have indices from zero, in the order of their addresses. A set never changes: when endpoints join, leave or
+/// change their weights, the policy prepares a new picker for a new set. The counters change all the time.
 #[derive(Debug)]
 pub struct Members {
     /// What is known of the endpoints now.

@@ -1,7 +1,7 @@
 //! An endpoint's request statistics, for the reviews of its health.
 //!
-//! Every request writes here, so a request does little: one addition when its answer begins and one read when it ends, if all is
-//! well. The background task reads the statistics, and does the rest.
+//! Every request writes here, so a request does little: one addition when its answer begins and one read when it ends,
+//! if all is well. The background task reads the statistics, and does the rest.
 
 use std::{fmt, time::Duration};
 
@@ -22,7 +22,8 @@ const MAX_PENALTIES: u32 = 64;
 /// An endpoint's request statistics.
 #[derive(Debug, Default)]
 pub(crate) struct RequestStats {
-    /// The number of answers that have begun, and the sum of the times until then. Never reset: reviews take differences.
+    /// The number of answers that have begun, and the sum of the times until then. Never reset: reviews take
+    /// differences.
     answers: AtomicU64,
     failures: AtomicU32,
     /// The failures without an answer.

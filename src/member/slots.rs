@@ -1,7 +1,7 @@
 //! The slots of packed status words.
 //!
-//! The lowest free slot is taken first, so that the words in use stay together. A member gives its slot back when its last
-//! request has ended and no snapshot has it any more: only then does the last holder drop it.
+//! The lowest free slot is taken first, so that the words in use stay together. A member gives its slot back when its
+//! last request has ended and no snapshot has it any more: only then does the last holder drop it.
 
 use std::{
     cmp::Reverse,

@@ -10,14 +10,15 @@
 //! Any flag makes the word larger than every word without one, so a plain minimum skips the endpoints that must not be
 //! picked, at no cost. All accesses are relaxed: the words order nothing but themselves.
 //!
-//! An endpoint is *unfit* if its checks fail, and *ejected* because of its requests; the two are independent.
-//! A trial is on offer while the endpoint is out, still in the set, and not unfit: an unfit endpoint comes back by its check.
+//! An endpoint is *unfit* if its checks fail, and *ejected* because of its requests; the two are independent. A trial
+//! is on offer while the endpoint is out, still in the set, and not unfit: an unfit endpoint comes back by its check.
 //!
-//! There are two layouts. If the policy reads all endpoints, the words are packed and count requests: 16 words to a cache line, and
-//! 16 lines to a block. A block is filled across its lines: the first 16 endpoints have a line each, so that threads don't take
-//! it from each other; with 256, every line is full, and least-connections reads sixteen endpoints for one line fetched.
-//! For other policies, each word is stored with its endpoint and counts nothing, which spares every request two atomic operations:
-//! a policy that looks at two endpoints reads the counts of their references.
+//! There are two layouts. If the policy reads all endpoints, the words are packed and count requests: 16 words to a
+//! cache line, and 16 lines to a block. A block is filled across its lines: the first 16 endpoints have a line each, so
+//! that threads don't take it from each other; with 256, every line is full, and least-connections reads sixteen
+//! endpoints for one line fetched. For other policies, each word is stored with its endpoint and counts nothing, which
+//! spares every request two atomic operations: a policy that looks at two endpoints reads the counts of their
+//! references.
 
 use super::slots::Slot;
 use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};

@@ -65,8 +65,8 @@ impl OutlierDetector {
         }
     }
 
-    /// How long an answer usually takes to begin: the median of the endpoints' means, averaged over the last reviews. `None` before
-    /// the first answer.
+    /// How long an answer usually takes to begin: the median of the endpoints' means, averaged over the last reviews.
+    /// `None` before the first answer.
     pub(crate) fn usual(&self) -> Option<Duration> {
         self.usual
     }
@@ -210,9 +210,9 @@ impl OutlierDetector {
         }
     }
 
-    /// Takes endpoints back if more are out than may be: the set has shrunk, or extra endpoints count now because none has weight
-    /// any more. Those that accept requests come first, and of those the ones whose next trial is nearest, because they have been out
-    /// for long or have failed less often. Not in a panic, when all of them serve anyway.
+    /// Takes endpoints back if more are out than may be: the set has shrunk, or extra endpoints count now because none
+    /// has weight any more. Those that accept requests come first, and of those the ones whose next trial is nearest,
+    /// because they have been out for long or have failed less often. Not in a panic, when all of them serve anyway.
     fn take_back_the_rest(&self, tally: &mut Tally, cases: &mut [Case<'_>], now: Instant) {
         if !tally.has_too_many_out(&self.settings) {
             return;
@@ -243,7 +243,8 @@ impl OutlierDetector {
 #[derive(Debug)]
 struct Tally {
     members: usize,
-    /// Those that are ejected. Endpoints that refuse, or fail their checks, don't use up room unless they are also ejected.
+    /// Those that are ejected. Endpoints that refuse, or fail their checks, don't use up room unless they are also
+    /// ejected.
     out: usize,
     /// Of these, the ones ejected for being slow.
     slow: usize,

@@ -51,7 +51,8 @@ pub(crate) struct EndpointHealth {
     lacks_room: bool,
 }
 
-/// The least number of waiting requests that make an endpoint unresponsive. Fewer may be the slow requests that there always are.
+/// The least number of waiting requests that make an endpoint unresponsive. Fewer may be the slow requests that there
+/// always are.
 const WAITING: u32 = 5;
 
 /// The least number of answers, on average for each other endpoint, while this one answers nothing.
@@ -289,7 +290,8 @@ impl EndpointHealth {
                 self.pause_late(now, rng);
             }
             (State::HalfOpen { .. }, Some(Verdict::GivenUp)) => {
-                // A trial that was given up proves little. The next one comes after a pause, or a hung endpoint would get them all.
+                // A trial that was given up proves little. The next one comes after a pause, or a hung endpoint would
+                // get them all.
                 let pause = AGAIN.saturating_mul(2_u32.saturating_pow(self.given_up));
                 self.given_up += 1;
                 let until = now + pause.min(settings.max_ejection);

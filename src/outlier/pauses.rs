@@ -18,8 +18,8 @@ const MIN_SLOW: Duration = Duration::from_millis(200);
 const MAX_SLOW: Duration = Duration::from_secs(5);
 const SLOW_JITTER: f64 = 0.2;
 
-/// A slow endpoint's pauses begin anew once it has served for this many times the last one. So an endpoint with hiccups now and
-/// then loses at most a fifth of its time, and isn't out for longer than a hiccup.
+/// A slow endpoint's pauses begin anew once it has served for this many times the last one. So an endpoint with hiccups
+/// now and then loses at most a fifth of its time, and isn't out for longer than a hiccup.
 const KEPT_UP: u32 = 4;
 
 /// The pauses of one endpoint, of one kind.

@@ -15,8 +15,8 @@ const ENOUGH: f64 = 5.0;
 /// The least number of requests by which the latest part of it is judged alone.
 const ENOUGH_OF_LATE: f64 = 20.0;
 
-/// How many standard deviations of a binomial distribution the latest part has to be below the rate. If an endpoint has 90 %
-/// successes, twenty requests are that far below 80 % once in 2,400 times, and more requests even less often.
+/// How many standard deviations of a binomial distribution the latest part has to be below the rate. If an endpoint has
+/// 90 % successes, twenty requests are that far below 80 % once in 2,400 times, and more requests even less often.
 const DOUBT: f64 = 2.0;
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -58,8 +58,8 @@ impl Window {
         last.failures = last.failures.saturating_add(failures);
     }
 
-    /// Whether the success rate is below `rate`, with enough requests to tell: over the whole window, or clearly over its latest
-    /// part. The latter is for an endpoint that was healthy for long, and has many old successes.
+    /// Whether the success rate is below `rate`, with enough requests to tell: over the whole window, or clearly over
+    /// its latest part. The latter is for an endpoint that was healthy for long, and has many old successes.
     pub(super) fn is_below(&self, rate: f64) -> bool {
         let (mut requests, mut failures) = (0.0, 0.0);
         for bucket in self.buckets.iter().rev() {

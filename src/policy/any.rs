@@ -145,7 +145,8 @@ impl AnyPicker {
         }
     }
 
-    /// How likely it chooses each endpoint for the next request, if that is known. For keyed policies, a request with a key.
+    /// How likely it chooses each endpoint for the next request, if that is known. For keyed policies, a request with a
+    /// key.
     pub(crate) fn shares(&self, members: &Members) -> Option<Vec<f64>> {
         match self {
             Self::RoundRobin(picker) => Some(picker.shares(members)),

@@ -1,12 +1,14 @@
 //! Requests of one key go to one endpoint.
 //!
-//! Endpoints have points on a [ring](ring), by their names, and a key belongs to the next point. Further on along the ring are its
-//! second choice, its third, and so on, so each key has its own order of preference. A pick goes along it past endpoints
-//! that are out, that are new and don't have this key yet, or that have more than their share of the requests.
+//! Endpoints have points on a [ring](ring), by their names, and a key belongs to the next point. Further on along the
+//! ring are its second choice, its third, and so on, so each key has its own order of preference. A pick goes along it
+//! past endpoints that are out, that are new and don't have this key yet, or that have more than their share of the
+//! requests.
 //!
 //! # Why a ring
 //!
-//! We chose it by `cargo bench --bench keyed`, with a million keys. Times are the fastest of four runs on a busy machine.
+//! We chose it by `cargo bench --bench keyed`, with a million keys. Times are the fastest of four runs on a busy
+//! machine.
 //!
 //! | | look-up with 3, 30, 1,000, 10,000 | to build 1,000 | memory of 1,000 | largest share of 10, 100, 1,000, to the mean | keys that move where one of 10, 100, 1,000 leaves, times n |
 //! | --- | --- | --- | --- | --- | --- |
@@ -17,14 +19,14 @@
 //! | anchor | 26, 26, 28, 31 ns | 0.03 ms | 46 KiB | 1.03, 1.03, 1.09 | 1.01, 1.01, 1.01 |
 //! | jump | 25, 44, 73, 88 ns | 0 | 8 KiB | 1.00, 1.02, 1.10 | 5.39, 50.5, 500 |
 //!
-//! Rendezvous hashing is the simplest, and exact with weights, but asks all endpoints: above some fifty it is slower. Maglev
-//! moves keys between endpoints that stay. Anchor depends on the order in which endpoints came and went, so two clients
-//! disagree. Jump depends on their numbers, so that only the last one may leave. Neither has weights. A ring has them, and gives
-//! the order of preference for free.
+//! Rendezvous hashing is the simplest, and exact with weights, but asks all endpoints: above some fifty it is slower.
+//! Maglev moves keys between endpoints that stay. Anchor depends on the order in which endpoints came and went, so two
+//! clients disagree. Jump depends on their numbers, so that only the last one may leave. Neither has weights. A ring
+//! has them, and gives the order of preference for free.
 //!
-//! A pick that goes past endpoints costs more than a look-up, because each endpoint that it asks is elsewhere in memory. If 1,000
-//! endpoints have four requests each and may have five, a pick takes 0.3 to 2 µs; if all requests have one key, it asks
-//! hundreds and takes longer.
+//! A pick that goes past endpoints costs more than a look-up, because each endpoint that it asks is elsewhere in
+//! memory. If 1,000 endpoints have four requests each and may have five, a pick takes 0.3 to 2 µs; if all requests have
+//! one key, it asks hundreds and takes longer.
 
 mod order;
 mod parts;
@@ -54,8 +56,8 @@ use crate::{
 /// Mirrokni, Thorup and Zadimoghaddam's example; HAProxy's and Envoy's documentation name 1.25 to 1.5.
 const LOAD_FACTOR: f64 = 1.25;
 
-/// How many points a pick passes on the ring, for each endpoint of the set, before it asks all endpoints. If it has found none by
-/// then, nearly all endpoints are out, and it would walk the whole ring.
+/// How many points a pick passes on the ring, for each endpoint of the set, before it asks all endpoints. If it has
+/// found none by then, nearly all endpoints are out, and it would walk the whole ring.
 const STEPS: usize = 4;
 
 /// How many endpoints' requests are summed up for each pick, on average. In a larger set only some picks do the sum, in
@@ -86,21 +88,23 @@ const COUNTED_BY_EACH: usize = 32;
 ///
 /// With the HTTP client, set the key with `.key("user-42")`, or let the client find it (`ClientBuilder::key_from`).
 ///
-/// - **Pods are known by [name](Endpoint::stable_name)**, and a name alone decides which keys a pod gets: clients that don't know
-///   of each other agree, on any platform and with any version of this crate. When a StatefulSet's pod comes back, it has its keys
-///   again, wherever it runs. The source must report names: SRV records do for a StatefulSet's pods, and
-///   EndpointSlices do for all. A Deployment's pods have new names each time, and A records have none. Endpoints of the same name
-///   count as one; the second gets what the first doesn't accept. [`hash_key`](Self::hash_key) sets other names.
-/// - **While an endpoint is out** (ejected, refusing, failing its checks or gone), each of its keys goes to the key's own second
-///   choice, and comes back afterwards. No other key moves. The [trial](crate::OutlierDetection) of an ejected endpoint is a request
-///   of its own keys. A retry that [avoids](Route::avoid) an endpoint, and a request that [leaves one out](Route::leave_out), also
-///   go to the key's next choice.
+/// - **Pods are known by [name](Endpoint::stable_name)**, and a name alone decides which keys a pod gets: clients that
+///   don't know of each other agree, on any platform and with any version of this crate. When a StatefulSet's pod comes
+///   back, it has its keys again, wherever it runs. The source must report names: SRV records do for a StatefulSet's
+///   pods, and EndpointSlices do for all. A Deployment's pods have new names each time, and A records have none.
+///   Endpoints of the same name count as one; the second gets what the first doesn't accept.
+///   [`hash_key`](Self::hash_key) sets other names.
+/// - **While an endpoint is out** (ejected, refusing, failing its checks or gone), each of its keys goes to the key's
+///   own second choice, and comes back afterwards. No other key moves. The [trial](crate::OutlierDetection) of an
+///   ejected endpoint is a request of its own keys. A retry that [avoids](Route::avoid) an endpoint, and a request that
+///   [leaves one out](Route::leave_out), also go to the key's next choice.
 /// - **When one of n endpoints joins or leaves**, only its own keys move: 1/n of all.
-/// - **No endpoint drowns** in a hot key: it takes at most `⌈1.25 × (requests in flight + 1) × its share⌉` requests, where its share
-///   is its part of the weights of all available endpoints. The excess goes to its keys' next choices
-///   ([`load_factor`](Self::load_factor)). Under little load that is one request at a time: a second request of a key at the same
-///   time goes elsewhere. Requests in flight are counted as by [`Members::load`], without those at endpoints of
-///   weight zero. With up to 32 endpoints the sum is exact; with n > 32, a pick uses one that is n/32 picks old, on average.
+/// - **No endpoint drowns** in a hot key: it takes at most `⌈1.25 × (requests in flight + 1) × its share⌉` requests,
+///   where its share is its part of the weights of all available endpoints. The excess goes to its keys' next choices
+///   ([`load_factor`](Self::load_factor)). Under little load that is one request at a time: a second request of a key
+///   at the same time goes elsewhere. Requests in flight are counted as by [`Members::load`], without those at
+///   endpoints of weight zero. With up to 32 endpoints the sum is exact; with n > 32, a pick uses one that is n/32
+///   picks old, on average.
 /// - **Weights**: shares are in proportion to [`Endpoint::weight`]. When one changes, at most about twice as many keys move as
 ///   have to. An endpoint with a weight of zero gets keys when no other accepts any.
 /// - **Slow start**: the keys of a [new endpoint](crate::BalanceBuilder::slow_start) move to it one by one, each once, and until
@@ -113,9 +117,9 @@ const COUNTED_BY_EACH: usize = 32;
 /// A key never causes an error: while no endpoint accepts its request, the request waits as any other does
 /// ([ready timeout](crate::BalanceBuilder::ready_timeout)). A cancelled request makes room at once.
 ///
-/// Shares of keys are nearly even: of 1,000,000 keys, the endpoint with the most has 1.06 times the mean among 10 endpoints, and
-/// 1.18 times the mean among 1,000. A ring takes 4.5 KiB for each endpoint, and is built in the background: 5 ms for a change
-/// among 1,000.
+/// Shares of keys are nearly even: of 1,000,000 keys, the endpoint with the most has 1.06 times the mean among 10
+/// endpoints, and 1.18 times the mean among 1,000. A ring takes 4.5 KiB for each endpoint, and is built in the
+/// background: 5 ms for a change among 1,000.
 #[derive(Clone)]
 pub struct ConsistentHash {
     load_factor: Option<f64>,
@@ -133,18 +137,19 @@ impl ConsistentHash {
         }
     }
 
-    /// The most requests that an endpoint gets by keys, as a multiple of its share of the requests in flight; 1.25 by default, at
-    /// least 1. `None` for no limit.
+    /// The most requests that an endpoint gets by keys, as a multiple of its share of the requests in flight; 1.25 by
+    /// default, at least 1. `None` for no limit.
     ///
     /// The closer to 1, the more keys are away from home under load. While there are fewer requests in flight than
-    /// endpoints, an endpoint takes one at a time: a second one of the same key goes to its second choice. (Mirrokni, Thorup,
-    /// Zadimoghaddam: "Consistent Hashing with Bounded Loads", 2016.)
+    /// endpoints, an endpoint takes one at a time: a second one of the same key goes to its second choice. (Mirrokni,
+    /// Thorup, Zadimoghaddam: "Consistent Hashing with Bounded Loads", 2016.)
     pub fn load_factor(mut self, factor: impl Into<Option<f64>>) -> Self {
         self.load_factor = factor.into().map(|factor| factor.max(1.0));
         self
     }
 
-    /// The name that an endpoint is hashed by, in place of its [stable name](Endpoint::stable_name). Must be the same in all clients.
+    /// The name that an endpoint is hashed by, in place of its [stable name](Endpoint::stable_name). Must be the same
+    /// in all clients.
     ///
     /// ```
     /// use tower_headless::ConsistentHash;
@@ -290,7 +295,8 @@ impl Picker {
         load == 0 || f64::from(load) < allowance() * f64::from(self.nodes[index].weight)
     }
 
-    /// The first in the key's order that accepts the request, if none has room, or the chosen one has just become unavailable.
+    /// The first in the key's order that accepts the request, if none has room, or the chosen one has just become
+    /// unavailable.
     #[cold]
     fn pick_any(&self, key: u64, members: &Members, route: &Route) -> Option<usize> {
         let accepts =
@@ -314,8 +320,8 @@ impl Picker {
             .or_else(|| self.choose_of_all(key, which))
     }
 
-    /// Of all endpoints that `which` allows, the one with the shortest time, a hash of key and endpoint (weighted rendezvous hashing;
-    /// Schindelhauer and Schomaker, "Weighted Distributed Hash Tables", 2005).
+    /// Of all endpoints that `which` allows, the one with the shortest time, a hash of key and endpoint (weighted
+    /// rendezvous hashing; Schindelhauer and Schomaker, "Weighted Distributed Hash Tables", 2005).
     #[cold]
     fn choose_of_all(&self, key: u64, mut which: impl FnMut(usize) -> bool) -> Option<usize> {
         let all = self.nodes.iter().enumerate();
@@ -376,8 +382,8 @@ impl Bound {
     /// [`allowance`](Self::allowance), counted now.
     fn count(&self, members: &Members) -> f64 {
         let (requests, available) = members.available_load();
-        // Requests at endpoints without weight were for them by name, or no other took them. Saturating, because the two sums are
-        // read at different times.
+        // Requests at endpoints without weight were for them by name, or no other took them. Saturating, because the
+        // two sums are read at different times.
         let requests = requests.saturating_sub(members.weightless_load());
         let weight = if available == members.len() {
             self.weight
@@ -393,8 +399,8 @@ fn fraction(hash: u64) -> f64 {
     (hash >> 11) as f64 / (1_u64 << 53) as f64
 }
 
-/// An exponentially distributed time, from a hash: −ln of a fraction, to within a millionth. Only by arithmetic that gives the
-/// same result on every platform; std's logarithm doesn't.
+/// An exponentially distributed time, from a hash: −ln of a fraction, to within a millionth. Only by arithmetic that
+/// gives the same result on every platform; std's logarithm doesn't.
 fn time(hash: u64) -> f64 {
     let zeros = hash.leading_zeros().min(63);
     // Between 1 and 2.

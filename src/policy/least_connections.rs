@@ -1,9 +1,9 @@
 //! The endpoint with the fewest requests in flight.
 //!
-//! In a set of up to [`EXACT`] endpoints, a pick reads every counter and takes the minimum; ties are broken uniformly at random.
-//! Reading costs 0.2 to 0.4 ns an endpoint, because the counters are packed ([`crate::member`]). In a larger set, it takes the best
-//! of [`SAMPLE`] distinct endpoints, at a constant cost: that has most of the benefit of the full scan (Mitzenmacher, "The Power of
-//! Two Choices in Randomized Load Balancing", 2001).
+//! In a set of up to [`EXACT`] endpoints, a pick reads every counter and takes the minimum; ties are broken uniformly
+//! at random. Reading costs 0.2 to 0.4 ns an endpoint, because the counters are packed ([`crate::member`]). In a larger
+//! set, it takes the best of [`SAMPLE`] distinct endpoints, at a constant cost: that has most of the benefit of the
+//! full scan (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001).
 
 use rand::{Rng, RngExt, seq::IteratorRandom};
 
@@ -13,9 +13,9 @@ use super::{
 };
 use crate::member::{FLAGGED, Members};
 
-/// The largest set that is scanned whole. By `cargo bench --bench pick`, the scan costs as much as the sample at about 190
-/// endpoints on one machine and about 300 on another. At 256 it costs 25 ns more on the first. Its exactness is worth that: a
-/// spread of 1 in flight instead of 3.
+/// The largest set that is scanned whole. By `cargo bench --bench pick`, the scan costs as much as the sample at about
+/// 190 endpoints on one machine and about 300 on another. At 256 it costs 25 ns more on the first. Its exactness is
+/// worth that: a spread of 1 in flight instead of 3.
 const EXACT: usize = 256;
 
 /// How many endpoints are looked at in a larger set.
@@ -30,8 +30,8 @@ const ATTEMPTS: usize = 8;
 
 /// Each request goes to the endpoint with the fewest requests in flight from this balancer.
 ///
-/// If [weights](crate::Endpoint::weight) differ, the requests in flight are divided by the weight, and ties are broken in proportion
-/// to the weights: so an idle set shares out its requests in proportion.
+/// If [weights](crate::Endpoint::weight) differ, the requests in flight are divided by the weight, and ties are broken
+/// in proportion to the weights: so an idle set shares out its requests in proportion.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LeastConnections(());
 
@@ -112,8 +112,8 @@ impl Picker {
 /// The largest set whose samples are all gone through: their number grows with its square.
 const COUNTED: usize = 1_024;
 
-/// How likely each endpoint is the least loaded of a sample, ties broken uniformly; and how likely a sample has none that is
-/// available. It goes through all samples that [`least_of_sample`] may draw.
+/// How likely each endpoint is the least loaded of a sample, ties broken uniformly; and how likely a sample has none
+/// that is available. It goes through all samples that [`least_of_sample`] may draw.
 fn of_samples(loads: &[Option<f64>]) -> (Vec<f64>, f64) {
     let len = loads.len();
     let (mut shares, mut none) = (vec![0.0; len], 0.0);
@@ -145,8 +145,8 @@ fn sample(len: usize, start: usize, stride: usize) -> [usize; SAMPLE] {
     })
 }
 
-/// The least loaded endpoint by the members' own counters. The status words don't count requests if a policy from outside wraps
-/// this one.
+/// The least loaded endpoint by the members' own counters. The status words don't count requests if a policy from
+/// outside wraps this one.
 #[cold]
 fn pick_unpacked(
     weights: Option<&Weights>,
@@ -256,7 +256,8 @@ fn least_weighted(weights: &Weights, members: &Members, rng: &mut impl Rng) -> O
     Some(Least { index, word })
 }
 
-/// The least loaded for its weight of [`SAMPLE`] endpoints, drawn in proportion to their weights; the first one if tied.
+/// The least loaded for its weight of [`SAMPLE`] endpoints, drawn in proportion to their weights; the first one if
+/// tied.
 fn least_of_drawn(weights: &Weights, members: &Members, rng: &mut impl Rng) -> Option<Least> {
     let mut least = None;
     let mut member = Weighted::MAX;

@@ -1,8 +1,8 @@
 //! The one of two random endpoints that answers sooner.
 //!
-//! An endpoint's cost is its average time to the first byte, in which peaks count at once, times its requests in flight plus one
-//! (Finagle's `p2cPeakEwma`, linkerd's balancer). If the latency of one of the two is unknown, only their requests in flight are
-//! compared.
+//! An endpoint's cost is its average time to the first byte, in which peaks count at once, times its requests in flight
+//! plus one (Finagle's `p2cPeakEwma`, linkerd's balancer). If the latency of one of the two is unknown, only their
+//! requests in flight are compared.
 
 use std::time::Duration;
 
@@ -21,20 +21,20 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// Each request goes to the one of two random endpoints whose answer is likely to begin sooner.
 ///
-/// That is the one with the smaller cost: its average time to the first byte, times its requests in flight from this balancer plus
-/// one.
+/// That is the one with the smaller cost: its average time to the first byte, times its requests in flight from this
+/// balancer plus one.
 ///
-/// - A sample above the average replaces it; one below moves it by 1 − e^(−Δt/[decay](Self::decay)), where Δt is the time since the
-///   average last moved.
+/// - A sample above the average replaces it; one below moves it by 1 − e^(−Δt/[decay](Self::decay)), where Δt is the
+///   time since the average last moved.
 /// - A request that fails counts as slow: at least four times the usual time.
 /// - While an endpoint has requests and answers none, it counts as at least as slow as that has lasted.
 /// - A new endpoint starts with the typical average of the others.
-/// - No average is above ten times the typical one. An endpoint that gets no requests becomes cheaper with time, so that each is
-///   tried from time to time.
+/// - No average is above ten times the typical one. An endpoint that gets no requests becomes cheaper with time, so
+///   that each is tried from time to time.
 ///
-/// If [weights](crate::Endpoint::weight) differ, endpoints are drawn in proportion to them, and the requests in flight are
-/// multiplied by the mean weight and divided by the endpoint's. A weight doesn't guarantee a share: an endpoint that answers later
-/// gets less.
+/// If [weights](crate::Endpoint::weight) differ, endpoints are drawn in proportion to them, and the requests in flight
+/// are multiplied by the mean weight and divided by the endpoint's. A weight doesn't guarantee a share: an endpoint
+/// that answers later gets less.
 #[derive(Clone, Copy, Debug)]
 pub struct PeakEwma {
     decay: Duration,
@@ -52,9 +52,9 @@ impl PeakEwma {
 
     /// After which time a past latency counts by 1/e, 37 %; 10 s by default, from 1 ms to a day.
     ///
-    /// If the other endpoints' latencies are steady, even the slowest endpoint gets requests again after 2.3 times this at the
-    /// latest. If the others have just become n times faster, it takes ln(n) times this longer, until their old latencies are
-    /// forgotten.
+    /// If the other endpoints' latencies are steady, even the slowest endpoint gets requests again after 2.3 times this
+    /// at the latest. If the others have just become n times faster, it takes ln(n) times this, until their old
+    /// latencies are forgotten.
     pub fn decay(mut self, decay: Duration) -> Self {
         self.decay = decay.clamp(MIN_DECAY, DAY);
         self

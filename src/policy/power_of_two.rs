@@ -1,18 +1,19 @@
 //! The one of two random endpoints that has fewer requests in flight.
 //!
-//! Two choices have most of the benefit of looking at all endpoints (Mitzenmacher, "The Power of Two Choices in Randomized Load
-//! Balancing", 2001), at a cost that doesn't grow with the set. The two are distinct: otherwise, in a set of three, an endpoint
-//! that hangs would be its own alternative in one pick of nine.
+//! Two choices have most of the benefit of looking at all endpoints (Mitzenmacher, "The Power of Two Choices in
+//! Randomized Load Balancing", 2001), at a cost that doesn't grow with the set. The two are distinct: otherwise, in a
+//! set of three, an endpoint that hangs would be its own alternative in one pick of nine.
 
 use rand::Rng;
 
 use super::{begin_or_any, pair::Pair, shares, weights::Weights};
 use crate::member::Members;
 
-/// Each request goes to the less loaded of two random endpoints: the one with fewer requests in flight from this balancer.
+/// Each request goes to the less loaded of two random endpoints: the one with fewer requests in flight from this
+/// balancer.
 ///
-/// If [weights](crate::Endpoint::weight) differ, endpoints are drawn in proportion to them, and the requests in flight are divided by
-/// the weight.
+/// If [weights](crate::Endpoint::weight) differ, endpoints are drawn in proportion to them, and the requests in flight
+/// are divided by the weight.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PowerOfTwo(());
 

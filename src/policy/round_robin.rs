@@ -17,8 +17,8 @@ use crate::member::Members;
 
 /// Each request goes to the next endpoint in the order of their addresses, beginning at a random one.
 ///
-/// If [weights](crate::Endpoint::weight) differ, each endpoint has turns in proportion, spread evenly over a round of at most 4,096
-/// turns, or four for each endpoint of a large set.
+/// If [weights](crate::Endpoint::weight) differ, each endpoint has turns in proportion, spread evenly over a round of
+/// at most 4,096 turns, or four for each endpoint of a large set.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RoundRobin(());
 
@@ -59,8 +59,8 @@ impl Picker {
         }
     }
 
-    /// The next turn of `endpoint`, if `turn` of the `many` turns of the old round have been taken. In integers, because a fraction
-    /// might come out one turn early.
+    /// The next turn of `endpoint`, if `turn` of the `many` turns of the old round have been taken. In integers,
+    /// because a fraction might come out one turn early.
     fn next(&self, endpoint: usize, turn: usize, many: usize) -> usize {
         let Some(turns) = &self.weighted else {
             return endpoint;

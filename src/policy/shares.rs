@@ -77,8 +77,8 @@ pub(super) fn of_two_compared(weights: &[f64], is_less: impl Fn(usize, usize) ->
     shares
 }
 
-/// The cheapest of `draws` draws in proportion to `weights`, with repetitions. Endpoints without a cost are drawn but never chosen.
-/// The second result is the probability that no draw has a cost.
+/// The cheapest of `draws` draws in proportion to `weights`, with repetitions. Endpoints without a cost are drawn but
+/// never chosen. The second result is the probability that no draw has a cost.
 pub(super) fn of_many(weights: &[f64], costs: &[Option<f64>], draws: i32) -> (Vec<f64>, f64) {
     let (all, order) = drawn(weights);
     let mut shares = vec![0.0; weights.len()];

@@ -66,7 +66,8 @@ impl Weights {
         chosen
     }
 
-    /// Draws an available endpoint and counts a request in: in proportion to the weights, or uniformly if they are all zero.
+    /// Draws an available endpoint and counts a request in: in proportion to the weights, or uniformly if they are all
+    /// zero.
     pub(super) fn any_available(&self, members: &Members, rng: &mut impl Rng) -> Option<usize> {
         let chosen = self.choose(members, rng, |_| true).or_else(|| {
             let available = (0..members.len()).filter(|&index| members.is_available(index));

@@ -141,7 +141,8 @@ impl<S> Snapshot<S> {
         endpoints.filter(|it| !route.leaves_out(it)).count()
     }
 
-    /// Whether some endpoint is available that `route` doesn't avoid. For a second try, a slow one or one with a trial will do, too.
+    /// Whether some endpoint is available that `route` doesn't avoid. For a second try, a slow one or one with a trial
+    /// will do, too.
     pub(crate) fn has_other(&self, route: &Route) -> bool {
         let is_second = route.is_second_try();
         let mut all = 0..self.members.len();
@@ -163,9 +164,9 @@ impl<S> Snapshot<S> {
 
     /// Chooses an endpoint by the policy, but not the one that is left out.
     ///
-    /// A keyed policy passes it over by itself. Any other policy doesn't know of it, and is asked again if it chose that one: round
-    /// robin goes on to the next. A load-aware policy may choose it each time, because it never has requests; then the less loaded of
-    /// two random others gets the request.
+    /// A keyed policy passes it over by itself. Any other policy doesn't know of it, and is asked again if it chose
+    /// that one: round robin goes on to the next. A load-aware policy may choose it each time, because it never has
+    /// requests; then the less loaded of two random others gets the request.
     fn pick_other(&self, route: &Route, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
         let mut warming = false;
         if self.signals.has_flags() {
@@ -191,7 +192,8 @@ impl<S> Snapshot<S> {
         self.pick_last(route, rng)
     }
 
-    /// The preferred pod, if it accepts requests or has a trial on offer. Also if it is only slow, unless this is a second try.
+    /// The preferred pod, if it accepts requests or has a trial on offer. Also if it is only slow, unless this is a
+    /// second try.
     fn pick_preferred(&self, pod: &PodId, route: &Route) -> Option<Picked<'_, S>> {
         self.indices_of(pod).find_map(|index| {
             if route.avoids(self.members.endpoint(index)) {
@@ -219,8 +221,8 @@ impl<S> Snapshot<S> {
         Some(self.picked(index, false))
     }
 
-    /// Chooses an endpoint for a second try if none is available: one with a trial on offer, else one that is only slow.
-    /// The first try seems to hang, so either is more likely to answer.
+    /// Chooses an endpoint for a second try if none is available: one with a trial on offer, else one that is only
+    /// slow. The first try seems to hang, so either is more likely to answer.
     fn pick_passed_over(&self, route: &Route, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
         let others = (0..self.members.len()).filter(|&index| self.may_be_other(route, index));
         let tried = others
@@ -239,8 +241,8 @@ impl<S> Snapshot<S> {
         &self.members()[index]
     }
 
-    /// Chooses the less loaded for its weight of two random endpoints that aren't avoided. Retries don't use up a turn of the policy's:
-    /// otherwise the neighbour of a failing endpoint would lose its turns.
+    /// Chooses the less loaded for its weight of two random endpoints that aren't avoided. Retries don't use up a turn
+    /// of the policy's: otherwise the neighbour of a failing endpoint would lose its turns.
     fn pick_avoiding(&self, route: &Route, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
         // A second try should go where an answer is likely, so it isn't a trial if another endpoint is available.
         if self.signals.heed_if_any() && !route.is_only_others() {
@@ -255,8 +257,8 @@ impl<S> Snapshot<S> {
         self.pick_any_of(rng, |index| self.may_be_other(route, index))
     }
 
-    /// The less loaded for its weight of two random endpoints that `which` allows; split between near and far as usual, if both have
-    /// any.
+    /// The less loaded for its weight of two random endpoints that `which` allows; split between near and far as usual,
+    /// if both have any.
     pub(super) fn pick_any_of(
         &self,
         rng: &mut impl Rng,
@@ -295,8 +297,8 @@ impl<S> Snapshot<S> {
             .then(|| self.picked(chosen, false))
     }
 
-    /// Whether a request that avoids others may go to this endpoint. An endpoint of weight zero is the last resort, and gets no
-    /// second tries.
+    /// Whether a request that avoids others may go to this endpoint. An endpoint of weight zero is the last resort, and
+    /// gets no second tries.
     fn may_be_other(&self, route: &Route, index: usize) -> bool {
         !route.avoids(self.members.endpoint(index))
             && (self.members.counts(index) || !route.is_only_others())

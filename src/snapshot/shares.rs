@@ -7,7 +7,8 @@ use super::{Snapshot, warm_up::ATTEMPTS};
 use crate::policy::{Picker, Ring};
 
 impl<S> Snapshot<S> {
-    /// What part of the next requests each endpoint gets, if that is known. Under a keyed policy, of the requests with keys.
+    /// What part of the next requests each endpoint gets, if that is known. Under a keyed policy, of the requests with
+    /// keys.
     pub(crate) fn shares(&self) -> Option<Vec<f64>> {
         let shares = match &self.pickers.split {
             None => self.pickers.whole.shares(&self.members),
@@ -42,7 +43,8 @@ impl<S> Snapshot<S> {
         Some(are_ejected.into_iter().map(share).collect())
     }
 
-    /// Each endpoint's part of all keys if all are well, and in how many ranges; `None` unless the policy is `ConsistentHash`.
+    /// Each endpoint's part of all keys if all are well, and in how many ranges; `None` unless the policy is
+    /// `ConsistentHash`.
     pub(crate) fn key_homes(&self) -> Option<Vec<(f64, usize)>> {
         let mut ranges = vec![0; self.members.len()];
         let counted = std::cell::RefCell::new(&mut ranges);
@@ -83,8 +85,8 @@ impl<S> Snapshot<S> {
         shares
     }
 
-    /// Slow start under a load-aware policy: a new endpoint that isn't drawn, or has its part of the load, leaves its request to
-    /// another one.
+    /// Slow start under a load-aware policy: a new endpoint that isn't drawn, or has its part of the load, leaves its
+    /// request to another one.
     fn warmed_by_load(&self, shares: &[f64]) -> Vec<f64> {
         let mut warmed = shares.to_vec();
         let new: Vec<_> = (0..shares.len())
@@ -147,7 +149,8 @@ impl<S> Snapshot<S> {
         let pair = (is_drawn - is_alone) / (count * (count - 1.0)).max(1.0);
         let mut above = 0.0;
         for alike in others.chunk_by_mut(|one, other| one.load == other.load) {
-            // If drawn first, they also win against those with the same load; if drawn second, only against those above.
+            // If drawn first, they also win against those with the same load; if drawn second, only against those
+            // above.
             let others_alike = alike.len() as f64 - 1.0;
             let wins = (above + others_alike) + above;
             for other in &mut *alike {

@@ -1,9 +1,9 @@
 //! Picks while some endpoint is new and gets only a part of its share (slow start).
 //!
-//! If a policy that takes turns or draws chooses a new endpoint too often, it is asked again. A load-aware policy
-//! would choose the same endpoint again. So the new endpoint gets the request only if its load is within its part of another
-//! endpoint's load; otherwise the other one does. A keyed policy handles slow start by itself, because a key that moved back
-//! and forth would be in two places.
+//! If a policy that takes turns or draws chooses a new endpoint too often, it is asked again. A load-aware policy would
+//! choose the same endpoint again. So the new endpoint gets the request only if its load is within its part of another
+//! endpoint's load; otherwise the other one does. A keyed policy handles slow start by itself, because a key that moved
+//! back and forth would be in two places.
 
 use rand::{Rng, RngExt};
 

@@ -1,5 +1,5 @@
-//! Why a pick chose its endpoint: found out afterwards, for the few requests whose attempts are recorded, so that picks needn't
-//! remember.
+//! Why a pick chose its endpoint: found out afterwards, for the few requests whose attempts are recorded, so that picks
+//! needn't remember.
 
 use super::Snapshot;
 use crate::{attempts::PickReason, in_flight::InFlight, route::Route};

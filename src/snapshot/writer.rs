@@ -90,8 +90,8 @@ impl<M> Writer<M> {
         self
     }
 
-    /// If `readies_first`, new endpoints are unreachable until they are known to be ready. Exceptions: no other endpoint is available,
-    /// or their weight is zero.
+    /// If `readies_first`, new endpoints are unreachable until they are known to be ready. Exceptions: no other
+    /// endpoint is available, or their weight is zero.
     pub(crate) fn ready_first(mut self, readies_first: bool) -> Self {
         self.readies_first = readies_first;
         self
@@ -112,7 +112,8 @@ impl<M> Writer<M> {
         self.replace(current, set, Proximities::Look, rng)
     }
 
-    /// Publishes `set`. If `proximities` are known, `set` has to be in the order of identities, and recalled from the set before.
+    /// Publishes `set`. If `proximities` are known, `set` has to be in the order of identities, and recalled from the
+    /// set before.
     pub(crate) fn replace<S>(
         &mut self,
         current: &Current<S>,
@@ -138,8 +139,8 @@ impl<M> Writer<M> {
         }
         let merged = self.merge(&old, &mut set);
         if self.readies_first && merged.accepts {
-            // Marked before any pick can take them. Not those of weight zero: requests for these may be waiting already, and no others
-            // come.
+            // Marked before any pick can take them. Not those of weight zero: requests for these may be waiting
+            // already, and no others come.
             let counted = Counted::of(set.iter().map(Endpoint::weight));
             let joined = merged.update.joined.iter().map(|(member, _)| member);
             for member in joined.filter(|member| counted.has(member.endpoint().weight())) {
@@ -197,7 +198,8 @@ impl<M> Writer<M> {
         }
     }
 
-    /// Keeps the members that both sets have, makes those that only the new set has, and lets those leave that only the old set has.
+    /// Keeps the members that both sets have, makes those that only the new set has, and lets those leave that only the
+    /// old set has.
     fn merge<S>(&mut self, old: &Snapshot<S>, set: &mut [Endpoint]) -> Merged<S>
     where
         M: FnMut(&Endpoint) -> S,

@@ -8,8 +8,8 @@
 //!                    three quarters accept                    fewer would do for 10 s: shrinks to as many
 //! ```
 //!
-//! The two bounds differ, and substitutes that aren't needed stay for a while, so that a pod that flaps doesn't make others join and
-//! leave each time.
+//! The two bounds differ, and substitutes that aren't needed stay for a while, so that a pod that flaps doesn't make
+//! others join and leave each time.
 
 use std::time::Duration;
 
@@ -34,8 +34,8 @@ struct Surplus {
     needed: usize,
 }
 
-/// One fitting, in as many rounds as it takes: after a round that changes the extent, other pods may accept than before.
-/// The extent shrinks at most once, and then only grows, so that the rounds end.
+/// One fitting, in as many rounds as it takes: after a round that changes the extent, other pods may accept than
+/// before. The extent shrinks at most once, and then only grows, so that the rounds end.
 #[derive(Debug, Default)]
 pub(crate) struct Fitting {
     has_shrunk: bool,
@@ -61,11 +61,11 @@ impl Extent {
         self.surplus.map(|surplus| surplus.since + HOLD)
     }
 
-    /// Fits it to which of `all` pods accept requests, by their places in the order. True if it changes: then the same fitting needs
-    /// another round.
+    /// Fits it to which of `all` pods accept requests, by their places in the order. True if it changes: then the same
+    /// fitting needs another round.
     ///
-    /// Pods that haven't been tried yet should count as accepting. So a round takes as many as are missing, past those that are
-    /// known to refuse, and the next fitting comes when these have been tried.
+    /// Pods that haven't been tried yet should count as accepting. So a round takes as many as are missing, past those
+    /// that are known to refuse, and the next fitting comes when these have been tried.
     pub(crate) fn fit(
         &mut self,
         fitting: &mut Fitting,

@@ -1,7 +1,7 @@
 //! The order in which a client uses the pods: the first of them are its subset.
 //!
-//! **At random**, each client by its own seed: rendezvous hashing (Thaler and Ravishankar 1998; gRFC A68). When a pod leaves,
-//! the clients that use it lose one entry, and no other entry moves.
+//! **At random**, each client by its own seed: rendezvous hashing (Thaler and Ravishankar 1998; gRFC A68). When a pod
+//! leaves, the clients that use it lose one entry, and no other entry moves.
 //!
 //! **By rank**, if the client knows its place among its peers: the pods are on a ring, and the client of rank c of M
 //! begins at pod ⌊c·N/M⌋ of N:
@@ -15,18 +15,19 @@
 //!  client 4  ────┤                           ├────        each pod has two clients
 //! ```
 //!
-//! A pod is used by the clients that begin in the k places up to it. There are ⌊k·M/N⌋ of them or one more: as even as possible. A
-//! pod that leaves or joins moves the ring by at most one place, so each window loses at most one pod, and at most two if a pod is
-//! replaced. We considered two other ways:
+//! A pod is used by the clients that begin in the k places up to it. There are ⌊k·M/N⌋ of them or one more: as even as
+//! possible. A pod that leaves or joins moves the ring by at most one place, so each window loses at most one pod, and
+//! at most two if a pod is replaced. We considered two other ways:
 //!
 //! - The deterministic subsetting of *Site Reliability Engineering* (ch. 20) shuffles the pods anew for each round of N/k clients:
 //!   when N/k changes, everything moves.
-//! - Rocksteadier Subsetting (Ward et al., *Reinventing Backend Subsetting at Google*, 2022) spreads the load of a pod that fails
-//!   over more of the others. But it needs numbers that stay with pods and clients, which a Deployment's pods don't have. With numbers
-//!   assigned by hashing, replacing one pod of 300 costs a client 0.35 of 20 entries on average and at most 3
-//!   (here: 0.41 and 2), and pods have 64 to 71 clients of 1,000 (here: 66 or 67).
+//! - Rocksteadier Subsetting (Ward et al., *Reinventing Backend Subsetting at Google*, 2022) spreads the load of a pod
+//!   that fails over more of the others. But it needs numbers that stay with pods and clients, which a Deployment's
+//!   pods don't have. With numbers assigned by hashing, replacing one pod of 300 costs a client 0.35 of 20 entries on
+//!   average and at most 3 (here: 0.41 and 2), and pods have 64 to 71 clients of 1,000 (here: 66 or 67).
 //!
-//! When a pod fails, its share goes to the other pods of its clients: up to 2·k neighbours, which get up to 1/(k − 1) more.
+//! When a pod fails, its share goes to the other pods of its clients: up to 2·k neighbours, which get up to 1/(k − 1)
+//! more.
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -123,8 +124,9 @@ impl Client {
     }
 }
 
-/// The pods' stable names, made unique. Pods may share a name: those of a Deployment with a hostname, or a pod and its successor for a
-/// moment. One of them keeps the name, rather one that doesn't terminate; the others get their address added.
+/// The pods' stable names, made unique. Pods may share a name: those of a Deployment with a hostname, or a pod and its
+/// successor for a moment. One of them keeps the name, rather one that doesn't terminate; the others get their address
+/// added.
 fn names(set: &[Endpoint]) -> Vec<Cow<'_, str>> {
     let mut names: Vec<_> = set.iter().map(Endpoint::stable_name).collect();
     let standing = |index: usize| (set[index].is_terminating(), set[index].identity());

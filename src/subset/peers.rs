@@ -5,11 +5,11 @@ use std::{borrow::Cow, collections::BTreeSet, net::IpAddr};
 use super::order::Client;
 use crate::{endpoint::Endpoint, stable_hash::stable_hash};
 
-/// The place of the client `me` among its `peers`; if `in_zone` and its zone is known, among those of its zone. `None` if it isn't
-/// among its peers.
+/// The place of the client `me` among its `peers`; if `in_zone` and its zone is known, among those of its zone. `None`
+/// if it isn't among its peers.
 ///
-/// The order is by hash, because neighbours by name or address, such as the pods of one node, often have similar load, and should
-/// not use the same pods.
+/// The order is by hash, because neighbours by name or address, such as the pods of one node, often have similar load,
+/// and should not use the same pods.
 pub(crate) fn rank(peers: &[Endpoint], me: &str, in_zone: bool) -> Option<Client> {
     let address: Option<IpAddr> = me.parse().ok();
     let is_me = |peer: &&Endpoint| address == Some(host(peer)) || peer.is_called(me);

@@ -118,7 +118,8 @@ impl<S> Lease<S> {
         }
     }
 
-    /// Closes the connection; if it is shared, no new request gets it. Returns the place, if it had one, for another connection.
+    /// Closes the connection; if it is shared, no new request gets it. Returns the place, if it had one, for another
+    /// connection.
     pub(super) fn discard(&mut self) -> Option<Place> {
         let connection = self.connection.take()?;
         if self.place.is_none()

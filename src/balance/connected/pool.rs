@@ -96,8 +96,8 @@ impl<S> Pool<S> {
         })
     }
 
-    /// Takes an idle connection of the runtime `here`, for a request that has a place. If there is none, and no room for a new one,
-    /// closes one of another runtime to make room.
+    /// Takes an idle connection of the runtime `here`, for a request that has a place. If there is none, and no room
+    /// for a new one, closes one of another runtime to make room.
     pub(super) fn idle(&self, place: &mut Place, here: Home) -> Option<Connection<S>> {
         let mut open = self.lock();
         let at = open.connections.iter().rposition(|it| it.home == here);

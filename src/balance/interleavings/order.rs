@@ -1,5 +1,5 @@
-//! Two requests report on an endpoint at the same time: one was accepted, the other was refused since. The background task may
-//! hear them in the other order.
+//! Two requests report on an endpoint at the same time: one was accepted, the other was refused since. The background
+//! task may hear them in the other order.
 
 use rand::{SeedableRng, rngs::SmallRng};
 use tokio::sync::mpsc;

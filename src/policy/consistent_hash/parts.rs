@@ -1,12 +1,13 @@
 //! What part of all keys each endpoint has: by the ring alone, and in the present state.
 //!
-//! While all endpoints are well, both are the same, and cached. Otherwise the ring is walked from each of its points. That is
-//! bounded: at most [`WALKED`] steps in all, and no walk of a ring of more than [`MOST`] points.
+//! While all endpoints are well, both are the same, and cached. Otherwise the ring is walked from each of its points.
+//! That is bounded: at most [`WALKED`] steps in all, and no walk of a ring of more than [`MOST`] points.
 
 use super::{Picker, STEPS};
 use crate::member::Members;
 
-/// The most endpoints that a walk asks in all, which takes some ten milliseconds: 16 from each point of a ring of 1,000 endpoints.
+/// The most endpoints that a walk asks in all, which takes some ten milliseconds: 16 from each point of a ring of 1,000
+/// endpoints.
 pub(super) const WALKED: usize = 1 << 23;
 
 /// The points of the largest ring that is walked, that of 2,048 endpoints: walking it takes some 24 MB for a moment.
@@ -28,8 +29,8 @@ struct Walk {
 }
 
 impl Picker {
-    /// How likely it chooses each endpoint for a request with a random key. `None` if some endpoint isn't well and the ring is too
-    /// large.
+    /// How likely it chooses each endpoint for a request with a random key. `None` if some endpoint isn't well and the
+    /// ring is too large.
     pub(crate) fn shares(&self, members: &Members) -> Option<Vec<f64>> {
         let takes = self.takes(members);
         let mut weighty = self.nodes.iter().zip(&takes).filter(|it| it.0.weight > 0);
@@ -83,11 +84,11 @@ impl Picker {
         Some(self.walk(&self.takes(members), &accepts)?.steps)
     }
 
-    /// Each endpoint's part of all keys, if it takes the part `takes` of those that reach it, and if keys that none takes go to the
-    /// first one that accepts them.
+    /// Each endpoint's part of all keys, if it takes the part `takes` of those that reach it, and if keys that none
+    /// takes go to the first one that accepts them.
     ///
-    /// It is an approximation in two cases. If a pick leaves the ring and some endpoints take only a part, it doesn't go through
-    /// which of them take a key. If a point has used up its steps, all takers race for what is left.
+    /// It is an approximation in two cases. If a pick leaves the ring and some endpoints take only a part, it doesn't
+    /// go through which of them take a key. If a point has used up its steps, all takers race for what is left.
     fn walk(&self, takes: &[f64], accepts: &[bool]) -> Option<Walk> {
         if self.ring.len() > MOST {
             return None;
@@ -159,8 +160,8 @@ impl Picker {
         distance < STEPS * self.nodes.len()
     }
 
-    /// Shares out `keys` among the racers: in proportion to their weights, or evenly if none has any. Returns what none of them
-    /// takes.
+    /// Shares out `keys` among the racers: in proportion to their weights, or evenly if none has any. Returns what none
+    /// of them takes.
     fn race(
         &self,
         parts: &mut [f64],

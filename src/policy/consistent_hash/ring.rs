@@ -2,13 +2,14 @@
 //! Hashing and Random Trees", 1997; libketama).
 //!
 //! The places are the hash's upper 32 bits. Points are packed and in order. The circle is cut into parts of about four
-//! points, and each part knows its first point: so a look-up reads two cache lines, whatever the number of endpoints. A point
-//! depends only on its endpoint's name. So an endpoint that joins takes keys but moves none between the
-//! others, and takes the same keys whenever it comes back.
+//! points, and each part knows its first point: so a look-up reads two cache lines, whatever the number of endpoints. A
+//! point depends only on its endpoint's name. So an endpoint that joins takes keys but moves none between the others,
+//! and takes the same keys whenever it comes back.
 //!
-//! Weights decide the number of points. An endpoint of mean weight has [`POINTS`], so that the ring is as large for weights of 1 as
-//! for weights of 1,000. When a weight changes, so does the mean: every endpoint gains or loses a few points, and up to twice as
-//! many keys move as have to. A fixed divisor, such as a power of two, would move most keys at once when it no longer fits.
+//! Weights decide the number of points. An endpoint of mean weight has [`POINTS`], so that the ring is as large for
+//! weights of 1 as for weights of 1,000. When a weight changes, so does the mean: every endpoint gains or loses a few
+//! points, and up to twice as many keys move as have to. A fixed divisor, such as a power of two, would move most keys
+//! at once when it no longer fits.
 
 use std::{collections::HashMap, mem};
 
@@ -41,8 +42,8 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// The ring of `nodes`, which replaces the one in `before`, with its nodes. If two points have the same place, it belongs to the
-    /// endpoint that is first in `order`.
+    /// The ring of `nodes`, which replaces the one in `before`, with its nodes. If two points have the same place, it
+    /// belongs to the endpoint that is first in `order`.
     pub(super) fn new(nodes: &[Node], order: &[usize], before: Option<(&Self, &[Node])>) -> Self {
         let counts = counts(nodes);
         let ranked: Vec<_> = order
@@ -63,8 +64,9 @@ impl Ring {
         }
     }
 
-    /// The points of `ranked` endpoints: the old points of those that stay, with the new ones' merged in, which spares hashing and
-    /// sorting them all. `None` if an endpoint that stays has another number of points now, or if two have the same name.
+    /// The points of `ranked` endpoints: the old points of those that stay, with the new ones' merged in, which spares
+    /// hashing and sorting them all. `None` if an endpoint that stays has another number of points now, or if two have
+    /// the same name.
     fn update(&self, nodes: &[Node], ranked: &[Ranked]) -> Option<Vec<u64>> {
         let ranks: HashMap<u64, usize> = (0..).zip(ranked).map(|(rank, it)| (it.0, rank)).collect();
         let mut stays = vec![false; ranked.len()];
