@@ -186,7 +186,7 @@ async fn a_check_without_an_end_fails_after_its_timeout_and_one_that_panics_at_o
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_the_last_handle_go_the_checks() {
+async fn checks_end_with_the_last_handle() {
     let story = story_with(1..=4, OutlierDetection::new(), |check| {
         check.timeout(3600 * SECOND).require_initial_pass(true)
     })
@@ -210,7 +210,7 @@ async fn with_the_last_handle_go_the_checks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_more_checks_run_at_a_time_than_may_and_all_have_their_turn() {
+async fn no_more_checks_run_than_the_concurrency_and_all_have_their_turn() {
     let change = |check: HealthCheck| check.concurrency(4).require_initial_pass(true);
     let (script, discovery) = discovery();
     let (pods, probes) = (Pods::default(), Probes::default());
@@ -312,7 +312,7 @@ async fn no_request_comes_before_the_first_check_has_passed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_none_passes_requests_fail_after_the_ready_timeout_and_say_why() {
+async fn if_none_passes_requests_fail_after_the_ready_timeout_and_say_why() {
     let story = story_with(1..=3, OutlierDetection::new(), |check| {
         check.require_initial_pass(true)
     });
@@ -354,7 +354,7 @@ async fn where_none_passes_requests_fail_after_the_ready_timeout_and_say_why() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn more_than_may_be_ejected_may_fail_their_checks() {
+async fn failed_checks_may_put_out_more_than_may_be_ejected() {
     let health = OutlierDetection::new().max_ejection_ratio(0.1);
     let story = story_with(1..=10, health, |check| check).await;
     story.probes.set(1..=5, Answer::Fail);
@@ -389,7 +389,7 @@ async fn without_a_panic_threshold_all_can_be_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_is_not_for_those_that_never_passed_nor_because_of_them() {
+async fn pods_that_never_passed_neither_cause_a_panic_nor_come_in_by_one() {
     let change = |check: HealthCheck| check.require_initial_pass(true);
     let story = story_with(1..=2, OutlierDetection::new(), change).await;
     for host in 1..=2 {
@@ -454,7 +454,7 @@ async fn no_request_tries_a_pod_while_its_checks_fail() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_failed_with_the_checks_is_over_when_they_pass() {
+async fn failed_requests_are_forgotten_when_the_checks_pass_again() {
     let health = OutlierDetection::new().success_rate(None);
     let change = |check: HealthCheck| check.interval(SECOND);
     let story = story_with(1..=4, health, change).await;
@@ -473,7 +473,7 @@ async fn what_failed_with_the_checks_is_over_when_they_pass() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_leaves_and_returns_begins_anew() {
+async fn a_pod_that_leaves_and_returns_begins_anew() {
     let story = story(1..=4).await;
     // A request of its former life still runs.
     let _held = story.hold(4);
@@ -490,7 +490,7 @@ async fn who_leaves_and_returns_begins_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_returns_with_a_request_still_running_is_to_pass_first_all_the_same() {
+async fn a_pod_that_returns_has_to_pass_first_even_if_an_old_request_runs() {
     let change = |check: HealthCheck| check.require_initial_pass(true);
     let story = story_with(1..=2, OutlierDetection::new(), change).await;
     story.until(1, EndpointState::Available).await;

@@ -125,7 +125,7 @@ async fn of_two_pods_with_one_failing_five_requests_fail() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_tried_with_one_request_after_pauses_that_double() {
+async fn an_ejected_pod_is_tried_with_one_request_after_doubling_pauses() {
     let story = story(1..=4).await;
     story.pods.set([2], Behaviour::Fail);
     story.failures(40).await;
@@ -145,7 +145,7 @@ async fn it_is_tried_with_one_request_after_pauses_that_double() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_back_when_its_probe_succeeds() {
+async fn an_ejected_pod_is_back_when_its_trial_succeeds() {
     let story = story(1..=4).await;
     story.pods.set([2], Behaviour::Fail);
     story.failures(40).await;
@@ -185,7 +185,7 @@ async fn a_trial_that_is_cancelled_leaves_its_place_to_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_pod_has_done_ends_with_its_life() {
+async fn a_pods_failures_are_forgotten_when_it_leaves() {
     let story = story(1..=4).await;
     story.pods.set([2], Behaviour::Fail);
     story.failures(40).await;
@@ -213,7 +213,7 @@ async fn what_a_pod_has_done_ends_with_its_life() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_all_fail_their_errors_are_the_callers_and_all_get_requests() {
+async fn if_all_pods_fail_callers_get_their_errors_and_all_pods_get_requests() {
     let story = story(1..=10).await;
     story.pods.set(1..=10, Behaviour::Fail);
     story.failures(200).await;
@@ -235,7 +235,7 @@ async fn where_all_fail_their_errors_are_the_callers_and_all_get_requests() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_ejected_are_better_than_none() {
+async fn ejected_pods_get_requests_if_no_other_accepts_any() {
     let story = story([1, 2]).await;
     story.pods.set([1], Behaviour::Fail);
     story.failures(20).await;
@@ -271,7 +271,7 @@ async fn requests_given_up_after_a_long_wait_for_a_pod_that_answers_nobody_are_f
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hedge_that_lost_its_race_is_none() {
+async fn a_hedge_that_lost_its_race_is_no_failure() {
     let story = story(1..=4).await;
     story.failures(40).await;
     sleep(4 * TICK).await;
@@ -281,7 +281,7 @@ async fn a_hedge_that_lost_its_race_is_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_answers_others_meanwhile_has_not_failed_those_who_give_up() {
+async fn a_cancelled_request_is_no_failure_if_the_pod_answers_others_meanwhile() {
     let story = story(1..=2).await;
     story.failures(40).await;
     sleep(4 * TICK).await;
@@ -364,7 +364,7 @@ async fn outcomes_are_what_the_callers_classifier_says() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn switched_off_nobody_is_passed_over() {
+async fn with_detection_off_no_pod_is_ejected() {
     let story = story_with(1..=4, RoundRobin::new(), OutlierDetection::off()).await;
     story.pods.set([2], Behaviour::Fail);
     assert_eq!(story.failures(400).await, 100);

@@ -169,7 +169,7 @@ async fn peak_ewma_spares_a_pod_that_hangs(health: OutlierDetection) {
     assert!(share > FAIR / 2.0, "{share}");
 }
 
-async fn peak_ewma_believes_no_pod_that_fails_at_once(health: OutlierDetection) {
+async fn failing_fast_attracts_no_requests_of_peak_ewma(health: OutlierDetection) {
     let fleet = Fleet::new(PeakEwma::new(), health);
     fleet.odd().fails.store(true, Relaxed);
     let share = fleet.send(Duration::from_secs(10)).await;
@@ -228,6 +228,6 @@ macro_rules! with_and_without_health {
 with_and_without_health!(
     peak_ewma_spares_a_slow_pod,
     peak_ewma_spares_a_pod_that_hangs,
-    peak_ewma_believes_no_pod_that_fails_at_once,
+    failing_fast_attracts_no_requests_of_peak_ewma,
     a_new_pod_starts_slowly
 );

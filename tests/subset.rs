@@ -115,7 +115,7 @@ async fn a_set_that_is_smaller_is_used_whole_and_none_is_taken_as_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_a_client_is_decides_on_its_subset() {
+async fn a_clients_identity_decides_its_subset() {
     let chosen = async |subset| hosts(&balance(set(0..100), subset, &|it| it).await.2);
     let of = |id: &str| Subset::of(10).client_id(id);
     assert_eq!(chosen(of("shop-0")).await, chosen(of("shop-0")).await);
@@ -295,7 +295,7 @@ async fn substitutes_are_as_many_as_are_missing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_bad_pod_keeps_no_more_substitutes_than_it_takes() {
+async fn one_bad_pod_keeps_only_the_substitutes_it_needs() {
     let (_script, pods, balance) = balance(set(0..60), Subset::of(3), &|it| it).await;
     let own = hosts(&balance);
     let bad = *own.first().expect("three");
@@ -393,7 +393,7 @@ async fn a_subset_is_near_and_keeps_the_zones_shares() {
 
 /// A watch knows pods' names, and DNS, its fallback, doesn't.
 #[tokio::test(start_paused = true)]
-async fn a_source_that_forgets_the_pods_names_moves_nobody() {
+async fn a_source_that_forgets_the_pods_names_moves_no_pod() {
     let (script, _, balance) = balance(named(0..60), Subset::of(6).seed(1), &|it| it).await;
     let own = hosts(&balance);
     script.answer(0..60);
@@ -514,7 +514,7 @@ async fn requests_that_never_wait_reach_a_pod_outside_of_the_subset() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_is_where_its_name_is_told_to_be_though_its_old_address_is_of_the_set() {
+async fn a_pod_is_found_by_name_at_its_new_address_even_if_the_old_one_is_in_the_set() {
     let hosted = |host: u8| endpoint(host).with_hostname(format!("kv-{host}"));
     let set: Vec<_> = (0..60).map(hosted).collect();
     let (script, _, balance) = balance(set, Subset::of(6), &|it| it).await;
@@ -587,7 +587,7 @@ async fn requests_that_never_wait_get_substitutes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_is_left_out_has_a_substitute_where_there_is_no_other() {
+async fn a_left_out_pod_gets_a_substitute_if_there_is_no_other() {
     for (size, timeout) in [(1, SECOND), (1, Duration::ZERO), (2, SECOND)] {
         let change: Change<'_> = &|it| it.ready_timeout(timeout);
         let (script, pods, balance) = balance(set(0..60), Subset::of(size), change).await;
@@ -608,7 +608,7 @@ async fn one_that_is_left_out_has_a_substitute_where_there_is_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_no_request_leaves_out_any_more_has_no_substitute() {
+async fn a_pod_no_longer_left_out_loses_its_substitute() {
     let (_script, pods, balance) = balance(set(0..60), Subset::of(2), &|it| it).await;
     let own = hosts(&balance);
     let (myself, other) = (own.first().expect("two"), own.last().expect("two"));
@@ -654,7 +654,7 @@ async fn keep_asking(balance: &Balance<PodService>, times: usize) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pods_that_fail_all_requests_have_substitutes_though_not_all_may_be_ejected() {
+async fn failing_pods_get_substitutes_even_if_not_all_may_be_ejected() {
     for (size, every) in [(1, 1), (1, 2), (2, 1), (3, 1), (4, 1), (7, 1)] {
         let (_script, pods, balance) = balance(set(0..60), Subset::of(size), &|it| it).await;
         let own = hosts(&balance);
@@ -682,7 +682,7 @@ async fn pods_that_fail_all_requests_have_substitutes_though_not_all_may_be_ejec
 }
 
 #[tokio::test(start_paused = true)]
-async fn pods_that_fail_all_requests_have_substitutes_while_a_broadcast_has_all_pods_there() {
+async fn failing_pods_get_substitutes_even_while_a_broadcast_has_all_pods_there() {
     let (_script, pods, balance) = balance(set(0..60), Subset::of(4), &|it| it).await;
     let own = hosts(&balance);
     pods.set(own.clone(), Behaviour::Fail);
@@ -707,7 +707,7 @@ async fn pods_that_fail_all_requests_have_substitutes_while_a_broadcast_has_all_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_that_is_asked_for_is_tried_by_the_requests_for_it_alone() {
+async fn a_pod_there_by_name_is_tried_only_by_requests_for_it() {
     let (_script, pods, balance) = balance(set(0..60), Subset::of(3), &|it| it).await;
     let own = hosts(&balance);
     let other = (0..60).find(|host| !own.contains(host)).expect("many");
@@ -736,7 +736,7 @@ async fn a_pod_that_is_asked_for_is_tried_by_the_requests_for_it_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_goes_to_no_pod_that_is_there_by_name_only_while_one_of_the_subset_accepts_it() {
+async fn a_key_goes_to_a_pod_there_by_name_only_if_none_of_the_subset_accepts_it() {
     let change: Change<'_> = &|it| {
         it.policy(ConsistentHash::new())
             .slow_start(1000 * SECOND)
@@ -789,7 +789,7 @@ async fn a_broadcast_before_discovery_has_answered_waits_for_all_pods() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pods_that_are_there_for_a_broadcast_get_nothing_else_and_stay_for_the_last_one() {
+async fn pods_there_for_a_broadcast_get_nothing_else_and_stay_until_the_last_one_ends() {
     let (script, pods, balance) = balance(set(0..60), Subset::of(6), &|it| it).await;
     let own = hosts(&balance);
     pods.set([*own.first().expect("some")], Behaviour::Hold);
@@ -828,7 +828,7 @@ async fn pods_that_are_there_for_a_broadcast_get_nothing_else_and_stay_for_the_l
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broadcast_that_is_given_up_before_it_begins_takes_in_nobody() {
+async fn a_broadcast_cancelled_before_it_begins_takes_in_no_pods() {
     let (_script, _, balance) = balance(set(0..60), Subset::of(6), &|it| it).await;
     let own = hosts(&balance);
     let broadcast = balance.broadcast_with(|_| Request(1)).into_future();
@@ -838,7 +838,7 @@ async fn a_broadcast_that_is_given_up_before_it_begins_takes_in_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_others_leave_with_the_last_answer_though_the_stream_is_held() {
+async fn pods_outside_of_the_subset_leave_after_the_last_answer_even_if_the_stream_is_held() {
     let (_script, pods, balance) = balance(set(0..60), Subset::of(6), &|it| it).await;
     let mut answers = balance.broadcast_with(|_| Request(1)).await.expect("pods");
     while answers.size_hint() != (0, Some(0)) {
@@ -901,7 +901,7 @@ fn a_broadcast_whose_time_is_over_before_the_task_hears_of_it_has_an_error_of_ea
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broadcast_has_nothing_to_do_with_keys() {
+async fn a_broadcast_moves_no_key() {
     for subset in [6, 100] {
         let (_script, pods, balance) = balance(set(0..60), Subset::of(subset), &|builder| {
             builder.policy(ConsistentHash::new().load_factor(None))

@@ -60,7 +60,7 @@ async fn towers_p2c_spreads_requests_over_what_discovery_finds_through_its_failu
 
 /// A set that is replaced whole is never empty on the way, and a pod that stays is not heard of again.
 #[tokio::test(start_paused = true)]
-async fn who_joins_comes_before_who_leaves() {
+async fn pods_that_join_come_before_pods_that_leave() {
     let (script, source) = discovery();
     let mut services = ServiceStream::new(source, |endpoint: &Endpoint| endpoint.clone());
     script.answer([1, 2]);
@@ -105,7 +105,7 @@ async fn a_pod_that_takes_over_an_address_replaces_the_service() {
 }
 
 #[test]
-fn it_is_what_tower_calls_discover_and_never_fails() {
+fn the_service_stream_is_towers_discover_and_never_fails() {
     fn check<T: Discover<Key = Endpoint, Error = Infallible>>(_: &T) {}
     let (_script, source) = discovery();
     let pods = Pods::default();
@@ -125,7 +125,7 @@ fn undiscovered() -> (Script, Pods, Ours) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn readiness_is_the_first_answer_and_no_pod_that_accepts() {
+async fn poll_ready_waits_for_the_first_answer_not_for_a_pod_that_accepts() {
     let (script, pods, mut balance) = undiscovered();
     pods.set([1], Behaviour::NotReady);
     assert!(task::spawn(balance.ready()).poll().is_pending());
@@ -232,7 +232,7 @@ async fn a_limit_around_a_pods_service_counts_for_the_pod() {
 
 /// It is ready whatever the pod is, and fails the call: with the pod's error, as far as the balancer can see.
 #[tokio::test(start_paused = true)]
-async fn what_a_pods_own_load_shed_sheds_is_the_callers_error() {
+async fn the_error_of_a_pods_own_load_shed_reaches_the_caller() {
     let (script, source) = discovery();
     let pods = Pods::default();
     let mut make = pods.make();

@@ -51,7 +51,7 @@ fn review(member: &Member) -> Option<Verdict> {
 }
 
 #[test]
-fn what_is_counted_in_is_counted_out() {
+fn every_request_counted_in_is_counted_out() {
     explore(|| {
         let member = member();
         let threads: Vec<_> = (0..3)

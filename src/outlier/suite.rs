@@ -239,7 +239,7 @@ fn three_lost_hedges_in_a_row_pass_an_endpoint_over_and_two_do_not() {
 }
 
 #[test]
-fn where_it_is_off_no_lost_hedge_ejects() {
+fn with_eject_slow_off_lost_hedges_eject_nobody() {
     for settings in [
         OutlierDetection::off(),
         OutlierDetection::new().eject_slow(false),
@@ -324,7 +324,7 @@ fn the_pauses_of_failures_begin_anew_though_the_endpoint_is_slow_now_and_then() 
 }
 
 #[test]
-fn a_slow_endpoint_serves_rather_than_one_that_fails() {
+fn slow_endpoints_make_room_for_failing_ones() {
     for len in [2, 3] {
         let mut set = with_a_loser(len, OutlierDetection::new());
         assert_eq!(set.out()[0], Some(EjectionReason::Slow));
@@ -344,7 +344,7 @@ fn a_slow_endpoint_serves_rather_than_one_that_fails() {
 }
 
 #[test]
-fn the_least_slow_make_room_first_and_no_more_than_it_takes() {
+fn the_least_slow_endpoints_make_room_first_and_only_as_many_as_needed() {
     let mut set = with_a_loser(6, OutlierDetection::new());
     set.until_half_open(0);
     set.judge(0, Verdict::Late);
@@ -358,7 +358,7 @@ fn the_least_slow_make_room_first_and_no_more_than_it_takes() {
 }
 
 #[test]
-fn slow_endpoints_serve_before_it_comes_to_a_panic() {
+fn slow_endpoints_serve_again_before_there_is_a_panic() {
     let mut set = Set::new(10, OutlierDetection::new());
     (0..3).for_each(|pod| lose(&set, pod, 3));
     (3..5).for_each(|pod| set.fail(pod, 5));
@@ -450,7 +450,7 @@ fn a_trial_that_loses_to_a_hedge_is_followed_by_another_one_soon() {
 }
 
 #[test]
-fn half_may_be_slow_and_never_the_last() {
+fn at_most_half_may_be_out_for_being_slow_and_never_the_last() {
     for (len, most) in [(1, 0), (2, 1), (3, 1), (4, 2), (10, 5)] {
         let mut set = Set::new(len, OutlierDetection::new());
         (0..len).for_each(|pod| lose(&set, pod, 3));
@@ -466,7 +466,7 @@ fn half_may_be_slow_and_never_the_last() {
 }
 
 #[test]
-fn the_failures_of_one_crash_are_one_step() {
+fn the_many_failures_of_one_crash_are_one_ejection() {
     let mut set = Set::new(3, OutlierDetection::new());
     set.fail(0, 40);
     set.review();
@@ -493,7 +493,7 @@ fn a_long_answer_that_begins_well_is_a_success() {
 }
 
 #[test]
-fn a_probe_that_hangs_is_a_failure_until_it_succeeds() {
+fn a_trial_that_hangs_is_a_failure_until_one_succeeds() {
     let mut set = Set::new(3, OutlierDetection::new());
     set.fail(0, 5);
     set.review();
@@ -510,7 +510,7 @@ fn a_probe_that_hangs_is_a_failure_until_it_succeeds() {
 
 /// Where there are few requests, the one that tries it comes long after it may.
 #[test]
-fn a_probe_that_comes_late_does_not_hang() {
+fn a_trial_request_that_comes_late_does_not_count_as_hanging() {
     for is_slow in [false, true] {
         let mut set = Set::new(3, OutlierDetection::new());
         match is_slow {
@@ -532,7 +532,7 @@ fn a_probe_that_comes_late_does_not_hang() {
 
 /// One of a broadcast, say, is seen to wait, and one of another broadcast long after.
 #[test]
-fn what_others_ask_between_is_no_probe_that_hangs() {
+fn requests_of_broadcasts_do_not_count_as_a_hanging_trial() {
     let mut set = Set::new(3, OutlierDetection::new());
     set.fail(0, 5);
     set.review();
@@ -549,7 +549,7 @@ fn what_others_ask_between_is_no_probe_that_hangs() {
 }
 
 #[test]
-fn half_may_be_out_and_never_the_last() {
+fn at_most_half_may_be_out_and_never_the_last() {
     for (len, most) in [(1, 0), (2, 1), (3, 1), (4, 2), (5, 2), (10, 5)] {
         let mut set = Set::new(len, OutlierDetection::new());
         (0..len).for_each(|pod| set.fail(pod, 10));
@@ -561,7 +561,7 @@ fn half_may_be_out_and_never_the_last() {
 }
 
 #[test]
-fn no_more_are_out_for_the_endpoints_without_weight() {
+fn endpoints_without_weight_do_not_raise_the_ejection_limit() {
     for weight_too in [false, true] {
         let mut set = Set::new(40, OutlierDetection::new()).weighted(4);
         let failing = if weight_too { 40 } else { 4 };
@@ -576,7 +576,7 @@ fn no_more_are_out_for_the_endpoints_without_weight() {
 
 /// As a subset's pods are asked by a broadcast, and then lose their weight.
 #[test]
-fn those_that_were_extra_come_back_once_they_count_until_no_more_are_out_than_may_be() {
+fn endpoints_that_count_again_come_back_until_the_ejection_limit_holds() {
     let settings = OutlierDetection::new().panic_threshold(0.0);
     let mut set = Set::new(5, settings).weighted(1);
     set.pods[4].member.refuse();
@@ -596,7 +596,7 @@ fn those_that_were_extra_come_back_once_they_count_until_no_more_are_out_than_ma
 }
 
 #[test]
-fn a_set_that_shrinks_takes_back_more_than_may_be_out() {
+fn a_set_that_shrinks_takes_back_endpoints_over_the_ejection_limit() {
     let settings = OutlierDetection::new().panic_threshold(0.0);
     let mut set = Set::new(6, settings);
     for pod in 0..3 {
@@ -614,7 +614,7 @@ fn a_set_that_shrinks_takes_back_more_than_may_be_out() {
 
 /// What they have failed is kept for when the panic ends.
 #[test]
-fn in_a_panic_those_beyond_the_limit_stay_out_of_sight_only() {
+fn endpoints_over_the_limit_serve_in_a_panic_and_are_out_again_after_it() {
     let mut set = Set::new(6, OutlierDetection::new());
     (0..3).for_each(|pod| set.fail(pod, 5));
     set.review();
@@ -635,7 +635,7 @@ fn fail_half(set: &Set, pod: usize, times: usize) {
 }
 
 #[test]
-fn what_fails_and_may_not_be_out_is_bad_until_it_is_out_or_well() {
+fn a_failing_endpoint_without_room_is_bad_until_it_is_ejected_or_well() {
     for in_a_row in [false, true] {
         let mut set = Set::new(2, OutlierDetection::new()).weighted(1);
         // The one that can't be spared.
@@ -668,7 +668,7 @@ fn what_fails_and_may_not_be_out_is_bad_until_it_is_out_or_well() {
 }
 
 #[test]
-fn one_that_is_just_slow_and_may_not_be_out_is_not_bad() {
+fn a_slow_endpoint_without_room_is_not_bad() {
     let mut set = Set::new(1, OutlierDetection::new());
     lose(&set, 0, 9);
     set.review();
@@ -690,7 +690,7 @@ fn if_not_all_can_be_out_the_worst_are() {
 }
 
 #[test]
-fn panic_brings_back_the_ejected_and_not_those_that_refuse() {
+fn a_panic_brings_back_ejected_endpoints_but_not_refusing_ones() {
     let mut set = Set::new(10, OutlierDetection::new());
     (0..5).for_each(|pod| set.fail(pod, 5));
     set.review();
@@ -704,7 +704,7 @@ fn panic_brings_back_the_ejected_and_not_those_that_refuse() {
 }
 
 #[test]
-fn those_that_refuse_use_up_nothing() {
+fn refusing_endpoints_do_not_use_up_the_ejection_limit() {
     let mut set = Set::new(4, OutlierDetection::new().panic_threshold(0.0));
     set.pods[0].member.refuse();
     set.fail(0, 5);
@@ -724,7 +724,7 @@ fn hang(set: &mut Set, waiting: usize) {
 }
 
 #[test]
-fn several_requests_without_an_answer_are_a_silence() {
+fn several_requests_without_an_answer_make_an_endpoint_unresponsive() {
     let mut set = Set::new(4, OutlierDetection::new());
     hang(&mut set, 4);
     assert!(!set.is_out(0), "too few to tell");
@@ -736,7 +736,7 @@ fn several_requests_without_an_answer_are_a_silence() {
 }
 
 #[test]
-fn a_silence_is_not_measured_against_endpoints_without_weight() {
+fn answers_of_endpoints_without_weight_make_no_other_unresponsive() {
     let mut set = Set::new(44, OutlierDetection::new()).weighted(4);
     set.pods[0].wait(5);
     for _ in 0..8 {
@@ -755,7 +755,7 @@ fn a_silence_is_not_measured_against_endpoints_without_weight() {
 }
 
 #[test]
-fn nobody_is_silent_where_answers_usually_take_that_long() {
+fn no_endpoint_is_unresponsive_if_answers_usually_take_that_long() {
     let mut set = Set::new(4, OutlierDetection::new());
     set.pods[0].wait(20);
     for _ in 0..8 {
@@ -770,7 +770,7 @@ fn nobody_is_silent_where_answers_usually_take_that_long() {
 }
 
 #[test]
-fn a_silence_that_all_share_is_none() {
+fn if_all_endpoints_hang_none_is_unresponsive() {
     let mut set = Set::new(4, OutlierDetection::new());
     (0..4).for_each(|pod| set.succeed(pod, 50));
     set.review();
@@ -782,7 +782,7 @@ fn a_silence_that_all_share_is_none() {
 }
 
 #[test]
-fn who_is_silent_to_the_end_is_ejected_and_tried() {
+fn an_endpoint_unresponsive_to_the_end_is_ejected_and_tried() {
     let mut set = Set::new(4, OutlierDetection::new());
     hang(&mut set, 10);
     assert!(set.is_out(0));
@@ -836,7 +836,7 @@ fn a_flapping_pod_fails_few_requests_in_ten_minutes() {
 }
 
 #[test]
-fn an_old_silence_counts_for_nothing_once_it_has_ended() {
+fn an_old_silence_does_not_count_once_it_has_ended() {
     let mut set = Set::new(4, OutlierDetection::new());
     hang(&mut set, 5);
     assert_eq!(set.out()[0], Some(EjectionReason::Unresponsive));
@@ -850,7 +850,7 @@ fn an_old_silence_counts_for_nothing_once_it_has_ended() {
 }
 
 #[test]
-fn responses_that_stream_are_no_silence() {
+fn streaming_responses_do_not_make_an_endpoint_unresponsive() {
     let mut set = Set::new(4, OutlierDetection::new());
     (0..10).for_each(|_| set.pods[0].stats().begin_stream());
     hang(&mut set, 10);
@@ -892,7 +892,7 @@ fn verdict() -> impl Strategy<Value = Verdict> {
 proptest! {
     /// Whichever endpoints count by then, and however many there are.
     #[test]
-    fn after_no_review_more_are_out_than_may_be(
+    fn no_review_leaves_more_out_than_allowed(
         len in 1..9_usize,
         steps in prop::collection::vec((any::<usize>(), 0..5_u8), 1..60),
     ) {
@@ -919,7 +919,7 @@ proptest! {
     /// Whatever happens, half at most is out, one that accepts requests is left, and who is out may be tried after the
     /// longest pause at the latest. A slow one is out only where there is room.
     #[test]
-    fn never_more_than_half_never_the_last_and_never_for_ever(len in 1..12_usize, steps in steps()) {
+    fn at_most_half_is_out_never_the_last_and_never_for_ever(len in 1..12_usize, steps in steps()) {
         let health = OutlierDetection::new().ejection_time(Duration::from_secs(1), Duration::from_secs(20));
         let mut set = Set::new(len, health);
         for step in steps {

@@ -27,10 +27,13 @@ use crate::{
     signals::Signals,
 };
 
-use slow_start::{a_new_one_gets_its_part, where_all_are_new_all_are_picked};
+use slow_start::{
+    a_new_endpoint_gets_its_slow_start_share, if_all_endpoints_are_new_all_are_picked,
+};
 use weights::{
-    large_sets_share_as_the_weights_say, shares_are_as_the_weights_say, those_left_share_by_weight,
-    those_without_weight_are_the_last_resort,
+    endpoints_without_weight_are_the_last_resort, shares_are_in_proportion_to_weights,
+    shares_in_large_sets_are_in_proportion_to_weights,
+    the_share_of_unreachable_endpoints_goes_to_the_others_by_weight,
 };
 
 /// A set of endpoints under a policy, without the balancer around it.
@@ -217,7 +220,7 @@ fn empty_sets_have_nothing_to_pick(policy: impl Into<Setting>) {
     assert!(set.pick().is_none());
 }
 
-fn the_unreachable_are_never_picked(policy: impl Into<Setting>) {
+fn unreachable_endpoints_are_never_picked(policy: impl Into<Setting>) {
     let policy = policy.into();
     for len in [2, 10, 100, 600] {
         let mut set = Set::new(policy.clone(), 0..len);
@@ -237,7 +240,7 @@ fn the_unreachable_are_never_picked(policy: impl Into<Setting>) {
     }
 }
 
-fn the_ejected_are_never_picked(policy: impl Into<Setting>) {
+fn ejected_endpoints_are_picked_only_if_no_other_is_left(policy: impl Into<Setting>) {
     let policy = policy.into();
     for len in [2, 10, 100, 600] {
         let mut set = Set::new(policy.clone(), 0..len);
@@ -263,7 +266,7 @@ fn the_ejected_are_never_picked(policy: impl Into<Setting>) {
     }
 }
 
-fn those_left_share_what_the_unreachable_had(policy: impl Into<Setting>) {
+fn the_share_of_unreachable_endpoints_goes_evenly_to_the_others(policy: impl Into<Setting>) {
     let mut set = Set::new(policy, 0..15);
     for member in set.members().iter().skip(10) {
         member.refuse();
@@ -273,7 +276,7 @@ fn those_left_share_what_the_unreachable_had(policy: impl Into<Setting>) {
     assert!(chi_square(&shares[..10]) < CHI_SQUARE_9, "{shares:?}");
 }
 
-fn a_pick_counts_in_and_its_end_counts_out(policy: impl Into<Setting>) {
+fn a_request_is_in_flight_from_its_pick_to_its_end(policy: impl Into<Setting>) {
     let mut set = Set::new(policy, 0..5);
     let picked: Vec<_> = (0..50).map(|_| set.pick().expect("an endpoint")).collect();
     let in_flight = |set: &Set| {
@@ -306,7 +309,7 @@ fn a_trial_goes_to_one_request(policy: impl Into<Setting>) {
     assert_eq!(trials.count(), 1);
 }
 
-fn who_turns_a_request_away_looks_busy_for_a_while(policy: impl Into<Setting>) {
+fn an_endpoint_that_fails_fast_looks_busy_for_a_while(policy: impl Into<Setting>) {
     let setting = policy.into();
     let counts = setting.is_load_aware;
     let mut set = Set::new(setting, [0, 2]);
@@ -331,20 +334,20 @@ macro_rules! suite {
 
             suite!(@tests $policy;
                 shares_are_fair,
-                shares_are_as_the_weights_say,
-                large_sets_share_as_the_weights_say,
-                those_left_share_by_weight,
-                those_without_weight_are_the_last_resort,
+                shares_are_in_proportion_to_weights,
+                shares_in_large_sets_are_in_proportion_to_weights,
+                the_share_of_unreachable_endpoints_goes_to_the_others_by_weight,
+                endpoints_without_weight_are_the_last_resort,
                 empty_sets_have_nothing_to_pick,
-                the_unreachable_are_never_picked,
-                the_ejected_are_never_picked,
-                those_left_share_what_the_unreachable_had,
-                a_pick_counts_in_and_its_end_counts_out,
+                unreachable_endpoints_are_never_picked,
+                ejected_endpoints_are_picked_only_if_no_other_is_left,
+                the_share_of_unreachable_endpoints_goes_evenly_to_the_others,
+                a_request_is_in_flight_from_its_pick_to_its_end,
                 an_update_is_seen_by_the_next_pick,
                 a_trial_goes_to_one_request,
-                who_turns_a_request_away_looks_busy_for_a_while,
-                a_new_one_gets_its_part,
-                where_all_are_new_all_are_picked,
+                an_endpoint_that_fails_fast_looks_busy_for_a_while,
+                a_new_endpoint_gets_its_slow_start_share,
+                if_all_endpoints_are_new_all_are_picked,
             );
         }
     )*};
@@ -390,7 +393,7 @@ fn least_connections_breaks_ties_uniformly() {
 }
 
 #[test]
-fn least_connections_keeps_the_spread() {
+fn least_connections_bounds_the_spread_of_requests_in_flight() {
     // (endpoints, requests that come and go, the largest spread: exact up to 256, by samples of 16 above)
     for (len, spread) in [(3, 1), (100, 1), (256, 1), (1000, 3)] {
         let mut set = Set::new(LeastConnections::new(), 0..len);
@@ -530,7 +533,7 @@ proptest! {
     }
 
     #[test]
-    fn so_does_one_in_the_hands_of_another_policy(seed in any::<u64>(), rounds in rounds()) {
+    fn round_robin_wrapped_by_another_policy_alternates_across_updates(seed in any::<u64>(), rounds in rounds()) {
         alternates(outside(RoundRobin::new()), seed, rounds, |_, _| true)?;
     }
 }

@@ -205,7 +205,7 @@ fn balance(
 }
 
 #[tokio::test]
-async fn tcp_checks_see_who_accepts_connections() {
+async fn tcp_checks_see_which_pods_accept_connections() {
     let pods = pods(3).await;
     let check = quickly(HealthCheck::tcp()).timeout(Duration::from_millis(100));
     let balance = balance(addresses(&pods), check);
@@ -408,7 +408,7 @@ async fn a_check_whose_connection_was_closed_meanwhile_makes_another_one() {
 
 /// What can't be read to its end is not waited for, and its connection not used again.
 #[tokio::test]
-async fn an_endless_answer_passes_all_the_same() {
+async fn a_check_with_an_endless_answer_passes() {
     let pods = pods(1).await;
     let check = HealthCheck::http("/stream/1000/50").expect("a path");
     let check = quickly(check).require_initial_pass(true);
@@ -422,7 +422,7 @@ async fn an_endless_answer_passes_all_the_same() {
 }
 
 #[tokio::test]
-async fn nothing_of_the_checks_outlives_the_last_handle() {
+async fn no_check_outlives_the_last_handle() {
     let tasks = || Handle::current().metrics().num_alive_tasks();
     let grpc = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let pods = pods(2).await;

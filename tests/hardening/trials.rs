@@ -64,7 +64,7 @@ impl Story {
 
 /// A trial is on offer to those who wait; the one who takes it gives up. Nobody tells the others that it is on offer again.
 #[tokio::test(start_paused = true)]
-async fn who_waits_hears_of_a_trial_that_was_given_back() {
+async fn a_waiting_request_is_woken_when_a_trial_is_given_back() {
     let (script, source) = discovery();
     let pods = Pods::default();
     let mut balance = Balance::builder(source).wait_for_ready().build(pods.make());
@@ -188,7 +188,7 @@ async fn a_hung_pod_that_is_half_open_gets_few_of_the_requests() {
 
 /// An ejected pod that refuses connections as well gets its probe, though its back-off is not over.
 #[tokio::test(start_paused = true)]
-async fn who_is_ejected_and_unreachable_gets_no_request() {
+async fn a_pod_both_ejected_and_unreachable_gets_no_request() {
     let story = story_with(1..=4, OutlierDetection::new()).await;
     story.pods.set([2], Behaviour::Fail);
     for _ in 0..40 {
@@ -253,7 +253,7 @@ async fn no_more_than_the_allowed_part_is_ejected() {
 
 /// A probe that says nothing (its outcome is ignored) brings nobody back.
 #[tokio::test(start_paused = true)]
-async fn a_trial_that_says_nothing_brings_nobody_back() {
+async fn a_trial_with_an_ignored_outcome_readmits_no_pod() {
     let (script, source) = discovery();
     let pods = Pods::default();
     let classify = |result: Result<&(Endpoint, u32), &BoxError>| match result {
@@ -285,7 +285,7 @@ async fn a_trial_that_says_nothing_brings_nobody_back() {
 
 /// While many pods are black holes, those that come back are found within the bound of their back-off.
 #[tokio::test(start_paused = true)]
-async fn among_many_black_holes_who_is_back_is_found_in_time() {
+async fn a_pod_that_is_back_is_found_in_time_among_many_black_holes() {
     const BAD: std::ops::RangeInclusive<u8> = 1..=200;
     let story = story_with(1..=201, OutlierDetection::new()).await;
     story.pods.set(BAD, Behaviour::NotReady);
@@ -312,7 +312,7 @@ async fn among_many_black_holes_who_is_back_is_found_in_time() {
 
 /// The check of a pod that has left takes nobody's turn.
 #[tokio::test(start_paused = true)]
-async fn the_check_of_one_that_left_holds_nobody_up() {
+async fn the_check_of_a_pod_that_left_delays_no_other() {
     let (script, source) = discovery();
     let pods = Pods::default();
     let check = HealthCheck::by(|it: Endpoint| async move {

@@ -111,7 +111,7 @@ async fn without_any_answer_a_named_pod_fails_as_any_other() {
 
 /// Requests that are sent again don't fill a new pod.
 #[tokio::test(start_paused = true)]
-async fn slow_start_holds_for_requests_that_avoid_somebody() {
+async fn slow_start_applies_to_requests_that_avoid_some_pod() {
     let (script, source) = discovery();
     let pods = Pods::default();
     let mut balance = Balance::builder(source)
@@ -230,7 +230,7 @@ impl Service<()> for Large {
 
 /// Real time: with as many refusing pods as the cap allows, discovery's next answer still comes through.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn in_an_outage_of_many_pods_the_next_set_is_heard() {
+async fn in_an_outage_of_many_pods_the_next_set_is_taken_in() {
     // The cap is 4,096. What a step costs grows with the number, and without optimisation it costs many times as much.
     let pods: u16 = std::env::var("PODS").map_or(2_048, |it| it.parse().expect("a number"));
     let address = |host: u16| SocketAddr::from(([10, 1, (host >> 8) as u8, host as u8], 80));

@@ -148,7 +148,7 @@ impl Broadcast {
     ) -> Result<(), Broken> {
         let record = lock(&self.record);
         self.asks_each_once(cluster, &record)?;
-        self.waits_for_nobody_who_accepts(cluster, view, &record)?;
+        self.does_not_wait_for_pods_that_accept(cluster, view, &record)?;
         for (at, host, answer) in &record.answers[self.seen..] {
             // A pod that joins at the address of one that left is asked for itself.
             let asked = record.asked.iter().filter(|asked| asked.host == *host);
@@ -237,7 +237,7 @@ impl Broadcast {
         Ok(())
     }
 
-    fn waits_for_nobody_who_accepts(
+    fn does_not_wait_for_pods_that_accept(
         &self,
         cluster: &Cluster,
         view: &View,

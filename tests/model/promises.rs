@@ -62,17 +62,17 @@ impl Promises {
         for seen in &view.pods {
             states::requests_are_counted(cluster, seen)?;
             states::a_state_has_its_reason(config, cluster, seen)?;
-            states::who_accepts_is_found(view, seen)?;
+            states::a_pod_that_accepts_is_found(view, seen)?;
         }
-        self.who_is_pending_gets_nothing(cluster, view, !broadcasts.is_empty())?;
+        self.a_pending_pod_gets_nothing(cluster, view, !broadcasts.is_empty())?;
         self.few_are_ejected(config, view)?;
-        self.who_comes_back_has_answered(config, view)?;
+        self.a_pod_that_comes_back_has_answered(config, view)?;
         self.part.check(config, cluster, view, broadcasts)?;
         if !broadcasts.iter().any(Broadcast::is_running) {
             states::nothing_is_kept(cluster, users, view.at)?;
         }
-        states::nobody_waits_for_who_left(cluster)?;
-        states::nobody_waits_in_vain(cluster, view, users)?;
+        states::no_request_waits_for_a_pod_that_left(cluster)?;
+        states::no_request_waits_while_an_endpoint_accepts(cluster, view, users)?;
         for broadcast in broadcasts {
             broadcast.check(config, cluster, view, &self.facts, started)?;
         }
@@ -85,12 +85,12 @@ impl Promises {
                     .check(config, cluster, before, view, user)?;
             }
             self.no_other_pod_gets_it(cluster, user)?;
-            self.who_is_avoided_is_the_last_resort(view, user)?;
+            self.an_avoided_pod_is_the_last_resort(view, user)?;
             if user.times_sent() > 1 {
                 return broken("nothing is sent twice", format!("request {}", user.number));
             }
             self.see(config, cluster, user, started)?;
-            states::who_wants_a_pod_waits_no_longer(config, cluster, user, view.at)?;
+            states::a_request_for_one_pod_waits_no_longer(config, cluster, user, view.at)?;
             user.is_old = true;
         }
         Ok(())
@@ -164,7 +164,7 @@ impl Promises {
     }
 
     /// A request goes to a pod that it avoids only if no other one takes it.
-    fn who_is_avoided_is_the_last_resort(&self, view: &View, user: &User) -> Result<(), Broken> {
+    fn an_avoided_pod_is_the_last_resort(&self, view: &View, user: &User) -> Result<(), Broken> {
         let record = lock(&user.record);
         let (Some((at, Answer::Head { host: Some(host) })), Some(before)) =
             (&record.answer, &self.previous)
@@ -196,7 +196,7 @@ impl Promises {
     }
 
     /// Unless it is asked for itself: no other one would do.
-    fn who_is_pending_gets_nothing(
+    fn a_pending_pod_gets_nothing(
         &mut self,
         cluster: &Cluster,
         view: &View,
@@ -255,7 +255,11 @@ impl Promises {
 
     /// Who was ejected for what its requests came to comes back when a request succeeds; or when others count, as when a subset has
     /// shrunk, and more would be out than may be.
-    fn who_comes_back_has_answered(&self, config: &Config, view: &mut View) -> Result<(), Broken> {
+    fn a_pod_that_comes_back_has_answered(
+        &self,
+        config: &Config,
+        view: &mut View,
+    ) -> Result<(), Broken> {
         let all = view.counted().len() as f64;
         let may_panic =
             all - (all * config.max_ejected + 1e-6).floor() < all * config.panic_threshold - 1e-6;

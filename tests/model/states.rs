@@ -88,7 +88,7 @@ pub(crate) fn a_state_has_its_reason(
 }
 
 /// Who refused and accepts again is found within the longest back-off.
-pub(crate) fn who_accepts_is_found(view: &View, seen: &Seen) -> Result<(), Broken> {
+pub(crate) fn a_pod_that_accepts_is_found(view: &View, seen: &Seen) -> Result<(), Broken> {
     let prompt_since = seen.life.prompt_since();
     let is_late = prompt_since.is_some_and(|since| view.at - since > BACK_OFF);
     let is_unreachable = seen.status.state == EndpointState::Unreachable;
@@ -118,7 +118,7 @@ pub(crate) fn nothing_is_kept(
 }
 
 /// Who wants one pod, which doesn't take the request, waits for the ready timeout.
-pub(crate) fn who_wants_a_pod_waits_no_longer(
+pub(crate) fn a_request_for_one_pod_waits_no_longer(
     config: &Config,
     cluster: &Cluster,
     user: &User,
@@ -146,7 +146,7 @@ pub(crate) fn who_wants_a_pod_waits_no_longer(
 const MILLI: Duration = Duration::from_millis(1);
 
 /// A request whose pod leaves before it is ready goes elsewhere.
-pub(crate) fn nobody_waits_for_who_left(cluster: &Cluster) -> Result<(), Broken> {
+pub(crate) fn no_request_waits_for_a_pod_that_left(cluster: &Cluster) -> Result<(), Broken> {
     let mut departed = cluster.departed.iter();
     match departed.find(|(life, _)| life.log().stalled > 0) {
         Some((life, _)) => broken("nobody waits for who left", format!("pod {}", life.host)),
@@ -161,7 +161,7 @@ fn is_anybody_stalled(cluster: &Cluster) -> bool {
 }
 
 /// A request that waits for an endpoint is woken as soon as there is one.
-pub(crate) fn nobody_waits_in_vain(
+pub(crate) fn no_request_waits_while_an_endpoint_accepts(
     cluster: &Cluster,
     view: &View,
     users: &[User],

@@ -255,7 +255,7 @@ async fn a_connection_that_broke_while_idle_is_replaced_unseen() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_connections_broke_and_none_can_be_made_requests_go_elsewhere() {
+async fn if_connections_broke_and_none_can_be_made_requests_go_elsewhere() {
     let pods = Pods::default();
     let balance = over(&pods, &[1, 2], 1);
     for _ in 0..2 {
@@ -336,7 +336,7 @@ async fn a_request_that_is_cancelled_while_it_connects_or_waits_frees_its_place(
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_more_than_so_many_are_open_and_requests_wait_in_line() {
+async fn no_more_connections_than_the_limit_are_open_and_requests_wait_in_line() {
     let pods = Pods::default();
     let balance = over(&pods, &[1], 3);
     settle().await;
@@ -490,7 +490,7 @@ async fn busy_beside_connecting(
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_finds_a_pod_busy_waits_for_another_one_to_connect_though_the_time_for_room_is_over() {
+async fn a_request_waits_for_another_pod_to_connect_even_after_its_time_for_room() {
     for (wait, ready_timeout) in [
         (SECOND, None),
         (Duration::ZERO, None),
@@ -504,7 +504,7 @@ async fn who_finds_a_pod_busy_waits_for_another_one_to_connect_though_the_time_f
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_waited_for_too_long_waits_at_one_pod_more_and_not_at_all() {
+async fn after_its_time_a_request_waits_at_only_one_more_pod() {
     let pods = Pods::default();
     let addresses = (1..=5).map(|host| endpoint(host).address());
     let balance = Balance::builder(StaticEndpoints::new(addresses))
@@ -527,7 +527,7 @@ async fn who_has_waited_for_too_long_waits_at_one_pod_more_and_not_at_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_finds_no_room_counts_as_that_and_not_as_cancelled() {
+async fn a_request_that_finds_no_room_counts_as_busy_not_cancelled() {
     for (wait, route) in [
         (SECOND, Route::new()),
         (Duration::ZERO, Route::new()),
@@ -559,7 +559,7 @@ async fn who_finds_no_room_counts_as_that_and_not_as_cancelled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_leaves_a_busy_pod_for_another_one_counts_as_that() {
+async fn a_request_that_leaves_a_busy_pod_counts_as_busy_there() {
     let (_pods, balance, held) = busy_beside_connecting(SECOND, Some(3 * SECOND)).await;
     prefer(&balance, 1).await.expect("pod 2 has room");
     let counts = balance.counts().expect("counted");
@@ -570,7 +570,7 @@ async fn who_leaves_a_busy_pod_for_another_one_counts_as_that() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_finds_a_pod_busy_is_no_trial_of_one_that_refuses() {
+async fn a_request_that_finds_a_pod_busy_is_no_trial_of_a_refusing_one() {
     let pods = Pods::default();
     let addresses = [1, 2].map(|host| endpoint(host).address());
     let balance = Balance::builder(StaticEndpoints::new(addresses))
@@ -675,7 +675,7 @@ async fn a_pod_that_is_busy_for_long_gets_requests_as_before() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_all_are_busy_requests_wait_for_the_ready_timeout_and_the_error_says_so() {
+async fn if_all_are_busy_requests_wait_for_the_ready_timeout_and_the_error_says_so() {
     for wait in [Duration::ZERO, SECOND / 3, SECOND, 10 * SECOND] {
         let pods = Pods::default();
         let (balance, mut held) = busy(&pods, &[1, 2], wait).await;
@@ -704,7 +704,7 @@ async fn where_all_are_busy_requests_wait_for_the_ready_timeout_and_the_error_sa
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_nothing_looks_at_each_pod_at_once() {
+async fn a_request_that_never_waits_asks_each_pod_at_once() {
     let pods = Pods::default();
     let (balance, mut held) = busy(&pods, &[1, 2, 3], Duration::ZERO).await;
     pods.set(3, Mood::Answers);
@@ -716,7 +716,7 @@ async fn who_waits_for_nothing_looks_at_each_pod_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_long_keeps_its_place_in_the_line_of_the_only_pod() {
+async fn a_request_keeps_its_place_in_the_line_of_the_only_pod() {
     let pods = Pods::default();
     let (balance, mut held) = busy(&pods, &[1], SECOND).await;
     let mut waits = Vec::new();
@@ -758,7 +758,7 @@ async fn the_one_pod_that_is_asked_for_may_be_busy() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn idle_connections_that_are_stuck_are_replaced_and_not_told_to_be_in_use() {
+async fn stuck_idle_connections_are_replaced_and_do_not_count_as_in_use() {
     let pods = Pods::default();
     let balance = Balance::builder(StaticEndpoints::new([endpoint(1).address()]))
         .fail_fast()
@@ -876,7 +876,7 @@ async fn a_multiplexed_connection_is_replaced_after_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_that_find_no_multiplexed_connection_make_one() {
+async fn concurrent_requests_make_only_one_multiplexed_connection() {
     let pods = Pods::default();
     let balance = multiplexed(&pods);
     pods.set(1, Mood::ConnectsLate);
@@ -928,7 +928,7 @@ fn another_runtime_keeps_its_idle_connection_while_there_is_room() {
 }
 
 #[test]
-fn what_is_built_can_go_anywhere() {
+fn connected_services_are_clone_send_and_sync() {
     fn check<T: Clone + Send + Sync + 'static>() {}
     check::<Balanced>();
     check::<Connections<Connection>>();

@@ -42,7 +42,7 @@ fn a_slot_is_given_back_once_and_not_while_it_is_in_use() {
 }
 
 #[test]
-fn who_scans_begins_nothing_at_a_member_that_has_left() {
+fn a_scan_begins_no_request_at_a_member_that_has_left() {
     let orders = explore(|| {
         let mut slots = Slots::default();
         let old = member(Some(slots.take()));

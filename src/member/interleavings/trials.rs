@@ -31,7 +31,7 @@ fn a_trial_that_is_taken_before_it_is_added_leaves_the_flags_alone() {
 }
 
 #[test]
-fn whoever_falls_asleep_is_woken_by_the_next_pick() {
+fn the_next_pick_wakes_a_background_task_that_fell_asleep() {
     let orders = explore(|| {
         let member = member(None);
         member.signals.heed();

@@ -145,7 +145,7 @@ fn check(start: &'static [Step], steps: Vec<Step>, is_packed: bool) -> usize {
 }
 
 #[test]
-fn two_changes_at_the_same_time_are_one_after_the_other() {
+fn two_concurrent_changes_act_as_if_in_some_order() {
     let mut orders = 0;
     for start in STARTS {
         for (at, &first) in ALL.iter().enumerate() {
@@ -160,7 +160,7 @@ fn two_changes_at_the_same_time_are_one_after_the_other() {
 }
 
 #[test]
-fn three_changes_at_the_same_time_are_one_after_the_other() {
+fn three_concurrent_changes_act_as_if_in_some_order() {
     let triples: [[Step; 3]; 12] = [
         [CLAIM, CLAIM, REMOVE],
         [CLAIM, CLAIM, OFFER],

@@ -122,7 +122,7 @@ fn a_rolling_restart_of_a_stateful_set_moves_no_key() {
 }
 
 #[test]
-fn of_two_pods_of_a_name_the_one_that_stays_has_the_keys() {
+fn of_two_pods_of_one_name_the_terminating_one_gets_no_keys() {
     let mut pods = stateful([(0, 1), (1, 2), (0, 9)]);
     pods[0] = pods[0].clone().with_terminating(true);
     let mut set = Set::of_endpoints(unbounded(), pods.clone());
@@ -141,7 +141,7 @@ fn of_two_pods_of_a_name_the_one_that_stays_has_the_keys() {
 }
 
 #[test]
-fn hash_keys_of_your_own_are_the_points() {
+fn hash_key_sets_the_names_on_the_ring() {
     let policy = unbounded().hash_key(|endpoint| endpoint.address().to_string());
     let mut by_address = Set::of_endpoints(policy, stateful((0..5).zip(0..5)));
     let mut unnamed = Set::new(unbounded(), 0..5);
@@ -179,7 +179,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
-    fn keys_move_to_those_that_join_and_from_those_that_leave(
+    fn only_keys_of_joining_and_leaving_endpoints_move(
         hosts in prop::collection::btree_set(0..10_000_u32, 2..30), joins in 10_000..20_000_u32,
     ) {
         let mut set = Set::new(unbounded(), hosts.clone());
@@ -196,7 +196,7 @@ proptest! {
     }
 
     #[test]
-    fn keys_of_those_that_are_out_go_to_their_own_next_choice_and_come_home(
+    fn keys_of_an_endpoint_that_is_out_go_to_their_next_choice_and_come_back(
         outs in prop::collection::vec(any::<Option<u8>>(), 2..30), outside in any::<bool>(),
     ) {
         let len = outs.len() as u32;
@@ -230,7 +230,7 @@ proptest! {
 
     /// Up to 32 endpoints, each pick knows what all have.
     #[test]
-    fn no_endpoint_has_more_than_its_part_of_what_is_in_flight(
+    fn no_endpoint_has_more_requests_than_its_bound(
         weights in prop::collection::vec(1..4_u32, 2..40),
         steps in prop::collection::vec((any::<u8>(), any::<Option<prop::sample::Index>>()), 1..300),
         outside in any::<bool>(), near in any::<bool>(),
@@ -267,7 +267,7 @@ proptest! {
 }
 
 #[test]
-fn what_is_over_goes_on_in_the_order_of_its_key() {
+fn requests_over_the_bound_go_to_the_keys_next_choices() {
     let mut set = Set::new(ConsistentHash::new(), 0..4);
     let mut free = Set::new(unbounded(), 0..4);
     // The key's order: each endpoint's turn comes when those before it are out.
@@ -296,7 +296,7 @@ fn what_is_over_goes_on_in_the_order_of_its_key() {
 }
 
 #[test]
-fn what_endpoints_without_weight_have_makes_no_room_for_a_key() {
+fn requests_at_endpoints_without_weight_do_not_raise_the_bound() {
     let policy = ConsistentHash::new();
     // 1.25 × 40 ÷ 4, rounded up, and ÷ 2 where only near ones get any.
     let settings = [
@@ -350,7 +350,7 @@ fn without_a_load_factor_a_key_never_moves() {
 }
 
 #[test]
-fn the_share_of_one_that_is_out_is_the_others() {
+fn if_one_is_out_the_bound_of_the_others_rises() {
     for setting in [
         Setting::from(ConsistentHash::new()),
         outside(ConsistentHash::new()),
@@ -395,7 +395,7 @@ fn the_keys_of_a_new_endpoint_move_one_by_one_and_once() {
 }
 
 #[test]
-fn keys_that_are_sent_again_go_on_in_their_order() {
+fn retries_of_a_key_go_on_in_its_order() {
     let mut set = Set::new(unbounded(), 0..10);
     for key in keys(200) {
         let first = set.send(&route(&key)).endpoint().clone();
@@ -448,7 +448,7 @@ fn an_ejected_endpoint_is_tried_with_its_own_keys() {
 }
 
 #[test]
-fn where_all_are_ejected_keys_stay_at_home() {
+fn if_all_are_ejected_keys_stay_at_home() {
     let mut set = Set::new(unbounded(), 0..5);
     let before = set.homes(200);
     for member in set.members() {
@@ -517,7 +517,7 @@ impl Picker for Modulo {
 }
 
 #[test]
-fn nobody_else_chooses_for_a_picker_that_is_keyed() {
+fn the_balancer_leaves_the_choice_to_a_keyed_picker() {
     let mut set = Set::new(Modulo, 0..4);
     let before = set.homes(100);
     let first = set.members()[0].clone();
@@ -532,7 +532,7 @@ fn nobody_else_chooses_for_a_picker_that_is_keyed() {
 }
 
 #[test]
-fn more_that_spills_moves_no_other_key() {
+fn more_spill_moves_no_other_key() {
     // 16 of 36 pods are near, all of one zone of two.
     let pods = |near: u32, all: u32| -> Vec<Endpoint> {
         let pod = |host: u32| {

@@ -257,7 +257,7 @@ fn one_near_pod_gets_no_herd(policy: &(impl Policy + Clone)) {
     assert!(shares[90].abs_diff(expected) < 111, "{}", shares[90]);
 }
 
-fn what_is_sent_again_stays_near_too(policy: &(impl Policy + Clone)) {
+fn retries_stay_near_too(policy: &(impl Policy + Clone)) {
     let mut clients = Clients::new(policy, &pods([10, 10, 5]));
     let client = &mut clients.0[0];
     let snapshot = client.current.load();
@@ -304,6 +304,6 @@ mod under_every_policy {
         refusals_move_the_share,
         a_group_without_endpoints_leaves_its_requests_at_once,
         one_near_pod_gets_no_herd,
-        what_is_sent_again_stays_near_too,
+        retries_stay_near_too,
     }
 }

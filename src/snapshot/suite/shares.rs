@@ -121,43 +121,43 @@ proptest! {
     #![proptest_config(cases())]
 
     #[test]
-    fn random_tells_what_it_does(pods in pods(1..9), near in any::<bool>()) {
+    fn shares_of_random_match_its_picks(pods in pods(1..9), near in any::<bool>()) {
         let policy = Random::new();
         if near { holds(half_near(policy), &pods, false, 0.0)? } else { holds(policy, &pods, false, 0.0)? }
     }
 
     /// Where new ones are passed over, their turns are skipped at random in a fixed order, so that it is near the truth only.
     #[test]
-    fn round_robin_tells_what_it_does(pods in pods(1..9), near in any::<bool>()) {
+    fn shares_of_round_robin_match_its_picks(pods in pods(1..9), near in any::<bool>()) {
         let policy = RoundRobin::new();
         if near { holds(half_near(policy), &pods, false, 0.01)? } else { holds(policy, &pods, false, 0.01)? }
     }
 
     #[test]
-    fn power_of_two_tells_what_it_does(pods in pods(1..9), near in any::<bool>()) {
+    fn shares_of_power_of_two_match_its_picks(pods in pods(1..9), near in any::<bool>()) {
         let policy = PowerOfTwo::new();
         if near { holds(half_near(policy), &pods, false, 0.0)? } else { holds(policy, &pods, false, 0.0)? }
     }
 
     #[test]
-    fn peak_ewma_tells_what_it_does(pods in pods(1..9), near in any::<bool>(), millis in any::<bool>()) {
+    fn shares_of_peak_ewma_match_its_picks(pods in pods(1..9), near in any::<bool>(), millis in any::<bool>()) {
         let policy = PeakEwma::new();
         if near { holds(half_near(policy), &pods, millis, 0.0)? } else { holds(policy, &pods, millis, 0.0)? }
     }
 
     #[test]
-    fn least_connections_tells_what_it_does(pods in pods(1..9), near in any::<bool>()) {
+    fn shares_of_least_connections_match_its_picks(pods in pods(1..9), near in any::<bool>()) {
         let policy = LeastConnections::new();
         if near { holds(half_near(policy), &pods, false, 0.0)? } else { holds(policy, &pods, false, 0.0)? }
     }
 
     #[test]
-    fn a_policy_of_somebody_else_s_has_the_same_done_around_it(pods in pods(1..9)) {
+    fn shares_of_a_policy_from_outside_match_its_picks(pods in pods(1..9)) {
         holds(outside(PowerOfTwo::new()), &pods, false, 0.0)?;
     }
 
     #[test]
-    fn consistent_hash_tells_what_part_of_the_keys_comes_where(
+    fn shares_of_consistent_hash_match_its_picks(
         pods in pods(1..9), near in any::<bool>(), factor in prop::option::of(1.0..2.0_f64),
     ) {
         let policy = ConsistentHash::new().load_factor(factor);
@@ -181,7 +181,7 @@ fn many(len: usize) -> Vec<Pod> {
 }
 
 #[test]
-fn samples_of_large_sets_are_gone_through() {
+fn shares_of_least_connections_match_its_picks_in_large_sets() {
     let policy = LeastConnections::new();
     let mut pods = many(300);
     holds(policy, &pods, false, 0.0).expect("alike");
@@ -196,7 +196,7 @@ fn samples_of_large_sets_are_gone_through() {
 
 /// Half of the pods are new, and the old ones have all that they may have: those left take only a part each, so that nothing ends at any.
 #[test]
-fn to_tell_shares_of_keys_takes_so_long_and_no_longer() {
+fn the_walk_for_shares_of_keys_is_bounded() {
     let pod = |host: usize| Pod {
         weight: 1,
         running: if host.is_multiple_of(2) { 4 } else { 0 },
@@ -233,7 +233,7 @@ fn a_ring_that_is_too_large_is_not_walked() {
 }
 
 #[test]
-fn keys_that_the_ring_leads_nowhere_are_raced_for() {
+fn keys_that_leave_the_ring_are_raced_for() {
     let mut pods = many(6);
     for (host, pod) in pods.iter_mut().enumerate() {
         (pod.running, pod.standing) = (0, 2);
@@ -252,7 +252,7 @@ fn keys_that_the_ring_leads_nowhere_are_raced_for() {
 
 /// By the ring alone, whatever is wrong now.
 #[test]
-fn homes_are_the_parts_of_keys_of_a_set_that_is_well() {
+fn key_homes_are_the_shares_of_a_healthy_set() {
     for setting in [
         ConsistentHash::new().into(),
         half_near(ConsistentHash::new()),
@@ -293,7 +293,7 @@ proptest! {
     #![proptest_config(cases())]
 
     #[test]
-    fn whose_a_key_is_told_is_whose_it_is(pods in pods(1..9), near in any::<bool>()) {
+    fn explain_key_names_the_endpoint_that_gets_the_key(pods in pods(1..9), near in any::<bool>()) {
         let policy = ConsistentHash::new();
         let setting = if near { half_near(policy) } else { policy.into() };
         let (mut set, _running) = set_of(setting, &pods, false);

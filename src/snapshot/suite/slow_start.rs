@@ -26,7 +26,7 @@ fn share_of_a_new_one(setting: Setting, weight: u32, warmth: f64, running: usize
     f64::from(got) / 1_000.0
 }
 
-pub(super) fn a_new_one_gets_its_part(policy: impl Into<Setting>) {
+pub(super) fn a_new_endpoint_gets_its_slow_start_share(policy: impl Into<Setting>) {
     let setting = policy.into();
     // Where nobody has weight, all are equal.
     for weight in [1, 0] {
@@ -41,7 +41,7 @@ pub(super) fn a_new_one_gets_its_part(policy: impl Into<Setting>) {
     assert!((0.4..1.0).contains(&share), "{share}");
 }
 
-pub(super) fn where_all_are_new_all_are_picked(policy: impl Into<Setting>) {
+pub(super) fn if_all_endpoints_are_new_all_are_picked(policy: impl Into<Setting>) {
     let mut set = Set::new(policy, 0..10);
     for member in set.members() {
         member.set_warmth(0.1);

@@ -21,7 +21,7 @@ fn weighted(weights: impl IntoIterator<Item = u32>) -> Vec<Endpoint> {
 
 const WEIGHTS: [u32; 10] = [1, 1, 2, 3, 5, 8, 10, 10, 4, 6];
 
-pub(super) fn shares_are_as_the_weights_say(policy: impl Into<Setting>) {
+pub(super) fn shares_are_in_proportion_to_weights(policy: impl Into<Setting>) {
     let mut set = Set::new(policy, 0..10);
     // As learnt later of a set that is there.
     set.publish(weighted(WEIGHTS));
@@ -35,7 +35,7 @@ pub(super) fn shares_are_as_the_weights_say(policy: impl Into<Setting>) {
     assert!(chi_square(&shares) < CHI_SQUARE_9, "{shares:?}");
 }
 
-pub(super) fn large_sets_share_as_the_weights_say(policy: impl Into<Setting>) {
+pub(super) fn shares_in_large_sets_are_in_proportion_to_weights(policy: impl Into<Setting>) {
     let mut set = Set::new(policy, []);
     set.publish(weighted((0..300).map(|host| host / 2 % 10 + 1)));
     let shares = set.shares(50_000);
@@ -51,7 +51,9 @@ pub(super) fn large_sets_share_as_the_weights_say(policy: impl Into<Setting>) {
     );
 }
 
-pub(super) fn those_left_share_by_weight(policy: impl Into<Setting>) {
+pub(super) fn the_share_of_unreachable_endpoints_goes_to_the_others_by_weight(
+    policy: impl Into<Setting>,
+) {
     let mut set = Set::new(policy, []);
     set.publish(weighted(WEIGHTS.into_iter().chain([20, 1, 0, 9, 10])));
     for member in set.members().iter().skip(10) {
@@ -65,7 +67,7 @@ pub(super) fn those_left_share_by_weight(policy: impl Into<Setting>) {
     );
 }
 
-pub(super) fn those_without_weight_are_the_last_resort(policy: impl Into<Setting>) {
+pub(super) fn endpoints_without_weight_are_the_last_resort(policy: impl Into<Setting>) {
     let policy = policy.into();
     for len in [2, 10, 100, 600] {
         let mut set = Set::new(policy.clone(), []);
@@ -89,7 +91,7 @@ pub(super) fn those_without_weight_are_the_last_resort(policy: impl Into<Setting
 }
 
 /// Of 5,000 running requests each unit of 50 has 100, to within so many.
-fn loads_are_as_the_weights_say(policy: impl Policy, within: f64) {
+fn loads_are_in_proportion_to_weights(policy: impl Policy, within: f64) {
     let mut set = Set::new(policy, []);
     set.publish(weighted(WEIGHTS));
     let pick = |_| set.pick().expect("an endpoint");
@@ -101,14 +103,14 @@ fn loads_are_as_the_weights_say(policy: impl Policy, within: f64) {
 }
 
 #[test]
-fn requests_in_flight_are_as_the_weights_say() {
-    loads_are_as_the_weights_say(LeastConnections::new(), 1.0);
-    loads_are_as_the_weights_say(PowerOfTwo::new(), 5.0);
-    loads_are_as_the_weights_say(PeakEwma::new(), 5.0);
+fn requests_in_flight_are_in_proportion_to_weights() {
+    loads_are_in_proportion_to_weights(LeastConnections::new(), 1.0);
+    loads_are_in_proportion_to_weights(PowerOfTwo::new(), 5.0);
+    loads_are_in_proportion_to_weights(PeakEwma::new(), 5.0);
 }
 
 #[test]
-fn what_is_sent_again_goes_to_those_with_weights() {
+fn retries_go_only_to_endpoints_with_weight() {
     let mut set = Set::new(RoundRobin::new(), []);
     set.publish(weighted([1, 0, 1]));
     let snapshot = set.current.load_full();
@@ -158,7 +160,7 @@ fn shares_around_an_update(
 
 /// As a fraction of all, the turn that it was came out one before.
 #[test]
-fn the_turn_goes_on_exactly_where_it_was() {
+fn an_update_keeps_the_exact_turn() {
     let weights = vec![5, 2, 2, 2, 5, 7];
     for start in 0..100 {
         let (shares, expected) = shares_around_an_update(weights.clone(), 4, start, 3);

@@ -249,7 +249,7 @@ fn a_pod_keeps_its_place_while_its_predecessor_terminates() {
 }
 
 #[test]
-fn a_name_that_was_looked_up_for_requests_moves_nobody() {
+fn a_name_that_was_looked_up_for_requests_moves_no_pod() {
     let before = pods(0..30);
     let mut during = before.clone();
     for (number, pod) in during.iter_mut().enumerate().take(10) {
@@ -328,7 +328,7 @@ fn few_near_pods_are_all_used_and_every_other_substitute_is_far() {
 }
 
 #[test]
-fn a_subset_of_one_is_near_where_pods_are_near() {
+fn a_subset_of_one_is_near_if_any_pod_is_near() {
     let set = pods(0..10);
     let is_near: Vec<_> = (0..10).map(|at| at == 3).collect();
     let order = order(&set, Some((&is_near, 0.3)), Client::Random(1), 1);
@@ -336,7 +336,7 @@ fn a_subset_of_one_is_near_where_pods_are_near() {
 }
 
 #[test]
-fn near_ones_are_told_apart_where_nobody_has_weight() {
+fn near_pods_come_first_if_no_pod_has_weight() {
     let set: Vec<_> = (0..20).map(|number| pod(number).with_weight(0)).collect();
     let near: Vec<_> = (0..20).map(|number| number % 2 == 0).collect();
     let order = order(&set, Some((&near, 1.0)), Client::Random(1), 10);
