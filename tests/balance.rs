@@ -1,4 +1,4 @@
-//! The balancer's promises, under paused time, with discovery and pods that do what they are told.
+//! The balancer's guarantees, under paused time, with scripted discovery and pods.
 
 mod support;
 
@@ -24,7 +24,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 type Pods3 = (Script, Pods, Balance<PodService>);
 
-/// A balancer that knows pods `hosts`.
+/// A balancer over the pods `hosts`.
 async fn balance(hosts: impl IntoIterator<Item = u8>) -> Pods3 {
     balance_with(hosts, RoundRobin::new()).await
 }
@@ -260,7 +260,7 @@ async fn an_endpoint_that_refuses_costs_the_caller_nothing() {
     }
 }
 
-/// Refuses at once.
+/// A service that always refuses.
 #[derive(Clone)]
 struct Refusing;
 
@@ -641,7 +641,7 @@ fn without_a_runtime_a_call_fails_and_says_so() {
     assert!(error.to_string().contains("runtime"), "{error}");
 }
 
-/// Where a seeded balancer sends its requests, with a change of the set and a pod that refuses among them.
+/// Where a seeded balancer sends its requests, while the set changes and a pod refuses.
 async fn seeded_picks(seed: u64) -> Vec<Endpoint> {
     let (script, discovery) = discovery();
     let pods = Pods::default();
@@ -742,7 +742,7 @@ fn call_with_alone_starts_the_background_task() {
     assert_eq!(answered.expect("a response").0, endpoint(2));
 }
 
-/// A source that panics when it is hurried, as it is in each runtime after its first.
+/// A source that panics in `refresh`, which is called in each runtime after its first.
 struct PanicsWhenHurried;
 
 impl Discovery for PanicsWhenHurried {
@@ -772,7 +772,7 @@ fn a_panic_on_the_way_to_another_runtime_closes_the_balancer() {
         settle().await;
     });
     drop(first);
-    // Neither the next request nor those after it wait for what will never come.
+    // Neither the next request nor those after it wait for an answer that will never come.
     let second = runtime();
     for _ in 0..3 {
         let answer = second.block_on(async {

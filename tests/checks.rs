@@ -1,5 +1,4 @@
-//! What becomes of pods that are asked whether they are well: under paused time with answers that a test gives, and over
-//! real sockets.
+//! Health checks: what happens to pods that pass or fail them. Under paused time with scripted answers, and over real sockets.
 
 mod support;
 
@@ -29,7 +28,7 @@ struct Story {
     balance: Balance<PodService>,
 }
 
-/// A balancer of pods `hosts`, which pass their checks until told otherwise.
+/// A balancer over the pods `hosts`, which pass their checks until told otherwise.
 async fn story(hosts: impl IntoIterator<Item = u8>) -> Story {
     story_with(hosts, OutlierDetection::new(), |check| check).await
 }
@@ -62,7 +61,7 @@ impl Story {
         response.map(|(endpoint, _)| endpoint)
     }
 
-    /// Sends requests one after another: how many came to which pod.
+    /// Sends requests one after another. Returns how many went to each pod.
     async fn shares(&self, requests: usize, hosts: impl IntoIterator<Item = u8>) -> Vec<usize> {
         let hosts: Vec<_> = hosts.into_iter().collect();
         let calls = || hosts.iter().map(|&host| self.calls(host));
@@ -91,7 +90,7 @@ impl Story {
         hosts.map(|host| self.state(host))
     }
 
-    /// So many requests that pods do not answer.
+    /// Sends requests that the pods do not answer.
     fn hold(&self, requests: usize) -> impl Sized + use<> {
         self.pods.set(1..=4, Behaviour::Hold);
         let call = |_| {
@@ -102,7 +101,7 @@ impl Story {
         (0..requests).map(call).collect::<Vec<_>>()
     }
 
-    /// Waits until the pod is in this state, and tells how long that took.
+    /// Waits until the pod is in this state. Returns how long that took.
     async fn until(&self, host: u8, state: EndpointState) -> Duration {
         let begun = Instant::now();
         while self.state(host) != state {
@@ -120,7 +119,7 @@ async fn settle() {
     }
 }
 
-/// All that an error says, down to its first cause.
+/// The texts of an error and all its causes.
 fn causes(error: &Error) -> Vec<String> {
     let mut causes = vec![error.to_string()];
     let mut source = error.source();
@@ -193,7 +192,7 @@ async fn checks_end_with_the_last_handle() {
     .await;
     story.probes.set(1..=4, Answer::Hang);
     settle().await;
-    // What was begun before that has passed.
+    // Checks that had begun before have passed.
     sleep(12 * SECOND).await;
     assert_eq!(story.probes.running(), 4);
     let clone = story.balance.clone();
@@ -301,7 +300,7 @@ async fn no_request_comes_before_the_first_check_has_passed() {
         balance,
     };
     assert_eq!(story.shares(30, 1..=3).await, [0, 30, 0]);
-    // A new one has to pass, too.
+    // A new pod has to pass, too.
     story.probes.set([4], Answer::Slow(SECOND / 2));
     story.script.answer(1..=4);
     settle().await;
@@ -318,7 +317,7 @@ async fn if_none_passes_requests_fail_after_the_ready_timeout_and_say_why() {
     });
     let story = story.await;
     story.probes.set(1..=3, Answer::Fail);
-    // Whatever has passed before it was told otherwise is not meant here.
+    // Checks may have passed before the pods were told to fail; those don't matter here.
     story.script.answer(11..=13);
     story.probes.set(11..=13, Answer::Fail);
     settle().await;
@@ -343,7 +342,7 @@ async fn if_none_passes_requests_fail_after_the_ready_timeout_and_say_why() {
 
     story.probes.set([12], Answer::Pass);
     story.until(12, EndpointState::Available).await;
-    // That was the end of the outage: should it refuse, there is time again.
+    // That ended the outage: if the pod refuses now, requests have their full time again.
     story.pods.set([12], Behaviour::NotReady);
     let mut balance = story.balance.clone();
     let mut request = task::spawn(balance.call(Request(7)));
@@ -363,12 +362,12 @@ async fn failed_checks_may_put_out_more_than_may_be_ejected() {
     }
     let shares = story.shares(50, 1..=10).await;
     assert_eq!(shares, [0, 0, 0, 0, 0, 10, 10, 10, 10, 10]);
-    // One more is what requests may put out, and that brings panic: fewer than half are left.
+    // Failed requests may eject one more, which brings a panic, because fewer than half are left.
     story.pods.set([6], Behaviour::Fail);
     let shares = story.shares(200, 1..=10).await;
     assert!(shares.iter().all(|&calls| calls >= 10), "{shares:?}");
     assert_eq!(story.states([1, 5]), [EndpointState::Available; 2]);
-    // With enough of them well again it is over.
+    // The panic ends when enough are well again.
     story.probes.set([1], Answer::Pass);
     story.until(2, OUT).await;
     assert_eq!(story.state(1), EndpointState::Available);
@@ -403,7 +402,7 @@ async fn pods_that_never_passed_neither_cause_a_panic_nor_come_in_by_one() {
     let ejected = EndpointState::Ejected(EjectionReason::ConsecutiveFailures);
     assert_eq!(story.state(2), ejected, "one of two, not one of eight");
     assert_eq!(story.states([3, 8]), [EndpointState::Pending; 2]);
-    // Of the two none is left: they are back, and nobody else.
+    // None of the two is left: the panic brings these back, and no others.
     story.pods.set([2], Behaviour::Answer);
     story.probes.set(1..=2, Answer::Fail);
     sleep(40 * SECOND).await;
@@ -438,7 +437,7 @@ async fn no_request_tries_a_pod_while_its_checks_fail() {
     story.shares(100, 1..=10).await;
     story.until(2, OUT).await;
     sleep(20 * SECOND).await;
-    // Pod 3 is tried, and its trial gives nobody else's away.
+    // Pod 3 is tried; its trial doesn't offer the other pod's.
     let shares = story.shares(100, 1..=10).await;
     assert_eq!((shares[1], shares[2], shares[3]), (0, 1, 0));
     story.pods.set([2, 4], Behaviour::Answer);
@@ -475,7 +474,7 @@ async fn failed_requests_are_forgotten_when_the_checks_pass_again() {
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_leaves_and_returns_begins_anew() {
     let story = story(1..=4).await;
-    // A request of its former life still runs.
+    // A request from before it left still runs.
     let _held = story.hold(4);
     story.probes.set([2], Answer::Fail);
     story.until(2, OUT).await;

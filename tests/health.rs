@@ -1,4 +1,4 @@
-//! What becomes of pods whose requests fail, under paused time, with discovery and pods that do what they are told.
+//! Outlier detection: what happens to pods whose requests fail, under paused time, with scripted discovery and pods.
 
 mod support;
 
@@ -23,7 +23,7 @@ struct Story {
     balance: Balance<PodService>,
 }
 
-/// A balancer that knows pods `hosts`.
+/// A balancer over the pods `hosts`.
 async fn story(hosts: impl IntoIterator<Item = u8>) -> Story {
     story_with(hosts, RoundRobin::new(), OutlierDetection::new()).await
 }
@@ -55,7 +55,7 @@ impl Story {
         response.map(|(endpoint, _)| endpoint)
     }
 
-    /// Sends requests one after another, and tells how many failed.
+    /// Sends requests one after another. Returns how many failed.
     async fn failures(&self, requests: usize) -> usize {
         let mut failed = 0;
         for _ in 0..requests {
@@ -79,7 +79,7 @@ impl Story {
         self.pods.counts(host).calls
     }
 
-    /// Sends a request every 100 ms for so long, and tells when `host` got one.
+    /// Sends a request every 100 ms for `time`. Returns when `host` got one.
     async fn when_called(&self, host: u8, time: Duration) -> Vec<Duration> {
         let begun = Instant::now();
         let mut seen = Vec::new();
@@ -194,10 +194,10 @@ async fn a_pods_failures_are_forgotten_when_it_leaves() {
     story.script.answer(1..=5);
     settle().await;
     assert_eq!(story.state(2), EndpointState::Available, "a new life");
-    // It is as bad as before, and out as soon.
+    // It is as bad as before, and ejected after as many failures.
     assert_eq!(story.failures(100).await, 5);
     assert!(story.is_ejected(2));
-    // Another pod at the same address has nothing to do with it.
+    // A new pod at the same address begins without failures.
     let named = |name: &str| endpoint(2).with_pod_uid(name);
     story
         .script
@@ -245,8 +245,7 @@ async fn ejected_pods_get_requests_if_no_other_accepts_any() {
     assert_eq!(story.failures(20).await, 0, "at once");
 }
 
-/// Requests that their callers give up after `patience`, one after another, at a pod that holds them, while the other pods
-/// answer one each meanwhile if that is told.
+/// Sends requests to a pod that holds them, one after another, each cancelled after `patience`.
 async fn give_up(story: &Story, patience: Duration, times: usize) {
     for _ in 0..times {
         let mut given_up = false;
@@ -370,8 +369,8 @@ async fn with_detection_off_no_pod_is_ejected() {
     assert_eq!(story.failures(400).await, 100);
 }
 
-/// Four pods that take 10 ms, and one that does `turned_away` at once, under a load that keeps all busy, without ejection: the
-/// requests that each gets.
+/// How many requests each of five pods gets, without ejection, under a load that keeps all busy. Four take 10 ms, and one answers
+/// `turned_away` at once.
 async fn shares<P: Policy>(policy: P, turned_away: Outcome) -> BTreeMap<u8, usize> {
     let pods = (1..=5).map(|host| ([10, 0, 0, host], 80).into());
     let classify = move |result: Result<&u8, &BoxError>| match result {

@@ -1,4 +1,4 @@
-//! A part of the pods for each client: chosen, even, and kept while pods and peers come and go.
+//! Subsets: how a client's pods are chosen, how even that is, and what stays while pods and peers come and go.
 
 mod support;
 
@@ -68,7 +68,7 @@ async fn send(balance: &Balance<PodService>) -> Result<u8, Error> {
     response.map(|(endpoint, _)| host(&endpoint))
 }
 
-/// Sends so many requests, none of which may fail: who answered.
+/// Sends requests, none of which may fail. Returns which pods answered.
 async fn answering(balance: &Balance<PodService>, requests: usize) -> BTreeSet<u8> {
     let mut answering = BTreeSet::new();
     for _ in 0..requests {
@@ -123,7 +123,7 @@ async fn a_clients_identity_decides_its_subset() {
     let seeded = |seed| Subset::of(10).seed(seed);
     assert_eq!(chosen(seeded(1)).await, chosen(seeded(1)).await);
     assert_ne!(chosen(seeded(1)).await, chosen(seeded(2)).await);
-    // Those of a layer are clients of their own.
+    // Each balancer of a layer is a client of its own.
     let layer = BalanceLayer::new(StaticEndpoints::from_iter(set(0..100)));
     let layer = layer.subset(Subset::of(10));
     let [one, two] = [(); 2].map(|()| layer.layer(Pods::default().make()));
@@ -134,7 +134,7 @@ async fn a_clients_identity_decides_its_subset() {
 
 type Answer = Result<Vec<Endpoint>, BoxError>;
 
-/// The client's peers, as a test says they are. Clones take each other's answers: a subset makes one.
+/// The client's peers, with scripted answers. Clones would take each other's answers; a subset makes only one.
 #[derive(Clone)]
 struct Peers(Arc<Mutex<mpsc::UnboundedReceiver<Answer>>>);
 
@@ -158,7 +158,7 @@ fn clients(count: u8) -> Vec<Endpoint> {
     (0..count).map(client).collect()
 }
 
-/// How many of the balancers each pod has.
+/// How many of the balancers use each pod.
 fn counts(balancers: &[(Script, Pods, Balance<PodService>)]) -> BTreeMap<u8, usize> {
     let mut counts = BTreeMap::new();
     for host in balancers.iter().flat_map(|(_, _, balance)| hosts(balance)) {
@@ -196,7 +196,7 @@ async fn peers_share_the_pods_out_evenly_while_pods_come_and_go() {
         }
         assert!(counts(&balancers).into_values().all(|count| count == 2));
     }
-    // The pods that are gone have been let go.
+    // The balancers have dropped the pods that are gone.
     let alive = balancers
         .iter()
         .flat_map(|(_, pods, _)| (0..30).map(|host| pods.alive(host)));
@@ -276,7 +276,7 @@ async fn no_request_fails_while_a_pod_outside_of_the_subset_is_well() {
             .is_subset(&well.iter().copied().collect())
     );
     assert!(hosts(&balance).is_superset(&own));
-    // They are back: so is the subset.
+    // They are back, and so is the subset.
     pods.set(0..60, Behaviour::Answer);
     sleep(20 * SECOND).await;
     settle().await;
@@ -333,7 +333,7 @@ async fn a_substitute_whose_service_could_not_be_made_joins_a_little_later() {
     settle().await;
     let own = hosts(&balance);
     pods.set(own.clone(), Behaviour::NotReady);
-    // The source has nothing more to say.
+    // The source doesn't answer again.
     faults.store(2, Relaxed);
     let answered = send(&balance).await.expect("a substitute");
     assert!(!own.contains(&answered));
@@ -382,7 +382,7 @@ async fn near(counts: [u8; 3], zone: &'static str, size: usize) -> (usize, usize
 #[tokio::test(start_paused = true)]
 async fn a_subset_is_near_and_keeps_the_zones_shares() {
     assert_eq!(near([20, 20, 20], "b", 6).await, (6, 100));
-    // Too few to fill it, but their fair part of all.
+    // Too few to fill it, but their fair share of all.
     assert_eq!(near([4, 4, 4], "b", 6).await, (4, 100));
     // Of c 10 ÷ 50 × 3 of the requests stay.
     assert_eq!(near([20, 20, 10], "b", 10).await, (10, 100));
@@ -391,7 +391,7 @@ async fn a_subset_is_near_and_keeps_the_zones_shares() {
     assert_eq!(near([20, 20, 10], "c", 3).await, (2, 60));
 }
 
-/// A watch knows pods' names, and DNS, its fallback, doesn't.
+/// A watch knows the pods' names; DNS, its fallback, doesn't.
 #[tokio::test(start_paused = true)]
 async fn a_source_that_forgets_the_pods_names_moves_no_pod() {
     let (script, _, balance) = balance(named(0..60), Subset::of(6).seed(1), &|it| it).await;
@@ -433,7 +433,7 @@ async fn a_pod_outside_of_the_subset_gets_the_requests_for_it_and_no_others() {
     settle().await;
     assert_eq!(ask(&balance, other).await.expect("it is there"), 200);
     assert_eq!(answering(&balance, 60).await, own);
-    // One that is not there is waited for.
+    // A request waits for a pod that isn't there.
     let waiting = tokio::spawn({
         let balance = balance.clone();
         async move { ask(&balance, 77).await }
@@ -520,7 +520,7 @@ async fn a_pod_is_found_by_name_at_its_new_address_even_if_the_old_one_is_in_the
     let (script, _, balance) = balance(set, Subset::of(6), &|it| it).await;
     let own = hosts(&balance);
     let mine = *own.first().expect("six");
-    // Of some, no name is told any more; one of them has another address.
+    // Some names are no longer reported; one of these pods has another address.
     let mut set: Vec<_> = (0..60).map(endpoint).collect();
     set.push(endpoint(200).with_hostname(format!("kv-{mine}")));
     script.endpoints(set);
@@ -536,7 +536,7 @@ async fn names_that_no_pod_has_leave_nothing_behind() {
     sleep(SECOND).await;
     script.endpoints(named(0..60));
     settle().await;
-    // It comes when nobody asks for it any more.
+    // It joins when no request asks for it any more.
     let mut set = named(0..60);
     set.extend(named(99..100));
     script.endpoints(set);
@@ -598,7 +598,7 @@ async fn a_left_out_pod_gets_a_substitute_if_there_is_no_other() {
         let others = balance.others(endpoint(myself).address());
         let (answering, _) = others.oneshot(Request(1)).await.expect("others");
         assert!(!own.contains(&host(&answering)));
-        // Those that aren't left out are as they were, or there are none.
+        // Pods that aren't left out stay as they were, or there are none.
         script.answer([myself]);
         settle().await;
         let others = balance.others(endpoint(myself).address());
@@ -637,7 +637,7 @@ fn is_ejected(pod: &EndpointStatus) -> bool {
     matches!(pod.state, EndpointState::Ejected(_))
 }
 
-/// The pods that are there for all requests, and how many of the set are ejected.
+/// The pods with weight, and how many of the set are ejected.
 fn used(balance: &Balance<PodService>) -> (BTreeSet<u8>, usize) {
     let pods = balance.endpoints();
     let used = pods.iter().filter(|pod| pod.endpoint.weight() > 0);
@@ -645,7 +645,7 @@ fn used(balance: &Balance<PodService>) -> (BTreeSet<u8>, usize) {
     (used, pods.iter().filter(|pod| is_ejected(pod)).count())
 }
 
-/// Requests at all times, whatever becomes of them.
+/// Sends requests all the time, whatever comes of them.
 async fn keep_asking(balance: &Balance<PodService>, times: usize) {
     for _ in 0..times {
         let _ = send(balance).await;
@@ -764,7 +764,7 @@ async fn a_key_goes_to_a_pod_there_by_name_only_if_none_of_the_subset_accepts_it
     for key in 0..100 {
         let route = Route::new().key(format!("user-{key}"));
         let request = balance.call_with(Request(1), route);
-        // Those that the full one gets wait there.
+        // Requests that the full pod gets wait there.
         let _ = tokio::time::timeout(SECOND / 1000, request).await;
     }
     let calls = [new, named].map(|host| pods.counts(host).calls);
@@ -847,7 +847,7 @@ async fn pods_outside_of_the_subset_leave_after_the_last_answer_even_if_the_stre
     }
     settle().await;
     assert_eq!(hosts(&balance).len(), 6);
-    // Those that have no time left are told of, and not asked.
+    // Pods without time left are reported, but not asked.
     pods.set(0..60, Behaviour::Hold);
     let broadcast = balance.broadcast_with(|_| Request(1)).deadline(SECOND);
     let mut answers = broadcast.await.expect("pods");
@@ -869,7 +869,7 @@ fn a_broadcast_reaches_all_pods_in_another_runtime_than_the_first() {
     drop(script);
 }
 
-/// The background task is in a runtime that nobody drives meanwhile.
+/// The background task is in a runtime that isn't driven meanwhile.
 #[test]
 fn a_broadcast_whose_time_is_over_before_the_task_hears_of_it_has_an_error_of_each_known_pod() {
     let runtime = || {
@@ -1006,7 +1006,7 @@ async fn ten_clients_share_thirty_pods_by_what_dns_says_of_both() {
     fleet.cluster.add_pod().await;
     fleet.agree(&[2; 30]).await;
     fleet.send().await;
-    // A client goes: 9 × 6 ÷ 30.
+    // A client leaves: 9 × 6 ÷ 30.
     let (gone, _) = fleet.clients.remove(4);
     let left = fleet.clients.iter().map(|(address, _)| *address);
     let left = left.filter_map(|address| match address {

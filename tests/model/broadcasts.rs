@@ -256,7 +256,7 @@ impl Broadcast {
             };
             if let Some(seen) = view.pods.iter().find(has_it).filter(|_| !is_over) {
                 let what = format!("broadcast {} does, and {}", self.number, seen.status);
-                return broken("no broadcast waits in vain", what);
+                return broken("no broadcast waits for pods that accept", what);
             }
         }
         Ok(())

@@ -160,7 +160,7 @@ impl Promises {
             "request {} for {pin:?} {pod} was sent to {host}",
             user.number
         );
-        broken("no other pod will do", what)
+        broken("a request goes only to a pod that it is for", what)
     }
 
     /// A request goes to a pod that it avoids only if no other one takes it.
@@ -189,7 +189,7 @@ impl Promises {
                     "pod {host} got request {}, and {}",
                     user.number, other.status
                 );
-                broken("who is avoided is the last resort", what)
+                broken("an avoided pod is the last resort", what)
             }
             None => Ok(()),
         }
@@ -245,7 +245,7 @@ impl Promises {
         let out = counted.iter().filter(|seen| seen.is_out()).count();
         if out as f64 > all as f64 * config.max_ejected + 1e-6 {
             let what = format!("{out} of {all}: {}", new.status);
-            return broken("no more are ejected than may be", what);
+            return broken("no more pods are ejected than allowed", what);
         }
         if out == all {
             return broken("the last one is never ejected", new.status.to_string());
@@ -283,7 +283,7 @@ impl Promises {
             };
             if seen.is_available() && good_before.is_some_and(|(good, _)| good == seen.log.good) {
                 let what = format!("{}, and was {}", seen.status, was.status.state);
-                return broken("who is ejected comes back by a success", what);
+                return broken("an ejected pod comes back by a success", what);
             }
             seen.good_before = good_before;
         }

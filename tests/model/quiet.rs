@@ -101,11 +101,10 @@ impl World {
         let answer = record.and_then(|record| lock(&record).answer.take());
         match answer {
             Some((_, Answer::Head { host: Some(host) })) => Ok(host),
-            Some((_, Answer::Error(error))) => broken(
-                "requests succeed where all pods are well",
-                error.to_string(),
-            ),
-            _ => broken("requests succeed where all pods are well", "no answer"),
+            Some((_, Answer::Error(error))) => {
+                broken("requests succeed if all pods are well", error.to_string())
+            }
+            _ => broken("requests succeed if all pods are well", "no answer"),
         }
     }
 
@@ -118,7 +117,7 @@ impl World {
                 return Ok(());
             };
             if begun.elapsed() > longest_absence(&self.config) {
-                return broken("nobody is lost", away.to_string());
+                return broken("every pod comes back", away.to_string());
             }
             self.ask().await?;
             if away.endpoint.weight() == 0 {
@@ -157,8 +156,8 @@ impl World {
         let statuses = self.endpoints().into_iter();
         let mut away = statuses.filter(|status| status.state != EndpointState::Available);
         match away.next() {
-            Some(away) => broken("who is well stays available", away.to_string()),
-            None => broken("whoever is available is picked", format!("not {missing:?}")),
+            Some(away) => broken("a pod that is well stays available", away.to_string()),
+            None => broken("every available pod is picked", format!("not {missing:?}")),
         }
     }
 

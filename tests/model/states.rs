@@ -41,7 +41,7 @@ pub(crate) fn requests_are_counted(cluster: &Cluster, seen: &Seen) -> Result<(),
     let in_flight = seen.status.in_flight;
     if in_flight < open || in_flight > open + stalled + earlier {
         let what = format!("{}; it has {open}, and {stalled} wait", seen.status);
-        return broken("in flight are those that are", what);
+        return broken("the requests in flight are counted right", what);
     }
     Ok(())
 }
@@ -94,7 +94,7 @@ pub(crate) fn a_pod_that_accepts_is_found(view: &View, seen: &Seen) -> Result<()
     let is_unreachable = seen.status.state == EndpointState::Unreachable;
     // One that handed requests back is tried by a request, and there may be none.
     if is_late && is_unreachable && seen.log.handed_back == 0 {
-        return broken("who accepts again is found", seen.status.to_string());
+        return broken("a pod that accepts again is found", seen.status.to_string());
     }
     Ok(())
 }
@@ -111,7 +111,7 @@ pub(crate) fn nothing_is_kept(
     for (life, since) in &cluster.departed {
         if now - *since > PROBE && life.is_held() {
             let what = format!("pod {} left {:?} ago", life.host, now - *since);
-            return broken("nothing is kept of who left", what);
+            return broken("nothing is kept of a pod that left", what);
         }
     }
     Ok(())
@@ -137,7 +137,7 @@ pub(crate) fn a_request_for_one_pod_waits_no_longer(
     let is_late = first.is_some_and(|first| now > first.max(user.begun) + timeout + MILLI);
     if is_late && user.waits() {
         let what = format!("request {} for {pin:?} {wanted} still waits", user.number);
-        return broken("who wants one pod waits for the ready timeout", what);
+        return broken("a request for one pod waits up to the ready timeout", what);
     }
     Ok(())
 }
@@ -149,7 +149,10 @@ const MILLI: Duration = Duration::from_millis(1);
 pub(crate) fn no_request_waits_for_a_pod_that_left(cluster: &Cluster) -> Result<(), Broken> {
     let mut departed = cluster.departed.iter();
     match departed.find(|(life, _)| life.log().stalled > 0) {
-        Some((life, _)) => broken("nobody waits for who left", format!("pod {}", life.host)),
+        Some((life, _)) => broken(
+            "no request waits for a pod that left",
+            format!("pod {}", life.host),
+        ),
         None => Ok(()),
     }
 }
@@ -182,7 +185,7 @@ pub(crate) fn no_request_waits_while_an_endpoint_accepts(
         };
         if let Some(seen) = view.pods.iter().find(may_take) {
             let what = format!("request {} does, and {}", user.number, seen.status);
-            return broken("nobody waits in vain", what);
+            return broken("no request waits while an endpoint accepts", what);
         }
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! The balancer over connections of a protocol of one's own: who has one, who waits, and what closes them. Paused time: the
-//! connections are this test's.
+//! The balancer over connections of a custom protocol: which requests get one, which wait, and what closes them. Under paused
+//! time, with scripted connections.
 
 use std::{
     collections::HashMap,
@@ -31,10 +31,10 @@ const SECOND: Duration = Duration::from_secs(1);
 enum Mood {
     #[default]
     Answers,
-    /// Connects, and answers once its mood is another.
+    /// Connects, and answers once its mood changes.
     Holds,
     Refuses,
-    /// Connecting has no end.
+    /// Connecting never ends.
     Hangs,
     /// Connecting takes a tenth of a second.
     ConnectsLate,
@@ -51,16 +51,16 @@ enum Mood {
 #[derive(Default)]
 struct Pod {
     mood: watch::Sender<Mood>,
-    /// Connections that have been made, and those that are open.
+    /// How many connections have been made, and how many are open.
     made: AtomicUsize,
     open: AtomicUsize,
     /// The most that were open at the same time.
     most: AtomicUsize,
-    /// Those that were made before this number are broken.
+    /// Connections with a smaller number are broken.
     broken: AtomicUsize,
-    /// Those that were made before this number are never ready again.
+    /// Connections with a smaller number are never ready again.
     stuck: AtomicUsize,
-    /// Two requests have been on one connection at the same time.
+    /// Two requests were on one connection at the same time.
     overlapped: AtomicBool,
 }
 
@@ -77,7 +77,7 @@ impl Pods {
         self.pod(host).mood.send_replace(mood);
     }
 
-    /// Connections that are open, and how many there have ever been.
+    /// How many connections are open, and how many have ever been made.
     fn open_and_made(&self, host: u8) -> (usize, usize) {
         let pod = self.pod(host);
         (pod.open.load(SeqCst), pod.made.load(SeqCst))
@@ -347,7 +347,7 @@ async fn no_more_connections_than_the_limit_are_open_and_requests_wait_in_line()
     }
     assert_eq!(pods.open_and_made(1), (3, 3));
     pods.set(1, Mood::Answers);
-    // Those that are woken go on, one after another.
+    // The woken requests go on, one after another.
     let mut order = Vec::new();
     while order.len() < 10 {
         let woken = (0..10).find(|at| requests[*at].is_woken() && !order.contains(at));
@@ -430,7 +430,7 @@ async fn the_error_says_that_all_connections_are_in_use() {
     assert!(error.to_string().ends_with(text), "{error}");
 }
 
-/// A balancer over these pods, with a connection to each, and requests that have all of them.
+/// A balancer over these pods, with one connection to each, all in use.
 async fn busy(
     pods: &Pods,
     hosts: &[u8],
@@ -463,7 +463,7 @@ fn prefer(
     async move { balance.call_with(7, route).await }
 }
 
-/// Two pods, of which the first one's connection is in use, and the other one has none yet; it connects late.
+/// Two pods: the first one's connection is in use, and the other one has none yet and connects late.
 async fn busy_beside_connecting(
     wait: Duration,
     ready_timeout: Option<Duration>,
@@ -607,7 +607,7 @@ async fn a_request_that_finds_a_pod_busy_is_no_trial_of_a_refusing_one() {
     assert_eq!(trials(), before + 1, "it was on offer");
 }
 
-/// Any of them may be sent twice.
+/// Any request may be sent twice.
 #[derive(Clone)]
 struct Reads;
 
@@ -847,7 +847,7 @@ async fn multiplexed_requests_share_one_connection() {
     }
     let pod = pods.pod(1);
     assert!(pod.overlapped.load(SeqCst));
-    // A cancelled one is no harm to the others.
+    // A cancelled request doesn't harm the others.
     requests.pop();
     assert_eq!(pods.open_and_made(1), (1, 1));
     pods.break_all(1);
@@ -887,7 +887,7 @@ async fn concurrent_requests_make_only_one_multiplexed_connection() {
     assert_eq!(pods.open_and_made(1), (1, 1));
 }
 
-/// Each runtime of its own thread has connections of its own: those of another one may stand still.
+/// Each runtime has its own connections, because those of another one may not be driven.
 #[test]
 fn a_connection_is_not_used_in_another_runtime() {
     let runtime = || {

@@ -1,4 +1,4 @@
-//! What a pod's service may rely on, as the docs of `BalanceBuilder::build` say it.
+//! What a pod's service may rely on, by the docs of `BalanceBuilder::build`.
 
 use std::{
     error::Error as _,
@@ -96,7 +96,7 @@ async fn a_cancelled_requests_clone_goes_with_it() {
     assert_eq!(world.balance.endpoints()[0].in_flight, 0);
 }
 
-/// What the clones of a [`Probe`] have in common.
+/// What the clones of a [`Probe`] share.
 #[derive(Default)]
 struct Seen {
     refuses: AtomicBool,
@@ -108,7 +108,7 @@ struct Seen {
     calls: AtomicUsize,
 }
 
-/// A service that watches what is done to it.
+/// A service that records how it is used.
 struct Probe {
     seen: Arc<Seen>,
     is_ready: bool,
@@ -123,7 +123,7 @@ impl Probe {
     }
 }
 
-/// Readiness isn't copied, as tower's rule is.
+/// Readiness isn't copied, as tower requires.
 impl Clone for Probe {
     fn clone(&self) -> Self {
         self.seen.clones.fetch_add(1, SeqCst);
@@ -203,7 +203,7 @@ async fn an_attempt_that_hangs_is_given_up_and_others_follow() {
     assert_eq!(balance.endpoints()[0].state, EndpointState::Unreachable);
 }
 
-/// The first poll is of `call` itself, with a waker of nobody's.
+/// The first poll comes from `call` itself, with a waker that wakes nobody.
 #[tokio::test(start_paused = true)]
 async fn readiness_wakes_the_task_that_awaits_the_response() {
     let (seen, mut balance) = probed();
@@ -269,7 +269,7 @@ impl std::error::Error for Wrapped {
     }
 }
 
-/// What becomes of a request that the first pod hands back, and how many have had it.
+/// The result of a request that the first pod hands back, and how many pods have had it.
 async fn handing_back<E>(error: fn(Unsent<u8>) -> E) -> (Result<u8, Error>, usize)
 where
     E: Into<BoxError> + Send + 'static,
