@@ -1,4 +1,5 @@
-//! Health checks: what happens to pods that pass or fail them. Under paused time with scripted answers, and over real sockets.
+//! Health checks: what happens to pods that pass or fail them. Under paused time with scripted answers, and over real
+//! sockets.
 
 mod support;
 

@@ -1,5 +1,5 @@
-//! Faults that a determined attempt to break the balancer has found. Where a test's comment speaks of the past, it describes the
-//! fault.
+//! Faults that a determined attempt to break the balancer has found. Where a test's comment speaks of the past, it
+//! describes the fault.
 
 mod support;
 

@@ -369,8 +369,8 @@ async fn with_detection_off_no_pod_is_ejected() {
     assert_eq!(story.failures(400).await, 100);
 }
 
-/// How many requests each of five pods gets, without ejection, under a load that keeps all busy. Four take 10 ms, and one answers
-/// `turned_away` at once.
+/// How many requests each of five pods gets, without ejection, under a load that keeps all busy. Four take 10 ms, and
+/// one answers `turned_away` at once.
 async fn shares<P: Policy>(policy: P, turned_away: Outcome) -> BTreeMap<u8, usize> {
     let pods = (1..=5).map(|host| ([10, 0, 0, host], 80).into());
     let classify = move |result: Result<&u8, &BoxError>| match result {

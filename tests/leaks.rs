@@ -93,8 +93,8 @@ impl Discovery for Told {
     }
 }
 
-/// The tolerance: the three present pods may all have connections at one time and none at another. If each of nine hundred pods
-/// left something behind, it would be far more.
+/// The tolerance: the three present pods may all have connections at one time and none at another. If each of nine
+/// hundred pods left something behind, it would be far more.
 const SPREAD: usize = 30;
 
 fn sockets() -> usize {

@@ -1,4 +1,5 @@
-//! How the policies treat unequal pods, in virtual time: two requests a millisecond, to scripted pods with scripted latencies.
+//! How the policies treat unequal pods, in virtual time: two requests a millisecond, to scripted pods with scripted
+//! latencies.
 
 use std::{
     sync::{

@@ -1,4 +1,4 @@
-//! What health promises, on endpoints' real records and a time of its own.
+//! What outlier detection promises, on members' real statistics and in virtual time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
 const TICK: Duration = Duration::from_millis(25);
 const MILLI: Duration = Duration::from_millis(1);
 
-/// Endpoints as their requests' records show them.
+/// An endpoint, with its real statistics.
 struct Set {
     detector: OutlierDetector,
     pods: Vec<Pod>,
@@ -37,7 +37,7 @@ impl Pod {
         self.member.stats()
     }
 
-    /// So many requests, none of which is answered.
+    /// Begins requests that aren't answered.
     fn wait(&mut self, requests: usize) {
         self.requests = (0..requests).map(|_| self.member.member_ref()).collect();
     }
@@ -65,7 +65,7 @@ impl Set {
         }
     }
 
-    /// Those that come after so many have no weight.
+    /// Endpoints from this index on have no weight.
     fn weighted(mut self, first: usize) -> Self {
         let others = self.pods.iter_mut().skip(first);
         others.for_each(|pod| pod.weight = 0);
@@ -86,7 +86,7 @@ impl Set {
         }
     }
 
-    /// As the background task does it.
+    /// A review, as the background task makes it.
     fn review(&mut self) {
         let cases = self
             .pods
@@ -113,7 +113,7 @@ impl Set {
         self.decisions[pod].out.is_some()
     }
 
-    /// Waits until the pod may be tried, and tells for how long that was.
+    /// Waits until the pod may be tried. Returns how long that took.
     fn until_half_open(&mut self, pod: usize) -> Duration {
         let begun = self.now;
         while !self.decisions[pod].becomes_half_open {
@@ -129,7 +129,7 @@ impl Set {
     }
 }
 
-/// Within the jitter, and the tick that it is noticed at.
+/// Whether a pause is this long, give or take the jitter and a review's interval.
 fn about(pause: Duration, seconds: f64) -> bool {
     (seconds * 0.899..=seconds * 1.101 + 0.026).contains(&pause.as_secs_f64())
 }
@@ -192,7 +192,7 @@ fn pauses_double_to_the_longest_and_begin_anew_after_a_good_time() {
     set.until_half_open(0);
     set.judge(0, Verdict::Passed);
     assert!(!set.is_out(0));
-    // Not long enough in.
+    // It hasn't served for long enough.
     set.wait(Duration::from_secs(200));
     set.fail(0, 5);
     set.wait(TICK);
@@ -204,14 +204,14 @@ fn pauses_double_to_the_longest_and_begin_anew_after_a_good_time() {
     assert!(about(set.until_half_open(0), 5.0));
 }
 
-/// So many of its requests were answered by a hedge first.
+/// The endpoint loses `times` hedges in a row.
 fn lose(set: &Set, pod: usize, times: usize) {
     for _ in 0..times {
         set.pods[pod].stats().lost();
     }
 }
 
-/// A set whose first endpoint has lost as many hedges as pass it over.
+/// A set whose first endpoint has lost enough hedges to be ejected.
 fn with_a_loser(endpoints: usize, settings: OutlierDetection) -> Set {
     let mut set = Set::new(endpoints, settings);
     lose(&set, 0, 3);
@@ -251,7 +251,7 @@ fn with_eject_slow_off_lost_hedges_eject_nobody() {
     }
 }
 
-/// Within a slow one's jitter, and the tick that it is noticed at.
+/// Whether a slow endpoint's pause is this long, give or take its jitter and a review's interval.
 fn about_slow(pause: Duration, seconds: f64) -> bool {
     (seconds * 0.799..=seconds * 1.201 + 0.026).contains(&pause.as_secs_f64())
 }
@@ -271,13 +271,13 @@ fn a_slow_endpoint_is_tried_after_a_fifth_of_a_second_doubling_to_five() {
     set.until_half_open(0);
     set.judge(0, Verdict::Passed);
     assert!(!set.is_out(0));
-    // A failure is another matter, and has pauses of its own.
+    // Failures have their own pauses.
     set.fail(0, 5);
     set.review();
     assert!(about(set.until_half_open(0), 5.0));
 }
 
-/// A pause of its garbage collector now and then, say.
+/// For example, pauses of its garbage collector.
 #[test]
 fn a_hiccup_now_and_then_costs_a_fifth_of_a_second_each() {
     let mut set = Set::new(4, OutlierDetection::new());
@@ -289,7 +289,7 @@ fn a_hiccup_now_and_then_costs_a_fifth_of_a_second_each() {
         set.judge(0, Verdict::Passed);
         set.wait(Duration::from_secs(10));
     }
-    // One that is slow as soon as it is back stays out for longer each time.
+    // An endpoint that is slow again as soon as it is back is out for longer each time.
     for seconds in [0.2, 0.4, 0.8, 1.6] {
         lose(&set, 0, 3);
         set.review();
@@ -299,7 +299,7 @@ fn a_hiccup_now_and_then_costs_a_fifth_of_a_second_each() {
     }
 }
 
-/// Short absences for being slow, between them, are no excuse.
+/// Short ejections for being slow in between don't prevent that.
 #[test]
 fn the_pauses_of_failures_begin_anew_though_the_endpoint_is_slow_now_and_then() {
     let mut set = Set::new(4, OutlierDetection::new());
@@ -371,7 +371,7 @@ fn slow_endpoints_serve_again_before_there_is_a_panic() {
     let out: Vec<_> = (0..10).filter(|&pod| set.is_out(pod)).collect();
     assert_eq!(out.len(), 3, "{out:?}");
     assert_eq!(out[1..], [3, 4]);
-    // And none goes out that would bring one about.
+    // And none is ejected if that would cause a panic.
     (0..3).for_each(|pod| lose(&set, pod, 3));
     set.wait(TICK);
     assert_eq!(set.out().iter().flatten().count(), 3);
@@ -409,7 +409,7 @@ fn a_slow_endpoint_whose_trial_hangs_is_out_for_that() {
     assert!(about(set.until_half_open(0), 10.0));
 }
 
-/// Those that are for it alone, or of sessions that stay.
+/// Other requests are those for it alone, or of sticky sessions.
 #[test]
 fn a_slow_endpoint_whose_other_requests_fail_is_out_for_that() {
     let mut set = with_a_loser(4, OutlierDetection::new());
@@ -419,7 +419,7 @@ fn a_slow_endpoint_whose_other_requests_fail_is_out_for_that() {
     assert!(about(set.until_half_open(0), 5.0));
 }
 
-/// Those of its sessions, which go there though it is slow.
+/// Other requests are those of its sticky sessions, which go there although it is slow.
 #[test]
 fn a_slow_endpoint_whose_other_requests_hang_is_out_for_that() {
     let mut set = with_a_loser(4, OutlierDetection::new());
@@ -508,7 +508,7 @@ fn a_trial_that_hangs_is_a_failure_until_one_succeeds() {
     assert!(!set.is_out(0), "late, but a success");
 }
 
-/// Where there are few requests, the one that tries it comes long after it may.
+/// With few requests, the trial request may come long after it was allowed.
 #[test]
 fn a_trial_request_that_comes_late_does_not_count_as_hanging() {
     for is_slow in [false, true] {
@@ -530,7 +530,7 @@ fn a_trial_request_that_comes_late_does_not_count_as_hanging() {
     }
 }
 
-/// One of a broadcast, say, is seen to wait, and one of another broadcast long after.
+/// A request of one broadcast is seen waiting, and one of another broadcast much later.
 #[test]
 fn requests_of_broadcasts_do_not_count_as_a_hanging_trial() {
     let mut set = Set::new(3, OutlierDetection::new());
@@ -574,7 +574,7 @@ fn endpoints_without_weight_do_not_raise_the_ejection_limit() {
     }
 }
 
-/// As a subset's pods are asked by a broadcast, and then lose their weight.
+/// For example, a subset's pods that lose their weight when a broadcast has ended.
 #[test]
 fn endpoints_that_count_again_come_back_until_the_ejection_limit_holds() {
     let settings = OutlierDetection::new().panic_threshold(0.0);
@@ -589,7 +589,7 @@ fn endpoints_that_count_again_come_back_until_the_ejection_limit_holds() {
     set.pods[0].weight = 0;
     set.wait(TICK);
     assert_eq!(out(&set), [1, 2], "of five: the next to be tried serves");
-    // One that refuses is not ejected, and stays as it is.
+    // An endpoint that refuses is not ejected, and stays as it is.
     assert!(set.pods[4].member.is_unreachable());
     set.wait(TICK);
     assert_eq!(out(&set), [1, 2]);
@@ -612,7 +612,7 @@ fn a_set_that_shrinks_takes_back_endpoints_over_the_ejection_limit() {
     assert!(!set.is_out(0), "the last one");
 }
 
-/// What they have failed is kept for when the panic ends.
+/// Their failures are kept until the panic ends.
 #[test]
 fn endpoints_over_the_limit_serve_in_a_panic_and_are_out_again_after_it() {
     let mut set = Set::new(6, OutlierDetection::new());
@@ -638,7 +638,7 @@ fn fail_half(set: &Set, pod: usize, times: usize) {
 fn a_failing_endpoint_without_room_is_bad_until_it_is_ejected_or_well() {
     for in_a_row in [false, true] {
         let mut set = Set::new(2, OutlierDetection::new()).weighted(1);
-        // The one that can't be spared.
+        // The only other one refuses, so this one may not be ejected.
         set.pods[1].member.refuse();
         match in_a_row {
             true => set.fail(0, 10),
@@ -649,7 +649,7 @@ fn a_failing_endpoint_without_room_is_bad_until_it_is_ejected_or_well() {
             assert!(!set.is_out(0) && set.pods[0].health.is_bad());
             set.wait(TICK);
         }
-        // Another one that accepts requests.
+        // Another endpoint that accepts requests.
         set.pods[1].member.accept();
         set.pods[1].weight = 1;
         set.wait(TICK);
@@ -714,7 +714,7 @@ fn refusing_endpoints_do_not_use_up_the_ejection_limit() {
     assert_eq!(out, [1, 2]);
 }
 
-/// A pod that answers nothing while the others do, with so many requests that wait for it.
+/// A pod that answers nothing while the others do, with `waiting` requests.
 fn hang(set: &mut Set, waiting: usize) {
     set.pods[0].wait(waiting);
     for _ in 0..8 {
@@ -744,7 +744,7 @@ fn answers_of_endpoints_without_weight_make_no_other_unresponsive() {
         set.wait(TICK);
     }
     assert_eq!(set.out()[0], Some(EjectionReason::Unresponsive));
-    // What those answer is no sign that the others answer theirs.
+    // Answers of endpoints without weight don't show that the others answer.
     let mut set = Set::new(44, OutlierDetection::new()).weighted(4);
     set.pods[0].wait(5);
     for _ in 0..8 {
@@ -789,7 +789,7 @@ fn an_endpoint_unresponsive_to_the_end_is_ejected_and_tried() {
     set.pods[0].wait(0);
     set.wait(TICK);
     assert!(about(set.until_half_open(0), 5.0));
-    // The same for one whose requests nobody gives up.
+    // The same for an endpoint whose requests aren't cancelled.
     hang(&mut set, 0);
     set.judge(0, Verdict::Passed);
     hang(&mut set, 10);
@@ -826,7 +826,7 @@ fn a_flapping_pod_fails_few_requests_in_ten_minutes() {
         }
         set.wait(TICK);
     }
-    // 5, 10, 20 … 300 s: seven or eight intervals, each with a probe and at most one burst.
+    // 5, 10, 20 … 300 s: seven or eight intervals, each with a trial and at most one burst.
     assert!(probes <= 9, "{probes} probes");
     assert!(
         failed <= 6 * (probes + 1),
@@ -840,7 +840,7 @@ fn an_old_silence_does_not_count_once_it_has_ended() {
     let mut set = Set::new(4, OutlierDetection::new());
     hang(&mut set, 5);
     assert_eq!(set.out()[0], Some(EjectionReason::Unresponsive));
-    // It answers one, and goes on being busy with the others.
+    // It answers one request, and stays busy with the others.
     set.succeed(0, 1);
     set.wait(TICK);
     assert!(!set.is_out(0));
@@ -890,7 +890,7 @@ fn verdict() -> impl Strategy<Value = Verdict> {
 }
 
 proptest! {
-    /// Whichever endpoints count by then, and however many there are.
+    /// Whichever endpoints count, and however many there are.
     #[test]
     fn no_review_leaves_more_out_than_allowed(
         len in 1..9_usize,
@@ -916,8 +916,8 @@ proptest! {
         }
     }
 
-    /// Whatever happens, half at most is out, one that accepts requests is left, and who is out may be tried after the
-    /// longest pause at the latest. A slow one is out only where there is room.
+    /// Whatever happens, at most half is out, one endpoint that accepts requests is left, and each that is out may be
+    /// tried after the longest pause at the latest. A slow endpoint is out only if there is room.
     #[test]
     fn at_most_half_is_out_never_the_last_and_never_for_ever(len in 1..12_usize, steps in steps()) {
         let health = OutlierDetection::new().ejection_time(Duration::from_secs(1), Duration::from_secs(20));
@@ -945,7 +945,7 @@ proptest! {
             let slow = (0..len).filter(reachable).any(|pod| out[pod] == Some(EjectionReason::Slow));
             let all_out = out.iter().flatten().count();
             prop_assert!(!slow || left && all_out <= len / 2, "a slow one yields");
-            // From here on nothing happens but time: who is out comes up for trial.
+            // From here on only time passes: each endpoint that is out comes up for trial.
             let due = set.detector.due();
             prop_assert!(due.is_none_or(|due| due <= set.now + Duration::from_secs(22)));
         }
@@ -953,7 +953,7 @@ proptest! {
             set.pods[pod].member.accept();
             set.pods[pod].wait(0);
         }
-        // A good probe for everybody: all are back at the end of the longest pause.
+        // All trials succeed: all endpoints are back at the end of the longest pause.
         for _ in 0..60 {
             (0..len).for_each(|pod| set.pods[pod].stats().judge(Verdict::Passed));
             (0..len).for_each(|pod| set.succeed(pod, 30));

@@ -1,4 +1,4 @@
-//! What an update changes, and what it leaves.
+//! What an update changes, and what it leaves as it is.
 
 use super::*;
 use crate::{

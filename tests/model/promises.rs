@@ -1,7 +1,7 @@
-//! What is promised at any time, checked after every step.
+//! The promises that hold at any time, checked after every step.
 //!
-//! Each is a sentence of the README, of the crate's documentation or of the builder's settings. Where a rule needs to know
-//! what happened between two looks and can't, it says nothing: a false alarm costs more than a fault that another seed finds.
+//! Each is a sentence of the README, of the crate's documentation or of the builder's settings. If a rule can't know
+//! what happened between two checks, it passes: a false alarm costs more than a fault that another seed finds.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -29,10 +29,10 @@ use crate::{
 /// An endpoint that refused is tried again after 5 s ± 20 % at most.
 pub(crate) const BACK_OFF: Duration = Duration::from_millis(6_100);
 
-/// A pod whose checks pass is known to be well after so long.
+/// After this time a pod whose checks pass is known to be well.
 pub(crate) const CHECKED: Duration = Duration::from_millis(4 * CHECK_INTERVAL);
 
-/// The balancer's own attempt to find out whether an endpoint accepts requests may take as long.
+/// How long the balancer's own attempt to reach an endpoint may take.
 pub(crate) const PROBE: Duration = Duration::from_millis(5_100);
 
 /// What has been seen so far.
@@ -111,7 +111,7 @@ impl Promises {
         self.facts.is_closed = true;
     }
 
-    /// Takes note of an answer, and asks whether it may be one.
+    /// Notes an answer, and checks that it is allowed.
     pub(crate) fn see(
         &mut self,
         config: &Config,
@@ -143,14 +143,14 @@ impl Promises {
         Ok(())
     }
 
-    /// A request for one pod is sent to that and to no other, by what the balancer knows then; and one for all others never to
-    /// the one that is left out.
+    /// A request for one pod is sent only to it, by what the balancer knows then. A request for all others is never
+    /// sent to the pod that is left out.
     fn no_other_pod_gets_it(&self, cluster: &Cluster, user: &User) -> Result<(), Broken> {
         let last = lock(&user.sent).last;
         let (Some(Receiver { host, known, .. }), Some((pin, pod))) = (last, user.wants) else {
             return Ok(());
         };
-        // One that waits for readiness at one of the others may find another one in its place.
+        // While a request for the others waits for readiness, another pod may take the place of its pod.
         let since = if pin.is_others() { user.known } else { known };
         let mut sets = (since..=known).filter_map(|known| cluster.told(known));
         if sets.any(|told| told.fits(user.wants, host)) || self.facts.is_closed {
@@ -171,7 +171,8 @@ impl Promises {
         else {
             return Ok(());
         };
-        // Only of what was begun and answered since the last look, at the same time, is it known how the others were.
+        // The other pods' state is known only for requests that began and were answered since the last check, at one
+        // time.
         let is_known = *at == user.begun && before.at == *at && before.version == view.version;
         if user.is_seen || user.is_old || !is_known || !user.avoids.contains(*host) {
             return Ok(());
@@ -195,7 +196,7 @@ impl Promises {
         }
     }
 
-    /// Unless it is asked for itself: no other one would do.
+    /// A pending pod gets only requests for it alone.
     fn a_pending_pod_gets_nothing(
         &mut self,
         cluster: &Cluster,
@@ -215,8 +216,8 @@ impl Promises {
         Ok(())
     }
 
-    /// The view before, if the set is the same and nothing has come between but requests. Checks that fail may bring a panic
-    /// about, in which they don't show.
+    /// The view before, if the set is the same and only requests came between. Failed checks may cause a panic, in
+    /// which they don't show.
     fn plainly_before(&self, config: &Config, view: &View) -> Option<&View> {
         let before = self.previous.as_ref()?;
         let is_plain = config.checks == Checks::Off
@@ -231,7 +232,7 @@ impl Promises {
         let Some(before) = self.plainly_before(config, view) else {
             return Ok(());
         };
-        // One of an earlier set may have been taken back by a panic, and shows again when that ends.
+        // An ejection from an earlier set may have been hidden by a panic, and shows again when that ends.
         let is_new = |seen: &&Seen| {
             seen.is_out()
                 && seen.out_in == Some(view.version)
@@ -253,8 +254,8 @@ impl Promises {
         Ok(())
     }
 
-    /// Who was ejected for what its requests came to comes back when a request succeeds; or when others count, as when a subset has
-    /// shrunk, and more would be out than may be.
+    /// A pod that was ejected for failed requests comes back when a request succeeds. Or when more would be out than
+    /// may be, as when a subset has shrunk and other pods count.
     fn a_pod_that_comes_back_has_answered(
         &self,
         config: &Config,
@@ -291,7 +292,7 @@ impl Promises {
     }
 }
 
-/// The ready timeout, if requests ever fail for want of an endpoint.
+/// The ready timeout, if requests ever fail because no endpoint accepts them.
 pub(crate) fn ready_timeout(config: &Config) -> Option<Duration> {
     match config.ready {
         Ready::Timeout(millis) => Some(Duration::from_millis(millis.into())),

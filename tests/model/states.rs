@@ -1,4 +1,4 @@
-//! Promises of which a single look tells whether they are kept.
+//! Promises that can be checked at a single point in time.
 
 use std::time::Duration;
 
@@ -29,10 +29,10 @@ pub(crate) fn each_pod_is_made_once(cluster: &Cluster) -> Result<(), Broken> {
     Ok(())
 }
 
-/// In flight is what the pod has, and what waits for its readiness.
+/// The requests in flight are those that the pod has, and those that wait for its readiness.
 pub(crate) fn requests_are_counted(cluster: &Cluster, seen: &Seen) -> Result<(), Broken> {
     let Log { open, stalled, .. } = seen.log;
-    // What an earlier life at the address has may be counted here or not.
+    // Requests of an earlier life at the address may be counted here or not.
     let earlier = cluster.departed.iter().map(|(life, _)| life);
     let earlier = earlier.filter(|life| life.host == seen.life.host);
     let earlier: u32 = earlier
@@ -46,7 +46,7 @@ pub(crate) fn requests_are_counted(cluster: &Cluster, seen: &Seen) -> Result<(),
     Ok(())
 }
 
-/// Nothing is held against a pod but what it did in this life.
+/// Only what a pod did in this life counts against it.
 pub(crate) fn a_state_has_its_reason(
     config: &Config,
     cluster: &Cluster,
@@ -87,19 +87,19 @@ pub(crate) fn a_state_has_its_reason(
     broken(promise, format!("{}; in this life: {log:?}", seen.status))
 }
 
-/// Who refused and accepts again is found within the longest back-off.
+/// A pod that refused and accepts again is found within the longest back-off.
 pub(crate) fn a_pod_that_accepts_is_found(view: &View, seen: &Seen) -> Result<(), Broken> {
     let prompt_since = seen.life.prompt_since();
     let is_late = prompt_since.is_some_and(|since| view.at - since > BACK_OFF);
     let is_unreachable = seen.status.state == EndpointState::Unreachable;
-    // One that handed requests back is tried by a request, and there may be none.
+    // A pod that handed requests back is tried by a request, and there may be none.
     if is_late && is_unreachable && seen.log.handed_back == 0 {
         return broken("a pod that accepts again is found", seen.status.to_string());
     }
     Ok(())
 }
 
-/// A service is dropped when its pod has left and the last request is over that could use it.
+/// A service is dropped when its pod has left and the last request that could use it has ended.
 pub(crate) fn nothing_is_kept(
     cluster: &Cluster,
     users: &[User],
@@ -117,7 +117,7 @@ pub(crate) fn nothing_is_kept(
     Ok(())
 }
 
-/// Who wants one pod, which doesn't take the request, waits for the ready timeout.
+/// A request for one pod that doesn't take it waits no longer than the ready timeout.
 pub(crate) fn a_request_for_one_pod_waits_no_longer(
     config: &Config,
     cluster: &Cluster,
@@ -127,12 +127,12 @@ pub(crate) fn a_request_for_one_pod_waits_no_longer(
     let (Some((pin, wanted)), Some(timeout)) = (user.wants, ready_timeout(config)) else {
         return Ok(());
     };
-    // Where none waits for a pod that accepts, one waits for its own to become ready, which it is at, as others do.
+    // Even if requests never wait for a pod that accepts, this one may wait until its own pod is ready.
     let is_at_its_pod = timeout.is_zero() && is_anybody_stalled(cluster);
     if pin.is_others() || is_at_its_pod {
         return Ok(());
     }
-    // Before there is a set, it waits for readiness.
+    // Before there is a set, it waits in `poll_ready`.
     let first = cluster.told.first().map(|told| told.at);
     let is_late = first.is_some_and(|first| now > first.max(user.begun) + timeout + MILLI);
     if is_late && user.waits() {
@@ -142,7 +142,7 @@ pub(crate) fn a_request_for_one_pod_waits_no_longer(
     Ok(())
 }
 
-/// The runtime's clock ticks that seldom.
+/// The resolution of the runtime's clock.
 const MILLI: Duration = Duration::from_millis(1);
 
 /// A request whose pod leaves before it is ready goes elsewhere.
@@ -169,7 +169,7 @@ pub(crate) fn no_request_waits_while_an_endpoint_accepts(
     view: &View,
     users: &[User],
 ) -> Result<(), Broken> {
-    // Those that wait for their pod's readiness are not told from the others.
+    // Requests that wait for their pod's readiness can't be distinguished from the others.
     if is_anybody_stalled(cluster) {
         return Ok(());
     }
@@ -179,7 +179,7 @@ pub(crate) fn no_request_waits_while_an_endpoint_accepts(
     for user in users.iter().filter(|user| user.waits()) {
         let may_take = |seen: &&Seen| {
             let is_for_one = user.wants.is_some_and(|(pin, _)| !pin.is_others());
-            // No other one would do.
+            // A request for one pod takes an ejected one, too.
             let gets_it = seen.is_available() || is_for_one && seen.is_ejected();
             told.fits(user.wants, seen.life.host) && gets_it && seen.life.prompt_since().is_some()
         };

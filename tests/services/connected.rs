@@ -1,5 +1,5 @@
-//! The balancer over connections of a custom protocol: which requests get one, which wait, and what closes them. Under paused
-//! time, with scripted connections.
+//! The balancer over connections of a custom protocol: which requests get one, which wait, and what closes them. Under
+//! paused time, with scripted connections.
 
 use std::{
     collections::HashMap,

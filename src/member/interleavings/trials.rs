@@ -1,4 +1,4 @@
-//! Trials and the flags that stand in one word with their number.
+//! The number of trials, and the flags in the same word.
 
 use futures_util::FutureExt;
 use loom::thread;

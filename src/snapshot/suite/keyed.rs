@@ -1,10 +1,10 @@
-//! What becomes of keys.
+//! Where keys go, under consistent hashing.
 
 use std::collections::BTreeMap;
 
 use super::*;
 
-/// Keys of a number.
+/// The first `count` keys.
 fn keys(count: u32) -> impl Iterator<Item = String> {
     (0..count).map(|key| format!("user-{key}"))
 }
@@ -30,7 +30,7 @@ impl Set {
         set
     }
 
-    /// The request of a route, which runs until it is dropped.
+    /// Sends a request with a route, which runs until it is dropped.
     fn send(&mut self, route: &Route) -> InFlight {
         let snapshot = self.current.load();
         snapshot.recount();
@@ -38,7 +38,7 @@ impl Set {
         picked.expect("an endpoint").in_flight
     }
 
-    /// The name of the endpoint that a request of this key comes to.
+    /// The name of the endpoint that gets a request of this key.
     fn home(&mut self, key: &str) -> String {
         self.send(&route(key)).endpoint().stable_name().into_owned()
     }
@@ -59,7 +59,7 @@ impl Set {
     }
 }
 
-/// The keys that have another home, with the old one and the new one.
+/// The keys whose home has changed, each with the old and the new home.
 fn moves<'a>(
     before: &'a BTreeMap<String, String>,
     after: &'a BTreeMap<String, String>,
@@ -71,8 +71,8 @@ fn moves<'a>(
         .collect()
 }
 
-/// A change here sends keys elsewhere, and makes two versions of a client disagree. The names are those that another
-/// implementation found, in another language.
+/// A change here would send keys elsewhere, and make two versions of a client disagree. The expected names come from an
+/// independent implementation in another language.
 #[test]
 fn the_pods_of_keys_never_change() {
     let mut set = Set::of_endpoints(unbounded(), stateful((0..5).zip(0..5)));
@@ -84,7 +84,7 @@ fn the_pods_of_keys_never_change() {
     for (key, host) in keys(4).zip([0, 0, 2, 0]) {
         assert_eq!(set.home(&key), format!("10.0.0.{host}:80"), "{key}");
     }
-    // As when everything on the ring is out, and the order of preference is that of a race.
+    // The order if everything on the ring is out: that of a race.
     let mut weighted: Vec<_> = stateful((0..5).zip(0..5));
     weighted[0] = weighted[0].clone().with_weight(1_000_000);
     let mut set = Set::of_endpoints(unbounded(), weighted);
@@ -103,7 +103,7 @@ fn a_rolling_restart_of_a_stateful_set_moves_no_key() {
     let mut addresses: BTreeMap<u32, u32> = (0..5).zip(100..105).collect();
     let mut set = Set::of_endpoints(ConsistentHash::new(), stateful(addresses.clone()));
     let before = set.homes(2_000);
-    // As Kubernetes does it: from the last one to the first, each gone and then back elsewhere.
+    // In Kubernetes' order: from the last pod to the first, each leaves and then comes back elsewhere.
     for number in (0..5).rev() {
         addresses.remove(&number);
         set.publish(stateful(addresses.clone()));
@@ -158,7 +158,7 @@ fn requests_without_a_key_go_to_any() {
     assert!(chi_square(&shares) < CHI_SQUARE_9, "{shares:?}");
 }
 
-/// How an endpoint goes out, and comes back.
+/// Takes an endpoint out, in one of several ways.
 fn out(member: &Member, how: u8) {
     match how % 3 {
         0 => assert!(member.refuse()),
@@ -211,7 +211,7 @@ proptest! {
                 out(member, *how);
             }
         }
-        // One that is out is to its keys what one is that was never there, as long as the ring tells.
+        // As long as the ring decides, keys go where they would if the endpoint that is out had never been there.
         let mut without = Set::new(unbounded(), (0..len).filter(|at| !gone.contains(at)));
         let away = set.homes(500);
         if gone.len() * 2 < outs.len() {
@@ -228,7 +228,7 @@ proptest! {
         prop_assert_eq!(set.homes(500), before);
     }
 
-    /// Up to 32 endpoints, each pick knows what all have.
+    /// With up to 32 endpoints, each pick counts all requests exactly.
     #[test]
     fn no_endpoint_has_more_requests_than_its_bound(
         weights in prop::collection::vec(1..4_u32, 2..40),
@@ -236,7 +236,7 @@ proptest! {
         outside in any::<bool>(), near in any::<bool>(),
     ) {
         let hosts = (0..).zip(&weights);
-        // Each third one is near, so that the words of near and far ones share lines.
+        // Every third one is near, so that the words of near and far ones share lines.
         let zone = |host: u32| if host.is_multiple_of(3) { "near" } else { "far" };
         let pod = |(host, &weight)| endpoint(host).with_zone(zone(host)).with_weight(weight);
         let pods = hosts.map(pod).collect();
@@ -250,7 +250,7 @@ proptest! {
             let request = set.send(&route(&format!("user-{}", key % 16 % 5)));
             let at = set.index(&request);
             running.push(request);
-            // Near and far ones are counted apart.
+            // Near and far ones are counted separately.
             let is_near = |at: usize| at.is_multiple_of(3);
             let alike = |other: &usize| !near || is_near(*other) == is_near(at);
             let group: Vec<_> = (0..members.len()).filter(alike).collect();
@@ -298,7 +298,7 @@ fn requests_over_the_bound_go_to_the_keys_next_choices() {
 #[test]
 fn requests_at_endpoints_without_weight_do_not_raise_the_bound() {
     let policy = ConsistentHash::new();
-    // 1.25 × 40 ÷ 4, rounded up, and ÷ 2 where only near ones get any.
+    // 1.25 × 40 ÷ 4, rounded up; and ÷ 2 if only near ones get any.
     let settings = [
         (Setting::from(policy.clone()), 13),
         (outside(policy.clone()), 13),
@@ -311,7 +311,7 @@ fn requests_at_endpoints_without_weight_do_not_raise_the_bound() {
         };
         let mut set = Set::of_endpoints(setting, (0..8).map(pod).collect());
         let members = set.members();
-        // As those have that are asked for by name, outside of a subset.
+        // Like requests by name for pods outside of a subset.
         let named = [0, 2, 4, 6].map(|at| members[at].endpoint().address().ip());
         let _theirs: Vec<_> = (0..400)
             .map(|at| set.send(&Route::new().pod(named[at % 4])))
@@ -482,7 +482,7 @@ fn the_keys_of_a_heavy_endpoint_are_shared_by_weight() {
         .map(|(host, weight)| endpoint(host).with_weight(weight));
     let mut set = Set::of_endpoints(unbounded(), pods.collect());
     let members = set.members();
-    // So heavy that the ring knows next to nobody else.
+    // So heavy that the others have hardly any points on the ring.
     members[0].refuse();
     let mut shares = [0; 4];
     for key in keys(2_000) {
@@ -496,7 +496,7 @@ fn the_keys_of_a_heavy_endpoint_are_shared_by_weight() {
     assert_eq!(set.home("any"), members[3].endpoint().stable_name());
 }
 
-/// Goes by keys, and looks at requests in flight for all that the balancer knows.
+/// A keyed policy that doesn't say that it isn't load-aware.
 struct Modulo;
 
 impl Policy for Modulo {

@@ -1,11 +1,11 @@
-//! What is told of shares, against what picks do.
+//! The shares that are computed for `explain`, compared with actual picks.
 
 use super::*;
 
-/// How many picks a share is held against.
+/// How many picks the shares are compared with.
 const PICKS: u32 = 40_000;
 
-/// One set as it may be: what is true of each endpoint.
+/// The state of one endpoint.
 #[derive(Clone, Debug)]
 struct Pod {
     weight: u32,
@@ -32,7 +32,7 @@ fn pods(len: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Pod>> {
     prop::collection::vec(pod, len)
 }
 
-/// The set of these pods, and the requests that run there.
+/// A set of these pods, and the requests that run there.
 fn set_of(setting: Setting, pods: &[Pod], millis: bool) -> (Set, Vec<InFlight>) {
     let mut set = Set::new(setting, []);
     let weighted = (0..).zip(pods);
@@ -63,7 +63,8 @@ fn set_of(setting: Setting, pods: &[Pod], millis: bool) -> (Set, Vec<InFlight>) 
     (set, running)
 }
 
-/// Holds what is told against picks, each of which ends at once. `tolerance` is for what a policy makes of its own turns.
+/// Compares the computed shares with picks whose requests end at once. `slack` allows for a policy's fixed order of
+/// turns.
 fn check(set: &mut Set, mut route: impl FnMut(u32) -> Route, slack: f64) -> Result<(), String> {
     let snapshot = set.current.load_full();
     let told = snapshot.shares().ok_or("nothing is told")?;
@@ -79,7 +80,7 @@ fn check(set: &mut Set, mut route: impl FnMut(u32) -> Route, slack: f64) -> Resu
     }
     for (index, (&told, &picked)) in told.iter().zip(&picked).enumerate() {
         if many == 0 {
-            // Nobody gets any.
+            // No endpoint gets any.
             return if told == 0.0 {
                 Ok(())
             } else {
@@ -87,7 +88,7 @@ fn check(set: &mut Set, mut route: impl FnMut(u32) -> Route, slack: f64) -> Resu
             };
         }
         let frequency = f64::from(picked) / f64::from(many);
-        // Five standard deviations of a count of so many draws, and what one draw is.
+        // Five standard deviations of the count, and one draw.
         let deviation = (told * (1.0 - told).max(0.0) / f64::from(many)).sqrt();
         let tolerance = 5.0 * deviation + slack + 1.0 / f64::from(many);
         if (told - frequency).abs() > tolerance {
@@ -112,7 +113,7 @@ fn holds(
     told.map_err(TestCaseError::fail)
 }
 
-/// Trials are one request's matter, and have none here; the rest is as in life.
+/// Without trials, which are for one request only.
 fn cases() -> ProptestConfig {
     ProptestConfig::with_cases(24)
 }
@@ -126,7 +127,7 @@ proptest! {
         if near { holds(half_near(policy), &pods, false, 0.0)? } else { holds(policy, &pods, false, 0.0)? }
     }
 
-    /// Where new ones are passed over, their turns are skipped at random in a fixed order, so that it is near the truth only.
+    /// An approximation if endpoints are new: their turns are skipped at random, but the order is fixed.
     #[test]
     fn shares_of_round_robin_match_its_picks(pods in pods(1..9), near in any::<bool>()) {
         let policy = RoundRobin::new();
@@ -168,7 +169,7 @@ proptest! {
     }
 }
 
-/// More than a scan looks at: some are out, and loads differ.
+/// More endpoints than a scan reads: some are out, and loads differ.
 fn many(len: usize) -> Vec<Pod> {
     let pod = |host: usize| Pod {
         weight: 1,
@@ -194,7 +195,8 @@ fn shares_of_least_connections_match_its_picks_in_large_sets() {
     assert_eq!(told, None, "too many samples");
 }
 
-/// Half of the pods are new, and the old ones have all that they may have: those left take only a part each, so that nothing ends at any.
+/// Half of the pods are new, and the old ones are at their bounds. So each of the others takes only a part of the keys,
+/// and walks are long.
 #[test]
 fn the_walk_for_shares_of_keys_is_bounded() {
     let pod = |host: usize| Pod {
@@ -239,7 +241,7 @@ fn keys_that_leave_the_ring_are_raced_for() {
         (pod.running, pod.standing) = (0, 2);
         pod.weight = [1_000_000, 1, 3, 0, 1, 2][host];
     }
-    // So heavy that the ring knows next to nobody else.
+    // So heavy that the others have hardly any points on the ring.
     pods[0].standing = 1;
     let route = |number| Route::new().key(format!("user-{number}").as_str());
     let (mut set, _running) = set_of(ConsistentHash::new().into(), &pods, false);
@@ -250,7 +252,7 @@ fn keys_that_leave_the_ring_are_raced_for() {
     check(&mut set, route, 0.0).expect("as told");
 }
 
-/// By the ring alone, whatever is wrong now.
+/// They go by the ring alone, whatever the endpoints' state.
 #[test]
 fn key_homes_are_the_shares_of_a_healthy_set() {
     for setting in [
@@ -307,7 +309,7 @@ proptest! {
             prop_assert_eq!(told.chosen, picked);
             let first = told.order.iter().find(|it| it.1.is_none());
             let is_raced = pods.iter().all(|pod| pod.weight == 0);
-            // A key stays in its group, where it may have moved to none yet.
+            // A key stays in its group, in which all endpoints may be too new to have it.
             if let Some(&(first, _)) = first && !is_raced && !near {
                 prop_assert_eq!(Some(first), picked, "the first that nothing speaks against");
             }

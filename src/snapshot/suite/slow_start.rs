@@ -1,8 +1,8 @@
-//! What every policy makes of an endpoint that is new.
+//! Slow start under every policy.
 
 use super::*;
 
-/// The new endpoint's share of an even one, with as many requests running as there are endpoints, or as many for each of them.
+/// The new endpoint's share relative to an even one, while `running` requests run in all.
 fn share_of_a_new_one(setting: Setting, weight: u32, warmth: f64, running: usize) -> f64 {
     let mut set = Set::new(setting, []);
     set.publish(
@@ -28,7 +28,7 @@ fn share_of_a_new_one(setting: Setting, weight: u32, warmth: f64, running: usize
 
 pub(super) fn a_new_endpoint_gets_its_slow_start_share(policy: impl Into<Setting>) {
     let setting = policy.into();
-    // Where nobody has weight, all are equal.
+    // If no endpoint has weight, all are equal.
     for weight in [1, 0] {
         for (warmth, running) in [(0.1, 0), (0.1, 400), (0.5, 0), (0.5, 400)] {
             let share = share_of_a_new_one(setting.clone(), weight, warmth, running);
