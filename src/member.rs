@@ -72,7 +72,7 @@ pub(crate) struct MemberRef {
     /// The 95th percentile of latencies, measured only if requests are hedged.
     percentile: Percentile,
     /// What part of its share a new endpoint gets (slow start), as the bits of an `f32`.
-    warmth: AtomicU32,
+    slow_start_share: AtomicU32,
     /// It is unreachable only because it is new, and has refused nothing.
     unready: AtomicBool,
     signals: Arc<Signals>,
@@ -100,7 +100,7 @@ impl Member {
                 stats: RequestStats::default(),
                 latency,
                 percentile: Percentile::default(),
-                warmth: AtomicU32::new(1_f32.to_bits()),
+                slow_start_share: AtomicU32::new(1_f32.to_bits()),
                 unready: AtomicBool::new(false),
                 signals,
                 tally,
@@ -192,12 +192,13 @@ impl MemberRef {
     }
 
     /// What part of its share the endpoint gets, from 0 to 1.
-    pub(crate) fn warmth(&self) -> f64 {
-        f64::from(f32::from_bits(self.warmth.load(Relaxed)))
+    pub(crate) fn slow_start_share(&self) -> f64 {
+        f64::from(f32::from_bits(self.slow_start_share.load(Relaxed)))
     }
 
-    pub(crate) fn set_warmth(&self, part: f64) {
-        self.warmth.store((part as f32).to_bits(), Relaxed);
+    pub(crate) fn set_slow_start_share(&self, part: f64) {
+        self.slow_start_share
+            .store((part as f32).to_bits(), Relaxed);
     }
 
     /// The member that this refers to, unless it has left and is gone.

@@ -70,7 +70,7 @@ const QUIET: usize = 1;
 const ASLEEP: usize = 1 << 1;
 
 /// Some endpoint is new and gets less than its share (slow start).
-const WARMING: usize = 1 << 2;
+const SLOW_START: usize = 1 << 2;
 
 /// The background task's runtime has ended: the next pick has to start the task in its own.
 const VACANT: usize = 1 << 3;
@@ -85,7 +85,7 @@ pub(crate) struct PickFlags {
     /// A trial is on offer.
     pub(crate) trials: bool,
     /// Some endpoint is new and gets less than its share (slow start).
-    pub(crate) warming: bool,
+    pub(crate) slow_start: bool,
 }
 
 impl Signals {
@@ -170,7 +170,7 @@ impl Signals {
     }
 
     /// How many failures in a row cause a review at once, if any number does.
-    pub(crate) fn failures_in_a_row(&self) -> Option<u32> {
+    pub(crate) fn consecutive_failures(&self) -> Option<u32> {
         (self.failures != 0).then_some(self.failures)
     }
 
@@ -205,7 +205,7 @@ impl Signals {
         }
         PickFlags {
             trials: flags >= A_TRIAL,
-            warming: flags & WARMING != 0,
+            slow_start: flags & SLOW_START != 0,
         }
     }
 
@@ -253,11 +253,11 @@ impl Signals {
     }
 
     /// Sets whether some endpoint is new and gets less than its share.
-    pub(crate) fn set_warming(&self, warming: bool) {
-        if warming {
-            self.flags.fetch_or(WARMING, Relaxed);
+    pub(crate) fn set_slow_start(&self, slow_start: bool) {
+        if slow_start {
+            self.flags.fetch_or(SLOW_START, Relaxed);
         } else {
-            self.flags.fetch_and(!WARMING, Relaxed);
+            self.flags.fetch_and(!SLOW_START, Relaxed);
         }
     }
 

@@ -145,12 +145,12 @@ impl<S> Snapshot<S> {
 
     #[cold]
     fn pick_flagged(&self, route: &Route, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
-        let PickFlags { trials, warming } = self.signals.heed();
+        let PickFlags { trials, slow_start } = self.signals.heed();
         let trial = trials.then(|| self.claim_trial(route));
         if let Some(index) = trial.flatten() {
             return Some(self.picked(index, true));
         }
-        let index = warming.then(|| self.pick_warm(route, rng))?;
+        let index = slow_start.then(|| self.pick_slow_start(route, rng))?;
         index.map(|index| self.picked(index, false))
     }
 

@@ -192,7 +192,7 @@ impl<S> Explainer<'_, S> {
         let last_error = self.last_error(member, past);
         let counts = member.tally().map(|tally| tally.counts());
         let quantile = |part| counts.as_ref().and_then(|it| it.latency.quantile(part));
-        let warmth = member.warmth();
+        let slow_start_share = member.slow_start_share();
         let mut explained = EndpointExplanation {
             is_in_subset: is_counted || !self.shared.is_part,
             is_near,
@@ -204,7 +204,7 @@ impl<S> Explainer<'_, S> {
             in_flight: member.in_flight(),
             waiting: member.waiting(),
             load: self.snapshot.load_of(index),
-            slow_start: warmth,
+            slow_start: slow_start_share,
             average_latency: self.snapshot.average_latency(index),
             p50: quantile(0.5),
             p95: quantile(0.95),
@@ -249,7 +249,7 @@ impl<S> Explainer<'_, S> {
                 format!("would be ejected ({reason}), but too many others are out")
             }
             Standing::Ejected(EjectionReason::ConsecutiveFailures) => {
-                let limit = self.shared.signals.failures_in_a_row();
+                let limit = self.shared.signals.consecutive_failures();
                 let words = match limit {
                     Some(limit) => format!("{limit} failures in a row"),
                     None => "failures in a row".to_owned(),

@@ -54,9 +54,9 @@ impl SlowStart {
                 Some(since) if !is_suspended => self.share(since, now),
                 _ => 1.0,
             };
-            life.member.set_warmth(share);
+            life.member.set_slow_start_share(share);
         }
-        signals.set_warming(new > 0 && !is_suspended);
+        signals.set_slow_start(new > 0 && !is_suspended);
     }
 
     fn is_new<S>(&self, life: &mut Life<S>, now: Instant) -> bool {
@@ -145,13 +145,18 @@ mod tests {
     fn the_share_grows_from_a_tenth_to_all_of_it() {
         let mut fixture = Fixture::new(2);
         let member = fixture.join();
-        for (later, warmth) in [(0.0, 0.1), (0.5, 0.1), (1.5, 0.2), (3.0, 0.5), (4.9, 0.99)] {
+        for (later, slow_start_share) in
+            [(0.0, 0.1), (0.5, 0.1), (1.5, 0.2), (3.0, 0.5), (4.9, 0.99)]
+        {
             fixture.review(later);
-            assert!((member.warmth() - warmth).abs() < 1e-6, "{warmth}");
+            assert!(
+                (member.slow_start_share() - slow_start_share).abs() < 1e-6,
+                "{slow_start_share}"
+            );
             assert!(fixture.signals.has_flags());
         }
         fixture.review(0.1);
-        assert_eq!(member.warmth(), 1.0);
+        assert_eq!(member.slow_start_share(), 1.0);
         assert!(!fixture.signals.has_flags(), "nobody is new any more");
     }
 
@@ -163,7 +168,7 @@ mod tests {
         fixture.review(20.0);
         member.stats().set_checked(Checked::Passes);
         fixture.review(2.0);
-        assert!((member.warmth() - 0.2).abs() < 1e-6);
+        assert!((member.slow_start_share() - 0.2).abs() < 1e-6);
     }
 
     #[test]
@@ -171,7 +176,7 @@ mod tests {
         let mut fixture = Fixture::new(1);
         let first = [fixture.join(), fixture.join()];
         fixture.review(0.0);
-        assert!(first.iter().all(|member| member.warmth() == 1.0));
+        assert!(first.iter().all(|member| member.slow_start_share() == 1.0));
         assert!(!fixture.signals.has_flags());
         let life = fixture.life();
         fixture.lives.insert(life.member.id(), life);
@@ -179,7 +184,7 @@ mod tests {
         assert!(
             first
                 .iter()
-                .all(|member| (member.warmth() - 0.2).abs() < 1e-6)
+                .all(|member| (member.slow_start_share() - 0.2).abs() < 1e-6)
         );
     }
 
@@ -193,7 +198,7 @@ mod tests {
         assert!(!fixture.signals.has_flags(), "they get nothing anyway");
         let member = fixture.join();
         fixture.review(2.0);
-        assert!((member.warmth() - 0.2).abs() < 1e-6);
+        assert!((member.slow_start_share() - 0.2).abs() < 1e-6);
         assert!(fixture.signals.has_flags());
     }
 
@@ -206,7 +211,7 @@ mod tests {
         }
         let member = fixture.join_of(0);
         fixture.review(2.0);
-        assert!((member.warmth() - 0.2).abs() < 1e-6);
+        assert!((member.slow_start_share() - 0.2).abs() < 1e-6);
         assert!(fixture.signals.has_flags());
     }
 

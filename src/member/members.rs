@@ -87,7 +87,7 @@ impl Members {
     /// What part of its share the endpoint gets: below 1 while it is new ([slow start](crate::BalanceBuilder::slow_start)).
     #[inline]
     pub fn slow_start_share(&self, index: usize) -> f64 {
-        self.members[index].warmth()
+        self.members[index].slow_start_share()
     }
 
     /// How long the endpoint takes to begin its answers: a moving average in which peaks count at once (peak EWMA).

@@ -168,10 +168,10 @@ impl<S> Snapshot<S> {
     /// that one: round robin goes on to the next. A load-aware policy may choose it each time, because it never has
     /// requests; then the less loaded of two random others gets the request.
     fn pick_other(&self, route: &Route, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
-        let mut warming = false;
+        let mut slow_start = false;
         if self.signals.has_flags() {
             let flags = self.signals.heed();
-            warming = flags.warming;
+            slow_start = flags.slow_start;
             if flags.trials
                 && let Some(index) = self.claim_trial(route)
             {
@@ -179,8 +179,8 @@ impl<S> Snapshot<S> {
             }
         }
         for _ in 0..OTHER_ATTEMPTS {
-            let picked = match warming {
-                true => self.pick_warm(route, rng),
+            let picked = match slow_start {
+                true => self.pick_slow_start(route, rng),
                 false => self.pickers.pick(&self.members, route, rng),
             };
             let Some(index) = picked else { break };
@@ -289,8 +289,8 @@ impl<S> Snapshot<S> {
             _ => (first, second),
         };
         // A new endpoint gets only its share (slow start); the other one gets the rest.
-        let warmth = self.members()[chosen].warmth();
-        let is_spared = warmth < 1.0 && !rng.random_bool(warmth);
+        let slow_start_share = self.members()[chosen].slow_start_share();
+        let is_spared = slow_start_share < 1.0 && !rng.random_bool(slow_start_share);
         let chosen = other.filter(|_| is_spared).unwrap_or(chosen);
         self.members
             .begin(chosen)

@@ -19,12 +19,15 @@ impl<S> Snapshot<S> {
         if shares.iter().all(|&share| share <= 0.0) {
             return self.last_shares();
         }
-        let is_warming = self.members().iter().any(|member| member.warmth() < 1.0);
+        let is_slow_start = self
+            .members()
+            .iter()
+            .any(|member| member.slow_start_share() < 1.0);
         let is_keyed = self.pickers.whole.as_ring().is_some();
-        Some(match is_warming && !is_keyed {
+        Some(match is_slow_start && !is_keyed {
             false => shares,
-            true if self.pickers.whole.is_load_aware() => self.warmed_by_load(&shares),
-            true => self.warmed_by_turns(shares),
+            true if self.pickers.whole.is_load_aware() => self.slow_start_by_load(&shares),
+            true => self.slow_start_by_turns(shares),
         })
     }
 
@@ -73,24 +76,24 @@ impl<S> Snapshot<S> {
     }
 
     /// Slow start under a policy that is asked again if a new endpoint isn't drawn, up to [`ATTEMPTS`] times.
-    fn warmed_by_turns(&self, mut shares: Vec<f64>) -> Vec<f64> {
-        let warmth = |index: usize| self.members()[index].warmth().min(1.0);
-        let kept = |(index, share): (usize, &f64)| share * warmth(index);
+    fn slow_start_by_turns(&self, mut shares: Vec<f64>) -> Vec<f64> {
+        let slow_start_share = |index: usize| self.members()[index].slow_start_share().min(1.0);
+        let kept = |(index, share): (usize, &f64)| share * slow_start_share(index);
         let again = 1.0 - shares.iter().enumerate().map(kept).sum::<f64>();
         let last = again.max(0.0).powi(ATTEMPTS as i32);
         let factor = (1.0 - last) / (1.0 - again).max(f64::MIN_POSITIVE);
         for (index, share) in shares.iter_mut().enumerate() {
-            *share *= warmth(index) * factor + last;
+            *share *= slow_start_share(index) * factor + last;
         }
         shares
     }
 
     /// Slow start under a load-aware policy: a new endpoint that isn't drawn, or has its part of the load, leaves its
     /// request to another one.
-    fn warmed_by_load(&self, shares: &[f64]) -> Vec<f64> {
+    fn slow_start_by_load(&self, shares: &[f64]) -> Vec<f64> {
         let mut warmed = shares.to_vec();
         let new: Vec<_> = (0..shares.len())
-            .filter(|&index| shares[index] > 0.0 && self.members()[index].warmth() < 1.0)
+            .filter(|&index| shares[index] > 0.0 && self.members()[index].slow_start_share() < 1.0)
             .collect();
         // Near endpoints leave requests to near ones, and far to far.
         for is_near in [Some(true), Some(false), None] {
@@ -107,15 +110,17 @@ impl<S> Snapshot<S> {
             }
             let likely_from = |at: usize| likely_from.get(at).copied().unwrap_or(0.0);
             new.by_ref().for_each(|&index| {
-                let (share, warmth) = (shares[index], self.members()[index].warmth());
+                let (share, slow_start_share) =
+                    (shares[index], self.members()[index].slow_start_share());
                 let load = self.load(index);
                 // The largest load is first: from this index on, the new endpoint is full beside them.
-                let full = others.partition_point(|other| load <= other.load * warmth);
-                to_all += share * (1.0 - warmth);
+                let full = others.partition_point(|other| load <= other.load * slow_start_share);
+                to_all += share * (1.0 - slow_start_share);
                 if let Some(more) = from_here.get_mut(full) {
-                    *more += share * warmth;
+                    *more += share * slow_start_share;
                 }
-                let given = (1.0 - warmth) * likely_from(0) + warmth * likely_from(full);
+                let given = (1.0 - slow_start_share) * likely_from(0)
+                    + slow_start_share * likely_from(full);
                 warmed[index] -= share * given;
             });
             let mut given = to_all;

@@ -15,7 +15,7 @@ pub(super) const ATTEMPTS: usize = 16;
 
 impl<S> Snapshot<S> {
     /// The policy's choice, or another endpoint in place of a new one. The request is counted in, as by a policy.
-    pub(super) fn pick_warm(&self, route: &Route, rng: &mut impl Rng) -> Option<usize> {
+    pub(super) fn pick_slow_start(&self, route: &Route, rng: &mut impl Rng) -> Option<usize> {
         if self.pickers.whole.is_keyed(route) {
             return self.pickers.pick(&self.members, route, rng);
         }
@@ -23,16 +23,16 @@ impl<S> Snapshot<S> {
         for _ in 0..ATTEMPTS {
             let index = self.pickers.pick(&self.members, route, rng)?;
             let member = &self.members()[index];
-            let warmth = member.warmth();
-            if warmth >= 1.0 {
+            let slow_start_share = member.slow_start_share();
+            if slow_start_share >= 1.0 {
                 return Some(index);
             }
-            let is_drawn = rng.random_bool(warmth);
+            let is_drawn = rng.random_bool(slow_start_share);
             if takes_turns && is_drawn {
                 return Some(index);
             }
             let other = (!takes_turns).then(|| self.other(index, rng)).flatten();
-            let is_full = |other| self.load(index) > self.load(other) * warmth;
+            let is_full = |other| self.load(index) > self.load(other) * slow_start_share;
             if !takes_turns && other.is_none_or(|other| is_drawn && !is_full(other)) {
                 return Some(index);
             }
@@ -58,7 +58,7 @@ impl<S> Snapshot<S> {
     /// Whether an endpoint may get a request in place of a new one.
     pub(super) fn may_be_instead(&self, new: usize, index: usize) -> bool {
         self.members.is_available(index)
-            && self.members()[index].warmth() >= 1.0
+            && self.members()[index].slow_start_share() >= 1.0
             && self.members.counts(index)
             && self.is_near(index) == self.is_near(new)
     }

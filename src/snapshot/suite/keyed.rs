@@ -375,10 +375,10 @@ fn the_keys_of_a_new_endpoint_move_one_by_one_and_once() {
     let after = set.homes(2_000);
     let all = moves(&before, &after).len();
     let new = set.named(&joined);
-    new.signals().set_warming(true);
+    new.signals().set_slow_start(true);
     let mut last = before;
     for share in [0.1, 0.25, 0.5, 0.75, 1.0] {
-        new.set_warmth(share);
+        new.set_slow_start_share(share);
         let now = set.homes(2_000);
         assert_eq!(
             now,
@@ -521,8 +521,8 @@ fn the_balancer_leaves_the_choice_to_a_keyed_picker() {
     let mut set = Set::new(Modulo, 0..4);
     let before = set.homes(100);
     let first = set.members()[0].clone();
-    first.set_warmth(0.5);
-    first.signals().set_warming(true);
+    first.set_slow_start_share(0.5);
+    first.signals().set_slow_start(true);
     assert_eq!(set.homes(100), before);
     for key in keys(100) {
         let avoiding = route(&key).avoid(first.endpoint());

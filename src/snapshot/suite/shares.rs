@@ -14,21 +14,23 @@ struct Pod {
     /// 0: ejected, 1: it refuses, else it is well.
     standing: u8,
     /// In tenths.
-    warmth: u8,
+    slow_start_share: u8,
 }
 
 fn pods(len: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Pod>> {
     let weight = prop_oneof![Just(1), 0..5_u32];
     let running = prop_oneof![Just(0), 0..6_u32];
-    let warmth = prop_oneof![4 => Just(10), 1 => 1..10_u8];
-    let pod = (weight, running, 0..9_u64, 0..8_u8, warmth);
-    let pod = pod.prop_map(|(weight, running, millis, standing, warmth)| Pod {
-        weight,
-        running,
-        millis,
-        standing,
-        warmth,
-    });
+    let slow_start_share = prop_oneof![4 => Just(10), 1 => 1..10_u8];
+    let pod = (weight, running, 0..9_u64, 0..8_u8, slow_start_share);
+    let pod = pod.prop_map(
+        |(weight, running, millis, standing, slow_start_share)| Pod {
+            weight,
+            running,
+            millis,
+            standing,
+            slow_start_share,
+        },
+    );
     prop::collection::vec(pod, len)
 }
 
@@ -56,8 +58,8 @@ fn set_of(setting: Setting, pods: &[Pod], millis: bool) -> (Set, Vec<InFlight>) 
             1 => drop(member.refuse()),
             _ => {}
         }
-        member.set_warmth(f64::from(pod.warmth) / 10.0);
-        member.signals().set_warming(true);
+        member.set_slow_start_share(f64::from(pod.slow_start_share) / 10.0);
+        member.signals().set_slow_start(true);
     }
     set.current.load().recount();
     (set, running)
@@ -176,7 +178,7 @@ fn many(len: usize) -> Vec<Pod> {
         running: (host % 7 % 3) as u32,
         millis: 0,
         standing: u8::from(!host.is_multiple_of(5)) * 2,
-        warmth: 10,
+        slow_start_share: 10,
     };
     (0..len).map(pod).collect()
 }
@@ -204,7 +206,7 @@ fn the_walk_for_shares_of_keys_is_bounded() {
         running: if host.is_multiple_of(2) { 4 } else { 0 },
         millis: 0,
         standing: 2,
-        warmth: if host.is_multiple_of(2) { 10 } else { 1 },
+        slow_start_share: if host.is_multiple_of(2) { 10 } else { 1 },
     };
     let pods: Vec<_> = (0..300).map(pod).collect();
     let (mut set, _running) = set_of(ConsistentHash::new().into(), &pods, false);
@@ -247,7 +249,7 @@ fn keys_that_leave_the_ring_are_raced_for() {
     let (mut set, _running) = set_of(ConsistentHash::new().into(), &pods, false);
     check(&mut set, route, 0.0).expect("as told");
     pods[5].standing = 1;
-    pods[4].warmth = 3;
+    pods[4].slow_start_share = 3;
     let (mut set, _running) = set_of(ConsistentHash::new().into(), &pods, false);
     check(&mut set, route, 0.0).expect("as told");
 }
@@ -266,7 +268,7 @@ fn key_homes_are_the_shares_of_a_healthy_set() {
         }
         let (well, _running) = set_of(setting.clone(), &pods, false);
         let shares = well.current.load().shares().expect("told");
-        pods[5].warmth = 3;
+        pods[5].slow_start_share = 3;
         pods[6].running = 9;
         let (bad, _running) = set_of(setting, &pods, false);
         let snapshot = bad.current.load();
