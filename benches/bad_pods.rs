@@ -1,4 +1,4 @@
-//! What one bad pod of ten does to 2,000 requests a second, by policy: `cargo bench --bench bad_pods`.
+//! How one bad pod of ten affects 2,000 requests a second, by policy: `cargo bench --bench bad_pods`.
 //!
 //! Ten pods in their own processes, HTTP/1.1, callers that cancel a request after a second, and no retries unless a
 //! story says so. `-- hung killed` runs only these stories, `--policy=peak_ewma` only this policy, and `--no-health`

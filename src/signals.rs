@@ -232,7 +232,7 @@ impl Signals {
         attendant.is_none_or(Attendant::attend)
     }
 
-    /// The background task runs, at this age.
+    /// Notes that the background task runs, at this age.
     pub(crate) fn hear(&self, age: u64) {
         self.heard.store(age, Relaxed);
     }

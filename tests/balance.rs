@@ -314,7 +314,7 @@ async fn an_endpoints_own_error_reaches_the_caller_with_its_endpoint() {
     assert!(unreachable(&balance).is_empty());
 }
 
-/// The times, from now, at which the pod was asked whether it is ready.
+/// The times, from now, at which the pod's `poll_ready` was called.
 async fn probes(pods: &Pods, host: u8, during: Duration) -> Vec<f64> {
     let started = Instant::now();
     let (mut seen, mut times) = (pods.counts(host).refusals, Vec::new());

@@ -137,7 +137,7 @@ async fn a_pod_is_out_after_three_checks_that_fail_and_back_after_one_that_passe
     story.probes.set([2], Answer::Fail);
     let took = story.until(2, OUT).await.as_secs_f64();
     assert_eq!(story.probes.begun(2), 3);
-    // Somewhere in the first interval, and two more after it.
+    // The first check comes within the first interval, and two more follow.
     assert!((18.0..=32.1).contains(&took), "{took}");
     assert_eq!(story.states([1, 3, 4]), [EndpointState::Available; 3]);
     assert_eq!(story.shares(30, 1..=4).await, [10, 0, 10, 10]);
@@ -228,7 +228,7 @@ async fn no_more_checks_run_than_the_concurrency_and_all_have_their_turn() {
     assert_eq!(probes.most(), 4);
 }
 
-/// When which pod is checked by a seeded balancer, in the first minute of its life.
+/// When a seeded balancer checks which pod, in its first minute.
 async fn seeded_checks(seed: u64) -> Vec<(Duration, u8)> {
     let (script, discovery) = discovery();
     let (pods, probes) = (Pods::default(), Probes::default());

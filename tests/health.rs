@@ -166,7 +166,7 @@ async fn a_trial_that_is_cancelled_leaves_its_place_to_another() {
     story.pods.set([2], Behaviour::Hold);
     let before = story.calls(2);
     sleep(6 * SECOND).await;
-    // All that go elsewhere are answered at once.
+    // All requests that go elsewhere are answered at once.
     for probes in 1..=3 {
         while story.calls(2) < before + probes {
             let mut balance = story.balance.clone();
@@ -415,7 +415,7 @@ async fn shares<P: Policy>(policy: P, turned_away: Outcome) -> BTreeMap<u8, usiz
 async fn never_attracts<P: Policy>(policy: impl Fn() -> P) {
     for turned_away in [Outcome::Failure, Outcome::Overload] {
         let shares = shares(policy(), turned_away).await;
-        // A fifth is fair; a random policy's is 200 ± 57 more or less.
+        // A fifth is fair; under a random policy it is 200 ± 57.
         assert!(shares[&1] <= 4_200, "{turned_away:?}: {shares:?}");
     }
 }

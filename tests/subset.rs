@@ -221,7 +221,7 @@ async fn a_client_that_is_not_among_its_peers_uses_a_random_part_or_the_last_one
     tell(Ok(clients(5))).await;
     let ranked = hosts(&balance);
     assert_ne!(ranked, alone);
-    // As it isn't ready for a while, or DNS has no answer.
+    // For a while the client isn't ready, or DNS has no answer.
     tell(Ok(clients(3))).await;
     tell(Err("SERVFAIL".into())).await;
     tell(Ok(Vec::new())).await;
@@ -384,7 +384,7 @@ async fn a_subset_is_near_and_keeps_the_zones_shares() {
     assert_eq!(near([20, 20, 20], "b", 6).await, (6, 100));
     // Too few to fill it, but their fair share of all.
     assert_eq!(near([4, 4, 4], "b", 6).await, (4, 100));
-    // Of c 10 ÷ 50 × 3 of the requests stay.
+    // In zone c, 10 ÷ 50 × 3 of the requests stay.
     assert_eq!(near([20, 20, 10], "b", 10).await, (10, 100));
     assert_eq!(near([20, 20, 10], "c", 10).await, (6, 60));
     // 60 % of three are two of them, and they get 60 %.
@@ -744,7 +744,7 @@ async fn a_key_goes_to_a_pod_there_by_name_only_if_none_of_the_subset_accepts_it
     };
     let (script, pods, balance) = balance(set(0..60), Subset::of(2), change).await;
     let own: Vec<_> = hosts(&balance).into_iter().collect();
-    // One has no room, and the other one is new.
+    // One pod has no room, and the other one is new.
     pods.set(own.clone(), Behaviour::Hold);
     let held = (0..40).map(|_| {
         let balance = balance.clone();
@@ -808,7 +808,7 @@ async fn pods_there_for_a_broadcast_get_nothing_else_and_stay_until_the_last_one
     drop(first);
     settle().await;
     assert_eq!(hosts(&balance).len(), 60, "one is under way");
-    // Most of those that come are outside of the subset.
+    // Most pods that join are outside of the subset.
     script.answer(0..100);
     let mut later = 0;
     while let Some((_, answer)) = second.next().await {
@@ -917,7 +917,7 @@ async fn a_broadcast_moves_no_key() {
         assert_eq!(home().await, before);
         let calls = (0..60).map(|host| pods.counts(host).calls);
         assert_eq!(calls.sum::<usize>(), 62);
-        // While it runs, a key's pod is its own.
+        // While it runs, a key's pod stays the same.
         pods.set([before], Behaviour::Hold);
         let mut answers = balance.broadcast_with(|_| Request(1)).await.expect("pods");
         for _ in 0..59 {
@@ -1001,7 +1001,7 @@ async fn ten_clients_share_thirty_pods_by_what_dns_says_of_both() {
     let pods = fleet.cluster.pods();
     assert!(pods.iter().all(|pod| pod.requests() == 2));
     assert_eq!(pods.iter().map(|pod| pod.connections()).sum::<usize>(), 60);
-    // A pod goes and another one comes.
+    // A pod leaves and another one joins.
     fleet.cluster.remove_pod(7).await;
     fleet.cluster.add_pod().await;
     fleet.agree(&[2; 30]).await;

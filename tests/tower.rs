@@ -35,7 +35,7 @@ async fn towers_p2c_spreads_requests_over_what_discovery_finds_through_its_failu
     let mut answers = BTreeMap::<Endpoint, u32>::new();
     for round in 0..300 {
         script.fail("SERVFAIL");
-        // A task that never yields hears nothing new, by tokio's budget.
+        // Yields, because by tokio's budget a task that never does hears nothing new.
         tokio::task::yield_now().await;
         if round == 200 {
             script.answer([2, 3, 4]);

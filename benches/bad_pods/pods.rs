@@ -36,7 +36,7 @@ const COUNT: &str = "count 0";
 pub(crate) enum Mode {
     /// It answers after this many milliseconds.
     After(u64),
-    /// It answers 503 to so many of a hundred requests, at once.
+    /// It answers 503 at once to this many of a hundred requests.
     Failing(u64),
 }
 

@@ -20,7 +20,7 @@ pub(crate) trait Caller: Clone + Send + 'static {
 /// What to do with the candidates.
 #[derive(Clone)]
 pub(crate) enum Plan {
-    /// Measure all of them, so often and for so long.
+    /// Measure all of them: how often, and for how long.
     Race { rounds: usize, window: Duration },
     /// Let one of them make this many requests and do nothing else, for a tool that counts instructions.
     Count { candidate: String, requests: u32 },

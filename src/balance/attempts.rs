@@ -50,7 +50,7 @@ pub(super) struct Attempts<S> {
 
 type Due = (Instant, MemberId);
 
-/// What came of an attempt.
+/// The result of an attempt.
 pub(super) struct Attempt {
     pub(super) id: MemberId,
     pub(super) result: Result<(), BoxError>,

@@ -40,7 +40,7 @@ use crate::{
     subset::Subset,
 };
 
-/// Settings of a [`Balance`].
+/// Builds a [`Balance`].
 ///
 /// | setting | default |
 /// | --- | --- |

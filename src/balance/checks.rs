@@ -40,7 +40,7 @@ struct Active {
     scheduler: CheckScheduler,
 }
 
-/// What came of a check.
+/// The result of a check.
 pub(super) struct CheckResult {
     id: MemberId,
     result: Result<(), BoxError>,
@@ -131,7 +131,7 @@ impl Checks {
         }
     }
 
-    /// Takes note of a result.
+    /// Takes in a result: updates the check's state, and logs it.
     pub(super) fn judge<S>(
         &mut self,
         result: Option<CheckResult>,

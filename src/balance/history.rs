@@ -165,7 +165,7 @@ impl History {
         }
     }
 
-    /// Whether the error of one more request of the endpoint is worth keeping.
+    /// Whether to keep the error of one more request of the endpoint: the last one was kept long enough ago.
     pub(super) fn wants_error(&self, id: MemberId, now: Instant) -> bool {
         self.past.get(&id).is_some_and(|past| {
             let last = past.last_error.as_ref();
@@ -188,7 +188,7 @@ impl History {
         }
     }
 
-    /// Discovery tells this of itself.
+    /// Keeps discovery's report of itself.
     pub(super) fn reported(&mut self, report: DiscoveryReport, now: Instant) {
         let before = self.report.replace(report);
         let (Some(report), Some(before)) = (&self.report, before) else {

@@ -41,7 +41,7 @@ impl Discovery for Told {
 /// A service that refuses some requests.
 #[derive(Clone)]
 struct Pod {
-    /// When it is not ready, with an error.
+    /// Which polls of `poll_ready` fail.
     unready: Arc<Refusals>,
     /// Which requests it hands back.
     unsent: Arc<Refusals>,
@@ -131,7 +131,7 @@ struct Scene {
     balance: Balance<Pod>,
     /// The background task, which is not started yet.
     driver: BoxFuture<'static, ()>,
-    /// Tells the balancer the sets.
+    /// Sends the sets to the balancer.
     source: mpsc::UnboundedSender<Vec<Endpoint>>,
 }
 

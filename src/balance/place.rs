@@ -19,7 +19,7 @@ use crate::{
 };
 
 pin_project! {
-    /// Where a request stands.
+    /// The stage of a request.
     #[project = StateProjection]
     pub(super) enum State<S, F, Req> {
         /// The endpoint that was picked is not ready yet; the request is still here. Boxed, because most are ready, and

@@ -47,7 +47,7 @@ pub(super) enum ReadyTimeout {
     Forever,
 }
 
-/// Waits for a service's readiness; made where the type of its requests is known.
+/// Waits until a service is ready. Made where the type of its requests is known.
 pub(super) type ReadyFn<S> = fn(S) -> BoxFuture<'static, Result<(), BoxError>>;
 
 /// What requests tell the background task.
@@ -77,7 +77,7 @@ pub(super) enum Event<S> {
 }
 
 impl<S> Event<S> {
-    /// Whether it says how an endpoint fares.
+    /// Whether it is about an endpoint's state.
     pub(super) fn is_of_endpoint(&self) -> bool {
         matches!(
             self,

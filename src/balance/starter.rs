@@ -3,11 +3,11 @@
 //!
 //! ```text
 //!            a runtime is there            its runtime ends
-//!  ┌────────┐ ────────────────▶ ┌─────────┐ ──────────────▶ ┌────────┐  the next who needs it, in whatever runtime,
-//!  │ vacant │                   │ running │                 │ vacant │  starts it there
+//!  ┌────────┐ ────────────────▶ ┌─────────┐ ──────────────▶ ┌────────┐  the next request that needs it starts it
+//!  │ vacant │                   │ running │                 │ vacant │  in its own runtime
 //!  └────────┘                   └─────────┘                 └────────┘
-//!                                  │   ▲ somebody in another runtime needs it, and nobody has driven its own
-//!                                  └───┘ (current-thread) one for a second: it goes on in that other one
+//!                                  │   ▲ a request in another runtime needs it, and its own (current-thread)
+//!                                  └───┘ runtime hasn't been driven for a second: it moves to that other one
 //! ```
 //!
 //! When the task moves, it keeps what it knows. What belongs to a runtime, such as timers and attempts under way,

@@ -99,7 +99,7 @@ impl<S: Clone> Shared<S> {
         picked
     }
 
-    /// A wait for the one endpoint that will do.
+    /// A wait for the one endpoint of a request, or the error if the request may not wait.
     fn wait_for_one(
         &self,
         change: Pin<Box<OwnedNotified>>,

@@ -3,7 +3,7 @@
 //! ```text
 //!  31        30            29        28      27      26                                           0
 //! ┌─────────┬─────────────┬─────────┬───────┬───────┬──────────────────────────────────────────────┐
-//! │ removed │ unreachable │ ejected │ trial │ unfit │ requests in flight, again, for who scans it  │
+//! │ removed │ unreachable │ ejected │ trial │ unfit │ requests in flight, again, for scans         │
 //! └─────────┴─────────────┴─────────┴───────┴───────┴──────────────────────────────────────────────┘
 //! ```
 //!

@@ -332,7 +332,7 @@ fn slow_endpoints_make_room_for_failing_ones() {
         set.review();
         assert!(!set.is_out(0), "of {len}");
         assert_eq!(set.out()[1], Some(EjectionReason::ConsecutiveFailures));
-        // Nor does it go out again while there is no room.
+        // It isn't ejected again while there is no room.
         lose(&set, 0, 30);
         set.wait(TICK);
         assert!(!set.is_out(0), "of {len}");
@@ -386,7 +386,7 @@ fn a_slow_endpoint_whose_trial_fails_is_out_for_that() {
         assert_eq!(set.out()[0], Some(EjectionReason::ConsecutiveFailures));
         assert!(about(set.until_half_open(0), seconds), "{seconds} s");
     }
-    // Unless failures eject none.
+    // Unless failures never eject.
     let mut set = with_a_loser(4, OutlierDetection::off().eject_slow(true));
     for seconds in [0.2, 0.4] {
         assert!(about_slow(set.until_half_open(0), seconds));
@@ -470,7 +470,7 @@ fn the_many_failures_of_one_crash_are_one_ejection() {
     let mut set = Set::new(3, OutlierDetection::new());
     set.fail(0, 40);
     set.review();
-    // The rest of those that were there.
+    // The rest of the requests that were in flight.
     set.fail(0, 60);
     set.wait(TICK);
     assert!(about(set.until_half_open(0), 5.0));

@@ -52,7 +52,7 @@ pub enum BuiltInPolicy {
 
 /// The error of text that names no policy of this crate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no policy: use {names}", names = names())]
+#[error("{0:?} is not a policy: use {names}", names = names())]
 pub struct ParsePolicyError(String);
 
 /// All names, as `a, b or c`.
@@ -211,7 +211,7 @@ mod tests {
             .parse::<BuiltInPolicy>()
             .expect_err("none of these")
             .to_string();
-        assert!(error.starts_with("\"fastest\" is no policy: use "));
+        assert!(error.starts_with("\"fastest\" is not a policy: use "));
         for name in [
             "round-robin",
             "random",
@@ -235,7 +235,7 @@ mod tests {
         let error = "fastest".parse::<BuiltInPolicy>().expect_err("no policy");
         assert_eq!(
             error.to_string(),
-            "\"fastest\" is no policy: use round-robin, random, least-connections, power-of-two, peak-ewma or \
+            "\"fastest\" is not a policy: use round-robin, random, least-connections, power-of-two, peak-ewma or \
              consistent-hash"
         );
     }

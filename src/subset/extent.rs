@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn substitutes_that_refuse_get_substitutes_up_to_the_whole_set() {
         let mut extent = Extent::new(4);
-        // Each fitting finds that those refuse which the last one took in.
+        // Each fitting finds that the pods that the last one took in refuse.
         let mut tried = 4;
         let lens = [(); 5].map(|()| {
             tried = fitted(&mut extent, 15, |at| at >= tried);
@@ -159,7 +159,7 @@ mod tests {
         assert_eq!(fitted(&mut extent, 15, |at| at >= 6), 10);
     }
 
-    /// As while a broadcast has all of them there: each round publishes a set.
+    /// For example while a broadcast has all of them there, because each round publishes a set.
     #[test]
     fn pods_that_are_known_to_refuse_are_passed_in_one_round() {
         for (well, len) in [(4000, 4004), (4093, 4096), (4096, 4096)] {

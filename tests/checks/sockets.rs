@@ -268,7 +268,7 @@ async fn grpc_checks_see_what_the_health_service_says() {
         for pod in &pods {
             pod.set(service, ServingStatus::Serving).await;
         }
-        // A client of HTTP/1.1, to whom checks of HTTP/2 are none of requests' business.
+        // A client of HTTP/1.1: its gRPC checks use HTTP/2 all the same.
         let client = builder("http", addresses.clone());
         let client = client.health_check(quickly(HealthCheck::grpc(service)));
         let client = client.build().expect("a client");

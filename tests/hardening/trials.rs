@@ -340,7 +340,7 @@ async fn the_check_of_a_pod_that_left_delays_no_other() {
     assert!(took < 5 * SECOND, "pod 2 was asked after {took:?}");
 }
 
-/// Keeps the script used.
+/// A pod that hands a single request back must be tried again.
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_hands_one_request_back_is_tried_again() {
     let story = story_with([1], OutlierDetection::new()).await;

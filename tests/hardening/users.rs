@@ -231,7 +231,7 @@ impl Service<()> for Large {
 /// In real time: with as many refusing pods as the cap allows, discovery's next answer is still taken in.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_an_outage_of_many_pods_the_next_set_is_taken_in() {
-    // The cap is 4,096. What a step costs grows with the number, and without optimisation it costs many times as much.
+    // The cap is 4,096. The cost of a step grows with the number, and is many times as high without optimisation.
     let pods: u16 = std::env::var("PODS").map_or(2_048, |it| it.parse().expect("a number"));
     let address = |host: u16| SocketAddr::from(([10, 1, (host >> 8) as u8, host as u8], 80));
     let good = SocketAddr::from(([10, 9, 9, 9], 80));

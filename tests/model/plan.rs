@@ -135,7 +135,7 @@ pub(crate) enum Step {
     /// The pod at the first address is rescheduled, with its name, to the second one. If a pod is there, the two swap
     /// addresses.
     Reschedule(u8, u8),
-    /// From now on the pod's UID is told, or isn't any more.
+    /// From now on discovery reports the pod's UID, or doesn't.
     Uid(u8, bool),
     Weight(u8, u8),
     /// The zone that the pod is in and hinted for: 1 is the client's. Zero: not told.

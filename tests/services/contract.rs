@@ -221,7 +221,7 @@ async fn readiness_wakes_the_task_that_awaits_the_response() {
     assert_ready!(request.poll()).expect("a response");
 }
 
-/// Hands the first request back, in an error of the caller's choice.
+/// Hands the first request back, in an error that the test chooses.
 struct HandsBack<E> {
     calls: Arc<AtomicUsize>,
     error: fn(Unsent<u8>) -> E,

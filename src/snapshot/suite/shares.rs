@@ -11,7 +11,7 @@ struct Pod {
     weight: u32,
     running: u32,
     millis: u64,
-    /// 0: ejected, 1: it refuses, else it is well.
+    /// 0: ejected; 1: refuses; otherwise well.
     standing: u8,
     /// In tenths.
     slow_start_share: u8,

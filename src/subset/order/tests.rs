@@ -33,7 +33,7 @@ fn ranked(of: usize) -> Vec<Client> {
 }
 
 fn random(count: u64) -> Vec<Client> {
-    // Neighbouring seeds are as good as any.
+    // Neighbouring seeds are as good as any others.
     (0..count).map(Client::Random).collect()
 }
 
