@@ -27,11 +27,11 @@ use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::{
-    errand::Errand,
     place::{
-        Held, State, StateProjection, Unready, Waiting, offer, place, place_again, place_errand,
-        refuse, take_back,
+        Held, State, StateProjection, Unready, Waiting, offer, place, place_again,
+        place_in_context, refuse, take_back,
     },
+    request_context::RequestContext,
     shared::Shared,
 };
 use crate::{
@@ -98,7 +98,7 @@ where
         route: Route,
     ) -> Self {
         Self {
-            state: place_errand(shared, request, Errand::new(route)),
+            state: place_in_context(shared, request, RequestContext::new(route)),
             completion,
         }
     }
@@ -113,10 +113,10 @@ impl<S: Service<Req>, Req, C> ResponseFuture<S, Req, C> {
     /// Why the one endpoint of the request refuses it, while it does.
     pub(crate) fn refusal(&self) -> Option<SharedError> {
         match &self.state {
-            State::Waiting { waiting } => waiting.shared.refusal(waiting.errand.route()),
+            State::Waiting { waiting } => waiting.shared.refusal(waiting.context.route()),
             State::Unsent { unready } => {
                 let held = unready.held.as_ref()?;
-                unready.shared.refusal(held.errand.route())
+                unready.shared.refusal(held.context.route())
             }
             State::Sent { .. } | State::Failed { .. } => None,
         }
@@ -127,7 +127,7 @@ impl<S: Service<Req>, Req, C> ResponseFuture<S, Req, C> {
     pub(crate) fn awaited(&self) -> Option<Awaited> {
         match &self.state {
             State::Waiting { waiting } => {
-                let error = waiting.shared.gives_up(waiting.errand.route())?;
+                let error = waiting.shared.gives_up(waiting.context.route())?;
                 Some(Awaited::Accepting(error))
             }
             State::Unsent { unready } => {
@@ -158,33 +158,33 @@ impl<S: Service<Req>, Req, C> ResponseFuture<S, Req, C> {
 
     /// The request avoids this endpoint if it has to be placed again.
     pub(crate) fn avoid(self: Pin<&mut Self>, endpoint: &Endpoint) {
-        if let Some(errand) = self.errand() {
-            errand.avoid(endpoint);
+        if let Some(context) = self.context() {
+            context.avoid(endpoint);
         }
     }
 
     /// Records that it is about to be cancelled because another try was answered first.
     pub(crate) fn set_aside(self: Pin<&mut Self>) {
-        if let Some(errand) = self.errand() {
-            errand.ended(AttemptOutcome::Overtaken);
+        if let Some(context) = self.context() {
+            context.ended(AttemptOutcome::Overtaken);
         }
     }
 
     /// Records that it is about to be cancelled because its time is up.
     pub(crate) fn time_is_up(self: Pin<&mut Self>) {
-        if let Some(errand) = self.errand() {
-            errand.ended(AttemptOutcome::TimedOut);
+        if let Some(context) = self.context() {
+            context.ended(AttemptOutcome::TimedOut);
         }
     }
 
-    fn errand(self: Pin<&mut Self>) -> Option<&mut Errand> {
+    fn context(self: Pin<&mut Self>) -> Option<&mut RequestContext> {
         match self.project().state.project() {
-            StateProjection::Sent { errand, .. } => Some(errand),
+            StateProjection::Sent { context, .. } => Some(context),
             StateProjection::Unsent { unready } => {
                 let held = unready.held.as_mut();
-                held.map(|held| &mut held.errand)
+                held.map(|held| &mut held.context)
             }
-            StateProjection::Waiting { waiting } => Some(&mut waiting.errand),
+            StateProjection::Waiting { waiting } => Some(&mut waiting.context),
             StateProjection::Failed { .. } => None,
         }
     }
@@ -244,7 +244,7 @@ where
                 StateProjection::Sent {
                     future,
                     in_flight,
-                    errand,
+                    context,
                 } => match future.poll(cx) {
                     Poll::Pending => {
                         if let Some(in_flight) = in_flight {
@@ -253,7 +253,7 @@ where
                         return Poll::Pending;
                     }
                     Poll::Ready(Ok(response)) => {
-                        if let Some(recording) = errand.recording() {
+                        if let Some(recording) = context.recording() {
                             let status = this.completion.status(&response);
                             recording.end(AttemptOutcome::Answered { status });
                         }
@@ -265,7 +265,7 @@ where
                         let mut in_flight = in_flight.take().expect(TAKEN);
                         let error = error.into();
                         in_flight.report(this.completion.failed(&error));
-                        take_back(in_flight, error, std::mem::take(errand))
+                        take_back(in_flight, error, std::mem::take(context))
                     }
                 },
                 StateProjection::Unsent { unready } => {
@@ -310,25 +310,25 @@ where
     let Held {
         request,
         in_flight,
-        mut errand,
+        mut context,
     } = held.take().expect(TAKEN);
     Poll::Ready(match is_ready {
         // The pod at this address may be another one by now.
-        Ok(()) if shared.is_lost(errand.route(), &in_flight) && !shared.is_closed() => {
-            errand.ended(AttemptOutcome::Left);
-            place_errand(shared, request, errand)
+        Ok(()) if shared.is_lost(context.route(), &in_flight) && !shared.is_closed() => {
+            context.ended(AttemptOutcome::Left);
+            place_in_context(shared, request, context)
         }
         Ok(()) => {
-            errand.sent();
+            context.sent();
             State::Sent {
                 future: service.call(request),
                 in_flight: Some(in_flight),
-                errand,
+                context,
             }
         }
-        Err(error) => match refuse(shared, in_flight, error, request, &mut errand) {
+        Err(error) => match refuse(shared, in_flight, error, request, &mut context) {
             Ok(state) => state,
-            Err(request) => place_errand(shared, request, errand),
+            Err(request) => place_in_context(shared, request, context),
         },
     })
 }
@@ -347,7 +347,7 @@ where
     S::Error: Into<BoxError>,
 {
     let waiting = held.as_mut().expect(TAKEN);
-    let beside = shared.pick_beside(&mut waiting.errand, &mut waiting.in_flight, busy);
+    let beside = shared.pick_beside(&mut waiting.context, &mut waiting.in_flight, busy);
     let Some((service, in_flight)) = beside else {
         // It waits until its deadline, which may be new. The service is polled again, so that it registers this task's
         // waker.
@@ -357,11 +357,11 @@ where
     };
     let Held {
         request,
-        mut errand,
+        mut context,
         ..
     } = held.take().expect(TAKEN);
-    let offered = offer(shared, service, in_flight, request, &mut errand);
-    Poll::Ready(offered.unwrap_or_else(|request| place_errand(shared, request, errand)))
+    let offered = offer(shared, service, in_flight, request, &mut context);
+    Poll::Ready(offered.unwrap_or_else(|request| place_in_context(shared, request, context)))
 }
 
 /// Tries again when something has changed.
@@ -376,10 +376,10 @@ where
     task::ready!(waiting.change.as_mut().poll(cx));
     let (shared, request) = (&waiting.shared, waiting.request.take().expect(TAKEN));
     Poll::Ready(if shared.cut_off() == waiting.cut_off {
-        let errand = std::mem::take(&mut waiting.errand);
-        place_again(shared, request, errand, waiting.wait.take())
+        let context = std::mem::take(&mut waiting.context);
+        place_again(shared, request, context, waiting.wait.take())
     } else {
-        State::unplaced(shared, &mut waiting.errand, shared.closed())
+        State::unplaced(shared, &mut waiting.context, shared.closed())
     })
 }
 
@@ -396,30 +396,30 @@ where
 {
     loop {
         let Held {
-            in_flight, errand, ..
+            in_flight, context, ..
         } = held.as_mut().expect(TAKEN);
         let next =
-            change.get_or_insert_with(|| shared.change_or_deadline(errand, in_flight.endpoint()));
+            change.get_or_insert_with(|| shared.change_or_deadline(context, in_flight.endpoint()));
         // Checked after the wait for changes has begun, so that no change is missed.
-        let is_lost = shared.is_lost(errand.route(), in_flight);
+        let is_lost = shared.is_lost(context.route(), in_flight);
         let has_left = is_lost || in_flight.member().is_removed();
         if !has_left {
             task::ready!(next.as_mut().poll(cx));
             *change = None;
         }
-        if let Some(error) = shared.is_over(errand, in_flight) {
-            let failed = State::unplaced(shared, errand, error);
+        if let Some(error) = shared.is_over(context, in_flight) {
+            let failed = State::unplaced(shared, context, error);
             *held = None;
             return Poll::Ready(failed);
         }
         if has_left && !shared.is_closed() {
             let Held {
                 request,
-                mut errand,
+                mut context,
                 ..
             } = held.take().expect(TAKEN);
-            errand.ended(AttemptOutcome::Left);
-            return Poll::Ready(place_errand(shared, request, errand));
+            context.ended(AttemptOutcome::Left);
+            return Poll::Ready(place_in_context(shared, request, context));
         }
         if has_left {
             // The balancer is closed, so there is no other endpoint; this one may still become ready.

@@ -9,7 +9,9 @@ use futures_util::future::{BoxFuture, poll_fn};
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::{errand::Errand, reconnect::Refusal, shared::Shared, waiting::Placement};
+use super::{
+    reconnect::Refusal, request_context::RequestContext, shared::Shared, waiting::Placement,
+};
 use crate::{
     attempts::AttemptOutcome,
     counters::{Wait, WaitCause},
@@ -27,7 +29,7 @@ pin_project! {
         Unsent { unready: Box<Unready<S, Req>> },
         /// The endpoint has the request. This holds neither its service, which would keep a removed endpoint's
         /// connections open, nor the balancer, which `Shared::of` finds by the guard.
-        Sent { #[pin] future: F, in_flight: Option<InFlight>, errand: Errand },
+        Sent { #[pin] future: F, in_flight: Option<InFlight>, context: RequestContext },
         /// No endpoint accepts requests.
         Waiting { waiting: Box<Waiting<S, Req>> },
         Failed { error: Option<Error> },
@@ -45,9 +47,9 @@ impl<S, F, Req> State<S, F, Req> {
     /// A request that has failed before any endpoint had it. A second try that finds no other endpoint is neither
     /// counted nor recorded, because the first one goes on.
     #[cold]
-    pub(super) fn unplaced(shared: &Shared<S>, errand: &mut Errand, error: Error) -> Self {
-        let is_only_others = errand.route().is_only_others();
-        if let Some(recording) = errand.recording() {
+    pub(super) fn unplaced(shared: &Shared<S>, context: &mut RequestContext, error: Error) -> Self {
+        let is_only_others = context.route().is_only_others();
+        if let Some(recording) = context.recording() {
             let is_none = is_only_others && recording.discard();
             if !is_none {
                 recording.fail(&error, |error| AttemptOutcome::Unsent { error });
@@ -66,7 +68,7 @@ pub(super) struct Waiting<S, Req> {
     /// Counts its time.
     pub(super) wait: Option<Wait>,
     pub(super) request: Option<Req>,
-    pub(super) errand: Errand,
+    pub(super) context: RequestContext,
     /// What `Shared::cut_off` was.
     pub(super) cut_off: u64,
     pub(super) shared: Arc<Shared<S>>,
@@ -87,7 +89,7 @@ pub(super) struct Unready<S, Req> {
 pub(super) struct Held<Req> {
     pub(super) request: Req,
     pub(super) in_flight: InFlight,
-    pub(super) errand: Errand,
+    pub(super) context: RequestContext,
 }
 
 /// Brings a request to an endpoint that is ready or may become ready, past those that refuse.
@@ -98,12 +100,12 @@ where
     S::Error: Into<BoxError>,
 {
     let Some((service, in_flight)) = shared.pick() else {
-        return place_errand(shared, request, Errand::default());
+        return place_in_context(shared, request, RequestContext::default());
     };
-    let mut errand = Errand::default();
-    match offer(shared, service, in_flight, request, &mut errand) {
+    let mut context = RequestContext::default();
+    match offer(shared, service, in_flight, request, &mut context) {
         Ok(state) => state,
-        Err(request) => place_errand(shared, request, errand),
+        Err(request) => place_in_context(shared, request, context),
     }
 }
 
@@ -111,68 +113,68 @@ where
 ///
 /// A loop, because thousands of endpoints may refuse one after another, and the stack must not grow with them.
 #[cold]
-pub(super) fn place_errand<S, Req>(
+pub(super) fn place_in_context<S, Req>(
     shared: &Arc<Shared<S>>,
     request: Req,
-    errand: Errand,
+    context: RequestContext,
 ) -> State<S, S::Future, Req>
 where
     S: Service<Req> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
 {
-    place_again(shared, request, errand, None)
+    place_again(shared, request, context, None)
 }
 
-/// [`place_errand`] for a request that has waited.
+/// [`place_in_context`] for a request that has waited.
 pub(super) fn place_again<S, Req>(
     shared: &Arc<Shared<S>>,
     mut request: Req,
-    mut errand: Errand,
+    mut context: RequestContext,
     mut wait: Option<Wait>,
 ) -> State<S, S::Future, Req>
 where
     S: Service<Req> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
 {
-    if let Err(error) = leaves_out_a_name(errand.route()) {
-        errand.seeks(shared.policy);
-        errand.failed(&error, |error| AttemptOutcome::Unsent { error });
+    if let Err(error) = leaves_out_a_name(context.route()) {
+        context.seeks(shared.policy);
+        context.failed(&error, |error| AttemptOutcome::Unsent { error });
         return State::failed(shared.signals.service(), error);
     }
-    shared.ask_for(errand.route());
+    shared.ask_for(context.route());
     loop {
-        errand.seeks(shared.policy);
+        context.seeks(shared.policy);
         let cut_off = shared.cut_off();
-        let (service, in_flight) = match shared.pick_routed(errand.route()) {
+        let (service, in_flight) = match shared.pick_routed(context.route()) {
             Some(picked) => picked,
-            None if errand.route().is_only_others() => {
-                return State::unplaced(shared, &mut errand, shared.no_other());
+            None if context.route().is_only_others() => {
+                return State::unplaced(shared, &mut context, shared.no_other());
             }
-            None => match shared.pick_or_wait(&mut errand) {
+            None => match shared.pick_or_wait(&mut context) {
                 Ok(Placement::Picked(service, in_flight)) => (service, in_flight),
                 Ok(Placement::Waiting(change)) => {
-                    let cause = shared.wait_cause(errand.route());
+                    let cause = shared.wait_cause(context.route());
                     let wait = wait.filter(|wait| wait.is_for(cause));
-                    errand.waits_for(cause);
+                    context.waits_for(cause);
                     let waiting = Box::new(Waiting {
                         change,
                         wait: wait.or_else(|| shared.wait(cause)),
                         request: Some(request),
-                        errand,
+                        context,
                         cut_off,
                         shared: shared.clone(),
                     });
                     return State::Waiting { waiting };
                 }
                 Err(error) => {
-                    return State::unplaced(shared, &mut errand, error);
+                    return State::unplaced(shared, &mut context, error);
                 }
             },
         };
-        errand.placed();
-        shared.record_pick(&mut errand, &in_flight, None);
+        context.placed();
+        shared.record_pick(&mut context, &in_flight, None);
         wait = None;
-        match offer(shared, service, in_flight, request, &mut errand) {
+        match offer(shared, service, in_flight, request, &mut context) {
             Ok(state) => return state,
             Err(refused) => request = refused,
         }
@@ -196,7 +198,7 @@ pub(super) fn offer<S, Req>(
     mut service: S,
     mut in_flight: InFlight,
     request: Req,
-    errand: &mut Errand,
+    context: &mut RequestContext,
 ) -> Result<State<S, S::Future, Req>, Req>
 where
     S: Service<Req> + Clone + Send + 'static,
@@ -207,17 +209,17 @@ where
         // waits.
         match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(())) => {
-                errand.sent();
+                context.sent();
                 return Ok(State::Sent {
                     future: service.call(request),
                     in_flight: Some(in_flight),
-                    errand: std::mem::take(errand),
+                    context: std::mem::take(context),
                 });
             }
             Poll::Ready(Err(error)) => match error.into().downcast::<Busy>() {
-                Err(error) => return refuse(shared, in_flight, error, request, errand),
+                Err(error) => return refuse(shared, in_flight, error, request, context),
                 Ok(busy) => {
-                    if let Some(beside) = shared.pick_beside(errand, &mut in_flight, *busy) {
+                    if let Some(beside) = shared.pick_beside(context, &mut in_flight, *busy) {
                         (service, in_flight) = beside;
                         continue;
                     }
@@ -225,14 +227,14 @@ where
             },
             Poll::Pending => {}
         }
-        errand.waits_for(WaitCause::Connection);
+        context.waits_for(WaitCause::Connection);
         return Ok(State::Unsent {
             unready: Box::new(Unready {
                 service,
                 held: Some(Held {
                     request,
                     in_flight,
-                    errand: std::mem::take(errand),
+                    context: std::mem::take(context),
                 }),
                 change: None,
                 _wait: shared.wait(WaitCause::Connection),
@@ -250,17 +252,17 @@ pub(super) fn refuse<S, Req>(
     in_flight: InFlight,
     error: BoxError,
     request: Req,
-    errand: &mut Errand,
+    context: &mut RequestContext,
 ) -> Result<State<S, S::Future, Req>, Req>
 where
     S: Service<Req> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
 {
     if error.is::<NoRuntime>() {
-        errand.failed(&*error, |error| AttemptOutcome::Unsent { error });
+        context.failed(&*error, |error| AttemptOutcome::Unsent { error });
         return Ok(State::failed(shared.signals.service(), Error::no_runtime()));
     }
-    errand.failed(&*error, |error| AttemptOutcome::Refused { error });
+    context.failed(&*error, |error| AttemptOutcome::Refused { error });
     shared.refused(in_flight, Refusal::NotReady, false, error, ready::<S, Req>);
     Err(request)
 }
@@ -270,7 +272,7 @@ where
 pub(super) fn take_back<S, Req>(
     in_flight: InFlight,
     error: BoxError,
-    mut errand: Errand,
+    mut context: RequestContext,
 ) -> State<S, S::Future, Req>
 where
     S: Service<Req> + Clone + Send + Sync + 'static,
@@ -278,15 +280,15 @@ where
     Req: 'static,
 {
     if error.is::<NoRuntime>() {
-        errand.failed(&*error, |error| AttemptOutcome::Unsent { error });
+        context.failed(&*error, |error| AttemptOutcome::Unsent { error });
         return State::failed(in_flight.member().signals().service(), Error::no_runtime());
     }
     let unsent = match error.downcast::<Unsent<Req>>() {
         Ok(unsent) => unsent,
-        Err(error) => return fail(in_flight, error, errand),
+        Err(error) => return fail(in_flight, error, context),
     };
     let (request, error) = unsent.into_parts();
-    errand.failed(&*error, |error| AttemptOutcome::Refused { error });
+    context.failed(&*error, |error| AttemptOutcome::Refused { error });
     let Some(shared) = Shared::<S>::of(&in_flight) else {
         let error = Error::closed(Some(error.into()));
         return State::failed(in_flight.member().signals().service(), error);
@@ -298,7 +300,7 @@ where
         error,
         ready::<S, Req>,
     );
-    place_errand(&shared, request, errand)
+    place_in_context(&shared, request, context)
 }
 
 /// How many requests in a row an endpoint refuses before it is passed over. A single refusal may mean that it has just
@@ -310,7 +312,7 @@ const REFUSED_IN_A_ROW: u32 = 3;
 fn fail<S, Req>(
     mut in_flight: InFlight,
     error: BoxError,
-    mut errand: Errand,
+    mut context: RequestContext,
 ) -> State<S, S::Future, Req>
 where
     S: Service<Req> + Clone + Send + Sync + 'static,
@@ -323,14 +325,14 @@ where
         Ok(suspect) => (true, suspect.0),
         Err(error) => match error.downcast::<Refused>() {
             Ok(refused) => {
-                errand.failed(&*refused.0, |error| AttemptOutcome::Unprocessed { error });
+                context.failed(&*refused.0, |error| AttemptOutcome::Unprocessed { error });
                 (refuses(&in_flight), refused.0)
             }
             Err(error) => (false, error),
         },
     };
     // Has no effect if the attempt was recorded as `Unprocessed` above.
-    errand.failed(&*error, |error| AttemptOutcome::Lost { error });
+    context.failed(&*error, |error| AttemptOutcome::Lost { error });
     if in_flight.member().tally().is_some()
         && let Some(shared) = Shared::<S>::of(&in_flight)
     {

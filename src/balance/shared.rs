@@ -15,8 +15,8 @@ use tokio::{
 };
 
 use super::{
-    asked::Asked, errand::Errand, generator::Generator, history::History, reconnect::Refusal,
-    starter::Starter,
+    asked::Asked, generator::Generator, history::History, reconnect::Refusal,
+    request_context::RequestContext, starter::Starter,
 };
 use crate::{
     attempts::PickReason,
@@ -356,14 +356,14 @@ impl<S> Shared<S> {
     /// own route, or by `beside`.
     pub(super) fn record_pick(
         &self,
-        errand: &mut Errand,
+        context: &mut RequestContext,
         in_flight: &InFlight,
         beside: Option<&Route>,
     ) {
-        if errand.recording().is_none() {
+        if context.recording().is_none() {
             return;
         }
-        let route = beside.unwrap_or(errand.route());
+        let route = beside.unwrap_or(context.route());
         let is_panic = || self.history().is_some_and(|history| history.is_panic);
         let (snapshot, endpoint) = (self.current.load(), in_flight.endpoint());
         let why = snapshot.why(route, in_flight);
@@ -372,7 +372,7 @@ impl<S> Shared<S> {
             true => PickReason::Panic,
             false => why,
         };
-        if let Some(recording) = errand.recording() {
+        if let Some(recording) = context.recording() {
             recording.picked(snapshot.known(endpoint).unwrap_or(endpoint), why);
         }
     }

@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{
     asked,
-    errand::Errand,
+    request_context::RequestContext,
     shared::{Event, Notes, READY_TIMEOUT, ReadyTimeout, Shared},
 };
 use crate::{
@@ -43,23 +43,23 @@ pub(super) enum Placement<S> {
 
 impl<S: Clone> Shared<S> {
     /// For a request that found no endpoint: picks once more, then waits if there is something to wait for.
-    pub(super) fn pick_or_wait(&self, errand: &mut Errand) -> Result<Placement<S>, Error> {
+    pub(super) fn pick_or_wait(&self, context: &mut RequestContext) -> Result<Placement<S>, Error> {
         // Enabled before the second pick, so that no change between the pick and the wait is missed.
         let change = self.next_change();
-        let has_been_heard = errand.has_been_heard();
-        if let Some((service, in_flight)) = self.pick_routed(errand.route()) {
+        let has_been_heard = context.has_been_heard();
+        if let Some((service, in_flight)) = self.pick_routed(context.route()) {
             return Ok(Placement::Picked(service, in_flight));
         }
         self.is_running()?;
         self.starved.notify_one();
         let now = Instant::now();
-        let wait = match errand.route().is_for_one() {
-            true => self.wait_for_one(change, now, errand),
-            false => self.wait_for_any(change, now, errand.route()),
+        let wait = match context.route().is_for_one() {
+            true => self.wait_for_one(change, now, context),
+            false => self.wait_for_any(change, now, context.route()),
         };
         let wait = wait.or_else(|error| match has_been_heard {
             true => Err(error),
-            false => self.tell(errand).ok_or(error),
+            false => self.tell(context).ok_or(error),
         });
         wait.map(Placement::Waiting)
     }
@@ -68,33 +68,33 @@ impl<S: Clone> Shared<S> {
     /// The request waits up to the ready timeout in all, counted from when it began to wait.
     pub(super) fn pick_beside(
         &self,
-        errand: &mut Errand,
+        context: &mut RequestContext,
         in_flight: &mut InFlight,
         busy: Busy,
     ) -> Option<(S, InFlight)> {
         let why = busy.why.clone();
-        let beside = errand.busy(in_flight.endpoint(), busy.why).clone();
+        let beside = context.busy(in_flight.endpoint(), busy.why).clone();
         let now = Instant::now();
         let since = now.checked_sub(busy.waited).unwrap_or(now);
-        let deadline = errand.deadline(|| self.deadline(since));
-        if errand.route().is_for_one() {
+        let deadline = context.deadline(|| self.deadline(since));
+        if context.route().is_for_one() {
             return None;
         }
         // A request that didn't wait in line may still ask all endpoints.
         if !busy.waited.is_zero() && deadline.is_some_and(|deadline| deadline <= now) {
-            errand.is_late();
+            context.is_late();
         }
         let picked = self.pick_routed(&beside);
         match &picked {
             Some((_, placed)) => {
                 in_flight.found_no_room();
-                if let Some(recording) = errand.recording() {
+                if let Some(recording) = context.recording() {
                     recording.fail(&*why, |error| AttemptOutcome::Busy { error });
                     recording.seek(self.policy);
-                    self.record_pick(errand, placed, Some(&beside));
+                    self.record_pick(context, placed, Some(&beside));
                 }
             }
-            None => errand.ask_again(),
+            None => context.ask_again(),
         }
         picked
     }
@@ -104,10 +104,10 @@ impl<S: Clone> Shared<S> {
         &self,
         change: Pin<Box<OwnedNotified>>,
         now: Instant,
-        errand: &mut Errand,
+        context: &mut RequestContext,
     ) -> Result<BoxFuture<'static, ()>, Error> {
-        let deadline = errand.deadline(|| self.deadline(now));
-        self.may_wait_for(errand.route(), now, deadline)?;
+        let deadline = context.deadline(|| self.deadline(now));
+        self.may_wait_for(context.route(), now, deadline)?;
         // A longer wait is cut into parts: each tells discovery again that the pod is asked for.
         let ask = now + asked::EVERY;
         let next = deadline.map_or(ask, |deadline| deadline.min(ask));
@@ -116,14 +116,14 @@ impl<S: Clone> Shared<S> {
 
     /// With a subset, the background task may take in other pods for a request that would fail: waits, once, until the
     /// task has heard of the request. The ready timeout doesn't bound this, because it is no wait for an endpoint.
-    fn tell(&self, errand: &mut Errand) -> Option<BoxFuture<'static, ()>> {
+    fn tell(&self, context: &mut RequestContext) -> Option<BoxFuture<'static, ()>> {
         if !self.is_part || !self.current.load().is_discovered() {
             return None;
         }
-        let route = errand.route().clone();
+        let route = context.route().clone();
         // Enabled before the task is told. Also wakes the request if the task's runtime ends.
         let change = self.next_change();
-        let heard = errand.heard(|| {
+        let heard = context.heard(|| {
             // Told again: the task may have dropped what it heard before there was a set.
             if let Some(pod) = route.requested() {
                 let _ = self.events.send(Event::Named(pod.clone(), Instant::now()));
@@ -237,23 +237,28 @@ impl<S> Shared<S> {
     /// For a request whose endpoint isn't ready yet: waits for the next change, or for its deadline if it has one.
     pub(super) fn change_or_deadline(
         &self,
-        errand: &mut Errand,
+        context: &mut RequestContext,
         at: &Endpoint,
     ) -> BoxFuture<'static, ()> {
-        let deadline = self.ready_deadline(errand, at, Instant::now());
+        let deadline = self.ready_deadline(context, at, Instant::now());
         until(self.next_change(), deadline)
     }
 
     /// Until when a request that has been brought to `at` waits there: any request for room, a request for one pod also
     /// until the pod is ready. Without a deadline if requests never wait: that is about endpoints that refuse, and this
     /// one hasn't.
-    fn ready_deadline(&self, errand: &mut Errand, at: &Endpoint, now: Instant) -> Option<Instant> {
-        if errand.waits_for_room(at).is_some() {
-            return errand.deadline(|| None);
+    fn ready_deadline(
+        &self,
+        context: &mut RequestContext,
+        at: &Endpoint,
+        now: Instant,
+    ) -> Option<Instant> {
+        if context.waits_for_room(at).is_some() {
+            return context.deadline(|| None);
         }
         let is_bounded = self.ready_timeout != ReadyTimeout::Bounded(Duration::ZERO);
-        let is_for_one = errand.route().is_for_one();
-        (is_bounded && is_for_one).then(|| errand.deadline(|| self.deadline(now)))?
+        let is_for_one = context.route().is_for_one();
+        (is_bounded && is_for_one).then(|| context.deadline(|| self.deadline(now)))?
     }
 
     /// Until when a request waits that began to wait at `since`; `None` if there is no limit, or it is beyond the
@@ -414,17 +419,21 @@ impl<S> Shared<S> {
 
     /// If its time is up: the error of a request for one pod that waits until the pod is ready, or of any request that
     /// waits for room.
-    pub(super) fn is_over(&self, errand: &mut Errand, in_flight: &mut InFlight) -> Option<Error> {
+    pub(super) fn is_over(
+        &self,
+        context: &mut RequestContext,
+        in_flight: &mut InFlight,
+    ) -> Option<Error> {
         let now = Instant::now();
-        let deadline = self.ready_deadline(errand, in_flight.endpoint(), now);
+        let deadline = self.ready_deadline(context, in_flight.endpoint(), now);
         if deadline.is_none_or(|deadline| deadline > now) {
             return None;
         }
-        let Some(last) = errand.waits_for_room(in_flight.endpoint()) else {
-            return self.may_wait_for(errand.route(), now, deadline).err();
+        let Some(last) = context.waits_for_room(in_flight.endpoint()) else {
+            return self.may_wait_for(context.route(), now, deadline).err();
         };
         in_flight.found_no_room();
-        Some(self.busy(errand.route(), last))
+        Some(self.busy(context.route(), last))
     }
 
     /// The error that no endpoint has room for a request.

@@ -18,10 +18,10 @@ use crate::{
 
 /// A request's route and waits. One pointer, null for most requests.
 #[derive(Default)]
-pub(super) struct Errand(Option<Box<Trip>>);
+pub(super) struct RequestContext(Option<Box<Inner>>);
 
 #[derive(Default)]
-struct Trip {
+struct Inner {
     route: Route,
     /// Set once a request for one pod waits for it, or any request has found an endpoint busy. The inner `None`: no
     /// deadline.
@@ -58,14 +58,14 @@ enum Late {
 /// Ready when the background task has heard of a request.
 pub(super) type Heard = Shared<BoxFuture<'static, ()>>;
 
-impl Errand {
+impl RequestContext {
     pub(super) fn new(route: Route) -> Self {
-        let has_wishes = !route.is_empty();
-        Self(has_wishes.then(|| {
-            Box::new(Trip {
+        let has_route = !route.is_empty();
+        Self(has_route.then(|| {
+            Box::new(Inner {
                 recording: route.recording(),
                 route,
-                ..Trip::default()
+                ..Inner::default()
             })
         }))
     }
@@ -110,47 +110,47 @@ impl Errand {
 
     pub(super) fn route(&self) -> &Route {
         const ANYWHERE: &Route = &Route::new();
-        self.0.as_ref().map_or(ANYWHERE, |trip| &trip.route)
+        self.0.as_ref().map_or(ANYWHERE, |inner| &inner.route)
     }
 
     /// Avoids this endpoint from now on, if another one will do.
     pub(super) fn avoid(&mut self, endpoint: &Endpoint) {
-        let trip = self.0.get_or_insert_default();
-        trip.route = std::mem::take(&mut trip.route).avoid(endpoint);
-        if let Some(busy) = &mut trip.busy {
+        let inner = self.0.get_or_insert_default();
+        inner.route = std::mem::take(&mut inner.route).avoid(endpoint);
+        if let Some(busy) = &mut inner.busy {
             busy.beside = std::mem::take(&mut busy.beside).avoid(endpoint);
         }
     }
 
     /// Notes that an endpoint has no room; returns the route to others that haven't been asked for room.
     pub(super) fn busy(&mut self, endpoint: &Endpoint, why: SharedError) -> &Route {
-        let trip = self.0.get_or_insert_default();
+        let inner = self.0.get_or_insert_default();
         let last = Refusal {
             endpoint: endpoint.clone(),
             why,
         };
-        let busy = match trip.busy.take() {
+        let busy = match inner.busy.take() {
             Some(before) => BusyEndpoints {
                 beside: before.beside.avoid(endpoint),
                 last,
                 ..*before
             },
             None => BusyEndpoints {
-                beside: trip.route.clone().only_others().avoid(endpoint),
+                beside: inner.route.clone().only_others().avoid(endpoint),
                 last,
                 are_all_asked: false,
                 late: Late::No,
             },
         };
-        &trip.busy.insert(Box::new(busy)).beside
+        &inner.busy.insert(Box::new(busy)).beside
     }
 
     /// All endpoints have been asked for room: from now on each may be asked again.
     pub(super) fn ask_again(&mut self) {
-        if let Some(trip) = &mut self.0
-            && let Some(busy) = &mut trip.busy
+        if let Some(inner) = &mut self.0
+            && let Some(busy) = &mut inner.busy
         {
-            busy.beside = trip.route.clone().only_others();
+            busy.beside = inner.route.clone().only_others();
             busy.are_all_asked = true;
         }
     }
@@ -158,8 +158,8 @@ impl Errand {
     /// Its time was over while it waited in line. The next endpoint may have room and only be connecting, so the
     /// request waits for one more, unless all have been asked. The endpoint after that has to have room at once.
     pub(super) fn is_late(&mut self) {
-        if let Some(trip) = &mut self.0
-            && let Some(busy) = &mut trip.busy
+        if let Some(inner) = &mut self.0
+            && let Some(busy) = &mut inner.busy
         {
             busy.late = match busy.late {
                 Late::No if !busy.are_all_asked => Late::Once,
@@ -177,37 +177,37 @@ impl Errand {
 
     /// An endpoint has the request. If that hands it back, its wait begins anew.
     pub(super) fn sent(&mut self) {
-        let Some(trip) = &mut self.0 else { return };
-        if trip.busy.take().is_some() && !trip.route.is_for_one() {
-            trip.deadline = None;
+        let Some(inner) = &mut self.0 else { return };
+        if inner.busy.take().is_some() && !inner.route.is_for_one() {
+            inner.deadline = None;
         }
-        if let Some(recording) = &trip.recording {
+        if let Some(recording) = &inner.recording {
             recording.wait_over();
         }
     }
 
     /// Until when the request waits for its pod, or for room: decided by `decide` when it first has to wait.
     pub(super) fn deadline(&mut self, decide: impl FnOnce() -> Option<Instant>) -> Option<Instant> {
-        let trip = self.0.as_mut()?;
-        *trip.deadline.get_or_insert_with(decide)
+        let inner = self.0.as_mut()?;
+        *inner.deadline.get_or_insert_with(decide)
     }
 
     /// Whether the background task has heard of it.
     pub(super) fn has_been_heard(&self) -> bool {
-        let heard = self.0.as_ref().and_then(|trip| trip.heard.clone());
+        let heard = self.0.as_ref().and_then(|inner| inner.heard.clone());
         heard.is_some_and(|heard| heard.now_or_never().is_some())
     }
 
     /// Waits until the background task has heard of it. `tell` tells the task, unless that has been done.
     pub(super) fn heard(&mut self, tell: impl FnOnce() -> BoxFuture<'static, ()>) -> Heard {
-        let trip = self.0.get_or_insert_default();
-        trip.heard.get_or_insert_with(|| tell().shared()).clone()
+        let inner = self.0.get_or_insert_default();
+        inner.heard.get_or_insert_with(|| tell().shared()).clone()
     }
 
     /// It has been placed. If that endpoint refuses it, the background task has to be told again.
     pub(super) fn placed(&mut self) {
-        if let Some(trip) = &mut self.0 {
-            trip.heard = None;
+        if let Some(inner) = &mut self.0 {
+            inner.heard = None;
         }
     }
 }
