@@ -315,7 +315,7 @@ async fn an_endpoints_own_error_reaches_the_caller_with_its_endpoint() {
 }
 
 /// The times, from now, at which the pod's `poll_ready` was called.
-async fn probes(pods: &Pods, host: u8, during: Duration) -> Vec<f64> {
+async fn ready_polls(pods: &Pods, host: u8, during: Duration) -> Vec<f64> {
     let started = Instant::now();
     let (mut seen, mut times) = (pods.counts(host).refusals, Vec::new());
     while started.elapsed() < during {
@@ -336,7 +336,7 @@ async fn an_endpoint_that_refused_is_tried_after_doubling_pauses_at_no_callers_c
     for _ in 0..2 {
         send(&balance).await.expect("pod 2 answers");
     }
-    let times = probes(&pods, 1, 30 * SECOND).await;
+    let times = ready_polls(&pods, 1, 30 * SECOND).await;
     let mut before = 0.0;
     for (time, pause) in times.iter().zip([0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]) {
         let waited = time - before;

@@ -167,14 +167,14 @@ async fn a_trial_that_is_cancelled_leaves_its_place_to_another() {
     let before = story.calls(2);
     sleep(6 * SECOND).await;
     // All requests that go elsewhere are answered at once.
-    for probes in 1..=3 {
-        while story.calls(2) < before + probes {
+    for trials in 1..=3 {
+        while story.calls(2) < before + trials {
             let mut balance = story.balance.clone();
             let mut request = task::spawn(balance.call(Request(7)));
-            if story.calls(2) == before + probes {
+            if story.calls(2) == before + trials {
                 assert_pending!(request.poll());
                 assert_eq!(story.failures(20).await, 0);
-                assert_eq!(story.calls(2), before + probes, "one at a time");
+                assert_eq!(story.calls(2), before + trials, "one at a time");
             }
         }
         settle().await;

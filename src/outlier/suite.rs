@@ -802,11 +802,11 @@ fn an_endpoint_unresponsive_to_the_end_is_ejected_and_tried() {
 fn a_flapping_pod_fails_few_requests_in_ten_minutes() {
     let mut set = Set::new(10, OutlierDetection::new());
     let begun = set.now;
-    let (mut failed, mut probes, mut probing) = (0, 0, false);
+    let (mut failed, mut trials, mut is_half_open) = (0, 0, false);
     while set.now - begun < Duration::from_secs(600) {
         let is_good = (set.now - begun).as_secs() % 20 < 10;
         (1..10).for_each(|pod| set.succeed(pod, 5));
-        probing |= set.decisions[0].becomes_half_open;
+        is_half_open |= set.decisions[0].becomes_half_open;
         if !set.is_out(0) {
             if is_good {
                 set.succeed(0, 5);
@@ -814,8 +814,8 @@ fn a_flapping_pod_fails_few_requests_in_ten_minutes() {
                 set.fail(0, 5);
                 failed += 5;
             }
-        } else if std::mem::take(&mut probing) {
-            probes += 1;
+        } else if std::mem::take(&mut is_half_open) {
+            trials += 1;
             failed += u32::from(!is_good);
             let verdict = if is_good {
                 Verdict::Passed
@@ -827,10 +827,10 @@ fn a_flapping_pod_fails_few_requests_in_ten_minutes() {
         set.wait(TICK);
     }
     // 5, 10, 20 … 300 s: seven or eight intervals, each with a trial and at most one burst.
-    assert!(probes <= 9, "{probes} probes");
+    assert!(trials <= 9, "{trials} trials");
     assert!(
-        failed <= 6 * (probes + 1),
-        "{failed} failed, {probes} probes"
+        failed <= 6 * (trials + 1),
+        "{failed} failed, {trials} trials"
     );
     assert!(failed >= 10, "it has been bad");
 }

@@ -33,7 +33,7 @@ pub(crate) const BACK_OFF: Duration = Duration::from_millis(6_100);
 pub(crate) const CHECKED: Duration = Duration::from_millis(4 * CHECK_INTERVAL);
 
 /// How long the balancer's own attempt to reach an endpoint may take.
-pub(crate) const PROBE: Duration = Duration::from_millis(5_100);
+pub(crate) const ATTEMPT: Duration = Duration::from_millis(5_100);
 
 /// What has been seen so far.
 #[derive(Default)]

@@ -9,7 +9,7 @@ use crate::{
     cluster::host,
     life::lock,
     plan::{By, Config, Hosts, KEYS, Locality, Mood, PolicyName, Ready, Take, hosts},
-    promises::{BACK_OFF, CHECKED, PROBE},
+    promises::{ATTEMPT, BACK_OFF, CHECKED},
     users::{Answer, Stage, User, Wish},
     world::{Broken, World, broken},
 };
@@ -56,7 +56,7 @@ impl World {
         self.everybody_is_picked().await?;
         self.shares_are_fair().await?;
         self.keys_have_pods().await?;
-        self.wait(PROBE).await?;
+        self.wait(ATTEMPT).await?;
         self.nothing_is_in_flight()
     }
 

@@ -9,7 +9,7 @@ use crate::{
     cluster::Cluster,
     life::{Log, lock},
     plan::{CHECK_FAILURES, Checks, Config},
-    promises::{BACK_OFF, PROBE, ready_timeout},
+    promises::{ATTEMPT, BACK_OFF, ready_timeout},
     users::User,
     view::{Seen, View},
     world::{Broken, broken},
@@ -109,7 +109,7 @@ pub(crate) fn nothing_is_kept(
         return Ok(());
     }
     for (life, since) in &cluster.departed {
-        if now - *since > PROBE && life.is_held() {
+        if now - *since > ATTEMPT && life.is_held() {
             let what = format!("pod {} left {:?} ago", life.host, now - *since);
             return broken("nothing is kept of a pod that left", what);
         }

@@ -29,7 +29,7 @@ pub enum Answer {
 
 /// All checks of a test.
 #[derive(Clone, Default)]
-pub struct Probes(Arc<Mutex<State>>);
+pub struct ScriptedChecks(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
@@ -40,7 +40,7 @@ struct State {
 }
 
 /// A check that runs.
-struct Running(Probes);
+struct Running(ScriptedChecks);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -48,15 +48,15 @@ impl Drop for Running {
     }
 }
 
-impl Probes {
+impl ScriptedChecks {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn check(&self) -> HealthCheck {
-        let probes = self.clone();
+        let checks = self.clone();
         HealthCheck::by(move |endpoint: Endpoint| {
-            let (running, answer) = probes.begin(&endpoint);
+            let (running, answer) = checks.begin(&endpoint);
             async move {
                 let _running = running;
                 match answer {
