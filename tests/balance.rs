@@ -500,7 +500,7 @@ async fn a_waiting_request_goes_to_the_first_that_accepts_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_removed_endpoint_gets_nothing_new_and_what_it_has_goes_on() {
+async fn a_removed_endpoint_gets_no_new_requests_and_finishes_those_it_has() {
     let (script, pods, balance) = balance([1]).await;
     pods.set([1], Behaviour::Hold);
     let mut request = task::spawn(send(&balance));
@@ -675,7 +675,7 @@ async fn a_seed_repeats_the_picks() {
 }
 
 #[test]
-fn built_outside_a_runtime_it_starts_when_used() {
+fn a_balancer_built_outside_a_runtime_starts_when_used() {
     let addresses = [endpoint(1).address()];
     let balance = Balance::builder(StaticEndpoints::new(addresses)).build(Pods::default().make());
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -97,7 +97,7 @@ async fn a_subset_is_all_that_a_balancer_knows_of() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_set_that_is_smaller_is_used_whole_and_none_is_taken_as_one() {
+async fn a_set_smaller_than_the_subset_is_used_whole_and_size_zero_is_one() {
     for size in [10, 11, 1000] {
         let (_script, _, balance) = balance(set(0..10), Subset::of(size), &|it| it).await;
         assert_eq!(hosts(&balance).len(), 10);

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn more_names_than_there_is_room_for_are_told_seldom() {
+    fn too_many_names_are_told_at_a_bounded_rate() {
         for names in [200, 500, 2000] {
             let due = due(names, 10);
             assert!(
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn after_its_end_it_is_of_no_use() {
+    fn after_end_names_are_of_no_use() {
         let asked = Asked::new(Instant::now());
         assert!(asked.is_of_use());
         asked.end();

@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_keeps_requests_away_is_said_first() {
+    fn display_begins_with_what_keeps_requests_away() {
         let endpoint = Endpoint::new(([10, 244, 1, 7], 80).into());
         let mut status = EndpointStatus {
             endpoint: endpoint.clone(),

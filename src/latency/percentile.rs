@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_twenty_is_above_it() {
+    fn one_sample_of_twenty_is_above_the_estimate() {
         for seed in 0..20 {
             let (percentile, rng) = (Percentile::default(), &mut SmallRng::seed_from_u64(seed));
             add(&percentile, 10.0, 2_000, rng);
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_about_right_from_the_first_and_to_a_tenth_later() {
+    fn the_estimate_is_about_right_at_first_and_to_a_tenth_later() {
         for samples in [20, 30, 40, 60, 100, 200] {
             let [middle, low, high] = estimates(0, samples);
             assert!((0.85..1.2).contains(&middle), "{middle} after {samples}");
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn it_follows_upwards_at_once_and_downwards_later() {
+    fn the_estimate_rises_at_once_and_falls_later() {
         let (percentile, rng) = (Percentile::default(), &mut SmallRng::seed_from_u64(3));
         add(&percentile, 10.0, 1_000, rng);
         add(&percentile, 1_000.0, 100, rng);
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_never_below_a_timers_resolution() {
+    fn the_estimate_is_never_below_a_timers_resolution() {
         let percentile = Percentile::default();
         (0..1_000).for_each(|_| percentile.add(Duration::ZERO));
         assert_eq!(estimate(&percentile), 1.0);

@@ -301,7 +301,7 @@ fn a_hiccup_now_and_then_costs_a_fifth_of_a_second_each() {
 
 /// Short ejections for being slow in between don't prevent that.
 #[test]
-fn the_pauses_of_failures_begin_anew_though_the_endpoint_is_slow_now_and_then() {
+fn the_pauses_of_failures_begin_anew_even_if_the_endpoint_is_slow_now_and_then() {
     let mut set = Set::new(4, OutlierDetection::new());
     set.fail(0, 5);
     set.review();

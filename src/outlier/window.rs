@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_last_is_enough_after_a_long_good_time_if_it_is_beyond_doubt() {
+    fn after_a_long_good_time_recent_failures_are_enough_if_significant() {
         let start = Instant::now();
         let mut window = Window::new(start);
         for second in 0..30 {

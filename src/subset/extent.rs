@@ -238,7 +238,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_settles_with_enough_that_accept_or_with_all(
+        fn a_fitting_settles_with_enough_accepting_pods_or_with_all(
             size in 1_usize..40,
             accepting in vec(any::<bool>(), 0..120),
         ) {
@@ -253,7 +253,7 @@ mod tests {
         }
 
         #[test]
-        fn it_always_has_enough_never_too_many_for_long_and_does_not_flap(
+        fn the_extent_has_enough_never_too_many_for_long_and_does_not_flap(
             size in 1_usize..12,
             mut accepting in vec(any::<bool>(), 0..40),
             changes in vec((1_u64..25_000, vec(any::<usize>(), 0..12)), 1..40),

@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zone_has_places_of_its_own_where_zones_are_known() {
+    fn each_zone_has_its_own_places_if_zones_are_known() {
         let zoned = |host: u8| peer(host).with_zone(if host < 20 { "a" } else { "b" });
         let peers: Vec<_> = (0..50).map(zoned).collect();
         let names = |hosts: std::ops::Range<u8>| hosts.map(|host| format!("10.1.0.{host}"));

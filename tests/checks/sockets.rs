@@ -167,7 +167,7 @@ fn a_check_needs_a_path() {
 }
 
 #[tokio::test]
-async fn http_checks_speak_tls_where_the_client_does() {
+async fn http_checks_speak_tls_if_the_client_does() {
     let cluster = Cluster::start_tls_as(&format!("{SERVICE}."), 2).await;
     let addresses: Vec<_> = cluster.pods().iter().map(|pod| pod.addr()).collect();
     let client = |trust: Tls| {

@@ -152,7 +152,7 @@ fn hash_key_sets_the_names_on_the_ring() {
 }
 
 #[test]
-fn requests_without_a_key_go_to_any() {
+fn requests_without_a_key_go_to_any_endpoint() {
     let mut set = Set::new(ConsistentHash::new(), 0..10);
     let shares = set.shares(50_000);
     assert!(chi_square(&shares) < CHI_SQUARE_9, "{shares:?}");

@@ -93,7 +93,7 @@ fn a_pod_replaced_or_added_costs_a_client_less_than_one_entry_on_average() {
 }
 
 #[test]
-fn a_few_clients_at_random_leave_pods_to_nobody_and_with_peers_they_do_not() {
+fn a_few_random_clients_leave_pods_unused_and_peers_do_not() {
     let set = pods(0..300);
     let (min, max) = extremes(&set, &parts(&set, 20, &random(100)));
     println!("at random: {min} to {max}");
@@ -102,7 +102,7 @@ fn a_few_clients_at_random_leave_pods_to_nobody_and_with_peers_they_do_not() {
 }
 
 #[test]
-fn a_peer_more_moves_at_most_one_entry_where_there_are_as_many_as_pods() {
+fn an_added_peer_moves_at_most_one_entry_if_there_are_as_many_as_pods() {
     let set = pods(0..300);
     // It may come in anywhere in the order: those after it get another rank.
     for place in [0, 250, 999] {
